@@ -402,7 +402,7 @@ def test_a_port_that_is_in_use_and_a_project_that_is_up(landed: Path, tmp_path: 
         assert not (depot.state / "run.json").exists()
         assert content(depot) == before
     with depot.up() as up:  # nothing stays taken
-        check_refused(depot.run("up"), exits.CONFLICT, str(up.process.pid), "up already")
+        check_refused(depot.run("up"), exits.CONFLICT, str(up.process.pid), "already up")
         assert up.ask("GET", "/v2/health/live").status == 200
     assert depot.json("doctor")["well"]
 

@@ -70,7 +70,7 @@ def test_a_person_goes_from_the_models_to_a_versions_run_and_card(visitor, addre
     page.go(f"{address}/models/{MODEL}/versions/34")
     page.do("document.querySelector('.side a[href$=\"/card\"]').click()")
     page.wait("Page.loadEventFired")
-    assert "Contact is not written down." in page.do("document.querySelector('table.gaps').innerText")
+    assert "Contact has not been written yet." in page.do("document.querySelector('table.gaps').innerText")
     assert page.do("document.querySelectorAll('main script, main [onclick], main a[href^=\"javascript\"]').length") == 0
     assert page.complaints == []
 

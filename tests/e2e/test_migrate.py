@@ -154,7 +154,7 @@ def test_a_place_that_is_taken_is_left_alone(depot: Depot, elsewhere: Elsewhere)
         connection.execute("DELETE FROM mainspring_depot.applied_definitions WHERE kind = 'source'")
     ran = depot.run("migrate", "--to", "production", "--json")
     assert ran.code == 6
-    assert "other rows" in ran.document["error"]["what"]
+    assert "different rows" in ran.document["error"]["what"]
     depot.json("ingest", "posted", "posted.csv", "--profile", "production")
     shutil.rmtree(depot.state / "lake" / "posted")
     ran = depot.run("migrate", "--to", "production", "--json")

@@ -27,7 +27,7 @@ def test_a_promotion_waits_for_what_people_have_to_say(depot: Depot, tmp_path: P
 
     refused = depot.run("promote", MODEL, "2")
     assert refused.code == 3
-    assert "Intended use is not written down" in refused.stdout
+    assert "Intended use has not been written yet" in refused.stdout
 
     (depot.root / "cards").mkdir()
     (depot.root / "cards" / f"{MODEL}.md").write_text(WORDS)

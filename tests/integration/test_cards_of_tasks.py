@@ -176,7 +176,7 @@ def test_markdown_and_html_say_the_same(carded: tuple[str, Card, Bundle]) -> Non
         assert "Said of Limits." in words
         assert f"{card.performance.rows:,} held-out rows" in words
         assert ", ".join(bundle.manifest.outputs) in words  # the classes, or value
-        assert "Contact is not written down" in words
+        assert "Contact has not been written yet" in words
         for each in card.performance.metrics:
             which = "higher is better" if each.metric == "accuracy" else "lower is better"
             assert f"{each.metric} ({which})" in words

@@ -148,7 +148,7 @@ def test_the_command_says_which_certificate_is_missing(fleet: Fleet, authority: 
     keys = len(fleet.project.key_store.all())
     ran = predict(fleet)
     assert ran.returncode != 0
-    assert "wants a client's certificate" in ran.stderr
+    assert "requires a client certificate" in ran.stderr
     assert "--cert FILE" in ran.stderr
     caller = clients.issue("command")
     ran = predict(fleet, "--cert", caller.cert, "--cert-key", caller.key, "--ca", clients.certificate)

@@ -103,7 +103,7 @@ def test_an_endpoint_that_serves_nothing_is_named_with_what_to_do(depot: Depot) 
         assert found.detail == (
             "Endpoint 'pinned' serves no version: version 2 of 'late-parcel' has not passed its gates."
         )
-        assert found.fix == "run `mainspring promote late-parcel 2`, which judges it."
+        assert found.fix == "run `mainspring promote late-parcel 2`, which checks them."
         problems = {each.endpoint: each.problem for each in status(project).endpoints}
         assert problems == {"late-parcel": "", "pinned": f"{found.detail} Fix: {found.fix}"}
     finally:

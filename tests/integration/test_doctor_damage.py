@@ -88,7 +88,9 @@ def test_a_table_that_the_catalog_knows_and_the_lake_lacks_is_named(project: Pro
     made = commit(project.lake, project.snapshots, project.wall)
     shutil.rmtree(project.settings.lake.path)
     (finding,) = wrong(project)["lake"]
-    assert finding.detail.startswith(f"table 'orders' is gone: dataset commit {made.id} has version 0 of it")
+    assert finding.detail.startswith(
+        f"table 'orders' is gone: dataset commit {made.id} refers to version 0 of the table"
+    )
 
 
 def test_a_worker_that_is_stopped_or_gone_is_named(project: Project) -> None:
@@ -116,7 +118,7 @@ def test_a_worker_that_is_stopped_or_gone_is_named(project: Project) -> None:
             worker.kill()
             worker.wait()
             (finding,) = of_worker(worker.pid)
-            assert "does not run" in finding.detail
+            assert "is not running" in finding.detail
             assert worker.stdin is not None
             worker.stdin.close()
         up.stdin.close()

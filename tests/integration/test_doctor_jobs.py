@@ -54,7 +54,7 @@ def test_failed_ones_are_named_with_what_to_do(project: Project) -> None:
     newest = ran(project, 2, {"views": ["B"]}, "no space\nsecond line")
     found = of_jobs(project)
     assert not found.ok
-    assert found.detail == f"2 failed for good, the newest materialise {newest.id}: no space"
+    assert found.detail == f"2 failed permanently, the newest materialise {newest.id}: no space"
     assert "mainspring jobs list --status failed" in found.fix
 
 
@@ -78,7 +78,7 @@ def test_one_that_went_well_since_needs_nobody(project: Project) -> None:
     assert not of_jobs(project).ok
     ran(project, 30, {})  # no argument and an empty one are the same
     assert of_jobs(project) == Finding(
-        check="jobs", ok=True, detail="0 queued or running; 1 failed and went well since"
+        check="jobs", ok=True, detail="0 queued or running; 1 failed and succeeded since"
     )
     ran(project, 40, None, "no space")
-    assert of_jobs(project).detail.startswith("1 failed for good")
+    assert of_jobs(project).detail.startswith("1 failed permanently")

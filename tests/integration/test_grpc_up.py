@@ -90,7 +90,7 @@ def test_a_trained_model_by_key_under_the_supervisor(depot: Depot) -> None:
 def test_a_port_that_is_taken_is_said_and_nothing_starts(depot: Depot) -> None:
     ran = depot.run("up", "--grpc", f"127.0.0.1:{depot.gateway}")
     assert ran.code != 0
-    assert "The gateway and gRPC both have" in ran.stderr
+    assert "The gateway and gRPC have the same address" in ran.stderr
     ran = subprocess.run(
         [sys.executable, "-m", "mainspring.processes.grpc", "--project", str(depot.root)],
         env=depot.environment, capture_output=True, text=True, timeout=60, check=False,

@@ -104,7 +104,10 @@ def test_definitions_are_mappings_that_complete_and_show_themselves(project: Ope
         ),
         (lambda p: p.training_set("HubLoad.backlogs", [{"hub": "north"}]), "did you mean 'HubLoad.backlog'?"),
         (lambda p: p.training_set("Hub.backlog", [{"hub": "north"}]), "did you mean 'HubLoad.backlog'?"),
-        (lambda p: p.training_set(["HubLoad", "late-parcel"], []), "Model 'late-parcel' stands among features."),
+        (
+            lambda p: p.training_set(["HubLoad", "late-parcel"], []),
+            "Model 'late-parcel' cannot be combined with features.",
+        ),
     ],
 )
 def test_unknown_names_are_answered_with_what_was_meant(project: OpenedProject, ask: Any, words: str) -> None:
@@ -181,7 +184,7 @@ def test_a_view_that_is_only_an_idea_can_be_tried(project: OpenedProject, moment
     found = project.training_set([Idea, "HubLoad.scans_3h"], moments, at="when", as_="pandas", progress=False)
     assert found["Idea.scans_3h"].equals(found["HubLoad.scans_3h"].rename("Idea.scans_3h"))
     assert found["Idea.a_scan"].notna().sum() > 40
-    with pytest.raises(NotFound, match="Nothing is stored online of Idea as declared now"):
+    with pytest.raises(NotFound, match="The online store has no values of Idea for the current definitions"):
         project.online(Idea, {"hub": "north"})
 
 
@@ -196,7 +199,7 @@ def test_on_demand_features_of_a_view_that_was_never_materialised_are_refused(pr
 
     row = {"hub": "north", "weight": 1.0}
     for rows in (row, [row]):
-        with pytest.raises(NotFound, match="Nothing is stored online of Idea as declared now"):
+        with pytest.raises(NotFound, match="The online store has no values of Idea for the current definitions"):
             project.online(Trip, rows)
 
 
@@ -222,7 +225,7 @@ def test_no_rows_are_no_rows(project: OpenedProject, moments: pd.DataFrame) -> N
     [
         ([{"when": NEW_YEAR}], "when", "The labels lack the key column 'hub' of HubLoad; they have ['when']"),
         ([{"hub": "north"}], "when", "The labels have no column 'when'."),
-        ([{"hub": "north", "when": dt.datetime(2026, 1, 1)}], "when", "it has no time zone, so it names no instant"),  # noqa: DTZ001
+        ([{"hub": "north", "when": dt.datetime(2026, 1, 1)}], "when", "it has no time zone, so it is not an instant"),  # noqa: DTZ001
         (pd.DataFrame({"hub": ["n"], "when": pd.to_datetime(["2026"])}), "when", "df['when'].dt.tz_localize('UTC')"),
         ([{"hub": "north", "when": "2026-01-01T00:00:00"}], "when", "has no UTC offset"),
         ([{"hub": "north", "when": "yesterday"}], "when", "'yesterday' is not an ISO 8601 time"),
@@ -233,7 +236,7 @@ def test_no_rows_are_no_rows(project: OpenedProject, moments: pd.DataFrame) -> N
         ([], "when", "The labels are an empty list"),
         (pd.DataFrame(), "when", "The labels lack the key column 'hub'"),
         (pd.DataFrame([["n", "n", "2026"]], columns=["hub", "hub", "when"]), "when", "several columns named 'hub'"),
-        (None, None, "HubLoad can be read for any rows, and none are given."),
+        (None, None, "HubLoad needs rows to read, but no labels are given."),
     ],
 )  # fmt: skip
 def test_wrong_labels_are_refused_with_the_way_out(project: OpenedProject, labels: Any, at: Any, words: str) -> None:
@@ -365,7 +368,7 @@ def test_a_training_set_shows_its_shape_its_time_its_nulls_and_its_first_rows(pr
 
 
 def test_unknown_kinds_of_frames_are_refused_before_any_work(project: OpenedProject) -> None:
-    with pytest.raises(Invalid, match="as_='spark' is no kind of frame"):
+    with pytest.raises(Invalid, match="as_='spark' is not a kind of frame"):
         project.training_set(MODEL, as_="spark")  # type: ignore[call-overload]
 
 

@@ -259,7 +259,7 @@ def test_a_function_is_served_until_its_source_changes(place: Place) -> None:
         bundle = place.project.bundles.load(first.digest)
         from mainspring.project.executors import executors
 
-        with pytest.raises(Corrupt, match="was changed since it was registered"):
+        with pytest.raises(Corrupt, match="has changed since it was registered"):
             executors(place.project)(bundle)
     finally:
         numbers.write_text(before)
@@ -464,7 +464,7 @@ def test_golden_rows_of_ones_own_are_held_to(place: Place) -> None:
     refused: dict[str, tuple[bytes, str]] = {
         "wrong": (json.dumps(wrong).encode(), "golden row 0"),
         "uneven": (json.dumps({"inputs": {"x": [[1.0], [1.0, 2.0]]}}).encode(), "'x'"),
-        "text": (b"{", "no golden rows"),
+        "text": (b"{", "does not contain golden rows"),
         "other": (json.dumps({"inputs": {"z": [[1.0]]}}).encode(), "'x' is missing"),
         "none": (json.dumps({"inputs": {"x": []}}).encode(), "rows"),
     }
@@ -520,10 +520,10 @@ def test_functions_that_are_not_the_projects_are_refused(place: Place) -> None:
     for reference, said in {
         "os:system": "no module 'os' in the project",
         "mine.absent:f": "no module",
-        "mine/pre.py:scaled": "names no function",
-        "../mine.pre:scaled": "names no function",
+        "mine/pre.py:scaled": "is not the name of a function",
+        "../mine.pre:scaled": "is not the name of a function",
         "mine.pre:absent": "no function 'absent'",
-        "mine.pre": "names no function",
+        "mine.pre": "is not the name of a function",
     }.items():
         with pytest.raises((Invalid, Corrupt), match=said):
             add_function(place.project, "scaled", reference, inputs=[X4], outputs=[X4])
@@ -548,7 +548,7 @@ def test_a_function_that_crashes_or_hangs_when_it_is_tried_takes_nothing_with_it
         features_digest="", code_version="", created_at=0, tensors=(X4,), output_tensors=(X4,),
         code=Code("mine.bad:hang", source_digest(place.root, "mine.bad:hang")),
     )  # fmt: skip
-    with pytest.raises(Invalid, match="did not answer"):
+    with pytest.raises(Invalid, match="did not respond"):
         probe(place.project, Draft(manifest, ()), {}, longest_s=8.0)
     assert place.project.versions.all("bad") == []
 

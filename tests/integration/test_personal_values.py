@@ -69,4 +69,4 @@ def test_what_is_applied_and_landed_is_in_the_audit_log(project: Project, tmp_pa
     first, second, _ = reversed(project.audit.read())
     assert (first.action, first.resource) == ("apply", "definitions")
     assert "+ source people" in first.detail
-    assert second.detail == "0 landed, 3 quarantined, 0 there before; version 0"
+    assert second.detail == "0 ingested, 3 quarantined, 0 already there; version 0"

@@ -68,8 +68,8 @@ def test_all_is_well_and_nothing_was_made(
     assert wrong(found) == []
     assert set(found["catalog"]) == {"reachable", "version", "encryption", "rights", "schema", "jobs"}
     assert set(found["online"]) == {"reachable", "version", "encryption", "rights", "schema"}
-    assert "the first command makes them" in found["catalog"]["schema"].detail
-    assert "the first run makes them" in found["tracking"]["schema"].detail
+    assert "the first command creates them" in found["catalog"]["schema"].detail
+    assert "the first run creates them" in found["tracking"]["schema"].detail
     assert "Postgres" in found["catalog"]["version"].detail
     assert tables(database) == []
     assert [path.name for path in (tmp_path / ".mainspring").rglob("*") if path.is_file()] == [".gitignore"]
@@ -88,7 +88,7 @@ def test_tables_that_are_there_are_said_to_be_of_this_version(tmp_path: Path, po
     assert wrong(found) == []
     assert "of this version" in found["catalog"]["schema"].detail
     assert found["catalog"]["jobs"].detail == "none yet"
-    assert "of the MLflow that is installed" in found["tracking"]["schema"].detail
+    assert "of the installed MLflow" in found["tracking"]["schema"].detail
     assert found["online"]["rights"].ok
     with psycopg.connect(database.text, autocommit=True) as connection:
         connection.execute(f"UPDATE {schema_of('depot')}.alembic_version SET version_num = '9999'")  # type: ignore[call-overload]
@@ -228,7 +228,7 @@ def test_a_bucket_that_is_not_there(tmp_path: Path, s3_url: Url) -> None:
 
 
 def test_a_folder_and_a_file_that_cannot_be(tmp_path: Path) -> None:
-    (tmp_path / "taken").write_text("no folder")
+    (tmp_path / "taken").write_text("not a folder")
     (tmp_path / "damaged.db").write_bytes(b"no database" * 100)
     found = checked(tmp_path, lake="taken", catalog="sqlite:///damaged.db")
     assert [(check.backend, check.check) for check in wrong(found)] == [("catalog", "reachable"), ("lake", "reachable")]

@@ -105,7 +105,7 @@ def test_the_recorded_commit_and_the_difference_to_it_are_run_whatever_the_files
     for path in depot.state.rglob("code.diff"):
         path.unlink()
     found = reproduced(depot, changed["run_id"], code=3)
-    assert (found["code_same"], found["code_why"]) == (False, "no code.diff is kept")
+    assert (found["code_same"], found["code_why"]) == (False, "no code.diff was stored")
     assert "holdout.auc" in {each["name"] for each in found["outcome"]["metrics"]}
 
 
@@ -116,7 +116,7 @@ def test_what_cannot_be_made_again_is_said(depot: Depot, newest: str) -> None:
     change(depot, "return trees.fit", "raise ValueError('no luck')\n    return trees.fit")
     ran = depot.run("reproduce", newest, "--json", timeout_s=170)
     assert ran.code == 1
-    assert "could not be made again" in ran.stdout
+    assert "could not be reproduced" in ran.stdout
     assert "no luck" in ran.stdout
 
     project = opened(depot)

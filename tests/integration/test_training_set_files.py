@@ -142,16 +142,16 @@ def test_what_cannot_be_written_is_said_before_any_work(project: OpenedProject, 
             project.write_training_set(**{"of": "HubLoad", "labels": asked, "at": "when", "progress": False, **how})
         assert raised.value.fix
 
-    refused(Invalid, r"is not the name of a Parquet file", to=tmp_path / "out.csv")
-    refused(Invalid, r"is not the name of a Parquet file", to=tmp_path)
+    refused(Invalid, r"is not a Parquet file name", to=tmp_path / "out.csv")
+    refused(Invalid, r"is not a Parquet file name", to=tmp_path)
     refused(NotFound, r"There is no folder .*nowhere", to=tmp_path / "nowhere" / "out.parquet")
-    refused(Invalid, r"holds the labels", to=asked)
+    refused(Invalid, r"is the file of the labels", to=asked)
     refused(Invalid, "filter the labels instead", to=tmp_path / "out.parquet", since="2026-01-01")
-    refused(Invalid, "none are given", to=tmp_path / "out.parquet", labels=None)
+    refused(Invalid, "no labels are given", to=tmp_path / "out.parquet", labels=None)
     refused(NotFound, r"no file of observations .*gone", to=tmp_path / "out.parquet", labels=tmp_path / "gone.parquet")
     refused(InvalidData, "have no column 'at'", to=tmp_path / "out.parquet", at="at")
     pq.write_table(pa.table({"hub": ["north"], "when": [dt.datetime(2026, 1, 1)]}), asked)  # noqa: DTZ001
-    refused(InvalidData, "names no instant", to=tmp_path / "out.parquet")
+    refused(InvalidData, "is not an instant", to=tmp_path / "out.parquet")
     (tmp_path / "text.parquet").write_text("hub,when\n")
     refused(InvalidData, "cannot be read", to=tmp_path / "out.parquet", labels=tmp_path / "text.parquet")
     assert not (tmp_path / "out.parquet").exists()

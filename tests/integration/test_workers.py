@@ -62,7 +62,7 @@ def test_connections_are_spread_over_the_processes(fleet: Fleet) -> None:
 def test_a_stranger_is_refused_or_gets_nothing(fleet: Fleet) -> None:
     with pytest.raises(Conflict, match=rf"127\.0\.0\.1:{fleet.port}.*--gateway"):
         check_free(Address("127.0.0.1", fleet.port), "gateway")
-    with pytest.raises(Conflict, match="is up already"), Supervisor(fleet.project).running():
+    with pytest.raises(Conflict, match="is already up"), Supervisor(fleet.project).running():
         pass
     with socket.socket() as stranger:  # the kernel lets it join, since it asks for that and is of the same user
         stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -101,7 +101,7 @@ def test_a_process_that_lives_and_does_not_answer_is_replaced(tmp_path: Path) ->
         assert running.silenced == {"gateway-1": 1}
         assert not alive(old)
         told = [each.detail for each in examine(fleet.project) if each.check == "processes"]
-        assert told == ["gateway-1 did not answer and was replaced, 1 time since the start"]
+        assert told == ["gateway-1 stopped responding and was replaced, 1 time since the start"]
 
 
 def test_a_process_told_to_end_loses_nothing_and_is_replaced(fleet: Fleet) -> None:

@@ -38,25 +38,27 @@ def check_approver(approver: str, version: ModelVersion, authors: Sequence[str],
     name = f"{version.model}:{version.version}"
     if not authors:
         raise Denied(
-            f"Nobody knows who made {name}, so nobody can be told to be another.",
+            f"The author of {name} is unknown, so nobody can be verified to be another person.",
             authenticated=True,
-            fix="train or register it again: since this release the run says who did.",
+            fix="train or register it again: since this release the run records its author.",
         )
     if approver in authors:
         raise Denied(
-            f"{approver} made {name} and cannot approve it.", authenticated=True, fix="let somebody else approve it."
+            f"{approver} is the author of {name} and cannot approve it.",
+            authenticated=True,
+            fix="let somebody else approve it.",
         )
     if person == "":
         raise Denied(
-            f"It is not known who made {approver}, so its holder may be an author of {name}.",
+            f"The creator of {approver} is unknown, so its holder may be an author of {name}.",
             authenticated=True,
-            fix="approve with a key that was made since this release, by `mainspring keys create`.",
+            fix="approve with a key that was created since this release, by `mainspring keys create`.",
         )
     if person in authors:
         raise Denied(
-            f"{person} made {name} and also {approver}, which therefore cannot approve it.",
+            f"{person} is the author of {name} and created {approver}, which therefore cannot approve it.",
             authenticated=True,
-            fix="approve with a key that somebody else made, or as another user of this machine.",
+            fix="approve with a key that somebody else created, or as another user of this machine.",
         )
 
 
@@ -97,8 +99,10 @@ def verdict(
         needed=None if missing else float(count),
         passed=not missing,
         short_by=float(missing),
-        note=f"{', '.join(sorted(who)) or 'nobody'} approved it; somebody other than its author runs "
-        f"`mainspring models approve {name}`"
+        note=(
+            f"approved by {', '.join(sorted(who)) or 'nobody'}; somebody other than the author must run "
+            f"`mainspring models approve {name}`"
+        )
         if missing
         else "",
     )

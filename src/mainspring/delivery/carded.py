@@ -20,7 +20,9 @@ def verdict(card: Card) -> GateResult:
         needed=None if missing else 0.0,
         passed=card.complete,
         short_by=float(len(missing)),
-        note=f"{' '.join(missing[:_NAMED])}{more} `mainspring models card {card.model}:{card.version}` says what to do"
+        note=(
+            f"{' '.join(missing[:_NAMED])}{more} `mainspring models card {card.model}:{card.version}` shows the fixes"
+        )
         if missing
         else "",
     )

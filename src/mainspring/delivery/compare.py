@@ -57,20 +57,20 @@ def compare(
     """
     if candidate.manifest.task != champion.manifest.task:
         return _incomparable(
-            version, f"champion {version} does the task {champion.manifest.task!r}, not {candidate.manifest.task!r}."
+            version, f"champion {version} has the task {champion.manifest.task!r}, not {candidate.manifest.task!r}."
         )
     if candidate.manifest.task == "regression" and set(candidate.manifest.outputs) != set(champion.manifest.outputs):
         answers = [", ".join(each.manifest.outputs) for each in (champion, candidate)]
-        return _incomparable(version, f"champion {version} answers {answers[0]}, not {answers[1]}.")
+        return _incomparable(version, f"champion {version} returns {answers[0]}, not {answers[1]}.")
     if HOLDOUT not in candidate.files:
-        return _incomparable(version, "the candidate's bundle holds no held-out rows.")
+        return _incomparable(version, "the candidate's bundle contains no held-out rows.")
     held_out = pq.read_table(BytesIO(candidate.files[HOLDOUT]))
     seen_until = _seen_until(champion)
     if seen_until is None:
         return _incomparable(
             version,
-            f"what champion {version} was trained on is not known: its bundle holds no held-out rows with times. "
-            f"Train {champion.manifest.model} again and promote that version by gates without `beats`.",
+            f"the training period of champion {version} is unknown: its bundle contains no held-out rows with "
+            f"times. Train {champion.manifest.model} again and promote that version by gates without `beats`.",
         )
     unseen = pc.greater_equal(held_out[AT], pa.scalar(seen_until, held_out.schema.field(AT).type))
     count = held_out.filter(unseen).num_rows
@@ -82,8 +82,8 @@ def compare(
         if rebuild is None:
             return _incomparable(
                 version,
-                f"champion {version} needs {', '.join(missing)}, which the candidate's held-out rows do not have, "
-                "and nothing can rebuild them.",
+                f"champion {version} needs {', '.join(missing)}, which the candidate's held-out rows lack and "
+                "which cannot be rebuilt.",
             )
         rows = rebuild(champion, held_out)
         _check_rebuilt(champion, held_out, rows)
@@ -123,8 +123,8 @@ def _too_few(version: str, seen_until: datetime, held_out: pa.Table, count: int)
     last = format_instant(from_datetime(pc.max(held_out[AT]).as_py()))
     return (
         f"only {_told(version, seen_until, held_out, count)}, and the last held-out row is of {last}; at least "
-        f"{FEWEST_ROWS} rows that it never saw are needed. Train on newer data (a later --until), or roll the champion "
-        "back first."
+        f"{FEWEST_ROWS} rows that the champion was not trained on are needed. Train on newer data (a later "
+        "--until), or roll the champion back first."
     )
 
 
@@ -148,8 +148,8 @@ def _missing(bundle: Bundle, rows: pa.Table) -> list[str]:
 def _check_rebuilt(champion: Bundle, held_out: pa.Table, rebuilt: pa.Table) -> None:
     if rebuilt.num_rows != held_out.num_rows or _missing(champion, rebuilt):
         raise Invalid(
-            f"The rebuilt inputs of bundle {champion.digest[:12]} have {rebuilt.num_rows} rows "
-            f"and lack {_missing(champion, rebuilt)}; {held_out.num_rows} rows with all inputs were needed."
+            f"The rebuilt inputs of bundle {champion.digest[:12]} have {rebuilt.num_rows} rows and lack "
+            f"{_missing(champion, rebuilt)}; {held_out.num_rows} rows with all inputs are needed."
         )
 
 

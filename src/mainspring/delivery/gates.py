@@ -60,7 +60,7 @@ def judge(
         higher = higher_is_better(gate.metric, declared)
         if higher is None:
             known = sorted({*HIGHER_IS_BETTER, *DECIDED, *(each.name for each in declared)})
-            raise Invalid(f"A gate names the metric {gate.metric!r}.", fix=f"use one of {', '.join(known)}.")
+            raise Invalid(f"A gate names the unknown metric {gate.metric!r}.", fix=f"use one of {', '.join(known)}.")
         value = metrics.get(gate.metric)
         if gate.kind == "beats":
             margin = gate.value if higher else -gate.value

@@ -88,7 +88,7 @@ def promote(
         revision = publish(endpoints, versions, routes, gated=gated)
         return _promotion(candidate, champion, promoted=True, results=results, revision=revision)
     raise Conflict(
-        f"The alias {model}@{CHAMPION} moved {_TRIES} times while version {candidate.version} was being judged.",
+        f"The alias {model}@{CHAMPION} moved {_TRIES} times while version {candidate.version} was being evaluated.",
         fix=f"run `mainspring promote {model} {candidate.version}` again.",
     )
 
@@ -121,8 +121,9 @@ def rollback(
     before = previous_version(versions, model)
     if champion is None or before is None:
         raise NotFound(
-            f"The alias {model}@{CHAMPION} names {'nothing' if champion is None else f'version {champion.version}'},"
-            " and named no other version before.",
+            f"The alias {model}@{CHAMPION} names "
+            f"{'nothing' if champion is None else f'version {champion.version}'}, and has no earlier version to "
+            "return to.",
             fix=f"run `mainspring promote {model}` to put a version live.",
         )
     target = versions.get(model, before)

@@ -56,7 +56,7 @@ def version_of(endpoint: Endpoint, versions: ModelVersions, *, gated: Collection
     except NotFound:
         trained = bool(versions.all(model))
         if reference == CHAMPION:
-            what = f"Endpoint {endpoint.name!r} serves no version yet: none of {model!r} is champion."
+            what = f"Endpoint {endpoint.name!r} serves no version yet: {model!r} has no champion."
             steps = "`mainspring promote`" if trained else "`mainspring train` and `mainspring promote`"
         else:
             what = f"Endpoint {endpoint.name!r} serves no version: {model!r} has no {reference!r}."
@@ -67,7 +67,7 @@ def version_of(endpoint: Endpoint, versions: ModelVersions, *, gated: Collection
         number = version.version
         raise NotFound(
             f"Endpoint {endpoint.name!r} serves no version: version {number} of {model!r} has not passed its gates.",
-            fix=f"run `mainspring promote {model} {number}`, which judges it.",
+            fix=f"run `mainspring promote {model} {number}`, which checks them.",
         )
     return version
 

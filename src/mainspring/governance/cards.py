@@ -98,12 +98,12 @@ def _threshold(extra: Mapping[str, Any]) -> str:
 def _data(bundle: Bundle, tables: Mapping[str, int] | None) -> tuple[tuple[Fact, ...], list[Gap]]:
     extra = bundle.manifest.extra
     if not _trained(bundle):
-        what = "No training of this project made the version, so what it was trained on is not known."
-        return (), [Gap(DATA, what, "say in your own words what it was trained on; or train it here.")]
+        what = "The version was not trained in this project, so its training data is unknown."
+        return (), [Gap(DATA, what, "describe the training data in the card's words; or train the model here.")]
     gaps = []
     if tables is None:
         what = f"The dataset commit {bundle.manifest.dataset_commit} is not in this installation."
-        gaps.append(Gap(DATA, what, "look where the version was trained."))
+        gaps.append(Gap(DATA, what, "open the card where the version was trained."))
     return _facts(
         ("Label", _label(extra, bundle.manifest.outputs)),
         ("Observations", _asked(extra.get("since"), extra.get("until"))),
@@ -138,7 +138,7 @@ def _trained(bundle: Bundle) -> bool:
 
 def _asked(since: int | None, until: int | None) -> str:
     if since is None and until is None:
-        return "all that there were"
+        return "all rows"
     begin = "the first" if since is None else format_instant(since)
     return f"{begin} until {'the last' if until is None else format_instant(until)}"
 
@@ -169,10 +169,10 @@ def _lineage(lineage: Lineage) -> tuple[tuple[Fact, ...], list[Gap]]:
         "run": lineage.run_id,
         "code version": lineage.code_version,
     }
-    gaps = [Gap(LINEAGE, f"The {name} is not recorded.", "train it again.") for name in known if not known[name]]
+    gaps = [Gap(LINEAGE, f"The {name} is not recorded.", "train the model again.") for name in known if not known[name]]
     if lineage.run_id and not lineage.run_status:
         what = f"The run {lineage.run_id} is not in this installation's store."
-        gaps.append(Gap(LINEAGE, what, "look where the version was made."))
+        gaps.append(Gap(LINEAGE, what, "open the card where the version was trained."))
     return _facts(
         ("Author", known["author"]),
         ("Run", f"{lineage.run_id} {lineage.run_status}".strip()),

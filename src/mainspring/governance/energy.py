@@ -39,7 +39,7 @@ def energy_wh(metrics: Mapping[str, float], history: Callable[[str], Points], se
         f"{WATTS_A_PROCESSOR:g} W a busy processor (a type that is not known), {WATTS_A_GB:g} W a GB of its memory"
     )
     method += f", the power that {len(gpus)} GPU{'s' * (len(gpus) != 1)} reported, whole" if gpus else ", no GPU"
-    return watts * seconds / 3600, f"{method}. Cooling, storage and network are not in it."
+    return watts * seconds / 3600, f"{method}. Cooling, storage and network are not included."
 
 
 def _mean(points: Points) -> float:

@@ -119,7 +119,7 @@ def _gaps(gaps: Sequence[Gap]) -> Markup:
         (Markup(f"{text(gap.what)}<small>{text(gap.section)}</small>"), gap.fix, "yes" if gap.required else "no")
         for gap in gaps
     ]
-    return _table(("missing", "what to do", "required"), rows)
+    return _table(("missing", "fix", "required"), rows)
 
 
 def _table(headers: Sequence[object], rows: Iterable[Sequence[object]], numbers: Iterable[int] = ()) -> Markup:

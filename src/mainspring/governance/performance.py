@@ -61,7 +61,7 @@ def performance_of(
     import pyarrow.parquet as pq
 
     if HOLDOUT not in bundle.files:
-        return None, [Gap(SECTION, "The bundle holds no held-out rows.", "train the model with a label.")]
+        return None, [Gap(SECTION, "The bundle contains no held-out rows.", "train the model with a label.")]
     held_out = pq.read_table(BytesIO(bundle.files[HOLDOUT]))
     try:
         scores = score_bundle(bundle, held_out)
@@ -91,8 +91,9 @@ def _method(rows: int) -> str:
     if rows > _WHOLE.rows:
         drawn += f", {_WHOLE.rows:,} of them each, and intervals narrowed to what all rows would give"
     return (
-        f"{_CONFIDENCE * 100:.0f} % percentile bootstrap: {drawn}, seed {SEED}, drawn one by one (of groups up to "
-        f"{_GROUP.rows:,} rows each). Where rows are alike, of one entity or one hour, the truth is wider."
+        f"{_CONFIDENCE * 100:.0f} % percentile bootstrap: {drawn}, seed {SEED}, rows drawn independently (of "
+        f"groups up to {_GROUP.rows:,} rows each). Where rows are correlated, as of one entity or one hour, the "
+        "true interval is wider."
     )
 
 
@@ -162,7 +163,7 @@ def _not_as_recorded(bundle: Bundle, overall: Sequence[Estimate]) -> list[Gap]:
     ]
     if not differing:
         return []
-    what = f"The model does not answer as it did when it was trained: {'; '.join(differing)}."
+    what = f"The model's predictions differ from those at training time: {'; '.join(differing)}."
     return [Gap(SECTION, what, "run `mainspring reproduce` on its run: packages or the machine may differ.")]
 
 
@@ -174,7 +175,12 @@ def _slices(
         what = "No feature is categorical, so there is nothing to slice by."
         return (), [Gap(SECTION, what, "add a string or boolean feature, if groups matter.", required=False)]
     gaps = [
-        Gap(SECTION, f"{name} is no slice: its values may identify a person.", "check such groups elsewhere.", False)
+        Gap(
+            SECTION,
+            f"{name} cannot be a slice: its values may identify a person.",
+            "evaluate such groups separately.",
+            False,
+        )
         for name in features
         if name in hidden
     ]

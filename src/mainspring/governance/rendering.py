@@ -41,7 +41,7 @@ def markdown(card: Card) -> str:
     lines += ["## Gaps", ""]
     if card.gaps:
         rows = [(gap.section, gap.what, gap.fix, "yes" if gap.required else "no") for gap in card.gaps]
-        lines += _table(("section", "missing", "what to do", "required"), rows)
+        lines += _table(("section", "missing", "fix", "required"), rows)
     else:
         lines += ["None.", ""]
     return "\n".join(lines).rstrip("\n") + "\n"
@@ -58,7 +58,7 @@ def verdict(card: Card) -> str:
     others = len(card.gaps) - required
     if required:
         return f"Not complete: {required} required {'thing is' if required == 1 else 'things are'} missing; see Gaps."
-    return "Complete" + (f"; {others} more {'is' if others == 1 else 'are'} not known, see Gaps." if others else ".")
+    return "Complete" + (f"; {others} more {'is' if others == 1 else 'are'} unknown, see Gaps." if others else ".")
 
 
 def estimate_row(each: Estimate) -> tuple[str, str, str, str]:
@@ -87,14 +87,16 @@ def left_out(groups: int, rows: int, smallest: int) -> str:
     if not groups:
         return ""
     which = f"{groups:,} more {'group' if groups == 1 else 'groups'} of {rows:,} rows together"
-    return f"{which}: under {smallest} rows each, or not among the twelve largest."
+    return f"{which}: fewer than {smallest} rows each, or not among the twelve largest."
 
 
 def resource_facts(resources: Resources) -> list[Fact]:
     """Return a training's resources as facts."""
     found = []
     if resources.seconds is not None:
-        found.append(Fact("Time", f"{format_duration(round(resources.seconds * 1e6))} from the run's start to its end"))
+        found.append(
+            Fact("Time", f"{format_duration(round(resources.seconds * 1e6))} from the start of the run to its end")
+        )
     if resources.energy_wh is not None:
         found.append(Fact("Energy", f"about {resources.energy_wh:.2g} Wh. {resources.energy_method}"))
     if resources.cost is not None:

@@ -31,22 +31,22 @@ def resources_of(
         trained: Whether the run is a training, not the registration of an external model.
     """
     if not trained:
-        what = "No training of this project made the version, so what its training took is not known."
-        return Resources(), [Gap(SECTION, what, "say it in your own words; or train it here.")]
+        what = "The version was not trained in this project, so its training resources are unknown."
+        return Resources(), [Gap(SECTION, what, "describe them in the card's words; or train the model here.")]
     if run is None or run.ended_at is None:
         what = "The run is not in this installation's store" if run is None else f"The run {run.id} has no end"
         return Resources(), [
-            Gap(SECTION, f"{what}, so its time, energy and cost are not known.", "train the model here.")
+            Gap(SECTION, f"{what}, so its time, energy and cost are unknown.", "train the model here.")
         ]
     seconds = (run.ended_at - run.started_at) / 1e6
     gaps = []
     energy, energy_method = energy_wh(run.metrics, history, seconds)
     if not energy_method:
-        what = "Energy cannot be estimated: the run recorded no use of processors."
+        what = "Energy cannot be estimated: the run recorded no CPU usage."
         fix = "install psutil before training; a run shorter than a tenth of a second records nothing."
         gaps.append(Gap(SECTION, what, fix, required=False))
     if price is None:
-        what = "Cost is not known: no price is set."
+        what = "The cost is unknown: no price is set."
         gaps.append(Gap(SECTION, what, 'set training_price = "0.85 EUR" (an hour) in the profile.', required=False))
     return Resources(
         seconds=seconds,
@@ -56,5 +56,5 @@ def resources_of(
         currency="" if price is None else price.currency,
         cost_method=""
         if price is None
-        else f"{price.an_hour:g} {price.currency} an hour, from the run's start to end.",
+        else f"{price.an_hour:g} {price.currency} an hour, from the start of the run to its end.",
     ), gaps

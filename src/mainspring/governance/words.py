@@ -51,7 +51,7 @@ def gaps_of(words: tuple[Section, ...], file: str) -> list[Gap]:
     """Return the missing expected sections as gaps. `file` is the file to add them to."""
     there = {section.title for section in words}
     return [
-        Gap(SECTION, f"{title} is not written down.", f'write it under the heading "{title}" in {file}.')
+        Gap(SECTION, f"{title} has not been written yet.", f'write it under the heading "{title}" in {file}.')
         for title in EXPECTED
         if title not in there
     ]

@@ -53,7 +53,7 @@ def examine(project: Project) -> list[Finding]:
                     check=name,
                     ok=False,
                     detail=f"the check failed: {type(error).__name__}: {error}",
-                    fix="see whether another check names the cause; else report this with its text",
+                    fix="see whether another check names the cause; else report this text",
                 )
             )
     return findings
@@ -61,7 +61,7 @@ def examine(project: Project) -> list[Finding]:
 
 def _definitions(project: Project) -> Iterator[Finding]:
     found = project.definitions
-    yield well("definitions", f"{len(found.contents())} definitions hold together")
+    yield well("definitions", f"{len(found.contents())} definitions are consistent")
 
 
 def _private(project: Project) -> Iterator[Finding]:
@@ -74,11 +74,12 @@ def _private(project: Project) -> Iterator[Finding]:
         yield Finding(
             check="private files",
             ok=False,
-            detail=f"others may read {open_paths[0]}" + (f" and {len(open_paths) - 1} more" if open_paths[1:] else ""),
+            detail=f"other users can read {open_paths[0]}"
+            + (f" and {len(open_paths) - 1} more" if open_paths[1:] else ""),
             fix=f"run `chmod -R go= {project.settings.state}`",
         )
     else:
-        yield well("private files", f"only their owner reads the secrets in {project.settings.state}")
+        yield well("private files", f"only the owner can read the secrets in {project.settings.state}")
 
 
 def _is_private(project: Project, path: Path) -> bool:
@@ -103,7 +104,7 @@ def _catalog(project: Project) -> Iterator[Finding]:
             if said != "ok":
                 yield Finding(check="catalog", ok=False, detail=str(said), fix="restore the catalog from a backup")
                 return
-    yield well("catalog", "whole, and of this version")
+    yield well("catalog", "intact, and of this version")
 
 
 def _lake(project: Project) -> Iterator[Finding]:
@@ -114,13 +115,15 @@ def _lake(project: Project) -> Iterator[Finding]:
     for table, (version, why) in known.items():
         newest = project.lake.version(table)
         if newest is None:
-            damage.append(f"table {table!r} is gone: {why}")
+            damage.append(f"table {table!r} is missing: {why}")
         elif newest < version:
             damage.append(f"table {table!r} is at version {newest}: {why}")
     for each in damage:
-        yield Finding(check="lake", ok=False, detail=each, fix="restore the lake from a backup, or land its data again")
+        yield Finding(
+            check="lake", ok=False, detail=each, fix="restore the lake from a backup, or ingest its data again"
+        )
     if not damage:
-        yield well("lake", f"{len(tables)} tables, each with all of its files")
+        yield well("lake", f"{len(tables)} tables, with all of their files")
 
 
 def _folders(project: Project) -> list[str]:
@@ -143,10 +146,10 @@ def _known_tables(project: Project) -> dict[str, tuple[int, str]]:
     found: dict[str, tuple[int, str]] = {}
     for made in project.snapshots.log(1):
         for table, version in made.versions.items():
-            found[table] = version, f"dataset commit {made.id} has version {version} of it"
+            found[table] = version, f"dataset commit {made.id} refers to version {version} of the table"
     for endpoint in project.definitions.endpoints:
         if any(window.predictions for window in project.monitors.windows(endpoint)):
-            found.setdefault(PREDICTIONS, (0, f"windows of endpoint {endpoint} were measured over it"))
+            found.setdefault(PREDICTIONS, (0, f"windows of endpoint {endpoint} were computed from it"))
     return found
 
 
@@ -163,7 +166,7 @@ def _keys(project: Project) -> Iterator[Finding]:
             damaged = True
             yield Finding(check="keys", ok=False, detail=error.what, fix=error.fix or "")
     if not damaged:
-        yield well("keys", "every secret that was made is whole")
+        yield well("keys", "all secrets are intact")
 
 
 def _online(project: Project) -> Iterator[Finding]:
@@ -175,7 +178,8 @@ def _online(project: Project) -> Iterator[Finding]:
                     check="online store",
                     ok=False,
                     detail=outcome.detail,
-                    fix=f"stop Mainspring, delete {at.path} and run `mainspring materialize`: it is made from the lake",
+                    fix=f"stop Mainspring, delete {at.path} and run `mainspring materialize`: the store is "
+                    "rebuilt from the lake",
                 )
                 return
     project.online.ping()
@@ -183,7 +187,8 @@ def _online(project: Project) -> Iterator[Finding]:
     done = [view.name for view in views if project.materialiser.position(view) is not None]
     yield well(
         "online store",
-        f"answers at {project.settings.online.shown}; {len(done)} of {len(views)} feature views are materialised",
+        f"the store at {project.settings.online.shown} responds; {len(done)} of {len(views)} feature views are "
+        "materialised",
     )
 
 
@@ -209,7 +214,7 @@ def _models(project: Project) -> Iterator[Finding]:
             fix = f"restore {place} from a backup, or train and promote the model again"
             yield Finding(check="models", ok=False, detail=told, fix=fix)
             return
-    yield well("models", f"{len(versions)} versions, each bundle whole and signed")
+    yield well("models", f"{len(versions)} versions, with intact and signed bundles")
 
 
 def _predictions(project: Project) -> Iterator[Finding]:
@@ -222,14 +227,14 @@ def _predictions(project: Project) -> Iterator[Finding]:
         yield Finding(
             check="predictions",
             ok=False,
-            detail=f"{damaged} damaged segments of the log are set aside in {folder}; what could be read of them is in "
-            "the lake",
+            detail=f"{damaged} damaged segments of the log are set aside in {folder}; their readable predictions "
+            "are in the lake",
             fix=f"look for the cause, such as a failing disk; then move {folder} away",
         )
         return
     torn = getattr(project.predictions, "torn_bytes", 0)
-    lost = f"; {torn} bytes of writes that death cut short were cut off" if torn else ""
-    yield well("predictions", f"the log is whole, {moved} moved into the lake{lost}")
+    lost = f"; {torn} bytes of interrupted writes were cut off" if torn else ""
+    yield well("predictions", f"the log is intact, {moved} moved into the lake{lost}")
 
 
 def _jobs(project: Project) -> Iterator[Finding]:
@@ -237,15 +242,15 @@ def _jobs(project: Project) -> Iterator[Finding]:
     if not failed:
         counts = project.jobs.counts()
         waiting = counts.get(Status.QUEUED, 0) + counts.get(Status.RUNNING, 0)
-        made_good = f"; {counts[Status.FAILED]} failed and went well since" if Status.FAILED in counts else ""
+        made_good = f"; {counts[Status.FAILED]} failed and succeeded since" if Status.FAILED in counts else ""
         yield well("jobs", f"{waiting} queued or running{made_good}")
         return
     newest = failed[0]
-    error = next(iter((newest.error or "").splitlines()), "no error was kept")
+    error = next(iter((newest.error or "").splitlines()), "no error was stored")
     yield Finding(
         check="jobs",
         ok=False,
-        detail=f"{len(failed)} failed for good, the newest {newest.handler} {newest.id}: {error[:300]}",
+        detail=f"{len(failed)} failed permanently, the newest {newest.handler} {newest.id}: {error[:300]}",
         fix="run `mainspring jobs list --status failed`, then `mainspring jobs retry ID`",
     )
 
@@ -258,9 +263,9 @@ def _certificates(project: Project) -> Iterator[Finding]:
         from mainspring.security import tls
 
         expires = tls.check(files, now=now).expires
-        detail = f"{files.cert} of the {plane} and what belongs to it are good until {format_instant(expires)}"
+        detail = f"{files.cert} of the {plane} is valid until {format_instant(expires)}"
         if expires - now < _RENEW_US:
-            yield Finding(check="certificates", ok=False, detail=detail, fix="renew it, and start again")
+            yield Finding(check="certificates", ok=False, detail=detail, fix="renew the certificate, and restart")
         else:
             yield well("certificates", detail)
 
@@ -282,7 +287,7 @@ def _processes(project: Project) -> Iterator[Finding]:
                     fix=f"run `kill {' '.join(map(str, stray))}`",
                 )
             else:
-                yield well("processes", "not up; no process and no lock is left over")
+                yield well("processes", "not up; no leftover process or lock")
             return
     except Conflict:
         pass
@@ -290,7 +295,7 @@ def _processes(project: Project) -> Iterator[Finding]:
         yield _worker(project, running.children["worker"])
     for name, times in ({} if running is None else running.silenced).items():
         yield well(
-            "processes", f"{name} did not answer and was replaced, {times} time{'s' * (times > 1)} since the start"
+            "processes", f"{name} stopped responding and was replaced, {times} time{'s' * (times > 1)} since the start"
         )
     silent = [slot for slot in range(settings.gateway_workers) if ready(folder(settings.state), slot) is None]
     several = f" from {settings.gateway_workers} processes" if settings.gateway_workers > 1 else ""
@@ -309,14 +314,14 @@ def _worker(project: Project, pid: int) -> Finding:
         return Finding(
             check="worker",
             ok=False,
-            detail="does not run: features, routes and the prediction log wait",
-            fix=f"read {project.settings.state / 'logs' / 'worker.log'}; it is started again by itself",
+            detail="is not running: features, routes and the prediction log are not updated",
+            fix=f"read {project.settings.state / 'logs' / 'worker.log'}; the supervisor restarts it",
         )
     if _stopped(pid):
         return Finding(
             check="worker",
             ok=False,
-            detail=f"process {pid} is stopped: features, routes and the prediction log wait",
+            detail=f"process {pid} is stopped: features, routes and the prediction log are not updated",
             fix=f"run `kill -CONT {pid}`",
         )
     return well("worker", "runs")
@@ -337,8 +342,8 @@ def _answering(project: Project, name: str, where: str, answering: bool) -> Find
     return Finding(
         check=name,
         ok=False,
-        detail=f"does not answer on {where}",
-        fix=f"read {project.settings.state / 'logs'}; it is started again by itself",
+        detail=f"does not respond on {where}",
+        fix=f"read {project.settings.state / 'logs'}; the supervisor restarts it",
     )
 
 

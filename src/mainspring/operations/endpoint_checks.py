@@ -41,7 +41,9 @@ def problem_of(project: Project, endpoint: Endpoint) -> str:
         version = version_of(endpoint, project.versions, gated=gated(project))
     except NotFound as error:
         return str(error)
-    return f"The route to version {version.version} is not published. Fix: run `mainspring up`, whose worker does it."
+    return (
+        f"The route to version {version.version} is not published. Fix: run `mainspring up`, whose worker publishes it."
+    )
 
 
 def check_endpoints(project: Project) -> Iterator[Finding]:
@@ -71,7 +73,7 @@ def _of_endpoint(project: Project, endpoint: Endpoint, served: str | None) -> It
         yield Finding(
             check=_CHECK,
             ok=False,
-            detail=f"endpoint {endpoint.name} has a route, and no gateway serves it",
+            detail=f"endpoint {endpoint.name} has a route, but no gateway serves it",
             fix=f"read {project.settings.state / 'logs' / 'gateway.log'}",
         )
     missing = []
@@ -90,8 +92,8 @@ def _of_endpoint(project: Project, endpoint: Endpoint, served: str | None) -> It
         yield Finding(
             check=_CHECK,
             ok=False,
-            detail=f"endpoint {endpoint.name} reads {', '.join(sorted(set(missing)))}, which were never materialised: "
-            "all their features are missing",
+            detail=f"endpoint {endpoint.name} reads {', '.join(sorted(set(missing)))}, which were never "
+            "materialised: all their features are missing",
             fix=fix,
         )
 

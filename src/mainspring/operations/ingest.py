@@ -47,7 +47,7 @@ def land(
     report = project.ingestor.ingest(
         chosen, data, keyings=definitions.keyings(source), batch_id=batch_id, nulls=nulls, progress=progress
     )
-    counts = f"{report.rows} landed, {report.quarantined} quarantined, {report.already} there before"
+    counts = f"{report.rows} ingested, {report.quarantined} quarantined, {report.already} already there"
     audit(project, "ingest", f"source/{source}", f"{counts}; version {report.version}")
     return report
 

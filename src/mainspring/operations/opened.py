@@ -63,7 +63,8 @@ def open_folder(folder: str | os.PathLike[str] = ".", *, profile: str | None = N
         root = find_project(start)
     except NotFound as error:
         raise NotFound(
-            error.what, fix="open the folder of a project's mainspring.toml, or begin one: `mainspring init NAME`."
+            error.what,
+            fix="open the folder of a project's mainspring.toml, or create a project: `mainspring init NAME`.",
         ) from None
     return OpenedProject(open_project(load_settings(root, profile)))
 

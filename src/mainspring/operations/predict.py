@@ -93,7 +93,7 @@ def route_of(project: Project, endpoint: str) -> Route:
     if endpoint not in routes:
         version = version_of(project.definitions.endpoint(endpoint), project.versions, gated=gated(project))
         raise Unavailable(
-            f"Endpoint {endpoint!r} is about to serve version {version.version}: its route is not published yet.",
+            f"Endpoint {endpoint!r} does not serve version {version.version} yet: its route is not published.",
             fix="run `mainspring up`, whose worker publishes it within seconds.",
         )
     return routes[endpoint]
@@ -122,7 +122,7 @@ def _lost(address: Address, error: Exception) -> MainspringError:
     why = str(error)
     if client_is_refused(why):
         return Denied(
-            f"The gateway on {address.url} wants a client's certificate that it trusts ({why}).",
+            f"The gateway on {address.url} requires a client certificate that it trusts ({why}).",
             fix="give one: --cert FILE --cert-key FILE.",
         )
     if server_is_distrusted(why):
@@ -130,7 +130,7 @@ def _lost(address: Address, error: Exception) -> MainspringError:
             f"The certificate of the gateway on {address.url} is not trusted ({why}).",
             fix="name the authority that signed it: --ca FILE; without --ca it must be the profile's own.",
         )
-    return Unavailable(f"No gateway answers on {address.url}: {why}.", fix="run `mainspring up` first.")
+    return Unavailable(f"No gateway responds on {address.url}: {why}.", fix="run `mainspring up` first.")
 
 
 def _refused(status: int, reply: Any) -> MainspringError:

@@ -30,7 +30,7 @@ def reveal(project: Project, prediction_id: str, principal: Principal | None = N
     if found.personal and not found.sealed:
         raise Conflict(
             f"Prediction {prediction_id} was logged without {', '.join(found.personal)}.",
-            fix='nothing: its endpoint has log=ms.Log(personal="leave out").',
+            fix='the values cannot be restored: the endpoint has log=ms.Log(personal="leave out").',
         )
     who = None if principal is None else principal.id
     audit(project, REVEAL, resource, ", ".join(found.personal), who=who)

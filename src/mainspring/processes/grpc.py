@@ -46,7 +46,7 @@ async def _serve(project: Project, slots: Slots, tracing: Tracing | None, *, sha
 
     settings, address = project.settings, project.settings.grpc
     if address is None:
-        raise Invalid("No address is set for gRPC.", fix='write one in the profile: grpc = "127.0.0.1:8082".')
+        raise Invalid("No address is configured for gRPC.", fix='set it in the profile: grpc = "127.0.0.1:8082".')
     tls = settings.gateway_tls
     catalog = copy_catalog(project)
     plane = DataPlane(

@@ -133,7 +133,7 @@ class Supervisor:
                 up = read_running(settings.state)
                 pid = f" (process {up.pid}, console {up.control})" if up else ""
                 raise Conflict(
-                    f"Project {settings.project!r} is up already{pid}.", fix="use it, or stop that process first."
+                    f"Project {settings.project!r} is already up{pid}.", fix="use it, or stop that process first."
                 ) from None
             stack.callback(self._refuse_more)
             self._await_predecessors()
@@ -203,7 +203,7 @@ class Supervisor:
         def killed() -> None:
             with self._reviving:
                 self._silenced[name] = self._silenced.get(name, 0) + 1
-            _log.warning("%s did not answer for %g s: it was killed, and is started again", name, silent_s)
+            _log.warning("%s did not respond for %g s: it was killed, and is restarted", name, silent_s)
 
         place = slots.folder(settings.state)
         return liveness.Watch(place, slot or 0, lambda: child.process, silent_s, self._ending, killed)
@@ -278,7 +278,7 @@ class Supervisor:
                         continue
                     log = log_path(settings.state, name)
                     raise Unavailable(
-                        f"The {name} did not answer within {within_s:g} s. Its log ends: {last_lines(log)}",
+                        f"The {name} did not respond within {within_s:g} s. Its log ends: {last_lines(log)}",
                         fix=f"read {log}.",
                     )
                 time.sleep(0.02)

@@ -100,7 +100,7 @@ def duties(project: Project) -> list[Duty]:
     def put_away() -> None:
         done = tidy(project, views.by_slot())
         for slot in done.slots:
-            log.info("states of %s are gone: nothing has read them for days", slot)
+            log.info("deleted states of %s: nothing has read them for days", slot)
 
     quiet: dict[str, int] = {}  # table -> the version of which nothing is left to delete
 
@@ -108,14 +108,14 @@ def duties(project: Project) -> list[Duty]:
         done = retain(project.lake, project.snapshots, project.wall.now() - project.settings.keep_versions_us, quiet)
         for table, files in done.items():
             if files:
-                log.info("%s: %d files of old versions are gone", table, files)
+                log.info("%s: deleted %d files of old versions", table, files)
 
     def tidy_predictions() -> None:
         removed = project.predictions.tidy(
             made_before=oldest_kept(project), replaced_before=project.wall.now() - project.settings.keep_versions_us
         )
         if removed:
-            log.info("%d predictions are gone: they are older than keep_predictions", removed)
+            log.info("deleted %d predictions older than keep_predictions", removed)
 
     def monitor() -> None:
         for endpoint in project.definitions.endpoints:
@@ -128,7 +128,7 @@ def duties(project: Project) -> list[Duty]:
         Duty("tidying predictions", tidy_predictions, 600.0, due=time.monotonic() + 90.0),
         Duty("watching endpoints", monitor, 30.0, rest=4.0),  # a fifth of one processor at most
         Duty("deleting old versions of tables", retain_tables, 600.0, due=time.monotonic() + 120.0),
-        Duty("putting away old tiles and states", put_away, 600.0, due=time.monotonic() + 60.0, lane="features"),
+        Duty("deleting old tiles and states", put_away, 600.0, due=time.monotonic() + 60.0, lane="features"),
     ]
 
 

@@ -51,9 +51,9 @@ def duration(value: Any) -> None:
     except Invalid:
         length = None
     if length is None:
-        raise Invalid("which is no duration.", fix='write a number and a unit as a text, such as "1h" or "30d".')
+        raise Invalid("which is not a duration.", fix='write a number and a unit as text, such as "1h" or "30d".')
     if length > _LONGEST:
-        raise Invalid("which is over a century.", fix='write a shorter one, such as "365d".')
+        raise Invalid("which is longer than a century.", fix='write a shorter duration, such as "365d".')
 
 
 def grace(value: Any) -> None:
@@ -63,7 +63,7 @@ def grace(value: Any) -> None:
     duration(value)
     if parse_duration(value) < LEAST_GRACE:
         raise Invalid(
-            "which is under an hour.", fix="give at least 1h: a bundle that is being registered is no garbage."
+            "which is shorter than an hour.", fix="give at least 1h: a bundle that is being registered is not garbage."
         )
 
 
@@ -76,7 +76,7 @@ def flag(value: Any) -> None:
 def names(value: Any) -> None:
     """Raise `Invalid` unless the value is a list of names."""
     if not isinstance(value, list) or not all(isinstance(each, str) and _NAME.fullmatch(each) for each in value):
-        raise Invalid("which is no list of names.", fix='write a list of texts, such as ["Weather"].')
+        raise Invalid("which is not a list of names.", fix='write a list of texts, such as ["Weather"].')
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +89,18 @@ class BuiltIn:
 
 BUILT_IN: Mapping[str, BuiltIn] = {
     "collect-garbage": BuiltIn(
-        "Remove versions marked for deletion, and bundles that nothing leads to, as `mainspring models gc` does.",
+        "Remove versions marked for deletion, and unreferenced bundles, as `mainspring models gc` does.",
         {"grace": Option("7d", grace)},
     ),
     "forget-jobs": BuiltIn(
-        "Forget jobs that ended long ago.",
+        "Delete records of jobs that ended long ago.",
         {"ended": Option("30d", duration), "failed": Option("365d", duration)},
     ),
     "materialise": BuiltIn(
-        "Bring online features up to date, a view a step; by default all views.",
+        "Bring online features up to date, one view per step; by default all views.",
         {"views": Option([], names), "rebuild": Option(False, flag)},
     ),
-    "tidy": BuiltIn("Put away old tiles and states that nothing reads.", {}),
+    "tidy": BuiltIn("Delete old tiles and unused states.", {}),
 }
 
 
@@ -111,7 +111,7 @@ def known(name: str) -> BuiltIn:
         NotFound: There is none.
     """
     if name not in BUILT_IN:
-        raise NotFound(f"No job is called {name[:140]!r}.", fix=f"use one of {sorted(BUILT_IN)}.")
+        raise NotFound(f"There is no job named {name[:140]!r}.", fix=f"use one of {sorted(BUILT_IN)}.")
     return BUILT_IN[name]
 
 

@@ -100,8 +100,8 @@ def begin(path: Path) -> None:
     if path.exists():
         if not path.stat().st_size:
             raise Corrupt(
-                f"The catalog {path} has no bytes: its keys, routes and commits are gone.",
-                fix=f"restore {path} from a backup; or delete it, to begin without what it held.",
+                f"The catalog {path} is empty (0 bytes): its keys, routes and commits are lost.",
+                fix=f"restore {path} from a backup; or delete it, to start without its contents.",
             )
         return
     beside = path.with_name(f".{path.name}.{os.urandom(6).hex()}.partial")
@@ -157,7 +157,7 @@ def _migrate(engine: sa.Engine, url: Url, schema: str) -> None:
         found = _version(connection)
         if found is not None and found not in known:
             raise Conflict(
-                f"The catalog {url.shown} has the schema {found}, which this version of mainspring does not know.",
+                f"The catalog {url.shown} has the schema {found}, which this version of mainspring does not support.",
                 fix="install the version of mainspring that wrote it, or a newer one.",
             )
         config.attributes["connection"] = connection

@@ -165,7 +165,7 @@ class Project:
             mark = self.applied.mark()
             return loaded if mark == self._applied[0] else self._load()
         except MainspringError as error:
-            _log.warning("The definitions stay what they were: %s", error)
+            _log.warning("The definitions are unchanged: %s", error)
             return loaded
         finally:
             self._applied = mark, before

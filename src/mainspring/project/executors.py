@@ -85,8 +85,8 @@ def executors(project: Project) -> Loader:
         make = EXECUTORS.get(bundle.manifest.flavour)
         if make is None:
             raise Corrupt(
-                f"The bundle {bundle.digest[:12]} is of the flavour {bundle.manifest.flavour!r}, which nothing runs; "
-                f"known are {', '.join(EXECUTORS)}.",
+                f"The bundle {bundle.digest[:12]} has the flavour {bundle.manifest.flavour!r}, which no executor "
+                f"supports; supported are {', '.join(EXECUTORS)}.",
                 fix="upgrade mainspring, or register the model again.",
             )
         executor = make(project, bundle)

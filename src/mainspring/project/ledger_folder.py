@@ -40,18 +40,18 @@ class Stranded:
         """The fault, for people."""
         lake = repr(self.lake) if self.lake else "another lake"
         return (
-            f"{self.segments} segments of the prediction log in {self.folder} belong into {lake}, which neither a "
-            f"profile nor the environment names: this one has {self.instead!r}"
+            f"{self.segments} segments of the prediction log in {self.folder} belong to {lake}, which neither a "
+            f"profile nor the environment names: the current lake is {self.instead!r}"
         )
 
     @property
     def fix(self) -> str:
         """Remedy, for the error message."""
-        lake = f"lake = {self.lake!r}" if self.lake else "the lake that it had"
+        lake = f"lake = {self.lake!r}" if self.lake else "its lake"
         once = f", or `MAINSPRING_LAKE={self.lake} mainspring doctor`" if self.lake else ""
         return (
-            f"give a profile {lake} and run `mainspring doctor --profile` with it{once}, which moves them there; "
-            f"or, if they are not wanted, move {self.folder} away"
+            f"give a profile {lake} and run `mainspring doctor --profile` with it{once}, which moves the segments "
+            f"there; or, if you do not need them, move {self.folder} away"
         )
 
 

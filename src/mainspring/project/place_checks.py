@@ -40,7 +40,7 @@ class Backend:
 
 def memory(_: Backend) -> Iterator[Outcome]:
     """An in-memory adapter: it is there, and of little use."""
-    yield Outcome("reachable", True, "in memory: gone with the process, and not shared", "use it for tests only")
+    yield Outcome("reachable", True, "in memory: lost when the process ends, and not shared", "use it for tests only")
 
 
 def folder(at: Backend) -> Iterator[Outcome]:
@@ -48,17 +48,17 @@ def folder(at: Backend) -> Iterator[Outcome]:
     path = at.url.path
     if path.exists() and not path.is_dir():
         yield Outcome(
-            "reachable", False, f"{path} is no folder", f"move it away, or correct `{at.part}` in the profile"
+            "reachable", False, f"{path} is not a folder", f"move it away, or correct `{at.part}` in the profile"
         )
         return
     there = _nearest(path)
-    yield Outcome("reachable", True, "is there" if there == path else f"will be made in {there}")
+    yield Outcome("reachable", True, "is there" if there == path else f"will be created in {there}")
     yield from _writable(there)
     tables = ""
     if at.part == "lake":
-        tables = f"{len(at.project.lake.tables())} tables" if there == path else "no table yet"
+        tables = f"{len(at.project.lake.tables())} tables" if there == path else "no tables yet"
     elif at.part == "blobs":
-        tables = f"{len(all_blobs(at.project))} bundles" if there == path else "no bundle yet"
+        tables = f"{len(all_blobs(at.project))} bundles" if there == path else "no bundles yet"
     if tables:
         yield Outcome("schema", True, tables)
 
@@ -68,7 +68,7 @@ def sqlite(at: Backend) -> Iterator[Outcome]:
     path = at.url.path
     if not path.exists():
         there = _nearest(path.parent)
-        yield Outcome("reachable", True, f"is not there yet; the first command makes it in {there}")
+        yield Outcome("reachable", True, f"does not exist yet; the first command creates it in {there}")
         yield from _writable(there)
         return
     try:
@@ -82,10 +82,10 @@ def sqlite(at: Backend) -> Iterator[Outcome]:
     if said != "ok":
         yield Outcome("reachable", False, f"{path} is damaged: {said}", "restore it from a backup")
         return
-    yield Outcome("reachable", True, "is there, and whole")
+    yield Outcome("reachable", True, "exists, and is intact")
     yield Outcome("version", True, f"SQLite {sqlite3.sqlite_version}")
     if not os.access(path, os.W_OK):
-        yield Outcome("rights", False, f"{path} may not be written", "run as its owner: `chmod u+rw` it")
+        yield Outcome("rights", False, f"{path} is not writable", "run as its owner: `chmod u+rw` it")
     else:
         yield from _writable(path.parent)
     if at.part == "catalog":
@@ -98,7 +98,7 @@ def lmdb(at: Backend) -> Iterator[Outcome]:
     """An LMDB folder."""
     if not at.url.path.exists():
         there = _nearest(at.url.path.parent)
-        yield Outcome("reachable", True, f"is not there yet; the first command makes it in {there}")
+        yield Outcome("reachable", True, f"does not exist yet; the first command creates it in {there}")
         yield from _writable(there)
         return
     yield from probed(at.project.online)
@@ -108,7 +108,7 @@ def other(at: Backend) -> Iterator[Outcome]:
     """Check a backend from an entry point: only that it can be built."""
     attribute = {"blobs": "bundles", "ledger": "predictions", "catalog": "key_store"}.get(at.part, at.part)
     getattr(at.project, attribute)
-    yield Outcome("reachable", True, "its adapter was built; nothing more is known of it")
+    yield Outcome("reachable", True, "its adapter was built; no further check is available")
 
 
 def probed(store: Any) -> Iterator[Outcome]:
@@ -124,7 +124,7 @@ def probed(store: Any) -> Iterator[Outcome]:
     finally:
         store.clear(view)
     well = given == [state] and view not in store.views()
-    yield Outcome("rights", well, "a state was written, read and removed" if well else "did not give back a state")
+    yield Outcome("rights", well, "a state was written, read and removed" if well else "did not return a written state")
     yield Outcome("schema", True, f"{len(store.views())} views have states")
 
 
@@ -133,13 +133,13 @@ def catalog_schema(found: str | None) -> Outcome:
     from mainspring.project.catalog import HEAD
 
     if found is None:
-        return Outcome("schema", True, f"no tables yet; the first command makes them ({HEAD})")
+        return Outcome("schema", True, f"no tables yet; the first command creates them ({HEAD})")
     if found == HEAD:
-        return Outcome("schema", True, f"of this version ({HEAD})")
+        return Outcome("schema", True, f"tables of this version ({HEAD})")
     if found < HEAD:
         return Outcome("schema", True, f"{found}; the next command migrates it to {HEAD}", "make a backup first")
     return Outcome(
-        "schema", False, f"{found}, of a newer version than this one ({HEAD})", "install the version that wrote it"
+        "schema", False, f"{found}, from a newer version than this one ({HEAD})", "install the version that wrote it"
     )
 
 
@@ -160,12 +160,16 @@ def mlflow_schema(found: str | None, shown: str) -> Outcome:
     scripts = ScriptDirectory.from_config(config)
     head = scripts.get_current_head()
     if found is None:
-        return Outcome("schema", True, f"no tables yet; the first run makes them ({head})")
+        return Outcome("schema", True, f"no tables yet; the first run creates them ({head})")
     if found == head:
-        return Outcome("schema", True, f"of the MLflow that is installed ({head})")
+        return Outcome("schema", True, f"tables of the installed MLflow ({head})")
     known = any(script.revision == found for script in scripts.walk_revisions())
-    fix = f"make a backup, then run `mlflow db upgrade` on {shown}" if known else "install the MLflow that made it"
-    return Outcome("schema", False, f"MLflow's tables are of {found}, the MLflow installed wants {head}", fix)
+    fix = (
+        f"make a backup, then run `mlflow db upgrade` on {shown}"
+        if known
+        else "install the MLflow version that created it"
+    )
+    return Outcome("schema", False, f"MLflow's tables are of {found}, the installed MLflow needs {head}", fix)
 
 
 def all_blobs(project: Project) -> list[str]:
@@ -194,8 +198,8 @@ def _writable(place: Path) -> Iterator[Outcome]:
         yield Outcome(
             "rights",
             False,
-            f"nothing can be written in {place}: {error.strerror}",
-            "run as the folder's owner, and let it be writable, with room",
+            f"{place} is not writable: {error.strerror}",
+            "run as the folder's owner, and make the folder writable, with free space",
         )
         return
     yield Outcome("rights", True, "a file was written and removed")

@@ -43,7 +43,7 @@ def check_scheduled(settings: Settings, own: Collection[str]) -> None:
     for each in settings.schedules:
         if each.job not in built_in_jobs.BUILT_IN and each.job not in own:
             raise Invalid(
-                f"The setting schedules.{each.name} cannot be: no job is called {each.job!r}.",
+                f"The setting schedules.{each.name} is not valid: there is no job named {each.job!r}.",
                 fix=f"use one of {sorted({*built_in_jobs.BUILT_IN, *own})}.",
             )
 
@@ -63,7 +63,7 @@ def _read(name: str, value: Any, own: bool) -> ScheduleSetting:
             built_in_jobs.options(job, argument)
         text = encoded(argument, f"The argument of {job}")
     except MainspringError as error:
-        raise Invalid(f"The setting schedules.{name} cannot be: {error.what}", fix=error.fix) from None
+        raise Invalid(f"The setting schedules.{name} is not valid: {error.what}", fix=error.fix) from None
     return ScheduleSetting(name, job, parts["when"], text)
 
 

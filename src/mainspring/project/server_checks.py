@@ -24,12 +24,12 @@ _UNREAD = ""
 _TOLD: Sequence[tuple[str, str]] = (
     ("password authentication failed", "correct the user or the password in the address"),
     ("no password supplied", "add the password to the address, or set it in the environment"),
-    ("no encryption", "the server wants TLS: add ?sslmode=require to the address"),
-    ("no pg_hba.conf entry", "let the server take this user from this machine: an entry in its pg_hba.conf"),
-    ("does not support SSL", "the server has no TLS: remove sslmode from the address, or switch it on there"),
+    ("no encryption", "the server requires TLS: add ?sslmode=require to the address"),
+    ("no pg_hba.conf entry", "allow this user from this machine in the server's pg_hba.conf"),
+    ("does not support SSL", "the server has no TLS: remove sslmode from the address, or enable TLS on the server"),
     ("certificate", "name the authority that signed the server's certificate: ?sslmode=verify-full&sslrootcert=FILE"),
     ("does not exist", "create it (`createdb`, `createuser`), or correct the address"),
-    ("too many", "let the server take more connections, or fewer processes use it"),
+    ("too many", "raise the server's connection limit, or use fewer processes"),
     ("", "start the server, or correct its host and port in the profile"),
 )
 
@@ -56,7 +56,7 @@ def tracking_on_postgres(at: Backend, *, least: int = LEAST_POSTGRES) -> Iterato
             schema = _scalar(connection, "SELECT current_schema()")
             if schema is None:
                 yield Outcome(
-                    "rights", False, "the user has no schema to put tables in", "GRANT USAGE ON SCHEMA public"
+                    "rights", False, "the user has no schema to create tables in", "GRANT USAGE ON SCHEMA public"
                 )
                 return
             version = _alembic_version(connection, str(schema))
@@ -74,7 +74,7 @@ def online_on_postgres(at: Backend, *, least: int = LEAST_POSTGRES) -> Iterator[
             made = _scalar(connection, f"SELECT to_regclass('{_ONLINE}.entity') IS NOT NULL")
             if not made:
                 yield from _rights(connection, _ONLINE, made=False)
-                yield Outcome("schema", True, "no tables yet; the first command makes them")
+                yield Outcome("schema", True, "no tables yet; the first command creates them")
                 return
     yield from list(probed(at.project.online))[1:]
 
@@ -89,7 +89,7 @@ def redis(at: Backend, *, least: tuple[int, int] = LEAST_REDIS) -> Iterator[Outc
     yield next(outcomes)
     info = store.info()
     if info is None:
-        yield Outcome("version", True, "not said: the user may not ask INFO")
+        yield Outcome("version", True, "unknown: the user has no permission for INFO")
     else:
         name = "Valkey" if "valkey_version" in info else "Redis"
         version = str(info.get("valkey_version") or info.get("redis_version"))
@@ -104,7 +104,7 @@ def redis(at: Backend, *, least: tuple[int, int] = LEAST_REDIS) -> Iterator[Outc
             yield Outcome(
                 "eviction",
                 False,
-                f"{policy}: it drops features when memory is short",
+                f"{policy}: features are evicted when memory is short",
                 "set maxmemory-policy noeviction",
             )
     yield _encryption(at.url, at.url.scheme in ("rediss", "valkeys"), "rediss:// (or valkeys://)")
@@ -142,8 +142,8 @@ def bucket(at: Backend) -> Iterator[Outcome]:
         yield Outcome(
             "rights",
             False,
-            "an object that was there was overwritten by one that was to be new",
-            "use a store that knows conditional writes (If-None-Match), as S3 and MinIO do",
+            "a conditional write overwrote an existing object",
+            "use a store that supports conditional writes (If-None-Match), such as S3 and MinIO",
         )
         return
     well = given == b"probe" and listed == [name]
@@ -199,14 +199,14 @@ def _server(connect: Callable[[], sa.Connection], url: Url, least: int) -> Itera
         yield Outcome("version", True, f"Postgres {version}")
         encoding = _scalar(connection, "SHOW server_encoding")
         if encoding != "UTF8":
-            fix = "make a database that holds every name: CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
+            fix = "create a database that can store every name: CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
             yield Outcome("encoding", False, f"the database is encoded in {encoding}", fix)
             return
         if _scalar(connection, "SELECT pg_is_in_recovery()"):
             yield Outcome("rights", False, "the server is a replica: it is read only", "name the primary server")
             return
         if _scalar(connection, "SHOW transaction_read_only") == "on":
-            fix = "let it be written: ALTER DATABASE ... (or ROLE ...) RESET default_transaction_read_only"
+            fix = "make it writable: ALTER DATABASE ... (or ROLE ...) RESET default_transaction_read_only"
             yield Outcome("rights", False, "the database is read only", fix)
             return
         secure = _scalar(connection, "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
@@ -217,7 +217,7 @@ def _encryption(url: Url, secure: bool, how: str) -> Outcome:
     if secure:
         return Outcome("encryption", True, "TLS")
     here = Address(urlsplit(url.text).hostname or "localhost", 0).loopback
-    return Outcome("encryption", True, "in clear", "" if here else f"where the network is not yours alone, use {how}")
+    return Outcome("encryption", True, "in clear", "" if here else f"unless the network is yours alone, use {how}")
 
 
 def _rights(connection: sa.Connection, schema: str, *, made: bool) -> Iterator[Outcome]:
@@ -230,7 +230,9 @@ def _rights(connection: sa.Connection, schema: str, *, made: bool) -> Iterator[O
         lacking = _lacking(connection, schema)
         if lacking:
             fix = f"as the owner, IN SCHEMA {quoted}: GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES"
-            yield Outcome("rights", False, f"the user may not {lacking}", f"{fix}, GRANT USAGE ON ALL SEQUENCES")
+            yield Outcome(
+                "rights", False, f"the user lacks permission to {lacking}", f"{fix}, GRANT USAGE ON ALL SEQUENCES"
+            )
             return
     probe = f"{quoted}.mainspring_probe_{new_id()}"
     there = _scalar(connection, "SELECT 1 FROM pg_namespace WHERE nspname = :name", name=schema)
@@ -242,14 +244,14 @@ def _rights(connection: sa.Connection, schema: str, *, made: bool) -> Iterator[O
     except sa.exc.DBAPIError as error:
         said = (str(error.orig).strip().splitlines() or ["refused"])[0]
         if made:  # it is all there: only a migration would need more
-            yield Outcome("rights", True, "every table can be used; migrations need another user", "")
+            yield Outcome("rights", True, "all tables are accessible; migrations need another user", "")
             return
         fix = f"as its owner: GRANT CREATE ON {'SCHEMA ' + quoted if there else 'DATABASE ...'} TO the profile's user"
         yield Outcome("rights", False, said, fix)
         return
     finally:
         connection.rollback()
-    yield Outcome("rights", True, "a table was made, filled, emptied and taken back")
+    yield Outcome("rights", True, "a table was created, filled, emptied and removed")
 
 
 def _lacking(connection: sa.Connection, schema: str) -> str:

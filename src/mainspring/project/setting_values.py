@@ -132,7 +132,7 @@ def _check_address(name: str, text: str) -> None:
         port_is_one = False
     if not port_is_one or "@" in parts.path + parts.query + parts.fragment:
         raise Invalid(
-            f"{name} is no address that can be read: {text.partition(':')[0]}://...",
+            f"{name} is not a valid address: {text.partition(':')[0]}://...",
             fix="write scheme://user:password@host:port/name; in a password, / is %2F, : is %3A, @ is %40, # is %23.",
         )
 
@@ -146,7 +146,7 @@ def tls_of(root: Path, plane: str, given: Given) -> Tls | None:
         missing = "cert" if not cert else "key"
         raise Invalid(
             f"The profile has TLS settings for the {plane}, but no {plane}_tls_{missing}.",
-            fix=f"name the PEM files of both its certificate and its key: {plane}_tls_cert and {plane}_tls_key.",
+            fix=f"name the PEM files of the certificate and of its key: {plane}_tls_cert and {plane}_tls_key.",
         )
     return Tls(root / cert, root / key, root / client_ca if client_ca else None)
 
@@ -157,18 +157,18 @@ def traces(given: Given) -> Traces | None:
     part = share(given, "traces_share")
     if not text:
         return None
-    fix = 'write where OTLP over HTTP is taken, without a key: traces = "http://127.0.0.1:4318".'
+    fix = 'write the address of a collector for OTLP over HTTP, without a key: traces = "http://127.0.0.1:4318".'
     try:
         parts = urlsplit(text)
         host, _port = parts.hostname or "", parts.port
     except ValueError:
-        raise Invalid("traces is no address that can be read.", fix=fix) from None
+        raise Invalid("traces is not a valid address.", fix=fix) from None
     if parts.scheme not in ("http", "https") or not host or "@" in text or parts.query or parts.fragment:
         # What stands before an @ or after a ? may be a secret.
-        raise Invalid("traces is no plain address of a collector.", fix=fix)
+        raise Invalid("traces must be a plain address of a collector.", fix=fix)
     if parts.scheme == "http" and not in_clear and not Address(host, 0).loopback:
         raise Invalid(
-            f"traces would send spans to {host} in clear.",
-            fix="use https, or a collector on this machine; where the network is yours, traces_in_clear = true.",
+            f"traces would send spans to {host} without encryption.",
+            fix="use https, or a collector on this machine; in a network of your own, set traces_in_clear = true.",
         )
     return Traces(text, part)

@@ -95,7 +95,7 @@ def find_project(start: Path) -> Path:
             return folder
     raise NotFound(
         f"There is no {PROJECT_FILE} in {start} or above it.",
-        fix="run `mainspring init NAME` to begin a project, or name its folder with --project.",
+        fix="run `mainspring init NAME` to create a project, or name its folder with --project.",
     )
 
 
@@ -162,7 +162,7 @@ def _checked(path: Path) -> dict[str, Any]:
         raise Invalid(f"{path} has the unknown keys {sorted(unknown)}.", fix="keep name, modules, profile, profiles.")
     profiles = document.get("profiles", {})
     if not isinstance(profiles, dict) or not all(isinstance(each, dict) for each in profiles.values()):
-        raise Invalid(f"{path} has profiles that are no tables.", fix="write [profiles.local], then its settings.")
+        raise Invalid(f"{path} has profiles that are not tables.", fix="write [profiles.local], then its settings.")
     return document
 
 
@@ -179,9 +179,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise NotFound(f"There is no {path}.", fix="run `mainspring init NAME` to begin a project.") from None
+        raise NotFound(f"There is no {path}.", fix="run `mainspring init NAME` to create a project.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Invalid(f"{path} is not TOML: {error}.", fix="correct it there; text stands in quotes.") from None
+        raise Invalid(f"{path} is not TOML: {error}.", fix="correct it there; strings need quotes.") from None
 
 
 def _flat(profile: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,14 +222,16 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, given: Mapping
     tls = {plane: tls_of(root, plane, given) for plane in _PLANES}
     gateway, control = (replace(Address.parse(str(given[plane])), secure=tls[plane] is not None) for plane in _PLANES)
     if (gateway.host, gateway.port) == (control.host, control.port) and gateway.port:
-        raise Invalid(f"The gateway and the console both have {gateway.url}.", fix="give them two ports.")
+        raise Invalid(
+            f"The gateway and the console have the same address {gateway.url}.", fix="give them different ports."
+        )
     grpc = _grpc(str(given["grpc"]), gateway, control)
     if given["clock"] not in ("system", "replay"):
         raise Invalid(f"The clock is {given['clock']!r}.", fix='use "system", or "replay" for a replay.')
     open_to_others = [each.host for each in (gateway, control, grpc) if each is not None and not each.loopback]
     if given["clock"] == "replay" and open_to_others:
         raise Invalid(
-            f"Profile {profile!r} replays time on {open_to_others[0]}, which others can reach.",
+            f"Profile {profile!r} replays time on {open_to_others[0]}, which other machines can reach.",
             fix="a replayed clock is for loopback addresses only: 127.0.0.1.",
         )
     modules = document.get("modules", [])
@@ -284,8 +286,8 @@ def _predictions_kept(given: Mapping[str, Any]) -> int | None:
     found = duration(given, "keep_predictions")
     if found < _LEAST_PREDICTIONS_US:
         raise Invalid(
-            f"keep_predictions is {given['keep_predictions']!r}: labels could not find predictions any more.",
-            fix='write at least "32d", or leave it out to keep them for ever.',
+            f"keep_predictions is {given['keep_predictions']!r}: labels could not be joined to predictions.",
+            fix='write at least "32d", or leave it out to keep predictions for ever.',
         )
     return found
 
@@ -297,5 +299,5 @@ def _grpc(text: str, gateway: Address, control: Address) -> Address | None:
     address = replace(Address.parse(text), secure=gateway.secure)
     for name, other in (("gateway", gateway), ("console", control)):
         if (address.host, address.port) == (other.host, other.port) and address.port:
-            raise Invalid(f"The {name} and gRPC both have {text}.", fix="give them two ports.")
+            raise Invalid(f"The {name} and gRPC have the same address {text}.", fix="give them different ports.")
     return address

@@ -35,7 +35,7 @@ METADATA = {
     ("fields", "what", "fix"),
     [
         ({"km": "far"}, "'km' is 'far', which is not a number", "give km=3.2."),
-        ({"at": "today"}, "'at' is 'today', which is not a whole number, nor an instant", "2026-01-05T18:30:00Z"),
+        ({"at": "today"}, "'at' is 'today', which is not a whole number, or an instant", "2026-01-05T18:30:00Z"),
         ({"wet": "rather"}, "'wet' is 'rather', which is not true or false", "give wet=true."),
     ],
 )
@@ -47,9 +47,9 @@ def test_a_value_that_does_not_fit_says_what_would(fields: dict[str, str], what:
 
 
 def test_fields_that_do_not_fit_are_named_and_only_those() -> None:
-    with pytest.raises(Invalid, match=r"do not fit: missing: at; unknown: distance\. Fix"):
+    with pytest.raises(Invalid, match=r"do not match: missing: at; unknown: distance\. Fix"):
         tensors(METADATA, {"courier": "ana", "km": "3", "distance": "3"})
-    with pytest.raises(Invalid, match=r"do not fit: missing: at\. Fix"):
+    with pytest.raises(Invalid, match=r"do not match: missing: at\. Fix"):
         tensors(METADATA, {"courier": "ana", "km": "3"})
 
 
@@ -87,9 +87,9 @@ def test_a_tensor_is_a_json_list_of_one_row_or_a_file_with_it(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("[[1, 2], [3]]", "no JSON list of even rows"),
-        ("1, 2", "no JSON list"),
-        ("[1, 2]", r"the shape \[2\], and a row of it has \[2, -1\]"),
+        ("[[1, 2], [3]]", "not a JSON list with rows of equal length"),
+        ("1, 2", "not a JSON list"),
+        ("[1, 2]", r"the shape \[2\]; a row must have \[2, -1\]"),
         ("[[1], [2], [3]]", r"the shape \[3, 1\]"),
     ],
 )

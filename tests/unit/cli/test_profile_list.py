@@ -80,7 +80,7 @@ def test_where_each_thing_lives(folder: Path) -> None:
 
 def test_a_profile_that_is_wrong_hides_no_other(folder: Path) -> None:
     found = {profile.name: profile for profile in list_profiles(folder, environment={})}
-    assert "catalog is no address that can be read" in found["broken"].problem
+    assert "catalog is not a valid address" in found["broken"].problem
     assert "unknown settings ['catalogue']" in found["odd"].problem
     assert all(profile.fix and not profile.places for profile in found.values() if profile.problem)
     assert [profile.name for profile in found.values() if not profile.problem] == ["production", "staging", "local"]

@@ -291,7 +291,7 @@ class TestCard:
         assert "javascript:alert(1)" in page  # as text, and in no link
         assert 'href="javascript' not in page
         assert "Not complete" in text_of(page)
-        assert "Contact is not written down." in row(page, "Contact")
+        assert "Contact has not been written yet." in row(page, "Contact")
         assert "Required" in row(page, "Contact")
         assert '<p class="gap">Cost is not known' in page
         assert page.count('class="interval"') == 5
@@ -311,11 +311,11 @@ class TestCard:
     def test_words_that_are_written_now_are_there_at_once(self, tmp_path: Path) -> None:
         project = registered(tmp_path, versions=10)
         client = Client(create_app(project), project.key())
-        assert "Contact is not written down." in text_of(shown(client, f"/models/{MODEL}/versions/9/card"))
+        assert "Contact has not been written yet." in text_of(shown(client, f"/models/{MODEL}/versions/9/card"))
         (tmp_path / "cards" / f"{MODEL}.md").write_text("## Contact\n\nThe desk, room 4.\n")
         text = text_of(shown(client, f"/models/{MODEL}/versions/9/card"))
         assert "The desk, room 4." in text
-        assert "Contact is not written down." not in text
+        assert "Contact has not been written yet." not in text
 
     def test_a_damaged_bundle_has_no_card(self, tmp_path: Path) -> None:
         project = registered(tmp_path, versions=10)

@@ -136,7 +136,7 @@ def test_a_champion_of_which_nobody_knows_what_it_saw_is_incomparable(stage: Sta
     stage.promote(stage.add(seal(made.manifest, kept, stage.key)).version)
     promotion = stage.promote(stage.register(ALL, run_id="again").version, [beats("auc")])
     assert not promotion.promoted
-    assert "what champion 2 was trained on is not known" in promotion.results[1].note
+    assert "the training period of champion 2 is unknown" in promotion.results[1].note
 
 
 def test_inputs_that_nothing_can_rebuild_are_named(stage: Stage) -> None:
@@ -158,7 +158,7 @@ def test_without_beats_the_champion_is_not_asked(stage: Stage) -> None:
 def test_a_champion_of_another_task_is_incomparable(stage: Stage) -> None:
     stage.promote(stage.register(ALL, task="regression", outputs=("value",), measured={"rmse": 1.0}).version)
     promotion = stage.promote(stage.register(ALL).version, [beats("auc")])
-    assert "does the task 'regression', not 'binary'" in promotion.results[1].note
+    assert "has the task 'regression', not 'binary'" in promotion.results[1].note
 
 
 def test_promoting_the_champion_again_heals_its_routes(stage: Stage) -> None:
@@ -269,7 +269,7 @@ def test_a_second_rollback_goes_one_further_and_not_forth_again(stage: Stage) ->
         stage.promote(stage.register(features).version)
     stage.rollback()
     assert stage.rollback().version == "1"
-    with pytest.raises(NotFound, match="named no other version before"):
+    with pytest.raises(NotFound, match="has no earlier version"):
         stage.rollback()
     assert stage.live == {"late": "1"}
     # What is promoted after a rollback is rolled back to where it came from.
@@ -315,7 +315,7 @@ def test_what_is_no_gate_of_a_metric_counts_as_well(stage: Stage) -> None:
     refused = stage.promote("1", more=lambda: [missing])
     assert not refused.promoted
     assert refused.results == (missing,)
-    assert "ben approved it" in str(missing)
+    assert "approved by ben" in str(missing)
     assert stage.audit.read()[0].detail.startswith("version 1 refused: approved by 2")
     enough = [Approval("late", "1", version.digest, name, "", 0) for name in ("ben", "cat", "ana")]
     assert stage.promote("1", gates=[approved(2)], more=lambda: [verdict(2, version, ("ana",), enough)]).promoted

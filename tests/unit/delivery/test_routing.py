@@ -102,7 +102,7 @@ def test_a_pinned_version_serves_once_it_has_passed_its_gates() -> None:
         assert routes_for([pinned], versions, gated=gated) == []
         with pytest.raises(NotFound, match="version 2 of 'late' has not passed its gates") as refused:
             version_of(pinned, versions, gated=gated)
-        assert refused.value.fix == "run `mainspring promote late 2`, which judges it."
+        assert refused.value.fix == "run `mainspring promote late 2`, which checks them."
     assert [route.endpoint for route in routes_for([pinned], versions, gated={"other"})] == ["pinned"]
     move(versions, "late", None, "2")
     assert [route.endpoint for route in routes_for([pinned], versions, gated={"late"})] == ["pinned"]
@@ -123,8 +123,8 @@ def test_an_alias_that_anybody_may_set_is_no_way_around_the_gates() -> None:
 @pytest.mark.parametrize(
     ("model", "said", "fix"),
     [
-        ("late@champion", "none of 'late' is champion", "run `mainspring promote`."),
-        ("none@champion", "none of 'none' is champion", "run `mainspring train` and `mainspring promote`."),
+        ("late@champion", "'late' has no champion", "run `mainspring promote`."),
+        ("none@champion", "'none' has no champion", "run `mainspring train` and `mainspring promote`."),
         ("late@9", "'late' has no '9'", "run `mainspring train late`, or name a version of `mainspring models list`."),
     ],
 )

@@ -42,7 +42,7 @@ def test_sections_are_found_in_their_order() -> None:
     found = read_words(FILE)
     assert [section.title for section in found] == ["Intended use", "Contact", "Funding"]
     assert found[0].text == "Plan the vans.\n### Not for\n- people\n```\n## no heading\n```"
-    assert [gap.what.split(" is ")[0] for gap in gaps_of(found, "cards/late.md")] == [
+    assert [gap.what.split(" has ")[0] for gap in gaps_of(found, "cards/late.md")] == [
         "Limits",
         "Ethical considerations",
     ]

@@ -43,7 +43,7 @@ def test_all_kinds_of_rows_are_one_table(rows: Any) -> None:
     ("rows", "kind", "words"),
     [
         ([], InvalidData, "The rows are an empty list, which has no columns."),
-        ([{"a": 1}, 7], Invalid, "The rows hold 7, which is no row."),
+        ([{"a": 1}, 7], Invalid, "The rows contain 7, which is not a row."),
         ("EWR", Invalid, "The rows are a builtins str."),
         (3, Invalid, "The rows are a builtins int."),
         (pl.DataFrame({"a": [1]}).lazy(), Invalid, "collect() it"),
@@ -51,7 +51,7 @@ def test_all_kinds_of_rows_are_one_table(rows: Any) -> None:
         ([{"a": 2**70}], InvalidData, "The rows cannot be read: "),
         ({"a": [1], "b": [1, 2]}, InvalidData, "The rows cannot be read: "),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), InvalidData, "The rows have several columns named 'a'."),
-        (pd.DataFrame([[1, 2]], columns=[0, 1]), InvalidData, "The rows have a column named 0, which is no text."),
+        (pd.DataFrame([[1, 2]], columns=[0, 1]), InvalidData, "The rows have a column named 0, which is not text."),
         (pa.table([[1], [2]], names=["a", "a"]), InvalidData, "The rows have several columns named 'a'."),
         (pd.DataFrame({"a": [1, "one"]}), InvalidData, "The rows cannot be read: "),
     ],
@@ -86,7 +86,7 @@ def test_a_pandas_index_that_says_something_is_kept() -> None:
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(Invalid, match="as_='spark' is no kind of frame"):
+    with pytest.raises(Invalid, match="as_='spark' is not a kind of frame"):
         frames.check_kind("spark")
 
 

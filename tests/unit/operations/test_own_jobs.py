@@ -50,7 +50,7 @@ def test_an_own_job_runs_with_its_argument_and_the_project(project: Project) -> 
     assert [each.about for each in project.definitions.jobs.values()] == ["Refresh the rates."]
     done = run_here(project, begin(project, "refresh-rates", {"n": 1}).id)
     assert (done.status, done.result) == (Status.DONE, {"project": "own", "done": 1})
-    with pytest.raises(NotFound, match="No job is called 'refresh'") as refused:
+    with pytest.raises(NotFound, match="There is no job named 'refresh'") as refused:
         begin(project, "refresh")
     assert "refresh-rates" in (refused.value.fix or "")
 
@@ -61,7 +61,7 @@ def test_a_schedule_may_name_it_and_nothing_that_is_not_there(root: Path, projec
     (root / "mainspring.toml").write_text(
         'name = "own"\nmodules = ["own_jobs"]\n[profiles.local.schedules]\nsweep = "1h"\n'
     )
-    with pytest.raises(Invalid, match=r"schedules\.sweep cannot be: no job is called 'sweep'"):
+    with pytest.raises(Invalid, match=r"schedules\.sweep is not valid: there is no job named 'sweep'"):
         _ = open_project(load_settings(root, environment={})).definitions
 
 
@@ -73,5 +73,5 @@ def test_what_cannot_be_a_job_is_refused_where_it_is_declared(root: Path) -> Non
     with pytest.raises(MainspringError):
         ms.job(name="no name")(lambda run, project: None)
     (root / "own_jobs.py").write_text(JOBS.replace("@ms.job", '@ms.job(name="tidy")'))
-    with pytest.raises(InvalidDefinition, match="'tidy' is one of Mainspring's own"):
+    with pytest.raises(InvalidDefinition, match="'tidy' has the name of a built-in job"):
         _ = open_project(load_settings(root, environment={})).definitions

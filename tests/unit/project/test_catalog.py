@@ -71,7 +71,7 @@ def test_a_catalog_of_no_bytes_is_refused_and_left_alone(tmp_path: Path) -> None
     catalog = tmp_path / "catalog.db"
     open_catalog(_url(tmp_path), MemoryLocks()).dispose()
     catalog.write_bytes(b"")
-    with pytest.raises(Corrupt, match=r"catalog\.db has no bytes") as refused:
+    with pytest.raises(Corrupt, match=r"catalog\.db is empty") as refused:
         open_catalog(_url(tmp_path), MemoryLocks())
     assert catalog.stat().st_size == 0
     assert "backup" in str(refused.value.fix)

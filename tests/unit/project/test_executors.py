@@ -34,7 +34,7 @@ def test_the_flavour_decides() -> None:
 def test_what_nothing_runs_is_refused_by_name() -> None:
     made = mlp_bundle()
     strange = type(made)(made.digest, msgspec.structs.replace(made.manifest, flavour="tarot"), made.files)
-    with pytest.raises(Corrupt, match="'tarot', which nothing runs"):
+    with pytest.raises(Corrupt, match="'tarot', which no executor supports"):
         executors(PROJECT)(strange)
 
 

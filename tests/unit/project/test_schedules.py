@@ -83,7 +83,7 @@ def test_a_value_that_cannot_be_is_refused_with_the_setting(
     with pytest.raises(Invalid) as refused:
         load(tmp_path, f'{name} = {{ job = "{job}", when = "1d", argument = {{ {argument} }} }}')
     option, _, _ = argument.partition(" ")
-    assert refused.value.what.startswith(f"The setting schedules.{name} cannot be: The value {option} in")
+    assert refused.value.what.startswith(f"The setting schedules.{name} is not valid: The value {option} in")
     assert f"is {value}, which" in refused.value.what
     assert refused.value.fix
 

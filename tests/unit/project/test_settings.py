@@ -97,7 +97,7 @@ def test_stores_in_files_live_beside_the_project_and_servers_where_they_are(tmp_
     ],
 )
 def test_an_address_with_an_unescaped_password_is_refused_and_not_shown(tmp_path: Path, url: str) -> None:
-    with pytest.raises(Invalid, match="online is no address") as caught:
+    with pytest.raises(Invalid, match="online is not a valid address") as caught:
         _load(tmp_path, online=url)
     assert "hush" not in str(caught.value)
     assert caught.value.__context__ is None or "hush" not in repr(caught.value.__context__)
@@ -130,7 +130,7 @@ def test_tracing_is_off_unless_there_is_an_address(tmp_path: Path) -> None:
 def test_spans_leave_the_machine_in_clear_only_where_that_is_said(tmp_path: Path) -> None:
     environment = {"MAINSPRING_TRACES": "http://collector.example:4318"}
     for told in ({}, {"MAINSPRING_TRACES_IN_CLEAR": "false"}):
-        with pytest.raises(Invalid, match=r"collector\.example in clear"):
+        with pytest.raises(Invalid, match=r"collector\.example without encryption"):
             _load(tmp_path, environment=environment | told)
     found = _load(tmp_path, environment=environment | {"MAINSPRING_TRACES_IN_CLEAR": "true"})
     assert found.traces == Traces("http://collector.example:4318")
@@ -144,7 +144,7 @@ def test_spans_leave_the_machine_in_clear_only_where_that_is_said(tmp_path: Path
      "https://[hush", "http://127.0.0.1:4318@hush.example"],
 )  # fmt: skip
 def test_what_is_no_address_of_a_collector_is_refused_and_not_shown(tmp_path: Path, address: str) -> None:
-    with pytest.raises(Invalid, match="traces is no") as caught:
+    with pytest.raises(Invalid, match=r"traces (is not|must be)") as caught:
         _load(tmp_path, traces=address)
     assert "hush" not in str(caught.value)
 
@@ -173,7 +173,7 @@ def test_grpc_is_off_unless_it_has_an_address_of_its_own(tmp_path: Path) -> None
         assert _load(tmp_path, f"[profiles.local]\n{written}").grpc == Address("127.0.0.1", 8082)
     tls = "gateway_tls_cert = 'a.pem'\ngateway_tls_key = 'b.pem'\ngrpc = '127.0.0.1:8082'\n"
     assert _load(tmp_path, f"[profiles.local]\n{tls}").grpc == Address("127.0.0.1", 8082, secure=True)
-    with pytest.raises(Invalid, match="gateway and gRPC both"):
+    with pytest.raises(Invalid, match="gateway and gRPC have the same address"):
         _load(tmp_path, grpc="127.0.0.1:8080")
 
 
@@ -249,7 +249,7 @@ def test_a_limit_that_cannot_be_is_named(tmp_path: Path, name: str, value: objec
 
 
 def test_both_planes_on_one_port_are_refused_with_tls_too(tmp_path: Path) -> None:
-    with pytest.raises(Invalid, match="give them two ports"):
+    with pytest.raises(Invalid, match="give them different ports"):
         _load(tmp_path, control="127.0.0.1:8080", gateway_tls_cert="a", gateway_tls_key="b")
 
 

@@ -81,7 +81,7 @@ def call(address: Address, method: str, path: str, token: str, body: bytes | Non
         response = connection.getresponse()
         content = response.read()
     except (OSError, http.client.HTTPException) as error:
-        raise Unavailable(f"it does not answer: {error}") from None
+        raise Unavailable(f"the gateway does not respond: {error}") from None
     finally:
         connection.close()
     if response.status != 200:
@@ -106,15 +106,15 @@ def _cores() -> list[int]:
 
 def _await_ready(address: Address, child: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + _START_S
-    reason = "it did not answer"
+    reason = "it did not respond"
     while time.monotonic() < deadline:
         if child.poll() is not None:
-            lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-            raise Unavailable(f"The gateway to measure ended at once: {lines[-1]}")
+            lines = log.read_text(errors="replace").strip().splitlines() or ["it printed nothing"]
+            raise Unavailable(f"The gateway under test ended at once: {lines[-1]}")
         try:
             get(address, "/v2/health/ready", "")
             return
         except MainspringError as error:
             reason = error.what
         time.sleep(0.05)
-    raise Unavailable(f"The gateway to measure is not ready after {_START_S:g} s: {reason}")
+    raise Unavailable(f"The gateway under test is not ready after {_START_S:g} s: {reason}")

@@ -41,7 +41,7 @@ def tag(project: Project, name: str, commit: str) -> str:
         NotFound: There is no such commit.
     """
     if name == NOW or name.partition(".")[0] == RESTORING:
-        raise Invalid(f"No tag can be named {name!r}: it has a meaning of its own.", fix="choose another name.")
+        raise Invalid(f"A tag cannot be named {name!r}: the name is reserved.", fix="choose another name.")
     found = (
         make_commit(project.lake, project.snapshots, project.wall, f"tagged {name}")
         if commit == NOW
@@ -146,6 +146,6 @@ def _check(project: Project, source: Source, found: DatasetCommit) -> None:
         evolution(project.lake.describe(source.name, found.versions[source.name]).schema, source)
     except InvalidData as error:
         raise InvalidData(
-            f"As dataset commit {found.id} names it, the table does not fit the definitions. {error.what}",
-            fix="restore with the project's modules as they were then.",
+            f"The table of dataset commit {found.id} does not match the current definitions. {error.what}",
+            fix="restore with the project's modules of that time.",
         ) from None

@@ -35,7 +35,7 @@ def compare(project: Project, endpoint: str, *, since: int, until: int, sample: 
     """
     logged = project.predictions.read(endpoint, since, until)
     if not logged.num_rows:
-        raise NotFound(f"There are no predictions of {endpoint!r} in that time.")
+        raise NotFound(f"There are no predictions of {endpoint!r} in this period.")
     if logged.num_rows > sample:
         chosen = np.random.default_rng(0).choice(logged.num_rows, sample, replace=False)
         logged = logged.take(np.sort(chosen))

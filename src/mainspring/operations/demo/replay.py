@@ -69,9 +69,7 @@ def replay(
     """
     clock = project.clock
     if not isinstance(clock, ReplayClock):
-        raise Invalid(
-            f"Profile {project.settings.profile!r} lives by the machine's clock.", fix='set clock = "replay".'
-        )
+        raise Invalid(f"Profile {project.settings.profile!r} uses the system clock.", fix='set clock = "replay".')
     definition = project.definitions.endpoint(endpoint)
     observations = project.definitions.model(definition.model_name).observations
     rows = offline.observe(observations, project.lake.scan, since=since, until=until)
@@ -129,7 +127,7 @@ class _Caller:
             response = self._connection.getresponse()
             return response.status, response.read()
         except (OSError, http.client.HTTPException) as error:
-            raise Unavailable(f"The gateway on {self._address.url} went away: {error}.") from error
+            raise Unavailable(f"The gateway on {self._address.url} stopped responding: {error}.") from error
 
 
 def _steps(rows: pa.Table, step_us: int) -> Iterator[tuple[int, int, int]]:

@@ -88,7 +88,7 @@ def project_folder(folder: Path) -> Path:
     if (target / PROJECT_FILE).is_file():
         return target
     if target.exists():
-        raise Conflict(f"{target} exists and is no project.", fix="run the demo in another folder.")
+        raise Conflict(f"{target} exists and is not a project.", fix="run the demo in another folder.")
     package = Path(mainspring.__file__).parent
     for source in (package / "examples" / "flights", package.parent.parent / "examples" / "flights"):
         if (source / PROJECT_FILE).is_file():
@@ -111,7 +111,7 @@ def demo(project: Project, shown: Shown, up: Callable[[Project], AbstractContext
     clock = project.clock
     if not isinstance(clock, ReplayClock) or MODEL not in project.definitions.models:
         raise Invalid(
-            f"Project {project.settings.project!r} with profile {project.settings.profile!r} is not the demo's.",
+            f"Project {project.settings.project!r} with profile {project.settings.profile!r} is not the demo project.",
             fix="run `mainspring demo` in an empty folder.",
         )
     _check_data()
@@ -202,10 +202,10 @@ def _serve(project: Project, clock: ReplayClock, shown: Shown, stages: _Stages) 
         labels, coverage, auc = live_quality(project, served)
     shown.done("watch", f"{labels:,} labels joined")
     with stages.timed("compare"):
-        shown.stage("compare", 0, None, "reading the same moments offline")
+        shown.stage("compare", 0, None, "reading the same instants offline")
         same = agreement.compare(project, ENDPOINT, since=CUTOFF, until=END)
     differing = sum(same.differing.values())
-    shown.done("compare", f"{same.values:,} served values with training's, {differing} differ")
+    shown.done("compare", f"{same.values:,} served values compared with training's, {differing} differ")
     alerts = {column for window in project.monitors.windows(ENDPOINT) for column in window.alerts}
     return {
         "requests": report.requests,

@@ -64,13 +64,13 @@ def choose(definitions: Definitions, what: Chosen | Sequence[Chosen]) -> Choice:
         return _choice(what.name, what.features, what.columns, definitions, what)
     items = list(what) if isinstance(what, (list, tuple)) else [what]
     if not items:
-        raise Invalid("No features are named.", fix='name some: ["OriginTraffic", "Weather.temp"].')
+        raise Invalid("No features are named.", fix='name at least one: ["OriginTraffic", "Weather.temp"].')
     groups: dict[str, FeatureGroup] = {}
     wanted: dict[str, None] = {}
     for item in items:
         group, features = _meant(definitions, item, alone=len(items) == 1)
         if groups.setdefault(group.name, group) is not group:
-            raise Invalid(f"Two different groups are named {group.name!r}.", fix="rename one of them.")
+            raise Invalid(f"Two different feature groups are named {group.name!r}.", fix="rename one of them.")
         wanted.update(dict.fromkeys(features))
     return _choice(_title(items), groups.values(), tuple(wanted), definitions)
 
@@ -85,13 +85,16 @@ def _meant(definitions: Definitions, item: Any, *, alone: bool) -> tuple[Feature
     if isinstance(item, (FeatureView, RequestFeatures)):
         return item, item.columns
     if isinstance(item, Model):
-        raise Invalid(f"Model {item.name!r} stands among features.", fix="ask for a model alone, or name its features.")
+        raise Invalid(
+            f"Model {item.name!r} cannot be combined with features.",
+            fix="request the model alone, or name its features.",
+        )
     if isinstance(item, FeatureColumn):
         return item.view, (item.name,)
     name = item.name if isinstance(item, Column) else item
     if not isinstance(name, str):
         raise Invalid(
-            f"{item!r} of type {type(item).__name__} is no feature.",
+            f"{item!r} of type {type(item).__name__} is not a feature.",
             fix='give a name ("OriginTraffic", "OriginTraffic.departures_1h") or a view.',
         )
     groups = groups_of(definitions)
@@ -104,7 +107,9 @@ def _meant(definitions: Definitions, item: Any, *, alone: bool) -> tuple[Feature
         raise NotFound(f"{group.name} has no feature {name!r}.", fix=meant(name, group.columns))
     known = [*groups, *(full for each in groups.values() for full in each.columns)] if "." in name else [*groups]
     if name in definitions.models:
-        raise Invalid(f"Model {name!r} stands among features.", fix="ask for a model alone, or name its features.")
+        raise Invalid(
+            f"Model {name!r} cannot be combined with features.", fix="request the model alone, or name its features."
+        )
     models = [*definitions.models] if alone else []
     kind = "model or feature view" if alone else "feature view"
     raise NotFound(f"The project has no {kind} {name!r}.", fix=meant(name, [*models, *known]))

@@ -73,7 +73,7 @@ def _from_pandas(frame: pd.DataFrame, name: str) -> pa.Table:
     columns: list[Any] = list(frame.columns)
     wrong = [column for column in columns if not isinstance(column, str)]
     if wrong:
-        raise InvalidData(f"{name} have a column named {wrong[0]!r}, which is no text.", fix="rename it.")
+        raise InvalidData(f"{name} have a column named {wrong[0]!r}, which is not text.", fix="rename it.")
     if len(set(columns)) < len(columns):  # pandas can say which, Arrow cannot
         twice = next(column for column in columns if columns.count(column) > 1)
         raise InvalidData(f"{name} have several columns named {twice!r}.", fix="rename all but one.")
@@ -85,7 +85,7 @@ def _from_dictionaries(rows: Sequence[Any], name: str) -> pa.Table:
         raise InvalidData(f"{name} are an empty list, which has no columns.", fix="give at least one row.")
     wrong = next((row for row in rows if not isinstance(row, Mapping)), None)
     if wrong is not None:
-        raise Invalid(f"{name} hold {wrong!r}, which is no row.", fix='give dictionaries: [{"origin": "EWR"}].')
+        raise Invalid(f"{name} contain {wrong!r}, which is not a row.", fix='give dictionaries: [{"origin": "EWR"}].')
     columns: dict[str, None] = {str(column): None for row in rows for column in row}
     return pa.table({column: pa.array([row.get(column) for row in rows]) for column in columns})
 
@@ -102,7 +102,7 @@ def check_kind(kind: str | None) -> None:
     if kind is None or kind == "arrow":
         return
     if kind not in KINDS:
-        raise Invalid(f"as_={kind!r} is no kind of frame.", fix=f"use one of {', '.join(map(repr, KINDS))}.")
+        raise Invalid(f"as_={kind!r} is not a kind of frame.", fix=f"use one of {', '.join(map(repr, KINDS))}.")
     _library(kind)
 
 

@@ -136,7 +136,7 @@ class OnlineFeatures:
         missing = [name for name, position in positions.items() if position is None]
         if missing:
             raise NotFound(
-                f"Nothing is stored online of {', '.join(missing)} as declared now.",
+                f"The online store has no values of {', '.join(missing)} for the current definitions.",
                 fix=f"run `mainspring materialize {' '.join(missing)}`.",
             )
         return min((position for position in positions.values() if position is not None), default=None)

@@ -52,16 +52,16 @@ def instant(when: str | int | date | datetime | None) -> int | None:
         return from_datetime(when)
     if isinstance(when, date):
         return parse_instant(when.isoformat())
-    raise Invalid(f"{when!r} of type {type(when).__name__} is no instant.", fix='write "2013-07-01T00:00:00Z".')
+    raise Invalid(f"{when!r} of type {type(when).__name__} is not an instant.", fix='write "2013-07-01T00:00:00Z".')
 
 
 def check_asked(choice: Choice, labels: Any, since: Any, until: Any) -> None:
     """Raise `Invalid` where there are no rows to read for, or a part of them is chosen that cannot be."""
     if labels is not None and (since is not None or until is not None):
-        raise Invalid("since= and until= choose a model's own observations.", fix="filter the labels instead.")
+        raise Invalid("since= and until= apply only to a model's own observations.", fix="filter the labels instead.")
     if labels is None and choice.model is None:
         raise Invalid(
-            f"{choice.title} can be read for any rows, and none are given.",
+            f"{choice.title} needs rows to read, but no labels are given.",
             fix="give labels=: rows with the columns "
             f"{choice.needed} and a time. Only a model has observations of its own.",
         )
@@ -115,8 +115,8 @@ def none_labelled(model: Model, since: int | None, end: int, left_out: LeftOut) 
     span = f"before {format_instant(end)}" + ("" if since is None else f" and since {format_instant(since)}")
     why = left_out if left_out.total else "there is no observation at all"
     return InvalidData(
-        f"Model {model.name!r} has no labelled observation {span}: {why}.",
-        fix="choose another time with since= and until=, or land its data with `mainspring ingest`.",
+        f"Model {model.name!r} has no labelled observations {span}: {why}.",
+        fix="choose another period with since= and until=, or ingest data with `mainspring ingest`.",
     )
 
 

@@ -89,8 +89,10 @@ class Verifications:
 
     def __repr__(self) -> str:
         lines = [
-            f"{'equal' if not each.mismatches else 'DIFFERS'}  {each.view}: {each.online:,} values offline and online, "
-            f"{each.recomputed:,} by brute force, {each.live:,} of the live store"
+            (
+                f"{'equal' if not each.mismatches else 'DIFFERS'}  {each.view}: {each.online:,} values offline and "
+                f"online, {each.recomputed:,} by brute force, {each.live:,} of the live store"
+            )
             for each in self.views
         ]
         return "\n".join([*lines, *map(in_words, self.mismatches[:_MISMATCHES_SHOWN]), *self._more()])

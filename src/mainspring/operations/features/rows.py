@@ -67,11 +67,11 @@ class Rows:
         """
         if at is not None and at not in self.given.column_names:
             raise InvalidData(
-                f"{self._name} have no column {at!r}.", fix=f"name the time: at= one of {self._instants}."
+                f"{self._name} have no column {at!r}.", fix=f"name a column of instants: at= one of {self._instants}."
             )
         if at is None and self._choice.model is None:
-            fix = f"say at={self._instants[0]!r}." if self._instants else "give them one of instants, and name it: at=."
-            raise Invalid(f"The column of times of {self._name.lower()} is not named.", fix=fix)
+            fix = f"say at={self._instants[0]!r}." if self._instants else "add a column of instants, and name it: at=."
+            raise Invalid(f"The time column of {self._name.lower()} is not named.", fix=fix)
         model = self._choice.model
         if at is not None:
             times = self._exact(at)
@@ -96,7 +96,7 @@ class Rows:
             )
         taken = [name for name in self._choice.columns if name in have]
         if taken:
-            raise InvalidData(f"{self._name} have a column {taken[0]!r} already.", fix="rename or drop it.")
+            raise InvalidData(f"{self._name} already have a column {taken[0]!r}.", fix="rename or drop it.")
 
     @property
     def _instants(self) -> list[str]:
@@ -111,7 +111,7 @@ class Rows:
             return column
         if pa.types.is_timestamp(kind):
             raise InvalidData(
-                f"Column {name!r} of {self._name.lower()} is {kind}: it has no time zone, so it names no instant.",
+                f"Column {name!r} of {self._name.lower()} is {kind}: it has no time zone, so it is not an instant.",
                 fix=f"pandas: df[{name!r}].dt.tz_localize('UTC'); Polars: pl.col({name!r}).dt.replace_time_zone('UTC');"
                 " or the zone of the clock that wrote it.",
             )
@@ -135,8 +135,8 @@ class Rows:
         missing = [name for name in used if name not in self.given.column_names]
         if missing:
             raise InvalidData(
-                f"{self._name} lack {missing[0]!r}, by which the model's observations tell the time.",
-                fix="add it, or name another column of times with at=.",
+                f"{self._name} lack {missing[0]!r}, the time column of the model's observations.",
+                fix="add it, or name another column of instants with at=.",
             )
         vectors: Mapping[str, evaluate.Vector] = {
             name: evaluate.vector(
@@ -171,5 +171,5 @@ def _dtype(given: pa.Table, name: str) -> DType:
         return DType.Timestamp
     known = {arrow: dtype for dtype, arrow in ARROW_TYPES.items() if dtype is not DType.Duration}
     if kind not in known:
-        raise InvalidData(f"Column {name!r} is {kind}, of which no feature is made.", fix="cast it.")
+        raise InvalidData(f"Column {name!r} is {kind}, which cannot be a feature.", fix="cast it.")
     return known[kind]

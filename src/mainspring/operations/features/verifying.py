@@ -40,7 +40,7 @@ def verify(
         Unavailable: The online store does not answer.
     """
     if sample < 1:
-        raise Invalid(f"A sample of {sample} compares nothing.", fix="take at least 1.")
+        raise Invalid(f"A sample of {sample} is empty.", fix="take at least 1.")
     choice = choose(project.definitions, what)
     scan, now = pinned(project), project.clock.now()
     found = []
@@ -73,6 +73,6 @@ def _observations(project: Project, group: RequestFeatures) -> Observations:
         if needed <= {*observations.source.columns}:
             return observations
     raise NotFound(
-        f"No observations of the project have all of {sorted(needed)}, which {group.name} uses.",
+        f"No observations of the project provide all of {sorted(needed)}, which {group.name} uses.",
         fix="verify a model that uses it.",
     )

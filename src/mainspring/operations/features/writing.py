@@ -137,7 +137,7 @@ class TrainingSetWriter:
     def _labels(self, path: Path) -> Path:
         path = path.expanduser()
         if path.exists() and self._path.exists() and path.samefile(self._path):
-            raise Invalid(f"{path} holds the labels.", fix="write to another file.")
+            raise Invalid(f"{path} is the file of the labels.", fix="write to another file.")
         return path
 
     def _found(self, observed: Observed, schema: Schema, at: str) -> Generator[pa.Table]:
@@ -162,9 +162,9 @@ def _target(to: str | os.PathLike[str]) -> Path:
     """Return the path to write, checked before the work begins, not after an hour of it."""
     path = Path(to).expanduser()
     if path.suffix != ".parquet" or path.is_dir():
-        raise Invalid(f"{path} is not the name of a Parquet file.", fix="let it end in .parquet.")
+        raise Invalid(f"{path} is not a Parquet file name.", fix="let it end in .parquet.")
     if not path.parent.is_dir():
-        raise NotFound(f"There is no folder {path.parent}.", fix="make it, or write elsewhere.")
+        raise NotFound(f"There is no folder {path.parent}.", fix="create the folder, or write elsewhere.")
     if not os.access(path.parent, os.W_OK):
         raise Denied(f"No permission to write in {path.parent}.", fix="write elsewhere.")
     return path

@@ -40,7 +40,7 @@ def check_begun(project: Project, name: str, argument: Plain) -> None:
         WORK[name].check(project, options(name, argument))
     elif name not in project.definitions.jobs:
         fix = f"use one of {sorted({*WORK, *project.definitions.jobs})}."
-        raise NotFound(f"No job is called {name[:140]!r}.", fix=fix)
+        raise NotFound(f"There is no job named {name[:140]!r}.", fix=fix)
 
 
 def handlers(project: Project) -> Mapping[str, Handler]:
@@ -119,7 +119,7 @@ def _views(project: Project, given: dict[str, Any]) -> list[FeatureView]:
     try:
         return [project.definitions.view(name) for name in given["views"] or project.definitions.views]
     except NotFound as error:  # of the argument: another attempt would not find it either
-        raise Invalid(f"The argument of materialise names what is not there: {error.what}", fix=error.fix) from None
+        raise Invalid(f"The argument of materialise names an unknown view: {error.what}", fix=error.fix) from None
 
 
 def _tidy(project: Project, run: JobRun, _: dict[str, Any]) -> Plain:

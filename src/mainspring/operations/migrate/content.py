@@ -32,8 +32,8 @@ def one_by_one(names: Sequence[str], there: Sequence[str], *, place: str, settin
     others = sorted(set(there) - set(names))
     if others:
         raise Conflict(
-            f"{place} of the other profile has {others}, which this one has not.",
-            fix=f"name an empty place for `{setting}` in that profile.",
+            f"{place} of the target profile has {others}, which the source profile lacks.",
+            fix=f"name an empty backend for `{setting}` in that profile.",
         )
     for number, name in enumerate(names):
         step(number, len(names), name)

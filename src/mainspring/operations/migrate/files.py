@@ -34,8 +34,8 @@ def move_lake(source: LakeTables, target: LakeTables, copy: Callable[[str], None
         left, right = content(source, table), content(target, table)
         if left != right or source.version(table) != target.version(table):
             raise Corrupt(
-                f"The table {table} has {left.rows} rows ({left.digest}) and is read as {right.rows} ({right.digest}).",
-                fix="run the command again; if it persists, empty the other place first.",
+                f"Table {table} has {left.rows} rows ({left.digest}), but its copy has {right.rows} ({right.digest}).",
+                fix="run the command again; if the difference persists, empty the target first.",
             )
         moved.append(right)
     return moved
@@ -70,8 +70,8 @@ def move_blobs(source: Blobs, target: Blobs, step: Step) -> list[Content]:
             target.put(digest, files)
         if _digests(target.get(digest)) != _digests(files):
             raise Corrupt(
-                f"The bundle {digest[:12]} is not read as it was written.",
-                fix="remove it from the other profile's `blobs`, and run the command again.",
+                f"The copy of bundle {digest[:12]} differs from the original.",
+                fix="remove it from the target profile's `blobs`, and run the command again.",
             )
     step(len(digests), len(digests), "")
     return [Content("bundles", len(digests), _together(digests))]

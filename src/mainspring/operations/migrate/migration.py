@@ -54,13 +54,13 @@ def migrate(source: Project, target: Project, progress: Progress) -> Iterator[Mo
     """
     if source.settings.profile == target.settings.profile:
         raise Invalid(
-            f"The project is in profile {source.settings.profile!r} already.",
-            fix="name another with --to, or the one to move from with --profile.",
+            f"The project already uses profile {source.settings.profile!r}.",
+            fix="name another profile with --to, or the source profile with --profile.",
         )
     if source.settings.state != target.settings.state:
         raise Invalid(
-            f"The profiles have two state folders, {source.settings.state} and {target.settings.state}. Each has keys "
-            "of its own, by which API keys and bundles of the other count for nothing.",
+            f"The profiles have two state folders, {source.settings.state} and {target.settings.state}, with "
+            "different keys. API keys and signatures of one are not valid in the other.",
             fix="export and import the models instead: `mainspring models export`, `mainspring models import`.",
         )
     for project in (source, target):
@@ -70,7 +70,7 @@ def migrate(source: Project, target: Project, progress: Progress) -> Iterator[Mo
         held.__enter__()
     except Conflict as error:
         raise Conflict(
-            f"The project {source.settings.project!r} is up: what it writes meanwhile would be left behind.",
+            f"The project {source.settings.project!r} is up: its new data would not be migrated.",
             fix="stop it first.",
         ) from error
     try:
@@ -97,8 +97,8 @@ def _check_movable(project: Project) -> None:
         url: Url = getattr(project.settings, part)
         if url.scheme == "memory":
             raise Invalid(
-                f"In profile {project.settings.profile!r}, `{part}` is in memory, which nobody else can see.",
-                fix=f"name a place for `{part}` there.",
+                f"In profile {project.settings.profile!r}, `{part}` is in memory, which other processes cannot read.",
+                fix=f"name a persistent backend for `{part}` there.",
             )
 
 

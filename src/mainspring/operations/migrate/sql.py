@@ -61,7 +61,7 @@ def move_tables(
         taken = [each.name for each in there if each.rows and (not decisive or each.name in decisive)]
         if taken:
             raise Conflict(
-                f"{name[0].upper()}{name[1:]} of the other profile has other rows than this one's already, in {taken}.",
+                f"{name[0].upper()}{name[1:]} of the target profile already has different rows, in {taken}.",
                 fix="name an empty database in that profile, or empty this one.",
             )
         total = sum(each.rows for each in wanted)
@@ -79,7 +79,7 @@ def move_tables(
         there = [_content(connection, table) for table in tables]
     for left, right in zip(wanted, there, strict=True):
         if left != right:
-            raise Corrupt(f"Of {name}, the table {left.name} was written as {left} and is read as {right}.")
+            raise Corrupt(f"In {name}, the table {left.name} was written as {left} but is read as {right}.")
     return there
 
 
@@ -106,8 +106,8 @@ def _tables(target: sa.Engine, source: sa.Engine) -> list[sa.Table]:
     missing = sorted(known - set(found.tables))
     if missing:
         raise Conflict(
-            f"The other database lacks the tables {missing}.",
-            fix="let both be of one version of mainspring and MLflow.",
+            f"The target database lacks the tables {missing}.",
+            fix="use the same versions of mainspring and MLflow for both.",
         )
     return found.sorted_tables
 
@@ -166,4 +166,4 @@ def _refusals(name: str) -> Iterator[None]:
         yield
     except (sa.exc.DataError, sa.exc.IntegrityError) as error:
         said = (str(error.orig).strip().splitlines() or ["refused"])[0]
-        raise InvalidData(f"Of {name}, the other database does not take a row: {said}") from error
+        raise InvalidData(f"In {name}, the target database rejects a row: {said}") from error

@@ -9,7 +9,7 @@ from mainspring.features.model import EntityState
 from mainspring.features.ports import OnlineStore
 from mainspring.operations.migrate.content import Content, Step, one_by_one
 
-LEFT = "left to `mainspring materialize`: its keys are too long to be moved"
+LEFT = "left to `mainspring materialize`: its keys are too long to migrate"
 
 
 def move_states(source: OnlineStore, target: OnlineStore, step: Step) -> list[Content]:
@@ -41,16 +41,16 @@ def _move_view(source: OnlineStore, target: OnlineStore, view: str) -> Content:
         for (key, state), given in zip(rows, read, strict=True):
             if given != state:
                 raise Corrupt(
-                    f"The online store of the other profile gives another state for a key of {view}.",
-                    fix="if somebody has used it, empty it; then run the command again.",
+                    f"The target online store has a different state for a key of {view}.",
+                    fix="if another application has used it, empty it; then run the command again.",
                 )
             total += _digest(key, state)
         count += len(rows)
     there = sum(len(rows) for rows in target.entities(view))
     if there != count or target.mark(view) != mark:
         raise Corrupt(
-            f"The online store of the other profile has {there} states of {view}, this one {count}.",
-            fix="if somebody has used it, empty it; then run the command again.",
+            f"The target online store has {there} states of {view}, the source {count}.",
+            fix="if another application has used it, empty it; then run the command again.",
         )
     return Content(view, count, f"{total % 2**128:032x}")
 

@@ -169,7 +169,10 @@ def register(project: Project, model: str, made: Made, alias: str | None) -> Add
     for specs in (manifest.tensors, manifest.output_tensors):
         names = [spec.name for spec in specs]
         if len(set(names)) < len(names):
-            raise Invalid(f"The model {model!r} has two tensors of one name: {names}.", fix="give each its own name.")
+            raise Invalid(
+                f"The model {model!r} has two tensors with the same name: {names}.",
+                fix="give each tensor its own name.",
+            )
     files = {**made.files, GOLDEN: msgspec.json.encode(tried.golden)}
     version, new = _version(project, manifest, files, made.origin)
     if alias is not None:
@@ -247,7 +250,7 @@ def check_name(project: Project, model: str) -> None:
     project.expect_models()
     if project.settings.modules and model in project.definitions.models:
         raise Conflict(
-            f"The project declares the model {model!r}, whose versions come of its training.",
+            f"The project declares the model {model!r}, whose versions are trained.",
             fix=f"run `mainspring train {model}`, or choose another name.",
         )
 
@@ -278,12 +281,14 @@ def read_golden(path: Path) -> dict[str, Any]:
 
     try:
         if path.stat().st_size > _LARGEST_GOLDEN:
-            raise Invalid(f"{path.name} has {path.stat().st_size:,} bytes; golden rows may have {_LARGEST_GOLDEN:,}.")
+            raise Invalid(
+                f"{path.name} has {path.stat().st_size:,} bytes; golden rows may have at most {_LARGEST_GOLDEN:,}."
+            )
         found = msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, list[Any]]])
         golden = msgspec.convert({"outputs": {}, **found}, Golden)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Invalid(
-            f"{path.name} holds no golden rows: {error}.",
+            f"{path.name} does not contain golden rows: {error}.",
             fix='write {"inputs": {"x": [[...], ...]}, "outputs": {...}}.',
         ) from error
     return {"inputs": golden.inputs, "outputs": golden.outputs}

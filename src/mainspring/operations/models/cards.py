@@ -102,7 +102,7 @@ def write(path: Path, content: str) -> None:
         StorageFull: No space.
     """
     if not path.absolute().parent.is_dir():
-        raise NotFound(f"There is no folder {path.parent}.", fix="make it first.")
+        raise NotFound(f"There is no folder {path.parent}.", fix="create the folder first.")
     write_atomic(path, content.encode(), mode=0o644)
 
 
@@ -129,7 +129,7 @@ def _words(project: Project, name: str) -> str:
     except FileNotFoundError:
         return ""
     except OSError as error:
-        raise Invalid(f"{name} cannot be read: {error.strerror}.", fix="make it a file that you may read.") from None
+        raise Invalid(f"{name} cannot be read: {error.strerror}.", fix="make it a readable file.") from None
     if len(content) > _LARGEST_WORDS:
         raise Invalid(f"{name} has {len(content):,} bytes.", fix=f"keep it under {_LARGEST_WORDS:,}.")
     try:

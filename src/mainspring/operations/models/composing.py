@@ -45,7 +45,7 @@ def read_plan(path: Path) -> Plan:
         return msgspec.json.decode(path.read_bytes(), type=Plan)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Invalid(
-            f"{path.name} holds no graph: {error}.", fix="docs/howto/serve-any-model.md shows one."
+            f"{path.name} does not contain a graph: {error}.", fix="docs/howto/serve-any-model.md shows an example."
         ) from error
 
 
@@ -90,7 +90,7 @@ def _digest(project: Project, step: Step, members: dict[str, Bundle]) -> str:
     name, _, reference = step.model.partition("@")
     if not reference:
         raise Invalid(
-            f"The node {step.name!r} is {step.model!r}.", fix=f"write {step.model}@champion or {step.model}@1."
+            f"The node {step.name!r} refers to {step.model!r}.", fix=f"write {step.model}@champion or {step.model}@1."
         )
     version = project.versions.get(name, reference)
     expect_kept(project, version)
@@ -144,12 +144,14 @@ def _of_columns(
     odd = next((each for each in feature_models if each.files.get(FEATURES) != first.files.get(FEATURES)), None)
     if odd is not None or FEATURES not in first.files:
         named = f"{first.manifest.model!r} and {odd.manifest.model!r}" if odd else f"{first.manifest.model!r}"
-        raise Invalid(f"The features of {named} differ, so no request could bring both.", fix="train them on the same.")
+        raise Invalid(
+            f"The features of {named} differ, so no request can provide both.", fix="train them on the same features."
+        )
     inputs: dict[str, Input] = {}
     for source, name, bundle in entries:
         wanted = next((each for each in bundle.manifest.inputs if each.name == name), None)
         if wanted is None or source != name:
-            raise Invalid(f"The input {source!r} goes to {name!r}; a feature keeps its name.")
+            raise Invalid(f"The input {source!r} is renamed to {name!r}, but a feature must keep its name.")
         inputs[source] = wanted
     check_graph(graph, (list(inputs), list(graph.outputs)))
     fields = {

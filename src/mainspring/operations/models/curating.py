@@ -33,12 +33,13 @@ def find(project: Project, reference: str) -> ModelVersion:
         if found:
             if not name or not rest or (sign == ":" and not (rest.isascii() and rest.isdigit())):
                 raise Invalid(
-                    f"{reference[:140]!r} is no version.", fix="write NAME:VERSION, such as late:3, or NAME@ALIAS."
+                    f"{reference[:140]!r} is not a reference to a version.",
+                    fix="write NAME:VERSION, such as late:3, or NAME@ALIAS.",
                 )
             return project.versions.get(name, rest)
     newest = project.versions.all(reference)
     if not newest:
-        raise NotFound(f"There is no version of {reference[:140]!r}.", fix="`mainspring models list` lists them.")
+        raise NotFound(f"No version matches {reference[:140]!r}.", fix="`mainspring models list` lists them.")
     return next((version for version in newest if CHAMPION in version.aliases), newest[0])
 
 
@@ -132,7 +133,7 @@ def history(project: Project, model: str, alias: str | None = None) -> list[Happ
             if each.model == model
         ]
     if not found and not project.versions.all(model):
-        raise NotFound(f"There is no version of {model[:140]!r}.", fix="`mainspring models list` lists them.")
+        raise NotFound(f"No version matches {model[:140]!r}.", fix="`mainspring models list` lists them.")
     return sorted(found, key=lambda each: each.at, reverse=True)
 
 
@@ -231,7 +232,7 @@ def delete(project: Project, reference: str, *, reason: str = "") -> Deletion:
         named = [f"the alias {alias}" for alias in version.aliases] + [f"the endpoint {each}" for each in serving]
         raise Conflict(
             f"{name} is in use: {', '.join(named)}.",
-            fix=f"run `mainspring promote {version.model}` with another first.",
+            fix=f"promote another version first: run `mainspring promote {version.model}` with its number.",
         )
     reason = storable(reason)
     mark = Deletion(version.model, version.version, version.digest, local_user(), reason, project.wall.now())
@@ -249,7 +250,7 @@ def restore(project: Project, reference: str) -> ModelVersion:
     """
     version = _exactly(project, reference)
     if not project.deletions.unmark(version.model, version.version):
-        raise Conflict(f"{version.model}:{version.version} is not marked for deletion, or is being removed just now.")
+        raise Conflict(f"{version.model}:{version.version} is not marked for deletion, or is being removed.")
     _audit(project, local_user(), "restore", version, "")
     return version
 
@@ -307,7 +308,9 @@ def storable(reason: str) -> str:
 def _exactly(project: Project, reference: str) -> ModelVersion:
     """Return the version of `NAME:VERSION`: a deletion takes no alias and no default."""
     if ":" not in reference:
-        raise Invalid(f"{reference[:140]!r} names no version.", fix="write NAME:VERSION, such as late:3.")
+        raise Invalid(
+            f"{reference[:140]!r} is not a reference to a version.", fix="write NAME:VERSION, such as late:3."
+        )
     return find(project, reference)
 
 

@@ -33,7 +33,7 @@ def seeded(specs: Mapping[str, TensorSpec], *, integers: int, seed: int = SEED) 
     sizes = {name: math.prod(_row(spec)) for name, spec in specs.items()}
     for name, size in sizes.items():
         if size > _LARGEST_ROW:
-            raise Invalid(f"One row of the input {name!r} has {size:,} values; a model may take {_LARGEST_ROW:,}.")
+            raise Invalid(f"One row of the input {name!r} has {size:,} values; the maximum is {_LARGEST_ROW:,}.")
     rows = max(2, min(_MOST_ROWS, _MOST_VALUES // max(1, *sizes.values())))
     rng = np.random.default_rng(seed)
     return {name: _drawn(rng, spec, (rows, *_row(spec)), integers) for name, spec in specs.items()}, rows
@@ -63,9 +63,9 @@ def make_golden(executor: Executor, given: Mapping[str, Any] | None = None) -> d
                 "inputs": {name: _listed(values, kept) for name, values in inputs.items()},
                 "outputs": {name: _listed(values, kept) for name, values in answers.items()},
             }
-        failure = Invalid("The model answers infinite numbers, or none, to all rows that were made up for it.")
+        failure = Invalid("The model returns infinite or missing numbers for all generated rows.")
     assert failure is not None
-    raise type(failure)(failure.what, fix="give rows of your own with --golden.") from failure
+    raise type(failure)(failure.what, fix="give your own rows with --golden.") from failure
 
 
 def _attempts(specs: Mapping[str, TensorSpec]) -> Iterator[tuple[dict[str, Any], int]]:
@@ -95,7 +95,7 @@ def _drawn(rng: np.random.Generator, spec: TensorSpec, shape: tuple[int, ...], i
 def _length(inputs: Mapping[str, Any]) -> int:
     lengths = {len(values) for values in inputs.values()}
     if len(lengths) != 1 or 0 in lengths:
-        raise Invalid(f"The golden inputs have {sorted(lengths) or 'no'} rows; each needs the same number.")
+        raise Invalid(f"The golden inputs have {sorted(lengths) or 'no'} rows; all inputs need the same number.")
     return lengths.pop()
 
 

@@ -68,9 +68,9 @@ def probe(project: Project, draft: Draft, files: dict[str, bytes], *, longest_s:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=longest_s, check=False)
         except subprocess.TimeoutExpired:
-            raise Invalid(f"The model was tried for {longest_s:.0f} s and did not answer.") from None
+            raise Invalid(f"The model did not respond within {longest_s:.0f} s when it was tested.") from None
         if not (folder / _RESULT).exists():
-            raise Corrupt(f"The model {_ending(done)} when it was tried.", fix="export the model again.")
+            raise Corrupt(f"The model {_ending(done)} when it was tested.", fix="export the model again.")
         found = msgspec.json.decode((folder / _RESULT).read_bytes(), type=Probed)
     if found.refused:
         raise _refusal(found)

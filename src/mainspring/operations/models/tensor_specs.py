@@ -21,7 +21,7 @@ def parse_spec(text: str) -> TensorSpec:
         shape = ()
     if not name or datatype not in DATATYPES or shape[:1] != (-1,) or any(size != -1 and size < 1 for size in shape):
         raise Invalid(
-            f"{text!r} describes no tensor.",
-            fix=f"write NAME:DATATYPE:-1,4 (the first dimension is -1, the rows); datatypes: {', '.join(DATATYPES)}.",
+            f"{text!r} is not a tensor specification.",
+            fix=f"write NAME:DATATYPE:-1,4 (the first dimension, -1, is the rows); datatypes: {', '.join(DATATYPES)}.",
         )
     return TensorSpec(name, datatype, shape)

@@ -64,7 +64,7 @@ def export_version(project: Project, reference: str, path: Path) -> Moved:
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except FileExistsError:
-            raise Conflict(f"There is a file {path} already.", fix="name another, or remove it.") from None
+            raise Conflict(f"The file {path} already exists.", fix="name another file, or remove it.") from None
         try:
             with os.fdopen(descriptor, "wb") as file:
                 write_export(file, export, bundles.values(), project.signing_key)
@@ -171,7 +171,8 @@ def trust(project: Project, name: str, public: str) -> TrustedKey:
         content = b""
     if len(content) != 32 or name == _OWN:
         raise Invalid(
-            f"{public[:80]!r} is no public key.", fix="give the 64 digits that `mainspring models key` prints there."
+            f"{public[:80]!r} is not a public key.",
+            fix="give the 64 digits that `mainspring models key` prints in the other installation.",
         )
     key = TrustedKey(content, check_id(name, "trusted key"), local_user(), project.wall.now())
     project.trusted_keys.add(key)
@@ -186,7 +187,7 @@ def forget(project: Project, name: str) -> None:
         NotFound: There is none of that name.
     """
     if not project.trusted_keys.remove(name):
-        raise NotFound(f"No trusted key is called {name[:140]!r}.", fix="`mainspring models trust` lists them.")
+        raise NotFound(f"There is no trusted key named {name[:140]!r}.", fix="`mainspring models trust` lists them.")
     audit(project, "forget", f"trusted-key/{name}")
 
 

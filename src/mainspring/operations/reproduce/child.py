@@ -77,7 +77,7 @@ def _as_it_was(model: Model, run: RunRecord) -> Model:
         return model
     params = model.search.read(run.params)
     if params is None:
-        raise Invalid(f"Run {run.id} does not say the parameters that {run.model!r} was trained with.")
+        raise Invalid(f"Run {run.id} does not record the parameters that {run.model!r} was trained with.")
     return replace(model, train=Chosen(model.train, params))
 
 

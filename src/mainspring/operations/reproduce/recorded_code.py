@@ -50,11 +50,11 @@ def lay_out(root: Path, tags: Mapping[str, str], diff: bytes, why_no_diff: str, 
     if place.is_dir() and files_digest(place) == wanted:
         return RecordedCode(place, f"git commit {commit}{' with code.diff' if diff else ''}", True)
     if present:
-        return RecordedCode(root, "the files as they are, which are the recorded ones", True)
+        return RecordedCode(root, "the current files, which match the recorded ones", True)
     why = (
-        "files that git ignores or did not know were used, or are gone"
+        "files that git ignores or does not track were used, or are missing"
         if diff or not changed
-        else why_no_diff or "no code.diff is kept"
+        else why_no_diff or "no code.diff was stored"
     )
     if not (place / "mainspring.toml").is_file():
         return _as_they_are(root, present, why)
@@ -62,7 +62,7 @@ def lay_out(root: Path, tags: Mapping[str, str], diff: bytes, why_no_diff: str, 
 
 
 def _as_they_are(root: Path, same: bool, why: str) -> RecordedCode:
-    return RecordedCode(root, "the files as they are", same, "" if same else f"{why}, and the files have changed since")
+    return RecordedCode(root, "the current files", same, "" if same else f"{why}, and the files have changed since")
 
 
 def _top(root: Path) -> Path | None:

@@ -67,9 +67,9 @@ def reproduce(project: Project, run_id: str, *, progress: Progress | None = None
     run = _run(project, run_id)
     missing = [name for name in _NEEDED if name not in run.tags]
     if run.status != "FINISHED" or missing:
-        why = f"is {run.status}" if run.status != "FINISHED" else f"does not say its {', '.join(missing)}"
+        why = f"is {run.status}" if run.status != "FINISHED" else f"does not record its {', '.join(missing)}"
         raise Invalid(
-            f"Run {run_id} of {run.model} {why}, so it cannot be made again.",
+            f"Run {run_id} of {run.model} {why}, so it cannot be reproduced.",
             fix=f"choose a finished training: `mainspring runs {run.model}`.",
         )
     files = project.tracking.artefacts(run_id)
@@ -106,7 +106,9 @@ def _compared(
     again = tracking.get(again_id)
     bundle, notes = _bundle(project, run)
     if CODE_CHANGED in run.tags:
-        notes.append(f"what ran is not known, since files changed after they were imported: {run.tags[CODE_CHANGED]}")
+        notes.append(
+            f"the exact code is unknown, because files changed after they were imported: {run.tags[CODE_CHANGED]}"
+        )
     found = outcome(run, again, bundle, scratch_bundles(into, project).load(digest))
     environment = differences(
         _environment(project.tracking.artefact(run.id, "environment.json")),
@@ -131,11 +133,11 @@ def _compared(
 def _bundle(project: Project, run: RunRecord) -> tuple[Bundle | None, list[str]]:
     digest = run.params.get("digest")
     if digest is None:
-        return None, ["the run made no bundle: its predictions are not compared"]
+        return None, ["the run produced no bundle: predictions are not compared"]
     try:
         return project.bundles.load(digest), []
     except NotFound:
-        return None, [f"the run's bundle {digest[:12]} was deleted: its predictions are not compared"]
+        return None, [f"the run's bundle {digest[:12]} was deleted: predictions are not compared"]
 
 
 def _environment(content: bytes) -> dict[str, str]:
@@ -175,9 +177,9 @@ def _again(project: Project, run: RunRecord, code: RecordedCode, into: Path, pro
     if not (into / RESULT).exists():
         said = (into / "output").read_text(errors="replace").strip().splitlines()
         raise MainspringError(
-            f"Run {run.id} could not be made again: the process ended with {child.returncode}: "
+            f"Run {run.id} could not be reproduced: the process ended with {child.returncode}: "
             f"{said[-1] if said else 'it said nothing'}",
-            fix="run `mainspring train` to see whether the project can be trained at all.",
+            fix="run `mainspring train` to check that the project can be trained at all.",
         )
     result = msgspec.json.decode((into / RESULT).read_bytes())
     return result["digest"], result["run_id"]
@@ -186,6 +188,6 @@ def _again(project: Project, run: RunRecord, code: RecordedCode, into: Path, pro
 def _told(content: bytes, run: RunRecord, code: RecordedCode) -> MainspringError:
     """Return the child's error, of its kind."""
     said = msgspec.json.decode(content)
-    what = f"Run {run.id} could not be made again with {code.origin}: {said['what']}"
+    what = f"Run {run.id} could not be reproduced with {code.origin}: {said['what']}"
     kind: type[MainspringError] = _KINDS.get(said["kind"], MainspringError)
     return kind(what, fix=said["fix"])

@@ -94,9 +94,9 @@ def search(
     count = wanted.trials if trials is None else trials
     check_trials(count)
     if workers < 1:
-        raise Invalid(f"A search by {workers} processes makes no trial.", fix="use at least 1.")
+        raise Invalid(f"A search with {workers} processes runs no trial.", fix="use at least 1.")
     if find_spec("optuna") is None:
-        raise MissingExtra("A search of parameters", "search")
+        raise MissingExtra("A hyperparameter search", "search")
     apply(project)
     with project.locks.hold(f"search-{model}"[:120], wait_s=1.0), interrupts_kept() as interrupts:
         tell = progress or (lambda _stage, _share: None)
@@ -214,8 +214,8 @@ def _report(study: Study, model: Model, run_id: str, resumed: bool) -> SearchRep
         first = next((trial for trial in trials if trial.reason), None)
         why = f": trial {first.number} with {first.params}: {first.reason}" if first else "."
         raise MainspringError(
-            f"None of {len(trials)} trials of {model.name!r} was completed{why}",
-            fix=f"see the runs of its trials: the page of run {run_id}; then search again.",
+            f"None of {len(trials)} trials of {model.name!r} completed{why}",
+            fix=f"read the errors of its trials on the page of run {run_id}; then search again.",
         )
     return SearchReport(
         model.name,
@@ -259,7 +259,7 @@ def _kept(project: Project, model: str, filter_: str) -> SearchReport:
     runs = find_runs(project, model, filter_=filter_, limit=1)
     if not runs:
         raise NotFound(
-            f"No search of the parameters of {model!r}, as they are declared now, has finished.",
+            f"No finished search matches the declared search space of {model!r}.",
             fix=f"run `mainspring search {model}`.",
         )
     return SearchReport(**json.loads(project.tracking.artefact(runs[0].id, RESULT)))

@@ -66,7 +66,7 @@ class Worker:
             for line in self._answers:
                 answer = json.loads(line)
                 if "broken" in answer:
-                    raise MainspringError(f"No trial can be made: {answer['broken']}", fix=answer["fix"])
+                    raise MainspringError(f"No trial can be run: {answer['broken']}", fix=answer["fix"])
                 if "step" not in answer:
                     return Ended(answer["state"], answer["value"], answer["reason"])
                 self._say(stop=report(answer["value"], answer["step"]))

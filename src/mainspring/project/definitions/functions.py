@@ -42,7 +42,7 @@ def load_code(root: Path, code: Code) -> Callable[..., Any]:
         raise Corrupt(error.what, fix=error.fix) from error
     if _digest(found) != code.source:
         raise Corrupt(
-            f"The source of {code.function} was changed since it was registered: its SHA-256 is "
+            f"The source of {code.function} has changed since it was registered: its SHA-256 is "
             f"{_digest(found)[:12]}…, not {code.source[:12]}….",
             fix=again,
         )
@@ -67,12 +67,12 @@ def _digest(found: Sources) -> str:
 def _sources(root: Path, function: str) -> Sources:
     """Return the files of the function's module, of what it imports, and of the packages they are in."""
     if not FUNCTION.fullmatch(function):
-        raise Invalid(f"{function[:80]!r} names no function.", fix="write module:function.")
+        raise Invalid(f"{function[:80]!r} is not the name of a function.", fix="write module:function.")
     module = function.partition(":")[0]
     if file_of(root, module) is None:
         raise Invalid(
             f"There is no module {module!r} in the project.",
-            fix=f"write it as {root / (module.replace('.', '/') + '.py')}, or name another.",
+            fix=f"write it as {root / (module.replace('.', '/') + '.py')}, or name another module.",
         )
     return sources(root, [module], strict=True)
 

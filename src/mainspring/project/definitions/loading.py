@@ -180,9 +180,9 @@ def _remedy(error: Exception, module: str) -> str:
     if isinstance(error, ModuleNotFoundError):
         if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
             return "write that module, or correct modules in mainspring.toml."
-        return f"install what brings {error.name!r}, or correct the import."
+        return f"install the package that provides {error.name!r}, or correct the import."
     if isinstance(error, ImportError) and "circular" in str(error):
-        return "let modules import each other in one direction: what both need goes into a third."
+        return "let modules import each other in one direction: move shared code into a third module."
     return "correct that line."
 
 
@@ -224,7 +224,9 @@ def _problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tupl
         stray = named_features(model.baseline, [each for each in model.baseline_columns if each not in model.columns])
         if stray:
             yield line(
-                model, f"The baseline of {model.name!r} has {stray}, which the model has not", "add them to features."
+                model,
+                f"The baseline of {model.name!r} has {stray}, which the model does not have",
+                "add them to features.",
             )
         try:
             label_keys(model.observations, model.label)
@@ -234,15 +236,15 @@ def _problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tupl
             yield line(model, error.what, error.fix or "check the label's source.")
     for own in declared.of(OwnJob):
         if isinstance(own, OwnJob) and own.name in BUILT_IN_JOBS:
-            yield line(own, f"The job {own.name!r} is one of Mainspring's own", "give it another name.")
+            yield line(own, f"The job {own.name!r} has the name of a built-in job", "give it another name.")
     names = {model.name for model in models}
     for endpoint in declared.of(Endpoint):
         if isinstance(endpoint, Endpoint) and endpoint.model_name not in names and not known(endpoint.model_name):
             yield line(
                 endpoint,
                 f"Endpoint {endpoint.name!r} serves the model {endpoint.model_name!r}, which is not declared",
-                f"the project's models are {sorted(names)}; a file becomes one by "
-                f"`mainspring models add {endpoint.model_name} FILE`.",
+                f"the project's models are {sorted(names)}; to register a file as a version, run `mainspring "
+                f"models add {endpoint.model_name} FILE`.",
             )
 
 
@@ -251,7 +253,7 @@ def _gates(model: Model) -> Iterable[tuple[str, str]]:
     for gate in model.gates:
         if gate.on_metric and gate.metric not in known:
             yield (
-                f"Model {model.name!r} has a gate on {gate.metric!r}, which is no metric of a {model.task} model",
+                f"Model {model.name!r} has a gate on {gate.metric!r}, which is not a metric of a {model.task} model",
                 f"use one of {', '.join(known)}, or declare it: metrics=[...].",
             )
 

@@ -33,7 +33,7 @@ _READ: Mapping[str, Callable[[str], Any]] = {
 }
 _WANTED = {
     "BOOL": ("true or false", "true"),
-    "INT": ("a whole number, nor an instant where one is meant", "7, or an instant as 2026-01-05T18:30:00Z"),
+    "INT": ("a whole number, or an instant", "7, or an instant as 2026-01-05T18:30:00Z"),
     "UINT": ("a whole number", "7"),
     "FP": ("a number", "3.2"),
 }
@@ -162,7 +162,7 @@ def tensors(metadata: Mapping[str, Any], fields: Mapping[str, str]) -> list[dict
     said = "; ".join(f"{what}: {', '.join(names)}" for what, names in parts.items() if names)
     fix = f"give {_pairs(name for name in keyed or full if name in wanted)}"
     raise Invalid(
-        f"The fields do not fit: {said}.", fix=f"{fix}; optional: {_pairs(sorted(optional))}" if optional else fix
+        f"The fields do not match: {said}.", fix=f"{fix}; optional: {_pairs(sorted(optional))}" if optional else fix
     )
 
 
@@ -194,7 +194,7 @@ def _tensor(spec: Mapping[str, Any], text: str) -> dict[str, Any]:
     except (KeyError, ValueError):
         what, example = _WANTED[kind]
         raise Invalid(
-            f"Field {name!r} is {text!r}, which is not {what}, as the endpoint wants it ({datatype}).",
+            f"Field {name!r} is {text!r}, which is not {what}, as the endpoint requires ({datatype}).",
             fix=f"give {name}={example}.",
         ) from None
     return {"name": name, "shape": [1], "datatype": datatype, "data": [value]}
@@ -213,13 +213,13 @@ def _nested(spec: Mapping[str, Any], text: str) -> dict[str, Any]:
         shape = _shape(row)
     except (msgspec.DecodeError, ValueError) as error:
         raise Invalid(
-            f"Field {name!r} is {shown!r}, which is no JSON list of even rows: {error}.", fix=_fix(spec)
+            f"Field {name!r} is {shown!r}, which is not a JSON list with rows of equal length: {error}.", fix=_fix(spec)
         ) from None
     if len(shape) == len(wanted) + 1 and shape[0] == 1:
         shape = shape[1:]
     if len(shape) != len(wanted) or any(-1 != want != have for want, have in zip(wanted, shape, strict=True)):
         raise Invalid(
-            f"Field {name!r} has the shape {shape}, and a row of it has {wanted} (-1: any length).", fix=_fix(spec)
+            f"Field {name!r} has the shape {shape}; a row must have {wanted} (-1: any length).", fix=_fix(spec)
         )
     return {"name": name, "shape": [1, *shape], "datatype": spec["datatype"], "data": _flat(row)}
 
@@ -240,7 +240,7 @@ def _shape(value: Any) -> list[int]:
         return []
     shapes = [_shape(each) for each in value]
     if any(shape != shapes[0] for shape in shapes):
-        raise ValueError("lists beside each other differ in length")
+        raise ValueError("lists at the same level differ in length")
     return [len(value), *(shapes[0] if shapes else [])]
 
 

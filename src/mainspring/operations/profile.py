@@ -121,7 +121,7 @@ def _with_jobs(project: Project, catalog: Iterable[Outcome]) -> Iterator[Outcome
     if not all(outcome.ok for outcome in outcomes):
         return
     if catalog_schema(HEAD) not in outcomes:
-        yield Outcome("jobs", True, "kept in the catalog, once its tables are there")
+        yield Outcome("jobs", True, "in the catalog, once its tables exist")
         return
     counts = project.jobs.counts()
     project.engine.dispose()  # a check keeps no connection open

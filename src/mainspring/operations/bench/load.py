@@ -71,7 +71,7 @@ def bench(project: Project, endpoint: str, how: How, told: Told = lambda _: None
         Unavailable: The gateway does not start.
     """
     if how.rows < 1 or how.connections < 1 or how.seconds <= 0:
-        raise Invalid(f"{how.rows} rows, {how.connections} connections and {how.seconds:g} s measure nothing.")
+        raise Invalid(f"{how.rows} rows, {how.connections} connections and {how.seconds:g} s do not make a load.")
     route = route_of(project, endpoint)
     arm = max(route.arms, key=lambda each: each.weight)
     bundle = project.bundles.load(arm.digest)
@@ -87,7 +87,7 @@ def bench(project: Project, endpoint: str, how: How, told: Told = lambda _: None
         headers = [("Authorization", f"Bearer {token}")]
         requests = [http_request(f"{address.host}:{address.port}", path, body, headers) for body in bodies]
         measure = _Measure(address, endpoint, token, requests, how, route.deadline_us, told)
-        told("one caller alone")
+        told("unloaded latency")
         alone = run((address.host, address.port), requests, connections=1, seconds=_ALONE_S, warm_up_s=_WARM_UP_S)
         if not alone.answered:
             raise _refused(address, endpoint, path, bodies[0], token, dict(alone.statuses))
@@ -179,7 +179,7 @@ def _bodies(
     if by == "keys":
         fields = {each["name"]: each["datatype"] for each in metadata["parameters"].get("keyed_inputs", ())}
         if not fields or observations is None:
-            raise Invalid("This endpoint is not asked by keys.", fix="measure it with --by features.")
+            raise Invalid("This endpoint cannot be requested by keys.", fix="measure it with --by features.")
         table = _recent(project.lake.scan(observations.source.name), observations, _DIFFERENT * rows)
         columns: Mapping[str, Sequence[Any]] = {name: table[name] for name in fields}
         tensors = {name: (datatype, ()) for name, datatype in fields.items()}
@@ -210,7 +210,7 @@ def _refused(
     try:
         call(address, "POST", path, token, body)
     except Unavailable as error:
-        return Invalid(f"{endpoint} refuses what it is asked: {error.what}")
+        return Invalid(f"{endpoint} rejects the test requests: {error.what}")
     return Unavailable(f"{endpoint} answers nobody: {statuses}.")
 
 
@@ -243,5 +243,8 @@ def _recent(scan: TableScan, observations: Observations, count: int) -> dict[str
     finally:
         con.close()
     if not rows:
-        raise NotFound(f"Source {source.name!r} has no observation to ask with.", fix="land data, or ask by features.")
+        raise NotFound(
+            f"Source {source.name!r} has no observations to build requests from.",
+            fix="ingest data, or use --by features.",
+        )
     return dict(zip(source.columns, map(list, zip(*rows, strict=True)), strict=True))

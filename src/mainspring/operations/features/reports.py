@@ -90,8 +90,8 @@ class Verifications:
     def __repr__(self) -> str:
         lines = [
             (
-                f"{'equal' if not each.mismatches else 'DIFFERS'}  {each.view}: {each.online:,} values offline and "
-                f"online, {each.recomputed:,} by brute force, {each.live:,} of the live store"
+                f"{'equal' if not each.mismatches else 'DIFFERS'}  {each.view}: {each.online:,} values offline "
+                f"and online, {each.recomputed:,} by brute force, {each.live:,} of the live store"
             )
             for each in self.views
         ]

@@ -53,7 +53,7 @@ class Study:
         try:
             import optuna
         except ModuleNotFoundError as error:
-            raise MissingExtra("A search of parameters", "search") from error
+            raise MissingExtra("A hyperparameter search", "search") from error
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna = optuna
         self._search = search

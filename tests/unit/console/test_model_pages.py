@@ -293,7 +293,7 @@ class TestCard:
         assert "Not complete" in text_of(page)
         assert "Contact has not been written yet." in row(page, "Contact")
         assert "Required" in row(page, "Contact")
-        assert '<p class="gap">Cost is not known' in page
+        assert '<p class="gap">The cost is unknown' in page
         assert page.count('class="interval"') == 5
 
     def test_it_is_the_card_that_the_command_writes(self, client: Client, project: Project) -> None:

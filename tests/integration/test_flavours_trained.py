@@ -27,7 +27,8 @@ from mainspring.project.executors import EXECUTORS, executors
 from mainspring.registry.model import Bundle, Input
 from mainspring.serving.plane.golden import warm_up
 from mainspring.stats import metrics
-from mainspring.training.flavours.scoring import estimator_scores, score_bundle
+from mainspring.training.flavours import estimator_scores
+from mainspring.training.flavours.scoring import score_bundle
 from mainspring.training.frames import to_frame
 
 UNTIL = START + ORDERS * 10 * MINUTE

@@ -10,11 +10,24 @@ from typing import Any
 import numpy as np
 
 from mainspring.core.errors import Invalid, MainspringError
-from mainspring.training.flavours import predicts
+from mainspring.training.flavours import fitted_columns, output_names, predicts
 from mainspring.training.frames import CATEGORIES
 from mainspring.training.model import Model
 from mainspring.training.runs.run import Run
 from mainspring.training.sets.training_set import TrainingSet
+from mainspring.training.stages import Fitted
+
+
+def fit_model(model: Model, data: TrainingSet, run: Run) -> Fitted:
+    """Return the estimator that the model's function fits on `data`, with the columns that it takes and its outputs.
+
+    Raises:
+        Invalid, MainspringError: See `fit`.
+        NotConvertible: The estimator does not fit the task.
+    """
+    estimator = fit(model, data, run)
+    data = data.only(fitted_columns(estimator, data.features))
+    return Fitted(model, estimator, data, output_names(estimator, model.task, model.label_columns))
 
 
 def fit(model: Model, data: TrainingSet, run: Run) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,8 +23,8 @@ from mainspring.registry.processes import process_tags
 from mainspring.security.signing import SigningKey
 from mainspring.stats.thresholds import THRESHOLD
 from mainspring.training.bundling import convert, pack
-from mainspring.training.fitting import fit
-from mainspring.training.flavours import estimator_scores, fitted_columns, output_names
+from mainspring.training.fitting import fit_model
+from mainspring.training.flavours import estimator_scores
 from mainspring.training.inputs import check_declared, personal_sources
 from mainspring.training.judge import constant, judge, undefined
 from mainspring.training.model import Model, TrainReport
@@ -182,9 +183,9 @@ def _log_inputs(run: Run, model: Model, pinned: Pinned, since: int | None, until
 
 
 def _check(observed: Observed, run: Run) -> list[str]:
-    """Log what was observed and return the accepted findings of leaks.
+    """Log what was observed and return the warnings about leaks.
 
-    A leak that is not accepted is refused here, and a custom metric that fails, before hours of training.
+    A severe leak that is not accepted is refused here, and a custom metric that fails, before hours of training.
     """
     everything = observed.everything
     reasons = {f"dropped.{reason}": count for reason, count in everything.left_out.items()}
@@ -201,16 +202,12 @@ def _check(observed: Observed, run: Run) -> list[str]:
 
 def _fit(observed: Observed, run: Run, tell: Progress) -> Fitted:
     """Fit the estimator and its baseline."""
-    model = observed.model
     tell("fit", 0.3)
     with run.active():
-        estimator = fit(model, observed.data, run)
-    data = observed.data.only(fitted_columns(estimator, observed.data.features))
-    outputs = output_names(estimator, model.task, model.label_columns)
+        fitted = fit_model(observed.model, observed.data, run)
     tell("fit the baseline", 0.6)
     with run.aside("baseline"):
-        baseline = _baseline(observed, outputs, run)
-    return Fitted(model, estimator, data, outputs, baseline)
+        return replace(fitted, baseline=_baseline(observed, fitted.outputs, run))
 
 
 def _baseline(observed: Observed, outputs: tuple[str, ...], run: Run) -> dict[str, float]:
@@ -218,12 +215,13 @@ def _baseline(observed: Observed, outputs: tuple[str, ...], run: Run) -> dict[st
     model, data = observed.model, observed.everything
     if not model.baseline:
         return constant(model, data, outputs)
-    few = data.only([name for name in data.dtypes if name in model.baseline_columns])
     with run.prefixed("baseline.") as prefixed:
-        estimator = fit(model, few, prefixed)
-    few = few.only(fitted_columns(estimator, few.features))
-    held_out, validation = (estimator_scores(estimator, part.X, model.task) for part in (few.holdout, few.validation))
-    return judge(model, few, held_out, validation, output_names(estimator, model.task, model.label_columns))[0]
+        fitted = fit_model(model, data.only([name for name in data.dtypes if name in model.baseline_columns]), prefixed)
+    few = fitted.data
+    held_out, validation = (
+        estimator_scores(fitted.estimator, part.X, model.task) for part in (few.holdout, few.validation)
+    )
+    return judge(model, few, held_out, validation, fitted.outputs)[0]
 
 
 def _convert(fitted: Fitted, run: Run, tell: Progress) -> Converted:

@@ -1,4 +1,4 @@
-"""Predictions of an estimator and of a bundle's model in one shape: (rows, outputs)."""
+"""Predictions of a bundle's model, in the shape of an estimator's: (rows, outputs)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from mainspring.core.errors import Invalid, MissingExtra, NotConvertible
 from mainspring.core.schema import DType
 from mainspring.registry.flavours import FLAVOURS
 from mainspring.registry.model import Bundle
-from mainspring.training.flavours import Artefact, estimator_scores, fresh, output_names
+from mainspring.training.flavours import Artefact, fresh
 from mainspring.training.frames import Array, to_array, to_columns, to_feeds
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
-
-__all__ = ["estimator_scores", "output_names"]
 
 _BATCH = 8192
 

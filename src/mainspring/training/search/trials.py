@@ -12,9 +12,8 @@ from mainspring.core.errors import Invalid, MainspringError
 from mainspring.core.time import Clock
 from mainspring.registry.ports import Tracking
 from mainspring.registry.runs import error_text
-from mainspring.training.fitting import fit
-from mainspring.training.flavours import fitted_columns
-from mainspring.training.flavours.scoring import estimator_scores, output_names
+from mainspring.training.fitting import fit_model
+from mainspring.training.flavours import estimator_scores
 from mainspring.training.frames import to_frame
 from mainspring.training.inputs import feature_types, personal_sources
 from mainspring.training.judge import evaluate
@@ -32,6 +31,7 @@ from mainspring.training.sets.labels import LABEL
 from mainspring.training.sets.splits import cut_by_time
 from mainspring.training.sets.training_set import Split, TrainingSet
 from mainspring.training.space import Chosen
+from mainspring.training.stages import Fitted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -139,9 +139,9 @@ def try_params(
         with run:
             try:
                 with run.active():
-                    estimator = fit(chosen, data, run)
+                    fitted = fit_model(chosen, data, run)
                 run.report = None
-                ended = Ended(COMPLETE, _judged(model, data, estimator, run))
+                ended = Ended(COMPLETE, _evaluate(fitted, run))
             except _Pruned as error:
                 ended = Ended(PRUNED, run.last, str(error.what))
             run.set_tags({STATE: ended.state, VALUE: repr(ended.value), REASON: ended.reason})
@@ -153,12 +153,12 @@ def try_params(
     return ended
 
 
-def _judged(model: Model, data: TrainingSet, estimator: Any, run: Run) -> float:
+def _evaluate(fitted: Fitted, run: Run) -> float:
+    """Log the metrics of the validation rows and return the one that is searched for."""
+    model, rows = fitted.model, fitted.data.validation
     assert model.search is not None
-    outputs = output_names(estimator, model.task, model.label_columns)
-    columns = fitted_columns(estimator, data.features)
-    scores = estimator_scores(estimator, data.validation.X[columns], model.task)
-    found = evaluate(model.task, data.validation.y, scores, outputs, model.measured, model.label_columns)
+    scores = estimator_scores(fitted.estimator, rows.X, model.task)
+    found = evaluate(model.task, rows.y, scores, fitted.outputs, model.measured, model.label_columns)
     run.log_metrics({f"validation.{name}": value for name, value in found.items()})
     value = found.get(model.search.metric, math.nan)
     if not math.isfinite(value):

@@ -146,6 +146,17 @@ def test_what_cannot_be_examined_over_grpc(conformance: Conformance, arguments: 
     assert (done.returncode, "cannot be examined" in done.stderr) == (2, True)
 
 
+def test_without_grpcio_the_install_line_is_said(wheel: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "oip_conformance", "grpc://127.0.0.1:1", "--model", "x"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(wheel)},
+    )
+    assert (done.returncode, "pip install 'oip-conformance[grpc]'" in done.stderr) == (2, True)
+
+
 class Careless(BaseHTTPRequestHandler):
     """A server that answers everything as if it were fine, and wrongly."""
 

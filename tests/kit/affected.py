@@ -21,6 +21,9 @@ ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests"
 MODULES = {path: ".".join(path.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__")
            for path in (ROOT / "src").rglob("*.py")}  # fmt: skip
+# What lies beside the package, and is imported without it.
+BESIDE = {path: ".".join(path.relative_to(folder).with_suffix("").parts)
+          for folder in (ROOT / "bench", ROOT / "oip-conformance/src") for path in folder.rglob("*.py")}  # fmt: skip
 
 
 def changed() -> list[Path]:
@@ -48,6 +51,10 @@ def affected(files: Iterable[Path]) -> list[Path]:
             more = _importers(graph, more) - near
             near |= more
         reached |= near
+    near = {BESIDE[each] for each in files & BESIDE.keys()}
+    while near:
+        reached |= near
+        near = {name for path, name in BESIDE.items() if _imports(path) & near} - reached
     hit = files & imports.keys() | {path for path, found in imports.items() if found & reached}
     # What tests share (kits, worlds) carries a change on to those that import it, a conftest.py its own to its folder.
     folders = {path.parent for path in files if path.name == "conftest.py"}

@@ -19,6 +19,13 @@ from kit.affected import ROOT, affected
         ("src/mainspring/features/declaring.py", "features/test_tilelog.py", "stats/test_intervals.py"),
         ("tests/kit/station.py", "features/test_tilelog.py", "stats/test_intervals.py"),
         ("tests/unit/console/conftest.py", "console/test_guard.py", "features/test_tilelog.py"),
+        # Beside the package.
+        (
+            "oip-conformance/src/oip_conformance/check.py",
+            "oip_conformance/test_grpc_messages.py",
+            "bench/test_turns.py",
+        ),
+        ("bench/report.py", "bench/test_keyed.py", "oip_conformance/test_tensors.py"),
         ("tests/unit/stats/test_intervals.py", "stats/test_intervals.py", "console/test_guard.py"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What is known about a flight two hours before it leaves."""
+"""Features of a flight, as they are known two hours before it leaves."""
 
 import mainspring as ms
 
@@ -78,7 +78,7 @@ weather = ms.Source(
 
 @ms.feature_view(entity=origin, source=departures, owner="flights")
 class OriginTraffic:
-    """How an airport's departures have been going."""
+    """Recent departures of an airport."""
 
     departures_1h = ms.count(window="1h")
     mean_delay_1h = ms.mean("dep_delay", window="1h")
@@ -90,7 +90,7 @@ class OriginTraffic:
 
 @ms.feature_view(entity=carrier, source=departures, owner="flights")
 class CarrierTraffic:
-    """How an airline's departures from New York have been going."""
+    """Recent departures of an airline from New York."""
 
     departures_3h = ms.count(window="3h")
     mean_delay_3h = ms.mean("dep_delay", window="3h")
@@ -100,7 +100,7 @@ class CarrierTraffic:
 
 @ms.feature_view(entity=destination, source=arrivals, owner="flights")
 class DestinationArrivals:
-    """How arrivals at an airport have been going."""
+    """Recent arrivals at an airport."""
 
     arrivals_6h = ms.count(window="6h")
     mean_delay_6h = ms.mean("arr_delay", window="6h")
@@ -122,7 +122,7 @@ class Weather:
 
 @ms.request_features
 class Schedule:
-    """What the timetable alone says."""
+    """Features of the timetable."""
 
     hour = ms.col("scheduled_departure").hour(NEW_YORK)
     weekday = ms.col("scheduled_departure").weekday(NEW_YORK)

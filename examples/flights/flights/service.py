@@ -1,4 +1,4 @@
-"""Where predictions are asked for."""
+"""Endpoints."""
 
 import mainspring as ms
 

@@ -70,10 +70,10 @@ def open_folder(folder: str | os.PathLike[str] = ".", *, profile: str | None = N
 
 
 class OpenedProject:
-    """A project, for people who work with it in code.
+    """An opened project, for code and notebooks. Created by `ms.open`.
 
     Attributes:
-        services: Every adapter and service of the project, for whatever is not here.
+        services: Every adapter and service of the project. Internal: a minor version may change it.
     """
 
     def __init__(self, services: Project) -> None:

@@ -170,7 +170,7 @@ def encoder() -> Any:
     from transformers import BertConfig, BertForSequenceClassification
 
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     return BertForSequenceClassification(BertConfig(vocab_size=100, max_position_embeddings=32, num_labels=3, **sizes))
 
 

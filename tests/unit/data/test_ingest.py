@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from kit.depth import examples
 from kit.landing import ROW, Landing, source
 from mainspring.core.errors import Conflict, Invalid, InvalidData
 from mainspring.core.locks import MemoryLocks
@@ -293,7 +294,7 @@ def test_a_load_that_ends_in_the_middle_goes_on() -> None:
     whole.ingest(rows, keyings={"one": ("name",)})
     writes = 99 - whole.lake.left
     assert writes > 8
-    for after in range(writes):
+    for after in range(0, writes, examples(gate=2, deep=1)):
         lake = Dying()
         landing = Landing(declared, batch_rows=3, load_rows=16)
         landing.lake = lake
@@ -332,7 +333,7 @@ def test_whoever_is_overtaken_by_the_same_batch_goes_on_from_there(their_batch_r
     rows = [fact(-at, name=None if at % 7 == 3 else "a", big=at % 20) for at in range(40)]
     whole = Landing(declared, batch_rows=3, load_rows=16)
     whole.ingest(rows, keyings={"one": ("name",)})
-    for before in range(8):
+    for before in range(0, 8, examples(gate=2, deep=1)):
         them: list[IngestReport] = []
         landing = Landing(declared)
         landing.lake = lake = Overtaken()

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import mainspring as ms
+from kit.depth import examples
 from mainspring.core.errors import Invalid, InvalidData
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import HOUR, ManualClock
@@ -109,7 +110,7 @@ def random_rows(chance: random.Random, number: int) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(examples(gate=1, deep=6)))
 def test_in_batches_it_lands_as_at_once_and_as_declared_afterwards(seed: int) -> None:
     """What is settled batch by batch is what one pass over the whole table settles, and what it was without an id."""
     chance = random.Random(seed)

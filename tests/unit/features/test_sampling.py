@@ -9,6 +9,7 @@ import pytest
 
 import mainspring as ms
 from kit.console.shop import NOW, START, Orders, Returns, asked, buyer, landed, orders, returns, rows
+from kit.depth import examples
 from mainspring.core.errors import Invalid, Unavailable
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import DAY, MINUTE, ManualClock
@@ -33,7 +34,7 @@ def read(view: Any, scan: Any, keys: list[tuple[str, int]], instants: list[int])
     return point_in_time(observations, [view], lambda _: scan, schema=dict(view.entity.keys))
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(examples(gate=1, deep=3)))
 @pytest.mark.parametrize("view", [Orders, Newest])
 @pytest.mark.parametrize("bounds", [Bounds(), Bounds(entities=3), Bounds(rows=150), Bounds(rows=20)])
 def test_the_part_gives_what_the_whole_gives(seed: int, view: Any, bounds: Bounds) -> None:

@@ -56,7 +56,7 @@ def plain(windows: Sequence[Window]) -> list[Any]:
     return [rounded(msgspec.to_builtins(msgspec.structs.replace(window, computed_at=0))) for window in windows]
 
 
-@pytest.mark.parametrize("seed", range(examples(gate=2, deep=4)))
+@pytest.mark.parametrize("seed", range(examples(gate=1, deep=4)))
 def test_looking_again_and_again_says_what_looking_once_says(seed: int) -> None:
     chance = np.random.default_rng(seed)
     made = traffic(6, 240, steady, seed=seed)

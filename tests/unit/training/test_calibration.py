@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+from itertools import product
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kit.depth import deep
 from kit.training_sets import toy
 from mainspring.core.errors import Corrupt, Invalid, InvalidData
 from mainspring.project.executors import executors
@@ -124,8 +127,21 @@ def test_separable_labels_give_a_finite_slope() -> None:
     assert intercept == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("method", ["platt", "isotonic"])
-@pytest.mark.parametrize("make", [trees, forest, lambda data: linear(data, class_weight={0: 1, 1: 30})])
+def weighted(data: Any) -> Any:
+    return linear(data, class_weight={0: 1, 1: 30})
+
+
+MADE = {(trees, "isotonic"), (weighted, "platt")}  # in the gate
+NATIVE = {("xgboost", "platt"), ("lightgbm", "isotonic"), ("catboost", "platt")}
+
+
+def pairs(kinds: Iterable[Any], gate: Collection[tuple[Any, str]]) -> list[Any]:
+    """Return a parameter for each kind by each method; those that `gate` lacks are for the deep run."""
+    found = product(kinds, ("platt", "isotonic"))
+    return [pytest.param(*each, marks=() if each in gate else deep) for each in found]
+
+
+@pytest.mark.parametrize(("make", "method"), pairs((trees, forest, weighted), MADE))
 def test_probabilities_get_truer_and_the_bundle_has_the_same(make: Any, method: str) -> None:
     data = toy(12_000)
     raw = make(data)
@@ -153,8 +169,7 @@ def native(name: str, data: Any) -> Any:
     return made.fit(data.train.X, data.train.y)
 
 
-@pytest.mark.parametrize("method", ["platt", "isotonic"])
-@pytest.mark.parametrize("name", ["xgboost", "lightgbm", "catboost"])
+@pytest.mark.parametrize(("name", "method"), pairs(("xgboost", "lightgbm", "catboost"), NATIVE))
 def test_what_its_framework_runs_itself_has_the_curve_beside_it(name: str, method: str) -> None:
     data = toy(6000).only(["V.a", "V.b"])
     raw = native(name, data)

@@ -28,6 +28,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, PowerTransformer, StandardScaler
 from sklearn.svm import LinearSVC
 
+from kit.depth import deep
 from mainspring.core.errors import Invalid, NotConvertible
 from mainspring.core.schema import DType
 from mainspring.registry.model import Input
@@ -102,8 +103,8 @@ def as_file(content: bytes) -> Artefact:
 
 
 CONVERTIBLE: dict[str, Any] = {
-    "histogram trees, one-hot": lambda: make_pipeline(columns(one_hot()), trees(150)),
-    "histogram trees, ordinal": lambda: make_pipeline(columns(ordinal()), trees(150)),
+    "histogram trees, one-hot": lambda: make_pipeline(columns(one_hot()), trees(60)),
+    "histogram trees, ordinal": lambda: make_pipeline(columns(ordinal()), trees(60)),
     "unknown is NaN": lambda: make_pipeline(columns(ordinal(unknown_value=np.nan)), trees()),
     "null has a code": lambda: make_pipeline(columns(ordinal(encoded_missing_value=-2)), trees()),
     "rare kinds together": lambda: make_pipeline(columns(ordinal(min_frequency=0.3)), trees()),
@@ -181,12 +182,14 @@ def test_names_that_differ_only_in_what_converters_replace() -> None:
     ],
     ids=["trees", "ridge", "mean"],
 )
-@pytest.mark.parametrize("scale", [1.0, 100.0])
+@pytest.mark.parametrize("scale", [pytest.param(1.0, marks=deep), 100.0])
 def test_regressions(estimator: Any, scale: float) -> None:
     assert proved(estimator, "regression", y=NOISY.to_numpy() * scale).worst < 1e-5
 
 
-@pytest.mark.parametrize("names", [["a", "b", "c"], ["label", "probabilities", "Order.x"], [0, 1, 2]])
+@pytest.mark.parametrize(
+    "names", [pytest.param(["a", "b", "c"], marks=deep), ["label", "probabilities", "Order.x"], [0, 1, 2]]
+)
 def test_several_classes_are_several_outputs(names: list[Any]) -> None:
     y = np.array(names)[np.digitize(NOISY, np.quantile(NOISY, [0.3, 0.6]))]
     estimator = make_pipeline(columns(ordinal()), trees(10))

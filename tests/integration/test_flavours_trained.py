@@ -144,7 +144,7 @@ def test_what_is_trained_is_what_is_served(
     assert golden["held_out"]["rows"] == 10_000
     golden["probes"]["outputs"]["probability"][7] += 0.01
     changed = Bundle(bundle.digest, bundle.manifest, {**bundle.files, "golden.json": msgspec.json.encode(golden)})
-    with pytest.raises(Corrupt, match=r"1 of \d+ probes otherwise"):
+    with pytest.raises(Corrupt, match=r"1 of \d+ probes"):
         warm_up(changed, executor)
     columns = {each.name: held_out[each.name].to_pylist() for each in bundle.manifest.inputs}
     served = executor.predict(columns, held_out.num_rows)["probability"]
@@ -262,7 +262,7 @@ def test_a_catboost_bundle_whose_manifest_says_otherwise_is_not_served() -> None
         {"outputs": ("a", "b")},
     ):
         wrong = msgspec.structs.replace(bundle.manifest, **changes)
-        with pytest.raises(Corrupt, match="manifest says"):
+        with pytest.raises(Corrupt, match="manifest declares"):
             EXECUTORS["catboost"](_project(), Bundle(bundle.digest, wrong, bundle.files))
 
 

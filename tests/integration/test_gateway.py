@@ -458,7 +458,7 @@ async def test_a_routing_table_that_does_not_answer_leaves_what_serves() -> None
     kit.routes = FailingRoutes(kit.routes)
     kit.routes.silent = True
     async with running(kit, ready=False) as each:
-        await wait_until_async(lambda: "does not answer" in (each.gateway.unready() or ""))
+        await wait_until_async(lambda: "does not respond" in (each.gateway.unready() or ""))
         reply = await each.infer(full_request())
         assert (reply.status_code, "secret" in reply.text) == (503, False)
         kit.publish("1")
@@ -480,7 +480,7 @@ async def test_a_header_says_how_long_a_request_may_take() -> None:
             return reply.status_code, reply.json().get("error", "")
 
         assert (await ask("20000", full_request()))[0] == 200
-        assert await ask("0", full_request()) == (503, "The deadline has passed already.")
+        assert await ask("0", full_request()) == (503, "The deadline has already passed.")
         assert (await ask("0.000001", b"not even JSON"))[0] == 503  # nothing of it is read
         assert (await ask("20000", full_request(parameters={"timeout": 1})))[0] == 503  # the shorter one counts
         assert (await ask("9" * 9, b"not even JSON"))[0] == 400

@@ -99,7 +99,7 @@ async def test_a_gateway_starts_before_its_store(place: tuple[Server, RedisOnlin
     server, store = place
     server.stop()
     async with running(published(online=store), ready=False) as each:
-        await wait_until_async(lambda: each.gateway.unready() == "The online store does not answer.")
+        await wait_until_async(lambda: each.gateway.unready() == "The online store does not respond.")
         server.start()
         await until_it_answers(each)
         await wait_until_async(lambda: each.gateway.unready() is None)

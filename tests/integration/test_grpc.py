@@ -144,7 +144,7 @@ def test_index_and_statistics(client: Client) -> None:
     assert after.inference_stats.success.count - before.inference_stats.success.count == 1
     assert after.inference_stats.success.ns > before.inference_stats.success.ns
     assert len(client.get_inference_statistics().model_stats) == len(MODELS)
-    with pytest.raises(InferenceServerException, match="of no model") as told:
+    with pytest.raises(InferenceServerException, match="is given without a model") as told:
         client.get_inference_statistics("", "1")
     assert told.value.status() == "StatusCode.INVALID_ARGUMENT"
 
@@ -158,7 +158,7 @@ def test_there_is_no_shared_memory(client: Client) -> None:
     assert code(told) == "INVALID_ARGUMENT"
     away = triton.InferInput("x", [1, WIDE], "FP32")
     away.set_shared_memory("mine", 16)
-    with pytest.raises(InferenceServerException, match=r"'x': this server has no shared memory"):
+    with pytest.raises(InferenceServerException, match=r"'x': this server does not support shared memory"):
         client.infer("sums", [away])
 
 
@@ -350,7 +350,7 @@ def test_garbage_is_told_so(server: ServingProcess) -> None:
     short.inputs[0].ClearField("contents")
     told, _ = raw_call(server, "ModelInfer", short.SerializeToString())
     assert told.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert told.details() == "Input 'x' has 15 bytes of data; FP32 of the shape [1, 4] has 16."
+    assert told.details() == "Input 'x' has 15 bytes of data; FP32 of the shape [1, 4] needs 16."
     strange = message(outputs=[{"name": "\N{COLLISION SYMBOL}" * 256}])
     told, _ = raw_call(server, "ModelInfer", strange.SerializeToString())
     assert told.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -418,7 +418,7 @@ def test_without_room_a_call_is_told_when_to_come_again(tmp_path: Path) -> None:
         assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
         for each in refused:
             assert int(dict(each.trailing_metadata())["retry-after"]) >= 1
-            assert "wait already" in each.details()
+            assert "already queued" in each.details()
 
 
 def test_calls_at_once_are_limited_and_a_message_must_come_in_time(tmp_path: Path) -> None:

@@ -137,9 +137,9 @@ def test_every_datatype_but_fp16_there_and_back_in_json(client: Client) -> None:
 
 
 def test_fp16_in_json_is_refused_by_name(client: Client, server: ServingProcess) -> None:
-    with pytest.raises(InferenceServerException, match="'in_fp16' is FP16, which JSON does not carry"):
+    with pytest.raises(InferenceServerException, match="'in_fp16' is FP16, which JSON cannot carry"):
         client.infer("echo", echo_inputs(fp16=False))
-    with pytest.raises(InferenceServerException, match="'out_fp16' is FP16, which JSON does not carry"):
+    with pytest.raises(InferenceServerException, match="'out_fp16' is FP16, which JSON cannot carry"):
         client.infer("echo", echo_inputs(), outputs=wanted("out_fp16", binary=False))
 
 
@@ -251,7 +251,7 @@ def test_features_as_binary_data(client: Client, server: ServingProcess) -> None
     again = client.infer("late-arrival", wide, model_version="1")
     np.testing.assert_array_equal(again.as_numpy("probability"), found.as_numpy("probability"))
     endless = {**floats(), "Schedule.thousands": ("FP64", [np.inf, 1.0])}
-    with pytest.raises(InferenceServerException, match="thousands' holds an infinity"):
+    with pytest.raises(InferenceServerException, match="thousands' contains an infinite value"):
         client.infer("late-arrival", [tensor(name, values, datatype) for name, (datatype, values) in endless.items()])
 
 
@@ -269,7 +269,7 @@ def test_by_entity_key_as_binary_data(client: Client, server: ServingProcess) ->
         reply = http.post("/v2/models/late-arrival/versions/1/infer", json=keyed_request("AA", "ÜA"))
     assert result.as_numpy("probability") == pytest.approx(reply.json()["outputs"][0]["data"])
     bad = [tensor("carrier", np.array([b"\xff", b"x"], np.object_), "BYTES"), *inputs[1:]]
-    with pytest.raises(InferenceServerException, match="'carrier' holds bytes that are not UTF-8"):
+    with pytest.raises(InferenceServerException, match="'carrier' contains bytes that are not UTF-8"):
         client.infer("late-arrival", bad)
 
 
@@ -286,8 +286,8 @@ def test_what_is_asked_beside_the_protocol(client: Client) -> None:
     for refused, words in {
         lambda: client.load_model("echo"): "promotion",
         lambda: client.unload_model("echo"): "promotion",
-        lambda: client.register_system_shared_memory("one", "/one", 8): "no shared memory",
-        lambda: client.register_cuda_shared_memory("one", b"handle", 0, 8): "no shared memory",
+        lambda: client.register_system_shared_memory("one", "/one", 8): "not support shared memory",
+        lambda: client.register_cuda_shared_memory("one", b"handle", 0, 8): "not support shared memory",
         lambda: client.get_system_shared_memory_status("one"): "no such region",
         client.get_trace_settings: "Tracing and logging",
         lambda: client.update_trace_settings("echo", {"trace_rate": "1"}): "Tracing and logging",
@@ -298,10 +298,10 @@ def test_what_is_asked_beside_the_protocol(client: Client) -> None:
             refused()
     shared = triton.InferInput("x", [1, WIDE], "FP32")
     shared.set_shared_memory("one", 16)
-    with pytest.raises(InferenceServerException, match="'x': this server has no shared memory"):
+    with pytest.raises(InferenceServerException, match="'x': this server does not support shared memory"):
         client.infer("sums", [shared])
     output = triton.InferRequestedOutput("sum", class_count=2)
-    with pytest.raises(InferenceServerException, match="'sum': this server has no classification"):
+    with pytest.raises(InferenceServerException, match="'sum': this server does not support classification"):
         client.infer("sums", [x(1.0)], outputs=[output])
     with pytest.raises(InferenceServerException, match="sequence_id"):
         client.infer("sums", [x(1.0)], sequence_id=7, sequence_start=True)
@@ -378,21 +378,21 @@ def test_refusals_name_the_field(server: ServingProcess) -> None:
     sized = {"parameters": {"binary_data_size": 16}}
     for (status, told), words in {
         body(b"x" * 16, **sized, shape=[1, 5]): "'x' has 16 bytes of data",
-        body(b"x" * 15, **sized): "'x' has 16 bytes of binary data; 15 are left",
-        body(b"x" * 17, **sized): "1 bytes behind",
+        body(b"x" * 15, **sized): "'x' declares 16 bytes of binary data, but 15 are left",
+        body(b"x" * 17, **sized): "1 extra bytes after",
         body(b"x" * 16): "'x' has neither data",
         body(b"x" * 16, **sized, data=[1.0] * WIDE): "'x' has both",
-        body(**sized, header=10_000): "its JSON would have 10000",
+        body(**sized, header=10_000): "fewer than the 10000",
         body(b"x" * 16, parameters={"binary_data_size": -1}): "binary_data_size",
         body(b"x" * 16, **sized, shape=[2**62, 2**62]): "'x' has the shape",
         body(b"x" * 16, **sized, shape=[-1, -4]): "'x' has the shape",
         body(b"x" * 16, **sized, datatype="BF16"): "'x' has the datatype 'BF16'",
         body(b"x" * 16, **sized, datatype="FP16", shape=[1, 8]): "'x' has the datatype 'FP16'; it must be FP32",
         body(data=[[1.0, 2.0], [3.0]], shape=[1, 3]): "'x' has the shape [1, 3]; it must be [-1, 4]",
-        body(data=[1, 2, None, 4]): "'x' holds a null",
-        body(data=[1, 2, True, 4]): "'x' holds True",
-        body(data=[1, 2, "3", 4]): "'x' holds '3'",
-        body(data=[1, 2, 1e39, 4]): "'x' holds 1e+39",
+        body(data=[1, 2, None, 4]): "'x' contains a null",
+        body(data=[1, 2, True, 4]): "'x' contains True",
+        body(data=[1, 2, "3", 4]): "'x' contains '3'",
+        body(data=[1, 2, 1e39, 4]): "'x' contains 1e+39",
         body(data=[]): "'x' has the shape [1, 4] and 0 values",
         body(data=[], shape=[0, 4]): "'x' has no rows",
     }.items():

@@ -372,5 +372,5 @@ def test_a_check_refuses_what_an_offer_would_and_changes_nothing_else(arrivals, 
     asked, offered = simulate(arrivals, **given, kind=AsksFirst), simulate(arrivals, **given)
     assert asked.refused.keys() == offered.refused.keys()
     for place, error in offered.refused.items():  # a check knows no bytes: where these are too many it may say "late"
-        assert "bytes wait" in str(error) or str(asked.refused[place]) == str(error)
+        assert "bytes are" in str(error) or str(asked.refused[place]) == str(error)
     assert replace(asked, refused={}) == replace(offered, refused={})

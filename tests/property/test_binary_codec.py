@@ -114,7 +114,7 @@ def test_bytes_that_do_not_fit_are_refused_and_nothing_else_happens(
         {"name": "x", "shape": shape, "datatype": datatype, "parameters": {"binary_data_size": size}}, tail=raw
     )
     if size != len(raw):
-        with pytest.raises(Invalid, match=r"'x'|behind the data of its last input"):
+        with pytest.raises(Invalid, match=r"'x'|after the data of its last input"):
             decode_infer(content, length)
         return
     try:

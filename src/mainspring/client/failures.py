@@ -18,7 +18,7 @@ from mainspring.core.errors import (
     Unavailable,
 )
 
-_KEY = "make a key with `mainspring keys create NAME --scope predict` and give it to the client as `key`."
+_KEY = "create a key with `mainspring keys create NAME --scope predict` and give it to the client as `key`."
 _RETRY_AFTER_S = 1.0  # where a 429 does not say
 
 
@@ -38,14 +38,14 @@ def lost(found: Lost, url: str, *, sent_twice: bool) -> MainspringError:
     if found.loss is Loss.LATE:
         return DeadlineExceeded(told)
     if found.loss is Loss.UNSENT:
-        return Unavailable(told, fix="see that the gateway runs (`mainspring up`) and that the address is right.")
+        return Unavailable(told, fix="check that the gateway runs (`mainspring up`) and that the address is right.")
     if found.loss is Loss.DISTRUSTED:
         return Denied(told, fix="give the client the server's authority: tls=Certificates(ca=FILE).")
     if found.loss is Loss.UNKNOWN:
         return Denied(told, fix="give the client a certificate: tls=Certificates(cert=FILE, key=FILE).")
     if sent_twice:
         return Unavailable(told)
-    return Unavailable(f"{told} The prediction may have been made and logged, so it was not asked for again.")
+    return Unavailable(f"{told} The prediction may have been made and logged, so the request was not repeated.")
 
 
 def retry_after_s(answer: Answer) -> float | None:

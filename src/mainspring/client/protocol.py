@@ -193,8 +193,8 @@ def _object(answer: Answer) -> dict[str, Any]:
         body = None
     if not isinstance(body, dict):
         raise ServerFailed(
-            f"The server's answer is no JSON object: {answer.body[:100].decode(errors='replace')!r}.",
-            fix="see that the address is that of a server of the Open Inference Protocol.",
+            f"The server's response is not a JSON object: {answer.body[:100].decode(errors='replace')!r}.",
+            fix="check that the address is that of an Open Inference Protocol server.",
         )
     return body
 

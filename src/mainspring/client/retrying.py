@@ -79,6 +79,6 @@ def _judged(heard: Answer | Lost | None, url: str, *, harmless: bool) -> tuple[b
     if isinstance(heard, Answer):
         return heard.status in _AGAIN and retry_after_s(heard) is not None, refusal(heard)
     if heard is None:
-        return False, DeadlineExceeded(f"{url} was not asked.")
+        return False, DeadlineExceeded(f"{url} was not called.")
     again = heard.loss is Loss.UNSENT or (heard.loss is Loss.BROKEN and harmless)
     return again, lost(heard, url, sent_twice=harmless)

@@ -30,7 +30,7 @@ def tensors_of(rows: Sequence[Row], model: ModelInfo) -> list[dict[str, Any]]:
     made = []
     for name in names:
         if name not in known:
-            raise Invalid(f"{model.name!r} takes no {name!r} beside {names[0]!r}.", fix=meant(name, known))
+            raise Invalid(f"{model.name!r} does not take {name!r} beside {names[0]!r}.", fix=meant(name, known))
         values = [_plain(row.get(name), name) for row in rows]
         datatype = known[name].datatype
         if datatype == "INT64" and any(isinstance(value, str) for value in values):
@@ -65,10 +65,12 @@ def _plain(value: Any, name: str) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         if math.isnan(value):
             return None
-        raise Invalid(f"{name!r} holds {value}, which JSON cannot.")
+        raise Invalid(f"{name!r} contains {value}, which JSON cannot represent.")
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise Invalid(f"{name!r} holds a {type(value).__name__}.", fix="send a number, text, True or False, or an instant.")
+    raise Invalid(
+        f"{name!r} contains a {type(value).__name__}.", fix="send a number, text, True or False, or an instant."
+    )
 
 
 def predictions_of(endpoint: str, reply: Mapping[str, Any], rows: int) -> Predictions:

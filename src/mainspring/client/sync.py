@@ -170,7 +170,7 @@ class Client:
                 for part in response.iter_bytes():  # httpx's own limit is for each part
                     parts.append(part)
                     if time.monotonic() > until:
-                        return Lost(Loss.LATE, f"{sum(map(len, parts))} bytes had come")
+                        return Lost(Loss.LATE, f"{sum(map(len, parts))} bytes were received")
                 return answer_of(response, b"".join(parts))
         except (self._httpx.HTTPError, OSError) as error:
             return lost_by(error)

@@ -43,10 +43,10 @@ class Loss(Enum):
     """Reason why a request got no response."""
 
     UNSENT = "the server could not be reached"
-    LATE = "the server did not answer in time"
-    BROKEN = "the connection broke before there was an answer"
-    DISTRUSTED = "the server's certificate is not one that is trusted"
-    UNKNOWN = "the server wants a client's certificate that it trusts"
+    LATE = "the server did not respond in time"
+    BROKEN = "the connection broke before the response"
+    DISTRUSTED = "the server's certificate is not trusted"
+    UNKNOWN = "the server requires a client certificate that it trusts"
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ def datatype_of(array: Array, name: str) -> str:
     found = _DATATYPES.get(array.dtype.name)
     if found is None:
         raise Invalid(
-            f"Input {name!r} is an array of {array.dtype}, which the protocol does not have.",
+            f"Input {name!r} is an array of {array.dtype}, which the protocol does not support.",
             fix=f"convert it with `astype`, to one of {', '.join(_DATATYPES)}, or text.",
         )
     return found
@@ -73,7 +73,9 @@ def in_json(inputs: Mapping[str, Array]) -> list[dict[str, Any]]:
         array = np.asarray(value)
         datatype = datatype_of(array, name)
         if datatype == "FP16":
-            raise Invalid(f"Input {name!r} is FP16, and the server takes no binary tensors.", fix="send float32.")
+            raise Invalid(
+                f"Input {name!r} is FP16, and the server does not accept binary tensors.", fix="send float32."
+            )
         data = array.ravel().tolist()
         if datatype == "BYTES":
             data = [each.decode() if isinstance(each, bytes) else str(each) for each in data]
@@ -127,7 +129,7 @@ def _texts(array: Array, name: str) -> bytes:
     parts = []
     for each in array.ravel().tolist():
         if not isinstance(each, (str, bytes)):
-            raise Invalid(f"Input {name!r} holds a {type(each).__name__} among texts.")
+            raise Invalid(f"Input {name!r} contains a {type(each).__name__} among texts.")
         content = each.encode() if isinstance(each, str) else each
         parts.append(struct.pack("<I", len(content)) + content)
     return b"".join(parts)

@@ -66,9 +66,9 @@ def test_values_are_plain() -> None:
         ([], "no rows"),
         ([{}], "takes no"),
         ([{"usr": "ana"}], "did you mean 'user'"),
-        ([{"user": "ana", "clicks": 1}], "no 'clicks' beside 'user'"),
-        ([{"user": object()}], "'user' holds a object"),
-        ([{"share": float("inf")}], "'share' holds inf"),
+        ([{"user": "ana", "clicks": 1}], "does not take 'clicks' beside 'user'"),
+        ([{"user": object()}], "'user' contains a object"),
+        ([{"share": float("inf")}], "'share' contains inf"),
     ],
 )
 def test_what_no_tensor_holds_is_named(rows: list[dict[str, Any]], words: str) -> None:

@@ -62,7 +62,7 @@ def test_what_the_protocol_does_not_have_is_refused() -> None:
         binary({"x": np.array([1j])})
     with pytest.raises(Invalid, match="FP16"):
         in_json({"x": np.zeros(2, np.float16)})
-    with pytest.raises(Invalid, match="'x' holds a int"):
+    with pytest.raises(Invalid, match="'x' contains a int"):
         binary({"x": np.array(["a", 1], object)})
     head = {"name": "x", "datatype": "FP32", "shape": [2], "parameters": {"binary_data_size": 8}}
     with pytest.raises(ValueError, match="beyond"):

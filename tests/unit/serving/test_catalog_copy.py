@@ -131,7 +131,7 @@ def test_known_keys_count_for_the_stated_time_and_unknown_ones_may_come_back(her
     with pytest.raises(Unavailable):
         here.call(new)
     here.passes(2)
-    with pytest.raises(Unavailable, match="over 1h"):
+    with pytest.raises(Unavailable, match="more than 1h"):
         here.call(token)
     here.catalog.away = False
     wait_until(lambda: here.copy.trouble is None, "the copy to follow")

@@ -47,15 +47,15 @@ def test_outputs_and_parameters() -> None:
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no data": ({"data": None}, "'x' has neither data nor binary_data_size"),
-    "text as data": ({"data": "1, 2"}, "'x' has data that is no list"),
+    "text as data": ({"data": "1, 2"}, "'x' has data that is not a list"),
     "too few": ({"data": [1]}, "'x' has the shape [2] and 1 values"),
     "too many": ({"data": [1, 2, 3]}, "'x' has the shape [2] and 3 values"),
     "nested, too many": ({"data": [[1, 2], [3, 4]]}, "'x' has the shape [2] and 4 values"),
     "uneven": ({"data": [[1], 2]}, "'x': Its data is nested unevenly"),
-    "uneven the other way": ({"data": [1, [2]]}, "'x' holds [2], which is no FP32"),
-    "an object": ({"data": [1, {"a": 1}]}, "'x' holds {'a': 1}"),
-    "negative": ({"shape": [-2]}, "'x' has the shape [-2], which no tensor has"),
-    "many dimensions": ({"shape": [1] * (MAX_RANK + 1), "data": [1]}, "which no tensor has"),
+    "uneven the other way": ({"data": [1, [2]]}, "'x' contains [2], which is not FP32"),
+    "an object": ({"data": [1, {"a": 1}]}, "'x' contains {'a': 1}"),
+    "negative": ({"shape": [-2]}, "'x' has the shape [-2], which is not a tensor's"),
+    "many dimensions": ({"shape": [1] * (MAX_RANK + 1), "data": [1]}, "which is not a tensor's"),
     "another datatype": ({"datatype": "BF16"}, "'x' has the datatype 'BF16', which is not one of BOOL"),
     "a datatype of another type": ({"datatype": 3}, "$.inputs[0].datatype"),
     "no datatype": ({"datatype": ...}, "datatype"),
@@ -63,19 +63,19 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "an empty name": ({"name": ""}, "$.inputs[0].name"),
     "no shape": ({"shape": ...}, "shape"),
     "a fraction in the shape": ({"shape": [1.5]}, "$.inputs[0].shape[0]"),
-    "FP16": ({"datatype": "FP16"}, "'x' is FP16, which JSON does not carry"),
-    "below UINT64": ({"datatype": "UINT64", "data": [-1, 0]}, "'x' holds -1, which is no UINT64"),
-    "above UINT64": ({"datatype": "UINT64", "data": [0, 2**64]}, f"'x' holds {2**64}, which is no UINT64"),
-    "above UINT8": ({"datatype": "UINT8", "data": [0, 256]}, "'x' holds 256, which is no UINT8"),
-    "below INT8": ({"datatype": "INT8", "data": [[-129], [0]]}, "'x' holds -129, which is no INT8"),
-    "above INT64": ({"datatype": "INT64", "data": [0, 2**63]}, f"'x' holds {2**63}, which is no INT64"),
-    "far above INT64": ({"datatype": "INT64", "data": [0, 10**500]}, "'x' holds 1000"),
-    "a whole number beyond FP64": ({"datatype": "FP64", "data": [0, 10**400]}, "'x' holds 1000"),
-    "a fraction": ({"datatype": "INT32", "data": [0, 1.5]}, "'x' holds 1.5, which is no INT32"),
-    "a float that is whole": ({"datatype": "INT32", "data": [0, 1.0]}, "'x' holds 1.0, which is no INT32"),
-    "a number for a boolean": ({"datatype": "BOOL", "data": [True, 1]}, "'x' holds 1, which is no BOOL"),
-    "a boolean for a number": ({"datatype": "INT8", "data": [1, True]}, "'x' holds True, which is no INT8"),
-    "a number for a text": ({"datatype": "BYTES", "data": ["a", 1]}, "'x' holds 1, which is no BYTES"),
+    "FP16": ({"datatype": "FP16"}, "'x' is FP16, which JSON cannot carry"),
+    "below UINT64": ({"datatype": "UINT64", "data": [-1, 0]}, "'x' contains -1, which is not UINT64"),
+    "above UINT64": ({"datatype": "UINT64", "data": [0, 2**64]}, f"'x' contains {2**64}, which is not UINT64"),
+    "above UINT8": ({"datatype": "UINT8", "data": [0, 256]}, "'x' contains 256, which is not UINT8"),
+    "below INT8": ({"datatype": "INT8", "data": [[-129], [0]]}, "'x' contains -129, which is not INT8"),
+    "above INT64": ({"datatype": "INT64", "data": [0, 2**63]}, f"'x' contains {2**63}, which is not INT64"),
+    "far above INT64": ({"datatype": "INT64", "data": [0, 10**500]}, "'x' contains 1000"),
+    "a whole number beyond FP64": ({"datatype": "FP64", "data": [0, 10**400]}, "'x' contains 1000"),
+    "a fraction": ({"datatype": "INT32", "data": [0, 1.5]}, "'x' contains 1.5, which is not INT32"),
+    "a float that is whole": ({"datatype": "INT32", "data": [0, 1.0]}, "'x' contains 1.0, which is not INT32"),
+    "a number for a boolean": ({"datatype": "BOOL", "data": [True, 1]}, "'x' contains 1, which is not BOOL"),
+    "a boolean for a number": ({"datatype": "INT8", "data": [1, True]}, "'x' contains True, which is not INT8"),
+    "a number for a text": ({"datatype": "BYTES", "data": ["a", 1]}, "'x' contains 1, which is not BYTES"),
 }
 
 
@@ -94,7 +94,7 @@ def test_what_this_server_does_not_have_is_refused() -> None:
     for parameters in ({"shared_memory_region": "r"}, {"classification": 3}):
         with pytest.raises(Invalid, match="Output 'y'"):
             decode(INPUT, outputs=[{"name": "y", "parameters": parameters}])
-    with pytest.raises(Invalid, match="'x': this server has no shared memory"):
+    with pytest.raises(Invalid, match="'x': this server does not support shared memory"):
         decode({**INPUT, "data": None, "parameters": {"shared_memory_region": "r"}})
 
 

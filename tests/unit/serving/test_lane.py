@@ -347,7 +347,7 @@ async def test_no_request_waits_for_a_hanging_store_beyond_its_deadline(threads:
     try:
         late = bench.ask(keyed_request("B6"), within_us=50_000)
         patient, other = bench.ask(keyed_request("UA")), bench.ask(keyed_request("DL", "AA"))
-        with pytest.raises(Unavailable, match="did not answer in time"):
+        with pytest.raises(Unavailable, match="did not respond in time"):
             await asyncio.wait_for(late.payload.waiter, 20)
         assert not patient.payload.waiter.done()
         store.answers.set()

@@ -48,5 +48,5 @@ def test_a_large_row_moves_its_neighbours_and_so_the_bundle_is_refused() -> None
     assert abs(moved) > 0.01
     answers = executor.predict(COLUMNS, 2)["probability"].tolist()
     rows = json.dumps({"inputs": COLUMNS, "outputs": {"probability": answers}}).encode()
-    with pytest.raises(Corrupt, match="otherwise alone than in a batch"):
+    with pytest.raises(Corrupt, match="alone and in a batch"):
         runtime.load(bundle(model_onnx=content, golden_json=rows), MemoryOnlineStore(), OnnxExecutor)

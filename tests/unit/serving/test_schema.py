@@ -73,23 +73,23 @@ WRONG = {
     "missing by key": ({"id": ("INT32", [7])}, "missing: express, when"),
     "unknown": ({**FULL, "V.other": ("FP32", [1.0, 2.0])}, "'V.other'"),
     "unknown by key": ({**BY_KEY, "other": ("FP32", [1.0])}, "'other'"),
-    "mixed": ({**BY_KEY, "V.number": ("FP32", [1.0])}, "'V.number' cannot stand beside"),
-    "lengths": ({**FULL, "V.name": ("BYTES", ["a"])}, "'V.name' has 1 rows, 'V.number' has 2"),
+    "mixed": ({**BY_KEY, "V.number": ("FP32", [1.0])}, "'V.number' cannot be combined"),
+    "lengths": ({**FULL, "V.name": ("BYTES", ["a"])}, "'V.name' has 1 rows, but 'V.number' has 2"),
     "no rows": ({"id": ("INT32", [])}, "'id' has no rows"),
-    "too many rows": ({"id": ("INT32", [1] * 5)}, "'id' has 5 rows; a request may have 4"),
+    "too many rows": ({"id": ("INT32", [1] * 5)}, "'id' has 5 rows; the maximum is 4"),
     "datatype": ({**FULL, "V.number": ("FP64", [1.0, 2.0])}, "'V.number' has the datatype 'FP64'; it must be FP32"),
-    "text for a number": ({**FULL, "V.number": ("FP32", ["1", "2"])}, "'V.number' holds '1', which is no FP32"),
-    "boolean for a number": ({**FULL, "V.number": ("FP32", [True, 1.0])}, "'V.number' holds True"),
-    "number for a boolean": ({**BY_KEY, "express": ("BOOL", [1])}, "'express' holds 1"),
-    "fraction for an integer": ({**FULL, "V.count": ("INT64", [1, 2.5])}, "'V.count' holds 2.5"),
-    "beyond float32": ({**FULL, "V.number": ("FP32", [1e39, 1.0])}, "'V.number' holds 1e"),
-    "beyond int32": ({**BY_KEY, "id": ("INT32", [2**31])}, "'id' holds 2147483648"),
-    "beyond int64": ({**FULL, "V.count": ("INT64", [2**63, 1])}, "'V.count' holds"),
-    "null where none may be": ({**FULL, "V.count": ("INT64", [1, None])}, "'V.count' holds a null"),
-    "a list among strings": ({**FULL, "V.name": ("BYTES", ["a", ["b"]])}, "'V.name' holds ['b']"),
-    "an object": ({**FULL, "V.name": ("BYTES", ["a", {"x": 1}])}, "'V.name' holds"),
-    "a naive time": ({**BY_KEY, "when": ("BYTES", ["2013-07-01T00:00:00"])}, "'when' holds '2013-07-01T00:00:00'"),
-    "no time": ({**BY_KEY, "when": ("BYTES", ["soon"])}, "'when' holds 'soon'"),
+    "text for a number": ({**FULL, "V.number": ("FP32", ["1", "2"])}, "'V.number' contains '1', which is not FP32"),
+    "boolean for a number": ({**FULL, "V.number": ("FP32", [True, 1.0])}, "'V.number' contains True"),
+    "number for a boolean": ({**BY_KEY, "express": ("BOOL", [1])}, "'express' contains 1"),
+    "fraction for an integer": ({**FULL, "V.count": ("INT64", [1, 2.5])}, "'V.count' contains 2.5"),
+    "beyond float32": ({**FULL, "V.number": ("FP32", [1e39, 1.0])}, "'V.number' contains 1e"),
+    "beyond int32": ({**BY_KEY, "id": ("INT32", [2**31])}, "'id' contains 2147483648"),
+    "beyond int64": ({**FULL, "V.count": ("INT64", [2**63, 1])}, "'V.count' contains"),
+    "null where none may be": ({**FULL, "V.count": ("INT64", [1, None])}, "'V.count' contains a null"),
+    "a list among strings": ({**FULL, "V.name": ("BYTES", ["a", ["b"]])}, "'V.name' contains ['b']"),
+    "an object": ({**FULL, "V.name": ("BYTES", ["a", {"x": 1}])}, "'V.name' contains"),
+    "a naive time": ({**BY_KEY, "when": ("BYTES", ["2013-07-01T00:00:00"])}, "'when' contains '2013-07-01T00:00:00'"),
+    "no time": ({**BY_KEY, "when": ("BYTES", ["soon"])}, "'when' contains 'soon'"),
     "uneven nesting": ({**FULL, "V.number": ("FP32", [[1.0], 2.0])}, "'V.number': Its data is nested unevenly"),
 }
 
@@ -123,7 +123,7 @@ def test_a_time_that_names_no_instant_is_refused_with_its_fix_in_a_required_and_
     good = "2024-06-28T10:00:00Z"
     for name, texts in (("at", (text, good)), ("paid", (good, text))):
         tensors = [Tensor(field, "BYTES", (1,), [given]) for field, given in zip(("at", "paid"), texts, strict=True)]
-        with pytest.raises(Invalid, match=f"Input '{name}' holds") as wrong:
+        with pytest.raises(Invalid, match=f"Input '{name}' contains") as wrong:
             schema.read(tensors)
         assert "2013-07-01T00:00:00Z" in (wrong.value.fix or "")
         assert len(str(wrong.value)) < 250
@@ -175,11 +175,11 @@ WRONG_TENSORS = {
     "no rank": ([Tensor("text", "BYTES", (), ["a"])], "'text' has"),
     "sizes": ([Tensor("image", "UINT8", (1, 3, 2), [0] * 6)], "'image' has the shape [1, 3, 2]"),
     "an empty dimension": ([Tensor("any", "FP32", (2, 0), [])], "'any' has the shape [2, 0]; it must be [-1, -1]"),
-    "rows": ([IMAGE, Tensor("text", "BYTES", (1,), ["a"])], "'text' has 1 rows, 'image' has 2"),
+    "rows": ([IMAGE, Tensor("text", "BYTES", (1,), ["a"])], "'text' has 1 rows, but 'image' has 2"),
     "no rows": ([Tensor("text", "BYTES", (0,), [])], "'text' has no rows"),
-    "too many rows": ([Tensor("text", "BYTES", (5,), ["a"] * 5)], "'text' has 5 rows; a request may have 4"),
-    "null": ([Tensor("any", "FP32", (2, 1), [1.0, None])], "'any' holds a null"),
-    "no text": ([Tensor("text", "BYTES", (1,), [b"\xff"])], "'text' holds bytes that are not UTF-8"),
+    "too many rows": ([Tensor("text", "BYTES", (5,), ["a"] * 5)], "'text' has 5 rows; the maximum is 4"),
+    "null": ([Tensor("any", "FP32", (2, 1), [1.0, None])], "'any' contains a null"),
+    "no text": ([Tensor("text", "BYTES", (1,), [b"\xff"])], "'text' contains bytes that are not UTF-8"),
 }
 
 
@@ -203,7 +203,7 @@ def test_a_null_is_nan_in_the_tensors_that_take_one_and_refused_in_others() -> N
     assert found.dtype == np.float32
     assert np.array_equal(found, [[np.nan, 0.5]], equal_nan=True)
     for name, values in (("FP64", [None, 1.0]), ("INT64", [1, None])):
-        with pytest.raises(Invalid, match=f"'{name}' holds a null"):
+        with pytest.raises(Invalid, match=f"'{name}' contains a null"):
             read(**{name: values})
 
 
@@ -217,7 +217,7 @@ def test_features_may_come_as_arrays_in_which_a_null_is_nan() -> None:
     assert rows.columns == {"V.number": [1.5, None], "V.count": [1, 2], "V.name": ["a", "\N{SNOWMAN}"]}
     assert {type(value) for value in rows.columns["V.count"]} == {int}
     columns["V.number"] = ("FP32", np.array([1.5, np.inf], np.float32))
-    with pytest.raises(Invalid, match="number' holds an infinity"):
+    with pytest.raises(Invalid, match="number' contains an infinite value"):
         SCHEMA.read([Tensor(name, datatype, (2,), data) for name, (datatype, data) in columns.items()])
 
 

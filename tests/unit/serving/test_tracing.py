@@ -306,7 +306,7 @@ def test_a_fault_of_tracing_is_not_the_requests(caplog: pytest.LogCaptureFixture
         trace(made, asked())
     made.close(30)
     assert made.counts()["dropped"] == 3
-    assert caplog.text.count("A span could not be made") == 1
+    assert caplog.text.count("A span could not be created") == 1
 
 
 def test_without_tracing_nothing_of_opentelemetry_is_imported() -> None:

@@ -150,9 +150,9 @@ def test_a_column_of_texts_takes_texts_alone() -> None:
     assert found[0] == found[1]
     assert found[2] == found[3]
     for wrong in (1.0, b"\xff", True, ["north"]):
-        with pytest.raises(Invalid, match=r"'V\.c' holds a value that is no text"):
+        with pytest.raises(Invalid, match=r"'V\.c' contains a value that is not text"):
             served.predict({**columns, "V.c": ["north", wrong, "north", "north"]}, 4)
-    with pytest.raises(Corrupt, match=r"\['V.c'\] are no numbers"):
+    with pytest.raises(Corrupt, match=r"\['V.c'\] are not numbers"):
         executor((*INPUTS[:2], Input("V.c", DType.String)))
 
 

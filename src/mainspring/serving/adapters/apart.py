@@ -173,7 +173,7 @@ class SessionApart:
             self._stop()
             if self._closed:
                 raise closed() from error
-            raise ModelFailed(f"The model of {name} ended its process: it crashed, or had no memory left.") from error
+            raise ModelFailed(f"The process of model {name} ended: the model crashed, or ran out of memory.") from error
 
     def _start(self) -> _Loaded:
         ours, theirs = socket.socketpair()
@@ -196,7 +196,7 @@ class SessionApart:
             loaded = msgspec.msgpack.decode(_receive(ours, _LOAD_S), type=_Loaded)
         except (OSError, EOFError, msgspec.DecodeError) as error:
             self._stop()
-            raise Corrupt(f"The model of {self._load.name} does not load in a process of its own.") from error
+            raise Corrupt(f"The model of {self._load.name} does not load in a separate process.") from error
         if loaded.error:
             self._stop()
             raise Corrupt(loaded.error)

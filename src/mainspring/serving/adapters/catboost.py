@@ -31,17 +31,19 @@ class CatboostExecutor:
         content = bundle.files["model.cbm"]
         found = check_catboost(content, self._name)
         if bundle.manifest.tensors:
-            raise Corrupt(f"{self._name} takes columns; its manifest says tensors.")
+            raise Corrupt(f"{self._name} takes columns, but its manifest declares tensors.")
         self.inputs: Mapping[str, TensorSpec] = column_specs(bundle.manifest.inputs)
         kinds = [spec.datatype == _TEXT for spec in self.inputs.values()]
         if tuple(place for place, text in enumerate(kinds) if text) != found.categories or len(kinds) != found.features:
             raise Corrupt(
-                f"{self._name} takes {found.features} columns, of which {list(found.categories)} are texts; its "
-                f"manifest says {list(self.inputs)}."
+                f"{self._name} takes {found.features} columns, of which {list(found.categories)} are texts, but "
+                f"its manifest declares {list(self.inputs)}."
             )
         names = bundle.manifest.outputs
         if len(names) != found.outputs:
-            raise Corrupt(f"{self._name} gives {found.outputs} values a row, its manifest says {list(names)}.")
+            raise Corrupt(
+                f"{self._name} returns {found.outputs} values per row, but its manifest declares {list(names)}."
+            )
         self.outputs: Mapping[str, TensorSpec] = {name: TensorSpec(name, "FP64", (-1,)) for name in names}
         try:
             self._model: Any = catboost.CatBoost().load_model(blob=content)
@@ -68,7 +70,7 @@ class CatboostExecutor:
         answers = np.asarray(found, np.float64).reshape(rows, -1)
         answers = answers[:, 1:] if self._one else answers
         if answers.shape[1] != len(self.outputs):
-            raise ModelFailed(f"{self._name} gives {answers.shape[1]} values a row, not {len(self.outputs)}.")
+            raise ModelFailed(f"{self._name} returns {answers.shape[1]} values per row, not {len(self.outputs)}.")
         return {name: answers[:, place] for place, name in enumerate(self.outputs)}
 
     def close(self) -> None:

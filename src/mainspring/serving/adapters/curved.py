@@ -22,7 +22,7 @@ class CurvedExecutor:
     def __init__(self, executor: Executor, curve: Curve) -> None:
         if len(executor.outputs) != 1:
             executor.close()
-            raise Corrupt(f"A calibrated model gives one probability, not {list(executor.outputs)}.")
+            raise Corrupt(f"A calibrated model returns one probability, not {list(executor.outputs)}.")
         self._executor, self._curve = executor, curve
         self._name = next(iter(executor.outputs))
         self.inputs = executor.inputs

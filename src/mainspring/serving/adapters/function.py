@@ -34,7 +34,7 @@ class FunctionExecutor:
     def __init__(self, bundle: Bundle, find: Find) -> None:
         code = bundle.manifest.code
         if code is None or not bundle.manifest.tensors:
-            raise Corrupt(f"The bundle {bundle.digest[:12]} names no function, or not what it takes.")
+            raise Corrupt(f"The manifest of bundle {bundle.digest[:12]} lacks a function or its inputs.")
         self._name = code.function
         self._function: Function | None = find(code)
         self.inputs = by_name(bundle.manifest.tensors)
@@ -73,16 +73,16 @@ class FunctionExecutor:
 
     def _answer(self, found: Mapping[str, Any], spec: TensorSpec, rows: int) -> Array:
         if spec.name not in found:
-            raise ModelFailed(f"The function {self._name} gives {sorted(found)}, without {spec.name!r}.")
+            raise ModelFailed(f"The function {self._name} returns {sorted(found)}, without {spec.name!r}.")
         try:
             array = np.asarray(found[spec.name]).astype(DTYPES[spec.datatype], casting="same_kind", copy=False)
         except (TypeError, ValueError) as error:
-            raise ModelFailed(f"The function {self._name} gives {spec.name!r} of another type: {error}") from error
+            raise ModelFailed(f"The function {self._name} returns {spec.name!r} with a wrong type: {error}") from error
         wanted = (rows, *spec.shape[1:])
         if len(array.shape) != len(wanted) or any(
             want not in (-1, have) for want, have in zip(wanted, array.shape, strict=True)
         ):
             raise ModelFailed(
-                f"The function {self._name} gives {spec.name!r} of shape {list(array.shape)}, not {list(wanted)}."
+                f"The function {self._name} returns {spec.name!r} of shape {list(array.shape)}, not {list(wanted)}."
             )
         return array

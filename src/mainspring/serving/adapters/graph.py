@@ -46,7 +46,9 @@ class GraphExecutor:
         wrong = [each for each, spec in self.outputs.items() if found[each] != spec]
         if wrong:
             self.close()
-            raise Corrupt(f"The graph of {name} gives {found[wrong[0]]}, its manifest says {self.outputs[wrong[0]]}.")
+            raise Corrupt(
+                f"The graph of {name} returns {found[wrong[0]]}, but its manifest declares {self.outputs[wrong[0]]}."
+            )
         self.inline = all(each.inline for each in self._members.values())
 
     def nullable(self, name: str) -> bool:
@@ -70,7 +72,7 @@ class GraphExecutor:
             try:
                 answers = self._members[node.bundle].predict(taken, rows)
             except Invalid as error:
-                raise Invalid(f"At the node {node.name!r}: {error.what}", fix=error.fix) from error
+                raise Invalid(f"Node {node.name!r}: {error.what}", fix=error.fix) from error
             known.update({f"{node.name}.{name}": array for name, array in answers.items()})
         return {output: known[source] for output, source in self._outputs.items()}
 

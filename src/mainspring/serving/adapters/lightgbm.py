@@ -33,9 +33,7 @@ class LightgbmExecutor:
         except (lightgbm.basic.LightGBMError, UnicodeDecodeError) as error:
             raise Corrupt(f"{name} does not load: {first_line(error)}") from error
         if self._booster.num_feature() != forest.features:  # a line that stands twice, of which the library took one
-            raise Corrupt(
-                f"{name} takes {forest.features} features, and {self._booster.num_feature()} as it is loaded."
-            )
+            raise Corrupt(f"{name} takes {forest.features} features, but {self._booster.num_feature()} after loading.")
         self._threads = threads
         self._matrix = Matrix(bundle, datatype="FP64", features=forest.features, answers="FP64")
         self.inputs, self.outputs = self._matrix.inputs, self._matrix.outputs

@@ -52,8 +52,11 @@ class Matrix:
         text = [name for name in self.inputs if name not in numbers and name not in self._codes]
         if text or len(self.inputs) != features:
             raise Corrupt(
-                f"The model of {self._name} takes {features} numbers, its manifest says {len(self.inputs)} columns"
-                + (f", of which {text} are no numbers." if text else ".")
+                (
+                    f"The model of {self._name} takes {features} numbers, but its manifest declares {len(self.inputs)} "
+                    "columns"
+                )
+                + (f", of which {text} are not numbers." if text else ".")
             )
         self.split = self._by_column
 
@@ -61,11 +64,13 @@ class Matrix:
         takes = [(spec.datatype, spec.shape) for spec in self.inputs.values()]
         if takes != [(datatype, (-1, features))]:
             raise Corrupt(
-                f"The model of {self._name} takes {datatype}[-1, {features}], its manifest says "
+                f"The model of {self._name} takes {datatype}[-1, {features}], but its manifest declares "
                 f"{', '.join(f'{kind}{list(shape)}' for kind, shape in takes)}."
             )
         if [spec.datatype for spec in self.outputs.values()] != [answers]:
-            raise Corrupt(f"The model of {self._name} gives one {answers}, its manifest says {sorted(self.outputs)}.")
+            raise Corrupt(
+                f"The model of {self._name} returns one {answers}, but its manifest declares {sorted(self.outputs)}."
+            )
 
     def feed(self, inputs: Mapping[str, Sequence[Any] | Array], rows: int) -> Array:
         """Return the matrix, shape (rows, features), row-major: null, and a text that is no category, as NaN.
@@ -100,14 +105,14 @@ class Matrix:
     def _whole(self, found: Array, rows: int) -> dict[str, Array]:
         ((name, spec),) = self.outputs.items()
         if found.shape[:1] != (rows,) or found[0].size != int(np.prod(spec.shape[1:])):
-            raise ModelFailed(f"The model of {self._name} gives {list(found.shape)} to {rows} rows.")
+            raise ModelFailed(f"The model of {self._name} returns {list(found.shape)} for {rows} rows.")
         return {name: found.reshape(rows, *spec.shape[1:])}
 
     def _by_column(self, found: Array, rows: int) -> dict[str, Array]:
         matrix = found.reshape(rows, -1)
         if matrix.shape[1] != len(self.outputs):
             raise ModelFailed(
-                f"The model of {self._name} gives {matrix.shape[1]} values a row, not {len(self.outputs)}."
+                f"The model of {self._name} returns {matrix.shape[1]} values per row, not {len(self.outputs)}."
             )
         return {name: matrix[:, position] for position, name in enumerate(self.outputs)}
 

@@ -140,12 +140,12 @@ def _check_tensors(graph: Sequence[Any], specs: Mapping[str, TensorSpec], verb: 
     known = {each.name: each for each in graph}
     missing = [each for each in specs if each not in known]
     if missing or (verb == "takes" and len(known) != len(specs)):
-        raise Corrupt(f"The model of {name} {verb} {sorted(known)}, its manifest says {sorted(specs)}.")
+        raise Corrupt(f"The model of {name} {verb} {sorted(known)}, but its manifest declares {sorted(specs)}.")
     for spec in specs.values():
         found = known[spec.name]
         if DATATYPES.get(found.type) != spec.datatype:
             raise Corrupt(
-                f"The model of {name} {verb} {spec.name!r} as {found.type}, its manifest says {spec.datatype}."
+                f"The model of {name} {verb} {spec.name!r} as {found.type}, but its manifest declares {spec.datatype}."
             )
     return verb == "takes" and any(list(known[each].shape[:1]) == [1] for each in specs)
 
@@ -166,7 +166,7 @@ def _named(specs: Mapping[str, TensorSpec], name: str) -> Split:
         answers = dict(zip(specs, map(np.asarray, found), strict=True))
         for output, array in answers.items():
             if array.shape[:1] != (rows,):
-                raise ModelFailed(f"The model of {name} gives {output!r} of shape {array.shape} to {rows} rows.")
+                raise ModelFailed(f"The model of {name} returns {output!r} of shape {array.shape} for {rows} rows.")
         return answers
 
     return split
@@ -188,14 +188,14 @@ class _Feed:
 def _feeds(graph: Sequence[Any], inputs: Sequence[Input], name: str) -> list[_Feed]:
     unknown = sorted({each.type for each in graph} - set(DATATYPES))
     if unknown:
-        raise Corrupt(f"The model of {name} takes {', '.join(unknown)}, which no column is.")
+        raise Corrupt(f"The model of {name} takes {', '.join(unknown)}, which are not columns.")
     columns = tuple(each.name for each in inputs)
     if {each.name for each in graph} == set(columns):
         return [_Feed(each.name, DATATYPES[each.type], (each.name,), len(each.shape) == 2) for each in graph]
     if len(graph) == 1 and len(graph[0].shape) == 2 and graph[0].shape[1] in (len(columns), None):
         return [_Feed(graph[0].name, DATATYPES[graph[0].type], columns, True)]
     raise Corrupt(
-        f"The model of {name} takes {sorted(each.name for each in graph)}, its manifest says {sorted(columns)}."
+        f"The model of {name} takes {sorted(each.name for each in graph)}, but its manifest declares {sorted(columns)}."
     )
 
 
@@ -230,7 +230,7 @@ def _fetch(graph: Sequence[Any], task: str, outputs: Sequence[str], name: str) -
         }
     floats = [each for each in graph if DATATYPES.get(each.type) in _FLOATS]
     if not floats:
-        raise Corrupt(f"The model of {name} gives {names}, its manifest says {list(outputs)}.")
+        raise Corrupt(f"The model of {name} returns {names}, but its manifest declares {list(outputs)}.")
     wanted, binary = [floats[-1].name], task == "binary" and len(outputs) == 1
 
     def split(found: Sequence[Any], rows: int) -> dict[str, Array]:
@@ -239,7 +239,8 @@ def _fetch(graph: Sequence[Any], task: str, outputs: Sequence[str], name: str) -
             matrix = matrix[:, 1:]
         if matrix.shape[1] != len(outputs):
             raise Corrupt(
-                f"The model of {name} gives {matrix.shape[1]} values a row, its manifest says {len(outputs)}."
+                f"The model of {name} returns {matrix.shape[1]} values per row, but its manifest declares "
+                f"{len(outputs)}."
             )
         return {output: matrix[:, position] for position, output in enumerate(outputs)}
 
@@ -259,8 +260,8 @@ def describe(content: bytes, name: str) -> tuple[list[TensorSpec], list[TensorSp
     fixed = sorted(size for size in batches if isinstance(size, int) and size != 1)
     if fixed or (1 in batches and len(batches) > 1):
         raise Invalid(
-            f"The model of {name} takes batches of exactly {fixed[0] if fixed else 1}.",
-            fix="export it with a first dimension that may be of any size (dynamic_axes, dynamic_shapes).",
+            f"The model of {name} takes only batches of size {fixed[0] if fixed else 1}.",
+            fix="export it with a first dimension of any size (dynamic_axes, dynamic_shapes).",
         )
     if not inputs:
         raise Invalid(f"The model of {name} takes no inputs.")
@@ -272,7 +273,7 @@ def _described(each: Any, name: str) -> tuple[TensorSpec, list[Any]]:
     shape = list(each.shape or [])
     if each.type not in DATATYPES or not shape:
         kind = each.type if each.type not in DATATYPES else "a single value without a batch"
-        hint = " (of a classifier, zipmap=False leaves the map out)" if "map" in each.type else ""
+        hint = " (for a classifier, zipmap=False removes the map)" if "map" in each.type else ""
         raise Invalid(
             f"The model of {name} has {each.name!r}, which is {kind}.",
             fix=f"export it so that every input and output is a tensor whose first dimension is the batch{hint}.",

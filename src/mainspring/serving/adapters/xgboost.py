@@ -51,7 +51,7 @@ class XgboostExecutor:
             raise Corrupt(f"{name} does not load: {first_line(error)}") from error
         if self._booster.num_features() != learner.features:  # a field that stands twice, of which the library took one
             raise Corrupt(
-                f"{name} takes {learner.features} features, and {self._booster.num_features()} as it is loaded."
+                f"{name} takes {learner.features} features, but {self._booster.num_features()} after loading."
             )
         self._matrix = Matrix(bundle, datatype="FP32", features=learner.features, answers="FP32")
         self.inputs, self.outputs = self._matrix.inputs, self._matrix.outputs

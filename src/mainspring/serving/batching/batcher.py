@@ -117,22 +117,20 @@ class Batcher(Generic[Payload]):
         """Raise, and count the job among the arrivals, if it cannot wait."""
         waiting = self._waiting
         if job.deadline <= now:
-            raise DeadlineExceeded("The deadline has passed already.")
+            raise DeadlineExceeded("The deadline has already passed.")
         if waiting.rows and (
             waiting.rows + job.rows > self.max_queue_rows or waiting.nbytes + job.nbytes > self.max_queue_bytes
         ):
             self._traffic.arrived += job.rows
             wait_us = self._finish(now, waiting.rows, 0, 0) - now
             raise Overloaded(
-                f"{waiting.rows} rows of {waiting.nbytes} bytes wait already.",
+                f"{waiting.rows} rows of {waiting.nbytes} bytes are already queued.",
                 retry_after_ms=max(1, int(wait_us / 1000)),
             )
         late_us = self._late_alone(now, job) if alone else self._late_behind(now, job)
         if late_us > 0:
             self._traffic.arrived += job.rows
-            raise DeadlineExceeded(
-                "The answer would come after its deadline.", retry_after_ms=max(1, int(late_us / 1000))
-            )
+            raise DeadlineExceeded("The response would miss the deadline.", retry_after_ms=max(1, int(late_us / 1000)))
 
     def cancel(self, job: Job[Payload]) -> bool:
         """Drop a job and return whether it was still queued."""

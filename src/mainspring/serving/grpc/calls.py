@@ -140,7 +140,7 @@ def _nothing(call: str) -> Callable[[DataPlane, Any, Caller], Awaitable[Any]]:
 
 
 async def _no_shared_memory(_plane: DataPlane, _message: Any, _caller: Caller) -> Any:
-    raise Invalid("This server has no shared memory.", fix="send tensors as raw_input_contents.")
+    raise Invalid("This server does not support shared memory.", fix="send tensors as raw_input_contents.")
 
 
 async def _check(plane: DataPlane, message: Any, _caller: Caller) -> Any:

@@ -46,7 +46,7 @@ def check(plane: DataPlane, service: str) -> Any:
     """
     status = status_of_service(plane, service)
     if status is Status.SERVICE_UNKNOWN:
-        raise NotFound(f"There is no service {service[:100]!r}.", fix=f"ask for '', 'readiness' or {LIVENESS!r}.")
+        raise NotFound(f"There is no service {service[:100]!r}.", fix=f"use '', 'readiness' or {LIVENESS!r}.")
     return wire.HealthResponse(status=status)
 
 

@@ -39,7 +39,7 @@ def read_request(message: Any, parameters: Parameters | None = None) -> Asked:
         Invalid: It does not follow the protocol.
     """
     if len(message.id) > MAX_NAME:
-        raise Invalid(f"The id has {len(message.id)} characters; it may have {MAX_NAME}.")
+        raise Invalid(f"The id has {len(message.id)} characters; the maximum is {MAX_NAME}.")
     parameters = parameters or read_parameters(message)
     return Asked(message.id or None, read_inputs(message), [_output(each) for each in message.outputs], parameters)
 
@@ -66,7 +66,7 @@ def read_parameters(message: Any) -> Parameters:
         return DEFAULTS
     values = {name: _value(parameter) for name, parameter in given.items()}
     if values.get("sequence_id") not in (None, 0, ""):
-        raise Invalid("Parameter 'sequence_id': this server keeps no sequences.")
+        raise Invalid("Parameter 'sequence_id': this server does not support sequences.")
     try:
         return msgspec.convert(values, Parameters)
     except msgspec.ValidationError as error:
@@ -81,10 +81,10 @@ def _value(parameter: Any) -> Any:
 def _output(message: Any) -> str:
     name: str = message.name
     if not 1 <= len(name) <= MAX_NAME:
-        raise Invalid(f"An output has a name of {len(name)} characters; it must have 1 to {MAX_NAME}.")
+        raise Invalid(f"An output has a name of {len(name)} characters; a name must have 1 to {MAX_NAME}.")
     for parameter, what in (("shared_memory_region", "shared memory"), ("classification", "classification")):
         if parameter in message.parameters:
-            raise Invalid(f"Output {name!r}: this server has no {what}.")
+            raise Invalid(f"Output {name!r}: this server does not support {what}.")
     return name
 
 
@@ -115,16 +115,16 @@ def write_outputs(message: Any, tensors: Sequence[Tensor], *, raw: bool) -> None
 def _input(message: Any, raw: bytes | None) -> Tensor:
     name, datatype, shape = message.name, message.datatype, tuple(message.shape)
     if not 1 <= len(name) <= MAX_NAME:
-        raise Invalid(f"An input has a name of {len(name)} characters; it must have 1 to {MAX_NAME}.")
+        raise Invalid(f"An input has a name of {len(name)} characters; a name must have 1 to {MAX_NAME}.")
     if "shared_memory_region" in message.parameters:
-        raise Invalid(f"Input {name!r}: this server has no shared memory.")
+        raise Invalid(f"Input {name!r}: this server does not support shared memory.")
     if datatype not in DTYPES:
         raise Invalid(
-            f"Input {name!r} has the datatype {datatype[:20]!r}.", fix=f"the datatypes are {', '.join(DTYPES)}."
+            f"Input {name!r} has the unknown datatype {datatype[:20]!r}.", fix=f"the datatypes are {', '.join(DTYPES)}."
         )
     if raw is not None:
         if message.HasField("contents"):
-            raise Invalid(f"Input {name!r} has contents beside raw_input_contents.")
+            raise Invalid(f"Input {name!r} has both contents and raw_input_contents.")
         return Tensor(name, datatype, shape, binary.read(name, datatype, shape, memoryview(raw)))
     return _typed(name, datatype, shape, message.contents)
 
@@ -132,7 +132,9 @@ def _input(message: Any, raw: bytes | None) -> Tensor:
 def _typed(name: str, datatype: str, shape: tuple[int, ...], contents: Any) -> Tensor:
     field = FIELDS.get(datatype)
     if field is None:
-        raise Invalid(f"Input {name!r} is of {datatype}, which contents cannot hold.", fix="send it raw.")
+        raise Invalid(
+            f"Input {name!r} is of {datatype}, which contents cannot carry.", fix="send it in raw_input_contents."
+        )
     others = sorted(each.name for each, _ in contents.ListFields() if each.name != field)
     if others:
         raise Invalid(f"Input {name!r} is of {datatype} and has {others[0]}; it must have {field}.")

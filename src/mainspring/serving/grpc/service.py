@@ -145,7 +145,9 @@ class Service:
             with self._counting(f"{wire.HEALTH}/{_WATCH}", context):
                 service = wire.decode(wire.HealthRequest, await self._message(context)).service
                 if self._watches > health.MAX_WATCHES:
-                    raise Overloaded(f"{health.MAX_WATCHES} watches run already; use Check.", retry_after_ms=1000)
+                    raise Overloaded(
+                        f"{health.MAX_WATCHES} watches are already running; use Check.", retry_after_ms=1000
+                    )
             ask = partial(health.status_of_service, self.plane, service)
             async for status in health.changes(ask, stopping=self._stopping):
                 yield bytes(wire.HealthResponse(status=status).SerializeToString())
@@ -217,7 +219,7 @@ class Service:
         # Some clients take `-H "authorization: ..."` for gRPC too, and leave the space in.
         given = [value.strip() for name, value in context.invocation_metadata() if name == "authorization"]
         if len(given) > 1:
-            raise Invalid("The metadata have two authorizations.")
+            raise Invalid("The metadata contain two authorizations.")
         header = given[0] if given else None
         try:
             return self._authenticator.authenticate(header)
@@ -231,9 +233,9 @@ class Service:
             async with asyncio.timeout(self._message_timeout_s):
                 content = await context.read()
         except TimeoutError:
-            raise TooSlow(f"The message did not arrive within {self._message_timeout_s:g} s.") from None
+            raise TooSlow(f"The message was not received within {self._message_timeout_s:g} s.") from None
         if content is grpc.aio.EOF:
-            raise Invalid("The call has no message.")
+            raise Invalid("The call contains no message.")
         return bytes(content)
 
     async def _answer(self, call: Call, message: Any, counted: _Counted, context: Any) -> Any:
@@ -269,7 +271,7 @@ async def _abort(name: str, request_id: str, error: Exception, context: Any) -> 
 
 
 MAX_DETAILS = 600  # characters; percent-encoded, up to twelve bytes each, and clients take 8 KiB of metadata
-SOMETHING = "Something went wrong here."
+SOMETHING = "An internal error occurred."
 
 
 def code_of(error: Exception) -> grpc.StatusCode:

@@ -171,7 +171,7 @@ class Acceptor:
             NoRoom: The bodies that are arriving have all there is. One alone may be larger than that.
         """
         if self._receiving and self._receiving + count > self.limits.receiving_bytes:
-            raise NoRoom("Too much is being received just now.", retry_after_ms=1000)
+            raise NoRoom("The server is receiving too many bytes; try again.", retry_after_ms=1000)
         self._receiving += count
 
     def unreserve(self, count: int) -> None:

@@ -86,9 +86,9 @@ def _inflated(body: bytes | memoryview, encoding: str, max_bytes: int) -> bytes:
     if len(content) > max_bytes:
         raise _too_large(max_bytes)
     if not inflater.eof or inflater.unused_data:
-        raise Invalid(f"The body is not one whole {encoding} stream.")
+        raise Invalid(f"The body is not one complete {encoding} stream.")
     return content
 
 
 def _too_large(max_bytes: int) -> TooLarge:
-    return TooLarge(f"The body has more than {max_bytes} bytes.")
+    return TooLarge(f"The body is larger than {max_bytes} bytes.")

@@ -127,7 +127,7 @@ class Connection(asyncio.BufferedProtocol):
         self._owner.closed(self)
         self._queue.clear()
         if self._incoming is not None:
-            self._incoming.fail(Invalid("The body ended before it was whole."))
+            self._incoming.fail(Invalid("The body ended before it was complete."))
             self._incoming = None
         current, self._current = self._current, None
         if current is not None:
@@ -141,7 +141,7 @@ class Connection(asyncio.BufferedProtocol):
             return False
         self._closing = True
         self._direct = None
-        incoming.fail(Invalid("The body ended before it was whole."))
+        incoming.fail(Invalid("The body ended before it was complete."))
         return True
 
     def get_buffer(self, _sizehint: int) -> memoryview:
@@ -219,7 +219,7 @@ class Connection(asyncio.BufferedProtocol):
             if isinstance(refusal, _Refusal):
                 self._unreadable(refusal.status, str(refusal))
             else:
-                self._unreadable(400, f"That is not HTTP/1.1: {error}.")
+                self._unreadable(400, f"The request is not valid HTTP/1.1: {error}.")
 
     def _arrived(self) -> int:
         """Return the earliest instant at which what is read now can have come, monotonic, µs."""
@@ -282,7 +282,7 @@ class Connection(asyncio.BufferedProtocol):
         self._whole_head = True
         parser = self._parser
         if parser.get_http_version() == "1.0" and self._headers.get("transfer-encoding") is not None:
-            raise _Refusal(400, "HTTP/1.0 has no Transfer-Encoding.")
+            raise _Refusal(400, "HTTP/1.0 does not support Transfer-Encoding.")
         head = Head(
             parser.get_method().decode(),
             self._target,
@@ -303,7 +303,7 @@ class Connection(asyncio.BufferedProtocol):
         request.size += len(part)
         try:
             if request.size > self._owner.max_body_bytes:
-                raise TooLarge(f"The body has more than {self._owner.max_body_bytes} bytes.")
+                raise TooLarge(f"The body is larger than {self._owner.max_body_bytes} bytes.")
             request.add(part)
         except MainspringError as error:
             self._incoming = None
@@ -317,7 +317,7 @@ class Connection(asyncio.BufferedProtocol):
     def _check_head(self) -> None:
         most = self._owner.limits.header_bytes
         if max(self._head_bytes, self._unfinished) > most:
-            raise _Refusal(431, f"The head has more than {most} bytes.")
+            raise _Refusal(431, f"The head is larger than {most} bytes.")
         if self._head_count > MOST_HEADERS:
             raise _Refusal(431, f"The head has more than {MOST_HEADERS} lines.")
 
@@ -465,11 +465,11 @@ class Connection(asyncio.BufferedProtocol):
                     self._transport.close()
                 else:
                     self._ends = True
-                    self._unreadable(408, f"The head did not arrive within {limits.idle_us / 1e6:g} s.")
+                    self._unreadable(408, f"The head was not received within {limits.idle_us / 1e6:g} s.")
         elif self._incoming is self._current and now - self._since > limits.body_us / 1e6:
             self._incoming = self._direct = None
             self._wake_at(1)
-            self._current.fail(TooSlow(f"The body did not arrive within {limits.body_us / 1e6:g} s."))
+            self._current.fail(TooSlow(f"The body was not received within {limits.body_us / 1e6:g} s."))
 
     def _pause(self) -> None:
         if self._reading and not self._transport.is_closing():

@@ -275,7 +275,7 @@ class Gateway:
             return told
         known = template if template in self._routes else "A path of no route"
         _log.error("%s failed at %s.", known, request.id, exc_info=error)
-        return reply(500, ErrorResponse("Something went wrong here."))
+        return reply(500, ErrorResponse("An internal error occurred."))
 
     def _handler(self, request: Request) -> tuple[_Handler, Principal | None]:
         """Return what answers, and who asks, once it is clear that they may."""
@@ -292,13 +292,15 @@ class Gateway:
                 self._authoriser.check(principal, action, resource)
         if handler is None:
             if methods:
-                raise WrongMethod(f"This path takes {', '.join(sorted(methods))}.")
+                raise WrongMethod(f"This path supports {', '.join(sorted(methods))}.")
             raise NotFound("There is no such path.")
         return handler, principal
 
     def _check_host(self, hosts: Sequence[str]) -> None:
         if len(hosts) != 1:  # who stands before us may have read another one than we
-            raise Invalid("The request has no Host." if not hosts else "The request has more than one Host.")
+            raise Invalid(
+                "The request has no Host header." if not hosts else "The request has more than one Host header."
+            )
         host = hosts[0]
         if host in self._known_hosts:
             return

@@ -182,7 +182,7 @@ def _allowed_us(headers: Headers) -> float:
     if given is None:
         return math.inf
     if not _MILLISECONDS.fullmatch(given):
-        raise Invalid(f"The header Mainspring-Timeout-Ms is {given[:40]!r}, no number of milliseconds.")
+        raise Invalid(f"The header Mainspring-Timeout-Ms is {given[:40]!r}, not a number of milliseconds.")
     return float(given) * 1000
 
 
@@ -191,7 +191,7 @@ def _header_length(headers: Headers) -> int | None:
     if given is None:
         return None
     if not (given.isascii() and given.isdigit() and len(given) < 20):
-        raise Invalid(f"The header Inference-Header-Content-Length is {given[:40]!r}, no number of bytes.")
+        raise Invalid(f"The header Inference-Header-Content-Length is {given[:40]!r}, not a number of bytes.")
     return int(given)
 
 
@@ -203,7 +203,7 @@ def _check_halves(decoded: Decoded, served: Served) -> None:
     for lane in served.lanes.values():
         for name in lane.runtime.halves:
             if name in (decoded.asked.outputs or lane.runtime.outputs) and not (binary and name in binary):
-                raise Invalid(f"Output {name!r} is FP16, which JSON does not carry.", fix="ask for it as binary data.")
+                raise Invalid(f"Output {name!r} is FP16, which JSON cannot carry.", fix="request it as binary data.")
 
 
 class _IndexRequest(msgspec.Struct):
@@ -244,7 +244,7 @@ class Extensions:
     async def load(self, request: Request) -> Reply:
         await self._bodies.read(request)
         raise Conflict(
-            f"What serves {request.model[:100]!r} changes by promotion, which the gates decide; nothing was changed.",
+            f"The version behind {request.model[:100]!r} changes by promotion only; nothing was changed.",
             fix="run `mainspring promote`.",
         )
 
@@ -252,11 +252,11 @@ class Extensions:
         return reply(200, [])
 
     async def region(self, _request: Request) -> Reply:
-        raise NotFound("There is no such region: this server has no shared memory.")
+        raise NotFound("There is no such region: this server does not support shared memory.")
 
     async def register(self, request: Request) -> Reply:
         await self._bodies.read(request)
-        raise Invalid("This server has no shared memory.", fix="send tensors as binary data.")
+        raise Invalid("This server does not support shared memory.", fix="send tensors as binary data.")
 
     async def unregister(self, request: Request) -> Reply:
         await self._bodies.read(request)  # none is registered, so there is nothing to take back
@@ -266,6 +266,6 @@ class Extensions:
         if request.head.method == "POST":
             await self._bodies.read(request)
         raise Invalid(
-            "Tracing and logging are set up where the server is started, not over HTTP.",
-            fix="see the settings of the profile.",
+            "Tracing and logging are configured at the start of the server, not over HTTP.",
+            fix="change the settings of the profile.",
         )

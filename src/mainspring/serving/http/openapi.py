@@ -14,19 +14,19 @@ from mainspring.serving.plane.live import Served
 
 _BINARY_HEADER = "Inference-Header-Content-Length"
 _ERRORS = {
-    "400": "The body is not JSON, not of the protocol, or names, types, shapes or values are wrong.",
-    "401": "There is no key, or a wrong, revoked or expired one.",
-    "403": "The key may not, or the Host is not ours.",
+    "400": "The body is not JSON, does not follow the protocol, or has wrong names, types, shapes or values.",
+    "401": "The API key is missing, unknown, revoked or expired.",
+    "403": "The API key lacks the permission, or the Host is not served here.",
     "404": "There is no such endpoint, version or path.",
-    "405": "The path exists, not for this method.",
-    "408": "The body did not arrive in time.",
+    "405": "The path does not support this method.",
+    "408": "The body was not received in time.",
     "413": "The body is too large, as sent or decompressed.",
     "415": "The Content-Encoding is not one of gzip, deflate, identity.",
     "429": "The queue is full.",
     "431": "The headers are too large.",
     "500": "The model failed.",
-    "503": "The answer would come too late, or a part of the server does not answer.",
-    "507": "There is no space for the prediction log; nothing was predicted.",
+    "503": "The response would miss the deadline, or a part of the server does not respond.",
+    "507": "The prediction log has no space left; nothing was predicted.",
 }
 _RETRIED = ("429", "503")
 _OPEN = ("400", "403")  # what may come of any request at all
@@ -36,17 +36,17 @@ _INFERRED = (*_ASKED, "408", "413", "415", "429", "500", "503", "507")
 # Template -> what it is for, and what it answers with: a schema of `_ANSWERS`, or nothing that has one. Routes that are
 # not here only refuse Triton's clients, in words.
 _SAYS: dict[str, tuple[str, str]] = {
-    "/v2/health/live": ("The process answers.", "Live"),
+    "/v2/health/live": ("The process responds.", "Live"),
     "/v2/health/ready": ("Every endpoint can be served.", "Ready"),
     "/v2": ("Name, version and extensions of the server.", "Server"),
     "/v2/openapi.json": ("This document.", ""),
-    "/v2/models/{model}": ("What the endpoint takes and gives.", "Model"),
-    "/v2/models/{model}/ready": ("Whether the endpoint can be served.", "ModelReady"),
+    "/v2/models/{model}": ("Inputs and outputs of the endpoint.", "Model"),
+    "/v2/models/{model}/ready": ("Readiness of the endpoint.", "ModelReady"),
     "/v2/models/{model}/infer": ("A prediction.", ""),
-    "/v2/models/{model}/config": ("The model's configuration, in Triton's words.", "Any"),
-    "/v2/models/{model}/stats": ("How many predictions there were and what they took, in Triton's words.", "Any"),
-    "/v2/models/stats": ("The statistics of every model, in Triton's words.", "Any"),
-    "/v2/repository/index": ("The names, versions and states of what is served.", "Index"),
+    "/v2/models/{model}/config": ("The model's configuration, in Triton's schema.", "Any"),
+    "/v2/models/{model}/stats": ("Number and duration of predictions, in Triton's schema.", "Any"),
+    "/v2/models/stats": ("The statistics of every model, in Triton's schema.", "Any"),
+    "/v2/repository/index": ("Names, versions and states of the served models.", "Index"),
     "/metrics": ("Prometheus text.", ""),
 }
 _TEXT = {"type": "string"}
@@ -100,12 +100,17 @@ _ANSWERS: dict[str, Schema] = {
     },
     "Parameters": {
         "type": "object",
-        "description": "Others are ignored, as the protocol wants.",
+        "description": "Other parameters are ignored, as the protocol requires.",
         "properties": {
-            "feature_statuses": {"type": "boolean", "description": "Say how each stored feature was found."},
+            "feature_statuses": {"type": "boolean", "description": "Return the status of each stored feature."},
             "timeout": {"type": "integer", "minimum": 0, "maximum": 2**62, "description": "Microseconds."},
-            "priority": {"type": "integer", "minimum": 0, "maximum": 2**32, "description": "1 goes first, 0 last."},
-            "binary_data_output": {"type": "boolean", "description": "Outputs as bytes behind the JSON."},
+            "priority": {
+                "type": "integer",
+                "minimum": 0,
+                "maximum": 2**32,
+                "description": "1 is the highest priority, 0 the lowest.",
+            },
+            "binary_data_output": {"type": "boolean", "description": "Return outputs as bytes after the JSON."},
         },
     },
 }
@@ -180,12 +185,12 @@ def _operation(method: str, template: str, endpoint: str, version: str, *, keyed
         made["tags"] = [endpoint]
         made["responses"] |= _refusals(("503",))
     if plain == "/v2/health/ready":
-        made["responses"]["503"] = _json("Not ready, and why.", "Ready")
+        made["responses"]["503"] = _json("Not ready, with the reason.", "Ready")
     if infers:
         request, reply = (f"{endpoint}.{version}.{side}" for side in ("request", "reply"))
         made["requestBody"] = {"required": True, "content": {**_content(request), **_bytes_after(request)}}
         made["responses"]["200"] = {
-            "description": "The prediction, after it was logged.",
+            "description": "The prediction, once it is logged.",
             "content": {**_content(reply), **_bytes_after(reply)},
         }
     elif method == "POST":
@@ -209,7 +214,7 @@ def _content(schema: str) -> Schema:
 
 
 def _bytes_after(schema: str) -> Schema:
-    says = f"The JSON of {schema}, as many bytes as {_BINARY_HEADER} says, then the tensors that have binary_data_size."
+    says = f"The JSON of {schema}, of the length in {_BINARY_HEADER}, then the tensors that have binary_data_size."
     return {"application/octet-stream": {"schema": {"type": "string", "format": "binary", "description": says}}}
 
 

@@ -106,4 +106,4 @@ async def _end(gateway: Gateway, server: Acceptor, within_s: float) -> None:
         if gateway.in_flight or gateway.metrics.total() != answered:
             answered, quiet_since = gateway.metrics.total(), loop.time()
     if not await server.close(max(0.1, deadline - loop.time())):  # somebody sends slower than we wait
-        _log.warning("Connections were cut off: they had not ended %g s after the gateway was told to stop.", within_s)
+        _log.warning("Connections were cut off: they were still open %g s after the stop signal.", within_s)

@@ -30,7 +30,7 @@ def request_schema(runtime: Runtime) -> Schema:
         if fields:
             tensors = [_column(field) for field in fields]
             needed = sum(field.required for field in fields)
-            ways.append(_inputs(tensors, needed, "Entity keys and request fields; no features beside them."))
+            ways.append(_inputs(tensors, needed, "Entity keys and request fields, without features."))
     else:
         tensors = [_tensor(spec, nullable=spec.name in schema.nullable) for spec in runtime.inputs]
         ways.append(_inputs(tensors, len(tensors), "Every tensor."))
@@ -72,7 +72,7 @@ def reply_schema(endpoint: str, runtime: Runtime) -> Schema:
                     "items": {"type": "integer", "minimum": 0},
                     "minItems": len(spec.shape),
                     "maxItems": len(spec.shape),
-                    "description": f"{list(spec.shape)}, where -1 is any size; the first, one a row.",
+                    "description": f"{list(spec.shape)}, where -1 is any size; the first dimension is the rows.",
                 },
                 "data": {"type": "array", "items": _element(spec.datatype, nullable=True)},
                 "parameters": {"type": "object"},
@@ -141,7 +141,7 @@ def _named(name: str, datatype: str, shape: Sequence[int], element: Schema) -> S
             "data": {
                 "type": "array",
                 "items": element,
-                "description": "In row-major order, as many as the shape says; or nested as it says.",
+                "description": "In row-major order, as many as the shape requires; or nested by the shape.",
             },
         },
     }

@@ -13,7 +13,7 @@ from mainspring.serving.model import Point
 def point(load: Load, deadline_us: float) -> Point:
     """Return what an open loop's load came to against a deadline."""
     if load.offered is None:
-        raise Invalid("Of a closed loop it cannot be said what was due.")
+        raise Invalid("A closed loop has no schedule of due requests.")
     due = max(1, load.due)
     return Point(
         offered=load.offered,

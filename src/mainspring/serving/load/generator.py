@@ -80,7 +80,7 @@ class Connection:
         try:
             sock = socket.create_connection(self._address, timeout=_PATIENCE_S)
         except OSError as error:
-            raise Unavailable(f"Nothing answers at {self._address[0]}:{self._address[1]}: {error}.") from None
+            raise Unavailable(f"No server responds at {self._address[0]}:{self._address[1]}: {error}.") from None
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
 
@@ -146,7 +146,7 @@ def run(
         Invalid: A number is not positive.
     """
     if connections < 1 or seconds <= 0 or not requests or (rate is not None and rate <= 0):
-        raise Invalid(f"A load of {connections} connections for {seconds} s at {rate} a second is none.")
+        raise Invalid(f"{connections} connections for {seconds} s at {rate} requests/s do not make a load.")
     generator = _Generator(address, requests, connections, seed)
     try:
         if warm_up_s > 0:

@@ -127,9 +127,9 @@ class CatalogCopy:
     def trouble(self) -> str | None:
         """Reason why no request can be answered without the catalog, `None` if some can."""
         if self._known is None:
-            return "The catalog does not answer, and there is no copy of it."
+            return "The catalog does not respond, and there is no local copy of it."
         if self.age_s * 1e6 > self._max_stale_us:
-            return f"The catalog has not answered for over {format_duration(self._max_stale_us)}."
+            return f"The catalog has not responded for more than {format_duration(self._max_stale_us)}."
         return None
 
     # Routes
@@ -149,7 +149,7 @@ class CatalogCopy:
         self._looked.wait(_FIRST_S if self._known is not None else _FIRST_WITHOUT_S)
         self._looked.set()
         if self._known is None:
-            raise Unavailable("The catalog does not answer, and there is no copy of it.")
+            raise Unavailable("The catalog does not respond, and there is no local copy of it.")
         return self._known
 
     # Keys
@@ -164,14 +164,14 @@ class CatalogCopy:
         if self._monotonic() - self._unknown.get(key_id, float("-inf")) < _UNKNOWN_S:
             return None
         if self._away is not False or self.age_s > STALE_S:
-            raise Unavailable("The key is not known, and the catalog, which may know it, does not answer.")
+            raise Unavailable("The API key is unknown, and the catalog, which may contain it, does not respond.")
         with self._lock:
             if len(self._asked) >= _MOST_WAITING and key_id not in self._asked:
-                raise Unavailable("Too many unknown keys are being looked for.")
+                raise Unavailable("Too many unknown API keys are being looked up.")
             self._asked.add(key_id)
             checked = self._checked
         self._wake.set()
-        raise Unchecked("The key was not looked for in time.", checked)
+        raise Unchecked("The API key was not looked up in time.", checked)
 
     # The thread
 
@@ -183,12 +183,12 @@ class CatalogCopy:
             try:
                 self._look(keys=bool(asked))
                 if self._away:
-                    _log.warning("The catalog answers again.")
+                    _log.warning("The catalog responds again.")
                 self._away = False
             except Exception as error:
                 if not self._away:
                     _log.error(
-                        "The catalog does not answer; what is known of it serves on: %s",
+                        "The catalog does not respond; its last known state is served: %s",
                         error,
                         exc_info=not isinstance(error, MainspringError),
                     )
@@ -228,8 +228,8 @@ class CatalogCopy:
         highest = max(revision, known.highest if known is not None else 0)
         if known is not None and revision < highest and revision != known.revision:
             _log.error(
-                "The catalog is older than it was: its routing table has revision %d and had %d. It is followed; keys "
-                "that were revoked stay so.", revision, highest,
+                "The catalog went back in time: its routing table has revision %d, after %d. It is followed; "
+"revoked keys stay revoked.", revision, highest,
             )  # fmt: skip
         self._confirmed, self._confirmed_at = begun, self._clock.now() / 1e6
         changed = known is None or (revision, table, found) != (known.revision, known.routes, known.keys)

@@ -66,7 +66,7 @@ class CopyFile:
             return None
         tag, body = content[:_TAG_BYTES], content[_TAG_BYTES:]
         if not hmac.compare_digest(tag, self._tag(body)):
-            _log.error("%s is damaged or was changed: it is not used.", self.path)
+            _log.error("%s is damaged or was changed, and is ignored.", self.path)
             return None
         try:
             kept = msgspec.json.decode(body, type=Kept)

@@ -65,7 +65,7 @@ def column(values: Sequence[Any] | Array, dtype: np.dtype[Any], name: str, rows:
             raise ValueError(name)  # NumPy would read the number in it
         return np.array(values, dtype)
     except (TypeError, ValueError, OverflowError):
-        raise Invalid(f"Feature {name!r} holds a null or a value that the model cannot take.") from None
+        raise Invalid(f"Feature {name!r} contains a null or a value that the model does not accept.") from None
 
 
 def texts(values: Array, name: str) -> Array:
@@ -79,7 +79,7 @@ def texts(values: Array, name: str) -> Array:
         for place, value in enumerate(values.ravel()):
             found[place] = value if type(value) is str else "" if value is None else _decoded(value)
     except (TypeError, UnicodeDecodeError):
-        raise Invalid(f"Input {name!r} holds a value that is no text.") from None
+        raise Invalid(f"Input {name!r} contains a value that is not text.") from None
     return found.reshape(values.shape)
 
 
@@ -134,4 +134,6 @@ def _from_lists(values: Sequence[Any], spec: TensorSpec, nullable: bool) -> Arra
             raise ValueError(spec.name)
         return np.array(values, dtype)
     except (TypeError, ValueError, OverflowError):
-        raise Invalid(f"Input {spec.name!r} holds a value that is no {spec.datatype}, or is uneven.") from None
+        raise Invalid(
+            f"Input {spec.name!r} contains a value that is not {spec.datatype}, or is unevenly nested."
+        ) from None

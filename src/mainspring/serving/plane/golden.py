@@ -61,8 +61,8 @@ def warm_up(bundle: Bundle, executor: Executor) -> Cost:
     if wrong.size:
         row = int(wrong[0])
         raise Corrupt(
-            f"The {name} answers {_shown(together, row)} to golden row {row} and must answer {_shown(expected, row)}; "
-            f"{wrong.size} of {rows} rows are further off than {tolerance:g}.",
+            f"The {name} returns {_shown(together, row)} for golden row {row} instead of {_shown(expected, row)}; "
+            f"{wrong.size} of {rows} rows differ by more than {tolerance:g}.",
             fix="train the model again on this version of the runtime.",
         )
     if golden.probes is not None:
@@ -73,8 +73,8 @@ def warm_up(bundle: Bundle, executor: Executor) -> Cost:
         alone = _predict(executor, _row(golden.inputs, row), 1, name)
         if _beyond(alone, {output: array[row : row + 1] for output, array in together.items()}, tolerance).size:
             raise Corrupt(
-                f"The {name} answers golden row {row} otherwise alone than in a batch.",
-                fix="train a model whose answer to a row depends on that row only.",
+                f"The {name} returns different values for golden row {row} alone and in a batch.",
+                fix="train a model whose prediction for a row depends on that row only.",
             )
     return _measure(executor, arrays(golden.inputs, executor, bundle.manifest, rows), rows)
 
@@ -86,7 +86,8 @@ def _check_probes(probes: Golden, executor: Executor, tolerance: float, name: st
     if wrong.size:
         row = {column: values[int(wrong[0])] for column, values in probes.inputs.items()}
         raise Corrupt(
-            f"The {name} answers {wrong.size} of {rows} probes otherwise than when it was made, such as {row}.",
+            f"The {name} returns different values than at training time for {wrong.size} of {rows} probes, such "
+            f"as {row}.",
             fix="train the model again on this version of the runtime.",
         )
 
@@ -110,8 +111,8 @@ def _check_held_out(held_out: Packed, executor: Executor, tolerance: float, name
             for column, values in inputs.items()
         }
         raise Corrupt(
-            f"The {name} answers {len(wrong)} of {held_out.rows} held-out rows otherwise than when it was made, such "
-            f"as {row}.",
+            f"The {name} returns different values than at training time for {len(wrong)} of {held_out.rows} "
+            f"held-out rows, such as {row}.",
             fix="train the model again on this version of the runtime.",
         )
 
@@ -124,7 +125,7 @@ def _predict(executor: Executor, columns: Mapping[str, Any], rows: int, name: st
     try:
         return _comparable(executor.predict(columns, rows), executor)
     except (KeyError, ValueError, MainspringError) as error:
-        raise Corrupt(f"The {name} does not answer its golden rows: {error!r}.") from error
+        raise Corrupt(f"The {name} fails on its golden rows: {error!r}") from error
 
 
 def _comparable(outputs: Mapping[str, Any], executor: Executor) -> _Outputs:

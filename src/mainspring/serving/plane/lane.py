@@ -131,7 +131,7 @@ class Lane:
         if deadline <= now:
             self._metrics.rejections["too_late"] += 1
             self.statistics.failed(now - received)
-            raise DeadlineExceeded("The deadline has passed already.")
+            raise DeadlineExceeded("The deadline has already passed.")
 
     def check_queue(self, rows: int, *, received: int, deadline: float, priority: int) -> None:
         """Raise if a request of so many rows has no chance, before its tensors are decoded; errors as of `submit`."""
@@ -179,7 +179,7 @@ class Lane:
         batch = self.batcher.take()
         for job in batch.late:
             self._metrics.rejections["expired"] += 1
-            self._fail(job, DeadlineExceeded("The deadline passed while the request waited."))
+            self._fail(job, DeadlineExceeded("The deadline passed in the queue."))
         if batch.jobs:
             self._taken, self._rows, self._sound = monotonic_us(), batch.rows, True
             self._metrics.batch_rows.observe(batch.rows)
@@ -239,7 +239,7 @@ class Lane:
             nonlocal timer
             if reading.done():  # in this turn of the loop: `read` is called in the next
                 return
-            now, late = monotonic_us(), Unavailable("The online store did not answer in time.")
+            now, late = monotonic_us(), Unavailable("The online store did not respond in time.")
             for job in [job for job in jobs if job.deadline <= now and not self.defaults]:
                 jobs.remove(job)
                 self._metrics.rejections["expired"] += 1
@@ -331,7 +331,7 @@ class Lane:
             now = monotonic_us()
             for job in work.jobs:
                 if job.deadline <= now:
-                    self._fail(job, DeadlineExceeded("The deadline passed while the request ran among others."))
+                    self._fail(job, DeadlineExceeded("The deadline passed while the batch ran."))
             self._rest.extendleft([job] for job in reversed(work.jobs) if job.deadline > now)
         else:
             self._refuse(work, error)

@@ -27,7 +27,7 @@ from mainspring.serving.ports import RoutingTable
 
 POLL_S = 0.2
 _STOP_S = 5.0  # what is being loaded when it ends is waited for this long
-_SILENT = "The routing table does not answer."
+_SILENT = "The routing table does not respond."
 _RETRY_FIRST_US = 1_000_000
 _RETRY_LAST_US = 60_000_000
 

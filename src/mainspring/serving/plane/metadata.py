@@ -96,7 +96,7 @@ def model_statistics(plane: DataPlane, endpoint: str = "", version: str = "") ->
         Invalid: A version is given, and no endpoint.
     """
     if version and not endpoint:
-        raise Invalid(f"The version {version[:100]!r} is of no model.", fix="name the model too.")
+        raise Invalid(f"Version {version[:100]!r} is given without a model.", fix="name the model too.")
     served = {endpoint: plane.endpoint(endpoint)} if endpoint else plane.served
     if version:
         lane_of(served[endpoint], version)

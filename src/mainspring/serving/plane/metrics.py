@@ -112,10 +112,10 @@ class Metrics(Collector):
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        yield GaugeMetricFamily("mainspring_gateway_ready", "Whether the gateway takes traffic.", float(self._ready()))
+        yield GaugeMetricFamily("mainspring_gateway_ready", "1 if the gateway accepts traffic.", float(self._ready()))
         yield GaugeMetricFamily(
             "mainspring_refused_versions",
-            "Versions of the routing table that cannot be served; what served before goes on.",
+            "Versions of the routing table that cannot be served; the previous versions stay live.",
             float(self._refused()),
         )
         yield GaugeMetricFamily(
@@ -126,12 +126,12 @@ class Metrics(Collector):
         if self._catalog is not None:
             yield GaugeMetricFamily(
                 "mainspring_catalog_stale_seconds",
-                "For how long the catalog has not confirmed the routes and keys that serve; 0 while it answers.",
+                "Time for which the catalog has not confirmed the served routes and keys; 0 while it responds.",
                 self._catalog.age_s if self._catalog.stale_since is not None else 0.0,
             )
             yield GaugeMetricFamily(
                 "mainspring_catalog_went_back",
-                "1 while the routing table has a lower revision than it had, as after a restore.",
+                "1 while the routing table has a lower revision than before, as after a restore.",
                 float(self._catalog.went_back),
             )
         version = GaugeMetricFamily(
@@ -155,8 +155,8 @@ class Metrics(Collector):
             return
         for name, told in (
             ("connections", "Open connections."),
-            ("held_connections", "Connections that are left unread for a while, since their callers were refused."),
-            ("receiving_bytes", "Bytes of bodies that are arriving, as announced."),
+            ("held_connections", "Connections that are not read for a while, after their callers were rejected."),
+            ("receiving_bytes", "Announced bytes of bodies in transit."),
         ):
             yield GaugeMetricFamily(f"mainspring_{name}", told, float(found[name]))
         evicted = float(found["evicted_connections"])
@@ -165,11 +165,11 @@ class Metrics(Collector):
     def _counters(self) -> Iterator[Metric]:
         requests = CounterMetricFamily("mainspring_requests", "Requests by status.", labels=["endpoint", "status"])
         rejections = CounterMetricFamily(
-            "mainspring_rejections", "Requests refused to protect the others.", labels=["endpoint", "cause"]
+            "mainspring_rejections", "Requests rejected to protect others.", labels=["endpoint", "cause"]
         )
         rows = CounterMetricFamily("mainspring_predictions", "Rows predicted.", labels=["endpoint"])
         unlogged = CounterMetricFamily(
-            "mainspring_unlogged_predictions", "Rows predicted and not in the log.", labels=["endpoint", "cause"]
+            "mainspring_unlogged_predictions", "Rows that were predicted but not logged.", labels=["endpoint", "cause"]
         )
         for (name, cause), count in sorted(self._unlogged().items()):
             unlogged.add_metric([name, cause], float(count))
@@ -183,16 +183,16 @@ class Metrics(Collector):
             rows.add_metric([name], float(endpoint.rows))
         yield from (requests, rejections, rows, unlogged)
         if outcomes := self.spans():
-            spans = CounterMetricFamily("mainspring_spans", "Spans by what became of them.", labels=["outcome"])
+            spans = CounterMetricFamily("mainspring_spans", "Spans by outcome.", labels=["outcome"])
             for outcome, count in outcomes.items():
                 spans.add_metric([outcome], float(count))
             yield spans
 
     def _histograms(self) -> Iterator[Metric]:
         stages = HistogramMetricFamily(
-            "mainspring_stage_seconds", "Time of a request by stage.", labels=["endpoint", "stage"]
+            "mainspring_stage_seconds", "Duration of request stages.", labels=["endpoint", "stage"]
         )
-        batches = HistogramMetricFamily("mainspring_batch_rows", "Rows of a batch.", labels=["endpoint"])
+        batches = HistogramMetricFamily("mainspring_batch_rows", "Batch size, in rows.", labels=["endpoint"])
         for name, endpoint in self._endpoints.items():
             for stage, histogram in endpoint.stages.items():
                 stages.add_metric([name, stage], *histogram.cumulative())

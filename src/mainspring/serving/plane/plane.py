@@ -30,7 +30,7 @@ from mainspring.serving.protocol.schema import Rows
 from mainspring.serving.protocol.tensor import Tensor
 
 _READS = 4  # of an online store on another machine, at once
-_NO_STORE = "The online store does not answer."
+_NO_STORE = "The online store does not respond."
 
 
 class DataPlane:
@@ -323,5 +323,5 @@ def _wanted(asked: Asked, lane: Lane) -> Sequence[str]:
         if name not in outputs:
             raise Invalid(f"There is no output {name[:100]!r}.", fix=f"the outputs are {', '.join(outputs)}.")
     if len(set(asked.outputs)) < len(asked.outputs):
-        raise Invalid(f"An output is asked for twice: {', '.join(sorted(asked.outputs))[:200]}.")
+        raise Invalid(f"An output is requested twice: {', '.join(sorted(asked.outputs))[:200]}.")
     return asked.outputs

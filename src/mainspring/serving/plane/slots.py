@@ -55,7 +55,7 @@ class Slots:
         with _Reach(self._folder) as reach:
             if await _ask(reach.path(self._slot)):
                 raise Conflict(
-                    f"The gateway's slot {self._slot} is taken by a process that serves.",
+                    f"The gateway's slot {self._slot} is in use by another process.",
                     fix="stop it, or choose another with --slot.",
                 )
             self._server = await asyncio.start_unix_server(self._answer, reach.path(self._slot))

@@ -7,7 +7,11 @@ from mainspring.core.errors import DeadlineExceeded, MainspringError, Overloaded
 from mainspring.serving.plane.watch import StoreDamaged
 
 # What the caller cannot have caused is logged here and told them only in general.
-_OURS = {500: "The model failed.", 503: "A part of this server does not answer.", 507: "This server has no space left."}
+_OURS = {
+    500: "The model failed.",
+    503: "A part of this server does not respond.",
+    507: "This server has no space left.",
+}
 
 
 def public_text(error: MainspringError) -> str:

@@ -240,7 +240,7 @@ class Tracing:
             self._dropped += 1
             if not self._faulty:
                 self._faulty = True
-                _log.exception("A span could not be made; more of these are not logged.")
+                _log.exception("A span could not be created; further failures are not logged.")
 
     def _spans(
         self,

@@ -46,7 +46,7 @@ class StoreWatch:
         """Treat the store as unavailable until the read that found damage succeeds: a ping may miss the damage."""
         if damage.again is not None:
             if not self.away:
-                _log.error("The gateway is not ready until its online store is whole: %s", damage.__cause__ or damage)
+                _log.error("The gateway is not ready until its online store is intact: %s", damage.__cause__ or damage)
             self.away, self._damaged = True, damage.again
 
     def start(self) -> None:
@@ -70,14 +70,14 @@ class StoreWatch:
         except Exception as error:  # of whatever kind: a watch that ends would leave the store away for good
             if not self.away:
                 _log.error(
-                    "Requests by key are refused until the online store answers again: %s",
+                    "Requests by key are rejected until the online store responds again: %s",
                     error,
                     exc_info=not isinstance(error, MainspringError),
                 )
             self.away = True
         else:
             if self.away:
-                _log.warning("The online store answers again.")
+                _log.warning("The online store responds again.")
             self.away = False
 
     def _ask(self) -> None:

@@ -30,11 +30,11 @@ def read(name: str, datatype: str, shape: tuple[int, ...], raw: memoryview) -> n
     dtype = DTYPES[datatype]
     if len(raw) != count * dtype.itemsize:
         raise Invalid(
-            f"Input {name!r} has {len(raw)} bytes of data; {datatype} of the shape {shown(shape)} has "
+            f"Input {name!r} has {len(raw)} bytes of data; {datatype} of the shape {shown(shape)} needs "
             f"{count * dtype.itemsize}."
         )
     if datatype == "BOOL" and count and np.frombuffer(raw, np.uint8).max() > 1:
-        raise Invalid(f"Input {name!r} holds a byte that is neither 0 nor 1, so it is no BOOL.")
+        raise Invalid(f"Input {name!r} contains a byte other than 0 and 1, so it is not BOOL.")
     return np.frombuffer(raw, dtype).reshape(shape)
 
 
@@ -64,7 +64,7 @@ def _read_bytes(name: str, shape: tuple[int, ...], count: int, raw: memoryview) 
             raise _cut(name, len(elements), count)
         elements.append(content[begin:position])
     if position != size:
-        raise Invalid(f"Input {name!r} has {size - position} bytes behind its last element.")
+        raise Invalid(f"Input {name!r} has {size - position} extra bytes after its last element.")
     return elements
 
 

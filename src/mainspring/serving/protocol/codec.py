@@ -165,7 +165,7 @@ def decode_infer(body: bytes | memoryview, header_length: int | None = None) -> 
     tail = _NO_TAIL
     if header_length is not None:
         if header_length > len(body):
-            raise Invalid(f"The body has {len(body)} bytes, its JSON would have {header_length}.")
+            raise Invalid(f"The body has {len(body)} bytes, fewer than the {header_length} of its JSON header.")
         whole = memoryview(body)
         body, tail = whole[:header_length], whole[header_length:]
     request: _Request | _LooseRequest
@@ -176,7 +176,7 @@ def decode_infer(body: bytes | memoryview, header_length: int | None = None) -> 
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Invalid(f"The body is not JSON: {error}.") from None
     except RecursionError:
-        raise Invalid("The body nests deeper than any tensor.") from None
+        raise Invalid("The body is nested deeper than any tensor.") from None
     return _decoded(request, tail)
 
 
@@ -189,7 +189,7 @@ def _loosely(body: bytes | memoryview) -> _LooseRequest:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Invalid(f"The body is not JSON: {error}.") from None
     except RecursionError:
-        raise Invalid("The body nests deeper than any tensor.") from None
+        raise Invalid("The body is nested deeper than any tensor.") from None
 
 
 def _decoded(request: _Request | _LooseRequest, tail: memoryview) -> Decoded:
@@ -207,18 +207,19 @@ def _decoded(request: _Request | _LooseRequest, tail: memoryview) -> Decoded:
             continue
         if position + size > len(tail):
             raise Invalid(
-                f"Input {each.name!r} has {size} bytes of binary data; {len(tail) - position} are left of the body."
+                f"Input {each.name!r} declares {size} bytes of binary data, but {len(tail) - position} are left "
+                "in the body."
             )
         inputs.append(_binary_tensor(each, tail[position : position + size]))
         position += size
     if position != len(tail):
-        raise Invalid(f"The body has {len(tail) - position} bytes behind the data of its last input.")
+        raise Invalid(f"The body has {len(tail) - position} extra bytes after the data of its last input.")
     parameters = request.parameters
     if parameters is None:
         asked = Asked(request.id, inputs)
     else:
         if parameters.sequence_id not in (0, ""):
-            raise Invalid("Parameter 'sequence_id': this server keeps no sequences.")
+            raise Invalid("Parameter 'sequence_id': this server does not support sequences.")
         asked = Asked(request.id, inputs, (), parameters)
     binary_data = parameters is not None and parameters.binary_data_output
     if not request.outputs:
@@ -233,7 +234,7 @@ def _wants_binary(output: RequestedOutput, usually: bool) -> bool:
         return usually
     if parameters.shared_memory_region is not None or parameters.classification is not None:
         what = "shared memory" if parameters.shared_memory_region is not None else "classification"
-        raise Invalid(f"Output {output.name!r}: this server has no {what}.")
+        raise Invalid(f"Output {output.name!r}: this server does not support {what}.")
     return usually if parameters.binary_data is None else parameters.binary_data
 
 
@@ -242,7 +243,7 @@ def _binary_size(each: _Input | _LooseInput) -> int | None:
     if parameters is None:
         return None
     if parameters.shared_memory_region is not None:
-        raise Invalid(f"Input {each.name!r}: this server has no shared memory.")
+        raise Invalid(f"Input {each.name!r}: this server does not support shared memory.")
     if parameters.binary_data_size is not None and each.data is not None:
         raise Invalid(f"Input {each.name!r} has both data and binary_data_size.")
     return parameters.binary_data_size
@@ -257,7 +258,7 @@ def _tensor(each: _Input | _LooseInput) -> Tensor:
     elif (datatype := _DATATYPE[type(each)]) == "UINT64":
         checked(name, datatype, data)
     if datatype == "FP16":
-        raise Invalid(f"Input {name!r} is FP16, which JSON does not carry.", fix="send it as binary data.")
+        raise Invalid(f"Input {name!r} is FP16, which JSON cannot carry.", fix="send it as binary data.")
     if len(data) != count_of(name, shape):
         raise Invalid(f"Input {name!r} has the shape {shown(shape)} and {len(data)} values.")
     return Tensor(name, datatype, shape, data)
@@ -266,7 +267,7 @@ def _tensor(each: _Input | _LooseInput) -> Tensor:
 def _loose(each: _Input | _LooseInput) -> tuple[str, list[Any]]:
     datatype = _known(each)
     if type(each.data) is not list:
-        raise Invalid(f"Input {each.name!r} has data that is no list.")
+        raise Invalid(f"Input {each.name!r} has data that is not a list.")
     try:
         values = flat(each.data)
     except Invalid as error:

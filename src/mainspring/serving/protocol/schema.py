@@ -124,7 +124,7 @@ class RequestSchema:
 
     def _unknown(self, name: str, keyed: bool) -> Invalid:
         if name in (self.features if keyed else self.keyed):
-            return Invalid(f"Input {name!r} cannot stand beside the others: send all features, or keys and fields.")
+            return Invalid(f"Input {name!r} cannot be combined with the others: send all features, or keys and fields.")
         return _unknown(name, self.keyed if self.keyed else self.features)
 
 
@@ -182,11 +182,11 @@ class TensorSchema:
 
 def _check_count(rows: int, name: str, others: int, first: str, most: int) -> int:
     if others >= 0:
-        raise Invalid(f"Input {name!r} has {rows} rows, {first!r} has {others}.")
+        raise Invalid(f"Input {name!r} has {rows} rows, but {first!r} has {others}.")
     if rows == 0:
         raise Invalid(f"Input {name!r} has no rows.")
     if rows > most:
-        raise Invalid(f"Input {name!r} has {rows} rows; a request may have {most}.")
+        raise Invalid(f"Input {name!r} has {rows} rows; the maximum is {most}.")
     return rows
 
 
@@ -237,7 +237,7 @@ def _characters(values: Iterable[Any]) -> int:
 
 
 def _null(name: str) -> Invalid:
-    return Invalid(f"Input {name!r} holds a null, which a tensor cannot.")
+    return Invalid(f"Input {name!r} contains a null, which a tensor cannot represent.")
 
 
 def _texts(name: str, data: Sequence[Any]) -> list[Any]:
@@ -245,7 +245,7 @@ def _texts(name: str, data: Sequence[Any]) -> list[Any]:
     try:
         return [value.decode() if type(value) is bytes else value for value in data]
     except UnicodeDecodeError as error:
-        raise Invalid(f"Input {name!r} holds bytes that are not UTF-8: {error.reason}.") from None
+        raise Invalid(f"Input {name!r} contains bytes that are not UTF-8: {error.reason}.") from None
 
 
 def _values(tensor: Tensor, field: Field) -> list[Any]:
@@ -259,7 +259,7 @@ def _values(tensor: Tensor, field: Field) -> list[Any]:
     elif tensor.datatype != DATATYPES[field.dtype]:
         raise _wrong_type(tensor, DATATYPES[field.dtype])
     if not field.nullable and None in values:
-        raise Invalid(f"Input {tensor.name!r} holds a null, which it cannot.")
+        raise Invalid(f"Input {tensor.name!r} contains a null, which is not allowed.")
     return values
 
 
@@ -268,7 +268,7 @@ def _plain(name: str, data: np.ndarray[Any, Any]) -> list[Any]:
     if data.dtype.kind != "f" or np.isfinite(data).all():
         return values
     if any(map(isinf, values)):
-        raise Invalid(f"Input {name!r} holds an infinity, which it cannot.")
+        raise Invalid(f"Input {name!r} contains an infinite value, which is not allowed.")
     return [value if value == value else None for value in values]  # noqa: PLR0124  # NaN differs from itself
 
 
@@ -279,6 +279,6 @@ def _instant(value: Any, name: str) -> int | None:
         return parse_instant(value)
     except (Invalid, OverflowError):
         raise Invalid(
-            f"Input {name!r} holds {shown_value(value)}, which is no ISO 8601 time with an offset.",
+            f"Input {name!r} contains {shown_value(value)}, which is not an ISO 8601 time with an offset.",
             fix="write 2013-07-01T00:00:00Z, or another offset; a date alone is its midnight UTC.",
         ) from None

@@ -69,7 +69,7 @@ def count_of(name: str, shape: Sequence[int]) -> int:
         return shape[0] * shape[1]
     # NumPy also refuses what would be too large if it were not empty.
     if rank > MAX_RANK or min(shape, default=0) < 0 or math.prod(size or 1 for size in shape) > _MAX_ELEMENTS:
-        raise Invalid(f"Input {name!r} has the shape {shown(shape)}, which no tensor has.")
+        raise Invalid(f"Input {name!r} has the shape {shown(shape)}, which is not a tensor's.")
     return math.prod(shape)
 
 
@@ -87,7 +87,7 @@ def check_specs(specs: Sequence[TensorSpec], owner: str) -> None:
     """
     names = [spec.name for spec in specs]
     if len(set(names)) != len(names) or not all(names):
-        raise Corrupt(f"The tensors of {owner} are named {names}; each needs a name of its own.")
+        raise Corrupt(f"The tensors of {owner} are named {names}; names must be unique.")
     for spec in specs:
         if spec.datatype not in DTYPES:
             raise Corrupt(

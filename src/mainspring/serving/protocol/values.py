@@ -44,7 +44,7 @@ def checked(name: str, datatype: str, values: list[Any]) -> list[Any]:
     fits = _fits(datatype)
     if not (kinds - {NoneType} <= _KINDS.get(datatype, _WHOLE) and _in_range(values, kinds, fits)):
         wrong = next(value for value in values if value is not None and not fits(value))
-        raise Invalid(f"Input {name!r} holds {shown_value(wrong)}, which is no {datatype}.")
+        raise Invalid(f"Input {name!r} contains {shown_value(wrong)}, which is not {datatype}.")
     if datatype in LARGEST and int in kinds:
         return [float(value) if type(value) is int else value for value in values]
     return values

@@ -22,7 +22,8 @@ from mainspring.core.time import DAY, HOUR
 from mainspring.data import duck
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.features.declaring import feature_view
-from mainspring.features.offline import point_in_time, point_in_time_to
+from mainspring.features.offline import point_in_time, point_in_time_pieces
+from mainspring.features.offline.pieces import write_whole
 from pit_lake import FEATURES, Size, entity, source
 
 WINDOWS = {"1h": HOUR, "24h": DAY, "30d": 30 * DAY}
@@ -60,10 +61,11 @@ class Sides:
 
     def ours_to_file(self) -> pa.Table:
         out = self.folder / "ours.parquet"
-        point_in_time_to(
-            out, self.folder / "observed.parquet", [self.view], lambda _: self.scan,
-            schema=entity(self.size).keys, memory_limit=self.limit, temp=self.folder / "spill",
+        found = point_in_time_pieces(
+            self.folder / "observed.parquet", [self.view], lambda _: self.scan, schema=entity(self.size).keys,
+            memory_limit=self.limit, temp=self.folder / "spill",
         )  # fmt: skip
+        write_whole(out, found)
         return pq.ParquetFile(out).metadata
 
     def floor_to_file(self) -> pa.Table:

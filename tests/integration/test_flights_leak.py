@@ -20,9 +20,9 @@ from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import DAY, HOUR, ManualClock, parse_instant
 from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.ingest import Ingestor
+from mainspring.features import offline
 from mainspring.features.declaring import feature_view
 from mainspring.features.model import FeatureGroup
-from mainspring.features.offline import read as offline
 from mainspring.project.definitions.loading import Definitions, load_definitions, load_function
 from mainspring.project.settings import load_settings
 from mainspring.stats.metrics import auc

@@ -136,7 +136,7 @@ def test_a_time_range_is_of_the_observations(project: OpenedProject) -> None:
     later = project.training_set(MODEL, since=cut, as_="pandas", progress=False)
     assert later["parcel"].tolist() == whole["parcel"].tolist()[300:]
     assert (project.training_set(MODEL, until=cut.isoformat(), as_="pandas", progress=False)["_at"] < cut).all()
-    with pytest.raises(InvalidData, match=r"no labelled observation before 2001-01-01T00:00:00Z: .*since= and until="):
+    with pytest.raises(InvalidData, match=r"no labelled observations before 2001-01-01T00:00:00Z: .*since= and until="):
         project.training_set(MODEL, until="2001-01-01", progress=False)
     with pytest.raises(Invalid, match="has no UTC offset"):
         project.training_set(MODEL, until=dt.datetime(2026, 1, 1), progress=False)  # noqa: DTZ001
@@ -232,7 +232,7 @@ def test_no_rows_are_no_rows(project: OpenedProject, moments: pd.DataFrame) -> N
         ([{"hub": "north", "when": 1_700_000_000}], "when", "Column 'when' of the labels is int64, not instants."),
         ([{"hub": "north", "when": dt.datetime(2026, 1, 1, tzinfo=dt.UTC)}], None, "Fix: say at='when'."),
         ([{"hub": 7, "when": NEW_YEAR}], "when", "Column 'hub' of the observations is int64, not String."),
-        ([{"hub": "n", "when": NEW_YEAR, "HubLoad.backlog": 1.0}], "when", "'HubLoad.backlog' already"),
+        ([{"hub": "n", "when": NEW_YEAR, "HubLoad.backlog": 1.0}], "when", "already have a column 'HubLoad.backlog'"),
         ([], "when", "The labels are an empty list"),
         (pd.DataFrame(), "when", "The labels lack the key column 'hub'"),
         (pd.DataFrame([["n", "n", "2026"]], columns=["hub", "hub", "when"]), "when", "several columns named 'hub'"),
@@ -402,7 +402,7 @@ def test_runs_are_filtered_and_ordered(project: OpenedProject) -> None:
 
 def test_a_table_has_a_profile_now_and_at_a_commit(project: OpenedProject) -> None:
     now = project.profile("scans")
-    assert now.rows == project.ingest("scans", str(project.folder / "scans.csv")).known > 0
+    assert now.rows == project.ingest("scans", str(project.folder / "scans.csv")).already > 0
     assert {"hub", "backlog"} <= {column.column for column in now.columns}
     with pytest.raises(NotFound):
         project.profile("scans", at="no-such-tag")

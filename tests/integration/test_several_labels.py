@@ -25,6 +25,7 @@ from mainspring.data.ingest import Ingestor
 from mainspring.delivery.compare import compare
 from mainspring.delivery.gates import baseline_of, judge
 from mainspring.features.adapters.memory import MemoryOnlineStore
+from mainspring.features.offline.pieces import pieces
 from mainspring.governance.cards import build
 from mainspring.governance.performance import performance_of
 from mainspring.monitoring.adapters.catalog import CatalogMonitors
@@ -37,8 +38,8 @@ from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.plane.runtime import load
 from mainspring.training.flavours.scoring import score_bundle
 from mainspring.training.runs.pinned import pinned_scan
+from mainspring.training.sets.labelled import labelled, write_labelled
 from mainspring.training.sets.labels import LABEL
-from mainspring.training.sets.outsize import labelled, write_labelled
 from mainspring.training.sets.rebuild_holdout import held_out_again
 
 START = parse_instant("2024-01-01T00:00:00Z")
@@ -305,11 +306,15 @@ def test_a_label_that_never_matured_leaves_nothing_and_is_named(airport: Bakery)
 
 
 def test_rows_that_do_not_fit_in_memory_are_the_same(airport: Bakery, tmp_path: Path, held_out: pa.Table) -> None:
-    path = tmp_path / "rows.parquet"
-    count, left_out = write_labelled(
-        path, delays(), airport.lake.scan, since=None, until=None, memory_limit="500MB", temp=tmp_path / "tmp"
+    asked = delays().observations, delays().labels, airport.lake.scan
+    again, count, left_out = write_labelled(
+        tmp_path / "rows.parquet", *asked, since=None, until=None, memory_limit="500MB", temp=tmp_path / "tmp"
     )
-    written = pa.concat_tables(labelled(path))
+    written = pa.concat_tables(pieces(again))
+    assert written.equals(pa.concat_tables(pieces(again)))
+    in_memory, also_left_out = labelled(*asked, since=None, until=None)
+    assert written.equals(in_memory)
+    assert left_out == also_left_out
     assert (count, set(left_out.counts)) == (
         written.num_rows, {"not_mature.dep_delay", "no_label.dep_delay", "null_label.arr_delay"}
     )  # fmt: skip

@@ -23,7 +23,7 @@ import pytest
 import mainspring as ms
 from kit.depot import MODEL, PARCELS, lay_out
 from mainspring.core.errors import Invalid, InvalidData, NotFound, StorageFull
-from mainspring.features.offline import outsize, pieces
+from mainspring.features.offline import pieces, placing
 from mainspring.operations.features.file import FeatureFile
 from mainspring.operations.opened import OpenedProject
 
@@ -44,7 +44,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> OpenedProject:
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "PIECE_ROWS", 100)
-    monkeypatch.setattr(outsize, "PIECE_ROWS", 70)
+    monkeypatch.setattr(placing, "PIECE_ROWS", 70)
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_observations_without_a_label_yet_are_left_out_and_counted(project: Open
     assert pq.read_table(written).equals(wanted.table)
     assert wanted.notes
     assert written.notes == wanted.notes
-    with pytest.raises(InvalidData, match="no labelled observation before 2001-01-01"):
+    with pytest.raises(InvalidData, match="no labelled observations before 2001-01-01"):
         project.write_training_set(MODEL, to=tmp_path / "none.parquet", until="2001-01-01", progress=False)
     assert not (tmp_path / "none.parquet").exists()
 
@@ -122,6 +122,18 @@ def test_frames_and_texts_of_times_are_taken_too(project: OpenedProject, labels:
         in_memory = pq.read_table(asked) if isinstance(asked, Path) else asked
         wanted = project.training_set("HubLoad", in_memory, at="when", as_="arrow", progress=False)
         assert pq.read_table(to).to_pylist() == wanted.to_pylist()
+
+
+def test_a_column_of_a_feature_that_is_not_asked_for_is_kept(
+    project: OpenedProject, labels: pa.Table, tmp_path: Path
+) -> None:
+    given = labels.append_column("HubLoad.scans_3h", pa.array(range(len(labels)), pa.int32()))
+    found = project.training_set("HubLoad.backlog", given, at="when", as_="arrow", progress=False)
+    assert found.select(given.column_names).equals(given)
+    written = project.write_training_set(
+        "HubLoad.backlog", given, at="when", to=tmp_path / "out.parquet", progress=False
+    )
+    assert pq.read_table(written).to_pylist() == found.to_pylist()
 
 
 def test_a_models_own_rule_tells_the_time_of_labels(project: OpenedProject, tmp_path: Path) -> None:

@@ -19,13 +19,13 @@ import pyarrow.parquet as pq
 from mainspring.core.errors import Invalid
 from mainspring.core.time import format_instant, from_datetime
 from mainspring.delivery.gates import Comparison
+from mainspring.features.offline.observed import AT
 from mainspring.registry.bundles import HOLDOUT
 from mainspring.registry.model import Bundle, several_labels
 from mainspring.stats import metrics
 from mainspring.stats.metrics import Metric, MetricFailed, UnknownClasses, class_places
 from mainspring.stats.thresholds import THRESHOLD, Costs
 from mainspring.training.flavours.scoring import score_bundle
-from mainspring.training.sets.assemble import AT
 from mainspring.training.sets.labels import LABEL, label_numbers
 
 FEWEST_ROWS = 30  # minimum number of held-out rows unseen by the champion

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from mainspring.core.time import format_duration, format_instant, from_datetime
+from mainspring.features.offline.observed import AT
 from mainspring.governance.energy import Points
 from mainspring.governance.model import Card, Fact, Gap
 from mainspring.governance.performance import performance_of
@@ -19,7 +20,6 @@ from mainspring.registry.lineage import Lineage
 from mainspring.registry.model import Bundle, RunRecord
 from mainspring.stats.metrics import Metric
 from mainspring.stats.thresholds import THRESHOLD
-from mainspring.training.sets.assemble import AT
 
 DATA, LINEAGE = "Data", "Lineage"
 

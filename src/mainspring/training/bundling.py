@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from mainspring.core.schema import DType
+from mainspring.features.offline.observed import AT
 from mainspring.registry import bundles, column_codec
 from mainspring.registry.model import Bundle, Input, Manifest
 from mainspring.security.signing import SigningKey
@@ -25,7 +26,6 @@ from mainspring.training.frames import Array, exact_in_float32, seen_texts
 from mainspring.training.judge import judge
 from mainspring.training.label import Label
 from mainspring.training.model import Model
-from mainspring.training.sets.assemble import AT
 from mainspring.training.sets.labels import LABEL
 from mainspring.training.sets.training_set import Split
 from mainspring.training.stages import Converted, Fitted, Observed

@@ -13,7 +13,8 @@ from mainspring.core.errors import Invalid
 from mainspring.core.time import to_datetime
 from mainspring.data.model import TableScan
 from mainspring.training.label import Label, label_keys
-from mainspring.training.sets.labels import LABEL, join_labels
+from mainspring.training.sets.labelled import labelled
+from mainspring.training.sets.labels import LABEL
 
 parcel = ms.Entity("parcel", keys={"depot": ms.String, "parcel": ms.Int64})
 driver = ms.Entity("driver", keys={"driver": ms.String})
@@ -46,12 +47,15 @@ def test_the_join_is_the_loop(
     rows: list[tuple[str | None, int | None, bool | None, int, int]],
     until: int | None,
 ) -> None:
+    before = pa.array([to_datetime(-9)] * len(keys), TIME)
     observed = pa.table(
         {
             "depot": pa.array([depot for depot, _ in keys], pa.string()),
             "parcel": pa.array([parcel for _, parcel in keys], pa.int64()),
-            "_at": pa.array([to_datetime(0)] * len(keys), TIME),
-            "number": pa.array(range(len(keys)), pa.int64()),
+            "driver": pa.array([str(number) for number in range(len(keys))], pa.string()),
+            "sent_at": before,
+            "_visible_at": before,
+            "_seq": pa.array(range(len(keys)), pa.int64()),
         }
     )
     labels = pa.Table.from_pylist(
@@ -77,15 +81,14 @@ def test_the_join_is_the_loop(
             if (depot, parcel) == key and None not in key and (until is None or max(event, recorded) <= until)
         ]
         if known and (label := max(known, key=lambda row: row[:3])[3]) is not None:
-            expected.append((number, label))
+            expected.append((str(number), label))
 
-    found, left_out = join_labels(
-        observed, observed_parcels, [Label(arrived.late)], lambda _: TableScan(1, rows=labels), until=until
-    )
+    tables = {"sent": TableScan(1, rows=observed), "arrived": TableScan(1, rows=labels)}
+    found, left_out = labelled(observed_parcels, [Label(arrived.late)], tables.__getitem__, since=None, until=until)
 
-    assert list(zip(found["number"].to_pylist(), found[LABEL].to_pylist(), strict=True)) == expected
+    assert list(zip(found["driver"].to_pylist(), found[LABEL].to_pylist(), strict=True)) == expected
     assert left_out.total == len(keys) - len(expected)
-    assert found.column_names == [*observed.column_names, LABEL]
+    assert found.column_names == [*sent.columns, "_at", LABEL]
 
 
 def test_the_keys_are_those_that_the_label_has() -> None:

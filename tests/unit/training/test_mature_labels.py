@@ -18,7 +18,8 @@ from mainspring.data.model import SEQUENCE, VISIBLE_AT, TableScan
 from mainspring.monitoring.joins import join_labels as join_predictions
 from mainspring.monitoring.joins import label_rows
 from mainspring.training.label import Label, label_keys
-from mainspring.training.sets.labels import LABEL, LeftOut, join_labels
+from mainspring.training.sets.labelled import labelled
+from mainspring.training.sets.labels import LABEL, LeftOut
 
 payment = ms.Entity("payment", keys={"payment": ms.String})
 shop = ms.Entity("shop", keys={"shop": ms.String})
@@ -34,13 +35,16 @@ TIME = pa.timestamp("us", tz="UTC")
 
 
 def observed(rows: list[tuple[str | None, int]], shop_name: str | None = "s") -> pa.Table:
-    """Return observations (payment, instant), in order of time."""
+    """Return observations (payment, instant) as they landed, in order of time."""
     rows = sorted(rows, key=lambda row: row[1])
+    at = pa.array([to_datetime(at) for _, at in rows], TIME)
     return pa.table(
         {
             "payment": pa.array([name for name, _ in rows], pa.string()),
             "shop": pa.array([shop_name] * len(rows), pa.string()),
-            "_at": pa.array([to_datetime(at) for _, at in rows], TIME),
+            "paid_at": at,
+            VISIBLE_AT: at,
+            SEQUENCE: pa.array(range(len(rows)), pa.int64()),
         }
     )
 
@@ -64,7 +68,8 @@ def landed(rows: list[tuple[str | None, bool | None, int, int]]) -> TableScan:
 
 
 def joined(label: Label, rows: pa.Table, scan: TableScan, until: int | None) -> tuple[list[Any], LeftOut]:
-    found, left_out = join_labels(rows, paid, [label], lambda _: scan, until=until)
+    tables = {"payments": TableScan(1, rows=rows), "chargebacks": scan}
+    found, left_out = labelled(paid, [label], tables.__getitem__, since=None, until=until)
     names, at = found["payment"].to_pylist(), found["_at"].cast(pa.int64()).to_pylist()
     return list(zip(names, at, found[LABEL].to_pylist(), strict=True)), left_out
 
@@ -100,6 +105,8 @@ def test_a_label_is_what_was_known_at_maturity(
     through = max((each for each in visible if each <= until), default=-1)
     expected, reasons = [], []
     for name, at in sorted(rows, key=lambda row: row[1]):
+        if at >= until:  # not observed yet
+            continue
         known = [
             (event, recorded, seq, value, visible[seq])
             for seq, (of, value, event, recorded) in enumerate(labels)

@@ -15,7 +15,8 @@ from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.ingest import Ingestor
 from mainspring.features.offline import observe
 from mainspring.training.label import Label
-from mainspring.training.sets.labels import LABEL, join_labels
+from mainspring.training.sets.labelled import labelled
+from mainspring.training.sets.labels import LABEL
 
 START = parse_instant("2026-01-01T00:00:00Z")
 payment = ms.Entity("payment", keys={"payment": ms.Int64})
@@ -69,10 +70,9 @@ def test_a_fact_is_observed_as_of_an_instant_as_it_was_known_then(seed: int) -> 
         then = MemoryLake()
         known_then = [each for each in rows if each["known_at"] <= to_datetime(until)]
         Ingestor(then, MemoryLocks(), ManualClock(START)).ingest(payments, known_then, keyings={})
-        observed = observe(PAID, whole.scan, until=until)
-        assert observed.equals(observe(PAID, then.scan, until=until))
+        assert observe(PAID, whole.scan, until=until).equals(observe(PAID, then.scan, until=until))
         found, as_then = (
-            join_labels(observed, PAID, [Label(payments.fraud)], lake.scan, until=until)[0] for lake in (whole, then)
+            labelled(PAID, [Label(payments.fraud)], lake.scan, since=None, until=until)[0] for lake in (whole, then)
         )
         assert found.equals(as_then)
 
@@ -81,7 +81,7 @@ def test_a_fact_is_observed_as_of_an_instant_as_it_was_known_then(seed: int) -> 
     ("until", "matures", "labels"),
     [
         (None, None, {1: False, 2: True}),
-        (START + 3 * DAY, None, {1: True, 2: True}),
+        (START + 3 * DAY, None, {1: True, 2: True, 3: True}),  # retracted on day 4
         (START + 30 * DAY, "3d", {1: True, 2: True}),
         (START + 30 * DAY, "6d", {1: False, 2: True}),
     ],
@@ -90,10 +90,9 @@ def test_a_label_is_that_of_the_newest_version(
     lake: MemoryLake, until: int | None, matures: str | None, labels: dict[int, bool]
 ) -> None:
     label = Label(payments.fraud, matures=matures) if matures else Label(payments.fraud)
-    observed = observe(PAID, lake.scan)
     extra = row(9, 60, 1.0)
     Ingestor(lake, MemoryLocks(), ManualClock(START)).ingest(payments, [extra], keyings={})
-    found, _ = join_labels(observed, PAID, [label], lake.scan, until=until if matures is None else None)
+    found, _ = labelled(PAID, [label], lake.scan, since=None, until=until if matures is None else None)
     assert dict(zip(found["payment"].to_pylist(), found[LABEL].to_pylist(), strict=True)) == labels
 
 
@@ -102,10 +101,10 @@ def test_a_table_from_before_the_id_was_declared_is_refused_with_the_way_out() -
     lake = MemoryLake()
     ingestor = Ingestor(lake, MemoryLocks(), ManualClock(START))
     ingestor.ingest(bare, [row(1, 0, 10.0, True)], keyings={})
-    observed = observe(ms.Observations(bare, keys=[payment], at=ms.col("paid_at")), lake.scan)
+    of_bare = ms.Observations(bare, keys=[payment], at=ms.col("paid_at"))
     for read in (
         lambda: observe(PAID, lake.scan),
-        lambda: join_labels(observed, PAID, [Label(payments.fraud)], lake.scan, until=None),
+        lambda: labelled(of_bare, [Label(payments.fraud)], lake.scan, since=None, until=None),
     ):
         with pytest.raises(Invalid, match=r"declared the id payment.*mainspring apply"):
             read()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -13,39 +14,83 @@ from mainspring.core.expr.sql import quote_name, to_sql
 from mainspring.core.expr.types import columns_of, dtype_of
 from mainspring.core.schema import Schema
 from mainspring.data.arrow import ARROW_TYPES
+from mainspring.features.layout import layout_of, request_schema
+from mainspring.features.model import FeatureGroup, RequestFeatures, views_of
 from mainspring.features.offline.observed import numbers
 
 _ROW = "_i"
 
 
-def compute(
-    con: Any, expressions: Mapping[str, Node], columns: Mapping[str, pa.ChunkedArray[Any]], schema: Schema, rows: int
-) -> dict[str, pa.ChunkedArray[Any]]:
-    """Return the expressions' values, each of shape (rows,) and of its own type.
+class Computed:
+    """The computed features of one group.
+
+    Attributes:
+        name: The group's name.
+        used: The names of the columns that the expressions read, sorted.
 
     Args:
-        con: A DuckDB connection, for its limits.
-        columns: What the expressions name, each of shape (rows,) and of its type in `schema`.
-
-    Raises:
-        InvalidData: A column is missing.
+        schema: The types of those columns.
+        prefix: Before those names in the columns' full names.
     """
-    used = sorted(set().union(*map(columns_of, expressions.values())))
-    missing = [name for name in used if name not in columns]
-    if missing:
-        raise InvalidData(f"The observations lack {missing}, which features are computed from.", fix="add the columns.")
-    arrays: dict[str, Any] = {name: columns[name] for name in used}
-    table = pa.table({**arrays, _ROW: numbers(rows)})
-    con.register("known", table)
-    found = con.sql(compute_sql(expressions, schema)).to_arrow_table()
-    con.unregister("known")
-    return {name: _typed(found.column(name), ARROW_TYPES[dtype_of(expr, schema)]) for name, expr in expressions.items()}
+
+    def __init__(self, name: str, expressions: Mapping[str, Node], schema: Schema, prefix: str = "") -> None:
+        self.name = name
+        self.expressions = expressions
+        self.used = sorted(set().union(*map(columns_of, expressions.values())))
+        self._schema = schema
+        self._prefix = prefix
+
+    @cached_property
+    def sql(self) -> str:
+        """SELECT the expressions from `known`, whose columns are those they name and the row's number."""
+        values = ", ".join(
+            f"{to_sql(expr, self._schema)} AS {quote_name(name)}" for name, expr in self.expressions.items()
+        )
+        return f"SELECT {values} FROM known ORDER BY {_ROW}"
+
+    @cached_property
+    def _types(self) -> dict[str, pa.DataType]:
+        return {name: ARROW_TYPES[dtype_of(expr, self._schema)] for name, expr in self.expressions.items()}
+
+    def read(self, con: Any, known: Mapping[str, pa.ChunkedArray[Any]], rows: int) -> dict[str, pa.ChunkedArray[Any]]:
+        """Return the features by full name, each of shape (rows,) and of its own type.
+
+        Args:
+            con: A DuckDB connection, for its limits.
+            known: Columns by full name, each of shape (rows,) and of its declared type.
+
+        Raises:
+            InvalidData: A column is missing.
+        """
+        missing = [name for name in self.used if self._prefix + name not in known]
+        if missing:
+            raise InvalidData(
+                f"The observations lack {missing}, which features are computed from.", fix="add the columns."
+            )
+        arrays: dict[str, Any] = {name: known[self._prefix + name] for name in self.used}
+        con.register("known", pa.table({**arrays, _ROW: numbers(rows)}))
+        found = con.sql(self.sql).to_arrow_table()
+        con.unregister("known")
+        return {f"{self.name}.{name}": _typed(found.column(name), kind) for name, kind in self._types.items()}
 
 
-def compute_sql(expressions: Mapping[str, Node], schema: Schema) -> str:
-    """SELECT the expressions from `known`, whose columns are those they name and the row's number."""
-    values = ", ".join(f"{to_sql(expr, schema)} AS {quote_name(name)}" for name, expr in expressions.items())
-    return f"SELECT {values} FROM known ORDER BY {_ROW}"
+def computed_of(groups: Sequence[FeatureGroup], fields: Schema) -> list[Computed]:
+    """Return the computed features of `groups` and of the views they read, in the order in which they can be computed.
+
+    Args:
+        fields: The types of the request's fields.
+    """
+    derived = [
+        Computed(view.name, view.derived, layout_of(view).stored, f"{view.name}.")
+        for view in views_of(groups)
+        if view.derived
+    ]
+    asked = [
+        Computed(group.name, group.features, request_schema(group, fields))
+        for group in groups
+        if isinstance(group, RequestFeatures)
+    ]
+    return derived + asked
 
 
 def _typed(values: pa.ChunkedArray[Any], kind: pa.DataType) -> pa.ChunkedArray[Any]:

@@ -1,8 +1,11 @@
-"""Observations as the engine reads them: in their declared types, each at an exact instant, in the order given."""
+"""Observations: the rows of a source that are some, and as the engine reads them.
+
+It reads them in their declared types, each at an exact instant, in the order given.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,11 +13,67 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mainspring.core.errors import InvalidData
+from mainspring.core.expr.sql import quote_name, to_sql
 from mainspring.core.schema import DType, Schema
 from mainspring.core.time import FIRST_INSTANT, LAST_INSTANT
-from mainspring.data.arrow import ARROW_TYPES
+from mainspring.data import duck
+from mainspring.data.arrow import ARROW_TYPES, arrow_schema
 from mainspring.data.arrow_coercion import whole_microseconds
-from mainspring.features.model import FeatureGroup, views_of
+from mainspring.data.model import SEQUENCE, TableScan
+from mainspring.features.model import FeatureGroup, Observations, views_of
+from mainspring.features.offline.query import connection
+from mainspring.features.offline.versions import first_versions_sql, open_versions
+
+AT = "_at"
+
+
+def observe(
+    definition: Observations,
+    scan: Callable[[str], TableScan],
+    *,
+    since: int | None = None,
+    until: int | None = None,
+) -> pa.Table:
+    """Return the rows of the observations' source with `_at` in `[since, until)`, and that column `_at`, by time.
+
+    A row without a time (its `at` is null) is no observation, nor is one that the definition's `where` leaves out. Of a
+    source whose rows are versions, each fact that is not retracted is one observation, by its first version: that is
+    what a request brought. With `until`, a fact that was retracted later is one still.
+    Instants are UTC epoch microseconds.
+
+    Raises:
+        Invalid: The table was not landed by the id that the source declares.
+    """
+    columns = definition.source.columns
+    with connection("2GB") as con, duck.duck_errors(definition.source.name):
+        open_observed(con, definition, scan, since, until)
+        names = ", ".join(map(quote_name, (*columns, AT)))
+        rows: pa.Table = con.sql(f"SELECT {names} FROM observed ORDER BY {AT}, {SEQUENCE}").to_arrow_table()
+    return rows.cast(arrow_schema({**columns, AT: DType.Timestamp}))
+
+
+def open_observed(
+    con: Any, definition: Observations, scan: Callable[[str], TableScan], since: int | None, until: int | None
+) -> None:
+    """Make what `observe` returns readable as `observed`, in any order, with the order of arrival `_seq`.
+
+    Raises:
+        Invalid: As `observe`.
+    """
+    source = definition.source
+    open_versions(con, "source", scan(source.name), source)
+    bounds = [
+        f"epoch_us({AT}) >= {since}" if since is not None else "",
+        f"epoch_us({AT}) < {until}" if until is not None else "",
+        f"({to_sql(definition.where, source.columns)})" if definition.where is not None else "",
+    ]
+    where = " AND ".join([f"{AT} IS NOT NULL", *filter(None, bounds)])
+    names = ", ".join(map(quote_name, (*source.columns, SEQUENCE)))
+    rows = "source" if source.versioning is None else f"({first_versions_sql(source, until)})"
+    con.execute(
+        f"CREATE TEMP VIEW observed AS SELECT {names}, {AT} "
+        f"FROM (SELECT *, {to_sql(definition.at, source.columns)} AS {AT} FROM {rows}) WHERE {where}"
+    )
 
 
 def as_read(

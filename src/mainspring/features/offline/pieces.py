@@ -24,8 +24,11 @@ PIECE_ROWS = 1 << 16
 Observed = pa.Table | str | Path | Callable[[], Iterator[pa.Table]]
 
 
-def pieces(observed: Observed) -> Generator[pa.Table]:
+def pieces(observed: Observed, *, whole: bool = False) -> Generator[pa.Table]:
     """Yield observations as they came, in pieces of up to `PIECE_ROWS` rows; one empty piece where there are none.
+
+    Args:
+        whole: Whether a table is one piece, however large.
 
     Raises:
         NotFound: There is no such file.
@@ -34,8 +37,9 @@ def pieces(observed: Observed) -> Generator[pa.Table]:
     if callable(observed):
         yield from observed()
     elif isinstance(observed, pa.Table):
-        for start in range(0, max(1, observed.num_rows), PIECE_ROWS):
-            yield observed.slice(start, PIECE_ROWS)
+        most = max(1, observed.num_rows) if whole else PIECE_ROWS
+        for start in range(0, max(1, observed.num_rows), most):
+            yield observed.slice(start, most)
     else:
         with _opened(observed) as file:
             if not file.metadata.num_rows:

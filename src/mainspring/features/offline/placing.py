@@ -1,16 +1,26 @@
 """Results in the order of the observations: batches come in any order, and each value is put where its row belongs.
 
-Cheaper than to sort: no second copy of the result is ever held.
+In memory that is cheaper than to sort: no second copy of the result is ever held. Results that exceed memory are
+sorted by DuckDB into a file for each query, and the files are read side by side, a piece at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
+from mainspring.core.expr.sql import quote_text
+from mainspring.data.arrow import parquet_batches
+from mainspring.features.offline.pieces import PIECE_ROWS, opened
+from mainspring.features.offline.query import execute
+
+BATCH_ROWS = 122_880  # DuckDB's row group
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +93,58 @@ def placed(
             values = batch.column(name)
             column.put(places, values if values.type == column.kind else values.cast(column.kind))
     return {name: column.finish() for name, column in columns.items()}
+
+
+# Returns the features that one query found of the observations `first`, `first` + 1, ... by full name, each of shape
+# (rows,). It is called for one piece after another.
+Kept = Callable[[int, int], dict[str, Any]]
+Keep = Callable[[str, Mapping[str, Kind], str], Kept]  # given a query, its columns, the prefix of their full names
+
+
+def in_memory(con: Any, rows: int) -> Keep:
+    """Keep what queries find of all `rows` observations, which are one piece, in memory."""
+
+    def keep(query: str, kinds: Mapping[str, Kind], prefix: str) -> Kept:
+        columns = placed(con.sql(query).to_arrow_reader(BATCH_ROWS), rows, kinds)
+        found = {prefix + name: column for name, column in columns.items()}
+        return lambda _first, _rows: found
+
+    return keep
+
+
+def in_files(con: Any, folder: Path, stack: ExitStack) -> Keep:
+    """Keep what each query finds in a file of its own in `folder`, open as long as `stack`."""
+
+    def keep(query: str, kinds: Mapping[str, Kind], prefix: str) -> Kept:
+        path = folder / f"features.{len(list(folder.iterdir()))}.parquet"
+        execute(con, f"COPY (FROM ({query}) ORDER BY _i) TO {quote_text(str(path))} (FORMAT parquet, COMPRESSION lz4)")
+        file = _File(stack.enter_context(opened(path)))
+
+        def upto(first: int, rows: int) -> dict[str, pa.Array[Any]]:
+            columns = placed(file.before(first + rows), rows, kinds, first)
+            return {prefix + name: column for name, column in columns.items()}
+
+        return upto
+
+    return keep
+
+
+class _File:
+    """What a query found, in the order of the observations, without those of which it found nothing."""
+
+    def __init__(self, file: Any) -> None:
+        self._batches = parquet_batches(file, PIECE_ROWS)
+        self._rest: pa.RecordBatch | None = None
+
+    def before(self, number: int) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of the observations before `number` that were not yielded yet."""
+        while (batch := self._rest or next(self._batches, None)) is not None:
+            self._rest = None
+            there = int(batch.column("_i").to_numpy().searchsorted(number))
+            yield batch.slice(0, there)
+            if there < batch.num_rows:
+                self._rest = batch.slice(there)
+                return
 
 
 def _numpy_type(kind: pa.DataType) -> Any:

@@ -6,18 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mainspring.core.expr import Node
 from mainspring.core.expr.sql import quote_name
 from mainspring.core.expr.types import columns_of
 from mainspring.core.schema import Schema
 from mainspring.data import duck
 from mainspring.data.model import RECORD_PREFIX, SEQUENCE, SUPERSEDED_AT, VISIBLE_AT, TableScan
-from mainspring.features.layout import layout_of, request_schema
-from mainspring.features.model import FeatureGroup, FeatureView, RequestFeatures, views_of
-from mainspring.features.offline.computed import compute_sql
+from mainspring.features.model import FeatureGroup, FeatureView, views_of
+from mainspring.features.offline.computed import computed_of
 from mainspring.features.offline.placing import Kind
-from mainspring.features.offline.query import bind
-from mainspring.features.offline.read import connection
+from mainspring.features.offline.query import bind, connection
 from mainspring.features.offline.stored import run
 from mainspring.features.offline.together import Together, by_source
 
@@ -78,18 +75,11 @@ def explain(
             scanned = scan(source)
             for portion in portions:
                 steps += _stored(con, portion, scanned, rows_worth_a_tile, analyze=analyze)
-        for view in views_of(groups):
-            if view.derived:
-                steps.append(_computed(view.name, view.derived, layout_of(view).stored))
-    for group in groups:
-        if isinstance(group, RequestFeatures):
-            steps.append(_computed(group.name, group.features, request_schema(group, schema)))
+    steps += [
+        Step(each.name, "computed", tuple(each.expressions), "", None, 0, 0, tuple(each.used), each.sql)
+        for each in computed_of(groups, schema)
+    ]
     return steps
-
-
-def _computed(name: str, expressions: Mapping[str, Node], schema: Schema) -> Step:
-    used = sorted(set().union(*map(columns_of, expressions.values())))
-    return Step(name, "computed", tuple(expressions), "", None, 0, 0, tuple(used), compute_sql(expressions, schema))
 
 
 def _stored(con: Any, read: Together, scan: TableScan, rows_worth_a_tile: float, *, analyze: bool) -> Iterator[Step]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import duckdb
 
+from mainspring.data import duck
 from mainspring.data.model import VISIBLE_AT
 
 # The first and the last instant asked about, UTC epoch microseconds: what cannot matter to any is not read.
@@ -69,6 +71,17 @@ class Script:
     def _make(self, name: str, query: str, kind: str) -> None:
         self._statements.append(f"CREATE TEMP {kind} {name} AS {query}")
         self._there[name] = kind
+
+
+@contextmanager
+def connection(memory_limit: str, threads: int | None = None, temp: Path | None = None) -> Iterator[Any]:
+    """Open a session for reads whose results may come in any order."""
+    con = duck.connect(memory_limit, temp, threads=threads)
+    try:
+        con.execute("SET preserve_insertion_order = false")  # it costs memory
+        yield con
+    finally:
+        con.close()
 
 
 @contextmanager

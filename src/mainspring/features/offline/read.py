@@ -1,32 +1,29 @@
 """The offline read: what was known of each observation's entities at its time, computed by DuckDB from the lake.
 
-The rules are those of the point-in-time semantics: docs/adr/0004-event-time.md.
+The rules are those of the point-in-time semantics: docs/adr/0004-event-time.md. Observations are read in pieces; those
+that fit in memory are one piece.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from mainspring.core.expr.sql import quote_name, to_sql
-from mainspring.core.schema import DType, Schema
+from mainspring.core.expr.sql import quote_text
+from mainspring.core.files import disk_errors
+from mainspring.core.schema import Schema
 from mainspring.data import duck
-from mainspring.data.arrow import arrow_schema
-from mainspring.data.model import SEQUENCE
-from mainspring.features.layout import layout_of, request_schema
-from mainspring.features.model import FeatureGroup, FeatureView, Observations, RequestFeatures, views_of
-from mainspring.features.offline.computed import compute
+from mainspring.features.model import FeatureGroup, views_of
+from mainspring.features.offline.computed import Computed, computed_of
 from mainspring.features.offline.observed import as_read, as_table
-from mainspring.features.offline.placing import Kind, placed
+from mainspring.features.offline.pieces import Observed, pieces, workplace, writing
+from mainspring.features.offline.placing import in_files, in_memory
+from mainspring.features.offline.query import connection
 from mainspring.features.offline.stored import Scan, read_views
-from mainspring.features.offline.versions import first_versions_sql, open_versions
-
-BATCH_ROWS = 122_880  # DuckDB's row group
 
 
 def point_in_time(
@@ -53,7 +50,7 @@ def point_in_time(
         scan: Gives the version of a source's table to read, by the source's name.
         schema: The types of the observations' columns.
         memory_limit: DuckDB's memory before it spills to disk. The observations and the result come on top of it;
-            where those are too much, see `features.offline.outsize`.
+            where those are too much, see `point_in_time_pieces`.
         threads: Number of DuckDB's threads, by default one a core.
         temp: The folder under which to spill, by default the machine's temporary one.
         rows_worth_a_tile: From how many rows of an entity in a tile on they are summed up in finer ones; see
@@ -64,107 +61,95 @@ def point_in_time(
         Corrupt: A file of the lake is damaged; the message names it.
         StorageFull: There is no room to spill.
     """
-    observations = as_table(observations)
-    typed = as_read(observations, groups, schema, at)
-    rows, instants = typed.num_rows, typed.column("_t")
-    bounds = pc.min(instants).as_py(), pc.max(instants).as_py()
-
-    with connection(memory_limit, threads, temp) as con:
-        con.register("observed", typed)
-
-        def collect(query: str, kinds: Mapping[str, Kind], prefix: str) -> dict[str, pa.Array[Any]]:
-            columns = placed(con.sql(query).to_arrow_reader(BATCH_ROWS), rows, kinds)
-            return {prefix + name: column for name, column in columns.items()}
-
-        found: dict[str, Any] = {}
-        for columns in read_views(con, views_of(groups), scan, bounds, rows_worth_a_tile, collect):
-            found.update(columns)
-        return with_features(con, observations, typed, groups, found, schema)
+    found = point_in_time_pieces(
+        as_table(observations), groups, scan, schema=schema, at=at, memory_limit=memory_limit, threads=threads,
+        temp=temp, rows_worth_a_tile=rows_worth_a_tile, whole=True,
+    )  # fmt: skip
+    with closing(found):
+        return next(found)
 
 
-def with_features(
+def point_in_time_pieces(
+    observations: Observed,
+    groups: Sequence[FeatureGroup],
+    scan: Scan,
+    *,
+    schema: Schema,
+    at: str = "_at",
+    memory_limit: str = "2GB",
+    threads: int | None = None,
+    temp: Path | None = None,
+    rows_worth_a_tile: float = 16,
+    whole: bool = False,
+) -> Generator[pa.Table]:
+    """Yield what `point_in_time` returns in pieces of up to `pieces.PIECE_ROWS` rows; at least one piece.
+
+    Beside DuckDB's memory only a piece is held: what is on its way lies in a folder under `temp`, until the last piece
+    was taken or the iterator is closed.
+
+    Args:
+        observations: A table, the path of a Parquet file, or what gives the same pieces each time it is called; the
+            result has the same.
+        whole: Whether a table is one piece, and nothing goes to files, which takes less time.
+
+    Raises:
+        NotFound: There is no such file of observations.
+        StorageFull: There is no room for what is on its way.
+        Others: As `point_in_time`.
+    """
+    with ExitStack() as stack:
+        con = stack.enter_context(connection(memory_limit, threads, temp))
+        asked: Iterable[tuple[pa.Table, pa.Table]]  # a piece, and as it is read
+        if whole:
+            asked = [(piece, as_read(piece, groups, schema, at)) for piece in pieces(observations, whole=True)]
+            con.register("observed", asked[0][1])
+            collect = in_memory(con, asked[0][0].num_rows)
+        else:
+            folder = stack.enter_context(workplace(temp))
+            path = folder / "observed.parquet"
+            with disk_errors(folder):
+                _write_keys(path, observations, groups, at)
+            con.execute(f"CREATE TEMP VIEW observed AS FROM read_parquet({quote_text(str(path))})")
+            collect = in_files(con, folder, stack)
+            asked = ((piece, as_read(piece, groups, schema, at)) for piece in pieces(observations))
+        bounds = duck.one_row(con, "SELECT min(_t), max(_t) FROM observed")
+        kept = list(read_views(con, views_of(groups), scan, bounds, rows_worth_a_tile, collect))
+        computed, first = computed_of(groups, schema), 0
+        for piece, typed in asked:
+            stored: dict[str, Any] = {}
+            for each in kept:
+                stored.update(each(first, piece.num_rows))
+            yield _with_features(con, piece, typed, groups, stored, computed, schema)
+            first += piece.num_rows
+
+
+def _with_features(
     con: Any,
     observations: pa.Table,
     typed: pa.Table,
     groups: Sequence[FeatureGroup],
     stored: Mapping[str, Any],
+    computed: Sequence[Computed],
     schema: Schema,
 ) -> pa.Table:
     """Return the observations with every feature of `groups` beside them, given the stored ones by full name."""
-    found = {name: pa.chunked_array([column]) for name, column in stored.items()}
-    for view in views_of(groups):
-        found.update(_derived(con, view, found, typed.num_rows))
-    for group in groups:
-        if isinstance(group, RequestFeatures):
-            found.update(_request(con, group, typed, found, schema))
+    known = {name: typed.column(name) for name in schema if name in typed.column_names}
+    known.update((name, pa.chunked_array([column])) for name, column in stored.items())
+    for each in computed:
+        known.update(each.read(con, known, typed.num_rows))
     names = [name for group in groups for name in group.columns]
-    fields = [*observations.schema, *(pa.field(name, found[name].type) for name in names)]
-    columns = [*observations.columns, *(found[name] for name in names)]
+    fields = [*observations.schema, *(pa.field(name, known[name].type) for name in names)]
+    columns = [*observations.columns, *(known[name] for name in names)]
     return pa.Table.from_arrays(columns, schema=pa.schema(fields)).replace_schema_metadata(observations.schema.metadata)
 
 
-def observe(
-    definition: Observations,
-    scan: Scan,
-    *,
-    since: int | None = None,
-    until: int | None = None,
-    memory_limit: str = "2GB",
-) -> pa.Table:
-    """Return the rows of the observations' source with `_at` in `[since, until)`, and that column `_at`, by time.
-
-    A row without a time (its `at` is null) is no observation, nor is one that the definition's `where` leaves out. Of a
-    source whose rows are versions, each fact that is not retracted is one observation, by its first version: that is
-    what a request brought. With `until`, a fact that was retracted later is one still.
-    Instants are UTC epoch microseconds.
-
-    Raises:
-        Invalid: The table was not landed by the id that the source declares.
-    """
-    with connection(memory_limit) as con, duck.duck_errors(definition.source.name):
-        open_versions(con, "source", scan(definition.source.name), definition.source)
-        names = ", ".join(quote_name(name) for name in definition.source.columns)
-        made = observed_sql(definition, since, until)
-        rows: pa.Table = con.sql(f"SELECT {names}, _at FROM ({made}) ORDER BY _at, {SEQUENCE}").to_arrow_table()
-    return rows.cast(arrow_schema({**definition.source.columns, "_at": DType.Timestamp}))
-
-
-def observed_sql(definition: Observations, since: int | None, until: int | None) -> str:
-    """SELECT what `observe` returns from `source`, in any order, and the order of arrival."""
-    columns = definition.source.columns
-    bounds = [
-        f"epoch_us(_at) >= {since}" if since is not None else "",
-        f"epoch_us(_at) < {until}" if until is not None else "",
-        f"({to_sql(definition.where, columns)})" if definition.where is not None else "",
-    ]
-    where = " AND ".join(["_at IS NOT NULL", *filter(None, bounds)])
-    names = ", ".join(quote_name(name) for name in (*columns, SEQUENCE))
-    rows = "source" if definition.source.versioning is None else f"({first_versions_sql(definition.source, until)})"
-    return f"SELECT {names}, _at FROM (SELECT *, {to_sql(definition.at, columns)} AS _at FROM {rows}) WHERE {where}"
-
-
-@contextmanager
-def connection(memory_limit: str, threads: int | None = None, temp: Path | None = None) -> Iterator[Any]:
-    """A session for reads whose results may come in any order."""
-    con = duck.connect(memory_limit, temp, threads=threads)
-    try:
-        con.execute("SET preserve_insertion_order = false")  # it costs memory
-        yield con
-    finally:
-        con.close()
-
-
-def _derived(con: Any, view: FeatureView, found: Mapping[str, Any], rows: int) -> dict[str, pa.ChunkedArray[Any]]:
-    if not view.derived:
-        return {}
-    stored = {name: found[f"{view.name}.{name}"] for name in view.features}
-    values = compute(con, view.derived, stored, layout_of(view).stored, rows)
-    return {f"{view.name}.{name}": column for name, column in values.items()}
-
-
-def _request(
-    con: Any, group: RequestFeatures, observed: pa.Table, found: Mapping[str, Any], fields: Schema
-) -> dict[str, pa.ChunkedArray[Any]]:
-    known = {name: observed.column(name) for name in fields if name in observed.column_names}
-    values = compute(con, group.features, {**known, **found}, request_schema(group, fields), observed.num_rows)
-    return {f"{group.name}.{name}": column for name, column in values.items()}
+def _write_keys(path: Path, observations: Observed, groups: Sequence[FeatureGroup], at: str) -> None:
+    """Write what the queries read of the observations: `_i`, `_t` and the keys."""
+    first = 0
+    with ExitStack() as open_file:
+        writer = None
+        for piece in pieces(observations):
+            typed = as_read(piece, groups, {}, at, first=first)
+            writer = writer or open_file.enter_context(writing(path, typed.schema))
+            writer.write_table(typed)
+            first += piece.num_rows

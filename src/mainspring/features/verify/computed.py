@@ -15,13 +15,12 @@ from mainspring.data.model import TableScan
 from mainspring.features.equal import same
 from mainspring.features.layout import request_schema
 from mainspring.features.model import Observations, RequestFeatures
+from mainspring.features.offline.observed import AT
 from mainspring.features.offline.read import point_in_time
 from mainspring.features.online.reader import Computed
 from mainspring.features.verify.chosen import plain
 from mainspring.features.verify.scalars import scalar
 from mainspring.features.verify.verifier import Mismatch, Verification
-
-AT = "_at"
 
 
 def verify_computed(

@@ -12,7 +12,7 @@ import pyarrow as pa
 from mainspring.core.errors import NotFound
 from mainspring.data.arrow import ARROW_TYPES
 from mainspring.features.model import FeatureView
-from mainspring.features.offline import read as offline
+from mainspring.features.offline import point_in_time
 from mainspring.project import Project
 
 _TOLERANCE = 1e-6  # relative; float32 results of another order of summation
@@ -55,7 +55,7 @@ def compare(project: Project, endpoint: str, *, since: int, until: int, sample: 
     )
     # Views, and what is computed from them: of the request alone nothing is read.
     groups = [group for group in model.features if isinstance(group, FeatureView) or group.views]
-    expected = offline.point_in_time(observed, groups, project.lake.scan, schema=columns)
+    expected = point_in_time(observed, groups, project.lake.scan, schema=columns)
     served = _objects(logged, "features")
     names = [name for group in groups for name in group.columns if name in model.columns]
     differing = {}

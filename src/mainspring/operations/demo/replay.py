@@ -22,7 +22,7 @@ from mainspring.core.errors import Invalid, Unavailable
 from mainspring.core.schema import DType
 from mainspring.core.settings import Settings
 from mainspring.core.time import HOUR, MINUTE, ReplayClock
-from mainspring.features.offline import read as offline
+from mainspring.features.offline import observe
 from mainspring.operations.keys import brief_key
 from mainspring.operations.materialize import materialise_views
 from mainspring.operations.plane_connection import connect
@@ -72,7 +72,7 @@ def replay(
         raise Invalid(f"Profile {project.settings.profile!r} uses the system clock.", fix='set clock = "replay".')
     definition = project.definitions.endpoint(endpoint)
     observations = project.definitions.model(definition.model_name).observations
-    rows = offline.observe(observations, project.lake.scan, since=since, until=until)
+    rows = observe(observations, project.lake.scan, since=since, until=until)
     caller = _Caller(project.settings, endpoint, brief_key(project, f"replay of {endpoint}", HOUR))
     columns = _columns(rows, observations.source.columns)
     report = ReplayReport()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -15,19 +17,25 @@ from mainspring.core.errors import Invalid, InvalidData
 from mainspring.core.schema import Schema
 from mainspring.core.time import format_instant, from_datetime, parse_instant
 from mainspring.data.model import TableScan
-from mainspring.features.offline import observe, point_in_time
+from mainspring.features.offline import point_in_time_pieces
+from mainspring.features.offline.observed import AT
+from mainspring.features.offline.pieces import Observed, count, pieces, workplace
+from mainspring.features.offline.stored import Scan
 from mainspring.operations.features.choosing import Choice
-from mainspring.operations.features.frames import index_of
+from mainspring.operations.features.frames import as_arrow, index_of
 from mainspring.operations.features.progress_bar import Step, steps
-from mainspring.operations.features.rows import AT, Rows
+from mainspring.operations.features.rows import Rows
 from mainspring.operations.features.table import FeatureTable
 from mainspring.training.model import Model
-from mainspring.training.sets.labels import LABEL, LeftOut, join_labels
+from mainspring.training.sets.labelled import labelled, write_labelled
+from mainspring.training.sets.labels import LABEL, LeftOut
 
 if TYPE_CHECKING:
     from mainspring.project import Project
 
-Scan = Callable[[str], TableScan]
+# Called with what is done now, how many rows of it are done, and of how many (`None`: it cannot be said).
+Told = Callable[[str, int, int | None], None]
+NAME = "The labels"
 
 
 @dataclass(frozen=True)
@@ -67,31 +75,157 @@ def check_asked(choice: Choice, labels: Any, since: Any, until: Any) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Found:
+    """Rows with the features asked for, as they are read.
+
+    Attributes:
+        pieces: The rows in order, at least one table.
+        rows: How many.
+        at: The name of the column with the instants as of which the features are.
+        label: The name of the column with the label, where there is one; of several labels the names of theirs.
+        notes: On observations without a label.
+    """
+
+    pieces: Iterator[pa.Table]
+    rows: int
+    at: str
+    label: str | tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Reader:
+    """Reads features as of each row's time: of a model's own observations, or of rows that are given.
+
+    Args:
+        memory_limit: What DuckDB may use before it spills.
+        told: Called with the observations and each view as its read begins.
+        temp: The folder for what exceeds memory. Without one, the rows and the result are in memory, as one piece.
+    """
+
+    def __init__(
+        self, project: Project, choice: Choice, memory_limit: str, told: Told, temp: Path | None = None
+    ) -> None:
+        self._project, self._choice, self._memory_limit, self._told = project, choice, memory_limit, told
+        self._scan = pinned(project)
+        self._temp = temp
+
+    @contextmanager
+    def of_observations(self, model: Model, since: int | None, until: int | None) -> Iterator[Found]:
+        """Read the model's labelled observations made in `[since, until)`, by time, as training reads them.
+
+        Raises:
+            NotFound: A source has no table yet.
+            InvalidData: There is no labelled observation in that time.
+        """
+        choice = self._choice
+        end = self._project.clock.now() if until is None else until
+        asked = model.observations, model.labels, self._scan
+        self._told("observations", 0, None)
+        with ExitStack() as stack:
+            observed: Observed
+            if self._temp is None:
+                observed, left_out = labelled(*asked, since=since, until=end, memory_limit=self._memory_limit)
+                total = observed.num_rows
+            else:
+                folder = stack.enter_context(workplace(self._temp))
+                observed, total, left_out = write_labelled(
+                    folder / "observed.parquet", *asked, since=since, until=end, memory_limit=self._memory_limit,
+                    temp=self._temp,
+                )  # fmt: skip
+            if not total:
+                raise _none_labelled(model, since, end, left_out)
+            found = stack.enter_context(closing(self._features(observed, _fields_of(choice, model), AT)))
+            rows = (_as_trained(piece, choice, model) for piece in found)
+            names = tuple(each.name for each in model.labels)
+            notes = (str(left_out),) if left_out.total else ()
+            yield Found(rows, total, AT, names if len(names) > 1 else names[0], notes)
+
+    @contextmanager
+    def beside(self, labels: pa.Table | Path, at: str | None) -> Iterator[Found]:
+        """Read what was known of each of `labels` at its time, beside all their columns, in their order.
+
+        Args:
+            labels: A table; the path of a Parquet file where there is a folder for what exceeds memory.
+            at: The column with the times; `None` for the rule of the model's observations.
+
+        Raises:
+            NotFound: There is no such file.
+            InvalidData: A column is missing, of another type, or a time is naive.
+        """
+        whole, choice = self._temp is None, self._choice
+
+        def rows() -> Generator[Rows]:
+            for piece in pieces(labels, whole=whole):
+                made = Rows(choice, piece, NAME)
+                made.with_times(at)
+                yield made
+
+        with closing(rows()) as begun:
+            first = next(begun)
+        name = first.at if at is None else at
+
+        def asked() -> Iterator[pa.Table]:
+            """Yield what the engine needs of the labels; their other columns it never sees."""
+            for each in [first] if whole else rows():
+                yield each.read.select([*choice.needed, each.at])
+
+        found = self._features(asked, first.schema, first.at)
+        with closing(found), closing(pieces(labels, whole=whole)) as given:
+            both = zip(given, found, strict=True)
+            tables = (_with_found(as_arrow(piece, NAME), features, name, choice) for piece, features in both)
+            yield Found(tables, count(labels), name)
+
+    def _features(self, observed: Observed, schema: Schema, at: str) -> Generator[pa.Table]:
+        def told(source: str) -> TableScan:
+            for view in self._choice.views:
+                if view.source.name == source:
+                    self._told(view.name, 0, None)
+            return self._scan(source)
+
+        return point_in_time_pieces(
+            observed, self._choice.groups, told, schema=schema, at=at, memory_limit=self._memory_limit,
+            temp=self._temp, whole=self._temp is None,
+        )  # fmt: skip
+
+
 def of_observations(
     project: Project, choice: Choice, model: Model, since: int | None, until: int | None, how: How
 ) -> FeatureTable:
-    """Return the model's labelled observations made in `[since, until)`, by time, as training reads them.
+    """Return what `Reader.of_observations` reads."""
+    with (
+        steps(choice.title, len(choice.views) + 1, how.progress) as step,
+        _in_memory(project, choice, how, step).of_observations(model, since, until) as found,
+    ):
+        return _table(choice, found)
 
-    Raises:
-        NotFound: A source has no table yet.
-        InvalidData: There is no labelled observation in that time.
-    """
-    end = project.clock.now() if until is None else until
-    with steps(choice.title, len(choice.views) + 1, how.progress) as step:
-        step("observations")
-        scan = pinned(project)
-        observed = observe(model.observations, scan, since=since, until=end, memory_limit=how.memory_limit)
-        labelled, left_out = join_labels(observed, model.observations, model.labels, scan, until=end)
-        if not labelled.num_rows:
-            raise none_labelled(model, since, end, left_out)
-        table = _offline(choice, labelled, fields_of(choice, model), AT, scan, how, step)
+
+def beside(project: Project, choice: Choice, labels: Any, at: str | None, how: How) -> FeatureTable:
+    """Return what `Reader.beside` reads."""
+    with (
+        steps(choice.title, len(choice.views), how.progress) as step,
+        _in_memory(project, choice, how, step).beside(as_arrow(labels, NAME), at) as found,
+    ):
+        return _table(choice, found, index_of(labels))
+
+
+def _in_memory(project: Project, choice: Choice, how: How, step: Step) -> Reader:
+    return Reader(project, choice, how.memory_limit, lambda name, _done, _total: step(name))
+
+
+def _table(choice: Choice, found: Found, index: Any = None) -> FeatureTable:
     return FeatureTable(
-        choice.title, as_trained(table, choice, model), features=choice.columns, at=AT, label=label_of(model),
-        notes=notes_of(left_out),
+        choice.title, pa.concat_tables(found.pieces), features=choice.columns, at=found.at, label=found.label,
+        notes=found.notes, index=index,
     )  # fmt: skip
 
 
-def as_trained(table: pa.Table, choice: Choice, model: Model) -> pa.Table:
+def pinned(project: Project) -> Scan:
+    """Return how to read the lake, each table in the version that it has when it is first asked for."""
+    return cache(project.lake.scan)
+
+
+def _as_trained(table: pa.Table, choice: Choice, model: Model) -> pa.Table:
     """Return the observations' own columns, their time, the features asked for and each label by its full name."""
     own = [*model.observations.source.columns, AT, *choice.columns]
     found, truth = table.select(own), table.column(LABEL)
@@ -100,18 +234,13 @@ def as_trained(table: pa.Table, choice: Choice, model: Model) -> pa.Table:
     return found
 
 
-def label_of(model: Model) -> str | tuple[str, ...]:
-    names = tuple(each.name for each in model.labels)
-    return names if len(names) > 1 else names[0]
-
-
-def fields_of(choice: Choice, model: Model) -> Schema:
+def _fields_of(choice: Choice, model: Model) -> Schema:
     """Return the types of the columns of the model's observations that the features read."""
     schema = {name: model.observations.source.columns.get(name, choice.keys.get(name)) for name in choice.needed}
     return {name: dtype for name, dtype in schema.items() if dtype is not None}
 
 
-def none_labelled(model: Model, since: int | None, end: int, left_out: LeftOut) -> InvalidData:
+def _none_labelled(model: Model, since: int | None, end: int, left_out: LeftOut) -> InvalidData:
     span = f"before {format_instant(end)}" + ("" if since is None else f" and since {format_instant(since)}")
     why = left_out if left_out.total else "there is no observation at all"
     return InvalidData(
@@ -120,50 +249,9 @@ def none_labelled(model: Model, since: int | None, end: int, left_out: LeftOut) 
     )
 
 
-def notes_of(left_out: LeftOut) -> tuple[str, ...]:
-    """Return notes on observations without a label."""
-    return (str(left_out),) if left_out.total else ()
-
-
-def beside(project: Project, choice: Choice, labels: Any, at: str | None, how: How) -> FeatureTable:
-    """Return `labels`, in their order and with all their columns, and what was known of each at its time.
-
-    Raises:
-        InvalidData: A column is missing, of another type, or a time is naive.
-    """
-    rows = Rows(choice, labels, "The labels")
-    name = rows.with_times(at)
-    with steps(choice.title, len(choice.views), how.progress) as step:
-        found = _offline(choice, rows.read, rows.schema, rows.at, pinned(project), how, step)
-    table = with_found(rows.given, found, name, choice)
-    return FeatureTable(choice.title, table, features=choice.columns, at=name, index=index_of(labels))
-
-
-def with_found(given: pa.Table, found: pa.Table, at: str, choice: Choice) -> pa.Table:
+def _with_found(given: pa.Table, found: pa.Table, at: str, choice: Choice) -> pa.Table:
     """Return rows as they were given, with the column `at` of their times where they lack it, and the features."""
     table = given if at in given.column_names else given.append_column(at, found.column(at))
     for column in choice.columns:
         table = table.append_column(column, found.column(column))
     return table
-
-
-def pinned(project: Project) -> Scan:
-    """Return how to read the lake, each table in the version that it has when it is first asked for."""
-    return cache(project.lake.scan)
-
-
-def view_by_view(choice: Choice, scan: Scan, begins: Callable[[str], None]) -> Scan:
-    """Return `scan`; as it is asked for a source, `begins` is told each view that is read of that."""
-
-    def told(source: str) -> TableScan:
-        for view in choice.views:
-            if view.source.name == source:
-                begins(view.name)
-        return scan(source)
-
-    return told
-
-
-def _offline(choice: Choice, observed: pa.Table, schema: Schema, at: str, scan: Scan, how: How, step: Step) -> pa.Table:
-    told = view_by_view(choice, scan, step)
-    return point_in_time(observed, choice.groups, told, schema=schema, at=at, memory_limit=how.memory_limit)

@@ -14,10 +14,9 @@ from mainspring.core.schema import DType, Schema
 from mainspring.core.time import parse_instant
 from mainspring.data.arrow import ARROW_TYPES, INSTANT
 from mainspring.features.model import Observations
+from mainspring.features.offline.observed import AT
 from mainspring.operations.features.choosing import Choice
 from mainspring.operations.features.frames import as_arrow
-
-AT = "_at"
 
 
 class Rows:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import Invalid, MainspringError
 from mainspring.core.time import Clock
+from mainspring.features.offline.observed import AT
+from mainspring.features.offline.stored import Scan
 from mainspring.registry.ports import Tracking
 from mainspring.registry.runs import error_text
 from mainspring.training.fitting import fit_model
@@ -21,8 +23,6 @@ from mainspring.training.label import label_keys
 from mainspring.training.model import Model
 from mainspring.training.runs.run import Run
 from mainspring.training.sets.assemble import (
-    AT,
-    Scan,
     instants,
     label_values,
     labelled_observations,

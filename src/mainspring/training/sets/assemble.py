@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,18 +9,18 @@ import pyarrow as pa
 
 from mainspring.core.errors import InvalidData
 from mainspring.core.schema import DType
-from mainspring.data.model import TableScan
+from mainspring.features.offline import point_in_time
+from mainspring.features.offline.observed import AT
+from mainspring.features.offline.stored import Scan
 from mainspring.training.frames import to_frame
 from mainspring.training.inputs import all_groups, check_label, feature_types
 from mainspring.training.label import label_keys
 from mainspring.training.model import Model
-from mainspring.training.sets.labels import LABEL, LeftOut, join_labels, label_numbers
+from mainspring.training.sets.labelled import labelled
+from mainspring.training.sets.labels import LABEL, LeftOut, label_numbers
 from mainspring.training.sets.leakage import own_columns
 from mainspring.training.sets.splits import Instants, check_parts, cut_by_time
 from mainspring.training.sets.training_set import Split, TrainingSet
-
-AT = "_at"
-Scan = Callable[[str], TableScan]
 
 
 def labelled_observations(
@@ -35,13 +34,9 @@ def labelled_observations(
     Raises:
         InvalidData: A part is empty, too small or has only one class, or the labels do not fit the task.
     """
-    from mainspring.features.offline import observe, point_in_time
-
-    observed = observe(model.observations, scan, since=since, until=until)
-    labelled, left_out = join_labels(observed, model.observations, model.labels, scan, until=until)
-    check_parts(model, instants(labelled), label_values(labelled.column(LABEL), model), left_out)
-    schema = model.observations.source.columns
-    return point_in_time(labelled, all_groups(model), scan, schema=schema, at=AT), left_out
+    rows, left_out = labelled(model.observations, model.labels, scan, since=since, until=until)
+    check_parts(model, instants(rows), label_values(rows.column(LABEL), model), left_out)
+    return point_in_time(rows, all_groups(model), scan, schema=model.observations.source.columns, at=AT), left_out
 
 
 def instants(table: pa.Table) -> Instants:

@@ -243,51 +243,15 @@ class Joins:
         return LeftOut(_ordered(counts), tuple(self.each[0].keys), labels=of)
 
 
-def joins_of(observations: Observations, labels: Sequence[Label], *, row: str, until: int | None) -> Joins:
-    """Return the joins of a model's observations with their labels."""
+def joins_of(observations: Observations, labels: Sequence[Label], *, until: int | None) -> Joins:
+    """Return the joins of a model's observations, which have `_seq`, with their labels."""
     tables = ["labels"] if len(labels) == 1 else [f"labels_{at}" for at in range(len(labels))]
     return Joins(
         tuple(
-            Join(label, label_keys(observations, label), row, until, feed=table, labels=table)
+            Join(label, label_keys(observations, label), SEQUENCE, until, feed=table, labels=table)
             for label, table in zip(labels, tables, strict=True)
         )
     )
-
-
-def join_labels(
-    observed: pa.Table,
-    observations: Observations,
-    labels: Sequence[Label],
-    scan: Callable[[str], TableScan],
-    *,
-    until: int | None,
-) -> tuple[pa.Table, LeftOut]:
-    """Return the observations that have every label, in the given order, with `_label`, and the reasons for the others.
-
-    If a key has several label rows, the newest value counts (largest event time, then recorded time, then order of
-    arrival) among those visible at `until`; for a label that matures, among those visible when the observation matured.
-    A null label counts as none. For several labels, `_label` is a struct of their columns.
-
-    Args:
-        observed: The result of `features.offline.read.observe`.
-        until: Labels that became visible later are ignored; UTC epoch microseconds, `None` for no limit.
-
-    Raises:
-        Invalid: The label's table was not ingested by the id that its source declares.
-    """
-    joins = joins_of(observations, labels, row="_i", until=until)
-    con = duck.connect()
-    try:
-        joins.open(con, scan)
-        con.register("observed", observed.append_column("_i", pa.array(range(observed.num_rows), pa.int64())))
-        marked = con.sql(f"SELECT _i, {LABEL}, {WHY} FROM ({joins.sql}) ORDER BY _i").to_arrow_table()
-        reasons: Any = pc.value_counts(pc.drop_null(marked.column(WHY)))
-        counts = zip(reasons.field("values").to_pylist(), reasons.field("counts").to_pylist(), strict=True)
-        left_out = joins.left_out(con, dict(counts))
-    finally:
-        con.close()
-    found = marked.filter(pc.is_valid(marked.column(LABEL)))
-    return observed.take(found.column("_i")).append_column(LABEL, found.column(LABEL)), left_out
 
 
 def left_out_by(con: Any, join: Join, counts: Mapping[str, int]) -> LeftOut:

@@ -10,12 +10,14 @@ import pyarrow.parquet as pq
 
 from mainspring.core.errors import Corrupt
 from mainspring.features import definitions
-from mainspring.features.offline import observe, point_in_time
+from mainspring.features.offline import point_in_time
+from mainspring.features.offline.observed import AT
+from mainspring.features.offline.stored import Scan
 from mainspring.registry.bundles import FEATURES, HOLDOUT
 from mainspring.registry.model import Bundle, several_labels
 from mainspring.training.label import Label
-from mainspring.training.sets.assemble import AT, Scan
-from mainspring.training.sets.labels import LABEL, join_labels
+from mainspring.training.sets.labelled import labelled
+from mainspring.training.sets.labels import LABEL
 
 
 def held_out_again(bundle: Bundle, other: Bundle, labels: Sequence[Label], scan: Scan) -> pa.Table:
@@ -50,9 +52,8 @@ def held_out_again(bundle: Bundle, other: Bundle, labels: Sequence[Label], scan:
         )
         for each in labels
     ]
-    observed = observe(observations, scan, since=since, until=until)
-    labelled, _ = join_labels(observed, observations, labels, scan, until=until)
-    rows = labelled.slice(max(0, labelled.num_rows - held_out.num_rows))
+    found, _ = labelled(observations, labels, scan, since=since, until=until)
+    rows = found.slice(max(0, found.num_rows - held_out.num_rows))
     if any(not rows[name].combine_chunks().equals(held_out[name].combine_chunks()) for name in (AT, LABEL)):
         raise Corrupt(
             f"The held-out rows of {bundle.manifest.model} ({bundle.digest[:12]}) cannot be read again: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import mainspring as ms
 from kit.station import SCHEMA, World, instant, train
 from mainspring.core.errors import InvalidData, NotFound, StorageFull
 from mainspring.features.model import FeatureView
-from mainspring.features.offline import outsize, pieces, point_in_time, point_in_time_pieces, point_in_time_to
+from mainspring.features.offline import pieces, placing, point_in_time, point_in_time_pieces
+from mainspring.features.offline.pieces import write_whole
 
 INSTANT = pa.timestamp("us", tz="UTC")
 FIELDS = {**SCHEMA, "seats": ms.Int64}
@@ -65,22 +67,20 @@ def observations(rows: int) -> pa.Table:
 def test_pieces_are_the_whole(
     tmp_path: Path, made: tuple[World, list[Any]], rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outsize, "PIECE_ROWS", 1000)
+    monkeypatch.setattr(placing, "PIECE_ROWS", 1000)
     monkeypatch.setattr(pieces, "PIECE_ROWS", 1000)
     world, groups = made
     asked = observations(rows)
     pq.write_table(asked, tmp_path / "asked.parquet", row_group_size=700)
     wanted = point_in_time(asked, groups, world.lake.scan, schema=FIELDS)
-    seen: list[tuple[int, int]] = []
+    seen: list[int] = []
     for given in (asked, tmp_path / "asked.parquet"):
-        written = point_in_time_to(
-            tmp_path / "out.parquet", given, groups, world.lake.scan, schema=FIELDS, temp=tmp_path / "spill",
-            progress=lambda done, total: seen.append((done, total)),
-        )  # fmt: skip
+        found_in_pieces = point_in_time_pieces(given, groups, world.lake.scan, schema=FIELDS, temp=tmp_path / "spill")
+        written = write_whole(tmp_path / "out.parquet", found_in_pieces, seen.append)
         found = pq.read_table(tmp_path / "out.parquet")
         assert written == rows
         assert found.equals(wanted)
-    assert seen[-1] == (rows, rows)
+    assert seen[-1] == rows
     assert {path.name for path in tmp_path.iterdir()} == {"asked.parquet", "out.parquet", "spill"}
     assert list((tmp_path / "spill").iterdir()) == []
 
@@ -104,11 +104,10 @@ def test_a_file_that_cannot_be_written_whole_is_not_there(
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     (tmp_path / "out.parquet").write_bytes(b"as it was")
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    found = point_in_time_pieces(asked, groups, world.lake.scan, schema=FIELDS, temp=tmp_path / "spill")
     try:
-        with pytest.raises(StorageFull, match="No space left"):
-            point_in_time_to(
-                tmp_path / "out.parquet", asked, groups, world.lake.scan, schema=FIELDS, temp=tmp_path / "spill"
-            )
+        with pytest.raises(StorageFull, match="No space left"), closing(found):
+            write_whole(tmp_path / "out.parquet", found)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     assert (tmp_path / "out.parquet").read_bytes() == b"as it was"
@@ -120,7 +119,7 @@ def test_a_file_of_observations_that_is_not_there_or_no_file_is_refused(
 ) -> None:
     world, groups = made
     with pytest.raises(NotFound, match=r"no file of observations .*asked\.parquet"):
-        point_in_time_to(tmp_path / "o", tmp_path / "asked.parquet", groups, world.lake.scan, schema=FIELDS)
+        next(point_in_time_pieces(tmp_path / "asked.parquet", groups, world.lake.scan, schema=FIELDS))
     (tmp_path / "asked.parquet").write_bytes(b"station,_at")
     with pytest.raises(InvalidData, match=r"asked\.parquet cannot be read"):
-        point_in_time_to(tmp_path / "o", tmp_path / "asked.parquet", groups, world.lake.scan, schema=FIELDS)
+        next(point_in_time_pieces(tmp_path / "asked.parquet", groups, world.lake.scan, schema=FIELDS))

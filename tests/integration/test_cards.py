@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kit.bakery import Bakery, late_model
-from mainspring.delivery.carded import verdict
-from mainspring.delivery.gates import judge
+from mainspring.delivery.gates import judge, judge_card
 from mainspring.governance.cards import build
 from mainspring.governance.energy import Points
 from mainspring.governance.model import Card
@@ -68,7 +67,7 @@ def card(bakery: Bakery, bundle: Bundle) -> Card:
 def test_nothing_required_is_missing(card: Card) -> None:
     assert [gap for gap in card.gaps if gap.required] == []
     assert card.complete
-    assert any(gap.what.startswith("Cost") for gap in card.gaps)
+    assert any(gap.what.startswith("The cost is unknown") for gap in card.gaps)
 
 
 def test_metrics_are_the_recorded_ones_within_their_intervals(card: Card, bundle: Bundle) -> None:
@@ -154,7 +153,7 @@ def test_what_is_missing_is_a_gap_and_never_an_error(bakery: Bakery, bundle: Bun
     assert missing == {"In the words of its makers", "Data", "Performance", "Lineage", "Resources"}
     assert found.performance is None
     assert markdown(found).count("Not known.") == page(found).count("Not known.") == 3
-    result = verdict(found)
+    result = judge_card(found)
     assert not result.passed
     assert "Intended use has not been written yet" in str(result)
 
@@ -170,7 +169,7 @@ def test_a_run_that_is_elsewhere_is_a_gap(bakery: Bakery, bundle: Bundle) -> Non
 def test_the_gate_is_no_metrics(card: Card) -> None:
     assert str(complete_card()) == "complete card"
     assert judge([complete_card(), Gate("at_least", "auc", 0.5)], {"auc": 0.6}, {}, None)[0].gate == "auc at least 0.5"
-    assert verdict(card).passed
+    assert judge_card(card).passed
 
 
 class Tags(HTMLParser):

@@ -1,4 +1,4 @@
-"""Gate evaluation: pure comparisons of metrics, each with the missing amount."""
+"""Gate evaluation: pure comparisons of metrics, each with the missing amount, and of a model card's completeness."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import msgspec
 
 from mainspring.core.errors import Invalid
 from mainspring.delivery.model import GateResult
+from mainspring.governance.model import Card
 from mainspring.registry.model import Manifest
 from mainspring.stats.metrics import DECIDED, HIGHER_IS_BETTER, Metric, higher_is_better
 from mainspring.training.gates import Gate
@@ -17,6 +18,8 @@ from mainspring.training.gates import Gate
 # Tolerance for the rounding of sums computed in different orders.
 _ROUNDING = 1e-12
 BASELINE = "baseline."  # prefix of the baseline's metrics in a manifest
+CARD = "card"  # kind of the gate that requires a complete model card
+_GAPS_NAMED = 6  # maximum number of gaps in the note
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ def judge(
     """
     results: list[GateResult] = []
     for gate in gates:
-        if not gate.on_metric:  # evaluated in `delivery.approving` and `delivery.carded`
+        if not gate.on_metric:  # evaluated by `judge_card` and in `delivery.approving`
             continue
         higher = higher_is_better(gate.metric, declared)
         if higher is None:
@@ -101,6 +104,22 @@ def _compare(gate: Gate, against: str, value: float | None, needed: float | None
 
 def _nothing(gate: Gate, against: str, note: str) -> GateResult:
     return GateResult(gate=str(gate), against=against, value=None, needed=None, passed=False, short_by=None, note=note)
+
+
+def judge_card(card: Card) -> GateResult:
+    """Return the result of the gate that requires a complete model card; the note lists the gaps."""
+    missing = [gap.what for gap in card.gaps if gap.required]
+    more = [f"And {len(missing) - _GAPS_NAMED} more."] if len(missing) > _GAPS_NAMED else []
+    listed = " ".join([*missing[:_GAPS_NAMED], *more])
+    return GateResult(
+        gate="complete card",
+        against="required gaps",
+        value=None if missing else 0.0,
+        needed=None if missing else 0.0,
+        passed=card.complete,
+        short_by=float(len(missing)),
+        note=f"{listed} `mainspring models card {card.model}:{card.version}` shows the fixes" if missing else "",
+    )
 
 
 def baseline_of(manifest: Manifest) -> Mapping[str, float]:

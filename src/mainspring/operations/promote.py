@@ -7,8 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mainspring.core.errors import NotFound
-from mainspring.delivery import approving, carded, routing
+from mainspring.delivery import approving, routing
 from mainspring.delivery import promote as delivery
+from mainspring.delivery.gates import CARD, judge_card
 from mainspring.delivery.model import GateResult, Promotion
 from mainspring.operations.models.curating import authors, expect_kept, makers, storable
 from mainspring.project import Project
@@ -66,11 +67,11 @@ def _approved(project: Project, gates: Sequence[Gate], version: ModelVersion) ->
 
 
 def _carded(project: Project, gates: Sequence[Gate], version: ModelVersion) -> list[GateResult]:
-    if not any(gate.kind == carded.CARD for gate in gates):
+    if not any(gate.kind == CARD for gate in gates):
         return []
     from mainspring.operations.models.cards import card
 
-    return [carded.verdict(card(project, f"{version.model}:{version.version}"))]
+    return [judge_card(card(project, f"{version.model}:{version.version}"))]
 
 
 def publish_routes(project: Project) -> int:

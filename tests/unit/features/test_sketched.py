@@ -27,8 +27,7 @@ from mainspring.features.model import Entity
 from mainspring.features.offline import point_in_time
 from mainspring.features.offline.query import bind
 from mainspring.features.offline.sketched import ROWS_AT_ONCE
-from mainspring.features.offline.stored import run
-from mainspring.features.offline.together import by_source
+from mainspring.features.offline.stored import by_source, run
 from mainspring.features.online import OnlineReader
 from mainspring.features.online.entity import EntityReader
 from mainspring.features.state.blobs import DamagedState, decode, encode

@@ -15,8 +15,7 @@ from mainspring.features.model import FeatureGroup, FeatureView, views_of
 from mainspring.features.offline.computed import computed_of
 from mainspring.features.offline.placing import Kind
 from mainspring.features.offline.query import bind, connection
-from mainspring.features.offline.stored import run
-from mainspring.features.offline.together import Together, by_source
+from mainspring.features.offline.stored import Together, by_source, run
 
 _SAMPLE = 10_000  # rows of a source that stand for observations where DuckDB is asked how it would run
 

@@ -19,7 +19,7 @@ from mainspring.features.layout import layout_of
 from mainspring.features.model import Entity, FeatureView
 from mainspring.features.offline import point_in_time, point_in_time_pieces
 from mainspring.features.offline.plan import explain
-from mainspring.features.offline.together import by_source
+from mainspring.features.offline.stored import by_source
 
 OTHERS = Source("others", schema=TRAINS.schema, event_time="left_at", recorded_time="known_at")
 LATE = Entity("late", keys={"delay": ms.Int64})

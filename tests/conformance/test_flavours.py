@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from kit import flavours as flavour_kit
+from kit.depth import deep
 from kit.pages import DOCS
 from mainspring.training.conformance import CASES, FlavourConformance
 
@@ -80,6 +81,7 @@ class TestTorch(_Documented):
 
 
 @pytest.mark.slow
+@deep  # float64 takes the same way through everything as float32
 class TestTorchOfFloat64(_Documented):
     needs, name, fit = "torch", "torch of float64", staticmethod(flavour_kit.torch_float64)
     refused = TEXTS

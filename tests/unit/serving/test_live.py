@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from kit.depth import examples
 from kit.fleet import answer_of
 from kit.serving import Kit, bundle, full_request, golden, model, route
 from kit.waiting import wait_until_async
@@ -191,6 +192,9 @@ async def ask(plane: DataPlane) -> tuple[str, list[float]]:
     return reply.model_version, list(reply.outputs[0].data)
 
 
+SWAPS = examples(gate=4, deep=8)
+
+
 @pytest.mark.parametrize("slow", [False, True], ids=["inline", "in threads"])
 @on_a_loop
 async def test_swaps_under_load_close_each_model_once_and_lose_no_request(slow: bool) -> None:
@@ -207,13 +211,13 @@ async def test_swaps_under_load_close_each_model_once_and_lose_no_request(slow: 
     async with serving(kit, made) as plane, asyncio.TaskGroup() as group:
         for _ in range(8):
             group.create_task(load(plane))
-        for swap in range(8):
+        for swap in range(SWAPS):
             version = str(2 - swap % 2)
             kit.publish(version, slow=slow)
             await wait_until_async(lambda version=version: versions(plane) == {version} and told[-8:] == [version] * 8)
             await wait_until_async(lambda: made.closed == [1] * (len(made) - 1) + [0])
         done.set()
-    assert made.closed == [1] * 9
+    assert made.closed == [1] * (SWAPS + 1)
     assert not any(each.misused for each in made)
     assert set(told) == {"1", "2"}
 

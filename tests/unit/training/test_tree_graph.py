@@ -21,7 +21,7 @@ from mainspring.core.schema import DType
 from mainspring.registry.model import Input
 from mainspring.registry.onnx_file import check_onnx
 from mainspring.training.flavours import estimator_scores
-from mainspring.training.flavours.model import Artefact
+from mainspring.training.flavours.flavour import Artefact
 from mainspring.training.flavours.scoring import artefact_scores
 from mainspring.training.flavours.sklearn import split_thresholds, to_onnx
 from mainspring.training.flavours.tree_graph import KINDS, read_forest

@@ -17,10 +17,9 @@ from mainspring.core.errors import Invalid, NotConvertible
 from mainspring.registry.model import TensorSpec
 from mainspring.training.equivalence.check import TOLERANCE, Proof, answer_afresh
 from mainspring.training.equivalence.rows import ROWS
-from mainspring.training.flavours.choosing import flavour_of, framework_of
 from mainspring.training.flavours.estimators import imported
+from mainspring.training.flavours.flavour import Artefact, flavour_of, framework_of
 from mainspring.training.flavours.graph import content_of
-from mainspring.training.flavours.model import Artefact
 from mainspring.training.flavours.torch import TorchFlavour, evaluating
 from mainspring.training.frames import Array
 

@@ -1,10 +1,12 @@
 """Conversion by framework: one module per framework, each with a `Flavour`.
 
-A new framework needs a module here with a `FLAVOUR`, and a line in `choosing.FRAMEWORKS`.
+A new framework needs a module here with a `FLAVOUR`, and a line in `flavour.FRAMEWORKS`.
 """
 
-from mainspring.training.flavours.choosing import (
+from mainspring.training.flavours.flavour import (
     FRAMEWORKS,
+    Artefact,
+    Flavour,
     convert_estimator,
     estimator_scores,
     fitted_columns,
@@ -12,7 +14,6 @@ from mainspring.training.flavours.choosing import (
     output_names,
     predicts,
 )
-from mainspring.training.flavours.model import Artefact, Flavour
 
 __all__ = [
     "FRAMEWORKS",

@@ -14,10 +14,9 @@ import numpy as np
 from mainspring.core.errors import NotConvertible
 from mainspring.registry.model import Input
 from mainspring.stats.curves import Curve
-from mainspring.training.flavours.choosing import flavour_of
 from mainspring.training.flavours.estimators import Estimators
+from mainspring.training.flavours.flavour import Artefact, flavour_of
 from mainspring.training.flavours.graph import content_of
-from mainspring.training.flavours.model import Artefact
 from mainspring.training.frames import Array
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from mainspring.core.schema import DType
 from mainspring.registry.catboost_file import check_catboost
 from mainspring.registry.model import Input
 from mainspring.training.flavours.estimators import Estimators, fitted_on, imported, native
-from mainspring.training.flavours.model import Artefact
+from mainspring.training.flavours.flavour import Artefact
 from mainspring.training.frames import Array
 
 if TYPE_CHECKING:

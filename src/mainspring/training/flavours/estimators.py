@@ -13,7 +13,7 @@ from mainspring.core.errors import Corrupt, MissingExtra, NotConvertible
 from mainspring.core.schema import DType
 from mainspring.registry.flavours import FLAVOURS
 from mainspring.registry.model import Input
-from mainspring.training.flavours.model import Artefact
+from mainspring.training.flavours.flavour import Artefact
 from mainspring.training.frames import CATEGORIES, MOST_CATEGORIES, Array, category_text
 
 if TYPE_CHECKING:

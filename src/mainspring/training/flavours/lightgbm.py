@@ -16,7 +16,7 @@ from mainspring.core.errors import NotConvertible
 from mainspring.core.schema import DType
 from mainspring.registry.model import Input
 from mainspring.training.flavours.estimators import Estimators, fitted_on, native, text_categories
-from mainspring.training.flavours.model import Artefact
+from mainspring.training.flavours.flavour import Artefact
 from mainspring.training.frames import Array, to_categories
 
 if TYPE_CHECKING:

@@ -16,10 +16,9 @@ import numpy as np
 from mainspring.core.errors import NotConvertible
 from mainspring.core.schema import DType
 from mainspring.registry.model import Input
-from mainspring.training.flavours.choosing import framework_of
 from mainspring.training.flavours.estimators import Estimators, imported
+from mainspring.training.flavours.flavour import Artefact, framework_of
 from mainspring.training.flavours.graph import constant_model, content_of, name_inputs, name_outputs
-from mainspring.training.flavours.model import Artefact
 from mainspring.training.flavours.scoring import open_session
 from mainspring.training.flavours.steps import (
     check_encoders,

@@ -18,8 +18,8 @@ import numpy as np
 from mainspring.core.errors import NotConvertible
 from mainspring.registry.model import Input
 from mainspring.training.flavours.estimators import imported, only_numbers
+from mainspring.training.flavours.flavour import Artefact
 from mainspring.training.flavours.graph import columns_first, content_of, name_outputs, without_notes
-from mainspring.training.flavours.model import Artefact
 from mainspring.training.frames import Array
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any
 
 from mainspring.core.errors import NotConvertible
 from mainspring.registry.model import Input
-from mainspring.training.flavours.model import Artefact
+from mainspring.training.flavours.flavour import Artefact
 from mainspring.training.flavours.torch import TorchFlavour
 
 

@@ -7,9 +7,8 @@ from typing import Any
 
 from mainspring.core.errors import NotConvertible
 from mainspring.registry.model import Input
-from mainspring.training.flavours.choosing import FRAMEWORKS
 from mainspring.training.flavours.estimators import Estimators
-from mainspring.training.flavours.model import Artefact
+from mainspring.training.flavours.flavour import FRAMEWORKS, Artefact
 
 
 class UnknownFlavour(Estimators):

@@ -17,7 +17,7 @@ from mainspring.core.errors import MissingExtra, NotConvertible
 from mainspring.core.schema import DType
 from mainspring.registry.model import Input
 from mainspring.training.flavours import FRAMEWORKS, convert_estimator, flavour_of, output_names
-from mainspring.training.flavours.choosing import framework_of, predicts
+from mainspring.training.flavours.flavour import framework_of, predicts
 
 INPUTS = [Input("V.x", DType.Float32), Input("V.y", DType.Float32)]
 RNG = np.random.default_rng(0)
@@ -80,7 +80,7 @@ class Mine:
 
 def test_an_estimator_of_an_unknown_class_is_refused_by_name_and_never_pickled() -> None:
     assert output_names(Mine(), "binary") == ("probability",)
-    with pytest.raises(NotConvertible, match=r"test_choosing_flavours\.Mine is of no framework.*sklearn.*pickle"):
+    with pytest.raises(NotConvertible, match=r"test_flavour\.Mine is of no framework.*sklearn.*pickle"):
         convert_estimator(Mine(), INPUTS, "binary")
 
 

@@ -86,3 +86,13 @@ def test_only_real_verbs_are_named() -> None:
     for page in DOCS.rglob("*.md"):
         for verb in re.findall(r"`mainspring ([a-z]+)[ `]", page.read_text(encoding="utf-8")):
             assert verb in COMMANDS, f"{page.name}: mainspring {verb}"
+
+
+def test_guides_import_public_modules_alone() -> None:
+    internal = {
+        page.name
+        for folder in ("tutorial", "howto")
+        for page in (DOCS / folder).glob("*.md")
+        if re.search(r"^(?:from|import) mainspring\.(?!client\b)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert internal == {"write-an-adapter.md"}  # it is about an internal port, and says so

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from mainspring.core.errors import Corrupt
 from mainspring.registry.catboost_file import check_catboost
-from mainspring.registry.code import check_code
 from mainspring.registry.graph import check_graph
 from mainspring.registry.lightgbm_file import check_lightgbm
-from mainspring.registry.model import Manifest
+from mainspring.registry.model import Manifest, check_code
 from mainspring.registry.onnx_file import check_onnx
 from mainspring.registry.xgboost_file import check_xgboost
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from mainspring.core.errors import Conflict, Invalid, NotFound
+from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound
 from mainspring.core.ids import check_id
 from mainspring.core.schema import DType
 from mainspring.stats.curves import Curve
+
+FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,3 +248,15 @@ class Bundle:
     files: Mapping[str, bytes]
     signature: bytes = b""  # Ed25519, of the manifest's canonical JSON
     looked_through: str = field(default="", compare=False, repr=False)
+
+
+def check_code(code: Code, owner: str = "") -> None:
+    """Raise if `code` is not a function written as `module:function` with a SHA-256 of its source.
+
+    Raises:
+        Corrupt: The name or the digest is malformed.
+    """
+    if not FUNCTION.fullmatch(code.function):
+        raise Corrupt(f"The function {code.function[:80]!r}{owner} is not written module:function.")
+    if not _DIGEST.fullmatch(code.source):
+        raise Corrupt(f"The function {code.function[:80]!r}{owner} has no SHA-256 of its source.")

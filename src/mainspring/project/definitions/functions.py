@@ -16,8 +16,7 @@ from typing import Any
 
 from mainspring.core.errors import Corrupt, Invalid
 from mainspring.project.definitions.importing import Sources, file_of, importing, sources
-from mainspring.registry.code import FUNCTION
-from mainspring.registry.model import Code
+from mainspring.registry.model import FUNCTION, Code
 
 
 def source_digest(root: Path, function: str) -> str:

@@ -1,4 +1,4 @@
-"""Environment of alembic: run migrations on the connection from `app.catalog`."""
+"""Environment of alembic: run migrations on the connection from `project.catalog`."""
 
 from alembic import context
 

@@ -10,8 +10,7 @@ import pytest
 from kit.console.client import Client
 from kit.console.flights import NOW, Project, populated
 from mainspring.console.app import create_app
-from mainspring.console.endpoints.capacity import capacity
-from mainspring.console.endpoints.load_picture import load_picture
+from mainspring.console.endpoints.capacity import capacity, load_picture
 from mainspring.serving.conformance.baselines import measured
 from mainspring.serving.model import Point
 from mainspring.serving.plane.metrics import Metrics

@@ -13,9 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.depth import examples
-from mainspring.console.runs.charts import small
-from mainspring.console.runs.comparison import LISTED, MOST, comparison, letter_of
-from mainspring.console.runs.parallel import picture
+from mainspring.console.runs.comparison import LISTED, MOST, comparison, letter_of, parallel_picture, small
 from mainspring.registry.adapters.memory_search import MemoryRunSearch
 from mainspring.registry.searching import RunRow
 
@@ -95,7 +93,7 @@ def test_whatever_they_logged_the_picture_is_one(rows: list[Any]) -> None:
         for half in scale.halves:
             kept = parse_qs(urlsplit(half).query).get("run", []) if half else []
             assert set(kept) < {each.id for each in runs}
-    drawn = str(picture(found.runs, found.scales))
+    drawn = str(parallel_picture(found.runs, found.scales))
     if drawn:
         read = ET.fromstring(drawn)
         assert len([each for each in read if each.get("class") == "line"]) <= len(runs)

@@ -11,8 +11,7 @@ from kit.console.client import Client
 from kit.console.flights import NOW, Project
 from kit.console.queued import ERROR, Queued, queued
 from mainspring.console.app import create_app
-from mainspring.console.jobs.job_page import STEPS
-from mainspring.console.jobs.listing import SHOWN, took
+from mainspring.console.jobs.listing import SHOWN, STEPS, took
 from mainspring.core.time import DAY, HOUR, MINUTE, SECOND
 from mainspring.jobs.adapters.catalog import CatalogJobs
 from mainspring.jobs.model import Job, NewJob, Outcome, Status, Step

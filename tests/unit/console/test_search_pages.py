@@ -11,8 +11,7 @@ from kit.console.client import Client
 from kit.console.flights import NOW, Project
 from kit.console.registered import MODEL, registered, searched
 from mainspring.console.app import create_app
-from mainspring.console.search.picture import over_trials, slices, ticks
-from mainspring.console.search.scale import axis_of, judged_axis
+from mainspring.console.search.picture import axis_of, judged_axis, over_trials, slices, ticks
 from mainspring.console.search.trials import Found, Tried, found
 from mainspring.operations.search.searching import RESULT, SEARCH
 from mainspring.registry.runs import NAME

@@ -11,8 +11,7 @@ from fastapi.responses import Response
 
 from mainspring.console.answers import Answer
 from mainspring.console.endpoints.api import Id, Limit
-from mainspring.console.jobs.job_page import job_page
-from mainspring.console.jobs.listing import SHOWN, job_list
+from mainspring.console.jobs.listing import SHOWN, job_list, job_page
 from mainspring.core.ids import check_id
 from mainspring.jobs.plain import Plain, encoded
 from mainspring.project import Project

@@ -8,8 +8,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from mainspring.console.features.pages import Frame
-from mainspring.console.jobs.job_page import STEPS, job_page, line, written
-from mainspring.console.jobs.listing import STATES, job_list
+from mainspring.console.jobs.listing import STATES, STEPS, job_list, job_page, line, written
 from mainspring.console.render import page
 from mainspring.core.ids import check_id
 from mainspring.project import Project

@@ -1,16 +1,23 @@
-"""The table of models, as values for its template."""
+"""The table of models, the endpoints that serve them and the states of versions, as values for the templates."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mainspring.console.models.serving import Serving, serving
 from mainspring.project import Project
-from mainspring.registry.model import ModelVersion
+from mainspring.registry.model import Deletion, ModelVersion
 
 LISTED = 100
 CHAMPION = "champion"
+# Word -> the stylesheet's class, and what a person reads.
+STATES: Mapping[str, tuple[str, str]] = {
+    "live": ("live", "Live"),
+    "champion": ("fresh", "Champion"),
+    "removing": ("alert", "Being removed"),
+    "marked": ("drifted", "Marked for deletion"),
+    "registered": ("plain", "Registered"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +43,35 @@ class ModelList:
     rows: tuple[ModelRow, ...]
     found: int
     of: int
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """One endpoint of a model. `versions` says what share of its requests each answers; empty while nothing does."""
+
+    endpoint: str
+    reference: str  # what it is declared to serve, an alias or a number; empty where it is only routed
+    versions: dict[str, float]
+
+
+def serving(project: Project) -> dict[str, tuple[Serving, ...]]:
+    """Return the endpoints of each model, declared or routed, by name."""
+    declared, routes = project.definitions.endpoints, project.routes.current()
+    found: dict[str, list[Serving]] = {}
+    for name in sorted({*declared, *routes}):
+        route, endpoint = routes.get(name), declared.get(name)
+        model = route.model if route else endpoint.model_name if endpoint else ""
+        weights: dict[str, float] = {}
+        for arm in route.arms if route else ():
+            weights[arm.version] = weights.get(arm.version, 0.0) + arm.weight
+        reference = endpoint.reference if endpoint and endpoint.model_name == model else ""
+        found.setdefault(model, []).append(Serving(name, reference, weights))
+    return {model: tuple(of_model) for model, of_model in found.items()}
+
+
+def shares(of: tuple[Serving, ...], version: str) -> dict[str, float]:
+    """Return endpoint -> the share of its requests that a version answers, where it answers any."""
+    return {each.endpoint: each.versions[version] for each in of if each.versions.get(version)}
 
 
 def model_list(project: Project, words: str = "") -> ModelList:
@@ -68,3 +104,12 @@ def _row(
         champion=next((version for version in versions if CHAMPION in version.aliases), None),
         serving=served,
     )
+
+
+def state_of(version: ModelVersion, mark: Deletion | None, serves: Mapping[str, float]) -> str:
+    """Return the word of `STATES`. A deletion mark takes precedence over an alias: a marked version cannot go live."""
+    if serves:
+        return "live"
+    if mark is not None:
+        return "removing" if mark.claimed else "marked"
+    return "champion" if CHAMPION in version.aliases else "registered"

@@ -11,10 +11,9 @@ from fastapi.responses import Response
 from mainspring.console.background_cache import Looking
 from mainspring.console.models.decision_history import PAGE, history
 from mainspring.console.models.intervals import interval_picture
-from mainspring.console.models.listing import model_list
+from mainspring.console.models.listing import STATES, model_list
 from mainspring.console.models.model_page import known_versions, model_page
 from mainspring.console.models.reading import carded
-from mainspring.console.models.states import STATES
 from mainspring.console.models.version_page import find_version, version_page
 from mainspring.console.render import page
 from mainspring.console.runs.table import state_of

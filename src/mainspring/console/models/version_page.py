@@ -9,10 +9,9 @@ from mainspring.console.background_cache import Looking
 from mainspring.console.features.values import Seen
 from mainspring.console.models.decision_history import Happening, happenings
 from mainspring.console.models.figures import record_of, runs_of
+from mainspring.console.models.listing import serving, shares, state_of
 from mainspring.console.models.model_page import counting
 from mainspring.console.models.reading import Verified, carded, verified
-from mainspring.console.models.serving import serving, shares
-from mainspring.console.models.states import state_of
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.core.time import DAY
 from mainspring.data.model import DatasetCommit

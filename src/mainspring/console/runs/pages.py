@@ -1,24 +1,156 @@
-"""The pages of runs: the table, the comparison, one run."""
+"""The pages of runs: the values of one run's page, and the routes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
+from mainspring.console.charts import Chart
 from mainspring.console.features.pages import Frame
 from mainspring.console.render import page
-from mainspring.console.runs.comparison import MOST, address, comparison
-from mainspring.console.runs.page import LISTED, run_view
-from mainspring.console.runs.parallel import picture
-from mainspring.console.runs.table import Asked, run_table, state_of
+from mainspring.console.runs.charts import looked_at, one_chart
+from mainspring.console.runs.comparison import MOST, address, comparison, parallel_picture
+from mainspring.console.runs.table import SYSTEM, Asked, run_table, state_of
+from mainspring.core.errors import MainspringError, NotFound
 from mainspring.core.ids import check_id
+from mainspring.operations.search.searching import SEARCH
 from mainspring.project import Project
-from mainspring.registry.searching import STATUSES
+from mainspring.registry.model import ModelVersion
+from mainspring.registry.runs import ERROR
+from mainspring.registry.searching import PARENT, STATUSES, Axis, Column, Condition, Kind, RunQuery, RunRow
 
 Several = Annotated[list[str] | None, Query()]
 _LONGEST = 2000
+LISTED, DRAWN, TRIED, NESTED = 200, 8, 16, 50
+_APART = (ERROR,)  # tags that are shown by themselves
+_PROCESS = ("mainspring.host", "mainspring.boot", "mainspring.pid", "mainspring.process_started")
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """Everything about one run. `metrics` are those that were looked for, at most `LISTED` of `of_metrics`."""
+
+    run: RunRow
+    parent: RunRow | None
+    nested: tuple[RunRow, ...]
+    more_nested: bool
+    metrics: Mapping[str, float]
+    of_metrics: int
+    find: str
+    charts: tuple[Chart, ...]
+    system: tuple[Chart, ...]
+    system_metrics: int
+    tags: Mapping[str, str]
+    process: Mapping[str, str]
+    artefacts: Mapping[str, int]  # name -> bytes
+    artefacts_problem: str | None
+    versions: tuple[ModelVersion, ...]
+    registered: bool  # whether its model has a page
+    commit: str | None  # the dataset commit, where the project still has it
+
+    @property
+    def state(self) -> str:
+        return state_of(self.run.status)
+
+    @property
+    def error(self) -> str:
+        """Why it failed; empty where it did not, or where its process died."""
+        return self.run.tags.get(ERROR, "")
+
+    @property
+    def searched(self) -> bool:
+        """True if the run is a parameter search, which has a page of its own."""
+        return SEARCH in self.run.tags
+
+    def said(self, *names: str) -> str:
+        """Return the first of these tags that the run has."""
+        return next((self.run.tags[name] for name in names if self.run.tags.get(name)), "")
+
+
+def run_view(project: Project, run_id: str, *, find: str = "", metric: Sequence[str] = ()) -> RunView:
+    """Return one run.
+
+    Args:
+        find: What the names of the metrics listed contain.
+        metric: Metrics to draw, rather than the first few.
+
+    Raises:
+        NotFound: There is no such run.
+    """
+    search = project.run_search
+    run = search.get([run_id])[0]
+    of_system = [name for name in sorted(run.metrics) if name.startswith(SYSTEM)]
+    others = sorted(run.metrics.keys() - set(of_system))
+    wanted = [name for name in others if find.lower() in name.lower()]
+    children = search.search(RunQuery((Condition(Column(Kind.TAG, PARENT), "=", run.id),), limit=NESTED))
+    artefacts, problem = _artefacts(project, run_id)
+    tags = {name: text for name, text in sorted(run.tags.items()) if not name.startswith("mlflow.")}
+    commit = run.tags.get("dataset_commit") or run.tags.get("mainspring.dataset_commit")
+    versions = project.versions.all(run.model)
+    return RunView(
+        run=run,
+        parent=_parent(project, run),
+        nested=children.runs,
+        more_nested=bool(children.next),
+        metrics={name: run.metrics[name] for name in wanted[:LISTED]},
+        of_metrics=len(wanted),
+        find=find,
+        charts=_charts(project, run_id, [name for name in metric if name in run.metrics] or _first(wanted), "metric"),
+        system=_charts(project, run_id, of_system, "system"),
+        system_metrics=len(of_system),
+        tags={name: text for name, text in tags.items() if name not in (*_PROCESS, *_APART)},
+        process={name.removeprefix("mainspring."): run.tags[name] for name in _PROCESS if run.tags.get(name)},
+        artefacts=artefacts,
+        artefacts_problem=problem,
+        versions=tuple(version for version in versions if version.run_id == run.id),
+        registered=bool(versions) or run.model in project.definitions.models,
+        commit=commit if commit and _has_commit(project, commit) else None,
+    )
+
+
+def _first(names: Sequence[str]) -> list[str]:
+    """Return the names most likely to be lines first: a loss is logged step by step."""
+    return sorted(names, key=lambda name: ("loss" not in name.lower(), name))[:TRIED]
+
+
+def _charts(project: Project, run_id: str, names: Sequence[str], id_: str) -> tuple[Chart, ...]:
+    found: list[Chart] = []
+    for number, name in enumerate(names[:TRIED]):
+        history = looked_at(project.run_search, [run_id], name)
+        if history is not None and id_ == "system" and history.axis is Axis.STEP:
+            history = project.run_search.history([run_id], name, points=160, axis=Axis.TIME)
+        if history is not None and len(found) < DRAWN:
+            found.append(one_chart(history, run_id, f"{id_}-{number}"))
+    return tuple(found)
+
+
+def _parent(project: Project, run: RunRow) -> RunRow | None:
+    named = run.tags.get(PARENT)
+    if not named:
+        return None
+    try:
+        return project.run_search.get([named])[0]
+    except NotFound:
+        return None
+
+
+def _artefacts(project: Project, run_id: str) -> tuple[Mapping[str, int], str | None]:
+    try:
+        return project.tracking.artefacts(run_id), None
+    except MainspringError as error:
+        return {}, str(error)
+
+
+def _has_commit(project: Project, commit: str) -> bool:
+    try:
+        project.snapshots.get(commit)
+    except MainspringError:
+        return False
+    return True
 
 
 def add_run_pages(router: APIRouter, project: Project, frame: Frame) -> None:
@@ -55,7 +187,7 @@ def add_run_pages(router: APIRouter, project: Project, frame: Frame) -> None:
     def compare(request: Request, run: Several = None, metric: Several = None) -> Response:
         ids = [check_id(each, "run") for each in run or ()]
         found = comparison(project, ids, metric or ()) if ids else None
-        drawn = picture(found.runs, found.scales) if found else ""
+        drawn = parallel_picture(found.runs, found.scales) if found else ""
         content = {
             "found": found,
             "picture": drawn,

@@ -9,7 +9,7 @@ from fastapi.responses import Response
 
 from mainspring.console.answers import Answer
 from mainspring.console.endpoints.api import Id
-from mainspring.console.search.page import search_page
+from mainspring.console.search.pages import search_page
 from mainspring.core.ids import check_id
 from mainspring.project import Project
 

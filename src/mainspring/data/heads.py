@@ -26,11 +26,10 @@ from mainspring.core.errors import Conflict, Corrupt, NotFound, StorageFull
 from mainspring.core.expr.sql import quote_name, quote_text
 from mainspring.data import duck
 from mainspring.data.arrow import INSTANT, arrow_schema, no_rows, widened
-from mainspring.data.flags import Counted, arrow_of
+from mainspring.data.flags import Counted, arrow_of, present, rank_columns
 from mainspring.data.keyings import Keyings, declared
 from mainspring.data.model import HEADS_PREFIX, RECORD_PREFIX, SEQUENCE, VISIBLE_AT, Source, TableScan, TableVersion
 from mainspring.data.ports import LakeTables
-from mainspring.data.records import present, rank_columns
 
 if TYPE_CHECKING:
     import duckdb

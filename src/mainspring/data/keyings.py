@@ -11,9 +11,9 @@ from mainspring.core.errors import Invalid
 from mainspring.core.expr.sql import quote_name
 from mainspring.data import duck
 from mainspring.data.arrow import keyings_of, landed_schema, widened
+from mainspring.data.flags import counting, present
 from mainspring.data.model import RECORD_PREFIX, SEQUENCE, SUPERSEDED_AT, VISIBLE_AT, Source
 from mainspring.data.ports import LakeTables
-from mainspring.data.records import counting, present
 
 if TYPE_CHECKING:
     import duckdb

@@ -22,12 +22,21 @@ from mainspring.data import duck
 from mainspring.data.arrow import INSTANT, landed_schema, no_rows, quarantine_schema
 from mainspring.data.arrow_coercion import DETAIL, FAULT
 from mainspring.data.casting import CAME, Casting, casting
-from mainspring.data.flags import Ranks, arrow_of, counting_rows, in_order, nearly_in_order, numbers, ranks, repeated
+from mainspring.data.flags import (
+    Ranks,
+    arrow_of,
+    counting_rows,
+    in_order,
+    nearly_in_order,
+    numbers,
+    rank_columns,
+    ranks,
+    repeated,
+)
 from mainspring.data.heads import Heads
 from mainspring.data.keyings import declared
 from mainspring.data.model import BATCH, REASON, RECORD_PREFIX, SEQUENCE, VISIBLE_AT, Source
 from mainspring.data.quality import certainly_pass, row_rules
-from mainspring.data.records import rank_columns
 from mainspring.data.refusals import naive, wrong_type
 from mainspring.data.uniqueness import ROW, SEPARATOR, judge_unique
 

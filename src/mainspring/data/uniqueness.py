@@ -10,10 +10,9 @@ import pyarrow as pa
 from mainspring.core.expr.sql import quote_name
 from mainspring.data import duck
 from mainspring.data.duck import DUCK_TYPES
-from mainspring.data.flags import numbers
+from mainspring.data.flags import numbers, present
 from mainspring.data.model import REASON, Source
 from mainspring.data.quality import unique_rules
-from mainspring.data.records import present
 
 if TYPE_CHECKING:
     import duckdb

@@ -21,6 +21,7 @@ from mainspring.core.errors import InvalidData
 from mainspring.core.expr.sql import quote_name, quote_text
 from mainspring.data import duck
 from mainspring.data.arrow import keyings_of, landed_schema, versioning_of, widened
+from mainspring.data.flags import counting, present, rank_columns
 from mainspring.data.keyings import Keyings, declared, rewrite_flagged
 from mainspring.data.model import (
     BATCH,
@@ -33,7 +34,6 @@ from mainspring.data.model import (
     Source,
 )
 from mainspring.data.ports import LakeTables
-from mainspring.data.records import counting, present, rank_columns
 
 if TYPE_CHECKING:
     import duckdb

@@ -14,7 +14,7 @@ from mainspring.core.time import DAY, format_instant
 from mainspring.jobs.model import Status
 from mainspring.ledger.model import PREDICTIONS
 from mainspring.operations.endpoint_checks import Finding, check_endpoints, well
-from mainspring.operations.jobs.failures import failing
+from mainspring.operations.jobs.queue import failing
 from mainspring.operations.plane_connection import answers
 from mainspring.project import Project, place_checks
 from mainspring.project.ledger_folder import ledger_folder, stranded

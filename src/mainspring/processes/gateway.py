@@ -16,8 +16,8 @@ from mainspring.processes.catalog_copy import copy_catalog
 from mainspring.processes.process import log, run
 from mainspring.processes.tracing import traced
 from mainspring.project import Project
-from mainspring.project.arguments import child_arguments
 from mainspring.project.executors import executors
+from mainspring.project.settings import child_arguments
 from mainspring.security.keys import Authenticator
 from mainspring.serving.http.gateway import Gateway
 from mainspring.serving.http.server import serve

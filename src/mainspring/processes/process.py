@@ -10,8 +10,7 @@ from contextlib import closing
 
 from mainspring.core.errors import MainspringError
 from mainspring.project import Project, open_project
-from mainspring.project.arguments import child_arguments
-from mainspring.project.settings import load_settings
+from mainspring.project.settings import child_arguments, load_settings
 
 log = logging.getLogger("mainspring")
 

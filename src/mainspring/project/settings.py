@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mainspring.core.environment import variables
 from mainspring.core.errors import Invalid, NotFound
@@ -30,6 +30,9 @@ from mainspring.project.setting_values import (
     whole,
     workers,
 )
+
+if TYPE_CHECKING:
+    import argparse
 
 PROJECT_FILE = "mainspring.toml"
 STATE_FOLDER = ".mainspring"
@@ -301,3 +304,13 @@ def _grpc(text: str, gateway: Address, control: Address) -> Address | None:
         if (address.host, address.port) == (other.host, other.port) and address.port:
             raise Invalid(f"The {name} and gRPC have the same address {text}.", fix="give them different ports.")
     return address
+
+
+def child_arguments(module: str) -> argparse.ArgumentParser:
+    """Return the parser of the arguments that every child of `python -m mainspring.<module>` takes."""
+    import argparse
+
+    parser = argparse.ArgumentParser(prog=f"python -m mainspring.{module}")
+    parser.add_argument("--project", type=Path, required=True)
+    parser.add_argument("--profile", default=None)
+    return parser

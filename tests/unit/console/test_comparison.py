@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.depth import examples
-from mainspring.console.runs.comparison import LISTED, MOST, comparison, letter_of, parallel_picture, small
+from mainspring.console.runs.charts import small
+from mainspring.console.runs.comparison import LISTED, MOST, comparison, letter_of, parallel_picture
 from mainspring.registry.adapters.memory_search import MemoryRunSearch
 from mainspring.registry.searching import RunRow
 

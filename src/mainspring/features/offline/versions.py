@@ -17,8 +17,8 @@ from mainspring.core.expr.sql import quote_name
 from mainspring.core.time import DAY, HOUR, MINUTE
 from mainspring.data import duck
 from mainspring.data.arrow import versioning_of
+from mainspring.data.flags import rank_columns
 from mainspring.data.model import SEQUENCE, SUPERSEDED_AT, VISIBLE_AT, Source, TableScan
-from mainspring.data.records import rank_columns
 from mainspring.features.model import FeatureView
 from mainspring.features.offline.query import COUNTS_FROM, NEWEST, OLDEST
 

@@ -1,4 +1,4 @@
-"""API of jobs: queue a job, watch it, and list the schedules."""
+"""API of jobs: queue a job, watch it, list the schedules, and name the jobs that keep failing."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mainspring.core.ids import new_id
-from mainspring.jobs.model import ENDED, Job, NewJob, unknown
-from mainspring.jobs.plain import Plain
+from mainspring.jobs.model import ENDED, Job, NewJob, Status, unknown
+from mainspring.jobs.plain import Plain, encoded
 from mainspring.jobs.runner import Runner
 from mainspring.operations.jobs.handlers import check_begun, handlers
 from mainspring.project import Project
@@ -17,6 +17,7 @@ from mainspring.project.schedules import schedules_of
 
 Told = Callable[[Job], None]
 _LOOK_S = 0.2
+_LOOKED_AT = 1_000  # of each status, the newest
 
 
 def begin(project: Project, name: str, argument: Plain = None, *, key: str | None = None) -> Job:
@@ -87,3 +88,22 @@ def planned(project: Project) -> list[Planned]:
         ),
         key=lambda each: each.name,
     )
+
+
+def failing(project: Project) -> list[Job]:
+    """Return the jobs that failed for good, newest first, and were not done since with the same argument.
+
+    A nightly job that failed once and was done every night after it needs nobody.
+    """
+    failed = project.jobs.find(statuses={Status.FAILED}, limit=_LOOKED_AT)
+    if not failed:
+        return []
+    done = project.jobs.find(statuses={Status.DONE}, handlers={job.handler for job in failed}, limit=_LOOKED_AT)
+    newest: dict[tuple[str, str], int] = {}
+    for job in done:
+        newest[_same(job)] = max(job.ended_at or 0, newest.get(_same(job), 0))
+    return [job for job in failed if newest.get(_same(job), -1) <= (job.ended_at or 0)]
+
+
+def _same(job: Job) -> tuple[str, str]:
+    return job.handler, encoded(job.argument or {}, "The argument")  # none is an empty one

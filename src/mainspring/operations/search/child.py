@@ -14,8 +14,7 @@ from typing import IO, Any
 
 from mainspring.core.errors import MainspringError
 from mainspring.project import open_project
-from mainspring.project.arguments import child_arguments
-from mainspring.project.settings import load_settings
+from mainspring.project.settings import child_arguments, load_settings
 
 
 def main() -> int:

@@ -125,8 +125,7 @@ def _limit_memory(folder: Path) -> None:
 
 def main() -> None:
     from mainspring.project import open_project
-    from mainspring.project.arguments import child_arguments
-    from mainspring.project.settings import load_settings
+    from mainspring.project.settings import child_arguments, load_settings
 
     parser = child_arguments("operations.models.probing")
     parser.add_argument("--folder", type=Path, required=True)

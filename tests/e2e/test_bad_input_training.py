@@ -206,7 +206,7 @@ def test_postgres_stops_in_the_middle_of_a_training(depot: Depot) -> None:
         said = ran.stderr
         assert ran.code == exits.UNAVAILABLE, said
         assert "Traceback" not in said
-        assert "did not answer" in said
+        assert "did not respond" in said
         assert "  Fix: run the command again" in said
         assert PASSWORD not in said
         server.start()

@@ -75,7 +75,7 @@ def test_a_view_that_is_not_applied_as_it_is_declared_is_named(depot: Depot) -> 
     path.write_text(before.replace('"3h"', '"4h"'))
     assert path.read_text() != before
     [found] = depot.json("features", "verify", "HubLoad", "--sample", 4)["views"]
-    assert "not applied as it is declared now: run `mainspring apply`" in found["notes"]
+    assert "the current declaration is not applied: run `mainspring apply`" in found["notes"]
     assert "not applied" in depot.run("features", "verify", "HubLoad", "--sample", 4).stdout
     path.write_text(before)
     [found] = depot.json("features", "verify", "HubLoad", "--sample", 4)["views"]

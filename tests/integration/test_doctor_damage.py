@@ -89,7 +89,7 @@ def test_a_table_that_the_catalog_knows_and_the_lake_lacks_is_named(project: Pro
     shutil.rmtree(project.settings.lake.path)
     (finding,) = wrong(project)["lake"]
     assert finding.detail.startswith(
-        f"table 'orders' is gone: dataset commit {made.id} refers to version 0 of the table"
+        f"table 'orders' is missing: dataset commit {made.id} refers to version 0 of the table"
     )
 
 

@@ -56,7 +56,7 @@ async def test_one_damaged_state_is_a_503_and_the_gateway_stays_ready(tmp_path: 
         replies = [await each.infer(keyed_request(name)) for name in CARRIERS[:3]]
         wrong = [reply for reply in replies if reply.status_code != 200]
         assert [(reply.status_code, reply.json()["error"]) for reply in wrong] == [
-            (503, "The online store holds a damaged state.")
+            (503, "The online store contains a damaged state.")
         ]
         assert (await each.client.get("/v2/health/ready")).status_code == 200
     store.close()

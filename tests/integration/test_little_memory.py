@@ -22,5 +22,5 @@ def test_two_gigabytes_are_enough_for_little_data(depot: Depot, command: str) ->
 def test_what_is_too_little_for_anything_is_said(depot: Depot, command: str) -> None:
     ran = within(depot, 700, command, MODEL)
     assert ran.code == exits.FULL, ran
-    assert "not enough memory: the process may have 700 MiB" in ran.stderr
+    assert "not enough memory: the process can have 700 MiB" in ran.stderr
     assert "Fix: raise the limit (`ulimit -v unlimited`)" in ran.stderr

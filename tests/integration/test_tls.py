@@ -119,7 +119,7 @@ def test_callers_must_show_a_certificate_where_an_authority_is_set(tmp_path: Pat
 def test_what_cannot_be_served_with_is_said_before_anything_starts(tmp_path: Path, authority: Authority) -> None:
     ended = authority.issue("ended", begins=-2 * DAY, ends=-DAY)
     fleet = Fleet(tmp_path, settings=_settings(ended))
-    with pytest.raises(Invalid, match=r"ended\.pem ended on .*renew it"), fleet.up():
+    with pytest.raises(Invalid, match=r"ended\.pem expired on .*renew the certificate"), fleet.up():
         pass
     assert not (tmp_path / ".mainspring" / "logs").exists()
 

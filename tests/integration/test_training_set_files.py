@@ -160,7 +160,7 @@ def test_what_cannot_be_written_is_said_before_any_work(project: OpenedProject, 
     refused(Invalid, r"is the file of the labels", to=asked)
     refused(Invalid, "filter the labels instead", to=tmp_path / "out.parquet", since="2026-01-01")
     refused(Invalid, "no labels are given", to=tmp_path / "out.parquet", labels=None)
-    refused(NotFound, r"no file of observations .*gone", to=tmp_path / "out.parquet", labels=tmp_path / "gone.parquet")
+    refused(NotFound, r"file of observations .*gone", to=tmp_path / "out.parquet", labels=tmp_path / "gone.parquet")
     refused(InvalidData, "have no column 'at'", to=tmp_path / "out.parquet", at="at")
     pq.write_table(pa.table({"hub": ["north"], "when": [dt.datetime(2026, 1, 1)]}), asked)  # noqa: DTZ001
     refused(InvalidData, "is not an instant", to=tmp_path / "out.parquet")

@@ -64,7 +64,7 @@ def test_what_is_read_right_has_no_mismatch(history: History, seed: int, sample:
     assert found.pairs == sample
     assert found.online == sample * len(history.view.names)
     assert found.recomputed == found.online
-    assert any("holds nothing of the view" in note for note in found.notes)
+    assert any("has no values of the view" in note for note in found.notes)
     Cases.online += found.online
     Cases.recomputed += found.recomputed
 
@@ -174,7 +174,7 @@ def test_a_damaged_state_is_found_and_named(filled: Filled) -> None:
 
     assert {mismatch.entity["city"] for mismatch in found.mismatches} == {"Bergen"}
     assert all(
-        "cannot be read: The online store holds a damaged state" in mismatch.online for mismatch in found.mismatches
+        "cannot be read: The online store contains a damaged state" in mismatch.online for mismatch in found.mismatches
     )
     assert found.live == 2 * 4
 
@@ -243,7 +243,7 @@ def test_work_is_bounded(filled: Filled) -> None:
 
 
 def test_nothing_landed_is_said(filled: Filled) -> None:
-    with pytest.raises(NotFound, match="'rain' has no row of any city yet"):
+    with pytest.raises(NotFound, match="'rain' has no rows of any city yet"):
         filled.verify(scan_of([]))
 
 

@@ -101,8 +101,8 @@ def check_not_deleted(path: Path, what: str) -> None:
     # The log is asked for first: who makes the file makes its log after it.
     if log.is_file() and log.stat().st_size and not path.exists():
         raise Unavailable(
-            f"{what} is gone: of it only its log {log.name} is there.",
-            fix=f"move {log} away; then put {path.name} back from a backup, or begin without what it held.",
+            f"{what} is missing: only its log {log.name} exists.",
+            fix=f"move {log} away; then restore {path.name} from a backup, or start without its content.",
         )
 
 
@@ -151,19 +151,19 @@ def _translated(error: sa.exc.DBAPIError, which: str) -> MainspringError:
         return Denied(
             f"The {which} refused: {said}.",
             authenticated=True,
-            fix="run `mainspring profile check` to see which rights its user lacks.",
+            fix="run `mainspring profile check` to see which permissions its user lacks.",
         )
     if code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return Unavailable(
             f"The {which} is locked by another process.",
-            fix="let that end, or find it by `fuser` on the file; then run the command again.",
+            fix="end that process, or find it by `fuser` on the file; then run the command again.",
         )
     if code == sqlite3.SQLITE_READONLY:
         return Denied(
             f"The {which} cannot be written: {said}.",
-            fix="run as the owner of the project's folder, and let it be writable.",
+            fix="run as the owner of the project's folder, and make the folder writable.",
         )
     return Unavailable(
-        f"The {which} did not answer: {said}.",
-        fix="run the command again once it does; `mainspring profile check` asks everything that the profile names.",
+        f"The {which} did not respond: {said}.",
+        fix="run the command again once it responds; `mainspring profile check` tests every backend of the profile.",
     )

@@ -104,14 +104,14 @@ class DatabaseLocks:
         return busy(name, found or "another process")
 
     def _give_back(self, session: sa.Connection, key: int, name: str) -> None:
-        fix = "look at what was done, and run the command again: what is there already is not done twice."
-        what = f"The lock {name} on {self._shown} was lost while it was held"
+        fix = "check the result, and run the command again: finished parts are not repeated."
+        what = f"The lock {name} on {self._shown} was lost"
         try:
             held = session.execute(sa.text("SELECT pg_advisory_unlock(:key)"), {"key": key}).scalar_one()
         except sa.exc.DBAPIError as error:
             raise Unavailable(f"{what}: the connection broke.", fix=fix) from error
         if not held:
-            raise Unavailable(f"{what}: somebody else may have held it.", fix=fix)
+            raise Unavailable(f"{what}: another process may have held it.", fix=fix)
 
 
 def _key(scope: str, name: str) -> int:

@@ -98,6 +98,6 @@ def _bind(address: Address, setting: str, *, shared: bool = False) -> socket.soc
             raise
         raise Conflict(
             f"Cannot listen on {address.host}:{address.port}: {error.strerror}.",
-            fix=f"stop what uses it, or run `mainspring up --{setting} {address.host}:PORT`.",
+            fix=f"stop the program that uses it, or run `mainspring up --{setting} {address.host}:PORT`.",
         ) from error
     return bound

@@ -37,7 +37,7 @@ class Locks(Protocol):
 
 def busy(name: str, holder: str) -> Conflict:
     """Return the `Conflict` for a lock that another holder keeps for too long."""
-    return Conflict(f"{name} is in use by {holder}.", fix="wait until it is done, or stop it.")
+    return Conflict(f"{name} is in use by {holder}.", fix="wait until it has finished, or stop it.")
 
 
 class MemoryLocks:

@@ -69,7 +69,7 @@ def expect_room() -> None:
     limit = limit_bytes()
     if limit is not None and limit < LEAST_BYTES:
         raise StorageFull(
-            f"There is not enough memory: the process may have {limit >> 20} MiB of address space and needs at least "
-            f"{LEAST_BYTES >> 20} MiB, more for much data.",
-            fix="raise the limit (`ulimit -v unlimited`), or leave memory to the container's limit.",
+            f"There is not enough memory: the process can have {limit >> 20} MiB of address space and needs at "
+            f"least {LEAST_BYTES >> 20} MiB, more for large data.",
+            fix="raise the limit (`ulimit -v unlimited`), or limit the container's memory instead.",
         )

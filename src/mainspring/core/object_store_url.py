@@ -45,14 +45,14 @@ class Bucket:
         if not parts.netloc or set(given) - set(options):
             known = ", ".join((*options, IN_CLEAR))
             raise Invalid(
-                f"{url.shown} is no place in an object store, or has another option than {known}.",
+                f"{url.shown} is not an address in an object store, or has an option other than {known}.",
                 fix=f"write {parts.scheme}://bucket/prefix?name=value.",
             )
         endpoint = urlsplit(given.get("endpoint", ""))
         if endpoint.scheme == "http" and not in_clear and not Address(endpoint.hostname or "", 0).loopback:
             raise Invalid(
-                f"What is at {url.shown} would go to {endpoint.hostname} in clear.",
-                fix="use https; where the network is yours, add in_clear=true to the address.",
+                f"Data for {url.shown} would go to {endpoint.hostname} without encryption.",
+                fix="use https; in a network of your own, add in_clear=true to the address.",
             )
         return cls(parts.netloc, parts.path.strip("/"), given)
 
@@ -86,10 +86,10 @@ def said_by_store(error: Exception, shown: str, setting: str) -> MainspringError
     if isinstance(error, (PermissionError, PermissionDeniedError, UnauthenticatedError)):
         return Denied(
             f"{shown} refuses: {said[:_LONGEST]}",
-            fix="set the provider's credentials in the environment, such as AWS_ACCESS_KEY_ID, and let them read, "
-            "create, list and delete there.",
+            fix="set the provider's credentials in the environment, such as AWS_ACCESS_KEY_ID, with permission "
+            "to read, create, list and delete there.",
         )
     return Unavailable(
-        f"{shown} did not do as it was asked: {said[:_LONGEST]}",
-        fix="see whether it is up and can be reached from here: mainspring profile check.",
+        f"{shown} did not carry out the request: {said[:_LONGEST]}",
+        fix="check that the store is running and reachable: mainspring profile check.",
     )

@@ -61,9 +61,9 @@ def check_schema(schema: Schema, owner: str) -> Schema:
         )
     for name, dtype in schema.items():
         if not str.isidentifier(str(name)) or str(name).startswith("_"):
-            raise Invalid(
-                f"{owner} has a column {name!r}.", fix="name columns like Python variables, not beginning with '_'."
-            )
+            raise Invalid(f"{owner} has a column {name!r}.", fix="use Python identifiers that do not start with '_'.")
         if dtype not in _OF_COLUMNS:
-            raise Invalid(f"{owner} gives column {name!r} the type {dtype!r}.", fix="use ms.String, ms.Float32, ...")
+            raise Invalid(
+                f"{owner} declares column {name!r} with the type {dtype!r}.", fix="use ms.String, ms.Float32, ..."
+            )
     return schema

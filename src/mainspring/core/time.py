@@ -141,7 +141,7 @@ def parse_instant(text: str) -> int:
             date.fromisoformat(text)
         except ValueError:
             raise Invalid(
-                f"{text!r} has no UTC offset, so it names no instant.", fix=f"write {text}Z or {text}-05:00."
+                f"{text!r} has no UTC offset, so it is not an instant.", fix=f"write {text}Z or {text}-05:00."
             ) from None
         moment = moment.replace(tzinfo=UTC)
     return from_datetime(moment)
@@ -154,7 +154,7 @@ def from_datetime(moment: datetime) -> int:
         Invalid: `moment` is naive.
     """
     if moment.tzinfo is None:
-        raise Invalid(f"{moment.isoformat()} has no UTC offset, so it names no instant.", fix="give it a tzinfo.")
+        raise Invalid(f"{moment.isoformat()} has no UTC offset, so it is not an instant.", fix="give it a tzinfo.")
     since = moment - _EPOCH
     return (since.days * 86_400 + since.seconds) * SECOND + since.microseconds
 

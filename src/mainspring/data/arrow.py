@@ -134,7 +134,7 @@ def check_types(table: str, old: pa.Schema, new: pa.Schema) -> None:
         if index >= 0 and not old.field(index).type.equals(column.type):
             raise InvalidData(
                 f"Column {column.name!r} of table {table!r} is {old.field(index).type}, not {column.type}.",
-                fix="declare the type that the table has, or land the rows in a source with another name.",
+                fix="declare the table's type, or ingest the rows into a source with another name.",
             )
 
 

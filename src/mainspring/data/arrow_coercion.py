@@ -94,8 +94,8 @@ def _instants(column: pa.ChunkedArray[Any], kind: pa.DataType, name: str) -> pa.
         return pc.cast(column, kind)
     except pa.ArrowInvalid:
         raise InvalidData(
-            f"Column {name!r} has an instant that is too far from 1970 to be counted in microseconds.",
-            fix="leave it null.",
+            f"Column {name!r} has an instant outside the range of microseconds since 1970.",
+            fix="set it to null.",
         ) from None
 
 

@@ -121,7 +121,7 @@ def read_checks(given: Iterable[Any], columns: Schema, source: str) -> Iterator[
             if type(each).__module__.partition(".")[0] != "pandera" and not hasattr(each, "to_schema"):
                 raise Invalid(
                     f"Source {source!r} has {each!r} as a check.",
-                    fix="use ms.checks.not_null, ms.checks.in_range, ..., or a DataFrameSchema of pandera.",
+                    fix="use the names of ms.checks, or a DataFrameSchema of pandera.",
                 )
             from mainspring.data.panderas import translated
 
@@ -137,7 +137,7 @@ def _verify(check: Check, columns: Schema, source: str) -> None:
     for name in check.columns:
         if name not in columns:
             raise Invalid(
-                f"Source {source!r} checks {check}, and has no column {name!r}.",
+                f"Source {source!r} checks {check}, but has no column {name!r}.",
                 fix=f"its columns are {sorted(columns)}.",
             )
         dtype = columns[name]

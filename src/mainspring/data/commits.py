@@ -36,7 +36,8 @@ def commit(lake: LakeTables, snapshots: Snapshots, clock: Clock, message: str = 
         target = snapshots.get(tag).id
         raise Conflict(
             f"The tables are being restored to dataset commit {target}.",
-            fix=f"wait until that is done; if it was cut short, run `mainspring data restore {target}{only}` again.",
+            fix=f"wait until the restore is done; if it was interrupted, run `mainspring data restore {target}{only}` "
+            "again.",
             retryable=True,
         )
     return record(lake, snapshots, clock, message)
@@ -75,7 +76,9 @@ def find(snapshots: Snapshots, name: str) -> DatasetCommit:
         if not found:
             raise
     if len(found) > 1:
-        raise Invalid(f"{len(found)} dataset commits begin with {name!r}.", fix=f"write more of {found[0].id}.")
+        raise Invalid(
+            f"{len(found)} dataset commits begin with {name!r}.", fix=f"write more characters of {found[0].id}."
+        )
     return found[0]
 
 

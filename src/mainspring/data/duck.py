@@ -72,8 +72,8 @@ def connect(
         con = duckdb.connect(":memory:", config=config)
     except (duckdb.ParserException, duckdb.InvalidInputException, duckdb.SyntaxException) as error:
         raise Invalid(
-            f"DuckDB does not take memory_limit {memory_limit!r} with threads {threads!r}: {_first_line(error)}",
-            fix="write it as '500MB' or '2GB', and threads as a number from 1 on.",
+            f"DuckDB does not accept memory_limit {memory_limit!r} with threads {threads!r}: {_first_line(error)}",
+            fix="write it as '500MB' or '2GB', and threads as a number of at least 1.",
         ) from None
     if one_row(con, "SELECT current_setting('enable_progress_bar')")[0]:  # it is off, and cannot be set, in a notebook
         con.execute("SET enable_progress_bar = false")
@@ -174,7 +174,7 @@ def out_of_memory(name: str, what: str) -> StorageFull:
     """Return the `StorageFull` for an allocation that failed while `name` was read or written; nothing is damaged."""
     return StorageFull(
         f"There is not enough memory for {name}: {what}",
-        fix="give the process more memory (ulimit -v, the container's limit), or end others.",
+        fix="give the process more memory (ulimit -v, the container's limit), or stop other processes.",
     )
 
 
@@ -190,7 +190,8 @@ def _translated(error: duckdb.Error, name: str, files: Sequence[str]) -> Mainspr
         )
     if isinstance(error, duckdb.IOException) and any(sign in what for sign in _GONE):
         return NotFound(
-            f"A file of {name} is gone: {what}", fix="run it again: a version that nobody keeps may have been vacuumed."
+            f"A file of {name} is missing: {what}",
+            fix="run the command again: an unreferenced version may have been vacuumed.",
         )
     # An error of the thrift parser on damaged bytes has DuckDB's root error type.
     if isinstance(error, (duckdb.IOException, duckdb.InvalidInputException)) or type(error) is duckdb.Error:

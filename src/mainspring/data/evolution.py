@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import duckdb
 
 _WIDER = {pa.int32(): pa.int64(), pa.float32(): pa.float64()}
-_ANEW = "give the source another name, and land its data again."
+_ANEW = "give the source another name, and ingest its data again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,8 @@ def evolution(table: pa.Schema, source: Source) -> Evolution:
             continue
         if there != column.name:
             raise InvalidData(
-                f"Source {source.name!r} declares {column.name!r}, and its table has {there!r}: tables do not tell "
-                "them apart.",
+                f"Source {source.name!r} declares {column.name!r}, but its table has {there!r}: tables are "
+                "case-insensitive.",
                 fix=f"declare {there!r}.",
             )
         kind = table.field(there).type
@@ -62,7 +62,7 @@ def evolution(table: pa.Schema, source: Source) -> Evolution:
         if _WIDER.get(kind) != column.type:
             raise InvalidData(
                 f"Column {column.name!r} of table {source.name!r} is {kind}, not {column.type}.",
-                fix=f"declare the type that the table has, or {_ANEW}",
+                fix=f"declare the table's type, or {_ANEW}",
             )
         widened[column.name] = column.type
     declared = arrow_schema(source.columns)
@@ -74,15 +74,16 @@ def _check_times(table: pa.Schema, source: Source) -> None:
     lacking = [name for name in (*source.times, VISIBLE_AT, SEQUENCE) if name not in table.names]
     if lacking:
         raise InvalidData(
-            f"Table {source.name!r} has no column {lacking[0]!r}, so it was not landed from this source as it is now.",
+            f"Table {source.name!r} has no column {lacking[0]!r}, so it was not ingested from the current "
+            "declaration of this source.",
             fix=_ANEW,
         )
     landed_by = times_of(table)
     if landed_by is not None and landed_by != source.times:
         raise InvalidData(
-            f"The rows of table {source.name!r} were landed by the times {', '.join(landed_by)}, and the source is "
-            f"declared with {', '.join(source.times)}.",
-            fix=f"declare the times that the table has, or {_ANEW}",
+            f"The rows of table {source.name!r} were ingested with the times {', '.join(landed_by)}, but the "
+            f"source declares {', '.join(source.times)}.",
+            fix=f"declare the table's times, or {_ANEW}",
         )
 
 

@@ -180,7 +180,7 @@ class Ingestor:
             return
         newest = heads.newest()[1]
         if newest is None:
-            yield f"{source.name} has no event yet."
+            yield f"{source.name} has no events yet."
         elif (age := self._clock.now() - newest) > min(limits):
             yield (
                 f"The newest event of {source.name} is {format_duration(age)} old, "
@@ -192,18 +192,15 @@ def _noticed(landing: Landing) -> Iterator[str]:
     source, tally = landing.source, landing.tally
     if tally.future:
         yield (
-            f"{tally.future:,} of the rows happened after now ({format_instant(landing.now)}), the last at "
-            f"{format_instant(tally.latest)}: no feature sees them before. If they are wrong, look at the unit and the "
-            f"time zone of {source.event_time!r}."
+            f"{tally.future:,} of the rows have an event time after now ({format_instant(landing.now)}), the last "
+            f"at {format_instant(tally.latest)}: no feature uses them before that time. If the times are wrong, "
+            f"check the unit and the time zone of {source.event_time!r}."
         )
     if tally.below:
-        yield (
-            f"{tally.below:,} of the rows have a time with a part below a microsecond, which was dropped: instants are "
-            "exact to the microsecond."
-        )
+        yield (f"{tally.below:,} of the rows have times with fractions of a microsecond, which were dropped.")
     for entity, rows in tally.keyless.items():
         keys = ", ".join(landing.keyings[entity])
-        yield f"{rows:,} of the rows have a null in {keys}: they landed, and are of no {entity}."
+        yield f"{rows:,} of the rows have a null in {keys}: they were ingested, but belong to no {entity}."
 
 
 def _as_read_first(tally: Tally, nulls: Sequence[str]) -> Iterator[str]:
@@ -213,13 +210,13 @@ def _as_read_first(tally: Tally, nulls: Sequence[str]) -> Iterator[str]:
     """
     if nulls and tally.already:
         yield (
-            f"{tally.already:,} of the rows were there already and stay as they were read when they landed: null as "
-            f"{' or '.join(map(repr, nulls))} holds for them only if it was said then. If it was not, restore the "
-            "table to before, `mainspring data restore`, and land the file again."
+            f"{tally.already:,} of the rows had been ingested before and keep their values: null as "
+            f"{' or '.join(map(repr, nulls))} applies to them only if it was given then. If it was not, restore "
+            "the table to the state before, `mainspring data restore`, and ingest the file again."
         )
 
 
 def _extra(opened: Input, source: Source) -> Iterator[str]:
     if opened.extra:
         names = ", ".join(opened.extra)
-        yield f"{opened.name} has columns that source {source.name!r} does not declare; left out: {names}."
+        yield f"{opened.name} has columns that source {source.name!r} does not declare; they were ignored: {names}."

@@ -35,7 +35,9 @@ def check_keyings(source: Source, keyings: Keyings) -> Keyings:
                 fix=f"the source has {sorted(source.columns)}.",
             )
     if len({name.casefold() for name in keyings}) < len(keyings):
-        raise Invalid(f"Of the entities {sorted(keyings)} two differ in case only.", fix="rename one of them.")
+        raise Invalid(
+            f"The entities {sorted(keyings)} include two that differ in case only.", fix="rename one of them."
+        )
     return keyings
 
 

@@ -111,8 +111,8 @@ class Landing:
             if self._land_rest(raw, batch, before):
                 return
         raise Corrupt(
-            f"Table {self.source.name!r} has batch {batch!r} among what was written, and not its rows.",
-            fix="land the rows under another --batch-id.",
+            f"Table {self.source.name!r} has batch {batch!r} in its log, but not its rows.",
+            fix="ingest the rows under another --batch-id.",
         )
 
     def _land_rest(self, raw: pa.Table, batch: str, before: int) -> bool:
@@ -164,8 +164,8 @@ class Landing:
         """Raise if a row is in neither result: it would be lost silently."""
         if accounted != len(raw):
             raise Corrupt(
-                f"Of {len(raw):,} rows of {self.name}, {accounted:,} are accounted for; none of them was written.",
-                fix="run it again, and report it: this is a defect.",
+                f"Of {len(raw):,} rows of {self.name}, {accounted:,} are accounted for; nothing was written.",
+                fix="run the command again, and report it: this is a defect.",
             )
 
     @property

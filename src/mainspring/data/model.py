@@ -124,16 +124,16 @@ class Source:
         check_id(self.name + QUARANTINE_SUFFIX, "source")
         if self.name.endswith(QUARANTINE_SUFFIX):
             raise Invalid(
-                f"Source {self.name!r} would share a table with what another source's rows failed.", fix="rename it."
+                f"Source {self.name!r} would share a table with the quarantine of another source.", fix="rename it."
             )
         if self.name.startswith(DERIVED_PREFIXES):
-            raise Invalid(f"Source {self.name!r} would share a table with what is made from sources.", fix="rename it.")
+            raise Invalid(f"Source {self.name!r} would share a table with derived data.", fix="rename it.")
         check_schema(self.schema, f"Source {self.name!r}")
         check_schema(dict.fromkeys(self.times, DType.Timestamp), f"Source {self.name!r}")
         if len({name.casefold() for name in self.columns}) < len(self.columns):
             raise Invalid(
-                f"Of the columns of source {self.name!r} two differ in case only: {sorted(self.columns)}.",
-                fix="rename one of them: tables do not tell them apart.",
+                f"Source {self.name!r} has columns that differ in case only: {sorted(self.columns)}.",
+                fix="rename one of them: tables are case-insensitive.",
             )
         for time in self.times:
             if time in self.schema:
@@ -145,7 +145,7 @@ class Source:
         unknown = set(self.pii) - set(self.columns)
         if unknown:
             raise Invalid(
-                f"Source {self.name!r} has checks or marks on columns it does not have: {sorted(unknown)}.",
+                f"Source {self.name!r} has checks or marks on unknown columns: {sorted(unknown)}.",
                 fix=f"its columns are {sorted(self.columns)}.",
             )
         _ = self.lag_us
@@ -162,20 +162,20 @@ class Source:
         unfit = [name for name in self.id if self.columns.get(name) in (None, DType.Float32, DType.Float64)]
         if unfit or len(set(self.id)) < len(self.id):
             raise Invalid(
-                f"Source {self.name!r} has the id {list(self.id)}, of which {(unfit or list(self.id))[0]!r} names no "
-                "fact: it is no column, a fraction, or there twice.",
+                f"Source {self.name!r} has the id {list(self.id)}, but {(unfit or list(self.id))[0]!r} cannot "
+                "identify a fact: it is not a column, a fraction, or listed twice.",
                 fix=f"name columns of text, whole numbers or instants; there are {sorted(self.columns)}.",
             )
         if self.retracted is not None and (not self.id or self.schema.get(self.retracted) != DType.Boolean):
             raise Invalid(
-                f"Source {self.name!r} is retracted by {self.retracted!r}.",
-                fix="name a Boolean column of the schema, and the id of the facts that it retracts.",
+                f"Source {self.name!r} has the invalid retraction column {self.retracted!r}.",
+                fix="name a Boolean column of the schema, and the id of the facts to retract.",
             )
         clash = [check for check in self.checks if check.kind == "unique" and set(check.columns) <= set(self.id)]
         if clash:
             raise Invalid(
-                f"Source {self.name!r} has the check {clash[0]}, and versions of a fact share its id.",
-                fix="leave the check out: of a fact only one version counts at a time.",
+                f"Source {self.name!r} has the check {clash[0]}, but versions of a fact share its id.",
+                fix="remove the check: only one version of a fact counts at a time.",
             )
 
     @property

@@ -56,8 +56,8 @@ class _Reading:
         self._columns = columns
         self._source = source
 
-    def _refused(self, what: str, fix: str = "leave it out there, and check it where the data is made.") -> Invalid:
-        return Invalid(f"Source {self._source!r} cannot keep what its schema of pandera says: {what}.", fix=fix)
+    def _refused(self, what: str, fix: str = "remove it there, and check it where the data is produced.") -> Invalid:
+        return Invalid(f"Source {self._source!r} cannot enforce a part of its pandera schema: {what}.", fix=fix)
 
     def checks(self) -> Iterator[Check]:
         schema = self._schema
@@ -72,8 +72,8 @@ class _Reading:
                 covered[mine] = column
         if schema.strict and set(self._columns) - set(covered):
             raise self._refused(
-                f"it is strict, and does not have the columns {sorted(set(self._columns) - set(covered))}",
-                "let it have them, or be less strict: columns that a source does not declare are left out anyway.",
+                f"it is strict, but lacks the columns {sorted(set(self._columns) - set(covered))}",
+                "add the columns, or make it less strict: undeclared columns are ignored anyway.",
             )
         for name, column in covered.items():
             yield from self._column(name, column)
@@ -88,7 +88,7 @@ class _Reading:
         found = [mine for mine in self._columns if (re.match(name, mine) if column.regex else mine == name)]
         if not found and column.required:
             raise self._refused(
-                f"it has a column {name!r}, and the source does not", f"declare it, or make it optional: {name!r}."
+                f"it has a column {name!r}, which the source lacks", f"declare it, or make it optional: {name!r}."
             )
         return found
 
@@ -115,14 +115,15 @@ class _Reading:
         kind = re.split(r"[\[(]", said.lower())[0]
         if kind.startswith("datetime") and not re.search(r"utc|time_zone='", said.lower()):
             raise self._refused(
-                f"column {name!r} is {said}, which has no time zone", "give it one: naive times name no instants."
+                f"column {name!r} is {said}, which has no time zone",
+                "give it a time zone: naive times are not instants.",
             )
         fitting = _TYPES.get(kind, ())
         if column.coerce and dtype.numeric and any(each.numeric for each in fitting):
             return
         if dtype not in fitting:
             raise self._refused(
-                f"column {name!r} is {said}, and the source declares {dtype.value}", "let both declare the same type."
+                f"column {name!r} is {said}, but the source declares {dtype.value}", "declare the same type in both."
             )
 
     def _check(self, name: str, column: Any, check: Any) -> Iterator[Check]:

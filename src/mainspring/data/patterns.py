@@ -59,8 +59,9 @@ class _Translation:
 
     def _refuse(self, what: str) -> Invalid:
         return Invalid(
-            f"The regular expression {self._pattern!r} has {what}, which DuckDB's do not have in the same sense.",
-            fix="write it without, or check it where the data is made.",
+            f"The regular expression {self._pattern!r} has {what}, which DuckDB does not support with the same "
+            "meaning.",
+            fix="rewrite it without, or check it where the data is produced.",
         )
 
     def _take(self, count: int = 1) -> str:

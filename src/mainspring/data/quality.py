@@ -26,7 +26,7 @@ def row_rules(source: Source) -> Iterator[tuple[tuple[str, ...], str, str]]:
         yield (name,), f"{quote_name(name)} IS NULL", f"{name} is null"
     for name in source.id:
         if name not in source.times:
-            yield (name,), f"{quote_name(name)} IS NULL", f"{name} is null, and names the fact"
+            yield (name,), f"{quote_name(name)} IS NULL", f"{name} is null, but is part of the id"
     for check in source.checks:
         condition = _CONDITIONS.get(check.kind)
         if condition is not None:

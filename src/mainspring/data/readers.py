@@ -67,7 +67,7 @@ def open_input(data: Any, source: Source, batch_rows: int = _ROWS, nulls: Sequen
         return _typed("the rows", reader.schema, reader, source, rows, total=total, digest=None)
     if isinstance(data, Mapping) or not isinstance(data, Iterable):
         raise InvalidData(
-            f"Source {source.name!r} was given a {type(data).__name__}.",
+            f"Source {source.name!r} received a {type(data).__name__} as data.",
             fix="give a file's path, an Arrow table or reader, a data frame, or an iterable of mappings.",
         )
     total = len(data) if isinstance(data, Sized) else None
@@ -80,10 +80,10 @@ def _open_file(path: Path, source: Source, rows: int, nulls: Sequence[str]) -> I
             start = file.read(8)
     except FileNotFoundError:
         raise NotFound(
-            f"There is no file {path}.", fix="check the path; it is relative to the present folder."
+            f"There is no file {path}.", fix="check the path; it is relative to the current folder."
         ) from None
     except OSError as error:
-        raise InvalidData(f"{path} cannot be read: {error.strerror}.", fix="name a file that you may read.") from None
+        raise InvalidData(f"{path} cannot be read: {error.strerror}.", fix="name a readable file.") from None
     try:
         if start.startswith(b"PAR1"):
             return _parquet(path, source, rows)
@@ -152,8 +152,8 @@ def _typed(
 def _check_kind(name: str, column: str, kind: pa.DataType, dtype: DType) -> None:
     if not fits(kind, dtype):
         raise InvalidData(
-            f"Column {column!r} of {name} is {kind}, and the source declares {dtype.value}.",
-            fix="convert the column, or declare the type that it has.",
+            f"Column {column!r} of {name} is {kind}, but the source declares {dtype.value}.",
+            fix="convert the column, or declare its type.",
         )
     if pa.types.is_timestamp(kind) and kind.tz is None:
         raise naive(name, column)
@@ -235,7 +235,7 @@ def _header(path: Path, delimiter: str) -> list[str]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise unreadable(path, error) from error
     if not names:
-        raise unreadable(path, ValueError("it has no line with the names of its columns"))
+        raise unreadable(path, ValueError("it has no line with column names"))
     return names
 
 
@@ -260,7 +260,7 @@ def _mapping_pieces(rows: Iterable[Any], source: Source, size: int) -> Iterator[
         wrong = next((row for row in chunk if not isinstance(row, Mapping)), None)
         if wrong is not None:
             raise InvalidData(
-                f"Source {source.name!r} was given a {type(wrong).__name__} as a row.", fix="give mappings."
+                f"Source {source.name!r} received a {type(wrong).__name__} as a row.", fix="give mappings."
             )
         if first:
             check_columns("the rows", list(dict.fromkeys(key for row in chunk for key in row)), source)

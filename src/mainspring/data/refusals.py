@@ -11,7 +11,7 @@ from mainspring.data.model import Source
 
 def unreadable(path: Path | str, error: BaseException) -> InvalidData:
     what = (str(error).splitlines() or [type(error).__name__])[0]
-    return InvalidData(f"{path} cannot be read: {what.rstrip('.')}.", fix="make the file again; it is damaged.")
+    return InvalidData(f"{path} cannot be read: {what.rstrip('.')}.", fix="create the file again; it is damaged.")
 
 
 def check_columns(name: str, columns: list[str], source: Source) -> tuple[str, ...]:
@@ -24,7 +24,7 @@ def check_columns(name: str, columns: list[str], source: Source) -> tuple[str, .
     if missing:
         raise InvalidData(
             f"In {name} the column {missing[0]!r} of source {source.name!r} is missing; there are {sorted(columns)}.",
-            fix=f"add {', '.join(missing)} to the data, or take it out of the source.",
+            fix=f"add {', '.join(missing)} to the data, or remove it from the source.",
         )
     twice = [column for column in source.columns if columns.count(column) > 1]
     if twice:
@@ -34,7 +34,7 @@ def check_columns(name: str, columns: list[str], source: Source) -> tuple[str, .
 
 def naive(name: str, column: str) -> InvalidData:
     return InvalidData(
-        f"Column {column!r} of {name} has times without a UTC offset, so they name no instants.",
+        f"Column {column!r} of {name} has times without a UTC offset, so they are not instants.",
         fix="write them in UTC, such as 2013-07-01T00:00:00Z, or give the column a time zone.",
     )
 
@@ -45,6 +45,6 @@ def with_article(word: str) -> str:
 
 def wrong_type(name: str, column: str, dtype: DType, example: object) -> InvalidData:
     return InvalidData(
-        f"Column {column!r} of {name} holds no value that is {with_article(dtype.value)}: the first is {example!r}.",
-        fix="declare the type that it has, or correct the column.",
+        f"Column {column!r} of {name} contains no value that is {with_article(dtype.value)}: the first is {example!r}.",
+        fix="declare the column's type, or correct the column.",
     )

@@ -125,8 +125,8 @@ def _check(lake: LakeTables, snapshots: Snapshots, found: DatasetCommit, wanted:
         except NotFound:
             tags = [tag for tag in snapshots.tags() if not tag.startswith(commits.RESTORING)]
             raise NotFound(
-                f"Version {version} of table {table!r}, which dataset commit {found.id} names, was vacuumed. A tag on "
-                f"the commit (`mainspring data tag NAME {found.id}`) would have kept it.",
+                f"Version {version} of table {table!r}, which belongs to dataset commit {found.id}, was vacuumed. "
+                f"A tag on the commit (`mainspring data tag NAME {found.id}`) would have kept it.",
                 fix=f"restore another commit: the tags are {tags}.",
             ) from None
 

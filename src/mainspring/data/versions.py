@@ -165,15 +165,15 @@ def lacking_versions(con: duckdb.DuckDBPyConnection, lake: LakeTables, source: S
     if there == source.versioning:
         return ()
     if source.versioning is None:
-        return (f"- {SUPERSEDED_AT}: rows are no versions of facts any more",)
+        return (f"- {SUPERSEDED_AT}: rows are no longer versions of facts",)
     missing = [name for name in source.id if name not in (scan.schema or pa.schema([])).names]
     duck.register(con, "kept", widened(scan, source))
     nulls, rows = duck.one_row(con, f"SELECT count(*) FILTER (NOT ({present(source.id)})), count(*) FROM kept")
     if nulls:
         why = f"lacks {missing[0]!r}" if missing else f"has {nulls:,} of {rows:,} rows with a null in it"
         raise InvalidData(
-            f"Source {source.name!r} declares the id {', '.join(source.id)}, and its table {why}.",
-            fix="declare an id that every row has, or give the source another name and land its data again.",
+            f"Source {source.name!r} declares the id {', '.join(source.id)}, but its table {why}.",
+            fix="declare an id that every row has, or give the source another name and ingest its data again.",
         )
     marked = "" if source.retracted is None else f", retracted by {source.retracted}"
     return (f"+ {SUPERSEDED_AT} for the id {', '.join(source.id)}{marked}",)

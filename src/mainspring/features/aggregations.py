@@ -136,7 +136,7 @@ def quantiles(
 ) -> Several:
     """Several quantiles at the price of one: features `_p50`, `_p90`, `_p99_9` for 0.5, 0.9 and 0.999."""
     if not qs:
-        raise Invalid("ms.quantiles has no shares.", fix="name some: [0.5, 0.9].")
+        raise Invalid("ms.quantiles needs at least one quantile.", fix="name some: [0.5, 0.9].")
     return Several(
         {_percent(q): quantile(of, q, window=window, where=where, default=default, description=description) for q in qs}
     )
@@ -158,13 +158,13 @@ def top_k(of: Any, k: int, *, window: str | int, where: Any = None, description:
 
 def _at_most(k: int, most: int) -> int:
     if not 1 <= k <= most:
-        raise Invalid(f"{k} values cannot be asked for.", fix=f"ask for 1 to {most}.")
+        raise Invalid(f"The number of values is {k}.", fix=f"request 1 to {most}.")
     return k
 
 
 def _share(q: float) -> float:
     if not 0 <= q <= 1 or not math.isclose(q * 1e6, round(q * 1e6), abs_tol=1e-6):
-        raise Invalid(f"{q!r} is no share.", fix="use one from 0 to 1, with at most six decimals.")
+        raise Invalid(f"{q!r} is not a quantile.", fix="use a number from 0 to 1, with at most six decimals.")
     return float(q)
 
 

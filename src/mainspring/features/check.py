@@ -51,9 +51,11 @@ def shared_sources(views: Iterable[FeatureView], observations: Iterable[Observat
     """Return a notice for each view that reads rows of the observations' own source without their recorded time."""
     observed = {each.source.name for each in observations}
     return [
-        f"{view.name} reads {view.source.name!r}, from which observations come too, and that source declares no "
-        "recorded_time: a row counts from right after it happened, known or not. No observation sees its own row; it "
-        "sees those before it. If rows arrive later than they happen, declare recorded_time, or a lag."
+        (
+            f"{view.name} reads {view.source.name!r}, which is also the source of the observations and declares no "
+            "recorded_time: a row counts from right after its event time, known or not. An observation sees the rows "
+            "before it, but not its own. If rows arrive later than they happen, declare recorded_time, or a lag."
+        )
         for view in views
         if view.source.name in observed and view.source.recorded_time is None and not view.source.lag_us
     ]
@@ -75,7 +77,10 @@ def _check_entity(entity: Entity) -> Iterator[Problem]:
         if dtype not in KEY_TYPES:
             yield (
                 entity,
-                f"Entity {entity.name!r} has the key {key!r} of type {dtype!r}, which identifies nothing exactly",
+                (
+                    f"Entity {entity.name!r} has the key {key!r} of type {dtype!r}, which cannot identify an entity "
+                    "exactly"
+                ),
                 f"use one of {', '.join(map(repr, KEY_TYPES))}.",
             )
 
@@ -145,7 +150,7 @@ def _check_feature(
         shortest = format_duration(hop(feature.window or 0))
         yield (
             view,
-            f"{full_name} has the window {width}, shorter than its hop {shortest}",
+            f"{full_name} has the window {width}, shorter than its slide interval {shortest}",
             f"make it at least {shortest}.",
         )
     if feature.kind in ("newest", "top") and (feature.nth is None or feature.nth < 1):

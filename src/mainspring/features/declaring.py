@@ -113,7 +113,7 @@ def _view_members(body: type) -> tuple[dict[str, Aggregation], dict[str, Node], 
     stored = {name: value for name, value in found.items() if isinstance(value, Aggregation)}
     if not stored:
         raise Invalid(
-            f"{body.__name__} stores no feature, so there is nothing to compute from.",
+            f"{body.__name__} has no aggregation, so there is nothing to compute from.",
             fix="give it an aggregation, or use ms.on_demand_features.",
         )
     names: dict[int, str] = {}
@@ -145,7 +145,7 @@ def _bound(full_name: str, expr: Node, names: Mapping[int, str], derived: Mappin
         if isinstance(node, Unnamed):
             if id(node.value) not in names:
                 raise Invalid(
-                    f"{full_name} uses {node.value!r}, which is no attribute of the class.",
+                    f"{full_name} uses {node.value!r}, which is not an attribute of the class.",
                     fix="make it a feature of its own: name = ms.count(...), then use the name.",
                 )
             return Column(names[id(node.value)])
@@ -170,7 +170,7 @@ def _request_members(body: type) -> tuple[dict[str, Node], tuple[FeatureView, ..
     def leaf(node: Column | Unnamed) -> Node:
         if isinstance(node, Unnamed):
             raise Invalid(
-                f"{body.__name__} uses {node.value!r}, which no view has.",
+                f"{body.__name__} uses {node.value!r}, which is not a feature of a view.",
                 fix="make it a feature of a view, then write View.feature.",
             )
         if isinstance(node, FeatureColumn):

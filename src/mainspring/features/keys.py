@@ -26,11 +26,11 @@ def encode_key(values: Sequence[str | int | bool]) -> bytes:
     """
     for value in values:
         if type(value) not in (str, int, bool):
-            raise Invalid(f"{value!r} of type {type(value).__name__} cannot be part of an entity's key.")
+            raise Invalid(f"{value!r} of type {type(value).__name__} cannot be part of an entity key.")
     try:
         return _encode(tuple(values))
     except (OverflowError, UnicodeEncodeError):
-        raise Invalid(f"{values!r} cannot be an entity's key.", fix="use 64-bit integers and valid Unicode.") from None
+        raise Invalid(f"{values!r} cannot be an entity key.", fix="use 64-bit integers and valid Unicode.") from None
 
 
 def typed_key(schema: Schema, texts: Mapping[str, str], owner: str) -> dict[str, str | int | bool]:

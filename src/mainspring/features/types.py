@@ -31,7 +31,7 @@ def stored_dtype(view: FeatureView, feature: str) -> DType:
     if aggregation.kind == "count":
         return DType.Int64
     if aggregation.of is None:
-        raise Invalid(f"{name} is a {aggregation.kind} of nothing.", fix="name a column or an expression.")
+        raise Invalid(f"{name} is a {aggregation.kind} without an input.", fix="name a column or an expression.")
     dtype = expr_types.dtype_of(aggregation.of, view.source.columns)
     if aggregation.kind in AVERAGING:
         if not dtype.numeric and dtype != DType.Boolean:
@@ -39,10 +39,10 @@ def stored_dtype(view: FeatureView, feature: str) -> DType:
         return DType.Float64 if dtype in (DType.Float64, DType.Int64) else DType.Float32
     if aggregation.kind in ("distinct", "top"):
         if dtype not in COUNTABLE:
-            raise Invalid(f"{name} would count the values of a {dtype!r}.", fix="cast or round it: .cast(ms.Int64).")
+            raise Invalid(f"{name} cannot count the values of a {dtype!r}.", fix="cast or round it: .cast(ms.Int64).")
         return DType.Int64 if aggregation.kind == "distinct" else dtype
     if dtype == DType.Duration:
-        raise Invalid(f"{name} would be a Duration, which no column can hold.", fix="cast it: (...).cast(ms.Int64).")
+        raise Invalid(f"{name} would be a Duration, which a column cannot store.", fix="cast it: (...).cast(ms.Int64).")
     return dtype
 
 

@@ -34,7 +34,7 @@ class OwnJob:
             inspect.signature(self.do).bind(None, None)
         except TypeError:
             raise Invalid(
-                f"The job {self.name!r} does not take a run and a project.", fix="write def NAME(run, project):"
+                f"The function of job {self.name!r} must take a run and a project.", fix="write def NAME(run, project):"
             ) from None
         declare(self)
 

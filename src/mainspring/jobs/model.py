@@ -130,14 +130,14 @@ class LeaseLost(Conflict):
     """Error: the lease is no longer valid, because another runner has the job or it has ended."""
 
     def __init__(self, job: str) -> None:
-        super().__init__(f"The job {job} is not held by this runner any more.")
+        super().__init__(f"This runner no longer holds the job {job}.")
 
 
 class JobStopped(MainspringError):
     """An attempt that ends between steps: the job is cancelled, its runner stops, or its lease is lost."""
 
     def __init__(self, job: str, why: Renewal | None) -> None:
-        told = {Renewal.CANCELLING: "is cancelled", Renewal.LOST: "is run by somebody else", None: "is interrupted"}
+        told = {Renewal.CANCELLING: "is cancelled", Renewal.LOST: "is run by another runner", None: "is interrupted"}
         super().__init__(f"The job {job} {told.get(why, 'is stopped')}.")
         self.why = why
 

@@ -46,13 +46,13 @@ def _check(value: Any, what: str, at: str) -> None:
     if isinstance(value, dict):
         for key, each in value.items():
             if not isinstance(key, str):
-                raise Invalid(f"{what}{at} has the key {key!r}.", fix="JSON's keys are texts.")
+                raise Invalid(f"{what}{at} has the key {key!r}.", fix="JSON keys must be text.")
             _check(each, what, f"{at}[{key!r}]")
     elif isinstance(value, (list, tuple)):
         for number, each in enumerate(value):
             _check(each, what, f"{at}[{number}]")
     elif isinstance(value, float) and not math.isfinite(value):
-        raise Invalid(f"{what}{at} is {value}, which JSON cannot say.", fix="use null.")
+        raise Invalid(f"{what}{at} is {value}, which JSON cannot represent.", fix="use null.")
     elif not isinstance(value, (str, bool, int, float, type(None))):
         raise Invalid(
             f"{what}{at} is a {type(value).__name__}.", fix="use numbers, texts, lists and dictionaries of them."

@@ -240,7 +240,7 @@ class Runner:
 def _tell(job: Job) -> None:
     told = f"job {job.id} ({job.handler})"
     if job.status is Status.FAILED:
-        log.error("%s failed for good: %s", told, job.error)
+        log.error("%s failed permanently: %s", told, job.error)
     elif job.status is Status.QUEUED and job.error is not None:
         log.warning("%s failed, attempt %d of %d: %s", told, job.attempts, job.most_attempts, job.error)
     else:

@@ -12,7 +12,7 @@ from mainspring.core.time import MINUTE, SECOND, format_duration, from_datetime,
 
 _FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("weekday", 0, 7))
 _PART = re.compile(r"(?:\*|(\d{1,2})(?:-(\d{1,2}))?)(?:/(\d{1,2}))?")
-_FIX = 'write "1d", "15m", or minute, hour, day, month and weekday as cron has them: "30 3 * * 1", in UTC.'
+_FIX = 'write "1d", "15m", or a cron expression (minute, hour, day, month, weekday) in UTC: "30 3 * * 1".'
 _FARTHEST = 366 * 41  # days that are searched: 29 February is the same weekday again after up to 40 years
 
 
@@ -106,7 +106,7 @@ def parse_when(text: str) -> When:
     except Invalid:
         duration = 0
     if duration < SECOND:
-        raise Invalid(f"{text!r} says not when something is due.", fix=_FIX)
+        raise Invalid(f"{text!r} is not a schedule.", fix=_FIX)
     return Every(duration)
 
 

@@ -75,7 +75,7 @@ def retried(job: Job, now: int) -> Job:
     """
     if job.status in (Status.RUNNING, Status.DONE):
         told = "runs" if job.status is Status.RUNNING else "is done"
-        raise Conflict(f"The job {job.id} ({job.handler}) {told}.", fix="`mainspring jobs run` begins a new one.")
+        raise Conflict(f"The job {job.id} ({job.handler}) {told}.", fix="start a new job with `mainspring jobs run`.")
     return replace(job, status=Status.QUEUED, due_at=now, attempts=0, ended_at=None, cancelling=False)
 
 

@@ -75,14 +75,14 @@ def decode(payload: bytes) -> list[Prediction]:
     try:
         return [row for batch in found for row in batches.predictions_of(headings[batch.heading], batch)]
     except (LookupError, ValueError) as error:
-        raise Corrupt(f"A frame of predictions does not hold together: {error!r}.") from error
+        raise Corrupt(f"A frame of predictions is inconsistent: {error!r}.") from error
 
 
 def _decode_before(payload: bytes) -> list[Prediction]:
     try:
         return _decoder_before.decode(payload)
     except msgspec.DecodeError as error:
-        raise Corrupt(f"A frame holds something else than predictions: {error}.") from error
+        raise Corrupt(f"A frame does not contain predictions: {error}.") from error
 
 
 def scan(content: bytes, start: int) -> Frames:

@@ -61,10 +61,10 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if not 0.0 < self.share <= 1.0:
-            raise Invalid(f"The share of logged requests is {self.share}.", fix="give one above 0, at most 1.")
+            raise Invalid(f"The share of logged requests is {self.share}.", fix="give a share above 0, at most 1.")
         if self.sync and self.share < 1.0:
             raise Invalid(
-                f"A log that is in sync for {self.share} of the requests proves nothing of the others.",
+                f"A synchronous log of a share of {self.share} gives no guarantee for the other requests.",
                 fix="leave out share, or sync.",
             )
         if self.personal not in ("encrypt", "leave out"):

@@ -66,7 +66,8 @@ class Opener:
             except (InvalidTag, ValueError):
                 pass
         raise Corrupt(
-            f"The personal values of prediction {prediction_id} cannot be decrypted: they belong to another key.",
+            f"The personal values of prediction {prediction_id} cannot be decrypted: they were encrypted with "
+            "another key.",
             fix="restore keys/ledger in the state folder from a backup.",
         )
 

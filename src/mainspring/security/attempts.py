@@ -59,9 +59,7 @@ class Attempts:
             )
             if over > 0:
                 wait_s = max(1, round(over * 60 + 0.5))
-                raise Overloaded(
-                    f"There were too many attempts. Try again in {wait_s} s.", retry_after_ms=wait_s * 1000
-                )
+                raise Overloaded(f"Too many attempts. Try again in {wait_s} s.", retry_after_ms=wait_s * 1000)
             if name not in self._used and len(self._used) >= _MOST_ADDRESSES:
                 self._forget(now)
             self._used[name] = mine, now

@@ -41,8 +41,8 @@ def check_host(host_header: str | None, allowed: Collection[str]) -> None:
     parts = _HOST.fullmatch((host_header or "").lower())
     if parts is None or not (parts[1].strip("[]") in allowed or parts[0] in allowed):
         raise WrongHost(
-            f"This server does not answer to the host {(host_header or '')[:100]!r}.",
-            fix="add the name to `allowed_hosts` in mainspring.toml if it is yours.",
+            f"This server does not serve the host {(host_header or '')[:100]!r}.",
+            fix="if the name is yours, add it to `allowed_hosts` in mainspring.toml.",
         )
 
 
@@ -70,4 +70,6 @@ def check_origin(origin_header: str | None, host_header: str | None) -> None:
         and port == int(own[2] or default)
     )
     if not same:
-        raise WrongHost(f"This request comes from the page {origin_header[:100]!r}, which is not of this server.")
+        raise WrongHost(
+            f"This request comes from the page {origin_header[:100]!r}, which does not belong to this server."
+        )

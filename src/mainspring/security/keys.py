@@ -25,7 +25,7 @@ _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # 
 _KEEP_S = 1.0  # how long a key found in the store is trusted: a revocation bites later by as much
 _KEEP_KEYS = 4096
 _LONGEST_LIFETIME = 10 * 366 * DAY
-_GET_ONE = "run `mainspring keys create`, or ask who runs this installation."
+_GET_ONE = "run `mainspring keys create`, or ask the operator of this installation."
 
 
 def issue(
@@ -54,11 +54,13 @@ def issue(
     if not (0 < len(name) <= 128 and name.isprintable() and name.strip()):
         raise Invalid(f"{name[:140]!r} cannot name a key.", fix="use 1 to 128 printable characters.")
     if not allowed:
-        raise Invalid(f"Key {name!r} has no scope.", fix=f"give it some of: {', '.join(Action)}.")
+        raise Invalid(f"Key {name!r} has no scope.", fix=f"give it at least one of: {', '.join(Action)}.")
     if lifetime_us <= 0:
         raise Invalid(f"Key {name!r} has a lifetime of {lifetime_us} µs.", fix="give it a positive one, such as 90d.")
     if lifetime_us > _LONGEST_LIFETIME:
-        raise Invalid(f"Key {name!r} would live for over ten years.", fix="give it a shorter life, such as 90d.")
+        raise Invalid(
+            f"Key {name!r} has a lifetime of more than ten years.", fix="give it a shorter lifetime, such as 90d."
+        )
     key_id = new_id()
     body = f"msp_{key_id}_{''.join(secrets.choice(_ALPHABET) for _ in range(43))}"
     token = f"{body}{_checksum(body)}"
@@ -138,12 +140,12 @@ class Authenticator:
         """Return the principal of a token. Raises as `authenticate` does."""
         parts = _TOKEN.fullmatch(token)
         if parts is None or not hmac.compare_digest(_checksum(parts[1]), parts[3]):
-            raise Denied("That is not an API key: it is mistyped or cut off.", fix="copy it whole, from msp_ on.")
+            raise Denied("This is not a valid API key: it is mistyped or cut off.", fix="copy all of it, from msp_ on.")
         key = self._find(parts[2])
         digest = _digest(self._pepper, token)
         # An unknown id takes as long as a wrong secret, and says the same.
         if not hmac.compare_digest(digest, key.digest if key else bytes(len(digest))) or key is None:
-            raise Denied("That API key is not known here.", fix=_GET_ONE)
+            raise Denied("The API key is unknown here.", fix=_GET_ONE)
         return self._standing(key)
 
     def principal(self, key_id: str) -> Principal:
@@ -154,7 +156,7 @@ class Authenticator:
         """
         key = self._find(key_id)
         if key is None:
-            raise Denied("That API key is not known here.", fix=_GET_ONE)
+            raise Denied("The API key is unknown here.", fix=_GET_ONE)
         return self._standing(key)
 
     def _standing(self, key: ApiKey) -> Principal:

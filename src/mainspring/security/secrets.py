@@ -28,7 +28,7 @@ def load_or_create(path: Path, size: int = 32) -> bytes:
 def _read(path: Path, size: int) -> bytes:
     mode = path.stat().st_mode & 0o777
     if mode & 0o077:
-        raise Invalid(f"The secret {path} can be read by others (mode {mode:o}).", fix=f"run `chmod 600 {path}`.")
+        raise Invalid(f"The secret {path} is readable by other users (mode {mode:o}).", fix=f"run `chmod 600 {path}`.")
     content = path.read_bytes()
     if len(content) != size:
         raise Corrupt(f"The secret {path} has {len(content)} bytes, not {size}.", fix="restore it from a backup.")

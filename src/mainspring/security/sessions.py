@@ -69,7 +69,7 @@ class Sessions:
         """
         if not hmac.compare_digest(self.csrf(session).encode(), (token or "").encode()):
             raise Denied(
-                "This form is not from your session.", authenticated=True, fix="load the page again and retry."
+                "The form does not belong to your session.", authenticated=True, fix="reload the page and try again."
             )
 
     def _mac(self, purpose: str, content: bytes) -> bytes:

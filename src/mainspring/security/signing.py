@@ -42,6 +42,6 @@ def verify(public: bytes, signature: bytes, content: bytes) -> None:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, content)
     except (InvalidSignature, ValueError):
         raise Corrupt(
-            "A signature does not fit what it signs: it was made by another key, or the content was changed.",
-            fix="restore the content from a backup, or make it again with this project's key.",
+            "The signature does not match: it was made with another key, or the content was changed.",
+            fix="restore the content from a backup, or create it again with this project's key.",
         ) from None

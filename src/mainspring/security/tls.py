@@ -55,7 +55,7 @@ def _certificates(path: Path, what: str) -> list[x509.Certificate]:
         return x509.load_pem_x509_certificates(_read(path, what))
     except ValueError:
         raise Invalid(
-            f"The {what} {path} is no PEM certificate.", fix="write it as -----BEGIN CERTIFICATE-----, leaf first."
+            f"The {what} {path} is not a PEM certificate.", fix="write it as -----BEGIN CERTIFICATE-----, leaf first."
         ) from None
 
 
@@ -66,7 +66,9 @@ def _check_key(tls: Tls, certificate: x509.Certificate) -> None:
     allowed = 0o640 if status and status.st_uid == 0 else 0o600
     mode = stat.S_IMODE(status.st_mode) if status else 0
     if mode & 0o077 & ~allowed:
-        raise Invalid(f"The key {tls.key} can be read by others (mode {mode:o}).", fix=f"run `chmod 600 {tls.key}`.")
+        raise Invalid(
+            f"The key {tls.key} is readable by other users (mode {mode:o}).", fix=f"run `chmod 600 {tls.key}`."
+        )
     try:
         key = load_pem_private_key(content, password=None)
     except TypeError:
@@ -79,7 +81,7 @@ def _check_key(tls: Tls, certificate: x509.Certificate) -> None:
     if key.public_key().public_bytes(*form) != certificate.public_key().public_bytes(*form):
         raise Invalid(
             f"The key {tls.key} does not belong to the certificate {tls.cert}.",
-            fix="give both files of one pair; the server's own certificate stands first in its file.",
+            fix="give both files of one pair; the server's own certificate must be the first in its file.",
         )
 
 
@@ -87,12 +89,12 @@ def _check_time(path: Path, certificate: x509.Certificate, now: int) -> None:
     subject = certificate.subject.rfc4514_string() or "without a name"
     if from_datetime(certificate.not_valid_after_utc) <= now:
         raise Invalid(
-            f"The certificate {subject} in {path} ended on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC.",
-            fix="renew it and put the new one there.",
+            f"The certificate {subject} in {path} expired on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC.",
+            fix="renew the certificate and replace the file.",
         )
     if from_datetime(certificate.not_valid_before_utc) > now:
         raise Invalid(
-            f"The certificate {subject} in {path} begins on {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC; "
-            f"it is {to_datetime(now):%Y-%m-%d %H:%M} UTC.",
-            fix="set this machine's clock, or use a certificate that has begun.",
+            f"The certificate {subject} in {path} is valid from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} "
+            f"UTC; it is {to_datetime(now):%Y-%m-%d %H:%M} UTC.",
+            fix="set this machine's clock, or use a certificate that is already valid.",
         )

@@ -66,9 +66,9 @@ def intervals(
     names = metrics_of(task)
     truth, scores = truth_of(task, y), np.asarray(score, dtype=np.float64)
     if truth.ndim != (2 if labels else 1) or scores.shape[: truth.ndim] != truth.shape or not truth.size:
-        raise Invalid(f"Labels of shape {truth.shape} do not go with predictions of shape {scores.shape}.")
+        raise Invalid(f"Labels of shape {truth.shape} do not match predictions of shape {scores.shape}.")
     if resamples < 1 or most_rows < 1 or not 0 < confidence < 1:
-        raise Invalid(f"{resamples} resamples cannot give an interval of {confidence}.")
+        raise Invalid(f"{resamples} resamples cannot give a confidence interval of {confidence}.")
     further = [each for each in more if each.name not in names]
     rows = min(len(truth), most_rows)
     if labels:

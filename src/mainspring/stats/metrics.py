@@ -99,10 +99,14 @@ def metric(*, higher_is_better: bool, name: str = "") -> Callable[[Function], Me
 
     def build(function: Function) -> Metric:
         if not callable(function):
-            raise Invalid(f"A metric is made of {function!r}.", fix="put @ms.metric(...) above a function (y, score).")
+            raise Invalid(
+                f"A metric cannot be made from {function!r}.", fix="put @ms.metric(...) above a function (y, score)."
+            )
         called = check_id(name or getattr(function, "__name__", ""), "metric")
         if named(called) is not None or called in DECIDED or called.startswith(KEPT):
-            raise Invalid(f"There is a metric {called!r} already.", fix='give it another name: ms.metric(name="...").')
+            raise Invalid(
+                f"A metric named {called!r} already exists.", fix='give it another name: ms.metric(name="...").'
+            )
         return Metric(called, function, higher_is_better, custom=True)
 
     return build
@@ -138,7 +142,7 @@ def recall_at_precision(precision: float) -> Metric:
         Invalid: `precision` is not in (0, 1].
     """
     if not _is_number(precision) or not 0 < precision <= 1:
-        raise Invalid(f"No threshold can have a precision of {precision!r}.", fix="use a number in (0, 1].")
+        raise Invalid(f"{precision!r} is not a precision.", fix="use a number in (0, 1].")
     compute = partial(ranking.recall_at_precision, precision=float(precision))
     return Metric(f"recall_at_precision_{float(precision)!r}", compute, True)
 
@@ -166,7 +170,7 @@ def recall_at_k(k: float) -> Metric:
 
 def _k(k: Any) -> float:
     if not _is_number(k) or not (0 < k < 1 or (k >= 1 and k == int(k))):
-        raise Invalid(f"{k!r} is no count of rows.", fix="use a whole number such as 100, or a share such as 0.01.")
+        raise Invalid(f"{k!r} is not a number of rows.", fix="use a whole number such as 100, or a share such as 0.01.")
     return int(k) if k >= 1 else float(k)
 
 
@@ -305,7 +309,7 @@ def measure(found: Metric, y: npt.ArrayLike, predicted: npt.ArrayLike) -> float:
         place = traceback.extract_tb(error.__traceback__)[-1]
         raise MetricFailed(
             f"The metric {found.name!r} failed at {place.filename}:{place.lineno}: {type(error).__name__}: {error}",
-            fix="correct it there; it is given y and score as NumPy arrays that cannot be written to.",
+            fix="correct the function; y and score are read-only NumPy arrays.",
         ) from error
     if not _is_number(value):
         raise MetricFailed(

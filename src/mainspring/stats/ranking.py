@@ -22,7 +22,7 @@ def pair(y: npt.ArrayLike, score: npt.ArrayLike) -> tuple[npt.NDArray[Any], npt.
     """
     truth, scores = np.asarray(y), np.asarray(score, dtype=np.float64)
     if truth.ndim != 1 or scores.shape[:1] != truth.shape or scores.ndim > 2:
-        raise Invalid(f"Labels of shape {truth.shape} do not go with predictions of shape {scores.shape}.")
+        raise Invalid(f"Labels of shape {truth.shape} do not match predictions of shape {scores.shape}.")
     return truth if truth.dtype != np.object_ else truth.astype(np.float64), scores
 
 

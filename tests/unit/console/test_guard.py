@@ -141,7 +141,7 @@ def test_another_host_is_answered_nowhere(administrator, method, path, host) -> 
     """DNS rebinding: the attacker's name points here, and the browser says that name."""
     response = administrator(method, path, headers={"host": host})
     assert response.status_code == 403
-    assert method == "HEAD" or "does not answer to the host" in response.text
+    assert method == "HEAD" or "does not serve the host" in response.text
 
 
 @pytest.mark.parametrize("path", ["/login", "/logout", "/api/keys"])
@@ -149,7 +149,7 @@ def test_another_host_is_answered_nowhere(administrator, method, path, host) -> 
 def test_another_pages_post_is_refused_before_anything_else(administrator, path, origin) -> None:
     response = administrator("POST", path, headers={"origin": origin})
     assert response.status_code == 403
-    assert "not of this server" in response.text
+    assert "does not belong to this server" in response.text
 
 
 def test_a_route_that_nobody_thought_of_is_behind_the_guard(anonymous, administrator) -> None:
@@ -209,7 +209,7 @@ class TestSessions:
                 assert browser(method, path).status_code == 403
         answer = browser("POST", "/api/keys", json={"name": "x", "scopes": ["view"], "lifetime": "1d"})
         assert answer.status_code == 403
-        assert "not from your session" in answer.json()["error"]
+        assert "does not belong to your session" in answer.json()["error"]
 
     def test_the_pages_token_lets_it_through(self, browser) -> None:
         token = csrf(browser)
@@ -304,7 +304,7 @@ class TestSessions:
         (event,) = here.audit.read()
         assert (event.action, event.resource) == ("console.login.refused", "console")
         assert event.actor.startswith("unknown at ")
-        assert "That is not an API key" in event.detail
+        assert "This is not a valid API key" in event.detail
         assert "horse" not in repr(event)
 
     def test_a_flood_of_refused_log_ins_is_two_events_with_the_count(self, here) -> None:
@@ -312,7 +312,7 @@ class TestSessions:
         for _ in range(12):
             log_in(Client(app), "correct horse battery")
         app.state.refusals.flush()
-        assert [event.detail[:7] for event in here.audit.read()] == ["11 more", "That is"]
+        assert [event.detail[:7] for event in here.audit.read()] == ["11 more", "This is"]
 
     def test_a_link_that_was_shared_is_the_page_behind_the_log_in(self, here) -> None:
         link = "/features?q=late&owner=ana"

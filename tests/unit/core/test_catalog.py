@@ -87,7 +87,7 @@ def test_a_full_catalog_says_so(path: Path) -> None:
 
 
 def test_a_folder_in_its_place_does_not_answer(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="did not answer") as caught:
+    with pytest.raises(Unavailable, match="did not respond") as caught:
         opened(tmp_path)
     assert caught.value.retryable
 
@@ -101,7 +101,7 @@ def test_a_deleted_catalog_is_not_begun_anew_beside_its_log(path: Path) -> None:
     engine.dispose()
     log = path.with_name("catalog.db-wal")
     assert log.stat().st_size > 0
-    with pytest.raises(Unavailable, match=r"catalog\.db is gone: .*catalog\.db-wal") as caught:
+    with pytest.raises(Unavailable, match=r"catalog\.db is missing: .*catalog\.db-wal") as caught:
         opened(path)
     assert "backup" in str(caught.value.fix)
     assert not path.exists()

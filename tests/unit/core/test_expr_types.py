@@ -87,21 +87,21 @@ def test_types_follow_the_rules(expr: Node, dtype: DType) -> None:
         (t.floor(), "floor does not take Timestamp"),
         (s.is_nan(), "is_nan does not take String"),
         (s + t, "add does not take String and Timestamp"),
-        (s.slice(-1), r"slice\(col\('s'\), -1\) is not cut at whole numbers"),
-        (s.slice(0, True), "not cut at whole numbers"),
+        (s.slice(-1), r"slice\(col\('s'\), -1\) must be cut at whole numbers"),
+        (s.slice(0, True), "must be cut at whole numbers"),
         (x.slice(1), "slice does not take Float32"),
         (s.clip(1, 2), "clip does not take String"),
-        (x.clip("a"), "a bound that is no number"),
-        (x.clip(col("y")), "depends on what is no constant"),
-        (x.clip(2, 1), "its bounds the wrong way round"),
+        (x.clip("a"), "a bound that is not a number"),
+        (x.clip(col("y")), "depends on a value that is not constant"),
+        (x.clip(2, 1), "its bounds in the wrong order"),
         (least(x, s), "least does not take Float32 and String"),
         (t.hour("Mars/Olympus"), "'Mars/Olympus' is not a time zone"),
         (when(x, 1, 2), "when does not take Float32"),
         (when(b, 1, "one"), "when does not take Int64 and String"),
         (when(b, None, None), "always null"),
         (x.coalesce(s), "coalesce does not take Float32 and String"),
-        (x == None, "None stands where a value must"),  # noqa: E711
-        (s.one_of(["a", None]), "null equals nothing"),
+        (x == None, "None is used where a value is required"),  # noqa: E711
+        (s.one_of(["a", None]), "null never equals anything"),
         (s.one_of([1]), "one_of does not take String and Int64"),
         (s.cast(DType.Timestamp), "cast does not take String to Timestamp"),
         (x.cast(DType.String), "cast does not take Float32 to String"),
@@ -137,7 +137,7 @@ def test_a_tree_too_deep_is_refused() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), b"bytes", object(), [1]])
 def test_only_plain_finite_constants_stand_in_an_expression(value: Any) -> None:
-    with pytest.raises(Invalid, match="cannot stand in an expression"):
+    with pytest.raises(Invalid, match="cannot be used in an expression"):
         x + value
 
 

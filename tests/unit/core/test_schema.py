@@ -21,7 +21,7 @@ def test_a_column_needs_a_name(name: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["string", str, None, 3, [], DType.Duration])
 def test_a_column_needs_one_of_our_types(dtype: Any) -> None:
-    with pytest.raises(Invalid, match="gives column 'x' the type"):
+    with pytest.raises(Invalid, match="declares column 'x' with the type"):
         check_schema({"x": dtype}, "Source 's'")
 
 

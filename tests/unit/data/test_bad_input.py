@@ -50,8 +50,8 @@ def test_an_event_in_the_future_lands_unseen_and_is_told() -> None:
     report = landing.ingest([fact(DAY), fact(DAY + 1), fact(3 * DAY)])
     assert report.rows == 3
     assert report.warnings == (
-        "2 of the rows happened after now (1970-01-02T00:00:00Z), the last at 1970-01-04T00:00:00Z: no feature sees "
-        "them before. If they are wrong, look at the unit and the time zone of 'at'.",
+        "2 of the rows have an event time after now (1970-01-02T00:00:00Z), the last at 1970-01-04T00:00:00Z: no "
+        "feature uses them before that time. If the times are wrong, check the unit and the time zone of 'at'.",
     )
     assert [row["_visible_at"] for row in landing.landed()] == [to_datetime(at) for at in (DAY, DAY + 1, 3 * DAY)]
     # What is known already is not told again.
@@ -71,8 +71,8 @@ def test_rows_with_a_null_key_land_and_are_counted() -> None:
     report = landing.ingest(rows, keyings=KEYINGS)
     assert report.rows == 4
     assert report.warnings == (
-        "2 of the rows have a null in name: they landed, and are of no one.",
-        "3 of the rows have a null in name, number: they landed, and are of no two.",
+        "2 of the rows have a null in name: they were ingested, but belong to no one.",
+        "3 of the rows have a null in name, number: they were ingested, but belong to no two.",
     )
     flags = [(row["_record_one"], row["_record_two"]) for row in landing.landed()]
     assert flags == [(False, True), (False, False), (True, False), (False, False)]
@@ -82,7 +82,7 @@ def test_a_column_that_is_not_declared_is_left_out_and_told() -> None:
     landing = Landing(FACTS)
     table = pa.table({"at": pa.array([0], pa.timestamp("us", "UTC")), "name": ["a"], "number": [1], "more": [2]})
     (warning,) = landing.ingest(table).warnings
-    assert "columns that source 'facts' does not declare; left out: more" in warning
+    assert "columns that source 'facts' does not declare; they were ignored: more" in warning
     assert "more" not in landing.landed()[0]
 
 
@@ -178,7 +178,7 @@ def test_a_lake_that_contradicts_itself_is_corrupt_and_no_endless_loop() -> None
     table = landing.lake.scan("facts").rows
     # Somebody took the rows away and left the key.
     landing.lake.replace("facts", [], table.schema, key="by hand")
-    with pytest.raises(Corrupt, match=r"has batch 'one\.0' among what was written, and not its rows") as caught:
+    with pytest.raises(Corrupt, match=r"has batch 'one\.0' in its log, but not its rows") as caught:
         landing.ingest([fact(0)], batch_id="one")
     assert "--batch-id" in str(caught.value.fix)
 

@@ -76,7 +76,7 @@ def test_a_file_that_went_away_is_no_damage(file: Path) -> None:
     con = duck.connect()
     duck.register(con, "there", scan)
     file.unlink()
-    with pytest.raises(NotFound, match=r"trips is gone.*rows\.parquet"), duck.duck_errors("trips", scan):
+    with pytest.raises(NotFound, match=r"trips is missing.*rows\.parquet"), duck.duck_errors("trips", scan):
         con.execute("SELECT sum(x) FROM there").fetchall()
 
 

@@ -141,7 +141,7 @@ def test_a_key_that_is_no_longer_declared_has_nothing_of_what_lands(lake: LakeTa
         ({"seats": Float64}, "'seats' of table 'facts' is int32, not double"),
         ({"delay": Int32}, "'delay' of table 'facts' is float, not int32"),
         ({"name": Boolean}, "'name' of table 'facts' is string, not bool"),
-        ({"Seats": Int32}, "declares 'Seats', and its table has 'seats'"),
+        ({"Seats": Int32}, "declares 'Seats', but its table has 'seats'"),
     ],
 )
 def test_another_type_is_refused_with_the_way_out(lake: LakeTables, change: Schema, said: str) -> None:
@@ -162,8 +162,8 @@ def test_a_narrower_type_is_refused(lake: LakeTables) -> None:
 @pytest.mark.parametrize(
     ("times", "said"),
     [
-        ({"event_time": "seen"}, "landed by the times at, and the source is declared with seen"),
-        ({"event_time": "at", "recorded_time": "seen"}, "by the times at, and .* with at, seen"),
+        ({"event_time": "seen"}, "ingested with the times at, but the source declares seen"),
+        ({"event_time": "at", "recorded_time": "seen"}, "with the times at, but .* declares at, seen"),
         ({"event_time": "other"}, "has no column 'other'"),
     ],
 )
@@ -172,7 +172,7 @@ def test_other_times_are_refused(lake: LakeTables, times: dict[str, str], said: 
     land(lake, facts({"name": String, "seen": Timestamp}), {"name": "a", "seen": 9})
     with pytest.raises(InvalidData, match=said) as caught:
         land(lake, facts({"name": String}, **times), *({"name": "a", name: 1} for name in times.values()), batch="two")
-    assert "another name, and land its data again" in str(caught.value.fix)
+    assert "another name, and ingest its data again" in str(caught.value.fix)
     assert lake.version("facts") == 0
 
 

@@ -247,7 +247,7 @@ def test_checks_that_cannot_be_are_refused_when_declared(checks: list[Check]) ->
 
 def test_old_data_is_a_warning() -> None:
     landing = Landing(source(checks=[fresh("1h")]), now=DAY)
-    assert landing.ingest([]).warnings == ("facts has no event yet.",)
+    assert landing.ingest([]).warnings == ("facts has no events yet.",)
     assert landing.ingest([fact(DAY - HOUR)]).warnings == ()
     landing.clock.advance(1)
     (warning,) = landing.ingest([fact(0)]).warnings

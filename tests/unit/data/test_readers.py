@@ -189,7 +189,7 @@ def test_a_csv_says_null_in_the_words_that_are_named(tmp_path: Path) -> None:
     report = landing.ingest(path, nulls=["NA", "N/A"])
     assert [row["name"] for row in values(landing)] == ["NA"]
     assert report.reasons == {"share is not a float32": 1, "size is not an int64": 1}
-    assert not any("there already" in each for each in report.warnings)
+    assert not any("ingested before" in each for each in report.warnings)
 
 
 def test_a_csv_that_is_there_stays_as_it_was_read_first_and_that_is_said(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_csv_that_is_there_stays_as_it_was_read_first_and_that_is_said(tmp_pat
     landing.ingest(path)
     report = landing.ingest(path, nulls=["NA"])
     assert (report.rows, report.already) == (0, 2)
-    assert any("2 of the rows were there already and stay as they were read" in each for each in report.warnings)
+    assert any("2 of the rows had been ingested before and keep their values" in each for each in report.warnings)
     assert [row["name"] for row in values(landing)] == ["NA", "a"]
     assert landing.ingest(path).warnings == ()
 
@@ -227,7 +227,7 @@ def test_rows_that_differ_in_nanoseconds_are_two_batches() -> None:
     for nanoseconds, landed in ((1_000, 1), (1_001, 1), (1_001, 0)):
         report = landing.ingest(pa.table({"at": pa.array([nanoseconds], pa.timestamp("ns", "UTC")), "name": ["a"]}))
         assert report.rows == landed
-        told = [warning for warning in report.warnings if "below a microsecond" in warning]
+        told = [warning for warning in report.warnings if "fractions of a microsecond" in warning]
         assert len(told) == nanoseconds % 1_000
 
 
@@ -251,7 +251,7 @@ def test_columns_that_are_not_declared_are_left_out_and_told(tmp_path: Path) -> 
     )
     report = landing.ingest(tmp_path / "f.parquet")
     assert report.warnings == (
-        f"{tmp_path}/f.parquet has columns that source 'facts' does not declare; left out: _seq, x.",
+        f"{tmp_path}/f.parquet has columns that source 'facts' does not declare; they were ignored: _seq, x.",
     )
     assert landing.lake.scan("facts").schema.names == landed_schema(FACTS, {}).names
 
@@ -334,13 +334,13 @@ def test_a_column_of_another_type_is_named(column: str, kind: pa.Array, tmp_path
     what = refusal(tmp_path / "f.parquet").what
     came = "list<" if pa.types.is_list(kind.type) else f"{kind.type}, "
     assert what.startswith(f"Column {column!r} of {tmp_path}/f.parquet is {came}")
-    assert what.endswith(f"and the source declares {FACTS.columns[column].value}.")
+    assert what.endswith(f"but the source declares {FACTS.columns[column].value}.")
 
 
 def test_a_csv_column_without_one_value_that_fits_is_named(tmp_path: Path) -> None:
     path = tmp_path / "facts.csv"
     path.write_text("at,name,size,share\n2013-07-01,1,UA,1\n2013-07-01,2,,1\n2013-07-01,3,AA,1\n")
-    assert refusal(path).what == f"Column 'size' of {path} holds no value that is an int64: the first is 'UA'."
+    assert refusal(path).what == f"Column 'size' of {path} contains no value that is an int64: the first is 'UA'."
 
 
 @pytest.mark.parametrize(
@@ -359,7 +359,7 @@ def test_a_csv_with_times_without_an_offset_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "facts.csv"
     path.write_text("at,name,size,share\n2013-07-01 05:00:00,a,1,1\n2013-07-01T05:00:00,a,1,1\n")
     error = refusal(path)
-    assert error.what == f"Column 'at' of {path} has times without a UTC offset, so they name no instants."
+    assert error.what == f"Column 'at' of {path} has times without a UTC offset, so they are not instants."
     assert "2013-07-01T00:00:00Z" in str(error.fix)
 
 

@@ -93,7 +93,7 @@ def test_of_two_at_one_instant_the_later_arrival_is_the_higher(landed: Landed) -
 def test_a_row_without_its_id_is_quarantined(landed: Landed) -> None:
     report = landed.land(source(), [payment(None, 0), payment(1, 0)])
     assert (report.rows, report.quarantined) == (1, 1)
-    assert report.reasons == {"payment is null, and names the fact": 1}
+    assert report.reasons == {"payment is null, but is part of the id": 1}
 
 
 def random_rows(chance: random.Random, number: int) -> list[dict[str, Any]]:
@@ -131,7 +131,7 @@ def test_in_batches_it_lands_as_at_once_and_as_declared_afterwards(seed: int) ->
 
     assert settled(by_batch) == settled(later)
     assert settled(by_batch, by=False) == settled(once, by=False)
-    assert by_batch.conform(source(versions=False)) == ("- _superseded_at: rows are no versions of facts any more",)
+    assert by_batch.conform(source(versions=False)) == ("- _superseded_at: rows are no longer versions of facts",)
     assert by_batch.table() == plain.table()
 
 
@@ -139,18 +139,18 @@ def test_an_id_that_old_rows_lack_is_refused(landed: Landed) -> None:
     landed.land(source(versions=False), [payment(None, 0), payment(1, 0)])
     with pytest.raises(InvalidData, match="1 of 2 rows with a null in it") as refused:
         landed.needed(source())
-    assert "land its data again" in (refused.value.fix or "")
-    with pytest.raises(InvalidData, match="and its table lacks 'reference'"):
+    assert "ingest its data again" in (refused.value.fix or "")
+    with pytest.raises(InvalidData, match="but its table lacks 'reference'"):
         landed.needed(source(schema={**SCHEMA, "reference": ms.String}, id="reference"))
 
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"id": "nothing"}, "'nothing' names no fact"),
-        ({"id": ()}, "is retracted by 'void'"),
-        ({"id": ("payment", "payment")}, "there twice"),
-        ({"retracted": "payment"}, "is retracted by 'payment'"),
+        ({"id": "nothing"}, "'nothing' cannot identify a fact"),
+        ({"id": ()}, "the invalid retraction column 'void'"),
+        ({"id": ("payment", "payment")}, "listed twice"),
+        ({"retracted": "payment"}, "the invalid retraction column 'payment'"),
         ({"schema": {**SCHEMA, "x": ms.Float64}, "id": "x"}, "a fraction"),
         ({"checks": [ms.unique("payment")]}, "versions of a fact share its id"),
     ],

@@ -53,13 +53,13 @@ def test_nothing_is_wrong_with_what_is_right() -> None:
         (ms.last(col("fell_at") - col("fell_at")), "Rain.x would be a Duration"),
         (ms.count(window="1h", where=col("mm")), "Rain.x is filtered by a Float32"),
         (ms.count(window="1h", where=col("mm") == "x"), "Rain.x"),
-        (ms.count(window="4m"), "Rain.x has the window 4m, shorter than its hop 5m | make it at least 5m."),
+        (ms.count(window="4m"), "Rain.x has the window 4m, shorter than its slide interval 5m | make it at least 5m."),
         (ms.count(window=0), "Rain.x has the window 0s"),
         (ms.last("mm", ttl=0), "Rain.x has a TTL of 0s"),
         (ms.mean("mm", window="1h", default=math.nan), "Rain.x has the default nan"),
         (ms.max("gauge", window="1h", default=1.0), "Rain.x is a String and has the default 1.0"),
         (ms.last("gauge", window="1h", default=1.0), "Rain.x is a String and has the default 1.0"),
-        (ms.distinct("mm", window="1h"), "Rain.x would count the values of a Float32 | cast or round it"),
+        (ms.distinct("mm", window="1h"), "Rain.x cannot count the values of a Float32 | cast or round it"),
         (ms.quantile("gauge", 0.5, window="1h"), "Rain.x is the quantile of a String"),
         (ms.first(col("fell_at") - col("fell_at"), window="1h"), "Rain.x would be a Duration"),
         (Aggregation(kind="quantile", of=col("mm"), window=3_600_000_000, share=1.5), "Rain.x is the quantile 1.5"),
@@ -77,7 +77,7 @@ def test_a_feature_that_is_wrong_is_named(feature: Any, said: str) -> None:
 def test_an_unknown_kind_is_named() -> None:
     assert "Rain.x is a 'median'" in problems(rain(x=Aggregation(kind="median", of=col("mm"), window=3_600_000_000)))
     of_nothing = Aggregation(kind="mean", window=3_600_000_000)
-    assert "Rain.x is a mean of nothing | name a column" in problems(rain(x=of_nothing))
+    assert "Rain.x is a mean without an input | name a column" in problems(rain(x=of_nothing))
 
 
 def test_keys_must_be_there_in_the_same_type() -> None:
@@ -89,7 +89,7 @@ def test_keys_must_be_there_in_the_same_type() -> None:
     assert "the observations' source lacks the key column 'gauge'" in problems(rain(entity=gauge))
     assert problems(rain(entity=gauge), observations=None) == ""
     inexact = Entity("mm", keys={"mm": ms.Float32})
-    assert "the key 'mm' of type Float32, which identifies nothing" in problems(rain(entity=inexact), observations=None)
+    assert "the key 'mm' of type Float32, which cannot identify" in problems(rain(entity=inexact), observations=None)
 
 
 def test_request_features_use_the_requests_fields() -> None:
@@ -132,5 +132,5 @@ def test_a_view_of_the_observations_own_source_is_noticed_where_nothing_says_whe
         return shared_sources([own, other], [ms.Observations(payments, keys=[card], at=ms.col("at"))])
 
     (notice,) = noticed()
-    assert notice.startswith("Own reads 'payments', from which observations come too")
+    assert notice.startswith("Own reads 'payments', which is also the source of the observations")
     assert noticed(recorded_time="known_at") == noticed(lag="1m") == []

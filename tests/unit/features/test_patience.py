@@ -47,7 +47,7 @@ def test_the_first_answer_costs_no_wait() -> None:
 def test_pauses_double_and_end_within_the_budget(chance: float) -> None:
     for way, budget in (("read", READ_BUDGET_S), ("write", WRITE_BUDGET_S)):
         store = Store(chance=chance)
-        with pytest.raises(Unavailable, match="The store did not answer: it is away"):
+        with pytest.raises(Unavailable, match="The store did not respond: it is away"):
             getattr(store.patience, way)(store.answer)
         pauses = [round(after - before, 9) for before, after in pairwise(store.asked)]
         assert store.asked[-1] < budget

@@ -40,5 +40,5 @@ def test_commits_are_compared_without_predictions_that_are_gone(tmp_path: Path) 
     assert compared() == ["facts", "predictions"]
     lake.vacuum("predictions", [])
     assert compared() == ["facts"]
-    with pytest.raises(NotFound, match="no version 0 any more"):
+    with pytest.raises(NotFound, match="does not have version 0"):
         compared("predictions")

@@ -66,7 +66,7 @@ def test_a_schedule_may_name_it_and_nothing_that_is_not_there(root: Path, projec
 
 
 def test_what_cannot_be_a_job_is_refused_where_it_is_declared(root: Path) -> None:
-    with pytest.raises(Invalid, match="does not take a run and a project"):
+    with pytest.raises(Invalid, match="must take a run and a project"):
         ms.job(name="nothing")(lambda: None)
     with pytest.raises(Invalid, match=r"A job is made of 'refresh-rates'.*name="):
         ms.job("refresh-rates")  # type: ignore[call-overload]

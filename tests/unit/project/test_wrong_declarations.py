@@ -53,14 +53,14 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "entity: name": (lambda: any_.Entity(3, keys={"id": ms.Int64}), "3, of type int, cannot name"),
     "entity: keys": (lambda: any_.Entity("card", keys="id"), "has the columns 'id', of type str"),
     "entity: list": (lambda: any_.Entity("card", keys=["id"]), r"has the columns \['id'\], of type list"),
-    "entity: type": (lambda: any_.Entity("card", keys={"id": str}), "'id' the type <class 'str'>"),
+    "entity: type": (lambda: any_.Entity("card", keys={"id": str}), "'id' with the type <class 'str'>"),
     "entity: number": (lambda: any_.Entity("card", keys={3: ms.Int64}), "a column 3"),
     "source: schema": (lambda: any_.Source("pay", schema="x", event_time="at"), "has the columns 'x'"),
     "source: time": (lambda: any_.Source("pay", schema={}, event_time=3), "a column 3"),
     "source: lag": (lambda: any_.Source("pay", schema={}, event_time="at", lag=1.5), "1.5 is not a duration"),
     "source: name": (
         lambda: any_.Source("heads__pay", schema={}, event_time="at"),
-        "'heads__pay' would share a table with what is made from sources",
+        "'heads__pay' would share a table with derived data",
     ),
     "source: id": (
         lambda: any_.Source("pay", schema={}, event_time="at", id=5),

@@ -58,10 +58,13 @@ def _mismatched(tls: Tls) -> Tls:
         ),
         (lambda tls: replace(tls, key=tls.key.with_name("gone.key")), r"gone\.key cannot be read.*put the file there"),
         (lambda tls: replace(tls, client_ca=tls.key.with_name("gone.ca")), r"gone\.ca cannot be read"),
-        (lambda tls: replace(tls, client_ca=tls.key), r"server\.key is no PEM certificate"),
-        (lambda tls: replace(tls, cert=write(tls.cert.with_name("x"), b"x")), r"/x is no PEM certificate.*BEGIN CERT"),
+        (lambda tls: replace(tls, client_ca=tls.key), r"server\.key is not a PEM certificate"),
+        (
+            lambda tls: replace(tls, cert=write(tls.cert.with_name("x"), b"x")),
+            r"/x is not a PEM certificate.*BEGIN CERT",
+        ),
         (lambda tls: replace(tls, key=write(tls.key.with_name("y"), b"y")), r"/y is no PEM key.*BEGIN PRIVATE KEY"),
-        (_readable, r"server\.key can be read by others \(mode 644\).*chmod 600 .*server\.key"),
+        (_readable, r"server\.key is readable by other users \(mode 644\).*chmod 600 .*server\.key"),
         (_mismatched, r"other\.key does not belong to .*server\.pem"),
     ],
 )
@@ -73,8 +76,8 @@ def test_what_is_wrong_is_named(authority: Authority, spoil: Callable[[Tls], Tls
 @pytest.mark.parametrize(
     ("begins", "ends", "what"),
     [
-        (-2 * DAY, -DAY, r"CN=server in .*server\.pem ended on \d{4}-\d\d-\d\d .*renew it"),
-        (DAY, 2 * DAY, r"CN=server in .*server\.pem begins on .*clock"),
+        (-2 * DAY, -DAY, r"CN=server in .*server\.pem expired on \d{4}-\d\d-\d\d .*renew the certificate"),
+        (DAY, 2 * DAY, r"CN=server in .*server\.pem is valid from .*clock"),
     ],
 )
 def test_a_certificate_out_of_its_time(authority: Authority, begins: timedelta, ends: timedelta, what: str) -> None:
@@ -84,7 +87,7 @@ def test_a_certificate_out_of_its_time(authority: Authority, begins: timedelta, 
 
 def test_an_authority_of_clients_that_has_ended(authority: Authority) -> None:
     tls = replace(authority.issue("server"), client_ca=authority.issue("old", begins=-2 * DAY, ends=-DAY).cert)
-    with pytest.raises(Invalid, match=r"CN=old in .*old\.pem ended"):
+    with pytest.raises(Invalid, match=r"CN=old in .*old\.pem expired"):
         check(tls, now=NOW)
 
 

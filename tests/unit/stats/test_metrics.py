@@ -94,7 +94,7 @@ def test_every_metric_says_which_way_is_better() -> None:
 def test_an_unknown_task_and_wrong_shapes_are_refused() -> None:
     with pytest.raises(Invalid, match="'ranking' is not a task"):
         metrics.score("ranking", [1], [1])
-    with pytest.raises(Invalid, match=r"shape \(2,\) do not go with predictions of shape \(3,\)"):
+    with pytest.raises(Invalid, match=r"shape \(2,\) do not match predictions of shape \(3,\)"):
         metrics.auc([0, 1], [0, 1, 1])
 
 

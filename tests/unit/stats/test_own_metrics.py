@@ -42,7 +42,7 @@ def test_a_name_that_is_taken_or_none_is_refused(name: str) -> None:
 def test_a_direction_must_be_said_and_a_metric_is_made_of_a_function() -> None:
     with pytest.raises(Invalid, match="higher_is_better='yes'"):
         ms.metric(higher_is_better="yes")  # type: ignore[arg-type]
-    with pytest.raises(Invalid, match="made of 3"):
+    with pytest.raises(Invalid, match="made from 3"):
         ms.metric(higher_is_better=True, name="three")(3)  # type: ignore[arg-type]
 
 

@@ -191,7 +191,9 @@ def with_constants(call: Call, value: Typed) -> Typed:
     """
     constants = [node.value for node in call.arguments[1:] if isinstance(node, Literal)]
     if len(constants) != len(call.arguments) - 1:
-        raise Invalid(f"{render(call)} depends on what is no constant.", fix="use when(...), or plain numbers.")
+        raise Invalid(
+            f"{render(call)} depends on a value that is not constant.", fix="use when(...), or plain numbers."
+        )
     return _slice(call, value, constants) if call.function == "slice" else _clip(call, value, constants)
 
 
@@ -199,7 +201,7 @@ def _slice(call: Call, value: Typed, constants: Sequence[Scalar]) -> Typed:
     if value.dtype is not DType.String:
         raise wrong(call, value)
     if len(constants) not in (1, 2) or not all(type(n) is int and 0 <= n < 1 << 31 for n in constants):
-        raise Invalid(f"{render(call)} is not cut at whole numbers from 0.", fix="use slice(start, length).")
+        raise Invalid(f"{render(call)} must be cut at whole numbers from 0.", fix="use slice(start, length).")
     return Typed("slice", DType.String, (value,), options=(*constants, None)[:2])
 
 
@@ -212,6 +214,6 @@ def _clip(call: Call, value: Typed, constants: Sequence[Scalar]) -> Typed:
         if len(bounds) == 2 and [bound is None for bound in bounds] == [bound is None for bound in constants]:
             low, high = bounds
             if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
-                raise Invalid(f"{render(call)} has its bounds the wrong way round.", fix="put the lower one first.")
+                raise Invalid(f"{render(call)} has its bounds in the wrong order.", fix="put the lower one first.")
             return Typed("clip", argument.dtype, (argument,), options=(low, high))
-    raise Invalid(f"{render(call)} has a bound that is no number.", fix="clip between two numbers.")
+    raise Invalid(f"{render(call)} has a bound that is not a number.", fix="clip between two numbers.")

@@ -88,7 +88,7 @@ class Operators:
         return _call("not", self)
 
     def __bool__(self) -> bool:
-        raise Invalid("An expression has no truth value yet.", fix="combine conditions with & | ~, not and/or/not.")
+        raise Invalid("An expression has no truth value.", fix="combine conditions with & | ~, not and/or/not.")
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -275,10 +275,12 @@ def as_expr(value: Any) -> Node:
     if isinstance(value, Operators):
         return Unnamed(value)
     if isinstance(value, float) and not math.isfinite(value):  # JSON has no such number
-        raise Invalid(f"The constant {value!r} cannot stand in an expression.", fix="compare with a finite number.")
+        raise Invalid(f"The constant {value!r} cannot be used in an expression.", fix="compare with a finite number.")
     if value is None or isinstance(value, (bool, int, float, str)):
         return Literal(value)
-    raise Invalid(f"{value!r} of type {type(value).__name__} cannot stand in an expression.", fix="use a plain value.")
+    raise Invalid(
+        f"{value!r} of type {type(value).__name__} cannot be used in an expression.", fix="use a plain value."
+    )
 
 
 def rewrite(expr: Node, leaf: Callable[[Column | Unnamed], Node]) -> Node:

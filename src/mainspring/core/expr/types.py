@@ -113,7 +113,9 @@ def _resolve(expr: Node, schema: Schema) -> Typed:
     if isinstance(expr, Literal):
         return _literal(expr)
     if isinstance(expr, Unnamed):
-        raise Invalid(f"{render(expr)} stands where a column must.", fix="use features in the class that has them.")
+        raise Invalid(
+            f"{render(expr)} is used where a column is required.", fix="use features in the class that has them."
+        )
     if isinstance(expr, Cast):
         return _cast(expr, _resolve(expr.argument, schema))
     if isinstance(expr, TimePart):
@@ -131,7 +133,9 @@ def _literal(literal: Literal) -> Typed:
     value, dtype = literal.value, literal.dtype
     if dtype is None:
         if value is None:
-            raise Invalid("None stands where a value must.", fix="use is_null(), or when(...) without otherwise.")
+            raise Invalid(
+                "None is used where a value is required.", fix="use is_null(), or when(...) without otherwise."
+            )
         dtype = own_type(value)
     fitted = value if value is None else fit(value, dtype)
     if value is not None and fitted is None:
@@ -200,7 +204,7 @@ def _one_of(call: Call, schema: Schema) -> Typed:
     for node in call.arguments[1:]:
         if not isinstance(node, Literal) or node.value is None:
             raise Invalid(
-                f"{render(call)} lists something that is not a plain value; null equals nothing.",
+                f"{render(call)} lists something that is not a plain value; null never equals anything.",
                 fix="list constants; add | x.is_null() for null.",
             )
         options.append(_resolve(node, schema))

@@ -63,9 +63,7 @@ class CatalogSnapshots:
         with catalog_errors(self._name), self._engine.connect() as connection:
             row = connection.execute(query).first()
         if row is None:
-            raise NotFound(
-                f"No dataset commit or tag is named {name!r}.", fix=f"there are the tags {sorted(self.tags())}."
-            )
+            raise NotFound(f"No dataset commit or tag is named {name!r}.", fix=f"the tags are {sorted(self.tags())}.")
         return _read(row)
 
     def log(self, limit: int = 100) -> list[DatasetCommit]:

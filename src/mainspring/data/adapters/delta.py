@@ -195,7 +195,7 @@ class DeltaLake:
 
     def _gone(self, table: str, version: int) -> NotFound:
         return NotFound(
-            f"Table {table!r} has no version {version} any more, or never had.",
+            f"Table {table!r} does not have version {version}; it never existed, or was vacuumed.",
             fix=f"its newest version is {self.version(table)}.",
         )
 
@@ -269,7 +269,7 @@ class DeltaLake:
         at = self._open(table)
         if at is None:
             lying = len(self.place.lying(table))
-            return [f"{self._address(table)} has {lying} files and no log"] if lying else []
+            return [f"{self._address(table)} has {lying} files but no transaction log"] if lying else []
         added = _added(at)
         sizes: dict[str, Any] = dict(zip(_names(at), added["size_bytes"].to_pylist(), strict=True))
         found = self.place.fetch(table, sizes)

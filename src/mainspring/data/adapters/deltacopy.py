@@ -27,7 +27,7 @@ def copy_table(source: LakeTables, target: LakeTables, table: str) -> None:
     """
     for lake in (source, target):
         if not isinstance(lake, DeltaLake):
-            raise Invalid(f"A lake of {type(lake).__name__} is not made of Delta tables.")
+            raise Invalid(f"A lake of {type(lake).__name__} does not consist of Delta tables.")
     assert isinstance(source, DeltaLake)
     assert isinstance(target, DeltaLake)
     with source.locks.hold(table, wait_s=600.0), target.locks.hold(table, wait_s=600.0):
@@ -40,8 +40,8 @@ def _copy(source: Place, target: Place, table: str) -> None:
     for name in (name for name in there if name.endswith(".json")):
         if name not in entries or source.read(table, name) != target.read(table, name):
             raise Conflict(
-                f"The table {table} of the other profile has a history of its own.",
-                fix="name an empty place for `lake` in that profile.",
+                f"The table {table} of the target profile has a history of its own.",
+                fix="name an empty folder for `lake` in that profile.",
             )
 
     def copy(name: str) -> None:

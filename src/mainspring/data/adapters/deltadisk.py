@@ -158,15 +158,15 @@ def _checkpoint(log: Path) -> int:
         return -1
     except (ValueError, KeyError, TypeError):
         raise Corrupt(
-            f"{pointer} cannot be read.", fix=f"run `rm {pointer}`: the entries beside it hold all that it points to."
+            f"{pointer} cannot be read.", fix=f"run `rm {pointer}`: the entries beside it have the same content."
         ) from None
 
 
 def _empty(entry: Path, *, newest: bool) -> Corrupt:
-    what = f"{entry} is empty: a power cut took the rows of this commit."
+    what = f"{entry} is empty: a power cut lost the rows of this commit."
     if newest:
-        return Corrupt(what, fix=f"run `rm {shlex.quote(str(entry))}`, and land the lost rows again.")
+        return Corrupt(what, fix=f"run `rm {shlex.quote(str(entry))}`, and ingest the lost rows again.")
     folder = shlex.quote(str(entry.parent.parent))
     return Corrupt(
-        what, fix=f"restore the table from a backup, or run `mv {folder} {folder}.damaged` and land its rows again."
+        what, fix=f"restore the table from a backup, or run `mv {folder} {folder}.damaged` and ingest its rows again."
     )

@@ -51,12 +51,12 @@ def _remote(what: str, path: str) -> MainspringError:
     if any(sign in what for sign in _REFUSED):
         return Denied(
             f"{path} refuses: {what[:_LONGEST]}",
-            fix="set the provider's credentials in the environment, such as AWS_ACCESS_KEY_ID, and let them read, "
-            "create, list and delete there.",
+            fix="set the provider's credentials in the environment, such as AWS_ACCESS_KEY_ID, with permission "
+            "to read, create, list and delete there.",
         )
     if "NoSuchBucket" in what:
         return NotFound(f"There is no bucket for {path}.", fix="create it, or correct `lake` in the profile.")
-    return Unavailable(f"{path} did not do as it was asked: {what[:_LONGEST]}")
+    return Unavailable(f"{path} did not carry out the request: {what[:_LONGEST]}")
 
 
 def _translated(error: BaseException, path: str) -> MainspringError:
@@ -68,5 +68,5 @@ def _translated(error: BaseException, path: str) -> MainspringError:
     if "://" in path and isinstance(error, OSError):
         return _remote(" ".join(_COLOUR.sub("", str(error)).split()), path)
     if isinstance(error, CommitFailedError):
-        return Conflict(f"Somebody else wrote to {path} at the same time: {what}", retryable=True)
+        return Conflict(f"Another process wrote to {path} at the same time: {what}", retryable=True)
     return Corrupt(f"The table in {path} cannot be used: {what}", fix="run `mainspring doctor`, or restore it.")

@@ -59,5 +59,6 @@ def _in_entry(read: Callable[[str], bytes], entry: str) -> list[str]:
         return [json.loads(line)["txn"]["appId"] for line in lines if line.startswith('{"txn"')]
     except (OSError, ValueError, KeyError) as error:
         raise Corrupt(
-            f"The log of a table lacks {entry}, or it cannot be read: {error}.", fix="restore the lake from a backup."
+            f"The log of a table lacks {entry}, or the entry cannot be read: {error}.",
+            fix="restore the lake from a backup.",
         ) from error

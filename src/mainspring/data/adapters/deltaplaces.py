@@ -117,7 +117,7 @@ class FolderPlace:
         path = str(self.folder)
         if set(path) & set("[]|^\\") or unquote(path) != path:
             raise Invalid(
-                f"Tables cannot live in {path}: Delta reads its special characters as something else.",
+                f"Tables cannot be stored in {path}: Delta interprets its special characters.",
                 fix="use a folder without [ ] | ^ \\ and %xx in its path.",
             )
 
@@ -157,7 +157,7 @@ class FolderPlace:
         free = shutil.disk_usage(self.folder).free
         if size + _SPARE_BYTES > free:
             raise StorageFull(
-                f"No space left for {self._path(table)}: {size >> 20} MiB of rows come, {free >> 20} MiB are free.",
+                f"No space left for {self._path(table)}: {size >> 20} MiB are needed, {free >> 20} MiB are free.",
                 fix="free some space and run the command again.",
             )
 

@@ -93,7 +93,7 @@ class MemoryLake:
             rows = self._tables[table].versions[wanted].rows if 0 <= wanted <= newest else None
         if rows is None:
             raise NotFound(
-                f"Table {table!r} has no version {wanted} any more, or never had.",
+                f"Table {table!r} does not have version {wanted}; it never existed, or was vacuumed.",
                 fix=f"its newest version is {newest}.",
             )
         return TableScan(wanted, rows=rows, schema=rows.schema)

@@ -153,13 +153,14 @@ class LmdbFile:
         if isinstance(error, _DAMAGED):
             return Corrupt(
                 f"The online store {self.folder} is damaged: {error}.",
-                fix=f"stop Mainspring, delete {self.folder}, run `mainspring materialize`: it is made from the lake.",
+                fix=f"stop Mainspring, delete {self.folder}, run `mainspring materialize`: the store is rebuilt "
+                "from the lake.",
             )
         if code in _FULL or (code == errno.EIO and is_full(self.folder)):
             return StorageFull(
                 f"No space left for the online store {self.folder}.", fix="free some space and run the command again."
             )
-        return Unavailable(f"The online store {self.folder} did not answer: {error}.")
+        return Unavailable(f"The online store {self.folder} did not respond: {error}.")
 
 
 _lock = threading.Lock()

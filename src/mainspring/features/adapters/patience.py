@@ -54,7 +54,7 @@ class Patience:
             Unavailable: No try succeeded within `READ_BUDGET_S`.
         """
         if self._clock() < self._rests_until:
-            raise Unavailable(f"{self._name} did not answer a moment ago.")
+            raise Unavailable(f"{self._name} did not respond a moment ago.")
         return self._insist(attempt, READ_BUDGET_S)
 
     def write(self, attempt: Callable[[], T]) -> T:
@@ -85,7 +85,7 @@ class Patience:
                 wait = pause * (0.5 + 0.5 * self._chance())
                 if self._clock() + wait >= end:
                     self._rests_until = self._clock() + REST_S
-                    raise Unavailable(f"{self._name} did not answer: {_said(error)}.") from error
+                    raise Unavailable(f"{self._name} did not respond: {_said(error)}.") from error
                 self._sleep(wait)
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
             else:

@@ -293,9 +293,11 @@ class PostgresOnlineStore:
         if isinstance(error, (errors.DiskFull, errors.OutOfMemory)):
             return StorageFull(
                 f"No space left in the online store {self._name}: {error.diag.message_primary}.",
-                fix="give the server more disk, and run the command again.",
+                fix="give the server more disk space, and run the command again.",
             )
-        return Unavailable(f"The online store {self._name} refused: {error.diag.message_primary or error}.")
+        return Unavailable(
+            f"The online store {self._name} rejected the command: {error.diag.message_primary or error}."
+        )
 
 
 def _changed(query: str, values: Sequence[Any], connection: psycopg.Connection[Any]) -> int:

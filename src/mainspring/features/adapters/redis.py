@@ -239,7 +239,7 @@ class RedisOnlineStore:
                 fix="give the server more memory or disk, and run the command again.",
             )
         fix = "correct the user or the password in the setting `online`." if isinstance(error, _DENIED) else None
-        return Unavailable(f"The online store {self._name} refused: {error}.", fix=fix)
+        return Unavailable(f"The online store {self._name} rejected the command: {error}.", fix=fix)
 
 
 def _state(value: bytes) -> EntityState:

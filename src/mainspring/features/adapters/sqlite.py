@@ -226,13 +226,14 @@ class SqliteOnlineStore:
         if undecodable or code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
             return Corrupt(
                 f"The online store {self._path} is damaged: {error}.",
-                fix=f"stop Mainspring, delete {self._path} and run `mainspring materialize`: it is made from the lake.",
+                fix=f"stop Mainspring, delete {self._path} and run `mainspring materialize`: the store is rebuilt "
+                "from the lake.",
             )
         if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and is_full(self._path)):
             return StorageFull(
                 f"No space left for the online store {self._path}.", fix="free some space and run the command again."
             )
-        return Unavailable(f"The online store {self._path} did not answer: {error}.")
+        return Unavailable(f"The online store {self._path} did not respond: {error}.")
 
 
 def _fetch(connection: sqlite3.Connection, wanted: Sequence[tuple[str, bytes]], columns: str) -> list[tuple[Any, ...]]:

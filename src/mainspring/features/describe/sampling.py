@@ -90,8 +90,8 @@ def bounded(name: str, bounds: Bounds) -> Iterator[Any]:
             yield con
     except duckdb.InterruptException:
         raise Unavailable(
-            f"Reading {name} took more than {bounds.seconds:g} s and was given up.",
-            fix="look again when the machine has less to do; the command line reads tables of any size.",
+            f"Reading {name} took more than {bounds.seconds:g} s and was stopped.",
+            fix="try again when the machine is less busy; the command line reads tables of any size.",
         ) from None
     finally:
         over.set()

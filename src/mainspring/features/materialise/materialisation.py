@@ -136,7 +136,7 @@ class Materialisation:
                         self.store.swap(self.slot, self.shadow)
                         return self._report(mark)
                 self.store.clear(self.shadow)  # left by an earlier build, from a lake that is no longer
-        raise Conflict(f"The data of {self.layout.view.source.name} was replaced while it was read.", retryable=True)
+        raise Conflict(f"The data of {self.layout.view.source.name} was replaced during the read.", retryable=True)
 
     def _pass_time(self) -> Mark | None:
         """Advance the mark over a time in which nothing landed, began or ended to count, without a look at the rows.
@@ -338,7 +338,10 @@ class Materialisation:
         warnings: tuple[str, ...] = ()
         if self.largest > LARGE_STATE:
             warnings = (
-                f"The largest state of {view} has {self.largest:,} bytes, and every read of its entity takes them all.",
+                (
+                    f"The largest state of {view} has {self.largest:,} bytes; each read of its entity transfers all "
+                    "of them."
+                ),
             )
         return MaterialiseReport(
             view, mark.position, self.entities, self.counted, time.monotonic() - self.started, self.largest, warnings

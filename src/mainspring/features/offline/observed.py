@@ -109,7 +109,8 @@ def as_table(observations: Any) -> pa.Table:
     if hasattr(observations, "__arrow_c_stream__"):
         return pa.table(observations)
     raise InvalidData(
-        f"Observations came as a {type(observations).__name__}.", fix="give an Arrow table or reader, or a data frame."
+        f"The observations have the unsupported type {type(observations).__name__}.",
+        fix="give an Arrow table or reader, or a data frame.",
     )
 
 
@@ -138,7 +139,7 @@ def _checked(table: pa.Table, name: str, dtype: DType) -> pa.ChunkedArray[Any]:
         given = given.value_type
     if dtype == DType.Timestamp and pa.types.is_timestamp(given) and given.tz is None:
         raise InvalidData(
-            f"Column {name!r} of the observations is {given}: it has no time zone, so it names no instant.",
+            f"Column {name!r} of the observations is {given}: it has no time zone, so it is not an instant.",
             fix="localise it first: df[name].dt.tz_localize('America/New_York').",
         )
     if not (pa.types.is_null(given) or _same_kind(given, dtype)):
@@ -148,7 +149,7 @@ def _checked(table: pa.Table, name: str, dtype: DType) -> pa.ChunkedArray[Any]:
             column = whole_microseconds(column)
         return column.cast(ARROW_TYPES[dtype])
     except pa.ArrowInvalid as error:
-        raise InvalidData(f"Column {name!r} of the observations does not fit {dtype!r}: {error}.") from None
+        raise InvalidData(f"Column {name!r} of the observations cannot be converted to {dtype!r}: {error}.") from None
 
 
 def _same_kind(given: pa.DataType, dtype: DType) -> bool:

@@ -120,7 +120,9 @@ def _opened(path: str | Path) -> Iterator[Any]:
         with opened(path) as file:
             yield file
     except FileNotFoundError:
-        raise NotFound(f"There is no file of observations {path}.", fix="name a Parquet file that is there.") from None
+        raise NotFound(
+            f"The file of observations {path} does not exist.", fix="name an existing Parquet file."
+        ) from None
     except pa.ArrowException as error:
         raise InvalidData(f"The observations in {path} cannot be read: {error}.", fix="write them again.") from error
 

@@ -53,8 +53,8 @@ def has_versions(scan: TableScan, source: Source) -> bool:
     declared = source.versioning
     if declared is not None and (not there or (marked and versioning_of(schema) != declared)):
         raise Invalid(
-            f"Table {source.name!r} was landed before its source declared the id {', '.join(source.id)}.",
-            fix="run `mainspring apply`; a dataset commit from before is read with the declaration of then.",
+            f"Table {source.name!r} was ingested before its source declared the id {', '.join(source.id)}.",
+            fix="run `mainspring apply`; read an earlier dataset commit with the declaration of that time.",
         )
     return there
 

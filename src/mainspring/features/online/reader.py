@@ -190,7 +190,7 @@ class OnlineReader:
         requests = [group for group in groups if isinstance(group, RequestFeatures)]
         if requests and schema is None:
             raise Invalid(
-                f"{requests[0].name} computes features from the request, whose fields are not given.",
+                f"{requests[0].name} computes features from the request, but its fields are not given.",
                 fix="pass schema=observations.source.columns.",
             )
         self._requests = [Computed(group, schema or {}) for group in requests]

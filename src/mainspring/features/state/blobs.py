@@ -119,7 +119,7 @@ class DamagedState(Corrupt):
 def damaged(slot: str, why: object) -> DamagedState:
     """Return the error for a payload that is no state of the view in `slot`."""
     return DamagedState(
-        f"The online store holds a damaged state of {slot}: {why}.",
+        f"The online store contains a damaged state of {slot}: {why}.",
         fix=f"run `mainspring materialize {slot.partition('@')[0]} --rebuild`.",
     )
 

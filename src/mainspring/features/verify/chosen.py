@@ -81,11 +81,12 @@ def choose(view: FeatureView, scan: TableScan, seed: int, bounds: Bounds) -> Cho
 def _check_size(view: FeatureView, smallest: int | None, most: int) -> None:
     source = view.source.name
     if smallest is None:
-        raise NotFound(f"Source {source!r} has no row of any {view.entity.name} yet.",
+        raise NotFound(f"Source {source!r} has no rows of any {view.entity.name} yet.",
                        fix=f"run `mainspring ingest {source} FILE`.")  # fmt: skip
     if smallest > most:
         raise Invalid(
-            f"Each {view.entity.name} has at least {smallest:,} rows in {source!r}; {most:,} in all are looked at.",
+            f"Each {view.entity.name} has at least {smallest:,} rows in {source!r}; at most {most:,} rows are "
+            "compared.",
             fix=f"allow more: --rows {smallest}.",
         )
 

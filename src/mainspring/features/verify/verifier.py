@@ -153,7 +153,7 @@ class Verifier:
             materialiser.close()
         behind, notes = self._live(live, now)
         if not applied:
-            notes = ["not applied as it is declared now: run `mainspring apply`", *notes]
+            notes = ["the current declaration is not applied: run `mainspring apply`", *notes]
         if self._tally.estimates:
             notes = [*notes, f"estimates, not recomputed: {', '.join(sorted(self._tally.estimates))}"]
         tally = self._tally
@@ -196,7 +196,7 @@ class Verifier:
         for _ in range(_TRIES):
             mark = store.mark(slot(self._view))
             if mark is None:
-                return 0, ["the live store holds nothing of the view: run `mainspring materialize`"]
+                return 0, ["the live store has no values of the view: run `mainspring materialize`"]
             current = [
                 entity for entity, facts in self._facts.items() if all(self._is_in(fact, mark, now) for fact in facts)
             ]

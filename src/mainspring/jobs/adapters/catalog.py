@@ -227,7 +227,7 @@ class CatalogJobs:
             _kept(connection, [replace(_held(connection, lease), attempts=1)])
             names = connection.scalars(sa.select(job_steps.c.name).where(job_steps.c.job == lease.job.id)).all()
             if step.name in names:
-                raise Conflict(f"The job {lease.job.id} has finished a step {step.name!r} already.")
+                raise Conflict(f"The job {lease.job.id} has already finished a step {step.name!r}.")
             row = {"job": lease.job.id, "number": len(names) + 1, "name": step.name, "result": result}
             connection.execute(job_steps.insert().values(**row, ended_at=step.ended_at))
 

@@ -141,7 +141,7 @@ class LakePredictions:
                 return found[0]
         raise NotFound(
             f"There is no prediction {prediction_id!r}.",
-            fix="give the id that came with the answer; one that was just made is there within a second.",
+            fix="give the id in the response; a new prediction is available within a second.",
         )
 
     def revealed(self, prediction: Prediction) -> Prediction:

@@ -168,7 +168,7 @@ class SegmentLog:
         if self._closing:
             raise Unavailable("The prediction log is closed.")
         if self._group.size >= self._max_buffer_bytes:
-            raise Unavailable(f"{self._group.size} bytes of predictions wait for the disk of {self._folder}.")
+            raise Unavailable(f"{self._group.size} bytes of predictions wait to be written to {self._folder}.")
 
     def _take(self, batch: Batch) -> None:
         """Add a batch to what is written next."""
@@ -254,7 +254,7 @@ class SegmentLog:
 
     def _well(self, what: str) -> None:
         if what in self._troubles:
-            _log.warning("Predictions are logged again (%s); not logged until now: %s", what, dict(self.unlogged))
+            _log.warning("Predictions are logged again (%s); not logged before: %s", what, dict(self.unlogged))
             self._troubles.remove(what)
 
     def _sync_forever(self) -> None:
@@ -289,5 +289,5 @@ class SegmentLog:
         except StorageFull as error:
             return error
         except OSError as error:
-            return Unavailable(f"The prediction log cannot be made durable: {error}.")
+            return Unavailable(f"The prediction log cannot be synced to disk: {error}.")
         return None

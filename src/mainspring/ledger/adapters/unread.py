@@ -32,7 +32,7 @@ class DamagedSegment(Corrupt):
     """A segment that does not begin like one, or is shorter than what was read of it."""
 
     def __init__(self, path: Path, why: str) -> None:
-        super().__init__(f"The segment {path} {why}.", fix="it is set aside once nobody writes to it.")
+        super().__init__(f"The segment {path} {why}.", fix="it is set aside once no process writes to it.")
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -92,7 +92,7 @@ class Segment:
         with self.path.open("rb") as file:
             magic = file.read(len(frames.MAGIC))
             if magic not in (frames.MAGIC, frames.MAGIC_BEFORE):
-                raise DamagedSegment(self.path, "does not begin like a segment of predictions")
+                raise DamagedSegment(self.path, "does not start like a segment of predictions")
             size = os.fstat(file.fileno()).st_size
             if size < start:
                 raise DamagedSegment(self.path, f"has {size} bytes, of which {start} are in the lake")
@@ -130,7 +130,7 @@ class Segment:
                 path.rename(folder / path.name)
                 sync_folder(folder)
                 sync_folder(path.parent)
-        _log.error("The segment %s is damaged: it is kept in %s", self.path.name, folder)
+        _log.error("The segment %s is damaged: it was moved to %s", self.path.name, folder)
 
     def forget(self) -> None:
         """Delete the segment, then its progress: the other way round a death between would count it all again."""

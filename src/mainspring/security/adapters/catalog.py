@@ -64,7 +64,7 @@ class CatalogKeyStore:
                 with self._engine.begin() as connection:
                     connection.execute(api_keys.insert().values(row))
             except sa.exc.IntegrityError as error:
-                raise Conflict(f"There is a key {key.id} already.") from error
+                raise Conflict(f"The key {key.id} already exists.") from error
 
     def find(self, key_id: str) -> ApiKey | None:
         with catalog_errors("api_keys"), self._engine.connect() as connection:

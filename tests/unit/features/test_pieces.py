@@ -118,7 +118,7 @@ def test_a_file_of_observations_that_is_not_there_or_no_file_is_refused(
     tmp_path: Path, made: tuple[World, list[Any]]
 ) -> None:
     world, groups = made
-    with pytest.raises(NotFound, match=r"no file of observations .*asked\.parquet"):
+    with pytest.raises(NotFound, match=r"file of observations .*asked\.parquet"):
         next(point_in_time_pieces(tmp_path / "asked.parquet", groups, world.lake.scan, schema=FIELDS))
     (tmp_path / "asked.parquet").write_bytes(b"station,_at")
     with pytest.raises(InvalidData, match=r"asked\.parquet cannot be read"):

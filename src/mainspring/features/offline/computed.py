@@ -65,7 +65,7 @@ class Computed:
         missing = [name for name in self.used if self._prefix + name not in known]
         if missing:
             raise InvalidData(
-                f"The observations lack {missing}, which features are computed from.", fix="add the columns."
+                f"The observations lack {missing}, which features depend on.", fix="add the columns."
             )
         arrays: dict[str, Any] = {name: known[self._prefix + name] for name in self.used}
         con.register("known", pa.table({**arrays, _ROW: numbers(rows)}))

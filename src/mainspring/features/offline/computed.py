@@ -64,9 +64,7 @@ class Computed:
         """
         missing = [name for name in self.used if self._prefix + name not in known]
         if missing:
-            raise InvalidData(
-                f"The observations lack {missing}, which features depend on.", fix="add the columns."
-            )
+            raise InvalidData(f"The observations lack {missing}, which features depend on.", fix="add the columns.")
         arrays: dict[str, Any] = {name: known[self._prefix + name] for name in self.used}
         con.register("known", pa.table({**arrays, _ROW: numbers(rows)}))
         found = con.sql(self.sql).to_arrow_table()

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from kit import elsewhere
+from kit import elsewhere, prefork
 from kit.elsewhere import KEYS, PROJECT, store_at, write_round
 from kit.servers import PASSWORD, QUOTED, PostgresServer, RedisServer, Server, running
 from mainspring.core.errors import Unavailable
@@ -66,7 +66,10 @@ def positions(store: Any) -> set[int | None]:
 def test_of_two_processes_that_write_at_once_the_newest_wins_and_rounds_stay_whole(address: str) -> None:
     with closing(store_at(address)) as store:
         write_round(store, 0)
-        writers = [doing(elsewhere.race, address, *range(first, 31, 2)) for first in (1, 2)]
+        commands = [prefork.program(elsewhere, "race", address, *range(first, 31, 2)) for first in (1, 2)]
+        writers = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for command in commands
+        ]
         for writer in writers:
             assert writer.stdout.readline() == "ready\n"
         for writer in writers:

@@ -6,7 +6,6 @@ import importlib
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 import mainspring.project.definitions.applied  # noqa: F401 (describes its table)
-from kit import catalog_writers
+from kit import catalog_writers, prefork
 from kit.servers import PASSWORD, QUOTED, PostgresServer, running
 from mainspring.core.catalog import metadata
 from mainspring.core.errors import Conflict, Denied, Unavailable
@@ -47,7 +46,7 @@ def at_once(duty: str, url: Url, count: int, *more: str, processes: int = 2) -> 
     """Let processes do their duty at the same time, and return what each says came of it."""
     started = [
         subprocess.Popen(
-            [sys.executable, catalog_writers.__file__, duty, url.text, str(who), str(count), *more],
+            prefork.program(catalog_writers, duty, url.text, who, count, *more),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )

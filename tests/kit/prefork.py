@@ -77,6 +77,17 @@ def programs() -> Path:
     return Path(sys.executable).parent if _real() else _server().programs
 
 
+def program(module: types.ModuleType, *arguments: object) -> list[str]:
+    """Return the command that runs a module of this package as a program, forked where that is the same.
+
+    Not for programs that are killed: the forked process ends a moment after the one that was started.
+    """
+    code = (
+        f"import runpy, sys; sys.path.insert(0, {_TESTS!r}); runpy.run_module({module.__name__!r}, run_name='__main__')"
+    )
+    return [str(programs() / "python"), "-c", code, *map(str, arguments)]
+
+
 def run(
     arguments: Sequence[str], *, cwd: Path, environment: Mapping[str, str], timeout_s: float
 ) -> tuple[int, str, str]:

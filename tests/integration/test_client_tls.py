@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kit import prefork
 from kit.awaited import Awaited
 from kit.certificates import DAY, Authority
 from kit.fleet import Fleet, answer_of
@@ -128,7 +128,7 @@ def predict(fleet: Fleet, *options: object) -> subprocess.CompletedProcess[str]:
     environment["MAINSPRING_GATEWAY"] = f"127.0.0.1:{fleet.port}"
     fields = [f"{name}={value}" for name, value in ROWS[0].items()]
     return subprocess.run(
-        [sys.executable, "-m", "mainspring", "predict", "late-arrival", *fields, "--json", "--project", str(fleet.root),
+        [prefork.programs() / "mainspring", "predict", "late-arrival", *fields, "--json", "--project", str(fleet.root),
          *map(str, options)],
         env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
         capture_output=True, text=True, timeout=120, check=False,

@@ -24,6 +24,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from kit import prefork
 from kit.depot import lay_out, opened
 from kit.models import identity, lightgbm_file, mlp, onnx_model, training_data, xgboost_file
 from kit.serving import KEY
@@ -562,14 +563,15 @@ def test_a_model_that_the_project_trains_keeps_its_name_to_itself(tmp_path: Path
 
 def test_the_command_line_says_what_was_registered(place: Place) -> None:
     path = place.write("cli.onnx", mlp(3))
-    command = [sys.executable, "-m", "mainspring", "models", "add", "cli", str(path), "--project", str(place.root)]
+    program = prefork.programs() / "mainspring"
+    command = [program, "models", "add", "cli", str(path), "--project", str(place.root)]
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert (document["model"], document["version"], document["flavour"]) == ("cli", "1", "onnx")
     assert document["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]
     refused = subprocess.run(
-        [*command[:6], str(place.write("m.pkl", b"x")), *command[7:], "--json"],
+        [*command[:4], str(place.write("m.pkl", b"x")), *command[5:], "--json"],
         capture_output=True,
         text=True,
         check=False,
@@ -577,7 +579,7 @@ def test_the_command_line_says_what_was_registered(place: Place) -> None:
     assert refused.returncode != 0
     assert "runs code" in json.loads(refused.stdout)["error"]["what"]
     listed = subprocess.run(
-        [sys.executable, "-m", "mainspring", "models", "list", "cli", "--json", "--project", str(place.root)],
+        [program, "models", "list", "cli", "--json", "--project", str(place.root)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert [each["version"] for each in json.loads(listed.stdout)] == ["1"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import msgspec
 import psycopg
 
+from kit import prefork
 from kit.certificates import Authority
 from kit.servers import PASSWORD, QUOTED, PostgresServer, RedisServer, running
 from mainspring.core.locks import MemoryLocks
@@ -44,7 +44,7 @@ def wrong(found: Mapping[str, Mapping[str, Check]]) -> list[Check]:
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mainspring", "profile", "check", *arguments]
+    command = [prefork.programs() / "mainspring", "profile", "check", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
 
 

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import mainspring as ms
+from kit import prefork
 from kit.depot import MODEL, PARCELS, lay_out
 from mainspring.core.errors import Invalid, InvalidData, NotFound, StorageFull
 from mainspring.features.offline import pieces, placing
@@ -262,7 +263,7 @@ def test_progress_names_views_and_then_counts_rows(project: OpenedProject, tmp_p
 
 def test_the_command_writes_the_same(project: OpenedProject, labels: pa.Table, tmp_path: Path) -> None:
     def ran(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "mainspring", "features", "read", *arguments]
+        command = [prefork.programs() / "mainspring", "features", "read", *arguments]
         return subprocess.run(command, cwd=project.folder, capture_output=True, text=True, check=False)
 
     pq.write_table(labels, tmp_path / "labels.parquet")

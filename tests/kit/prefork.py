@@ -51,7 +51,20 @@ _HEAVY = (
 _NOT_IMPORTED = re.compile(r"__main__|conformance|\.migrations\.|\.adapters\.(catboost|lightgbm|xgboost)$")
 # What libraries read of the environment while they are imported must be the same for all. These they do not read,
 _FREE = (
-    *("MAINSPRING_", "AWS_", "COLUMNS", "NO_COLOR", "FORCE_COLOR", "PATH", "PWD", "OLDPWD", "PYTEST_", "SHLVL", "_"),
+    *(
+        "MAINSPRING_",
+        "AWS_",
+        "COLUMNS",
+        "NO_COLOR",
+        "FORCE_COLOR",
+        "PATH",
+        "PWD",
+        "OLDPWD",
+        "PYTEST_",
+        "SHLVL",
+        "TERM",
+        "_",
+    ),
     "LC_CTYPE",  # an interpreter sets it itself
     *("MLFLOW_DISABLE_TELEMETRY", "OMP_WAIT_POLICY"),  # so does the package, also in the process of the tests
 )

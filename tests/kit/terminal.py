@@ -8,9 +8,10 @@ import pty
 import re
 import struct
 import subprocess
-import sys
 import termios
 from pathlib import Path
+
+from kit import prefork
 
 _STYLE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
@@ -24,7 +25,7 @@ def in_a_terminal(columns: int, folder: Path, *arguments: str, code: int = 0) ->
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
-    command = [sys.executable, "-m", "mainspring", *arguments]
+    command = [prefork.programs() / "mainspring", *arguments]
     with subprocess.Popen(
         command, cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs, env={**kept, "TERM": "xterm"}
     ) as process:

@@ -1,4 +1,4 @@
-"""What a caller writes, as a type checker sees it. Checked by tests/unit/test_typing.py, never run."""
+"""What a caller writes, as a type checker sees it. Checked by tests/integration/test_typing.py, never run."""
 
 from typing import Any, assert_type
 

@@ -1,4 +1,4 @@
-"""A user's definitions, as a type checker sees them. Checked by tests/unit/test_typing.py, never run."""
+"""A user's definitions, as a type checker sees them. Checked by tests/integration/test_typing.py, never run."""
 
 from typing import assert_type
 

@@ -1,4 +1,4 @@
-"""What a user writes in code, as a type checker sees it. Checked by tests/unit/test_typing.py, never run."""
+"""What a user writes in code, as a type checker sees it. Checked by tests/integration/test_typing.py, never run."""
 
 from datetime import UTC, datetime
 from pathlib import Path

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
+from kit import prefork
 from mainspring.ledger.model import Asked
 from mainspring.ledger.recording import Recorder
 from mainspring.project import open_project
@@ -47,7 +47,7 @@ def test_nulls_truths_and_instants(tmp_path: Path) -> None:
     project.prediction_log.close()
 
     def run(*options: str) -> str:
-        command = [sys.executable, "-m", "mainspring", "prediction", "p1", "--project", str(tmp_path)]
+        command = [prefork.programs() / "mainspring", "prediction", "p1", "--project", str(tmp_path)]
         return subprocess.run([*command, *options], capture_output=True, text=True, timeout=60, check=True).stdout
 
     lines = [" ".join(line.split()) for line in run().splitlines()]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from kit import prefork
 from kit.terminal import in_a_terminal
 from mainspring.core.time import parse_instant
 from mainspring.project import open_project
@@ -62,6 +62,6 @@ def test_a_failed_run_says_why(tmp_path: Path) -> None:
     project.close()
     shown = "".join("".join(line.split()) for line in in_a_terminal(200, tmp_path, "runs"))
     assert "KeyError:'nosuch[column]'(model.py:7)" in shown
-    command = [sys.executable, "-m", "mainspring", "runs", "--json"]
+    command = [prefork.programs() / "mainspring", "runs", "--json"]
     (told,) = json.loads(subprocess.run(command, cwd=tmp_path, capture_output=True, check=True).stdout)
     assert (told["status"], told["error"]) == ("FAILED", "KeyError: 'no such [column]' (model.py:7)")

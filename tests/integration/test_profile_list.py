@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kit import prefork
 from mainspring.cli import exits
 from mainspring.operations.profile import BACKENDS, list_profiles
 
@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 def run(folder: Path, *arguments: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MAINSPRING_")}
-    command = [sys.executable, "-m", "mainspring", *arguments]
+    command = [prefork.programs() / "mainspring", *arguments]
     done = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, check=False, env={**kept, **environment}
     )  # fmt: skip

@@ -417,7 +417,7 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "json of something else": ("m.json", lambda: json.dumps({"a": 1}).encode(), "no model of XGBoost"),
     "a forest by another name": ("m.txt", xgboost_file, "does not begin"),
     "linear": ("m.ubj", lambda: xgboost_file("linear"), "only trees"),
-    "a fixed batch": ("m.onnx", lambda: fixed(3), "exactly 3"),
+    "a fixed batch": ("m.onnx", lambda: fixed(3), "only batches of size 3"),
     "batch mates": ("m.onnx", mates, "different values for golden row"),
     "rows of absurd size": ("m.onnx", huge, "4,000,000,000 values"),
     "absurd memory": ("m.onnx", hungry, "failed|memory|crashed"),

@@ -123,16 +123,19 @@ def test_a_user_without_rights(tmp_path: Path, postgres_server: PostgresServer) 
     assert "GRANT CREATE" in found["catalog"]["rights"].fix
     open_catalog(database, MemoryLocks(), "depot").dispose()
     lacking = checked(tmp_path, catalog=url)["catalog"]["rights"]
-    assert "may not use the schema" in lacking.detail
+    assert "lacks permission to use the schema" in lacking.detail
     with psycopg.connect(database.text, autocommit=True) as connection:
         connection.execute(f"GRANT USAGE ON SCHEMA {schema_of('depot')} TO {guest}")  # type: ignore[call-overload]
         lacking = checked(tmp_path, catalog=url)["catalog"]["rights"]
-        assert "may not DELETE alias_moves" in lacking.detail
+        assert "lacks permission to DELETE alias_moves" in lacking.detail
         rights = "SELECT, INSERT, UPDATE, DELETE"
         connection.execute(  # type: ignore[call-overload]
             f"GRANT {rights} ON ALL TABLES IN SCHEMA {schema_of('depot')} TO {guest}"
         )
-        assert "may not count on alias_moves_id_seq" in checked(tmp_path, catalog=url)["catalog"]["rights"].detail
+        assert (
+            "lacks permission to count on alias_moves_id_seq"
+            in checked(tmp_path, catalog=url)["catalog"]["rights"].detail
+        )
         connection.execute(  # type: ignore[call-overload]
             f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema_of('depot')} TO {guest}"
         )

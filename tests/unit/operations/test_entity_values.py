@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from kit.console.shop import BUYERS, KEYINGS, NOW, Orders, orders, rows, shop
@@ -56,7 +54,7 @@ def test_a_row_that_came_since_makes_a_difference_and_is_counted() -> None:
 
 
 def test_a_view_that_was_never_materialised(project) -> None:
-    found = values(replace(project, online=MemoryOnlineStore()), ("AT", 1))
+    found = values(project.having(online=MemoryOnlineStore()), ("AT", 1))
     assert found.mark is None
     assert found.differing > 0
 
@@ -91,14 +89,14 @@ def test_a_store_that_does_not_answer_is_told(project) -> None:
             raise Unavailable("The online store did not answer.")
 
     with pytest.raises(Unavailable):
-        values(replace(project, online=Silent()), ("AT", 1))
+        values(project.having(online=Silent()), ("AT", 1))
 
 
 def test_a_damaged_state_is_told(project) -> None:
     store = MemoryOnlineStore()
     store.write(slot(Orders), [(encode_key(("AT", 1)), EntityState(NOW, b"nonsense"))])
     with pytest.raises(Corrupt, match="materialize Orders --rebuild"):
-        values(replace(project, online=store), ("AT", 1))
+        values(project.having(online=store), ("AT", 1))
 
 
 def test_later_it_is_expired_in_both(project) -> None:

@@ -109,7 +109,7 @@ def test_a_backfill_beside_a_worker_loses_nothing_and_counts_nothing_twice(
     """Rebuilds run, and are killed, while a worker lands and materialises; a reader sees every entity at all times."""
     folder = tmp_path / "both"
     shutil.copytree(folders["first"], folder)
-    worker = start("work", folder, str(examples(gate=8, deep=25)))
+    worker = start("work", folder, str(examples(gate=5, deep=25)))
     said = lines(worker)
     assert next(said) == "materialised"
     store = SqliteOnlineStore(folder / "online.db")

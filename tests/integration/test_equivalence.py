@@ -269,17 +269,17 @@ REFUSED: dict[str, tuple[Any, str]] = {
         lambda: make_pipeline(columns(one_hot(handle_unknown="infrequent_if_exist", min_frequency=0.3)), trees(5)),
         "OneHotEncoder.*infrequent_if_exist",
     ),
-    "no probabilities": (lambda: make_pipeline(columns(one_hot(), SimpleImputer()), LinearSVC()), "predict_proba"),
+    "not probabilities": (lambda: make_pipeline(columns(one_hot(), SimpleImputer()), LinearSVC()), "predict_proba"),
     "a regressor": (lambda: make_pipeline(columns(one_hot(), SimpleImputer()), LinearRegression()), "predict_proba"),
     "random answers": (lambda: DummyClassifier(strategy="stratified"), "at random"),
     "a scaler before trees": (
         lambda: make_pipeline(columns(one_hot(), make_pipeline(SimpleImputer(), StandardScaler())),
                               RandomForestClassifier(20, random_state=0)),
-        r"rows differently.*Order\.weight=.*Traffic\.visits=",
+        r"rows .*Order\.weight=.*Traffic\.visits=",
     ),
     "what its converter gets wrong": (
         lambda: make_pipeline(columns(one_hot(), SimpleImputer()), LinearDiscriminantAnalysis()),
-        r"rows differently.*Order\.weight=.*Traffic\.visits=",
+        r"rows .*Order\.weight=.*Traffic\.visits=",
     ),
 }  # fmt: skip
 
@@ -333,7 +333,7 @@ def test_another_model_is_noticed_with_the_worst_row() -> None:
     words = refused.value.what
     assert "Order.weight=" in words
     assert "Traffic.visits=" in words
-    assert "the estimator says" in words
+    assert "by the estimator" in words
 
 
 class Doubled:
@@ -422,7 +422,7 @@ class Normed(Doubled):
 
 @pytest.mark.parametrize(
     ("estimator", "said"),
-    [(Undecided(), r"answers nan as value to 9 of .*V\.x null"), (Normed(), "depends on the rows beside it")],
+    [(Undecided(), r"predicts nan as value for 9 of .*V\.x null"), (Normed(), "depends on the rows beside it")],
 )
 def test_an_estimator_that_answers_nothing_or_by_its_batch_is_refused(estimator: Doubled, said: str) -> None:
     frame = pd.DataFrame({"V.x": np.random.default_rng(0).normal(size=500).astype(np.float32)})

@@ -185,7 +185,7 @@ class Mine:
 
 def test_a_training_that_returns_an_object_of_its_own_fails_by_name_and_registers_nothing(bakery: Bakery) -> None:
     before = bakery.versions.all("late-order")
-    with pytest.raises(NotConvertible, match=r"Mine is of no framework"):
+    with pytest.raises(NotConvertible, match=r"Mine is not supported"):
         bakery.trainer.train(late_model(lambda _data, _run: Mine()), since=START, until=UNTIL)
     assert bakery.versions.all("late-order") == before
 

@@ -398,10 +398,10 @@ class Dangerous:
 REFUSED: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "external data": ("m.onnx", external, "another file"),
     "foreign operators": ("m.onnx", foreign, "com.example"),
-    "truncated onnx": ("m.onnx", lambda: mlp()[:-7], "cut short"),
-    "truncated ubj": ("m.ubj", lambda: xgboost_file()[:-7], "cut short"),
-    "truncated json": ("m.json", lambda: xgboost_file("regression", "json")[:-7], "cut short"),
-    "truncated txt": ("m.txt", lambda: lightgbm_file()[:-400], "cut short"),
+    "truncated onnx": ("m.onnx", lambda: mlp()[:-7], "truncated"),
+    "truncated ubj": ("m.ubj", lambda: xgboost_file()[:-7], "truncated"),
+    "truncated json": ("m.json", lambda: xgboost_file("regression", "json")[:-7], "truncated"),
+    "truncated txt": ("m.txt", lambda: lightgbm_file()[:-400], "truncated"),
     "empty": ("m.onnx", lambda: b"", "empty"),
     "text": ("m.onnx", lambda: b"hello, this is no model at all", "m.onnx"),
     "pickle by name": ("m.pkl", mlp, "runs code"),
@@ -413,9 +413,9 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "keras by name": ("m.keras", mlp, "Keras"),
     "keras by content": ("m.ubj", lambda: b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5"),
     "gzip": ("m.json", lambda: b"\x1f\x8b" + bytes(50), "compressed"),
-    "no name": ("model", mlp, "does not say by its name"),
-    "json of something else": ("m.json", lambda: json.dumps({"a": 1}).encode(), "no model of XGBoost"),
-    "a forest by another name": ("m.txt", xgboost_file, "does not begin"),
+    "no name": ("model", mlp, "a name that does not identify"),
+    "json of something else": ("m.json", lambda: json.dumps({"a": 1}).encode(), "not an XGBoost model"),
+    "a forest by another name": ("m.txt", xgboost_file, "does not start"),
     "linear": ("m.ubj", lambda: xgboost_file("linear"), "only trees"),
     "a fixed batch": ("m.onnx", lambda: fixed(3), "only batches of size 3"),
     "batch mates": ("m.onnx", mates, "different values for golden row"),
@@ -442,7 +442,7 @@ def test_links_folders_and_what_is_not_there_are_refused(place: Place) -> None:
     os.mkfifo(file.with_name("pipe.onnx"))
     file.with_name("folder.onnx").mkdir()
     for name in ("link.onnx", "pipe.onnx", "folder.onnx"):
-        with pytest.raises(Invalid, match="plain file"):
+        with pytest.raises(Invalid, match="regular file"):
             add_file(place.project, "network", file.with_name(name))
     with pytest.raises(NotFound, match=r"absent\.onnx"):
         add_file(place.project, "network", file.with_name("absent.onnx"))
@@ -492,7 +492,7 @@ def smuggle(folder: Path) -> None:
 DAMAGED: dict[str, tuple[Callable[[Path], None], str]] = {
     "a bit": (flip, r"model\.onnx of .* was changed"),
     "another signature": (unsign, "signature"),
-    "a file more": (smuggle, r"does not list: model\.pkl"),
+    "a file more": (smuggle, r"is not in its manifest: model\.pkl"),
 }
 
 

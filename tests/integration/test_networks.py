@@ -89,17 +89,17 @@ def test_chance_is_refused() -> None:
 
 def test_nan_is_refused_with_the_row() -> None:
     said = refused(Answering(lambda x: torch.log(x[:, 0]) + x[:, 1]), "regression")
-    assert "answers nan as value" in said
+    assert "predicts nan as value" in said
     assert "V.x=" in said
 
 
 def test_logits_are_no_probabilities() -> None:
-    assert "which are no probabilities" in refused(Answering(lambda x: x.sum(dim=1)))
+    assert "which are not probabilities" in refused(Answering(lambda x: x.sum(dim=1)))
 
 
 @pytest.mark.parametrize("task", ["binary", "regression"])
 def test_another_shape_is_refused(task: str) -> None:
-    assert "answers the shape ['rows', 6]" in refused(Answering(lambda x: torch.sigmoid(x.repeat(1, 3))), task)
+    assert "returns the shape ['rows', 6]" in refused(Answering(lambda x: torch.sigmoid(x.repeat(1, 3))), task)
 
 
 def test_classes_without_names_are_refused() -> None:
@@ -179,7 +179,7 @@ def test_a_network_that_does_not_hide_the_padding_is_refused() -> None:
 
 REFUSED_NETWORKS: dict[str, tuple[Any, str]] = {
     "batch mates": (lambda x: x - x.mean(dim=0), "depends on the rows beside it"),
-    "NaN": (torch.log, "answers NaN or infinity"),
+    "NaN": (torch.log, "returns NaN or infinity"),
     "one size of batch": (lambda x: x.reshape(3, 4) if x.shape[0] == 3 else x, "fresh process: .*INVALID_ARGUMENT"),
 }
 
@@ -196,16 +196,16 @@ def two(x: Any) -> Any:
 
 
 BAD: dict[str, tuple[Any, dict[str, Any], dict[str, Any], str]] = {
-    "two outputs of one name": (two, ROWS_OF_4, {"outputs": ["y", "y"]}, r"\['y'\] would be the name of two tensors"),
-    "an output named as an input": (two, ROWS_OF_4, {"outputs": ["x", "y"]}, r"\['x'\] would be the name of two"),
-    "too few names": (two, ROWS_OF_4, {"outputs": ["y"]}, "gives 2 outputs, 1 names"),
+    "two outputs of one name": (two, ROWS_OF_4, {"outputs": ["y", "y"]}, r"\['y'\] would name two tensors"),
+    "an output named as an input": (two, ROWS_OF_4, {"outputs": ["x", "y"]}, r"\['x'\] would name two"),
+    "too few names": (two, ROWS_OF_4, {"outputs": ["y"]}, "returns 2 outputs, but 1 names"),
     "no examples": (two, {}, {}, "no rows"),
     "one row": (two, {"x": np.zeros((1, 4), np.float32)}, {}, "at least 2"),
     "uneven": (two, {"x": np.zeros((3, 4)), "z": np.zeros((2, 4))}, {}, r"\[2, 3\] rows"),
     "null": (two, {"x": np.full((3, 4), np.nan, np.float32)}, {}, "NaN or infinity"),
-    "texts": (two, {"x": np.array(["a", "b"])}, {}, "no network takes"),
-    "an answer of another name": (lambda x: {"y": x}, ROWS_OF_4, {"outputs": ["z"]}, r"does not answer \['z'\]"),
-    "a wrong shape": (lambda x: x @ torch.ones(5, 1), ROWS_OF_4, {}, "does not take the examples"),
+    "texts": (two, {"x": np.array(["a", "b"])}, {}, "which networks do not accept"),
+    "an answer of another name": (lambda x: {"y": x}, ROWS_OF_4, {"outputs": ["z"]}, r"does not return \['z'\]"),
+    "a wrong shape": (lambda x: x @ torch.ones(5, 1), ROWS_OF_4, {}, "does not accept the examples"),
 }
 
 
@@ -217,5 +217,5 @@ def test_bad_input(name: str) -> None:
 
 
 def test_an_object_that_is_no_network_is_refused() -> None:
-    with pytest.raises(NotConvertible, match="no network of torch, Keras or transformers"):
+    with pytest.raises(NotConvertible, match="not a network of torch, Keras or transformers"):
         export(object(), ROWS_OF_4)

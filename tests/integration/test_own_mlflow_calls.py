@@ -130,7 +130,7 @@ def test_a_run_that_is_open_already_is_explained(bakery: Bakery) -> None:
         with mlflow.start_run():
             return fit_trees(data, run)
 
-    with pytest.raises(MainspringError, match=r"already active.*Fix: leave mlflow\.start_run\(\) out"):
+    with pytest.raises(MainspringError, match=r"already active.*Fix: remove mlflow\.start_run\(\)"):
         bakery.trainer.train(late_model(fit))
     ours, others = runs_of(bakery)
     assert (ours.status, others) == ("FAILED", [])

@@ -71,7 +71,7 @@ def test_a_version_from_its_training_to_another_installation(depot: Depot, tmp_p
     assert depot.run("promote", MODEL, "2", environment=strict).code == 3
     again = depot.run("models", "withdraw", f"{MODEL}:2", "--key-file", key)
     assert again.code == 4
-    assert f"There is no approval of {MODEL}:2 by {given['approver']} that could be withdrawn." in again.stderr
+    assert f"There is no approval of {MODEL}:2 by {given['approver']} to withdraw." in again.stderr
     assert f"mainspring models show {MODEL}:2" in again.stderr
     [withdrawn] = depot.json("models", "show", f"{MODEL}:2")["withdrawn"]
     assert (withdrawn["approval"]["approver"], withdrawn["reason"]) == (given["approver"], "not sure")

@@ -271,7 +271,7 @@ def test_estimators_of_several_numbers_are_served_as_they_answer(airport: Bakery
     ("train", "kind", "message"),
     [
         (one_only, MainspringError, r"1d array.*a column for each of dep_delay, arr_delay.*MultiOutputRegressor"),
-        (first_alone, NotConvertible, r"answers 1 value a row, and the model has 2 labels: dep_delay, arr_delay"),
+        (first_alone, NotConvertible, r"returns 1 value per row, but the model has 2 labels: dep_delay, arr_delay"),
     ],
 )
 def test_an_estimator_of_one_number_is_refused_with_the_way_out(
@@ -287,7 +287,7 @@ def test_an_estimator_of_several_numbers_is_refused_where_there_is_one_label(air
 
         return RandomForestRegressor(3).fit(data.train.X, np.column_stack([data.train.y, data.train.y]))
 
-    with pytest.raises(NotConvertible, match="answers 2 values a row, and the model has 1 label"):
+    with pytest.raises(NotConvertible, match="returns 2 values per row, but the model has 1 label"):
         airport.trainer.train(delays(twice, label=arrived.arr_delay, gates=[]))
 
 

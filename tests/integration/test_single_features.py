@@ -48,10 +48,10 @@ def test_what_is_named_is_what_is_given_whatever_else_a_view_has() -> None:
 @pytest.mark.parametrize(
     ("features", "message"),
     [
-        (["Traffic.visits_1h"], r"has 'Traffic.visits_1h' among its features, a str. Fix: .*without quotes"),
-        ([ms.col("weight")], "among its features, a Column"),
+        (["Traffic.visits_1h"], r"has 'Traffic.visits_1h' in its features, a str. Fix: .*without quotes"),
+        ([ms.col("weight")], "in its features, a Column"),
         (Traffic, "features=<feature view Traffic"),
-        ([None], "has None among its features"),
+        ([None], "has None in its features"),
     ],
 )
 def test_what_is_no_feature_is_refused(features: Any, message: str) -> None:

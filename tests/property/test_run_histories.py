@@ -116,7 +116,7 @@ def test_points_that_cannot_be(store: tuple[str, Any], points: int) -> None:
     url, search = store
     put(url, {RUNS[0]: [(1.0, 0, START), (2.0, 1, START)]})
     for asked in (search.history, search.lines):
-        with pytest.raises(Invalid, match=f"A history of {points} points cannot be"):
+        with pytest.raises(Invalid, match=f"A history cannot have {points} points"):
             asked(RUNS, LOSS, points=points)
 
 

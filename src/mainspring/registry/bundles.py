@@ -40,7 +40,7 @@ def check_digest(text: str) -> str:
         Invalid: `text` is not 64 lower-case hexadecimal digits.
     """
     if not _DIGEST.fullmatch(text):
-        raise Invalid(f"{text[:80]!r} is not a bundle's digest.", fix="give 64 hexadecimal digits.")
+        raise Invalid(f"{text[:80]!r} is not the digest of a bundle.", fix="give 64 hexadecimal digits.")
     return text
 
 
@@ -70,8 +70,8 @@ def seal(manifest: Manifest, files: Mapping[str, bytes], key: signing.SigningKey
     wrong = set(files) - ALLOWED
     if wrong:
         raise Invalid(
-            f"The bundle of {manifest.model!r} may not hold {sorted(wrong)}.",
-            fix=f"a bundle's files are {sorted(ALLOWED)}.",
+            f"The bundle of {manifest.model!r} cannot contain {sorted(wrong)}.",
+            fix=f"the files of a bundle are {sorted(ALLOWED)}.",
         )
     check_model(manifest, files)
     hashes = {name: sha256(files[name]) for name in sorted(files)}
@@ -118,7 +118,7 @@ class Bundles:
             blob = self._blobs.get(check_digest(digest))
         except NotFound as error:
             raise NotFound(
-                error.what, fix="restore the bundle from a backup, or look whether `blobs` in the profile is right."
+                error.what, fix="restore the bundle from a backup, or check `blobs` in the profile."
             ) from error
         return open_blob(digest, blob, self._public_key)
 
@@ -143,7 +143,7 @@ def open_blob(digest: str, blob: Mapping[str, bytes], public_key: bytes, *, look
     try:
         signing.verify(public_key, blob[SIGNATURE], content)
     except Corrupt as error:
-        raise _damaged(f"The signature of {bundle} is not one of this project's key.") from error
+        raise _damaged(f"The signature of {bundle} was not made by this project's key.") from error
     manifest = _read_manifest(content, bundle)
     payload = {name: blob[name] for name in blob if name not in (MANIFEST, SIGNATURE)}
     _check_names(set(payload), set(manifest.files), bundle)
@@ -171,12 +171,12 @@ def _read_manifest(content: bytes, bundle: str) -> Manifest:
 def _check_names(present: set[str], listed: set[str], bundle: str) -> None:
     for names, what in (
         (listed - present, "lacks the file"),
-        (present - listed, "has a file that its manifest does not list:"),
-        (listed - ALLOWED, "lists a file that no bundle may hold:"),
+        (present - listed, "has a file that is not in its manifest:"),
+        (listed - ALLOWED, "lists a file that is not allowed in a bundle:"),
     ):
         if names:
             raise _damaged(f"The {bundle} {what} {', '.join(sorted(names))}.")
 
 
 def _damaged(what: str) -> Corrupt:
-    return Corrupt(what, fix="restore the bundle from a backup, or train the model again; it is not served.")
+    return Corrupt(what, fix="restore the bundle from a backup, or train the model again.")

@@ -49,35 +49,35 @@ def check_catboost(content: bytes, name: str = "model.cbm") -> Ensemble:
         Corrupt: The file is not CatBoost's, is truncated, has trailing bytes, or takes text features or embeddings.
     """
     if content[:4] != _MAGIC:
-        raise Corrupt(f"{name} does not begin as a model of CatBoost does, with {_MAGIC.decode()}.")
+        raise Corrupt(f"{name} is not a CatBoost model: it does not start with {_MAGIC.decode()}.")
     try:
         return _read(content, name)
     except (struct.error, IndexError, ValueError, KeyError, TypeError, msgspec.DecodeError) as error:
-        raise Corrupt(f"{name} is cut short or damaged: {error!r} where its trees should be described.") from error
+        raise Corrupt(f"{name} is truncated or damaged: {error!r} where its trees should be described.") from error
 
 
 def _read(content: bytes, name: str) -> Ensemble:
     (size,) = struct.unpack_from("<I", content, 4)
     core = _Buffer(content[8 : 8 + size])
     if len(core.content) != size:
-        raise Corrupt(f"{name} is cut short: {size} bytes of trees were announced, {len(core.content)} are there.")
+        raise Corrupt(f"{name} is truncated: it announces {size} bytes of trees, but has {len(core.content)}.")
     root = core.root()
     version = core.text(root, 0)
     if version != _VERSION:
-        raise Corrupt(f"{name} has CatBoost's format {version[:30]!r}; {_VERSION} is known.")
+        raise Corrupt(f"{name} has CatBoost's format {version[:30]!r}; only {_VERSION} is supported.")
     parts = core.texts(root, 3)
     if set(parts) - {_PART}:
-        raise Corrupt(f"{name} has the parts {sorted(parts)}, of which only {_PART} is known.")
+        raise Corrupt(f"{name} has the parts {sorted(parts)}; only {_PART} is supported.")
     if not parts and len(content) != 8 + size:
-        raise Corrupt(f"{name} holds {len(content) - 8 - size} bytes after the end of its model.")
+        raise Corrupt(f"{name} has {len(content) - 8 - size} extra bytes after the end of its model.")
     trees = core.table(root, 1)
     for field, what in ((12, "texts"), (13, "estimated features"), (18, "embeddings")):
         if core.length(trees, field):
-            raise Corrupt(f"{name} takes {what}, which no column is.")
+            raise Corrupt(f"{name} takes {what}, which cannot be a column.")
     categories = tuple(sorted(core.number(each, 1, -1) for each in core.tables(trees, 4)))
     numbers = tuple(sorted(core.number(each, 2, -1) for each in core.tables(trees, 5)))
     if sorted((*numbers, *categories)) != list(range(len(numbers) + len(categories))):
-        raise Corrupt(f"{name} does not say what each of its columns is.")
+        raise Corrupt(f"{name} does not describe each of its columns.")
     facts = {core.text(each, 0): core.text(each, 1) for each in core.tables(root, 2)}
     params: dict[str, Any] = msgspec.json.decode(facts["params"])
     loss = str(params["loss_function"]["type"])

@@ -70,7 +70,7 @@ def _column(values: Array) -> Column:
 
 def _values(column: Column, name: str, rows: int) -> Array:
     if column.kind not in _KINDS:
-        raise ValueError(f"column {name!r} is of kind {column.kind[:20]!r}")
+        raise ValueError(f"column {name!r} has the unknown kind {column.kind[:20]!r}")
     dtype = _KINDS[column.kind]
     unzipping = zlib.decompressobj()
     try:  # bounded, against decompression bombs
@@ -83,6 +83,6 @@ def _values(column: Column, name: str, rows: int) -> Array:
     if column.kind != "text":
         return values
     if rows and int(values.max()) >= len(column.words):
-        raise ValueError(f"column {name!r} names word {int(values.max())} of {len(column.words)}")
+        raise ValueError(f"column {name!r} refers to word {int(values.max())} of {len(column.words)}")
     words: Array = np.array(column.words, object)[values]
     return words

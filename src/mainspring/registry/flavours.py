@@ -51,7 +51,7 @@ def check_model(manifest: Manifest, files: Mapping[str, bytes], owner: str = "")
     flavour = FLAVOURS.get(manifest.flavour)
     if flavour is None:
         raise Corrupt(
-            f"The model{owner} is of the flavour {manifest.flavour[:40]!r}; this version runs {', '.join(FLAVOURS)}.",
+            f"The model{owner} has the flavour {manifest.flavour[:40]!r}; this version supports {', '.join(FLAVOURS)}.",
             fix="upgrade mainspring, or register the model again.",
         )
     present = sorted(MODEL_FILES & set(files))
@@ -59,15 +59,15 @@ def check_model(manifest: Manifest, files: Mapping[str, bytes], owner: str = "")
         wanted = " or ".join(flavour.files) or "no model's file"
         raise Corrupt(
             f"The {manifest.flavour} model{owner} has {' and '.join(present) or 'no file'}; it needs {wanted}.",
-            fix="restore the bundle from a backup, or register the model again; it is not served.",
+            fix="restore the bundle from a backup, or register the model again.",
         )
     for name in present:
         if flavour.check is not None:
             flavour.check(files[name], f"{name}{owner}")
     if (manifest.code is not None) != (manifest.flavour == "function"):
-        raise Corrupt(f"The {manifest.flavour} model{owner} and a function of the project are two things.")
+        raise Corrupt(f"The {manifest.flavour} model{owner} cannot also be a function of the project.")
     if (manifest.graph is not None) != (manifest.flavour == "graph"):
-        raise Corrupt(f"The {manifest.flavour} model{owner} and a graph of models are two things.")
+        raise Corrupt(f"The {manifest.flavour} model{owner} cannot also be a graph of models.")
     if manifest.code is not None:
         check_code(manifest.code, owner)
     if manifest.graph is not None:

@@ -126,7 +126,7 @@ def collect(
     if grace_us < LEAST_GRACE:
         raise Invalid(
             f"A grace of {format_duration(grace_us)} is too short.",
-            fix="give at least 1h: a bundle that is being registered must not be taken for garbage.",
+            fix="give at least 1h: a bundle that is being registered must not be removed.",
         )
     limit = now - grace_us
     old = sorted(digest for digest, at in blobs.stored().items() if at < limit)

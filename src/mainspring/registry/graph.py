@@ -32,20 +32,20 @@ def check_graph(graph: Graph, names: tuple[Sequence[str], Sequence[str]], owner:
     nodes = {node.name: node for node in graph.nodes}
     if not 0 < len(graph.nodes) <= MOST_NODES or len(nodes) != len(graph.nodes):
         raise Corrupt(
-            f"The graph{owner} has {len(graph.nodes)} nodes, which need names of their own, at most {MOST_NODES}."
+            f"The graph{owner} has {len(graph.nodes)} nodes; it can have at most {MOST_NODES}, with unique names."
         )
     for node in graph.nodes:
         _check_node(node, set(inputs), set(nodes), owner)
     if sorted(graph.outputs) != sorted(outputs) or not outputs:
-        raise Corrupt(f"The graph{owner} gives {sorted(graph.outputs)}, its manifest says {sorted(outputs)}.")
+        raise Corrupt(f"The graph{owner} returns {sorted(graph.outputs)}, but its manifest declares {sorted(outputs)}.")
     for output, source in graph.outputs.items():
         node_name, _, value = source.partition(".")
         if node_name not in nodes or not value:
-            raise Corrupt(f"The output {output!r} of the graph{owner} is {source!r}, which no node gives.")
+            raise Corrupt(f"The output {output!r} of the graph{owner} is {source!r}, which no node returns.")
     used = {source for node in graph.nodes for source in node.inputs.values()}
     idle = [name for name in inputs if name not in used]
     if idle:
-        raise Corrupt(f"The inputs {idle} of the graph{owner} go nowhere.")
+        raise Corrupt(f"The inputs {idle} of the graph{owner} are not used.")
     in_order(graph, owner)
 
 
@@ -54,14 +54,14 @@ def _check_node(node: Node, inputs: set[str], nodes: set[str], owner: str) -> No
     if not _NAME.fullmatch(node.name) or node.name in inputs:
         raise Corrupt(f"{what} needs a name of letters and digits that no input has.")
     if bool(node.bundle) == bool(node.combine):
-        raise Corrupt(f"{what} is to be a bundle or a way to combine, one of the two.")
+        raise Corrupt(f"{what} must be either a bundle or a combination.")
     if node.bundle and not _DIGEST.fullmatch(node.bundle):
-        raise Corrupt(f"{what} names the bundle {node.bundle[:80]!r}, which is no digest.")
+        raise Corrupt(f"{what} refers to the bundle {node.bundle[:80]!r}, which is not a digest.")
     if node.combine and node.combine not in COMBINE:
-        raise Corrupt(f"{what} combines by {node.combine[:40]!r}, not by one of {', '.join(COMBINE)}.")
+        raise Corrupt(f"{what} combines by {node.combine[:40]!r}; use one of {', '.join(COMBINE)}.")
     weighs = node.combine == "weighted"
     if (weighs and len(node.weights) != len(node.inputs)) or (not weighs and node.weights):
-        raise Corrupt(f"{what} has {len(node.weights)} weights and {len(node.inputs)} inputs.")
+        raise Corrupt(f"{what} has {len(node.weights)} weights for {len(node.inputs)} inputs.")
     if weighs and not (all(weight >= 0 for weight in node.weights) and 0 < sum(node.weights) < float("inf")):
         raise Corrupt(f"{what} has the weights {list(node.weights)}; they must be at least 0, and not all 0.")
     if not node.inputs:
@@ -85,7 +85,7 @@ def in_order(graph: Graph, owner: str = "") -> list[Node]:
     try:
         return [nodes[name] for name in TopologicalSorter(needs).static_order()]
     except CycleError as error:
-        raise Corrupt(f"The graph{owner} goes round in a circle: {' -> '.join(error.args[1])}.") from None
+        raise Corrupt(f"The graph{owner} has a cycle: {' -> '.join(error.args[1])}.") from None
 
 
 def check_shapes(graph: Graph, inputs: Specs, member: Callable[[str], tuple[Specs, Specs]]) -> dict[str, TensorSpec]:
@@ -106,14 +106,14 @@ def check_shapes(graph: Graph, inputs: Specs, member: Callable[[str], tuple[Spec
             continue
         takes, gives = member(node.bundle)
         if sorted(takes) != sorted(given):
-            raise Invalid(f"The node {node.name!r} takes {sorted(takes)} and is given {sorted(given)}.")
+            raise Invalid(f"The node {node.name!r} takes {sorted(takes)} but receives {sorted(given)}.")
         for name, spec in takes.items():
             if not _fits(given[name], spec):
-                raise Invalid(f"The node {node.name!r} takes {_shown(spec)}, and is given {_shown(given[name])}.")
+                raise Invalid(f"The node {node.name!r} takes {_shown(spec)} but receives {_shown(given[name])}.")
         known.update({f"{node.name}.{name}": spec for name, spec in gives.items()})
     for output, source in graph.outputs.items():
         if source not in known:
-            raise Invalid(f"The output {output!r} is {source!r}; there are {sorted(set(known) - set(inputs))}.")
+            raise Invalid(f"The output {output!r} is {source!r}; the nodes return {sorted(set(known) - set(inputs))}.")
     return {
         output: TensorSpec(output, known[source].datatype, known[source].shape)
         for output, source in graph.outputs.items()
@@ -122,7 +122,7 @@ def check_shapes(graph: Graph, inputs: Specs, member: Callable[[str], tuple[Spec
 
 def _source(known: Specs, node: Node, name: str, source: str) -> TensorSpec:
     if source not in known:
-        raise Invalid(f"The node {node.name!r} takes {name!r} from {source!r}; there are {sorted(known)}.")
+        raise Invalid(f"The node {node.name!r} takes {name!r} from {source!r}; available are {sorted(known)}.")
     return known[source]
 
 
@@ -132,9 +132,7 @@ def _combined(node: Node, given: Sequence[TensorSpec]) -> TensorSpec:
     if odd is not None:
         raise Invalid(f"The node {node.name!r} combines {_shown(first)} with {_shown(odd)}.")
     if node.combine != "vote" and first.datatype not in _FLOATS:
-        raise Invalid(
-            f"The node {node.name!r} combines {_shown(first)} by {node.combine}, which floats are needed for."
-        )
+        raise Invalid(f"The node {node.name!r} combines {_shown(first)} by {node.combine}, which needs floats.")
     return TensorSpec(VALUE, first.datatype, first.shape)
 
 

@@ -110,7 +110,7 @@ class UnknownVersion(NotFound):
     def __init__(self, model: str, reference: str) -> None:
         sign = ":" if reference.isdigit() else "@"
         super().__init__(
-            f"There is no {model}{sign}{reference}.", fix=f"`mainspring models list {model}` lists what there is."
+            f"There is no {model}{sign}{reference}.", fix=f"`mainspring models list {model}` lists the versions."
         )
 
 
@@ -122,24 +122,24 @@ def check_alias(alias: str) -> str:
     """
     check_id(alias, "alias")
     if alias.isdigit() or alias.lower() == "latest" or (alias[:1] in "vV" and alias[1:].isdigit()):
-        raise Invalid(f"The alias {alias!r} could be taken for a version.", fix="use a word, such as champion.")
+        raise Invalid(f"The alias {alias!r} could be mistaken for a version.", fix="use a word, such as champion.")
     return alias
 
 
 def alias_conflict(move: AliasMove, present: str | None) -> Conflict:
     """Return the `Conflict` for a move whose `old` is not the version that the alias names."""
     return Conflict(
-        f"The alias {move.model}@{move.alias} names {_version(present)} by now, not {_version(move.old)}; "
-        f"it was not moved to {_version(move.new)}.",
-        fix="look at `mainspring status` and run the command again.",
+        f"The alias {move.model}@{move.alias} now names {_version(present)}, not {_version(move.old)}; it was not "
+        f"moved to {_version(move.new)}.",
+        fix="check `mainspring status` and run the command again.",
     )
 
 
 def still_named(version: ModelVersion) -> Conflict:
     """Return the `Conflict` that refuses to delete a version which aliases still name."""
     return Conflict(
-        f"The version {version.model}:{version.version} is named by {', '.join(version.aliases)}.",
-        fix="let the alias name another version first, as `mainspring promote` does.",
+        f"The version {version.model}:{version.version} has the aliases {', '.join(version.aliases)}.",
+        fix="move the alias to another version first, as `mainspring promote` does.",
     )
 
 

@@ -64,13 +64,13 @@ def read_model(path: Path, *, largest: int = LARGEST) -> tuple[str, str, bytes]:
     """
     refused = _REFUSED_NAMES.get(path.suffix.lower())
     if refused is not None:
-        raise Invalid(f"{path.name} is {refused}, so it is not served.", fix=_TO_ONNX)
+        raise Invalid(f"{path.name} is {refused}, so it cannot be served.", fix=_TO_ONNX)
     content = _read(path, largest)
     _check_content(path.name, content)
     name = _BY_NAME.get(path.suffix.lower())
     if name is None:
         raise Invalid(
-            f"{path.name} does not say by its name what it is.",
+            f"{path.name} has a name that does not identify its format.",
             fix="name it .onnx, .ubj or .json (XGBoost), or .txt (LightGBM).",
         )
     flavour, kind = next((flavour, kind) for flavour, kind in FLAVOURS.items() if name in kind.files)
@@ -93,10 +93,10 @@ def open_plain(path: Path, what: str = "file") -> BinaryIO:
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENXIO):
             raise
-        raise Invalid(f"{path} is a link or no plain file.", fix="name the file itself.") from error
+        raise Invalid(f"{path} is a link or not a regular file.", fix="name the file itself.") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise Invalid(f"{path} is no plain file.", fix="name a file.")
+        raise Invalid(f"{path} is not a regular file.", fix="name a file.")
     return os.fdopen(descriptor, "rb")
 
 
@@ -104,7 +104,7 @@ def _read(path: Path, largest: int) -> bytes:
     with open_plain(path, "model's file") as file:
         size = os.fstat(file.fileno()).st_size
         if size > largest:
-            raise Invalid(f"{path.name} has {size:,} bytes; a model may have {largest:,}.")
+            raise Invalid(f"{path.name} has {size:,} bytes; the maximum for a model is {largest:,}.")
         content = file.read(largest)
     if not content:
         raise Invalid(f"{path.name} is empty.")
@@ -114,9 +114,9 @@ def _read(path: Path, largest: int) -> bytes:
 def _check_content(name: str, content: bytes) -> None:
     for place, magic, what in _MAGIC:
         if content[place : place + len(magic)] == magic:
-            raise Invalid(f"{name} is {what}, so it is not served, whatever its name.", fix=_TO_ONNX)
+            raise Invalid(f"{name} is {what}, so it cannot be served, whatever its name.", fix=_TO_ONNX)
     if _is_pickle(content):
-        raise Invalid(f"{name} is a pickle, which runs code when it loads, so it is not served.", fix=_TO_ONNX)
+        raise Invalid(f"{name} is a pickle, which runs code when it loads, so it cannot be served.", fix=_TO_ONNX)
 
 
 def _is_pickle(content: bytes) -> bool:

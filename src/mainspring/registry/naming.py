@@ -24,7 +24,7 @@ def check_names(names: Iterable[str], what: str) -> None:
     """
     for name in names:
         if not isinstance(name, str):
-            raise Invalid(f"{name!r} cannot name a {what}: it is no text.", fix=f"write {str(name)[:40]!r}.")
+            raise Invalid(f"{name!r} cannot name a {what}: it is not text.", fix=f"write {str(name)[:40]!r}.")
         if not _NAME.fullmatch(name) or len(name) > LONGEST_NAME or _means_another(name):
             raise Invalid(
                 f"{name[: LONGEST_NAME + 10]!r} cannot name a {what}.",
@@ -53,7 +53,7 @@ def param_conflict(run_id: str, name: str, old: str, new: str) -> Conflict:
     """Return the `Conflict` for a parameter that the run already has with another value."""
     return Conflict(
         f"Parameter {name!r} of run {run_id} is {old[:80]!r} and cannot become {new[:80]!r}.",
-        fix="a parameter is a choice that stays: log what changes as a metric or a tag.",
+        fix="a parameter is constant: log changing values as a metric or a tag.",
     )
 
 
@@ -77,7 +77,9 @@ def check_file(path: Path) -> None:
     """
     if not path.is_file():
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise NotFound(f"{path} {what}, so the run cannot keep it.", fix="name one file; keep several one by one.")
+        raise NotFound(
+            f"{path} {what}, so the run cannot store it.", fix="name one file; store several files one by one."
+        )
 
 
 def _means_another(name: str) -> bool:

@@ -78,7 +78,7 @@ def unbounded_operator(content: bytes, name: str = "model.onnx") -> str | None:
     except _Unbounded as found:
         return str(found)
     except RecursionError:
-        return "a function, called by too many others in turn"
+        return "a function with too many nested calls"
     return None
 
 

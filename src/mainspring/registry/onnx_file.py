@@ -46,16 +46,16 @@ def check_onnx(content: bytes, name: str = "model.onnx") -> None:
     """
     where, mark = _ORT_FORMAT
     if content[where] == mark:
-        raise Corrupt(f"{name} is of ONNX Runtime's own format, or pretends to be.")
+        raise Corrupt(f"{name} has ONNX Runtime's own format, which is not accepted.")
     found = _Found(name)
     if _GRAPH not in _walk(memoryview(content), "Model", found, 0):
-        raise Corrupt(f"{name} holds no ONNX graph.")
+        raise Corrupt(f"{name} contains no ONNX graph.")
     own = {domain for domain, _ in found.functions}
     foreign = sorted(domain for domain, _ in found.called - found.functions if domain not in OPERATOR_DOMAINS)
     foreign += sorted(found.imported - own - OPERATOR_DOMAINS)
     foreign += sorted(domain for domain in own - OPERATOR_DOMAINS if domain.startswith(_RUNTIME_DOMAINS))
     if foreign:
-        raise Corrupt(f"{name} uses operators of the domain {foreign[0]!r}, which is not one of ONNX's own.")
+        raise Corrupt(f"{name} uses operators of the domain {foreign[0]!r}, which is not a standard ONNX domain.")
 
 
 def _walk(message: memoryview, kind: str, found: _Found, depth: int) -> set[int]:
@@ -80,7 +80,9 @@ def _walk(message: memoryview, kind: str, found: _Found, depth: int) -> set[int]
         elif each.kind in SCHEMA and isinstance(value, memoryview):
             _walk(value, each.kind, found, depth + 1)
     if outside:
-        raise Corrupt(f"{found.name} keeps the tensor {tensor!r} in another file; a bundle's model holds all its data.")
+        raise Corrupt(
+            f"{found.name} stores the tensor {tensor!r} in another file; a bundle's model must contain all its data."
+        )
     if names:
         (found.called if kind == "Node" else found.functions).add((operator["domain"], operator["name"]))
     return numbers

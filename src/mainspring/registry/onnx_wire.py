@@ -110,11 +110,11 @@ def fields(message: memoryview, kind: str, name: str) -> Iterator[tuple[int, Fie
         number, wire = key >> 3, key & 7
         field = known.get(number)
         if field is None:
-            raise Corrupt(f"{name} has a field {number} in its {kind}, which ONNX does not know; it is not served.")
+            raise Corrupt(f"{name} has an unknown field {number} in its {kind}.")
         if not field.repeated:
             slot = 0 if field.one_of else number
             if slot in seen:
-                raise Corrupt(f"{name} gives the field {number} of a {kind} twice; runtimes differ in which counts.")
+                raise Corrupt(f"{name} has the field {number} of a {kind} twice; runtimes differ in which they use.")
             seen.add(slot)
         value, position = _value(message, position, wire, field, name)
         yield number, field, value
@@ -132,18 +132,18 @@ def _value(message: memoryview, position: int, wire: int, field: FieldKind, name
             _check_packed(value, kind, name)
         return value, position
     if wire != expected:
-        raise Corrupt(f"{name} is no plain ONNX file: the field at byte {position} has the wire type {wire}.")
+        raise Corrupt(f"{name} is not a canonical ONNX file: the field at byte {position} has the wire type {wire}.")
     if wire == _VARINT:
         number, position = _varint(message, position, name)
         if kind == "int32" and 1 << 31 <= number < (1 << 64) - (1 << 31):
-            raise Corrupt(f"{name} is no plain ONNX file: the number {number} is wider than its field.")
+            raise Corrupt(f"{name} is not a canonical ONNX file: the number {number} is wider than its field.")
         return number, position
     return _take(message, position, _WIDTHS[kind], name)
 
 
 def _take(message: memoryview, position: int, size: int, name: str) -> tuple[memoryview, int]:
     if position + size > len(message):
-        raise Corrupt(f"{name} is cut short: a field of {size} bytes begins {len(message) - position} before its end.")
+        raise Corrupt(f"{name} is truncated: a field of {size} bytes starts {len(message) - position} before its end.")
     return message[position : position + size], position + size
 
 
@@ -151,9 +151,9 @@ def _text(value: memoryview, name: str) -> str:
     try:
         text = bytes(value).decode()
     except UnicodeDecodeError:
-        raise Corrupt(f"{name} holds a text that is not UTF-8.") from None
+        raise Corrupt(f"{name} contains text that is not UTF-8.") from None
     if "\0" in text:
-        raise Corrupt(f"{name} holds a text with a NUL, at which some runtimes end it.")
+        raise Corrupt(f"{name} contains text with a NUL, at which some runtimes end it.")
     return text
 
 
@@ -165,10 +165,12 @@ def _varint(message: memoryview, position: int, name: str) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             if (byte == 0 and shift) or value >= 1 << 64:
-                raise Corrupt(f"{name} is no plain ONNX file: the number at byte {start} is not in its shortest form.")
+                raise Corrupt(
+                    f"{name} is not a canonical ONNX file: the number at byte {start} is not in its shortest form."
+                )
             return value, position
         shift += 7
-    raise Corrupt(f"{name} is cut short or not an ONNX file: no number ends at byte {position}.")
+    raise Corrupt(f"{name} is truncated or not an ONNX file: no number ends at byte {position}.")
 
 
 def _check_packed(content: memoryview, kind: str, name: str) -> None:
@@ -190,4 +192,6 @@ def _check_packed(content: memoryview, kind: str, name: str) -> None:
             and not ((sizes == 10) & (ends > 1)).any()
         )
     if not plain:
-        raise Corrupt(f"{name} is no plain ONNX file: a list of numbers is cut short or not in its shortest form.")
+        raise Corrupt(
+            f"{name} is not a canonical ONNX file: a list of numbers is truncated or not in its shortest form."
+        )

@@ -94,10 +94,10 @@ def parse_order(text: str, kinds: Kinds = nothing_known) -> Order:
     """
     strange = _CONTROL.search(text)
     if strange:
-        raise Unreadable("There is a character in it that nobody can see.", strange.start(), "write it again.")
+        raise Unreadable("The filter contains an invisible character.", strange.start(), "write it again.")
     name, at, backward = _ordered(text)
     if not name:
-        raise Unreadable("No order is named.", at, "write one such as `metrics.auc desc`.")
+        raise Unreadable("The sort order is empty.", at, "write one such as `metrics.auc desc`.")
     return Order(_column(name, at, kinds, Kind.METRIC), backward)
 
 
@@ -144,7 +144,11 @@ class _Reading:
             if token.word("and") or token.text == ",":
                 self._take("something to compare")
             elif token.word("or"):
-                self._fail("There is no `or` here: a run must fulfil everything.", token, "search twice, or use `in`.")
+                self._fail(
+                    "The filter does not support `or`: all conditions must hold.",
+                    token,
+                    "run two searches, or use `in`.",
+                )
             elif token.kind not in ("word", "quoted"):
                 self._fail(f"{token.text!r} stands alone.", token, "write a name before it, as in `metrics.auc > 0.8`.")
             elif self._compares(self._peek(1)):
@@ -163,7 +167,7 @@ class _Reading:
         column = _column(named.text, named.at, self._kinds, Kind.METRIC if bare_number else Kind.PARAM)
         if operator in ("in", "not in"):
             if column.is_number:
-                self._fail(f"{operator!r} lists texts, and {column} is a number.", named, "use `<`, `=` or `>`.")
+                self._fail(f"{operator!r} needs text, but {column} is a number.", named, "use `<`, `=` or `>`.")
             return Condition(column, operator, tuple(self._text_of(column, each) for each in values))
         return Condition(column, operator, self._value(column, operator, values[0]))
 
@@ -203,12 +207,14 @@ class _Reading:
             comparing = operator in _COMPARING.values() and operator != "contains"
             return number if number is not None and comparing else self._text_of(column, token)
         if operator in ("like", "ilike", "contains"):
-            self._fail(f"{column} is a number, which {operator!r} does not compare.", token, "use `<`, `=` or `>`.")
+            self._fail(f"{column} is a number, which {operator!r} cannot compare.", token, "use `<`, `=` or `>`.")
         if column.kind is Kind.ATTRIBUTE:
             return self._moment(column, token)
         number = float(token.said) if _TYPED.fullmatch(token.said) else None
         if number is None or number in (math.inf, -math.inf):
-            return self._fail(f"{token.said!r} is no number, and {column} is one.", token, "write one, such as 0.8.")
+            return self._fail(
+                f"{token.said!r} is not a number, but {column} is one.", token, "write a number, such as 0.8."
+            )
         return number
 
     def _text_of(self, column: Column, token: _Token) -> str:
@@ -257,7 +263,7 @@ class _Reading:
     def _take(self, wanted: str) -> _Token:
         token = self._peek()
         if token is None:
-            raise Unreadable(f"The filter ends where {wanted} should be.", len(self._text), "write it to its end.")
+            raise Unreadable(f"The filter ends where {wanted} is expected.", len(self._text), "complete the filter.")
         self._next += 1
         return token
 
@@ -269,7 +275,7 @@ def _tokens(text: str) -> list[_Token]:
     found, at, end = [], 0, len(text.rstrip())
     strange = _CONTROL.search(text)
     if strange is not None and not strange[0].isspace():
-        raise Unreadable("There is a character in it that nobody can see.", strange.start(), "write it again.")
+        raise Unreadable("The filter contains an invisible character.", strange.start(), "write it again.")
     while at < end:
         match = _TOKEN.match(text, at)
         if match is None or match.lastgroup is None:

@@ -43,7 +43,7 @@ def buckets(metric: str, logged: dict[str, Logged], points: int, axis: Axis) -> 
 def check_points(points: int) -> None:
     """Raise `Invalid` if `points` is not between 1 and `MOST_POINTS`."""
     if not 1 <= points <= MOST_POINTS:
-        raise Invalid(f"A history of {points} points cannot be.", fix=f"ask for 1 to {MOST_POINTS}.")
+        raise Invalid(f"A history cannot have {points} points.", fix=f"request 1 to {MOST_POINTS}.")
 
 
 def spread_over(first: int, last: int, points: int, axis: Axis) -> tuple[int, int]:

@@ -89,7 +89,7 @@ def _compare(value: Any, operator: str, wanted: Any) -> bool:
             return _like(value, wanted)
         case "ilike":
             return _like(fold(value), fold(wanted))
-    raise Invalid(f"{operator!r} is no operator of a run's columns.")
+    raise Invalid(f"{operator!r} is not an operator for columns of runs.")
 
 
 def _like(value: str, pattern: str) -> bool:
@@ -140,7 +140,7 @@ def place_in(query: RunQuery) -> tuple[int, Any, str] | None:
         made_for, part, value, run_id = "", 0, 0, ""
     fits = isinstance(value, str) if part == THEN_TEXTS else not isinstance(value, str)
     if made_for != _of(query) or not fits or part not in (NUMBERS_FIRST, THEN_TEXTS, THEN_NOTHING):
-        raise Invalid("That page is of another search.", fix="begin at the first page.")
+        raise Invalid("The page belongs to another search.", fix="start at the first page.")
     return part, value, run_id
 
 

@@ -119,7 +119,7 @@ class RunQuery:
 
     def __post_init__(self) -> None:
         if not 1 <= self.limit <= MOST_RUNS:
-            raise Invalid(f"A page of {self.limit} runs cannot be.", fix=f"ask for 1 to {MOST_RUNS}.")
+            raise Invalid(f"A page cannot have {self.limit} runs.", fix=f"request 1 to {MOST_RUNS}.")
 
     def where(self, column: Column, value: str) -> RunQuery:
         """Return the query with `column = value` added."""

@@ -95,19 +95,19 @@ def read_export(path: Path, trusted: Mapping[str, bytes]) -> tuple[Export, dict[
         with open_plain(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size > MOST_BYTES:
-                raise Invalid(f"{path.name} has {size:,} bytes; an export may have {MOST_BYTES:,}.")
+                raise Invalid(f"{path.name} has {size:,} bytes; the maximum for an export is {MOST_BYTES:,}.")
             members = _members(file, size, what)
             name, index = next(members, ("", b""))
             other, signature = next(members, ("", b""))
             if (name, other) != (INDEX, INDEX_SIGNATURE):
-                raise _damaged(f"{what} does not begin with {INDEX} and its signature.")
+                raise _damaged(f"{what} does not start with {INDEX} and its signature.")
             signer = _signer(index, signature, trusted, what)
             export = _decode(index, what)
             blobs: dict[str, dict[str, bytes]] = {digest: {} for digest in export.bundles}
             for name, content in members:
                 place = _FILE.fullmatch(name)
                 if place is None or place[1] not in blobs:
-                    raise _damaged(f"{what} holds {name[:100]!r}, which it does not list.")
+                    raise _damaged(f"{what} contains {name[:100]!r}, which its index does not list.")
                 blobs[place[1]][place[2]] = content
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         raise _damaged(f"{what} cannot be read: {error}.") from error
@@ -126,7 +126,7 @@ class _Heads:
 
     def read(self, size: int) -> bytes:
         if not 0 <= size <= self.left:
-            raise tarfile.ReadError(f"a member's head has over {_MOST_HEAD:,} bytes")
+            raise tarfile.ReadError(f"a member's header is larger than {_MOST_HEAD:,} bytes")
         self.left -= size
         return self._file.read(size)
 
@@ -144,11 +144,11 @@ def _members(file: BinaryIO, size: int, what: str) -> Iterator[tuple[str, bytes]
         heads.left = _MOST_HEAD
         name = member.name
         if name not in (INDEX, INDEX_SIGNATURE) and not _FILE.fullmatch(name):
-            raise _damaged(f"{what} holds {name[:100]!r}, which no export may hold.")
+            raise _damaged(f"{what} contains {name[:100]!r}, which is not allowed in an export.")
         if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
-            raise _damaged(f"{what} holds {name!r}, which is no plain file.")
+            raise _damaged(f"{what} contains {name!r}, which is not a regular file.")
         if name in seen or len(seen) >= _MOST_MEMBERS:
-            raise _damaged(f"{what} holds {name!r} twice, or too many files.")
+            raise _damaged(f"{what} contains {name!r} twice, or too many files.")
         if name in (INDEX, INDEX_SIGNATURE) and member.size > _MOST_INDEX:
             raise _damaged(f"{what} has an index of {member.size:,} bytes.")
         if not 0 <= member.size <= size - member.offset_data:
@@ -166,13 +166,13 @@ def _signer(index: bytes, signature: bytes, trusted: Mapping[str, bytes], what: 
             continue
         return name
     try:
-        key = f"It says that its key is {msgspec.json.decode(index, type=Export).key[:64]}."
+        key = f"The export names the key {msgspec.json.decode(index, type=Export).key[:64]}."
     except (msgspec.DecodeError, UnicodeDecodeError):
-        key = "It does not say by which."
+        key = "The export does not name its key."
     raise Denied(
-        f"{what} is signed by none of the keys that are trusted here. {key}",
+        f"{what} is not signed by a key that is trusted here. {key}",
         authenticated=True,
-        fix="ask whoever exported it for what `mainspring models key` prints there, compare, and if it is theirs run "
+        fix="ask the exporter for the output of `mainspring models key`, compare the keys, and if they match run "
         "`mainspring models trust NAME KEY`.",
     )
 
@@ -190,9 +190,9 @@ def _decode(index: bytes, what: str) -> Export:
 def _check_whole(export: Export, bundles: Mapping[str, Bundle], what: str) -> None:
     main = bundles.get(export.digest)
     if main is None:
-        raise _damaged(f"{what} lacks the bundle {export.digest[:12]} that it is of.")
+        raise _damaged(f"{what} lacks its main bundle {export.digest[:12]}.")
     if main.manifest.model != export.model:
-        raise _damaged(f"{what} says that it is of {export.model!r}; its bundle is of {main.manifest.model!r}.")
+        raise _damaged(f"{what} claims to contain {export.model!r}, but its bundle is of {main.manifest.model!r}.")
     for bundle in bundles.values():
         for member in members_of(bundle):
             if member not in bundles:

@@ -49,7 +49,7 @@ def check_xgboost(content: bytes, name: str = "model.ubj") -> Learner:
             best_iteration=None if best is None else int(best),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Corrupt(f"{name} holds no model of XGBoost: {error!r} where its learner should be described.") from error
+        raise Corrupt(f"{name} is not an XGBoost model: {error!r} where its learner should be described.") from error
 
 
 def _is_json(content: bytes) -> bool:
@@ -60,7 +60,7 @@ def _json(content: bytes, name: str) -> dict[str, Any]:
     try:
         return msgspec.json.decode(content, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Corrupt(f"{name} is cut short or no JSON: {error}.") from error
+        raise Corrupt(f"{name} is truncated or not JSON: {error}.") from error
 
 
 class _Ubjson:
@@ -73,15 +73,15 @@ class _Ubjson:
 
     def document(self) -> dict[str, Any]:
         if self._content[:1] != b"{":
-            raise Corrupt(f"{self._name} begins neither a UBJSON nor a JSON document, so it is no XGBoost model.")
+            raise Corrupt(f"{self._name} starts neither a UBJSON nor a JSON document, so it is not an XGBoost model.")
         found = self._value(self._type(), 0, kept=True)
         if self._at != len(self._content):
-            raise Corrupt(f"{self._name} holds {len(self._content) - self._at} bytes after the end of its model.")
+            raise Corrupt(f"{self._name} has {len(self._content) - self._at} extra bytes after the end of its model.")
         return dict(found)
 
     def _value(self, kind: str, depth: int, *, kept: bool) -> Any:
         if depth > _DEEPEST:
-            raise Corrupt(f"{self._name} nests deeper than {_DEEPEST}.")
+            raise Corrupt(f"{self._name} is nested deeper than {_DEEPEST}.")
         if kind == "{":
             return self._object(depth, kept=kept)
         if kind == "[":
@@ -92,7 +92,7 @@ class _Ubjson:
             return int.from_bytes(self._take(_SIZES[kind]), signed=True)  # floats are skipped, never read
         if kind in _FLAT:
             return None
-        raise Corrupt(f"{self._name} is damaged: byte {self._at} begins no UBJSON value.")
+        raise Corrupt(f"{self._name} is damaged: no UBJSON value starts at byte {self._at}.")
 
     def _object(self, depth: int, *, kept: bool) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -100,7 +100,7 @@ class _Ubjson:
             key = self._text()
             value = self._value(self._type(), depth + 1, kept=kept and key in _KEPT)
             if key in found:
-                raise Corrupt(f"{self._name} has {key[:40]!r} twice, of which readers take one or the other.")
+                raise Corrupt(f"{self._name} has {key[:40]!r} twice; readers differ in which they use.")
             if kept and (depth > 0 or key in _KEPT):
                 found[key] = value
         self._at += 1
@@ -130,10 +130,10 @@ class _Ubjson:
     def _count(self) -> int:
         kind = self._type()
         if kind not in _SIZES or kind in ("d", "D", "C"):
-            raise Corrupt(f"{self._name} is damaged: byte {self._at} begins no length.")
+            raise Corrupt(f"{self._name} is damaged: no length starts at byte {self._at}.")
         count = int.from_bytes(self._take(_SIZES[kind]), signed=kind != "U")
         if not 0 <= count <= len(self._content):
-            raise Corrupt(f"{self._name} is cut short or damaged: a length of {count} stands at byte {self._at}.")
+            raise Corrupt(f"{self._name} is truncated or damaged: a length of {count} stands at byte {self._at}.")
         return count
 
     def _type(self) -> str:
@@ -142,5 +142,5 @@ class _Ubjson:
     def _take(self, size: int) -> bytes:
         start, self._at = self._at, self._at + size
         if self._at > len(self._content):
-            raise Corrupt(f"{self._name} is cut short: a value of {size} bytes begins at byte {start}.")
+            raise Corrupt(f"{self._name} is truncated: a value of {size} bytes starts at byte {start}.")
         return self._content[start : self._at]

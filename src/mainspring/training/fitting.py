@@ -61,16 +61,17 @@ def fit(model: Model, data: TrainingSet, run: Run) -> Any:
     if estimator is None:
         raise Invalid(
             f"The training function of {model.name!r} returned nothing ({_where(model)}).",
-            fix="return the fitted estimator at its end.",
+            fix="return the fitted estimator at the end of the function.",
         )
     if not predicts(estimator):
         raise Invalid(
-            f"The training function of {model.name!r} returned {type(estimator).__name__}, which does not predict.",
+            f"The training function of {model.name!r} returned {type(estimator).__name__}, which has no predict "
+            "method.",
             fix="return the fitted estimator.",
         )
     if not _is_fitted(estimator):
         raise Invalid(
-            f"The training function of {model.name!r} returned {type(estimator).__name__}, which was not fitted.",
+            f"The training function of {model.name!r} returned {type(estimator).__name__}, which is not fitted.",
             fix="return estimator.fit(data.train.X, data.train.y).",
         )
     return estimator
@@ -109,11 +110,12 @@ def _remedy(error: Exception, data: TrainingSet) -> str:
     text = str(error).lower()
     if data.labels and ("1d array" in text or "multidimensional target" in text):  # scikit-learn's, CatBoost's
         return (
-            f"data.train.y has a column for each of {', '.join(data.labels)}: use an estimator that takes several, as "
-            "Ridge, RandomForestRegressor or XGBRegressor do, or MultiOutputRegressor(...) around one that takes one."
+            f"data.train.y has a column for each of {', '.join(data.labels)}: use an estimator for several "
+            "outputs, such as Ridge, RandomForestRegressor or XGBRegressor, or wrap one in "
+            "MultiOutputRegressor(...)."
         )
     if "is already active" in str(error) and "start_run" in str(error):  # MLflow's
-        return "leave mlflow.start_run() out: the run is open; or begin one that is part of it: start_run(nested=True)."
+        return "remove mlflow.start_run(): the run is already open; or start a nested run: start_run(nested=True)."
     if "must be int, float" in str(error):  # XGBoost's and LightGBM's of columns of texts
         return f"{CATEGORIES}."
     return "correct it there; --debug shows how it was reached."

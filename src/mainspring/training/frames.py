@@ -52,8 +52,8 @@ def check_feature_types(dtypes: Mapping[str, DType]) -> None:
     for name, dtype in dtypes.items():
         if dtype not in FRAME_DTYPES:
             raise Invalid(
-                f"Feature {name!r} is a {dtype!r}, which no model takes.",
-                fix="make a number of it: its hour(), or a difference of times cast to ms.Float32.",
+                f"Feature {name!r} is a {dtype!r}, which models do not accept.",
+                fix="convert it to a number: its hour(), or a difference of times cast to ms.Float32.",
             )
 
 
@@ -93,7 +93,7 @@ def to_feeds(frame: pd.DataFrame | Mapping[str, Array], graph: Sequence[tuple[st
     """
     if other := {name: kind for name, kind in graph if kind not in _GRAPH_DTYPES}:
         raise NotConvertible(
-            f"The model takes {other}, features come as {sorted(_GRAPH_DTYPES)}.",
+            f"The model takes {other}, but features have the types {sorted(_GRAPH_DTYPES)}.",
             fix="export it with inputs of these types; a Boolean is 0.0, 1.0 or NaN.",
         )
     return {name: _feed(np.asarray(frame[name]), _GRAPH_DTYPES[kind]).reshape(-1, 1) for name, kind in graph}

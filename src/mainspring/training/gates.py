@@ -50,14 +50,14 @@ def at_least(metric: str | Metric, value: float) -> Gate:
 
 def _on(kind: str, metric: str | Metric, value: float) -> Gate:
     name = metric.name if isinstance(metric, Metric) else metric
-    expect(name, str, "The metric of a gate", fix='name one, such as "auc", or give one that @ms.metric made.')
-    expect(value, (int, float), f"What a gate asks of {name}", fix="give a number.")
+    expect(name, str, "The metric of a gate", fix='name a metric, such as "auc", or give one made by @ms.metric.')
+    expect(value, (int, float), f"The threshold of the gate on {name}", fix="give a number.")
     return Gate(kind, name, value)
 
 
 def approved(by: int = 1) -> Gate:
     """Require approvals by at least `by` people other than the version's author (`mainspring models approve`)."""
-    expect(by, int, "How many people must approve", fix="give a number of people.")
+    expect(by, int, "The number of approvals", fix="give a number of people.")
     return Gate("approved", "approvals", by)
 
 

@@ -51,9 +51,7 @@ def text_notices(models: Iterable[Model]) -> list[str]:
             continue
         (fix,) = fixes
         names = " and ".join(sorted(libraries))
-        what = (
-            f"The function of model {model.name!r} uses {names}, which takes no texts as they are: {', '.join(texts)}."
-        )
+        what = f"The function of model {model.name!r} uses {names}, which does not accept texts: {', '.join(texts)}."
         if not words & (_CHOOSING | {"sklearn"} if fix == _ENCODE else _CHOOSING):
             found.append(f"{what} Fix: {fix}.")
         elif libraries == {"xgboost"} and "with_categories" in words and "enable_categorical" not in words:
@@ -137,7 +135,7 @@ def check_label(model: Model) -> DType:
             "regression": "a number",
         }
         raise InvalidData(
-            f"Label {model.label.name} is a {dtype!r}, which is no label of the task {model.task!r}.",
+            f"Label {model.label.name} is a {dtype!r}, which is not a label for the task {model.task!r}.",
             fix=f"name a column that is {labels[model.task]}, or another task.",
         )
     return dtype

@@ -64,11 +64,13 @@ class Label(SourceColumn):
     ) -> None:
         if not isinstance(column, SourceColumn):
             raise Invalid(
-                f"A label is made of {column!r}, which is no column of a source.",
+                f"A label refers to {column!r}, which is not a column of a source.",
                 fix="write ms.Label(source.column, ...).",
             )
         if entity is not None and not isinstance(entity, Entity):
-            raise Invalid(f"Label {column.name} is of {entity!r}, which is no entity.", fix="give an ms.Entity.")
+            raise Invalid(
+                f"Label {column.name} has the entity {entity!r}, which is not an entity.", fix="give an ms.Entity."
+            )
         object.__setattr__(self, "source", column.source)
         object.__setattr__(self, "column", column.column)
         object.__setattr__(self, "matures_us", None if matures is None else _maturity(column, matures))
@@ -123,40 +125,43 @@ def _check_together(model: str, labels: Sequence[Label], task: str, observations
     subject = f"Model {model!r} of the task {task!r} has {len(labels)} labels, {', '.join(names)}"
     if task != "regression":
         raise Invalid(
-            f"{subject}; only a regression has several.",
-            fix="declare a model for each, in a loop if they share their features and function.",
+            f"{subject}; only a regression can have several.",
+            fix="declare one model per label, in a loop if they share features and function.",
         )
     columns = [each.column for each in labels]
     if twice := sorted({each for each in columns if columns.count(each) > 1}):
         raise Invalid(
-            f"{subject}, and {', '.join(twice)} is the name of more than one. The outputs are named after the columns.",
-            fix="name each column once; of two sources with one name for it, give one another name.",
+            f"{subject}, but {', '.join(twice)} is the name of more than one. The outputs are named after the columns.",
+            fix="name each column once; if two sources use the same name, rename one column.",
         )
     dtypes = {each.name: each.source.columns[each.column] for each in labels}
     if other := {name: dtype for name, dtype in dtypes.items() if not dtype.numeric}:
         raise Invalid(
-            f"{subject}, and {', '.join(f'{name} is a {dtype!r}' for name, dtype in other.items())}, no number.",
-            fix="name numbers, or declare a model of another task for it.",
+            f"{subject}, but {', '.join(f'{name} is a {dtype!r}' for name, dtype in other.items())}, which is not "
+            "a number.",
+            fix="use numbers, or declare another model with another task.",
         )
     keys = {each.name: label_keys(observations, each) for each in labels}
     if len({tuple(each) for each in keys.values()}) > 1:
         found = ", ".join(f"{name} by {' and '.join(each)}" for name, each in keys.items())
         raise Invalid(
-            f"{subject}, which are found by different keys: {found}.",
-            fix="name labels of one entity, or say which it is: ms.Label(..., entity=...).",
+            f"{subject}, which have different keys: {found}.",
+            fix="use labels of one entity, or declare it: ms.Label(..., entity=...).",
         )
 
 
 def _maturity(column: SourceColumn, matures: str | int) -> int:
     duration = parse_duration(matures)
     if duration <= 0:
-        raise Invalid(f"Label {column.name} matures after {matures!r}.", fix='write a duration such as "40d".')
+        raise Invalid(
+            f"Label {column.name} has the invalid duration matures={matures!r}.", fix='write a duration such as "40d".'
+        )
     if column.source.recorded_time is None:
         raise Invalid(
-            f"Label {column.name} matures after {format_duration(duration)}, and source {column.source.name!r} does "
-            "not say when its rows became known.",
-            fix="give the source the column that does, recorded_time=...; it may be the event time itself, "
-            f"recorded_time={column.source.event_time!r}, where a label is known as it happens.",
+            f"Label {column.name} matures after {format_duration(duration)}, but source {column.source.name!r} "
+            "does not declare when its rows became known.",
+            fix="declare the column, recorded_time=...; it may be the event time itself, "
+            f"recorded_time={column.source.event_time!r}, if labels are known as they happen.",
         )
     return duration
 
@@ -166,8 +171,7 @@ def _check_otherwise(column: SourceColumn, otherwise: Any, matures: Any) -> None
     fits = _VALUES.get(dtype, ())
     if not isinstance(otherwise, fits) or (isinstance(otherwise, bool) and bool not in fits):
         raise Invalid(
-            f"Label {column.name} is a {dtype!r}, and otherwise={otherwise!r} of type {type(otherwise).__name__} is "
-            "none.",
+            f"Label {column.name} is a {dtype!r}, but otherwise={otherwise!r} has the type {type(otherwise).__name__}.",
             fix="give a value of the column's type.",
         )
     if isinstance(otherwise, float) and not math.isfinite(otherwise):
@@ -176,15 +180,15 @@ def _check_otherwise(column: SourceColumn, otherwise: Any, matures: Any) -> None
         low, high = _BOUNDS[dtype]
         if not low <= otherwise <= high:
             raise Invalid(
-                f"Label {column.name} is a {dtype!r}, which is from {low} to {high}, and otherwise={otherwise!r} is "
-                "beyond.",
-                fix="give a value of the column's type, or the column a wider type.",
+                f"Label {column.name} is a {dtype!r}, from {low} to {high}, but otherwise={otherwise!r} is out of "
+                "range.",
+                fix="give a value in the column's range, or widen the column's type.",
             )
     if matures is None:
         raise Invalid(
-            f"Label {column.name} has otherwise={otherwise!r} and never matures, so nobody can tell an observation "
-            "that has no label from one whose label is still to come.",
-            fix='say how long a label may take: ms.Label(..., matures="40d").',
+            f"Label {column.name} has otherwise={otherwise!r} but never matures, so a missing label cannot be "
+            "told from a late one.",
+            fix='declare how long a label can take: ms.Label(..., matures="40d").',
         )
 
 
@@ -206,7 +210,7 @@ def label_keys(observations: Observations, label: SourceColumn) -> list[str]:
     shared = [each for each in observations.keys if all(key in have for key in each.keys)]
     if not shared:
         raise Invalid(
-            f"Source {label.source.name!r} of the label has none of the keys of "
+            f"Source {label.source.name!r} of the label has no keys of "
             f"{sorted(each.name for each in observations.keys)}.",
             fix=f"its columns are {sorted(have)}; give it the key columns of one entity.",
         )
@@ -229,6 +233,7 @@ def _check_entity(observations: Observations, label: SourceColumn, entity: Entit
         missing = [key for key in entity.keys if key not in source.columns]
         if missing:
             raise Invalid(
-                f"Label {label.name} is of {entity.name!r}, and {what} {source.name!r} lacks its keys {missing}.",
+                f"Label {label.name} has the entity {entity.name!r}, but {what} {source.name!r} lacks its keys "
+                f"{missing}.",
                 fix=f"its columns are {sorted(source.columns)}; name another entity.",
             )

@@ -66,7 +66,7 @@ class Model:
             object.__setattr__(self, "labels", (self.label,))
         elif self.label is not self.labels[0]:
             raise Invalid(
-                f"Model {self.name!r} has the label {self.label.name} and the labels {self.truth}.",
+                f"Model {self.name!r} has the label {self.label.name} and the labels {self.truth}, which do not match.",
                 fix="with dataclasses.replace, give label=..., labels=() for one, or labels with label=, its first.",
             )
         for groups, columns in (("features", "columns"), ("baseline", "baseline_columns")):
@@ -193,7 +193,7 @@ def model(
         parse_duration(holdout)
     elif not 0 < holdout <= 0.6:  # half as much goes to validation
         raise Invalid(
-            f"Model {name!r} holds out {holdout}.", fix='use a share such as 0.2, or a duration such as "30d".'
+            f"Model {name!r} has holdout={holdout}.", fix='use a share such as 0.2, or a duration such as "30d".'
         )
     parse_duration(embargo)
     _check_metrics(name, task, metrics, threshold, search, label)
@@ -201,7 +201,7 @@ def model(
         observations,
         Observations,
         owner_of.format("observations"),
-        fix="give what ms.Observations made, without quotes.",
+        fix="give an ms.Observations, without quotes.",
     )
     kinds, fix = (SourceColumn, list, tuple), "name a source's column, without quotes: payments.fraud."
     expect(label, kinds, owner_of.format("label"), fix=fix)
@@ -277,7 +277,7 @@ def _chosen(name: str, argument: str, given: Any) -> tuple[tuple[FeatureGroup, .
         else:
             fix = "name a feature view, request features, or a view's feature: Card, Card.n_1h"
             fix += ", without quotes." if isinstance(each, str) else "."
-            raise Invalid(f"Model {name!r} has {each!r} among its {argument}, a {type(each).__name__}.", fix=fix)
+            raise Invalid(f"Model {name!r} has {each!r} in its {argument}, a {type(each).__name__}.", fix=fix)
         if not any(group is other for other in groups):
             groups.append(group)
         wanted.update(columns)
@@ -296,10 +296,10 @@ def _check_columns(
     gone = [column for column in chosen if column not in there]
     unused = [group.name for group in given if group.columns and not any(column in chosen for column in group.columns)]
     if gone or unused:
-        what = f"{', '.join(gone)}, which they do not have" if gone else f"none of {', '.join(unused)}"
+        what = f"{', '.join(gone)} not in the groups" if gone else f"none of {', '.join(unused)} is selected"
         raise Invalid(
-            f"Model {name!r} takes of its {groups} {what}.",
-            fix=f"with dataclasses.replace, give {columns}=() for all of them, or the names of those it takes.",
+            f"The columns of model {name!r} do not match its {groups}: {what}.",
+            fix=f"with dataclasses.replace, give {columns}=() for all columns, or their names.",
         )
 
 
@@ -314,17 +314,17 @@ def _check_metrics(
     for each in metrics:
         if not isinstance(each, Metric):
             raise Invalid(
-                f"Model {name!r} has the metric {each!r}.",
+                f"Model {name!r} has the metric {each!r}, which is not a metric.",
                 fix="put @ms.metric(higher_is_better=...) above a function, or use one such as ms.recall_at_k(100).",
             )
         if not is_of(task, each):
             raise Invalid(
-                f"Model {name!r} of the task {task!r} has the metric {each.name!r}, which is of another task.",
+                f"Model {name!r} of the task {task!r} has the metric {each.name!r} of another task.",
                 fix=f"the task has {', '.join(metrics_of(task))}; @ms.metric makes one of your own.",
             )
     names = [each.name for each in metrics]
     if len(set(names)) < len(names):
-        raise Invalid(f"Model {name!r} has a metric twice among {names}.", fix="name each once.")
+        raise Invalid(f"Model {name!r} lists a metric twice: {names}.", fix="name each metric once.")
     several = label if isinstance(label, (list, tuple)) and len(label) > 1 else []
     columns = [each.column for each in several if isinstance(each, SourceColumn)]
     split = [of_label(metric, column) for metric in (*metrics_of(task), *names) for column in columns]
@@ -337,14 +337,14 @@ def _check_metrics(
     if given is not None and not (isinstance(given, Costs) and task == "binary"):
         raise Invalid(
             f"Model {name!r} of the task {task!r} has the threshold {threshold!r}.",
-            fix="of a binary task, write threshold=ms.Costs(false_positive=1, false_negative=20).",
+            fix="for a binary task, write threshold=ms.Costs(false_positive=1, false_negative=20).",
         )
     if search is None:
         return
     found = named(search.metric)
     if search.metric not in (*names, *split) and not (found is not None and is_of(task, found)):
         raise Invalid(
-            f"Model {name!r} of the task {task!r} is searched by {search.metric!r}.",
+            f"Model {name!r} of the task {task!r} has a search by {search.metric!r}, which is not one of its metrics.",
             fix=f"use one of {', '.join([*metrics_of(task), *names, *split])}, or declare it: metrics=[...].",
         )
 

@@ -158,7 +158,7 @@ class Trainer:
         if not changed:
             return []
         run.set_tag(CODE_CHANGED, changed[:_LONGEST_CHANGED])
-        return [f"Files changed after they were imported, so what ran is not known: {changed}."]
+        return [f"Files changed after they were imported, so the exact code is unknown: {changed}."]
 
     def _register(self, bundle: Bundle, pinned: Pinned) -> str:
         """Register the bundle as the model's next version, in one step, and return the version."""

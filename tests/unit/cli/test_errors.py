@@ -104,7 +104,7 @@ def test_a_version_is_named_as_it_is_written(reference: str, shown: str) -> None
     unknown = UnknownVersion("late", reference)
     assert (unknown.what, unknown.fix) == (
         f"There is no {shown}.",
-        "`mainspring models list late` lists what there is.",
+        "`mainspring models list late` lists the versions.",
     )
 
 

@@ -95,7 +95,7 @@ class TestTable:
 
     def test_a_filter_that_cannot_be_read_says_why_and_shows_the_runs(self, client) -> None:
         page = shown(client, "/runs?q=metrics.holdout.auc+%3E+high", 422)
-        assert "'high' is no number, and metrics.holdout.auc is one. It is at character 23." in text_of(page)
+        assert "'high' is not a number, but metrics.holdout.auc is one. It is at character 23." in text_of(page)
         assert len(names(page)) == 25
         assert 'value="metrics.holdout.auc &gt; high"' in page
 

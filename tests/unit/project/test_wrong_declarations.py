@@ -85,12 +85,12 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "model: name": (lambda: any_.model(fit_trees, **dict.fromkeys(NEEDED)), "cannot name a model"),
     "model: observations": (lambda: late_model(observations="placed"), "observations of model .* is 'placed'"),
     "model: source": (lambda: late_model(observations=orders), "observations of model .* is Source"),
-    "model: feature": (lambda: late_model(features=["Traffic.visits_1h"]), "'Traffic.visits_1h' among its features"),
+    "model: feature": (lambda: late_model(features=["Traffic.visits_1h"]), "'Traffic.visits_1h' in its features"),
     "model: one group": (lambda: late_model(features=Order), "features=<request features Order"),
-    "model: a function": (lambda: late_model(features=[fit_trees]), "has <function fit_trees.* among its features"),
+    "model: a function": (lambda: late_model(features=[fit_trees]), "has <function fit_trees.* in its features"),
     "model: baseline": (lambda: late_model(baseline="Traffic"), "baseline='Traffic'"),
     "model: label": (lambda: late_model(label="outcomes.late"), "label of model .* is 'outcomes.late'"),
-    "model: labels": (lambda: late_model(label=[outcomes.late, outcomes.minutes]), "has 2 labels.*a model for each"),
+    "model: labels": (lambda: late_model(label=[outcomes.late, outcomes.minutes]), "has 2 labels.*one model per label"),
     "model: no label": (lambda: late_model(label=[]), "has an empty list of labels"),
     "model: one of its labels": (
         lambda: several(outcomes.minutes, "outcomes.late"),
@@ -98,19 +98,19 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "model: a label twice": (
         lambda: several(outcomes.minutes, ms.Label(outcomes.minutes)),
-        "has 2 labels, outcomes.minutes, outcomes.minutes, and minutes is the name of more than one",
+        "has 2 labels, outcomes.minutes, outcomes.minutes, but minutes is the name of more than one",
     ),
     "model: a name twice": (
         lambda: several(outcomes.minutes, returned.minutes),
-        "and minutes is the name of more than one.*give one another name",
+        "but minutes is the name of more than one.*rename one column",
     ),
     "model: labels of other types": (
         lambda: several(outcomes.minutes, outcomes.late, outcomes.delivered_at),
-        "outcomes.late is a Boolean, outcomes.delivered_at is a Timestamp, no number",
+        "outcomes.late is a Boolean, outcomes.delivered_at is a Timestamp, which is not a number",
     ),
     "model: labels of other things": (
         lambda: several(outcomes.minutes, complaints.number),
-        "found by different keys: outcomes.minutes by order, complaints.number by shop",
+        "which have different keys: outcomes.minutes by order, complaints.number by shop",
     ),
     "model: labels and a threshold": (
         lambda: several(outcomes.minutes, returned.paid, threshold=ms.Costs(false_positive=1, false_negative=1)),
@@ -130,8 +130,8 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "model: findings": (lambda: late_model(accept_findings="shadow:x"), "findings of model .* is 'shadow:x'"),
     "model: function": (lambda: late_model(train=Traffic.visits_1h), "is made of FeatureColumn"),
     "gate: metric": (lambda: any_.beats(7), "metric of a gate is 7"),
-    "gate: value": (lambda: any_.at_most("brier", "0.2"), "asks of brier is '0.2'"),
-    "gate: people": (lambda: any_.approved(by="ana"), "must approve is 'ana'"),
+    "gate: value": (lambda: any_.at_most("brier", "0.2"), "gate on brier is '0.2'"),
+    "gate: people": (lambda: any_.approved(by="ana"), "number of approvals is 'ana'"),
     "search: metric": (lambda: any_.Search(7, space=space), "optimise 7"),
     "search: space": (lambda: any_.Search("auc", space=["depth"]), r"space of a search is \['depth'\]"),
     "search: trials": (lambda: any_.Search("auc", space=space, trials="40"), "'40' trials"),
@@ -190,7 +190,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
             'entity=card, source="pay"',
             r"wrong_pay.py:7: .*source of a feature view is 'pay'",
         ),
-        ("[Card.n_1h]", '["Card.n_1h"]', r"wrong_pay.py:12: .*has 'Card.n_1h' among its features"),
+        ("[Card.n_1h]", '["Card.n_1h"]', r"wrong_pay.py:12: .*has 'Card.n_1h' in its features"),
         ("label=pay.fraud", 'label="pay.fraud"', r"wrong_pay.py:12: .*label of model 'fraud' is 'pay.fraud'"),
         ("label=pay.fraud", "label=[pay.fraud, pay.score]", r"wrong_pay.py:12: .*has 2 labels"),
     ],
@@ -204,8 +204,8 @@ def test_apply_says_the_line_and_the_value(project: Callable[..., Any], old: str
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("[Card.n_1h]", "[Card]", "Feature 'Card.newest' is a Timestamp, which no model takes"),
-        ("label=pay.fraud", "label=pay.card", "Label pay.card is a String, which is no label of the task 'binary'"),
+        ("[Card.n_1h]", "[Card]", "Feature 'Card.newest' is a Timestamp, which models do not accept"),
+        ("label=pay.fraud", "label=pay.card", "Label pay.card is a String, which is not a label for the task 'binary'"),
         ("label=pay.fraud", "label=pay.at", "Label pay.at is a Timestamp"),
     ],
 )
@@ -258,7 +258,7 @@ def test_apply_notes_the_texts_that_a_library_will_not_take(tmp_path: Path) -> N
         check=True,
     )
     (notice,) = (each for each in json.loads(done.stdout)["notices"] if "texts" in each)
-    assert "model 'fraud' uses xgboost, which takes no texts as they are: Card.newest" in notice
+    assert "model 'fraud' uses xgboost, which does not accept texts: Card.newest" in notice
 
 
 SEARCHED = """
@@ -289,5 +289,5 @@ def test_gates_and_a_search_go_by_the_metric_of_a_label_or_by_their_mean() -> No
     assert made.metric_names == ("rmse", "mae", "rmse.minutes", "rmse.paid", "mae.minutes", "mae.paid")
     assert repr(made) == "<regression model 'late-order' of outcomes.minutes, returned.paid from Traffic, Order>"
     several(outcomes.minutes, returned.paid, search=ms.Search("rmse.paid", space=space))
-    with pytest.raises(Invalid, match=r"searched by 'rmse.late'.*rmse.minutes, rmse.paid, mae.minutes"):
+    with pytest.raises(Invalid, match=r"a search by 'rmse.late'.*rmse.minutes, rmse.paid, mae.minutes"):
         several(outcomes.minutes, returned.paid, search=ms.Search("rmse.late", space=space))

@@ -65,12 +65,12 @@ def test_texts_are_refused() -> None:
 
 def test_another_file_is_none() -> None:
     for content in (b"", b"tree\n", b"\x80\x04pickle."):
-        with pytest.raises(Corrupt, match="does not begin"):
+        with pytest.raises(Corrupt, match="does not start"):
             check_catboost(content)
 
 
 def test_what_follows_the_model_is_refused() -> None:
-    with pytest.raises(Corrupt, match="3 bytes after the end"):
+    with pytest.raises(Corrupt, match="3 extra bytes after the end"):
         check_catboost(model("RMSE") + b"end")
 
 
@@ -96,7 +96,7 @@ def test_a_damaged_file_is_refused_or_read_never_anything_else(changes: list[tup
 def test_offsets_beyond_the_end_are_refused() -> None:
     content = bytearray(model("RMSE"))
     struct.pack_into("<I", content, 8, 0xFFFFFFF0)
-    with pytest.raises(Corrupt, match="cut short or damaged"):
+    with pytest.raises(Corrupt, match="truncated or damaged"):
         check_catboost(bytes(content))
 
 

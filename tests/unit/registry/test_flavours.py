@@ -66,18 +66,18 @@ WRONG: dict[str, tuple[str, dict[str, Any], dict[str, bytes], str]] = {
     "two models": ("onnx", {}, {"model.onnx": mlp(), "model.txt": b"tree\n"}, r"model\.onnx and model\.txt"),
     "two of one flavour": ("xgboost", {}, {"model.ubj": b"{", "model.json": b"{"}, r"model\.json and model\.ubj"),
     "a forest as ONNX": ("onnx", {}, {"model.onnx": lightgbm_file()}, r"model\.onnx"),
-    "ONNX as a forest": ("lightgbm", {}, {"model.txt": mlp()}, "does not begin"),
-    "a forest of the other library": ("lightgbm", {}, {"model.txt": xgboost_file()}, "does not begin"),
-    "a cut forest": ("xgboost", {}, {"model.ubj": xgboost_file()[:-9]}, "cut short"),
+    "ONNX as a forest": ("lightgbm", {}, {"model.txt": mlp()}, "does not start"),
+    "a forest of the other library": ("lightgbm", {}, {"model.txt": xgboost_file()}, "does not start"),
+    "a cut forest": ("xgboost", {}, {"model.ubj": xgboost_file()[:-9]}, "truncated"),
     "a model beside a function": ("function", {"code": CODE}, {"model.onnx": mlp()}, "no model's file"),
-    "a function that is none": ("function", {}, {}, "two things"),
-    "a function beside a model": ("onnx", {"code": CODE}, {"model.onnx": mlp()}, "two things"),
+    "a function that is none": ("function", {}, {}, "cannot also be"),
+    "a function beside a model": ("onnx", {"code": CODE}, {"model.onnx": mlp()}, "cannot also be"),
     "a path as a function": ("function", {"code": Code("/tmp/x.py:f", "0" * 64)}, {}, "module:function"),
     "a function without a digest": ("function", {"code": Code("mine:f", "")}, {}, "no SHA-256"),
-    "a graph that is none": ("graph", {}, {}, "two things"),
-    "a graph beside a model": ("onnx", {"graph": GRAPH}, {"model.onnx": mlp()}, "two things"),
+    "a graph that is none": ("graph", {}, {}, "cannot also be"),
+    "a graph beside a model": ("onnx", {"graph": GRAPH}, {"model.onnx": mlp()}, "cannot also be"),
     "a graph of paths": (
-        "graph", {"graph": Graph((Node(name="a", bundle="../x", inputs={"x": "x"}),), {"y": "a.y"})}, {}, "no digest"
+        "graph", {"graph": Graph((Node(name="a", bundle="../x", inputs={"x": "x"}),), {"y": "a.y"})}, {}, "not a digest"
     ),
 }  # fmt: skip
 
@@ -103,7 +103,7 @@ def test_nor_is_it_loaded_though_the_projects_key_signed_it(kind: str) -> None:
 
 @pytest.mark.parametrize("name", ["model.pkl", "model.pt", "model.keras", "weights.bin", "code.py", "model.onnx.data"])
 def test_files_of_other_formats_have_no_place_in_a_bundle(name: str) -> None:
-    with pytest.raises(Invalid, match="may not hold"):
+    with pytest.raises(Invalid, match="cannot contain"):
         sealed("onnx", {"model.onnx": mlp(), name: b"x"}, **SPECS)
 
 

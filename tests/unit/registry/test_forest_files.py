@@ -70,7 +70,7 @@ def test_what_is_no_model_is_refused(check, content: bytes) -> None:
 
 
 def test_bytes_after_the_end_are_refused() -> None:
-    with pytest.raises(Corrupt, match="4 bytes after"):
+    with pytest.raises(Corrupt, match="4 extra bytes after"):
         check_xgboost(xgboost_file() + b"more")
     with pytest.raises(Corrupt, match="after its parameters"):
         check_lightgbm(lightgbm_file() + b"more")

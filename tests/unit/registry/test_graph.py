@@ -44,9 +44,9 @@ REFUSED = {
     "too many": (Graph(MANY, {"y": "n0.y"}), "65 nodes"),
     "named as an input": (changed(0, name="x"), "that no input has"),
     "a dot in a name": (changed(0, name="a.b"), "letters and digits"),
-    "a path as a bundle": (changed(0, bundle="../secrets"), "no digest"),
-    "both": (changed(0, combine="mean"), "one of the two"),
-    "neither": (changed(0, bundle=""), "one of the two"),
+    "a path as a bundle": (changed(0, bundle="../secrets"), "not a digest"),
+    "both": (changed(0, combine="mean"), "either a bundle or a combination"),
+    "neither": (changed(0, bundle=""), "either a bundle or a combination"),
     "another way to combine": (changed(2, combine="median"), "'median'"),
     "weights of a mean": (changed(2, weights=(1.0, 2.0)), "2 weights"),
     "too few weights": (changed(2, combine="weighted", weights=(1.0,)), "1 weights"),
@@ -54,10 +54,10 @@ REFUSED = {
     "negative weights": (changed(2, combine="weighted", weights=(-1.0, 2.0)), "at least 0"),
     "no inputs": (changed(2, inputs={}), "no inputs"),
     "from nowhere": (changed(0, inputs={"x": "z"}), "neither an input nor"),
-    "an output of nowhere": (Graph(NODES, {"y": "x"}), "no node gives"),
-    "an output more": (Graph(NODES, {"y": "mean.value", "z": "one.y"}), "its manifest says"),
-    "itself": (changed(2, inputs={"a": "mean.value"}), "circle"),
-    "a circle": (changed(0, inputs={"x": "mean.value"}), "circle"),
+    "an output of nowhere": (Graph(NODES, {"y": "x"}), "no node returns"),
+    "an output more": (Graph(NODES, {"y": "mean.value", "z": "one.y"}), "its manifest declares"),
+    "itself": (changed(2, inputs={"a": "mean.value"}), "cycle"),
+    "a cycle": (changed(0, inputs={"x": "mean.value"}), "cycle"),
 }  # fmt: skip
 
 
@@ -69,13 +69,13 @@ def test_what_does_not_hold_together_is_refused(kind: str) -> None:
 
 
 def test_an_input_that_goes_nowhere_is_refused() -> None:
-    with pytest.raises(Corrupt, match=r"\['idle'\].*nowhere"):
+    with pytest.raises(Corrupt, match=r"\['idle'\].*not used"):
         check_graph(GOOD, (["x", "idle"], ["y"]))
 
 
 UNFIT = {
-    "another shape": (changed(1, bundle=B), "'two' takes 'x' FP32.*given 'x' FP32"),
-    "another name": (changed(0, inputs={"z": "x"}), r"takes \['x'\] and is given \['z'\]"),
+    "another shape": (changed(1, bundle=B), "'two' takes 'x' FP32.*receives 'x' FP32"),
+    "another name": (changed(0, inputs={"z": "x"}), r"takes \['x'\] but receives \['z'\]"),
     "no such output": (changed(2, inputs={"a": "one.z"}), "from 'one.z'"),
     "other shapes combined": (changed(2, inputs={"a": "one.y", "b": "x"}), "combines"),
 }

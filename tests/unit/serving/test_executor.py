@@ -62,7 +62,7 @@ def test_more_answers_than_the_manifest_has_are_refused() -> None:
         OnnxExecutor(bundle(model_onnx=matrix_model(4, 3))).predict(COLUMNS, 2)
 
 
-@pytest.mark.parametrize(("content", "word"), [(matrix_model(3, 1), "takes"), (matrix_model(4, 1)[:-20], "cut short")])
+@pytest.mark.parametrize(("content", "word"), [(matrix_model(3, 1), "takes"), (matrix_model(4, 1)[:-20], "truncated")])
 def test_a_model_that_is_not_the_manifests_is_refused(content: bytes, word: str) -> None:
     made = bundle()
     broken = type(made)(made.digest, made.manifest, {**made.files, "model.onnx": content})

@@ -99,12 +99,15 @@ def test_pandas_categories_of_ones_own_are_kept_in_their_order(fitted: Callable[
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        (lambda X: X.assign(**{"V.c": np.arange(len(X)) % 3}), r"takes numbers; \['V.c'\] are texts.*with_categories"),
+        (
+            lambda X: X.assign(**{"V.c": np.arange(len(X)) % 3}),
+            r"takes numbers, but \['V.c'\] are texts.*with_categories",
+        ),
         (lambda X: to_categories(X, {"V.c": ["NORTH", "SOUTH"]}), "other categories of V.c than its texts: .*'NORTH'"),
-        (lambda X: X.assign(**{"V.c": pd.Categorical(np.arange(len(X)) % 3)}), "categories of .*'V.c'.*no texts"),
+        (lambda X: X.assign(**{"V.c": pd.Categorical(np.arange(len(X)) % 3)}), "categories of .*'V.c'.*not texts"),
         (
             lambda X: X.assign(**{"V.b": pd.Categorical(np.arange(len(X)) % 3), "V.c": 0.0}),
-            "pandas' categories of .*'V.[bc]'.*no texts",
+            "pandas categories of .*'V.[bc]'.*not texts",
         ),
         (
             lambda X: X.assign(**{"V.b": pd.Categorical(np.arange(len(X)) % 3)}).astype({"V.c": "category"}),
@@ -219,12 +222,12 @@ def _seeded(data: ms.TrainingSet, run: ms.Run) -> Any:
     [
         (
             _raw_xgboost,
-            "uses xgboost, which takes no texts as they are: Order.kind. Fix: fit it on data.with_categories()",
+            "uses xgboost, which does not accept texts: Order.kind. Fix: fit it on data.with_categories()",
         ),
         (_helped, "uses xgboost"),
         (_not_enabled, "Fix: give the estimator enable_categorical=True"),
         (_raw_lightgbm, "uses lightgbm"),
-        (_network, "uses torch, which takes no texts as they are: Order.kind. Fix: encode them"),
+        (_network, "uses torch, which does not accept texts: Order.kind. Fix: encode them"),
         *((train, "") for train in (_enabled, _numbers, _named, _seeded)),
     ],
 )

@@ -72,7 +72,7 @@ def test_a_damaged_one_is_put_aside_and_the_one_before_is_used(how: str, tmp_pat
     kept.write(made(1, 0.1))
     kept.write(made(2, 0.2))
     damage(kept.path(2), how)
-    with pytest.warns(RuntimeWarning, match=r"0002.*The checkpoint before it is used"):
+    with pytest.warns(RuntimeWarning, match=r"0002.*The previous checkpoint is used"):
         found = kept.newest()
     assert found is not None
     assert found.step == 1

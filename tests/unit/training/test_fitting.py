@@ -125,7 +125,7 @@ def test_what_does_not_predict_is_refused(run: Run, returned: object) -> None:
 def test_an_estimator_that_was_never_fitted_is_refused(run: Run, name: str) -> None:
     module, _, kind = name.rpartition(".")
     estimator = getattr(pytest.importorskip(module), kind)()
-    with pytest.raises(Invalid, match=rf"{kind}, which was not fitted.*Fix: return .*\.fit\("):
+    with pytest.raises(Invalid, match=rf"{kind}, which is not fitted.*Fix: return .*\.fit\("):
         fit(late_model(lambda _data, _run: estimator), DATA, run)
     fitted = estimator.fit(DATA.train.X, DATA.train.y)
     assert fit(late_model(lambda _data, _run: fitted), DATA, run) is fitted
@@ -140,6 +140,6 @@ def test_an_estimator_of_the_project_may_have_steps_of_its_own(run: Run) -> None
 
 def test_a_pipeline_is_as_fitted_as_its_last_step(run: Run) -> None:
     pipeline = make_pipeline(StandardScaler(), LogisticRegression())
-    with pytest.raises(Invalid, match="Pipeline, which was not fitted"):
+    with pytest.raises(Invalid, match="Pipeline, which is not fitted"):
         fit(late_model(lambda _data, _run: pipeline), DATA, run)
     assert fit(late_model(lambda data, _run: pipeline.fit(data.train.X, data.train.y)), DATA, run) is pipeline

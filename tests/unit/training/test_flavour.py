@@ -80,7 +80,7 @@ class Mine:
 
 def test_an_estimator_of_an_unknown_class_is_refused_by_name_and_never_pickled() -> None:
     assert output_names(Mine(), "binary") == ("probability",)
-    with pytest.raises(NotConvertible, match=r"test_flavour\.Mine is of no framework.*sklearn.*pickle"):
+    with pytest.raises(NotConvertible, match=r"test_flavour\.Mine is not supported.*sklearn.*pickle"):
         convert_estimator(Mine(), INPUTS, "binary")
 
 
@@ -115,7 +115,7 @@ def test_an_estimator_that_saves_itself_as_a_pickle_is_refused() -> None:
             return Disguised()
 
     estimator = Pickling(n_estimators=2, n_jobs=1).fit(FRAME, Y)
-    with pytest.raises(NotConvertible, match="does not save itself as xgboost does"):
+    with pytest.raises(NotConvertible, match="cannot be saved in the format of xgboost"):
         convert_estimator(estimator, INPUTS, "binary")
 
 
@@ -127,9 +127,9 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "fitted in another order": (lambda: catboost().fit(FRAME[["V.y", "V.x"]], Y), r"fitted on \['V.y', 'V.x'\]"),
     "in a pipeline": (lambda: make_pipeline(xgboost()).fit(FRAME, Y), "XGBClassifier at the end of a Pipeline"),
     "in a pipeline, LightGBM": (lambda: make_pipeline(lightgbm()).fit(FRAME, Y), "LGBMClassifier at the end of a Pip"),
-    "pandas' categories": (
+    "pandas categories": (
         lambda: lightgbm(min_child_samples=1).fit(FRAME.assign(**{"V.y": pd.Categorical(Y.astype(str))}), Y),
-        "pandas' categories",
+        "pandas categories",
     ),
 }
 
@@ -145,7 +145,7 @@ def test_what_has_no_exact_counterpart_is_refused_by_name(name: str) -> None:
 def test_two_classes_of_one_name_are_refused() -> None:
     estimator = LogisticRegression().fit(FRAME, Y)
     estimator.classes_ = np.array([1, "1"], object)
-    with pytest.raises(NotConvertible, match="two of which are one name"):
+    with pytest.raises(NotConvertible, match="two of which have the same name"):
         output_names(estimator, "multiclass")
 
 

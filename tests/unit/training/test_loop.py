@@ -146,7 +146,7 @@ def test_it_goes_on_where_it_stopped(calls: int, every: int, tmp_path: Path) -> 
     told: list[str] = []
     ours = trained(loss=stopping_after(99), progress=lambda what, _share: told.append(what), **settings)
     begun = calls // every * every
-    assert told[:1] == ([f"goes on from step {begun}"] if begun else [])
+    assert told[:1] == ([f"resumes from step {begun}"] if begun else [])
     assert weights(ours) == weights(trained())
 
 
@@ -325,7 +325,7 @@ def test_two_trainings_with_one_folder(tmp_path: Path) -> None:
         ({"stopping": EarlyStopping()}, "validation"),
         ({"train": (X, Y[:5])}, r"\[70, 5\]"),
         ({"train": (X[:0], Y[:0])}, "no rows"),
-        ({"train": (X, Y, Y)}, "3 things"),
+        ({"train": (X, Y, Y)}, "3 values"),
     ],
 )
 def test_settings_that_make_no_sense(wrong: dict[str, Any], what: str) -> None:

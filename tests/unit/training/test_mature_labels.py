@@ -187,18 +187,18 @@ def test_the_keys_are_of_what_the_sources_say_is_unique(unique_in: str, said: di
 @pytest.mark.parametrize(
     ("column", "settings", "message"),
     [
-        ("fraud", {"matures": "40d", "otherwise": 0}, "Boolean, and otherwise=0 of type int"),
-        ("amount", {"matures": "40d", "otherwise": False}, "otherwise=False of type bool"),
+        ("fraud", {"matures": "40d", "otherwise": 0}, "Boolean, but otherwise=0 has the type int"),
+        ("amount", {"matures": "40d", "otherwise": False}, "otherwise=False has the type bool"),
         ("amount", {"matures": "40d", "otherwise": float("nan")}, "finite"),
-        ("amount", {"matures": "40d", "otherwise": 1e39}, r"Float32.*otherwise=1e\+39 is beyond"),
-        ("amount", {"matures": "40d", "otherwise": 10**39}, "Float32.*is beyond"),
-        ("count", {"matures": "40d", "otherwise": 2**31}, "Int32.*otherwise=2147483648 is beyond"),
-        ("count", {"matures": "40d", "otherwise": -(2**31) - 1}, "Int32.*is beyond"),
-        ("total", {"matures": "40d", "otherwise": 2**63}, "Int64.*is beyond"),
-        ("exact", {"matures": "40d", "otherwise": 10**309}, "Float64.*is beyond"),
-        ("kind", {"matures": "40d", "otherwise": 1}, "String, and otherwise=1"),
+        ("amount", {"matures": "40d", "otherwise": 1e39}, r"Float32.*otherwise=1e\+39 is out of range"),
+        ("amount", {"matures": "40d", "otherwise": 10**39}, "Float32.*is out of range"),
+        ("count", {"matures": "40d", "otherwise": 2**31}, "Int32.*otherwise=2147483648 is out of range"),
+        ("count", {"matures": "40d", "otherwise": -(2**31) - 1}, "Int32.*is out of range"),
+        ("total", {"matures": "40d", "otherwise": 2**63}, "Int64.*is out of range"),
+        ("exact", {"matures": "40d", "otherwise": 10**309}, "Float64.*is out of range"),
+        ("kind", {"matures": "40d", "otherwise": 1}, "String, but otherwise=1"),
         ("fraud", {"otherwise": False}, "never matures"),
-        ("fraud", {"matures": "0d"}, "matures after '0d'"),
+        ("fraud", {"matures": "0d"}, "the invalid duration matures='0d'"),
         ("fraud", {"matures": "soon"}, "'soon' is not a duration"),
     ],
 )
@@ -229,7 +229,7 @@ def test_the_largest_values_of_a_type_are_labels() -> None:
 
 def test_a_label_matures_only_where_it_is_known_when_it_became_known() -> None:
     source = ms.Source("outcomes", schema={"fraud": ms.Boolean}, event_time="t")
-    with pytest.raises(Invalid, match="does not say when its rows became known") as refused:
+    with pytest.raises(Invalid, match="does not declare when its rows became known") as refused:
         ms.Label(source.fraud, matures="40d")
     assert refused.value.fix is not None
     assert "recorded_time='t'" in refused.value.fix
@@ -238,7 +238,7 @@ def test_a_label_matures_only_where_it_is_known_when_it_became_known() -> None:
 
 
 def test_what_is_no_label_is_refused() -> None:
-    with pytest.raises(Invalid, match=r"'chargebacks\.fraud', which is no column of a source"):
+    with pytest.raises(Invalid, match=r"'chargebacks\.fraud', which is not a column of a source"):
         ms.Label("chargebacks.fraud")  # type: ignore[arg-type]
     stranger = ms.Entity("stranger", keys={"stranger": ms.String})
     with pytest.raises(Invalid, match=r"lacks its keys \['stranger'\]"):

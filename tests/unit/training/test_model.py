@@ -26,8 +26,8 @@ def test_a_model_is_collected_with_its_place() -> None:
     ("changed", "message"),
     [
         ({"task": "ranking"}, "'ranking'"),
-        ({"holdout": 0.0}, "holds out 0.0"),
-        ({"holdout": 0.7}, "holds out 0.7"),
+        ({"holdout": 0.0}, "holdout=0.0"),
+        ({"holdout": 0.7}, "holdout=0.7"),
         ({"holdout": "soon"}, "'soon'"),
         ({"embargo": "later"}, "'later'"),
         ({"features": []}, "no features"),
@@ -50,9 +50,9 @@ def test_gates_say_what_they_ask() -> None:
 
 def test_replaced_features_do_not_silently_keep_the_columns_of_before() -> None:
     both, few = late_model(), late_model(features=[Order])
-    with pytest.raises(Invalid, match=r"Traffic\.\w+, which they do not have.*columns=\(\)"):
+    with pytest.raises(Invalid, match=r"Traffic\.\w+ not in the groups.*columns=\(\)"):
         replace(both, features=(Order,))
-    with pytest.raises(Invalid, match=r"features none of Traffic"):
+    with pytest.raises(Invalid, match=r"none of Traffic is selected"):
         replace(few, features=(Order, Traffic))
     with pytest.raises(Invalid, match=r"baseline_columns=\(\)"):
         replace(both, baseline=(Traffic,))
@@ -83,10 +83,10 @@ def test_gates_and_searches_name_metrics_or_are_given_them() -> None:
     [
         ({"metrics": [len]}, "has the metric <built-in function len>"),
         ({"metrics": [regret, regret]}, "twice"),
-        ({"task": "regression", "metrics": [ms.recall_at_k(5)]}, "'recall_at_5', which is of another task"),
+        ({"task": "regression", "metrics": [ms.recall_at_k(5)]}, "'recall_at_5' of another task"),
         ({"task": "regression", "threshold": ms.Costs(false_positive=1, false_negative=1)}, "has the threshold"),
         ({"threshold": 0.5}, "has the threshold 0.5"),
-        ({"search": ms.Search(regret, space=ms.space(depth=ms.integer(1, 3)))}, "searched by 'regret'"),
+        ({"search": ms.Search(regret, space=ms.space(depth=ms.integer(1, 3)))}, "a search by 'regret'"),
     ],
 )
 def test_metrics_that_do_not_go_with_the_model_are_refused(changed: dict[str, Any], message: str) -> None:

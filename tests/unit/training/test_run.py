@@ -111,7 +111,7 @@ def test_of_several_metrics_with_a_wrong_one_none_is_kept(tracking: Recorder) ->
 
 @pytest.mark.parametrize("value", ["x", None, [1]])
 def test_what_is_no_number_is_named(tracking: Recorder, value: object) -> None:
-    with pytest.raises(Invalid, match="no number"), open_run(tracking) as run:
+    with pytest.raises(Invalid, match="not a number"), open_run(tracking) as run:
         run.log_metric("loss", value)  # type: ignore[arg-type]
 
 
@@ -265,7 +265,7 @@ def test_a_bad_name_of_a_parameter_a_tag_and_a_file(tracking: Recorder) -> None:
 
 @pytest.mark.parametrize("step", [1.5, "1", None])
 def test_a_step_is_a_whole_number(tracking: Recorder, step: Any) -> None:
-    with pytest.raises(Invalid, match="no whole number"):
+    with pytest.raises(Invalid, match="not a whole number"):
         open_run(tracking).log_metric("loss", 1.0, step)
 
 
@@ -316,7 +316,7 @@ def test_figures(tracking: Recorder) -> None:
     assert tracking.artefact(run.id, "plots/roc.html") == b"<html>"
     with pytest.raises(Invalid, match=r"'roc\.doc'.*Fix: end the name with \.png"):
         run.log_figure("roc.doc", Drawing())
-    with pytest.raises(Invalid, match="int is no figure"):
+    with pytest.raises(Invalid, match="int is not a figure"):
         run.log_figure("roc.png", 3)
 
 

@@ -91,5 +91,5 @@ def test_chosen_parameters_are_given_as_a_copy_and_written_down() -> None:
 
 
 def test_a_model_is_not_searched_by_a_metric_of_another_task() -> None:
-    with pytest.raises(Invalid, match="'m' of the task 'regression' is searched by 'auc'"):
+    with pytest.raises(Invalid, match="'m' of the task 'regression' has a search by 'auc'"):
         ms.model("m", observations=None, features=[1], label=None, task="regression", search=Search("auc", space=SPACE))  # type: ignore[arg-type, list-item]

@@ -89,7 +89,7 @@ def test_a_death_between_the_retry_and_the_word_of_it_makes_no_second_retry(tmp_
     [
         ({}, "RUNNING", None),
         ({}, "KILLED", None),
-        ({}, "FAILED", Ended(FAILED, None, "its process died while it was closed")),
+        ({}, "FAILED", Ended(FAILED, None, "its process died while it was being closed")),
         ({"mainspring.trial.state": "complete", "mainspring.trial.value": "0.25"}, "RUNNING", None),
         ({"mainspring.trial.state": "complete", "mainspring.trial.value": "0.25"}, "FINISHED", Ended(COMPLETE, 0.25)),
         ({"mainspring.trial.state": "pruned", "mainspring.trial.value": "None"}, "FINISHED", Ended(PRUNED)),

@@ -242,7 +242,7 @@ def _fields_of(choice: Choice, model: Model) -> Schema:
 
 def _none_labelled(model: Model, since: int | None, end: int, left_out: LeftOut) -> InvalidData:
     span = f"before {format_instant(end)}" + ("" if since is None else f" and since {format_instant(since)}")
-    why = left_out if left_out.total else "there is no observation at all"
+    why = left_out if left_out.total else "there are no observations"
     return InvalidData(
         f"Model {model.name!r} has no labelled observations {span}: {why}.",
         fix="choose another period with since= and until=, or ingest data with `mainspring ingest`.",

@@ -265,27 +265,27 @@ class CatalogTrustedKeys(_Table):
 
 def _approved_already(approval: Approval) -> Conflict:
     return Conflict(
-        f"{approval.approver} has approved {approval.model}:{approval.version} already.",
-        fix="let somebody else approve it, if more are needed.",
+        f"{approval.approver} has already approved {approval.model}:{approval.version}.",
+        fix="if more approvals are needed, let somebody else approve it.",
     )
 
 
 def _not_approved(model: str, version: str, approver: str) -> NotFound:
     return NotFound(
-        f"There is no approval of {model}:{version} by {approver} that could be withdrawn.",
-        fix=f"`mainspring models show {model}:{version}` lists those that stand.",
+        f"There is no approval of {model}:{version} by {approver} to withdraw.",
+        fix=f"`mainspring models show {model}:{version}` lists the valid approvals.",
     )
 
 
 def _marked_already(deletion: Deletion) -> Conflict:
     return Conflict(
-        f"The version {deletion.model}:{deletion.version} is marked for deletion already.",
-        fix=f"`mainspring models restore {deletion.model}:{deletion.version}` takes that back.",
+        f"The version {deletion.model}:{deletion.version} is already marked for deletion.",
+        fix=f"`mainspring models restore {deletion.model}:{deletion.version}` removes the mark.",
     )
 
 
 def _trusted_already(key: TrustedKey) -> Conflict:
     return Conflict(
-        f"The key {key.public.hex()[:16]}… or the name {key.name!r} is among the trusted keys already.",
-        fix="`mainspring models trust` lists them; --forget NAME takes one away.",
+        f"The key {key.public.hex()[:16]}… or the name {key.name!r} is already trusted.",
+        fix="`mainspring models trust` lists the keys; --forget NAME removes one.",
     )

@@ -177,4 +177,4 @@ def _open(path: Path | str, flags: int, what: str, kind: str, folder: int | None
 
 
 def _refused(what: str, kind: str) -> Corrupt:
-    return Corrupt(f"{what} is not {kind}.", fix="remove it; links, folders and pipes inside a blob are refused.")
+    return Corrupt(f"{what} is not {kind}.", fix="remove it; links, folders and pipes are not allowed inside a blob.")

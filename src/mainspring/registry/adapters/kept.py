@@ -36,7 +36,7 @@ class KeptBlobs:
             if _whole(digest, files):
                 self._keep(digest, files)
                 return files
-            _log.warning("The copy of bundle %s on this machine is damaged: it is read anew.", digest[:12])
+            _log.warning("The local copy of bundle %s is damaged: it is fetched again.", digest[:12])
         with suppress(MainspringError, OSError):
             self._near.delete(digest)
         files = self._store.get(digest)
@@ -57,7 +57,7 @@ class KeptBlobs:
             for old, _ in youngest_first[_MOST:]:
                 self._near.delete(old)
         except (MainspringError, OSError) as error:
-            _log.warning("Bundle %s was not kept on this machine: %s", digest[:12], error)
+            _log.warning("Bundle %s was not copied to this machine: %s", digest[:12], error)
 
 
 def _whole(digest: str, files: Mapping[str, bytes]) -> bool:

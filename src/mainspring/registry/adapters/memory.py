@@ -91,7 +91,7 @@ class MemoryTracking:
         with self._lock:
             artefacts = self._run(run_id).artefacts
             if name not in artefacts:
-                raise NotFound(f"Run {run_id} keeps no file {name!r}; it has {sorted(artefacts)}.")
+                raise NotFound(f"Run {run_id} has no file {name!r}; it has {sorted(artefacts)}.")
             return artefacts[name]
 
     def artefacts(self, run_id: str) -> dict[str, int]:

@@ -110,6 +110,4 @@ def _check_active(connection: sa.Connection, run_id: str) -> None:
     if stage is None:
         raise NotFound(f"There is no run {run_id!r}.", fix="`mainspring runs` lists them.")
     if stage != "active":
-        raise Conflict(
-            f"Run {run_id!r} is {stage}.", fix=f"bring it back first: `mlflow runs restore --run-id {run_id}`."
-        )
+        raise Conflict(f"Run {run_id!r} is {stage}.", fix=f"restore it first: `mlflow runs restore --run-id {run_id}`.")

@@ -194,7 +194,7 @@ def store_errors(url: str) -> Iterator[None]:
             _raise(cause, url)
         if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
             raise NotFound(str(error)) from error
-        raise MainspringError(f"MLflow's store refused: {error}") from error
+        raise MainspringError(f"MLflow's store rejected the command: {error}") from error
 
 
 def _database_error(error: BaseException) -> sa.exc.DBAPIError | None:
@@ -218,9 +218,9 @@ def _raise(error: sa.exc.DBAPIError, url: str) -> None:
 def gone(name: str, why: str) -> Unavailable:
     """Return the `Unavailable` for a store that has disappeared or cannot be written."""
     return Unavailable(
-        f"The store of runs {name} is gone or cannot be written: {why}.",
-        fix=f"put it back from a backup, but first move {name}-wal away if that is there; or mount what it lies on. "
-        "`mainspring doctor` says what is whole.",
+        f"The store of runs {name} is missing or not writable: {why}.",
+        fix=f"restore it from a backup, after moving {name}-wal away if that exists; or mount its file system. "
+        "`mainspring doctor` shows the state of the stores.",
     )
 
 

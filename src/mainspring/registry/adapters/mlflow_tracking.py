@@ -285,7 +285,7 @@ class _RunFiles:
         """
         path = self._path(name)
         if any(folder.is_symlink() for folder in (*self._folders(path), path)) or not path.is_file():
-            raise NotFound(f"Run {self._run_id} keeps no file {name!r}; it has {sorted(self.all())}.")
+            raise NotFound(f"Run {self._run_id} has no file {name!r}; it has {sorted(self.all())}.")
         return path.read_bytes()
 
     def all(self) -> dict[str, int]:

@@ -48,7 +48,7 @@ class MlflowVersions:
         if sa.make_url(url).database == engine.url.database and engine.dialect.name == "sqlite":
             raise Invalid(
                 f"The tracking store and the catalog are both {engine.url.database}.",
-                fix="give them a file each in mainspring.toml.",
+                fix="set a separate file for each in mainspring.toml.",
             )
         self._url = url
         self._moves = AliasMoves(engine)

@@ -94,7 +94,7 @@ class ObjectBlobs:
             if time.monotonic() > end:
                 raise Conflict(
                     f"The blob {digest[:12]} is being removed from {self._place}.",
-                    fix="run the command again; if a removal died, `mainspring models gc` clears up after it.",
+                    fix="run the command again; after an interrupted removal, run `mainspring models gc`.",
                 )
             time.sleep(_POLL_S)
 
@@ -140,7 +140,7 @@ class ObjectBlobs:
             try:
                 contents = self._each(lambda name: self._read(f"{_PARTS}/{marker.parts}/{name}"), names)
             except FileNotFoundError:
-                raise NotFound(f"{what} was removed while it was being read.") from None
+                raise NotFound(f"{what} was removed during the read.") from None
             return dict(zip(names, contents, strict=True))
 
     def all(self) -> list[str]:
@@ -210,7 +210,7 @@ class ObjectBlobs:
             raise _damaged(f"The blob {digest[:12]} has a damaged entry: {error}.") from error
         found = _PART.fullmatch(marker.parts)
         if found is None or found[1] != digest:
-            raise _damaged(f"The entry of the blob {digest[:12]} leads elsewhere, to {marker.parts[:80]!r}.")
+            raise _damaged(f"The entry of the blob {digest[:12]} points to another place, {marker.parts[:80]!r}.")
         return marker
 
     def _sizes(self, parts: str) -> dict[str, int]:
@@ -262,7 +262,7 @@ def check_name(name: str, what: str) -> str:
     try:
         return check_id(name, "file of a blob")
     except Invalid:
-        raise _damaged(f"{what} has a file {name[:80]!r}, which no blob can hold.") from None
+        raise _damaged(f"{what} has a file {name[:80]!r}, which is not allowed in a blob.") from None
 
 
 def _instant(found: Any) -> int:
@@ -270,4 +270,4 @@ def _instant(found: Any) -> int:
 
 
 def _damaged(what: str) -> Corrupt:
-    return Corrupt(what, fix="restore the bundle from a backup, or train the model again; it is not served.")
+    return Corrupt(what, fix="restore the bundle from a backup, or train the model again.")

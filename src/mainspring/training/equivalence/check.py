@@ -34,15 +34,15 @@ TOLERANCE = 1e-5
 _ALONE = 16
 _FAR_OFF = 1000  # mean over standard deviation, beyond which float32 sums err by the tolerance
 _FAR = (
-    "the answers are far from zero, where float32 is coarse: subtract a constant from the label, or use XGBoost, "
-    "LightGBM or CatBoost, which are run as they are."
+    "the predictions are far from zero, where float32 is coarse: subtract a constant from the label, or use "
+    "XGBoost, LightGBM or CatBoost, which are served natively."
 )
 _OTHERWISE = (
     "impute nulls before the estimator, leave scalers out before trees, declare such columns ms.Float32, or use "
     "another estimator."
 )
 _KINDS = (HELD_OUT, MADE, "threshold", "null", "unseen")
-_OWN_ROW = "use statistics that training keeps (BatchNorm with running statistics), and no dropout in answers."
+_OWN_ROW = "use statistics that training stores (BatchNorm with running statistics), and no dropout in predictions."
 _LIMIT_S = 120
 _WHOLE, _MIXED = 4096, 61  # rows of a batch
 
@@ -171,7 +171,7 @@ def _run_afresh(folder: Path, whole: int, mixed: int, limit_s: int) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
     except subprocess.TimeoutExpired as error:
-        raise NotConvertible(f"The model did not answer within {limit_s} s in a fresh process.") from error
+        raise NotConvertible(f"The model did not respond within {limit_s} s in a fresh process.") from error
     if done.returncode != 0:
         raise NotConvertible(f"The model does not run in a fresh process: {_said(done.stderr, done.returncode)}")
 
@@ -195,9 +195,9 @@ def _expected(estimator: Any, frame: pd.DataFrame, probes: pd.DataFrame, words: 
                 estimator_scores(estimator, probes.iloc[[row]], task)
             except Exception as refused:
                 raise NotConvertible(
-                    f"The estimator has no answer to a row with {word}: {_first_line(refused)}",
-                    fix="such rows come in serving: put a SimpleImputer, or an encoder that ignores what it does not "
-                    "know, before it.",
+                    f"The estimator fails on a row with {word}: {_first_line(refused)}",
+                    fix="such rows occur in serving: put a SimpleImputer, or an encoder that ignores unknown "
+                    "categories, before it.",
                 ) from refused
         raise NotConvertible(f"The estimator failed on held-out rows: {error}") from error
 
@@ -213,9 +213,9 @@ def _check_finite(expected: Array, frame: pd.DataFrame, what: Sequence[str], out
     row = int(wrong[0])
     output = int(np.flatnonzero(~np.isfinite(expected[row]))[0])
     raise NotConvertible(
-        f"The estimator answers {expected[row, output]} as {outputs[output]} to {len(wrong)} of {len(expected)} rows, "
-        f"such as one {_with(what[row])}: {_values(frame, row)}.",
-        fix="such rows come in serving: replace nulls before the estimator, in a feature or in a step of it.",
+        f"The estimator predicts {expected[row, output]} as {outputs[output]} for {len(wrong)} of {len(expected)} "
+        f"rows, such as one {_with(what[row])}: {_values(frame, row)}.",
+        fix="such rows occur in serving: replace nulls before the estimator, in a feature or in a pipeline step.",
     )
 
 
@@ -225,13 +225,11 @@ def _check_alone(estimator: Any, frame: pd.DataFrame, expected: Array, task: str
         try:
             alone = estimator_scores(estimator, frame.iloc[[row]], task)
         except Exception as error:  # for example batch statistics of a single row
-            raise NotConvertible(
-                f"The estimator has no answer to a row without others beside it: {_first_line(error)}", fix=_OWN_ROW
-            ) from error
+            raise NotConvertible(f"The estimator fails on a single row: {_first_line(error)}", fix=_OWN_ROW) from error
         if not np.allclose(alone[0], expected[row], rtol=tolerance, atol=tolerance):
             raise NotConvertible(
-                f"The estimator's own answer to a row depends on the rows beside it, or on chance: alone "
-                f"{alone[0].tolist()}, among others {expected[row].tolist()}, for {_values(frame, int(row))}.",
+                "The estimator's prediction for a row depends on the rows beside it, or on chance: alone "
+                f"{alone[0].tolist()}, in a batch {expected[row].tolist()}, for {_values(frame, int(row))}.",
                 fix=_OWN_ROW,
             )
 
@@ -255,7 +253,7 @@ def _compare(
     unit: Array,
 ) -> None:
     if given.shape != expected.shape:
-        raise NotConvertible(f"The model gives {given.shape[1]} outputs, the estimator {expected.shape[1]}.")
+        raise NotConvertible(f"The model returns {given.shape[1]} outputs, the estimator {expected.shape[1]}.")
     difference = _difference(given, expected) / unit
     by_row = difference.max(axis=1)
     wrong = int(np.sum(by_row > tolerance))
@@ -264,9 +262,9 @@ def _compare(
     row = int(by_row.argmax())
     output = int(difference[row].argmax())
     raise NotConvertible(
-        f"The bundle answers {wrong} of {len(by_row)} rows differently from the estimator ({how}). The worst "
-        f"({what[row]}): {outputs[output]} is {given[row, output]:.9g}, the estimator says "
-        f"{expected[row, output]:.9g}, for {_values(frame, row)}.",
+        f"The bundle's predictions differ from the estimator's for {wrong} of {len(by_row)} rows ({how}). The "
+        f"worst ({what[row]}): {outputs[output]} is {given[row, output]:.9g}, but {expected[row, output]:.9g} by "
+        f"the estimator, for {_values(frame, row)}.",
         fix=_FAR if _far(expected) else _OTHERWISE,
     )
 

@@ -68,7 +68,7 @@ def export(
     framework = framework_of(network)
     if framework not in ("torch", "keras", "transformers"):
         raise NotConvertible(
-            f"{type(network).__name__} is no network of torch, Keras or transformers.",
+            f"{type(network).__name__} is not a network of torch, Keras or transformers.",
             fix="return it from a training function, or register its file: `mainspring models add`.",
         )
     flavour = cast(TorchFlavour, flavour_of(network))
@@ -117,12 +117,12 @@ class _Network:
                 self._wanted = tuple(usual[:1] or found)
             missing = sorted(set(self._wanted) - set(found))
             if missing:
-                raise Invalid(f"The network does not answer {missing}; it answers {sorted(found)}.")
+                raise Invalid(f"The network does not return {missing}; it returns {sorted(found)}.")
             return self._wanted
         count = len(found) if isinstance(found, tuple | list) else 1
         names = self._wanted or (("output",) if count == 1 else tuple(f"output{place}" for place in range(count)))
         if len(names) != count:
-            raise Invalid(f"The network gives {count} outputs, {len(names)} names were given: {list(names)}.")
+            raise Invalid(f"The network returns {count} outputs, but {len(names)} names were given: {list(names)}.")
         return names
 
     def answers(self, rows: Mapping[str, Array]) -> list[Array]:
@@ -145,7 +145,7 @@ class _Network:
                 return self._call([self._torch.tensor(values) for values in rows.values()])
         except Exception as error:
             raise Invalid(
-                f"{type(self._network).__name__} does not take the examples: {str(error).strip().splitlines()[0]}",
+                f"{type(self._network).__name__} does not accept the examples: {str(error).strip().splitlines()[0]}",
                 fix="give each input as an array of the type and shape that the network takes.",
             ) from error
 
@@ -172,15 +172,15 @@ def _check_examples(rows: Mapping[str, Array]) -> None:
         )
     for name, values in rows.items():
         if values.dtype.name not in _DATATYPES:
-            raise Invalid(f"The example {name!r} is of the type {values.dtype}, which no network takes.")
+            raise Invalid(f"The example {name!r} has the type {values.dtype}, which networks do not accept.")
         if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise Invalid(f"The example {name!r} holds NaN or infinity.", fix="a tensor has no null: replace them.")
+            raise Invalid(f"The example {name!r} contains NaN or infinity.", fix="a tensor has no null: replace them.")
 
 
 def _check_names(names: Sequence[str], inputs: Sequence[str]) -> None:
     doubled = sorted({name for name in names if list(names).count(name) > 1} | (set(names) & set(inputs)))
     if doubled:
-        raise Invalid(f"{doubled} would be the name of two tensors.", fix="give each output a name of its own.")
+        raise Invalid(f"{doubled} would name two tensors.", fix="give each output a unique name.")
 
 
 def _spec(name: str, values: Array, of_lengths: bool) -> TensorSpec:
@@ -244,17 +244,17 @@ def _compared(
     if not np.isfinite(expected).all():
         row = int(np.flatnonzero(~np.isfinite(expected).all(axis=1))[0])
         raise NotConvertible(
-            f"The network answers NaN or infinity to {int((~np.isfinite(expected).all(axis=1)).sum())} rows{what}, "
+            f"The network returns NaN or infinity for {int((~np.isfinite(expected).all(axis=1)).sum())} rows{what}, "
             f"such as {_shown(rows, row)}.",
-            fix="look for a division by zero, a logarithm of zero, or a row whose mask hides all of it.",
+            fix="check for a division by zero, a logarithm of zero, or a row whose mask hides all of it.",
         )
     for row in np.linspace(0, len(expected) - 1, _ALONE).astype(int):
         alone = _flat(answers, {name: values[row : row + 1] for name, values in rows.items()})[0]
         if not np.allclose(alone, expected[row], rtol=TOLERANCE, atol=TOLERANCE):
             raise NotConvertible(
-                "The network's own answer to a row depends on the rows beside it, or on chance: "
+                "The network's prediction for a row depends on the rows beside it, or on chance: "
                 f"{np.abs(alone - expected[row]).max():.3g} off, for {_shown(rows, int(row))}.",
-                fix="use statistics that training keeps, and no dropout in answers.",
+                fix="use statistics that training stores, and no dropout in predictions.",
             )
     found = answer_afresh(artefact, rows, whole=BATCH, mixed=_MIXED, limit_s=_LIMIT_S)
     unit = max(1.0, float(np.std(expected)))
@@ -265,7 +265,7 @@ def _compared(
         (found["alone"], expected[found["alone_rows"]], "one by one"),
     ):
         if given.shape != wanted.shape:
-            raise NotConvertible(f"The export gives {given.shape[1]} values a row, the network {wanted.shape[1]}.")
+            raise NotConvertible(f"The export returns {given.shape[1]} values per row, the network {wanted.shape[1]}.")
         off = np.abs(given - wanted).max(axis=1)
         off[np.isnan(off)] = np.inf
         by[how] = float(off.max()) / unit
@@ -273,9 +273,9 @@ def _compared(
             row = int(off.argmax())
             row = int(found["alone_rows"][row]) if how == "one by one" else row
             raise NotConvertible(
-                f"The export answers {int((off > TOLERANCE * unit).sum())} of {len(off)} rows{what} differently from "
-                f"the network ({how}), by up to {off.max():.3g}: {_shown(rows, row)}.",
-                fix="leave out of forward what depends on the other rows or on the batch's size.",
+                f"The export's predictions differ from the network's for {int((off > TOLERANCE * unit).sum())} of "
+                f"{len(off)} rows{what} ({how}), by up to {off.max():.3g}: {_shown(rows, row)}.",
+                fix="remove from forward what depends on the other rows or on the batch size.",
             )
     return by, "none" in found
 
@@ -298,8 +298,8 @@ def _check_padding(answers: Answers, artefact: Artefact, rows: Mapping[str, Arra
         off = float(np.abs(plain - (longer[:, :short] if by_position else longer)).max())
         if off > TOLERANCE * max(1.0, float(np.std(plain))):
             raise NotConvertible(
-                f"The network answers a sequence of {short} otherwise when it is padded to {length}, by {off:.3g}: its "
-                f"{_MASK} does not hide the padding.",
+                f"The network's prediction for a sequence of {short} changes when it is padded to {length}, by "
+                f"{off:.3g}: its {_MASK} does not hide the padding.",
                 fix="use the mask in forward, as attention and as pooling over positions do.",
             )
     return max(_compared(answers, artefact, padded, f" padded to {length}")[0].values())

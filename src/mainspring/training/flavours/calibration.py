@@ -72,14 +72,14 @@ def calibrated(estimator: Any, data: TrainingSet, method: str = "platt") -> Cali
         InvalidData: The validation part has only one class.
     """
     if method not in METHODS:
-        raise Invalid(f"Calibration by {method!r} is not known.", fix=f"use one of {', '.join(METHODS)}.")
+        raise Invalid(f"Calibration does not support {method!r}.", fix=f"use one of {', '.join(METHODS)}.")
     if data.task != "binary":
         raise Invalid(f"Calibration is for binary tasks; this one is {data.task}.")
     output_names(estimator, "binary")
     labels = data.validation.y.astype(np.float64)
     if not 0 < labels.sum() < len(labels):
         raise InvalidData(
-            f"All {len(labels)} validation rows have the label {labels[0]:g}: nothing to calibrate on.",
+            f"All {len(labels)} validation rows have the label {labels[0]:g}: calibration needs both.",
             fix="choose a longer time range or another holdout.",
         )
     scores = _scores(estimator, data.validation.X)

@@ -51,8 +51,8 @@ class CatboostFlavour(Estimators):
         texts = tuple(place for place, each in enumerate(inputs) if each.dtype == DType.String)
         if texts != found.categories:
             raise NotConvertible(
-                f"{type(estimator).__name__} has the categories {[inputs[at].name for at in found.categories]}; the "
-                f"texts among its columns are {[inputs[at].name for at in texts]}.",
+                f"{type(estimator).__name__} has the categories {[inputs[at].name for at in found.categories]}, "
+                f"but the text columns are {[inputs[at].name for at in texts]}.",
                 fix="give exactly the text columns as cat_features.",
             )
         return made

@@ -31,7 +31,7 @@ class Estimators:
             return tuple(labels) or ("value",)
         if not hasattr(estimator, "predict_proba"):
             raise NotConvertible(
-                f"{kind} has no predict_proba, which the task {task!r} needs.",
+                f"{kind} has no predict_proba, which the task {task!r} requires.",
                 fix="use an estimator with probabilities.",
             )
         classes = [_plain(value) for value in estimator.classes_]
@@ -42,7 +42,7 @@ class Estimators:
         names = tuple(str(value) for value in classes)
         if len(set(names)) < len(names):
             raise NotConvertible(
-                f"{kind} has the classes {classes}, two of which are one name.", fix="rename one of the classes."
+                f"{kind} has the classes {classes}, two of which have the same name.", fix="rename one of the classes."
             )
         return names
 
@@ -84,7 +84,7 @@ def only_numbers(estimator: Any, inputs: Sequence[Input], *, fix: str) -> None:
     """
     texts = [each.name for each in inputs if each.dtype == DType.String]
     if texts:
-        raise NotConvertible(f"{type(estimator).__name__} takes numbers; {texts} are texts.", fix=fix)
+        raise NotConvertible(f"{type(estimator).__name__} takes numbers, but {texts} are texts.", fix=fix)
 
 
 def text_categories(
@@ -103,22 +103,23 @@ def text_categories(
     others = [name for name, values in found.items() if name not in texts or not all(type(v) is str for v in values)]
     if others:
         raise NotConvertible(
-            f"{kind} was fitted on pandas' categories of {others}, which are no texts.",
-            fix="leave numbers as numbers, or make a text of them in a feature.",
+            f"{kind} was fitted on pandas categories of {others}, which are not texts.",
+            fix="keep numbers as numbers, or convert them to text in a feature.",
         )
     missing = {name for name in texts if name not in found}
     only_numbers(estimator, [each for each in inputs if each.name in missing], fix=f"{CATEGORIES}.")
     for name, values in found.items():
         if not 0 < len(values) <= MOST_CATEGORIES:
             raise NotConvertible(
-                f"{kind} was fitted on {len(values):,} categories of {name}; a column has 1 to {MOST_CATEGORIES:,}.",
-                fix="leave it out, or make coarser ones of them in a feature.",
+                f"{kind} was fitted on {len(values):,} categories of {name}; a column can have 1 to "
+                f"{MOST_CATEGORIES:,}.",
+                fix="leave it out, or derive coarser categories in a feature.",
             )
         if texts[name].categories and set(values).isdisjoint(texts[name].categories):
             raise NotConvertible(
                 f"{kind} was fitted on other categories of {name} than its texts: {list(values[:3])}, not "
                 f"{list(texts[name].categories[:3])}.",
-                fix="make categories of the texts as they are, by data.with_categories().",
+                fix="create categories of the texts by data.with_categories().",
             )
     return {name: tuple(found[name]) for name in texts}
 
@@ -132,8 +133,8 @@ def fitted_on(estimator: Any, fitted: Sequence[str], inputs: Collection[Input]) 
     names = [each.name for each in inputs]
     if list(fitted) != names:
         raise NotConvertible(
-            f"{type(estimator).__name__} was fitted on {list(fitted)}, the model's features are {names}.",
-            fix="fit on data.train.X as it is, or name fewer features in @ms.model.",
+            f"{type(estimator).__name__} was fitted on {list(fitted)}, but the model's features are {names}.",
+            fix="fit on data.train.X unchanged, or name fewer features in @ms.model.",
         )
 
 
@@ -149,7 +150,7 @@ def native(estimator: Any, flavour: str, name: str, content: bytes) -> Artefact:
         check(bytes(content), name)
     except Corrupt as error:
         raise NotConvertible(
-            f"{type(estimator).__name__} does not save itself as {flavour} does: {error.what}",
-            fix=f"return an estimator of {flavour} itself; nothing that could run code is kept.",
+            f"{type(estimator).__name__} cannot be saved in the format of {flavour}: {error.what}",
+            fix=f"return an estimator of {flavour} itself; formats that can run code are not stored.",
         ) from error
     return Artefact(flavour, name, bytes(content))

@@ -19,7 +19,7 @@ class KerasFlavour(TorchFlavour):
         backend = keras.backend.backend()
         if backend != "torch":
             raise NotConvertible(
-                f"{type(module).__name__} runs on Keras's backend {backend!r}; only torch's becomes a bundle.",
+                f"{type(module).__name__} runs on Keras's backend {backend!r}; only the torch backend is supported.",
                 fix="set KERAS_BACKEND=torch before keras is imported.",
             )
         return partial(module, training=False)

@@ -37,7 +37,7 @@ class LightgbmFlavour(Estimators):
     ) -> Artefact:
         if not hasattr(estimator, "booster_"):
             raise NotConvertible(
-                f"lightgbm.{type(estimator).__name__} does not know its labels.",
+                f"lightgbm.{type(estimator).__name__} has no labels.",
                 fix="return an LGBMClassifier or LGBMRegressor.",
             )
         booster = estimator.booster_
@@ -49,7 +49,7 @@ class LightgbmFlavour(Estimators):
         objective = content.partition(b"objective=")[2].partition(b"\n")[0].split(b" ")[0]
         if task == "multiclass" and objective == b"binary":
             raise NotConvertible(
-                f"{type(estimator).__name__} saw two classes; its file answers one probability.",
+                f"{type(estimator).__name__} was fitted on two classes; its file returns one probability.",
                 fix="declare the task as binary, with the labels 0 and 1.",
             )
         return replace(native(estimator, "lightgbm", "model.txt", content), categories=categories)
@@ -72,9 +72,9 @@ def _categories(estimator: Any, texts: Sequence[str]) -> dict[str, list[Any]]:
     known = getattr(getattr(estimator, "booster_", None), "pandas_categorical", None) or []
     if known and len(known) != len(texts):
         raise NotConvertible(
-            f"{type(estimator).__name__} was fitted on pandas' categories of {len(known)} columns; the texts among its "
+            f"{type(estimator).__name__} was fitted on pandas categories of {len(known)} columns, but the text "
             f"columns are {list(texts)}.",
-            fix="make categories of exactly the texts, by data.with_categories(), and leave numbers as numbers.",
+            fix="create categories of exactly the texts, by data.with_categories(), and keep numbers as numbers.",
         )
     return dict(zip(texts, known, strict=False))
 

@@ -120,7 +120,7 @@ def check_width(task: str, scores: Array, columns: Sequence[str]) -> None:
     labels, width = max(1, len(columns)), scores.shape[1]
     if task == "regression" and width != labels:
         raise NotConvertible(
-            f"The estimator answers {width} {'value' if width == 1 else 'values'} a row, and the model has {labels} "
-            f"{'label' if labels == 1 else 'labels'}{': ' if columns else ''}{', '.join(columns)}.",
-            fix="fit it on data.train.y as it is, and let it answer one value a label, in this order.",
+            f"The estimator returns {width} {'value' if width == 1 else 'values'} per row, but the model has "
+            f"{labels} {'label' if labels == 1 else 'labels'}{': ' if columns else ''}{', '.join(columns)}.",
+            fix="fit it on data.train.y unchanged, and return one value per label, in this order.",
         )

@@ -127,10 +127,10 @@ def _check_last(last: Any, estimator: Any) -> None:
     framework = framework_of(last)
     if last is not estimator and framework not in ("sklearn", None):
         raise NotConvertible(
-            f"{type(last).__name__} at the end of a {type(estimator).__name__} has no exact counterpart: {framework} "
-            "runs its models itself, a pipeline becomes ONNX.",
-            fix=f"return the {type(last).__name__} itself, and make the steps before it features; CatBoost takes texts "
-            "as they are.",
+            f"{type(last).__name__} at the end of a {type(estimator).__name__} cannot be converted exactly: "
+            f"{framework} runs its own models, but a pipeline becomes ONNX.",
+            fix=f"return the {type(last).__name__} itself, and compute the earlier steps as features; CatBoost "
+            "accepts texts directly.",
         )
 
 
@@ -139,8 +139,8 @@ def _check_columns(estimator: Any, inputs: Sequence[Input]) -> None:
     fitted = list(getattr(estimator, "feature_names_in_", names))
     if fitted != names or getattr(estimator, "n_features_in_", len(names)) != len(names):
         raise NotConvertible(
-            f"{type(estimator).__name__} was fitted on {fitted}, the model's features are {names}.",
-            fix="fit on data.train.X as it is, and choose columns with a ColumnTransformer in a Pipeline.",
+            f"{type(estimator).__name__} was fitted on {fitted}, but the model's features are {names}.",
+            fix="fit on data.train.X unchanged, and choose columns with a ColumnTransformer in a Pipeline.",
         )
 
 
@@ -163,7 +163,7 @@ def _refused(estimator: Any, wide: Collection[str], error: Exception) -> NotConv
     kind, reason = type(estimator).__name__, (str(error).strip() or type(error).__name__).splitlines()[0]
     if wide:
         return NotConvertible(
-            f"{kind} converts in float32 only, which does not hold the training values of {sorted(wide)}: {reason}",
+            f"{kind} converts in float32 only, which cannot represent the training values of {sorted(wide)}: {reason}",
             fix="declare or cast those features as ms.Float32, subtract a constant from them, or use "
             "HistGradientBoosting, which takes them as float64.",
         )
@@ -196,7 +196,9 @@ def _constant(estimator: Any, inputs: Sequence[Input], task: str, outputs: tuple
     if task == "regression":
         values = [float(value) for value in estimator.constant_.reshape(-1)]
     elif estimator.strategy in ("stratified", "uniform"):
-        raise NotConvertible(f"{kind}(strategy={estimator.strategy!r}) answers at random.", fix="use strategy='prior'.")
+        raise NotConvertible(
+            f"{kind}(strategy={estimator.strategy!r}) predicts at random.", fix="use strategy='prior'."
+        )
     else:
         found = estimator.predict_proba([[0.0]])[0]
         values = [float(value) for value in (found[1:] if task == "binary" else found)]

@@ -49,15 +49,14 @@ def check_encoders(estimator: Any) -> None:
         wanted = _UNSEEN.get(kind)
         if wanted is not None and part.handle_unknown != wanted and _strings(part):
             raise NotConvertible(
-                f"{kind}(handle_unknown={part.handle_unknown!r}) has no answer to a category that training did not "
-                "see.",
+                f"{kind}(handle_unknown={part.handle_unknown!r}) fails on a category that training did not see.",
                 fix=f"give it handle_unknown={wanted!r}" + (", unknown_value=-1." if kind == "OrdinalEncoder" else "."),
             )
         categorical = getattr(part, "is_categorical_", None)
         if kind.startswith("HistGradientBoosting") and categorical is not None and np.any(categorical):
             raise NotConvertible(
-                f"{kind} with categorical_features={getattr(part, 'categorical_features', None)!r} does not convert "
-                "exactly: its splits on categories have no counterpart in ONNX.",
+                f"{kind} with categorical_features={getattr(part, 'categorical_features', None)!r} does not "
+                "convert exactly: ONNX does not support its splits on categories.",
                 fix="encode the categories with OneHotEncoder or OrdinalEncoder, and leave categorical_features out.",
             )
 

@@ -40,7 +40,7 @@ class TorchFlavour:
         if not names or len(set(names)) < len(names):
             raise NotConvertible(
                 f"{type(module).__name__} does not name its classes: its attribute classes_ is {list(names)}.",
-                fix='set module.classes_ = ["a", "b", ...], in the order of its answers.',
+                fix='set module.classes_ = ["a", "b", ...], in the order of its outputs.',
             )
         return names
 
@@ -63,7 +63,7 @@ class TorchFlavour:
         kind = _float_of(module)
         if wide and kind == np.float32:
             raise NotConvertible(
-                f"{type(module).__name__} has float32 parameters, which do not hold the values of {sorted(wide)}.",
+                f"{type(module).__name__} has float32 parameters, which cannot represent the values of {sorted(wide)}.",
                 fix="declare or cast those features as ms.Float32, subtract a constant from them, or make the module "
                 "float64: module.double().",
             )
@@ -133,7 +133,7 @@ class TorchFlavour:
         except Exception as error:  # tracing raises arbitrary errors
             raise NotConvertible(
                 f"{type(module).__name__} cannot be exported to ONNX: {_reason(error)}",
-                fix="keep Python's own control flow and sizes of the batch out of forward; see torch.export.",
+                fix="avoid Python control flow and the batch size in forward; see torch.export.",
             ) from error
         without_notes(model)
         return model
@@ -146,7 +146,7 @@ class TorchFlavour:
         known = answers[np.isfinite(answers)]
         if task != "regression" and known.size and (known.min() < -_SLACK or known.max() > 1 + _SLACK):
             raise NotConvertible(
-                f"{type(module).__name__} answers {known.min():.6g} to {known.max():.6g}, which are no probabilities.",
+                f"{type(module).__name__} returns {known.min():.6g} to {known.max():.6g}, which are not probabilities.",
                 fix="end it with torch.nn.Sigmoid() or torch.nn.Softmax(dim=1), and train on the layers before it.",
             )
         return answers[:, -1:] if task == "binary" else answers
@@ -154,7 +154,8 @@ class TorchFlavour:
 
 def _wrong_shape(module: Any, shape: Sequence[Any], names: Sequence[str]) -> NotConvertible:
     return NotConvertible(
-        f"{type(module).__name__} answers the shape {list(shape)}; {len(names)} values a row are needed: {list(names)}."
+        f"{type(module).__name__} returns the shape {list(shape)}; {len(names)} values per row are needed: "
+        f"{list(names)}."
     )
 
 

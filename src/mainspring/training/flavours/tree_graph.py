@@ -78,7 +78,7 @@ def read_forest(estimator: Any) -> Forest:
     kind = type(estimator).__name__
     several = getattr(estimator, "n_outputs_", 1)
     if several != 1 and kind.endswith("Classifier"):
-        raise NotConvertible(f"{kind} answers {several} labels at once.", fix="train one model a label.")
+        raise NotConvertible(f"{kind} predicts {several} labels at once.", fix="train one model per label.")
     if kind.startswith("Hist"):
         return _histogram(estimator)
     if kind.startswith("Gradient"):
@@ -108,7 +108,7 @@ def _boosted(estimator: Any) -> Forest:
     kind, start = type(estimator).__name__, estimator.init_
     if start != "zero" and not type(start).__name__.startswith("Dummy"):
         raise NotConvertible(
-            f"{kind}(init={type(start).__name__}()) starts from another model's answers.", fix="leave init out."
+            f"{kind}(init={type(start).__name__}()) starts from another model's predictions.", fix="leave init out."
         )
     stages = estimator.estimators_  # (stages, targets)
     base = np.asarray(estimator._raw_predict_init(np.zeros((1, estimator.n_features_in_), np.float32)), np.float64)
@@ -125,7 +125,7 @@ def _boosted(estimator: Any) -> Forest:
 def _histogram(estimator: Any) -> Forest:
     link = type(estimator._loss.link).__name__
     if link not in _HISTOGRAM_LINKS:
-        raise NotConvertible(f"{type(estimator).__name__} has the link {link}, which is not known.")
+        raise NotConvertible(f"{type(estimator).__name__} has the unknown link {link}.")
     found = [
         Tree(
             feature=tree.nodes["feature_idx"].astype(np.int64),

@@ -17,10 +17,10 @@ class UnknownFlavour(Estimators):
     ) -> Artefact:
         kind = type(estimator)
         raise NotConvertible(
-            f"{kind.__module__}.{kind.__qualname__} is of no framework that becomes a bundle; those are "
-            f"{', '.join(sorted(FRAMEWORKS))}. An object of another class could only be kept as a pickle, which runs "
-            "code when it loads.",
-            fix="return an estimator of one of them, or register a function: `mainspring models function`.",
+            f"{kind.__module__}.{kind.__qualname__} is not supported; supported frameworks are "
+            f"{', '.join(sorted(FRAMEWORKS))}. Other objects could only be stored as a pickle, which runs code "
+            "when it loads.",
+            fix="return an estimator of a supported framework, or register a function: `mainspring models function`.",
         )
 
 

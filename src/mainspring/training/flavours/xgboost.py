@@ -38,20 +38,21 @@ class XgboostFlavour(Estimators):
     ) -> Artefact:
         if not hasattr(estimator, "get_booster"):
             raise NotConvertible(
-                f"xgboost.{type(estimator).__name__} takes matrices of XGBoost's own, not columns.",
+                f"xgboost.{type(estimator).__name__} takes XGBoost's own matrices, not columns.",
                 fix="return an XGBClassifier or XGBRegressor.",
             )
         booster = estimator.get_booster()
         fitted_on(estimator, booster.feature_names or [each.name for each in inputs], inputs)
         if getattr(estimator, "booster", None) == "gblinear":
             raise NotConvertible(
-                f"{type(estimator).__name__}(booster='gblinear') has no trees; only trees are served.",
+                f"{type(estimator).__name__}(booster='gblinear') has no trees; only trees are supported.",
                 fix="use booster='gbtree', or scikit-learn's LogisticRegression or Ridge.",
             )
         missing = getattr(estimator, "missing", math.nan)
         if missing is not None and not math.isnan(missing):
             raise NotConvertible(
-                f"{type(estimator).__name__}(missing={missing!r}) takes that number for null, which no bundle does.",
+                f"{type(estimator).__name__}(missing={missing!r}) treats that number as null, which bundles do "
+                "not support.",
                 fix="leave missing out: nulls are NaN in data.train.X.",
             )
         categories = text_categories(estimator, inputs, _categories(estimator))
@@ -89,9 +90,9 @@ def _categories(estimator: Any) -> dict[str, list[Any]]:
         found[name] = [] if kept is None else (kept.cast("binary") if kept.type == "string" else kept).to_pylist()
         if any(isinstance(text, bytes) and not text.isascii() for text in found[name]):
             raise NotConvertible(
-                f"{type(estimator).__name__} was fitted on categories of {name} that are not ASCII, of which XGBoost "
-                "does not keep the names right.",
-                fix="make the categories by data.with_categories(), which spells them as JSON.",
+                f"{type(estimator).__name__} was fitted on categories of {name} that are not ASCII, which XGBoost "
+                "does not store correctly.",
+                fix="create the categories by data.with_categories(), which spells them as JSON.",
             )
         found[name] = [text.decode() if isinstance(text, bytes) else text for text in found[name]]
     return found

@@ -32,14 +32,16 @@ class Rows:
         self._one = True
         if self._dataset is None:
             if len(source) != 2:
-                raise Invalid(f"Rows are (inputs, targets), not {len(source)} things.")
+                raise Invalid(f"Rows are (inputs, targets), not {len(source)} values.")
             inputs, targets = source
             self._one = not isinstance(inputs, tuple | list)
             self._inputs = [self._torch.as_tensor(each) for each in ([inputs] if self._one else inputs)]
             self._targets = self._torch.as_tensor(targets)
             counts = [len(each) for each in (*self._inputs, self._targets)]
             if len(set(counts)) > 1:
-                raise Invalid(f"Inputs and targets have {counts} rows.", fix="give as many of each.")
+                raise Invalid(
+                    f"Inputs and targets have different numbers of rows: {counts}.", fix="give the same number of each."
+                )
         if not len(self):
             raise Invalid("There are no rows to train or to validate on.")
 

@@ -92,7 +92,7 @@ class Checkpoints:
         except Conflict as busy:
             raise Conflict(
                 f"Another training uses the checkpoints in {self.folder}: {busy.what}",
-                fix="wait until it is done, stop it, or give this training another folder.",
+                fix="wait for it, stop it, or give this training another folder.",
             ) from busy
 
     def steps(self) -> list[int]:
@@ -141,7 +141,7 @@ class Checkpoints:
             try:
                 return self.read(step)
             except Corrupt as error:
-                warnings.warn(f"{error.what} The checkpoint before it is used.", RuntimeWarning, stacklevel=2)
+                warnings.warn(f"{error.what} The previous checkpoint is used.", RuntimeWarning, stacklevel=2)
                 with suppress(OSError):
                     self.path(step).replace(self.path(step).with_suffix(".corrupt"))
         return None

@@ -89,7 +89,7 @@ def fit_torch(
     if epochs < 1 or batch_size < 1 or log_every < 1:
         raise Invalid(f"epochs={epochs}, batch_size={batch_size} and log_every={log_every} must be at least 1.")
     if schedule_per not in ("step", "epoch"):
-        raise Invalid(f"The schedule is stepped per {schedule_per!r}.", fix='use "step" or "epoch".')
+        raise Invalid(f"The unit of the schedule is {schedule_per!r}.", fix='use "step" or "epoch".')
     if stopping is not None and validation is None:
         raise Invalid("Early stopping needs validation rows.", fix="give validation=(inputs, targets).")
     loop = Loop(module, Rows(train), loss, optimiser, epochs, batch_size)
@@ -179,7 +179,7 @@ class Loop:
         self.best, self.score = state["best"], found.score
         self.keeping.found(found.step)
         restore_generators(state["generators"])
-        self._tell(f"goes on from step {found.step}")
+        self._tell(f"resumes from step {found.step}")
 
     def go(self) -> None:
         """Train until the last epoch, or until early stopping."""
@@ -302,7 +302,7 @@ class Loop:
         self._look()
         said = "no checkpoints were asked for"
         if self.keeping is not None:
-            said = "the checkpoint of this step could not be written"
+            said = "the checkpoint of this step was not written"
             if self.keeping.has(self.step) or self._checkpoint(self.keeping, wait=True):
                 said = f"the checkpoint {self.keeping.checkpoints.path(self.step)} is written"
         if self.run is not None:

@@ -29,11 +29,9 @@ class EarlyStopping:
 
     def __init__(self, patience: int = 5, *, min_delta: float = 0.0, mode: str = "min") -> None:
         if mode not in ("min", "max"):
-            raise Invalid(f"Early stopping has the mode {mode!r}.", fix='use "min" or "max".')
+            raise Invalid(f"Early stopping has the unknown mode {mode!r}.", fix='use "min" or "max".')
         if patience < 1 or not min_delta >= 0:
-            raise Invalid(
-                f"Early stopping with a patience of {patience} and a min_delta of {min_delta} makes no sense."
-            )
+            raise Invalid(f"Early stopping has an invalid patience {patience} or min_delta {min_delta}.")
         self.patience = patience
         self.min_delta = min_delta
         self.mode = mode

@@ -67,8 +67,8 @@ def take_apart(tree: Any) -> tuple[Any, dict[str, Any]]:
             parts = [apart(each, f"{at}/{number}") for number, each in enumerate(value)]
             return parts if isinstance(value, list) else {_TUPLE: parts}
         raise Invalid(
-            f"The state at {at or '/'!r} is a {type(value).__qualname__}, which a checkpoint cannot keep.",
-            fix="state dicts may hold tensors, numbers, texts, lists, tuples and dicts.",
+            f"The state at {at or '/'!r} is a {type(value).__qualname__}, which a checkpoint cannot store.",
+            fix="state dicts can contain tensors, numbers, texts, lists, tuples and dicts.",
         )
 
     return apart(tree, ""), tensors
@@ -108,7 +108,7 @@ def places(tensors: Mapping[str, Any]) -> dict[str, Place]:
     strided = import_torch().strided
     for name, tensor in tensors.items():
         if str(tensor.dtype).removeprefix("torch.") not in _NAMES or tensor.layout != strided:
-            raise Invalid(f"Tensor {name!r} is {tensor.dtype}, {tensor.layout}, which a checkpoint cannot keep.")
+            raise Invalid(f"Tensor {name!r} is {tensor.dtype}, {tensor.layout}, which a checkpoint cannot store.")
     found: dict[str, Place] = {}
     begin = 0
     for name, tensor in sorted(tensors.items(), key=lambda item: -item[1].element_size()):
@@ -187,7 +187,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], str]:
     try:
         content = path.read_bytes()  # not mapped: the file may be pruned while the tensors are in use
         if hashlib.sha256(memoryview(content)[:-32]).digest() != content[-32:]:
-            raise Corrupt(f"{path} is not what was written.")
+            raise Corrupt(f"{path} differs from the written content.")
         tensors = dict(load(content))
         del tensors[_DIGEST]
     except (OSError, SafetensorError, KeyError) as error:

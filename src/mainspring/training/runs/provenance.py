@@ -87,7 +87,9 @@ def code_diff(root: Path, used: Collection[Path] | None = None) -> bytes:
     names = [name for name in listed.decode(errors="surrogateescape").split("\0") if name.endswith(_SUFFIXES)]
     names = [name for name in names if STATE not in name.split("/")]
     if len(names) > _MOST_NEW:
-        raise Invalid(f"{root} has {len(names)} code files that git does not know.", fix="commit them, or ignore them.")
+        raise Invalid(
+            f"{root} has {len(names)} code files that git does not track.", fix="commit them, or ignore them."
+        )
     new = ("diff", "--no-index", *plain, "--", "/dev/null")
     kept = {path.resolve() for path in (_imported() if used is None else used)}
     for name in names:

@@ -105,12 +105,12 @@ class Run:
             if before != text:
                 raise Invalid(
                     f"Parameter {name!r} is {before!r} in this run and cannot become {text!r}.",
-                    fix="log what changes as a metric with steps, or begin a run of its own: run.nested(...).",
+                    fix="log changing values as a metric with steps, or start a nested run: run.nested(...).",
                 )
             if len(text) > _LONGEST_PARAM:
                 raise Invalid(
-                    f"Parameter {name!r} has {len(text)} characters; a run keeps {_LONGEST_PARAM}.",
-                    fix="log what it was made of instead, or the whole as a file: run.log_text.",
+                    f"Parameter {name!r} has {len(text)} characters; the maximum is {_LONGEST_PARAM}.",
+                    fix="log its inputs instead, or the whole as a file: run.log_text.",
                 )
         self._logged.update(texts)
         self._buffer.add(params=texts)
@@ -130,7 +130,7 @@ class Run:
         for name, text in texts.items():
             if len(text) > _LONGEST_TAG:
                 raise Invalid(
-                    f"Tag {name!r} has {len(text)} characters; a run keeps {_LONGEST_TAG}.", fix="use run.log_text."
+                    f"Tag {name!r} has {len(text)} characters; the maximum is {_LONGEST_TAG}.", fix="use run.log_text."
                 )
         self._buffer.add(tags=texts)
 
@@ -245,7 +245,7 @@ def _step(step: int, values: Mapping[str, float]) -> int:
         return step.__index__()
     except AttributeError:
         raise Invalid(
-            f"The step of {sorted(values)} is {step!r}, which is no whole number.", fix="count epochs or batches."
+            f"The step of {sorted(values)} is {step!r}, which is not a whole number.", fix="count epochs or batches."
         ) from None
 
 
@@ -254,13 +254,13 @@ def _number(name: str, value: float, step: int) -> float:
         number = float(value)
     except (TypeError, ValueError):
         raise Invalid(
-            f"Metric {name!r} at step {step} is {str(value)[:200]!r}, which is no number.",
-            fix="log a number; what is text is a parameter or a tag: run.log_param, run.set_tag.",
+            f"Metric {name!r} at step {step} is {str(value)[:200]!r}, which is not a number.",
+            fix="log a number; log text as a parameter or a tag: run.log_param, run.set_tag.",
         ) from None
     if not math.isfinite(number):
         raise Invalid(
             f"Metric {name!r} at step {step} is {number}.",
-            fix="look for a division by zero, a too large learning rate, or nulls in the features.",
+            fix="check for a division by zero, a too large learning rate, or nulls in the features.",
         )
     return number
 
@@ -277,7 +277,7 @@ def _drawn(name: str, figure: Any) -> bytes:
     if hasattr(figure, "to_html"):
         return str(figure.to_html()).encode()
     raise Invalid(
-        f"{type(figure).__name__} is no figure: it has neither savefig nor to_html.",
+        f"{type(figure).__name__} is not a figure: it has neither savefig nor to_html.",
         fix="draw it, then run.log_artefact.",
     )
 

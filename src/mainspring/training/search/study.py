@@ -188,8 +188,8 @@ def study_errors() -> Iterator[None]:
         cause = error.__cause__ or error
         said = (str(getattr(cause, "orig", None) or cause).strip().splitlines() or [""])[0].rstrip(".")
         raise Unavailable(
-            f"The store of the search's trials did not answer: {said}.",
-            fix="see that it is there, and give the same command again: what has ended stays.",
+            f"The store of the search's trials did not respond: {said}.",
+            fix="check the store, and give the same command again: finished trials are not repeated.",
         ) from error
 
 

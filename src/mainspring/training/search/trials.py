@@ -163,8 +163,8 @@ def _evaluate(fitted: Fitted, run: Run) -> float:
     value = found.get(model.search.metric, math.nan)
     if not math.isfinite(value):
         raise Invalid(
-            f"There is no {model.search.metric} of the validation rows, only {', '.join(found) or 'nothing'}.",
-            fix="see whether the validation rows have both classes, or choose another metric.",
+            f"The validation rows have no {model.search.metric}, only {', '.join(found) or 'nothing'}.",
+            fix="check that the validation rows have both classes, or choose another metric.",
         )
     return value
 
@@ -173,7 +173,7 @@ def ended_of(tags: Mapping[str, str], status: str) -> Ended | None:
     """Return the result of a run's trial from its tags; `None` if its process died before the end."""
     state = tags.get(STATE)
     if state == FAILED or (state is None and status == "FAILED"):
-        return Ended(FAILED, None, tags.get(REASON, "its process died while it was closed"))
+        return Ended(FAILED, None, tags.get(REASON, "its process died while it was being closed"))
     if state is None or status != "FINISHED":
         return None
     value = tags.get(VALUE, "None")

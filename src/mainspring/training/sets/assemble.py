@@ -85,7 +85,7 @@ def label_values(column: pa.ChunkedArray[Any], model: Model) -> np.ndarray[Any, 
         return numbers
     whole = numbers.astype(np.int64)
     if not np.array_equal(whole, numbers):
-        raise InvalidData(f"Label {label} has values such as {numbers[whole != numbers][0]}, which name no class.")
+        raise InvalidData(f"Label {label} has values such as {numbers[whole != numbers][0]}, which cannot be classes.")
     if model.task == "binary" and not np.isin(whole, (0, 1)).all():
         raise InvalidData(f"Label {label} has the values {_some(whole)}; a binary label is a Boolean, or 0 and 1.")
     return whole

@@ -77,7 +77,7 @@ class Leakage(InvalidData):
     def __init__(self, model: str, findings: list[Finding]) -> None:
         super().__init__(
             f"The training set of {model!r} leaks:\n" + "\n".join(f"  {each}\n    {each.fix}" for each in findings),
-            fix=f"or, if it is meant, declare accept_findings={[each.id for each in findings]} in @ms.model.",
+            fix=f"or, if it is intended, declare accept_findings={[each.id for each in findings]} in @ms.model.",
         )
         self.findings = findings
 
@@ -130,10 +130,10 @@ def _of_labels(name: str, values: Array, y: Array, data: TrainingSet, spaced: sl
 def _empty(name: str, values: Array, text: bool) -> Finding | None:
     null = np.array([each is None for each in values.tolist()]) if text else np.isnan(values)
     if null.all():
-        return Finding("all-null", name, False, f"null in all {len(values):,} rows", "drop it, or look at its keys.")
+        return Finding("all-null", name, False, f"null in all {len(values):,} rows", "remove it, or check its keys.")
     if not null.any() and len(set(values[:1000].tolist())) == 1 and bool((values == values[0]).all()):
         evidence = f"{values[0]!s} in all {len(values):,} rows"
-        return Finding("constant", name, False, evidence, "drop it: it tells nothing.")
+        return Finding("constant", name, False, evidence, "remove it: it carries no information.")
     return None
 
 
@@ -148,7 +148,7 @@ def _shadow(name: str, values: Array, labels: Array, task: str) -> Finding | Non
         return None
     null = np.mean([each is None for each in values.tolist()]) if values.dtype == object else np.isnan(values).mean()
     evidence = f"it is the label in another form, in every row in which it is not null ({1 - null:.0%} of them)"
-    return Finding("shadow", name, True, evidence, "drop it, or compute it as of the time of the prediction.")
+    return Finding("shadow", name, True, evidence, "remove it, or compute it as of the time of the prediction.")
 
 
 def _future(name: str, values: Array, labels: Array, looks: int) -> Finding | None:
@@ -157,7 +157,13 @@ def _future(name: str, values: Array, labels: Array, looks: int) -> Finding | No
         return None
     lag, later, now = found
     evidence = f"correlation {later:.2f} with the label {lag} rows later, {now:.2f} at most with earlier ones"
-    return Finding("knows-the-future", name, True, evidence, "look for a shift the wrong way, or a time that is late.")
+    return Finding(
+        "knows-the-future",
+        name,
+        True,
+        evidence,
+        "check for a shift in the wrong direction, or a time that is too late.",
+    )
 
 
 def _alone(name: str, values: Array, labels: Array, task: str, looks: int) -> Finding | None:
@@ -177,7 +183,7 @@ def _twice(data: TrainingSet) -> Iterator[Finding]:
         if share:
             names = ", ".join(map(str, rows.keys.columns))
             evidence = f"{share:.1%} of the {part} rows share their label ({names}) with a training row"
-            fix = "observe each once, or key the label by what makes it one of its own, such as a month."
+            fix = "use each observation once, or add a key that makes the label unique, such as a month."
             yield Finding("label-twice", part, share >= _TWICE, evidence, fix)
 
 
@@ -193,7 +199,7 @@ def _copies(data: TrainingSet) -> Iterator[Finding]:
             evidence = (
                 f"{share:.1%} of the {part} rows have all features of a training row ({by_nature:.1%} of those do)"
             )
-            fix = "look for rows that were landed twice."
+            fix = "check for rows that were ingested twice."
             yield Finding("duplicates", part, excess >= _COPIES, evidence, fix)
 
 

@@ -56,8 +56,8 @@ def held_out_again(bundle: Bundle, other: Bundle, labels: Sequence[Label], scan:
     rows = found.slice(max(0, found.num_rows - held_out.num_rows))
     if any(not rows[name].combine_chunks().equals(held_out[name].combine_chunks()) for name in (AT, LABEL)):
         raise Corrupt(
-            f"The held-out rows of {bundle.manifest.model} ({bundle.digest[:12]}) cannot be read again: "
-            f"dataset commit {bundle.manifest.dataset_commit} gives other rows.",
+            f"The held-out rows of {bundle.manifest.model} ({bundle.digest[:12]}) cannot be read again: dataset "
+            f"commit {bundle.manifest.dataset_commit} returns different rows.",
             fix=f"train it again: mainspring train {bundle.manifest.model}.",
         )
     return point_in_time(rows, groups, scan, schema=observations.source.columns, at=AT)

@@ -94,9 +94,9 @@ def folds_by_time(at: Instants, count: int, *, embargo: int = 0, window: int | N
         InvalidData: A fold would have no rows to train or to validate on.
     """
     if count < 1:
-        raise Invalid(f"{count} folds are none.", fix="ask for at least 1.")
+        raise Invalid(f"The number of folds is {count}.", fix="request at least 1.")
     if len(at) == 0:
-        raise InvalidData("There are no labelled observations to make folds of.")
+        raise InvalidData("There are no labelled observations to split into folds.")
     cuts = [int(np.searchsorted(at, at[len(at) * part // (count + 1)])) for part in range(1, count + 1)]
     made = []
     for number, (begin, end) in enumerate(zip(cuts, [*cuts[1:], len(at)], strict=True), start=1):
@@ -114,7 +114,7 @@ def _empty(at: Instants, name: str, number: int, count: int) -> InvalidData:
     span = f"{format_instant(int(at[0]))} to {format_instant(int(at[-1]))}"
     return InvalidData(
         f"The {name} part of fold {number} of {count} is empty: {len(at)} labelled observations from {span}.",
-        fix="ask for fewer folds, a shorter embargo or a longer window.",
+        fix="request fewer folds, a shorter embargo or a longer window.",
     )
 
 
@@ -163,8 +163,8 @@ def _check_seen(model: Model, labels: np.ndarray[Any, Any], cut: Cut) -> None:
     unseen = sorted({str(each) for each in set(labels[cut.holdout].tolist()) - seen})
     if unseen:
         raise InvalidData(
-            f"The held-out rows of {model.name!r} have the classes {unseen[:_CLASSES_SHOWN]}, "
-            "which training never saw.",
+            f"The held-out rows of {model.name!r} have the classes {unseen[:_CLASSES_SHOWN]}, which do not occur "
+            "in training.",
             fix="choose a longer time range or a shorter holdout.",
         )
 
@@ -189,8 +189,8 @@ def _fix(model: Model) -> str:
     fix = "choose a longer holdout (validation is half as long), a shorter embargo, or a longer time range"
     if model.task == "binary" and model.label.matures_us is None:
         return (
-            f"{fix}; where one class becomes known sooner than the other, say when labels are settled: "
-            'ms.Label(..., matures="40d", otherwise=False).'
+            f"{fix}; if one class becomes known sooner than the other, declare when labels mature: ms.Label(..., "
+            'matures="40d", otherwise=False).'
         )
     return f"{fix}."
 
@@ -198,5 +198,5 @@ def _fix(model: Model) -> str:
 def _fix_none(model: Model, left_out: LeftOut) -> str:
     if left_out.all_immature:
         sources = ", ".join(dict.fromkeys(f"`mainspring ingest {each.source.name}`" for each in model.labels))
-        return f"land label rows up to today ({sources}), or wait until labels mature."
+        return f"ingest label rows up to today ({sources}), or wait until labels mature."
     return "ingest more, or widen the time range."

@@ -156,9 +156,9 @@ class TrainingSet:
         for name, texts in known.items():
             if not 0 < len(texts) <= MOST_CATEGORIES:
                 raise InvalidData(
-                    f"Feature {name!r} has {len(texts):,} texts in the training part; a column of categories has from "
-                    f"1 to {MOST_CATEGORIES:,}.",
-                    fix="leave it out, or make coarser ones of them in a feature.",
+                    f"Feature {name!r} has {len(texts):,} texts in the training part; a column of categories can "
+                    f"have 1 to {MOST_CATEGORIES:,}.",
+                    fix="leave it out, or derive coarser categories in a feature.",
                 )
         parts = (self.train, self.validation, self.holdout)
         train, validation, holdout = (replace(part, X=to_categories(part.X, names)) for part in parts)

@@ -39,7 +39,7 @@ def sample_weights(labels: Array, at: Array, *, balanced: bool = True, half_life
         Invalid: `half_life` is not positive.
     """
     if half_life is not None and half_life <= 0:
-        raise Invalid(f"A half-life of {half_life} µs is none.", fix='use a duration such as "30d".')
+        raise Invalid(f"The half-life is {half_life} µs.", fix='use a duration such as "30d".')
     if not len(labels):
         return np.ones(0)
     _, group = np.unique(labels, return_inverse=True) if balanced else (None, np.zeros(len(labels), np.int64))

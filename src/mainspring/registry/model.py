@@ -257,6 +257,6 @@ def check_code(code: Code, owner: str = "") -> None:
         Corrupt: The name or the digest is malformed.
     """
     if not FUNCTION.fullmatch(code.function):
-        raise Corrupt(f"The function {code.function[:80]!r}{owner} is not written module:function.")
+        raise Corrupt(f"The function {code.function[:80]!r}{owner} does not have the form module:function.")
     if not _DIGEST.fullmatch(code.source):
         raise Corrupt(f"The function {code.function[:80]!r}{owner} has no SHA-256 of its source.")

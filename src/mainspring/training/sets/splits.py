@@ -133,7 +133,7 @@ def check_parts(model: Model, at: Instants, labels: np.ndarray[Any, Any], left_o
         InvalidData: A part is empty, has too few rows, or lacks a class.
     """
     if not len(at):
-        why = left_out if left_out.total else "there is no observation at all"
+        why = left_out if left_out.total else "there are no observations"
         raise InvalidData(
             f"Model {model.name!r} has no labelled observation to train on: {why}.", fix=_fix_none(model, left_out)
         )

@@ -349,7 +349,7 @@ def test_gates_are_on_the_mean_and_on_each(airport: Bakery, report: Any, bundle:
     assert np.array_equal(score_bundle(bundle, rows), score_bundle(bundle, pq.read_table(
         io.BytesIO(again.files["holdout.parquet"]))))  # fmt: skip
     single = airport.bundles.load(airport.trainer.train(delays(label=arrived.arr_delay, gates=[])).digest)
-    assert compare(bundle, single, "1").note == "champion 1 answers value, not dep_delay, arr_delay."
+    assert compare(bundle, single, "1").note == "champion 1 returns value, not dep_delay, arr_delay."
     for each in (again, single):  # whose model has another order of labels since, and one more
         scan = partial(pinned_scan, airport.lake, airport.snapshots.get(each.manifest.dataset_commit))
         read = held_out_again(each, bundle, [ms.Label(arrived.arr_delay), ms.Label(departed.dep_delay)], scan)

@@ -6,7 +6,7 @@ that fit in memory are one piece.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -99,11 +99,12 @@ def point_in_time_pieces(
     """
     with ExitStack() as stack:
         con = stack.enter_context(connection(memory_limit, threads, temp))
-        asked: Iterable[tuple[pa.Table, pa.Table]]  # a piece, and as it is read
+        held: pa.Table | None = None
         if whole:
-            asked = [(piece, as_read(piece, groups, schema, at)) for piece in pieces(observations, whole=True)]
-            con.register("observed", asked[0][1])
-            collect = in_memory(con, asked[0][0].num_rows)
+            (only,) = pieces(observations, whole=True)
+            held = as_read(only, groups, schema, at)
+            con.register("observed", held)
+            collect = in_memory(con, held.num_rows)
         else:
             folder = stack.enter_context(workplace(temp))
             path = folder / "observed.parquet"
@@ -111,11 +112,11 @@ def point_in_time_pieces(
                 _write_keys(path, observations, groups, at)
             con.execute(f"CREATE TEMP VIEW observed AS FROM read_parquet({quote_text(str(path))})")
             collect = in_files(con, folder, stack)
-            asked = ((piece, as_read(piece, groups, schema, at)) for piece in pieces(observations))
         bounds = duck.one_row(con, "SELECT min(_t), max(_t) FROM observed")
         kept = list(read_views(con, views_of(groups), scan, bounds, rows_worth_a_tile, collect))
         computed, first = computed_of(groups, schema), 0
-        for piece, typed in asked:
+        for piece in pieces(observations, whole=whole):
+            typed = as_read(piece, groups, schema, at) if held is None else held
             stored: dict[str, Any] = {}
             for each in kept:
                 stored.update(each(first, piece.num_rows))

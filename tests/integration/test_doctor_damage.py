@@ -76,7 +76,7 @@ def test_damage_is_named_with_its_place(project: Project) -> None:
     assert any(f"{files['cut']} has {lengths['cut'] - 10} of {lengths['cut']} bytes" in each for each in said)
     assert any(f"{files['emptied']} has 0 of {lengths['emptied']} bytes" in each for each in said)
     assert any(f"{files['zeros']} does not end like a Parquet file" in each for each in said)
-    assert any("headless" in each and "no log" in each for each in said)
+    assert any("headless" in each and "no transaction log" in each for each in said)
     assert not any("sound" in each for each in said)
     assert str(online) in found.pop("online store")[0].detail
     assert f"{pepper} has 0 bytes" in found.pop("keys")[0].detail

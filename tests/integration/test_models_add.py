@@ -304,7 +304,7 @@ def test_a_graph_whose_parts_do_not_fit_is_refused(place: Place) -> None:
         outputs=[TensorSpec("wide", "FP32", (-1, 5))],
     )
     plans: dict[str, tuple[Plan, str]] = {
-        "shape": (_chain("wide@1", "network@1", "wide"), "takes 'x' FP32.*given 'wide' FP32"),
+        "shape": (_chain("wide@1", "network@1", "wide"), "takes 'x' FP32.*receives 'wide' FP32"),
         "output": (_chain("network@1", "network@1", "nothing"), "from 'a.nothing'"),
         "circle": (
             Plan(

@@ -87,7 +87,7 @@ def test_a_key_that_the_author_made_approves_nothing_of_theirs(tmp_path: Path) -
     project = project_in(tmp_path / "here", approvals=2)
     version = registered(project)
     own = create_key(project, "ben", ["manage"], DAY)
-    with pytest.raises(Denied, match=f"{local_user()} made late:1 and also key:.*:ben"):
+    with pytest.raises(Denied, match=f"{local_user()} is the author of late:1 and created key:.*:ben"):
         curating.approve(project, "late:1", key=own)
     unknown = create_key(project, "from before", ["manage"], DAY, created_by="")
     with pytest.raises(Denied, match="creator of key:"):
@@ -118,7 +118,7 @@ def test_promotion_waits_for_somebody_else(tmp_path: Path) -> None:
     assert (result.gate, result.short_by, result.passed) == ("approved by 1", 1.0, False)
     assert "mainspring models approve late:1" in str(result)
 
-    with pytest.raises(Denied, match=f"{local_user()} made late:1"):
+    with pytest.raises(Denied, match=f"{local_user()} is the author of late:1"):
         curating.approve(project, "late:1")
     with pytest.raises(Denied, match="may not approve"):
         curating.approve(project, "late:1", key=manager(project, "predict", "view"))
@@ -157,7 +157,7 @@ def test_an_approval_that_is_withdrawn_lets_nothing_live(tmp_path: Path) -> None
     assert (done.approval, done.actor, done.reason) == (given, given.approver, "the holdout leaks")
     refused = promote(project, "late", "2")
     assert not refused.promoted
-    assert "nobody approved it" in str(refused.results[0])
+    assert "approved by nobody" in str(refused.results[0])
     assert project.versions.get("late", "champion").version == "1"
     with pytest.raises(NotFound, match="no approval of late:2"):
         curating.withdraw(project, "late:2", key=ben)

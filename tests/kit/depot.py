@@ -405,6 +405,18 @@ def opened(depot: Depot) -> Project:
 
 
 def copied(template: Path, root: Path) -> Depot:
-    """Return a project of its own that is where `template` is."""
-    shutil.copytree(template, root, ignore=shutil.ignore_patterns("*.sock"))
+    """Return a project of its own that is where `template` is.
+
+    A process that has just ended may still put a database's log into it: then the copy is made anew.
+    """
+
+    def copy() -> bool:
+        try:
+            shutil.copytree(template, root, ignore=shutil.ignore_patterns("*.sock"))
+        except shutil.Error:
+            shutil.rmtree(root)
+            return False
+        return True
+
+    wait_until(copy, "a copy of the project, of which no file goes away")
     return Depot(root)

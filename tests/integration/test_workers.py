@@ -225,7 +225,7 @@ def test_a_slot_is_had_once(tmp_path: Path) -> None:
     async def scenario() -> None:
         first, second = Slots(tmp_path), Slots(tmp_path)
         await first.start(lambda: b"# HELP a A.\na 1.0\n", lambda: True)
-        with pytest.raises(Conflict, match="slot 0 is taken"):
+        with pytest.raises(Conflict, match="slot 0 is in use"):
             await second.start(bytes, lambda: True)
         await second.stop()
         assert await asyncio.to_thread(ready, tmp_path, 0)  # it is not thrown out

@@ -80,7 +80,7 @@ def gather(
     try:
         read = reader.read(sent, now, without_store=without_store)
     except DamagedState as error:
-        raise StoreDamaged("The online store holds a damaged state.") from error
+        raise StoreDamaged("The online store contains a damaged state.") from error
     except Unavailable:
         if not defaults:
             raise

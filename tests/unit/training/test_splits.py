@@ -142,7 +142,7 @@ def test_an_empty_part_of_a_fold_is_named(rows: int, count: int, embargo: int, w
 
 
 def test_no_folds_are_refused() -> None:
-    with pytest.raises(Invalid, match="0 folds"):
+    with pytest.raises(Invalid, match="number of folds is 0"):
         folds_by_time(np.arange(9), 0)
 
 

@@ -167,7 +167,7 @@ def test_what_is_no_sum_of_trees_is_refused_by_name() -> None:
     with pytest.raises(NotConvertible, match=r"GradientBoostingClassifier\(init=LogisticRegression\(\)\)"):
         to_onnx(started, NARROW, "binary")
     both = made("DecisionTreeClassifier").fit(frame, np.column_stack([y, y]))
-    with pytest.raises(NotConvertible, match="answers 2 labels at once"):
+    with pytest.raises(NotConvertible, match="predicts 2 labels at once"):
         read_forest(both)
 
 

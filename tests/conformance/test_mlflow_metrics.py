@@ -124,7 +124,7 @@ def test_a_store_that_is_gone_is_said_to_be(tmp_path: Path, how: str) -> None:
     elif how == "damaged":
         path.write_bytes(b"no database")
     for _ in range(2):
-        with pytest.raises(Unavailable, match=r"tracking\.db is gone"):
+        with pytest.raises(Unavailable, match=r"tracking\.db is missing"):
             tracking.log(run_id, metrics=[("loss", 1.0, 0, SECOND)])
-        with pytest.raises(Unavailable, match=r"tracking\.db is gone"):
+        with pytest.raises(Unavailable, match=r"tracking\.db is missing"):
             tracking.finish(run_id, "FINISHED", SECOND)

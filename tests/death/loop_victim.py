@@ -74,7 +74,7 @@ def train(folder: Path) -> tuple[int, str]:
         keep=2,
         progress=lambda what, _share: steps.append(what),
     )
-    resumed = next((int(what.rpartition(" ")[2]) for what in steps if what.startswith("goes on")), 0)
+    resumed = next((int(what.rpartition(" ")[2]) for what in steps if what.startswith("resumes")), 0)
     digest = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         digest.update(name.encode() + tensor.numpy().tobytes())

@@ -182,10 +182,10 @@ def test_runs_deleted_in_the_middle_of_a_training_are_not_begun_anew_beside_thei
     with sqlite3.connect(database) as whole, sqlite3.connect(depot.root / "backup") as backup:
         whole.backup(backup)  # what is in the log beside the file, too
     teach(depot, f"os.unlink({str(database)!r})\nrun.log_metric('loss', 0.1)\nrun.flush()")
-    check_refused(depot.run("train", MODEL), exits.UNAVAILABLE, "tracking.db is gone", "backup")
+    check_refused(depot.run("train", MODEL), exits.UNAVAILABLE, "tracking.db is missing", "backup")
     (depot.root / "parcels" / "model.py").write_text(MODEL_PY)
     for arguments in (("train", MODEL), ("runs", MODEL), ("models", "list"), ("promote", MODEL)):
-        check_refused(depot.run(*arguments), exits.UNAVAILABLE, "tracking.db is gone", "tracking.db-wal", "backup")
+        check_refused(depot.run(*arguments), exits.UNAVAILABLE, "tracking.db is missing", "tracking.db-wal", "backup")
     assert not database.exists()
     for log in depot.state.glob("tracking.db-*"):
         log.unlink()

@@ -311,7 +311,7 @@ def test_a_graph_whose_parts_do_not_fit_is_refused(place: Place) -> None:
                 (_step("a", "network@1", "b.y"), _step("b", "network@1", "a.y"), _step("c", "network@1", "x")),
                 {"y": "b.y"},
             ),
-            "circle",
+            "cycle: a -> b -> a",
         ),
         "version": (_chain("network@99", "network@1", "y"), "no network:99"),
         "alias": (_chain("network", "network@1", "y"), "network@champion"),

@@ -32,7 +32,7 @@ class ApprovalsConformance:
 
     def test_nobody_approves_twice(self, approvals: Approvals) -> None:
         approvals.add(Approval("late", "1", A, "ana", "", SECOND))
-        with pytest.raises(Conflict, match="ana has approved late:1"):
+        with pytest.raises(Conflict, match="ana has already approved late:1"):
             approvals.add(Approval("late", "1", A, "ana", "again", 2 * SECOND))
         assert len(approvals.of("late")) == 1
 
@@ -93,7 +93,7 @@ class DeletionsConformance:
         deletions.mark(first)
         deletions.mark(second)
         assert deletions.all() == [first, second]
-        with pytest.raises(Conflict, match="late:1 is marked"):
+        with pytest.raises(Conflict, match="late:1 is already marked"):
             deletions.mark(Deletion("late", "1", A, "ben", "", 3 * SECOND))
         assert deletions.unmark("late", "1")
         assert not deletions.unmark("late", "1")
@@ -109,7 +109,7 @@ class DeletionsConformance:
         assert deletions.claim("late", "1")
         assert not deletions.unmark("late", "1")
         assert [each.claimed for each in deletions.all()] == [True]
-        with pytest.raises(Conflict, match="late:1 is marked"):
+        with pytest.raises(Conflict, match="late:1 is already marked"):
             deletions.mark(mark)
         deletions.settle("late", "1", carried_out=False)
         assert deletions.all() == [mark]

@@ -29,7 +29,7 @@ _HEAD = """\
 
 What becomes of a model of each framework, as measured: every cell is an estimator that was trained, turned into a
 bundle's model, and compared with it in a fresh process on 10,000 rows, held out or made of such, and the
-[probes](../explanation/bundles-and-equivalence.md#why-prove-anything).
+[probes](../explanation/bundles-and-equivalence.md#why-verify).
 
 - **exact**: the answers are the same, bit for bit. The framework itself runs its own file.
 - **within 1e-5**: no answer differs by more. It was converted to ONNX.

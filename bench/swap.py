@@ -26,7 +26,8 @@ from report import Case, report
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))  # where projects of gateways are made
 
-from kit.fleet import BODY, INFER, Fleet, Load, until  # noqa: E402
+from kit.fleet import BODY, INFER, Fleet, Load  # noqa: E402
+from kit.waiting import wait_until  # noqa: E402
 from mainspring.serving.load import generator as load  # noqa: E402
 from mainspring.serving.plane import slots  # noqa: E402
 
@@ -81,7 +82,7 @@ def swaps(fleet: Fleet, took: list[float]) -> None:
         published = time.monotonic()
         fleet.publish(version)
         wanted = {str(slot): {version} for slot in range(PROCESSES)}
-        until(lambda wanted=wanted: fleet.serving() == wanted, f"version {version}")
+        wait_until(lambda wanted=wanted: fleet.serving() == wanted, f"version {version}")
         took.append(time.monotonic() - published)
         time.sleep(max(0.0, began + (number + 1) * (SECONDS - 1) / SWAPS - time.monotonic()))
 
@@ -103,7 +104,7 @@ def gone(fleet: Fleet, number: int) -> tuple[int, float, float]:
         old = fleet.kill("gateway-1", number)
         fleet.until_replaced("gateway-1", old)
         place = slots.folder(fleet.project.settings.state)
-        until(lambda: slots.ready(place, 1), "its successor")
+        wait_until(lambda: slots.ready(place, 1), "its successor")
         back = time.monotonic() - began
         callers.until_answered(100)
     return len(callers.failures), back, max(took for _, _, took in callers.answered)

@@ -28,7 +28,7 @@ _LONGEST = 1024  # bytes of a key; an index takes some 2,700
 _CONNECT_S = 2
 SWEPT_AT_ONCE = 10_000
 MADE = "SELECT to_regclass('mainspring_online.entity') IS NOT NULL"
-# Whoever comes first makes the tables; the lock's number is the name in bytes.
+# The first process makes the tables; the lock's number is the name in bytes.
 SCHEMA = f"""
 SELECT pg_advisory_xact_lock({int.from_bytes(b"mainspri", "big")});
 CREATE SCHEMA IF NOT EXISTS mainspring_online;

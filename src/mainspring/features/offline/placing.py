@@ -130,7 +130,7 @@ def in_files(con: Any, folder: Path, stack: ExitStack) -> Keep:
 
 
 class _File:
-    """What a query found, in the order of the observations, without those of which it found nothing."""
+    """Rows that a query found, in the order of the observations; observations without a match are absent."""
 
     def __init__(self, file: Any) -> None:
         self._batches = parquet_batches(file, PIECE_ROWS)

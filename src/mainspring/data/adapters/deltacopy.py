@@ -25,11 +25,11 @@ def copy_table(source: LakeTables, target: LakeTables, table: str) -> None:
         Invalid: One of the lakes is not made of Delta tables.
         Conflict: The target's table has another history.
     """
-    for lake in (source, target):
-        if not isinstance(lake, DeltaLake):
-            raise Invalid(f"A lake of {type(lake).__name__} does not consist of Delta tables.")
-    assert isinstance(source, DeltaLake)
-    assert isinstance(target, DeltaLake)
+    if not (isinstance(source, DeltaLake) and isinstance(target, DeltaLake)):
+        raise Invalid(
+            f"A {type(source).__name__} cannot be copied to a {type(target).__name__}: both must hold Delta tables.",
+            fix="name a folder or a bucket as `lake` in both profiles.",
+        )
     with source.locks.hold(table, wait_s=600.0), target.locks.hold(table, wait_s=600.0):
         _copy(source.place, target.place, table)
 

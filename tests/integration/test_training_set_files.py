@@ -205,11 +205,11 @@ def test_what_a_killed_process_left_goes_with_the_next(project: OpenedProject, t
     temp, to = project.folder / ".mainspring" / "tmp", tmp_path / "out.parquet"
     code = (
         "import sys, time, mainspring as ms\n"
-        "from mainspring.operations.features import writing\n"
+        "from mainspring.operations.features import reading, writing\n"
         f"project = ms.open({str(project.folder)!r})\n"
         f"writer = writing.TrainingSetWriter(project.services, project._choose({MODEL!r}), {str(to)!r}, '1GB', "
         "lambda what, done, total: (print(what, flush=True), time.sleep(60)) if what == 'rows' else None)\n"
-        f"writer.of_observations(project.models[{MODEL!r}], None, None)\n"
+        "writer.write(reading.Spine())\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as victim:
         assert victim.stdout is not None
@@ -243,13 +243,13 @@ def test_a_file_shows_itself_and_is_a_path(project: OpenedProject, tmp_path: Pat
 
 
 def test_progress_names_views_and_then_counts_rows(project: OpenedProject, tmp_path: Path) -> None:
-    from mainspring.operations.features import writing
+    from mainspring.operations.features import reading, writing
 
     told: list[tuple[str, int, int | None]] = []
     writer = writing.TrainingSetWriter(
         project.services, project._choose(MODEL), tmp_path / "o.parquet", "1GB", lambda *how: told.append(how)
     )
-    writer.of_observations(project.models[MODEL], None, None)
+    writer.write(reading.Spine())
     assert [name for name, _, total in told if total is None] == ["observations", "HubLoad"]
     rows = [(done, total) for name, done, total in told if name == writing.ROWS]
     assert rows == [(min(done, PARCELS), PARCELS) for done in range(100, PARCELS + 100, 100)]

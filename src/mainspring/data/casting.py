@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from mainspring.core.expr.sql import quote_name
+from mainspring.core.expr.sql import SQL_TYPES, quote_name
 from mainspring.core.schema import DType
 from mainspring.core.time import FIRST_INSTANT, LAST_INSTANT
 from mainspring.data.arrow import ARROW_TYPES
-from mainspring.data.duck import DUCK_TYPES
 from mainspring.data.refusals import with_article
 
 CAME = "_came_"
@@ -60,7 +59,7 @@ def casting(name: str, kind: pa.DataType, dtype: DType) -> Casting:
         if dtype is not DType.Timestamp:
             return Casting(name, dtype, came, came)
         return Casting(name, dtype, came, f"CASE WHEN {_known(came)} THEN {came} END", far=_far(came))
-    cast = f"TRY_CAST({came} AS {DUCK_TYPES[dtype]})"
+    cast = f"TRY_CAST({came} AS {SQL_TYPES[dtype]})"
     if dtype is DType.Timestamp:
         return _instant(name, came, cast)
     good = f"{cast} IS NOT NULL"

@@ -18,20 +18,8 @@ from mainspring.core.expr.sql import quote_name, quote_text
 from mainspring.core.files import disk_errors
 from mainspring.core.ids import new_id
 from mainspring.core.memory import NO_MEMORY, left_bytes
-from mainspring.core.schema import DType
 from mainspring.data.arrow import no_rows
 from mainspring.data.model import TableScan
-
-DUCK_TYPES = {
-    DType.String: "VARCHAR",
-    DType.Boolean: "BOOLEAN",
-    DType.Int32: "INTEGER",
-    DType.Int64: "BIGINT",
-    DType.Float32: "FLOAT",
-    DType.Float64: "DOUBLE",
-    DType.Timestamp: "TIMESTAMP WITH TIME ZONE",
-    DType.Duration: "BIGINT",
-}
 
 BATCH_ROWS = 1 << 14  # rows per Arrow batch: a text column of a batch holds at most 2 GiB, 128 KiB per row
 SPILL = "spill-"  # prefix of spill folders, followed by a pid; removed once the process is dead

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mainspring.core.expr.sql import quote_name, quote_text
+from mainspring.core.expr.sql import SQL_TYPES, quote_name, quote_text
 from mainspring.core.schema import DType
 from mainspring.core.time import FIRST_INSTANT, LAST_INSTANT
 from mainspring.data.checks import Check
-from mainspring.data.duck import DUCK_TYPES
 from mainspring.data.flags import numbers
 from mainspring.data.model import Source
 
@@ -100,7 +99,7 @@ def _listed(check: Check, dtype: DType) -> str:
 
 
 def _values(check: Check, dtype: DType) -> str:
-    return ", ".join(f"CAST({quote_text(str(value))} AS {DUCK_TYPES[dtype]})" for value in check.values)
+    return ", ".join(f"CAST({quote_text(str(value))} AS {SQL_TYPES[dtype]})" for value in check.values)
 
 
 def _unmatched(check: Check, _: DType) -> str:

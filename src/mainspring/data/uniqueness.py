@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from mainspring.core.expr.sql import quote_name
+from mainspring.core.expr.sql import SQL_TYPES, quote_name
 from mainspring.data import duck
-from mainspring.data.duck import DUCK_TYPES
 from mainspring.data.flags import numbers, present
 from mainspring.data.model import REASON, Source
 from mainspring.data.quality import unique_rules
@@ -57,7 +56,7 @@ def _all_differ(con: duckdb.DuckDBPyConnection, names: tuple[str, ...]) -> bool:
 
 def _one_landed(con: duckdb.DuckDBPyConnection, source: Source, names: tuple[str, ...]) -> bool:
     """Return whether a row of the table agrees with one of the load."""
-    first, kind = quote_name(names[0]), DUCK_TYPES[source.columns[names[0]]]
+    first, kind = quote_name(names[0]), SQL_TYPES[source.columns[names[0]]]
     ends = duck.one_row(con, f"SELECT min({first})::VARCHAR, max({first})::VARCHAR FROM ({_good(names)})")
     if ends[0] is None:
         return False

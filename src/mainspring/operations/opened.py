@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from mainspring.operations.features.file import FeatureFile
     from mainspring.operations.features.frames import Kind
     from mainspring.operations.features.online import OnlineFeatures
+    from mainspring.operations.features.reading import When
     from mainspring.operations.features.reports import Plan, Verifications
     from mainspring.operations.features.table import FeatureTable
     from mainspring.operations.models.adding import Added
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from mainspring.serving.model import Endpoint
     from mainspring.training.model import Model
 
-When = str | int | date | datetime
 _ONLINE_KEPT = 128  # online reads that stay prepared
 
 
@@ -167,12 +166,8 @@ class OpenedProject:
 
         frames.check_kind(as_)
         choice = self._choose(of)
-        how = reading.How(memory_limit, progress)
-        reading.check_asked(choice, labels, since, until)
-        if choice.model is None or labels is not None:
-            return reading.beside(self.services, choice, labels, at, how).as_(as_)
-        start, end = reading.instant(since), reading.instant(until)
-        return reading.of_observations(self.services, choice, choice.model, start, end, how).as_(as_)
+        spine, how = reading.Spine(labels, at, since, until), reading.How(memory_limit, progress)
+        return reading.read(self.services, choice, spine, how).as_(as_)
 
     def write_training_set(
         self,
@@ -207,12 +202,9 @@ class OpenedProject:
         from mainspring.operations.features.progress_bar import steps
 
         choice = self._choose(of)
-        reading.check_asked(choice, labels, since, until)
         with steps(choice.title, len(choice.views) + 2, progress) as step:
             writer = writing.TrainingSetWriter(self.services, choice, to, memory_limit, writing.Paced(step))
-            if choice.model is None or labels is not None:
-                return writer.beside(labels, at)
-            return writer.of_observations(choice.model, reading.instant(since), reading.instant(until))
+            return writer.write(reading.Spine(labels, at, since, until))
 
     @overload
     def online(self, of: Chosen | Sequence[Chosen], rows: Mapping[str, Any], *, as_: None = ...,

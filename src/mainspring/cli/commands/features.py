@@ -51,8 +51,6 @@ def read(call: Call, *, of: tuple[str, ...], to: Path, labels: Path | None, at: 
     from mainspring.operations.features.choosing import choose
 
     choice = choose(call.project.definitions, of[0] if len(of) == 1 else list(of))
-    reading.check_asked(choice, labels, since, until)
-    start, end = reading.instant(since), reading.instant(until)
     with call.progress() as progress:
         began: dict[str, float] = {}
 
@@ -64,10 +62,7 @@ def read(call: Call, *, of: tuple[str, ...], to: Path, labels: Path | None, at: 
             progress.update(name, done, total, writing.pace(done, began[name]).lstrip(", "))
 
         writer = writing.TrainingSetWriter(call.project, choice, to, memory, told)
-        if choice.model is None or labels is not None:
-            written = writer.beside(labels, at)
-        else:
-            written = writer.of_observations(choice.model, start, end)
+        written = writer.write(reading.Spine(labels, at, since, until))
         progress.finish(writing.ROWS, f"{written.rows_per_second:,.0f} rows/s in all")
 
     def show(console: Console) -> None:

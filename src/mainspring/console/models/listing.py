@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mainspring.delivery.routing import CHAMPION
 from mainspring.project import Project
 from mainspring.registry.model import Deletion, ModelVersion
 
 LISTED = 100
-CHAMPION = "champion"
 # Word -> the stylesheet's class, and what a person reads.
 STATES: Mapping[str, tuple[str, str]] = {
     "live": ("live", "Live"),
-    "champion": ("fresh", "Champion"),
+    CHAMPION: ("fresh", "Champion"),
     "removing": ("alert", "Being removed"),
     "marked": ("drifted", "Marked for deletion"),
     "registered": ("plain", "Registered"),
@@ -112,4 +112,4 @@ def state_of(version: ModelVersion, mark: Deletion | None, serves: Mapping[str, 
         return "live"
     if mark is not None:
         return "removing" if mark.claimed else "marked"
-    return "champion" if CHAMPION in version.aliases else "registered"
+    return CHAMPION if CHAMPION in version.aliases else "registered"

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from mainspring.console.charts import Chart
 from mainspring.console.models.decision_history import History, history
 from mainspring.console.models.figures import Figures, columns, figures_of, over_versions, record_of, runs_of
-from mainspring.console.models.listing import CHAMPION, Serving, serving, shares, state_of
+from mainspring.console.models.listing import Serving, serving, shares, state_of
 from mainspring.core.errors import NotFound
 from mainspring.delivery.approving import counted
+from mainspring.delivery.routing import CHAMPION
 from mainspring.operations.models.curating import makers
 from mainspring.operations.search.searching import SEARCH
 from mainspring.project import Project

@@ -17,7 +17,7 @@ from mainspring.core.expr.zones import UNITS, offsets_of
 from mainspring.core.schema import DType, Schema
 from mainspring.core.time import DAY, FIRST_INSTANT, HOUR, LAST_INSTANT, MINUTE, SECOND
 
-_TYPES = {
+SQL_TYPES = {
     DType.String: "VARCHAR",
     DType.Boolean: "BOOLEAN",
     DType.Int32: "INTEGER",
@@ -69,14 +69,14 @@ def quote_text(text: str) -> str:
 def literal_sql(value: Scalar, dtype: DType) -> str:
     """Return a constant of exactly this type."""
     if value is None:
-        return f"CAST(NULL AS {_TYPES[dtype]})"
+        return f"CAST(NULL AS {SQL_TYPES[dtype]})"
     if dtype is DType.Boolean:
         return "TRUE" if value else "FALSE"
     if dtype is DType.String:
         return quote_text(str(value))
     if dtype is DType.Timestamp:
         return f"make_timestamptz(CAST({value} AS BIGINT))"
-    return f"CAST('{value!r}' AS {_TYPES[dtype]})"
+    return f"CAST('{value!r}' AS {SQL_TYPES[dtype]})"
 
 
 class _Compiler:
@@ -156,14 +156,14 @@ class _Compiler:
         if source is DType.String:
             return _parsed(target, value)
         if target is DType.Boolean:
-            return f"nullif({value}, CAST('nan' AS {_TYPES[source]})) <> 0" if source in _FLOATS else f"{value} <> 0"
+            return f"nullif({value}, CAST('nan' AS {SQL_TYPES[source]})) <> 0" if source in _FLOATS else f"{value} <> 0"
         if source is DType.Timestamp:
             return f"epoch_us({value})"
         if target is DType.Timestamp:
             return self._instant(value)
         if source in _FLOATS and target not in _FLOATS:
             value = f"trunc({value})"
-        return f"TRY_CAST({value} AS {_TYPES[target]})"
+        return f"TRY_CAST({value} AS {SQL_TYPES[target]})"
 
     def _local(self, zone: str, instant: str) -> str:
         return self._bind(instant, lambda us: f"{us} + {_offset_sql(zone, us)}")
@@ -252,7 +252,7 @@ def _parsed(target: DType, text: str) -> str:
         number = f"TRY_CAST(regexp_extract({text}, '\\A{DECIMAL}\\z') AS DOUBLE)"
         finite = f"nullif(nullif({number}, CAST('inf' AS DOUBLE)), CAST('-inf' AS DOUBLE))"
         return finite if target is DType.Float64 else f"TRY_CAST({finite} AS FLOAT)"
-    return f"TRY_CAST(regexp_extract({text}, '\\A{INTEGER}\\z') AS {_TYPES[target]})"
+    return f"TRY_CAST(regexp_extract({text}, '\\A{INTEGER}\\z') AS {SQL_TYPES[target]})"
 
 
 def _part_sql(part: str, local: str) -> str:

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from mainspring.core.expr import Node
-from mainspring.core.expr.sql import to_sql
+from mainspring.core.expr.sql import SQL_TYPES, to_sql
 from mainspring.core.expr.types import dtype_of
 from mainspring.core.schema import DType, Schema
-from mainspring.data.duck import DUCK_TYPES
 from mainspring.features.layout import Measure, WindowFeature
 from mainspring.features.state import sketches
 
@@ -38,7 +37,7 @@ def row_sql(expr: Node, schema: Schema) -> str:
     """
     value = to_sql(expr, schema)
     dtype = dtype_of(expr, schema)
-    return f"({value} + CAST(0 AS {DUCK_TYPES[dtype]}))" if dtype in (DType.Float32, DType.Float64) else value
+    return f"({value} + CAST(0 AS {SQL_TYPES[dtype]}))" if dtype in (DType.Float32, DType.Float64) else value
 
 
 def measure_sql(measure: Measure, schema: Schema) -> str:
@@ -188,4 +187,4 @@ def as_type(name: str, dtype: DType) -> str:
         )
     if dtype == DType.Timestamp:
         return f"make_timestamptz({value})"
-    return f"CAST({value} AS {DUCK_TYPES[dtype]})"
+    return f"CAST({value} AS {SQL_TYPES[dtype]})"

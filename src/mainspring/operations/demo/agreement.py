@@ -11,11 +11,10 @@ import pyarrow as pa
 
 from mainspring.core.errors import NotFound
 from mainspring.data.arrow import ARROW_TYPES
+from mainspring.features.equal import same
 from mainspring.features.model import FeatureView
 from mainspring.features.offline import point_in_time
 from mainspring.project import Project
-
-_TOLERANCE = 1e-6  # relative; float32 results of another order of summation
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ def compare(project: Project, endpoint: str, *, since: int, until: int, sample: 
     differing = {}
     for name in names:
         wrong = sum(
-            not _equal(row.get(name), value) for row, value in zip(served, expected[name].to_pylist(), strict=True)
+            not same(row.get(name), value) for row, value in zip(served, expected[name].to_pylist(), strict=True)
         )
         if wrong:
             differing[name] = wrong
@@ -76,9 +75,3 @@ def _logged_type(dtype: Any) -> Any:
     """Return how the log holds a column's values: instants as microseconds."""
     kind = ARROW_TYPES[dtype]
     return pa.int64() if pa.types.is_timestamp(kind) else kind
-
-
-def _equal(served: Any, expected: Any) -> bool:
-    if served is None or expected is None or isinstance(served, str):
-        return bool(served == expected)
-    return bool(np.isclose(float(served), float(expected), rtol=_TOLERANCE, atol=1e-9, equal_nan=True))

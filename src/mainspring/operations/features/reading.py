@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from mainspring.features.offline.pieces import Observed, count, pieces, workplac
 from mainspring.features.offline.stored import Scan
 from mainspring.operations.features.choosing import Choice
 from mainspring.operations.features.frames import as_arrow, index_of
-from mainspring.operations.features.progress_bar import Step, steps
+from mainspring.operations.features.progress_bar import steps
 from mainspring.operations.features.rows import Rows
 from mainspring.operations.features.table import FeatureTable
 from mainspring.training.model import Model
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 # Called with what is done now, how many rows of it are done, and of how many (`None`: it cannot be said).
 Told = Callable[[str, int, int | None], None]
+When = str | int | date | datetime
 NAME = "The labels"
 
 
@@ -46,7 +47,7 @@ class How:
     progress: bool = True
 
 
-def instant(when: str | int | date | datetime | None) -> int | None:
+def instant(when: When | None) -> int | None:
     """Return an instant from an ISO 8601 text, an aware datetime, a date (its midnight UTC) or epoch microseconds.
 
     Raises:
@@ -63,16 +64,41 @@ def instant(when: str | int | date | datetime | None) -> int | None:
     raise Invalid(f"{when!r} of type {type(when).__name__} is not an instant.", fix='write "2013-07-01T00:00:00Z".')
 
 
-def check_asked(choice: Choice, labels: Any, since: Any, until: Any) -> None:
-    """Raise `Invalid` where there are no rows to read for, or a part of them is chosen that cannot be."""
-    if labels is not None and (since is not None or until is not None):
-        raise Invalid("since= and until= apply only to a model's own observations.", fix="filter the labels instead.")
-    if labels is None and choice.model is None:
-        raise Invalid(
-            f"{choice.title} needs rows to read, but no labels are given.",
-            fix="give labels=: rows with the columns "
-            f"{choice.needed} and a time. Only a model has observations of its own.",
-        )
+@dataclass(frozen=True)
+class Spine:
+    """Rows to read features for: given ones, or a model's own labelled observations.
+
+    Attributes:
+        labels: The given rows, as `frames.as_arrow` takes them, or the path of a Parquet file.
+        at: Column of `labels` with the times; `None` for the rule of the model's observations.
+        since, until: Bounds of the observations, as `instant` takes them.
+    """
+
+    labels: Any = None
+    at: str | None = None
+    since: When | None = None
+    until: When | None = None
+
+    def observations(self, choice: Choice) -> tuple[Model, int | None, int | None] | None:
+        """Return the model whose observations are read and their bounds; `None` if rows are given.
+
+        Raises:
+            Invalid: There are neither labels nor a model, there are labels and bounds, or a bound is no instant.
+        """
+        bounds = instant(self.since), instant(self.until)
+        if self.labels is not None:
+            if bounds != (None, None):
+                raise Invalid(
+                    "since= and until= apply only to a model's own observations.", fix="filter the labels instead."
+                )
+            return None
+        if choice.model is None:
+            raise Invalid(
+                f"{choice.title} needs rows to read, but no labels are given.",
+                fix="give labels=: rows with the columns "
+                f"{choice.needed} and a time. Only a model has observations of its own.",
+            )
+        return (choice.model, *bounds)
 
 
 @dataclass(frozen=True)
@@ -95,7 +121,7 @@ class Found:
 
 
 class Reader:
-    """Reads features as of each row's time: of a model's own observations, or of rows that are given.
+    """Reads features as of the time of each row of a spine.
 
     Args:
         memory_limit: What DuckDB may use before it spills.
@@ -111,13 +137,23 @@ class Reader:
         self._temp = temp
 
     @contextmanager
-    def of_observations(self, model: Model, since: int | None, until: int | None) -> Iterator[Found]:
-        """Read the model's labelled observations made in `[since, until)`, by time, as training reads them.
+    def read(self, spine: Spine) -> Iterator[Found]:
+        """Read the rows of `spine`, whose labels are a table or, with a folder for what exceeds memory, a path.
+
+        Observations come by time, as training reads them; labels in their order, with all their columns.
 
         Raises:
-            NotFound: A source has no table yet.
-            InvalidData: There is no labelled observation in that time.
+            Invalid: As `Spine.observations`.
+            NotFound: A source has no table yet, or there is no such file.
+            InvalidData: There is no labelled observation in that time; a column of the labels is missing or of another
+                type, or a time is naive.
         """
+        own = spine.observations(self._choice)
+        with self._beside(spine.labels, spine.at) if own is None else self._of_observations(*own) as found:
+            yield found
+
+    @contextmanager
+    def _of_observations(self, model: Model, since: int | None, until: int | None) -> Iterator[Found]:
         choice = self._choice
         end = self._project.clock.now() if until is None else until
         asked = model.observations, model.labels, self._scan
@@ -142,17 +178,7 @@ class Reader:
             yield Found(rows, total, AT, names if len(names) > 1 else names[0], notes)
 
     @contextmanager
-    def beside(self, labels: pa.Table | Path, at: str | None) -> Iterator[Found]:
-        """Read what was known of each of `labels` at its time, beside all their columns, in their order.
-
-        Args:
-            labels: A table; the path of a Parquet file where there is a folder for what exceeds memory.
-            at: The column with the times; `None` for the rule of the model's observations.
-
-        Raises:
-            NotFound: There is no such file.
-            InvalidData: A column is missing, of another type, or a time is naive.
-        """
+    def _beside(self, labels: pa.Table | Path, at: str | None) -> Iterator[Found]:
         whole, choice = self._temp is None, self._choice
 
         def rows() -> Generator[Rows]:
@@ -189,35 +215,18 @@ class Reader:
         )  # fmt: skip
 
 
-def of_observations(
-    project: Project, choice: Choice, model: Model, since: int | None, until: int | None, how: How
-) -> FeatureTable:
-    """Return what `Reader.of_observations` reads."""
-    with (
-        steps(choice.title, len(choice.views) + 1, how.progress) as step,
-        _in_memory(project, choice, how, step).of_observations(model, since, until) as found,
-    ):
-        return _table(choice, found)
-
-
-def beside(project: Project, choice: Choice, labels: Any, at: str | None, how: How) -> FeatureTable:
-    """Return what `Reader.beside` reads."""
-    with (
-        steps(choice.title, len(choice.views), how.progress) as step,
-        _in_memory(project, choice, how, step).beside(as_arrow(labels, NAME), at) as found,
-    ):
-        return _table(choice, found, index_of(labels))
-
-
-def _in_memory(project: Project, choice: Choice, how: How, step: Step) -> Reader:
-    return Reader(project, choice, how.memory_limit, lambda name, _done, _total: step(name))
-
-
-def _table(choice: Choice, found: Found, index: Any = None) -> FeatureTable:
-    return FeatureTable(
-        choice.title, pa.concat_tables(found.pieces), features=choice.columns, at=found.at, label=found.label,
-        notes=found.notes, index=index,
-    )  # fmt: skip
+def read(project: Project, choice: Choice, spine: Spine, how: How) -> FeatureTable:
+    """Return what `Reader.read` reads, in memory."""
+    own = spine.observations(choice) is not None
+    index = None if own else index_of(spine.labels)
+    spine = spine if own else replace(spine, labels=as_arrow(spine.labels, NAME))
+    with steps(choice.title, len(choice.views) + own, how.progress) as step:
+        reader = Reader(project, choice, how.memory_limit, lambda name, _done, _total: step(name))
+        with reader.read(spine) as found:
+            return FeatureTable(
+                choice.title, pa.concat_tables(found.pieces), features=choice.columns, at=found.at, label=found.label,
+                notes=found.notes, index=index,
+            )  # fmt: skip
 
 
 def pinned(project: Project) -> Scan:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mainspring.core.errors import Denied, Invalid, NotFound
 from mainspring.features.offline.pieces import write_whole
@@ -14,7 +15,6 @@ from mainspring.operations.features.choosing import Choice
 from mainspring.operations.features.file import FeatureFile
 from mainspring.operations.features.frames import as_arrow
 from mainspring.operations.features.progress_bar import Step
-from mainspring.training.model import Model
 
 if TYPE_CHECKING:
     from mainspring.project import Project
@@ -69,30 +69,19 @@ class TrainingSetWriter:
         self._path = _target(to)
         self._reader = reading.Reader(project, choice, memory_limit, told, project.settings.state / "tmp")
 
-    def of_observations(self, model: Model, since: int | None, until: int | None) -> FeatureFile:
-        """Write what `reading.of_observations` returns.
+    def write(self, spine: reading.Spine) -> FeatureFile:
+        """Write what `reading.read` returns.
 
         Raises:
             StorageFull: There is no room for the file, or for what is on its way to it; it is as it was.
-            Others: As `reading.Reader.of_observations`.
+            Others: As `reading.Reader.read`.
         """
-        with self._reader.of_observations(model, since, until) as found:
-            return self._write(found)
-
-    def beside(self, labels: Any, at: str | None) -> FeatureFile:
-        """Write what `reading.beside` returns.
-
-        Args:
-            labels: Also the path of a Parquet file.
-
-        Raises:
-            StorageFull: There is no room for the file, or for what is on its way to it; it is as it was.
-            Others: As `reading.Reader.beside`.
-        """
-        given = isinstance(labels, (str, os.PathLike))
-        source = self._labels(Path(labels)) if given else as_arrow(labels, reading.NAME)
-        self._told("observations", 0, None)
-        with self._reader.beside(source, at) as found:
+        if spine.observations(self._choice) is None:
+            given = isinstance(spine.labels, (str, os.PathLike))
+            labels = self._labels(Path(spine.labels)) if given else as_arrow(spine.labels, reading.NAME)
+            spine = replace(spine, labels=labels)
+            self._told("observations", 0, None)
+        with self._reader.read(spine) as found:
             return self._write(found)
 
     def _labels(self, path: Path) -> Path:

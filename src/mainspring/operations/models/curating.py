@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mainspring.core.errors import Conflict, Denied, Invalid, NotFound
+from mainspring.delivery.routing import CHAMPION
 from mainspring.operations.auditing import audit
 from mainspring.project import Project
 from mainspring.registry.garbage import Collected, collect, graph_members
@@ -16,7 +17,6 @@ from mainspring.registry.processes import local_user
 from mainspring.security.model import Action, AuditEvent
 from mainspring.security.ports import KeyStore
 
-CHAMPION = "champion"
 _KEY = "key:"  # before the id and the name of an API key, among approvers
 
 

@@ -2,7 +2,7 @@
 
 Each request is one text that its client has tokenised. Long ones have 16 to 64 tokens and are padded by the client to
 32, 48 or 64, because only rows of one length can run together; short ones have 4 to 8, padded to 8: there a batch gains
-most. The floor is no server: ONNX Runtime offline, rows ready in memory, at the best batch size for each length, with
+most. The floor has no server: ONNX Runtime offline, rows ready in memory, at the best batch size for each length, with
 one thread on the core that servers have. Ours runs as a project's does: key, checks, metrics, prediction log. A server
 has one process on one core (helpers that it starts share it), the client has the other. Every server's first answers
 are compared with the model's. Throughput is also told per second of processor, of all of a server's processes: that

@@ -208,7 +208,7 @@ def main(folder: Path) -> int:
     for page in sorted((folder / "site").rglob("*.html")):
         html, name = page.read_text(encoding="utf-8"), page.relative_to(folder)
         found += [f"{name} loads {url}" for url in fetched(html)]
-        found += [f"{name} leads to {target}, which is no page" for target in lost(page, html)]
+        found += [f"{name} leads to {target}, which is not a page" for target in lost(page, html)]
     sys.stderr.writelines(f"{line}\n" for line in found)
     return built.returncode or bool(found)
 

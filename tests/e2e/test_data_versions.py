@@ -32,7 +32,7 @@ def depot(landed: Path, tmp_path: Path) -> Depot:
 
 
 def more(depot: Depot, rows: int = 5) -> None:
-    """Write scans of just now, of a hub that is full, and one that is no scan."""
+    """Write scans of just now, of a hub that is full, and one that is not a scan."""
     now = datetime.now(UTC)
     lines = [f"north,{99},{(now - timedelta(seconds=each + 1)).isoformat()}" for each in range(rows)]
     (depot.root / "more.csv").write_text("\n".join(["hub,backlog,scanned_at", *lines, f"north,much,{now.isoformat()}"]))

@@ -181,7 +181,7 @@ def test_nobody_there(kind: Any) -> None:
 
 
 def test_an_address_of_another_kind() -> None:
-    with pytest.raises(Invalid, match="is no HTTP address"):
+    with pytest.raises(Invalid, match="is not an HTTP address"):
         Client("127.0.0.1:8080")
 
 

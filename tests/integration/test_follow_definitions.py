@@ -42,7 +42,7 @@ def test_the_worker_publishes_an_endpoint_that_was_applied_since(depot: Depot) -
             return set(project.routes.current()) == {"late-parcel", "second"}
 
         wait_until(published, "the second endpoint")
-        service.write_text("this is no Python\n")
+        service.write_text("this is not Python\n")
         publish.do()
         assert set(project.routes.current()) == {"late-parcel", "second"}
     finally:

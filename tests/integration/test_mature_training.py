@@ -143,7 +143,7 @@ def test_the_holdout_is_counted_back_from_the_newest_mature_label(bank: Bakery) 
 
 
 def test_a_label_that_changes_after_maturity_changes_no_row(bank: Bakery) -> None:
-    """A fraud found after 60 days: the payment was no fraud as of its maturity, today as then."""
+    """A fraud found after 60 days: the payment was not a fraud as of its maturity, today as then."""
     before = bank.trainer.train(fraud_model(fitted))
     late = {"paid_at": to_datetime(paid_at(3)), "payment": 3, "merchant": "m3", "fraud": True}
     land(bank, chargebacks, [{**late, "reported_at": to_datetime(paid_at(3) + 60 * DAY)}])

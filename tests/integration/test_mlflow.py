@@ -126,7 +126,7 @@ def test_statistics_are_renewed_as_runs_double(tmp_path: Path) -> None:
 
 def test_what_is_no_database_is_corrupt(tmp_path: Path) -> None:
     path = tmp_path / "tracking.db"
-    path.write_bytes(b"this is no database" * 100)
+    path.write_bytes(b"this is not a database" * 100)
     with pytest.raises(Corrupt, match=r"tracking\.db"):
         MlflowTracking(f"sqlite:///{path}", tmp_path / "runs").start("late", {}, SECOND)
 

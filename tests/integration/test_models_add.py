@@ -403,7 +403,7 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "truncated json": ("m.json", lambda: xgboost_file("regression", "json")[:-7], "truncated"),
     "truncated txt": ("m.txt", lambda: lightgbm_file()[:-400], "truncated"),
     "empty": ("m.onnx", lambda: b"", "empty"),
-    "text": ("m.onnx", lambda: b"hello, this is no model at all", "m.onnx"),
+    "text": ("m.onnx", lambda: b"hello, this is not a model at all", "m.onnx"),
     "pickle by name": ("m.pkl", mlp, "runs code"),
     "pickle by content": ("m.onnx", lambda: pickle.dumps(Dangerous()), "runs code"),
     "old pickle": ("m.txt", lambda: pickle.dumps({"a": [1, 2]}, 0), "runs code"),

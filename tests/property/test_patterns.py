@@ -93,7 +93,7 @@ def test_what_python_matches_duckdb_matches(con, pattern: str, text: str, where:
         ("a++", "gives nothing back"),
         ("(?>a)", "(?>a"),
         ("a{,}", "{,}"),
-        ("a(", "is no regular expression"),
+        ("a(", "is not a regular expression"),
     ],
 )
 def test_what_is_not_the_same_is_refused(pattern: str, what: str) -> None:

@@ -131,7 +131,7 @@ class GrpcSubject(Subject):
 
     Raises:
         OSError: The server does not accept connections.
-        ValueError: `url` is no such address, or `model` is empty: the protocol has no list of models.
+        ValueError: `url` is not such an address, or `model` is empty: the protocol has no list of models.
     """
 
     beyond_json = False  # what typed contents cannot carry is sent raw
@@ -147,7 +147,7 @@ class GrpcSubject(Subject):
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("grpc", "grpcs") or not parts.netloc:
-            raise ValueError(f"{url!r} is no address of gRPC.")
+            raise ValueError(f"{url!r} is not an address of gRPC.")
         if not model:
             raise ValueError("the protocol has no list of models over gRPC; say --model")
         super().__init__(model, given)

@@ -61,7 +61,7 @@ class HttpAnswer:
         """Return the status of a refusal.
 
         Raises:
-            Failed: The status is none of an error, or the body is not the specification's error object.
+            Failed: The status is not that of an error, or the body is not the specification's error object.
         """
         if self.status < 400:
             raise Failed(self.told)
@@ -88,7 +88,7 @@ class Http:
     def __init__(self, url: str, headers: Mapping[str, str] | None = None, *, timeout_s: float = 30.0) -> None:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url!r} is no HTTP address.")
+            raise ValueError(f"{url!r} is not an HTTP address.")
         self._prefix = parts.path.rstrip("/").removesuffix("/v2")
         self._headers = dict(headers or {})
         host, port = parts.hostname, parts.port

@@ -39,7 +39,7 @@ def outputs(subject: Subject) -> str:
         if tensor.get("datatype") not in DATATYPES:
             raise Failed(f"output {name!r}: there is no datatype {tensor.get('datatype')!r}")
         if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
-            raise Failed(f"output {name!r}: {shape!r} is no shape")
+            raise Failed(f"output {name!r}: {shape!r} is not a shape")
         if not isinstance(tensor.get("data"), list):
             raise Failed(f"output {name!r} has no data")
         count = len(flat(tensor["data"]))

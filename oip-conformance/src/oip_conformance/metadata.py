@@ -42,14 +42,14 @@ def tensors(subject: Subject) -> str:
     for side in ("inputs", "outputs"):
         described = subject.metadata.get(side)
         if not isinstance(described, list):
-            raise Failed(f"{side!r} is no array")
+            raise Failed(f"{side!r} is not an array")
         for tensor in described:
             name = _text(tensor, "name")
             if _text(tensor, "datatype") not in DATATYPES:
                 raise Failed(f"{side} {name!r}: there is no datatype {tensor['datatype']!r}")
             shape = tensor.get("shape")
             if not isinstance(shape, list) or not all(type(size) is int and size >= -1 for size in shape):
-                raise Failed(f"{side} {name!r}: {shape!r} is no shape")
+                raise Failed(f"{side} {name!r}: {shape!r} is not a shape")
         found.append(f"{len(described)} {side}")
     return ", ".join(found)
 

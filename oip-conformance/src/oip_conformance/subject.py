@@ -157,7 +157,7 @@ def outputs_of(reply: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     found = reply.get("outputs")
     if not isinstance(found, list) or not found or not all(isinstance(each, dict) for each in found):
-        raise Failed("the reply's 'outputs' is no array of tensors")
+        raise Failed("the reply's 'outputs' is not an array of tensors")
     return found
 
 

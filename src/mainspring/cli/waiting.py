@@ -15,7 +15,7 @@ class Waiting:
     """As a context, and until `over`, says how long it has been waiting, in a line that goes away without a trace.
 
     Args:
-        stream: Where to say it; nothing is said where it is no terminal.
+        stream: Where to say it; nothing is said where it is not a terminal.
         after_s: How long to be silent first.
     """
 

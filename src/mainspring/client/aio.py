@@ -28,7 +28,7 @@ class AsyncClient:
 
     Raises:
         MissingExtra: httpx is not installed.
-        Invalid: `url` is no HTTP address, or `tls` names files that cannot be used.
+        Invalid: `url` is not an HTTP address, or `tls` names files that cannot be used.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ class Certificates:
         """Return them, read.
 
         Raises:
-            Invalid: A file cannot be read, is no PEM, or the key is not that of the certificate.
+            Invalid: A file cannot be read, is not PEM, or the key is not that of the certificate.
         """
         import ssl
 
@@ -74,5 +74,5 @@ def client_is_refused(why: str) -> bool:
 
 
 def _told(what: str, files: str | Path | None, error: OSError) -> str:
-    why = getattr(error, "reason", None) or error.strerror or "it is no PEM"
+    why = getattr(error, "reason", None) or error.strerror or "it is not PEM"
     return f"The {what} {files} cannot be used: {str(why).replace('_', ' ').lower()}."

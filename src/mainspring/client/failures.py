@@ -27,7 +27,7 @@ class ServerFailed(MainspringError):
 
 
 def refusal(answer: Answer) -> MainspringError:
-    """Return the error for an answer that is no success, with the server's words."""
+    """Return the error for an answer that is not a success, with the server's words."""
     what, _, fix = _said(answer).partition(" Fix: ")
     return _KINDS.get(answer.status, _failed)(answer, what, fix or None)
 

@@ -35,7 +35,7 @@ class Client:
 
     Raises:
         MissingExtra: httpx is not installed.
-        Invalid: `url` is no HTTP address, or `tls` names files that cannot be used.
+        Invalid: `url` is not an HTTP address, or `tls` names files that cannot be used.
     """
 
     def __init__(

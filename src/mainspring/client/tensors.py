@@ -66,7 +66,7 @@ def in_json(inputs: Mapping[str, Array]) -> list[dict[str, Any]]:
     """Return the inputs with their data, flat.
 
     Raises:
-        Invalid: One is FP16, which JSON has no place for in this protocol, or holds bytes that are no text.
+        Invalid: One is FP16, which JSON has no place for in this protocol, or holds bytes that are not text.
     """
     made = []
     for name, value in inputs.items():

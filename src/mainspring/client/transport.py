@@ -39,11 +39,11 @@ def options(
     """Return the arguments of httpx's client.
 
     Raises:
-        Invalid: `url` is no HTTP address, or `tls` names files that cannot be used.
+        Invalid: `url` is not an HTTP address, or `tls` names files that cannot be used.
     """
     httpx = library()
     if not url.startswith(("http://", "https://")):
-        raise Invalid(f"{url!r} is no HTTP address.", fix="write it as http://127.0.0.1:8080 or https://...")
+        raise Invalid(f"{url!r} is not an HTTP address.", fix="write it as http://127.0.0.1:8080 or https://...")
     sent = {"accept-encoding": "identity", **{name.lower(): value for name, value in (headers or {}).items()}}
     if key is not None:
         sent["authorization"] = f"Bearer {key}"

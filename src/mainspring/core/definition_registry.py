@@ -66,7 +66,7 @@ def expect(given: Any, kinds: type | tuple[type, ...], what: str, *, fix: str) -
         what: What the value is given as: "The source of view 'Card'".
 
     Raises:
-        Invalid: It is of none of `kinds`; a Boolean is no number.
+        Invalid: It is of none of `kinds`; a Boolean is not a number.
     """
     wanted = kinds if isinstance(kinds, tuple) else (kinds,)
     if not isinstance(given, wanted) or (isinstance(given, bool) and bool not in wanted):

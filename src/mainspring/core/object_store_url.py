@@ -1,6 +1,6 @@
 """The address of a place in an object store, as profiles write it: `s3://bucket/prefix?endpoint=https://...&region=...`.
 
-Credentials are no part of it: they come from where the provider's own tools take them in the environment
+Credentials are not part of it: they come from where the provider's own tools take them in the environment
 (`AWS_ACCESS_KEY_ID` and so on).
 """
 

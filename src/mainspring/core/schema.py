@@ -51,7 +51,7 @@ def check_schema(schema: Schema, owner: str) -> Schema:
     """Return `schema` if every name can be a column and every type is one of ours.
 
     Raises:
-        Invalid: It is no dict, a name begins with `_` (ours) or cannot be a name, or a type is not a `DType`.
+        Invalid: It is not a dict, a name begins with `_` (ours) or cannot be a name, or a type is not a `DType`.
     """
     given: object = schema  # what a project declares may be anything
     if not isinstance(given, dict):

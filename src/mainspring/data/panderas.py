@@ -158,7 +158,7 @@ def _range(name: str, low: Any, high: Any, *, low_open: bool = False, high_open:
     bounds = [_plain(each) for each in (low, high)]
     for bound in bounds:
         if bound is not None and (isinstance(bound, bool) or not isinstance(bound, (int, float))):
-            raise TypeError(f"{bound!r} is no number")
+            raise TypeError(f"{bound!r} is not a number")
     return Check("in_range", (name,), low=bounds[0], high=bounds[1], low_open=low_open, high_open=high_open)
 
 

@@ -30,7 +30,7 @@ def to_re2(pattern: str, where: str = WHOLE) -> str:
     try:
         re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
-        raise Invalid(f"{pattern!r} is no regular expression: {error}.", fix="correct it.") from None
+        raise Invalid(f"{pattern!r} is not a regular expression: {error}.", fix="correct it.") from None
     translated = _Translation(pattern, where).text()
     begin = "" if where == ANYWHERE else r"\A"
     return f"{begin}{translated}{_END if where == WHOLE else ''}"

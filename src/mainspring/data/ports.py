@@ -175,7 +175,7 @@ class Snapshots(Protocol):
         ...
 
     def untag(self, name: str) -> None:
-        """Remove a tag; an unknown one is no error."""
+        """Remove a tag; an unknown one is not an error."""
         ...
 
     def tags(self) -> Mapping[str, str]:

@@ -20,7 +20,7 @@ def feature_view(
 
     Raises:
         Invalid: An argument is of another kind, the class has no aggregation, one of its public attributes is something
-            else, or an expression uses what is no feature of the class.
+            else, or an expression uses what is not a feature of the class.
     """
 
     expect(entity, Entity, "The entity of a feature view", fix="give an ms.Entity itself, without quotes.")
@@ -107,7 +107,7 @@ def _view_members(body: type) -> tuple[dict[str, Aggregation], dict[str, Node], 
     """Return a view's stored features, the expressions over them, which name stored features only, and the order.
 
     Raises:
-        Invalid: An expression uses an aggregation that is no attribute, or a feature of another view.
+        Invalid: An expression uses an aggregation that is not an attribute, or a feature of another view.
     """
     found = dict(_expanded(body))
     stored = {name: value for name, value in found.items() if isinstance(value, Aggregation)}

@@ -22,7 +22,7 @@ def encode_key(values: Sequence[str | int | bool]) -> bytes:
     give the same bytes: `("1", "11")` is not `("11", "1")`, and the integer 1 is neither `"1"` nor true.
 
     Raises:
-        Invalid: A value is null (a null key matches nothing, so it names nothing), or is no string, integer or boolean.
+        Invalid: A value is null (a null key matches nothing), or is not a string, integer or boolean.
     """
     for value in values:
         if type(value) not in (str, int, bool):

@@ -220,7 +220,7 @@ def slot(view: FeatureView) -> str:
     """Return the name under which a view's states are stored: its name and a digest of what is stored for it.
 
     A changed view gets a slot of its own, so the states that a live bundle reads stay as they are while the new ones
-    are built. Descriptions, owners and defaults, which reading applies, are no part of it.
+    are built. Descriptions, owners and defaults, which reading applies, are not part of it.
     """
     source = view.source
     content: Any = (

@@ -221,7 +221,7 @@ class Observations:
             selects the data for training and evaluation. Online every request is answered.
 
     Raises:
-        Invalid: An argument is of another kind, the source lacks key columns, or `where` is no condition over its
+        Invalid: An argument is of another kind, the source lacks key columns, or `where` is not a condition over its
             columns.
     """
 

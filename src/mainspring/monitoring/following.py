@@ -129,7 +129,7 @@ class Following:
             behind = self._predictions.arrivals(endpoint, 0, before, after=position, columns=["at"])
             if behind is not None:
                 return self._by_window(behind)
-        # Fewer predictions than before mean that old ones have expired, which is no change.
+        # Fewer predictions than before mean that old ones have expired, which is not a change.
         found = self._by_window(self._predictions.arrivals(endpoint, 0, before, columns=["at"]))
         return Counter({start: more for start, rows in found.items() if (more := rows - known.get(start, 0)) > 0})
 

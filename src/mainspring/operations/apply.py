@@ -42,7 +42,7 @@ def apply(project: Project, *, dry_run: bool = False) -> tuple[list[Change], Con
 
 
 def _check_labels(project: Project) -> None:
-    """Raise if what has landed is no label of a model that takes classes: a number may be one, or may be none.
+    """Raise if what has landed is not a label of a model that takes classes: a number may be one, or may be none.
 
     Raises:
         InvalidDefinition: A model of classes has a label with fractions, one of two with another number than 0 and 1.
@@ -67,7 +67,7 @@ def _check_labels(project: Project) -> None:
 
 
 def _first(project: Project, model: Model) -> float | None:
-    """Return a newest label that is no class of the model's task, `None` where there is none."""
+    """Return a newest label that is not a class of the model's task, `None` where there is none."""
     from mainspring.core.expr.sql import quote_name
     from mainspring.data import duck
 

@@ -39,7 +39,7 @@ def find_runs(
     query = query if model is None else query.where(Column(Kind.ATTRIBUTE, "model"), model)
     runs = list(project.run_search.search(query, None).runs)
     if not runs and model is not None and not project.run_search.search(_of(model)).runs:
-        project.definitions.model(model)  # a name that is misspelt has no runs, and is no model
+        project.definitions.model(model)  # a name that is misspelt has no runs, and is not a model
     if by_hand:
         slips = unknown_names(project.run_search, found, query.order, runs, ordered_by=order)
         if slips:

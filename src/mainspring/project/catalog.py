@@ -37,7 +37,7 @@ def open_catalog(url: Url, locks: Locks, project: str = "") -> sa.Engine:
         project: On Postgres the tables are in a schema of the project's, so that several can share a database.
 
     Raises:
-        Corrupt: The file is no database, or has no bytes.
+        Corrupt: The file is not a database, or has no bytes.
         Conflict: A newer version of the package has migrated it.
         MissingExtra: It must be migrated and alembic is not installed.
     """

@@ -150,7 +150,7 @@ class ModelVersions(Protocol):
         ...
 
     def remove(self, model: str, version: str) -> None:
-        """Remove a version; an unknown version is no error. Its number is never reused, and its alias moves are kept.
+        """Remove a version, if it exists. Its number is never reused, and its alias moves are kept.
 
         Raises:
             Conflict: An alias names the version.
@@ -204,7 +204,7 @@ class Deletions(Protocol):
     def claim(self, model: str, version: str) -> bool:
         """Claim a mark, so that it cannot be removed while it is carried out; return whether it exists.
 
-        Claiming again is no error: the process that claimed the mark before may have died.
+        Claiming again is not an error: the process that claimed the mark before may have died.
         """
         ...
 
@@ -267,7 +267,7 @@ class Blobs(Protocol):
         ...
 
     def delete(self, digest: str, *, stored_before: int | None = None) -> bool:
-        """Remove a blob and return whether this call did; an unknown blob is no error.
+        """Remove a blob and return whether this call did; an unknown blob is not an error.
 
         Args:
             stored_before: Keep the blob if it was put at this time or later. Check and removal are atomic towards a

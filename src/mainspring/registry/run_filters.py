@@ -185,7 +185,7 @@ class _Reading:
         said = " ".join(words)
         if said not in ("is null", "is not null", "not in", "in", "like", "ilike", "contains"):
             self._fail(
-                f"{said!r} is no operator.", token, "use one of =, !=, <, <=, >, >=, ~, like, ilike, in, is null."
+                f"{said!r} is not an operator.", token, "use one of =, !=, <, <=, >, >=, ~, like, ilike, in, is null."
             )
         return said
 
@@ -201,7 +201,7 @@ class _Reading:
 
     def _value(self, column: Column, operator: str, token: _Token) -> float | int | str:
         if token.kind not in ("word", "quoted"):
-            self._fail(f"{token.text!r} is no value.", token, "write a number, or a text in quotes.")
+            self._fail(f"{token.text!r} is not a value.", token, "write a number, or a text in quotes.")
         if not column.is_number:
             number = None if token.kind == "quoted" or column.kind is Kind.ATTRIBUTE else number_of(token.text)
             comparing = operator in _COMPARING.values() and operator != "contains"

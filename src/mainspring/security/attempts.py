@@ -80,7 +80,7 @@ def _left(used: tuple[float, float], now: float, allowance: Allowance) -> float:
 
 
 def network(address: str) -> str:
-    """Return what counts as one address: of IPv6 a network of 64 bits; of what is no address, an empty text."""
+    """Return what counts as one address: of IPv6 a network of 64 bits; of what is not an address, an empty text."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:

@@ -29,7 +29,7 @@ def check(tls: Tls, *, now: int) -> Checked:
         now: UTC epoch microseconds.
 
     Raises:
-        Invalid: A file is missing, is no PEM, can be read by others, has ended or does not belong to the other; the
+        Invalid: A file is missing, is not PEM, can be read by others, has ended or does not belong to the other; the
             message names the file and what to do.
     """
     chain = _certificates(tls.cert, "certificate")
@@ -76,7 +76,7 @@ def _check_key(tls: Tls, certificate: x509.Certificate) -> None:
             f"The key {tls.key} is encrypted.", fix=f"decrypt it: `openssl pkey -in {tls.key} -out plain.key`."
         ) from None
     except (ValueError, UnsupportedAlgorithm):
-        raise Invalid(f"The key {tls.key} is no PEM key.", fix="write it as -----BEGIN PRIVATE KEY-----.") from None
+        raise Invalid(f"The key {tls.key} is not a PEM key.", fix="write it as -----BEGIN PRIVATE KEY-----.") from None
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if key.public_key().public_bytes(*form) != certificate.public_key().public_bytes(*form):
         raise Invalid(

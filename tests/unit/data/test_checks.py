@@ -66,7 +66,7 @@ def test_numbers(check: Check, passes: Callable[[int], Any], dtype: Any) -> None
 @pytest.mark.parametrize(
     ("check", "said"),
     [
-        (matches("x", "("), "is no regular expression"),
+        (matches("x", "("), "is not a regular expression"),
         (matches("x", r"(a)\1"), r"has \1"),
         (matches("n", "a"), "n is a int64"),
         (length("n", 1), "n is a int64"),

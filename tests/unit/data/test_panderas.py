@@ -157,7 +157,7 @@ def column(kind: Any = None, *checks: Any, **more: Any) -> pa.DataFrameSchema:
         (column(None, pa.Check(lambda series: series > 1, name="isin")), "the check isin of column 'number'"),
         (column(None, pa.Check.unique_values_eq([1])), "the check unique_values_eq([1]) of column 'number'"),
         (column(None, pa.Check.ge(1, raise_warning=True)), "only warns"),
-        (column(None, pa.Check.ge("a")), "'a' is no number"),
+        (column(None, pa.Check.ge("a")), "'a' is not a number"),
         (column(str), "column 'number' is string"),
         (column("int32"), "column 'number' is int32, but the source declares int64"),
         (column(None, default=3), "the default 3"),

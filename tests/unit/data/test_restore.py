@@ -182,7 +182,7 @@ def test_one_source_goes_back_alone(place: Place) -> None:
 
 
 def test_what_did_not_land_stays(place: Place) -> None:
-    """A log of what happened, such as the predictions, is no data set; tiles are made from others."""
+    """A log of what happened, such as the predictions, is not a data set; tiles are made from others."""
     place.land("one", "a")
     then = place.commit()
     for name in ("predictions", f"{TILES_PREFIX}abc"):

@@ -34,7 +34,7 @@ def test_what_a_feature_reads() -> None:
 
 
 def test_whose_values_tell_of_a_person() -> None:
-    """A count of names is no name, and neither is a sum over whoever a filter lets through."""
+    """A count of names is not a name, and neither is a sum over whoever a filter lets through."""
     personal = {feature: personal_columns(Visits, feature) for feature in Visits.names}
     assert {feature: columns for feature, columns in personal.items() if columns} == {
         "oldest": ("age",),

@@ -15,7 +15,7 @@ KINDS: dict[str, tuple[pa.DataType, list[Any]]] = {
     "f": (pa.float64(), [0.5, None, float("inf")]),
     "g": (pa.float32(), [0.5, None, -2.0]),
     "b": (pa.bool_(), [True, False, None]),
-    "s": (pa.string(), ["", "ü", None, "a long string that is no small one"]),
+    "s": (pa.string(), ["", "ü", None, "a long string that is not a small one"]),
     "t": (pa.timestamp("us", tz="UTC"), [0, -5, None, 10**15]),
 }
 

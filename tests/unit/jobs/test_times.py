@@ -63,7 +63,7 @@ def test_leap_days_and_the_turn_of_the_year() -> None:
     leap = parse_when("0 12 29 2 *")
     assert to_datetime(leap.next(START)) == datetime(2024, 2, 29, 12, tzinfo=UTC)
     assert to_datetime(leap.last(START)) == datetime(2020, 2, 29, 12, tzinfo=UTC)
-    after = parse_instant("2096-03-01")  # 2100 is no leap year
+    after = parse_instant("2096-03-01")  # 2100 is not a leap year
     assert to_datetime(leap.next(after)) == datetime(2104, 2, 29, 12, tzinfo=UTC)
     assert to_datetime(leap.last(parse_instant("2104-02-28"))) == datetime(2096, 2, 29, 12, tzinfo=UTC)
     assert to_datetime(parse_when("0 0 29 2 */7").next(after)) == datetime(2128, 2, 29, tzinfo=UTC)  # a Sunday

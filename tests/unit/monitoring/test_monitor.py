@@ -115,7 +115,7 @@ def test_a_planted_shift_is_found_in_exactly_the_planted_columns() -> None:
 
     planted = {"View.f3", "View.f7", "View.kind"}
     assert [drifted(window) for window in windows] == [set(), set(), planted, planted, planted]
-    # One window is no news: two in a row are.
+    # One window is not news; two in a row are.
     assert [alerts(window) for window in windows] == [set(), set(), set(), planted, planted]
     by_name = {each.column: each for each in windows[3].columns}
     assert by_name["View.f3"].shift_sd == pytest.approx(0.25, abs=0.08)

@@ -63,7 +63,7 @@ def test_why_rows_failed(lake) -> None:
 
 
 def test_what_only_one_row_has_is_no_reason(tmp_path: Path, lake) -> None:
-    """A line that is no row is told with its own text, which may hold anything."""
+    """A line that is not a row is told with its own text, which may hold anything."""
     header = ",".join(rows(1)[0])
     good = ",".join(str(value) for value in rows(1)[0].values())
     file = tmp_path / "orders.csv"

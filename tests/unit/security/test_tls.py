@@ -63,7 +63,7 @@ def _mismatched(tls: Tls) -> Tls:
             lambda tls: replace(tls, cert=write(tls.cert.with_name("x"), b"x")),
             r"/x is not a PEM certificate.*BEGIN CERT",
         ),
-        (lambda tls: replace(tls, key=write(tls.key.with_name("y"), b"y")), r"/y is no PEM key.*BEGIN PRIVATE KEY"),
+        (lambda tls: replace(tls, key=write(tls.key.with_name("y"), b"y")), r"/y is not a PEM key.*BEGIN PRIVATE KEY"),
         (_readable, r"server\.key is readable by other users \(mode 644\).*chmod 600 .*server\.key"),
         (_mismatched, r"other\.key does not belong to .*server\.pem"),
     ],

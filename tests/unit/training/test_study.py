@@ -25,7 +25,7 @@ def test_what_has_ended_is_kept_by_whoever_opens_it_next_and_the_best_is_the_lea
         trial = first.ask()
         first.begun(trial.number, f"run{trial.number}")
         assert not first.report(trial.number, value, 0)
-        first.report(trial.number, value, 0)  # the same step again is no error
+        first.report(trial.number, value, 0)  # the same step again is not an error
         first.tell(trial.number, Ended(COMPLETE, value))
     trial = first.ask()
     first.report(trial.number, 9.0, 1)

@@ -20,7 +20,7 @@ def charts(feature: Distribution) -> tuple[Chart, ...]:
 
 
 def median_spark(feature: Distribution) -> Markup:
-    """Return the median over time as a small line; nothing for what is no number."""
+    """Return the median over time as a small line; nothing for what is not a number."""
     medians = [period.quantiles[2] if period.quantiles else None for period in feature.periods]
     known = [median for median in medians if median is not None]
     if not known:

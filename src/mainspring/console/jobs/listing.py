@@ -81,7 +81,7 @@ def job_list(project: Project, *, status: str = "", before: str = "", limit: int
     """Return the newest jobs of a status, or the next older ones than those before.
 
     Raises:
-        Invalid: There is no such status, or `before` is no place in a list.
+        Invalid: There is no such status, or `before` is not a place in a list.
     """
     chosen = _status(status)
     found = project.jobs.find(

@@ -87,7 +87,7 @@ def find_version(project: Project, model: str, number: str) -> ModelVersion:
     """Return a version by its number.
 
     Raises:
-        NotFound: There is none, or it is no number.
+        NotFound: There is none, or it is not a number.
     """
     if not (number.isascii() and number.isdigit() and len(number) <= 12):
         raise NotFound(f"There is no version {number[:40]!r} of {model!r}.", fix=f"GET /api/models/{model} lists them.")

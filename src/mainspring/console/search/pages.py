@@ -56,7 +56,7 @@ def search_page(project: Project, run_id: str, *, sort: str = "best", begin: int
     """Return what a search tried and found.
 
     Raises:
-        NotFound: There is no such run, or it is no search.
+        NotFound: There is no such run, or it is not a search.
         Invalid: The trials cannot be sorted by that.
     """
     if sort not in SORTS:

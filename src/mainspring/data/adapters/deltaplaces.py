@@ -99,7 +99,7 @@ class Place(Protocol):
         ...
 
     def remove(self, table: str, names: Iterable[str]) -> None:
-        """Delete files; a missing file is no error."""
+        """Delete files; a missing file is not an error."""
         ...
 
 

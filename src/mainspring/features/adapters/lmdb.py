@@ -32,7 +32,7 @@ class LmdbOnlineStore:
     """States in a folder private to its owner.
 
     Raises:
-        Corrupt: The file is no LMDB environment.
+        Corrupt: The file is not an LMDB environment.
         Unavailable: It cannot be opened.
     """
 

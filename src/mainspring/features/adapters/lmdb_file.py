@@ -171,7 +171,7 @@ def opened(folder: Path) -> LmdbFile:
     """Return the environment at `folder`, shared: LMDB must not open a file twice in a process.
 
     Raises:
-        Corrupt: The file is no environment, or was cut short.
+        Corrupt: The file is not an environment, or was cut short.
         Unavailable: It cannot be opened.
     """
     place = os.path.realpath(folder)

@@ -36,9 +36,9 @@ def observe(
 ) -> pa.Table:
     """Return the rows of the observations' source with `_at` in `[since, until)`, and that column `_at`, by time.
 
-    A row without a time (its `at` is null) is no observation, nor is one that the definition's `where` leaves out. Of a
-    source whose rows are versions, each fact that is not retracted is one observation, by its first version: that is
-    what a request brought. With `until`, a fact that was retracted later is one still.
+    A row whose time `at` is null, or which the definition's `where` excludes, is not an observation. If the source's
+    rows are versions of facts, each fact that is not retracted is one observation, by its first version: that version
+    is what a request brought. With `until`, a fact that was retracted after it still counts.
     Instants are UTC epoch microseconds.
 
     Raises:

@@ -34,7 +34,7 @@ _WIDTHS = (MINUTE, HOUR, DAY, 30 * DAY, _EVER)
 
 
 def landed_versioning(scan: TableScan) -> tuple[tuple[str, ...], str | None] | None:
-    """Return the `Source.versioning` by which a table was landed; `None` where its rows are no versions of facts."""
+    """Return the `Source.versioning` by which a table was landed; `None` where its rows are not versions of facts."""
     schema = scan.schema if scan.rows is None else scan.rows.schema
     return None if schema is None else versioning_of(schema)
 

@@ -194,7 +194,7 @@ class EntityReader:
         """Return the features of many entities at `now`. Lists may be shared: they are to be read.
 
         Raises:
-            Corrupt: A payload is no state of this view.
+            Corrupt: A payload is not a state of this view.
         """
         if self._flat and (found := self._all_present(payloads, now)) is not None:
             return found

@@ -99,7 +99,7 @@ def decode(payload: bytes, slot: str) -> State:
     """Return the state in `payload`.
 
     Raises:
-        Corrupt: It is no state.
+        Corrupt: It is not a state.
     """
     try:
         if payload.startswith(_NESTED):
@@ -117,7 +117,7 @@ class DamagedState(Corrupt):
 
 
 def damaged(slot: str, why: object) -> DamagedState:
-    """Return the error for a payload that is no state of the view in `slot`."""
+    """Return the error for a payload that is not a state of the view in `slot`."""
     return DamagedState(
         f"The online store contains a damaged state of {slot}: {why}.",
         fix=f"run `mainspring materialize {slot.partition('@')[0]} --rebuild`.",

@@ -55,7 +55,7 @@ def choose(definitions: Definitions, what: Chosen | Sequence[Chosen]) -> Choice:
         what: A model (or its name), a view, a feature by its full name, or a list of views and features.
 
     Raises:
-        NotFound: A name is no model, view or feature of the project.
+        NotFound: A name is not a model, view or feature of the project.
         Invalid: `what` is something else, or names nothing.
     """
     if isinstance(what, str) and what in definitions.models:

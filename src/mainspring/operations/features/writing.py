@@ -56,7 +56,7 @@ class TrainingSetWriter:
         memory_limit: What DuckDB may use before it spills.
 
     Raises:
-        Invalid: `to` is no name of a Parquet file.
+        Invalid: `to` is not a name of a Parquet file.
         NotFound: There is no such folder.
         Denied: Nothing may be written there.
     """

@@ -30,7 +30,7 @@ def card(project: Project, reference: str) -> Card:
     Raises:
         NotFound: There is no such version, or its bundle is gone.
         Corrupt: Its bundle is damaged.
-        Invalid: The file of words is no text, or too large.
+        Invalid: The file of words is not text, or too large.
     """
     return card_of(project, curating.find(project, reference))
 

@@ -301,7 +301,7 @@ def _elsewhere(project: Project) -> dict[str, str]:
 
 
 def storable(reason: str) -> str:
-    """Return a reason as every database takes it: what is no text in a command line comes as half of a pair."""
+    """Return a reason as every database takes it: what is not text in a command line comes as half of a pair."""
     return reason.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 

@@ -61,7 +61,7 @@ def reproduce(project: Project, run_id: str, *, progress: Progress | None = None
 
     Raises:
         NotFound: There is no such run, or the data of its dataset commit was vacuumed.
-        Invalid: The run is no finished training of a declared model.
+        Invalid: The run is not a finished training of a declared model.
         MainspringError: It could not be trained again; the message says why.
     """
     run = _run(project, run_id)

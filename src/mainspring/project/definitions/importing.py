@@ -32,7 +32,7 @@ _roots: set[str] = set()  # what was put onto the path here
 
 def sources(root: Path, modules: Sequence[str], *, strict: bool) -> dict[str, tuple[Path, bytes]]:
     """Return the files of modules of the project, of all they import from it, wherever the import stands, and of the
-    packages they are in. What is no file of the project is left out.
+    packages they are in. What is not a file of the project is left out.
 
     Raises:
         Invalid: A file cannot be parsed. Unless `strict`, what it imports is left out instead.

@@ -269,7 +269,7 @@ class _RunFiles:
         for folder in self._folders(path):
             if folder.is_symlink() or folder.is_file():
                 raise Invalid(
-                    f"{name!r} leads through {folder.name!r}, which is no folder of the run.", fix="rename it."
+                    f"{name!r} leads through {folder.name!r}, which is not a folder of the run.", fix="rename it."
                 )
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if isinstance(content, Path):

@@ -73,10 +73,10 @@ class Matrix:
             )
 
     def feed(self, inputs: Mapping[str, Sequence[Any] | Array], rows: int) -> Array:
-        """Return the matrix, shape (rows, features), row-major: null, and a text that is no category, as NaN.
+        """Return the matrix, shape (rows, features), row-major: null, and a text that is not a category, as NaN.
 
         Raises:
-            Invalid: A value is no number (in a column of texts: no text), or is infinite in the matrix's type: no tree
+            Invalid: A value is not a number (in a text column: not text), or is infinite in the matrix's type: no tree
                 was grown on such values.
         """
         if self._tensor:

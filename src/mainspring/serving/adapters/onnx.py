@@ -252,7 +252,7 @@ def describe(content: bytes, name: str) -> tuple[list[TensorSpec], list[TensorSp
 
     Raises:
         Corrupt: It does not load.
-        Invalid: It cannot be asked row by row: an input has no batch, one of a fixed size, or is no tensor.
+        Invalid: It cannot be asked row by row: an input has no batch, one of a fixed size, or is not a tensor.
     """
     session = open_session(content, name)
     inputs = [_described(each, name) for each in session.get_inputs()]

@@ -69,7 +69,7 @@ class _Watch:
     """Stops calls by ONNX Runtime's terminate flag, which it looks at before each node.
 
     What counts is the processor time of the calling thread: on a busy machine, or after the process was stopped, a call
-    that waited is no call that takes long.
+    that waited is not a call that takes long.
     """
 
     def __init__(self) -> None:

@@ -32,7 +32,7 @@ class XgboostExecutor:
     A model that stopped early answers with its best iteration, as XGBoost's own estimators do.
 
     Raises:
-        Corrupt: XGBoost does not load it, it is no forest, or it is not what the manifest says.
+        Corrupt: XGBoost does not load it, it is not a forest, or it is not what the manifest says.
     """
 
     inline = True

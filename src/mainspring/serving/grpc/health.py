@@ -1,6 +1,6 @@
 """gRPC health checking: liveness and readiness of this process.
 
-Anybody may ask, and learns no more than that: endpoints are no services here (https://github.com/grpc/grpc/blob/master/doc/health-checking.md).
+Anybody may ask, and learns nothing else: endpoints are not services here (https://github.com/grpc/grpc/blob/master/doc/health-checking.md).
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ def _typed(name: str, datatype: str, shape: tuple[int, ...], contents: Any) -> T
     try:
         return Tensor(name, datatype, shape, np.array(values, DTYPES[datatype]).reshape(shape))
     except OverflowError:
-        raise Invalid(f"Input {name!r} holds a value that is no {datatype}.") from None
+        raise Invalid(f"Input {name!r} contains a value that is not {datatype}.") from None
 
 
 def _values(tensor: Tensor) -> Iterable[Any]:

@@ -40,12 +40,12 @@ def decode(kind: Any, content: bytes) -> Any:
     """Return a message.
 
     Raises:
-        Invalid: The bytes are no such message.
+        Invalid: The bytes are not such a message.
     """
     try:
         return kind.FromString(content)
     except DecodeError:
-        raise Invalid(f"The request is no {kind.DESCRIPTOR.full_name} that can be read.") from None
+        raise Invalid(f"The request is not a valid {kind.DESCRIPTOR.full_name} message.") from None
 
 
 def _calls(service: str) -> dict[str, tuple[Any, Any]]:

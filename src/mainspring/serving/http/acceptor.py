@@ -73,7 +73,7 @@ class Acceptor:
     Args:
         listener: Listens already; it stays its owner's.
         handle: Is given each request when it is its turn, and answers it with `Request.respond`, now or later.
-        unreadable: Is told the status with which something was refused that was no request.
+        unreadable: Is told the status with which something was refused that was not a request.
         max_body_bytes: The largest body, as sent.
         tls: Files that `security.tls.check` has found good.
 

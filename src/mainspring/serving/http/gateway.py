@@ -273,7 +273,7 @@ class Gateway:
             ):  # those are counted: there may be thousands
                 _log.warning("%s answered %d to %s: %s", template, told.status, request.id, error)
             return told
-        known = template if template in self._routes else "A path of no route"
+        known = template if template in self._routes else "A path without a route"
         _log.error("%s failed at %s.", known, request.id, exc_info=error)
         return reply(500, ErrorResponse("An internal error occurred."))
 

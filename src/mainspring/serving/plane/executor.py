@@ -72,7 +72,7 @@ def texts(values: Array, name: str) -> Array:
     """Return an array of `str` in the same shape, null as an empty one.
 
     Raises:
-        Invalid: A value is no text; bytes are, if they are UTF-8.
+        Invalid: A value is not text; bytes are, if they are UTF-8.
     """
     found = np.empty(values.size, np.object_)
     try:

@@ -52,7 +52,7 @@ class Tensor(msgspec.Struct, gc=False):
 
 
 def datatype_of(dtype: np.dtype[Any]) -> str:
-    """Return the protocol's word for an array's type; anything that is no number or boolean is BYTES."""
+    """Return the protocol's word for an array's type; anything that is not a number or boolean is BYTES."""
     return _OF_DTYPE.get(dtype, BYTES)
 
 

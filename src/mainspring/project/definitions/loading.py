@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +20,8 @@ from mainspring.data.model import Source
 from mainspring.features.check import check_groups
 from mainspring.features.model import Entity, FeatureGroup, FeatureView, Observations, RequestFeatures
 from mainspring.jobs.declaring import OwnJob
+from mainspring.jobs.pipelines.graph import Graph
+from mainspring.jobs.pipelines.tracing import Pipeline
 from mainspring.project.built_in_jobs import BUILT_IN as BUILT_IN_JOBS
 from mainspring.project.definitions.importing import importing, outdated, sources, turn
 from mainspring.project.schedules import check_scheduled
@@ -40,6 +42,7 @@ _KINDS: Mapping[type, str] = {
     Model: "model",
     Endpoint: "endpoint",
     OwnJob: "job",
+    Pipeline: "pipeline",
 }
 
 
@@ -55,6 +58,7 @@ class Definitions:
     models: Mapping[str, Model]
     endpoints: Mapping[str, Endpoint]
     jobs: Mapping[str, OwnJob]
+    pipelines: Mapping[str, Pipeline] = field(default_factory=dict)
 
     def source(self, name: str) -> Source:
         return _named(self.sources, name, "source")
@@ -64,6 +68,10 @@ class Definitions:
 
     def model(self, name: str) -> Model:
         return _named(self.models, name, "model")
+
+    def pipeline(self, name: str) -> Graph:
+        """Return the graph of a pipeline."""
+        return _named(self.pipelines, name, "pipeline").graph
 
     def endpoint(self, name: str) -> Endpoint:
         return _named(self.endpoints, name, "endpoint")
@@ -84,6 +92,7 @@ class Definitions:
                 ("model", self.models),
                 ("endpoint", self.endpoints),
                 ("job", self.jobs),
+                ("pipeline", self.pipelines),
             )
             for name, item in items.items()
         }
@@ -129,6 +138,7 @@ def load_definitions(settings: Settings, known: Callable[[str], bool] = lambda _
         named(Model),
         named(Endpoint),
         named(OwnJob),
+        named(Pipeline),
     )
 
 
@@ -277,6 +287,8 @@ def _content(item: Any) -> str:
             "description": item.description,
         }
         return _pretty(body)
+    if isinstance(item, Pipeline):
+        return _pretty(item.graph.document())
     if isinstance(item, OwnJob):
         return _pretty({"function": item.reference, "about": item.about})
     if isinstance(item, FeatureView):

@@ -17,6 +17,7 @@ from mainspring.delivery.model import Promotion
 from mainspring.features.model import MaterialiseReport
 from mainspring.jobs.model import Job
 from mainspring.monitoring.model import Window
+from mainspring.operations.advise.model import Advised
 from mainspring.operations.endpoint_checks import Finding
 from mainspring.operations.profile import Check, Profile
 from mainspring.operations.search.searching import SearchReport
@@ -71,6 +72,7 @@ DOCUMENTS = {
     "materialize": Document(MaterialiseReport, True, ("through",)),
     "monitor": Document(Window, True, ("start", "end", "computed_at")),
     "status": Document(Status),
+    "advise": Document(Advised),
     "doctor": Document(Finding, True, more={"well": _TRUTH}, wrapped="findings"),
     "runs": Document(
         RunRow, True, ("started_at", "ended_at"), {"error": {"anyOf": [_TEXT, {"type": "null"}]}}

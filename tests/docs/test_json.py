@@ -69,6 +69,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, tmp_pa
         "jobs list": [],
         "runs": [],
         "status": [],
+        "advise": [],
         "doctor": [],
         "profile list": [],
         "profile check": [],

@@ -67,6 +67,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "keys list": ("keys list --all",),
     "keys revoke": ("keys revoke 01m8be2bwh331ajhxkj67gs77w",),
     "status": ("status", "status --json"),
+    "advise": ("advise", "advise --json"),
     "migrate": ("migrate --to production",),
     "profile list": ("profile list",),
     "profile check": ("profile check production",),

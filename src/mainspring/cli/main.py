@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "jobs": ("jobs", "Background work: list, run, cancel, retry."),
     "keys": ("keys", "Create, list and revoke API keys."),
     "status": ("status", "Show live versions and the state of endpoints."),
+    "advise": ("advise", "Name the next step that the project's use justifies."),
     "migrate": ("migrate", "Copy the project's data to another profile."),
     "profile": ("profile", "List profiles; check the backends of one."),
     "doctor": ("doctor", "Check data, models and processes for problems."),

@@ -1,0 +1,144 @@
+"""Collection of the facts that advice rests on, from definitions, stores and the project's folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from mainspring.core.errors import MainspringError, NotFound
+from mainspring.core.time import DAY, SECOND
+from mainspring.delivery.gates import baseline_of
+from mainspring.delivery.routing import CHAMPION
+from mainspring.ledger.model import PREDICTIONS
+from mainspring.operations.advise.model import EndpointFacts, Facts, ModelFacts
+from mainspring.project import Project
+from mainspring.registry.searching import Column, Kind, RunQuery
+from mainspring.serving.model import Endpoint
+from mainspring.stats.metrics import higher_is_better, metrics_of
+from mainspring.training.model import Model
+
+_RUNS = 50  # newest runs of a model that are read
+_LOOKED_AT_US = 60 * DAY  # windows of monitoring that are read
+_TEST = re.compile(r"(test_.*|.*_test)\.py")
+_SKIPPED = {".git", ".mainspring", ".venv", "venv", "node_modules", "__pycache__"}
+
+
+def collect(project: Project) -> Facts:
+    """Return the facts of a project. Nothing is changed, and no store that is not there yet is made."""
+    definitions = project.definitions
+    trained = _has_tracking(project)
+    registered = {version.model for version in project.versions.all()} if trained else set()
+    names = [*definitions.models, *sorted(registered - set(definitions.models))]
+    return Facts(
+        project=project.settings.project,
+        now=project.wall.now(),
+        sources={name: _rows(project, name) for name in definitions.sources},
+        models=tuple(_model(project, name, trained) for name in names),
+        endpoints=tuple(_endpoint(project, endpoint) for endpoint in definitions.endpoints.values()),
+        tests=len(_test_files(project.settings.root)),
+        kept=any((folder / ".git").exists() for folder in (project.settings.root, *project.settings.root.parents)),
+        scheduled=tuple(sorted({schedule.job for schedule in project.settings.schedules})),
+        gateway_workers=project.settings.gateway_workers,
+        log_bytes=_log_bytes(project),
+        expires=project.settings.keep_predictions_us is not None,
+    )
+
+
+def _has_tracking(project: Project) -> bool:
+    store = project.settings.tracking
+    return store.scheme != "sqlite" or Path(store.path).exists()
+
+
+def _rows(project: Project, source: str) -> int | None:
+    return None if project.lake.version(source) is None else project.lake.describe(source).rows
+
+
+def _model(project: Project, name: str, trained: bool) -> ModelFacts:
+    model = project.definitions.models.get(name)
+    gates = () if model is None else tuple(gate.kind for gate in model.gates)
+    if not trained:
+        return ModelFacts(name=name, declared=model is not None, gates=gates)
+    query = RunQuery(limit=_RUNS).where(Column(Kind.ATTRIBUTE, "model"), name)
+    versions = project.versions.all(name)
+    moves = project.versions.moves(name, CHAMPION)
+    newest = max(versions, key=lambda version: version.created_at, default=None)
+    metric, value, baseline, better = "", None, None, None
+    if newest is not None and model is not None:
+        metric, value, baseline, better = _against_baseline(project, model, newest.digest)
+    return ModelFacts(
+        name=name,
+        declared=model is not None,
+        gates=gates,
+        trained_at=tuple(sorted(run.started_at for run in project.run_search.search(query).runs)),
+        versions=len(versions),
+        newest="" if newest is None else newest.version,
+        metric=metric,
+        value=value,
+        baseline=baseline,
+        better=better,
+        promotions=len(moves),
+        promoters=tuple(sorted({move.actor for move in moves})),
+        champion=next((version.version for version in versions if CHAMPION in version.aliases), ""),
+        champion_since=max((move.at for move in moves), default=None),
+    )
+
+
+def _against_baseline(
+    project: Project, model: Model, digest: str
+) -> tuple[str, float | None, float | None, bool | None]:
+    """Return the metric that decides, and its value of the version and of its baseline."""
+    metric = next((gate.metric for gate in model.gates if gate.kind == "beats"), metrics_of(model.task)[0])
+    try:
+        manifest = project.bundles.load(digest).manifest
+    except MainspringError:  # `doctor` tells of a damaged bundle
+        return metric, None, None, None
+    value, baseline = manifest.metrics.get(metric), baseline_of(manifest).get(metric)
+    higher = higher_is_better(metric, model.measured)
+    if value is None or baseline is None or higher is None:
+        return metric, value, baseline, None
+    return metric, value, baseline, (value > baseline if higher else value < baseline)
+
+
+def _endpoint(project: Project, endpoint: Endpoint) -> EndpointFacts:
+    now = project.clock.now()
+    windows = [window for window in project.monitors.windows(endpoint.name, now - _LOOKED_AT_US) if window.predictions]
+    predictions = sum(window.predictions for window in windows)
+    seconds = [(window.end - window.start) / SECOND for window in windows]
+    days = max(1.0, (windows[-1].end - windows[0].start) / DAY) if windows else 1.0
+    judged = next((window for window in reversed(windows) if window.judged), None)
+    measured = project.baselines.newest(endpoint.name)
+    return EndpointFacts(
+        name=endpoint.name,
+        model=endpoint.model_name,
+        serves=endpoint.name in project.routes.current(),
+        predictions=predictions,
+        a_day=predictions / days,
+        peak=max((window.predictions / length for window, length in zip(windows, seconds, strict=True)), default=0.0),
+        labels=sum(window.labels for window in windows),
+        alerts=() if judged is None else tuple(judged.alerts),
+        idle_days=max(0.0, (now - windows[-1].end) / DAY) if windows else None,
+        capacity=measured[0].capacity if measured else None,
+        log_share=endpoint.log.share,
+    )
+
+
+def _log_bytes(project: Project) -> int | None:
+    at = project.settings.lake
+    if at.scheme != "file":
+        return None
+    folder = Path(at.path) / PREDICTIONS
+    try:
+        return sum(path.stat().st_size for path in folder.rglob("*.parquet"))
+    except (FileNotFoundError, NotFound):  # a file that compaction replaced meanwhile
+        return None
+
+
+def _test_files(root: Path) -> list[Path]:
+    found, waiting = [], [root]
+    while waiting:
+        for path in waiting.pop().iterdir():
+            if path.is_dir() and not path.is_symlink() and path.name not in _SKIPPED:
+                waiting.append(path)
+            elif _TEST.fullmatch(path.name):
+                found.append(path)
+    return found

@@ -1,0 +1,360 @@
+"""Rules of advice: a pure function an area, each from facts to a verdict with its evidence.
+
+A step is advised only if the use justifies it; otherwise the advice says what would. The order of the areas is that of
+a project's life, so the first unmet one is the next step.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from statistics import median
+
+from mainspring.core.time import DAY, format_duration
+from mainspring.operations.advise.model import Advice, Advised, Facts, ModelFacts
+
+TRAFFIC_TO_SPLIT = 2_000  # predictions a day: of a canary's 100, ten that fail are proof within the day
+TRAFFIC_TO_WATCH = 100  # predictions without a label, from which on quality should be known
+TRAFFIC_TO_MEASURE = 1.0  # predictions a second at peak, from which on the capacity should be known
+IDLE_DAYS = 14.0
+BY_HAND = 3  # trainings by hand, from which on a schedule saves work
+LOG_BYTES = 5 * 1024**3
+HEADROOM = 10.0  # a measured capacity this many times the peak serves with fewer processes
+
+Rule = Callable[[Facts], Advice]
+
+
+def advise(facts: Facts) -> Advised:
+    """Return the advice on every area, and the first area whose step is justified."""
+    areas = tuple(rule(facts) for rule in RULES)
+    following = next((each for each in areas if each.state == "next"), None)
+    return Advised(project=facts.project, next=following, areas=areas)
+
+
+def data(facts: Facts) -> Advice:
+    landed = {name: rows for name, rows in facts.sources.items() if rows is not None}
+    missing = [name for name in facts.sources if name not in landed]
+    have = f"{len(landed)} of {_count(len(facts.sources), 'source')} have data, {sum(landed.values()):,} rows"
+    if not facts.sources:
+        return _next(
+            "data",
+            "No source is declared.",
+            "Declare your table as a source and ingest it.",
+            "Everything else is computed from it.",
+            'ms.Source("orders", schema={...}, event_time="ordered_at")',
+        )
+    if missing:
+        return _next(
+            "data",
+            f"{have}; {_names(missing)} {'have' if len(missing) > 1 else 'has'} none.",
+            f"Ingest {missing[0]}.",
+            "A feature or label of an empty source has no values.",
+            f"mainspring ingest {missing[0]} FILE",
+        )
+    return _done("data", f"{have}.")
+
+
+def baseline(facts: Facts) -> Advice:
+    if not facts.models:
+        return _next(
+            "baseline",
+            "No model is declared.",
+            "Declare a model; its first version may be as simple as a logistic regression.",
+            "Each training also scores a baseline on the same held-out rows, which the model has to beat.",
+            'mainspring init shows one: @ms.model("NAME", label=..., task="binary")',
+        )
+    untrained = [each for each in facts.models if each.declared and not each.versions]
+    if untrained:
+        name = untrained[0].name
+        return _next(
+            "baseline",
+            f"{name} has no version.",
+            f"Train {name}.",
+            "The report compares it with its baseline.",
+            f"mainspring train {name}",
+        )
+    beaten = [each for each in facts.models if each.better is False]
+    if beaten:
+        model = beaten[0]
+        return _next(
+            "baseline",
+            f"{model.name}:{model.newest} has {model.metric} {model.value:.4g} on held-out rows; "
+            f"its baseline has {model.baseline:.4g}.",
+            f"Improve the features of {model.name} before anything else.",
+            "A model that does not beat its baseline costs more than it brings.",
+            f"mainspring features explain {model.name}",
+        )
+    compared = [
+        f"{each.name}:{each.newest} {each.metric} {each.value:.4g} against {each.baseline:.4g}"
+        for each in facts.models
+        if each.better
+    ]
+    return _done("baseline", f"{'; '.join(compared) or 'The models were registered, not trained here'}.")
+
+
+def gates(facts: Facts) -> Advice:
+    declared = [each for each in facts.models if each.declared]
+    without = [each for each in declared if each.versions and "beats" not in each.gates]
+    if without:
+        model = without[0]
+        kinds = _names(sorted(set(model.gates))) if model.gates else "no gate"
+        return _next(
+            "gates",
+            f"{model.name} has {_count(model.versions, 'version')} and {kinds}.",
+            f"Give {model.name} a gate that compares it with its baseline and the champion.",
+            "Without one, a worse version can replace a better one.",
+            f'gates=[ms.beats("{model.metric or "auc"}", by=0.005)]',
+        )
+    many = [each for each in declared if len(each.promoters) > 1 and "approved" not in each.gates]
+    if many:
+        model = many[0]
+        return _next(
+            "gates",
+            f"{len(model.promoters)} people promote {model.name}: {_names(model.promoters)}.",
+            "Require the approval of a second person.",
+            "In a team, the author of a version should not be the only one who looks at it.",
+            "gates=[..., ms.approved(by=1)]",
+        )
+    if not any(each.versions for each in declared):
+        return _later("gates", "There is no version to judge yet.", "The first version that is trained.")
+    return _done("gates", f"{_names([each.name for each in declared if each.versions])}: each must beat its baseline.")
+
+
+def tracking(facts: Facts) -> Advice:
+    runs = sum(len(each.trained_at) for each in facts.models)
+    if not runs:
+        return _later("tracking", "There is no run yet.", "The first training; its run is recorded by itself.")
+    if not facts.kept:
+        return _next(
+            "tracking",
+            f"{_count(runs, 'run')} recorded; the project's folder is not under version control.",
+            "Put the definitions under git.",
+            "A run records the digest of the code that made it; git keeps that code.",
+            "git init && git add -A && git commit -m 'First version'",
+        )
+    return _done("tracking", f"{_count(runs, 'run')} with parameters, metrics, data versions and code; under git.")
+
+
+def serving(facts: Facts) -> Advice:
+    ready = [each for each in facts.models if each.versions]
+    if not ready:
+        return _later("serving", "There is no version to serve.", "The first version that passes its gates.")
+    unpromoted = [each for each in ready if not each.champion]
+    if unpromoted and not any(each.champion for each in ready):
+        name = unpromoted[0].name
+        return _next(
+            "serving",
+            f"{name} has {_count(unpromoted[0].versions, 'version')} and no champion.",
+            f"Promote {name}.",
+            "The gates are checked, and the endpoint serves the version within a second.",
+            f"mainspring promote {name}",
+        )
+    served = {each.model for each in facts.endpoints}
+    idle = [each.name for each in ready if each.champion and each.name not in served]
+    if idle:
+        return _next(
+            "serving",
+            f"{idle[0]} has a champion, and no endpoint serves it.",
+            f"Declare an endpoint for {idle[0]}.",
+            "Predictions of an endpoint are logged, watched and can be replayed.",
+            f'ms.Endpoint("{idle[0]}", model="{idle[0]}@champion")',
+        )
+    live = [each for each in facts.endpoints if each.predictions]
+    if not live:
+        return _next(
+            "serving",
+            f"{_count(len(facts.endpoints), 'endpoint')}, no prediction in 60 days.",
+            "Start the gateway and request a prediction.",
+            "What is not called has no quality to watch.",
+            "mainspring up",
+        )
+    return _done(
+        "serving", "; ".join(f"{each.name}: {each.predictions:,} predictions, {each.a_day:,.0f} a day" for each in live)
+    )
+
+
+def tests(facts: Facts) -> Advice:
+    live = [each.name for each in facts.models if each.champion]
+    if facts.tests:
+        return _done("tests", f"{_count(facts.tests, 'test file')}.")
+    if not live:
+        return _later("tests", "The project has no test.", "The first version that goes live.")
+    return _next(
+        "tests",
+        f"{_names(live)} {'are' if len(live) > 1 else 'is'} live; the project has no test.",
+        "Test the project's own functions, and compare features offline and online on its own data.",
+        "A changed function reaches every prediction at the next promotion.",
+        "mainspring features verify",
+    )
+
+
+def monitoring(facts: Facts) -> Advice:
+    alerts = [each for each in facts.endpoints if each.alerts]
+    blind = [each for each in facts.endpoints if each.predictions >= TRAFFIC_TO_WATCH and not each.labels]
+    if blind:
+        worst = max(blind, key=lambda each: each.predictions)
+        return _next(
+            "monitoring",
+            f"{worst.name} made {worst.predictions:,} predictions in 60 days, and the label of none is known.",
+            f"Ingest the labels of {worst.model}.",
+            "Without labels nobody can tell whether the predictions are right.",
+            f"mainspring monitor {worst.name}",
+        )
+    if alerts:
+        named = alerts[0]
+        return _next(
+            "monitoring",
+            f"{_count(len(named.alerts), 'column')} of {named.name} drifted in two windows in a row: "
+            f"{_names(named.alerts)}.",
+            f"Look at the windows of {named.name}, and train {named.model} on newer data if its quality fell.",
+            "Drift alone is no harm; drift with worse quality is.",
+            f"mainspring monitor {named.name}",
+        )
+    live = [each for each in facts.endpoints if each.predictions]
+    if not live:
+        return _later("monitoring", "There are no predictions to watch.", "The first predictions.")
+    if not any(each.labels for each in live):
+        return _later(
+            "monitoring",
+            f"{sum(each.predictions for each in live):,} predictions, no label yet.",
+            f"{TRAFFIC_TO_WATCH} predictions without a label.",
+        )
+    return _done(
+        "monitoring",
+        "; ".join(f"{each.name}: the label of {each.labels / each.predictions:.0%} is known" for each in live),
+    )
+
+
+def automation(facts: Facts) -> Advice:
+    if "train" in facts.scheduled:
+        return _done("automation", f"Schedules run {_names(facts.scheduled)}.")
+    busiest = max(facts.models, key=lambda each: len(_recent(each, facts.now)), default=None)
+    times = _recent(busiest, facts.now) if busiest is not None else ()
+    days = sorted({at // DAY for at in times})
+    if busiest is None or len(days) < BY_HAND:
+        return _later(
+            "automation",
+            f"{_count(len(times), 'training')} by hand in 60 days.",
+            f"Trainings of one model on {BY_HAND} days.",
+        )
+    gap = median(after - before for before, after in itertools.pairwise(days)) * DAY
+    return _next(
+        "automation",
+        f"{busiest.name} was trained by hand on {len(days)} days of the last 60, about every "
+        f"{format_duration(int(gap))}.",
+        "Let a schedule train it.",
+        "The gates still decide whether the new version goes live.",
+        f'[schedules.retrain]\njob = "train"\nwhen = "{format_duration(int(gap))}"\n'
+        f'argument = {{ model = "{busiest.name}" }}',
+    )
+
+
+def rollout(facts: Facts) -> Advice:
+    promoted = {each.name: each for each in facts.models if each.promotions}
+    live = [each for each in facts.endpoints if each.model in promoted and each.predictions]
+    if not live:
+        return _later("rollout", "No promoted version has traffic.", f"{TRAFFIC_TO_SPLIT:,} predictions a day.")
+    busiest = max(live, key=lambda each: each.a_day)
+    model = promoted[busiest.model]
+    share = 0.05 * busiest.a_day
+    if busiest.a_day < TRAFFIC_TO_SPLIT or model.promotions < 2:
+        return _later(
+            "rollout",
+            f"{busiest.name} makes {busiest.a_day:,.0f} predictions a day: a canary of 5 % would see {share:,.0f}. "
+            f"{model.name} was promoted {_times(model.promotions)}.",
+            f"{TRAFFIC_TO_SPLIT:,} predictions a day and a second promotion. Until then the gates decide better.",
+        )
+    return _next(
+        "rollout",
+        f"{model.name} was promoted {_times(model.promotions)} at once to all of "
+        f"{busiest.a_day:,.0f} predictions a day.",
+        "Let the next version prove itself on 5 % of the traffic first.",
+        f"A bad version meets {share:,.0f} predictions a day instead of all, and is rolled back by itself.",
+        f"mainspring rollout plan {busiest.name}",
+    )
+
+
+def cost(facts: Facts) -> Advice:
+    idle = [
+        each for each in facts.endpoints if each.serves and each.idle_days is not None and each.idle_days > IDLE_DAYS
+    ]
+    if idle:
+        named = idle[0]
+        return _next(
+            "cost",
+            f"{named.name} serves a version, and its last prediction is {named.idle_days:,.0f} days old.",
+            f"Remove the endpoint {named.name}.",
+            "Its model stays in the memory of every gateway process.",
+            "mainspring apply",
+        )
+    if facts.log_bytes is not None and facts.log_bytes > LOG_BYTES and not facts.expires:
+        return _next(
+            "cost",
+            f"The prediction log takes {facts.log_bytes / 1024**3:,.1f} GB, and old predictions are never removed.",
+            "Say how long predictions are kept.",
+            "Predictions older than their labels' maturity are needed only to replay them.",
+            'keep_predictions = "180d"',
+        )
+    measured = [each for each in facts.endpoints if each.capacity and each.peak]
+    spare = min((each.capacity / each.peak for each in measured if each.capacity), default=0.0)
+    if facts.gateway_workers > 1 and spare > HEADROOM:
+        return _next(
+            "cost",
+            f"The busiest window of each endpoint used at most a {spare:,.0f}th of its measured capacity, with "
+            f"{facts.gateway_workers} gateway processes.",
+            "Serve with fewer gateway processes.",
+            "Each holds every model in memory.",
+            f"gateway_workers = {max(1, facts.gateway_workers // 2)}",
+        )
+    unknown = [each for each in facts.endpoints if each.peak >= TRAFFIC_TO_MEASURE and each.capacity is None]
+    if unknown:
+        named = max(unknown, key=lambda each: each.peak)
+        return _next(
+            "cost",
+            f"{named.name} made {named.peak:,.1f} predictions a second in its busiest window; its capacity is unknown.",
+            "Measure the capacity once.",
+            "It says how much more traffic this machine serves within the deadline.",
+            f"mainspring bench {named.name}",
+        )
+    if measured:
+        return _done(
+            "cost",
+            "; ".join(f"{each.name}: peak {each.peak:,.1f} of {each.capacity:,.0f} a second" for each in measured),
+        )
+    return _later(
+        "cost",
+        "No endpoint is idle, and traffic is small.",
+        f"{TRAFFIC_TO_MEASURE:g} prediction a second, an endpoint idle for {IDLE_DAYS:g} days, or a log of 5 GB.",
+    )
+
+
+RULES: tuple[Rule, ...] = (data, baseline, gates, tracking, serving, tests, monitoring, automation, rollout, cost)
+
+
+def _recent(model: ModelFacts | None, now: int) -> tuple[int, ...]:
+    return () if model is None else tuple(at for at in model.trained_at if now - at <= 60 * DAY)
+
+
+def _next(area: str, evidence: str, step: str, why: str, command: str) -> Advice:
+    return Advice(area=area, state="next", evidence=evidence, step=step, why=why, command=command)
+
+
+def _later(area: str, evidence: str, justified_by: str) -> Advice:
+    return Advice(area=area, state="not needed yet", evidence=evidence, why=f"Justified by: {justified_by}")
+
+
+def _done(area: str, evidence: str) -> Advice:
+    return Advice(area=area, state="in place", evidence=evidence)
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")
+
+
+def _names(names: Sequence[str]) -> str:
+    few = list(names[:3])
+    return ", ".join(few) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

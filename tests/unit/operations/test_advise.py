@@ -1,0 +1,195 @@
+"""Advice follows the facts: a step is named only if the use justifies it, and the first unmet area comes first."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import msgspec
+import pytest
+
+from mainspring.core.errors import NotFound
+from mainspring.core.time import DAY
+from mainspring.operations.advise import advise, collect, first_page
+from mainspring.operations.advise.model import Advised, EndpointFacts, Facts, ModelFacts
+from mainspring.project import open_project
+from mainspring.project.settings import load_settings
+
+NOW = 1_000 * DAY
+MODEL = ModelFacts(
+    name="late",
+    gates=("beats",),
+    trained_at=(NOW - 3 * DAY,),
+    versions=1,
+    newest="1",
+    metric="auc",
+    value=0.74,
+    baseline=0.68,
+    better=True,
+    promotions=1,
+    promoters=("ana",),
+    champion="1",
+    champion_since=NOW - 2 * DAY,
+)
+ENDPOINT = EndpointFacts(
+    name="late", model="late", serves=True, predictions=500, a_day=50.0, peak=0.1, labels=400, idle_days=0.0
+)
+SOUND = Facts(
+    project="shop", now=NOW, sources={"orders": 900}, models=(MODEL,), endpoints=(ENDPOINT,), tests=3, kept=True
+)
+
+
+def changed(facts: Facts = SOUND, **fields: Any) -> Advised:
+    return advise(msgspec.structs.replace(facts, **fields))
+
+
+def of_model(**fields: Any) -> Advised:
+    return changed(models=(msgspec.structs.replace(MODEL, **fields),))
+
+
+def of_endpoint(**fields: Any) -> Advised:
+    return changed(endpoints=(msgspec.structs.replace(ENDPOINT, **fields),))
+
+
+def test_a_sound_project_of_little_use_needs_nothing() -> None:
+    advised = advise(SOUND)
+    assert advised.next is None
+    states = {each.area: each.state for each in advised.areas}
+    assert set(states.values()) == {"in place", "not needed yet"}
+    assert states["rollout"] == states["automation"] == "not needed yet"
+
+
+@pytest.mark.parametrize(
+    ("advised", "area", "evidence"),
+    [
+        (changed(sources={}), "data", "No source"),
+        (changed(sources={"orders": 900, "clicks": None}), "data", "clicks has none"),
+        (changed(models=()), "baseline", "No model"),
+        (of_model(versions=0, newest=""), "baseline", "late has no version"),
+        (of_model(value=0.66, better=False), "baseline", "auc 0.66"),
+        (of_model(gates=("at_least",)), "gates", "1 version and at_least"),
+        (of_model(promoters=("ana", "bo")), "gates", "2 people"),
+        (changed(kept=False), "tracking", "1 run recorded"),
+        (of_model(champion="", promotions=0), "serving", "no champion"),
+        (changed(endpoints=()), "serving", "no endpoint"),
+        (of_endpoint(predictions=0, labels=0, idle_days=None), "serving", "no prediction"),
+        (changed(tests=0), "tests", "late is live"),
+        (of_endpoint(labels=0), "monitoring", "500 predictions in 60 days, and the label of none"),
+        (of_endpoint(alerts=("Hub.backlog",)), "monitoring", "1 column"),
+        (of_model(trained_at=tuple(NOW - day * DAY for day in (21, 14, 7))), "automation", "on 3 days"),
+        (
+            changed(
+                models=(msgspec.structs.replace(MODEL, promotions=2),),
+                endpoints=(msgspec.structs.replace(ENDPOINT, a_day=40_000.0),),
+            ),
+            "rollout",
+            "40,000 predictions a day",
+        ),
+        (of_endpoint(idle_days=30.0), "cost", "30 days old"),
+        (changed(log_bytes=6 * 1024**3), "cost", "6.0 GB"),
+        (of_endpoint(peak=20.0), "cost", "20.0 predictions a second"),
+        (
+            changed(endpoints=(msgspec.structs.replace(ENDPOINT, peak=2.0, capacity=900.0),), gateway_workers=4),
+            "cost",
+            "450th",
+        ),
+    ],
+)
+def test_the_first_unmet_area_is_next(advised: Advised, area: str, evidence: str) -> None:
+    assert advised.next is not None
+    assert (advised.next.area, advised.next.state) == (area, "next")
+    assert evidence in advised.next.evidence
+    assert advised.next.step
+    assert advised.next.why
+    assert advised.next.command
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"models": (msgspec.structs.replace(MODEL, trained_at=tuple(NOW - hour for hour in range(9))),)},
+        {"models": (msgspec.structs.replace(MODEL, trained_at=tuple(NOW - d * DAY for d in (100, 90, 80))),)},
+        {"models": (msgspec.structs.replace(MODEL, promotions=9),)},  # with 50 predictions a day
+        {"endpoints": (msgspec.structs.replace(ENDPOINT, predictions=60, labels=0),)},
+        {"endpoints": (msgspec.structs.replace(ENDPOINT, peak=20.0, capacity=25.0),), "gateway_workers": 2},
+        {"log_bytes": 6 * 1024**3, "expires": True},
+    ],
+)
+def test_no_step_is_named_that_the_use_does_not_justify(facts: dict[str, Any]) -> None:
+    assert changed(**facts).next is None
+
+
+def test_a_later_step_waits_for_the_earlier_one() -> None:
+    advised = changed(sources={}, tests=0, kept=False)
+    assert advised.next is not None
+    assert advised.next.area == "data"
+    assert [each.area for each in advised.areas if each.state == "next"] == ["data", "tracking", "tests"]
+
+
+def test_a_new_project_begins_with_its_data(tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "__init__.py").write_text("")
+    (tmp_path / "shop" / "features.py").write_text(
+        "import mainspring as ms\n"
+        'orders = ms.Source("orders", schema={"customer": ms.String}, event_time="ordered_at")\n'
+    )
+    (tmp_path / "mainspring.toml").write_text('name = "shop"\nmodules = ["shop.features"]\n[profiles.local]\n')
+    (tmp_path / "test_orders.py").write_text("")
+    project = open_project(load_settings(tmp_path, environment={}))
+    facts = collect(project)
+    assert (facts.sources, facts.tests, facts.models) == ({"orders": None}, 1, ())
+    assert not (project.settings.state / "tracking.db").exists()  # looking makes no store
+    found = advise(facts).next
+    assert found is not None
+    assert found.command == "mainspring ingest orders FILE"
+    project.close()
+
+
+class TestAFolderWithoutAProject:
+    @staticmethod
+    def table(folder: Path, query: str, name: str = "orders.csv") -> None:
+        duckdb.sql(query).write_csv(str(folder / name))
+
+    def test_a_baseline_comes_first(self, tmp_path: Path) -> None:
+        """The newest fifth decides: the older rows say False, of the newest a quarter do."""
+        self.table(
+            tmp_path,
+            "SELECT i AS id, TIMESTAMP '2026-01-01' + to_hours(i::int) AS ordered_at, i >= 80 AND i % 4 > 0 AS late "
+            "FROM range(100) t(i) ORDER BY hash(i)",
+        )
+        (tmp_path / "explore.ipynb").write_text(
+            json.dumps(
+                {"cells": [{"cell_type": "code", "source": ["from sklearn import svm\n", "train_test_split(x)"]}]}
+            )
+        )
+        page = first_page(tmp_path)
+        [table], [notebook] = page.tables, page.notebooks
+        assert (table.label, table.metric, table.constant_value, table.held_out) == ("late", "accuracy", "False", 20)
+        assert table.constant == pytest.approx(0.25)
+        assert (notebook.libraries, notebook.random_split) == (("sklearn",), True)
+        assert "late = False is right for 25.0%" in page.steps[0]
+        assert "at random" in page.steps[1]
+        compile(page.source, "features.py", "exec")
+        assert 'event_time="ordered_at"' in page.source
+        assert '"late": ms.Boolean' in page.source
+
+    def test_a_number_has_the_error_of_its_median(self, tmp_path: Path) -> None:
+        self.table(tmp_path, "SELECT i AS price, i % 3 AS size FROM range(50) t(i)")
+        [table] = first_page(tmp_path).tables
+        held_out = [abs(price - 19.5) for price in range(40, 50)]
+        assert (table.metric, table.constant) == ("mean_absolute_error", pytest.approx(sum(held_out) / 10))
+
+    def test_what_is_no_table_is_left_out(self, tmp_path: Path) -> None:
+        (tmp_path / "a.parquet").write_bytes(b"PAR1 no")
+        (tmp_path / "b.ipynb").write_text("[]")
+        (tmp_path / "outside.csv").symlink_to("/etc/passwd")
+        page = first_page(tmp_path)
+        assert (page.tables, page.source) == ((), "")
+        assert [notebook.path for notebook in page.notebooks] == ["b.ipynb"]
+
+    def test_an_empty_folder_is_told_where_to_begin(self, tmp_path: Path) -> None:
+        with pytest.raises(NotFound, match="no notebook") as error:
+            first_page(tmp_path)
+        assert "mainspring init" in str(error.value.fix)

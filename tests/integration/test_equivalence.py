@@ -29,12 +29,13 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, PowerTransforme
 from sklearn.svm import LinearSVC
 
 from kit.depth import deep
+from kit.flavours import prove
 from mainspring.core.errors import Invalid, NotConvertible
 from mainspring.core.schema import DType
 from mainspring.registry.model import Input
 from mainspring.registry.onnx_file import check_onnx
-from mainspring.training.equivalence.check import Proof, fresh, prove
-from mainspring.training.equivalence.rows import HELD_OUT, MADE, ROWS, plain_rows
+from mainspring.training.equivalence.check import Proof, fresh
+from mainspring.training.equivalence.rows import HELD_OUT, MADE, ROWS, at_even_steps, plain_rows
 from mainspring.training.flavours import Artefact
 from mainspring.training.flavours.scoring import open_session, session_scores
 from mainspring.training.flavours.sklearn import to_onnx
@@ -452,7 +453,7 @@ def test_of_many_rows_they_are_taken_evenly() -> None:
     assert (len(frame), set(words)) == (40_000, {HELD_OUT})
     assert (frame["V.x"].iloc[0], frame["V.x"].iloc[-1]) == (0, 44_999)
     assert frame["V.x"].diff().max() == 2
-    assert len(plain_rows(frame, np.random.default_rng(0), most=ROWS)[0]) == ROWS
+    assert len(at_even_steps(frame, ROWS)) == ROWS
 
 
 def combining() -> bytes:

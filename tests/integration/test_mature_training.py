@@ -18,8 +18,8 @@ from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import DAY, HOUR, to_datetime
 from mainspring.data.ingest import Ingestor
 from mainspring.training.model import Model
-from mainspring.training.runs.pinned import pinned_scan
-from mainspring.training.sets.rebuild_holdout import held_out_again
+from mainspring.training.runs.provenance import pinned_scan
+from mainspring.training.sets.assemble import held_out_again
 
 DAYS = 120
 PAYMENTS = DAYS * 12  # one every two hours

@@ -11,12 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kit.flavours import encoder, encoder_examples
+from kit.flavours import encoder, encoder_examples, prove
 from mainspring.core.errors import Invalid, MissingExtra, NotConvertible
 from mainspring.core.schema import DType
 from mainspring.registry.model import Input, TensorSpec
 from mainspring.registry.onnx_file import check_onnx
-from mainspring.training.equivalence.check import prove
 from mainspring.training.equivalence.networks import export
 from mainspring.training.equivalence.rows import ROWS
 from mainspring.training.flavours import convert_estimator, output_names

@@ -37,10 +37,9 @@ from mainspring.registry.model import Bundle
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.plane.runtime import load
 from mainspring.training.flavours.scoring import score_bundle
-from mainspring.training.runs.pinned import pinned_scan
-from mainspring.training.sets.labelled import labelled, write_labelled
+from mainspring.training.runs.provenance import pinned_scan
+from mainspring.training.sets.assemble import held_out_again, labelled, write_labelled
 from mainspring.training.sets.labels import LABEL
-from mainspring.training.sets.rebuild_holdout import held_out_again
 
 START = parse_instant("2024-01-01T00:00:00Z")
 FLIGHTS, MISSING_DEPARTURE, MISSING_ARRIVAL = 600, 7, 10  # every 7th has no departure, every 10th no arrival

@@ -33,8 +33,8 @@ from mainspring.registry.runs import ERROR
 from mainspring.stats import metrics
 from mainspring.stats.reference import Reference
 from mainspring.training.flavours.scoring import open_session, score_bundle, session_scores
-from mainspring.training.runs.pinned import pinned_scan
-from mainspring.training.sets.rebuild_holdout import held_out_again
+from mainspring.training.runs.provenance import pinned_scan
+from mainspring.training.sets.assemble import held_out_again
 
 UNTIL = START + ORDERS * 10 * MINUTE
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
 
+from mainspring.registry.model import Input
+from mainspring.training.equivalence import check
+from mainspring.training.equivalence.rows import proof_rows
+from mainspring.training.flavours import Artefact
 from mainspring.training.frames import seen_texts, to_categories
 
 TREES = 20
@@ -254,3 +258,10 @@ def _served(executor: Any, oracle: Callable[[Any], Any], rows: dict[str, Any]) -
         "one by one": asked(1, order[:300]),
         "no rows": "yes",
     }
+
+
+def prove(
+    estimator: Any, artefact: Artefact, held_out: Any, inputs: Sequence[Input], task: str, *, wide: Collection[str] = ()
+) -> check.Proof:
+    """Compare a model with its estimator on rows made of `held_out`."""
+    return check.prove(estimator, artefact, proof_rows(estimator, artefact, held_out, inputs, wide=wide), inputs, task)

@@ -101,8 +101,8 @@ def _gates(project: Project, model: str) -> Sequence[Gate]:
 
 def _read_again(project: Project, candidate: ModelVersion, champion: Bundle) -> pa.Table:
     """Return the candidate's held-out rows with the champion's features, from the data the candidate was trained on."""
-    from mainspring.training.runs.pinned import pinned_scan
-    from mainspring.training.sets.rebuild_holdout import held_out_again
+    from mainspring.training.runs.provenance import pinned_scan
+    from mainspring.training.sets.assemble import held_out_again
 
     bundle = project.bundles.load(candidate.digest)
     commit = project.snapshots.get(bundle.manifest.dataset_commit)

@@ -18,8 +18,8 @@ from mainspring.security.signing import SigningKey
 from mainspring.stats import reference
 from mainspring.stats.metrics import OWN_METRICS
 from mainspring.stats.thresholds import THRESHOLD
-from mainspring.training.equivalence.check import TOLERANCE, probes_of, prove
-from mainspring.training.equivalence.rows import NEAR_THRESHOLD, ROWS, plain_rows
+from mainspring.training.equivalence.check import TOLERANCE, prove
+from mainspring.training.equivalence.rows import NEAR_THRESHOLD, ROWS, at_even_steps, proof_rows
 from mainspring.training.flavours import Artefact, convert_estimator
 from mainspring.training.flavours.scoring import artefact_scores, open_session
 from mainspring.training.frames import Array, exact_in_float32, seen_texts
@@ -56,15 +56,13 @@ def convert(fitted: Fitted, tell: Callable[[str, float], None]) -> Converted:
     )
     tell("prove", 0.8)
     held_out = data.holdout.X
-    proof = prove(
-        estimator, artefact, held_out, inputs, model.task, wide=wide, seed=model.seed, labels=model.label_columns
-    )
+    rows = proof_rows(estimator, artefact, held_out, inputs, wide=wide, seed=model.seed)
+    proof = prove(estimator, artefact, rows, inputs, model.task, labels=model.label_columns)
     scores = artefact_scores(artefact, held_out, list(dtypes))
     validation = artefact_scores(artefact, data.validation.X, list(dtypes)) if model.threshold else scores[:0]
     metrics, threshold = judge(model, data, scores, validation, fitted.outputs)
-    rng = np.random.default_rng(model.seed)
-    probes = golden_probes(*probes_of(estimator, artefact, held_out, inputs, wide, rng), dtypes)
-    plain, _ = plain_rows(held_out, rng, most=ROWS)
+    probes = golden_probes(rows.probes, rows.words, dtypes)
+    plain = rows.plain if len(rows.plain) == ROWS else at_even_steps(held_out, ROWS)
     answers = [artefact_scores(artefact, each, list(dtypes)) for each in (probes, plain)]
     asked = (probes, answers[0]), (plain, answers[1])
     return Converted(fitted, artefact, inputs, tuple(wide), proof, scores, metrics, threshold, *asked)
@@ -189,7 +187,7 @@ def golden_file(
 
     Args:
         probes: Probe rows, and the model's predictions for them.
-        plain: Rows of `rows.plain_rows`, and the model's predictions for them.
+        plain: Ordinary rows of the proof, and the model's predictions for them.
     """
     rows = np.unique(np.linspace(0, len(held_out) - 1, min(GOLDEN_ROWS, len(held_out))).astype(int))
     golden: dict[str, Any] = _golden(held_out, dtypes, scores, outputs, rows)

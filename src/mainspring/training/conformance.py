@@ -18,7 +18,7 @@ from mainspring.core.schema import DType
 from mainspring.registry.flavours import FLAVOURS
 from mainspring.registry.model import Input
 from mainspring.training.equivalence.check import TOLERANCE, Proof, prove
-from mainspring.training.equivalence.rows import HELD_OUT, MADE, ROWS
+from mainspring.training.equivalence.rows import HELD_OUT, MADE, ROWS, proof_rows
 from mainspring.training.flavours import Artefact, convert_estimator, estimator_scores, output_names
 from mainspring.training.flavours.scoring import artefact_scores
 from mainspring.training.frames import FRAME_DTYPES, Array, exact_in_float32
@@ -113,7 +113,8 @@ def measure(fit: Fit, case: Case) -> Verdict:
     estimator = fit(frame, y, case.task)
     try:
         artefact = convert_estimator(estimator, inputs, case.task, wide=wide)
-        proof = prove(estimator, artefact, held_out, inputs, case.task, wide=wide)
+        rows = proof_rows(estimator, artefact, held_out, inputs, wide=wide)
+        proof = prove(estimator, artefact, rows, inputs, case.task)
     except NotConvertible as error:
         return Verdict(REFUSED, error.what)
     others, _ = make_rows(case, _HELD_OUT, 3)  # rows that the proof did not use, scored without it

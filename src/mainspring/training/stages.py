@@ -11,7 +11,7 @@ from mainspring.training.equivalence.check import Proof
 from mainspring.training.flavours import Artefact
 from mainspring.training.frames import Array
 from mainspring.training.model import Model
-from mainspring.training.runs.pinned import Pinned
+from mainspring.training.runs.provenance import Pinned
 from mainspring.training.sets.training_set import TrainingSet
 
 if TYPE_CHECKING:

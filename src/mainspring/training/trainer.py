@@ -28,8 +28,15 @@ from mainspring.training.flavours import estimator_scores
 from mainspring.training.inputs import check_declared, personal_sources
 from mainspring.training.judge import constant, judge, undefined
 from mainspring.training.model import Model, TrainReport
-from mainspring.training.runs.pinned import CODE_CHANGED, Pinned, pin, pinned_scan
-from mainspring.training.runs.provenance import ModuleFiles, changed_files, module_files
+from mainspring.training.runs.provenance import (
+    CODE_CHANGED,
+    ModuleFiles,
+    Pinned,
+    changed_files,
+    module_files,
+    pin,
+    pinned_scan,
+)
 from mainspring.training.runs.run import Run
 from mainspring.training.sets.assemble import labelled_observations, training_set
 from mainspring.training.sets.leakage import refuse_leaks

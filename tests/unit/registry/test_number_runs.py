@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mainspring.core.errors import Corrupt
 from mainspring.registry.onnx_file import check_onnx
-from mainspring.registry.repeated_fields import end_of_run
+from mainspring.registry.onnx_wire import end_of_run
 
 Part = Callable[[int, random.Random], bytes]
 

@@ -13,7 +13,7 @@ from mainspring.core.errors import Invalid
 from mainspring.core.time import to_datetime
 from mainspring.data.model import TableScan
 from mainspring.training.label import Label, label_keys
-from mainspring.training.sets.labelled import labelled
+from mainspring.training.sets.assemble import labelled
 from mainspring.training.sets.labels import LABEL
 
 parcel = ms.Entity("parcel", keys={"depot": ms.String, "parcel": ms.Int64})

@@ -18,7 +18,7 @@ from mainspring.data.model import SEQUENCE, VISIBLE_AT, TableScan
 from mainspring.monitoring.joins import join_labels as join_predictions
 from mainspring.monitoring.joins import label_rows
 from mainspring.training.label import Label, label_keys
-from mainspring.training.sets.labelled import labelled
+from mainspring.training.sets.assemble import labelled
 from mainspring.training.sets.labels import LABEL, LeftOut
 
 payment = ms.Entity("payment", keys={"payment": ms.String})

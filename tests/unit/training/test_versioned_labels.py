@@ -15,7 +15,7 @@ from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.ingest import Ingestor
 from mainspring.features.offline import observe
 from mainspring.training.label import Label
-from mainspring.training.sets.labelled import labelled
+from mainspring.training.sets.assemble import labelled
 from mainspring.training.sets.labels import LABEL
 
 START = parse_instant("2026-01-01T00:00:00Z")

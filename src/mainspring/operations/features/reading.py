@@ -27,7 +27,7 @@ from mainspring.operations.features.progress_bar import steps
 from mainspring.operations.features.rows import Rows
 from mainspring.operations.features.table import FeatureTable
 from mainspring.training.model import Model
-from mainspring.training.sets.labelled import labelled, write_labelled
+from mainspring.training.sets.assemble import labelled, write_labelled
 from mainspring.training.sets.labels import LABEL, LeftOut
 
 if TYPE_CHECKING:

@@ -100,7 +100,7 @@ def _compared(
 ) -> Reproduction:
     from mainspring.project.scratch import scratch_bundles, scratch_tracking
     from mainspring.training.runs.differences import differences, outcome
-    from mainspring.training.runs.pinned import CODE_CHANGED
+    from mainspring.training.runs.provenance import CODE_CHANGED
 
     tracking = scratch_tracking(into)
     again = tracking.get(again_id)

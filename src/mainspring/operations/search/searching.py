@@ -121,7 +121,7 @@ def _search(
 ) -> SearchReport:
     from mainspring.operations.search.workers import Trials
     from mainspring.training.inputs import personal_sources
-    from mainspring.training.runs.pinned import pinned_scan
+    from mainspring.training.runs.provenance import pinned_scan
     from mainspring.training.runs.run import Run
     from mainspring.training.search.study import study_errors
     from mainspring.training.search.trials import read_rows, write_rows
@@ -180,14 +180,13 @@ def _begin(project: Project, model: Model, span: tuple[int | None, int | None]) 
     """Return the search that was left unfinished, if it is this one, else a new one; its folder; and which it is."""
     from mainspring.features import definitions
     from mainspring.registry.bundles import sha256
-    from mainspring.training.runs import provenance
-    from mainspring.training.runs.pinned import pin
+    from mainspring.training.runs.provenance import files_digest, pin
 
     searches = project.settings.state / "searches" / model.name
     root, digest = project.settings.root, _search_of(model).digest
     features = sha256(definitions.dump(model.features, model.observations))
     store = project.settings.tracking.shown
-    asked = _Begun("", digest, provenance.files_digest(root), features, "", *span, store=store)
+    asked = _Begun("", digest, files_digest(root), features, "", *span, store=store)
     for path in sorted(searches.glob(f"*/{_BEGUN}")):
         found = _Begun(**json.loads(path.read_bytes()))
         if found.same(asked):

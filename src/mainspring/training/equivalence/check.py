@@ -1,8 +1,8 @@
 """Equivalence check: a model is refused, with the differing rows, unless its predictions match the estimator's.
 
 The estimator predicts in the process that trained it, the model in a fresh process; only arrays without pickle pass
-between them. Compared are at least 10,000 rows unseen in training (`rows.plain_rows`) and the probes of
-`rows.probe_rows`, each in a large batch and in a small one, some also one by one.
+between them. The rows of `rows.proof_rows` are compared, each in a large batch and in a small one, some also one by
+one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ import numpy as np
 from mainspring.core.errors import NotConvertible
 from mainspring.core.files import disk_errors
 from mainspring.registry.model import Input
-from mainspring.training.equivalence.rows import HELD_OUT, MADE, NEAR_THRESHOLD, plain_rows, probe_rows
+from mainspring.training.equivalence.rows import HELD_OUT, MADE, NEAR_THRESHOLD, ProofRows
 from mainspring.training.flavours import Artefact, estimator_scores, fresh, output_names
 from mainspring.training.flavours.scoring import artefact_feeds, check_width
 from mainspring.training.frames import Array
@@ -67,12 +67,10 @@ class Proof:
 def prove(
     estimator: Any,
     artefact: Artefact,
-    held_out: pd.DataFrame,
+    rows: ProofRows,
     inputs: Sequence[Input],
     task: str,
     *,
-    wide: Collection[str] = (),
-    seed: int = 0,
     tolerance: float = TOLERANCE,
     labels: Sequence[str] = (),
 ) -> Proof:
@@ -80,8 +78,6 @@ def prove(
 
     Args:
         artefact: The model from `flavours.convert_estimator`.
-        held_out: Rows that the estimator was not fitted on; fewer than 10,000 are supplemented by recombined rows.
-        wide: Columns that the model takes as float64.
         tolerance: Largest difference of an output that counts as equal. Absolute for probabilities. For a regression,
             in units of the output's standard deviation (at least 1), because the rounding error of a float32 sum grows
             with its terms.
@@ -93,13 +89,10 @@ def prove(
     """
     import pandas as pd
 
-    rng = np.random.default_rng(seed)
     names = [each.name for each in inputs]
-    probes, words = probes_of(estimator, artefact, held_out, inputs, wide, rng)
-    plain, kinds = plain_rows(held_out, rng)
-    frame = pd.concat([plain, probes], ignore_index=True)
-    what = [*kinds, *words]
-    expected = _expected(estimator, frame, probes, words, task)
+    frame = pd.concat([rows.plain, rows.probes], ignore_index=True)
+    what = [*rows.kinds, *rows.words]
+    expected = _expected(estimator, frame, rows.probes, rows.words, task)
     check_width(task, expected, labels)
     outputs = output_names(estimator, task, labels)
     _check_finite(expected, frame, what, outputs)
@@ -107,31 +100,17 @@ def prove(
     answers = answer_afresh(artefact, artefact_feeds(artefact, frame, names))
     unit: Array = np.maximum(1.0, np.std(expected, axis=0)) if task == "regression" else np.ones(1)
     by: dict[str, float] = {}
-    for given, rows, how in (
+    for given, numbers, how in (
         (answers["whole"], np.arange(len(frame)), "in one batch"),
         (answers["mixed"], np.arange(len(frame)), "in small batches"),
         (answers["alone"], answers["alone_rows"], "one by one"),
     ):
-        asked, words_of = frame.iloc[rows], [what[row] for row in rows]
-        _compare(given, expected[rows], asked, words_of, how, outputs, tolerance, unit)
-        by[how] = float(np.max(_difference(given, expected[rows]) / unit))
+        asked, words_of = frame.iloc[numbers], [what[row] for row in numbers]
+        _compare(given, expected[numbers], asked, words_of, how, outputs, tolerance, unit)
+        by[how] = float(np.max(_difference(given, expected[numbers]) / unit))
     worst = by.pop("in one batch")
     by |= _by_probe((_difference(answers["whole"], expected) / unit).max(axis=1), what)
-    return Proof(len(frame), len(probes), worst, by, "none" in answers)
-
-
-def probes_of(
-    estimator: Any,
-    artefact: Artefact,
-    held_out: pd.DataFrame,
-    inputs: Sequence[Input],
-    wide: Collection[str],
-    rng: np.random.Generator,
-) -> tuple[pd.DataFrame, list[str]]:
-    """Return the probe rows of a model, and a description of each; see `rows.probe_rows`."""
-    if artefact.native:  # a native model takes each column in its own type
-        wide = [each.name for each in inputs if held_out[each.name].dtype == np.float64]
-    return probe_rows(estimator, held_out, inputs, wide, rng)
+    return Proof(len(frame), len(rows.probes), worst, by, "none" in answers)
 
 
 def _by_probe(worst: Array, what: Sequence[str]) -> dict[str, float]:

@@ -7,13 +7,14 @@ categories and values at split thresholds.
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mainspring.core.schema import DType
 from mainspring.registry.model import Input
-from mainspring.training.flavours import flavour_of
+from mainspring.training.flavours import Artefact, flavour_of
 from mainspring.training.frames import Array
 
 if TYPE_CHECKING:
@@ -28,32 +29,69 @@ _MOST_THRESHOLDS = 4000
 _QUANTILES = 33
 
 
-def plain_rows(
-    held_out: pd.DataFrame, rng: np.random.Generator, most: int = MOST_ROWS
-) -> tuple[pd.DataFrame, list[str]]:
+@dataclass(frozen=True, slots=True)
+class ProofRows:
+    """Rows on which one model is compared with its estimator.
+
+    Args:
+        plain: Ordinary rows, at least `ROWS`; `kinds` has the kind of each.
+        probes: Rows where the two most likely differ; `words` describes each.
+    """
+
+    plain: pd.DataFrame
+    kinds: list[str]
+    probes: pd.DataFrame
+    words: list[str]
+
+
+def proof_rows(
+    estimator: Any,
+    artefact: Artefact,
+    held_out: pd.DataFrame,
+    inputs: Collection[Input],
+    *,
+    wide: Collection[str] = (),
+    seed: int = 0,
+) -> ProofRows:
+    """Return the rows on which to compare a model with its estimator.
+
+    Args:
+        held_out: Rows that the estimator was not fitted on; fewer than 10,000 are supplemented by recombined rows.
+        wide: Columns that the model takes as float64.
+    """
+    rng = np.random.default_rng(seed)
+    if artefact.native:  # a native model takes each column in its own type
+        wide = [each.name for each in inputs if held_out[each.name].dtype == np.float64]
+    probes, words = probe_rows(estimator, held_out, inputs, wide, rng)
+    return ProofRows(*plain_rows(held_out, rng), probes, words)
+
+
+def plain_rows(held_out: pd.DataFrame, rng: np.random.Generator) -> tuple[pd.DataFrame, list[str]]:
     """Return at least `ROWS` rows, and the kind of each: `HELD_OUT` or `MADE`.
 
     A made row takes each column's value from a random held-out row: the combination is new, every value is real.
     Repeating held-out rows instead would prove nothing more.
 
     Args:
-        held_out: At least one row.
-        most: Maximum number of held-out rows; more are sampled at even steps.
+        held_out: At least one row; of more than 40,000, some at even steps.
     """
     import pandas as pd
 
     count = len(held_out)
-    kept = held_out if count <= most else held_out.iloc[_spread(count, most)]
-    missing = max(0, ROWS - len(kept))
+    kept = at_even_steps(held_out, MOST_ROWS)
+    missing = max(0, ROWS - count)
     if not missing:
-        return kept.reset_index(drop=True), [HELD_OUT] * len(kept)
+        return kept, [HELD_OUT] * len(kept)
     drawn = {name: held_out[name].to_numpy()[rng.integers(0, count, missing)] for name in held_out.columns}
     made = pd.DataFrame({name: pd.Series(values, dtype=held_out[name].dtype) for name, values in drawn.items()})
     return pd.concat([kept, made], ignore_index=True), [HELD_OUT] * len(kept) + [MADE] * missing
 
 
-def _spread(count: int, most: int) -> Array:
-    return np.linspace(0, count - 1, most).astype(np.int64)
+def at_even_steps(frame: pd.DataFrame, most: int) -> pd.DataFrame:
+    """Return the rows, numbered from 0; of more than `most`, that many at even steps."""
+    count = len(frame)
+    kept = frame if count <= most else frame.iloc[np.linspace(0, count - 1, most).astype(np.int64)]
+    return kept.reset_index(drop=True)
 
 
 def probe_rows(

@@ -13,7 +13,7 @@ from mainspring.core.errors import Corrupt, MissingExtra, NotConvertible
 from mainspring.core.schema import DType
 from mainspring.registry.flavours import FLAVOURS
 from mainspring.registry.model import Input
-from mainspring.training.flavours.flavour import Artefact
+from mainspring.training.flavours.flavour import FRAMEWORKS, Artefact
 from mainspring.training.frames import CATEGORIES, MOST_CATEGORIES, Array, category_text
 
 if TYPE_CHECKING:
@@ -56,6 +56,24 @@ class Estimators:
 
     def thresholds(self, _estimator: Any, _held_out: pd.DataFrame, _numeric: Sequence[str]) -> Mapping[str, Array]:
         return {}
+
+
+class UnknownFlavour(Estimators):
+    """Flavour of estimators of an unknown framework: they can be scored, but not converted."""
+
+    def convert(
+        self, estimator: Any, _inputs: Sequence[Input], _task: str, _wide: Collection[str], _labels: Sequence[str] = ()
+    ) -> Artefact:
+        kind = type(estimator)
+        raise NotConvertible(
+            f"{kind.__module__}.{kind.__qualname__} is not supported; supported frameworks are "
+            f"{', '.join(sorted(FRAMEWORKS))}. Other objects could only be stored as a pickle, which runs code "
+            "when it loads.",
+            fix="return an estimator of a supported framework, or register a function: `mainspring models function`.",
+        )
+
+
+FLAVOUR = UnknownFlavour()
 
 
 def _plain(value: Any) -> Any:

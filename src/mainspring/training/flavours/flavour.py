@@ -98,14 +98,14 @@ class Flavour(Protocol):
 def framework_of(estimator: Any) -> str | None:
     """Return the name of the estimator's framework, without importing anything or calling the estimator."""
     if type(estimator).__module__ == "mainspring.training.flavours.calibration":
-        return "calibrated"
+        return "calibration"
     roots = {kind.__module__.partition(".")[0] for kind in type(estimator).__mro__}
     return next((name for root, name in FRAMEWORKS.items() if root in roots), None)
 
 
 def flavour_of(estimator: Any) -> Flavour:
     """Return the flavour of the estimator's framework; for an unknown framework, one that only scores and refuses."""
-    name = framework_of(estimator) or "unknown"
+    name = framework_of(estimator) or "estimators"
     return cast(Flavour, import_module(f"mainspring.training.flavours.{name}").FLAVOUR)
 
 

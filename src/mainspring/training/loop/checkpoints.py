@@ -1,4 +1,4 @@
-"""Checkpoints of a training: files that are written atomically, and whose damage is detected.
+"""Checkpoints of a training, its random generators among them: written atomically, and their damage is detected.
 
     FOLDER/000000001200.safetensors    the tensors; in its header, as text, everything else
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,11 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mainspring.core.errors import Conflict, Corrupt
 from mainspring.core.files import disk_errors, sync_folder
 from mainspring.core.locks import FileLocks
 from mainspring.training.loop.tensors import (
     Place,
+    import_torch,
     pieces,
     places,
     put_together,
@@ -183,3 +187,40 @@ def _score(path: Path) -> float:
         return math.inf if score is None else float(score)
     except (Corrupt, ValueError, KeyError, TypeError):
         return math.inf
+
+
+def seed_generators(seed: int) -> None:
+    """Seed all generators."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    import_torch().manual_seed(seed)
+
+
+def generator_states() -> dict[str, Any]:
+    """Return the generators' states in a form that a checkpoint can store."""
+    torch = import_torch()
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    version, words, gauss = random.getstate()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    return {
+        "python": [version, torch.tensor(words), gauss],
+        "numpy": [
+            str(kind),
+            torch.from_numpy(np.asarray(keys, np.int64)),
+            *(each.item() if hasattr(each, "item") else each for each in rest),
+        ],
+        "torch": torch.get_rng_state(),
+        "cuda": list(cuda),
+    }
+
+
+def restore_generators(states: dict[str, Any]) -> None:
+    """Restore the states returned by `generator_states`."""
+    torch = import_torch()
+    version, words, gauss = states["python"]
+    random.setstate((version, tuple(words.tolist()), gauss))
+    kind, keys, *rest = states["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])

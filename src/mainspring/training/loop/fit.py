@@ -18,8 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import Invalid, MainspringError
 from mainspring.training.loop.batches import Rows
-from mainspring.training.loop.checkpoints import Checkpoint, Checkpoints
-from mainspring.training.loop.generators import generator_states, restore_generators, seed_generators
+from mainspring.training.loop.checkpoints import (
+    Checkpoint,
+    Checkpoints,
+    generator_states,
+    restore_generators,
+    seed_generators,
+)
 from mainspring.training.loop.signals import Interrupted, signals_noted
 from mainspring.training.loop.stopping import EarlyStopping
 from mainspring.training.loop.tensors import import_torch, take_apart

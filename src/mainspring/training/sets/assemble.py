@@ -1,23 +1,39 @@
-"""Assembly of a training set from pinned tables: observations, labels, point-in-time features, split by time."""
+"""Rows to train on, read from pinned tables: labelled observations, their features, the parts by time.
+
+Also labelled observations that exceed memory, into a file, and the held-out rows of a bundle with another model's
+features.
+"""
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from mainspring.core.errors import InvalidData
+from mainspring.core.errors import Corrupt, InvalidData
+from mainspring.core.expr.sql import quote_name, quote_text
 from mainspring.core.schema import DType
+from mainspring.data import duck
+from mainspring.data.model import SEQUENCE
+from mainspring.features import definitions
+from mainspring.features.model import Observations
 from mainspring.features.offline import point_in_time
-from mainspring.features.offline.observed import AT
+from mainspring.features.offline.observed import AT, open_observed
+from mainspring.features.offline.pieces import Observed, count, pieces
+from mainspring.features.offline.query import connection, execute
 from mainspring.features.offline.stored import Scan
+from mainspring.registry.bundles import FEATURES, HOLDOUT
+from mainspring.registry.model import Bundle, several_labels
 from mainspring.training.frames import to_frame
 from mainspring.training.inputs import all_groups, check_label, feature_types
-from mainspring.training.label import label_keys
+from mainspring.training.label import Label, label_keys
 from mainspring.training.model import Model
-from mainspring.training.sets.labelled import labelled
-from mainspring.training.sets.labels import LABEL, LeftOut, label_numbers
+from mainspring.training.sets.labels import LABEL, WHY, LeftOut, joins_of, label_numbers
 from mainspring.training.sets.leakage import own_columns
 from mainspring.training.sets.splits import Instants, check_parts, cut_by_time
 from mainspring.training.sets.training_set import Split, TrainingSet
@@ -93,3 +109,140 @@ def label_values(column: pa.ChunkedArray[Any], model: Model) -> np.ndarray[Any, 
 
 def _some(values: np.ndarray[Any, Any]) -> list[Any]:
     return sorted(set(values.tolist()))[:5]
+
+
+def labelled(
+    observations: Observations,
+    labels: Sequence[Label],
+    scan: Scan,
+    *,
+    since: int | None,
+    until: int | None,
+    memory_limit: str = "2GB",
+) -> tuple[pa.Table, LeftOut]:
+    """Return the observations in `[since, until)` that have every label, by time, and the reasons for the others.
+
+    The columns are those of `features.offline.observe` and `_label`. If a key has several label rows, the newest value
+    counts (largest event time, then recorded time, then order of arrival) among those visible at `until`; for a label
+    that matures, among those visible when the observation matured. A null label counts as none. For several labels,
+    `_label` is a struct of their columns.
+
+    Args:
+        since: UTC epoch microseconds, `None` from the first.
+        until: Likewise; labels that became visible later are ignored. `None` for no limit.
+        memory_limit: DuckDB's memory before it spills to disk.
+
+    Raises:
+        Invalid: A table was not ingested by the id that its source declares.
+    """
+    with _joined(observations, labels, scan, since, until, memory_limit, None) as (con, query, left_out):
+        return _nullable(con.sql(query).to_arrow_table()), left_out
+
+
+def write_labelled(
+    path: Path,
+    observations: Observations,
+    labels: Sequence[Label],
+    scan: Scan,
+    *,
+    since: int | None,
+    until: int | None,
+    memory_limit: str,
+    temp: Path,
+) -> tuple[Observed, int, LeftOut]:
+    """Write what `labelled` returns to a Parquet file.
+
+    Args:
+        path: The file, not read by others before it is complete.
+        temp: Folder for spilling.
+
+    Returns:
+        A function that yields the rows in pieces, the number of rows, and the reasons for the observations left out.
+
+    Raises:
+        Invalid: A table was not ingested by the id that its source declares.
+        StorageFull: There is no space for the file, or for sorting.
+    """
+    with _joined(observations, labels, scan, since, until, memory_limit, temp) as (con, query, left_out):
+        execute(con, f"COPY ({query}) TO {quote_text(str(path))} (FORMAT parquet, COMPRESSION lz4)")
+    return (lambda: map(_nullable, pieces(path))), count(path), left_out
+
+
+@contextmanager
+def _joined(
+    observations: Observations,
+    labels: Sequence[Label],
+    scan: Scan,
+    since: int | None,
+    until: int | None,
+    memory_limit: str,
+    temp: Path | None,
+) -> Iterator[tuple[Any, str, LeftOut]]:
+    """Give a connection, the query of the labelled observations, and the reasons for those left out."""
+    with connection(memory_limit, temp=temp) as con, duck.duck_errors(observations.source.name):
+        open_observed(con, observations, scan, since, until)
+        joins = joins_of(observations, labels, until=until)
+        joins.open(con, scan)
+        # Joined once, without the columns that take no part: they are fetched for the rows that are labelled.
+        execute(con, f"CREATE TEMP TABLE marked AS SELECT {SEQUENCE}, {LABEL}, {WHY} FROM ({joins.sql})")
+        counted = con.execute(f"SELECT {WHY}, count(*) FROM marked WHERE {WHY} IS NOT NULL GROUP BY {WHY}")
+        left_out = joins.left_out(con, dict(counted.fetchall()))
+        names = ", ".join(quote_name(name) for name in (*observations.source.columns, AT, LABEL))
+        yield (
+            con,
+            (
+                f"SELECT {names} FROM observed JOIN marked USING ({SEQUENCE}) WHERE {LABEL} IS NOT NULL "
+                f"ORDER BY {AT}, {SEQUENCE}"
+            ),
+            left_out,
+        )
+
+
+def _nullable(table: pa.Table) -> pa.Table:
+    """Return a table whose columns may have nulls; in a file DuckDB marks those that have none."""
+    return table.cast(pa.schema([field.with_nullable(True) for field in table.schema]))
+
+
+def held_out_again(bundle: Bundle, other: Bundle, labels: Sequence[Label], scan: Scan) -> pa.Table:
+    """Return the held-out rows of `bundle`, in their order, with the features that `other` was trained on.
+
+    Args:
+        bundle: Provides the observations, the time range and the label maturity.
+        other: Provides the features.
+        labels: The declared labels of `bundle`'s model.
+        scan: Reads tables as of the dataset commit that `bundle` was trained on.
+
+    Raises:
+        Corrupt: The reconstructed rows differ from the bundle's.
+        NotFound: The data of that commit no longer exists.
+    """
+    import pyarrow.parquet as pq
+
+    held_out = pq.read_table(io.BytesIO(bundle.files[HOLDOUT]))
+    _, observations = definitions.load(bundle.files[FEATURES])
+    groups, _ = definitions.load(other.files[FEATURES])
+    extra = bundle.manifest.extra
+    since, until = extra["since"], extra["until"]
+    columns = several_labels(bundle.manifest) or (extra.get("label", "").rpartition(".")[2],)
+    declared = {each.column: each for each in labels}
+    if declared.keys() >= set(columns):  # the declaration may since have more labels, or another order
+        labels = [declared[name] for name in columns]
+    settled = extra.get("labels", {labels[0].column: extra})
+    labels = [
+        Label(
+            each,
+            matures=settled.get(each.column, {}).get("matures_us"),
+            otherwise=settled.get(each.column, {}).get("otherwise"),
+            entity=each.entity,
+        )
+        for each in labels
+    ]
+    found, _ = labelled(observations, labels, scan, since=since, until=until)
+    rows = found.slice(max(0, found.num_rows - held_out.num_rows))
+    if any(not rows[name].combine_chunks().equals(held_out[name].combine_chunks()) for name in (AT, LABEL)):
+        raise Corrupt(
+            f"The held-out rows of {bundle.manifest.model} ({bundle.digest[:12]}) cannot be read again: dataset "
+            f"commit {bundle.manifest.dataset_commit} returns different rows.",
+            fix=f"train it again: mainspring train {bundle.manifest.model}.",
+        )
+    return point_in_time(rows, groups, scan, schema=observations.source.columns, at=AT)

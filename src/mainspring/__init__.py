@@ -27,6 +27,7 @@ _HOMES = {
         "fresh", "in_range", "length", "matches", "none_of", "not_null", "one_of", "unique",
     ],
     "mainspring.data.model": ["Source"],
+    "mainspring.delivery.rollout.plan": ["Rollout"],
     "mainspring.features.aggregations": [
         "count", "distinct", "first", "last", "last_k", "max", "mean", "min", "quantile", "quantiles", "std", "sum",
         "top_k", "variance",
@@ -56,6 +57,7 @@ _HOMES = {
 _GROUPS = {
     "checks": "mainspring.data.checks",
     "gates": "mainspring.training.gates",
+    "guards": "mainspring.delivery.rollout.guards",
     "search": "mainspring.training.space",
 }
 _RENAMED = {"sum": "sum_", "min": "min_", "max": "max_", "open": "open_folder"}
@@ -90,6 +92,8 @@ if TYPE_CHECKING:
     from mainspring.data.checks import one_of as one_of
     from mainspring.data.checks import unique as unique
     from mainspring.data.model import Source as Source
+    from mainspring.delivery.rollout import guards as guards
+    from mainspring.delivery.rollout.plan import Rollout as Rollout
     from mainspring.features.aggregations import count as count
     from mainspring.features.aggregations import distinct as distinct
     from mainspring.features.aggregations import first as first

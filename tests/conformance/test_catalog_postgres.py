@@ -14,6 +14,8 @@ from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
 from mainspring.data.adapters.catalog import CatalogSnapshots
 from mainspring.data.conformance import SnapshotsConformance
+from mainspring.delivery.adapters.catalog import CatalogRollouts
+from mainspring.delivery.conformance import RolloutStoreConformance
 from mainspring.monitoring.adapters.catalog import CatalogMonitors
 from mainspring.monitoring.conformance import MonitorStoreConformance
 from mainspring.project.catalog import open_catalog
@@ -102,6 +104,12 @@ class TestMonitors(MonitorStoreConformance):
     @pytest.fixture
     def monitors(self, engine: sa.Engine) -> CatalogMonitors:
         return CatalogMonitors(engine)
+
+
+class TestRollouts(RolloutStoreConformance):
+    @pytest.fixture
+    def store(self, engine: sa.Engine) -> CatalogRollouts:
+        return CatalogRollouts(engine)
 
 
 class TestTracking(TrackingConformance):

@@ -9,7 +9,7 @@ from mainspring.core.time import Clock
 from mainspring.delivery.compare import Rebuild, compare
 from mainspring.delivery.gates import baseline_of, judge
 from mainspring.delivery.model import GateResult, Promotion
-from mainspring.delivery.routing import CHAMPION, publish
+from mainspring.delivery.routing import CHAMPION, Rollouts, publish
 from mainspring.registry.model import AliasMove, Bundle, ModelVersion
 from mainspring.registry.ports import ModelVersions
 from mainspring.security.model import AuditEvent
@@ -44,6 +44,7 @@ def promote(
     more: Callable[[], Sequence[GateResult]] = tuple,
     metrics: Sequence[Metric] = (),
     threshold: Costs | None = None,
+    rollouts: Rollouts = tuple,
 ) -> Promotion:
     """Evaluate a version's gates and, if all pass, move `champion` to it and publish the routes.
 
@@ -63,6 +64,7 @@ def promote(
             approval may be withdrawn while metrics are compared.
         metrics: The model's metrics in addition to the task's.
         threshold: The model's costs of wrong decisions.
+        rollouts: Returns the live rollouts, for the routes.
 
     Raises:
         NotFound: The version does not exist.
@@ -74,9 +76,9 @@ def promote(
     for _ in range(_TRIES):
         champion = _champion(versions, model)
         if champion is not None and champion.version == candidate.version:
-            revision = publish(endpoints, versions, routes, gated=gated)
+            revision = publish(endpoints, versions, routes, gated=gated, rollouts=rollouts)
             return _promotion(candidate, champion, promoted=True, revision=revision)
-        results = (*_verdicts(gates, bundle, champion, load, rebuild, metrics, threshold), *more())
+        results = (*verdicts(gates, bundle, champion, load, rebuild, metrics, threshold), *more())
         if not all(result.passed for result in results):
             failed = "; ".join(str(result) for result in results if not result.passed)
             _audit(audit, clock, actor, _PROMOTE, model, f"version {candidate.version} refused: {failed}")
@@ -85,7 +87,7 @@ def promote(
             _move(versions, audit, clock, domain, actor, _PROMOTE, reason, champion, candidate)
         except Conflict:
             continue
-        revision = publish(endpoints, versions, routes, gated=gated)
+        revision = publish(endpoints, versions, routes, gated=gated, rollouts=rollouts)
         return _promotion(candidate, champion, promoted=True, results=results, revision=revision)
     raise Conflict(
         f"The alias {model}@{CHAMPION} moved {_TRIES} times while version {candidate.version} was being evaluated.",
@@ -106,6 +108,7 @@ def rollback(
     domain: Clock | None = None,
     actor: str,
     reason: str = "",
+    rollouts: Rollouts = tuple,
 ) -> Promotion:
     """Move `champion` back to its previous version, and publish the routes.
 
@@ -129,7 +132,8 @@ def rollback(
     target = versions.get(model, before)
     load(target.digest)
     _move(versions, audit, clock, domain, actor, _ROLLBACK, reason, champion, target)
-    return _promotion(target, champion, promoted=True, revision=publish(endpoints, versions, routes, gated=gated))
+    revision = publish(endpoints, versions, routes, gated=gated, rollouts=rollouts)
+    return _promotion(target, champion, promoted=True, revision=revision)
 
 
 def previous_version(versions: ModelVersions, model: str) -> str | None:
@@ -153,7 +157,7 @@ def _champion(versions: ModelVersions, model: str) -> ModelVersion | None:
         return None
 
 
-def _verdicts(
+def verdicts(
     gates: Sequence[Gate],
     candidate: Bundle,
     champion: ModelVersion | None,
@@ -162,6 +166,7 @@ def _verdicts(
     metrics: Sequence[Metric],
     threshold: Costs | None,
 ) -> tuple[GateResult, ...]:
+    """Return the results of a candidate's gates on metrics, against the baseline and the champion if there is one."""
     comparison = None
     if champion is not None and any(gate.kind == "beats" for gate in gates):
         live = load(champion.digest)

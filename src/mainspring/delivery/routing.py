@@ -1,10 +1,11 @@
-"""Routes derived from aliases. The aliases are the source of truth; the routing table can be rebuilt at any time."""
+"""Routes derived from aliases and live rollouts. Those are the source of truth; the routing table can be rebuilt."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from mainspring.core.errors import NotFound
+from mainspring.delivery.rollout.model import RolloutState
 from mainspring.registry.model import ModelVersion
 from mainspring.registry.ports import ModelVersions
 from mainspring.serving.model import Arm, Endpoint, Route
@@ -13,25 +14,43 @@ from mainspring.serving.ports import Routes
 CHAMPION = "champion"
 
 
-def routes_for(endpoints: Iterable[Endpoint], versions: ModelVersions, *, gated: Collection[str]) -> list[Route]:
-    """Return the routes of the endpoints for the current aliases, sorted by endpoint name.
+Rollouts = Callable[[], Sequence[RolloutState]]  # returns the live rollouts
 
-    An endpoint has no route if its alias or version does not exist, or the version has not passed its gates.
+
+def routes_for(
+    endpoints: Iterable[Endpoint],
+    versions: ModelVersions,
+    *,
+    gated: Collection[str],
+    rollouts: Sequence[RolloutState] = (),
+) -> list[Route]:
+    """Return the routes of the endpoints for the current aliases and rollouts, sorted by endpoint name.
+
+    An endpoint has no route if its alias or version does not exist, or the version has not passed its gates. A rollout
+    adds its candidate's arm only while the endpoint's version is the one that the rollout began with.
 
     Args:
         gated: Models whose versions must pass gates, or be approved, before serving.
+        rollouts: The live rollouts.
     """
     routes = []
+    live = {rollout.endpoint: rollout for rollout in rollouts}
     for endpoint in sorted(endpoints, key=lambda endpoint: endpoint.name):
         try:
             version = version_of(endpoint, versions, gated=gated)
         except NotFound:
             continue
+        rollout = live.get(endpoint.name)
+        if rollout is not None and (rollout.model, rollout.champion) != (endpoint.model_name, version.version):
+            rollout = None
         routes.append(
             Route(
                 endpoint=endpoint.name,
                 model=endpoint.model_name,
-                arms=(Arm(version.version, version.digest),),
+                arms=(Arm(version.version, version.digest),) if rollout is None else arms_of(rollout),
+                rollout="" if rollout is None else rollout.id,
+                assign="key" if rollout is None else rollout.plan.assign,
+                salt="" if rollout is None else rollout.salt,
                 deadline_us=endpoint.deadline_us,
                 max_queue_rows=endpoint.max_queue_rows,
                 log=endpoint.log,
@@ -39,6 +58,15 @@ def routes_for(endpoints: Iterable[Endpoint], versions: ModelVersions, *, gated:
             )
         )
     return routes
+
+
+def arms_of(rollout: RolloutState) -> tuple[Arm, ...]:
+    """Return the arms of a live rollout, the control first. An arm without a share is left out."""
+    arms = (
+        Arm(rollout.champion, rollout.champion_digest, 1.0 - rollout.share),
+        Arm(rollout.candidate, rollout.candidate_digest, rollout.share),
+    )
+    return tuple(arm for arm in arms if arm.weight > 0)
 
 
 def version_of(endpoint: Endpoint, versions: ModelVersions, *, gated: Collection[str]) -> ModelVersion:
@@ -72,17 +100,24 @@ def version_of(endpoint: Endpoint, versions: ModelVersions, *, gated: Collection
     return version
 
 
-def publish(endpoints: Iterable[Endpoint], versions: ModelVersions, routes: Routes, *, gated: Collection[str]) -> int:
-    """Publish the routing table for the current aliases, and return its revision.
+def publish(
+    endpoints: Iterable[Endpoint],
+    versions: ModelVersions,
+    routes: Routes,
+    *,
+    gated: Collection[str],
+    rollouts: Rollouts = tuple,
+) -> int:
+    """Publish the routing table for the current aliases and rollouts, and return its revision.
 
     Called after a move and at every start, which repairs a crash between a move and its publication. If an alias moves
-    meanwhile, the table is published again, so the last publication has the newest state.
+    or a rollout changes meanwhile, the table is published again, so the last publication has the newest state.
     """
     endpoints = list(endpoints)
-    wanted = routes_for(endpoints, versions, gated=gated)
+    wanted = routes_for(endpoints, versions, gated=gated, rollouts=rollouts())
     while True:
         revision = routes.publish(wanted)
-        now = routes_for(endpoints, versions, gated=gated)
+        now = routes_for(endpoints, versions, gated=gated, rollouts=rollouts())
         if now == wanted:
             return revision
         wanted = now

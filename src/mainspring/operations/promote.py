@@ -54,6 +54,7 @@ def promote(project: Project, model: str, version: str | None = None, *, reason:
         metrics=() if declared is None else declared.measured,
         threshold=None if declared is None else declared.threshold,
         more=lambda: [*_carded(project, gates, candidate), *_approved(project, gates, candidate)],
+        rollouts=project.rollouts.live,
     )
 
 
@@ -77,7 +78,9 @@ def _carded(project: Project, gates: Sequence[Gate], version: ModelVersion) -> l
 def publish_routes(project: Project) -> int:
     """Make the routing table say what the aliases say, and return its revision."""
     endpoints = list(project.definitions.endpoints.values())
-    return routing.publish(endpoints, project.versions, project.routes, gated=gated(project))
+    return routing.publish(
+        endpoints, project.versions, project.routes, gated=gated(project), rollouts=project.rollouts.live
+    )
 
 
 def gated(project: Project) -> set[str]:
@@ -129,6 +132,7 @@ def rollback(project: Project, model: str, *, reason: str = "") -> Promotion:
         domain=project.clock,
         actor=actor(),
         reason=storable(reason),
+        rollouts=project.rollouts.live,
     )
 
 

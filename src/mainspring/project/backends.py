@@ -160,6 +160,7 @@ VERSIONS: Mapping[str, Build] = {
 APPROVALS: Mapping[str, Build] = _in_catalog("registry", "CatalogApprovals", "gateway")
 DELETIONS: Mapping[str, Build] = _in_catalog("registry", "CatalogDeletions", "gateway")
 TRUSTED_KEYS: Mapping[str, Build] = _in_catalog("registry", "CatalogTrustedKeys", "gateway")
+ROLLOUTS: Mapping[str, Build] = _in_catalog("delivery", "CatalogRollouts", "gateway")
 BASELINES: Mapping[str, Build] = _in_catalog("serving", "CatalogBaselines", "gateway")
 ROUTES: Mapping[str, Build] = _in_catalog("serving", "CatalogRoutes", "gateway")
 PREDICTION_LOGS: Mapping[str, Build] = {

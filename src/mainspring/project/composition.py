@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from mainspring.data.ingest import Ingestor
     from mainspring.data.ports import LakeTables, Snapshots
+    from mainspring.delivery.ports import RolloutStore
     from mainspring.features.materialise import Materialiser
     from mainspring.features.ports import OnlineStore
     from mainspring.jobs.ports import JobStore
@@ -342,6 +343,11 @@ class Project:
     @cached_property
     def routes(self) -> Routes:
         built: Routes = self._build("routes", backends.ROUTES, self.settings.catalog)
+        return built
+
+    @cached_property
+    def rollouts(self) -> RolloutStore:
+        built: RolloutStore = self._build("rollouts", backends.ROLLOUTS, self.settings.catalog)
         return built
 
     @cached_property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
+from typing import Literal
 
 import msgspec
 
@@ -87,7 +88,15 @@ class Arm(msgspec.Struct, frozen=True):
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """Versions that an endpoint serves now. `revision` grows with every change of any route."""
+    """Versions that an endpoint serves now.
+
+    Attributes:
+        revision: Grows with every change of any route.
+        rollout: Id of the rollout that the arms belong to; empty without one. The first arm is then its control.
+        assign: Unit that is assigned to an arm: "key", the entity key of a request's first row; or "request", the id
+            that the caller gave the request, so that a retry stays in its arm, else a random number.
+        salt: Hashed with each unit: another salt draws all units again, independently.
+    """
 
     endpoint: str
     model: str
@@ -97,6 +106,9 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     log: Log = _EVERYTHING
     without_store: str = REFUSE
     revision: int = 0
+    rollout: str = ""
+    assign: Literal["key", "request"] = "key"
+    salt: str = ""
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from mainspring.core.errors import NotFound
+from mainspring.delivery.adapters.catalog import CatalogRollouts
+from mainspring.delivery.conformance import rollout
+from mainspring.delivery.rollout.deciding import intervened, looked
+from mainspring.delivery.rollout.model import Observed, RolloutState
 from mainspring.delivery.routing import publish, routes_for, version_of
 from mainspring.ledger.model import Log
 from mainspring.project.catalog import memory_catalog
@@ -26,6 +31,12 @@ def registry(*models: str) -> MemoryVersions:
 
 def move(versions: MemoryVersions, model: str, old: str | None, new: str, alias: str = "champion") -> None:
     versions.set_alias(AliasMove(model, alias, old, new, "ana", "promote", 0))
+
+
+def begun(share: float | None = None) -> RolloutState:
+    """Return a rollout of version 2 beside champion 1 in its first step."""
+    state, _ = looked(rollout()[0], Observed(champion="1"), 0)
+    return state if share is None else msgspec.structs.replace(state, share=share)
 
 
 def test_a_route_has_what_its_endpoint_declares() -> None:
@@ -132,3 +143,47 @@ def test_an_endpoint_without_a_version_says_why(model: str, said: str, fix: str)
     with pytest.raises(NotFound, match=said) as told:
         version_of(Endpoint("e", model=model), registry("late"), gated={"late"})
     assert told.value.fix == fix
+
+
+def test_a_rollout_gives_its_candidate_a_share_and_moves_no_alias() -> None:
+    versions, endpoint = registry("late"), Endpoint("late", model="late@champion")
+    move(versions, "late", None, "1")
+    [before] = routes_for([endpoint], versions, gated=())
+    [during] = routes_for([endpoint], versions, gated=(), rollouts=[begun()])
+    assert during.arms == (Arm("1", "1" * 64, 0.95), Arm("2", "2" * 64, 0.05))
+    assert (during.rollout, during.assign, during.salt) == ("r1", "request", "s")
+    assert versions.get("late", "champion").version == "1"
+    assert routes_for([endpoint], versions, gated=()) == [before]
+
+
+@pytest.mark.parametrize(("share", "arms"), [(0.0, ["1"]), (1.0, ["2"])])
+def test_an_arm_without_a_share_is_none(share: float, arms: list[str]) -> None:
+    versions = registry("late")
+    move(versions, "late", None, "1")
+    [route] = routes_for([Endpoint("late", model="late@champion")], versions, gated=(), rollouts=[begun(share)])
+    assert [arm.version for arm in route.arms] == arms
+
+
+def test_a_champion_that_moved_during_a_rollout_has_every_request() -> None:
+    versions = registry("late")
+    move(versions, "late", None, "1")
+    move(versions, "late", "1", "2")
+    [route] = routes_for([Endpoint("late", model="late@champion")], versions, gated=(), rollouts=[begun()])
+    assert (route.arms, route.rollout) == ((Arm("2", "2" * 64, 1.0),), "")
+
+
+def test_whoever_publishes_publishes_what_the_live_rollouts_say() -> None:
+    catalog = memory_catalog()
+    versions, routes, store = registry("late"), CatalogRoutes(catalog), CatalogRollouts(catalog)
+    endpoints = [Endpoint("late", model="late@champion")]
+    move(versions, "late", None, "1")
+    publish(endpoints, versions, routes, gated=(), rollouts=store.live)
+    before = routes.current()["late"]
+    state = store.create(*rollout())
+    state = store.replace(msgspec.structs.replace(begun(), revision=state.revision))
+    first = publish(endpoints, versions, routes, gated=(), rollouts=store.live)
+    assert publish(endpoints, versions, routes, gated=(), rollouts=store.live) == first
+    assert [arm.weight for arm in routes.current()["late"].arms] == [0.95, 0.05]
+    store.replace(intervened(state, "stop", "ben", "", 1)[0])
+    publish(endpoints, versions, routes, gated=(), rollouts=store.live)
+    assert msgspec.structs.replace(routes.current()["late"], revision=before.revision) == before

@@ -155,6 +155,42 @@ def test_functions_that_serve_and_definitions_leave_each_other_alone(root: Path)
     assert first.view("Bought").features.keys() == {"orders_1h"}
 
 
+ROLLOUT_MODEL = (
+    "import mainspring as ms\n"
+    "from .sources import buyer, orders\n"
+    "from .views_of import Bought\n"
+    "seen = ms.Observations(orders, keys=[buyer], at=ms.col('at'))\n"
+    "@ms.model('big', observations=seen, features=[Bought], label=orders.paid, task='regression')\n"
+    "def train(data, run):\n    return None\n"
+    "ms.Endpoint('big', model='big@champion')\n"
+)
+
+
+def test_a_rollout_is_a_definition_like_others(root: Path) -> None:
+    rollout = "ms.Rollout('big', steps=(0.1, 0.5), guards=[ms.guards.errors(), ms.guards.outcome(orders.paid)])\n"
+    write(root, views_of=FILES[f"{PACKAGE}/views.py"], views=ROLLOUT_MODEL + rollout)
+    definitions = load(root)
+    assert definitions.rollouts["big"].plan.steps == (0.1, 0.5)
+    assert '"metric": "paid"' in definitions.contents()["rollout", "big"]
+
+
+@pytest.mark.parametrize(
+    ("rollout", "said"),
+    [
+        ("ms.Rollout('big')\nms.Rollout('big')", "There are two rollouts named 'big'; the first is at"),
+        ("ms.Rollout('small')", "of the endpoint 'small', which is not declared. Fix: the project's endpoints are"),
+        ("ms.Rollout('big', guards=[ms.guards.quality('brier')])", "brier, which a regression model does not have"),
+        ("ms.Rollout('big', goals=[ms.guards.outcome('won')])", "on the label 'won', which the model does not have"),
+        ("ms.Rollout('big', steps=(0.5, 0.1))", "views.py:9: The rollout of 'big' has the step 0.1 after 0.5"),
+    ],
+)
+def test_a_rollout_that_cannot_be_is_refused_where_it_stands(root: Path, rollout: str, said: str) -> None:
+    write(root, views_of=FILES[f"{PACKAGE}/views.py"], views=ROLLOUT_MODEL + rollout)
+    with pytest.raises(InvalidDefinition) as refused:
+        load(root)
+    assert said in str(refused.value)
+
+
 def test_a_gate_that_no_metric_decides_is_one(root: Path) -> None:
     model = (
         "import mainspring as ms\n"

@@ -17,6 +17,7 @@ from mainspring.core.expr.render import render
 from mainspring.core.nearest import meant
 from mainspring.core.settings import Settings
 from mainspring.data.model import Source
+from mainspring.delivery.rollout.plan import Rollout, unfit
 from mainspring.features.check import check_groups
 from mainspring.features.model import Entity, FeatureGroup, FeatureView, Observations, RequestFeatures
 from mainspring.jobs.declaring import OwnJob
@@ -43,6 +44,7 @@ _KINDS: Mapping[type, str] = {
     Endpoint: "endpoint",
     OwnJob: "job",
     Pipeline: "pipeline",
+    Rollout: "rollout",
 }
 
 
@@ -59,6 +61,7 @@ class Definitions:
     endpoints: Mapping[str, Endpoint]
     jobs: Mapping[str, OwnJob]
     pipelines: Mapping[str, Pipeline] = field(default_factory=dict)
+    rollouts: Mapping[str, Rollout] = field(default_factory=dict)  # by endpoint
 
     def source(self, name: str) -> Source:
         return _named(self.sources, name, "source")
@@ -93,6 +96,7 @@ class Definitions:
                 ("endpoint", self.endpoints),
                 ("job", self.jobs),
                 ("pipeline", self.pipelines),
+                ("rollout", self.rollouts),
             )
             for name, item in items.items()
         }
@@ -139,6 +143,7 @@ def load_definitions(settings: Settings, known: Callable[[str], bool] = lambda _
         named(Endpoint),
         named(OwnJob),
         named(Pipeline),
+        named(Rollout),
     )
 
 
@@ -256,6 +261,28 @@ def _problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tupl
                 f"the project's models are {sorted(names)}; to register a file as a version, run `mainspring "
                 f"models add {endpoint.model_name} FILE`.",
             )
+    yield from (line(*problem) for problem in _rollouts(declared, models))
+
+
+def _rollouts(declared: Declared, models: Iterable[Model]) -> Iterable[tuple[object, str, str]]:
+    endpoints = {item.name: item for item in declared.of(Endpoint) if isinstance(item, Endpoint)}
+    named = {model.name: model for model in models}
+    for rollout in declared.of(Rollout):
+        assert isinstance(rollout, Rollout)
+        endpoint = endpoints.get(rollout.endpoint)
+        if endpoint is None:
+            yield (
+                rollout,
+                f"The rollout is of the endpoint {rollout.endpoint!r}, which is not declared",
+                f"the project's endpoints are {sorted(endpoints)}.",
+            )
+            continue
+        model = named.get(endpoint.model_name)
+        if model is None:  # registered only: its task and labels are not declared
+            continue
+        wrong = unfit(rollout.plan, model.task, [label.column for label in model.labels])
+        if wrong is not None:
+            yield rollout, f"The rollout of {rollout.endpoint!r} {wrong[0]}", wrong[1]
 
 
 def _gates(model: Model) -> Iterable[tuple[str, str]]:
@@ -297,6 +324,8 @@ def _content(item: Any) -> str:
     if isinstance(item, RequestFeatures):
         named = {"views": [view.name for view in item.views]}
         return _pretty(_without_empty({**msgspec.to_builtins(replace(item, views=())), **named}, "views", "tags"))
+    if isinstance(item, Rollout):
+        return _pretty(item.plan)
     body = msgspec.to_builtins(item)
     if isinstance(item, Source):
         body = _without_empty(body, "id", "retracted")

@@ -1,0 +1,151 @@
+"""Guards of a rollout: metrics that may end it, and that a candidate must not make worse to succeed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from mainspring.core.definition_registry import expect
+from mainspring.core.errors import Invalid
+from mainspring.core.time import parse_duration
+
+__all__ = ["errors", "latency", "outcome", "quality", "score"]
+
+ERRORS, LATENCY, SCORE, QUALITY, OUTCOME = "errors", "latency", "score", "quality", "outcome"
+LOSSES = {  # loss of one prediction -> tasks for which it exists
+    "error": ("binary", "multiclass"),
+    "brier": ("binary",),
+    "log_loss": ("binary",),
+    "absolute_error": ("regression",),
+    "squared_error": ("regression",),
+}
+
+
+class Guard(msgspec.Struct, frozen=True, kw_only=True):
+    """A metric that is compared between the arms at every look.
+
+    Attributes:
+        kind: errors, latency, score, quality or outcome.
+        metric: The loss of a quality guard, the label's column of an outcome.
+        tolerance: How much worse the candidate may be. Of errors, latency and score it is relative: 0.5 allows one and
+            a half times as many events. Of quality and outcome it is a difference of means, in the metric's own unit.
+        at_most: Of errors: a share of requests that is harmless, whatever the champion's share is.
+        within_us: Of quality and outcome: a prediction counts once it is so old, with the label known by then.
+        higher_is_better: Of an outcome: the direction in which the label is good.
+        effect: Of a goal: the smallest improvement that matters, a difference of means.
+    """
+
+    kind: str
+    metric: str = ""
+    tolerance: float = 0.0
+    at_most: float | None = None
+    within_us: int | None = None
+    higher_is_better: bool = False
+    effect: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} {self.metric}".rstrip()
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it needs labels."""
+        return self.kind in (QUALITY, OUTCOME)
+
+
+def errors(*, tolerance: float = 0.5, at_most: float = 0.001) -> Guard:
+    """Compare the shares of requests that fail.
+
+    Args:
+        tolerance: Relative: 0.5 allows the candidate one and a half times the champion's share.
+        at_most: A share that is harmless even if the champion has fewer.
+    """
+    _tolerated("errors", tolerance)
+    expect(at_most, (int, float), "The at_most of the guard errors", fix="give a share of requests, such as 0.001.")
+    if not 0 <= at_most < 1:
+        raise Invalid(
+            f"The at_most of the guard errors is {at_most}.", fix="give a share of requests, at least 0 and below 1."
+        )
+    return Guard(kind=ERRORS, tolerance=float(tolerance), at_most=float(at_most))
+
+
+def latency(*, tolerance: float = 0.5) -> Guard:
+    """Compare the shares of requests slower than several quantiles of the champion's latency.
+
+    Args:
+        tolerance: Relative: 0.5 allows the candidate one and a half times as many slow requests.
+    """
+    _tolerated("latency", tolerance)
+    return Guard(kind=LATENCY, tolerance=float(tolerance))
+
+
+def score(*, tolerance: float = 1.0) -> Guard:
+    """Compare the distributions of scores, by bins of equal weight in the champion's scores.
+
+    Args:
+        tolerance: Relative: 1.0 allows each bin to have twice its share.
+    """
+    _tolerated("score", tolerance)
+    return Guard(kind=SCORE, tolerance=float(tolerance))
+
+
+def quality(metric: str, *, tolerance: float = 0.0, within: str | int | None = None, effect: float = 0.0) -> Guard:
+    """Compare the mean loss of predictions, as their labels come.
+
+    Args:
+        metric: "error", "brier" or "log_loss"; of regression, "absolute_error" or "squared_error".
+        tolerance: How much larger the candidate's mean loss may be.
+        within: A duration: a prediction counts once it is so old, with the label known by then. By default the
+            label's `matures`.
+        effect: As a goal: the smallest improvement that matters.
+    """
+    if metric not in LOSSES:
+        raise Invalid(f"There is no loss {metric!r} to guard.", fix=f"use one of {', '.join(LOSSES)}.")
+    _tolerated(f"quality {metric}", tolerance)
+    return Guard(
+        kind=QUALITY, metric=metric, tolerance=float(tolerance), within_us=_within(metric, within), effect=float(effect)
+    )
+
+
+def outcome(
+    label: Any,
+    *,
+    tolerance: float = 0.0,
+    within: str | int | None = None,
+    higher_is_better: bool = True,
+    effect: float = 0.0,
+) -> Guard:
+    """Compare the mean of what comes true, such as a conversion or revenue.
+
+    Args:
+        label: A label of the endpoint's model, or its column's name.
+        tolerance: How much worse the candidate's mean may be.
+        within: A duration, as `quality` takes it.
+        higher_is_better: Whether a larger value is better.
+        effect: As a goal: the smallest improvement that matters.
+    """
+    column = getattr(label, "column", getattr(label, "name", label))  # of a label, or of a source's column
+    expect(column, str, "The label of an outcome", fix='name the column of a label, such as "late".')
+    _tolerated(f"outcome {column}", tolerance)
+    return Guard(
+        kind=OUTCOME,
+        metric=str(column),
+        tolerance=float(tolerance),
+        within_us=_within(str(column), within),
+        higher_is_better=higher_is_better,
+        effect=float(effect),
+    )
+
+
+def _tolerated(name: str, tolerance: float) -> None:
+    expect(tolerance, (int, float), f"The tolerance of the guard {name}", fix="give a number of at least 0.")
+    if not 0 <= tolerance < float("inf"):
+        raise Invalid(f"The tolerance of the guard {name} is {tolerance}.", fix="give a number of at least 0.")
+
+
+def _within(name: str, within: str | int | None) -> int | None:
+    if within is None:
+        return None
+    expect(within, (str, int), f"The within of {name}", fix='write a duration, such as "1d".')
+    return parse_duration(within)

@@ -1,4 +1,4 @@
-"""Tables as Delta tables: delta-rs writes them, readers get the paths of local Parquet files.
+"""Tables as Delta tables: writes and maintenance by delta-rs; the reads are in `deltareads`.
 
 A write's `key` is stored as the identifier of a Delta transaction, in the commit that adds the rows: see `deltakeys`.
 Deletion vectors and expiry of log entries stay off: readers reject the former, the latter would break tags.
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import itertools
 import json
-import threading
 from bisect import bisect_left
-from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,18 +25,18 @@ from deltalake import (
     WriterProperties,
     write_deltalake,
 )
-from deltalake.exceptions import TableNotFoundError
 
-from mainspring.core.errors import Conflict, Corrupt, NotFound, StorageFull
+from mainspring.core.errors import Conflict, NotFound, StorageFull
 from mainspring.core.ids import check_id
 from mainspring.core.locks import FileLocks, Locks, MemoryLocks
 from mainspring.core.time import format_instant, from_datetime
 from mainspring.data.adapters import deltakeys as keys
-from mainspring.data.adapters.deltadisk import LOG, appended_in, version_of, whole_parquet
+from mainspring.data.adapters.deltadisk import LOG, version_of
 from mainspring.data.adapters.deltaerrors import Stream, delta_errors
 from mainspring.data.adapters.deltaplaces import FolderPlace, Place
+from mainspring.data.adapters.deltareads import DeltaReads, added_files, arrow_schema
 from mainspring.data.arrow import check_types
-from mainspring.data.model import SEQUENCE, TableScan, TableVersion
+from mainspring.data.model import SEQUENCE
 
 _CONFIGURATION = {"delta.enableDeletionVectors": "false", "delta.enableExpiredLogCleanup": "false"}
 _HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
@@ -48,7 +47,7 @@ _SPANS = 32  # maximum number of value ranges in a merge predicate
 _NEW = "_is_new"  # in the source of a merge: true for a row to insert, false for a change
 
 
-class DeltaLake:
+class DeltaLake(DeltaReads):
     """`LakeTables` in a folder or an object store, one Delta table per subfolder.
 
     One writer per table at a time; where locks do not reach, Delta's own commit protocol keeps concurrent writers
@@ -66,16 +65,15 @@ class DeltaLake:
         if isinstance(place, Path):
             place = FolderPlace(place)
             locks = FileLocks(place.folder / ".locks") if locks is None else locks
-        self.place: Place = place
+        super().__init__(place)
         self.locks: Locks = MemoryLocks() if locks is None else locks
-        self._thread = threading.local()
 
     def append(self, table: str, rows: Iterable[pa.RecordBatch], schema: pa.Schema, *, key: str) -> int | None:
         if isinstance(rows, Sequence):
             self.place.ask_for_room(table, sum(batch.nbytes for batch in rows))
 
         def write(at: DeltaTable | None) -> None:
-            merge = at is not None and _arrow(at) != schema
+            merge = at is not None and arrow_schema(at) != schema
             self._write(table, at, rows, schema, key, mode="append", schema_mode="merge" if merge else None)
 
         return self._commit(table, schema, key, write)
@@ -107,7 +105,7 @@ class DeltaLake:
                     predicate=f'kept."{on}" = arrived."{on}" AND NOT arrived."{_NEW}" AND ({_spans(on, changes[on])})',
                     source_alias="arrived",
                     target_alias="kept",
-                    merge_schema=not set(rows.column_names) <= set(_arrow(at).names),
+                    merge_schema=not set(rows.column_names) <= set(arrow_schema(at).names),
                     commit_properties=_properties(key),
                     post_commithook_properties=_HOOKS,
                     writer_properties=_encodings(rows.schema),
@@ -134,7 +132,7 @@ class DeltaLake:
                 self._thread.__dict__.pop("opened", None)
                 properties = CommitProperties(app_transactions=[*changed, keys.restored_at(at.version() + 1)])
                 if version is None:
-                    nothing = pa.RecordBatchReader.from_batches(_arrow(at), [])
+                    nothing = pa.RecordBatchReader.from_batches(arrow_schema(at), [])
                     write_deltalake(
                         at, nothing, mode="overwrite", commit_properties=properties, post_commithook_properties=_HOOKS
                     )
@@ -143,94 +141,12 @@ class DeltaLake:
             self.place.sync(table, before)
             return self.version(table)
 
-    def has(self, table: str, key: str) -> bool:
-        at = self._open(table)
-        return at is not None and keys.written(at, key)
-
-    def version(self, table: str) -> int | None:
-        at = self._open(table)
-        return None if at is None else int(at.version())
-
-    def tables(self) -> list[str]:
-        return self.place.tables()
-
-    def scan(self, table: str, version: int | None = None) -> TableScan:
-        at = self._version(table, version)
-        names = _names(at)
-        found = self.place.fetch(table, names)
-        self._check_files(table, at, names, found)
-        return TableScan(int(at.version()), files=tuple(str(found[name]) for name in names), schema=_arrow(at))
-
-    def readable(self, table: str, versions: Iterable[int]) -> list[int]:
-        lying = set(self.place.lying(table))
-        found = []
-        for version in versions:
-            with suppress(NotFound):
-                self._needed(table, version, lying)
-                found.append(version)
-        return found
-
-    def _version(self, table: str, version: int | None) -> DeltaTable:
-        newest = self._open(table)
-        if newest is None:
-            raise NotFound(f"There is no table {table!r}.", fix=f"the lake has {self.tables()}.")
-        if version is None or version == newest.version():
-            return newest
-        if not 0 <= version < newest.version():
-            raise self._gone(table, version)
-        try:
-            with delta_errors(self._address(table)):
-                return self._at(table, version)
-        except TableNotFoundError:  # the log was truncated
-            raise self._gone(table, version) from None
-
-    def _check_files(self, table: str, at: DeltaTable, names: Sequence[str], there: Container[str]) -> None:
-        lost = [name for name in names if name not in there]
-        if lost and at.version() != self.version(table):
-            raise self._gone(table, int(at.version()))
-        if lost:
-            raise Corrupt(
-                f"Table {table!r} lacks its file {self._address(table)}/{lost[0]}.", fix="restore it from a backup."
-            )
-
-    def _gone(self, table: str, version: int) -> NotFound:
-        return NotFound(
-            f"Table {table!r} does not have version {version}; it never existed, or was vacuumed.",
-            fix=f"its newest version is {self.version(table)}.",
-        )
-
-    def appended(self, table: str, since: int) -> TableScan | None:
-        at = self._open(table)
-        if at is None:
-            raise NotFound(f"There is no table {table!r}.", fix=f"the lake has {self.tables()}.")
-        names: list[str] = []
-        for version in range(since + 1, int(at.version()) + 1):
-            try:
-                entry = self.place.read(table, f"{LOG}/{version:020d}.json")
-            except FileNotFoundError:  # removed by a log clean-up
-                return None
-            added = appended_in(entry)
-            if added is None:
-                return None
-            names += added
-        found = self.place.fetch(table, names)
-        if since > at.version() or len(found) < len(set(names)):
-            return None
-        return TableScan(int(at.version()), files=tuple(str(found[name]) for name in names), schema=_arrow(at))
-
-    def describe(self, table: str, version: int | None = None) -> TableVersion:
-        newest = self.version(table)
-        if version is not None and newest is not None and not 0 <= version <= newest:
-            raise NotFound(f"Table {table!r} never had a version {version}.", fix=f"its newest version is {newest}.")
-        at = self._version(table, version)
-        return TableVersion(int(at.version()), int(at.count()), _arrow(at), keys.restored(at), tuple(_names(at)))
-
     def expire(self, table: str, column: str, before: int) -> int:
         with self.place.errors(check_id(table, "table")), self.locks.hold(table, wait_s=600.0):
             at = self._open(table)
             if at is None:
                 raise NotFound(f"There is no table {table!r}.", fix=f"the lake has {self.tables()}.")
-            files = _added(at, flatten=True).to_pylist()
+            files = added_files(at, flatten=True).to_pylist()
             smallest = [file.get(f"min.{column}") for file in files]
             if all(least is not None and from_datetime(least) >= before for least in smallest):
                 return 0
@@ -265,17 +181,6 @@ class DeltaLake:
         with self.locks.hold(check_id(table, "table"), wait_s=600.0):
             return self.place.recover(table)
 
-    def damage(self, table: str) -> list[str]:
-        at = self._open(table)
-        if at is None:
-            lying = len(self.place.lying(table))
-            return [f"{self._address(table)} has {lying} files but no transaction log"] if lying else []
-        added = _added(at)
-        sizes: dict[str, Any] = dict(zip(_names(at), added["size_bytes"].to_pylist(), strict=True))
-        found = self.place.fetch(table, sizes)
-        wrong = {name: _damage(found.get(name), size) for name, size in sizes.items()}
-        return [f"{self._address(table)}/{name} {what}" for name, what in wrong.items() if what]
-
     def vacuum(
         self, table: str, keep: Sequence[int], *, dry_run: bool = False, replaced_before: int | None = None
     ) -> int:
@@ -308,41 +213,6 @@ class DeltaLake:
 
     def _actions(self, table: str, version: int) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.place.read(table, f"{LOG}/{version:020d}.json").splitlines()]
-
-    def _needed(self, table: str, version: int | None, lying: Container[str]) -> list[str]:
-        """Return the file names of a version, after checking that all exist; fetches nothing."""
-        at = self._version(table, version)
-        names = _names(at)
-        self._check_files(table, at, names, lying)
-        return names
-
-    def _address(self, table: str) -> str:
-        return self.place.address(check_id(table, "table"))
-
-    def _at(self, table: str, version: int | None = None) -> DeltaTable:
-        options = None if self.place.options is None else dict(self.place.options)
-        return DeltaTable(self._address(table), version=version, storage_options=options)
-
-    def _open(self, table: str) -> DeltaTable | None:
-        """Return the newest version, from this thread's cache if it is still current."""
-        identity = self.place.identity(check_id(table, "table"))
-        if identity is None:
-            return None
-        opened: dict[str, tuple[Hashable, DeltaTable]] = self._thread.__dict__.setdefault("opened", {})
-        known = opened.pop(table, None)
-        with delta_errors(self._address(table)):
-            at = known[1] if known is not None and known[0] == identity else None
-            if at is None:
-                self.place.check(table, None)
-                try:
-                    at = self._at(table)
-                except TableNotFoundError:
-                    return None
-            elif self.place.newer(table, int(at.version())):
-                self.place.check(table, int(at.version()))
-                at.update_incremental()
-        opened[table] = identity, at
-        return at
 
     def _write(
         self,
@@ -379,7 +249,7 @@ class DeltaLake:
                 self.place.sync(table, None)  # its writer may have died before syncing
                 return None
             if at is not None and schema is not None:
-                check_types(table, _arrow(at), schema)
+                check_types(table, arrow_schema(at), schema)
             before = -1 if at is None else int(at.version())
             try:
                 write(at)
@@ -398,14 +268,14 @@ class DeltaLake:
         """Merge small files when there are many: a separate version with the same rows."""
         at = self._open(table)
         if at is not None and len(at.file_uris()) >= _MANY_FILES:
-            sizes = _added(at)["size_bytes"].to_pylist()
+            sizes = added_files(at)["size_bytes"].to_pylist()
             if sum(size is not None and size < _SMALL_BYTES for size in sizes) >= _MANY_FILES:
                 before = int(at.version())
                 with delta_errors(self._address(table)):
                     at.optimize.compact(
                         target_size=_SMALL_BYTES,
                         post_commithook_properties=_HOOKS,
-                        writer_properties=_encodings(_arrow(at)),
+                        writer_properties=_encodings(arrow_schema(at)),
                     )
                 self.place.sync(table, before)
 
@@ -438,29 +308,6 @@ def _written_ms(actions: Iterable[dict[str, Any]]) -> int:
 
 
 def _same(one: DeltaTable, other: DeltaTable) -> bool:
-    return sorted(one.file_uris()) == sorted(other.file_uris()) and _arrow(one).equals(
-        _arrow(other), check_metadata=True
+    return sorted(one.file_uris()) == sorted(other.file_uris()) and arrow_schema(one).equals(
+        arrow_schema(other), check_metadata=True
     )
-
-
-def _damage(path: Path | None, size: int) -> str | None:
-    """Return a description of a data file's damage, given its size in the log; None if it is intact."""
-    if path is None:
-        return "is gone"
-    there = path.stat().st_size
-    if there != size:
-        return f"has {there} of {size} bytes"
-    return None if whole_parquet(path) else "does not end like a Parquet file"
-
-
-def _added(at: DeltaTable, *, flatten: bool = False) -> pa.Table:
-    """Return the log's entries for the table's files. (`pa.table` of a stream would import pandas.)"""
-    return pa.RecordBatchReader.from_stream(at.get_add_actions(flatten=flatten)).read_all()
-
-
-def _names(at: DeltaTable) -> list[str]:
-    return [unquote(uri.rsplit("/", 1)[-1]) for uri in at.file_uris()]
-
-
-def _arrow(at: DeltaTable) -> pa.Schema:
-    return pa.schema(at.schema().to_arrow())

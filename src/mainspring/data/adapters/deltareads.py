@@ -1,0 +1,183 @@
+"""Reads of Delta tables: their versions, as paths of local Parquet files, and what of them is damaged."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Container, Hashable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
+
+from mainspring.core.errors import Corrupt, NotFound
+from mainspring.core.ids import check_id
+from mainspring.data.adapters import deltakeys as keys
+from mainspring.data.adapters.deltadisk import LOG, appended_in, whole_parquet
+from mainspring.data.adapters.deltaerrors import delta_errors
+from mainspring.data.adapters.deltaplaces import Place
+from mainspring.data.model import TableScan, TableVersion
+
+
+class DeltaReads:
+    """The reading half of `LakeTables`; see `delta.DeltaLake`."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self._thread = threading.local()
+
+    def has(self, table: str, key: str) -> bool:
+        at = self._open(table)
+        return at is not None and keys.written(at, key)
+
+    def version(self, table: str) -> int | None:
+        at = self._open(table)
+        return None if at is None else int(at.version())
+
+    def tables(self) -> list[str]:
+        return self.place.tables()
+
+    def scan(self, table: str, version: int | None = None) -> TableScan:
+        at = self._version(table, version)
+        names = file_names(at)
+        found = self.place.fetch(table, names)
+        self._check_files(table, at, names, found)
+        return TableScan(int(at.version()), files=tuple(str(found[name]) for name in names), schema=arrow_schema(at))
+
+    def readable(self, table: str, versions: Iterable[int]) -> list[int]:
+        lying = set(self.place.lying(table))
+        found = []
+        for version in versions:
+            with suppress(NotFound):
+                self._needed(table, version, lying)
+                found.append(version)
+        return found
+
+    def appended(self, table: str, since: int) -> TableScan | None:
+        at = self._open(table)
+        if at is None:
+            raise NotFound(f"There is no table {table!r}.", fix=f"the lake has {self.tables()}.")
+        names: list[str] = []
+        for version in range(since + 1, int(at.version()) + 1):
+            try:
+                entry = self.place.read(table, f"{LOG}/{version:020d}.json")
+            except FileNotFoundError:  # removed by a log clean-up
+                return None
+            added = appended_in(entry)
+            if added is None:
+                return None
+            names += added
+        found = self.place.fetch(table, names)
+        if since > at.version() or len(found) < len(set(names)):
+            return None
+        return TableScan(int(at.version()), files=tuple(str(found[name]) for name in names), schema=arrow_schema(at))
+
+    def describe(self, table: str, version: int | None = None) -> TableVersion:
+        newest = self.version(table)
+        if version is not None and newest is not None and not 0 <= version <= newest:
+            raise NotFound(f"Table {table!r} never had a version {version}.", fix=f"its newest version is {newest}.")
+        at = self._version(table, version)
+        return TableVersion(
+            int(at.version()), int(at.count()), arrow_schema(at), keys.restored(at), tuple(file_names(at))
+        )
+
+    def damage(self, table: str) -> list[str]:
+        at = self._open(table)
+        if at is None:
+            lying = len(self.place.lying(table))
+            return [f"{self._address(table)} has {lying} files but no transaction log"] if lying else []
+        added = added_files(at)
+        sizes: dict[str, Any] = dict(zip(file_names(at), added["size_bytes"].to_pylist(), strict=True))
+        found = self.place.fetch(table, sizes)
+        wrong = {name: _damage(found.get(name), size) for name, size in sizes.items()}
+        return [f"{self._address(table)}/{name} {what}" for name, what in wrong.items() if what]
+
+    def _version(self, table: str, version: int | None) -> DeltaTable:
+        newest = self._open(table)
+        if newest is None:
+            raise NotFound(f"There is no table {table!r}.", fix=f"the lake has {self.tables()}.")
+        if version is None or version == newest.version():
+            return newest
+        if not 0 <= version < newest.version():
+            raise self._gone(table, version)
+        try:
+            with delta_errors(self._address(table)):
+                return self._at(table, version)
+        except TableNotFoundError:  # the log was truncated
+            raise self._gone(table, version) from None
+
+    def _check_files(self, table: str, at: DeltaTable, names: Sequence[str], there: Container[str]) -> None:
+        lost = [name for name in names if name not in there]
+        if lost and at.version() != self.version(table):
+            raise self._gone(table, int(at.version()))
+        if lost:
+            raise Corrupt(
+                f"Table {table!r} lacks its file {self._address(table)}/{lost[0]}.", fix="restore it from a backup."
+            )
+
+    def _needed(self, table: str, version: int | None, lying: Container[str]) -> list[str]:
+        """Return the file names of a version, after checking that all exist; fetches nothing."""
+        at = self._version(table, version)
+        names = file_names(at)
+        self._check_files(table, at, names, lying)
+        return names
+
+    def _gone(self, table: str, version: int) -> NotFound:
+        return NotFound(
+            f"Table {table!r} does not have version {version}; it never existed, or was vacuumed.",
+            fix=f"its newest version is {self.version(table)}.",
+        )
+
+    def _address(self, table: str) -> str:
+        return self.place.address(check_id(table, "table"))
+
+    def _at(self, table: str, version: int | None = None) -> DeltaTable:
+        options = None if self.place.options is None else dict(self.place.options)
+        return DeltaTable(self._address(table), version=version, storage_options=options)
+
+    def _open(self, table: str) -> DeltaTable | None:
+        """Return the newest version, from this thread's cache if it is still current."""
+        identity = self.place.identity(check_id(table, "table"))
+        if identity is None:
+            return None
+        opened: dict[str, tuple[Hashable, DeltaTable]] = self._thread.__dict__.setdefault("opened", {})
+        known = opened.pop(table, None)
+        with delta_errors(self._address(table)):
+            at = known[1] if known is not None and known[0] == identity else None
+            if at is None:
+                self.place.check(table, None)
+                try:
+                    at = self._at(table)
+                except TableNotFoundError:
+                    return None
+            elif self.place.newer(table, int(at.version())):
+                self.place.check(table, int(at.version()))
+                at.update_incremental()
+        opened[table] = identity, at
+        return at
+
+
+def _damage(path: Path | None, size: int) -> str | None:
+    """Return a description of a data file's damage, given its size in the log; None if it is intact."""
+    if path is None:
+        return "is gone"
+    there = path.stat().st_size
+    if there != size:
+        return f"has {there} of {size} bytes"
+    return None if whole_parquet(path) else "does not end like a Parquet file"
+
+
+def added_files(at: DeltaTable, *, flatten: bool = False) -> pa.Table:
+    """Return the log's entries for the table's files. (`pa.table` of a stream would import pandas.)"""
+    return pa.RecordBatchReader.from_stream(at.get_add_actions(flatten=flatten)).read_all()
+
+
+def file_names(at: DeltaTable) -> list[str]:
+    return [unquote(uri.rsplit("/", 1)[-1]) for uri in at.file_uris()]
+
+
+def arrow_schema(at: DeltaTable) -> pa.Schema:
+    return pa.schema(at.schema().to_arrow())

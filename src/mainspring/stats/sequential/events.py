@@ -31,9 +31,9 @@ _FURTHEST = 20.0  # largest |log ratio| of a bound that is not reported as 0 or 
 Floats = npt.NDArray[np.float64]
 
 
-def prior(scale: float) -> Floats:
-    """Return the log weights of the alternatives: half of a Cauchy distribution; shape (alternatives,)."""
-    density = _STEPS / (_STEPS**2 + scale**2)
+def prior(scale: float, steps: Floats = _STEPS) -> Floats:
+    """Return the log weights of alternatives in geometric steps: half of a Cauchy distribution; shape (steps,)."""
+    density = steps / (steps**2 + scale**2)
     return np.asarray(np.log(density / density.sum()))
 
 

@@ -1,0 +1,287 @@
+"""False alarms and power of the tests on distributions and means, with a look at every request or every third.
+
+All seeds are fixed: a test fails because the code changed, never by chance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kit.arms import STREAMS, Stream, allowed
+from kit.depth import examples
+from mainspring.stats.sequential.distributions import (
+    TAIL,
+    TENTHS,
+    averaged,
+    bins_of,
+    log_e_exceeding,
+    log_e_moved,
+    log_e_slower,
+)
+from mainspring.stats.sequential.means import (
+    Bounds,
+    asymptotic_difference,
+    bounds_of,
+    log_e_mean_above,
+    log_e_mean_below,
+    log_e_paired_above,
+    log_e_paired_below,
+    mean_difference,
+    paired_difference,
+)
+
+ALPHA = 0.05
+LIMIT = math.log(1 / ALPHA)
+RUNS = examples(gate=200, deep=10_000)
+STEP = 25
+REQUESTS = 600
+
+Array = np.ndarray[Any, Any]
+
+
+def normal(random: np.random.Generator, stream: Stream) -> Array:
+    return random.normal(10, 2, stream.weight.shape)
+
+
+def pareto(random: np.random.Generator, stream: Stream) -> Array:
+    """Draw values without a variance: tail index 1.5."""
+    return random.pareto(1.5, stream.weight.shape) + 1
+
+
+def storms(random: np.random.Generator, stream: Stream) -> Array:
+    """Draw values that are high for both arms while the events of the stream are frequent."""
+    near = np.apply_along_axis(np.convolve, 1, stream.event.astype(float), np.ones(20) / 20, mode="same")
+    return random.lognormal(0, 0.5, stream.weight.shape) * (1 + 5 * near)
+
+
+VALUES: dict[str, Callable[[np.random.Generator, Stream], Array]] = {
+    each.__name__: each for each in (normal, pareto, storms)
+}
+CASES = [
+    ("even", "normal"),
+    ("even", "pareto"),
+    ("rare", "pareto"),
+    ("bursts", "storms"),
+    ("nights", "storms"),
+    ("steps", "pareto"),
+]
+
+
+def history(values: str) -> Array:
+    random = np.random.default_rng(1)
+    return VALUES[values](random, STREAMS["even"](random, 20, 1_000)).ravel()
+
+
+def cumulative(stream: Stream, columns: Array, every: int = 1) -> tuple[Array, Array, Array]:
+    """Return weights, and sums of each arm at every look by stratum, shape (runs, looks, strata, columns)."""
+    weights = np.unique(stream.weight)
+    of = stream.weight[..., None] == weights
+    arms = [
+        np.cumsum((of & arm[..., None])[..., None] * columns[:, :, None, :], axis=1)
+        for arm in (stream.candidate, ~stream.candidate)
+    ]
+    return weights, arms[0][:, every - 1 :: every], arms[1][:, every - 1 :: every]
+
+
+def one_hot(bins: Any, values: Array) -> Array:
+    return np.eye(len(bins.shares))[bins.of(values)]
+
+
+def moments(bounds: Bounds, values: Array) -> Array:
+    clipped = np.clip(values, bounds.low, bounds.high)
+    return np.stack([np.ones_like(clipped), clipped, clipped**2], axis=-1)
+
+
+def alarms(rejects: Callable[[np.random.Generator, int], Array], runs: int = RUNS) -> float:
+    """Return the share of runs that reject at any look."""
+    random = np.random.default_rng(12)
+    return float(np.mean([rejects(random, STEP).any(axis=-1) for _ in range(0, runs, STEP)]))
+
+
+@pytest.mark.parametrize(("stream", "values"), CASES)
+def test_distributions_that_are_equal(stream: str, values: str) -> None:
+    slow, moved = bins_of(history(values), TAIL), bins_of(history(values), TENTHS)
+
+    def rejects(random: np.random.Generator, runs: int) -> Array:
+        drawn = STREAMS[stream](random, runs, REQUESTS if stream != "rare" else REQUESTS // 5)
+        value = VALUES[values](random, drawn)
+        slower = averaged(log_e_slower(slow, *cumulative(drawn, one_hot(slow, value), 3))) >= LIMIT
+        differs = averaged(log_e_moved(moved, *cumulative(drawn, one_hot(moved, value), 3))) >= LIMIT
+        return np.stack([slower.any(axis=-1), differs.any(axis=-1)])[..., None]
+
+    random = np.random.default_rng(12)
+    found = np.mean([rejects(random, STEP)[..., 0].mean(axis=1) for _ in range(0, RUNS, STEP)], axis=0)
+    assert found.max() <= allowed(ALPHA, RUNS)
+
+
+def even(random: np.random.Generator, runs: int, requests: int, weight: float = 0.05) -> Stream:
+    shape = runs, requests
+    return Stream(np.full(shape, weight), random.random(shape) < weight, random.random(shape) < 0.1)
+
+
+def test_a_faster_candidate_is_not_slower_and_a_slower_one_is_found() -> None:
+    bins = bins_of(np.random.default_rng(1).lognormal(3, 0.5, 20_000), TAIL)
+    found = {}
+    for factor in (0.7, 1.0, 1.2, 2.0):
+
+        def rejects(random: np.random.Generator, runs: int, factor: float = factor) -> Array:
+            drawn = even(random, runs, 4_000)
+            value = random.lognormal(3, 0.5, drawn.weight.shape) * np.where(drawn.candidate, factor, 1.0)
+            weights, *arms = cumulative(drawn, one_hot(bins, value), 40)
+            return averaged(log_e_slower(bins, weights, *arms)) >= LIMIT
+
+        found[factor] = alarms(rejects, 50)
+    assert found[0.7] == 0
+    assert found[1.0] <= 0.1
+    assert found[1.2] >= 0.5
+    assert found[2.0] == 1
+
+
+def test_a_tolerated_share_of_slow_answers_is_no_false_alarm_and_less_is_found() -> None:
+    """Exceedances of the median, by 1.5 times as many of the candidate's answers as of the control's."""
+    found = {}
+    for ratio in (1.0, 1.5):
+
+        def rejects(random: np.random.Generator, runs: int, ratio: float = ratio) -> Array:
+            drawn = even(random, runs, 2_000, 0.5)
+            slow = random.random(drawn.weight.shape) < np.where(drawn.candidate, 0.4 * ratio, 0.4)
+            weights, *arms = cumulative(drawn, np.stack([~slow, slow], axis=-1))
+            above, below = (log_e_exceeding(weights, *arms, 1.5, above=side) >= LIMIT for side in (True, False))
+            return np.stack([above.any(axis=(1, 2)), below.any(axis=(1, 2))])
+
+        random = np.random.default_rng(2)
+        found[ratio] = np.mean([rejects(random, STEP).mean(axis=1) for _ in range(0, RUNS, STEP)], axis=0)
+    assert found[1.0][0] <= 0.02
+    assert found[1.0][1] >= 0.9
+    assert found[1.5].max() <= allowed(ALPHA, RUNS)
+
+
+@pytest.mark.parametrize(("change", "share"), [("same", 0.1), ("shifted", 0.9), ("wider", 0.9), ("a bin", 0.9)])
+def test_scores_that_moved_are_found(change: str, share: float) -> None:
+    bins = bins_of(np.random.default_rng(1).random(20_000), TENTHS)
+
+    def rejects(random: np.random.Generator, runs: int) -> Array:
+        drawn = even(random, runs, 4_000, 0.3)
+        value = random.random(drawn.weight.shape)
+        changed = {
+            "same": value,
+            "shifted": value**0.7,
+            "wider": np.where(random.random(value.shape) < 0.3, np.round(value), value),
+            "a bin": np.where(random.random(value.shape) < 0.1, 0.55, value),
+        }[change]
+        weights, *arms = cumulative(drawn, one_hot(bins, np.where(drawn.candidate, changed, value)), 40)
+        return averaged(log_e_moved(bins, weights, *arms)) >= LIMIT
+
+    found = alarms(rejects, 50)
+    assert found <= share if change == "same" else found >= share
+
+
+@pytest.mark.parametrize(("stream", "values"), CASES)
+def test_means_that_are_equal(stream: str, values: str) -> None:
+    bounds = bounds_of(history(values))
+
+    def rejects(random: np.random.Generator, runs: int) -> Array:
+        drawn = STREAMS[stream](random, runs, REQUESTS)
+        sums = cumulative(drawn, moments(bounds, VALUES[values](random, drawn)))
+        return np.stack([(test(bounds, *sums) >= LIMIT).any(axis=-1) for test in (log_e_mean_above, log_e_mean_below)])
+
+    random = np.random.default_rng(12)
+    found = np.mean([rejects(random, STEP).mean(axis=1) for _ in range(0, RUNS, STEP)], axis=0)
+    assert found.max() <= allowed(ALPHA, RUNS)
+
+
+def test_a_peeking_t_test_fails_the_same_assertion() -> None:
+    def rejects(random: np.random.Generator, runs: int) -> Array:
+        drawn = even(random, runs, REQUESTS, 0.5)
+        _, first, second = cumulative(drawn, moments(Bounds(0, 20, 10), normal(random, drawn)))
+        first, second = first[:, 60:, 0], second[:, 60:, 0]
+        means = [arm[..., 1] / arm[..., 0] for arm in (first, second)]
+        error = sum(
+            arm[..., 2] / arm[..., 0] ** 2 - mean**2 / arm[..., 0]
+            for arm, mean in zip((first, second), means, strict=True)
+        )
+        return np.abs(means[0] - means[1]) > 1.96 * np.sqrt(error)
+
+    assert alarms(rejects) > 2 * allowed(ALPHA, RUNS)
+
+
+def test_means_at_the_tolerated_difference() -> None:
+    bounds = Bounds(0, 1, 0.3)
+
+    def rejects(random: np.random.Generator, runs: int) -> Array:
+        drawn = even(random, runs, 2_000, 0.2)
+        value = (random.random(drawn.weight.shape) < np.where(drawn.candidate, 0.4, 0.3)).astype(float)
+        sums = cumulative(drawn, moments(bounds, value))
+        return (log_e_mean_above(bounds, *sums, 0.1) >= LIMIT) | (log_e_mean_below(bounds, *sums, 0.1) >= LIMIT)
+
+    assert alarms(rejects) <= 2 * allowed(ALPHA, RUNS)
+
+
+def test_a_better_mean_is_found_and_the_interval_covers() -> None:
+    bounds = Bounds(0, 1, 0.3)
+    random = np.random.default_rng(3)
+    found = []
+    for _ in range(10):
+        drawn = even(random, 1, 6_000, 0.5)
+        value = (random.random(drawn.weight.shape) < np.where(drawn.candidate, 0.36, 0.3)).astype(float)
+        weights, first, second = cumulative(drawn, moments(bounds, value))
+        for look in (100, 1_000, 3_000, 5_999):
+            estimate, interval = mean_difference(bounds, weights, first[0, look], second[0, look])
+            assert interval.low <= 0.06 <= interval.high
+            assert interval.low <= estimate <= interval.high
+        assert interval.high - interval.low < 0.1
+        found.append(interval.low > 0)
+    assert sum(found) >= 8
+
+
+def test_paired_differences_are_equal_or_not() -> None:
+    bounds = Bounds(-1, 1, 0)
+    random = np.random.default_rng(4)
+    values = np.clip(random.standard_t(3, (RUNS, 500)) / 5, -1, 1)
+    values *= np.where(random.random((RUNS, 1)) < 0.5, -1, 1)
+    sums = np.stack([np.cumsum(each, axis=1) for each in (np.ones_like(values), values, values**2)], axis=-1)
+    for test in (log_e_paired_above, log_e_paired_below):
+        assert (test(bounds, sums) >= LIMIT).any(axis=1).mean() <= allowed(ALPHA, RUNS)
+    shifted = np.clip(values + 0.1, -1, 1)
+    estimate, interval = paired_difference(bounds, bounds.sums(shifted[0]))
+    assert 0 < interval.low < 0.1 < interval.high < 0.2
+    assert interval.low < estimate < interval.high
+
+
+def asymptotic(random: np.random.Generator, *, hourly: float) -> bool:
+    """Return whether equal means are ever called different; a look every hour, 40 hours."""
+    hours, each = 40, 200
+    weight = np.repeat([0.05, 0.5], hours // 2)
+    candidate = random.random((hours, each)) < weight[:, None]
+    value = (
+        random.gamma(2, 1, (hours, each)) + hourly * np.sin(np.arange(hours) / 4)[:, None] + hourly * weight[:, None]
+    )
+    columns = np.stack([np.ones_like(value), value, value**2], axis=-1)
+    arms = [(columns * arm[..., None]).sum(axis=1) for arm in (candidate, ~candidate)]
+    for look in range(2, hours + 1):
+        found = asymptotic_difference(weight[:look], arms[0][:look], arms[1][:look], 1 - ALPHA)
+        if found and not found[1].low <= 0 <= found[1].high:
+            return True
+    return False
+
+
+def test_the_asymptotic_interval_is_not_confounded_by_hours_and_steps() -> None:
+    random = np.random.default_rng(5)
+    assert np.mean([asymptotic(random, hourly=3.0) for _ in range(RUNS)]) <= allowed(ALPHA, RUNS)
+
+
+def test_the_exact_interval_is_nearly_as_narrow_as_the_asymptotic_one() -> None:
+    bounds = Bounds(0, 1, 0.1)
+    random = np.random.default_rng(6)
+    candidate = random.random(20_000) < 0.2
+    value = random.beta(1, 9, 20_000)
+    arms = [bounds.sums(value[arm])[None] for arm in (candidate, ~candidate)]
+    approximate = asymptotic_difference([0.2], *arms)
+    assert approximate is not None
+    widths = [found[1].high - found[1].low for found in (mean_difference(bounds, [0.2], *arms), approximate)]
+    assert 0.8 < widths[0] / widths[1] < 1.5

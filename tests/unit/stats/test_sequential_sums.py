@@ -1,0 +1,125 @@
+"""Bins, bounds, edges and refusals of the tests on distributions and means."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from mainspring.core.errors import Invalid
+from mainspring.stats.sequential.distributions import (
+    TAIL,
+    TENTHS,
+    Bins,
+    averaged,
+    bins_of,
+    log_e_exceeding,
+    log_e_moved,
+    log_e_slower,
+)
+from mainspring.stats.sequential.means import (
+    Bounds,
+    asymptotic_difference,
+    bounds_of,
+    log_e_mean_above,
+    log_e_mean_below,
+    mean_difference,
+    paired_difference,
+)
+
+BINS = Bins((10.0, 20.0), (0.5, 0.3, 0.2))
+UNIT = Bounds(0, 1, 0.5)
+NONE = [[0.0, 0.0, 0.0]]
+
+
+def test_a_value_at_a_threshold_is_below_it_and_a_missing_one_is_slowest() -> None:
+    assert BINS.of([5, 10, 10.1, 20, 21, math.inf, math.nan]).tolist() == [0, 0, 1, 1, 2, 2, 2]
+
+
+def test_bins_of_a_history() -> None:
+    bins = bins_of(np.arange(1, 1_001), TAIL)
+    assert bins.thresholds == (500, 750, 900, 950, 990)
+    assert bins.shares == pytest.approx([0.5, 0.25, 0.15, 0.05, 0.04, 0.01], abs=0.002)
+    assert sum(bins.shares) == pytest.approx(1)
+    often_equal = bins_of([0.0] * 80 + [1.0] * 10 + [2.0] * 10, TENTHS)
+    assert often_equal.thresholds == (0.0, 1.0)
+    assert msgspec.json.decode(msgspec.json.encode(bins), type=Bins) == bins
+
+
+def test_the_threshold_that_contributes_most_is_known() -> None:
+    views = log_e_slower(BINS, [0.5], [[500, 300, 300]], [[500, 300, 100]])
+    assert views.shape == (3,)
+    assert views[:2].argmax() == 1
+    assert averaged(views) <= views.max() + 1e-9
+    moved = log_e_moved(BINS, [0.5], [[500, 100, 200]], [[500, 300, 200]])
+    assert moved[:3].argmax() == 1
+
+
+def test_faster_is_no_evidence_of_slower() -> None:
+    assert averaged(log_e_slower(BINS, [0.5], [[900, 50, 10]], [[500, 300, 200]])) < 0
+    assert averaged(log_e_moved(BINS, [0.5], [[900, 50, 10]], [[500, 300, 200]])) > 5
+
+
+def test_exceedances_are_counted_from_above() -> None:
+    found = log_e_exceeding([0.5], [[50, 30, 80]], [[100, 30, 20]], 1.5)
+    assert found.shape == (2,)
+    assert found[1] > math.log(20) > found[0]
+
+
+def test_bounds_of_a_history() -> None:
+    assert bounds_of([0.0] * 9_999 + [1.0]) == Bounds(0, 1, 0.0001)
+    tailed = bounds_of(np.random.default_rng(1).pareto(1.5, 100_000))
+    assert 0 <= tailed.low < tailed.centre < 10 < tailed.high < 150
+
+
+def test_sums_are_clipped() -> None:
+    assert UNIT.sums([-3, 0.5, 9]).tolist() == [3, 1.5, 1.25]
+    assert UNIT.sums([]).tolist() == [0, 0, 0]
+
+
+def test_nothing_seen_is_no_evidence() -> None:
+    assert float(log_e_mean_above(UNIT, [0.1], NONE, NONE)) == pytest.approx(0, abs=1e-9)
+    estimate, interval = mean_difference(UNIT, [0.1], NONE, NONE)
+    assert math.isnan(estimate)
+    assert (interval.low, interval.high) == (-1, 1)
+    assert paired_difference(Bounds(-2, 1, 0), NONE[0])[1].high == 1
+    assert asymptotic_difference([0.1], NONE, NONE) is None
+
+
+def test_the_two_directions_mirror_each_other() -> None:
+    first, second = [UNIT.sums([0.2] * 30 + [0.9] * 50)], [UNIT.sums([0.1] * 60 + [0.8] * 20)]
+    mirrored = [UNIT.sums([0.8] * 30 + [0.1] * 50)], [UNIT.sums([0.9] * 60 + [0.2] * 20)]
+    above = log_e_mean_above(UNIT, [0.5], first, second, 0.05)
+    assert above > 0
+    assert float(above) == pytest.approx(float(log_e_mean_below(UNIT, [0.5], *mirrored, -0.05)))
+
+
+def test_a_stratum_without_a_choice_is_no_evidence() -> None:
+    sums = UNIT.sums([0.1, 0.9, 0.9])
+    alone = log_e_mean_above(UNIT, [0.3], [sums], [sums])
+    assert float(log_e_mean_above(UNIT, [0.0, 0.3, 1.0], [sums] * 3, [sums] * 3)) == float(alone)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: bins_of([], TAIL), "0 values gives no threshold"),
+        (lambda: bins_of([3.0] * 50, TAIL), "50 values gives no threshold"),
+        (lambda: log_e_slower(BINS, [0.5], [[1, 2]], [[1, 2]]), "do not fit 3 bins"),
+        (lambda: bounds_of([2.0, 2.0]), "2 values gives no bounds"),
+        (lambda: Bounds(1, 0, 0.5), "bound nothing"),
+        (lambda: Bounds(0, math.inf, 0.5), "bound nothing"),
+        (lambda: UNIT.sums([0.1, math.nan]), "not a number"),
+        (lambda: log_e_mean_above(UNIT, [0.5], [[1, 7.0, 49.0]], [[1, 0.5, 0.25]]), "impossible"),
+        (lambda: log_e_mean_above(UNIT, [0.5], [[2, 1.0, 1.9]], [[1, 0.5, 0.25]]), "impossible"),
+        (lambda: log_e_mean_above(UNIT, [2.0], NONE, NONE), "not all probabilities"),
+        (lambda: log_e_mean_above(UNIT, [0.5, 0.5], NONE, NONE), "do not match"),
+        (lambda: mean_difference(UNIT, [0.5], NONE, NONE, 0.0), "confidence of 0.0"),
+    ],
+)
+def test_refusals(call: Any, said: str) -> None:
+    with pytest.raises(Invalid, match=said):
+        call()

@@ -11,11 +11,17 @@ from typing import Any
 
 import msgspec
 
-from mainspring.ledger.model import Asked, Batch, Heading, Prediction
+from mainspring.ledger.model import Asked, Assigned, Batch, Failure, Heading, Prediction
+
+NOTHING = Heading("", "", "", "")  # of a batch of failures
+_UNASSIGNED = Assigned("", 1.0, 0)
 
 
 class Encoded(msgspec.Struct, array_like=True):
-    """A batch as it is read: its heading is a number, and the frame around it says which heading that is."""
+    """A batch as it is read: its heading is a number, and the frame around it says which heading that is.
+
+    A batch of failures has no predictions. An older version, which does not know the last two fields, reads it so.
+    """
 
     heading: int
     at: int
@@ -24,6 +30,8 @@ class Encoded(msgspec.Struct, array_like=True):
     asked: Sequence[Asked]
     columns: Sequence[Any]
     sealed: Sequence[bytes]
+    assigned: Sequence[Assigned | None] = ()
+    failures: Sequence[Failure] = ()
 
 
 def _plain(value: Any) -> Any:
@@ -44,7 +52,14 @@ _encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
 def encode(batch: Batch, heading: int) -> bytes:
     """Return the batch with `heading` instead of its heading."""
     # As `Encoded` is read.
-    return _encoder.encode((heading, batch.at, batch.share, batch.ids, batch.asked, batch.columns, batch.sealed))
+    return _encoder.encode(
+        (heading, batch.at, batch.share, batch.ids, batch.asked, batch.columns, batch.sealed, batch.assigned)
+    )
+
+
+def encode_failures(failures: Sequence[Failure], heading: int) -> bytes:
+    """Return the failures as a batch without predictions; `heading` is the number of `NOTHING`."""
+    return _encoder.encode((heading, 0, 1.0, (), (), (), (), (), failures))
 
 
 def batches_of(predictions: Sequence[Prediction]) -> Iterator[Batch]:
@@ -65,7 +80,9 @@ def batches_of(predictions: Sequence[Prediction]) -> Iterator[Batch]:
         )
         asked = [Asked(each.principal, each.latency_us, 1, each.request_id)]
         columns = [[value] for group in groups for value in group.values()]
-        yield Batch(heading, each.at, each.share, [each.id], asked, columns, [each.sealed] if each.sealed else ())
+        sealed = [each.sealed] if each.sealed else ()
+        assigned = [Assigned(each.rollout, each.weight, each.unit, each.row)] if each.rollout else ()
+        yield Batch(heading, each.at, each.share, [each.id], asked, columns, sealed, assigned)
 
 
 def predictions_of(heading: Heading, batch: Batch | Encoded) -> list[Prediction]:
@@ -77,6 +94,14 @@ def predictions_of(heading: Heading, batch: Batch | Encoded) -> list[Prediction]
         taken, columns = columns[: len(names)], columns[len(names) :]
         groups.append([dict(zip(names, row, strict=True)) for row in zip(*taken, strict=True)] or [{}] * rows)
     asks = [asked for asked in batch.asked for _ in range(asked.rows)]
+    if batch.assigned:
+        arms = [
+            _UNASSIGNED if each is None else each._replace(row=each.row + row)
+            for asked, each in zip(batch.asked, batch.assigned, strict=True)
+            for row in range(asked.rows)
+        ]
+    else:
+        arms = [_UNASSIGNED] * rows
     sealed = batch.sealed or [b""] * rows
     return [
         Prediction(
@@ -97,8 +122,12 @@ def predictions_of(heading: Heading, batch: Batch | Encoded) -> list[Prediction]
             share=batch.share,
             personal=heading.personal,
             sealed=seal,
+            rollout=arm.rollout,
+            weight=arm.weight,
+            unit=arm.unit,
+            row=arm.row,
         )
-        for id_, keys, request, features, statuses, outputs, asked, seal in zip(
-            batch.ids, *groups, asks, sealed, strict=True
+        for id_, keys, request, features, statuses, outputs, asked, seal, arm in zip(
+            batch.ids, *groups, asks, sealed, arms, strict=True
         )
     ]

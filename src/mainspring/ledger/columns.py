@@ -9,7 +9,7 @@ import msgspec
 import pyarrow as pa
 
 from mainspring.core.time import from_datetime
-from mainspring.ledger.model import Prediction, Value
+from mainspring.ledger.model import Failure, Prediction, Value
 from mainspring.ledger.sealing import Opener
 
 INSTANT = pa.timestamp("us", tz="UTC")
@@ -27,8 +27,42 @@ _TYPES: dict[str, pa.DataType] = {
     "share": pa.float64(),
     "personal": pa.string(),  # a JSON list
     "sealed": pa.binary(),
+    # Of rollouts; of other predictions, and of those before these columns, they are null.
+    "rollout": pa.string(),
+    "weight": pa.float64(),
+    "unit": pa.int64(),
+    "row": pa.int64(),
+    "arrival": pa.int64(),  # grows with every write into the table; null before the column
 }
 SCHEMA = pa.schema(list(_TYPES.items()))
+_FAILURE_TYPES: dict[str, pa.DataType] = {
+    **{name: pa.string() for name in ("id", "endpoint", "model", "version", "digest")},
+    "at": INSTANT,
+    "kind": pa.string(),
+    "status": pa.int64(),
+    "latency_us": pa.int64(),
+    "rollout": pa.string(),
+    "weight": pa.float64(),
+    "unit": pa.int64(),
+    "principal": pa.string(),
+    "request_id": pa.string(),
+    "share": pa.float64(),
+    "count": pa.int64(),
+    "arrival": pa.int64(),
+}
+FAILURE_SCHEMA = pa.schema(list(_FAILURE_TYPES.items()))
+_OBSERVED = ("id", "version", "at", "latency_us", "share", "weight", "unit")  # of predictions and failures alike
+OBSERVED_SCHEMA = pa.schema(
+    [
+        *((name, _TYPES[name]) for name in (*_OBSERVED, "row", "score")),
+        ("status", pa.int64()),
+        ("kind", pa.string()),
+        ("count", pa.int64()),
+    ]
+)
+OBSERVED_PREDICTION = (*_OBSERVED, "row", "score")  # what of the tables that is
+OBSERVED_FAILURE = (*_OBSERVED, "status", "kind", "count")
+_OTHERWISE = {"row": 0, "status": 200, "count": 1}
 READ = (
     "id",
     "version",
@@ -45,11 +79,12 @@ READ = (
 )
 WATCHED = ("id", "version", "digest", "at", "latency_us", "keys", "features", "score", "share", "personal")
 READ_BY_ROW = {*_SEALED, "share", "personal"}  # what `read_of` may change; other columns are read as they are
+_ASSIGNED = ("rollout", "weight", "unit", "row")
 _PLAIN = ("at", "latency_us", "request_id", "share", "sealed")
 _json = msgspec.json.Encoder()
 
 
-def to_batch(predictions: Sequence[Prediction]) -> pa.RecordBatch:
+def to_batch(predictions: Sequence[Prediction], arrival: int | None = None) -> pa.RecordBatch:
     """Return the predictions as one batch of `SCHEMA`. NaN and infinities become null inside the JSON documents."""
     columns: dict[str, list[Any]] = {
         name: [getattr(prediction, name) for prediction in predictions] for name in (*_TEXTS, *_PLAIN)
@@ -57,7 +92,33 @@ def to_batch(predictions: Sequence[Prediction]) -> pa.RecordBatch:
     for name in (*_DOCUMENTS, "personal"):
         columns[name] = [_json.encode(getattr(prediction, name)).decode() for prediction in predictions]
     columns["score"] = [_score(prediction.outputs) for prediction in predictions]
+    for name in _ASSIGNED:
+        columns[name] = [getattr(prediction, name) if prediction.rollout else None for prediction in predictions]
+    columns["arrival"] = [arrival] * len(predictions)
     return pa.RecordBatch.from_arrays([pa.array(columns[name], kind) for name, kind in _TYPES.items()], schema=SCHEMA)
+
+
+def failures_batch(failures: Sequence[Failure], arrival: int | None = None) -> pa.RecordBatch:
+    """Return the failures as one batch of `FAILURE_SCHEMA`."""
+    rows = [{**msgspec.structs.asdict(each), "arrival": arrival} for each in failures]
+    return pa.RecordBatch.from_pylist(rows, schema=FAILURE_SCHEMA)
+
+
+def failures_from(table: pa.Table) -> list[Failure]:
+    """Return the rows of a table of `FAILURE_SCHEMA` as failures, oldest first."""
+    rows = table.drop_columns(["arrival"]).sort_by([("at", "ascending"), ("id", "ascending")]).to_pylist()
+    return [Failure(**{**row, "at": from_datetime(row["at"])}) for row in rows]
+
+
+def observed(table: pa.Table) -> pa.Table:
+    """Return predictions or failures of a rollout as `OBSERVED_SCHEMA`: the status of a prediction is 200."""
+    columns = [
+        table[each.name]
+        if each.name in table.column_names
+        else pa.repeat(pa.scalar(_OTHERWISE.get(each.name), each.type), len(table))
+        for each in OBSERVED_SCHEMA
+    ]
+    return pa.Table.from_arrays(columns, schema=OBSERVED_SCHEMA)
 
 
 def from_table(table: pa.Table) -> list[Prediction]:
@@ -77,6 +138,10 @@ def _prediction(row: Mapping[str, Any]) -> Prediction:
         share=_whole(row["share"]),
         personal=tuple(msgspec.json.decode(row["personal"] or "[]")),
         sealed=row["sealed"] or b"",
+        rollout=row["rollout"] or "",
+        weight=_whole(row["weight"]),
+        unit=row["unit"] or 0,
+        row=row["row"] or 0,
     )
 
 

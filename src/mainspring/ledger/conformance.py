@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from mainspring.core.errors import NotFound
-from mainspring.ledger.model import Asked, Batch, Heading, Log, Prediction
+from mainspring.ledger.model import Asked, Assigned, Batch, Failure, Heading, Log, Prediction
 from mainspring.ledger.ports import Arrivals, PredictionLog, PredictionStore
 from mainspring.ledger.recording import Recorder
 
@@ -74,6 +74,34 @@ def batch(first: int, *requests: int) -> Batch:
     return Batch(HEADING, 1_000 * first, 1.0, ids, asked, columns)
 
 
+def observed(number: int, **changes: Any) -> Prediction:
+    """Return a prediction of the rollout `r1`, told from others by its number."""
+    given = {"rollout": "r1", "weight": 0.25, "unit": 2**62 + number, **changes}
+    return msgspec.structs.replace(prediction(number), **given)
+
+
+def failure(number: int, **changes: Any) -> Failure:
+    """Return a failure of the rollout `r1`, told from others by its number."""
+    given = {
+        "id": f"f{number}",
+        "endpoint": "late",
+        "model": "late-arrival",
+        "version": "4",
+        "digest": "e" * 64,
+        "at": 1_000 * number,
+        "kind": "ModelFailed",
+        "status": 500,
+        "latency_us": 900,
+        "rollout": "r1",
+        "weight": 0.75,
+        "unit": number,
+        "principal": "key-1",
+        "request_id": f"request-{number}",
+        **changes,
+    }
+    return Failure(**given)
+
+
 def recorder(log: PredictionLog, policy: Log | None = None) -> Recorder:
     """Return what logs the predictions of a version that knows a caller's e-mail address, and how old they are."""
     return Recorder(
@@ -120,6 +148,13 @@ def settled(ledger: Ledger) -> None:
 def _ids(found: Arrivals | None) -> list[str]:
     assert found is not None
     return sorted(str(each) for batch in found.batches for each in batch["id"].to_pylist())
+
+
+def _observations(store: PredictionStore, after: str = "", **options: Any) -> tuple[str, list[dict[str, Any]]]:
+    found = store.observations("r1", after, **options)
+    assert found is not None
+    rows = [row for batch in found.batches for row in batch.to_pylist()]
+    return found.position, sorted(rows, key=lambda row: str(row["id"]))
 
 
 class LedgerConformance:
@@ -341,3 +376,85 @@ class LedgerConformance:
         assert [each.id for each in ledger.store.recent("late")] == ["p4", "p3", "p1"]
         assert ledger.store.recent(limit=0) == []
         assert ledger.store.recent("nobody") == []
+
+    def test_a_batch_keeps_which_of_its_requests_a_rollout_assigned(self, ledger: Ledger) -> None:
+        made = batch(1, 2, 1, 1)
+        made.assigned = [Assigned("r1", 0.1, 2**63 - 1), None, Assigned("r1", 0.2, 7)]
+        ledger.log.add(made)
+        settled(ledger)
+        for _ in range(2):
+            found = [ledger.store.find(f"p{number}") for number in (1, 2, 3, 4)]
+            assert [(each.rollout, each.weight, each.unit, each.row) for each in found] == [
+                ("r1", 0.1, 2**63 - 1, 0),
+                ("r1", 0.1, 2**63 - 1, 1),
+                ("", 1.0, 0, 0),
+                ("r1", 0.2, 7, 0),
+            ]
+            ledger.store.compact()
+
+    def test_failures_are_kept_apart_from_every_reader_of_predictions(self, ledger: Ledger) -> None:
+        ledger.log.fail([failure(1), failure(2, count=40, unit=0)])
+        ledger.log.append([prediction(3)])
+        for _ in range(2):
+            assert [each.id for each in ledger.store.recent()] == ["p3"]
+            assert ledger.store.digests() == {"d" * 64}
+            with pytest.raises(NotFound):
+                ledger.store.find("f1")
+            ledger.store.compact()
+        assert ledger.store.read("late", 0, 10_000)["id"].to_pylist() == ["p3"]
+        assert _ids(ledger.store.arrivals("late", 0)) == ["p3"]
+        assert ledger.store.failures("r1") == [failure(1), failure(2, count=40, unit=0)]
+        assert ledger.store.failures("r2") == []
+        assert (ledger.log.damaged(), dict(ledger.log.unlogged), dict(ledger.log.unlogged_failures)) == (0, {}, {})
+
+    def test_observations_of_a_rollout_are_told_once_each(self, ledger: Ledger) -> None:
+        assert _observations(ledger.store) == (_observations(ledger.store)[0], [])
+        ledger.log.append([observed(1), observed(2, rollout="r2"), prediction(3)])
+        ledger.log.fail([failure(1), failure(2, rollout="r2")])
+        settled(ledger)
+        ledger.store.compact()
+        position, rows = _observations(ledger.store)
+        assert [{**row, "at": row["at"].timestamp() * 1e6} for row in rows] == [
+            {
+                "id": "f1", "version": "4", "at": 1_000, "latency_us": 900, "share": 1.0, "weight": 0.75, "unit": 1,
+                "row": 0, "score": None, "status": 500, "kind": "ModelFailed", "count": 1,
+            },
+            {
+                "id": "p1", "version": "3", "at": 1_000, "latency_us": 700, "share": 1.0, "weight": 0.25,
+                "unit": 2**62 + 1, "row": 0, "score": 1 / 1024, "status": 200, "kind": None, "count": 1,
+            },
+        ]  # fmt: skip
+        assert _observations(ledger.store, position) == (position, [])
+        ledger.log.fail([failure(4, count=9)])
+        ledger.log.append([observed(5)])
+        ledger.store.compact()
+        later, rows = _observations(ledger.store, position)
+        assert [(row["id"], row["count"]) for row in rows] == [("f4", 9), ("p5", 1)]
+        assert _observations(ledger.store, later) == (later, [])
+        assert len(_observations(ledger.store)[1]) == 4
+        assert [row["id"] for row in _observations(ledger.store, since=4_000)[1]] == ["f4", "p5"]
+
+    def test_observations_go_on_after_the_store_was_tidied(self, ledger: Ledger) -> None:
+        ledger.log.append([observed(1), observed(4)])
+        ledger.log.fail([failure(1), failure(5)])
+        settled(ledger)
+        ledger.store.compact()
+        position, rows = _observations(ledger.store)
+        assert len(rows) == 4
+        ledger.log.append([observed(6)])
+        ledger.store.compact()
+        assert ledger.store.tidy(made_before=3_000, replaced_before=0, entries=1) >= 1
+        ledger.log.append([observed(7)])
+        ledger.log.fail([failure(8)])
+        settled(ledger)
+        ledger.store.compact()
+        assert [row["id"] for row in _observations(ledger.store, position)[1]] == ["f8", "p6", "p7"]
+        assert [row["id"] for row in _observations(ledger.store)[1]] == ["f5", "f8", "p4", "p6", "p7"]
+        assert [each.id for each in ledger.store.failures("r1")] == ["f5", "f8"]
+
+    def test_a_position_ahead_of_the_store_is_none(self, ledger: Ledger) -> None:
+        ledger.log.append([observed(1)])
+        ledger.store.compact()
+        position, _ = _observations(ledger.store)
+        ahead = ":".join(str(int(each) + 5) for each in position.split(":"))
+        assert ledger.store.observations("r1", ahead) is None

@@ -16,7 +16,7 @@ import msgspec
 from mainspring.core.errors import Corrupt
 from mainspring.ledger import batches
 from mainspring.ledger.batches import Encoded
-from mainspring.ledger.model import Heading, Prediction
+from mainspring.ledger.model import Failure, Heading, Prediction
 
 MAGIC = b"mainspring predictions 2\n"
 MAGIC_BEFORE = b"mainspring predictions 1\n"  # its payloads are lists of predictions
@@ -47,23 +47,36 @@ def framed(headings: Mapping[int, Heading], encoded: Sequence[bytes]) -> bytes:
 
 
 def counted(headings: Mapping[int, Heading], encoded: Sequence[bytes]) -> Iterator[tuple[str, int]]:
-    """Yield the endpoint and the number of predictions of each encoded batch."""
+    """Yield the endpoint and the number of predictions of each encoded batch that has any."""
     for batch in map(_batch_decoder.decode, encoded):
-        yield headings[batch.heading].endpoint, len(batch.ids)
+        if batch.ids:
+            yield headings[batch.heading].endpoint, len(batch.ids)
 
 
-def encode(predictions: Sequence[Prediction]) -> bytes:
+def failures_in(encoded: Sequence[bytes]) -> list[Failure]:
+    """Return the failures of encoded batches."""
+    return [failure for batch in map(_batch_decoder.decode, encoded) for failure in batch.failures]
+
+
+def encode(predictions: Sequence[Prediction], failures: Sequence[Failure] = ()) -> bytes:
     """Return one frame."""
     headings: dict[Heading, int] = {}
     encoded = [
         batches.encode(batch, headings.setdefault(batch.heading, len(headings)))
         for batch in batches.batches_of(predictions)
     ]
+    if failures:
+        encoded.append(batches.encode_failures(failures, headings.setdefault(batches.NOTHING, len(headings))))
     return framed({number: heading for heading, number in headings.items()}, encoded)
 
 
 def decode(payload: bytes) -> list[Prediction]:
-    """Return the predictions of one frame's payload.
+    """Return the predictions of one frame's payload; errors as of `decode_all`."""
+    return decode_all(payload)[0]
+
+
+def decode_all(payload: bytes) -> tuple[list[Prediction], list[Failure]]:
+    """Return the predictions and the failures of one frame's payload.
 
     Raises:
         Corrupt: It holds something else.
@@ -71,9 +84,10 @@ def decode(payload: bytes) -> list[Prediction]:
     try:
         headings, found = _decoder.decode(payload)
     except msgspec.DecodeError:
-        return _decode_before(payload)
+        return _decode_before(payload), []
     try:
-        return [row for batch in found for row in batches.predictions_of(headings[batch.heading], batch)]
+        rows = [row for batch in found for row in batches.predictions_of(headings[batch.heading], batch)]
+        return rows, [failure for batch in found for failure in batch.failures]
     except (LookupError, ValueError) as error:
         raise Corrupt(f"A frame of predictions is inconsistent: {error!r}.") from error
 

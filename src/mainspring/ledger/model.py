@@ -10,6 +10,7 @@ import msgspec
 from mainspring.core.errors import Invalid
 
 PREDICTIONS = "predictions"  # the lake table that compaction fills
+FAILURES = "predictions__failures"  # its table of failures, which no reader of predictions meets
 
 Value = bool | int | float | str | None
 
@@ -34,6 +35,10 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     share: float = 1.0  # of the endpoint's requests that were logged then: this one stands for 1 / share
     personal: tuple[str, ...] = ()  # the keys, fields and features that are not above because they identify a person
     sealed: bytes = b""  # those, encrypted (`ledger.sealing`); empty where they were left out
+    rollout: str = ""  # of which its version was an arm; empty where the caller chose the version, too
+    weight: float = 1.0  # the probability with which its version was assigned
+    unit: int = 0  # hash of the assigned unit, 63 bits; 0 without a rollout
+    row: int = 0  # of a rollout: its place among the rows of its request
 
     @property
     def withheld(self) -> Literal["encrypted", "left out"] | None:
@@ -95,6 +100,45 @@ class Asked(NamedTuple):
     request_id: str = ""
 
 
+class Assigned(NamedTuple):
+    """Assignment of a request to a rollout's arm: with which probability, and by the hash of which unit."""
+
+    rollout: str
+    weight: float
+    unit: int
+    row: int = 0  # the place of the first of these rows within the request
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests to an arm of a rollout that were not answered.
+
+    Many at once of one arm, kind and weight are one record: `count` says how many, `latency_us` is their mean, and
+    what differs between them is empty. No failure is left out for being one of many.
+    """
+
+    id: str
+    endpoint: str
+    model: str
+    version: str
+    digest: str
+    at: int  # UTC epoch microseconds, by the process's clock
+    kind: str  # of the error: `ModelFailed`, `DeadlineExceeded`, `Overloaded`, `Unavailable`, `Invalid`, ...
+    status: int  # HTTP's, also over gRPC
+    latency_us: int
+    rollout: str
+    weight: float
+    unit: int = 0
+    principal: str = ""
+    request_id: str = ""
+    share: float = 1.0
+    count: int = 1
+
+    @property
+    def like(self) -> Failure:
+        """The record of any number of such failures, without what tells one from another."""
+        return msgspec.structs.replace(self, id="", at=0, latency_us=0, unit=0, principal="", request_id="", count=0)
+
+
 class Batch(msgspec.Struct, array_like=True, gc=False):
     """Predictions that were made together, by column: serving has them like that, and it costs a tenth of rows.
 
@@ -109,3 +153,4 @@ class Batch(msgspec.Struct, array_like=True, gc=False):
     asked: Sequence[Asked]
     columns: Sequence[Any]  # in the heading's order: keys, request, features, statuses, outputs
     sealed: Sequence[bytes] = ()  # shape (rows,), or empty
+    assigned: Sequence[Assigned | None] = ()  # as `asked`, or empty

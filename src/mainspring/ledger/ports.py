@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from mainspring.ledger.model import Batch, Prediction
+from mainspring.ledger.model import Batch, Failure, Prediction
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,10 +27,12 @@ class PredictionLog(Protocol):
         sealer: Encrypts personal values; `None`: they are left out.
         unlogged: (endpoint, cause) -> predictions that were answered and are not in the log. The causes: `sampled`
             (not chosen), `disk_full`, `disk_error`, `buffer_full` (the disk is too slow), `closed`.
+        unlogged_failures: (endpoint, version) -> failures that could not be written yet.
     """
 
     sealer: Seals | None
     unlogged: Mapping[tuple[str, str], int]
+    unlogged_failures: Mapping[tuple[str, str], int]
 
     def add(self, batch: Batch, *, sync: bool = False) -> Future[None] | None:
         """Append a batch without waiting. It survives a kill of this process after some milliseconds, a power cut
@@ -39,6 +41,14 @@ class PredictionLog(Protocol):
         Args:
             sync: Return a future, which is done when the batch is durable. It fails with `StorageFull` or `Unavailable`
                 where it cannot be, and nothing is counted.
+        """
+        ...
+
+    def fail(self, failures: Sequence[Failure]) -> None:
+        """Append failures without waiting, as durable as `add`.
+
+        What cannot be written is summed up by arm, kind and weight (`Failure.count`), counted in `unlogged_failures`
+        and written as soon as there is room, so that no arm seems better than it was.
         """
         ...
 
@@ -70,8 +80,15 @@ class Arrivals(NamedTuple):
     batches: Iterator[pa.Table]
 
 
+class Observations(NamedTuple):
+    """Predictions and failures of a rollout, in no order, and the position behind them: a text to store and give back."""
+
+    position: str
+    batches: Iterator[pa.Table]
+
+
 class PredictionStore(Protocol):
-    """Compacted predictions. Personal values stay sealed unless the caller asks for them."""
+    """Compacted predictions, and failures, which only `observations` and `failures` return. Personal values stay sealed unless the caller asks for them."""
 
     def compact(self) -> int:
         """Move appended predictions into the store, each once, and return their number.
@@ -149,5 +166,27 @@ class PredictionStore(Protocol):
         Returns:
             Batches of some thousands of rows, with the columns of `read` but `request` and `statuses`; `None` where
             what came after a position cannot be told any more.
+        """
+        ...
+
+    def failures(self, rollout: str) -> list[Failure]:
+        """Return the compacted failures of a rollout, oldest first."""
+        ...
+
+    def observations(self, rollout: str, after: str = "", *, since: int = 0) -> Observations | None:
+        """Return compacted predictions and failures of a rollout that came into the store behind a position: each
+        once, also if the store was tidied in between. In bounded memory.
+
+        Args:
+            after: Position of earlier observations; empty for all.
+            since: UTC epoch microseconds; older ones are left out, which makes the first reading quick.
+
+        Returns:
+            Batches of columns: `id` (of the prediction, or the failure), `version` (string), `at` (timestamp),
+            `latency_us` (int64), `share` (float64: a row stands for 1 / share), `weight` (float64: probability with
+            which the version was assigned), `unit` (int64: hash of the assigned unit; 0 for several), `row` (int64:
+            place within the request; 0 marks requests), `score` (float64: the first output; null for a failure),
+            `status` (int64: 200 for a prediction), `kind` (string: of the failure, else null), `count` (int64: requests
+            that a failure stands for, else 1). `None` where the position is ahead of the store: a backup was restored.
         """
         ...

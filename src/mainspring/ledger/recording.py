@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
-from mainspring.ledger.model import Asked, Batch, Heading, Log
+import msgspec
+
+from mainspring.core.ids import new_id
+from mainspring.ledger.model import Asked, Assigned, Batch, Failure, Heading, Log
 from mainspring.ledger.ports import PredictionLog, Seals
 
 Columns = Mapping[str, Any]  # name -> a column, see `Batch`
@@ -66,6 +69,7 @@ class Recorder:
         outputs: Columns,
         sent: Columns = _NOTHING,
         statuses: Columns = _NOTHING,
+        assigned: Sequence[Assigned | None] = (),
     ) -> Future[None] | None:
         """Log a batch.
 
@@ -74,6 +78,7 @@ class Recorder:
             features: The model's inputs; every batch has the same ones, as it has the same outputs.
             sent: Columns of the requests by key, the keys included. Empty for full inputs.
             statuses: Of stored features; the same ones in every batch, or none.
+            assigned: The requests' assignments to a rollout's arm; empty where there are none.
 
         Returns:
             Where the policy is `sync`, a future: once it is done the answer may leave.
@@ -89,6 +94,7 @@ class Recorder:
                     return None
                 ids = [ids[row] for row in rows]
                 asked = [each for each, take in zip(asked, chosen, strict=True) if take]
+                assigned = [each for each, take in zip(assigned, chosen, strict=bool(assigned)) if take]
                 features, outputs, sent, statuses = (_taken(each, rows) for each in (features, outputs, sent, statuses))
         key = (tuple(sent), bool(statuses))
         plan = self._plans.get(key) or self._plan(key, features, statuses, outputs)
@@ -98,7 +104,37 @@ class Recorder:
         sealed: Sequence[bytes] = ()
         if plan.heading.personal and policy.personal == "encrypt" and self._log.sealer is not None:
             sealed = self._sealed(self._log.sealer, plan, ids, sent, features)
-        return self._log.add(Batch(plan.heading, at, policy.share, ids, asked, columns, sealed), sync=policy.sync)
+        batch = Batch(plan.heading, at, policy.share, ids, asked, columns, sealed, assigned)
+        return self._log.add(batch, sync=policy.sync)
+
+    def failure(
+        self, *, at: int, kind: str, status: int, latency_us: int, assigned: Assigned, principal: str, request_id: str
+    ) -> Failure | None:
+        """Return the record of a request that failed; `None` if the policy's share does not choose it.
+
+        It is chosen as its predictions would have been, independently of the arm.
+        """
+        id_, share = new_id(), self.policy.share
+        if share < 1.0 and not _chosen(request_id or id_, share):
+            return None
+        endpoint, model, version, digest = self._made_by
+        return Failure(
+            id=id_,
+            endpoint=endpoint,
+            model=model,
+            version=version,
+            digest=digest,
+            at=at,
+            kind=kind,
+            status=status,
+            latency_us=latency_us,
+            rollout=assigned.rollout,
+            weight=assigned.weight,
+            unit=assigned.unit,
+            principal=principal,
+            request_id=request_id,
+            share=share,
+        )
 
     def _plan(self, key: tuple[tuple[str, ...], bool], features: Columns, statuses: Columns, outputs: Columns) -> _Plan:
         keys = [name for name in key[0] if name in self._keys and name not in self._personal]
@@ -134,6 +170,38 @@ class Recorder:
             )
             for row, id_ in enumerate(ids)
         ]
+
+
+class Tally:
+    """Failures summed up: one record for all of an arm, kind and weight, however many there are."""
+
+    def __init__(self) -> None:
+        self._sums: dict[Failure, tuple[int, int, int]] = {}  # alike -> count, summed latency, last instant
+
+    def __bool__(self) -> bool:
+        return bool(self._sums)
+
+    def add(self, failure: Failure) -> None:
+        """Count a failure, or the number that it stands for."""
+        count, latency_us, at = self._sums.get(failure.like, (0, 0, 0))
+        added = failure.count * failure.latency_us
+        self._sums[failure.like] = (count + failure.count, latency_us + added, max(at, failure.at))
+
+    def take(self) -> list[Failure]:
+        """Return one record a kind, and begin again."""
+        sums, self._sums = self._sums, {}
+        return [
+            msgspec.structs.replace(like, id=new_id(), at=at, latency_us=latency_us // count, count=count)
+            for like, (count, latency_us, at) in sums.items()
+        ]
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """Return (endpoint, version) -> number of failures."""
+        found: dict[tuple[str, str], int] = {}
+        for like, (count, _, _) in list(self._sums.items()):
+            key = (like.endpoint, like.version)
+            found[key] = found.get(key, 0) + count
+        return found
 
 
 def _firsts(asked: Sequence[Asked]) -> list[tuple[int, Asked]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
@@ -17,6 +17,8 @@ from mainspring.ledger.model import Log
 IN_TIME = 0.99  # of the requests that were due, at least, for a load to be met
 
 REFUSE, DEFAULTS = "refuse", "defaults"
+KEY, REQUEST = "key", "request"
+_ROUNDING = 1e-9
 _EVERYTHING = Log()
 
 
@@ -80,7 +82,10 @@ class Endpoint:
 
 
 class Arm(msgspec.Struct, frozen=True):
-    """One version behind an endpoint, with its share of the traffic."""
+    """One version behind an endpoint, with its share of the traffic.
+
+    The weights of a route with a rollout are shares: they sum to 1. Those of other routes are divided by their sum.
+    """
 
     version: str
     digest: str
@@ -162,7 +167,8 @@ def normalised(routes: Iterable[Route]) -> dict[str, Route]:
     """Return endpoint -> route, sorted and without revisions, so that equal tables compare equal.
 
     Raises:
-        Invalid: Two routes have one endpoint, or a route has no arm or a negative or zero total weight.
+        Invalid: Two routes have one endpoint; a route has no arm, a negative weight or a total of zero; or the weights
+            of a rollout do not sum to 1, or two of its arms have one version.
     """
     table: dict[str, Route] = {}
     for route in sorted(routes, key=lambda route: route.endpoint):
@@ -171,8 +177,23 @@ def normalised(routes: Iterable[Route]) -> dict[str, Route]:
         weights = [arm.weight for arm in route.arms]
         if not weights or min(weights) < 0 or not 0 < sum(weights) < float("inf"):
             raise Invalid(f"The route of {route.endpoint!r} has the weights {weights}.", fix="give an arm some weight.")
+        if route.rollout:
+            _check_rollout(route, weights)
         table[route.endpoint] = msgspec.structs.replace(route, revision=0)
     return table
+
+
+def _check_rollout(route: Route, weights: Sequence[float]) -> None:
+    owner = f"The route of {route.endpoint!r}, of rollout {route.rollout!r},"
+    check_id(route.rollout, "rollout")
+    if abs(sum(weights) - 1.0) > _ROUNDING:
+        raise Invalid(
+            f"{owner} has the weights {weights}, whose sum is {sum(weights):g}.", fix="give shares whose sum is 1."
+        )
+    if len({arm.version for arm in route.arms}) < len(weights):
+        raise Invalid(f"{owner} has the versions {[arm.version for arm in route.arms]}.", fix="name each version once.")
+    if route.assign not in (KEY, REQUEST):
+        raise Invalid(f"{owner} assigns by {route.assign!r}.", fix=f'write assign="{KEY}" or "{REQUEST}".')
 
 
 def stamped(table: dict[str, Route], revision: int) -> dict[str, Route]:

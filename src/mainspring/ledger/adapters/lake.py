@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -18,12 +19,30 @@ from mainspring.data.model import TableScan
 from mainspring.data.ports import LakeTables
 from mainspring.ledger import frames
 from mainspring.ledger.adapters.unread import DamagedSegment, Progress, Segment, damaged, segments, tidy, unread
-from mainspring.ledger.columns import INSTANT, READ, READ_BY_ROW, SCHEMA, WATCHED, from_table, read_of, to_batch
-from mainspring.ledger.model import PREDICTIONS, Prediction
-from mainspring.ledger.ports import Arrivals
+from mainspring.ledger.columns import (
+    FAILURE_SCHEMA,
+    INSTANT,
+    OBSERVED_FAILURE,
+    OBSERVED_PREDICTION,
+    READ,
+    READ_BY_ROW,
+    SCHEMA,
+    WATCHED,
+    failures_batch,
+    failures_from,
+    from_table,
+    observed,
+    read_of,
+    to_batch,
+)
+from mainspring.ledger.model import FAILURES, PREDICTIONS, Failure, Prediction
+from mainspring.ledger.ports import Arrivals, Observations
 from mainspring.ledger.sealing import Opener, revealed
 
 LOCK = "predictions"
+_Record = TypeVar("_Record", Prediction, Failure)
+_OBSERVED_AT_ONCE = 131_072
+_OBSERVED = {PREDICTIONS: (OBSERVED_PREDICTION, SCHEMA), FAILURES: (OBSERVED_FAILURE, FAILURE_SCHEMA)}
 _ROWS_AT_ONCE = 20_000  # that `arrivals` gives; some 20 MB
 
 
@@ -56,7 +75,8 @@ class LakePredictions:
     def compact(self) -> int:
         with self._locks.hold(LOCK):
             tidy(self._folder)
-            self._version()
+            for table in (PREDICTIONS, FAILURES):
+                self._version(table)
             return sum(self._compact(segment) for segment in segments(self._folder))
 
     def damaged(self) -> int:
@@ -97,35 +117,48 @@ class LakePredictions:
 
         The lake's append returns when its rows are durable: only then is the range done.
         """
-        predictions, undecodable = _decoded(found)
+        predictions, failures, undecodable = _decoded(found)
         if plan.doubtful:
-            predictions = self._missing(predictions)
+            predictions = self._missing(PREDICTIONS, predictions)
+            failures = self._missing(FAILURES, failures)
         version = None
+        key = f"{segment.name}:{plan.done}-{plan.planned}"
+        if failures:
+            rows = failures_batch(failures, self._arrival(FAILURES))
+            self._lake.append(FAILURES, [rows], FAILURE_SCHEMA, key=key)
         if predictions:
-            key = f"{segment.name}:{plan.done}-{plan.planned}"
-            version = self._lake.append(PREDICTIONS, [to_batch(predictions)], SCHEMA, key=key)
+            batch = to_batch(predictions, self._arrival(PREDICTIONS))
+            version = self._lake.append(PREDICTIONS, [batch], SCHEMA, key=key)
         done = msgspec.structs.replace(plan, done=plan.planned, damaged=plan.damaged + undecodable)
         segment.advance(done)
         return 0 if version is None else len(predictions), done
 
-    def _missing(self, predictions: list[Prediction]) -> list[Prediction]:
-        """Return those of the predictions that the lake does not have."""
-        dataset = self._dataset()
-        if dataset is None or not predictions:
-            return predictions
-        instants = [each.at for each in predictions]
+    def _arrival(self, table: str) -> int:
+        """Return the number of the next write: the version that it makes, unknown to every earlier reader."""
+        version = self._version(table)
+        return 0 if version is None else version + 1
+
+    def _missing(self, table: str, records: list[_Record]) -> list[_Record]:
+        """Return those of the records that the lake does not have."""
+        dataset = self._dataset(table)
+        if dataset is None or not records:
+            return records
+        instants = [each.at for each in records]
         at = pc.field("at")
         near = (at >= pa.scalar(min(instants), INSTANT)) & (at <= pa.scalar(max(instants), INSTANT))
         known = set(dataset.to_table(columns=["id"], filter=near)["id"].to_pylist())
-        return [each for each in predictions if each.id not in known]
+        return [each for each in records if each.id not in known]
 
     def tidy(self, *, made_before: int | None = None, replaced_before: int, entries: int = 1_000) -> int:
         with self._locks.hold(LOCK):
-            if self._version() is None:
-                return 0
-            removed = 0 if made_before is None else self._lake.expire(PREDICTIONS, "at", made_before)
-            self._lake.vacuum(PREDICTIONS, [], replaced_before=replaced_before)
-            self._lake.shorten(PREDICTIONS, entries, replaced_before=replaced_before)
+            removed = 0
+            for table in (PREDICTIONS, FAILURES):
+                if self._version(table) is None:
+                    continue
+                expired = 0 if made_before is None else self._lake.expire(table, "at", made_before)
+                removed += expired if table == PREDICTIONS else 0
+                self._lake.vacuum(table, [], replaced_before=replaced_before)
+                self._lake.shorten(table, entries, replaced_before=replaced_before)
             return removed
 
     def find(self, prediction_id: str) -> Prediction:
@@ -200,6 +233,31 @@ class LakePredictions:
             wanted &= pc.field("at") < pa.scalar(until, INSTANT)
         return Arrivals(scan.version, self._batches(scan, columns or WATCHED, wanted))
 
+    def failures(self, rollout: str) -> list[Failure]:
+        dataset = self._dataset(FAILURES)
+        return [] if dataset is None else failures_from(dataset.to_table(filter=pc.field("rollout") == rollout))
+
+    def observations(self, rollout: str, after: str = "", *, since: int = 0) -> Observations | None:
+        positions = [int(each) for each in after.split(":")] if after else [-1, -1]
+        wanted = (pc.field("rollout") == rollout) & (pc.field("at") >= pa.scalar(since, INSTANT))
+        ends, parts = [], []
+        for table, position in zip((PREDICTIONS, FAILURES), positions, strict=True):
+            version = self._version(table)
+            if position > (-1 if version is None else version):
+                return None
+            scan = None if version is None else self._since(table, position)
+            ends.append(-1 if scan is None else scan.version)
+            if scan is not None:
+                columns, schema = _OBSERVED[table]
+                # Beside whole files that are new: what was written anew, as by `tidy`, has its old number.
+                new = wanted & (pc.field("arrival") > position)
+                parts.append((_dataset(scan, schema), columns, new))
+        return Observations(":".join(map(str, ends)), _observed(parts))
+
+    def _since(self, table: str, position: int) -> TableScan:
+        found = self._lake.appended(table, position) if position >= 0 else None
+        return self._lake.scan(table) if found is None else found
+
     def _batches(self, scan: TableScan, columns: Sequence[str], wanted: pc.Expression) -> Iterator[pa.Table]:
         dataset = _dataset(scan)
         if dataset is None:
@@ -228,37 +286,58 @@ class LakePredictions:
         table = pa.Table.from_batches(batches)
         return read_of(table, self._opener, columns) if by_row else table.select(list(columns))
 
-    def _version(self) -> int | None:
-        """Return the newest version of the table; a write that a loss of power cut short is taken back first.
+    def _version(self, table: str = PREDICTIONS) -> int | None:
+        """Return the newest version of a table; a write that a loss of power cut short is taken back first.
 
         Its predictions are still in their segment: no range is done before its rows are durable.
         """
         try:
-            return self._lake.version(PREDICTIONS)
+            return self._lake.version(table)
         except Corrupt:
-            if not self._lake.recover(PREDICTIONS):
+            if not self._lake.recover(table):
                 raise
-            return self._lake.version(PREDICTIONS)
+            return self._lake.version(table)
 
-    def _dataset(self) -> ds.Dataset | None:
-        if self._version() is None:
+    def _dataset(self, table: str = PREDICTIONS) -> ds.Dataset | None:
+        if self._version(table) is None:
             return None
-        return _dataset(self._lake.scan(PREDICTIONS))
+        return _dataset(self._lake.scan(table), SCHEMA if table == PREDICTIONS else FAILURE_SCHEMA)
 
 
-def _dataset(scan: TableScan) -> ds.Dataset | None:
+def _dataset(scan: TableScan, schema: pa.Schema = SCHEMA) -> ds.Dataset | None:
+    """Return the rows of a scan; columns that the table had not yet are null."""
     if scan.rows is not None:
-        return ds.dataset(scan.rows)
-    return ds.dataset(list(scan.files or ()), schema=SCHEMA, format="parquet") if scan.files else None
+        return ds.dataset(pa.concat_tables([schema.empty_table(), scan.rows], promote_options="default"))
+    return ds.dataset(list(scan.files or ()), schema=schema, format="parquet") if scan.files else None
 
 
-def _decoded(found: frames.Frames) -> tuple[list[Prediction], int]:
-    """Return the predictions of frames, and how many frames hold something else."""
+def _observed(parts: Sequence[tuple[ds.Dataset | None, Sequence[str], pc.Expression]]) -> Iterator[pa.Table]:
+    for dataset, columns, wanted in parts:
+        if dataset is None:
+            continue
+        for batch in dataset.to_batches(
+            columns=list(columns),
+            filter=wanted,
+            batch_size=_OBSERVED_AT_ONCE,
+            batch_readahead=1,
+            fragment_readahead=1,
+            use_threads=False,
+        ):
+            if batch.num_rows:
+                yield observed(pa.Table.from_batches([batch]))
+
+
+def _decoded(found: frames.Frames) -> tuple[list[Prediction], list[Failure], int]:
+    """Return the predictions and failures of frames, and how many frames hold something else."""
     predictions: list[Prediction] = []
+    failures: list[Failure] = []
     undecodable = 0
     for payload in found.payloads:
         try:
-            predictions += frames.decode(payload)
+            made, failed = frames.decode_all(payload)
         except Corrupt:
             undecodable += 1
-    return predictions, undecodable
+        else:
+            predictions += made
+            failures += failed
+    return predictions, failures, undecodable

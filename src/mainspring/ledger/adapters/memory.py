@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from mainspring.core.errors import NotFound
 from mainspring.ledger.batches import predictions_of
-from mainspring.ledger.model import Batch, Prediction
-from mainspring.ledger.ports import Arrivals, Seals
+from mainspring.ledger.model import Batch, Failure, Prediction
+from mainspring.ledger.ports import Arrivals, Observations, Seals
 from mainspring.ledger.sealing import KEY_BYTES, Opener, Sealer, revealed
 
 if TYPE_CHECKING:
@@ -26,12 +26,16 @@ class MemoryLedger:
         key = secrets.token_bytes(KEY_BYTES)
         self._appended: list[Prediction] = []
         self._compacted: dict[str, Prediction] = {}  # in the order in which they came
+        self._failed: list[Failure] = []
+        self._came: list[Prediction | Failure] = []  # of rollouts, in the order of compaction; a removed one stays
+        self._failures: dict[str, Failure] = {}
         self._removed = 0  # predictions; a position counts them
         self._told_since = 0  # the smallest position after which it can be told what came
         self._lock = threading.Lock()
         self._opener = Opener(key)
         self.sealer: Seals | None = Sealer(key)
         self.unlogged: Counter[tuple[str, str]] = Counter()
+        self.unlogged_failures: Counter[tuple[str, str]] = Counter()
 
     def add(self, batch: Batch, *, sync: bool = False) -> Future[None] | None:
         self.append(predictions_of(batch.heading, batch))
@@ -40,6 +44,10 @@ class MemoryLedger:
         done: Future[None] = Future()
         done.set_result(None)
         return done
+
+    def fail(self, failures: Sequence[Failure]) -> None:
+        with self._lock:
+            self._failed.extend(failures)
 
     def append(self, predictions: Sequence[Prediction]) -> None:
         with self._lock:
@@ -58,6 +66,9 @@ class MemoryLedger:
         with self._lock:
             moved, self._appended = self._appended, []
             self._compacted.update((prediction.id, prediction) for prediction in moved)
+            failed, self._failed = self._failed, []
+            self._failures.update((failure.id, failure) for failure in failed)
+            self._came += [*(each for each in moved if each.rollout), *failed]
         return len(moved)
 
     def tidy(self, *, made_before: int | None = None, replaced_before: int, entries: int = 1_000) -> int:  # noqa: ARG002
@@ -65,6 +76,8 @@ class MemoryLedger:
             old = [each.id for each in self._compacted.values() if made_before is not None and each.at < made_before]
             for each in old:
                 del self._compacted[each]
+            if made_before is not None:
+                self._failures = {id_: each for id_, each in self._failures.items() if each.at >= made_before}
             if old:
                 self._removed += len(old)
                 self._told_since = self._removed + len(self._compacted)
@@ -127,6 +140,32 @@ class MemoryLedger:
         ]
         table = pa.Table.from_batches([to_batch(wanted)])
         return Arrivals(position, iter([read_of(table, self._opener, columns or WATCHED)] if wanted else []))
+
+    def failures(self, rollout: str) -> list[Failure]:
+        with self._lock:
+            found = [each for each in self._failures.values() if each.rollout == rollout]
+        return sorted(found, key=lambda failure: (failure.at, failure.id))
+
+    def observations(self, rollout: str, after: str = "", *, since: int = 0) -> Observations | None:
+        import pyarrow as pa
+
+        from mainspring.ledger.columns import failures_batch, observed, to_batch
+
+        with self._lock:
+            position, start = len(self._came), int(after or 0)
+            came = [
+                each
+                for each in self._came[start:]
+                if each.rollout == rollout
+                and each.at >= since
+                and each.id in (self._failures if isinstance(each, Failure) else self._compacted)
+            ]
+        if start > position:
+            return None
+        made = to_batch([each for each in came if isinstance(each, Prediction)])
+        failed = failures_batch([each for each in came if isinstance(each, Failure)])
+        tables = [observed(pa.Table.from_batches([batch])) for batch in (made, failed) if batch.num_rows]
+        return Observations(str(position), iter(tables))
 
     def _all(self) -> list[Prediction]:
         with self._lock:

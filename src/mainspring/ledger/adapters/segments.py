@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -23,8 +23,9 @@ from mainspring.core.files import disk_errors
 from mainspring.ledger import batches, frames
 from mainspring.ledger.adapters.segmentfile import SegmentFile
 from mainspring.ledger.adapters.unread import damaged
-from mainspring.ledger.model import Batch, Heading, Prediction
+from mainspring.ledger.model import Batch, Failure, Heading, Prediction
 from mainspring.ledger.ports import Seals
+from mainspring.ledger.recording import Tally
 from mainspring.ledger.sealing import Sealer
 
 _log = logging.getLogger(__name__)
@@ -102,6 +103,7 @@ class SegmentLog:
         self._file: SegmentFile | None = None
         self._retired: list[SegmentFile] = []
         self._waiting: list[Future[None]] = []  # for a sync
+        self._owed = Tally()  # failures that could not be written: they go with the next frame
         self._troubles: set[str] = set()  # what does not work just now: "write", "sync"
         self.unlogged: Counter[tuple[str, str]] = Counter()
         self.sealer: Seals | None = None if key is None else Sealer(key)
@@ -128,6 +130,21 @@ class SegmentLog:
             failed: Future[None] = Future()
             failed.set_exception(error)
             return failed
+
+    def fail(self, failures: Sequence[Failure]) -> None:
+        with self._lock:
+            try:
+                self._check()
+            except Unavailable:
+                for each in failures:
+                    self._owed.add(each)
+            else:
+                self._put(failures)
+
+    @property
+    def unlogged_failures(self) -> Mapping[tuple[str, str], int]:
+        with self._lock:
+            return self._owed.counts()
 
     def append(self, predictions: Sequence[Prediction]) -> None:
         if not predictions:
@@ -158,6 +175,8 @@ class SegmentLog:
         if self._file is not None:
             self._file.close()
             self._file = None
+        if self._owed:
+            _log.error("Failures of rollouts were not logged, by endpoint and version: %s", self._owed.counts())
 
     def _check(self) -> None:
         """Raise if there is no room in the buffer. The caller has the lock, here and in what follows.
@@ -172,12 +191,19 @@ class SegmentLog:
 
     def _take(self, batch: Batch) -> None:
         """Add a batch to what is written next."""
-        group = self._group
-        headings = group.headings
+        headings = self._group.headings
         number = headings.get(batch.heading)
         if number is None:
             number = headings[batch.heading] = len(headings)
-        encoded = batches.encode(batch, number)
+        self._add(batches.encode(batch, number))
+
+    def _put(self, failures: Sequence[Failure]) -> None:
+        """Add failures to what is written next."""
+        headings = self._group.headings
+        self._add(batches.encode_failures(failures, headings.setdefault(batches.NOTHING, len(headings))))
+
+    def _add(self, encoded: bytes) -> None:
+        group = self._group
         group.size += len(encoded)
         if not group.encoded:
             self._filled.set()
@@ -195,6 +221,8 @@ class SegmentLog:
             self._filled.wait()
             self._hurry_write.wait(self._flush_within_s)
             with self._lock:
+                if self._owed:
+                    self._put(self._owed.take())
                 group, self._group = self._group, _Group()
                 self._filled.clear()
                 self._hurry_write.clear()
@@ -242,6 +270,9 @@ class SegmentLog:
         lost = [each for place, each in enumerate(group.encoded) if place not in group.waited_for]
         for endpoint, rows in frames.counted(group.numbered(), lost):
             self.skip(endpoint, cause, rows)
+        with self._lock:
+            for failure in frames.failures_in(lost):
+                self._owed.add(failure)
         self._trouble("write", error)
         group.settle("written", error)
         group.settle("synced", error)

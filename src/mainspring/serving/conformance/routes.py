@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import msgspec
 import pytest
 
 from mainspring.core.errors import Invalid
@@ -51,6 +53,31 @@ class RoutesConformance:
         with pytest.raises(Invalid, match="'a'"):
             routes.publish(wrong)
         assert [arm.version for arm in routes.current()["a"].arms] == ["1"]
+
+    def test_a_rollout_is_kept_and_its_weights_are_shares(self, routes: Routes) -> None:
+        arms = (Arm("1", "1" * 64, 0.9), Arm("2", "2" * 64, 0.1))
+        wanted = msgspec.structs.replace(route("a"), arms=arms, rollout="r1", assign="request", salt="grain")
+        routes.publish([wanted])
+        assert routes.current()["a"] == msgspec.structs.replace(wanted, revision=1)
+        assert routes.publish([msgspec.structs.replace(wanted, salt="other")]) == 2
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"arms": (Arm("1", "1" * 64, 0.9), Arm("2", "2" * 64, 0.2))},
+            {"arms": (Arm("1", "1" * 64, 0.5), Arm("1", "2" * 64, 0.5))},
+            {"assign": "coin"},
+            {"rollout": "no id/"},
+            {"arms": (Arm("1", "1" * 64, 1.5), Arm("2", "2" * 64, -0.5))},
+        ],
+        ids=["no shares", "one version twice", "no unit", "no id", "a negative weight"],
+    )
+    def test_a_rollout_that_cannot_be_assigned_is_refused(self, routes: Routes, changes: dict[str, Any]) -> None:
+        arms = (Arm("1", "1" * 64, 0.5), Arm("2", "2" * 64, 0.5))
+        wrong = msgspec.structs.replace(route("a"), **{"arms": arms, "rollout": "r1", **changes})
+        with pytest.raises(Invalid):
+            routes.publish([wrong])
+        assert routes.revision() == 0
 
     def test_another_view_sees_it(self, routes: Routes, same: Callable[[], Routes]) -> None:
         revision = routes.publish([route("a", "1")])

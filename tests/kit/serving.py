@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -226,6 +227,12 @@ class Kit:
             self.bundles.save(made)
             arms.append(Arm(version, made.digest, weights[place] if weights else 1.0))
         self.routes.publish([route(*arms, rows=rows)])
+
+    def roll_out(self, *versions: str, weights: Sequence[float], **changes: Any) -> None:
+        """Put versions behind the endpoint as the arms of a rollout; `changes` are of the route."""
+        self.publish(*versions, weights=weights)
+        (made,) = self.routes.current().values()
+        self.routes.publish([msgspec.structs.replace(made, **{"rollout": "r1", "salt": "grain", **changes})])
 
 
 def full_request(**changes: Any) -> dict[str, Any]:

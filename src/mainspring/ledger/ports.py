@@ -81,14 +81,17 @@ class Arrivals(NamedTuple):
 
 
 class Observations(NamedTuple):
-    """Predictions and failures of a rollout, in no order, and the position behind them: a text to store and give back."""
+    """Predictions and failures of a rollout, in no order, and the position behind them, a text to give back later."""
 
     position: str
     batches: Iterator[pa.Table]
 
 
 class PredictionStore(Protocol):
-    """Compacted predictions, and failures, which only `observations` and `failures` return. Personal values stay sealed unless the caller asks for them."""
+    """Compacted predictions. Personal values stay sealed unless the caller asks for them.
+
+    Failures are in here too, but only `observations` and `failures` return them.
+    """
 
     def compact(self) -> int:
         """Move appended predictions into the store, each once, and return their number.

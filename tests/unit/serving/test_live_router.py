@@ -44,3 +44,28 @@ def test_endpoints_split_independently() -> None:
     one, other = Router("one", arms(1.0, 1.0)), Router("other", arms(1.0, 1.0))
     same = sum(one.pick(key).version == other.pick(key).version for key in KEYS)
     assert 0.45 < same / len(KEYS) < 0.55
+
+
+def test_a_new_salt_draws_every_key_again() -> None:
+    """Of the keys in the small arm before, as many are in it afterwards as of any others."""
+    before, after = Router("late", arms(0.8, 0.2), "one"), Router("late", arms(0.8, 0.2), "other")
+    held = [key for key in KEYS if before.pick(key).version == "2"]
+    again = sum(after.pick(key).version == "2" for key in held) / len(held)
+    assert abs(again - 0.2) < 5 * (0.2 * 0.8 / len(held)) ** 0.5
+    assert Router("late", arms(0.8, 0.2), "one").pick(KEYS[7]) == before.pick(KEYS[7])
+
+
+@given(st.binary(), st.text(max_size=5))
+def test_a_unit_is_assigned_with_the_share_of_its_arm_and_names_its_place(key: bytes, salt: str) -> None:
+    router = Router("late", arms(3.0, 1.0), salt)
+    arm, weight, unit = router.assign(key)
+    assert arm == router.pick(key)
+    assert weight == {"1": 0.75, "2": 0.25}[arm.version]
+    assert 0 < unit < 2**63
+    assert (arm.version == "2") == (unit / 2**63 >= 0.75)
+    assert router.assign(key)[2] == unit
+
+
+def test_an_arm_without_weight_gets_no_unit_and_one_arm_gets_all() -> None:
+    router = Router("late", arms(1.0, 0.0), "grain")
+    assert {router.assign(key)[:2] for key in KEYS[:2_000]} == {(arms(1.0)[0], 1.0)}

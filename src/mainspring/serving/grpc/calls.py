@@ -28,12 +28,13 @@ from mainspring.serving.protocol.asked import Answered
 @dataclass(eq=False, slots=True)
 class Caller:
     """A caller: the id of its key, empty where none is needed; since when, and the call's own deadline (monotonic, µs).
-    `answered` is what an `infer` came to."""
+    `answered` is what an `infer` came to; `request_id` is its own name for a call of one message."""
 
     principal: str
     received: int
     deadline: float = math.inf
     answered: Answered | None = None
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,28 +109,35 @@ async def _infer(plane: DataPlane, message: Any, caller: Caller) -> Any:
     if parameters.timeout:
         deadline = min(deadline, caller.received + parameters.timeout)
         lane.check_time(caller.received, deadline)
-    if len(served.lanes) == 1 or message.model_version:  # else the router chooses, by what is in the tensors
+    if (
+        len(served.lanes) == 1 and not served.route.rollout
+    ) or message.model_version:  # else the router chooses, by what is in the tensors
         shape = message.inputs[0].shape if message.inputs else ()
         lane.check_queue(
             shape[0] if shape else 0, received=caller.received, deadline=deadline, priority=parameters.priority
         )
     asked = read_request(message, parameters)
-    answered = await infer(
+    typed = any(each.HasField("contents") for each in message.inputs)
+    replies: list[Any] = []
+
+    def encode(answered: Answered) -> None:
+        begun = time.monotonic_ns()
+        replies.append(write_reply(answered, raw=not typed))
+        ended = time.monotonic_ns()
+        plane.metrics.of(message.model_name).stages["encode"].observe((ended - begun) / 1e9)
+        answered.encoded = (begun, ended)
+
+    caller.answered = await infer(
         asked,
         served,
         version=message.model_version,
         principal=caller.principal,
         received_us=caller.received,
         deadline_us=deadline,
+        named=caller.request_id,
+        encode=encode,
     )
-    typed = any(each.HasField("contents") for each in message.inputs)
-    begun = time.monotonic_ns()
-    reply = write_reply(answered, raw=not typed)
-    ended = time.monotonic_ns()
-    plane.metrics.of(message.model_name).stages["encode"].observe((ended - begun) / 1e9)
-    answered.encoded = (begun, ended)
-    caller.answered = answered
-    return reply
+    return replies[0]
 
 
 def _nothing(call: str) -> Callable[[DataPlane, Any, Caller], Awaitable[Any]]:

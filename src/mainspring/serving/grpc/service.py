@@ -19,7 +19,7 @@ import grpc
 
 from mainspring.core.error_codes import codes_of
 from mainspring.core.errors import Denied, Invalid, MainspringError, Overloaded, TooSlow, Unavailable
-from mainspring.core.ids import REQUEST_ID, RequestIds
+from mainspring.core.ids import REQUEST_ID, RequestIds, repeatable
 from mainspring.security.keys import Authenticator
 from mainspring.security.model import Principal
 from mainspring.security.ports import Authoriser, Unchecked
@@ -105,13 +105,13 @@ class Service:
 
     def _unary(self, call: Call) -> Callable[[Any, Any], Awaitable[bytes]]:
         async def handle(_messages: Any, context: Any) -> bytes:
-            request_id = self._named(context)
+            request_id, own = self._named(context)
             try:
                 with self._counting(f"{call.service}/{call.name}", context) as counted:
                     if call.action is not None:
                         counted.principal = await self._authenticate(context)
                     message = wire.decode(call.request, await self._message(context))
-                    reply = await self._answer(call, message, counted, context)
+                    reply = await self._answer(call, message, counted, context, own)
                     return bytes(reply.SerializeToString())
             except Exception as error:
                 await _abort(call.name, request_id, error, context)
@@ -119,7 +119,7 @@ class Service:
         return handle
 
     async def _stream(self, _messages: Any, context: Any) -> AsyncIterator[bytes]:
-        request_id = self._named(context)
+        request_id, _ = self._named(context)
 
         async def read() -> bytes | None:
             content = await context.read()
@@ -138,7 +138,7 @@ class Service:
             await _abort(_STREAM, request_id, error, context)
 
     async def _watch(self, _messages: Any, context: Any) -> AsyncIterator[bytes]:
-        request_id = self._named(context)
+        request_id, _ = self._named(context)
         self._watches += 1
         try:
             # Counted while its message is read only: what is in flight for hours would pass for traffic.
@@ -208,12 +208,12 @@ class Service:
             answered=counted.caller.answered if counted.caller is not None else None,
         )
 
-    def _named(self, context: Any) -> str:
-        """Return the id of a call, and send it to the caller in the trailing metadata."""
+    def _named(self, context: Any) -> tuple[str, str]:
+        """Return the id of a call and the caller's own for it; the id is sent back in the trailing metadata."""
         given = next((value for name, value in context.invocation_metadata() if name == REQUEST_ID), None)
-        request_id = self._ids.name(given)
+        request_id, own = self._ids.name(given), repeatable(given)
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
-        return request_id
+        return request_id, own
 
     async def _authenticate(self, context: Any) -> Principal:
         # Some clients take `-H "authorization: ..."` for gRPC too, and leave the space in.
@@ -238,13 +238,13 @@ class Service:
             raise Invalid("The call contains no message.")
         return bytes(content)
 
-    async def _answer(self, call: Call, message: Any, counted: _Counted, context: Any) -> Any:
+    async def _answer(self, call: Call, message: Any, counted: _Counted, context: Any, named: str = "") -> Any:
         principal = counted.principal
         counted.model = call.model_of(message)
         if call.action is not None and principal is not None:
             resource = f"endpoint/{counted.model}" if counted.model else "gateway"
             self._authoriser.check(principal, call.action, resource)
-        caller = Caller(principal.id if principal else "", counted.received)
+        caller = Caller(principal.id if principal else "", counted.received, request_id=named)
         left_s = context.time_remaining()  # gRPC counts it from when the call arrived
         if left_s is not None:
             caller.deadline = monotonic_us() + left_s * 1e6

@@ -10,10 +10,12 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from mainspring.core.errors import Conflict, Invalid, NotFound
+from mainspring.core.ids import REQUEST_ID, repeatable
 from mainspring.serving.http.body import Bodies
 from mainspring.serving.http.message import Headers, Reply, Request, reply
 from mainspring.serving.http.openapi import document
 from mainspring.serving.http.routes import ROUTES
+from mainspring.serving.model import REQUEST
 from mainspring.serving.plane.batch_run import Answer
 from mainspring.serving.plane.live import Served
 from mainspring.serving.plane.metadata import (
@@ -97,14 +99,17 @@ class Handlers:
             deadline = min(deadline, request.received + decoded.asked.parameters.timeout)
             lane.check_time(request.received, deadline)
         _check_halves(decoded, served)
-        inference = Inference(decoded.asked, served, version)
-        pending = _Pending(request, inference, decoded.binary, self._plane.metrics.of(request.model), self._tell)
-        inference.submit(
-            pending,
+        route = served.route
+        inference = Inference(
+            decoded.asked,
+            served,
+            version,
             principal=request.principal.id if request.principal else "",
             received_us=request.received,
-            deadline_us=deadline,
+            named=repeatable(request.headers.get(REQUEST_ID)) if route.rollout and route.assign == REQUEST else "",
         )
+        pending = _Pending(request, inference, decoded.binary, self._plane.metrics.of(request.model), self._tell)
+        inference.submit(pending, deadline_us=deadline)
         request.on_leave = pending.leave
 
 
@@ -138,9 +143,11 @@ class _Pending:
             answered = self._inference.answered(answer)
             content, header_length = encode_infer(answered, self._binary)
         except Exception as error:
+            self._inference.failed(error)
             self._end(error)
             return
         ended = time.monotonic_ns()
+        self._inference.replied()
         self._metrics.stages["encode"].observe((ended - begun) / 1e9)
         answered.encoded = (begun, ended)
         self._request.answered = answered
@@ -151,6 +158,7 @@ class _Pending:
 
     def set_exception(self, error: Exception, /) -> None:
         self._over = True
+        self._inference.failed(error)
         self._end(error)
 
     def leave(self) -> None:

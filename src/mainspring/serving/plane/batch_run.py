@@ -15,6 +15,7 @@ from mainspring.core.errors import Corrupt, Unavailable
 from mainspring.features.online import OnlineReader
 from mainspring.features.state.blobs import DamagedState
 from mainspring.ledger.model import Asked as Logged
+from mainspring.ledger.model import Assigned
 from mainspring.ledger.recording import Recorder
 from mainspring.serving.batching.batcher import Job
 from mainspring.serving.plane.metrics import Statistics
@@ -158,13 +159,15 @@ class Waiter(Protocol):
 
 
 class Ask(msgspec.Struct, eq=False):
-    """One request as it waits. `received` is monotonic, µs; `request_id` is its caller's name for it."""
+    """One request as it waits. `received` is monotonic, µs; `request_id` is its caller's name for it; `assigned` says
+    to which arm of a rollout it belongs."""
 
     rows: Rows
     principal: str
     received: int
     waiter: Waiter
     request_id: str = ""
+    assigned: Assigned | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -225,21 +228,30 @@ class Work:
         )
         self.gathered = Gathered(features, sent, statuses, keyed)
 
-    def record(self, recorder: Recorder, at: int, now: int) -> list[Pending[None]]:
+    def record(self, recorder: Recorder, at: int, now: int, *, assigned: bool = False) -> list[Pending[None]]:
         """Log the predictions. Returns what has to be done before the requests are answered.
 
         Args:
             at: What time it is, UTC epoch microseconds; `now` is the same, monotonic.
+            assigned: Whether a rollout may have assigned the requests.
         """
         asked = [
             Logged(job.payload.principal, now - job.payload.received, job.rows, job.payload.request_id)
             for job in self.jobs
         ]
+        arms = [job.payload.assigned for job in self.jobs] if assigned else ()
         gathered, keyed = self.gathered, self.gathered.keyed
         features, outputs, sent, statuses = gathered.features, self.outputs, gathered.sent, gathered.statuses
         if keyed in (0, self.rows):
             found = recorder.record(
-                at=at, ids=self.ids, asked=asked, features=features, outputs=outputs, sent=sent, statuses=statuses
+                at=at,
+                ids=self.ids,
+                asked=asked,
+                features=features,
+                outputs=outputs,
+                sent=sent,
+                statuses=statuses,
+                assigned=arms,
             )
             return [] if found is None else [found]
         by_key = sum(job.payload.rows.keyed for job in self.jobs)
@@ -252,6 +264,7 @@ class Work:
                 outputs={name: array[:keyed] for name, array in outputs.items()},
                 sent=sent,
                 statuses=statuses,
+                assigned=arms[:by_key],
             ),
             recorder.record(
                 at=at,
@@ -259,6 +272,7 @@ class Work:
                 asked=asked[by_key:],
                 features={name: column[keyed:] for name, column in features.items()},
                 outputs={name: array[keyed:] for name, array in outputs.items()},
+                assigned=arms[by_key:],
             ),
         )
         return [found for found in both if found is not None]

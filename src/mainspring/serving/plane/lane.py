@@ -20,10 +20,11 @@ from copy import copy
 from mainspring.core.errors import DeadlineExceeded, Invalid, MainspringError, Overloaded, Unavailable
 from mainspring.core.ids import PredictionIds
 from mainspring.core.time import Clock
-from mainspring.ledger.model import Log
+from mainspring.ledger.model import Assigned, Log
 from mainspring.ledger.ports import PredictionLog
 from mainspring.ledger.recording import Recorder
 from mainspring.serving.batching.batcher import Batcher, Job
+from mainspring.serving.plane.arms import ArmOutcomes, FailureBuffer
 from mainspring.serving.plane.batch_run import Answer, Ask, Waiter, Work, alike
 from mainspring.serving.plane.executor import ModelFailed
 from mainspring.serving.plane.metrics import EndpointMetrics, Statistics
@@ -57,6 +58,7 @@ class Lane:
         reads: Where an online store on another machine is read. As many reads as it has threads may hang at once.
         policy: What of the predictions the log keeps, and whether answers wait for it.
         defaults: Whether stored features have their defaults where the online store does not answer.
+        failures: Gets the failed requests of rollouts; by default one that logs them.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Lane:
         policy: Log | None = None,
         suspect: Callable[[StoreDamaged], None] = lambda _: None,
         defaults: bool = False,
+        failures: FailureBuffer | None = None,
     ) -> None:
         self.version = version
         self.runtime = runtime
@@ -88,6 +91,8 @@ class Lane:
             policy=policy,
         )
         self.defaults = defaults
+        self.arm = ArmOutcomes(self.recorder, metrics.arm(version), failures or FailureBuffer(log), clock)
+        self._assigned = False  # whether a rollout ever assigned a request to it
         self.statistics = Statistics(clock)
         self._endpoint = endpoint
         self._ids = PredictionIds()
@@ -119,11 +124,13 @@ class Lane:
         priority: int,
         principal: str,
         request_id: str = "",
+        assigned: Assigned | None = None,
     ) -> Job[Ask]:
         """Return a request for `submit`."""
-        return Job(
-            Ask(rows, principal, received, waiter, request_id), rows.count, deadline, priority, nbytes=rows.nbytes
-        )
+        if assigned is not None:
+            self._assigned = True
+        ask = Ask(rows, principal, received, waiter, request_id, assigned)
+        return Job(ask, rows.count, deadline, priority, nbytes=rows.nbytes)
 
     def check_time(self, received: int, deadline: float) -> None:
         """Raise `DeadlineExceeded` if the deadline has passed."""
@@ -301,7 +308,7 @@ class Lane:
         self._metrics.stages["features"].observe((work.read - work.begun) / 1e6)
         self._metrics.stages["compute"].observe(work.took_us / 1e6)
         work.ids = self._ids.take(work.rows)
-        waiting = work.record(self.recorder, self._clock.now(), monotonic_us())
+        waiting = work.record(self.recorder, self._clock.now(), monotonic_us(), assigned=self._assigned)
         work.unlogged = len(waiting)
         if not waiting:
             self._answer(work)

@@ -35,26 +35,34 @@ _log = logging.getLogger(__name__)
 
 
 class Router:
-    """Splits an endpoint's keys between its arms by their weights.
+    """Splits an endpoint's units, keys or requests, between its arms by their weights.
 
-    A key's place in [0, 1) is a hash of it and the endpoint's name; the arms divide that interval in their order. So a
-    key stays where it is while weights stay, and when one arm grows, only keys of its neighbours move.
+    A unit's place in [0, 1) is a hash of it, the endpoint's name and the route's salt; the arms divide that interval in
+    their order. So a unit stays where it is while weights stay, and when one arm grows, only units of its neighbours
+    move. Another salt draws all places again.
     """
 
-    def __init__(self, endpoint: str, arms: Sequence[Arm]) -> None:
+    def __init__(self, endpoint: str, arms: Sequence[Arm], salt: str = "") -> None:
         self._arms = arms
-        self._person = blake2b(endpoint.encode(), digest_size=16).digest()
+        drawn = f"{endpoint}\0{salt}" if salt else endpoint  # no endpoint's name has a null character
+        self._person = blake2b(drawn.encode(), digest_size=16).digest()
         bounds = list(accumulate(arm.weight for arm in arms))
         self._bounds = [bound / bounds[-1] for bound in bounds[:-1]]
+        self._shares = [arm.weight / bounds[-1] for arm in arms]
 
-    def pick(self, key: bytes) -> Arm:
-        """Return the arm of a key."""
-        if not self._bounds:
-            return self._arms[0]
-        hashed = blake2b(key, digest_size=8, person=self._person).digest()
-        place = int.from_bytes(hashed, "big") / 2**64
+    def pick(self, unit: bytes) -> Arm:
+        """Return the arm of a unit."""
+        return self._arms[self._place(unit)[0]] if self._bounds else self._arms[0]
+
+    def assign(self, unit: bytes) -> tuple[Arm, float, int]:
+        """Return the arm of a unit, the probability of that arm, and the unit's hash, 63 bits and never 0."""
+        number, hashed = self._place(unit)
+        return self._arms[number], self._shares[number], (hashed >> 1) or 1
+
+    def _place(self, unit: bytes) -> tuple[int, int]:
+        hashed = int.from_bytes(blake2b(unit, digest_size=8, person=self._person).digest(), "big")
         # An arm without weight has an empty interval; bisecting to the right steps over it.
-        return self._arms[min(bisect_right(self._bounds, place), len(self._arms) - 1)]
+        return min(bisect_right(self._bounds, (hashed >> 11) / 2**53), len(self._arms) - 1), hashed
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +72,11 @@ class Served:
     route: Route
     router: Router
     lanes: Mapping[str, Lane]
+
+    @property
+    def control(self) -> Lane:
+        """The lane that says which key a request of the rollout has: the same one while weights change."""
+        return self.lanes[self.route.arms[0].version]
 
     @property
     def heaviest(self) -> str:
@@ -228,7 +241,7 @@ class Live:
                 runtime = self._runtimes[arm.digest]
                 lanes[arm.version] = self._lane(route, arm, runtime)
                 self._leases.lend(runtime.executor, lanes[arm.version])
-        return Served(route, Router(route.endpoint, route.arms), lanes)
+        return Served(route, Router(route.endpoint, route.arms, route.salt), lanes)
 
 
 def _ours(error: Exception) -> bool:

@@ -47,6 +47,17 @@ class Histogram:
         return buckets, self._sum
 
 
+class ArmMetrics:
+    """The numbers of one arm: of requests that a rollout assigned to it. `failures` are by kind."""
+
+    __slots__ = ("answered", "failures", "seconds")
+
+    def __init__(self) -> None:
+        self.answered = 0
+        self.failures: dict[str, int] = defaultdict(int)
+        self.seconds = Histogram(_SECONDS)  # until the reply, of answered requests and failed ones
+
+
 class EndpointMetrics:
     """The numbers of one endpoint."""
 
@@ -56,6 +67,11 @@ class EndpointMetrics:
         self.stages = {stage: Histogram(_SECONDS) for stage in STAGES}
         self.batch_rows = Histogram(_ROWS)
         self.rows = 0
+        self.arms: dict[str, ArmMetrics] = {}  # by version
+
+    def arm(self, version: str) -> ArmMetrics:
+        """Return the numbers of a version."""
+        return self.arms.setdefault(version, ArmMetrics())
 
 
 class Metrics(Collector):
@@ -64,9 +80,12 @@ class Metrics(Collector):
     Args:
         ready: Whether it takes traffic.
         served: Endpoint -> the versions behind it.
+        arms: Endpoint with a rollout -> version -> weight.
+        revisions: Endpoint -> the revision of the routing table that its route is of.
         waiting: Endpoint -> rows that wait.
         refused: Number of versions of the routing table that cannot be served.
         unlogged: (endpoint, cause) -> rows that were predicted and are not in the log, see `PredictionLog`.
+        unlogged_failures: (endpoint, version) -> failures that wait for room in the log.
         damaged: Number of segments of the log that are set aside.
         catalog: The copy of the catalog that is served from, if there is one.
     """
@@ -78,7 +97,10 @@ class Metrics(Collector):
         served: Callable[[], Mapping[str, tuple[str, ...]]],
         waiting: Callable[[], Mapping[str, int]],
         refused: Callable[[], int],
+        arms: Callable[[], Mapping[str, Mapping[str, float]]] = dict,
+        revisions: Callable[[], Mapping[str, int]] = dict,
         unlogged: Callable[[], Mapping[tuple[str, str], int]] = dict,
+        unlogged_failures: Callable[[], Mapping[tuple[str, str], int]] = dict,
         damaged: Callable[[], int] = int,
         catalog: CatalogCopy | None = None,
     ) -> None:
@@ -86,7 +108,10 @@ class Metrics(Collector):
         self._served = served
         self._waiting = waiting
         self._refused = refused
+        self._arms = arms
+        self._revisions = revisions
         self._unlogged = unlogged
+        self._unlogged_failures = unlogged_failures
         self._damaged = damaged
         self._catalog = catalog
         self._endpoints: dict[str, EndpointMetrics] = {}
@@ -141,6 +166,13 @@ class Metrics(Collector):
             for each in versions:
                 version.add_metric([endpoint, each], 1.0)
         yield version
+        revision = GaugeMetricFamily(
+            "mainspring_route_revision", "Revision of the routing table that a route is of.", labels=["endpoint"]
+        )
+        for endpoint, number in self._revisions().items():
+            revision.add_metric([endpoint], float(number))
+        yield revision
+        yield from self._of_arms()
         waiting = GaugeMetricFamily("mainspring_waiting_rows", "Rows in the queue.", labels=["endpoint"])
         for endpoint, rows in self._waiting().items():
             waiting.add_metric([endpoint], float(rows))
@@ -148,6 +180,36 @@ class Metrics(Collector):
         yield from self._of_connections()
         yield from self._counters()
         yield from self._histograms()
+
+    def _of_arms(self) -> Iterator[Metric]:
+        """Yield the numbers of the arms of rollouts that are on; forget those of versions that nobody serves."""
+        served = self._served()
+        for name, endpoint in self._endpoints.items():
+            for version in endpoint.arms.keys() - set(served.get(name, ())):
+                del endpoint.arms[version]
+        labels = ["endpoint", "version"]
+        weights = GaugeMetricFamily("mainspring_arm_weight", "Weight of an arm of a rollout.", labels=labels)
+        answered = CounterMetricFamily(
+            "mainspring_arm_answered", "Requests of a rollout that were answered.", labels=labels
+        )
+        failures = CounterMetricFamily(
+            "mainspring_arm_failures", "Requests of a rollout that failed.", labels=[*labels, "kind"]
+        )
+        seconds = HistogramMetricFamily("mainspring_arm_seconds", "Duration of requests of a rollout.", labels=labels)
+        unlogged = GaugeMetricFamily(
+            "mainspring_unlogged_failures", "Failures of a rollout that wait for room in the log.", labels=labels
+        )
+        for name, arms in self._arms().items():
+            for version, weight in arms.items():
+                arm = self.of(name).arm(version)
+                weights.add_metric([name, version], weight)
+                answered.add_metric([name, version], float(arm.answered))
+                seconds.add_metric([name, version], *arm.seconds.cumulative())
+                for kind, count in arm.failures.items():
+                    failures.add_metric([name, version, kind], float(count))
+        for key, count in self._unlogged_failures().items():
+            unlogged.add_metric(list(key), float(count))
+        yield from (weights, answered, failures, seconds, unlogged)
 
     def _of_connections(self) -> Iterator[Metric]:
         found = self.connections()

@@ -6,18 +6,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from mainspring.core.errors import Invalid, NotFound, Unavailable
+from mainspring.core.errors import DeadlineExceeded, Invalid, NotFound, Unavailable
 from mainspring.core.time import Clock, format_instant
 from mainspring.features.ports import OnlineStore
+from mainspring.ledger.model import Assigned
 from mainspring.ledger.ports import PredictionLog
 from mainspring.registry.bundles import Bundles
 from mainspring.serving.batching.batcher import Job
-from mainspring.serving.model import DEFAULTS, Arm, Route
+from mainspring.serving.model import DEFAULTS, REQUEST, Arm, Route
 from mainspring.serving.plane import runtime
+from mainspring.serving.plane.arms import FailureBuffer
 from mainspring.serving.plane.batch_run import Waiter
 from mainspring.serving.plane.catalog_copy import CatalogCopy
 from mainspring.serving.plane.lane import LAST, Answer, Ask, Lane, monotonic_us
@@ -30,6 +33,7 @@ from mainspring.serving.protocol.schema import Rows
 from mainspring.serving.protocol.tensor import Tensor
 
 _READS = 4  # of an online store on another machine, at once
+_RANDOM_BYTES = 16
 _NO_STORE = "The online store does not respond."
 
 
@@ -65,6 +69,7 @@ class DataPlane:
     ) -> None:
         self._catalog = catalog
         self._log = log
+        self._failures = FailureBuffer(log)
         self._clock = clock
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="model")
         self._reads = ThreadPoolExecutor(_READS, thread_name_prefix="online-read")
@@ -80,7 +85,14 @@ class DataPlane:
             served=lambda: {name: tuple(each.lanes) for name, each in self.served.items()},
             waiting=lambda: {name: each.waiting_rows for name, each in self.served.items()},
             refused=lambda: len(self._live.table.refused),
+            arms=lambda: {
+                name: {arm.version: arm.weight for arm in each.route.arms}
+                for name, each in self.served.items()
+                if each.route.rollout
+            },
+            revisions=lambda: {name: each.route.revision for name, each in self.served.items()},
             unlogged=lambda: log.unlogged,
+            unlogged_failures=lambda: log.unlogged_failures,
             damaged=log.damaged,
             catalog=catalog,
         )
@@ -101,6 +113,7 @@ class DataPlane:
     async def stop(self) -> None:
         """Close everything but the log, which its creator closes."""
         await self._live.stop()
+        self._failures.flush()
         await self._store.stop()
         if self._catalog is not None:
             await asyncio.to_thread(self._catalog.stop)
@@ -199,40 +212,67 @@ class DataPlane:
             policy=route.log,
             suspect=self._store.suspect,
             defaults=route.without_store == DEFAULTS,
+            failures=self._failures,
         )
 
 
 class Inference:
     """One `infer` in flight: its request and its lane.
 
+    A rollout assigns it to an arm, unless its caller names the version. Whoever sends the reply tells `replied` or
+    `failed`.
+
     Args:
         version: The version that is asked for by its number; empty leaves the choice to the router.
+        principal: Id of the caller's key.
+        received_us: Arrival of the request, monotonic, µs.
+        named: The caller's name for the request where the request itself has none.
 
     Raises:
         Invalid: The request does not follow the model's schema.
         NotFound: `version` is not served.
     """
 
-    __slots__ = ("_rows", "_wanted", "asked", "job", "lane", "served")
+    __slots__ = ("_principal", "_received", "_rows", "_wanted", "asked", "assigned", "job", "lane", "served")
 
-    def __init__(self, asked: Asked, served: Served, version: str) -> None:
-        lane = lane_of(served, version)
+    def __init__(
+        self, asked: Asked, served: Served, version: str, *, principal: str, received_us: int, named: str = ""
+    ) -> None:
+        rollout = "" if version else served.route.rollout
+        lane = served.control if rollout else lane_of(served, version)
         rows = lane.runtime.schema.read(asked.inputs)
-        if not version and len(served.lanes) > 1:
-            lane = served.lanes[served.router.pick(_key(asked, rows, lane)).version]
-            rows = lane.runtime.schema.read(asked.inputs)  # versions may differ in what they take
         self.asked = asked
         self.served = served
         self.lane = lane
         self.job: Job[Ask] | None = None
-        self._rows = rows
-        self._wanted = _wanted(asked, lane)
+        self.assigned: Assigned | None = None
+        self._principal = principal
+        self._received = received_us
+        try:
+            if not version and len(served.lanes) > 1:
+                self._choose(_unit(asked, rows, lane, served.route, named), rollout)
+                rows = self.lane.runtime.schema.read(asked.inputs)  # versions may differ in what they take
+            elif rollout:
+                self.assigned = Assigned(rollout, 1.0, 0)
+            self._rows = rows
+            self._wanted = _wanted(asked, self.lane)
+        except Exception as error:
+            self.failed(error)
+            raise
 
-    def submit(self, waiter: Waiter, *, principal: str, received_us: int, deadline_us: float | None = None) -> None:
+    def _choose(self, unit: bytes, rollout: str) -> None:
+        router = self.served.router
+        if rollout:
+            arm, weight, hashed = router.assign(unit)
+            self.assigned = Assigned(rollout, weight, hashed)
+        else:
+            arm = router.pick(unit)
+        self.lane = self.served.lanes[arm.version]
+
+    def submit(self, waiter: Waiter, *, deadline_us: float | None = None) -> None:
         """Queue it for a batch; `waiter` receives the outcome in a later turn of the loop.
 
         Args:
-            received_us: Arrival of the request, monotonic, µs.
             deadline_us: Deadline of the reply; by default as the endpoint and the request's parameters say.
 
         Raises:
@@ -241,22 +281,44 @@ class Inference:
         parameters = self.asked.parameters
         if deadline_us is None:
             allowed_us = self.served.route.deadline_us
-            deadline_us = received_us + (min(allowed_us, parameters.timeout) if parameters.timeout else allowed_us)
+            deadline_us = self._received + (min(allowed_us, parameters.timeout) if parameters.timeout else allowed_us)
         self.job = self.lane.job(
             self._rows,
             waiter,
-            received=received_us,
+            received=self._received,
             deadline=int(deadline_us),
             priority=parameters.priority or LAST,
-            principal=principal,
+            principal=self._principal,
             request_id=self.asked.id or "",
+            assigned=self.assigned,
         )
-        self.lane.submit(self.job)
+        try:
+            self.lane.submit(self.job)
+        except Exception as error:
+            self.failed(error)
+            raise
 
     def cancel(self) -> None:
-        """Drop it if it is still queued: its caller is gone."""
+        """Drop it if it is still queued: its caller is gone.
+
+        A caller who gives up after the deadline was not answered in time, which is a failure; one who leaves before is
+        none.
+        """
         if self.job is not None:
             self.lane.batcher.cancel(self.job)
+            if self.assigned is not None and self.job.deadline <= monotonic_us():
+                self.failed(DeadlineExceeded("The caller left after the deadline."))
+
+    def replied(self) -> None:
+        """Count it as answered."""
+        if self.assigned is not None:
+            self.lane.arm.answered(monotonic_us() - self._received)
+
+    def failed(self, error: Exception) -> None:
+        """Count and log it as failed, if a rollout assigned it."""
+        if self.assigned is not None:
+            took_us = monotonic_us() - self._received
+            self.lane.arm.failed(error, took_us, self.assigned, self._principal, self.asked.id or "")
 
     def answered(self, answer: Answer) -> Answered:
         """Return the reply to it."""
@@ -275,17 +337,35 @@ class Inference:
 
 
 async def infer(
-    asked: Asked, served: Served, *, version: str, principal: str, received_us: int, deadline_us: float | None = None
+    asked: Asked,
+    served: Served,
+    *,
+    version: str,
+    principal: str,
+    received_us: int,
+    deadline_us: float | None = None,
+    named: str = "",
+    encode: Callable[[Answered], None] = lambda _: None,
 ) -> Answered:
-    """Return the reply to an `infer`; arguments and errors as of `Inference`. Cancellation drops the request."""
-    inference = Inference(asked, served, version)
+    """Return the reply to an `infer`; arguments and errors as of `Inference`. Cancellation drops the request.
+
+    Args:
+        encode: Makes the protocol's reply; an error of it is one of the request.
+    """
+    inference = Inference(asked, served, version, principal=principal, received_us=received_us, named=named)
     future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-    inference.submit(future, principal=principal, received_us=received_us, deadline_us=deadline_us)
+    inference.submit(future, deadline_us=deadline_us)
     try:
-        return inference.answered(await future)
+        answered = inference.answered(await future)
+        encode(answered)
     except asyncio.CancelledError:  # so says gRPC that its caller is gone
         inference.cancel()
         raise
+    except Exception as error:
+        inference.failed(error)
+        raise
+    inference.replied()
+    return answered
 
 
 def lane_of(served: Served, version: str) -> Lane:
@@ -301,6 +381,14 @@ def lane_of(served: Served, version: str) -> Lane:
         return lanes[version]
     except KeyError:
         raise NotFound(f"Version {version[:100]!r} of {served.route.endpoint!r} is not served.") from None
+
+
+def _unit(asked: Asked, rows: Rows, lane: Lane, route: Route, named: str) -> bytes:
+    """Return the unit by which a request is assigned to a version, see `Route.assign`."""
+    if route.assign == REQUEST:
+        given = asked.id or named
+        return given.encode() if given else os.urandom(_RANDOM_BYTES)
+    return _key(asked, rows, lane)
 
 
 def _key(asked: Asked, rows: Rows, lane: Lane) -> bytes:

@@ -1,0 +1,86 @@
+"""Arms of a rollout: what becomes of their requests, in metrics and in the log."""
+
+from __future__ import annotations
+
+import asyncio
+
+from mainspring.core.error_codes import codes_of
+from mainspring.core.errors import MainspringError
+from mainspring.core.time import Clock
+from mainspring.ledger.model import Assigned, Failure
+from mainspring.ledger.ports import PredictionLog
+from mainspring.ledger.recording import Recorder, Tally
+from mainspring.serving.plane.metrics import ArmMetrics
+
+_EVERY_S = 0.05  # between two entries of failures in the log
+_ONE_BY_ONE = 64  # failures of an entry; further ones are summed up
+
+
+class FailureBuffer:
+    """Failures on their way to the log, on the event loop.
+
+    A storm of them costs memory and disk for a bounded number a second; the others are counted by arm, kind and weight,
+    which is what evidence about an arm needs of them.
+    """
+
+    def __init__(self, log: PredictionLog) -> None:
+        self._log = log
+        self._some: list[Failure] = []
+        self._others = Tally()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, failure: Failure) -> None:
+        """Log a failure within 50 ms."""
+        if len(self._some) < _ONE_BY_ONE:
+            self._some.append(failure)
+        else:
+            self._others.add(failure)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_EVERY_S, self.flush)
+
+    def flush(self) -> None:
+        """Hand what waits to the log."""
+        if self._timer is None:
+            return
+        self._timer.cancel()
+        self._timer = None
+        some, self._some = self._some, []
+        self._log.fail([*some, *self._others.take()])
+
+
+class ArmOutcomes:
+    """Outcomes of the requests that rollouts assigned to one lane.
+
+    Args:
+        recorder: Makes the records of the lane's failures.
+    """
+
+    __slots__ = ("_buffer", "_clock", "_metrics", "_recorder")
+
+    def __init__(self, recorder: Recorder, metrics: ArmMetrics, buffer: FailureBuffer, clock: Clock) -> None:
+        self._recorder = recorder
+        self._metrics = metrics
+        self._buffer = buffer
+        self._clock = clock
+
+    def answered(self, took_us: int) -> None:
+        """Count a request that is answered."""
+        self._metrics.answered += 1
+        self._metrics.seconds.observe(took_us / 1e6)
+
+    def failed(self, error: BaseException, took_us: int, assigned: Assigned, principal: str, request_id: str) -> None:
+        """Count and log a request whose reply is an error."""
+        kind = type(error).__name__ if isinstance(error, MainspringError) else "InternalError"
+        self._metrics.failures[kind] += 1
+        self._metrics.seconds.observe(took_us / 1e6)
+        found = self._recorder.failure(
+            at=self._clock.now(),
+            kind=kind,
+            status=codes_of(error).http,
+            latency_us=took_us,
+            assigned=assigned,
+            principal=principal,
+            request_id=request_id,
+        )
+        if found is not None:
+            self._buffer.add(found)

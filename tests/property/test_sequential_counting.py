@@ -1,0 +1,182 @@
+"""Three ways to count that are wrong, each beside ours: requests of sticky units, labels as they come, moving weights.
+
+All seeds are fixed: a test fails because the code changed, never by chance.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kit.arms import allowed
+from kit.depth import examples
+from mainspring.stats.sequential.bandit import weights_by_events
+from mainspring.stats.sequential.counting import NEVER, LabelState, first_of_units, label_states
+from mainspring.stats.sequential.events import log_e_differs, log_e_sample_ratio
+
+ALPHA = 0.05
+LIMIT = math.log(1 / ALPHA)
+RUNS = examples(gate=200, deep=10_000)
+HOUR = 3_600_000_000
+
+Array = np.ndarray[Any, Any]
+
+
+def counted(weights: Array, at: Array, candidate: Array, counts: Array) -> tuple[Array, Array, Array]:
+    """Return the strata and, at each row that counts, the numbers so far in each arm; shape (looks, strata)."""
+    strata = np.unique(weights)
+    of, candidate = at[counts, None] == strata, candidate[counts, None]
+    return strata, np.cumsum(of & candidate, axis=0), np.cumsum(of & ~candidate, axis=0)
+
+
+def alarms(strata: Array, candidate: Array, control: Array) -> bool:
+    return bool((log_e_differs(strata, candidate, control) >= LIMIT).any())
+
+
+class Sticky(NamedTuple):
+    """Requests of units that stay in their arm by a hash, a few of which send most requests, and some always fail."""
+
+    units: Array
+    weight: Array
+    candidate: Array
+    failed: Array
+
+
+def sticky(random: np.random.Generator) -> Sticky:
+    users, requests = 400, 1_500
+    sends = random.pareto(1.2, users) + 0.1
+    units = random.choice(users, requests, p=sends / sends.sum())
+    fails = np.where(random.random(users) < 0.1, 0.9, 0.01)
+    weight = np.repeat([0.1, 0.3, 0.5], requests // 3)
+    return Sticky(units + 1, weight, random.random(users)[units] < weight, random.random(requests) < fails[units])
+
+
+def test_requests_of_sticky_units_are_no_independent_assignments_and_units_are() -> None:
+    random = np.random.default_rng(12)
+    found = {"requests": 0, "units": 0, "exposures by request": 0, "exposures": 0}
+    for _ in range(RUNS):
+        drawn = sticky(random)
+        events = np.flatnonzero(drawn.failed)
+        first = np.zeros(drawn.failed.size, np.bool_)
+        first[events] = first_of_units(drawn.units[events])
+        for name, counts in (("requests", drawn.failed), ("units", first)):
+            found[name] += alarms(*counted(drawn.weight, drawn.weight, drawn.candidate, counts))
+        for name, counts in (("exposures by request", drawn.failed | True), ("exposures", first_of_units(drawn.units))):
+            strata, candidate, control = counted(drawn.weight, drawn.weight, drawn.candidate, counts)
+            log_e = log_e_sample_ratio(np.stack([1 - strata, strata], axis=1), np.stack([control, candidate], axis=-1))
+            found[name] += bool((log_e >= LIMIT).any())
+    share = {name: number / RUNS for name, number in found.items()}
+    assert share["units"] <= allowed(ALPHA, RUNS)
+    assert share["exposures"] <= allowed(ALPHA, RUNS)
+    assert share["requests"] > 2 * allowed(ALPHA, RUNS)
+    assert share["exposures by request"] > 2 * allowed(ALPHA, RUNS)
+
+
+def test_a_worse_candidate_is_found_by_units() -> None:
+    random = np.random.default_rng(3)
+    found = 0
+    for _ in range(20):
+        drawn = sticky(random)
+        failed = drawn.failed | (drawn.candidate & (random.random(drawn.failed.size) < 0.3))
+        events = np.flatnonzero(failed)
+        first = np.zeros(failed.size, np.bool_)
+        first[events] = first_of_units(drawn.units[events])
+        found += alarms(*counted(drawn.weight, drawn.weight, drawn.candidate, first))
+    assert found >= 18
+
+
+class Labelled(NamedTuple):
+    """Predictions whose label is positive equally often in both arms, and when it becomes known; hourly looks."""
+
+    made: Array
+    came: Array
+    candidate: Array
+    positive: Array
+
+
+WEIGHT, DAY = 0.3, 24 * HOUR
+
+
+def labelled(random: np.random.Generator, lost: float = 0.0) -> Labelled:
+    """Draw labels within a day. The candidate's positive ones come at once; `lost` of its positive ones never."""
+    size = 3_000
+    made = np.sort(random.integers(0, 72 * HOUR, size))
+    candidate = random.random(size) < WEIGHT
+    positive = random.random(size) < 0.2
+    delay = random.integers(12 * HOUR, DAY, size)
+    delay[candidate & positive] = HOUR // 2
+    never = random.random(size) < np.where(candidate & positive, lost, 0.05 * ~(candidate & positive))
+    return Labelled(made, np.where(never, NEVER, made + delay), candidate, positive)
+
+
+def looks_at(drawn: Labelled, kind: str) -> tuple[Array, Array]:
+    """Return the numbers of positive labels, or of missing ones, in each arm at every hour; shape (looks, 1)."""
+    counts = []
+    for now in range(HOUR, 110 * HOUR, HOUR):
+        if kind == "as they come":
+            counts.append((drawn.came <= now) & drawn.positive)
+            continue
+        states = label_states(drawn.made, np.where(drawn.came <= now, drawn.came, NEVER), now, DAY)
+        missing = states == LabelState.MISSING
+        counts.append(missing if kind == "missing" else (states == LabelState.KNOWN) & drawn.positive)
+    arms = (np.array(counts)[:, None, :] & np.stack([drawn.candidate, ~drawn.candidate])[None]).sum(axis=2)
+    return arms[:, :1], arms[:, 1:]
+
+
+def test_an_arm_whose_labels_come_sooner_wins_by_the_naive_way_alone() -> None:
+    random = np.random.default_rng(12)
+    found = {"as they come": 0, "in time": 0}
+    for _ in range(RUNS):
+        drawn = labelled(random)
+        drawn = drawn._replace(came=np.where(drawn.came == NEVER, drawn.made + DAY, drawn.came))
+        for kind in found:
+            found[kind] += alarms(np.array([WEIGHT]), *looks_at(drawn, kind))
+    assert found["in time"] / RUNS <= allowed(ALPHA, RUNS)
+    assert found["as they come"] / RUNS > 0.9
+
+
+def test_labels_missing_in_one_arm_are_an_event_of_their_own() -> None:
+    random = np.random.default_rng(4)
+    lost = [alarms(np.array([WEIGHT]), *looks_at(labelled(random, lost=0.8), "missing")) for _ in range(20)]
+    assert np.mean(lost) >= 0.9
+    equal = []
+    for _ in range(RUNS):
+        drawn = labelled(random)
+        never = (
+            random.random(drawn.made.size) < 0.05 + 0.2 * drawn.positive
+        )  # missing informatively, alike in both arms
+        drawn = drawn._replace(came=np.where(never, NEVER, drawn.made + HOUR))
+        equal.append(
+            alarms(np.array([WEIGHT]), *looks_at(drawn, "missing"))
+            or alarms(np.array([WEIGHT]), *looks_at(drawn, "in time"))
+        )
+    assert np.mean(equal) <= 2 * allowed(ALPHA, RUNS)
+
+
+def test_a_bandits_moving_weights_leave_the_test_valid() -> None:
+    """Forty updates of a hundred units each; conversions are equally frequent, and rise with time."""
+    random = np.random.default_rng(12)
+    false, confounded, shares = 0, 0, []
+    runs = RUNS // 3
+    for _ in range(runs):
+        weight, at, candidates, events = 0.5, [], [], []
+        for update in range(40):
+            candidate = random.random(100) < weight
+            at.append(np.full(100, weight))
+            candidates.append(candidate)
+            events.append(random.random(100) < 0.05 + 0.005 * update)
+            arm, happened = np.concatenate(candidates), np.concatenate(events)
+            units = np.bincount(arm, minlength=2)
+            weight = weights_by_events(np.bincount(arm[happened], minlength=2), units, floor=0.1, seed=update)[1]
+        weights, arm, happened = np.concatenate(at), np.concatenate(candidates), np.concatenate(events)
+        false += alarms(*counted(weights, weights, arm, happened))
+        rate = happened.mean()
+        z = np.abs(np.cumsum((arm - 0.5) * happened)) / np.sqrt(np.cumsum(happened) / 4 + 1)
+        confounded += bool((z[500:] > 1.96).any())
+        shares.append(np.unique(weights).size)
+        assert 0.05 < rate < 0.3
+    assert false / runs <= allowed(ALPHA, runs)
+    assert confounded / runs > 2 * allowed(ALPHA, runs)
+    assert max(shares) <= 41

@@ -1,0 +1,138 @@
+"""Which observations count, and the state that they become."""
+
+from __future__ import annotations
+
+from functools import reduce
+from itertools import permutations
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mainspring.core.errors import Invalid
+from mainspring.stats.sequential.bandit import STEPS, weights_by_events, weights_by_means
+from mainspring.stats.sequential.counting import (
+    NEVER,
+    LabelState,
+    Tally,
+    first_of_units,
+    label_states,
+    tally,
+)
+from mainspring.stats.sequential.events import log_e_above, log_e_sample_ratio
+
+P, K, M = LabelState.PENDING, LabelState.KNOWN, LabelState.MISSING
+
+
+@pytest.mark.parametrize(
+    ("now", "states"),
+    [(100, [P, P, P, P]), (110, [K, K, M, M]), (1_000, [K, K, M, M])],
+)
+def test_a_label_counts_when_its_time_is_over(now: int, states: list[LabelState]) -> None:
+    """Labels at once, at the last moment, too late, never."""
+    assert label_states([100] * 4, [100, 110, 111, NEVER], now, 10).tolist() == states
+
+
+@given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 100)), max_size=20), st.integers(0, 50))
+def test_a_state_never_changes_after_it_has_matured(rows: list[tuple[int, int]], within: int) -> None:
+    made, came = np.array([made for made, _ in rows], int), np.array([made + delay for made, delay in rows], int)
+    before = label_states(made, came, 0, within)
+    for now in range(1, 220):
+        after = label_states(made, np.where(came <= now, came, NEVER), now, within)  # what is known at `now`
+        assert ((before == after) | (before == P)).all()
+        before = after
+    assert (before != P).all()
+
+
+def test_a_unit_counts_once() -> None:
+    assert first_of_units([5, 7, 5, 9, 7, 0, 0], seen=[9]).tolist() == [True, True, False, False, False, True, True]
+    assert first_of_units([]).tolist() == []
+
+
+rows = st.lists(st.tuples(st.integers(0, 1), st.sampled_from([0.01, 0.3, 0.5]), st.integers(0, 9)), max_size=30)
+
+
+def of(found: list[tuple[int, float, int]]) -> Tally:
+    arms, weights, values = ([row[column] for row in found] for column in range(3))
+    return tally(arms, [(1 - w, w) for w in weights], [(1, value) for value in values]) if found else Tally()
+
+
+@given(rows, rows, rows)
+def test_tallies_add_up_in_any_order(first: Any, second: Any, third: Any) -> None:
+    whole = of(first + second + third)
+    for order in permutations((first, second, third)):
+        assert reduce(Tally.__add__, (of(each) for each in order)) == whole
+    one, two, three = of(first), of(second), of(third)
+    assert one + (two + three) == (one + two) + three
+    assert whole + Tally() == whole == msgspec.json.decode(msgspec.json.encode(whole), type=Tally)
+
+
+def test_a_candidate_beside_the_control_among_several() -> None:
+    counted = tally([0, 0, 1, 2, 2, 2], [0.5, 0.3, 0.2])
+    weight, candidate, control = counted.arm(2)
+    assert weight == pytest.approx([0.2 / 0.7])
+    assert (candidate.tolist(), control.tolist()) == ([[3]], [[2]])
+    assert log_e_above(weight, candidate[:, 0], control[:, 0]) > 0
+    weights, sums = counted.arms()
+    assert log_e_sample_ratio(weights, sums[..., 0]) < 3
+
+
+def test_an_arm_without_a_share_is_ignored() -> None:
+    weight, candidate, control = tally([0, 1], [[1.0, 0.0], [0.0, 1.0]]).arm()
+    assert weight.tolist() == [1.0, 0.0]
+    assert float(log_e_above(weight, candidate[:, 0], control[:, 0])) == pytest.approx(0, abs=1e-12)
+
+
+def test_nearly_equal_weights_are_one_stratum() -> None:
+    assert len(tally([0, 1], [[0.7, 0.3], [0.7000000000001, 0.2999999999999]]).strata) == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: tally([0, 2], [0.5, 0.5]), "none of the 2"),
+        (lambda: tally([0], [0.5, 0.4]), "add up to 1"),
+        (lambda: tally([1], [1.0, 0.0]), "probability 0"),
+        (lambda: tally([0, 1], [0.5, 0.5], [[1.0]]), "do not match"),
+        (lambda: tally([0], [0.5, 0.5]) + tally([0], [0.4, 0.3, 0.3]), "do not add up"),
+        (lambda: tally([0], [0.5, 0.5]) + tally([0], [0.4, 0.6], [[1, 2]]), "do not add up"),
+        (lambda: Tally().arm(), "Nothing was counted"),
+        (lambda: label_states([1, 2], [1], 5, 1), "do not match"),
+        (lambda: label_states([1], [1], 5, -1), "within -1"),
+        (lambda: weights_by_events([1, 1], [9, 9], floor=0.6, seed=1), "at least 0.6"),
+        (lambda: weights_by_events([1, 1], [9, 9], floor=0.0, seed=1), "at least 0.0"),
+        (lambda: weights_by_events([10, 1], [9, 9], floor=0.1, seed=1), "impossible"),
+    ],
+)
+def test_refusals(call: Any, said: str) -> None:
+    with pytest.raises(Invalid, match=said):
+        call()
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 500), st.integers(0, 500)), min_size=2, max_size=5),
+    st.sampled_from([0.01, 0.1, 0.2]),
+)
+def test_a_bandits_shares(arms: list[tuple[int, int]], floor: float) -> None:
+    events = [event for event, _ in arms]
+    found = weights_by_events(events, [event + other for event, other in arms], floor=floor, seed=1)
+    assert sum(found) == pytest.approx(1)
+    assert min(found) >= floor - 1e-12
+    steps = (np.array(found) - floor) / (1 - len(arms) * floor) * STEPS if len(arms) * floor < 1 else np.zeros(1)
+    assert steps == pytest.approx(np.round(steps), abs=1e-6)
+
+
+def test_a_bandit_prefers_the_better_arm() -> None:
+    assert weights_by_events([30, 90], [1_000, 1_000], floor=0.1, seed=1) == pytest.approx((0.1, 0.9))
+    assert weights_by_events([30, 90], [1_000, 1_000], floor=0.1, seed=1, fewer_is_better=True)[0] == pytest.approx(0.9)
+    assert weights_by_events([5, 5], [50, 50], floor=0.1, seed=1) == weights_by_events(
+        [5, 5], [50, 50], floor=0.1, seed=1
+    )
+    assert weights_by_events([0, 0], [0, 0], floor=0.1, seed=1) == pytest.approx((0.5, 0.5), abs=0.03)
+    sums = [[100, 100.0, 200.0], [100, 200.0, 500.0], [100, 150.0, 325.0]]
+    assert weights_by_means(sums, floor=0.05, seed=1)[1] == pytest.approx(0.9)
+    assert weights_by_means(sums, floor=0.05, seed=1, fewer_is_better=True)[0] == pytest.approx(0.9)
+    assert weights_by_means([[1, 1.0, 1.0], [9, 9.0, 9.0]], floor=0.1, seed=1) == pytest.approx((0.5, 0.5))

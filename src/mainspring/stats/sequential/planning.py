@@ -1,0 +1,252 @@
+"""Simulated rollouts: how probably, how soon, and at what cost a plan finds a difference of a given size.
+
+Each run draws the counts of a whole plan: requests by the hour of the week, the candidate's share by the step, and what
+each arm shows. The tests are those of the real rollout, so what is foreseen is what they do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from mainspring.core.errors import Invalid
+from mainspring.stats.sequential.distributions import Bins, averaged, log_e_exceeding
+from mainspring.stats.sequential.events import Floats, log_e_above, log_e_below
+from mainspring.stats.sequential.means import Bounds, log_e_mean_above, log_e_mean_below
+
+WEEK = 168  # hours
+_CELLS = 48  # values that stand for a history of them
+
+_Ints = npt.NDArray[np.int64]
+
+
+class Step(msgspec.Struct, frozen=True):
+    """Candidate's share for some hours."""
+
+    weight: float
+    hours: float
+
+
+class Course(msgspec.Struct, frozen=True, kw_only=True):
+    """Plan and traffic of simulated rollouts.
+
+    Attributes:
+        requests_an_hour: One number, or 168 by hour of the week, Monday first.
+        starts: Hour of the week of the start.
+        alpha: Error rate of this guard, its share of the plan's; success is tested at `alpha_fine`.
+        runs: Simulated rollouts; the error of a share is at most 0.5 / sqrt(runs).
+        looks: Looks of a run, evenly spread. A real rollout has more, and finds a difference a little sooner.
+    """
+
+    steps: tuple[Step, ...]
+    requests_an_hour: float | tuple[float, ...]
+    starts: float = 0.0
+    alpha: float = 0.05
+    alpha_fine: float = 0.05
+    runs: int = 400
+    looks: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        hourly = np.atleast_1d(np.asarray(self.requests_an_hour, dtype=np.float64))
+        if hourly.size not in (1, WEEK) or not ((hourly >= 0) & np.isfinite(hourly)).all():
+            raise Invalid(
+                f"The requests of {hourly.size} hours are not those of a week.", fix=f"give one number, or {WEEK}."
+            )
+        if not self.steps or not all(0 < each.weight < 1 and 0 < each.hours < math.inf for each in self.steps):
+            raise Invalid("A step needs a weight between 0 and 1 and some hours.")
+        if not (0 < self.alpha < 1 and 0 < self.alpha_fine < 1 and self.runs > 0 and self.looks > 0):
+            raise Invalid(f"{self.runs} runs of {self.looks} looks at alpha {self.alpha} tell nothing.")
+
+    @property
+    def hours(self) -> float:
+        return sum(each.hours for each in self.steps)
+
+
+class Outlook(msgspec.Struct, frozen=True, kw_only=True):
+    """Outcomes of the simulated rollouts of a candidate with one true effect.
+
+    Attributes:
+        breached, cleared: Share of rollouts that find it worse than tolerated, and no worse.
+        median_hours, late_hours: Time until either, for half and for nine tenths of all rollouts; `None` if it is
+            longer than the plan.
+        met: Share of the plan's requests that the candidate answers until either, or until the plan ends.
+    """
+
+    effect: float
+    breached: float
+    cleared: float
+    median_hours: float | None
+    late_hours: float | None
+    met: float
+
+
+def foresee_events(course: Course, rate: float, effects: Sequence[float], tolerance: float = 1.0) -> list[Outlook]:
+    """Return what happens if the candidate's share of events is each of `effects` times `rate`.
+
+    Args:
+        rate: The control's share of events.
+        effects: True relative risks; 1 is no difference.
+        tolerance: The relative risk that is tolerated.
+
+    Raises:
+        Invalid: A share of events is not a probability.
+    """
+    _shares([rate, *(rate * effect for effect in effects)])
+
+    def one(effect: float) -> _Judge:
+        def judge(random: np.random.Generator, candidate: _Ints, control: _Ints, by: _Strata) -> tuple[Floats, Floats]:
+            counts = by.of(random.binomial(candidate, rate * effect)), by.of(random.binomial(control, rate))
+            return log_e_above(by.weights, *counts, tolerance), log_e_below(by.weights, *counts, tolerance)
+
+        return judge
+
+    return [_simulated(course, effect, one(effect)) for effect in effects]
+
+
+def foresee_latency(
+    course: Course, bins: Bins, history: npt.ArrayLike, effects: Sequence[float], tolerance: float
+) -> list[Outlook]:
+    """Return what happens if the candidate's latency is each of `effects` times the control's.
+
+    Args:
+        bins: Of the guard, from the history.
+        history: The control's latencies.
+        tolerance: How many times as often each threshold may be exceeded.
+    """
+    values = np.asarray(history, dtype=np.float64)
+
+    def shares(effect: float) -> Floats:
+        return np.bincount(bins.of(values * effect), minlength=len(bins.shares)) / values.size
+
+    def one(effect: float) -> _Judge:
+        def judge(random: np.random.Generator, candidate: _Ints, control: _Ints, by: _Strata) -> tuple[Floats, Floats]:
+            drawn = random.multinomial(candidate, shares(effect)), random.multinomial(control, shares(1.0))
+            counts = by.of(drawn[0]), by.of(drawn[1])
+            worse = log_e_exceeding(by.weights, *counts, tolerance)
+            fine = log_e_exceeding(by.weights, *counts, tolerance, above=False)
+            return averaged(worse), fine.min(axis=-1)
+
+        return judge
+
+    return [_simulated(course, effect, one(effect)) for effect in effects]
+
+
+def foresee_means(
+    course: Course, bounds: Bounds, history: npt.ArrayLike, effects: Sequence[float], tolerance: float = 0.0
+) -> list[Outlook]:
+    """Return what happens if each effect is added to the candidate's values, of which a smaller mean is better.
+
+    Args:
+        history: The control's values.
+        effects: Differences of means, before values are clipped; of shares, such as a loss of 0 or 1, use events.
+        tolerance: How much larger the candidate's mean may be.
+    """
+    values = np.sort(np.asarray(history, dtype=np.float64))
+    cells = np.array([cell.mean() for cell in np.array_split(values, min(_CELLS, values.size))])
+    alike = np.full(cells.size, 1 / cells.size)
+
+    def one(effect: float) -> _Judge:
+        def columns(numbers: _Ints, shifted: Floats) -> Floats:
+            clipped = np.clip(shifted, bounds.low, bounds.high)
+            return np.asarray(numbers @ np.stack([np.ones_like(clipped), clipped, clipped**2], axis=-1))
+
+        def judge(random: np.random.Generator, candidate: _Ints, control: _Ints, by: _Strata) -> tuple[Floats, Floats]:
+            sums = (
+                by.of(columns(random.multinomial(candidate, alike), cells + effect)),
+                by.of(columns(random.multinomial(control, alike), cells)),
+            )
+            above = log_e_mean_above(bounds, by.weights, *sums, tolerance)
+            return above, log_e_mean_below(bounds, by.weights, *sums, tolerance)
+
+        return judge
+
+    return [_simulated(course, effect, one(effect)) for effect in effects]
+
+
+def smallest_effect(foresee: Callable[[float], Outlook], low: float, high: float, power: float = 0.8) -> float | None:
+    """Return the smallest effect that a rollout finds to be a breach with probability `power`, to a fiftieth.
+
+    Args:
+        foresee: Outlook of an effect, such as `lambda effect: foresee_events(course, 0.01, [effect])[0]`.
+        low, high: Positive effects, the first too small.
+
+    Returns:
+        `None` if also `high` is found less often.
+    """
+    if foresee(high).breached < power:
+        return None
+    while high / low > 1.02:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if foresee(middle).breached >= power else (middle, high)
+    return high
+
+
+class _Strata:
+    """Looks of a course, by step."""
+
+    def __init__(self, course: Course) -> None:
+        ends = np.cumsum([each.hours for each in course.steps])
+        self.hours = np.unique(np.concatenate([np.linspace(0, course.hours, course.looks + 1)[1:], ends]))
+        begin = np.concatenate([[0.0], self.hours[:-1]])
+        step = np.searchsorted(ends, (begin + self.hours) / 2)
+        self.weight = np.array([each.weight for each in course.steps])[step]
+        self.weights = np.unique(self.weight)
+        self._place = self.weight[:, None] == self.weights
+        hourly = np.resize(np.atleast_1d(np.asarray(course.requests_an_hour, dtype=np.float64)), WEEK)
+        done = np.concatenate([[0.0], np.cumsum(hourly)])
+
+        def until(hour: npt.NDArray[np.float64]) -> Floats:
+            weeks, rest = np.divmod(hour + course.starts, WEEK)
+            return np.asarray(weeks * done[-1] + np.interp(rest, np.arange(WEEK + 1), done))
+
+        self.requests = np.maximum(until(self.hours) - until(begin), 0.0)
+
+    def of(self, counts: npt.NDArray[np.int64] | Floats) -> Floats:
+        """Return cumulative counts by stratum: (runs, looks, ...) becomes (runs, looks, strata, ...)."""
+        extra = (1,) * (counts.ndim - 2)
+        place = self._place.reshape(1, *self._place.shape, *extra)
+        return np.cumsum(counts[:, :, None] * place, axis=1, dtype=np.float64)
+
+
+_Judge = Callable[[np.random.Generator, _Ints, _Ints, _Strata], tuple[Floats, Floats]]
+
+
+def _simulated(course: Course, effect: float, judge: _Judge) -> Outlook:
+    random, by = np.random.default_rng(course.seed), _Strata(course)
+    requests = random.poisson(by.requests, (course.runs, by.hours.size))
+    candidate = random.binomial(requests, by.weight)
+    worse, fine = judge(random, candidate, requests - candidate, by)
+    limits = math.log(1 / course.alpha), math.log(1 / course.alpha_fine)
+    breach, clear = _first(worse >= limits[0]), _first(fine >= limits[1])
+    decided = np.minimum(breach, clear)
+    hours = np.append(by.hours, math.inf)[decided]
+    met = np.cumsum(candidate, axis=1)[np.arange(course.runs), np.minimum(decided, by.hours.size - 1)]
+
+    def within(share: float) -> float | None:
+        found = float(np.quantile(hours, share, method="inverted_cdf"))
+        return found if math.isfinite(found) else None
+
+    return Outlook(
+        effect=effect,
+        breached=float((breach <= clear)[breach < by.hours.size].sum() / course.runs),
+        cleared=float((clear < breach).mean()),
+        median_hours=within(0.5),
+        late_hours=within(0.9),
+        met=float(met.sum() / max(1, requests.sum())),
+    )
+
+
+def _first(reached: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Return the first look at which each run is true; the number of looks if none is."""
+    return np.asarray(np.where(reached.any(axis=1), reached.argmax(axis=1), reached.shape[1]))
+
+
+def _shares(rates: Sequence[float]) -> None:
+    wrong = [rate for rate in rates if not 0 <= rate <= 1]
+    if wrong:
+        raise Invalid(f"A share of events of {wrong[0]} is no probability.", fix="give a smaller rate or effect.")

@@ -9,18 +9,21 @@ from contextlib import asynccontextmanager
 from functools import wraps
 from typing import Any
 
+import msgspec
 import pytest
 
 from kit.depth import examples
 from kit.fleet import answer_of
-from kit.serving import Kit, bundle, full_request, golden, model, route
+from kit.serving import KEY, Kit, bundle, full_request, golden, model, route
 from kit.waiting import wait_until_async
 from mainspring.core.errors import Corrupt, Invalid, Unavailable
 from mainspring.project.catalog import memory_catalog
+from mainspring.registry.adapters.memory import MemoryBlobs
+from mainspring.registry.bundles import Bundles
 from mainspring.registry.model import Bundle
 from mainspring.serving.adapters.catalog import CatalogRoutes
 from mainspring.serving.adapters.onnx import OnnxExecutor
-from mainspring.serving.model import Arm
+from mainspring.serving.model import Arm, Route
 from mainspring.serving.plane import runtime
 from mainspring.serving.plane.catalog_copy import CatalogCopy
 from mainspring.serving.plane.lane import monotonic_us
@@ -88,6 +91,12 @@ async def serving(kit: Kit, made: Callable[[Bundle], Any]) -> AsyncIterator[Data
         yield plane
     finally:
         await plane.stop()
+
+
+def rolled(*bundles: Bundle, weights: tuple[float, ...], rollout: str = "r1", endpoint: str = "late-arrival") -> Route:
+    """Return a route whose arms are these bundles, numbered from 1."""
+    arms = [Arm(str(place), made.digest, weights[place - 1]) for place, made in enumerate(bundles, 1)]
+    return msgspec.structs.replace(route(*arms, endpoint=endpoint), rollout=rollout)
 
 
 def versions(plane: DataPlane, endpoint: str = "late-arrival") -> set[str]:
@@ -279,3 +288,103 @@ async def test_another_table_of_the_same_revision_is_followed_after_an_absence()
         assert copy.revision() == 1
     finally:
         await plane.stop()
+
+
+CONTROL, CANDIDATE, OTHER = (bundle(bias, model_onnx=model(bias)) for bias in (0.0, 1.0, 2.0))
+
+
+def stored(*bundles: Bundle) -> Kit:
+    kit = Kit()
+    for each in bundles:
+        kit.bundles.save(each)
+    return kit
+
+
+@on_a_loop
+async def test_the_way_back_waits_for_no_bundle_that_is_being_loaded() -> None:
+    """A candidate takes long to load, for this endpoint or another; meanwhile routes to what is there are followed."""
+    kit, made, loading, go_on = stored(CONTROL, CANDIDATE, OTHER), Made(), threading.Event(), threading.Event()
+
+    def load(bundle: Bundle) -> Counting:
+        if bundle.digest == OTHER.digest:
+            loading.set()
+            assert go_on.wait(60)
+        return made(bundle)
+
+    both = rolled(CONTROL, CANDIDATE, weights=(0.5, 0.5))
+    kit.routes.publish([both])
+    try:
+        async with serving(kit, load) as plane:
+            slow = rolled(CONTROL, OTHER, weights=(0.5, 0.5), endpoint="slow")
+            kit.routes.publish([both, slow])
+            await wait_until_async(loading.is_set)
+            await wait_until_async(lambda: "slow" in plane.served)
+            assert versions(plane, "slow") == {"1"}  # its control alone, which does not count
+            assert (plane.served["slow"].route.rollout, plane.refused) == ("", set())
+            kit.routes.publish([rolled(CONTROL, CANDIDATE, weights=(0.9, 0.1)), slow])
+            await wait_until_async(lambda: plane.served["late-arrival"].route.arms[1].weight == 0.1)
+            kit.routes.publish([rolled(CONTROL, weights=(1.0,), rollout="")])
+            await wait_until_async(lambda: versions(plane) == {"1"} and "slow" not in plane.served)
+            assert not go_on.is_set()
+            go_on.set()
+            await wait_until_async(lambda: sorted(made.closed) == [0, 1, 1])  # nobody wants the slow one any more
+            kit.routes.publish([both, slow])
+            await wait_until_async(lambda: versions(plane, "slow") == {"1", "2"})
+            assert plane.served["slow"].route.rollout == "r1"
+    finally:
+        go_on.set()
+
+
+@on_a_loop
+async def test_a_rollout_whose_candidate_is_lost_begins_with_its_control_and_ends_at_once() -> None:
+    kit = stored(CONTROL)
+    kit.routes.publish([rolled(CONTROL, CANDIDATE, weights=(0.5, 0.5))])
+    async with serving(kit, Made()) as plane:
+        assert {(await ask(plane))[0] for _ in range(8)} == {"1"}
+        assert plane.unready() is None
+        assert set(plane.refused) == {"late-arrival"}
+        kit.log.compact()
+        assert {each.rollout for each in kit.log.recent()} == {""}
+        kit.routes.publish([rolled(CONTROL, weights=(1.0,), rollout="")])
+        await wait_until_async(lambda: not plane.refused)
+        assert versions(plane) == {"1"}
+
+
+@on_a_loop
+async def test_what_a_stopped_rollout_had_is_not_kept_for_want_of_the_next_ones() -> None:
+    kit, made = stored(CONTROL, CANDIDATE), Made()
+    kit.routes.publish([rolled(CONTROL, CANDIDATE, weights=(0.5, 0.5))])
+    async with serving(kit, made) as plane:
+        assert versions(plane) == {"1", "2"}
+        kit.routes.publish([rolled(CONTROL, OTHER, weights=(0.5, 0.5), rollout="r2")])
+        await wait_until_async(lambda: set(plane.refused) == {"late-arrival"})
+        assert versions(plane) == {"1"}
+        kit.bundles.save(OTHER)  # it is tried again
+        await wait_until_async(lambda: plane.served["late-arrival"].route.rollout == "r2")
+        assert [lane.runtime.digest for lane in plane.served["late-arrival"].lanes.values()][1] == OTHER.digest
+
+
+@on_a_loop
+async def test_an_arm_without_weight_need_not_be_there() -> None:
+    kit = stored(CONTROL)
+    kit.routes.publish([rolled(CONTROL, CANDIDATE, weights=(1.0, 0.0))])
+    async with serving(kit, Made()) as plane:
+        assert (await ask(plane))[0] == "1"
+        assert plane.served["late-arrival"].route.rollout == "r1"
+        kit.log.compact()
+        assert {(each.rollout, each.weight) for each in kit.log.recent()} == {("r1", 1.0)}
+
+
+@on_a_loop
+async def test_a_bundle_that_is_deleted_while_it_serves_goes_on_serving() -> None:
+    blobs = MemoryBlobs()
+    kit, made = Kit(bundles=Bundles(blobs, KEY.public)), Made()
+    for each in (CONTROL, CANDIDATE):
+        kit.bundles.save(each)
+    kit.routes.publish([rolled(CONTROL, CANDIDATE, weights=(0.5, 0.5))])
+    async with serving(kit, made) as plane:
+        assert blobs.delete(CANDIDATE.digest)
+        kit.routes.publish([rolled(CONTROL, CANDIDATE, weights=(0.0, 1.0))])
+        await wait_until_async(lambda: plane.served["late-arrival"].route.arms[1].weight == 1.0)
+        assert (await ask(plane))[0] == "2"
+        assert not plane.refused

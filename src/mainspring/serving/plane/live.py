@@ -2,8 +2,9 @@
 
 The table is watched off the event loop. A change is prepared beside what serves (bundles loaded, verified, warmed),
 then takes its place in one assignment: a request sees the table before or after, and one that began before is answered
-by what it began with. An endpoint whose new route cannot be prepared keeps its old one. What is no longer served is
-closed when the last request that it was given to is answered.
+by what it began with. An endpoint whose new route cannot be prepared keeps its old one. A route whose bundles are there
+waits for no other's: the way back from a rollout is followed at once, whatever is being loaded. What is no longer
+served is closed when the last request that it was given to is answered.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import accumulate
+
+import msgspec
 
 from mainspring.core.errors import MainspringError
 from mainspring.serving.model import DEFAULTS, Arm, Route
@@ -124,7 +127,9 @@ class Live:
         self._load = load
         self._lane = lane
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="routes")
+        self._loading = ThreadPoolExecutor(1, thread_name_prefix="bundles")
         self._runtimes: dict[str, Runtime] = {}
+        self._loaded: dict[str, Runtime] = {}  # not yet among them
         self._leases = Leases()
         self._retry_at = 0
         self._retry_after = _RETRY_FIRST_US
@@ -147,8 +152,9 @@ class Live:
             await asyncio.wait([self._task])
         self.table = Table()
         # In the thread, after whatever is being loaded there: that is closed too.
-        closing = asyncio.wrap_future(self._thread.submit(self._keep, ()))
+        closing = asyncio.wrap_future(self._loading.submit(self._close))
         self._thread.shutdown(wait=False)
+        self._loading.shutdown(wait=False)
         await asyncio.wait([closing], timeout=_STOP_S)
         await self._leases.stop()
 
@@ -181,47 +187,103 @@ class Live:
         return mark != self.table.mark or bool(self.table.refused and monotonic_us() >= self._retry_at)
 
     async def refresh(self) -> None:
-        """Poll the routing table once, and follow a change."""
+        """Poll the routing table once, and follow a change; it is followed on while bundles are being loaded."""
         loop = asyncio.get_running_loop()
         mark = await loop.run_in_executor(self._thread, self._mark)
         if not self._due(mark):
             return
         changed = mark != self.table.mark
-        routes, refused = await loop.run_in_executor(self._thread, self._prepare)
-        self._swap(mark, routes, refused)
+        routes = await loop.run_in_executor(self._thread, self._routes.current)
+        reasons: dict[str, str] = {}
+        while missing := _digests(routes) - self._runtimes.keys() - reasons.keys():
+            self._swap(mark, routes, reasons)
+            loading = loop.run_in_executor(self._loading, self._load_all, sorted(missing))
+            while not (await asyncio.wait([loading], timeout=POLL_S))[0]:
+                mark, routes = await self._newer(mark, routes, reasons)
+            reasons |= loading.result()
+            self._runtimes |= self._loaded
+            self._loaded = {}
+        self._swap(mark, routes, reasons, whole=True)
         self._retry_after = _RETRY_FIRST_US if changed else min(2 * self._retry_after, _RETRY_LAST_US)
         self._retry_at = monotonic_us() + self._retry_after
 
-    def _prepare(self) -> tuple[Mapping[str, Route], dict[str, str]]:
-        """Load what the table needs and is not loaded yet. Returns the table, and why by the digest of what does not
-        load."""
-        routes = self._routes.current()
+    async def _newer(
+        self, mark: int, routes: Mapping[str, Route], reasons: Mapping[str, str]
+    ) -> tuple[int, Mapping[str, Route]]:
+        """Follow a change of the table as far as its bundles are loaded, and return the table."""
+        loop = asyncio.get_running_loop()
+        try:
+            newest = await loop.run_in_executor(self._thread, self._mark)
+            if newest == mark:
+                return mark, routes
+            routes = await loop.run_in_executor(self._thread, self._routes.current)
+        except Exception as error:  # what is being loaded is for the table as it was known; `_follow` says the rest
+            _log.debug("%s", error)
+            return mark, routes
+        self._swap(newest, routes, reasons)
+        return newest, routes
+
+    def _load_all(self, digests: Sequence[str]) -> dict[str, str]:
+        """Load bundles. Returns the reason, by digest, of each that cannot be loaded."""
         refused: dict[str, str] = {}
-        for digest in sorted({arm.digest for route in routes.values() for arm in route.arms}):
-            if digest in self._runtimes or self._stopping.is_set():
-                continue
+        for digest in digests:
+            if self._stopping.is_set():
+                break
             try:
-                self._runtimes[digest] = self._load(digest)
+                self._loaded[digest] = self._load(digest)
             except Exception as error:
                 refused[digest] = str(error)
                 _log.error("Bundle %s is not served: %s", digest[:12], error, exc_info=not _ours(error))
-        return routes, refused
+        return refused
 
-    def _swap(self, mark: int, routes: Mapping[str, Route], reasons: Mapping[str, str]) -> None:
+    def _swap(self, mark: int, routes: Mapping[str, Route], reasons: Mapping[str, str], *, whole: bool = False) -> None:
+        """Serve the table as far as its bundles are loaded.
+
+        Args:
+            reasons: Why bundles cannot be loaded, by digest; others that are missing have yet to be loaded.
+            whole: Whether all were tried, so that those that are not in use are retired.
+        """
         served: dict[str, Served] = {}
         refused: dict[str, str] = {}
         for name, route in routes.items():
             old = self.table.served.get(name)
             missing = [arm for arm in route.arms if arm.digest not in self._runtimes]
-            if missing:
-                refused[name] = f"Version {missing[0].version} is not served: {reasons.get(missing[0].digest)}"
-                if old is not None:
-                    served[name] = old
-            else:
-                served[name] = self._serve(route, old)
+            ready = self._ready(route, old)
+            if ready is not None:
+                served[name] = self._serve(ready, old)
+            elif old is not None:
+                served[name] = old
+            wrong = [arm for arm in missing if arm.digest in reasons]
+            if wrong:
+                refused[name] = f"Version {wrong[0].version} is not served: {reasons[wrong[0].digest]}"
+            elif missing and name in self.table.refused:
+                refused[name] = self.table.refused[name]
         in_use = {lane.runtime.digest for each in served.values() for lane in each.lanes.values()}
         self.table = Table(mark, served, refused)
-        self._keep(in_use)
+        self._keep(in_use if whole else in_use | _digests(routes))
+
+    def _ready(self, route: Route, old: Served | None) -> Route | None:
+        """Return a route as far as it can be served; `None` if its predecessor goes on.
+
+        An arm without weight is left out while it is not loaded. A rollout whose other arms are not begins with its
+        control alone, and none of that counts: its predecessor may be of a rollout that was stopped.
+        """
+        missing = [arm for arm in route.arms if arm.digest not in self._runtimes]
+        if not missing:
+            return route
+        if not route.rollout or route.arms[0] in missing:
+            return None
+        if all(arm.weight == 0 for arm in missing):
+            return msgspec.structs.replace(route, arms=tuple(arm for arm in route.arms if arm not in missing))
+        if old is not None and old.route.rollout == route.rollout:
+            return None
+        return msgspec.structs.replace(route, arms=(msgspec.structs.replace(route.arms[0], weight=1.0),), rollout="")
+
+    def _close(self) -> None:
+        """Retire every runtime."""
+        self._runtimes |= self._loaded
+        self._loaded = {}
+        self._keep(())
 
     def _keep(self, digests: Collection[str]) -> None:
         """Retire every runtime but those of these bundles."""
@@ -242,6 +304,10 @@ class Live:
                 lanes[arm.version] = self._lane(route, arm, runtime)
                 self._leases.lend(runtime.executor, lanes[arm.version])
         return Served(route, Router(route.endpoint, route.arms, route.salt), lanes)
+
+
+def _digests(routes: Mapping[str, Route]) -> set[str]:
+    return {arm.digest for route in routes.values() for arm in route.arms}
 
 
 def _ours(error: Exception) -> bool:

@@ -1,0 +1,87 @@
+"""A rollout behind real gateway processes: every one follows, nobody is refused for it, and the log knows it all."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+
+from kit.fleet import BODY, INFER, Fleet, Load
+from kit.waiting import wait_until
+
+_REVISION = re.compile(r'^mainspring_route_revision\{slot="(\d+)",endpoint="late-arrival"\} (\S+)', re.M)
+
+
+def roll_out(fleet: Fleet, candidate: float, **changes: str) -> int:
+    """Give the candidate, version 2, a share of the requests; return the table's revision."""
+    fleet.publish("1", "2", weights={"1": 1.0 - candidate, "2": candidate})
+    (made,) = fleet.project.routes.current().values()
+    given = {"rollout": "r1", "salt": "grain", "assign": "request", **changes}
+    return fleet.project.routes.publish([msgspec.structs.replace(made, **given)])
+
+
+def until_all_follow(fleet: Fleet, revision: int) -> None:
+    def revisions() -> dict[str, float]:
+        return {slot: float(number) for slot, number in _REVISION.findall(fleet.scrape())}
+
+    wanted = {str(slot): float(revision) for slot in range(fleet.workers)}
+    wait_until(lambda: revisions() == wanted, f"every process to follow revision {revision}")
+
+
+def test_every_process_follows_a_rollout_and_its_stop_under_load_and_loses_no_reply(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path / "project", workers=3)
+    fleet.publish("1")
+    with fleet.up():
+        with Load(fleet, threads=6) as load:
+            load.until_answered(50)
+            for share in (0.5, 0.9, 0.0, 1.0):
+                until_all_follow(fleet, roll_out(fleet, share))
+                load.until_answered(60)
+            stopped = fleet.publish("1")
+            until_all_follow(fleet, stopped)
+            after = len(load.answered)
+            load.until_answered(60 + 6)  # what six threads had on the way may be from before
+        assert load.failures == []
+        answered = [version for _, version, _ in load.answered]
+        assert set(answered[after + 6 :]) == {"1"}
+        assert set(answered) == {"1", "2"}
+    fleet.project.predictions.compact()
+    found = fleet.project.predictions.observations("r1")
+    assert found is not None
+    rows = [row for batch in found.batches for row in batch.to_pylist() if row["row"] == 0]
+    told = Counter((row["version"], row["weight"]) for row in rows)
+    assert told.keys() == {("1", 0.5), ("2", 0.5), ("1", 1 - 0.9), ("2", 0.9), ("1", 1.0), ("2", 1.0)}
+    assert Counter(row["status"] for row in rows) == {200: len(rows)}
+    assert sum(told[key] for key in told if key[0] == "2") == answered.count("2")
+    # Who asks without an id is assigned by chance: at a half, each arm has its part.
+    halves = told["2", 0.5] / (told["1", 0.5] + told["2", 0.5])
+    assert 0.1 < halves < 0.9
+
+
+def test_a_retry_stays_in_its_arm_whichever_process_it_meets_and_a_named_version_does_not_count(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path / "project", workers=2)
+    fleet.publish("1")
+    with fleet.up():
+        until_all_follow(fleet, roll_out(fleet, 0.5))
+
+        def version(**headers: str) -> str:
+            reply = fleet.ask("POST", INFER, BODY, **headers)
+            assert reply.status == 200, reply
+            return str(msgspec.json.decode(reply.body)["model_version"])
+
+        arms = {name: version(**{"x-request-id": name}) for name in map("try {}".format, range(12))}
+        assert set(arms.values()) == {"1", "2"}
+        for name, arm in arms.items():
+            assert {version(**{"x-request-id": name}) for _ in range(3)} == {arm}
+            assert version(**{"x-request-id": name, "mainspring-version": "2"}) == "2"
+        refused = fleet.ask("POST", INFER, BODY.replace(b"INT64", b"INT32"), **{"x-request-id": "wrong"})
+        assert refused.status == 400  # before an arm was chosen
+    fleet.project.predictions.compact()
+    found = fleet.project.predictions.observations("r1")
+    assert found is not None
+    rows = [row for batch in found.batches for row in batch.to_pylist() if row["row"] == 0]
+    assert len(rows) == len(arms) * 4
+    assert len({row["unit"] for row in rows}) == len(arms)
+    assert fleet.project.predictions.failures("r1") == []

@@ -109,18 +109,18 @@ def _catalog(project: Project) -> Iterator[Finding]:
 
 def _lake(project: Project) -> Iterator[Finding]:
     tables = project.lake.tables()
-    known = _known_tables(project)
-    named = {*tables, *known, *project.definitions.sources, *_folders(project)}
-    damage = [each for table in sorted(named) for each in _damage(project, table)]
-    for table, (version, why) in known.items():
+    expected = _known_tables(project)
+    names = {*tables, *expected, *project.definitions.sources, *_folders(project)}
+    damage = [problem for table in sorted(names) for problem in _damage(project, table)]
+    for table, (version, why) in expected.items():
         newest = project.lake.version(table)
         if newest is None:
             damage.append(f"table {table!r} is missing: {why}")
         elif newest < version:
             damage.append(f"table {table!r} is at version {newest}: {why}")
-    for each in damage:
+    for problem in damage:
         yield Finding(
-            check="lake", ok=False, detail=each, fix="restore the lake from a backup, or ingest its data again"
+            check="lake", ok=False, detail=problem, fix="restore the lake from a backup, or ingest its data again"
         )
     if not damage:
         yield well("lake", f"{len(tables)} tables, with all of their files")
@@ -143,14 +143,14 @@ def _damage(project: Project, table: str) -> list[str]:
 
 def _known_tables(project: Project) -> dict[str, tuple[int, str]]:
     """Return the tables that the catalog refers to, each with the version that must exist, and the reason."""
-    found: dict[str, tuple[int, str]] = {}
-    for made in project.snapshots.log(1):
-        for table, version in made.versions.items():
-            found[table] = version, f"dataset commit {made.id} refers to version {version} of the table"
+    expected: dict[str, tuple[int, str]] = {}
+    for commit in project.snapshots.log(1):
+        for table, version in commit.versions.items():
+            expected[table] = version, f"dataset commit {commit.id} refers to version {version} of the table"
     for endpoint in project.definitions.endpoints:
         if any(window.predictions for window in project.monitors.windows(endpoint)):
-            found.setdefault(PREDICTIONS, (0, f"windows of endpoint {endpoint} were computed from it"))
-    return found
+            expected.setdefault(PREDICTIONS, (0, f"windows of endpoint {endpoint} were computed from it"))
+    return expected
 
 
 def _keys(project: Project) -> Iterator[Finding]:

@@ -259,12 +259,12 @@ class OpenedProject:
         prepared = self._online[1]
         key = tuple(of) if isinstance(of, list) else of
         try:
-            found = prepared.get(key)
+            features = prepared.get(key)
         except TypeError:  # a feature as an object, which compares to an expression
             return OnlineFeatures(self.services, self._choose(of))
-        if found is None:
-            found = prepared[key] = OnlineFeatures(self.services, self._choose(of))
-        return found
+        if features is None:
+            features = prepared[key] = OnlineFeatures(self.services, self._choose(of))
+        return features
 
     def explain(self, of: Chosen | Sequence[Chosen], *, analyze: bool = False) -> Plan:
         """Return how features are read from the lake: what is read for each view, and the SQL.

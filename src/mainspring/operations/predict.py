@@ -157,12 +157,12 @@ def tensors(metadata: Mapping[str, Any], fields: Mapping[str, str]) -> list[dict
     for specs, needed in ((keyed, set(keyed) - optional), (full, set(full))):
         if specs and needed <= set(fields) <= set(specs):
             return [_tensor(specs[name], text) for name, text in fields.items()]
-    wanted = set(keyed) - optional or set(full)
-    parts = {"missing": sorted(wanted - set(fields)), "unknown": sorted(set(fields) - set(keyed or full))}
-    said = "; ".join(f"{what}: {', '.join(names)}" for what, names in parts.items() if names)
-    fix = f"give {_pairs(name for name in keyed or full if name in wanted)}"
+    required = set(keyed) - optional or set(full)
+    parts = {"missing": sorted(required - set(fields)), "unknown": sorted(set(fields) - set(keyed or full))}
+    problems = "; ".join(f"{problem}: {', '.join(names)}" for problem, names in parts.items() if names)
+    fix = f"give {_pairs(name for name in keyed or full if name in required)}"
     raise Invalid(
-        f"The fields do not match: {said}.", fix=f"{fix}; optional: {_pairs(sorted(optional))}" if optional else fix
+        f"The fields do not match: {problems}.", fix=f"{fix}; optional: {_pairs(sorted(optional))}" if optional else fix
     )
 
 
@@ -201,7 +201,7 @@ def _tensor(spec: Mapping[str, Any], text: str) -> dict[str, Any]:
 
 
 def _nested(spec: Mapping[str, Any], text: str) -> dict[str, Any]:
-    name, wanted = spec["name"], list(spec["shape"][1:])
+    name, expected = spec["name"], list(spec["shape"][1:])
     if text.startswith("@"):
         try:
             text = Path(text[1:]).read_text("utf-8")
@@ -215,11 +215,11 @@ def _nested(spec: Mapping[str, Any], text: str) -> dict[str, Any]:
         raise Invalid(
             f"Field {name!r} is {shown!r}, which is not a JSON list with rows of equal length: {error}.", fix=_fix(spec)
         ) from None
-    if len(shape) == len(wanted) + 1 and shape[0] == 1:
+    if len(shape) == len(expected) + 1 and shape[0] == 1:
         shape = shape[1:]
-    if len(shape) != len(wanted) or any(-1 != want != have for want, have in zip(wanted, shape, strict=True)):
+    if len(shape) != len(expected) or any(-1 != size != actual for size, actual in zip(expected, shape, strict=True)):
         raise Invalid(
-            f"Field {name!r} has the shape {shape}; a row must have {wanted} (-1: any length).", fix=_fix(spec)
+            f"Field {name!r} has the shape {shape}; a row must have {expected} (-1: any length).", fix=_fix(spec)
         )
     return {"name": name, "shape": [1, *shape], "datatype": spec["datatype"], "data": _flat(row)}
 

@@ -26,12 +26,12 @@ def reveal(project: Project, prediction_id: str, principal: Principal | None = N
     resource = f"prediction/{prediction_id}"
     if principal is not None:
         project.authoriser.check(principal, Action.MANAGE, resource)
-    found = project.predictions.find(prediction_id)
-    if found.personal and not found.sealed:
+    prediction = project.predictions.find(prediction_id)
+    if prediction.personal and not prediction.sealed:
         raise Conflict(
-            f"Prediction {prediction_id} was logged without {', '.join(found.personal)}.",
+            f"Prediction {prediction_id} was logged without {', '.join(prediction.personal)}.",
             fix='the values cannot be restored: the endpoint has log=ms.Log(personal="leave out").',
         )
     who = None if principal is None else principal.id
-    audit(project, REVEAL, resource, ", ".join(found.personal), who=who)
-    return project.predictions.revealed(found)
+    audit(project, REVEAL, resource, ", ".join(prediction.personal), who=who)
+    return project.predictions.revealed(prediction)

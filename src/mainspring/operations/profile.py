@@ -78,9 +78,14 @@ def check_profile(project: Project) -> Iterator[Check]:
     for part in BACKENDS:
         url: Url = getattr(project.settings, part)
         try:
-            for found in _checks(project, part, url):
+            for outcome in _checks(project, part, url):
                 yield Check(
-                    backend=part, at=url.shown, check=found.check, ok=found.ok, detail=found.detail, fix=found.fix
+                    backend=part,
+                    at=url.shown,
+                    check=outcome.check,
+                    ok=outcome.ok,
+                    detail=outcome.detail,
+                    fix=outcome.fix,
                 )
         except MainspringError as error:
             yield Check(backend=part, at=url.shown, check="reachable", ok=False, detail=error.what, fix=error.fix or "")

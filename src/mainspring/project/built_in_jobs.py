@@ -123,11 +123,11 @@ def options(name: str, argument: Plain) -> dict[str, Any]:
         Invalid: It has something else, or a value that cannot be.
     """
     work = known(name)
-    given = {} if argument is None else argument
-    if not isinstance(given, dict) or set(given) - set(work.options):
+    values = {} if argument is None else argument
+    if not isinstance(values, dict) or set(values) - set(work.options):
         raise Invalid(
-            f"The argument of {name} is {given!r}.", fix=f"write a JSON object with some of {sorted(work.options)}."
+            f"The argument of {name} is {values!r}.", fix=f"write a JSON object with some of {sorted(work.options)}."
         )
-    for each, value in given.items():
-        checked(f"The value {each} in the argument of {name}", work.options[each], value)
-    return {**{each: option.default for each, option in work.options.items()}, **given}
+    for key, value in values.items():
+        checked(f"The value {key} in the argument of {name}", work.options[key], value)
+    return {**{key: option.default for key, option in work.options.items()}, **values}

@@ -154,10 +154,11 @@ def _migrate(engine: sa.Engine, url: Url, schema: str) -> None:
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             _prepare(connection, schema)
-        found = _version(connection)
-        if found is not None and found not in known:
+        revision = _version(connection)
+        if revision is not None and revision not in known:
             raise Conflict(
-                f"The catalog {url.shown} has the schema {found}, which this version of mainspring does not support.",
+                f"The catalog {url.shown} has the schema {revision}, which this version of mainspring "
+                "does not support.",
                 fix="install the version of mainspring that wrote it, or a newer one.",
             )
         config.attributes["connection"] = connection

@@ -85,12 +85,12 @@ def stranded(settings: Settings) -> Iterator[Stranded]:
     folders = {folder: waiting(folder) for folder in (root, *sorted(root.glob(f"{_OF}*")))}
     if not any(folders.values()):
         return
-    named = {_name(each) for each in (settings, *_others(settings)) if each.ledger == settings.ledger}
-    unread = {_inside(root, name) for name in named}
+    lakes = {_name(profile) for profile in (settings, *_others(settings)) if profile.ledger == settings.ledger}
+    unread = {_inside(root, name) for name in lakes}
     for folder, segments in folders.items():
         lake = _owner(folder)
-        known = lake in named if lake is not None else folder == root or folder in unread
-        if segments and not known:
+        claimed = lake in lakes if lake is not None else folder == root or folder in unread
+        if segments and not claimed:
             yield Stranded(folder, lake or "", segments, _name(settings))
 
 

@@ -51,14 +51,14 @@ def folder(at: Backend) -> Iterator[Outcome]:
             "reachable", False, f"{path} is not a folder", f"move it away, or correct `{at.part}` in the profile"
         )
         return
-    there = _nearest(path)
-    yield Outcome("reachable", True, "is there" if there == path else f"will be created in {there}")
-    yield from _writable(there)
+    existing = _nearest(path)
+    yield Outcome("reachable", True, "is there" if existing == path else f"will be created in {existing}")
+    yield from _writable(existing)
     tables = ""
     if at.part == "lake":
-        tables = f"{len(at.project.lake.tables())} tables" if there == path else "no tables yet"
+        tables = f"{len(at.project.lake.tables())} tables" if existing == path else "no tables yet"
     elif at.part == "blobs":
-        tables = f"{len(all_blobs(at.project))} bundles" if there == path else "no bundles yet"
+        tables = f"{len(all_blobs(at.project))} bundles" if existing == path else "no bundles yet"
     if tables:
         yield Outcome("schema", True, tables)
 
@@ -67,20 +67,20 @@ def sqlite(at: Backend) -> Iterator[Outcome]:
     """A SQLite file: whole, of a version that we know, writable."""
     path = at.url.path
     if not path.exists():
-        there = _nearest(path.parent)
-        yield Outcome("reachable", True, f"does not exist yet; the first command creates it in {there}")
-        yield from _writable(there)
+        parent = _nearest(path.parent)
+        yield Outcome("reachable", True, f"does not exist yet; the first command creates it in {parent}")
+        yield from _writable(parent)
         return
     try:
         # Read-only: nothing is made or migrated.
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=5)) as connection:
-            said = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            found = _sqlite_version(connection)
+            check = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            version = _sqlite_version(connection)
     except sqlite3.Error as error:
         yield Outcome("reachable", False, f"{path}: {error}", f"restore {path} from a backup")
         return
-    if said != "ok":
-        yield Outcome("reachable", False, f"{path} is damaged: {said}", "restore it from a backup")
+    if check != "ok":
+        yield Outcome("reachable", False, f"{path} is damaged: {check}", "restore it from a backup")
         return
     yield Outcome("reachable", True, "exists, and is intact")
     yield Outcome("version", True, f"SQLite {sqlite3.sqlite_version}")
@@ -89,9 +89,9 @@ def sqlite(at: Backend) -> Iterator[Outcome]:
     else:
         yield from _writable(path.parent)
     if at.part == "catalog":
-        yield catalog_schema(found)
+        yield catalog_schema(version)
     elif at.part == "tracking":
-        yield mlflow_schema(found, at.url.shown)
+        yield mlflow_schema(version, at.url.shown)
 
 
 def lmdb(at: Backend) -> Iterator[Outcome]:
@@ -128,22 +128,22 @@ def probed(store: Any) -> Iterator[Outcome]:
     yield Outcome("schema", True, f"{len(store.views())} views have states")
 
 
-def catalog_schema(found: str | None) -> Outcome:
+def catalog_schema(version: str | None) -> Outcome:
     """Compare the version of a catalog's tables with ours."""
     from mainspring.project.catalog import HEAD
 
-    if found is None:
+    if version is None:
         return Outcome("schema", True, f"no tables yet; the first command creates them ({HEAD})")
-    if found == HEAD:
+    if version == HEAD:
         return Outcome("schema", True, f"tables of this version ({HEAD})")
-    if found < HEAD:
-        return Outcome("schema", True, f"{found}; the next command migrates it to {HEAD}", "make a backup first")
+    if version < HEAD:
+        return Outcome("schema", True, f"{version}; the next command migrates it to {HEAD}", "make a backup first")
     return Outcome(
-        "schema", False, f"{found}, from a newer version than this one ({HEAD})", "install the version that wrote it"
+        "schema", False, f"{version}, from a newer version than this one ({HEAD})", "install the version that wrote it"
     )
 
 
-def mlflow_schema(found: str | None, shown: str) -> Outcome:
+def mlflow_schema(version: str | None, shown: str) -> Outcome:
     """Compare the version of MLflow's tables with that of the MLflow installed, which is not imported."""
     from importlib.util import find_spec
 
@@ -154,22 +154,22 @@ def mlflow_schema(found: str | None, shown: str) -> Outcome:
     from alembic.script import ScriptDirectory
 
     config = Config()
-    place = Path(next(iter(spec.submodule_search_locations))) / "store" / "db_migrations"
-    config.set_main_option("script_location", str(place).replace("%", "%%"))
+    migrations = Path(next(iter(spec.submodule_search_locations))) / "store" / "db_migrations"
+    config.set_main_option("script_location", str(migrations).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     scripts = ScriptDirectory.from_config(config)
     head = scripts.get_current_head()
-    if found is None:
+    if version is None:
         return Outcome("schema", True, f"no tables yet; the first run creates them ({head})")
-    if found == head:
+    if version == head:
         return Outcome("schema", True, f"tables of the installed MLflow ({head})")
-    known = any(script.revision == found for script in scripts.walk_revisions())
+    migratable = any(script.revision == version for script in scripts.walk_revisions())
     fix = (
         f"make a backup, then run `mlflow db upgrade` on {shown}"
-        if known
+        if migratable
         else "install the MLflow version that created it"
     )
-    return Outcome("schema", False, f"MLflow's tables are of {found}, the installed MLflow needs {head}", fix)
+    return Outcome("schema", False, f"MLflow's tables are of {version}, the installed MLflow needs {head}", fix)
 
 
 def all_blobs(project: Project) -> list[str]:

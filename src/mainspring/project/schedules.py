@@ -40,10 +40,10 @@ def check_scheduled(settings: Settings, own: Collection[str]) -> None:
     Raises:
         Invalid: One does.
     """
-    for each in settings.schedules:
-        if each.job not in built_in_jobs.BUILT_IN and each.job not in own:
+    for schedule in settings.schedules:
+        if schedule.job not in built_in_jobs.BUILT_IN and schedule.job not in own:
             raise Invalid(
-                f"The setting schedules.{each.name} is not valid: there is no job named {each.job!r}.",
+                f"The setting schedules.{schedule.name} is not valid: there is no job named {schedule.job!r}.",
                 fix=f"use one of {sorted({*built_in_jobs.BUILT_IN, *own})}.",
             )
 
@@ -69,4 +69,6 @@ def _read(name: str, value: Any, own: bool) -> ScheduleSetting:
 
 def schedules_of(settings: Settings) -> list[Schedule]:
     """Return a profile's schedules."""
-    return [Schedule(each.name, each.job, parse_when(each.when), decoded(each.argument)) for each in settings.schedules]
+    return [
+        Schedule(entry.name, entry.job, parse_when(entry.when), decoded(entry.argument)) for entry in settings.schedules
+    ]

@@ -129,16 +129,16 @@ def bucket(at: Backend) -> Iterator[Outcome]:
     with store_errors(at.url.shown, at.part):
         try:
             obstore.put(store, name, b"probe", mode="create", use_multipart=False)
-            once = False
+            overwritten = False
             with suppress(AlreadyExistsError):
                 obstore.put(store, name, b"another", mode="create", use_multipart=False)
-                once = True
-            given = bytes(obstore.get(store, name).bytes())
-            listed = [each["path"] for page in obstore.list(store, name.partition("/")[0]) for each in page]
+                overwritten = True
+            content = bytes(obstore.get(store, name).bytes())
+            listed = [entry["path"] for page in obstore.list(store, name.partition("/")[0]) for entry in page]
         finally:
             with suppress(FileNotFoundError):
                 obstore.delete(store, name)
-    if once:
+    if overwritten:
         yield Outcome(
             "rights",
             False,
@@ -146,7 +146,7 @@ def bucket(at: Backend) -> Iterator[Outcome]:
             "use a store that supports conditional writes (If-None-Match), such as S3 and MinIO",
         )
         return
-    well = given == b"probe" and listed == [name]
+    well = content == b"probe" and listed == [name]
     yield Outcome("rights", well, "an object was created once, read, listed and removed" if well else "lost an object")
     yield _encryption(at.url, not Bucket.parse(at.url).plain, "https in `endpoint`")
     count = f"{len(at.project.lake.tables())} tables" if at.part == "lake" else f"{len(all_blobs(at.project))} bundles"

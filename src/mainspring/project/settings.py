@@ -189,13 +189,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _flat(profile: Mapping[str, Any]) -> dict[str, Any]:
     """Return a profile with its tables written out: in the table `gateway`, `workers` is `gateway_workers`."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in profile.items():
         if name in _TABLES and isinstance(value, dict):
-            found |= {name if key == "address" else f"{name}_{key}": each for key, each in value.items()}
+            flat |= {name if key == "address" else f"{name}_{key}": entry for key, entry in value.items()}
         else:
-            found[name] = value
-    return found
+            flat[name] = value
+    return flat
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -221,18 +221,20 @@ def _stricter(profile: Mapping[str, Any], environment: dict[str, Any]) -> dict[s
     return environment
 
 
-def _build(root: Path, document: Mapping[str, Any], profile: str, given: Mapping[str, Any]) -> Settings:
-    tls = {plane: tls_of(root, plane, given) for plane in _PLANES}
-    gateway, control = (replace(Address.parse(str(given[plane])), secure=tls[plane] is not None) for plane in _PLANES)
+def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mapping[str, Any]) -> Settings:
+    tls = {plane: tls_of(root, plane, values) for plane in _PLANES}
+    gateway, control = (replace(Address.parse(str(values[plane])), secure=tls[plane] is not None) for plane in _PLANES)
     if (gateway.host, gateway.port) == (control.host, control.port) and gateway.port:
         raise Invalid(
             f"The gateway and the console have the same address {gateway.url}.", fix="give them different ports."
         )
-    grpc = _grpc(str(given["grpc"]), gateway, control)
-    if given["clock"] not in ("system", "replay"):
-        raise Invalid(f"The clock is {given['clock']!r}.", fix='use "system", or "replay" for a replay.')
-    open_to_others = [each.host for each in (gateway, control, grpc) if each is not None and not each.loopback]
-    if given["clock"] == "replay" and open_to_others:
+    grpc = _grpc(str(values["grpc"]), gateway, control)
+    if values["clock"] not in ("system", "replay"):
+        raise Invalid(f"The clock is {values['clock']!r}.", fix='use "system", or "replay" for a replay.')
+    open_to_others = [
+        address.host for address in (gateway, control, grpc) if address is not None and not address.loopback
+    ]
+    if values["clock"] == "replay" and open_to_others:
         raise Invalid(
             f"Profile {profile!r} replays time on {open_to_others[0]}, which other machines can reach.",
             fix="a replayed clock is for loopback addresses only: 127.0.0.1.",
@@ -240,45 +242,45 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, given: Mapping
     modules = document.get("modules", [])
     if not isinstance(modules, list) or not all(isinstance(module, str) for module in modules):
         raise Invalid(f"modules is {modules!r}.", fix='write a list of module names: modules = ["flights.features"].')
-    urls = {name: url(root, name, str(given[name])) for name in _URLS}
+    urls = {name: url(root, name, str(values[name])) for name in _URLS}
     return Settings(
         project=check_id(str(document.get("name", root.name)), "project"),
         root=root,
         modules=tuple(modules),
         profile=profile,
-        state=root / str(given["state"] or STATE_FOLDER),
+        state=root / str(values["state"] or STATE_FOLDER),
         **urls,
         gateway=gateway,
         control=control,
-        allowed_hosts=names(given, "allowed_hosts"),
-        clock=str(given["clock"]),
-        max_body_bytes=whole(given, "max_body_bytes"),
-        model_time_us=duration(given, "model_time"),
-        model_memory_bytes=whole(given, "model_memory_bytes"),
-        monitor_window_us=duration(given, "monitor_window"),
-        materialise_every_us=duration(given, "materialise_every"),
-        keep_versions_us=duration(given, "keep_versions"),
-        keep_predictions_us=_predictions_kept(given),
-        approvals=count(given, "approvals"),
-        debug=bool(given.get("debug", False)),
-        gateway_workers=workers(given, "gateway_workers"),
+        allowed_hosts=names(values, "allowed_hosts"),
+        clock=str(values["clock"]),
+        max_body_bytes=whole(values, "max_body_bytes"),
+        model_time_us=duration(values, "model_time"),
+        model_memory_bytes=whole(values, "model_memory_bytes"),
+        monitor_window_us=duration(values, "monitor_window"),
+        materialise_every_us=duration(values, "materialise_every"),
+        keep_versions_us=duration(values, "keep_versions"),
+        keep_predictions_us=_predictions_kept(values),
+        approvals=count(values, "approvals"),
+        debug=bool(values.get("debug", False)),
+        gateway_workers=workers(values, "gateway_workers"),
         gateway_limits=Limits(
-            connections=whole(given, "gateway_max_connections"),
-            receiving_bytes=whole(given, "gateway_max_receiving_bytes"),
-            header_bytes=at_least(_LEAST_HEADER, given, "gateway_max_header_bytes"),
-            idle_us=duration(given, "gateway_idle_timeout"),
-            body_us=duration(given, "gateway_body_timeout"),
-            drain_us=duration(given, "gateway_drain_timeout"),
-            stale_us=duration(given, "gateway_max_stale"),
+            connections=whole(values, "gateway_max_connections"),
+            receiving_bytes=whole(values, "gateway_max_receiving_bytes"),
+            header_bytes=at_least(_LEAST_HEADER, values, "gateway_max_header_bytes"),
+            idle_us=duration(values, "gateway_idle_timeout"),
+            body_us=duration(values, "gateway_body_timeout"),
+            drain_us=duration(values, "gateway_drain_timeout"),
+            stale_us=duration(values, "gateway_max_stale"),
         ),
-        gateway_liveness_us=duration(given, "gateway_liveness_timeout"),
+        gateway_liveness_us=duration(values, "gateway_liveness_timeout"),
         gateway_tls=tls["gateway"],
         control_tls=tls["control"],
         grpc=grpc,
-        grpc_workers=workers(given, "grpc_workers"),
-        traces=traces(given),
-        training_price=price(given, "training_price"),
-        schedules=read_schedules(given.get("schedules", {}), own=bool(modules)),
+        grpc_workers=workers(values, "grpc_workers"),
+        traces=traces(values),
+        training_price=price(values, "training_price"),
+        schedules=read_schedules(values.get("schedules", {}), own=bool(modules)),
     )
 
 

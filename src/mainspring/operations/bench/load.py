@@ -73,7 +73,7 @@ def bench(project: Project, endpoint: str, how: How, told: Told = lambda _: None
     if how.rows < 1 or how.connections < 1 or how.seconds <= 0:
         raise Invalid(f"{how.rows} rows, {how.connections} connections and {how.seconds:g} s do not make a load.")
     route = route_of(project, endpoint)
-    arm = max(route.arms, key=lambda each: each.weight)
+    arm = max(route.arms, key=lambda candidate: candidate.weight)
     bundle = project.bundles.load(arm.digest)
     # A model of tensors has no features, and is asked with its golden rows.
     groups, observations = definitions.load(bundle.files[FEATURES]) if FEATURES in bundle.files else ((), None)
@@ -94,7 +94,7 @@ def bench(project: Project, endpoint: str, how: How, told: Told = lambda _: None
         points = search(measure)
         best = capacity(points)
         counted = measure.seen[best or points[0].offered]
-    found = Baseline(
+    baseline = Baseline(
         endpoint=endpoint,
         model=route.model,
         version=arm.version,
@@ -108,12 +108,12 @@ def bench(project: Project, endpoint: str, how: How, told: Told = lambda _: None
         alone_p50_us=alone.quantile_us(0.5) or 0.0,
         alone_p99_us=alone.quantile_us(0.99) or 0.0,
         points=tuple(points),
-        stages_us={stage: each.mean * 1e6 for stage, each in counted.stages.items() if each.mean is not None},
+        stages_us={stage: timing.mean * 1e6 for stage, timing in counted.stages.items() if timing.mean is not None},
         batch_rows=counted.batch_rows.mean,
         machine=_machine(own_core=own_core),
     )
-    project.baselines.add(found)
-    return found
+    project.baselines.add(baseline)
+    return baseline
 
 
 @contextmanager
@@ -158,10 +158,10 @@ class _Measure:
             warm_up_s=_WARM_UP_S,
         )
         self.seen[rate] = self._scraped().since(before)
-        found = point(load, self._deadline_us)
-        p99 = "no answer" if found.p99_us is None else f"p99 {found.p99_us / 1000:.2f} ms"
-        self._told(f"{rate:,.0f} requests/s: {found.in_time:.1%} in time, {p99}")
-        return found
+        measured = point(load, self._deadline_us)
+        p99 = "no answer" if measured.p99_us is None else f"p99 {measured.p99_us / 1000:.2f} ms"
+        self._told(f"{rate:,.0f} requests/s: {measured.in_time:.1%} in time, {p99}")
+        return measured
 
     def _scraped(self) -> EndpointNumbers:
         return read_numbers(get(self._address, "/metrics", self._token).decode(), self._endpoint)
@@ -177,7 +177,7 @@ def _bodies(
 ) -> Iterator[bytes]:
     """Yield bodies of requests: the newest observations by key, or the bundle's golden rows."""
     if by == "keys":
-        fields = {each["name"]: each["datatype"] for each in metadata["parameters"].get("keyed_inputs", ())}
+        fields = {tensor["name"]: tensor["datatype"] for tensor in metadata["parameters"].get("keyed_inputs", ())}
         if not fields or observations is None:
             raise Invalid("This endpoint cannot be requested by keys.", fix="measure it with --by features.")
         table = _recent(project.lake.scan(observations.source.name), observations, _DIFFERENT * rows)
@@ -186,7 +186,7 @@ def _bodies(
     else:
         golden = msgspec.json.decode(bundle.files[GOLDEN], type=Golden)
         columns = golden.inputs
-        tensors = {each["name"]: (each["datatype"], tuple(each["shape"][1:])) for each in metadata["inputs"]}
+        tensors = {tensor["name"]: (tensor["datatype"], tuple(tensor["shape"][1:])) for tensor in metadata["inputs"]}
     total = len(next(iter(columns.values())))
     for first in range(0, max(1, total - rows + 1), rows):
         yield msgspec.json.encode(

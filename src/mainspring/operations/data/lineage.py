@@ -58,16 +58,16 @@ class Lineage:
         )
 
     def _reach(self, start: str, *, forward: bool) -> set[str]:
-        found: set[str] = set()
+        reached: set[str] = set()
         waiting = [start]
         while waiting:
-            at = waiting.pop()
+            current = waiting.pop()
             for edge in self.edges:
-                here, there = (edge.start, edge.end) if forward else (edge.end, edge.start)
-                if here == at and there not in found:
-                    found.add(there)
-                    waiting.append(there)
-        return found
+                near, far = (edge.start, edge.end) if forward else (edge.end, edge.start)
+                if near == current and far not in reached:
+                    reached.add(far)
+                    waiting.append(far)
+        return reached
 
 
 def lineage(
@@ -94,7 +94,10 @@ def lineage(
     nodes = [
         *(Node(SOURCE, name) for name in sorted({*sources, *read})),
         *(_group(known[name]) for name in sorted(known)),
-        *(_model(name, [each for each in versions if each.model == name]) for name in sorted({*models, *named})),
+        *(
+            _model(name, [version for version in versions if version.model == name])
+            for name in sorted({*models, *named})
+        ),
         *(_endpoint(name, routes.get(name)) for name in sorted({*endpoints, *routes})),
     ]
     return Lineage(tuple(nodes), tuple(edges))

@@ -51,8 +51,8 @@ def newest(scan: TableScan, column: str) -> int | None:
     """Return the largest value of a timestamp column, UTC epoch microseconds; `None` where there is no row."""
     if scan.rows is not None:
         return _largest(scan.rows, column)
-    found = (_newest(file, column) for file in scan.files or ())
-    return max((each for each in found if each is not None), default=None)
+    per_file = (_newest(file, column) for file in scan.files or ())
+    return max((time for time in per_file if time is not None), default=None)
 
 
 def quarantine_reasons(lake: LakeTables, source: Source) -> dict[str, int]:
@@ -109,8 +109,8 @@ def _size(file: str) -> tuple[int, int]:
 @lru_cache(maxsize=20_000)
 def _newest(file: str, column: str) -> int | None:
     metadata = _metadata(file)
-    groups = (_statistics(metadata.row_group(index), column) for index in range(metadata.num_row_groups))
-    largest = [each.max for each in groups if each is not None and each.has_min_max and each.max is not None]
+    row_groups = (_statistics(metadata.row_group(index), column) for index in range(metadata.num_row_groups))
+    largest = [group.max for group in row_groups if group is not None and group.has_min_max and group.max is not None]
     return max(map(from_datetime, largest), default=None)
 
 

@@ -117,15 +117,15 @@ def restore(
     from mainspring.data.restore import restore as restored
 
     definitions = project.definitions
-    found = find(project.snapshots, name)
+    commit = find(project.snapshots, name)
     for declared in definitions.sources.values():
-        if source in (None, declared.name) and declared.name in found.versions:
-            _check(project, declared, found)
+        if source in (None, declared.name) and declared.name in commit.versions:
+            _check(project, declared, commit)
 
     def settle(sources: list[str]) -> None:
-        for each in sources:
-            if each in definitions.sources:
-                conform(project, each)
+        for source_name in sources:
+            if source_name in definitions.sources:
+                conform(project, source_name)
 
     return restored(
         project.lake,

@@ -156,29 +156,29 @@ def _make(project: Project, shown: Shown, stages: _Stages) -> dict[str, Any]:
         apply(project)
         landed = [_land(project, name, shown) for name in SOURCES]
     with stages.timed("train"):
-        made = train(
+        report = train(
             project,
             MODEL,
             until=CUTOFF,
             progress=lambda stage, share: shown.stage("train", round(share * 100), 100, stage),
         )
-    shown.done("train", f"version {made.version}, AUC {made.metrics['auc']:.3f}")
+    shown.done("train", f"version {report.version}, AUC {report.metrics['auc']:.3f}")
     with stages.timed("promote"):
         shown.stage("promote", 0, None, "judging")
-        promotion = promote(project, MODEL, made.version, reason="demo")
+        promotion = promote(project, MODEL, report.version, reason="demo")
     failed = [str(result) for result in promotion.results if not result.passed]
     gate = "passed" if promotion.promoted else "; ".join(failed)
     shown.done("promote", gate)
     return {
         "rows_ingested": sum(rows for rows, _ in landed),
         "rows_quarantined": sum(quarantined for _, quarantined in landed),
-        "training_rows": made.training_rows,
-        "holdout_rows": made.holdout_rows,
-        "auc": made.metrics["auc"],
-        "baseline_auc": made.baseline["auc"],
+        "training_rows": report.training_rows,
+        "holdout_rows": report.holdout_rows,
+        "auc": report.metrics["auc"],
+        "baseline_auc": report.baseline["auc"],
         "gate": gate,
-        "model_version": made.version,
-        "bundle_digest": made.digest,
+        "model_version": report.version,
+        "bundle_digest": report.digest,
     }
 
 
@@ -236,12 +236,12 @@ def _served(project: Project, before: pa.ChunkedArray[Any], count: int) -> pa.Ta
         count: How many were answered.
     """
     for _ in range(_FLUSHES):
-        found = _logged(project)
-        own = found.filter(pc.invert(pc.is_in(found["id"], before.combine_chunks())))
-        if own.num_rows >= count:
+        predictions = _logged(project)
+        replayed = predictions.filter(pc.invert(pc.is_in(predictions["id"], before.combine_chunks())))
+        if replayed.num_rows >= count:
             break
         time.sleep(0.05)
-    return own
+    return replayed
 
 
 def live_quality(project: Project, predictions: pa.Table) -> tuple[int, float, float | None]:

@@ -66,13 +66,13 @@ def choose(definitions: Definitions, what: Chosen | Sequence[Chosen]) -> Choice:
     if not items:
         raise Invalid("No features are named.", fix='name at least one: ["OriginTraffic", "Weather.temp"].')
     groups: dict[str, FeatureGroup] = {}
-    wanted: dict[str, None] = {}
+    columns: dict[str, None] = {}
     for item in items:
         group, features = _meant(definitions, item, alone=len(items) == 1)
         if groups.setdefault(group.name, group) is not group:
             raise Invalid(f"Two different feature groups are named {group.name!r}.", fix="rename one of them.")
-        wanted.update(dict.fromkeys(features))
-    return _choice(_title(items), groups.values(), tuple(wanted), definitions)
+        columns.update(dict.fromkeys(features))
+    return _choice(_title(items), groups.values(), tuple(columns), definitions)
 
 
 def _title(items: Sequence[Any]) -> str:
@@ -122,21 +122,23 @@ def groups_of(definitions: Definitions) -> dict[str, FeatureGroup]:
 
 def _choice(
     title: str,
-    asked: Iterable[FeatureGroup],
+    chosen: Iterable[FeatureGroup],
     columns: tuple[str, ...],
     definitions: Definitions,
     model: Model | None = None,
 ) -> Choice:
-    groups = tuple(asked)
+    groups = tuple(chosen)
     keys = {key: dtype for view in views_of(groups) for key, dtype in view.entity.keys.items()}
     used = sorted({name for group in groups if isinstance(group, RequestFeatures) for name in group.fields})
     declared = [model.observations] if model is not None else definitions.observations
     types = {
-        name: {each.source.columns[name] for each in declared if name in each.source.columns}
+        name: {observations.source.columns[name] for observations in declared if name in observations.source.columns}
         for name in used
         if name not in keys
     }
-    return Choice(title, groups, columns, keys, {name: _only(found) for name, found in types.items()}, model)
+    return Choice(
+        title, groups, columns, keys, {name: _only(column_types) for name, column_types in types.items()}, model
+    )
 
 
 def _only(dtypes: set[DType]) -> DType | None:

@@ -126,14 +126,14 @@ def _offline(
     bounds: Bounds,
 ) -> tuple[dict[str, Value], int, int]:
     schema = view.entity.keys
-    asked = pa.table(
+    keys = pa.table(
         {name: pa.array([key[name]], _logged(schema[name])).cast(ARROW_TYPES[schema[name]]) for name in schema}
     )
-    part = rows_of(view, scan(view.source.name), asked, at, bounds)
-    observed = asked.append_column("_at", pa.array([at], pa.int64()).cast(INSTANT))
+    part = rows_of(view, scan(view.source.name), keys, at, bounds)
+    observed = keys.append_column("_at", pa.array([at], pa.int64()).cast(INSTANT))
     read = point_in_time(observed, [view], lambda _: part, schema=dict(schema), memory_limit=bounds.memory)
     visible = [] if part.rows is None else part.rows[VISIBLE_AT].cast(pa.int64()).to_numpy().tolist()
-    late = sum(mark is not None and mark.position <= each for each in visible)
+    late = sum(mark is not None and mark.position <= time for time in visible)
     return {name: _plain(read[name][0].as_py()) for name in view.columns}, len(visible), late
 
 

@@ -74,21 +74,21 @@ def tidy(project: Project, in_use: dict[str, FeatureView]) -> Tidied:
     Args:
         in_use: As `ViewsInUse.by_slot` returns them.
     """
-    done = Tidied()
+    tidied = Tidied()
     for name in project.online.views():
-        wanted = name in in_use
-        if not wanted and _age(project, name) > UNUSED_FOR:
+        used = name in in_use
+        if not used and _age(project, name) > UNUSED_FOR:
             project.online.clear(name)
-            done.slots.append(name)
-    named = {tiles_table(name) for name in in_use}
-    named |= {tiles_table(name.removesuffix(BUILDING)) for name in project.online.views()}
+            tidied.slots.append(name)
+    table_names = {tiles_table(name) for name in in_use}
+    table_names |= {tiles_table(name.removesuffix(BUILDING)) for name in project.online.views()}
     for table in project.lake.tables():
-        if table.startswith(TILES_PREFIX) and table not in named and _empty(project, table):
-            done.tables.append(table)
+        if table.startswith(TILES_PREFIX) and table not in table_names and _empty(project, table):
+            tidied.tables.append(table)
     for view in in_use.values():
         if project.materialiser.compact(view):
-            done.compacted.append(view.name)
-    return done
+            tidied.compacted.append(view.name)
+    return tidied
 
 
 def _age(project: Project, slot: str) -> int:

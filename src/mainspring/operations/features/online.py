@@ -59,18 +59,18 @@ class OnlineFeatures:
         """Return a row with its features; raises as `many` does."""
         columns = self._columns(row)
         if columns is None or self._schema is None:
-            found: dict[str, Any] = self.many([row], statuses=statuses).table.to_pylist()[0]
-            return found
+            result: dict[str, Any] = self.many([row], statuses=statuses).table.to_pylist()[0]
+            return result
         prepared = self._for(self._schema)
         read = prepared.reader.read(columns, self._project.clock.now())
         if self._untold or any(_MISSING in column for column in read.statuses.values()):
             self._materialised()
-        found = dict(row)
+        result = dict(row)
         for name in self._choice.columns:
-            found[name] = _typed(read.features[name][0], prepared.dtypes[name])
+            result[name] = _typed(read.features[name][0], prepared.dtypes[name])
             if statuses and name in read.statuses:
-                found[name + STATUS] = read.statuses[name][0]
-        return found
+                result[name + STATUS] = read.statuses[name][0]
+        return result
 
     def many(self, given: Any, *, statuses: bool) -> FeatureTable:
         """Return rows, in their order, with their features.

@@ -156,50 +156,50 @@ class Reader:
     def _of_observations(self, model: Model, since: int | None, until: int | None) -> Iterator[Found]:
         choice = self._choice
         end = self._project.clock.now() if until is None else until
-        asked = model.observations, model.labels, self._scan
+        labelled_by = model.observations, model.labels, self._scan
         self._told("observations", 0, None)
         with ExitStack() as stack:
             observed: Observed
             if self._temp is None:
-                observed, left_out = labelled(*asked, since=since, until=end, memory_limit=self._memory_limit)
+                observed, left_out = labelled(*labelled_by, since=since, until=end, memory_limit=self._memory_limit)
                 total = observed.num_rows
             else:
                 folder = stack.enter_context(workplace(self._temp))
                 observed, total, left_out = write_labelled(
-                    folder / "observed.parquet", *asked, since=since, until=end, memory_limit=self._memory_limit,
+                    folder / "observed.parquet", *labelled_by, since=since, until=end, memory_limit=self._memory_limit,
                     temp=self._temp,
                 )  # fmt: skip
             if not total:
                 raise _none_labelled(model, since, end, left_out)
-            found = stack.enter_context(closing(self._features(observed, _fields_of(choice, model), AT)))
-            rows = (_as_trained(piece, choice, model) for piece in found)
-            names = tuple(each.name for each in model.labels)
+            features = stack.enter_context(closing(self._features(observed, _fields_of(choice, model), AT)))
+            rows = (_as_trained(piece, choice, model) for piece in features)
+            names = tuple(label.name for label in model.labels)
             notes = (str(left_out),) if left_out.total else ()
             yield Found(rows, total, AT, names if len(names) > 1 else names[0], notes)
 
     @contextmanager
     def _beside(self, labels: pa.Table | Path, at: str | None) -> Iterator[Found]:
-        whole, choice = self._temp is None, self._choice
+        in_memory, choice = self._temp is None, self._choice
 
         def rows() -> Generator[Rows]:
-            for piece in pieces(labels, whole=whole):
-                made = Rows(choice, piece, NAME)
-                made.with_times(at)
-                yield made
+            for piece in pieces(labels, whole=in_memory):
+                piece_rows = Rows(choice, piece, NAME)
+                piece_rows.with_times(at)
+                yield piece_rows
 
-        with closing(rows()) as begun:
-            first = next(begun)
+        with closing(rows()) as opened:
+            first = next(opened)
         name = first.at if at is None else at
 
-        def asked() -> Iterator[pa.Table]:
+        def key_columns() -> Iterator[pa.Table]:
             """Yield what the engine needs of the labels; their other columns it never sees."""
-            for each in [first] if whole else rows():
-                yield each.read.select([*choice.needed, each.at])
+            for block in [first] if in_memory else rows():
+                yield block.read.select([*choice.needed, block.at])
 
-        found = self._features(asked, first.schema, first.at)
-        with closing(found), closing(pieces(labels, whole=whole)) as given:
-            both = zip(given, found, strict=True)
-            tables = (_with_found(as_arrow(piece, NAME), features, name, choice) for piece, features in both)
+        feature_pieces = self._features(key_columns, first.schema, first.at)
+        with closing(feature_pieces), closing(pieces(labels, whole=in_memory)) as label_pieces:
+            pairs = zip(label_pieces, feature_pieces, strict=True)
+            tables = (_with_found(as_arrow(piece, NAME), features, name, choice) for piece, features in pairs)
             yield Found(tables, count(labels), name)
 
     def _features(self, observed: Observed, schema: Schema, at: str) -> Generator[pa.Table]:
@@ -236,11 +236,13 @@ def pinned(project: Project) -> Scan:
 
 def _as_trained(table: pa.Table, choice: Choice, model: Model) -> pa.Table:
     """Return the observations' own columns, their time, the features asked for and each label by its full name."""
-    own = [*model.observations.source.columns, AT, *choice.columns]
-    found, truth = table.select(own), table.column(LABEL)
+    names = [*model.observations.source.columns, AT, *choice.columns]
+    result, truth = table.select(names), table.column(LABEL)
     for label in model.labels:
-        found = found.append_column(label.name, pc.struct_field(truth, label.column) if model.label_columns else truth)
-    return found
+        result = result.append_column(
+            label.name, pc.struct_field(truth, label.column) if model.label_columns else truth
+        )
+    return result
 
 
 def _fields_of(choice: Choice, model: Model) -> Schema:
@@ -258,9 +260,9 @@ def _none_labelled(model: Model, since: int | None, end: int, left_out: LeftOut)
     )
 
 
-def _with_found(given: pa.Table, found: pa.Table, at: str, choice: Choice) -> pa.Table:
+def _with_found(rows: pa.Table, features: pa.Table, at: str, choice: Choice) -> pa.Table:
     """Return rows as they were given, with the column `at` of their times where they lack it, and the features."""
-    table = given if at in given.column_names else given.append_column(at, found.column(at))
+    table = rows if at in rows.column_names else rows.append_column(at, features.column(at))
     for column in choice.columns:
-        table = table.append_column(column, found.column(column))
+        table = table.append_column(column, features.column(column))
     return table

@@ -90,23 +90,23 @@ class Verifications:
     def __repr__(self) -> str:
         lines = [
             (
-                f"{'equal' if not each.mismatches else 'DIFFERS'}  {each.view}: {each.online:,} values offline "
-                f"and online, {each.recomputed:,} by brute force, {each.live:,} of the live store"
+                f"{'equal' if not view.mismatches else 'DIFFERS'}  {view.view}: {view.online:,} values offline "
+                f"and online, {view.recomputed:,} by brute force, {view.live:,} of the live store"
             )
-            for each in self.views
+            for view in self.views
         ]
         return "\n".join([*lines, *map(in_words, self.mismatches[:_MISMATCHES_SHOWN]), *self._more()])
 
     def _repr_html_(self) -> str:
         headers = ("view", "", "offline = online", "= brute force", "live store", "pairs", "entities", "")
         rows = [
-            (html.code(each.view), f"{len(each.mismatches)} differ" if each.mismatches else "equal", f"{each.online:,}",
-             f"{each.recomputed:,}", f"{each.live:,}", f"{each.pairs:,}", f"{each.entities:,}", "; ".join(each.notes))
-            for each in self.views
+            (html.code(view.view), f"{len(view.mismatches)} differ" if view.mismatches else "equal", f"{view.online:,}",
+             f"{view.recomputed:,}", f"{view.live:,}", f"{view.pairs:,}", f"{view.entities:,}", "; ".join(view.notes))
+            for view in self.views
         ]  # fmt: skip
         lines = [*map(in_words, self.mismatches[:_MISMATCHES_SHOWN]), *self._more()]
-        found = "no difference" if self.equal else f"{len(self.mismatches):,} values differ"
-        return html.joined(html.title("Verified", found), html.table(headers, rows), *map(html.paragraph, lines))
+        summary = "no difference" if self.equal else f"{len(self.mismatches):,} values differ"
+        return html.joined(html.title("Verified", summary), html.table(headers, rows), *map(html.paragraph, lines))
 
     def _more(self) -> list[str]:
         more = len(self.mismatches) - _MISMATCHES_SHOWN

@@ -23,17 +23,17 @@ def search(views: Iterable[FeatureView], words: str = "", owner: str | None = No
     Looked at are the names of the view, its features, entity, keys and source, its owner and tags, and all
     descriptions. Upper and lower case are one.
     """
-    wanted = words.casefold().split()
-    found = []
+    terms = words.casefold().split()
+    matches = []
     for view in views:
         if owner is not None and view.owner != owner:
             continue
         about = _about(view)
         features = {name: _of_feature(view, name) for name in view.names}
-        if all(word in about or any(word in text for text in features.values()) for word in wanted):
-            hits = tuple(name for name, text in features.items() if any(word in text for word in wanted))
-            found.append(Found(view, hits))
-    return sorted(found, key=lambda one: (not _named(one.view, wanted), one.view.name.casefold()))
+        if all(word in about or any(word in text for text in features.values()) for word in terms):
+            hits = tuple(name for name, text in features.items() if any(word in text for word in terms))
+            matches.append(Found(view, hits))
+    return sorted(matches, key=lambda match: (not _named(match.view, terms), match.view.name.casefold()))
 
 
 def owners(views: Iterable[FeatureView]) -> list[str]:

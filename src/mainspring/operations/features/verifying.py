@@ -43,7 +43,7 @@ def verify(
         raise Invalid(f"A sample of {sample} is empty.", fix="take at least 1.")
     choice = choose(project.definitions, what)
     scan, now = pinned(project), project.clock.now()
-    found = []
+    verifications = []
     for view in choice.views:
 
         def told(stage: str, done: int, total: int, name: str = view.name) -> None:
@@ -51,12 +51,12 @@ def verify(
                 progress(f"{name} {stage}", done, total)
 
         verifier = Verifier(view, scan(view.source.name), scratch_online, seed=seed, bounds=bounds, progress=told)
-        found.append(verifier.run(sample, project.online, now, applied=_is_applied(project, view)))
+        verifications.append(verifier.run(sample, project.online, now, applied=_is_applied(project, view)))
     for group in choice.groups:
         if isinstance(group, RequestFeatures):
             observations = choice.model.observations if choice.model is not None else _observations(project, group)
-            found.append(verify_computed(group, observations, scan, sample, seed))
-    return found
+            verifications.append(verify_computed(group, observations, scan, sample, seed))
+    return verifications
 
 
 def _is_applied(project: Project, view: FeatureView) -> bool:

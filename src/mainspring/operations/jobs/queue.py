@@ -83,10 +83,17 @@ def planned(project: Project) -> list[Planned]:
     ticks, now = project.jobs.last_ticks(), project.wall.now()
     return sorted(
         (
-            Planned(each.name, each.handler, str(each.when), each.argument, ticks.get(each.name), each.when.next(now))
-            for each in schedules_of(project.settings)
+            Planned(
+                schedule.name,
+                schedule.handler,
+                str(schedule.when),
+                schedule.argument,
+                ticks.get(schedule.name),
+                schedule.when.next(now),
+            )
+            for schedule in schedules_of(project.settings)
         ),
-        key=lambda each: each.name,
+        key=lambda plan: plan.name,
     )
 
 

@@ -66,8 +66,8 @@ def migrate(source: Project, target: Project, progress: Progress) -> Iterator[Mo
     for project in (source, target):
         _check_movable(project)
     try:
-        held = source.own_locks.hold(UP_LOCK, wait_s=0)
-        held.__enter__()
+        lock = source.own_locks.hold(UP_LOCK, wait_s=0)
+        lock.__enter__()
     except Conflict as error:
         raise Conflict(
             f"The project {source.settings.project!r} is up: its new data would not be migrated.",
@@ -78,14 +78,14 @@ def migrate(source: Project, target: Project, progress: Progress) -> Iterator[Mo
         progress("predictions", 0, None, "")
         source.predictions.compact()
         for part, label in _LABELS.items():
-            here: Url = getattr(source.settings, part)
-            there: Url = getattr(target.settings, part)
-            stays = here.text == there.text
+            old: Url = getattr(source.settings, part)
+            new: Url = getattr(target.settings, part)
+            stays = old.text == new.text
             progress(label, 0, None, "")
             content = [] if stays else _MOVES[part](source, target, _told(progress, label))
-            yield Moved(part=part, source=here.shown, target=there.shown, stays=stays, content=content)
+            yield Moved(part=part, source=old.shown, target=new.shown, stays=stays, content=content)
     finally:
-        held.__exit__(None, None, None)
+        lock.__exit__(None, None, None)
 
 
 def _told(progress: Progress, label: str) -> Step:
@@ -103,12 +103,12 @@ def _check_movable(project: Project) -> None:
 
 
 def _check_target(target: Project, progress: Progress) -> None:
-    for each in check_profile(target):
-        progress("checks", 0, None, each.backend)
-        if not each.ok:
+    for check in check_profile(target):
+        progress("checks", 0, None, check.backend)
+        if not check.ok:
             raise Unavailable(
-                f"In profile {target.settings.profile!r}, `{each.backend}` is not ready: {each.detail}.",
-                fix=each.fix or f"run `mainspring profile check {target.settings.profile}`.",
+                f"In profile {target.settings.profile!r}, `{check.backend}` is not ready: {check.detail}.",
+                fix=check.fix or f"run `mainspring profile check {target.settings.profile}`.",
             )
 
 

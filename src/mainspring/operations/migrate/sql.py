@@ -52,35 +52,35 @@ def move_tables(
     """
     with catalog_errors(str(source.url.database)), source.connect() as reading:
         tables = _tables(target, source)
-        wanted = [_content(reading, table, as_there) for table in tables]
+        expected = [_content(reading, table, as_there) for table in tables]
         with target.connect() as connection:
-            there = [_content(connection, table) for table in tables]
+            actual = [_content(connection, table) for table in tables]
             connection.rollback()
-        if wanted == there:
-            return there
-        taken = [each.name for each in there if each.rows and (not decisive or each.name in decisive)]
+        if expected == actual:
+            return actual
+        taken = [content.name for content in actual if content.rows and (not decisive or content.name in decisive)]
         if taken:
             raise Conflict(
                 f"{name[0].upper()}{name[1:]} of the target profile already has different rows, in {taken}.",
                 fix="name an empty database in that profile, or empty this one.",
             )
-        total = sum(each.rows for each in wanted)
+        total = sum(content.rows for content in expected)
         with target.begin() as connection, _refusals(name):
-            done = 0
+            written = 0
             for table in reversed(tables):
                 connection.execute(table.delete())
             for table in tables:
                 for rows in _pieces(reading, table, as_there):
                     connection.execute(table.insert(), rows)
-                    done += len(rows)
-                    step(done, total, table.name)
+                    written += len(rows)
+                    step(written, total, table.name)
                 _count_on(connection, table)
     with catalog_errors(str(target.url.database)), target.connect() as connection:
-        there = [_content(connection, table) for table in tables]
-    for left, right in zip(wanted, there, strict=True):
+        actual = [_content(connection, table) for table in tables]
+    for left, right in zip(expected, actual, strict=True):
         if left != right:
             raise Corrupt(f"In {name}, the table {left.name} was written as {left} but is read as {right}.")
-    return there
+    return actual
 
 
 @contextmanager
@@ -95,21 +95,21 @@ def opened(url: Url) -> Iterator[sa.Engine]:
 
 def _tables(target: sa.Engine, source: sa.Engine) -> list[sa.Table]:
     """Return the tables of both, whatever another refers to first, with types that both databases know."""
-    known = set(sa.inspect(source).get_table_names()) - set(_NOT_OURS)
-    found = sa.MetaData()
+    names = set(sa.inspect(source).get_table_names()) - set(_NOT_OURS)
+    reflected = sa.MetaData()
 
-    @event.listens_for(found, "column_reflect")
+    @event.listens_for(reflected, "column_reflect")
     def generalise(_inspector: Any, _table: str, column: Any) -> None:
         column["type"] = column["type"].as_generic(allow_nulltype=True)
 
-    found.reflect(bind=target, only=lambda name, _: name in known)
-    missing = sorted(known - set(found.tables))
+    reflected.reflect(bind=target, only=lambda name, _: name in names)
+    missing = sorted(names - set(reflected.tables))
     if missing:
         raise Conflict(
             f"The target database lacks the tables {missing}.",
             fix="use the same versions of mainspring and MLflow for both.",
         )
-    return found.sorted_tables
+    return reflected.sorted_tables
 
 
 def _pieces(

@@ -155,15 +155,15 @@ def register(project: Project, model: str, made: Made, alias: str | None) -> Add
         }
     )
     check_model(manifest, made.files)
-    given = None if made.golden is None else dict(made.golden)
+    inputs = None if made.golden is None else dict(made.golden)
     manifest = msgspec.structs.replace(manifest, tolerance=_tolerance(manifest))
-    tried = probe(project, Draft(manifest, tuple(made.files), given), dict(made.files))
-    if tried.tensors:
+    probed = probe(project, Draft(manifest, tuple(made.files), inputs), dict(made.files))
+    if probed.tensors:
         manifest = msgspec.structs.replace(
             manifest,
-            tensors=tried.tensors,
-            output_tensors=tried.output_tensors,
-            outputs=tuple(spec.name for spec in tried.output_tensors),
+            tensors=probed.tensors,
+            output_tensors=probed.output_tensors,
+            outputs=tuple(spec.name for spec in probed.output_tensors),
         )
         manifest = msgspec.structs.replace(manifest, tolerance=_tolerance(manifest))
     for specs in (manifest.tensors, manifest.output_tensors):
@@ -173,7 +173,7 @@ def register(project: Project, model: str, made: Made, alias: str | None) -> Add
                 f"The model {model!r} has two tensors with the same name: {names}.",
                 fix="give each tensor its own name.",
             )
-    files = {**made.files, GOLDEN: msgspec.json.encode(tried.golden)}
+    files = {**made.files, GOLDEN: msgspec.json.encode(probed.golden)}
     version, new = _version(project, manifest, files, made.origin)
     if alias is not None:
         _point(project, model, version.version, alias)
@@ -185,7 +185,7 @@ def register(project: Project, model: str, made: Made, alias: str | None) -> Add
         run_id=version.run_id,
         inputs=manifest.tensors,
         outputs=manifest.output_tensors,
-        golden_rows=len(next(iter(tried.golden["outputs"].values()))),
+        golden_rows=len(next(iter(probed.golden["outputs"].values()))),
         alias=alias,
         new=new,
     )
@@ -320,12 +320,12 @@ def add_network(
     from mainspring.training.equivalence.networks import export
 
     check_name(project, model)
-    made = export(network, examples, outputs=outputs, sequences=sequences)
-    origin = {"network": type(network).__qualname__, "sha256": sha256(made.artefact.content)}
+    exported = export(network, examples, outputs=outputs, sequences=sequences)
+    origin = {"network": type(network).__qualname__, "sha256": sha256(exported.artefact.content)}
     fields = {
-        "tensors": made.tensors,
-        "output_tensors": made.output_tensors,
-        "extra": {**origin, "golden": "given", "proof": asdict(made.proof)},
+        "tensors": exported.tensors,
+        "output_tensors": exported.output_tensors,
+        "extra": {**origin, "golden": "given", "proof": asdict(exported.proof)},
     }
-    files = {made.artefact.name: made.artefact.content}
-    return register(project, model, Made(made.artefact.flavour, files, fields, origin, made.golden), alias)
+    files = {exported.artefact.name: exported.artefact.content}
+    return register(project, model, Made(exported.artefact.flavour, files, fields, origin, exported.golden), alias)

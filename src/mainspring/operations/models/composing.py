@@ -141,18 +141,20 @@ def _of_columns(
     """Return a graph that takes features: those of its nodes, which must be of the same definitions."""
     feature_models = [bundle for _, _, bundle in entries if not bundle.manifest.tensors]
     first = feature_models[0]
-    odd = next((each for each in feature_models if each.files.get(FEATURES) != first.files.get(FEATURES)), None)
+    odd = next(
+        (candidate for candidate in feature_models if candidate.files.get(FEATURES) != first.files.get(FEATURES)), None
+    )
     if odd is not None or FEATURES not in first.files:
-        named = f"{first.manifest.model!r} and {odd.manifest.model!r}" if odd else f"{first.manifest.model!r}"
+        models = f"{first.manifest.model!r} and {odd.manifest.model!r}" if odd else f"{first.manifest.model!r}"
         raise Invalid(
-            f"The features of {named} differ, so no request can provide both.", fix="train them on the same features."
+            f"The features of {models} differ, so no request can provide both.", fix="train them on the same features."
         )
     inputs: dict[str, Input] = {}
     for source, name, bundle in entries:
-        wanted = next((each for each in bundle.manifest.inputs if each.name == name), None)
-        if wanted is None or source != name:
+        declared = next((feature for feature in bundle.manifest.inputs if feature.name == name), None)
+        if declared is None or source != name:
             raise Invalid(f"The input {source!r} is renamed to {name!r}, but a feature must keep its name.")
-        inputs[source] = wanted
+        inputs[source] = declared
     check_graph(graph, (list(inputs), list(graph.outputs)))
     fields = {
         "task": first.manifest.task,
@@ -162,6 +164,6 @@ def _of_columns(
         "features_digest": first.manifest.features_digest,
     }
     if golden is None and GOLDEN in first.files:
-        given = msgspec.json.decode(first.files[GOLDEN], type=dict[str, dict[str, Any]])["inputs"]
-        golden = {"inputs": {name: given[name] for name in inputs if name in given}, "outputs": {}}
+        golden_inputs = msgspec.json.decode(first.files[GOLDEN], type=dict[str, dict[str, Any]])["inputs"]
+        golden = {"inputs": {name: golden_inputs[name] for name in inputs if name in golden_inputs}, "outputs": {}}
     return Made("graph", {FEATURES: first.files[FEATURES]}, fields, origin, golden)

@@ -29,8 +29,8 @@ def find(project: Project, reference: str) -> ModelVersion:
         NotFound: There is none.
     """
     for sign in (":", "@"):
-        name, found, rest = reference.partition(sign)
-        if found:
+        name, separator, rest = reference.partition(sign)
+        if separator:
             if not name or not rest or (sign == ":" and not (rest.isascii() and rest.isdigit())):
                 raise Invalid(
                     f"{reference[:140]!r} is not a reference to a version.",
@@ -119,22 +119,24 @@ def history(project: Project, model: str, alias: str | None = None) -> list[Happ
     Raises:
         NotFound: Nothing ever happened to a model of this name.
     """
-    found = [_move(move) for move in project.versions.moves(model, alias)]
+    events = [_move(move) for move in project.versions.moves(model, alias)]
     if alias is None:
         withdrawn = project.approvals.withdrawn(model)
-        found += [
-            Happened(each.at, "approval", each.approver, f"version {each.version} approved", each.reason)
-            for each in (*project.approvals.of(model), *(each.approval for each in withdrawn))
+        events += [
+            Happened(
+                approval.at, "approval", approval.approver, f"version {approval.version} approved", approval.reason
+            )
+            for approval in (*project.approvals.of(model), *(withdrawal.approval for withdrawal in withdrawn))
         ]
-        found += [_taken_back(each) for each in withdrawn]
-        found += [
-            Happened(each.at, "deletion", each.actor, f"version {each.version} marked for deletion", each.reason)
-            for each in project.deletions.all()
-            if each.model == model
+        events += [_taken_back(withdrawal) for withdrawal in withdrawn]
+        events += [
+            Happened(mark.at, "deletion", mark.actor, f"version {mark.version} marked for deletion", mark.reason)
+            for mark in project.deletions.all()
+            if mark.model == model
         ]
-    if not found and not project.versions.all(model):
+    if not events and not project.versions.all(model):
         raise NotFound(f"No version matches {model[:140]!r}.", fix="`mainspring models list` lists them.")
-    return sorted(found, key=lambda each: each.at, reverse=True)
+    return sorted(events, key=lambda event: event.at, reverse=True)
 
 
 def _move(move: AliasMove) -> Happened:
@@ -142,9 +144,9 @@ def _move(move: AliasMove) -> Happened:
     return Happened(move.at, "alias", move.actor, f"{move.alias}: {before} -> version {move.new}", move.reason)
 
 
-def _taken_back(each: Withdrawal) -> Happened:
-    detail = f"version {each.approval.version}: the approval of {each.approval.approver} withdrawn"
-    return Happened(each.at, "withdrawal", each.actor, detail, each.reason)
+def _taken_back(withdrawal: Withdrawal) -> Happened:
+    detail = f"version {withdrawal.approval.version}: the approval of {withdrawal.approval.approver} withdrawn"
+    return Happened(withdrawal.at, "withdrawal", withdrawal.actor, detail, withdrawal.reason)
 
 
 def approve(project: Project, reference: str, *, key: str | None = None, reason: str = "") -> Approval:
@@ -325,7 +327,7 @@ def shown_document(shown: Shown) -> dict[str, Any]:
 
     return {
         **msgspec.to_builtins(shown.lineage),
-        "approvals": [asdict(each) for each in shown.approvals],
-        "withdrawn": [asdict(each) for each in shown.withdrawn],
+        "approvals": [asdict(approval) for approval in shown.approvals],
+        "withdrawn": [asdict(withdrawal) for withdrawal in shown.withdrawn],
         "deletion": None if shown.deletion is None else asdict(shown.deletion),
     }

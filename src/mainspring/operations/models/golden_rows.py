@@ -57,11 +57,11 @@ def make_golden(executor: Executor, given: Mapping[str, Any] | None = None) -> d
         except ModelFailed as error:
             failure = error
             continue
-        kept = [row for row in range(rows) if all(_finite(answers[name][row]) for name in executor.outputs)]
-        if kept:
+        finite = [row for row in range(rows) if all(_finite(answers[name][row]) for name in executor.outputs)]
+        if finite:
             return {
-                "inputs": {name: _listed(values, kept) for name, values in inputs.items()},
-                "outputs": {name: _listed(values, kept) for name, values in answers.items()},
+                "inputs": {name: _listed(values, finite) for name, values in inputs.items()},
+                "outputs": {name: _listed(values, finite) for name, values in answers.items()},
             }
         failure = Invalid("The model returns infinite or missing numbers for all generated rows.")
     assert failure is not None

@@ -66,15 +66,15 @@ def probe(project: Project, draft: Draft, files: dict[str, bytes], *, longest_s:
         arguments = ["--project", str(project.settings.root), "--profile", project.settings.profile]
         command = [sys.executable, "-m", "mainspring.operations.models.probing", *arguments, "--folder", place]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=longest_s, check=False)
+            process = subprocess.run(command, capture_output=True, text=True, timeout=longest_s, check=False)
         except subprocess.TimeoutExpired:
             raise Invalid(f"The model did not respond within {longest_s:.0f} s when it was tested.") from None
         if not (folder / _RESULT).exists():
-            raise Corrupt(f"The model {_ending(done)} when it was tested.", fix="export the model again.")
-        found = msgspec.json.decode((folder / _RESULT).read_bytes(), type=Probed)
-    if found.refused:
-        raise _refusal(found)
-    return found
+            raise Corrupt(f"The model {_ending(process)} when it was tested.", fix="export the model again.")
+        probed = msgspec.json.decode((folder / _RESULT).read_bytes(), type=Probed)
+    if probed.refused:
+        raise _refusal(probed)
+    return probed
 
 
 def _refusal(found: Probed) -> MainspringError:
@@ -85,11 +85,11 @@ def _refusal(found: Probed) -> MainspringError:
     return error
 
 
-def _ending(done: subprocess.CompletedProcess[str]) -> str:
-    if done.returncode < 0:
-        return f"crashed ({signal.Signals(-done.returncode).name})"
-    said = done.stderr.strip().splitlines()
-    return f"ended with code {done.returncode} ({said[-1][:200] if said else 'and said nothing'})"
+def _ending(process: subprocess.CompletedProcess[str]) -> str:
+    if process.returncode < 0:
+        return f"crashed ({signal.Signals(-process.returncode).name})"
+    lines = process.stderr.strip().splitlines()
+    return f"ended with code {process.returncode} ({lines[-1][:200] if lines else 'and said nothing'})"
 
 
 def _tried(project: Project, folder: Path) -> Probed:

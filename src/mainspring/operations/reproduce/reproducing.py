@@ -89,10 +89,10 @@ def _run(project: Project, run_id: str) -> RunRecord:
         return project.tracking.get(run_id)
     except NotFound as error:
         near = [run.id for run in project.run_search.search(RunQuery(words=(run_id,))).runs]
-        whole = [each for each in near if each.startswith(run_id)]
-        if len(whole) != 1:
+        matching = [candidate for candidate in near if candidate.startswith(run_id)]
+        if len(matching) != 1:
             raise
-        raise NotFound(error.what, fix=f"did you mean {whole[0]}?") from None
+        raise NotFound(error.what, fix=f"did you mean {matching[0]}?") from None
 
 
 def _compared(
@@ -150,17 +150,17 @@ def _again(project: Project, run: RunRecord, code: RecordedCode, into: Path, pro
     """Train in a child process, whose life ends with ours; return the bundle's digest and the run's id."""
     from mainspring.operations.reproduce.child import ERROR, RESULT
 
-    hold, held = os.pipe()
-    tell, told = os.pipe()
+    hold, hold_end = os.pipe()
+    tell, tell_end = os.pipe()
     command = [sys.executable, "-m", "mainspring.processes.child", str(hold), "mainspring.operations.reproduce.child"]
     command += ["--project", str(project.settings.root), "--profile", project.settings.profile]
-    command += ["--code", str(code.root), "--run", run.id, "--into", str(into), "--tell", str(told)]
+    command += ["--code", str(code.root), "--run", run.id, "--into", str(into), "--tell", str(tell_end)]
     with (into / "output").open("wb") as output:
         child = subprocess.Popen(
-            command, cwd=code.root, stdout=output, stderr=output, stdin=subprocess.DEVNULL, pass_fds=(hold, told)
+            command, cwd=code.root, stdout=output, stderr=output, stdin=subprocess.DEVNULL, pass_fds=(hold, tell_end)
         )
     os.close(hold)
-    os.close(told)
+    os.close(tell_end)
     try:
         with os.fdopen(tell, "rb") as lines:
             for line in lines:
@@ -168,17 +168,17 @@ def _again(project: Project, run: RunRecord, code: RecordedCode, into: Path, pro
                 progress(stage, share)
         child.wait()
     finally:
-        os.close(held)
+        os.close(hold_end)
         with suppress(ProcessLookupError):
             child.kill()
         child.wait()
     if (into / ERROR).exists():
         raise _told((into / ERROR).read_bytes(), run, code)
     if not (into / RESULT).exists():
-        said = (into / "output").read_text(errors="replace").strip().splitlines()
+        output_lines = (into / "output").read_text(errors="replace").strip().splitlines()
         raise MainspringError(
             f"Run {run.id} could not be reproduced: the process ended with {child.returncode}: "
-            f"{said[-1] if said else 'it said nothing'}",
+            f"{output_lines[-1] if output_lines else 'it said nothing'}",
             fix="run `mainspring train` to check that the project can be trained at all.",
         )
     result = msgspec.json.decode((into / RESULT).read_bytes())
@@ -187,7 +187,7 @@ def _again(project: Project, run: RunRecord, code: RecordedCode, into: Path, pro
 
 def _told(content: bytes, run: RunRecord, code: RecordedCode) -> MainspringError:
     """Return the child's error, of its kind."""
-    said = msgspec.json.decode(content)
-    what = f"Run {run.id} could not be reproduced with {code.origin}: {said['what']}"
-    kind: type[MainspringError] = _KINDS.get(said["kind"], MainspringError)
-    return kind(what, fix=said["fix"])
+    error = msgspec.json.decode(content)
+    what = f"Run {run.id} could not be reproduced with {code.origin}: {error['what']}"
+    kind: type[MainspringError] = _KINDS.get(error["kind"], MainspringError)
+    return kind(what, fix=error["fix"])

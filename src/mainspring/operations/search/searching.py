@@ -63,7 +63,9 @@ class _Begun:
 
     def same(self, other: _Begun) -> bool:
         """Return whether trials of both searches are comparable."""
-        mine, theirs = ((each.search, each.files, each.features, each.since, each.store) for each in (self, other))
+        mine, theirs = (
+            (begun.search, begun.files, begun.features, begun.since, begun.store) for begun in (self, other)
+        )
         return mine == theirs and other.until in (None, self.until)
 
 
@@ -126,7 +128,7 @@ def _search(
     from mainspring.training.search.study import study_errors
     from mainspring.training.search.trials import read_rows, write_rows
 
-    wanted = _search_of(model)
+    declared = _search_of(model)
     tell("pin the data", 0.0)
     begun, folder, resumed = _begin(project, model, span)
     run = Run(project.tracking, begun.run_id, project.wall, seed=model.seed)
@@ -140,20 +142,20 @@ def _search(
         def told(trial: Trial, ended: Any) -> None:
             ended_trials, best = study.trials(), study.best()
             if ended.value is not None:
-                run.log_metric(f"trial.{wanted.metric}", ended.value, trial.number)
+                run.log_metric(f"trial.{declared.metric}", ended.value, trial.number)
             if best is not None and best.value is not None:
-                run.log_metric(f"best.{wanted.metric}", best.value, trial.number)
-            said = "none completed yet" if best is None else f"best {wanted.metric} {best.value:.4f}"
-            tell(f"{len(ended_trials)} of {count} trials, {said}", 0.05 + 0.9 * min(1.0, len(ended_trials) / count))
+                run.log_metric(f"best.{declared.metric}", best.value, trial.number)
+            summary = "none completed yet" if best is None else f"best {declared.metric} {best.value:.4f}"
+            tell(f"{len(ended_trials)} of {count} trials, {summary}", 0.05 + 0.9 * min(1.0, len(ended_trials) / count))
 
         name = f"{model.name}/{begun.run_id}"
         with (
             study_errors(),
-            opened_study(project, wanted, folder, name, seed=model.seed, workers=workers) as study,
+            opened_study(project, declared, folder, name, seed=model.seed, workers=workers) as study,
         ):
-            made = Trials(project, model, study, begun.run_id, folder, wanted=count, told=told, interrupts=interrupts)
-            made.settle()
-            made.run(workers)
+            trials = Trials(project, model, study, begun.run_id, folder, wanted=count, told=told, interrupts=interrupts)
+            trials.settle()
+            trials.run(workers)
             if study.best() is None:
                 (folder / _BEGUN).unlink()  # what failed as a whole is begun anew, not gone on with
             report = _report(study, model, begun.run_id, resumed)
@@ -186,13 +188,13 @@ def _begin(project: Project, model: Model, span: tuple[int | None, int | None]) 
     root, digest = project.settings.root, _search_of(model).digest
     features = sha256(definitions.dump(model.features, model.observations))
     store = project.settings.tracking.shown
-    asked = _Begun("", digest, files_digest(root), features, "", *span, store=store)
+    wanted = _Begun("", digest, files_digest(root), features, "", *span, store=store)
     for path in sorted(searches.glob(f"*/{_BEGUN}")):
-        found = _Begun(**json.loads(path.read_bytes()))
-        if found.same(asked):
-            project.tracking.log(found.run_id, tags=process_tags())
-            project.tracking.finish(found.run_id, "RUNNING", project.wall.now())  # again
-            return found, path.parent, True
+        unfinished = _Begun(**json.loads(path.read_bytes()))
+        if unfinished.same(wanted):
+            project.tracking.log(unfinished.run_id, tags=process_tags())
+            project.tracking.finish(unfinished.run_id, "RUNNING", project.wall.now())  # again
+            return unfinished, path.parent, True
     shutil.rmtree(searches, ignore_errors=True)  # what nobody will go on with
     pinned = pin(model, project.lake, project.snapshots, project.clock, root)
     tags = {**process_tags(), **pinned.tags, "seed": str(model.seed), SEARCH: digest}
@@ -200,7 +202,7 @@ def _begin(project: Project, model: Model, span: tuple[int | None, int | None]) 
     for name, content in pinned.files_of_run.items():
         project.tracking.log_artefact(run_id, name, content)
     until = project.clock.now() if span[1] is None else span[1]
-    begun = replace(asked, run_id=run_id, commit=pinned.commit.id, until=until)
+    begun = replace(wanted, run_id=run_id, commit=pinned.commit.id, until=until)
     folder = searches / run_id
     folder.mkdir(parents=True, mode=0o700)
     write_atomic(folder / _BEGUN, json.dumps(asdict(begun)).encode())

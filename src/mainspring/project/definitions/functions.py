@@ -36,23 +36,23 @@ def load_code(root: Path, code: Code) -> Callable[..., Any]:
     """
     again = "register it again: `mainspring models function`."
     try:
-        found = _sources(root, code.function)
+        current = _sources(root, code.function)
     except Invalid as error:
         raise Corrupt(error.what, fix=error.fix) from error
-    if _digest(found) != code.source:
+    if _digest(current) != code.source:
         raise Corrupt(
             f"The source of {code.function} has changed since it was registered: its SHA-256 is "
-            f"{_digest(found)[:12]}…, not {code.source[:12]}….",
+            f"{_digest(current)[:12]}…, not {code.source[:12]}….",
             fix=again,
         )
     module, _, name = code.function.partition(":")
     try:
-        made = getattr(_execute(root, found, module), name, None)
+        attribute = getattr(_execute(root, current, module), name, None)
     except Exception as error:  # a module may raise anything
         raise Corrupt(f"Cannot import {module}: {type(error).__name__}: {error}", fix=again) from error
-    if not callable(made):
+    if not callable(attribute):
         raise Corrupt(f"Module {module} has no function {name!r}.", fix=again)
-    function: Callable[..., Any] = made
+    function: Callable[..., Any] = attribute
     return function
 
 

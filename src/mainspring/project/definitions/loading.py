@@ -170,11 +170,11 @@ def load_function(settings: Settings, reference: str) -> Callable[[], Any]:
 
 def _declared(root: Path, modules: tuple[str, ...]) -> Declared:
     """Return the declarations of the modules. Those of modules that are imported already come from a cache."""
-    found = sources(root, modules, strict=False)
-    known = _known.get((root, modules))
-    if known is not None and known[0] == turn(root) and found.keys() >= set(modules) and not outdated(found):
-        return known[1]
-    with importing(root, found, modules, afresh=True), collecting() as declared:
+    current = sources(root, modules, strict=False)
+    cached = _known.get((root, modules))
+    if cached is not None and cached[0] == turn(root) and current.keys() >= set(modules) and not outdated(current):
+        return cached[1]
+    with importing(root, current, modules, afresh=True), collecting() as declared:
         for module in modules:
             _import(module, root)
     _known[root, modules] = turn(root), declared
@@ -216,15 +216,15 @@ def _problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tupl
         return place.file, place.line, f"{place}: {what.rstrip('.')}. Fix: {fix}"
 
     for kind, word in _KINDS.items():
-        seen: dict[str, object] = {}
+        first_of: dict[str, object] = {}
         for item in declared.of(kind):
             name = str(getattr(item, "name", ""))
-            if name in seen:
-                first = declared.place(seen[name])
+            if name in first_of:
+                first = declared.place(first_of[name])
                 yield line(
                     item, f"There are two {word}s named {name!r}; the first is at {first}", "rename one of them."
                 )
-            seen.setdefault(name, item)
+            first_of.setdefault(name, item)
     models = [item for item in declared.of(Model) if isinstance(item, Model)]
     groups: list[FeatureGroup] = [
         item for item, _ in declared.items if isinstance(item, (FeatureView, RequestFeatures))
@@ -236,7 +236,9 @@ def _problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tupl
         wrong = check_groups(list(model.features), model.observations)
         yield from (line(*problem) for problem in wrong)
         yield from (line(model, *problem) for problem in _gates(model))
-        stray = named_features(model.baseline, [each for each in model.baseline_columns if each not in model.columns])
+        stray = named_features(
+            model.baseline, [column for column in model.baseline_columns if column not in model.columns]
+        )
         if stray:
             yield line(
                 model,
@@ -249,9 +251,9 @@ def _problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tupl
                 check_declared(model)
         except MainspringError as error:
             yield line(model, error.what, error.fix or "check the label's source.")
-    for own in declared.of(OwnJob):
-        if isinstance(own, OwnJob) and own.name in BUILT_IN_JOBS:
-            yield line(own, f"The job {own.name!r} has the name of a built-in job", "give it another name.")
+    for job in declared.of(OwnJob):
+        if isinstance(job, OwnJob) and job.name in BUILT_IN_JOBS:
+            yield line(job, f"The job {job.name!r} has the name of a built-in job", "give it another name.")
     names = {model.name for model in models}
     for endpoint in declared.of(Endpoint):
         if isinstance(endpoint, Endpoint) and endpoint.model_name not in names and not known(endpoint.model_name):
@@ -342,22 +344,24 @@ def _rules(model: Model) -> str:
 
 def _options(model: Model) -> dict[str, Any]:
     """Return a model's rare options if declared, so that the content of other models stays the same over versions."""
-    own = [f"{each.name}, {'higher' if each.higher_is_better else 'lower'} is better" for each in model.metrics]
+    custom = [
+        f"{metric.name}, {'higher' if metric.higher_is_better else 'lower'} is better" for metric in model.metrics
+    ]
     costs = model.threshold
-    found: dict[str, Any] = {"metrics": own} if own else {}
+    rare: dict[str, Any] = {"metrics": custom} if custom else {}
     if model.embargo:
-        found["embargo"] = model.embargo
+        rare["embargo"] = model.embargo
     if model.accept_findings:
-        found["accept_findings"] = list(model.accept_findings)
+        rare["accept_findings"] = list(model.accept_findings)
     if model.search is not None:
         chosen = model.search
-        found["search"] = f"by {chosen.metric}, {chosen.trials} trials, pruner {chosen.pruner} by {chosen.watched}"
-        found["search_space"] = {name: repr(dimension) for name, dimension in sorted(chosen.space.items())}
+        rare["search"] = f"by {chosen.metric}, {chosen.trials} trials, pruner {chosen.pruner} by {chosen.watched}"
+        rare["search_space"] = {name: repr(dimension) for name, dimension in sorted(chosen.space.items())}
     if costs is not None:
-        found["threshold"] = (
+        rare["threshold"] = (
             f"costs {costs.false_positive:g} a false positive, {costs.false_negative:g} a false negative"
         )
-    return found
+    return rare
 
 
 def _without_empty(body: dict[str, Any], *names: str) -> dict[str, Any]:

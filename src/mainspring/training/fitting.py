@@ -50,11 +50,13 @@ def fit(model: Model, data: TrainingSet, run: Run) -> Any:
     except Exception as error:
         if _is_out_of_memory(error):
             raise _out_of_memory(model, data, error) from error
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        own = [each for each in traceback.extract_tb(error.__traceback__) if each.filename == _file(model)]
-        place = own[-1] if own else place
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        own_frames = [
+            candidate for candidate in traceback.extract_tb(error.__traceback__) if candidate.filename == _file(model)
+        ]
+        frame = own_frames[-1] if own_frames else frame
         raise MainspringError(
-            f"Training {model.name!r} on {len(data.features)} features failed at {place.filename}:{place.lineno}: "
+            f"Training {model.name!r} on {len(data.features)} features failed at {frame.filename}:{frame.lineno}: "
             f"{type(error).__name__}: {error}",
             fix=_remedy(error, data),
         ) from error

@@ -41,7 +41,7 @@ def text_notices(models: Iterable[Model]) -> list[str]:
     The function is inspected, not run: its code and that of the project functions it calls are searched for names of
     libraries. A function that selects columns or creates categories gets no notice.
     """
-    found = []
+    notices = []
     for model in models:
         texts = [name for name, dtype in feature_types(model, model.columns).items() if dtype == DType.String]
         words = _words(model.train) if texts else set()
@@ -51,12 +51,12 @@ def text_notices(models: Iterable[Model]) -> list[str]:
             continue
         (fix,) = fixes
         names = " and ".join(sorted(libraries))
-        what = f"The function of model {model.name!r} uses {names}, which does not accept texts: {', '.join(texts)}."
+        notice = f"The function of model {model.name!r} uses {names}, which does not accept texts: {', '.join(texts)}."
         if not words & (_CHOOSING | {"sklearn"} if fix == _ENCODE else _CHOOSING):
-            found.append(f"{what} Fix: {fix}.")
+            notices.append(f"{notice} Fix: {fix}.")
         elif libraries == {"xgboost"} and "with_categories" in words and "enable_categorical" not in words:
-            found.append(f"{what} Fix: give the estimator enable_categorical=True.")
-    return found
+            notices.append(f"{notice} Fix: give the estimator enable_categorical=True.")
+    return notices
 
 
 def _words(function: Any) -> set[str]:
@@ -68,15 +68,15 @@ def _words(function: Any) -> set[str]:
     waiting: list[Any] = [function]
     seen: set[int] = set()
     while waiting:
-        each = waiting.pop()
-        if type(each) is not FunctionType or id(each) in seen:
+        current = waiting.pop()
+        if type(current) is not FunctionType or id(current) in seen:
             continue
-        seen.add(id(each))
-        own = _of_code(each.__code__)
-        words |= own
-        for value in (each.__globals__[name] for name in own & each.__globals__.keys()):
+        seen.add(id(current))
+        own_words = _of_code(current.__code__)
+        words |= own_words
+        for value in (current.__globals__[name] for name in own_words & current.__globals__.keys()):
             words |= {".".join(module.split(".")[:depth]) for module in _modules(value) for depth in (1, 2)}
-            if type(value) is FunctionType and _package(value) == _package(each):
+            if type(value) is FunctionType and _package(value) == _package(current):
                 waiting.append(value)
     return words
 
@@ -100,17 +100,17 @@ def _package(function: FunctionType) -> str:
 
 
 def _of_code(code: CodeType) -> set[str]:
-    found = {part for name in code.co_names for part in (name, name.partition(".")[0])}
+    words = {part for name in code.co_names for part in (name, name.partition(".")[0])}
     waiting = list(code.co_consts)
     while waiting:
-        each = waiting.pop()
-        if isinstance(each, str):
-            found.add(each)
-        elif isinstance(each, CodeType):
-            found |= _of_code(each)
-        elif isinstance(each, (tuple, frozenset)):
-            waiting.extend(each)
-    return found
+        constant = waiting.pop()
+        if isinstance(constant, str):
+            words.add(constant)
+        elif isinstance(constant, CodeType):
+            words |= _of_code(constant)
+        elif isinstance(constant, (tuple, frozenset)):
+            waiting.extend(constant)
+    return words
 
 
 def personal_sources(model: Model) -> str:

@@ -97,55 +97,55 @@ def as_label(given: Any) -> Label:
     return given if isinstance(given, Label) else Label(given)
 
 
-def as_labels(model: str, given: Any, task: str, observations: Observations) -> tuple[Label, ...]:
+def as_labels(model: str, declared: Any, task: str, observations: Observations) -> tuple[Label, ...]:
     """Return the labels of a model, from one label or from a list of several numeric ones.
 
     Raises:
         Invalid: The list is empty, or has an element that is not a source's column. Several labels need a regression,
             numeric columns with distinct names, and the same join keys.
     """
-    if not isinstance(given, (list, tuple)):
-        return (as_label(given),)
-    if not given:
+    if not isinstance(declared, (list, tuple)):
+        return (as_label(declared),)
+    if not declared:
         raise Invalid(f"Model {model!r} has an empty list of labels.", fix="name a source's column: payments.fraud.")
-    for each in given:
-        if not isinstance(each, SourceColumn):
+    for element in declared:
+        if not isinstance(element, SourceColumn):
             raise Invalid(
-                f"One of the labels of model {model!r} is {each!r}, of type {type(each).__name__}.",
+                f"One of the labels of model {model!r} is {element!r}, of type {type(element).__name__}.",
                 fix="name a source's column, without quotes: payments.fraud.",
             )
-    labels = tuple(map(as_label, given))
+    labels = tuple(map(as_label, declared))
     if len(labels) > 1:
         _check_together(model, labels, task, observations)
     return labels
 
 
 def _check_together(model: str, labels: Sequence[Label], task: str, observations: Observations) -> None:
-    names = [each.name for each in labels]
+    names = [label.name for label in labels]
     subject = f"Model {model!r} of the task {task!r} has {len(labels)} labels, {', '.join(names)}"
     if task != "regression":
         raise Invalid(
             f"{subject}; only a regression can have several.",
             fix="declare one model per label, in a loop if they share features and function.",
         )
-    columns = [each.column for each in labels]
-    if twice := sorted({each for each in columns if columns.count(each) > 1}):
+    columns = [label.column for label in labels]
+    if twice := sorted({column for column in columns if columns.count(column) > 1}):
         raise Invalid(
             f"{subject}, but {', '.join(twice)} is the name of more than one. The outputs are named after the columns.",
             fix="name each column once; if two sources use the same name, rename one column.",
         )
-    dtypes = {each.name: each.source.columns[each.column] for each in labels}
+    dtypes = {label.name: label.source.columns[label.column] for label in labels}
     if other := {name: dtype for name, dtype in dtypes.items() if not dtype.numeric}:
         raise Invalid(
             f"{subject}, but {', '.join(f'{name} is a {dtype!r}' for name, dtype in other.items())}, which is not "
             "a number.",
             fix="use numbers, or declare another model with another task.",
         )
-    keys = {each.name: label_keys(observations, each) for each in labels}
-    if len({tuple(each) for each in keys.values()}) > 1:
-        found = ", ".join(f"{name} by {' and '.join(each)}" for name, each in keys.items())
+    keys = {label.name: label_keys(observations, label) for label in labels}
+    if len({tuple(key_names) for key_names in keys.values()}) > 1:
+        shown = ", ".join(f"{name} by {' and '.join(key_names)}" for name, key_names in keys.items())
         raise Invalid(
-            f"{subject}, which have different keys: {found}.",
+            f"{subject}, which have different keys: {shown}.",
             fix="use labels of one entity, or declare it: ms.Label(..., entity=...).",
         )
 
@@ -202,24 +202,24 @@ def label_keys(observations: Observations, label: SourceColumn) -> list[str]:
     Raises:
         Invalid: The label's source lacks the keys of every entity, or those of the label's `entity`.
     """
-    have = label.source.columns
+    columns = label.source.columns
     entity = label.entity if isinstance(label, Label) else None
     if entity is not None:
         _check_entity(observations, label, entity)
         return list(entity.keys)
-    shared = [each for each in observations.keys if all(key in have for key in each.keys)]
+    shared = [candidate for candidate in observations.keys if all(key in columns for key in candidate.keys)]
     if not shared:
         raise Invalid(
             f"Source {label.source.name!r} of the label has no keys of "
-            f"{sorted(each.name for each in observations.keys)}.",
-            fix=f"its columns are {sorted(have)}; give it the key columns of one entity.",
+            f"{sorted(candidate.name for candidate in observations.keys)}.",
+            fix=f"its columns are {sorted(columns)}; give it the key columns of one entity.",
         )
     for source in (label.source, observations.source):
         for unique in _unique(source):
-            own = [each for each in shared if unique.issuperset(each.keys)]
-            if own and unique == {key for each in own for key in each.keys}:
-                return list(dict.fromkeys(key for each in own for key in each.keys))
-    return list(dict.fromkeys(key for each in observations.keys for key in each.keys if key in have))
+            matching = [candidate for candidate in shared if unique.issuperset(candidate.keys)]
+            if matching and unique == {key for candidate in matching for key in candidate.keys}:
+                return list(dict.fromkeys(key for candidate in matching for key in candidate.keys))
+    return list(dict.fromkeys(key for candidate in observations.keys for key in candidate.keys if key in columns))
 
 
 def _unique(source: Source) -> list[set[str]]:

@@ -82,13 +82,13 @@ class Model:
     @property
     def measured(self) -> tuple[Metric, ...]:
         """The metrics beyond the task's: declared, or named by a gate or the search, such as `recall_at_100`."""
-        asked = [
+        mentioned = [
             *(gate.metric for gate in self.gates if gate.on_metric),
             *([self.search.metric] if self.search else []),
         ]
-        found = [named(name) for name in asked if name not in (*metrics_of(self.task), *self._of_labels)]
-        every = (*self.metrics, *(each for each in found if each is not None and is_of(self.task, each)))
-        return tuple({each.name: each for each in every}.values())
+        known = [named(name) for name in mentioned if name not in (*metrics_of(self.task), *self._of_labels)]
+        every = (*self.metrics, *(metric for metric in known if metric is not None and is_of(self.task, metric)))
+        return tuple({metric.name: metric for metric in every}.values())
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -252,36 +252,36 @@ def model(
 
 def named_features(groups: Sequence[FeatureGroup], columns: Collection[str]) -> list[str]:
     """Return the names of groups whose features are all in `columns`, and the full names of other features there."""
-    found = []
+    names = []
     for group in groups:
-        there = [name for name in group.columns if name in columns]
-        found += [group.name] if len(there) == len(group.columns) else there
-    return found
+        chosen = [name for name in group.columns if name in columns]
+        names += [group.name] if len(chosen) == len(group.columns) else chosen
+    return names
 
 
-def _chosen(name: str, argument: str, given: Any) -> tuple[tuple[FeatureGroup, ...], tuple[str, ...]]:
+def _chosen(name: str, argument: str, features: Any) -> tuple[tuple[FeatureGroup, ...], tuple[str, ...]]:
     """Return the distinct groups of some features, and the features' full names in the groups' order.
 
     Raises:
         Invalid: An element is neither a group nor a feature of a view.
     """
-    if not isinstance(given, (list, tuple)):
-        raise Invalid(f"Model {name!r} has {argument}={given!r}.", fix=f"write a list: {argument}=[...].")
+    if not isinstance(features, (list, tuple)):
+        raise Invalid(f"Model {name!r} has {argument}={features!r}.", fix=f"write a list: {argument}=[...].")
     groups: list[FeatureGroup] = []
-    wanted: set[str] = set()
-    for each in given:
-        if isinstance(each, (FeatureView, RequestFeatures)):
-            group, columns = each, each.columns
-        elif isinstance(each, FeatureColumn):
-            group, columns = each.view, (each.name,)
+    names: set[str] = set()
+    for element in features:
+        if isinstance(element, (FeatureView, RequestFeatures)):
+            group, columns = element, element.columns
+        elif isinstance(element, FeatureColumn):
+            group, columns = element.view, (element.name,)
         else:
             fix = "name a feature view, request features, or a view's feature: Card, Card.n_1h"
-            fix += ", without quotes." if isinstance(each, str) else "."
-            raise Invalid(f"Model {name!r} has {each!r} in its {argument}, a {type(each).__name__}.", fix=fix)
+            fix += ", without quotes." if isinstance(element, str) else "."
+            raise Invalid(f"Model {name!r} has {element!r} in its {argument}, a {type(element).__name__}.", fix=fix)
         if not any(group is other for other in groups):
             groups.append(group)
-        wanted.update(columns)
-    return tuple(groups), tuple(name for group in groups for name in group.columns if name in wanted)
+        names.update(columns)
+    return tuple(groups), tuple(name for group in groups for name in group.columns if name in names)
 
 
 def _check_columns(
@@ -292,13 +292,13 @@ def _check_columns(
     Raises:
         Invalid: Columns and groups do not match.
     """
-    there = {column for group in given for column in group.columns}
-    gone = [column for column in chosen if column not in there]
+    available = {column for group in given for column in group.columns}
+    missing = [column for column in chosen if column not in available]
     unused = [group.name for group in given if group.columns and not any(column in chosen for column in group.columns)]
-    if gone or unused:
-        what = f"{', '.join(gone)} not in the groups" if gone else f"none of {', '.join(unused)} is selected"
+    if missing or unused:
+        mismatch = f"{', '.join(missing)} not in the groups" if missing else f"none of {', '.join(unused)} is selected"
         raise Invalid(
-            f"The columns of model {name!r} do not match its {groups}: {what}.",
+            f"The columns of model {name!r} do not match its {groups}: {mismatch}.",
             fix=f"with dataclasses.replace, give {columns}=() for all columns, or their names.",
         )
 
@@ -311,38 +311,38 @@ def _check_metrics(
     search: Search | None,
     label: Any,
 ) -> None:
-    for each in metrics:
-        if not isinstance(each, Metric):
+    for metric in metrics:
+        if not isinstance(metric, Metric):
             raise Invalid(
-                f"Model {name!r} has the metric {each!r}, which is not a metric.",
+                f"Model {name!r} has the metric {metric!r}, which is not a metric.",
                 fix="put @ms.metric(higher_is_better=...) above a function, or use one such as ms.recall_at_k(100).",
             )
-        if not is_of(task, each):
+        if not is_of(task, metric):
             raise Invalid(
-                f"Model {name!r} of the task {task!r} has the metric {each.name!r} of another task.",
+                f"Model {name!r} of the task {task!r} has the metric {metric.name!r} of another task.",
                 fix=f"the task has {', '.join(metrics_of(task))}; @ms.metric makes one of your own.",
             )
-    names = [each.name for each in metrics]
+    names = [metric.name for metric in metrics]
     if len(set(names)) < len(names):
         raise Invalid(f"Model {name!r} lists a metric twice: {names}.", fix="name each metric once.")
     several = label if isinstance(label, (list, tuple)) and len(label) > 1 else []
-    columns = [each.column for each in several if isinstance(each, SourceColumn)]
+    columns = [column.column for column in several if isinstance(column, SourceColumn)]
     split = [of_label(metric, column) for metric in (*metrics_of(task), *names) for column in columns]
     if clash := sorted(set(split) & set(names)):
         raise Invalid(
             f"Model {name!r} has the metric {clash[0]!r}, which is also the name of a label's metric.",
             fix='give it another name: ms.metric(name="...").',
         )
-    given: Any = threshold
-    if given is not None and not (isinstance(given, Costs) and task == "binary"):
+    costs: Any = threshold
+    if costs is not None and not (isinstance(costs, Costs) and task == "binary"):
         raise Invalid(
             f"Model {name!r} of the task {task!r} has the threshold {threshold!r}.",
             fix="for a binary task, write threshold=ms.Costs(false_positive=1, false_negative=20).",
         )
     if search is None:
         return
-    found = named(search.metric)
-    if search.metric not in (*names, *split) and not (found is not None and is_of(task, found)):
+    optimised = named(search.metric)
+    if search.metric not in (*names, *split) and not (optimised is not None and is_of(task, optimised)):
         raise Invalid(
             f"Model {name!r} of the task {task!r} has a search by {search.metric!r}, which is not one of its metrics.",
             fix=f"use one of {', '.join([*metrics_of(task), *names, *split])}, or declare it: metrics=[...].",

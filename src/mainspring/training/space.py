@@ -154,18 +154,18 @@ class Search:
         ) -> None: ...
 
     def __post_init__(self) -> None:
-        given: Any = self.metric
+        metric: Any = self.metric
         better = None
-        if isinstance(given, Metric):
-            given, better = given.name, given.higher_is_better
-        elif isinstance(given, str) and given not in DECIDED:
-            better = higher_is_better(given)  # of one of several labels too: rmse.minutes
+        if isinstance(metric, Metric):
+            metric, better = metric.name, metric.higher_is_better
+        elif isinstance(metric, str) and metric not in DECIDED:
+            better = higher_is_better(metric)  # of one of several labels too: rmse.minutes
         if better is None:
             raise Invalid(
-                f"A search cannot optimise {given!r}.",
+                f"A search cannot optimise {metric!r}.",
                 fix=f"use a metric of the project's own, or one of {', '.join(sorted(HIGHER_IS_BETTER))}.",
             )
-        object.__setattr__(self, "metric", given)
+        object.__setattr__(self, "metric", metric)
         object.__setattr__(self, "maximize", better)
         if self.pruner not in PRUNERS:
             raise Invalid(f"There is no pruner {self.pruner!r}.", fix=f"use one of {', '.join(PRUNERS)}.")

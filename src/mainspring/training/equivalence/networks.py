@@ -76,20 +76,20 @@ def export(
     rows = {name: np.asarray(values) for name, values in examples.items()}
     _check_examples(rows)
     of_lengths = framework == "transformers" if sequences is None else sequences
-    asked = _Network(torch, network, flavour, framework, tuple(rows), tuple(outputs))
-    names = asked.names(rows)
+    wrapper = _Network(torch, network, flavour, framework, tuple(rows), tuple(outputs))
+    names = wrapper.names(rows)
     _check_names(names, tuple(rows))
     dynamic = [{0: "rows", **({1: "length"} if of_lengths else {})} for _ in rows]
     example = {name: torch.tensor(values[: max(2, min(3, len(values)))]) for name, values in rows.items()}
-    model = asked.exported(example, names, dynamic)
+    model = wrapper.exported(example, names, dynamic)
     artefact = Artefact("onnx", "model.onnx", content_of(model))
-    proof = prove_network(asked.answers, artefact, rows, sequences=of_lengths)
+    proof = prove_network(wrapper.answers, artefact, rows, sequences=of_lengths)
     few = {name: values[:_GOLDEN] for name, values in rows.items()}
-    answers = dict(zip(names, asked.answers(few), strict=True))
+    answers = dict(zip(names, wrapper.answers(few), strict=True))
     return Exported(
         artefact,
         tuple(_spec(name, values, of_lengths) for name, values in rows.items()),
-        tuple(_output_spec(each) for each in model.graph.output),
+        tuple(_output_spec(output) for output in model.graph.output),
         proof,
         {
             "inputs": {name: values.tolist() for name, values in few.items()},
@@ -110,16 +110,16 @@ class _Network:
 
     def names(self, rows: Mapping[str, Array]) -> tuple[str, ...]:
         """Return the names of the network's outputs."""
-        found = self._raw({name: values[:2] for name, values in rows.items()})
-        if isinstance(found, Mapping):
+        result = self._raw({name: values[:2] for name, values in rows.items()})
+        if isinstance(result, Mapping):
             if not self._wanted:
-                usual = [name for name in ("logits", "last_hidden_state") if name in found]
-                self._wanted = tuple(usual[:1] or found)
-            missing = sorted(set(self._wanted) - set(found))
+                usual = [name for name in ("logits", "last_hidden_state") if name in result]
+                self._wanted = tuple(usual[:1] or result)
+            missing = sorted(set(self._wanted) - set(result))
             if missing:
-                raise Invalid(f"The network does not return {missing}; it returns {sorted(found)}.")
+                raise Invalid(f"The network does not return {missing}; it returns {sorted(result)}.")
             return self._wanted
-        count = len(found) if isinstance(found, tuple | list) else 1
+        count = len(result) if isinstance(result, tuple | list) else 1
         names = self._wanted or (("output",) if count == 1 else tuple(f"output{place}" for place in range(count)))
         if len(names) != count:
             raise Invalid(f"The network returns {count} outputs, but {len(names)} names were given: {list(names)}.")
@@ -129,9 +129,9 @@ class _Network:
         """Return one array per output, of shape (rows, ...)."""
         count, parts = len(next(iter(rows.values()))), []
         for start in range(0, count, BATCH):
-            found = self._picked(self._raw({name: values[start : start + BATCH] for name, values in rows.items()}))
-            parts.append([self._flavour.as_array(each) for each in found])
-        return [np.concatenate(each) for each in zip(*parts, strict=True)]
+            outputs = self._picked(self._raw({name: values[start : start + BATCH] for name, values in rows.items()}))
+            parts.append([self._flavour.as_array(output) for output in outputs])
+        return [np.concatenate(batches) for batches in zip(*parts, strict=True)]
 
     def exported(self, example: Mapping[str, Any], names: Sequence[str], dynamic: Sequence[Mapping[int, str]]) -> Any:
         def call(*inputs: Any) -> tuple[Any, ...]:
@@ -157,10 +157,10 @@ class _Network:
             return call(list(inputs))
         return call(*inputs)
 
-    def _picked(self, found: Any) -> tuple[Any, ...]:
-        if isinstance(found, Mapping):
-            return tuple(found[name] for name in self._wanted)
-        return tuple(found) if isinstance(found, tuple | list) else (found,)
+    def _picked(self, result: Any) -> tuple[Any, ...]:
+        if isinstance(result, Mapping):
+            return tuple(result[name] for name in self._wanted)
+        return tuple(result) if isinstance(result, tuple | list) else (result,)
 
 
 def _check_examples(rows: Mapping[str, Array]) -> None:
@@ -213,27 +213,27 @@ def prove_network(answers: Answers, artefact: Artefact, examples: Mapping[str, A
     count, length = len(next(iter(examples.values()))), next(iter(examples.values())).shape[1:2]
     extremes = {name: _extremes(values) for name, values in examples.items()}
     drawn = rng.integers(0, count, max(ROWS, count))
-    whole = {name: np.concatenate([values[drawn], extremes[name]]) for name, values in examples.items()}
-    cases = [("", _attended(whole))]
+    augmented = {name: np.concatenate([values[drawn], extremes[name]]) for name, values in examples.items()}
+    cases = [("", _attended(augmented))]
     if sequences and length:
         for short in sorted({1, length[0] // 2} - {0, length[0]}):
             some = rng.integers(0, count, _OTHER_ROWS)
             cut = {name: values[some][:, :short] for name, values in examples.items()}
             cases.append((f" of length {short}", _attended(cut)))
-    by: dict[str, float] = {}
+    largest: dict[str, float] = {}
     none = True
-    for what, rows in cases:
-        found, none_too = _compared(answers, artefact, rows, what)
+    for case, rows in cases:
+        differences, none_too = _compared(answers, artefact, rows, case)
         none &= none_too
-        for how, worst in found.items():
-            name = "other lengths" if what else how
-            by[name] = max(by.get(name, 0.0), worst)
+        for batching, worst in differences.items():
+            name = "other lengths" if case else batching
+            largest[name] = max(largest.get(name, 0.0), worst)
     if sequences and _MASK in examples:
-        by["padding"] = _check_padding(
+        largest["padding"] = _check_padding(
             answers, artefact, cases[-1][1] if len(cases) > 1 else cases[0][1], int(length[0])
         )
     total = sum(len(next(iter(rows.values()))) for _, rows in cases)
-    return Proof(total, total - len(drawn), max(by.values()), by, none)
+    return Proof(total, total - len(drawn), max(largest.values()), largest, none)
 
 
 def _compared(
@@ -256,28 +256,30 @@ def _compared(
                 f"{np.abs(alone - expected[row]).max():.3g} off, for {_shown(rows, int(row))}.",
                 fix="use statistics that training stores, and no dropout in predictions.",
             )
-    found = answer_afresh(artefact, rows, whole=BATCH, mixed=_MIXED, limit_s=_LIMIT_S)
+    batched = answer_afresh(artefact, rows, whole=BATCH, mixed=_MIXED, limit_s=_LIMIT_S)
     unit = max(1.0, float(np.std(expected)))
-    by: dict[str, float] = {}
-    for given, wanted, how in (
-        (found["whole"], expected, "in one batch"),
-        (found["mixed"], expected, "in small batches"),
-        (found["alone"], expected[found["alone_rows"]], "one by one"),
+    largest: dict[str, float] = {}
+    for actual, reference, batching in (
+        (batched["whole"], expected, "in one batch"),
+        (batched["mixed"], expected, "in small batches"),
+        (batched["alone"], expected[batched["alone_rows"]], "one by one"),
     ):
-        if given.shape != wanted.shape:
-            raise NotConvertible(f"The export returns {given.shape[1]} values per row, the network {wanted.shape[1]}.")
-        off = np.abs(given - wanted).max(axis=1)
+        if actual.shape != reference.shape:
+            raise NotConvertible(
+                f"The export returns {actual.shape[1]} values per row, the network {reference.shape[1]}."
+            )
+        off = np.abs(actual - reference).max(axis=1)
         off[np.isnan(off)] = np.inf
-        by[how] = float(off.max()) / unit
-        if by[how] > TOLERANCE:
+        largest[batching] = float(off.max()) / unit
+        if largest[batching] > TOLERANCE:
             row = int(off.argmax())
-            row = int(found["alone_rows"][row]) if how == "one by one" else row
+            row = int(batched["alone_rows"][row]) if batching == "one by one" else row
             raise NotConvertible(
                 f"The export's predictions differ from the network's for {int((off > TOLERANCE * unit).sum())} of "
-                f"{len(off)} rows{what} ({how}), by up to {off.max():.3g}: {_shown(rows, row)}.",
+                f"{len(off)} rows{what} ({batching}), by up to {off.max():.3g}: {_shown(rows, row)}.",
                 fix="remove from forward what depends on the other rows or on the batch size.",
             )
-    return by, "none" in found
+    return largest, "none" in batched
 
 
 def _check_padding(answers: Answers, artefact: Artefact, rows: Mapping[str, Array], length: int) -> float:

@@ -121,14 +121,14 @@ def platt(x: Array, labels: Array) -> tuple[float, float]:
     positives = float(labels.sum())
     negatives = len(labels) - positives
     target = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    at = np.array([0.0, np.log((positives + 1) / (negatives + 1))])
+    curve = np.array([0.0, np.log((positives + 1) / (negatives + 1))])
 
     def loss(where: Array) -> float:
         z = where[0] * x + where[1]
         return float((np.logaddexp(0, z) - target * z).sum())
 
     for _ in range(100):
-        guess = 1 / (1 + np.exp(-(at[0] * x + at[1])))
+        guess = 1 / (1 + np.exp(-(curve[0] * x + curve[1])))
         error, weight = guess - target, guess * (1 - guess)
         gradient = np.array([(error * x).sum(), error.sum()])
         if np.abs(gradient).max() < 1e-9 * len(x):
@@ -136,11 +136,11 @@ def platt(x: Array, labels: Array) -> tuple[float, float]:
         cross = (weight * x).sum()
         curvature = np.array([[(weight * x * x).sum(), cross], [cross, weight.sum()]]) + 1e-12 * np.eye(2)
         step = np.linalg.solve(curvature, gradient)
-        size, before = 1.0, loss(at)
-        while size > 1e-10 and loss(at - size * step) > before:
+        size, before = 1.0, loss(curve)
+        while size > 1e-10 and loss(curve - size * step) > before:
             size /= 2
-        at = at - size * step
-    return float(at[0]), float(at[1])
+        curve = curve - size * step
+    return float(curve[0]), float(curve[1])
 
 
 def isotonic(x: Array, labels: Array) -> tuple[Array, Array]:
@@ -151,19 +151,19 @@ def isotonic(x: Array, labels: Array) -> tuple[Array, Array]:
     order = np.argsort(x, kind="stable")
     bins = np.array_split(order, max(1, min(_MOST_KNOTS, len(x) // _ROWS_A_KNOT)))
     pools = [[float(x[rows].mean()), float(labels[rows].mean()), float(len(rows))] for rows in bins]
-    done: list[list[float]] = []
+    pooled: list[list[float]] = []
     for pool in pools:  # pool adjacent violators; "violates" is falling, or rising too fast
-        done.append(pool)
-        while len(done) > 1 and _violates(done[-2], done[-1]):
-            right, left = done.pop(), done.pop()
+        pooled.append(pool)
+        while len(pooled) > 1 and _violates(pooled[-2], pooled[-1]):
+            right, left = pooled.pop(), pooled.pop()
             weight = left[2] + right[2]
-            done.append([*((left[at] * left[2] + right[at] * right[2]) / weight for at in (0, 1)), weight])
-    return np.array([pool[0] for pool in done]), np.array([pool[1] for pool in done])
+            pooled.append([*((left[index] * left[2] + right[index] * right[2]) / weight for index in (0, 1)), weight])
+    return np.array([pool[0] for pool in pooled]), np.array([pool[1] for pool in pooled])
 
 
 def _violates(left: list[float], right: list[float]) -> bool:
     # error of x caused by the rounding of p: dx = dp / (p (1 - p)), at the end where it is larger
-    wrong = max(_ROUNDING * (2 + np.exp(each[0]) + np.exp(-each[0])) for each in (left, right))
+    wrong = max(_ROUNDING * (2 + np.exp(pool[0]) + np.exp(-pool[0])) for pool in (left, right))
     rise = right[1] - left[1]
     return bool(rise < 0 or rise * wrong > _SHOWS * (right[0] - left[0]))
 

@@ -37,25 +37,26 @@ class CatboostFlavour(Estimators):
     ) -> Artefact:
         catboost = imported("catboost", "A model of CatBoost", "catboost")
         fitted_on(estimator, estimator.feature_names_, inputs)
-        with tempfile.TemporaryDirectory(prefix="mainspring-catboost-") as place:
-            path = Path(place) / "model.cbm"
+        with tempfile.TemporaryDirectory(prefix="mainspring-catboost-") as folder:
+            path = Path(folder) / "model.cbm"
             estimator.save_model(str(path), format="cbm")
             native(estimator, "catboost", path.name, path.read_bytes())  # checked before CatBoost loads it
-            again = catboost.CatBoost().load_model(str(path))
-            metadata = again.get_metadata()
+            reloaded = catboost.CatBoost().load_model(str(path))
+            metadata = reloaded.get_metadata()
             for name in _CHANCE:
                 metadata[name] = ""
-            again.save_model(str(path), format="cbm")
-            made = native(estimator, "catboost", path.name, path.read_bytes())
-        found = check_catboost(made.content)
-        texts = tuple(place for place, each in enumerate(inputs) if each.dtype == DType.String)
-        if texts != found.categories:
+            reloaded.save_model(str(path), format="cbm")
+            artefact = native(estimator, "catboost", path.name, path.read_bytes())
+        checked = check_catboost(artefact.content)
+        texts = tuple(position for position, column in enumerate(inputs) if column.dtype == DType.String)
+        if texts != checked.categories:
+            categories = [inputs[position].name for position in checked.categories]
             raise NotConvertible(
-                f"{type(estimator).__name__} has the categories {[inputs[at].name for at in found.categories]}, "
-                f"but the text columns are {[inputs[at].name for at in texts]}.",
+                f"{type(estimator).__name__} has the categories {categories}, "
+                f"but the text columns are {[inputs[position].name for position in texts]}.",
                 fix="give exactly the text columns as cat_features.",
             )
-        return made
+        return artefact
 
     def thresholds(self, estimator: Any, held_out: pd.DataFrame, numeric: Sequence[str]) -> Mapping[str, Array]:
         names = list(held_out.columns)

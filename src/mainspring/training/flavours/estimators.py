@@ -106,27 +106,27 @@ def only_numbers(estimator: Any, inputs: Sequence[Input], *, fix: str) -> None:
 
 
 def text_categories(
-    estimator: Any, inputs: Sequence[Input], found: Mapping[str, Sequence[Any]]
+    estimator: Any, inputs: Sequence[Input], stored: Mapping[str, Sequence[Any]]
 ) -> dict[str, tuple[str, ...]]:
     """Return text column -> categories that the estimator was fitted on, in the order of their codes.
 
     Args:
-        found: Column -> names of its categories, as stored by the estimator.
+        stored: Column -> names of its categories, as stored by the estimator.
 
     Raises:
         NotConvertible: A text column has no categories, a numeric column has some, or they are not the column's.
     """
-    kind, texts = type(estimator).__name__, {each.name: each for each in inputs if each.dtype == DType.String}
-    found = {name: [category_text(each) for each in names] for name, names in found.items()}
-    others = [name for name, values in found.items() if name not in texts or not all(type(v) is str for v in values)]
-    if others:
+    kind, texts = type(estimator).__name__, {column.name: column for column in inputs if column.dtype == DType.String}
+    stored = {name: [category_text(each) for each in names] for name, names in stored.items()}
+    unusable = [name for name, values in stored.items() if name not in texts or not all(type(v) is str for v in values)]
+    if unusable:
         raise NotConvertible(
-            f"{kind} was fitted on pandas categories of {others}, which are not texts.",
+            f"{kind} was fitted on pandas categories of {unusable}, which are not texts.",
             fix="keep numbers as numbers, or convert them to text in a feature.",
         )
-    missing = {name for name in texts if name not in found}
-    only_numbers(estimator, [each for each in inputs if each.name in missing], fix=f"{CATEGORIES}.")
-    for name, values in found.items():
+    missing = {name for name in texts if name not in stored}
+    only_numbers(estimator, [column for column in inputs if column.name in missing], fix=f"{CATEGORIES}.")
+    for name, values in stored.items():
         if not 0 < len(values) <= MOST_CATEGORIES:
             raise NotConvertible(
                 f"{kind} was fitted on {len(values):,} categories of {name}; a column can have 1 to "
@@ -139,7 +139,7 @@ def text_categories(
                 f"{list(texts[name].categories[:3])}.",
                 fix="create categories of the texts by data.with_categories().",
             )
-    return {name: tuple(found[name]) for name in texts}
+    return {name: tuple(stored[name]) for name in texts}
 
 
 def fitted_on(estimator: Any, fitted: Sequence[str], inputs: Collection[Input]) -> None:

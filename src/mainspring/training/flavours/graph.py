@@ -90,8 +90,10 @@ def columns_first(model: Any, names: Sequence[str], kind: int) -> None:
     from onnx import helper
 
     graph = model.graph
-    (matrix,) = (each.name for each in graph.input)
-    taken = {output for node in graph.node for output in node.output} | {each.name for each in graph.initializer}
+    (matrix,) = (tensor.name for tensor in graph.input)
+    taken = {output for node in graph.node for output in node.output} | {
+        constant.name for constant in graph.initializer
+    }
     _rename(graph, {name: f"{name}__inner" for name in taken & set(names)})
     del graph.input[:]
     graph.input.extend(helper.make_tensor_value_info(name, kind, [None, 1]) for name in names)
@@ -155,14 +157,14 @@ def name_outputs(
 def _prune(graph: Any) -> None:
     """Remove nodes and constants that no output needs, such as those of the predicted label."""
     needed = {output.name for output in graph.output}
-    kept = []
+    nodes = []
     for node in reversed(graph.node):
         if needed & set(node.output):
             needed |= set(node.input)
-            kept.append(node)
-    constants = [each for each in graph.initializer if each.name in needed]
+            nodes.append(node)
+    constants = [constant for constant in graph.initializer if constant.name in needed]
     del graph.node[:], graph.initializer[:]
-    graph.node.extend(reversed(kept))
+    graph.node.extend(reversed(nodes))
     graph.initializer.extend(constants)
 
 

@@ -92,19 +92,19 @@ def score_bundle(bundle: Bundle, table: pa.Table) -> Array:
         MissingExtra: The runtime of the bundle's flavour is not installed.
     """
     inputs = bundle.manifest.inputs
-    missing = [each.name for each in inputs if each.name not in table.column_names]
+    missing = [column.name for column in inputs if column.name not in table.column_names]
     if missing:
         raise Invalid(f"The rows lack the inputs {missing} of bundle {bundle.digest[:12]}.")
-    columns = {each.name: to_array(table.column(each.name), each.dtype) for each in inputs}
+    columns = {column.name: to_array(table.column(column.name), column.dtype) for column in inputs}
     flavour = bundle.manifest.flavour
     name = next(name for name in FLAVOURS[flavour].files if name in bundle.files)
-    categories = {each.name: each.categories for each in inputs if each.dtype == DType.String}
+    categories = {column.name: column.categories for column in inputs if column.dtype == DType.String}
     artefact = Artefact(flavour, name, bundle.files[name], bundle.manifest.curve, categories)
     try:
-        found = artefact_scores(artefact, columns, list(columns))
+        scores = artefact_scores(artefact, columns, list(columns))
     except ModuleNotFoundError as error:
         raise MissingExtra(f"The {flavour} model of bundle {bundle.digest[:12]}", flavour) from error
-    return found[:, 0] if found.shape[1] == 1 else found
+    return scores[:, 0] if scores.shape[1] == 1 else scores
 
 
 def check_width(task: str, scores: Array, columns: Sequence[str]) -> None:

@@ -65,7 +65,7 @@ def to_onnx(
         MissingExtra: skl2onnx is not installed.
     """
     skl2onnx = _import("skl2onnx")
-    check_feature_types({each.name: each.dtype for each in inputs})
+    check_feature_types({column.name: column.dtype for column in inputs})
     outputs = FLAVOUR.outputs(estimator, task, labels)
     last = _last_step(estimator)
     _check_last(last, estimator)
@@ -94,7 +94,7 @@ def to_onnx(
         raise _refused(last, wide, error) from error
     answer = model.graph.output[-1]  # a classifier's outputs are (label, probabilities)
     double = task == "regression" and answer.type.tensor_type.elem_type == _DOUBLE
-    name_inputs(model, [each.name for each in inputs])
+    name_inputs(model, [column.name for column in inputs])
     columns = [1] if task == "binary" else range(len(outputs))
     name_outputs(model, answer.name, list(columns), outputs, double=double)
     newest_trees(model)
@@ -200,15 +200,17 @@ def _constant(estimator: Any, inputs: Sequence[Input], task: str, outputs: tuple
             f"{kind}(strategy={estimator.strategy!r}) predicts at random.", fix="use strategy='prior'."
         )
     else:
-        found = estimator.predict_proba([[0.0]])[0]
-        values = [float(value) for value in (found[1:] if task == "binary" else found)]
-    kinds = [(each.name, TensorProto.STRING if each.dtype == DType.String else TensorProto.FLOAT) for each in inputs]
+        probabilities = estimator.predict_proba([[0.0]])[0]
+        values = [float(value) for value in (probabilities[1:] if task == "binary" else probabilities)]
+    kinds = [
+        (column.name, TensorProto.STRING if column.dtype == DType.String else TensorProto.FLOAT) for column in inputs
+    ]
     return content_of(constant_model(kinds, values, outputs))
 
 
 def split_thresholds(estimator: Any, held_out: pd.DataFrame, numeric: Sequence[str]) -> Mapping[str, Array]:
     """Return numeric column -> split values in the column's own unit, for the columns that trees split on."""
-    found: dict[str, Array] = {}
+    thresholds: dict[str, Array] = {}
     before, last = (estimator.steps[:-1], estimator.steps[-1][1]) if hasattr(estimator, "steps") else ([], estimator)
     sample = held_out.iloc[:: max(1, len(held_out) // _SAMPLE)]
     names, matrix = _transformed(estimator, sample) if before else (list(held_out.columns), None)
@@ -222,14 +224,14 @@ def split_thresholds(estimator: Any, held_out: pd.DataFrame, numeric: Sequence[s
         )
         if column is None:
             continue
-        own: Array = np.unique(np.concatenate(cuts))
+        cut_values: Array = np.unique(np.concatenate(cuts))
         if matrix is not None:
             scale = _affine(sample[column].to_numpy(np.float64), matrix[:, feature])
             if scale is None:
                 continue
-            own = (own - scale[1]) / scale[0]
-        found[column] = own
-    return found
+            cut_values = (cut_values - scale[1]) / scale[0]
+        thresholds[column] = cut_values
+    return thresholds
 
 
 def _transformed(pipeline: Any, sample: pd.DataFrame) -> tuple[list[str], Array | None]:
@@ -245,13 +247,13 @@ def _transformed(pipeline: Any, sample: pd.DataFrame) -> tuple[list[str], Array 
     return names, np.asarray(matrix.todense() if hasattr(matrix, "todense") else matrix, np.float64)
 
 
-def _affine(own: Array, seen: Array) -> tuple[float, float] | None:
-    """Return (slope, offset) if `seen` is an affine function of `own`, else `None`."""
-    known = np.isfinite(own) & np.isfinite(seen)
-    if known.sum() < 2 or np.ptp(own[known]) == 0:
+def _affine(column: Array, transformed: Array) -> tuple[float, float] | None:
+    """Return (slope, offset) if `transformed` is an affine function of `column`, else `None`."""
+    finite = np.isfinite(column) & np.isfinite(transformed)
+    if finite.sum() < 2 or np.ptp(column[finite]) == 0:
         return None
-    low, high = own[known].argmin(), own[known].argmax()
-    x, y = own[known], seen[known]
+    low, high = column[finite].argmin(), column[finite].argmax()
+    x, y = column[finite], transformed[finite]
     slope = (y[high] - y[low]) / (x[high] - x[low])
     offset = y[low] - slope * x[low]
     if slope == 0 or not np.allclose(slope * x + offset, y, rtol=1e-4, atol=1e-6 * (1 + np.ptp(y))):

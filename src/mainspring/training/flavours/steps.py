@@ -114,8 +114,8 @@ def ordinal_converter(scope: Any, operator: Any, container: Any) -> None:
     from skl2onnx.proto import onnx_proto
 
     encoder = operator.raw_operator
-    columns = [(each, position) for each in operator.inputs for position in range(each.type.shape[1])]
-    found = []
+    columns = [(source, position) for source in operator.inputs for position in range(source.type.shape[1])]
+    encoded = []
     for number, (variable, position) in enumerate(columns):
         strings = isinstance(variable.type, StringTensorType)
         keys, values, otherwise = _table(encoder, number, strings=strings)
@@ -138,8 +138,8 @@ def ordinal_converter(scope: Any, operator: Any, container: Any) -> None:
             default_float=otherwise,
             **{"keys_strings" if strings else "keys_floats": keys},
         )
-        found.append(looked_up)
-    container.add_node("Concat", found, operator.outputs[0].full_name, axis=1)
+        encoded.append(looked_up)
+    container.add_node("Concat", encoded, operator.outputs[0].full_name, axis=1)
 
 
 def _table(encoder: Any, column: int, *, strings: bool) -> tuple[list[Any], list[float], float]:
@@ -191,19 +191,19 @@ def scaler_converter(scope: Any, operator: Any, container: Any) -> None:
     from onnx import TensorProto
 
     scaler = operator.raw_operator
-    nodes, found = Nodes(scope, container), _side_by_side(scope, operator, container)
+    nodes, scaled = Nodes(scope, container), _side_by_side(scope, operator, container)
     wide, robust = _wide(operator), type(scaler).__name__ == "RobustScaler"
-    given = (("Sub", scaler.center_ if robust else scaler.mean_), ("Div", scaler.scale_))
-    for kind, numbers in given:
+    operations = (("Sub", scaler.center_ if robust else scaler.mean_), ("Div", scaler.scale_))
+    for kind, numbers in operations:
         if numbers is None or (kind == "Sub" and not getattr(scaler, "with_mean", True)):
             continue
         if robust and not wide:
-            found = nodes.add("Cast", [found], to=TensorProto.DOUBLE)
+            scaled = nodes.add("Cast", [scaled], to=TensorProto.DOUBLE)
         constant = nodes.constant(numbers.astype(np.float64 if wide or robust else np.float32))
-        found = nodes.add(kind, [found, constant])
+        scaled = nodes.add(kind, [scaled, constant])
         if robust and not wide:
-            found = nodes.add("Cast", [found], to=TensorProto.FLOAT)
-    nodes.add("Identity", [found], output=operator.outputs[0].full_name)
+            scaled = nodes.add("Cast", [scaled], to=TensorProto.FLOAT)
+    nodes.add("Identity", [scaled], output=operator.outputs[0].full_name)
 
 
 def _side_by_side(scope: Any, operator: Any, container: Any) -> str:

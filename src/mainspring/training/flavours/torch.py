@@ -113,11 +113,14 @@ class TorchFlavour:
             NotConvertible: torch cannot trace it; the message has torch's reason.
             MissingExtra: onnxscript is not installed.
         """
-        what = f"Converting a {type(module).__name__} to ONNX"
-        torch, _ = imported("torch", what, self.extra), imported("onnxscript", what, self.extra)
+        action = f"Converting a {type(module).__name__} to ONNX"
+        torch, _ = imported("torch", action, self.extra), imported("onnxscript", action, self.extra)
         wrapped = _wrapped(torch, module, call)
         dims: dict[str, Any] = {}
-        shapes = tuple({at: dims.setdefault(n, torch.export.Dim(n)) for at, n in each.items()} for each in dynamic)
+        shapes = tuple(
+            {position: dims.setdefault(n, torch.export.Dim(n)) for position, n in dimensions.items()}
+            for dimensions in dynamic
+        )
         try:
             with _quiet(), evaluating(module), torch.no_grad():
                 program = torch.onnx.export(
@@ -174,13 +177,13 @@ def _reason(error: BaseException) -> str:
 @contextmanager
 def evaluating(module: Any) -> Iterator[None]:
     """Put the module and its submodules into evaluation mode inside the block, and restore their modes after it."""
-    modes = [(each, each.training) for each in module.modules()]
+    modes = [(submodule, submodule.training) for submodule in module.modules()]
     module.eval()
     try:
         yield
     finally:
-        for each, training in modes:
-            each.training = training
+        for submodule, training in modes:
+            submodule.training = training
 
 
 @contextmanager

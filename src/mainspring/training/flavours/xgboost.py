@@ -81,21 +81,23 @@ def _categories(estimator: Any) -> dict[str, list[Any]]:
     """
     if not hasattr(estimator, "get_booster") or "c" not in (estimator.get_booster().feature_types or ()):
         return {}
-    booster, found = estimator.get_booster(), {}
-    known = dict(booster.get_categories(export_to_arrow=True).to_arrow())
+    booster, categories = estimator.get_booster(), {}
+    stored = dict(booster.get_categories(export_to_arrow=True).to_arrow())
     for name, kind in zip(booster.feature_names, booster.feature_types, strict=True):
         if kind != "c":
             continue
-        kept = known.get(name)
-        found[name] = [] if kept is None else (kept.cast("binary") if kept.type == "string" else kept).to_pylist()
-        if any(isinstance(text, bytes) and not text.isascii() for text in found[name]):
+        names = stored.get(name)
+        categories[name] = (
+            [] if names is None else (names.cast("binary") if names.type == "string" else names).to_pylist()
+        )
+        if any(isinstance(text, bytes) and not text.isascii() for text in categories[name]):
             raise NotConvertible(
                 f"{type(estimator).__name__} was fitted on categories of {name} that are not ASCII, which XGBoost "
                 "does not store correctly.",
                 fix="create the categories by data.with_categories(), which spells them as JSON.",
             )
-        found[name] = [text.decode() if isinstance(text, bytes) else text for text in found[name]]
-    return found
+        categories[name] = [text.decode() if isinstance(text, bytes) else text for text in categories[name]]
+    return categories
 
 
 FLAVOUR = XgboostFlavour()

@@ -51,16 +51,16 @@ class Rows:
     def batch(self, numbers: Any, device: Any) -> tuple[tuple[Any, ...], Any]:
         """Return the inputs, as arguments of the module, and the targets of the given rows, on the device."""
         if self._dataset is None:
-            first, *more = self._inputs
-            inputs = (first[numbers], *(each[numbers] for each in more)) if more else (first[numbers],)
+            first, *others = self._inputs
+            inputs = (first[numbers], *(tensor[numbers] for tensor in others)) if others else (first[numbers],)
             targets = self._targets[numbers]
         else:
             collate = self._torch.utils.data.default_collate
-            made, targets = collate([self._dataset[number] for number in numbers.tolist()])
-            inputs = tuple(made) if isinstance(made, tuple | list) else (made,)
+            collated, targets = collate([self._dataset[number] for number in numbers.tolist()])
+            inputs = tuple(collated) if isinstance(collated, tuple | list) else (collated,)
         if device.type == "cpu":
             return inputs, targets
-        return tuple(each.to(device, non_blocking=True) for each in inputs), targets.to(device, non_blocking=True)
+        return tuple(tensor.to(device, non_blocking=True) for tensor in inputs), targets.to(device, non_blocking=True)
 
     def order(self, seed: int, epoch: int) -> Any:
         """Return the order of the rows in an epoch, int64 of shape (rows,): a function of seed and epoch, on any
@@ -81,13 +81,13 @@ class Rows:
 
         A dataset is identified by its class and length only.
         """
-        found = hashlib.sha256()
+        sha = hashlib.sha256()
         if self._dataset is not None:
-            found.update(f"{type(self._dataset).__qualname__} {len(self)}".encode())
-            return found.hexdigest()
+            sha.update(f"{type(self._dataset).__qualname__} {len(self)}".encode())
+            return sha.hexdigest()
         for tensor in (*self._inputs, self._targets):
-            found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+            sha.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
             every = max(1, tensor.numel() * tensor.element_size() // _WHOLE)
             rows = tensor[::every].cpu().contiguous().reshape(-1)
-            found.update(memoryview(rows.view(self._torch.uint8).numpy()))
-        return found.hexdigest()
+            sha.update(memoryview(rows.view(self._torch.uint8).numpy()))
+        return sha.hexdigest()

@@ -119,20 +119,20 @@ class Checkpoints:
         whole = apart(checkpoint)
         return self.put(whole, pieces(whole.tensors, whole.places))
 
-    def put(self, whole: Apart, content: Iterable[Any]) -> Path:
+    def put(self, checkpoint: Apart, content: Iterable[Any]) -> Path:
         """Write a checkpoint as `write` does, from the bytes of its tensors in the order of their places."""
-        path = self.path(whole.step)
+        path = self.path(checkpoint.step)
         beside = path.with_name(f".{path.name}.{os.urandom(6).hex()}.partial")
-        text = json.dumps({"format": 2, "step": whole.step, "score": whole.score, "state": whole.tree})
+        text = json.dumps({"format": 2, "step": checkpoint.step, "score": checkpoint.score, "state": checkpoint.tree})
         with disk_errors(path):
             try:
                 self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-                write_tensors(beside, whole.places, content, text)
+                write_tensors(beside, checkpoint.places, content, text)
                 beside.replace(path)
             finally:
                 beside.unlink(missing_ok=True)
             sync_folder(self.folder)  # before older checkpoints are removed
-        self._scores[whole.step] = math.inf if whole.score is None else whole.score
+        self._scores[checkpoint.step] = math.inf if checkpoint.score is None else checkpoint.score
         self._prune()
         return path
 

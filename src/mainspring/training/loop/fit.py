@@ -154,37 +154,39 @@ class Loop:
         Raises:
             Invalid: The optimiser or the schedule has state that a checkpoint cannot store.
         """
-        shapes = [(name, str(each.dtype), list(each.shape)) for name, each in self.module.named_parameters()]
+        shapes = [
+            (name, str(parameter.dtype), list(parameter.shape)) for name, parameter in self.module.named_parameters()
+        ]
         loss = getattr(self.loss, "__qualname__", type(self.loss).__qualname__)
-        made = [None if each is None else (type(each).__qualname__, take_apart(each.state_dict())[0])
-                for each in (self.optimiser, self.schedule)]  # fmt: skip
+        states = [None if stateful is None else (type(stateful).__qualname__, take_apart(stateful.state_dict())[0])
+                for stateful in (self.optimiser, self.schedule)]  # fmt: skip
         stopping = self.stopping and (self.stopping.patience, self.stopping.min_delta, self.stopping.mode)
         settings = (self.schedule_per, self.clip_norm, self.amp, self.seed, self.batch_size, stopping)
         rows = (self.rows.digest(), self.validation.digest() if self.validation else None)
-        text = "\0".join(map(repr, (self.module, shapes, loss, *made, *settings, *rows)))
+        text = "\0".join(map(repr, (self.module, shapes, loss, *states, *settings, *rows)))
         return hashlib.sha256(_ADDRESS.sub("", text).encode()).hexdigest()
 
     def begin(self) -> None:
         """Resume from the newest checkpoint of an unfinished training, or seed the generators."""
-        found = self.keeping.checkpoints.newest() if self.keeping is not None else None
-        if found is not None and self.keeping is not None and found.state["finished"]:
+        checkpoint = self.keeping.checkpoints.newest() if self.keeping is not None else None
+        if checkpoint is not None and self.keeping is not None and checkpoint.state["finished"]:
             self.keeping.checkpoints.clear()
-            found = None
-        if found is None or self.keeping is None:
+            checkpoint = None
+        if checkpoint is None or self.keeping is None:
             seed_generators(self.seed)
             return
-        state = found.state
+        state = checkpoint.state
         self.module.load_state_dict(state["module"])
         self.optimiser.load_state_dict(state["optimiser"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
         if self.stopping is not None:
             self.stopping.restore(state["stopping"])
-        self.step, self.epoch, self.batch = found.step, state["epoch"], state["batch"]
-        self.best, self.score = state["best"], found.score
-        self.keeping.found(found.step)
+        self.step, self.epoch, self.batch = checkpoint.step, state["epoch"], state["batch"]
+        self.best, self.score = state["best"], checkpoint.score
+        self.keeping.found(checkpoint.step)
         restore_generators(state["generators"])
-        self._tell(f"resumes from step {found.step}")
+        self._tell(f"resumes from step {checkpoint.step}")
 
     def go(self) -> None:
         """Train until the last epoch, or until early stopping."""
@@ -220,11 +222,11 @@ class Loop:
             inputs, targets = self.rows.batch(numbers, self.device)
             if self.amp:
                 with self._autocast():
-                    found = self.loss(self.module(*inputs), targets)
+                    loss = self.loss(self.module(*inputs), targets)
             else:
-                found = self.loss(self.module(*inputs), targets)
-            self._note(found)  # before the step, while the weights are still finite
-            found.backward()
+                loss = self.loss(self.module(*inputs), targets)
+            self._note(loss)  # before the step, while the weights are still finite
+            loss.backward()
             if self.clip_norm is not None:
                 self.torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
             self.optimiser.step()
@@ -234,7 +236,7 @@ class Loop:
             self.schedule.step()
         if self.run is not None and self.step % self.log_every == 0:
             self._look()
-            self.run.log_metrics({"loss": float(found.detach()), "lr": self.optimiser.param_groups[0]["lr"]}, self.step)
+            self.run.log_metrics({"loss": float(loss.detach()), "lr": self.optimiser.param_groups[0]["lr"]}, self.step)
 
     def _explained(self, error: Exception) -> Exception:
         """Return the error to raise: a `MainspringError` if memory ran out, else the error itself."""

@@ -61,10 +61,10 @@ def take_apart(tree: Any) -> tuple[Any, dict[str, Any]]:
             return value
         if isinstance(value, dict):
             if all(type(key) is str and not key.startswith("$") for key in value):
-                return {key: apart(each, f"{at}/{key}") for key, each in value.items()}
-            return {_ITEMS: [[apart(key, at), apart(each, f"{at}/{key}")] for key, each in value.items()]}
+                return {key: apart(element, f"{at}/{key}") for key, element in value.items()}
+            return {_ITEMS: [[apart(key, at), apart(element, f"{at}/{key}")] for key, element in value.items()]}
         if isinstance(value, list | tuple):
-            parts = [apart(each, f"{at}/{number}") for number, each in enumerate(value)]
+            parts = [apart(element, f"{at}/{number}") for number, element in enumerate(value)]
             return parts if isinstance(value, list) else {_TUPLE: parts}
         raise Invalid(
             f"The state at {at or '/'!r} is a {type(value).__qualname__}, which a checkpoint cannot store.",
@@ -77,7 +77,7 @@ def take_apart(tree: Any) -> tuple[Any, dict[str, Any]]:
 def put_together(tree: Any, tensors: dict[str, Any]) -> Any:
     """Restore a tree that `take_apart` split."""
     if isinstance(tree, list):
-        return [put_together(each, tensors) for each in tree]
+        return [put_together(element, tensors) for element in tree]
     if not isinstance(tree, dict):
         return tree
     if _TENSOR in tree:
@@ -85,8 +85,8 @@ def put_together(tree: Any, tensors: dict[str, Any]) -> Any:
     if _TUPLE in tree:
         return tuple(put_together(tree[_TUPLE], tensors))
     if _ITEMS in tree:
-        return {put_together(key, tensors): put_together(each, tensors) for key, each in tree[_ITEMS]}
-    return {key: put_together(each, tensors) for key, each in tree.items()}
+        return {put_together(key, tensors): put_together(element, tensors) for key, element in tree[_ITEMS]}
+    return {key: put_together(element, tensors) for key, element in tree.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,24 +127,24 @@ def pieces(tensors: Mapping[str, Any], found: Mapping[str, Place]) -> Iterable[A
             yield tensors[name].cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
-def write_tensors(path: Path, found: Mapping[str, Place], content: Iterable[Any], text: str) -> None:
+def write_tensors(path: Path, layout: Mapping[str, Place], content: Iterable[Any], text: str) -> None:
     """Write a new file and sync it.
 
     Args:
         content: The bytes of the tensors, in the order of their places.
         text: Text stored in the header.
     """
-    end = max((place.end for place in found.values()), default=0)
+    end = max((place.end for place in layout.values()), default=0)
     header: dict[str, Any] = {"__metadata__": {_TEXT: text}}
-    for name, place in found.items():
+    for name, place in layout.items():
         header[name] = {"dtype": place.kind, "shape": place.shape, "data_offsets": (place.begin, place.end)}
     header[_DIGEST] = {"dtype": "U8", "shape": (32,), "data_offsets": (end, end + 32)}
     head = json.dumps(header, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)
     digest = hashlib.sha256()
     with path.open("xb", buffering=0) as file:
-        for each in (len(head).to_bytes(8, "little") + head, *content):
-            _put(file.write, each, digest)
+        for part in (len(head).to_bytes(8, "little") + head, *content):
+            _put(file.write, part, digest)
         _put(file.write, digest.digest(), digest)
         os.fsync(file.fileno())
 

@@ -62,8 +62,14 @@ def outcome(recorded: RunRecord, again: RunRecord, bundle: Bundle | None, other:
 
     Metrics are compared bit for bit, except system metrics; of a metric with steps, only the last value counts.
     """
-    params = [each for each in differences(recorded.params, again.params) if each.name not in _OF_THE_RUN]
-    metrics = [each for each in differences(recorded.metrics, again.metrics) if not each.name.startswith(SYSTEM)]
+    params = [
+        difference for difference in differences(recorded.params, again.params) if difference.name not in _OF_THE_RUN
+    ]
+    metrics = [
+        difference
+        for difference in differences(recorded.metrics, again.metrics)
+        if not difference.name.startswith(SYSTEM)
+    ]
     return Outcome(params, metrics, None if bundle is None else predictions(bundle, other))
 
 
@@ -79,17 +85,17 @@ def differences(recorded: Mapping[str, Any], again: Mapping[str, Any]) -> list[D
 def predictions(bundle: Bundle, other: Bundle) -> Predictions:
     """Compare the predictions of both bundles on the held-out rows of the first."""
     rows = pq.read_table(io.BytesIO(bundle.files[HOLDOUT]))
-    missing = [each.name for each in other.manifest.inputs if each.name not in rows.column_names]
+    missing = [column.name for column in other.manifest.inputs if column.name not in rows.column_names]
     held_out_same = bool(rows.equals(pq.read_table(io.BytesIO(other.files[HOLDOUT]))))
     model_same = {name: content for name, content in bundle.files.items() if name.startswith("model")} == {
         name: content for name, content in other.files.items() if name.startswith("model")
     }
     if missing or other.manifest.outputs != bundle.manifest.outputs:  # inputs or outputs differ
         return Predictions(rows.num_rows, rows.num_rows, math.inf, held_out_same, model_same)
-    first, second = (score_bundle(each, rows).reshape(rows.num_rows, -1) for each in (bundle, other))
-    apart = np.where(np.isnan(first) & np.isnan(second), 0.0, np.abs(first - second))
-    differing = int((~(apart == 0.0)).any(axis=1).sum())
-    largest = float(np.nanmax(apart, initial=0.0))
+    first, second = (score_bundle(scored, rows).reshape(rows.num_rows, -1) for scored in (bundle, other))
+    distance = np.where(np.isnan(first) & np.isnan(second), 0.0, np.abs(first - second))
+    differing = int((~(distance == 0.0)).any(axis=1).sum())
+    largest = float(np.nanmax(distance, initial=0.0))
     return Predictions(rows.num_rows, differing, largest, held_out_same, model_same)
 
 

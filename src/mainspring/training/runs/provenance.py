@@ -254,8 +254,10 @@ def package_digest() -> str:
 
 def environment() -> dict[str, str]:
     """Return name -> version of Python and of every installed package."""
-    found = {each.metadata["Name"]: each.version for each in metadata.distributions() if each.metadata["Name"]}
-    return {"python": platform.python_version(), **dict(sorted(found.items(), key=lambda item: item[0].lower()))}
+    versions = {
+        package.metadata["Name"]: package.version for package in metadata.distributions() if package.metadata["Name"]
+    }
+    return {"python": platform.python_version(), **dict(sorted(versions.items(), key=lambda item: item[0].lower()))}
 
 
 def machine() -> dict[str, str]:

@@ -110,13 +110,13 @@ def gpu_reader(library: str = _NVML) -> Callable[[], dict[str, float]] | None:
 
 
 def _read_gpu(nvml: Any, number: int, handle: ctypes.c_void_p) -> dict[str, float]:
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     busy, memory, power = _Utilization(), _Memory(), ctypes.c_uint()
     if nvml.nvmlDeviceGetUtilizationRates(handle, ctypes.byref(busy)) == 0:
-        found[f"gpu_{number}_utilization_percentage"] = float(busy.gpu)
+        metrics[f"gpu_{number}_utilization_percentage"] = float(busy.gpu)
     if nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)) == 0 and memory.total:
-        found[f"gpu_{number}_memory_usage_megabytes"] = memory.used / 1e6
-        found[f"gpu_{number}_memory_usage_percentage"] = 100 * memory.used / memory.total
+        metrics[f"gpu_{number}_memory_usage_megabytes"] = memory.used / 1e6
+        metrics[f"gpu_{number}_memory_usage_percentage"] = 100 * memory.used / memory.total
     if nvml.nvmlDeviceGetPowerUsage(handle, ctypes.byref(power)) == 0:  # milliwatts
-        found[f"gpu_{number}_power_usage_watts"] = power.value / 1000
-    return found
+        metrics[f"gpu_{number}_power_usage_watts"] = power.value / 1000
+    return metrics

@@ -95,9 +95,9 @@ class Study:
 
     def ask(self) -> Trial:
         """Start a trial: a queued retry, or one with parameters from the sampler."""
-        asked = self._study.ask(self._space)
-        self._open[asked.number] = asked
-        return Trial(asked.number, "running", dict(asked.params), "")
+        trial = self._study.ask(self._space)
+        self._open[trial.number] = trial
+        return Trial(trial.number, "running", dict(trial.params), "")
 
     def begun(self, number: int, run_id: str) -> None:
         """Record the run of a trial."""
@@ -141,8 +141,8 @@ class Study:
 
     def trials(self) -> list[Trial]:
         """Return the ended trials, without lost ones, in order of their start."""
-        kept = [each for each in self._study.trials if _LOST not in each.user_attrs]
-        return [trial for trial in map(_trial, kept) if trial.state in (COMPLETE, PRUNED, FAILED)]
+        valid = [trial for trial in self._study.trials if _LOST not in trial.user_attrs]
+        return [trial for trial in map(_trial, valid) if trial.state in (COMPLETE, PRUNED, FAILED)]
 
     def best(self) -> Trial | None:
         """Return the best completed trial."""

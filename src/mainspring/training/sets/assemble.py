@@ -99,12 +99,14 @@ def label_values(column: pa.ChunkedArray[Any], model: Model) -> np.ndarray[Any, 
         raise InvalidData(f"Label {name} has NaN or infinite values.", fix="check the source with ms.checks.in_range.")
     if model.task == "regression":
         return numbers
-    whole = numbers.astype(np.int64)
-    if not np.array_equal(whole, numbers):
-        raise InvalidData(f"Label {label} has values such as {numbers[whole != numbers][0]}, which cannot be classes.")
-    if model.task == "binary" and not np.isin(whole, (0, 1)).all():
-        raise InvalidData(f"Label {label} has the values {_some(whole)}; a binary label is a Boolean, or 0 and 1.")
-    return whole
+    integers = numbers.astype(np.int64)
+    if not np.array_equal(integers, numbers):
+        raise InvalidData(
+            f"Label {label} has values such as {numbers[integers != numbers][0]}, which cannot be classes."
+        )
+    if model.task == "binary" and not np.isin(integers, (0, 1)).all():
+        raise InvalidData(f"Label {label} has the values {_some(integers)}; a binary label is a Boolean, or 0 and 1.")
+    return integers
 
 
 def _some(values: np.ndarray[Any, Any]) -> list[Any]:

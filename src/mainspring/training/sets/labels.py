@@ -214,15 +214,17 @@ class Joins:
         if len(self.each) == 1:
             return self.each[0].sql
         numbered = list(enumerate(self.each))
-        whole = " AND ".join(f"l{at}.{LABEL} IS NOT NULL" for at, _ in numbered)
-        values = ", ".join(f"{quote_name(join.label.column)} := l{at}.{LABEL}" for at, join in numbered)
-        known = ", ".join(f"l{at}.{KNOWN_AT}" for at, _ in numbered)
-        why = ", ".join(f"l{at}.{WHY} || {quote_text('.' + join.label.column)}" for at, join in numbered)
+        complete = " AND ".join(f"l{number}.{LABEL} IS NOT NULL" for number, _ in numbered)
+        values = ", ".join(f"{quote_name(join.label.column)} := l{number}.{LABEL}" for number, join in numbered)
+        known_at = ", ".join(f"l{number}.{KNOWN_AT}" for number, _ in numbered)
+        why = ", ".join(f"l{number}.{WHY} || {quote_text('.' + join.label.column)}" for number, join in numbered)
         row = quote_name(self.each[0].row)
-        others = " ".join(f"JOIN ({join.sql}) AS l{at} ON l{at}.{row} = l0.{row}" for at, join in numbered[1:])
+        others = " ".join(
+            f"JOIN ({join.sql}) AS l{number} ON l{number}.{row} = l0.{row}" for number, join in numbered[1:]
+        )
         return (
-            f"SELECT l0.* EXCLUDE ({LABEL}, {KNOWN_AT}, {WHY}), CASE WHEN {whole} THEN struct_pack({values}) END AS "
-            f"{LABEL}, CASE WHEN {whole} THEN greatest({known}) END AS {KNOWN_AT}, coalesce({why}) AS {WHY} "
+            f"SELECT l0.* EXCLUDE ({LABEL}, {KNOWN_AT}, {WHY}), CASE WHEN {complete} THEN struct_pack({values}) END AS "
+            f"{LABEL}, CASE WHEN {complete} THEN greatest({known_at}) END AS {KNOWN_AT}, coalesce({why}) AS {WHY} "
             f"FROM ({self.each[0].sql}) AS l0 {others}"
         )
 

@@ -76,8 +76,9 @@ class Leakage(InvalidData):
 
     def __init__(self, model: str, findings: list[Finding]) -> None:
         super().__init__(
-            f"The training set of {model!r} leaks:\n" + "\n".join(f"  {each}\n    {each.fix}" for each in findings),
-            fix=f"or, if it is intended, declare accept_findings={[each.id for each in findings]} in @ms.model.",
+            f"The training set of {model!r} leaks:\n"
+            + "\n".join(f"  {finding}\n    {finding.fix}" for finding in findings),
+            fix=f"or, if it is intended, declare accept_findings={[finding.id for finding in findings]} in @ms.model.",
         )
         self.findings = findings
 
@@ -88,11 +89,11 @@ def refuse_leaks(model: str, data: TrainingSet, accepted: Collection[str] = ()) 
     Raises:
         Leakage: A finding is severe and not accepted.
     """
-    found = [each for each in find_leaks(data) if each.id not in accepted]
-    severe = [each for each in found if each.severe]
+    findings = [finding for finding in find_leaks(data) if finding.id not in accepted]
+    severe = [finding for finding in findings if finding.severe]
     if severe:
         raise Leakage(model, severe)
-    return found
+    return findings
 
 
 def find_leaks(data: TrainingSet) -> list[Finding]:
@@ -100,31 +101,31 @@ def find_leaks(data: TrainingSet) -> list[Finding]:
     rows = data.development
     every = max(1, -(-len(rows) // _MOST_ROWS))
     spaced, together = slice(None, None, every), slice(max(0, len(rows) - _MOST_ROWS), None)
-    kept = []
+    findings = []
     for name in data.features:
         text = data.dtypes[name] == DType.String
         column = rows.X[name].to_numpy()
         values = column if text else column.astype(np.float64)
         finding = _empty(name, values, text)
-        kept += [finding] if finding else _of_labels(name, values, rows.y, data, spaced, together)
-    kept += [_own(name, data.own[name]) for name in data.features if name in data.own]
-    kept += [*_twice(data), *_copies(data)]
-    return sorted(kept, key=lambda each: not each.severe)
+        findings += [finding] if finding else _of_labels(name, values, rows.y, data, spaced, together)
+    findings += [_own(name, data.own[name]) for name in data.features if name in data.own]
+    findings += [*_twice(data), *_copies(data)]
+    return sorted(findings, key=lambda candidate: not candidate.severe)
 
 
 def _of_labels(name: str, values: Array, y: Array, data: TrainingSet, spaced: slice, together: slice) -> list[Finding]:
     """Return the most severe finding of a feature against the label, or against several labels."""
     looks = len(data.features) * max(1, len(data.labels))
-    found = []
-    for at, labels in enumerate(y.T if data.labels else [y]):
+    findings = []
+    for index, labels in enumerate(y.T if data.labels else [y]):
         finding = _shadow(name, values[spaced], labels[spaced], data.task)
         if finding is None and values.dtype != object and data.task != "multiclass":
             finding = _future(name, values[together], labels[together], looks)
         finding = finding or _alone(name, values[spaced], labels[spaced], data.task, looks)
         if finding is not None:
-            of = f"of the label {data.labels[at]}: " if data.labels else ""
-            found.append(replace(finding, evidence=of + finding.evidence))
-    return sorted(found, key=lambda each: not each.severe)[:1]
+            of = f"of the label {data.labels[index]}: " if data.labels else ""
+            findings.append(replace(finding, evidence=of + finding.evidence))
+    return sorted(findings, key=lambda candidate: not candidate.severe)[:1]
 
 
 def _empty(name: str, values: Array, text: bool) -> Finding | None:
@@ -222,17 +223,19 @@ def own_columns(model: Model, table: pa.Table) -> dict[str, str]:
     Args:
         table: Observations by time with features, from `sets.assemble.labelled_observations`.
     """
-    found: dict[str, str] = {}
+    repeats: dict[str, str] = {}
     for view in views_of([*model.features, *model.baseline]):
         columns = [name for name in model.observations.source.columns if name not in view.entity.keys]
         for name in view.features:
             full_name = f"{view.name}.{name}"
             if full_name in table.column_names:
-                repeated = [one for one in columns if _comparable(view, name, model.observations.source.columns[one])]
-                own = next((one for one in repeated if _repeats(table, full_name, one, view)), None)
-                if own is not None:
-                    found[full_name] = own
-    return found
+                repeated = [
+                    column for column in columns if _comparable(view, name, model.observations.source.columns[column])
+                ]
+                original = next((column for column in repeated if _repeats(table, full_name, column, view)), None)
+                if original is not None:
+                    repeats[full_name] = original
+    return repeats
 
 
 def _comparable(view: FeatureView, name: str, dtype: DType) -> bool:

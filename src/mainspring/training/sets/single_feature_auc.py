@@ -36,20 +36,24 @@ def power_alone(values: Array, labels: Array, task: str, *, looks: int = 1) -> P
         looks: Number of features tested, for the Bonferroni correction at 1 %.
     """
     half = len(values) // 2
-    codes, seen = bins(values, half)
+    codes, bin_count = bins(values, half)
     z = NormalDist().inv_cdf(1 - 0.01 / max(1, looks))
     if task == "regression":
-        return _r2(codes, seen, np.asarray(labels, np.float64), half, z)
+        return _r2(codes, bin_count, np.asarray(labels, np.float64), half, z)
     classes = [1] if task == "binary" else np.unique(labels).tolist()
-    found = [each for each in (_auc(codes, seen, labels == one, half, z) for one in classes) if each is not None]
-    return max(found, key=lambda each: each.lower, default=None)
+    powers = [
+        power
+        for power in (_auc(codes, bin_count, labels == positive, half, z) for positive in classes)
+        if power is not None
+    ]
+    return max(powers, key=lambda power: power.lower, default=None)
 
 
 def bins(values: Array, half: int) -> tuple[Array, int]:
     """Return each row's bin, int64 of shape (rows,), and the number of bins. Only earlier rows define the bins."""
     if values.dtype == object:
-        known = {each: code for code, each in enumerate(dict.fromkeys(values[:half].tolist()))}
-        return np.array([known.get(each, len(known)) for each in values.tolist()], np.int64), len(known) + 1
+        codes_of = {text: code for code, text in enumerate(dict.fromkeys(values[:half].tolist()))}
+        return np.array([codes_of.get(text, len(codes_of)) for text in values.tolist()], np.int64), len(codes_of) + 1
     null = np.isnan(values)
     earlier = np.sort(values[:half][~null[:half]])
     # a value equal to an edge has its own bin, so a frequent number does not mix with its neighbours
@@ -146,23 +150,23 @@ def knows_the_future(values: Array, labels: Array, *, lags: int = 5, looks: int 
     rows = len(values)
     if rows < 20 * lags:
         return None
-    known = ~np.isnan(values)
-    numbers = np.where(known, values, 0.0)
-    by_lag = {lag: _correlation(numbers, known, labels, lag) for lag in range(-lags, lags + 1)}
-    lag = max(range(1, lags + 1), key=lambda each: abs(by_lag[each]))
-    present = max(abs(by_lag[each]) for each in range(-lags, 1))
-    chance = NormalDist().inv_cdf(1 - 0.01 / max(1, looks * (2 * lags + 1))) / math.sqrt(max(1, int(known.sum())))
-    found = abs(by_lag[lag])
-    return (lag, found, present) if found > 0.5 and found > present + 0.1 + chance else None
+    finite = ~np.isnan(values)
+    numbers = np.where(finite, values, 0.0)
+    by_lag = {lag: _correlation(numbers, finite, labels, lag) for lag in range(-lags, lags + 1)}
+    lag = max(range(1, lags + 1), key=lambda candidate: abs(by_lag[candidate]))
+    present = max(abs(by_lag[candidate]) for candidate in range(-lags, 1))
+    chance = NormalDist().inv_cdf(1 - 0.01 / max(1, looks * (2 * lags + 1))) / math.sqrt(max(1, int(finite.sum())))
+    largest = abs(by_lag[lag])
+    return (lag, largest, present) if largest > 0.5 and largest > present + 0.1 + chance else None
 
 
 def _correlation(numbers: Array, known: Array, labels: Array, lag: int) -> float:
     rows = slice(max(0, -lag), len(numbers) - max(0, lag))
     later = slice(max(0, lag), len(numbers) - max(0, -lag))
-    there = known[rows]
-    one, two = numbers[rows][there], np.asarray(labels, np.float64)[later][there]
-    if len(one) < 2 * _FEWEST:
+    present = known[rows]
+    feature, label = numbers[rows][present], np.asarray(labels, np.float64)[later][present]
+    if len(feature) < 2 * _FEWEST:
         return 0.0
-    one, two = one - one.mean(), two - two.mean()
-    scale: Any = math.sqrt(float(one @ one) * float(two @ two))
-    return float(one @ two) / scale if scale > 0 else 0.0
+    feature, label = feature - feature.mean(), label - label.mean()
+    scale: Any = math.sqrt(float(feature @ feature) * float(label @ label))
+    return float(feature @ label) / scale if scale > 0 else 0.0

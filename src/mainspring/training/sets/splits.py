@@ -98,16 +98,16 @@ def folds_by_time(at: Instants, count: int, *, embargo: int = 0, window: int | N
     if len(at) == 0:
         raise InvalidData("There are no labelled observations to split into folds.")
     cuts = [int(np.searchsorted(at, at[len(at) * part // (count + 1)])) for part in range(1, count + 1)]
-    made = []
+    folds = []
     for number, (begin, end) in enumerate(zip(cuts, [*cuts[1:], len(at)], strict=True), start=1):
-        seen = int(at[begin]) - embargo
-        first = 0 if window is None else int(np.searchsorted(at, seen - window))
-        rows = FoldRows(slice(first, int(np.searchsorted(at, seen))), slice(begin, end))
+        cutoff = int(at[begin]) - embargo
+        first = 0 if window is None else int(np.searchsorted(at, cutoff - window))
+        rows = FoldRows(slice(first, int(np.searchsorted(at, cutoff))), slice(begin, end))
         for name, part in rows._asdict().items():
             if part.stop <= part.start:
                 raise _empty(at, name, number, count)
-        made.append(rows)
-    return made
+        folds.append(rows)
+    return folds
 
 
 def _empty(at: Instants, name: str, number: int, count: int) -> InvalidData:

@@ -93,14 +93,14 @@ def _attributes(body: type, kinds: tuple[type, ...]) -> dict[str, Any]:
     Raises:
         Invalid: There is none, or one is of another kind.
     """
-    found = {name: value for name, value in vars(body).items() if not name.startswith("_")}
-    wrong = [name for name, value in found.items() if not isinstance(value, kinds)]
-    if wrong or not found:
+    attributes = {name: value for name, value in vars(body).items() if not name.startswith("_")}
+    wrong = [name for name, value in attributes.items() if not isinstance(value, kinds)]
+    if wrong or not attributes:
         raise Invalid(
-            f"{body.__name__} has {f'{wrong[0]} = {found[wrong[0]]!r}' if wrong else 'no features'}.",
+            f"{body.__name__} has {f'{wrong[0]} = {attributes[wrong[0]]!r}' if wrong else 'no features'}.",
             fix="make its attributes features: ms.count(window='1h'), ms.last('x'), or an expression of ms.col('x').",
         )
-    return found
+    return attributes
 
 
 def _view_members(body: type) -> tuple[dict[str, Aggregation], dict[str, Node], tuple[str, ...]]:
@@ -109,8 +109,8 @@ def _view_members(body: type) -> tuple[dict[str, Aggregation], dict[str, Node], 
     Raises:
         Invalid: An expression uses an aggregation that is not an attribute, or a feature of another view.
     """
-    found = dict(_expanded(body))
-    stored = {name: value for name, value in found.items() if isinstance(value, Aggregation)}
+    members = dict(_expanded(body))
+    stored = {name: value for name, value in members.items() if isinstance(value, Aggregation)}
     if not stored:
         raise Invalid(
             f"{body.__name__} has no aggregation, so there is nothing to compute from.",
@@ -120,24 +120,26 @@ def _view_members(body: type) -> tuple[dict[str, Aggregation], dict[str, Node], 
     for name, value in stored.items():
         names.setdefault(id(value), name)
     derived: dict[str, Node] = {}
-    for name, value in found.items():
+    for name, value in members.items():
         if name not in stored:
             derived[name] = _bound(f"{body.__name__}.{name}", as_expr(value), names, derived)
-    return stored, derived, tuple(found)
+    return stored, derived, tuple(members)
 
 
 def _expanded(body: type) -> Iterator[tuple[str, Any]]:
-    taken = set()
+    names = set()
     for attribute, value in _attributes(body, (Aggregation, Expr, Several)).items():
         several = isinstance(value, Several)
         members = (
-            {f"{attribute}_{n}": each for n, each in value.aggregations.items()} if several else {attribute: value}
+            {f"{attribute}_{n}": aggregation for n, aggregation in value.aggregations.items()}
+            if several
+            else {attribute: value}
         )
-        for name, each in members.items():
-            if name in taken:
+        for name, member in members.items():
+            if name in names:
                 raise Invalid(f"{body.__name__}.{name} is declared twice.", fix=f"rename {attribute!r}.")
-            taken.add(name)
-            yield name, each
+            names.add(name)
+            yield name, member
 
 
 def _bound(full_name: str, expr: Node, names: Mapping[int, str], derived: Mapping[str, Node]) -> Node:

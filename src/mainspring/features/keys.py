@@ -52,26 +52,28 @@ def typed_key(schema: Schema, texts: Mapping[str, str], owner: str) -> dict[str,
 
 
 def _typed(name: str, dtype: DType, text: str, owner: str) -> str | int | bool:
-    said = text if len(text) <= 80 else f"{text[:80]}..."
+    shown = text if len(text) <= 80 else f"{text[:80]}..."
     if dtype == DType.String:
         return text
     if dtype == DType.Boolean:
         if text not in ("true", "false"):
             raise Invalid(
-                f"{said!r} is not a boolean, which the key {name!r} of {owner} is.", fix="write true or false."
+                f"{shown!r} is not a boolean, which the key {name!r} of {owner} is.", fix="write true or false."
             )
         return text == "true"
     if dtype == DType.Timestamp:
         try:
             return parse_instant(text)
         except Invalid as error:
-            raise Invalid(f"{said!r} is not an instant, which the key {name!r} of {owner} is.", fix=error.fix) from None
+            raise Invalid(
+                f"{shown!r} is not an instant, which the key {name!r} of {owner} is.", fix=error.fix
+            ) from None
     bits = 31 if dtype == DType.Int32 else 63
     digits = text.removeprefix("-")
     # At most 19 digits: longer ones fit no integer of ours, and turning millions of them into one takes time.
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 19) or not -(2**bits) <= int(text) < 2**bits:
         raise Invalid(
-            f"{said!r} is not an {dtype.value}, which the key {name!r} of {owner} is.",
+            f"{shown!r} is not an {dtype.value}, which the key {name!r} of {owner} is.",
             fix=f"write a whole number of at most {bits} bits.",
         )
     return int(text)

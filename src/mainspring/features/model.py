@@ -151,9 +151,11 @@ class FeatureView:
         if name in self.derived:
             return "derived", html.code(render(self.derived[name])), "", "", ""
         feature = self.features[name]
-        of, where = (html.code("" if each is None else render(each)) for each in (feature.of, feature.where))
-        over = feature.window if feature.ttl is None else feature.ttl
-        return feature.kind, of, where, "" if over is None else format_duration(over), feature.description
+        of, where = (
+            html.code("" if expression is None else render(expression)) for expression in (feature.of, feature.where)
+        )
+        span = feature.window if feature.ttl is None else feature.ttl
+        return feature.kind, of, where, "" if span is None else format_duration(span), feature.description
 
 
 @dataclass(frozen=True, eq=False)

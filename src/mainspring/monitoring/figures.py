@@ -27,11 +27,11 @@ def served(bundle: Bundle) -> Served:
     manifest, content = bundle.manifest, bundle.files.get(REFERENCE)
     return Served(
         task=manifest.task,
-        features={each.name: each.dtype for each in manifest.inputs},
+        features={column.name: column.dtype for column in manifest.inputs},
         score=manifest.outputs[0],
         labels=several_labels(manifest),
         reference=None if content is None else msgspec.json.decode(content, type=Reference),
-        more=(*(each for each in map(metrics.named, manifest.metrics) if each), *decided(manifest.extra)),
+        more=(*(metric for metric in map(metrics.named, manifest.metrics) if metric), *decided(manifest.extra)),
     )
 
 
@@ -93,7 +93,7 @@ def with_drift(window: Window, made: Made) -> Window:
 
     The score is one more column in the same family of tests. Below `drift.FEWEST_ROWS` predictions nothing is tested.
     """
-    bundle = said(made)
+    bundle = described(made)
     if bundle.reference is None:
         return window
     window = msgspec.structs.replace(window, reference_version=made.version, reference_rows=made.rows)
@@ -103,12 +103,12 @@ def with_drift(window: Window, made: Made) -> Window:
     columns = [ColumnDrift(**msgspec.structs.asdict(verdict)) for verdict in verdicts]
     return msgspec.structs.replace(
         window,
-        columns=tuple(each for each in columns if each.column != bundle.score),
-        score=next((each for each in columns if each.column == bundle.score), None),
+        columns=tuple(column for column in columns if column.column != bundle.score),
+        score=next((column for column in columns if column.column == bundle.score), None),
     )
 
 
-def said(made: Made) -> Served:
+def described(made: Made) -> Served:
     """Return the description of a version's bundle.
 
     Raises:
@@ -164,9 +164,9 @@ def _quality(joined: pa.Table, bundle: Served | None) -> dict[str, float]:
 def _quality_of_each(joined: pa.Table, labels: Sequence[str], more: Sequence[Metric]) -> dict[str, float]:
     """Return the quality of a version with several labels; empty if the current declaration lacks one of them."""
     kind = joined["label"].type
-    known = {kind.field(at).name for at in range(kind.num_fields)} if pa.types.is_struct(kind) else set()
-    if not labels or not known.issuperset(labels):
+    columns = {kind.field(index).name for index in range(kind.num_fields)} if pa.types.is_struct(kind) else set()
+    if not labels or not columns.issuperset(labels):
         return {}
     truth, scores = (label_numbers(joined[name], labels) for name in ("label", "score"))
-    whole = np.isfinite(scores).all(axis=1)
-    return metrics.score("regression", truth[whole], scores[whole], more, labels=labels) if whole.any() else {}
+    complete = np.isfinite(scores).all(axis=1)
+    return metrics.score("regression", truth[complete], scores[complete], more, labels=labels) if complete.any() else {}

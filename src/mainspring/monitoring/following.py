@@ -118,7 +118,9 @@ class Following:
         opened.labels = None if labels is None else labels.state
         return opened, came
 
-    def came(self, endpoint: str, before: int, known: Mapping[int, int], position: int | None = None) -> Counter[int]:
+    def arrived_in(
+        self, endpoint: str, before: int, known: Mapping[int, int], position: int | None = None
+    ) -> Counter[int]:
         """Return the numbers of predictions that arrived in windows before a time, since they were counted.
 
         Args:
@@ -140,8 +142,8 @@ class Following:
         keys = changed_keys(labels, before, until)
         if keys is None or not keys.num_rows:
             return None if keys is None else set()
-        asked = self._predictions.arrivals(endpoint, *span, columns=["at", "keys"])
-        return touched(keys, labels, asked.batches if asked else (), self._window_us)
+        arrivals = self._predictions.arrivals(endpoint, *span, columns=["at", "keys"])
+        return touched(keys, labels, arrivals.batches if arrivals else (), self._window_us)
 
     def tallied(
         self, endpoint: str, starts: Sequence[int], labels: LabelRows | None, until: int, *, features: bool = True
@@ -157,7 +159,7 @@ class Following:
     def _count(
         self, opened: Open, arrivals: Arrivals, since: int, labels: LabelRows | None, until: int
     ) -> Counter[int]:
-        came: Counter[int] = Counter()
+        counts: Counter[int] = Counter()
         reader = Reader(opened.tallies, self._window_us, self._served, labels, until, grows=True)
         early, opened.early = opened.early, []
         for batch in chain(early, arrivals.batches):
@@ -166,12 +168,12 @@ class Following:
             future = at >= until
             if future.any():
                 opened.early.append(batch.filter(pa.array(future)))
-            elsewhere = (starts < since) & ~np.isin(starts, list(opened.tallies)) & ~future
-            came.update(starts[elsewhere].tolist())
-            reader.add(batch.filter(pa.array(~(future | elsewhere))))
+            settled = (starts < since) & ~np.isin(starts, list(opened.tallies)) & ~future
+            counts.update(starts[settled].tolist())
+            reader.add(batch.filter(pa.array(~(future | settled))))
         reader.join()
         opened.position = arrivals.position
-        return came
+        return counts
 
     def _join_again(self, endpoint: str, opened: Open, labels: LabelRows, until: int) -> None:
         """Join all predictions of the open windows with the current labels."""
@@ -214,12 +216,12 @@ class Following:
         reader.read(self._predictions.arrivals(endpoint, min(tallies), end, by=by, columns=columns))
 
     def _by_window(self, arrivals: Arrivals | None) -> Counter[int]:
-        found: Counter[int] = Counter()
+        predictions: Counter[int] = Counter()
         for batch in arrivals.batches if arrivals else ():
             at = instants(batch)
             starts, rows = np.unique(at // self._window_us * self._window_us, return_counts=True)
-            found.update(dict(zip(starts.tolist(), rows.tolist(), strict=True)))
-        return found
+            predictions.update(dict(zip(starts.tolist(), rows.tolist(), strict=True)))
+        return predictions
 
 
 def _columns(labels: LabelRows | None, *, features: bool = True) -> Sequence[str] | None:

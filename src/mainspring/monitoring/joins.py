@@ -50,7 +50,7 @@ def label_rows(
         appended: As `LabelRows.appended`, with the source's name as first argument.
 
     Raises:
-        Invalid: A label's source has the keys of no entity.
+        Invalid: A label's source lacks the keys of every entity.
         NotFound: A label's source has no table yet.
     """
     have = observations.source.columns
@@ -107,16 +107,18 @@ def join_labels(predictions: pa.Table, labels: LabelRows, now: int) -> pa.Table:
 
 def _join_each(predictions: pa.Table, labels: LabelRows, now: int) -> pa.Table:
     outputs = json_rows(predictions[OUTPUTS])
-    place = predictions.column_names.index("score")
-    found: dict[str, pa.Table] = {}
-    for each in labels.each:
-        name = each.label.column
+    position = predictions.column_names.index("score")
+    joined: dict[str, pa.Table] = {}
+    for single in labels.each:
+        name = single.label.column
         scores: list[Any] = [row.get(name) for row in outputs]
-        numbers = pa.array([float(one) if isinstance(one, int | float) else None for one in scores], pa.float64())
-        found[name] = join_labels(predictions.set_column(place, "score", numbers), each, now)
-    ids: list[list[Any]] = [table["id"].to_pylist() for table in found.values()]
-    whole = set(ids[0]).intersection(*ids[1:])
-    tables = {name: table.filter(pc.is_in(table["id"], pa.array(whole, pa.string()))) for name, table in found.items()}
+        numbers = pa.array([float(score) if isinstance(score, int | float) else None for score in scores], pa.float64())
+        joined[name] = join_labels(predictions.set_column(position, "score", numbers), single, now)
+    ids: list[list[Any]] = [table["id"].to_pylist() for table in joined.values()]
+    complete = set(ids[0]).intersection(*ids[1:])
+    tables = {
+        name: table.filter(pc.is_in(table["id"], pa.array(complete, pa.string()))) for name, table in joined.items()
+    }
     first = next(iter(tables.values()))  # all are in order of `at` and `id`
 
     def together(column: str) -> pa.Array[Any]:
@@ -124,20 +126,20 @@ def _join_each(predictions: pa.Table, labels: LabelRows, now: int) -> pa.Table:
         return pa.StructArray.from_arrays(values, names=list(tables))
 
     lag = pc.max_element_wise(*(table["lag_us"] for table in tables.values()))
-    made = first.select(["id", "version", "at"])
+    result = first.select(["id", "version", "at"])
     for column, values in (("score", together("score")), ("label", together("label")), ("lag_us", lag)):
-        made = made.append_column(column, values)
-    return made
+        result = result.append_column(column, values)
+    return result
 
 
 def arrived(labels: LabelRows, since: int, until: int) -> bool:
     """Return whether any label row became visible in `(since, until]`, UTC epoch microseconds."""
     if labels.others:
-        return any(arrived(each, since, until) for each in labels.each)
+        return any(arrived(label, since, until) for label in labels.each)
     with duck.connect() as connection:
         duck.register(connection, "labels", labels.scan)
-        found = connection.execute(f"SELECT 1 FROM labels WHERE {_between(since, until)} LIMIT 1").fetchone()
-    return found is not None
+        row = connection.execute(f"SELECT 1 FROM labels WHERE {_between(since, until)} LIMIT 1").fetchone()
+    return row is not None
 
 
 def changed_keys(labels: LabelRows, before: Checkpoint, until: int) -> pa.Table | None:
@@ -150,43 +152,43 @@ def changed_keys(labels: LabelRows, before: Checkpoint, until: int) -> pa.Table 
         states = (before.labels or "").split(STATES)
         if len(states) != len(labels.each):
             return None
-        each = [
-            changed_keys(one, msgspec.structs.replace(before, labels=state), until)
-            for one, state in zip(labels.each, states, strict=True)
+        per_label = [
+            changed_keys(label, msgspec.structs.replace(before, labels=state), until)
+            for label, state in zip(labels.each, states, strict=True)
         ]
-        known = [keys for keys in each if keys is not None]
+        key_tables = [keys for keys in per_label if keys is not None]
         # If sources declare different types of a key, the keys do not fit into one table.
-        one_type = all(keys.schema.equals(known[0].schema) for keys in known)
-        return pa.concat_tables(known) if len(known) == len(each) and one_type else None
+        one_type = all(keys.schema.equals(key_tables[0].schema) for keys in key_tables)
+        return pa.concat_tables(key_tables) if len(key_tables) == len(per_label) and one_type else None
     version, matures = labels.version_in(before.labels), labels.label.matures_us
-    came = None if version is None else labels.appended(version)
-    if came is None or matures is not None:  # a single label row may make all predictions mature
+    appended = None if version is None else labels.appended(version)
+    if appended is None or matures is not None:  # a single label row may make all predictions mature
         return None
     source = labels.label.source
     keys = ", ".join(f"{_comparable(name, labels.keys)} AS {quote_name(name)}" for name in labels.keys)
     with duck.connect() as connection:
         duck.register(connection, "labels", labels.scan)
-        duck.register(connection, "came", came)
+        duck.register(connection, "came", appended)
         rows = f"SELECT * FROM labels WHERE {_between(before.until, until)} UNION ALL BY NAME SELECT * FROM came"
         if source.versioning is not None:
             fact = ", ".join(map(quote_name, source.id))
             rows = f"SELECT * FROM labels SEMI JOIN ({rows}) USING ({fact})"
-        found: pa.Table = connection.sql(f"SELECT DISTINCT {keys} FROM ({rows}) AS landed").to_arrow_table()
-    return found
+        changed: pa.Table = connection.sql(f"SELECT DISTINCT {keys} FROM ({rows}) AS landed").to_arrow_table()
+    return changed
 
 
 def touched(keys: pa.Table, labels: LabelRows, batches: Iterable[pa.Table], window_us: int) -> set[int]:
     """Return the starts of windows with a prediction of one of the keys; batches have `at` and `keys`."""
-    found: set[int] = set()
+    starts: set[int] = set()
     matches = " AND ".join(f"asked.{quote_name(name)} = changed.{quote_name(name)}" for name in labels.keys)
     with duck.connect() as connection:
         connection.register("changed", keys)
         for batch in batches:
-            asked = _with_keys(batch.select(["at"]).rename_columns(["_at"]), batch["keys"], labels.keys)
-            connection.register("asked", asked)
+            keyed = _with_keys(batch.select(["at"]).rename_columns(["_at"]), batch["keys"], labels.keys)
+            connection.register("asked", keyed)
             instants = connection.sql(f"SELECT DISTINCT epoch_us(_at) FROM asked SEMI JOIN changed ON {matches}")
-            found.update(at // window_us * window_us for (at,) in instants.fetchall())
-    return found
+            starts.update(at // window_us * window_us for (at,) in instants.fetchall())
+    return starts
 
 
 def distinct(predictions: pa.Table) -> pa.Table:

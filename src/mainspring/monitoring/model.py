@@ -63,12 +63,12 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def drifted(self) -> list[str]:
         """The columns that drifted in this window, including the score: the count shown everywhere."""
-        return [each.column for each in self.judged if each.drifted]
+        return [column.column for column in self.judged if column.drifted]
 
     @property
     def alerts(self) -> list[str]:
         """The columns that also drifted in the previous window."""
-        return [each.column for each in self.judged if each.alert]
+        return [column.column for column in self.judged if column.alert]
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,24 +104,26 @@ class LabelRows:
 
     @property
     def each(self) -> tuple[LabelRows, ...]:
-        """Every label separately."""
+        """The rows of each label, without `others`."""
         return (replace(self, others=()), *self.others)
 
     @property
     def matures_us(self) -> int | None:
         """Longest time from a prediction until its labels are settled; `None` if no label matures."""
-        return max((each.label.matures_us for each in self.each if each.label.matures_us is not None), default=None)
+        return max(
+            (single.label.matures_us for single in self.each if single.label.matures_us is not None), default=None
+        )
 
     @property
     def state(self) -> str:
-        """The labels, their rules and their table versions; labels can only differ if the state does."""
-        return STATES.join(f"{each._said}@{each.scan.version}" for each in self.each)
+        """Text of the labels, their rules and table versions. Labels can differ only if this text differs."""
+        return STATES.join(f"{single._identity}@{single.scan.version}" for single in self.each)
 
     def version_in(self, state: str | None) -> int | None:
         """Return the table version in an earlier `state`, `None` if that was of another label or rule."""
-        said, _, version = (state or "").rpartition("@")
-        return int(version) if said == self._said and version.isdecimal() else None
+        identity, _, version = (state or "").rpartition("@")
+        return int(version) if identity == self._identity and version.isdecimal() else None
 
     @property
-    def _said(self) -> str:
+    def _identity(self) -> str:
         return f"{self.label.name} {self.label.rule}"

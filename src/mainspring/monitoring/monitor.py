@@ -129,20 +129,20 @@ class Monitor:
         progress: Progress | None,
     ) -> tuple[list[Window], Open]:
         labels = self._labels(endpoint)
-        known = self._known(endpoint, until, labels)
-        since = next((window.start for window in known if not self._is_settled(window)), None)
-        if since is None and known:
-            since = known[-1].end
+        stored = self._known(endpoint, until, labels)
+        since = next((window.start for window in stored if not self._is_settled(window)), None)
+        if since is None and stored:
+            since = stored[-1].end
         # Windows before `opening` are settled by this run, so their tallies are dropped.
         opening = max(since or 0, (until // self._window_us - 1) * self._window_us)
-        opened, came = self._followed(endpoint, opened, checkpoint, opening, labels, until)
+        opened, arrivals = self._followed(endpoint, opened, checkpoint, opening, labels, until)
         # After a long pause the first open window may precede the known ones.
-        since = min([*opened.tallies, *(came if since is None else [since])], default=until)
-        again = self._again(endpoint, known, since, came, checkpoint, labels, until)
-        starts = self._starts([*came, *opened.tallies], since, until)
-        unread = self._unread([*came, *starts], known, came, opened)
+        since = min([*opened.tallies, *(arrivals if since is None else [since])], default=until)
+        again = self._again(endpoint, stored, since, arrivals, checkpoint, labels, until)
+        starts = self._starts([*arrivals, *opened.tallies], since, until)
+        unread = self._unread([*arrivals, *starts], stored, arrivals, opened)
         total = len(again) + len({*unread, *starts})
-        done: list[Window] = []
+        computed: list[Window] = []
         for window in chain(
             self._measured_again(endpoint, again, labels, until),
             self._measured_first(endpoint, unread, labels, until),
@@ -152,11 +152,11 @@ class Monitor:
                 if start not in unread
             ),
         ):
-            done.append(window)
+            computed.append(window)
             if progress is not None:
-                progress(len(done), total)
+                progress(len(computed), total)
         opened.tallies = {start: tally for start, tally in opened.tallies.items() if start >= opening}
-        return self._alerted(known, done), opened
+        return self._alerted(stored, computed), opened
 
     def _followed(
         self,
@@ -171,14 +171,14 @@ class Monitor:
         checkpoint.
         """
         if opened is not None:
-            opened, came = self._following.follow(endpoint, opened, opening, labels, until)
+            opened, arrivals = self._following.follow(endpoint, opened, opening, labels, until)
             if opened is not None:
-                return opened, came
+                return opened, arrivals
         opened, _ = self._following.follow(endpoint, None, opening, labels, until)
         assert opened is not None  # always possible when counting from scratch
         stored = {window.start: window.predictions for window in self._stored(endpoint, 0, opening)}
         position = None if checkpoint is None or checkpoint.early else checkpoint.position
-        return opened, self._following.came(endpoint, min(opening, until), stored, position)
+        return opened, self._following.arrived_in(endpoint, min(opening, until), stored, position)
 
     def _unread(
         self, starts: Collection[int], known: Sequence[Window], came: Counter[int], opened: Open
@@ -186,14 +186,14 @@ class Monitor:
         """Return the windows to read, in order, with their approximate numbers of predictions."""
         stored = {window.start: window.predictions for window in known}
         rows = {start: stored.get(start, 0) + came[start] for start in sorted({*starts})}
-        return {start: each for start, each in rows.items() if each and start not in opened.tallies}
+        return {start: count for start, count in rows.items() if count and start not in opened.tallies}
 
     def _known(self, endpoint: str, until: int, labels: LabelRows | None) -> list[Window]:
         """Return the windows that may still change; if there are none, the last one, to continue from."""
         wait_us = self._label_wait_us + ((labels.matures_us or 0) if labels else 0)
-        found = self._monitors.windows(endpoint, until - wait_us, until)
-        found = found or self._monitors.windows(endpoint, 0, until)[-1:]
-        return [window for window in found if window.end - window.start == self._window_us]
+        windows = self._monitors.windows(endpoint, until - wait_us, until)
+        windows = windows or self._monitors.windows(endpoint, 0, until)[-1:]
+        return [window for window in windows if window.end - window.start == self._window_us]
 
     def _is_settled(self, window: Window) -> bool:
         return window.computed_at >= window.end + self._window_us
@@ -302,5 +302,5 @@ class Monitor:
 
     def _stored(self, endpoint: str, since: int, until: int) -> list[Window]:
         """Return the stored windows of this length that start in `[since, until)`."""
-        found = self._monitors.windows(endpoint, since, until)
-        return [window for window in found if window.end - window.start == self._window_us]
+        windows = self._monitors.windows(endpoint, since, until)
+        return [window for window in windows if window.end - window.start == self._window_us]

@@ -110,13 +110,13 @@ class Made:
 
     def counts(self) -> dict[str, Counts]:
         """Return the counts of each column to test, except columns withheld from every row."""
-        found = {}
+        by_column = {}
         for name, counts in self._counts.items():
             missing = 0 if name in self._left_out else self._missing[name]
             full = msgspec.structs.replace(counts, nans=counts.nans + missing)
             if full.rows:
-                found[name] = full
-        return found
+                by_column[name] = full
+        return by_column
 
     def record(self) -> MadeRecord:
         return MadeRecord(
@@ -185,7 +185,7 @@ class Tally:
             key = str(pair["version"]), str(pair["digest"])
             made = self.made.get(key)
             if made is None:
-                made = self.made[key] = Made(*key, _said(served, key[1]) if features else MainspringError(""))
+                made = self.made[key] = Made(*key, _loaded(served, key[1]) if features else MainspringError(""))
             made.add(rows if len(pairs) == 1 else _of(rows, *key))
         return rows
 
@@ -195,10 +195,10 @@ class Tally:
 
     def versions(self) -> dict[str, int]:
         """Return version -> number of predictions, most frequent first."""
-        found: Counter[str] = Counter()
+        predictions: Counter[str] = Counter()
         for made in self.made.values():
-            found[made.version] += made.rows
-        return dict(sorted(found.items(), key=lambda item: -item[1]))
+            predictions[made.version] += made.rows
+        return dict(sorted(predictions.items(), key=lambda item: -item[1]))
 
     def latency_ms(self, share: float) -> float | None:
         """Return a quantile of the latencies in milliseconds, with linear interpolation; `None` without predictions."""
@@ -222,8 +222,8 @@ def stored(tallies: Mapping[int, Tally]) -> bytes:
         )
         for start, tally in tallies.items()
     }
-    found = msgspec.msgpack.encode(TallyRecords(counting=_COUNTING, tallies=records))
-    return found if len(found) <= _MOST_BYTES else b""
+    content = msgspec.msgpack.encode(TallyRecords(counting=_COUNTING, tallies=records))
+    return content if len(content) <= _MOST_BYTES else b""
 
 
 def restored(content: bytes, served: Callable[[str], Served]) -> dict[int, Tally] | None:
@@ -238,11 +238,11 @@ def restored(content: bytes, served: Callable[[str], Served]) -> dict[int, Tally
     for start, record in records.tallies.items():
         tally = tallies[start] = Tally(record.share)
         tally.rows, tally.latencies = record.rows, Counter(record.latencies)
-        for each in record.made:
-            said = _said(served, each.digest)
-            if each.known is not isinstance(said, Served):
+        for entry in record.made:
+            bundle = _loaded(served, entry.digest)
+            if entry.known is not isinstance(bundle, Served):
                 return None
-            tally.made[each.version, each.digest] = Made.restored(each, said)
+            tally.made[entry.version, entry.digest] = Made.restored(entry, bundle)
     return tallies
 
 
@@ -251,11 +251,11 @@ def thinned(rows: pa.Table, share: float) -> pa.Table:
     shares = rows["share"].to_numpy()
     if shares.max() <= share:
         return rows
-    draws = np.array([zlib.crc32(str(each).encode()) for each in rows["id"].to_pylist()]) / 2**32
+    draws = np.array([zlib.crc32(str(identifier).encode()) for identifier in rows["id"].to_pylist()]) / 2**32
     return rows.filter(pa.array((shares <= share) | (draws < share / shares)))
 
 
-def _said(served: Callable[[str], Served], digest: str) -> Served | MainspringError:
+def _loaded(served: Callable[[str], Served], digest: str) -> Served | MainspringError:
     try:
         return served(digest)
     except MainspringError as error:  # raised only if this version's drift is to be tested

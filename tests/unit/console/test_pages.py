@@ -210,7 +210,7 @@ class TestNothingYet:
         project.monitors.save(bare)
         shown = self.shown(project)
         assert "No labels have arrived yet" in shown
-        assert "No window contains enough predictions to judge drift yet" in shown
+        assert "No window contains enough predictions for a drift test yet" in shown
         assert "Feature drift vs training" not in shown
 
     def test_a_silent_window(self) -> None:

@@ -1,4 +1,4 @@
-"""`mainspring monitor`: join labels, measure quality and drift, now."""
+"""`mainspring monitor`: join labels, then measure quality and drift, without waiting for the worker."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 @make("monitor")
 @click.argument("endpoint")
 def command(call: Call, *, endpoint: str) -> None:
-    """Bring the monitoring windows of ENDPOINT up to date: traffic, quality with label coverage, drift.
+    """Update the monitoring windows of ENDPOINT: traffic, latency, quality with label coverage, and drift.
 
-    A column that drifts in one window is `drifted`; if it drifted in the window before, too, it is an alert.
+    A column that drifts in one window is `drifted`; one that drifts in two consecutive windows is an alert.
     """
     from mainspring.core.time import format_instant
 

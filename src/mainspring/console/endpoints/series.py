@@ -14,11 +14,12 @@ Marks = tuple[tuple[int, str], ...]
 
 
 def charts(windows: Sequence[Window], metric: str | None, held_out: float | None, marks: Marks) -> tuple[Chart, ...]:
-    """Return traffic, latency, quality and drift, oldest window first.
+    """Return the charts of traffic, latency, quality and drift, oldest window first.
 
     Args:
-        metric: The quality that is drawn; `held_out` is what it was on the held-out rows.
-        marks: Instants that are drawn into each chart, with their names.
+        metric: The quality metric to draw.
+        held_out: Value of that metric on the held-out rows.
+        marks: Instants to mark in each chart, with their names.
     """
     starts, ends = tuple(w.start for w in windows), tuple(w.end for w in windows)
 
@@ -72,8 +73,8 @@ def charts(windows: Sequence[Window], metric: str | None, held_out: float | None
                 ),
                 _line("in alert", windows, lambda w: len(w.alerts) if w.judged else None, "alert"),
             ],
-            note="columns that differ from the reference; in alert from the second window in a row",
-            empty="No window contains enough predictions to judge drift yet.",
+            note="columns that differ from the training reference; an alert after two consecutive windows",
+            empty="No window contains enough predictions for a drift test yet.",
             stacked=True,
             table=_table(windows, ("Columns", "Drifted", "In alert", "Worst column", "KS"), _drift),
         ),
@@ -83,9 +84,9 @@ def charts(windows: Sequence[Window], metric: str | None, held_out: float | None
 def _labelled(windows: Sequence[Window]) -> str | Markup:
     newest = next((window for window in reversed(windows) if window.quality), None)
     if newest is None:
-        return "on predictions whose label has arrived"
+        return "on predictions with a label"
     lag = None if newest.lag_p50_s is None else round(newest.lag_p50_s * 1e6)
-    return Markup("where the label has arrived: {} of the newest window, after {} (median)").format(
+    return Markup("on predictions with a label: {} of the newest window, median lag {}").format(
         formats.share(newest.coverage, 0), formats.duration(lag)
     )
 
@@ -97,7 +98,7 @@ def _line(name: str, windows: Sequence[Window], of: Callable[[Window], float | N
 def _table(
     windows: Sequence[Window], head: tuple[str, ...], cells: Callable[[Window], Sequence[str | Markup]]
 ) -> Table:
-    # The newest window first: it is what one looks for.
+    # Newest window first: readers look for it.
     rows = tuple((formats.span(w.start, w.end), *cells(w)) for w in reversed(windows))
     return Table(("Window", *head), rows)
 
@@ -125,7 +126,7 @@ def _quality_table(windows: Sequence[Window], metric: str | None) -> Table:
 
 def _drift(window: Window) -> Sequence[str | Markup]:
     if not window.judged:
-        return (formats.missing("too few predictions to judge"),) * 5
+        return (formats.missing("too few predictions for a test"),) * 5
     worst = max(window.judged, key=lambda column: (column.drifted, column.ks))
     return (
         str(len(window.judged)),

@@ -56,14 +56,14 @@ class LmdbOnlineStore:
             self._file().writing(work)
 
     def read(self, wanted: Sequence[tuple[str, bytes]]) -> list[EntityState | None]:
-        found: list[EntityState | None] = []
+        states: list[EntityState | None] = []
         for value in self._values(wanted, 0):
             if value is None:
-                found.append(None)
+                states.append(None)
             else:
                 position, landed = _NEW.unpack_from(value)
-                found.append(EntityState(position, value[_NEW.size :], landed))
-        return found
+                states.append(EntityState(position, value[_NEW.size :], landed))
+        return states
 
     def payloads(self, wanted: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
         return self._values(wanted, _NEW.size)
@@ -137,26 +137,26 @@ class LmdbOnlineStore:
 
     def _values(self, wanted: Sequence[tuple[str, bytes]], start: int) -> list[bytes | None]:
         """Return the entities' values from the byte `start` on."""
-        found: list[bytes | None] = []
+        values: list[bytes | None] = []
         view, prefix = None, None
         file = self._file()
         transaction = file.begin()
         try:
             get = transaction.get
-            for named, key in wanted:
-                if named is not view:  # those of one view come together
-                    view, slot = named, get(_named(named))
+            for name, key in wanted:
+                if name is not view:  # those of one view come together
+                    view, slot = name, get(_named(name))
                     prefix = None if slot is None else b"e" + slot[:_SLOT_BYTES]
                 if prefix is None:
-                    found.append(None)
+                    values.append(None)
                     continue
                 value = get(prefix + (key if len(key) <= _LONGEST else bounded(key, _LONGEST)))
-                found.append(None if value is None else value[start:])
+                values.append(None if value is None else value[start:])
         except lmdb.Error as error:
             raise file.translated(error) from error
         finally:
             file.end(transaction)
-        return found
+        return values
 
     def _file(self) -> LmdbFile:
         held = self._held

@@ -65,9 +65,9 @@ class MemoryOnlineStore:
 
     def entities(self, view: str) -> Iterator[list[tuple[bytes, EntityState]]]:
         with self._lock:
-            held = self._views.get(view)
-            found = [] if held is None else list(held.states.items())
-        yield found
+            stored = self._views.get(view)
+            states = [] if stored is None else list(stored.states.items())
+        yield states
 
     def ping(self) -> None:
         pass

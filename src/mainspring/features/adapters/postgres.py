@@ -154,16 +154,16 @@ class PostgresOnlineStore:
             self._written(partial(_changed, WRITE, (self._project, view, *columns)))
 
     def read(self, wanted: Sequence[tuple[str, bytes]]) -> list[EntityState | None]:
-        found: list[EntityState | None] = [None] * len(wanted)
+        states: list[EntityState | None] = [None] * len(wanted)
         for number, position, payload, landed in self._found(wanted, "e.position, e.payload, e.landed"):
-            found[number - 1] = EntityState(position, payload, landed)
-        return found
+            states[number - 1] = EntityState(position, payload, landed)
+        return states
 
     def payloads(self, wanted: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
-        found: list[bytes | None] = [None] * len(wanted)
+        contents: list[bytes | None] = [None] * len(wanted)
         for number, payload in self._found(wanted, "e.payload"):
-            found[number - 1] = payload
-        return found
+            contents[number - 1] = payload
+        return contents
 
     def mark(self, view: str) -> Mark | None:
         rows = self._rows(MARK, self._project, view)
@@ -223,12 +223,12 @@ class PostgresOnlineStore:
         places: dict[str, list[int]] = {}
         for place, (view, _) in enumerate(wanted):
             places.setdefault(view, []).append(place)
-        asked: list[Any] = []
-        for view, at in places.items():
-            asked += ([bounded(wanted[place][1], _LONGEST) for place in at], self._project, view)
-        if not asked:
+        arguments: list[Any] = []
+        for view, positions in places.items():
+            arguments += ([bounded(wanted[place][1], _LONGEST) for place in positions], self._project, view)
+        if not arguments:
             return []
-        rows = self._rows(found(len(places), columns), *asked)
+        rows = self._rows(found(len(places), columns), *arguments)
         if len(places) == 1:
             return rows
         by_view = list(places.values())

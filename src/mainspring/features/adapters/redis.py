@@ -208,16 +208,16 @@ class RedisOnlineStore:
         if len(places) == 1:
             (view,) = places
             command = ("HMGET", self._states(view), *(key for _, key in wanted))
-            found: list[bytes | None] = self._asked(
+            values: list[bytes | None] = self._asked(
                 self._patience.read, lambda: self._reading.execute_command(*command)
             )
-            return found
-        found = [None] * len(wanted)
+            return values
+        values = [None] * len(wanted)
         answers = self._asked(self._patience.read, lambda: self._several(wanted, places))
-        for answer, at in zip(answers, places.values(), strict=True):
-            for place, value in zip(at, answer, strict=True):
-                found[place] = value
-        return found
+        for answer, positions in zip(answers, places.values(), strict=True):
+            for place, value in zip(positions, answer, strict=True):
+                values[place] = value
+        return values
 
     def _several(self, wanted: Sequence[tuple[str, bytes]], places: dict[str, list[int]]) -> list[Any]:
         pipeline = self._reading.pipeline(transaction=False)

@@ -176,14 +176,14 @@ class SqliteOnlineStore:
                 return _fetch(connection, wanted, columns)
             connection.execute("BEGIN")  # one snapshot: a write is seen whole or not at all
             try:
-                found: list[tuple[Any, ...]] = []
+                rows: list[tuple[Any, ...]] = []
                 for start in range(0, len(wanted), _AT_ONCE):
-                    found += _fetch(connection, wanted[start : start + _AT_ONCE], columns)
+                    rows += _fetch(connection, wanted[start : start + _AT_ONCE], columns)
             finally:
                 connection.execute("COMMIT")
         except (sqlite3.Error, UnicodeDecodeError) as error:
             raise self._translated(error) from error
-        return found
+        return rows
 
     def _connection(self) -> sqlite3.Connection:
         # A connection does not survive a fork.
@@ -244,14 +244,14 @@ def _fetch(connection: sqlite3.Connection, wanted: Sequence[tuple[str, bytes]], 
         return connection.execute(_one_view(1, columns), (key, view)).fetchall()
     views, keys = zip(*wanted)  # noqa: B905  (it costs time)
     count = _rounded(len(keys))
-    more = count - len(keys)
+    padding = count - len(keys)
     view = views[0]
     if views.count(view) == len(views):
-        rows = connection.execute(_one_view(count, columns), (*keys, *(None,) * more, view)).fetchall()
+        rows = connection.execute(_one_view(count, columns), (*keys, *(None,) * padding, view)).fetchall()
     else:
-        asked = [*chain.from_iterable(wanted), *(None, None) * more]
-        rows = connection.execute(_views(count, columns), asked).fetchall()
-    return rows[: len(keys)] if more else rows
+        arguments = [*chain.from_iterable(wanted), *(None, None) * padding]
+        rows = connection.execute(_views(count, columns), arguments).fetchall()
+    return rows[: len(keys)] if padding else rows
 
 
 def _rounded(count: int) -> int:

@@ -106,20 +106,22 @@ def distributions(view: FeatureView, scan: TableScan, now: int, bounds: Bounds |
         Invalid: The source was landed before the view's entity was declared.
     """
     limits = bounds or Bounds()
-    found = sample(view, scan, now, limits)
-    if found is None:
+    sampled = sample(view, scan, now, limits)
+    if sampled is None:
         return None
-    periods = cut(found.start, found.end)
-    instants = max(1, limits.entities // found.keys.num_rows)
-    asked, period = _asked(view, found, periods, instants)
-    read = point_in_time(asked, [view], lambda _: found.scan, schema=dict(view.entity.keys), memory_limit=limits.memory)
-    rows = 0 if found.scan.rows is None else found.scan.rows.num_rows
+    periods = cut(sampled.start, sampled.end)
+    instants = max(1, limits.entities // sampled.keys.num_rows)
+    observations, period = _asked(view, sampled, periods, instants)
+    read = point_in_time(
+        observations, [view], lambda _: sampled.scan, schema=dict(view.entity.keys), memory_limit=limits.memory
+    )
+    rows = 0 if sampled.scan.rows is None else sampled.scan.rows.num_rows
     features = {}
     for name in view.names:
         values = read[f"{view.name}.{name}"].combine_chunks()
         features[name] = _distribution(view, name, values, period, periods)
     return Distributions(
-        scan.version, found.keys.num_rows, found.known, instants, rows, _examples(view, found.keys), features
+        scan.version, sampled.keys.num_rows, sampled.known, instants, rows, _examples(view, sampled.keys), features
     )
 
 
@@ -135,22 +137,22 @@ def cut(start: int, end: int) -> list[tuple[int, int]]:
 
 
 def _asked(
-    view: FeatureView, found: Sample, periods: Sequence[tuple[int, int]], instants: int
+    view: FeatureView, entities: Sample, periods: Sequence[tuple[int, int]], instants: int
 ) -> tuple[pa.Table, np.ndarray[Any, Any]]:
     """Return the observations, and the period of each: every entity at the instants of every period since its first."""
-    since = found.keys["_since"].to_numpy()
+    since = entities.keys["_since"].to_numpy()
     # Each entity has its own place in a period, so that reads do not all fall at one time of the day.
-    place = np.arange(len(since)) * _GOLDEN % 1.0
+    offset = np.arange(len(since)) * _GOLDEN % 1.0
     ats, owners, numbers = [], [], []
     for number, (start, end) in enumerate(periods):
-        low, high = max(start, found.start), min(end - 1, found.end)
+        low, high = max(start, entities.start), min(end - 1, entities.end)
         for step in range(instants):
-            at = high - ((high - low) * (step + place) / instants).astype(np.int64)
-            there = np.flatnonzero(since <= at)
-            owners.append(there)
-            ats.append(at[there])
-            numbers.append(np.full(len(there), number, np.int64))
-    keys = found.keys.select(list(view.entity.keys)).take(pa.array(np.concatenate(owners), pa.int64()))
+            instant = high - ((high - low) * (step + offset) / instants).astype(np.int64)
+            known = np.flatnonzero(since <= instant)
+            owners.append(known)
+            ats.append(instant[known])
+            numbers.append(np.full(len(known), number, np.int64))
+    keys = entities.keys.select(list(view.entity.keys)).take(pa.array(np.concatenate(owners), pa.int64()))
     at_column = pa.array(np.concatenate(ats), pa.int64()).cast(INSTANT)
     return keys.append_column("_at", at_column), np.concatenate(numbers)
 

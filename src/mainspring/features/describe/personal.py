@@ -12,9 +12,11 @@ from mainspring.features.types import COUNTING
 def columns_read(view: FeatureView, feature: str) -> tuple[str, ...]:
     """Return the columns of the source that a feature is made from, its filter's included, sorted."""
     if feature in view.derived:
-        return _together(columns_read(view, each) for each in columns_of(view.derived[feature]))
+        return _together(columns_read(view, column) for column in columns_of(view.derived[feature]))
     aggregation = view.features[feature]
-    return _together(columns_of(each) for each in (aggregation.of, aggregation.where) if each is not None)
+    return _together(
+        columns_of(expression) for expression in (aggregation.of, aggregation.where) if expression is not None
+    )
 
 
 def personal_columns(view: FeatureView, feature: str) -> tuple[str, ...]:
@@ -34,18 +36,18 @@ def personal_names(groups: Sequence[FeatureGroup], observations: Observations) -
     that counts tells none.
     """
     views = views_of(groups)
-    found = set(observations.source.pii)
+    marked = set(observations.source.pii)
     for view in views:
-        found.update(set(view.source.pii) & set(view.entity.keys))
+        marked.update(set(view.source.pii) & set(view.entity.keys))
     stored = {f"{view.name}.{name}" for view in views for name in view.names if personal_columns(view, name)}
     computed = {
         f"{group.name}.{name}"
         for group in groups
         if not isinstance(group, FeatureView)
         for name, expression in group.features.items()
-        if columns_of(expression) & (found | stored)
+        if columns_of(expression) & (marked | stored)
     }
-    return frozenset(found | stored | computed)
+    return frozenset(marked | stored | computed)
 
 
 def _together(columns: Iterable[Iterable[str]]) -> tuple[str, ...]:

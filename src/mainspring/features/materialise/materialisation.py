@@ -157,8 +157,8 @@ class Materialisation:
     def _moved(self, mark: Mark, *others: Mark) -> Mark:
         """Return the mark for what `mark` has, brought to the instant that is wanted and not back behind `others`."""
         marks = mark, *others
-        position = max(min(self.wanted, self.now), *(each.position for each in marks))
-        until = max(max(position, self.wanted) + self.horizon, *(each.until for each in marks))
+        position = max(min(self.wanted, self.now), *(other.position for other in marks))
+        until = max(max(position, self.wanted) + self.horizon, *(other.until for other in marks))
         return replace(mark, position=position, until=until)
 
     def _ledger(self, scan: TableScan, position: int, until: int) -> Ledger:

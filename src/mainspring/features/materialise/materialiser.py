@@ -141,16 +141,16 @@ class Materialiser:
     def _slice(self, layout: Layout) -> Slice:
         if self._con is None:
             self._con = duck.connect(memory_limit=self._memory_limit)
-        held = self._slices.get(layout.slot)
-        if held is not None and held[0].view.source.columns != layout.view.source.columns:
+        entry = self._slices.get(layout.slot)
+        if entry is not None and entry[0].view.source.columns != layout.view.source.columns:
             self._slices.pop(layout.slot)[1].drop()  # a column became wider, and the slice holds the narrower one
-            held = None
-        if held is None:
+            entry = None
+        if entry is None:
             self._made += 1
-            made = Slice(self._con, self._lake, self._locks, layout, self._made)
-            held = self._slices[layout.slot] = (layout, made)
+            new_slice = Slice(self._con, self._lake, self._locks, layout, self._made)
+            entry = self._slices[layout.slot] = (layout, new_slice)
             if len(self._slices) > _SLICES_KEPT:
                 _, (_, oldest) = self._slices.popitem(last=False)
                 oldest.drop()
         self._slices.move_to_end(layout.slot)
-        return held[1]
+        return entry[1]

@@ -88,13 +88,13 @@ class Rebuild:
                         visible, event, values = standing_rows(standing, ending, since, self._settled)
                 recent_visible, recent_event, *measures = recent.take(kid) or none_recent
                 seqs = measures.pop() if layout.ranked else []
-                gone = measures.pop() if self._rows.versions else []
-                gone = gone if any(at is not None for at in gone) else []
+                ends = measures.pop() if self._rows.versions else []
+                ends = ends if any(end is not None for end in ends) else []
                 state = State(
                     since,
                     Candidates(visible, event, values),
-                    [make(found.take(kid)) for found, make in zip(tiles, as_tiles, strict=True)],
-                    Recent(recent_visible, recent_event, measures, seqs, gone),
+                    [make(entity_tiles.take(kid)) for entity_tiles, make in zip(tiles, as_tiles, strict=True)],
+                    Recent(recent_visible, recent_event, measures, seqs, ends),
                 )
                 yield Built(encode_key(key), encode(state), count)
 
@@ -200,29 +200,29 @@ def standing_rows(
         (v, _NEVER, (e, r, n), row) for v, e, r, n, *row in zip(visible, event, recorded, seq, *values, strict=True)
     ]
     lives += [(v, g, (e, r, n), row) for v, g, e, r, n, *row in zip(*mortals, strict=True)]
-    instants = {settled, *(at for life in lives for at in life[:2] if settled < at < _NEVER)}
-    found: list[tuple[int, int, list[Any]]] = []
+    instants = {settled, *(instant for life in lives for instant in life[:2] if settled < instant < _NEVER)}
+    standings: list[tuple[int, int, list[Any]]] = []
     last: Any = ()
     lives.sort(key=lambda life: life[0])
     begun = 0
     alive: list[tuple[int, int, int, int]] = []  # a heap: the highest rank first, and its place among the lives
-    for at in sorted(instants):
-        while begun < len(lives) and lives[begun][0] <= at:
+    for instant in sorted(instants):
+        while begun < len(lives) and lives[begun][0] <= instant:
             e, r, n = lives[begun][2]
             heappush(alive, (-e, -r, -n, begun))
             begun += 1
-        while alive and lives[alive[0][-1]][1] <= at:
+        while alive and lives[alive[0][-1]][1] <= instant:
             heappop(alive)
         newest = lives[alive[0][-1]] if alive else None
-        if newest is last or (newest is None and at < since):
+        if newest is last or (newest is None and instant < since):
             continue
         if newest is None:
-            found.append((max(at, since) if found else since, NO_EVENT, [None] * len(values)))
+            standings.append((max(instant, since) if standings else since, NO_EVENT, [None] * len(values)))
         else:
-            found.append((at if found else newest[0], newest[2][0], newest[3]))
+            standings.append((instant if standings else newest[0], newest[2][0], newest[3]))
         last = newest
-    columns = [[row[place] for *_, row in found] for place in range(len(values))]
-    return [at for at, *_ in found], [event for _, event, _ in found], columns
+    columns = [[row[column] for *_, row in standings] for column in range(len(values))]
+    return [instant for instant, *_ in standings], [event for _, event, _ in standings], columns
 
 
 def _typed(name: str, part: sql.Part, types: dict[str, str]) -> str:
@@ -232,20 +232,20 @@ def _typed(name: str, part: sql.Part, types: dict[str, str]) -> str:
 
 def _tiles_of(parts: Sequence[str]) -> Callable[[Columns | None], Tiles]:
     """Return what turns the columns of one entity's tiles into the tiles of its state."""
-    spreads = [place for place, part in enumerate(parts) if part == "spread"]
-    others = [(place, part) for place, part in enumerate(parts) if part.startswith((*RANKED, *SKETCHES))]
+    spreads = [index for index, part in enumerate(parts) if part == "spread"]
+    transformed = [(index, part) for index, part in enumerate(parts) if part.startswith((*RANKED, *SKETCHES))]
     nothing = Tiles([], [[] for _ in parts])
 
     def make(columns: Columns | None) -> Tiles:
         if columns is None:
             return nothing
         starts, *values = columns
-        for place in spreads:
-            values[place] = [None if states is None else _collapsed(states) for states in values[place]]
-        for place, part in others:
-            values[place] = as_stored(part, values[place])
+        for index in spreads:
+            values[index] = [None if states is None else _collapsed(states) for states in values[index]]
+        for index, part in transformed:
+            values[index] = as_stored(part, values[index])
             if part == "values":
-                values[place] = many_coded(values[place])
+                values[index] = many_coded(values[index])
         return Tiles(starts, values)
 
     return make
@@ -289,28 +289,28 @@ class Groups:
 
     def take(self, entity: int) -> Columns | None:
         """Return the other columns of the entity's rows; `None` if there is none. Entities are asked for in order."""
-        found = self._next
-        if found is None or found[0] != entity:
+        group = self._next
+        if group is None or group[0] != entity:
             return None
         self._next = next(self._rows, None)
-        return found[1]
+        return group[1]
 
 
-def _runs(found: Iterator[Columns]) -> Iterator[tuple[int, Columns]]:
+def _runs(chunks: Iterator[Columns]) -> Iterator[tuple[int, Columns]]:
     entity: int | None = None
-    held: Columns = []
-    for names, *columns in found:
+    pending: Columns = []
+    for names, *columns in chunks:
         if not names:
             continue
         edges = [0, *(np.flatnonzero(np.diff(names)) + 1).tolist(), len(names)]
         for start, end in pairwise(edges):
             rows = [column[start:end] for column in columns]
             if names[start] == entity:  # the entity's rows go on from the batch before
-                for column, more in zip(held, rows, strict=True):
-                    column.extend(more)
+                for column, addition in zip(pending, rows, strict=True):
+                    column.extend(addition)
                 continue
             if entity is not None:
-                yield entity, held
-            entity, held = names[start], rows
+                yield entity, pending
+            entity, pending = names[start], rows
     if entity is not None:
-        yield entity, held
+        yield entity, pending

@@ -31,21 +31,21 @@ def last_query(layout: Layout, *, native: bool = True, versions: bool = False) -
             the newest of those that nothing superseded, and a superseded one that was alive may be newer.
     """
     script = Script()
-    found = asof_sql(layout) if native else union_sql(layout)
+    matches = asof_sql(layout) if native else union_sql(layout)
     if versions:
         keys = list(layout.view.entity.keys)
         rank = rank_sql(layout.view)
         condition = " AND ".join([MORTAL, *_unexpired(layout)])
         script.table("mortals", mortals_sql(f"{listed(keys)}, {rank}", f"FROM source WHERE {condition}"))
-        script.table("standing", f"SELECT f._i, f._t, r.* FROM ({found}) AS f JOIN (SELECT {rank} FROM source) AS r "
+        script.table("standing", f"SELECT f._i, f._t, r.* FROM ({matches}) AS f JOIN (SELECT {rank} FROM source) AS r "
                      f"ON r.seq = f.{SEQUENCE}")  # fmt: skip
-        asked = f"(SELECT _i, _t AS t, {listed(keys)} FROM observed WHERE _t IS NOT NULL)"
-        alive = alive_sql("ask._i, ask.t AS _t, e, r, seq", asked, "mortals", equal(keys, "row", "ask"))
-        found = (
+        asks = f"(SELECT _i, _t AS t, {listed(keys)} FROM observed WHERE _t IS NOT NULL)"
+        alive = alive_sql("ask._i, ask.t AS _t, e, r, seq", asks, "mortals", equal(keys, "row", "ask"))
+        matches = (
             f"SELECT _i, _t, seq AS {SEQUENCE} FROM (FROM standing UNION ALL {alive}) "
             "QUALIFY row_number() OVER (PARTITION BY _i ORDER BY e DESC, r DESC, seq DESC) = 1"
         )
-    script.table("found", found)
+    script.table("found", matches)
     return script.query(fetch_sql(layout))
 
 

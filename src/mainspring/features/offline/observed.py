@@ -134,16 +134,16 @@ def _checked(table: pa.Table, name: str, dtype: DType) -> pa.ChunkedArray[Any]:
     if name not in table.column_names:
         raise InvalidData(f"The observations have no column {name!r}; they have {table.column_names}.")
     column = table.column(name)
-    given = column.type
-    if pa.types.is_dictionary(given):
-        given = given.value_type
-    if dtype == DType.Timestamp and pa.types.is_timestamp(given) and given.tz is None:
+    arrow_type = column.type
+    if pa.types.is_dictionary(arrow_type):
+        arrow_type = arrow_type.value_type
+    if dtype == DType.Timestamp and pa.types.is_timestamp(arrow_type) and arrow_type.tz is None:
         raise InvalidData(
-            f"Column {name!r} of the observations is {given}: it has no time zone, so it is not an instant.",
+            f"Column {name!r} of the observations is {arrow_type}: it has no time zone, so it is not an instant.",
             fix="localise it first: df[name].dt.tz_localize('America/New_York').",
         )
-    if not (pa.types.is_null(given) or _same_kind(given, dtype)):
-        raise InvalidData(f"Column {name!r} of the observations is {given}, not {dtype!r}.", fix="cast it.")
+    if not (pa.types.is_null(arrow_type) or _same_kind(arrow_type, dtype)):
+        raise InvalidData(f"Column {name!r} of the observations is {arrow_type}, not {dtype!r}.", fix="cast it.")
     try:
         if dtype == DType.Timestamp:
             column = whole_microseconds(column)
@@ -152,13 +152,17 @@ def _checked(table: pa.Table, name: str, dtype: DType) -> pa.ChunkedArray[Any]:
         raise InvalidData(f"Column {name!r} of the observations cannot be converted to {dtype!r}: {error}.") from None
 
 
-def _same_kind(given: pa.DataType, dtype: DType) -> bool:
+def _same_kind(arrow_type: pa.DataType, dtype: DType) -> bool:
     if dtype == DType.String:
-        return bool(pa.types.is_string(given) or pa.types.is_large_string(given) or pa.types.is_string_view(given))
+        return bool(
+            pa.types.is_string(arrow_type)
+            or pa.types.is_large_string(arrow_type)
+            or pa.types.is_string_view(arrow_type)
+        )
     if dtype == DType.Boolean:
-        return bool(pa.types.is_boolean(given))
+        return bool(pa.types.is_boolean(arrow_type))
     if dtype == DType.Timestamp:
-        return bool(pa.types.is_timestamp(given))
+        return bool(pa.types.is_timestamp(arrow_type))
     if dtype in (DType.Int32, DType.Int64):
-        return bool(pa.types.is_integer(given))
-    return bool(pa.types.is_floating(given) or pa.types.is_integer(given))
+        return bool(pa.types.is_integer(arrow_type))
+    return bool(pa.types.is_floating(arrow_type) or pa.types.is_integer(arrow_type))

@@ -75,8 +75,18 @@ def explain(
             for portion in portions:
                 steps += _stored(con, portion, scanned, rows_worth_a_tile, analyze=analyze)
     steps += [
-        Step(each.name, "computed", tuple(each.expressions), "", None, 0, 0, tuple(each.used), each.sql)
-        for each in computed_of(groups, schema)
+        Step(
+            computation.name,
+            "computed",
+            tuple(computation.expressions),
+            "",
+            None,
+            0,
+            0,
+            tuple(computation.used),
+            computation.sql,
+        )
+        for computation in computed_of(groups, schema)
     ]
     return steps
 

@@ -61,12 +61,12 @@ def point_in_time(
         Corrupt: A file of the lake is damaged; the message names it.
         StorageFull: There is no room to spill.
     """
-    found = point_in_time_pieces(
+    tables = point_in_time_pieces(
         as_table(observations), groups, scan, schema=schema, at=at, memory_limit=memory_limit, threads=threads,
         temp=temp, rows_worth_a_tile=rows_worth_a_tile, whole=True,
     )  # fmt: skip
-    with closing(found):
-        return next(found)
+    with closing(tables):
+        return next(tables)
 
 
 def point_in_time_pieces(
@@ -99,12 +99,12 @@ def point_in_time_pieces(
     """
     with ExitStack() as stack:
         con = stack.enter_context(connection(memory_limit, threads, temp))
-        held: pa.Table | None = None
+        whole_table: pa.Table | None = None
         if whole:
             (only,) = pieces(observations, whole=True)
-            held = as_read(only, groups, schema, at)
-            con.register("observed", held)
-            collect = in_memory(con, held.num_rows)
+            whole_table = as_read(only, groups, schema, at)
+            con.register("observed", whole_table)
+            collect = in_memory(con, whole_table.num_rows)
         else:
             folder = stack.enter_context(workplace(temp))
             path = folder / "observed.parquet"
@@ -113,13 +113,13 @@ def point_in_time_pieces(
             con.execute(f"CREATE TEMP VIEW observed AS FROM read_parquet({quote_text(str(path))})")
             collect = in_files(con, folder, stack)
         bounds = duck.one_row(con, "SELECT min(_t), max(_t) FROM observed")
-        kept = list(read_views(con, views_of(groups), scan, bounds, rows_worth_a_tile, collect))
+        readers = list(read_views(con, views_of(groups), scan, bounds, rows_worth_a_tile, collect))
         computed, first = computed_of(groups, schema), 0
         for piece in pieces(observations, whole=whole):
-            typed = as_read(piece, groups, schema, at) if held is None else held
+            typed = as_read(piece, groups, schema, at) if whole_table is None else whole_table
             stored: dict[str, Any] = {}
-            for each in kept:
-                stored.update(each(first, piece.num_rows))
+            for reader in readers:
+                stored.update(reader(first, piece.num_rows))
             yield _with_features(con, piece, typed, groups, stored, computed, schema)
             first += piece.num_rows
 
@@ -134,13 +134,13 @@ def _with_features(
     schema: Schema,
 ) -> pa.Table:
     """Return the observations with every feature of `groups` beside them, given the stored ones by full name."""
-    known = {name: typed.column(name) for name in schema if name in typed.column_names}
-    known.update((name, pa.chunked_array([column])) for name, column in stored.items())
-    for each in computed:
-        known.update(each.read(con, known, typed.num_rows))
+    by_name = {name: typed.column(name) for name in schema if name in typed.column_names}
+    by_name.update((name, pa.chunked_array([column])) for name, column in stored.items())
+    for computation in computed:
+        by_name.update(computation.read(con, by_name, typed.num_rows))
     names = [name for group in groups for name in group.columns]
-    fields = [*observations.schema, *(pa.field(name, known[name].type) for name in names)]
-    columns = [*observations.columns, *(known[name] for name in names)]
+    fields = [*observations.schema, *(pa.field(name, by_name[name].type) for name in names)]
+    columns = [*observations.columns, *(by_name[name] for name in names)]
     return pa.Table.from_arrays(columns, schema=pa.schema(fields)).replace_schema_metadata(observations.schema.metadata)
 
 

@@ -65,17 +65,17 @@ def _in_turns(script: Script, name: str, rows: float, query: Callable[[str], tup
     """
     turns = min(math.ceil(rows / ROWS_AT_ONCE), _MOST_TURNS)
     for turn in range(max(turns, 1)):
-        asked = "asked"
+        table = "asked"
         if turns > 1:
             # Observations that ask about the same place go together.
-            asked = "asked_now"
-            script.table(asked, f"SELECT * FROM asked WHERE hash(kid, low) % {turns} = {turn}")
-        selected, made = query(asked)
+            table = "asked_now"
+            script.table(table, f"SELECT * FROM asked WHERE hash(kid, low) % {turns} = {turn}")
+        selected, temporary = query(table)
         if turn:
             script.insert(name, selected)
         else:
             script.table(name, selected)
-        script.drop(*made, *(["asked_now"] if turns > 1 else []))
+        script.drop(*temporary, *(["asked_now"] if turns > 1 else []))
 
 
 def _join(script: Script, levels: Levels, summary: _Summary, name: str) -> None:
@@ -149,15 +149,17 @@ def _values(summary: _Summary) -> str:
             "ON places.kid = answers.kid AND places.place = answers.c1 WHERE c0 > 0)"
         )
     width = _answers(summary)[1]
-    named = (
+    placed = (
         f"SELECT _i, c, x FROM (SELECT _i, kid, unnest(range({width})) AS c, "
         f"unnest([{', '.join(f'c{n}' for n in range(width))}]) AS place FROM answers) JOIN places USING (kid, place)"
     )
     selected = []
     for n, feature in enumerate(features):
-        found = f"min(x) FILTER (c = {n if summary.part == 'bins' else feature.nth - 1})"
-        selected.append(f"{_of_bin(found) if summary.part == 'bins' else found} AS {quote_name(feature.name)}")
-    return f"SELECT _i, {', '.join(selected)} FROM ({named}) GROUP BY _i"
+        expression = f"min(x) FILTER (c = {n if summary.part == 'bins' else feature.nth - 1})"
+        selected.append(
+            f"{_of_bin(expression) if summary.part == 'bins' else expression} AS {quote_name(feature.name)}"
+        )
+    return f"SELECT _i, {', '.join(selected)} FROM ({placed}) GROUP BY _i"
 
 
 _ESTIMATE = f"CAST(CASE WHEN n < {KEPT} THEN n ELSE {(KEPT - 1) << 63}::HUGEINT // (x + 1) END AS BIGINT)"

@@ -68,18 +68,18 @@ class Counts:
     def add(self, places: Ints, changes: Ints) -> None:
         self._used = max(self._used, int(places.max()) // BLOCK + 1)
         if self._used > len(self._sums):
-            more = max(self._used, 2 * len(self._sums)) - len(self._sums)
-            self._counts = np.concatenate((self._counts, np.zeros((more, BLOCK), np.int64)))
-            self._present = np.concatenate((self._present, np.zeros((more, BLOCK), np.bool_)))
-            self._sums = np.concatenate((self._sums, np.zeros(more, np.int64)))
-            self._kinds = np.concatenate((self._kinds, np.zeros(more, np.int64)))
+            missing = max(self._used, 2 * len(self._sums)) - len(self._sums)
+            self._counts = np.concatenate((self._counts, np.zeros((missing, BLOCK), np.int64)))
+            self._present = np.concatenate((self._present, np.zeros((missing, BLOCK), np.bool_)))
+            self._sums = np.concatenate((self._sums, np.zeros(missing, np.int64)))
+            self._kinds = np.concatenate((self._kinds, np.zeros(missing, np.int64)))
         np.add.at(self._counts.reshape(-1), places, changes)
         np.add.at(self._sums, places // BLOCK, changes)
-        once = np.unique(places)
-        there = self._counts.reshape(-1)[once] > 0
-        came = there.view(np.int8) - self._present.reshape(-1)[once].view(np.int8)
-        np.add.at(self._kinds, once // BLOCK, came)
-        self._present.reshape(-1)[once] = there
+        distinct = np.unique(places)
+        present = self._counts.reshape(-1)[distinct] > 0
+        change = present.view(np.int8) - self._present.reshape(-1)[distinct].view(np.int8)
+        np.add.at(self._kinds, distinct // BLOCK, change)
+        self._present.reshape(-1)[distinct] = present
 
 
 # Makes an answer of a window's counts: places of values, -1 for none, or numbers; always as many.
@@ -94,13 +94,13 @@ def ranks(millionths: Sequence[int]) -> Answer:
         n = int(upto[-1]) if len(upto) else 0
         if not n:
             return [-1] * len(millionths)
-        found = []
+        places = []
         for share in millionths:
-            wanted = max(1, -(-n * share // 1_000_000))
-            block = int(np.searchsorted(upto, wanted))
+            rank = max(1, -(-n * share // 1_000_000))
+            block = int(np.searchsorted(upto, rank))
             before = int(upto[block - 1]) if block else 0
-            found.append(block * BLOCK + int(np.searchsorted(np.cumsum(window.counts[block]), wanted - before)))
-        return found
+            places.append(block * BLOCK + int(np.searchsorted(np.cumsum(window.counts[block]), rank - before)))
+        return places
 
     return answer
 
@@ -111,13 +111,13 @@ def most_frequent(most: int) -> Answer:
     def answer(window: Counts) -> list[int]:
         blocks = np.flatnonzero(window.kinds)
         if window.kinds.sum() * _FEW < len(blocks) * BLOCK:
-            there = np.flatnonzero(window.present[blocks])
-            places = blocks[there // BLOCK] * BLOCK + there % BLOCK
+            indices = np.flatnonzero(window.present[blocks])
+            places = blocks[indices // BLOCK] * BLOCK + indices % BLOCK
             places = places[np.argsort(-window.counts.reshape(-1)[places], kind="stable")[:most]]
         else:
             dense = len(blocks) == len(window.kinds)
-            found = most_frequent_places((window.counts if dense else window.counts[blocks]).reshape(-1), most)
-            places = blocks[found // BLOCK] * BLOCK + found % BLOCK
+            ranked = most_frequent_places((window.counts if dense else window.counts[blocks]).reshape(-1), most)
+            places = blocks[ranked // BLOCK] * BLOCK + ranked % BLOCK
         return [*places.tolist(), *[-1] * (most - len(places))]
 
     return answer
@@ -175,7 +175,7 @@ class Sweep:
 
 def swept(batches: Iterable[Sequence[Ints]], answer: Answer) -> Iterator[Sequence[Ints]]:
     """Yield, for each batch of kid, place, n and _i, the columns of the answers about its observations: _i, kid, ..."""
-    window, entity, known = Counts(), None, None
+    window, entity, current = Counts(), None, None
     for kids, places, changes, numbers in batches:
         asks = np.flatnonzero(numbers >= 0)
         edges = [0, *(np.flatnonzero(np.diff(kids)) + 1).tolist(), len(kids)]
@@ -185,17 +185,17 @@ def swept(batches: Iterable[Sequence[Ints]], answer: Answer) -> Iterator[Sequenc
         ):
             if kids[start] != entity:
                 window.clear()
-                entity, known = kids[start], None
-            done = start
+                entity, current = kids[start], None
+            added = start
             for ask in asks[first:last].tolist():
-                if ask > done:
-                    window.add(places[done:ask], changes[done:ask])
-                    known = None
-                done = ask + 1
-                known = known or answer(window)
-                answers.append(known)
-            if end > done:
-                window.add(places[done:end], changes[done:end])
-                known = None
+                if ask > added:
+                    window.add(places[added:ask], changes[added:ask])
+                    current = None
+                added = ask + 1
+                current = current or answer(window)
+                answers.append(current)
+            if end > added:
+                window.add(places[added:end], changes[added:end])
+                current = None
         if answers:
             yield numbers[asks], kids[asks], *np.array(answers, np.int64).T.copy()

@@ -118,13 +118,15 @@ def first_versions_sql(source: Source, until: int | None = None) -> str:
     fact = ", ".join(map(quote_name, source.id))
     _, recorded, seq = rank_columns(source)
     # Of a retracted fact every version is superseded.
-    stands = f"bool_or({STANDING}) OVER fact"
+    is_standing = f"bool_or({STANDING}) OVER fact"
     if until is not None:
-        known = f"epoch_us({VISIBLE_AT}) <= {until}"
-        stood = f"{known} AND ({STANDING} OR epoch_us({SUPERSEDED_AT}) > {until})"
-        stands = f"CASE WHEN bool_or({known}) OVER fact THEN bool_or({stood}) OVER fact ELSE {stands} END"
+        known_then = f"epoch_us({VISIBLE_AT}) <= {until}"
+        was_standing = f"{known_then} AND ({STANDING} OR epoch_us({SUPERSEDED_AT}) > {until})"
+        is_standing = (
+            f"CASE WHEN bool_or({known_then}) OVER fact THEN bool_or({was_standing}) OVER fact ELSE {is_standing} END"
+        )
     return (
-        f"SELECT * FROM source WINDOW fact AS (PARTITION BY {fact}) QUALIFY {stands} "
+        f"SELECT * FROM source WINDOW fact AS (PARTITION BY {fact}) QUALIFY {is_standing} "
         f"AND row_number() OVER (PARTITION BY {fact} ORDER BY {VISIBLE_AT}, {recorded}, {seq}) = 1"
     )
 

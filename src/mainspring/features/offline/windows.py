@@ -64,18 +64,18 @@ def levels_of(
     Args:
         observations, rows, span: See `labels_query`.
     """
-    found = []
+    levels = []
     rows_a_microsecond = rows / span
     for window in sorted({feature.window for feature in layout.windows}):
         tiles = [width for width in WIDTHS if width <= hop(window)]
-        worth = [width * rows_a_microsecond > rows_worth_a_tile for width in tiles]
-        finest = next((n for n, dense in enumerate(worth) if not dense), len(tiles) - 1)
+        are_dense = [width * rows_a_microsecond > rows_worth_a_tile for width in tiles]
+        finest = next((n for n, dense in enumerate(are_dense) if not dense), len(tiles) - 1)
         widths = tiles[: finest + 1] if tiles[0] * rows_a_microsecond > rows_worth_a_tile / 2 else []
-        there = rows * min(1.0, window / span)
-        sweeps = there > _SWEEP * rows_worth_a_tile
+        rows_in_window = rows * min(1.0, window / span)
+        sweeps = rows_in_window > _SWEEP * rows_worth_a_tile
         mortal = _columns(layout) if versions else ()
-        found.append(Levels(window, widths, observations, there, sweeps, mortal))
-    return found
+        levels.append(Levels(window, widths, observations, rows_in_window, sweeps, mortal))
+    return levels
 
 
 def events_query(layout: Layout, levels: Sequence[Levels], *, versions: bool = False) -> Query:

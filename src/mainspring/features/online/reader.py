@@ -78,18 +78,18 @@ class Names:
 
     def _unusual(self, rows: Sequence[Any]) -> Named:
         places: dict[Name, int] = {}
-        found: list[int] = []
+        row_places: list[int] = []
         nulls: list[int] = []
         for row in rows:
             values = self._values(row)
             if None in values:
-                nulls.append(len(found))
-                found.append(-1)
+                nulls.append(len(row_places))
+                row_places.append(-1)
             else:
-                found.append(places.setdefault((self._slot, encode_key(values)), len(places)))
+                row_places.append(places.setdefault((self._slot, encode_key(values)), len(places)))
         for row_place in nulls:
-            found[row_place] = len(places)
-        return list(places), found
+            row_places[row_place] = len(places)
+        return list(places), row_places
 
     def _values(self, row: Any) -> Sequence[Any]:
         return (row,) if len(self._keys) == 1 else row
@@ -130,14 +130,14 @@ class Computed:
         self, values: Mapping[str, Sequence[Any]], statuses: Mapping[str, Sequence[str]]
     ) -> dict[str, list[str]]:
         """Return PRESENT where a value is not null, else the worst of what it is computed from."""
-        found = {}
+        combined = {}
         for name, _, names in self._expressions:
-            of = [statuses[self._prefix + each] for each in names]
-            found[name] = [
-                _PRESENT if value is not None else _worst([column[row] for column in of])
+            sources = [statuses[self._prefix + source] for source in names]
+            combined[name] = [
+                _PRESENT if value is not None else _worst([column[row] for column in sources])
                 for row, value in enumerate(values[name])
             ]
-        return found
+        return combined
 
 
 def _worst(statuses: list[str]) -> str:
@@ -216,23 +216,23 @@ class OnlineReader:
             Corrupt: The store holds a damaged state.
         """
         rows = self._rows(columns)
-        found = self._defaults(columns, rows, now) if without_store else self._stored(columns, now)
-        if self._plain and len(found) == 1:
-            return OnlineRows(*found[0])
-        known: dict[str, Any] = dict(columns) if self._requests else {}
+        stored = self._defaults(columns, rows, now) if without_store else self._stored(columns, now)
+        if self._plain and len(stored) == 1:
+            return OnlineRows(*stored[0])
+        values_by_name: dict[str, Any] = dict(columns) if self._requests else {}
         statuses: dict[str, list[str]] = {}
-        for view, (values, of_view) in zip(self._views, found):  # noqa: B905  (it costs time)
-            known.update(values)
+        for view, (values, of_view) in zip(self._views, stored):  # noqa: B905  (it costs time)
+            values_by_name.update(values)
             statuses.update(of_view)
             if view.derived is not None:
-                derived = view.derived.values(known, rows)
-                known.update(derived)
+                derived = view.derived.values(values_by_name, rows)
+                values_by_name.update(derived)
                 statuses.update(view.derived.statuses(derived, statuses))
         if self._plain:
-            return OnlineRows(known, statuses)
-        features = known
+            return OnlineRows(values_by_name, statuses)
+        features = values_by_name
         for request in self._requests:
-            features = {**features, **request.values(known, rows)}
+            features = {**features, **request.values(values_by_name, rows)}
         return OnlineRows(
             {name: features[name] for name in self._columns}, {name: statuses[name] for name in self._with_status}
         )
@@ -265,15 +265,15 @@ class OnlineReader:
             (view,) = self._views
             names, places = view.names.of(columns)
             return [view.columns(self._store.payloads(names) if names else [], places, now)]
-        asked = [view.names.of(columns) for view in self._views]
-        wanted = [name for names, _ in asked for name in names]
-        payloads = self._store.payloads(wanted) if wanted else []
-        found, start = [], 0
-        for view, (names, places) in zip(self._views, asked, strict=True):
+        named = [view.names.of(columns) for view in self._views]
+        unique = [name for names, _ in named for name in names]
+        payloads = self._store.payloads(unique) if unique else []
+        results, start = [], 0
+        for view, (names, places) in zip(self._views, named, strict=True):
             end = start + len(names)
-            found.append(view.columns(payloads[start:end], places, now))
+            results.append(view.columns(payloads[start:end], places, now))
             start = end
-        return found
+        return results
 
 
 def _taken(columns: dict[str, list[Any]], places: list[int]) -> dict[str, list[Any]]:

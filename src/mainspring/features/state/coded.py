@@ -70,8 +70,8 @@ def most_frequent(tiles: Sequence[Any], rows: Sequence[Any], most: int) -> list[
             counts[place] += n
         else:
             new[value] = n
-    found = {names[place]: int(counts[place]) for place in most_frequent_places(counts, most).tolist()}
-    return top({**found, **new}, most)
+    coded_counts = {names[place]: int(counts[place]) for place in most_frequent_places(counts, most).tolist()}
+    return top({**coded_counts, **new}, most)
 
 
 class _Names(Sequence[Any]):

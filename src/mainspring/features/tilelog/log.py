@@ -293,11 +293,11 @@ def _merging(pieces: Sequence[Piece], missing: Mask, loads: Loads) -> Iterator[t
     run: list[Piece] = []
     rows = 0
     for piece in sorted(pieces, key=lambda piece: piece.first):
-        where = loads.places(piece.first, piece.last)
-        apart = where.stop == len(loads) or rows + piece.content.rows > ROWS_A_PIECE
-        if run and (apart or missing[loads.places(run[0].first, piece.last)].any()):
-            yield from ((each, (run[0].first, run[-1].last)) for each in run)
+        places = loads.places(piece.first, piece.last)
+        separate = places.stop == len(loads) or rows + piece.content.rows > ROWS_A_PIECE
+        if run and (separate or missing[loads.places(run[0].first, piece.last)].any()):
+            yield from ((member, (run[0].first, run[-1].last)) for member in run)
             run, rows = [], 0
         run.append(piece)
         rows += piece.content.rows
-    yield from ((each, (run[0].first, run[-1].last)) for each in run)
+    yield from ((member, (run[0].first, run[-1].last)) for member in run)

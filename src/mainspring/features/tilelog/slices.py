@@ -232,22 +232,22 @@ class Slice:
 
     def _entities_sql(self) -> str:
         past = f"v < {self.low}"
-        found, picked = "NULL::BIGINT AS sv", "sv"
+        standing, selected = "NULL::BIGINT AS sv", "sv"
         if self._layout.lasts:
-            of = {"sr": "r", "sq": "seq"}
-            values = "".join(f", {name}: {of.get(name, name)}" for name in self._standing[2:])
-            found = (
+            column_of = {"sr": "r", "sq": "seq"}
+            values = "".join(f", {name}: {column_of.get(name, name)}" for name in self._standing[2:])
+            standing = (
                 f"max(v) FILTER (counts AND {past}) AS sv, "
                 f"arg_max({{se: e{values}}}, v) FILTER (counts AND {past}) AS s"
             )
-            picked = ", ".join(["sv", *(f"s.{name} AS {name}" for name in self._standing[1:])])
+            selected = ", ".join(["sv", *(f"s.{name} AS {name}" for name in self._standing[1:])])
         # An entity of which no row ever counted is yet to be seen.
         since = f"coalesce(min(v) FILTER (v < coalesce(g, {_ALL})), {_ALL})"
         grouped = (
-            f"SELECT {self._keys}, {since} AS since, count(*) AS counted, {found} "
+            f"SELECT {self._keys}, {since} AS since, count(*) AS counted, {standing} "
             f"FROM {self._landing} GROUP BY {self._keys}"
         )
-        return f"SELECT {self._keys}, since, counted, {picked} FROM ({grouped})"
+        return f"SELECT {self._keys}, since, counted, {selected} FROM ({grouped})"
 
     def _raw_sql(self) -> str:
         columns = ", ".join(["kid", "e", "v", "r", "seq", "counts", *value_columns(self._layout)])

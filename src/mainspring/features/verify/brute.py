@@ -68,14 +68,18 @@ def superseded(versions: Sequence[Version], lag: int) -> dict[int, tuple[int, in
     facts: dict[tuple[Any, ...], list[Version]] = {}
     for version in versions:
         facts.setdefault(version.id, []).append(version)
-    found: dict[int, tuple[int, int]] = {}
-    for of_one in facts.values():
-        for one in of_one:
-            ends = [(one.visible(lag), one.seq)] if one.retracts else []
-            ends += [(o.visible(lag), o.seq) for o in of_one if (o.recorded, o.seq) > (one.recorded, one.seq)]
+    ends_of: dict[int, tuple[int, int]] = {}
+    for versions_of_fact in facts.values():
+        for version in versions_of_fact:
+            ends = [(version.visible(lag), version.seq)] if version.retracts else []
+            ends += [
+                (o.visible(lag), o.seq)
+                for o in versions_of_fact
+                if (o.recorded, o.seq) > (version.recorded, version.seq)
+            ]
             if ends:
-                found[one.seq] = min(ends)
-    return found
+                ends_of[version.seq] = min(ends)
+    return ends_of
 
 
 class BruteReader:
@@ -110,18 +114,20 @@ class BruteReader:
 
     def read(self, now: int) -> dict[str, Any]:
         """Return name -> value at `now`, UTC epoch microseconds, of all features but those that are an estimate."""
-        there = [
+        visible_facts = [
             n
             for n, (visible, fact) in enumerate(self._facts)
             if visible < now and (fact.superseded is None or now <= fact.superseded)
         ]
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for name, feature in self._view.features.items():
-            value = self._value(name, feature, there, now)
+            value = self._value(name, feature, visible_facts, now)
             if value is not _ESTIMATE:
-                found[name] = self._narrow(name, value)
-        derived = {name: of(found) for name, (used, of) in self._derived.items() if found.keys() >= set(used)}
-        return {**found, **derived}
+                values[name] = self._narrow(name, value)
+        derived = {
+            name: compute(values) for name, (used, compute) in self._derived.items() if values.keys() >= set(used)
+        }
+        return {**values, **derived}
 
     def _narrow(self, name: str, value: Any) -> Any:
         single = isinstance(value, float) and feature_dtype(self._view, name).name == "Float32"

@@ -51,14 +51,14 @@ def choose(view: FeatureView, scan: TableScan, seed: int, bounds: Bounds) -> Cho
         Invalid: Each entity alone has more rows than `bounds.rows`.
     """
     keys = list(view.entity.keys)
-    there = " AND ".join(f"{quote_name(key)} IS NOT NULL" for key in keys)
+    condition = " AND ".join(f"{quote_name(key)} IS NOT NULL" for key in keys)
     con = duck.connect()
     try:
         with duck.duck_errors(view.source.name):
             duck.register(con, "source", scan)
             con.execute(
                 f"CREATE TEMP TABLE counted AS SELECT {listed(keys)}, count(*) AS _rows FROM source "
-                f"WHERE {there} GROUP BY ALL"
+                f"WHERE {condition} GROUP BY ALL"
             )
             _check_size(view, duck.one_row(con, "SELECT min(_rows) FROM counted")[0], bounds.rows)
             con.execute(
@@ -67,15 +67,15 @@ def choose(view: FeatureView, scan: TableScan, seed: int, bounds: Bounds) -> Cho
                 f"FROM counted WHERE _rows <= {bounds.rows})) "
                 f"WHERE _total <= {bounds.rows} ORDER BY _n LIMIT {bounds.entities}"
             )
-            named = con.sql(f"SELECT {listed(keys)} FROM chosen ORDER BY _n").to_arrow_table()
+            key_table = con.sql(f"SELECT {listed(keys)} FROM chosen ORDER BY _n").to_arrow_table()
             rows = con.sql(
                 f"SELECT s.* FROM source AS s SEMI JOIN chosen AS c ON {equal(keys, 's', 'c')} ORDER BY s.{SEQUENCE}"
             ).to_arrow_table()
             ended = superseded(_versions(con, view), view.source.lag_us) if view.source.id else {}
     finally:
         con.close()
-    found = list(zip(*(plain(named.column(key)) for key in keys), strict=True))
-    return Chosen(found, TableScan(scan.version, rows=rows, schema=rows.schema), _facts(view, found, rows, ended))
+    entities = list(zip(*(plain(key_table.column(key)) for key in keys), strict=True))
+    return Chosen(entities, TableScan(scan.version, rows=rows, schema=rows.schema), _facts(view, entities, rows, ended))
 
 
 def _check_size(view: FeatureView, smallest: int | None, most: int) -> None:
@@ -108,15 +108,15 @@ def _facts(
     view: FeatureView, keys: list[Key], rows: pa.Table, ended: Mapping[int, tuple[int, int]]
 ) -> dict[int, list[Fact]]:
     numbers = {key: number for number, key in enumerate(keys)}
-    found: dict[int, list[Fact]] = {number: [] for number in numbers.values()}
+    facts: dict[int, list[Fact]] = {number: [] for number in numbers.values()}
     source = view.source
     columns = {name: plain(rows.column(name)) for name in source.columns}
     event, recorded = columns[source.event_time], columns[source.recorded_time or source.event_time]
-    named = zip(*(columns[key] for key in view.entity.keys), strict=True)
-    for place, (key, seq) in enumerate(zip(named, plain(rows.column(SEQUENCE)), strict=True)):
-        values = {name: column[place] for name, column in columns.items()}
-        found[numbers[key]].append(Fact(event[place], recorded[place], seq, values, *ended.get(seq, ())))
-    return found
+    row_keys = zip(*(columns[key] for key in view.entity.keys), strict=True)
+    for row, (key, seq) in enumerate(zip(row_keys, plain(rows.column(SEQUENCE)), strict=True)):
+        values = {name: column[row] for name, column in columns.items()}
+        facts[numbers[key]].append(Fact(event[row], recorded[row], seq, values, *ended.get(seq, ())))
+    return facts
 
 
 def plain(column: Any) -> list[Any]:

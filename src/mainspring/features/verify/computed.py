@@ -40,19 +40,28 @@ def verify_computed(
     fields = observations.source.columns
     observed = _sampled(observations, scan(observations.source.name), sample, seed)
     read = point_in_time(observed, [*group.views, group], scan, schema=dict(fields))
-    known: dict[str, Sequence[Any]] = {name: plain(read.column(name)) for name in read.column_names}
-    online = Computed(group, dict(fields)).values(known, observed.num_rows)
+    values_by_name: dict[str, Sequence[Any]] = {name: plain(read.column(name)) for name in read.column_names}
+    online = Computed(group, dict(fields)).values(values_by_name, observed.num_rows)
     mismatches = []
     schema = request_schema(group, dict(fields))
     for name, expression in group.features.items():
         full_name = f"{group.name}.{name}"
         slow = scalar(expression, schema)
         for row in range(observed.num_rows):
-            offline, recomputed = known[full_name][row], slow(_Row(known, row))
+            offline, recomputed = values_by_name[full_name][row], slow(_Row(values_by_name, row))
             if not same(offline, online[full_name][row]) or not same(offline, recomputed):
-                about = {each: known[each][row] for each in sorted(schema) if each in known}
+                about = {field: values_by_name[field][row] for field in sorted(schema) if field in values_by_name}
                 mismatches.append(
-                    Mismatch(full_name, about, known[AT][row], "own", offline, online[full_name][row], recomputed, True)
+                    Mismatch(
+                        full_name,
+                        about,
+                        values_by_name[AT][row],
+                        "own",
+                        offline,
+                        online[full_name][row],
+                        recomputed,
+                        True,
+                    )
                 )
     values = observed.num_rows * len(group.features)
     return Verification(

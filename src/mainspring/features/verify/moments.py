@@ -58,13 +58,13 @@ class Edges:
         """Return about `sample` pairs, at instants in ascending order of their materialisations."""
         number = min(max(sample // 8, 1), 24)
         throughs = sorted(self.somewhere()[1] for _ in range(number))
-        found = []
-        for place, through in enumerate(throughs):
-            share = sample // number + (place < sample % number)
+        moments = []
+        for index, through in enumerate(throughs):
+            share = sample // number + (index < sample % number)
             horizon = self._chance.choice(_HORIZONS)
             pairs = tuple(self._near(through, horizon) for _ in range(share))
-            found.append(Moment(through, horizon, pairs))
-        return found
+            moments.append(Moment(through, horizon, pairs))
+        return moments
 
     def somewhere(self) -> tuple[int, int]:
         """Return an entity and an instant: at one of its edges, or in one case of five anywhere."""

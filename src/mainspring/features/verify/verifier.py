@@ -132,23 +132,23 @@ class Verifier:
             Unavailable: The live store does not answer.
         """
         moments = Edges(self._view, self._facts, self._chance).moments(sample)
-        asked = [pair for moment in moments for pair in moment.pairs]
-        self._tell("offline", 0, len(asked))
-        offline = self._offline(asked, lambda _: self._scan)
-        self._tell("offline", len(asked), len(asked))
+        pairs = [pair for moment in moments for pair in moment.pairs]
+        self._tell("offline", 0, len(pairs))
+        offline = self._offline(pairs, lambda _: self._scan)
+        self._tell("offline", len(pairs), len(pairs))
         store, clock = self._own_store(), ManualClock()
         materialiser = Materialiser(lambda _: self._part, store, clock)
         reader = OnlineReader([self._view], store)
-        done = 0
+        compared = 0
         try:
             for moment in moments:
                 clock.set(moment.through)
                 materialiser.run(self._view, horizon=moment.horizon)
                 for entity, at in moment.pairs:
                     online = self._online(reader, [entity], at)[0]
-                    self._tally.online += self._compare(entity, at, offline[done], online, "own")
-                    done += 1
-                    self._tell("online", done, len(asked))
+                    self._tally.online += self._compare(entity, at, offline[compared], online, "own")
+                    compared += 1
+                    self._tell("online", compared, len(pairs))
         finally:
             materialiser.close()
         behind, notes = self._live(live, now)
@@ -158,27 +158,28 @@ class Verifier:
             notes = [*notes, f"estimates, not recomputed: {', '.join(sorted(self._tally.estimates))}"]
         tally = self._tally
         return Verification(
-            self._view.name, self._seed, len(self._keys), len(asked), tally.online, tally.live, tally.recomputed,
+            self._view.name, self._seed, len(self._keys), len(pairs), tally.online, tally.live, tally.recomputed,
             behind, tuple(tally.mismatches), tuple(notes),
         )  # fmt: skip
 
     # The reads
 
-    def _offline(self, asked: Sequence[tuple[int, int]], scan: Callable[[str], TableScan]) -> list[dict[str, Any]]:
+    def _offline(self, pairs: Sequence[tuple[int, int]], scan: Callable[[str], TableScan]) -> list[dict[str, Any]]:
         schema = self._view.entity.keys
-        named = [self._keys[entity] for entity, _ in asked]
+        entity_keys = [self._keys[entity] for entity, _ in pairs]
         columns = {
-            key: pa.array([values[place] for values in named], ARROW_TYPES[dtype])
-            for place, (key, dtype) in enumerate(schema.items())
+            key: pa.array([values[position] for values in entity_keys], ARROW_TYPES[dtype])
+            for position, (key, dtype) in enumerate(schema.items())
         }
-        observed = pa.table({**columns, "_at": pa.array([at for _, at in asked], INSTANT)})
+        observed = pa.table({**columns, "_at": pa.array([at for _, at in pairs], INSTANT)})
         read = point_in_time(observed, [self._view], scan, schema=dict(schema))
-        return _rows({name: plain(read.column(name)) for name in self._view.columns}, len(asked))
+        return _rows({name: plain(read.column(name)) for name in self._view.columns}, len(pairs))
 
     def _online(self, reader: OnlineReader, entities: Sequence[int], at: int) -> list[dict[str, Any]]:
         """Read entities; of one whose state cannot be read, each feature says why."""
         columns = {
-            key: [self._keys[entity][place] for entity in entities] for place, key in enumerate(self._view.entity.keys)
+            key: [self._keys[entity][position] for entity in entities]
+            for position, key in enumerate(self._view.entity.keys)
         }
         try:
             return _rows(reader.read(columns, at).features, len(entities))
@@ -187,8 +188,8 @@ class Verifier:
         except Exception as error:  # a state that no data of ours would give may fail in any way
             if len(entities) > 1:  # which one it is is found out one by one
                 return [self._online(reader, [entity], at)[0] for entity in entities]
-            what = error.what if isinstance(error, MainspringError) else repr(error)
-            return [dict.fromkeys(self._view.columns, f"cannot be read: {what}")]
+            reason = error.what if isinstance(error, MainspringError) else repr(error)
+            return [dict.fromkeys(self._view.columns, f"cannot be read: {reason}")]
 
     def _live(self, store: OnlineStore, now: int) -> tuple[int, list[str]]:
         """Compare the live store at `now`; return how many entities it is behind of, and what is to be said."""

@@ -32,12 +32,12 @@ monitor_checkpoints = sa.Table(
 
 
 class CatalogMonitors:
-    """Windows and checkpoints of one lake's predictions: profiles with a lake each may share a catalog.
+    """Windows and checkpoints of the predictions in one lake; profiles with different lakes may share a catalog.
 
-    Those that no lake is named for, from before lakes were, are of whichever is the first to save.
+    Rows without a lake were written by earlier releases. The first lake that saves takes them over.
 
     Args:
-        lake: What tells the lake from others.
+        lake: Identifier of the lake; empty for the rows without one.
     """
 
     def __init__(self, engine: sa.Engine, lake: str = "") -> None:

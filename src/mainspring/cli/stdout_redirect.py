@@ -32,7 +32,7 @@ def dated(of: DataclassInstance | Mapping[str, Any], *names: str) -> dict[str, A
     """Return a record with the instants under these names as texts, such as 2013-07-01T00:00:00Z.
 
     Args:
-        names: Fields that hold UTC epoch microseconds or nothing; `freshness.through` is one of a record in the record.
+        names: Fields that hold UTC epoch microseconds or null; `freshness.through` names a field of a nested record.
     """
     from mainspring.core.time import FIRST_INSTANT, LAST_INSTANT, format_instant
 

@@ -91,7 +91,8 @@ def with_labels(window: Window, joined: pa.Table, versions: Mapping[str, Served]
 def with_drift(window: Window, made: Made) -> Window:
     """Return the window with a drift test of every column of one version's predictions against its reference.
 
-    The score is one more column in the same family of tests. Below `drift.FEWEST_ROWS` predictions nothing is tested.
+    The score is one more column in the same family of tests. With fewer than `stats.drift.FEWEST_ROWS` predictions,
+    nothing is tested.
     """
     bundle = described(made)
     if bundle.reference is None:

@@ -36,7 +36,7 @@ class VersionRow:
 
     @property
     def state(self) -> str:
-        """A word of `states.STATES`."""
+        """A key of `listing.STATES`."""
         return state_of(self.version, self.mark, self.serves)
 
 

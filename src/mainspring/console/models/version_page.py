@@ -74,7 +74,7 @@ class VersionPage:
 
     @property
     def state(self) -> str:
-        """A word of `states.STATES`."""
+        """A key of `listing.STATES`."""
         return state_of(self.version, self.mark, self.serves)
 
     @property

@@ -186,13 +186,14 @@ class Rebuild:
 def standing_rows(
     standing: tuple[list[int], list[int], list[list[int]], list[list[Any]]], mortals: Columns, since: int, settled: int
 ) -> tuple[list[int], list[int], list[list[Any]]]:
-    """Return which row is an entity's newest from when on: visible, event, values, as `blobs.Candidates` has them.
+    """Return an entity's newest row from each instant on: visible, event, values, as in `state.blobs.Candidates`.
 
     Args:
-        standing: Visible, event, (recorded, seq) and values of the rows that stay, in the order in which they count.
+        standing: Visible, event, (recorded, seq) and values of the rows that were not superseded, in the order in which
+            they count.
         mortals: v, g, e, r, seq and values of the rows that count in [v, g).
-        since: When the entity's first row counted.
-        settled: From when on it matters.
+        since: Instant at which the entity's first row counted.
+        settled: Earliest instant of interest.
     """
     visible, event, (recorded, seq), values = standing
     # (from, until, rank, values): of the rows that stay each later one is of a higher rank.

@@ -87,7 +87,7 @@ Answer = Callable[[Counts], list[int]]
 
 
 def ranks(millionths: Sequence[int]) -> Answer:
-    """Return what finds the values at some shares of a window, as `sketches.quantile` does."""
+    """Return what finds the values at some shares of a window, as `state.sketches.quantile` does."""
 
     def answer(window: Counts) -> list[int]:
         upto = np.cumsum(window.sums)

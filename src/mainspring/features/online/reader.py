@@ -146,7 +146,7 @@ def _worst(statuses: list[str]) -> str:
 
 
 class OnlineRows(msgspec.Struct, frozen=True):
-    """Features of the rows of one request, by full name; statuses of the views' (`model.Status` values).
+    """Features of the rows of one request, by full name; statuses of the views' (`features.model.Status` values).
 
     They are to be read: columns may share a list.
     """

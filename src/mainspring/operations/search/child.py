@@ -1,4 +1,4 @@
-"""Child process that runs trials for `search_workers`, over a protocol of JSON lines.
+"""Child process that runs trials for `operations.search.workers`, over a protocol of JSON lines.
 
 `python -m mainspring.operations.search.child --project ROOT --model MODEL --rows FOLDER --hear FD --tell FD`
 """

@@ -181,7 +181,7 @@ def decode_infer(body: bytes | memoryview, header_length: int | None = None) -> 
 
 
 def _loosely(body: bytes | memoryview) -> _LooseRequest:
-    """Return a request whose data are nested, or wrong: `_loose_tensor` will name what is."""
+    """Return a request whose data are nested or invalid; `_loose` names the fault."""
     try:
         return _loose_decoder.decode(body)
     except msgspec.ValidationError as error:

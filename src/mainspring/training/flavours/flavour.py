@@ -56,7 +56,7 @@ class Artefact:
 class Flavour(Protocol):
     """One framework. A framework is imported only when an estimator of it is present.
 
-    Estimators are fitted on frames from `frames.to_frame`: null numbers are NaN, null texts `None`.
+    Estimators are fitted on frames from `training.frames.to_frame`: null numbers are NaN, null texts `None`.
     """
 
     def outputs(self, estimator: Any, task: str, labels: Sequence[str] = ()) -> tuple[str, ...]:

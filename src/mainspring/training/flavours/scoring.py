@@ -60,7 +60,7 @@ def artefact_scores(artefact: Artefact, frame: pd.DataFrame | Mapping[str, Array
     """Return a model's predictions, float64 of shape (rows, outputs).
 
     Args:
-        frame: The columns by name, as from `frames.to_frame`.
+        frame: The columns by name, as from `training.frames.to_frame`.
         names: The model's input columns, in its order.
     """
     curve = None if artefact.curve is None else msgspec.to_builtins(artefact.curve)

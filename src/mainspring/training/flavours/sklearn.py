@@ -56,7 +56,7 @@ def to_onnx(
     """Convert the estimator to an ONNX model.
 
     Args:
-        estimator: Fitted on a frame from `frames.to_frame`, with the columns `inputs` in this order.
+        estimator: Fitted on a frame from `training.frames.to_frame`, with the columns `inputs` in this order.
         wide: Names of columns whose values are not exact in float32. If there are any, all numbers are float64 inputs.
         labels: Column names of several labels, which become the output names; empty for one.
 

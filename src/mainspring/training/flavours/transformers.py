@@ -1,7 +1,7 @@
 """Flavour of Hugging Face models: ONNX, by torch's exporter. They take sequences, so they cannot be models of columns.
 
-`networks.export` exports one with `input_ids` and `attention_mask`. A tokenizer is not part of the model: tokenize
-before the request, or in a function of the project that precedes the model in a graph.
+`equivalence.networks.export` exports one with `input_ids` and `attention_mask`. A tokenizer is not part of the model:
+tokenize before the request, or in a function of the project that precedes the model in a graph.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class Finding:
     """A possible leak.
 
     Args:
-        check: One of `model.CHECKS`.
+        check: One of `training.model.CHECKS`.
         subject: A feature's full name, or a part of the training set.
         severe: Whether the training is refused.
         evidence: The observation, with numbers.

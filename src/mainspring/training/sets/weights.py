@@ -14,7 +14,8 @@ def class_weights(labels: Array) -> dict[Any, float]:
     """Return class -> weight that gives every class the same total: rows / (classes x rows of the class).
 
     This is scikit-learn's "balanced" (King and Zeng, Political Analysis 9, 2001). A model fitted with such weights
-    predicts the probabilities of a balanced population: calibrate it (`calibration.calibrated`) before using them.
+    predicts the probabilities of a balanced population: calibrate it (`flavours.calibration.calibrated`)
+    before using them.
 
     Args:
         labels: Shape (rows,), of any sortable type.

@@ -52,7 +52,8 @@ def convert(fitted: Fitted, tell: Callable[[str, float], None]) -> Converted:
     artefact = convert_estimator(estimator, inputs, model.task, wide=wide, labels=model.label_columns)
     split = artefact.categories  # the manifest's categories encode these text columns
     inputs = tuple(
-        msgspec.structs.replace(each, categories=split[each.name]) if each.name in split else each for each in inputs
+        msgspec.structs.replace(column, categories=split[column.name]) if column.name in split else column
+        for column in inputs
     )
     tell("prove", 0.8)
     held_out = data.holdout.X
@@ -64,8 +65,8 @@ def convert(fitted: Fitted, tell: Callable[[str, float], None]) -> Converted:
     probes = golden_probes(rows.probes, rows.words, dtypes)
     plain = rows.plain if len(rows.plain) == ROWS else at_even_steps(held_out, ROWS)
     answers = [artefact_scores(artefact, each, list(dtypes)) for each in (probes, plain)]
-    asked = (probes, answers[0]), (plain, answers[1])
-    return Converted(fitted, artefact, inputs, tuple(wide), proof, scores, metrics, threshold, *asked)
+    golden = (probes, answers[0]), (plain, answers[1])
+    return Converted(fitted, artefact, inputs, tuple(wide), proof, scores, metrics, threshold, *golden)
 
 
 def pack(observed: Observed, converted: Converted, run_id: str, key: SigningKey, at: int) -> Bundle:
@@ -117,11 +118,11 @@ def pack(observed: Observed, converted: Converted, run_id: str, key: SigningKey,
 
 def _decision(model: Model, converted: Converted) -> dict[str, Any]:
     """Return the manifest's record of the threshold with its costs, and the direction of each custom metric."""
-    own = {each.name: each.higher_is_better for each in model.metrics if each.custom}
-    found: dict[str, Any] = {OWN_METRICS: own} if own else {}
+    directions = {metric.name: metric.higher_is_better for metric in model.metrics if metric.custom}
+    record: dict[str, Any] = {OWN_METRICS: directions} if directions else {}
     if model.threshold is not None and converted.threshold is not None:
-        found[THRESHOLD] = model.threshold.recorded(converted.threshold)
-    return found
+        record[THRESHOLD] = model.threshold.recorded(converted.threshold)
+    return record
 
 
 def _maturity(model: Model) -> dict[str, Any]:
@@ -149,13 +150,13 @@ def _double(artefact: Artefact) -> bool:
 
 def inputs_of(train: Split, dtypes: dict[str, DType]) -> tuple[Input, ...]:
     """Return the model's inputs; string inputs list the categories seen in training, unless there are over 1,000."""
-    found = []
+    inputs = []
     for name, dtype in dtypes.items():
-        seen: tuple[str, ...] = ()
+        categories: tuple[str, ...] = ()
         if dtype == DType.String:
-            seen = seen_texts(train.X[name])
-        found.append(Input(name, dtype, seen if len(seen) <= _MOST_CATEGORIES else ()))
-    return tuple(found)
+            categories = seen_texts(train.X[name])
+        inputs.append(Input(name, dtype, categories if len(categories) <= _MOST_CATEGORIES else ()))
+    return tuple(inputs)
 
 
 def wide_columns(splits: Sequence[Split], dtypes: dict[str, DType]) -> list[str]:

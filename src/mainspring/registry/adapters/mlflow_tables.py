@@ -51,8 +51,8 @@ def _told(name: str) -> sa.TableClause:
 latest, metrics = _measured("latest_metrics"), _measured("metrics")
 params, tags = _told("params"), _told("tags")
 
-# The number that a text spells, as in `run_matching.number_of`. MLflow's own connections update the indexes on it when
-# they write, so the expression uses only built-in functions.
+# The number that a text spells, as in `registry.run_matching.number_of`. MLflow's own connections update the indexes on
+# it when they write, so the expression uses only built-in functions.
 _NUMBERS = {
     "sqlite": (
         f"CASE WHEN length({{0}}) <= {LONGEST_NUMBER} AND {{0}} NOT GLOB '*[^0-9.eE+-]*'"

@@ -89,28 +89,28 @@ def prove(
     """
     import pandas as pd
 
-    names = [each.name for each in inputs]
+    names = [column.name for column in inputs]
     frame = pd.concat([rows.plain, rows.probes], ignore_index=True)
-    what = [*rows.kinds, *rows.words]
+    descriptions = [*rows.kinds, *rows.words]
     expected = _expected(estimator, frame, rows.probes, rows.words, task)
     check_width(task, expected, labels)
     outputs = output_names(estimator, task, labels)
-    _check_finite(expected, frame, what, outputs)
+    _check_finite(expected, frame, descriptions, outputs)
     _check_alone(estimator, frame, expected, task, tolerance)
     answers = answer_afresh(artefact, artefact_feeds(artefact, frame, names))
     unit: Array = np.maximum(1.0, np.std(expected, axis=0)) if task == "regression" else np.ones(1)
-    by: dict[str, float] = {}
-    for given, numbers, how in (
+    largest: dict[str, float] = {}
+    for actual, numbers, batching in (
         (answers["whole"], np.arange(len(frame)), "in one batch"),
         (answers["mixed"], np.arange(len(frame)), "in small batches"),
         (answers["alone"], answers["alone_rows"], "one by one"),
     ):
-        asked, words_of = frame.iloc[numbers], [what[row] for row in numbers]
-        _compare(given, expected[numbers], asked, words_of, how, outputs, tolerance, unit)
-        by[how] = float(np.max(_difference(given, expected[numbers]) / unit))
-    worst = by.pop("in one batch")
-    by |= _by_probe((_difference(answers["whole"], expected) / unit).max(axis=1), what)
-    return Proof(len(frame), len(rows.probes), worst, by, "none" in answers)
+        compared, described = frame.iloc[numbers], [descriptions[row] for row in numbers]
+        _compare(actual, expected[numbers], compared, described, batching, outputs, tolerance, unit)
+        largest[batching] = float(np.max(_difference(actual, expected[numbers]) / unit))
+    worst = largest.pop("in one batch")
+    largest |= _by_probe((_difference(answers["whole"], expected) / unit).max(axis=1), descriptions)
+    return Proof(len(frame), len(rows.probes), worst, largest, "none" in answers)
 
 
 def _by_probe(worst: Array, what: Sequence[str]) -> dict[str, float]:

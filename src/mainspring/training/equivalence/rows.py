@@ -78,20 +78,20 @@ def plain_rows(held_out: pd.DataFrame, rng: np.random.Generator) -> tuple[pd.Dat
     import pandas as pd
 
     count = len(held_out)
-    kept = at_even_steps(held_out, MOST_ROWS)
+    sampled = at_even_steps(held_out, MOST_ROWS)
     missing = max(0, ROWS - count)
     if not missing:
-        return kept, [HELD_OUT] * len(kept)
+        return sampled, [HELD_OUT] * len(sampled)
     drawn = {name: held_out[name].to_numpy()[rng.integers(0, count, missing)] for name in held_out.columns}
-    made = pd.DataFrame({name: pd.Series(values, dtype=held_out[name].dtype) for name, values in drawn.items()})
-    return pd.concat([kept, made], ignore_index=True), [HELD_OUT] * len(kept) + [MADE] * missing
+    recombined = pd.DataFrame({name: pd.Series(values, dtype=held_out[name].dtype) for name, values in drawn.items()})
+    return pd.concat([sampled, recombined], ignore_index=True), [HELD_OUT] * len(sampled) + [MADE] * missing
 
 
 def at_even_steps(frame: pd.DataFrame, most: int) -> pd.DataFrame:
     """Return the rows, numbered from 0; of more than `most`, that many at even steps."""
     count = len(frame)
-    kept = frame if count <= most else frame.iloc[np.linspace(0, count - 1, most).astype(np.int64)]
-    return kept.reset_index(drop=True)
+    chosen = frame if count <= most else frame.iloc[np.linspace(0, count - 1, most).astype(np.int64)]
+    return chosen.reset_index(drop=True)
 
 
 def probe_rows(
@@ -108,11 +108,11 @@ def probe_rows(
     import pandas as pd
 
     changes: list[tuple[str, Any, str]] = []
-    for each in inputs:
-        nothing = None if each.dtype == DType.String else np.nan
-        changes += [(each.name, nothing, f"{each.name} null")] * 8
-        if each.dtype == DType.String:
-            changes += [(each.name, UNSEEN, f"{each.name} unseen")] * 8
+    for column in inputs:
+        nothing = None if column.dtype == DType.String else np.nan
+        changes += [(column.name, nothing, f"{column.name} null")] * 8
+        if column.dtype == DType.String:
+            changes += [(column.name, UNSEEN, f"{column.name} unseen")] * 8
     thresholds = [
         (name, value) for name, values in _thresholds(estimator, held_out, inputs).items() for value in values
     ]
@@ -125,28 +125,30 @@ def probe_rows(
     columns = {name: base[name].to_numpy(copy=True) for name in held_out.columns}
     for row, (name, value, _) in enumerate(changes):
         columns[name][row] = value
-    null = {each.name: None if each.dtype == DType.String else np.nan for each in inputs}
-    unseen = {each.name: UNSEEN if each.dtype == DType.String else held_out[each.name].iloc[0] for each in inputs}
+    null = {column.name: None if column.dtype == DType.String else np.nan for column in inputs}
+    unseen = {
+        column.name: UNSEEN if column.dtype == DType.String else held_out[column.name].iloc[0] for column in inputs
+    }
     frame = pd.DataFrame(
         {
             name: pd.Series([*columns[name], null[name], unseen[name]], dtype=held_out[name].dtype)
             for name in held_out.columns
         }
     )
-    return frame, [what for _, _, what in changes] + ["every column null", "every category unseen"]
+    return frame, [description for _, _, description in changes] + ["every column null", "every category unseen"]
 
 
 def _neighbours(value: float, kind: Any) -> list[float]:
     with np.errstate(over="ignore"):
-        at = kind(value)
-        around = [at, np.nextafter(at, kind(-np.inf)), np.nextafter(at, kind(np.inf))]
-    return [float(each) for each in around if np.isfinite(each)]
+        centre = kind(value)
+        around = [centre, np.nextafter(centre, kind(-np.inf)), np.nextafter(centre, kind(np.inf))]
+    return [float(number) for number in around if np.isfinite(number)]
 
 
 def _thresholds(estimator: Any, held_out: pd.DataFrame, inputs: Collection[Input]) -> dict[str, Array]:
-    numeric = [each.name for each in inputs if each.dtype != DType.String]
-    known = flavour_of(estimator).thresholds(estimator, held_out, numeric)
-    return {name: known[name] if name in known else _quantiles(held_out[name].to_numpy()) for name in numeric}
+    numeric = [column.name for column in inputs if column.dtype != DType.String]
+    splits = flavour_of(estimator).thresholds(estimator, held_out, numeric)
+    return {name: splits[name] if name in splits else _quantiles(held_out[name].to_numpy()) for name in numeric}
 
 
 def _quantiles(values: Array) -> Array:

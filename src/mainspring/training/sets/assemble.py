@@ -226,21 +226,21 @@ def held_out_again(bundle: Bundle, other: Bundle, labels: Sequence[Label], scan:
     extra = bundle.manifest.extra
     since, until = extra["since"], extra["until"]
     columns = several_labels(bundle.manifest) or (extra.get("label", "").rpartition(".")[2],)
-    declared = {each.column: each for each in labels}
+    declared = {label.column: label for label in labels}
     if declared.keys() >= set(columns):  # the declaration may since have more labels, or another order
         labels = [declared[name] for name in columns]
     settled = extra.get("labels", {labels[0].column: extra})
     labels = [
         Label(
-            each,
-            matures=settled.get(each.column, {}).get("matures_us"),
-            otherwise=settled.get(each.column, {}).get("otherwise"),
-            entity=each.entity,
+            label,
+            matures=settled.get(label.column, {}).get("matures_us"),
+            otherwise=settled.get(label.column, {}).get("otherwise"),
+            entity=label.entity,
         )
-        for each in labels
+        for label in labels
     ]
-    found, _ = labelled(observations, labels, scan, since=since, until=until)
-    rows = found.slice(max(0, found.num_rows - held_out.num_rows))
+    observed, _ = labelled(observations, labels, scan, since=since, until=until)
+    rows = observed.slice(max(0, observed.num_rows - held_out.num_rows))
     if any(not rows[name].combine_chunks().equals(held_out[name].combine_chunks()) for name in (AT, LABEL)):
         raise Corrupt(
             f"The held-out rows of {bundle.manifest.model} ({bundle.digest[:12]}) cannot be read again: dataset "

@@ -38,8 +38,8 @@ class Call:
     debug: bool
     overrides: dict[str, Any] = field(default_factory=dict)
     reads_only: bool = False
-    answered: bool = False  # the one document is printed
-    output: TextIO | None = None  # where the document goes, if that is no longer standard output
+    answered: bool = False  # True once the JSON document is printed
+    output: TextIO | None = None  # destination of the document if standard output is redirected
     waiting: Waiting | None = None
 
     @functools.cached_property
@@ -50,7 +50,7 @@ class Call:
         self.heard()
         console = Console(stderr=self.json, highlight=False, soft_wrap=False)
         if not console.is_terminal:
-            console.width = 200  # a file or a pipe has no edge at which ids would have to be cut
+            console.width = 200  # a file or a pipe has no width at which ids would be cut
         return console
 
     @functools.cached_property
@@ -66,14 +66,14 @@ class Call:
 
         if self.folder is not None and not self.folder.is_dir():
             raise NotFound(f"There is no folder {self.folder}.", fix="name the project's folder with --project.")
-        os.umask(0o077)  # whatever this process and its children write from here on is the state: its owner's alone
+        os.umask(0o077)  # from here on this process and its children write state files, which only the owner may read
         root = find_project(self.folder or Path.cwd())
         project = open_project(load_settings(root, self.profile, self.overrides))
         project.reads_only = self.reads_only
         return project
 
     def heard(self) -> None:
-        """Take away what says that the command is at work: something else is printed now."""
+        """Remove the waiting indicator, because other output follows."""
         if self.waiting is not None:
             self.waiting.over()
 
@@ -94,7 +94,7 @@ class Call:
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
-        """Show how far long work is, on standard error: a live bar in a terminal, a line a stage elsewhere."""
+        """Show the progress of long work on standard error: a live bar in a terminal, else one line per stage."""
         from mainspring.cli.progress import Progress
 
         self.heard()
@@ -120,7 +120,7 @@ def command(
     """Make a command whose function takes a `Call` first; an int that it returns is the exit code.
 
     Args:
-        reads_only: Whether it changes nothing that profiles share.
+        reads_only: Whether the command changes nothing that profiles share.
     """
 
     def build(function: Callable[..., int | None]) -> click.Command:
@@ -135,7 +135,7 @@ def command(
         decorate: Callable[[Callable[..., Any]], click.Command] = click.command(name, cls=Command, **options)
         made = decorate(body)
         for option in _OPTIONS:
-            option(made)  # behind the command's own
+            option(made)  # after the command's own
         return made
 
     return build
@@ -145,7 +145,7 @@ def guarded(call: Call, body: Callable[[], int | None]) -> int:
     """Run `body`; print an error as one line with its fix, and return the exit code."""
     try:
         return body() or exits.OK
-    except click.ClickException:  # wrong usage: `main` reports it
+    except click.ClickException:  # wrong usage, which `main` reports
         raise
     except KeyboardInterrupt:
         return report(call, MainspringError("Interrupted."), exits.INTERRUPTED)
@@ -159,7 +159,7 @@ def guarded(call: Call, body: Callable[[], int | None]) -> int:
 
 
 def _ours(error: Exception) -> MainspringError:
-    """Return an error as one that a person can act on."""
+    """Translate an exception into a `MainspringError` with a fix."""
     if isinstance(error, MainspringError):
         return error
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("mainspring"):
@@ -196,7 +196,7 @@ def _from_os(error: OSError) -> MainspringError:
 
 
 def report(call: Call, error: MainspringError, code: int | None = None) -> int:
-    """Print an error, with `--json` as the one document unless that is out already, and return the exit code."""
+    """Print an error and return the exit code. With `--json` it is the JSON document, unless one was printed."""
     code = exits.exit_code(error) if code is None else code
     call.heard()
     if call.json and not call.answered:

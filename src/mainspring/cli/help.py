@@ -1,4 +1,4 @@
-"""Help of commands: own options before those that every command has, examples, whole sentences."""
+"""Help texts of commands: own options before the shared ones, examples, and whole sentences."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 
 
 def examples(context: click.Context) -> tuple[str, ...]:
-    """Return the examples of a command, each a whole line."""
+    """Return the examples of a command, one complete command line each."""
     program, _, name = context.command_path.partition(" ")
     return tuple(f"{program} {example}" for example in EXAMPLES.get(name, ()))
 
@@ -100,12 +100,12 @@ class Command(click.Command):
         super().format_epilog(ctx, formatter)
         if lines := examples(ctx):
             with formatter.section("Examples" if len(lines) > 1 else "Example"):
-                for line in lines:  # whole, to be copied: it is not wrapped
+                for line in lines:  # not wrapped, so that it can be copied
                     formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
 
 
 class Group(click.Group):
-    """Commands that belong together, each with the whole first sentence of its help."""
+    """Group of commands, listed with the whole first sentence of their help."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = []

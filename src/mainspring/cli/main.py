@@ -94,7 +94,7 @@ def main() -> None:
 
 
 def _misused(error: click.ClickException, arguments: list[str]) -> int:
-    """Report wrong usage as every error is reported, with click's line on how it is used."""
+    """Report wrong usage like any error, with click's usage line."""
     if isinstance(error, NoArgsIsHelpError) or "--json" not in arguments:
         error.show()
         return error.exit_code

@@ -1,4 +1,4 @@
-"""Progress for people, always on standard error: live bars in a terminal, one line a finished stage elsewhere."""
+"""Progress display on standard error: live bars in a terminal, else one line per finished stage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.progress import Progress as Bars
 
 
 class Progress:
-    """Stages by name. `update` may be called as often as one likes."""
+    """Progress of named stages. `update` may be called at any rate."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
@@ -36,11 +36,11 @@ class Progress:
         self.close()
 
     def close(self) -> None:
-        """Leave the bars as they are; what is printed from now on comes below them."""
+        """Stop updating the bars; later output appears below them."""
         self._bars.stop()
 
     def update(self, stage: str, done: float, total: float | None, note: str = "") -> None:
-        """Say that `done` of `total` of a stage is over; `None` where the total is not known."""
+        """Report that `done` of `total` of a stage is complete; `None` for an unknown total."""
         if stage not in self._tasks:
             self._began[stage] = time.monotonic()
             self._tasks[stage] = self._bars.add_task(stage, total=total, note=note)
@@ -51,7 +51,7 @@ class Progress:
         self._bars.console.print(text, soft_wrap=True, markup=False)
 
     def finish(self, stage: str, note: str = "") -> None:
-        """Say that a stage is over."""
+        """Report that a stage is complete."""
         if stage not in self._tasks:
             self.update(stage, 1, 1)
         if stage in self._finished:

@@ -1,4 +1,4 @@
-"""The one JSON document on standard output: nothing else is written there, and its instants are RFC 3339 texts."""
+"""The JSON document on standard output: nothing else is written there, and its instants are RFC 3339 texts."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def apart() -> TextIO:
-    """Return what standard output is, and from now on lead all who write there to standard error.
+    """Return the current standard output, and redirect all later writers to standard error.
 
-    That is by descriptor: a `print` of a training function, a library in C and child processes alike.
+    The redirection is by descriptor, so it covers a `print` in a training function, C libraries and child processes.
     """
     sys.stdout.flush()
     kept = os.dup(1)

@@ -1,4 +1,4 @@
-"""A sign of life while a command has said nothing for a second: on standard error, and only in a terminal."""
+"""Waiting indicator of a command without output for a second: on standard error, and only in a terminal."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _ERASE = "\r\x1b[2K"
 
 
 class Waiting:
-    """As a context, and until `over`, says how long it has been waiting, in a line that goes away without a trace.
+    """Context that shows the waiting time in a temporary line until `over` is called.
 
     Args:
-        stream: Where to say it; nothing is said where it is not a terminal.
-        after_s: How long to be silent first.
+        stream: Where to write; nothing is written unless it is a terminal.
+        after_s: Seconds before the line appears.
     """
 
     def __init__(self, stream: TextIO, what: str, *, after_s: float = 1.0, every_s: float = 0.1) -> None:
@@ -37,7 +37,7 @@ class Waiting:
         self.over()
 
     def over(self) -> None:
-        """Take the line away; from now on others may write."""
+        """Remove the line, so that other output can follow."""
         self._over.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()

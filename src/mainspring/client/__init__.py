@@ -1,4 +1,6 @@
-"""Ask an endpoint for predictions: `Client(url, key=...)` and `AsyncClient`. The extra `mainspring[client]`."""
+"""Clients that request predictions from an endpoint: `Client(url, key=...)` and `AsyncClient`. The extra
+`mainspring[client]`.
+"""
 
 from mainspring.client.aio import AsyncClient
 from mainspring.client.certificates import Certificates

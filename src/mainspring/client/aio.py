@@ -131,10 +131,10 @@ class AsyncClient:
             await asyncio.sleep(step.seconds)
             return None
         try:
-            async with asyncio.timeout(step.timeout_s):  # httpx's own limit is for each part
+            async with asyncio.timeout(step.timeout_s):  # httpx limits each part of an exchange, not the whole
                 response = await self._http.request(**asked(step))
             return answer_of(response, response.content)
         except TimeoutError:
             return Lost(Loss.LATE, f"{step.timeout_s:g} s")
-        except (self._httpx.HTTPError, OSError) as error:  # TLS may fail while a reply is read: httpx lets that through
+        except (self._httpx.HTTPError, OSError) as error:  # httpx lets errors of TLS in a reply through
             return lost_by(error)

@@ -12,7 +12,7 @@ from mainspring.core.errors import Invalid
 if TYPE_CHECKING:
     import ssl
 
-_REFUSED = re.compile(r"ALERT_\w*(CERTIFICATE|UNKNOWN_CA)")  # as OpenSSL names what the server said of ours
+_REFUSED = re.compile(r"ALERT_\w*(CERTIFICATE|UNKNOWN_CA)")  # alerts of the server about our certificate
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +20,9 @@ class Certificates:
     """PEM files.
 
     Args:
-        ca: Authorities, one of which must have signed the server's certificate; the system's where it is not given.
-        cert: The client's own certificate, then those between it and its authority: where the server wants to see one.
-        key: Its key, not encrypted; not given where it stands in `cert`.
+        ca: Authorities, one of which must have signed the server's certificate; by default the system's.
+        cert: The client's certificate chain, for servers that require one: its own certificate, then the intermediates.
+        key: Its unencrypted private key; omit it if `cert` contains it.
     """
 
     ca: str | Path | None = None
@@ -30,7 +30,7 @@ class Certificates:
     key: str | Path | None = None
 
     def context(self) -> ssl.SSLContext:
-        """Return them, read.
+        """Return an SSL context with these certificates.
 
         Raises:
             Invalid: A file cannot be read, is not PEM, or the key is not that of the certificate.
@@ -45,7 +45,7 @@ class Certificates:
         return context
 
     def show_in(self, context: ssl.SSLContext) -> None:
-        """Let `context` show the client's certificate, if there is one; raises as `context` does."""
+        """Add the client's certificate, if there is one, to `context`; raises as `context` does."""
         import ssl
 
         if self.cert is None:
@@ -53,7 +53,7 @@ class Certificates:
                 raise Invalid(f"There is a key, {self.key}, and no certificate.", fix="name its certificate too.")
             return
         try:
-            # An encrypted key would be asked for at the terminal.
+            # For an encrypted key OpenSSL would ask at the terminal.
             context.load_cert_chain(self.cert, self.key, password=lambda: b"")
         except (OSError, ssl.SSLError) as error:
             files = " with the key ".join(str(each) for each in (self.cert, self.key) if each is not None)

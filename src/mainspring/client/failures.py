@@ -1,4 +1,4 @@
-"""A refusal or a lost request, as an error of ours: the kind says what the caller can do about it."""
+"""Translation of error responses and lost requests into `MainspringError` kinds, which say what the caller can do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mainspring.core.errors import (
 )
 
 _KEY = "create a key with `mainspring keys create NAME --scope predict` and give it to the client as `key`."
-_RETRY_AFTER_S = 1.0  # where a 429 does not say
+_RETRY_AFTER_S = 1.0  # if a 429 has no Retry-After
 
 
 class ServerFailed(MainspringError):
@@ -33,7 +33,7 @@ def refusal(answer: Answer) -> MainspringError:
 
 
 def lost(found: Lost, url: str, *, sent_twice: bool) -> MainspringError:
-    """Return the error for a request without an answer; `sent_twice`: whether sending it again changes nothing."""
+    """Return the error for a request without a response; `sent_twice`: whether it can be sent again safely."""
     told = f"{url}: {found.loss.value} ({found.why})."
     if found.loss is Loss.LATE:
         return DeadlineExceeded(told)
@@ -49,7 +49,7 @@ def lost(found: Lost, url: str, *, sent_twice: bool) -> MainspringError:
 
 
 def retry_after_s(answer: Answer) -> float | None:
-    """Return what `Retry-After` says, `None` where it says nothing: then trying again does not help."""
+    """Return the seconds in `Retry-After`, `None` without one: then a retry does not help."""
     text = answer.headers.get("retry-after", "")
     return float(text) if text.isascii() and text.isdigit() else None
 

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol from the caller's side, as talks: no connection, no event loop.
+"""Client side of the Open Inference Protocol, as sans-I/O talks: no connection, no event loop.
 
 https://github.com/kserve/open-inference-protocol, REST, with Triton's binary tensor data extension.
 """
@@ -44,7 +44,7 @@ class Protocol:
         self._server: ServerInfo | None = None
 
     def ready(self, endpoint: str | None) -> Talk[bool]:
-        """Ask once whether the server, or one endpoint, takes requests; one that cannot be reached does not.
+        """Ask once whether the server, or one endpoint, is ready; an unreachable server is not.
 
         Raises:
             Denied, NotFound: The key may not ask, or there is no such endpoint.
@@ -65,7 +65,7 @@ class Protocol:
         return self._server
 
     def metadata(self, endpoint: str, version: str | None) -> Talk[ModelInfo]:
-        """Ask for what an endpoint takes and gives."""
+        """Request an endpoint's metadata: its inputs and outputs."""
         body = _object((yield from self._get(_path(endpoint, version))))
         found = _model(body)
         self._models[endpoint, version or ""] = found
@@ -83,7 +83,7 @@ class Protocol:
         priority: int,
         timeout_s: float | None,
     ) -> Talk[Predictions]:
-        """Ask for a prediction a row. What the endpoint takes is asked for once, and again where it has changed."""
+        """Request one prediction per row. The endpoint's inputs are requested once, and again after a change."""
         many = [rows] if isinstance(rows, Mapping) else list(rows)
         known = self._models.get((endpoint, version or ""))
         model = known or (yield from self.metadata(endpoint, version))
@@ -92,7 +92,8 @@ class Protocol:
             inputs = tensors_of(many, model)
             reply = yield from self._infer(endpoint, version, {**request, "inputs": inputs}, timeout_s)
         except Invalid:
-            # A promotion may have changed what it takes since we asked. What is refused was not predicted.
+            # A promotion may have changed the inputs meanwhile. A rejected request made no prediction, so it can be
+            # repeated.
             if known is None or (yield from self.metadata(endpoint, version)) == known:
                 raise
             inputs = tensors_of(many, self._models[endpoint, version or ""])
@@ -111,7 +112,7 @@ class Protocol:
         parameters: Mapping[str, Any] | None,
         timeout_s: float | None,
     ) -> Talk[Inference]:
-        """Ask with arrays, as bytes where the server takes them."""
+        """Request predictions for arrays, sent as bytes if the server supports that."""
         from mainspring.client import tensors  # imports NumPy
 
         server = self._server or (yield from self.server())
@@ -149,7 +150,7 @@ class Protocol:
 
         def make(left_s: float) -> Send:
             asked = dict(request)
-            if timeout_s is not None:  # the server need not begin what would come too late
+            if timeout_s is not None:  # so that the server rejects a request that would be answered too late
                 asked["parameters"] = {**request["parameters"], "timeout": max(1, int(left_s * 1e6))}
             head = _encode(asked)
             headers = {**_JSON, _HEADER: str(len(head))} if content else _JSON

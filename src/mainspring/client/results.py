@@ -17,10 +17,10 @@ class Prediction:
     """The prediction for one row.
 
     Args:
-        id: By this the prediction log, the console and labels know it; empty at a server that keeps none.
+        id: Its id in the prediction log, the console and labels; empty if the server has no log.
         version: The version of the model that answered.
-        values: Output -> what the model says; a list where an output has more than one number a row.
-        statuses: Stored feature -> `PRESENT`, `NULL`, `EXPIRED` or `MISSING`; empty where they were not asked for.
+        values: Output -> the model's value; a list if an output has several numbers per row.
+        statuses: Stored feature -> `PRESENT`, `NULL`, `EXPIRED` or `MISSING`; empty unless requested.
     """
 
     id: str
@@ -43,8 +43,8 @@ class Predictions(Sequence[Prediction]):
     """The predictions for the rows of a request, in their order.
 
     Args:
-        outputs: Output -> a value a row.
-        statuses: Stored feature -> a status a row.
+        outputs: Output -> one value per row.
+        statuses: Stored feature -> one status per row.
     """
 
     endpoint: str
@@ -55,10 +55,10 @@ class Predictions(Sequence[Prediction]):
 
     @property
     def values(self) -> list[Any]:
-        """A value a row, where the model has one output.
+        """One value per row, of a model with one output.
 
         Raises:
-            Invalid: It has several.
+            Invalid: The model has several outputs.
         """
         return list(_only(self.outputs))
 
@@ -93,7 +93,7 @@ class Inference:
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One input or output. `datatype` in the protocol's words; -1 in `shape` stands for any size."""
+    """One input or output. `datatype` is the protocol's; -1 in `shape` means any size."""
 
     name: str
     datatype: str
@@ -106,7 +106,7 @@ class ModelInfo:
 
     Args:
         inputs: Inputs of a full request: every feature, or the model's tensors.
-        keyed: Inputs of a request by entity key; empty where only full requests work.
+        keyed: Inputs of a request by entity key; empty if the endpoint accepts only full requests.
         optional: Those of `keyed` that may be left out.
         parameters: All other metadata from the server.
     """

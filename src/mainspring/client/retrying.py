@@ -1,8 +1,8 @@
 """Retry policy with exponential back-off.
 
-A request is retried only where that cannot make two predictions of one: the server was never reached, or its response
-(429 or 503 with `Retry-After`) means that it did nothing. A request that changes nothing is also retried when its
-connection broke.
+A request is retried only if a retry cannot make a second prediction: the server was never reached, or its response (429
+or 503 with `Retry-After`) means that it did nothing. A request without side effects is also retried when its connection
+broke.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class Retries:
     """Retry policy of a client.
 
     Args:
-        most: Largest number of retries of a request.
-        first_s: The first wait is up to this, every later one up to twice the one before; at random, so that clients
-            who were refused together do not come back together. `Retry-After` is waited for in any case.
-        longest_s: No wait is longer, but for `Retry-After`.
-        chance: Gives a number between 0 and 1.
-        monotonic: Seconds.
+        most: Maximum number of retries of a request.
+        first_s: Upper bound of the first wait; it doubles with each retry. Waits are random, so that clients rejected
+            together do not return together. `Retry-After` is always respected.
+        longest_s: Maximum wait, except for `Retry-After`.
+        chance: Returns a random number between 0 and 1.
+        monotonic: Returns the monotonic time in seconds.
     """
 
     most: int = 4
@@ -47,16 +47,17 @@ class Retries:
 def exchange(
     make: Callable[[float], Send], retries: Retries, *, timeout_s: float, url: str, harmless: bool = False
 ) -> Talk[Answer]:
-    """Talk until there is an answer of status 200.
+    """Send, retrying with back-off, until the response has status 200.
 
     Args:
-        make: Gives the request, by the seconds that are left for its answer.
+        make: Returns the request, given the seconds that are left for its response.
         timeout_s: For all attempts and the waits between them.
         url: The server, for messages.
-        harmless: Whether two of this request are as good as one.
+        harmless: Whether the request is idempotent.
 
     Raises:
-        MainspringError: It was refused, or lost, or there is no time to try again. What was the last trouble is said.
+        MainspringError: The request was rejected or lost, or no time is left for a retry; the message names the last
+            error.
     """
     until = retries.monotonic() + timeout_s
     attempt = 0

@@ -1,4 +1,4 @@
-"""Rows of values by name, as the tensors that an endpoint takes, and its reply as predictions."""
+"""Conversion of rows of named values to an endpoint's tensors, and of its reply to predictions."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Row = Mapping[str, Any]
 
 
 def tensors_of(rows: Sequence[Row], model: ModelInfo) -> list[dict[str, Any]]:
-    """Return an input a name, flat, of shape (rows,).
+    """Return one flat input per name, of shape (rows,).
 
-    A name that some rows lack is null there. Whether all that is needed is there is for the server to say.
+    A name that a row lacks is null there. The server checks that all required inputs are present.
 
     Raises:
-        Invalid: There is no row, or a name that the endpoint does not take, or a value that no tensor holds.
+        Invalid: There are no rows, a name is not an input of the endpoint, or a value does not fit into a tensor.
     """
     if not rows:
         raise Invalid(f"There are no rows for {model.name!r}.", fix="send at least one.")
@@ -34,7 +34,7 @@ def tensors_of(rows: Sequence[Row], model: ModelInfo) -> list[dict[str, Any]]:
         values = [_plain(row.get(name), name) for row in rows]
         datatype = known[name].datatype
         if datatype == "INT64" and any(isinstance(value, str) for value in values):
-            # An instant, as text; the server takes either, for all rows the same.
+            # An instant, as text; the server accepts text or integers, but one form for all rows.
             datatype = "BYTES"
             values = [format_instant(value) if isinstance(value, int) else value for value in values]
         made.append({"name": name, "datatype": datatype, "shape": [len(rows)], "data": values})
@@ -42,10 +42,10 @@ def tensors_of(rows: Sequence[Row], model: ModelInfo) -> list[dict[str, Any]]:
 
 
 def _side(names: Sequence[str], model: ModelInfo) -> tuple[TensorInfo, ...]:
-    """Return the entity keys and request fields, or the features: that which has all names, else some.
+    """Return the keyed inputs or the full inputs: the side that has all names, else the one that has some.
 
     Raises:
-        Invalid: Neither has any.
+        Invalid: Neither has any of the names.
     """
     keyed, features = ({each.name for each in side} for side in (model.keyed, model.inputs))
     for fits in (set(names).issubset, lambda side: not side.isdisjoint(names)):
@@ -57,7 +57,7 @@ def _side(names: Sequence[str], model: ModelInfo) -> tuple[TensorInfo, ...]:
 
 
 def _plain(value: Any, name: str) -> Any:
-    """Return a value as JSON can hold it. NaN is null, as everywhere in Mainspring."""
+    """Return a value in a form that JSON can represent. NaN becomes null, as everywhere in Mainspring."""
     if isinstance(value, datetime):
         return from_datetime(value)
     if hasattr(value, "item") and hasattr(value, "dtype"):  # a NumPy scalar, without importing NumPy
@@ -74,7 +74,7 @@ def _plain(value: Any, name: str) -> Any:
 
 
 def predictions_of(endpoint: str, reply: Mapping[str, Any], rows: int) -> Predictions:
-    """Return a reply's predictions, one a row."""
+    """Return a reply's predictions, one per row."""
     parameters = reply.get("parameters") or {}
     outputs = {each["name"]: _by_row(each["data"], rows) for each in reply["outputs"]}
     ids = tuple(parameters.get("prediction_ids") or [""] * rows)

@@ -1,4 +1,4 @@
-"""The client that blocks."""
+"""The blocking client."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ T = TypeVar("T")
 
 
 class Client:
-    """A server of the Open Inference Protocol. Threads may share one; make it once and keep it, or use `with`.
+    """Client of a server of the Open Inference Protocol. Threads may share it; create it once, or use `with`.
 
     Args:
-        url: `http://127.0.0.1:8080`, or `https://...`, with the path that `/v2` stands under, if any.
+        url: `http://127.0.0.1:8080`, or `https://...`, with the path in front of `/v2`, if any.
         key: As `mainspring keys create` printed it.
         timeout_s: For each call, with all its attempts and waits.
         retries: Retry policy. Only safe requests are retried: see `Retries`.
         headers: Sent with every request.
-        tls: For an authority of your own, or a client's certificate: files, or a context of the standard library.
-        connections: Largest number of open connections.
+        tls: Private authority or client certificate: files, or a context of the standard library.
+        connections: Maximum number of open connections.
 
     Raises:
         MissingExtra: httpx is not installed.
@@ -65,24 +65,25 @@ class Client:
         priority: int = 0,
         timeout_s: float | None = None,
     ) -> Predictions:
-        """Return a prediction a row.
+        """Return one prediction per row.
 
         Args:
             endpoint: The name of the endpoint.
             rows: One row or several, each name -> value: the entity keys and the request's fields, or every feature.
                 An instant is a datetime with a zone, UTC epoch microseconds, or ISO 8601 text with an offset.
             outputs: Names of the requested outputs; all by default.
-            statuses: Whether to say how each stored feature was found.
-            version: One version instead of what the endpoint serves.
-            id: Yours; a request without keys sticks to a version by it.
-            priority: 1 goes first; 0, the default, last.
-            timeout_s: Instead of the client's; the server is told, and refuses at once what would come too late.
+            statuses: Whether to return the status of each stored feature.
+            version: A version to use instead of the ones that the endpoint serves.
+            id: Your own request id; a request without keys is assigned to a version by it.
+            priority: 1 is the highest; 0, the default, the lowest.
+            timeout_s: Overrides the client's. It is sent to the server, which rejects at once a request that would be
+                late.
 
         Raises:
-            Invalid: A name or value that the endpoint does not take.
-            Denied: The key is wrong, or may not.
+            Invalid: The endpoint does not accept a name or value.
+            Denied: The key is invalid, or lacks permission.
             NotFound: There is no such endpoint or version.
-            Overloaded, DeadlineExceeded, Unavailable: No room or no time, after the attempts that were safe.
+            Overloaded, DeadlineExceeded, Unavailable: No capacity or no time, after all safe retries.
             ServerFailed: The model or the server failed.
         """
         return self._run(
@@ -110,13 +111,13 @@ class Client:
         parameters: Mapping[str, Any] | None = None,
         timeout_s: float | None = None,
     ) -> Inference:
-        """Return the model's outputs as arrays. Arrays travel as bytes where the server takes them, else as JSON.
+        """Return the model's outputs as arrays. Arrays are sent as bytes if the server supports it, else as JSON.
 
         Args:
-            inputs: Input -> array, of the type and shape that `metadata` says; text as objects or `str`.
-            parameters: More parameters of the request.
+            inputs: Input -> array of the type and shape in `metadata`; text as objects or `str`.
+            parameters: Additional request parameters.
 
-        The other arguments, and what is raised, are those of `predict`.
+        The other arguments and the errors are those of `predict`.
         """
         return self._run(
             self._protocol.infer(
@@ -132,7 +133,7 @@ class Client:
         )
 
     def metadata(self, endpoint: str, *, version: str | None = None) -> ModelInfo:
-        """Return what an endpoint takes and gives."""
+        """Return the inputs and outputs of an endpoint."""
         return self._run(self._protocol.metadata(endpoint, version))
 
     def server(self) -> ServerInfo:
@@ -140,7 +141,7 @@ class Client:
         return self._run(self._protocol.server())
 
     def ready(self, endpoint: str | None = None) -> bool:
-        """Return whether the server, or one endpoint, takes requests. It is asked once; a server away is not ready."""
+        """Return whether the server, or one endpoint, is ready. It is asked once; an unreachable one is not ready."""
         return self._run(self._protocol.ready(endpoint))
 
     def close(self) -> None:
@@ -167,7 +168,7 @@ class Client:
         parts = []
         try:
             with self._http.stream(**asked(step)) as response:
-                for part in response.iter_bytes():  # httpx's own limit is for each part
+                for part in response.iter_bytes():  # httpx limits each part of an exchange, not the whole
                     parts.append(part)
                     if time.monotonic() > until:
                         return Lost(Loss.LATE, f"{sum(map(len, parts))} bytes were received")

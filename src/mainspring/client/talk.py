@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send this request, and wait up to `timeout_s` for the whole answer."""
+    """Step: send this request, and wait up to `timeout_s` for the whole response."""
 
     method: str
     path: str
@@ -25,7 +25,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Wait."""
+    """Step: wait."""
 
     seconds: float
 
@@ -51,20 +51,20 @@ class Loss(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """There is no answer."""
+    """Outcome of a `Send` without a response."""
 
     loss: Loss
     why: str
 
 
-Heard = Answer | Lost | None  # of a Send; None of a Pause
+Heard = Answer | Lost | None  # outcome of a Send; None after a Pause
 T = TypeVar("T")
 Talk = Generator[Send | Pause, Heard, T]
 
 
 @dataclass(frozen=True, slots=True)
 class Done(Generic[T]):
-    """The talk is over."""
+    """End of the talk, with its result."""
 
     result: T
 

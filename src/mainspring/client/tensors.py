@@ -1,4 +1,4 @@
-"""NumPy arrays as the protocol's tensors: bytes after the JSON, or in it where a server takes no other.
+"""NumPy arrays as the protocol's tensors: bytes after the JSON, or values in the JSON for other servers.
 
 The binary tensor data extension: little-endian, row-major, without padding; an element of BYTES is its length in four
 bytes, and its content.
@@ -33,10 +33,10 @@ Array = np.ndarray[Any, Any]
 
 
 def datatype_of(array: Array, name: str) -> str:
-    """Return the protocol's word for an array's type.
+    """Return the protocol's datatype of an array.
 
     Raises:
-        Invalid: It has none.
+        Invalid: There is none.
     """
     if array.dtype.kind in "OSU":
         return "BYTES"
@@ -63,10 +63,10 @@ def binary(inputs: Mapping[str, Array]) -> tuple[list[dict[str, Any]], bytes]:
 
 
 def in_json(inputs: Mapping[str, Array]) -> list[dict[str, Any]]:
-    """Return the inputs with their data, flat.
+    """Return the inputs with their data as flat lists.
 
     Raises:
-        Invalid: One is FP16, which JSON has no place for in this protocol, or holds bytes that are not text.
+        Invalid: One is FP16, which has no JSON form in this protocol, or contains bytes that are not UTF-8 text.
     """
     made = []
     for name, value in inputs.items():
@@ -84,7 +84,7 @@ def in_json(inputs: Mapping[str, Array]) -> list[dict[str, Any]]:
 
 
 def arrays(outputs: list[dict[str, Any]], content: memoryview) -> dict[str, Array]:
-    """Return a reply's outputs by name. Those that came as bytes are read-only views of `content`.
+    """Return a reply's outputs by name. Binary outputs are read-only views of `content`.
 
     Raises:
         ValueError: The sizes do not add up.

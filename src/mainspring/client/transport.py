@@ -13,14 +13,14 @@ from mainspring.core.errors import Invalid, MissingExtra
 if TYPE_CHECKING:
     import httpx
 
-_IDLE_S = 30.0  # a connection that lay idle for longer is not used again: the server may have closed it
+_IDLE_S = 30.0  # a connection that was idle for longer is not reused: the server may have closed it
 
 
 def library() -> Any:
     """Return httpx, imported when the first client is made.
 
     Raises:
-        MissingExtra: It is not installed.
+        MissingExtra: httpx is not installed.
     """
     try:
         import httpx
@@ -51,7 +51,7 @@ def options(
         "base_url": url.rstrip("/").removesuffix("/v2"),
         "headers": sent,
         "verify": tls.context() if isinstance(tls, Certificates) else True if tls is None else tls,
-        # Of the environment only a proxy would be of use, and .netrc would replace the key.
+        # The environment is ignored: apart from a proxy it has nothing useful, and .netrc would replace the key.
         "trust_env": False,
         "limits": httpx.Limits(
             max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=_IDLE_S
@@ -71,7 +71,7 @@ def asked(step: Send) -> Any:
 
 
 def lost_by(error: httpx.HTTPError | OSError) -> Lost:
-    """Return how far a request came that ended with an error of httpx, or of TLS beneath it."""
+    """Return how far a request got that ended with an error of httpx, or of TLS below it."""
     httpx = library()
     why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if server_is_distrusted(why):

@@ -1,4 +1,4 @@
-"""`mainspring apply`: check the definitions, show the difference, store them."""
+"""`mainspring apply`: check the definitions, show the changes, and store them."""
 
 from __future__ import annotations
 

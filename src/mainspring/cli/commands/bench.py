@@ -1,4 +1,4 @@
-"""`mainspring bench`: how much an endpoint can take."""
+"""`mainspring bench`: measure the capacity of an endpoint."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _show(console: Console, found: Baseline) -> None:
 
 
 def _bar(value: float | None, limit: float) -> str:
-    """Return a bar whose full width is the limit; what is beyond it has an arrow."""
+    """Return a bar whose full width is the limit; a value beyond it ends with an arrow."""
     if value is None:
         return ""
     share = value / limit

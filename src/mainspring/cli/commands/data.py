@@ -1,4 +1,4 @@
-"""`mainspring data`: dataset commits and their tags, what the columns of a table hold, the quarantine."""
+"""`mainspring data`: dataset commits and tags, profiles of tables, and the quarantine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mainspring.data.profile import ColumnProfile, TableProfile
 
 _KINDS = {"timestamp[us, tz=UTC]": "timestamp", "float": "float32", "double": "float64", "bool": "boolean"}
-_WIDEST = 24  # characters of the picture
+_WIDEST = 24  # characters of the sparkline
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -117,7 +117,7 @@ def _picture(column: ColumnProfile) -> str:
 
 
 def sparkline(counts: Sequence[int]) -> str:
-    """Return one character a count, as high as its share of the largest; a blank for none."""
+    """Return one character per count, as high as its share of the largest; a blank for 0."""
     most = max(counts, default=0)
     return "".join(_BARS[-(-count * len(_BARS) // most) - 1] if count else " " for count in counts)
 

@@ -1,4 +1,4 @@
-"""`mainspring data log`, `diff` and `restore`: what happened to the data, and undoing it."""
+"""`mainspring data log`, `diff` and `restore`: history of the data, and how to undo it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mainspring demo`: all of it, on the flights of 2013."""
+"""`mainspring demo`: the whole life cycle, on the flights of 2013."""
 
 from __future__ import annotations
 

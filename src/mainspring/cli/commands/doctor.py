@@ -1,4 +1,4 @@
-"""`mainspring doctor`: check that everything is whole."""
+"""`mainspring doctor`: check that a project is intact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mainspring features`: what is declared, how it is computed, what it is worth, and whether its reads agree."""
+"""`mainspring features`: list, show, explain, read and verify feature views."""
 
 from __future__ import annotations
 

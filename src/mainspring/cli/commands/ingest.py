@@ -1,4 +1,4 @@
-"""`mainspring ingest`: land data in a source's table."""
+"""`mainspring ingest`: ingest data into a source's table."""
 
 from __future__ import annotations
 

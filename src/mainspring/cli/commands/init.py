@@ -1,4 +1,4 @@
-"""`mainspring init`: begin a project."""
+"""`mainspring init`: create a project."""
 
 from __future__ import annotations
 

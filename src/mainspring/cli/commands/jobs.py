@@ -1,4 +1,4 @@
-"""`mainspring jobs`: what runs in the background."""
+"""`mainspring jobs`: background and scheduled work."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def list_(call: Call, *, statuses: tuple[str, ...], names: tuple[str, ...], limi
             table.add_row(job.id, job.handler, job.status, _instant(job.enqueued_at))
         console.print(table)
         told = [job for job in found if _state(job) != job.status]
-        if told:  # below the table: in it an error would have no room
+        if told:  # below the table, whose columns are too narrow for an error
             console.print()
             _tell(console, told)
 
@@ -183,7 +183,7 @@ def _parsed(argument: str | None) -> Any:
 
 
 def _state(job: Job) -> str:
-    """Return how a job is, in a few words."""
+    """Return a job's state in a few words."""
     if job.error is not None:
         told = job.error.splitlines()[0] if job.error else ""
         again = f", again {_instant(job.due_at)}" if job.status == "queued" else ""

@@ -1,4 +1,4 @@
-"""`mainspring materialize`: bring the online features up to date."""
+"""`mainspring materialize`: update the online features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mainspring migrate`: bring what a project has in one profile to another."""
+"""`mainspring migrate`: copy a project's data from one profile to another."""
 
 from __future__ import annotations
 

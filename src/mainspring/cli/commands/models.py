@@ -1,4 +1,4 @@
-"""`mainspring models`: versions that no training made, and what is known and decided of all versions."""
+"""`mainspring models`: registration of external versions, and lineage, cards and history of all versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mainspring models approve`, `withdraw`, `delete`, `restore` and `gc`: what people decide about versions."""
+"""`mainspring models approve`, `withdraw`, `delete`, `restore` and `gc`: decisions about versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mainspring predict`: ask a running endpoint."""
+"""`mainspring predict`: request a prediction from a running endpoint."""
 
 from __future__ import annotations
 

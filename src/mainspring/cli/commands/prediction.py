@@ -1,4 +1,4 @@
-"""`mainspring prediction`: what was logged of one prediction."""
+"""`mainspring prediction`: show one logged prediction."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def command(call: Call, *, prediction_id: str, reveal: bool) -> None:
 
 
 def _document(project: Project, found: Prediction) -> dict[str, Any]:
-    """Return the prediction with its instants as texts, also those of the request as far as the model is declared."""
+    """Return the prediction with its instants as texts, including those of the request if the model is declared."""
     document = dated({name: getattr(found, name) for name in found.__struct_fields__ if name != "sealed"}, "at")
     moments = _moments(project, found.model)
     return {
@@ -72,7 +72,7 @@ def _moments(project: Project, model: str) -> list[str]:
 
     try:
         definition = project.definitions.models.get(model)
-    except MainspringError:  # a prediction is shown also while the definitions are broken
+    except MainspringError:  # a prediction can be shown while the definitions are broken
         return []
     columns = definition.observations.source.columns if definition else {}
     return [name for name, dtype in columns.items() if dtype is DType.Timestamp]

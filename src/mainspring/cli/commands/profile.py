@@ -1,4 +1,4 @@
-"""`mainspring profile`: the profiles of a project, and whether what they name can be worked with."""
+"""`mainspring profile`: list the profiles of a project, and check their backends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HELP = ("-h", "--help")
 
 
 class _Profiles(Group):
-    """Lists the profiles where nothing else is asked for."""
+    """Command group that lists the profiles if no command is given."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         named = bool(args) and (not args[0].startswith("-") or args[0] in _HELP)

@@ -1,4 +1,4 @@
-"""`mainspring promote`: a version goes live if it passes its gates."""
+"""`mainspring promote`: deploy a version if it passes its gates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mainspring reproduce`: a recorded training once more, and what differs."""
+"""`mainspring reproduce`: repeat a recorded training and compare the results."""
 
 from __future__ import annotations
 

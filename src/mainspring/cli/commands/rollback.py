@@ -1,4 +1,4 @@
-"""`mainspring rollback`: the version before goes live again."""
+"""`mainspring rollback`: deploy the previous version again."""
 
 from __future__ import annotations
 

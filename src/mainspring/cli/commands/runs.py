@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _JUDGED = "holdout."
-_ERROR = 200  # characters of a failed run's error; --json has it whole
-# Columns of a terminal that holds a run's metrics beside each other, and when it started to the second.
+_ERROR = 200  # characters of a failed run's error; --json prints all of it
+# Terminal width that fits a run's metrics side by side, and its start to the second.
 _WIDE, _TIMED = 140, 100
 
 
@@ -45,7 +45,7 @@ def command(call: Call, *, model: str | None, filter_: str, order: str, limit: i
         apart, dated = console.width >= _WIDE, console.width < _TIMED
         table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1 if apart else 0, 0, 1))
         for column in ("run", "model", "status", "started", "held out"):
-            # An id that is cut off is of no use, nor is a number: what is long otherwise goes on in the next line.
+            # Ids and numbers must not be cut off; other long values continue in the next line.
             table.add_column(column, no_wrap=column in ("run", "status", "started"), overflow="fold")
         for run in runs:
             judged = {name.removeprefix(_JUDGED): run.metrics[name] for name in run.metrics if name.startswith(_JUDGED)}

@@ -1,4 +1,4 @@
-"""`mainspring search`: parameters tried, judged on the validation rows."""
+"""`mainspring search`: tune hyperparameters on the validation rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mainspring status`: what is live, and how it does."""
+"""`mainspring status`: live versions and their state."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def command(call: Call, *, gateway: str | None, control: str | None, grpc: str |
     settings = project.settings
     for left in stranded(settings):
         call.say(f"Warning: {left.what}.\n  Fix: {left.fix}", markup=False)
-    _ = project.definitions  # what is wrong in them is said here, not in a child's log
+    _ = project.definitions  # report their errors here, not in a child's log
     supervisor = Supervisor(
         project,
         {f"MAINSPRING_{name.upper()}": str(value) for name, value in call.overrides.items()},
@@ -38,7 +38,7 @@ def command(call: Call, *, gateway: str | None, control: str | None, grpc: str |
             try:
                 token = first_key(project)
                 break
-            except Unavailable as error:  # such as a catalog that somebody holds locked: what is up stays up
+            except Unavailable as error:  # such as a locked catalog: what runs continues
                 call.say(f"Waiting for the catalog: {error}", markup=False)
                 supervisor.wait(1.0)
         call.say(f"[bold]Mainspring[/] · project {settings.project} · profile {settings.profile}")

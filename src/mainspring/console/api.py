@@ -1,4 +1,4 @@
-"""The control plane's JSON API. Instants are UTC epoch microseconds; ids that could not be one are refused unread."""
+"""JSON API of the control plane. Instants are UTC epoch microseconds; malformed ids are rejected without a look-up."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def api(project: Project, looking: Looking | None = None) -> APIRouter:
     """Return the routes under /api.
 
     Args:
-        looking: Shared with the pages, so that both find what the other looked at.
+        looking: Cache of costly results, shared with the pages.
     """
     router = APIRouter(prefix="/api", default_response_class=Answer)
     looking = looking or Looking()
@@ -73,7 +73,7 @@ def api(project: Project, looking: Looking | None = None) -> APIRouter:
 
     @router.get("/predictions/{prediction_id}")
     def show_prediction(prediction_id: Id) -> Response:
-        """One prediction with everything that made it, and its label; of several, `labels` has each."""
+        """One prediction with its provenance and its label; for several labels, `labels` has each."""
         view = evidence(project, check_id(prediction_id, "prediction"))
         return Answer(
             {
@@ -128,7 +128,7 @@ def api(project: Project, looking: Looking | None = None) -> APIRouter:
 
 
 def _create(project: Project, wanted: NewKey, by: Principal) -> str:
-    # By the authenticator's clock: it is the one that will say when the key has expired.
+    # By the authenticator's clock, which also decides when the key has expired.
     return issue(
         project.key_store,
         name=wanted.name,
@@ -141,7 +141,7 @@ def _create(project: Project, wanted: NewKey, by: Principal) -> str:
 
 
 def _person(project: Project, principal: Principal) -> str:
-    """Return the person behind a key: a key made with another key is of the person who made the first."""
+    """Return the person behind a key: a key made with another key belongs to the person who made the first."""
     key = project.key_store.find(principal.id)
     return "" if key is None else key.created_by
 
@@ -168,6 +168,6 @@ def _note(project: Project, request: Request, action: str, resource: str, detail
 
 
 def _logged(prediction: Prediction) -> dict[str, Any]:
-    """Return a prediction as it is shown: of personal values only their names, and whether they can be revealed."""
+    """Return a prediction for display. Of personal values it has only the names, and whether they can be revealed."""
     fields = {name: getattr(prediction, name) for name in prediction.__struct_fields__ if name != "sealed"}
     return {**fields, "withheld": prediction.withheld}

@@ -21,7 +21,7 @@ from mainspring.project import Project
 from mainspring.security.refused import Refusals
 from mainspring.security.sessions import Sessions
 
-# Built here, one after the other: requests run in threads, and would each build what they all need first.
+# Built here, one after the other: requests run in threads, and each would build the shared parts first.
 _PARTS = (
     "authenticator",
     "authoriser",
@@ -47,7 +47,7 @@ def create_app(project: Project, looking: Looking | None = None) -> FastAPI:
     """Return the ASGI application of one project's control plane and console.
 
     Args:
-        looking: How what is costly is looked at.
+        looking: Cache of costly results.
 
     Raises:
         MainspringError: A part of the project cannot be opened.
@@ -55,7 +55,7 @@ def create_app(project: Project, looking: Looking | None = None) -> FastAPI:
     app = FastAPI(
         title=f"Mainspring: {project.settings.project}",
         openapi_url="/api/openapi.json",
-        docs_url=None,  # their pages come from a CDN
+        docs_url=None,  # FastAPI's documentation pages load scripts from a CDN
         redoc_url=None,
     )
     for part in _PARTS:

@@ -1,4 +1,4 @@
-"""The files that pages need beside themselves: compressed once, and kept by browsers until their content changes."""
+"""Static files of the pages: compressed once, and cached by browsers until their content changes."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from fastapi.responses import Response
 
 from mainspring.core.errors import NotFound
 
-# Each under the name it is served as: no path from a client ever reaches a folder.
+# By the name under which each is served: no path from a client reaches the file system.
 _FILES = {
     "console.css": ("console.css", "text/css"),
     "console.js": ("console.js", "text/javascript"),
     "uplot.css": ("uplot-1.6.32/uPlot.min.css", "text/css"),
     "uplot.js": ("uplot-1.6.32/uPlot.iife.min.js", "text/javascript"),
 }
-# Private, since each was sent to somebody with a key.
+# Private, since only callers with a key get them.
 _FOR_EVER = "private, max-age=31536000, immutable"
 _ASK_AGAIN = "private, no-cache"
 
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """A file as it is sent. `digest` names its content."""
+    """A file as it is sent. `digest` identifies its content."""
 
     content: bytes
     compressed: bytes
@@ -37,10 +37,10 @@ class Asset:
 
 @cache
 def asset(name: str) -> Asset:
-    """Return a file by the name it is served as.
+    """Return a file by the name under which it is served.
 
     Raises:
-        NotFound: There is none of that name.
+        NotFound: There is no file of that name.
     """
     if name not in _FILES:
         raise NotFound(f"There is no file {name[:100]!r}.")
@@ -50,7 +50,7 @@ def asset(name: str) -> Asset:
 
 
 def address(name: str) -> str:
-    """Return where a page finds a file: another address for another content."""
+    """Return the address of a file; it changes with the content."""
     return f"/static/{name}?v={asset(name).digest}"
 
 

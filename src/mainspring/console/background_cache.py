@@ -1,7 +1,7 @@
 """Cache of costly results, computed one at a time in a thread of its own: a page never waits for long.
 
-A request waits a little for a result that is not there yet. Then it reports that the computation goes on, and a later
-request finds the result.
+A request waits briefly for a missing result. Then it reports that the computation is still running, and a later request
+finds the result.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from mainspring.core.errors import Overloaded
 
 _T = TypeVar("_T")
 _KEPT = 128
-_WAITING = 16  # at most; more are refused
+_WAITING = 16  # maximum; more are rejected
 
 
 class Looking:
-    """Results by key. A failure is raised in the waiting request, and not cached.
+    """Results by key. A failure is raised in the waiting request and not cached.
 
     Args:
-        wait_s: How long whoever asks waits.
-        kept: How many answers are kept, those asked for last.
-        waiting: How many may be waited for at once.
+        wait_s: Seconds that a request waits for a result.
+        kept: Maximum number of cached results; the least recently used are dropped.
+        waiting: Maximum number of pending computations.
     """
 
     def __init__(self, wait_s: float = 4.0, *, kept: int = _KEPT, waiting: int = _WAITING) -> None:
@@ -37,17 +37,17 @@ class Looking:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="looking")
 
     def at(self, key: Hashable, make: Callable[[], _T], wait_s: float | None = None) -> tuple[bool, _T | None]:
-        """Return (True, the answer of `make`) as kept under `key`, or (False, None) where it is not there in time.
+        """Return (True, the result of `make`) as cached under `key`, or (False, None) if it is not ready in time.
 
         Raises:
-            Overloaded: Too many others are being made.
+            Overloaded: Too many other computations are pending.
             MainspringError: `make` failed.
         """
         future = self._future(key, make)
         try:
             return True, cast(_T, future.result(self.wait_s if wait_s is None else wait_s))
         except TimeoutError:
-            if future.done():  # it failed with a timeout of its own
+            if future.done():  # `make` itself raised a timeout
                 raise
             return False, None
 

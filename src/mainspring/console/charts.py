@@ -1,4 +1,4 @@
-"""A chart is one set of numbers shown three ways: drawn in the browser, drawn here as SVG, and as a table."""
+"""Charts. The same numbers are shown in three ways: drawn in the browser, drawn here as SVG, and as a table."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from markupsafe import Markup
 from mainspring.console import formats
 from mainspring.core.time import DAY
 
-WIDTH, HEIGHT = 600, 150  # of the SVG's own units; it is stretched to its place
+WIDTH, HEIGHT = 600, 150  # in the SVG's own units; it is stretched to its place
 _PAD = 6
-# A value as text, with so many digits more than it has by itself.
+# A value as text, with additional digits.
 _UNITS: dict[str, Callable[[float, int], str | Markup]] = {
     "count": lambda value, _: formats.whole(math.floor(value)),
     "ms": lambda value, more: formats.milliseconds(value, 3 + more),
@@ -27,9 +27,9 @@ _MORE = 9
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One row of numbers of a chart. `tone` names a colour of the stylesheet: `first` to `fifth`, `rest`, `alert`.
+    """One series of a chart. `tone` names a colour of the stylesheet: `first` to `fifth`, `rest`, `alert`.
 
-    Lines of one colour are told apart by `dash`, 0 (none) to 3.
+    `dash`, 0 (none) to 3, distinguishes lines of one colour.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Line:
 
     @property
     def look(self) -> str:
-        """Its classes."""
+        """Its CSS classes."""
         return f"{self.tone} dash{self.dash}" if self.dash else self.tone
 
 
@@ -60,12 +60,12 @@ class Chart:
         kind: `bars`, `lines`, or `bands`: of an odd number of lines, the lowest first, the outer and the inner ones
             are the edges of areas around the middle one.
         unit: How the browser writes a value: `count`, `ms`, `score`, `share`, `number`.
-        starts, ends: The windows, UTC epoch microseconds; of steps, from which to before which.
-        pieces: What to call the windows.
-        lines: Of as many values as there are windows.
+        starts, ends: The windows, UTC epoch microseconds; for steps, the first and the one after the last.
+        pieces: Names of the windows.
+        lines: Series, each with one value per window.
         from_zero: Whether the scale begins at 0 (always for bars).
-        empty: What to say, and do, where there is nothing to draw.
-        most: What no value exceeds, such as 100 of a percentage: the scale ends there.
+        empty: Text to show if there is nothing to draw, with a remedy.
+        most: Upper bound of the values, such as 100 for a percentage: the scale ends there.
     """
 
     id: str
@@ -79,9 +79,9 @@ class Chart:
     from_zero: bool = True
     note: str | Markup = ""
     empty: str = ""
-    stacked: bool = False  # bars stand on each other
-    level: tuple[float, str] | None = None  # a value to compare with, drawn across
-    marks: tuple[tuple[int, str], ...] = ()  # instants, or steps, worth a line: a new version
+    stacked: bool = False  # bars are stacked
+    level: tuple[float, str] | None = None  # reference value, drawn as a horizontal line
+    marks: tuple[tuple[int, str], ...] = ()  # instants or steps with a vertical line, such as a new version
     pieces: str = "windows"
     axis: str = "time"  # or "step"
     step: str = "step"  # what one is called
@@ -116,7 +116,7 @@ class Chart:
 
     @property
     def scale(self) -> tuple[str | Markup, str | Markup]:
-        """The upper and the lower end of the scale as texts, with so many digits that they differ."""
+        """The upper and the lower end of the scale as texts, with enough digits to differ."""
         write = _UNITS[self.unit]
 
         def way(more: int) -> Callable[[float], str | Markup]:
@@ -204,7 +204,7 @@ class Chart:
 
 
 def spark(values: Sequence[float | None], high: float, *, tone: str = "first") -> Markup:
-    """Return a line small enough to stand in a table's cell; its scale is 0 to `high`."""
+    """Return a sparkline for a table cell; its scale is 0 to `high`."""
     width, height = 96, 24
     step = width / max(1, len(values) - 1)
     points = [(i * step, height - 3 - (height - 6) * v / high) for i, v in enumerate(values) if v is not None]
@@ -218,7 +218,7 @@ def spark(values: Sequence[float | None], high: float, *, tone: str = "first") -
 
 
 def small_bars(counts: Sequence[int], titles: Sequence[str]) -> Markup:
-    """Return bars small enough to stand in a table's cell, each with its title."""
+    """Return bars for a table cell, each with its title."""
     width, height, highest = 168, 30, max(counts, default=0) or 1
     step, bars = width / max(8, len(counts)), Markup("")
     for index, (count, title) in enumerate(zip(counts, titles, strict=True)):
@@ -244,7 +244,7 @@ def _grid() -> Markup:
 
 
 def _bars(chart: Chart, line: Line, floors: list[float]) -> Markup:
-    """Draw one row of bars; `floors` is where each begins, and is raised where bars stand on each other."""
+    """Draw one series of bars. `floors` is the lower end of each; it is raised if bars are stacked."""
     bars, width = Markup(""), 0.62 * WIDTH / max(1, len(chart.starts))
     for index, value in enumerate(line.values):
         if value:
@@ -261,14 +261,14 @@ def _lines(chart: Chart, line: Line) -> Markup:
     for piece in _pieces(line.values):
         points = [f"{chart.x(index):.1f},{chart.y(line.values[index] or 0):.1f}" for index in piece]
         if len(points) == 1:
-            # A single point is a line of no length: round ends make it a dot.
+            # A single point is a line of length 0, which round ends make a dot.
             points = points * 2
         drawn += Markup('<polyline class="{}" points="{}"/>').format(line.look, " ".join(points))
     return drawn
 
 
 def _band(chart: Chart, low: Line, high: Line) -> Markup:
-    """Draw the area between two lines; a single place of it is as wide as a bar."""
+    """Draw the area between two lines; a single window is as wide as a bar."""
     drawn, half = Markup(""), 0.2 * WIDTH / max(1, len(chart.starts))
     for piece in _pieces(low.values):
         edges = [(chart.x(n), chart.y(low.values[n] or 0), chart.y(high.values[n] or 0)) for n in piece]

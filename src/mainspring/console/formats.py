@@ -1,4 +1,4 @@
-"""Numbers, instants and durations as a person reads them. Nothing is rounded that a title does not give in full."""
+"""Formats of numbers, instants and durations for people. The title of a rounded value has all its digits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def whole(count: int | None) -> str | Markup:
 
 
 def number(value: float | None, digits: int = 4) -> str | Markup:
-    """At most `digits` significant digits, never fewer than the whole part has: `0.7412`, `1,043`, `3.2e-08`."""
+    """At most `digits` significant digits, but always the whole integer part: `0.7412`, `1,043`, `3.2e-08`."""
     if value is None or not math.isfinite(value):
         return missing("not a number" if value is not None else "no value")
     if value == 0:
@@ -40,13 +40,13 @@ def number(value: float | None, digits: int = 4) -> str | Markup:
 
 
 def apart(one: float, other: float, ways: Sequence[Callable[[Any], str | Markup]]) -> tuple[str | Markup, str | Markup]:
-    """Return two values in the first way of writing in which they differ, or in the last."""
+    """Return two values in the first format in which they differ, or in the last."""
     told = [(way(one), way(other)) for way in ways]
     return next((pair for pair in told if pair[0] != pair[1]), told[-1])
 
 
 def ends(low: float, high: float, digits: int = 3) -> tuple[str | Markup, str | Markup]:
-    """Both ends of a scale, with as many digits more as they need to differ."""
+    """Both ends of a scale, with as many additional digits as they need to differ."""
     return apart(low, high, [partial(number, digits=each) for each in range(digits, 17)])
 
 
@@ -56,7 +56,7 @@ def fixed(value: float | None, decimals: int = 3) -> str | Markup:
 
 
 def signed(value: float | None, decimals: int = 2) -> str | Markup:
-    """`+0.86`, `−1.20`; what rounds to nothing has no sign."""
+    """`+0.86`, `−1.20`; a value that rounds to 0 has no sign."""
     if value is None or not math.isfinite(value):
         return missing()
     text = f"{abs(value):,.{decimals}f}"
@@ -66,12 +66,12 @@ def signed(value: float | None, decimals: int = 2) -> str | Markup:
 
 
 def tiny(value: float | None) -> str | Markup:
-    """A probability that may be very small; below what a float's 16 digits are worth only that it is."""
+    """A probability that may be very small; below the precision of a float only an upper bound."""
     return "<1e-16" if value is not None and value < 1e-16 else number(value, 2)
 
 
 def share(value: float | None, decimals: int = 1) -> str | Markup:
-    """`97.2%`; what is above 0 or below 1 never rounds to it."""
+    """`97.2%`; a value above 0 never rounds to 0%, nor one below 1 to 100%."""
     if value is None or not math.isfinite(value):
         return missing()
     text = f"{100 * value:.{decimals}f}%"
@@ -166,7 +166,7 @@ def span(start: int, end: int) -> str:
 
 
 def ago(at: int | None, now: int) -> str | Markup:
-    """`5 min ago`, `just now`; what lies ahead is `in 3 d`."""
+    """`5 min ago`, `just now`; a future instant is `in 3 d`."""
     if at is None:
         return missing("never")
     away = now - at
@@ -176,7 +176,7 @@ def ago(at: int | None, now: int) -> str | Markup:
 
 
 def value(of: Any) -> str | Markup:
-    """Any value of a prediction: numbers trimmed with the full one as title, texts as they are, null as a dash."""
+    """Any value of a prediction: numbers shortened, with all digits as title; texts unchanged; null as a dash."""
     if of is None:
         return missing("null")
     if isinstance(of, bool):
@@ -191,25 +191,25 @@ def value(of: Any) -> str | Markup:
 
 
 def answer(of: Any) -> str | Markup:
-    """A model's output: a float with three decimals, so that a column lines up, where that shows what it is."""
+    """A model's output: a float with three decimals, so that a column lines up, unless that hides its value."""
     if isinstance(of, float) and 0.001 <= abs(of) < 1000:
         return Markup("<span title='{}'>{}</span>").format(repr(of), fixed(of, 3))
     return value(of)
 
 
 def short(digest: str) -> Markup:
-    """The first twelve characters of a digest or id, the whole as title."""
+    """The first twelve characters of a digest or id, with all of it as title."""
     return Markup('<code class="digest" title="{}">{}</code>').format(digest, digest[:12])
 
 
 def digests(text: str) -> Markup:
-    """A text in which each digest, of 40 hexadecimal digits or more, is only its beginning, the whole as its title."""
+    """A text with each digest (40 hexadecimal digits or more) shortened, and all of it as its title."""
     pieces = _DIGEST.split(text)  # every second one is a digest
     return Markup("").join(short(piece) if place % 2 else escape(piece) for place, piece in enumerate(pieces))
 
 
 def coded(text: str) -> Markup:
-    """A text in which what stands between backticks is code."""
+    """A text with the parts between backticks marked up as code."""
     pieces = text.split("`")
     if len(pieces) % 2 == 0:  # one that is not closed
         return escape(text)

@@ -1,7 +1,8 @@
 """Middleware in front of every route: authentication, authorisation, and security headers.
 
-In this order: the Host allow-list, the Origin of what changes something, who calls (a key, or a session), whether they
-may, and for a session the CSRF token of what changes something. A new route is behind it without doing anything.
+The checks in order: the Host allow-list; the Origin of a request that changes something; authentication by a key or a
+session; authorisation; for a session, the CSRF token of a request that changes something. Every route is behind it
+automatically.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def cookie_name(project: Project) -> str:
 
 
 def action_for(method: str, path: str) -> Action:
-    """Return the action that this request requires. The same action lists and makes keys."""
+    """Return the action that this request requires. Listing and creating keys require the same one."""
     if path == "/logout":
         return Action.VIEW
     return Action.VIEW if method in _SAFE and not path.startswith("/api/keys") else Action.MANAGE
@@ -112,7 +113,9 @@ class Guard:
                 await _refusal(scope, broken)(scope, receive, send)
 
     async def _admit(self, scope: Scope, receive: Receive) -> Receive:
-        """Authenticate, note the caller in the scope, return a `receive` for the route. Raises `Denied`, `TooLarge`."""
+        """Authenticate, store the caller in the scope, and return a `receive` for the route. Raises `Denied`,
+        `TooLarge`.
+        """
         headers, method, path = Headers(scope=scope), scope["method"], scope["path"]
         check_host(headers.get("host"), self._hosts)
         if method not in _SAFE:
@@ -175,7 +178,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 class _Fortified:
-    """`send` with the headers that every answer carries."""
+    """`send` that adds the headers of every response."""
 
     def __init__(self, send: Send, scope: Scope) -> None:
         self._send = send
@@ -193,7 +196,7 @@ class _Fortified:
 
     def _fixed(self) -> dict[str, Any]:
         return {
-            # The nonce is for the login page alone, whose style is inline: nothing else is served without a key.
+            # The nonce is for the login page alone, whose style is inline, since nothing else is served without a key.
             "content-security-policy": f"{_POLICY}; style-src 'self' 'nonce-{self._nonce}'",
             "x-content-type-options": "nosniff",
             "x-frame-options": "DENY",

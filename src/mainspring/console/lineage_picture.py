@@ -1,4 +1,4 @@
-"""Lineage as a picture that needs no script: from left to right where there is room, from top to bottom elsewhere."""
+"""Drawing of a lineage graph without a script: from left to right if there is room, else from top to bottom."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mainspring.operations.data.lineage import ENDPOINT, MODEL, REQUEST, SOURCE,
 
 WORDS = {SOURCE: "Source", VIEW: "Feature view", REQUEST: "On demand", MODEL: "Model", ENDPOINT: "Endpoint"}
 _KINDS = (SOURCE, VIEW, REQUEST, MODEL, ENDPOINT)
-_MOST = 9  # nodes of one kind; the rest are counted
+_MOST = 9  # nodes shown of one kind; the others are counted
 _WIDE, _TALL, _GAP, _PASSING, _HEAD = 214, 48, 14, 20, 26
-_ROOM, _NEAREST, _FARTHEST = 1158, 50, 104  # the width there is, and what may lie between two columns
+_ROOM, _NEAREST, _FARTHEST = 1158, 50, 104  # the available width, and the gap between two columns
 _NARROW, _RAIL, _STEP = 344, 60, 62
 
 Href = Callable[[Node], str | None]
@@ -23,7 +23,7 @@ Href = Callable[[Node], str | None]
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """The same graph drawn twice, and how many nodes of each kind were left out of it."""
+    """The graph drawn in both directions, and the number of omitted nodes of each kind."""
 
     across: Markup
     down: Markup
@@ -34,8 +34,8 @@ def picture(graph: Lineage, here: str, href: Href) -> Picture:
     """Draw a graph.
 
     Args:
-        here: The id of the node that the page is about; it is marked.
-        href: The page of a node, an address of our own, or `None`.
+        here: Id of the node that the page shows; it is marked.
+        href: Returns the address of a node's page, or `None`.
     """
     shown, left_out = _shown(graph, here)
     return Picture(_draw_across(shown, here, href), _draw_down(shown, here, href), left_out)
@@ -54,7 +54,7 @@ def _shown(graph: Lineage, here: str) -> tuple[Lineage, dict[str, int]]:
     return Lineage(tuple(kept), edges), left_out
 
 
-# From left to right: a column for each kind, and in the columns that an edge passes a place for it
+# From left to right: one column per kind; an edge has a place in each column that it passes
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def _draw_across(graph: Lineage, here: str, href: Href) -> Markup:
 
 
 def _stations(edge: Edge, column_of: Mapping[str, int]) -> tuple[str, ...]:
-    """The node an edge leaves, a passing place in each column between, and the node it comes to."""
+    """The start node of an edge, a passing place in each column between, and the end node."""
     between = range(column_of[edge.start] + 1, column_of[edge.end])
     return (edge.start, *(f"{edge.start}|{edge.end}|{column}" for column in between), edge.end)
 
@@ -104,7 +104,7 @@ def _stations(edge: Edge, column_of: Mapping[str, int]) -> tuple[str, ...]:
 def _ordered(
     graph: Lineage, paths: Mapping[Edge, Sequence[str]], count: int, column_of: Mapping[str, int]
 ) -> list[list[str]]:
-    """Return each column from top to bottom; what comes from above stands above, so that few edges cross."""
+    """Return each column from top to bottom, ordered by the nodes that lead to it, so that few edges cross."""
     columns: list[list[str]] = [[] for _ in range(count)]
     for node in graph.nodes:
         columns[column_of[node.id]].append(node.id)
@@ -147,7 +147,7 @@ def _across_edge(edge: Edge, stations: Sequence[str], places: Mapping[str, _Plac
     return drawn
 
 
-# From top to bottom: one column, each edge an arc beside it
+# From top to bottom: one column, with each edge an arc beside it
 
 
 def _draw_down(graph: Lineage, here: str, href: Href) -> Markup:
@@ -213,7 +213,7 @@ def _box(node: Node, x: float, y: float, width: float, here: str, href: Href, no
 
 
 def fitted(text: str, room: float) -> str:
-    """Return the text, or its beginning with an ellipsis, within a room counted in narrow letters."""
+    """Return the text, or its beginning with an ellipsis, within a width counted in narrow letters."""
     used = 0.0
     for index, letter in enumerate(text):
         used += (

@@ -34,7 +34,7 @@ from mainspring.security.sessions import LIFETIME, Sessions
 
 _ID = r"[A-Za-z0-9_.-]{1,128}"
 _MODELS = rf"models(/{_ID}(/history|/versions/[0-9]{{1,12}}(/card)?)?)?"
-_QUERY = r"(\?[!-~]{1,2000})?"  # anything printable: it goes nowhere but to our own page
+_QUERY = r"(\?[!-~]{1,2000})?"  # anything printable: it is used on our own page only
 _OWN_PAGE = re.compile(
     rf"/(predictions/{_ID}|features(/{_ID})?|data(/{_ID}){{,2}}|runs(/{_ID}(/search)?|/compare)?|jobs(/{_ID})?|{_MODELS})?{_QUERY}"
 )
@@ -119,7 +119,7 @@ def pages(project: Project, sessions: Sessions, looking: Looking, refusals: Refu
             principal = await run_in_threadpool(project.authenticator.identify, fields.get("key", "").strip())
             project.authoriser.check(principal, Action.VIEW, "console")
         except Denied as denied:
-            # The text shown as a key stays out of the log: it may be a password.
+            # The text entered as a key is not logged: it may be a password.
             await refuse(denied.what)
             return login_page(request.scope, status=401, refused=str(denied), wanted=wanted)
         await run_in_threadpool(_note, project, _named(principal), "console.login")

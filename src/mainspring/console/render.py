@@ -1,4 +1,4 @@
-"""Templates into pages. Everything is escaped unless a function here built it as markup."""
+"""Rendering of templates. Everything is escaped unless a function of this package built it as markup."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def page(template: str, content: Mapping[str, Any], *, status: int = 200) -> HTM
 def login_page(
     scope: Scope, *, status: int = 200, refused: str | None = None, wanted: str | None = None
 ) -> HTMLResponse:
-    """Return the form that takes a key; after it, the browser goes to `wanted` (the page asked for, by default)."""
+    """Return the log-in form; after it, the browser goes to `wanted` (by default the requested page)."""
     content = {"refused": refused, "wanted": wanted or _address(scope), **_inline_style(scope)}
     response = page("login.html", content, status=status)
     if status == 401:
@@ -80,21 +80,21 @@ def _address(scope: Scope) -> str:
 
 
 def error_page(scope: Scope, error: MainspringError) -> HTMLResponse:
-    """Return the error for a person."""
+    """Return the error page."""
     status = codes_of(error).http
     title = _TITLES.get(status, "Internal error")
-    inside = "mainspring.caller" in scope  # sections are for those who are let in
+    inside = "mainspring.caller" in scope  # the navigation is shown to authenticated callers only
     content = {"title": title, "error": error, "status": status, "inside": inside, **_inline_style(scope)}
     return page("error.html", content, status=status)
 
 
 def _inline_style(scope: Scope) -> dict[str, Any]:
-    # Under the nonce of the answer's policy: a linked stylesheet would be a route without a key.
+    # Under the nonce of the response's policy: a linked stylesheet would need a route without a key.
     style = Markup(assets.asset("console.css").content.decode())  # noqa: S704  (our own file)
     return {"style": style, "nonce": scope["mainspring.nonce"]}
 
 
 def wants_page(scope: Scope) -> bool:
-    """Return whether a person in a browser asks, rather than a program."""
+    """Return whether the request comes from a browser rather than a program."""
     path: str = scope["path"]
     return not path.startswith(("/api", "/health", "/static")) and "text/html" in Headers(scope=scope).get("accept", "")

@@ -1,6 +1,6 @@
 """The control plane's server on an address, until a signal says to stop: an ASGI application behind the gateway's HTTP.
 
-So the same limits on connections, heads, bodies and time hold for both planes, in one implementation.
+Both planes therefore have the same limits on connections, heads, bodies and time.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from mainspring.serving.http.message import Request, refusal
 
 MAX_BODY_BYTES = 64 << 10
 _CONNECTIONS = 256
-# Bodies are read before anybody shows a key: those that arrive slowly must not take the room of others.
+# Bodies are read before authentication: slow ones must not exhaust the room of others.
 LIMITS = Limits(connections=_CONNECTIONS, receiving_bytes=_CONNECTIONS * MAX_BODY_BYTES, header_bytes=64 << 10)
-_PATIENCE_S = 10  # at the end, for requests that are under way
+_PATIENCE_S = 10  # at the end, for requests in flight
 _JSON = (("content-type", "application/json"),)
 _log = logging.getLogger(__name__)
 
@@ -36,10 +36,10 @@ async def serve(
     stop: asyncio.Event | None = None,
     started: Callable[[], None] | None = None,
 ) -> None:
-    """Serve an ASGI application until SIGTERM, SIGINT or `stop`; requests under way are finished.
+    """Serve an ASGI application until SIGTERM, SIGINT or `stop`; requests in flight are finished.
 
     Args:
-        tls: Files that `security.tls.check` has found good.
+        tls: Files that `security.tls.check` has accepted.
         started: Called once requests are answered.
 
     Raises:
@@ -70,7 +70,7 @@ async def serve(
 
 
 class _Application:
-    """Hands requests to an ASGI application that answers in one piece, as all of the console's do (ASGI 3.0)."""
+    """Adapter for ASGI 3.0 applications that answer in one piece, as the console does."""
 
     def __init__(self, app: Any, address: Address) -> None:
         self._app = app
@@ -120,7 +120,7 @@ class _Application:
 
 
 class _Exchange:
-    """One request's body, which is there, and the answer as it comes from the application."""
+    """One request's complete body, and the response as it comes from the application."""
 
     def __init__(self, request: Request, body: bytes, scope: Mapping[str, Any]) -> None:
         self.over = False
@@ -153,6 +153,6 @@ class _Exchange:
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self._start["headers"]]
         self._request.respond(
             self._start["status"],
-            [each for each in headers if each[0].lower() != "content-length"],  # it is told by whoever sends it
+            [each for each in headers if each[0].lower() != "content-length"],  # the sender sets it
             b"".join(self._parts),
         )

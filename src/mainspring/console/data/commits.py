@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mainspring.data.diff import TableDiff
 
 SHOWN_COMMITS = 200
-PROFILED_ROWS = 50_000_000  # what a page counts, at most
+PROFILED_ROWS = 50_000_000  # maximum that a page counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class CommitRow:
 
 @dataclass(frozen=True, slots=True)
 class CommitTable:
-    """One table in a commit, beside another commit. `rows` is `None` where the version cannot be read any more."""
+    """One table in a commit, beside another commit. `rows` is `None` if the version can no longer be read."""
 
     name: str
     version: int | None
@@ -42,7 +42,7 @@ class CommitTable:
 class CommitPage:
     commit: DatasetCommit
     tags: tuple[str, ...]
-    other: DatasetCommit | None  # what it is compared with
+    other: DatasetCommit | None  # the commit it is compared with
     tables: tuple[CommitTable, ...]
     choices: tuple[CommitRow, ...]
 
@@ -89,7 +89,7 @@ def differences(project: Project, looking: Looking, view: CommitPage) -> Seen[li
     before, after = view.other, view.commit
     if before is None:
         return Seen(True, None, None)
-    # Of another table nobody knows which columns identify a person.
+    # For a table without a source it is unknown which columns identify a person.
     pii = {name: tuple(source.pii) for name, source in project.definitions.sources.items()}
     changed = [table for table in view.tables if table.version != table.before and table.name in pii]
     names = {table.name for table in changed}

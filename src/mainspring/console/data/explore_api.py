@@ -1,4 +1,4 @@
-"""The JSON API of feature views, tables and dataset commits: what their pages show."""
+"""JSON API of feature views, tables and dataset commits: the content of their pages."""
 
 from __future__ import annotations
 

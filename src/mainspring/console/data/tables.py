@@ -24,7 +24,7 @@ FRESH, LATE, EMPTY, UNKNOWN = "fresh", "late", "empty", "unknown"
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """One source in the list. `extent` and `newest` are `None` where nothing landed, or there is a problem."""
+    """One source in the list. `extent` and `newest` are `None` if it has no data, or there is a problem."""
 
     name: str
     description: str
@@ -58,7 +58,7 @@ class TableList:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a source. `role`: event time, recorded time, id, retraction, entities that it is a key of."""
+    """One column of a source. `role`: event time, recorded time, id, retraction, or the entities whose key it is."""
 
     name: str
     dtype: str
@@ -69,7 +69,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class SourcePage:
-    """One source, from metadata alone, and the reasons why rows of it failed."""
+    """One source, from metadata alone, and the reasons for its quarantined rows."""
 
     row: TableRow
     event_time: str
@@ -86,7 +86,7 @@ class SourcePage:
 
 
 def table_list(project: Project) -> TableList:
-    """Return every source with its table, and the other tables there are."""
+    """Return every source with its table, and the tables without a source."""
     sources, now = project.definitions.sources, project.clock.now()
     rows = tuple(_row(project, sources[name], now) for name in sorted(sources))
     others: tuple[OtherTable, ...] = ()
@@ -105,7 +105,7 @@ def find_source(project: Project, name: str) -> Source:
     """Return a declared source.
 
     Raises:
-        NotFound: There is none of this name.
+        NotFound: There is no source of this name.
     """
     source = project.definitions.sources.get(name)
     if source is None:

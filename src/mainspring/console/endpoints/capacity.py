@@ -36,7 +36,7 @@ class StageRow:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """An endpoint's baseline and present numbers; `None` where it was never measured, or no gateway answers."""
+    """An endpoint's baseline and current numbers; `None` if it was never measured, or no gateway responds."""
 
     baseline: Baseline | None
     picture: Markup
@@ -44,7 +44,7 @@ class Capacity:
     live: EndpointNumbers | None
     stages: tuple[StageRow, ...]
     batches: Markup
-    outdated: bool  # the baseline is of a version that is not live any more
+    outdated: bool  # the baseline belongs to a version that is no longer live
 
     @property
     def statuses(self) -> list[tuple[str, int]]:
@@ -52,7 +52,7 @@ class Capacity:
 
     @property
     def rejections(self) -> list[tuple[str, int]]:
-        """Numbers of refused requests by cause, largest first."""
+        """Numbers of rejected requests by cause, largest first."""
         found = self.live.rejections if self.live else {}
         return [(_WORDS.get(why, why), int(count)) for why, count in sorted(found.items(), key=lambda one: -one[1])]
 
@@ -61,7 +61,7 @@ def capacity(project: Project, endpoint: str, digests: Mapping[str, float]) -> C
     """Return the capacity of an endpoint.
 
     Args:
-        digests: Of the bundles behind it now.
+        digests: Digests of its live bundles.
     """
     kept = project.baselines.newest(endpoint)
     baseline = kept[0] if kept else None
@@ -111,7 +111,7 @@ def _of_rows(bound: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    """From a range of values to a range of places, logarithmic."""
+    """Logarithmic mapping of a range of values to a range of positions."""
 
     low: float
     high: float
@@ -124,7 +124,7 @@ class _Scale:
 
     @property
     def ticks(self) -> list[float]:
-        """The powers of ten inside, or 1, 2 and 5 of each where those are few."""
+        """The powers of ten inside, or 1, 2 and 5 times each if those are few."""
         first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
         tens = [10.0**power for power in range(first, last + 1)]
         found = [value for value in tens if self.low <= value <= self.high]
@@ -134,7 +134,7 @@ class _Scale:
 
 
 def load_picture(baseline: Baseline) -> Markup:
-    """Return p50 and p99 of every load that was tried; empty where nothing was answered."""
+    """Return a drawing of p50 and p99 of every measured load; empty if nothing was answered."""
     points = [each for each in baseline.points if each.p50_us and each.p99_us]
     if not points:
         return Markup("")

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """One source or view. `newest` is None where there is no data yet; `late` where it is older than it may be."""
+    """One source or view. `newest` is None if there is no data yet; `late` if it exceeds its maximum age."""
 
     name: str
     kind: str  # source, view
     newest: int | None  # UTC epoch microseconds
     rows: int | None
-    allowed_us: int | None  # how old it may be, where somebody said so
+    allowed_us: int | None  # maximum age, if declared
     late: bool
     problem: str | None = None
 
@@ -90,7 +90,7 @@ def _newest(scan: TableScan, column: str) -> tuple[int | None, int]:
 
 @lru_cache(maxsize=10_000)
 def _footer(file: str, column: str) -> tuple[int | None, int]:
-    """The same of one Parquet file, from its footer alone. A file of the lake never changes."""
+    """The same for one Parquet file, from its footer alone. A file of the lake never changes."""
     import pyarrow.parquet as pq
 
     metadata = pq.read_metadata(file)

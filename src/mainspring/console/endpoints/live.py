@@ -13,7 +13,7 @@ from mainspring.serving.model import Arm, Route
 
 @dataclass(frozen=True, slots=True)
 class GateMetric:
-    """One figure of the held-out rows. `gate` is the condition it had to meet, empty for a figure without one."""
+    """One metric on the held-out rows. `gate` is its condition, empty for a metric without a gate."""
 
     metric: str
     value: float
@@ -23,7 +23,7 @@ class GateMetric:
 
 @dataclass(frozen=True, slots=True)
 class LiveVersion:
-    """One version that answers requests. What could not be read is None; `problem` says why."""
+    """One version that answers requests. Parts that could not be read are None; `problem` gives the reason."""
 
     number: str
     digest: str
@@ -81,7 +81,7 @@ def _arm(project: Project, model: str, alias: str, arm: Arm) -> LiveVersion:
 
 
 def put_live(project: Project, model: str, alias: str, number: str) -> AliasMove | None:
-    """Return the newest move that let the alias name this version."""
+    """Return the newest move of the alias to this version."""
     try:
         moves = project.versions.moves(model, alias or None)
     except NotFound:

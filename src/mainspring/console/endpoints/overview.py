@@ -24,11 +24,11 @@ SHOWN_COLUMNS = 10
 
 @dataclass(frozen=True, slots=True)
 class DriftRow:
-    """One column in the newest judged window, and its distance over all of them."""
+    """One column in the newest window with a drift test, and its distance in all windows."""
 
     drift: ColumnDrift
     history: tuple[float | None, ...]
-    scale: float  # one for all rows, so that their lines can be compared
+    scale: float  # the same for all rows, so that their lines can be compared
     is_score: bool = False
 
     @property
@@ -45,12 +45,12 @@ class Overview:
     """One endpoint at a glance. `judged` is the newest window with drift, `labelled` the newest with labels."""
 
     endpoint: str
-    others: tuple[str, ...]  # all endpoints, for choosing
+    others: tuple[str, ...]  # all endpoints, to choose from
     now: int
     live: Live
     windows: tuple[Window, ...]
-    metric: str | None  # the one that counts first
-    held_out: float | None  # the same on the held-out rows, of the version with the most traffic
+    metric: str | None  # the main metric
+    held_out: float | None  # the main metric on the held-out rows of the version with the most traffic
     judged: Window | None
     labelled: Window | None
     charts: tuple[Chart, ...]
@@ -69,7 +69,7 @@ class Overview:
 
     @property
     def served(self) -> Window | None:
-        """The newest window in which anything was predicted."""
+        """The newest window with predictions."""
         return next((window for window in reversed(self.windows) if window.predictions), None)
 
     @property
@@ -86,7 +86,7 @@ class Overview:
 
     @property
     def unchecked(self) -> Freshness | None:
-        """The oldest source that has data and no check of how old it may be."""
+        """The source with the oldest data among those without a freshness check."""
         rows = [row for row in self.freshness if row.state == "unchecked"]
         return min(rows, key=lambda row: row.newest or 0, default=None)
 
@@ -130,7 +130,7 @@ def overview(project: Project, endpoint: str) -> Overview:
 
 
 def _metric(project: Project, state: Live, windows: Sequence[Window]) -> str | None:
-    """The first gate's metric where live quality has it, else the first that live quality has."""
+    """The metric of the first gate if live quality has it, else the first metric of live quality."""
     known = list(dict.fromkeys(name for window in windows for name in window.quality))
     definition = project.definitions.models.get(state.model)
     gated = [gate.metric for gate in (definition.gates if definition else ())]
@@ -153,7 +153,7 @@ def _marks(project: Project, state: Live, windows: Sequence[Window]) -> tuple[tu
 
 
 def _drift(windows: Sequence[Window], judged: Window | None) -> tuple[DriftRow, ...]:
-    """All columns of the judged window, the worst first."""
+    """All columns of the tested window, the worst first."""
     if judged is None:
         return ()
     judged_columns = [column for window in windows for column in (*window.columns, window.score) if column]

@@ -1,4 +1,4 @@
-"""The charts of one feature over time: where its values lie, and how many are null."""
+"""Charts of one feature over time: the distribution of its values, and the share of nulls."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _NAMES = tuple("median" if quantile == 0.5 else f"p{100 * quantile:g}" for quant
 
 
 def charts(feature: Distribution) -> tuple[Chart, ...]:
-    """Return a chart of the values, where they may be shown, and one of the nulls."""
+    """Return a chart of the values, if they may be shown, and one of the nulls."""
     return (*_values(feature), _nulls(feature))
 
 
 def median_spark(feature: Distribution) -> Markup:
-    """Return the median over time as a small line; nothing for what is not a number."""
+    """Return the median over time as a sparkline; nothing for a feature that is not a number."""
     medians = [period.quantiles[2] if period.quantiles else None for period in feature.periods]
     known = [median for median in medians if median is not None]
     if not known:

@@ -103,7 +103,7 @@ def _picture(shown: ViewPage) -> Any:
 
 
 def _examples(seen: Seen[Distributions]) -> list[dict[str, str]]:
-    """Return keys as they would be typed."""
+    """Return keys in the form in which a user types them."""
     return [{name: _typed(value) for name, value in key.items()} for key in (seen.found.examples if seen.found else ())]
 
 

@@ -28,7 +28,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class ViewRow:
-    """One view in the list. `matches` are the features that the words searched for were found in."""
+    """One view in the list. `matches` are the features that contain the search words."""
 
     name: str
     description: str
@@ -45,7 +45,7 @@ class ViewRow:
 
 @dataclass(frozen=True, slots=True)
 class OnDemand:
-    """Features that are computed when they are asked for: name -> formula."""
+    """Features that are computed on demand: name -> formula."""
 
     name: str
     description: str
@@ -57,7 +57,7 @@ class OnDemand:
 
 @dataclass(frozen=True, slots=True)
 class FeatureList:
-    """The views that were asked for, of `total`; and what is computed on demand, where nothing was asked for."""
+    """The requested views, of `total`; without a query, also the on-demand features."""
 
     views: tuple[ViewRow, ...]
     on_demand: tuple[OnDemand, ...]
@@ -85,7 +85,7 @@ class FeatureRow:
 
 @dataclass(frozen=True, slots=True)
 class ViewPage:
-    """Everything that the definitions say of one view, and how fresh it is."""
+    """The definition of one view, and its freshness."""
 
     name: str
     description: str
@@ -100,12 +100,12 @@ class ViewPage:
     models: tuple[str, ...]
     freshness: ViewFreshness
     lineage: Lineage
-    problem: str | None  # why the lineage is not whole
+    problem: str | None  # reason why the lineage is incomplete
 
 
 @dataclass(frozen=True, slots=True)
 class Seen(Generic[_T]):
-    """A costly result: found, absent, still being computed, or the reason of its failure."""
+    """A costly result: found, absent, pending, or the reason for its failure."""
 
     ready: bool
     found: _T | None
@@ -113,7 +113,7 @@ class Seen(Generic[_T]):
 
 
 def feature_list(project: Project, words: str = "", owner: str | None = None) -> FeatureList:
-    """Return the views that the words and the owner name, all by default."""
+    """Return the views that match the words and the owner; all by default."""
     definitions, now = project.definitions, project.clock.now()
     found = search(definitions.views.values(), words, owner)
     rows = tuple(
@@ -141,7 +141,7 @@ def find_view(project: Project, name: str) -> FeatureView:
     """Return a declared view.
 
     Raises:
-        NotFound: There is none of this name.
+        NotFound: There is no view of this name.
     """
     view = project.definitions.views.get(name)
     if view is None:
@@ -171,7 +171,7 @@ def view_page(project: Project, view: FeatureView) -> ViewPage:
 
 
 def project_lineage(project: Project) -> tuple[Lineage, str | None]:
-    """Return the lineage of the whole project, with a note where the registry or the routes cannot be read."""
+    """Return the lineage of the whole project, with a note if the registry or the routes cannot be read."""
     definitions, problems = project.definitions, []
 
     def read(of: Callable[[], _T], otherwise: _T) -> _T:
@@ -213,7 +213,7 @@ def over_time(project: Project, looking: Looking, view: FeatureView) -> Seen[Dis
     now = project.clock.now()
     try:
         scan = project.lake.scan(view.source.name)
-        # By the hour: of one version of the table, what is visible changes as time passes.
+        # By the hour: the visible rows of one version of the table change as time passes.
         key = ("distributions", slot(view), tuple(view.names), scan.version, now // HOUR)
         ready, found = looking.at(key, lambda: distributions(view, scan, now))
     except NotFound:
@@ -224,7 +224,7 @@ def over_time(project: Project, looking: Looking, view: FeatureView) -> Seen[Dis
 
 
 def entity_keys(view: FeatureView, query: Mapping[str, str]) -> dict[str, str]:
-    """Return the key texts that a query has for the view's entity."""
+    """Return the texts of the entity's keys in a query."""
     return {name: query[KEY + name] for name in view.entity.keys if KEY + name in query}
 
 

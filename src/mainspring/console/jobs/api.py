@@ -1,4 +1,4 @@
-"""Jobs over the API: the values of their pages, read only."""
+"""JSON API of jobs, read-only: the content of their pages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def add_job_api(router: APIRouter, project: Project) -> None:
 
     @router.get("/jobs")
     def list_jobs(status: Text = "", before: Text = "", limit: Limit = SHOWN) -> Response:
-        """Jobs, newest first, and the schedules; `next` is the `before` of the page behind this one."""
+        """Jobs, newest first, and the schedules; `next` is the `before` of the next page."""
         found = job_list(project, status=status, before=before, limit=limit)
         return Answer(
             {
@@ -58,5 +58,5 @@ def _fields(of: Any) -> dict[str, Any]:
 
 
 def _raw(value: Plain) -> msgspec.Raw:
-    # As it is stored, in ASCII: it may have numbers and texts that the API's own encoder refuses.
+    # As stored, in ASCII: it may contain numbers and texts that the API's own encoder rejects.
     return msgspec.Raw(encoded(value, "A job's value").encode())

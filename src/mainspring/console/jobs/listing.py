@@ -1,4 +1,4 @@
-"""The table of jobs and of schedules, and one job, as values for their templates and for the API."""
+"""View models of the tables of jobs and schedules, and of one job, for the templates and the API."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ STATES: Mapping[Status, str] = {
     Status.CANCELLED: "drifted",
 }
 STEPS = 50
-_LONGEST, _LONGEST_LINE = 20_000, 400  # characters of a value on the page; the API has the whole
+_LONGEST, _LONGEST_LINE = 20_000, 400  # characters of a value on the page; the API has all of it
 
 
 @dataclass(frozen=True, slots=True)
 class JobRow:
-    """One job. Instants are UTC epoch microseconds, `took_us` is of its newest attempt: until now where that runs."""
+    """One job. Instants are UTC epoch microseconds; `took_us` is the duration of its newest attempt, until now if it
+    runs.
+    """
 
     id: str
     handler: str
@@ -41,7 +43,7 @@ class JobRow:
     schedule: str | None
     key: str | None
     asked_at: int
-    due_at: int | None  # of a queued one that waits
+    due_at: int | None  # for a queued job that waits
     attempts: int  # at the step where it is
     most_attempts: int
     progress: Progress | None
@@ -58,7 +60,7 @@ class JobRow:
 
 @dataclass(frozen=True, slots=True)
 class JobList:
-    """Some of the jobs, newest first. `counts` is of all, by status; `next` is where the older ones begin."""
+    """Some of the jobs, newest first. `counts` covers all jobs by status; `next` is where older ones begin."""
 
     rows: tuple[JobRow, ...]
     status: Status | None
@@ -78,10 +80,10 @@ class JobList:
 
 
 def job_list(project: Project, *, status: str = "", before: str = "", limit: int = SHOWN) -> JobList:
-    """Return the newest jobs of a status, or the next older ones than those before.
+    """Return the newest jobs of a status, or those older than `before`.
 
     Raises:
-        Invalid: There is no such status, or `before` is not a place in a list.
+        Invalid: There is no such status, or `before` is not a valid position.
     """
     chosen = _status(status)
     found = project.jobs.find(
@@ -120,7 +122,7 @@ def row_of(job: Job, now: int) -> JobRow:
 def took(job: Job, now: int) -> int | None:
     """Return the duration (µs) of a job's newest attempt, until now if it runs; `None` if none or unknown.
 
-    A job that was cancelled while it waited for its next attempt ended when nothing ran.
+    A job that was cancelled while it waited for its next attempt has no running time to report.
     """
     if job.started_at is None or job.status is Status.QUEUED:
         return None
@@ -169,23 +171,23 @@ def job_page(project: Project, id: str) -> JobPage:
     """Return a job with its steps.
 
     Raises:
-        NotFound: There is none.
+        NotFound: There is no such job.
     """
     job = find_job(project, id)
     return JobPage(job, row_of(job, project.wall.now()), tuple(project.jobs.steps(job.id)))
 
 
 def written(value: Plain) -> str:
-    """Return a value as JSON over several lines, cut where it is long."""
+    """Return a value as JSON over several lines, truncated if long."""
     return _cut(json.dumps(value, ensure_ascii=False, indent=2), _LONGEST)
 
 
 def line(value: Plain) -> str:
-    """Return a value as JSON in one line, cut where it is long."""
+    """Return a value as JSON in one line, truncated if long."""
     return _cut(json.dumps(value, ensure_ascii=False), _LONGEST_LINE)
 
 
 def _cut(text: str, most: int) -> str:
-    # A text out of JSON may have half of a surrogate pair, which no page can.
+    # A text from JSON may contain half of a surrogate pair, which a page cannot encode.
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= most else f"{text[:most]} … {len(text) - most:,} more characters"

@@ -1,1 +1,1 @@
-"""The pages of the registry: models, their versions, and the card of each."""
+"""The pages of the registry: models, versions and model cards."""

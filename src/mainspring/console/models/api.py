@@ -1,4 +1,4 @@
-"""Models, versions and cards over the API: the values of the pages."""
+"""JSON API of models, versions and cards: the content of their pages."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def add_model_api(router: APIRouter, project: Project, looking: Looking) -> None
 
     @router.get("/models/{model}")
     def show_model(model: Id, before: Before = None, limit: Limit = 20) -> Response:
-        """One model with its versions, newest first; `next` is what `before` of the page after this one is."""
+        """One model with its versions, newest first; `next` is the `before` of the next page."""
         view = model_page(project, check_id(model, "model"), before=before, limit=limit)
         rows = [{**_fields(row), "state": row.state} for row in view.rows]
         return Answer({**_fields(view), "rows": rows, "chart": None})
@@ -59,7 +59,9 @@ def add_model_api(router: APIRouter, project: Project, looking: Looking) -> None
 
     @router.get("/models/{model}/versions/{number}")
     def show_version(model: Id, number: Number) -> Response:
-        """One version: lineage, files, signature, approvals, mark, metrics. What is still being read is not `ready`."""
+        """One version: lineage, files, signature, approvals, mark, metrics. Parts that are still being read are not
+        `ready`.
+        """
         view = version_page(project, looking, check_id(model, "model"), number)
         return Answer({**_fields(view), "state": view.state, "goes_at": view.goes_at})
 

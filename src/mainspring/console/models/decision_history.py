@@ -12,8 +12,9 @@ PAGE = 50
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """One decision. Of an alias, `old` is the version that it named before, None where it named none; of a withdrawal,
-    `whose` is who had approved."""
+    """One decision. For an alias, `old` is its previous version, None if there was none; for a withdrawal, `whose` is
+    the approver.
+    """
 
     at: int  # UTC epoch microseconds
     kind: str  # alias, approval, withdrawal, deletion

@@ -1,4 +1,4 @@
-"""The metrics of many versions at once, from the runs that made them: bundles would have to be verified one by one."""
+"""Metrics of many versions at once, from their runs, since bundles would have to be verified one by one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NOTHING = Figures({}, {})
 
 
 def runs_of(project: Project, versions: Sequence[ModelVersion]) -> dict[str, RunRow]:
-    """Return the runs of versions by id; those that are not in this installation's store are left out."""
+    """Return the runs of versions by id, without those that are not in this installation's store."""
     ids = list(dict.fromkeys(version.run_id for version in versions if version.run_id))
     try:
         return {run.id: run for run in project.run_search.get(ids)} if ids else {}
@@ -58,7 +58,7 @@ def figures_of(run: RunRow | None) -> Figures:
 
 
 def columns(project: Project, model: str, of: Sequence[Figures]) -> tuple[str, ...]:
-    """Return the metrics worth a column: those that gates name, then the others that any version has."""
+    """Return the metrics that get a column: those of gates, then the others that any version has."""
     declared = project.definitions.models.get(model)
     gated = [gate.metric for gate in (declared.gates if declared else ()) if gate.on_metric]
     known = sorted({name for each in of for name in each.values}, key=lambda name: (name not in HIGHER_IS_BETTER, name))
@@ -72,10 +72,10 @@ def over_versions(
     champion: str | None,
     declared: Sequence[Metric] = (),
 ) -> Chart | None:
-    """Return a metric over the versions, oldest first; `None` where fewer than two have it.
+    """Return a metric over the versions, oldest first; `None` if fewer than two have it.
 
     Args:
-        of: Run -> what it measured.
+        of: Run -> its metrics.
         declared: The model's own metrics.
     """
     told = [(int(each.version), of[each.run_id]) for each in versions if metric in of.get(each.run_id, NOTHING).values]
@@ -111,7 +111,7 @@ def _told(place: int, value: float, baseline: float | None) -> tuple[str | Marku
 
 
 def record_of(run: RunRow | None) -> RunRecord | None:
-    """Return a run as the registry's functions take it."""
+    """Return a run in the form that the registry's functions take."""
     if run is None:
         return None
     return RunRecord(run.id, run.model, run.status, run.started_at, run.ended_at, run.params, run.metrics, run.tags)

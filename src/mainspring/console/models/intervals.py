@@ -1,4 +1,4 @@
-"""A metric with its interval as a picture: from where to where it lies, where it is, and the baseline beside it."""
+"""Drawing of a metric with its confidence interval and the baseline."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _WIDTH, _HEIGHT, _PAD = 150, 18, 5
 
 
 def interval_picture(each: Estimate, among: Iterable[Estimate] = ()) -> Markup:
-    """Return the picture; nothing where there is no interval.
+    """Return the drawing; empty without an interval.
 
     Args:
-        among: Others of the same metric, on whose common scale it is drawn.
+        among: Other values of the same metric, which share the scale.
     """
     if each.low is None or each.high is None:
         return Markup("")

@@ -1,4 +1,4 @@
-"""The table of models, the endpoints that serve them and the states of versions, as values for the templates."""
+"""View models of the table of models, the endpoints that serve them, and the states of versions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mainspring.project import Project
 from mainspring.registry.model import Deletion, ModelVersion
 
 LISTED = 100
-# Word -> the stylesheet's class, and what a person reads.
+# State -> the stylesheet's class, and the text for people.
 STATES: Mapping[str, tuple[str, str]] = {
     "live": ("live", "Live"),
     CHAMPION: ("fresh", "Champion"),
@@ -38,7 +38,7 @@ class ModelRow:
 
 @dataclass(frozen=True, slots=True)
 class ModelList:
-    """The models whose names contain what was looked for, at most `LISTED` of `found`; `of` there are in all."""
+    """Models whose names contain the search text: at most `LISTED` of `found` matches; `of` models exist."""
 
     rows: tuple[ModelRow, ...]
     found: int
@@ -47,10 +47,10 @@ class ModelList:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """One endpoint of a model. `versions` says what share of its requests each answers; empty while nothing does."""
+    """One endpoint of a model. `versions` maps each version to its share of requests; empty if none is live."""
 
     endpoint: str
-    reference: str  # what it is declared to serve, an alias or a number; empty where it is only routed
+    reference: str  # the alias or number that it is declared to serve; empty if it is only routed
     versions: dict[str, float]
 
 
@@ -70,7 +70,7 @@ def serving(project: Project) -> dict[str, tuple[Serving, ...]]:
 
 
 def shares(of: tuple[Serving, ...], version: str) -> dict[str, float]:
-    """Return endpoint -> the share of its requests that a version answers, where it answers any."""
+    """Return endpoint -> the share of its requests that a version answers, for endpoints with any."""
     return {each.endpoint: each.versions[version] for each in of if each.versions.get(version)}
 
 
@@ -107,7 +107,9 @@ def _row(
 
 
 def state_of(version: ModelVersion, mark: Deletion | None, serves: Mapping[str, float]) -> str:
-    """Return the word of `STATES`. A deletion mark takes precedence over an alias: a marked version cannot go live."""
+    """Return the state, a key of `STATES`. A deletion mark takes precedence over an alias: a marked version cannot go
+    live.
+    """
     if serves:
         return "live"
     if mark is not None:

@@ -24,7 +24,7 @@ PAGE, DRAWN, TOLD, SEARCHES = 20, 60, 8, 5
 
 @dataclass(frozen=True, slots=True)
 class VersionRow:
-    """One version in the table. `approvers` are those whose approval counts; see `delivery.approving.counted`."""
+    """One version in the table. `approvers` are the people whose approval counts; see `delivery.approving.counted`."""
 
     version: ModelVersion
     authors: tuple[str, ...]
@@ -32,7 +32,7 @@ class VersionRow:
     approvers: tuple[str, ...]
     mark: Deletion | None
     serves: Mapping[str, float]  # endpoint -> share
-    run: bool  # whether it is in this installation's store
+    run: bool  # whether the run is in this installation's store
 
     @property
     def state(self) -> str:
@@ -57,7 +57,7 @@ class ModelPage:
     versions: int
     rows: tuple[VersionRow, ...]
     before: int | None
-    next: int | None  # what `before` of the page after this one is
+    next: int | None  # the `before` of the next page
     metrics: tuple[str, ...]
     chart: Chart | None
     history: History
@@ -149,13 +149,13 @@ def _rows(
 def counting(
     project: Project, version: ModelVersion, authors: Sequence[str], approvals: Sequence[Approval]
 ) -> tuple[str, ...]:
-    """Return the approvers whose approval counts, one for each person."""
+    """Return the approvers whose approval counts, once per person."""
     people = makers(project.key_store, (each.approver for each in approvals))
     return tuple(sorted(counted(version, authors, approvals, people).values()))
 
 
 def searches(project: Project, model: str) -> tuple[RunRow, ...]:
-    """Return the newest searches of a model's parameters."""
+    """Return a model's newest hyperparameter searches."""
     conditions = (
         Condition(Column(Kind.ATTRIBUTE, "model"), "=", model),
         Condition(Column(Kind.TAG, SEARCH), "is not null"),

@@ -29,7 +29,7 @@ from mainspring.registry.model import ModelVersion
 Frame = Callable[[Request], dict[str, Any]]
 Before = Annotated[int | None, Query(ge=1, le=10**12)]
 Begin = Annotated[int, Query(ge=0, le=10**9, alias="from")]
-_PATIENCE_S = 60.0  # of somebody who asks for the file
+_PATIENCE_S = 60.0  # seconds that a request for the file waits
 
 
 def add_model_pages(router: APIRouter, project: Project, looking: Looking, frame: Frame) -> None:
@@ -85,10 +85,10 @@ def add_model_pages(router: APIRouter, project: Project, looking: Looking, frame
 
 
 def card_now(project: Project, looking: Looking, version: ModelVersion) -> Card:
-    """Return a version's card, waited for.
+    """Return a version's card, waiting until it is ready.
 
     Raises:
-        Unavailable: It cannot be made, or not in a minute.
+        Unavailable: It cannot be made, or not within a minute.
     """
     seen = carded(project, looking, version, _PATIENCE_S)
     if seen.found is None:
@@ -98,6 +98,8 @@ def card_now(project: Project, looking: Looking, version: ModelVersion) -> Card:
 
 
 def _download(version: ModelVersion, card: Card) -> Response:
-    name = f"{version.model}-{version.version}-card.md"  # an id and a number: nothing that a header could mistake
+    name = (
+        f"{version.model}-{version.version}-card.md"  # an id and a number, so nothing in it needs escaping in a header
+    )
     headers = {"content-disposition": f'attachment; filename="{name}"'}
     return Response(render(card, "md"), media_type="text/markdown; charset=utf-8", headers=headers)

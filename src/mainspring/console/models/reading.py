@@ -18,12 +18,12 @@ from mainspring.registry.model import Manifest, ModelVersion
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
-_KEPT_US = 10 * MINUTE  # how long it is believed that a bundle is as it was when it was verified
+_KEPT_US = 10 * MINUTE  # how long the verification of a bundle stays valid
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A bundle that was whole when it was read, without its bytes."""
+    """A bundle that was intact when it was read, without its bytes."""
 
     manifest: Manifest
     sizes: Mapping[str, int]  # file -> bytes
@@ -43,14 +43,14 @@ def verified(project: Project, looking: Looking, version: ModelVersion) -> Seen[
 
 
 def carded(project: Project, looking: Looking, version: ModelVersion, wait_s: float | None = None) -> Seen[Card]:
-    """Return a version's card: its bundle is verified and its held-out rows are scored, so that it may take a while."""
+    """Return a version's card. This verifies its bundle and scores its held-out rows, so it may take a while."""
 
     def make() -> Card:
         try:
             return card_of(project, version)
         except MainspringError:
             raise
-        except Exception as error:  # a model is somebody's program: whatever it does must not take the page with it
+        except Exception as error:  # a model may be arbitrary code: no error of it may break the page
             name = f"{version.model}:{version.version}"
             _log.exception("the card of %s", name)
             what = f"The model {name} cannot be scored: {type(error).__name__}: {str(error)[:300]}."

@@ -24,9 +24,9 @@ from mainspring.registry.model import Approval, Deletion, Manifest, ModelVersion
 from mainspring.registry.searching import RunRow
 from mainspring.stats.metrics import OWN_METRICS, higher_is_better
 
-GRACE_US = 7 * DAY  # `mainspring models gc` leaves a mark alone that long, unless it is told otherwise
+GRACE_US = 7 * DAY  # default grace period of `mainspring models gc`
 LISTED = 50
-_PATIENCE_S = 1.5  # for intervals: the page says the rest without them
+_PATIENCE_S = 1.5  # wait for the intervals; the page shows the rest without them
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A figure of the held-out rows. The interval is there once the card is; `gate` is the condition it had to meet."""
+    """A metric on the held-out rows. The interval is known once the card is ready; `gate` is the metric's condition."""
 
     estimate: Estimate
     gate: str
@@ -48,7 +48,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class VersionPage:
-    """One version. `bundle` says whether it is whole; `lineage` is there once that is known."""
+    """One version. `bundle` is the result of its verification; `lineage` is known after it."""
 
     version: ModelVersion
     newer: int | None
@@ -58,7 +58,7 @@ class VersionPage:
     run: RunRow | None
     bundle: Seen[Verified]
     lineage: Lineage | None
-    commit: DatasetCommit | None  # where the project still has it
+    commit: DatasetCommit | None  # if the project still has it
     files: tuple[File, ...]
     metrics: tuple[Metric, ...]
     intervals: Seen[tuple[Estimate, ...]]
@@ -79,7 +79,7 @@ class VersionPage:
 
     @property
     def goes_at(self) -> int | None:
-        """From when on a collection with the usual grace removes it, UTC epoch microseconds."""
+        """Earliest time when `gc` with the default grace period removes it, UTC epoch microseconds."""
         return None if self.mark is None else self.mark.at + GRACE_US
 
 
@@ -87,7 +87,7 @@ def find_version(project: Project, model: str, number: str) -> ModelVersion:
     """Return a version by its number.
 
     Raises:
-        NotFound: There is none, or it is not a number.
+        NotFound: There is no such version, or `number` is not a number.
     """
     if not (number.isascii() and number.isdigit() and len(number) <= 12):
         raise NotFound(f"There is no version {number[:40]!r} of {model!r}.", fix=f"GET /api/models/{model} lists them.")
@@ -160,7 +160,7 @@ def _intervals(project: Project, looking: Looking, version: ModelVersion) -> See
 
 
 def _metrics(project: Project, model: str, found: Verified | None, intervals: Sequence[Estimate]) -> tuple[Metric, ...]:
-    """Return the figures that the manifest states, those with a gate first."""
+    """Return the metrics in the manifest, those with a gate first."""
     if found is None:
         return ()
     declared = project.definitions.models.get(model)
@@ -180,7 +180,9 @@ def _metrics(project: Project, model: str, found: Verified | None, intervals: Se
 
 def _more_is_better(manifest: Manifest, name: str) -> bool:
     known = manifest.extra.get(OWN_METRICS, {})
-    own: bool | None = known.get(name, known.get(name.rpartition(".")[0]))  # of one of several labels: rmse.minutes
+    own: bool | None = known.get(
+        name, known.get(name.rpartition(".")[0])
+    )  # metric of one of several labels: rmse.minutes
     return (higher_is_better(name) if own is None else own) is not False
 
 

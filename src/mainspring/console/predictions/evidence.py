@@ -1,4 +1,4 @@
-"""Provenance of one prediction: inputs, model, run, data and label. A part that is gone is named, never passed over."""
+"""Provenance of one prediction: inputs, model, run, data and label. Missing parts are always named."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One input of the model, as it was. `status` is None for what was computed from the request. What is `withheld`
-    identifies a person, and has no value here."""
+    """One input of the model as it was. `status` is None for a feature computed from the request. A `withheld` feature
+    identifies a person and has no value here.
+    """
 
     name: str  # without its group
     value: Value
@@ -62,7 +63,7 @@ class Evidence:
 
     @property
     def label(self) -> Label:
-        """The label, of several the first."""
+        """The label, or the first of several."""
         return self.labels[0]
 
     @property

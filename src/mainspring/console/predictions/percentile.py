@@ -18,12 +18,14 @@ from mainspring.registry.model import Bundle
 from mainspring.stats.reference import CATEGORICAL, ColumnReference, Reference
 
 _WIDTH, _HEIGHT, _COLUMNS = 168, 30, 28
-_RARE = 0.01  # a value with less than this beside or beyond it is worth a second look
+_RARE = 0.01  # a value with a smaller share beside or beyond it is flagged
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A value's place. `text` says it, `picture` draws the reference with the value marked, `unusual` flags it."""
+    """Position of a value. `text` describes it, `picture` draws the reference with the value marked, `unusual` flags
+    it.
+    """
 
     text: str | Markup
     picture: Markup
@@ -31,10 +33,10 @@ class Place:
 
 
 def places(bundle: Bundle, features: Mapping[str, Value]) -> dict[str, Place]:
-    """Return the place of each feature that the bundle's reference knows.
+    """Return the position of each feature that the bundle's reference contains.
 
     Raises:
-        Corrupt: The bundle's reference is not one.
+        Corrupt: The bundle's reference cannot be decoded.
     """
     content = bundle.files.get(REFERENCE)
     if content is None:
@@ -48,7 +50,7 @@ def places(bundle: Bundle, features: Mapping[str, Value]) -> dict[str, Place]:
 
 
 def place(column: ColumnReference, value: Value) -> Place:
-    """Return where `value` lies in the column's reference."""
+    """Return the position of `value` in the column's reference."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return _null(column)
     if not column.n:
@@ -73,7 +75,7 @@ def _number(column: ColumnReference, value: float) -> Place:
     picture = _silhouette(column, float(value))
     if bin_ == 0 or bin_ == len(column.edges):
         where = "lowest" if bin_ == 0 else "highest"
-        beyond = inside < 1 / 256  # the bin holds a 64th, unless nothing in training was out there
+        beyond = inside < 1 / 256  # the bin holds a 64th, unless no training value was there
         side = "below" if bin_ == 0 else "above"
         text = f"{side} everything in training" if beyond else f"among the {where} {formats.share(inside)}"
         return Place(text, picture, beyond or not _thin(column, bin_))
@@ -107,7 +109,7 @@ def _category(column: ColumnReference, value: str) -> Place:
 
 
 def _categories(column: ColumnReference, value: str | None) -> Markup:
-    """The commonest categories as bars; the value's own is marked and always shown."""
+    """The most frequent categories as bars; the value's own is marked and always shown."""
     ranked = sorted(zip(column.bins, column.categories, strict=False), reverse=True)
     shown = ranked[:14]
     if value is not None and value not in (name for _, name in shown):
@@ -131,7 +133,7 @@ def _categories(column: ColumnReference, value: str | None) -> Markup:
 
 
 def _silhouette(column: ColumnReference, value: float | None) -> Markup:
-    """The reference's density between its outer edges, with a line where the value is; beyond them, an arrow."""
+    """The reference's density between its outer edges, with a line at the value, or an arrow if it lies outside."""
     low, high = column.edges[0], column.edges[-1]
     heights = _density(column, low, high)
     highest, step = max(heights) or 1.0, _WIDTH / _COLUMNS
@@ -150,7 +152,7 @@ def _density(column: ColumnReference, low: float, high: float) -> list[float]:
     bounds = [low, *column.edges, high]
     for bin_, mass in enumerate(column.bins):
         if bin_ in (0, len(column.edges)) and mass < 1.5 * column.n / len(column.bins):
-            continue  # a tail of unknown length: drawn at its edge it would look like a peak
+            continue  # a tail of unknown length, which would look like a peak at the edge
         begin, end = bounds[bin_], bounds[bin_ + 1]
         if width <= 0:
             heights[_COLUMNS // 2] += mass

@@ -1,1 +1,1 @@
-"""The pages of runs: the table, one run, several beside each other."""
+"""The pages of runs: the table, one run, and the comparison of several."""

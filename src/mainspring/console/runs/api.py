@@ -1,4 +1,4 @@
-"""Runs over the API: searched, one with everything, and the history of a metric."""
+"""JSON API of runs: search, one run, and the history of a metric."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def add_run_api(router: APIRouter, project: Project) -> None:
         after: Text = "",
         limit: Limit = 50,
     ) -> Response:
-        """Runs that a filter names, newest first unless an order is; `next` is where the page after this one begins."""
+        """Runs that match a filter, newest first unless an order is given; `next` is where the next page begins."""
         kinds = project.run_search.kinds
         found = parse_filter(filter, project.wall.now(), kinds)
         ordered = parse_order(order, kinds) if order else Order()
@@ -49,7 +49,7 @@ def add_run_api(router: APIRouter, project: Project) -> None:
 
     @router.get("/runs/{run_id}")
     def show_run(run_id: Id) -> Response:
-        """One run with everything it logged; of metrics the newest values."""
+        """One run with everything it logged; for metrics, the newest values."""
         return Answer({"run": project.run_search.get([check_id(run_id, "run")])[0]})
 
     @router.get("/runs/{run_id}/history")

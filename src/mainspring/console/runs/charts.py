@@ -1,4 +1,4 @@
-"""Histories of metrics as charts: one run's with its spread, several runs' laid over each other."""
+"""Charts of metric histories: of one run with its range, or of several runs together."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mainspring.registry.run_histories import LARGEST
 from mainspring.registry.searching import Axis, Bucket, History, RunSearch
 
 TONES = ("first", "second", "third", "fourth", "fifth")
-DASHES = 4  # of the stylesheet, none included
+DASHES = 4  # dash patterns of the stylesheet, including none
 POINTS = 160
 
 
 def looked_at(search: RunSearch, run_ids: Sequence[str], metric: str, points: int = POINTS) -> History | None:
-    """Return a metric's history along its steps, or along time where no steps were logged; None if there is no line."""
+    """Return a metric's history by step, or by time if no steps were logged; None if there is no line."""
     by_step = search.history(run_ids, metric, points=points)
     if any(len(buckets) > 1 for buckets in by_step.runs.values()):
         return by_step
@@ -30,7 +30,7 @@ def looked_at(search: RunSearch, run_ids: Sequence[str], metric: str, points: in
 
 
 def one_chart(history: History, run_id: str, id_: str) -> Chart:
-    """Return one run's metric: its mean, and between which values it went where a point stands for several."""
+    """Return the chart of one run's metric: the mean, and the range if a point combines several values."""
     buckets = {bucket.place: bucket for bucket in history.runs[run_id]}
     places = sorted(buckets)
     spread = any(bucket.count > 1 for bucket in buckets.values())
@@ -57,7 +57,7 @@ def one_chart(history: History, run_id: str, id_: str) -> Chart:
 
 
 def laid_over(history: History, names: Mapping[str, str], id_: str) -> Chart:
-    """Return several runs' metric in one chart. `names` are the runs' letters by id, in the order of their colours."""
+    """Return one chart of several runs' metric. `names` are the runs' letters by id, in the order of their colours."""
     places = sorted({bucket.place for buckets in history.runs.values() for bucket in buckets})
     found = {run_id: {bucket.place: bucket for bucket in buckets} for run_id, buckets in history.runs.items()}
     lines = [
@@ -75,17 +75,19 @@ def laid_over(history: History, names: Mapping[str, str], id_: str) -> Chart:
 
 
 def look(number: int) -> tuple[str, int]:
-    """Return the tone and the dash of the n-th run. Twenty look different; after them a letter tells which it is."""
+    """Return the tone and the dash of the n-th run. Twenty look different; later ones are distinguished by their
+    letter.
+    """
     return TONES[number % len(TONES)], number // len(TONES) % DASHES
 
 
 def drawable(value: float | None) -> float | None:
-    """Return a value that has a place on a scale: no NaN, and no infinity, which MLflow keeps as the largest float."""
+    """Return a value that can be drawn: not NaN, and not infinity, which MLflow stores as the largest float."""
     return value if value is not None and math.isfinite(value) and abs(value) < LARGEST else None
 
 
 def small(values: Sequence[float | None]) -> Markup:
-    """Return a line small enough for a table's cell; nothing where it is none."""
+    """Return a sparkline for a table cell; empty if there is no line."""
     finite = list(map(drawable, values))
     known = [value for value in finite if value is not None]
     if len(known) < 2:
@@ -113,7 +115,7 @@ def _chart(history: History, id_: str, places: Sequence[int], lines: Sequence[Li
         empty="Every value is NaN.",
         pieces="steps" if history.axis is Axis.STEP else "moments",
         axis=history.axis.value,
-        most=100.0 if history.metric.endswith("percentage") else None,  # of a process it may be more
+        most=100.0 if history.metric.endswith("percentage") else None,  # for a process it may exceed 100
         **more,  # type: ignore[arg-type]
     )
 

@@ -1,7 +1,6 @@
-"""Runs beside each other, as values for the template: what differs first.
+"""View model of the comparison of runs; differences come first.
 
-Parallel coordinates show them at once, drawn without a script: an axis for each thing that differs, a line for each
-run.
+Parallel coordinates, drawn without a script, have one axis per difference and one line per run.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from mainspring.registry.run_matching import number_of
 from mainspring.registry.searching import Column, Kind, RunRow
 
 MOST, LISTED, DRAWN, TRIED, AXES = 50, 100, 6, 12, 7
-_OF_ONE_RUN = ("mlflow.", "mainspring.")  # tags that always differ, or say what a column says
+_OF_ONE_RUN = ("mlflow.", "mainspring.")  # tags that always differ, or repeat a column
 _WIDTH, _HEIGHT, _TOP, _BOTTOM, _SIDE = 1000, 320, 54, 46, 70
 _LETTER = 12  # the room that one takes
 Spot = tuple[float, float]
@@ -30,18 +29,18 @@ Spot = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One of the runs: the letter and the line that stand for it."""
+    """One of the runs, with its letter and line style."""
 
     run: RunRow
     letter: str
     tone: str
     dash: int
-    without: str  # the address of the comparison without it
+    without: str  # address of the comparison without this run
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing in which the runs differ. `best` marks nothing: which is better, only a person knows."""
+    """One difference between the runs. No value is marked as best, because only a person can decide that."""
 
     column: Column
     cells: tuple[Cell, ...]
@@ -49,13 +48,13 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """One axis of the parallel coordinates: where each run crosses it, 0 (bottom) to 1, None where it does not."""
+    """One axis of the parallel coordinates: the position of each run, 0 (bottom) to 1, or None without a value."""
 
     column: Column
     low: str | Markup
     high: str | Markup
     places: tuple[float | None, ...]
-    halves: tuple[str, str]  # addresses: only the runs of the upper half, of the lower; empty where that is all
+    halves: tuple[str, str]  # addresses: only the runs of the upper or lower half; empty if those are all
 
     @property
     def name(self) -> str:
@@ -64,15 +63,15 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Some runs beside each other."""
+    """Comparison of some runs."""
 
     runs: tuple[Compared, ...]
     differing: Mapping[str, tuple[Difference, ...]]  # by kind
-    left_out: int  # differences that are not listed
-    same: Mapping[str, Mapping[str, str]]  # by kind: name -> the value that all have
+    left_out: int  # number of differences that are not listed
+    same: Mapping[str, Mapping[str, str]]  # by kind: name -> the common value
     scales: tuple[Scale, ...]
     charts: tuple[Chart, ...]
-    names: tuple[str, ...]  # metrics that more than one has, to be drawn instead
+    names: tuple[str, ...]  # metrics of more than one run, which could be drawn instead
     drawn: tuple[str, ...]
 
 
@@ -82,10 +81,10 @@ def address(run_ids: Sequence[str], metrics: Sequence[str] = ()) -> str:
 
 
 def comparison(project: Project, run_ids: Sequence[str], metrics: Sequence[str] = ()) -> Comparison:
-    """Return runs beside each other.
+    """Return the comparison of runs.
 
     Args:
-        metrics: What to draw, rather than the first few.
+        metrics: Metrics to draw instead of the first few.
 
     Raises:
         Invalid: There are too many.
@@ -116,7 +115,7 @@ def comparison(project: Project, run_ids: Sequence[str], metrics: Sequence[str] 
 
 
 def letter_of(number: int) -> str:
-    """Return what stands for the n-th run: A to Z, then AA, AB and on."""
+    """Return the letters of the n-th run: A to Z, then AA, AB and so on."""
     before, last = divmod(number, 26)
     return (letter_of(before - 1) if before else "") + chr(ord("A") + last)
 
@@ -141,7 +140,7 @@ def _differences(
 
 
 def _differs(name: str, values: Sequence[Mapping[str, str | float]]) -> bool:
-    """Return whether the runs differ in it; NaN is like NaN."""
+    """Return whether the runs' values differ; NaN equals NaN."""
     first = values[0].get(name)
     return any((its := each.get(name)) != first and repr(its) != repr(first) for each in values)
 
@@ -159,7 +158,7 @@ def _rank(name: str) -> tuple[bool, str]:
 
 
 def _shared(rows: Sequence[RunRow]) -> list[str]:
-    """Return metrics that several have (or that one has, where there is but one run): a loss first."""
+    """Return metrics of several runs (or of the only run), losses first."""
     counts: dict[str, int] = {}
     for run in rows:
         for name in run.metrics:
@@ -184,7 +183,7 @@ def _charts(project: Project, compared: Sequence[Compared], names: Sequence[str]
 def _scales(
     rows: Sequence[RunRow], differing: Mapping[str, tuple[Difference, ...]], metrics: Sequence[str]
 ) -> tuple[Scale, ...]:
-    """Return the axes: what was chosen, then how it was judged."""
+    """Return the axes: parameters, then metrics."""
     params = [each.column for each in differing[Kind.PARAM.value]]
     judged = [each.column for each in differing[Kind.METRIC.value]]
     judged.sort(key=lambda column: column.name not in metrics)
@@ -200,7 +199,7 @@ def _scale(rows: Sequence[RunRow], column: Column) -> Scale | None:
     if any(number is None and isinstance(value, str) for number, value in zip(numbers, values, strict=True)):
         return _categories(rows, column, values) if len(set(values) - {None}) > 1 else None
     if not known or min(known) == max(known):
-        return None  # where all cross at one place there is nothing to see
+        return None  # an axis on which all runs have one position shows nothing
     low, reach = min(known), max(known) - min(known)
     places = tuple(None if n is None else (n - low) / reach for n in numbers)
     return Scale(column, *formats.ends(low, max(known), 4), places, _halves(rows, places))
@@ -226,7 +225,7 @@ def _short(text: str) -> str:
 
 
 def parallel_picture(runs: Sequence[Compared], scales: Sequence[Scale]) -> Markup:
-    """Return the picture; nothing with fewer than two axes. Each line leads to its run."""
+    """Return the drawing; empty with fewer than two axes. Each line links to its run."""
     if len(scales) < 2:
         return Markup("")
     step = (_WIDTH - 2 * _SIDE) / (len(scales) - 1)
@@ -257,7 +256,7 @@ def _axis(x: float, scale: Scale) -> Markup:
 
 
 def _run(each: Compared, number: int, xs: Sequence[float], scales: Sequence[Scale], taken: list[Spot]) -> Markup:
-    """Draw one run; `taken` are the places of the letters so far, beside which its own is put."""
+    """Draw one run; `taken` are the positions of earlier letters, which its own avoids."""
     reach = _HEIGHT - _TOP - _BOTTOM
     places = [(x, scale.places[number]) for x, scale in zip(xs, scales, strict=True)]
     points = [(x, _TOP + reach * (1 - place)) for x, place in places if place is not None]
@@ -274,7 +273,7 @@ def _run(each: Compared, number: int, xs: Sequence[float], scales: Sequence[Scal
 
 
 def _letter(each: Compared, end: Spot, taken: list[Spot]) -> Markup:
-    """Draw the letter at a line's end, beside those that are there; none where there is no room: the title says it."""
+    """Draw the letter at a line's end, beside existing ones; without room, only the title has it."""
     room = _LETTER * len(each.letter)
     at = (end[0] + 10, end[1] + 4)
     while any(abs(at[0] - x) < room and abs(at[1] - y) < _LETTER for x, y in taken):

@@ -26,13 +26,13 @@ from mainspring.registry.searching import PARENT, STATUSES, Axis, Column, Condit
 Several = Annotated[list[str] | None, Query()]
 _LONGEST = 2000
 LISTED, DRAWN, TRIED, NESTED = 200, 8, 16, 50
-_APART = (ERROR,)  # tags that are shown by themselves
+_APART = (ERROR,)  # tags that are shown separately
 _PROCESS = ("mainspring.host", "mainspring.boot", "mainspring.pid", "mainspring.process_started")
 
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """Everything about one run. `metrics` are those that were looked for, at most `LISTED` of `of_metrics`."""
+    """One run. `metrics` are those that match the search, at most `LISTED` of `of_metrics`."""
 
     run: RunRow
     parent: RunRow | None
@@ -50,7 +50,7 @@ class RunView:
     artefacts_problem: str | None
     versions: tuple[ModelVersion, ...]
     registered: bool  # whether its model has a page
-    commit: str | None  # the dataset commit, where the project still has it
+    commit: str | None  # the dataset commit, if the project still has it
 
     @property
     def state(self) -> str:
@@ -58,12 +58,12 @@ class RunView:
 
     @property
     def error(self) -> str:
-        """Why it failed; empty where it did not, or where its process died."""
+        """Reason for its failure; empty if it did not fail, or its process died."""
         return self.run.tags.get(ERROR, "")
 
     @property
     def searched(self) -> bool:
-        """True if the run is a parameter search, which has a page of its own."""
+        """True if the run is a hyperparameter search, which has its own page."""
         return SEARCH in self.run.tags
 
     def said(self, *names: str) -> str:
@@ -75,8 +75,8 @@ def run_view(project: Project, run_id: str, *, find: str = "", metric: Sequence[
     """Return one run.
 
     Args:
-        find: What the names of the metrics listed contain.
-        metric: Metrics to draw, rather than the first few.
+        find: Text that the names of the listed metrics contain.
+        metric: Metrics to draw instead of the first few.
 
     Raises:
         NotFound: There is no such run.
@@ -113,7 +113,7 @@ def run_view(project: Project, run_id: str, *, find: str = "", metric: Sequence[
 
 
 def _first(names: Sequence[str]) -> list[str]:
-    """Return the names most likely to be lines first: a loss is logged step by step."""
+    """Return the names, those most likely to be lines first: a loss is logged step by step."""
     return sorted(names, key=lambda name: ("loss" not in name.lower(), name))[:TRIED]
 
 

@@ -1,4 +1,4 @@
-"""The table of runs, as values for its template."""
+"""View model of the table of runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ from mainspring.registry.searching import Column, Condition, Kind, Order, RunPag
 from mainspring.registry.unknown_names import UnknownName, unknown_names
 
 SHOWN, COUNTED, MOST_COLUMNS, OFFERED = 25, 1000, 12, 40
-TELLING, TRIED, MOST_NAMES = 3, 6, 100_000  # runs whose names are read, metrics that may be the line, names of a run
+TELLING, TRIED, MOST_NAMES = (
+    3,
+    6,
+    100_000,
+)  # runs whose names are read, metrics that may be the sparkline, names of a run
 _NAMED = (Kind.METRIC, Kind.PARAM, Kind.TAG)
 JUDGED, SYSTEM = "holdout.", ("system/", "system.")
 _WHY = Column(Kind.TAG, ERROR)
@@ -64,7 +68,7 @@ def _address(path: str, fields: Sequence[tuple[str, str]]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A value in a row, and whether it is a number to be set right."""
+    """A value in a row, and whether it is a right-aligned number."""
 
     text: str | Markup
     number: bool
@@ -84,13 +88,13 @@ class Shown:
 
     @property
     def error(self) -> str:
-        """Why it failed; empty where it did not."""
+        """Reason for its failure; empty if it did not fail."""
         return self.run.tags.get(ERROR, "")
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A column's head: what it is called, and where it is sorted by. `direction` is there for the one that is."""
+    """A column's head: its name and the address that sorts by it. `direction` is set for the sorted column."""
 
     name: str
     kind: str
@@ -100,7 +104,7 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A few of the runs, and the names of what they have, by kind and in order."""
+    """A few of the runs, and the names of their values by kind, in order."""
 
     ids: tuple[str, ...]
     names: Mapping[Kind, Sequence[str]]
@@ -108,20 +112,20 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class RunTable:
-    """The table. `problem` is why the filter could not be read: the runs are then those without it."""
+    """The table. `problem` is the error of an invalid filter; the runs are then unfiltered."""
 
     asked: Asked
     rows: tuple[Shown, ...]
     heads: tuple[Head, ...]
     fixed: tuple[Head, ...]  # of the started and duration columns
     columns: tuple[Column, ...]
-    offered: tuple[Column, ...]  # more columns that may be chosen
-    main: str  # the metric whose line is drawn
+    offered: tuple[Column, ...]  # further columns to choose from
+    main: str  # the metric of the sparkline
     count: int
     more: str  # the next page's place
     understood: Filter
     problem: Unreadable | None
-    unknown: tuple[UnknownName, ...]  # names that no run has, where they leave nothing or no order
+    unknown: tuple[UnknownName, ...]  # unknown names in a filter or order that leaves no run or no order
     models: tuple[str, ...]
 
     @property
@@ -135,10 +139,10 @@ def state_of(status: str) -> str:
 
 
 def run_table(project: Project, asked: Asked) -> RunTable:
-    """Return the table that is asked for.
+    """Return the requested table.
 
     Raises:
-        Invalid: The page is of another search, or a column is none.
+        Invalid: The page belongs to another search, or a column is unknown.
     """
     search = project.run_search
     problem, understood, order = None, Filter(), Order()
@@ -185,33 +189,33 @@ def _chosen(asked: Asked) -> list[Condition]:
 
 
 def _seen(search: RunSearch, page: RunPage) -> Seen:
-    """Return what a few of the runs have, who tell what runs here have: finished ones where there are any."""
+    """Return the names in a sample of the runs, preferably finished ones."""
     ids = tuple(run.id for run in sorted(page.runs, key=lambda run: run.status != "FINISHED")[:TELLING])
     names = {kind: search.names(kind, limit=MOST_NAMES, of=ids) if ids else [] for kind in _NAMED}
     return Seen(ids, names)
 
 
 def _usual(search: RunSearch, seen: Seen, order: Order) -> tuple[Column, ...]:
-    """Return the columns of somebody who chose none: what was judged, what it is ordered by, and a few choices."""
+    """Return the default columns: the order's column, holdout metrics, and a few parameters."""
     names = [name for name in seen.names[Kind.METRIC] if not name.startswith(SYSTEM)]
     metrics = [name for name in names if name.startswith(JUDGED)] or names
     params = [Column(Kind.PARAM, name) for name in seen.names[Kind.PARAM][:OFFERED]]
     values = [run.params for run in search.rows(seen.ids, params)] if params else []
-    # What differs says more than what is the same in all.
+    # Parameters that differ come first.
     params.sort(key=lambda column: len({each.get(column.name) for each in values}) == 1)
     first = [] if order.column.kind is Kind.ATTRIBUTE else [order.column]
     return tuple(dict.fromkeys((*first, *(Column(Kind.METRIC, name) for name in metrics[:3]), *params[:3])))
 
 
 def _main(search: RunSearch, seen: Seen, columns: Sequence[Column], order: Order) -> str:
-    """Return the first metric that is a line: the one it is ordered by, a shown one, a loss."""
+    """Return the first metric with several steps: the order's, a shown one, or a loss."""
     named = [column.name for column in (order.column, *columns) if column.kind is Kind.METRIC]
     losses = [name for name in seen.names[Kind.METRIC] if "loss" in name.lower()]
     return next(iter(search.lined(seen.ids, list(dict.fromkeys((*named, *losses)))[:TRIED])), "")
 
 
 def _offered(search: RunSearch, seen: Seen, find: str, shown: Sequence[Column]) -> tuple[Column, ...]:
-    """Return columns to choose from: those that are found, or some that the runs seen have."""
+    """Return columns to choose from: those that match the search, or some of the sampled runs."""
     found: list[Column] = []
     for kind in _NAMED:
         names = search.names(kind, find, limit=OFFERED) if find else seen.names[kind]
@@ -225,7 +229,7 @@ def _shown(run: RunRow, columns: Sequence[Column], line: Sequence[float | None])
 
 
 def cell(run: RunRow, column: Column) -> Cell:
-    """Return what a run has in a column."""
+    """Return the cell of a run in a column."""
     if column.kind is Kind.METRIC:
         value = run.metrics.get(column.name)
         if value is None:
@@ -242,7 +246,7 @@ def cell(run: RunRow, column: Column) -> Cell:
 
 
 def _shortened(text: str) -> str | Markup:
-    """Return a text as it fits a cell: of a number with many digits the first, of a digest its beginning."""
+    """Return a text shortened to a cell: the first digits of a long number, the beginning of a digest."""
     value = number_of(text)
     if value is not None and "." in text and len(text) > 9:
         return formats.number(value, 5)

@@ -1,1 +1,1 @@
-"""The page of a search of parameters: what was tried, what was best, what it hung on."""
+"""The page of a hyperparameter search: trials, best trial, and importance of the parameters."""

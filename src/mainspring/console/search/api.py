@@ -1,4 +1,4 @@
-"""A search over the API: the values of its page."""
+"""JSON API of a hyperparameter search: the content of its page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def add_search_api(router: APIRouter, project: Project) -> None:
 
     @router.get("/runs/{run_id}/search")
     def show_search(run_id: Id, sort: Sort = "best", begin: Begin = 0) -> Response:
-        """A search of parameters: what was best, the importance of each parameter, and its trials, 25 at a time."""
+        """A hyperparameter search: the best trial, the importance of each parameter, and its trials, 25 at a time."""
         view = search_page(project, check_id(run_id, "run"), sort=sort, begin=begin)
         return Answer(
             {

@@ -1,4 +1,4 @@
-"""The page of a search of parameters: its values and its route."""
+"""The page of a hyperparameter search: its view model and its route."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ SORTS = ("best", "number", "seconds")
 
 @dataclass(frozen=True, slots=True)
 class SearchPage:
-    """One search. `rows` are some of its trials, from the `begin`-th in the order asked for."""
+    """One search. `rows` are some of its trials, from the `begin`-th in the requested order."""
 
     run: RunRow
     found: Found
     best: Tried | None
     counts: Mapping[str, int]
-    params: tuple[str, ...]  # those with importance first
-    fixed: Mapping[str, object]  # parameters that are the same in all
+    params: tuple[str, ...]  # most important first
+    fixed: Mapping[str, object]  # parameters that are the same in all trials
     rows: tuple[Tried, ...]
     sort: str
     begin: int
     next: int | None
-    compared: str  # the address of a comparison of the best; empty where there are not two
+    compared: str  # address of a comparison of the best trials; empty with fewer than two
     registered: bool  # whether its model has a page
-    trainings: tuple[RunRow, ...]  # that took their parameters from it
+    trainings: tuple[RunRow, ...]  # training runs with its parameters
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -53,7 +53,7 @@ class SearchPage:
 
 
 def search_page(project: Project, run_id: str, *, sort: str = "best", begin: int = 0) -> SearchPage:
-    """Return what a search tried and found.
+    """Return the page of a search.
 
     Raises:
         NotFound: There is no such run, or it is not a search.
@@ -89,7 +89,7 @@ def search_page(project: Project, run_id: str, *, sort: str = "best", begin: int
 
 
 def _order(sort: str, maximize: bool) -> Callable[[Tried], tuple[bool, float, int]]:
-    """Return a key: what has no value comes last."""
+    """Return a sort key; trials without a value come last."""
     sign = -1.0 if maximize else 1.0
 
     def key(trial: Tried) -> tuple[bool, float, int]:

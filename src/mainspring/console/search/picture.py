@@ -1,7 +1,7 @@
-"""Trials as dots, drawn without a script: over time, and over each parameter, on scales that suit their values.
+"""Drawings of trials as dots, without a script: over time, and over each parameter, on suitable scales.
 
-A dot is a line of no length with round ends, and a tick one with straight ends, whose width does not grow with the
-picture: so the picture may be stretched to its place, and dots stay round.
+A dot is a line of length 0 with round ends, and a tick one with straight ends. Their stroke width does not scale, so
+the drawing can be stretched to its place and dots stay round.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from mainspring.console.search.trials import LOST, Found, Tried
 from mainspring.training.search.trials import COMPLETE, FAILED, PRUNED
 
 WIDTH, HEIGHT, ROW = 600, 200, 20
-LINKED = 300  # dots that lead to their runs; of more, only the best does
+LINKED = 300  # maximum number of dots with links to their runs; with more, only the best has one
 SLICES = 8
 KINDS = {PRUNED: "pruned", FAILED: "failed", LOST: "lost"}
-_LOG_FROM = 50.0  # how many times the least the greatest is, from where on orders of magnitude are even
+_LOG_FROM = 50.0  # ratio of the largest to the smallest value from which the scale is logarithmic
 _ROOM = 0.06
-_FENCE = 1.5  # interquartile ranges beyond a quartile, from where on a value is drawn at the edge (Tukey's fence)
+_FENCE = 1.5  # interquartile ranges beyond a quartile from which a value is drawn at the edge (Tukey's fence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,10 @@ class Axis:
     low: float
     high: float
     log: bool = False
-    names: tuple[str, ...] = ()  # of values without an order
+    names: tuple[str, ...] = ()  # labels of unordered values
 
     def place(self, value: Any) -> float | None:
-        """Return 0 to 1; `None` for what has no place."""
+        """Return the position, 0 to 1; `None` for a value that cannot be drawn."""
         if self.names:
             text = name_of(value)
             return (self.names.index(text) + 0.5) / len(self.names) if text in self.names else None
@@ -53,7 +53,7 @@ class Axis:
 
 
 def axis_of(values: Sequence[Any]) -> Axis | None:
-    """Return an axis for the values of a parameter; `None` where there is but one, or there are too many names."""
+    """Return an axis for the values of a parameter; `None` for a single value or too many names."""
     numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
     if len(numbers) == len(values) and numbers:
         low, high = float(min(numbers)), float(max(numbers))
@@ -65,9 +65,9 @@ def axis_of(values: Sequence[Any]) -> Axis | None:
 
 
 def judged_axis(values: Sequence[float], maximize: bool) -> tuple[Axis, int]:
-    """Return the axis of what trials are judged by, and how many of the worse ones lie outside.
+    """Return the axis of the objective, and the number of worse trials outside it.
 
-    A few trials that are far worse than the rest would press all others together.
+    A few far worse trials would compress all others.
     """
     ordered = sorted(values)
     low, high = ordered[0], ordered[-1]
@@ -87,14 +87,14 @@ def name_of(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """One picture with what stands beside it."""
+    """One drawing with its labels."""
 
     svg: Markup
     top: str | Markup
     bottom: str | Markup
     ends: tuple[str | Markup, ...]
     note: str
-    named: bool = False  # whether each end is the name of a place, rather than the first and the last
+    named: bool = False  # whether the ends are names of values
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class Slice:
 
 
 def over_trials(found: Found) -> Plot | None:
-    """Return the completed trials in the order in which they began, and the best so far; `None` where none is."""
+    """Return the drawing of the completed trials by start, and of the best so far; `None` without any."""
     told = [trial for trial in found.trials if trial.state == COMPLETE and trial.value is not None]
     if not told:
         return None
@@ -125,7 +125,7 @@ def over_trials(found: Found) -> Plot | None:
 
 
 def ticks(found: Found) -> tuple[tuple[str, int, Markup], ...]:
-    """Return, for each way in which a trial came to nothing, its name, how many there are, and when they were."""
+    """Return for each kind of unsuccessful trial its name, their number, and a drawing of when they started."""
     last = max(1, found.trials[-1].number) if found.trials else 1
     rows = []
     for state, word in KINDS.items():
@@ -137,7 +137,7 @@ def ticks(found: Found) -> tuple[tuple[str, int, Markup], ...]:
 
 
 def slices(found: Found, names: Sequence[str]) -> tuple[Slice, ...]:
-    """Return the completed trials over each parameter in which they differ, at most `SLICES`."""
+    """Return drawings of the completed trials over each parameter that varies, at most `SLICES`."""
     told = [trial for trial in found.trials if trial.state == COMPLETE and trial.value is not None]
     drawn: list[Slice] = []
     for name in names:
@@ -170,7 +170,7 @@ def _y(axis: Axis, trial: Tried) -> float:
 
 
 def _best_line(told: Sequence[Tried], maximize: bool, axis: Axis, x: Callable[[int], float]) -> Markup:
-    """Draw the best value there was, as steps: it holds until a better one comes."""
+    """Draw the best value so far as steps."""
     better = max if maximize else min
     best: list[float] = []
     for trial in told:
@@ -186,7 +186,7 @@ def _best_line(told: Sequence[Tried], maximize: bool, axis: Axis, x: Callable[[i
 
 
 def _dots(dots: Sequence[tuple[Tried, float, float]], best: Tried | None) -> Markup:
-    """Draw the dots, the best last; each leads to its run, unless there are too many for that."""
+    """Draw the dots, the best last; each links to its run, unless there are too many."""
     others = [dot for dot in dots if dot[0] is not best]
     if len(others) > LINKED:
         path = "".join(f"M{x:.1f} {y:.1f}h0" for _, x, y in others)
@@ -199,7 +199,7 @@ def _dots(dots: Sequence[tuple[Tried, float, float]], best: Tried | None) -> Mar
 def _dot(trial: Tried, x: float, y: float, look: str) -> Markup:
     told = ", ".join(f"{name} {name_of(value)}" for name, value in trial.params.items())
     title = f"trial {trial.number}: {trial.value:.6g}" + (f" with {told[:300]}" if told else "")
-    # The table has the same links: there are too many here to be gone through one by one with a keyboard.
+    # The table has the same links; these are too many for keyboard navigation.
     drawn = Markup('<path class="{}" d="M{:.1f} {:.1f}h0"><title>{}</title></path>').format(look, x, y, title)
     if not trial.run_id:
         return drawn

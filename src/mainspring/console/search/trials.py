@@ -1,4 +1,4 @@
-"""The trials of a search, without Optuna: from what a finished one kept, or from the runs of one that goes on."""
+"""Trials of a search, read without Optuna: from the file of a finished search, or from the runs of a running one."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from mainspring.training.search.trials import COMPLETE, FAILED, PRUNED, ended_of
 
 RUNNING, LOST = "running", "lost"
 STATES = (COMPLETE, PRUNED, FAILED, LOST, RUNNING)
-_BEST, _IMPORTANCE = "best.", "importance."  # metrics of a search's run
+_BEST, _IMPORTANCE = "best.", "importance."  # metrics of the search's run
 _NAME = re.compile(r"trial (\d{1,9})")
 
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One trial. A lost one's process died, and its parameters were tried again."""
+    """One trial. The process of a lost trial died, and its parameters were tried again."""
 
     number: int
     state: str
@@ -38,23 +38,23 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Results of a search, running or finished. `importance` is each parameter's share; empty while it goes on."""
+    """Results of a search, running or finished. `importance` is each parameter's share; empty while it runs."""
 
     metric: str
     maximize: bool
     trials: tuple[Tried, ...]  # by number
     importance: Mapping[str, float]
-    left_out: bool  # of one that goes on, only so many are read
+    left_out: bool  # maximum number of trials that are read of a running search
 
     @property
     def best(self) -> Tried | None:
-        """The first of the best trials that were completed."""
+        """The best completed trial; among equals the first."""
         told = [trial for trial in self.trials if trial.state == COMPLETE and trial.value is not None]
         sign = 1 if self.maximize else -1
         return max(told, key=lambda trial: sign * (trial.value or 0.0), default=None)
 
     def counted(self) -> dict[str, int]:
-        """Return how many trials there are in each state that any is in."""
+        """Return the number of trials in each state that occurs."""
         counts = {state: sum(trial.state == state for trial in self.trials) for state in STATES}
         return {state: count for state, count in counts.items() if count}
 
@@ -70,7 +70,7 @@ class _KeptTrial(msgspec.Struct):
 
 
 class _Kept(msgspec.Struct):
-    """The file that a finished search keeps; see `operations.search.searching.SearchReport`."""
+    """Content of a finished search's file; see `operations.search.searching.SearchReport`."""
 
     metric: str
     direction: str
@@ -79,7 +79,7 @@ class _Kept(msgspec.Struct):
 
 
 def found(project: Project, run: RunRow) -> Found:
-    """Return what the search of a run found."""
+    """Return the results of a run's search."""
     kept = _kept(project, run)
     if kept is None:
         return _from_runs(project, run)
@@ -93,7 +93,7 @@ def found(project: Project, run: RunRow) -> Found:
 def _kept(project: Project, run: RunRow) -> _Kept | None:
     try:
         return msgspec.json.decode(project.tracking.artefact(run.id, RESULT), type=_Kept)
-    except (NotFound, msgspec.DecodeError):  # it goes on, it died, or somebody else wrote the file
+    except (NotFound, msgspec.DecodeError):  # it is running, it died, or the file is not ours
         return None
 
 
@@ -128,7 +128,7 @@ def _of_run(row: RunRow, place: int) -> Tried:
 
 
 def _read(text: str) -> Any:
-    """Return a parameter as it was before a run made text of it, where that can be told."""
+    """Return a parameter's value before the run stored it as text, if it can be parsed."""
     try:
         return int(text)
     except ValueError:

@@ -1,1 +1,3 @@
-"""Words shared by all packages: ids, instants and clocks, errors, column types, expressions, files, locks, settings."""
+"""Vocabulary shared by all packages: ids, instants and clocks, errors, column types, expressions, files, locks,
+settings.
+"""

@@ -1,4 +1,4 @@
-"""The catalog: small tables for whatever moves (keys, tags, aliases, routes). SQLAlchemy Core over SQLite or Postgres.
+"""The catalog: small tables of mutable records (keys, tags, aliases, routes). SQLAlchemy Core over SQLite or Postgres.
 
 Each package describes its own tables on `metadata` in its `adapters/`; `project` opens the engine and migrates it.
 Only adapters import this module: it brings SQLAlchemy.
@@ -25,7 +25,7 @@ _DISK_FULL, _NO_RIGHT, _READ_ONLY = "53100", "42501", "25006"  # Postgres's SQLS
 
 
 def sqlalchemy_url(text: str) -> sa.URL:
-    """Return a backend's address as SQLAlchemy takes it: Postgres by psycopg 3, however its scheme is spelt."""
+    """Return a backend's address as a SQLAlchemy URL; every spelling of Postgres selects psycopg 3."""
     scheme, separator, rest = text.partition("://")
     return sa.make_url(f"{_POSTGRES}{separator}{rest}" if scheme in ("postgresql", "postgres") else text)
 
@@ -33,9 +33,9 @@ def sqlalchemy_url(text: str) -> sa.URL:
 def open_engine(url: str, schema: str = SCHEMA) -> sa.Engine:
     """Return an engine; both kinds wait 10 s for a lock.
 
-    SQLite gets WAL, foreign keys and full durability; in memory it has one connection, for which threads wait: a thread
-    that has it must not ask for another. On Postgres all tables are in `schema`, which keeps projects in
-    one database apart, and the catalog apart from MLflow's store there; nothing is asked of the server yet.
+    SQLite gets WAL, foreign keys and full durability. In memory it has one connection, for which threads wait: a thread
+        that holds it must not request another. On Postgres all tables are in `schema`, which separates projects in one
+        database, and the catalog from MLflow's store. No connection is made yet.
 
     Raises:
         Corrupt: The SQLite file is not a database.
@@ -50,9 +50,9 @@ def open_engine(url: str, schema: str = SCHEMA) -> sa.Engine:
         raise MissingExtra("A catalog, or runs, on Postgres", "postgres") from error
     quoted = engine.dialect.identifier_preparer.quote_identifier(schema)
 
-    @event.listens_for(engine, "connect", insert=True)  # before SQLAlchemy asks which schema is the usual one
+    @event.listens_for(engine, "connect", insert=True)  # before SQLAlchemy reads the default schema
     def configure(connection: Any, _record: object) -> None:
-        connection.autocommit = True  # a roll-back would undo what is set in a transaction
+        connection.autocommit = True  # a rollback would undo a setting made in a transaction
         connection.execute(f"SET search_path TO {quoted}")
         connection.execute(f"SET lock_timeout TO '{_LOCK_S}s'")
         connection.autocommit = False
@@ -61,7 +61,7 @@ def open_engine(url: str, schema: str = SCHEMA) -> sa.Engine:
 
 
 def patience(url: sa.URL) -> dict[str, str]:
-    """Return libpq's default time-outs, for an address that gives none."""
+    """Return default time-outs of libpq for an address without any."""
     given = {"application_name": "mainspring", "connect_timeout": "5", "tcp_user_timeout": "10000"}
     return {name: value for name, value in given.items() if name not in url.query}
 
@@ -69,7 +69,9 @@ def patience(url: sa.URL) -> dict[str, str]:
 def _open_sqlite(parsed: sa.URL) -> sa.Engine:
     in_memory = parsed.database in (None, "", ":memory:")
     pool: dict[str, Any] = {}
-    if in_memory:  # the database is its connection, and a transaction is of one thread: threads take turns
+    if (
+        in_memory
+    ):  # the database exists only in its connection, and a transaction belongs to one thread: threads take turns
         pool = {"poolclass": sa.pool.QueuePool, "pool_size": 1, "max_overflow": 0}
     else:
         path = Path(str(parsed.database))
@@ -89,16 +91,16 @@ def _open_sqlite(parsed: sa.URL) -> sa.Engine:
 
 
 def check_not_deleted(path: Path, what: str) -> None:
-    """Raise if a SQLite file is missing whose log is there: it was deleted while a process wrote to it.
+    """Raise if a SQLite file is missing but its log exists: it was deleted while a process wrote to it.
 
-    A new file by its name would take that log for its own, and show the rows of both
+    A new file of that name would use the old log and contain the rows of both
     (https://www.sqlite.org/howtocorrupt.html, section 1.4).
 
     Raises:
         Unavailable: It was deleted.
     """
     log = path.with_name(f"{path.name}-wal")
-    # The log is asked for first: who makes the file makes its log after it.
+    # Check the log first: a process that creates the file creates its log afterwards.
     if log.is_file() and log.stat().st_size and not path.exists():
         raise Unavailable(
             f"{what} is missing: only its log {log.name} exists.",
@@ -107,10 +109,10 @@ def check_not_deleted(path: Path, what: str) -> None:
 
 
 def upsert(engine: sa.Engine, table: sa.Table, keys: Sequence[str], changed: Sequence[str]) -> Any:
-    """Return an INSERT that, where a row with these `keys` is there, changes the columns `changed` of it instead.
+    """Return an INSERT that updates the columns `changed` if a row with these `keys` exists.
 
-    Both dialects spell it alike, but each has its own construct. Two processes that insert the same row wait for each
-    other, where UPDATE and then INSERT would fail for one of them.
+    Both dialects have the same syntax, but SQLAlchemy has a construct for each. Two processes that insert the same row
+    wait for each other; with UPDATE and then INSERT one of them would fail.
     """
     from sqlalchemy.dialects import postgresql, sqlite
 
@@ -119,19 +121,20 @@ def upsert(engine: sa.Engine, table: sa.Table, keys: Sequence[str], changed: Seq
 
 
 def keep_writers_out(connection: sa.Connection, table: sa.Table) -> None:
-    """Block other writers of the table until this transaction ends; reads go on. On SQLite it changes nothing:
-    there a transaction's first write keeps all other writers out."""
+    """Block other writers of the table until this transaction ends; reads continue. On SQLite it does nothing, because
+    a transaction's first write already blocks all other writers.
+    """
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text(f"LOCK TABLE {table.name} IN EXCLUSIVE MODE"))
 
 
 @contextmanager
 def catalog_errors(name: str, what: str = "catalog") -> Iterator[None]:
-    """Turn the driver's errors inside the block into ours: damaged, full, locked, or not answering.
+    """Translate the driver's errors inside the block to ours: damaged, full, locked, or not responding.
 
     Args:
         name: Name of the database.
-        what: What it is to whoever reads the message.
+        what: Description of the database for the message.
     """
     try:
         yield

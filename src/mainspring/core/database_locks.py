@@ -1,10 +1,10 @@
 """Locks between machines: advisory locks of the Postgres server that has the catalog.
 
-A lock belongs to a connection, not to a transaction or a row: when its holder dies, the server sees the connection end
-and frees it at once; of a machine that fell silent it hears nothing for half a minute, then frees it too. A holder that
-lost its connection is told so at the end of its block (https://www.postgresql.org/docs/17/explicit-locking.html,
-13.3.5). Between the two instants the lock guards nothing: what is written under it must also be safe by itself, as
-Delta's commits, the aliases' compare-and-set and a job's claim are.
+A lock belongs to a connection, not to a transaction or a row. When its holder dies, the server sees the connection end
+and releases it at once; if a machine stops responding, after half a minute. A holder that lost its connection gets an
+error at the end of its block (https://www.postgresql.org/docs/17/explicit-locking.html, 13.3.5). Between the two
+instants the lock protects nothing: writes under it must be safe by themselves, as Delta's commits, the compare-and-set
+of aliases and the claim of a job are.
 
 A pooler between us and the server must keep a connection for as long as we do ("session pooling").
 """
@@ -27,7 +27,7 @@ from mainspring.core.ids import check_id
 from mainspring.core.locks import busy
 from mainspring.core.settings import Url
 
-_WAITED = "55P03"  # SQLSTATE of a lock that did not come in time
+_WAITED = "55P03"  # SQLSTATE of a lock that was not available in time
 _KEEPALIVES = {"tcp_keepalives_idle": 15, "tcp_keepalives_interval": 5, "tcp_keepalives_count": 3}
 _HOLDER = sa.text(
     "SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid WHERE l.locktype = 'advisory'"
@@ -37,11 +37,11 @@ _HOLDER = sa.text(
 
 
 class DatabaseLocks:
-    """Locks of whoever names the same database and scope.
+    """Locks shared by all processes that name the same database and scope.
 
     Args:
         url: A Postgres database.
-        scope: What the names are of, such as a project: the same name in another scope is another lock.
+        scope: Scope of the names, such as a project: the same name in another scope is another lock.
 
     Raises:
         MissingExtra: The driver is not installed.
@@ -69,18 +69,18 @@ class DatabaseLocks:
             try:
                 yield
             except BaseException:
-                with suppress(sa.exc.SQLAlchemyError, Unavailable):  # what went wrong inside matters more
+                with suppress(sa.exc.SQLAlchemyError, Unavailable):  # the error inside the block matters more
                     self._give_back(session, key, name)
                 raise
             self._give_back(session, key, name)
         except BaseException:
-            session.invalidate()  # whatever it holds ends with it
+            session.invalidate()  # releases everything that it holds
             raise
         finally:
             session.close()
 
     def close(self) -> None:
-        """End the connections that no lock needs."""
+        """Close the connections that hold no lock."""
         self._sessions.dispose()
 
     def _take(self, session: sa.Connection, key: int, name: str, wait_s: float) -> None:
@@ -115,12 +115,12 @@ class DatabaseLocks:
 
 
 def _key(scope: str, name: str) -> int:
-    """Return the 64 bits by which the server knows a lock."""
+    """Return the 64-bit key of a lock on the server."""
     return int.from_bytes(sha256(f"mainspring lock {scope}/{name}".encode()).digest()[:8], "big", signed=True)
 
 
 def _engine(url: Url) -> sa.Engine:
-    """Return connections of their own, as many as there are locks: one that waited in the catalog's pool would hang."""
+    """Return an engine with as many connections as there are locks: waiting in the catalog's pool would deadlock."""
     parsed = sqlalchemy_url(url.text)
     who = f"mainspring process {os.getpid()} on {socket.gethostname()}"[:63]
     arguments = {**patience(parsed), "application_name": who}

@@ -1,4 +1,4 @@
-"""Registration of definitions: constructing one is enough, and loading the project collects it."""
+"""Registration of definitions: constructing one registers it, and loading the project collects it."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def expect(given: Any, kinds: type | tuple[type, ...], what: str, *, fix: str) -
     """Raise if a declaration was given a value of another kind.
 
     Args:
-        what: What the value is given as: "The source of view 'Card'".
+        what: Role of the value: "The source of view 'Card'".
 
     Raises:
-        Invalid: It is of none of `kinds`; a Boolean is not a number.
+        Invalid: The value has none of `kinds`; a Boolean is not a number.
     """
     wanted = kinds if isinstance(kinds, tuple) else (kinds,)
     if not isinstance(given, wanted) or (isinstance(given, bool) and bool not in wanted):
@@ -83,7 +83,7 @@ def expect_each(given: Any, kinds: type | tuple[type, ...], what: str, *, fix: s
 def caller() -> Place:
     """Return the nearest place on the stack outside this package."""
     frame = sys._getframe(1)
-    # By module, not by file: a dataclass's own __init__ stands in the file "<string>".
+    # By module, not by file: a dataclass's own __init__ is in the file "<string>".
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
         frame = frame.f_back
     return Place(frame.f_code.co_filename, frame.f_lineno)

@@ -25,7 +25,7 @@ def set_variable(name: str, value: str, *, default: bool = False) -> None:
     """Set a variable for a library that reads it.
 
     Args:
-        default: Whether to leave a value that is there.
+        default: Whether to keep an existing value.
     """
     if not default or name not in os.environ:
         os.environ[name] = value
@@ -33,7 +33,7 @@ def set_variable(name: str, value: str, *, default: bool = False) -> None:
 
 @contextmanager
 def overridden(changes: Mapping[str, str]) -> Iterator[None]:
-    """Set variables inside the block, and put back what they were."""
+    """Set variables inside the block, and restore their values after it."""
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:

@@ -16,7 +16,7 @@ class Codes:
     grpc: str
 
 
-# The first kind that fits counts, so a kind stands before the kind it derives from.
+# The first kind that matches is used, so a kind precedes the kind it derives from.
 CODES: dict[type[errors.MainspringError], Codes] = {
     errors.TooLarge: Codes(2, 413, "RESOURCE_EXHAUSTED"),  # as gRPC itself reports it
     errors.WrongMethod: Codes(2, 405, "UNIMPLEMENTED"),

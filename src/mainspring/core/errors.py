@@ -1,4 +1,4 @@
-"""One root for everything that can go wrong, and the few kinds an edge must tell apart.
+"""The root of all errors, and the few kinds that an edge must distinguish.
 
 A message names the values that are wrong; the fix is a command where one exists. A kind says what a caller can do
 about an error; how each edge reports it is in one table, `core.error_codes`.
@@ -40,7 +40,7 @@ class InvalidDefinition(Invalid):
 
 
 class InvalidData(Invalid):
-    """Data does not fit what was declared of it."""
+    """Data does not match its declaration."""
 
 
 class NotFound(MainspringError):
@@ -52,11 +52,11 @@ class Conflict(MainspringError):
 
 
 class Corrupt(MainspringError):
-    """Stored state is damaged or was tampered with; nothing was read from it."""
+    """Stored state is damaged or was tampered with; it was not used."""
 
 
 class StorageFull(MainspringError):
-    """A disk or quota is full; what was being written is not there at all."""
+    """A disk or quota is full; nothing of the interrupted write remains."""
 
 
 class Denied(MainspringError):
@@ -68,7 +68,7 @@ class Denied(MainspringError):
 
 
 class NotConvertible(MainspringError):
-    """A model cannot become a bundle that answers as the estimator does."""
+    """A model cannot become a bundle whose predictions match the estimator's."""
 
 
 class Unavailable(MainspringError):
@@ -79,7 +79,7 @@ class Unavailable(MainspringError):
 
 
 class Overloaded(MainspringError):
-    """No room for the request now. `retry_after_ms` is when it is worth trying again."""
+    """No capacity for the request now. `retry_after_ms` is the time until a retry makes sense."""
 
     def __init__(self, what: str, *, retry_after_ms: int) -> None:
         super().__init__(what, retryable=True)
@@ -87,7 +87,7 @@ class Overloaded(MainspringError):
 
 
 class DeadlineExceeded(MainspringError):
-    """The answer would have come too late. `retry_after_ms` is when it might not, where that is known."""
+    """The response would have been too late. `retry_after_ms` is the time until a retry may succeed, if known."""
 
     def __init__(self, what: str, *, retry_after_ms: int | None = None) -> None:
         super().__init__(what, retryable=True)
@@ -104,7 +104,7 @@ class MissingExtra(MainspringError):
         )
 
 
-# Requests that an edge refuses before it looks at what is asked
+# Requests that an edge rejects before it reads their content
 
 
 class TooLarge(Invalid):
@@ -116,7 +116,7 @@ class TooSlow(MainspringError):
 
 
 class NoRoom(Overloaded):
-    """The bodies that are arriving take all the memory that they may."""
+    """The bodies that are arriving use all the memory allowed for them."""
 
 
 class WrongMethod(Invalid):

@@ -1,4 +1,4 @@
-"""Atomic files: written beside, synced, renamed; private unless said otherwise."""
+"""Atomic files: written beside, synced, renamed; private by default."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def disk_errors(path: Path | str) -> Iterator[None]:
 
 
 def write_atomic(path: Path, content: bytes, *, mode: int = 0o600) -> None:
-    """Put `content` at `path` so that a reader, or a start after a crash, sees the old file or the new one whole.
+    """Write `content` to `path` so that a reader, or a start after a crash, sees the whole old file or the whole new
+    one.
 
     Raises:
         StorageFull: There is no room; `path` is as it was.
@@ -44,13 +45,14 @@ def write_atomic(path: Path, content: bytes, *, mode: int = 0o600) -> None:
 
 
 def sweep(path: Path) -> None:
-    """Remove partial files that killed writers of `path` left beside it. No writer may be active."""
+    """Delete partial files that killed writers of `path` left beside it. No writer may be active."""
     for left in path.parent.glob(f".{path.name}.*.partial"):
         left.unlink(missing_ok=True)
 
 
 def write_once(path: Path, content: bytes, *, mode: int = 0o600) -> None:
-    """Put `content` at `path` unless a file is there; of several writers at once the first one's stays, whole.
+    """Write `content` to `path` unless the file exists; of several concurrent writers the first wins, and its file is
+    whole.
 
     Raises:
         StorageFull: There is no room; no file is there.
@@ -65,14 +67,14 @@ def write_once(path: Path, content: bytes, *, mode: int = 0o600) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             with suppress(FileExistsError):
-                path.hardlink_to(beside)  # unlike a rename, fails where somebody was faster
+                path.hardlink_to(beside)  # unlike a rename, fails if another process was faster
         finally:
             beside.unlink(missing_ok=True)
         sync_folder(path.parent)
 
 
 def make_folder(folder: Path, *, mode: int = 0o700) -> None:
-    """Make a folder and those above it where they are missing, and their names durable."""
+    """Create a folder and its missing parents, and make their names durable."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True, mode=mode)
     for each in missing:

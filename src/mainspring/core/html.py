@@ -18,7 +18,7 @@ class Markup(str):
 
 
 def text(value: object) -> Markup:
-    """Return a value as HTML that shows it, and nothing else."""
+    """Return a value as escaped HTML."""
     return value if isinstance(value, Markup) else Markup(escape("" if value is None else str(value)))
 
 
@@ -31,7 +31,7 @@ def dim(value: object) -> Markup:
 
 
 def title(name: object, note: object = "") -> Markup:
-    """Return a heading and, in smaller letters beside it, what it is."""
+    """Return a heading with its kind beside it in smaller letters."""
     return Markup(f"<div><strong>{text(name)}</strong> {dim(note)}</div>")
 
 

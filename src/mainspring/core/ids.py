@@ -23,7 +23,7 @@ def check_id(text: str, what: str) -> str:
     """Return `text` if it is a valid name or id.
 
     Args:
-        what: What it would name, for the message: `"model"`, `"prediction"`.
+        what: Kind of the named thing, for the message: `"model"`, `"prediction"`.
 
     Raises:
         Invalid: It has other characters than letters, digits, `_`, `.`, `-`, is empty, or is over 128 long.
@@ -39,21 +39,21 @@ def check_id(text: str, what: str) -> str:
 
 
 def milliseconds() -> int:
-    """Return what ids begin with: the machine's milliseconds since 1970. They order ids; nothing else goes by them."""
+    """Return the first part of an id: the machine's milliseconds since 1970. It only orders ids."""
     return time.time_ns() // 1_000_000
 
 
 def new_id() -> str:
-    """Return a fresh id of 26 characters that sorts by the millisecond it was made in, with 80 random bits (ULID)."""
+    """Return a new id of 26 characters that sorts by its millisecond, with 80 random bits (ULID)."""
     number = milliseconds() << 80 | int.from_bytes(os.urandom(10), "big")
     return "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
 
 
 class PredictionIds:
-    """Ids of predictions, as `new_id` makes them, at a tenth of its price.
+    """Ids of predictions in the format of `new_id`, at a tenth of its cost.
 
-    Instead of 80 random bits they have 50 that the object drew once and a count of 30: no other process, and no other
-    object of this class, makes the same.
+    Instead of 80 random bits they have 50 bits that the object drew once and a counter of 30 bits, so no other process
+    or object of this class makes the same id.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class PredictionIds:
         self._prefix = ""
 
     def take(self, count: int) -> list[str]:
-        """Return `count` fresh ids, in ascending order unless the count of 2^30 begins again within them."""
+        """Return `count` new ids, in ascending order unless the counter of 30 bits wraps within them."""
         ms = milliseconds()
         if ms != self._ms:
             self._ms, self._prefix = ms, _text(ms, 50) + self._mine
@@ -82,7 +82,7 @@ def _text(number: int, bits: int) -> str:
 
 
 class RequestIds:
-    """Ids of one process's requests, for logs and traces: the caller's, else a fresh one."""
+    """Ids of one process's requests, for logs and traces: the caller's id, or a new one."""
 
     def __init__(self) -> None:
         self._start = f"{os.urandom(8).hex()}-"
@@ -98,7 +98,7 @@ class RequestIds:
 
 
 def repeatable(given: str | bytes | None) -> str:
-    """Return a caller's name for its request; empty if there is none that can stand in a log's line as it is."""
+    """Return a caller's id of its request; empty if there is none that is safe in a log line."""
     if isinstance(given, str) and len(given) <= _LONGEST_REQUEST_ID and given.isascii() and given.isprintable():
         return given
     return ""

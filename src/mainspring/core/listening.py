@@ -1,8 +1,8 @@
 """Sockets to listen on. An address is claimed by binding it without SO_REUSEPORT, so a second claim fails.
 
-Several processes of ours serve one address with a socket each, of one SO_REUSEPORT group. They inherit them from a
-process that outlives them, so connections that nobody has accepted yet outlive each of them, too. The kernel is told
-which members of the group get new connections: none that is away, and no stranger that joined later (why:
+Several processes of ours serve one address with a socket each, in one SO_REUSEPORT group. They inherit the sockets from
+a process that outlives them, so connections that are not accepted yet survive each of them. A filter in the kernel
+selects the members that get new connections: only running ones, and no foreign socket that joined later (why:
 docs/adr/0008-supervisor-and-death.md).
 """
 
@@ -19,7 +19,7 @@ from mainspring.core.errors import Conflict
 from mainspring.core.settings import Address
 
 BACKLOG = 1024
-_ATTACH_FILTER = 51  # SO_ATTACH_REUSEPORT_CBPF, which the socket module has no name for
+_ATTACH_FILTER = 51  # SO_ATTACH_REUSEPORT_CBPF, which the socket module does not define
 _LOAD_RANDOM, _RANDOM, _MODULO, _IF_EQUAL, _RETURN = 0x20, 0xFFFFF000 + 56, 0x94, 0x15, 0x06  # linux/bpf_common.h
 
 
@@ -30,7 +30,7 @@ def listen(address: Address, setting: str) -> socket.socket:
         setting: The name of the setting that chooses it, for the message.
 
     Raises:
-        Conflict: Somebody else listens there, or the address cannot be had.
+        Conflict: Another process listens there, or the address cannot be bound.
     """
     bound = _bind(address, setting)
     bound.listen(BACKLOG)
@@ -43,8 +43,9 @@ def check_free(address: Address, setting: str) -> None:
 
 
 def hold(address: Address, setting: str) -> socket.socket:
-    """Return a socket that keeps `address` for processes of ours which listen there by SO_REUSEPORT; raises as `listen`
-    does. It does not listen itself, so it gets no connections."""
+    """Return a socket that reserves `address` for processes of ours which listen there by SO_REUSEPORT; raises as
+    `listen` does. It does not listen itself, so it gets no connections.
+    """
     check_free(address, setting)
     return _bind(address, setting, shared=True)
 
@@ -52,8 +53,8 @@ def hold(address: Address, setting: str) -> socket.socket:
 def listen_together(address: Address, setting: str, count: int) -> list[socket.socket]:
     """Return `count` sockets that share the connections to `address`; raises as `listen` does.
 
-    Where the kernel does not share them out (it is Linux that does), all are one and the same, duplicated: then whoever
-    is faster accepts.
+    If the kernel does not distribute connections (only Linux does), all are duplicates of one socket, and the fastest
+    process accepts.
     """
     if count == 1:
         return [listen(address, setting)]
@@ -70,10 +71,11 @@ def listen_together(address: Address, setting: str, count: int) -> list[socket.s
 
 
 def steer(listeners: Sequence[socket.socket], chosen: Sequence[int]) -> None:
-    """Have new connections go to the `chosen` of `listeners` only, which `listen_together` made, at random."""
+    """Distribute new connections at random among the `chosen` of `listeners`, which `listen_together` made."""
     if len(listeners) == 1 or sys.platform != "linux":
         return
-    # A classic BPF program: a random number modulo how many are chosen, and for each remainder the member's place.
+    # A classic BPF program: a random number modulo the number of chosen members, and the position of the member for
+    # each remainder.
     program = [(_LOAD_RANDOM, 0, 0, _RANDOM), (_MODULO, 0, 0, len(chosen))]
     for remainder, place in enumerate(chosen):
         program += [(_IF_EQUAL, 0, 1, remainder), (_RETURN, 0, 0, place)]
@@ -90,7 +92,7 @@ def _bind(address: Address, setting: str, *, shared: bool = False) -> socket.soc
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is accepted inherits it
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
         bound.bind((address.host, address.port))
     except OSError as error:
         bound.close()

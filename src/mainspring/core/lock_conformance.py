@@ -68,7 +68,7 @@ class LocksConformance:
         assert most == [1]
 
     def test_many_are_held_at_once(self, locks: Locks, elsewhere: Locks) -> None:
-        """A pool of connections that lends out only so many would stand still here."""
+        """A pool with a limited number of connections would deadlock here."""
 
         def nested(depth: int) -> None:
             with locks.hold(f"lock-{depth}", wait_s=0):

@@ -1,4 +1,4 @@
-"""Mutual exclusion between processes. A lock's holder may die at any moment: its lock is free at once.
+"""Mutual exclusion between processes. A lock's holder may die at any moment; its lock is then released at once.
 
 Between machines: `core.database_locks`.
 """
@@ -26,12 +26,12 @@ class Locks(Protocol):
         """Hold the lock inside the block.
 
         Raises:
-            Conflict: Somebody else held it for all of `wait_s`.
+            Conflict: Another holder kept it for all of `wait_s`.
         """
         ...
 
     def within(self, scope: str) -> Locks:
-        """Return other locks, whose names are of this scope alone, with the same reach."""
+        """Return locks with a separate namespace, and the same reach."""
         ...
 
 
@@ -62,7 +62,7 @@ class MemoryLocks:
 
 
 class FileLocks:
-    """Locks between the processes of one machine, by `flock`: the kernel frees a dead holder's."""
+    """Locks between the processes of one machine, by `flock`: the kernel releases them when the holder dies."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -80,7 +80,7 @@ class FileLocks:
                     pid = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
                     raise busy(name, f"process {pid or 'unknown'}")
                 time.sleep(0.01)
-            with suppress(OSError):  # the name of the holder is a courtesy; a full disk must not stop a command
+            with suppress(OSError):  # the holder's name is optional information; a full disk must not stop a command
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, str(os.getpid()).encode(), 0)
             yield

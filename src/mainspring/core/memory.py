@@ -1,7 +1,7 @@
-"""Address space of this process, where `ulimit -v` limits it.
+"""Address space of this process, if `ulimit -v` limits it.
 
-Libraries reserve far more than they use: an arena of glibc for each thread, a gigabyte of Arrow's allocator. Where that
-does not fit they abort the process, or wait for a thread that cannot be started.
+Libraries reserve far more than they use: a glibc arena per thread, a gigabyte for Arrow's allocator. If that does not
+fit, they abort the process, or wait for a thread that cannot be started.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 from mainspring.core.environment import set_variable
 from mainspring.core.errors import StorageFull
 
-LEAST_BYTES = 1 << 30  # the libraries, loaded, and room for little data
-# Messages of libraries where an allocation failed, or they themselves do not fit; the data is whole.
+LEAST_BYTES = 1 << 30  # the loaded libraries, and room for a little data
+# Messages of libraries after a failed allocation, or if they themselves do not fit; the data is intact.
 NO_MEMORY = (
     "Cannot allocate memory",
     "os error 12)",
@@ -35,7 +35,7 @@ def limit_bytes() -> int | None:
 
 
 def left_bytes() -> int | None:
-    """Return how much of a limited address space is not used yet; `None` where it is not limited."""
+    """Return the unused part of a limited address space, in bytes; `None` if unlimited."""
     limit = limit_bytes()
     if limit is None or sys.platform != "linux":
         return limit
@@ -44,9 +44,9 @@ def left_bytes() -> int | None:
 
 
 def reserve_little() -> None:
-    """Let this process and its children reserve little, where their address space is limited.
+    """Make this process and its children reserve little if their address space is limited.
 
-    It counts for Arrow only before that is loaded.
+    It affects Arrow only if that is not loaded yet.
     """
     if limit_bytes() is None:
         return
@@ -55,16 +55,16 @@ def reserve_little() -> None:
     if sys.platform == "linux":
         import ctypes
 
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none, and no arenas
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has no mallopt, and no arenas
         if mallopt is not None:
             mallopt(_M_ARENA_MAX, _ARENAS)
 
 
 def expect_room() -> None:
-    """Raise if the address space is too small for anything to work.
+    """Raise if the address space is too small to work at all.
 
     Raises:
-        StorageFull: It is.
+        StorageFull: It is too small.
     """
     limit = limit_bytes()
     if limit is not None and limit < LEAST_BYTES:

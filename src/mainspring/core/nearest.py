@@ -9,7 +9,7 @@ _SHOWN = 12
 
 
 def meant(name: str, known: Iterable[str]) -> str:
-    """Return what to do instead of using `name`: the nearest of `known`, and what there is."""
+    """Return a fix for an unknown `name`: the most similar of `known`, and the list of them."""
     names = sorted(known)
     near = get_close_matches(name, names, 1) or [each for each in names if each.lower() == name.lower()]
     guess = f"did you mean {near[0]!r}? " if near else ""

@@ -1,6 +1,6 @@
-"""The address of a place in an object store, as profiles write it: `s3://bucket/prefix?endpoint=https://...&region=...`.
+"""Address of a prefix in an object store, as in profiles: `s3://bucket/prefix?endpoint=https://...&region=...`.
 
-Credentials are not part of it: they come from where the provider's own tools take them in the environment
+Credentials are not part of it: they come from the environment variables of the provider's own tools
 (`AWS_ACCESS_KEY_ID` and so on).
 """
 
@@ -14,16 +14,16 @@ from urllib.parse import parse_qsl, urlsplit
 from mainspring.core.errors import Denied, Invalid, MainspringError, NotFound, StorageFull, Unavailable
 from mainspring.core.settings import Address, Url
 
-IN_CLEAR = "in_clear"  # an option of every address: the network is trusted
+IN_CLEAR = "in_clear"  # option of every address: the network is trusted
 S3 = ("endpoint", "region")
-_LONGEST = 300  # characters of what a store says
+_LONGEST = 300  # maximum characters of a store's message
 NO_BUCKET = re.compile("NoSuchBucket|ContainerNotFound")  # in what a store says
 _FULL = re.compile("QuotaExceeded|StorageFull|InsufficientStorage|507 ")
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A prefix in a bucket, and the options that its address has; `plain` says that it is reached without TLS."""
+    """A prefix in a bucket, and the options of its address; `plain` means access without TLS."""
 
     name: str
     prefix: str
@@ -34,7 +34,7 @@ class Bucket:
         """Parse an address.
 
         Args:
-            options: Which may stand after the `?`, beside `in_clear`.
+            options: Options allowed after the `?`, besides `in_clear`.
 
         Raises:
             Invalid: It names no bucket, has an unknown option, or would send credentials in clear to another machine.
@@ -73,8 +73,8 @@ def said_by_store(error: Exception, shown: str, setting: str) -> MainspringError
     """Translate an error of obstore to a `MainspringError`.
 
     Args:
-        shown: The place, as it may be printed.
-        setting: Which of a profile names the place.
+        shown: The address without secrets, for messages.
+        setting: The profile's setting that has the address.
     """
     from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 

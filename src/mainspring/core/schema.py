@@ -1,4 +1,4 @@
-"""The types a column can have. Each has one name everywhere: in definitions, in the lake, in a request."""
+"""Types of columns. Each has one name everywhere: in definitions, in the lake, in a request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class DType(Enum):
     Float32 = "float32"
     Float64 = "float64"
     Timestamp = "timestamp"
-    Duration = "duration"  # of an expression only: a difference of timestamps, in microseconds
+    Duration = "duration"  # in expressions only: a difference of timestamps, in microseconds
 
     def __repr__(self) -> str:
         return self.name

@@ -24,7 +24,7 @@ class Url:
 
     @property
     def shown(self) -> str:
-        """The same without a password, and without what stands after `?`, which may hold another."""
+        """The address without a password, and without the part after `?`, which may contain another."""
         parts = urlsplit(self.text)
         _, at, host = parts.netloc.rpartition("@")
         user = (parts.username or "") + (":***" if parts.password else "")
@@ -41,7 +41,7 @@ class Url:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A host and port to listen on. Port 0 asks for any free one; `secure` says that it speaks TLS."""
+    """A host and port to listen on. Port 0 means any free one; `secure` means TLS."""
 
     host: str
     port: int
@@ -66,7 +66,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Paths of PEM files. Where `client_ca` is set, a caller must show a certificate that one of these signed."""
+    """Paths of PEM files. With `client_ca`, a caller must present a certificate signed by one of its authorities."""
 
     cert: Path
     key: Path
@@ -77,13 +77,13 @@ class Tls:
 class Limits:
     """Limits of one process that serves HTTP."""
 
-    connections: int = 1024  # for a further one the longest idle is closed; where none is idle, it waits
-    receiving_bytes: int = 128 << 20  # of all bodies together that are arriving
-    header_bytes: int = 1 << 20  # of the head of a request; a body is read in pieces of up to this
+    connections: int = 1024  # for a further one the longest idle is closed; if none is idle, it waits
+    receiving_bytes: int = 128 << 20  # of all arriving bodies together
+    header_bytes: int = 1 << 20  # of a request's head; a body is read in pieces of up to this size
     idle_us: int = 30_000_000  # between a connection's opening or last reply and the end of the next request's head
     body_us: int = 10_000_000  # for a body to arrive
-    drain_us: int = 10_000_000  # for what is in flight to be answered at the end
-    stale_us: int = 3_600_000_000  # how long routes and keys count that the catalog has not confirmed
+    drain_us: int = 10_000_000  # time at the end to answer requests in flight
+    stale_us: int = 3_600_000_000  # how long unconfirmed routes and keys stay valid
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Traces:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleSetting:
-    """A job that the worker begins again and again: `when` is a duration or five fields of cron, in UTC."""
+    """A periodic job of the worker: `when` is a duration or five cron fields, in UTC."""
 
     name: str
     job: str
@@ -113,7 +113,7 @@ class Settings:
     root: Path  # the folder of mainspring.toml
     modules: tuple[str, ...]
     profile: str
-    state: Path  # root / ".mainspring", unless the profile has one of its own
+    state: Path  # root / ".mainspring", unless the profile sets another
     catalog: Url
     lake: Url
     online: Url
@@ -122,24 +122,24 @@ class Settings:
     ledger: Url
     gateway: Address
     control: Address
-    allowed_hosts: tuple[str, ...]  # beside the addresses listened on
+    allowed_hosts: tuple[str, ...]  # in addition to the addresses listened on
     clock: str  # "system", or "replay" for the demo's loopback profile
     max_body_bytes: int
     monitor_window_us: int
     materialise_every_us: int
     debug: bool
     gateway_workers: int = 1
-    model_time_us: int = 10_000_000  # the longest that a call of an ONNX model may run
-    model_memory_bytes: int = 2 << 30  # of a call, where the values of a request decide how much it takes
-    approvals: int = 0  # that every version needs to go live
+    model_time_us: int = 10_000_000  # maximum duration of a call of an ONNX model
+    model_memory_bytes: int = 2 << 30  # of a call whose cost depends on the values of the request
+    approvals: int = 0  # number that every version needs to go live
     gateway_limits: Limits = Limits()
-    gateway_liveness_us: int = 10_000_000  # for which a gateway may be silent before it is killed
+    gateway_liveness_us: int = 10_000_000  # silence after which a gateway is killed
     gateway_tls: Tls | None = None
     control_tls: Tls | None = None
     grpc: Address | None = None  # `None`: gRPC is off
     grpc_workers: int = 1
     traces: Traces | None = None  # `None`: tracing is off
     keep_predictions_us: int | None = None  # `None`: for ever
-    keep_versions_us: int = 3_600_000_000  # of landed tables, where no dataset commit names them
-    training_price: tuple[float, str] | None = None  # of an hour, and its currency; `None`: not known
+    keep_versions_us: int = 3_600_000_000  # of ingested tables that no dataset commit names
+    training_price: tuple[float, str] | None = None  # per hour, with its currency; `None`: unknown
     schedules: tuple[ScheduleSetting, ...] = ()

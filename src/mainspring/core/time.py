@@ -1,7 +1,6 @@
 """Instants, durations and clocks. An instant is UTC epoch microseconds, a duration is microseconds: both plain `int`.
 
-Nothing else in the package reads the machine's time: what needs it is given a `Clock`, so a test or a replay decides
-what time it is.
+No other module reads the machine's time: code that needs it takes a `Clock`, so a test or a replay sets the time.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Clock(Protocol):
-    """Source of the present time. Every process takes its clock from the settings."""
+    """Source of the current time. Every process takes its clock from the settings."""
 
     def now(self) -> int:
-        """Return the present instant, UTC epoch microseconds."""
+        """Return the current instant, UTC epoch microseconds."""
         ...
 
 
@@ -99,7 +98,7 @@ def parse_duration(text: str | int) -> int:
     parts = _DURATION.findall(given) if isinstance(given, str) else []
     if not parts or _DURATION.sub("", text).strip():
         raise Invalid(f"{text!r} is not a duration.", fix='write a number and a unit, such as "5m", "1h" or "30d".')
-    # Python refuses to read numbers of thousands of digits, with an error of its own.
+    # Python rejects numbers of thousands of digits with its own error.
     if max(len(number) for number, _ in parts) > _MOST_DIGITS:
         raise _too_long(text)
     duration = sum(int(number) * _UNITS[unit] for number, unit in parts)
@@ -127,10 +126,10 @@ def format_duration(duration: int) -> str:
 
 
 def parse_instant(text: str) -> int:
-    """Return the instant that an ISO 8601 text with a UTC offset names; a date alone is its midnight UTC.
+    """Return the instant of an ISO 8601 text with a UTC offset; a date alone means midnight UTC.
 
     Raises:
-        Invalid: `text` is not ISO 8601, or has a time but no offset (a naive time names no instant).
+        Invalid: `text` is not ISO 8601, or has a time but no offset (a naive time is not an instant).
     """
     try:
         moment = datetime.fromisoformat(text)
@@ -165,5 +164,5 @@ def to_datetime(instant: int) -> datetime:
 
 
 def format_instant(instant: int) -> str:
-    """Return `2013-07-01T00:00:00Z`, with microseconds only where there are any."""
+    """Return `2013-07-01T00:00:00Z`, with microseconds unless they are 0."""
     return to_datetime(instant).isoformat().replace("+00:00", "Z")

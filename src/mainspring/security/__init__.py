@@ -1,8 +1,8 @@
-"""Security: who calls (API keys, console sessions), what they may do (Cedar policies), what is ours (signatures,
-secrets), and what was done (the audit log).
+"""Security: authentication (API keys, console sessions), authorisation (Cedar policies), signatures and secrets, and
+the audit log.
 
 `keys` issues and authenticates, `policy` decides, `sessions` and `hosts` protect the browser, `signing` and `secrets`
-keep an installation's own keys. Backends are in `adapters`.
+manage an installation's own keys. Backends are in `adapters`.
 """
 
 from mainspring.security.model import Action, ApiKey, AuditEvent, Principal, Session

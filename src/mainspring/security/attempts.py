@@ -15,14 +15,14 @@ _MOST_ADDRESSES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """So many attempts at once, and so many a minute."""
+    """Numbers of attempts at once and per minute."""
 
     at_once: int
     a_minute: int
 
 
 class Attempts:
-    """Counts attempts in buckets that fill again with time; success is an attempt too, as each is audited.
+    """Counter of attempts in buckets that refill with time. A success counts as well, because each attempt is audited.
 
     Args:
         one: Allowance of one address; of IPv6 a network of 64 bits is one address.
@@ -40,14 +40,14 @@ class Attempts:
         self._one, self._every = one, every
         self._monotonic = monotonic
         self._changing = threading.Lock()
-        self._used: dict[str, tuple[float, float]] = {}  # address -> attempts used, and when that was so
+        self._used: dict[str, tuple[float, float]] = {}  # address -> attempts used, and the time of that count
         self._used_by_all = (0.0, monotonic())
 
     def check(self, address: str) -> None:
         """Count an attempt.
 
         Raises:
-            Overloaded: There were too many, of this address or of all; it is not counted.
+            Overloaded: There were too many from this address or from all; this one is not counted.
         """
         now, name = self._monotonic(), network(address)
         with self._changing:
@@ -66,7 +66,7 @@ class Attempts:
             self._used_by_all = all_of_them, now
 
     def _forget(self, now: float) -> None:
-        """Drop addresses whose bucket is full again; where there are none, the one that has used the least."""
+        """Drop addresses whose bucket is full again, or if there are none, the one with the fewest used attempts."""
         kept = {name: used for name, used in self._used.items() if _left(used, now, self._one) > 0}
         if len(kept) >= _MOST_ADDRESSES:
             del kept[min(kept, key=lambda name: _left(kept[name], now, self._one))]
@@ -74,13 +74,13 @@ class Attempts:
 
 
 def _left(used: tuple[float, float], now: float, allowance: Allowance) -> float:
-    """Return how many attempts still count."""
+    """Return the number of attempts that still count."""
     count, since = used
     return max(0.0, count - (now - since) * allowance.a_minute / 60)
 
 
 def network(address: str) -> str:
-    """Return what counts as one address: of IPv6 a network of 64 bits; of what is not an address, an empty text."""
+    """Return the address that is counted: for IPv6 its network of 64 bits; empty if the text is not an address."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:

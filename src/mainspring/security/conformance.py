@@ -67,7 +67,7 @@ class KeyStoreConformance:
 
 
 class EndedSessionsConformance:
-    """Takes a fixture `ended`: none yet."""
+    """Takes a fixture `ended`: an empty store of ended sessions."""
 
     def test_an_ended_session_is_held_and_no_other(self, ended: EndedSessions) -> None:
         ended.add("a" * 32, 20, now=10)

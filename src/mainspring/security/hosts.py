@@ -1,7 +1,7 @@
-"""Checks of `Host` and `Origin`: names that a server answers to, and pages that may send it requests.
+"""Checks of `Host` and `Origin`: allowed server names, and pages that may send requests.
 
 A page of an attacker's domain whose address is changed to 127.0.0.1 (DNS rebinding) still sends the attacker's name in
-`Host`: so the name is checked, not the address.
+`Host`, so the name is checked, not the address.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ANY = ("0.0.0.0", "::")  # noqa: S104  (listened on elsewhere; here they are na
 
 
 def allowed_hosts(address: Address, extra: Iterable[str] = ()) -> frozenset[str]:
-    """Return the names under which a server that listens on `address` may be called, as `check_host` takes them."""
+    """Return the allowed names of a server that listens on `address`, for `check_host`."""
     own = () if address.host in _ANY else (address.host,)
     return frozenset(_plain(name) for name in (*own, *_LOOPBACK, *extra))
 
@@ -33,7 +33,7 @@ def check_host(host_header: str | None, allowed: Collection[str]) -> None:
     """Raise if the `Host` header's name is not in `allowed`.
 
     Args:
-        allowed: Lower-case names: `example.org` and `::1` stand for any port, `example.org:8080` for that one.
+        allowed: Lower-case names: `example.org` and `::1` allow any port, `example.org:8080` only that one.
 
     Raises:
         WrongHost: It is another name, or there is none.
@@ -47,12 +47,12 @@ def check_host(host_header: str | None, allowed: Collection[str]) -> None:
 
 
 def check_origin(origin_header: str | None, host_header: str | None) -> None:
-    """Raise unless a request's origin is the host that it is sent to, or it comes from no page at all.
+    """Raise unless a request's origin is the host that it is sent to, or it has no origin.
 
     Ports count here: another server on this machine is another origin, although cookies are shared with it.
 
     Raises:
-        WrongHost: It comes from another page, or from one that hides where it is (`null`).
+        WrongHost: It comes from a page of another origin, or of a hidden one (`null`).
     """
     if origin_header is None:
         return

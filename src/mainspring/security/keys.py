@@ -1,7 +1,7 @@
-"""API keys: made once, shown once, kept as an HMAC.
+"""API keys: created and shown once, stored as an HMAC.
 
 A token is `msp_<id>_<secret><crc32>`: the prefix lets scanners find a leaked one, the id finds its row, the secret has
-256 random bits, and the checksum refuses typing errors before anything is looked up.
+256 random bits, and the checksum detects typing errors before a look-up.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mainspring.security.ports import FindsKeys, KeyStore
 
 _TOKEN = re.compile(r"(msp_([0-9a-z]{26})_[0-9A-Za-z]{43})([0-9a-f]{8})")
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # 43 of these are 256 bits
-_KEEP_S = 1.0  # how long a key found in the store is trusted: a revocation bites later by as much
+_KEEP_S = 1.0  # how long a key found in the store is trusted: a revocation takes effect later by as much
 _KEEP_KEYS = 4096
 _LONGEST_LIFETIME = 10 * 366 * DAY
 _GET_ONE = "run `mainspring keys create`, or ask the operator of this installation."
@@ -41,10 +41,10 @@ def issue(
     """Store a new key and return its token, which cannot be shown again.
 
     Args:
-        name: For people: who or what uses the key; 1 to 128 printable characters.
-        scopes: Actions that it permits, at least one.
+        name: User of the key, for people; 1 to 128 printable characters.
+        scopes: Permitted actions, at least one.
         lifetime_us: Microseconds until it expires, counted from now.
-        created_by: The person who makes the key, as `registry.processes.local_user` names people.
+        created_by: Creator of the key, as named by `registry.processes.local_user`.
 
     Raises:
         Invalid: The name is empty or not printable, there is no scope, or the lifetime is not
@@ -91,8 +91,8 @@ class Authenticator:
         self._pepper = pepper
         self._monotonic = monotonic
         self._rows: dict[str, tuple[float, ApiKey]] = {}
-        self._unknown: dict[str, float] = {}  # ids that name no key, remembered as long: else they would take longer
-        # Headers that were right while a row is remembered, by a hash that tells nothing without this process's key.
+        self._unknown: dict[str, float] = {}  # ids without a key, cached as long: otherwise they would take longer
+        # Verified headers while a row is cached, by a hash that reveals nothing without this process's key.
         self._seen: dict[bytes, tuple[tuple[float, ApiKey], Principal]] = {}
         self._own = secrets.token_bytes(32)
         self.clock = clock
@@ -101,9 +101,9 @@ class Authenticator:
         """Return the principal of an `Authorization` header.
 
         Raises:
-            Denied: There is none, it is not a key of ours, or the key was revoked or has expired.
-            Unchecked: See `FindsKeys`: wait, and ask once more.
-            Unavailable: Whether it is a key of ours cannot be found out now.
+            Denied: The header is missing, or its key is unknown, revoked or expired.
+            Unchecked: See `FindsKeys`: wait, then call again.
+            Unavailable: The key cannot be looked up now.
         """
         header = authorization_header or ""
         name = hashlib.blake2b(header.encode(errors="surrogatepass"), key=self._own, digest_size=16).digest()
@@ -126,9 +126,9 @@ class Authenticator:
         return principal
 
     def stands(self, principal: Principal) -> bool:
-        """Return whether a key that `authenticate` has named is known still, and neither revoked nor expired.
+        """Return whether a key that `authenticate` has accepted is still valid: cached, not revoked and not expired.
 
-        False also where the key has not been looked up for a second: ask `authenticate` again.
+        Also False if the key has not been looked up for a second: call `authenticate` again.
         """
         since, key = self._rows.get(principal.id, _UNKNOWN)
         if key is None or self._monotonic() - since >= _KEEP_S:
@@ -143,7 +143,7 @@ class Authenticator:
             raise Denied("This is not a valid API key: it is mistyped or cut off.", fix="copy all of it, from msp_ on.")
         key = self._find(parts[2])
         digest = _digest(self._pepper, token)
-        # An unknown id takes as long as a wrong secret, and says the same.
+        # An unknown id takes as long as a wrong secret, and gets the same message.
         if not hmac.compare_digest(digest, key.digest if key else bytes(len(digest))) or key is None:
             raise Denied("The API key is unknown here.", fix=_GET_ONE)
         return self._standing(key)

@@ -7,17 +7,17 @@ from enum import StrEnum
 
 
 class Action(StrEnum):
-    """An action on an installation. Every route and verb names one."""
+    """An action on an installation. Every route and command requires one."""
 
-    PREDICT = "predict"  # ask an endpoint for predictions and read its schema
-    VIEW = "view"  # look at models, data, predictions, monitors
+    PREDICT = "predict"  # request predictions from an endpoint and read its schema
+    VIEW = "view"  # read models, data, predictions, monitoring
     SCRAPE = "scrape"  # read metrics
     MANAGE = "manage"  # change anything
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """An API key as it is stored: never its secret, only an HMAC of it."""
+    """An API key as stored: an HMAC of its token, never the secret."""
 
     id: str
     name: str
@@ -26,7 +26,7 @@ class ApiKey:
     created_at: int  # UTC epoch microseconds
     expires_at: int
     revoked_at: int | None = None
-    created_by: str = ""  # the person who made it, or whose key made it; empty for keys from before this was kept
+    created_by: str = ""  # the person who made it, or whose key made it; empty for older keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class AuditEvent:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A person in a browser who has shown the key `principal_id`. Whether that key still stands is asked each time."""
+    """Session of a person who logged in with the key `principal_id`. The key is checked on every request."""
 
     id: str
     principal_id: str

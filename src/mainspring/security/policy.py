@@ -18,7 +18,7 @@ _CALLER = {"type": "Caller", "id": "caller"}
 
 
 class CedarAuthoriser:
-    """An `Authoriser`. Cedar is shown a caller's scopes and a resource's kind, never who or which."""
+    """An `Authoriser`. Cedar sees a caller's scopes and a resource's kind, never identities."""
 
     def __init__(self) -> None:
         self._policies = cedarpy.PolicySet.from_str(files(__package__).joinpath("policies.cedar").read_text("utf-8"))
@@ -30,7 +30,7 @@ class CedarAuthoriser:
         allowed = self._decided.get(question)
         if allowed is None:
             allowed = self._decide(*question)
-            if len(self._decided) < 1024:  # kinds are ours, so there are few; a mistake must not grow without end
+            if len(self._decided) < 1024:  # there are few kinds; the bound protects against a programming error
                 self._decided[question] = allowed
         if not allowed:
             raise Denied(

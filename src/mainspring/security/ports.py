@@ -1,4 +1,4 @@
-"""Ports of security: a place for keys, for ended sessions, and for audit events."""
+"""Ports of security: stores of keys, ended sessions and audit events, and authorisation."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mainspring.security.model import Action, ApiKey, AuditEvent, Principal
 
 
 class Unchecked(Unavailable):
-    """A key is not known here, and the catalog has not been asked for it yet. `checked` ends when it has been."""
+    """A key is not known here, and the catalog has not been checked for it yet. `checked` is done once it has been."""
 
     def __init__(self, what: str, checked: Future[None]) -> None:
         super().__init__(what)
         self._checked = checked
 
     async def wait(self, longest_s: float) -> None:
-        """Wait until the catalog was asked, at most `longest_s` seconds. Several callers may wait together."""
+        """Wait until the catalog was checked, at most `longest_s` seconds. Several callers may wait together."""
         await asyncio.wait([asyncio.wrap_future(self._checked)], timeout=max(0.0, longest_s))
 
 
@@ -30,8 +30,8 @@ class FindsKeys(Protocol):
         """Return the key, revoked and expired ones included.
 
         Raises:
-            Unchecked: Only a look at the catalog can tell, which this call does not wait for.
-            Unavailable: Nobody can tell now.
+            Unchecked: The catalog must be checked first, for which this call does not wait.
+            Unavailable: The catalog does not respond.
         """
         ...
 
@@ -56,7 +56,7 @@ class KeyStore(Protocol):
         ...
 
     def mark(self) -> str:
-        """Return a text that is another one after a key was added or revoked. Cheap, compared with `all`."""
+        """Return a text that changes whenever a key is added or revoked. Cheap compared with `all`."""
         ...
 
     def revoke(self, key_id: str, at: int) -> None:
@@ -81,14 +81,14 @@ class AuditLog(Protocol):
 
 
 class EndedSessions(Protocol):
-    """Console sessions that were ended before their time, until they would have expired."""
+    """Console sessions that were ended early, until they would have expired."""
 
     def add(self, session_id: str, expires_at: int, now: int) -> None:
-        """Record a session's end, durably. Idempotent. Those that have expired at `now` may be forgotten."""
+        """Record a session's end durably. Idempotent. Sessions that have expired at `now` may be deleted."""
         ...
 
     def holds(self, session_id: str) -> bool:
-        """Return whether a session was ended. Cheap: it is asked on every request of a session."""
+        """Return whether a session was ended. Cheap, because it is called for every request of a session."""
         ...
 
 
@@ -96,9 +96,9 @@ class Authoriser(Protocol):
     """Port of authorisation decisions."""
 
     def check(self, principal: Principal, action: Action, resource: str) -> None:
-        """Raise if `principal` may not do `action` on `resource` (`endpoint/late-arrival`, `console`).
+        """Raise if `principal` is not allowed `action` on `resource` (`endpoint/late-arrival`, `console`).
 
         Raises:
-            Denied: They may not; `authenticated` is True.
+            Denied: The action is not allowed; `authenticated` is True.
         """
         ...

@@ -1,4 +1,4 @@
-"""Refused log-in attempts in the audit log: a flood makes few events, and each attempt is counted."""
+"""Audit of rejected log-in attempts: a flood makes few events, but each attempt is counted."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from mainspring.security.attempts import network
 from mainspring.security.model import AuditEvent
 from mainspring.security.ports import AuditLog
 
-FLUSH_S = 10  # how long a count may wait to be written: what a killed process loses at most
-_MOST_KINDS = 200  # of (address, reason), a minute
+FLUSH_S = 10  # maximum time until a count is written: the most that a killed process loses
+_MOST_KINDS = 200  # (address, reason) pairs per minute
 _OTHERS = "other addresses"
 
 
 class Refusals:
-    """Notes refused attempts in the audit log.
+    """Writer of rejected attempts to the audit log.
 
-    Of an address, a reason and a minute the first is written at once; the others as their count, one event at each
-    `flush`.
+    For each address, reason and minute, the first attempt is written at once. The others are written as a count, one
+    event per `flush`.
 
     Args:
-        action, resource: Of the events.
+        action, resource: Action and resource of the events.
     """
 
     def __init__(self, audit: AuditLog, clock: Clock, *, action: str, resource: str) -> None:
@@ -56,7 +56,7 @@ class Refusals:
             self._write(now, list(self._counts))
 
     def _over(self, now: int) -> list[tuple[int, str, str]]:
-        # A clock that was ahead leaves minutes that are still to come: they are over as well.
+        # A clock that was ahead leaves minutes in the future, which are complete as well.
         return [kind for kind in self._counts if kind[0] != now // MINUTE]
 
     def _write(self, now: int, kinds: list[tuple[int, str, str]]) -> None:

@@ -1,4 +1,4 @@
-"""Secrets of an installation: random bytes in a private file, made when they are first needed."""
+"""Secrets of an installation: random bytes in a private file, created on first use."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mainspring.core.files import write_once
 def load_or_create(path: Path, size: int = 32) -> bytes:
     """Return the secret at `path`, made of `size` random bytes if there is none yet.
 
-    Of several processes that come first at once, one creates and all return the same bytes: the file appears whole,
-    under a name that only one of them can take.
+    If several processes need it first, one creates it and all return the same bytes: the file appears whole, under a
+        name that only one process can take.
 
     Raises:
         Corrupt: The file has another size.

@@ -1,8 +1,8 @@
 """Console sessions: cookies that stand in for an API key in a browser.
 
-A cookie carries the session, signed with an HMAC; only the ends of sessions are stored, so a restart neither ends one
-nor revives one. It names the key it was opened with, so revoking the key ends the session:
-`keys.Authenticator.principal` is asked on every request.
+A cookie contains the session, signed with an HMAC. Only the ends of sessions are stored, so a restart neither ends nor
+revives one. A session names the key it was opened with, so revoking the key ends it: every request calls
+`keys.Authenticator.principal`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MAC_BYTES = 32
 
 
 class Sessions:
-    """Opens, reads and closes sessions."""
+    """Console sessions: open, read and close."""
 
     def __init__(self, secret: bytes, clock: Clock, ended: EndedSessions, *, lifetime_us: int = LIFETIME) -> None:
         self._secret = secret
@@ -40,7 +40,7 @@ class Sessions:
         return base64.urlsafe_b64encode(self._mac("session", content) + content).decode()
 
     def read(self, cookie: str | None) -> Session | None:
-        """Return the session, `None` if it is not one of ours, was changed, has expired or was closed."""
+        """Return the session, `None` if it is not ours, was modified, has expired or was closed."""
         try:
             raw = base64.b64decode((cookie or "").encode(), altchars=b"-_", validate=True)
         except ValueError:
@@ -58,7 +58,7 @@ class Sessions:
         self._ended.add(session.id, session.expires_at, self._clock.now())
 
     def csrf(self, session: Session) -> str:
-        """Return the CSRF token that the session's own pages send with each change."""
+        """Return the CSRF token, which the session's own pages send with each change."""
         return self._mac("csrf", session.id.encode()).hex()
 
     def check_csrf(self, session: Session, token: str | None) -> None:

@@ -19,12 +19,12 @@ class SigningKey:
 
     @classmethod
     def load_or_create(cls, path: Path) -> SigningKey:
-        """Return the key at `path`, made if there is none yet. Raises as `secrets.load_or_create` does."""
+        """Return the key at `path`, created if it is missing. Raises as `secrets.load_or_create` does."""
         return cls(secrets.load_or_create(path, 32))
 
     @property
     def public(self) -> bytes:
-        """The 32 bytes that `verify` takes."""
+        """The public key, 32 bytes, for `verify`."""
         return self._key.public_key().public_bytes_raw()
 
     def sign(self, content: bytes) -> bytes:
@@ -36,7 +36,7 @@ def verify(public: bytes, signature: bytes, content: bytes) -> None:
     """Raise if `signature` is not the key's signature of `content`.
 
     Raises:
-        Corrupt: It is not, or it or the key is no such thing at all.
+        Corrupt: It is not, or the signature or the key is malformed.
     """
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, content)

@@ -29,8 +29,8 @@ def check(tls: Tls, *, now: int) -> Checked:
         now: UTC epoch microseconds.
 
     Raises:
-        Invalid: A file is missing, is not PEM, can be read by others, has ended or does not belong to the other; the
-            message names the file and what to do.
+        Invalid: A file is missing, is not PEM, is readable by others, has expired, or the key does not match; the
+            message names the file and the fix.
     """
     chain = _certificates(tls.cert, "certificate")
     authorities = _certificates(tls.client_ca, "certificate authority of clients") if tls.client_ca else []
@@ -62,7 +62,7 @@ def _certificates(path: Path, what: str) -> list[x509.Certificate]:
 def _check_key(tls: Tls, certificate: x509.Certificate) -> None:
     status = tls.key.stat() if tls.key.exists() else None
     content = _read(tls.key, "key")
-    # A group may read what belongs to the system's administrator: so distributions share keys with services.
+    # A group may read files of the system's administrator: distributions share keys with services in this way.
     allowed = 0o640 if status and status.st_uid == 0 else 0o600
     mode = stat.S_IMODE(status.st_mode) if status else 0
     if mode & 0o077 & ~allowed:

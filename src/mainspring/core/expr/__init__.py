@@ -1,4 +1,4 @@
-"""Expressions: one tree, read twice (SQL offline, NumPy online)."""
+"""Expressions: one tree with two implementations (SQL offline, NumPy online)."""
 
 from mainspring.core.expr.tree import (
     Call,

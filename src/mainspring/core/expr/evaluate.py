@@ -1,6 +1,7 @@
-"""The online reading of an expression: NumPy over a batch of rows. The rules are those of `types`.
+"""Online evaluation of an expression: NumPy over a batch of rows. The rules are those of `types`.
 
-An expression is compiled once to a chain of operations and casts, and kept: a small batch costs microseconds a node.
+An expression is compiled once to a chain of operations and casts, and cached: a small batch costs microseconds per
+node.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ _FUNCTIONS: Mapping[str, Callable[..., Pair]] = {
 
 @dataclass(frozen=True, slots=True)
 class _Compiled:
-    expr: Node  # kept so that its id cannot become another's
+    expr: Node  # kept alive so that its id cannot be reused
     types: tuple[tuple[str, DType], ...]  # of the columns it reads
     run: Step
 
@@ -88,7 +89,7 @@ def evaluate(expr: Node, columns: Mapping[str, Vector], schema: Schema, rows: in
 
     Args:
         columns: At least the columns that the expression reads, each of its schema type and shape (rows,).
-        rows: How many rows there are; it decides where the expression reads no column.
+        rows: Number of rows, which is needed if the expression reads no column.
 
     Raises:
         Invalid: As `types.dtype_of`.
@@ -247,7 +248,7 @@ def _parse_int(bits: int) -> Callable[[str], int | None]:
 
     def parse(text: str) -> int | None:
         digits = text.lstrip("+-").lstrip("0") or "0"
-        if not _INTEGER(text) or len(digits) > 19:  # int() refuses thousands of digits
+        if not _INTEGER(text) or len(digits) > 19:  # int() rejects thousands of digits
             return None
         number = -int(digits) if text[0] == "-" else int(digits)
         return number if -limit <= number < limit else None

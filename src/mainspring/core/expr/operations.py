@@ -1,6 +1,6 @@
 """Columns of a batch, and the NumPy implementation of each typed operation; `evaluate` chains them.
 
-A function takes (values, valid) pairs and gives one. Shapes are (rows,) or, of what is the same for all rows, (1,).
+A function takes (values, valid) pairs and returns one. Shapes are (rows,), or (1,) for a value common to all rows.
 The values at a null are arbitrary but of the right type, and never raise. The caller silences NumPy's warnings.
 """
 
@@ -50,7 +50,7 @@ _FILL: Mapping[DType, Any] = {dtype: "" if dtype is DType.String else 0 for dtyp
 class Vector:
     """Values of one type, shape (rows,), and `valid`, shape (rows,): False where the value is null.
 
-    What `values` holds at a null is arbitrary, of the right type. Strings are `object`, times are int64 microseconds.
+    The entry of `values` at a null is arbitrary, of the right type. Strings are `object`, times are int64 microseconds.
     """
 
     values: Array
@@ -155,7 +155,7 @@ def within(instant: Pair) -> Pair:
 
 
 def both(function: Callable[[Array, Array], Array]) -> Callable[[Pair, Pair], Pair]:
-    """Return `function` of the values, null where either is."""
+    """Return `function` of the values, null where either is null."""
 
     def apply(left: Pair, right: Pair) -> Pair:
         return function(left[0], right[0]), left[1] & right[1]
@@ -164,7 +164,7 @@ def both(function: Callable[[Array, Array], Array]) -> Callable[[Pair, Pair], Pa
 
 
 def alone(function: Callable[[Array], Array]) -> Callable[[Pair], Pair]:
-    """Return `function` of the values, null where they are."""
+    """Return `function` of the values, null where the value is null."""
 
     def apply(argument: Pair) -> Pair:
         return function(argument[0]), argument[1]
@@ -200,7 +200,7 @@ def when(condition: Pair, then: Pair, otherwise: Pair) -> Pair:
 
 
 def extreme(name: str, *, floats: bool) -> Callable[[Pair, Pair], Pair]:
-    """Return `least` or `greatest`: nulls are passed over, NaN is above every number, and there is one zero."""
+    """Return `least` or `greatest`: nulls are ignored, NaN is above every number, and -0.0 equals 0.0."""
     pick: Any = (np.fmin if floats else np.minimum) if name == "least" else np.maximum
 
     def apply(left: Pair, right: Pair) -> Pair:
@@ -228,7 +228,7 @@ def sqrt(argument: Pair) -> Pair:
 
 
 def log(argument: Pair) -> Pair:
-    # The C library's, as DuckDB's: NumPy's own differs in the last bit.
+    # The C library's function, as in DuckDB: NumPy's own differs in the last bit.
     values, valid = argument
     known = valid & ~(values <= 0)
     return np.array([math.log(x) if ok else 0.0 for x, ok in zip(values.tolist(), known.tolist(), strict=True)]), known
@@ -246,7 +246,7 @@ def _exp(x: float) -> float:
 
 
 def instant(function: Callable[[Array], Array]) -> Callable[[Pair], Pair]:
-    """Return `function` of instants, null where the result is none."""
+    """Return `function` of instants, null where the result is not a valid instant."""
     return lambda argument: within((function(argument[0]), argument[1]))
 
 
@@ -287,7 +287,7 @@ def replaced(text: str, old: str, new: str) -> str:
 
 
 def together(kind: Any, function: Callable[..., Any]) -> Callable[..., tuple[Array, Array]]:
-    """Return `function` of several strings, null where one is; its results are of NumPy's type `kind`."""
+    """Return `function` of several strings, null where one is null; results have NumPy's type `kind`."""
 
     def apply(*arguments: tuple[Array, Array]) -> tuple[Array, Array]:
         columns = np.broadcast_arrays(*(values for values, _ in arguments))

@@ -87,7 +87,7 @@ def _has_surrogate(text: str) -> bool:
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 
-# Functions of one rule: what they take, each argument widened to it where that is a float, and what they give.
+# Functions with one rule: the argument types (arguments are widened to a float type) and the result type.
 PLAIN: Mapping[str, tuple[tuple[DType, ...], DType]] = {
     "lower": ((DType.String,), DType.String),
     "upper": ((DType.String,), DType.String),
@@ -104,10 +104,10 @@ PLAIN: Mapping[str, tuple[tuple[DType, ...], DType]] = {
 
 
 def typed_call(call: Call, resolved: Sequence[Typed]) -> Typed:
-    """Return a function of arguments that are resolved.
+    """Return a function call whose arguments are resolved.
 
     Raises:
-        Invalid: It does not take them.
+        Invalid: The function does not accept them.
     """
     function, dtypes = call.function, [argument.dtype for argument in resolved]
     if function == "is_null":
@@ -184,10 +184,10 @@ def _plain(call: Call, resolved: Sequence[Typed]) -> Typed:
 
 
 def with_constants(call: Call, value: Typed) -> Typed:
-    """Return `clip` or `slice` of a value; all their arguments but the first are plain constants.
+    """Return `clip` or `slice` of a value; all arguments but the first are plain constants.
 
     Raises:
-        Invalid: They are not, or the value is of another type.
+        Invalid: An argument is not a constant, or the value has another type.
     """
     constants = [node.value for node in call.arguments[1:] if isinstance(node, Literal)]
     if len(constants) != len(call.arguments) - 1:
@@ -206,7 +206,7 @@ def _slice(call: Call, value: Typed, constants: Sequence[Scalar]) -> Typed:
 
 
 def _clip(call: Call, value: Typed, constants: Sequence[Scalar]) -> Typed:
-    """A bound that the value's type does not hold makes a Float64 of it."""
+    """Return the clipped value; a bound that its type cannot represent makes it a Float64."""
     if not value.dtype.numeric:
         raise wrong(call, value)
     for argument in (value, widened(value, DType.Float64)):

@@ -1,7 +1,8 @@
-"""The offline reading of an expression: DuckDB SQL that gives what `evaluate` gives, for every input, and never raises.
+"""Offline evaluation of an expression: DuckDB SQL that gives the result of `evaluate` for every input, and never
+raises.
 
-Where DuckDB's own rule differs from ours (`types`), the SQL says ours: DuckDB orders NaN above everything and equal to
-itself, raises on integer overflow and on instants that do not fit, rounds where we cut, and has its own zones.
+If DuckDB's own rule differs from ours (`types`), the SQL implements ours: DuckDB orders NaN above everything and equal
+to itself, raises on integer overflow and on instants out of range, rounds where we truncate, and has its own zones.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ SQL_TYPES = {
 _UPPER, _LOWER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz"
 _FLOATS = (DType.Float32, DType.Float64)
 _LONGEST_REPEATED = 400
-# DuckDB divides integers towards zero, so fields are taken of a number that is never negative: this is the start of the
-# year 1 less a week and more, a whole number of weeks before 1970.
+# DuckDB divides integers towards zero, so fields are computed from a number that is never negative, counted from this
+# start: more than a week before the year 1, and a whole number of weeks before 1970.
 _SHIFT = 102_740 * 7 * DAY
 
 
@@ -54,7 +55,7 @@ def quote_name(name: str) -> str:
     """Return an identifier, quoted.
 
     Raises:
-        Invalid: It has a NUL character, which no identifier can hold.
+        Invalid: It contains a NUL character.
     """
     if "\0" in name:
         raise Invalid(f"{name!r} cannot name a column.", fix="leave out the NUL character.")
@@ -85,7 +86,7 @@ class _Compiler:
         self._numbers = count()
 
     def sql(self, node: Typed) -> str:
-        """Return the SQL of a node, always safe to put between any two operators."""
+        """Return the SQL of a node, safe between any two operators."""
         if node.operation == "column":
             return self._prefix + quote_name(node.name)
         if node.operation == "literal":
@@ -186,7 +187,7 @@ class _Compiler:
         return self._bind(value, body)
 
     def _bind(self, value: str, body: Callable[[str], str]) -> str:
-        """Return `body(value)`; a long value is written, and computed, only once."""
+        """Return `body(value)`; a long value is bound, so it is written and computed only once."""
         if len(value) <= _LONGEST_REPEATED:
             return body(value)
         name = f"_bound{next(self._numbers)}"

@@ -1,7 +1,7 @@
 """The expression tree of a feature, a filter or a check over a row, and the functions that build one.
 
 A tree is data. `core.expr.sql` compiles it for the offline read, `core.expr.evaluate` computes it online, and both give
-the same value for every input (tests/property). Its JSON travels in a bundle, so serving needs none of the project's
+the same value for every input (tests/property). A bundle contains its JSON, so serving needs none of the project's
 code.
 """
 
@@ -223,14 +223,14 @@ class Column(Expr, frozen=True, eq=False, tag="column"):
 
 
 class Literal(Expr, frozen=True, eq=False, tag="literal"):
-    """A constant. `dtype` is given where Python's type does not say it (a duration)."""
+    """A constant. `dtype` is given if Python's type does not determine it (a duration)."""
 
     value: Scalar
     dtype: DType | None = None
 
 
 class Call(Expr, frozen=True, eq=False, tag="call"):
-    """A function of other expressions. The names and their rules stand in `core.expr.types`."""
+    """A function of other expressions. The names and their rules are in `core.expr.types`."""
 
     function: str
     arguments: tuple[Node, ...]
@@ -252,7 +252,7 @@ class TimePart(Expr, frozen=True, eq=False, tag="time_part"):
 
 
 class Unnamed(Expr, frozen=True, eq=False, tag="unnamed"):
-    """Something that is a value once it has a name, such as an aggregation in a class body; `rewrite` puts that in."""
+    """A value without a name yet, such as an aggregation in a class body; `rewrite` replaces it."""
 
     value: Any
 
@@ -284,7 +284,7 @@ def as_expr(value: Any) -> Node:
 
 
 def rewrite(expr: Node, leaf: Callable[[Column | Unnamed], Node]) -> Node:
-    """Return the expression with `leaf` of every column and of everything unnamed in its place."""
+    """Return the expression with every column and unnamed value replaced by `leaf` of it."""
     if isinstance(expr, (Column, Unnamed)):
         return leaf(expr)
     if isinstance(expr, Call):

@@ -1,7 +1,7 @@
-"""The rules of expressions: what each function takes, what it gives, and which conversions happen on the way.
+"""The rules of expressions: argument types, result types, and implicit conversions of each function.
 
-`resolve` turns a tree into typed operations with every conversion written out. The two readings (`sql`, `evaluate`)
-implement those operations and decide nothing themselves. The rules:
+`resolve` turns a tree into typed operations with every conversion written out. The two implementations (`sql`,
+`evaluate`) execute those operations and decide nothing themselves. The rules:
 
 - **Null** in gives null out, except for `is_null`, `coalesce`, `when` (a null condition counts as false), and Kleene's
   `and` and `or`.
@@ -49,7 +49,7 @@ __all__ = ["FUNCTIONS", "TIME_PARTS", "TIME_STARTS", "Typed", "columns_of", "dty
 
 TIME_PARTS = ("year", "month", "day", "hour", "minute", "second", "weekday")
 TIME_STARTS = ("start_of_hour", "start_of_day", "start_of_week", "start_of_month")
-# Patterns of numbers in strings (RE2 and `re` agree on these) and white space, for both readings.
+# Patterns of numbers in strings (RE2 and `re` agree on these) and white space, for both implementations.
 INTEGER = r"[+-]?[0-9]+"
 DECIMAL = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 WHITE_SPACE = " \t\n\r\f\v"

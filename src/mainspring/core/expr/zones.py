@@ -1,4 +1,4 @@
-"""Wall clocks: the UTC offsets of an IANA zone as a table, so that both readings of an expression use the same one.
+"""Wall clocks: the UTC offsets of an IANA zone as a table, which both implementations of expressions use.
 
 DuckDB brings a zone database of its own, which disagrees with Python's wherever one is newer than the other. The table
 comes from `zoneinfo` alone and is compiled into the SQL. Local time is microseconds since 1970 as the wall clock counts
@@ -19,7 +19,7 @@ UNITS = {"start_of_hour": (HOUR, 0), "start_of_day": (DAY, 0), "start_of_week": 
 _SECOND_US = 1_000_000
 _FIRST = int(datetime(1900, 1, 1, tzinfo=UTC).timestamp())
 _LAST = int(datetime(2070, 1, 1, tzinfo=UTC).timestamp())
-_STEP = 3 * 86_400  # no two changes that cancel each other are closer in any zone (tests look at all of them)
+_STEP = 3 * 86_400  # in no zone are two changes that cancel each other closer (tests check all zones)
 _OF_THE_MACHINE = ("localtime", "posix", "right", "Factory")  # "right" counts leap seconds, "localtime" is not a zone
 
 

@@ -18,7 +18,7 @@ api_keys = sa.Table(
     sa.Column("name", sa.String(128), nullable=False),
     sa.Column("scopes", sa.String(128), nullable=False),  # sorted, one space between
     sa.Column("digest", sa.LargeBinary(32), nullable=False),
-    sa.Column("created_at", sa.BigInteger, nullable=False),  # UTC epoch microseconds, as every instant
+    sa.Column("created_at", sa.BigInteger, nullable=False),  # UTC epoch microseconds, like every instant
     sa.Column("expires_at", sa.BigInteger, nullable=False),
     sa.Column("revoked_at", sa.BigInteger),
     sa.Column("created_by", sa.String(256), nullable=False, server_default=""),
@@ -34,7 +34,7 @@ ended_sessions = sa.Table(
 audit_events = sa.Table(
     "audit_events",
     metadata,
-    # A plain INTEGER on SQLite, where only that type counts up by itself.
+    # A plain INTEGER on SQLite, the only type with automatic numbers there.
     sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
     sa.Column("at", sa.BigInteger, nullable=False),
     sa.Column("actor", sa.Text, nullable=False),
@@ -77,7 +77,7 @@ class CatalogKeyStore:
             return [_key(row) for row in connection.execute(query)]
 
     def mark(self) -> str:
-        # Keys are added and revoked, and nothing else; a backup may have as many, but not with these instants.
+        # Keys are only added and revoked; a restored backup may have the same number, but not these instants.
         columns = api_keys.c
         query = sa.select(
             sa.func.count(), sa.func.count(columns.revoked_at), sa.func.max(columns.id), sa.func.max(columns.revoked_at)
@@ -121,8 +121,9 @@ class CatalogEndedSessions:
 
 
 def _storable(text: str) -> str:
-    """Return text as every database takes it: Postgres refuses NUL, none stores half of a surrogate pair, and what a
-    caller sent must not keep an event out of the log."""
+    """Return text that every database accepts. Postgres rejects NUL, and none stores half of a surrogate pair; a
+    caller's text must not prevent the logging of an event.
+    """
     return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 

@@ -1,7 +1,7 @@
-"""Batches as bytes, and as the predictions they hold.
+"""Batches as bytes, and their conversion to predictions.
 
-A batch is encoded where it is made, on the event loop: by columns that costs under a microsecond a prediction, less
-than handing its objects to a thread, which would take the interpreter's lock away from the loop to do the same.
+A batch is encoded on the event loop. By columns that costs under a microsecond per prediction, less than handing its
+objects to a thread, which would need the same interpreter lock.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _UNASSIGNED = Assigned("", 1.0, 0)
 
 
 class Encoded(msgspec.Struct, array_like=True):
-    """A batch as it is read: its heading is a number, and the frame around it says which heading that is.
+    """An encoded batch: its heading is a number, which the frame around it defines.
 
     A batch of failures has no predictions. An older version, which does not know the last two fields, reads it so.
     """
@@ -35,7 +35,7 @@ class Encoded(msgspec.Struct, array_like=True):
 
 
 def _plain(value: Any) -> Any:
-    """Return an array, which MessagePack has no word for, as a list: a value a row, or a list of them."""
+    """Return an array, which MessagePack cannot represent, as a list: one value or one list per row."""
     if not hasattr(value, "tolist"):
         raise TypeError(f"A {type(value).__name__} cannot be logged.")
     rows, *shape = value.shape or (1,)
@@ -44,13 +44,13 @@ def _plain(value: Any) -> Any:
     return value.tolist()
 
 
-LARGEST_VALUE = 64  # elements of one row of a tensor; of larger ones the log says what they were
+LARGEST_VALUE = 64  # elements of one row of a tensor; of larger ones the log has type and shape only
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_plain)
 
 
 def encode(batch: Batch, heading: int) -> bytes:
-    """Return the batch with `heading` instead of its heading."""
+    """Return the encoded batch with the number `heading` in place of its heading."""
     # As `Encoded` is read.
     return _encoder.encode(
         (heading, batch.at, batch.share, batch.ids, batch.asked, batch.columns, batch.sealed, batch.assigned)

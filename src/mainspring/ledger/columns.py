@@ -15,14 +15,14 @@ from mainspring.ledger.sealing import Opener
 INSTANT = pa.timestamp("us", tz="UTC")
 _TEXTS = ("id", "endpoint", "model", "version", "digest", "principal")
 _DOCUMENTS = ("keys", "request", "features", "statuses", "outputs")  # JSON objects
-_SEALED = ("keys", "request", "features")  # what of it may be sealed
+_SEALED = ("keys", "request", "features")  # columns that may be sealed
 _TYPES: dict[str, pa.DataType] = {
     **{name: pa.string() for name in _TEXTS},
     "at": INSTANT,
     "latency_us": pa.int64(),
     **{name: pa.string() for name in _DOCUMENTS},
     "score": pa.float64(),
-    # Since these exist; of predictions before, they are null.
+    # Columns added later; null for older predictions.
     "request_id": pa.string(),
     "share": pa.float64(),
     "personal": pa.string(),  # a JSON list
@@ -78,7 +78,7 @@ READ = (
     "personal",
 )
 WATCHED = ("id", "version", "digest", "at", "latency_us", "keys", "features", "score", "share", "personal")
-READ_BY_ROW = {*_SEALED, "share", "personal"}  # what `read_of` may change; other columns are read as they are
+READ_BY_ROW = {*_SEALED, "share", "personal"}  # columns that `read_of` may change
 _ASSIGNED = ("rollout", "weight", "unit", "row")
 _PLAIN = ("at", "latency_us", "request_id", "share", "sealed")
 _json = msgspec.json.Encoder()
@@ -146,10 +146,10 @@ def _prediction(row: Mapping[str, Any]) -> Prediction:
 
 
 def read_of(table: pa.Table, opener: Opener, columns: Sequence[str] = READ) -> pa.Table:
-    """Return `columns` of a table that has `sealed` too, the sealed values in their places.
+    """Return `columns` of a table that also has `sealed`, with the sealed values decrypted in place.
 
     Raises:
-        Corrupt: They were sealed by another installation's key.
+        Corrupt: The values were sealed by another installation's key.
     """
     shares = pa.array([_whole(share) for share in table["share"].to_pylist()], pa.float64())
     table = table.set_column(table.column_names.index("share"), "share", shares)

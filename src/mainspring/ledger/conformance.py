@@ -39,7 +39,7 @@ class Ledger:
 
 
 def prediction(number: int, *, endpoint: str = "late", at: int | None = None) -> Prediction:
-    """Return a prediction that is told from others by its number."""
+    """Return a prediction with this number."""
     return Prediction(
         id=f"p{number}",
         endpoint=endpoint,
@@ -58,7 +58,7 @@ def prediction(number: int, *, endpoint: str = "late", at: int | None = None) ->
 
 
 def batch(first: int, *requests: int) -> Batch:
-    """Return a batch of requests with so many rows each; its predictions are numbered from `first`."""
+    """Return a batch of requests with these numbers of rows; its predictions are numbered from `first`."""
     numbers = range(first, first + sum(requests))
     ids = [f"p{number}" for number in numbers]
     asked = [Asked(f"key-{place}", 700, rows, f"request-{place}") for place, rows in enumerate(requests)]
@@ -103,7 +103,7 @@ def failure(number: int, **changes: Any) -> Failure:
 
 
 def recorder(log: PredictionLog, policy: Log | None = None) -> Recorder:
-    """Return what logs the predictions of a version that knows a caller's e-mail address, and how old they are."""
+    """Return the recorder of a version whose features include e-mail address and age of a caller."""
     return Recorder(
         log,
         endpoint="late",
@@ -117,7 +117,7 @@ def recorder(log: PredictionLog, policy: Log | None = None) -> Recorder:
 
 
 def record_persons(by: Recorder, *numbers: int, request_id: str = "") -> Future[None] | None:
-    """Record a request with a row a number, by key."""
+    """Record one request with one row per number, by key."""
     rows = len(numbers)
     return by.record(
         at=1_000 * numbers[0],
@@ -141,7 +141,7 @@ def documents(table: pa.Table, column: str) -> list[dict[str, Any]]:
 
 
 def settled(ledger: Ledger) -> None:
-    """Return when everything that was added so far can be read."""
+    """Wait until everything added so far can be read."""
     ledger.log.append([prediction(999_999, endpoint="settled", at=0)])
 
 

@@ -1,7 +1,7 @@
-"""Format of a segment: frames of `length, crc32, payload`, one a write, after the file's first line.
+"""Format of a segment: frames of `length, crc32, payload`, one per write, after the file's first line.
 
-A frame counts only if it is whole, and is self-contained. Bytes that a dying writer leaves behind its last whole frame
-are a torn tail: their write was never acknowledged.
+A frame is self-contained, and counts only if it is whole. Bytes of a dead writer behind its last whole frame are a torn
+tail: their write was never acknowledged.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from mainspring.ledger.model import Failure, Heading, Prediction
 MAGIC = b"mainspring predictions 2\n"
 MAGIC_BEFORE = b"mainspring predictions 1\n"  # its payloads are lists of predictions
 _HEADER = struct.Struct("<II")  # length of the payload in bytes, its CRC-32
-_COUNT = struct.Struct(">BI")  # MessagePack's word for a list of so many
-_PAIR = b"\x92"  # MessagePack's word for a list of two
+_COUNT = struct.Struct(">BI")  # MessagePack's prefix of a list with this many elements
+_PAIR = b"\x92"  # MessagePack's prefix of a list of two
 _LIST = 0xDD
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(tuple[dict[int, Heading], list[Encoded]])
 _batch_decoder = msgspec.msgpack.Decoder(Encoded)
-_decoder_before = msgspec.msgpack.Decoder(list[Prediction])  # of segments that an older version left
+_decoder_before = msgspec.msgpack.Decoder(list[Prediction])  # header of segments of an older version
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Frames:
     payloads: list[bytes]
     end: int  # behind the last whole frame
     torn: int  # bytes behind `end`
-    damaged: int  # frames before `end` whose content is not what was written
+    damaged: int  # frames before `end` with corrupted content
 
 
 def framed(headings: Mapping[int, Heading], encoded: Sequence[bytes]) -> bytes:
@@ -79,7 +79,7 @@ def decode_all(payload: bytes) -> tuple[list[Prediction], list[Failure]]:
     """Return the predictions and the failures of one frame's payload.
 
     Raises:
-        Corrupt: It holds something else.
+        Corrupt: It has other content.
     """
     try:
         headings, found = _decoder.decode(payload)
@@ -109,7 +109,7 @@ def scan(content: bytes, start: int) -> Frames:
             payloads.append(payload)
             damaged, end, wrong = damaged + wrong, position, 0
         else:
-            # With nothing right behind it, it is a frame whose pages never reached the disk, or not all of them yet.
+            # With no valid frame behind it, its pages have not reached the disk, or not all of them.
             wrong += 1
     return Frames(payloads, start + end, len(content) - end, damaged)
 
@@ -119,7 +119,7 @@ def _headers(content: bytes) -> Iterator[tuple[int, int]]:
     while position + _HEADER.size <= len(content):
         length, checksum = _HEADER.unpack_from(content, position)
         position += _HEADER.size + length
-        # A length of zero is a page that never reached the disk: no frame is empty.
+        # A length of 0 is a page that never reached the disk, since no frame is empty.
         if length == 0 or position > len(content):
             return
         yield length, checksum

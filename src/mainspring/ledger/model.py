@@ -1,4 +1,4 @@
-"""A prediction as it is logged, the batches in which serving hands them over, and an endpoint's policy."""
+"""Logged predictions, the batches in which serving passes them, and an endpoint's logging policy."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import msgspec
 
 from mainspring.core.errors import Invalid
 
-PREDICTIONS = "predictions"  # the lake table that compaction fills
+PREDICTIONS = "predictions"  # lake table that compaction fills
 FAILURES = "predictions__failures"  # its table of failures, which no reader of predictions meets
 
 Value = bool | int | float | str | None
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
-    """One row's prediction and everything that made it."""
+    """One row's prediction with its provenance."""
 
     id: str
     endpoint: str
@@ -31,10 +31,10 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     outputs: dict[str, Value | list[float]]
     latency_us: int
     principal: str
-    request_id: str = ""  # as the caller named the request
-    share: float = 1.0  # of the endpoint's requests that were logged then: this one stands for 1 / share
-    personal: tuple[str, ...] = ()  # the keys, fields and features that are not above because they identify a person
-    sealed: bytes = b""  # those, encrypted (`ledger.sealing`); empty where they were left out
+    request_id: str = ""  # the caller's id of the request
+    share: float = 1.0  # share of the endpoint's requests logged at the time: this one represents 1 / share
+    personal: tuple[str, ...] = ()  # keys, fields and features missing above because they identify a person
+    sealed: bytes = b""  # their encrypted values (`ledger.sealing`); empty if left out
     rollout: str = ""  # of which its version was an arm; empty where the caller chose the version, too
     weight: float = 1.0  # the probability with which its version was assigned
     unit: int = 0  # hash of the assigned unit, 63 bits; 0 without a rollout
@@ -42,7 +42,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def withheld(self) -> Literal["encrypted", "left out"] | None:
-        """Treatment of the values of `personal`, `None` where there are none."""
+        """Treatment of the values of `personal`, `None` if there are none."""
         return None if not self.personal else "encrypted" if self.sealed else "left out"
 
 
@@ -50,14 +50,14 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
     """Log settings of an endpoint: the share of logged requests, durability, and the treatment of personal data.
 
     Args:
-        share: The share of requests that are logged, above 0, at most 1. A request is chosen by a hash of the id that
-            its caller gave it, so a retry is logged if the first attempt was.
-        sync: Answer a request only when its predictions are on the disk, and refuse it where they cannot be.
+        share: Share of requests that are logged, above 0, at most 1. A request is chosen by a hash of its caller's id,
+            so a retry is logged if the first attempt was.
+        sync: Answer a request only once its predictions are on disk; reject it if they cannot be written.
         personal: Treatment of values of columns that a source marks with `pii`, and of features made of them: encrypted
             with the installation's key, or left out.
 
     Raises:
-        Invalid: The share is none, or part of the requests of a `sync` endpoint would not be logged.
+        Invalid: The share is not valid, or some requests of a `sync` endpoint would not be logged.
     """
 
     share: float = 1.0
@@ -77,7 +77,7 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Heading(msgspec.Struct, frozen=True, array_like=True, cache_hash=True):
-    """Header shared by the predictions of a batch: endpoint, model version, and the names of the columns, in order."""
+    """Header shared by the predictions of a batch: endpoint, model version, and names of the columns in order."""
 
     endpoint: str
     model: str
@@ -92,7 +92,7 @@ class Heading(msgspec.Struct, frozen=True, array_like=True, cache_hash=True):
 
 
 class Asked(NamedTuple):
-    """One request of a batch: `rows` predictions of it follow one another."""
+    """One request of a batch; its `rows` predictions are consecutive."""
 
     principal: str
     latency_us: int
@@ -140,10 +140,10 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Batch(msgspec.Struct, array_like=True, gc=False):
-    """Predictions that were made together, by column: serving has them like that, and it costs a tenth of rows.
+    """Predictions made together, by column, as in serving; this costs a tenth of rows.
 
-    A column is a list or a NumPy array of shape (rows, ...); of large tensors only type and shape are kept. It is never
-    changed.
+    A column is a list or a NumPy array of shape (rows, ...); of large tensors only type and shape are stored. It is
+    never modified.
     """
 
     heading: Heading

@@ -1,4 +1,4 @@
-"""The two sides of the prediction log: serving appends, everybody else reads."""
+"""The two sides of the prediction log: serving appends, all others read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Seals(Protocol):
     """Encrypts personal values."""
 
     def seal(self, prediction_id: str, values: Mapping[str, Any]) -> bytes:
-        """Return the values by name, as only the holder of the key can read them, and for this prediction only."""
+        """Return the values by name, encrypted for the holder of the key and for this prediction only."""
         ...
 
 
@@ -24,7 +24,7 @@ class PredictionLog(Protocol):
     """Append-only log of predictions, written by serving. Thread-safe.
 
     Attributes:
-        sealer: Encrypts personal values; `None`: they are left out.
+        sealer: Encrypts personal values; with `None` they are left out.
         unlogged: (endpoint, cause) -> predictions that were answered and are not in the log. The causes: `sampled`
             (not chosen), `disk_full`, `disk_error`, `buffer_full` (the disk is too slow), `closed`.
         unlogged_failures: (endpoint, version) -> failures that could not be written yet.
@@ -35,12 +35,12 @@ class PredictionLog(Protocol):
     unlogged_failures: Mapping[tuple[str, str], int]
 
     def add(self, batch: Batch, *, sync: bool = False) -> Future[None] | None:
-        """Append a batch without waiting. It survives a kill of this process after some milliseconds, a power cut
-        after a second. A batch that cannot be written is counted in `unlogged`.
+        """Append a batch without waiting. After some milliseconds it survives a kill of this process, after a second a
+        power cut. A batch that cannot be written is counted in `unlogged`.
 
         Args:
-            sync: Return a future, which is done when the batch is durable. It fails with `StorageFull` or `Unavailable`
-                where it cannot be, and nothing is counted.
+            sync: Return a future, which is done when the batch is durable. If it cannot be, the future fails with
+                `StorageFull` or `Unavailable`, and nothing is counted.
         """
         ...
 
@@ -53,7 +53,7 @@ class PredictionLog(Protocol):
         ...
 
     def append(self, predictions: Sequence[Prediction]) -> None:
-        """Add predictions, and return when a kill of this process cannot undo it.
+        """Add predictions, and return once they survive a kill of this process.
 
         Raises:
             StorageFull: No space; none of them was added.
@@ -65,7 +65,7 @@ class PredictionLog(Protocol):
         ...
 
     def damaged(self) -> int:
-        """Return how many parts of the log compaction could not read and has set aside."""
+        """Return the number of parts of the log that compaction could not read and set aside."""
         ...
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class PredictionLog(Protocol):
 
 
 class Arrivals(NamedTuple):
-    """Predictions as they came into a store: batches in no order, and the position behind the last of them."""
+    """Predictions by arrival in a store: batches in no order, and the position after the last."""
 
     position: int
     batches: Iterator[pa.Table]
@@ -96,27 +96,28 @@ class PredictionStore(Protocol):
     def compact(self) -> int:
         """Move appended predictions into the store, each once, and return their number.
 
-        A part of the log that is damaged is set aside and counted, and the rest is moved.
+        Damaged parts of the log are set aside and counted; the rest is moved.
         """
         ...
 
     def damaged(self) -> int:
-        """Return how many damaged parts of the log are still set aside by `compact`."""
+        """Return the number of damaged parts of the log that `compact` has set aside."""
         ...
 
     def tidy(self, *, made_before: int | None = None, replaced_before: int, entries: int = 1_000) -> int:
-        """Remove predictions made before an instant, and what the store no longer needs; return how many those were.
+        """Delete predictions made before an instant, and files that the store no longer needs; return the number of
+        predictions.
 
         Args:
             made_before: UTC epoch microseconds, by the clock that dated the predictions; `None` removes none.
-            replaced_before: UTC epoch microseconds, by the machine's clock: files that were replaced later stay, as
-                somebody may read them.
-            entries: How many versions of the store keep their entries: positions of `arrivals` go back so far.
+            replaced_before: UTC epoch microseconds, by the machine's clock: files replaced later are kept, as they may
+                be in use.
+            entries: Number of versions of the store that keep their log entries, and so positions of `arrivals`.
         """
         ...
 
     def find(self, prediction_id: str) -> Prediction:
-        """Return one prediction, compacted or not, its personal values sealed.
+        """Return one prediction, compacted or not, with sealed personal values.
 
         Raises:
             NotFound: It was never logged.
@@ -124,15 +125,15 @@ class PredictionStore(Protocol):
         ...
 
     def revealed(self, prediction: Prediction) -> Prediction:
-        """Return a prediction with its sealed values in their places. The caller must authorise the access.
+        """Return a prediction with its sealed values decrypted. The caller must authorise the access.
 
         Raises:
-            Corrupt: They were sealed by another installation's key, or there is none.
+            Corrupt: They were sealed by another installation's key, or there is no key.
         """
         ...
 
     def recent(self, endpoint: str | None = None, limit: int = 50) -> list[Prediction]:
-        """Return the newest predictions, compacted or not, newest first, their personal values sealed."""
+        """Return the newest predictions, compacted or not, newest first, with sealed personal values."""
         ...
 
     def digests(self) -> set[str]:
@@ -140,8 +141,8 @@ class PredictionStore(Protocol):
         ...
 
     def read(self, endpoint: str, since: int, until: int) -> pa.Table:
-        """Return compacted predictions with `since <= at < until`, in order of `at`, for what is computed over many:
-        joins with labels, drift. Sealed values are in their places.
+        """Return compacted predictions with `since <= at < until`, ordered by `at`, for computations over many: joins
+        with labels, drift. Sealed values are decrypted.
 
         Columns: `id`, `version`, `digest` (string), `at` (timestamp), `latency_us` (int64), `keys`, `request`,
         `statuses` (JSON strings), `features` (JSON string), `score` (float64: the first output), `share` (float64: a
@@ -159,16 +160,16 @@ class PredictionStore(Protocol):
         by: int | None = None,
         columns: Sequence[str] | None = None,
     ) -> Arrivals | None:
-        """Return compacted predictions with `since <= at < until`, in bounded memory: what is computed over very many.
+        """Return compacted predictions with `since <= at < until` in bounded memory, for computations over very many.
 
         Args:
-            after: A position: only what came into the store behind it.
-            by: A position that was given not long ago: only what had come by then. Not with `after`.
-            columns: Which columns the batches have, by default all.
+            after: A position: return only predictions that arrived after it.
+            by: A recent position: return only predictions that had arrived by then. Not with `after`.
+            columns: Columns of the batches, by default all.
 
         Returns:
-            Batches of some thousands of rows, with the columns of `read` but `request` and `statuses`; `None` where
-            what came after a position cannot be told any more.
+            Batches of some thousands of rows, with the columns of `read` except `request` and `statuses`; `None` if the
+            arrivals after a position are no longer known.
         """
         ...
 

@@ -16,7 +16,7 @@ from mainspring.ledger.model import Asked, Assigned, Batch, Failure, Heading, Lo
 from mainspring.ledger.ports import PredictionLog, Seals
 
 Columns = Mapping[str, Any]  # name -> a column, see `Batch`
-_PLANS = 256  # callers choose which optional fields they send, so there can be many
+_PLANS = 256  # callers choose their optional fields, so there can be many
 _NOTHING: Columns = {}
 
 
@@ -32,10 +32,10 @@ class _Plan:
 
 
 class Recorder:
-    """Logs the predictions of one version behind one endpoint.
+    """Recorder of the predictions of one version behind one endpoint.
 
     Args:
-        keys: The names of the entity keys.
+        keys: Names of the entity keys.
         personal: Names of keys, request fields and features whose values identify a person.
     """
 
@@ -74,14 +74,14 @@ class Recorder:
         """Log a batch.
 
         Args:
-            asked: Its requests, whose rows follow one another in `ids` and in every column.
-            features: The model's inputs; every batch has the same ones, as it has the same outputs.
-            sent: Columns of the requests by key, the keys included. Empty for full inputs.
-            statuses: Of stored features; the same ones in every batch, or none.
+            asked: Its requests; their rows are consecutive in `ids` and in every column.
+            features: The model's inputs, the same in every batch, as are the outputs.
+            sent: Columns of the requests by key, including the keys. Empty for full inputs.
+            statuses: Statuses of stored features, for the same features in every batch, or empty.
             assigned: The requests' assignments to a rollout's arm; empty where there are none.
 
         Returns:
-            Where the policy is `sync`, a future: once it is done the answer may leave.
+            With the policy `sync` a future; once it is done the response may be sent.
         """
         policy = self.policy
         if policy.share < 1.0:
@@ -205,7 +205,7 @@ class Tally:
 
 
 def _firsts(asked: Sequence[Asked]) -> list[tuple[int, Asked]]:
-    """Return each request with its first row."""
+    """Return each request with the index of its first row."""
     found, row = [], 0
     for each in asked:
         found.append((row, each))
@@ -214,7 +214,7 @@ def _firsts(asked: Sequence[Asked]) -> list[tuple[int, Asked]]:
 
 
 def _chosen(name: str, share: float) -> bool:
-    """Return whether a request is sampled for the log: deterministic by its id, in every process."""
+    """Return whether a request is sampled for the log: a function of its id, equal in every process."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) < share * 2.0**64
 
 
@@ -231,7 +231,7 @@ def _listed(column: Any) -> Sequence[Any]:
 
 
 def _picker(names: Sequence[str]) -> Callable[[Columns], tuple[Any, ...]]:
-    """Return a function that takes these columns out, in this order."""
+    """Return a function that selects these columns in this order."""
     if len(names) > 1:
         return itemgetter(*names)
     return lambda columns: tuple(columns[name] for name in names)

@@ -1,9 +1,9 @@
 """Personal values of predictions, encrypted: AES-256-GCM under a key of the installation.
 
 A sealed value is `1, salt (16 bytes), nonce (12 bytes), ciphertext, tag (16 bytes)`. Each `Sealer` draws a salt,
-derives a key of its own from the installation's (HKDF, RFC 5869) and counts its nonces: random nonces under one key
-would be safe for 2^32 predictions only (NIST SP 800-38D, 8.3). The prediction's id is authenticated with its values, so
-they cannot be moved to another row.
+derives its own key from the installation's (HKDF, RFC 5869) and counts its nonces, because random nonces under one key
+are safe for 2^32 predictions only (NIST SP 800-38D, 8.3). The prediction's id is authenticated with its values, so they
+cannot be moved to another row.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _decoder = msgspec.msgpack.Decoder(dict[str, Any])
 
 
 class Sealer:
-    """Encrypts. One a log: two must not share a salt, so an object of this class must not live on in a fork."""
+    """Encryption, one object per log. Two must not share a salt, so an object must not survive in a fork."""
 
     def __init__(self, key: bytes) -> None:
         salt = os.urandom(_SALT)
@@ -46,7 +46,7 @@ class Sealer:
 
 
 class Opener:
-    """Decrypts what sealers of the same key encrypted."""
+    """Decryption of values from sealers with the same key."""
 
     def __init__(self, key: bytes | None) -> None:
         self._cipher = None if key is None else lru_cache(maxsize=1024)(lambda salt: _cipher(key, salt))
@@ -55,7 +55,7 @@ class Opener:
         """Return the values by name.
 
         Raises:
-            Corrupt: They were sealed by another key, for another prediction, or were changed; or there is no key.
+            Corrupt: They were sealed by another key or for another prediction, or were modified; or there is no key.
         """
         head = len(_FORMAT) + _SALT
         if self._cipher is not None and sealed[: len(_FORMAT)] == _FORMAT:
@@ -77,7 +77,7 @@ def _cipher(key: bytes, salt: bytes) -> AESGCM:
 
 
 def revealed(prediction: Prediction, opener: Opener) -> Prediction:
-    """Return the prediction with its sealed values shown; values that were left out stay so.
+    """Return the prediction with its sealed values decrypted; values that were left out stay missing.
 
     Raises:
         Corrupt: They were sealed by another installation's key.

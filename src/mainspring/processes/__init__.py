@@ -1,1 +1,1 @@
-"""The processes of a running system: the supervisor, its children, and how each begins and ends."""
+"""The processes of a running system: the supervisor, its children, and their life cycles."""

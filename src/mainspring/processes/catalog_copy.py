@@ -1,4 +1,4 @@
-"""The copy of the catalog, and of the bundles, that a gateway's process serves from."""
+"""Copies of the catalog and of bundles, from which a gateway process serves."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ FILE = "gateway.copy"
 
 
 def copy_catalog(project: Project) -> CatalogCopy:
-    """Return the copy, not started yet. From now on this process reads bundles from a local copy, too, where it can.
+    """Return the copy, not started yet. From now on this process also reads bundles from local copies if possible.
 
-    A catalog in memory leaves no file.
+    A catalog in memory has no copy on disk.
     """
     settings = project.settings
     project.keep_bundles()

@@ -2,7 +2,7 @@
 
 `python -m mainspring.processes.child FD MODULE ARGUMENT...`
 
-Two ways of noticing its death, since each has a gap: the kernel's parent-death signal (Linux; set after the fork), and
+Two mechanisms detect its death, since each has a gap: the kernel's parent-death signal (Linux; set after the fork), and
 the end of a pipe whose other end only the supervisor holds.
 """
 

@@ -1,6 +1,6 @@
 """The data plane as a process: `python -m mainspring.processes.gateway --project ROOT [--profile P]`.
 
-Under the supervisor several of these serve one address: they inherit the socket, and have a slot each.
+Under the supervisor several of these processes serve one address: each inherits a socket and has a slot.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def main() -> int:
         at = f"{settings.gateway.url}, slot {chosen.slot}"
 
         def started() -> None:
-            # What is there by now stays: to look through it for cycles would hold everything up for 50 to 80 ms.
+            # Existing objects stay; searching them for cycles would block everything for 50 to 80 ms.
             gc.collect()
             gc.freeze()
             log.info("gateway listens on %s", at)

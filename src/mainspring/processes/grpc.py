@@ -1,7 +1,7 @@
 """gRPC as a process: `python -m mainspring.processes.grpc --project ROOT [--profile P]`.
 
-It serves what the gateway serves, from adapters of its own, and writes a segment of its own to the prediction log. Its
-metrics are scraped at the gateway, where it has the slot after the gateway's own. There may be several.
+It serves the same endpoints as the gateway, with its own adapters and its own segment of the prediction log. Its
+metrics are scraped at the gateway, where its slot follows the gateway's own. There may be several.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def check_installed() -> None:
     """Raise if a package that gRPC needs is missing.
 
     Raises:
-        MissingExtra: It is not.
+        MissingExtra: One is missing.
     """
     try:
         there = find_spec("grpc") is not None and find_spec("google.protobuf") is not None

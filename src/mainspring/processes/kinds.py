@@ -17,28 +17,28 @@ MODULES = {
     "gateway": "mainspring.processes.gateway",
     "control": "mainspring.console",
     "worker": "mainspring.processes.worker",
-    "grpc": "mainspring.processes.grpc",  # only where the profile has an address for it
+    "grpc": "mainspring.processes.grpc",  # only if the profile has an address for it
 }
-_LARGEST = 10 << 20  # bytes; what is larger at a start is put aside
+_LARGEST = 10 << 20  # bytes; a larger log is moved aside at a start
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind of child, and how it is started."""
+    """One kind of child, with its command."""
 
     name: str
     module: str
     arguments: tuple[str, ...] = ()
     inherits: tuple[int, ...] = ()  # descriptors
-    slot: int | None = None  # of a gateway; gRPC has those after
+    slot: int | None = None  # slot of a gateway; gRPC has the following slots
 
 
 def kinds(part: str, listeners: Sequence[int], grpc: int) -> Iterator[Kind]:
-    """Yield the processes of a part: of the gateway and gRPC as many as are set, each with its slot; else one.
+    """Yield the processes of a part: for the gateway and gRPC the configured number, each with its slot; else one.
 
     Args:
-        listeners: The descriptors of the gateway's sockets, one a process.
-        grpc: How many processes gRPC has.
+        listeners: Descriptors of the gateway's sockets, one per process.
+        grpc: Number of gRPC processes.
     """
     count = len(listeners)
     slots = ("--slots", str(count + grpc))
@@ -57,7 +57,7 @@ def kinds(part: str, listeners: Sequence[int], grpc: int) -> Iterator[Kind]:
 
 
 def spawn(kind: Kind, settings: Settings, lifeline: int, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start a child that ends when nobody holds the other end of the pipe `lifeline`. It writes to its own log."""
+    """Start a child that ends when the other end of the pipe `lifeline` is closed. It writes to its own log."""
     command = [sys.executable, "-m", "mainspring.processes.child", str(lifeline), kind.module]
     command += ["--project", str(settings.root), "--profile", settings.profile, *kind.arguments]
     with open_log(log_path(settings.state, kind.name)) as log:

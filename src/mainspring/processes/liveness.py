@@ -1,9 +1,9 @@
-"""A watch over processes that live and do not answer: stopped, or with an event loop that something holds.
+"""Watchdog for processes that are alive but do not respond: stopped, or with a blocked event loop.
 
-Each is asked over its slot's socket, which its event loop serves. One that is silent for the whole time-out is killed,
-and the supervisor starts it again as any that died. On a busy machine silence alone is no proof: a process that could
-run, or waits for a disk or for memory that was swapped out, and got next to no processor time has not had its chance,
-and is asked again. Another in its place would wait as long.
+Each process is probed over its slot's socket, which its event loop serves. One that is silent for the whole time-out is
+killed, and the supervisor restarts it like any that died. On a busy machine silence alone proves nothing: a process
+that is runnable, or waits for a disk or for swapped-out memory, and got almost no processor time had no chance to
+respond. It is probed again, since a new process would wait as long.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from mainspring.serving.plane import slots
 
 _ASK_EVERY_S = 2.0
 _COULD_RUN = {"R", "D"}  # runnable, or waiting for a disk
-_CHANCE_S = 1.0  # of processor time, in which an event loop that is not held would have answered
+_CHANCE_S = 1.0  # of processor time, enough for an event loop that is not blocked to respond
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Watches the process in one slot until `ending` is set; run it in a thread of its own.
+    """Watchdog of the process in one slot until `ending` is set; runs in its own thread.
 
     Args:
-        place: Where the slots' sockets are.
-        process: Returns the process that has the slot now.
-        silent_s: How long it may be silent.
+        place: Folder of the slots' sockets.
+        process: Returns the current process of the slot.
+        silent_s: Maximum silence in seconds.
         killed: Called after a process was killed.
     """
 
@@ -46,9 +46,9 @@ class Watch:
         while not self.ending.wait(_ASK_EVERY_S):
             process = self.process()
             before_s, asked_s = _used_s(process.pid), time.monotonic()
-            # Asked twice: it may have been about to answer when the first question was given up.
+            # Probed twice: it may have been about to respond when the first probe timed out.
             if all(slots.silent(self.place, self.slot, part * self.silent_s) for part in (0.7, 0.3)):
-                # Where this process itself was away, as in a suspended machine, the other one was as well.
+                # If this process itself was suspended, as with the whole machine, so was the other one.
                 away = time.monotonic() - asked_s > 2 * self.silent_s
                 lives = process is self.process() and process.poll() is None and not self.ending.is_set()
                 if lives and not away and held(process.pid, before_s):
@@ -57,21 +57,21 @@ class Watch:
 
 
 def held(pid: int, used_s: float) -> bool:
-    """Return whether a silent process had its chance to answer.
+    """Return whether a silent process had the chance to respond.
 
-    All of its threads count: the main one may wait for what another has, such as the interpreter's lock.
+    All of its threads count: the main one may wait for another, such as for the interpreter lock.
 
     Args:
-        used_s: The processor time that it had used, in s, when the silence began.
+        used_s: Processor time (s) that it had used when the silence began.
     """
     states = _states(pid)
     return not states & _COULD_RUN or _used_s(pid) - used_s >= _CHANCE_S
 
 
 def _states(pid: int) -> set[str]:
-    """Return the scheduler's states of a process's threads; none where nothing tells."""
+    """Return the scheduler states of a process's threads; empty if unknown."""
     found = set()
-    with suppress(OSError):  # it has ended, or the platform is another
+    with suppress(OSError):  # it has ended, or this is not Linux
         for thread in Path(f"/proc/{pid}/task").iterdir():
             with suppress(OSError):  # the thread has ended
                 found.add(_fields(thread / "stat")[0])
@@ -79,7 +79,7 @@ def _states(pid: int) -> set[str]:
 
 
 def _used_s(pid: int) -> float:
-    """Return the processor time of a process, in s; 0 where nothing tells."""
+    """Return the processor time of a process in s; 0 if unknown."""
     try:
         fields = _fields(Path(f"/proc/{pid}/stat"))
     except OSError:

@@ -1,9 +1,9 @@
-"""One supervisor, its children, and a clean end.
+"""The supervisor: start, restart and clean end of child processes.
 
-An exclusive lock makes sure that one project is up once. The gateway's address is bound here, and its processes inherit
-the sockets: whoever waits to be accepted outlives them. What dies is started again, later each time, and so is what
-lives and does not answer (processes.liveness). Children hold the read end of a pipe: when the supervisor is
-gone, however it went, so are they (processes.child).
+An exclusive lock ensures that a project is up only once. The gateway's address is bound here, and its processes inherit
+the sockets, so connections that wait to be accepted outlive them. A process that dies is restarted with growing delays,
+and so is one that does not respond (processes.liveness). Children hold the read end of a pipe: when the supervisor
+ends, for whatever reason, they end too (processes.child).
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ class _Child:
     started: float
     wait_s: float = _FIRST_WAIT_S
     restart_at: float | None = None
-    ready: bool = False  # whether it took traffic when it was asked last
+    ready: bool = False  # whether it was ready when last asked
     ask_at: float = 0.0
 
 
 @dataclass
 class Supervisor:
-    """Starts the processes of a project and keeps them running until `stop`.
+    """Supervisor of a project's processes: starts them and keeps them running until `stop`.
 
     Args:
         project: Opened by the supervising process.
-        environment: What children get beside this process's own environment.
-        parts: Which of `MODULES` to run.
-        tell: Is told what a start waits for that may take long.
+        environment: Variables of children in addition to this process's own environment.
+        parts: The entries of `MODULES` to run.
+        tell: Called with the reason if the start has to wait for long.
     """
 
     project: Project
@@ -73,21 +73,21 @@ class Supervisor:
         self._all_ended = threading.Event()
         self._watcher: threading.Thread | None = None
         self._ending = threading.Event()
-        self._silenced: dict[str, int] = {}  # child -> how often it was killed since it did not answer
+        self._silenced: dict[str, int] = {}  # child -> number of kills because it did not respond
         self._pipe = (-1, -1)
         self._listeners: list[socket.socket] = []  # one a slot
-        self._kept: socket.socket | None = None  # gRPC's address, where several processes share it
-        self._able: list[int] = []  # the slots that get new connections; all, if empty
+        self._kept: socket.socket | None = None  # gRPC's address, if several processes share it
+        self._able: list[int] = []  # slots that get new connections; all if empty
 
     @contextmanager
     def running(self, *, ready_within_s: float = _START_S) -> Iterator[Supervisor]:
-        """Keep the project up inside the block; everything has ended when it is left.
+        """Keep the project up inside the block; all processes have ended after it.
 
-        While the catalog does not answer, the start waits for it, however long: the gateway serves what it knows.
+        While the catalog does not respond, the start waits for it without limit; the gateway serves from its copy.
 
         Raises:
             Conflict: The project is up already, or a port is taken.
-            Invalid: A certificate or its key cannot be served with.
+            Invalid: A certificate or its key cannot be used.
             Unavailable: A child did not become ready in time; its log's last lines are in the message.
         """
         with self._exclusively():
@@ -100,10 +100,10 @@ class Supervisor:
 
     @contextmanager
     def heeding(self) -> Iterator[None]:
-        """Take SIGTERM and SIGINT inside the block for a request to stop, which ends a start and `wait`.
+        """Treat SIGTERM and SIGINT inside the block as a request to stop, which ends a start and `wait`.
 
-        Only from the main thread, and entered before `running`: a signal must not end this process while it has
-        children, which would die with it, in the middle of what they answer.
+        Call it from the main thread, before `running`: a signal must not end this process while it has children, which
+            would die with it in the middle of a response.
         """
         numbers = (signal.SIGTERM, signal.SIGINT)
         before = {number: signal.signal(number, lambda *_: self._asked_to_stop.set()) for number in numbers}
@@ -118,7 +118,7 @@ class Supervisor:
         return self._asked_to_stop.is_set()
 
     def wait(self, longest_s: float = math.inf) -> None:
-        """Return when SIGTERM or SIGINT came, or after `longest_s` seconds. Only inside `heeding`."""
+        """Return on SIGTERM or SIGINT, or after `longest_s` seconds. Only inside `heeding`."""
         until = time.monotonic() + longest_s
         while not self._asked_to_stop.wait(min(0.5, longest_s)) and time.monotonic() < until:
             pass
@@ -175,7 +175,7 @@ class Supervisor:
             self._kept.close()
 
     def _await_predecessors(self, within_s: float = 5.0) -> None:
-        """Wait for the children of a supervisor that was killed: they die with it, but not in the same instant."""
+        """Wait for the children of a killed supervisor: they end with it, but not immediately."""
         before = read_running(self.project.settings.state)
         deadline = time.monotonic() + within_s
         while before is not None and any(map(alive, before.children.values())) and time.monotonic() < deadline:
@@ -212,7 +212,7 @@ class Supervisor:
         return spawn(kind, self.project.settings, self._pipe[0], self.environment)
 
     def _watch(self) -> None:
-        # To the kernel a child's parent is the thread that started it: this one must outlive those that it revived.
+        # For the kernel a child's parent is the thread that started it, so this thread must outlive restarted children.
         while not self._all_ended.is_set():
             self._await_death(0.05)
             with self._reviving:
@@ -228,7 +228,7 @@ class Supervisor:
             watched = []
             for child in self._children.values():
                 if child.restart_at is None and child.process.returncode is None:
-                    with suppress(ProcessLookupError):  # it was waited for meanwhile
+                    with suppress(ProcessLookupError):  # it was reaped meanwhile
                         watched.append(os.pidfd_open(child.process.pid))
                         stack.callback(os.close, watched[-1])
             select.select(watched, [], [], within_s)
@@ -254,7 +254,7 @@ class Supervisor:
         if child.restart_at is None:
             if now - child.started > _STEADY_S or child.process.returncode == 0:
                 child.wait_s = _FIRST_WAIT_S
-            if child.ready:  # it starts, and is needed: only one that never gets so far is not tried again soon
+            if child.ready:  # it starts successfully: only a child that never becomes ready is retried later
                 child.wait_s = min(child.wait_s, _SERVED_WAIT_S)
             child.ready = False
             child.restart_at = now + child.wait_s
@@ -284,7 +284,7 @@ class Supervisor:
                 time.sleep(0.02)
 
     def _without_catalog(self) -> str | None:
-        """Return the reason why the catalog does not answer, `None` if it does."""
+        """Return the reason why the catalog does not respond, `None` if it does."""
         try:
             self.project.routes.revision()
         except Unavailable as error:
@@ -292,7 +292,7 @@ class Supervisor:
         return None
 
     def _ready(self, kind: Kind) -> bool | None:
-        """Return whether a child takes traffic, `None` if it does not answer; of most it is not asked."""
+        """Return whether a child is ready, `None` if it does not respond; most children are not asked."""
         if kind.slot is None:
             return True
         from mainspring.serving.plane import slots
@@ -310,7 +310,7 @@ class Supervisor:
         with self._reviving:
             self._stopping = True
         self._ending.set()
-        self._refuse_more()  # with the gateways' own ends, which they close now
+        self._refuse_more()  # including the gateways' own ends, which they close now
         for child in self._children.values():
             child.process.terminate()
         deadline = time.monotonic() + self.project.settings.gateway_limits.drain_us / 1e6 + _AFTER_DRAIN_S

@@ -1,4 +1,4 @@
-"""Spans of a process's requests, where the profile wants them. Only then is OpenTelemetry imported."""
+"""Spans of a process's requests, if the profile enables them. Only then is OpenTelemetry imported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def check_installed() -> None:
     """Raise if a package that tracing needs is missing.
 
     Raises:
-        MissingExtra: It is not.
+        MissingExtra: One is missing.
     """
     for name in ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"):
         try:
@@ -32,7 +32,7 @@ def check_installed() -> None:
 
 @contextmanager
 def traced(project: Project, instance: str) -> Iterator[Tracing | None]:
-    """Give what `tracing_of` returns; at the end of the block its spans are sent off."""
+    """Context with the result of `tracing_of`; its spans are exported at the end of the block."""
     tracing = tracing_of(project, instance)
     try:
         yield tracing
@@ -42,10 +42,10 @@ def traced(project: Project, instance: str) -> Iterator[Tracing | None]:
 
 
 def tracing_of(project: Project, instance: str) -> Tracing | None:
-    """Return the maker and exporter of spans, `None` if the profile wants none.
+    """Return the tracer and exporter of spans, `None` if the profile has none.
 
     Args:
-        instance: What this process is called among the project's.
+        instance: Name of this process within the project.
 
     Raises:
         MissingExtra: OpenTelemetry is not installed.

@@ -1,7 +1,7 @@
-"""Duties beside the requests, as a process: `python -m mainspring.processes.worker --project ROOT [--profile P]`.
+"""Background duties as a process: `python -m mainspring.processes.worker --project ROOT [--profile P]`.
 
-Each duty is safe to run at any time, twice, or beside a command that does the same: what it writes is a function of
-what is stored. Duties of different lanes run in threads of their own, so that a slow one delays no other.
+Each duty is safe to run at any time, twice, or beside a command that does the same, because its result is a function of
+the stored data. Lanes of duties run in separate threads, so that a slow one delays no other.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mainspring.processes.process import log, run
 from mainspring.project import Project
 
 _LONGEST_WAIT_S = 60.0
-_DOUBLINGS = 16  # at most, of the wait after a failure
+_DOUBLINGS = 16  # maximum wait after a failure
 _END_S = 5.0
 
 
@@ -38,8 +38,8 @@ class Duty:
     every_s: float
     due: float = 0.0
     failures: int = 0
-    lane: str = ""  # duties of one lane run one after another; without one it has its own
-    rest: float = 0.0  # how many times as long as it ran it then rests, at least
+    lane: str = ""  # duties of one lane run one after another; empty: its own lane
+    rest: float = 0.0  # minimum rest after a run, as a multiple of its duration
 
     def run(self, now: float) -> None:
         """Run the duty; after failures, retry with growing delays."""
@@ -60,7 +60,7 @@ class Duty:
 
 
 def oldest_kept(project: Project) -> int | None:
-    """Return the instant before which predictions are removed, the beginning of a day; `None` where all are kept.
+    """Return the instant before which predictions are deleted, the start of a day; `None` if all are kept.
 
     Predictions whose labels have not matured are kept longer.
     """
@@ -102,7 +102,7 @@ def duties(project: Project) -> list[Duty]:
         for slot in done.slots:
             log.info("deleted states of %s: nothing has read them for days", slot)
 
-    quiet: dict[str, int] = {}  # table -> the version of which nothing is left to delete
+    quiet: dict[str, int] = {}  # table -> the version without anything left to delete
 
     def retain_tables() -> None:
         done = retain(project.lake, project.snapshots, project.wall.now() - project.settings.keep_versions_us, quiet)
@@ -139,13 +139,13 @@ def _body(project: Project) -> None:
         signal.signal(number, lambda *_: stop.set())
     log.info("worker started")
     with run_lanes(duties(project), stop), working(project, stop):
-        while not stop.wait(0.25):  # a wait without an end would not hear of a signal
+        while not stop.wait(0.25):  # an unlimited wait would not notice a signal
             pass
 
 
 @contextmanager
 def run_lanes(work: Sequence[Duty], stop: threading.Event) -> Iterator[None]:
-    """Run due duties inside the block, each lane in a thread of its own, until `stop` is set."""
+    """Run due duties inside the block, each lane in its own thread, until `stop` is set."""
     lanes: dict[str, list[Duty]] = {}
     for duty in work:
         lanes.setdefault(duty.lane or duty.name, []).append(duty)
@@ -158,7 +158,7 @@ def run_lanes(work: Sequence[Duty], stop: threading.Event) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        end = time.monotonic() + _END_S  # whoever comes next does again what is cut short
+        end = time.monotonic() + _END_S  # the next run repeats an interrupted duty
         for thread in threads:
             thread.join(max(0.0, end - time.monotonic()))
 

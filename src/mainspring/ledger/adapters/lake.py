@@ -43,7 +43,7 @@ LOCK = "predictions"
 _Record = TypeVar("_Record", Prediction, Failure)
 _OBSERVED_AT_ONCE = 131_072
 _OBSERVED = {PREDICTIONS: (OBSERVED_PREDICTION, SCHEMA), FAILURES: (OBSERVED_FAILURE, FAILURE_SCHEMA)}
-_ROWS_AT_ONCE = 20_000  # that `arrivals` gives; some 20 MB
+_ROWS_AT_ONCE = 20_000  # per batch of `arrivals`; some 20 MB
 
 
 class LakePredictions:
@@ -52,13 +52,13 @@ class LakePredictions:
     Args:
         folder: Folder of the segments.
         lake: Lake that receives the predictions, in the table `predictions`.
-        locks: One compaction at a time: the lock is `predictions`.
-        key: The installation's key for personal values, 32 bytes; without it none can be shown.
-        at_once_bytes: How much of a segment is compacted at once: 4 MiB are some 10,000 predictions, 100 MB as rows.
+        locks: Locks; the lock `predictions` allows one compaction at a time.
+        key: The installation's key for personal values, 32 bytes; without it they cannot be decrypted.
+        at_once_bytes: Bytes of a segment that are compacted at once: 4 MiB are some 10,000 predictions, 100 MB as rows.
 
     Attributes:
-        torn_bytes: What dead writers left half-written, and had told nobody of, as far as this object has seen.
-        damaged_frames: Batches whose bytes are not what was written; their segment is set aside.
+        torn_bytes: Bytes of incomplete, unacknowledged writes of dead writers that this object has seen.
+        damaged_frames: Batches with corrupted bytes; their segment is set aside.
     """
 
     def __init__(
@@ -83,11 +83,11 @@ class LakePredictions:
         return damaged(self._folder)
 
     def _compact(self, segment: Segment) -> int:
-        # Asked before reading: what is behind the last frame of a segment that was dead by then is torn.
+        # Checked before reading: bytes behind the last frame of a segment without a writer are torn.
         live = segment.live()
         moved = 0
         try:
-            # Later writes belong to the next compaction, since a writer may be faster than this one.
+            # Later writes are left to the next compaction, since a writer may be faster than this one.
             progress, size = segment.progress(), segment.sync()
             if progress.planned > progress.done:  # a compaction was killed here
                 found = segment.read(progress.done, progress.planned)
@@ -100,7 +100,7 @@ class LakePredictions:
                 added, progress = self._carry_out(segment, progress, found)
                 moved += added
         except DamagedSegment:
-            if not live:  # else its writer may be about to end, and the next compaction finds it dead
+            if not live:  # else its writer may be ending, and the next compaction handles it
                 segment.set_aside()
             return moved
         if not live:
@@ -113,7 +113,8 @@ class LakePredictions:
         return moved
 
     def _carry_out(self, segment: Segment, plan: Progress, found: frames.Frames) -> tuple[int, Progress]:
-        """Move the planned range; return how many predictions that added, none if the lake had it, and the progress.
+        """Move the planned range. Return the number of predictions added (0 if the lake already had it) and the
+        progress.
 
         The lake's append returns when its rows are durable: only then is the range done.
         """
@@ -163,7 +164,7 @@ class LakePredictions:
 
     def find(self, prediction_id: str) -> Prediction:
         check_id(prediction_id, "prediction")
-        # The segments first: what is compacted meanwhile is in the lake before it leaves them.
+        # Segments first: predictions compacted meanwhile are in the lake before they leave the segments.
         for prediction in unread(self._folder, containing=prediction_id):
             if prediction.id == prediction_id:
                 return prediction
@@ -194,7 +195,7 @@ class LakePredictions:
         return sorted(newest.values(), key=lambda each: (each.at, each.id), reverse=True)[:limit]
 
     def digests(self) -> set[str]:
-        # The segments first, as in `find`.
+        # Segments first, as in `find`.
         found = {prediction.digest for prediction in unread(self._folder)}
         dataset = self._dataset()
         if dataset is not None:
@@ -265,7 +266,7 @@ class LakePredictions:
         by_row = not READ_BY_ROW.isdisjoint(columns)
         needed = ("id", "share", "personal", "sealed") if by_row else ()
         kept: list[pa.RecordBatch] = []
-        # Nothing is read ahead: what is in memory is one batch of rows and a part of a row group.
+        # No read-ahead: memory holds one batch of rows and a part of a row group.
         for batch in dataset.to_batches(
             columns=list(dict.fromkeys([*columns, *needed])),
             filter=wanted,
@@ -289,7 +290,7 @@ class LakePredictions:
     def _version(self, table: str = PREDICTIONS) -> int | None:
         """Return the newest version of a table; a write that a loss of power cut short is taken back first.
 
-        Its predictions are still in their segment: no range is done before its rows are durable.
+        The predictions of that write are still in their segment: no range is done before its rows are durable.
         """
         try:
             return self._lake.version(table)

@@ -1,4 +1,4 @@
-"""A prediction log that lives in this process: both sides of the ports."""
+"""A prediction log in memory: both sides of the ports."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class MemoryLedger:
     def __init__(self) -> None:
         key = secrets.token_bytes(KEY_BYTES)
         self._appended: list[Prediction] = []
-        self._compacted: dict[str, Prediction] = {}  # in the order in which they came
+        self._compacted: dict[str, Prediction] = {}  # in order of arrival
         self._failed: list[Failure] = []
         self._came: list[Prediction | Failure] = []  # of rollouts, in the order of compaction; a removed one stays
         self._failures: dict[str, Failure] = {}
         self._removed = 0  # predictions; a position counts them
-        self._told_since = 0  # the smallest position after which it can be told what came
+        self._told_since = 0  # smallest position after which arrivals are known
         self._lock = threading.Lock()
         self._opener = Opener(key)
         self.sealer: Seals | None = Sealer(key)

@@ -1,4 +1,4 @@
-"""One segment file as its writer has it: named when it is locked, grown by whole frames, cut back where one fails."""
+"""One segment file of its writer: named once it is locked, extended by whole frames, truncated if a write fails."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ UNNAMED = ".new"
 
 
 class SegmentFile:
-    """A segment that this process writes, and holds by `flock` while it does.
+    """A segment that this process writes, under a `flock`.
 
     Attributes:
-        size: Its length, bytes.
-        begun: When it was made, monotonic seconds.
-        broken: It could not be synced, and the kernel forgets which of its pages that concerns: write no more to it.
+        size: Its length in bytes.
+        begun: Time of its creation, monotonic seconds.
+        broken: A sync failed, and the kernel forgets which pages it concerns: do not write to it again.
     """
 
     def __init__(self, descriptor: int, size: int) -> None:
@@ -32,7 +32,7 @@ class SegmentFile:
 
     @classmethod
     def begin(cls, folder: Path) -> SegmentFile:
-        """Make a segment in the folder, which is made too if it is missing.
+        """Create a segment in the folder, and the folder if it is missing.
 
         Raises:
             StorageFull: There is no room; nothing was left behind.
@@ -45,16 +45,16 @@ class SegmentFile:
 
     @classmethod
     def _try(cls, folder: Path) -> SegmentFile | None:
-        """Make a segment; `None` if a compactor took its file for a dead writer's before it was locked."""
+        """Create a segment; `None` if a compaction took its file for a dead writer's before it was locked."""
         path = folder / f"{new_id()}{SUFFIX}"
         beside = path.with_suffix(UNNAMED)
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         made = cls(descriptor, 0)
         try:
-            # The name appears when the lock is held: a segment that nobody holds never grows again.
+            # The name appears once the lock is held, so a segment without a lock never grows again.
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             made.write(frames.MAGIC)
-            os.fsync(descriptor)  # before it has its name: a power cut must not leave an empty segment
+            os.fsync(descriptor)  # before it gets its name: a power cut must not leave an empty segment
             beside.rename(path)
             sync_folder(folder)
         except FileNotFoundError:
@@ -68,7 +68,7 @@ class SegmentFile:
         return made
 
     def write(self, content: bytes) -> None:
-        """Add `content` whole, or cut off what was written of it and raise."""
+        """Append all of `content`, or truncate the incomplete write and raise."""
         written = 0
         try:
             while written < len(content):

@@ -1,9 +1,9 @@
-"""The prediction log on this machine: a buffer, one thread that writes it into segment files, one that syncs them.
+"""The prediction log on this machine: a buffer, one thread that writes it to segment files, and one that syncs them.
 
     add -> buffer -> (20 ms, or at once if somebody waits) -> write -> (0.5 s, or at once) -> fsync
 
-What was written is the kernel's and outlives the process; what was synced outlives the machine. Everything that waits
-when a sync begins is answered by that one sync.
+Written bytes are in the kernel and survive the process; synced bytes survive the machine. One sync answers everything
+that waits when it begins.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ class _Group:
         self.headings: dict[Heading, int] = {}
         self.encoded: list[bytes] = []
         self.size = 0  # bytes
-        self.waited_for: set[int] = set()  # which of `encoded` somebody waits for
+        self.waited_for: set[int] = set()  # indices in `encoded` with a waiting caller
         self.promised: dict[str, Future[None] | None] = {"written": None, "synced": None}
 
     def numbered(self) -> dict[int, Heading]:
         return {number: heading for heading, number in self.headings.items()}
 
     def promise(self, what: str) -> Future[None]:
-        """Return the future of all that wait for the group to be written, or synced."""
+        """Return the shared future of all callers that wait for the group to be written or synced."""
         future = self.promised[what]
         if future is None:
             future = self.promised[what] = Future()
-            future.set_running_or_notify_cancel()  # it is shared: nobody may cancel it for the others
+            future.set_running_or_notify_cancel()  # shared: no caller may cancel it for the others
         return future
 
     def settle(self, what: str, error: MainspringError | None) -> None:
@@ -66,16 +66,16 @@ def _settle(future: Future[None], error: MainspringError | None) -> None:
 
 
 class SegmentLog:
-    """A `PredictionLog` over segment files of its own.
+    """A `PredictionLog` over its own segment files.
 
     Args:
         folder: Folder of the segments; made if missing.
         key: The installation's key for personal values, 32 bytes; without it they are left out.
-        max_bytes: A segment that has grown this large is closed and another begun.
-        max_age_s: So is one that was begun this long ago, at the next write.
-        flush_within_s: The longest a batch waits to be written.
-        sync_within_s: The longest written bytes wait to be synced.
-        max_buffer_bytes: How much may wait while the disk is slow; more is refused, or dropped and counted.
+        max_bytes: Size at which a segment is closed and a new one begun.
+        max_age_s: Age at which this happens, at the next write.
+        flush_within_s: Maximum time until a batch is written.
+        sync_within_s: Maximum time until written bytes are synced.
+        max_buffer_bytes: Maximum size of the buffer while the disk is slow; more is rejected, or dropped and counted.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class SegmentLog:
         self._flush_within_s = flush_within_s
         self._sync_within_s = sync_within_s
         self._max_buffer_bytes = max_buffer_bytes
-        self._lock = threading.Lock()  # of the buffer, and of the files
+        self._lock = threading.Lock()  # guards the buffer, and the files
         self._group = _Group()
         self._filled, self._hurry_write = threading.Event(), threading.Event()
         self._dirty, self._hurry_sync = threading.Event(), threading.Event()
@@ -104,13 +104,13 @@ class SegmentLog:
         self._retired: list[SegmentFile] = []
         self._waiting: list[Future[None]] = []  # for a sync
         self._owed = Tally()  # failures that could not be written: they go with the next frame
-        self._troubles: set[str] = set()  # what does not work just now: "write", "sync"
+        self._troubles: set[str] = set()  # operations that currently fail: "write", "sync"
         self.unlogged: Counter[tuple[str, str]] = Counter()
         self.sealer: Seals | None = None if key is None else Sealer(key)
         try:
             self._file = SegmentFile.begin(folder)
         except StorageFull as error:
-            self._trouble("write", error)  # what serves goes on; it is tried again with every write
+            self._trouble("write", error)  # serving continues; every write tries again
         self._writer = threading.Thread(target=self._write_forever, name="ledger-write", daemon=True)
         self._syncer = threading.Thread(target=self._sync_forever, name="ledger-sync", daemon=True)
         self._writer.start()
@@ -179,7 +179,7 @@ class SegmentLog:
             _log.error("Failures of rollouts were not logged, by endpoint and version: %s", self._owed.counts())
 
     def _check(self) -> None:
-        """Raise if there is no room in the buffer. The caller has the lock, here and in what follows.
+        """Raise if there is no room in the buffer. The caller holds the lock, here and in the next methods.
 
         Raises:
             Unavailable: The log is closed, or the disk is so slow that the buffer is full.
@@ -190,7 +190,7 @@ class SegmentLog:
             raise Unavailable(f"{self._group.size} bytes of predictions wait to be written to {self._folder}.")
 
     def _take(self, batch: Batch) -> None:
-        """Add a batch to what is written next."""
+        """Add a batch to the next group."""
         headings = self._group.headings
         number = headings.get(batch.heading)
         if number is None:
@@ -210,7 +210,7 @@ class SegmentLog:
         group.encoded.append(encoded)
 
     def _wait(self, what: str, count: int) -> Future[None]:
-        """Return the future of the newest batches, and have them written at once."""
+        """Return the future of the newest batches, and write them at once."""
         group = self._group
         group.waited_for.update(range(len(group.encoded) - count, len(group.encoded)))
         self._hurry_write.set()
@@ -238,7 +238,7 @@ class SegmentLog:
                 self._writable().write(frames.framed(group.numbered(), group.encoded))
         except StorageFull as error:
             self._refuse(group, error, "disk_full")
-        except Exception as error:  # whatever it is, who waits must be told, and the next frame tried
+        except Exception as error:  # whatever the error, waiting callers must get it, and the next frame be tried
             self._refuse(group, Unavailable(f"The prediction log cannot be written: {error!r}."), "disk_error")
         else:
             self._well("write")
@@ -251,7 +251,7 @@ class SegmentLog:
             group.settle("written", None)
 
     def _writable(self) -> SegmentFile:
-        """Return the segment to write to, a new one if that is due."""
+        """Return the segment to write to; a new one if due."""
         file = self._file
         if file is not None and not (
             file.broken or file.size >= self._max_bytes or time.monotonic() - file.begun >= self._max_age_s
@@ -261,7 +261,7 @@ class SegmentLog:
         with self._lock:
             self._file = begun
             if file is not None:
-                self._retired.append(file)  # to be synced before it is closed, which may take long
+                self._retired.append(file)  # must be synced before it is closed, which may take long
         self._dirty.set()
         self._hurry_sync.set()
         return begun
@@ -278,7 +278,7 @@ class SegmentLog:
         group.settle("synced", error)
 
     def _trouble(self, what: str, error: MainspringError) -> None:
-        """Log a fault once, until writing succeeds again."""
+        """Log an error once, until writing succeeds again."""
         if what not in self._troubles:
             _log.error("Predictions are not logged (%s): %s", what, error)
             self._troubles.add(what)
@@ -297,7 +297,7 @@ class SegmentLog:
                 self._hurry_sync.clear()
                 waiting, self._waiting = self._waiting, []
                 retired, self._retired = self._retired, []
-                current = self._file  # nobody else closes it: the writer only lets go of it
+                current = self._file  # only this thread closes it; the writer just drops its reference
             error = self._sync([file.descriptor for file in (*retired, current) if file is not None])
             for file in retired:
                 file.close()

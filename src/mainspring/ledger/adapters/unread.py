@@ -1,8 +1,8 @@
-"""Segments that are not wholly in the lake yet, and how far each of them has been moved.
+"""Segments that are not completely in the lake yet, and the progress of each.
 
-Beside a segment stands its progress: `done` bytes are in the lake, `planned` bytes were about to be. A plan is made
-durable before it is carried out and carried out again, with the same range, by whoever comes after a kill; the lake
-refuses a range that it has. A segment that cannot be read is kept in the folder `damaged`, where nobody reads it.
+Beside a segment is its progress file: `done` bytes are in the lake, and `planned` bytes are to follow. A plan is made
+durable before it is carried out. After a kill the next compaction carries it out again with the same range, which the
+lake rejects if it already has it. A segment that cannot be read is kept in the folder `damaged`, which is never read.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from mainspring.ledger import frames
 from mainspring.ledger.adapters.segmentfile import SUFFIX, UNNAMED
 from mainspring.ledger.model import Prediction
 
-DAMAGED = "damaged"  # the folder of segments that were set aside
-_DAMAGED_BEFORE = ".damaged"  # the ending that an older version gave them instead
+DAMAGED = "damaged"  # folder of segments that were set aside
+_DAMAGED_BEFORE = ".damaged"  # the suffix that an older version gave them instead
 _log = logging.getLogger(__name__)
 
 
 class DamagedSegment(Corrupt):
-    """A segment that does not begin like one, or is shorter than what was read of it."""
+    """A segment with an invalid header, or one that is shorter than its progress."""
 
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(f"The segment {path} {why}.", fix="it is set aside once no process writes to it.")
@@ -40,8 +40,8 @@ class Progress(msgspec.Struct, frozen=True):
 
     done: int = len(frames.MAGIC)
     planned: int = len(frames.MAGIC)
-    damaged: int = 0  # whole frames up to `planned` that are not what was written
-    doubtful: bool = False  # an earlier progress was lost: any of the predictions may be in the lake
+    damaged: int = 0  # corrupted whole frames up to `planned`
+    doubtful: bool = False  # earlier progress was lost: any of the predictions may be in the lake
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Segment:
         return self.path.with_suffix(".progress")
 
     def live(self) -> bool:
-        """Return whether a writer holds it. A segment without a writer never grows again."""
+        """Return whether a writer holds its lock. A segment without a writer never grows again."""
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -87,7 +87,7 @@ class Segment:
         """Return the whole frames between two offsets, to the end by default.
 
         Raises:
-            DamagedSegment: The file does not begin like a segment, or ends before `start`.
+            DamagedSegment: The file has an invalid header, or ends before `start`.
         """
         with self.path.open("rb") as file:
             magic = file.read(len(frames.MAGIC))
@@ -100,9 +100,9 @@ class Segment:
             return frames.scan(file.read(-1 if until is None else max(0, until - start)), start)
 
     def sync(self) -> int:
-        """Make durable what is written, and return how many bytes that is.
+        """Sync the written bytes, and return their number.
 
-        Progress is durable at once: without this a power cut could leave a segment shorter than its progress.
+        Progress is durable immediately; without this sync a power cut could leave a segment shorter than its progress.
         """
         descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -124,7 +124,7 @@ class Segment:
         """Keep a damaged segment, and its progress, in the folder `damaged`."""
         folder = self.path.parent / DAMAGED
         folder.mkdir(mode=0o700, exist_ok=True)
-        # The progress last: alone it is deleted, and a segment without it would be moved once more.
+        # The progress last: a progress file alone is deleted, but a segment without one would be moved once more.
         for path in (self.path, self._progress_path):
             if path.exists():
                 path.rename(folder / path.name)
@@ -133,19 +133,19 @@ class Segment:
         _log.error("The segment %s is damaged: it was moved to %s", self.path.name, folder)
 
     def forget(self) -> None:
-        """Delete the segment, then its progress: the other way round a death between would count it all again."""
+        """Delete the segment, then its progress: in the other order a kill in between would count all of it again."""
         self.path.unlink(missing_ok=True)
         sync_folder(self.path.parent)
         self._progress_path.unlink(missing_ok=True)
 
 
 def segments(folder: Path) -> list[Segment]:
-    """Return the segments of a folder, the one begun first first."""
+    """Return the segments of a folder, oldest first."""
     return [Segment(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
 
 
 def waiting(folder: Path) -> int:
-    """Return how many segments of a folder hold what is not in the lake yet. They may be moved meanwhile."""
+    """Return the number of segments with predictions that are not in the lake yet. They may be moved meanwhile."""
     found = 0
     for each in segments(folder):
         with suppress(FileNotFoundError):
@@ -154,15 +154,15 @@ def waiting(folder: Path) -> int:
 
 
 def damaged(folder: Path) -> int:
-    """Return how many segments of a folder were set aside."""
+    """Return the number of segments that were set aside."""
     before = sum(1 for _ in folder.glob(f"*{_DAMAGED_BEFORE}"))
     return before + sum(1 for _ in (folder / DAMAGED).glob(f"*{SUFFIX}"))
 
 
 def tidy(folder: Path) -> None:
-    """Delete leftovers of killed processes: progress without its segment, files that never got their name.
+    """Delete leftovers of killed processes: progress without a segment, and files that never got their name.
 
-    Only who holds the compaction's lock may call this.
+    The caller must hold the compaction's lock.
     """
     for path in folder.glob("*.progress"):
         if not path.with_suffix(SUFFIX).exists():
@@ -175,12 +175,12 @@ def tidy(folder: Path) -> None:
 
 
 def unread(folder: Path, containing: str | None = None) -> Iterator[Prediction]:
-    """Yield predictions that may not be in the lake yet; of frames that hold the text `containing` only, if given."""
+    """Yield predictions that may not be in the lake yet; with `containing`, only of frames with that text."""
     needle = None if containing is None else containing.encode()
     for segment in segments(folder):
         try:
             found = segment.read(segment.progress().done)
-        except (FileNotFoundError, DamagedSegment):  # compacted since we looked: the lake has it; or to be set aside
+        except (FileNotFoundError, DamagedSegment):  # compacted meanwhile, so the lake has it; or to be set aside
             continue
         for payload in found.payloads:
             if needle is None or needle in payload:

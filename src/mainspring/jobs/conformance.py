@@ -8,13 +8,16 @@ from contextlib import contextmanager
 from typing import Any
 
 from mainspring.core.errors import Conflict, Invalid, MainspringError, NotFound
+from mainspring.core.ids import new_id
 from mainspring.jobs.model import (
+    ENDED,
     Job,
     Lease,
     LeaseLost,
     NewJob,
     Outcome,
     Progress,
+    Remembered,
     Renewal,
     Schedule,
     Status,
@@ -383,5 +386,221 @@ class ScheduleConformance:
         assert store.tick([Tick(self.HOURLY, 200)], 1_000) == []
 
 
-class JobStoreConformance(QueueConformance, LeaseConformance, ScheduleConformance):
+class OrderConformance:
+    """Jobs that wait for others. Needs the fixture `store`: an empty job store."""
+
+    def test_a_part_waits_until_all_it_needs_are_done(self, store: JobStore) -> None:
+        run, one, two, three = _run_of(store, {"a": (), "b": (), "c": ("a", "b")})
+        assert [each.status for each in _all_of(store, run, one, two, three)] == ["queued"] * 3 + ["waiting"]
+        assert store.find() == [run]
+        assert [job.id for job in store.find(parent=run.id)] == [one.id, two.id, three.id]
+        assert store.counts() == {Status.QUEUED: 1}
+        leases = _claim(store, 1, limit=9)
+        assert [lease.job.id for lease in leases] == [run.id, one.id, two.id]
+        store.end(leases[1], _DONE, 2)
+        assert _all_of(store, three)[0].waiting == 1
+        store.end(leases[2], _DONE, 3)
+        [lease] = _claim(store, 3)
+        assert lease.job.id == three.id
+
+    def test_what_needs_one_that_is_not_done_is_skipped_and_what_comes_after_is_not(self, store: JobStore) -> None:
+        run, one, two, three = _run_of(store, {"a": (), "b": ("a",), "c": ("b",)})
+        [last] = store.enqueue([NewJob("count", parent=run.id, after=(one.id, three.id))], 0)
+        assert last.status is Status.WAITING
+        leases = {lease.job.id: lease for lease in _claim(store, 1, limit=9)}
+        store.end(leases[one.id], Outcome(Status.FAILED, error="x"), 2)
+        skipped, also, ready = _all_of(store, two, three, last)
+        assert (skipped.status, also.status, ready.status) == (Status.SKIPPED, Status.SKIPPED, Status.QUEUED)
+        assert one.id in (skipped.error or "")
+        assert skipped.ended_at == 2
+        # Born later, a part is placed as if it had been there.
+        born = store.enqueue([NewJob("count", parent=run.id, needs=(need,)) for need in (one.id, last.id)], 3)
+        assert [job.status for job in born] == [Status.SKIPPED, Status.WAITING]
+
+    def test_a_need_is_an_earlier_part_of_the_same_parent(self, store: JobStore) -> None:
+        run, one = _run_of(store, {"a": ()})
+        [other] = store.enqueue([NewJob("count")], 0)
+        before = store.find()
+        later = new_id()
+        for wrong in (
+            [NewJob("count", needs=(one.id,))],
+            [NewJob("count", parent=other.id, needs=(one.id,))],
+            [NewJob("count", parent=run.id, after=("nobody",))],
+            [NewJob("count", parent=run.id, needs=(later,)), NewJob("count", id=later, parent=run.id)],
+        ):
+            with _refused(Invalid):
+                store.enqueue(wrong, 1)
+        assert store.find() == before
+        assert len(store.find(parent=run.id)) == 1
+
+    def test_an_id_is_one_job(self, store: JobStore) -> None:
+        run, one, two = _run_of(store, {"a": (), "b": ("a",)})
+        again = [
+            NewJob("count", id=one.id, parent=run.id),
+            NewJob("count", "new", id=two.id, parent=run.id, needs=(one.id,)),
+        ]
+        assert store.enqueue(again, 5) == [one, two]
+        [_, lease] = _claim(store, 5, limit=2)
+        store.end(lease, _DONE, 6)
+        assert [job.status for job in store.enqueue(again, 7)] == [Status.DONE, Status.QUEUED]
+
+    def test_an_attempt_can_end_in_order_to_wait_for_parts(self, store: JobStore) -> None:
+        lease = _begun(store, attempts=2)
+        parts = store.enqueue([NewJob("sing", at, parent=lease.job.id) for at in range(2)], 1)
+        ids = tuple(part.id for part in parts)
+        waits = store.end(lease, Outcome(Status.WAITING, after=ids), 2)
+        assert (waits.status, waits.waiting, waits.attempts, waits.holder) == (Status.WAITING, 2, 0, None)
+        for end, part in zip((_DONE, Outcome(Status.FAILED)), _claim(store, 3, limit=9), strict=True):
+            store.end(part, end, 4)
+        [again] = _claim(store, 4)
+        assert again.job.id == lease.job.id
+        # What has ended already is not waited for.
+        assert store.end(again, Outcome(Status.WAITING, after=ids), 5).status is Status.QUEUED
+
+    def test_a_job_waits_for_a_signal_that_may_have_come(self, store: JobStore) -> None:
+        lease = _begun(store)
+        job = lease.job.id
+        assert store.end(lease, Outcome(Status.WAITING), 1).status is Status.WAITING
+        assert _claim(store, 99 * _LEASE) == []
+        assert store.signal(job, Step("by ana", {"why": 1}, 2)).status is Status.QUEUED
+        assert store.steps(job) == [Step("by ana", {"why": 1}, 2)]
+        with _refused(Conflict):
+            store.signal(job, Step("by ana", None, 3))
+        with _refused(Conflict):
+            store.signal(job, Step("by bob", None, 3))  # it does not wait now
+        [lease] = _claim(store, 4)
+        assert store.signal(job, Step("by bob", None, 5)).status is Status.RUNNING
+        assert store.end(lease, Outcome(Status.WAITING, signals=1), 6).status is Status.QUEUED
+        [lease] = _claim(store, 7)
+        assert store.end(lease, Outcome(Status.WAITING, signals=2), 8).status is Status.WAITING
+        store.cancel([job], 9)
+        with _refused(Conflict):
+            store.signal(job, Step("by eve", None, 9))
+        with _refused(NotFound):
+            store.signal("nobody", Step("by eve", None, 9))
+
+    def test_a_part_that_was_not_asked_yet_takes_no_signal(self, store: JobStore) -> None:
+        _, _, two = _run_of(store, {"a": (), "b": ("a",)})
+        with _refused(Conflict):
+            store.signal(two.id, Step("by ana", None, 1))
+
+    def test_so_many_of_a_group_run_at_once(self, store: JobStore) -> None:
+        jobs = store.enqueue([NewJob("count", at, group="gpu", group_limit=2) for at in range(4)], 0)
+        assert [job.status for job in jobs] == ["queued", "queued", "waiting", "waiting"]
+        free = store.enqueue([NewJob("sing")], 0)
+        leases = _claim(store, 1, limit=9)
+        assert [lease.job.id for lease in leases] == [jobs[0].id, jobs[1].id, free[0].id]
+        # An attempt that failed, and one that waits, keep their places.
+        store.end(leases[0], Outcome(Status.QUEUED, again_at=9), 2)
+        store.end(leases[1], Outcome(Status.WAITING), 2)
+        assert _claim(store, 3, limit=9) == []
+        store.cancel([jobs[1].id], 4)
+        [third] = _claim(store, 4, limit=9)
+        assert third.job.id == jobs[2].id
+        store.end(third, _DONE, 5)
+        [fourth] = _claim(store, 5, limit=9)
+        assert fourth.job.id == jobs[3].id
+        [again] = store.retry([jobs[1].id], 6)
+        assert again.status is Status.WAITING
+        store.end(fourth, _DONE, 7)
+        assert {lease.job.id for lease in _claim(store, 9, limit=9)} == {jobs[0].id, jobs[1].id}
+
+    def test_the_parts_of_a_cancelled_job_are_cancelled(self, store: JobStore) -> None:
+        run, one, two, three = _run_of(store, {"a": (), "b": (), "c": ("a",)})
+        leases = _claim(store, 1, limit=2)
+        store.end(leases[0], Outcome(Status.WAITING, after=(one.id, two.id, three.id)), 1)
+        [ended] = store.cancel([run.id], 2)
+        assert ended.status is Status.CANCELLED
+        now = _all_of(store, one, two, three)
+        assert [job.status for job in now] == ["running", "cancelled", "cancelled"]
+        assert now[0].cancelling
+        [late] = store.enqueue([NewJob("count", parent=run.id)], 3)
+        assert late.status is Status.CANCELLED
+        store.end(leases[1], Outcome(Status.CANCELLED), 4)
+        assert _claim(store, 5, limit=9) == []
+
+    def test_a_retried_part_takes_along_what_is_retried_with_it(self, store: JobStore) -> None:
+        run, one, two, three = _run_of(store, {"a": (), "b": ("a",), "c": ("b",)})
+        leases = _claim(store, 1, limit=2)
+        store.end(leases[0], Outcome(Status.WAITING, after=(one.id, two.id, three.id)), 1)
+        store.end(leases[1], Outcome(Status.FAILED), 2)
+        [lease] = _claim(store, 3)
+        store.end(lease, Outcome(Status.FAILED, error="a failed"), 3)
+        assert [job.status for job in store.retry([three.id], 4)] == [Status.SKIPPED]
+        again = store.retry([run.id, one.id, two.id, three.id], 5)
+        assert [job.status for job in again] == ["waiting", "queued", "waiting", "waiting"]
+        for at, wanted in enumerate((one, two, three, run), 6):
+            [lease] = _claim(store, at)
+            assert lease.job.id == wanted.id
+            store.end(lease, _DONE, at)
+
+    def test_a_part_whose_runners_die_is_given_up_and_so_is_what_needs_it(self, store: JobStore) -> None:
+        [run] = store.enqueue([NewJob("dance")], 0)
+        [one] = store.enqueue([NewJob("count", parent=run.id, attempts=1)], 0)
+        [two] = store.enqueue([NewJob("count", parent=run.id, needs=(one.id,))], 0)
+        assert len(_claim(store, 0)) == 1
+        assert _claim(store, _LEASE) == []
+        assert [job.status for job in _all_of(store, one, two)] == [Status.FAILED, Status.SKIPPED]
+
+    def test_parts_are_forgotten_with_their_parent(self, store: JobStore) -> None:
+        _, one = _run_of(store, {"a": ()})
+        leases = _claim(store, 1, limit=2)
+        store.end(leases[1], _DONE, 2)
+        assert store.forget({Status.DONE}, 99) == 0
+        store.end(leases[0], _DONE, 3)
+        assert store.forget({Status.DONE}, 99) == 1
+        assert _all_of(store, one) == []
+
+    def test_a_result_is_remembered_by_its_key(self, store: JobStore) -> None:
+        assert store.remembered("k") is None
+        lease = _begun(store)
+        store.end(lease, Outcome(Status.DONE, result={"a": 1}, cache="k"), 3)
+        assert store.remembered("k") == Remembered({"a": 1}, lease.job.id, 3)
+        lease = _begun(store, 4)
+        store.end(lease, Outcome(Status.FAILED, result=2, cache="k"), 5)
+        lease = _begun(store, 5)
+        store.end(lease, Outcome(Status.DONE, result=3, cache="k"), 6)
+        assert store.remembered("k") == Remembered(3, lease.job.id, 6)
+        store.forget({Status.DONE}, 7)
+        assert store.remembered("k") is None
+
+    def test_a_graph_is_run_by_many_and_each_part_once(self, store: JobStore) -> None:
+        [run] = store.enqueue([NewJob("dance")], 0)
+        ids = sorted(new_id() for _ in range(60))
+        wanted = [
+            NewJob("count", id=id, parent=run.id, needs=tuple(ids[max(0, at - 3) : at]) if at % 7 else ())
+            for at, id in enumerate(ids)
+        ]
+        store.enqueue(wanted, 0)
+
+        def work(who: int) -> list[str]:
+            ran, idle = [], 0
+            while idle < 200 and any(job.status not in ENDED for job in store.find(parent=run.id)):
+                leases = _claim(store, 1, holder=f"h{who}", limit=2)
+                idle = 0 if leases else idle + 1
+                ran += [store.end(lease, _DONE, 1).id for lease in leases]
+            return ran
+
+        with ThreadPoolExecutor(4) as pool:
+            ran = [job for part in pool.map(work, range(4)) for job in part]
+        assert sorted(ran) == ids
+        assert {job.status for job in store.find(parent=run.id)} == {Status.DONE}
+
+
+def _run_of(store: JobStore, parts: dict[str, tuple[str, ...]]) -> list[Job]:
+    """Return a job and its parts, each with what it needs by name."""
+    [run] = store.enqueue([NewJob("count")], 0)
+    ids = dict(zip(parts, sorted(new_id() for _ in parts), strict=True))
+    wanted = [
+        NewJob("count", name, id=ids[name], parent=run.id, needs=tuple(ids[each] for each in needs))
+        for name, needs in parts.items()
+    ]
+    return [run, *store.enqueue(wanted, 0)]
+
+
+def _all_of(store: JobStore, *jobs: Job) -> list[Job]:
+    return [job for job in store.get([each.id for each in jobs]) if job is not None]
+
+
+class JobStoreConformance(QueueConformance, LeaseConformance, ScheduleConformance, OrderConformance):
     """Needs the fixture `store`: an empty job store."""

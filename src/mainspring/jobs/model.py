@@ -17,26 +17,50 @@ AHEAD = MINUTE  # maximum clock difference of machines; a tick further ahead com
 class Status(StrEnum):
     """Status of a job."""
 
+    WAITING = "waiting"  # for other jobs, for a place in its group, or for a signal
     QUEUED = "queued"  # waits for a runner, or for its next attempt
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"  # final: not retried without a request
     CANCELLED = "cancelled"
+    SKIPPED = "skipped"  # a job that it needs was not done, or its condition is false
 
 
-ENDED = frozenset({Status.DONE, Status.FAILED, Status.CANCELLED})
+ENDED = frozenset({Status.DONE, Status.FAILED, Status.CANCELLED, Status.SKIPPED})
 
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job to enqueue: its handler and argument. Two jobs of one handler with the same `key` are one job."""
+    """A job to enqueue. Two jobs of one handler with the same `key` are one job.
+
+    Args:
+        handler: Name of what runs it.
+        argument: A JSON value.
+        attempts: Largest number of attempts at one step.
+        not_before: Earliest start.
+        schedule: Name of the schedule that queued it.
+        id: Its id, from `new_id`, if the caller must know it beforehand: a job with this id is not added twice.
+        parent: The job that it is a part of. Parts are listed, cancelled and forgotten with their parent.
+        needs: Parts of the same parent that must be done first. If one ends otherwise, this job is skipped.
+        after: Parts of the same parent that must have ended first, however they end.
+        timeout_us: Longest time of an attempt (µs). The runner kills its process then, and the attempt has failed.
+        group: Jobs of one group share a limit.
+        group_limit: How many jobs of the group may be under way at once; this job waits until there are fewer.
+    """
 
     handler: str
     argument: Plain = None
     key: str | None = None
     attempts: int = ATTEMPTS
     not_before: int = 0
-    schedule: str | None = None  # name of the schedule that queued it
+    schedule: str | None = None
+    id: str | None = None
+    parent: str | None = None
+    needs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    timeout_us: int | None = None
+    group: str | None = None
+    group_limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +94,12 @@ class Job:
     progress: Progress | None = None
     result: Plain = None
     error: str | None = None  # error of the newest failed attempt
+    parent: str | None = None
+    waiting: int = 0  # number of jobs or signals that a waiting job still waits for
+    timeout_us: int | None = None
+    group: str | None = None
+    group_limit: int | None = None
+    admitted: bool = False  # whether it has a place in its group
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +129,34 @@ class Renewal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Result of an attempt. `again_at` is the due time of the next attempt, `None` if there is none."""
+    """Result of an attempt.
+
+    Args:
+        again_at: Due time of the next attempt, `None` if there is none.
+        counts: False for an interrupted attempt, which does not count.
+        after: With the status `WAITING`, parts of the job: it continues when they have ended.
+        signals: With the status `WAITING` and without `after`, the number of the job's steps that the attempt knew: it
+            continues when there are more.
+        cache: Key under which a result that is done is remembered.
+    """
 
     status: Status
     result: Plain = None
     error: str | None = None
     again_at: int | None = None
-    counts: bool = True  # False for an interrupted attempt, which does not count
+    counts: bool = True
+    after: tuple[str, ...] = ()
+    signals: int = 0
+    cache: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """The remembered result of a job that was done."""
+
+    result: Plain
+    job: str
+    at: int
 
 
 @dataclass(frozen=True, slots=True)

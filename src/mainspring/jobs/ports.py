@@ -8,17 +8,20 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from mainspring.jobs.model import Job, Lease, NewJob, Outcome, Progress, Renewal, Status, Step, Tick
+from mainspring.jobs.model import Job, Lease, NewJob, Outcome, Progress, Remembered, Renewal, Status, Step, Tick
 
 
 class JobStore(Protocol):
     """Jobs, their finished steps, and the last tick of each schedule. Safe across threads, processes and machines."""
 
     def enqueue(self, jobs: Sequence[NewJob], now: int) -> list[Job]:
-        """Add jobs and return them. If a job with the same handler and key exists, that job is returned unchanged.
+        """Add jobs and return them. If a job with the same id, or handler and key, exists, it is returned unchanged.
+
+        A part of a parent that has ended is cancelled from its beginning.
 
         Raises:
-            Invalid: JSON cannot represent an argument. No job is added.
+            Invalid: JSON cannot represent an argument; or a job needs one that is neither stored nor earlier in `jobs`,
+                or that is a part of another parent. No job is added.
         """
         ...
 
@@ -31,17 +34,19 @@ class JobStore(Protocol):
         *,
         statuses: Collection[Status] = (),
         handlers: Collection[str] = (),
+        parent: str | None = None,
         before: tuple[int, str] | None = None,
         limit: int = 100,
     ) -> list[Job]:
         """Return at most `limit` jobs, newest first, with these statuses and handlers; an empty filter means all.
 
+        Without `parent` the jobs have none; with it they are its parts, oldest first.
         `before` is the `enqueued_at` and `id` of the previous page's last job, which need not exist any more.
         """
         ...
 
     def counts(self) -> dict[Status, int]:
-        """Return status -> number of jobs, for statuses that occur."""
+        """Return status -> number of jobs without a parent, for statuses that occur."""
         ...
 
     def steps(self, job: str) -> list[Step]:
@@ -49,7 +54,9 @@ class JobStore(Protocol):
         ...
 
     def cancel(self, ids: Sequence[str], now: int) -> list[Job]:
-        """Cancel queued jobs, ask running ones to stop, leave ended ones unchanged; return the resulting jobs.
+        """Cancel waiting and queued jobs, ask running ones to stop, leave ended ones; return the resulting jobs.
+
+        Parts of the jobs are cancelled with them; jobs that need a cancelled one are skipped.
 
         Raises:
             NotFound: A job does not exist. No job is cancelled.
@@ -57,9 +64,10 @@ class JobStore(Protocol):
         ...
 
     def retry(self, ids: Sequence[str], now: int) -> list[Job]:
-        """Queue failed and cancelled jobs again with all their attempts; finished steps stay finished.
+        """Queue failed, cancelled and skipped jobs again with all their attempts; finished steps stay finished.
 
-        A queued job that waits for its next attempt becomes due now. Return the resulting jobs.
+        A job that needs others waits for them again; it is skipped again if one is not retried as well. A queued job
+        that waits for its next attempt becomes due now. Return the resulting jobs.
 
         Raises:
             NotFound: A job does not exist. No job is queued.
@@ -105,12 +113,26 @@ class JobStore(Protocol):
     def end(self, lease: Lease, outcome: Outcome, now: int) -> Job:
         """Store the outcome of an attempt, release the lease, and return the job.
 
-        A job with the outcome `QUEUED` that was asked to stop meanwhile is cancelled.
+        A job with the outcome `QUEUED` or `WAITING` that was asked to stop meanwhile is cancelled. In the same
+        transaction jobs that waited for this one are queued or skipped, and the next of its group gets its place.
 
         Raises:
             Invalid: JSON cannot represent the result.
             LeaseLost: Another runner has the job, or it has ended. Nothing is stored.
         """
+        ...
+
+    def signal(self, job: str, step: Step) -> Job:
+        """Store a step on behalf of a waiting job, which then continues.
+
+        Raises:
+            NotFound: There is no such job.
+            Conflict: The job has not begun to wait, has ended, or has a step of this name.
+        """
+        ...
+
+    def remembered(self, key: str) -> Remembered | None:
+        """Return the result that was remembered under a key last."""
         ...
 
     def tick(self, ticks: Sequence[Tick], now: int) -> list[Job]:
@@ -126,5 +148,9 @@ class JobStore(Protocol):
         ...
 
     def forget(self, statuses: Collection[Status], ended_before: int) -> int:
-        """Remove jobs with these statuses that ended before a time; return their number. Their keys become free."""
+        """Remove jobs with these statuses that ended before a time; return their number. Their keys become free.
+
+        Parts are removed with their parent, never before it. Remembered results from before that time are removed with
+        the status `DONE`.
+        """
         ...

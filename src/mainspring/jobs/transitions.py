@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from mainspring.core.errors import Conflict
 from mainspring.core.ids import new_id
@@ -28,13 +29,47 @@ def queued(wanted: NewJob, id: str, now: int) -> Job:
         due_at=max(now, wanted.not_before),
         attempts=0,
         most_attempts=wanted.attempts,
+        parent=wanted.parent,
+        timeout_us=wanted.timeout_us,
+        group=wanted.group,
+        group_limit=wanted.group_limit,
     )
 
 
 def all_queued(wanted: list[NewJob], now: int) -> list[Job]:
-    """Return new jobs with ascending ids."""
+    """Return new jobs with ascending ids, except where the caller gave one."""
     ids = sorted(new_id() for _ in wanted)
-    return [queued(each, id, now) for each, id in zip(wanted, ids, strict=True)]
+    return [queued(each, each.id or id, now) for each, id in zip(wanted, ids, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """A job that another waits for."""
+
+    id: str
+    done: bool  # whether it must be done, not only have ended
+
+
+def placed(job: Job, needed: Iterable[Needed], statuses: Mapping[str, Status], now: int) -> Job:
+    """Return a queued job as skipped, waiting for others, waiting for its group, or queued.
+
+    Args:
+        statuses: Status of each needed job.
+    """
+    needed = list(needed)
+    for each in needed:
+        status = statuses[each.id]
+        if each.done and status in ENDED and status is not Status.DONE:
+            return skipped(job, each.id, status, now)
+    waiting = sum(statuses[each.id] not in ENDED for each in needed)
+    if waiting or (job.group is not None and not job.admitted):
+        return replace(job, status=Status.WAITING, waiting=waiting)
+    return replace(job, status=Status.QUEUED, waiting=0)
+
+
+def skipped(job: Job, need: str, status: Status, now: int) -> Job:
+    """Return a job whose need was not done."""
+    return replace(_ended(job, Status.SKIPPED, now), error=f"The job {need} that it needs is {status}.")
 
 
 def of_tick(tick: Tick, now: int) -> Job:
@@ -62,13 +97,13 @@ def claimed(job: Job, holder: str, now: int, lease_us: int) -> Job:
 
 def cancelled(job: Job, now: int) -> Job:
     """Return the job after a cancellation request."""
-    if job.status is Status.QUEUED:
+    if job.status in (Status.WAITING, Status.QUEUED):
         return _ended(job, Status.CANCELLED, now)
     return replace(job, cancelling=True) if job.status is Status.RUNNING else job
 
 
 def retried(job: Job, now: int) -> Job:
-    """Return the job after a retry request.
+    """Return the job after a retry request, before it waits for others.
 
     Raises:
         Conflict: The job is running or done.
@@ -76,6 +111,8 @@ def retried(job: Job, now: int) -> Job:
     if job.status in (Status.RUNNING, Status.DONE):
         told = "runs" if job.status is Status.RUNNING else "is done"
         raise Conflict(f"The job {job.id} ({job.handler}) {told}.", fix="start a new job with `mainspring jobs run`.")
+    if job.status is Status.WAITING:
+        return job
     return replace(job, status=Status.QUEUED, due_at=now, attempts=0, ended_at=None, cancelling=False)
 
 
@@ -92,8 +129,10 @@ def ended(job: Job, outcome: Outcome, now: int) -> Job:
         return _ended(job, outcome.status, now)
     if job.cancelling:
         return _ended(job, Status.CANCELLED, now)
-    due_at = now if outcome.again_at is None else outcome.again_at
-    return replace(job, status=Status.QUEUED, due_at=due_at, holder=None, leased_until=None)
+    job = replace(job, holder=None, leased_until=None)
+    if outcome.status is Status.WAITING:  # the attempt has not failed: the next one begins to count anew
+        return replace(job, status=Status.WAITING, attempts=0, waiting=0 if outcome.after else 1)
+    return replace(job, status=Status.QUEUED, due_at=now if outcome.again_at is None else outcome.again_at)
 
 
 def reported(progress: Progress) -> Progress:
@@ -102,4 +141,13 @@ def reported(progress: Progress) -> Progress:
 
 
 def _ended(job: Job, status: Status, now: int) -> Job:
-    return replace(job, status=status, ended_at=now, holder=None, leased_until=None, cancelling=False)
+    return replace(
+        job,
+        status=status,
+        ended_at=now,
+        holder=None,
+        leased_until=None,
+        cancelling=False,
+        waiting=0,
+        admitted=False,
+    )

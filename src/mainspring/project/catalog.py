@@ -19,7 +19,7 @@ from mainspring.core.locks import Locks
 from mainspring.core.settings import Url
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-HEAD = "0011"
+HEAD = "0012"
 _LONGEST = 63
 _LOCK_KEY = 0x6D61696E7370  # of our own, among all who take advisory locks in the database
 _MIGRATION_S = 600

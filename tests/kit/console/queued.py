@@ -26,6 +26,8 @@ class Queued:
     running: str
     cancelled: str
     queued: str
+    signal: str
+    skipped: str
 
 
 def queued(project: Project, more: int = 0) -> Queued:
@@ -44,6 +46,13 @@ def queued(project: Project, more: int = 0) -> Queued:
     store.record(lease, Step("collect", result, NOW - 10 * HOUR + 4 * SECOND))
     store.end(lease, Outcome(Status.DONE, result={**result, "huge": 2**70}), NOW - 10 * HOUR + 5 * SECOND)
 
+    [signal] = store.enqueue([NewJob("forget-jobs", {"failed": "1d"})], NOW - 4 * HOUR)
+    [lease] = store.claim("station", ["forget-jobs"], NOW - 4 * HOUR, MINUTE)
+    store.end(lease, Outcome(Status.WAITING), NOW - 4 * HOUR)
+    [skipped] = store.enqueue([NewJob("forget-jobs", {"failed": "2d"})], NOW - 3 * HOUR)
+    [lease] = store.claim("station", ["forget-jobs"], NOW - 3 * HOUR, MINUTE)
+    store.end(lease, Outcome(Status.SKIPPED, error="its condition is false"), NOW - 3 * HOUR)
+
     [failed] = store.enqueue([NewJob("materialise", {"views": ["OriginTraffic"]}, "after-the-move")], NOW - 2 * HOUR)
     [lease] = store.claim("station", ["materialise"], NOW - 2 * HOUR, MINUTE)
     store.end(lease, Outcome(Status.FAILED, error=ERROR), NOW - 2 * HOUR + 90 * SECOND)
@@ -61,4 +70,4 @@ def queued(project: Project, more: int = 0) -> Queued:
     [cancelled] = store.enqueue([NewJob("forget-jobs", {"ended": "9d"})], NOW - 5 * MINUTE)
     store.cancel([cancelled.id], NOW - 4 * MINUTE)
     [last] = store.enqueue([NewJob("forget-jobs")], NOW - MINUTE)
-    return Queued(project, done.id, failed.id, waiting.id, running.id, cancelled.id, last.id)
+    return Queued(project, done.id, failed.id, waiting.id, running.id, cancelled.id, last.id, signal.id, skipped.id)

@@ -42,8 +42,10 @@ def table(page: str, kind: str) -> str:
 class TestTheTable:
     def test_every_job_is_there_the_newest_first(self, client: Client, jobs: Queued) -> None:
         page = shown(client, "/jobs")
-        assert ids(page) == [jobs.queued, jobs.cancelled, jobs.running, jobs.waiting, jobs.failed, jobs.done]
-        assert "All 6 Queued 2 Running 1 Done 1 Failed 1 Cancelled 1" in text_of(page)
+        assert ids(page) == [
+            jobs.queued, jobs.cancelled, jobs.running, jobs.waiting, jobs.failed, jobs.skipped, jobs.signal, jobs.done,
+        ]  # fmt: skip
+        assert "All 8 Waiting 1 Queued 2 Running 1 Done 1 Failed 1 Cancelled 1 Skipped 1" in text_of(page)
 
     def test_a_row_says_how_its_job_is(self, client: Client) -> None:
         page = shown(client, "/jobs?status=running")
@@ -175,13 +177,17 @@ class TestOverTheApi:
         found = client.get("/api/jobs?limit=2").json()
         assert [each["id"] for each in found["jobs"]] == [jobs.queued, jobs.cancelled]
         rest = client.get(f"/api/jobs?before={found['next']}").json()
-        assert [each["id"] for each in rest["jobs"]] == [jobs.running, jobs.waiting, jobs.failed, jobs.done]
+        assert [each["id"] for each in rest["jobs"]] == [
+            jobs.running, jobs.waiting, jobs.failed, jobs.skipped, jobs.signal, jobs.done,
+        ]  # fmt: skip
         assert rest["next"] is None
         running = rest["jobs"][0]
         assert (running["status"], running["took_us"]) == ("running", 20 * MINUTE)
         assert running["progress"] == {"done": 2, "total": 5, "note": "Carrier<script>"}
         assert (rest["jobs"][1]["due_at"], rest["jobs"][2]["error"]) == (NOW + 8 * SECOND, ERROR)
-        assert found["counts"] == {"queued": 2, "running": 1, "done": 1, "failed": 1, "cancelled": 1}
+        assert found["counts"] == {
+            "waiting": 1, "queued": 2, "running": 1, "done": 1, "failed": 1, "cancelled": 1, "skipped": 1,
+        }  # fmt: skip
         garbage = found["schedules"][0]
         assert garbage["name"] == "collect-garbage"
         assert garbage["argument"] == {"grace": "30d"}

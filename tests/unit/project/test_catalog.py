@@ -17,7 +17,7 @@ from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
 from mainspring.project.catalog import HEAD, MIGRATIONS, begin, memory_catalog, open_catalog, version
 
-for _package in ("security", "data", "registry", "serving", "monitoring", "jobs"):
+for _package in ("security", "data", "registry", "serving", "monitoring", "delivery", "jobs"):
     importlib.import_module(f"mainspring.{_package}.adapters.catalog")
 
 

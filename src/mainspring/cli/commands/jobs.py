@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from mainspring.jobs.model import Job
 
-_STATUSES = ("queued", "running", "done", "failed", "cancelled")
+_STATUSES = ("waiting", "queued", "running", "done", "failed", "cancelled", "skipped")
 _WAIT = click.option("--wait", is_flag=True, help="Wait until the job has ended; the exit code reports its result.")
 _HERE = click.option(
     "--here", is_flag=True, help="Run the job in this process, with all other due jobs, until it has ended."
@@ -162,7 +162,7 @@ def _follow(call: Call, job: Job, *, wait: bool, here: bool) -> int:
             _print(console, "No worker is running: start one with `mainspring up`, or repeat the command with --here.")
 
     call.result(_document(job), show)
-    return exits.INTERNAL if job.status in ("failed", "cancelled") else exits.OK
+    return exits.INTERNAL if job.status in ("failed", "cancelled", "skipped") else exits.OK
 
 
 def _document(job: Job) -> dict[str, Any]:

@@ -21,11 +21,13 @@ _PLACE = re.compile(rf"(\d{{1,16}})-({ID_PATTERN})")
 
 # Status -> the stylesheet's class.
 STATES: Mapping[Status, str] = {
+    Status.WAITING: "waits",
     Status.QUEUED: "waits",
     Status.RUNNING: "live",
     Status.DONE: "fresh",
     Status.FAILED: "late",
     Status.CANCELLED: "drifted",
+    Status.SKIPPED: "drifted",
 }
 STEPS = 50
 _LONGEST, _LONGEST_LINE = 20_000, 400  # characters of a value on the page; the API has all of it
@@ -124,7 +126,7 @@ def took(job: Job, now: int) -> int | None:
 
     A job that was cancelled while it waited for its next attempt has no running time to report.
     """
-    if job.started_at is None or job.status is Status.QUEUED:
+    if job.started_at is None or job.status in (Status.WAITING, Status.QUEUED):
         return None
     if job.status is Status.CANCELLED and (job.attempts == 0 or job.error is not None):
         return None
@@ -164,7 +166,7 @@ class JobPage:
     @property
     def may_be_retried(self) -> bool:
         waits = self.job.status is Status.QUEUED and self.row.due_at is not None
-        return waits or self.job.status in (Status.FAILED, Status.CANCELLED)
+        return waits or self.job.status in (Status.FAILED, Status.CANCELLED, Status.SKIPPED)
 
 
 def job_page(project: Project, id: str) -> JobPage:

@@ -1,18 +1,24 @@
-"""Jobs in the catalog: on SQLite one writer at a time, on Postgres with row locks that concurrent claims skip."""
+"""Jobs in the catalog: on SQLite one writer at a time, on Postgres with row locks that concurrent claims skip.
+
+Writers that change which jobs wait for which take `order.lock` first, on Postgres, so they never wait for each other's
+rows in a circle. Whatever takes it not changes only rows of jobs that run or are queued.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 
-from mainspring.core.catalog import catalog_errors, metadata
+from mainspring.core.catalog import catalog_errors, upsert
 from mainspring.core.errors import Conflict
 from mainspring.core.ids import new_id
 from mainspring.jobs import transitions
+from mainspring.jobs.adapters import order
+from mainspring.jobs.adapters.tables import insert_new, job_cache, job_of, job_schedules, job_steps, jobs, row_of
 from mainspring.jobs.model import (
     AHEAD,
     ENDED,
@@ -22,6 +28,7 @@ from mainspring.jobs.model import (
     NewJob,
     Outcome,
     Progress,
+    Remembered,
     Renewal,
     Status,
     Step,
@@ -30,100 +37,11 @@ from mainspring.jobs.model import (
 )
 from mainspring.jobs.plain import decoded, encoded
 
-jobs = sa.Table(
-    "jobs",
-    metadata,
-    sa.Column("id", sa.String(32), primary_key=True),
-    sa.Column("handler", sa.String(128), nullable=False),
-    sa.Column("argument", sa.Text, nullable=False),
-    sa.Column("key", sa.String(256)),
-    sa.Column("schedule", sa.String(128)),
-    sa.Column("status", sa.String(16), nullable=False),
-    sa.Column("enqueued_at", sa.BigInteger, nullable=False),
-    sa.Column("due_at", sa.BigInteger, nullable=False),
-    sa.Column("attempts", sa.Integer, nullable=False),
-    sa.Column("most_attempts", sa.Integer, nullable=False),
-    sa.Column("started_at", sa.BigInteger),
-    sa.Column("ended_at", sa.BigInteger),
-    sa.Column("holder", sa.String(128)),
-    sa.Column("token", sa.String(32)),
-    sa.Column("leased_until", sa.BigInteger),
-    sa.Column("cancelling", sa.Boolean, nullable=False),
-    sa.Column("progress", sa.Text),
-    sa.Column("result", sa.Text),
-    sa.Column("error", sa.Text),
-    sa.UniqueConstraint("handler", "key"),
-    sa.Index("jobs_by_status", "status", "due_at"),
-    sa.Index("jobs_by_time", "enqueued_at", "id"),
-)
-job_steps = sa.Table(
-    "job_steps",
-    metadata,
-    sa.Column("job", sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("name", sa.String(256), nullable=False),
-    sa.Column("result", sa.Text, nullable=False),
-    sa.Column("ended_at", sa.BigInteger, nullable=False),
-    sa.UniqueConstraint("job", "name"),
-)
-job_schedules = sa.Table(
-    "job_schedules",
-    metadata,
-    sa.Column("name", sa.String(128), primary_key=True),
-    sa.Column("tick", sa.BigInteger, nullable=False),
-)
-
-
-def row_of(job: Job) -> dict[str, Any]:
-    """Return the columns of a job, without its lease's token."""
-    progress = job.progress
-    return {
-        "id": job.id,
-        "handler": job.handler,
-        "argument": encoded(job.argument, "The argument"),
-        "key": job.key,
-        "schedule": job.schedule,
-        "status": job.status.value,
-        "enqueued_at": job.enqueued_at,
-        "due_at": job.due_at,
-        "attempts": job.attempts,
-        "most_attempts": job.most_attempts,
-        "started_at": job.started_at,
-        "ended_at": job.ended_at,
-        "holder": job.holder,
-        "leased_until": job.leased_until,
-        "cancelling": job.cancelling,
-        "progress": progress and encoded([progress.done, progress.total, progress.note], "The progress"),
-        "result": None if job.result is None else encoded(job.result, "The result"),
-        "error": job.error,
-    }
-
-
-def job_of(row: Mapping[str, Any]) -> Job:
-    """Return the job of a row."""
-    values = {name: row[name] for name in Job.__dataclass_fields__}
-    progress = decoded(row["progress"])
-    return Job(
-        **values
-        | {
-            "argument": decoded(row["argument"]),
-            "status": Status(row["status"]),
-            "progress": None if progress is None else Progress(*progress),
-            "result": decoded(row["result"]),
-        }
-    )
-
-
-def insert_new(engine: sa.Engine, table: sa.Table, *keys: str) -> Any:
-    """Return an INSERT that skips rows whose `keys` exist already; the same in both dialects."""
-    from sqlalchemy.dialects import postgresql, sqlite
-
-    insert = (postgresql if engine.dialect.name == "postgresql" else sqlite).insert(table)
-    return insert.on_conflict_do_nothing(index_elements=keys)
+_AT_ONCE = 10_000  # parameters of a statement; SQLite takes 32,766
 
 
 class CatalogJobs:
-    """Job store in three tables: jobs, their finished steps, and the last tick of each schedule."""
+    """Job store in tables of the catalog: jobs, their needs and finished steps, ticks, and remembered results."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
@@ -133,18 +51,25 @@ class CatalogJobs:
         made = transitions.all_queued(list(wanted), now)
         if not made:
             return []
-        # In a fixed order, so that two callers with the same keys cannot deadlock.
-        rows = [row_of(job) for job in sorted(made, key=lambda job: (job.handler, job.key or ""))]
-        with self._writing() as connection:
-            connection.execute(insert_new(self._engine, jobs, "handler", "key"), rows)
+        ordered = any(each.parent or each.group or each.needs or each.after for each in wanted)
+        with self._writing(ordered=ordered) as connection:
+            if ordered:
+                made = order.placed(connection, list(zip(wanted, made, strict=True)), now)
+            # In a fixed order, so that two callers with the same keys cannot deadlock.
+            rows = [row_of(job) for job in sorted(made, key=lambda job: (job.handler, job.key or ""))]
+            connection.execute(insert_new(self._engine, jobs), rows)
             keyed = sa.tuple_(jobs.c.handler, jobs.c.key).in_([(job.handler, job.key) for job in made if job.key])
-            found = _jobs(connection, sa.select(jobs).where(keyed))
-        there = {(job.handler, job.key): job for job in found}
-        return [job if job.key is None else there[job.handler, job.key] for job in made]
+            found = _jobs(connection, sa.select(jobs).where(keyed)) if any(job.key for job in made) else []
+            named = [job.id for job, each in zip(made, wanted, strict=True) if each.id is not None]
+            there = {job.id: job for job in _of_ids(connection, named)}
+            if ordered:
+                order.keep_needs(connection, wanted, made)
+        by_key = {(job.handler, job.key): job for job in found}
+        return [there.get(job.id, job) if job.key is None else by_key[job.handler, job.key] for job in made]
 
     def get(self, ids: Sequence[str]) -> list[Job | None]:
         with self._reading() as connection:
-            found = {job.id: job for job in _jobs(connection, sa.select(jobs).where(jobs.c.id.in_(ids)))}
+            found = {job.id: job for job in _of_ids(connection, ids)}
         return [found.get(id) for id in ids]
 
     def find(
@@ -152,10 +77,16 @@ class CatalogJobs:
         *,
         statuses: Collection[Status] = (),
         handlers: Collection[str] = (),
+        parent: str | None = None,
         before: tuple[int, str] | None = None,
         limit: int = 100,
     ) -> list[Job]:
-        query = sa.select(jobs).order_by(jobs.c.enqueued_at.desc(), jobs.c.id.desc()).limit(limit)
+        order_by = (jobs.c.enqueued_at, jobs.c.id)
+        if parent is None:
+            query = sa.select(jobs).where(jobs.c.parent.is_(None)).order_by(*(each.desc() for each in order_by))
+        else:
+            query = sa.select(jobs).where(jobs.c.parent == parent).order_by(*order_by)
+        query = query.limit(limit)
         if statuses:
             query = query.where(jobs.c.status.in_([each.value for each in statuses]))
         if handlers:
@@ -166,7 +97,7 @@ class CatalogJobs:
             return _jobs(connection, query)
 
     def counts(self) -> dict[Status, int]:
-        query = sa.select(jobs.c.status, sa.func.count()).group_by(jobs.c.status)
+        query = sa.select(jobs.c.status, sa.func.count()).where(jobs.c.parent.is_(None)).group_by(jobs.c.status)
         with self._reading() as connection:
             return {Status(status): count for status, count in connection.execute(query)}
 
@@ -176,33 +107,66 @@ class CatalogJobs:
             return [Step(row.name, decoded(row.result), row.ended_at) for row in connection.execute(query)]
 
     def cancel(self, ids: Sequence[str], now: int) -> list[Job]:
-        with self._writing() as connection:
-            return _kept(connection, [transitions.cancelled(job, now) for job in _all(connection, ids)])
+        with self._writing(ordered=True) as connection:
+            asked = _all(connection, ids)
+            parts = sa.select(jobs).where(jobs.c.parent.in_(ids)).order_by(jobs.c.id).with_for_update()
+            before = {job.id: job for job in [*asked, *_jobs(connection, parts)] if job.status not in ENDED}
+            after = _kept(connection, [transitions.cancelled(job, now) for job in before.values()])
+            order.settle(connection, zip(before.values(), after, strict=True), now)
+            changed = {job.id: job for job in after}
+            return [changed.get(job.id, job) for job in asked]
 
     def retry(self, ids: Sequence[str], now: int) -> list[Job]:
-        with self._writing() as connection:
-            return _kept(connection, [transitions.retried(job, now) for job in _all(connection, ids)])
+        with self._writing(ordered=True) as connection:
+            again = [transitions.retried(job, now) for job in _all(connection, ids)]
+            again = _kept(connection, order.replaced(connection, again, now))
+            order.admit(connection, {job.group for job in again if job.group is not None})
+            found = {job.id: job for job in _of_ids(connection, ids)}  # with their places in groups
+            return [found[id] for id in ids]
 
     def claim(self, holder: str, handlers: Collection[str], now: int, lease_us: int, limit: int = 1) -> list[Lease]:
-        due = sa.or_(
-            sa.and_(jobs.c.status == Status.QUEUED.value, jobs.c.due_at <= now),
-            sa.and_(jobs.c.status == Status.RUNNING.value, jobs.c.leased_until <= now),
-        )
-        wanted = sa.select(jobs).where(due, jobs.c.handler.in_(handlers)).order_by(jobs.c.due_at, jobs.c.id)
+        known = sa.select(jobs).where(jobs.c.handler.in_(handlers)).order_by(jobs.c.due_at, jobs.c.id)
+        # Two queries, since each follows an index to the first jobs; one with OR would sort all that are due.
+        queued = known.where(jobs.c.status == Status.QUEUED.value, jobs.c.due_at <= now)
+        expired = known.where(jobs.c.status == Status.RUNNING.value, jobs.c.leased_until <= now)
         taken: list[Lease] = []
         # Check first without a write transaction: usually nothing is due.
-        while len(taken) < limit and self._any(wanted):
+        while len(taken) < limit and (self._any(queued) or self._any(expired)):
+            over: list[Job] = []
             with self._writing() as connection:
-                rest = wanted.limit(limit - len(taken)).with_for_update(skip_locked=True)
-                found = [transitions.claimed(job, holder, now, lease_us) for job in _jobs(connection, rest)]
-                if not found:  # other runners have claimed all of it
+                rest = limit - len(taken)
+                due = [
+                    job
+                    for query in (expired, queued)
+                    for job in _jobs(connection, query.limit(rest).with_for_update(skip_locked=True))
+                ]
+                if not due:  # other runners have claimed all of it
                     break
-                for job in found:
+                for job in sorted(due, key=lambda job: (job.due_at, job.id))[:rest]:
+                    made = transitions.claimed(job, holder, now, lease_us)
+                    if made.status is not Status.RUNNING:
+                        over.append(job)
+                        continue
                     token = new_id()
-                    _kept(connection, [job], token=token)
-                    if job.status is Status.RUNNING:
-                        taken.append(Lease(job, token))
+                    _kept(connection, [made], token=token)
+                    taken.append(Lease(made, token))
+            self._end_unclaimed([job.id for job in over], holder, now, lease_us)
         return taken
+
+    def _end_unclaimed(self, ids: Sequence[str], holder: str, now: int, lease_us: int) -> None:
+        """End jobs that must not be claimed any more, in a transaction of its own, which locks in order."""
+        if not ids:
+            return
+        with self._writing(ordered=True) as connection:
+            before = [
+                job
+                for job in _all(connection, ids)
+                if job.status is Status.QUEUED or (job.leased_until is not None and job.leased_until <= now)
+            ]
+            after = [transitions.claimed(job, holder, now, lease_us) for job in before]
+            pairs = [(was, job) for was, job in zip(before, after, strict=True) if job.status in ENDED]
+            _kept(connection, [job for _, job in pairs])
+            order.settle(connection, pairs, now)
 
     def take_over(self, holder: str, now: int) -> int:
         mine = (jobs.c.holder == holder, jobs.c.status == Status.RUNNING.value)
@@ -225,20 +189,44 @@ class CatalogJobs:
         result = encoded(step.result, f"The result of the step {step.name}")
         with self._writing() as connection:
             _kept(connection, [replace(_held(connection, lease), attempts=1)])
-            names = connection.scalars(sa.select(job_steps.c.name).where(job_steps.c.job == lease.job.id)).all()
-            if step.name in names:
-                raise Conflict(f"The job {lease.job.id} has already finished a step {step.name!r}.")
-            row = {"job": lease.job.id, "number": len(names) + 1, "name": step.name, "result": result}
-            connection.execute(job_steps.insert().values(**row, ended_at=step.ended_at))
+            _step(connection, lease.job.id, step, result)
 
     def report(self, lease: Lease, progress: Progress) -> None:
         with self._writing() as connection:
             _kept(connection, [replace(_held(connection, lease), progress=transitions.reported(progress))])
 
     def end(self, lease: Lease, outcome: Outcome, now: int) -> Job:
-        with self._writing() as connection:
-            [job] = _kept(connection, [transitions.ended(_held(connection, lease), outcome, now)])
+        parted = lease.job.parent is not None or lease.job.group is not None
+        with self._writing(ordered=parted or outcome.status is Status.WAITING) as connection:
+            before = _held(connection, lease)
+            job = transitions.ended(before, outcome, now)
+            if job.status is Status.WAITING:
+                job = order.waits(connection, job, outcome)
+            _kept(connection, [job])
+            if outcome.cache is not None and job.status is Status.DONE:
+                row = {"key": outcome.cache, "result": encoded(job.result, "The result"), "job": job.id, "at": now}
+                connection.execute(upsert(self._engine, job_cache, ["key"], ["result", "job", "at"]), row)
+            if job.status in ENDED and parted:
+                order.settle(connection, [(before, job)], now)
             return job
+
+    def signal(self, job: str, step: Step) -> Job:
+        result = encoded(step.result, f"The result of the step {step.name}")
+        with self._writing(ordered=True) as connection:
+            [found] = _all(connection, [job])
+            asked = found.status is Status.WAITING and found.started_at is not None
+            if not asked and found.status is not Status.RUNNING:
+                raise Conflict(f"The job {job} does not wait for a signal: it is {found.status}.")
+            _step(connection, job, step, result)
+            if asked:
+                found = order.signalled(found)
+                _kept(connection, [found])
+            return found
+
+    def remembered(self, key: str) -> Remembered | None:
+        with self._reading() as connection:
+            row = connection.execute(sa.select(job_cache).where(job_cache.c.key == key)).first()
+        return None if row is None else Remembered(decoded(row.result), row.job, row.at)
 
     def tick(self, ticks: Sequence[Tick], now: int) -> list[Job]:
         if not ticks:
@@ -246,7 +234,7 @@ class CatalogJobs:
         made = []
         with self._writing() as connection:
             for tick in sorted(ticks, key=lambda tick: tick.schedule.name):
-                first = insert_new(self._engine, job_schedules, "name")
+                first = insert_new(self._engine, job_schedules)
                 connection.execute(first, {"name": tick.schedule.name, "tick": tick.at})
                 named, last = job_schedules.c.name == tick.schedule.name, job_schedules.c.tick
                 connection.execute(job_schedules.update().where(named, last > now + AHEAD).values(tick=tick.at))
@@ -264,9 +252,12 @@ class CatalogJobs:
 
     def forget(self, statuses: Collection[Status], ended_before: int) -> int:
         ended = [each.value for each in statuses if each in ENDED]
-        gone = jobs.delete().where(jobs.c.status.in_(ended), jobs.c.ended_at < ended_before)
-        with self._writing() as connection:
-            return connection.execute(gone).rowcount
+        old = (jobs.c.parent.is_(None), jobs.c.status.in_(ended), jobs.c.ended_at < ended_before)
+        with self._writing(ordered=True) as connection:
+            connection.execute(jobs.delete().where(jobs.c.parent.in_(sa.select(jobs.c.id).where(*old))))
+            if Status.DONE in statuses:
+                connection.execute(job_cache.delete().where(job_cache.c.at < ended_before))
+            return connection.execute(jobs.delete().where(*old)).rowcount
 
     def _any(self, query: sa.Select[Any]) -> bool:
         with self._reading() as connection:
@@ -278,11 +269,17 @@ class CatalogJobs:
             yield connection
 
     @contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
-        """Open a write transaction. On SQLite it excludes other writers from its start, so its reads stay valid."""
+    def _writing(self, *, ordered: bool = False) -> Iterator[sa.Connection]:
+        """Open a write transaction. On SQLite it excludes other writers from its start, so its reads stay valid.
+
+        Args:
+            ordered: Whether it changes which jobs wait for which.
+        """
         with catalog_errors(self._name), self._engine.connect() as connection:
             if self._engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
+            elif ordered:
+                order.lock(connection)
             yield connection
             connection.commit()
 
@@ -293,12 +290,28 @@ def _jobs(connection: sa.Connection, query: sa.Select[Any]) -> list[Job]:
 
 def _all(connection: sa.Connection, ids: Sequence[str]) -> list[Job]:
     """Return these jobs, locked until the transaction ends."""
-    query = sa.select(jobs).where(jobs.c.id.in_(ids)).order_by(jobs.c.id).with_for_update()
-    found = {job.id: job for job in _jobs(connection, query)}
+    found = {job.id: job for job in _of_ids(connection, ids, locked=True)}
     for id in ids:
         if id not in found:
             raise unknown(id)
     return [found[id] for id in ids]
+
+
+def _of_ids(connection: sa.Connection, ids: Sequence[str], *, locked: bool = False) -> list[Job]:
+    """Return the jobs of these ids that are stored, by id."""
+    found, rest = [], sorted(set(ids))
+    for at in range(0, len(rest), _AT_ONCE):
+        query = sa.select(jobs).where(jobs.c.id.in_(rest[at : at + _AT_ONCE])).order_by(jobs.c.id)
+        found += _jobs(connection, query.with_for_update() if locked else query)
+    return found
+
+
+def _step(connection: sa.Connection, job: str, step: Step, result: str) -> None:
+    names = connection.scalars(sa.select(job_steps.c.name).where(job_steps.c.job == job)).all()
+    if step.name in names:
+        raise Conflict(f"The job {job} has already finished a step {step.name!r}.")
+    row = {"job": job, "number": len(names) + 1, "name": step.name, "result": result}
+    connection.execute(job_steps.insert().values(**row, ended_at=step.ended_at))
 
 
 def _held(connection: sa.Connection, lease: Lease) -> Job:

@@ -26,7 +26,7 @@ from report import Case, report
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))  # where projects of gateways are made
 
-from kit.fleet import BODY, INFER, Fleet, Load  # noqa: E402
+from kit.fleet import BODY, INFER, Fleet  # noqa: E402
 from kit.waiting import wait_until  # noqa: E402
 from mainspring.serving.load import generator as load  # noqa: E402
 from mainspring.serving.plane import slots  # noqa: E402
@@ -98,7 +98,7 @@ def _together(rounds: list[Felt]) -> Felt:
 def gone(fleet: Fleet, number: int) -> tuple[int, float, float]:
     """Return how many requests of four callers a process's end loses, after how many seconds its successor is ready,
     and the longest that an answer took meanwhile."""
-    with Load(fleet, CONNECTIONS) as callers:
+    with fleet.load(CONNECTIONS) as callers:
         callers.until_answered(100)
         began = time.monotonic()
         old = fleet.kill("gateway-1", number)
@@ -107,7 +107,7 @@ def gone(fleet: Fleet, number: int) -> tuple[int, float, float]:
         wait_until(lambda: slots.ready(place, 1), "its successor")
         back = time.monotonic() - began
         callers.until_answered(100)
-    return len(callers.failures), back, max(took for _, _, took in callers.answered)
+    return len(callers.failures), back, max(each.took_s for each in callers.answered)
 
 
 def idle(fleet: Fleet) -> tuple[float, float]:

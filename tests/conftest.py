@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gc
-import json
 import logging
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -18,8 +16,8 @@ from hypothesis import settings
 from kit.depot import MODEL, Depot, copied, lay_out
 from kit.depth import DEEP
 from kit.object_store import s3_blobs, s3_server, s3_url  # noqa: F401  (fixtures)
+from kit.once import made_once
 from kit.servers import _stores, online_stores, postgres_server, redis_server  # noqa: F401  (fixtures)
-from mainspring.core.locks import FileLocks
 
 # The scripts of bench/ import each other by bare names. They come last on the path, so that they hide nothing.
 sys.path.append(str(Path(__file__).parents[1] / "bench"))
@@ -70,7 +68,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let what fails by chance in a property test or a kill be a failure: `--reruns` is for slow machines alone.
 
-    The demo comes first: at the end of the run its tests would be spread over the workers, each with a demo of its own.
+    The demo comes first: at the end of the run, other workers would wait for it.
     """
     items.sort(key=lambda item: item.path.name != "test_demo.py")
     for item in items:
@@ -94,14 +92,7 @@ def _make(root: Path) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The folder of a trained project, to be copied and not used, and what the commands that made it printed."""
-    base = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        base = base.parent  # one for all workers
-    root, told = base / "trained-depot", base / "trained-depot.json"
-    with FileLocks(base / "locks").hold("trained-depot", wait_s=380):
-        if not told.exists():
-            told.write_text(json.dumps(_make(root)))
-    return root, json.loads(told.read_text())
+    return made_once(tmp_path_factory, "trained-depot", _make)
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import os
 import random
 import re
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ import pytest
 
 from kit.depot import ENDPOINT, MODEL, PARCELS, Depot, Up, copied, gone, half_sent, keyed, opened, refuses
 from kit.depth import DEEP, examples
+from kit.load import Load
 from kit.waiting import wait_until
 from mainspring.ledger.model import PREDICTIONS
 
@@ -39,47 +39,18 @@ def chance(request: pytest.FixtureRequest) -> random.Random:
     return random.Random(f"{SEED} {request.node.name}")
 
 
-class Callers:
-    """Threads that ask for predictions until they are stopped; `told` are the ids that were answered."""
+def callers_of(depot: Depot, key: str) -> Load:
+    """Return two threads that ask for predictions, also while the gateway is being killed."""
 
-    def __init__(self, depot: Depot, key: str, count: int = 2) -> None:
-        self.told: list[str] = []
-        self.wrong: list[tuple[int, str]] = []
-        self._depot, self._key = depot, key
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(count)]
+    def connect() -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", depot.gateway, timeout=10)
 
-    def _ask(self) -> None:
-        number = 0
-        while not self._stop.is_set():
-            connection = http.client.HTTPConnection("127.0.0.1", self._depot.gateway, timeout=10)
-            with suppress(OSError, http.client.HTTPException):  # it is being killed
-                while not self._stop.is_set():
-                    number += 1
-                    headers = {"Authorization": f"Bearer {self._key}"}
-                    connection.request("POST", INFER, json.dumps(keyed(f"c{number}")), headers)
-                    reply = connection.getresponse()
-                    text = reply.read().decode()
-                    if reply.status == 200:
-                        self.told += json.loads(text)["parameters"]["prediction_ids"]
-                    else:  # a new gateway answers nobody before it has loaded what it serves
-                        self.wrong.append((reply.status, text))
-            connection.close()
-            self._stop.wait(0.02)
+    return Load(connect, INFER, key, lambda number: json.dumps(keyed(f"c{number}")).encode(), threads=2)
 
-    def __enter__(self) -> Callers:
-        for thread in self._threads:
-            thread.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(30)
-
-    def until_told(self, more: int) -> None:
-        goal = len(self.told) + more
-        wait_until(lambda: len(self.told) >= goal, f"{more} more answers")
+def told_by(load: Load) -> list[str]:
+    """Return the ids of the predictions that were answered."""
+    return [each for answered in load.answered for each in answered.document["parameters"]["prediction_ids"]]
 
 
 def check_told(depot: Depot, told: list[str], chance: random.Random) -> None:
@@ -156,14 +127,14 @@ def test_a_killed_supervisor_takes_its_children_with_it(depot: Depot, chance: ra
             if old:
                 check_only_new(up, old)
             up.until_serving()
-            with Callers(depot, key) as callers:
-                callers.until_told(5)
+            with callers_of(depot, key) as callers:
+                callers.until_answered(5)
                 time.sleep(chance.uniform(0, 0.5))
                 old = pids(up)
                 os.kill(up.running["pid"], signal.SIGKILL)
                 up.process.wait(90)
-            assert callers.wrong == []
-            told += callers.told
+            assert callers.refused == []  # a new gateway answers nobody before it has loaded what it serves
+            told += told_by(callers)
     wait_until(lambda: all(map(gone, old)), "the children to die")
     wait_until(lambda: refuses(depot.gateway), "the port to be closed")
     check_told(depot, told, chance)
@@ -185,9 +156,9 @@ def test_a_killed_child_comes_back_and_nothing_is_lost(depot: Depot, chance: ran
     chance.shuffle(victims)
     with depot.up(real=True) as up:
         up.until_serving()
-        with Callers(depot, key) as callers:
+        with callers_of(depot, key) as callers:
             for victim in victims:
-                callers.until_told(5)
+                callers.until_answered(5)
                 time.sleep(chance.uniform(0, 0.5))
                 before = up.running["children"]
                 os.kill(before[victim], signal.SIGKILL)
@@ -198,11 +169,11 @@ def test_a_killed_child_comes_back_and_nothing_is_lost(depot: Depot, chance: ran
                 wait_until(lambda: answers(up), "both planes to answer")
                 check_holders(up)
                 up.until_serving()
-            callers.until_told(5)
-        assert callers.wrong == []
+            callers.until_answered(5)
+        assert callers.refused == []
         assert depot.json("doctor")["well"]
     assert up.process.returncode == 0
-    check_told(depot, callers.told, chance)
+    check_told(depot, told_by(callers), chance)
 
 
 def answers(up: Up) -> bool:

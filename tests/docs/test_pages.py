@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from kit.once import made_once
 from kit.pages import DOCS, Reader, blocks, name_of, pages
 from kit.waiting import free_port
-from mainspring.core.locks import FileLocks
 
 pytestmark = pytest.mark.timeout(300)  # a page is many commands, each a process
 TUTORIAL = DOCS / "tutorial" / "first-model.md"
@@ -24,17 +23,12 @@ WITH_BLOCKS = [
 @pytest.fixture(scope="session")
 def courier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project that the tutorial ends with, stopped."""
-    base = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        base = base.parent  # one for all workers
-    folder, done = base / "tutorial", base / "tutorial.done"
-    with FileLocks(base / "locks").hold("tutorial", wait_s=170):
-        if not done.exists():
-            folder.mkdir()
-            with Reader(folder, (free_port(), free_port())) as reader:
-                reader.follow(TUTORIAL)
-            done.touch()
-    return folder / "courier"
+
+    def follow(folder: Path) -> None:
+        with Reader(folder, (free_port(), free_port())) as reader:
+            reader.follow(TUTORIAL)
+
+    return made_once(tmp_path_factory, "tutorial", follow, wait_s=170)[0] / "courier"
 
 
 @pytest.fixture

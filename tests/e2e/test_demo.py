@@ -1,4 +1,4 @@
-"""The main job: `mainspring demo --json`, run once under strace on a copy of the example."""
+"""The main job: `mainspring demo --json`, run once under strace, for all workers, on a copy of the example."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pytest
 
 from kit.console.client import Client
 from kit.console.crawl import crawl, reprs
-from kit.depot import Depot
+from kit.depot import Depot, copied
+from kit.once import made_once
 from kit.pickles import pickles_in
 from mainspring.console.app import create_app
 from mainspring.core.time import DAY
@@ -38,9 +39,8 @@ class Demo:
     home: Path
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
-    folder = tmp_path_factory.mktemp("demo")
+def _run(folder: Path) -> dict[str, Any]:
+    """Run the demo on a copy of the example, and return its summary, its standard error and the ports it used."""
     shutil.copytree(EXAMPLE, folder / "flights", ignore=shutil.ignore_patterns(".mainspring", "__pycache__"))
     (folder / "home").mkdir()
     depot = Depot(folder / "flights")
@@ -50,8 +50,18 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
         "demo", "--json", environment={"HOME": str(folder / "home")}, prefix=trace if traced else (), timeout_s=500
     )
     assert ran.code == 0, ran.stderr[-3000:]
-    lines = (folder / "trace").read_text(errors="replace").splitlines() if traced else []
-    return Demo(depot, ran.document, ran.stderr, lines, folder / "home")
+    return {"summary": ran.document, "stderr": ran.stderr, "ports": [depot.gateway, depot.control]}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """The demo's project, of which this worker has a copy, and what the demo said and did."""
+    folder, told = made_once(tmp_path_factory, "demo", _run, wait_s=500)
+    depot = copied(folder / "flights", tmp_path_factory.mktemp("demo") / "flights")
+    depot.gateway, depot.control = told["ports"]
+    trace = folder / "trace"
+    lines = trace.read_text(errors="replace").splitlines() if trace.exists() else []
+    return Demo(depot, told["summary"], told["stderr"], lines, folder / "home")
 
 
 def test_it_says_what_happened(demo: Demo) -> None:

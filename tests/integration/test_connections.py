@@ -73,11 +73,12 @@ class Server:
         return reader, writer
 
     async def close(self) -> None:
-        await self.acceptor.close(5)
-        self.listener.close()
+        """Leave as a peer first: an acceptor that closes waits for bodies that are still to come."""
         for writer in self._peers:
-            writer.close()
+            writer.transport.abort()  # type: ignore[attr-defined]
         await asyncio.gather(*(writer.wait_closed() for writer in self._peers), return_exceptions=True)
+        await self.acceptor.close(60)
+        self.listener.close()
 
     async def until(self, name: str, value: int) -> None:
         await wait_until_async(lambda: self.acceptor.numbers()[name] == value, f"{name} to be {value}")

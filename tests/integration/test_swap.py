@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.fleet import BODY, INFER, Fleet, Load
+from kit.fleet import BODY, INFER, Fleet
 from kit.serving import bundle, golden, route
 from kit.waiting import wait_until
 from mainspring.registry.bundles import seal
@@ -25,9 +25,9 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 
 
 def test_twenty_swaps_and_a_kill_lose_only_what_the_killed_one_was_answering(fleet: Fleet) -> None:
-    """Promotions and rollbacks under steady load; `Load` checks each answer against the version that it names."""
+    """Promotions and rollbacks under steady load; `Fleet.load` checks each answer against the version that it names."""
     chance = random.Random(7)
-    with Load(fleet) as load:
+    with fleet.load() as load:
         load.until_answered(50)
         for number in range(20):
             version = str(number // 2 + 2) if number % 2 == 0 else "1"  # a new one, and back
@@ -41,24 +41,24 @@ def test_twenty_swaps_and_a_kill_lose_only_what_the_killed_one_was_answering(fle
     assert len(load.failures) <= 4, load.failures
     assert len({each.thread for each in load.failures}) == len(load.failures)
     assert all(at <= each.at <= at + 30 for each in load.failures)
-    assert {version for _, version, _ in load.answered} == {str(version) for version in range(1, 12)}
+    assert {each.document["model_version"] for each in load.answered} == {str(version) for version in range(1, 12)}
 
 
 def test_a_change_is_seen_by_each_caller_once(fleet: Fleet) -> None:
     """Where every process has the new version, nobody is answered by the old one again."""
-    with Load(fleet) as load:
+    with fleet.load() as load:
         load.until_answered(50)
         fleet.publish("2")
         fleet.until_all_serve("2")
         swapped = time.monotonic()
         load.until_answered(200)
     assert load.failures == []
-    late = [(at, took) for at, version, took in load.answered if version == "1" and at - took > swapped]
+    late = [each for each in load.answered if each.document["model_version"] == "1" and each.at - each.took_s > swapped]
     assert late == []
 
 
 def test_weights_change_under_load(fleet: Fleet) -> None:
-    with Load(fleet) as load:
+    with fleet.load() as load:
         for weights in ({"1": 1.0, "2": 1.0}, {"1": 1.0, "2": 9.0}, {"1": 0.0, "2": 1.0}):
             fleet.publish("1", "2", weights=weights)
             fleet.until_all_serve("1", "2")
@@ -72,7 +72,7 @@ def test_what_cannot_be_loaded_leaves_what_served_before(fleet: Fleet) -> None:
     broken = bundle(3.0, golden_json=golden(0.0))  # it does not answer what it must
     sealed = seal(broken.manifest, broken.files, fleet.project.signing_key)
     fleet.project.bundles.save(sealed)
-    with Load(fleet) as load:
+    with fleet.load() as load:
         load.until_answered(50)
         fleet.project.routes.publish([route(Arm("9", sealed.digest))])
         wait_until(

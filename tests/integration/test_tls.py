@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from kit.certificates import DAY, Authority
-from kit.fleet import BODY, INFER, Fleet, Load
+from kit.fleet import BODY, INFER, Fleet
 from kit.waiting import free_port, wait_until
 from mainspring.core.errors import Invalid
 from mainspring.core.settings import Tls
@@ -47,7 +47,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Ite
 
 def test_predictions_and_the_scrape_of_all_over_tls(fleet: Fleet) -> None:
     assert fleet.project.settings.gateway.url == f"https://127.0.0.1:{fleet.port}"
-    with Load(fleet, threads=2) as load:
+    with fleet.load(threads=2) as load:
         load.until_answered(50)
     assert load.failures == []
     assert fleet.serving() == {"0": {"1"}, "1": {"1"}}
@@ -175,7 +175,7 @@ def test_a_renewed_certificate_is_served_by_processes_that_were_replaced(tmp_pat
     fleet.publish("1")
     with fleet.up():
         new = authority.issue("renewed")  # in the same files
-        with Load(fleet, threads=2) as load:
+        with fleet.load(threads=2) as load:
             for name in ("gateway", "gateway-1"):
                 load.until_answered(20)
                 fleet.until_replaced(name, fleet.kill(name, signal.SIGTERM))

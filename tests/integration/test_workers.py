@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.fleet import BODY, INFER, Fleet, Load
+from kit.fleet import BODY, INFER, Fleet
 from kit.waiting import wait_until
 from mainspring.core.errors import Conflict
 from mainspring.core.listening import check_free
@@ -37,7 +37,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 
 def test_a_scrape_of_any_process_shows_every_slot(fleet: Fleet) -> None:
-    with Load(fleet) as load:
+    with fleet.load() as load:
         load.until_answered(50)
     assert load.failures == []
     text = fleet.scrape()
@@ -52,7 +52,7 @@ def test_a_scrape_of_any_process_shows_every_slot(fleet: Fleet) -> None:
 
 def test_connections_are_spread_over_the_processes(fleet: Fleet) -> None:
     before = fleet.answered()
-    with Load(fleet, threads=16) as load:
+    with fleet.load(threads=16) as load:
         load.until_answered(500)
     after = fleet.answered()
     assert all(after[slot] > before.get(slot, 0) for slot in after)
@@ -77,7 +77,7 @@ def test_a_stranger_is_refused_or_gets_nothing(fleet: Fleet) -> None:
 def test_a_killed_process_loses_what_it_was_answering_and_comes_back_in_its_slot(fleet: Fleet) -> None:
     names = set(fleet.pids)
     assert names == {"gateway", "gateway-1"}
-    with Load(fleet) as load:
+    with fleet.load() as load:
         load.until_answered(100)
         old = fleet.kill("gateway-1")
         fleet.until_replaced("gateway-1", old)
@@ -105,7 +105,7 @@ def test_a_process_that_lives_and_does_not_answer_is_replaced(tmp_path: Path) ->
 
 
 def test_a_process_told_to_end_loses_nothing_and_is_replaced(fleet: Fleet) -> None:
-    with Load(fleet) as load:
+    with fleet.load() as load:
         for name in ("gateway", "gateway-1"):
             load.until_answered(100)
             old = fleet.kill(name, signal.SIGTERM)

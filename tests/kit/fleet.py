@@ -9,14 +9,13 @@ import re
 import signal
 import socket
 import ssl
-import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kit.load import Load
 from kit.serving import FEATURES, bundle, expected, full_request, model, route
 from kit.waiting import free_port, wait_until
 from mainspring.core.time import HOUR
@@ -152,74 +151,18 @@ class Fleet:
         """Return how many rows each slot predicted."""
         return {slot: float(count) for slot, count in _PREDICTIONS.findall(self.scrape())}
 
+    def load(self, threads: int = 4) -> Load:
+        """Return callers that send `BODY`. A reply must be the answer of the version that it names, or a swap is not
+        atomic."""
+        answers: dict[str, list[float]] = {}
+
+        def right(document: Any) -> bool:
+            version, found = document["model_version"], document["outputs"][0]["data"]
+            wanted = answers.setdefault(version, answer_of(version))
+            return all(abs(a - b) < 1e-5 for a, b in zip(found, wanted, strict=True))
+
+        return Load(self.connect, INFER, self.key, lambda number: BODY, right=right, threads=threads)
+
     def until_all_serve(self, *versions: str) -> None:
         wanted = {str(slot): set(versions) for slot in range(self.workers)}
         wait_until(lambda: self.serving() == wanted, f"every process to serve {versions}")
-
-
-@dataclass
-class Failure:
-    """A request that was not answered as it must be."""
-
-    thread: int
-    at: float  # monotonic
-    what: str
-
-
-class Load:
-    """Threads that ask without a pause, each over a connection that it keeps; a context manager.
-
-    Every answer is checked: it must be what the version that it names answers, or nobody swapped atomically.
-    """
-
-    def __init__(self, fleet: Fleet, threads: int = 4) -> None:
-        self.answered: list[tuple[float, str, float]] = []  # when (monotonic), by which version, after how many s
-        self.failures: list[Failure] = []
-        self._fleet = fleet
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(number,), daemon=True) for number in range(threads)]
-        self._expected: dict[str, list[float]] = {}
-
-    def _ask(self, number: int) -> None:
-        headers = {"Authorization": f"Bearer {self._fleet.key}", "Content-Type": "application/json"}
-        connection = self._fleet.connect()
-        while not self._stop.is_set():
-            began = time.monotonic()
-            try:
-                connection.request("POST", INFER, BODY, headers)
-                reply = connection.getresponse()
-                content = reply.read()
-                if reply.status != 200:
-                    self._failed(number, f"{reply.status} {content[:200]!r}")
-                    continue
-                document = json.loads(content)
-                version, found = document["model_version"], document["outputs"][0]["data"]
-                if not self._right(version, found):
-                    self._failed(number, f"version {version} answered {found}")
-                now = time.monotonic()
-                self.answered.append((now, version, now - began))
-            except (OSError, http.client.HTTPException) as error:
-                self._failed(number, repr(error))
-                connection.close()
-        connection.close()
-
-    def _right(self, version: str, found: list[float]) -> bool:
-        wanted = self._expected.setdefault(version, answer_of(version))
-        return all(abs(a - b) < 1e-5 for a, b in zip(found, wanted, strict=True))
-
-    def _failed(self, thread: int, what: str) -> None:
-        self.failures.append(Failure(thread, time.monotonic(), what))
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(60)
-
-    def until_answered(self, more: int) -> None:
-        goal = len(self.answered) + more
-        wait_until(lambda: len(self.answered) >= goal, f"{more} more answers")

@@ -20,7 +20,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -32,6 +31,7 @@ from types import ModuleType, TracebackType
 from typing import Any
 
 from kit import prefork
+from kit.waiting import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -120,7 +120,7 @@ class Reader:
         self.folder = folder
         self.printed = ""
         self._ports = ports
-        self._others = {8082: _free_port(), 4318: _free_port()}
+        self._others = {8082: free_port(), 4318: free_port()}
         self._cwd = folder
         self._up: subprocess.Popen[bytes] | None = None
         self._python: subprocess.Popen[str] | None = None
@@ -268,12 +268,6 @@ def _programs(folder: Path) -> Path:
     program.write_text(f'#!/bin/sh\nPYTHONPATH="{_SUITE}" exec "{sys.executable}" -m oip_conformance "$@"\n')
     program.chmod(0o700)
     return program.parent
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _plain(text: str) -> str:

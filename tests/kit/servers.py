@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import psycopg
 import pytest
 
+from kit.waiting import free_port
 from mainspring.core.settings import Url
 from mainspring.features.adapters.lmdb import LmdbOnlineStore
 from mainspring.features.adapters.memory import MemoryOnlineStore
@@ -30,6 +31,7 @@ from mainspring.features.adapters.postgres import PostgresOnlineStore
 from mainspring.features.adapters.redis import RedisOnlineStore
 from mainspring.features.adapters.sqlite import SqliteOnlineStore
 from mainspring.features.ports import OnlineStore
+from mainspring.project.running import alive
 
 PASSWORD = "s3cret/of the:tests@"
 QUOTED = "s3cret%2Fof%20the%3Atests%40"
@@ -44,7 +46,7 @@ class Server(ABC):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self.options: tuple[str, ...] = ()  # more of the command line, from the next start on
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -231,8 +233,7 @@ def running(kind: type[S]) -> Iterator[S]:
         if os.environ.get("CI") == "true":
             pytest.fail(told)
         pytest.skip(told)
-    # Not below pytest's own folder, which only its owner may enter: Postgres does not run as root.
-    folder = Path(tempfile.mkdtemp(prefix="mainspring-"))
+    folder = _folder()
     try:
         server = kind(folder)
         server.start()
@@ -242,6 +243,21 @@ def running(kind: type[S]) -> Iterator[S]:
             server.stop(signal.SIGKILL)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+_FOLDERS = "mainspring-tests-"
+
+
+def _folder() -> Path:
+    """Return a new folder for a server, after removing those whose process was killed.
+
+    It is not below pytest's own folder, which only its owner may enter: Postgres does not run as root.
+    """
+    for left in Path(tempfile.gettempdir()).glob(f"{_FOLDERS}*"):
+        pid = left.name.removeprefix(_FOLDERS).partition("-")[0]
+        if pid.isdecimal() and not alive(int(pid)):  # and so is its server: `_ending_with_us`
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{_FOLDERS}{os.getpid()}-"))
 
 
 @pytest.fixture(scope="session")
@@ -286,12 +302,6 @@ def online_stores(_stores: dict[str, OnlineStore]) -> Callable[[], dict[str, Onl
         return dict(_stores)
 
     return fresh
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _program(*names: str) -> str:

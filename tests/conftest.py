@@ -53,6 +53,7 @@ gc.disable()  # what is imported stays
 def pytest_runtestloop() -> None:
     """Let no collection of garbage go through modules and tests again: that would be half a second each time."""
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)  # tests make much garbage and little of it in cycles
     gc.enable()
 
 

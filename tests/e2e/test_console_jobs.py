@@ -4,7 +4,7 @@ import pytest
 
 from kit.console.chromium import DRIVEN
 from kit.console.flights import Project
-from kit.console.looks import anywhere, fits, is_named, keeps_to_itself, stands_out, stays_in_its_card
+from kit.console.looks import anywhere, in_order
 from kit.console.queued import Queued, queued
 
 pytestmark = DRIVEN
@@ -25,15 +25,8 @@ def paths(jobs: Queued) -> tuple[str, ...]:
     return ("/jobs", "/jobs?status=failed", *(f"/jobs/{each}" for each in (jobs.done, jobs.failed, jobs.running)))
 
 
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [1280, 400])
-def test_each_page_fits_its_screen_and_can_be_read(visitor, address, paths, width, dark) -> None:
-    page, places = visitor.page(width=width, dark=dark), [f"{address}{path}" for path in paths]
-    fits(page, places, width)
-    stays_in_its_card(page, places)
-    stands_out(page, places)
-    is_named(page, places)
-    keeps_to_itself(page, address, paths)
+def test_each_page_is_in_order_on_every_screen(visitor, address, paths) -> None:
+    in_order(visitor, address, paths, cards=True)
 
 
 @pytest.mark.parametrize("scripts", [True, False])

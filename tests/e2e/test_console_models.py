@@ -6,7 +6,7 @@ import pytest
 
 from kit.console.chromium import DRIVEN
 from kit.console.flights import Project
-from kit.console.looks import anywhere, fits, is_named, keeps_to_itself, stands_out, stays_in_its_card
+from kit.console.looks import anywhere, in_order
 from kit.console.registered import MODEL, registered, searched
 
 pytestmark = DRIVEN
@@ -51,8 +51,8 @@ def paths(searches: Searched) -> tuple[str, ...]:
     )
 
 
-def test_no_page_complains_or_fetches_from_anywhere_else(visitor, address, paths) -> None:
-    keeps_to_itself(visitor.page(), address, paths)
+def test_each_page_is_in_order_on_every_screen(visitor, address, paths) -> None:
+    in_order(visitor, address, paths, cards=True)
 
 
 def test_a_person_goes_from_the_models_to_a_versions_run_and_card(visitor, address, project) -> None:
@@ -99,16 +99,6 @@ def test_the_best_dot_is_highest_and_its_line_never_falls(visitor, address, sear
     assert page.complaints == []
 
 
-@pytest.mark.parametrize("width", [1280, 800, 400, 320])
-def test_no_page_is_wider_than_its_screen(visitor, address, paths, width) -> None:
-    fits(visitor.page(width=width), [f"{address}{path}" for path in paths], width)
-
-
-@pytest.mark.parametrize("width", [1280, 400])
-def test_nothing_runs_out_of_its_card(visitor, address, paths, width) -> None:
-    stays_in_its_card(visitor.page(width=width), [f"{address}{path}" for path in paths])
-
-
 def test_without_scripts_everything_is_there(visitor, address, searches) -> None:
     page = visitor.page(scripts=False)
     page.go(f"{address}/runs/{searches.ended}/search")
@@ -118,12 +108,3 @@ def test_without_scripts_everything_is_there(visitor, address, searches) -> None
     page.go(f"{address}/models/{MODEL}")
     assert page.text().count('class="still"') == 1
     assert page.complaints == []
-
-
-@pytest.mark.parametrize("dark", [False, True])
-def test_text_stands_out_from_what_is_behind_it(visitor, address, paths, dark) -> None:
-    stands_out(visitor.page(dark=dark), [f"{address}{path}" for path in paths])
-
-
-def test_every_control_and_table_has_a_name(visitor, address, paths) -> None:
-    is_named(visitor.page(), [f"{address}{path}" for path in paths])

@@ -6,7 +6,7 @@ import pytest
 
 from kit.console.chromium import DRIVEN
 from kit.console.flights import NOW, Project
-from kit.console.looks import anywhere, fits, is_named, keeps_to_itself, stands_out
+from kit.console.looks import anywhere, in_order
 from kit.console.trials import tried
 from mainspring.core.time import HOUR, MINUTE, SECOND
 from mainspring.registry.runs import NAME
@@ -39,8 +39,8 @@ def paths(ids) -> tuple[str, ...]:
     )
 
 
-def test_no_page_complains_or_fetches_from_anywhere_else(visitor, address, paths) -> None:
-    keeps_to_itself(visitor.page(), address, paths)
+def test_each_page_is_in_order_on_every_screen(visitor, address, paths) -> None:
+    in_order(visitor, address, paths)
 
 
 def test_a_person_finds_runs_and_compares_them(visitor, address) -> None:
@@ -65,11 +65,6 @@ def test_a_person_finds_runs_and_compares_them(visitor, address) -> None:
     assert page.complaints == []
 
 
-@pytest.mark.parametrize("width", [1280, 800, 400, 320])
-def test_no_page_is_wider_than_its_screen(visitor, address, paths, width) -> None:
-    fits(visitor.page(width=width), [f"{address}{path}" for path in paths], width)
-
-
 def test_without_scripts_everything_can_be_read(visitor, address, paths) -> None:
     page = visitor.page(scripts=False)
     page.go(f"{address}{paths[-1]}")
@@ -78,15 +73,6 @@ def test_without_scripts_everything_can_be_read(visitor, address, paths) -> None
     assert shown.count('class="still"') == 2
     assert shown.count('<a class="line"') == 20
     assert page.complaints == []
-
-
-@pytest.mark.parametrize("dark", [False, True])
-def test_text_stands_out_from_what_is_behind_it(visitor, address, paths, dark) -> None:
-    stands_out(visitor.page(dark=dark), [f"{address}{path}" for path in paths])
-
-
-def test_every_control_and_table_has_a_name(visitor, address, paths) -> None:
-    is_named(visitor.page(), [f"{address}{path}" for path in paths])
 
 
 RECORD = """window.written = [];

@@ -6,8 +6,11 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from kit import prefork
-from mainspring.ledger.model import Asked
+from mainspring.ledger.conformance import record_persons, recorder
+from mainspring.ledger.model import Asked, Log
 from mainspring.ledger.recording import Recorder
 from mainspring.project import open_project
 from mainspring.project.settings import load_settings
@@ -29,6 +32,30 @@ def train(data, run): ...
 """
 
 
+def command(root: Path, *arguments: str) -> str:
+    program = [prefork.programs() / "mainspring", "prediction", "--project", str(root)]
+    return subprocess.run([*program, *arguments], capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+@pytest.mark.parametrize(
+    ("id_", "withheld", "said"),
+    [("p1", "encrypted", "encrypted; show it with --reveal"), ("p2", "left out", "not logged")],
+)
+def test_it_is_said_what_became_of_personal_values(tmp_path: Path, id_: str, withheld: str, said: str) -> None:
+    (tmp_path / "mainspring.toml").write_text('name = "shop"\nmodules = []\n')
+    project = open_project(load_settings(tmp_path, environment={}))
+    record_persons(recorder(project.prediction_log), 1)
+    record_persons(recorder(project.prediction_log, Log(personal="leave out")), 2)
+    project.prediction_log.close()
+    document = json.loads(command(tmp_path, id_, "--json"))
+    assert (document["personal"], document["withheld"]) == (["email", "town", "Person.age"], withheld)
+    assert "sealed" not in document
+    lines = [" ".join(line.split()) for line in command(tmp_path, id_).splitlines()]
+    assert [line for line in lines if line.startswith("personal: ")] == [
+        f"personal: {name} {said}" for name in document["personal"]
+    ]
+
+
 def test_nulls_truths_and_instants(tmp_path: Path) -> None:
     (tmp_path / "mainspring.toml").write_text('name = "shop"\nmodules = ["visited"]\n')
     (tmp_path / "visited.py").write_text(MODULE)
@@ -47,8 +74,7 @@ def test_nulls_truths_and_instants(tmp_path: Path) -> None:
     project.prediction_log.close()
 
     def run(*options: str) -> str:
-        command = [prefork.programs() / "mainspring", "prediction", "p1", "--project", str(tmp_path)]
-        return subprocess.run([*command, *options], capture_output=True, text=True, timeout=60, check=True).stdout
+        return command(tmp_path, "p1", *options)
 
     lines = [" ".join(line.split()) for line in run().splitlines()]
     assert {"keys: shop null", "request: old true", "request: since 2024-06-28T12:00:00Z"} <= set(lines)

@@ -142,7 +142,7 @@ def test_the_console_over_tls(tmp_path: Path, authority: Authority) -> None:
         connection.close()
     finally:
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(90) == 0
 
 
 def test_the_command_line_calls_the_gateway_over_tls(fleet: Fleet) -> None:

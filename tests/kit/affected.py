@@ -39,7 +39,7 @@ def changed() -> list[Path]:
 
 def affected(files: Iterable[Path]) -> list[Path]:
     """Return the test modules that a change of these files can break."""
-    graph = grimp.build_graph("mainspring", exclude_type_checking_imports=True, cache_dir=None)
+    graph = _graph()
     files = set(files)
     imports = {path: _imports(path) for path in TESTS.rglob("*.py")}
     tested = set().union(*(found for path, found in imports.items() if path.is_relative_to(TESTS / "unit")))
@@ -65,6 +65,11 @@ def affected(files: Iterable[Path]) -> list[Path]:
         more = {path for path, found in imports.items() if found & names} - hit
         hit |= more
     return sorted(path for path in hit if path.name.startswith("test_") and path.exists())
+
+
+@functools.cache
+def _graph() -> grimp.ImportGraph:
+    return grimp.build_graph("mainspring", exclude_type_checking_imports=True, cache_dir=None)
 
 
 def _importers(graph: grimp.ImportGraph, modules: set[str]) -> set[str]:

@@ -24,8 +24,12 @@ from mainspring.security.secrets import load_or_create
 _RENEW_US = 14 * DAY  # before a certificate ends
 
 
-def examine(project: Project) -> list[Finding]:
-    """Return the outcome of every check. Nothing is changed but what a dead process left: its runs are closed."""
+def examine(project: Project, only: str | None = None) -> list[Finding]:
+    """Return the outcome of every check. Nothing is changed but what a dead process left: its runs are closed.
+
+    Args:
+        only: Name of the one check to make.
+    """
     checks: list[tuple[str, Callable[[Project], Iterator[Finding]]]] = [
         ("definitions", _definitions),
         ("private files", _private),
@@ -43,6 +47,8 @@ def examine(project: Project) -> list[Finding]:
     ]
     findings: list[Finding] = []
     for name, check in checks:
+        if only not in (None, name):
+            continue
         try:
             findings += check(project)
         except MainspringError as error:

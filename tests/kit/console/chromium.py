@@ -76,12 +76,8 @@ class Browser:
         page = self.pages[session] = Page(self, session)
         for domain in ("Page", "Runtime", "Log", "Network"):
             page.call(f"{domain}.enable")
-        page.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
-        )
         page.call("Emulation.setScriptExecutionDisabled", value=not scripts)
-        theme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        page.call("Emulation.setEmulatedMedia", features=[theme])
+        page.show(width=width, height=height, dark=dark)
         return page
 
     def call(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
@@ -115,6 +111,14 @@ class Page:
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         return self._browser.call(method, self._session, **params)
+
+    def show(self, *, width: int, height: int = 900, dark: bool) -> None:
+        """Show the page, also one that has loaded, on a screen of this size and in this colour scheme."""
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
+        theme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[theme])
 
     def wait(self, event: str) -> dict[str, Any]:
         """Return the next event of this name."""

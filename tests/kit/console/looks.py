@@ -1,4 +1,4 @@
-"""A console served in this process, and what the tests of its pages ask a browser."""
+"""A console served in this process, and what a browser must see of each of its pages."""
 
 import asyncio
 import threading
@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from kit.console.chromium import Page
+from kit.console.chromium import Browser
 from kit.console.flights import Project
+from kit.depth import DEEP
 from kit.waiting import free_port
 from mainspring.console.app import create_app
 from mainspring.console.server import serve
@@ -79,46 +80,44 @@ NAMELESS = """[...document.querySelectorAll('input:not([type=hidden]):not([hidde
   .map((each) => each.outerHTML.slice(0, 120))"""
 
 
-def stands_out(page: Page, places: Iterable[str]) -> None:
-    """Text stands out from what is behind it: WCAG 2.2, 1.4.3, 4.5 to 1."""
-    for place in places:
-        page.go(place)
-        assert page.do(TOO_FAINT) == [], place
+# What is shown and runs out of the card around it, but for what scrolls there.
+OUTSIDE = """[...document.querySelectorAll('main .card *:not(svg *)')].filter((each) =>
+  !each.closest('.wide, .unseen') && each.getClientRects().length &&
+  each.getBoundingClientRect().right > each.closest('.card').getBoundingClientRect().right + 0.5)
+  .map((each) => each.outerHTML.slice(0, 90))"""
+
+# Width, and whether dark.
+LOOKS = ((1280, False), (1280, True), (800, False), (400, False), (400, True), (320, False))
 
 
-def is_named(page: Page, places: Iterable[str]) -> None:
-    """Every control and table has a name, a page has one heading of the first level, and no id is there twice."""
-    for place in places:
-        page.go(place)
-        assert page.do(NAMELESS) == [], place
-        assert page.do("document.querySelectorAll('h1').length") == 1, place
-        found = page.do("[...document.querySelectorAll('[id]')].map((each) => each.id)")
-        assert len(set(found)) == len(found), place
+def in_order(visitor: Browser, address: str, paths: Iterable[str], *, cards: bool = False) -> None:
+    """Each page, on every screen and in both colour schemes, can be read and keeps to itself.
 
+    It fits the screen, its text stands out (WCAG 2.2, 1.4.3), its controls and tables have names, no id is there twice,
+    it complains of nothing but an answer with 422, which browsers note, and it fetches nothing from anywhere else.
 
-def fits(page: Page, places: Iterable[str], width: int) -> None:
-    """No page is wider than its screen."""
-    for place in places:
-        page.go(place)
-        assert page.do("document.documentElement.scrollWidth") <= width, place
+    The gate loads a page once, and then changes the screen; `make test-deep` loads it for each.
 
-
-def keeps_to_itself(page: Page, address: str, paths: Iterable[str]) -> None:
-    """No page complains, but of an answer with 422, which browsers note; and none fetches from anywhere else."""
-    for path in paths:
-        page.go(f"{address}{path}")
-    assert [line for line in page.complaints if "422" not in line] == []
-    assert page.requests
-    assert [url for url in page.requests if not url.startswith((f"{address}/", "data:"))] == []
-
-
-def stays_in_its_card(page: Page, places: Iterable[str]) -> None:
-    """Nothing that is shown runs out of the card around it, but what scrolls there."""
-    for place in places:
-        page.go(place)
-        outside = page.do(
-            "[...document.querySelectorAll('main .card *:not(svg *)')].filter((each) => "
-            "!each.closest('.wide, .unseen') && each.getClientRects().length && each.getBoundingClientRect().right > "
-            "each.closest('.card').getBoundingClientRect().right + 0.5).map((each) => each.outerHTML.slice(0, 90))"
-        )
-        assert outside == [], place
+    Args:
+        cards: Also, that nothing runs out of the card around it.
+    """
+    if DEEP:
+        pages = [(visitor.page(width=width, dark=dark), ((width, dark),)) for width, dark in LOOKS]
+    else:
+        pages = [(visitor.page(), LOOKS)]
+    for page, looks in pages:
+        for path in paths:
+            page.go(f"{address}{path}")
+            for width, dark in looks:
+                page.show(width=width, dark=dark)
+                page.do("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")  # is drawn
+                assert page.do("document.documentElement.scrollWidth") <= width, (path, width, dark)
+                assert page.do(TOO_FAINT) == [], (path, width, dark)
+                assert not cards or page.do(OUTSIDE) == [], (path, width, dark)
+            assert page.do(NAMELESS) == [], path
+            assert page.do("document.querySelectorAll('h1').length") == 1, path
+            ids = page.do("[...document.querySelectorAll('[id]')].map((each) => each.id)")
+            assert len(set(ids)) == len(ids), path
+        assert [line for line in page.complaints if "422" not in line] == []
+        assert page.requests
+        assert [url for url in page.requests if not url.startswith((f"{address}/", "data:"))] == []

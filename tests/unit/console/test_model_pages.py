@@ -10,6 +10,7 @@ import pytest
 from kit.console.client import Client
 from kit.console.flights import NOW, Project, declared, populated
 from kit.console.registered import MODEL, OTHER, key, registered, searched
+from kit.depth import examples
 from mainspring.console.app import create_app
 from mainspring.console.background_cache import Looking
 from mainspring.core.time import DAY, MINUTE
@@ -369,9 +370,10 @@ def test_nobody_sees_them_without_a_key_and_nobody_changes_anything(client: Clie
 def test_thousands_of_versions_are_a_page_of_twenty(tmp_path: Path) -> None:
     project = registered(tmp_path, versions=10)
     digest = project.versions.get(MODEL, "9").digest
-    for number in range(3000):
+    more = examples(gate=1000, deep=3000)
+    for number in range(more):
         project.versions.register(MODEL, f"{number:064x}", "", {}, NOW + number)
     page = shown(Client(create_app(project), project.key()), f"/models/{MODEL}")
-    assert "the newest 20 of 3,010" in text_of(page)
+    assert f"the newest 20 of {more + 10:,}" in text_of(page)
     assert len(page) < 80_000
     assert digest not in page

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 import mainspring as ms
+from kit.depth import examples, in_turns
 from kit.station import view
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import HOUR, ManualClock, parse_instant, to_datetime
@@ -54,15 +55,17 @@ LANDED = [row("a", 9, 9, 1.0), row("a", 9, 7, 2.0), row("b", 8, 8, 5.0), row("b"
 BARE, RETRACTED, NAMED = trains(), trains(id="train", retracted="void"), trains(id="train")
 
 
-@pytest.mark.parametrize("anew", [True, False], ids=["a new process", "a process that goes on"])
 @pytest.mark.parametrize(
-    ("first", "then", "total"),
-    [(BARE, RETRACTED, 2.0), (RETRACTED, BARE, 8.0), (RETRACTED, NAMED, 2.0), (NAMED, RETRACTED, 2.0)],
-    ids=["declared", "taken away", "nothing retracts", "retracts"],
+    ("declared", "anew"),
+    in_turns(
+        [(BARE, RETRACTED, 2.0), (RETRACTED, BARE, 8.0), (RETRACTED, NAMED, 2.0), (NAMED, RETRACTED, 2.0)],
+        [True, False],
+    ),
 )
 def test_states_follow_what_the_rows_are_declared_to_be(
-    tmp_path: Path, first: Source, then: Source, total: float, anew: bool
+    tmp_path: Path, declared: tuple[Source, Source, float], anew: bool
 ) -> None:
+    first, then, total = declared
     lake, clock, store = DeltaLake(tmp_path), ManualClock(NOW - HOUR), MemoryOnlineStore()
     ingestor, materialiser = Ingestor(lake, MemoryLocks(), clock), Materialiser(lake, store, clock)
     ingestor.ingest(first, LANDED, keyings=KEYINGS)
@@ -91,7 +94,7 @@ def test_a_live_bundle_with_an_earlier_declaration_is_served_what_the_table_says
     assert states[0] == states[1]
 
 
-@pytest.mark.parametrize("corrected", [1, 2, 3, 4])
+@pytest.mark.parametrize("corrected", examples(gate=(1, 4), deep=(1, 2, 3, 4)))
 def test_tiles_are_made_anew_however_many_rows_of_a_load_are_corrected(tmp_path: Path, corrected: int) -> None:
     lake, clock, store = DeltaLake(tmp_path), ManualClock(NOW - 5 * HOUR), MemoryOnlineStore()
     ingestor = Ingestor(lake, MemoryLocks(), clock)

@@ -148,7 +148,7 @@ def test_a_build_that_dies_anywhere_goes_on_and_leaves_the_same() -> None:
     whole = WatchedStore()
     Materialiser(lake, whole, clock, entities_at_once=2).run(VIEW, horizon=HOUR)
     died = again = 0
-    steps = range(1, 30, examples(gate=2, deep=1))
+    steps = range(1, 30, examples(gate=3, deep=1))
     for step in steps:
         store = WatchedStore(dies_at=step)
         clock.set(instant("11:00"))

@@ -9,7 +9,7 @@ import pytest
 
 import mainspring as ms
 from kit.console.shop import NOW, START, Orders, Returns, asked, buyer, landed, orders, returns, rows
-from kit.depth import examples
+from kit.depth import examples, in_turns
 from mainspring.core.errors import Invalid, Unavailable
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import DAY, MINUTE, ManualClock
@@ -35,8 +35,10 @@ def read(view: Any, scan: Any, keys: list[tuple[str, int]], instants: list[int])
 
 
 @pytest.mark.parametrize("seed", range(examples(gate=1, deep=3)))
-@pytest.mark.parametrize("view", [Orders, Newest])
-@pytest.mark.parametrize("bounds", [Bounds(), Bounds(entities=3), Bounds(rows=150), Bounds(rows=20)])
+@pytest.mark.parametrize(
+    ("view", "bounds"),
+    in_turns([Orders, Newest], [Bounds(), Bounds(entities=3), Bounds(rows=150), Bounds(rows=20)]),
+)
 def test_the_part_gives_what_the_whole_gives(seed: int, view: Any, bounds: Bounds) -> None:
     whole = landed(rows(seed=seed)).scan("orders")
     found = sample(view, whole, NOW, bounds)
@@ -93,9 +95,9 @@ def test_null_keys_are_nobodys() -> None:
     assert sample(Orders, landed(data).scan("orders"), NOW, Bounds()) is None
 
 
-@pytest.mark.parametrize("lake", [MemoryLake, DeltaLake])
-@pytest.mark.parametrize("at", [NOW, START + 20 * DAY])
-@pytest.mark.parametrize("view", [Orders, Newest])
+@pytest.mark.parametrize(
+    ("lake", "at", "view"), in_turns([DeltaLake, MemoryLake], [NOW, START + 20 * DAY], [Orders, Newest])
+)
 def test_one_entity(tmp_path: Any, lake: Any, view: Any, at: int) -> None:
     whole = landed(lake=lake(tmp_path) if lake is DeltaLake else lake()).scan("orders")
     for key in (("AT", 1), ("DE", 11), ("FR", 111)):

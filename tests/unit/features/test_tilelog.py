@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 import mainspring as ms
-from kit.depth import examples
+from kit.depth import deep, examples
 from kit.station import TRAINS, instant, train, view
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import DAY, HOUR, MINUTE, ManualClock
@@ -105,7 +105,7 @@ def land(lake: LakeTables, rows: Sequence[dict[str, Any]], load_rows: int = 1 <<
     ingestor.ingest(TRAINS, list(rows), keyings={"station": ("station",)}, batch_id=batch)
 
 
-@pytest.fixture(params=["memory", "delta"])
+@pytest.fixture(params=[pytest.param("memory", marks=deep), "delta"])
 def lake(request: pytest.FixtureRequest, tmp_path: Path) -> LakeTables:
     return MemoryLake() if request.param == "memory" else DeltaLake(tmp_path / "lake")
 

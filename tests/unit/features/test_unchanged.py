@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import mainspring as ms
+from kit.depth import examples
 from kit.station import TRAINS, instant, train, view
 from mainspring.core.errors import Corrupt
 from mainspring.core.locks import MemoryLocks
@@ -89,7 +90,7 @@ def station(tmp_path: Path) -> Station:
     return station
 
 
-@pytest.mark.parametrize("later", [0, MINUTE, 30 * MINUTE, 90 * MINUTE, 3 * DAY])
+@pytest.mark.parametrize("later", examples(gate=(0, 90 * MINUTE), deep=(0, MINUTE, 30 * MINUTE, 90 * MINUTE, 3 * DAY)))
 def test_a_new_process_opens_no_file_of_a_source_where_nothing_landed(station: Station, later: int) -> None:
     station.run(horizon=HOUR, compact=True)
     station.clock.advance(later)

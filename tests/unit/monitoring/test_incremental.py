@@ -77,7 +77,8 @@ def test_looking_again_and_again_says_what_looking_once_says(seed: int) -> None:
         # Most come at once, some whole windows later.
         came = [each for each in due if chance.random() < 0.8]
         chance.shuffle(came)  # type: ignore[arg-type]
-        waiting = [each for each in waiting if each not in came]
+        gone = {each.id for each in came}
+        waiting = [each for each in waiting if each.id not in gone]
         watched.predict(came)
         if chance.random() < 0.5:
             known = [int(each.id[1:]) for each in made if each.at < now]

@@ -118,7 +118,8 @@ def test_whatever_happens_each_prediction_and_each_label_counts_once(seed: int) 
     for now in np.cumsum(chance.integers(WINDOW // 10, WINDOW, 24)).tolist():
         came = [each for each in waiting if each.at < now and chance.random() < 0.7]
         chance.shuffle(came)  # type: ignore[arg-type]
-        waiting = [each for each in waiting if each not in came]
+        gone = {each.id for each in came}
+        waiting = [each for each in waiting if each.id not in gone]
         watched.ledger.append(came)
         if chance.random() < 0.7:
             watched.ledger.compact()

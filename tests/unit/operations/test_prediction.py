@@ -1,8 +1,5 @@
 """Personal values of one prediction: who may see them does, and it is known who did."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -39,24 +36,6 @@ def test_values_are_shown_and_the_audit_log_says_to_whom(project: Project) -> No
     ] * 2
     assert events[0].actor == "key-7"
     assert events[1].actor.startswith("local")
-
-
-@pytest.mark.parametrize(("id_", "withheld", "said"), [
-    ("p1", "encrypted", "encrypted; show it with --reveal"),
-    ("p2", "left out", "not logged"),
-])  # fmt: skip
-def test_the_command_says_what_became_of_them(project: Project, id_: str, withheld: str, said: str) -> None:
-    def run(*options: str) -> str:
-        command = [sys.executable, "-m", "mainspring", "prediction", id_, "--project", str(project.settings.root)]
-        return subprocess.run([*command, *options], capture_output=True, text=True, timeout=60, check=True).stdout
-
-    document = json.loads(run("--json"))
-    assert (document["personal"], document["withheld"]) == (["email", "town", "Person.age"], withheld)
-    assert "sealed" not in document
-    lines = [" ".join(line.split()) for line in run().splitlines()]
-    assert [line for line in lines if line.startswith("personal: ")] == [
-        f"personal: {name} {said}" for name in document["personal"]
-    ]
 
 
 def test_who_may_only_look_is_denied_and_nothing_is_shown(project: Project) -> None:

@@ -36,7 +36,7 @@ def log_one(project: Project) -> None:
 
 
 def complaints(project: Project) -> list[str]:
-    return [f"{each.detail} {each.fix}" for each in examine(project) if each.check == "predictions" and not each.ok]
+    return [f"{each.detail} {each.fix}" for each in examine(project, "predictions") if not each.ok]
 
 
 def test_whoever_only_reads_leaves_the_folder_to_the_first_that_logs(root: Path) -> None:

@@ -62,7 +62,7 @@ def test_doctor_asks_the_console_where_it_is(project: Project) -> None:
         _up(project, os.getpid(), control=url)
         try:
             with project.own_locks.hold("up", wait_s=0):
-                [finding] = [each for each in examine(project) if each.check == "console"]
+                [finding] = [each for each in examine(project, "processes") if each.check == "console"]
         finally:
             console.shutdown()
             serving.join()

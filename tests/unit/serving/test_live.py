@@ -201,7 +201,7 @@ async def ask(plane: DataPlane) -> tuple[str, list[float]]:
     return reply.model_version, list(reply.outputs[0].data)
 
 
-SWAPS = examples(gate=4, deep=8)
+SWAPS = examples(gate=2, deep=8)
 
 
 @pytest.mark.parametrize("slow", [False, True], ids=["inline", "in threads"])

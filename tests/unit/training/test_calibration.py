@@ -132,7 +132,7 @@ def weighted(data: Any) -> Any:
 
 
 MADE = {(trees, "isotonic"), (weighted, "platt")}  # in the gate
-NATIVE = {("xgboost", "platt"), ("lightgbm", "isotonic"), ("catboost", "platt")}
+NATIVE = {("catboost", "isotonic")}
 
 
 def pairs(kinds: Iterable[Any], gate: Collection[tuple[Any, str]]) -> list[Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import mainspring as ms
+from kit.depth import examples
 from mainspring.core.errors import Invalid
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import DAY, HOUR, ManualClock, parse_instant, to_datetime
@@ -54,7 +55,7 @@ def test_each_fact_is_observed_once_as_the_request_brought_it(lake: MemoryLake) 
     ]
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(examples(gate=2, deep=5)))
 def test_a_fact_is_observed_as_of_an_instant_as_it_was_known_then(seed: int) -> None:
     """What came to be known later changes nothing: the oracle is a lake in which none of it landed."""
     chance = random.Random(seed)

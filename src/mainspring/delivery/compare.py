@@ -6,12 +6,10 @@ of its training data, so the comparison uses the candidate's held-out rows from 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from io import BytesIO
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -19,14 +17,12 @@ import pyarrow.parquet as pq
 from mainspring.core.errors import Invalid
 from mainspring.core.time import format_instant, from_datetime
 from mainspring.delivery.gates import Comparison
+from mainspring.delivery.held_out import read_held_out, score_held_out
 from mainspring.features.offline.observed import AT
 from mainspring.registry.bundles import HOLDOUT
-from mainspring.registry.model import Bundle, several_labels
-from mainspring.stats import metrics
-from mainspring.stats.metrics import Metric, MetricFailed, UnknownClasses, class_places
-from mainspring.stats.thresholds import THRESHOLD, Costs
-from mainspring.training.flavours.scoring import score_bundle
-from mainspring.training.sets.labels import LABEL, label_numbers
+from mainspring.registry.model import Bundle
+from mainspring.stats.metrics import Metric, MetricFailed, UnknownClasses
+from mainspring.stats.thresholds import Costs
 
 FEWEST_ROWS = 30  # minimum number of held-out rows unseen by the champion
 
@@ -64,7 +60,7 @@ def compare(
         return _incomparable(version, f"champion {version} returns {answers[0]}, not {answers[1]}.")
     if HOLDOUT not in candidate.files:
         return _incomparable(version, "the candidate's bundle contains no held-out rows.")
-    held_out = pq.read_table(BytesIO(candidate.files[HOLDOUT]))
+    held_out = read_held_out(candidate)
     seen_until = _seen_until(champion)
     if seen_until is None:
         return _incomparable(
@@ -88,10 +84,14 @@ def compare(
         rows = rebuild(champion, held_out)
         _check_rebuilt(champion, held_out, rows)
     try:
-        ours, theirs = (
-            _metrics(bundle, given.filter(unseen), held_out.filter(unseen), more, threshold)
-            for bundle, given in ((candidate, held_out), (champion, rows))
+        found = score_held_out(
+            candidate,
+            table=held_out.filter(unseen),
+            champion=(champion, rows.filter(unseen)),
+            more=more,
+            threshold=threshold,
         )
+        ours, theirs = (found.metrics(side) for side in (found.candidate, found.other) if side is not None)
     except UnknownClasses as error:
         return _incomparable(
             version, f"champion {version} does not know the held-out classes {', '.join(error.names)}."
@@ -99,7 +99,7 @@ def compare(
     except MetricFailed as error:
         return _incomparable(version, str(error))
     aside = "" if count == held_out.num_rows else _told(version, seen_until, held_out, count)
-    return Comparison(version, ours, theirs, aside=aside)
+    return Comparison(version, ours, theirs, aside=aside, rows=found)
 
 
 def _seen_until(champion: Bundle) -> datetime | None:
@@ -126,19 +126,6 @@ def _too_few(version: str, seen_until: datetime, held_out: pa.Table, count: int)
         f"{FEWEST_ROWS} rows that the champion was not trained on are needed. Train on newer data (a later "
         "--until), or roll the champion back first."
     )
-
-
-def _metrics(
-    bundle: Bundle, rows: pa.Table, held_out: pa.Table, more: Sequence[Metric], threshold: Costs | None
-) -> Mapping[str, float]:
-    several = several_labels(bundle.manifest)
-    if bundle.manifest.task == "multiclass":
-        truth: np.ndarray[Any, Any] = class_places(held_out[LABEL].to_pylist(), bundle.manifest.outputs)
-    else:
-        truth = label_numbers(held_out[LABEL], several)
-    if threshold is not None:
-        more = [*more, *threshold.metrics(bundle.manifest.extra.get(THRESHOLD, {}).get("value", 0.5))]
-    return metrics.score(bundle.manifest.task, truth, score_bundle(bundle, rows), more, labels=several)
 
 
 def _missing(bundle: Bundle, rows: pa.Table) -> list[str]:

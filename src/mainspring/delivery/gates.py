@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import isfinite
 
 import msgspec
 
 from mainspring.core.errors import Invalid
+from mainspring.delivery.evidence import ROUNDING, judge_rows, nothing
+from mainspring.delivery.held_out import HeldOut
 from mainspring.delivery.model import GateResult
 from mainspring.governance.model import Card
 from mainspring.registry.model import Manifest
 from mainspring.stats.metrics import DECIDED, HIGHER_IS_BETTER, Metric, higher_is_better
 from mainspring.training.gates import Gate
 
-# Tolerance for the rounding of sums computed in different orders.
-_ROUNDING = 1e-12
 BASELINE = "baseline."  # prefix of the baseline's metrics in a manifest
 CARD = "card"  # kind of the gate that requires a complete model card
 _GAPS_NAMED = 6  # maximum number of gaps in the note
@@ -27,7 +27,7 @@ class Comparison:
     """A candidate and the current champion, scored on the same held-out rows.
 
     If they cannot be compared, the metrics are empty and `note` gives the reason. `aside` tells which rows were left
-    out.
+    out. `rows` are the rows with both predictions.
     """
 
     champion: str  # its version
@@ -35,6 +35,7 @@ class Comparison:
     metrics: Mapping[str, float]
     note: str = ""
     aside: str = ""
+    rows: HeldOut | None = None
 
 
 def judge(
@@ -43,6 +44,8 @@ def judge(
     baseline: Mapping[str, float],
     comparison: Comparison | None,
     declared: Sequence[Metric] = (),
+    held_out: Callable[[], HeldOut | str] = lambda: "its bundle contains no held-out rows.",
+    hidden: Collection[str] = (),
 ) -> tuple[GateResult, ...]:
     """Return the result of every gate on a metric; `beats` gives two if there is a champion.
 
@@ -52,9 +55,13 @@ def judge(
         baseline: The baseline's metrics on the same rows.
         comparison: Comparison with the current champion, `None` if there is none.
         declared: The model's custom metrics.
+        held_out: Scores the candidate's held-out rows, or returns why it cannot; called for gates with an interval or
+            with slices.
+        hidden: Columns whose values identify a person.
 
     Raises:
         Invalid: A gate names a metric that does not exist.
+        MetricFailed: A custom metric raised, or returned no number.
     """
     results: list[GateResult] = []
     for gate in gates:
@@ -64,34 +71,59 @@ def judge(
         if higher is None:
             known = sorted({*HIGHER_IS_BETTER, *DECIDED, *(each.name for each in declared)})
             raise Invalid(f"A gate names the unknown metric {gate.metric!r}.", fix=f"use one of {', '.join(known)}.")
-        value = metrics.get(gate.metric)
-        if gate.kind == "beats":
-            margin = gate.value if higher else -gate.value
-            level = baseline.get(gate.metric)
-            needed = None if level is None else level + margin
-            results.append(_compare(gate, "baseline", value, needed, higher))
-            if comparison is not None:
-                results.append(_against_champion(gate, comparison, higher))
+        if gate.on_rows:
+            results += _on_rows(gate, held_out(), higher, hidden)
         else:
-            results.append(_compare(gate, "limit", value, gate.value, gate.kind == "at_least"))
+            results.append(_against_fixed(gate, metrics, baseline, higher))
+        if gate.kind == "beats" and comparison is not None:
+            results += _against_champion(gate, comparison, higher, hidden)
     return tuple(results)
 
 
-def _against_champion(gate: Gate, comparison: Comparison, higher: bool) -> GateResult:
+def _against_fixed(gate: Gate, metrics: Mapping[str, float], baseline: Mapping[str, float], higher: bool) -> GateResult:
+    value = metrics.get(gate.metric)
+    if gate.kind != "beats":
+        return _compare(gate, "limit", value, gate.value, gate.kind == "at_least")
+    margin = gate.value if higher else -gate.value
+    level = baseline.get(gate.metric)
+    return _compare(gate, "baseline", value, None if level is None else level + margin, higher)
+
+
+def _on_rows(gate: Gate, held_out: HeldOut | str, higher: bool, hidden: Collection[str]) -> list[GateResult]:
+    against = "baseline" if gate.kind == "beats" else "limit"
+    if isinstance(held_out, str):
+        return [nothing(gate, against, held_out)]
+    if gate.kind != "beats":
+        return judge_rows(gate, replace(held_out, other=None), against, higher=gate.kind == "at_least", hidden=hidden)
+    if held_out.other is None:
+        return [nothing(gate, against, "the bundle does not contain the baseline's predictions.", "train it again.")]
+    return judge_rows(gate, held_out, against, higher=higher, margin=gate.value, hidden=hidden)
+
+
+def _against_champion(gate: Gate, comparison: Comparison, higher: bool, hidden: Collection[str]) -> list[GateResult]:
     against = f"champion {comparison.champion}"
     if comparison.note:
-        return _nothing(gate, against, comparison.note)
-    value, needed = comparison.candidate.get(gate.metric), comparison.metrics.get(gate.metric)
-    return msgspec.structs.replace(_compare(gate, against, value, needed, higher), note=comparison.aside)
+        return [nothing(gate, against, comparison.note)]
+    if gate.on_rows and comparison.rows is not None:
+        found = judge_rows(gate, comparison.rows, against, higher=higher, margin=-gate.margin, hidden=hidden)
+    else:
+        value, level = comparison.candidate.get(gate.metric), comparison.metrics.get(gate.metric)
+        allowed = -gate.margin if higher else gate.margin
+        found = [_compare(gate, against, value, None if level is None else level + allowed, higher)]
+    return [_with_note(each, comparison.aside) for each in found]
+
+
+def _with_note(result: GateResult, note: str) -> GateResult:
+    return msgspec.structs.replace(result, note="; ".join(filter(None, (result.note, note))))
 
 
 def _compare(gate: Gate, against: str, value: float | None, needed: float | None, higher: bool) -> GateResult:
     if value is None or not isfinite(value):
-        return _nothing(gate, against, f"the candidate has no {gate.metric} on its held-out rows.")
+        return nothing(gate, against, f"the candidate has no {gate.metric} on its held-out rows.")
     if needed is None or not isfinite(needed):
-        return _nothing(gate, against, f"the {against} has no {gate.metric} on the held-out rows.")
+        return nothing(gate, against, f"the {against} has no {gate.metric} on the held-out rows.")
     missing = needed - value if higher else value - needed
-    passed = missing <= _ROUNDING
+    passed = missing <= ROUNDING
     return GateResult(
         gate=str(gate),
         against=against,
@@ -100,10 +132,6 @@ def _compare(gate: Gate, against: str, value: float | None, needed: float | None
         passed=passed,
         short_by=0.0 if passed else missing,
     )
-
-
-def _nothing(gate: Gate, against: str, note: str) -> GateResult:
-    return GateResult(gate=str(gate), against=against, value=None, needed=None, passed=False, short_by=None, note=note)
 
 
 def judge_card(card: Card) -> GateResult:

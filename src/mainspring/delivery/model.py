@@ -9,7 +9,8 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
     """Result of one gate. `short_by` is the missing amount, 0 if the gate passed.
 
     The three numbers are null if there is nothing to compare; `note` then gives the reason, and the gate has not
-    passed. Otherwise a note tells which rows were compared.
+    passed. Otherwise a note tells which rows were compared. `short_by` is also null if the measured value would pass,
+    but some slices have insufficient data.
     """
 
     gate: str
@@ -19,14 +20,20 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
     passed: bool
     short_by: float | None
     note: str = ""
+    interval: tuple[float, float] | None = None  # of the value; for a difference, as if the other side were exact
+    sure: float | None = None  # probability with which each end of the interval holds
+    slice: str = ""  # the worst slice, whose value this is: "carrier=AA"
+    rows: int | None = None  # held-out rows behind the value, if they were scored for the gate
 
     def __str__(self) -> str:
         verdict = "passed" if self.passed else "not passed"
+        against = f"{self.gate} against {self.against}{f' on {self.slice}' if self.slice else ''}"
         if self.value is None or self.needed is None:
-            return f"{self.gate} against {self.against}: {verdict}: {self.note}"
+            return f"{against}: {verdict}: {self.note}"
+        around = "" if self.interval is None else f" ({self.interval[0]:.4f} to {self.interval[1]:.4f})"
         short = f", short by {self.short_by:.4g}" if self.short_by else ""
         rows = f" ({self.note})" if self.note else ""
-        return f"{self.gate} against {self.against}: {self.value:.4f}, needs {self.needed:.4f}: {verdict}{short}{rows}"
+        return f"{against}: {self.value:.4f}{around}, needs {self.needed:.4f}: {verdict}{short}{rows}"
 
 
 class Promotion(msgspec.Struct, frozen=True, kw_only=True):

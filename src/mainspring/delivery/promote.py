@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import cache
 
 from mainspring.core.errors import Conflict, NotFound
 from mainspring.core.time import Clock
 from mainspring.delivery.compare import Rebuild, compare
 from mainspring.delivery.gates import baseline_of, judge
+from mainspring.delivery.held_out import HeldOut, score_held_out
 from mainspring.delivery.model import GateResult, Promotion
 from mainspring.delivery.routing import CHAMPION, Rollouts, publish
+from mainspring.registry.bundles import HOLDOUT
 from mainspring.registry.model import AliasMove, Bundle, ModelVersion
 from mainspring.registry.ports import ModelVersions
 from mainspring.security.model import AuditEvent
@@ -45,6 +48,7 @@ def promote(
     metrics: Sequence[Metric] = (),
     threshold: Costs | None = None,
     rollouts: Rollouts = tuple,
+    hidden: Callable[[Bundle], Collection[str]] = lambda _: (),
 ) -> Promotion:
     """Evaluate a version's gates and, if all pass, move `champion` to it and publish the routes.
 
@@ -65,6 +69,7 @@ def promote(
         metrics: The model's metrics in addition to the task's.
         threshold: The model's costs of wrong decisions.
         rollouts: Returns the live rollouts, for the routes.
+        hidden: Returns the bundle's columns whose values identify a person; results do not show them.
 
     Raises:
         NotFound: The version does not exist.
@@ -78,7 +83,8 @@ def promote(
         if champion is not None and champion.version == candidate.version:
             revision = publish(endpoints, versions, routes, gated=gated, rollouts=rollouts)
             return _promotion(candidate, champion, promoted=True, revision=revision)
-        results = (*verdicts(gates, bundle, champion, load, rebuild, metrics, threshold), *more())
+        judged = verdicts(gates, bundle, champion, load, rebuild, metrics, threshold, hidden)
+        results = (*judged, *more())
         if not all(result.passed for result in results):
             failed = "; ".join(str(result) for result in results if not result.passed)
             _audit(audit, clock, actor, _PROMOTE, model, f"version {candidate.version} refused: {failed}")
@@ -165,13 +171,22 @@ def verdicts(
     rebuild: Rebuild | None,
     metrics: Sequence[Metric],
     threshold: Costs | None,
+    hidden: Callable[[Bundle], Collection[str]] = lambda _: (),
 ) -> tuple[GateResult, ...]:
     """Return the results of a candidate's gates on metrics, against the baseline and the champion if there is one."""
     comparison = None
     if champion is not None and any(gate.kind == "beats" for gate in gates):
         live = load(champion.digest)
         comparison = compare(candidate, live, champion.version, rebuild, more=metrics, threshold=threshold)
-    return judge(gates, candidate.manifest.metrics, baseline_of(candidate.manifest), comparison, metrics)
+
+    @cache
+    def held_out() -> HeldOut | str:
+        if HOLDOUT not in candidate.files:
+            return "its bundle contains no held-out rows."
+        return score_held_out(candidate, more=metrics, threshold=threshold)
+
+    manifest = candidate.manifest
+    return judge(gates, manifest.metrics, baseline_of(manifest), comparison, metrics, held_out, hidden(candidate))
 
 
 def _move(

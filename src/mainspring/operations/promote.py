@@ -11,6 +11,7 @@ from mainspring.delivery import approving, routing
 from mainspring.delivery import promote as delivery
 from mainspring.delivery.gates import CARD, judge_card
 from mainspring.delivery.model import GateResult, Promotion
+from mainspring.operations.models.cards import personal
 from mainspring.operations.models.curating import authors, expect_kept, makers, storable
 from mainspring.project import Project
 from mainspring.registry.model import Bundle, ModelVersion
@@ -53,6 +54,7 @@ def promote(project: Project, model: str, version: str | None = None, *, reason:
         rebuild=lambda champion, _: _read_again(project, candidate, champion),
         metrics=() if declared is None else declared.measured,
         threshold=None if declared is None else declared.threshold,
+        hidden=personal,
         more=lambda: [*_carded(project, gates, candidate), *_approved(project, gates, candidate)],
         rollouts=project.rollouts.live,
     )

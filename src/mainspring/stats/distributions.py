@@ -1,4 +1,4 @@
-"""Tail probabilities of three distributions in double precision, without SciPy at run time."""
+"""Tail probabilities of four distributions in double precision, without SciPy at run time."""
 
 from __future__ import annotations
 
@@ -11,6 +11,36 @@ _TINY = 1e-300
 def normal_two_sided(z: float) -> float:
     """Return P(|Z| >= |z|) for a standard normal Z."""
     return math.erfc(abs(z) / math.sqrt(2.0))
+
+
+def student_tail(t: float, degrees: int) -> float:
+    """Return P(T >= t) for Student's T with `degrees` >= 1 degrees of freedom.
+
+    The finite series for whole degrees (Abramowitz and Stegun 26.7.3 and 26.7.4).
+    """
+    angle = math.atan2(abs(t), math.sqrt(degrees))
+    cosine2, odd = math.cos(angle) ** 2, degrees % 2
+    term = math.cos(angle) if odd else 1.0
+    total = 0.0
+    for k in range(1 + odd, degrees, 2):
+        total += term
+        term *= cosine2 * k / (k + 1)
+    inside = (angle + math.sin(angle) * total) * 2.0 / math.pi if odd else math.sin(angle) * total
+    outside = max(0.0, (1.0 - inside) / 2.0)
+    return outside if t >= 0.0 else 1.0 - outside
+
+
+def student_quantile(probability: float, degrees: int) -> float:
+    """Return the t with P(T <= t) = `probability`, in (0, 1), of Student's T; by bisection."""
+    if probability < 0.5:
+        return -student_quantile(1.0 - probability, degrees)
+    low, high = 0.0, 1.0
+    while student_tail(high, degrees) > 1.0 - probability:
+        high *= 2.0
+    for _ in range(80):
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if student_tail(middle, degrees) > 1.0 - probability else (low, middle)
+    return (low + high) / 2.0
 
 
 def kolmogorov_tail(x: float) -> float:

@@ -100,7 +100,7 @@ class _Sampled:
     ) -> None:
         self._names, self._further = names, further
         self._truth, self._scores, self._rows = truth, scores, rows
-        self._by_row = {name: _row_losses(name, truth, scores) for name in names if name not in _OF_RANKS}
+        self._by_row = {name: row_losses(name, truth, scores) for name in names if name not in _OF_RANKS}
         self._ranked = None
         if scores.ndim == 1 and any(name in _OF_RANKS for name in names):
             order = np.argsort(scores, kind="stable")
@@ -164,7 +164,7 @@ def _tried(metric: Metric, truth: _Truth, scores: _Floats) -> float:
         return math.nan
 
 
-def _row_losses(name: str, truth: _Truth, scores: _Floats) -> _Floats:
+def row_losses(name: str, truth: _Truth, scores: _Floats) -> _Floats:
     """Return each row's contribution to a metric that is a mean over rows, or the root of one; shape (rows,)."""
     least = float(np.finfo(np.float64).eps)
     if name in ("brier", "rmse"):

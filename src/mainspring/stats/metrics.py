@@ -19,6 +19,7 @@ import numpy.typing as npt
 from mainspring.core.errors import Invalid, InvalidData
 from mainspring.core.ids import check_id
 from mainspring.stats import ranking
+from mainspring.stats.calibration import expected_calibration_error
 from mainspring.stats.ranking import auc, average_precision, pair
 
 __all__ = ["auc", "average_precision"]
@@ -127,6 +128,7 @@ _BUILT_IN: Mapping[str, Metric] = {
         Metric("mae", mae, False),
     )
 }
+ECE = Metric("ece", expected_calibration_error, False)  # computed if a gate or a model names it
 _OF_TASK: Mapping[str, tuple[str, ...]] = {
     "binary": ("auc", "average_precision", "brier", "log_loss", "accuracy"),
     "multiclass": ("log_loss", "accuracy"),
@@ -186,6 +188,8 @@ def named(name: str) -> Metric | None:
     """Return the built-in metric with this name, such as `recall_at_precision_0.9`; `None` if there is none."""
     if name in _BUILT_IN:
         return _BUILT_IN[name]
+    if name == ECE.name:
+        return ECE
     for prefix, make in _WITH_NUMBER:
         number = name.removeprefix(prefix)
         if number != name:
@@ -209,8 +213,10 @@ def metrics_of(task: str) -> tuple[str, ...]:
 
 
 def is_of(task: str, found: Metric) -> bool:
-    """Return whether a metric applies to a task; ranking metrics need two classes."""
-    return found.custom or found.name in _OF_TASK[task] or (task == "binary" and found.name not in _BUILT_IN)
+    """Return whether a metric applies to a task; ranking metrics need two classes, calibration needs classes."""
+    if found.custom or found.name in _OF_TASK[task]:
+        return True
+    return found.name not in _BUILT_IN and (task == "binary" or (task == "multiclass" and found.name == ECE.name))
 
 
 def of_label(name: str, label: str) -> str:

@@ -26,7 +26,7 @@ from mainspring.training.frames import Array, exact_in_float32, seen_texts
 from mainspring.training.judge import judge
 from mainspring.training.label import Label
 from mainspring.training.model import Model
-from mainspring.training.sets.labels import LABEL
+from mainspring.training.sets.labels import BASELINE_SCORE, LABEL
 from mainspring.training.sets.training_set import Split
 from mainspring.training.stages import Converted, Fitted, Observed
 
@@ -80,7 +80,7 @@ def pack(observed: Observed, converted: Converted, run_id: str, key: SigningKey,
         bundles.GOLDEN: golden_file(
             data.holdout.X, data.dtypes, converted.scores, fitted.outputs, converted.probes, converted.plain
         ),
-        bundles.HOLDOUT: parquet_file(observed.held_out.select([*data.features, AT, LABEL])),
+        bundles.HOLDOUT: parquet_file(_held_out(observed, fitted)),
     }
     manifest = Manifest(
         model=model.name,
@@ -114,6 +114,19 @@ def pack(observed: Observed, converted: Converted, run_id: str, key: SigningKey,
         },
     )
     return bundles.seal(manifest, files, key)
+
+
+def _held_out(observed: Observed, fitted: Fitted) -> pa.Table:
+    """Return the held-out rows with the columns that gates slice by, and with the baseline's predictions."""
+    import pyarrow as pa
+
+    features, found = fitted.data.features, observed.held_out
+    slices = [each for each in observed.model.slice_columns if each not in features]
+    table = found.select([*features, *slices, AT, LABEL])
+    if fitted.baseline_scores is None:
+        return table
+    scores = pa.array(list(np.asarray(fitted.baseline_scores, np.float64)), pa.list_(pa.float64()))
+    return table.append_column(BASELINE_SCORE, scores)
 
 
 def _decision(model: Model, converted: Converted) -> dict[str, Any]:

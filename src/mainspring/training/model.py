@@ -98,6 +98,33 @@ class Model:
         return tuple(dict.fromkeys([*metrics_of(self.task), *measured, *decided, *self._of_labels]))
 
     @property
+    def slice_columns(self) -> tuple[str, ...]:
+        """The columns of the held-out rows that gates slice by: features in full, and columns of the observations.
+
+        Raises:
+            Invalid: A gate names a column that there is not, or one that identifies a person.
+        """
+        found = (self._slice_column(name) for gate in self.gates for name in gate.by_slice)
+        return tuple(dict.fromkeys(found))
+
+    def _slice_column(self, name: str) -> str:
+        features, source = (*self.columns, *self.baseline_columns), self.observations.source
+        ends = {each for each in features if each == name or each.rpartition(".")[2] == name}
+        if name in features or len(ends) == 1:
+            return name if name in features else ends.pop()
+        if name not in source.columns or ends:
+            raise Invalid(
+                f"A gate of model {self.name!r} slices by {name!r}, which names {len(ends) or 'no'} columns of it.",
+                fix=f"use a feature of the model or its baseline, in full, or one of {', '.join(source.columns)}.",
+            )
+        if name in source.pii:
+            raise Invalid(
+                f"A gate of model {self.name!r} slices by {source.name}.{name}, which is marked pii.",
+                fix="declare a feature that groups its values, so that no slice is a person, and slice by that.",
+            )
+        return name
+
+    @property
     def label_columns(self) -> tuple[str, ...]:
         """The column names of several labels, which become the output names; empty for one label."""
         return tuple(each.column for each in self.labels) if len(self.labels) > 1 else ()
@@ -244,6 +271,7 @@ def model(
             description=description or (train.__doc__ or "").strip(),
             owner=owner,
         )
+        _ = built.slice_columns  # refuses unknown ones
         declare(built)
         return built
 

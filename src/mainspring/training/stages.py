@@ -27,7 +27,7 @@ class Observed:
         since, until: UTC epoch microseconds; `None` without a bound.
         everything: The rows with the columns of the model and of its baseline.
         data: The same rows with the model's columns alone.
-        held_out: The held-out rows of `everything` as a table, with `_at` and `_label`.
+        held_out: The held-out rows of `everything` as a table, with `_at`, `_label`, and the columns that gates name.
         notes: Sentences on rows that were left out.
     """
 
@@ -49,6 +49,7 @@ class Fitted:
         data: The training set with the columns that the estimator takes, in its order.
         outputs: Names of the estimator's outputs.
         baseline: Held-out metrics of the baseline.
+        baseline_scores: Its predictions for the held-out rows, shape (rows, outputs); `None` if its classes differ.
     """
 
     model: Model
@@ -56,6 +57,7 @@ class Fitted:
     data: TrainingSet
     outputs: tuple[str, ...]
     baseline: dict[str, float] = field(default_factory=dict)
+    baseline_scores: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,9 @@ from mainspring.stats.thresholds import THRESHOLD
 from mainspring.training.bundling import convert, pack
 from mainspring.training.fitting import fit_model
 from mainspring.training.flavours import estimator_scores
+from mainspring.training.frames import Array
 from mainspring.training.inputs import check_declared, personal_sources
-from mainspring.training.judge import constant, judge, undefined
+from mainspring.training.judge import constant, constant_scores, judge, undefined
 from mainspring.training.model import Model, TrainReport
 from mainspring.training.runs.provenance import (
     CODE_CHANGED,
@@ -214,21 +215,26 @@ def _fit(observed: Observed, run: Run, tell: Progress) -> Fitted:
         fitted = fit_model(observed.model, observed.data, run)
     tell("fit the baseline", 0.6)
     with run.aside("baseline"):
-        return replace(fitted, baseline=_baseline(observed, fitted.outputs, run))
+        baseline, scores = _baseline(observed, fitted.outputs, run)
+        return replace(fitted, baseline=baseline, baseline_scores=scores)
 
 
-def _baseline(observed: Observed, outputs: tuple[str, ...], run: Run) -> dict[str, float]:
-    """Return the held-out metrics of the same function on the baseline's features, or of a constant predictor."""
+def _baseline(observed: Observed, outputs: tuple[str, ...], run: Run) -> tuple[dict[str, float], Array | None]:
+    """Return the held-out metrics and predictions of the same function on the baseline's features, or of a constant
+    predictor; no predictions if their classes are not `outputs`.
+    """
     model, data = observed.model, observed.everything
     if not model.baseline:
-        return constant(model, data, outputs)
+        scores = constant_scores(model.task, data.train.y, len(data.holdout), outputs)
+        return constant(model, data, outputs), scores
     with run.prefixed("baseline.") as prefixed:
         fitted = fit_model(model, data.only([name for name in data.dtypes if name in model.baseline_columns]), prefixed)
     few = fitted.data
     held_out, validation = (
         estimator_scores(fitted.estimator, part.X, model.task) for part in (few.holdout, few.validation)
     )
-    return judge(model, few, held_out, validation, fitted.outputs)[0]
+    found = judge(model, few, held_out, validation, fitted.outputs)[0]
+    return found, held_out if fitted.outputs == outputs else None
 
 
 def _convert(fitted: Fitted, run: Run, tell: Progress) -> Converted:

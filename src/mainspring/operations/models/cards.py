@@ -50,7 +50,7 @@ def card_of(project: Project, version: ModelVersion) -> Card:
         tables=_tables(project, bundle.manifest.dataset_commit),
         words=_words(project, name),
         words_file=name,
-        hidden=_personal(bundle),
+        hidden=personal(bundle),
         price=None if price is None else Price(*price),
         description="" if declared is None else declared.description,
         owner="" if declared is None else declared.owner,
@@ -138,7 +138,8 @@ def _words(project: Project, name: str) -> str:
         raise Invalid(f"{name} is not UTF-8.", fix="save it as UTF-8.") from None
 
 
-def _personal(bundle: Bundle) -> frozenset[str]:
+def personal(bundle: Bundle) -> frozenset[str]:
+    """Return the bundle's features whose values identify a person."""
     if FEATURES not in bundle.files:
         return frozenset()
     from mainspring.features.definitions import load

@@ -61,7 +61,8 @@ def instants(table: pa.Table) -> Instants:
 
 
 def training_set(model: Model, table: pa.Table, left_out: LeftOut) -> tuple[TrainingSet, pa.Table]:
-    """Return the training set with the columns of the model and its baseline, and the held-out rows as a table.
+    """Return the training set with the columns of the model and its baseline, and the held-out rows as a table, which
+    also has the columns that gates slice by.
 
     Raises:
         InvalidData: A part is empty, or the labels do not fit the task.
@@ -80,7 +81,8 @@ def training_set(model: Model, table: pa.Table, left_out: LeftOut) -> tuple[Trai
         train, validation, holdout, dtypes, model.task, left_out.total, model.embargo_us, counts, own,
         model.label_columns,
     )  # fmt: skip
-    held_out = table.slice(cut.holdout.start, cut.holdout.stop - cut.holdout.start).select([*dtypes, AT, LABEL])
+    wanted = [*dtypes, *(name for name in model.slice_columns if name not in dtypes), AT, LABEL]
+    held_out = table.slice(cut.holdout.start, cut.holdout.stop - cut.holdout.start).select(wanted)
     return made, held_out
 
 

@@ -1,0 +1,82 @@
+"""Slices of held-out rows: the rows of each value of a column."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mainspring.core.errors import Invalid
+from mainspring.stats.jackknife import Ints
+
+MOST_SLICES = 200  # of one column
+_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The rows of one value of a column; `rows` are their numbers, ascending."""
+
+    name: str  # "carrier=AA"
+    rows: Ints
+
+
+def column_named(table: pa.Table, name: str) -> str:
+    """Return the table's column that a gate names: in full, or by the part after the dot if only one column has it.
+
+    Raises:
+        Invalid: There is none, or several.
+    """
+    if name in table.column_names:
+        return name
+    found = [each for each in table.column_names if each.rpartition(".")[2] == name]
+    if len(found) == 1:
+        return found[0]
+    have = ", ".join(each for each in table.column_names if not each.startswith("_"))
+    raise Invalid(
+        f"The held-out rows have {'no' if not found else 'several'} columns {name!r}: they have {have}.",
+        fix="name one of them in full; a version trained before the gate named a column has to be trained again.",
+    )
+
+
+def slices_of(table: pa.Table, name: str, hidden: Collection[str] = ()) -> list[Slice]:
+    """Return the slices by a column, the largest first. Null is a slice of its own.
+
+    Args:
+        hidden: Columns whose values identify a person; their slices are numbered.
+
+    Raises:
+        Invalid: There is no such column, or it has too many values.
+    """
+    full = column_named(table, name)
+    column = table[full].combine_chunks()
+    codes = column.dictionary_encode("encode")
+    values = codes.dictionary.to_pylist()
+    if len(values) > MOST_SLICES:
+        raise Invalid(
+            f"The column {full} has {len(values):,} values in the held-out rows; slices can be at most {MOST_SLICES}.",
+            fix="declare a feature that groups its values, and slice by that.",
+        )
+    indices: Any = codes.indices.to_numpy(zero_copy_only=False)
+    places = np.asarray(indices, np.int64)
+    order = np.argsort(places, kind="stable")
+    found = np.split(order, np.flatnonzero(np.diff(places[order])) + 1) if places.size else []
+    ordered = sorted(found, key=lambda rows: (-rows.size, _text(values[places[rows[0]]])))
+    if full in hidden:
+        return [Slice(f"{name} group {number}", rows) for number, rows in enumerate(ordered, 1)]
+    return [Slice(f"{name}={_text(values[places[rows[0]]])}", rows) for rows in ordered]
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Return the first five parts, and how many more there are."""
+    more = len(parts) - _NAMED
+    return ", ".join(parts[:_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,119 @@
+"""Gates with intervals and slices on a trained version: its bundle keeps what they need."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import mainspring as ms
+from kit import bakery
+from kit.bakery import Bakery, Order, Traffic, outcomes, placed
+from mainspring.core.errors import Invalid
+from mainspring.core.time import HOUR
+from mainspring.delivery.held_out import score_held_out
+from mainspring.delivery.model import GateResult
+from mainspring.delivery.promote import promote
+from mainspring.project.catalog import memory_catalog
+from mainspring.registry.model import AliasMove, Bundle
+from mainspring.security.adapters.catalog import CatalogAuditLog
+from mainspring.serving.adapters.catalog import CatalogRoutes
+from mainspring.stats.metrics import score
+from mainspring.training.gates import Gate
+from mainspring.training.model import Model
+
+
+def late(gates: list[Gate], baseline: list[ms.FeatureView] | None = None) -> Model:
+    build = ms.model(
+        "late", observations=placed, features=[Order], baseline=baseline or [], label=outcomes.late, task="binary",
+        gates=gates, holdout=0.4,
+    )  # fmt: skip
+    return build(bakery.fit_trees)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Bakery:
+    made = Bakery(tmp_path)
+    made.ingest()
+    return made
+
+
+def judged(world: Bakery, gates: list[Gate]) -> tuple[GateResult, ...]:
+    promotion = promote(
+        "late", world.versions.all("late")[0].version, gates=gates, versions=world.versions, load=world.bundles.load,
+        routes=CatalogRoutes(memory_catalog()), endpoints=[], gated=(), audit=CatalogAuditLog(memory_catalog()),
+        clock=world.clock, actor="ana",
+    )  # fmt: skip
+    return promotion.results
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+def test_the_baselines_predictions_are_kept_and_have_its_metrics(world: Bakery, fitted: bool) -> None:
+    report = world.trainer.train(late([], [Traffic] if fitted else None))
+    bundle = world.bundles.load(report.digest)
+    rows = score_held_out(bundle)
+    assert rows.other is not None
+    found = score("binary", rows.other.truth, rows.other.scores)
+    assert found == pytest.approx(report.baseline)
+    assert rows.metrics(rows.candidate) == pytest.approx(report.metrics)
+
+
+def test_gates_by_a_feature_of_the_model_of_its_baseline_and_by_a_column_of_the_observations(world: Bakery) -> None:
+    gates = [
+        ms.gates.beats("auc", by=0.05, sure=0.95),
+        ms.gates.at_least("auc", 0.55, by_slice=["kind", "shop"], least_rows=100),
+        ms.gates.at_least("auc", 0.5, by_slice="Traffic.visits_1h", least_rows=1, insufficient="pass"),
+    ]
+    report = world.trainer.train(late(gates, [Traffic]))
+    columns = pq.read_schema(io.BytesIO(world.bundles.load(report.digest).files["holdout.parquet"])).names
+    assert {"shop", "Traffic.visits_1h", "_baseline"} < set(columns)
+    assert "Traffic.mean_spent_24h" not in columns
+    sure, kind, shop, visits = judged(world, gates)
+    assert sure.interval is not None
+    assert sure.interval[0] < report.metrics["auc"] < sure.interval[1]
+    assert sure.needed == pytest.approx(report.baseline["auc"] + 0.05)
+    assert (kind.slice.split("=")[0], shop.slice.split("=")[0]) == ("kind", "shop")
+    assert visits.slice.startswith("Traffic.visits_1h=")
+    assert kind.rows is not None
+    assert kind.rows >= 100
+
+
+def test_the_champion_and_the_candidate_are_paired_on_rows_the_champion_did_not_see(world: Bakery) -> None:
+    gates = [ms.gates.beats("auc", sure=0.9, margin=0.02, block="12h")]
+    first = world.trainer.train(late(gates), until=bakery.START + 400 * HOUR)
+    world.versions.set_alias(_champion(first.version))
+    world.trainer.train(late(gates))
+    _, champion = judged(world, gates)
+    assert champion.against == "champion 1"
+    assert champion.interval is not None
+    assert champion.rows is not None
+
+
+def _champion(version: str) -> AliasMove:
+    return AliasMove(model="late", alias="champion", old=None, new=version, actor="ana", reason="promote", at=0)
+
+
+def test_a_bundle_from_before_is_told_so(world: Bakery) -> None:
+    report = world.trainer.train(late([]))
+    bundle = world.bundles.load(report.digest)
+    table = pq.read_table(io.BytesIO(bundle.files["holdout.parquet"])).drop_columns(["_baseline"])
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    old = Bundle(bundle.digest, bundle.manifest, {**bundle.files, "holdout.parquet": buffer.getvalue()})
+    assert score_held_out(old).other is None
+    assert np.isfinite(score_held_out(old).candidate.scores).all()
+
+
+def test_gates_by_columns_that_are_not_there_or_identify_a_person_are_refused() -> None:
+    with pytest.raises(Invalid, match="slices by 'gender', which names no columns"):
+        late([ms.gates.at_least("auc", 0.5, by_slice="gender")])
+    people = ms.Source("people", schema={"order": ms.Int64, "name": ms.String}, event_time="at", pii=["name"])
+    build = ms.model(
+        "late", observations=ms.Observations(people, keys=[bakery.order], at=ms.col("at")), features=[Order],
+        label=outcomes.late, task="binary", gates=[ms.gates.at_least("auc", 0.5, by_slice="name")],
+    )  # fmt: skip
+    with pytest.raises(Invalid, match=r"slices by people\.name, which is marked pii"):
+        build(bakery.fit_trees)

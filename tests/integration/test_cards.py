@@ -25,7 +25,8 @@ from mainspring.registry.lineage import lineage_of
 from mainspring.registry.model import Bundle
 from mainspring.stats import metrics
 from mainspring.training.flavours.scoring import score_bundle
-from mainspring.training.gates import Gate, complete_card
+from mainspring.training.gate_kinds import Gate
+from mainspring.training.gates import complete_card
 
 WORDS = "\n".join(f"## {name}\nSaid.\n" for name in ("Intended use", "Limits", "Ethical considerations", "Contact"))
 

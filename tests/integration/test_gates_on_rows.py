@@ -17,12 +17,13 @@ from mainspring.core.time import HOUR
 from mainspring.delivery.held_out import score_held_out
 from mainspring.delivery.model import GateResult
 from mainspring.delivery.promote import promote
+from mainspring.delivery.verdicts import verdicts
 from mainspring.project.catalog import memory_catalog
 from mainspring.registry.model import AliasMove, Bundle
 from mainspring.security.adapters.catalog import CatalogAuditLog
 from mainspring.serving.adapters.catalog import CatalogRoutes
 from mainspring.stats.metrics import score
-from mainspring.training.gates import Gate
+from mainspring.training.gate_kinds import Gate
 from mainspring.training.model import Model
 
 
@@ -117,3 +118,47 @@ def test_gates_by_columns_that_are_not_there_or_identify_a_person_are_refused() 
     )  # fmt: skip
     with pytest.raises(Invalid, match=r"slices by people\.name, which is marked pii"):
         build(bakery.fit_trees)
+
+
+def test_every_other_gate_of_a_trained_version(world: Bakery) -> None:
+    """On the executor that a gateway uses, with the shares that training recorded."""
+    from mainspring.serving.adapters.onnx import OnnxExecutor
+    from mainspring.serving.adapters.sessions import CallLimits
+
+    gates = [
+        ms.gates.fair("kind", "demographic parity", at_most=0.99),
+        ms.gates.nulls(0.4),
+        ms.gates.values_within("Order.weight", 0, 2, but_for=0.01),
+        ms.gates.class_share(0.05, 0.95),
+        ms.gates.size("50MB"),
+        ms.gates.latency("1m"),
+        ms.gates.slower_at_most(100.0, rows=8),
+        ms.gates.compatible(),
+        ms.gates.compatible(full=True),
+        ms.gates.robust_to_noise("auc", 0.5),
+        ms.gates.robust_to_missing("auc", 1e-9),
+        ms.gates.calibration_error(0.9, sure=None),
+    ]
+    first = world.trainer.train(late(gates))
+    world.versions.set_alias(_champion(first.version))
+    second = world.trainer.train(late(gates, [Traffic]))
+    versions = {each.version: each for each in world.versions.all("late")}
+    results = verdicts(
+        gates, world.bundles.load(second.digest), versions[first.version], world.bundles.load, None, (), None,
+        executors=lambda bundle: OnnxExecutor(bundle, threads=1, limits=CallLimits(10.0, 2**30)),
+    )  # fmt: skip
+    assert [each.gate for each in results] == [str(gate) for gate in gates]
+    failed = {each.gate: each for each in results if not each.passed}
+    assert sorted(failed) == [str(gates[2]), str(gates[10])]
+    weights = [row["weight"] for row in bakery.rows()["orders"] if row["weight"] is not None]
+    assert failed[str(gates[2])].value == pytest.approx(np.mean(np.array(weights) > 2), abs=0.05)
+    assert failed[str(gates[10])].against in {f"no Order.{name}" for name in ("weight", "kind", "gift", "hour")}
+    share = next(each for each in results if each.against == "training data" and each.slice == "class 1")
+    assert share.value is not None
+    assert 0.2 < share.value < 0.8
+
+
+def test_gates_on_features_that_are_not_the_models_are_refused() -> None:
+    for gate in (ms.gates.values_within("Order.wieght", 0), ms.gates.nulls(0.1, columns="wieght")):
+        with pytest.raises(Invalid, match=r"names the feature '(Order\.)?wieght', which it does not have"):
+            late([gate])

@@ -28,7 +28,7 @@ from mainspring.security.signing import SigningKey
 from mainspring.serving.adapters.catalog import CatalogRoutes
 from mainspring.serving.model import Endpoint
 from mainspring.stats import metrics
-from mainspring.training.gates import Gate
+from mainspring.training.gate_kinds import Gate
 
 ROWS = 600
 BASELINE = {"auc": 0.5, "brier": 0.24}

@@ -4,7 +4,7 @@ from typing import assert_type
 
 import mainspring as ms
 from mainspring.data.checks import Check
-from mainspring.training.gates import Gate
+from mainspring.training.gate_kinds import Gate
 from mainspring.training.space import Choice, Numbers
 
 customer = ms.Entity("customer", keys={"customer": ms.String})

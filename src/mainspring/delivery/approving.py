@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from mainspring.core.errors import Denied, Invalid
 from mainspring.delivery.model import GateResult
 from mainspring.registry.model import Approval, ModelVersion
-from mainspring.training.gates import Gate
+from mainspring.training.gate_kinds import Gate
 
 APPROVED = "approved"  # kind of the gate
 

@@ -20,7 +20,7 @@ from mainspring.delivery.model import GateResult
 from mainspring.delivery.slices import Slice, listed, slices_of
 from mainspring.stats.jackknife import FEWEST_BLOCKS, Estimate, Floats, Ints, estimate, holm, leave_out, time_blocks
 from mainspring.stats.metrics import measure
-from mainspring.training.gates import Gate
+from mainspring.training.gate_kinds import Gate
 
 ROUNDING = 1e-12  # of sums computed in different orders
 _WHOLE = ""

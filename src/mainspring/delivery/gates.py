@@ -15,7 +15,7 @@ from mainspring.delivery.model import GateResult
 from mainspring.governance.model import Card
 from mainspring.registry.model import Manifest
 from mainspring.stats.metrics import DECIDED, HIGHER_IS_BETTER, Metric, higher_is_better
-from mainspring.training.gates import Gate
+from mainspring.training.gate_kinds import Gate
 
 BASELINE = "baseline."  # prefix of the baseline's metrics in a manifest
 CARD = "card"  # kind of the gate that requires a complete model card
@@ -67,10 +67,7 @@ def judge(
     for gate in gates:
         if not gate.on_metric:  # evaluated by `judge_card` and in `delivery.approving`
             continue
-        higher = higher_is_better(gate.metric, declared)
-        if higher is None:
-            known = sorted({*HIGHER_IS_BETTER, *DECIDED, *(each.name for each in declared)})
-            raise Invalid(f"A gate names the unknown metric {gate.metric!r}.", fix=f"use one of {', '.join(known)}.")
+        higher = direction(gate.metric, declared)
         if gate.on_rows:
             results += _on_rows(gate, held_out(), higher, hidden)
         else:
@@ -78,6 +75,19 @@ def judge(
         if gate.kind == "beats" and comparison is not None:
             results += _against_champion(gate, comparison, higher, hidden)
     return tuple(results)
+
+
+def direction(name: str, declared: Sequence[Metric]) -> bool:
+    """Return whether higher values of a metric are better.
+
+    Raises:
+        Invalid: There is no such metric.
+    """
+    higher = higher_is_better(name, declared)
+    if higher is None:
+        known = sorted({*HIGHER_IS_BETTER, *DECIDED, *(each.name for each in declared)})
+        raise Invalid(f"A gate names the unknown metric {name!r}.", fix=f"use one of {', '.join(known)}.")
+    return higher
 
 
 def _against_fixed(gate: Gate, metrics: Mapping[str, float], baseline: Mapping[str, float], higher: bool) -> GateResult:

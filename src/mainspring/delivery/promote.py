@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from functools import cache
 
 from mainspring.core.errors import Conflict, NotFound
 from mainspring.core.time import Clock
-from mainspring.delivery.compare import Rebuild, compare
-from mainspring.delivery.gates import baseline_of, judge
-from mainspring.delivery.held_out import HeldOut, score_held_out
+from mainspring.delivery.compare import Rebuild
 from mainspring.delivery.model import GateResult, Promotion
 from mainspring.delivery.routing import CHAMPION, Rollouts, publish
-from mainspring.registry.bundles import HOLDOUT
+from mainspring.delivery.verdicts import verdicts
 from mainspring.registry.model import AliasMove, Bundle, ModelVersion
 from mainspring.registry.ports import ModelVersions
 from mainspring.security.model import AuditEvent
 from mainspring.security.ports import AuditLog
 from mainspring.serving.model import Endpoint
-from mainspring.serving.ports import Routes
+from mainspring.serving.ports import Loader, Routes
 from mainspring.stats.metrics import Metric
 from mainspring.stats.thresholds import Costs
-from mainspring.training.gates import Gate
+from mainspring.training.gate_kinds import Gate
 
 _PROMOTE = "promote"  # prefix of a move's reason, by which a rollback finds earlier promotions
 _ROLLBACK = "rollback"
@@ -49,6 +46,7 @@ def promote(
     threshold: Costs | None = None,
     rollouts: Rollouts = tuple,
     hidden: Callable[[Bundle], Collection[str]] = lambda _: (),
+    executors: Loader | None = None,
 ) -> Promotion:
     """Evaluate a version's gates and, if all pass, move `champion` to it and publish the routes.
 
@@ -70,6 +68,7 @@ def promote(
         threshold: The model's costs of wrong decisions.
         rollouts: Returns the live rollouts, for the routes.
         hidden: Returns the bundle's columns whose values identify a person; results do not show them.
+        executors: Makes the executors of the serving engine, for gates on latency.
 
     Raises:
         NotFound: The version does not exist.
@@ -83,7 +82,7 @@ def promote(
         if champion is not None and champion.version == candidate.version:
             revision = publish(endpoints, versions, routes, gated=gated, rollouts=rollouts)
             return _promotion(candidate, champion, promoted=True, revision=revision)
-        judged = verdicts(gates, bundle, champion, load, rebuild, metrics, threshold, hidden)
+        judged = verdicts(gates, bundle, champion, load, rebuild, metrics, threshold, hidden, executors)
         results = (*judged, *more())
         if not all(result.passed for result in results):
             failed = "; ".join(str(result) for result in results if not result.passed)
@@ -161,32 +160,6 @@ def _champion(versions: ModelVersions, model: str) -> ModelVersion | None:
         return versions.get(model, CHAMPION)
     except NotFound:
         return None
-
-
-def verdicts(
-    gates: Sequence[Gate],
-    candidate: Bundle,
-    champion: ModelVersion | None,
-    load: Callable[[str], Bundle],
-    rebuild: Rebuild | None,
-    metrics: Sequence[Metric],
-    threshold: Costs | None,
-    hidden: Callable[[Bundle], Collection[str]] = lambda _: (),
-) -> tuple[GateResult, ...]:
-    """Return the results of a candidate's gates on metrics, against the baseline and the champion if there is one."""
-    comparison = None
-    if champion is not None and any(gate.kind == "beats" for gate in gates):
-        live = load(champion.digest)
-        comparison = compare(candidate, live, champion.version, rebuild, more=metrics, threshold=threshold)
-
-    @cache
-    def held_out() -> HeldOut | str:
-        if HOLDOUT not in candidate.files:
-            return "its bundle contains no held-out rows."
-        return score_held_out(candidate, more=metrics, threshold=threshold)
-
-    manifest = candidate.manifest
-    return judge(gates, manifest.metrics, baseline_of(manifest), comparison, metrics, held_out, hidden(candidate))
 
 
 def _move(

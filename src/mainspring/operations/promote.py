@@ -14,13 +14,14 @@ from mainspring.delivery.model import GateResult, Promotion
 from mainspring.operations.models.cards import personal
 from mainspring.operations.models.curating import authors, expect_kept, makers, storable
 from mainspring.project import Project
+from mainspring.project.executors import executors
 from mainspring.registry.model import Bundle, ModelVersion
 from mainspring.registry.processes import local_user
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from mainspring.training.gates import Gate
+    from mainspring.training.gate_kinds import Gate
 
 
 def promote(project: Project, model: str, version: str | None = None, *, reason: str = "") -> Promotion:
@@ -55,6 +56,7 @@ def promote(project: Project, model: str, version: str | None = None, *, reason:
         metrics=() if declared is None else declared.measured,
         threshold=None if declared is None else declared.threshold,
         hidden=personal,
+        executors=executors(project),
         more=lambda: [*_carded(project, gates, candidate), *_approved(project, gates, candidate)],
         rollouts=project.rollouts.live,
     )

@@ -114,14 +114,24 @@ def mean_without(values: Floats, weights: Floats, block: Ints) -> Floats:
 
 def estimate(found: Floats, block: Ints) -> Estimate:
     """Return the estimate from a statistic of all rows and of the rows without each block, as of `leave_out`."""
-    value, without = float(found[0]), found[1:]
-    blocks = without.size
+    value, blocks = float(found[0]), found.size - 1
     if blocks < 2 or not np.isfinite(found).all():
         return Estimate(value, math.nan, blocks)
-    shares = block.size / np.bincount(block, minlength=blocks)
+    return Estimate(value, float(standard_errors(found, np.bincount(block, minlength=blocks))), blocks)
+
+
+def standard_errors(found: Floats, sizes: npt.NDArray[Any]) -> Floats:
+    """Return the standard errors of several statistics; shape (...,).
+
+    Args:
+        found: Shape (..., 1 + blocks): each statistic of all rows, and of the rows without each block.
+        sizes: Rows of each block, shape (blocks,).
+    """
+    value, without = found[..., :1], found[..., 1:]
+    shares = sizes.sum() / sizes
     pseudo = shares * value - (shares - 1.0) * without
-    centre = blocks * value - float(((1.0 - 1.0 / shares) * without).sum())
-    return Estimate(value, math.sqrt(float(((pseudo - centre) ** 2 / (shares - 1.0)).mean())), blocks)
+    centre = sizes.size * value - ((1.0 - 1.0 / shares) * without).sum(axis=-1, keepdims=True)
+    return np.asarray(np.sqrt(((pseudo - centre) ** 2 / (shares - 1.0)).mean(axis=-1)))
 
 
 def holm(chances: Sequence[float], alpha: float) -> list[bool]:

@@ -23,6 +23,7 @@ from mainspring.training.equivalence.rows import NEAR_THRESHOLD, ROWS, at_even_s
 from mainspring.training.flavours import Artefact, convert_estimator
 from mainspring.training.flavours.scoring import artefact_scores, open_session
 from mainspring.training.frames import Array, exact_in_float32, seen_texts
+from mainspring.training.gate_kinds import DataGate
 from mainspring.training.judge import judge
 from mainspring.training.label import Label
 from mainspring.training.model import Model
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+CLASS_SHARES, RANGES = "class_shares", "ranges"  # keys in a manifest's `extra`
 GOLDEN_ROWS, GOLDEN_PROBES = 200, 500
 _MOST_CATEGORIES = 1000
 
@@ -109,6 +111,7 @@ def pack(observed: Observed, converted: Converted, run_id: str, key: SigningKey,
             "float64": list(converted.wide),
             "proof": asdict(converted.proof),
             **_decision(model, converted),
+            **_quality(model, data.train),
             **({"answers": "FP64"} if _double(artefact) else {}),
             "environment": pinned.tags["environment"],
         },
@@ -136,6 +139,25 @@ def _decision(model: Model, converted: Converted) -> dict[str, Any]:
     if model.threshold is not None and converted.threshold is not None:
         record[THRESHOLD] = model.threshold.recorded(converted.threshold)
     return record
+
+
+def _quality(model: Model, train: Split) -> dict[str, Any]:
+    """Return the manifest's record of the training rows: shares of classes, and of values out of the gates' ranges."""
+    found: dict[str, Any] = {}
+    if model.task != "regression":
+        classes, counts = np.unique(np.asarray(train.y).astype(str), return_counts=True)
+        shares = zip(classes.tolist(), (counts / len(train)).tolist(), strict=True)
+        found[CLASS_SHARES] = dict(sorted(shares, key=lambda each: -each[1])[:_MOST_CATEGORIES])
+    ranges = []
+    for gate in model.gates:
+        if isinstance(gate, DataGate) and gate.kind == "range":
+            values = train.X[gate.metric].to_numpy(np.float64)
+            known = values[~np.isnan(values)]
+            low, high = -np.inf if gate.low is None else gate.low, np.inf if gate.high is None else gate.high
+            share = float(((known < low) | (known > high)).mean()) if known.size else 0.0
+            column = {"column": gate.metric, "low": gate.low, "high": gate.high}
+            ranges.append({**column, "share": share, "rows": int(known.size)})
+    return {**found, **({RANGES: ranges} if ranges else {})}
 
 
 def _maturity(model: Model) -> dict[str, Any]:

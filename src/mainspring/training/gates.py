@@ -5,66 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from mainspring.core.definition_registry import expect
 from mainspring.core.errors import Invalid
 from mainspring.core.time import parse_duration
 from mainspring.stats.metrics import ECE, Metric
+from mainspring.training.gate_kinds import LEAST_ROWS, DataGate, EngineGate, FairnessGate, Gate, RobustGate
 
 __all__ = ["approved", "at_least", "at_most", "beats", "complete_card"]
 
-LEAST_ROWS = 200  # of a slice
-
-
-class Gate(msgspec.Struct, frozen=True):
-    """A condition a version must meet to go live. `kind`: beats, at_most, at_least, approved, card, and those of the
-    subclasses.
-
-    Attributes:
-        sure: The condition must hold with this probability; `None`: the measured value decides.
-        harm: The gate fails only if a shortfall is shown with this probability.
-        by_slice: Columns of the held-out rows; the condition must hold for each of their values.
-        least_rows: Number of held-out rows below which a slice has insufficient data.
-        insufficient: "fail" or "pass": what becomes of slices with insufficient data.
-        margin: How much worse than the champion a version may be.
-        block: Duration of the blocks of time that are taken as independent, in microseconds.
-    """
-
-    kind: str
-    metric: str
-    value: float
-    sure: float | None = None
-    harm: float | None = None
-    by_slice: tuple[str, ...] = ()
-    least_rows: int = LEAST_ROWS
-    insufficient: str = "fail"
-    margin: float = 0.0
-    block: int = 0
-
-    @property
-    def on_metric(self) -> bool:
-        """True if a metric on the held-out rows decides the gate."""
-        return self.kind in ("beats", "at_most", "at_least")
-
-    @property
-    def on_rows(self) -> bool:
-        """True if the gate scores the held-out rows again, as their metrics alone do not decide it."""
-        return bool(self.sure is not None or self.harm is not None or self.by_slice)
-
-    def __str__(self) -> str:
-        if self.kind == "approved":
-            return f"approved by {self.value:g}"
-        if self.kind == "card":
-            return "complete card"
-        words = {"beats": "beats by", "at_most": "at most", "at_least": "at least"}
-        return f"{self.metric} {words[self.kind]} {self.value:g}{self._qualified()}"
-
-    def _qualified(self) -> str:
-        """Return how sure a gate is to be and its slices, as the end of its name."""
-        sure = "" if self.sure is None else f", {self.sure * 100:g} % sure"
-        harm = "" if self.harm is None else f", unless {self.harm * 100:g} % sure of harm"
-        return sure + harm + (f", by {', '.join(self.by_slice)}" if self.by_slice else "")
+_MEASURES = ("demographic parity", "equal opportunity", "equalised odds")
+_SIZES = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
 def beats(
@@ -146,6 +96,182 @@ def calibration_error(
     too few rows fail a good model and never pass a bad one. The other arguments are those of `beats`.
     """
     return _on("at_most", ECE, at_most, sure, None, by_slice, least_rows, insufficient, block)
+
+
+def fair(
+    group: str,
+    measure: str = "equalised odds",
+    *,
+    at_most: float | None = None,
+    at_least: float | None = None,
+    sure: float | None = 0.95,
+    threshold: float | None = None,
+    least_rows: int = LEAST_ROWS,
+    insufficient: str = "fail",
+    block: str = "1d",
+) -> Gate:
+    """Require the rates at which a binary model flags the rows of each group to lie close together, shown with
+    probability `sure`.
+
+    Args:
+        group: A feature or a column of the observations, whose values are the groups.
+        measure: "demographic parity": shares of flagged rows; "equal opportunity": shares of the true positives that
+            are flagged; "equalised odds": those, and the shares of the true negatives that are flagged.
+        at_most: Largest difference of two groups' rates.
+        at_least: Smallest ratio of two groups' rates, in its place.
+        threshold: Score from which a row is flagged; by default the version's, or 0.5.
+        least_rows: Number of rows, of the label that counts, below which a group has insufficient data.
+
+    The other arguments are those of `beats`.
+
+    Raises:
+        Invalid: An argument is out of its range.
+    """
+    gate = f"the fairness gate by {group}"
+    if measure not in _MEASURES:
+        raise Invalid(f"In {gate}, {measure!r} is no measure of fairness.", fix=f"use one of {', '.join(_MEASURES)}.")
+    if (at_most is None) == (at_least is None):
+        raise Invalid(f"In {gate}, give either at_most or at_least.", fix="at_most=0.1, or for a ratio at_least=0.8.")
+    limit = at_most if at_least is None else at_least
+    expect(limit, (int, float), f"The limit of {gate}", fix="give a number.")
+    _check_chance(gate, "sure", sure)
+    if threshold is not None:
+        expect(threshold, (int, float), f"The threshold of {gate}", fix="give a number.")
+    slices, length = check_slices(gate, group, least_rows, insufficient), check_block(gate, block)
+    return FairnessGate(
+        "fairness", measure, limit or 0.0, sure, None, slices, least_rows, insufficient, 0.0, length,
+        ratio=at_least is not None, threshold=threshold,
+    )  # fmt: skip
+
+
+def nulls(at_most: float, *, columns: str | Sequence[str] = ()) -> Gate:
+    """Require the share of nulls of each feature (or of those in `columns`) in the training rows to be at most this."""
+    expect(at_most, (int, float), "The largest share of nulls", fix="give a share such as 0.1.")
+    names = check_slices("the gate on nulls", columns, 1, "fail")
+    return DataGate("nulls", "nulls", at_most, columns=names)
+
+
+def values_within(feature: str, low: float | None = None, high: float | None = None, *, but_for: float = 0.0) -> Gate:
+    """Require the values of a feature in the training rows to lie in [low, high], but for a share of them.
+
+    Args:
+        feature: Its full name. Nulls do not count.
+        low, high: Bounds; `None` for none.
+        but_for: Largest share of the values that may lie outside.
+
+    Raises:
+        Invalid: There is no bound, or they are in the wrong order.
+    """
+    gate = f"the gate on the values of {feature}"
+    for each in (low, high, but_for):
+        expect(0 if each is None else each, (int, float), f"A bound of {gate}", fix="give a number.")
+    if (low is None and high is None) or (low is not None and high is not None and low > high):
+        raise Invalid(f"In {gate}, the bounds {low} and {high} are no range.", fix="give low, high, or both.")
+    expect(feature, str, "The feature of a gate", fix="give its full name.")
+    return DataGate("range", feature, but_for, low=low, high=high)
+
+
+def class_share(at_least: float | None = None, at_most: float | None = None) -> Gate:
+    """Require the share of positives in the training rows, or of every class, to lie within these bounds.
+
+    Raises:
+        Invalid: There is no bound, or one is no share.
+    """
+    for each in (at_least, at_most):
+        expect(0 if each is None else each, (int, float), "A bound of the share of a class", fix="give a share.")
+    if (at_least is None and at_most is None) or not 0 <= (at_least or 0) <= (1 if at_most is None else at_most) <= 1:
+        raise Invalid(f"A share of a class is in [{at_least}, {at_most}].", fix="give bounds in [0, 1].")
+    return DataGate("class_share", "class share", 0.0, low=at_least, high=at_most)
+
+
+def compatible(*, full: bool = False) -> Gate:
+    """Require the version to accept every request that the champion accepts, and to return all of its outputs.
+
+    Args:
+        full: Also requests that bring every feature; else those by key, for which features are looked up.
+    """
+    expect(full, bool, "`full` of the gate on compatibility", fix="write True or False.")
+    return EngineGate("compatible", "incompatibilities", 0.0, full=full)
+
+
+def size(at_most: str | int) -> Gate:
+    """Require the bundle's files to take at most this: a number of bytes, or a text such as "50MB" or "1GiB"."""
+    return EngineGate("size", "bytes", float(_bytes(at_most)))
+
+
+def latency(at_most: str, *, quantile: float = 0.99, rows: int = 1) -> Gate:
+    """Require a call of the model on the serving engine to take at most this long, such as "5ms".
+
+    It is measured where `promote` runs, without a network; `slower_at_most` depends less on the machine.
+
+    Args:
+        quantile: Quantile of about a thousand calls.
+        rows: Number of rows of a call.
+    """
+    limit = parse_duration(at_most)
+    _check_calls("latency", quantile, rows)
+    return EngineGate("latency", "ms", limit / 1000, rows=rows, quantile=quantile)
+
+
+def slower_at_most(times: float, *, quantile: float = 0.5, rows: int = 1, sure: float | None = 0.95) -> Gate:
+    """Require a call of the model to take at most `times` as long as one of the champion's, shown with probability
+    `sure`.
+
+    Both run on the serving engine by turns, so that the machine's load slows both. The other arguments are those of
+    `latency`.
+    """
+    expect(times, (int, float), "How many times slower a version may be", fix="give a number such as 1.2.")
+    _check_calls("slower_at_most", quantile, rows)
+    _check_chance("the gate slower_at_most", "sure", sure)
+    return EngineGate("slower", "times", times, sure, rows=rows, quantile=quantile)
+
+
+def robust_to_noise(
+    metric: str | Metric, worse_by: float, *, noise: float = 0.1, sure: float | None = None, block: str = "1d"
+) -> Gate:
+    """Require the metric to become worse by at most `worse_by` if noise is added to every numeric input.
+
+    Args:
+        noise: Standard deviation of the noise, in those of each feature in the training data.
+        sure: See `beats`.
+    """
+    expect(noise, (int, float), "The noise of a gate", fix="give a number of standard deviations.")
+    if not noise > 0:
+        raise Invalid(f"A gate adds the noise {noise}.", fix="give a positive number of standard deviations.")
+    return _robust("noise", metric, worse_by, noise, sure, block)
+
+
+def robust_to_missing(metric: str | Metric, worse_by: float, *, sure: float | None = None, block: str = "1d") -> Gate:
+    """Require the metric to become worse by at most `worse_by` if any one of the inputs is null in every row.
+
+    `sure` is as in `beats`.
+    """
+    return _robust("missing", metric, worse_by, 0.0, sure, block)
+
+
+def _robust(
+    kind: str, metric: str | Metric, worse_by: float, noise: float, sure: float | None, block: str
+) -> RobustGate:
+    on = _on("at_most", metric, worse_by, sure, None, (), LEAST_ROWS, "fail", block)
+    return RobustGate(kind, on.metric, worse_by, sure, block=on.block, noise=noise)
+
+
+def _check_calls(gate: str, quantile: float, rows: int) -> None:
+    expect(quantile, (int, float), f"The quantile of {gate}", fix="give a number such as 0.99.")
+    expect(rows, int, f"The rows of a call of {gate}", fix="give a number of rows.")
+    if not 0 < quantile < 1 or rows < 1:
+        raise Invalid(f"The gate {gate} has quantile={quantile} and rows={rows}.", fix="write quantile=0.99, rows=1.")
+
+
+def _bytes(given: Any) -> int:
+    if isinstance(given, int) and not isinstance(given, bool) and given > 0:
+        return given
+    if isinstance(given, str):
+        for unit, factor in _SIZES.items():
+            number = given.removesuffix(unit).strip()
+            if number != given.strip() and number.replace(".", "", 1).isdigit() and number.isascii():
+                return int(float(number) * factor)
+    raise Invalid(f"{given!r} is not a size.", fix='give a number of bytes, or a text such as "50MB".')
 
 
 def _on(

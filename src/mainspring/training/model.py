@@ -17,7 +17,7 @@ from mainspring.data.model import SourceColumn
 from mainspring.features.model import FeatureColumn, FeatureGroup, FeatureView, Observations, RequestFeatures
 from mainspring.stats.metrics import DECIDED, Metric, is_of, metrics_of, named, of_label
 from mainspring.stats.thresholds import Costs
-from mainspring.training.gates import Gate
+from mainspring.training.gate_kinds import DataGate, Gate
 from mainspring.training.label import Label, as_labels
 from mainspring.training.space import Search
 
@@ -83,7 +83,7 @@ class Model:
     def measured(self) -> tuple[Metric, ...]:
         """The metrics beyond the task's: declared, or named by a gate or the search, such as `recall_at_100`."""
         mentioned = [
-            *(gate.metric for gate in self.gates if gate.on_metric),
+            *(gate.metric for gate in self.gates if gate.names_metric),
             *([self.search.metric] if self.search else []),
         ]
         known = [named(name) for name in mentioned if name not in (*metrics_of(self.task), *self._of_labels)]
@@ -272,6 +272,7 @@ def model(
             owner=owner,
         )
         _ = built.slice_columns  # refuses unknown ones
+        _check_features(built)
         declare(built)
         return built
 
@@ -329,6 +330,25 @@ def _check_columns(
             f"The columns of model {name!r} do not match its {groups}: {mismatch}.",
             fix=f"with dataclasses.replace, give {columns}=() for all columns, or their names.",
         )
+
+
+def _check_features(model: Model) -> None:
+    """Raise if a gate on the training data names what is no feature of the model.
+
+    Raises:
+        Invalid: It does.
+    """
+    ends = {name.rpartition(".")[2] for name in model.columns}
+    for gate in model.gates:
+        if not isinstance(gate, DataGate):
+            continue
+        named = [gate.metric] if gate.kind == "range" else gate.columns
+        for name in named:
+            if name not in model.columns and (gate.kind == "range" or name not in ends):
+                raise Invalid(
+                    f"A gate of model {model.name!r} names the feature {name!r}, which it does not have.",
+                    fix=f"use one of {', '.join(model.columns)}.",
+                )
 
 
 def _check_metrics(

@@ -12,7 +12,8 @@ from mainspring.core.errors import Invalid
 from mainspring.delivery.gates import Comparison, judge
 from mainspring.delivery.model import GateResult
 from mainspring.stats.metrics import HIGHER_IS_BETTER
-from mainspring.training.gates import Gate, at_least, at_most, beats
+from mainspring.training.gate_kinds import Gate
+from mainspring.training.gates import at_least, at_most, beats
 
 
 def test_beats_asks_for_a_margin_over_the_baseline() -> None:

@@ -20,7 +20,8 @@ from mainspring.registry.adapters.memory import MemoryVersions
 from mainspring.registry.bundles import seal
 from mainspring.registry.model import AliasMove, Approval, Bundle, ModelVersion
 from mainspring.serving.model import Endpoint
-from mainspring.training.gates import Gate, approved, at_most, beats
+from mainspring.training.gate_kinds import Gate
+from mainspring.training.gates import approved, at_most, beats
 
 GATES = (beats("auc", by=0.05), at_most("brier", 0.24))
 ALL = ("V.a", "V.b", "V.c")

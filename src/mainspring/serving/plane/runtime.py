@@ -80,7 +80,7 @@ def _ready(bundle: Bundle, online: OnlineStore, executor: Executor) -> Runtime:
         bundle.digest,
         manifest,
         executor,
-        RequestSchema(features, _keyed_fields(groups, observations), max_rows=MAX_ROWS),
+        RequestSchema(features, keyed_fields(groups, observations), max_rows=MAX_ROWS),
         tuple(TensorSpec(field.name, DATATYPES[field.dtype], (-1,)) for field in features),
         outputs,
         cost,
@@ -92,7 +92,7 @@ def _ready(bundle: Bundle, online: OnlineStore, executor: Executor) -> Runtime:
     )
 
 
-def _keyed_fields(groups: Sequence[FeatureGroup], observations: Observations) -> list[Field]:
+def keyed_fields(groups: Sequence[FeatureGroup], observations: Observations) -> list[Field]:
     """Return what a request by key brings: all keys, also those that no view reads, because labels are joined by them,
     and the fields that request features are computed from. The source's other columns may be sent, and are logged."""
     required = {name for entity in observations.keys for name in entity.keys}

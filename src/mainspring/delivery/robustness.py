@@ -1,0 +1,78 @@
+"""Robustness of a version: its metric on held-out rows whose inputs are disturbed, paired with the undisturbed rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from mainspring.core.errors import MainspringError
+from mainspring.core.schema import DType
+from mainspring.delivery.evidence import judge_rows, nothing
+from mainspring.delivery.held_out import HeldOut, Scored
+from mainspring.delivery.model import GateResult
+from mainspring.registry.bundles import REFERENCE
+from mainspring.registry.model import Bundle
+from mainspring.stats.reference import Reference
+from mainspring.training.flavours.scoring import score_bundle
+from mainspring.training.gate_kinds import RobustGate
+
+MOST_ROWS = 20_000  # spread evenly over the held-out rows
+_WHOLE = (DType.Int32, DType.Int64)
+
+
+def judge_robustness(gate: RobustGate, bundle: Bundle, held_out: HeldOut, *, higher: bool) -> GateResult:
+    """Return the result of a robustness gate; of several disturbances, the worst one's.
+
+    Raises:
+        MetricFailed: A custom metric raised, or returned no number.
+    """
+    if len(held_out) > MOST_ROWS:
+        held_out = held_out.rows(np.unique(np.linspace(0, len(held_out) - 1, MOST_ROWS).astype(np.int64)))
+    clean = held_out.candidate
+    found: list[GateResult] = []
+    for name, table in _disturbed(gate, bundle, held_out.table):
+        try:
+            scores = score_bundle(bundle, table)
+        except MainspringError as error:
+            return nothing(gate, name, f"the model does not take these rows: {error.what}")
+        disturbed = Scored(clean.truth, scores, clean.own, clean.threshold)
+        pair = replace(held_out, candidate=disturbed, other=clean)
+        found += judge_rows(gate, pair, name, higher=higher, margin=-gate.value)
+    if not found:
+        return nothing(gate, "disturbed rows", "the model has no input that can be disturbed.")
+    return max(found, key=lambda each: _badness(each, higher))
+
+
+def _badness(result: GateResult, higher: bool) -> float:
+    if result.value is None or result.needed is None:
+        return float("inf")
+    value = result.value if result.interval is None else result.interval[0 if higher else 1]
+    return (result.needed - value) * (1 if higher else -1)
+
+
+def _disturbed(gate: RobustGate, bundle: Bundle, table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """Yield the name of each disturbance, and the rows with it."""
+    inputs = bundle.manifest.inputs
+    if gate.kind == "missing":
+        for each in inputs:
+            place = table.column_names.index(each.name)
+            nulls = pa.nulls(table.num_rows, table.schema.field(place).type)
+            yield f"no {each.name}", table.set_column(place, each.name, nulls)
+        return
+    numeric = [each for each in inputs if each.dtype not in (DType.String, DType.Boolean)]
+    if not numeric or REFERENCE not in bundle.files:
+        return
+    columns, rng = msgspec.json.decode(bundle.files[REFERENCE], type=Reference).columns, np.random.default_rng(0)
+    for each in numeric:
+        place = table.column_names.index(each.name)
+        kind = table.schema.field(place).type
+        noise = rng.normal(size=table.num_rows) * gate.noise * columns[each.name].sd
+        noise = np.round(noise) if each.dtype in _WHOLE else noise
+        values = table.column(place).cast(pa.float64()).to_pylist()
+        moved = [None if value is None else value + by for value, by in zip(values, noise.tolist(), strict=True)]
+        table = table.set_column(place, each.name, pa.array(moved, pa.float64()).cast(kind, safe=False))
+    yield f"noise of {gate.noise:g} sd", table

@@ -1,0 +1,146 @@
+"""Fairness gates: rates by brute force, the bound that decides, small groups, and how often a gate is wrong."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kit.depth import examples
+from mainspring.core.errors import Invalid
+from mainspring.core.time import HOUR
+from mainspring.delivery.fairness import judge_fairness
+from mainspring.delivery.held_out import HeldOut, Scored
+from mainspring.delivery.model import GateResult
+from mainspring.training.gate_kinds import FairnessGate, Gate
+from mainspring.training.gates import fair
+
+_Array = npt.NDArray[Any]
+
+
+def judged(
+    gate: Gate, truth: _Array, flagged: _Array, group: _Array, *, task: str = "binary", hidden: tuple[str, ...] = ()
+) -> GateResult:
+    at = np.arange(truth.size) * HOUR
+    table = pa.table({"Person.group": group})
+    scores = np.where(flagged, 0.9, 0.1)
+    rows = HeldOut(task, at, table, Scored(truth, scores, {}, 0.5))
+    assert isinstance(gate, FairnessGate)
+    return judge_fairness(gate, rows, 0.5, hidden)
+
+
+def by_hand(measure: str, truth: _Array, flagged: _Array, group: _Array) -> dict[str, float]:
+    """The largest difference of two groups' rates, and their smallest ratio."""
+    conditions = {"demographic parity": [truth >= 0], "equal opportunity": [truth == 1]}.get(
+        measure, [truth == 1, truth == 0]
+    )
+    differences, ratios = [], []
+    for kept in conditions:
+        rates = [flagged[kept & (group == each)].mean() for each in np.unique(group)]
+        differences += [a - b for a, b in itertools.permutations(rates, 2)]
+        ratios += [a / b for a, b in itertools.permutations(rates, 2) if b > 0]
+    return {"difference": float(max(differences)), "ratio": float(min(ratios, default=math.nan))}
+
+
+@pytest.mark.parametrize("measure", ["demographic parity", "equal opportunity", "equalised odds"])
+@given(seed=st.integers(0, 1000), groups=st.integers(2, 4))
+@settings(max_examples=examples(gate=15, deep=100), deadline=None)
+def test_without_a_bound_it_is_the_rates_by_hand(measure: str, seed: int, groups: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth, group = rng.integers(0, 2, 400), rng.integers(0, groups, 400).astype(str)
+    flagged = rng.random(400) < rng.uniform(0.2, 0.8)
+    expected = by_hand(measure, truth, flagged, group)
+    gate = fair("group", measure, at_most=0.1, sure=None, least_rows=1)
+    result = judged(gate, truth, flagged, group)
+    assert result.value == pytest.approx(expected["difference"])
+    assert result.passed is (expected["difference"] <= 0.1)
+    ratio = judged(fair("group", measure, at_least=0.8, sure=None, least_rows=1), truth, flagged, group)
+    assert ratio.value == pytest.approx(expected["ratio"])
+    assert ratio.passed is (expected["ratio"] >= 0.8)
+
+
+def test_the_bound_decides_and_more_rows_bring_it_nearer() -> None:
+    rng = np.random.default_rng(1)
+    lengths = []
+    for rows in (1_000, 16_000):
+        group = np.where(rng.random(rows) < 0.5, "a", "b")
+        result = judged(fair("group", "demographic parity", at_most=0.05), np.ones(rows), rng.random(rows) < 0.3, group)
+        assert result.interval is not None
+        assert result.interval[0] <= (result.value or 0) <= result.interval[1]
+        assert result.passed is (result.interval[1] <= 0.05)
+        lengths.append(result.interval[1] - result.interval[0])
+    assert result.passed
+    assert lengths[1] < lengths[0] / 3
+
+
+@pytest.mark.parametrize("ratio", [False, True])
+def test_a_limit_that_is_exactly_missed_passes_in_at_most_5_of_100_worlds(ratio: bool) -> None:
+    """One group is flagged at 0.4, the other two at 0.5: a difference of 0.1, a ratio of 0.8."""
+    gate = fair("group", "demographic parity", **({"at_least": 0.8} if ratio else {"at_most": 0.1}))
+    worlds, passed = examples(gate=150, deep=2000), 0
+    rng = np.random.default_rng(23)
+    for _ in range(worlds):
+        group = rng.choice(["a", "b", "c"], 1500)
+        flagged = rng.random(1500) < np.where(group == "a", 0.4, 0.5)
+        passed += judged(gate, np.ones(1500), flagged, group).passed
+    assert passed <= worlds * 0.05 + 3 * math.sqrt(worlds * 0.05 * 0.95)
+
+
+def test_a_small_group_is_insufficient_data_and_no_pass() -> None:
+    rng = np.random.default_rng(2)
+    group = np.where(np.arange(3000) < 2980, np.where(np.arange(3000) % 2, "a", "b"), "c")
+    truth, flagged = np.ones(3000), rng.random(3000) < 0.5
+    result = judged(fair("group", "equal opportunity", at_most=0.2), truth, flagged, group)
+    assert (result.passed, result.short_by) == (False, None)
+    assert "insufficient data: group=c among positives (20 rows); a group needs 200 rows" in result.note
+    declared = fair("group", "equal opportunity", at_most=0.2, insufficient="pass")
+    assert judged(declared, truth, flagged, group).passed
+
+
+def test_a_group_that_is_never_flagged_is_not_certain() -> None:
+    """No row of 200 is flagged: the rate may still be above 0.01, so the bound is not zero."""
+    group = np.repeat(["a", "b"], 200)
+    order = np.random.default_rng(0).permutation(400)
+    result = judged(fair("group", "demographic parity", at_most=0.001), np.ones(400), np.zeros(400, bool), group[order])
+    assert (result.value, result.passed) == (0.0, False)
+    assert result.interval is not None
+    assert result.interval[1] > 0.005
+    ratio = judged(fair("group", "demographic parity", at_least=0.8), np.ones(400), np.zeros(400, bool), group[order])
+    assert not ratio.passed
+    assert "no row is flagged" in ratio.note
+
+
+def test_one_group_a_wrong_column_another_task_and_hidden_values() -> None:
+    truth, flagged = np.ones(600), np.random.default_rng(0).random(600) < 0.5
+    gate = fair("group", "equal opportunity", at_most=0.1)
+    assert "fewer than two groups" in judged(gate, truth, flagged, np.full(600, "a")).note
+    assert "no columns 'gender'" in judged(fair("gender", at_most=0.1), truth, flagged, np.full(600, "a")).note
+    halves = np.where(np.arange(600) % 2, "ann", "bob")
+    assert "binary task" in judged(gate, truth, flagged, halves, task="regression").note
+    gate = fair("group", "equal opportunity", at_most=0.01)
+    assert "ann" in str(judged(gate, truth, flagged, halves))
+    assert "ann" not in str(judged(gate, truth, flagged, halves, hidden=("Person.group",)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        ({"measure": "fairness", "at_most": 0.1}, "no measure of fairness"),
+        ({}, "either at_most or at_least"),
+        ({"at_most": 0.1, "at_least": 0.8}, "either at_most or at_least"),
+        ({"at_most": 0.1, "sure": 95}, "not a probability"),
+        ({"at_most": 0.1, "insufficient": "maybe"}, "unknown"),
+        ({"at_most": 0.1, "least_rows": 0}, "no number of rows"),
+        ({"at_most": 0.1, "block": "0s"}, "empty"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments: dict[str, Any], what: str) -> None:
+    with pytest.raises(Invalid, match=what):
+        fair("group", **arguments)

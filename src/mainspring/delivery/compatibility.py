@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mainspring.delivery.evidence import nothing
-from mainspring.delivery.model import GateResult
+from mainspring.delivery.model import GateResult, nothing
 from mainspring.delivery.slices import listed
 from mainspring.features import definitions
 from mainspring.registry.bundles import FEATURES

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from mainspring.delivery.evidence import ROUNDING, nothing
-from mainspring.delivery.model import GateResult
+from mainspring.delivery.model import ROUNDING, GateResult, nothing
 from mainspring.registry.bundles import REFERENCE
 from mainspring.registry.model import Bundle
 from mainspring.stats.reference import Reference

@@ -15,8 +15,7 @@ import msgspec
 import numpy as np
 
 from mainspring.core.errors import MainspringError
-from mainspring.delivery.evidence import ROUNDING, nothing
-from mainspring.delivery.model import GateResult
+from mainspring.delivery.model import ROUNDING, GateResult, nothing
 from mainspring.registry.bundles import GOLDEN
 from mainspring.registry.model import Bundle
 from mainspring.serving.plane.executor import arrays

@@ -16,13 +16,12 @@ import numpy as np
 from mainspring.core.errors import Invalid
 from mainspring.core.time import DAY, format_duration
 from mainspring.delivery.held_out import HeldOut, Scored
-from mainspring.delivery.model import GateResult
+from mainspring.delivery.model import ROUNDING, GateResult, nothing
 from mainspring.delivery.slices import Slice, listed, slices_of
 from mainspring.stats.jackknife import FEWEST_BLOCKS, Estimate, Floats, Ints, estimate, holm, leave_out, time_blocks
 from mainspring.stats.metrics import measure
 from mainspring.training.gate_kinds import Gate
 
-ROUNDING = 1e-12  # of sums computed in different orders
 _WHOLE = ""
 
 
@@ -86,12 +85,6 @@ def judge_rows(
     measured = [[_measure(gate, held_out, each, sign, margin) for each in slices] for _, slices in columns]
     failing = _failing(gate, [each for found in measured for each in found if each.known])
     return [_result(gate, against, name, found, failing) for (name, _), found in zip(columns, measured, strict=True)]
-
-
-def nothing(gate: Gate, against: str, note: str, fix: str | None = None) -> GateResult:
-    """Return the result of a gate that has nothing to compare."""
-    note = f"{note} Fix: {fix}" if fix else note
-    return GateResult(gate=str(gate), against=against, value=None, needed=None, passed=False, short_by=None, note=note)
 
 
 def block_of(gate: Gate, at: Ints) -> Ints:

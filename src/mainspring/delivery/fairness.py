@@ -15,9 +15,9 @@ from math import nan
 import numpy as np
 
 from mainspring.core.errors import Invalid
-from mainspring.delivery.evidence import ROUNDING, block_of, nothing
+from mainspring.delivery.evidence import block_of
 from mainspring.delivery.held_out import HeldOut
-from mainspring.delivery.model import GateResult
+from mainspring.delivery.model import ROUNDING, GateResult, nothing
 from mainspring.delivery.slices import Slice, listed, slices_of
 from mainspring.stats.distributions import student_quantile
 from mainspring.stats.jackknife import FEWEST_BLOCKS, Floats, Ints, standard_errors

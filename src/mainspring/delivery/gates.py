@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from mainspring.core.errors import Invalid
-from mainspring.delivery.evidence import ROUNDING, judge_rows, nothing
-from mainspring.delivery.held_out import HeldOut
-from mainspring.delivery.model import GateResult
+from mainspring.delivery.model import ROUNDING, GateResult, nothing
 from mainspring.governance.model import Card
 from mainspring.registry.model import Manifest
 from mainspring.stats.metrics import DECIDED, HIGHER_IS_BETTER, Metric, higher_is_better
 from mainspring.training.gate_kinds import Gate
+
+if TYPE_CHECKING:
+    from mainspring.delivery.held_out import HeldOut
 
 BASELINE = "baseline."  # prefix of the baseline's metrics in a manifest
 CARD = "card"  # kind of the gate that requires a complete model card
@@ -100,6 +102,8 @@ def _against_fixed(gate: Gate, metrics: Mapping[str, float], baseline: Mapping[s
 
 
 def _on_rows(gate: Gate, held_out: HeldOut | str, higher: bool, hidden: Collection[str]) -> list[GateResult]:
+    from mainspring.delivery.evidence import judge_rows
+
     against = "baseline" if gate.kind == "beats" else "limit"
     if isinstance(held_out, str):
         return [nothing(gate, against, held_out)]
@@ -111,6 +115,8 @@ def _on_rows(gate: Gate, held_out: HeldOut | str, higher: bool, hidden: Collecti
 
 
 def _against_champion(gate: Gate, comparison: Comparison, higher: bool, hidden: Collection[str]) -> list[GateResult]:
+    from mainspring.delivery.evidence import judge_rows
+
     against = f"champion {comparison.champion}"
     if comparison.note:
         return [nothing(gate, against, comparison.note)]

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
+from mainspring.training.gate_kinds import Gate
+
+ROUNDING = 1e-12  # of sums computed in different orders
+
 
 class GateResult(msgspec.Struct, frozen=True, kw_only=True):
     """Result of one gate. `short_by` is the missing amount, 0 if the gate passed.
@@ -34,6 +38,12 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
         short = f", short by {self.short_by:.4g}" if self.short_by else ""
         rows = f" ({self.note})" if self.note else ""
         return f"{against}: {self.value:.4f}{around}, needs {self.needed:.4f}: {verdict}{short}{rows}"
+
+
+def nothing(gate: Gate, against: str, note: str, fix: str | None = None) -> GateResult:
+    """Return the result of a gate that has nothing to compare."""
+    note = f"{note} Fix: {fix}" if fix else note
+    return GateResult(gate=str(gate), against=against, value=None, needed=None, passed=False, short_by=None, note=note)
 
 
 class Promotion(msgspec.Struct, frozen=True, kw_only=True):

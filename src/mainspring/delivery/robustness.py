@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from mainspring.core.errors import MainspringError
 from mainspring.core.schema import DType
-from mainspring.delivery.evidence import judge_rows, nothing
+from mainspring.delivery.evidence import judge_rows
 from mainspring.delivery.held_out import HeldOut, Scored
-from mainspring.delivery.model import GateResult
+from mainspring.delivery.model import GateResult, nothing
 from mainspring.registry.bundles import REFERENCE
 from mainspring.registry.model import Bundle
 from mainspring.stats.reference import Reference

@@ -9,11 +9,10 @@ from mainspring.delivery.compare import Rebuild, compare
 from mainspring.delivery.compatibility import judge_compatibility
 from mainspring.delivery.data_quality import judge_data
 from mainspring.delivery.engine import judge_latency, judge_size
-from mainspring.delivery.evidence import nothing
 from mainspring.delivery.fairness import judge_fairness
 from mainspring.delivery.gates import baseline_of, direction, judge
 from mainspring.delivery.held_out import HeldOut, score_held_out
-from mainspring.delivery.model import GateResult
+from mainspring.delivery.model import GateResult, nothing
 from mainspring.delivery.robustness import judge_robustness
 from mainspring.registry.bundles import HOLDOUT
 from mainspring.registry.model import Bundle, ModelVersion

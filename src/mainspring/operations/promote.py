@@ -11,7 +11,6 @@ from mainspring.delivery import approving, routing
 from mainspring.delivery import promote as delivery
 from mainspring.delivery.gates import CARD, judge_card
 from mainspring.delivery.model import GateResult, Promotion
-from mainspring.operations.models.cards import personal
 from mainspring.operations.models.curating import authors, expect_kept, makers, storable
 from mainspring.project import Project
 from mainspring.project.executors import executors
@@ -30,6 +29,8 @@ def promote(project: Project, model: str, version: str | None = None, *, reason:
     Raises:
         NotFound: There is no such model or version.
     """
+    from mainspring.operations.models.cards import personal
+
     gates, declared = _gates(project, model), project.definitions.models.get(model)
     if version is None:
         newest = project.versions.all(model)

@@ -61,6 +61,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "jobs cancel": ("jobs cancel 01m8be2065zc3r951j33fy83ef",),
     "jobs retry": ("jobs retry 01m8be2065zc3r951j33fy83ef",),
     "jobs schedules": ("jobs schedules",),
+    "pipelines export": ("pipelines export nightly --to airflow",),
+    "pipelines step": ('pipelines step nightly load --scope \'{"parameters": {"days": 3}}\'',),
     "runs": ("runs late-delivery --limit 5", "runs --filter 'holdout.auc > 0.7 and started > 7d ago'"),
     "reproduce": ("reproduce 2d50d1c028af4b639a7348e38a9b700d",),
     "keys create": ("keys create shop --scope predict --expires 30d",),

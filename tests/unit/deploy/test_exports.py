@@ -1,0 +1,243 @@
+"""Exports of a pipeline, and its steps as other engines call them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mainspring as ms
+from hera.workflows import models
+from kit.exported import RAN, lay_out, ran
+from mainspring.core.errors import Invalid, NotFound
+from mainspring.deploy.exports import ENGINES, export, file_name
+from mainspring.deploy.exports.argo import manifest
+from mainspring.deploy.exports.place import Place, cron
+from mainspring.jobs.pipelines.graph import Graph, Node
+from mainspring.operations.pipelines.outside import (
+    Asked,
+    answer,
+    list_items,
+    read_scope,
+    run_step,
+    run_wrapped,
+    write_outcome,
+)
+from mainspring.project import Project
+
+HERE = Place(image="shop:1", command=("python", "-m", "mainspring"))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    project = lay_out(tmp_path_factory.mktemp("shop"))
+    yield project
+    project.close()
+
+
+def by_hand(project: Project, run: Callable[[Node, dict[str, Any]], Any]) -> dict[str, Any]:
+    """Run the pipeline as the simplest engine would: a step after the other."""
+    outcomes: dict[str, Any] = {}
+    for node in project.definitions.pipeline("nightly").nodes:
+        outcomes[node.name] = run(node, {need: outcomes[need] for need in node.needs})
+    return outcomes
+
+
+def test_a_step_after_the_other(project: Project) -> None:
+    outcomes = by_hand(project, lambda node, needed: run_step(project, "nightly", node.name, Asked({}, needed)))
+    assert outcomes["class"] == {"result": {"auc": 3, "name": "m2"}}
+    assert outcomes["retire"] == outcomes["fit-one-2"] == {"skipped": "class['auc'] > 100 is not true"}
+    assert outcomes["last"] == {"result": []}
+    assert ran(project.settings.root) == RAN
+
+
+def test_an_item_after_the_other(project: Project) -> None:
+    """Mapped by the engine, in each of the forms in which engines hand over outcomes."""
+
+    def run(node: Node, needed: dict[str, Any]) -> Any:
+        asked = Asked({"days": 3}, needed)
+        if node.over is None:
+            return run_step(project, "nightly", node.name, asked)
+        items = list_items(project, "nightly", node.name, asked)
+        wrapped = [{"item": each} for each in items["items"]] or [{}]
+        each = [run_wrapped(project, "nightly", node.name, asked, json.dumps(one)) for one in wrapped]
+        return {"items": items, "each": [json.dumps(one) if node.name == "fit-one" else one for one in each]}
+
+    outcomes = by_hand(project, run)
+    assert outcomes["class"] == {"result": {"auc": 3, "name": "m2"}}
+    assert outcomes["fit-one-2"]["items"] == {"items": [], "skipped": "class['auc'] > 100 is not true"}
+    assert ran(project.settings.root) == RAN
+
+
+def test_parameters_are_those_of_the_run(project: Project) -> None:
+    assert run_step(project, "nightly", "load", Asked({"days": 1})) == run_step(
+        project, "nightly", "load", read_scope('{"parameters": {"days": 1}}')
+    )
+    assert ran(project.settings.root) == {"load 1": 2}
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "said"),
+    [
+        (lambda p: run_step(p, "nightly", "lod", Asked()), NotFound, "no step 'lod'"),
+        (lambda p: run_step(p, "nightl", "load", Asked()), NotFound, "no pipeline 'nightl'"),
+        (lambda p: run_step(p, "nightly", "load", Asked({"dais": 1})), Invalid, "no parameter 'dais'"),
+        (lambda p: run_step(p, "nightly", "class", Asked()), Invalid, "needs the outcome of 'fit-one'"),
+        (lambda p: run_step(p, "nightly", "class", Asked({}, {"fit-one": 3})), Invalid, "not the outcome"),
+        (lambda p: list_items(p, "nightly", "load", Asked()), Invalid, "not mapped"),
+        (
+            lambda p: list_items(p, "nightly", "fit-one", Asked({}, {"load": {"result": {"folds": 3}}})),
+            Invalid,
+            "which is 3",
+        ),
+        (
+            lambda p: list_items(p, "nightly", "fit-one", Asked({}, {"load": {"result": {"folds": [0] * 6}}})),
+            Invalid,
+            "over 6 items",
+        ),
+        (lambda p: run_wrapped(p, "nightly", "fit-one", Asked(), "[1]"), Invalid, "wrapped item"),
+        (lambda p: read_scope('{"results": {}}'), Invalid, "not readable"),
+        (lambda p: answer(p, {"step": "load"}), Invalid, "not a task"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(
+    project: Project, call: Callable[[Project], Any], error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=re.escape(said)):
+        call(project)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_export_is_the_same_each_time_and_names_every_step(project: Project, engine: str) -> None:
+    graph = project.definitions.pipeline("nightly")
+    text = export(graph, engine, HERE)
+    assert text == export(graph, engine, HERE)
+    if file_name(graph, engine).endswith(".py"):
+        compile(text, file_name(graph, engine), "exec")
+    else:
+        json.loads(text)
+    for node in graph.nodes:
+        assert node.name in text
+
+
+@pytest.mark.parametrize("engine", ["dagster", "kubeflow"])
+def test_an_engine_without_a_wait_for_people_refuses_an_approval(project: Project, engine: str) -> None:
+    with pytest.raises(Invalid, match="waits for the approval 'go-live'"):
+        export(project.definitions.pipeline("asked"), engine, HERE)
+
+
+@pytest.mark.parametrize("engine", ["kubeflow", "argo"])
+def test_an_engine_of_containers_needs_an_image(project: Project, engine: str) -> None:
+    with pytest.raises(Invalid, match="no image") as error:
+        export(project.definitions.pipeline("nightly"), engine, Place())
+    assert "--image" in str(error.value.fix)
+
+
+def test_an_unknown_engine() -> None:
+    with pytest.raises(Invalid, match="'airfow'") as error:
+        export(Graph("x", (Node("a"),)), "airfow", HERE)
+    assert "airflow" in str(error.value.fix)
+
+
+@pytest.mark.parametrize(
+    ("every", "expected"),
+    [
+        ("", ""), ("1d", "0 0 * * *"), ("6h", "0 */6 * * *"), ("1h", "0 * * * *"), ("15m", "*/15 * * * *"),
+        ("7d", "0 0 * * 4"), ("7h", ""), ("90m", ""), ("30s", ""), ("2d", ""), ("30 3 * * 1", "30 3 * * 1"),
+    ],
+)  # fmt: skip
+def test_a_schedule_as_cron(every: str, expected: str) -> None:
+    assert cron(Graph("x", (Node("a"),), schedule=every)) == expected
+
+
+def test_argo_keeps_every_field_of_the_manifest(project: Project) -> None:
+    """The models of the `hera` package are made from Argo's schema; a field that they do not know would be dropped."""
+    for name, kind in (("nightly", models.CronWorkflow), ("asked", models.Workflow)):
+        written = manifest(project.definitions.pipeline(name), HERE)
+        again = json.loads(kind.model_validate(written).model_dump_json(by_alias=True, exclude_none=True))
+        assert again == written
+
+
+def test_argos_graph_runs(project: Project, tmp_path: Path) -> None:
+    """The manifest, interpreted: templates are filled in as Argo does, commands run as they are written."""
+    outcomes = Interpreter(project, manifest(project.definitions.pipeline("nightly"), HERE), tmp_path).run()
+    assert json.loads(outcomes["class-step"]["outcome"]) == {"result": {"auc": 3, "name": "m2"}}
+    assert ran(project.settings.root) == RAN
+    Interpreter(project, manifest(project.definitions.pipeline("asked"), HERE), tmp_path).run()
+    assert ran(project.settings.root) == {"load 1": 1, "retire": 1}
+
+
+class Interpreter:
+    """The part of Argo Workflows that exports use: a DAG of containers, `withParam`, `when`, suspended nodes."""
+
+    def __init__(self, project: Project, written: dict[str, Any], folder: Path) -> None:
+        self.project, self.folder = project, folder
+        spec = written["spec"].get("workflowSpec", written["spec"])
+        self.templates = {each["name"]: each for each in spec["templates"]}
+        self.tasks = self.templates[spec["entrypoint"]]["dag"]["tasks"]
+        self.values = {f"workflow.parameters.{each['name']}": each["value"] for each in spec["arguments"]["parameters"]}
+        self.skipped: set[str] = set()
+
+    def run(self) -> dict[str, dict[str, str]]:
+        outputs: dict[str, dict[str, str]] = {}
+        waiting = list(self.tasks)
+        while waiting:
+            task = next(each for each in waiting if set(each.get("depends", "").split(" && ")) - {""} <= outputs.keys())
+            waiting.remove(task)
+            outputs[task["name"]] = self._task(task)
+            for name, value in outputs[task["name"]].items():
+                self.values[f"tasks.{task['name']}.outputs.parameters.{name}"] = value
+        return outputs
+
+    def _task(self, task: dict[str, Any]) -> dict[str, str]:
+        if "when" in task:
+            left, _, right = self._filled(task["when"], {}).partition(" == ")
+            if left != right:
+                return {}
+        template = self.templates[task["template"]]
+        if "suspend" in template:
+            return {}
+        if "withParam" not in task:
+            return self._container(template, task, {})
+        items = json.loads(self._filled(task["withParam"], {}))
+        assert items  # Argo fills in no outputs of a task over nothing
+        each = [self._container(template, task, {"item": json.dumps(item)}) for item in items]
+        return {name: json.dumps([json.loads(one[name]) for one in each]) for name in each[0]}
+
+    def _container(self, template: dict[str, Any], task: dict[str, Any], item: dict[str, str]) -> dict[str, str]:
+        given = {
+            f"inputs.parameters.{each['name']}": self._filled(each["value"], item)
+            for each in task["arguments"]["parameters"]
+        }
+        command = [*template["container"]["command"], *template["container"]["args"]]
+        options = [self._filled(each, given, only="inputs.") for each in command]
+        scope = read_scope(options[options.index("--scope") + 1])
+        step = options[options.index("--scope") - 1]
+        pipeline = options[options.index("--scope") - 2]
+        if "--items" in options:
+            outcome = list_items(self.project, pipeline, step, scope)
+        elif "--wrapped-item" in options:
+            outcome = run_wrapped(self.project, pipeline, step, scope, options[options.index("--wrapped-item") + 1])
+        else:
+            outcome = run_step(self.project, pipeline, step, scope)
+        write_outcome(outcome, self.folder)
+        outputs = template["outputs"]["parameters"]
+        return {each["name"]: (self.folder / Path(each["valueFrom"]["path"]).name).read_text() for each in outputs}
+
+    def _filled(self, text: str, more: dict[str, str], only: str = "") -> str:
+        values = more if only else {**self.values, **more}
+        return re.sub(r"\{\{([\w.-]+)\}\}", lambda found: values.get(found[1], found[0]), text)
+
+
+def test_a_lambda_function_answers_a_task(project: Project) -> None:
+    event = {"pipeline": "nightly", "step": "load", "scope": {"parameters": {"days": 2}, "outcomes": {}}}
+    outcome = answer(project, event)
+    assert answer(project, {**event, "step": "fit-one", "items": True, "scope": {"outcomes": {"load": outcome}}}) == {
+        "items": [0, 1]
+    }
+    assert ran(project.settings.root) == {"load 2": 1}
+    assert ms.pipeline  # the package's face has it

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hera.workflows import models
 
 import mainspring as ms
-from hera.workflows import models
 from kit.exported import RAN, lay_out, ran
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.deploy.exports import ENGINES, export, file_name

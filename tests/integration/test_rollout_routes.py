@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 
+import grpc
 import msgspec
+import pytest
 
 from kit.fleet import BODY, INFER, Fleet, Load
-from kit.waiting import wait_until
+from kit.waiting import free_port, wait_until
+from mainspring.processes.supervisor import Supervisor
+from mainspring.serving.grpc import wire
+from unit.serving.test_grpc_deadlines import message
 
 _REVISION = re.compile(r'^mainspring_route_revision\{slot="(\d+)",endpoint="late-arrival"\} (\S+)', re.M)
 
 
-def roll_out(fleet: Fleet, candidate: float, **changes: str) -> int:
+def roll_out(fleet: Fleet, candidate: float) -> int:
     """Give the candidate, version 2, a share of the requests; return the table's revision."""
-    fleet.publish("1", "2", weights={"1": 1.0 - candidate, "2": candidate})
-    (made,) = fleet.project.routes.current().values()
-    given = {"rollout": "r1", "salt": "grain", "assign": "request", **changes}
-    return fleet.project.routes.publish([msgspec.structs.replace(made, **given)])
+    weights = {"1": 1.0 - candidate, "2": candidate}
+    return fleet.publish("1", "2", weights=weights, rollout="r1", salt="grain", assign="request")
 
 
 def until_all_follow(fleet: Fleet, revision: int) -> None:
@@ -85,3 +89,30 @@ def test_a_retry_stays_in_its_arm_whichever_process_it_meets_and_a_named_version
     assert len(rows) == len(arms) * 4
     assert len({row["unit"] for row in rows}) == len(arms)
     assert fleet.project.predictions.failures("r1") == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="SO_REUSEPORT shares connections out on Linux only")
+def test_grpc_puts_a_request_into_the_arm_that_http_does(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path / "project", workers=1, settings={"grpc": f"127.0.0.1:{free_port()}", "grpc_workers": 1})
+    fleet.publish("1")
+    roll_out(fleet, 0.5)
+    named = {**fleet.settings, "gateway": f"127.0.0.1:{fleet.port}", "gateway_workers": 1}
+    environment = {f"MAINSPRING_{name.upper()}": str(value) for name, value in named.items()}
+    supervisor = Supervisor(fleet.project, environment | {"OMP_NUM_THREADS": "1"}, parts=("gateway", "grpc"))
+    with supervisor.running(ready_within_s=60), grpc.insecure_channel(str(fleet.settings["grpc"])) as channel:
+        infer = channel.unary_unary(f"/{wire.SERVICE}/ModelInfer")
+        found = set()
+        for name in map("try {}".format, range(12)):
+            metadata = [("authorization", f"Bearer {fleet.key}"), ("x-request-id", name)]
+            reply = infer(message().SerializeToString(), metadata=metadata, timeout=60, wait_for_ready=True)
+            version = wire.InferResponse.FromString(reply).model_version
+            over_http = fleet.ask("POST", INFER, BODY, **{"x-request-id": name})
+            assert msgspec.json.decode(over_http.body)["model_version"] == version
+            found.add(version)
+        assert found == {"1", "2"}
+    fleet.project.predictions.compact()
+    told = fleet.project.predictions.observations("r1")
+    assert told is not None
+    rows = [row for batch in told.batches for row in batch.to_pylist() if row["row"] == 0]
+    assert len(rows) == 24
+    assert len({row["unit"] for row in rows}) == 12

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from kit.load import Load
 from kit.serving import FEATURES, bundle, expected, full_request, model, route
 from kit.waiting import free_port, wait_until
@@ -74,10 +76,13 @@ class Fleet:
     def _settings(self) -> dict[str, Any]:
         return {"gateway": f"127.0.0.1:{self.port}", "gateway_workers": self.workers, **self.settings}
 
-    def publish(self, *versions: str, weights: Mapping[str, float] | None = None) -> int:
-        """Put versions behind the endpoint and return the table's revision; version n answers with the bias n - 1."""
+    def publish(self, *versions: str, weights: Mapping[str, float] | None = None, **changes: Any) -> int:
+        """Put versions behind the endpoint and return the table's revision; version n answers with the bias n - 1.
+
+        `changes` are of the route.
+        """
         arms = [Arm(each, self._digest(each), (weights or {}).get(each, 1.0)) for each in versions]
-        return self.project.routes.publish([route(*arms)])
+        return self.project.routes.publish([msgspec.structs.replace(route(*arms), **changes)])
 
     def _digest(self, version: str) -> str:
         if version not in self._digests:

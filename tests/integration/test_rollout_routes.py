@@ -11,7 +11,7 @@ import grpc
 import msgspec
 import pytest
 
-from kit.fleet import BODY, INFER, Fleet, Load
+from kit.fleet import BODY, INFER, Fleet
 from kit.waiting import free_port, wait_until
 from mainspring.processes.supervisor import Supervisor
 from mainspring.serving.grpc import wire
@@ -38,7 +38,7 @@ def test_every_process_follows_a_rollout_and_its_stop_under_load_and_loses_no_re
     fleet = Fleet(tmp_path / "project", workers=3)
     fleet.publish("1")
     with fleet.up():
-        with Load(fleet, threads=6) as load:
+        with fleet.load(threads=6) as load:
             load.until_answered(50)
             for share in (0.5, 0.9, 0.0, 1.0):
                 until_all_follow(fleet, roll_out(fleet, share))
@@ -48,7 +48,7 @@ def test_every_process_follows_a_rollout_and_its_stop_under_load_and_loses_no_re
             after = len(load.answered)
             load.until_answered(60 + 6)  # what six threads had on the way may be from before
         assert load.failures == []
-        answered = [version for _, version, _ in load.answered]
+        answered = [each.document["model_version"] for each in load.answered]
         assert set(answered[after + 6 :]) == {"1"}
         assert set(answered) == {"1", "2"}
     fleet.project.predictions.compact()

@@ -13,9 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mainspring.stats.sequential.counting import NEVER, LabelState, label_states
+from mainspring.stats.sequential.distributions import Bins
+from mainspring.stats.sequential.means import Bounds
+
+Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.int64]
+HOUR = 3_600_000_000
+DAY = 24 * HOUR
+WEIGHT = 0.3  # the candidate's, in `labelled`
 
 
 class Stream(NamedTuple):
@@ -97,3 +104,108 @@ def looks(stream: Stream) -> Looks:
         np.cumsum(of & (happened & candidate)[..., None], axis=1, dtype=np.float64),
         np.cumsum(of & (happened & ~candidate)[..., None], axis=1, dtype=np.float64),
     )
+
+
+def normal(random: np.random.Generator, stream: Stream) -> Array:
+    return random.normal(10, 2, stream.weight.shape)
+
+
+def pareto(random: np.random.Generator, stream: Stream) -> Array:
+    """Draw values without a variance: tail index 1.5."""
+    return random.pareto(1.5, stream.weight.shape) + 1
+
+
+def storms(random: np.random.Generator, stream: Stream) -> Array:
+    """Draw values that are high for both arms while the events of the stream are frequent."""
+    near = np.apply_along_axis(np.convolve, 1, stream.event.astype(float), np.ones(20) / 20, mode="same")
+    return random.lognormal(0, 0.5, stream.weight.shape) * (1 + 5 * near)
+
+
+VALUES: dict[str, Callable[[np.random.Generator, Stream], Array]] = {
+    each.__name__: each for each in (normal, pareto, storms)
+}
+
+
+def history(values: str) -> Array:
+    random = np.random.default_rng(1)
+    return VALUES[values](random, STREAMS["even"](random, 20, 1_000)).ravel()
+
+
+def cumulative(stream: Stream, columns: Array, every: int = 1) -> tuple[Array, Array, Array]:
+    """Return weights, and sums of each arm at every look by stratum, shape (runs, looks, strata, columns)."""
+    weights = np.unique(stream.weight)
+    of = stream.weight[..., None] == weights
+    arms = [
+        np.cumsum((of & arm[..., None])[..., None] * columns[:, :, None, :], axis=1)
+        for arm in (stream.candidate, ~stream.candidate)
+    ]
+    return weights, arms[0][:, every - 1 :: every], arms[1][:, every - 1 :: every]
+
+
+def one_hot(bins: Bins, values: Array) -> Array:
+    return np.eye(len(bins.shares))[bins.of(values)]
+
+
+def moments(bounds: Bounds, values: Array) -> Array:
+    clipped = np.clip(values, bounds.low, bounds.high)
+    return np.stack([np.ones_like(clipped), clipped, clipped**2], axis=-1)
+
+
+def counted(weights: Array, at: Array, candidate: Array, counts: Array) -> tuple[Array, Array, Array]:
+    """Return the strata and, at each row that counts, the numbers so far in each arm; shape (looks, strata)."""
+    strata = np.unique(weights)
+    of, candidate = at[counts, None] == strata, candidate[counts, None]
+    return strata, np.cumsum(of & candidate, axis=0), np.cumsum(of & ~candidate, axis=0)
+
+
+class Sticky(NamedTuple):
+    """Requests of units that stay in their arm by a hash, a few of which send most requests, and some always fail."""
+
+    units: Array
+    weight: Array
+    candidate: Array
+    failed: Array
+
+
+def sticky(random: np.random.Generator) -> Sticky:
+    users, requests = 400, 1_500
+    sends = random.pareto(1.2, users) + 0.1
+    units = random.choice(users, requests, p=sends / sends.sum())
+    fails = np.where(random.random(users) < 0.1, 0.9, 0.01)
+    weight = np.repeat([0.1, 0.3, 0.5], requests // 3)
+    return Sticky(units + 1, weight, random.random(users)[units] < weight, random.random(requests) < fails[units])
+
+
+class Labelled(NamedTuple):
+    """Predictions whose label is positive equally often in both arms, and when it becomes known; hourly looks."""
+
+    made: Array
+    came: Array
+    candidate: Array
+    positive: Array
+
+
+def labelled(random: np.random.Generator, lost: float = 0.0) -> Labelled:
+    """Draw labels within a day. The candidate's positive ones come at once; `lost` of its positive ones never."""
+    size = 3_000
+    made = np.sort(random.integers(0, 72 * HOUR, size))
+    candidate = random.random(size) < WEIGHT
+    positive = random.random(size) < 0.2
+    delay = random.integers(12 * HOUR, DAY, size)
+    delay[candidate & positive] = HOUR // 2
+    never = random.random(size) < np.where(candidate & positive, lost, 0.05 * ~(candidate & positive))
+    return Labelled(made, np.where(never, NEVER, made + delay), candidate, positive)
+
+
+def looks_at(drawn: Labelled, kind: str) -> tuple[Array, Array]:
+    """Return the numbers of positive labels, or of missing ones, in each arm at every hour; shape (looks, 1)."""
+    counts = []
+    for now in range(HOUR, 110 * HOUR, HOUR):
+        if kind == "as they come":
+            counts.append((drawn.came <= now) & drawn.positive)
+            continue
+        states = label_states(drawn.made, np.where(drawn.came <= now, drawn.came, NEVER), now, DAY)
+        missing = states == LabelState.MISSING
+        counts.append(missing if kind == "missing" else (states == LabelState.KNOWN) & drawn.positive)
+    arms = (np.array(counts)[:, None, :] & np.stack([drawn.candidate, ~drawn.candidate])[None]).sum(axis=2)
+    return arms[:, :1], arms[:, 1:]

@@ -6,51 +6,22 @@ All seeds are fixed: a test fails because the code changed, never by chance.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
 
 import numpy as np
 
-from kit.arms import allowed
+from kit.arms import DAY, HOUR, WEIGHT, Array, allowed, counted, labelled, looks_at, sticky
 from kit.depth import examples
 from mainspring.stats.sequential.bandit import weights_by_events
-from mainspring.stats.sequential.counting import NEVER, LabelState, first_of_units, label_states
+from mainspring.stats.sequential.counting import NEVER, first_of_units
 from mainspring.stats.sequential.events import log_e_differs, log_e_sample_ratio
 
 ALPHA = 0.05
 LIMIT = math.log(1 / ALPHA)
 RUNS = examples(gate=200, deep=10_000)
-HOUR = 3_600_000_000
-
-Array = np.ndarray[Any, Any]
-
-
-def counted(weights: Array, at: Array, candidate: Array, counts: Array) -> tuple[Array, Array, Array]:
-    """Return the strata and, at each row that counts, the numbers so far in each arm; shape (looks, strata)."""
-    strata = np.unique(weights)
-    of, candidate = at[counts, None] == strata, candidate[counts, None]
-    return strata, np.cumsum(of & candidate, axis=0), np.cumsum(of & ~candidate, axis=0)
 
 
 def alarms(strata: Array, candidate: Array, control: Array) -> bool:
     return bool((log_e_differs(strata, candidate, control) >= LIMIT).any())
-
-
-class Sticky(NamedTuple):
-    """Requests of units that stay in their arm by a hash, a few of which send most requests, and some always fail."""
-
-    units: Array
-    weight: Array
-    candidate: Array
-    failed: Array
-
-
-def sticky(random: np.random.Generator) -> Sticky:
-    users, requests = 400, 1_500
-    sends = random.pareto(1.2, users) + 0.1
-    units = random.choice(users, requests, p=sends / sends.sum())
-    fails = np.where(random.random(users) < 0.1, 0.9, 0.01)
-    weight = np.repeat([0.1, 0.3, 0.5], requests // 3)
-    return Sticky(units + 1, weight, random.random(users)[units] < weight, random.random(requests) < fails[units])
 
 
 def test_requests_of_sticky_units_are_no_independent_assignments_and_units_are() -> None:
@@ -85,44 +56,6 @@ def test_a_worse_candidate_is_found_by_units() -> None:
         first[events] = first_of_units(drawn.units[events])
         found += alarms(*counted(drawn.weight, drawn.weight, drawn.candidate, first))
     assert found >= 18
-
-
-class Labelled(NamedTuple):
-    """Predictions whose label is positive equally often in both arms, and when it becomes known; hourly looks."""
-
-    made: Array
-    came: Array
-    candidate: Array
-    positive: Array
-
-
-WEIGHT, DAY = 0.3, 24 * HOUR
-
-
-def labelled(random: np.random.Generator, lost: float = 0.0) -> Labelled:
-    """Draw labels within a day. The candidate's positive ones come at once; `lost` of its positive ones never."""
-    size = 3_000
-    made = np.sort(random.integers(0, 72 * HOUR, size))
-    candidate = random.random(size) < WEIGHT
-    positive = random.random(size) < 0.2
-    delay = random.integers(12 * HOUR, DAY, size)
-    delay[candidate & positive] = HOUR // 2
-    never = random.random(size) < np.where(candidate & positive, lost, 0.05 * ~(candidate & positive))
-    return Labelled(made, np.where(never, NEVER, made + delay), candidate, positive)
-
-
-def looks_at(drawn: Labelled, kind: str) -> tuple[Array, Array]:
-    """Return the numbers of positive labels, or of missing ones, in each arm at every hour; shape (looks, 1)."""
-    counts = []
-    for now in range(HOUR, 110 * HOUR, HOUR):
-        if kind == "as they come":
-            counts.append((drawn.came <= now) & drawn.positive)
-            continue
-        states = label_states(drawn.made, np.where(drawn.came <= now, drawn.came, NEVER), now, DAY)
-        missing = states == LabelState.MISSING
-        counts.append(missing if kind == "missing" else (states == LabelState.KNOWN) & drawn.positive)
-    arms = (np.array(counts)[:, None, :] & np.stack([drawn.candidate, ~drawn.candidate])[None]).sum(axis=2)
-    return arms[:, :1], arms[:, 1:]
 
 
 def test_an_arm_whose_labels_come_sooner_wins_by_the_naive_way_alone() -> None:

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
 
-from kit.arms import STREAMS, Stream, allowed
+from kit.arms import STREAMS, VALUES, Array, Stream, allowed, cumulative, history, moments, normal, one_hot
 from kit.depth import examples
 from mainspring.stats.sequential.distributions import (
     TAIL,
     TENTHS,
-    averaged,
     bins_of,
     log_e_exceeding,
     log_e_moved,
@@ -41,27 +39,6 @@ RUNS = examples(gate=200, deep=10_000)
 STEP = 25
 REQUESTS = 600
 
-Array = np.ndarray[Any, Any]
-
-
-def normal(random: np.random.Generator, stream: Stream) -> Array:
-    return random.normal(10, 2, stream.weight.shape)
-
-
-def pareto(random: np.random.Generator, stream: Stream) -> Array:
-    """Draw values without a variance: tail index 1.5."""
-    return random.pareto(1.5, stream.weight.shape) + 1
-
-
-def storms(random: np.random.Generator, stream: Stream) -> Array:
-    """Draw values that are high for both arms while the events of the stream are frequent."""
-    near = np.apply_along_axis(np.convolve, 1, stream.event.astype(float), np.ones(20) / 20, mode="same")
-    return random.lognormal(0, 0.5, stream.weight.shape) * (1 + 5 * near)
-
-
-VALUES: dict[str, Callable[[np.random.Generator, Stream], Array]] = {
-    each.__name__: each for each in (normal, pareto, storms)
-}
 CASES = [
     ("even", "normal"),
     ("even", "pareto"),
@@ -70,31 +47,6 @@ CASES = [
     ("nights", "storms"),
     ("steps", "pareto"),
 ]
-
-
-def history(values: str) -> Array:
-    random = np.random.default_rng(1)
-    return VALUES[values](random, STREAMS["even"](random, 20, 1_000)).ravel()
-
-
-def cumulative(stream: Stream, columns: Array, every: int = 1) -> tuple[Array, Array, Array]:
-    """Return weights, and sums of each arm at every look by stratum, shape (runs, looks, strata, columns)."""
-    weights = np.unique(stream.weight)
-    of = stream.weight[..., None] == weights
-    arms = [
-        np.cumsum((of & arm[..., None])[..., None] * columns[:, :, None, :], axis=1)
-        for arm in (stream.candidate, ~stream.candidate)
-    ]
-    return weights, arms[0][:, every - 1 :: every], arms[1][:, every - 1 :: every]
-
-
-def one_hot(bins: Any, values: Array) -> Array:
-    return np.eye(len(bins.shares))[bins.of(values)]
-
-
-def moments(bounds: Bounds, values: Array) -> Array:
-    clipped = np.clip(values, bounds.low, bounds.high)
-    return np.stack([np.ones_like(clipped), clipped, clipped**2], axis=-1)
 
 
 def alarms(rejects: Callable[[np.random.Generator, int], Array], runs: int = RUNS) -> float:
@@ -110,8 +62,8 @@ def test_distributions_that_are_equal(stream: str, values: str) -> None:
     def rejects(random: np.random.Generator, runs: int) -> Array:
         drawn = STREAMS[stream](random, runs, REQUESTS if stream != "rare" else REQUESTS // 5)
         value = VALUES[values](random, drawn)
-        slower = averaged(log_e_slower(slow, *cumulative(drawn, one_hot(slow, value), 3))) >= LIMIT
-        differs = averaged(log_e_moved(moved, *cumulative(drawn, one_hot(moved, value), 3))) >= LIMIT
+        slower = log_e_slower(slow, *cumulative(drawn, one_hot(slow, value), 3)) >= LIMIT
+        differs = log_e_moved(moved, *cumulative(drawn, one_hot(moved, value), 3)) >= LIMIT
         return np.stack([slower.any(axis=-1), differs.any(axis=-1)])[..., None]
 
     random = np.random.default_rng(12)
@@ -133,7 +85,7 @@ def test_a_faster_candidate_is_not_slower_and_a_slower_one_is_found() -> None:
             drawn = even(random, runs, 4_000)
             value = random.lognormal(3, 0.5, drawn.weight.shape) * np.where(drawn.candidate, factor, 1.0)
             weights, *arms = cumulative(drawn, one_hot(bins, value), 40)
-            return averaged(log_e_slower(bins, weights, *arms)) >= LIMIT
+            return log_e_slower(bins, weights, *arms) >= LIMIT
 
         found[factor] = alarms(rejects, 50)
     assert found[0.7] == 0
@@ -175,7 +127,7 @@ def test_scores_that_moved_are_found(change: str, share: float) -> None:
             "a bin": np.where(random.random(value.shape) < 0.1, 0.55, value),
         }[change]
         weights, *arms = cumulative(drawn, one_hot(bins, np.where(drawn.candidate, changed, value)), 40)
-        return averaged(log_e_moved(bins, weights, *arms)) >= LIMIT
+        return log_e_moved(bins, weights, *arms) >= LIMIT
 
     found = alarms(rejects, 50)
     assert found <= share if change == "same" else found >= share

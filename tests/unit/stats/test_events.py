@@ -70,6 +70,8 @@ def test_the_arm_that_differs_most_is_named() -> None:
     assert by_arm.argmax() == 2
     assert float(log_e_sample_ratio(weights, [[5_000, 3_000, 2_000], [8_000, 1_000, 1_000]])) < 0
     assert float(log_e_sample_ratio([[0.5, 0.5, 0.0]], [[50, 50, 1]])) == math.inf
+    for weights, units in (([[1.0, 0.0]], [[9, 1]]), ([[0.0, 1.0]], [[1, 9]])):
+        assert float(log_e_sample_ratio(weights, units)) == math.inf
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from mainspring.stats.sequential.distributions import (
     log_e_exceeding,
     log_e_moved,
     log_e_slower,
+    moved_views,
+    slower_views,
 )
 from mainspring.stats.sequential.means import (
     Bounds,
@@ -50,17 +52,19 @@ def test_bins_of_a_history() -> None:
 
 
 def test_the_threshold_that_contributes_most_is_known() -> None:
-    views = log_e_slower(BINS, [0.5], [[500, 300, 300]], [[500, 300, 100]])
+    counts = [0.5], [[500, 300, 300]], [[500, 300, 100]]
+    views = slower_views(BINS, *counts)
     assert views.shape == (3,)
     assert views[:2].argmax() == 1
-    assert averaged(views) <= views.max() + 1e-9
-    moved = log_e_moved(BINS, [0.5], [[500, 100, 200]], [[500, 300, 200]])
+    of_halves = np.logaddexp(averaged(views[:2]), views[2]) - math.log(2)
+    assert float(log_e_slower(BINS, *counts)) == pytest.approx(float(of_halves))
+    moved = moved_views(BINS, [0.5], [[500, 100, 200]], [[500, 300, 200]])
     assert moved[:3].argmax() == 1
 
 
 def test_faster_is_no_evidence_of_slower() -> None:
-    assert averaged(log_e_slower(BINS, [0.5], [[900, 50, 10]], [[500, 300, 200]])) < 0
-    assert averaged(log_e_moved(BINS, [0.5], [[900, 50, 10]], [[500, 300, 200]])) > 5
+    assert log_e_slower(BINS, [0.5], [[900, 50, 10]], [[500, 300, 200]]) < 0
+    assert log_e_moved(BINS, [0.5], [[900, 50, 10]], [[500, 300, 200]]) > 5
 
 
 def test_exceedances_are_counted_from_above() -> None:

@@ -63,14 +63,18 @@ def bins_of(history: npt.ArrayLike, quantiles: tuple[float, ...]) -> Bins:
 
 
 def log_e_slower(bins: Bins, weight: npt.ArrayLike, candidate: npt.ArrayLike, control: npt.ArrayLike) -> Floats:
-    """Return the log e-values of each view against "the candidate's values are stochastically no larger".
+    """Return the log e-value against "the candidate's values are stochastically no larger"; shape (...,).
 
-    Returns:
-        Shape (..., views): of each threshold, and last of the whole range. Their mean is the test: `averaged`.
+    Half of the mean of `slower_views` is the whole range's, half the thresholds'.
 
     Raises:
         Invalid: The counts do not fit the bins, or are refused by `log_likelihoods`.
     """
+    return _halved(slower_views(bins, weight, candidate, control), 1)
+
+
+def slower_views(bins: Bins, weight: npt.ArrayLike, candidate: npt.ArrayLike, control: npt.ArrayLike) -> Floats:
+    """Return the log e-values that `log_e_slower` is the mean of, shape (..., views): thresholds, the whole range."""
     shares = _shares(bins, candidate)
     ranks = np.cumsum(shares) - shares / 2
     views = [np.arange(shares.size) > threshold for threshold in range(shares.size - 1)]
@@ -78,14 +82,18 @@ def log_e_slower(bins: Bins, weight: npt.ArrayLike, candidate: npt.ArrayLike, co
 
 
 def log_e_moved(bins: Bins, weight: npt.ArrayLike, candidate: npt.ArrayLike, control: npt.ArrayLike) -> Floats:
-    """Return the log e-values of each view against "the candidate's values have the control's distribution".
+    """Return the log e-value against "the candidate's values have the control's distribution"; shape (...,).
 
-    Returns:
-        Shape (..., views): of each bin, of the location and of the spread. Their mean is the test: `averaged`.
+    Half of the mean of `moved_views` is that of location and spread, half the bins'.
 
     Raises:
         Invalid: As `log_e_slower`.
     """
+    return _halved(moved_views(bins, weight, candidate, control), 2)
+
+
+def moved_views(bins: Bins, weight: npt.ArrayLike, candidate: npt.ArrayLike, control: npt.ArrayLike) -> Floats:
+    """Return the log e-values that `log_e_moved` is the mean of, shape (..., views): bins, the location, the spread."""
     shares = _shares(bins, candidate)
     ranks = np.cumsum(shares) - shares / 2 - 0.5
     views = [np.arange(shares.size) == each for each in range(shares.size)]
@@ -118,6 +126,11 @@ def averaged(log_es: npt.ArrayLike) -> Floats:
     """Return the log of the mean of e-values over the last axis, an e-value however they depend on each other."""
     each = np.asarray(log_es, dtype=np.float64)
     return np.asarray(np.logaddexp.reduce(each, axis=-1) - math.log(each.shape[-1]))
+
+
+def _halved(log_es: Floats, smooth: int) -> Floats:
+    """Return the log of a mean of e-values in which the last `smooth` weigh as much as all others together."""
+    return np.asarray(np.logaddexp(averaged(log_es[..., :-smooth]), averaged(log_es[..., -smooth:])) - math.log(2))
 
 
 def _shares(bins: Bins, counts: npt.ArrayLike) -> Floats:

@@ -278,9 +278,9 @@ def log_e_arm_shares(weights: npt.ArrayLike, units: npt.ArrayLike) -> Floats:
         raise Invalid(f"The weights of the arms add up to {w.sum(axis=1).tolist()}, not to 1.")
     total = number.sum(axis=-1)
     found: list[Any] = []
-    for arm in range(w.shape[1]):
+    for arm in range(w.shape[1]) if w.shape[1] != 2 else [1]:  # of two arms, one tells all about the other
         mine = number[..., arm]
         log_e = log_e_differs(w[:, arm], mine, total - mine, scale=SHARE_SCALE)
-        impossible = ((w[:, arm] == 0) & (mine > 0)).any(axis=-1)
+        impossible = (((w[:, arm] == 0) & (mine > 0)) | ((w[:, arm] == 1) & (total > mine))).any(axis=-1)
         found.append(np.where(impossible, math.inf, log_e))
-    return np.stack(found, axis=-1)
+    return np.stack(found if w.shape[1] != 2 else found * 2, axis=-1)

@@ -132,7 +132,7 @@ def false_of_keys(runs: int) -> Case:
         drawn = sticky(random)
         failed = np.flatnonzero(drawn.failed)
         first = np.zeros(drawn.failed.size, np.bool_)
-        first[failed] = first_of_units(drawn.units[failed])
+        first[failed] = first_of_units(drawn.units[failed])[0]
         ways = {"ours": first, "by request": drawn.failed}
         return {
             name: events.log_e_differs(*counted(drawn.weight, drawn.weight, drawn.candidate, rows)) >= LIMIT

@@ -17,7 +17,7 @@ from mainspring.stats.sequential.events import log_e_differs, log_e_sample_ratio
 
 ALPHA = 0.05
 LIMIT = math.log(1 / ALPHA)
-RUNS = examples(gate=200, deep=10_000)
+RUNS = examples(gate=200, deep=2_000)
 
 
 def alarms(strata: Array, candidate: Array, control: Array) -> bool:
@@ -31,10 +31,13 @@ def test_requests_of_sticky_units_are_no_independent_assignments_and_units_are()
         drawn = sticky(random)
         events = np.flatnonzero(drawn.failed)
         first = np.zeros(drawn.failed.size, np.bool_)
-        first[events] = first_of_units(drawn.units[events])
+        first[events] = first_of_units(drawn.units[events])[0]
         for name, counts in (("requests", drawn.failed), ("units", first)):
             found[name] += alarms(*counted(drawn.weight, drawn.weight, drawn.candidate, counts))
-        for name, counts in (("exposures by request", drawn.failed | True), ("exposures", first_of_units(drawn.units))):
+        for name, counts in (
+            ("exposures by request", drawn.failed | True),
+            ("exposures", first_of_units(drawn.units)[0]),
+        ):
             strata, candidate, control = counted(drawn.weight, drawn.weight, drawn.candidate, counts)
             log_e = log_e_sample_ratio(np.stack([1 - strata, strata], axis=1), np.stack([control, candidate], axis=-1))
             found[name] += bool((log_e >= LIMIT).any())
@@ -53,7 +56,7 @@ def test_a_worse_candidate_is_found_by_units() -> None:
         failed = drawn.failed | (drawn.candidate & (random.random(drawn.failed.size) < 0.3))
         events = np.flatnonzero(failed)
         first = np.zeros(failed.size, np.bool_)
-        first[events] = first_of_units(drawn.units[events])
+        first[events] = first_of_units(drawn.units[events])[0]
         found += alarms(*counted(drawn.weight, drawn.weight, drawn.candidate, first))
     assert found >= 18
 

@@ -35,7 +35,7 @@ from mainspring.stats.sequential.means import (
 
 ALPHA = 0.05
 LIMIT = math.log(1 / ALPHA)
-RUNS = examples(gate=200, deep=10_000)
+RUNS = examples(gate=200, deep=2_000)
 STEP = 25
 REQUESTS = 600
 

@@ -48,8 +48,28 @@ def test_a_state_never_changes_after_it_has_matured(rows: list[tuple[int, int]],
 
 
 def test_a_unit_counts_once() -> None:
-    assert first_of_units([5, 7, 5, 9, 7, 0, 0], seen=[9]).tolist() == [True, True, False, False, False, True, True]
-    assert first_of_units([]).tolist() == []
+    first, seen = first_of_units([5, 7, 5, 0, 7, 0])
+    assert first.tolist() == [True, True, False, False, False, False]
+    assert first_of_units([9, 7, 0, 9], seen)[0].tolist() == [True, False, False, False]
+    assert first_of_units([], seen)[1] == seen
+    assert len(seen) == 16_384
+
+
+@given(st.lists(st.integers(0, 2**63 - 1), max_size=30), st.integers(0, 30))
+def test_units_count_once_however_they_are_split(units: list[int], place: int) -> None:
+    whole, seen = first_of_units(units)
+    before, part = first_of_units(units[:place])
+    after, parts = first_of_units(units[place:], part)
+    assert [*before, *after] == whole.tolist()
+    assert parts == seen
+
+
+def test_slots_that_are_shared_lose_units_and_nothing_else() -> None:
+    units = np.random.default_rng(1).integers(1, 2**63, 90_000)
+    first, seen = first_of_units(units)
+    assert 0.7 < first.mean() < 0.75
+    assert 0.45 < first_of_units(np.random.default_rng(2).integers(1, 2**63, 1_000), seen)[0].mean() < 0.55
+    assert abs((units[first] / 2**63).mean() - 0.5) < 0.005
 
 
 rows = st.lists(st.tuples(st.integers(0, 1), st.sampled_from([0.01, 0.3, 0.5]), st.integers(0, 9)), max_size=30)

@@ -18,6 +18,7 @@ from mainspring.core.errors import Invalid
 
 NEVER = np.iinfo(np.int64).max  # time of a label that has not come
 _DIGITS = 9  # of a weight: closer ones are one stratum
+_SLOTS = 1 << 17  # by the lowest bits of a unit's hash; its arm is decided by the highest
 
 Floats = npt.NDArray[np.float64]
 
@@ -52,20 +53,30 @@ def label_states(made_at: npt.ArrayLike, label_at: npt.ArrayLike, now: int, with
     return np.where(made > now - within, LabelState.PENDING, states).astype(np.int8)
 
 
-def first_of_units(units: npt.ArrayLike, seen: npt.ArrayLike = ()) -> npt.NDArray[np.bool_]:
-    """Return which rows are the first of their unit: those to count if units stay in their arm; shape (rows,).
+def first_of_units(units: npt.ArrayLike, seen: bytes = b"") -> tuple[npt.NDArray[np.bool_], bytes]:
+    """Return which rows are the first of their unit, shape (rows,): those to count if units stay in their arm.
 
     Of exposures, the first of each unit is its assignment. Of events, such as errors, the first event of each unit
     counts: without a difference the arm of a unit that had none is still a fresh draw, also after weights have changed.
 
+    What was counted is kept in 16 KB: a bit for each of 131,072 slots that units fall into. The first unit of a slot
+    counts for all of it, and the slot has nothing to do with the arm. So collisions cost evidence, half of it once
+    90,000 units came, and never make it wrong.
+
     Args:
-        units: Hash of each row's unit, rows in their order; 0 is a row of its own.
-        seen: Hashes of units that were counted before, in any arm.
+        units: Hash of each row's unit, rows in their order; 0 is none, and does not count.
+        seen: Slots that were counted before, in any arm.
+
+    Returns:
+        The rows, and the slots that are counted with them.
     """
-    of = np.asarray(units, dtype=np.int64)
-    first = np.zeros(of.shape, np.bool_)
-    first[np.unique(of, return_index=True)[1]] = True
-    return np.asarray((first & ~np.isin(of, np.asarray(seen, dtype=np.int64))) | (of == 0))
+    slots = np.asarray(units, dtype=np.int64) & (_SLOTS - 1)
+    taken = np.unpackbits(np.frombuffer(seen or bytes(_SLOTS // 8), np.uint8))
+    first = np.zeros(slots.shape, np.bool_)
+    first[np.unique(np.where(np.asarray(units) == 0, -1, slots), return_index=True)[1]] = True
+    first &= (np.asarray(units) != 0) & (taken[slots] == 0)
+    taken[slots[first]] = 1
+    return first, np.packbits(taken).tobytes()
 
 
 class Stratum(msgspec.Struct, frozen=True, array_like=True):

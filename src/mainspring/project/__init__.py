@@ -1,4 +1,4 @@
-"""The composition root: settings become adapters, adapters become services."""
+"""The composition root: it builds adapters from settings, and services from adapters."""
 
 from mainspring.project.composition import Project, open_project
 

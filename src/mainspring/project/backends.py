@@ -27,7 +27,7 @@ Build = Callable[["Context"], Any]
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Context that an adapter is built from: its URL, and the project for whatever it stands on."""
+    """Context from which an adapter is built: its URL, and the project for its dependencies."""
 
     url: Url
     project: Project
@@ -38,7 +38,7 @@ class Context:
 
 
 def lazily(module: str, name: str, *, extra: str) -> Any:
-    """Return `name` from `module`, imported now.
+    """Import `module` and return its `name`.
 
     Raises:
         MissingExtra: The module's own dependencies are not installed.
@@ -73,7 +73,7 @@ def _on_the_server(at: Context) -> Any:
 
 
 def _beside(catalog: Path) -> FileLocks:
-    """Return the locks of a catalog that is a file, whichever state folder the profile has that opens it."""
+    """Return the locks of a catalog that is a file; they lie beside it, independent of the profile's state folder."""
     real = catalog.resolve()
     return FileLocks(real.parent / "locks" / ("" if real.name == "catalog.db" else f"of-{real.name}"))
 
@@ -128,7 +128,7 @@ BLOBS: Mapping[str, Build] = {
 
 
 def kept_blobs(blobs: Blobs, folder: Path) -> Blobs:
-    """Return blobs that are kept in a folder once they were read."""
+    """Return a blob store with a local cache folder."""
     from mainspring.registry.adapters.folder import FolderBlobs
     from mainspring.registry.adapters.kept import KeptBlobs
 
@@ -194,17 +194,17 @@ def copy_table(source: LakeTables, target: LakeTables, table: str) -> None:
 
 
 def make_tracking_tables(url: Url) -> None:
-    """Make the tables of the MLflow that is installed, or bring them up to it."""
+    """Create the tables of the installed MLflow, or migrate them to its version."""
     from mainspring.registry.adapters.mlflow_store import open_store
 
     open_store("mlflow.store.model_registry.sqlalchemy_store", url.text).engine.dispose()
 
 
 def build(port: str, table: Mapping[str, Build], context: Context) -> Any:
-    """Return the adapter of `port` that `context.url` asks for.
+    """Return the adapter of `port` for `context.url`.
 
     Raises:
-        Invalid: Nothing is known for its scheme.
+        Invalid: There is no adapter for its scheme.
         MissingExtra: The adapter's dependencies are not installed.
     """
     scheme = context.url.scheme

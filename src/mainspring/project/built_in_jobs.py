@@ -16,7 +16,7 @@ from mainspring.core.time import DAY, parse_duration
 from mainspring.jobs.plain import Plain
 
 _NAME = re.compile(ID_PATTERN)
-_LONGEST = 36_500 * DAY  # a century: what is longer leaves what a database's integer holds
+_LONGEST = 36_500 * DAY  # a century; longer durations exceed a database's integer
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +28,13 @@ class Option:
 
 
 def checked(what: str, option: Option, value: Plain) -> Plain:
-    """Return a value that its option allows.
+    """Return the value if its option allows it.
 
     Args:
-        what: What it is, for messages: "grace of collect-garbage".
+        what: Name of the value for messages: "grace of collect-garbage".
 
     Raises:
-        Invalid: It does not allow it.
+        Invalid: The option does not allow it.
     """
     try:
         option.check(value)
@@ -81,7 +81,7 @@ def names(value: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class BuiltIn:
-    """A job of one name: its description, and the options of its argument."""
+    """A built-in job: its description, and the options of its argument."""
 
     about: str
     options: Mapping[str, Option]
@@ -108,7 +108,7 @@ def known(name: str) -> BuiltIn:
     """Return the declaration of one of Mainspring's own jobs.
 
     Raises:
-        NotFound: There is none.
+        NotFound: There is no such job.
     """
     if name not in BUILT_IN:
         raise NotFound(f"There is no job named {name[:140]!r}.", fix=f"use one of {sorted(BUILT_IN)}.")
@@ -116,11 +116,11 @@ def known(name: str) -> BuiltIn:
 
 
 def options(name: str, argument: Plain) -> dict[str, Any]:
-    """Return an argument with what it leaves out.
+    """Return an argument completed with defaults.
 
     Raises:
-        NotFound: No job is called that.
-        Invalid: It has something else, or a value that cannot be.
+        NotFound: There is no job of this name.
+        Invalid: It has an unknown option, or an invalid value.
     """
     work = known(name)
     values = {} if argument is None else argument

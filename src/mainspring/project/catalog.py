@@ -1,4 +1,4 @@
-"""The catalog, opened and brought to this version's schema by alembic."""
+"""Opening of the catalog, and its migration to this version's schema by alembic."""
 
 from __future__ import annotations
 
@@ -21,25 +21,26 @@ from mainspring.core.settings import Url
 MIGRATIONS = Path(__file__).parent / "migrations"
 HEAD = "0012"
 _LONGEST = 63
-_LOCK_KEY = 0x6D61696E7370  # of our own, among all who take advisory locks in the database
+_LOCK_KEY = 0x6D61696E7370  # our key among all advisory locks of the database
 _MIGRATION_S = 600
-_MIGRATING = threading.Lock()  # alembic keeps what it migrates in globals
+_MIGRATING = threading.Lock()  # alembic keeps its state in globals
 
 
 def open_catalog(url: Url, locks: Locks, project: str = "") -> sa.Engine:
-    """Return an engine on the catalog, its tables as this version of the package needs them.
+    """Return an engine on the catalog, migrated to this version of the package.
 
-    A catalog that is up to date is recognised without importing alembic.
+    An up-to-date catalog is recognised without importing alembic.
 
     Args:
-        url: Where it is; `memory://` is a `memory_catalog`.
-        locks: One migration at a time; on Postgres, where others may come from other machines, its own lock as well.
-        project: On Postgres the tables are in a schema of the project's, so that several can share a database.
+        url: Its address; `memory://` is a `memory_catalog`.
+        locks: Locks that allow one migration at a time. On Postgres, which several machines can reach, a lock of the
+            server is taken as well.
+        project: Name of the project. On Postgres each project has its own schema, so that several can share a database.
 
     Raises:
-        Corrupt: The file is not a database, or has no bytes.
+        Corrupt: The file is not a database, or is empty.
         Conflict: A newer version of the package has migrated it.
-        MissingExtra: It must be migrated and alembic is not installed.
+        MissingExtra: It must be migrated, and alembic is not installed.
     """
     schema = schema_of(project)
     if url.scheme == "memory":
@@ -59,9 +60,9 @@ def open_catalog(url: Url, locks: Locks, project: str = "") -> sa.Engine:
 
 
 def memory_catalog() -> sa.Engine:
-    """Return an empty catalog in this process's memory, for tests and experiments. `dispose` ends it.
+    """Return an empty catalog in this process's memory, for tests and experiments. `dispose` deletes it.
 
-    Its tables are those of the migrations, which run once a process: each further catalog is a copy, made in under a
+    Its tables are made by the migrations, which run once per process; each further catalog is a copy, made in under a
     millisecond. Threads may share it.
 
     Raises:
@@ -91,10 +92,10 @@ def _driver(connection: sa.Connection) -> sqlite3.Connection:
 
 
 def begin(path: Path) -> None:
-    """Make an empty SQLite catalog where there is none; it appears whole.
+    """Create an empty SQLite catalog if it is missing; the file appears whole.
 
     Raises:
-        Corrupt: The file has no bytes. SQLite would take it for a new database, without keys and routes.
+        Corrupt: The file is empty. SQLite would treat it as a new database, without keys and routes.
     """
     check_not_deleted(path, f"The catalog {path}")
     if path.exists():
@@ -120,7 +121,7 @@ def begin(path: Path) -> None:
 
 
 def schema_of(project: str) -> str:
-    """Return the name of the schema that a project's catalog has on Postgres, of at most 63 bytes."""
+    """Return the name of a project's schema on Postgres, at most 63 bytes."""
     if not project:
         return SCHEMA
     name = f"{SCHEMA}_{project}"
@@ -128,7 +129,7 @@ def schema_of(project: str) -> str:
 
 
 def version(engine: sa.Engine) -> str | None:
-    """Return which migration made the catalog's tables last, `None` where there are none."""
+    """Return the last migration of the catalog's tables, `None` if there are no tables."""
     with engine.connect() as connection:
         return _version(connection)
 
@@ -166,14 +167,14 @@ def _migrate(engine: sa.Engine, url: Url, schema: str) -> None:
 
 
 def _prepare(connection: sa.Connection, schema: str) -> None:
-    """Wait until no other process migrates a catalog in this database, and create the schema if it is missing.
+    """Wait until no other process migrates a catalog in this database, then create the schema if it is missing.
 
-    The lock ends with the transaction, also with that of a process that died.
+    The lock ends with the transaction, also if its process dies.
     """
     connection.execute(sa.text(f"SET LOCAL lock_timeout TO '{_MIGRATION_S}s'"))
     connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
     there = sa.text("SELECT 1 FROM pg_namespace WHERE nspname = :schema")
-    # Asked first: CREATE SCHEMA IF NOT EXISTS wants the right to create one even where it is there.
+    # Checked first: CREATE SCHEMA IF NOT EXISTS needs the right to create one even if it exists.
     if connection.execute(there, {"schema": schema}).first() is None:
         connection.execute(sa.schema.CreateSchema(schema))
         return

@@ -1,7 +1,7 @@
-"""One opened project: every port's adapter and every service over them, each built when it is first asked for.
+"""An opened project: the adapter of every port and every service over them, each built on first use.
 
-The only place where settings become objects. Nothing here is imported before it is used: the gateway opens the same
-project as the command line and never loads what only training needs.
+The only place where settings become objects. Modules are imported on use: the gateway opens the same project as the
+command line, but never loads modules that only training needs.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ if TYPE_CHECKING:
     from mainspring.training.runs.provenance import ModuleFiles
     from mainspring.training.trainer import Trainer
 
-_FOLLOW_S = 1.0  # how late a process that follows the definitions may be
+_FOLLOW_S = 1.0  # maximum delay of a process that follows the definitions
 
 _log = logging.getLogger(__name__)
 
 if not TYPE_CHECKING:
 
     class cached_property(functools.cached_property):  # noqa: N801  (it stands for the other)
-        """One that is built once, however many threads ask for it first."""
+        """A cached property that is built once, even if several threads request it first."""
 
         def __get__(self, instance, owner=None):
             if instance is None:
@@ -66,11 +66,11 @@ if not TYPE_CHECKING:
                 return super().__get__(instance, owner)
 
 
-REPLAY_START = 0  # where a replayed clock stands before anything was replayed
+REPLAY_START = 0  # time of a replayed clock before any replay
 
 
 def open_project(settings: Settings) -> Project:
-    """Return the project; nothing is opened yet but its state folder, which is made private."""
+    """Return the project. Only its state folder is opened, and made private."""
     expect_room()
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     keep_out_of_git(settings)
@@ -78,13 +78,13 @@ def open_project(settings: Settings) -> Project:
 
 
 class Project:
-    """A project's adapters and services. `clock` is the domain's time, `wall` the machine's.
+    """A project's adapters and services. `clock` is the domain clock, `wall` the machine's.
 
-    Keys, runs, promotions and audit events are dated by `wall`: a replayed clock never makes a key valid again.
+    Keys, runs, promotions and audit events are dated by `wall`, so a replayed clock never makes a key valid again.
 
     Args:
-        settings: The profile that adapters and services are built from, each when it is first used.
-        parts: Parts by name that stand in for those that the settings name: `clock=`, `lake=`, `definitions=` in tests.
+        settings: The profile from which adapters and services are built on first use.
+        parts: Parts by name that replace those of the settings: `clock=`, `lake=`, `definitions=` in tests.
 
     Raises:
         Invalid: A project has no part of that name.
@@ -92,13 +92,13 @@ class Project:
 
     def __init__(self, settings: Settings, **parts: Any) -> None:
         self.settings: Settings = settings
-        self.reads_only: bool = False  # whether whoever opened it writes nothing that is shared with other profiles
+        self.reads_only: bool = False  # whether the opener writes nothing that is shared with other profiles
         self.wall: Clock = parts.pop("wall", SystemClock())
         self._building = threading.RLock()  # held while a part of the project is built, or its definitions are loaded
         self._loaded: Definitions | None = parts.pop("definitions", None)
         self._imported: ModuleFiles = {}  # when they were loaded
         self._following = False
-        self._applied: tuple[str, float] = ("", 0.0)  # the mark of what was applied, and when it was looked at
+        self._applied: tuple[str, float] = ("", 0.0)  # mark of the applied definitions, and the time of its check
         self._expected = False
         self._keeps_bundles = False
         for name, part in parts.items():
@@ -123,7 +123,7 @@ class Project:
 
     @cached_property
     def locks(self) -> Locks:
-        """Locks of the project, on every machine that opens it: they are where the catalog is."""
+        """Locks of the project, on every machine that opens it; they are where the catalog is."""
         built: Locks = self._build("locks", backends.LOCKS, self.settings.catalog)
         return built
 
@@ -138,7 +138,7 @@ class Project:
     @property
     def definitions(self) -> Definitions:
         """The project's modules, loaded and checked."""
-        with self._building:  # another thread may have been faster
+        with self._building:  # another thread may have loaded them
             if self._loaded is None:
                 if self._following:
                     self._applied = self.applied.mark(), time.monotonic()
@@ -296,7 +296,7 @@ class Project:
         return backends.kept_blobs(built, self.settings.state / "cache" / "bundles")
 
     def keep_bundles(self) -> None:
-        """Let this process keep the bundles that it reads from a bucket on this machine, and read them there first."""
+        """Make this process cache bundles of a bucket on this machine."""
         self._keeps_bundles = True
 
     @cached_property
@@ -322,12 +322,14 @@ class Project:
         )
 
     def expect_models(self) -> None:
-        """Let endpoints serve models that are neither declared nor registered: they are about to be registered."""
+        """Allow endpoints of models that are neither declared nor registered yet, because they are about to be
+        registered.
+        """
         self._expected = True
 
     def _known(self, model: str) -> bool:
         store = self.settings.tracking
-        # Looking must not make a store that is not there yet.
+        # Reading must not create a missing store.
         there = store.scheme != "sqlite" or Path(store.path).exists()
         return self._expected or (there and bool(self.versions.all(model)))
 
@@ -338,7 +340,7 @@ class Project:
         built: JobStore = self._build("jobs", backends.JOB_STORES, self.settings.catalog)
         return built
 
-    # Serving and what comes of it
+    # Serving, prediction log and monitoring
 
     @cached_property
     def routes(self) -> Routes:
@@ -385,11 +387,11 @@ class Project:
         )
 
     def label_rows(self, endpoint: str) -> LabelRows | None:
-        """Return where the endpoint's labels land; `None` while none has, or of several not each."""
+        """Return the label rows of an endpoint; `None` while a label has no table yet."""
         from mainspring.monitoring import joins
 
         model = self.definitions.models.get(self.definitions.endpoint(endpoint).model_name)
-        if model is None:  # registered with `mainspring models`: nobody said what becomes true
+        if model is None:  # registered with `mainspring models`, without a declared label
             return None
         try:
             return joins.label_rows(model.labels, model.observations, self.lake.scan, self.lake.appended)
@@ -397,18 +399,18 @@ class Project:
             return None
 
     def close(self) -> None:
-        """Write the rest of the log and close every connection. Nobody may use the project by then."""
-        for built in list(vars(self).values()):  # what was asked for; an adapter that holds something open has `close`
+        """Write the rest of the log and close every connection. The project must not be in use any more."""
+        for built in list(vars(self).values()):  # parts that were built; an adapter with open resources has `close`
             close = getattr(built, "close", None)
             if close is not None:
                 close()
         if "engine" in vars(self):
             self.engine.dispose()
-        keep_out_of_git(self.settings)  # folders that were made meanwhile
+        keep_out_of_git(self.settings)  # folders created meanwhile
 
     @property
     def allowed_hosts(self) -> tuple[str, ...]:
-        """The Host headers that both planes answer to."""
+        """Allowed Host headers of both planes."""
         addresses = (self.settings.gateway, self.settings.control)
         names = {f"{host}:{address.port}" for address in addresses for host in (address.host, "localhost", "127.0.0.1")}
         return tuple(sorted({*names, *self.settings.allowed_hosts}))

@@ -1,4 +1,4 @@
-"""Executors of bundles, by flavour. A new flavour adds one line; an executor that no bundle needs is not imported."""
+"""Executors of bundles by flavour. A new flavour adds one line; an executor is imported only if a bundle needs it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def describe_onnx(content: bytes, model: str) -> tuple[list[TensorSpec], list[Te
     """Return the inputs and the outputs of an ONNX model.
 
     Raises:
-        Corrupt: It does not load.
+        Corrupt: The model does not load.
     """
     from mainspring.serving.adapters.onnx import describe
 
@@ -77,8 +77,8 @@ def executors(project: Project) -> Loader:
     """Return a factory of bundles' executors.
 
     It raises:
-        Corrupt: Nothing runs the bundle's flavour, or its model is not what its manifest says.
-        MissingExtra: What runs it is not installed.
+        Corrupt: No executor supports the bundle's flavour, or its model differs from its manifest.
+        MissingExtra: Its runtime is not installed.
     """
 
     def load(bundle: Bundle) -> Executor:

@@ -1,4 +1,4 @@
-"""Folders of backends that lie inside the project, kept out of its repository: they hold data and hashes of keys."""
+"""Git-ignore files for backend folders inside the project, which contain data and hashes of keys."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _NAME = ".gitignore"
 
 
 def keep_out_of_git(settings: Settings) -> None:
-    """Write a `.gitignore` into each folder of a backend that is there, inside the project, and has none.
+    """Write a `.gitignore` into each existing backend folder inside the project that has none.
 
-    A folder that a backend owns is ignored whole; of the folder of a database file, the files of that name.
+    A folder that a backend owns is ignored completely; in the folder of a database file, the files of that name are.
     """
     lines: dict[Path, set[str]] = {settings.state: {"*"}}
     for url in (settings.lake, settings.blobs, settings.ledger, settings.catalog, settings.tracking, settings.online):
@@ -24,11 +24,11 @@ def keep_out_of_git(settings: Settings) -> None:
     if settings.catalog.scheme == "sqlite":  # its locks are beside it
         folder = settings.catalog.path.parent
         lines.setdefault(folder, set()).add("locks/")
-        lines.setdefault(folder / "locks", set()).add("*")  # where the first was written before there were any
+        lines.setdefault(folder / "locks", set()).add("*")  # for a folder that was created before this module existed
     for folder, patterns in lines.items():
         inside = folder != settings.root and folder.is_relative_to(settings.root)
         if folder != settings.state and folder.is_relative_to(settings.state):
-            continue  # it is ignored with the state folder
+            continue  # ignored with the state folder
         if inside and folder.is_dir() and not (folder / _NAME).exists():
-            with suppress(OSError):  # a folder that is only read is nobody's to mark
+            with suppress(OSError):  # a read-only folder is not ours to change
                 (folder / _NAME).write_text("".join(f"{each}\n" for each in sorted({*patterns, _NAME})))

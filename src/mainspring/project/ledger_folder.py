@@ -1,7 +1,7 @@
-"""The folder of a profile's prediction log: predictions logged for one lake never go into another.
+"""The folder of a profile's prediction log. Predictions logged for one lake never go into another.
 
-Profiles of a project share its state folder unless they say otherwise. The first lake that a folder of the log is used
-for is named in it; a profile with another lake has a folder of its own inside, which names its lake, too.
+Profiles of a project share its state folder by default. A log folder contains the name of the first lake that it was
+used for; a profile with another lake has a subfolder, which contains the name of its lake, too.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from mainspring.core.files import write_once
 from mainspring.core.settings import Settings
 from mainspring.project.settings import load_settings, name_profiles
 
-_OWNER = "lake"  # the file that names the lake
-_OF = "of-"  # then a digest of the lake's name: a folder inside
+_OWNER = "lake"  # file with the name of the lake
+_OF = "of-"  # prefix of a subfolder, followed by a digest of the lake's name
 _SEGMENTS = "*.segment"
 
 
 @dataclass(frozen=True, slots=True)
 class Stranded:
-    """Stranded segments of the log: neither a profile nor the environment names their lake.
+    """Stranded segments of the log, whose lake neither a profile nor the environment names.
 
     Attributes:
-        lake: Their lake, empty where a version of Mainspring before this one made the folder.
+        lake: Their lake; empty if an earlier version of Mainspring made the folder.
         instead: The lake of the profile in use.
     """
 
@@ -37,7 +37,7 @@ class Stranded:
 
     @property
     def what(self) -> str:
-        """The fault, for people."""
+        """Description of the problem."""
         lake = repr(self.lake) if self.lake else "another lake"
         return (
             f"{self.segments} segments of the prediction log in {self.folder} belong to {lake}, which neither a "
@@ -46,7 +46,7 @@ class Stranded:
 
     @property
     def fix(self) -> str:
-        """Remedy, for the error message."""
+        """Fix, for the error message."""
         lake = f"lake = {self.lake!r}" if self.lake else "its lake"
         once = f", or `MAINSPRING_LAKE={self.lake} mainspring doctor`" if self.lake else ""
         return (
@@ -56,15 +56,16 @@ class Stranded:
 
 
 def ledger_folder(settings: Settings, *, claim: bool = True) -> Path:
-    """Return where the segments are whose predictions belong into the lake of `settings`.
+    """Return the folder of segments whose predictions belong to the lake of `settings`.
 
     Args:
-        claim: Whether to make the folder and name the lake in it; else nothing is written, and it may not be there.
+        claim: Whether to create the folder and store the lake's name in it; else nothing is written, and it may be
+            missing.
     """
     folder, mine = settings.ledger.path, _name(settings)
     owner = _owner(folder)
     if owner is None and not claim:
-        # Without an owner it is another's to come, unless a version that knew of no owners has logged there.
+        # Without a name it is free for a later lake, unless a version without such names has logged there.
         return folder if any(folder.glob(_SEGMENTS)) or any(folder.glob("damaged/*")) else _inside(folder, mine)
     if owner is None:
         write_once(folder / _OWNER, mine.encode())
@@ -78,7 +79,7 @@ def ledger_folder(settings: Settings, *, claim: bool = True) -> Path:
 
 
 def stranded(settings: Settings) -> Iterator[Stranded]:
-    """Yield what is left of the log for a lake that neither a profile nor the environment names."""
+    """Yield segments of the log for a lake that neither a profile nor the environment names."""
     from mainspring.ledger.adapters.unread import waiting
 
     root = settings.ledger.path
@@ -95,7 +96,7 @@ def stranded(settings: Settings) -> Iterator[Stranded]:
 
 
 def _others(settings: Settings) -> Iterator[Settings]:
-    """Yield the settings of every profile of the project that can be read, with the environment and without it."""
+    """Yield the settings of every readable profile of the project, with and without the environment."""
     environments: tuple[dict[str, str] | None, ...] = (None, {})
     for name in name_profiles(settings.root, settings.profile)[1]:
         for environment in environments:
@@ -110,8 +111,9 @@ def _inside(folder: Path, name: str) -> Path:
 
 
 def lake_digest(settings: Settings) -> str:
-    """Return what tells a profile's lake from others, in twelve characters; of one inside of the project also after
-    the project has moved."""
+    """Return an identifier of a profile's lake of twelve characters. For a lake inside the project it survives a move
+    of the project.
+    """
     return _digest(_name(settings))
 
 
@@ -120,7 +122,7 @@ def _digest(name: str) -> str:
 
 
 def _name(settings: Settings) -> str:
-    """Return a canonical name of a lake; that of one inside the project is relative to the project."""
+    """Return a canonical name of a lake, relative to the project if it lies inside."""
     lake = settings.lake
     if lake.scheme == "file" and lake.path.is_relative_to(settings.root):
         return str(lake.path.relative_to(settings.root))

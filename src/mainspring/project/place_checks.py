@@ -1,4 +1,4 @@
-"""Checks of what lies on this machine: folders, SQLite and LMDB files, memory."""
+"""Checks of backends on this machine: folders, SQLite and LMDB files, memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A subject of a check: a setting of a project's profile and the address that it has."""
+    """Subject of a check: a setting of a project's profile, and its address."""
 
     project: Project
     part: str
@@ -39,12 +39,12 @@ class Backend:
 
 
 def memory(_: Backend) -> Iterator[Outcome]:
-    """An in-memory adapter: it is there, and of little use."""
+    """Check an in-memory adapter, which always works but keeps nothing."""
     yield Outcome("reachable", True, "in memory: lost when the process ends, and not shared", "use it for tests only")
 
 
 def folder(at: Backend) -> Iterator[Outcome]:
-    """A folder: there, or to be made; writable; with room."""
+    """Check a folder: it exists or can be created, is writable, and has free space."""
     path = at.url.path
     if path.exists() and not path.is_dir():
         yield Outcome(
@@ -64,7 +64,7 @@ def folder(at: Backend) -> Iterator[Outcome]:
 
 
 def sqlite(at: Backend) -> Iterator[Outcome]:
-    """A SQLite file: whole, of a version that we know, writable."""
+    """Check a SQLite file: intact, of a known version, writable."""
     path = at.url.path
     if not path.exists():
         parent = _nearest(path.parent)
@@ -72,7 +72,7 @@ def sqlite(at: Backend) -> Iterator[Outcome]:
         yield from _writable(parent)
         return
     try:
-        # Read-only: nothing is made or migrated.
+        # Read-only: nothing is created or migrated.
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=5)) as connection:
             check = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             version = _sqlite_version(connection)
@@ -95,7 +95,7 @@ def sqlite(at: Backend) -> Iterator[Outcome]:
 
 
 def lmdb(at: Backend) -> Iterator[Outcome]:
-    """An LMDB folder."""
+    """Check an LMDB folder."""
     if not at.url.path.exists():
         there = _nearest(at.url.path.parent)
         yield Outcome("reachable", True, f"does not exist yet; the first command creates it in {there}")
@@ -105,14 +105,14 @@ def lmdb(at: Backend) -> Iterator[Outcome]:
 
 
 def other(at: Backend) -> Iterator[Outcome]:
-    """Check a backend from an entry point: only that it can be built."""
+    """Check that a backend from an entry point can be built."""
     attribute = {"blobs": "bundles", "ledger": "predictions", "catalog": "key_store"}.get(at.part, at.part)
     getattr(at.project, attribute)
     yield Outcome("reachable", True, "its adapter was built; no further check is available")
 
 
 def probed(store: Any) -> Iterator[Outcome]:
-    """Check that an online store takes a state, gives it back and forgets it."""
+    """Check that an online store can write, read and clear a state."""
     from mainspring.features.model import EntityState
 
     view, state = f"mainspring.probe-{new_id()}", EntityState(1, b"probe")
@@ -129,7 +129,7 @@ def probed(store: Any) -> Iterator[Outcome]:
 
 
 def catalog_schema(version: str | None) -> Outcome:
-    """Compare the version of a catalog's tables with ours."""
+    """Compare the version of a catalog's tables with this package's."""
     from mainspring.project.catalog import HEAD
 
     if version is None:
@@ -144,7 +144,7 @@ def catalog_schema(version: str | None) -> Outcome:
 
 
 def mlflow_schema(version: str | None, shown: str) -> Outcome:
-    """Compare the version of MLflow's tables with that of the MLflow installed, which is not imported."""
+    """Compare the version of MLflow's tables with the installed MLflow's, without importing it."""
     from importlib.util import find_spec
 
     spec = find_spec("mlflow")
@@ -180,7 +180,7 @@ def all_blobs(project: Project) -> list[str]:
 
 
 def _nearest(path: Path) -> Path:
-    """Return the folder itself, or the nearest above it that is there."""
+    """Return the folder itself, or its nearest existing parent."""
     return next(each for each in (path, *path.parents) if each.is_dir())
 
 

@@ -1,4 +1,4 @@
-"""The running processes, as the supervisor writes them into the state folder."""
+"""Record of the running processes, which the supervisor writes to the state folder."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import msgspec
 from mainspring.core.files import write_atomic
 from mainspring.core.settings import Address, Settings
 
-UP_LOCK = "up"  # held on the state folder while the project is up
+UP_LOCK = "up"  # lock of the state folder, held while the project is up
 _FILE = "run.json"
 
 
 class Running(msgspec.Struct, frozen=True):
-    """The supervisor's process, where its planes are, and its children's processes by name."""
+    """The supervisor's process, the addresses of its planes, and its children's processes by name."""
 
     pid: int
     profile: str
     gateway: str
     control: str
     children: dict[str, int]
-    silenced: dict[str, int] = {}  # child -> how often it was killed since it did not answer
+    silenced: dict[str, int] = {}  # child -> number of kills because it did not respond
 
 
 def write_running(state: Path, running: Running) -> None:
@@ -37,7 +37,7 @@ def forget_running(state: Path) -> None:
 
 
 def read_running(state: Path) -> Running | None:
-    """Return the processes recorded in the state folder; they may be gone (see `alive`)."""
+    """Return the processes recorded in the state folder; they may have ended (see `alive`)."""
     try:
         return msgspec.json.decode((state / _FILE).read_bytes(), type=Running)
     except (FileNotFoundError, msgspec.MsgspecError):
@@ -45,7 +45,7 @@ def read_running(state: Path) -> Running | None:
 
 
 def where_up(settings: Settings) -> Settings:
-    """Return the settings with the addresses at which this profile is up now: `up --gateway` may have named others."""
+    """Return the settings with the addresses at which this profile is up now; `up --gateway` may override them."""
     running = read_running(settings.state)
     if running is None or running.profile != settings.profile or not alive(running.pid):
         return settings

@@ -19,13 +19,13 @@ _FIX = 'write NAME = "1d", or NAME = { job = "...", when = "30 3 * * 1", argumen
 
 
 def read_schedules(written: Any, *, own: bool = False) -> tuple[ScheduleSetting, ...]:
-    """Return the schedules of a profile's table, checked; a name alone is the job's as well.
+    """Return the checked schedules of a profile's table; without `job`, a schedule's name is the job's name.
 
     Args:
-        own: Whether the project may have jobs of its own: then one that nobody knows yet is left to `check_scheduled`.
+        own: Whether the project may have its own jobs: then an unknown job is left to `check_scheduled`.
 
     Raises:
-        Invalid: One says no time, names no job, or has an argument that the job does not take.
+        Invalid: A schedule has no time or no job, or an argument that the job does not accept.
     """
     if not isinstance(written, dict):
         raise Invalid(f"schedules is {written!r}.", fix="write a table: [profiles.local.schedules].")

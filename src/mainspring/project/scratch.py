@@ -1,4 +1,4 @@
-"""Adapters for work that leaves no trace in the project: verification, and training a run again."""
+"""Adapters for work that leaves no trace in the project: verification and reproduction."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ LEAST_POSTGRES = 13
 LEAST_REDIS = (6, 0)
 _ONLINE = "mainspring_online"
 _UNREAD = ""
-# What libpq says -> what to do.
+# Message of libpq -> fix.
 _TOLD: Sequence[tuple[str, str]] = (
     ("password authentication failed", "correct the user or the password in the address"),
     ("no password supplied", "add the password to the address, or set it in the environment"),
@@ -66,7 +66,7 @@ def tracking_on_postgres(at: Backend, *, least: int = LEAST_POSTGRES) -> Iterato
 
 
 def online_on_postgres(at: Backend, *, least: int = LEAST_POSTGRES) -> Iterator[Outcome]:
-    """Check the server, and that the online store takes and gives a state."""
+    """Check the server, and that the online store can write and read a state."""
     with _connected(at.url) as connect:
         if not (yield from _serves(connect, at.url, least)):
             return
@@ -80,7 +80,7 @@ def online_on_postgres(at: Backend, *, least: int = LEAST_POSTGRES) -> Iterator[
 
 
 def redis(at: Backend, *, least: tuple[int, int] = LEAST_REDIS) -> Iterator[Outcome]:
-    """Check the server, that it evicts nothing, and that the online store takes and gives a state."""
+    """Check the server, that it evicts nothing, and that the online store can write and read a state."""
     from mainspring.features.adapters.redis import RedisOnlineStore
 
     store = at.project.online
@@ -155,7 +155,7 @@ def bucket(at: Backend) -> Iterator[Outcome]:
 
 @contextmanager
 def _connected(url: Url) -> Iterator[Callable[[], sa.Connection]]:
-    """Give what opens connections to a Postgres server, all closed at the end."""
+    """Context with a function that opens connections to a Postgres server; all are closed at the end."""
     import sqlalchemy as sa
 
     from mainspring.core.catalog import sqlalchemy_url
@@ -170,7 +170,7 @@ def _connected(url: Url) -> Iterator[Callable[[], sa.Connection]]:
 
 
 def _serves(connect: Callable[[], sa.Connection], url: Url, least: int) -> Generator[Outcome, None, bool]:
-    """Check the server up to the first thing that is wrong, and return whether nothing is."""
+    """Check the server up to the first problem, and return whether there is none."""
     for found in _server(connect, url, least):
         yield found
         if not found.ok:
@@ -221,8 +221,9 @@ def _encryption(url: Url, secure: bool, how: str) -> Outcome:
 
 
 def _rights(connection: sa.Connection, schema: str, *, made: bool) -> Iterator[Outcome]:
-    """Check that tables can be made, filled and emptied in a schema, all of it rolled back; where they are made
-    already, that each of them can be used."""
+    """Check that tables can be created, filled and emptied in a schema, and roll it back; if the tables exist, check
+    that each can be used.
+    """
     import sqlalchemy as sa
 
     quoted = connection.dialect.identifier_preparer.quote_identifier(schema)
@@ -243,7 +244,7 @@ def _rights(connection: sa.Connection, schema: str, *, made: bool) -> Iterator[O
             connection.execute(sa.text(step))
     except sa.exc.DBAPIError as error:
         said = (str(error.orig).strip().splitlines() or ["refused"])[0]
-        if made:  # it is all there: only a migration would need more
+        if made:  # all tables exist: only a migration would need more rights
             yield Outcome("rights", True, "all tables are accessible; migrations need another user", "")
             return
         fix = f"as its owner: GRANT CREATE ON {'SCHEMA ' + quoted if there else 'DATABASE ...'} TO the profile's user"
@@ -255,7 +256,7 @@ def _rights(connection: sa.Connection, schema: str, *, made: bool) -> Iterator[O
 
 
 def _lacking(connection: sa.Connection, schema: str) -> str:
-    """Return what the user may not do with the first table that it may not use; empty where it may use all."""
+    """Return the missing rights on the first table with any; empty if none are missing."""
     import sqlalchemy as sa
 
     if not _scalar(connection, "SELECT has_schema_privilege(:name, 'USAGE')", name=schema):
@@ -287,7 +288,7 @@ def _alembic_version(connection: sa.Connection, schema: str) -> str | None:
     quoted = connection.dialect.identifier_preparer.quote_identifier(schema)
     try:
         found = _scalar(connection, f"SELECT version_num FROM {quoted}.alembic_version")
-    except sa.exc.DBAPIError:  # no right to read it, which the check of rights says
+    except sa.exc.DBAPIError:  # no right to read it, which the check of rights reports
         connection.rollback()
         return _UNREAD
     return None if found is None else str(found)

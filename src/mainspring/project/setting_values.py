@@ -1,6 +1,6 @@
-"""One setting's value, from what a file, the environment or a flag has for it.
+"""Parsers of one setting's value from a file, the environment or a flag.
 
-What a setting cannot be is refused, by the setting's name, with what to write. All raise `Invalid`.
+An invalid value is rejected with the setting's name and a valid form. All raise `Invalid`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from mainspring.core.errors import Invalid
 from mainspring.core.settings import Address, Tls, Traces, Url
 from mainspring.core.time import parse_duration
 
-Given = Mapping[str, Any]  # each setting by its name, as it was found
+Given = Mapping[str, Any]  # raw settings by name
 
-_IN_FILES = ("sqlite", "lmdb")  # schemes whose address is a path
+_IN_FILES = ("sqlite", "lmdb")  # schemes with a path as address
 
 
 def whole(given: Given, name: str) -> int:
@@ -58,7 +58,7 @@ def share(given: Given, name: str) -> float:
 
 
 def flag(given: Given, name: str) -> bool:
-    """Return whether a setting is on; text may say it, as the environment does."""
+    """Return a Boolean, also from text, as the environment has it."""
     value = given[name]
     found = {"true": True, "false": False}.get(str(value).lower())
     if found is None:
@@ -67,11 +67,11 @@ def flag(given: Given, name: str) -> bool:
 
 
 def duration(given: Given, name: str) -> int:
-    """Return microseconds, over 0."""
+    """Return a duration over 0, in microseconds."""
     value = given[name]
     try:
         duration = parse_duration(value) if isinstance(value, (str, int)) else 0
-    except Invalid:  # said below, with the setting's name
+    except Invalid:  # reported below, with the setting's name
         duration = 0
     if duration <= 0:
         raise Invalid(f"{name} is {value!r}.", fix=f'write a number and a unit, such as {name} = "1m".')
@@ -79,7 +79,7 @@ def duration(given: Given, name: str) -> int:
 
 
 def names(given: Given, name: str) -> tuple[str, ...]:
-    """Return the names of a list."""
+    """Return a list of names."""
     value = given[name]
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         raise Invalid(f"{name} is {value!r}.", fix=f'write a list of names: {name} = ["example.org"].')
@@ -87,7 +87,7 @@ def names(given: Given, name: str) -> tuple[str, ...]:
 
 
 def workers(given: Given, name: str) -> int:
-    """Return a number of processes; `auto` is one for each processor that this process may use."""
+    """Return a number of processes; `auto` means one per available processor."""
     value = given[name]
     if value == "auto":
         usable = getattr(os, "sched_getaffinity", None)
@@ -96,7 +96,7 @@ def workers(given: Given, name: str) -> int:
 
 
 def price(given: Given, name: str) -> tuple[float, str] | None:
-    """Return an amount and its currency, `None` where no price is set."""
+    """Return an amount and its currency, `None` without a price."""
     value = given[name]
     if value == "":
         return None
@@ -111,7 +111,9 @@ def price(given: Given, name: str) -> tuple[float, str] | None:
 
 
 def url(root: Path, name: str, text: str) -> Url:
-    """Return a backend's address: a plain path is a folder, `sqlite:///` follows SQLAlchemy; both from the root."""
+    """Return a backend's address: a plain path is a folder, `sqlite:///` follows SQLAlchemy; both are relative to the
+    root.
+    """
     if "://" not in text:
         return Url(f"file://{(root / text).as_posix()}")
     scheme, _, rest = text.partition("://")
@@ -124,7 +126,7 @@ def url(root: Path, name: str, text: str) -> Url:
 
 
 def _check_address(name: str, text: str) -> None:
-    """Raise if an unescaped password garbles an address, without showing any of it."""
+    """Raise if an unescaped password breaks an address; the message shows none of it."""
     try:
         parts = urlsplit(text)
         port_is_one = parts.port is None or parts.port > 0
@@ -138,7 +140,7 @@ def _check_address(name: str, text: str) -> None:
 
 
 def tls_of(root: Path, plane: str, given: Given) -> Tls | None:
-    """Return where a plane's certificate lies, `None` where it has none. The files are read when it is served."""
+    """Return the paths of a plane's certificate, `None` without one. The files are read when the plane starts."""
     cert, key, client_ca = (str(given[f"{plane}_tls_{name}"]) for name in ("cert", "key", "client_ca"))
     if not (cert or key or client_ca):
         return None
@@ -152,7 +154,7 @@ def tls_of(root: Path, plane: str, given: Given) -> Tls | None:
 
 
 def traces(given: Given) -> Traces | None:
-    """Return the collector of spans, `None` where tracing is off."""
+    """Return the collector of spans, `None` if tracing is off."""
     text, in_clear = str(given["traces"]).rstrip("/"), flag(given, "traces_in_clear")
     part = share(given, "traces_share")
     if not text:
@@ -164,7 +166,7 @@ def traces(given: Given) -> Traces | None:
     except ValueError:
         raise Invalid("traces is not a valid address.", fix=fix) from None
     if parts.scheme not in ("http", "https") or not host or "@" in text or parts.query or parts.fragment:
-        # What stands before an @ or after a ? may be a secret.
+        # Text before an @ or after a ? may be a secret.
         raise Invalid("traces must be a plain address of a collector.", fix=fix)
     if parts.scheme == "http" and not in_clear and not Address(host, 0).loopback:
         raise Invalid(

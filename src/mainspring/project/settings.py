@@ -1,4 +1,4 @@
-"""Settings, read once: built-in defaults, then the profile in `mainspring.toml`, then the environment, then flags.
+"""Settings, read once. In order of precedence: flags, the environment, the profile in `mainspring.toml`, defaults.
 
 This is the only module that reads the environment. A setting `max_body_bytes` is `max_body_bytes` in the file and
 `MAINSPRING_MAX_BODY_BYTES` in the environment; `gateway_workers` may also be `workers` in the table `gateway`.
@@ -81,8 +81,8 @@ DEFAULTS: Mapping[str, Any] = {
 }
 _PLANES = ("gateway", "control")
 _TABLES = (*_PLANES, "grpc")
-_LEAST_PREDICTIONS_US = 32 * DAY  # labels find predictions for 30 days after their window
-_LEAST_HEADER = 8192  # what the HTTP server can be told
+_LEAST_PREDICTIONS_US = 32 * DAY  # labels are joined for 30 days after a window
+_LEAST_HEADER = 8192  # settings of the HTTP server
 _URLS = ("catalog", "lake", "online", "tracking", "blobs", "ledger")
 
 
@@ -90,7 +90,7 @@ def find_project(start: Path) -> Path:
     """Return the folder at or above `start` that holds `mainspring.toml`.
 
     Raises:
-        NotFound: There is none.
+        NotFound: There is no such folder.
     """
     start = start.resolve()
     for folder in (start, *start.parents):
@@ -112,13 +112,13 @@ def load_settings(
 
     Args:
         root: The folder of `mainspring.toml`.
-        profile: Which profile; else `MAINSPRING_PROFILE`, else the file's `profile`, else `local`.
-        overrides: Settings by name that beat all others.
-        environment: Instead of the process's own.
+        profile: Name of the profile; by default `MAINSPRING_PROFILE`, else the file's `profile`, else `local`.
+        overrides: Settings by name that take precedence over all others.
+        environment: Replaces the process's environment.
 
     Raises:
         NotFound: No such file or profile.
-        Invalid: A setting is unknown or has a value it cannot have.
+        Invalid: A setting is unknown or has an invalid value.
     """
     environment = variables() if environment is None else environment
     path = root / PROJECT_FILE
@@ -136,7 +136,7 @@ def load_settings(
 
 
 def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the built-in defaults; whatever lies in the state folder lies where the profile has that."""
+    """Return the built-in defaults; paths in the state folder follow the profile's state folder."""
     state = str(given.get("state") or STATE_FOLDER)
     moved = {name: str(DEFAULTS[name]).replace(STATE_FOLDER, state, 1) for name in _URLS}
     return {**DEFAULTS, **moved}
@@ -145,7 +145,7 @@ def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
 def name_profiles(
     root: Path, profile: str | None = None, environment: Mapping[str, str] | None = None
 ) -> tuple[str, tuple[str, ...]]:
-    """Return the profile that `load_settings` would take, and the names of all, in the order of the file.
+    """Return the profile that `load_settings` would choose, and the names of all, in the order of the file.
 
     Raises:
         NotFound: No such file or profile.
@@ -158,7 +158,7 @@ def name_profiles(
 
 
 def _checked(path: Path) -> dict[str, Any]:
-    """Return what a project's file has; what is in a profile may still be wrong."""
+    """Return the content of a project's file; the content of profiles is not checked yet."""
     document = _read(path)
     unknown = set(document) - {"name", "modules", "profile", "profiles"}
     if unknown:
@@ -188,7 +188,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _flat(profile: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a profile with its tables written out: in the table `gateway`, `workers` is `gateway_workers`."""
+    """Return a profile with flattened tables: `workers` in the table `gateway` becomes `gateway_workers`."""
     flat: dict[str, Any] = {}
     for name, value in profile.items():
         if name in _TABLES and isinstance(value, dict):
@@ -212,9 +212,9 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _stricter(profile: Mapping[str, Any], environment: dict[str, Any]) -> dict[str, Any]:
-    """Return the environment's settings, of which `approvals` only raises what the profile asks for.
+    """Return the environment's settings; `approvals` can only raise the profile's number.
 
-    The author of a version sets the environment of their own `promote`; the profile is code that others review.
+    The author of a version controls the environment of their own `promote`; the profile is code that others review.
     """
     if "approvals" in environment:
         environment["approvals"] = max(count(environment, "approvals"), count(profile, "approvals"))
@@ -285,7 +285,7 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
 
 
 def _predictions_kept(given: Mapping[str, Any]) -> int | None:
-    """Return how long predictions stay in the lake, microseconds; `None` for ever."""
+    """Return how long predictions are kept in the lake, microseconds; `None` means for ever."""
     if not given["keep_predictions"]:
         return None
     found = duration(given, "keep_predictions")
@@ -298,7 +298,7 @@ def _predictions_kept(given: Mapping[str, Any]) -> int | None:
 
 
 def _grpc(text: str, gateway: Address, control: Address) -> Address | None:
-    """Return where gRPC listens, `None` where it is off. It has the gateway's certificate."""
+    """Return the address of gRPC, `None` if it is off. It uses the gateway's certificate."""
     if not text:
         return None
     address = replace(Address.parse(text), secure=gateway.secure)
@@ -309,7 +309,7 @@ def _grpc(text: str, gateway: Address, control: Address) -> Address | None:
 
 
 def child_arguments(module: str) -> argparse.ArgumentParser:
-    """Return the parser of the arguments that every child of `python -m mainspring.<module>` takes."""
+    """Return the parser of the arguments that every child process `python -m mainspring.<module>` takes."""
     import argparse
 
     parser = argparse.ArgumentParser(prog=f"python -m mainspring.{module}")

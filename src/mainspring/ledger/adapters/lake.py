@@ -288,7 +288,7 @@ class LakePredictions:
         return read_of(table, self._opener, columns) if by_row else table.select(list(columns))
 
     def _version(self, table: str = PREDICTIONS) -> int | None:
-        """Return the newest version of a table; a write that a loss of power cut short is taken back first.
+        """Return the newest version of a table, after reverting a write that a power cut interrupted.
 
         The predictions of that write are still in their segment: no range is done before its rows are durable.
         """

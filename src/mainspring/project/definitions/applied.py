@@ -21,7 +21,7 @@ applied = sa.Table(
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One definition that differs: `sign` is + (new), ~ (changed) or - (gone); `details` say what."""
+    """One changed definition: `sign` is + (new), ~ (changed) or - (removed); `details` list the changes."""
 
     sign: str
     kind: str
@@ -42,7 +42,7 @@ class Applied:
             return {(row.kind, row.name): row.content for row in rows}
 
     def mark(self) -> str:
-        """Return a text that is another one after each change that was applied. Cheap, compared with `current`."""
+        """Return a text that changes with each applied change. Cheap compared with `current`."""
         query = sa.select(sa.func.count(), sa.func.max(applied.c.applied_at)).select_from(applied)
         with catalog_errors("catalog"), self._engine.connect() as connection:
             return " ".join(map(str, connection.execute(query).one()))
@@ -61,7 +61,7 @@ class Applied:
 
 
 def difference(old: Mapping[tuple[str, str], str], new: Mapping[tuple[str, str], str]) -> list[Change]:
-    """Return what changes from `old` to `new`, in order of kind and name."""
+    """Return the changes from `old` to `new`, ordered by kind and name."""
     changes = []
     for kind, name in sorted({*old, *new}):
         before, after = old.get((kind, name)), new.get((kind, name))

@@ -1,8 +1,9 @@
-"""Functions of the project that serve as models: found by name, digested with all they import, run as digested.
+"""Functions of the project that serve as models: found by name, digested with their imports, and run from the digested
+bytes.
 
-The digest covers the function's module and every module of the project that it imports, directly or not, wherever the
-import stands. What was digested is what runs: those modules are executed from the very bytes, never from a cache, so a
-changed file is seen even where the process has imported an earlier one.
+The digest covers the function's module and every module of the project that it imports, directly or indirectly, also
+inside functions. The digested bytes themselves are executed, never a cache, so a changed file is detected even if the
+process has imported an earlier version.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ from mainspring.registry.model import FUNCTION, Code
 
 
 def source_digest(root: Path, function: str) -> str:
-    """Return the SHA-256 of the source of `module:function` and of what of the project it imports.
+    """Return the SHA-256 of the source of `module:function` and of the project's modules that it imports.
 
     Raises:
-        Invalid: It is not written so, its module is not a file of the project, or a file cannot be parsed.
+        Invalid: It has another form, its module is not a file of the project, or a file cannot be parsed.
     """
     return _digest(_sources(root, function))
 
 
 def load_code(root: Path, code: Code) -> Callable[..., Any]:
-    """Return the function that `code` names, if its source is what it was when it was registered.
+    """Return the function that `code` names, if its source has not changed since its registration.
 
     Raises:
-        Corrupt: It is not, or the function cannot be imported.
+        Corrupt: The source has changed, or the function cannot be imported.
     """
     again = "register it again: `mainspring models function`."
     try:
@@ -64,7 +65,7 @@ def _digest(found: Sources) -> str:
 
 
 def _sources(root: Path, function: str) -> Sources:
-    """Return the files of the function's module, of what it imports, and of the packages they are in."""
+    """Return the files of the function's module, its imports, and their packages."""
     if not FUNCTION.fullmatch(function):
         raise Invalid(f"{function[:80]!r} is not the name of a function.", fix="write module:function.")
     module = function.partition(":")[0]

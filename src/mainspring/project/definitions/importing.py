@@ -1,8 +1,8 @@
-"""Modules of a project: which files they are, and how they are imported as those files are now.
+"""Modules of a project: their files, and their import in the current state of those files.
 
-Modules that import one another are imported together, from bytes that were read before. So a change is seen, however
-soon it came after the one before, and no class is there twice, as it was and as it is. Module names are one table for
-the whole process: of two projects with a package of the same name, the one that was loaded last has it.
+Modules that import one another are imported together, from bytes that were read before. So every change is noticed,
+however soon it follows another, and no class exists in an old and a new version at once. A process has one table of
+module names: if two projects have a package of the same name, the one loaded last owns it.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from typing import Any
 
 from mainspring.core.errors import Invalid
 
-Sources = Mapping[str, tuple[Path, bytes]]  # module -> its file, and what it held when it was read
+Sources = Mapping[str, tuple[Path, bytes]]  # module -> its file, and the content that was read
 
-_importing = threading.RLock()  # a module may load its own project while it is imported
-_files: dict[str, tuple[Path, bytes]] = {}  # what the names of modules stand for in this process, imported or not yet
+_importing = threading.RLock()  # reentrant: a module may load its own project while it is imported
+_files: dict[str, tuple[Path, bytes]] = {}  # files of module names in this process, imported or not yet
 _turns: Counter[Path] = Counter()
-_roots: set[str] = set()  # what was put onto the path here
+_roots: set[str] = set()  # entries that were added to the path here
 
 
 def sources(root: Path, modules: Sequence[str], *, strict: bool) -> dict[str, tuple[Path, bytes]]:
-    """Return the files of modules of the project, of all they import from it, wherever the import stands, and of the
-    packages they are in. What is not a file of the project is left out.
+    """Return the files of modules of the project, of all their imports from it, also inside functions, and of their
+    packages. Anything that is not a file of the project is left out.
 
     Raises:
-        Invalid: A file cannot be parsed. Unless `strict`, what it imports is left out instead.
+        Invalid: A file cannot be parsed. Unless `strict`, its imports are left out instead.
     """
     found: dict[str, tuple[Path, bytes]] = {}
     waiting = list(modules)
@@ -56,8 +56,8 @@ def sources(root: Path, modules: Sequence[str], *, strict: bool) -> dict[str, tu
 
 
 def file_of(root: Path, module: str) -> Path | None:
-    """Return the file of a module of the project, `None` if it has none there: by looking, never by importing."""
-    if not module or module.partition(".")[0] in sys.stdlib_module_names:  # whose places a file must not take
+    """Return the file of a module of the project, `None` if there is none. Nothing is imported."""
+    if not module or module.partition(".")[0] in sys.stdlib_module_names:  # names that a file must not shadow
         return None
     base = root.joinpath(*module.split("."))
     for path in (base / "__init__.py", base.with_name(f"{base.name}.py")):
@@ -67,7 +67,7 @@ def file_of(root: Path, module: str) -> Path | None:
 
 
 def _imports(module: str, path: Path, content: bytes) -> Iterator[str]:
-    """Yield what may be a module among the names that a file imports, at its top or inside of a function."""
+    """Yield the possible modules among the names that a file imports, at the top or inside functions."""
     try:
         tree = ast.parse(content, str(path))
     except (SyntaxError, ValueError) as error:
@@ -84,8 +84,9 @@ def _imports(module: str, path: Path, content: bytes) -> Iterator[str]:
 
 
 def outdated(found: Sources) -> Sources:
-    """Return what has to be imported so that all of `found` is as it is on disk: what was not imported yet, as long as
-    all that was is still so; else everything, so that no part of it keeps what another one was."""
+    """Return the modules to import so that all of `found` matches the disk: those not imported yet if all others are
+    current; else all, so that no module refers to an old version of another.
+    """
     known = {name: file for name, file in found.items() if name in _files or name in sys.modules}
     if all(_files.get(name) == file and _is_ours(sys.modules.get(name)) for name, file in known.items()):
         return {name: file for name, file in found.items() if name not in known}
@@ -93,7 +94,7 @@ def outdated(found: Sources) -> Sources:
 
 
 def turn(root: Path) -> int:
-    """Return a number that is another whenever what had been imported of the project was forgotten."""
+    """Return a number that changes whenever imported modules of the project were unloaded."""
     return _turns[root]
 
 
@@ -101,13 +102,13 @@ def turn(root: Path) -> int:
 def importing(
     root: Path, found: Sources, modules: Collection[str], *, afresh: bool = False, first: bool = True
 ) -> Iterator[None]:
-    """Let modules of the project be imported from what was read, inside the block and afterwards.
+    """Import modules of the project from the read content, inside the block and afterwards.
 
     Args:
-        found: What `sources` said of `modules`.
-        modules: What will be imported. What another project, or another place, has under these names is forgotten.
-        afresh: Whether to forget what was imported of the project in any case, not only where it is outdated.
-        first: Whether the project's other modules come before everybody's, those of projects opened earlier included;
+        found: Result of `sources` for `modules`.
+        modules: Modules to import. Modules of other projects or places with these names are unloaded.
+        afresh: Whether to unload imported modules of the project in any case, not only outdated ones.
+        first: Whether the project's other modules take precedence over all others, including projects opened earlier;
             else they come last.
     """
     with _importing:
@@ -122,12 +123,12 @@ def importing(
         try:
             yield
         except BaseException:
-            _forget_own(root, found)  # not even half of it stays
+            _forget_own(root, found)  # no partly imported state remains
             raise
 
 
 def _forget_others(root: Path, tops: Collection[str]) -> None:
-    """Forget what is not the project's under these names and inside of these packages."""
+    """Unload modules with these names, or in these packages, that are not the project's."""
     foreign = {top for top in tops if not _inside(_home(sys.modules.get(top)), root)}
     _forget(name for name in sys.modules if name.partition(".")[0] in foreign)
     _forget(name for name, (path, _) in _files.items() if name.partition(".")[0] in tops and not _inside(path, root))
@@ -154,7 +155,7 @@ def _home(module: ModuleType | None) -> Path | None:
 
 
 def _is_ours(module: ModuleType | None) -> bool:
-    """Return whether a module was run from what was read, or was not imported yet."""
+    """Return whether a module was executed from the read content, or is not imported yet."""
     return module is None or isinstance(getattr(module, "__loader__", None), _Loader)
 
 
@@ -164,7 +165,7 @@ def _put_on_path(place: str, *, first: bool) -> None:
             sys.path.append(place)
         return
     if place in sys.path:
-        if place not in _roots:  # somebody put it where they want it
+        if place not in _roots:  # the user has placed it there
             return
         sys.path.remove(place)
     sys.path.insert(0, place)
@@ -172,7 +173,7 @@ def _put_on_path(place: str, *, first: bool) -> None:
 
 
 class _Loader(SourceFileLoader):
-    """Runs a module from bytes that were read before."""
+    """Loader that executes a module from bytes that were read before."""
 
     def __init__(self, fullname: str, path: Path, content: bytes) -> None:
         super().__init__(fullname, str(path))
@@ -186,7 +187,7 @@ class _Loader(SourceFileLoader):
 
 
 class _Finder(MetaPathFinder):
-    """Finds what was read, also for an import that stands inside of a function and runs later."""
+    """Finder of modules that were read, also for an import inside a function that runs later."""
 
     def find_spec(self, fullname: str, _path: Any = None, _target: ModuleType | None = None) -> ModuleSpec | None:
         if fullname not in _files:

@@ -1,4 +1,6 @@
-"""A project's own modules: loaded, collected, checked. All faults are reported at once, with file, line and fix."""
+"""Loading, collection and checks of a project's own modules. All problems are reported at once, with file, line and
+fix.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ from mainspring.training.model import Model, named_features
 
 T = TypeVar("T")
 
-_known: dict[tuple[Path, tuple[str, ...]], tuple[int, Declared]] = {}  # with the turn in which it was imported
+_known: dict[tuple[Path, tuple[str, ...]], tuple[int, Declared]] = {}  # with the `turn` of the import
 
 _KINDS: Mapping[type, str] = {
     Source: "source",
@@ -80,11 +82,11 @@ class Definitions:
         return _named(self.endpoints, name, "endpoint")
 
     def keyings(self, source: str) -> dict[str, tuple[str, ...]]:
-        """Return the entities by which the source's last values are read, with their key columns."""
+        """Return the entities by which last values of the source are read, with their key columns."""
         return {view.entity.name: tuple(view.entity.keys) for view in self.views.values() if view.source.name == source}
 
     def contents(self) -> dict[tuple[str, str], str]:
-        """Return (kind, name) -> its content as JSON, one field a line, for storing and comparing."""
+        """Return (kind, name) -> content as JSON, one field per line, for storage and comparison."""
         return {
             (kind, name): _content(item)
             for kind, items in (
@@ -109,15 +111,15 @@ def _named(items: Mapping[str, T], name: str, kind: str) -> T:
 
 
 def load_definitions(settings: Settings, known: Callable[[str], bool] = lambda _: False) -> Definitions:
-    """Import the project's modules and return what they declare.
+    """Import the project's modules and return their definitions.
 
-    Asked again, it returns the same things while no file has changed, and all of them afresh where one has.
+    A repeated call returns the same objects while no file has changed, else new ones.
 
     Args:
-        known: Says whether a model is registered; asked where an endpoint serves one that is not declared.
+        known: Returns whether a model is registered; called if an endpoint serves a model that is not declared.
 
     Raises:
-        InvalidDefinition: A module cannot be imported, or the definitions do not hold together.
+        InvalidDefinition: A module cannot be imported, or the definitions are inconsistent.
         Invalid: `mainspring.toml` names no modules.
     """
     if not settings.modules:
@@ -169,7 +171,7 @@ def load_function(settings: Settings, reference: str) -> Callable[[], Any]:
 
 
 def _declared(root: Path, modules: tuple[str, ...]) -> Declared:
-    """Return the declarations of the modules. Those of modules that are imported already come from a cache."""
+    """Return the declarations of the modules; those of imported modules come from a cache."""
     current = sources(root, modules, strict=False)
     cached = _known.get((root, modules))
     if cached is not None and cached[0] == turn(root) and current.keys() >= set(modules) and not outdated(current):
@@ -247,7 +249,7 @@ def _problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tupl
             )
         try:
             label_keys(model.observations, model.label)
-            if not wrong:  # else a feature's type may not be known
+            if not wrong:  # else a feature's type may be unknown
                 check_declared(model)
         except MainspringError as error:
             yield line(model, error.what, error.fix or "check the label's source.")
@@ -331,7 +333,7 @@ def _content(item: Any) -> str:
     body = msgspec.to_builtins(item)
     if isinstance(item, Source):
         body = _without_empty(body, "id", "retracted")
-    if isinstance(item, Endpoint) and item.without_store == REFUSE:  # so endpoints read as they did before there was it
+    if isinstance(item, Endpoint) and item.without_store == REFUSE:  # so that endpoints without it keep their content
         del body["without_store"]
     return _pretty(body)
 
@@ -343,7 +345,7 @@ def _rules(model: Model) -> str:
 
 
 def _options(model: Model) -> dict[str, Any]:
-    """Return a model's rare options if declared, so that the content of other models stays the same over versions."""
+    """Return a model's rare options if declared, so that the content of other models is the same in all versions."""
     custom = [
         f"{metric.name}, {'higher' if metric.higher_is_better else 'lower'} is better" for metric in model.metrics
     ]
@@ -365,7 +367,7 @@ def _options(model: Model) -> dict[str, Any]:
 
 
 def _without_empty(body: dict[str, Any], *names: str) -> dict[str, Any]:
-    """Leave out unused rare options, so that the content of a definition stays the same over versions."""
+    """Leave out unused rare options, so that the content of a definition is the same in all versions."""
     return {name: value for name, value in body.items() if value or name not in names}
 
 

@@ -1,4 +1,4 @@
-"""`apply`: make the project's declared definitions those of the installation."""
+"""`apply`: store the project's definitions as those of the installation."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from mainspring.project.definitions.applied import Change, difference
 from mainspring.training.label import label_keys
 from mainspring.training.model import Model
 
-_SUMMARISED = 20  # changes in the audit log's event
+_SUMMARISED = 20  # maximum changes in the audit log's event
 
 Contents = Mapping[tuple[str, str], str]
 
 
 def apply(project: Project, *, dry_run: bool = False) -> tuple[list[Change], Contents]:
-    """Check the definitions, store them, and return what changed and all that is applied.
+    """Check the definitions, store them, and return the changes and all applied definitions.
 
-    Tables are brought to what their sources declare first (new columns, wider types, flags for last values), so that
-    whoever reads the applied definitions can read the data by them.
+    First the tables are migrated to the declarations of their sources (new columns, wider types, flags for last
+    values), so that readers of the applied definitions can read the data by them.
 
     Raises:
-        InvalidDefinition: The definitions do not hold together, or a table cannot become what its source declares; what
-            was applied, and every table, stays.
+        InvalidDefinition: The definitions are inconsistent, or a table cannot be migrated to its source's declaration;
+            the applied definitions and all tables are unchanged.
     """
     definitions = project.definitions
     contents = definitions.contents()
@@ -42,10 +42,11 @@ def apply(project: Project, *, dry_run: bool = False) -> tuple[list[Change], Con
 
 
 def _check_labels(project: Project) -> None:
-    """Raise if what has landed is not a label of a model that takes classes: a number may be one, or may be none.
+    """Raise if ingested values are not valid labels of a classification model, which the type of a number does not
+    show.
 
     Raises:
-        InvalidDefinition: A model of classes has a label with fractions, one of two with another number than 0 and 1.
+        InvalidDefinition: A label of a classification model has fractions, or one of a binary model is neither 0 nor 1.
     """
     problems = []
     for model in project.definitions.models.values():
@@ -67,7 +68,7 @@ def _check_labels(project: Project) -> None:
 
 
 def _first(project: Project, model: Model) -> float | None:
-    """Return a newest label that is not a class of the model's task, `None` where there is none."""
+    """Return a current label that is not a class of the model's task, `None` if there is none."""
     from mainspring.core.expr.sql import quote_name
     from mainspring.data import duck
 
@@ -80,7 +81,7 @@ def _first(project: Project, model: Model) -> float | None:
     try:
         duck.register(con, "labels", project.lake.scan(source.name))
         row = con.execute(f"SELECT {name} FROM labels WHERE {wrong} LIMIT 1").fetchone()
-        if row is not None:  # a later row may replace it; a table without such a row is not sorted
+        if row is not None:  # a later row may replace it; a table without such a row need not be sorted
             row = con.execute(f"SELECT {name} FROM ({newest}) WHERE {wrong} LIMIT 1").fetchone()
     finally:
         con.close()
@@ -97,7 +98,7 @@ def tables_needed(project: Project) -> list[Change]:
     """Return the changes that the tables need to match the declared sources.
 
     Raises:
-        InvalidDefinition: A table cannot become that.
+        InvalidDefinition: A table cannot be migrated.
     """
     changes, problems = [], []
     for name, source in project.definitions.sources.items():

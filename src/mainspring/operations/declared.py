@@ -1,4 +1,4 @@
-"""Definitions of a project for interactive use: for each kind a mapping by name, with a repr and completion."""
+"""Definitions of a project for interactive use: one mapping by name per kind, with a repr and completion."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ T = TypeVar("T")
 
 
 class Named(Mapping[str, T], Generic[T]):
-    """Definitions by name, in the order in which they are declared; those whose name allows it are attributes too.
+    """Definitions by name, in order of declaration; those whose name is an identifier are attributes too.
 
     Args:
-        kind: What one of them is called.
-        headers: The columns in which they are shown.
-        row: Gives one's cells, shape (len(headers),).
+        kind: Word for one of them.
+        headers: Columns of the repr.
+        row: Returns the cells of a definition, shape (len(headers),).
     """
 
     def __init__(
@@ -39,10 +39,10 @@ class Named(Mapping[str, T], Generic[T]):
         self._row = row
 
     def __getitem__(self, name: str) -> T:
-        """Return one.
+        """Return the definition of this name.
 
         Raises:
-            NotFound: None has that name.
+            NotFound: There is none.
         """
         if name not in self._items:
             raise NotFound(f"The project has no {self._kind} {name!r}.", fix=meant(str(name), self._items))

@@ -1,4 +1,4 @@
-"""`doctor`: integrity checks of an installation. Each check names its subject, and the fix of a fault."""
+"""`doctor`: integrity checks of an installation. Each check names its subject, and the fix of a problem."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from mainspring.project.ledger_folder import ledger_folder, stranded
 from mainspring.project.running import alive, read_running, where_up
 from mainspring.security.secrets import load_or_create
 
-_RENEW_US = 14 * DAY  # before a certificate ends
+_RENEW_US = 14 * DAY  # before a certificate expires
 
 
 def examine(project: Project, only: str | None = None) -> list[Finding]:
-    """Return the outcome of every check. Nothing is changed but what a dead process left: its runs are closed.
+    """Return the outcome of every check. It changes nothing, except that runs of dead processes are closed.
 
     Args:
-        only: Name of the one check to make.
+        only: Name of the only check to run.
     """
     checks: list[tuple[str, Callable[[Project], Iterator[Finding]]]] = [
         ("definitions", _definitions),
@@ -53,7 +53,7 @@ def examine(project: Project, only: str | None = None) -> list[Finding]:
             findings += check(project)
         except MainspringError as error:
             findings.append(Finding(check=name, ok=False, detail=error.what, fix=error.fix or ""))
-        except Exception as error:  # the other checks still say what they found
+        except Exception as error:  # the other checks still report
             findings.append(
                 Finding(
                     check=name,
@@ -95,7 +95,7 @@ def _is_private(project: Project, path: Path) -> bool:
 def _others_may_read(path: Path) -> bool:
     try:
         return bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
-    except FileNotFoundError:  # a file that came and went
+    except FileNotFoundError:  # a file that appeared and disappeared
         return False
 
 
@@ -133,7 +133,7 @@ def _lake(project: Project) -> Iterator[Finding]:
 
 
 def _folders(project: Project) -> list[str]:
-    """Return the folders of a lake on this machine: a table whose log has vanished is still one of them."""
+    """Return the folders of a lake on this machine, including tables without their log."""
     at = project.settings.lake
     if at.scheme != "file" or not at.path.exists():
         return []
@@ -160,7 +160,7 @@ def _known_tables(project: Project) -> dict[str, tuple[int, str]]:
 
 
 def _keys(project: Project) -> Iterator[Finding]:
-    """Read the secrets that are there; none is made."""
+    """Read the existing secrets; none is created."""
     damaged = False
     for name in ("pepper", "ledger"):
         path = project.settings.state / "keys" / name
@@ -177,9 +177,9 @@ def _keys(project: Project) -> Iterator[Finding]:
 
 def _online(project: Project) -> Iterator[Finding]:
     at = project.settings.online
-    if at.scheme == "sqlite":  # of a damaged one most pages can still be read
+    if at.scheme == "sqlite":  # most pages of a damaged file can still be read
         for outcome in place_checks.sqlite(place_checks.Backend(project, "online", at)):
-            if not outcome.ok and outcome.check == "reachable":  # a want of room is no reason to delete it
+            if not outcome.ok and outcome.check == "reachable":  # lack of space is no reason to delete it
                 yield Finding(
                     check="online store",
                     ok=False,
@@ -307,7 +307,7 @@ def _processes(project: Project) -> Iterator[Finding]:
     several = f" from {settings.gateway_workers} processes" if settings.gateway_workers > 1 else ""
     yield _answering(project, "gateway", settings.gateway.url + several, not silent)
     yield _answering(project, "console", settings.control.url, answers(settings.control, "/health/live"))
-    if settings.grpc is not None:  # its slots are those after the gateway's
+    if settings.grpc is not None:  # its slots follow the gateway's
         where, first = f"{settings.grpc.host}:{settings.grpc.port}", settings.gateway_workers
         several = f" from {settings.grpc_workers} processes" if settings.grpc_workers > 1 else ""
         slots = range(first, first + settings.grpc_workers)
@@ -336,7 +336,7 @@ def _worker(project: Project, pid: int) -> Finding:
 def _stopped(pid: int) -> bool:
     """Return whether a signal has stopped a process."""
     try:
-        # The name may hold anything; the state comes after it.
+        # The name may contain anything; the state follows it.
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
     except FileNotFoundError:  # gone by now, or there is no /proc
         return False
@@ -356,8 +356,8 @@ def _answering(project: Project, name: str, where: str, answering: bool) -> Find
 def _works_for(pid: int, root: Path) -> bool:
     """Return whether a process was started for the project in `root`.
 
-    A folder that was copied while it was up names another project's processes, and after a restart of the machine an
-    id names anybody's.
+    A folder that was copied while its project was up names another project's processes, and after a restart of the
+    machine a process id may belong to any process.
     """
     try:
         arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")

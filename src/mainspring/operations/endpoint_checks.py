@@ -1,4 +1,4 @@
-"""Checks of endpoints: that each serves a version, and that the version finds the features that it reads."""
+"""Checks of endpoints: each serves a version, and the features that the version reads exist."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CHECK = "endpoints"
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One check's outcome, as `doctor` tells it."""
+    """One check's outcome, as `doctor` reports it."""
 
     check: str
     ok: bool
@@ -34,7 +34,7 @@ def well(check: str, detail: str) -> Finding:
 
 
 def problem_of(project: Project, endpoint: Endpoint) -> str:
-    """Return why an endpoint has no route and what to do about it; empty where it has one."""
+    """Return the reason why an endpoint has no route, with the fix; empty if it has one."""
     if endpoint.name in project.routes.current():
         return ""
     try:
@@ -47,7 +47,7 @@ def problem_of(project: Project, endpoint: Endpoint) -> str:
 
 
 def check_endpoints(project: Project) -> Iterator[Finding]:
-    """Yield the findings: an endpoint whose model has no version at all is not ill, but serves nothing."""
+    """Yield the findings. An endpoint whose model has no version serves nothing, which is not a problem."""
     answers = slots.numbers(slots.folder(project.settings.state))
     served = b"\n".join(answers.values()).decode(errors="replace")
     findings = [
@@ -80,7 +80,7 @@ def _of_endpoint(project: Project, endpoint: Endpoint, served: str | None) -> It
     for arm in route.arms:
         try:
             missing += [view.name for view in _views(project, arm.digest) if _never_materialised(project, view)]
-        except MainspringError:  # the check of models names it
+        except MainspringError:  # reported by the check of models
             continue
     if missing:
         unknown = sorted(set(missing) - project.definitions.views.keys())

@@ -1,4 +1,4 @@
-"""Landing data by names: a source of the project, and a file or a function of the project that returns rows."""
+"""Ingestion into a source of the project from a file, a function of the project, or rows."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def land(
     nulls: Sequence[str] = (),
     progress: Callable[[int, int | None], None] | None = None,
 ) -> IngestReport:
-    """Land `data` in the table of `source`.
+    """Ingest `data` into the table of `source`.
 
     Args:
         data: A file's path, `module:function` of the project, or rows as `data.readers.open_input` takes them.
-        nulls: What stands for null in CSV where it is not in quotes, beside nothing at all.
+        nulls: Unquoted text that means null in CSV, in addition to an empty field.
 
     Raises:
         NotFound: There is no such source or file.
         Invalid: There is no such function.
-        InvalidData: The data as a whole does not fit the source.
+        InvalidData: The data as a whole does not match the source.
         StorageFull: No space; the same call resumes.
     """
     definitions = project.definitions
@@ -53,7 +53,7 @@ def land(
 
 
 def _rows(project: Project, reference: str) -> Any:
-    """Return the rows of a function of the project; an error in it, at once or while it is read, names its line."""
+    """Return the rows of a function of the project; an error in it, immediate or while reading, names its line."""
     function = load_function(project.settings, reference)
 
     def failed(error: Exception) -> InvalidData:
@@ -78,18 +78,18 @@ def _rows(project: Project, reference: str) -> Any:
 
 
 def quarantined_rows(project: Project, source: str) -> int:
-    """Return how many rows the quarantine of a source has."""
+    """Return the number of rows in the quarantine of a source."""
     table = f"{source}{QUARANTINE_SUFFIX}"
     return 0 if project.lake.version(table) is None else project.lake.describe(table).rows
 
 
 def quarantined(project: Project, source: str, limit: int, *, reveal: bool = False) -> list[dict[str, Any]]:
-    """Return rows of `source` that failed a check, the newest first, each with its `_reason`.
+    """Return rows of `source` that failed a check, newest first, each with its `_reason`.
 
-    Values of columns with a PII mark are `WITHHELD`, and so is a line that could not be cut into columns.
+    Values of columns with a PII mark are `WITHHELD`, and so is a line that could not be split into columns.
 
     Args:
-        reveal: Show these values too; the audit log keeps who asked.
+        reveal: Return these values too, with an event in the audit log.
 
     Raises:
         NotFound: There is no such source.

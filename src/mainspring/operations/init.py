@@ -1,4 +1,4 @@
-"""A new project: features, example data, a model and an endpoint that work as they are."""
+"""Creation of a project: features, example data, a model and an endpoint that work unchanged."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def create(root: Path) -> Path:
 
     Raises:
         Conflict: The folder exists and is not empty.
-        Invalid: Its name cannot be a project's.
+        Invalid: Its name is not valid for a project.
     """
     name = root.name
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name):
@@ -167,7 +167,7 @@ def create(root: Path) -> Path:
 
 
 def next_commands(root: Path) -> list[str]:
-    """Return the commands that bring a new project from its definitions to a prediction."""
+    """Return the commands that lead a new project from its definitions to a prediction."""
     package = root.name.replace("-", "_")
     return [
         "mainspring apply",
@@ -181,7 +181,9 @@ def next_commands(root: Path) -> list[str]:
 
 
 def _taken(package: str) -> str:
-    """Return what a name is already, so that a package of that name would be shadowed or would shadow; else nothing."""
+    """Return the existing module of this name, which a package of the project would shadow or be shadowed by; else
+    empty.
+    """
     if keyword.iskeyword(package):
         return "a word of Python"
     if package in sys.stdlib_module_names:

@@ -1,4 +1,4 @@
-"""API keys by name, each change in the audit log."""
+"""Management of API keys, with each change in the audit log."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def create_key(
     """Create a key and return its token, which cannot be shown again.
 
     Args:
-        created_by: The person who makes it, by default the user of this process. A key approves nothing that this
-            person made.
+        created_by: Creator of the key, by default the user of this process. A key cannot approve versions of this
+            person.
     """
     allowed = [Action(scope) for scope in scopes]
     token = keys.issue(
@@ -47,7 +47,7 @@ def first_key(project: Project) -> str | None:
 
 
 def brief_key(project: Project, name: str, lifetime_us: int = MINUTE) -> str:
-    """Create a key for this machine's own use, to predict with, that soon expires."""
+    """Create a short-lived key for predictions by this machine itself."""
     return create_key(project, name, [Action.PREDICT], lifetime_us)
 
 

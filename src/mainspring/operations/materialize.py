@@ -1,4 +1,4 @@
-"""Bringing every view of a project up to date: one rule for the worker, the command and the replay."""
+"""Materialisation of a project's views, shared by the worker, the command and the replay."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mainspring.core.errors import NotFound
 from mainspring.features.model import FeatureView, MaterialiseReport
 from mainspring.project import Project
 
-Told = Callable[[str, int, int, int], None]  # view, entities done, of how many, from how many rows
+Told = Callable[[str, int, int, int], None]  # view, entities done, total entities, rows
 
 
 def materialise_views(
@@ -20,14 +20,14 @@ def materialise_views(
     rebuild: bool = False,
     progress: Told | None = None,
 ) -> list[MaterialiseReport]:
-    """Materialise views (all by default) whose source has landed; rows that become visible soon go in as pending.
+    """Materialise views (all by default) whose source has data; rows that become visible soon are stored as pending.
 
-    Soon is within one and a quarter of the intervals at which the worker comes round: reads stay exact until then. What
-    is pending costs every read a little, so it is not more. A view that fails does not keep the others waiting: what
-    went wrong first is raised when all are done.
+    Soon means within 1.25 intervals of the worker, so that reads stay exact until then. Pending rows cost every read a
+        little, so it is not longer. A view that fails does not stop the others: the first error is raised when all are
+        done.
 
     Args:
-        rebuild: Compute every state again, beside what is served.
+        rebuild: Compute every state again, beside the live ones.
     """
     horizon = project.settings.materialise_every_us * 5 // 4
     run = project.materialiser.rebuild if rebuild else project.materialiser.run
@@ -40,7 +40,7 @@ def materialise_views(
         except NotFound as error:
             if project.lake.version(view.source.name) is not None:
                 failure = failure or error
-        except Exception as error:  # a defect in one view too must not keep the others waiting
+        except Exception as error:  # an unexpected error in one view must not stop the others either
             failure = failure or error
     if failure is not None:
         raise failure

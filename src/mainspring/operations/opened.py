@@ -1,7 +1,7 @@
-"""A project in code and in notebooks: its definitions, its features as frames, its runs and its tables.
+"""A project in code and in notebooks: definitions, features as frames, runs and tables.
 
-`import mainspring as ms; project = ms.open("flights")`. Opening reads the settings; everything else, the project's own
-modules included, is loaded when it is first used.
+`import mainspring as ms; project = ms.open("flights")`. Opening reads the settings; everything else, including the
+project's own modules, is loaded on first use.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ if TYPE_CHECKING:
     from mainspring.serving.model import Endpoint
     from mainspring.training.model import Model
 
-_ONLINE_KEPT = 128  # online reads that stay prepared
+_ONLINE_KEPT = 128  # maximum number of prepared online reads
 
 
 def open_folder(folder: str | os.PathLike[str] = ".", *, profile: str | None = None) -> OpenedProject:
     """Open the project in `folder`, or in the nearest folder above it that has a `mainspring.toml`.
 
     Args:
-        profile: Which profile of `mainspring.toml`; else `MAINSPRING_PROFILE`, else the file's own, else `local`.
+        profile: Profile of `mainspring.toml`; by default `MAINSPRING_PROFILE`, else the file's `profile`, else `local`.
 
     Raises:
         NotFound: There is no such folder, project or profile.
-        Invalid: A setting is wrong.
+        Invalid: A setting is invalid.
     """
     from mainspring.project import open_project
     from mainspring.project.settings import find_project, load_settings
@@ -77,7 +77,10 @@ class OpenedProject:
 
     def __init__(self, services: Project) -> None:
         self.services = services
-        self._online: tuple[object, dict[Any, OnlineFeatures]] = (None, {})  # of which definitions, by what is named
+        self._online: tuple[object, dict[Any, OnlineFeatures]] = (
+            None,
+            {},
+        )  # the definitions, and the reads by names or objects
 
     @property
     def name(self) -> str:
@@ -142,25 +145,26 @@ class OpenedProject:
     ) -> Any:
         """Return features as they were known at each row's time.
 
-        Of a model alone: its labelled observations made in `[since, until)`, by time, with its features and the label,
-        as training reads them. With `labels`: those rows, in their order and with all their columns, and the features
-        beside them.
+        For a model without `labels`: its labelled observations in `[since, until)`, ordered by time, with its features
+            and the label, as in training. With `labels`: those rows, in their order and with all their columns, and the
+            features beside them.
 
         Args:
             of: A model's name, or views and features: `"OriginTraffic"`, `"Weather.temp"`, or the objects.
             labels: An Arrow table, a pandas or Polars frame, or a list of dictionaries with the entities' key columns,
                 the request's fields that the features use, and a time.
-            at: The column of `labels` with the time of each row; by default, of a model, the rule of its observations.
-            since: Of a model without `labels`; an instant, such as "2013-07-01" or an aware datetime.
-            until: Likewise; by default now. Labels that became known later are not used.
-            as_: "arrow", "pandas" or "polars"; by default a `FeatureTable`, which shows itself and becomes each.
-            memory_limit: What may be used before it spills to disk.
+            at: Column of `labels` with the time of each row; by default, for a model, the rule of its observations.
+            since: Start of a model's observations, without `labels`: an instant, such as "2013-07-01" or an aware
+                datetime.
+            until: Their end; by default now. Labels that became known later are not used.
+            as_: "arrow", "pandas" or "polars"; by default a `FeatureTable`, which has a repr and converts to each.
+            memory_limit: Memory that may be used before spilling to disk.
             progress: Whether to show progress, in a terminal or a notebook.
 
         Raises:
             NotFound: There is no such model, view or feature, or a source has no data yet.
             InvalidData: `labels` lack a column, a type does not fit, or a time is naive.
-            MissingExtra: What `as_` asks for is not installed.
+            MissingExtra: The library of `as_` is not installed.
         """
         from mainspring.operations.features import frames, reading
 
@@ -181,22 +185,22 @@ class OpenedProject:
         memory_limit: str = "2GB",
         progress: bool = True,
     ) -> FeatureFile:
-        """Write what `training_set` returns as a Parquet file, however large: neither rows nor result are in memory.
+        """Write a training set of any size to a Parquet file; neither rows nor result are held in memory.
 
         Args:
-            of: As `training_set` takes it; so are `at`, `since`, `until` and `progress`.
-            labels: As `training_set` takes them, or the path of a Parquet file.
-            to: The file, there whole or not at all; one that is there is replaced.
-            memory_limit: What the engine may use; a piece of the rows comes on top of it. What exceeds it goes to
-                the project's `.mainspring/tmp`.
+            of: As for `training_set`, like `at`, `since`, `until` and `progress`.
+            labels: As for `training_set`, or the path of a Parquet file.
+            to: Path of the file, which is written completely or not at all; an existing file is replaced.
+            memory_limit: Memory of the engine, to which a piece of the rows is added. Larger data goes to the project's
+                `.mainspring/tmp`.
 
         Returns:
-            The file, which shows itself and is a path to whatever reads Parquet.
+            The file, which has a repr and can be used as a path.
 
         Raises:
             NotFound: There is no such folder or file, model, view or feature, or a source has no data yet.
             InvalidData: `labels` lack a column, a type does not fit, or a time is naive.
-            StorageFull: There is no room; `to` is as it was.
+            StorageFull: There is no space; `to` is unchanged.
         """
         from mainspring.operations.features import reading, writing
         from mainspring.operations.features.progress_bar import steps
@@ -229,16 +233,15 @@ class OpenedProject:
 
         Args:
             of: As `training_set` takes it.
-            rows: Rows with the entities' key columns and the request's fields that the features use, as `labels` are
-                given; or one row, a dictionary of values, which is then returned as a dictionary with the features.
+            rows: Rows with the entities' key columns and the request's fields that the features use, in the forms of
+                `labels`; or one row, a dictionary of values, which is returned as a dictionary with the features.
             as_: As `training_set` takes it.
-            statuses: Whether to add, after each stored feature, what its value is worth: PRESENT, NULL, EXPIRED or
-                MISSING.
+            statuses: Whether to add a status after each stored feature: PRESENT, NULL, EXPIRED or MISSING.
 
         Raises:
             NotFound: There is no such model, view or feature, or a view has never been materialised.
             InvalidData: The rows lack a column, or a type does not fit.
-            Unavailable: The store does not answer.
+            Unavailable: The store does not respond.
         """
         from mainspring.operations.features import frames, online
 
@@ -250,7 +253,7 @@ class OpenedProject:
         return features.many([rows] if single else rows, statuses=statuses).as_(as_)
 
     def _online_features(self, of: Chosen | Sequence[Chosen]) -> OnlineFeatures:
-        """Return the online read of what is named, as it was prepared before by the same names or objects."""
+        """Return the online read of these features, cached by names or objects."""
         from mainspring.operations.features.online import OnlineFeatures
 
         definitions = self.services.definitions
@@ -260,14 +263,14 @@ class OpenedProject:
         key = tuple(of) if isinstance(of, list) else of
         try:
             features = prepared.get(key)
-        except TypeError:  # a feature as an object, which compares to an expression
+        except TypeError:  # a feature object, whose comparison gives an expression
             return OnlineFeatures(self.services, self._choose(of))
         if features is None:
             features = prepared[key] = OnlineFeatures(self.services, self._choose(of))
         return features
 
     def explain(self, of: Chosen | Sequence[Chosen], *, analyze: bool = False) -> Plan:
-        """Return how features are read from the lake: what is read for each view, and the SQL.
+        """Return the plan of an offline read: the steps per view, and the SQL.
 
         Args:
             of: As `training_set` takes it.
@@ -285,8 +288,8 @@ class OpenedProject:
 
         Args:
             of: As `training_set` takes it; whole views are compared.
-            sample: About how many (entity, instant) pairs of each view.
-            seed: The same seed looks at the same entities and instants.
+            sample: Approximate number of (entity, instant) pairs per view.
+            seed: Seed of the choice of entities and instants.
             progress: Whether to show progress, in a terminal or a notebook.
         """
         from mainspring.operations.features.progress_bar import by_stage, steps
@@ -304,7 +307,7 @@ class OpenedProject:
     # Its runs and its tables
 
     def runs(self, where: str = "", *, model: str | None = None, order: str = "", limit: int = 50) -> list[RunRow]:
-        """Return training runs with their metrics, parameters and tags, by default the newest first.
+        """Return training runs with their metrics, parameters and tags, by default newest first.
 
         Args:
             where: A filter, such as `"metrics.holdout.auc > 0.5 and status = finished"`; see
@@ -313,7 +316,7 @@ class OpenedProject:
             limit: At most 1,000.
 
         Raises:
-            Invalid: The filter or the order cannot be read, or names a metric, parameter or tag that no run has.
+            Invalid: The filter or the order cannot be parsed, or names a metric, parameter or tag that no run has.
             NotFound: `model` has no run, and the project declares no such model.
         """
         from mainspring.operations.runs import find_runs
@@ -321,7 +324,8 @@ class OpenedProject:
         return find_runs(self.services, model, filter_=where, order=order, limit=limit, by_hand=True)
 
     def profile(self, source: str, *, at: str = "now") -> TableProfile:
-        """Return the number of rows of a source's table, and of each column nulls, range, quantiles, frequent values.
+        """Return the profile of a source's table: number of rows, and nulls, range, quantiles and frequent values per
+        column.
 
         Args:
             at: A dataset commit, a tag, or "now".
@@ -336,19 +340,19 @@ class OpenedProject:
     # What keeps it current
 
     def apply(self) -> list[Change]:
-        """Check the definitions, store them, and return what changed."""
+        """Check the definitions, store them, and return the changes."""
         from mainspring.operations.apply import apply
 
         return apply(self.services)[0]
 
     def ingest(self, source: str, data: Any, *, batch_id: str | None = None, nulls: Sequence[str] = ()) -> IngestReport:
-        """Land rows in a source's table: a file's path, a frame, an iterable of dictionaries or batches."""
+        """Ingest rows into a source's table: a file's path, a frame, an iterable of dictionaries or batches."""
         from mainspring.operations.ingest import land
 
         return land(self.services, source, data, batch_id=batch_id, nulls=nulls)
 
     def materialize(self, *views: str | FeatureView) -> list[MaterialiseReport]:
-        """Bring the online features of `views`, by default of all, up to date with the lake."""
+        """Update the online features of `views`, by default of all, from the lake."""
         from mainspring.operations.materialize import materialise_views
 
         definitions = self.services.definitions
@@ -365,12 +369,11 @@ class OpenedProject:
         sequences: bool | None = None,
         alias: str | None = None,
     ) -> Added:
-        """Make a version of a network of torch, Keras or transformers: exported to ONNX, proved, signed.
+        """Register a network of torch, Keras or transformers as a version: exported to ONNX, verified, signed.
 
         Args:
-            examples: Input -> rows that it was not trained on, shape (rows, ...); see
-                `training.equivalence.networks.export`.
-            alias: Let it name the version; `champion` goes live wherever an endpoint serves it.
+            examples: Input -> rows not used in training, shape (rows, ...); see `training.equivalence.networks.export`.
+            alias: Alias to set on the version; `champion` goes live on every endpoint that serves it.
         """
         from mainspring.operations.models.adding import add_network
 

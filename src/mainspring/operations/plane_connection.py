@@ -1,4 +1,4 @@
-"""Requests of this program to its own planes over HTTP."""
+"""HTTP requests of this program to its own planes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 def connect(
     address: Address, tls: Tls | None, *, timeout_s: float = 30.0, certificates: Certificates | None = None
 ) -> http.client.HTTPConnection:
-    """Return a connection, not opened yet, that speaks TLS where the plane does.
+    """Return a connection, not opened yet, with TLS if the plane has it.
 
-    Only the plane's very certificate is trusted, which this machine holds; so its names do not matter. Where
-    `certificates` have an authority, it is trusted instead.
+    Only the plane's own certificate, a file on this machine, is trusted, so its names do not matter. If `certificates`
+    have an authority, it is trusted instead.
 
     Raises:
         Invalid: A file of `certificates` cannot be used.
@@ -39,7 +39,7 @@ def connect(
 
 
 def answers(address: Address, path: str) -> bool:
-    """Return whether a GET of `path` is answered with 200 within a second, or cut off for want of a certificate."""
+    """Return whether a GET of `path` gets 200 within a second, or is disconnected for lack of a client certificate."""
     connection = _probe(address)
     met = False
     try:
@@ -50,7 +50,7 @@ def answers(address: Address, path: str) -> bool:
     except TimeoutError:
         return False
     except (OSError, http.client.HTTPException):
-        # With TLS 1.3 a caller learns only after the handshake that its certificate, or the want of one, will not do.
+        # With TLS 1.3 a caller learns only after the handshake that its certificate is missing or not accepted.
         return met and address.secure
     finally:
         connection.close()
@@ -62,7 +62,7 @@ def _probe(address: Address) -> http.client.HTTPConnection:
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # whoever it is: nothing is told to it
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # any server: nothing confidential is sent
     return _secure(address, context, 1.0)
 
 

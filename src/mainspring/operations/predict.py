@@ -1,4 +1,4 @@
-"""One prediction over HTTP, as any client requests it."""
+"""One prediction over HTTP, requested like by any client."""
 
 from __future__ import annotations
 
@@ -57,21 +57,21 @@ def ask(
     key: str | None = None,
     certificates: Certificates | None = None,
 ) -> Answer:
-    """Ask for one prediction by entity keys and request fields, or by tensors, given as text.
+    """Request one prediction by entity keys and request fields, or by tensors, given as text.
 
     Args:
-        key: An API key; a brief one is made where it is not given.
-        certificates: What to show the gateway over TLS, and whom to trust instead of its certificate in the profile.
+        key: An API key; by default a short-lived one is created.
+        certificates: Client certificate for TLS, and an authority to trust instead of the profile's certificate.
 
     Raises:
-        Denied: The gateway wants a client's certificate, or is not trusted; or the key may not.
-        NotFound: The endpoint is unknown or serves nothing yet, and why.
-        Invalid: A field is unknown, missing or not of its type.
-        Unavailable: The gateway does not answer.
+        Denied: The gateway requires a client certificate, is not trusted, or rejects the key.
+        NotFound: The endpoint is unknown or serves nothing yet; the message has the reason.
+        Invalid: A field is unknown, missing or of another type.
+        Unavailable: The gateway does not respond.
     """
     route = route_of(project, endpoint)
     call = partial(_call, where_up(project.settings), certificates)
-    call("GET", "/v2/health/live")  # before a key is made that nobody could use
+    call("GET", "/v2/health/live")  # before a key is created in vain
     token = key or brief_key(project, "mainspring predict")
     metadata = call("GET", f"/v2/models/{endpoint}", token)
     body = {"inputs": tensors(metadata, fields)}
@@ -143,11 +143,11 @@ def tensors(metadata: Mapping[str, Any], fields: Mapping[str, str]) -> list[dict
     """Return one row of tensors: by key if the names are the endpoint's keys and fields, else its full inputs.
 
     Args:
-        metadata: What the gateway says of the endpoint.
-        fields: Name -> text. Of a tensor, a JSON list of one row's values, nested as its shape is; or `@FILE` with it.
+        metadata: The gateway's metadata of the endpoint.
+        fields: Name -> text. For a tensor, a JSON list of one row's values, nested like its shape; or `@FILE` with it.
 
     Raises:
-        Invalid: A field is unknown, missing, or not of its type or shape.
+        Invalid: A field is unknown, missing, or of another type or shape.
         NotFound: There is no such file.
     """
     parameters = metadata["parameters"]
@@ -171,7 +171,7 @@ def _pairs(names: Iterable[str]) -> str:
 
 
 def first_row(output: Mapping[str, Any]) -> Any:
-    """Return the values of an output's first row, nested as its shape is."""
+    """Return the values of an output's first row, nested like its shape."""
     shape, data = output["shape"][1:], list(output["data"])
     size = 1
     for length in reversed(shape):
@@ -187,7 +187,7 @@ def _tensor(spec: Mapping[str, Any], text: str) -> dict[str, Any]:
         return _nested(spec, text)
     name, datatype = spec["name"], spec["datatype"]
     if datatype == "INT64" and _INSTANT.match(text):
-        datatype = "BYTES"  # an instant may be sent as it is written
+        datatype = "BYTES"  # an instant may be sent as text
     kind = datatype.rstrip("0123456789")
     try:
         value: Any = _READ[kind](text)
@@ -234,7 +234,7 @@ def _shape(value: Any) -> list[int]:
     """Return the lengths of nested lists.
 
     Raises:
-        ValueError: Lists beside each other differ in length or depth.
+        ValueError: Lists at one level differ in length or depth.
     """
     if not isinstance(value, list):
         return []

@@ -1,4 +1,4 @@
-"""Values that identify a person, shown to those who may see them, each time with an event in the audit log."""
+"""Access to personal values of predictions, with an event in the audit log for each."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ REVEAL = "predictions.reveal"
 
 
 def reveal(project: Project, prediction_id: str, principal: Principal | None = None) -> Prediction:
-    """Return a prediction with its sealed values shown. It is audited before it is decrypted.
+    """Return a prediction with its sealed values decrypted. The access is audited before the decryption.
 
     Args:
-        principal: Who asks, if it is not whoever runs this process; the key needs the scope `manage`.
+        principal: The caller, by default the user of this process; a key needs the scope `manage`.
 
     Raises:
         NotFound: It was never logged.
-        Denied: The key may not.
-        Conflict: Its endpoint leaves such values out.
-        Corrupt: They were sealed by another installation's key.
+        Denied: The key lacks the scope.
+        Conflict: Its endpoint does not log such values.
+        Corrupt: The values were sealed by another installation's key.
     """
     resource = f"prediction/{prediction_id}"
     if principal is not None:

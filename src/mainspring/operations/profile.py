@@ -1,7 +1,7 @@
 """`profile list` and `profile check`: a project's profiles with their backends' addresses, and checks of the backends.
 
-A listing opens nothing. A check takes back what it tries: a probe is written in a transaction that is rolled back, or
-is removed again. Nothing is made, migrated or changed.
+A listing opens nothing. A check leaves no trace: a probe is written in a transaction that is rolled back, or is deleted
+again. Nothing is created, migrated or changed.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _POSTGRES = ("postgresql", "postgres")
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """One profile. Where its settings are wrong, nothing of it is known but the problem and its fix."""
+    """One profile. If its settings are invalid, it has only the problem and its fix."""
 
     name: str
-    used: bool  # by a command that names none
+    used: bool  # used by a command that names no profile
     places: dict[str, str] = {}  # setting -> address, without a password
     problem: str = ""
     fix: str = ""
@@ -35,11 +35,11 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 def list_profiles(
     root: Path, profile: str | None = None, environment: Mapping[str, str] | None = None
 ) -> list[Profile]:
-    """Return every profile of the project in `root`, with what the environment sets instead.
+    """Return every profile of the project in `root`, with the overrides of the environment.
 
     Args:
-        profile: The one that is used; else the environment's, else the file's.
-        environment: Instead of the process's own.
+        profile: The profile in use; by default the environment's, else the file's.
+        environment: Replaces the process's environment.
 
     Raises:
         NotFound: No such file or profile.
@@ -63,9 +63,9 @@ def _places(settings: Settings) -> dict[str, str]:
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """One check of one backend. `fix` is the remedy, or, where the check passed, a possible improvement."""
+    """One check of one backend. `fix` is the remedy or, if the check passed, a possible improvement."""
 
-    backend: str  # the setting that names it
+    backend: str  # the setting with its address
     at: str  # without a password
     check: str
     ok: bool
@@ -116,7 +116,7 @@ def _checks(project: Project, part: str, url: Url) -> Iterator[Outcome]:
 
 
 def _with_jobs(project: Project, catalog: Iterable[Outcome]) -> Iterator[Outcome]:
-    """Yield the outcomes of the catalog's checks, then what is known of the jobs there. Nothing is made for it."""
+    """Yield the outcomes of the catalog's checks, then of its jobs. Nothing is created."""
     from mainspring.project.catalog import HEAD
 
     outcomes = []

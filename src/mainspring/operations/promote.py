@@ -1,4 +1,4 @@
-"""Promotion and rollback by name."""
+"""Promotion and rollback of a model's champion."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def promote(project: Project, model: str, version: str | None = None, *, reason: str = "") -> Promotion:
-    """Judge a version, by default the newest, and let it be champion if it passes.
+    """Evaluate the gates of a version, by default the newest, and make it champion if it passes.
 
     Raises:
         NotFound: There is no such model or version.
@@ -81,7 +81,7 @@ def _carded(project: Project, gates: Sequence[Gate], version: ModelVersion) -> l
 
 
 def publish_routes(project: Project) -> int:
-    """Make the routing table say what the aliases say, and return its revision."""
+    """Update the routing table from the aliases, and return its revision."""
     endpoints = list(project.definitions.endpoints.values())
     return routing.publish(
         endpoints, project.versions, project.routes, gated=gated(project), rollouts=project.rollouts.live
@@ -89,7 +89,7 @@ def publish_routes(project: Project) -> int:
 
 
 def gated(project: Project) -> set[str]:
-    """Return the models whose versions must pass gates, or be approved, before an endpoint serves them."""
+    """Return the models whose versions need gates or approvals before an endpoint serves them."""
     definitions = project.definitions
     if project.settings.approvals:
         return {*definitions.models, *(endpoint.model_name for endpoint in definitions.endpoints.values())}
@@ -97,7 +97,7 @@ def gated(project: Project) -> set[str]:
 
 
 def _gates(project: Project, model: str) -> Sequence[Gate]:
-    """Return the gates of a declared model; one that was only registered (`mainspring models`) has none.
+    """Return the gates of a declared model; a model that is only registered (`mainspring models`) has none.
 
     Raises:
         NotFound: It is neither declared nor registered.
@@ -119,10 +119,10 @@ def _read_again(project: Project, candidate: ModelVersion, champion: Bundle) -> 
 
 
 def rollback(project: Project, model: str, *, reason: str = "") -> Promotion:
-    """Let the champion be the version before.
+    """Make the previous version champion.
 
     Raises:
-        NotFound: There is no such model, or no version before.
+        NotFound: There is no such model, or no previous version.
     """
     _gates(project, model)
     return delivery.rollback(
@@ -142,5 +142,5 @@ def rollback(project: Project, model: str, *, reason: str = "") -> Promotion:
 
 
 def actor() -> str:
-    """Return who acts on this machine, for the records."""
+    """Return the actor on this machine, for the records."""
     return local_user()

@@ -1,4 +1,4 @@
-"""Training runs: searched by metric, parameter, tag or status, and closed when their process has ended."""
+"""Training runs: search by metric, parameter, tag or status, and closing of runs of dead processes."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def find_runs(
     limit: int = 50,
     by_hand: bool = False,
 ) -> list[RunRow]:
-    """Return runs with everything they have; those whose process died are marked as killed first.
+    """Return runs with all their values; runs whose process died are first marked as killed.
 
     Args:
-        filter_: In the language of docs/reference/runs-filter.md.
-        order: A column, and `desc` where the largest comes first; by default the newest.
-        by_hand: Whether a person wrote the filter and the order, so that a name that no run has is a slip.
+        filter_: A filter as in docs/reference/runs-filter.md.
+        order: A column, with `desc` for the largest first; by default newest first.
+        by_hand: Whether a person wrote the filter and the order, so that an unknown name is an error.
 
     Raises:
-        Unreadable: The filter or the order cannot be read.
-        UnknownName: Written by hand, nothing is found, or in no order, as no run has a name.
+        Unreadable: The filter or the order cannot be parsed.
+        UnknownName: With `by_hand`, a name that no run has leaves no runs or no order.
         NotFound: `model` has no run, and the project declares no such model.
     """
     close_ended(project)
@@ -39,7 +39,7 @@ def find_runs(
     query = query if model is None else query.where(Column(Kind.ATTRIBUTE, "model"), model)
     runs = list(project.run_search.search(query, None).runs)
     if not runs and model is not None and not project.run_search.search(_of(model)).runs:
-        project.definitions.model(model)  # a name that is misspelt has no runs, and is not a model
+        project.definitions.model(model)  # a misspelt name has no runs, and is not a model
     if by_hand:
         slips = unknown_names(project.run_search, found, query.order, runs, ordered_by=order)
         if slips:
@@ -52,9 +52,9 @@ def _of(model: str) -> RunQuery:
 
 
 def close_ended(project: Project) -> None:
-    """Mark the runs as killed that are recorded as running and whose process has ended.
+    """Mark runs as killed that are recorded as running but whose process has ended.
 
-    Whether there is one is asked by SQL: MLflow's store takes seconds to import, and mostly there is none.
+    SQL checks whether there are any, because MLflow's store takes seconds to import and mostly there are none.
     """
     if project.run_search.search(RunQuery((_RUNNING,), limit=1)).runs:
         sweep(project.tracking, project.wall)

@@ -11,7 +11,7 @@ from mainspring.project.running import Running, alive, read_running
 
 
 class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One endpoint: what it serves and its newest window."""
+    """One endpoint: its versions and its newest window."""
 
     endpoint: str
     model: str
@@ -21,7 +21,7 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
     quality: dict[str, float]
     coverage: float | None
     drifted_columns: list[str]
-    problem: str = ""  # why it serves nothing, and what to do about it
+    problem: str = ""  # reason why it serves nothing, with the fix
 
 
 class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +32,7 @@ class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The online store: where, and why it does not answer, empty where it does."""
+    """The online store: its address, and the reason why it does not respond, empty if it does."""
 
     address: str
     problem: str
@@ -47,7 +47,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: list[EndpointStatus]
     sources: list[SourceStatus]
     online: StoreStatus
-    damaged_segments: int = 0  # of the prediction log, set aside
+    damaged_segments: int = 0  # damaged segments of the prediction log
 
 
 def status(project: Project) -> Status:

@@ -1,4 +1,4 @@
-"""Training by name."""
+"""Training of a model of the project."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mainspring.project import Project
 from mainspring.registry.runs import sweep
 from mainspring.training.model import TrainReport
 
-# OpenMP's threads wait for each other by spinning, which on a machine that does something else too makes a training of
-# 20 seconds one of 70 (measured: histogram gradient boosting on two cores under load). Read when the library loads.
+# OpenMP's threads wait for each other by spinning. On a machine with other load this extends a training from 20 to 70
+# seconds (measured: histogram gradient boosting on two cores). Read when the library loads.
 set_variable("OMP_WAIT_POLICY", "PASSIVE", default=True)
 
 
@@ -26,14 +26,14 @@ def train(
     until: int | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> TrainReport:
-    """Train a model of the project on what was known by `until` (by default the clock's now).
+    """Train a model of the project on data known by `until` (by default now, by the domain clock).
 
-    A model that declares a search gets the parameters that its last search found best. What the modules declare is
-    applied first, and runs whose process died are marked as killed.
+    A model that declares a search gets the best parameters of its last search. The declared definitions are applied
+    first, and runs whose process died are marked as killed.
 
     Raises:
-        NotFound: There is no such model, or its data has not landed, or its parameters were not searched.
-        NotConvertible: The estimator cannot become a bundle that answers as it does.
+        NotFound: There is no such model, it has no data yet, or its parameters were not searched.
+        NotConvertible: The estimator cannot become a bundle with equal predictions.
     """
     chosen = project.definitions.model(model)
     apply(project)
@@ -47,7 +47,7 @@ def train(
     try:
         report = project.trainer.train(chosen, since=since, until=until, progress=progress)
     except Exception as error:
-        with suppress(MainspringError):  # a catalog that is away must not hide what failed
+        with suppress(MainspringError):  # an unavailable catalog must not hide the original error
             audit(project, "train", f"model/{model}", f"failed: {type(error).__name__}")
         raise
     audit(project, "train", f"model/{model}", f"version {report.version}, run {report.run_id}")

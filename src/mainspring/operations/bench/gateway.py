@@ -24,13 +24,13 @@ _START_S = 60.0
 
 @contextmanager
 def gateway_apart(project: Project) -> Iterator[tuple[Address, bool]]:
-    """Run a gateway of its own; yield its address, and whether whoever asks has a core for itself."""
+    """Run a private gateway; yield its address, and whether the caller has a core of its own."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     address = Address("127.0.0.1", port)
     cores = _cores()
     settings = project.settings
-    # It ends with this process, however that goes: see `processes.child`.
+    # It ends with this process, for whatever reason: see `processes.child`.
     with tempfile.TemporaryDirectory(prefix="mainspring-bench-") as folder, _pipe() as lifeline:
         log = Path(folder) / "gateway.log"
         with log.open("wb") as out:
@@ -69,10 +69,10 @@ def get(address: Address, path: str, token: str) -> bytes:
 
 
 def call(address: Address, method: str, path: str, token: str, body: bytes | None) -> bytes:
-    """Return the answer to one request.
+    """Return the response to one request.
 
     Raises:
-        Unavailable: There is no answer within 10 s, or one that refuses, whose words are in the message.
+        Unavailable: There is no response within 10 s, or an error, whose text is in the message.
     """
     connection = connect(address, None, timeout_s=10.0)
     try:
@@ -91,7 +91,7 @@ def call(address: Address, method: str, path: str, token: str, body: bytes | Non
 
 @contextmanager
 def _pipe() -> Iterator[int]:
-    """Give the read end of a pipe whose other end only this process holds."""
+    """Context with the read end of a pipe whose other end only this process holds."""
     ends = os.pipe()
     try:
         yield ends[0]

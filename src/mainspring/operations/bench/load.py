@@ -1,8 +1,8 @@
-"""Load test of an endpoint: a gateway of its own under rising load, until its responses miss their deadlines.
+"""Load test of an endpoint: a private gateway under rising load, until its responses miss their deadlines.
 
-It follows the project's own routing table and reads its online store, with keys, metrics and the prediction log on; its
-log is thrown away, so that no invented traffic is taken for real. Where there is more than one core, whoever asks has
-one for itself.
+The gateway follows the project's routing table and reads its online store, with keys, metrics and the prediction log
+enabled. Its log is discarded, so that test traffic is never taken for real traffic. With more than one core, the caller
+has one of its own.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from mainspring.serving.plane.golden import Golden
 
 Told = Callable[[str], None]
 
-_LEAST = 10  # requests of a load: of fewer, chance decides whether it was met
+_LEAST = 10  # minimum requests of a load: with fewer, chance decides the result
 _WARM_UP_S = 0.5
 _ALONE_S = 1.0
-_DIFFERENT = 256  # requests, so that no cache answers
+_DIFFERENT = 256  # different requests, so that no cache answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,9 @@ class How:
     """Shape of the load.
 
     Attributes:
-        by: "keys" or "features"; `None`: by keys where the model reads stored features.
-        rows: Rows a request.
-        connections: Largest number of concurrent requests.
+        by: "keys" or "features"; `None` means by keys if the model reads stored features.
+        rows: Rows per request.
+        connections: Maximum number of concurrent requests.
         seconds: Duration of each load.
     """
 
@@ -67,7 +67,7 @@ def bench(project: Project, endpoint: str, how: How, told: Told = lambda _: None
 
     Raises:
         NotFound: There is no such endpoint, or it serves nothing yet.
-        Invalid: It cannot be asked by keys, or `how` asks for nothing.
+        Invalid: It cannot be requested by keys, or `how` is not a load.
         Unavailable: The gateway does not start.
     """
     if how.rows < 1 or how.connections < 1 or how.seconds <= 0:
@@ -75,7 +75,7 @@ def bench(project: Project, endpoint: str, how: How, told: Told = lambda _: None
     route = route_of(project, endpoint)
     arm = max(route.arms, key=lambda candidate: candidate.weight)
     bundle = project.bundles.load(arm.digest)
-    # A model of tensors has no features, and is asked with its golden rows.
+    # A model of tensors has no features, so its golden rows are requested.
     groups, observations = definitions.load(bundle.files[FEATURES]) if FEATURES in bundle.files else ((), None)
     by = how.by or ("keys" if views_of(groups) else "features")
     token = keys.create_key(project, "mainspring bench", [Action.PREDICT, Action.SCRAPE], HOUR)
@@ -118,7 +118,7 @@ def bench(project: Project, endpoint: str, how: How, told: Told = lambda _: None
 
 @contextmanager
 def _revoked(project: Project, token: str) -> Iterator[None]:
-    """Revoke a key at the end."""
+    """Revoke a key at the end of the block."""
     try:
         yield
     finally:
@@ -126,7 +126,7 @@ def _revoked(project: Project, token: str) -> Iterator[None]:
 
 
 class _Measure:
-    """Tries one load after another. `seen`: load -> what the gateway counted meanwhile."""
+    """Measurement of one load after another. `seen`: load -> the gateway's metrics during it."""
 
     def __init__(
         self,
@@ -221,10 +221,10 @@ def _machine(*, own_core: bool) -> str:
 
 
 def _recent(scan: TableScan, observations: Observations, count: int) -> dict[str, list[Any]]:
-    """Return up to `count` of the observations' rows by column, the newest first; instants in UTC epoch microseconds.
+    """Return up to `count` of the observations' rows by column, newest first; instants in UTC epoch microseconds.
 
     Raises:
-        NotFound: There is none.
+        NotFound: There are no observations.
     """
     source = observations.source
     at = to_sql(observations.at, source.columns)

@@ -1,1 +1,1 @@
-"""Data by name: ingestion, versions, statistics, lineage."""
+"""Data of a project: versions, statistics, lineage."""

@@ -1,4 +1,4 @@
-"""Lineage: which data goes into which features, models and endpoints, from definitions, versions and routes."""
+"""Lineage from sources to features, models and endpoints, computed from definitions, versions and routes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SOURCE, VIEW, REQUEST, MODEL, ENDPOINT = "source", "view", "request", "model", "
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One thing of a project. `note` is one line about it as it stands now; `live` where requests reach it."""
+    """One part of a project. `note` is one line about its current state; `live` is true if requests reach it."""
 
     kind: str
     name: str
@@ -38,13 +38,13 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """A graph without cycles, in order of kind and name."""
+    """An acyclic graph, ordered by kind and name."""
 
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
 
     def around(self, kind: str, name: str) -> Lineage:
-        """Return the part that one node comes from or goes into; empty where there is no such node."""
+        """Return the ancestors and descendants of one node; empty if there is no such node."""
         centre = f"{kind}:{name}"
         before, after = self._reach(centre, forward=False), self._reach(centre, forward=True)
         kept = {node.id for node in self.nodes} & {centre, *before, *after}
@@ -81,9 +81,9 @@ def lineage(
     """Return the lineage of a project.
 
     Args:
-        sources: The names of the declared sources; what the others read is added.
-        groups: Feature views and request features; what models use is added.
-        endpoints: Those declared; an endpoint that is only routed is added.
+        sources: Names of the declared sources; others that views or observations read are added.
+        groups: Feature views and request features; those that models use are added.
+        endpoints: Declared endpoints; endpoints that are only routed are added.
     """
     used = [group for model in models.values() for group in model.features]
     every: list[FeatureGroup] = [*groups, *used, *views_of(used)]
@@ -104,7 +104,7 @@ def lineage(
 
 
 def models_using(models: Mapping[str, Model], view: str) -> tuple[str, ...]:
-    """Return the names of the models that a view's features go into, directly or through request features."""
+    """Return the names of the models that use a view's features, directly or through request features."""
     return tuple(
         name
         for name, model in sorted(models.items())

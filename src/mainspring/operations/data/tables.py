@@ -23,12 +23,12 @@ class Extent:
     version: int
     rows: int
     files: int | None
-    size: int | None  # bytes of the columns, compressed
+    size: int | None  # compressed bytes of the columns
 
 
 @dataclass(frozen=True, slots=True)
 class CommitChange:
-    """A dataset commit that has another version of a table than its parent; `before` is `None` where it was new."""
+    """A dataset commit with another version of a table than its parent; `before` is `None` if the table was new."""
 
     commit: DatasetCommit
     before: int | None
@@ -36,7 +36,7 @@ class CommitChange:
 
 
 def extent(scan: TableScan) -> Extent:
-    """Return how much a version of a table holds.
+    """Return the size of a version of a table.
 
     Raises:
         Corrupt: A file cannot be read.
@@ -48,7 +48,7 @@ def extent(scan: TableScan) -> Extent:
 
 
 def newest(scan: TableScan, column: str) -> int | None:
-    """Return the largest value of a timestamp column, UTC epoch microseconds; `None` where there is no row."""
+    """Return the largest value of a timestamp column, UTC epoch microseconds; `None` without rows."""
     if scan.rows is not None:
         return _largest(scan.rows, column)
     per_file = (_newest(file, column) for file in scan.files or ())
@@ -56,9 +56,9 @@ def newest(scan: TableScan, column: str) -> int | None:
 
 
 def quarantine_reasons(lake: LakeTables, source: Source) -> dict[str, int]:
-    """Return reason -> how many rows of the source's quarantine have it, the commonest first.
+    """Return reason -> number of rows in the source's quarantine, most frequent first.
 
-    What only one row has, which may hold a value, is no part of a reason.
+    Details of a single row, which may contain a value, are not part of a reason.
 
     Raises:
         Corrupt: The quarantine cannot be read.
@@ -69,7 +69,8 @@ def quarantine_reasons(lake: LakeTables, source: Source) -> dict[str, int]:
         scan = lake.scan(source.name + QUARANTINE_SUFFIX)
     except NotFound:
         return {}
-    # The first may be a reader's fault, with a detail of the row behind a colon; the others are rules of the source.
+    # The first may be an error of the reader, with details of the row after a colon; the others are checks of the
+    # source.
     ours = r"(fails .*|\w+ is (null|not an? \w+)|\w+ has no UTC offset)"
     with duck.connect(memory_limit="512MB") as con, duck.duck_errors(source.name):
         duck.register(con, "quarantine", scan)
@@ -82,9 +83,9 @@ def quarantine_reasons(lake: LakeTables, source: Source) -> dict[str, int]:
 
 
 def changes_of(table: str, commits: Iterable[DatasetCommit]) -> list[CommitChange]:
-    """Return the commits, of those given, that changed a table, in their order.
+    """Return those of the given commits that changed a table, in their order.
 
-    A commit whose parent is not among them is compared with nothing and left out, unless it has none.
+    A commit whose parent is not among them cannot be compared and is left out, unless it has no parent.
     """
     known = {commit.id: commit for commit in commits}
     changes = []

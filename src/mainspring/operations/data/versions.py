@@ -1,4 +1,4 @@
-"""A project's data, version by version: what differs, what a table holds, and going back."""
+"""Versions of a project's data: difference, profile and restore."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from mainspring.data.profile import TableProfile
     from mainspring.data.restore import Progress, RestoreReport
 
-NOW = "now"  # in the place of a commit: the newest version of every table, whether a commit names it or not
+NOW = "now"  # instead of a commit: the newest version of every table, committed or not
 
 
 def versions(project: Project, name: str) -> dict[str, int]:
-    """Return table -> version, of a commit, a tag, or `now`.
+    """Return table -> version for a commit, a tag, or `now`.
 
     Raises:
         NotFound: There is no such commit or tag.
@@ -34,7 +34,7 @@ def versions(project: Project, name: str) -> dict[str, int]:
 
 
 def tag(project: Project, name: str, commit: str) -> str:
-    """Let a tag name a commit, another tag's commit, or `now`, which is committed first; return the commit's id.
+    """Tag a commit, another tag's commit, or `now`, which is committed first; return the commit's id.
 
     Raises:
         Invalid: `name` cannot be a tag.
@@ -54,12 +54,12 @@ def tag(project: Project, name: str, commit: str) -> str:
 def diff(
     project: Project, before: str, after: str = NOW, *, table: str | None = None, progress: TableProgress | None = None
 ) -> list[TableDiff]:
-    """Return how the tables differ between two commits, tags, or `now`; of columns that identify a person no values.
+    """Return the differences of the tables between two commits, tags, or `now`; without values of personal columns.
 
-    A table that was not landed, such as that of the predictions, is left out where a version of it is gone.
+    A table that is not ingested, such as the predictions, is left out if a version of it no longer exists.
 
     Raises:
-        NotFound: No such commit, or none of the two has the table; or a version was vacuumed.
+        NotFound: No such commit, neither of the two has the table, or a version was vacuumed.
     """
     from mainspring.data.diff import diff as differences
 
@@ -75,7 +75,7 @@ def diff(
 
 
 def _is_kept(project: Project, table: str, *versions: int | None) -> bool:
-    """Return whether a table can be compared, or should be: of logs, such as predictions, old versions go."""
+    """Return whether a table is compared: old versions of logs, such as predictions, are deleted."""
     if project.lake.version(table) is None or project.lake.describe(table).landed:
         return True
     wanted = [version for version in versions if version is not None]
@@ -93,7 +93,7 @@ def profile(
     """Return the profile of a source's table.
 
     Raises:
-        NotFound: No such source or commit, nothing has landed, or the version was vacuumed.
+        NotFound: No such source or commit, the source has no data, or the version was vacuumed.
     """
     from mainspring.data.profile import profile as profiled
 
@@ -105,14 +105,14 @@ def profile(
 def restore(
     project: Project, name: str, *, source: str | None = None, progress: Progress | None = None
 ) -> RestoreReport:
-    """Let every source's table, or that of one source, hold again what a commit or tag names; see `data.restore`.
+    """Restore every source's table, or that of one source, to a commit or tag; see `data.restore`.
 
-    The tables are then brought to what the sources declare now: what `apply` did since the commit is done again.
+    The tables are then migrated to the current declarations, which repeats what `apply` did since the commit.
 
     Raises:
-        NotFound: No such commit, or a version that it names was vacuumed. Nothing changed.
-        InvalidData: A table as it was then cannot become what its source declares now. Nothing changed.
-        Conflict: An ingestion went on for too long.
+        NotFound: No such commit, or one of its versions was vacuumed. Nothing changed.
+        InvalidData: A restored table cannot be migrated to its source's current declaration. Nothing changed.
+        Conflict: An ingestion took too long.
     """
     from mainspring.data.restore import restore as restored
 

@@ -1,1 +1,1 @@
-"""The demo: the whole path once, on the flights of 2013."""
+"""The demo: the whole life cycle, on the flights of 2013."""

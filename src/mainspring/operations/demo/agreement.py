@@ -19,7 +19,7 @@ from mainspring.project import Project
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Numbers of compared values, and of differing values by feature."""
+    """Number of compared values, and numbers of differing values by feature."""
 
     predictions: int
     values: int
@@ -27,7 +27,7 @@ class Agreement:
 
 
 def compare(project: Project, endpoint: str, *, since: int, until: int, sample: int = 5_000) -> Agreement:
-    """Compare the features of up to `sample` predictions with what the offline read gives for their keys and moments.
+    """Compare the features of up to `sample` predictions with the offline read of their keys and instants.
 
     Raises:
         NotFound: There are no predictions in that time.
@@ -52,7 +52,7 @@ def compare(project: Project, endpoint: str, *, since: int, until: int, sample: 
             "_at": logged["at"].combine_chunks(),
         }
     )
-    # Views, and what is computed from them: of the request alone nothing is read.
+    # Views and features computed from them; features of the request alone need no read.
     groups = [group for group in model.features if isinstance(group, FeatureView) or group.views]
     expected = point_in_time(observed, groups, project.lake.scan, schema=columns)
     served = _objects(logged, "features")
@@ -72,6 +72,6 @@ def _objects(table: pa.Table, column: str) -> list[dict[str, Any]]:
 
 
 def _logged_type(dtype: Any) -> Any:
-    """Return how the log holds a column's values: instants as microseconds."""
+    """Return the log's type of a column: instants are microseconds."""
     kind = ARROW_TYPES[dtype]
     return pa.int64() if pa.types.is_timestamp(kind) else kind

@@ -30,7 +30,7 @@ from mainspring.project import Project
 from mainspring.serving.protocol.schema import DATATYPES
 
 _REPORT_EVERY = 500  # predictions
-_ATTEMPTS, _BACK_OFF_S = 5, 0.05  # of a request that is refused; the wait doubles
+_ATTEMPTS, _BACK_OFF_S = 5, 0.05  # after a rejected request; the wait doubles
 
 
 @dataclass(slots=True)
@@ -44,7 +44,7 @@ class ReplayReport:
     failures: Counter[str] = field(default_factory=Counter)
 
     def percentile(self, share: float) -> float:
-        """Return a percentile of the latencies, milliseconds; NaN where nothing was answered."""
+        """Return a percentile of the latencies in milliseconds; NaN if nothing was answered."""
         return float(np.percentile(self.latencies_ms, share * 100)) if self.latencies_ms else float("nan")
 
 
@@ -57,15 +57,15 @@ def replay(
     step_us: int = 15 * MINUTE,
     progress: Callable[[int, int, int], None] | None = None,
 ) -> ReplayReport:
-    """Ask `endpoint` for every observation with `since <= at < until`, in order of time.
+    """Request a prediction from `endpoint` for every observation with `since <= at < until`, in order of time.
 
     Args:
-        step_us: How far the clock moves at once, microseconds.
-        progress: Called with (done, of how many, the clock's instant).
+        step_us: Step of the clock, microseconds.
+        progress: Called with (done, total, the clock's instant).
 
     Raises:
         Invalid: The profile's clock is not a replayed one.
-        Unavailable: The gateway went away.
+        Unavailable: The gateway ended.
     """
     clock = project.clock
     if not isinstance(clock, ReplayClock):
@@ -91,7 +91,7 @@ def replay(
 
 
 class _Caller:
-    """One client with one kept connection."""
+    """A client with one persistent connection."""
 
     def __init__(self, settings: Settings, endpoint: str, token: str) -> None:
         self._address = settings.gateway
@@ -102,10 +102,10 @@ class _Caller:
     def ask(self, body: bytes, rows: int, report: ReplayReport) -> None:
         """Request `rows` predictions and add the outcome to `report`; the latency is of the attempt that succeeded.
 
-        A request that is refused for want of room or time has had no effect, so it is sent again, as clients do.
+        A request that is rejected for lack of capacity or time has had no effect, so it is sent again, as clients do.
 
         Raises:
-            Unavailable: The server went away.
+            Unavailable: The server ended.
         """
         report.requests += 1
         for attempt in range(_ATTEMPTS):
@@ -131,7 +131,7 @@ class _Caller:
 
 
 def _steps(rows: pa.Table, step_us: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (instant of the step, first row, behind the last row) of the rows that fall due in each step."""
+    """Yield (instant of the step, first row, row after the last) for the rows due in each step."""
     steps = rows["_at"].cast(pa.int64()).to_numpy() // step_us
     starts = np.flatnonzero(np.diff(steps, prepend=steps[:1] - 1))
     for first, last in zip(starts, [*starts[1:], len(steps)], strict=True):

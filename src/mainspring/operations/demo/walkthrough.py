@@ -1,4 +1,4 @@
-"""The whole path, once, on the flights of 2013: land, train, gate, serve, watch."""
+"""The whole life cycle on the flights of 2013: ingest, train, gate, serve, monitor."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ SOURCES = ("schedule", "departures", "arrivals", "weather")
 MODEL = ENDPOINT = "late-arrival"
 CUTOFF = parse_instant("2013-07-01T04:00:00Z")  # midnight in New York
 END = parse_instant("2013-09-01T04:00:00Z")
-SETTLED = END + DAY  # by then the last flight has landed, and labels are in
-_FLUSHES = 200  # how often the log's last predictions are looked for
+SETTLED = END + DAY  # by then the last flight has landed, and all labels have arrived
+_FLUSHES = 200  # maximum number of checks for the log's last predictions
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,10 +45,10 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     holdout_rows: int
     auc: float
     baseline_auc: float
-    gate: str  # "passed" or what fell short
+    gate: str  # "passed", or the failed gates
     model_version: str
     bundle_digest: str
-    requests: int  # one for each quarter of an hour in which flights fall due
+    requests: int  # one per quarter of an hour with due flights
     predictions: int
     errors: int
     p50_ms: float
@@ -58,7 +58,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     label_coverage: float
     live_auc: float | None
     drifted_columns: list[str]
-    features_compared: int  # values served, against the offline read of the same moments
+    features_compared: int  # served values, compared with the offline read of the same instants
     features_differing: int
     gateway: str
     console: str
@@ -70,13 +70,13 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 class Shown:
     """Callbacks by which the demo shows its progress."""
 
-    stage: Callable[[str, float, float | None, str], None]  # name, done, of how many, a note
+    stage: Callable[[str, float, float | None, str], None]  # name, done, total, note
     done: Callable[[str, str], None]  # name, how it ended
-    key: Callable[[str | None], None]  # the administrator's, once; `None` where an earlier start has shown it
+    key: Callable[[str | None], None]  # the administrator's key, once; `None` if an earlier start has shown it
 
 
 def project_folder(folder: Path) -> Path:
-    """Return the demo's project: `folder` if it holds one, else `folder/flights`, copied there if it is not.
+    """Return the demo's project: `folder` if it contains one, else `folder/flights`, copied there if missing.
 
     Raises:
         Conflict: `folder/flights` is something else.
@@ -99,13 +99,13 @@ def project_folder(folder: Path) -> Path:
 
 @contextmanager
 def demo(project: Project, shown: Shown, up: Callable[[Project], AbstractContextManager[object]]) -> Iterator[Summary]:
-    """Run the demo and yield what happened, while everything is still up.
+    """Run the demo and yield its summary while all processes are still up.
 
     Args:
         up: Runs the project's processes inside its block.
 
     Raises:
-        Invalid: The project is not the flights of 2013 by a replayed clock.
+        Invalid: The project is not the flights example with a replayed clock.
     """
     stages = _Stages()
     clock = project.clock
@@ -151,7 +151,7 @@ class _Stages:
 
 
 def _make(project: Project, shown: Shown, stages: _Stages) -> dict[str, Any]:
-    """Land, train, promote; return what the summary says of it."""
+    """Ingest, train and promote; return these parts of the summary."""
     with stages.timed("land"):
         apply(project)
         landed = [_land(project, name, shown) for name in SOURCES]
@@ -183,7 +183,7 @@ def _make(project: Project, shown: Shown, stages: _Stages) -> dict[str, Any]:
 
 
 def _serve(project: Project, clock: ReplayClock, shown: Shown, stages: _Stages) -> dict[str, Any]:
-    """Live July and August again, then look back; return what the summary says of it."""
+    """Replay July and August, then evaluate; return these parts of the summary."""
     before = _logged(project)["id"]
     with stages.timed("replay"):
         report = replay(
@@ -229,11 +229,11 @@ def _logged(project: Project) -> pa.Table:
 
 
 def _served(project: Project, before: pa.ChunkedArray[Any], count: int) -> pa.Table:
-    """Return the replay's predictions; the last of them are in the log within 50 ms of their answer.
+    """Return the replay's predictions; each is in the log within 50 ms of its response.
 
     Args:
-        before: The ids of predictions of the same instants that an earlier demo in the folder has left.
-        count: How many were answered.
+        before: Ids of predictions for the same instants from an earlier demo in the folder.
+        count: Number of answered requests' predictions.
     """
     for _ in range(_FLUSHES):
         predictions = _logged(project)
@@ -245,7 +245,7 @@ def _served(project: Project, before: pa.ChunkedArray[Any], count: int) -> pa.Ta
 
 
 def live_quality(project: Project, predictions: pa.Table) -> tuple[int, float, float | None]:
-    """Return how many of the predictions have a label, their share, and the AUC over all of them."""
+    """Return the number of predictions with a label, their share, and the AUC over them."""
     from mainspring.monitoring.joins import join_labels
     from mainspring.stats import metrics
 
@@ -267,7 +267,7 @@ def _check_data() -> None:
 
 
 def _warm(project: Project) -> None:
-    """Import what training needs while data lands: MLflow's store takes seconds."""
+    """Import the modules of training during the ingestion, since MLflow's store takes seconds."""
     _ = project.tracking, project.versions
     __import__("sklearn.ensemble")
 

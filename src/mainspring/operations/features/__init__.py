@@ -1,1 +1,1 @@
-"""Features by name: read, written, verified, explained, materialised, tidied up."""
+"""Use cases on features: read, write, verify, explain, materialise, clean up."""

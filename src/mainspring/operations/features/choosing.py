@@ -22,12 +22,12 @@ class Choice:
     """Features to read.
 
     Attributes:
-        title: What to call them.
-        groups: The groups they are of, each whole.
-        columns: The full names that were asked for, in order.
-        keys: The key columns of the groups' entities, with types.
-        fields: The request's fields that the groups use; `None` for a type that no observations declare.
-        model: The model, where they are a model's.
+        title: Name for messages.
+        groups: Their complete groups.
+        columns: The requested full names, in order.
+        keys: Key columns of the groups' entities, with types.
+        fields: Request fields that the groups use; `None` for a type that no observations declare.
+        model: The model, if they are a model's features.
     """
 
     title: str
@@ -39,12 +39,12 @@ class Choice:
 
     @property
     def views(self) -> list[FeatureView]:
-        """The views that are read for them."""
+        """The views to read."""
         return views_of(self.groups)
 
     @property
     def needed(self) -> list[str]:
-        """The columns that a row must bring."""
+        """The columns that a row must have."""
         return list(dict.fromkeys((*self.keys, *self.fields)))
 
 
@@ -56,7 +56,7 @@ def choose(definitions: Definitions, what: Chosen | Sequence[Chosen]) -> Choice:
 
     Raises:
         NotFound: A name is not a model, view or feature of the project.
-        Invalid: `what` is something else, or names nothing.
+        Invalid: `what` has another type, or is empty.
     """
     if isinstance(what, str) and what in definitions.models:
         what = definitions.models[what]
@@ -81,7 +81,7 @@ def _title(items: Sequence[Any]) -> str:
 
 
 def _meant(definitions: Definitions, item: Any, *, alone: bool) -> tuple[FeatureGroup, Sequence[str]]:
-    """Return the group and the full names that one item of the list stands for."""
+    """Return the group and the full names that one item of the list means."""
     if isinstance(item, (FeatureView, RequestFeatures)):
         return item, item.columns
     if isinstance(item, Model):

@@ -30,8 +30,8 @@ Value = bool | int | float | str | None
 class FeatureValue:
     """One feature of the entity. Instants are UTC epoch microseconds.
 
-    `offline` is `None` where it is null and where it could not be read (`EntityValues.problem` says so). `personal` are
-    the columns with a PII mark that the value is made from; where it is `withheld`, both values are `None`.
+    `offline` is `None` if it is null or could not be read (see `EntityValues.problem`). `personal` are the columns with
+    a PII mark from which the value is computed; if it is `withheld`, both values are `None`.
     """
 
     feature: str
@@ -51,7 +51,7 @@ class EntityValues:
     Attributes:
         mark: Materialisation progress of the view; `None` if it was never materialised.
         rows: Number of the entity's rows within reach of the view's features.
-        pending: Number of those that became visible after `mark`, so the online store may not have them yet.
+        pending: Number of these rows that became visible after `mark`, so the online store may not have them yet.
         problem: Reason why the offline values could not be read.
     """
 
@@ -83,8 +83,8 @@ def entity_values(
 
     Args:
         key: The entity's key values, typed (`features.keys.typed_key`).
-        at: UTC epoch microseconds; now, for an online store knows no other instant.
-        reveal: Also values that are made from columns with a PII mark. Whoever asks for them audits it.
+        at: UTC epoch microseconds; now, since the online store has no other instant.
+        reveal: Also return values computed from columns with a PII mark. The caller must audit this.
 
     Raises:
         Unavailable: The online store did not answer.

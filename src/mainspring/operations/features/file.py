@@ -1,4 +1,4 @@
-"""Features beside the rows they were asked for, in a file: what a training set that no memory holds is."""
+"""Rows with their features in a file, for training sets larger than memory."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from mainspring.operations.features.table import FeatureTable, shown_type
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FeatureFile:
-    """A Parquet file with the columns of the `FeatureTable` that it stands for, in their order.
+    """A Parquet file with the columns of the corresponding `FeatureTable`, in their order.
 
-    It is a path to whoever reads files: `pd.read_parquet(written)`, `pl.scan_parquet(written)`.
+    It can be used as a path: `pd.read_parquet(written)`, `pl.scan_parquet(written)`.
 
     Attributes:
         path: Path of the file.
         rows: Number of its rows.
-        features: The full names of the features, in the order asked.
-        at: The name of the column with the instants as of which the features are.
-        label: The name of the column with the label, where there is one; of several labels the names of theirs.
-        seconds: How long it took to make.
+        features: Full names of the features, in the requested order.
+        at: Name of the column with the instant of each row's features.
+        label: Name of the label's column, if there is one; for several labels a tuple of names.
+        seconds: Duration of its creation.
     """
 
     title: str

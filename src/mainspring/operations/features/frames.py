@@ -1,6 +1,6 @@
 """Conversion of rows from and to Arrow, pandas, Polars and dictionaries.
 
-Neither pandas nor Polars is imported unless one of its frames is given or asked for.
+pandas and Polars are imported only if one of their frames is given or requested.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def as_arrow(rows: Any, name: str) -> pa.Table:
     """Return rows as an Arrow table, in their order.
 
     Args:
-        rows: An Arrow table or batch, a pandas or Polars frame, whatever else speaks Arrow's stream protocol (a DuckDB
+        rows: An Arrow table or batch, a pandas or Polars frame, any object with Arrow's stream protocol (a DuckDB
             relation), a list of dictionaries, or one dictionary of columns.
-        name: What to call them in an error.
+        name: Name of the rows in errors.
 
     Raises:
-        Invalid: They are something else.
-        InvalidData: Two columns have one name, or a column's values are of several types.
+        Invalid: They have another type.
+        InvalidData: Two columns have the same name, or a column's values have several types.
     """
     table = _read(rows, name)
     twice = sorted({column for column in table.column_names if table.column_names.count(column) > 1})
@@ -65,7 +65,7 @@ def _read(rows: Any, name: str) -> pa.Table:
 
 
 def _is_frame(rows: Any, library: str) -> bool:
-    module = sys.modules.get(library)  # whoever holds a frame of a library has imported it
+    module = sys.modules.get(library)  # the caller of a library's frame has imported the library
     return module is not None and isinstance(rows, module.DataFrame)
 
 
@@ -74,7 +74,7 @@ def _from_pandas(frame: pd.DataFrame, name: str) -> pa.Table:
     wrong = [column for column in columns if not isinstance(column, str)]
     if wrong:
         raise InvalidData(f"{name} have a column named {wrong[0]!r}, which is not text.", fix="rename it.")
-    if len(set(columns)) < len(columns):  # pandas can say which, Arrow cannot
+    if len(set(columns)) < len(columns):  # pandas knows the column, Arrow does not
         twice = next(column for column in columns if columns.count(column) > 1)
         raise InvalidData(f"{name} have several columns named {twice!r}.", fix="rename all but one.")
     return pa.Table.from_pandas(frame, preserve_index=False)
@@ -91,7 +91,7 @@ def _from_dictionaries(rows: Sequence[Any], name: str) -> pa.Table:
 
 
 def index_of(rows: Any) -> Any:
-    """Return a pandas frame's index where it says more than the rows' numbers, else `None`."""
+    """Return a pandas frame's index unless it is just the row number, else `None`."""
     if not _is_frame(rows, "pandas") or isinstance(rows.index, sys.modules["pandas"].RangeIndex):
         return None
     return rows.index

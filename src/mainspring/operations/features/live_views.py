@@ -1,8 +1,8 @@
-"""Feature views in use: those that are declared now, and those that the bundles in service read.
+"""Feature views in use: the declared ones, and those that live bundles read.
 
-A view that was changed has another slot in the online store. Until no route leads to a bundle that reads the old one,
-both are kept up to date, so that a new feature in an old view needs no downtime. States and tiles of views that are no
-longer in use are removed by `tidy`.
+A changed view has another slot in the online store. While a route leads to a bundle that reads the old slot, both are
+kept up to date, so that a new feature in an old view needs no downtime. States and tiles of views that are no longer in
+use are removed by `tidy`.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from mainspring.project import Project
 from mainspring.registry.bundles import FEATURES
 
 _log = logging.getLogger("mainspring")
-# How long states stay that no definition and no live bundle names: somebody may go back, or not have come yet.
+# How long states without a definition or live bundle are kept, for a rollback or a later deployment.
 UNUSED_FOR = 7 * DAY
 
 
 class ViewsInUse:
-    """The views of a project that are in use. Caches its reads of bundles, which never change."""
+    """The views of a project that are in use. Bundles never change, so reads of them are cached."""
 
     def __init__(self, project: Project) -> None:
         self._project = project
         self._of_bundle: dict[str, list[FeatureView]] = {}
 
     def by_slot(self) -> dict[str, FeatureView]:
-        """Return slot -> view, those of the definitions first.
+        """Return slot -> view, declared views first.
 
-        A bundle that cannot be read is left out: serving says what is wrong with it.
+        A bundle that cannot be read is left out; serving reports its error.
         """
         found = {slot(view): view for view in self._project.definitions.views.values()}
         live = {arm.digest for route in self._project.routes.current().values() for arm in route.arms}
@@ -92,7 +92,7 @@ def tidy(project: Project, in_use: dict[str, FeatureView]) -> Tidied:
 
 
 def _age(project: Project, slot: str) -> int:
-    """Return how long ago, by the domain's clock, a slot was brought up to date, µs."""
+    """Return the time since a slot was last updated, by the domain clock, µs."""
     position = project.online.position(slot)
     if position is None:
         ledger = read_ledger(project.online, slot)
@@ -101,12 +101,12 @@ def _age(project: Project, slot: str) -> int:
 
 
 def _empty(project: Project, table: str) -> bool:
-    """Take the tiles out of a table that no view needs; return whether there were any."""
+    """Delete the tiles of a table that no view needs; return whether there were any."""
     scan = project.lake.scan(table)
     if scan.files == () or (scan.rows is not None and not len(scan.rows)):
         return False
     with suppress(Conflict), project.locks.hold(f"build.{table}", wait_s=0), project.locks.hold(table, wait_s=0):
-        # A view that is built for the first time has tiles before it has states.
+        # On its first build a view has tiles before it has states.
         if scan.schema is None:
             return False
         project.lake.replace(table, [], scan.schema, key=f"unused.{scan.version}")

@@ -1,4 +1,4 @@
-"""The online read for people: features as the online store has them now."""
+"""Interactive online read: features as the online store has them now."""
 
 from __future__ import annotations
 
@@ -26,37 +26,38 @@ from mainspring.operations.features.table import FeatureTable
 if TYPE_CHECKING:
     from mainspring.project import Project
 
-STATUS = ".status"  # after a feature's name: the column of its statuses
+STATUS = ".status"  # suffix of a feature's name: the column of its statuses
 _MISSING = Status.MISSING.value
 _KINDS = {DType.String: str, DType.Boolean: bool, DType.Int32: int, DType.Int64: int, DType.Float64: float}
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A reader for rows whose columns have certain types, and the types of the features."""
+    """A reader for rows with certain column types, and the types of the features."""
 
     reader: OnlineReader
     dtypes: Mapping[str, DType]
 
 
 class OnlineFeatures:
-    """The online read of some features of a project, prepared once. Threads may share one."""
+    """The online read of some features of a project, prepared once. Threads may share it."""
 
     def __init__(self, project: Project, choice: Choice) -> None:
         self._project = project
         self._choice = choice
         self._features = frozenset(name for group in choice.groups for name in group.columns)
-        # Whether a view is read of which no status tells that it was never materialised: on-demand features use it.
+        # Whether a view is read whose statuses are not returned, because only on-demand features use it: then no status
+        # shows that it was never materialised.
         self._untold = not {view.name for view in choice.views} <= {group.name for group in choice.groups}
         self._prepared: dict[tuple[tuple[str, DType], ...], _Prepared] = {}
-        # The types of what a row must bring; None where a row itself tells one.
+        # The types of the required columns; None if a row itself determines one.
         self._schema: Schema | None = None
         declared = {name: dtype for name, dtype in choice.fields.items() if dtype is not None}
         if len(declared) == len(choice.fields):
             self._schema = {**declared, **choice.keys}
 
     def one(self, row: Mapping[str, Any], *, statuses: bool) -> dict[str, Any]:
-        """Return a row with its features; raises as `many` does."""
+        """Return a row with its features. Raises as `many` does."""
         columns = self._columns(row)
         if columns is None or self._schema is None:
             result: dict[str, Any] = self.many([row], statuses=statuses).table.to_pylist()[0]
@@ -73,7 +74,7 @@ class OnlineFeatures:
         return result
 
     def many(self, given: Any, *, statuses: bool) -> FeatureTable:
-        """Return rows, in their order, with their features.
+        """Return the rows in their order, with their features.
 
         Raises:
             NotFound: A view has never been materialised.
@@ -108,10 +109,10 @@ class OnlineFeatures:
         return prepared
 
     def _columns(self, row: Mapping[str, Any]) -> dict[str, list[Any]] | None:
-        """Return the columns that the features read of a row of plain values of the very types that are declared.
+        """Return the columns that the features read, for a row of plain values with exactly the declared types.
 
         Returns:
-            `None` for any other row: Arrow then says what its values are, or what is wrong with them.
+            `None` for any other row, which Arrow then converts or rejects.
         """
         if self._schema is None or not self._features.isdisjoint(row):
             return None
@@ -131,7 +132,7 @@ class OnlineFeatures:
         return columns
 
     def _materialised(self) -> int | None:
-        """Return through when all the views are materialised, `None` where no view is read."""
+        """Return the instant through which all views are materialised, `None` if no view is read."""
         positions = {view.name: self._project.online.position(slot(view)) for view in self._choice.views}
         missing = [name for name, position in positions.items() if position is None]
         if missing:
@@ -143,14 +144,14 @@ class OnlineFeatures:
 
 
 def is_one(rows: Any) -> bool:
-    """Return whether it is one row, a dictionary of values, and not several."""
+    """Return whether the rows are one row, a dictionary of values."""
     return isinstance(rows, Mapping) and not any(
         hasattr(value, "__len__") and not isinstance(value, (str, bytes)) for value in rows.values()
     )
 
 
 def _is_plain(value: Any) -> bool:
-    """Return whether a value comes back from Arrow as it is."""
+    """Return whether a value is unchanged by a round trip through Arrow."""
     kind = type(value)
     if kind is str:
         return value.isascii() or _is_text(value)
@@ -170,7 +171,7 @@ def _fits(value: int, bits: int) -> bool:
 
 
 def _typed(value: Any, dtype: DType) -> Any:
-    """Return a feature's value as Arrow gives it back from a column of its type."""
+    """Return a feature's value as from an Arrow column of its type."""
     if value is None or type(value) is _KINDS.get(dtype):
         return value
     if dtype is DType.Float32 and type(value) is float:

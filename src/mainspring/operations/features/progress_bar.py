@@ -1,4 +1,4 @@
-"""Progress of long work in code: a bar in a terminal (on standard error) or a notebook, nothing elsewhere."""
+"""Progress display of long work in code: a bar in a terminal (on standard error) or a notebook, else nothing."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _unseen(_name: str, /, *, begins: bool = True) -> None:
 
 
 def _in_notebook() -> bool:
-    ipython = sys.modules.get("IPython")  # a kernel has imported it; nobody else needs it
+    ipython = sys.modules.get("IPython")  # a kernel has imported it; no one else needs it
     shell = ipython.get_ipython() if ipython is not None else None
     return shell is not None and hasattr(shell, "kernel")
 
@@ -73,7 +73,7 @@ def _terminal(title: str, total: int) -> Iterator[Step]:
 
 @contextmanager
 def _notebook(title: str, total: int) -> Iterator[Step]:
-    # Not rich's bar: in a notebook it needs ipywidgets, and warns where that is missing.
+    # Not rich's bar: in a notebook it needs ipywidgets, and warns without it.
     ipython: Any = import_module("IPython.display")
 
     def bar(done: int, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The offline read for people: features as of each row's time, from the lake."""
+"""Interactive offline read: features as of each row's time, from the lake."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from mainspring.training.sets.labels import LABEL, LeftOut
 if TYPE_CHECKING:
     from mainspring.project import Project
 
-# Called with what is done now, how many rows of it are done, and of how many (`None`: it cannot be said).
+# Called with the current step, its rows done, and its total rows (`None` if unknown).
 Told = Callable[[str, int, int | None], None]
 When = str | int | date | datetime
 NAME = "The labels"
@@ -48,10 +48,10 @@ class How:
 
 
 def instant(when: When | None) -> int | None:
-    """Return an instant from an ISO 8601 text, an aware datetime, a date (its midnight UTC) or epoch microseconds.
+    """Return an instant from an ISO 8601 text, an aware datetime, a date (midnight UTC) or epoch microseconds.
 
     Raises:
-        Invalid: It is naive, or none of these.
+        Invalid: It is naive, or of another type.
     """
     if when is None or (isinstance(when, int) and not isinstance(when, bool)):
         return when
@@ -83,7 +83,8 @@ class Spine:
         """Return the model whose observations are read and their bounds; `None` if rows are given.
 
         Raises:
-            Invalid: There are neither labels nor a model, there are labels and bounds, or a bound is no instant.
+            Invalid: There are neither labels nor a model, there are both labels and bounds, or a bound is not an
+                instant.
         """
         bounds = instant(self.since), instant(self.until)
         if self.labels is not None:
@@ -103,14 +104,14 @@ class Spine:
 
 @dataclass(frozen=True)
 class Found:
-    """Rows with the features asked for, as they are read.
+    """Rows with the requested features, as they are read.
 
     Attributes:
         pieces: The rows in order, at least one table.
-        rows: How many.
-        at: The name of the column with the instants as of which the features are.
-        label: The name of the column with the label, where there is one; of several labels the names of theirs.
-        notes: On observations without a label.
+        rows: Number of rows.
+        at: Name of the column with the instant of each row's features.
+        label: Name of the label's column, if there is one; for several labels a tuple of names.
+        notes: Notes on observations without a label.
     """
 
     pieces: Iterator[pa.Table]
@@ -121,12 +122,12 @@ class Found:
 
 
 class Reader:
-    """Reads features as of the time of each row of a spine.
+    """Reader of features as of the time of each row of a spine.
 
     Args:
-        memory_limit: What DuckDB may use before it spills.
-        told: Called with the observations and each view as its read begins.
-        temp: The folder for what exceeds memory. Without one, the rows and the result are in memory, as one piece.
+        memory_limit: Memory that DuckDB may use before it spills.
+        told: Called when the read of the observations, and of each view, begins.
+        temp: Folder for data that exceeds memory. Without one, the rows and the result are in memory, as one piece.
     """
 
     def __init__(
@@ -138,9 +139,9 @@ class Reader:
 
     @contextmanager
     def read(self, spine: Spine) -> Iterator[Found]:
-        """Read the rows of `spine`, whose labels are a table or, with a folder for what exceeds memory, a path.
+        """Read the rows of `spine`, whose labels are a table or, with a folder `temp`, a path.
 
-        Observations come by time, as training reads them; labels in their order, with all their columns.
+        Observations are ordered by time, as in training; labels keep their order and all their columns.
 
         Raises:
             Invalid: As `Spine.observations`.
@@ -192,7 +193,7 @@ class Reader:
         name = first.at if at is None else at
 
         def key_columns() -> Iterator[pa.Table]:
-            """Yield what the engine needs of the labels; their other columns it never sees."""
+            """Yield the columns of the labels that the engine needs."""
             for block in [first] if in_memory else rows():
                 yield block.read.select([*choice.needed, block.at])
 
@@ -216,7 +217,7 @@ class Reader:
 
 
 def read(project: Project, choice: Choice, spine: Spine, how: How) -> FeatureTable:
-    """Return what `Reader.read` reads, in memory."""
+    """Return the result of `Reader.read` in memory."""
     own = spine.observations(choice) is not None
     index = None if own else index_of(spine.labels)
     spine = spine if own else replace(spine, labels=as_arrow(spine.labels, NAME))
@@ -230,12 +231,12 @@ def read(project: Project, choice: Choice, spine: Spine, how: How) -> FeatureTab
 
 
 def pinned(project: Project) -> Scan:
-    """Return how to read the lake, each table in the version that it has when it is first asked for."""
+    """Return a scan of the lake with each table pinned to its version at its first use."""
     return cache(project.lake.scan)
 
 
 def _as_trained(table: pa.Table, choice: Choice, model: Model) -> pa.Table:
-    """Return the observations' own columns, their time, the features asked for and each label by its full name."""
+    """Return the observations' own columns, their time, the requested features, and each label by its full name."""
     names = [*model.observations.source.columns, AT, *choice.columns]
     result, truth = table.select(names), table.column(LABEL)
     for label in model.labels:
@@ -261,7 +262,7 @@ def _none_labelled(model: Model, since: int | None, end: int, left_out: LeftOut)
 
 
 def _with_found(rows: pa.Table, features: pa.Table, at: str, choice: Choice) -> pa.Table:
-    """Return rows as they were given, with the column `at` of their times where they lack it, and the features."""
+    """Return the given rows with the features, and with the column `at` of their times if they lack it."""
     table = rows if at in rows.column_names else rows.append_column(at, features.column(at))
     for column in choice.columns:
         table = table.append_column(column, features.column(column))

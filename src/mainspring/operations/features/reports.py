@@ -1,4 +1,4 @@
-"""Results of `explain` and `verify`, with a repr for notebooks, and SQL laid out for people."""
+"""Results of `explain` and `verify` with a repr for notebooks, and formatting of SQL."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _MISMATCHES_SHOWN = 20
 _INDENT = "    "
-# Quoted names and texts are one token, so that nothing in them is taken for a clause.
+# Quoted names and texts are one token, so that their content is never taken for a clause.
 _TOKEN = re.compile(
     r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\(\s*(?=SELECT\b)|[()]|;\s*"""
     r"""|\b(?:(?:ASOF\s+|LEFT\s+|SEMI\s+|ANTI\s+|INNER\s+|CROSS\s+)*JOIN|FROM|WHERE|GROUP\s+BY|ORDER\s+BY|QUALIFY"""
@@ -27,7 +27,7 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True, repr=False)
 class Plan:
-    """Steps of an offline read, one a query."""
+    """Steps of an offline read, one per query."""
 
     steps: Sequence[Step]
 
@@ -60,7 +60,7 @@ def _whole(step: Step) -> str:
 
 
 def about(step: Step) -> str:
-    """Return one line about what a step reads."""
+    """Return one line that describes what a step reads."""
     if not step.source:
         return f"{step.view}: {step.what}"
     files = f"{step.files:,} {'file' if step.files == 1 else 'files'}"
@@ -71,7 +71,7 @@ def about(step: Step) -> str:
 
 @dataclass(frozen=True, repr=False)
 class Verifications:
-    """Verifications, one a view."""
+    """Verifications, one per view."""
 
     views: Sequence[Verification]
 
@@ -125,9 +125,9 @@ def in_words(mismatch: Mismatch) -> str:
 
 
 def laid_out(sql: str) -> str:
-    """Return SQL on several lines: a clause a line, a query inside a query indented; nothing else changes."""
+    """Return SQL on several lines: one clause per line, with nested queries indented; nothing else changes."""
     out: list[str] = []
-    queries: list[bool] = []  # of each open parenthesis: whether a query stands in it
+    queries: list[bool] = []  # for each open parenthesis: whether it contains a query
     place = 0
     for token in _TOKEN.finditer(sql):
         out.append(sql[place : token.start()])

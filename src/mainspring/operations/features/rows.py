@@ -23,15 +23,15 @@ class Rows:
     """Rows for some features.
 
     Attributes:
-        given: As they came, whole.
-        read: The same with instants that came as text read, and a column `at` if `with_times` made it.
-        schema: The types of the columns that the features read.
+        given: The rows as given, with all columns.
+        read: The same with instants parsed from text, and a column `at` if `with_times` added it.
+        schema: Types of the columns that the features read.
 
     Args:
-        name: What to call them in an error.
+        name: Name of the rows in errors.
 
     Raises:
-        InvalidData: A column is missing or of a type that no feature is made of.
+        InvalidData: A column is missing, or has a type that features cannot have.
     """
 
     def __init__(self, choice: Choice, rows: Any, name: str) -> None:
@@ -51,18 +51,18 @@ class Rows:
 
     @property
     def at(self) -> str:
-        """A name for a column of times that no column of the rows has."""
+        """A name for the column of times that no column of the rows has."""
         return AT if AT not in self.given.column_names else "_at_asked"
 
     def with_times(self, at: str | None) -> str:
         """Add the column `self.at` of instants to `read`; return the name of the column of times in the result.
 
         Args:
-            at: The column that has them; `None` for the rule of the model's observations.
+            at: The column with the times; `None` for the rule of the model's observations.
 
         Raises:
-            Invalid: There is neither.
-            InvalidData: They are naive, or no instants.
+            Invalid: There is neither a column nor a rule.
+            InvalidData: The times are naive, or not instants.
         """
         if at is not None and at not in self.given.column_names:
             raise InvalidData(
@@ -99,7 +99,7 @@ class Rows:
 
     @property
     def _instants(self) -> list[str]:
-        """The columns that may be the time."""
+        """The columns that may contain the time."""
         return [field.name for field in self.given.schema if pa.types.is_timestamp(field.type)]
 
     def _exact(self, name: str) -> pa.ChunkedArray[Any]:
@@ -160,7 +160,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _dtype(given: pa.Table, name: str) -> DType:
-    """Return the type of a field that no observations declare, as the rows have it."""
+    """Return the type of a field that no observations declare, from the rows."""
     kind = given.schema.field(name).type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type

@@ -1,4 +1,4 @@
-"""Finding feature views by a few words, and by who owns them."""
+"""Search for feature views by words and by owner."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from mainspring.features.model import FeatureView
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A view that was found, and those of its features that a word was found in."""
+    """A matching view, and its features that contain a word."""
 
     view: FeatureView
     features: tuple[str, ...]
 
 
 def search(views: Iterable[FeatureView], words: str = "", owner: str | None = None) -> list[Found]:
-    """Return the views in which every one of `words` occurs, by name; those that are called so first.
+    """Return the views that contain all `words`, ordered by name; matches of the view's name come first.
 
-    Looked at are the names of the view, its features, entity, keys and source, its owner and tags, and all
-    descriptions. Upper and lower case are one.
+    Searched are the names of the view, its features, entity, keys and source, its owner and tags, and all descriptions.
+    Case is ignored.
     """
     terms = words.casefold().split()
     matches = []
@@ -37,7 +37,7 @@ def search(views: Iterable[FeatureView], words: str = "", owner: str | None = No
 
 
 def owners(views: Iterable[FeatureView]) -> list[str]:
-    """Return all owners of views, sorted; views without an owner add none."""
+    """Return all owners of views, sorted."""
     return sorted({view.owner for view in views if view.owner})
 
 

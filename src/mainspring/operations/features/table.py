@@ -1,4 +1,4 @@
-"""Features beside the rows they were asked for: what a training set and an online read in code are."""
+"""Rows with their features in memory: the result of a training set or of an online read."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _COLUMNS_SHOWN = 100
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FeatureTable:
-    """Rows in the order they were asked for, their own columns first, then a column for each feature.
+    """Rows in the requested order: their own columns first, then one column per feature.
 
-    It is an Arrow table with a memory of what its columns are. Libraries that read Arrow streams (Polars, DuckDB,
-    pandas) take it as it is.
+    An Arrow table that knows the roles of its columns. Libraries that read Arrow streams (Polars, DuckDB, pandas)
+    accept it directly.
 
     Attributes:
         table: All columns; shape (rows, columns).
-        features: The full names of the features, in the order asked.
-        at: The name of the column with the instants as of which the features are, `None` where that is now.
-        label: The name of the column with the label, where there is one; of several labels the names of theirs.
+        features: Full names of the features, in the requested order.
+        at: Name of the column with the instant of each row's features, `None` if that is now.
+        label: Name of the label's column, if there is one; for several labels a tuple of names.
     """
 
     title: str
@@ -40,7 +40,7 @@ class FeatureTable:
     at: str | None = None
     label: str | tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
-    index: Any = None  # of the pandas frame that was given
+    index: Any = None  # index of the given pandas frame
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -61,7 +61,7 @@ class FeatureTable:
         return self.table
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return a pandas frame, with the index of the frame that was asked with, if it was one."""
+        """Return a pandas frame, with the index of the given pandas frame, if any."""
         return frames.to_pandas(self.table, self.index)
 
     def to_polars(self) -> pl.DataFrame:
@@ -73,7 +73,7 @@ class FeatureTable:
         return frames.to_polars(self.table)
 
     def as_(self, kind: frames.Kind | None) -> Any:
-        """Return it as the kind of frame, itself for `None`."""
+        """Return it as this kind of frame; itself for `None`."""
         if kind is None:
             return self
         frames.check_kind(kind)

@@ -1,4 +1,4 @@
-"""Verifying a view, or all that a model reads, on the project's own data."""
+"""Verification of a view, or of all views of a model, on the project's own data."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def verify(
 
     Args:
         what: A view, a group of on-demand features or a model, or its name.
-        sample: About how many (entity, instant) pairs of each view.
-        progress: Told a stage's name, and how much of how much of it is done.
+        sample: Approximate number of (entity, instant) pairs per view.
+        progress: Called with a stage's name, its completed work and its total.
 
     Raises:
         NotFound: There is no such view or model, or a source has no data yet.
-        Unavailable: The online store does not answer.
+        Unavailable: The online store does not respond.
     """
     if sample < 1:
         raise Invalid(f"A sample of {sample} is empty.", fix="take at least 1.")
@@ -67,7 +67,7 @@ def _is_applied(project: Project, view: FeatureView) -> bool:
 
 
 def _observations(project: Project, group: RequestFeatures) -> Observations:
-    """Return observations that have the fields and keys which the group needs."""
+    """Return observations with the fields and keys that the group needs."""
     needed = {*group.fields, *(key for view in group.views for key in view.entity.keys)}
     for observations in project.definitions.observations:
         if needed <= {*observations.source.columns}:

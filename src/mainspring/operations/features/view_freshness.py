@@ -21,14 +21,14 @@ class ViewFreshness:
     """Freshness of a view. Instants are UTC epoch microseconds.
 
     Attributes:
-        newest_event: The latest event in the source, which may lie ahead of now.
-        newest_visible: Instant at which the last row became visible, at the latest now; `None` if there is none, or if
-            the caller did not ask for it.
+        newest_event: The latest event in the source, which may be in the future.
+        newest_visible: Instant at which the last visible row became visible; `None` if there is none, or it was not
+            requested.
         through: The instant through which the view is materialised.
         horizon: Rows that become visible by then are in the online store already.
-        lag_us: Now less `through`.
-        state: `fresh`; `late`, where `through` is older than two rounds of the worker; `never` materialised; `empty`,
-            where nothing has landed; `unknown`, where the store or the lake did not answer.
+        lag_us: Now minus `through`, µs.
+        state: `fresh`; `late` if `through` is older than two rounds of the worker; `never` materialised; `empty` if the
+            source has no data; `unknown` if the store or the lake did not respond.
         problem: Reason of the state `unknown`.
     """
 
@@ -44,11 +44,11 @@ class ViewFreshness:
 def view_freshness(
     view: FeatureView, lake: LakeTables, store: OnlineStore, now: int, every_us: int, *, visible: bool = False
 ) -> ViewFreshness:
-    """Return how fresh the view is.
+    """Return the freshness of the view.
 
     Args:
-        every_us: At which intervals the worker materialises.
-        visible: Whether to find out when the last row became visible, which may cost a pass over a column.
+        every_us: Interval of the worker's materialisation, µs.
+        visible: Whether to compute when the last row became visible, which may scan a column.
     """
     event = seen = None
     landed = True
@@ -88,7 +88,7 @@ def view_freshness(
 
 
 def _visible(view: FeatureView, scan: TableScan, now: int) -> int | None:
-    """Return when the last row that is visible now became so."""
+    """Return the instant at which the last visible row became visible."""
     last = newest(scan, VISIBLE_AT)
     if last is None or last <= now:
         return last

@@ -1,4 +1,4 @@
-"""Training sets of any size: from the lake, and from a file of labels, to a Parquet file."""
+"""Training sets of any size, from the lake or a file of labels to a Parquet file."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from mainspring.operations.features.progress_bar import Step
 if TYPE_CHECKING:
     from mainspring.project import Project
 
-ROWS = "rows"  # the last of what is done
+ROWS = "rows"  # the last step
 
 
 class Paced:
-    """Progress reports, as text with the rows a second.
+    """Progress reports as text with the rows per second.
 
     Args:
-        step: Called with the words, and whether something new begins.
+        step: Called with the text, and whether a new step begins.
     """
 
     def __init__(self, step: Step) -> None:
@@ -43,22 +43,22 @@ class Paced:
 
 
 def pace(rows: int, began: float) -> str:
-    """Return how fast it goes, in words, once that can be said; `began` is of `time.monotonic`."""
+    """Return the rate as text, once it can be estimated; `began` is a value of `time.monotonic`."""
     seconds = time.monotonic() - began
     return f", {rows / seconds:,.0f} rows/s" if rows and seconds > 0.5 else ""
 
 
 class TrainingSetWriter:
-    """Writes training sets of some features to `to`, in the folder of the project's state what is on its way.
+    """Writer of training sets to the file `to`; temporary files are in the project's state folder.
 
     Args:
-        to: A file that is there is replaced, once the new one is whole.
-        memory_limit: What DuckDB may use before it spills.
+        to: Path of the file; an existing file is replaced once the new one is complete.
+        memory_limit: Memory that DuckDB may use before it spills.
 
     Raises:
         Invalid: `to` is not a name of a Parquet file.
         NotFound: There is no such folder.
-        Denied: Nothing may be written there.
+        Denied: The folder is not writable.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class TrainingSetWriter:
         self._reader = reading.Reader(project, choice, memory_limit, told, project.settings.state / "tmp")
 
     def write(self, spine: reading.Spine) -> FeatureFile:
-        """Write what `reading.read` returns.
+        """Write the result of `reading.read`.
 
         Raises:
-            StorageFull: There is no room for the file, or for what is on its way to it; it is as it was.
+            StorageFull: There is no space for the file or for temporary files; an existing file is unchanged.
             Others: As `reading.Reader.read`.
         """
         if spine.observations(self._choice) is None:
@@ -99,7 +99,7 @@ class TrainingSetWriter:
 
 
 def _target(to: str | os.PathLike[str]) -> Path:
-    """Return the path to write, checked before the work begins, not after an hour of it."""
+    """Return the path to write, checked before the work begins."""
     path = Path(to).expanduser()
     if path.suffix != ".parquet" or path.is_dir():
         raise Invalid(f"{path} is not a Parquet file name.", fix="let it end in .parquet.")

@@ -1,4 +1,4 @@
-"""The work that can be queued, by name. What a handler needs is imported when it runs."""
+"""Handlers of jobs by name. A handler imports its dependencies when it runs."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class Work:
     """Handler of one of `project.built_in_jobs`: its function, and a check before a job is queued."""
 
     do: Callable[[Project, JobRun, dict[str, Any]], Plain]
-    check: Callable[[Project, dict[str, Any]], object] = lambda _project, _given: None  # raises where it cannot be done
+    check: Callable[[Project, dict[str, Any]], object] = lambda _project, _given: None  # raises if it cannot be done
 
 
 def check_begun(project: Project, name: str, argument: Plain) -> None:
-    """Raise if a job cannot be begun with this argument. Jobs of the project's own check theirs themselves.
+    """Raise if a job cannot begin with this argument. The project's own jobs check their arguments themselves.
 
     Raises:
-        NotFound: No job is called that.
-        Invalid: It takes no such argument, or the argument names what is not there.
+        NotFound: There is no such job.
+        Invalid: The job does not accept the argument, or the argument names something that does not exist.
     """
     if name in WORK:
         WORK[name].check(project, options(name, argument))
@@ -44,7 +44,7 @@ def check_begun(project: Project, name: str, argument: Plain) -> None:
 
 
 def handlers(project: Project) -> Mapping[str, Handler]:
-    """Return what runs each kind of job of a project, as its definitions are when it is asked."""
+    """Return the handlers of a project's jobs, by its current definitions."""
     return _Handlers(project)
 
 
@@ -66,7 +66,7 @@ class _Handlers(Mapping[str, "Handler"]):
     def _own(self) -> Mapping[str, OwnJob]:
         try:
             return self._project.definitions.jobs
-        except Invalid:  # what is wrong with the definitions holds up none of our jobs
+        except Invalid:  # invalid definitions must not stop built-in jobs
             return {}
 
 
@@ -102,7 +102,7 @@ def _materialise(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
     from mainspring.operations.materialize import materialise_views
 
     rebuild = bool(given["rebuild"])
-    chosen = _views(project, given)  # all are looked up before any is begun
+    chosen = _views(project, given)  # all are looked up before any begins
     entities: dict[str, int] = {}
     for number, view in enumerate(chosen):
         run.progress(number, len(chosen), view.name)
@@ -118,7 +118,7 @@ def _materialise(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
 def _views(project: Project, given: dict[str, Any]) -> list[FeatureView]:
     try:
         return [project.definitions.view(name) for name in given["views"] or project.definitions.views]
-    except NotFound as error:  # of the argument: another attempt would not find it either
+    except NotFound as error:  # a name in the argument: another attempt would not find it either
         raise Invalid(f"The argument of materialise names an unknown view: {error.what}", fix=error.fix) from None
 
 

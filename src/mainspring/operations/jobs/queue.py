@@ -17,15 +17,15 @@ from mainspring.project.schedules import schedules_of
 
 Told = Callable[[Job], None]
 _LOOK_S = 0.2
-_LOOKED_AT = 1_000  # of each status, the newest
+_LOOKED_AT = 1_000  # newest jobs per status
 
 
 def begin(project: Project, name: str, argument: Plain = None, *, key: str | None = None) -> Job:
-    """Queue a job, or return the one that its key names.
+    """Queue a job, or return the existing one with its key.
 
     Raises:
-        NotFound: Nothing is called that.
-        Invalid: It takes no such argument, or the argument names what is not there.
+        NotFound: There is no such job.
+        Invalid: The job does not accept the argument, or the argument names something that does not exist.
     """
     check_begun(project, name, argument)
     return project.jobs.enqueue([NewJob(name, argument, key)], project.wall.now())[0]
@@ -35,7 +35,7 @@ def job(project: Project, id: str) -> Job:
     """Return a job.
 
     Raises:
-        NotFound: There is none.
+        NotFound: There is no such job id.
     """
     [found] = project.jobs.get([id])
     if found is None:
@@ -44,7 +44,7 @@ def job(project: Project, id: str) -> Job:
 
 
 def wait(project: Project, id: str, told: Told) -> Job:
-    """Return a job when it has ended; `told` is shown it again and again until then."""
+    """Return a job once it has ended; until then `told` is called with it repeatedly."""
     while (found := job(project, id)).status not in ENDED:
         told(found)
         time.sleep(_LOOK_S)
@@ -52,7 +52,7 @@ def wait(project: Project, id: str, told: Told) -> Job:
 
 
 def run_here(project: Project, id: str) -> Job:
-    """Run in this process what is due, until a job has ended; return it."""
+    """Run due jobs in this process until a job has ended; return it."""
     runner = Runner(project.jobs, handlers(project), project.wall, holder=f"command-{new_id()}")
     while (found := job(project, id)).status not in ENDED:
         if runner.run_one() is None:
@@ -68,7 +68,7 @@ def worker_is_up(project: Project) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A schedule, the tick that was queued last and the one that comes next."""
+    """A schedule with its last queued tick and its next one."""
 
     name: str
     job: str
@@ -98,9 +98,9 @@ def planned(project: Project) -> list[Planned]:
 
 
 def failing(project: Project) -> list[Job]:
-    """Return the jobs that failed for good, newest first, and were not done since with the same argument.
+    """Return the jobs that failed finally, newest first, without a later success with the same argument.
 
-    A nightly job that failed once and was done every night after it needs nobody.
+    A nightly job that failed once and succeeded every night since needs no attention.
     """
     failed = project.jobs.find(statuses={Status.FAILED}, limit=_LOOKED_AT)
     if not failed:

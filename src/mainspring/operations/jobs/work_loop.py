@@ -1,4 +1,4 @@
-"""The worker's thread that queues due jobs and runs them, beside the worker's duties."""
+"""The worker's thread that queues and runs due jobs, beside the worker's duties."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from mainspring.project.schedules import schedules_of
 
 log = logging.getLogger("mainspring")
 LOCK = "jobs"
-_LOOK_S = 1.0  # how often it is asked whether a job is due
+_LOOK_S = 1.0  # interval of checks for due jobs
 _LONGEST_S = 60.0
-_DOUBLINGS = 16  # at most, of the wait after a failure
+_DOUBLINGS = 16  # maximum wait after a failure
 _END_S = 5.0
 
 
 @contextmanager
 def working(project: Project, stop: threading.Event) -> Iterator[None]:
-    """Run jobs inside the block, in a thread that ends with `stop` when its job has come to the end of a step."""
-    _ = project.jobs  # built before there are two threads that would
+    """Run jobs inside the block, in a thread that ends on `stop` once its job has finished a step."""
+    _ = project.jobs  # built here, before two threads would build it
     thread = threading.Thread(target=work, args=(project, stop), name="jobs", daemon=True)
     thread.start()
     try:
         yield
     finally:
         stop.set()
-        thread.join(_END_S)  # whoever comes next takes over what still runs
+        thread.join(_END_S)  # the next worker takes over running jobs
 
 
 def work(project: Project, stop: threading.Event) -> None:
     """Queue and run jobs until `stop` is set.
 
-    The lock proves that whoever ran jobs from this state folder before is dead, so its jobs go on at once.
+    The lock proves that the previous worker of this state folder is dead, so its jobs continue at once.
     """
     runner = Runner(
         project.jobs, handlers(project), project.wall, holder=holder(project.settings.state), stopping=stop.is_set
@@ -68,7 +68,7 @@ def work(project: Project, stop: threading.Event) -> None:
 
 
 def holder(state: Path) -> str:
-    """Return the name under which the worker of a state folder holds jobs: the same at every start."""
+    """Return the lease holder's name of a state folder's worker, the same at every start."""
     path = state / "worker.id"
     if not path.exists():
         write_atomic(path, new_id().encode())

@@ -1,1 +1,1 @@
-"""A project from one profile to another: rows, files and states, compared once they are there."""
+"""Migration of a project from one profile to another: rows, files and states, compared after the copy."""

@@ -1,4 +1,4 @@
-"""Content of moved tables, and their sequential traversal."""
+"""Content of copied tables, and iteration over named parts."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Content(msgspec.Struct, frozen=True):
 
 
 def one_by_one(names: Sequence[str], there: Sequence[str], *, place: str, setting: str, step: Step) -> Iterator[str]:
-    """Yield the names, telling `step` of each, where nothing else is `there`.
+    """Yield the names, reporting each to `step`, if the target has no others.
 
     Args:
-        place: What holds them, for messages: "the lake".
-        setting: Which of a profile names the place.
+        place: Name of their container for messages: "the lake".
+        setting: The profile's setting with its address.
 
     Raises:
-        Conflict: There are others.
+        Conflict: The target has others.
     """
     others = sorted(set(there) - set(names))
     if others:

@@ -1,7 +1,7 @@
-"""Moving a lake's tables and the bundles: file by file, each there whole or not at all, those that are there left out.
+"""Copy of a lake's tables and of bundles, file by file: each file is whole or missing, and existing files are skipped.
 
-A table's data goes before its log, and the log in the order of its versions: wherever a move was cut short, the target
-is the table as it was at some version. So its versions, the keys of its writes, and what tags name stay what they are.
+A table's data is copied before its log, and the log in the order of its versions, so an interrupted copy leaves the
+table at an earlier version. Versions, keys of writes and tags stay valid.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from mainspring.registry.ports import Blobs
 
 
 def move_lake(source: LakeTables, target: LakeTables, copy: Callable[[str], None], step: Step) -> list[Content]:
-    """Copy every table with all of its versions, and return what the target has, read again row by row.
+    """Copy every table with all of its versions, and return the target's content, read again row by row.
 
     Args:
         copy: Copies one table; see `data.adapters.deltacopy`.
 
     Raises:
-        Conflict: The target has other tables, or another history of one.
-        Corrupt: What was written is not what is read again.
+        Conflict: The target has other tables, or a table with another history.
+        Corrupt: The data read again differs from the data written.
     """
     moved = []
     tables = one_by_one(source.tables(), target.tables(), place="The lake", setting="lake", step=step)
@@ -42,7 +42,7 @@ def move_lake(source: LakeTables, target: LakeTables, copy: Callable[[str], None
 
 
 def content(lake: LakeTables, table: str) -> Content:
-    """Return how many rows the newest version has, and a digest of them that does not depend on their order."""
+    """Return the number of rows of the newest version, and a digest of them that is independent of their order."""
     scan = lake.scan(table)
     con = duck.connect(threads=2)
     try:
@@ -57,10 +57,10 @@ def content(lake: LakeTables, table: str) -> Content:
 
 
 def move_blobs(source: Blobs, target: Blobs, step: Step) -> list[Content]:
-    """Copy the bundles, and return what the target has, read again.
+    """Copy the bundles, and return the target's content, read again.
 
     Raises:
-        Corrupt: A bundle is not read as it was written.
+        Corrupt: A bundle read again differs from the one written.
     """
     digests, there = source.all(), set(target.all())
     for number, digest in enumerate(digests):

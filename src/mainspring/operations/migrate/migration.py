@@ -1,8 +1,8 @@
 """`migrate`: copy a project's data from one profile to another, and compare it there.
 
-Nothing of the source changes, but that logged predictions are moved into its lake first. Each part can be repeated:
-after a kill, at whatever moment, the same command does what is left. The order lets what names things come after what
-it names: tables, bundles and features first, then the runs and versions, then the catalog.
+The source is unchanged, except that logged predictions are compacted into its lake first. Each part can be repeated:
+after a kill at any moment, the same command does the rest. References are copied after the data they refer to: tables,
+bundles and features first, then runs and versions, then the catalog.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LABELS = {
 
 
 class Moved(msgspec.Struct, frozen=True, kw_only=True):
-    """One part of a project. Where it stays, `content` is empty."""
+    """One part of a project. If it is not copied (`stays`), `content` is empty."""
 
     part: str
     source: str
@@ -44,13 +44,14 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def migrate(source: Project, target: Project, progress: Progress) -> Iterator[Moved]:
-    """Bring each part of `source` to where `target`, another profile of the same project, has it; yield what is there.
+    """Copy each part of `source` to the backends of `target`, another profile of the same project; yield its content
+    there.
 
     Raises:
-        Conflict: The project is up, or the target has something else already.
-        Invalid: Both are one profile, or a part is kept where it cannot be moved.
+        Conflict: The project is up, or the target has other content.
+        Invalid: Both are the same profile, or a part's backend cannot be copied.
         Unavailable: A check of the target's profile fails.
-        Corrupt: What was written is not what is read again.
+        Corrupt: The data read again differs from the data written.
     """
     if source.settings.profile == target.settings.profile:
         raise Invalid(
@@ -140,7 +141,7 @@ def _tracking(source: Project, target: Project, step: Step) -> list[Content]:
     here, there = source.settings.tracking, target.settings.tracking
     if here.scheme == "sqlite" and not Path(here.path).exists():
         return []  # no run, no version
-    for url in (here, there):  # both with all tables, of the MLflow that is installed
+    for url in (here, there):  # both with all tables of the installed MLflow
         backends.make_tracking_tables(url)
     with opened(here) as reading, opened(there) as writing:
         return move_tables(
@@ -154,7 +155,7 @@ def _catalog(source: Project, target: Project, step: Step) -> list[Content]:
     here, there = lake_digest(source.settings), lake_digest(target.settings)
 
     def as_there(row: dict[str, Any]) -> dict[str, Any]:
-        return {**row, "lake": there} if row.get("lake") == here else row  # what is monitored goes with its lake
+        return {**row, "lake": there} if row.get("lake") == here else row  # monitoring data belongs to its lake
 
     return move_tables(source.engine, target.engine, "the catalog", decisive=(), step=step, as_there=as_there)
 

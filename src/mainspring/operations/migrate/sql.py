@@ -1,6 +1,6 @@
-"""Moving the rows of one database to another of the same tables: the catalog, and MLflow's store.
+"""Copy of the rows of one database to another with the same tables: the catalog, and MLflow's store.
 
-All of it goes in one transaction of the target: after a kill it has everything or nothing.
+All rows are copied in one transaction of the target, so after a kill it has all or none.
 """
 
 from __future__ import annotations
@@ -35,20 +35,21 @@ def move_tables(
     step: Step,
     as_there: Callable[[Row], Row] = lambda row: row,
 ) -> list[Content]:
-    """Copy every table's rows, unless they are there, and return what the target has, read again.
+    """Copy every table's rows unless they exist, and return the target's content, read again.
 
     Args:
-        source: With the same tables as the target, of the same version.
-        target: Where the `decisive` tables are empty, or all tables equal to the source's.
-        name: What is moved, for messages: "the catalog".
-        decisive: Tables whose rows make a target taken; in others its makers may have put a few. Empty: all tables.
-        step: Is told how many rows are done.
-        as_there: Returns a row of the source as it is to be in the target.
+        source: Database with the same tables as the target, of the same version.
+        target: Database whose `decisive` tables are empty, or whose tables all equal the source's.
+        name: Name of the database for messages: "the catalog".
+        decisive: Tables whose rows make a target count as in use; other tables may have initial rows. Empty means all
+            tables.
+        step: Called with the number of copied rows.
+        as_there: Converts a row of the source to the target's form.
 
     Raises:
         Conflict: The target has other rows.
-        InvalidData: The target does not take a row.
-        Corrupt: What was written is not what is read again.
+        InvalidData: The target rejects a row.
+        Corrupt: The data read again differs from the data written.
     """
     with catalog_errors(str(source.url.database)), source.connect() as reading:
         tables = _tables(target, source)
@@ -85,7 +86,7 @@ def move_tables(
 
 @contextmanager
 def opened(url: Url) -> Iterator[sa.Engine]:
-    """Give a database as SQLAlchemy opens it, its tables those that are there."""
+    """Context with an engine of a database, whose existing tables are used."""
     engine = sa.create_engine(sqlalchemy_url(url.text), poolclass=sa.pool.NullPool)
     try:
         yield engine
@@ -94,7 +95,7 @@ def opened(url: Url) -> Iterator[sa.Engine]:
 
 
 def _tables(target: sa.Engine, source: sa.Engine) -> list[sa.Table]:
-    """Return the tables of both, whatever another refers to first, with types that both databases know."""
+    """Return the tables of both in order of their references, with types that both databases have."""
     names = set(sa.inspect(source).get_table_names()) - set(_NOT_OURS)
     reflected = sa.MetaData()
 
@@ -132,7 +133,7 @@ def _content(connection: sa.Connection, table: sa.Table, changed: Callable[[Row]
 
 
 def _canonical(value: Any) -> str:
-    """Return a value as text, the same from either database."""
+    """Return a value as text that is equal for both databases."""
     if value is None:
         return "\x1e"
     if isinstance(value, bool):

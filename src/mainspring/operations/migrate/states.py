@@ -1,4 +1,4 @@
-"""Moving the states of online features from one store to another, each read again."""
+"""Copy of the states of online features from one store to another, each read again."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ LEFT = "left to `mainspring materialize`: its keys are too long to migrate"
 
 
 def move_states(source: OnlineStore, target: OnlineStore, step: Step) -> list[Content]:
-    """Copy every view's states and mark, and return what the target gives for the same keys.
+    """Copy every view's states and mark, and return the target's content for the same keys.
 
-    A store keeps the newest state of a key, so what an earlier move brought does no harm. A view of which the source
-    has shortened keys is left out, with `LEFT` in the place of its digest: it is made from the lake again.
+    A store keeps the newest state of a key, so states of an earlier copy do no harm. A view with shortened keys in the
+        source is not copied, and has `LEFT` instead of a digest: it must be materialised again.
 
     Raises:
         Conflict: The target has other views.
-        Corrupt: It gives another state than was written.
+        Corrupt: A state read again differs from the one written.
     """
     views = one_by_one(source.views(), target.views(), place="The online store", setting="online", step=step)
     return [_move_view(source, target, view) for view in views]

@@ -1,1 +1,1 @@
-"""Versions of models by name: import, composition, probing, decisions, promotion."""
+"""Use cases on model versions: import, composition, probing, decisions, cards, transfer."""

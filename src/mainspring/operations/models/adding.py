@@ -1,7 +1,7 @@
 """Versions without a training run: an imported file, a function of the project, a graph of other versions.
 
-Each becomes a signed bundle of tensors with golden rows, stored whole before its run is closed and its version
-registered, as a training's is (`training.trainer`). The same content again is the same version.
+Each becomes a signed bundle of tensors with golden rows, stored completely before its run is closed and its version
+registered, as in training (`training.trainer`). Registration is idempotent: the same content is the same version.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from mainspring.registry.model import Bundle, Code, Manifest, ModelVersion, Tens
 from mainspring.registry.processes import process_tags
 from mainspring.registry.runs import ERROR, error_text
 
-TENSORS = "tensors"  # the task of a model that answers no label
-_CONTENT = "content"  # the tag by which the same content is found again
+TENSORS = "tensors"  # task of a model without a label
+_CONTENT = "content"  # tag by which equal content is found
 _LARGEST_GOLDEN = 256 * 1024**2  # bytes
 
 
@@ -49,7 +49,7 @@ class Added:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A bundle in the making: its content and origin, for `register`."""
+    """An unregistered bundle: its content and origin, for `register`."""
 
     flavour: str
     files: Mapping[str, bytes]
@@ -70,16 +70,16 @@ def add_file(
     """Register a model file: `.onnx`, XGBoost's `.ubj` or `.json`, LightGBM's `.txt`.
 
     Args:
-        golden: A JSON file with `inputs`, name -> rows, and `outputs` where the answers are known.
-        alias: Let it name the version; `champion` goes live wherever an endpoint serves it.
-        parent: The version that it was made from, `NAME:VERSION`; its bundle then stays as long as this version does.
+        golden: A JSON file with `inputs`, name -> rows, and `outputs` if the answers are known.
+        alias: Alias to set on the version; `champion` goes live on every endpoint that serves it.
+        parent: The version it was derived from, `NAME:VERSION`; its bundle is kept as long as this version.
 
     Raises:
         NotFound: There is no such file, or no such parent.
-        Invalid: It is of no format that is served, or cannot be asked row by row.
-        Corrupt: It is damaged, does not load, or answers a row otherwise alone than among others.
+        Invalid: Its format is not supported, or it cannot predict row by row.
+        Corrupt: It is damaged, does not load, or predicts a row differently alone and in a batch.
         Conflict: The project trains a model of this name.
-        MissingExtra: What runs it is not installed.
+        MissingExtra: Its runtime is not installed.
     """
     from mainspring.registry.model_file import read_model
 
@@ -109,7 +109,7 @@ def add_function(
     """Register `module:function` of the project, which takes `inputs` by name and returns `outputs`.
 
     Raises:
-        Invalid: There is no such function in the project, or it does not answer as it says.
+        Invalid: There is no such function in the project, or its results do not match its declaration.
         Conflict: The project trains a model of this name.
     """
     from mainspring.project.definitions.functions import source_digest
@@ -256,7 +256,7 @@ def check_name(project: Project, model: str) -> None:
 
 
 def _matrix(flavour: str, content: bytes, name: str) -> dict[str, Any]:
-    """Return the tensors of a forest: a matrix in, a value or several a row out."""
+    """Return the tensors of a forest: a matrix as input, one or several values per row as output."""
     from mainspring.registry.lightgbm_file import check_lightgbm
     from mainspring.registry.xgboost_file import check_xgboost
 
@@ -275,7 +275,7 @@ def read_golden(path: Path) -> dict[str, Any]:
     """Return the golden rows in a JSON file.
 
     Raises:
-        Invalid: It holds none, or too many.
+        Invalid: It has none, or too many.
     """
     from mainspring.serving.plane.golden import Golden
 
@@ -295,7 +295,7 @@ def read_golden(path: Path) -> dict[str, Any]:
 
 
 def _tolerance(manifest: Manifest) -> float:
-    """Return how far an answer may be off on another machine: by the narrowest type that it passes through."""
+    """Return the tolerance of an answer on another machine, by the narrowest type that it passes through."""
     kinds = {spec.datatype for spec in (*manifest.tensors, *manifest.output_tensors)}
     if manifest.flavour != "onnx":
         return 1e-5

@@ -1,4 +1,4 @@
-"""A version's model card, with the project's own text on its model."""
+"""Model cards of versions, with the project's own text on the model."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from mainspring.registry.bundles import FEATURES
 from mainspring.registry.lineage import lineage_of
 from mainspring.registry.model import Bundle, ModelVersion, RunRecord
 
-FOLDER = "cards"  # in the project's own: one Markdown file a model
+FOLDER = "cards"  # folder in the project: one Markdown file per model
 _LARGEST_WORDS = 1_000_000  # bytes
 
 
 def card(project: Project, reference: str) -> Card:
-    """Return the card of the version that `NAME:VERSION`, `NAME@ALIAS` or `NAME` means. Its bundle is verified, and its
-    held-out rows are scored.
+    """Return the card of the version `NAME:VERSION`, `NAME@ALIAS` or `NAME`. This verifies its bundle and scores its
+    held-out rows.
 
     Raises:
-        NotFound: There is no such version, or its bundle is gone.
+        NotFound: There is no such version, or its bundle no longer exists.
         Corrupt: Its bundle is damaged.
-        Invalid: The file of words is not text, or too large.
+        Invalid: The project's text file is not text, or too large.
     """
     return card_of(project, curating.find(project, reference))
 
@@ -64,7 +64,7 @@ def words_file(model: str) -> str:
 
 
 def stamp(project: Project, version: ModelVersion) -> Hashable:
-    """Return the cache key of a card: cheap, and unchanged while the card would be the same."""
+    """Return the cache key of a card, which is cheap and unchanged while the card would be the same."""
     try:
         words = (project.settings.root / words_file(version.model)).stat()
     except OSError:
@@ -95,7 +95,7 @@ def render(found: Card, kind: str) -> str:
 
 
 def write(path: Path, content: str) -> None:
-    """Write a card to a file, whole or not at all.
+    """Write a card to a file, completely or not at all.
 
     Raises:
         NotFound: There is no such folder.

@@ -1,4 +1,4 @@
-"""A graph of registered versions as a version of its own: each node names a version, which is pinned by its digest."""
+"""Registration of a graph of versions as a version: each node names a version, which is pinned by its digest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mainspring.serving.plane.executor import by_name, column_specs
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One node as a person writes it: `model` is `name@version` or `name@alias`."""
+    """One node as written in the file: `model` is `name@version` or `name@alias`."""
 
     name: str
     inputs: dict[str, str]
@@ -29,7 +29,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A graph as a person writes it. `outputs` says which `node.output` each output of the whole is."""
+    """A graph as written in the file. `outputs` maps each output of the graph to a `node.output`."""
 
     nodes: tuple[Step, ...]
     outputs: dict[str, str]
@@ -39,7 +39,7 @@ def read_plan(path: Path) -> Plan:
     """Return the graph in a JSON file.
 
     Raises:
-        Invalid: It holds none; the message names the place.
+        Invalid: It is not a valid graph; the message names the place.
     """
     try:
         return msgspec.json.decode(path.read_bytes(), type=Plan)
@@ -52,12 +52,12 @@ def read_plan(path: Path) -> Plan:
 def compose(project: Project, model: str, plan: Plan, *, golden: Path | None = None, alias: str | None = None) -> Added:
     """Register a graph of versions. Its inputs follow from the inputs of its nodes.
 
-    Where a node is a model of features, the whole is one: it is asked by entity key as the node is.
+    If a node is a model of features, the graph is one too: it is requested by entity key like the node.
 
     Raises:
         NotFound: There is no such version.
-        Invalid: Names, types or shapes do not fit, or the nodes take other features.
-        Corrupt: It goes round in a circle, or a node's bundle is damaged.
+        Invalid: Names, types or shapes do not match, or the nodes use different features.
+        Corrupt: It has a cycle, or a node's bundle is damaged.
         Conflict: The project trains a model of this name.
     """
     check_name(project, model)
@@ -138,7 +138,7 @@ def _of_columns(
     origin: Mapping[str, str],
     golden: Mapping[str, Any] | None,
 ) -> Made:
-    """Return a graph that takes features: those of its nodes, which must be of the same definitions."""
+    """Return a graph of features: those of its nodes, which must have the same definitions."""
     feature_models = [bundle for _, _, bundle in entries if not bundle.manifest.tensors]
     first = feature_models[0]
     odd = next(

@@ -17,15 +17,14 @@ from mainspring.registry.processes import local_user
 from mainspring.security.model import Action, AuditEvent
 from mainspring.security.ports import KeyStore
 
-_KEY = "key:"  # before the id and the name of an API key, among approvers
+_KEY = "key:"  # prefix of an API key's id and name among approvers
 
 
 def find(project: Project, reference: str) -> ModelVersion:
-    """Return the version that `NAME:VERSION`, `NAME@ALIAS` or `NAME` means; a name alone is the champion, or else the
-    newest.
+    """Return the version `NAME:VERSION`, `NAME@ALIAS` or `NAME`; a name alone means the champion, or else the newest.
 
     Raises:
-        Invalid: It is written otherwise.
+        Invalid: The reference has another form.
         NotFound: There is none.
     """
     for sign in (":", "@"):
@@ -47,7 +46,7 @@ def expect_kept(project: Project, version: ModelVersion) -> None:
     """Raise if a version is marked for deletion.
 
     Raises:
-        Conflict: It is.
+        Conflict: It is marked.
     """
     if (mark := mark_of(project, version)) is not None:
         name = f"{version.model}:{version.version}"
@@ -57,7 +56,7 @@ def expect_kept(project: Project, version: ModelVersion) -> None:
 
 
 def mark_of(project: Project, version: ModelVersion) -> Deletion | None:
-    """Return a version's mark for deletion, `None` where it has none."""
+    """Return a version's mark for deletion, `None` if it has none."""
     key = (version.model, version.version)
     return next((mark for mark in project.deletions.all() if (mark.model, mark.version) == key), None)
 
@@ -70,7 +69,7 @@ def _run(project: Project, version: ModelVersion) -> RunRecord | None:
 
 
 def authors(project: Project, version: ModelVersion) -> tuple[str, ...]:
-    """Return who made a version; see `registry.lineage.authors_of`."""
+    """Return the authors of a version; see `registry.lineage.authors_of`."""
     return authors_of(version, _run(project, version))
 
 
@@ -117,7 +116,7 @@ def history(project: Project, model: str, alias: str | None = None) -> list[Happ
     first.
 
     Raises:
-        NotFound: Nothing ever happened to a model of this name.
+        NotFound: There is no model of this name, and it has no history.
     """
     events = [_move(move) for move in project.versions.moves(model, alias)]
     if alias is None:
@@ -150,13 +149,13 @@ def _taken_back(withdrawal: Withdrawal) -> Happened:
 
 
 def approve(project: Project, reference: str, *, key: str | None = None, reason: str = "") -> Approval:
-    """Approve a version to go live.
+    """Approve a version for promotion.
 
     Args:
-        key: An API key that may manage, by which somebody is known; else it is the user of this process.
+        key: An API key with the scope manage, which identifies the approver; by default the user of this process.
 
     Raises:
-        Denied: The approver is its author, or their key does not stand or may not.
+        Denied: The approver is its author, or the key is invalid or lacks the scope.
         Conflict: They approved it already, or it is marked for deletion.
     """
     from mainspring.delivery.approving import check_approver
@@ -165,7 +164,7 @@ def approve(project: Project, reference: str, *, key: str | None = None, reason:
     approver = local_user() if key is None else _holder(project, key)
     expect_kept(project, version)
     check_approver(approver, version, authors(project, version), makers(project.key_store, [approver]).get(approver))
-    project.bundles.load(version.digest)  # nobody approves what is not whole
+    project.bundles.load(version.digest)  # a damaged bundle cannot be approved
     reason = storable(reason)
     approval = Approval(version.model, version.version, version.digest, approver, reason, project.wall.now())
     project.approvals.add(approval)
@@ -176,18 +175,18 @@ def approve(project: Project, reference: str, *, key: str | None = None, reason:
 def withdraw(
     project: Project, reference: str, *, approver: str | None = None, key: str | None = None, reason: str = ""
 ) -> Withdrawal:
-    """Withdraw an approval, so that it counts no more. A live version stays live.
+    """Withdraw an approval, so that it no longer counts. A live version stays live.
 
-    Whoever may approve may withdraw, their own word or another's, and an author may too: it only ever holds a version
+    Anyone who may approve may withdraw any approval, and so may an author, because a withdrawal can only hold a version
     back.
 
     Args:
-        approver: Whose approval; by default that of who withdraws.
-        key: As of `approve`.
+        approver: Approver whose approval is withdrawn; by default the caller.
+        key: As for `approve`.
 
     Raises:
         NotFound: There is no such approval, or it was withdrawn already.
-        Denied: The key does not stand or may not.
+        Denied: The key is invalid or lacks the scope.
     """
     version = find(project, reference)
     actor = local_user() if key is None else _holder(project, key)
@@ -199,7 +198,7 @@ def withdraw(
 
 
 def makers(keys: KeyStore, approvers: Iterable[str]) -> dict[str, str]:
-    """Return the person who made each of the API keys among `approvers`; empty where that is not known."""
+    """Return the creator of each API key among `approvers`; empty if unknown."""
     found = {}
     for approver in approvers:
         if approver.startswith(_KEY):
@@ -218,10 +217,10 @@ def _holder(project: Project, token: str) -> str:
 
 
 def delete(project: Project, reference: str, *, reason: str = "") -> Deletion:
-    """Mark a version: `gc` removes it when the grace is over, unless something leads to it.
+    """Mark a version for deletion: `gc` removes it after the grace period, unless something refers to it.
 
     Raises:
-        Conflict: An alias or a route leads to it, or it is marked already.
+        Conflict: An alias or a route refers to it, or it is already marked.
     """
     version = _exactly(project, reference)
     name = f"{version.model}:{version.version}"
@@ -244,11 +243,11 @@ def delete(project: Project, reference: str, *, reason: str = "") -> Deletion:
 
 
 def restore(project: Project, reference: str) -> ModelVersion:
-    """Take a mark for deletion back.
+    """Remove a mark for deletion.
 
     Raises:
         NotFound: There is no such version.
-        Conflict: It has no mark, or is being removed at this moment.
+        Conflict: It has no mark, or is being removed now.
     """
     version = _exactly(project, reference)
     if not project.deletions.unmark(version.model, version.version):
@@ -261,7 +260,7 @@ def garbage(project: Project, *, grace_us: int, dry_run: bool = False) -> Collec
     """Remove unreferenced versions and bundles; see `registry.garbage`.
 
     Raises:
-        Invalid: The grace is too short.
+        Invalid: The grace period is too short.
         Corrupt: A bundle that is needed is damaged; nothing was removed.
     """
     done = collect(
@@ -289,7 +288,7 @@ def garbage(project: Project, *, grace_us: int, dry_run: bool = False) -> Collec
 
 
 def _elsewhere(project: Project) -> dict[str, str]:
-    """Return what else holds bundles: logged predictions, declared endpoints, and what is routed to."""
+    """Return other references to bundles: logged predictions, declared endpoints, and routes."""
     held = dict.fromkeys(project.predictions.digests(), "logged predictions")
     for endpoint in project.definitions.endpoints.values():
         try:
@@ -303,12 +302,12 @@ def _elsewhere(project: Project) -> dict[str, str]:
 
 
 def storable(reason: str) -> str:
-    """Return a reason as every database takes it: what is not text in a command line comes as half of a pair."""
+    """Return a reason that every database accepts: invalid bytes of a command line appear as surrogate halves."""
     return reason.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
 def _exactly(project: Project, reference: str) -> ModelVersion:
-    """Return the version of `NAME:VERSION`: a deletion takes no alias and no default."""
+    """Return the version of `NAME:VERSION`: a deletion accepts neither an alias nor a default."""
     if ":" not in reference:
         raise Invalid(
             f"{reference[:140]!r} is not a reference to a version.", fix="write NAME:VERSION, such as late:3."

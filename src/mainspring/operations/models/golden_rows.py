@@ -1,4 +1,4 @@
-"""Golden rows for a model that brings none: seeded inputs of the declared shapes, and the answers to them."""
+"""Generation of golden rows for a model without any: seeded inputs of the declared shapes, and their outputs."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from mainspring.serving.protocol.tensor import DTYPES
 
 SEED = 20130101
 _MOST_ROWS = 16
-_MOST_VALUES = 200_000  # of all rows of one input, where that leaves two rows
+_MOST_VALUES = 200_000  # maximum size of one input over all rows, if that leaves two rows
 _LARGEST_ROW = 16_000_000  # values
-_OPEN = 8  # the size of a dimension that may be of any
+_OPEN = 8  # size of a dynamic dimension
 _WORDS = ("a", "bc", "def", "Mainspring", "0", "ü")
 
 
 def seeded(specs: Mapping[str, TensorSpec], *, integers: int, seed: int = SEED) -> tuple[dict[str, Any], int]:
-    """Return input -> array, and how many rows.
+    """Return input -> array, and the number of rows.
 
-    Floats are 64ths from -2 to 2, which every float type holds exactly; integers are from 0 up to `integers`.
+    Floats are 64ths from -2 to 2, which every float type represents exactly; integers are from 0 up to `integers`.
 
     Raises:
-        Invalid: One row of an input is too large to try.
+        Invalid: One row of an input is too large to generate.
     """
     sizes = {name: math.prod(_row(spec)) for name, spec in specs.items()}
     for name, size in sizes.items():
@@ -40,14 +40,14 @@ def seeded(specs: Mapping[str, TensorSpec], *, integers: int, seed: int = SEED) 
 
 
 def make_golden(executor: Executor, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return golden rows as `golden.json` has them: `inputs` and `outputs`, nested lists, null for NaN.
+    """Return golden rows in the form of `golden.json`: `inputs` and `outputs`, nested lists, null for NaN.
 
     Args:
         given: Inputs to use instead of seeded ones.
 
     Raises:
-        Invalid: The model answers none of the rows with finite numbers.
-        ModelFailed: It fails on all that was tried.
+        Invalid: The model returns finite numbers for none of the rows.
+        ModelFailed: It fails on all generated rows.
     """
     attempts = [(dict(given), _length(given))] if given is not None else _attempts(executor.inputs)
     failure: MainspringError | None = None
@@ -69,7 +69,7 @@ def make_golden(executor: Executor, given: Mapping[str, Any] | None = None) -> d
 
 
 def _attempts(specs: Mapping[str, TensorSpec]) -> Iterator[tuple[dict[str, Any], int]]:
-    # An integer may be an index into a table of any size: what is too large for it is tried smaller.
+    # An integer may be an index into a table of any size, so smaller ranges are tried after a failure.
     for integers in (10, 1, 0):
         yield seeded(specs, integers=integers)
 
@@ -88,7 +88,7 @@ def _drawn(rng: np.random.Generator, spec: TensorSpec, shape: tuple[int, ...], i
         return (rng.integers(-128, 129, size=shape) / 64).astype(dtype)
     if spec.datatype == "UINT8" and integers > 1:  # most likely a picture
         return rng.integers(0, 256, size=shape).astype(dtype)
-    # Of several dimensions, most likely indices and masks beside them.
+    # Integers of several dimensions are most likely indices and masks.
     return rng.integers(0, (min(integers, 1) if len(shape) > 1 else integers) + 1, size=shape).astype(dtype)
 
 

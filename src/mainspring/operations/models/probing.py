@@ -1,7 +1,7 @@
-"""Probe of a model in a process of its own, so that a crash, a hang or memory exhaustion stays contained.
+"""Probe of a model in a separate process, so that a crash, a hang or memory exhaustion stays contained.
 
 `python -m mainspring.operations.models.probing --project ROOT [--profile P] --folder FOLDER`: reads the draft in the
-folder, runs it as the gateway would, and leaves there what it takes and gives and its golden rows.
+folder, runs it like the gateway, and writes its inputs, outputs and golden rows there.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
 LONGEST_S = 120.0
 _DRAFT, _RESULT = "draft.json", "result.json"
-_LEAST_MEMORY = 8 * 1024**3  # of addresses, which are many more than what is used
+_LEAST_MEMORY = 8 * 1024**3  # address space, which is much larger than the memory used
 _PER_BYTE = 16
 
 
 class Draft(msgspec.Struct, frozen=True):
-    """A bundle before it is sealed. Of an ONNX model the tensors may still be unknown."""
+    """A bundle before it is sealed. The tensors of an ONNX model may still be unknown."""
 
     manifest: Manifest
     files: tuple[str, ...]
-    golden: dict[str, dict[str, Any]] | None = None  # `inputs`, and `outputs` where they are known
+    golden: dict[str, dict[str, Any]] | None = None  # `inputs`, and `outputs` if known
 
 
 class Probed(msgspec.Struct, frozen=True):
@@ -54,9 +54,9 @@ def probe(project: Project, draft: Draft, files: dict[str, bytes], *, longest_s:
     """Return the model's inputs, outputs and golden rows.
 
     Raises:
-        Invalid: The model cannot be asked row by row, fails, or does not answer in time.
-        Corrupt: It does not load, crashes, or does not answer always the same.
-        MissingExtra: What runs it is not installed.
+        Invalid: The model cannot predict row by row, fails, or does not respond in time.
+        Corrupt: It does not load, crashes, or its results vary.
+        MissingExtra: Its runtime is not installed.
     """
     with tempfile.TemporaryDirectory(prefix="mainspring-probe-") as place:
         folder = Path(place)
@@ -78,7 +78,7 @@ def probe(project: Project, draft: Draft, files: dict[str, bytes], *, longest_s:
 
 
 def _refusal(found: Probed) -> MainspringError:
-    """Return the child's error as one of the same kind; a model that failed is a wrong argument here."""
+    """Return the child's error with the same kind; here a failure of the model is an invalid argument."""
     kind: type[MainspringError] = getattr(errors, found.error, Invalid)
     error = kind.__new__(kind)
     MainspringError.__init__(error, found.refused, fix=found.fix)
@@ -109,14 +109,14 @@ def _tried(project: Project, folder: Path) -> Probed:
     golden = draft.golden
     if golden is None or not golden.get("outputs"):
         golden = make_golden(executor, None if golden is None else golden["inputs"])
-    # As a gateway will load it, from the same bytes: each row alone and among others, within the tolerance.
+    # Loaded from the same bytes as in a gateway: each row alone and in a batch, within the tolerance.
     content = msgspec.json.encode(golden)
     warm_up(Bundle(manifest.model, manifest, {**files, GOLDEN: content}), executor)
     return Probed(manifest.tensors, manifest.output_tensors, msgspec.json.decode(content))
 
 
 def _limit_memory(folder: Path) -> None:
-    """Let an allocation fail that a machine could not serve anyway."""
+    """Limit the address space, so that an excessive allocation fails instead of exhausting the machine."""
     used = sum(path.stat().st_size for path in folder.iterdir())
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = max(min(physical, max(_LEAST_MEMORY, _PER_BYTE * used)), _LEAST_MEMORY)

@@ -1,4 +1,4 @@
-"""Tensors as a person writes them on a command line: `NAME:DATATYPE` or `NAME:DATATYPE:-1,4`."""
+"""Parser of tensors on a command line: `NAME:DATATYPE` or `NAME:DATATYPE:-1,4`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from mainspring.serving.protocol.tensor import DATATYPES
 
 
 def parse_spec(text: str) -> TensorSpec:
-    """Return the tensor that `text` describes; without dimensions it has one value a row.
+    """Return the tensor that `text` describes; without dimensions it has one value per row.
 
     Raises:
-        Invalid: It describes none.
+        Invalid: The text is not valid.
     """
     name, _, rest = text.partition(":")
     datatype, _, dims = rest.partition(":")

@@ -20,12 +20,12 @@ from mainspring.registry.processes import local_user, process_tags
 from mainspring.registry.transfer import Export, ExportedRun, members_of, read_export, write_export
 
 _OWN = "this installation"
-_PRIVATE = ("mlflow.", "mainspring.")  # tags of a run that say where it ran
+_PRIVATE = ("mlflow.", "mainspring.")  # tags that describe where a run ran
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """A version that went out or came in. `new` says whether an import made it."""
+    """An exported or imported version. `new` is true if an import created it."""
 
     model: str
     version: str
@@ -36,10 +36,10 @@ class Moved:
 
 
 def export_version(project: Project, reference: str, path: Path) -> Moved:
-    """Write a version to a new file, readable by its owner alone: it holds rows of the training data.
+    """Write a version to a new file, readable by its owner alone, since it contains rows of the training data.
 
     Raises:
-        Conflict: There is such a file.
+        Conflict: The file exists.
         Corrupt: A bundle is damaged.
         StorageFull: No space; there is no file.
     """
@@ -100,14 +100,14 @@ def _exported(run: RunRecord) -> ExportedRun:
 
 
 def import_version(project: Project, path: Path) -> Moved:
-    """Register what a file holds as the next version of its model, signed anew by this installation.
+    """Register the bundle in a file as the next version of its model, signed anew by this installation.
 
-    The bundle's digest stays. The run comes along as a run of this installation that says where it is from. The same
-    bundle again is the same version.
+    The bundle keeps its digest. Its run becomes a run of this installation with tags that name its origin. An import is
+        idempotent: the same bundle is the same version.
 
     Raises:
-        Denied: No key that is trusted here signed it.
-        Corrupt: It is not as it was written. Nothing was imported.
+        Denied: It is not signed by a trusted key.
+        Corrupt: It is damaged or was modified. Nothing was imported.
         Conflict: Its version is marked for deletion.
     """
     trusted = {_OWN: project.signing_key.public, **{key.name: key.public for key in project.trusted_keys.all()}}
@@ -117,7 +117,7 @@ def import_version(project: Project, path: Path) -> Moved:
         if known.digest == export.digest:
             expect_kept(project, known)
             return Moved(known.model, known.version, known.digest, len(bundles), signer, new=False)
-    for digest in sorted(bundles, key=lambda each: each == export.digest):  # a graph comes after its nodes
+    for digest in sorted(bundles, key=lambda each: each == export.digest):  # nodes before their graph
         bundle = bundles[digest]
         project.bundles.save(replace(bundle, signature=project.signing_key.sign(encode_manifest(bundle.manifest))))
     run_id = _import_run(project, export, signer)
@@ -159,11 +159,11 @@ def _import_run(project: Project, export: Export, signer: str) -> str:
 
 
 def trust(project: Project, name: str, public: str) -> TrustedKey:
-    """Let bundles that another installation's key signed be imported.
+    """Trust another installation's public key, so that bundles signed by it can be imported.
 
     Raises:
         Invalid: `public` is not 64 hexadecimal digits.
-        Conflict: The key or its name is there already.
+        Conflict: The key or its name exists already.
     """
     try:
         content = bytes.fromhex(public)
@@ -181,10 +181,10 @@ def trust(project: Project, name: str, public: str) -> TrustedKey:
 
 
 def forget(project: Project, name: str) -> None:
-    """Trust a key no longer. What was imported stays: it has this installation's signature.
+    """Remove a trusted key. Imported versions stay, because they have this installation's signature.
 
     Raises:
-        NotFound: There is none of that name.
+        NotFound: There is no key of that name.
     """
     if not project.trusted_keys.remove(name):
         raise NotFound(f"There is no trusted key named {name[:140]!r}.", fix="`mainspring models trust` lists them.")

@@ -1,1 +1,1 @@
-"""Training a run again, and comparing the result."""
+"""Reproduction of a training run, and comparison of the results."""

@@ -1,4 +1,4 @@
-"""Training once more as a run recorded it, in a process that has imported nothing of the project: see `reproducing`.
+"""Repetition of a recorded training, in a process that has imported nothing of the project; see `reproducing`.
 
 `python -m mainspring.operations.reproduce.child --project ROOT --code CODE --run RUN --into FOLDER --tell FD`
 """
@@ -71,7 +71,7 @@ def _train(project: Project, run: RunRecord, into: Path, tell: int) -> dict[str,
 
 
 def _as_it_was(model: Model, run: RunRecord) -> Model:
-    """Return the model with the parameters that were searched for it then."""
+    """Return the model with the parameters that its search had found at the time."""
     if model.search is None:
         return model
     params = model.search.read(run.params)
@@ -85,8 +85,8 @@ def _say(tell: int, stage: str, share: float) -> None:
 
 
 def recorded_instant(text: str | None) -> int | None:
-    """Return the bound of a training's time, UTC epoch microseconds, from the parameter of its run."""
-    # Runs from before logged the number of microseconds, and "None" where there was no bound.
+    """Return the bound of a training's time range, UTC epoch microseconds, from the parameter of its run."""
+    # Older runs logged the number of microseconds, and "None" without a bound.
     if text is None or text == "None":
         return None
     return int(text) if text.lstrip("-").isdigit() else parse_instant(text)

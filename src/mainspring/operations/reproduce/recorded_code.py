@@ -1,4 +1,4 @@
-"""A project's code as a run recorded it: its git commit with the difference to it, else the files as they are."""
+"""A project's code as recorded by a run: its git commit with uncommitted changes, else the current files."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _INDEX = "GIT_INDEX_FILE"
 class RecordedCode:
     """Runnable code, and whether it equals the code that the run recorded, by the digest of its files."""
 
-    root: Path  # the project's folder in it
+    root: Path  # the project's folder in the repository
     origin: str  # in words
     same: bool
     why: str = ""  # it is not the same
 
 
 def lay_out(root: Path, tags: Mapping[str, str], diff: bytes, why_no_diff: str, into: Path) -> RecordedCode:
-    """Return the code that `tags` name: laid out in `into`, or in `root` where git does not have it.
+    """Return the code that `tags` name: checked out into `into`, or in `root` if git does not have it.
 
-    The repository is only read: the commit is written out with an index of its own, so a kill leaves nothing in it.
+    The repository is only read: the commit is checked out with a separate index, so a kill leaves nothing in it.
 
     Args:
-        root: The project's folder as it is now.
-        diff: What the run's `code.diff` is; empty where there is none.
-        why_no_diff: Why there is none though files had been changed.
+        root: The project's current folder.
+        diff: The run's `code.diff`; empty if there is none.
+        why_no_diff: Reason for its absence although files had been changed.
         into: An empty folder.
     """
     wanted = tags.get("files_digest", "")
@@ -86,9 +86,9 @@ def _apply(into: Path, diff: bytes) -> bool:
     git = shutil.which("git")
     if git is None:
         return False
-    if b"diff --git" not in diff:  # it only names files whose content was not kept
+    if b"diff --git" not in diff:  # it only names files whose content was not stored
         return True
-    # no repository around it may say which of the files are its own
+    # no surrounding repository may decide which files belong to it
     environment = for_child({"GIT_CEILING_DIRECTORIES": str(into.parent)})
     command = [git, "apply", "--whitespace=nowarn", "-"]
     return (

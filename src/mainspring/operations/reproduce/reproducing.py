@@ -1,7 +1,7 @@
-"""`mainspring reproduce`: a recorded training once more, and what differs.
+"""`mainspring reproduce`: repeat a recorded training and compare the results.
 
-The same code (the recorded commit and the difference to it), the same data (the pinned versions), the same seed and
-time range, in a fresh process. Nothing is registered; the run that is made does not get among the project's runs.
+The same code (the recorded commit with its uncommitted changes), the same data (the pinned versions), the same seed and
+time range, in a new process. Nothing is registered; the new run is not stored among the project's runs.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ class Reproduction:
 
 
 def reproduce(project: Project, run_id: str, *, progress: Progress | None = None) -> Reproduction:
-    """Make a finished training again and compare parameters, metrics and predictions.
+    """Repeat a finished training and compare parameters, metrics and predictions.
 
     Raises:
         NotFound: There is no such run, or the data of its dataset commit was vacuumed.
         Invalid: The run is not a finished training of a declared model.
-        MainspringError: It could not be trained again; the message says why.
+        MainspringError: It could not be trained again; the message has the reason.
     """
     run = _run(project, run_id)
     missing = [name for name in _NEEDED if name not in run.tags]
@@ -147,7 +147,7 @@ def _environment(content: bytes) -> dict[str, str]:
 
 
 def _again(project: Project, run: RunRecord, code: RecordedCode, into: Path, progress: Progress) -> tuple[str, str]:
-    """Train in a child process, whose life ends with ours; return the bundle's digest and the run's id."""
+    """Train in a child process, which ends with this one; return the bundle's digest and the run's id."""
     from mainspring.operations.reproduce.child import ERROR, RESULT
 
     hold, hold_end = os.pipe()
@@ -186,7 +186,7 @@ def _again(project: Project, run: RunRecord, code: RecordedCode, into: Path, pro
 
 
 def _told(content: bytes, run: RunRecord, code: RecordedCode) -> MainspringError:
-    """Return the child's error, of its kind."""
+    """Return the child's error with its kind."""
     error = msgspec.json.decode(content)
     what = f"Run {run.id} could not be reproduced with {code.origin}: {error['what']}"
     kind: type[MainspringError] = _KINDS.get(error["kind"], MainspringError)

@@ -19,7 +19,7 @@ from mainspring.project.settings import child_arguments, load_settings
 
 def main() -> int:
     """Run requested trials until the input ends. Return the exit code."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal interrupts all; whoever asks ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal interrupts all processes; the parent ends this one
     parser = child_arguments("operations.search.child")
     parser.add_argument("--model", required=True)
     parser.add_argument("--rows", type=Path, required=True)

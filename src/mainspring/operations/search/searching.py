@@ -1,4 +1,4 @@
-"""`mainspring search`: many trials of a model's parameters, of which the best is what `mainspring train` takes."""
+"""`mainspring search`: trials of a model's hyperparameters; `mainspring train` uses the best."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from mainspring.training.search.study import Study, Trial
     from mainspring.training.sets.training_set import TrainingSet
 
-SEARCH = "mainspring.search"  # a tag of a search's run: the digest of what it searched
-SEARCH_RUN = "mainspring.search_run"  # a tag of a training: the search that chose its parameters
+SEARCH = "mainspring.search"  # tag of a search's run: digest of metric and space
+SEARCH_RUN = "mainspring.search_run"  # tag of a training run: the search that chose its parameters
 RESULT = "search.json"  # a file of the run
 _BEGUN = "begun.json"
 Progress = Callable[[str, float], None]
@@ -50,7 +50,7 @@ class SearchReport:
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """A search that has begun, as its folder says it."""
+    """An unfinished search, as recorded in its folder."""
 
     run_id: str
     search: str  # digest of metric and space
@@ -59,7 +59,7 @@ class _Begun:
     commit: str
     since: int | None
     until: int | None
-    store: str = ""  # where its runs and trials are
+    store: str = ""  # address of its runs and trials
 
     def same(self, other: _Begun) -> bool:
         """Return whether trials of both searches are comparable."""
@@ -79,15 +79,15 @@ def search(
     until: int | None = None,
     progress: Progress | None = None,
 ) -> SearchReport:
-    """Try parameters of a model's training function and return what was found.
+    """Search for the best parameters of a model's training function, and return the result.
 
-    A search that was killed goes on where it was, with the data that it began with, unless code, space, metric or time
-    range differ. The held-out rows are never read.
+    A killed search resumes with the data that it began with, unless code, space, metric or time range differ. The
+    held-out rows are never read.
 
     Raises:
         NotFound: There is no such model.
         Invalid: It declares no search, or `trials` or `workers` is not positive.
-        Conflict: A search of the model is going on.
+        Conflict: A search of the model is running.
         MissingExtra: Optuna is not installed.
         MainspringError: Every trial failed; the message names the first reason.
     """
@@ -157,7 +157,7 @@ def _search(
             trials.settle()
             trials.run(workers)
             if study.best() is None:
-                (folder / _BEGUN).unlink()  # what failed as a whole is begun anew, not gone on with
+                (folder / _BEGUN).unlink()  # a search that failed completely starts over and is not resumed
             report = _report(study, model, begun.run_id, resumed)
             study.copy_to(folder / STUDY)
         _keep(run, report, folder)
@@ -168,8 +168,9 @@ def _search(
 
 
 def _refuse_leaks(model: Model, data: TrainingSet) -> None:
-    """Refuse what training would refuse, as far as it shows without the held-out rows: the last of the others stand
-    in for them."""
+    """Raise for leaks that training would reject, as far as they show without the held-out rows, for which the last
+    other rows substitute.
+    """
     from mainspring.training.sets.leakage import refuse_leaks
 
     half = len(data.validation) // 2
@@ -179,7 +180,7 @@ def _refuse_leaks(model: Model, data: TrainingSet) -> None:
 
 
 def _begin(project: Project, model: Model, span: tuple[int | None, int | None]) -> tuple[_Begun, Path, bool]:
-    """Return the search that was left unfinished, if it is this one, else a new one; its folder; and which it is."""
+    """Return the unfinished search if it is the same, else a new one; its folder; and whether it is resumed."""
     from mainspring.features import definitions
     from mainspring.registry.bundles import sha256
     from mainspring.training.runs.provenance import files_digest, pin
@@ -195,7 +196,7 @@ def _begin(project: Project, model: Model, span: tuple[int | None, int | None]) 
             project.tracking.log(unfinished.run_id, tags=process_tags())
             project.tracking.finish(unfinished.run_id, "RUNNING", project.wall.now())  # again
             return unfinished, path.parent, True
-    shutil.rmtree(searches, ignore_errors=True)  # what nobody will go on with
+    shutil.rmtree(searches, ignore_errors=True)  # an unfinished search that will not be resumed
     pinned = pin(model, project.lake, project.snapshots, project.clock, root)
     tags = {**process_tags(), **pinned.tags, "seed": str(model.seed), SEARCH: digest}
     run_id = project.tracking.start(model.name, tags, project.wall.now())
@@ -241,16 +242,16 @@ def last_search(project: Project, model: str) -> SearchReport:
     """Return the result of a model's newest finished search, over any space.
 
     Raises:
-        NotFound: There is none.
+        NotFound: There is no finished search.
     """
     return _kept(project, model, f'tags."{SEARCH}" is not null and status = "FINISHED"')
 
 
 def with_best(project: Project, model: Model) -> tuple[Model, str]:
-    """Return a model whose training function has the parameters that its last search found best, and that search's run.
+    """Return a model whose training function has the best parameters of its last search, and that search's run.
 
     Raises:
-        NotFound: No search of its present metric and space has finished.
+        NotFound: No search with its current metric and space has finished.
     """
     found = _kept(project, model.name, f'tags."{SEARCH}" = "{_search_of(model).digest}" and status = "FINISHED"')
     return replace(model, train=Chosen(model.train, found.best["params"])), found.run_id

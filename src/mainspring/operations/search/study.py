@@ -1,4 +1,4 @@
-"""Storage of the trials of a search: a file of its folder, or, with runs on Postgres, a schema there."""
+"""Storage of the trials of a search: a file in its folder or, with runs on Postgres, a schema there."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from mainspring.training.search.study import Study
 
 STUDY = "study.db"
-_LONGEST = 63  # bytes of a name on Postgres
-_LOCK_KEY = 0x6F7074756E61  # one process at a time makes Optuna's tables
+_LONGEST = 63  # maximum bytes of a name on Postgres
+_LOCK_KEY = 0x6F7074756E61  # one process at a time creates Optuna's tables
 
 
 @contextmanager
 def opened_study(
     project: Project, search: Search, folder: Path, name: str, *, seed: int, workers: int
 ) -> Iterator[Study]:
-    """Give the study `name`, a new one if there is none. In `folder` it has a file of its own and needs no name.
+    """Context with the study `name`, created if missing. In `folder` it has its own file and needs no name.
 
     Raises:
         MissingExtra: Optuna or the driver of Postgres is not installed.
-        Unavailable: The server does not answer.
+        Unavailable: The server does not respond.
     """
     from mainspring.training.search.study import Study, study_errors
 
@@ -52,7 +52,9 @@ def opened_study(
 
 
 def study_schema(project: str) -> str:
-    """Return the schema that Optuna's tables of a project have: MLflow's beside it have names in common with them."""
+    """Return the schema of a project's Optuna tables, which must be separate because MLflow's tables share names with
+    them.
+    """
     name = f"optuna_{project}"
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 17]}_{sha256(project.encode()).hexdigest()[:16]}"
 

@@ -1,6 +1,6 @@
 """The processes of a search. Only the parent accesses the study; a child that dies costs only its trial.
 
-A trial's end is first in its run, then in the study: whoever dies between the two, the run has the word.
+A trial's end is recorded first in its run, then in the study. If a process dies in between, the run decides.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from mainspring.training.model import Model
 from mainspring.training.search.study import Study, Trial
 from mainspring.training.search.trials import FAILED, Ended, ended_of
 
-TRIAL = "mainspring.trial"  # a tag: the number of the trial that a run is
-_PATIENCE_S = 1.5  # for what is being said to a store when somebody interrupts; the next search settles what is left
-_HOPELESS = 10  # so many trials failed and none did anything else: the rest would too
+TRIAL = "mainspring.trial"  # tag with the trial number of a run
+_PATIENCE_S = 1.5  # for calls to a store during an interrupt; the next search settles the rest
+_HOPELESS = 10  # after this many failures without any other result, the rest would fail too
 
 
 class Worker:
-    """One process that tries parameters; it ends when this process does."""
+    """One process that runs trials; it ends with this process."""
 
     def __init__(self, project: Project, model: str, rows: Path, log: Path) -> None:
         hold, self._held = os.pipe()
@@ -59,7 +59,7 @@ class Worker:
         """Run a trial and return its outcome; `None` if the process died.
 
         Raises:
-            MainspringError: The process cannot try anything: the project cannot be loaded there.
+            MainspringError: The process cannot run trials, because the project cannot be loaded there.
         """
         try:
             self._say(run_id=run_id, params=trial.params)
@@ -70,7 +70,7 @@ class Worker:
                 if "step" not in answer:
                     return Ended(answer["state"], answer["value"], answer["reason"])
                 self._say(stop=report(answer["value"], answer["step"]))
-        except (BrokenPipeError, json.JSONDecodeError):  # it died, perhaps in the middle of a line
+        except (BrokenPipeError, json.JSONDecodeError):  # the process died, perhaps in the middle of a line
             return None
         return None
 
@@ -90,11 +90,11 @@ class Worker:
 
 
 class Trials:
-    """Makes trials in `workers` processes until `wanted` have ended.
+    """Trials in `workers` processes until `wanted` have ended.
 
     Args:
         told: Called after each trial, by one thread at a time.
-        interrupts: Ends the trials when something is in it.
+        interrupts: Ends the trials once it is not empty.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class Trials:
         """Run the trials.
 
         Raises:
-            MainspringError: No trial can be made, or a store refused.
+            MainspringError: No trial can be run, or a store failed.
         """
         threads = [threading.Thread(target=self._work, args=(number,), daemon=True) for number in range(workers)]
         try:
@@ -147,7 +147,9 @@ class Trials:
             raise self._error
 
     def _stop(self) -> None:
-        """Let nothing more begin, and end what is tried. The lock is not waited for: who has it may be at a store."""
+        """Start no more trials, and end the running ones. It does not wait for the lock, whose holder may be waiting
+        for a store.
+        """
         self._stopped = True
         for worker in list(self._workers.values()):
             worker.process.kill()
@@ -162,7 +164,7 @@ class Trials:
                 ended = worker.attempt(trial, trial.run_id, lambda value, step: self._report(begun[0], value, step))
                 with self._lock:
                     if self._stopped:
-                        return  # it stays open; whoever goes on with the search settles it
+                        return  # it stays open; the resumed search settles it
                     self._open.discard(trial.number)
                     if ended is None:
                         worker.close()

@@ -26,11 +26,11 @@ from mainspring.features.model import (
 )
 from mainspring.features.types import KINDS, stored_dtype
 
-Problem = tuple[object, str, str]  # the definition that is wrong, what is wrong, and what to do about it
+Problem = tuple[object, str, str]  # the invalid definition, the problem, and the fix
 
 
 def check_groups(groups: Sequence[FeatureGroup], observations: Observations | None) -> list[Problem]:
-    """Return all faults of `groups`, and of `observations` where they are read for one."""
+    """Return all problems of `groups`, and of `observations` if given."""
     problems: list[Problem] = list(_duplicates(groups))
     entities: dict[int, Entity] = {}
     for group in groups:
@@ -48,7 +48,7 @@ def check_groups(groups: Sequence[FeatureGroup], observations: Observations | No
 
 
 def shared_sources(views: Iterable[FeatureView], observations: Iterable[Observations]) -> list[str]:
-    """Return a notice for each view that reads rows of the observations' own source without their recorded time."""
+    """Return a notice for each view that reads rows of the observations' own source without a recorded time."""
     observed = {each.source.name for each in observations}
     return [
         (
@@ -62,7 +62,7 @@ def shared_sources(views: Iterable[FeatureView], observations: Iterable[Observat
 
 
 def _duplicates(groups: Sequence[FeatureGroup]) -> Iterator[Problem]:
-    # DuckDB does not tell names apart by case, so neither may a project.
+    # DuckDB's names are case-insensitive, so a project's must be unique without case.
     names = Counter(group.name.lower() for group in groups)
     for group in groups:
         if names[group.name.lower()] > 1:
@@ -95,7 +95,7 @@ def _check_view(view: FeatureView, observations: Observations | None) -> Iterato
     for name, feature in view.features.items():
         before += _check_feature(view, f"{view.name}.{name}", name, feature, columns)
     yield from before
-    if not before:  # what is computed from wrong features would only say the same again
+    if not before:  # features computed from invalid ones would only repeat the problem
         stored = layout_of(view).stored
         for name, expression in view.derived.items():
             yield from _check_computed(view, name, expression, stored, "view does not store")

@@ -82,7 +82,7 @@ class OnlineStoreConformance:
         assert [state and state.payload for state in store.read([("v", key) for key in keys])] == payloads
 
     def test_instants_are_compared_exactly(self, store: OnlineStore) -> None:
-        # Neighbours that are one number as doubles, and both ends of 64 bits.
+        # Neighbours that are equal as doubles, and both ends of 64 bits.
         steps = [(_LEAST, _LEAST), (_LEAST, 0), (-1, 3), (0, -1), (2**62, 2**62), (2**62, 2**62 + 1), (2**62 + 1, 0)]
         steps += [(_LARGEST, 0), (_LARGEST, _LARGEST)]
         for place, (position, landed) in enumerate(steps):

@@ -1,4 +1,6 @@
-"""From a class body to feature groups: expressions over aggregations become expressions over named columns."""
+"""Construction of feature groups from a class body: expressions over aggregations become expressions over named
+columns.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ def feature_view(
     """Turn a class whose attributes are aggregations, and expressions over them, into a `FeatureView` named after it.
 
     Raises:
-        Invalid: An argument is of another kind, the class has no aggregation, one of its public attributes is something
-            else, or an expression uses what is not a feature of the class.
+        Invalid: An argument has another type, the class has no aggregation, one of its public attributes is neither an
+            aggregation nor an expression, or an expression uses a feature of another class.
     """
 
     expect(entity, Entity, "The entity of a feature view", fix="give an ms.Entity itself, without quotes.")
@@ -58,14 +60,14 @@ def request_features(
 def request_features(
     body: type | None = None, *, owner: str = "", tags: Mapping[str, str] | None = None
 ) -> RequestFeatures | Callable[[type], RequestFeatures]:
-    """Turn a class whose attributes are expressions into `RequestFeatures`; `on_demand_features` is the same thing.
+    """Turn a class whose attributes are expressions into `RequestFeatures`; `on_demand_features` is the same function.
 
     The expressions are over fields of the request (`ms.col("seats")`) and features of views
-    (`OriginTraffic.departures_1h`). Views that they use need not be among a model's features: they are read for it,
-    and given to the model only where it lists them. It stands above the class with or without arguments.
+    (`OriginTraffic.departures_1h`). Views that they use need not be among a model's features: they are read, but passed
+    to the model only if it lists them. The decorator can be used with or without arguments.
 
     Raises:
-        Invalid: The class has no feature, or one of its public attributes is no such expression.
+        Invalid: The class has no feature, or one of its public attributes is not such an expression.
     """
 
     def build(body: type) -> RequestFeatures:
@@ -91,7 +93,7 @@ def _attributes(body: type, kinds: tuple[type, ...]) -> dict[str, Any]:
     """Return the public attributes of a class body, in order.
 
     Raises:
-        Invalid: There is none, or one is of another kind.
+        Invalid: There is none, or one has another type.
     """
     attributes = {name: value for name, value in vars(body).items() if not name.startswith("_")}
     wrong = [name for name, value in attributes.items() if not isinstance(value, kinds)]
@@ -104,7 +106,7 @@ def _attributes(body: type, kinds: tuple[type, ...]) -> dict[str, Any]:
 
 
 def _view_members(body: type) -> tuple[dict[str, Aggregation], dict[str, Node], tuple[str, ...]]:
-    """Return a view's stored features, the expressions over them, which name stored features only, and the order.
+    """Return a view's stored features, the expressions over them (which name stored features only), and the order.
 
     Raises:
         Invalid: An expression uses an aggregation that is not an attribute, or a feature of another view.
@@ -162,7 +164,7 @@ def _bound(full_name: str, expr: Node, names: Mapping[int, str], derived: Mappin
 
 
 def _request_members(body: type) -> tuple[dict[str, Node], tuple[FeatureView, ...]]:
-    """Return expressions over request fields and views' features by their full names, and those views by name's order.
+    """Return expressions over request fields and views' features by their full names, and those views sorted by name.
 
     Raises:
         Invalid: An expression uses an aggregation of no view.

@@ -1,4 +1,4 @@
-"""A model's feature definitions as JSON, for its bundle: serving reads them without any of the project's code."""
+"""A model's feature definitions as JSON for its bundle, so that serving needs none of the project's code."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class _Document(msgspec.Struct, omit_defaults=True):
     entities: dict[str, _Entity]
     groups: list[_View | _Request]
     observations: _Observations
-    used: list[_View] = []  # views that are read for groups, and are not among them
+    used: list[_View] = []  # views that groups read without containing them
 
 
 def dump(groups: Sequence[FeatureGroup], observations: Observations) -> bytes:
@@ -97,7 +97,7 @@ def dump(groups: Sequence[FeatureGroup], observations: Observations) -> bytes:
 
 
 def load(content: bytes) -> tuple[list[FeatureGroup], Observations]:
-    """Return what `dump` was given.
+    """Return the definitions from a document of `dump`.
 
     Raises:
         Corrupt: `content` is not such a document.

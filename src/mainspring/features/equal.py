@@ -10,7 +10,7 @@ _NEAR_ZERO = 1e-9
 
 
 def same(left: Any, right: Any) -> bool:
-    """Return whether two values are one: floats to a relative 1e-6, NaN equal to NaN, true unlike 1, null only null."""
+    """Return whether two values are equal: floats to a relative 1e-6, NaN to NaN, true not to 1, null only to null."""
     if isinstance(left, float) or isinstance(right, float):
         if not (isinstance(left, (float, int)) and isinstance(right, (float, int))):
             return False

@@ -1,4 +1,4 @@
-"""The bytes that name an entity in an online store: one sequence of key values, one sequence of bytes, and back."""
+"""The bytes that identify an entity in an online store, one-to-one with its key values."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def typed_key(schema: Schema, texts: Mapping[str, str], owner: str) -> dict[str,
 
     Args:
         schema: The entity's keys.
-        owner: Whose keys they are, for messages.
+        owner: Owner of the keys, for messages.
 
     Raises:
-        Invalid: A key is missing, or is not of its type.
+        Invalid: A key is missing, or has another type.
     """
     missing = [name for name in schema if name not in texts]
     if missing:
@@ -70,7 +70,7 @@ def _typed(name: str, dtype: DType, text: str, owner: str) -> str | int | bool:
             ) from None
     bits = 31 if dtype == DType.Int32 else 63
     digits = text.removeprefix("-")
-    # At most 19 digits: longer ones fit no integer of ours, and turning millions of them into one takes time.
+    # At most 19 digits: longer ones do not fit into 64 bits, and parsing millions of digits takes long.
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 19) or not -(2**bits) <= int(text) < 2**bits:
         raise Invalid(
             f"{shown!r} is not an {dtype.value}, which the key {name!r} of {owner} is.",

@@ -1,8 +1,7 @@
 """Layout of a view: the types of its features, and its state, from which windows are answered.
 
-A state has measures, and mergeable parts of them. A measure is an expression under a filter, one value a row, null
-where the filter does not hold. Windows that aggregate the same measure share its parts, and windows of one hop share
-their tiles.
+A state has measures with mergeable parts. A measure is a filtered expression: one value per row, null where the filter
+is false. Windows that aggregate the same measure share its parts, and windows with the same hop share their tiles.
 """
 
 from __future__ import annotations
@@ -39,13 +38,13 @@ PARTS = {
     "top": ("values",),
 }
 SKETCHES = ("hashes", "bins", "values")
-RANKED = ("oldest", "newest")  # their rows are ordered by (event, seq)
-_MOST_LAYOUTS = 1024  # of as many views the layout is kept
+RANKED = ("oldest", "newest")  # parts whose rows are ordered by (event, seq)
+_MOST_LAYOUTS = 1024  # maximum number of cached layouts
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One value a row. Without `of` it is true, so that it can be counted."""
+    """One value per row. Without `of` it is true, so that it can be counted."""
 
     of: Node | None
     where: Node | None
@@ -53,7 +52,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class WindowFeature:
-    """A windowed feature: which measure it reads, through how wide a window."""
+    """A windowed feature: its measure and the width of its window."""
 
     name: str
     kind: str
@@ -61,13 +60,13 @@ class WindowFeature:
     window: int  # microseconds
     default: float | None
     parts: tuple[str, ...] = ()  # what it merges
-    nth: int = 1  # of newest and top: which of them
+    nth: int = 1  # rank of newest and top
     share: float = 0.5  # of quantile
 
 
 @dataclass(frozen=True)
 class LastFeature:
-    """A last value: the column of the candidates it reads."""
+    """A last value: its column of the candidates."""
 
     name: str
     column: int
@@ -125,7 +124,7 @@ class Layout:
         """Return the type of a feature; a derived one has its expression's.
 
         Raises:
-            Invalid: An expression names an unknown column, or its type does not suit the aggregation.
+            Invalid: An expression names an unknown column, or its type does not match the aggregation.
         """
         if feature not in self._dtypes:
             derived = self.view.derived.get(feature)
@@ -136,11 +135,11 @@ class Layout:
 
     @cached_property
     def stored(self) -> Schema:
-        """The types of the stored features: of what derived ones are computed from."""
+        """The types of the stored features, from which derived ones are computed."""
         return {name: self.dtype(name) for name in self.view.features}
 
     def default(self, feature: str) -> float | int | None:
-        """Return what a windowed feature is where its window is empty, as a value of the feature's type."""
+        """Return the value of a windowed feature for an empty window, in the feature's type."""
         aggregation = self.view.features[feature]
         if aggregation.kind in COUNTING:
             return 0
@@ -186,12 +185,12 @@ class Layout:
 
 @lru_cache(_MOST_LAYOUTS)
 def layout_of(view: FeatureView) -> Layout:
-    """Return the layout of a view; made once."""
+    """Return the cached layout of a view."""
     return Layout(view)
 
 
 def feature_dtype(group: FeatureGroup, feature: str, schema: Schema | None = None) -> DType:
-    """Return the type of one feature of a group; training, a bundle's schema and serving agree on it.
+    """Return the type of one feature of a group, used by training, a bundle's schema and serving.
 
     Args:
         schema: The fields of the request, needed for request features only.
@@ -205,7 +204,7 @@ def feature_dtype(group: FeatureGroup, feature: str, schema: Schema | None = Non
 
 
 def request_schema(group: RequestFeatures, fields: Schema) -> Schema:
-    """Return name -> type of what request features are computed from: fields, and features by their full names."""
+    """Return name -> type of the inputs of request features: fields, and features by their full names."""
     used = set().union(*(columns_of(expression) for expression in group.features.values()))
     schema = dict(fields)
     for view in group.views:
@@ -217,10 +216,10 @@ def request_schema(group: RequestFeatures, fields: Schema) -> Schema:
 
 
 def slot(view: FeatureView) -> str:
-    """Return the name under which a view's states are stored: its name and a digest of what is stored for it.
+    """Return the name under which a view's states are stored: its name and a digest of the stored definitions.
 
-    A changed view gets a slot of its own, so the states that a live bundle reads stay as they are while the new ones
-    are built. Descriptions, owners and defaults, which reading applies, are not part of it.
+    A changed view gets its own slot, so the states that a live bundle reads are unchanged while the new ones are built.
+    Descriptions, owners and defaults (which are applied on read) are not part of the digest.
     """
     source = view.source
     content: Any = (
@@ -229,7 +228,7 @@ def slot(view: FeatureView) -> str:
         [(key, dtype.value) for key, dtype in view.entity.keys.items()],
         source.name,
         [source.event_time, source.recorded_time, source.lag_us],
-        # How many of the newest are kept is part of what is stored; which quantile or which of the top is read is not.
+        # The number of newest values is part of the stored state; the choice of quantile or rank is not.
         [
             (name, f.kind, f.of, f.where, f.window, f.ttl, *([f.nth] if f.kind == "newest" else []))
             for name, f in view.features.items()

@@ -1,7 +1,7 @@
-"""Entities, feature views, observations: what a user declares about features.
+"""Entities, feature views and observations, as a user declares them.
 
-Definitions are data: they are stored by `apply`, travel in a bundle, and are read by two engines (features.offline,
-features.online) that give the same number at every microsecond.
+Definitions are data: `apply` stores them, a bundle contains them, and two engines (features.offline, features.online)
+read them and give the same value at every microsecond.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mainspring.data.model import Source
 
 @dataclass(frozen=True, eq=False)
 class Entity:
-    """Something features are about: a customer, an airport. `keys` are the columns that identify it, with types."""
+    """The subject of features: a customer, an airport. `keys` are the columns that identify it, with types."""
 
     name: str
     _: KW_ONLY
@@ -55,16 +55,16 @@ class Aggregation(Operators, msgspec.Struct, frozen=True, eq=False, kw_only=True
     window: int | None = None  # microseconds
     ttl: int | None = None  # microseconds, for `last`
     where: Node | None = None
-    default: float | None = None  # instead of null where a window is empty
+    default: float | None = None  # instead of null for an empty window
     description: str = ""
     nth: int | None = None  # of newest: 1 is the newest; of top: 1 is the most frequent
     share: float | None = None  # of quantile: in [0, 1]
 
 
 class Several(msgspec.Struct, frozen=True, eq=False):
-    """Aggregations that are declared at once. An attribute `x` of a view becomes its features `x_<suffix>`.
+    """Several aggregations declared together. An attribute `x` of a view becomes its features `x_<suffix>`.
 
-    One of them, to compute with, is `x[suffix]`: `delays[1]`, `delay["p90"]`.
+    In expressions, one of them is `x[suffix]`: `delays[1]`, `delay["p90"]`.
     """
 
     aggregations: dict[str, Aggregation]
@@ -160,11 +160,11 @@ class FeatureView:
 
 @dataclass(frozen=True, eq=False)
 class RequestFeatures:
-    """Features computed when they are asked for, by the same expressions in training and in serving.
+    """Features computed on demand, by the same expressions in training and in serving.
 
     Args:
         features: Expressions over the fields of the request and over features of views by their full names.
-        views: The views whose features they use. Whoever reads these features reads those views too.
+        views: The views whose features they use; they are read together with these features.
     """
 
     name: str
@@ -201,7 +201,7 @@ FeatureGroup = FeatureView | RequestFeatures
 
 
 def views_of(groups: Sequence[FeatureGroup]) -> list[FeatureView]:
-    """Return the views that must be read for `groups`, each once: those among them, then those that others use."""
+    """Return the views that must be read for `groups`, each once: those in `groups`, then those that others use."""
     views = {group.name: group for group in groups if isinstance(group, FeatureView)}
     for group in groups:
         if isinstance(group, RequestFeatures):
@@ -212,15 +212,15 @@ def views_of(groups: Sequence[FeatureGroup]) -> list[FeatureView]:
 
 @dataclass(frozen=True, eq=False)
 class Observations:
-    """Observations: entities and instants of predictions, one a row of `source`.
+    """Observations: entities and instants of predictions, one per row of `source`.
 
     Args:
         source: Source whose columns are the entities' keys and the request fields.
         keys: The entities concerned; the source has their key columns.
-        at: The instant at which the prediction is made, an expression over the row. Offline it decides what is known;
-            online the clock does.
-        where: Condition that selects the observations among the rows; a row of which it is false or null is none. It
-            selects the data for training and evaluation. Online every request is answered.
+        at: The instant of the prediction, an expression over the row. Offline it determines what is known; online the
+            clock does.
+        where: Condition that selects the observations; a row for which it is false or null is not one. It selects data
+            for training and evaluation. Online every request is answered.
 
     Raises:
         Invalid: An argument is of another kind, the source lacks key columns, or `where` is not a condition over its
@@ -269,14 +269,14 @@ class Status(StrEnum):
     """Status of a stored feature's value, online."""
 
     PRESENT = "PRESENT"
-    NULL = "NULL"  # known, and null; its value is the feature's default, where it has one
+    NULL = "NULL"  # known to be null; the value is the feature's default, if any
     EXPIRED = "EXPIRED"  # older than its TTL, so null
     MISSING = "MISSING"  # never seen for this entity
-    UNAVAILABLE = "UNAVAILABLE"  # the store did not answer, so the value is the default, as if never seen
+    UNAVAILABLE = "UNAVAILABLE"  # the store did not respond, so the value is the default, as if never seen
 
 
 def shown_status(status: str, value: object) -> str:
-    """Return a status as people are shown it: `DEFAULT` where the feature's default stands in for null."""
+    """Return a status for display: `DEFAULT` if the feature's default replaces null."""
     return "DEFAULT" if status == Status.NULL and value is not None else status
 
 
@@ -284,22 +284,22 @@ def shown_status(status: str, value: object) -> str:
 class Mark:
     """Progress of a view's materialisation: the instant it reached, and the rows of the lake it covers.
 
-    Marks are ordered, the instant first, so that of two materialisations at once the one that saw less never hides
-    the other's.
+    Marks are ordered by instant, then rows, so that of two concurrent materialisations the one with less data never
+    hides the other.
     """
 
     position: int  # UTC epoch microseconds
-    landed: int = 0  # how many rows the lake held
-    newest: int = -1  # the largest `_seq` among them
-    until: int = 0  # rows that become visible by then are in the states, as pending; UTC epoch microseconds
+    landed: int = 0  # number of rows in the lake
+    newest: int = -1  # their largest `_seq`
+    until: int = 0  # rows that become visible by then are in the states as pending; UTC epoch microseconds
 
 
 @dataclass(frozen=True, slots=True)
 class EntityState:
     """State of one (view, entity) in an online store: an opaque payload, and its freshness.
 
-    `position` is UTC epoch microseconds: everything visible by then is in the payload. `landed` is how many rows the
-    lake held. A store keeps the state with the largest (position, landed).
+    `position` is UTC epoch microseconds: all rows visible by then are in the payload. `landed` is the number of rows in
+        the lake. A store keeps the state with the largest (position, landed).
     """
 
     position: int

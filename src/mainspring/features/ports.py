@@ -1,6 +1,6 @@
 """Port of online stores.
 
-A view is named here by its slot (`features.layout.slot`): its name and a digest of what is stored for it.
+Here a view is identified by its slot (`features.layout.slot`): its name and a digest of the stored definitions.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from mainspring.features.model import EntityState, Mark
 class OnlineStore(Protocol):
     """One state per (view, entity key). Keys are the canonical bytes of `features.keys.encode_key`.
 
-    Any thread may call it. What fails for a passing reason is tried again for a moment before it is `Unavailable`.
+    Thread-safe. Transient failures are retried briefly before `Unavailable` is raised.
 
     Attributes:
-        remote: Whether a call waits for another machine, so that an event loop had better not make it.
-        longest_key: The most bytes of a key that are kept as they are, `None` where all are: see `entities`.
+        remote: Whether a call waits for another machine, so that an event loop should not make it.
+        longest_key: Maximum bytes of a key that is stored unchanged, `None` if unlimited; see `entities`.
     """
 
     remote: bool
     longest_key: int | None
 
     def write(self, view: str, rows: Sequence[tuple[bytes, EntityState]]) -> None:
-        """Keep each entity's state with the largest (position, landed): a smaller one loses, an equal one replaces.
+        """Keep for each entity the state with the largest (position, landed): a smaller one loses, an equal one
+        replaces.
 
-        All rows are there afterwards, or none (one transaction).
+        All rows are written, or none (one transaction).
 
         Raises:
             Unavailable: The store did not answer.
@@ -36,7 +37,7 @@ class OnlineStore(Protocol):
         ...
 
     def read(self, wanted: Sequence[tuple[str, bytes]]) -> list[EntityState | None]:
-        """Return shape (len(wanted),), in the order asked, in one round trip; `None` where never written.
+        """Return shape (len(wanted),), in the requested order, in one round trip; `None` where never written.
 
         Raises:
             Unavailable: The store did not answer.
@@ -44,7 +45,7 @@ class OnlineStore(Protocol):
         ...
 
     def payloads(self, wanted: Sequence[tuple[str, bytes]]) -> list[bytes | None]:
-        """Return the payloads of what `read` returns: all that a prediction needs.
+        """Return only the payloads of `read`, which is all that a prediction needs.
 
         Raises:
             Unavailable: The store did not answer.
@@ -52,26 +53,27 @@ class OnlineStore(Protocol):
         ...
 
     def mark(self, view: str) -> Mark | None:
-        """Return how far the view has been materialised, `None` where never."""
+        """Return the mark of the view's materialisation, `None` if it was never materialised."""
         ...
 
     def position(self, view: str) -> int | None:
-        """Return the mark's instant, `None` where never."""
+        """Return the mark's instant, `None` if there is no mark."""
         ...
 
     def advance(self, view: str, mark: Mark) -> None:
-        """Record that the view is materialised through `mark`; it never goes back."""
+        """Record that the view is materialised through `mark`; an earlier mark is ignored."""
         ...
 
     def clear(self, view: str) -> None:
-        """Forget the view's states and mark."""
+        """Delete the view's states and mark."""
         ...
 
     def swap(self, view: str, by: str) -> None:
-        """Put the states and the mark of `by`, another name, in the place of the view's; `by` then has none.
+        """Replace the view's states and mark by those of `by`, another name, which then has none.
 
-        At once, however many states there are: a read sees all of the old or all of the new. What was replaced need
-        not be gone from the disk when this returns. Where `by` has nothing, the view has nothing afterwards.
+        The swap is atomic and immediate, however many states there are: a read sees all of the old or all of the new.
+            Replaced states may still be on disk when this returns. If `by` has nothing, the view has nothing
+            afterwards.
         """
         ...
 
@@ -80,10 +82,10 @@ class OnlineStore(Protocol):
         ...
 
     def entities(self, view: str) -> Iterator[list[tuple[bytes, EntityState]]]:
-        """Yield every key and state of a view, in pieces and in no order, for who copies them to another store.
+        """Yield every key and state of a view, in pieces and in no order, for a copy to another store.
 
-        What is written meanwhile may be among them or not. A key over `longest_key` is no more what it was, only longer
-        than that.
+        States written meanwhile may be included or not. A key longer than `longest_key` is not the original key, but
+        still longer than that.
 
         Raises:
             Unavailable: The store did not answer.
@@ -91,7 +93,7 @@ class OnlineStore(Protocol):
         ...
 
     def ping(self) -> None:
-        """Ask, cheaply, whether a read would be answered.
+        """Check cheaply whether a read would succeed.
 
         Raises:
             Unavailable: It would not.
@@ -99,5 +101,5 @@ class OnlineStore(Protocol):
         ...
 
     def close(self) -> None:
-        """Close what is open, such as every thread's connection; the next call opens it again."""
+        """Close all open resources, such as every thread's connection; the next call opens them again."""
         ...

@@ -1,4 +1,4 @@
-"""The rules for the type of a stored feature. `features.layout` applies them, once for each view."""
+"""Type rules of stored features. `features.layout` applies them once per view."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def stored_dtype(view: FeatureView, feature: str) -> DType:
     """Return the type of a stored feature.
 
     A count, also of distinct values, is Int64; last, first, newest, top, min and max have their expression's type; sum,
-    mean, variance, std and quantile are Float32, or Float64 where the expression is Float64 or Int64, whose values
-    Float32 cannot hold.
+    mean, variance, std and quantile are Float32, or Float64 if the expression is Float64 or Int64, whose values Float32
+    cannot represent.
 
     Raises:
-        Invalid: The expression names an unknown column, or its type does not suit the aggregation.
+        Invalid: The expression names an unknown column, or its type does not match the aggregation.
     """
     name, aggregation = f"{view.name}.{feature}", view.features[feature]
     if aggregation.kind == "count":

@@ -1,1 +1,1 @@
-"""Online stores."""
+"""Adapters of online stores."""

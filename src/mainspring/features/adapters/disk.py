@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-_FULL_BELOW = 1 << 20  # bytes; what does not fit was larger than what is left, and a page is far smaller than this
+_FULL_BELOW = 1 << 20  # bytes; a write that failed was larger than the free space, and a page is far smaller than this
 
 
 def is_full(path: Path) -> bool:
-    """Return whether next to nothing is left where `path` is."""
+    """Return whether the disk of `path` is almost full."""
     try:
         found = os.statvfs(path)
     except OSError:

@@ -1,8 +1,8 @@
-"""The other embedded online store: one LMDB file, mapped by every process that reads while one writes.
+"""The embedded online store on LMDB: one file, which every reading process maps while one process writes.
 
-Keys of the B-tree begin with what they are: `s` and a view's name: the number of its slot and its mark; `e`, a slot's
-number and an entity's key: a state; `d` and a number: a slot without a view, whose states are to go; `n`: the next
-number. A view is cleared or swapped by giving its name another number.
+The first byte of a B-tree key is its kind. `s` and a view's name: the number of its slot, and its mark; `e`, a slot's
+number and an entity's key: a state; `d` and a number: a slot without a view, whose states are to be deleted; `n`: the
+next number. A view is cleared or swapped by giving its name another number.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SLOT_BYTES = _SLOT.size
 _MARK = struct.Struct(">qqqq")
 _NEW = struct.Struct(">qq")  # position, landed
 _NEXT = b"n"
-_LONGEST = 480  # bytes of a key, of the 511 that LMDB takes
+_LONGEST = 480  # maximum bytes of a key; LMDB allows 511
 _COPIED_AT_ONCE = 1_000
 _SWEPT_AT_ONCE = 10_000
 
@@ -144,7 +144,7 @@ class LmdbOnlineStore:
         try:
             get = transaction.get
             for name, key in wanted:
-                if name is not view:  # those of one view come together
+                if name is not view:  # keys of one view are consecutive
                     view, slot = name, get(_named(name))
                     prefix = None if slot is None else b"e" + slot[:_SLOT_BYTES]
                 if prefix is None:
@@ -165,7 +165,7 @@ class LmdbOnlineStore:
         return held
 
     def _sweep(self) -> None:
-        """Delete the states of dropped slots, in pieces between which others can write."""
+        """Delete the states of dropped slots, in pieces between which other processes can write."""
         work: Callable[[Any], bool] = _sweep_some
         while self._file().writing(work):
             pass
@@ -204,7 +204,7 @@ def _forget(transaction: Any, view: str) -> None:
 
 
 def _starting(transaction: Any, first: bytes, prefix: bytes | None = None) -> Any:
-    """Yield what has the prefix, by default `first`, from the key `first` on."""
+    """Yield the entries with the prefix, by default `first`, from the key `first` on."""
     cursor, prefix = transaction.cursor(), first if prefix is None else prefix
     if cursor.set_range(first):
         for key, value in cursor:

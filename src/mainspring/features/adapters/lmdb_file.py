@@ -1,4 +1,4 @@
-"""One LMDB environment a file and process: opened once, grown when it is full, shared by every store on it."""
+"""One LMDB environment per file and process: opened once, enlarged when full, and shared by every store on it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import lmdb
 from mainspring.core.errors import Corrupt, MainspringError, StorageFull, Unavailable
 from mainspring.features.adapters.disk import is_full
 
-_FIRST_MAP = 1 << 26  # bytes of addresses, not of disk or memory
+_FIRST_MAP = 1 << 26  # bytes of address space, not of disk or memory
 _READERS = 512
 
 _DAMAGED = (
@@ -32,11 +32,11 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class LmdbFile:
     """Transactions on an environment. Any thread may use it.
 
-    Reads of one process take turns, which costs nothing: they hold the interpreter anyway. So a read never meets a
-    map that is being replaced.
+    Reads of one process take turns, which costs nothing because they hold the interpreter lock anyway. So a read never
+    uses a map that is being replaced.
 
     Attributes:
-        closed: It is of no use any more, here or in a child of this process: ask `opened` again.
+        closed: It can no longer be used, here or in a child of this process: call `opened` again.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,8 +50,8 @@ class LmdbFile:
             self._env = lmdb.open(
                 str(folder),
                 map_size=_FIRST_MAP,
-                mode=0o700,  # files get it without the bits to execute
-                metasync=False,  # whole after a power cut; the last moments are computed from the lake again
+                mode=0o700,  # files get the mode without the executable bits
+                metasync=False,  # consistent after a power cut; the last writes are computed from the lake again
                 readahead=False,
                 max_readers=_READERS,
             )
@@ -60,7 +60,7 @@ class LmdbFile:
 
     @contextmanager
     def reading(self) -> Iterator[Any]:
-        """Give a snapshot."""
+        """Context with a snapshot."""
         transaction = self.begin()
         try:
             yield transaction
@@ -70,7 +70,7 @@ class LmdbFile:
             self.end(transaction)
 
     def begin(self) -> Any:
-        """Return a snapshot, to be given to `end`: the same as `reading`, in half the time."""
+        """Return a snapshot, which must be passed to `end`: like `reading`, in half the time."""
         self._map.acquire()
         try:
             return self._env.begin()
@@ -82,17 +82,17 @@ class LmdbFile:
         self._map.release()
 
     def _begin_again(self, error: lmdb.Error) -> Any:
-        """Put right what kept a read from beginning, and begin."""
+        """Fix the reason that prevented a read, and begin it."""
         try:
             while True:
                 if isinstance(error, lmdb.MapResizedError):
-                    # Take over the size that another process has given the map, in the order of the locks.
+                    # Adopt the map size that another process has set, in the order of the locks.
                     self._map.release()
                     with self._writing:
                         self._map.acquire()
                         self._env.set_mapsize(0)
                 elif not isinstance(error, lmdb.ReadersFullError) or not self._env.reader_check():
-                    # The places of processes that were killed are free only after somebody looked.
+                    # Reader slots of killed processes are freed only by a check.
                     raise self.translated(error)
                 try:
                     return self._env.begin()
@@ -103,9 +103,9 @@ class LmdbFile:
             raise
 
     def writing(self, work: Any) -> Any:
-        """Return `work(transaction)`, committed. `work` runs again after the map has grown, with nothing done."""
+        """Return `work(transaction)`, committed. After an enlargement of the map `work` runs again from the start."""
         with self.errors(), self._writing:
-            # A reader that was killed would keep its snapshot, and every page of it, for ever.
+            # A killed reader would otherwise keep its snapshot, with all pages, for ever.
             self._env.reader_check()
             while True:
                 try:
@@ -129,12 +129,12 @@ class LmdbFile:
         self._writing.release()
 
     def close(self) -> None:
-        """Close it. Call it between `hold` and `release`, or in a child that was forked there."""
+        """Close the environment. Call it between `hold` and `release`, or in a child that was forked there."""
         self.closed = True
         self._env.close()
 
     def _check_length(self) -> None:
-        # A page beyond the end of the file would end the process, not the call.
+        # Access to a page beyond the end of the file would kill the process.
         needed = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
         there = (self.folder / "data.mdb").stat().st_size
         if 0 < there < needed:
@@ -168,10 +168,10 @@ _opened: dict[str, LmdbFile] = {}
 
 
 def opened(folder: Path) -> LmdbFile:
-    """Return the environment at `folder`, shared: LMDB must not open a file twice in a process.
+    """Return the shared environment at `folder`: LMDB must not open a file twice in a process.
 
     Raises:
-        Corrupt: The file is not an environment, or was cut short.
+        Corrupt: The file is not an environment, or is truncated.
         Unavailable: It cannot be opened.
     """
     place = os.path.realpath(folder)
@@ -183,7 +183,7 @@ def opened(folder: Path) -> LmdbFile:
 
 
 def close(folder: Path) -> None:
-    """Close the environment at `folder`, if it is open, for all of this process."""
+    """Close the environment at `folder`, if open, for the whole process."""
     with _lock:
         file = _opened.pop(os.path.realpath(folder), None)
         if file is not None:
@@ -205,7 +205,7 @@ def _in_parent() -> None:
 
 
 def _in_child() -> None:
-    # Nobody was reading, so closing here takes no snapshot from the parent.
+    # No read was active, so closing here affects no snapshot of the parent.
     for file in _opened.values():
         file.close()
     _opened.clear()

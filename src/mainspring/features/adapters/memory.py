@@ -73,9 +73,9 @@ class MemoryOnlineStore:
         pass
 
     def states(self) -> dict[tuple[str, bytes], EntityState]:
-        """Return everything that is held."""
+        """Return all states."""
         with self._lock:
             return {(view, key): state for view, held in self._views.items() for key, state in held.states.items()}
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing."""

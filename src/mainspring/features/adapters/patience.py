@@ -1,4 +1,4 @@
-"""Circuit breaker for a store that does not answer: a few tries within a budget, then immediate refusals."""
+"""Circuit breaker for a store that does not respond: a few tries within a budget, then immediate rejections."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from mainspring.core.errors import Unavailable
 
 T = TypeVar("T")
 
-READ_BUDGET_S = 0.1  # a prediction waits for it
-WRITE_BUDGET_S = 5.0  # a materialisation does, and a server that is started again is back by then
-REST_S = 0.5  # after a budget is spent, reads are refused at once for so long
+READ_BUDGET_S = 0.1  # a prediction waits
+WRITE_BUDGET_S = 5.0  # a materialisation waits; a restarted server is back by then
+REST_S = 0.5  # after a spent budget, reads are rejected immediately for this long
 _FIRST_PAUSE_S = 0.005
 _LONGEST_PAUSE_S = 0.5
 
 
 class Patience:
-    """Retries transient failures with exponential back-off and jitter; then raises `Unavailable`.
+    """Retries of transient failures with exponential back-off and jitter; then `Unavailable`.
 
-    The budget bounds the pauses and the beginning of the last try; a try takes at most the driver's own timeout.
+    The budget limits the pauses and the start of the last try; a try takes at most the driver's own time-out.
 
     Args:
         name: Name of the store for messages, without a password.
         passing: Returns whether this error of the driver is transient.
         clock: Monotonic seconds.
-        sleep: Waits for so many seconds.
-        chance: Gives a number in [0, 1), so that many that wait do not come back together.
+        sleep: Waits for a number of seconds.
+        chance: Returns a random number in [0, 1), so that waiting callers do not return together.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Patience:
         self._rests_until = float("-inf")
 
     def read(self, attempt: Callable[[], T]) -> T:
-        """Return what `attempt` returns. Soon after a budget was spent in vain, refuse without trying.
+        """Return the result of `attempt`. Shortly after a spent budget, reject without a try.
 
         Raises:
             Unavailable: No try succeeded within `READ_BUDGET_S`.
@@ -58,7 +58,7 @@ class Patience:
         return self._insist(attempt, READ_BUDGET_S)
 
     def write(self, attempt: Callable[[], T]) -> T:
-        """Return what `attempt`, which may run twice, returns.
+        """Return the result of `attempt`, which may run twice.
 
         Raises:
             Unavailable: No try succeeded within `WRITE_BUDGET_S`.
@@ -66,7 +66,7 @@ class Patience:
         return self._insist(attempt, WRITE_BUDGET_S)
 
     def once(self, attempt: Callable[[], T]) -> T:
-        """Return what `attempt` returns, without a retry: after an error it is unknown whether the call took effect.
+        """Return the result of `attempt` without a retry: after an error it is unknown whether the call took effect.
 
         Raises:
             Unavailable: It failed, perhaps after it took effect.

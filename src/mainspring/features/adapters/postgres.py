@@ -1,7 +1,7 @@
-"""The online store on Postgres: a read is one statement, a write one guarded upsert.
+"""The online store on Postgres: a read is one statement, a write is one guarded upsert.
 
-Table `slot`: the name and the mark of each view; one without a name is what was replaced, and its states are to go.
-Table `entity`: a state a row, by slot and key.
+Table `slot`: the name and the mark of each view; a slot without a name was replaced, and its states are to be deleted.
+Table `entity`: one state per row, by slot and key.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from mainspring.features.model import EntityState, Mark
 
 T = TypeVar("T")
 
-_LONGEST = 1024  # bytes of a key; an index takes some 2,700
+_LONGEST = 1024  # maximum bytes of a key; an index allows some 2,700
 _CONNECT_S = 2
 SWEPT_AT_ONCE = 10_000
 MADE = "SELECT to_regclass('mainspring_online.entity') IS NOT NULL"
-# The first process makes the tables; the lock's number is the name in bytes.
+# The first process creates the tables; the lock's number is the name in bytes.
 SCHEMA = f"""
 SELECT pg_advisory_xact_lock({int.from_bytes(b"mainspri", "big")});
 CREATE SCHEMA IF NOT EXISTS mainspring_online;
@@ -42,13 +42,13 @@ CREATE TABLE IF NOT EXISTS mainspring_online.entity (
 );
 ALTER TABLE mainspring_online.entity ALTER COLUMN payload SET STORAGE EXTERNAL;
 """
-# Of one view; for several, a statement is several of these.
+# For one view; a statement for several views combines several of these.
 FOUND = """
 SELECT {columns} FROM mainspring_online.slot AS s
 CROSS JOIN unnest(%b::bytea[]) WITH ORDINALITY AS w (key, n)
 JOIN mainspring_online.entity AS e ON e.slot = s.id AND e.key = w.key WHERE s.project = %b AND s.view = %b
 """
-# The slot's row stays locked until the end, so that a slot is not taken away from under a write.
+# The slot's row stays locked until the end, so that the slot is not dropped during a write.
 SLOT = """
 INSERT INTO mainspring_online.slot AS held (project, view) VALUES (%b, %b)
 ON CONFLICT (project, view) DO UPDATE SET until = held.until RETURNING id
@@ -79,7 +79,7 @@ VIEWS = """
 SELECT view FROM mainspring_online.slot WHERE project = %b AND view IS NOT NULL
 AND (position IS NOT NULL OR EXISTS (SELECT FROM mainspring_online.entity WHERE slot = id))
 """
-# By the primary key, a piece after the other.
+# By the primary key, piece by piece.
 ENTITIES = """
 SELECT e.key, e.position, e.payload, e.landed FROM mainspring_online.entity AS e
 WHERE e.slot = (SELECT id FROM mainspring_online.slot WHERE project = %b AND view = %b) AND e.key {after} %b
@@ -94,7 +94,7 @@ SWEPT = """
 DELETE FROM mainspring_online.slot WHERE id = %b AND view IS NULL
 AND NOT EXISTS (SELECT FROM mainspring_online.entity WHERE slot = id)
 """
-# Every read goes by keys in the order written, whatever the planner believes of tables that were filled a moment ago.
+# Reads always use the keys in this order, independent of the planner's statistics of recently filled tables.
 READING = {
     "statement_timeout": "1000",
     "plan_cache_mode": "force_generic_plan",
@@ -118,9 +118,9 @@ class PostgresOnlineStore:
     """States in the schema `mainspring_online` of a database. Each thread has its own connections.
 
     Args:
-        url: `postgresql://user:password@host:port/database`; what stands after `?` goes to libpq (`sslmode=...`).
-        project: Keeps the states of several projects in one database apart.
-        patience: Instead of the usual.
+        url: `postgresql://user:password@host:port/database`; the part after `?` is passed to libpq (`sslmode=...`).
+        project: Separates the states of several projects in one database.
+        patience: Replaces the default retry policy.
     """
 
     remote = True
@@ -211,7 +211,7 @@ class PostgresOnlineStore:
             self._local = threading.local()
 
     def _sweep(self) -> None:
-        """Delete the states of dropped slots, in pieces between which others can write."""
+        """Delete the states of dropped slots, in pieces between which other processes can write."""
         for (slot,) in self._rows(DOOMED, self._project):
             deleted = SWEPT_AT_ONCE
             while deleted == SWEPT_AT_ONCE:
@@ -219,7 +219,7 @@ class PostgresOnlineStore:
             self._written(partial(_changed, SWEPT, (slot,)))
 
     def _found(self, wanted: Sequence[tuple[str, bytes]], columns: str) -> list[tuple[Any, ...]]:
-        """Return the number in `wanted`, from 1, and the columns of each state that is there."""
+        """Return for each existing state its number in `wanted`, from 1, and its columns."""
         places: dict[str, list[int]] = {}
         for place, (view, _) in enumerate(wanted):
             places.setdefault(view, []).append(place)
@@ -250,7 +250,7 @@ class PostgresOnlineStore:
             try:
                 return work(connection)
             except errors.UndefinedTable:
-                # The server was set up anew under us.
+                # The server was set up again meanwhile.
                 self._made = False
                 self._drop(purpose)
                 raise
@@ -301,12 +301,12 @@ class PostgresOnlineStore:
 
 
 def _changed(query: str, values: Sequence[Any], connection: psycopg.Connection[Any]) -> int:
-    """Return how many rows the statement changed."""
+    """Return the number of rows that the statement changed."""
     return int(connection.execute(query, values).rowcount)
 
 
 def _parameters(url: Url) -> dict[str, Any]:
-    """Take the URL apart here: an error of a driver that took it apart would show it, password and all."""
+    """Parse the URL here: an error of the driver's own parser would show it, including the password."""
     parts = urlsplit(url.text)
     given = {
         "host": parts.hostname,
@@ -325,7 +325,9 @@ def _parameters(url: Url) -> dict[str, Any]:
 
 
 def _passing(error: Exception) -> bool:
-    """A server that is away, starts or stops, a connection that was cut, a deadlock, tables that are gone."""
+    """Return whether an error is transient: the server is unreachable, starts or stops, a lost connection, a deadlock,
+    missing tables.
+    """
     if isinstance(error, errors.UndefinedTable):
         return True
     if isinstance(error, psycopg.OperationalError):

@@ -1,7 +1,7 @@
-"""The online store on Redis or Valkey: one hash a view, one round trip a read.
+"""The online store on Redis or Valkey: one hash per view, one round trip per read.
 
 Under `mainspring:{PROJECT}:1:` (1 is the format): `state:VIEW` is a hash of states by entity, `marks` a hash of marks
-by view, `views` the set of the names that have either. What must happen at once is a script.
+by view, `views` the set of the names that have either. Atomic operations are scripts.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ T = TypeVar("T")
 
 _TIMEOUT_S = 1.0
 _WRITE_TIMEOUT_S = 30.0
-_SHIFT = 1 << 63  # signed to unsigned, so that big-endian bytes are in the order of the numbers
+_SHIFT = 1 << 63  # maps signed to unsigned, so that big-endian bytes sort like the numbers
 _NEW = struct.Struct(">QQ")  # position, landed
 _MARK = struct.Struct(">QQQQ")
 
-# Numbers of 64 bits come apart in halves, because those of Lua are doubles.
+# 64-bit numbers are split into halves, because Lua's numbers are doubles.
 _NOT_OLDER = """
 local function not_older(a, b, halves)
   local format = '>' .. string.rep('I4', halves)
@@ -103,8 +103,8 @@ class RedisOnlineStore:
 
     Args:
         url: `redis://` or `rediss://` (TLS), or the same as `valkey`, with user, password, host, port, database.
-        project: Keeps the states of several projects on one server apart.
-        patience: Instead of the usual.
+        project: Separates the states of several projects on one server.
+        patience: Replaces the default retry policy.
     """
 
     remote = True
@@ -183,7 +183,7 @@ class RedisOnlineStore:
         self._asked(self._patience.read, self._reading.ping)
 
     def info(self) -> dict[str, Any] | None:
-        """Return the server's INFO, `None` where the user may not read it."""
+        """Return the server's INFO, `None` if the user may not read it."""
         try:
             said: Any = self._asked(self._patience.read, self._reading.info)
         except Unavailable as error:
@@ -248,7 +248,7 @@ def _state(value: bytes) -> EntityState:
 
 
 def _passing(error: Exception) -> bool:
-    """A server that is away, starts, is busy with a script, or has just become a replica."""
+    """Return whether an error is transient: the server is away, starts, runs a script, or has become a replica."""
     if isinstance(error, (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError)):
         return not isinstance(error, _DENIED)
     return isinstance(error, redis.ResponseError) and str(error).startswith(("BUSY", "LOADING", "TRYAGAIN"))
@@ -260,7 +260,7 @@ def _client(url: str, timeout_s: float) -> redis.Redis:
         socket_timeout=timeout_s,
         socket_connect_timeout=_TIMEOUT_S,
         socket_keepalive=True,
-        retry=Retry(NoBackoff(), 0),  # `Patience` does it, with a budget
+        retry=Retry(NoBackoff(), 0),  # `Patience` retries, with a budget
     )
     client.connection_pool.connection_kwargs["decode_responses"] = False  # states are bytes, whatever the URL says
     return client

@@ -16,8 +16,8 @@ from mainspring.core.errors import Corrupt, MainspringError, StorageFull, Unavai
 from mainspring.features.adapters.disk import is_full
 from mainspring.features.model import EntityState, Mark
 
-# A slot holds the states and the mark of one view. One without a view is what was replaced: its states are to go.
-# (`state` and `mark` are the tables of an earlier layout; what they had is made from the lake again.)
+# A slot has the states and the mark of one view. A slot without a view was replaced: its states are to be deleted.
+# (`state` and `mark` are tables of an earlier layout; their content is computed from the lake again.)
 _SCHEMA = """
 DROP TABLE IF EXISTS state;
 DROP TABLE IF EXISTS mark;
@@ -42,7 +42,7 @@ SET position = excluded.position, landed = excluded.landed, newest = excluded.ne
 WHERE position IS NULL
    OR (excluded.position, excluded.landed, excluded.newest, excluded.until) >= (position, landed, newest, until)
 """
-# A left join goes through its left side in order, so the rows come as asked.
+# A left join scans its left side in order, so the rows are in the requested order.
 _READ = """
 SELECT {columns} FROM (VALUES {rows})
 LEFT JOIN slot ON view = column1 LEFT JOIN entity ON slot = id AND key = column2
@@ -60,11 +60,11 @@ _SWEPT_AT_ONCE = 10_000
 _SWEEP = (
     f"DELETE FROM entity WHERE slot = ?1 AND key IN (SELECT key FROM entity WHERE slot = ?1 LIMIT {_SWEPT_AT_ONCE})"
 )
-_AT_ONCE = 10_000  # keys in one statement; SQLite takes 32,766 parameters, and a key needs two
+_AT_ONCE = 10_000  # keys per statement; SQLite allows 32,766 parameters, and a key needs two
 
 
 class SqliteOnlineStore:
-    """States in one file, private to its owner. Each thread has its own connection; `close` ends them all.
+    """States in one file, private to its owner. Each thread has its own connection; `close` closes them all.
 
     Raises:
         Corrupt: The file is not a database.
@@ -151,7 +151,7 @@ class SqliteOnlineStore:
             self._connection().execute("SELECT 1 FROM slot LIMIT 1").fetchall()
 
     def _sweep(self) -> None:
-        """Delete the states of dropped slots, in pieces between which others can write."""
+        """Delete the states of dropped slots, in pieces between which other processes can write."""
         with self._errors():
             doomed = self._connection().execute("SELECT id FROM slot WHERE view IS NULL").fetchall()
         for (slot,) in doomed:
@@ -174,7 +174,7 @@ class SqliteOnlineStore:
             connection = self._connection()
             if len(wanted) <= _AT_ONCE:
                 return _fetch(connection, wanted, columns)
-            connection.execute("BEGIN")  # one snapshot: a write is seen whole or not at all
+            connection.execute("BEGIN")  # one snapshot: a write is seen completely or not at all
             try:
                 rows: list[tuple[Any, ...]] = []
                 for start in range(0, len(wanted), _AT_ONCE):
@@ -191,7 +191,7 @@ class SqliteOnlineStore:
             connection = sqlite3.connect(self._path, timeout=10.0, isolation_level=None, check_same_thread=False)
             with self._lock:
                 self._open.append(connection)
-            # Losing the last moments to a power cut is fine: the states are computed from the lake again.
+            # A power cut may lose the last writes: the states are computed from the lake again.
             for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "mmap_size=268435456", "temp_store=MEMORY"):
                 connection.execute(f"PRAGMA {pragma}")
             self._local.connection = connection
@@ -221,7 +221,7 @@ class SqliteOnlineStore:
 
     def _translated(self, error: sqlite3.Error | UnicodeDecodeError) -> MainspringError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        # Names of views are texts: bytes that are none were never written by us.
+        # Names of views are texts: other bytes were not written by this package.
         undecodable = isinstance(error, UnicodeDecodeError) or "Could not decode" in str(error)
         if undecodable or code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
             return Corrupt(
@@ -255,7 +255,7 @@ def _fetch(connection: sqlite3.Connection, wanted: Sequence[tuple[str, bytes]], 
 
 
 def _rounded(count: int) -> int:
-    """Return the next of few sizes, so that their statements stay prepared: at most an eighth more."""
+    """Round up to one of a few sizes, so that their statements stay prepared: at most an eighth more."""
     step: int = 1 << max(0, count.bit_length() - 4)
     return -(-count // step) * step
 

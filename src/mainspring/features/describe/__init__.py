@@ -1,1 +1,1 @@
-"""Feature views for people: definitions in words, what identifies a person, how values are distributed."""
+"""Descriptions of feature views: definitions as formulas, personal columns, and distributions of values."""

@@ -1,7 +1,7 @@
 """Distributions of a view's features over time: quantiles, or shares of values, and the share of nulls.
 
-Time is cut into about two dozen equal periods. In each, some entities are read at some instants, by the same
-point-in-time read that makes training sets. An entity counts from when it was first seen.
+Time is divided into about two dozen equal periods. In each, some entities are read at some instants, by the same
+point-in-time read as for training sets. An entity counts from its first appearance.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mainspring.features.offline.read import point_in_time
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 PERIODS = 24  # at most
-CATEGORIES = 5  # the commonest; the rest count together
+CATEGORIES = 5  # the most frequent; the rest count together
 EXAMPLES = 6
 NUMBERS, SHARES, HIDDEN = "numbers", "shares", "hidden"
 _GOLDEN = (5**0.5 - 1) / 2
@@ -41,8 +41,8 @@ _WIDTHS = (
 class Period:
     """Distribution of values read in `[start, end)`: `reads` values, `nulls` of them null, `strange` NaN or infinite.
 
-    `quantiles` are those of `QUANTILES` over the other values, `None` where there are none; `shares` are those of the
-    distribution's categories among the values that are not null, and last that of all others.
+    `quantiles` are the `QUANTILES` of the other values, `None` if there are none; `shares` are those of the
+    distribution's categories among the non-null values, followed by the share of all others.
     """
 
     start: int  # UTC epoch microseconds
@@ -56,9 +56,9 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """One feature over time. `kind` is `numbers`, `shares` (of text and booleans), or `hidden`: only nulls are told.
+    """One feature over time. `kind` is `numbers`, `shares` (of text and booleans), or `hidden` (nulls only).
 
-    Hidden are instants, and values that are made from a column that identifies a person.
+    Instants are hidden, and so are values computed from a column that identifies a person.
     """
 
     feature: str
@@ -79,9 +79,9 @@ class Distributions:
     Attributes:
         version: The version of the source's table.
         entities: Number of entities read, of about `known`.
-        instants: At how many instants in each period.
-        rows: How many rows of the source they were read from.
-        examples: The keys of some of the entities; none where a key identifies a person.
+        instants: Number of instants in each period.
+        rows: Number of source rows that were read.
+        examples: The keys of some of the entities; empty if a key identifies a person.
         features: By name, in the view's order.
     """
 
@@ -95,15 +95,15 @@ class Distributions:
 
 
 def distributions(view: FeatureView, scan: TableScan, now: int, bounds: Bounds | None = None) -> Distributions | None:
-    """Return the distributions of the view's features up to `now`; `None` where no entity is known.
+    """Return the distributions of the view's features up to `now`; `None` if no entity is known.
 
     Args:
-        now: UTC epoch microseconds; nothing that becomes visible later is read.
+        now: UTC epoch microseconds; rows that become visible later are not read.
         bounds: Limits of its cost. A period has at most `bounds.entities` reads.
 
     Raises:
         Unavailable: Reading the table took too long.
-        Invalid: The source was landed before the view's entity was declared.
+        Invalid: The source was ingested before the view's entity was declared.
     """
     limits = bounds or Bounds()
     sampled = sample(view, scan, now, limits)
@@ -126,7 +126,7 @@ def distributions(view: FeatureView, scan: TableScan, now: int, bounds: Bounds |
 
 
 def cut(start: int, end: int) -> list[tuple[int, int]]:
-    """Return at most `PERIODS` equal periods, of a width that a person would choose, that hold `start` and `end`."""
+    """Return at most `PERIODS` equal periods of a round width that cover `start` and `end`."""
     longest = _WIDTHS[-1]
     width = next((w for w in _WIDTHS if (end - start) // w < PERIODS - 1), None)
     if width is None:
@@ -139,9 +139,11 @@ def cut(start: int, end: int) -> list[tuple[int, int]]:
 def _asked(
     view: FeatureView, entities: Sample, periods: Sequence[tuple[int, int]], instants: int
 ) -> tuple[pa.Table, np.ndarray[Any, Any]]:
-    """Return the observations, and the period of each: every entity at the instants of every period since its first."""
+    """Return the observations and the period of each: every entity at the instants of every period since it was first
+    seen.
+    """
     since = entities.keys["_since"].to_numpy()
-    # Each entity has its own place in a period, so that reads do not all fall at one time of the day.
+    # Each entity has its own offset in a period, so that reads are not all at one time of the day.
     offset = np.arange(len(since)) * _GOLDEN % 1.0
     ats, owners, numbers = [], [], []
     for number, (start, end) in enumerate(periods):

@@ -10,7 +10,7 @@ from mainspring.features.types import COUNTING
 
 
 def columns_read(view: FeatureView, feature: str) -> tuple[str, ...]:
-    """Return the columns of the source that a feature is made from, its filter's included, sorted."""
+    """Return the sorted columns of the source that a feature is computed from, including its filter's."""
     if feature in view.derived:
         return _together(columns_read(view, column) for column in columns_of(view.derived[feature]))
     aggregation = view.features[feature]
@@ -20,7 +20,7 @@ def columns_read(view: FeatureView, feature: str) -> tuple[str, ...]:
 
 
 def personal_columns(view: FeatureView, feature: str) -> tuple[str, ...]:
-    """Return the columns with a PII mark whose values a feature's value may tell; a count tells none."""
+    """Return the columns with a PII mark whose values a feature's value may reveal; a count reveals none."""
     if feature in view.derived:
         return _together(personal_columns(view, each) for each in columns_of(view.derived[feature]))
     aggregation = view.features[feature]
@@ -30,10 +30,10 @@ def personal_columns(view: FeatureView, feature: str) -> tuple[str, ...]:
 
 
 def personal_names(groups: Sequence[FeatureGroup], observations: Observations) -> frozenset[str]:
-    """Return the names as the log has them: of keys and fields their own, of features the full one.
+    """Return the personal names in the log's form: keys and fields by name, features by full name.
 
-    A key is marked if any source that is read by it says so. A feature is if its value may tell a marked value: one
-    that counts tells none.
+    A key is personal if any source that is read by it marks it. A feature is personal if its value may reveal a marked
+    value; a count reveals none.
     """
     views = views_of(groups)
     marked = set(observations.source.pii)

@@ -1,7 +1,8 @@
 """Bounded sample of a view's source, small enough for an interactive request, whatever the table's size.
 
-The rows of a few entities, in a few bytes of memory: the offline read of those entities over these rows gives exactly
-what it gives over the whole table. A pass over the table's keys is all that grows with it, and that is cut off in time.
+The sample has all needed rows of a few entities, in little memory: the offline read of these entities gives exactly the
+same over the sample as over the whole table. Only a scan of the table's keys grows with its size, and that has a time
+limit.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from mainspring.features.offline.query import COUNTS_FROM
 from mainspring.features.offline.versions import COUNTS_UNTIL, has_versions
 
 _HASHES = 1 << 64
-_LOOKED_AT = 1_000_000  # rows, to guess how many entities there are
+_LOOKED_AT = 1_000_000  # rows, to estimate the number of entities
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Bounds:
 
     Args:
         entities: Number of sampled entities.
-        rows: Number of their rows; fewer entities are sampled where they have more.
+        rows: Maximum number of their rows; fewer entities are sampled if they have more.
         seconds: Time-out of the read of the table.
         memory: Memory that DuckDB may use before it spills to disk.
     """
@@ -49,13 +50,13 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Sample:
-    """Some entities, and what the offline read of them at instants in `[start, end]` needs.
+    """Some entities, and the rows that an offline read of them at instants in `[start, end]` needs.
 
     Attributes:
-        keys: The entities' keys, a column each, and `_since`: when the first row of each became visible, µs.
+        keys: The entities' keys, one column each, and `_since`: when the first row of each became visible, µs.
         scan: Their rows, as a version of the source's table.
-        known: About how many entities the table has.
-        start, end: The first and last instant at which something of them is visible, UTC epoch microseconds.
+        known: Approximate number of entities in the table.
+        start, end: The first and last instant at which any of their rows is visible, UTC epoch microseconds.
     """
 
     keys: pa.Table
@@ -67,16 +68,16 @@ class Sample:
 
 @contextmanager
 def bounded(name: str, bounds: Bounds) -> Iterator[Any]:
-    """Give a DuckDB session of one thread that is interrupted when the time is over.
+    """Context with a DuckDB session of one thread that is interrupted after the time limit.
 
     Raises:
-        Unavailable: The time is over. `name` is what was read.
+        Unavailable: The time limit was exceeded. `name` is the source.
     """
     con = duck.connect(memory_limit=bounds.memory)
     over = threading.Event()
 
     def give_up() -> None:
-        # Again and again: between two statements there is nothing to interrupt.
+        # Repeatedly: between two statements there is nothing to interrupt.
         wait = bounds.seconds
         while not over.wait(wait):
             con.interrupt()
@@ -101,10 +102,10 @@ def bounded(name: str, bounds: Bounds) -> Iterator[Any]:
 
 
 def sample(view: FeatureView, scan: TableScan, now: int, bounds: Bounds) -> Sample | None:
-    """Return some of the entities that are known at `now`, the same ones each time; `None` where none is.
+    """Return some of the entities that are known at `now`, always the same ones; `None` if there are none.
 
-    They are chosen by a hash of their keys, so what is chosen does not depend on what is true of them. Where one entity
-    alone has more rows than `bounds.rows`, `start` is late enough for fewer.
+    They are chosen by a hash of their keys, so the choice is independent of their data. If one entity alone has more
+    rows than `bounds.rows`, `start` is late enough for fewer.
 
     Raises:
         Unavailable: Reading the table took too long.
@@ -144,16 +145,16 @@ def sample(view: FeatureView, scan: TableScan, now: int, bounds: Bounds) -> Samp
 
 
 def _below(con: Any, entities: int) -> int:
-    """Return a hash under which some times as many entities lie as are wanted.
+    """Return a hash threshold below which there are a few times as many entities as wanted.
 
-    By some rows of the table: it has at least as many entities as they have. Where they have few, all are taken.
+    It is estimated from some rows of the table, whose entities are a lower bound. If they are few, all are taken.
     """
     (there,) = duck.one_row(con, f"SELECT approx_count_distinct(_h) FROM (SELECT _h FROM known LIMIT {_LOOKED_AT})")
     return int(min(_HASHES - 1, _HASHES * 4 * entities // max(1, there)))
 
 
 def rows_of(view: FeatureView, scan: TableScan, key: pa.Table, at: int, bounds: Bounds) -> TableScan:
-    """Return what the offline read of the entities in `key` at the instant `at` needs of the view's source.
+    """Return the rows of the view's source that the offline read of the entities in `key` at the instant `at` needs.
 
     Raises:
         Unavailable: Reading the table took too long.
@@ -167,7 +168,7 @@ def rows_of(view: FeatureView, scan: TableScan, key: pa.Table, at: int, bounds: 
 
 
 def _narrowed(con: Any, view: FeatureView, keys: list[str], most: int) -> int | None:
-    """Return from when on the chosen entities have at most `most` rows; `None` where they have no more at all."""
+    """Return the instant from which the chosen entities have at most `most` rows; `None` if all their rows fit."""
     (total,) = duck.one_row(con, "SELECT sum(_rows) FROM chosen")
     if total <= most:
         return None
@@ -182,8 +183,8 @@ def _rows(con: Any, view: FeatureView, scan: TableScan, start: int, end: int, *,
     """Read the rows of the entities in `chosen` that matter at any instant in `[start, end]`.
 
     Args:
-        anchored: Whether something of them was visible before `start`: the last row that counts then matters, and may
-            lie any time back.
+        anchored: Whether rows of them were visible before `start`: then the last counting row matters, and may be
+            arbitrarily old.
     """
     keys, flag = list(view.entity.keys), quote_name(RECORD_PREFIX + view.entity.name)
     needed = [*keys, *view.source.times, VISIBLE_AT, SEQUENCE, *_columns(view)]
@@ -216,7 +217,7 @@ def _columns(view: FeatureView) -> list[str]:
 
 
 def reach(view: FeatureView) -> int:
-    """Return how far back from an instant the rows lie that the view's windows hold at it, in microseconds."""
+    """Return the maximum age of rows in the view's windows, in microseconds."""
     return max((f.window + hop(f.window) for f in view.features.values() if f.window is not None), default=0)
 
 

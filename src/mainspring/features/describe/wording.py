@@ -13,7 +13,7 @@ from mainspring.core.time import format_duration
 from mainspring.features.layout import feature_dtype
 from mainspring.features.model import FeatureView
 
-# Of binary functions: how they are written, and how tightly they bind.
+# Binary functions: operator and precedence.
 _INFIX = {
     "or": ("or", 1), "and": ("and", 2), "eq": ("=", 4), "ne": ("≠", 4), "lt": ("<", 4), "le": ("≤", 4), "gt": (">", 4),
     "ge": ("≥", 4), "add": ("+", 5), "sub": ("−", 5), "mul": ("×", 6), "div": ("/", 6),
@@ -33,12 +33,12 @@ def definition(view: FeatureView, feature: str) -> str:
 
 
 def wording(expr: Node) -> str:
-    """Return an expression in the notation of a formula; columns stand by their bare names."""
+    """Return an expression in the notation of a formula, with bare column names."""
     return _worded(expr, 0)[0]
 
 
 def _worded(expr: Node, depth: int) -> tuple[str, int]:
-    """Return the text, and how tightly what it is made of holds together."""
+    """Return the text and its precedence."""
     if depth > _DEEPEST:
         return "…", _WHOLE
     if isinstance(expr, Column):
@@ -89,7 +89,7 @@ def _held(text: str, level: int, least: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DefinitionRow:
-    """One feature. `over` is its window, or how long a last value holds; `default` what an empty window gives."""
+    """One feature. `over` is its window, or the TTL of a last value; `default` the value of an empty window."""
 
     name: str
     type: str
@@ -128,5 +128,5 @@ def _derived(view: FeatureView, name: str) -> DefinitionRow:
 def _type(view: FeatureView, name: str) -> str:
     try:
         return feature_dtype(view, name).name
-    except MainspringError:  # a view that was declared in a notebook, and never checked
+    except MainspringError:  # a view declared in a notebook, which was never checked
         return "?"

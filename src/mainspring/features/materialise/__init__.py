@@ -1,4 +1,4 @@
-"""Materialisation: an online store brought up to date with the lake."""
+"""Materialisation: update of an online store from the lake."""
 
 from mainspring.features.materialise.materialiser import Materialiser
 

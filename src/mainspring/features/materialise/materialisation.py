@@ -1,7 +1,7 @@
-"""One materialisation of one view: bring its states up to date, or build them anew beside what is served.
+"""One materialisation of one view: update its states, or rebuild them beside the live ones.
 
-States that are built stand in a slot of their own until they are whole. Then, while nobody else brings the served ones
-up to date, they catch up with what happened meanwhile, and take their place at once.
+A rebuild writes states to a separate slot until they are complete. Then, under a lock against other updates of the live
+states, they catch up with the changes made meanwhile, and replace the live states atomically.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from mainspring.features.tilelog.landed import content_digest, key_columns
 from mainspring.features.tilelog.rows import BEHIND, tiles_table
 from mainspring.features.tilelog.slices import Slice
 
-Progress = Callable[[int, int, int], None]  # entities done, of how many, from how many rows
+Progress = Callable[[int, int, int], None]  # entities done, total entities, rows
 
-BUILDING = "~"  # behind a slot's name: where its next states are built
-# A mark further than this ahead of the clock was made by a clock that was wrong, or by time that is lived again.
+BUILDING = "~"  # suffix of a slot's name: the slot of its next states
+# A mark further ahead of the clock than this was made by a wrong clock, or by a replay.
 CLOCK_BACK = BEHIND
 LARGE_STATE = 1_000_000  # bytes
 _WAIT_S = 600.0
@@ -46,7 +46,7 @@ class Materialisation:
     """Inputs and progress of one run. See `features.materialise.materialiser.Materialiser`.
 
     Args:
-        open_rows: Gives the rows of the view's source, which are read once they are refreshed.
+        open_rows: Returns the rows of the view's source, which are read on their first refresh.
         opened: True if this process has read them before.
         through: The instant to materialise through, UTC epoch microseconds; `None`: now, whenever that is.
     """
@@ -66,7 +66,7 @@ class Materialisation:
     counted: int = 0  # rows
     largest: int = 0  # bytes
     started: float = field(default_factory=time.monotonic)
-    settled: int = 0  # through when the states had settled before
+    settled: int = 0  # instant through which the states had settled before
     now: int = field(init=False)
     wanted: int = field(init=False)
 
@@ -74,13 +74,13 @@ class Materialisation:
         self._look()
 
     def _look(self) -> None:
-        """Read the clock. Call it again after a wait for a lock, or the other run's mark lies in the future."""
+        """Read the clock. Call it again after a wait for a lock; otherwise the other run's mark lies in the future."""
         self.now = self.clock.now()
         self.wanted = self.now if self.through is None else self.through
 
     @contextmanager
     def _served_alone(self) -> Iterator[None]:
-        """Keep others from bringing the served states up to date."""
+        """Lock out other updates of the live states."""
         with self._hold("states"):
             self._look()
             yield
@@ -105,7 +105,7 @@ class Materialisation:
         return self.locks.hold(f"{what}.{tiles_table(self.slot)}", wait_s=_WAIT_S)
 
     def bring(self) -> MaterialiseReport:
-        """Bring the served states up to date incrementally; where that is impossible, build them anew."""
+        """Update the live states incrementally; if that is impossible, rebuild them."""
         with self._served_alone():
             mark = None if self.opened else self._pass_time()
             if mark is not None:
@@ -117,7 +117,7 @@ class Materialisation:
         return self._report(mark)
 
     def build(self, *, anyway: bool = False) -> MaterialiseReport:
-        """Build the states anew and swap them in, unless another process just has; `anyway` builds in any case."""
+        """Rebuild the states and swap them in, unless another process just has; `anyway` rebuilds in any case."""
         with self._hold("build"):
             if not anyway:
                 with self._served_alone():
@@ -135,14 +135,14 @@ class Materialisation:
                     if mark is not None:
                         self.store.swap(self.slot, self.shadow)
                         return self._report(mark)
-                self.store.clear(self.shadow)  # left by an earlier build, from a lake that is no longer
+                self.store.clear(self.shadow)  # left by an earlier build from a lake that was replaced
         raise Conflict(f"The data of {self.layout.view.source.name} was replaced during the read.", retryable=True)
 
     def _pass_time(self) -> Mark | None:
-        """Advance the mark over a time in which nothing landed, began or ended to count, without a look at the rows.
+        """Advance the mark without reading rows, over a time in which no row landed, and none began or ceased to count.
 
         Returns:
-            `None`, and nothing done, where something did, or only the rows tell.
+            `None`, with nothing done, if one did or this cannot be known without the rows.
         """
         mark, ledger = self._served(), read_ledger(self.store, self.slot)
         if mark is None or ledger is None or (ledger.newest, ledger.rows) != (mark.newest, mark.landed):
@@ -155,14 +155,14 @@ class Materialisation:
         return new
 
     def _moved(self, mark: Mark, *others: Mark) -> Mark:
-        """Return the mark for what `mark` has, brought to the instant that is wanted and not back behind `others`."""
+        """Return the mark with the rows of `mark`, advanced to the wanted instant but not behind `others`."""
         marks = mark, *others
         position = max(min(self.wanted, self.now), *(other.position for other in marks))
         until = max(max(position, self.wanted) + self.horizon, *(other.until for other in marks))
         return replace(mark, position=position, until=until)
 
     def _ledger(self, scan: TableScan, position: int, until: int) -> Ledger:
-        """Return the ledger of states made from the rows as they were refreshed."""
+        """Return the ledger of states made from the refreshed rows."""
         rows, content = self.rows, self.rows.content
         return Ledger(
             rows.newest, content.rows, content.digest, position, until, source=self._source(scan.version),
@@ -170,11 +170,11 @@ class Materialisation:
         )  # fmt: skip
 
     def _holds(self, ledger: Ledger) -> bool:
-        """Return whether the source still matches a ledger, without reading its rows."""
+        """Return whether the source still matches a ledger; its rows are not read."""
         return ledger.source != b"" and ledger.source == self._source()
 
     def _source(self, version: int | None = None) -> bytes:
-        """Return the digest of the source's newest version; empty if that is not `version`, or the lake cannot tell."""
+        """Return the digest of the source's newest version; empty if that is not `version`, or unknown to the lake."""
         known = self.lake.describe(self.layout.view.source.name)
         if known is None or version not in (None, known.version):
             return b""
@@ -197,7 +197,7 @@ class Materialisation:
         return True
 
     def _catch_up(self) -> Mark | None:
-        """Bring new states to the served ones' mark; `None` if they were built from a lake that was replaced since."""
+        """Advance new states to the live ones' mark; `None` if they were built from a lake that was replaced since."""
         progress, self.progress = self.progress, None
         try:
             return self._increment(self.shadow, self._served())
@@ -205,7 +205,7 @@ class Materialisation:
             self.progress = progress
 
     def _served(self) -> Mark | None:
-        """Return the mark that new states must not fall behind."""
+        """Return the mark of the live states, which new states must reach."""
         mark = self.store.mark(self.slot)
         return None if mark is None or self._ahead(mark) else mark
 
@@ -213,7 +213,7 @@ class Materialisation:
         return mark.position - self.now > CLOCK_BACK
 
     def _increment(self, target: str, floor: Mark | None = None) -> Mark | None:
-        """Bring the states of a slot up to date; return `None`, with nothing done, if they must be built anew."""
+        """Update the states of a slot; return `None`, with nothing done, if they must be rebuilt."""
         scan = self.lake.scan(self.layout.view.source.name)
         mark = self.store.mark(target)
         if mark is None or self._ahead(mark):
@@ -224,9 +224,9 @@ class Materialisation:
         self.rows.refresh(scan, since=since.position - SETTLING, heard=mark.newest)
         before = self.rows.content_up_to(mark.newest, scan)
         if before.rows != mark.landed:
-            return None  # the lake went back, or the rest of an ingestion that was cut short came
+            return None  # the lake was restored, or an interrupted ingestion was completed
         if ledger is not None and ledger.newest == mark.newest and ledger.digest != before.digest:
-            return None  # other rows have taken the place of what was read
+            return None  # other rows have replaced the ones that were read
         moved = self._moved(*([mark] if floor is None else [mark, floor]))
         new = self._ledger(scan, moved.position, moved.until)
         if mark == new.mark:
@@ -237,7 +237,7 @@ class Materialisation:
         return new.mark
 
     def _fill(self) -> None:
-        """Build the state of every entity beside what is served, or go on with that."""
+        """Build the state of every entity beside the live ones, or resume that."""
         scan = self.lake.scan(self.layout.view.source.name)
         ledger = read_ledger(self.store, self.shadow)
         after = 0
@@ -256,7 +256,7 @@ class Materialisation:
         self.store.advance(self.shadow, ledger.mark)
 
     def _refresh_ordered(self, scan: TableScan, position: int, heard: int | None) -> None:
-        """Refresh the slice, with entities numbered in the order of their keys: so a build knows where it was."""
+        """Refresh the slice with entities numbered in the order of their keys, so that a build can resume."""
         if not self.rows.ordered:
             self.rows.forget()
         self.rows.refresh(scan, since=position - SETTLING, heard=heard)
@@ -265,7 +265,7 @@ class Materialisation:
             self.rows.refresh(scan, since=position - SETTLING, heard=heard)
 
     def _place(self, key: bytes) -> int:
-        """Return the number of the entity with this key; 0 for none."""
+        """Return the number of the entity with this key; 0 if there is none."""
         if not key:
             return 0
         same = " AND ".join(f"{name} = ?" for name in key_columns(self.layout))
@@ -274,7 +274,7 @@ class Materialisation:
         return int(found[0][0]) if found else 0
 
     def _write(self, target: str, ledger: Ledger, since: Mark | None, *, record: bool, after: int = 0) -> None:
-        """Write the states of the entities that changed since a mark, or of all, numbered more than `after`."""
+        """Write the states of the entities with a number over `after` that changed since a mark, or of all."""
         changed, total = self._changed(since, ledger.until, after)
         done = counted = 0
         self._tell(done, total, counted)
@@ -302,7 +302,9 @@ class Materialisation:
             self._tell(done, total, counted)
 
     def _changed(self, mark: Mark | None, until: int, after: int) -> tuple[str, int]:
-        """Make a table (kid, rows) of the entities whose state may differ from what is stored; return name and size."""
+        """Create a table (kid, rows) of the entities whose state may differ from the stored one; return its name and
+        size.
+        """
         name, rows = f"changed_{self.rows.number}", self.rows
         if mark is None:
             found = (
@@ -320,7 +322,7 @@ class Materialisation:
         return name, int(duck.one_row(self.con, f"SELECT count(*) FROM {name}")[0])
 
     def _ended(self, mark: Mark, until: int) -> str:
-        """As a part of a union, the entities of rows that count for a while, and begin or end to since a mark."""
+        """Return a part of a union: the entities of superseded rows that began or ceased to count since a mark."""
         if not self.rows.versions:
             return ""
         since = mark.position - SETTLING
@@ -349,5 +351,5 @@ class Materialisation:
 
 
 def _settled(mark: Mark, ledger: Ledger | None) -> Mark:
-    """Return a mark whose position is the instant through which states had settled when they were last written."""
+    """Return a mark at the instant through which states had settled when they were last written."""
     return mark if ledger is None else replace(mark, position=min(mark.position, ledger.position))

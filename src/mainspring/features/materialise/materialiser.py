@@ -1,14 +1,14 @@
-"""Materialisation: bring an online store up to date with the lake.
+"""Materialisation: update an online store from the lake.
 
-What the store then holds of an entity is a pure function of the lake's version and of the instant: states are computed
-again from tiles and rows, never patched. So a run that died at any step is simply run again, and a row that arrives
-late, by any amount, is found by its place in the order of arrival and takes its place in the past.
+The state of an entity is a pure function of the lake's version and of the instant: states are recomputed from tiles and
+rows, never patched. So a run that died at any step can be repeated, and a late row, by any amount, is found by the
+order of arrival and inserted into the past.
 
-Where nothing landed, began or ended to count, a process that has not read the source yet advances the instant alone:
-reads stay exact, and what has settled meanwhile settles in the states with the next run that looks at the rows.
+If no row landed, and none began or ceased to count, a process that has not read the source yet advances only the
+instant: reads stay exact, and the next run that reads rows moves settled rows into tiles.
 
-A view is built whole beside what is served, and swapped in: at first, when it is asked for, when the lake is no longer
-what the states were made from, and when the clock turns out to have been ahead.
+A view is rebuilt beside the live states and swapped in: at first, on request, when the lake differs from what the
+states were made from, and when the clock was ahead.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ _SLICES_KEPT = 32
 
 
 class Materialiser:
-    """Fills an online store from the lake. Keeps what it loaded for the next run; one run at a time.
+    """Updates an online store from the lake. Loaded data is kept for the next run; one run at a time.
 
     Args:
-        lake: Has the sources' tables, and gets the tiles made from them. Or a function that gives the version of a
-            source's table to read: then tiles stay in this process.
+        lake: Lake with the sources' tables, which also stores their tiles. Or a function that returns the version of a
+            source's table to read; then tiles stay in this process.
         store: Online store that receives the states.
-        clock: Source of the present time: rows that are not visible yet are never settled.
+        clock: Source of the current time; rows that are not visible yet are never settled.
         locks: Locks that serialise materialisations of one view, across processes.
         memory_limit: Memory that DuckDB may use before it spills to disk.
-        entities_at_once: Number of entities' states in this process's memory together, and in one write.
+        entities_at_once: Number of states in this process's memory at once, and per write.
     """
 
     def __init__(
@@ -71,20 +71,20 @@ class Materialiser:
     def run(
         self, view: FeatureView, *, through: int | None = None, horizon: int = 0, progress: Progress | None = None
     ) -> MaterialiseReport:
-        """Materialise what is visible through an instant, and as pending what becomes visible in the time after it.
+        """Materialise the rows visible through an instant, and as pending the rows that become visible soon after it.
 
-        Only entities with rows that landed, or became visible, since the last run are computed. Reads are exact from
-        `through` less a minute up to `through + horizon`, and later for as long as nothing new becomes visible.
+        Only entities with rows that landed or became visible since the last run are computed. Reads are exact from a
+        minute before `through` up to `through + horizon`, and later while no new row becomes visible.
 
         Args:
-            through: UTC epoch microseconds, now by default. A later instant than now is as far a horizon.
+            through: UTC epoch microseconds, by default now. An instant after now extends the horizon instead.
             horizon: Microseconds.
-            progress: Called with how many entities are done, of how many, and from how many rows.
+            progress: Called with (entities done, total entities, rows).
 
         Raises:
-            Unavailable: The store did not answer; run it again.
+            Unavailable: The store did not respond; run it again.
             NotFound: The source has no table yet.
-            Conflict: Another process built the view's states for too long.
+            Conflict: Another process took too long to build the view's states.
         """
         with self._lock, duck.duck_errors(view.source.name):
             return self._materialisation(view, through, horizon, progress).bring()
@@ -92,10 +92,10 @@ class Materialiser:
     def rebuild(
         self, view: FeatureView, *, through: int | None = None, horizon: int = 0, progress: Progress | None = None
     ) -> MaterialiseReport:
-        """Compute the state of every entity again, beside what is served, and put them in its place at once.
+        """Compute the state of every entity again, beside the live ones, and replace them atomically.
 
-        Others may materialise the view meanwhile: what they saw is in the new states too. A rebuild that was killed
-        goes on where it was when it is run again. Arguments and errors are those of `run`.
+        Others may materialise the view meanwhile: their rows are in the new states too. A killed rebuild resumes when
+            it is run again. Arguments and errors are those of `run`.
         """
         with self._lock, duck.duck_errors(view.source.name):
             return self._materialisation(view, through, horizon, progress).build(anyway=True)
@@ -103,13 +103,13 @@ class Materialiser:
     def compact(self, view: FeatureView) -> bool:
         """Rewrite a view's log of tiles if it has stale pieces; return whether it had.
 
-        What is left is merged, and no file has the rest any more. A view that was never materialised is left alone.
+        Valid pieces are merged, and stale ones are dropped. A view that was never materialised is left alone.
         """
         with self._lock, duck.duck_errors(view.source.name):
             return self._materialisation(view, None, 0, None).compact()
 
     def position(self, view: FeatureView) -> int | None:
-        """Return the instant through which a view is materialised, `None` where never."""
+        """Return the instant through which a view is materialised, `None` if never."""
         return self._store.position(slot(view))
 
     def close(self) -> None:
@@ -143,7 +143,7 @@ class Materialiser:
             self._con = duck.connect(memory_limit=self._memory_limit)
         entry = self._slices.get(layout.slot)
         if entry is not None and entry[0].view.source.columns != layout.view.source.columns:
-            self._slices.pop(layout.slot)[1].drop()  # a column became wider, and the slice holds the narrower one
+            self._slices.pop(layout.slot)[1].drop()  # a column became wider, but the slice has the narrower type
             entry = None
         if entry is None:
             self._made += 1

@@ -1,7 +1,8 @@
 """Provenance of a view's online states, stored beside them, to detect that they are stale.
 
-A mark says how many rows the lake had. Where rows went and as many others came (a table was restored, or made anew),
-only what they were tells: their digest (features.loads). Of states that are still being built it also says how far.
+A mark has the number of rows in the lake. If rows were replaced by equally many others (a table was restored or made
+anew), only their digest shows it (features.tilelog.loads). For states that are still being built it also records the
+progress.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from mainspring.features.model import EntityState, Mark
 from mainspring.features.ports import OnlineStore
 from mainspring.features.tilelog.loads import Content
 
-# No entity has this key: `features.keys.encode_key` gives arrays, and no MessagePack begins so.
+# No entity has this key: `features.keys.encode_key` returns arrays, and no MessagePack value begins like this.
 LEDGER_KEY = b"\xc1"
 
 
 class Ledger(msgspec.Struct, frozen=True, array_like=True):
     """Provenance of states: the rows with a `_seq` up to `newest`.
 
-    `position` and `until` are those of the mark when states were last written; `done` is the key of the last entity
-    whose state is there, in the order of keys, or empty once all are. The rest says when a process need not look at the
-    rows: `source` is their `content_digest`, or empty; `changes` is the first instant after `until` from which a row
-    counts, or counts no more; `tiles` is the version of the log of tiles of which every piece holds, -1 for none.
+    `position` and `until` are those of the mark when states were last written. `done` is the key of the last written
+        entity, in the order of keys, or empty once all are written. The other fields show when the rows need not be
+        read: `source` is their `content_digest`, or empty; `changes` is the first instant after `until` at which a row
+        begins or ceases to count; `tiles` is the version of the log of tiles whose pieces are all valid, -1 for none.
     """
 
     newest: int
@@ -45,13 +46,13 @@ class Ledger(msgspec.Struct, frozen=True, array_like=True):
         return Mark(self.position, self.rows, self.newest, self.until)
 
     def row(self, done: bytes = b"") -> tuple[bytes, EntityState]:
-        """Return what is written to the store."""
+        """Return the row for the store."""
         payload = msgspec.msgpack.encode(msgspec.structs.replace(self, done=done))
         return LEDGER_KEY, EntityState(self.position, payload, self.rows)
 
 
 def read_ledger(store: OnlineStore, slot: str) -> Ledger | None:
-    """Return the ledger of a slot, `None` where it has none that can be read."""
+    """Return the ledger of a slot, `None` if it has no readable one."""
     (held,) = store.read([(slot, LEDGER_KEY)])
     if held is None:
         return None

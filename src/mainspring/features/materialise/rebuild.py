@@ -1,4 +1,4 @@
-"""States of entities, computed from a slice of the lake: a pure function of the rows and of the instant."""
+"""Computation of entities' states from a slice of the lake: a pure function of the rows and of the instant."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _BATCH_ROWS = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """An entity's state: its key, its bytes, how many rows asked for it."""
+    """An entity's state: its key, its bytes, and the number of rows that required it."""
 
     key: bytes
     payload: bytes
@@ -39,7 +39,7 @@ class Built:
 
 
 class Rebuild:
-    """Computes states at one instant from a slice.
+    """Computation of states at one instant from a slice.
 
     Rows visible by `settled` and older are merged in tiles; later ones, visible by `until`, stay single. A tile is
     kept while a window that ends at `settled`, or up to `BEHIND` before it, can reach it.
@@ -58,7 +58,7 @@ class Rebuild:
     def states(self, changed: str, *, whole: bool) -> Iterator[Built]:
         """Yield the state of each entity in table `changed` (kid, rows), in the order of kid.
 
-        Each has a row visible by `until`. `whole`: see `grouping.batches`.
+        Each has a row visible by `until`. `whole`: see `batches`.
         """
         layout = self._layout
         self._make_scope(changed)
@@ -99,7 +99,7 @@ class Rebuild:
                 yield Built(encode_key(key), encode(state), count)
 
     def _make_scope(self, changed: str) -> None:
-        """Make table `scope_n`: kid, and when its current last value became visible."""
+        """Create table `scope_n`: kid, and when its current last value became visible."""
         con, rows = self._con, self._rows
         if not self._layout.lasts:
             con.execute(f"CREATE OR REPLACE TABLE {self._scope} AS SELECT kid FROM {changed}")
@@ -112,12 +112,12 @@ class Rebuild:
             f"CREATE OR REPLACE TABLE {self._scope} AS SELECT kid, coalesce(found.standing, sv) AS standing "
             f"FROM {changed} JOIN {rows.entities} USING (kid) LEFT JOIN ({found}) AS found USING (kid)"
         )
-        # As a constant in a condition the least of them spares reading older blocks.
+        # As a constant in a condition, their minimum skips older blocks.
         (least,) = duck.one_row(con, f"SELECT min(standing) FROM {self._scope}")
         self._oldest = rows.low if least is None else least
 
     def _lasts_sql(self) -> str:
-        """SELECT each entity's standing row, and those that become visible after it: kid, v, e, x0, ..."""
+        """SELECT each entity's standing row, and the rows that become visible after it: kid, v, e, x0, ..."""
         values = "".join(f", x{n}" for n in range(len(self._layout.last_exprs)))
         settled, raw = (", sr AS r, sq AS seq", ", r, seq") if self._rows.versions else ("", "")
         return (
@@ -138,7 +138,8 @@ class Rebuild:
     def _tiles_sql(self, width: int) -> str:
         """SELECT the merged tiles of one width: kid, start (in hops), the parts.
 
-        They are the settled ones of the log, and the rest of the past summed up by the function that writes the log.
+        These are the settled tiles of the log, and the rest of the past, aggregated by the function that writes the
+        log.
         """
         layout, rows = self._layout, self._rows
         parts = parts_of(layout, width)
@@ -166,7 +167,7 @@ class Rebuild:
         )
 
     def _recent_sql(self) -> str:
-        """SELECT the rows that are not in tiles yet: kid, v, e, m0, ..., and seq where it matters."""
+        """SELECT the rows that are not in tiles yet: kid, v, e, m0, ..., and seq if needed."""
         measures = "".join(f", m{n}" for n in range(len(self._layout.measures)))
         oldest = self._settled - max(feature.window + hop(feature.window) for feature in self._layout.windows)
         scoped = f"SEMI JOIN {self._scope} USING (kid) WHERE v <= {self._until} AND e >= {oldest}"
@@ -196,7 +197,7 @@ def standing_rows(
         settled: Earliest instant of interest.
     """
     visible, event, (recorded, seq), values = standing
-    # (from, until, rank, values): of the rows that stay each later one is of a higher rank.
+    # (from, until, rank, values); among rows that were not superseded, each later one has a higher rank.
     lives = [
         (v, _NEVER, (e, r, n), row) for v, e, r, n, *row in zip(visible, event, recorded, seq, *values, strict=True)
     ]
@@ -206,7 +207,7 @@ def standing_rows(
     last: Any = ()
     lives.sort(key=lambda life: life[0])
     begun = 0
-    alive: list[tuple[int, int, int, int]] = []  # a heap: the highest rank first, and its place among the lives
+    alive: list[tuple[int, int, int, int]] = []  # heap of (negated rank, index in `lives`), highest rank first
     for instant in sorted(instants):
         while begun < len(lives) and lives[begun][0] <= instant:
             e, r, n = lives[begun][2]
@@ -232,7 +233,7 @@ def _typed(name: str, part: sql.Part, types: dict[str, str]) -> str:
 
 
 def _tiles_of(parts: Sequence[str]) -> Callable[[Columns | None], Tiles]:
-    """Return what turns the columns of one entity's tiles into the tiles of its state."""
+    """Return the function that converts the columns of one entity's tiles to the tiles of its state."""
     spreads = [index for index, part in enumerate(parts) if part == "spread"]
     transformed = [(index, part) for index, part in enumerate(parts) if part.startswith((*RANKED, *SKETCHES))]
     nothing = Tiles([], [[] for _ in parts])
@@ -253,7 +254,7 @@ def _tiles_of(parts: Sequence[str]) -> Callable[[Columns | None], Tiles]:
 
 
 def _collapsed(states: list[dict[str, Any]]) -> Spread:
-    """Merge the spreads of one tile: see `features.state.sql.spread_sql`."""
+    """Merge the spreads of one tile; see `features.state.sql.spread_sql`."""
     spreads = [tuple(state.values()) for state in states]
     if len(spreads) == 1:
         return spreads[0]
@@ -268,10 +269,11 @@ def _collapsed(states: list[dict[str, Any]]) -> Spread:
 
 
 def batches(con: Any, query: str, *, whole: bool) -> Iterator[Columns]:
-    """Yield the columns of a query's result, some rows at a time; in order where the query orders them.
+    """Yield the columns of a query's result, some rows at a time, in the query's order.
 
     Args:
-        whole: All at once, which costs less where there is little. Otherwise the query's tables must not be temporary.
+        whole: Whether to return all rows at once, which costs less if they are few. Otherwise the query's tables must
+            not be temporary.
     """
     if whole:
         yield [column.tolist() for column in con.execute(query).fetchnumpy().values()]
@@ -282,14 +284,16 @@ def batches(con: Any, query: str, *, whole: bool) -> Iterator[Columns]:
 
 
 class Groups:
-    """The rows of a result whose first column, ascending, is the entity."""
+    """The rows of a result grouped by its first column, the entity in ascending order."""
 
     def __init__(self, found: Iterator[Columns]) -> None:
         self._rows = _runs(found)
         self._next = next(self._rows, None)
 
     def take(self, entity: int) -> Columns | None:
-        """Return the other columns of the entity's rows; `None` if there is none. Entities are asked for in order."""
+        """Return the other columns of the entity's rows; `None` if there are none. Calls must be in the order of
+        entities.
+        """
         group = self._next
         if group is None or group[0] != entity:
             return None
@@ -306,7 +310,7 @@ def _runs(chunks: Iterator[Columns]) -> Iterator[tuple[int, Columns]]:
         edges = [0, *(np.flatnonzero(np.diff(names)) + 1).tolist(), len(names)]
         for start, end in pairwise(edges):
             rows = [column[start:end] for column in columns]
-            if names[start] == entity:  # the entity's rows go on from the batch before
+            if names[start] == entity:  # the entity's rows continue from the previous batch
                 for column, addition in zip(pending, rows, strict=True):
                     column.extend(addition)
                 continue

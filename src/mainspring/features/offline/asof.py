@@ -1,7 +1,7 @@
 """The offline read of last values: one native ASOF join over the rows that count.
 
-The join finds which row answers an observation, and carries nothing but times and the row's number: sorting the values
-of every row would take most of the time and of the memory. Then the values of the rows found are fetched.
+The join finds the row for each observation, with only times and row numbers: sorting the values of every row would take
+most of the time and memory. Then the values of the found rows are fetched.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from mainspring.features.state.sql import row_sql
 def last_query(layout: Layout, *, native: bool = True, versions: bool = False) -> Query:
     """Return the read of a view's last values, from `observed` (_i, _t, keys) and `source`.
 
-    The newest row that counts is found first, then the TTL is applied to its event time: an expired value is null,
-    never an older one. Of rows that become visible at once ingestion marks only one, so the join has no ties.
+    The newest counting row is found first, then the TTL is applied to its event time: an expired value is null, never
+        an older one. Ingestion marks only one of the rows that become visible at the same instant, so the join has no
+        ties.
 
     Args:
-        native: With the engine's ASOF join; else with what every engine has, a union and a window.
-        versions: Whether rows are versions of facts (`features.offline.versions.has_versions`). The join then finds
-            the newest of those that nothing superseded, and a superseded one that was alive may be newer.
+        native: Whether to use the engine's ASOF join, else standard SQL: a union and a window function.
+        versions: Whether rows are versions of facts (`features.offline.versions.has_versions`). The join then finds the
+            newest of those that were not superseded, but a superseded one that was alive may be newer.
     """
     script = Script()
     matches = asof_sql(layout) if native else union_sql(layout)
@@ -50,7 +51,7 @@ def last_query(layout: Layout, *, native: bool = True, versions: bool = False) -
 
 
 def asof_sql(layout: Layout) -> str:
-    """SELECT _i, _t and the `_seq` of the row that answers it, for each row of `observed` that has one."""
+    """SELECT _i, _t and the `_seq` of the matching row, for each row of `observed` with a match."""
     keys = list(layout.view.entity.keys)
     return (
         f"SELECT o._i, o._t, r.{SEQUENCE} FROM observed AS o ASOF JOIN ({_counting(layout)}) AS r "
@@ -59,12 +60,14 @@ def asof_sql(layout: Layout) -> str:
 
 
 def union_sql(layout: Layout) -> str:
-    """As `asof_sql`, for engines without such a join: rows and observations in one, and the last row before each."""
+    """Return `asof_sql` for engines without an ASOF join: a union of rows and observations, with the last row before
+    each.
+    """
     keys = list(layout.view.entity.keys)
     there = " AND ".join(f"{quote_name(key)} IS NOT NULL" for key in keys)
     return (
         f"SELECT _i, _t, {SEQUENCE} FROM (SELECT _i, _v AS _t, last_value({SEQUENCE} IGNORE NULLS) OVER ("
-        # A row that counts from the observation's very instant on is known: rows go first.
+        # A row that counts from exactly the observation's instant is known, so rows sort first.
         f"PARTITION BY {listed(keys)} ORDER BY _v, CASE WHEN _i IS NULL THEN 0 ELSE 1 END "
         f"ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS {SEQUENCE} FROM ("
         f"SELECT {listed(keys)}, _v, {SEQUENCE}, NULL AS _i FROM ({_counting(layout)}) AS r WHERE {there} UNION ALL "
@@ -93,7 +96,7 @@ def fetch_sql(layout: Layout) -> str:
 
 
 def _counting(layout: Layout) -> str:
-    """SELECT the keys, `_v` and `_seq` of the rows that count and can answer an observation."""
+    """SELECT the keys, `_v` and `_seq` of the counting rows that can match an observation."""
     view = layout.view
     conditions = [
         quote_name(RECORD_PREFIX + view.entity.name),
@@ -107,11 +110,11 @@ def _counting(layout: Layout) -> str:
 
 
 def _unexpired(layout: Layout) -> list[str]:
-    """The condition that a row has not expired for every observation, where all last values expire."""
+    """Condition that a row has not expired for every observation, if all last values have a TTL."""
     ttls = [last.ttl for last in layout.lasts if last.ttl is not None]
     if len(ttls) < len(layout.lasts):
         return []
-    # Event times only grow along the rows that count, so where an expired one is left out, older ones are too.
+    # Event times only grow along the counting rows, so if an expired one is left out, older ones are too.
     return [f"{quote_name(layout.view.source.event_time)} >= make_timestamptz({OLDEST} - {max(ttls)})"]
 
 
@@ -119,7 +122,7 @@ def check_flag(scan: TableScan, view: FeatureView) -> None:
     """Check that ingestion has marked the rows that count for the view's entity.
 
     Raises:
-        Invalid: It has not: the source was ingested before the view was declared.
+        Invalid: The source was ingested before the view was declared.
     """
     schema = scan.schema if scan.rows is None else scan.rows.schema
     entity, source = view.entity, view.source.name
@@ -140,5 +143,5 @@ def listed(names: Sequence[str]) -> str:
 
 
 def equal(keys: Sequence[str], left: str, right: str) -> str:
-    """The condition that two tables agree in the key columns; null agrees with nothing."""
+    """Condition that two tables are equal in the key columns; null equals nothing."""
     return " AND ".join(f"{left}.{quote_name(key)} = {right}.{quote_name(key)}" for key in keys)

@@ -1,4 +1,4 @@
-"""Computed features, offline: expressions over features and request fields, by DuckDB over columns that are there."""
+"""Computed features, offline: expressions over features and request fields, evaluated by DuckDB on existing columns."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Computed:
 
     Args:
         schema: The types of those columns.
-        prefix: Before those names in the columns' full names.
+        prefix: Prefix of those names in the columns' full names.
     """
 
     def __init__(self, name: str, expressions: Mapping[str, Node], schema: Schema, prefix: str = "") -> None:
@@ -42,7 +42,7 @@ class Computed:
 
     @cached_property
     def sql(self) -> str:
-        """SELECT the expressions from `known`, whose columns are those they name and the row's number."""
+        """SELECT the expressions from `known`, whose columns are the named ones and the row's number."""
         values = ", ".join(
             f"{to_sql(expr, self._schema)} AS {quote_name(name)}" for name, expr in self.expressions.items()
         )
@@ -53,7 +53,7 @@ class Computed:
         return {name: ARROW_TYPES[dtype_of(expr, self._schema)] for name, expr in self.expressions.items()}
 
     def read(self, con: Any, known: Mapping[str, pa.ChunkedArray[Any]], rows: int) -> dict[str, pa.ChunkedArray[Any]]:
-        """Return the features by full name, each of shape (rows,) and of its own type.
+        """Return the features by full name, each of shape (rows,) and its own type.
 
         Args:
             con: A DuckDB connection, for its limits.
@@ -73,7 +73,7 @@ class Computed:
 
 
 def computed_of(groups: Sequence[FeatureGroup], fields: Schema) -> list[Computed]:
-    """Return the computed features of `groups` and of the views they read, in the order in which they can be computed.
+    """Return the computed features of `groups` and of the views they read, in an order in which they can be computed.
 
     Args:
         fields: The types of the request's fields.

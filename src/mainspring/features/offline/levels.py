@@ -1,15 +1,16 @@
-"""The rows of a sawtooth window in SQL: one by one where they are few, else in tiles of exactly those that count.
+"""The rows of a sawtooth window in SQL: single rows if they are few, else tiles of exactly the counting rows.
 
-A window at T holds the rows with event time E in [floor(T - W, hop), T) that count from an instant V <= T on. Where an
-entity has few rows, each observation is joined with the rows themselves. Else they are summed up in tiles of (start of
-the hop that holds E, first hop boundary at which the whole of it counts):
+A window at T holds the rows with event time E in [floor(T - W, hop), T) that count from an instant V <= T on. If an
+entity has few rows, each observation is joined with the rows themselves. Else they are aggregated in tiles of (start of
+E's hop, first hop boundary at which the whole tile counts):
 
     enters(h) = max(ceil(V, h), floor(E, h) + h)
 
-A row counts at T through a tile of width h exactly if `enters(h) <= floor(T, h)`. What the coarse tiles leave (rows
-of T's own hop, and rows that became visible in it) has `enters(h) = floor(T, h) + h`, an equality, so the next finer
-width joins on it; what the finest width leaves are single rows, compared with T itself. Tiled results depend on T only
-through floor(T, h), so observations share them. Finer tiles than the hop's are made only where they hold many rows.
+A row counts at T through a tile of width h exactly if `enters(h) <= floor(T, h)`. The rows outside the coarse tiles
+(rows of T's own hop, and rows that became visible in it) have `enters(h) = floor(T, h) + h`, an equality on which the
+next finer width joins. The rows outside the finest width are single rows, compared with T itself. Tiled results depend
+on T only through floor(T, h), so observations share them. Tiles finer than the hop are made only if they contain many
+rows.
 
 Tables: `asked` (_i, kid, t, low, b0, b1, ...) are the observations, with the window's start and T rounded down to each
 width; `rows_in` (kid, e, v, ..., start, enters0, enters1, ...) are the rows.
@@ -25,7 +26,7 @@ from mainspring.features.model import hop
 from mainspring.features.offline.query import Script
 from mainspring.features.offline.versions import alive_sql
 
-WIDTHS = (DAY, HOUR, 5 * MINUTE)  # of tiles, coarse to fine
+WIDTHS = (DAY, HOUR, 5 * MINUTE)  # widths of tiles, coarse to fine
 
 
 def floor(x: str, width: int) -> str:
@@ -43,11 +44,11 @@ def enters(width: int) -> str:
 
 @dataclass(frozen=True)
 class Levels:
-    """The levels of one window: its width, and those of its tiles, coarse to fine; none where rows are joined.
+    """Levels of one window: its width, and those of its tiles, coarse to fine; none if rows are joined.
 
-    There are `observations`, and one has about `rows` in its window. `sweeps`: so many that sketches are better swept
-    (`features.offline.sweep`) than joined with the rows. `mortal` are the columns of a single
-    row where rows are versions of facts: then those in `mortals` count too while they are alive, each by itself.
+    `observations` is their number, and `rows` the approximate number of rows in each window. `sweeps` is true if that
+    is so many that a sweep (`features.offline.sweep`) computes sketches faster than a join. `mortal` are the columns of
+    a single row if rows are versions of facts: then rows in `mortals` also count while they are alive, one by one.
     """
 
     window: int
@@ -58,7 +59,7 @@ class Levels:
     mortal: Sequence[str] = ()
 
     def open(self, script: Script) -> None:
-        """Make `asked` from `labels` (_i, kid, t), and `rows_in` from `events` (kid, e, v, ...)."""
+        """Create `asked` from `labels` (_i, kid, t), and `rows_in` from `events` (kid, e, v, ...)."""
         low = floor(f"t - {self.window}", hop(self.window))
         if not self.widths:
             script.view("asked", f"SELECT _i, kid, t, {low} AS low FROM labels")
@@ -70,13 +71,14 @@ class Levels:
         script.view("rows_in", f"SELECT *, {floor('e', self.widths[0])} AS start, {entries} FROM events")
 
     def select(self, level: int, tiles: Callable[[str], str], merged: str, asked: str = "asked") -> str:
-        """SELECT the merged tiles of one width, one row for each place that observations ask about.
+        """SELECT the merged tiles of one width, one row per place that observations need.
 
         Columns: kid, low, b<level - 1> and b<level> (b0 alone for the coarsest), then `merged`.
 
         Args:
-            tiles: Given a list of columns, a SELECT of those and of what is merged from `rows_in`, grouped by them.
-            merged: What is selected of the tiles, called `tile`: plain columns group, aggregates merge.
+            tiles: Given a list of columns, returns a SELECT of them and of the parts merged from `rows_in`, grouped by
+                them.
+            merged: Expressions over the tiles, called `tile`: plain columns group, aggregates merge.
             asked: `asked`, or a table of some of its rows.
         """
         width = self.widths[level]
@@ -101,12 +103,12 @@ class Levels:
         )
 
     def same(self, level: int, left: str, right: str) -> str:
-        """The condition that a row of `select(level)` is what an observation asks about."""
+        """Condition that a row of `select(level)` matches an observation."""
         bounds = [f"b{n}" for n in range(max(0, level - 1), level + 1)]
         return " AND ".join(f"{left}.{name} = {right}.{name}" for name in ("kid", "low", *bounds))
 
     def single(self, asked: str = "asked") -> str:
-        """The rows that no tile holds, each beside the observation in whose window it is (a FROM clause)."""
+        """FROM clause of the rows outside all tiles, each joined with the observations whose window contains it."""
         if not self.mortal:
             return self._standing(asked)
         columns = ", ".join(("_i", *self.mortal))
@@ -119,7 +121,7 @@ class Levels:
     def _standing(self, asked: str) -> str:
         inside = "v <= t AND e < t AND e >= low"
         if not self.widths:
-            # As in `select`: the observation at each group of instants that its window touches, a row at its own.
+            # As in `select`: an observation at each group of instants that its window touches, a row at its own.
             width = self.window
             return (
                 f"(SELECT * FROM (SELECT *, unnest(range({floor('low', width)}, t, {width})) AS place FROM {asked}) "

@@ -1,6 +1,6 @@
-"""Observations: the rows of a source that are some, and as the engine reads them.
+"""Observations: their selection from a source, and their form for the engine.
 
-It reads them in their declared types, each at an exact instant, in the order given.
+The engine reads them in their declared types, each at an exact instant, in the given order.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def observe(
     Instants are UTC epoch microseconds.
 
     Raises:
-        Invalid: The table was not landed by the id that the source declares.
+        Invalid: The table was not ingested with the id that the source declares.
     """
     columns = definition.source.columns
     with connection("2GB") as con, duck.duck_errors(definition.source.name):
@@ -55,7 +55,7 @@ def observe(
 def open_observed(
     con: Any, definition: Observations, scan: Callable[[str], TableScan], since: int | None, until: int | None
 ) -> None:
-    """Make what `observe` returns readable as `observed`, in any order, with the order of arrival `_seq`.
+    """Create the view `observed` with the rows of `observe`, in any order, with the order of arrival `_seq`.
 
     Raises:
         Invalid: As `observe`.
@@ -79,7 +79,7 @@ def open_observed(
 def as_read(
     observations: pa.Table, groups: Sequence[FeatureGroup], schema: Schema, at: str, *, first: int = 0
 ) -> pa.Table:
-    """Return the columns that are needed in their declared types, `_t` in microseconds, and `_i`, the row's number.
+    """Return the needed columns in their declared types, `_t` in microseconds, and `_i`, the row's number.
 
     Args:
         first: The number of the first row.
@@ -102,7 +102,7 @@ def as_table(observations: Any) -> pa.Table:
     """Return a table from an Arrow C stream: a table, a data frame of pandas or Polars, a reader.
 
     Raises:
-        InvalidData: `observations` does not.
+        InvalidData: `observations` has no such stream.
     """
     if isinstance(observations, pa.Table):
         return observations
@@ -115,14 +115,14 @@ def as_table(observations: Any) -> pa.Table:
 
 
 def numbers(rows: int, first: int = 0) -> pa.Array[Any]:
-    """Return `first`, `first` + 1, ... of shape (rows,). (`pa.array` would make a Python object of each.)"""
+    """Return `first`, `first` + 1, ... of shape (rows,). (`pa.array` would create a Python object for each.)"""
     return pa.Array.from_buffers(
         pa.int64(), rows, [None, pa.py_buffer(np.arange(first, first + rows, dtype=np.int64).data)]
     )
 
 
 def _within_time(instants: pa.ChunkedArray[Any]) -> pa.ChunkedArray[Any]:
-    """Return the instants, those outside the years 1 to 9999 as the first or the last: no row has a time beyond."""
+    """Return the instants, clipped to the years 1 to 9999: no row has a time outside."""
     if (pc.min(instants).as_py() or 0) >= FIRST_INSTANT and (pc.max(instants).as_py() or 0) <= LAST_INSTANT:
         return instants
     at_most = pc.min_element_wise(instants, pa.scalar(LAST_INSTANT), skip_nulls=False)

@@ -1,4 +1,4 @@
-"""Observations and results a piece at a time: what is read of a file or a table, and a Parquet file written whole."""
+"""Observations and results in pieces: reads of a file or a table, and complete writes of a Parquet file."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from mainspring.data.arrow import no_rows, parquet_batches
 
 PIECE_ROWS = 1 << 16
 
-# A table, the path of a Parquet file, or what gives the same pieces, at least one, each time it is called.
+# A table, the path of a Parquet file, or a function that returns the same pieces, at least one, at each call.
 Observed = pa.Table | str | Path | Callable[[], Iterator[pa.Table]]
 
 
 def pieces(observed: Observed, *, whole: bool = False) -> Generator[pa.Table]:
-    """Yield observations as they came, in pieces of up to `PIECE_ROWS` rows; one empty piece where there are none.
+    """Yield observations in their order, in pieces of up to `PIECE_ROWS` rows; one empty piece if there are none.
 
     Args:
         whole: Whether a table is one piece, however large.
@@ -49,7 +49,7 @@ def pieces(observed: Observed, *, whole: bool = False) -> Generator[pa.Table]:
 
 
 def count(observed: pa.Table | str | Path) -> int:
-    """Return how many rows there are; raises as `pieces` does."""
+    """Return the number of rows; raises as `pieces` does."""
     if isinstance(observed, pa.Table):
         return observed.num_rows
     with _opened(observed) as file:
@@ -57,17 +57,17 @@ def count(observed: pa.Table | str | Path) -> int:
 
 
 def write_whole(path: Path, tables: Iterable[pa.Table], written: Callable[[int], None] | None = None) -> int:
-    """Write tables of one schema, at least one, as a Parquet file that is there whole or not at all.
+    """Write one or more tables of one schema to a Parquet file, completely or not at all.
 
     Args:
         path: Path to write; an existing file is replaced.
-        written: Called with how many rows are written so far.
+        written: Called with the number of rows written so far.
 
     Returns:
-        How many rows were written.
+        The number of rows.
 
     Raises:
-        StorageFull: There is no room; `path` is as it was.
+        StorageFull: There is no space; `path` is unchanged.
     """
     _sweep(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -91,7 +91,7 @@ def write_whole(path: Path, tables: Iterable[pa.Table], written: Callable[[int],
 
 @contextmanager
 def workplace(temp: Path | None) -> Generator[Path]:
-    """A folder under `temp` for as long as the block runs; one that a killed process left goes with DuckDB's own.
+    """Context with a folder under `temp`; folders of killed processes are deleted together with DuckDB's own.
 
     Args:
         temp: By default the machine's folder for temporary files.
@@ -103,14 +103,14 @@ def workplace(temp: Path | None) -> Generator[Path]:
 
 
 def writing(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    # To look for a dictionary among numbers takes longer than to write them.
+    # Dictionary encoding of numbers takes longer than writing them.
     texts: Any = [field.name for field in schema if not pa.types.is_primitive(field.type)]
     return pq.ParquetWriter(path, schema, use_dictionary=texts)
 
 
 def opened(path: str | Path) -> Any:
     """Return a Parquet file to read in pieces."""
-    # Whoever reads ahead reads the whole file ahead.
+    # With read-ahead the whole file would be read ahead.
     return pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
 
 

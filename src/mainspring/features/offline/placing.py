@@ -1,7 +1,7 @@
-"""Results in the order of the observations: batches come in any order, and each value is put where its row belongs.
+"""Results in the order of the observations: batches arrive in any order, and each value is placed at its row.
 
-In memory that is cheaper than to sort: no second copy of the result is ever held. Results that exceed memory are
-sorted by DuckDB into a file for each query, and the files are read side by side, a piece at a time.
+In memory that is cheaper than a sort, without a second copy of the result. Results larger than memory are sorted by
+DuckDB into one file per query, and the files are read side by side, piece by piece.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ BATCH_ROWS = 122_880  # DuckDB's row group
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A column's type, and what it is instead of null."""
+    """A column's type, and its default instead of null."""
 
     type: pa.DataType
     default: float | int | None = None
 
 
 class Placed:
-    """One column of `rows` values, the default where none was put."""
+    """One column of `rows` values, with the default where none was placed."""
 
     def __init__(self, kind: Kind, rows: int) -> None:
         self.kind = kind.type
         self._default = kind.default
         self._fixed = _numpy_type(kind.type)
         self._valid = np.zeros(rows, np.bool_)
-        # Left as it comes from the system: a page that holds nothing takes no memory.
+        # Uninitialised memory of the system: an untouched page takes no memory.
         self._values = np.zeros(0 if self._fixed is None else rows, self._fixed)
         self._texts: list[Any] = []
         self._places: list[Any] = []
@@ -95,14 +95,14 @@ def placed(
     return {name: column.finish() for name, column in columns.items()}
 
 
-# Returns the features that one query found of the observations `first`, `first` + 1, ... by full name, each of shape
+# Returns one query's features of the observations `first`, `first` + 1, ... by full name, each of shape
 # (rows,). It is called for one piece after another.
 Kept = Callable[[int, int], dict[str, Any]]
-Keep = Callable[[str, Mapping[str, Kind], str], Kept]  # given a query, its columns, the prefix of their full names
+Keep = Callable[[str, Mapping[str, Kind], str], Kept]  # arguments: a query, its columns, the prefix of their full names
 
 
 def in_memory(con: Any, rows: int) -> Keep:
-    """Keep what queries find of all `rows` observations, which are one piece, in memory."""
+    """Collect results of queries over all `rows` observations, which are one piece, in memory."""
 
     def keep(query: str, kinds: Mapping[str, Kind], prefix: str) -> Kept:
         columns = placed(con.sql(query).to_arrow_reader(BATCH_ROWS), rows, kinds)
@@ -113,7 +113,7 @@ def in_memory(con: Any, rows: int) -> Keep:
 
 
 def in_files(con: Any, folder: Path, stack: ExitStack) -> Keep:
-    """Keep what each query finds in a file of its own in `folder`, open as long as `stack`."""
+    """Collect the results of each query in its own file in `folder`, open as long as `stack`."""
 
     def keep(query: str, kinds: Mapping[str, Kind], prefix: str) -> Kept:
         path = folder / f"features.{len(list(folder.iterdir()))}.parquet"
@@ -130,14 +130,14 @@ def in_files(con: Any, folder: Path, stack: ExitStack) -> Keep:
 
 
 class _File:
-    """Rows that a query found, in the order of the observations; observations without a match are absent."""
+    """A query's rows in the order of the observations; observations without a match are absent."""
 
     def __init__(self, file: Any) -> None:
         self._batches = parquet_batches(file, PIECE_ROWS)
         self._rest: pa.RecordBatch | None = None
 
     def before(self, number: int) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of the observations before `number` that were not yielded yet."""
+        """Yield the remaining rows of the observations before `number`."""
         while (batch := self._rest or next(self._batches, None)) is not None:
             self._rest = None
             there = int(batch.column("_i").to_numpy().searchsorted(number))
@@ -148,7 +148,7 @@ class _File:
 
 
 def _numpy_type(kind: pa.DataType) -> Any:
-    """Return how a column's values lie in memory, `None` where they have no fixed width."""
+    """Return the NumPy type of a column's buffer, `None` if its values have no fixed width."""
     if pa.types.is_boolean(kind):
         return np.bool_
     if pa.types.is_timestamp(kind):

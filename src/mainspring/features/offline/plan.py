@@ -17,23 +17,23 @@ from mainspring.features.offline.placing import Kind
 from mainspring.features.offline.query import bind, connection
 from mainspring.features.offline.stored import Together, by_source, run
 
-_SAMPLE = 10_000  # rows of a source that stand for observations where DuckDB is asked how it would run
+_SAMPLE = 10_000  # rows of a source used as observations for DuckDB's plans
 
 
 @dataclass(frozen=True)
 class Step:
-    """One query of the offline read and the tables made for it, or the expressions over what was read.
+    """One query of the offline read with its intermediate tables, or the expressions over its results.
 
     Attributes:
         view: The view, or the group of on-demand features; or views that are read together, separated by commas.
         what: "last values", "windows" or "computed".
-        features: The names of those that it computes; of views that are read together, the full names.
-        source, version, rows, files: What is read of the lake; "", `None` and 0 where only features are.
+        features: Names of the computed features; full names for views that are read together.
+        source, version, rows, files: Data read from the lake; "", `None` and 0 for computed features.
         columns: The columns that are read.
         sql: The statements, in order, as they run. `source` is the version of the source; `observed` has the
             observations: `_i`, their number; `_t`, their instants in UTC epoch microseconds; the key columns. The
             variables `oldest` and `newest` are the first and the last of those instants.
-        plan: What DuckDB says of each statement, where it was asked.
+        plan: DuckDB's plan of each statement, if requested.
     """
 
     view: str
@@ -58,8 +58,8 @@ def explain(
 ) -> list[Step]:
     """Return the steps of `features.offline.read.point_in_time`, in order.
 
-    Finer tiles of a window are made where the entities of the observations have many rows. Without observations that
-    is not known, so the plan is that of a few; with `analyze`, rows of the source stand for observations.
+    Finer tiles of a window are made if the entities of the observations have many rows. Without observations that is
+    unknown, so the plan is that of a few; with `analyze`, rows of the source are used as observations.
 
     Args:
         schema: The types of the observations' columns.
@@ -113,7 +113,7 @@ def _stored(con: Any, read: Together, scan: TableScan, rows_worth_a_tile: float,
 
 
 class _Noted:
-    """A connection that notes what it executes."""
+    """A connection that records its statements."""
 
     def __init__(self, con: Any, *, analyze: bool) -> None:
         self._con = con
@@ -141,14 +141,14 @@ class _Noted:
         self._con.unregister(name)
 
     def taken(self) -> tuple[str, str]:
-        """Return the statements and the plans since the last time."""
+        """Return the statements and the plans since the last call."""
         sql, plan = ";\n".join(self._statements), "\n".join(self._plans)
         self._statements, self._plans = [], []
         return sql, plan
 
 
 def _observe_rows(con: Any, view: FeatureView, rows: int) -> None:
-    """Make `observed` of some rows of the source, each observed when it became visible."""
+    """Create `observed` from some rows of the source, each at the instant when it became visible."""
     keys = ", ".join(quote_name(key) for key in view.entity.keys)
     con.execute(
         f"CREATE TEMP TABLE observed AS SELECT row_number() OVER () - 1 AS _i, epoch_us({VISIBLE_AT}) AS _t, {keys} "
@@ -157,7 +157,7 @@ def _observe_rows(con: Any, view: FeatureView, rows: int) -> None:
 
 
 def _columns(view: FeatureView, features: Iterable[str]) -> tuple[str, ...]:
-    """Return the columns of the source that some of the view's features are read from."""
+    """Return the columns of the source that the given features of the view read."""
     used = [VISIBLE_AT, view.source.event_time, *([SUPERSEDED_AT] if view.source.id else [])]
     for feature in (view.features[name] for name in features):
         if feature.kind == "last":

@@ -1,4 +1,4 @@
-"""A read as text: the tables that it makes, the query of its result, and who runs it."""
+"""A read as SQL text: intermediate tables and the query of its result, and their execution."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import duckdb
 from mainspring.data import duck
 from mainspring.data.model import VISIBLE_AT
 
-# The first and the last instant asked about, UTC epoch microseconds: what cannot matter to any is not read.
+# The first and the last observed instant, UTC epoch microseconds: rows that cannot matter to any are not read.
 OLDEST, NEWEST = "getvariable('oldest')", "getvariable('newest')"
 
 # The first instant at which a row counts, UTC epoch microseconds: a row counts strictly after it became visible, so
@@ -29,9 +29,9 @@ class Query:
     """SQL over `observed` and `source`.
 
     Attributes:
-        statements: What makes the tables that `result` reads, in SQL or, given the connection, otherwise.
+        statements: Steps that create the tables of `result`: SQL, or functions of the connection.
         result: A SELECT.
-        cleanup: What drops those tables.
+        cleanup: Statements that drop those tables.
     """
 
     statements: tuple[Statement, ...]
@@ -40,7 +40,7 @@ class Query:
 
 
 class Script:
-    """Statements that make tables and views, in the order in which they are asked for."""
+    """Builder of statements that create tables and views, in the order of the calls."""
 
     def __init__(self) -> None:
         self._statements: list[Statement] = []
@@ -53,7 +53,7 @@ class Script:
         self._make(name, query, "VIEW")
 
     def step(self, name: str, makes: Callable[[Any], None]) -> None:
-        """Have table `name` made by what is not SQL alone."""
+        """Add a step that creates table `name` by more than SQL."""
         self._statements.append(makes)
         self._there[name] = "TABLE"
 
@@ -64,7 +64,7 @@ class Script:
         self._statements += [f"DROP {self._there.pop(name)} {name}" for name in names]
 
     def query(self, result: str) -> Query:
-        """Return a query that reads what was made; what is left of it is dropped afterwards."""
+        """Return a query over the created tables; the remaining ones are dropped after it."""
         left = reversed(self._there.items())
         return Query(tuple(self._statements), result, tuple(f"DROP {kind} {name}" for name, kind in left))
 
@@ -75,7 +75,7 @@ class Script:
 
 @contextmanager
 def connection(memory_limit: str, threads: int | None = None, temp: Path | None = None) -> Iterator[Any]:
-    """Open a session for reads whose results may come in any order."""
+    """Open a session for reads whose results may be in any order."""
     con = duck.connect(memory_limit, temp, threads=threads)
     try:
         con.execute("SET preserve_insertion_order = false")  # it costs memory
@@ -86,7 +86,7 @@ def connection(memory_limit: str, threads: int | None = None, temp: Path | None 
 
 @contextmanager
 def made(con: Any, query: Query) -> Iterator[str]:
-    """Make what a query reads, for as long as the block runs, and give its result's SQL."""
+    """Context with the SQL of a query's result, whose tables exist inside the block."""
     for statement in query.statements:
         if isinstance(statement, str):
             execute(con, statement)
@@ -98,7 +98,7 @@ def made(con: Any, query: Query) -> Iterator[str]:
 
 
 def execute(con: Any, statement: str) -> None:
-    """Run a statement that may be run again: with one thread, where the memory is too little for several."""
+    """Run an idempotent statement; retry it with one thread if memory is too small for several."""
     try:
         con.execute(statement)
     except duckdb.OutOfMemoryException:
@@ -107,6 +107,6 @@ def execute(con: Any, statement: str) -> None:
 
 
 def bind(con: Any, oldest: int | None, newest: int | None) -> None:
-    """Set the instants that queries mean by `OLDEST` and `NEWEST`, UTC epoch microseconds."""
+    """Set the variables `OLDEST` and `NEWEST` of queries, UTC epoch microseconds."""
     for name, instant in (("oldest", oldest), ("newest", newest)):
         con.execute(f"SET VARIABLE {name} = {'NULL' if instant is None else instant}::BIGINT")

@@ -38,28 +38,28 @@ def point_in_time(
     temp: Path | None = None,
     rows_worth_a_tile: float = 16,
 ) -> pa.Table:
-    """Return the observations, in the order given, with every feature of `groups` by its full name beside them.
+    """Return the observations in their order, with every feature of `groups` by its full name beside them.
 
     Shape (observations, columns + features). An observation without a match stays, with nulls, counts of 0 and
     declared defaults. Two equal observations have two equal rows.
 
     Args:
         observations: The key columns of the views' entities, the request's fields, and the instant `at` of each: a
-            table, or whatever speaks Arrow's C stream interface.
-        groups: The features wanted.
-        scan: Gives the version of a source's table to read, by the source's name.
+            table, or any object with Arrow's C stream interface.
+        groups: The requested features.
+        scan: Returns the version of a source's table to read, by the source's name.
         schema: The types of the observations' columns.
-        memory_limit: DuckDB's memory before it spills to disk. The observations and the result come on top of it;
-            where those are too much, see `point_in_time_pieces`.
-        threads: Number of DuckDB's threads, by default one a core.
-        temp: The folder under which to spill, by default the machine's temporary one.
-        rows_worth_a_tile: From how many rows of an entity in a tile on they are summed up in finer ones; see
-            `features.offline.levels`. It changes the time a read takes, and nothing else.
+        memory_limit: Memory that DuckDB may use before it spills to disk, in addition to the observations and the
+            result; if those are too large, use `point_in_time_pieces`.
+        threads: Number of DuckDB's threads, by default one per core.
+        temp: Folder for spilled data, by default the machine's temporary folder.
+        rows_worth_a_tile: Number of rows of an entity in a tile from which finer tiles are used; see
+            `features.offline.levels`. It affects the duration only.
 
     Raises:
         InvalidData: A time is naive or finer than a microsecond, or a column is missing or of another type.
         Corrupt: A file of the lake is damaged; the message names it.
-        StorageFull: There is no room to spill.
+        StorageFull: There is no space to spill.
     """
     tables = point_in_time_pieces(
         as_table(observations), groups, scan, schema=schema, at=at, memory_limit=memory_limit, threads=threads,
@@ -82,19 +82,19 @@ def point_in_time_pieces(
     rows_worth_a_tile: float = 16,
     whole: bool = False,
 ) -> Generator[pa.Table]:
-    """Yield what `point_in_time` returns in pieces of up to `pieces.PIECE_ROWS` rows; at least one piece.
+    """Yield the result of `point_in_time` in pieces of up to `pieces.PIECE_ROWS` rows; at least one piece.
 
-    Beside DuckDB's memory only a piece is held: what is on its way lies in a folder under `temp`, until the last piece
-    was taken or the iterator is closed.
+    Apart from DuckDB's memory only one piece is in memory: intermediate data is in a folder under `temp`, until the
+    last piece was taken or the iterator is closed.
 
     Args:
-        observations: A table, the path of a Parquet file, or what gives the same pieces each time it is called; the
-            result has the same.
-        whole: Whether a table is one piece, and nothing goes to files, which takes less time.
+        observations: A table, the path of a Parquet file, or a function that returns the same pieces at each call; the
+            result has the same pieces.
+        whole: Whether a table is one piece and no files are used, which takes less time.
 
     Raises:
         NotFound: There is no such file of observations.
-        StorageFull: There is no room for what is on its way.
+        StorageFull: There is no space for intermediate data.
         Others: As `point_in_time`.
     """
     with ExitStack() as stack:
@@ -133,7 +133,7 @@ def _with_features(
     computed: Sequence[Computed],
     schema: Schema,
 ) -> pa.Table:
-    """Return the observations with every feature of `groups` beside them, given the stored ones by full name."""
+    """Return the observations with every feature of `groups`, given the stored ones by full name."""
     by_name = {name: typed.column(name) for name in schema if name in typed.column_names}
     by_name.update((name, pa.chunked_array([column])) for name, column in stored.items())
     for computation in computed:
@@ -145,7 +145,7 @@ def _with_features(
 
 
 def _write_keys(path: Path, observations: Observed, groups: Sequence[FeatureGroup], at: str) -> None:
-    """Write what the queries read of the observations: `_i`, `_t` and the keys."""
+    """Write the columns of the observations that the queries read: `_i`, `_t` and the keys."""
     first = 0
     with ExitStack() as open_file:
         writer = None

@@ -1,9 +1,9 @@
 """The offline read of sketched windows: distinct values, quantiles, the most frequent values.
 
-Where windows hold few rows each observation is joined with its rows, some observations at a time: a sort of a few
-million rows is over before one of a billion has spilled. Where they hold many, the rows of an entity are swept once for
-all of its observations (`features.offline.sweep`). Both count values exactly before they summarise, so they give the
-same, whatever the order in which rows are read. See `features.offline.levels` for the tables.
+If windows have few rows, each observation is joined with its rows, some observations at a time, because several sorts
+of a few million rows are faster than one of a billion that spills. If they have many, the rows of an entity are swept
+once for all of its observations (`features.offline.sweep`). Both count values exactly before they summarise, so they
+give equal results in any order of rows. See `features.offline.levels` for the tables.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _MOST_TURNS = 1_000
 
 
 def make_sketches(script: Script, levels: Levels, features: Sequence[WindowFeature]) -> list[str]:
-    """Make a table of `_i` and features for each summary that some of `features` need, and return their names.
+    """Create a table of `_i` and features for each summary that `features` need, and return the tables' names.
 
-    Observations whose window holds no value are not in it.
+    Observations whose window has no value are absent.
     """
     made = []
     for measure, part in sorted({(f.measure, part) for f in features for part in f.parts if part in SKETCHES}):
@@ -42,7 +42,7 @@ def make_sketches(script: Script, levels: Levels, features: Sequence[WindowFeatu
 
 @dataclass(frozen=True)
 class _Summary:
-    """One sketch of one measure, and the features that are read from it."""
+    """One sketch of one measure, and the features computed from it."""
 
     part: str
     measure: int
@@ -53,21 +53,21 @@ class _Summary:
         return ENTRY[self.part].format(m=f"m{self.measure}")
 
     def select(self, columns: str, rows: str) -> str:
-        """SELECT `columns` and what the sketch keeps of each value (x)."""
+        """SELECT `columns` and the sketch's entry (x) of each value."""
         return f"SELECT {columns}, {self.entry} AS x FROM {rows} WHERE m{self.measure} IS NOT NULL"
 
 
 def _in_turns(script: Script, name: str, rows: float, query: Callable[[str], tuple[str, Sequence[str]]]) -> None:
-    """Make table `name` of `query`, given a table of observations, so many of them at a time that `rows` are too many.
+    """Create table `name` from `query` over a table of observations, split into turns if `rows` are too many at once.
 
     Args:
-        query: Returns the query, and the tables that are dropped after it.
+        query: Returns the query, and the tables to drop after it.
     """
     turns = min(math.ceil(rows / ROWS_AT_ONCE), _MOST_TURNS)
     for turn in range(max(turns, 1)):
         table = "asked"
         if turns > 1:
-            # Observations that ask about the same place go together.
+            # Observations of the same place are in one turn.
             table = "asked_now"
             script.table(table, f"SELECT * FROM asked WHERE hash(kid, low) % {turns} = {turn}")
         selected, temporary = query(table)
@@ -114,7 +114,7 @@ def _sweep(script: Script, levels: Levels, summary: _Summary, name: str) -> None
     answer, columns = _answers(summary)
 
     def query(asked: str) -> tuple[str, Sequence[str]]:
-        # At one instant rows come and go before observations look.
+        # At one instant, rows enter and leave before observations are answered.
         changes = "SELECT kid, {instant} * 2 AS moment, place, {n} AS n, -1 AS _i FROM spans JOIN places USING (kid, x)"
         ordered = (
             f"SELECT CAST(kid AS BIGINT) AS kid, CAST(place AS BIGINT) AS place, CAST(n AS BIGINT) AS n, "
@@ -130,7 +130,7 @@ def _sweep(script: Script, levels: Levels, summary: _Summary, name: str) -> None
 
 
 def _answers(summary: _Summary) -> tuple[Answer, int]:
-    """Return what answers for the features of a summary, and how many numbers an answer has."""
+    """Return the answer function for the features of a summary, and the length of its answers."""
     if summary.part == "hashes":
         return smallest, 2
     if summary.part == "bins":
@@ -140,7 +140,7 @@ def _answers(summary: _Summary) -> tuple[Answer, int]:
 
 
 def _values(summary: _Summary) -> str:
-    """SELECT `_i` and the features of what a sweep answered."""
+    """SELECT `_i` and the features from the answers of a sweep."""
     features = summary.features
     if summary.part == "hashes":
         values = ", ".join(f"{_ESTIMATE} AS {quote_name(feature.name)}" for feature in features)
@@ -166,7 +166,7 @@ _ESTIMATE = f"CAST(CASE WHEN n < {KEPT} THEN n ELSE {(KEPT - 1) << 63}::HUGEINT 
 
 
 def _distinct(different: str, features: Sequence[WindowFeature]) -> str:
-    """Few are counted; only where there are many are the smallest looked for."""
+    """Count distinct values; only if there are many, select the smallest hashes."""
     counted = f"SELECT _i, count(*) AS n FROM {different} GROUP BY _i"
     largest = (
         f"SELECT _i, max(x) AS x FROM (SELECT _i, x FROM {different} "
@@ -182,7 +182,7 @@ def _quantiles(entries: str, features: Sequence[WindowFeature]) -> str:
     for feature in features:
         rank = f"greatest(1, (total * {millionths(feature.share)} + 999999) // 1000000)"
         values.append(f"{_of_bin(f'min(x) FILTER (upto >= {rank})')} AS {quote_name(feature.name)}")
-    # Entries of one bin are peers in the order, so each has the sum up to the last of them.
+    # Entries of one bin are peers in the order, so each gets the sum up to the last of them.
     return (
         f"SELECT _i, {', '.join(values)} FROM (SELECT _i, x, sum(n) OVER (PARTITION BY _i ORDER BY x) AS upto, "
         f"sum(n) OVER (PARTITION BY _i) AS total FROM {entries}) GROUP BY _i"

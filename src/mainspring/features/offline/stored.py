@@ -1,8 +1,8 @@
-"""The stored features of views, read by DuckDB source by source: each is opened once.
+"""The stored features of views, read by DuckDB source by source, each opened once.
 
 Views of one entity and one source share a pass over its rows: last values share a join, windows of one width share
-their rows and tiles. A value is the same alone and together, but for the last bit of a sum of fractions, which depends
-on which tiles are summed up.
+their rows and tiles. A value is the same separately and together, except for the last bit of a sum of fractions, which
+depends on the tiles.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ T = TypeVar("T")
 # the features' full names have before them. It has a row for each observation that has any value, in any order.
 Collect = Callable[[str, Mapping[str, Kind], str], T]
 Scan = Callable[[str], TableScan]
-Bounds = tuple[int | None, int | None]  # the first and the last instant asked about, UTC epoch microseconds
-_FEATURES = 64  # read together at most: more would be held in memory at once
+Bounds = tuple[int | None, int | None]  # the first and the last observed instant, UTC epoch microseconds
+_FEATURES = 64  # maximum number read together, to limit memory
 
 
 @dataclass(frozen=True, slots=True)
 class Together:
-    """Some views as one, whose features are theirs.
+    """Several views combined into one with all their features.
 
     Attributes:
-        view: A view alone as it is; else one whose features have their full names.
-        prefix: What a feature's full name has before its name in `view`.
+        view: A single view unchanged; else a combined one whose features have their full names.
+        prefix: Prefix of a feature's full name before its name in `view`.
     """
 
     view: FeatureView
@@ -46,10 +46,11 @@ class Together:
 
 
 def by_source(views: Iterable[FeatureView]) -> dict[str, list[Together]]:
-    """Return, by the name of each source, what is read of it, one after another."""
+    """Return by source name the groups of views that are read one after another."""
     found: dict[str, dict[tuple[int, ...], list[FeatureView]]] = {}
     for view in views:
-        # Another declaration of the same source may have other columns. Sketches are large: each view has its own.
+        # Another declaration of the same source may have other columns. Sketches are large, so each such view is read
+        # alone.
         alone = (id(view),) if _sketches(view) else ()
         key = id(view.source), id(view.entity), *alone
         found.setdefault(view.source.name, {}).setdefault(key, []).append(view)
@@ -87,11 +88,11 @@ def _together(views: tuple[FeatureView, ...]) -> Together:
 def read_views(
     con: Any, views: Iterable[FeatureView], scan: Scan, bounds: Bounds, rows_worth_a_tile: float, collect: Collect[T]
 ) -> Iterator[T]:
-    """Yield what `collect` makes of each query over the views; together they have each stored feature once.
+    """Yield the result of `collect` for each query over the views; together they contain each stored feature once.
 
     Args:
         con: A DuckDB connection that has `observed`: _i, the row's number; _t, its instant; the key columns.
-        scan: Gives the version of a source's table to read, by the source's name; called once for each source.
+        scan: Returns the version of a source's table to read, by the source's name; called once per source.
     """
     bind(con, *bounds)
     for source, portions in by_source(views).items():

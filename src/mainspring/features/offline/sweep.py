@@ -1,9 +1,9 @@
-"""A sweep over the rows of entities with many: each row enters and leaves its windows once, whatever asks about them.
+"""A sweep over the rows of entities with many rows: each row enters and leaves its windows once, for all observations.
 
-A row is in the windows of one span of instants, so the windows of an entity, in the order of their instants, are one
-count of values that changes by what entered and left since the window before. Entries, exits and observations come in
-that order from DuckDB, which sorts them and spills where it must; in memory are the counts of one entity. So a read
-costs its rows plus its observations, not their product.
+A row is in the windows of one span of instants. So the windows of an entity, in the order of their instants, are one
+count of values, updated by the rows that entered and left since the previous window. DuckDB returns entries, exits and
+observations in that order; it sorts them and spills if needed. Memory contains the counts of one entity. So the cost of
+a read is the sum of its rows and observations, not their product.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from mainspring.features.state.sketches import BLOCK, KEPT, most_frequent_places
 Ints = npt.NDArray[np.int64]
 
 _BATCH_ROWS = 122_880  # DuckDB's row group
-_FEW = 16  # a window has few of an entity's values where it has less than one in so many
+_FEW = 16  # a window is sparse if it has less than one in this many of an entity's values
 
 
 class Counts:
-    """Counts of each value of one entity in a window. A value is named by its rank among the entity's values.
+    """Counts of each value of one entity in a window. A value is identified by its rank among the entity's values.
 
-    Sums of blocks of values stand beside the counts, so that an answer about a short window does not look at each value
-    of a long history.
+    Sums of blocks of values complement the counts, so that an answer about a short window need not scan each value of a
+    long history.
     """
 
     def __init__(self) -> None:
         self._counts = np.zeros((4, BLOCK), np.int64)
-        self._present = np.zeros((4, BLOCK), np.bool_)  # of which there is any: it is searched much sooner
+        self._present = np.zeros((4, BLOCK), np.bool_)  # values that occur, which is searched much faster
         self._sums = np.zeros(4, np.int64)
         self._kinds = np.zeros(4, np.int64)
         self._used = 0
 
     @property
     def counts(self) -> Ints:
-        """Shape (blocks, BLOCK), zeros behind the last value."""
+        """Counts, shape (blocks, BLOCK), with zeros after the last value."""
         return self._counts[: self._used]
 
     @property
     def present(self) -> npt.NDArray[np.bool_]:
-        """Shape (blocks, BLOCK)."""
+        """Whether each value occurs, shape (blocks, BLOCK)."""
         return self._present[: self._used]
 
     @property
@@ -82,12 +82,12 @@ class Counts:
         self._present.reshape(-1)[distinct] = present
 
 
-# Makes an answer of a window's counts: places of values, -1 for none, or numbers; always as many.
+# Computes an answer from a window's counts: places of values (-1 for none) or numbers, always of the same length.
 Answer = Callable[[Counts], list[int]]
 
 
 def ranks(millionths: Sequence[int]) -> Answer:
-    """Return what finds the values at some shares of a window, as `state.sketches.quantile` does."""
+    """Return the answer function for the quantiles of a window, as in `state.sketches.quantile`."""
 
     def answer(window: Counts) -> list[int]:
         upto = np.cumsum(window.sums)
@@ -106,7 +106,7 @@ def ranks(millionths: Sequence[int]) -> Answer:
 
 
 def most_frequent(most: int) -> Answer:
-    """Return what finds the `most` most frequent values, of equally frequent ones the smaller first."""
+    """Return the answer function for the `most` most frequent values; of equal counts the smaller value comes first."""
 
     def answer(window: Counts) -> list[int]:
         blocks = np.flatnonzero(window.kinds)
@@ -124,7 +124,7 @@ def most_frequent(most: int) -> Answer:
 
 
 def smallest(window: Counts) -> list[int]:
-    """Return how many different values there are, and the last of the `KEPT` smallest where there are so many."""
+    """Return the number of distinct values, and the largest of the `KEPT` smallest if there are that many."""
     upto = np.cumsum(window.kinds)
     n = int(upto[-1]) if len(upto) else 0
     if n < KEPT:
@@ -136,12 +136,12 @@ def smallest(window: Counts) -> list[int]:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A step of a read: makes a table of the answers about each observation: _i, kid, c0, c1, ...
+    """A step of a read that creates a table with the answer for each observation: _i, kid, c0, c1, ...
 
     Attributes:
-        query: SELECT kid, place, n, _i in the order of instants, entity by entity: `n` more of the value at `place`,
-            or the observation `_i`, which is -1 for a row.
-        width: How many numbers an answer has.
+        query: SELECT kid, place, n, _i by entity in the order of instants: the count of the value at `place` changes by
+            `n`, or `_i` is an observation (-1 for a row).
+        width: Length of an answer.
     """
 
     table: str
@@ -174,7 +174,7 @@ class Sweep:
 
 
 def swept(batches: Iterable[Sequence[Ints]], answer: Answer) -> Iterator[Sequence[Ints]]:
-    """Yield, for each batch of kid, place, n and _i, the columns of the answers about its observations: _i, kid, ..."""
+    """Yield for each batch of kid, place, n and _i the columns of the answers for its observations: _i, kid, ..."""
     window, entity, current = Counts(), None, None
     for kids, places, changes, numbers in batches:
         asks = np.flatnonzero(numbers >= 0)

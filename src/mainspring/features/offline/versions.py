@@ -1,11 +1,11 @@
-"""Versions of facts in the offline read: rows that nothing superseded yet, and the mortal ones beside them.
+"""Versions of facts in the offline read: rows that were not superseded, and mortal rows.
 
-Of a source with an id, a row that nothing superseded is read as a row of any source is. A mortal row counts in
-[v, g) only: from a microsecond after it became visible until a microsecond after a newer version did. There are few, so
-each observation is joined with the mortal rows of its entity that are alive at its instant. Lifetimes differ by much,
-so each row is kept under a width that its lifetime fits in, at the one or two places of that width in which it lives;
-an observation looks at the place of its instant of each width. So a pair of them meets at most once, and what is
-looked at stays near to what is alive.
+In a source with an id, a row that was not superseded is read like a row of any source. A mortal row counts in [v, g)
+only: from a microsecond after it became visible until a microsecond after a newer version did. They are few, so each
+observation is joined with the mortal rows of its entity that are alive at its instant. Lifetimes differ widely, so each
+row is stored under a bucket width that fits its lifetime, in the one or two buckets in which it lives; an observation
+checks the bucket of its instant for each width. So a pair matches at most once, and few rows are checked that are not
+alive.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mainspring.features.offline.query import COUNTS_FROM, NEWEST, OLDEST
 
 COUNTS_UNTIL = f"(epoch_us({SUPERSEDED_AT}) + 1)"
 STANDING = f"{SUPERSEDED_AT} IS NULL"
-# Rows that count at some of the instants asked about, and not for good.
+# Rows that count at some of the observed instants, but not permanently.
 MORTAL = (
     f"{SUPERSEDED_AT} > {VISIBLE_AT} AND {SUPERSEDED_AT} >= make_timestamptz({OLDEST}) "
     f"AND {VISIBLE_AT} < make_timestamptz({NEWEST})"
@@ -34,16 +34,16 @@ _WIDTHS = (MINUTE, HOUR, DAY, 30 * DAY, _EVER)
 
 
 def landed_versioning(scan: TableScan) -> tuple[tuple[str, ...], str | None] | None:
-    """Return the `Source.versioning` by which a table was landed; `None` where its rows are not versions of facts."""
+    """Return the `Source.versioning` with which a table was ingested; `None` if its rows are not versions of facts."""
     schema = scan.schema if scan.rows is None else scan.rows.schema
     return None if schema is None else versioning_of(schema)
 
 
 def has_versions(scan: TableScan, source: Source) -> bool:
-    """Return whether the rows of a source's table are versions of facts, as they were landed.
+    """Return whether the rows of a source's table were ingested as versions of facts.
 
     Raises:
-        Invalid: The table was not landed by the id that the source declares.
+        Invalid: The table was not ingested with the id that the source declares.
     """
     schema = scan.schema if scan.rows is None else scan.rows.schema
     if schema is None:
@@ -63,18 +63,18 @@ def open_versions(con: Any, name: str, scan: TableScan, source: Source) -> None:
     """Make a source's table readable as `name`, where it is as the source declares its versions.
 
     Raises:
-        Invalid: The table was not landed by the id that the source declares.
+        Invalid: The table was not ingested with the id that the source declares.
     """
     has_versions(scan, source)
     duck.register(con, name, scan)
 
 
 def mortals_sql(columns: str, rows: str) -> str:
-    """SELECT `columns`, `v`, `g`, and under which width `w` at which places each of the mortal `rows` is looked up.
+    """SELECT `columns`, `v`, `g`, and the bucket width `w` and places of each of the mortal `rows`.
 
     Args:
-        columns: To be selected, beside those.
-        rows: What stands behind FROM, a condition with WHERE included.
+        columns: Additional columns to select.
+        rows: The FROM clause, including a WHERE condition.
     """
     fits = "".join(f"WHEN g - v <= {width} THEN {width} " for width in _WIDTHS[:-1])
     return (
@@ -93,7 +93,7 @@ def alive_sql(columns: str, asked: str, mortals: str, same: str) -> str:
 
     Args:
         mortals: A table of `mortals_sql`.
-        same: The condition that both are of one entity.
+        same: Condition that both belong to one entity.
     """
     return (
         f"SELECT {columns} FROM (SELECT *, {_place('t')} AS place FROM {asked}, (SELECT DISTINCT w FROM {mortals})) "
@@ -103,7 +103,7 @@ def alive_sql(columns: str, asked: str, mortals: str, same: str) -> str:
 
 
 def rank_sql(view: FeatureView) -> str:
-    """By what rows of one entity are ranked, each as a column: e, r, seq."""
+    """Return the columns by which rows of one entity are ranked: e, r, seq."""
     event, recorded = view.source.event_time, view.source.recorded_time or view.source.event_time
     return f"epoch_us({quote_name(event)}) AS e, epoch_us({quote_name(recorded)}) AS r, {SEQUENCE} AS seq"
 
@@ -112,12 +112,12 @@ def first_versions_sql(source: Source, until: int | None = None) -> str:
     """SELECT the first version of each fact that is not retracted, from `source`.
 
     Args:
-        until: A fact of which something was known by then is retracted or not as was known then, whatever came later;
-            UTC epoch microseconds.
+        until: For a fact known by then, its retraction is taken as known then, whatever came later; UTC epoch
+            microseconds.
     """
     fact = ", ".join(map(quote_name, source.id))
     _, recorded, seq = rank_columns(source)
-    # Of a retracted fact every version is superseded.
+    # Every version of a retracted fact is superseded.
     is_standing = f"bool_or({STANDING}) OVER fact"
     if until is not None:
         known_then = f"epoch_us({VISIBLE_AT}) <= {until}"

@@ -1,8 +1,8 @@
 """The offline read of windows: sawtooth windows over a view's rows, exact in both times, without a cross product.
 
-How an observation finds its rows: `features.offline.levels`. Windows of one width share them. Tables: `labels`
-(_i, kid, t) are the observations that can match something, `events` (kid, e, v, m0, m1, ..., seq if needed) the rows
-that can matter.
+The join of an observation with its rows is in `features.offline.levels`. Windows of one width share it. Tables:
+`labels` (_i, kid, t) are the observations that can match a row, `events` (kid, e, v, m0, m1, ..., seq if needed) the
+rows that can matter.
 """
 
 from __future__ import annotations
@@ -23,19 +23,21 @@ from mainspring.features.state import sql as state
 
 __all__ = ["WIDTHS", "ceil", "enters", "events_query", "floor", "labels_query", "levels_of", "window_query"]
 
-_SWEEP = 4  # from how many times the rows that are worth a tile on sketches are swept: where the costs meet
-_SAMPLE = 10_000  # how many observations tell how many rows an entity has
+_SWEEP = 4  # multiple of `rows_worth_a_tile` from which sketches are swept: there the costs are equal
+_SAMPLE = 10_000  # observations used to estimate the rows of an entity
 
 
 def labels_query(layout: Layout) -> Query:
-    """Make `labels`. The result: how many there are, how many rows the entity of one has, in how many microseconds."""
+    """Return the query that creates `labels`. Its result: their number, the rows of the entity of one, and their time
+    span in microseconds.
+    """
     keys = list(layout.view.entity.keys)
     there = " AND ".join(f"{quote_name(key)} IS NOT NULL" for key in (*keys, "_t"))
     script = Script()
     if _is_number(layout):
         script.view("labels", f"SELECT _i, {listed(keys)} AS kid, _t AS t FROM observed WHERE {there}")
     else:
-        # A small integer for each entity that is asked about; rows of others are left out.
+        # A small integer for each observed entity; rows of others are left out.
         distinct = f"SELECT DISTINCT {listed(keys)} FROM observed WHERE {there}"
         script.table("entities", f"SELECT row_number() OVER () AS kid, {listed(keys)} FROM ({distinct})")
         script.table(
@@ -44,9 +46,9 @@ def labels_query(layout: Layout) -> Query:
             "WHERE o._t IS NOT NULL",
         )
     rows = _rows(layout, f"epoch_us({quote_name(layout.view.source.event_time)}) AS e")
-    # Every so many observations; a random sample would make the plan, and so the last bit of a sum, a matter of chance.
+    # Evenly spaced observations; with a random sample the plan, and so the last bit of a sum, would be random.
     some = f"SELECT kid FROM labels WHERE _i % (1 + (SELECT max(_i) FROM labels) // {_SAMPLE}) = 0"
-    # Counted by entity: joined one by one, many observations of an entity with many rows would be a product.
+    # Counted by entity: a join of many observations of an entity with its many rows would be a product.
     asks = f"SELECT kid, count(*) AS asks FROM ({some}) GROUP BY kid"
     return script.query(
         f"SELECT (SELECT count(*) FROM labels), coalesce(sum(asks) / (SELECT count(*) FROM ({some})), 0), "
@@ -57,9 +59,10 @@ def labels_query(layout: Layout) -> Query:
 def levels_of(
     layout: Layout, observations: int, rows: float, span: int, rows_worth_a_tile: float, *, versions: bool = False
 ) -> list[Levels]:
-    """Return the levels of each width of window: the next finer tiles where one holds more rows than are worth it.
+    """Return the levels of each window width: the next finer tiles are added while a tile has more rows than
+    `rows_worth_a_tile`.
 
-    The coarsest are worth it from half as many rows on: without them every row of the window is joined.
+    The coarsest are used from half as many rows: without them every row of the window is joined.
 
     Args:
         observations, rows, span: See `labels_query`.
@@ -79,7 +82,9 @@ def levels_of(
 
 
 def events_query(layout: Layout, levels: Sequence[Levels], *, versions: bool = False) -> Query:
-    """Make `events`: a table, unless they are read once. Where rows are versions, `mortals` has some of them."""
+    """Create `events`: a table, unless they are read only once. If rows are versions of facts, `mortals` has some of
+    them.
+    """
     event = f"epoch_us({quote_name(layout.view.source.event_time)}) AS e"
     measures = [f"{_measure(layout, n)} AS m{n}" for n in range(len(layout.measures))]
     values = ", ".join([event, *measures, *([f"{SEQUENCE} AS seq"] if layout.ranked else [])])
@@ -113,7 +118,7 @@ def window_query(layout: Layout, levels: Levels) -> Query:
 
 
 def _fold(script: Script, layout: Layout, levels: Levels, features: Sequence[WindowFeature]) -> str:
-    """Make `folded`: `_i` and the values of features whose state is one row."""
+    """Create `folded`: `_i` and the values of features whose state is one row."""
     parts = layout.parts(features)
     joins = []
     for level in range(len(levels.widths)):
@@ -156,12 +161,12 @@ def _rows(layout: Layout, columns: str, condition: str = "true") -> str:
 
 
 def _is_number(layout: Layout) -> bool:
-    """Return whether an entity's key is one integer that can identify the entity as it is."""
+    """Return whether an entity's key is a single integer, which can identify the entity directly."""
     return [*layout.view.entity.keys.values()] in ([DType.Int64], [DType.Int32])
 
 
 def _summaries(features: Sequence[WindowFeature]) -> set[tuple[int, str] | None]:
-    """Return what is read of the rows separately: each sketch, and all else together."""
+    """Return the summaries that are read separately: each sketch, and all others together."""
     return {(f.measure, part) if part in SKETCHES else None for f in features for part in f.parts}
 
 

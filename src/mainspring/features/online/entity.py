@@ -1,6 +1,7 @@
-"""The online read of a view: states and an instant in, the features' values and statuses out.
+"""The online read of a view: values and statuses of features from states and an instant.
 
-What depends on the definition alone is settled when a reader is made, so that a read is slices and sums.
+Everything that depends on the definition alone is prepared when a reader is created, so that a read consists of slices
+and sums.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ PRESENT, NULL, EXPIRED, MISSING = (
     status.value for status in (Status.PRESENT, Status.NULL, Status.EXPIRED, Status.MISSING)
 )
 Read = tuple[list[Any], list[str]]  # values and statuses, in the order of the view's features
-Columns = tuple[dict[str, list[Any]], dict[str, list[str]]]  # the same of many entities, by full name
-_Parts = list[tuple[int, Merge]]  # the list in the tiles, and what merges it
+Columns = tuple[dict[str, list[Any]], dict[str, list[str]]]  # the same for many entities, by full name
+_Parts = list[tuple[int, Merge]]  # index of the list in the tiles, and its merging function
 
 
 class _Head:
@@ -53,7 +54,7 @@ class _Head:
         self._newest = max(self._events, default=0)
 
     def within(self, low: int, now: int) -> Sequence[int]:
-        """Return the places of the rows whose event is in `[low, now)`."""
+        """Return the indices of the rows whose event is in `[low, now)`."""
         if self._oldest >= low and self._newest < now:
             return self._rows
         events = self._events
@@ -65,16 +66,16 @@ class _Head:
         return [value for row in rows if (value := values[row]) is not None]
 
     def ranked(self, measure: int, rows: Sequence[int]) -> list[list[Any]]:
-        """Return the same, each after its event and its order of arrival."""
+        """Return the same values, each preceded by its event and order of arrival."""
         values, event, seq = self.recent.values[measure], self.recent.event, self.recent.seq
         return [[event[row], seq[row], values[row]] for row in rows if values[row] is not None]
 
 
 class _WindowReader:
-    """Reads the features of one width.
+    """Reader of the windowed features of one width.
 
     Args:
-        order: Feature name -> its place among the view's.
+        order: Feature name -> its index in the view.
     """
 
     def __init__(self, layout: Layout, width: int, order: dict[str, int]) -> None:
@@ -83,7 +84,7 @@ class _WindowReader:
         features = [feature for feature in layout.windows if feature.window == width]
         stored = layout.parts(layout.of_hop(self._hop))
         places: dict[tuple[int, str], int] = {}
-        # (measure, parts of its values, parts of its rows in order); what they merge to goes, in this order, to a list
+        # (measure, parts of its values, parts of its rows in order); their merged values are listed in this order
         self._measures: list[tuple[int, _Parts, _Parts]] = []
         for measure in sorted({feature.measure for feature in features}):
             parts = [part for of, part in layout.parts(features) if of == measure]
@@ -105,7 +106,7 @@ class _WindowReader:
         ]
 
     def read(self, state: State, head: _Head, now: int, values: list[Any], statuses: list[str]) -> None:
-        """Put the features' values and statuses into their places."""
+        """Write the features' values and statuses to their indices."""
         first = (now - self._width) // self._hop  # in hops since the epoch
         tiles = state.tiles[self._tiles]
         start = bisect_left(tiles.starts, first)
@@ -136,7 +137,7 @@ def _merge(layout: Layout, features: Sequence[WindowFeature], measure: int, part
 
 
 def _value(feature: WindowFeature, places: Sequence[int]) -> Callable[[list[Any]], Any]:
-    """Return what makes a feature's value of what its parts, at these places, merged to."""
+    """Return the function that computes a feature's value from its merged parts at these indices."""
     if len(places) == 2:
         n, total = places
         if feature.kind == "sum":
@@ -175,7 +176,7 @@ _READ: dict[str, Callable[[Any, WindowFeature], Any]] = {
 
 
 class EntityReader:
-    """Reads the states of one view."""
+    """Reader of the states of one view."""
 
     def __init__(self, layout: Layout) -> None:
         self._slot = layout.slot
@@ -191,7 +192,7 @@ class EntityReader:
         self._missing: Read = self._nothing(order, layout)
 
     def columns(self, payloads: Sequence[bytes | None], now: int) -> Columns:
-        """Return the features of many entities at `now`. Lists may be shared: they are to be read.
+        """Return the features of many entities at `now`. Lists may be shared, so they must not be changed.
 
         Raises:
             Corrupt: A payload is not a state of this view.
@@ -208,7 +209,7 @@ class EntityReader:
         return self._by_name(map(list, zip(*values))), self._by_name(map(list, zip(*statuses)))  # noqa: B905
 
     def _present(self, rows: int) -> dict[str, list[str]]:
-        """Return PRESENT everywhere, in one list."""
+        """Return a shared list of PRESENT."""
         present = [PRESENT] * rows
         return dict.fromkeys(self._names, present)
 
@@ -216,7 +217,7 @@ class EntityReader:
         return dict(zip(self._names, columns))  # noqa: B905  (it costs time)
 
     def _all_present(self, payloads: Sequence[bytes | None], now: int) -> Columns | None:
-        """Return the columns where every state is flat, and every value in it present; else nothing."""
+        """Return the columns if every state is flat and all its values are present; else nothing."""
         try:
             if len(payloads) == 1:
                 since, _, event, null, *row = decode_flat(payloads[0])  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """The online read: the same features as the offline read, for the entities of a request, as of now.
 
-Entities are named, their states are read in one round trip, and computed features follow from the stored ones.
+Entities are identified, their states are read in one round trip, and computed features are computed from the stored
+ones.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ Value = bool | int | float | str | None
 
 
 class Names:
-    """Names the entities of one view by the values of their keys.
+    """Names of the entities of one view, by the values of their keys.
 
-    Names are remembered by value, and equal values of different types (1 and true) name different entities: a column
-    that is not all of the declared type is not looked up.
+    Names are cached by value. Equal values of different types (1 and true) identify different entities, so a column
+    with any value of another type is not looked up in the cache.
     """
 
     def __init__(self, slot: str, keys: Schema) -> None:
@@ -44,10 +45,10 @@ class Names:
         self._known: dict[Any, Name] = {}
 
     def of(self, columns: Mapping[str, Sequence[Any]]) -> Named:
-        """Return the names of the rows' entities, each once, and for each row which of them is its.
+        """Return the distinct names of the rows' entities, and for each row the index of its name.
 
-        No places (`None`): the rows' are all different, in their order. A row with a null key has the place after the
-        last name.
+        The indices are `None` if all names are different and in the order of the rows. A row with a null key has the
+        index after the last name.
         """
         if len(self._keys) == 1:
             rows: Sequence[Any] = columns[self._keys[0]]
@@ -129,7 +130,7 @@ class Computed:
     def statuses(
         self, values: Mapping[str, Sequence[Any]], statuses: Mapping[str, Sequence[str]]
     ) -> dict[str, list[str]]:
-        """Return PRESENT where a value is not null, else the worst of what it is computed from."""
+        """Return PRESENT where a value is not null, else the worst status of its inputs."""
         combined = {}
         for name, _, names in self._expressions:
             sources = [statuses[self._prefix + source] for source in names]
@@ -148,7 +149,7 @@ def _worst(statuses: list[str]) -> str:
 class OnlineRows(msgspec.Struct, frozen=True):
     """Features of the rows of one request, by full name; statuses of the views' (`features.model.Status` values).
 
-    They are to be read: columns may share a list.
+    Columns may share a list, so they must not be changed.
     """
 
     features: dict[str, list[Any]]
@@ -165,20 +166,22 @@ class _View:
         self.derived = Computed(view, {}) if view.derived else None
 
     def columns(self, payloads: list[bytes | None], places: list[int] | None, now: int) -> Columns:
-        """Return the stored features of the rows whose entities' payloads, each once, are at these places."""
+        """Return the stored features of rows, given their entities' distinct payloads and the index of each row's
+        payload.
+        """
         if places is not None and max(places, default=0) == len(payloads):
-            payloads = [*payloads, None]  # of the rows with a null key
+            payloads = [*payloads, None]  # for the rows with a null key
         found = self.reader.columns(payloads, now)
         return found if places is None else (_taken(found[0], places), _taken(found[1], places))
 
 
 class OnlineReader:
-    """Reads the stored and computes the other features of `groups`, in one round trip to the store.
+    """Reader of the features of `groups`: one round trip to the store for stored features; the others are computed.
 
     Args:
-        groups: The features wanted, in order.
+        groups: The requested features, in order.
         store: Holds the states of the views.
-        schema: The fields of a request (`observations.source.columns`); needed where `groups` has request features.
+        schema: Fields of a request (`observations.source.columns`); needed if `groups` has request features.
 
     Raises:
         Invalid: There are request features and no `schema`.
@@ -202,18 +205,18 @@ class OnlineReader:
         self._with_status = [name for group in groups if isinstance(group, FeatureView) for name in group.columns]
 
     def read(self, columns: Mapping[str, Sequence[Value]], now: int, *, without_store: bool = False) -> OnlineRows:
-        """Return the features of every row, in order, as they are known at `now`.
+        """Return the features of every row, in order, as known at `now`.
 
         Args:
             columns: The key columns of the entities and the fields of the request, each of shape (rows,); instants as
                 UTC epoch microseconds. A null key, or one never seen, is MISSING.
-            now: UTC epoch microseconds; from `materialise`'s position less a minute on, the answer is exact.
-            without_store: Ask the store nothing: every stored feature has its default, and is UNAVAILABLE.
+            now: UTC epoch microseconds; the result is exact from a minute before the materialised position on.
+            without_store: Do not read the store: every stored feature has its default, and is UNAVAILABLE.
 
         Raises:
             Invalid: A column is missing, or lengths differ.
-            Unavailable: The store did not answer.
-            Corrupt: The store holds a damaged state.
+            Unavailable: The store did not respond.
+            Corrupt: The store has a damaged state.
         """
         rows = self._rows(columns)
         stored = self._defaults(columns, rows, now) if without_store else self._stored(columns, now)
@@ -251,7 +254,7 @@ class OnlineReader:
         return lengths.pop() if lengths else 0
 
     def _defaults(self, columns: Mapping[str, Sequence[Value]], rows: int, now: int) -> list[Columns]:
-        """Return each view's features as if no entity had ever been seen."""
+        """Return each view's features as for entities that were never seen."""
         found = []
         for view in self._views:
             names, places = view.names.of(columns)

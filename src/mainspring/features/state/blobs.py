@@ -1,9 +1,9 @@
-"""Online state of one entity in one view: its encoding, and the merging of its parts when it is read.
+"""Online state of one entity in one view: its encoding, and the merging of its parts on read.
 
-A state is columnar, so that reading it is slices and sums. Where it is one row of last values and nothing else, as most
-are, its bytes are flat: `[since, visible, event, how many are null, value, value, ...]`; many such are read column by
-column, in a few steps. Tiles and single rows are merged as `features.state.sql` merges them for the offline read. Times
-are UTC epoch microseconds.
+A state is columnar, so that a read consists of slices and sums. Most states are a single row of last values; their
+bytes are flat: `[since, visible, event, number of nulls, value, value, ...]`, and many of them are read column by
+column in a few steps. Tiles and single rows are merged as by `features.state.sql` for the offline read. Times are UTC
+epoch microseconds.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from mainspring.core.time import MINUTE
 from mainspring.features.layout import RANKED, SKETCHES
 from mainspring.features.state import sketches
 
-# Rows that became visible less than this before a state's position are kept as rows, so that a reader whose clock is
+# Rows that became visible less than this before a state's position stay single rows, so that a reader whose clock is
 # behind by as much still reads exactly.
 SETTLING = MINUTE
 
 Spread = tuple[int, float, float, float]  # n, origin, sum of differences from the origin, M2
 
 
-# The event of a candidate that stands for no row: it never expires, and all its values are null.
+# The event of a candidate without a row: it never expires, and all its values are null.
 NO_EVENT = 1 << 62
 # Merges one part over some tiles and the non-null values of some single rows; no extreme of nothing is `None`. Where
 # the order of rows matters (`oldest`, `newest`) a row is a list of event, order of arrival and value.
@@ -35,9 +35,9 @@ Merge = Callable[[Sequence[Any], Sequence[Any]], Any]
 
 
 class Candidates(msgspec.Struct, array_like=True):
-    """Record-setting rows in the order they count: the current one, then those that are not visible yet.
+    """Record-setting rows in the order in which they count: the current one, then those that are not visible yet.
 
-    Of versions of facts: which row is the newest from when on; one whose facts all ended has none (`NO_EVENT`).
+    For versions of facts: the newest row from each instant on; after the end of all facts there is none (`NO_EVENT`).
     """
 
     visible: list[int]
@@ -46,7 +46,7 @@ class Candidates(msgspec.Struct, array_like=True):
 
 
 class Tiles(msgspec.Struct, array_like=True):
-    """Merged rows of the settled past, one tile a hop that holds any. `starts` are in hops since the epoch."""
+    """Merged rows of the settled past, one tile per hop with rows. `starts` are in hops since the epoch."""
 
     starts: list[int]
     # One list a (measure, part), as `Layout.parts` orders them; null where a tile has nothing. A coded one
@@ -55,13 +55,13 @@ class Tiles(msgspec.Struct, array_like=True):
 
 
 class Recent(msgspec.Struct, array_like=True):
-    """Single rows, by visible time: those of the last moments, those that are not visible yet, and those that end."""
+    """Single rows by visible time: recent ones, ones that are not visible yet, and ones that were superseded."""
 
     visible: list[int]
     event: list[int]
     values: list[list[Any]]  # one list a measure
-    seq: list[int] = []  # the order of arrival, where it matters (`Layout.ranked`); else it is not stored
-    gone: list[int | None] = []  # from when on each counts no more; not stored where all stay
+    seq: list[int] = []  # the order of arrival if it matters (`Layout.ranked`); else not stored
+    gone: list[int | None] = []  # instant from which each no longer counts; not stored if none ends
 
 
 class _Unranked(msgspec.Struct, array_like=True):
@@ -73,11 +73,11 @@ class _Unranked(msgspec.Struct, array_like=True):
 class State(msgspec.Struct, array_like=True):
     since: int  # when the entity's first row became visible
     lasts: Candidates
-    tiles: list[Tiles]  # one a hop, as `Layout.hops` orders them
+    tiles: list[Tiles]  # one per hop, in the order of `Layout.hops`
     recent: Recent
 
 
-_NESTED = b"\x94"  # how the bytes of a state that is not flat begin: an array of four
+_NESTED = b"\x94"  # first byte of a state that is not flat: an array of four
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(State).decode
@@ -113,7 +113,7 @@ def decode(payload: bytes, slot: str) -> State:
 
 
 class DamagedState(Corrupt):
-    """One entity's state cannot be read; others in the same store can."""
+    """One entity's state is damaged; others in the same store can be read."""
 
 
 def damaged(slot: str, why: object) -> DamagedState:
@@ -128,7 +128,7 @@ def merging(part: str, *, floats: bool) -> Merge:
     """Return the merging function of a part.
 
     Args:
-        floats: Whether the values may be NaN, which is ordered above every other.
+        floats: Whether the values may be NaN, which sorts above all others.
     """
     if part in ("min", "max"):
         return _EXTREMES[part, floats]
@@ -155,7 +155,7 @@ def _known(tiles: Sequence[Any], rows: Sequence[Any]) -> list[Any]:
     return values
 
 
-# Of rows too: they differ in their order of arrival.
+# Also for rows, which differ in their order of arrival.
 def _least(tiles: Sequence[Any], rows: Sequence[Any]) -> Any:
     return min(_known(tiles, rows), default=None)
 
@@ -183,7 +183,7 @@ def _greatest_float(tiles: Sequence[Any], rows: Sequence[Any]) -> float | None:
 
 
 def _floats(tiles: Sequence[Any], rows: Sequence[Any]) -> tuple[list[float], bool]:
-    """Return the values without nulls, and whether none is NaN; it may be said not to be so where it is."""
+    """Return the values without nulls, and whether none is NaN; the flag may be False although none is."""
     values = [*tiles, *rows]
     try:
         return values, not math.isnan(sum(values))
@@ -221,7 +221,7 @@ _EXTREMES: dict[tuple[str, bool], Merge] = {
 
 
 def as_stored(part: str, values: list[Any]) -> list[Any]:
-    """Return a column of tiles' parts that SQL made (`features.state.sql`) as a state holds it."""
+    """Return a column of tiles' parts from SQL (`features.state.sql`) in the form of a state."""
     if part in SKETCHES:
         return [sketches.packed(part, value) for value in values]
     if part in RANKED:

@@ -1,9 +1,9 @@
-"""Counts of very many different values as numbers: a dictionary of the values, and its places beside their counts.
+"""Counts of very many distinct values as numbers: a dictionary of the values, and pairs of place and count.
 
-A column of tiles of the part `values` is coded where its tiles hold many entries: each tile is bytes of little-endian
-int64, the value's place in the dictionary above 32 bits of its count, and one entry behind the last tile is the
-dictionary, the different values in order. So counts are merged as arrays, whatever their number, and only the values
-that are an answer are decoded. A column that is not coded is as `features.state.sketches` says; both are read.
+A column of tiles of the part `values` is coded if its tiles have many entries: each tile is bytes of little-endian
+int64, with the value's place in the dictionary above 32 bits of its count; an entry after the last tile is the
+dictionary, the distinct values in order. So counts are merged as arrays, whatever their number, and only the resulting
+values are decoded. A column that is not coded has the form in `features.state.sketches`; both can be read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from mainspring.features.state.sketches import BLOCK, merge_values, most_frequent_places, top
 
-MANY = 1024  # entries of a column; fewer are merged as soon without, in fewer bytes
+MANY = 1024  # entries of a column; fewer are merged as fast uncoded, in fewer bytes
 _COUNT_BITS = 32
 _COUNTS = (1 << _COUNT_BITS) - 1
 
@@ -25,7 +25,7 @@ _COUNTS = (1 << _COUNT_BITS) - 1
 def coded(tiles: Sequence[Any]) -> list[Any]:
     """Return a column of tiles of the part `values` (lists of values and of counts, or null) coded.
 
-    Of values that are neither texts nor integers, and of counts beyond 32 bits, the column stays as it is.
+    If values are neither texts nor integers, or counts exceed 32 bits, the column is unchanged.
     """
     values = sorted({value for tile in tiles if tile is not None for value in tile[0]})
     most = max((n for tile in tiles if tile is not None for n in tile[1]), default=0)
@@ -39,7 +39,7 @@ def coded(tiles: Sequence[Any]) -> list[Any]:
 
 
 def many_coded(tiles: list[Any]) -> list[Any]:
-    """Return a column of tiles coded if it has many entries, else as it is."""
+    """Return a column of tiles, coded if it has many entries."""
     entries = sum(len(tile[0]) for tile in tiles if tile is not None)
     return coded(tiles) if entries > MANY else tiles
 
@@ -75,7 +75,7 @@ def most_frequent(tiles: Sequence[Any], rows: Sequence[Any], most: int) -> list[
 
 
 class _Names(Sequence[Any]):
-    """The values of a dictionary, each decoded when it is asked for."""
+    """The values of a dictionary, each decoded on access."""
 
     def __init__(self, dictionary: dict[str, bytes]) -> None:
         self._ends = np.frombuffer(dictionary["ends"], dtype="<i8") if "ends" in dictionary else None

@@ -1,14 +1,14 @@
-"""Summaries of many values that merge exactly: counts of binned values, counts of whole values, the smallest hashes.
+"""Summaries of many values that merge exactly: counts of bins, counts of exact values, smallest hashes.
 
-Whatever the partition of the rows into tiles, and whichever engine made them, the merged summary is the same, so the
-offline and the online read give one number. `features.state.sql` makes the same summaries in SQL. Why these and not
-HLL and KLL: docs/adr/0011-sketches.md.
+The merged summary is the same for any partition of the rows into tiles, and for either engine, so the offline and the
+online read give the same number. `features.state.sql` computes the same summaries in SQL. Why not HLL and KLL:
+docs/adr/0011-sketches.md.
 
-As a state holds them, `bins` and `hashes` are bytes of little-endian int64, so that thousands are read at once:
+In a state, `bins` and `hashes` are bytes of little-endian int64, so that thousands are read at once:
 
-- A bin is the double's sign and upper 18 bits, as a number that orders like the doubles, above 43 bits of its count.
+- A bin is the double's sign and upper 18 bits, as a number that sorts like the doubles, above 43 bits of its count.
 - A hash is 63 bits of MD5 over the value's text.
-- `values` is a list of values and a list of their counts; for many see `features.state.coded`.
+- `values` is a list of values and a list of their counts; for many values see `features.state.coded`.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-CUT = 45  # low bits of a double that a bin leaves out
+CUT = 45  # low bits of a double that a bin omits
 NAN = 0x7FF8000000000000 >> CUT  # above the bin of infinity
 KEPT = 1024  # hashes
-BLOCK = 256  # counts, of which the greatest is looked for together
-_NEAR = 1 << 16  # bins, in a range of at most so many of which each has its place in an array
+BLOCK = 256  # counts per block, whose maximum is computed together
+_NEAR = 1 << 16  # maximum range of bins that are stored in a dense array
 _COUNT_BITS = 43
 _COUNTS = (1 << _COUNT_BITS) - 1
 _double, _bits = struct.Struct("<d"), struct.Struct("<q")
 
 Ints = npt.NDArray[np.int64]
-Bins = tuple[Ints, Ints]  # bins in order, some perhaps of no value, and how many values there are up to each
+Bins = tuple[Ints, Ints]  # bins in order, possibly empty ones, and the cumulative number of values
 
 
 def bin_of(value: float) -> int:
-    """Return the bin of a value: what is left of it when it is cut, towards zero, to 8 significant bits."""
+    """Return the bin of a value: the value truncated towards zero to 8 significant bits."""
     if value != value:  # noqa: PLR0124  (NaN differs from itself)
         return NAN
     size: int = _bits.unpack(_double.pack(abs(value)))[0] >> CUT
@@ -56,10 +56,10 @@ def hash_of(value: str | bool | int) -> int:
 
 
 def packed(part: str, entries: Sequence[Any] | None) -> Any:
-    """Return a summary that SQL made (`features.state.sql`) as a state holds it; `None` where it has nothing.
+    """Return a summary from SQL (`features.state.sql`) in the form of a state; `None` if it is empty.
 
     Args:
-        entries: Hashes, or mappings of `x` to a value or bin and `n` to its count, of which several may name one `x`.
+        entries: Hashes, or mappings of `x` to a value or bin and `n` to its count; several may have the same `x`.
     """
     if entries is None or len(entries) == 0:
         return None
@@ -93,14 +93,14 @@ def merge_bins(tiles: Iterable[bytes | None], rows: Iterable[float]) -> Bins:
         # Sums of doubles, exact below 2**53.
         counts = np.bincount(values - least, weights=entries & _COUNTS).astype(np.int64)
         return np.arange(least, least + len(counts)), np.cumsum(counts)
-    entries = np.sort(entries, kind="stable")  # tiles are in order, which this one makes use of
+    entries = np.sort(entries, kind="stable")  # tiles are sorted, which this algorithm uses
     return entries >> _COUNT_BITS, np.cumsum(entries & _COUNTS)
 
 
 def quantile(bins: Bins, share: float) -> float | None:
-    """Return the ceil(share * n)-th smallest of n values (the smallest for 0), `None` of none.
+    """Return the ceil(share * n)-th smallest of n values (the smallest for 0), `None` without values.
 
-    `share` counts in millionths, so that the rank is exact.
+    `share` is in millionths, so that the rank is exact.
     """
     values, upto = bins
     if not len(values):
@@ -115,13 +115,13 @@ def millionths(share: float) -> int:
 
 
 def merge_hashes(tiles: Iterable[bytes | None], rows: Iterable[Any]) -> Ints:
-    """Return the different hashes of some tiles and single values, ascending; of more than `KEPT`, the smallest."""
+    """Return the distinct hashes of some tiles and single values, ascending; at most the `KEPT` smallest."""
     entries = np.frombuffer(b"".join(filter(None, tiles)), dtype="<i8")
     single = [hash_of(value) for value in rows]
     if single:
         entries = np.concatenate((entries, np.array(single, dtype=np.int64)))
     if len(entries) > 4 * KEPT:
-        # Of many only the smallest matter. A sample tells about where they end; the more copies, the further on.
+        # Of many only the smallest matter. A sample estimates where they end; duplicates move the end up.
         sample = np.sort(entries[:: len(entries) // 512])
         near = 2 * KEPT
         while near < len(entries):
@@ -140,7 +140,7 @@ def _different(numbers: Ints) -> Ints:
 
 
 def distinct(hashes: Ints) -> int:
-    """Return how many different values there are: exactly below `KEPT`, above it (KEPT - 1) / (the largest kept hash).
+    """Return the number of distinct values: exact below `KEPT`, above it (KEPT - 1) / (the largest kept hash).
 
     The unbiased estimator of Beyer, Haas, Reinwald, Sismanis and Gemulla, "On synopses for distinct-value estimation
     under multiset operations" (2007), over the sketch of Bar-Yossef et al., "Counting distinct elements in a data
@@ -152,7 +152,7 @@ def distinct(hashes: Ints) -> int:
 
 
 def merge_values(tiles: Iterable[Sequence[Any] | None], rows: Iterable[Any]) -> Mapping[Any, int]:
-    """Return how often each value stands in some tiles and single values."""
+    """Return the count of each value in some tiles and single values."""
     counts: dict[Any, int] = {}
     for tile in tiles:
         if tile is not None:
@@ -164,17 +164,17 @@ def merge_values(tiles: Iterable[Sequence[Any] | None], rows: Iterable[Any]) -> 
 
 
 def top(counts: Mapping[Any, int], most: int) -> list[Any]:
-    """Return the `most` most frequent values, of equally frequent ones the smaller first."""
+    """Return the `most` most frequent values; of equally frequent ones the smaller comes first."""
     return [value for value, _ in heapq.nsmallest(most, counts.items(), key=lambda pair: (-pair[1], pair[0]))]
 
 
 def most_frequent_places(counts: Ints, most: int) -> Ints:
-    """Return the places of the `most` greatest counts above zero, of equal ones the first.
+    """Return the places of the `most` largest counts above zero; of equal counts the first places.
 
     Args:
         counts: Shape (n,), n being a multiple of `BLOCK`.
     """
-    # They are in the blocks whose greatest is greatest.
+    # They are in the blocks with the largest maxima.
     blocks = counts.reshape(-1, BLOCK)
     best = np.sort(np.argsort(-blocks.max(axis=1, initial=0), kind="stable")[:most])
     places = (best[:, None] * BLOCK + np.arange(BLOCK)).ravel()

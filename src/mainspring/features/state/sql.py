@@ -1,8 +1,8 @@
-"""The mergeable parts of a measure's state, in SQL: made from rows, merged, and read as a feature's value.
+"""The mergeable parts of a measure's state in SQL: computed from rows, merged, and converted to a feature's value.
 
-`features.state.blobs` does the same in Python for the online read; tests/property/test_point_in_time.py holds them
-equal. Sums and means are of doubles; NaN is a value, ordered above every other, as DuckDB orders it. Whatever order
-DuckDB reads rows in, the result is the same to the last bit: sums are compensated (`fsum`), and lists are ordered.
+`features.state.blobs` does the same in Python for the online read; tests/property/test_point_in_time.py compares them.
+Sums and means use doubles; NaN is a value that sorts above all others, as in DuckDB. The result is the same to the last
+bit for any order of rows: sums are compensated (`fsum`), and lists are sorted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mainspring.features.state import sketches
 Part = tuple[int, str]  # (measure, part)
 
 _BITS = f"(CAST(CAST(abs(CAST({{m}} AS DOUBLE)) AS BIT) AS BIGINT) >> {sketches.CUT})"
-# What a sketch keeps of a value: see `features.state.sketches`.
+# A sketch's entry for a value; see `features.state.sketches`.
 ENTRY = {
     "bins": f"CASE WHEN isnan(CAST({{m}} AS DOUBLE)) THEN {sketches.NAN} "
     f"WHEN CAST({{m}} AS DOUBLE) < 0 THEN -{_BITS} ELSE {_BITS} END",
@@ -27,13 +27,13 @@ ENTRY = {
     "values": "{m}",
 }
 
-_FLOAT32_LIMIT = "3.4028235677973366e38"  # from here on a double rounds to infinity
+_FLOAT32_LIMIT = "3.4028235677973366e38"  # from here on a double rounds to infinity in Float32
 
 
 def row_sql(expr: Node, schema: Schema) -> str:
-    """The value of an expression on one row; an instant still as such.
+    """Return the value of an expression on one row; instants are not converted.
 
-    There is one zero: -0.0 and 0.0 are equal, so which of them is the smaller, or the result of a choice, is chance.
+    -0.0 becomes 0.0: the two are equal, so a minimum or a choice between them would be arbitrary.
     """
     value = to_sql(expr, schema)
     dtype = dtype_of(expr, schema)
@@ -41,7 +41,7 @@ def row_sql(expr: Node, schema: Schema) -> str:
 
 
 def measure_sql(measure: Measure, schema: Schema) -> str:
-    """The measure's value of one row, as `row_sql` gives it."""
+    """Return the measure's value of one row, in the form of `row_sql`."""
     value = "TRUE" if measure.of is None else row_sql(measure.of, schema)
     return value if measure.where is None else f"CASE WHEN {to_sql(measure.where, schema)} THEN {value} END"
 
@@ -104,9 +104,9 @@ _LISTS = ("spread", "hashes", "bins", "values")  # and newest_k
 
 
 def merged(parts: Sequence[Part], qualifier: str = "") -> str:
-    """The aggregate expressions that merge the parts of a group of states.
+    """Return the aggregate expressions that merge the parts of a group of states.
 
-    Spreads and counts of values stay lists until they are read; those may name a value several times.
+    Spreads and counts of values stay lists until they are read; counts may contain a value several times.
     """
     return ", ".join(f"{_merged(part[1], qualifier + column(part))} AS {column(part)}" for part in parts)
 
@@ -121,7 +121,7 @@ def _merged(part: str, state: str) -> str:
 
 
 def combined(parts: Sequence[Part], qualifiers: Sequence[str]) -> str:
-    """The expressions that merge one row's states from several tables, each of which may have none."""
+    """Return the expressions that merge one row's states from several tables, each of which may have none."""
     return ", ".join(
         f"{_combine(part[1], [f'{q}.{column(part)}' for q in qualifiers])} AS {column(part)}" for part in parts
     )
@@ -142,7 +142,7 @@ def _combine(part: str, states: Sequence[str]) -> str:
 
 
 def spread_sql(source: str, measures: Iterable[int]) -> str:
-    """A table like `source` with the population variance of each measure, `variance_<i>`, beside its spreads.
+    """Return a table like `source` with the population variance of each measure, `variance_<i>`, beside its spreads.
 
     Means are compared through differences of origins, which are exact for near values (Sterbenz), then merged as in
     Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979).
@@ -163,7 +163,9 @@ def spread_sql(source: str, measures: Iterable[int]) -> str:
 
 
 def value_sql(feature: WindowFeature) -> str:
-    """The feature's value from its merged parts; floats still as doubles. Sketches: `features.offline.sketched`."""
+    """Return the feature's value from its merged parts, with floats as doubles. For sketches see
+    `features.offline.sketched`.
+    """
     kind, measure = feature.kind, feature.measure
     if kind in ("first", "newest"):
         state = column((measure, feature.parts[0]))
@@ -177,7 +179,9 @@ def value_sql(feature: WindowFeature) -> str:
 
 
 def as_type(name: str, dtype: DType) -> str:
-    """The column `name` in its feature's type; a double beyond Float32 becomes infinite, as IEEE 754 rounds it."""
+    """Return the column `name` in its feature's type; a double beyond Float32 becomes infinite, as by IEEE 754
+    rounding.
+    """
     value = f'"{name}"'
     if dtype == DType.Float32:
         return (

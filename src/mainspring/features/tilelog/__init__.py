@@ -1,1 +1,1 @@
-"""The lake's side of materialisation: a source's landed rows and tiles, and their changes."""
+"""The lake's side of materialisation: a source's ingested rows and tiles, and their changes."""

@@ -1,4 +1,4 @@
-"""Cache of the tiles that a view's windows can reach, in DuckDB's memory, refreshed incrementally from the log.
+"""Cache of the tiles that a view's windows can reach, in DuckDB, refreshed incrementally from the log.
 
 Tables, n being the slice's number: `tiles_n_<width>` (piece, kid, start, enters, the parts; piece is a number here) and
 `untiled_n` (load: those that are not in the log yet).
@@ -23,8 +23,8 @@ class TileCache:
     """The tiles of one view from a log.
 
     Attributes:
-        log: Where they are from.
-        any_untiled: Whether a load is not in the log: its rows are all in the slice's table of single rows.
+        log: The log of tiles.
+        any_untiled: Whether a load is not in the log, so that all its rows are in the slice's table of single rows.
     """
 
     def __init__(self, con: Any, log: TileLog, layout: Layout, number: int, entities: str) -> None:
@@ -60,7 +60,7 @@ class TileCache:
             return True
 
     def _take(self, loads: Loads, low: int, pieces: list[Piece], missing: Mask) -> None:
-        """Make the tables hold the tiles of some pieces."""
+        """Fill the tables with the tiles of some pieces."""
         if self._low != low:
             self.drop()
             self._create()

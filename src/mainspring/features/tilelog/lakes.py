@@ -1,4 +1,4 @@
-"""Port of the lake for materialisation, and a lake of which only versions of sources can be read."""
+"""Port of the lake for materialisation, and a read-only lake of versions of sources."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TileTables(Protocol):
 
 
 class BorrowedLake:
-    """Sources as a function gives them; what is made from them stays in this process."""
+    """Lake over a function that returns sources; tiles stay in this process."""
 
     def __init__(self, source: Callable[[str], TableScan]) -> None:
         self._source = source

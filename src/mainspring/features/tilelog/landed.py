@@ -1,4 +1,4 @@
-"""The rows of a source as a view uses them: its entity's keys, their times, the values that it keeps of them."""
+"""The rows of a source in the form of a view: its entity's keys, their times, and the needed values."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from mainspring.features.state.sql import measure_sql, row_sql
 
 
 def key_columns(layout: Layout) -> list[str]:
-    """The names of the key columns: k0, k1, ..."""
+    """Return the names of the key columns: k0, k1, ..."""
     return [f"k{n}" for n in range(len(layout.view.entity.keys))]
 
 
 def value_columns(layout: Layout) -> list[str]:
-    """The names of what is kept of a row: x<i> for last values, m<i> for measures."""
+    """Return the names of the value columns: x<i> for last values, m<i> for measures."""
     return [*(f"x{n}" for n in range(len(layout.last_exprs))), *(f"m{n}" for n in range(len(layout.measures)))]
 
 
 def open_landing(con: Any, layout: Layout, scan: TableScan, name: str) -> None:
-    """Make view `name`, a row for each row of `scan` that names an entity of the view.
+    """Create view `name` with one row per row of `scan` that names an entity of the view.
 
     Columns: k<i> (keys), e (event time), v (the first instant at which the row counts, which is a microsecond after it
     became visible), r (recorded time), seq, shown (the visible time, as it is stored), counts (the record-setting
     flag), x<i> (last values), m<i> (measures), digest (of all but the flag). Times are UTC epoch microseconds.
 
-    Where rows are versions of facts also g (the first instant at which a row counts no more), ender (the `seq` of the
-    row by which it ended) and tiled (a digest of what tiles are made from: of the rows without an end); else g and
+    If rows are versions of facts, also g (the first instant at which a row no longer counts), ender (the `seq` of the
+    row that superseded it) and tiled (a digest of the content of tiles: the rows that were not superseded); else g and
     ender are null, and tiled is the digest.
 
     Raises:
@@ -46,14 +46,15 @@ def open_landing(con: Any, layout: Layout, scan: TableScan, name: str) -> None:
     if layout.lasts:
         check_flag(scan, layout.view)
     duck.register(con, f"{name}_source", scan)
-    # The table decides, not the view's declaration: a live bundle with an earlier one is served the same facts.
+    # The table decides, not the view's declaration, so that a live bundle with an earlier declaration reads the same
+    # facts.
     con.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {_landing_sql(layout, landed_versioning(scan), name)}")
 
 
 def content_digest(layout: Layout, known: TableVersion) -> bytes:
-    """Return a digest of all that the rows of `open_landing` are computed from: where it is the same, so are they.
+    """Return a digest of all inputs of `open_landing`: with equal digests its rows are equal.
 
-    Nothing is read but the version's description.
+    Only the version's description is read.
     """
     rows = _landing_sql(layout, versioning_of(known.schema), "landing")
     # A field's metadata has no order.
@@ -88,7 +89,7 @@ def _landing_sql(layout: Layout, versioning: tuple[tuple[str, ...], str | None] 
     ends = (COUNTS_UNTIL, SUPERSEDED_BY) if versions else ("NULL::BIGINT", "NULL::BIGINT")
     counts = quote_name(RECORD_PREFIX + view.entity.name) if layout.lasts else "FALSE"
     there = " AND ".join(f"{quote_name(key)} IS NOT NULL" for key in view.entity.keys)
-    # By another id the same rows count at other times, so states and tiles are made anew.
+    # With another id the same rows count at other times, so states and tiles are computed again.
     named = [quote_text(repr(versioning))] if versions else []
     hashed = ", ".join([*key_columns(layout), "e", "v", "r", "seq", *named, *value_columns(layout)])
     tiled = "CASE WHEN g IS NULL THEN digest ELSE hash(digest) END" if versions else "digest"

@@ -1,8 +1,8 @@
 """Content of a source's table, load by load, to detect changes.
 
-A load is what ingestion judges together: `_seq >> 20` is its number. It lands in several versions of the table, may be
-cut short and completed later. Of each load we know how many rows it has and a digest of what a view uses of them, so
-that whatever was made from it can tell whether it still holds.
+A load is the unit of ingestion: `_seq >> 20` is its number. It is written in several versions of the table, and may be
+interrupted and completed later. For each load we know the number of rows and a digest of the columns that a view uses,
+so that data made from it can be checked for validity.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-LOAD_BITS = 20  # of `_seq`: see data.landing.LOAD_ROWS
+LOAD_BITS = 20  # bits of `_seq`; see data.landing.LOAD_ROWS
 
 Ints = npt.NDArray[np.int64]
 Digests = npt.NDArray[np.uint64]
@@ -21,7 +21,7 @@ Digests = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """Number of rows, and the exclusive or of their digests: the same in any order and any partition."""
+    """Number of rows, and the exclusive or of their digests, which is independent of order and partition."""
 
     rows: int
     digest: int
@@ -37,9 +37,9 @@ class Loads:
     """The loads of one version of a table, in order of their numbers.
 
     Attributes:
-        numbers: Which loads there are.
-        newest: The largest `_seq` of each.
-        first: When the first row of each becomes visible, UTC epoch microseconds.
+        numbers: Numbers of the loads.
+        newest: Largest `_seq` of each.
+        first: Instant at which the first row of each becomes visible, UTC epoch microseconds.
     """
 
     def __init__(self, numbers: Ints, rows: Ints, digests: Digests, newest: Ints, first: Ints) -> None:
@@ -58,12 +58,12 @@ class Loads:
         return int(self.newest[-1]) if len(self) else -1
 
     def places(self, first: int, last: int) -> slice:
-        """Return where the loads numbered `first` to `last` are."""
+        """Return the slice of the loads numbered `first` to `last`."""
         start, end = np.searchsorted(self.numbers, [first, last + 1])
         return slice(int(start), int(end))
 
     def rows(self, place: int) -> int:
-        """Return how many rows the load at a place has."""
+        """Return the number of rows of the load at an index."""
         return int(self._rows[place + 1] - self._rows[place])
 
     def content(self, first: int, last: int) -> Content:
@@ -74,10 +74,10 @@ class Loads:
 
 
 def read_loads(con: Any, table: str, digest: str = "digest") -> Loads:
-    """Return the loads in a table that is made of `loads_sql`, in which a load may be in several rows.
+    """Return the loads in a table of `loads_sql`, in which a load may have several rows.
 
     Args:
-        digest: By which of the digests they are known.
+        digest: The digest that identifies their content.
     """
     found = con.execute(
         f"SELECT load, sum(rows)::BIGINT AS rows, bit_xor({digest}) AS digest, max(newest) AS newest, "
@@ -96,5 +96,5 @@ def loads_sql(landing: str, where: str = "TRUE") -> str:
 
 
 def seqs_of(first: int, last: int) -> str:
-    """The condition that a row is of the loads numbered `first` to `last`; Parquet's statistics answer it."""
+    """Condition that a row belongs to the loads numbered `first` to `last`, which Parquet's statistics can evaluate."""
     return f"seq >= {first << LOAD_BITS} AND seq < {(last + 1) << LOAD_BITS}"

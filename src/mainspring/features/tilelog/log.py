@@ -1,7 +1,7 @@
 """The log of a view's tiles in the lake: the loads of the source in it, and those still to write.
 
-Append-only. What was written of loads that have changed since, or are gone, is left out by whoever reads: a piece of
-the log counts only while the source holds exactly the rows that it was made from.
+The log is append-only. Readers ignore the tiles of loads that have changed since or no longer exist: a piece of the log
+is valid only while the source contains exactly the rows that it was made from.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _WAIT_S = 600.0
 
 @dataclass(frozen=True, slots=True, order=True)
 class Piece:
-    """Some tiles of one write: those of the loads numbered `first` to `last`, as they were with `content`."""
+    """Tiles of one write: those of the loads numbered `first` to `last`, whose content was `content`."""
 
     append: str
     first: int
@@ -46,7 +46,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The loads numbered `first` to `last`, which have `content`."""
+    """The loads numbered `first` to `last`, with their `content`."""
 
     first: int
     last: int
@@ -62,10 +62,10 @@ class TileLog:
     """The tiles of one view.
 
     Args:
-        con: A DuckDB connection, in which `landing` is what `features.tilelog.landed.open_landing` makes.
+        con: A DuckDB connection with the view `landing` of `features.tilelog.landed.open_landing`.
         lake: Lake that stores the log.
-        locks: One writer of a log at a time.
-        landing: The name of that view.
+        locks: Locks that allow one writer of a log at a time.
+        landing: Name of that view.
     """
 
     def __init__(self, con: Any, lake: TileTables, locks: Locks, layout: Layout, landing: str) -> None:
@@ -83,7 +83,7 @@ class TileLog:
 
     @property
     def scan(self) -> TableScan | None:
-        """Scan of the version of the log whose pieces were last returned; `None` where there is none."""
+        """Scan of the version of the log whose pieces were last returned; `None` if there is none."""
         return self._scan
 
     def alone(self) -> AbstractContextManager[None]:
@@ -91,14 +91,14 @@ class TileLog:
         return self._locks.hold(self.table, wait_s=_WAIT_S)
 
     def write(self, loads: Loads, wanted: Mask) -> tuple[list[Piece], Mask]:
-        """Write the tiles of the loads that the log lacks. Exactly once, whoever died before. Call it `alone`.
+        """Write the tiles of the loads that the log lacks, exactly once even after kills. Call it inside `alone`.
 
         Args:
-            loads: Of the version of the source that `landing` reads.
+            loads: Loads of the version of the source that `landing` reads.
             wanted: Mask of the loads to have in the log.
 
         Returns:
-            The pieces of the log that hold now, no load in two of them, and which loads are in none.
+            The valid pieces of the log, without overlap, and the mask of loads in none of them.
         """
         if not self.types:
             self.types = column_types(self._con, self._layout, self._landing)
@@ -116,7 +116,7 @@ class TileLog:
         return pieces, missing
 
     def read(self, loads: Loads) -> tuple[list[Piece], Mask]:
-        """As `write`, of what is there."""
+        """Return the result of `write` without writing."""
         self._open()
         return choose(self._pieces, loads)
 
@@ -125,12 +125,12 @@ class TileLog:
         return len(self.read(loads)[0]) < len(self._pieces)
 
     def whole(self, loads: Loads) -> int:
-        """Return the version of the log that was last read, -1 if a piece of it is stale."""
+        """Return the version of the log that was last read, -1 if any piece of it is stale."""
         chosen, _ = choose(self._pieces, loads)
         return -1 if self._version is None or len(chosen) < len(self._pieces) else self._version
 
     def compact(self, loads: Loads) -> None:
-        """Rewrite the log with the valid tiles alone, merged over loads. Call it `alone`."""
+        """Rewrite the log with only the valid tiles, merged over loads. Call it inside `alone`."""
         pieces, missing = self.read(loads)
         if self._scan is None:
             return
@@ -157,7 +157,7 @@ class TileLog:
             )
             for width in self._layout.hops
         ]
-        # Even where nothing is left, later writes must have other keys than those before.
+        # Even if nothing is left, later writes must have other keys than earlier ones.
         spans.append(Span(_NO_LOAD, _NO_LOAD, Content(0, 0)))
         try:
             self._store(name, spans, tiles, self._lake.replace)
@@ -166,11 +166,11 @@ class TileLog:
             self._con.unregister("merging")
 
     def _restart(self, version: int) -> None:
-        """Empty the log: a column of the source has become wider, so its tiles have other types than the table."""
+        """Empty the log, because a wider column of the source gives tiles of other types than the table has."""
         self._store(f"restart.{version}", [Span(_NO_LOAD, _NO_LOAD, Content(0, 0))], [], self._lake.replace)
 
     def _schema(self) -> dict[str, pa.DataType]:
-        """Return the columns that depend on the view, with the types of tiles that are made now."""
+        """Return the columns that depend on the view, with the current types of tiles."""
         columns = ", ".join(f"NULL::{kind} AS {name}" for name, kind in self.types.items())
         schema = self._con.sql(f"SELECT {columns} LIMIT 0").to_arrow_table().schema
         return dict(zip(schema.names, schema.types, strict=True))
@@ -192,7 +192,7 @@ class TileLog:
             ),
         )
         where = f"{seqs_of(spans[0].first, spans[-1].last)} AND seq >> {LOAD_BITS} IN (SELECT load FROM tiled) "
-        # A row that something superseded counts for a while only, and nothing can be taken out of a tile.
+        # A superseded row counts for a limited time only, and nothing can be removed from a tile.
         where += "AND g IS NULL"
         tiles = [
             f"SELECT * EXCLUDE (load) FROM ({tile_rows(self._layout, width, self._landing, where, self.types)}) "
@@ -206,7 +206,7 @@ class TileLog:
             self._con.unregister("tiled")
 
     def _store(self, name: str, spans: Sequence[Span], tiles: Sequence[str], write: Callable[..., int | None]) -> None:
-        """Write tiles, one query after another, and of what they were made, as one version of the table."""
+        """Write tiles, one query after another, and their provenance, as one version of the table."""
         manifest = pa.table(
             {
                 "_load": pa.array([span.first for span in spans], pa.int64()),
@@ -232,12 +232,12 @@ class TileLog:
 
     def _batches(self, queries: Sequence[str]) -> Iterator[pa.RecordBatch]:
         for query in queries:
-            # Ordered by time, so that whoever wants the newest reads little.
+            # Ordered by time, so that readers of the newest tiles read little.
             with self._con.sql(f"{query} ORDER BY _start").to_arrow_reader(_BATCH_ROWS) as reader:
                 yield from reader
 
     def _open(self) -> None:
-        """Read which pieces the newest version of the log has."""
+        """Read the pieces of the newest version of the log."""
         version = self._lake.version(self.table)
         if version == self._version:
             return
@@ -257,7 +257,7 @@ class TileLog:
 
 
 def choose(pieces: Sequence[Piece], loads: Loads) -> tuple[list[Piece], Mask]:
-    """Return the pieces that hold for `loads`, no load in two of them, and which loads are in none."""
+    """Return the pieces that are valid for `loads`, without overlap, and the mask of loads in none of them."""
     missing = np.ones(len(loads), np.bool_)
     chosen = []
     for piece in sorted(pieces, key=lambda piece: (piece.first - piece.last, piece)):
@@ -269,9 +269,9 @@ def choose(pieces: Sequence[Piece], loads: Loads) -> tuple[list[Piece], Mask]:
 
 
 def _writes(places: Sequence[int], loads: Loads) -> Iterator[list[list[int]]]:
-    """Cut loads, by their places, into what is written at once, and that into pieces: runs without a gap.
+    """Split loads, by index, into writes, and these into pieces: runs without a gap.
 
-    The newest load, which may still go on, is a piece of its own.
+    The newest load, which may still continue, is a separate piece.
     """
     group: list[list[int]] = []
     rows = 0
@@ -289,7 +289,7 @@ def _writes(places: Sequence[int], loads: Loads) -> Iterator[list[list[int]]]:
 
 
 def _merging(pieces: Sequence[Piece], missing: Mask, loads: Loads) -> Iterator[tuple[Piece, tuple[int, int]]]:
-    """Yield each piece and the numbers of the first and last load of the piece that it becomes part of."""
+    """Yield each piece with the numbers of the first and last load of the merged piece."""
     run: list[Piece] = []
     rows = 0
     for piece in sorted(pieces, key=lambda piece: piece.first):

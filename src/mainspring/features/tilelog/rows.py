@@ -1,13 +1,13 @@
-"""Tiles as rows of a table: partial aggregates of a source's rows, made by one function from any rows.
+"""Tiles as rows of a table: partial aggregates of a source's rows, computed by one function.
 
 A tile has its entity's keys (k<i>), `_width` (the hop, microseconds), `_start` (of the hop that holds its events),
-`_enters` (the first hop boundary at which the whole of it counts, see features.windows) and the parts of its measures.
-A row that becomes visible late forms a tile of its own, so at every T the tiles with `_enters <= floor(T, width)` hold
-exactly what had settled by then.
+`_enters` (the first hop boundary at which the whole tile counts, see features.offline.levels) and the parts of its
+measures. A row that becomes visible late forms a separate tile, so at every T the tiles with `_enters <= floor(T,
+width)` contain exactly the rows that had settled by then.
 
-They belong to a piece of the log: `_append` tells one write from another, `_load` one piece of it. Beside them a row of
-width 0 says what a piece was made from: the loads numbered `_load` to `_upto`, which had `_rows` rows with the digest
-`_digest` (features.loads).
+They belong to a piece of the log: `_append` identifies the write, `_load` the piece in it. A row of width 0 records the
+provenance of a piece: the loads numbered `_load` to `_upto`, which had `_rows` rows with the digest `_digest`
+(features.tilelog.loads).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from mainspring.features.state.sql import Part
 from mainspring.features.tilelog.landed import key_columns
 from mainspring.features.tilelog.loads import LOAD_BITS
 
-# How far a clock may be put back, and still find in the states what it then can reach; see features.materialisation.
+# How far a clock may be set back while states still contain everything it can reach; see features.materialise.
 BEHIND = HOUR
 
-_LONGEST_NAME = 96  # characters of a view's name in a table's
-# What a lake's tables cannot hold, as what they can.
+_LONGEST_NAME = 96  # characters of a view's name in a table's name
+# Types that a lake's tables lack -> replacement.
 _STORED_AS = {"HUGEINT": "BIGINT", "UBIGINT": "BIGINT", "UINTEGER": "BIGINT", "USMALLINT": "INTEGER"}
 
-_COUNTED = ("bins", "values")  # parts that are lists of values and how often each is there
+_COUNTED = ("bins", "values")  # parts that are lists of values with counts
 
 
 def tiles_table(slot: str) -> str:
@@ -45,12 +45,12 @@ def parts_of(layout: Layout, width: int) -> list[Part]:
 
 
 def all_parts(layout: Layout) -> list[Part]:
-    """Return the parts that tiles of any width have."""
+    """Return the parts of tiles of all widths."""
     return sorted({part for width in layout.hops for part in parts_of(layout, width)})
 
 
 def tail_of(layout: Layout, width: int, settled: int) -> int:
-    """Return the start of the oldest tile of a width that a window can reach from `BEHIND` before an instant on."""
+    """Return the start of the oldest tile of a width that a window can reach at `BEHIND` before an instant or later."""
     return (settled - BEHIND - layout.hops[width]) // width * width
 
 
@@ -59,7 +59,7 @@ def width_sql(layout: Layout, width: int, rows: str, where: str = "TRUE", by: st
 
     Args:
         rows: A table of kid or k<i>, e, v, seq, m<i>.
-        by: The columns that name an entity; its keys by default.
+        by: Columns that identify an entity; by default its keys.
     """
     entity = by or ", ".join(key_columns(layout))
     source = (
@@ -73,7 +73,7 @@ def tile_rows(layout: Layout, width: int, rows: str, where: str, types: dict[str
     """SELECT the tiles of one width of the rows in `rows`: load, _width, _start, _enters, the columns of `types`.
 
     Args:
-        types: Of the key columns and the parts: see `column_types`.
+        types: Types of the key columns and the parts; see `column_types`.
     """
     held = {*key_columns(layout), *map(sql.column, parts_of(layout, width))}
     columns = ", ".join(f"CAST({name if name in held else 'NULL'} AS {kind}) AS {name}" for name, kind in types.items())
@@ -84,7 +84,7 @@ def tile_rows(layout: Layout, width: int, rows: str, where: str, types: dict[str
 
 
 def merged_rows(layout: Layout, tiles: str, types: dict[str, str]) -> str:
-    """SELECT the tiles in `tiles`, merged over loads where they are one place in time of one piece (_load)."""
+    """SELECT the tiles in `tiles`, merged over loads if they have the same time in the same piece (_load)."""
     by = ", ".join(["_load", "_width", "_start", "_enters", *key_columns(layout)])
     parts = all_parts(layout)
     counted = [sql.column(part) for part in parts if part[1] in _COUNTED]
@@ -105,7 +105,7 @@ def merged_rows(layout: Layout, tiles: str, types: dict[str, str]) -> str:
 
 
 def _folded(source: str, name: str) -> str:
-    """A query like `source` with each list of spreads made one: see `features.state.sql.spread_sql`."""
+    """Return a query like `source` with each list of spreads merged into one; see `features.state.sql.spread_sql`."""
     shift = f"list_sum(list_transform({name}, lambda s: s.shift + s.n * (s.origin - {name}[1].origin)))"
     counted = f"SELECT *, list_sum(list_transform({name}, lambda s: s.n)) AS _n, {shift} AS _shift FROM ({source})"
     mean = f"(s.origin - {name}[1].origin) + s.shift / s.n - _shift / _n"
@@ -118,7 +118,7 @@ def _folded(source: str, name: str) -> str:
 
 
 def column_types(con: Any, layout: Layout, rows: str) -> dict[str, str]:
-    """Return the columns of a tile that depend on the view, keys first, with DuckDB's types as a lake can hold them."""
+    """Return the columns of a tile that depend on the view, keys first, with DuckDB types that a lake supports."""
     found: dict[str, str] = {}
     for width in layout.hops:
         for name, kind, *_ in con.execute(f"DESCRIBE {width_sql(layout, width, rows)}").fetchall():

@@ -1,20 +1,20 @@
-"""Cache of a view's source in one process between materialisations, in DuckDB's memory, refreshed incrementally.
+"""Cache of a view's source in one process between materialisations, in DuckDB, refreshed incrementally.
 
-DuckDB spills to disk what exceeds its limit.
+DuckDB spills data over its memory limit to disk.
 
-Of the past that has settled: one row an entity, and the tiles that its windows can reach (features.tilecache). Single
-rows only from `low` on, by visible time: a boundary of the widest hop, before which every row is in those. Times are
-UTC epoch microseconds. Tables, n being the slice's number:
+For the settled past it has one row per entity, and the tiles that windows can reach (features.tilelog.cache). It has
+single rows only from `low` on, by visible time: a boundary of the widest hop, before which they cover every row. Times
+are UTC epoch microseconds. Tables, n being the slice's number:
 
 - `entities_n`: kid (a small integer, at first in the order of keys), k<i> (keys), since (when its first row became
   visible), counted (its rows), and the standing row for last values among those before `low`: sv, se (visible and
   event time) and x<i>;
 - `raw_n`: kid, e, v, r, seq, counts, x<i>, m<i> of the rows with v >= low;
 - `arrived_n`: kid, seq of the rows with v < low that landed after the last materialisation;
-- `mortals_n`, where rows are versions of facts: as `raw_n` with g, of the rows that count in [v, g) only, and g > low.
+- `mortals_n`, if rows are versions of facts: as `raw_n` with g, for the rows that count in [v, g) only, with g > low.
   Then `raw_n` has none of them, `entities_n` has also sr and sq (recorded time and seq of the standing row), and
-  `arrived_n` also the rows that ended since, each with the seq of what ended it;
-- `loads_n`: see features.loads.
+  `arrived_n` also the rows that were superseded since, each with the seq of the row that superseded it;
+- `loads_n`: see features.tilelog.loads.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Slice:
     """The rows of one view.
 
     Attributes:
-        loads: What the source is made of, once it was read.
-        low: From when on, by visible time, rows are kept one by one.
+        loads: Loads of the source, once it was read.
+        low: Visible time from which single rows are kept.
         ordered: Whether entities are numbered in the order of their keys.
-        tiles: What is kept of those before.
+        tiles: Tiles of the rows before.
         versions: Whether rows are versions of facts.
     """
 
@@ -56,9 +56,9 @@ class Slice:
         self._keys = ", ".join(key_columns(layout))
         self._version: int | None = None
         self._files: frozenset[str] = frozenset()
-        self._heard = -1  # from which `_seq` on what landed is in `arrived_n`
+        self._heard = -1  # `_seq` from which arrivals are in `arrived_n`
         self.loads: Loads | None = None
-        self._tiled: Loads | None = None  # the same, known by what tiles are made from
+        self._tiled: Loads | None = None  # the same, identified by the content of tiles
         self.versions = False
         self._trims = 0
         self._landing = f"landing_{number}"
@@ -73,11 +73,11 @@ class Slice:
         self.tiles = TileCache(con, TileLog(con, lake, locks, layout, self._landing), layout, number, self.entities)
 
     def refresh(self, scan: TableScan, *, since: int, heard: int | None) -> None:
-        """Bring the slice to a version of the source, with single rows from `since` on and arrivals after `heard`.
+        """Update the slice to a version of the source, with single rows from `since` on and arrivals after `heard`.
 
-        Files are immutable, so where the new version only has more of them, only those are read. A version that lacks
-        an old file (rows changed their flag, files were compacted) is read whole, in a few passes and bounded memory.
-        `heard` None: nothing that is there has just arrived.
+        Files are immutable, so if the new version only adds files, only those are read. A version without an old file
+        (flags of rows changed, files were compacted) is read completely, in a few passes and bounded memory. `heard`
+        None means that no existing row counts as an arrival.
         """
         low = self._floor(since)
         known = self._version is not None and low >= self.low and (heard is None or heard >= self._heard)
@@ -116,11 +116,11 @@ class Slice:
 
     @property
     def whole_log(self) -> int:
-        """The version of the log of tiles, -1 where it has none or has what no longer holds."""
+        """The version of the log of tiles, -1 if there is none or it has stale pieces."""
         return -1 if self._tiled is None or not self._layout.windows else self.tiles.log.whole(self._tiled)
 
     def changes_after(self, until: int) -> int:
-        """Return the first instant after `until`, which is not before `low`, when a row begins or ends to count."""
+        """Return the first instant after `until` (not before `low`) at which a row begins or ceases to count."""
         instants = [f"SELECT v AS t FROM {self.raw}"]
         if self.versions:
             instants += [f"SELECT unnest([v, g]) AS t FROM {self.mortals}"]
@@ -128,14 +128,14 @@ class Slice:
         return int(duck.one_row(self._con, query)[0])
 
     def content_up_to(self, newest: int, scan: TableScan) -> Content:
-        """Return what the source, at the version that was read last, holds of the rows with a `_seq` up to `newest`."""
+        """Return the content of the source's last read version for rows with a `_seq` up to `newest`."""
         loads, load = self.loads, newest >> LOAD_BITS
         if loads is None or newest < 0:
             return NOTHING
         inside = loads.places(load, load)
         if inside.start == inside.stop or int(loads.newest[inside.start]) <= newest:
             return loads.content(0, load)
-        # A load that went on since: its earlier rows are looked up.
+        # A load that continued since: its earlier rows are read.
         open_landing(self._con, self._layout, scan, self._landing)
         rows, digest = duck.one_row(
             self._con,
@@ -146,9 +146,9 @@ class Slice:
         return loads.content(0, load - 1) ^ Content(rows, digest)
 
     def compact(self, *, anyway: bool = False) -> bool:
-        """Rewrite the log of tiles if it has tiles of rows that are gone, or `anyway`; return whether it was.
+        """Rewrite the log of tiles if it has stale pieces, or `anyway`; return whether it was rewritten.
 
-        After a refresh. What is left is merged over loads.
+        Call it after a refresh. Valid tiles are merged over loads.
         """
         loads = self._tiled
         return loads is not None and bool(self._layout.windows) and self.tiles.compact(loads, self.low, anyway=anyway)
@@ -177,7 +177,7 @@ class Slice:
         return since // widest * widest
 
     def _load(self) -> None:
-        """Read the source whole: each query is one pass over it."""
+        """Read the whole source: each query is one pass over it."""
         con = self._con
         self.drop()
         self.ordered = True
@@ -224,7 +224,7 @@ class Slice:
 
     @property
     def _standing(self) -> list[str]:
-        """The columns of an entity's standing row."""
+        """Return the columns of an entity's standing row."""
         if not self._layout.lasts:
             return []
         rank = ["sr", "sq"] if self.versions else []
@@ -241,7 +241,7 @@ class Slice:
                 f"arg_max({{se: e{values}}}, v) FILTER (counts AND {past}) AS s"
             )
             selected = ", ".join(["sv", *(f"s.{name} AS {name}" for name in self._standing[1:])])
-        # An entity of which no row ever counted is yet to be seen.
+        # An entity without any row that ever counted has not been seen yet.
         since = f"coalesce(min(v) FILTER (v < coalesce(g, {_ALL})), {_ALL})"
         grouped = (
             f"SELECT {self._keys}, {since} AS since, count(*) AS counted, {standing} "
@@ -251,7 +251,7 @@ class Slice:
 
     def _raw_sql(self) -> str:
         columns = ", ".join(["kid", "e", "v", "r", "seq", "counts", *value_columns(self._layout)])
-        # The condition is on the column as it is stored, so a file's statistics can answer it.
+        # The condition is on the stored column, so a file's statistics can evaluate it.
         return (
             f"SELECT {columns} FROM (SELECT * FROM {self._landing} "
             f"WHERE shown >= make_timestamptz({self.low - 1}::BIGINT) AND g IS NULL) {self._numbered} ORDER BY v"

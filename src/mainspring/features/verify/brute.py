@@ -1,7 +1,7 @@
-"""Brute-force read: a view's features at an instant, by going through every row of the entity in plain Python.
+"""Brute-force read: a view's features at an instant, by iterating over every row of the entity in plain Python.
 
-It follows the semantics (docs/explanation/point-in-time.md) literally and uses nothing of the two engines: neither the
-stored flags and visible times nor tiles, SQL or states. It is slow by design, so that it is easy to verify.
+It implements the semantics (docs/explanation/point-in-time.md) literally and shares nothing with the two engines:
+neither stored flags and visible times nor tiles, SQL or states. It is slow by design, so that it is easy to verify.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ class Version:
 
 
 def superseded(versions: Sequence[Version], lag: int) -> dict[int, tuple[int, int]]:
-    """Return `seq` -> when a higher version of the same fact became visible, and its `seq`; without those of which none
-    did.
+    """Return `seq` -> the instant at which a higher version of the same fact became visible, and its `seq`; versions
+    without one are absent.
 
-    A retraction stands for no value: it is superseded as soon as it is visible.
+    A retraction has no value: it is superseded as soon as it is visible.
 
     Args:
         versions: All versions of some facts.
@@ -83,13 +83,13 @@ def superseded(versions: Sequence[Version], lag: int) -> dict[int, tuple[int, in
 
 
 class BruteReader:
-    """Reads a view's features of one entity.
+    """Reader of a view's features of one entity.
 
     Args:
-        facts: All rows of the entity, in any order; the columns that the view's expressions use are enough.
+        facts: All rows of the entity in any order, with at least the columns that the view's expressions use.
 
     Raises:
-        Invalid: An expression of the view does not hold together.
+        Invalid: An expression of the view is inconsistent.
     """
 
     def __init__(self, view: FeatureView, facts: Sequence[Fact]) -> None:
@@ -113,7 +113,7 @@ class BruteReader:
         return [function(fact.values) for _, fact in self._facts]
 
     def read(self, now: int) -> dict[str, Any]:
-        """Return name -> value at `now`, UTC epoch microseconds, of all features but those that are an estimate."""
+        """Return name -> value at `now`, UTC epoch microseconds, of all features except estimates."""
         visible_facts = [
             n
             for n, (visible, fact) in enumerate(self._facts)
@@ -204,7 +204,7 @@ def _distinct(values: Sequence[Any]) -> Any:
 
 
 def _cut(value: Any) -> float:
-    """Return the value, towards zero, to 8 significant bits; below the normal doubles, to as many as there are."""
+    """Return the value truncated towards zero to 8 significant bits; subnormal doubles have fewer."""
     number = float(value)
     if not math.isfinite(number):
         return number
@@ -224,10 +224,10 @@ def _top(values: Sequence[Any], nth: int) -> Any:
     return _nth(sorted(times, key=lambda value: (-times[value], value)), nth)
 
 
-_ESTIMATE = object()  # what cannot be said exactly
-_COUNTED = 1024  # different values from which on they are not counted, but estimated
+_ESTIMATE = object()  # marks a value that is only estimated
+_COUNTED = 1024  # number of distinct values from which it is estimated
 
-# What each kind makes of the values in a window, oldest first.
+# Function of each kind over the values in a window, oldest first.
 _AGGREGATES: Mapping[str, Callable[[Sequence[Any], Aggregation], Any]] = {
     "count": lambda values, _: len(values),
     "sum": lambda values, _: _total(values) if values else None,

@@ -1,4 +1,4 @@
-"""Some entities of a view, chosen at random, and every row of theirs: small enough to go through in plain Python."""
+"""Random entities of a view with all their rows, few enough for plain Python."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Chosen:
     Attributes:
         keys: Each entity's key values; instants as UTC epoch microseconds.
         scan: All rows of all of them, as a version of the source's table.
-        facts: The same rows, of each entity.
+        facts: The same rows by entity.
     """
 
     keys: list[Key]
@@ -44,10 +44,10 @@ class Chosen:
 
 
 def choose(view: FeatureView, scan: TableScan, seed: int, bounds: Bounds) -> Chosen:
-    """Return random entities; the same ones for the same seed and data.
+    """Return random entities, always the same for the same seed and data.
 
     Raises:
-        NotFound: The source has no row with a whole key.
+        NotFound: The source has no row without a null key.
         Invalid: Each entity alone has more rows than `bounds.rows`.
     """
     keys = list(view.entity.keys)
@@ -92,7 +92,7 @@ def _check_size(view: FeatureView, smallest: int | None, most: int) -> None:
 
 
 def _versions(con: Any, view: FeatureView) -> list[Version]:
-    """Return all versions, whatever their entity, of the facts that the chosen entities have a version of."""
+    """Return all versions, of any entity, of the facts with a version of the chosen entities."""
     source, keys = view.source, list(view.entity.keys)
     ids = f"SELECT DISTINCT {listed(source.id)} FROM source AS s SEMI JOIN chosen AS c ON {equal(keys, 's', 'c')}"
     retracts = "false" if source.retracted is None else f"coalesce({quote_name(source.retracted)}, false)"

@@ -1,4 +1,4 @@
-"""Comparison of the SQL, NumPy and plain Python readings of on-demand features on a user's own observations."""
+"""Comparison of on-demand features in SQL, NumPy and plain Python on a user's own observations."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def verify_computed(
     sample: int,
     seed: int,
 ) -> Verification:
-    """Compare the three readings of each feature of `group` on up to `sample` random observations.
+    """Compare the three evaluations of each feature of `group` on up to `sample` random observations.
 
-    The stored features among what they are computed from are read offline; their own reads are `verify.Verifier`'s.
+    Stored features among their inputs are read offline; those reads themselves are compared by `verifier.Verifier`.
 
     Raises:
         NotFound: A source has no table yet.
@@ -88,14 +88,14 @@ class _Row(Mapping[str, Any]):
 
 
 def _sampled(observations: Observations, scan: TableScan, sample: int, seed: int) -> pa.Table:
-    """Return random rows of the observations' source that have a time, and that time as `_at`."""
+    """Return random rows of the observations' source with a time, and that time as `_at`."""
     columns: Schema = dict(observations.source.columns)
     names = ", ".join(quote_name(name) for name in columns)
     con = duck.connect()
     try:
         with duck.duck_errors(observations.source.name):
             duck.register(con, "source", scan)
-            con.execute("SET threads = 1")  # with more, the same seed would not give the same rows
+            con.execute("SET threads = 1")  # with more threads, the same seed would not give the same rows
             rows: pa.Table = con.sql(
                 f"SELECT * FROM (SELECT {names}, epoch_us({to_sql(observations.at, columns)}) AS {AT} FROM source) "
                 f"WHERE {AT} IS NOT NULL USING SAMPLE reservoir({sample} ROWS) REPEATABLE ({seed % 2**31})"

@@ -1,4 +1,4 @@
-"""Choice of entities and instants to compare: instants at which a value changes, and some at which none does."""
+"""Choice of entities and instants to compare: instants at which a value changes, and some others."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Moment:
 
 
 class Edges:
-    """The instants at which a view's features of some entities may change.
+    """Instants at which a view's features of some entities may change.
 
     Args:
         entities: The rows of each entity.
@@ -55,7 +55,7 @@ class Edges:
         self.end = max(visible[-1] for visible in self._visible.values() if visible) + widest
 
     def moments(self, sample: int) -> list[Moment]:
-        """Return about `sample` pairs, at instants in ascending order of their materialisations."""
+        """Return about `sample` pairs, in ascending order of their materialisations."""
         number = min(max(sample // 8, 1), 24)
         throughs = sorted(self.somewhere()[1] for _ in range(number))
         moments = []
@@ -67,7 +67,7 @@ class Edges:
         return moments
 
     def somewhere(self) -> tuple[int, int]:
-        """Return an entity and an instant: at one of its edges, or in one case of five anywhere."""
+        """Return an entity and an instant: at one of its edges, or in one of five cases anywhere."""
         entity = self._chance.choice(self._numbers)
         if self._chance.random() < 0.2:
             return entity, self._chance.randint(self.start, self.end)
@@ -77,7 +77,7 @@ class Edges:
         return entity, self._beside(way(self._chance.choice(self._events[entity])))
 
     def _near(self, through: int, horizon: int) -> tuple[int, int]:
-        """Return an entity and an instant in `[through - SETTLING, through + horizon]`, at an edge where one is."""
+        """Return an entity and an instant in `[through - SETTLING, through + horizon]`, at an edge if there is one."""
         entity = self._chance.choice(self._numbers)
         first, last = through - SETTLING, through + horizon
         if self._chance.random() < 0.2:
@@ -110,6 +110,6 @@ def _next_hop(width: int) -> Callable[[int], int]:
 
 
 def _leaving(window: int) -> Callable[[int], int]:
-    """Return the function from an event to the instant at which the window, rounded down to its hop, loses it."""
+    """Return the function from an event to the instant at which it leaves the window, rounded down to its hop."""
     width = hop(window)
     return lambda event: (event // width + 1) * width + window

@@ -1,6 +1,6 @@
-"""Expressions in plain Python, a row at a time: slow, and independent of the two engines but for their typing rules.
+"""Expressions in plain Python, row by row: slow, and independent of the two engines except for their typing rules.
 
-`features.verify.brute` computes with it what the engines should have said.
+`features.verify.brute` uses it to compute the expected values.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ Row = Mapping[str, Any]
 Scalar = Callable[[Row], Any]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_KNOWN = (datetime(1900, 1, 1, tzinfo=UTC), datetime(2069, 12, 31, tzinfo=UTC))  # the offsets of zones are known
+_KNOWN = (
+    datetime(1900, 1, 1, tzinfo=UTC),
+    datetime(2069, 12, 31, tzinfo=UTC),
+)  # range in which the offsets of zones are known
 _BITS = {DType.Int32: 31, DType.Int64: 63, DType.Duration: 63}
 _FLOATS = (DType.Float32, DType.Float64)
 _WHOLE = re.compile(r"[+-]?[0-9]+")
@@ -140,13 +143,13 @@ def _parsed(text: str, target: DType) -> Any:
             return None
         return narrowed(number) if target is DType.Float32 else number
     digits = text.lstrip("+-").lstrip("0")
-    if not _WHOLE.fullmatch(text) or len(digits) > 19:  # int() refuses thousands of digits
+    if not _WHOLE.fullmatch(text) or len(digits) > 19:  # int() rejects thousands of digits
         return None
     return _whole(int(text[0].strip("+0123456789") + (digits or "0")), _BITS[target])
 
 
 def _offset(zone: str) -> Callable[[int], int]:
-    """Return what gives the zone's offset at an instant, seconds."""
+    """Return the function from an instant to the zone's offset in seconds."""
     rules = UTC if zone == "UTC" else ZoneInfo(zone)
     first, last = _KNOWN
 
@@ -199,8 +202,8 @@ def _start(start: str, zone: str) -> Callable[[int], int]:
 
 
 def _date(day: int) -> tuple[int, int, int]:
-    # The civil calendar repeats itself every 400 years, 146097 days; a datetime knows the years 1 to 9999 only, and a
-    # wall clock may show the day before or after them.
+    # The civil calendar repeats every 400 years, 146097 days; a datetime supports the years 1 to 9999 only, and a wall
+    # clock may show the day before or after them.
     ages, rest = divmod(day - 10_957, 146_097)
     moment = datetime(2000, 1, 1) + timedelta(days=rest)  # noqa: DTZ001
     return moment.year + 400 * ages, moment.month, moment.day

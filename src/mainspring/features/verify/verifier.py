@@ -1,7 +1,6 @@
 """Comparison of the offline, the online and a brute-force read on a user's own data.
 
-Nothing that serves is touched: states are built in a store of the comparison's own, at random instants, and the live
-store is only read.
+Live data is not changed: states are built in a separate store, at random instants, and the live store is only read.
 """
 
 from __future__ import annotations
@@ -30,16 +29,16 @@ from mainspring.features.verify.moments import Edges
 
 Progress = Callable[[str, int, int], None]
 
-_VISITS = 10_000_000  # rows times features that the brute-force reader may look at
-_TRIES = 3  # to read the live store while nobody writes
+_VISITS = 10_000_000  # maximum rows times features of the brute-force reader
+_TRIES = 3  # attempts to read the live store without a concurrent write
 
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
     """One feature of one entity on which the reads differ. Instants are UTC epoch microseconds.
 
-    `online` is from the store named `store`: `own` (built for the comparison) or `live`. `recomputed` is missing where
-    that was not done.
+    `online` is from the store named `store`: `own` (built for the comparison) or `live`. `recomputed` is missing if it
+        was not computed.
     """
 
     feature: str
@@ -61,7 +60,7 @@ class Verification:
         online: Values of the online read of a store built for it, compared with the offline read.
         live: Values of the live store, now, compared with the offline read.
         recomputed: Values of the offline and the online read compared with the brute-force one.
-        behind: Entities left out of the comparison with the live store, for which rows came since it was filled.
+        behind: Entities left out of the comparison with the live store, because rows arrived since it was updated.
         notes: Reasons why a part could not be compared.
     """
 
@@ -87,15 +86,15 @@ class _Tally:
 
 
 class Verifier:
-    """Compares the reads of one view.
+    """Comparison of the reads of one view.
 
     Args:
         scan: The version of the view's source to read.
-        own_store: Makes an empty store for states of the comparison's own.
-        seed: Of what is chosen: the same seed and data give the same comparison.
+        own_store: Creates an empty store for the comparison.
+        seed: Seed of the choice: the same seed and data give the same comparison.
 
     Raises:
-        NotFound: The source has no row with a whole key.
+        NotFound: The source has no row without a null key.
     """
 
     def __init__(
@@ -126,10 +125,10 @@ class Verifier:
         """Compare about `sample` (entity, instant) pairs, and the live store at `now`.
 
         Args:
-            applied: Whether the view is applied as it is declared; if not, it is said.
+            applied: Whether the view is applied as declared; if not, a note is added.
 
         Raises:
-            Unavailable: The live store does not answer.
+            Unavailable: The live store does not respond.
         """
         moments = Edges(self._view, self._facts, self._chance).moments(sample)
         pairs = [pair for moment in moments for pair in moment.pairs]
@@ -176,7 +175,7 @@ class Verifier:
         return _rows({name: plain(read.column(name)) for name in self._view.columns}, len(pairs))
 
     def _online(self, reader: OnlineReader, entities: Sequence[int], at: int) -> list[dict[str, Any]]:
-        """Read entities; of one whose state cannot be read, each feature says why."""
+        """Read entities; if a state cannot be read, each of its features is the reason as text."""
         columns = {
             key: [self._keys[entity][position] for entity in entities]
             for position, key in enumerate(self._view.entity.keys)
@@ -185,14 +184,14 @@ class Verifier:
             return _rows(reader.read(columns, at).features, len(entities))
         except Unavailable:
             raise
-        except Exception as error:  # a state that no data of ours would give may fail in any way
-            if len(entities) > 1:  # which one it is is found out one by one
+        except Exception as error:  # a damaged state may fail in any way
+            if len(entities) > 1:  # find the damaged one by reading them one by one
                 return [self._online(reader, [entity], at)[0] for entity in entities]
             reason = error.what if isinstance(error, MainspringError) else repr(error)
             return [dict.fromkeys(self._view.columns, f"cannot be read: {reason}")]
 
     def _live(self, store: OnlineStore, now: int) -> tuple[int, list[str]]:
-        """Compare the live store at `now`; return how many entities it is behind of, and what is to be said."""
+        """Compare the live store at `now`; return the number of entities for which it is behind, and notes."""
         reader = OnlineReader([self._view], store)
         for _ in range(_TRIES):
             mark = store.mark(slot(self._view))
@@ -212,7 +211,9 @@ class Verifier:
         return len(self._facts) - len(current), []
 
     def _is_in(self, fact: Fact, mark: Mark, now: int) -> bool:
-        """Return whether states of a mark include all of a fact that matters at `now`: its beginning and its end."""
+        """Return whether states of a mark include everything about a fact that matters at `now`: its beginning and its
+        end.
+        """
         ends = [] if fact.superseded is None else [fact.superseded]
         changes = [self._visible(fact), *ends]
         return max(fact.seq, fact.ender) <= mark.newest and not any(mark.until <= at < now for at in changes)
@@ -223,7 +224,7 @@ class Verifier:
     # The comparison
 
     def _compare(self, entity: int, at: int, offline: Mapping[str, Any], online: Mapping[str, Any], store: str) -> int:
-        """Compare two reads of an entity, and a third while there is time for it; return how many values there were."""
+        """Compare two reads of an entity, and a third within the cost limit; return the number of values."""
         brute = self._recompute(entity, at)
         for name in self._view.columns:
             differs = not same(offline[name], online[name])

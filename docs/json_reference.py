@@ -3,26 +3,47 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from mainspring.data.diff import TableDiff
+from mainspring.data.history import TableChange
 from mainspring.data.model import DatasetCommit, IngestReport
 from mainspring.data.profile import TableProfile
 from mainspring.data.restore import RestoreReport
 from mainspring.delivery.model import Promotion
+from mainspring.features.describe.wording import DefinitionRow
 from mainspring.features.model import MaterialiseReport
+from mainspring.features.offline.plan import Step as ReadStep
+from mainspring.features.verify import Verification
+from mainspring.governance.model import Card
 from mainspring.jobs.model import Job
+from mainspring.jobs.model import Step as JobStep
+from mainspring.ledger.model import Prediction
 from mainspring.monitoring.model import Window
+from mainspring.operations.advise.folder import FirstPage
 from mainspring.operations.advise.model import Advised
+from mainspring.operations.demo.walkthrough import Summary
 from mainspring.operations.endpoint_checks import Finding
+from mainspring.operations.features.entity_values import EntityValues
+from mainspring.operations.features.view_freshness import ViewFreshness
+from mainspring.operations.jobs.queue import Planned
+from mainspring.operations.migrate.migration import Moved as MovedPart
+from mainspring.operations.models.adding import Added
+from mainspring.operations.models.curating import Happened
+from mainspring.operations.models.transferring import Moved
+from mainspring.operations.predict import Answer
 from mainspring.operations.profile import Check, Profile
+from mainspring.operations.reproduce.reproducing import Reproduction
 from mainspring.operations.search.searching import SearchReport
 from mainspring.operations.status import Status
+from mainspring.registry.lineage import Lineage
+from mainspring.registry.model import Approval, Deletion, ModelVersion, TensorSpec, TrustedKey, Withdrawal
 from mainspring.registry.searching import RunRow
+from mainspring.serving.model import Baseline
 from mainspring.training.model import TrainReport
 
 PAGE = Path(__file__).parent / "reference" / "json.md"
@@ -34,9 +55,9 @@ _HEAD = """\
 <!-- Written by docs/json_reference.py; a test fails if it is not current. -->
 
 With `--json` a command prints one JSON document on standard output, and everything else on standard error. This page
-has the fields of the documents that scripts use most. [One JSON Schema](../assets/json-output.schema.json) has the same
-for validators and code generators, with each command under `$defs`. Every field is always present. An instant is a text
-in RFC 3339, such as `2026-01-31T12:00:00Z`. A minor version may add fields: ignore the ones that you do not know.
+has the fields of each document. [One JSON Schema](../assets/json-output.schema.json) has the same for validators and
+code generators, with each command under `$defs`. Every field is always present. An instant is a text in RFC 3339, such
+as `2026-01-31T12:00:00Z`. A minor version may add fields: ignore the ones that you do not know.
 
 If a command fails, the document is `{"error": {"what": text, "fix": text or null, "retryable": true or false, "exit":
 integer}}`, and [the exit code](exit-codes.md) is `exit`.
@@ -44,78 +65,202 @@ integer}}`, and [the exit code](exit-codes.md) is `exit`.
 
 
 class Document(NamedTuple):
-    """The document of a command: a type, a list of it, or a type within an object of more fields.
+    """The document of a command: an object, or a list of objects.
 
     Args:
-        instants: Fields of the type that the command prints as RFC 3339 texts.
-        more: Fields that the command adds, as JSON Schema.
-        wrapped: The field of an object that holds the type; `more` are then the other fields of that object.
+        type: Its type, or a list of it.
+        instants: Fields that the command prints as RFC 3339 texts: of the type, or `Type.field` of one within it.
+        more: Fields that the command adds or prints as another type.
+        less: Fields that it does not print.
+        otherwise: Another type that the command may print instead.
     """
 
-    type: type
-    is_list: bool = False
+    type: Any
     instants: tuple[str, ...] = ()
-    more: dict[str, Any] | None = None
-    wrapped: str = ""
+    more: Mapping[str, Any] = {}
+    less: tuple[str, ...] = ()
+    otherwise: Any = None
 
 
-_TEXT, _TRUTH = {"type": "string"}, {"type": "boolean"}
+def _object(title: str, /, **fields: Any) -> Any:
+    """Return the type of an object that the code of a command writes by hand."""
+    return msgspec.defstruct(title, list(fields.items()))
+
+
 _INSTANTS_TOO = {"ColumnProfile", "Histogram"}  # their numbers are instants if the column is one
 _NUMBER = '{"type": "number"}'
 _NUMBER_OR_INSTANT = f'{{"anyOf": [{_NUMBER}, {{"type": "string", "format": "date-time"}}]}}'
 _JOB = ("enqueued_at", "due_at", "started_at", "ended_at", "leased_until")
+_JOBS = Document(list[Job], _JOB)
+_ADDED = Document(Added, more={"inputs": list[TensorSpec], "outputs": list[TensorSpec]})
+_FRESHNESS = tuple(f"ViewFreshness.{name}" for name in ("newest_event", "newest_visible", "through", "horizon"))
+_COMMIT: dict[str, Any] = {"id": str, "versions": dict[str, int], "parent": str | None, "message": str, "at": int}
+_MARKED: dict[str, Any] = {"model": str, "version": str, "digest": str, "actor": str, "reason": str, "at": int}
 DOCUMENTS = {
+    "demo": Document(Summary),
+    "init": Document(_object("Created", project=str)),
+    "apply": Document(
+        _object(
+            "Applied", applied=bool, definitions=int, notices=list[str],
+            changes=list[_object(
+                "AppliedChange", change=Literal["new", "changed", "gone"], kind=str, name=str, details=list[str],
+            )],
+        )
+    ),
     "ingest": Document(IngestReport),
+    "data commit": Document(DatasetCommit, ("at",)),
+    "data diff": Document(_object("Diff", before=str, after=str, tables=list[TableDiff])),
+    "data log": Document(
+        _object(
+            "Log", commits=list[_object("LoggedCommit", **_COMMIT, changes=list[TableChange])], tags=dict[str, str]
+        ),
+        ("LoggedCommit.at",),
+    ),
+    "data profile": Document(TableProfile),
+    "data quarantine": Document(list[dict[str, Any]]),
+    "data restore": Document(RestoreReport),
+    "data tag": Document(_object("Tagged", tag=str, commit=str)),
+    "data untag": Document(_object("Untagged", untagged=str)),
+    "data vacuum": Document(_object("Vacuumed", dry_run=bool, files=dict[str, int])),
+    "features entity": Document(EntityValues, ("at", "Mark.position", "Mark.until")),
+    "features explain": Document(list[ReadStep]),
+    "features list": Document(
+        list[_object(
+            "ListedView", view=str, entity=str, keys=list[str], source=str, features=list[str], matches=list[str],
+            owner=str, description=str, freshness=ViewFreshness,
+        )],
+        _FRESHNESS,
+    ),
+    "features read": Document(
+        _object(
+            "WrittenFile", path=str, rows=int, columns=list[str], features=list[str], at=str,
+            label=str | list[str] | None, notes=list[str], seconds=float,
+        )
+    ),
+    "features show": Document(
+        _object(
+            "ViewDefinition", view=str, description=str, owner=str, tags=dict[str, str], entity=str,
+            keys=dict[str, str], source=str, features=list[DefinitionRow],
+        )
+    ),
+    "features verify": Document(_object("Verified", equal=bool, views=list[Verification]), ("Mismatch.at",)),
+    "materialize": Document(list[MaterialiseReport], ("through",)),
     "train": Document(TrainReport),
     "search": Document(SearchReport),
+    "models add": _ADDED,
+    "models function": _ADDED,
+    "models compose": _ADDED,
+    "models list": Document(list[ModelVersion], ("created_at",)),
+    "models show": Document(
+        Lineage, ("created_at", "Approval.at", "Withdrawal.at", "Deletion.at"),
+        {"approvals": list[Approval], "withdrawn": list[Withdrawal], "deletion": Deletion | None},
+    ),
+    "models history": Document(list[Happened], ("at",)),
+    "models card": Document(Card, more={"complete": bool}),
+    "models approve": Document(Approval, ("at",)),
+    "models withdraw": Document(Withdrawal, ("at", "Approval.at")),
+    "models delete": Document(Deletion, ("at",)),
+    "models restore": Document(ModelVersion, ("created_at",)),
+    "models gc": Document(
+        _object(
+            "Collected", dry_run=bool, versions=list[Deletion], bundles=list[str],
+            kept=list[_object("KeptVersion", **_MARKED, claimed=bool, because=str)], unfinished=int,
+        ),
+        ("Deletion.at", "KeptVersion.at"),
+    ),
+    "models export": Document(Moved, more={"file": str}),
+    "models import": Document(Moved),
+    "models key": Document(_object("PublicKey", key=str)),
+    "models trust": Document(list[TrustedKey], ("at",), {"public": str}),
     "promote": Document(Promotion),
-    "materialize": Document(MaterialiseReport, True, ("through",)),
-    "monitor": Document(Window, True, ("start", "end", "computed_at")),
+    "rollback": Document(Promotion),
+    "up": Document(_object("Up", project=str, profile=str, gateway=str, control=str, admin_key=str | None)),
+    "predict": Document(Answer),
+    "bench": Document(Baseline, ("measured_at",)),
+    "monitor": Document(list[Window], ("start", "end", "computed_at")),
+    "prediction": Document(
+        Prediction, ("at",), {"withheld": Literal["encrypted", "left out"] | None}, less=("sealed",)
+    ),
+    "runs": Document(list[RunRow], ("started_at", "ended_at"), {"error": str | None}),
+    "reproduce": Document(Reproduction),
+    "jobs list": _JOBS,
+    "jobs cancel": _JOBS,
+    "jobs retry": _JOBS,
+    "jobs run": Document(Job, _JOB),
+    "jobs schedules": Document(list[Planned], ("last", "next")),
+    "jobs show": Document(Job, (*_JOB, "Step.ended_at"), {"steps": list[JobStep]}),
+    "keys create": Document(_object("CreatedKey", name=str, scopes=list[str], key=str)),
+    "keys list": Document(
+        list[_object(
+            "ListedKey", id=str, name=str, scopes=list[str], created_at=int, expires_at=int,
+            revoked_at=int | None, created_by=str,
+        )],
+        ("created_at", "expires_at", "revoked_at"),
+    ),
+    "keys revoke": Document(_object("RevokedKey", revoked=str)),
     "status": Document(Status),
-    "advise": Document(Advised),
-    "doctor": Document(Finding, True, more={"well": _TRUTH}, wrapped="findings"),
-    "runs": Document(
-        RunRow, True, ("started_at", "ended_at"), {"error": {"anyOf": [_TEXT, {"type": "null"}]}}
-    ),
-    "data commit": Document(DatasetCommit, instants=("at",)),
-    "data diff": Document(TableDiff, True, more={"before": _TEXT, "after": _TEXT}, wrapped="tables"),
-    "data profile": Document(TableProfile),
-    "data restore": Document(RestoreReport),
-    "jobs list": Document(Job, True, _JOB),
-    "profile list": Document(
-        Profile, True, more={"profile": _TEXT}, wrapped="profiles"
-    ),
-    "profile check": Document(
-        Check, True, more={"profile": _TEXT, "well": _TRUTH}, wrapped="checks"
-    ),
+    "advise": Document(Advised, otherwise=FirstPage),
+    "migrate": Document(_object("Migrated", **{"from": str}, to=str, moved=list[MovedPart])),
+    "profile list": Document(_object("Profiles", profile=str, profiles=list[Profile])),
+    "profile check": Document(_object("CheckedProfile", profile=str, well=bool, checks=list[Check])),
+    "doctor": Document(_object("Examined", well=bool, findings=list[Finding])),
 }  # fmt: skip
 
 
 def schemas() -> dict[str, Any]:
     """Return the JSON Schema of every document, by command, under `$defs` with the objects that they hold."""
+    parts = {command: _objects(document) for command, document in DOCUMENTS.items()}
+    taken = {_own(root): objects.get(_own(root)) for root, objects in reversed(parts.values())}
     definitions: dict[str, Any] = {}
-    for command, document in DOCUMENTS.items():
-        name = document.type.__name__
-        _, found = msgspec.json.schema_components([document.type], ref_template="#/$defs/{name}")
-        for inner in [each for each in found if each in definitions and found[each] != definitions[each]]:
-            found = json.loads(json.dumps(found).replace(f'"#/$defs/{inner}"', f'"#/$defs/{name}{inner}"'))
-            found[f"{name}{inner}"] = found.pop(inner)
-        for inner in found.values():
-            if "properties" in inner:
-                inner["required"] = list(inner["properties"])
-            for said in (inner, *inner.get("properties", {}).values()):
-                for word in ("title", "description", "default"):
-                    said.pop(word, None)
-        for inner in found.keys() & _INSTANTS_TOO:
-            found[inner] = json.loads(json.dumps(found[inner]).replace(_NUMBER, _NUMBER_OR_INSTANT))
-        for field in document.instants:
-            found[name]["properties"][field] = _instant(found[name]["properties"][field])
-        if document.more is not None and not document.wrapped:
-            found[name]["properties"] |= document.more
-            found[name]["required"] += document.more
+    for command, (root, objects) in parts.items():
+        names = {}
+        for name, found in objects.items():
+            names[name] = name if taken.setdefault(name, found) == found else f"{_owner(command, root, name)}{name}"
+            taken[names[name]] = found
+        text = json.dumps([root, {names[name]: found for name, found in objects.items()}])
+        for name, new in names.items():
+            text = text.replace(f'"#/$defs/{name}"', f'"#/$defs/{new}"')
+        definitions[command], found = json.loads(text)
         definitions |= found
-        definitions[command] = _whole(document, {"$ref": f"#/$defs/{name}"})
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$defs": definitions}
+
+
+def _objects(document: Document) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the schema of one document, and those of the objects in it by name."""
+    types = [document.type, *document.more.values()] + ([document.otherwise] if document.otherwise else [])
+    roots, objects = msgspec.json.schema_components(types, ref_template="#/$defs/{name}")
+    root, more = roots[0], dict(zip(document.more, roots[1:], strict=False))
+    own = _own(root)
+    for name, found in objects.items():
+        if name == own:
+            found["properties"] = {
+                field: more.get(field, schema)
+                for field, schema in (found["properties"] | more).items()
+                if field not in document.less
+            }
+        if "properties" in found:
+            found["required"] = list(found["properties"])
+        for said in (found, *found.get("properties", {}).values()):
+            for word in ("title", "description", "default"):
+                said.pop(word, None)
+        if name in _INSTANTS_TOO:
+            objects[name] = json.loads(json.dumps(found).replace(_NUMBER, _NUMBER_OR_INSTANT))
+    for field in document.instants:
+        within, _, inner = field.rpartition(".")
+        fields = objects[within or own]["properties"]
+        fields[inner] = _instant(fields[inner])
+    return ({"anyOf": [root, roots[-1]]} if document.otherwise else root), objects
+
+
+def _own(schema: dict[str, Any]) -> str:
+    """Return the name of a document's object; empty if it has none."""
+    return str(schema.get("items", schema).get("$ref", "")).rpartition("/")[2]
+
+
+def _owner(command: str, root: dict[str, Any], name: str) -> str:
+    """Return the prefix of an object whose name another object has: its document's object, or its command."""
+    own = _own(root)
+    return own if own not in ("", name) else command.title().replace(" ", "")
 
 
 def _instant(schema: dict[str, Any]) -> dict[str, Any]:
@@ -123,36 +268,44 @@ def _instant(schema: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [text, {"type": "null"}]} if {"type": "null"} in schema.get("anyOf", []) else text
 
 
-def _whole(document: Document, schema: dict[str, Any]) -> dict[str, Any]:
-    listed = {"type": "array", "items": schema} if document.is_list else schema
-    if not document.wrapped:
-        return listed
-    fields = {**(document.more or {}), document.wrapped: listed}
-    return {"type": "object", "properties": fields, "required": list(fields)}
-
-
 def page() -> str:
     """Return the whole page."""
     definitions = schemas()["$defs"]
-    lines = [_HEAD]
+    lines, shown = [_HEAD], dict[str, str]()
     for command in DOCUMENTS:
         lines.append(f"## `mainspring {command} --json`\n")
-        lines += _described(definitions[command])
+        for number, schema in enumerate(_parts(definitions[command])):
+            name, listed = _own(schema), "A list. Each entry has " if schema.get("type") == "array" else ""
+            if number:
+                lines.append("Or:\n")
+            if not name:
+                lines.append("A list of rows. Each has its values by column.\n")
+            elif name in shown:
+                lines.append(f"{listed or 'It has '}the fields of {_section(shown[name])}.\n")
+            else:
+                shown[name] = command
+                lines += [f"{listed}these fields:\n"] * bool(listed) + [*_described(definitions[name])]
     lines.append("## Objects\n")
-    shown = {document.type.__name__ for document in DOCUMENTS.values() if not document.wrapped}
-    for name in sorted(set(definitions) - set(DOCUMENTS) - shown):
-        lines.append(f"### {name}\n")
-        lines += _described(definitions[name])
+    own = [_own(schema) for command in DOCUMENTS for schema in _parts(definitions[command])]
+    referred = json.dumps(definitions)
+    for name in sorted(set(definitions) - set(DOCUMENTS)):
+        if name not in shown:
+            lines += [f"### {name}\n", *_described(definitions[name])]
+        elif referred.count(f'"#/$defs/{name}"') > own.count(name):
+            lines.append(f"### {name}\n\nIt has the fields of {_section(shown[name])}.\n")
     return "\n".join(lines)
 
 
+def _parts(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    return schema.get("anyOf", [schema])
+
+
+def _section(command: str) -> str:
+    title = f"mainspring {command} --json"
+    return f"[`{title}`](#{title.replace(' ', '-')})"
+
+
 def _described(schema: dict[str, Any]) -> Iterator[str]:
-    definitions = schemas()["$defs"]
-    if schema.get("type") == "array" and "$ref" in schema["items"]:
-        schema = definitions[schema["items"]["$ref"].rpartition("/")[2]]
-        yield "A list. Each entry has:\n"
-    elif "$ref" in schema:
-        schema = definitions[schema["$ref"].rpartition("/")[2]]
     if "enum" in schema:
         yield f"One of {', '.join(f'`{each}`' for each in schema['enum'])}.\n"
         return

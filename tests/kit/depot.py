@@ -24,7 +24,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
 
-from kit import prefork
+from kit import documents, prefork
 from kit.waiting import free_port, wait_until
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
@@ -109,11 +109,15 @@ class Ran:
     code: int
     stdout: str
     stderr: str
+    words: Sequence[str] = ()  # of the command, if they are known
 
     @property
     def document(self) -> Any:
-        """What it printed with `--json`: exactly one document and nothing else."""
-        return json.loads(self.stdout)
+        """What it printed with `--json`: exactly one document and nothing else, as the documentation describes it."""
+        document = json.loads(self.stdout)
+        if self.words:
+            documents.check(self.words, document)
+        return document
 
 
 @dataclass
@@ -164,14 +168,14 @@ class Depot:
         whole = self.environment | dict(environment or {})
         if not options and prefork.suits(whole):
             given = [str(each) for each in arguments]
-            return Ran(*prefork.run(given, cwd=self.root, environment=whole, timeout_s=timeout_s))
+            return Ran(*prefork.run(given, cwd=self.root, environment=whole, timeout_s=timeout_s), given)
         with self.start(*arguments, environment=environment, **options) as process:
             try:
                 stdout, stderr = process.communicate(timeout=timeout_s)
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise
-        return Ran(process.returncode, stdout or "", stderr or "")
+        return Ran(process.returncode, stdout or "", stderr or "", [str(each) for each in arguments])
 
     @contextmanager
     def begun(
@@ -235,7 +239,9 @@ class Begun:
         wait_until(lambda: self.ended or prefork.written(self._stdout).endswith("\n}\n"), "`up` to say what is up")
         said = prefork.written(self._stdout)
         assert said.endswith("\n}\n"), f"`up` ended: {self.told}"
-        return json.loads(said)
+        document = json.loads(said)
+        documents.check(["up"], document)
+        return document
 
     def end(self, within_s: float = 300.0) -> Ran:
         """Wait for its end, and return how it ended."""

@@ -44,7 +44,7 @@ def convert(fitted: Fitted, tell: Callable[[str, float], None]) -> Converted:
     """Convert a fitted estimator, prove the result equivalent, and evaluate it.
 
     Raises:
-        NotConvertible: See `flavours.convert_estimator` and `equivalence.prove`.
+        NotConvertible: See `flavours.convert_estimator` and `equivalence.check.prove`.
     """
     tell("convert", 0.75)
     model, estimator, data = fitted.model, fitted.estimator, fitted.data

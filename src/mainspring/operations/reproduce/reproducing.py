@@ -29,10 +29,10 @@ from mainspring.core.errors import (
 )
 from mainspring.operations.reproduce.recorded_code import RecordedCode, lay_out
 from mainspring.project import Project
+from mainspring.training.runs.differences import Difference, Outcome, differences, outcome
 
 if TYPE_CHECKING:
     from mainspring.registry.model import Bundle, RunRecord
-    from mainspring.training.runs.differences import Difference, Outcome
 
 Progress = Callable[[str, float], None]
 _KINDS = {kind.__name__: kind for kind in (Invalid, InvalidData, NotFound, Corrupt, StorageFull, NotConvertible)}
@@ -99,7 +99,6 @@ def _compared(
     project: Project, run: RunRecord, code: RecordedCode, into: Path, digest: str, again_id: str
 ) -> Reproduction:
     from mainspring.project.scratch import scratch_bundles, scratch_tracking
-    from mainspring.training.runs.differences import differences, outcome
     from mainspring.training.runs.provenance import CODE_CHANGED
 
     tracking = scratch_tracking(into)

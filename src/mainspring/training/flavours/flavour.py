@@ -77,7 +77,7 @@ class Flavour(Protocol):
     def convert(
         self, estimator: Any, inputs: Sequence[Input], task: str, wide: Collection[str], labels: Sequence[str] = ()
     ) -> Artefact:
-        """Return the model file, not yet proved equivalent (`equivalence.prove`).
+        """Return the model file, not yet proved equivalent (`equivalence.check.prove`).
 
         Args:
             inputs: The columns that the estimator was fitted on, in this order.
@@ -137,7 +137,7 @@ def estimator_scores(estimator: Any, frame: pd.DataFrame, task: str) -> Array:
 def convert_estimator(
     estimator: Any, inputs: Sequence[Input], task: str, *, wide: Collection[str] = (), labels: Sequence[str] = ()
 ) -> Artefact:
-    """Convert the estimator into its model file, not yet proved equivalent (`equivalence.prove`).
+    """Convert the estimator into its model file, not yet proved equivalent (`equivalence.check.prove`).
 
     See `Flavour.convert` for arguments and further errors.
 

@@ -1,0 +1,37 @@
+"""What commands print with `--json`, compared with the JSON Schema of the documentation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "assets" / "json-output.schema.json"
+
+
+def check(words: Sequence[str], document: Any) -> None:
+    """Raise `jsonschema.ValidationError` unless a command's document is as the schema says.
+
+    Args:
+        words: The command with its arguments.
+    """
+    if not (isinstance(document, dict) and document.keys() == {"error"}):
+        _validator(next(name for count in (2, 1) if (name := " ".join(words[:count])) in _definitions())).validate(
+            document
+        )
+
+
+@cache
+def _definitions() -> dict[str, Any]:
+    definitions: dict[str, Any] = json.loads(SCHEMA.read_text(encoding="utf-8"))["$defs"]
+    return definitions
+
+
+@cache
+def _validator(command: str) -> Any:
+    schema = {"$ref": f"#/$defs/{command}", "$defs": _definitions()}
+    return jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import grpc
 import msgspec
 import pytest
 
+from integration.test_gateway import on_a_loop, running
 from kit.fleet import BODY, INFER, Fleet
+from kit.serving import Kit, full_request
 from kit.waiting import free_port, wait_until
 from mainspring.processes.supervisor import Supervisor
+from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.grpc import wire
 from unit.serving.test_grpc_deadlines import message
 
@@ -116,3 +121,37 @@ def test_grpc_puts_a_request_into_the_arm_that_http_does(tmp_path: Path) -> None
     rows = [row for batch in told.batches for row in batch.to_pylist() if row["row"] == 0]
     assert len(rows) == 24
     assert len({row["unit"] for row in rows}) == 12
+
+
+@on_a_loop
+async def test_over_http_what_is_not_answered_is_a_failure_of_its_arm() -> None:
+    class Failing(OnnxExecutor):
+        """A candidate that fails while `broken`."""
+
+        broken = False
+
+        def predict(self, inputs: Any, rows: int) -> dict[str, Any]:
+            if self.broken:
+                raise ValueError("It is broken.")
+            return super().predict(inputs, rows)
+
+    kit = Kit(executors=Failing)
+    kit.roll_out("1", "2", weights=(0.0, 1.0), max_queue_rows=2)
+    async with running(kit) as each:
+        assert (await each.infer(full_request(id="well"))).status_code == 200
+        Failing.broken = True
+        assert (await each.infer(full_request(id="broken"))).status_code == 500
+        wrong = await each.infer(full_request(id="wrong", outputs=[{"name": "nothing"}]))
+        assert wrong.status_code == 400
+        both = (each.infer(full_request(id=name)) for name in ("named", "garbled"))
+        for reply in await asyncio.gather(*both):
+            assert reply.status_code in (429, 500)
+        text = (await each.client.get("/metrics")).text
+    kit.log.compact()
+    found = {failure.request_id: (failure.kind, failure.status, failure.version) for failure in kit.log.failures("r1")}
+    assert found["broken"] == ("ModelFailed", 500, "2")
+    assert found["wrong"] == ("Invalid", 400, "2")
+    assert found.keys() == {"broken", "wrong", "named", "garbled"}
+    assert [each.request_id for each in kit.log.recent(limit=1)] == ["well"]
+    assert 'mainspring_arm_answered_total{endpoint="late-arrival",version="2"} 1.0' in text
+    assert 'mainspring_arm_failures_total{endpoint="late-arrival",kind="ModelFailed",version="2"}' in text

@@ -74,6 +74,7 @@ def test_a_retry_stays_in_its_arm_whichever_process_it_meets_and_a_named_version
     fleet.publish("1")
     with fleet.up():
         until_all_follow(fleet, roll_out(fleet, 0.5))
+        fleet.until_all_serve("1", "2")  # before, with the candidate not loaded yet, its control alone
 
         def version(**headers: str) -> str:
             reply = fleet.ask("POST", INFER, BODY, **headers)

@@ -25,7 +25,7 @@ from mainspring.stats.intervals import Interval
 from mainspring.stats.sequential.events import Floats, mixed, prior
 
 _BETS = np.concatenate([np.geomspace(1e-4, 0.6, 44), [0.7, 0.8, 0.9]])  # shares of the largest bet
-_SCALE = 0.05
+_SCALE = 0.1  # of their prior
 _LOSSES = -np.log1p(-_BETS) - _BETS  # what a bet costs per squared value
 FEWEST = 30  # of each arm, for the asymptotic interval
 

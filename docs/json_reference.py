@@ -55,9 +55,10 @@ _HEAD = """\
 <!-- Written by docs/json_reference.py; a test fails if it is not current. -->
 
 With `--json` a command prints one JSON document on standard output, and everything else on standard error. This page
-has the fields of each document. [One JSON Schema](../assets/json-output.schema.json) has the same for validators and
-code generators, with each command under `$defs`. Every field is always present. An instant is a text in RFC 3339, such
-as `2026-01-31T12:00:00Z`. A minor version may add fields: ignore the ones that you do not know.
+has the fields of each document, except those of `mainspring pipelines` and `rollout`, which may still change. [One JSON
+Schema](../assets/json-output.schema.json) has the same for validators and code generators, with each command under
+`$defs`. Every field is always present. An instant is a text in RFC 3339, such as `2026-01-31T12:00:00Z`. A minor
+version may add fields: ignore the ones that you do not know.
 
 If a command fails, the document is `{"error": {"what": text, "fix": text or null, "retryable": true or false, "exit":
 integer}}`, and [the exit code](exit-codes.md) is `exit`.

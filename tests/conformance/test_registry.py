@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from mainspring.core.errors import Conflict
-from mainspring.registry.adapters.catalog import CatalogApprovals, CatalogDeletions, CatalogTrustedKeys
+from mainspring.registry.adapters.catalog import CatalogApprovals, CatalogDeletions, CatalogTrustedKeys, CatalogWaivers
 from mainspring.registry.adapters.folder import FolderBlobs
 from mainspring.registry.adapters.memory import MemoryBlobs, MemoryTracking, MemoryVersions
 from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
@@ -21,6 +21,7 @@ from mainspring.registry.conformance import (
     TrackingConformance,
     TrustedKeysConformance,
     VersionsConformance,
+    WaiversConformance,
 )
 from mainspring.registry.model import AliasMove
 
@@ -120,3 +121,9 @@ class TestCatalogTrustedKeys(TrustedKeysConformance):
     @pytest.fixture
     def trusted(self, catalog: sa.Engine) -> CatalogTrustedKeys:
         return CatalogTrustedKeys(catalog)
+
+
+class TestCatalogWaivers(WaiversConformance):
+    @pytest.fixture
+    def waivers(self, catalog: sa.Engine) -> CatalogWaivers:
+        return CatalogWaivers(catalog)

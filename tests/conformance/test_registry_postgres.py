@@ -11,8 +11,13 @@ import sqlalchemy as sa
 from kit.servers import PostgresServer
 from mainspring.core.locks import MemoryLocks
 from mainspring.project.catalog import open_catalog
-from mainspring.registry.adapters.catalog import CatalogApprovals, CatalogDeletions, CatalogTrustedKeys
-from mainspring.registry.conformance import ApprovalsConformance, DeletionsConformance, TrustedKeysConformance
+from mainspring.registry.adapters.catalog import CatalogApprovals, CatalogDeletions, CatalogTrustedKeys, CatalogWaivers
+from mainspring.registry.conformance import (
+    ApprovalsConformance,
+    DeletionsConformance,
+    TrustedKeysConformance,
+    WaiversConformance,
+)
 
 
 @pytest.fixture
@@ -38,3 +43,9 @@ class TestTrustedKeys(TrustedKeysConformance):
     @pytest.fixture
     def trusted(self, engine: sa.Engine) -> CatalogTrustedKeys:
         return CatalogTrustedKeys(engine)
+
+
+class TestWaivers(WaiversConformance):
+    @pytest.fixture
+    def waivers(self, engine: sa.Engine) -> CatalogWaivers:
+        return CatalogWaivers(engine)

@@ -33,6 +33,7 @@ _PARTS = (
     "run_search",
     "versions",
     "approvals",
+    "waivers",
     "deletions",
     "bundles",
     "routes",

@@ -28,9 +28,15 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
     sure: float | None = None  # probability with which each end of the interval holds
     slice: str = ""  # the worst slice, whose value this is: "carrier=AA"
     rows: int | None = None  # held-out rows behind the value, if they were scored for the gate
+    waived: str = ""  # who lets the version go live although the gate did not pass, until when and why
+
+    @property
+    def allows(self) -> bool:
+        """True if the gate does not hold the version back: it passed, or it is waived."""
+        return self.passed or bool(self.waived)
 
     def __str__(self) -> str:
-        verdict = "passed" if self.passed else "not passed"
+        verdict = "passed" if self.passed else f"not passed, waived by {self.waived}" if self.waived else "not passed"
         against = f"{self.gate} against {self.against}{f' on {self.slice}' if self.slice else ''}"
         if self.value is None or self.needed is None:
             return f"{against}: {verdict}: {self.note}"

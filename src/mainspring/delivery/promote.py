@@ -47,6 +47,7 @@ def promote(
     rollouts: Rollouts = tuple,
     hidden: Callable[[Bundle], Collection[str]] = lambda _: (),
     executors: Loader | None = None,
+    waive: Callable[[Sequence[GateResult]], Sequence[GateResult]] = tuple,
 ) -> Promotion:
     """Evaluate a version's gates and, if all pass, move `champion` to it and publish the routes.
 
@@ -69,6 +70,7 @@ def promote(
         rollouts: Returns the live rollouts, for the routes.
         hidden: Returns the bundle's columns whose values identify a person; results do not show them.
         executors: Makes the executors of the serving engine, for gates on latency.
+        waive: Returns the results, those that a waiver allows marked so. Called last, like `more`.
 
     Raises:
         NotFound: The version does not exist.
@@ -83,15 +85,18 @@ def promote(
             revision = publish(endpoints, versions, routes, gated=gated, rollouts=rollouts)
             return _promotion(candidate, champion, promoted=True, revision=revision)
         judged = verdicts(gates, bundle, champion, load, rebuild, metrics, threshold, hidden, executors)
-        results = (*judged, *more())
-        if not all(result.passed for result in results):
-            failed = "; ".join(str(result) for result in results if not result.passed)
+        results = tuple(waive((*judged, *more())))
+        if not all(result.allows for result in results):
+            failed = "; ".join(str(result) for result in results if not result.allows)
             _audit(audit, clock, actor, _PROMOTE, model, f"version {candidate.version} refused: {failed}")
             return _promotion(candidate, champion, promoted=False, results=results)
         try:
             _move(versions, audit, clock, domain, actor, _PROMOTE, reason, champion, candidate)
         except Conflict:
             continue
+        for result in results:
+            if result.waived:
+                _audit(audit, clock, actor, _PROMOTE, model, f"version {candidate.version} although {result}")
         revision = publish(endpoints, versions, routes, gated=gated, rollouts=rollouts)
         return _promotion(candidate, champion, promoted=True, results=results, revision=revision)
     raise Conflict(

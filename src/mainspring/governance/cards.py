@@ -38,6 +38,7 @@ def build(
     description: str = "",
     owner: str = "",
     metrics: Sequence[Metric] = (),
+    waivers: Sequence[str] = (),
 ) -> Card:
     """Return the model card of a version.
 
@@ -48,6 +49,7 @@ def build(
         words: The authors' text, in Markdown; see `governance.words`.
         words_file: The file of that text, named in gaps.
         hidden: Features whose values identify a person.
+        waivers: The gates that are waived for this version, as text.
         description: The current declaration's; so too `owner`, and `metrics`, those in addition to the task's.
 
     Raises:
@@ -73,6 +75,7 @@ def build(
             ("Threshold", _threshold(manifest.extra)),
             ("Registered", format_instant(lineage.created_at)),
             ("Bundle", lineage.digest),
+            *(("Waived gate", each) for each in waivers),
         ),
         words=sections,
         data=data,

@@ -11,6 +11,7 @@ from mainspring.delivery import approving, routing
 from mainspring.delivery import promote as delivery
 from mainspring.delivery.gates import CARD, judge_card
 from mainspring.delivery.model import GateResult, Promotion
+from mainspring.delivery.waiving import with_waivers
 from mainspring.operations.models.curating import authors, expect_kept, makers, storable
 from mainspring.project import Project
 from mainspring.project.executors import executors
@@ -58,6 +59,7 @@ def promote(project: Project, model: str, version: str | None = None, *, reason:
         threshold=None if declared is None else declared.threshold,
         hidden=personal,
         executors=executors(project),
+        waive=lambda results: waived(project, candidate, results),
         more=lambda: [*_carded(project, gates, candidate), *_approved(project, gates, candidate)],
         rollouts=project.rollouts.live,
     )
@@ -70,6 +72,13 @@ def _approved(project: Project, gates: Sequence[Gate], version: ModelVersion) ->
     given = project.approvals.of(version.model, version.version)
     people = makers(project.key_store, (each.approver for each in given))
     return [approving.verdict(count, version, authors(project, version), given, people)]
+
+
+def waived(project: Project, version: ModelVersion, results: Sequence[GateResult]) -> list[GateResult]:
+    """Return the results of a version's gates, those that a waiver allows marked so."""
+    waivers = project.waivers.of(version.model, version.version)
+    public_key, now = project.signing_key.public, project.wall.now()
+    return with_waivers(results, waivers, digest=version.digest, public_key=public_key, now=now)
 
 
 def _carded(project: Project, gates: Sequence[Gate], version: ModelVersion) -> list[GateResult]:

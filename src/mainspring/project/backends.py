@@ -158,6 +158,7 @@ VERSIONS: Mapping[str, Build] = {
     "memory": lambda _: lazily("registry.adapters.memory", "MemoryVersions", extra="local")(),
 }
 APPROVALS: Mapping[str, Build] = _in_catalog("registry", "CatalogApprovals", "gateway")
+WAIVERS: Mapping[str, Build] = _in_catalog("registry", "CatalogWaivers", "gateway")
 DELETIONS: Mapping[str, Build] = _in_catalog("registry", "CatalogDeletions", "gateway")
 TRUSTED_KEYS: Mapping[str, Build] = _in_catalog("registry", "CatalogTrustedKeys", "gateway")
 ROLLOUTS: Mapping[str, Build] = _in_catalog("delivery", "CatalogRollouts", "gateway")

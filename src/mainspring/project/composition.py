@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from mainspring.project.definitions.applied import Applied
     from mainspring.project.definitions.loading import Definitions
     from mainspring.registry.bundles import Bundles
-    from mainspring.registry.ports import Approvals, Blobs, Deletions, ModelVersions, Tracking, TrustedKeys
+    from mainspring.registry.ports import Approvals, Blobs, Deletions, ModelVersions, Tracking, TrustedKeys, Waivers
     from mainspring.registry.searching import RunSearch
     from mainspring.security.keys import Authenticator
     from mainspring.security.ports import AuditLog, Authoriser, EndedSessions, KeyStore
@@ -276,6 +276,11 @@ class Project:
     @cached_property
     def approvals(self) -> Approvals:
         built: Approvals = self._build("approvals", backends.APPROVALS, self.settings.catalog)
+        return built
+
+    @cached_property
+    def waivers(self) -> Waivers:
+        built: Waivers = self._build("waivers", backends.WAIVERS, self.settings.catalog)
         return built
 
     @cached_property

@@ -82,6 +82,32 @@ class Withdrawal:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiver:
+    """A person's permission to let a version go live although it fails a gate.
+
+    `gate` is the gate as it is written; `signature` is the project's key's, of `content`. A waiver that somebody ended
+    before `until` says who and when.
+    """
+
+    model: str
+    version: str
+    digest: str
+    gate: str
+    actor: str
+    reason: str
+    at: int  # UTC epoch microseconds
+    until: int  # UTC epoch microseconds
+    signature: bytes = b""
+    ended_at: int | None = None
+    ended_by: str = ""
+
+    def content(self) -> bytes:
+        """Return what is signed: canonical JSON of all but the signature and the end."""
+        names = ("model", "version", "digest", "gate", "actor", "reason", "at", "until")
+        return msgspec.json.encode({name: getattr(self, name) for name in names}, order="sorted")
+
+
+@dataclass(frozen=True, slots=True)
 class Deletion:
     """A version marked for deletion after the grace period."""
 

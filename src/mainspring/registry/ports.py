@@ -14,6 +14,7 @@ from mainspring.registry.model import (
     ModelVersion,
     RunRecord,
     TrustedKey,
+    Waiver,
     Withdrawal,
 )
 
@@ -183,6 +184,26 @@ class Approvals(Protocol):
 
     def withdrawn(self, model: str, version: str | None = None) -> list[Withdrawal]:
         """Return the withdrawn approvals of a model or of one version, newest first."""
+        ...
+
+
+class Waivers(Protocol):
+    """Waivers of gates. Every record is kept."""
+
+    def add(self, waiver: Waiver) -> None:
+        """Record a waiver."""
+        ...
+
+    def of(self, model: str, version: str | None = None) -> list[Waiver]:
+        """Return the waivers of a model or of one version, newest first, also those that expired or were ended."""
+        ...
+
+    def end(self, model: str, version: str, gate: str, *, actor: str, at: int) -> Waiver:
+        """End the waivers of a gate that were not ended before, and return the newest.
+
+        Raises:
+            NotFound: There is none; a concurrent call may have ended it.
+        """
         ...
 
 

@@ -1,9 +1,9 @@
-"""`mainspring models approve`, `withdraw`, `delete`, `restore` and `gc`: decisions about versions."""
+"""`mainspring models approve`, `withdraw`, `waive`, `waivers`, `delete`, `restore`, `gc`: decisions about versions."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,8 @@ from mainspring.cli.stdout_redirect import dated
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from mainspring.registry.model import Waiver
 
 _REASON = click.option("--reason", default="", help="Reason, for the history.")
 
@@ -60,6 +62,57 @@ def withdraw(call: Call, *, reference: str, approver: str | None, key_file: Path
             highlight=False,
         ),
     )
+
+
+@make("waive")
+@click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
+@click.argument("gate")
+@click.option("--reason", default="", help="Reason; required unless the waiver is ended.")
+@click.option("--until", default="", help="End of the waiver: an instant, or a duration such as 7d; at most 90 days.")
+@click.option("--end", is_flag=True, help="End the waiver of this gate now.")
+@_KEY_FILE
+def waive(call: Call, *, reference: str, gate: str, reason: str, until: str, end: bool, key_file: Path | None) -> None:
+    """Let a version go live although it fails GATE: the gate's text as `promote` prints it, or a part of it.
+
+    The waiver is signed, audited, and ends by itself. Approvals cannot be waived. If the project asks for approvals,
+    the author of a version cannot waive its gates.
+    """
+    from mainspring.core.time import format_instant
+    from mainspring.operations.models import waiving
+
+    key = _key(key_file)
+    if end:
+        done = waiving.end_waiver(call.project, reference, gate, key=key)
+        told = f"The waiver of {done.gate!r} for {done.model}:{done.version} is ended."
+    else:
+        done = waiving.waive(call.project, reference, gate, reason=reason, until=until, key=key)
+        until = format_instant(done.until)
+        told = f"{done.actor} waived {done.gate!r} for {done.model}:{done.version} until {until}."
+    call.result(_waiver(done), lambda console: console.print(told, markup=False, highlight=False))
+
+
+@make("waivers")
+@click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
+def waivers(call: Call, *, reference: str) -> None:
+    """List the waivers of a version, or of all versions of NAME, newest first: active, expired, ended or invalid."""
+    from mainspring.core.time import format_instant
+    from mainspring.operations.models import waiving
+
+    found = waiving.listed(call.project, reference)
+
+    def told(console: Console) -> None:
+        for each, state in found:
+            line = f"{each.model}:{each.version}  {state:<8} {each.gate}, by {each.actor} until "
+            console.print(f"{line}{format_instant(each.until)}: {each.reason}", markup=False, highlight=False)
+        if not found:
+            console.print("No gate is waived.")
+
+    call.result([{**_waiver(each), "state": state} for each, state in found], told)
+
+
+def _waiver(waiver: Waiver) -> dict[str, Any]:
+    fields = dated(waiver, "at", "until", "ended_at")
+    return {name: value for name, value in fields.items() if name != "signature"}
 
 
 def _key(file: Path | None) -> str | None:
@@ -136,4 +189,4 @@ def gc(call: Call, *, grace: str, dry_run: bool) -> None:
     call.result(document, told)
 
 
-COMMANDS = (approve, withdraw, delete, restore, gc)
+COMMANDS = (approve, withdraw, waive, waivers, delete, restore, gc)

@@ -1,4 +1,4 @@
-"""History of decisions on a model's versions: alias moves, approvals and their withdrawals, marks for deletion."""
+"""History of decisions on a model's versions: alias moves, approvals, withdrawals, waivers, marks for deletion."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ PAGE = 50
 @dataclass(frozen=True, slots=True)
 class Happening:
     """One decision. For an alias, `old` is its previous version, None if there was none; for a withdrawal, `whose` is
-    the approver.
+    the approver; for a waiver and its end, the gate.
     """
 
     at: int  # UTC epoch microseconds
-    kind: str  # alias, approval, withdrawal, deletion
+    kind: str  # alias, approval, withdrawal, waiver, waived (the end of a waiver), deletion
     alias: str
     old: str | None
     version: str
@@ -70,6 +70,10 @@ def happenings(project: Project, model: str) -> list[Happening]:
         )
         for each in withdrawn
     ]
+    for each in project.waivers.of(model):
+        found.append(Happening(each.at, "waiver", "", None, each.version, each.actor, each.reason, each.gate))
+        if each.ended_at is not None:
+            found.append(Happening(each.ended_at, "waived", "", None, each.version, each.ended_by, "", each.gate))
     found += [
         Happening(each.at, "deletion", "", None, each.version, each.actor, each.reason)
         for each in project.deletions.all()

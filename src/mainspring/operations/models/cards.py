@@ -10,10 +10,12 @@ from typing import Any
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.files import write_atomic
 from mainspring.core.ids import check_id
+from mainspring.delivery.waiving import said
 from mainspring.governance.cards import build
 from mainspring.governance.model import Card
 from mainspring.governance.resources import Price
 from mainspring.operations.models import curating
+from mainspring.operations.models.waiving import active
 from mainspring.project import Project
 from mainspring.registry.bundles import FEATURES
 from mainspring.registry.lineage import lineage_of
@@ -55,6 +57,7 @@ def card_of(project: Project, version: ModelVersion) -> Card:
         description="" if declared is None else declared.description,
         owner="" if declared is None else declared.owner,
         metrics=() if declared is None else declared.measured,
+        waivers=[f"{each.gate}, by {said(each)}" for each in active(project, version)],
     )
 
 
@@ -74,7 +77,8 @@ def stamp(project: Project, version: ModelVersion) -> Hashable:
     declared = project.definitions.models.get(version.model)
     said = None if declared is None else (declared.description, declared.owner, declared.metric_names)
     where = version.model, version.version, version.digest, version.aliases
-    return *where, tuple(sorted(version.tags.items())), written, said, project.settings.training_price
+    waivers = tuple((each.gate, each.until) for each in active(project, version))
+    return *where, waivers, tuple(sorted(version.tags.items())), written, said, project.settings.training_price
 
 
 def document(found: Card) -> dict[str, Any]:

@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mainspring.core.errors import Conflict, Denied, Invalid, NotFound
+from mainspring.core.time import format_instant
 from mainspring.delivery.routing import CHAMPION
 from mainspring.operations.auditing import audit
 from mainspring.project import Project
 from mainspring.registry.garbage import Collected, collect, graph_members
 from mainspring.registry.lineage import Lineage, authors_of, lineage_of
-from mainspring.registry.model import AliasMove, Approval, Deletion, ModelVersion, RunRecord, Withdrawal
+from mainspring.registry.model import AliasMove, Approval, Deletion, ModelVersion, RunRecord, Waiver, Withdrawal
 from mainspring.registry.processes import local_user
 from mainspring.security.model import Action, AuditEvent
 from mainspring.security.ports import KeyStore
@@ -105,15 +106,16 @@ class Happened:
     """One entry of a model's history."""
 
     at: int
-    what: str  # alias, approval, withdrawal, deletion
+    what: str  # alias, approval, withdrawal, waiver, deletion
     actor: str
     detail: str
     reason: str
 
 
 def history(project: Project, model: str, alias: str | None = None) -> list[Happened]:
-    """Return a model's alias moves, approvals, withdrawals and deletion marks, with actor, time and reason; newest
-    first.
+    """Return a model's alias moves, approvals, withdrawals, waivers and deletion marks, with actor, time and reason.
+
+    The newest comes first.
 
     Raises:
         NotFound: There is no model of this name, and it has no history.
@@ -133,6 +135,7 @@ def history(project: Project, model: str, alias: str | None = None) -> list[Happ
             for mark in project.deletions.all()
             if mark.model == model
         ]
+        events += [entry for waiver in project.waivers.of(model) for entry in _waived(waiver)]
     if not events and not project.versions.all(model):
         raise NotFound(f"No version matches {model[:140]!r}.", fix="`mainspring models list` lists them.")
     return sorted(events, key=lambda event: event.at, reverse=True)
@@ -148,6 +151,15 @@ def _taken_back(withdrawal: Withdrawal) -> Happened:
     return Happened(withdrawal.at, "withdrawal", withdrawal.actor, detail, withdrawal.reason)
 
 
+def _waived(each: Waiver) -> list[Happened]:
+    gate = f"version {each.version}: the gate {each.gate!r}"
+    end = format_instant(each.until)
+    found = [Happened(each.at, "waiver", each.actor, f"{gate} waived until {end}", each.reason)]
+    if each.ended_at is not None:
+        found.append(Happened(each.ended_at, "waiver", each.ended_by, f"{gate} no longer waived", ""))
+    return found
+
+
 def approve(project: Project, reference: str, *, key: str | None = None, reason: str = "") -> Approval:
     """Approve a version for promotion.
 
@@ -161,14 +173,14 @@ def approve(project: Project, reference: str, *, key: str | None = None, reason:
     from mainspring.delivery.approving import check_approver
 
     version = find(project, reference)
-    approver = local_user() if key is None else _holder(project, key)
+    approver = who(project, key)
     expect_kept(project, version)
     check_approver(approver, version, authors(project, version), makers(project.key_store, [approver]).get(approver))
     project.bundles.load(version.digest)  # a damaged bundle cannot be approved
     reason = storable(reason)
     approval = Approval(version.model, version.version, version.digest, approver, reason, project.wall.now())
     project.approvals.add(approval)
-    _audit(project, approver, "approve", version, reason)
+    noted(project, approver, "approve", version, reason)
     return approval
 
 
@@ -189,11 +201,11 @@ def withdraw(
         Denied: The key is invalid or lacks the scope.
     """
     version = find(project, reference)
-    actor = local_user() if key is None else _holder(project, key)
+    actor = who(project, key)
     reason, at = storable(reason), project.wall.now()
     whose = actor if approver is None else approver
     done = project.approvals.withdraw(version.model, version.version, whose, actor=actor, reason=reason, at=at)
-    _audit(project, actor, "withdraw", version, f"the approval of {whose}" + (f": {reason}" if reason else ""))
+    noted(project, actor, "withdraw", version, f"the approval of {whose}" + (f": {reason}" if reason else ""))
     return done
 
 
@@ -205,6 +217,15 @@ def makers(keys: KeyStore, approvers: Iterable[str]) -> dict[str, str]:
             key = keys.find(approver.removeprefix(_KEY).partition(":")[0])
             found[approver] = "" if key is None else key.created_by
     return found
+
+
+def who(project: Project, key: str | None) -> str:
+    """Return who decides: the holder of an API key that may manage, or the user of this process.
+
+    Raises:
+        Denied: The key does not stand or may not.
+    """
+    return local_user() if key is None else _holder(project, key)
 
 
 def _holder(project: Project, token: str) -> str:
@@ -238,7 +259,7 @@ def delete(project: Project, reference: str, *, reason: str = "") -> Deletion:
     reason = storable(reason)
     mark = Deletion(version.model, version.version, version.digest, local_user(), reason, project.wall.now())
     project.deletions.mark(mark)
-    _audit(project, mark.actor, "delete", version, reason)
+    noted(project, mark.actor, "delete", version, reason)
     return mark
 
 
@@ -252,7 +273,7 @@ def restore(project: Project, reference: str) -> ModelVersion:
     version = _exactly(project, reference)
     if not project.deletions.unmark(version.model, version.version):
         raise Conflict(f"{version.model}:{version.version} is not marked for deletion, or is being removed.")
-    _audit(project, local_user(), "restore", version, "")
+    noted(project, local_user(), "restore", version, "")
     return version
 
 
@@ -315,7 +336,8 @@ def _exactly(project: Project, reference: str) -> ModelVersion:
     return find(project, reference)
 
 
-def _audit(project: Project, actor: str, action: str, version: ModelVersion, reason: str) -> None:
+def noted(project: Project, actor: str, action: str, version: ModelVersion, reason: str) -> None:
+    """Write a decision on a version to the audit log."""
     detail = f"version {version.version}, bundle {version.digest[:12]}" + (f": {reason}" if reason else "")
     audit(project, action, f"model/{version.model}", detail, who=actor)
 

@@ -15,9 +15,9 @@ import sqlalchemy as sa
 
 from mainspring.core.catalog import catalog_errors, metadata
 from mainspring.core.errors import Conflict, NotFound
-from mainspring.registry.model import AliasMove, Approval, Deletion, TrustedKey, Withdrawal, alias_conflict
+from mainspring.registry.model import AliasMove, Approval, Deletion, TrustedKey, Waiver, Withdrawal, alias_conflict
 
-__all__ = ["AliasMoves", "CatalogApprovals", "CatalogDeletions", "CatalogTrustedKeys", "alias_moves"]
+__all__ = ["AliasMoves", "CatalogApprovals", "CatalogDeletions", "CatalogTrustedKeys", "CatalogWaivers", "alias_moves"]
 
 alias_moves = sa.Table(
     "alias_moves",
@@ -58,6 +58,23 @@ model_withdrawals = sa.Table(  # withdrawn approvals, moved out of `model_approv
     sa.Column("actor", sa.String(256), nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("at", sa.BigInteger, nullable=False),
+)
+model_waivers = sa.Table(
+    "model_waivers",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("model", sa.String(128), nullable=False),
+    sa.Column("version", sa.String(32), nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("gate", sa.Text, nullable=False),
+    sa.Column("actor", sa.String(256), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("until", sa.BigInteger, nullable=False),
+    sa.Column("signature", sa.LargeBinary(64), nullable=False),
+    sa.Column("ended_at", sa.BigInteger),
+    sa.Column("ended_by", sa.String(256), nullable=False),
+    sa.Index("model_waivers_by_version", "model", "version"),
 )
 model_deletions = sa.Table(
     "model_deletions",
@@ -216,6 +233,34 @@ def _row(withdrawal: Withdrawal) -> dict[str, Any]:
 def _withdrawal(row: dict[str, Any]) -> Withdrawal:
     what = [row[name] for name in ("model", "version", "digest", "approver", "approval_reason", "approved_at")]
     return Withdrawal(Approval(*what), row["actor"], row["reason"], row["at"])
+
+
+class CatalogWaivers(_Table):
+    """Waivers of gates, one row each."""
+
+    def add(self, waiver: Waiver) -> None:
+        with catalog_errors(self._name), self._engine.begin() as connection:
+            connection.execute(model_waivers.insert().values(**asdict(waiver)))
+
+    def of(self, model: str, version: str | None = None) -> list[Waiver]:
+        columns = [column for column in model_waivers.c if column.name != "id"]
+        query = sa.select(*columns).where(model_waivers.c.model == model).order_by(model_waivers.c.id.desc())
+        if version is not None:
+            query = query.where(model_waivers.c.version == version)
+        return [Waiver(**row) for row in self._rows(query)]
+
+    def end(self, model: str, version: str, gate: str, *, actor: str, at: int) -> Waiver:
+        table = model_waivers.c
+        theirs = (table.model == model, table.version == version, table.gate == gate, table.ended_at.is_(None))
+        change = model_waivers.update().where(*theirs).values(ended_at=at, ended_by=actor).returning(*table)
+        with catalog_errors(self._name), self._engine.begin() as connection:
+            ended = sorted(connection.execute(change).mappings(), key=lambda row: row["id"])
+        if not ended:
+            raise NotFound(
+                f"There is no waiver of {gate!r} for {model}:{version} to end.",
+                fix=f"`mainspring models waivers {model}` lists them.",
+            )
+        return Waiver(**{name: value for name, value in ended[-1].items() if name != "id"})
 
 
 class CatalogDeletions(_Table):

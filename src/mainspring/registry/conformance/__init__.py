@@ -5,6 +5,7 @@ from mainspring.registry.conformance.decisions import (
     ApprovalsConformance,
     DeletionsConformance,
     TrustedKeysConformance,
+    WaiversConformance,
 )
 from mainspring.registry.conformance.run_search import RunSearchConformance
 from mainspring.registry.conformance.tracking import TrackingConformance
@@ -18,4 +19,5 @@ __all__ = [
     "TrackingConformance",
     "TrustedKeysConformance",
     "VersionsConformance",
+    "WaiversConformance",
 ]

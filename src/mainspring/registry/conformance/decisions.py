@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
 from mainspring.core.errors import Conflict, NotFound
 from mainspring.core.time import SECOND
-from mainspring.registry.model import Approval, Deletion, TrustedKey, Withdrawal
-from mainspring.registry.ports import Approvals, Deletions, TrustedKeys
+from mainspring.registry.model import Approval, Deletion, TrustedKey, Waiver, Withdrawal
+from mainspring.registry.ports import Approvals, Deletions, TrustedKeys, Waivers
 
 A, B = "a" * 64, "b" * 64
 
@@ -82,6 +83,48 @@ class ApprovalsConformance:
             with ThreadPoolExecutor(2) as pool:
                 assert sorted(pool.map(withdraw, ("ben", "carl"))) == [False, True]
             assert len(approvals.withdrawn("late")) == turn + 1
+
+
+class WaiversConformance:
+    """The fixture `waivers` is an empty store."""
+
+    def test_what_is_added_is_there_newest_first_and_stays(self, waivers: Waivers) -> None:
+        made = [
+            Waiver("late", "1", A, "auc at least 0.9", "ana", "a hot fix", SECOND, 10 * SECOND, b"s" * 64),
+            Waiver("late", "1", A, "auc at least 0.9", "ana", "once more", 2 * SECOND, 20 * SECOND, b"t" * 64),
+            Waiver("late", "2", B, "brier at most 0.1", "ben", "known", 3 * SECOND, 30 * SECOND, b"u" * 64),
+            Waiver("fraud", "1", B, "auc at least 0.9", "ana", "known", 4 * SECOND, 40 * SECOND, b"v" * 64),
+        ]
+        for waiver in made:
+            waivers.add(waiver)
+        assert waivers.of("late", "1") == [made[1], made[0]]
+        assert waivers.of("late") == [made[2], made[1], made[0]]
+        assert waivers.of("nobody") == []
+
+    def test_an_end_is_recorded_once_and_for_that_gate_alone(self, waivers: Waivers) -> None:
+        first = Waiver("late", "1", A, "auc at least 0.9", "ana", "why", SECOND, 10 * SECOND, b"s" * 64)
+        other = Waiver("late", "1", A, "brier at most 0.1", "ana", "why", SECOND, 10 * SECOND, b"s" * 64)
+        for waiver in (first, other):
+            waivers.add(waiver)
+        done = waivers.end("late", "1", "auc at least 0.9", actor="carl", at=3 * SECOND)
+        assert done == replace(first, ended_at=3 * SECOND, ended_by="carl")
+        assert waivers.of("late") == [other, done]
+        for gate, version in (("auc at least 0.9", "1"), ("auc", "1"), ("brier at most 0.1", "2")):
+            with pytest.raises(NotFound, match="no waiver of"):
+                waivers.end("late", version, gate, actor="carl", at=4 * SECOND)
+
+    def test_of_two_that_end_a_waiver_at_once_one_does(self, waivers: Waivers) -> None:
+        def end(actor: str) -> bool:
+            try:
+                waivers.end("late", "1", "auc at least 0.9", actor=actor, at=SECOND)
+            except NotFound:
+                return False
+            return True
+
+        for _ in range(5):
+            waivers.add(Waiver("late", "1", A, "auc at least 0.9", "ana", "why", SECOND, 10 * SECOND, b"s" * 64))
+            with ThreadPoolExecutor(2) as pool:
+                assert sorted(pool.map(end, ("ben", "carl"))) == [False, True]
 
 
 class DeletionsConformance:

@@ -1,0 +1,105 @@
+"""Waive a gate of a version, end a waiver, and list them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mainspring.core.errors import Invalid
+from mainspring.core.time import parse_duration, parse_instant
+from mainspring.delivery.approving import check_approver, needed
+from mainspring.delivery.waiving import check_end, gate_named, holds, said
+from mainspring.operations.models.curating import authors, expect_kept, find, makers, noted, storable, who
+from mainspring.project import Project
+from mainspring.registry.model import ModelVersion, Waiver
+
+
+def waive(project: Project, reference: str, gate: str, *, reason: str, until: str, key: str | None = None) -> Waiver:
+    """Let a version go live although it fails a gate, until an instant.
+
+    Args:
+        gate: The gate's text, or a part of it.
+        until: An instant, or a duration from now, at most 90 days.
+        key: As of `curating.approve`.
+
+    Raises:
+        Invalid: There is no reason, no such gate, or the end is not an instant within 90 days.
+        Denied: The project wants approvals, and who waives is an author of the version; or the key does not stand.
+        Conflict: The version is marked for deletion.
+        Corrupt: Its bundle is damaged.
+    """
+    version = find(project, reference)
+    declared = project.definitions.models.get(version.model)
+    gates = declared.gates if declared else ()
+    chosen, reason = gate_named(gates, gate), storable(reason).strip()
+    if not reason:
+        raise Invalid("A waiver needs a reason.", fix="give --reason.")
+    now = project.wall.now()
+    end = _end(until, now)
+    check_end(now, end)
+    actor = who(project, key)
+    expect_kept(project, version)
+    if needed(gates, project.settings.approvals):
+        person = makers(project.key_store, [actor]).get(actor)
+        check_approver(actor, version, authors(project, version), person)
+    project.bundles.load(version.digest)
+    made = Waiver(version.model, version.version, version.digest, str(chosen), actor, reason, now, end)
+    made = replace(made, signature=project.signing_key.sign(made.content()))
+    project.waivers.add(made)
+    noted(project, actor, "waive", version, f"{made.gate}, {said(made)}")
+    return made
+
+
+def end_waiver(project: Project, reference: str, gate: str, *, key: str | None = None) -> Waiver:
+    """End a waiver now. A live version stays live.
+
+    Raises:
+        NotFound: There is no waiver of that gate that has not ended.
+        Denied: The key does not stand or may not.
+    """
+    version = find(project, reference)
+    names = {each.gate for each in project.waivers.of(version.model, version.version)}
+    exact = [name for name in names if gate.strip().casefold() in name.casefold()]
+    chosen = gate.strip() if gate.strip() in names or len(exact) != 1 else exact[0]
+    actor = who(project, key)
+    done = project.waivers.end(version.model, version.version, chosen, actor=actor, at=project.wall.now())
+    noted(project, actor, "end waiver", version, done.gate)
+    return done
+
+
+def listed(project: Project, reference: str) -> list[tuple[Waiver, str]]:
+    """Return the waivers of a version, or of all versions of a model, newest first, each with its state: active,
+    expired, ended or invalid.
+
+    Args:
+        reference: NAME:VERSION or NAME@ALIAS; NAME alone is every version.
+    """
+    if ":" in reference or "@" in reference:
+        version = find(project, reference)
+        found = project.waivers.of(version.model, version.version)
+    else:
+        found = project.waivers.of(find(project, reference).model)
+    return [(each, state(project, each)) for each in found]
+
+
+def state(project: Project, waiver: Waiver) -> str:
+    """Return a waiver's state: active, expired, ended, or invalid if its signature is not the project's."""
+    now = project.wall.now()
+    if waiver.ended_at is not None:
+        return "ended"
+    if now >= waiver.until:
+        return "expired"
+    return "active" if holds(waiver, waiver.digest, project.signing_key.public, now) else "invalid"
+
+
+def active(project: Project, version: ModelVersion) -> list[Waiver]:
+    """Return a version's waivers that count now, newest first."""
+    public, now = project.signing_key.public, project.wall.now()
+    of = project.waivers.of(version.model, version.version)
+    return [each for each in of if holds(each, version.digest, public, now)]
+
+
+def _end(until: str, now: int) -> int:
+    try:
+        return now + parse_duration(until)
+    except Invalid:
+        return parse_instant(until)

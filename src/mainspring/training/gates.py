@@ -129,7 +129,9 @@ def fair(
     """
     gate = f"the fairness gate by {group}"
     if measure not in _MEASURES:
-        raise Invalid(f"In {gate}, {measure!r} is no measure of fairness.", fix=f"use one of {', '.join(_MEASURES)}.")
+        raise Invalid(
+            f"In {gate}, {measure!r} is not a measure of fairness.", fix=f"use one of {', '.join(_MEASURES)}."
+        )
     if (at_most is None) == (at_least is None):
         raise Invalid(f"In {gate}, give either at_most or at_least.", fix="at_most=0.1, or for a ratio at_least=0.8.")
     limit = at_most if at_least is None else at_least
@@ -166,7 +168,7 @@ def values_within(feature: str, low: float | None = None, high: float | None = N
     for each in (low, high, but_for):
         expect(0 if each is None else each, (int, float), f"A bound of {gate}", fix="give a number.")
     if (low is None and high is None) or (low is not None and high is not None and low > high):
-        raise Invalid(f"In {gate}, the bounds {low} and {high} are no range.", fix="give low, high, or both.")
+        raise Invalid(f"In {gate}, the bounds {low} and {high} are not a range.", fix="give low, high, or both.")
     expect(feature, str, "The feature of a gate", fix="give its full name.")
     return DataGate("range", feature, but_for, low=low, high=high)
 
@@ -175,7 +177,7 @@ def class_share(at_least: float | None = None, at_most: float | None = None) -> 
     """Require the share of positives in the training rows, or of every class, to lie within these bounds.
 
     Raises:
-        Invalid: There is no bound, or one is no share.
+        Invalid: There is no bound, or one is not a share.
     """
     for each in (at_least, at_most):
         expect(0 if each is None else each, (int, float), "A bound of the share of a class", fix="give a share.")
@@ -314,7 +316,7 @@ def check_slices(gate: str, by_slice: Any, least_rows: Any, insufficient: Any) -
     """Return the columns of slices.
 
     Raises:
-        Invalid: They are no names, or `least_rows` or `insufficient` is out of its range.
+        Invalid: They are not names, or `least_rows` or `insufficient` is out of its range.
     """
     given = (by_slice,) if isinstance(by_slice, str) else by_slice
     expect(given, (list, tuple), f"The slices of {gate}", fix='name a column, or several: by_slice=["carrier"].')
@@ -322,7 +324,7 @@ def check_slices(gate: str, by_slice: Any, least_rows: Any, insufficient: Any) -
         expect(each, str, f"A slice of {gate}", fix="name a feature or a column of the observations.")
     expect(least_rows, int, f"`least_rows` of {gate}", fix="give a number of rows.")
     if least_rows < 1:
-        raise Invalid(f"In {gate}, least_rows={least_rows} is no number of rows.", fix="write 200.")
+        raise Invalid(f"In {gate}, least_rows={least_rows} is not a number of rows.", fix="write 200.")
     if insufficient not in ("fail", "pass"):
         raise Invalid(f"In {gate}, insufficient={insufficient!r} is unknown.", fix='write "fail" or "pass".')
     return tuple(dict.fromkeys(given))

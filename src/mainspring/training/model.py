@@ -333,7 +333,7 @@ def _check_columns(
 
 
 def _check_features(model: Model) -> None:
-    """Raise if a gate on the training data names what is no feature of the model.
+    """Raise if a gate on the training data names what is not a feature of the model.
 
     Raises:
         Invalid: It does.

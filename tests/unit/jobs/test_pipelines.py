@@ -149,7 +149,7 @@ def _cycle() -> Graph:
 def test_a_graph_with_a_cycle_or_a_missing_step_is_refused() -> None:
     with pytest.raises(Invalid, match=r"has a cycle: a needs b needs c needs a\."):
         _cycle()
-    with pytest.raises(Invalid, match="needs 'b', which is no step"):
+    with pytest.raises(Invalid, match="needs 'b', which is not a step"):
         Graph("p", (Node("a", after=("b",)),))
     with pytest.raises(Invalid, match="comes before 'b'"):
         Graph("p", (Node("a", after=("b",)), Node("b")))

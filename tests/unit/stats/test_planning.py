@@ -107,7 +107,7 @@ def test_a_course_can_be_stored_and_repeats() -> None:
         (lambda: Course(steps=(), requests_an_hour=1.0), "A step needs"),
         (lambda: Course(steps=(Step(1.0, 2),), requests_an_hour=1.0), "A step needs"),
         (lambda: Course(steps=CANARY, requests_an_hour=1.0, alpha=0), "tell nothing"),
-        (lambda: foresee_events(COURSE, 0.5, [1.0, 3.0]), "1.5 is no probability"),
+        (lambda: foresee_events(COURSE, 0.5, [1.0, 3.0]), "1.5 is not a probability"),
     ],
 )
 def test_refusals(call: Any, said: str) -> None:

@@ -46,7 +46,7 @@ def placed(connection: sa.Connection, made: Sequence[tuple[NewJob, Job]], now: i
         for need in (*wanted.needs, *wanted.after):
             if need not in known or wanted.parent is None or known[need][1] != wanted.parent:
                 raise Invalid(
-                    f"The job {job.handler} needs {need!r}, which is no earlier part of the same parent.",
+                    f"The job {job.handler} needs {need!r}, which is not an earlier part of the same parent.",
                     fix="add jobs with their parent, each after those that it needs.",
                 )
         if job.group is not None:

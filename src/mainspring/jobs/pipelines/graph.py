@@ -174,7 +174,7 @@ def graph_of(document: Mapping[str, Any]) -> Graph:
 
     Raises:
         Invalid: Steps need each other in a cycle, or need one that is not there.
-        Corrupt: The document is no graph.
+        Corrupt: The document is not a graph.
     """
     try:
         result = document["result"]
@@ -216,7 +216,7 @@ def _unordered(graph: Graph, node: Node, need: str) -> Invalid:
     path, at = [node.name], need
     while at not in path:
         if at not in by_name:
-            return Invalid(f"Step {path[-1]!r} of {named} needs {at!r}, which is no step.", fix="correct the name.")
+            return Invalid(f"Step {path[-1]!r} of {named} needs {at!r}, which is not a step.", fix="correct the name.")
         path.append(at)
         later = [each for each in by_name[at].needs if each in path] or list(by_name[at].needs)
         if not later:

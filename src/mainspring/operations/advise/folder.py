@@ -130,7 +130,7 @@ def _table(folder: Path, path: Path) -> FoundTable | None:
         )
         label = _label(columns)
         judged: dict[str, Any] = _constant(connection, columns, label, times, rows) if label and rows else {}
-    except duckdb.Error:  # a file that is no table, whatever its name
+    except duckdb.Error:  # a file that is not a table, whatever its name
         return None
     finally:
         connection.close()

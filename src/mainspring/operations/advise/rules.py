@@ -207,7 +207,7 @@ def monitoring(facts: Facts) -> Advice:
             f"{_count(len(named.alerts), 'column')} of {named.name} drifted in two windows in a row: "
             f"{_names(named.alerts)}.",
             f"Look at the windows of {named.name}, and train {named.model} on newer data if its quality fell.",
-            "Drift alone is no harm; drift with worse quality is.",
+            "Drift alone does no harm; drift with worse quality does.",
             f"mainspring monitor {named.name}",
         )
     live = [each for each in facts.endpoints if each.predictions]

@@ -143,9 +143,9 @@ def tally(arms: npt.ArrayLike, weights: npt.ArrayLike, columns: npt.ArrayLike | 
     if of.ndim != 1 or values.ndim != 2 or len(values) != of.size:
         raise Invalid(f"Arms of shape {of.shape} do not match columns of shape {values.shape}.")
     if not (of.min() >= 0 and of.max() < w.shape[1]):
-        raise Invalid(f"An arm between {of.min()} and {of.max()} is none of the {w.shape[1]} with weights.")
+        raise Invalid(f"An arm between {of.min()} and {of.max()} is not one of the {w.shape[1]} with weights.")
     if not ((w >= 0).all() and (np.abs(w.sum(axis=1) - 1) < 1e-6).all()):
-        raise Invalid("The weights of a row are no probabilities that add up to 1.")
+        raise Invalid("The weights of a row are not probabilities that add up to 1.")
     if not (w[np.arange(of.size), of] > 0).all():
         raise Invalid("A row's arm had the probability 0 when it was assigned.")
     strata, place = np.unique(w, axis=0, return_inverse=True)

@@ -56,7 +56,7 @@ def log_likelihoods(weight: npt.ArrayLike, candidate: npt.ArrayLike, control: np
         Shape (..., alternatives).
 
     Raises:
-        Invalid: Shapes do not match, a weight is no probability, or a count is negative.
+        Invalid: Shapes do not match, a weight is not a probability, or a count is negative.
     """
     w, of_candidate, of_control = checked(weight, candidate, control)
     number = of_candidate + of_control
@@ -263,7 +263,7 @@ def log_e_sample_ratio(weights: npt.ArrayLike, units: npt.ArrayLike) -> Floats:
         Shape (...,); infinite if an arm of probability 0 has a unit.
 
     Raises:
-        Invalid: Shapes do not match, a weight is no probability, or those of a stratum do not add up to 1.
+        Invalid: Shapes do not match, a weight is not a probability, or those of a stratum do not add up to 1.
     """
     by_arm = log_e_arm_shares(weights, units)
     return np.asarray(np.logaddexp.reduce(by_arm, axis=-1) - math.log(by_arm.shape[-1]))

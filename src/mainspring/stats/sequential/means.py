@@ -89,7 +89,7 @@ def log_e_mean_above(
         Shape (...,).
 
     Raises:
-        Invalid: Shapes do not match, a weight is no probability, or sums are impossible within the bounds.
+        Invalid: Shapes do not match, a weight is not a probability, or sums are impossible within the bounds.
     """
     return _weighted(bounds, weight, candidate, control, 1).log_e(difference)
 

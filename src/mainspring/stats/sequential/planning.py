@@ -90,7 +90,7 @@ def foresee_events(course: Course, rate: float, effects: Sequence[float], tolera
 
     Args:
         rate: The control's share of events.
-        effects: True relative risks; 1 is no difference.
+        effects: True relative risks; 1 means no difference.
         tolerance: The relative risk that is tolerated.
 
     Raises:
@@ -249,4 +249,4 @@ def _first(reached: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
 def _shares(rates: Sequence[float]) -> None:
     wrong = [rate for rate in rates if not 0 <= rate <= 1]
     if wrong:
-        raise Invalid(f"A share of events of {wrong[0]} is no probability.", fix="give a smaller rate or effect.")
+        raise Invalid(f"A share of events of {wrong[0]} is not a probability.", fix="give a smaller rate or effect.")

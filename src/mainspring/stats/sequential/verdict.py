@@ -119,7 +119,7 @@ def _check(guards: Sequence[Guarded], goals: Sequence[Aimed], alpha: float) -> N
     if twice:
         raise Invalid(f"Two guards or goals have the name {twice[0]!r}.", fix="give each a name of its own.")
     if not 0 < alpha < 1:
-        raise Invalid(f"An alpha of {alpha} is no error rate.", fix="give a number between 0 and 1, such as 0.05.")
+        raise Invalid(f"An alpha of {alpha} is not an error rate.", fix="give a number between 0 and 1, such as 0.05.")
     for guard in guards:
         if not 0 < guard.share < math.inf:
             raise Invalid(

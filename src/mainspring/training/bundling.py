@@ -123,9 +123,9 @@ def _held_out(observed: Observed, fitted: Fitted) -> pa.Table:
     """Return the held-out rows with the columns that gates slice by, and with the baseline's predictions."""
     import pyarrow as pa
 
-    features, found = fitted.data.features, observed.held_out
-    slices = [each for each in observed.model.slice_columns if each not in features]
-    table = found.select([*features, *slices, AT, LABEL])
+    features, held_out = fitted.data.features, observed.held_out
+    slices = [column for column in observed.model.slice_columns if column not in features]
+    table = held_out.select([*features, *slices, AT, LABEL])
     if fitted.baseline_scores is None:
         return table
     scores = pa.array(list(np.asarray(fitted.baseline_scores, np.float64)), pa.list_(pa.float64()))
@@ -143,27 +143,27 @@ def _decision(model: Model, converted: Converted) -> dict[str, Any]:
 
 def _quality(model: Model, train: Split) -> dict[str, Any]:
     """Return the manifest's record of the training rows: shares of classes, and of values out of the gates' ranges."""
-    found: dict[str, Any] = {}
+    record: dict[str, Any] = {}
     if model.task != "regression":
         classes, counts = np.unique(np.asarray(train.y).astype(str), return_counts=True)
         shares = zip(classes.tolist(), (counts / len(train)).tolist(), strict=True)
-        found[CLASS_SHARES] = dict(sorted(shares, key=lambda each: -each[1])[:_MOST_CATEGORIES])
+        record[CLASS_SHARES] = dict(sorted(shares, key=lambda item: -item[1])[:_MOST_CATEGORIES])
     ranges = []
     for gate in model.gates:
         if isinstance(gate, DataGate) and gate.kind == "range":
             values = train.X[gate.metric].to_numpy(np.float64)
-            known = values[~np.isnan(values)]
+            finite = values[~np.isnan(values)]
             low, high = -np.inf if gate.low is None else gate.low, np.inf if gate.high is None else gate.high
-            share = float(((known < low) | (known > high)).mean()) if known.size else 0.0
+            share = float(((finite < low) | (finite > high)).mean()) if finite.size else 0.0
             column = {"column": gate.metric, "low": gate.low, "high": gate.high}
-            ranges.append({**column, "share": share, "rows": int(known.size)})
-    return {**found, **({RANGES: ranges} if ranges else {})}
+            ranges.append({**column, "share": share, "rows": int(finite.size)})
+    return {**record, **({RANGES: ranges} if ranges else {})}
 
 
 def _maturity(model: Model) -> dict[str, Any]:
     """Return the maturity settings of the label, by column for several labels; a later read of the rows needs them."""
     if model.label_columns:
-        return {"labels": {each.column: {"name": each.name, **_settled(each)} for each in model.labels}}
+        return {"labels": {label.column: {"name": label.name, **_settled(label)} for label in model.labels}}
     return _settled(model.label)
 
 

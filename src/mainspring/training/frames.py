@@ -132,14 +132,14 @@ def to_categories(frame: pd.DataFrame, known: Mapping[str, Sequence[Any]]) -> pd
     """
     import pandas as pd
 
-    made = {}
+    columns = {}
     for column, names in known.items():
         codes = {category_text(name): code for code, name in enumerate(names)}
         if isinstance(frame[column].dtype, pd.CategoricalDtype):
             codes |= {name: code for code, name in enumerate(names)}
-        found = [codes.get(value if isinstance(value, str) else "", -1) for value in frame[column]]
-        made[column] = pd.Categorical.from_codes(found, categories=pd.Index(list(names), dtype=object))
-    return frame.assign(**made)
+        column_codes = [codes.get(value if isinstance(value, str) else "", -1) for value in frame[column]]
+        columns[column] = pd.Categorical.from_codes(column_codes, categories=pd.Index(list(names), dtype=object))
+    return frame.assign(**columns)
 
 
 def category_name(text: str) -> str:

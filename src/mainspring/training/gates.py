@@ -318,16 +318,16 @@ def check_slices(gate: str, by_slice: Any, least_rows: Any, insufficient: Any) -
     Raises:
         Invalid: They are not names, or `least_rows` or `insufficient` is out of its range.
     """
-    given = (by_slice,) if isinstance(by_slice, str) else by_slice
-    expect(given, (list, tuple), f"The slices of {gate}", fix='name a column, or several: by_slice=["carrier"].')
-    for each in given:
-        expect(each, str, f"A slice of {gate}", fix="name a feature or a column of the observations.")
+    slices = (by_slice,) if isinstance(by_slice, str) else by_slice
+    expect(slices, (list, tuple), f"The slices of {gate}", fix='name a column, or several: by_slice=["carrier"].')
+    for name in slices:
+        expect(name, str, f"A slice of {gate}", fix="name a feature or a column of the observations.")
     expect(least_rows, int, f"`least_rows` of {gate}", fix="give a number of rows.")
     if least_rows < 1:
         raise Invalid(f"In {gate}, least_rows={least_rows} is not a number of rows.", fix="write 200.")
     if insufficient not in ("fail", "pass"):
         raise Invalid(f"In {gate}, insufficient={insufficient!r} is unknown.", fix='write "fail" or "pass".')
-    return tuple(dict.fromkeys(given))
+    return tuple(dict.fromkeys(slices))
 
 
 def check_block(gate: str, block: str) -> int:

@@ -132,7 +132,7 @@ def test_one_group_a_wrong_column_another_task_and_hidden_values() -> None:
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        ({"measure": "fairness", "at_most": 0.1}, "no measure of fairness"),
+        ({"measure": "fairness", "at_most": 0.1}, "not a fairness metric"),
         ({}, "either at_most or at_least"),
         ({"at_most": 0.1, "at_least": 0.8}, "either at_most or at_least"),
         ({"at_most": 0.1, "sure": 95}, "not a probability"),

@@ -188,27 +188,27 @@ def _rows(con: Any, view: FeatureView, scan: TableScan, start: int, end: int, *,
     """
     keys, flag = list(view.entity.keys), quote_name(RECORD_PREFIX + view.entity.name)
     needed = [*keys, *view.source.times, VISIBLE_AT, SEQUENCE, *_columns(view)]
-    wanted, join = [], ""
+    conditions, join = [], ""
     if reach(view):
-        wanted.append(f"epoch_us(s.{quote_name(view.source.event_time)}) >= {start - reach(view)}")
+        conditions.append(f"epoch_us(s.{quote_name(view.source.event_time)}) >= {start - reach(view)}")
     if has_versions(scan, view.source):
         needed.append(SUPERSEDED_AT)
-        wanted.append(f"{COUNTS_UNTIL} > {start}")
+        conditions.append(f"{COUNTS_UNTIL} > {start}")
     if any(feature.window is None for feature in view.features.values()):
         check_flag(scan, view)
         needed.append(RECORD_PREFIX + view.entity.name)
-        wanted.append(f"({flag} AND {COUNTS_FROM} >= {f'coalesce(a._from, {start})' if anchored else start})")
+        conditions.append(f"({flag} AND {COUNTS_FROM} >= {f'coalesce(a._from, {start})' if anchored else start})")
         if anchored:
             join = (
                 f"LEFT JOIN (SELECT {listed_of(keys, 's')}, max({COUNTS_FROM}) AS _from FROM source AS s "
                 f"JOIN chosen AS c ON {equal(keys, 's', 'c')} WHERE {flag} AND {COUNTS_FROM} <= {start} "
                 f"GROUP BY ALL) AS a ON {equal(keys, 's', 'a')} "
             )
-    found: pa.Table = con.sql(
+    rows: pa.Table = con.sql(
         f"SELECT {listed_of(list(dict.fromkeys(needed)), 's')} FROM source AS s JOIN chosen AS c "
-        f"ON {equal(keys, 's', 'c')} {join}WHERE {COUNTS_FROM} <= {end} AND ({' OR '.join(wanted)})"
+        f"ON {equal(keys, 's', 'c')} {join}WHERE {COUNTS_FROM} <= {end} AND ({' OR '.join(conditions)})"
     ).to_arrow_table()
-    return found
+    return rows
 
 
 def _columns(view: FeatureView) -> list[str]:

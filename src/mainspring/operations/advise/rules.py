@@ -63,7 +63,7 @@ def baseline(facts: Facts) -> Advice:
             "Each training also scores a baseline on the same held-out rows, which the model has to beat.",
             'mainspring init shows one: @ms.model("NAME", label=..., task="binary")',
         )
-    untrained = [each for each in facts.models if each.declared and not each.versions]
+    untrained = [candidate for candidate in facts.models if candidate.declared and not candidate.versions]
     if untrained:
         name = untrained[0].name
         return _next(
@@ -73,7 +73,7 @@ def baseline(facts: Facts) -> Advice:
             "The report compares it with its baseline.",
             f"mainspring train {name}",
         )
-    beaten = [each for each in facts.models if each.better is False]
+    beaten = [candidate for candidate in facts.models if candidate.better is False]
     if beaten:
         model = beaten[0]
         return _next(
@@ -85,16 +85,16 @@ def baseline(facts: Facts) -> Advice:
             f"mainspring features explain {model.name}",
         )
     compared = [
-        f"{each.name}:{each.newest} {each.metric} {each.value:.4g} against {each.baseline:.4g}"
-        for each in facts.models
-        if each.better
+        f"{candidate.name}:{candidate.newest} {candidate.metric} {candidate.value:.4g} against {candidate.baseline:.4g}"
+        for candidate in facts.models
+        if candidate.better
     ]
     return _done("baseline", f"{'; '.join(compared) or 'The models were registered, not trained here'}.")
 
 
 def gates(facts: Facts) -> Advice:
-    declared = [each for each in facts.models if each.declared]
-    without = [each for each in declared if each.versions and "beats" not in each.gates]
+    declared = [candidate for candidate in facts.models if candidate.declared]
+    without = [candidate for candidate in declared if candidate.versions and "beats" not in candidate.gates]
     if without:
         model = without[0]
         kinds = _names(sorted(set(model.gates))) if model.gates else "no gate"
@@ -105,9 +105,9 @@ def gates(facts: Facts) -> Advice:
             "Without one, a worse version can replace a better one.",
             f'gates=[ms.beats("{model.metric or "auc"}", by=0.005)]',
         )
-    many = [each for each in declared if len(each.promoters) > 1 and "approved" not in each.gates]
-    if many:
-        model = many[0]
+    shared = [candidate for candidate in declared if len(candidate.promoters) > 1 and "approved" not in candidate.gates]
+    if shared:
+        model = shared[0]
         return _next(
             "gates",
             f"{len(model.promoters)} people promote {model.name}: {_names(model.promoters)}.",
@@ -115,9 +115,12 @@ def gates(facts: Facts) -> Advice:
             "In a team, the author of a version should not be the only one who looks at it.",
             "gates=[..., ms.approved(by=1)]",
         )
-    if not any(each.versions for each in declared):
+    if not any(candidate.versions for candidate in declared):
         return _later("gates", "There is no version to judge yet.", "The first version that is trained.")
-    return _done("gates", f"{_names([each.name for each in declared if each.versions])}: each must beat its baseline.")
+    return _done(
+        "gates",
+        f"{_names([candidate.name for candidate in declared if candidate.versions])}: each must beat its baseline.",
+    )
 
 
 def tracking(facts: Facts) -> Advice:
@@ -136,11 +139,11 @@ def tracking(facts: Facts) -> Advice:
 
 
 def serving(facts: Facts) -> Advice:
-    ready = [each for each in facts.models if each.versions]
+    ready = [model for model in facts.models if model.versions]
     if not ready:
         return _later("serving", "There is no version to serve.", "The first version that passes its gates.")
-    unpromoted = [each for each in ready if not each.champion]
-    if unpromoted and not any(each.champion for each in ready):
+    unpromoted = [model for model in ready if not model.champion]
+    if unpromoted and not any(model.champion for model in ready):
         name = unpromoted[0].name
         return _next(
             "serving",
@@ -149,8 +152,8 @@ def serving(facts: Facts) -> Advice:
             "The gates are checked, and the endpoint serves the version within a second.",
             f"mainspring promote {name}",
         )
-    served = {each.model for each in facts.endpoints}
-    idle = [each.name for each in ready if each.champion and each.name not in served]
+    served = {endpoint.model for endpoint in facts.endpoints}
+    idle = [model.name for model in ready if model.champion and model.name not in served]
     if idle:
         return _next(
             "serving",
@@ -159,7 +162,7 @@ def serving(facts: Facts) -> Advice:
             "Predictions of an endpoint are logged, watched and can be replayed.",
             f'ms.Endpoint("{idle[0]}", model="{idle[0]}@champion")',
         )
-    live = [each for each in facts.endpoints if each.predictions]
+    live = [endpoint for endpoint in facts.endpoints if endpoint.predictions]
     if not live:
         return _next(
             "serving",
@@ -169,7 +172,10 @@ def serving(facts: Facts) -> Advice:
             "mainspring up",
         )
     return _done(
-        "serving", "; ".join(f"{each.name}: {each.predictions:,} predictions, {each.a_day:,.0f} a day" for each in live)
+        "serving",
+        "; ".join(
+            f"{endpoint.name}: {endpoint.predictions:,} predictions, {endpoint.a_day:,.0f} a day" for endpoint in live
+        ),
     )
 
 
@@ -189,10 +195,12 @@ def tests(facts: Facts) -> Advice:
 
 
 def monitoring(facts: Facts) -> Advice:
-    alerts = [each for each in facts.endpoints if each.alerts]
-    blind = [each for each in facts.endpoints if each.predictions >= TRAFFIC_TO_WATCH and not each.labels]
+    alerts = [endpoint for endpoint in facts.endpoints if endpoint.alerts]
+    blind = [
+        endpoint for endpoint in facts.endpoints if endpoint.predictions >= TRAFFIC_TO_WATCH and not endpoint.labels
+    ]
     if blind:
-        worst = max(blind, key=lambda each: each.predictions)
+        worst = max(blind, key=lambda endpoint: endpoint.predictions)
         return _next(
             "monitoring",
             f"{worst.name} made {worst.predictions:,} predictions in 60 days, and the label of none is known.",
@@ -201,27 +209,29 @@ def monitoring(facts: Facts) -> Advice:
             f"mainspring monitor {worst.name}",
         )
     if alerts:
-        named = alerts[0]
+        alerting = alerts[0]
         return _next(
             "monitoring",
-            f"{_count(len(named.alerts), 'column')} of {named.name} drifted in two windows in a row: "
-            f"{_names(named.alerts)}.",
-            f"Look at the windows of {named.name}, and train {named.model} on newer data if its quality fell.",
+            f"{_count(len(alerting.alerts), 'column')} of {alerting.name} drifted in two windows in a row: "
+            f"{_names(alerting.alerts)}.",
+            f"Look at the windows of {alerting.name}, and train {alerting.model} on newer data if its quality fell.",
             "Drift alone does no harm; drift with worse quality does.",
-            f"mainspring monitor {named.name}",
+            f"mainspring monitor {alerting.name}",
         )
-    live = [each for each in facts.endpoints if each.predictions]
+    live = [endpoint for endpoint in facts.endpoints if endpoint.predictions]
     if not live:
         return _later("monitoring", "There are no predictions to watch.", "The first predictions.")
-    if not any(each.labels for each in live):
+    if not any(endpoint.labels for endpoint in live):
         return _later(
             "monitoring",
-            f"{sum(each.predictions for each in live):,} predictions, no label yet.",
+            f"{sum(endpoint.predictions for endpoint in live):,} predictions, no label yet.",
             f"{TRAFFIC_TO_WATCH} predictions without a label.",
         )
     return _done(
         "monitoring",
-        "; ".join(f"{each.name}: the label of {each.labels / each.predictions:.0%} is known" for each in live),
+        "; ".join(
+            f"{endpoint.name}: the label of {endpoint.labels / endpoint.predictions:.0%} is known" for endpoint in live
+        ),
     )
 
 
@@ -250,11 +260,11 @@ def automation(facts: Facts) -> Advice:
 
 
 def rollout(facts: Facts) -> Advice:
-    promoted = {each.name: each for each in facts.models if each.promotions}
-    live = [each for each in facts.endpoints if each.model in promoted and each.predictions]
+    promoted = {candidate.name: candidate for candidate in facts.models if candidate.promotions}
+    live = [endpoint for endpoint in facts.endpoints if endpoint.model in promoted and endpoint.predictions]
     if not live:
         return _later("rollout", "No promoted version has traffic.", f"{TRAFFIC_TO_SPLIT:,} predictions a day.")
-    busiest = max(live, key=lambda each: each.a_day)
+    busiest = max(live, key=lambda endpoint: endpoint.a_day)
     model = promoted[busiest.model]
     share = 0.05 * busiest.a_day
     if busiest.a_day < TRAFFIC_TO_SPLIT or model.promotions < 2:
@@ -276,14 +286,16 @@ def rollout(facts: Facts) -> Advice:
 
 def cost(facts: Facts) -> Advice:
     idle = [
-        each for each in facts.endpoints if each.serves and each.idle_days is not None and each.idle_days > IDLE_DAYS
+        endpoint
+        for endpoint in facts.endpoints
+        if endpoint.serves and endpoint.idle_days is not None and endpoint.idle_days > IDLE_DAYS
     ]
     if idle:
-        named = idle[0]
+        affected = idle[0]
         return _next(
             "cost",
-            f"{named.name} serves a version, and its last prediction is {named.idle_days:,.0f} days old.",
-            f"Remove the endpoint {named.name}.",
+            f"{affected.name} serves a version, and its last prediction is {affected.idle_days:,.0f} days old.",
+            f"Remove the endpoint {affected.name}.",
             "Its model stays in the memory of every gateway process.",
             "mainspring apply",
         )
@@ -295,8 +307,8 @@ def cost(facts: Facts) -> Advice:
             "Predictions older than their labels' maturity are needed only to replay them.",
             'keep_predictions = "180d"',
         )
-    measured = [each for each in facts.endpoints if each.capacity and each.peak]
-    spare = min((each.capacity / each.peak for each in measured if each.capacity), default=0.0)
+    measured = [endpoint for endpoint in facts.endpoints if endpoint.capacity and endpoint.peak]
+    spare = min((endpoint.capacity / endpoint.peak for endpoint in measured if endpoint.capacity), default=0.0)
     if facts.gateway_workers > 1 and spare > HEADROOM:
         return _next(
             "cost",
@@ -306,20 +318,26 @@ def cost(facts: Facts) -> Advice:
             "Each holds every model in memory.",
             f"gateway_workers = {max(1, facts.gateway_workers // 2)}",
         )
-    unknown = [each for each in facts.endpoints if each.peak >= TRAFFIC_TO_MEASURE and each.capacity is None]
+    unknown = [
+        endpoint for endpoint in facts.endpoints if endpoint.peak >= TRAFFIC_TO_MEASURE and endpoint.capacity is None
+    ]
     if unknown:
-        named = max(unknown, key=lambda each: each.peak)
+        affected = max(unknown, key=lambda endpoint: endpoint.peak)
         return _next(
             "cost",
-            f"{named.name} made {named.peak:,.1f} predictions a second in its busiest window; its capacity is unknown.",
+            f"{affected.name} made {affected.peak:,.1f} predictions a second in its busiest window; "
+            "its capacity is unknown.",
             "Measure the capacity once.",
             "It says how much more traffic this machine serves within the deadline.",
-            f"mainspring bench {named.name}",
+            f"mainspring bench {affected.name}",
         )
     if measured:
         return _done(
             "cost",
-            "; ".join(f"{each.name}: peak {each.peak:,.1f} of {each.capacity:,.0f} a second" for each in measured),
+            "; ".join(
+                f"{endpoint.name}: peak {endpoint.peak:,.1f} of {endpoint.capacity:,.0f} a second"
+                for endpoint in measured
+            ),
         )
     return _later(
         "cost",

@@ -223,10 +223,10 @@ def read(project: Project, choice: Choice, spine: Spine, how: How) -> FeatureTab
     spine = spine if own else replace(spine, labels=as_arrow(spine.labels, NAME))
     with steps(choice.title, len(choice.views) + own, how.progress) as step:
         reader = Reader(project, choice, how.memory_limit, lambda name, _done, _total: step(name))
-        with reader.read(spine) as found:
+        with reader.read(spine) as result:
             return FeatureTable(
-                choice.title, pa.concat_tables(found.pieces), features=choice.columns, at=found.at, label=found.label,
-                notes=found.notes, index=index,
+                choice.title, pa.concat_tables(result.pieces), features=choice.columns, at=result.at,
+                label=result.label, notes=result.notes, index=index,
             )  # fmt: skip
 
 

@@ -85,17 +85,17 @@ class Rows:
         return {name: plain(self.read.column(name)) for name in self._choice.needed}
 
     def _check_columns(self) -> None:
-        have = self.given.column_names
-        missing = [column for column in self._choice.needed if column not in have]
+        given = self.given.column_names
+        missing = [column for column in self._choice.needed if column not in given]
         if missing:
-            what = "key column" if missing[0] in self._choice.keys else "field"
+            kind = "key column" if missing[0] in self._choice.keys else "field"
             raise InvalidData(
-                f"{self._name} lack the {what} {missing[0]!r} of {self._choice.title}; they have {have}.",
+                f"{self._name} lack the {kind} {missing[0]!r} of {self._choice.title}; they have {given}.",
                 fix=f"give the columns {self._choice.needed}.",
             )
-        taken = [name for name in self._choice.columns if name in have]
-        if taken:
-            raise InvalidData(f"{self._name} already have a column {taken[0]!r}.", fix="rename or drop it.")
+        clashing = [name for name in self._choice.columns if name in given]
+        if clashing:
+            raise InvalidData(f"{self._name} already have a column {clashing[0]!r}.", fix="rename or drop it.")
 
     @property
     def _instants(self) -> list[str]:

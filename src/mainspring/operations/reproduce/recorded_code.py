@@ -35,8 +35,8 @@ def lay_out(root: Path, tags: Mapping[str, str], diff: bytes, why_no_diff: str, 
         why_no_diff: Reason for its absence although files had been changed.
         into: An empty folder.
     """
-    wanted = tags.get("files_digest", "")
-    present = files_digest(root) == wanted
+    expected = tags.get("files_digest", "")
+    present = files_digest(root) == expected
     version = tags.get("code_version", "")
     commit, _, changed = version.partition("+")
     if version.startswith("files:") or not version:
@@ -46,9 +46,9 @@ def lay_out(root: Path, tags: Mapping[str, str], diff: bytes, why_no_diff: str, 
         return _as_they_are(root, present, f"git commit {commit[:12]} is not in the repository of {root}")
     if diff and not _apply(into, diff):
         return _as_they_are(root, present, f"the run's code.diff does not apply to git commit {commit[:12]}")
-    place = into / root.resolve().relative_to(top)
-    if place.is_dir() and files_digest(place) == wanted:
-        return RecordedCode(place, f"git commit {commit}{' with code.diff' if diff else ''}", True)
+    folder = into / root.resolve().relative_to(top)
+    if folder.is_dir() and files_digest(folder) == expected:
+        return RecordedCode(folder, f"git commit {commit}{' with code.diff' if diff else ''}", True)
     if present:
         return RecordedCode(root, "the current files, which match the recorded ones", True)
     why = (
@@ -56,9 +56,9 @@ def lay_out(root: Path, tags: Mapping[str, str], diff: bytes, why_no_diff: str, 
         if diff or not changed
         else why_no_diff or "no code.diff was stored"
     )
-    if not (place / "mainspring.toml").is_file():
+    if not (folder / "mainspring.toml").is_file():
         return _as_they_are(root, present, why)
-    return RecordedCode(place, f"git commit {commit}", False, why)
+    return RecordedCode(folder, f"git commit {commit}", False, why)
 
 
 def _as_they_are(root: Path, same: bool, why: str) -> RecordedCode:

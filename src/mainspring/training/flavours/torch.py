@@ -47,12 +47,12 @@ class TorchFlavour:
     def scores(self, module: Any, frame: pd.DataFrame, task: str) -> Array:
         torch = imported("torch", f"Asking a {type(module).__name__}", self.extra)
         matrix = frame.to_numpy(_float_of(module))
-        call, found = self.call(module), []
+        call, batches = self.call(module), []
         with evaluating(module), torch.inference_mode():
             for start in range(0, len(matrix), _BATCH):
                 part = torch.tensor(matrix[start : start + _BATCH])
-                found.append(self.as_array(call(part)).reshape(len(part), -1))
-        answers = np.concatenate(found).astype(np.float64) if found else np.empty((0, 1))
+                batches.append(self.as_array(call(part)).reshape(len(part), -1))
+        answers = np.concatenate(batches).astype(np.float64) if batches else np.empty((0, 1))
         return self._checked(module, answers, task)
 
     def convert(
@@ -71,10 +71,10 @@ class TorchFlavour:
         model = self.exported(module, self.call(module), {"matrix": example}, ["answer"], [{0: "rows"}])
         from onnx import TensorProto, helper
 
-        columns_first(model, [each.name for each in inputs], TensorProto.DOUBLE if kind == np.float64 else 1)
+        columns_first(model, [column.name for column in inputs], TensorProto.DOUBLE if kind == np.float64 else 1)
         names = self.outputs(module, task, labels)
         answer = model.graph.output[0]
-        dims = [each.dim_value for each in answer.type.tensor_type.shape.dim]
+        dims = [dimension.dim_value for dimension in answer.type.tensor_type.shape.dim]
         width = dims[1] if len(dims) == 2 else 1
         if len(dims) > 2 or width not in ((1, 2) if task == "binary" else (len(names),)):
             raise _wrong_shape(module, ["rows", *dims[1:]], names)

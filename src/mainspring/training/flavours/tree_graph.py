@@ -86,8 +86,8 @@ def read_forest(estimator: Any) -> Forest:
     members = [estimator] if kind.startswith(_ONE) and not kind.startswith(_AVERAGED) else estimator.estimators_
     classes = () if kind.endswith("Regressor") else estimator.classes_
     targets = len(classes) if len(classes) > 2 else several
-    found = [tree for each in members for tree in _averaged(each.tree_, targets, 1 / len(members), kind)]
-    return Forest(tuple(found), np.zeros(targets), IDENTITY, narrow=True)
+    trees = [tree for member in members for tree in _averaged(member.tree_, targets, 1 / len(members), kind)]
+    return Forest(tuple(trees), np.zeros(targets), IDENTITY, narrow=True)
 
 
 def _averaged(tree: Any, targets: int, share: float, kind: str) -> Iterator[Tree]:
@@ -222,17 +222,17 @@ def ensemble(forest: Forest) -> dict[str, Any]:
         part = _attributes(tree, inner, leaves)
         inner, leaves = inner + len(part["nodes_featureids"]), leaves + len(part["leaf_targetids"])
         parts.append(part)
-    whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    combined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     numbers = {
-        "nodes_splits": whole.pop("nodes_splits"),
-        "leaf_weights": whole.pop("leaf_weights"),
+        "nodes_splits": combined.pop("nodes_splits"),
+        "leaf_weights": combined.pop("leaf_weights"),
         "nodes_modes": np.full(inner, _LEAST_OR_EQUAL, np.uint8),
     }
     return {
         "n_targets": len(forest.base),
         "aggregate_function": 1,  # their sum
         "post_transform": 0,  # none
-        **{name: values.tolist() for name, values in whole.items()},
+        **{name: values.tolist() for name, values in combined.items()},
         **{name: numpy_helper.from_array(values, name) for name, values in numbers.items()},
     }
 

@@ -35,9 +35,9 @@ class Rows:
                 raise Invalid(f"Rows are (inputs, targets), not {len(source)} values.")
             inputs, targets = source
             self._one = not isinstance(inputs, tuple | list)
-            self._inputs = [self._torch.as_tensor(each) for each in ([inputs] if self._one else inputs)]
+            self._inputs = [self._torch.as_tensor(array) for array in ([inputs] if self._one else inputs)]
             self._targets = self._torch.as_tensor(targets)
-            counts = [len(each) for each in (*self._inputs, self._targets)]
+            counts = [len(tensor) for tensor in (*self._inputs, self._targets)]
             if len(set(counts)) > 1:
                 raise Invalid(
                     f"Inputs and targets have different numbers of rows: {counts}.", fix="give the same number of each."

@@ -76,14 +76,14 @@ def training_set(model: Model, table: pa.Table, left_out: LeftOut) -> tuple[Trai
     keys = table.select(label_keys(model.observations, model.label)).to_pandas()
     everything = Split(frame, labels, at, keys)
     train, validation, holdout = (everything.rows(part) for part in cut)
-    counts, own = dict(left_out.counts), own_columns(model, table)
-    made = TrainingSet(
-        train, validation, holdout, dtypes, model.task, left_out.total, model.embargo_us, counts, own,
+    counts, repeated = dict(left_out.counts), own_columns(model, table)
+    data = TrainingSet(
+        train, validation, holdout, dtypes, model.task, left_out.total, model.embargo_us, counts, repeated,
         model.label_columns,
     )  # fmt: skip
-    wanted = [*dtypes, *(name for name in model.slice_columns if name not in dtypes), AT, LABEL]
-    held_out = table.slice(cut.holdout.start, cut.holdout.stop - cut.holdout.start).select(wanted)
-    return made, held_out
+    names = [*dtypes, *(name for name in model.slice_columns if name not in dtypes), AT, LABEL]
+    held_out = table.slice(cut.holdout.start, cut.holdout.stop - cut.holdout.start).select(names)
+    return data, held_out
 
 
 def label_values(column: pa.ChunkedArray[Any], model: Model) -> np.ndarray[Any, Any]:

@@ -132,12 +132,12 @@ def test_one_group_a_wrong_column_another_task_and_hidden_values() -> None:
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        ({"measure": "fairness", "at_most": 0.1}, "not a fairness metric"),
+        ({"measure": "fairness", "at_most": 0.1}, "is not a measure of fairness"),
         ({}, "either at_most or at_least"),
         ({"at_most": 0.1, "at_least": 0.8}, "either at_most or at_least"),
         ({"at_most": 0.1, "sure": 95}, "not a probability"),
         ({"at_most": 0.1, "insufficient": "maybe"}, "unknown"),
-        ({"at_most": 0.1, "least_rows": 0}, "no number of rows"),
+        ({"at_most": 0.1, "least_rows": 0}, "is not a number of rows"),
         ({"at_most": 0.1, "block": "0s"}, "empty"),
     ],
 )

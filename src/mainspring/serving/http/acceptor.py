@@ -13,12 +13,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Any
 
 from mainspring.core.errors import NoRoom
 from mainspring.core.settings import Limits, Tls
 from mainspring.core.time import SystemClock
-from mainspring.serving.http.connection import Connection, http_date
+from mainspring.serving.http.connection import Connection
 from mainspring.serving.http.message import Head, Request
 from mainspring.serving.http.pressure import Pressure
 
@@ -199,7 +200,7 @@ class Acceptor:
         """Return the `Date` header line."""
         now = time.monotonic()
         if now >= self._date_until:
-            self._date = http_date(self._clock.now() / 1e6)
+            self._date = f"date: {formatdate(self._clock.now() / 1e6, usegmt=True)}\r\n"
             self._date_until = now + 0.5
         return self._date
 

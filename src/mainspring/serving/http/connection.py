@@ -1,7 +1,7 @@
-"""One connection of HTTP/1.1: parsing of requests, sending of replies, and limits for the peer.
+"""One connection of HTTP/1.1: its requests, the sending of replies, and limits for the peer.
 
-llhttp reads, strictly: whatever two servers could read differently is refused. Requests of one connection are answered
-one after another, in their order; while one waits behind another, nothing more is read.
+Requests of one connection are answered one after another, in their order; while one waits behind another, nothing more
+is read.
 """
 
 from __future__ import annotations
@@ -14,23 +14,22 @@ from array import array
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from email.utils import formatdate
 from fcntl import ioctl
 from http import HTTPStatus
 from termios import FIONREAD
 from typing import TYPE_CHECKING, Any
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from httptools import HttpParserUpgrade
 
 from mainspring.core.errors import Invalid, MainspringError, TooLarge, TooSlow
-from mainspring.serving.http.message import Head, Headers, Request
+from mainspring.serving.http.head_reader import HeadReader, Refusal
+from mainspring.serving.http.message import Head, Request
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.protocol.codec import ErrorResponse, encode
 
 if TYPE_CHECKING:
     from mainspring.serving.http.acceptor import Acceptor, _Greeting
 
-MOST_HEADERS = 100
 _LINGER_S = 2.0  # in which what was sent behind a refusal is read and thrown away, so that the refusal arrives
 _MANY = 1 << 20  # bytes of a large body that may wait in the kernel
 _LINUX = sys.platform == "linux"
@@ -38,14 +37,6 @@ _LARGE = 1 << 16  # bytes; copying more to send it with its head costs more than
 _BODILESS = frozenset({204, 304})
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _START = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
-
-
-class _Refusal(Exception):
-    """Raised through the parser, which then reads no further."""
-
-    def __init__(self, status: int, what: str) -> None:
-        super().__init__(what)
-        self.status = status
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -61,31 +52,9 @@ class Connection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_choked_since",
-        "_closing",
-        "_current",
-        "_direct",
-        "_ends",
-        "_greeting",
-        "_head_bytes",
-        "_head_count",
-        "_headers",
-        "_held_since",
-        "_incoming",
-        "_lingers_until",
-        "_owner",
-        "_parser",
-        "_queue",
-        "_reading",
-        "_sends",
-        "_since",
-        "_spared",
-        "_target",
-        "_transport",
-        "_unfinished",
-        "_whole_head",
-        "address",
-        "known",
+        *("_choked_since", "_closing", "_current", "_direct", "_ends", "_greeting", "_held_since", "_incoming"),
+        *("_lingers_until", "_owner", "_queue", "_reader", "_reading", "_sends", "_since", "_spared", "_transport"),
+        *("address", "known"),
     )
 
     def __init__(self, owner: Acceptor, greeting: _Greeting) -> None:
@@ -94,15 +63,17 @@ class Connection(asyncio.BufferedProtocol):
         self.address = greeting.address
         self.known = False
         self._transport: Any = None
-        self._parser: Any = HttpRequestParser(self)
+        self._reader = HeadReader(
+            self._begin,
+            self._take_body,
+            self._complete,
+            most_bytes=owner.limits.header_bytes,
+            secure=owner.secure,
+        )
         self._queue: deque[Request] = deque()
         self._current: Request | None = None
         self._incoming: Request | None = None  # whose body is being read
         self._direct: memoryview | None = None  # where the rest of it goes, past the parser
-        self._headers: Headers = Headers()
-        self._target = b""
-        self._head_bytes = self._head_count = self._unfinished = 0
-        self._whole_head = True  # whether no head is being read
         self._since = time.monotonic()  # when a head was first waited for, or it was a request's turn
         self._choked_since = 0.0  # when the peer stopped reading; 0: it reads
         self._lingers_until = 0.0
@@ -156,8 +127,8 @@ class Connection(asyncio.BufferedProtocol):
         self._wake_at(len(self._direct))
         if not self._direct:
             self._direct = None
-            self._parser = HttpRequestParser(self)  # the other one waits for this body still
-            self.on_message_complete()
+            self._reader.renew()
+            self._complete()
 
     def receive(self, request: Request, into: memoryview) -> None:
         """Receive the rest of a request's body there: just as much as there is room."""
@@ -185,7 +156,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._ends:
             return
         raw = b""
-        if self._whole_head and not (self._incoming or self._current or self._queue or self._choked_since):
+        if self._reader.whole and not (self._incoming or self._current or self._queue or self._choked_since):
             # Between two requests. Who asks often asks with the same head, which was read and found good before.
             end = data.find(b"\r\n\r\n") + 4  # 3 where there is none: too short to be a head
             raw = data[:end]
@@ -205,21 +176,13 @@ class Connection(asyncio.BufferedProtocol):
             self._advance()
 
     def _read(self, data: bytes) -> None:
-        goes_on = not self._whole_head
         try:
-            self._parser.feed_data(data)
-            if goes_on and not self._whole_head:  # lines of which the parser may not have told yet
-                self._unfinished += len(data)
-                self._check_head()
+            self._reader.feed(data)
         except HttpParserUpgrade:  # what follows is of a protocol that is not spoken here
             self._ends = self._closing = True
-        except (HttpParserError, _Refusal) as error:
+        except Refusal as refusal:
             self._ends = True
-            refusal = error if isinstance(error, _Refusal) else error.__context__
-            if isinstance(refusal, _Refusal):
-                self._unreadable(refusal.status, str(refusal))
-            else:
-                self._unreadable(400, f"The request is not valid HTTP/1.1: {error}.")
+            self._unreadable(refusal.status, str(refusal))
 
     def _arrived(self) -> int:
         """Return the earliest instant at which what is read now can have come, monotonic, µs."""
@@ -257,46 +220,16 @@ class Connection(asyncio.BufferedProtocol):
         self._choked_since = 0.0
         self._advance()
 
-    # Called by the parser.
+    # Called by the reader.
 
-    def on_message_begin(self) -> None:
-        self._headers = Headers()
-        self._target = b""
-        self._head_bytes = self._head_count = self._unfinished = 0
-        self._whole_head = False
-
-    def on_url(self, part: bytes) -> None:
-        self._target += part
-        self._head_bytes += len(part)
-        self._check_head()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._whole_head:  # a trailer
-            return
-        self._head_count += 1
-        self._head_bytes += len(name) + len(value)
-        self._check_head()
-        self._headers.add(name.lower(), value)
-
-    def on_headers_complete(self) -> None:
-        self._whole_head = True
-        parser = self._parser
-        if parser.get_http_version() == "1.0" and self._headers.get("transfer-encoding") is not None:
-            raise _Refusal(400, "HTTP/1.0 does not support Transfer-Encoding.")
-        head = Head(
-            parser.get_method().decode(),
-            self._target,
-            self._headers,
-            secure=self._owner.secure,
-            last=not parser.should_keep_alive(),
-        )
+    def _begin(self, head: Head) -> None:
         request = Request(self, head, self._arrived())
         self._incoming = request
         self._queue.append(request)
         if len(self._queue) > 1 or self._current is not None:
             self._pause()
 
-    def on_body(self, part: bytes) -> None:
+    def _take_body(self, part: bytes) -> None:
         request = self._incoming
         if request is None:
             return
@@ -309,17 +242,10 @@ class Connection(asyncio.BufferedProtocol):
             self._incoming = None
             request.fail(error)
 
-    def on_message_complete(self) -> None:
+    def _complete(self) -> None:
         request, self._incoming = self._incoming, None
         if request is not None:
             request.end()
-
-    def _check_head(self) -> None:
-        most = self._owner.limits.header_bytes
-        if max(self._head_bytes, self._unfinished) > most:
-            raise _Refusal(431, f"The head is larger than {most} bytes.")
-        if self._head_count > MOST_HEADERS:
-            raise _Refusal(431, f"The head has more than {MOST_HEADERS} lines.")
 
     # Requests and replies.
 
@@ -461,7 +387,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._transport.abort()
         elif self._current is None:
             if now - self._since > limits.idle_us / 1e6:
-                if self._whole_head:
+                if self._reader.whole:
                     self._transport.close()
                 else:
                     self._ends = True
@@ -487,8 +413,3 @@ def _unread(sock: socket.socket) -> int:
     count = array("i", [0])
     ioctl(sock.fileno(), FIONREAD, count)
     return count[0]
-
-
-def http_date(now_s: float) -> str:
-    """Return the `Date` header line."""
-    return f"date: {formatdate(now_s, usegmt=True)}\r\n"

@@ -368,6 +368,18 @@ class LedgerConformance:
         ledger.store.compact()
         assert _ids(ledger.store.arrivals("late", 0, after=position)) == ["p6"]
 
+    def test_what_is_left_of_predictions_is_found_by_every_reader(self, ledger: Ledger) -> None:
+        ledger.log.append([prediction(1), prediction(4), prediction(5, endpoint="other"), prediction(6)])
+        ledger.store.compact()
+        assert ledger.store.tidy(made_before=2_000, replaced_before=0) == 1
+        assert ledger.store.find("p4") == prediction(4)
+        with pytest.raises(NotFound):
+            ledger.store.find("p1")
+        assert ledger.store.read("late", 0, 10_000)["id"].to_pylist() == ["p4", "p6"]
+        assert _ids(ledger.store.arrivals("other", 0)) == ["p5"]
+        assert [each.id for each in ledger.store.recent("late")] == ["p6", "p4"]
+        assert ledger.store.digests() == {"d" * 64}
+
     def test_recent_is_newest_first_compacted_or_not(self, ledger: Ledger) -> None:
         ledger.log.append([prediction(1), prediction(4)])
         ledger.store.compact()

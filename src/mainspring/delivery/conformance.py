@@ -106,7 +106,7 @@ class RolloutStoreConformance:
     def test_looks_and_evidence_keep_their_numbers(self, store: RolloutStore) -> None:
         state = store.create(*rollout())
         reading = Reading(guard="errors", breach=True, log_e=7.25, estimate=3.5, low=1.5, high=9.0, candidate=8)
-        evidence = Evidence(position=7, requests=(Counts(0.05, 3, 90),), cuts={"score": (0.1, 0.9)})
+        evidence = Evidence(position="7:2", requests=(Counts(0.05, 3, 90),), cuts={"score": (0.1, 0.9)})
         begun, first = looked(state, Observed(champion="1"), 2)
         begun = store.replace(begun, [first] if first else [])
         made, look = looked(

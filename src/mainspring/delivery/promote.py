@@ -198,6 +198,11 @@ def _audit(audit: AuditLog, clock: Clock, actor: str, action: str, model: str, d
     audit.append([AuditEvent(at=clock.now(), actor=actor, action=action, resource=f"model/{model}", detail=detail)])
 
 
+def refused(version: ModelVersion, champion: ModelVersion | None, results: tuple[GateResult, ...]) -> Promotion:
+    """Return the promotion of a version that did not pass its gates."""
+    return _promotion(version, champion, promoted=False, results=results)
+
+
 def _promotion(
     version: ModelVersion,
     previous: ModelVersion | None,

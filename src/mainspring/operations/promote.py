@@ -65,6 +65,25 @@ def promote(project: Project, model: str, version: str | None = None, *, reason:
     )
 
 
+def judged(project: Project, candidate: ModelVersion) -> tuple[GateResult, ...]:
+    """Return the results of a version's gates now; nothing moves."""
+    gates, declared = _gates(project, candidate.model), project.definitions.models.get(candidate.model)
+    try:
+        champion = project.versions.get(candidate.model, routing.CHAMPION)
+    except NotFound:
+        champion = None
+    results = delivery.verdicts(
+        gates,
+        project.bundles.load(candidate.digest),
+        champion,
+        project.bundles.load,
+        lambda bundle, _: _read_again(project, candidate, bundle),
+        () if declared is None else declared.measured,
+        None if declared is None else declared.threshold,
+    )
+    return (*results, *_carded(project, gates, candidate), *_approved(project, gates, candidate))
+
+
 def _approved(project: Project, gates: Sequence[Gate], version: ModelVersion) -> list[GateResult]:
     count = approving.needed(gates, project.settings.approvals)
     if not count:
@@ -128,12 +147,21 @@ def _read_again(project: Project, candidate: ModelVersion, champion: Bundle) -> 
 
 
 def rollback(project: Project, model: str, *, reason: str = "") -> Promotion:
-    """Make the previous version champion.
+    """Make the previous version champion, and end the live rollouts of the model.
+
+    Where a rollout ended and there is no previous version, the champion stays.
 
     Raises:
-        NotFound: There is no such model, or no previous version.
+        NotFound: There is no such model, or neither a previous version nor a rollout.
     """
+    from mainspring.operations.rollout.interventions import end_of_model
+
     _gates(project, model)
+    ended = end_of_model(project, model, reason=reason or f"rollback of {model}")
+    if ended and delivery.previous_version(project.versions, model) is None:
+        return Promotion(
+            model=model, version=ended[0].champion, previous=ended[0].candidate, promoted=True, results=()
+        )
     return delivery.rollback(
         model,
         versions=project.versions,

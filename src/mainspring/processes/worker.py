@@ -75,6 +75,7 @@ def oldest_kept(project: Project) -> int | None:
 def duties(project: Project) -> list[Duty]:
     """Return the duties of a project's worker."""
     from mainspring.operations.promote import publish_routes
+    from mainspring.operations.rollout.carrying_out import controller
 
     def route() -> None:
         publish_routes(project)
@@ -117,6 +118,11 @@ def duties(project: Project) -> list[Duty]:
         if removed:
             log.info("deleted %d predictions older than keep_predictions", removed)
 
+    carried = controller(project)
+
+    def roll_out() -> None:
+        carried.tick()
+
     def monitor() -> None:
         for endpoint in project.definitions.endpoints:
             project.monitor.run(endpoint)
@@ -125,6 +131,7 @@ def duties(project: Project) -> list[Duty]:
         Duty("publishing routes", route, 5.0),
         Duty("materialising features", materialise, 1.0, lane="features"),
         Duty("compacting predictions", compact, 2.0),
+        Duty("carrying out rollouts", roll_out, 1.0),
         Duty("tidying predictions", tidy_predictions, 600.0, due=time.monotonic() + 90.0),
         Duty("watching endpoints", monitor, 30.0, rest=4.0),  # a fifth of one processor at most
         Duty("deleting old versions of tables", retain_tables, 600.0, due=time.monotonic() + 120.0),

@@ -145,7 +145,9 @@ def after(
     """Return the state after a decision, and the look that explains it."""
     status = _AFTER.get(decision.action, state.status)
     changed: dict[str, object] = {"status": status, "looks": state.looks + 1, "shown_us": state.watched_us}
-    if decision.action != CONTINUE:
+    if decision.action == CONTINUE:
+        changed["audited"] = state.audited + (state.audited == state.looks)  # no decision, no entry
+    else:
         changed |= {"why": decision.why, "share": decision.share}
     if decision.action == BEGIN:
         changed |= {"began_at": now if domain_now is None else domain_now}

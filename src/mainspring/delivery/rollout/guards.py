@@ -14,7 +14,7 @@ __all__ = ["errors", "latency", "outcome", "quality", "score"]
 
 ERRORS, LATENCY, SCORE, QUALITY, OUTCOME = "errors", "latency", "score", "quality", "outcome"
 LOSSES = {  # loss of one prediction -> tasks for which it exists
-    "error": ("binary", "multiclass"),
+    "error": ("binary",),
     "brier": ("binary",),
     "log_loss": ("binary",),
     "absolute_error": ("regression",),

@@ -47,7 +47,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """All that was observed in a rollout: additive, so that it does not matter who added which part.
 
     Attributes:
-        position, failures: Positions in the prediction log and in its failures behind what was counted.
+        position: Position in the prediction log behind what was counted.
         labelled_until: Predictions made before this instant have been counted with their labels.
         requests: Requests with a choice of arm.
         events: Kind of event -> counts.
@@ -55,8 +55,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         cuts: Guard -> thresholds, fixed before what is counted by them was observed.
     """
 
-    position: int | None = None
-    failures: int | None = None
+    position: str = ""
     labelled_until: int | None = None
     requests: tuple[Counts, ...] = ()
     events: dict[str, tuple[Counts, ...]] = {}
@@ -162,7 +161,7 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
         step_from: The candidate's requests before this step.
         held_us: Time in this step, `watched_us` in all steps, counted while a controller looked.
         looked_at: The machine's clock at the last look.
-        looks: Number of looks that are stored.
+        looks: Number of looks that are stored; `audited` of them are in the audit log.
         began_at: Instant of the first look, by the clock that dates predictions.
     """
 
@@ -188,6 +187,7 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
     watched_us: int = 0
     looked_at: int | None = None
     looks: int = 0
+    audited: int = 0
     shown_us: int = 0  # `watched_us` at the last stored look
     why: str = ""
     revision: int = 0

@@ -1,0 +1,232 @@
+"""Readings of guards and goals: anytime-valid tests on the evidence of a rollout.
+
+Guards share alpha by the union bound. A guard is breached if its e-value against "no worse than tolerated" reaches the
+number of guards divided by alpha. It is safe if its e-value against "worse than tolerated" reaches 1 / alpha.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from mainspring.delivery.rollout.guards import ERRORS, LATENCY, SCORE, Guard
+from mainspring.delivery.rollout.labelling import FEWEST, UNLABELLED, bounds
+from mainspring.delivery.rollout.model import Counts, Evidence, Observed, Reading, Sums
+from mainspring.delivery.rollout.observing import QUANTILES, event
+from mainspring.delivery.rollout.plan import BANDIT, Plan
+from mainspring.stats.sequential import events, means
+
+SAMPLE_RATIO = "sample ratio"
+_SLOW = 1  # place of the quantile above which success needs no more requests
+
+
+def judge(plan: Plan, evidence: Evidence) -> Observed:
+    """Return the readings of all guards and goals, and the numbers of requests."""
+    labelled = any(guard.labelled for guard in (*plan.guards, *plan.goals))
+    tests = len(plan.guards) + 1 + labelled
+    breach, safe = math.log(tests / plan.alpha), math.log(1 / plan.alpha)
+    readings = [_read(guard, evidence, breach, safe) for guard in plan.guards]
+    return Observed(
+        candidate=evidence.candidate,
+        control=evidence.control,
+        readings=(*readings, _unlabelled(evidence, breach)) if labelled else tuple(readings),
+        goals=tuple(_goal(goal, evidence, safe) for goal in plan.goals),
+        share=_share(plan, evidence),
+        sample_ratio=_sample_ratio(evidence, breach),
+    )
+
+
+def _read(guard: Guard, evidence: Evidence, breach: float, safe: float) -> Reading:
+    if guard.kind == ERRORS:
+        return _errors(guard, evidence, breach, safe)
+    if guard.kind in (LATENCY, SCORE) and guard.kind not in evidence.cuts:
+        return Reading(guard=guard.name, note="too few of the champion's predictions to compare with", limit=0.0)
+    if guard.kind == LATENCY:
+        return _latency(guard, evidence, breach, safe)
+    if guard.kind == SCORE:
+        return _score(guard, evidence, breach, safe)
+    return _mean_reading(guard, evidence, breach, safe)
+
+
+def _errors(guard: Guard, evidence: Evidence, breach: float, safe: float) -> Reading:
+    """Return the reading of errors: worse means both a larger share than tolerated and one that is not harmless."""
+    counts, ratio = evidence.events.get(ERRORS, ()), 1 + guard.tolerance
+    failed, asked = sum(each.candidate for each in counts), evidence.candidate
+    log_e, log_safe = _above(counts, ratio), _below(counts, ratio)
+    only = not any(0 < each.share < 1 for each in evidence.requests)  # no choice of arm: nothing to compare with
+    if guard.at_most and asked:
+        harmful = float(events.log_e_share_above(failed, asked, guard.at_most))
+        harmless = float(events.log_e_share_below(failed, asked, guard.at_most))
+        log_e = harmful if only else min(log_e, harmful)
+        log_safe = harmless if only else max(log_safe, harmless) - math.log(2)
+    made = _ratio_reading(guard, counts, breach, log_e, log_safe >= safe)
+    if made.estimate is None and asked:
+        return _with_note(made, f"{failed} of {asked} requests failed")
+    return made
+
+
+def _latency(guard: Guard, evidence: Evidence, breach: float, safe: float) -> Reading:
+    ratio, cuts = 1 + guard.tolerance, evidence.cuts[LATENCY]
+    each = [evidence.events.get(event(LATENCY, place), ()) for place in range(len(cuts))]
+    if not _compared(evidence):
+        return _uncompared(guard)
+    above = [_above(counts, ratio) for counts in each]
+    worst = int(np.argmax(above))
+    shown = worst if max(above) > 0 else _SLOW
+    made = _ratio_reading(
+        guard, each[shown], breach, _mean(above), _below(each[_SLOW], ratio) >= safe
+    )
+    return _with_note(made, f"requests above {cuts[shown] / 1_000:.3g} ms, the champion's p{100 * QUANTILES[shown]:g}")
+
+
+def _score(guard: Guard, evidence: Evidence, breach: float, safe: float) -> Reading:
+    ratio, cuts = 1 + guard.tolerance, evidence.cuts[SCORE]
+    each = [evidence.events.get(event(SCORE, place), ()) for place in range(len(cuts) + 2)]
+    if not _compared(evidence):
+        return _uncompared(guard)
+    above = [_above(counts, ratio) for counts in each]
+    worst = int(np.argmax(above))
+    made = [place for place, counts in enumerate(each) if counts and (place <= len(cuts) or _total(counts))]
+    fine = bool(made) and all(_below(each[place], ratio) >= safe for place in made)
+    reading = _ratio_reading(guard, each[worst], breach, _mean(above), fine)
+    low = "" if not 0 < worst <= len(cuts) else f"from {cuts[worst - 1]:.3g} "
+    named = "that are no number" if worst > len(cuts) else f"{low}below {cuts[worst]:.3g}"
+    return _with_note(reading, f"scores {named if worst != len(cuts) else f'of at least {cuts[-1]:.3g}'}")
+
+
+def _sample_ratio(evidence: Evidence, breach: float) -> Reading:
+    counts = [each for each in evidence.requests if 0 < each.share < 1]
+    if not counts:
+        return Reading(guard=SAMPLE_RATIO, note="no choice of arm yet")
+    weights = [[1 - each.share, each.share] for each in counts]
+    log_e = float(events.log_e_sample_ratio(weights, [[each.control, each.candidate] for each in counts]))
+    made = _ratio_reading(Guard(kind=SAMPLE_RATIO), counts, breach, log_e, True)
+    return _with_note(made, "requests of the candidate, for those that its share gives it")
+
+
+def _unlabelled(evidence: Evidence, breach: float) -> Reading:
+    """Return the reading of predictions without a label: neither arm may have twice the other's."""
+    counts = evidence.events.get(UNLABELLED, ())
+    if not _total(counts):
+        return Reading(guard=UNLABELLED, safe=True, note="every label came, or none is due")
+    log_e = float(events.log_e_above(*_arrays(counts), 2.0))
+    made = _ratio_reading(Guard(kind=UNLABELLED, tolerance=1.0), counts, breach, log_e, True)
+    return _with_note(made, "predictions without a label in time")
+
+
+def _mean_reading(guard: Guard, evidence: Evidence, breach: float, safe: float) -> Reading:
+    """Return the reading of a mean; values are larger if worse, numbers are shown in the metric's own direction."""
+    limits, sums = bounds(guard, evidence), evidence.sums.get(guard.name, ())
+    sign = -1 if guard.higher_is_better else 1
+    if limits is None or not any(0 < each.share < 1 for each in sums):
+        note = "no label came" if limits is None or not sums else "the arms were not compared"
+        return Reading(guard=guard.name, unit="difference", note=note, limit=sign * guard.tolerance)
+    arrays = _sums(sums)
+    log_e = float(means.log_e_mean_above(limits, *arrays, guard.tolerance))
+    log_safe = float(means.log_e_mean_below(limits, *arrays, guard.tolerance))
+    estimate, interval = means.mean_difference(limits, *arrays, confidence=1 - 2 * math.exp(-breach))
+    low, high = sorted((sign * interval.low, sign * interval.high))
+    return Reading(
+        guard=guard.name,
+        unit="difference",
+        breach=log_e >= breach,
+        safe=log_safe >= safe,
+        log_e=log_e,
+        estimate=_finite(sign * estimate),
+        low=_finite(low),
+        high=_finite(high),
+        limit=sign * guard.tolerance,
+        candidate=sum(each.candidate[0] for each in sums),
+        control=sum(each.control[0] for each in sums),
+    )
+
+
+def _goal(goal: Guard, evidence: Evidence, safe: float) -> Reading:
+    """Return the reading of a goal: safe if the candidate is better, futile if not by an effect that matters."""
+    made = _mean_reading(msgspec.structs.replace(goal, tolerance=0.0), evidence, safe, safe)
+    limits, sums = bounds(goal, evidence), evidence.sums.get(goal.name, ())
+    hopeless = False
+    if goal.effect > 0 and limits is not None and made.estimate is not None:
+        hopeless = float(means.log_e_mean_above(limits, *_sums(sums), -goal.effect)) >= safe
+    return msgspec.structs.replace(made, breach=False, futile=hopeless and not made.safe)
+
+
+def _share(plan: Plan, evidence: Evidence) -> float | None:
+    """Return the probability that a bandit's candidate is better on its goal, by a normal approximation."""
+    sums = evidence.sums.get(plan.goals[0].name, ()) if plan.kind == BANDIT else ()
+    arms = [np.sum([arm(each) for each in sums], axis=0) for arm in (lambda s: s.candidate, lambda s: s.control)]
+    if not sums or min(arm[0] for arm in arms) < FEWEST:
+        return None
+    mean = [arm[1] / arm[0] for arm in arms]
+    variance = sum(max(arm[2] / arm[0] - middle**2, 0.0) / arm[0] for arm, middle in zip(arms, mean, strict=True))
+    if not variance:
+        return None
+    return 0.5 * math.erfc((mean[0] - mean[1]) / math.sqrt(2 * variance))
+
+
+def _sums(sums: Sequence[Sums]) -> tuple[list[float], list[tuple[int, float, float]], list[tuple[int, float, float]]]:
+    return [each.share for each in sums], [each.candidate for each in sums], [each.control for each in sums]
+
+
+def _ratio_reading(guard: Guard, counts: Sequence[Counts], breach: float, log_e: float, safe: bool) -> Reading:
+    """Return the reading of a relative risk; the bounds of its interval are breached as the guard is."""
+    compared = [each for each in counts if 0 < each.share < 1]
+    shares = [each.share for each in compared]
+    arms = [each.candidate for each in compared], [each.control for each in compared]
+    estimate = low = high = None
+    if compared and sum(map(sum, arms)):
+        interval = events.risk_interval(shares, *arms, confidence=1 - 2 * math.exp(-breach))
+        estimate, low, high = map(_finite, (events.risk_ratio(shares, *arms), interval.low, interval.high))
+    return Reading(
+        guard=guard.name,
+        breach=log_e >= breach,
+        safe=safe,
+        log_e=log_e,
+        estimate=estimate,
+        low=low,
+        high=high,
+        limit=1 + guard.tolerance,
+        candidate=sum(each.candidate for each in counts),
+        control=sum(each.control for each in counts),
+    )
+
+
+def _above(counts: Sequence[Counts], ratio: float) -> float:
+    return float(events.log_e_above(*_arrays(counts), ratio)) if counts else 0.0
+
+
+def _below(counts: Sequence[Counts], ratio: float) -> float:
+    return float(events.log_e_below(*_arrays(counts), ratio)) if counts else 0.0
+
+
+def _arrays(counts: Sequence[Counts]) -> tuple[list[float], list[int], list[int]]:
+    return [each.share for each in counts], [each.candidate for each in counts], [each.control for each in counts]
+
+
+def _mean(log_es: Sequence[float]) -> float:
+    """Return the log of the mean of e-values, which is an e-value too."""
+    return float(np.logaddexp.reduce(log_es) - math.log(len(log_es)))
+
+
+def _total(counts: Sequence[Counts]) -> int:
+    return sum(each.candidate + each.control for each in counts)
+
+
+def _compared(evidence: Evidence) -> bool:
+    """Return whether requests had a choice of arm, or none came yet."""
+    return not evidence.requests or any(0 < each.share < 1 for each in evidence.requests)
+
+
+def _uncompared(guard: Guard) -> Reading:
+    return Reading(guard=guard.name, safe=True, note="not compared: the candidate has every request", limit=0.0)
+
+
+def _with_note(reading: Reading, note: str) -> Reading:
+    return msgspec.structs.replace(reading, note=note)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

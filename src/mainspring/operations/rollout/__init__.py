@@ -1,0 +1,1 @@
+"""Rollouts by name: plan, start, look at, end, and carry out."""

@@ -1,0 +1,86 @@
+"""Carrying out of a project's rollouts: what their controller needs of the project."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from mainspring.core.errors import NotFound
+from mainspring.core.time import MINUTE
+from mainspring.delivery.model import Promotion
+from mainspring.delivery.rollout.controller import Controller
+from mainspring.delivery.rollout.judging import judge
+from mainspring.delivery.rollout.labelling import labelled
+from mainspring.delivery.rollout.model import Evidence, Observed, RolloutState
+from mainspring.delivery.rollout.observing import fixed, observed
+from mainspring.delivery.routing import version_of
+from mainspring.ledger.model import Prediction
+from mainspring.operations.promote import gated, promote, publish_routes
+from mainspring.project import Project
+
+_HISTORY = 1_000  # predictions before the rollout that fix thresholds
+_SLACK = MINUTE  # by which the clocks of a gateway and a controller may differ
+
+
+def controller(project: Project, *, at: Callable[[str], None] = lambda _: None) -> Controller:
+    """Return a controller of the project's rollouts."""
+    return Controller(
+        project.rollouts, ProjectSurroundings(project), project.audit, project.wall, project.clock, at=at
+    )
+
+
+class ProjectSurroundings:
+    """`Surroundings` of a project."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+
+    def champion(self, state: RolloutState) -> str:
+        endpoint = self._project.definitions.endpoints.get(state.endpoint)
+        if endpoint is None or endpoint.model_name != state.model:
+            return ""
+        try:
+            return version_of(endpoint, self._project.versions, gated=gated(self._project)).version
+        except NotFound:
+            return ""
+
+    def check(self, state: RolloutState) -> None:
+        self._project.versions.get(state.model, state.candidate)
+        self._project.bundles.load(state.candidate_digest)
+
+    def observe(self, state: RolloutState) -> Evidence:
+        log = self._project.predictions
+        if state.began_at is None:
+            before = [each for each in log.recent(state.endpoint, _HISTORY) if each.version == state.champion]
+            return fixed(state.evidence, [each.latency_us for each in before], [_score(each) for each in before])
+        since = state.began_at - _SLACK
+        found = log.observations(state.id, state.evidence.position, since=since)
+        if found is None:  # the log went back, as from a backup: what it has is counted anew
+            again = Evidence(cuts=state.evidence.cuts)
+            state = msgspec.structs.replace(state, evidence=again)
+            found = log.observations(state.id, since=since)
+        if found is None:
+            return state.evidence
+        evidence = msgspec.structs.replace(observed(state, found.batches), position=found.position)
+        labels = self._project.label_rows(state.endpoint)
+        if labels is None:
+            return evidence
+        return labelled(state, evidence, log, labels, self._project.clock.now())
+
+    def judge(self, state: RolloutState, evidence: Evidence) -> Observed:
+        return judge(state.plan, evidence)
+
+    def promote(self, state: RolloutState) -> Promotion:
+        return promote(self._project, state.model, state.candidate, reason=f"rollout {state.id} by {state.actor}")
+
+    def publish(self) -> None:
+        publish_routes(self._project)
+
+
+def _score(prediction: Prediction) -> float:
+    """Return the first output of a prediction if it is a number."""
+    first = next(iter(prediction.outputs.values()), None)
+    if isinstance(first, list):
+        first = first[0] if len(first) == 1 else None
+    return float(first) if isinstance(first, int | float) else float("nan")

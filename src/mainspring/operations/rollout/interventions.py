@@ -1,0 +1,208 @@
+"""Beginning and ending of rollouts by people: each acts at once and waits for no worker."""
+
+from __future__ import annotations
+
+import secrets
+
+from mainspring.core.errors import Conflict, Invalid, NotFound
+from mainspring.core.ids import new_id
+from mainspring.core.nearest import meant
+from mainspring.delivery import promote as delivery
+from mainspring.delivery.model import Promotion
+from mainspring.delivery.rollout.controller import record
+from mainspring.delivery.rollout.deciding import intervened
+from mainspring.delivery.rollout.model import Look, RolloutState, Status
+from mainspring.delivery.rollout.plan import SHADOW, Plan, Rollout, unfit
+from mainspring.delivery.routing import CHAMPION, version_of
+from mainspring.operations import promote as promoting
+from mainspring.operations.models.curating import expect_kept, storable
+from mainspring.project import Project
+
+_TRIES = 20
+
+
+def plan_of(project: Project, endpoint: str) -> Plan:
+    """Return the plan that the project declares for an endpoint, or the default.
+
+    Raises:
+        NotFound: The project has no such endpoint.
+        Invalid: A metric of the plan does not exist for the endpoint's model.
+    """
+    definitions = project.definitions
+    model = definitions.models.get(definitions.endpoint(endpoint).model_name)
+    declared = definitions.rollouts.get(endpoint)
+    plan = Rollout(endpoint).plan if declared is None else declared.plan
+    wrong = None if model is None else unfit(plan, model.task, [label.column for label in model.labels])
+    if wrong is not None:
+        raise Invalid(f"The rollout of {endpoint!r} {wrong[0]}.", fix=wrong[1])
+    return plan
+
+
+def start(project: Project, endpoint: str, candidate: str | None = None, *, reason: str = "") -> RolloutState | Promotion:
+    """Begin a rollout of a version, by default the newest; return it, or the gates that the version did not pass.
+
+    The champion has every request until a worker looks for the first time.
+
+    Raises:
+        NotFound: There is no such endpoint or version, or the endpoint serves nothing yet.
+        Invalid: The candidate serves already, or the endpoint does not follow the champion.
+        Conflict: The endpoint has a live rollout, or the version is marked for deletion.
+        Corrupt: The candidate's bundle is damaged.
+    """
+    plan, served = plan_of(project, endpoint), project.definitions.endpoint(endpoint)
+    model = served.model_name
+    if served.reference != CHAMPION:
+        raise Invalid(
+            f"Endpoint {endpoint!r} serves {served.model}, which no promotion moves.",
+            fix=f"declare it as {model}@{CHAMPION}.",
+        )
+    champion = version_of(served, project.versions, gated=promoting.gated(project))
+    chosen = _newest(project, model) if candidate is None else candidate
+    version = project.versions.get(model, chosen)
+    if version.version == champion.version:
+        raise Invalid(
+            f"Version {version.version} of {model!r} is champion already.",
+            fix=f"name another: `mainspring rollout start {endpoint} --candidate VERSION`.",
+        )
+    expect_kept(project, version)
+    project.bundles.load(version.digest)
+    if plan.kind != SHADOW:  # a shadow answers nobody
+        results = promoting.judged(project, version)
+        if not all(result.passed for result in results):
+            return delivery.refused(version, champion, results)
+    now, who = project.wall.now(), promoting.actor()
+    state = RolloutState(
+        id=new_id(),
+        endpoint=endpoint,
+        model=model,
+        plan=plan,
+        champion=champion.version,
+        champion_digest=champion.digest,
+        candidate=version.version,
+        candidate_digest=version.digest,
+        salt=secrets.token_hex(8),
+        actor=who,
+        reason=storable(reason),
+        created_at=now,
+        looks=1,
+    )
+    why = f"version {version.version} beside champion {champion.version}{f': {state.reason}' if reason else ''}"
+    look = Look(
+        rollout=state.id, number=1, at=now, decision="start", why=why, actor=who, status=state.status, step=0, share=0.0
+    )
+    return _carried(project, project.rollouts.create(state, look))
+
+
+def end(project: Project, endpoint: str, action: str, *, reason: str = "") -> RolloutState:
+    """End the live rollout of an endpoint by "stop" or "roll back": the champion has every request again.
+
+    Raises:
+        NotFound: There is none.
+    """
+    for _ in range(_TRIES):
+        state = live(project, endpoint)
+        why = storable(reason) or f"by {promoting.actor()}"
+        made, look = intervened(state, action, promoting.actor(), why, project.wall.now())
+        try:
+            return _carried(project, project.rollouts.replace(made, [look]))
+        except Conflict:  # a look was faster
+            continue
+    raise Conflict(f"The rollout of {endpoint!r} kept changing.", fix="run the command again.")
+
+
+def end_of_model(project: Project, model: str, *, reason: str = "") -> list[RolloutState]:
+    """Roll back every live rollout of a model; return them."""
+    return [
+        end(project, state.endpoint, "roll back", reason=reason)
+        for state in project.rollouts.live()
+        if state.model == model
+    ]
+
+
+def promote(project: Project, endpoint: str, *, reason: str = "") -> RolloutState | Promotion:
+    """Let the candidate of a live rollout be champion now; return the rollout, or the gates that it did not pass.
+
+    Raises:
+        NotFound: There is no live rollout.
+    """
+    state = live(project, endpoint)
+    reason = storable(reason)
+    promotion = promoting.promote(
+        project, state.model, state.candidate, reason=f"rollout {state.id}{f': {reason}' if reason else ''}"
+    )
+    if not promotion.promoted:
+        return promotion
+    why = reason or f"version {state.candidate} is champion, instead of version {promotion.previous}"
+    for _ in range(_TRIES):
+        state = _get(project, state.id)
+        if not state.live:  # a controller has noted it
+            return state
+        made, look = intervened(state, "done", promoting.actor(), why, project.wall.now())
+        try:
+            return _carried(project, project.rollouts.replace(made, [look]))
+        except Conflict:
+            continue
+    return _get(project, state.id)
+
+
+def roll_back(project: Project, endpoint: str, *, reason: str = "") -> RolloutState:
+    """Take a candidate back: end the live rollout, or undo the promotion by the last one.
+
+    Raises:
+        NotFound: There is no rollout to take back.
+        Conflict: The champion has moved since the last rollout's promotion.
+    """
+    project.definitions.endpoint(endpoint)
+    if any(state.endpoint == endpoint for state in project.rollouts.live()):
+        return end(project, endpoint, "roll back", reason=reason)
+    last = next(iter(project.rollouts.find(endpoints=[endpoint], limit=1)), None)
+    if last is None or last.status is not Status.DONE:
+        raise NotFound(
+            f"Endpoint {endpoint!r} has no rollout to take back.", fix="`mainspring rollout list` lists rollouts."
+        )
+    champion = project.versions.get(last.model, CHAMPION).version
+    before = delivery.previous_version(project.versions, last.model)
+    if (champion, before) != (last.candidate, last.champion):
+        raise Conflict(
+            f"The champion of {last.model!r} is version {champion} and was {before}: it has moved since the rollout of "
+            f"version {last.candidate}.",
+            fix=f"run `mainspring rollback {last.model}`, or promote the version that you want.",
+        )
+    promoting.rollback(project, last.model, reason=reason or f"rollout {last.id}")
+    return last
+
+
+def live(project: Project, endpoint: str) -> RolloutState:
+    """Return the live rollout of an endpoint.
+
+    Raises:
+        NotFound: There is none.
+    """
+    found = {state.endpoint: state for state in project.rollouts.live()}
+    if endpoint not in found:
+        fix = meant(endpoint, found) if found else f"run `mainspring rollout start {endpoint}`."
+        raise NotFound(f"Endpoint {endpoint!r} has no live rollout.", fix=fix)
+    return found[endpoint]
+
+
+def _carried(project: Project, state: RolloutState) -> RolloutState:
+    """Publish the routes and record the decision; what is cut short here is done by the next look."""
+    promoting.publish_routes(project)
+    try:
+        return record(project.rollouts, project.audit, state)
+    except Conflict:
+        return _get(project, state.id)
+
+
+def _get(project: Project, id: str) -> RolloutState:
+    [found] = project.rollouts.get([id])
+    if found is None:
+        raise NotFound(f"There is no rollout {id!r}.", fix="`mainspring rollout list` lists them.")
+    return found
+
+
+def _newest(project: Project, model: str) -> str:
+    versions = project.versions.all(model)
+    if not versions:
+        raise NotFound(f"Model {model!r} has no version yet.", fix=f"run `mainspring train {model}`.")
+    return versions[0].version

@@ -78,7 +78,9 @@ class World:
 
     def judge(self, state: RolloutState, evidence: Evidence) -> Observed:
         assert state.live
-        reading = Reading(guard="errors", breach=self.harmed, safe=not self.harmed, estimate=9.0 if self.harmed else 1.0)
+        reading = Reading(
+            guard="errors", breach=self.harmed, safe=not self.harmed, estimate=9.0 if self.harmed else 1.0
+        )
         return Observed(candidate=evidence.candidate, control=evidence.control, readings=(reading,))
 
     def promote(self, state: RolloutState) -> Promotion:
@@ -223,9 +225,10 @@ class Rollouts(RuleBasedStateMachine):
         self.world.publish()
         self.world.controller().tick()
         self.world.publish()
-        assert self.world.routes.current()["late"].arms == routes_for(
-            ENDPOINTS, self.world.versions, gated=(), rollouts=self.world.store.live()
-        )[0].arms
+        assert (
+            self.world.routes.current()["late"].arms
+            == routes_for(ENDPOINTS, self.world.versions, gated=(), rollouts=self.world.store.live())[0].arms
+        )
         told = [event.detail for event in self.world.audit.read(1_000)]
         for state in self.world.store.find():
             for look in self.world.store.looks(state.id):

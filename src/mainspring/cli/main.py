@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("models", "Register, show, approve, delete, export versions."),
     "promote": ("promote", "Promote a version if it passes its gates."),
     "rollback": ("rollback", "Move the champion back to the version before."),
+    "rollout": ("rollout", "Roll a version out by steps, on evidence."),
     "up": ("up", "Run the gateway, the console and the worker."),
     "predict": ("predict", "Request a prediction from a running endpoint."),
     "bench": ("bench", "Find the highest load that an endpoint can serve."),

@@ -159,9 +159,7 @@ def rollback(project: Project, model: str, *, reason: str = "") -> Promotion:
     _gates(project, model)
     ended = end_of_model(project, model, reason=reason or f"rollback of {model}")
     if ended and delivery.previous_version(project.versions, model) is None:
-        return Promotion(
-            model=model, version=ended[0].champion, previous=ended[0].candidate, promoted=True, results=()
-        )
+        return Promotion(model=model, version=ended[0].champion, previous=ended[0].candidate, promoted=True, results=())
     return delivery.rollback(
         model,
         versions=project.versions,

@@ -1,7 +1,7 @@
 """Controller of rollouts: reads what is new, decides, stores the decision, and publishes the routes.
 
-Any number of controllers may run, and each may die at any point. A decision takes effect by one compare-and-set, and the
-routes follow from what is stored, so whoever publishes next publishes what was decided last.
+Any number of controllers may run, and each may die at any point. A decision takes effect by one compare-and-set, and
+the routes follow from what is stored: the next publication, by any process, is of the last decision.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mainspring.core.errors import Conflict, MainspringError, Unavailable
 from mainspring.core.time import SECOND, Clock
 from mainspring.delivery.model import Promotion
 from mainspring.delivery.ports import RolloutStore
-from mainspring.delivery.rollout.deciding import CONTROLLER, CONTINUE, intervened, looked
+from mainspring.delivery.rollout.deciding import CONTINUE, CONTROLLER, intervened, looked
 from mainspring.delivery.rollout.model import Evidence, Look, Observed, RolloutState, Status
 from mainspring.security.model import AuditEvent
 from mainspring.security.ports import AuditLog

@@ -54,7 +54,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
         return self.kind in (QUALITY, OUTCOME)
 
 
-def errors(*, tolerance: float = 0.5, at_most: float = 0.001) -> Guard:
+def errors(*, tolerance: float = 0.5, at_most: float = 0.005) -> Guard:
     """Compare the shares of requests that fail.
 
     Args:
@@ -62,7 +62,7 @@ def errors(*, tolerance: float = 0.5, at_most: float = 0.001) -> Guard:
         at_most: A share that is harmless even if the champion has fewer.
     """
     _tolerated("errors", tolerance)
-    expect(at_most, (int, float), "The at_most of the guard errors", fix="give a share of requests, such as 0.001.")
+    expect(at_most, (int, float), "The at_most of the guard errors", fix="give a share of requests, such as 0.005.")
     if not 0 <= at_most < 1:
         raise Invalid(
             f"The at_most of the guard errors is {at_most}.", fix="give a share of requests, at least 0 and below 1."

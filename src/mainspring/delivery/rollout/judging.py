@@ -18,6 +18,8 @@ from mainspring.delivery.rollout.model import Counts, Evidence, Observed, Readin
 from mainspring.delivery.rollout.observing import QUANTILES, event
 from mainspring.delivery.rollout.plan import BANDIT, Plan
 from mainspring.stats.sequential import events, means
+from mainspring.stats.sequential.bandit import weights_by_means
+from mainspring.stats.sequential.distributions import averaged
 
 SAMPLE_RATIO = "sample ratio"
 _SLOW = 1  # place of the quantile above which success needs no more requests
@@ -76,9 +78,7 @@ def _latency(guard: Guard, evidence: Evidence, breach: float, safe: float) -> Re
     above = [_above(counts, ratio) for counts in each]
     worst = int(np.argmax(above))
     shown = worst if max(above) > 0 else _SLOW
-    made = _ratio_reading(
-        guard, each[shown], breach, _mean(above), _below(each[_SLOW], ratio) >= safe
-    )
+    made = _ratio_reading(guard, each[shown], breach, float(averaged(above)), _below(each[_SLOW], ratio) >= safe)
     return _with_note(made, f"requests above {cuts[shown] / 1_000:.3g} ms, the champion's p{100 * QUANTILES[shown]:g}")
 
 
@@ -91,10 +91,16 @@ def _score(guard: Guard, evidence: Evidence, breach: float, safe: float) -> Read
     worst = int(np.argmax(above))
     made = [place for place, counts in enumerate(each) if counts and (place <= len(cuts) or _total(counts))]
     fine = bool(made) and all(_below(each[place], ratio) >= safe for place in made)
-    reading = _ratio_reading(guard, each[worst], breach, _mean(above), fine)
-    low = "" if not 0 < worst <= len(cuts) else f"from {cuts[worst - 1]:.3g} "
-    named = "that are no number" if worst > len(cuts) else f"{low}below {cuts[worst]:.3g}"
-    return _with_note(reading, f"scores {named if worst != len(cuts) else f'of at least {cuts[-1]:.3g}'}")
+    reading = _ratio_reading(guard, each[worst], breach, float(averaged(above)), fine)
+    return _with_note(reading, f"scores {_bin(cuts, worst)}")
+
+
+def _bin(cuts: Sequence[float], place: int) -> str:
+    if place > len(cuts):
+        return "that are no number"
+    if place == len(cuts):
+        return f"of at least {cuts[-1]:.3g}"
+    return f"below {cuts[place]:.3g}" if not place else f"from {cuts[place - 1]:.3g} to {cuts[place]:.3g}"
 
 
 def _sample_ratio(evidence: Evidence, breach: float) -> Reading:
@@ -155,16 +161,13 @@ def _goal(goal: Guard, evidence: Evidence, safe: float) -> Reading:
 
 
 def _share(plan: Plan, evidence: Evidence) -> float | None:
-    """Return the probability that a bandit's candidate is better on its goal, by a normal approximation."""
+    """Return the share of a bandit's candidate: the probability that it is better on its goal."""
     sums = evidence.sums.get(plan.goals[0].name, ()) if plan.kind == BANDIT else ()
-    arms = [np.sum([arm(each) for each in sums], axis=0) for arm in (lambda s: s.candidate, lambda s: s.control)]
+    arms = [np.sum([each.candidate for each in sums], axis=0), np.sum([each.control for each in sums], axis=0)]
     if not sums or min(arm[0] for arm in arms) < FEWEST:
         return None
-    mean = [arm[1] / arm[0] for arm in arms]
-    variance = sum(max(arm[2] / arm[0] - middle**2, 0.0) / arm[0] for arm, middle in zip(arms, mean, strict=True))
-    if not variance:
-        return None
-    return 0.5 * math.erfc((mean[0] - mean[1]) / math.sqrt(2 * variance))
+    seed = int(sum(arm[0] for arm in arms))
+    return weights_by_means(arms, floor=plan.floor, seed=seed, fewer_is_better=True)[0]
 
 
 def _sums(sums: Sequence[Sums]) -> tuple[list[float], list[tuple[int, float, float]], list[tuple[int, float, float]]]:
@@ -204,11 +207,6 @@ def _below(counts: Sequence[Counts], ratio: float) -> float:
 
 def _arrays(counts: Sequence[Counts]) -> tuple[list[float], list[int], list[int]]:
     return [each.share for each in counts], [each.candidate for each in counts], [each.control for each in counts]
-
-
-def _mean(log_es: Sequence[float]) -> float:
-    """Return the log of the mean of e-values, which is an e-value too."""
-    return float(np.logaddexp.reduce(log_es) - math.log(len(log_es)))
 
 
 def _total(counts: Sequence[Counts]) -> int:

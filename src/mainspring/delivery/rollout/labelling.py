@@ -1,7 +1,7 @@
 """Evidence from labels. A prediction counts once, when it is as old as the horizon, with the label known by then.
 
-A prediction without a label by then is an event of its own, compared between the arms: so an arm whose labels come sooner
-wins nothing by it.
+A prediction without a label by then is an event of its own, compared between the arms: so an arm whose labels come
+sooner wins nothing by it.
 """
 
 from __future__ import annotations
@@ -34,6 +34,14 @@ _BOUNDS = {
     "brier": Bounds(0.0, 1.0, 0.2),
     "log_loss": Bounds(0.0, -float(np.log(_LEAST)), 0.5),
 }
+
+_TYPES: dict[str, pa.DataType] = {
+    "id": pa.string(),
+    "candidate": pa.bool_(),
+    "share": pa.float64(),
+    "hour": pa.int64(),
+}
+_ARMS = pa.schema(list(_TYPES.items()))
 
 Floats = npt.NDArray[np.float64]
 
@@ -74,7 +82,7 @@ def labelled(state: RolloutState, evidence: Evidence, log: PredictionStore, labe
     predictions = log.read(state.endpoint, since, until)
     ours = predictions.filter(pc.is_in(predictions["id"], arms["id"].combine_chunks()))
     known = join_labels(ours, labels, now)
-    known = known.filter(pc.less_equal(known["lag_us"], age))
+    known = known.filter(pa.array(_numbers(known["lag_us"]) <= age))
     missing = arms.filter(pc.invert(pc.is_in(arms["id"], known["id"].combine_chunks())))
     events = {**evidence.events, UNLABELLED: _counted(evidence.events.get(UNLABELLED, ()), missing)}
     evidence = msgspec.structs.replace(evidence, events=events)
@@ -86,33 +94,34 @@ def labelled(state: RolloutState, evidence: Evidence, log: PredictionStore, labe
 
 def _assigned(state: RolloutState, log: PredictionStore, since: int, until: int) -> pa.Table:
     """Return `id`, `candidate` (Boolean), `share` and `hour` of the arms' first rows made in `[since, until)`."""
-    names = {"id": pa.string(), "candidate": pa.bool_(), "share": pa.float64(), "hour": pa.int64()}
-    empty = pa.schema(list(names.items())).empty_table()
     found = log.observations(state.id, since=since)
-    parts = [empty]
+    parts = [_ARMS.empty_table()]
     for table in found.batches if found is not None else ():
-        at = table["at"].cast(pa.int64())
-        kept = pc.and_(pc.less(at, until), pc.and_(pc.equal(table["row"], 0), pc.equal(table["status"], 200)))
-        table, at = table.filter(kept), at.filter(kept)
-        candidate = pc.equal(table["version"], state.candidate)
-        share = pc.round(pc.if_else(candidate, table["weight"], pc.subtract(1.0, table["weight"])), 6)
-        hour = pc.cast(pc.divide(at, HOUR), pa.int64())
-        parts.append(pa.table([table["id"], candidate, share, hour], names=list(names)))
+        at = np.asarray(table["at"].cast(pa.int64()).to_numpy(), dtype=np.int64)
+        row, status, weight = (np.asarray(table[name].to_numpy()) for name in ("row", "status", "weight"))
+        kept = (at < until) & (row == 0) & (status == 200)
+        candidate = np.asarray(table["version"].to_pylist(), dtype=object) == state.candidate
+        share = np.round(np.where(candidate, weight, 1 - weight), 6)
+        columns = [table["id"].filter(pa.array(kept)), *(each[kept] for each in (candidate, share, at // HOUR))]
+        parts.append(pa.table(columns, names=_ARMS.names).cast(_ARMS))
     return pa.concat_tables(parts)
 
 
 def _counted(before: tuple[Counts, ...], rows: pa.Table) -> tuple[Counts, ...]:
     found = {each.share: each for each in before}
-    for share, candidate in zip(rows["share"].to_pylist(), rows["candidate"].to_pylist(), strict=True):
-        mine = found.get(share, Counts(share))
-        found[share] = Counts(share, mine.candidate + candidate, mine.control + (not candidate))
+    shares, arms = _numbers(rows["share"]), _numbers(rows["candidate"]) > 0
+    for share in np.unique(shares).tolist():
+        mine, here = found.get(share, Counts(share)), shares == share
+        found[share] = Counts(
+            share, mine.candidate + int((here & arms).sum()), mine.control + int((here & ~arms).sum())
+        )
     return tuple(found[share] for share in sorted(found))
 
 
 def _with(evidence: Evidence, guard: Guard, joined: pa.Table) -> Evidence:
     """Return the evidence with the values of a guard; the first of the champion's only fix their bounds."""
     values = _values(guard, joined)
-    candidate = np.asarray(joined["candidate"].to_pylist(), dtype=bool)
+    candidate = _numbers(joined["candidate"]) > 0
     finite = np.isfinite(values)
     limits = bounds(guard, evidence)
     if limits is None:
@@ -120,10 +129,8 @@ def _with(evidence: Evidence, guard: Guard, joined: pa.Table) -> Evidence:
         if control.size < FEWEST or control.min() == control.max():
             return evidence
         made = bounds_of(control)
-        return msgspec.structs.replace(
-            evidence, cuts={**evidence.cuts, guard.name: (made.low, made.high, made.centre)}
-        )
-    share, hour = (np.asarray(joined[name].to_pylist(), dtype=np.float64) for name in ("share", "hour"))
+        return msgspec.structs.replace(evidence, cuts={**evidence.cuts, guard.name: (made.low, made.high, made.centre)})
+    share, hour = _numbers(joined["share"]), _numbers(joined["hour"])
     found = {(each.share, each.hour): each for each in evidence.sums.get(guard.name, ())}
     for key in sorted(set(zip(share[finite].tolist(), hour[finite].tolist(), strict=True))):
         mine = finite & (share == key[0]) & (hour == key[1])
@@ -147,20 +154,24 @@ def _values(guard: Guard, joined: pa.Table) -> Floats:
     score, label = (_columns(joined[name]) for name in ("score", "label"))
     if guard.kind != QUALITY:
         chosen = label.get(guard.metric, next(iter(label.values())))
-        return -chosen if guard.higher_is_better else chosen
+        return np.asarray(-chosen) if guard.higher_is_better else chosen
     losses = [_loss(guard.metric, score[name], label[name]) for name in label]
     return np.asarray(np.mean(losses, axis=0))
 
 
 def _loss(metric: str, score: Floats, label: Floats) -> Floats:
     if metric == "error":
-        return ((score >= 0.5) != (label >= 0.5)).astype(np.float64)
+        return np.asarray((score >= 0.5) != (label >= 0.5), dtype=np.float64)
     if metric == "brier":
-        return (score - label) ** 2
+        return np.asarray((score - label) ** 2)
     if metric == "log_loss":
         likely = np.clip(np.where(label >= 0.5, score, 1 - score), _LEAST, 1.0)
-        return -np.log(likely)
-    return np.abs(score - label) if metric == "absolute_error" else (score - label) ** 2
+        return np.asarray(-np.log(likely))
+    return np.asarray(np.abs(score - label) if metric == "absolute_error" else (score - label) ** 2)
+
+
+def _numbers(column: Any) -> Floats:
+    return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
 
 
 def _columns(column: Any) -> dict[str, Floats]:
@@ -170,4 +181,4 @@ def _columns(column: Any) -> dict[str, Floats]:
         parts = {each.name: whole.field(each.name) for each in whole.type}
     else:
         parts = {"": whole}
-    return {name: np.asarray(each.cast(pa.float64()).to_numpy(zero_copy_only=False)) for name, each in parts.items()}
+    return {name: _numbers(pa.chunked_array([each])) for name, each in parts.items()}

@@ -1,4 +1,4 @@
-"""Evidence from observations: counts of events by arm, in strata of one share each. Adding is all that happens to it."""
+"""Evidence from observations: counts of events by arm, in strata of one share each, which only grow."""
 
 from __future__ import annotations
 
@@ -106,8 +106,8 @@ def _sum(before: Sequence[Counts], added: dict[float, list[int]]) -> tuple[Count
 
 
 def _numbers(table: pa.Table, name: str, missing: float) -> Floats:
-    column: Any = table[name].cast(pa.float64()).fill_null(missing)
-    return np.asarray(column.to_numpy(), dtype=np.float64)
+    column: Any = table[name]
+    return np.asarray(column.cast(pa.float64()).fill_null(missing).to_numpy(), dtype=np.float64)
 
 
 def _quantiles(values: Floats) -> tuple[float, ...]:

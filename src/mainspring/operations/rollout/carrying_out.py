@@ -25,9 +25,7 @@ _SLACK = MINUTE  # by which the clocks of a gateway and a controller may differ
 
 def controller(project: Project, *, at: Callable[[str], None] = lambda _: None) -> Controller:
     """Return a controller of the project's rollouts."""
-    return Controller(
-        project.rollouts, ProjectSurroundings(project), project.audit, project.wall, project.clock, at=at
-    )
+    return Controller(project.rollouts, ProjectSurroundings(project), project.audit, project.wall, project.clock, at=at)
 
 
 class ProjectSurroundings:

@@ -38,7 +38,9 @@ def plan_of(project: Project, endpoint: str) -> Plan:
     return plan
 
 
-def start(project: Project, endpoint: str, candidate: str | None = None, *, reason: str = "") -> RolloutState | Promotion:
+def start(
+    project: Project, endpoint: str, candidate: str | None = None, *, reason: str = ""
+) -> RolloutState | Promotion:
     """Begin a rollout of a version, by default the newest; return it, or the gates that the version did not pass.
 
     The champion has every request until a worker looks for the first time.
@@ -50,6 +52,11 @@ def start(project: Project, endpoint: str, candidate: str | None = None, *, reas
         Corrupt: The candidate's bundle is damaged.
     """
     plan, served = plan_of(project, endpoint), project.definitions.endpoint(endpoint)
+    if plan.kind == SHADOW:
+        raise Invalid(
+            f"The rollout of {endpoint!r} is a shadow, which this version does not carry out.",
+            fix='write kind="canary" with a small first step.',
+        )
     model = served.model_name
     if served.reference != CHAMPION:
         raise Invalid(
@@ -66,10 +73,9 @@ def start(project: Project, endpoint: str, candidate: str | None = None, *, reas
         )
     expect_kept(project, version)
     project.bundles.load(version.digest)
-    if plan.kind != SHADOW:  # a shadow answers nobody
-        results = promoting.judged(project, version)
-        if not all(result.passed for result in results):
-            return delivery.refused(version, champion, results)
+    results = promoting.judged(project, version)
+    if not all(result.passed for result in results):
+        return delivery.refused(version, champion, results)
     now, who = project.wall.now(), promoting.actor()
     state = RolloutState(
         id=new_id(),

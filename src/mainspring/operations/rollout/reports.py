@@ -1,0 +1,131 @@
+"""Rollouts as they are shown: one report each, with the newest numbers of every guard."""
+
+from __future__ import annotations
+
+import msgspec
+
+from mainspring.core.time import SECOND, format_duration, format_instant
+from mainspring.delivery.rollout.deciding import CONTINUE
+from mainspring.delivery.rollout.judging import judge
+from mainspring.delivery.rollout.model import Look, Reading, RolloutState
+from mainspring.delivery.rollout.plan import Plan
+from mainspring.project import Project
+
+
+class RolloutReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A rollout with its newest numbers.
+
+    Attributes:
+        share: The candidate's share of the endpoint's requests now.
+        step, steps: Number of the step, from 1, and the shares of all.
+        step_left: The time that the step still holds at least; `left` the time until the plan ends the rollout.
+        requests, champion_requests: Requests of each arm that were compared.
+        decisions: Looks that changed something, oldest first.
+        note: What to do next, where that is not obvious.
+    """
+
+    id: str
+    endpoint: str
+    model: str
+    kind: str
+    status: str
+    champion: str
+    candidate: str
+    share: float
+    step: int
+    steps: tuple[float, ...]
+    step_left: str
+    left: str
+    requests: int
+    champion_requests: int
+    readings: tuple[Reading, ...]
+    goals: tuple[Reading, ...]
+    sample_ratio: Reading | None
+    looks: int
+    why: str
+    actor: str
+    reason: str
+    created_at: str
+    ended_at: str | None
+    decisions: tuple[str, ...] = ()
+    note: str = ""
+
+
+def report(project: Project, state: RolloutState) -> RolloutReport:
+    """Return the report of a rollout, with its decisions."""
+    looks = [look for look in _all_looks(project, state) if look.decision != CONTINUE]
+    last = next((look for look in reversed(looks) if look.readings), None)
+    seen = judge(state.plan, state.evidence)
+    made = _made(state)
+    if not state.live and last is not None:  # the numbers that decided
+        made = msgspec.structs.replace(made, readings=last.readings, goals=last.goals, sample_ratio=last.sample_ratio)
+    else:
+        made = msgspec.structs.replace(made, readings=seen.readings, goals=seen.goals, sample_ratio=seen.sample_ratio)
+    return msgspec.structs.replace(made, decisions=tuple(map(_told, looks)), note=_note(project, state))
+
+
+def listed(project: Project, endpoint: str | None, limit: int) -> list[RolloutReport]:
+    """Return rollouts without their readings and decisions, newest first."""
+    found = project.rollouts.find(endpoints=[endpoint] if endpoint else (), limit=limit)
+    return [_made(state) for state in found]
+
+
+def longest(plan: Plan) -> str:
+    """Return in words how a plan goes on and how long it takes."""
+    steps = ", ".join(f"{100 * step:g}%" for step in plan.steps)
+    least = format_duration(plan.hold_us * len(plan.steps))
+    return f"{plan.kind}: {steps} of the requests; at least {least}, at most {format_duration(plan.longest_us)}"
+
+
+def _made(state: RolloutState) -> RolloutReport:
+    plan, evidence = state.plan, state.evidence
+    return RolloutReport(
+        id=state.id,
+        endpoint=state.endpoint,
+        model=state.model,
+        kind=plan.kind,
+        status=state.status,
+        champion=state.champion,
+        candidate=state.candidate,
+        share=state.share if state.live else 0.0,
+        step=state.step + 1,
+        steps=plan.steps,
+        step_left=_left(plan.hold_us, state.held_us),
+        left=_left(plan.longest_us, state.watched_us),
+        requests=evidence.candidate,
+        champion_requests=evidence.control,
+        readings=(),
+        goals=(),
+        sample_ratio=None,
+        looks=state.looks,
+        why=state.why,
+        actor=state.actor,
+        reason=state.reason,
+        created_at=format_instant(state.created_at),
+        ended_at=None if state.ended_at is None else format_instant(state.ended_at),
+    )
+
+
+def _left(whole: int, used: int) -> str:
+    return format_duration(max(0, whole - used) // SECOND * SECOND)
+
+
+def _told(look: Look) -> str:
+    return f"{format_instant(look.at)} {look.decision} by {look.actor}: {look.why}"
+
+
+def _all_looks(project: Project, state: RolloutState) -> list[Look]:
+    looks: list[Look] = []
+    while page := project.rollouts.looks(state.id, after=looks[-1].number if looks else 0):
+        looks += page
+    return looks
+
+
+def _note(project: Project, state: RolloutState) -> str:
+    from mainspring.operations.jobs.queue import worker_is_up
+
+    if state.live and not worker_is_up(project):
+        return "No worker is running, so nothing is observed: start one with `mainspring up`."
+    if state.status == "waiting":
+        return f"It succeeded: run `mainspring rollout promote {state.endpoint}`, or rollback."
+    return ""

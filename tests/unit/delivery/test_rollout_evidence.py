@@ -1,0 +1,273 @@
+"""Evidence of a rollout: counts of what the log observed, and the readings that they give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+import mainspring as ms
+from kit.worlds import arrivals, label, prediction
+from mainspring.core.time import HOUR, MINUTE, SECOND
+from mainspring.delivery.conformance import rollout
+from mainspring.delivery.rollout.guards import Guard
+from mainspring.delivery.rollout.judging import judge
+from mainspring.delivery.rollout.labelling import UNLABELLED, labelled
+from mainspring.delivery.rollout.model import Counts, Evidence, Observed, Reading, RolloutState, Status
+from mainspring.delivery.rollout.observing import fixed, observed
+from mainspring.delivery.rollout.plan import Plan
+from mainspring.ledger.adapters.memory import MemoryLedger
+from mainspring.ledger.model import Failure, Prediction
+
+SHARE = 0.2
+DEFAULT = ms.Rollout("late").plan
+
+
+def state(plan: Plan = DEFAULT, evidence: Evidence | None = None) -> RolloutState:
+    made = msgspec.structs.replace(rollout()[0], plan=plan, status=Status.RUNNING, share=SHARE, began_at=0)
+    return made if evidence is None else msgspec.structs.replace(made, evidence=evidence)
+
+
+def before(seed: int = 7) -> Evidence:
+    """Return the thresholds of a champion's day before."""
+    random = np.random.default_rng(seed)
+    return fixed(Evidence(), list(random.lognormal(8, 0.5, 500)), list(random.beta(2, 5, 500)))
+
+
+def traffic(
+    log: MemoryLedger,
+    requests: int,
+    *,
+    seed: int = 0,
+    errors: float = 0.0,
+    slower: float = 1.0,
+    constant: bool = False,
+    share: float = SHARE,
+) -> None:
+    """Log requests of both arms; the candidate's have the faults."""
+    random = np.random.default_rng(seed)
+    made: list[Prediction] = []
+    failed: list[Failure] = []
+    for number in range(requests):
+        mine = bool(random.random() < share)
+        arm: dict[str, Any] = {
+            "version": "2" if mine else "1",
+            "rollout": "r1",
+            "weight": share if mine else 1 - share,
+            "unit": number + 1,
+        }
+        latency = int(random.lognormal(8, 0.5) * (slower if mine else 1))
+        score = 0.5 if mine and constant else float(random.beta(2, 5))
+        if mine and random.random() < errors:
+            failed.append(
+                Failure(
+                    id=f"x{number}", endpoint="late", model="late", digest="d", at=number, kind="ModelFailed",
+                    status=500, latency_us=latency, **arm,
+                )
+            )  # fmt: skip
+        else:
+            made.append(prediction(number, number, score, latency_us=latency, **arm))
+    log.append(made)
+    log.fail(failed)
+    log.compact()
+
+
+def evidence_of(log: MemoryLedger, evidence: Evidence | None = None) -> Evidence:
+    found = log.observations("r1", "" if evidence is None else evidence.position)
+    assert found is not None
+    made = observed(state(evidence=before() if evidence is None else evidence), found.batches)
+    return msgspec.structs.replace(made, position=found.position)
+
+
+def by_name(seen: Observed) -> dict[str, Reading]:
+    return {reading.guard: reading for reading in (*seen.readings, *seen.goals)}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_same_model_twice_is_no_breach_and_is_found_safe(seed: int) -> None:
+    log = MemoryLedger()
+    traffic(log, 6_000, seed=seed, share=0.5)
+    seen = judge(DEFAULT, evidence_of(log))
+    assert seen.sample_ratio is not None
+    assert not any(reading.breach for reading in (*seen.readings, seen.sample_ratio))
+    assert {each.guard: each.safe for each in seen.readings} == {"errors": True, "latency": True, "score": True}
+    assert by_name(seen)["errors"].estimate is None
+    assert by_name(seen)["errors"].note.startswith("0 of ")
+
+
+@pytest.mark.parametrize(
+    ("fault", "guard"),
+    [({"errors": 0.2}, "errors"), ({"slower": 2.5}, "latency"), ({"constant": True}, "score")],
+)
+def test_a_bad_candidate_is_found_within_some_hundred_requests(fault: dict[str, Any], guard: str) -> None:
+    log = MemoryLedger()
+    traffic(log, 600, **fault)
+    readings = by_name(judge(DEFAULT, evidence_of(log)))
+    assert [name for name, reading in readings.items() if reading.breach] == [guard]
+    reading = readings[guard]
+    if reading.low is not None and guard == "errors":
+        assert reading.low > reading.limit == 1.5
+    assert reading.log_e > np.log(4 / 0.05)
+
+
+def test_evidence_is_the_same_whole_or_in_parts() -> None:
+    whole, parts = MemoryLedger(), MemoryLedger()
+    traffic(whole, 300, errors=0.1)
+    traffic(parts, 300, errors=0.1)
+    evidence: Evidence | None = before()
+    log = MemoryLedger()
+    for part in range(3):
+        for each in parts._compacted.values():
+            if int(each.id[1:]) % 3 == part:
+                log.append([each])
+        log.fail([each for each in parts._failures.values() if int(each.id[1:]) % 3 == part])
+        log.compact()
+        evidence = evidence_of(log, evidence)
+    assert evidence is not None
+    assert msgspec.structs.replace(evidence, position="") == msgspec.structs.replace(evidence_of(whole), position="")
+    assert evidence.candidate + evidence.control == 300
+
+
+def test_shares_are_strata_and_rows_of_a_request_count_once() -> None:
+    log = MemoryLedger()
+    rows = [
+        prediction(1, 1, version="2", rollout="r1", weight=0.05),
+        prediction(2, 1, version="2", rollout="r1", weight=0.05, row=1),
+        prediction(3, 2, version="1", rollout="r1", weight=0.95),
+        prediction(4, 3, version="1", rollout="r1", weight=0.75),
+        prediction(5, 3, version="3", rollout="r1", weight=0.75),
+    ]
+    log.append(rows)
+    log.compact()
+    assert evidence_of(log).requests == (Counts(0.05, 1, 1), Counts(0.25, 0, 1))
+
+
+def test_an_arm_that_nobody_serves_breaks_the_sample_ratio() -> None:
+    log = MemoryLedger()
+    log.append([prediction(each, each, version="1", rollout="r1", weight=0.8) for each in range(200)])
+    log.compact()
+    seen = judge(DEFAULT, evidence_of(log))
+    assert seen.sample_ratio is not None
+    assert seen.sample_ratio.breach
+    assert (seen.candidate, seen.control) == (0, 200)
+
+
+def test_thresholds_that_no_history_gives_come_from_the_first_predictions_which_are_not_counted() -> None:
+    log = MemoryLedger()
+    traffic(log, 200)
+    first = evidence_of(log, Evidence())
+    assert set(first.cuts) == {"latency", "score"}
+    assert not any(name.startswith(("latency", "score")) for name in first.events)
+    traffic(log, 200, seed=1)
+    assert any(name.startswith("score") for name in evidence_of(log, first).events)
+    few = MemoryLedger()
+    traffic(few, 20)
+    readings = by_name(judge(DEFAULT, evidence_of(few, Evidence())))
+    assert readings["score"].note == "too few of the champion's predictions to compare with"
+    assert not readings["score"].safe
+
+
+def test_blue_green_compares_errors_with_a_fixed_share() -> None:
+    plan = ms.Rollout("late", kind="blue-green", guards=[ms.guards.errors(at_most=0.05), ms.guards.latency()]).plan
+    good, bad = MemoryLedger(), MemoryLedger()
+    traffic(good, 400, share=1.0, errors=0.01)
+    traffic(bad, 400, share=1.0, errors=0.3)
+    assert [each.safe for each in judge(plan, evidence_of(good)).readings] == [True, True]
+    assert [each.breach for each in judge(plan, evidence_of(bad)).readings] == [True, False]
+
+
+# Labels
+
+
+def labels_of(
+    log: MemoryLedger, requests: int, guard: Guard, *, worse: float = 0.0, delay: tuple[int, int] = (1, 1)
+) -> Observed:
+    """Log predictions and their labels, and return the readings when all are as old as an hour.
+
+    Args:
+        worse: How often the candidate's score is turned round.
+        delay: Minutes until a label of the control, and of the candidate.
+    """
+    random, plan = np.random.default_rng(3), ms.Rollout("late", guards=[guard]).plan
+    made, rows = [], []
+    for number in range(requests):
+        mine, late = bool(random.random() < 0.5), bool(random.random() < 0.4)
+        score = float(np.clip(random.normal(0.7 if late else 0.3, 0.15), 0, 1))
+        score = 1 - score if mine and random.random() < worse else score
+        at = number * SECOND // 10
+        made.append(
+            prediction(number, at, score, version="2" if mine else "1", rollout="r1", weight=0.5, unit=number + 1)
+        )
+        rows.append(label(f"f{number}", late, at + delay[mine] * MINUTE))
+    log.append(made)
+    log.compact()
+    now = requests * SECOND // 10 + HOUR + MINUTE
+    evidence = labelled(state(plan), Evidence(), log, arrivals(rows), HOUR + MINUTE)
+    evidence = labelled(state(plan, evidence), evidence, log, arrivals(rows), now)
+    assert labelled(state(plan, evidence), evidence, log, arrivals(rows), now) == evidence
+    return judge(plan, evidence)
+
+
+BRIER = ms.guards.quality("brier", within="1h", tolerance=0.02)
+
+
+def test_quality_is_compared_as_labels_come() -> None:
+    same = by_name(labels_of(MemoryLedger(), 3_000, BRIER))["quality brier"]
+    assert (same.breach, same.safe) == (False, True)
+    assert same.candidate + same.control == 3_000
+    worse = by_name(labels_of(MemoryLedger(), 3_000, BRIER, worse=0.5))["quality brier"]
+    assert worse.breach
+    assert worse.low is not None
+    assert worse.low > worse.limit == 0.02
+
+
+@pytest.mark.parametrize("metric", ["error", "log_loss"])
+def test_each_loss_finds_the_same_fault(metric: str) -> None:
+    guard = ms.guards.quality(metric, within="1h", tolerance=0.05)
+    assert by_name(labels_of(MemoryLedger(), 2_000, guard, worse=0.6))[guard.name].breach
+
+
+def test_a_label_that_comes_after_the_horizon_is_none_and_that_is_compared() -> None:
+    late = labels_of(MemoryLedger(), 1_000, BRIER, delay=(1, 90))
+    missing = by_name(late)[UNLABELLED]
+    assert missing.breach
+    assert missing.control == 0
+    sooner = labels_of(MemoryLedger(), 1_000, BRIER, delay=(50, 1))
+    assert not any(reading.breach for reading in sooner.readings)
+    never = by_name(labels_of(MemoryLedger(), 300, BRIER, delay=(90, 90)))
+    assert never["quality brier"].note == "no label came"
+    assert not never[UNLABELLED].breach
+
+
+def test_an_outcome_is_better_in_its_own_direction() -> None:
+    guard = ms.guards.outcome("late", within="1h", tolerance=0.2)
+    reading = by_name(labels_of(MemoryLedger(), 2_000, guard))["outcome late"]
+    assert (reading.limit, reading.safe) == (-0.2, True)
+
+
+def _shares() -> Iterator[float]:
+    plan = ms.Rollout("late", kind="bandit", goals=[BRIER], guards=[ms.guards.errors()]).plan
+    for worse in (0.0, 0.6):
+        seen = labels_of(MemoryLedger(), 2_000, BRIER, worse=worse)
+        assert seen.share is None
+        random, log, rows, made = np.random.default_rng(4), MemoryLedger(), [], []
+        for number in range(800):
+            mine, late = bool(random.random() < 0.5), bool(random.random() < 0.4)
+            score = 0.9 if late != (mine and random.random() < worse) else 0.1
+            made.append(prediction(number, number, score, version="2" if mine else "1", rollout="r1", weight=0.5))
+            rows.append(label(f"f{number}", late, number + MINUTE))
+        log.append(made)
+        log.compact()
+        evidence = labelled(state(plan), Evidence(), log, arrivals(rows), 2 * HOUR)
+        share = judge(plan, evidence).share
+        assert share is not None
+        yield share
+
+
+def test_a_bandit_leaves_a_worse_candidate_its_floor() -> None:
+    same, worse = _shares()
+    assert worse == pytest.approx(0.1)
+    assert same > worse

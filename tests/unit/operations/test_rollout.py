@@ -1,0 +1,232 @@
+"""Rollouts of a project in memory, from start to end: routes, aliases, audit, and what people do meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mainspring as ms
+from kit.console.flights import Project, declared, definitions, populated
+from mainspring.core.errors import Conflict, Invalid, NotFound
+from mainspring.core.time import MINUTE, SECOND, ManualClock
+from mainspring.delivery.model import Promotion
+from mainspring.delivery.rollout.model import RolloutState, Status
+from mainspring.ledger.model import Failure, Prediction
+from mainspring.operations import promote as promoting
+from mainspring.operations.rollout import interventions
+from mainspring.operations.rollout.carrying_out import controller
+from mainspring.operations.rollout.reports import listed, report
+from mainspring.serving.model import Endpoint, Route
+
+NAME = "late-arrival"  # of the model and its endpoint; version 2 is champion
+
+
+def project(rollout: ms.Rollout | None = None, gates: Sequence[Any] = (), pinned: bool = False) -> Project:
+    made, known = populated(), definitions()
+    models = {NAME: replace(known.models[NAME], gates=tuple(gates))}
+    endpoints = {NAME: Endpoint(NAME, model=f"{NAME}@2" if pinned else f"{NAME}@champion")}
+    rollouts = {} if rollout is None else {NAME: rollout}
+    sources = dict(known.sources)
+    changed = made.having(definitions=declared(sources=sources, models=models, endpoints=endpoints, rollouts=rollouts))
+    promoting.publish_routes(changed)
+    return changed
+
+
+def begun(project: Project, candidate: str = "1") -> RolloutState:
+    made = interventions.start(project, NAME, candidate, reason="the new feed")
+    assert isinstance(made, RolloutState)
+    return made
+
+
+def tick(project: Project, us: int = SECOND) -> RolloutState:
+    for clock in (project.wall, project.clock):
+        assert isinstance(clock, ManualClock)
+        clock.advance(us)
+    controller(project).tick()
+    [state] = project.rollouts.find(limit=1)
+    return state
+
+
+def traffic(project: Project, requests: int, *, share: float, errors: float = 0.0, seed: int = 0) -> None:
+    """Log requests of the live rollout; the candidate's fail with the probability `errors`."""
+    random, [state] = np.random.default_rng(seed), project.rollouts.live()
+    for number in range(requests):
+        mine = bool(random.random() < share)
+        arm: dict[str, Any] = {
+            "endpoint": NAME,
+            "model": NAME,
+            "version": state.candidate if mine else state.champion,
+            "digest": "d",
+            "at": project.clock.now(),
+            "rollout": state.id,
+            "weight": share if mine else 1 - share,
+            "unit": number + 1,
+            "latency_us": int(random.gamma(20, 100)),
+        }
+        if mine and random.random() < errors:
+            project.predictions.fail([Failure(id=f"x{seed}-{number}", kind="ModelFailed", status=500, **arm)])  # type: ignore[attr-defined]
+            continue
+        made = Prediction(
+            id=f"r{seed}-{number}", keys={}, request={}, features={}, statuses={}, principal="p",
+            outputs={"probability": float(random.beta(2, 5))}, **arm,
+        )  # fmt: skip
+        project.predictions.append([made])  # type: ignore[attr-defined]
+    project.predictions.compact()
+
+
+def route(project: Project) -> Route:
+    return project.routes.current()[NAME]
+
+
+def arms(project: Project) -> dict[str, float]:
+    return {arm.version: arm.weight for arm in route(project).arms}
+
+
+def champion(project: Project) -> str:
+    return project.versions.get(NAME, "champion").version
+
+
+def audited(project: Project) -> list[str]:
+    return [event.action for event in project.audit.read(100) if event.action.startswith("rollout")][::-1]
+
+
+def test_a_rollout_begins_with_the_first_look_and_a_stop_restores_the_routes() -> None:
+    here = project()
+    before = route(here)
+    state = begun(here)
+    assert (state.status, arms(here)) == (Status.PENDING, {"2": 1.0})
+    tick(here)
+    assert arms(here) == pytest.approx({"2": 0.95, "1": 0.05})
+    stopped = interventions.end(here, NAME, "stop", reason="lunch")
+    assert (stopped.status, stopped.why) == (Status.STOPPED, "lunch")
+    assert replace_revision(route(here)) == replace_revision(before)
+    assert champion(here) == "2"
+    assert audited(here) == ["rollout.start", "rollout.begin", "rollout.stop"]
+    [told, *_] = here.audit.read(1)
+    assert told.resource == f"endpoint/{NAME}"
+    assert "stop: lunch (0 requests of version 1, 0 of version 2)" in told.detail
+
+
+def replace_revision(route: Route) -> dict[str, Any]:
+    return {name: getattr(route, name) for name in route.__struct_fields__ if name != "revision"}
+
+
+def test_a_bad_candidate_is_rolled_back_by_its_numbers() -> None:
+    here = project()
+    begun(here)
+    tick(here)
+    traffic(here, 300, share=0.05, errors=0.8)
+    state = tick(here)
+    assert state.status is Status.ROLLED_BACK
+    assert state.why.startswith("errors")
+    assert arms(here) == {"2": 1.0}
+    assert champion(here) == "2"
+    [told, *_] = here.audit.read(1)
+    assert (told.actor, told.action) == ("rollout controller", "rollout.roll-back")
+    assert "300 requests" not in told.detail
+    shown = report(here, state)
+    assert [reading.guard for reading in shown.readings if reading.breach] == ["errors"]
+    assert [line.split(" ", 2)[1] for line in shown.decisions] == ["start", "begin", "roll"]
+
+
+QUICK = {"steps": (0.5,), "hold": "1m", "least_requests": 50, "guards": [ms.guards.errors(at_most=0.05)]}
+
+
+def test_a_good_candidate_is_promoted_and_taken_back_as_it_was() -> None:
+    here = project(ms.Rollout(NAME, **QUICK))
+    begun(here)
+    tick(here)
+    traffic(here, 600, share=0.5)
+    assert tick(here).status is Status.RUNNING  # not held long enough
+    state = tick(here, MINUTE)
+    assert state.status is Status.DONE
+    assert (champion(here), arms(here)) == ("1", {"1": 1.0})
+    assert here.versions.moves(NAME, "champion")[0].reason.startswith(f"promote: rollout {state.id}")
+    assert audited(here) == ["rollout.start", "rollout.begin", "rollout.promote", "rollout.done"]
+    interventions.roll_back(here, NAME)
+    assert (champion(here), arms(here)) == ("2", {"2": 1.0})
+    with pytest.raises(Conflict, match="it has moved since"):
+        interventions.roll_back(here, NAME)
+
+
+def test_one_that_waits_is_promoted_by_a_person() -> None:
+    here = project(ms.Rollout(NAME, **QUICK, on_success="wait"))
+    begun(here)
+    tick(here)
+    traffic(here, 600, share=0.5)
+    assert tick(here, MINUTE).status is Status.WAITING
+    assert champion(here) == "2"
+    assert "no worker" in report(here, here.rollouts.live()[0]).note.lower()
+    promoted = interventions.promote(here, NAME, reason="looks good")
+    assert isinstance(promoted, RolloutState)
+    assert (promoted.status, champion(here)) == (Status.DONE, "1")
+
+
+def test_the_gates_decide_before_the_first_request_and_again_at_the_end() -> None:
+    here = project(gates=[ms.at_least("auc", 0.735)])
+    refused = interventions.start(here, NAME, "1")
+    assert isinstance(refused, Promotion)
+    assert [result.passed for result in refused.results] == [False]
+    assert here.rollouts.find() == []
+    waived = here.having(definitions=project(ms.Rollout(NAME, **QUICK)).definitions)
+    begun(waived)
+    tick(waived)
+    traffic(waived, 600, share=0.5)
+    again = waived.having(definitions=here.definitions)
+    state = tick(again, MINUTE)
+    assert state.status is Status.FAILED
+    assert "version 1 was not promoted: auc at least 0.735" in state.why
+    assert champion(here) == "2"
+
+
+def test_a_bundle_that_disappears_ends_it() -> None:
+    here = project()
+    state = begun(here)
+    assert tick(here).status is Status.RUNNING
+    here.blobs.delete(state.candidate_digest)
+    ended = tick(here, MINUTE)
+    assert ended.status is Status.FAILED
+    assert ended.why.startswith("version 1 cannot be served: ")
+    assert arms(here) == {"2": 1.0}
+
+
+def test_a_rollback_of_the_model_ends_its_rollout() -> None:
+    here = project()
+    begun(here, "1")
+    tick(here)
+    done = promoting.rollback(here, NAME)
+    assert (done.version, champion(here)) == ("1", "1")
+    [state] = here.rollouts.find()
+    assert state.status is Status.ROLLED_BACK
+    assert arms(here) == {"1": 1.0}
+
+
+def test_a_promotion_of_another_version_ends_it() -> None:
+    here = project()
+    begun(here, "1")
+    tick(here)
+    promoting.promote(here, NAME, "1")
+    assert tick(here).status is Status.DONE
+    assert champion(here) == "1"
+
+
+def test_what_cannot_be_started_is_refused_with_a_fix() -> None:
+    here = project()
+    with pytest.raises(Invalid, match="Version 2 of 'late-arrival' is champion already"):
+        interventions.start(here, NAME)
+    with pytest.raises(NotFound, match="late-arrival:9"):
+        interventions.start(here, NAME, "9")
+    with pytest.raises(NotFound, match="has no live rollout"):
+        interventions.end(here, NAME, "stop")
+    with pytest.raises(NotFound, match="no rollout to take back"):
+        interventions.roll_back(here, NAME)
+    begun(here)
+    with pytest.raises(Conflict, match="has a live rollout already: version 1, pending"):
+        interventions.start(here, NAME, "1")
+    with pytest.raises(Invalid, match="which no promotion moves"):
+        interventions.start(project(pinned=True), NAME, "1")
+    assert [each.status for each in listed(here, NAME, 5)] == ["pending"]

@@ -95,6 +95,16 @@ def test_an_arm_without_traffic_is_told() -> None:
     assert unreached.why == "no request of 1000 reached version 2: no gateway has loaded it"
 
 
+def test_a_gateway_that_cannot_load_the_candidate_is_told_after_a_minute() -> None:
+    unserved = Observed(champion="1", unchosen=200)
+    state, _ = go_on(begun(), unserved, MINUTE - SECOND, SECOND)
+    assert state.status is Status.RUNNING
+    state, looks = go_on(state, unserved, SECOND, SECOND)
+    assert (state.status, state.share) == (Status.FAILED, 0.0)
+    assert state.why.startswith("no gateway serves version 2: 200 requests came, and each went to version 1 alone")
+    assert go_on(begun(), Observed(champion="1", unchosen=20), 2 * MINUTE)[0].status is Status.RUNNING
+
+
 def test_shares_that_do_not_fit_end_it() -> None:
     ratio = Reading(guard="sample ratio", breach=True, estimate=0.5, low=0.3, high=0.8, candidate=20, control=900)
     made, _ = looked(begun(), seen(20, control=900, sample_ratio=ratio), 1)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import jsonschema
+import msgspec
 import numpy as np
 import pytest
 
 import mainspring as ms
 from kit.console.flights import Project, declared, definitions, populated
+from kit.pages import script
 from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.core.time import MINUTE, SECOND, ManualClock
 from mainspring.delivery.model import Promotion
@@ -130,6 +134,10 @@ def test_a_bad_candidate_is_rolled_back_by_its_numbers() -> None:
     assert "300 requests" not in told.detail
     shown = report(here, state)
     assert [reading.guard for reading in shown.readings if reading.breach] == ["errors"]
+    reference = script("json_reference")
+    for command, document in (("rollout status", shown), ("rollout list", listed(here, NAME, 5))):
+        printed = json.loads(msgspec.json.encode(document))
+        jsonschema.validate(printed, {**reference.schemas(), "$ref": f"#/$defs/{command}"})
     assert [line.split(" ", 2)[1] for line in shown.decisions] == ["start", "begin", "roll"]
 
 

@@ -16,6 +16,7 @@ from mainspring.delivery.rollout.model import Evidence, Look, Observed, Reading,
 from mainspring.delivery.rollout.plan import BANDIT, PROMOTE
 
 LONGEST_GAP = MINUTE
+_FEWEST = 50  # requests within `LONGEST_GAP` that prove that no gateway gives the candidate any
 CONTROLLER = "rollout controller"
 BEGIN, CONTINUE, STEP, SHARE = "begin", "continue", "step", "share"
 _SHOWN = 100  # looks without a decision are stored each time the watched time has grown by a hundredth
@@ -78,6 +79,9 @@ def _harmed(state: RolloutState, seen: Observed) -> Decision | None:
         return Decision("roll back", "; ".join(told(reading) for reading in worse), 0.0)
     if seen.sample_ratio is not None and seen.sample_ratio.breach:
         return Decision("fail", _unfair(state, seen), 0.0)
+    unserved = state.watched_us >= LONGEST_GAP and not seen.candidate and seen.unchosen >= _FEWEST
+    if unserved and not seen.control and state.share > 0:
+        return Decision("fail", _unserved(state, seen), 0.0)
     if state.watched_us >= state.plan.longest_us:
         return Decision("end", _undecided(state, seen), 0.0)
     return None
@@ -218,6 +222,13 @@ def _unfair(state: RolloutState, seen: Observed) -> str:
     return (
         f"the arms' requests do not fit their shares: {seen.candidate} of {both} reached version {state.candidate} "
         f"({told(seen.sample_ratio)}); some requests are lost, or not logged"
+    )
+
+
+def _unserved(state: RolloutState, seen: Observed) -> str:
+    return (
+        f"no gateway serves version {state.candidate}: {seen.unchosen} requests came, and each went to version "
+        f"{state.champion} alone; the gateway's log and `mainspring doctor` tell why"
     )
 
 

@@ -34,6 +34,7 @@ def judge(plan: Plan, evidence: Evidence) -> Observed:
     return Observed(
         candidate=evidence.candidate,
         control=evidence.control,
+        unchosen=evidence.unchosen,
         readings=(*readings, _unlabelled(evidence, breach)) if labelled else tuple(readings),
         goals=tuple(_goal(goal, evidence, safe) for goal in plan.goals),
         share=_share(plan, evidence),

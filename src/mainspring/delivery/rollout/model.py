@@ -70,7 +70,12 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def control(self) -> int:
         """Requests that the champion was assigned while there was a choice."""
-        return sum(each.control for each in self.requests)
+        return sum(each.control for each in self.requests if each.share)
+
+    @property
+    def unchosen(self) -> int:
+        """Requests of the champion that had no choice of arm, as of gateways that do not serve the candidate."""
+        return sum(each.control for each in self.requests if not each.share)
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +114,7 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
         readings: Of the guards.
         goals: Readings of the goals.
         sample_ratio: Reading of the share itself.
+        unchosen: Requests without a choice of arm since the rollout began.
         lost: Reason why the candidate cannot be served, empty if it can.
         champion: The version that the endpoint's alias names now.
         share: Of a bandit: the share that its goal suggests.
@@ -119,6 +125,7 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     readings: tuple[Reading, ...] = ()
     goals: tuple[Reading, ...] = ()
     sample_ratio: Reading | None = None
+    unchosen: int = 0
     lost: str = ""
     champion: str = ""
     share: float | None = None

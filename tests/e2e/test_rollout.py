@@ -37,15 +37,17 @@ import numpy as np
 def score(x):
     return 1 / (1 + np.exp(-x))
 """
-TABLE = """\
-from pathlib import Path
+RAISES = """\
+import numpy as np
 
 
 def score(x):
-    table = Path(__file__).with_name("weights.txt")
-    return x * x.dtype.type(table.read_text())
+    if (x > 0).any():
+        raise ValueError("no weight for positive amounts")
+    return np.exp(x)
 """
-BAD = {"errors": TABLE, "wrong scores": GOOD.replace("1 / (1 + np.exp(-x))", "np.full_like(x, 0.5)")}
+GOLDEN = '{"inputs": {"x": [[-1.5], [-0.5]]}}'  # rows on which its author tried it
+BAD = {"errors": RAISES, "wrong scores": GOOD.replace("1 / (1 + np.exp(-x))", "np.full_like(x, 0.5)")}
 
 
 @dataclass
@@ -102,9 +104,8 @@ def shop(root: Path, bad: str) -> Depot:
     depot = Depot(root)
     tensors = ("--input", "x:FP32:-1,1", "--output", "p:FP32:-1,1")
     depot.json("models", "function", "fraud", "shop.good:score", *tensors, "--alias", "champion")
-    (package / "weights.txt").write_text("0.5")
-    depot.json("models", "function", "fraud", "shop.bad:score", *tensors)
-    (package / "weights.txt").unlink()  # it was on the machine of the version's author only
+    (root / "golden.json").write_text(GOLDEN)
+    depot.json("models", "function", "fraud", "shop.bad:score", *tensors, "--golden", "golden.json")
     depot.json("apply")
     return depot
 

@@ -152,8 +152,7 @@ def test_a_bad_version_is_rolled_back_within_half_a_minute(
     assert state.why.startswith("errors" if fault == "errors" else "score")
     assert [event.action for event in events] == ["rollout.roll-back", "rollout.begin", "rollout.start"]
     assert state.why in events[0].detail
-    after = [version for at, _, version in load.answers if at > ended]
-    assert set(after) == {"1"}
+    assert {version for _, _, version in load.answers[-100:]} == {"1"}
     with capsys.disabled():
         print(f"\n{fault}: started 0.0 s", end="")
         for name, at in (("met first", met[0]), ("first bad answer", first), ("met last", met[-1]), ("known", ended)):

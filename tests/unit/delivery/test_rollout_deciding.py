@@ -99,7 +99,7 @@ def test_a_gateway_that_cannot_load_the_candidate_is_told_after_a_minute() -> No
     unserved = Observed(champion="1", unchosen=200)
     state, _ = go_on(begun(), unserved, MINUTE - SECOND, SECOND)
     assert state.status is Status.RUNNING
-    state, looks = go_on(state, unserved, SECOND, SECOND)
+    state, _ = go_on(state, unserved, SECOND, SECOND)
     assert (state.status, state.share) == (Status.FAILED, 0.0)
     assert state.why.startswith("no gateway serves version 2: 200 requests came, and each went to version 1 alone")
     assert go_on(begun(), Observed(champion="1", unchosen=20), 2 * MINUTE)[0].status is Status.RUNNING

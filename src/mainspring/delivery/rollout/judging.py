@@ -67,7 +67,8 @@ def _errors(guard: Guard, evidence: Evidence, breach: float, safe: float) -> Rea
         log_safe = harmless if only else max(log_safe, harmless) - math.log(2)
     made = _ratio_reading(guard, counts, breach, log_e, log_safe >= safe)
     if made.estimate is None and asked:
-        return _with_note(made, f"{failed} of {asked} requests failed")
+        others = sum(each.control for each in counts), evidence.control
+        return _with_note(made, f"{failed} of {asked} requests failed, {others[0]} of the champion's {others[1]}")
     return made
 
 

@@ -15,6 +15,7 @@ from mainspring.data.model import DatasetCommit, IngestReport
 from mainspring.data.profile import TableProfile
 from mainspring.data.restore import RestoreReport
 from mainspring.delivery.model import Promotion
+from mainspring.delivery.rollout.plan import Plan
 from mainspring.features.describe.wording import DefinitionRow
 from mainspring.features.model import MaterialiseReport
 from mainspring.features.offline.plan import Step as ReadStep
@@ -38,6 +39,7 @@ from mainspring.operations.models.transferring import Moved
 from mainspring.operations.predict import Answer
 from mainspring.operations.profile import Check, Profile
 from mainspring.operations.reproduce.reproducing import Reproduction
+from mainspring.operations.rollout.reports import RolloutReport
 from mainspring.operations.search.searching import SearchReport
 from mainspring.operations.status import Status
 from mainspring.registry.lineage import Lineage
@@ -92,6 +94,7 @@ _INSTANTS_TOO = {"ColumnProfile", "Histogram"}  # their numbers are instants if 
 _NUMBER = '{"type": "number"}'
 _NUMBER_OR_INSTANT = f'{{"anyOf": [{_NUMBER}, {{"type": "string", "format": "date-time"}}]}}'
 _JOB = ("enqueued_at", "due_at", "started_at", "ended_at", "leased_until")
+_ROLLOUT = Document(RolloutReport, otherwise=Promotion)
 _JOBS = Document(list[Job], _JOB)
 _ADDED = Document(Added, more={"inputs": list[TensorSpec], "outputs": list[TensorSpec]})
 _FRESHNESS = tuple(f"ViewFreshness.{name}" for name in ("newest_event", "newest_visible", "through", "horizon"))
@@ -175,6 +178,13 @@ DOCUMENTS = {
     "models trust": Document(list[TrustedKey], ("at",), {"public": str}),
     "promote": Document(Promotion),
     "rollback": Document(Promotion),
+    "rollout plan": Document(Plan),
+    "rollout start": _ROLLOUT,
+    "rollout status": Document(RolloutReport),
+    "rollout stop": Document(RolloutReport),
+    "rollout promote": _ROLLOUT,
+    "rollout rollback": Document(RolloutReport),
+    "rollout list": Document(list[RolloutReport]),
     "up": Document(_object("Up", project=str, profile=str, gateway=str, control=str, admin_key=str | None)),
     "predict": Document(Answer),
     "bench": Document(Baseline, ("measured_at",)),

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import jsonschema
 import msgspec
 import numpy as np
 import pytest
 
 import mainspring as ms
+from kit import documents
 from kit.console.flights import Project, declared, definitions, populated
-from kit.pages import script
 from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.core.time import MINUTE, SECOND, ManualClock
 from mainspring.delivery.model import Promotion
@@ -134,10 +133,8 @@ def test_a_bad_candidate_is_rolled_back_by_its_numbers() -> None:
     assert "300 requests" not in told.detail
     shown = report(here, state)
     assert [reading.guard for reading in shown.readings if reading.breach] == ["errors"]
-    reference = script("json_reference")
-    for command, document in (("rollout status", shown), ("rollout list", listed(here, NAME, 5))):
-        printed = json.loads(msgspec.json.encode(document))
-        jsonschema.validate(printed, {**reference.schemas(), "$ref": f"#/$defs/{command}"})
+    documents.check(["rollout", "status"], json.loads(msgspec.json.encode(shown)))
+    documents.check(["rollout", "list"], json.loads(msgspec.json.encode(listed(here, NAME, 5))))
     assert [line.split(" ", 2)[1] for line in shown.decisions] == ["start", "begin", "roll"]
 
 

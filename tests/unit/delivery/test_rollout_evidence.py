@@ -145,6 +145,24 @@ def test_shares_are_strata_and_rows_of_a_request_count_once() -> None:
     assert evidence_of(log).requests == (Counts(0.05, 1, 1), Counts(0.25, 0, 1))
 
 
+def test_a_key_that_asks_often_counts_once_and_once_for_its_errors() -> None:
+    log = MemoryLedger()
+    arm: dict[str, Any] = {"version": "2", "rollout": "r1", "weight": 0.2, "unit": 77}
+    log.append([prediction(each, each, **arm) for each in range(30)])
+    failed = {"endpoint": "late", "model": "late", "digest": "d", "kind": "ModelFailed", "status": 500, "latency_us": 9}
+    log.fail([Failure(id=f"x{each}", at=each, **failed, **arm) for each in range(9)])  # type: ignore[arg-type]
+    log.compact()
+    found = log.observations("r1")
+    assert found is not None
+    plan = msgspec.structs.replace(DEFAULT, assign="key")
+    evidence = observed(state(plan), found.batches)
+    assert evidence.requests == (Counts(0.2, 1, 0),)
+    assert evidence.events["errors"] == (Counts(0.2, 1, 0),)
+    again = log.observations("r1")
+    assert again is not None
+    assert observed(state(plan, evidence), again.batches) == evidence
+
+
 def test_an_arm_that_nobody_serves_breaks_the_sample_ratio() -> None:
     log = MemoryLedger()
     log.append([prediction(each, each, version="1", rollout="r1", weight=0.8) for each in range(200)])

@@ -21,6 +21,7 @@ from mainspring.delivery.rollout.plan import Plan
 from mainspring.ledger.ports import PredictionStore
 from mainspring.monitoring.joins import join_labels
 from mainspring.monitoring.model import LabelRows
+from mainspring.stats.sequential.counting import first_of_units
 from mainspring.stats.sequential.means import Bounds, bounds_of
 
 UNLABELLED = "no label"
@@ -40,6 +41,7 @@ _TYPES: dict[str, pa.DataType] = {
     "candidate": pa.bool_(),
     "share": pa.float64(),
     "hour": pa.int64(),
+    "unit": pa.int64(),
 }
 _ARMS = pa.schema(list(_TYPES.items()))
 
@@ -76,6 +78,10 @@ def labelled(state: RolloutState, evidence: Evidence, log: PredictionStore, labe
     if until - since < max(SECOND, age // _OFTEN):
         return evidence
     arms = _assigned(state, log, since, until)
+    if state.plan.assign == "key":  # a unit stays in its arm, and counts once
+        first, seen = first_of_units(arms["unit"].to_numpy(), evidence.seen.get(UNLABELLED, b""))
+        arms = arms.filter(pa.array(first))
+        evidence = msgspec.structs.replace(evidence, seen={**evidence.seen, UNLABELLED: seen})
     evidence = msgspec.structs.replace(evidence, labelled_until=until)
     if not arms.num_rows:
         return evidence
@@ -93,16 +99,17 @@ def labelled(state: RolloutState, evidence: Evidence, log: PredictionStore, labe
 
 
 def _assigned(state: RolloutState, log: PredictionStore, since: int, until: int) -> pa.Table:
-    """Return `id`, `candidate` (Boolean), `share` and `hour` of the arms' first rows made in `[since, until)`."""
+    """Return `id`, `candidate` (Boolean), `share`, `hour` and `unit` of requests made in `[since, until)`."""
     found = log.observations(state.id, since=since)
     parts = [_ARMS.empty_table()]
     for table in found.batches if found is not None else ():
         at = np.asarray(table["at"].cast(pa.int64()).to_numpy(), dtype=np.int64)
-        row, status, weight = (np.asarray(table[name].to_numpy()) for name in ("row", "status", "weight"))
+        names = ("row", "status", "weight", "unit")
+        row, status, weight, unit = (np.asarray(table[name].to_numpy()) for name in names)
         kept = (at < until) & (row == 0) & (status == 200)
         candidate = np.asarray(table["version"].to_pylist(), dtype=object) == state.candidate
         share = np.round(np.where(candidate, weight, 1 - weight), 6)
-        columns = [table["id"].filter(pa.array(kept)), *(each[kept] for each in (candidate, share, at // HOUR))]
+        columns = [table["id"].filter(pa.array(kept)), *(each[kept] for each in (candidate, share, at // HOUR, unit))]
         parts.append(pa.table(columns, names=_ARMS.names).cast(_ARMS))
     return pa.concat_tables(parts)
 

@@ -53,6 +53,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         events: Kind of event -> counts.
         sums: Guard -> sums of its value.
         cuts: Guard -> thresholds, fixed before what is counted by them was observed.
+        seen: Where units stay in their arm: kind -> units that were counted, as of
+            `stats.sequential.counting.first_of_units`.
     """
 
     position: str = ""
@@ -61,6 +63,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     events: dict[str, tuple[Counts, ...]] = {}
     sums: dict[str, tuple[Sums, ...]] = {}
     cuts: dict[str, tuple[float, ...]] = {}
+    seen: dict[str, bytes] = {}
 
     @property
     def candidate(self) -> int:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from mainspring.delivery.rollout.guards import ERRORS, LATENCY, SCORE
 from mainspring.delivery.rollout.model import Counts, Evidence, RolloutState
+from mainspring.stats.sequential.counting import first_of_units
 
 QUANTILES = (0.5, 0.9, 0.99)  # of the champion's latency
 BINS = 5  # of the champion's scores
@@ -72,22 +73,34 @@ def _add(state: RolloutState, evidence: Evidence, added: Added, table: pa.Table)
             for each in np.unique(share[chosen]):
                 added[kind][float(each)][place] += int(number[chosen & (share == each)].sum())
 
-    count("requests", np.ones(len(kept), dtype=bool))
-    count(ERRORS, failed)
+    asked, evidence = _first(state, evidence, "requests", table, kept)
+    wrong, evidence = _first(state, evidence, ERRORS, table, kept & failed)
+    count("requests", asked)
+    count(ERRORS, wrong)
     latency, score = _numbers(table, "latency_us", np.nan), _numbers(table, "score", np.nan)
-    answered = kept & ~failed
+    answered = kept & ~failed & asked
     before = evidence.cuts
     evidence = fixed(evidence, latency[answered & ~candidate], score[answered & ~candidate])
     # Where these observations made the thresholds, they are not counted by them.
     if LATENCY in before:
         for place, cut in enumerate(before[LATENCY]):
-            count(event(LATENCY, place), ~failed & (latency > cut))
+            count(event(LATENCY, place), answered & (latency > cut))
     if SCORE in before:
         bins = np.searchsorted(np.asarray(before[SCORE]), score, side="right")
         bins = np.where(np.isfinite(score), bins, len(before[SCORE]) + 1)
         for place in range(len(before[SCORE]) + 2):
-            count(event(SCORE, place), ~failed & (bins == place))
+            count(event(SCORE, place), answered & (bins == place))
     return evidence
+
+
+def _first(
+    state: RolloutState, evidence: Evidence, kind: str, table: pa.Table, which: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.bool_], Evidence]:
+    """Return which of the rows count: all of them, or the first of each unit if units stay in their arm."""
+    if state.plan.assign != "key":
+        return which, evidence
+    first, seen = first_of_units(np.where(which, table["unit"].to_numpy(), 0), evidence.seen.get(kind, b""))
+    return first, msgspec.structs.replace(evidence, seen={**evidence.seen, kind: seen})
 
 
 def _sampled(table: pa.Table) -> Floats:

@@ -11,6 +11,7 @@ from mainspring.delivery import approving, routing
 from mainspring.delivery import promote as delivery
 from mainspring.delivery.gates import CARD, judge_card
 from mainspring.delivery.model import GateResult, Promotion
+from mainspring.delivery.verdicts import verdicts
 from mainspring.delivery.waiving import with_waivers
 from mainspring.operations.models.curating import authors, expect_kept, makers, storable
 from mainspring.project import Project
@@ -66,13 +67,15 @@ def promote(project: Project, model: str, version: str | None = None, *, reason:
 
 
 def judged(project: Project, candidate: ModelVersion) -> tuple[GateResult, ...]:
-    """Return the results of a version's gates now; nothing moves."""
+    """Return the results of a version's gates now, with its waivers; nothing moves."""
+    from mainspring.operations.models.cards import personal
+
     gates, declared = _gates(project, candidate.model), project.definitions.models.get(candidate.model)
     try:
         champion = project.versions.get(candidate.model, routing.CHAMPION)
     except NotFound:
         champion = None
-    results = delivery.verdicts(
+    results = verdicts(
         gates,
         project.bundles.load(candidate.digest),
         champion,
@@ -80,8 +83,11 @@ def judged(project: Project, candidate: ModelVersion) -> tuple[GateResult, ...]:
         lambda bundle, _: _read_again(project, candidate, bundle),
         () if declared is None else declared.measured,
         None if declared is None else declared.threshold,
+        personal,
+        executors(project),
     )
-    return (*results, *_carded(project, gates, candidate), *_approved(project, gates, candidate))
+    asked = (*results, *_carded(project, gates, candidate), *_approved(project, gates, candidate))
+    return tuple(waived(project, candidate, asked))
 
 
 def _approved(project: Project, gates: Sequence[Gate], version: ModelVersion) -> list[GateResult]:

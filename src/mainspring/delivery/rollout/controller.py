@@ -143,7 +143,7 @@ class Controller:
         if promotion.promoted:
             action, why = "done", f"version {state.candidate} is champion, instead of version {promotion.previous}"
         else:
-            failed = "; ".join(str(result) for result in promotion.results if not result.passed)
+            failed = "; ".join(str(result) for result in promotion.results if not result.allows)
             action, why = "fail", f"version {state.candidate} was not promoted: {failed}"
         made, look = intervened(state, action, CONTROLLER, why, self._clock.now())
         stored = self._store.replace(made, [look])

@@ -74,7 +74,7 @@ def start(
     expect_kept(project, version)
     project.bundles.load(version.digest)
     results = promoting.judged(project, version)
-    if not all(result.passed for result in results):
+    if not all(result.allows for result in results):
         return delivery.refused(version, champion, results)
     now, who = project.wall.now(), promoting.actor()
     state = RolloutState(

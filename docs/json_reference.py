@@ -43,7 +43,7 @@ from mainspring.operations.rollout.reports import RolloutReport
 from mainspring.operations.search.searching import SearchReport
 from mainspring.operations.status import Status
 from mainspring.registry.lineage import Lineage
-from mainspring.registry.model import Approval, Deletion, ModelVersion, TensorSpec, TrustedKey, Withdrawal
+from mainspring.registry.model import Approval, Deletion, ModelVersion, TensorSpec, TrustedKey, Waiver, Withdrawal
 from mainspring.registry.searching import RunRow
 from mainspring.serving.model import Baseline
 from mainspring.training.model import TrainReport
@@ -98,6 +98,7 @@ _ROLLOUT = Document(RolloutReport, otherwise=Promotion)
 _JOBS = Document(list[Job], _JOB)
 _ADDED = Document(Added, more={"inputs": list[TensorSpec], "outputs": list[TensorSpec]})
 _FRESHNESS = tuple(f"ViewFreshness.{name}" for name in ("newest_event", "newest_visible", "through", "horizon"))
+_WAIVER = ("at", "until", "ended_at")
 _COMMIT: dict[str, Any] = {"id": str, "versions": dict[str, int], "parent": str | None, "message": str, "at": int}
 _MARKED: dict[str, Any] = {"model": str, "version": str, "digest": str, "actor": str, "reason": str, "at": int}
 DOCUMENTS = {
@@ -163,6 +164,8 @@ DOCUMENTS = {
     "models card": Document(Card, more={"complete": bool}),
     "models approve": Document(Approval, ("at",)),
     "models withdraw": Document(Withdrawal, ("at", "Approval.at")),
+    "models waive": Document(Waiver, _WAIVER, less=("signature",)),
+    "models waivers": Document(list[Waiver], _WAIVER, {"state": str}, less=("signature",)),
     "models delete": Document(Deletion, ("at",)),
     "models restore": Document(ModelVersion, ("created_at",)),
     "models gc": Document(

@@ -228,9 +228,9 @@ class Kit:
             arms.append(Arm(version, made.digest, weights[place] if weights else 1.0))
         self.routes.publish([route(*arms, rows=rows)])
 
-    def roll_out(self, *versions: str, weights: Sequence[float], **changes: Any) -> None:
+    def roll_out(self, *versions: str, weights: Sequence[float], slow: bool = False, **changes: Any) -> None:
         """Put versions behind the endpoint as the arms of a rollout; `changes` are of the route."""
-        self.publish(*versions, weights=weights)
+        self.publish(*versions, weights=weights, slow=slow)
         (made,) = self.routes.current().values()
         self.routes.publish([msgspec.structs.replace(made, **{"rollout": "r1", "salt": "grain", **changes})])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -246,6 +247,48 @@ async def test_a_caller_who_leaves_is_no_failure_unless_the_deadline_has_passed(
             await wait_until_async(lambda since=now: monotonic_us() > since + 1)
             leaving.cancel()
     assert [(each.request_id, each.kind) for each in failures(kit)] == [("patient", "DeadlineExceeded")]
+
+
+@on_a_loop
+async def test_a_candidate_that_hangs_fails_who_waits_for_it_and_nobody_else() -> None:
+    class Hanging(Bad):
+        go = threading.Event()
+
+        def predict(self, inputs: Any, rows: int) -> dict[str, Any]:
+            if self.bad and Bad.fails is not None:
+                assert self.go.wait(60)
+            return super(Bad, self).predict(inputs, rows)
+
+    kit = Kit(executors=Hanging)
+    Bad.digest, Bad.fails = bundle(1.0, model_onnx=model(1.0, slow=True)).digest, None
+    kit.roll_out("1", "2", weights=HALVES, assign="request", slow=True)
+    plane = DataPlane(
+        routes=kit.routes, bundles=kit.bundles, online=kit.online, log=kit.log, executors=Hanging, clock=kit.clock,
+        threads=2, hangs_us=0,
+    )  # fmt: skip
+    plane.start()
+    try:
+        await plane.preloaded()
+        Bad.fails = ModelFailed
+        within = {"deadline_us": monotonic_us() + 1_000_000}
+        replies = await asyncio.gather(
+            *(ask(plane, keyed_request("AA", id=f"i{number}"), **within) for number in range(12)),
+            return_exceptions=True,
+        )
+        assert not Hanging.go.is_set()
+        router = plane.endpoint("late-arrival").router
+        held = {name for name in map("i{}".format, range(12)) if router.pick(name.encode()).version == "2"}
+    finally:
+        Hanging.go.set()
+        Bad.fails = None
+        await plane.stop()
+    late = {f"i{place}" for place, each in enumerate(replies) if isinstance(each, DeadlineExceeded)}
+    assert 0 < len(held) < 12
+    assert held <= late
+    assert all(each.model_version == "1" for each in replies if not isinstance(each, BaseException))
+    found = failures(kit)
+    assert {each.request_id for each in found} == late
+    assert {(each.version, each.kind) for each in found if each.request_id in held} == {("2", "DeadlineExceeded")}
 
 
 @on_a_loop

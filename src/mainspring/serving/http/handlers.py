@@ -116,7 +116,7 @@ class Handlers:
 class _Pending:
     """A request in flight, whose reply is sent as soon as its outcome arrives."""
 
-    __slots__ = ("_binary", "_inference", "_metrics", "_over", "_request", "_tell")
+    __slots__ = ("__weakref__", "_binary", "_inference", "_metrics", "_over", "_request", "_tell")
 
     def __init__(
         self,

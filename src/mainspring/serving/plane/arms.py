@@ -3,17 +3,60 @@
 from __future__ import annotations
 
 import asyncio
+import time
+import weakref
 
 from mainspring.core.error_codes import codes_of
-from mainspring.core.errors import MainspringError
+from mainspring.core.errors import DeadlineExceeded, MainspringError
 from mainspring.core.time import Clock
 from mainspring.ledger.model import Assigned, Failure
 from mainspring.ledger.ports import PredictionLog
 from mainspring.ledger.recording import Recorder, Tally
+from mainspring.serving.plane.batch_run import Waiter
 from mainspring.serving.plane.metrics import ArmMetrics
 
 _EVERY_S = 0.05  # between two entries of failures in the log
 _ONE_BY_ONE = 64  # failures of an entry; further ones are summed up
+_LOOK_S = 0.5
+HANGS_US = 5_000_000  # after its deadline
+
+
+class Patience:
+    """Gives up on requests of rollouts that a model keeps: a candidate that hangs shall be seen to fail.
+
+    Args:
+        longest_us: How long after its deadline a request is given up.
+    """
+
+    def __init__(self, longest_us: int = HANGS_US) -> None:
+        self._longest_us = longest_us
+        self._waiting: list[tuple[int, weakref.ref[Waiter]]] = []  # what is answered holds no tensors for it
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, waiter: Waiter, deadline: int) -> None:
+        """Tell `waiter`, if it is not told anything until then, that it is too late."""
+        self._waiting.append((deadline + self._longest_us, weakref.ref(waiter)))
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
+
+    def _look(self) -> None:
+        now, still = time.monotonic_ns() // 1000, []
+        for until, reference in self._waiting:
+            waiter = reference()
+            if waiter is None or waiter.done():
+                continue
+            if until <= now:
+                waiter.set_exception(DeadlineExceeded("The model did not respond."))
+            else:
+                still.append((until, reference))
+        self._waiting = still
+        self._timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look) if still else None
+
+    def stop(self) -> None:
+        """Watch no longer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 class FailureBuffer:
@@ -23,7 +66,8 @@ class FailureBuffer:
     which is what evidence about an arm needs of them.
     """
 
-    def __init__(self, log: PredictionLog) -> None:
+    def __init__(self, log: PredictionLog, patience: Patience | None = None) -> None:
+        self.patience = patience or Patience()
         self._log = log
         self._some: list[Failure] = []
         self._others = Tally()
@@ -62,6 +106,10 @@ class ArmOutcomes:
         self._metrics = metrics
         self._buffer = buffer
         self._clock = clock
+
+    def watch(self, waiter: Waiter, deadline: int) -> None:
+        """Give a request up that the model keeps for too long after its deadline."""
+        self._buffer.patience.watch(waiter, deadline)
 
     def answered(self, took_us: int) -> None:
         """Count a request that is answered."""

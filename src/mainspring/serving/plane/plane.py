@@ -20,7 +20,7 @@ from mainspring.registry.bundles import Bundles
 from mainspring.serving.batching.batcher import Job
 from mainspring.serving.model import DEFAULTS, REQUEST, Arm, Route
 from mainspring.serving.plane import runtime
-from mainspring.serving.plane.arms import FailureBuffer
+from mainspring.serving.plane.arms import HANGS_US, FailureBuffer, Patience
 from mainspring.serving.plane.batch_run import Waiter
 from mainspring.serving.plane.catalog_copy import CatalogCopy
 from mainspring.serving.plane.lane import LAST, Answer, Ask, Lane, monotonic_us
@@ -49,6 +49,7 @@ class DataPlane:
         clock: Says what time it is for features and the log. No field of a request does.
         threads: Largest number of slow models that run concurrently.
         catalog: The copy of the catalog that `routes` and the callers' keys come from, where they do.
+        hangs_us: How long after its deadline a request of a rollout is given up that a model keeps.
 
     Attributes:
         in_flight: Number of requests in flight, counted by the protocol's server.
@@ -66,10 +67,11 @@ class DataPlane:
         clock: Clock,
         threads: int,
         catalog: CatalogCopy | None = None,
+        hangs_us: int = HANGS_US,
     ) -> None:
         self._catalog = catalog
         self._log = log
-        self._failures = FailureBuffer(log)
+        self._failures = FailureBuffer(log, Patience(hangs_us))
         self._clock = clock
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="model")
         self._reads = ThreadPoolExecutor(_READS, thread_name_prefix="online-read")
@@ -113,6 +115,7 @@ class DataPlane:
     async def stop(self) -> None:
         """Close everything but the log, which its creator closes."""
         await self._live.stop()
+        self._failures.patience.stop()
         self._failures.flush()
         await self._store.stop()
         if self._catalog is not None:
@@ -297,6 +300,8 @@ class Inference:
         except Exception as error:
             self.failed(error)
             raise
+        if self.assigned is not None:
+            self.lane.arm.watch(waiter, self.job.deadline)
 
     def cancel(self) -> None:
         """Drop it if it is still queued: its caller is gone.

@@ -84,6 +84,10 @@ def test_a_waived_version_goes_live_and_everybody_sees_why(project: Project) -> 
     assert "not passed, waived by" in str(promotion.results[0])
     assert msgspec.to_builtins(promotion)["results"][0]["waived"].endswith(": the label was late")
 
+    kept = project.evaluations.newest("late", "1", 9)
+    assert [each.promoted for each in kept] == [True, False, False]
+    assert kept[0].results == promotion.results
+
     details = [event.detail for event in project.audit.read() if event.action in ("promote", "waive")]
     assert sum("although" in detail and "waived by" in detail for detail in details) == 2
     assert any(AUC in detail and "the label was late" in detail for detail in details)

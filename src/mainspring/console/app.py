@@ -34,6 +34,7 @@ _PARTS = (
     "versions",
     "approvals",
     "waivers",
+    "evaluations",
     "deletions",
     "bundles",
     "routes",

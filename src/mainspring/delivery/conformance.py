@@ -1,14 +1,36 @@
-"""Conformance suite of rollout stores. Derive a test class and provide its fixture."""
+"""Conformance suites of delivery's ports. Derive a test class for each adapter and provide its fixture."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
 from mainspring.core.errors import Conflict, MainspringError, NotFound
-from mainspring.delivery.ports import RolloutStore
+from mainspring.delivery.model import Evaluation, GateResult
+from mainspring.delivery.ports import Evaluations, RolloutStore
 from mainspring.delivery.rollout.deciding import intervened, looked
 from mainspring.delivery.rollout.model import Counts, Evidence, Look, Observed, Reading, RolloutState, Status
 from mainspring.delivery.rollout.plan import Plan
+
+
+class EvaluationsConformance:
+    """The fixture `evaluations` is an empty store."""
+
+    def test_what_is_added_comes_back_newest_first(self, evaluations: Evaluations) -> None:
+        result = GateResult(
+            gate="auc at least 0.9, 95 % sure, by carrier", against="limit", value=0.87, needed=0.9, passed=False,
+            short_by=0.05, interval=(0.85, 0.89), sure=0.95, slice="carrier=AA", rows=400, note="über", waived="ana",
+        )  # fmt: skip
+        made = [
+            Evaluation(model=model, version=version, champion=None, promoted=bool(at), results=(result,) * at,
+                       actor="ana", at=at)
+            for at, (model, version) in enumerate([("late", "1"), ("late", "2"), ("late", "1"), ("other", "1")])
+        ]  # fmt: skip
+        for evaluation in made:
+            evaluations.add(evaluation)
+        assert evaluations.newest("late", "1", 9) == [made[2], made[0]]
+        assert evaluations.newest("late", count=2) == [made[2], made[1]]
+        assert evaluations.newest("other") == [made[3]]
+        assert evaluations.newest("late", "3") == evaluations.newest("nobody") == []
 
 
 def rollout(id: str = "r1", endpoint: str = "late", at: int = 1) -> tuple[RolloutState, Look]:

@@ -61,3 +61,15 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     promoted: bool
     results: tuple[GateResult, ...]
     revision: int = 0  # revision of the published routing table, 0 if none was published
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """One evaluation of a version's gates for a promotion, and whether it went live."""
+
+    model: str
+    version: str
+    champion: str | None  # the version that was champion then
+    promoted: bool
+    results: tuple[GateResult, ...]
+    actor: str
+    at: int  # UTC epoch microseconds

@@ -1,11 +1,24 @@
-"""Port of delivery: the store of rollouts."""
+"""Ports of delivery: the store of rollouts, and that of gates' evaluations."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
+from mainspring.delivery.model import Evaluation
 from mainspring.delivery.rollout.model import Look, RolloutState, Status
+
+
+class Evaluations(Protocol):
+    """Evaluations of versions' gates. Nothing is ever changed."""
+
+    def add(self, evaluation: Evaluation) -> None:
+        """Store an evaluation."""
+        ...
+
+    def newest(self, model: str, version: str | None = None, count: int = 1) -> list[Evaluation]:
+        """Return the last evaluations of a model or of one version, up to `count`, the newest first."""
+        ...
 
 
 class RolloutStore(Protocol):

@@ -10,7 +10,7 @@ from mainspring.core.errors import NotFound
 from mainspring.delivery import approving, routing
 from mainspring.delivery import promote as delivery
 from mainspring.delivery.gates import CARD, judge_card
-from mainspring.delivery.model import GateResult, Promotion
+from mainspring.delivery.model import Evaluation, GateResult, Promotion
 from mainspring.delivery.verdicts import verdicts
 from mainspring.delivery.waiving import with_waivers
 from mainspring.operations.models.curating import authors, expect_kept, makers, storable
@@ -41,7 +41,7 @@ def promote(project: Project, model: str, version: str | None = None, *, reason:
         version = newest[0].version
     candidate = project.versions.get(model, version)
     expect_kept(project, candidate)
-    return delivery.promote(
+    promotion = delivery.promote(
         model,
         candidate.version,
         gates=gates,
@@ -64,6 +64,18 @@ def promote(project: Project, model: str, version: str | None = None, *, reason:
         more=lambda: [*_carded(project, gates, candidate), *_approved(project, gates, candidate)],
         rollouts=project.rollouts.live,
     )
+    if promotion.results:
+        made = Evaluation(
+            model=model,
+            version=promotion.version,
+            champion=promotion.previous,
+            promoted=promotion.promoted,
+            results=promotion.results,
+            actor=actor(),
+            at=project.wall.now(),
+        )
+        project.evaluations.add(made)
+    return promotion
 
 
 def judged(project: Project, candidate: ModelVersion) -> tuple[GateResult, ...]:

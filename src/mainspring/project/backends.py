@@ -161,6 +161,7 @@ APPROVALS: Mapping[str, Build] = _in_catalog("registry", "CatalogApprovals", "ga
 WAIVERS: Mapping[str, Build] = _in_catalog("registry", "CatalogWaivers", "gateway")
 DELETIONS: Mapping[str, Build] = _in_catalog("registry", "CatalogDeletions", "gateway")
 TRUSTED_KEYS: Mapping[str, Build] = _in_catalog("registry", "CatalogTrustedKeys", "gateway")
+EVALUATIONS: Mapping[str, Build] = _in_catalog("delivery", "CatalogEvaluations", "gateway")
 ROLLOUTS: Mapping[str, Build] = _in_catalog("delivery", "CatalogRollouts", "gateway")
 BASELINES: Mapping[str, Build] = _in_catalog("serving", "CatalogBaselines", "gateway")
 ROUTES: Mapping[str, Build] = _in_catalog("serving", "CatalogRoutes", "gateway")

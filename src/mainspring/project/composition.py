@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from mainspring.data.ingest import Ingestor
     from mainspring.data.ports import LakeTables, Snapshots
-    from mainspring.delivery.ports import RolloutStore
+    from mainspring.delivery.ports import Evaluations, RolloutStore
     from mainspring.features.materialise import Materialiser
     from mainspring.features.ports import OnlineStore
     from mainspring.jobs.ports import JobStore
@@ -350,6 +350,11 @@ class Project:
     @cached_property
     def routes(self) -> Routes:
         built: Routes = self._build("routes", backends.ROUTES, self.settings.catalog)
+        return built
+
+    @cached_property
+    def evaluations(self) -> Evaluations:
+        built: Evaluations = self._build("evaluations", backends.EVALUATIONS, self.settings.catalog)
         return built
 
     @cached_property

@@ -14,8 +14,9 @@ from kit.depth import examples
 from mainspring.console.app import create_app
 from mainspring.console.background_cache import Looking
 from mainspring.core.time import DAY, MINUTE
+from mainspring.delivery.model import Evaluation, GateResult
 from mainspring.registry.adapters.memory import MemoryVersions
-from mainspring.registry.model import AliasMove, Approval
+from mainspring.registry.model import AliasMove, Approval, Waiver
 from unit.console.test_pages import Markup, text_of
 
 
@@ -156,6 +157,57 @@ class TestModel:
         page = shown(client, "/models/brought")
         assert "local:&lt;i&gt;" in page
         assert "not in this installation" in shown(client, "/models/brought/versions/1")
+
+
+class TestVersionsGates:
+    def test_the_last_evaluation_with_intervals_slices_and_waivers(self, tmp_path: Path) -> None:
+        project = registered(tmp_path)
+        client = Client(create_app(project), project.key())
+        assert "Last evaluation of the gates" not in shown(client, f"/models/{MODEL}/versions/34")
+        first = GateResult(
+            gate="auc at least 0.9, 95 % sure, by carrier", against="limit", value=0.87, needed=0.9, passed=False,
+            short_by=0.05, interval=(0.85, 0.89), sure=0.95, slice="carrier=<b>", rows=1400,
+            waived="local:ana until 2026-12-01T00:00:00Z: <i>a hot fix</i>",
+        )  # fmt: skip
+        second = GateResult(
+            gate="brier at most 0.2", against="limit", value=None, needed=None, passed=False, short_by=None, note="none"
+        )
+        for promoted, results in ((True, (first,)), (False, (first, second))):
+            made = Evaluation(
+                model=MODEL,
+                version="34",
+                champion="32",
+                promoted=promoted,
+                results=results,
+                actor="local:ana",
+                at=NOW,
+            )
+            project.evaluations.add(made)
+        page = shown(client, f"/models/{MODEL}/versions/34")
+        told = re.sub(r"\s+", " ", text_of(page))
+        for words in (
+            "not promoted by local:ana",
+            "carrier=<b>, 1,400 rows",
+            "0.85 to 0.89",
+            "waived",
+            "a hot fix",
+        ):
+            assert words in told
+        assert "<i>a hot fix" not in page
+        found = client.get(f"/api/models/{MODEL}/versions/34").json()["evaluation"]
+        assert [each["slice"] for each in found["results"]] == ["carrier=<b>", ""]
+        assert found["results"][0]["interval"] == [0.85, 0.89]
+
+    def test_a_waiver_and_its_end_are_in_the_history(self, tmp_path: Path) -> None:
+        project = registered(tmp_path)
+        made = Waiver(MODEL, "34", "d" * 64, "auc at <b>", "local:ana", "a <i>hot</i> fix", NOW, NOW + DAY)
+        project.waivers.add(made)
+        project.waivers.end(MODEL, "34", "auc at <b>", actor="local:ben", at=NOW + MINUTE)
+        page = shown(Client(create_app(project), project.key()), f"/models/{MODEL}/history")
+        told = re.sub(r"\s+", " ", text_of(page))
+        assert "version 34 : the gate “auc at <b>” waived" in told
+        assert "version 34 : the waiver of “auc at <b>” ended" in told
+        assert "a <i>hot</i> fix" in told
 
 
 class TestVersion:

@@ -17,6 +17,7 @@ from mainspring.core.time import DAY
 from mainspring.data.model import DatasetCommit
 from mainspring.delivery.approving import needed
 from mainspring.delivery.gates import BASELINE
+from mainspring.delivery.model import Evaluation
 from mainspring.governance.model import Estimate
 from mainspring.project import Project
 from mainspring.registry.lineage import PARENT, Lineage, authors_of, lineage_of
@@ -66,6 +67,7 @@ class VersionPage:
     withdrawn: tuple[Withdrawal, ...]
     approvers: tuple[str, ...]  # whose word counts
     needed: int
+    evaluation: Evaluation | None  # the last one of its gates
     mark: Deletion | None
     serves: Mapping[str, float]
     children: tuple[ModelVersion, ...]
@@ -128,6 +130,7 @@ def version_page(project: Project, looking: Looking, model: str, number: str) ->
         withdrawn=tuple(project.approvals.withdrawn(model, version.version)),
         approvers=counting(project, version, authors, approvals),
         needed=needed(declared.gates if declared else (), project.settings.approvals),
+        evaluation=next(iter(project.evaluations.newest(model, version.version)), None),
         mark=next((mark for mark in project.deletions.all() if _is(mark, version)), None),
         serves=shares(serving(project).get(model, ()), version.version),
         children=tuple(children[:LISTED]),

@@ -1,4 +1,4 @@
-"""Rollouts in the catalog: states that change by compare-and-set, looks that never do."""
+"""Rollouts in the catalog, states that change by compare-and-set and looks that never do; and evaluations of gates."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from mainspring.core.catalog import catalog_errors, metadata
 from mainspring.core.errors import Conflict, NotFound
+from mainspring.delivery.model import Evaluation
 from mainspring.delivery.rollout.model import Look, RolloutState, Status
 
 rollouts = sa.Table(
@@ -32,6 +33,39 @@ rollout_looks = sa.Table(
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("look", sa.Text, nullable=False),
 )
+
+
+gate_evaluations = sa.Table(
+    "gate_evaluations",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("model", sa.String(128), nullable=False),
+    sa.Column("version", sa.String(32), nullable=False),
+    sa.Column("evaluation", sa.Text, nullable=False),
+    sa.Index("gate_evaluations_by_version", "model", "version", "id"),
+)
+
+
+class CatalogEvaluations:
+    """`Evaluations`, one row each."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._name = engine.url.render_as_string(hide_password=True)
+
+    def add(self, evaluation: Evaluation) -> None:
+        row = {"model": evaluation.model, "version": evaluation.version}
+        with catalog_errors(self._name), self._engine.begin() as connection:
+            document = msgspec.json.encode(evaluation).decode()
+            connection.execute(gate_evaluations.insert().values(**row, evaluation=document))
+
+    def newest(self, model: str, version: str | None = None, count: int = 1) -> list[Evaluation]:
+        table = gate_evaluations.c
+        query = sa.select(table.evaluation).where(table.model == model).order_by(table.id.desc()).limit(count)
+        if version is not None:
+            query = query.where(table.version == version)
+        with catalog_errors(self._name), self._engine.connect() as connection:
+            return [msgspec.json.decode(text, type=Evaluation) for text in connection.scalars(query)]
 
 
 class CatalogRollouts:

@@ -10,7 +10,7 @@ import pytest
 
 from kit import prefork
 from mainspring.ledger.conformance import record_persons, recorder
-from mainspring.ledger.model import Asked, Log
+from mainspring.ledger.model import Asked, Assigned, Log
 from mainspring.ledger.recording import Recorder
 from mainspring.project import open_project
 from mainspring.project.settings import load_settings
@@ -70,6 +70,7 @@ def test_nulls_truths_and_instants(tmp_path: Path) -> None:
         features={"Visit.hour": [12]},
         statuses={},
         outputs={"probability": [0.5]},
+        assigned=[Assigned("r1", 0.05, 77)],
     )
     project.prediction_log.close()
 
@@ -77,6 +78,7 @@ def test_nulls_truths_and_instants(tmp_path: Path) -> None:
         return command(tmp_path, "p1", *options)
 
     lines = [" ".join(line.split()) for line in run().splitlines()]
+    assert "assigned by rollout r1, with probability 0.05" in lines
     assert {"keys: shop null", "request: old true", "request: since 2024-06-28T12:00:00Z"} <= set(lines)
     assert json.loads(run("--json"))["request"] == {
         "since": "2024-06-28T12:00:00Z",

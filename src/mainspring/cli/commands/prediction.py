@@ -41,6 +41,8 @@ def command(call: Call, *, prediction_id: str, reveal: bool) -> None:
         table.add_column(overflow="fold")
         table.add_row("made", f"{format_instant(found.at)} in {found.latency_us / 1000:.1f} ms for {found.principal}")
         table.add_row("by", f"{found.model} {found.version} behind {found.endpoint}")
+        if found.rollout:
+            table.add_row("assigned", f"by rollout {found.rollout}, with probability {found.weight:g}")
         if found.share < 1:
             table.add_row("stands for", f"{1 / found.share:.4g} predictions")
         for kind in ("keys", "request", "features", "outputs"):

@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "runs": ("runs", "List training runs."),
     "reproduce": ("reproduce", "Repeat a recorded training, and compare."),
     "jobs": ("jobs", "Background work: list, run, cancel, retry."),
-    "pipelines": ("pipelines", "Pipelines of steps: export them to other engines."),
+    "pipelines": ("pipelines", "Graphs of steps: run, approve, retry, export."),
     "keys": ("keys", "Create, list and revoke API keys."),
     "status": ("status", "Show live versions and the state of endpoints."),
     "advise": ("advise", "Name the next step that the project's use justifies."),

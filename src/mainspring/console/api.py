@@ -21,6 +21,7 @@ from mainspring.console.models.api import add_model_api
 from mainspring.console.predictions.evidence import evidence
 from mainspring.console.runs.api import add_run_api
 from mainspring.console.search.api import add_search_api
+from mainspring.console.webhooks import add_webhook_api
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.core.time import parse_duration
@@ -64,6 +65,7 @@ def api(project: Project, looking: Looking | None = None) -> APIRouter:
             }
         )
 
+    add_webhook_api(router, project)
     add_endpoint_api(router, project)
 
     @router.get("/predictions")

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -143,3 +143,5 @@ class Settings:
     keep_versions_us: int = 3_600_000_000  # of ingested tables that no dataset commit names
     training_price: tuple[float, str] | None = None  # per hour, with its currency; `None`: unknown
     schedules: tuple[ScheduleSetting, ...] = ()
+    jobs_at_once: int = 2  # of a worker
+    webhook_secret: str = field(default="", repr=False)  # empty: deliveries are refused

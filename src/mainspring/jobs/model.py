@@ -167,6 +167,8 @@ class Schedule:
     handler: str
     when: When
     argument: Plain = None
+    group: str | None = None  # of its jobs; see `NewJob`
+    group_limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +193,19 @@ class JobStopped(MainspringError):
         told = {Renewal.CANCELLING: "is cancelled", Renewal.LOST: "is run by another runner", None: "is interrupted"}
         super().__init__(f"The job {job} {told.get(why, 'is stopped')}.")
         self.why = why
+
+
+class JobWaits(MainspringError):
+    """An attempt that ends until parts of the job have ended, or until there are more than `signals` steps."""
+
+    def __init__(self, job: str, after: tuple[str, ...], signals: int = 0) -> None:
+        super().__init__(f"The job {job} waits.")
+        self.after = after
+        self.signals = signals
+
+
+class JobSkipped(MainspringError):
+    """An attempt that finds that the job need not run."""
 
 
 def unknown(job: str) -> NotFound:

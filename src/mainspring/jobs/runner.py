@@ -7,13 +7,16 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar, cast
+from typing import NoReturn, TypeVar, cast
 
 from mainspring.core.errors import Invalid, MainspringError
 from mainspring.core.time import MINUTE, SECOND, Clock
 from mainspring.jobs.model import (
+    ENDED,
     Job,
+    JobSkipped,
     JobStopped,
+    JobWaits,
     Lease,
     LeaseLost,
     Outcome,
@@ -46,6 +49,7 @@ class JobRun:
         self._asked = asked
         self._finished = {step.name: step.result for step in store.steps(lease.job.id)}
         self._begun: Counter[str] = Counter()
+        self.cache: str | None = None
 
     @property
     def id(self) -> str:
@@ -74,10 +78,54 @@ class JobRun:
         if known in self._finished:
             return cast("T", self._finished[known])
         self.check()
-        result = decoded(encoded(do(), f"The result of the step {known}"))
-        self._store.record(self._lease, Step(known, result, self._clock.now()))
-        self._finished[known] = result
-        return cast("T", result)
+        return cast("T", self.record(known, do()))
+
+    @property
+    def finished(self) -> Mapping[str, Plain]:
+        """Results of finished steps, by name."""
+        return self._finished
+
+    @property
+    def timeout_us(self) -> int | None:
+        """Longest time of this attempt (µs)."""
+        return self._lease.job.timeout_us
+
+    def asked(self) -> Renewal | None:
+        """Return whether the job may go on; `None` if its runner stops."""
+        return self._asked()
+
+    def record(self, name: str, result: Plain) -> Plain:
+        """Record a finished step, and return its result as JSON restores it.
+
+        Raises:
+            Invalid: JSON cannot represent the result.
+        """
+        result = decoded(encoded(result, f"The result of the step {name}"))
+        self._store.record(self._lease, Step(name, result, self._clock.now()))
+        self._finished[name] = result
+        return result
+
+    def remember(self, key: str) -> None:
+        """Let the job's result be remembered under a key, if it is done."""
+        self.cache = key
+
+    def wait_for(self, ids: Iterable[str]) -> None:
+        """End the attempt until these parts of the job have ended; return if they have.
+
+        Raises:
+            JobWaits: They have not; do not catch it.
+        """
+        ids = tuple(ids)
+        if any(job is not None and job.status not in ENDED for job in self._store.get(ids)):
+            raise JobWaits(self.id, ids)
+
+    def wait_for_signal(self) -> NoReturn:
+        """End the attempt until the job has a further step.
+
+        Raises:
+            JobWaits: Always; do not catch it.
+        """
+        raise JobWaits(self.id, (), len(self._finished))
 
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Report the job's progress."""
@@ -146,7 +194,7 @@ class Backoff:
 
 
 class Runner:
-    """Runs jobs sequentially. Several runners, in threads, processes or machines, can share a store."""
+    """Runs jobs. Several runners, in threads, processes or machines, can share a store."""
 
     def __init__(
         self,
@@ -186,10 +234,15 @@ class Runner:
 
     def run_one(self) -> Job | None:
         """Run the longest overdue job; return its new state, `None` if none is due."""
-        leases = self._store.claim(self._holder, list(self._handlers), self._clock.now(), self._lease_us)
-        return self._run(leases[0]) if leases else None
+        leases = self.claim(1)
+        return self.run(leases[0]) if leases else None
 
-    def _run(self, lease: Lease) -> Job:
+    def claim(self, limit: int) -> list[Lease]:
+        """Claim due jobs, the longest overdue first. Each must be run soon: until then its lease is not renewed."""
+        return self._store.claim(self._holder, list(self._handlers), self._clock.now(), self._lease_us, limit)
+
+    def run(self, lease: Lease) -> Job:
+        """Run a claimed job and return its new state. Threads may run jobs of one runner at once."""
         with Heart(self._store, lease, self._clock, self._lease_us) as heart:
 
             def asked() -> Renewal | None:
@@ -216,7 +269,12 @@ class Runner:
     def _attempt(self, lease: Lease, run: JobRun) -> Outcome:
         """Run one attempt and return its outcome. An error of the job itself is not retried."""
         try:
-            return Outcome(Status.DONE, result=self._handlers[lease.job.handler](run))
+            result = self._handlers[lease.job.handler](run)
+            return Outcome(Status.DONE, result=result, cache=run.cache)
+        except JobWaits as waits:
+            return Outcome(Status.WAITING, after=waits.after, signals=waits.signals)
+        except JobSkipped as skipped:
+            return Outcome(Status.SKIPPED, error=skipped.what)
         except JobStopped as stopped:
             if stopped.why is Renewal.CANCELLING:
                 return Outcome(Status.CANCELLED)

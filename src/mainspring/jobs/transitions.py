@@ -72,10 +72,10 @@ def skipped(job: Job, need: str, status: Status, now: int) -> Job:
     return replace(_ended(job, Status.SKIPPED, now), error=f"The job {need} that it needs is {status}.")
 
 
-def of_tick(tick: Tick, now: int) -> Job:
+def of_tick(tick: Tick) -> NewJob:
     """Return the job of a schedule's tick."""
-    schedule: Schedule = tick.schedule
-    return queued(NewJob(schedule.handler, schedule.argument, schedule=schedule.name), new_id(), now)
+    of: Schedule = tick.schedule
+    return NewJob(of.handler, of.argument, schedule=of.name, group=of.group, group_limit=of.group_limit)
 
 
 def claimed(job: Job, holder: str, now: int, lease_us: int) -> Job:

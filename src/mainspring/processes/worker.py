@@ -21,6 +21,7 @@ from mainspring.features.materialise.materialisation import CLOCK_BACK
 from mainspring.operations.features.live_views import ViewsInUse, tidy
 from mainspring.operations.jobs.work_loop import working
 from mainspring.operations.materialize import materialise_views
+from mainspring.operations.pipelines.triggers import Triggers
 from mainspring.processes.process import log, run
 from mainspring.project import Project
 
@@ -127,8 +128,15 @@ def duties(project: Project) -> list[Duty]:
         for endpoint in project.definitions.endpoints:
             project.monitor.run(endpoint)
 
+    triggers = Triggers(project)
+
+    def start_pipelines() -> None:
+        for job in triggers.look():
+            log.info("queued %s (%s)", job.handler, job.schedule)
+
     return [
         Duty("publishing routes", route, 5.0),
+        Duty("starting pipelines", start_pipelines, 2.0),
         Duty("materialising features", materialise, 1.0, lane="features"),
         Duty("compacting predictions", compact, 2.0),
         Duty("carrying out rollouts", roll_out, 1.0),

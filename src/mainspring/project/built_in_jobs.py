@@ -12,7 +12,7 @@ from typing import Any
 
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.ids import ID_PATTERN
-from mainspring.core.time import DAY, parse_duration
+from mainspring.core.time import DAY, parse_duration, parse_instant
 from mainspring.jobs.plain import Plain
 
 _NAME = re.compile(ID_PATTERN)
@@ -79,6 +79,25 @@ def names(value: Any) -> None:
         raise Invalid("which is not a list of names.", fix='write a list of texts, such as ["Weather"].')
 
 
+def name(value: Any) -> None:
+    """Raise `Invalid` unless the value is a name."""
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise Invalid("which is not a name.", fix='write a text, such as "late-arrival".')
+
+
+def instant(value: Any) -> None:
+    """Raise `Invalid` unless the value is an instant."""
+    if not isinstance(value, str):
+        raise Invalid("which is not a time.", fix='write a text in ISO 8601, such as "2026-01-31".')
+    parse_instant(value)
+
+
+def number(value: Any) -> None:
+    """Raise `Invalid` unless the value is a positive whole number."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise Invalid("which is not a positive whole number.", fix="write a number from 1.")
+
+
 @dataclass(frozen=True, slots=True)
 class BuiltIn:
     """A built-in job: its description, and the options of its argument."""
@@ -100,7 +119,21 @@ BUILT_IN: Mapping[str, BuiltIn] = {
         "Bring online features up to date, one view per step; by default all views.",
         {"views": Option([], names), "rebuild": Option(False, flag)},
     ),
+    "monitor": BuiltIn(
+        "Join labels and compute quality and drift, by default of all endpoints.", {"endpoints": Option([], names)}
+    ),
+    "search": BuiltIn(
+        "Tune a model's hyperparameters, as `mainspring search`.",
+        {"model": Option(None, name), "trials": Option(None, number), "workers": Option(1, number)},
+    ),
+    "snapshot": BuiltIn(
+        "Return the newest version of sources' tables, by default of all sources.", {"sources": Option([], names)}
+    ),
     "tidy": BuiltIn("Delete old tiles and unused states.", {}),
+    "train": BuiltIn(
+        "Train a model, as `mainspring train`.",
+        {"model": Option(None, name), "since": Option(None, instant), "until": Option(None, instant)},
+    ),
 }
 
 
@@ -115,19 +148,19 @@ def known(name: str) -> BuiltIn:
     return BUILT_IN[name]
 
 
-def options(name: str, argument: Plain) -> dict[str, Any]:
+def options(job: str, argument: Plain) -> dict[str, Any]:
     """Return an argument completed with defaults.
 
     Raises:
         NotFound: There is no job of this name.
         Invalid: It has an unknown option, or an invalid value.
     """
-    work = known(name)
+    work = known(job)
     values = {} if argument is None else argument
     if not isinstance(values, dict) or set(values) - set(work.options):
         raise Invalid(
-            f"The argument of {name} is {values!r}.", fix=f"write a JSON object with some of {sorted(work.options)}."
+            f"The argument of {job} is {values!r}.", fix=f"write a JSON object with some of {sorted(work.options)}."
         )
     for key, value in values.items():
-        checked(f"The value {key} in the argument of {name}", work.options[key], value)
+        checked(f"The value {key} in the argument of {job}", work.options[key], value)
     return {**{key: option.default for key, option in work.options.items()}, **values}

@@ -56,6 +56,7 @@ DEFAULTS: Mapping[str, Any] = {
     "model_memory_bytes": 2 * 1024**3,
     "monitor_window": "1d",
     "materialise_every": "1m",
+    "jobs_at_once": 2,
     "keep_versions": "1h",
     "keep_predictions": "",
     "gateway_workers": 1,
@@ -78,6 +79,7 @@ DEFAULTS: Mapping[str, Any] = {
     "traces_share": 1.0,
     "traces_in_clear": False,
     "training_price": "",
+    "webhook_secret": "",
 }
 _PLANES = ("gateway", "control")
 _TABLES = (*_PLANES, "grpc")
@@ -280,6 +282,8 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
         grpc_workers=workers(values, "grpc_workers"),
         traces=traces(values),
         training_price=price(values, "training_price"),
+        webhook_secret=str(values["webhook_secret"]),
+        jobs_at_once=workers(values, "jobs_at_once"),
         schedules=read_schedules(values.get("schedules", {}), own=bool(modules)),
     )
 

@@ -96,7 +96,8 @@ def show(call: Call, *, job_id: str) -> None:
 def run(call: Call, *, name: str, argument: str | None, key: str | None, wait: bool, here: bool) -> int:
     """Queue a job for the worker of a running `up`. JSON is its argument, an object.
 
-    The built-in jobs are collect-garbage, forget-jobs, materialise and tidy; docs/howto/jobs.md describes them.
+    The built-in jobs are collect-garbage, forget-jobs, materialise, monitor, search, snapshot, tidy and train;
+    docs/howto/jobs.md describes them.
     """
     from mainspring.operations.jobs import queue
 
@@ -118,6 +119,16 @@ def retry(call: Call, *, ids: tuple[str, ...]) -> None:
     """Queue failed and cancelled jobs again; each resumes after its last finished step."""
     done = call.project.jobs.retry(ids, call.project.wall.now())
     call.result([_document(job) for job in done], lambda console: _tell(console, done))
+
+
+@make("logs")
+@click.argument("job_id", metavar="ID")
+def logs(call: Call, *, job_id: str) -> None:
+    """Show what a job printed on this machine, if the worker ran it in a process of its own."""
+    from mainspring.operations.jobs import queue
+
+    text = queue.log(call.project, job_id)
+    call.result({"log": text}, lambda console: _print(console, text.rstrip("\n") or "It has printed nothing."))
 
 
 @make("schedules")
@@ -209,5 +220,5 @@ def _instant(instant: int) -> str:
     return format_instant(instant // SECOND * SECOND)
 
 
-for _command in (list_, show, run, cancel, retry, schedules):
+for _command in (list_, show, run, cancel, retry, logs, schedules):
     command.add_command(_command)

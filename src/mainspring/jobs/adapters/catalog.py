@@ -231,8 +231,8 @@ class CatalogJobs:
     def tick(self, ticks: Sequence[Tick], now: int) -> list[Job]:
         if not ticks:
             return []
-        made = []
-        with self._writing() as connection:
+        due: list[NewJob] = []
+        with self._writing(ordered=any(tick.schedule.group for tick in ticks)) as connection:
             for tick in sorted(ticks, key=lambda tick: tick.schedule.name):
                 first = insert_new(self._engine, job_schedules)
                 connection.execute(first, {"name": tick.schedule.name, "tick": tick.at})
@@ -241,7 +241,8 @@ class CatalogJobs:
                 later = (named, last < tick.at)
                 # The row lock decides between concurrent calls with the same tick.
                 if connection.execute(job_schedules.update().where(*later).values(tick=tick.at)).rowcount:
-                    made.append(transitions.of_tick(tick, now))
+                    due.append(transitions.of_tick(tick))
+            made = order.placed(connection, list(zip(due, transitions.all_queued(due, now), strict=True)), now)
             if made:
                 connection.execute(jobs.insert(), [row_of(job) for job in made])
         return made

@@ -178,7 +178,7 @@ def graph_of(document: Mapping[str, Any]) -> Graph:
     """
     try:
         result = document["result"]
-        nodes = tuple(_node_of(each) for each in document["nodes"])
+        nodes = tuple(node_of(each) for each in document["nodes"])
         return Graph(
             document["name"],
             _ordered(nodes),
@@ -245,7 +245,8 @@ def _node_document(node: Node) -> dict[str, Plain]:
     return found
 
 
-def _node_of(document: Mapping[str, Any]) -> Node:
+def node_of(document: Mapping[str, Any]) -> Node:
+    """Return the node of one of `Graph.document`'s nodes."""
     over = document.get("over")
     return Node(
         name=document["name"],

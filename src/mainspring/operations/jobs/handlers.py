@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import Invalid, NotFound
-from mainspring.core.time import parse_duration
+from mainspring.core.time import parse_duration, parse_instant
 from mainspring.jobs.model import Status
 from mainspring.jobs.plain import Plain
 from mainspring.jobs.runner import JobRun
 from mainspring.project.built_in_jobs import options
+from mainspring.project.definitions.loading import Definitions
 
 if TYPE_CHECKING:
     from mainspring.features.model import FeatureView
-    from mainspring.jobs.declaring import OwnJob
     from mainspring.jobs.runner import Handler
+    from mainspring.operations.jobs.children import Children
     from mainspring.project import Project
 
 
@@ -27,6 +29,7 @@ class Work:
 
     do: Callable[[Project, JobRun, dict[str, Any]], Plain]
     check: Callable[[Project, dict[str, Any]], object] = lambda _project, _given: None  # raises if it cannot be done
+    long: bool = False  # whether the worker runs it in a process of its own
 
 
 def check_begun(project: Project, name: str, argument: Plain) -> None:
@@ -43,31 +46,68 @@ def check_begun(project: Project, name: str, argument: Plain) -> None:
         raise NotFound(f"There is no job named {name[:140]!r}.", fix=fix)
 
 
-def handlers(project: Project) -> Mapping[str, Handler]:
-    """Return the handlers of a project's jobs, by its current definitions."""
-    return _Handlers(project)
+def handlers(
+    project: Project, children: Children | None = None, *, steps: Children | None = None
+) -> Mapping[str, Handler]:
+    """Return the handlers of a project's jobs, as its definitions are when one is looked up.
+
+    Args:
+        children: Runs jobs of the project's own, and built-in ones that take long, in processes of their own; by
+            default they run in this process.
+        steps: Runs steps of pipelines; by default `children`.
+    """
+    return _Handlers(project, children, steps or children)
+
+
+def handler(project: Project, name: str) -> Handler:
+    """Return the handler of one job, which runs it in this process.
+
+    Raises:
+        Invalid: There is no such job.
+    """
+    found = _Handlers(project, None, None)
+    if name not in found:
+        raise Invalid(f"There is no job named {name[:140]!r}.", fix=f"use one of {sorted(found)}.")
+    return found[name]
 
 
 class _Handlers(Mapping[str, "Handler"]):
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, children: Children | None, steps: Children | None) -> None:
         self._project = project
+        self._children = children
+        self._steps = steps
 
     def __getitem__(self, name: str) -> Handler:
+        from mainspring.operations.pipelines import names, running
+
+        if name == names.STEP:
+            return partial(running.run_step, self._project, self._steps)
+        if name == names.APPROVAL:
+            return partial(running.run_approval, self._project)
+        if name.startswith(names.RUN):
+            return partial(running.run_pipeline, self._project, name.removeprefix(names.RUN))
+        if self._children is not None and (name not in WORK or WORK[name].long):
+            return partial(_run_in_child, self._project, self._children, name)
         if name in WORK:
             return partial(_run, self._project, name)
-        return partial(_run_own, self._project, self._own()[name].do)
+        return partial(_run_own, self._project, self._own().jobs[name].do)
 
     def __iter__(self) -> Iterator[str]:
-        return iter({**WORK, **self._own()})
+        own = self._own()
+        yield from {**WORK, **own.jobs}
+        if own.pipelines:
+            from mainspring.operations.pipelines import names
+
+            yield from (names.STEP, names.APPROVAL, *(f"{names.RUN}{name}" for name in own.pipelines))
 
     def __len__(self) -> int:
-        return len({**WORK, **self._own()})
+        return sum(1 for _ in self)
 
-    def _own(self) -> Mapping[str, OwnJob]:
+    def _own(self) -> Definitions:
         try:
-            return self._project.definitions.jobs
-        except Invalid:  # invalid definitions must not stop built-in jobs
-            return {}
+            return self._project.definitions
+        except Invalid:  # errors in the definitions do not stop built-in jobs
+            return Definitions({}, {}, {}, {}, (), {}, {}, {})
 
 
 def _run(project: Project, name: str, run: JobRun) -> Plain:
@@ -79,6 +119,13 @@ def _run_own(project: Project, do: Callable[[Any, Any], Any], run: JobRun) -> Pl
 
     found: Plain = do(run, OpenedProject(project))
     return found
+
+
+def _run_in_child(project: Project, children: Children, name: str, run: JobRun) -> Plain:
+    from mainspring.operations.jobs.children import job_log
+
+    log = job_log(project.settings.state, run.id)
+    return children.run(run, log, name=name, handler=name, argument=run.argument)
 
 
 def _collect(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
@@ -138,9 +185,74 @@ def _forget(project: Project, _: JobRun, given: dict[str, Any]) -> Plain:
     return {"ended": ended, "failed": project.jobs.forget({Status.FAILED}, now - parse_duration(given["failed"]))}
 
 
+def _train(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
+    from mainspring.operations.train import train
+
+    def told(stage: str, share: float) -> None:
+        run.progress(round(share * 100), 100, stage)
+
+    since, until = (None if given[each] is None else parse_instant(given[each]) for each in ("since", "until"))
+
+    def do() -> Plain:
+        report = train(project, given["model"], since=since, until=until, progress=told)
+        return {**asdict(report), "metrics": _finite(report.metrics), "baseline": _finite(report.baseline)}
+
+    return run.step("train", do)
+
+
+def _search(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
+    from mainspring.operations.search.searching import search
+
+    def told(stage: str, share: float) -> None:
+        run.progress(round(share * 100), 100, stage)
+
+    def do() -> Plain:
+        report = search(project, given["model"], trials=given["trials"], workers=given["workers"], progress=told)
+        return {"run_id": report.run_id, "metric": report.metric, "best": report.best}
+
+    return run.step("search", do)
+
+
+def _monitor(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
+    chosen = given["endpoints"] or list(project.definitions.endpoints)
+    for number, endpoint in enumerate(chosen):
+        run.progress(number, len(chosen), endpoint)
+        project.monitor.run(endpoint)
+        run.check()
+    return {"endpoints": chosen}
+
+
+def _snapshot(project: Project, _: JobRun, given: dict[str, Any]) -> Plain:
+    found = {}
+    for source in given["sources"] or list(project.definitions.sources):
+        project.definitions.source(source)
+        found[source] = {"source": source, "version": project.lake.version(source)}
+    return found
+
+
+def _finite(figures: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in figures.items()}
+
+
+def _model(project: Project, given: dict[str, Any]) -> object:
+    return project.definitions.model(given["model"])
+
+
+def _endpoints(project: Project, given: dict[str, Any]) -> object:
+    return [project.definitions.endpoint(each) for each in given["endpoints"]]
+
+
+def _sources(project: Project, given: dict[str, Any]) -> object:
+    return [project.definitions.source(each) for each in given["sources"]]
+
+
 WORK: Mapping[str, Work] = {
     "collect-garbage": Work(_collect),
     "forget-jobs": Work(_forget),
     "materialise": Work(_materialise, _views),
+    "monitor": Work(_monitor, _endpoints, long=True),
+    "search": Work(_search, _model, long=True),
+    "snapshot": Work(_snapshot, _sources),
     "tidy": Work(_tidy),
+    "train": Work(_train, _model, long=True),
 }

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 from mainspring.core.ids import new_id
 from mainspring.jobs.model import ENDED, Job, NewJob, Status, unknown
 from mainspring.jobs.plain import Plain, encoded
 from mainspring.jobs.runner import Runner
+from mainspring.operations.jobs.children import Children, job_log, read_log
 from mainspring.operations.jobs.handlers import check_begun, handlers
 from mainspring.project import Project
 from mainspring.project.running import alive, read_running
@@ -52,12 +54,22 @@ def wait(project: Project, id: str, told: Told) -> Job:
 
 
 def run_here(project: Project, id: str) -> Job:
-    """Run due jobs in this process until a job has ended; return it."""
-    runner = Runner(project.jobs, handlers(project), project.wall, holder=f"command-{new_id()}")
-    while (found := job(project, id)).status not in ENDED:
-        if runner.run_one() is None:
-            time.sleep(_LOOK_S)
+    """Run in this process what is due, until a job has ended; return it. Steps of pipelines get child processes."""
+    with closing(Children(project.settings)) as steps:
+        runner = Runner(project.jobs, handlers(project, steps=steps), project.wall, holder=f"command-{new_id()}")
+        while (found := job(project, id)).status not in ENDED:
+            if runner.run_one() is None:
+                time.sleep(_LOOK_S)
     return found
+
+
+def log(project: Project, id: str) -> str:
+    """Return what a job wrote on this machine, at most the last megabyte or two.
+
+    Raises:
+        NotFound: There is no such job.
+    """
+    return read_log(job_log(project.settings.state, job(project, id).id))
 
 
 def worker_is_up(project: Project) -> bool:
@@ -91,7 +103,7 @@ def planned(project: Project) -> list[Planned]:
                 ticks.get(schedule.name),
                 schedule.when.next(now),
             )
-            for schedule in schedules_of(project.settings)
+            for schedule in [*schedules_of(project.settings), *pipeline_schedules(project)]
         ),
         key=lambda plan: plan.name,
     )

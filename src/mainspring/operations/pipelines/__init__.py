@@ -1,1 +1,1 @@
-"""Pipelines: steps run one at a time for other engines, and exports to them."""
+"""Pipelines: a run is a job, and each step a part of it with needs; and exports to other engines."""

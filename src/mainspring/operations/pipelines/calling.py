@@ -63,11 +63,25 @@ def call_step(project: Project, node: Node, inputs: Mapping[str, Plain], run: St
         handler: Any = handlers(project)[node.function.removeprefix(JOB)]
         result = handler(run)
     else:
-        result = _function(project, node)(**{**inputs, **_injected(project, node, run)})
+        do = function_of(project, node)
+        given = {**inputs, **_injected(do, project, run)}
+        try:
+            inspect.signature(do).bind(**given)
+        except TypeError as error:
+            raise Invalid(
+                f"Step {node.name!r} does not take its inputs: {error}.",
+                fix="its source has changed since the pipeline was started: start a new run.",
+            ) from None
+        result = do(**given)
     return decoded(encoded(result, f"The result of step {node.name!r}"))
 
 
-def _function(project: Project, node: Node) -> Callable[..., Any]:
+def function_of(project: Project, node: Node) -> Callable[..., Any]:
+    """Return a step's function, as its file is now.
+
+    Raises:
+        Invalid: The project has no such step.
+    """
     found: Any = load_function(project.settings, node.function)
     if not isinstance(found, StepFunction):
         raise Invalid(
@@ -76,7 +90,7 @@ def _function(project: Project, node: Node) -> Callable[..., Any]:
     return found.do
 
 
-def _injected(project: Project, node: Node, run: StepRun) -> dict[str, Any]:
-    wanted = inspect.signature(_function(project, node)).parameters
+def _injected(do: Callable[..., Any], project: Project, run: StepRun) -> dict[str, Any]:
+    wanted = inspect.signature(do).parameters
     given = {"run": run, "project": OpenedProject(project)}
     return {name: given[name] for name in INJECTED if name in wanted}

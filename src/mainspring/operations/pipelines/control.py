@@ -1,0 +1,331 @@
+"""Use cases of pipelines: start a run, see how it is, retry, approve, cancel, and run one step here."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from mainspring.core.errors import Conflict, Denied, Invalid, NotFound
+from mainspring.core.nearest import meant
+from mainspring.jobs.model import ENDED, Job, Status, Step
+from mainspring.jobs.pipelines.graph import Graph, Node, graph_of
+from mainspring.jobs.pipelines.values import computed, outputs, shown
+from mainspring.jobs.plain import Plain, encoded
+from mainspring.jobs.runner import Runner
+from mainspring.operations.auditing import audit
+from mainspring.operations.jobs.children import read_log
+from mainspring.operations.jobs.queue import job
+from mainspring.operations.pipelines.calling import call_step
+from mainspring.operations.pipelines.names import APPROVED, CACHE, PLAN, RUN, of_run, step_log
+from mainspring.operations.pipelines.running import scope_of
+from mainspring.project import Project
+from mainspring.registry.processes import local_user
+
+_MOST = 20_000  # jobs of a run
+_LOOK_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class StepState:
+    """A step of a run: of a mapped step, also each item.
+
+    `cache` is "hit", "miss", the reason why its result is not cached, or empty. Instants are UTC epoch microseconds.
+    """
+
+    name: str
+    kind: str
+    status: Status
+    job: str
+    attempts: int
+    started_at: int | None
+    ended_at: int | None
+    error: str | None
+    result: Plain
+    cache: str
+    approved_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """A run of a pipeline and its steps, in the order of the graph, items behind their step."""
+
+    job: Job
+    graph: Graph
+    parameters: Mapping[str, Plain]
+    steps: tuple[StepState, ...]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of steps by status, items left out."""
+        nodes = {node.name for node in self.graph.nodes}
+        return dict(Counter(step.status.value for step in self.steps if step.name in nodes))
+
+    @property
+    def done(self) -> int:
+        """Number of steps that have ended."""
+        return sum(self.counts.get(each.value, 0) for each in ENDED)
+
+
+def start(
+    project: Project,
+    name: str,
+    parameters: Mapping[str, Plain] | None = None,
+    *,
+    cache: bool = True,
+    key: str | None = None,
+    by: str | None = None,
+) -> Job:
+    """Queue a run of a pipeline as it is declared now, and return its job.
+
+    Args:
+        parameters: Values that replace defaults.
+        cache: Whether remembered results of steps may be used.
+        key: Two runs of one pipeline with the same key are one run.
+        by: Who starts it; by default the user of this process.
+
+    Raises:
+        NotFound: There is no such pipeline.
+        Invalid: It has no such parameter, or JSON cannot represent a value.
+    """
+    graph = project.definitions.pipeline(name)
+    bound = graph.bound(parameters or {})
+    by = local_user() if by is None else by
+    argument = {"parameters": bound, "graph": graph.document(), "cache": cache, "by": by}
+    encoded(argument, f"The parameters and the graph of {name}")
+    [made] = project.jobs.enqueue([of_run(graph, argument, key)], project.wall.now())
+    audit(project, "pipelines.run", f"pipeline/{name}", made.id, who=by)
+    return made
+
+
+def find_run(project: Project, run: str) -> Job:
+    """Return the job of a run.
+
+    Raises:
+        NotFound: There is no such run.
+    """
+    found = job(project, run)
+    if not found.handler.startswith(RUN):
+        raise NotFound(
+            f"The job {run} ({found.handler}) is not a run of a pipeline.", fix="see `mainspring jobs show`."
+        )
+    return found
+
+
+def runs(project: Project, pipeline: str, limit: int = 20) -> list[Job]:
+    """Return the newest runs of a pipeline, newest first."""
+    return project.jobs.find(handlers={f"{RUN}{pipeline}"}, limit=limit)
+
+
+def state(project: Project, run: str) -> RunState:
+    """Return a run and its steps.
+
+    Raises:
+        NotFound: There is no such run.
+    """
+    found = find_run(project, run)
+    plan = _plan(project, found)
+    if plan is None:  # its first attempt has not begun
+        given = found.argument or {}
+        name = found.handler.removeprefix(RUN)
+        graph = graph_of(given["graph"]) if "graph" in given else project.definitions.pipeline(name)
+        waiting = tuple(
+            StepState(node.name, node.kind, Status.WAITING, "", 0, None, None, None, None, "") for node in graph.nodes
+        )
+        return RunState(found, graph, graph.bound(given.get("parameters") or {}), waiting)
+    parts = {each.id: each for each in project.jobs.find(parent=run, limit=_MOST)}
+    items: dict[str, list[Job]] = {}
+    for each in parts.values():
+        if "item" in each.argument:
+            items.setdefault(each.argument["node"]["name"], []).append(each)
+    graph, steps = graph_of(plan["graph"]), []
+    for node in graph.nodes:
+        part = parts.get(plan["jobs"][node.name])
+        steps.append(_step(project, node, node.name, part))
+        steps += [_step(project, node, each.argument["name"], each) for each in items.get(node.name, [])]
+    return RunState(found, graph, plan["parameters"], tuple(steps))
+
+
+def _plan(project: Project, run: Job) -> dict[str, Any] | None:
+    return next((step.result for step in project.jobs.steps(run.id) if step.name == PLAN), None)
+
+
+def _step(project: Project, node: Node, name: str, part: Job | None) -> StepState:
+    if part is None:
+        return StepState(name, node.kind, Status.WAITING, "", 0, None, None, None, None, "")
+    recorded = project.jobs.steps(part.id) if node.cache or node.kind == "approval" else []
+    cached = next((step.result for step in recorded if step.name == CACHE), None)
+    cache = "" if cached is None else "hit" if "hit" in cached else _missed(cached["miss"])
+    approved = tuple(step.name.removeprefix(APPROVED) for step in recorded if step.name.startswith(APPROVED))
+    return StepState(
+        name, node.kind, part.status, part.id, part.attempts, part.started_at, part.ended_at, part.error, part.result,
+        cache, approved,
+    )  # fmt: skip
+
+
+def _missed(why: str) -> str:
+    return "miss" if len(why) == 64 else f"not cached: {why}"  # a key, or the reason why there is none
+
+
+def wait(project: Project, run: str, told: Callable[[RunState], None]) -> Job:
+    """Return a run when it has ended; `told` gets its state again and again until then.
+
+    An approval that is asked for ends the wait as well, since it may take days.
+    """
+    while (found := state(project, run)).job.status not in ENDED:
+        told(found)
+        if asked(found) and not _under_way(found):
+            break
+        time.sleep(_LOOK_S)
+    return found.job
+
+
+def asked(found: RunState) -> list[StepState]:
+    """Return the approvals that a run asks for."""
+    return [
+        step
+        for step in found.steps
+        if step.kind == "approval" and step.status is Status.WAITING and step.started_at is not None
+    ]
+
+
+def _under_way(found: RunState) -> bool:
+    return any(step.status in (Status.QUEUED, Status.RUNNING) for step in found.steps)
+
+
+def run_here(project: Project, run: str, told: Callable[[RunState], None] = lambda _: None) -> Job:
+    """Run in this process, with child processes for steps, what is due, until a run has ended or asks for approval."""
+    from mainspring.core.ids import new_id
+    from mainspring.operations.jobs.children import Children
+    from mainspring.operations.jobs.handlers import handlers
+
+    with closing(Children(project.settings)) as children:
+        runner = Runner(project.jobs, handlers(project, children), project.wall, holder=f"command-{new_id()}")
+        while job(project, run).status not in ENDED:
+            if runner.run_one() is None:
+                found = state(project, run)
+                told(found)
+                if asked(found) and not _under_way(found):
+                    break
+                time.sleep(_LOOK_S)
+    return job(project, run)
+
+
+def retry(project: Project, run: str, step: str | None = None) -> Job:
+    """Queue failed and cancelled steps of a run again, with those that were skipped because of them.
+
+    Args:
+        step: Only this step, or item of a mapped step, and what follows it.
+
+    Raises:
+        NotFound: There is no such run or step.
+        Conflict: The run goes on or is done, or the step has not failed.
+    """
+    found = state(project, run)
+    if found.job.status not in ENDED - {Status.DONE}:
+        told = "is done" if found.job.status is Status.DONE else "has not ended"
+        raise Conflict(f"The run {run} {told}.", fix="wait for its end, or start another: `mainspring pipelines run`.")
+    bad = [each for each in found.steps if each.status in ENDED - {Status.DONE}]
+    chosen = bad
+    if step is not None:
+        [wanted] = _named(found, [step])
+        if wanted.status not in ENDED - {Status.DONE}:
+            raise Conflict(f"Step {step!r} of run {run} is {wanted.status}.", fix="retry a step that has failed.")
+        node = step.partition("[")[0]
+        after = found.graph.following([node]) | {node}
+        chosen = [each for each in bad if each.name == step or (each.name in after and "[" not in each.name)] + (
+            [each for each in bad if each.name.startswith(f"{step}[")] if "[" not in step else []
+        )
+    ids = list(dict.fromkeys([*(each.job for each in chosen if each.job), run]))
+    project.jobs.retry(ids, project.wall.now())
+    audit(project, "pipelines.retry", f"run/{run}", step or "all")
+    return job(project, run)
+
+
+def _named(found: RunState, names: list[str]) -> list[StepState]:
+    by_name = {step.name: step for step in found.steps}
+    for name in names:
+        if name not in by_name:
+            raise NotFound(f"The run {found.job.id} has no step {name!r}.", fix=meant(name, by_name))
+    return [by_name[name] for name in names]
+
+
+def cancel(project: Project, run: str) -> Job:
+    """Cancel a run: what waits at once; the processes of running steps are ended within seconds.
+
+    Raises:
+        NotFound: There is no such run.
+    """
+    find_run(project, run)
+    [found] = project.jobs.cancel([run], project.wall.now())
+    audit(project, "pipelines.cancel", f"run/{run}")
+    return found
+
+
+def approve(project: Project, run: str, name: str, *, note: str = "", by: str | None = None) -> StepState:
+    """Approve on behalf of a person, the user of this process by default.
+
+    Raises:
+        NotFound: There is no such run or approval.
+        Conflict: It is not asked for now, or the person has approved it already.
+        Denied: The person started the run, and the profile asks for approvals by others (`approvals`).
+    """
+    found = state(project, run)
+    [step] = _named(found, [name])
+    if step.kind != "approval":
+        raise Invalid(f"Step {name!r} of run {run} is not an approval.", fix="name one of its approvals.")
+    who = local_user() if by is None else by
+    plan = _plan(project, found.job)
+    author = "" if plan is None else plan["by"]
+    if project.settings.approvals and who == author:
+        raise Denied(
+            f"{who} started the run {run} and cannot approve it.",
+            authenticated=True,
+            fix="let somebody else approve it.",
+        )
+    if step.status is not Status.WAITING or step.started_at is None:
+        raise Conflict(f"The approval {name!r} of run {run} is not asked for: it is {step.status}.", fix="wait for it.")
+    if who in step.approved_by:
+        raise Conflict(f"{who} has approved {name!r} of run {run} already.", fix="let somebody else approve it too.")
+    project.jobs.signal(step.job, Step(f"{APPROVED}{who}", {"note": note}, project.wall.now()))
+    audit(project, "pipelines.approve", f"run/{run}", f"{name} {note}".strip(), who=who)
+    [step] = _named(state(project, run), [name])
+    return step
+
+
+def run_step(project: Project, run: str, step: str) -> Plain:
+    """Run a step of a run in this process, with its inputs, and return its result, which is not recorded.
+
+    Raises:
+        NotFound: There is no such run or step.
+        Conflict: A step whose result it needs is not done.
+    """
+    found = state(project, run)
+    [wanted] = _named(found, [step])
+    node = found.graph.node(step.partition("[")[0])
+    [part] = project.jobs.get([wanted.job])
+    if part is None or node.kind != "step":
+        raise Conflict(f"Step {step!r} of run {run} cannot be run.", fix="name a step that the run has begun.")
+    needs = {need for _, value in node.inputs for need in outputs(value)}
+    open_ = [each.name for each in _named(found, sorted(needs)) if each.status is not Status.DONE]
+    if open_:
+        raise Conflict(f"Step {step!r} needs {open_[0]!r}, which is not done.", fix="wait for it, or retry it.")
+    if node.over is not None and "item" not in part.argument:
+        raise Invalid(f"Step {step!r} is mapped over {shown(node.over)}.", fix=f"name an item: '{step}[0]'.")
+    scope = scope_of(project, part.argument, node)
+    inputs = {name: computed(value, scope) for name, value in node.inputs}
+    return call_step(project, node, inputs)
+
+
+def logs(project: Project, run: str, step: str | None = None) -> dict[str, str]:
+    """Return what steps of a run wrote on this machine, by step; at most the last megabyte or two of each.
+
+    Raises:
+        NotFound: There is no such run or step.
+    """
+    found = state(project, run)
+    names = [each.name for each in (_named(found, [step]) if step is not None else found.steps)]
+    return {name: text for name in names if (text := read_log(step_log(project.settings.state, run, name)))}

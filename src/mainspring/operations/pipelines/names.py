@@ -1,0 +1,93 @@
+"""Names under which pipelines are jobs, and the documents that their jobs carry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mainspring.core.ids import new_id
+from mainspring.jobs.model import NewJob
+from mainspring.jobs.pipelines.graph import Graph, Node
+from mainspring.jobs.pipelines.values import Comparison, Fields, Parameter, Several, Value
+from mainspring.jobs.plain import Plain
+
+RUN = "pipeline:"  # followed by the pipeline's name: the handler of a run
+STEP = "pipeline-step"
+APPROVAL = "pipeline-approval"
+PLAN, ITEMS, CACHE = "pipeline: plan", "pipeline: items", "pipeline: cache"  # steps that the runner itself records
+APPROVED = "approved by "
+
+
+def of_run(graph: Graph, argument: Plain, key: str | None = None) -> NewJob:
+    """Return the job of a run of a pipeline."""
+    limit = graph.limit
+    group = None if limit is None else f"{RUN}{graph.name}"
+    return NewJob(f"{RUN}{graph.name}", argument, key, group=group, group_limit=limit)
+
+
+def plan_of(graph: Graph, argument: dict[str, Any]) -> dict[str, Any]:
+    """Return what a run is, as recorded at its beginning: graph, parameters, and the id of each node's job."""
+    ids = sorted(new_id() for _ in graph.nodes)
+    return {
+        "graph": graph.document(),
+        "parameters": graph.bound(argument.get("parameters") or {}),
+        "jobs": dict(zip((node.name for node in graph.nodes), ids, strict=True)),
+        "cache": argument.get("cache", True),
+        "by": argument.get("by", ""),
+    }
+
+
+def of_node(run: str, plan: dict[str, Any], node: Node, document: Plain) -> NewJob:
+    """Return the job of a node. Its argument has all that it needs beside the results of other steps."""
+    values = [value for _, value in node.inputs] + list(node.when) + ([] if node.over is None else [node.over])
+    used = {name for value in values for name in parameters(value)}
+    jobs = plan["jobs"]
+    return NewJob(
+        APPROVAL if node.kind == "approval" else STEP,
+        {
+            "pipeline": plan["graph"]["name"],
+            "run": run,
+            "name": node.name,
+            "node": document,
+            "parameters": {name: plan["parameters"][name] for name in used},
+            "jobs": {need: jobs[need] for need in node.needs},
+            "cache": plan["cache"],
+        },
+        id=jobs[node.name],
+        parent=run,
+        needs=tuple(jobs[need] for need in node.needs),
+        **{} if node.over is not None else limits(node),
+    )
+
+
+def limits(node: Node) -> dict[str, Any]:
+    """Return the limits of a job that runs a node's function."""
+    group = f"step:{node.group}" if node.group_limit is not None else None
+    return {
+        "attempts": node.retries + 1,
+        "timeout_us": node.timeout_us,
+        "group": group,
+        "group_limit": node.group_limit,
+    }
+
+
+def parameters(value: Value) -> Iterator[str]:
+    """Yield the name of each parameter that a value needs."""
+    match value:
+        case Parameter(name):
+            yield name
+        case Several(items):
+            for each in items:
+                yield from parameters(each)
+        case Fields(pairs):
+            for _, each in pairs:
+                yield from parameters(each)
+        case Comparison(left, _, right):
+            yield from parameters(left)
+            yield from parameters(right)
+
+
+def step_log(state: Path, run: str, step: str) -> Path:
+    """Return the path of a step's log; of a mapped step, each item has one."""
+    return state / "logs" / "pipelines" / run / f"{step.replace('[', '-').replace(']', '')}.log"

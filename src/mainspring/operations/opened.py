@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mainspring.operations.features.reports import Plan, Verifications
     from mainspring.operations.features.table import FeatureTable
     from mainspring.operations.models.adding import Added
+    from mainspring.operations.pipelines.control import RunState
     from mainspring.project import Project
     from mainspring.project.definitions.applied import Change
     from mainspring.registry.searching import RunRow
@@ -111,6 +112,29 @@ class OpenedProject:
     def endpoints(self) -> Named[Endpoint]:
         """The endpoints, by name."""
         return declared.endpoints(self.services.definitions)
+
+    # Its pipelines
+
+    def run_pipeline(self, name: str, **parameters: Any) -> str:
+        """Start a run of a pipeline and return its id. A worker, or `mainspring pipelines run --here`, runs it.
+
+        Raises:
+            NotFound: There is no such pipeline.
+            Invalid: It has no such parameter, or JSON cannot represent a value.
+        """
+        from mainspring.operations.pipelines.control import start
+
+        return start(self.services, name, parameters).id
+
+    def pipeline_run(self, run: str) -> RunState:
+        """Return the state of a run: its job, its steps with their results.
+
+        Raises:
+            NotFound: There is no such run.
+        """
+        from mainspring.operations.pipelines.control import state
+
+        return state(self.services, run)
 
     # Its features as frames
 

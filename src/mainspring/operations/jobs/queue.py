@@ -13,6 +13,7 @@ from mainspring.jobs.plain import Plain, encoded
 from mainspring.jobs.runner import Runner
 from mainspring.operations.jobs.children import Children, job_log, read_log
 from mainspring.operations.jobs.handlers import check_begun, handlers
+from mainspring.operations.pipelines.triggers import pipeline_schedules
 from mainspring.project import Project
 from mainspring.project.running import alive, read_running
 from mainspring.project.schedules import schedules_of

@@ -199,6 +199,7 @@ DOCUMENTS = {
     "reproduce": Document(Reproduction),
     "jobs list": _JOBS,
     "jobs cancel": _JOBS,
+    "jobs logs": Document(_object("JobLog", log=str)),
     "jobs retry": _JOBS,
     "jobs run": Document(Job, _JOB),
     "jobs schedules": Document(list[Planned], ("last", "next")),

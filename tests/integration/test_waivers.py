@@ -1,8 +1,11 @@
-"""Waivers, from the command to a promotion: who may give one, what it allows, how it ends, and where it shows."""
+"""Waivers, from the command to a promotion: who may give one, what it allows, how it ends, and where it shows; and the
+gate on memory, which needs a project in a folder too.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +15,18 @@ import pytest
 from kit.models import mlp
 from mainspring.core.errors import Conflict, Denied, Invalid, NotFound
 from mainspring.core.time import DAY, HOUR
+from mainspring.delivery.verdicts import verdicts
 from mainspring.operations.keys import create_key
 from mainspring.operations.models import cards, curating, waiving
+from mainspring.operations.models.serving_memory import serving_memory
 from mainspring.operations.promote import promote
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
 from mainspring.registry.bundles import seal
-from mainspring.registry.model import Manifest, ModelVersion, TensorSpec, Waiver
+from mainspring.registry.model import Bundle, Manifest, ModelVersion, TensorSpec, Waiver
 from mainspring.registry.processes import local_user, process_tags
 from mainspring.security.signing import SigningKey
+from mainspring.training import gates
 
 AUC, SIZE = "auc at least 0.9", "size at most 10 bytes"
 THINGS = """
@@ -59,7 +65,7 @@ def project(tmp_path: Path) -> Project:
 
 def registered(project: Project) -> ModelVersion:
     run_id = project.tracking.start("late", process_tags(), project.wall.now())
-    x, y = TensorSpec("x", "FP32", (-1, 2)), TensorSpec("y", "FP32", (-1, 2))
+    x, y = TensorSpec("x", "FP32", (-1, 4)), TensorSpec("y", "FP32", (-1, 3))
     manifest = Manifest(
         model="late", task="tensors", flavour="onnx", inputs=(), outputs=("y",), tensors=(x,), output_tensors=(y,),
         run_id=run_id, dataset_commit="c", features_digest="f", code_version="v", created_at=0, metrics={"auc": 0.75},
@@ -159,6 +165,25 @@ def test_approvals_cannot_be_waived_and_the_author_waives_nothing_where_they_are
         ]  # fmt: skip
         curating.approve(project, "late:1", key=key)
         assert promote(project, "late").promoted
+
+
+def test_memory_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """The model is tiny; its runtime takes some tens of megabytes."""
+    project = project_in(tmp_path / "here")
+    document = {"inputs": {"x": [[0.1, 0.2, 0.3, 0.4]]}, "outputs": {"y": [[0.0, 0.0, 0.0]]}}
+    bundle = project.bundles.load(registered(project).digest)
+    with_rows = Bundle(bundle.digest, bundle.manifest, {**bundle.files, "golden.json": msgspec.json.encode(document)})
+    few, many = (serving_memory(project, with_rows, rows) for rows in (1, 200_000))
+    assert 2**20 < few < 2**30
+    assert many > few + 2**20
+    asked = [gates.memory(few // 2, rows=1), gates.memory(10 * few, rows=1)]
+    load, memory = project.bundles.load, partial(serving_memory, project)
+    results = verdicts(asked, with_rows, None, load, None, (), None, memory=memory)
+    assert [each.passed for each in results] == [False, True]
+    assert not any(each.passed for each in verdicts(asked, with_rows, None, load, None, (), None))
+    broken = Bundle(bundle.digest, bundle.manifest, {**with_rows.files, "model.onnx": b"no model"})
+    (result,) = verdicts(asked[:1], broken, None, load, None, (), None, memory=memory)
+    assert "does not run in a process of its own" in result.note
 
 
 def test_what_is_not_a_waiver_is_refused(project: Project) -> None:

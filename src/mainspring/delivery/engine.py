@@ -1,4 +1,4 @@
-"""Cost of a version on the engine that serves it: latency, latency beside the champion's, and size.
+"""Cost of a version on the engine that serves it: latency, latency beside the champion's, memory, and size.
 
 The golden rows run through the executors that a gateway would use, one call after the other. The candidate and the
 champion take turns, so that a busy machine slows both, and their ratio has an interval over stretches of turns.
@@ -43,6 +43,17 @@ def judge_size(gate: EngineGate, bundle: Bundle) -> GateResult:
     return _at_most(gate, "limit", size, gate.value, note="bytes of the bundle's files")
 
 
+def judge_memory(gate: EngineGate, bundle: Bundle, memory: Callable[[Bundle, int], int]) -> GateResult:
+    """Return the result of the gate on memory. `memory` measures it in bytes, for a batch of some rows."""
+    if GOLDEN not in bundle.files:
+        return nothing(gate, "limit", "the bundle has no golden rows to measure with.", "register it again.")
+    try:
+        taken = memory(bundle, gate.rows)
+    except MainspringError as error:
+        return nothing(gate, "limit", error.what, error.fix)
+    return _at_most(gate, "limit", float(taken), gate.value, note=f"bytes, with a batch of {gate.rows:,} rows")
+
+
 def judge_latency(
     gate: EngineGate,
     candidate: Bundle,
@@ -67,7 +78,7 @@ def judge_latency(
             calls = []
             for each in bundles:
                 executor = stack.enter_context(closing(load(each)))
-                calls.append(_call(each, executor, gate.rows))
+                calls.append(golden_call(each, executor, gate.rows))
             taken = measure(calls, now)
         except MainspringError as error:
             return nothing(gate, against, f"the model does not run: {error.what}", error.fix)
@@ -99,7 +110,7 @@ def measure(calls: list[Callable[[int], object]], now: Now) -> Floats:
     return np.array(taken, np.float64).T
 
 
-def _call(bundle: Bundle, executor: Executor, rows: int) -> Callable[[int], object]:
+def golden_call(bundle: Bundle, executor: Executor, rows: int) -> Callable[[int], object]:
     """Return a function that runs one batch; its turn chooses the rows."""
     golden = msgspec.json.decode(bundle.files[GOLDEN], type=Golden)
     known = len(next(iter(golden.outputs.values())))

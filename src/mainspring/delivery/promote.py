@@ -47,6 +47,7 @@ def promote(
     rollouts: Rollouts = tuple,
     hidden: Callable[[Bundle], Collection[str]] = lambda _: (),
     executors: Loader | None = None,
+    memory: Callable[[Bundle, int], int] | None = None,
     waive: Callable[[Sequence[GateResult]], Sequence[GateResult]] = tuple,
 ) -> Promotion:
     """Evaluate a version's gates and, if all pass, move `champion` to it and publish the routes.
@@ -70,6 +71,7 @@ def promote(
         rollouts: Returns the live rollouts, for the routes.
         hidden: Returns the bundle's columns whose values identify a person; results do not show them.
         executors: Makes the executors of the serving engine, for gates on latency.
+        memory: See `verdicts.verdicts`.
         waive: Returns the results, those that a waiver allows marked so. Called last, like `more`.
 
     Raises:
@@ -84,7 +86,7 @@ def promote(
         if champion is not None and champion.version == candidate.version:
             revision = publish(endpoints, versions, routes, gated=gated, rollouts=rollouts)
             return _promotion(candidate, champion, promoted=True, revision=revision)
-        judged = verdicts(gates, bundle, champion, load, rebuild, metrics, threshold, hidden, executors)
+        judged = verdicts(gates, bundle, champion, load, rebuild, metrics, threshold, hidden, executors, memory)
         results = tuple(waive((*judged, *more())))
         if not all(result.allows for result in results):
             failed = "; ".join(str(result) for result in results if not result.allows)

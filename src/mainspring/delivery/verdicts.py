@@ -8,7 +8,7 @@ from functools import cache
 from mainspring.delivery.compare import Rebuild, compare
 from mainspring.delivery.compatibility import judge_compatibility
 from mainspring.delivery.data_quality import judge_data
-from mainspring.delivery.engine import judge_latency, judge_size
+from mainspring.delivery.engine import judge_latency, judge_memory, judge_size
 from mainspring.delivery.fairness import judge_fairness
 from mainspring.delivery.gates import baseline_of, direction, judge
 from mainspring.delivery.held_out import HeldOut, score_held_out
@@ -34,6 +34,7 @@ def verdicts(
     threshold: Costs | None,
     hidden: Callable[[Bundle], Collection[str]] = lambda _: (),
     executors: Loader | None = None,
+    memory: Callable[[Bundle, int], int] | None = None,
 ) -> tuple[GateResult, ...]:
     """Return the results of a candidate's gates in their order, against the baseline and the champion if there is one.
 
@@ -43,6 +44,7 @@ def verdicts(
         load: Returns the verified bundle of a digest.
         rebuild: See `promote`; so too `metrics`, `threshold` and `hidden`.
         executors: Makes the executors of the serving engine; without it, gates on latency have nothing to measure.
+        memory: Measures how many bytes a bundle takes with a batch of some rows; needed by gates on memory.
     """
 
     @cache
@@ -76,12 +78,19 @@ def verdicts(
         elif isinstance(gate, DataGate):
             results.append(judge_data(gate, candidate))
         elif isinstance(gate, EngineGate):
-            results += _on_engine(gate, candidate, live(), "" if champion is None else champion.version, executors)
+            results += _on_engine(
+                gate, candidate, live(), "" if champion is None else champion.version, executors, memory
+            )
     return tuple(results)
 
 
 def _on_engine(
-    gate: EngineGate, candidate: Bundle, champion: Bundle | None, version: str, executors: Loader | None
+    gate: EngineGate,
+    candidate: Bundle,
+    champion: Bundle | None,
+    version: str,
+    executors: Loader | None,
+    memory: Callable[[Bundle, int], int] | None,
 ) -> list[GateResult]:
     if gate.kind == "size":
         return [judge_size(gate, candidate)]
@@ -89,7 +98,9 @@ def _on_engine(
         return []
     if gate.kind == "compatible" and champion is not None:
         return [judge_compatibility(gate, candidate, champion, version)]
-    if executors is None:
+    if gate.kind == "memory" and memory is not None:
+        return [judge_memory(gate, candidate, memory)]
+    if executors is None or gate.kind == "memory":
         return [nothing(gate, "limit", "nothing here runs the model.", "run `mainspring promote`.")]
     relative = None if champion is None or gate.kind != "slower" else (champion, version)
     return [judge_latency(gate, candidate, relative, executors)]

@@ -14,6 +14,7 @@ from mainspring.delivery.model import Evaluation, GateResult, Promotion
 from mainspring.delivery.verdicts import verdicts
 from mainspring.delivery.waiving import with_waivers
 from mainspring.operations.models.curating import authors, expect_kept, makers, storable
+from mainspring.operations.models.serving_memory import serving_memory
 from mainspring.project import Project
 from mainspring.project.executors import executors
 from mainspring.registry.model import Bundle, ModelVersion
@@ -60,6 +61,7 @@ def promote(project: Project, model: str, version: str | None = None, *, reason:
         threshold=None if declared is None else declared.threshold,
         hidden=personal,
         executors=executors(project),
+        memory=partial(serving_memory, project),
         waive=lambda results: waived(project, candidate, results),
         more=lambda: [*_carded(project, gates, candidate), *_approved(project, gates, candidate)],
         rollouts=project.rollouts.live,
@@ -97,6 +99,7 @@ def judged(project: Project, candidate: ModelVersion) -> tuple[GateResult, ...]:
         None if declared is None else declared.threshold,
         personal,
         executors(project),
+        partial(serving_memory, project),
     )
     asked = (*results, *_carded(project, gates, candidate), *_approved(project, gates, candidate))
     return tuple(waived(project, candidate, asked))

@@ -105,7 +105,7 @@ class DataGate(Gate, frozen=True, kw_only=True):
 
 
 class EngineGate(Gate, frozen=True, kw_only=True):
-    """A condition on the bundle as it is served. `kind`: compatible, size, latency, slower.
+    """A condition on the bundle as it is served. `kind`: compatible, size, memory, latency, slower.
 
     Attributes:
         rows: Number of rows of a call.
@@ -120,8 +120,8 @@ class EngineGate(Gate, frozen=True, kw_only=True):
     def __str__(self) -> str:
         if self.kind == "compatible":
             return "compatible requests" + (" with every feature" if self.full else "")
-        if self.kind == "size":
-            return f"size at most {self.value:,.0f} bytes"
+        if self.kind in ("size", "memory"):
+            return f"{self.kind} at most {self.value:,.0f} bytes"
         calls = f"p{self.quantile * 100:g} of {self.rows:,} {'row' if self.rows == 1 else 'rows'}"
         if self.kind == "slower":
             return f"latency {calls} at most {self.value:g} times the champion's{self._qualified()}"

@@ -201,6 +201,19 @@ def size(at_most: str | int) -> Gate:
     return EngineGate("size", "bytes", float(_bytes(at_most)))
 
 
+def memory(at_most: str | int, *, rows: int = 1024) -> Gate:
+    """Require the model, with its runtime, to take at most this while it is loaded and runs one batch.
+
+    It is measured in a process of its own, on Linux, where `promote` runs.
+
+    Args:
+        at_most: A number of bytes, or a text such as "500MB".
+        rows: Number of rows of the batch.
+    """
+    _check_calls("memory", 0.5, rows)
+    return EngineGate("memory", "bytes", float(_bytes(at_most)), rows=rows)
+
+
 def latency(at_most: str, *, quantile: float = 0.99, rows: int = 1) -> Gate:
     """Require a call of the model on the serving engine to take at most this long, such as "5ms".
 

@@ -71,5 +71,5 @@ def test_enumerations_and_calls_are_tritons() -> None:
 
 
 def test_what_is_no_message_is_refused() -> None:
-    with pytest.raises(Invalid, match=r"no inference\.ModelInferRequest"):
+    with pytest.raises(Invalid, match=r"not a valid inference\.ModelInferRequest"):
         wire.decode(wire.InferRequest, b"\xff\xff\xff")

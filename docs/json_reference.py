@@ -15,7 +15,6 @@ from mainspring.data.model import DatasetCommit, IngestReport
 from mainspring.data.profile import TableProfile
 from mainspring.data.restore import RestoreReport
 from mainspring.delivery.model import Promotion
-from mainspring.delivery.rollout.plan import Plan
 from mainspring.features.describe.wording import DefinitionRow
 from mainspring.features.model import MaterialiseReport
 from mainspring.features.offline.plan import Step as ReadStep
@@ -39,6 +38,7 @@ from mainspring.operations.models.transferring import Moved
 from mainspring.operations.predict import Answer
 from mainspring.operations.profile import Check, Profile
 from mainspring.operations.reproduce.reproducing import Reproduction
+from mainspring.operations.rollout.outlook import PlanReport
 from mainspring.operations.rollout.reports import RolloutReport
 from mainspring.operations.search.searching import SearchReport
 from mainspring.operations.status import Status
@@ -181,7 +181,7 @@ DOCUMENTS = {
     "models trust": Document(list[TrustedKey], ("at",), {"public": str}),
     "promote": Document(Promotion),
     "rollback": Document(Promotion),
-    "rollout plan": Document(Plan),
+    "rollout plan": Document(PlanReport),
     "rollout start": _ROLLOUT,
     "rollout status": Document(RolloutReport),
     "rollout stop": Document(RolloutReport),

@@ -55,13 +55,21 @@ def test_success_is_foreseen_as_well() -> None:
     assert fine.breached <= 0.05
 
 
+def test_a_harmless_share_is_no_breach() -> None:
+    course = Course(steps=CANARY, requests_an_hour=50_000)
+    harmless, harmful = foresee_events(course, 0.0001, [5.0, 50.0], 1.5, at_most=0.001)
+    assert harmless.breached <= 0.01
+    assert harmless.cleared >= 0.95
+    assert harmful.breached == 1
+
+
 def test_traffic_by_the_hour_of_the_week() -> None:
     hourly = tuple(0.0 if hour % 24 < 12 else 100.0 for hour in range(WEEK))
-    for starts, first in ((0.0, 0.0), (12.0, 100.0), (WEEK - 6.0, 100.0)):
-        by = _Strata(Course(steps=(Step(0.1, 6), Step(0.5, 18)), requests_an_hour=hourly, starts=starts, looks=24))
+    for starts, first in ((0.0, 0.0), (12.0, 600.0), (WEEK - 6.0, 600.0)):
+        by = _Strata(Course(steps=(Step(0.1, 6), Step(0.5, 18)), requests_an_hour=hourly, starts=starts))
         assert by.requests.sum() == pytest.approx(1_200)
-        assert by.requests[0] == pytest.approx(first)
-        assert by.weight.tolist() == [0.1] * 6 + [0.5] * 18
+        assert by.requests[by.weight == 0.1].sum() == pytest.approx(first)
+        assert by.hours[by.weight == 0.1].max() == pytest.approx(6)
     nights = foresee_events(Course(steps=(Step(0.1, 10),), requests_an_hour=hourly), 0.1, [5.0])[0]
     assert nights.breached == 0
 

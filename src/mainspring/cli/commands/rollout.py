@@ -32,11 +32,14 @@ def command() -> None:
 @make("plan")
 @click.argument("endpoint")
 def plan(call: Call, *, endpoint: str) -> None:
-    """Show the plan by which a rollout of ENDPOINT would go on: the project's `ms.Rollout`, or the default."""
-    from mainspring.operations.rollout.interventions import plan_of
+    """Show the plan of ENDPOINT's rollouts, and simulate on its recent traffic what it finds, and how soon.
+
+    The plan is the project's `ms.Rollout`, or the default.
+    """
+    from mainspring.operations.rollout.outlook import planned
     from mainspring.operations.rollout.reports import longest
 
-    found = plan_of(call.project, endpoint)
+    found = planned(call.project, endpoint)
 
     def show(console: Console) -> None:
         _print(console, f"{endpoint}, {longest(found)}")
@@ -45,8 +48,25 @@ def plan(call: Call, *, endpoint: str) -> None:
             for guard in guards:
                 _print(console, f"  {kind:<14} {guard.name}, tolerance {guard.tolerance:g}")
         _print(console, f"  false alarms   at most {100 * found.alpha:g}%; on success: {found.on_success}")
+        if not found.foreseen:
+            _print(console, "  simulated      nothing: there is no traffic yet, or no step leaves the champion a share")
+            return
+        _print(console, f"  simulated      {found.requests_an_hour:,.0f} requests an hour, as in the newest of the log")
+        for each in found.foreseen:
+            half, most = _hours(each.median_hours), _hours(each.late_hours)
+            ends = f"rolled back in {100 * each.rolled_back:.0f}%, found safe in {100 * each.cleared:.0f}%"
+            _print(console, f"  {each.guard:<14} {each.candidate}:")
+            _print(console, f"{'':17}{ends}; half after {half}, 9 of 10 after {most}")
 
     call.result(found, show)
+
+
+def _hours(hours: float | None) -> str:
+    """Return a time of a simulated rollout in words, rounded to two digits."""
+    if hours is None:
+        return "the plan's end"
+    unit, seconds = next((each for each in (("h", 3_600), ("min", 60)) if hours * 3_600 >= each[1]), ("s", 1))
+    return f"{float(f'{hours * 3_600 / seconds:.2g}'):g} {unit}"
 
 
 @make("start")

@@ -15,11 +15,18 @@ import numpy.typing as npt
 
 from mainspring.core.errors import Invalid
 from mainspring.stats.sequential.distributions import Bins, averaged, log_e_exceeding
-from mainspring.stats.sequential.events import Floats, log_e_above, log_e_below
+from mainspring.stats.sequential.events import (
+    Floats,
+    log_e_above,
+    log_e_below,
+    log_e_share_above,
+    log_e_share_below,
+)
 from mainspring.stats.sequential.means import Bounds, log_e_mean_above, log_e_mean_below
 
 WEEK = 168  # hours
 _CELLS = 48  # values that stand for a history of them
+_SOONEST = 1e-4  # first look, as a share of the whole course: a minute of a week
 
 _Ints = npt.NDArray[np.int64]
 
@@ -39,7 +46,8 @@ class Course(msgspec.Struct, frozen=True, kw_only=True):
         starts: Hour of the week of the start.
         alpha: Error rate of this guard, its share of the plan's; success is tested at `alpha_fine`.
         runs: Simulated rollouts; the error of a share is at most 0.5 / sqrt(runs).
-        looks: Looks of a run, evenly spread. A real rollout has more, and finds a difference a little sooner.
+        looks: Looks of a run: half are evenly spread, half are denser at the start, where a bad candidate is found. A
+            real rollout has more, and finds a difference a little sooner.
     """
 
     steps: tuple[Step, ...]
@@ -85,13 +93,16 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     met: float
 
 
-def foresee_events(course: Course, rate: float, effects: Sequence[float], tolerance: float = 1.0) -> list[Outlook]:
+def foresee_events(
+    course: Course, rate: float, effects: Sequence[float], tolerance: float = 1.0, *, at_most: float = 0.0
+) -> list[Outlook]:
     """Return what happens if the candidate's share of events is each of `effects` times `rate`.
 
     Args:
         rate: The control's share of events.
         effects: True relative risks; 1 means no difference.
         tolerance: The relative risk that is tolerated.
+        at_most: Share of events that is tolerated whatever the control's is; 0 for none.
 
     Raises:
         Invalid: A share of events is not a probability.
@@ -100,8 +111,14 @@ def foresee_events(course: Course, rate: float, effects: Sequence[float], tolera
 
     def one(effect: float) -> _Judge:
         def judge(random: np.random.Generator, candidate: _Ints, control: _Ints, by: _Strata) -> tuple[Floats, Floats]:
-            counts = by.of(random.binomial(candidate, rate * effect)), by.of(random.binomial(control, rate))
-            return log_e_above(by.weights, *counts, tolerance), log_e_below(by.weights, *counts, tolerance)
+            happened = random.binomial(candidate, rate * effect)
+            counts = by.of(happened), by.of(random.binomial(control, rate))
+            worse, fine = (test(by.weights, *counts, tolerance) for test in (log_e_above, log_e_below))
+            if not at_most:
+                return worse, fine
+            of_units = np.cumsum(happened, axis=1), np.cumsum(candidate, axis=1)
+            harmless = log_e_share_below(*of_units, at_most)
+            return np.minimum(worse, log_e_share_above(*of_units, at_most)), np.maximum(fine, harmless) - math.log(2)
 
         return judge
 
@@ -191,7 +208,16 @@ class _Strata:
 
     def __init__(self, course: Course) -> None:
         ends = np.cumsum([each.hours for each in course.steps])
-        self.hours = np.unique(np.concatenate([np.linspace(0, course.hours, course.looks + 1)[1:], ends]))
+        early, even = course.looks // 2, course.looks - course.looks // 2
+        self.hours = np.unique(
+            np.concatenate(
+                [
+                    np.geomspace(_SOONEST, 1, early, endpoint=False) * course.hours,
+                    np.linspace(0, course.hours, even + 1)[1:],
+                    ends,
+                ]
+            )
+        )
         begin = np.concatenate([[0.0], self.hours[:-1]])
         step = np.searchsorted(ends, (begin + self.hours) / 2)
         self.weight = np.array([each.weight for each in course.steps])[step]

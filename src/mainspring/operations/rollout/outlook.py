@@ -1,0 +1,39 @@
+"""Plans tried in advance on the traffic that the endpoint's log has."""
+
+from __future__ import annotations
+
+from mainspring.delivery.rollout.foreseeing import Foreseen, foreseen, traffic_of
+from mainspring.delivery.rollout.plan import Plan
+from mainspring.operations.rollout.interventions import plan_of
+from mainspring.project import Project
+
+RECENT = 5_000  # predictions that say how much traffic there is, and how fast answers are
+
+
+class PlanReport(Plan, frozen=True, kw_only=True):
+    """A plan, and what it is expected to find.
+
+    Attributes:
+        requests_an_hour: Traffic of the endpoint by its recent predictions; 0 if the log has none.
+        foreseen: Simulated rollouts, for the guards on errors and latency; empty without traffic or a choice of arm.
+    """
+
+    requests_an_hour: float = 0.0
+    foreseen: tuple[Foreseen, ...] = ()
+
+
+def planned(project: Project, endpoint: str) -> PlanReport:
+    """Return the plan of an endpoint, and what simulated rollouts on its traffic find.
+
+    Raises:
+        NotFound, Invalid: As `plan_of`.
+    """
+    plan = plan_of(project, endpoint)
+    recent = [each for each in project.predictions.recent(endpoint, RECENT) if not each.row]  # one of each request
+    traffic = traffic_of(
+        [each.at for each in recent], [each.latency_us / 1_000 for each in recent], [each.share for each in recent]
+    )
+    hourly = traffic.requests_an_hour
+    found = foreseen(plan, traffic, project.wall.now())
+    fields = {name: getattr(plan, name) for name in plan.__struct_fields__}
+    return PlanReport(**fields, requests_an_hour=sum(hourly) / len(hourly), foreseen=found)

@@ -14,12 +14,15 @@ RUN := $(VENV)/ready
 READY := $(VENV)/ready-to-develop
 DOCS := .venv-docs
 DOCS_READY := $(DOCS)/ready
-INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check
+INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile
+# With all cores, where pip compiles with one; what is left out is compiled where it is imported.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/(tests?|plotly|transformers/models)/' $(VENV)/lib
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
-# A test run is not slowed down by threads that wait for each other on a busy machine.
-TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=20
-# Tests of one module stay together, and so does what they share; none of them is schemathesis', whose plugin is slow to start.
-UNIT := $(TESTS) -n 2 --dist worksteal -p no:schemathesis
+# A test run is not slowed down by threads that wait for each other on a busy machine. The plugin of schemathesis, which
+# no test needs, is slow to start.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=20 -p no:schemathesis
+# Tests of one module stay together, and so does what they share.
+UNIT := $(TESTS) -n 2 --dist worksteal
 # One process more than cores: these tests also wait, for what other processes do.
 REST := $(TESTS) -n 3 --dist worksteal --reruns 1 -r aR --ignore tests/unit --ignore tests/architecture
 
@@ -32,12 +35,14 @@ $(RUN): pyproject.toml requirements.lock
 	@$(PYTHON) -m venv --clear $(VENV) >&2
 	@$(INSTALL) --require-hashes --no-deps -r requirements.lock >&2
 	@$(INSTALL) --no-build-isolation --no-deps -e . >&2
+	@$(COMPILE) || true # files that are no Python are among them
 	@touch $@
 
 $(READY): $(RUN) requirements-dev.lock
 	@echo "Adding what the tests need" >&2
 	@$(INSTALL) --require-hashes --no-deps -r requirements-dev.lock >&2
 	@$(INSTALL) 'torch>=2.6' >&2 # not locked: pip's configuration says which of its builds suits this machine
+	@$(COMPILE) || true
 	@touch $@
 
 demo: $(RUN) ## the main job, live (ARGS="--json", ARGS="--keep")

@@ -100,6 +100,7 @@ def check_pairs(
 ) -> None:
     schema, columns = pairs(left, right)
     check(duck, build(col("a"), col("b")), columns, schema)
+    columns = {"a": [*HOSTILE[left], None]}
     for value in filter(constant, HOSTILE[right][:: max(1, len(HOSTILE[right]) // constants)]):
         check(duck, build(col("a"), Literal(value, right)), columns, schema)
         check(duck, build(Literal(value, right), col("a")), columns, schema)

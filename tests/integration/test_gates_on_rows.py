@@ -82,6 +82,26 @@ def test_gates_by_a_feature_of_the_model_of_its_baseline_and_by_a_column_of_the_
     assert kind.rows >= 100
 
 
+def test_a_slice_may_be_a_feature_that_the_model_does_not_see(world: Bakery) -> None:
+    """Joined as a feature is, for the held-out rows alone; the model's inputs and its definitions stay as they are."""
+    gates = [
+        ms.gates.at_least("auc", 0.5, by_slice=Traffic.visits_1h, least_rows=20, insufficient="pass"),
+        ms.gates.fair(Traffic.visits_1h, "demographic parity", at_most=0.99, least_rows=20, insufficient="pass"),
+    ]
+    plain, sliced = world.trainer.train(late([])), world.trainer.train(late(gates))
+    bundle = world.bundles.load(sliced.digest)
+    assert bundle.manifest.inputs == world.bundles.load(plain.digest).manifest.inputs
+    assert bundle.files["features.json"] == world.bundles.load(plain.digest).files["features.json"]
+    table = pq.read_table(io.BytesIO(bundle.files["holdout.parquet"]))
+    expected = world.bundles.load(world.trainer.train(late([], [Traffic])).digest)
+    assert "Traffic.visits_1h" not in pq.read_schema(io.BytesIO(expected.files["holdout.parquet"])).names
+    quality, parity = verdicts(gates, bundle, None, world.bundles.load, None, (), None)
+    assert quality.slice.startswith("Traffic.visits_1h=")
+    assert parity.slice.startswith("Traffic.visits_1h=")
+    shown = int(quality.slice.split("=")[1])
+    assert quality.rows == table["Traffic.visits_1h"].to_pylist().count(shown)
+
+
 def test_the_champion_and_the_candidate_are_paired_on_rows_the_champion_did_not_see(world: Bakery) -> None:
     gates = [ms.gates.beats("auc", sure=0.9, margin=0.02, block="12h")]
     first = world.trainer.train(late(gates), until=bakery.START + 400 * HOUR)
@@ -162,3 +182,18 @@ def test_gates_on_features_that_are_not_the_models_are_refused() -> None:
     for gate in (ms.gates.values_within("Order.wieght", 0), ms.gates.nulls(0.1, columns="wieght")):
         with pytest.raises(Invalid, match=r"names the feature '(Order\.)?wieght', which it does not have"):
             late([gate])
+
+
+def test_a_views_feature_that_identifies_a_person_is_no_slice() -> None:
+    visitors = ms.Source(
+        "visitors", schema={"shop": ms.String, "name": ms.String}, event_time="at", pii=["name"]
+    )  # fmt: skip
+
+    @ms.feature_view(entity=bakery.shop, source=visitors)
+    class Visitor:
+        newest = ms.last("name")
+        count_1h = ms.count(window="1h")
+
+    assert late([ms.gates.at_least("auc", 0.5, by_slice=Visitor.count_1h)]).slice_columns == ("Visitor.count_1h",)
+    with pytest.raises(Invalid, match=r"slices by Visitor\.newest, which comes from a column marked pii"):
+        late([ms.gates.at_least("auc", 0.5, by_slice=Visitor.newest)])

@@ -53,7 +53,13 @@ def slices_of(table: pa.Table, name: str, hidden: Collection[str] = ()) -> list[
     """
     full = column_named(table, name)
     column = table[full].combine_chunks()
-    codes = column.dictionary_encode("encode")
+    try:
+        codes = column.dictionary_encode("encode")
+    except pa.ArrowNotImplementedError:
+        raise Invalid(
+            f"The column {full} has values of the type {column.type}, which are no slices.",
+            fix="slice by a text, a number or a Boolean.",
+        ) from None
     values = codes.dictionary.to_pylist()
     if len(values) > MOST_SLICES:
         raise Invalid(

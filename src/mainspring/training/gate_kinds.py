@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from mainspring.core.time import format_duration
@@ -21,6 +23,7 @@ class Gate(msgspec.Struct, frozen=True):
         insufficient: "fail" or "pass": what becomes of slices with insufficient data.
         margin: How much worse than the champion a version may be.
         block: Duration of the blocks of time that are taken as independent, in microseconds.
+        views: Feature views of the slices that were given as a view's feature; the model may do without them.
     """
 
     kind: str
@@ -33,6 +36,7 @@ class Gate(msgspec.Struct, frozen=True):
     insufficient: str = "fail"
     margin: float = 0.0
     block: int = 0
+    views: tuple[Any, ...] = ()
 
     @property
     def on_metric(self) -> bool:

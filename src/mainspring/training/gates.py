@@ -8,11 +8,13 @@ from typing import Any
 from mainspring.core.definition_registry import expect
 from mainspring.core.errors import Invalid
 from mainspring.core.time import parse_duration
+from mainspring.features.model import FeatureColumn, FeatureView
 from mainspring.stats.metrics import ECE, Metric
 from mainspring.training.gate_kinds import LEAST_ROWS, DataGate, EngineGate, FairnessGate, Gate, RobustGate
 
 __all__ = ["approved", "at_least", "at_most", "beats", "complete_card"]
 
+SliceBy = str | FeatureColumn
 _MEASURES = ("demographic parity", "equal opportunity", "equalised odds")
 _SIZES = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
@@ -24,7 +26,7 @@ def beats(
     sure: float | None = None,
     harm: float | None = None,
     margin: float = 0.0,
-    by_slice: str | Sequence[str] = (),
+    by_slice: SliceBy | Sequence[SliceBy] = (),
     least_rows: int = LEAST_ROWS,
     insufficient: str = "fail",
     block: str = "1d",
@@ -40,7 +42,8 @@ def beats(
         harm: The version fails only if it is shown with this probability to fall short; among several slices it is
             corrected by Holm's procedure.
         margin: How much worse than the champion the version may be; with `sure`, 0 asks for proof that it is no worse.
-        by_slice: Features or columns of the observations. Every value of each is a slice; the worst one decides.
+        by_slice: Features or columns of the observations, by name; or a view's feature, which the model may do without.
+            Every value of each is a slice; the worst one decides.
         least_rows: Number of held-out rows below which a slice has insufficient data.
         insufficient: "fail" or "pass": whether slices with insufficient data fail the gate.
         block: Duration of the blocks of time that are taken as independent of each other.
@@ -57,7 +60,7 @@ def at_most(
     *,
     sure: float | None = None,
     harm: float | None = None,
-    by_slice: str | Sequence[str] = (),
+    by_slice: SliceBy | Sequence[SliceBy] = (),
     least_rows: int = LEAST_ROWS,
     insufficient: str = "fail",
     block: str = "1d",
@@ -72,7 +75,7 @@ def at_least(
     *,
     sure: float | None = None,
     harm: float | None = None,
-    by_slice: str | Sequence[str] = (),
+    by_slice: SliceBy | Sequence[SliceBy] = (),
     least_rows: int = LEAST_ROWS,
     insufficient: str = "fail",
     block: str = "1d",
@@ -85,7 +88,7 @@ def calibration_error(
     at_most: float,
     *,
     sure: float | None = 0.95,
-    by_slice: str | Sequence[str] = (),
+    by_slice: SliceBy | Sequence[SliceBy] = (),
     least_rows: int = 1000,
     insufficient: str = "fail",
     block: str = "1d",
@@ -99,7 +102,7 @@ def calibration_error(
 
 
 def fair(
-    group: str,
+    group: SliceBy,
     measure: str = "equalised odds",
     *,
     at_most: float | None = None,
@@ -114,7 +117,7 @@ def fair(
     probability `sure`.
 
     Args:
-        group: A feature or a column of the observations, whose values are the groups.
+        group: A feature or a column of the observations, by name, or a view's feature, whose values are the groups.
         measure: "demographic parity": shares of flagged rows; "equal opportunity": shares of the true positives that
             are flagged; "equalised odds": those, and the shares of the true negatives that are flagged.
         at_most: Largest difference of two groups' rates.
@@ -127,7 +130,7 @@ def fair(
     Raises:
         Invalid: An argument is out of its range.
     """
-    gate = f"the fairness gate by {group}"
+    gate = f"the fairness gate by {group if isinstance(group, str) else getattr(group, 'name', group)}"
     if measure not in _MEASURES:
         raise Invalid(
             f"In {gate}, {measure!r} is not a measure of fairness.", fix=f"use one of {', '.join(_MEASURES)}."
@@ -139,9 +142,9 @@ def fair(
     _check_chance(gate, "sure", sure)
     if threshold is not None:
         expect(threshold, (int, float), f"The threshold of {gate}", fix="give a number.")
-    slices, length = check_slices(gate, group, least_rows, insufficient), check_block(gate, block)
+    (slices, views), length = check_slices(gate, group, least_rows, insufficient), check_block(gate, block)
     return FairnessGate(
-        "fairness", measure, limit or 0.0, sure, None, slices, least_rows, insufficient, 0.0, length,
+        "fairness", measure, limit or 0.0, sure, None, slices, least_rows, insufficient, 0.0, length, views,
         ratio=at_least is not None, threshold=threshold,
     )  # fmt: skip
 
@@ -149,7 +152,7 @@ def fair(
 def nulls(at_most: float, *, columns: str | Sequence[str] = ()) -> Gate:
     """Require the share of nulls of each feature (or of those in `columns`) in the training rows to be at most this."""
     expect(at_most, (int, float), "The largest share of nulls", fix="give a share such as 0.1.")
-    names = check_slices("the gate on nulls", columns, 1, "fail")
+    names, _ = check_slices("the gate on nulls", columns, 1, "fail")
     return DataGate("nulls", "nulls", at_most, columns=names)
 
 
@@ -295,7 +298,7 @@ def _on(
     value: float,
     sure: float | None,
     harm: float | None,
-    by_slice: str | Sequence[str],
+    by_slice: SliceBy | Sequence[SliceBy],
     least_rows: int,
     insufficient: str,
     block: str,
@@ -312,9 +315,9 @@ def _on(
         raise Invalid(f"In {gate}, sure={sure} and harm={harm} exclude each other.", fix="give one of them.")
     if margin < 0:
         raise Invalid(f"In {gate}, margin={margin} is negative.", fix="give how much worse than the champion is fine.")
-    slices = check_slices(gate, by_slice, least_rows, insufficient)
+    slices, views = check_slices(gate, by_slice, least_rows, insufficient)
     length = check_block(gate, block)
-    return Gate(kind, name, value, sure, harm, slices, least_rows, insufficient, margin, length)
+    return Gate(kind, name, value, sure, harm, slices, least_rows, insufficient, margin, length, views)
 
 
 def _check_chance(gate: str, what: str, chance: Any) -> None:
@@ -325,22 +328,26 @@ def _check_chance(gate: str, what: str, chance: Any) -> None:
         raise Invalid(f"In {gate}, {what}={chance} is not a probability in (0.5, 1).", fix="write 0.95.")
 
 
-def check_slices(gate: str, by_slice: Any, least_rows: Any, insufficient: Any) -> tuple[str, ...]:
-    """Return the columns of slices.
+def check_slices(
+    gate: str, by_slice: Any, least_rows: Any, insufficient: Any
+) -> tuple[tuple[str, ...], tuple[FeatureView, ...]]:
+    """Return the columns of slices, and the views of those that were given as a view's feature.
 
     Raises:
-        Invalid: They are not names, or `least_rows` or `insufficient` is out of its range.
+        Invalid: They are neither names nor features, or `least_rows` or `insufficient` is out of its range.
     """
-    slices = (by_slice,) if isinstance(by_slice, str) else by_slice
-    expect(slices, (list, tuple), f"The slices of {gate}", fix='name a column, or several: by_slice=["carrier"].')
-    for name in slices:
-        expect(name, str, f"A slice of {gate}", fix="name a feature or a column of the observations.")
+    given = (by_slice,) if isinstance(by_slice, (str, FeatureColumn)) else by_slice
+    expect(given, (list, tuple), f"The slices of {gate}", fix='name a column, or several: by_slice=["carrier"].')
+    for each in given:
+        expect(each, (str, FeatureColumn), f"A slice of {gate}", fix="name a feature or a column of the observations.")
     expect(least_rows, int, f"`least_rows` of {gate}", fix="give a number of rows.")
     if least_rows < 1:
-        raise Invalid(f"In {gate}, least_rows={least_rows} is not a number of rows.", fix="write 200.")
+        raise Invalid(f"In {gate}, least_rows={least_rows} is no number of rows.", fix="write 200.")
     if insufficient not in ("fail", "pass"):
         raise Invalid(f"In {gate}, insufficient={insufficient!r} is unknown.", fix='write "fail" or "pass".')
-    return tuple(dict.fromkeys(slices))
+    names = dict.fromkeys(each if isinstance(each, str) else each.name for each in given)
+    views = {id(each.view): each.view for each in given if not isinstance(each, str)}
+    return tuple(names), tuple(views.values())
 
 
 def check_block(gate: str, block: str) -> int:

@@ -159,5 +159,6 @@ def feature_types(model: Model, columns: Collection[str]) -> dict[str, DType]:
 
 
 def all_groups(model: Model) -> list[FeatureGroup]:
-    """Return the feature groups of the model and of its baseline, without duplicates."""
-    return list({group.name: group for group in (*model.features, *model.baseline)}.values())
+    """Return the feature groups of the model, of its baseline, and of its gates' slices, without duplicates."""
+    every = (*model.features, *model.baseline, *model.slice_views)
+    return list({group.name: group for group in every}.values())

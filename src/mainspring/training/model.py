@@ -14,6 +14,7 @@ from mainspring.core.expr import Column
 from mainspring.core.ids import check_id
 from mainspring.core.time import parse_duration
 from mainspring.data.model import SourceColumn
+from mainspring.features.describe.personal import personal_names
 from mainspring.features.model import FeatureColumn, FeatureGroup, FeatureView, Observations, RequestFeatures
 from mainspring.stats.metrics import DECIDED, Metric, is_of, metrics_of, named, of_label
 from mainspring.stats.thresholds import Costs
@@ -107,8 +108,20 @@ class Model:
         found = (self._slice_column(name) for gate in self.gates for name in gate.by_slice)
         return tuple(dict.fromkeys(found))
 
+    @property
+    def slice_views(self) -> tuple[FeatureView, ...]:
+        """The views of gates' slices, which are read at training for the held-out rows."""
+        return tuple({view.name: view for gate in self.gates for view in gate.views}.values())
+
     def _slice_column(self, name: str) -> str:
         features, source = (*self.columns, *self.baseline_columns), self.observations.source
+        if name in (column for view in self.slice_views for column in view.columns):
+            if name in personal_names(self.slice_views, self.observations):
+                raise Invalid(
+                    f"A gate of model {self.name!r} slices by {name}, which comes from a column marked pii.",
+                    fix="declare a feature that groups its values, so that no slice is a person, and slice by that.",
+                )
+            return name
         ends = {each for each in features if each == name or each.rpartition(".")[2] == name}
         if name in features or len(ends) == 1:
             return name if name in features else ends.pop()

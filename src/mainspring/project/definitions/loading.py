@@ -231,11 +231,12 @@ def _problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tupl
     groups: list[FeatureGroup] = [
         item for item, _ in declared.items if isinstance(item, (FeatureView, RequestFeatures))
     ]
-    used = {id(group) for model in models for group in (*model.features, *model.baseline)}
+    used = {id(group) for model in models for group in (*model.features, *model.baseline, *model.slice_views)}
     for item, what, fix in check_groups([group for group in groups if id(group) not in used], None):
         yield line(item, what, fix)
     for model in models:
-        wrong = check_groups(list(model.features), model.observations)
+        others = [view for view in model.slice_views if all(view is not group for group in model.features)]
+        wrong = check_groups([*model.features, *others], model.observations)
         yield from (line(*problem) for problem in wrong)
         yield from (line(model, *problem) for problem in _gates(model))
         stray = named_features(
@@ -292,7 +293,7 @@ def _rollouts(declared: Declared, models: Iterable[Model]) -> Iterable[tuple[obj
 def _gates(model: Model) -> Iterable[tuple[str, str]]:
     known = model.metric_names
     for gate in model.gates:
-        if gate.on_metric and gate.metric not in known:
+        if gate.names_metric and gate.metric not in known:
             yield (
                 f"Model {model.name!r} has a gate on {gate.metric!r}, which is not a metric of a {model.task} model",
                 f"use one of {', '.join(known)}, or declare it: metrics=[...].",

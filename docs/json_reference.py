@@ -26,6 +26,7 @@ from mainspring.ledger.model import Prediction
 from mainspring.monitoring.model import Window
 from mainspring.operations.advise.folder import FirstPage
 from mainspring.operations.advise.model import Advised
+from mainspring.operations.ci.model import Report
 from mainspring.operations.demo.walkthrough import Summary
 from mainspring.operations.endpoint_checks import Finding
 from mainspring.operations.features.entity_values import EntityValues
@@ -180,6 +181,7 @@ DOCUMENTS = {
     "models key": Document(_object("PublicKey", key=str)),
     "models trust": Document(list[TrustedKey], ("at",), {"public": str}),
     "promote": Document(Promotion),
+    "ci": Document(Report, otherwise=_object("Emitted", system=str, path=str)),
     "rollback": Document(Promotion),
     "rollout plan": Document(PlanReport),
     "rollout start": _ROLLOUT,

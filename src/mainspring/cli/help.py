@@ -49,6 +49,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "models withdraw": ("models withdraw late-delivery:4 --reason 'the alarms are back'",),
     "promote": ("promote late-delivery", "promote late-delivery 3 --reason 'the new feed'"),
+    "ci": ("ci --report ci-report", "ci late-delivery --deploy", "ci --emit github"),
     "rollback": ("rollback late-delivery --reason 'too many false alarms'",),
     "rollout plan": ("rollout plan late-delivery",),
     "rollout start": ("rollout start late-delivery --candidate 4 --reason 'the new feed'",),

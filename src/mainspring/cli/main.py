@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("train", "Train, verify, sign and register a model."),
     "models": ("models", "Register, show, approve, delete, export versions."),
     "promote": ("promote", "Promote a version if it passes its gates."),
+    "ci": ("ci", "Run the model pipeline: commit to production."),
     "rollback": ("rollback", "Move the champion back to the version before."),
     "rollout": ("rollout", "Roll a version out by steps, on evidence."),
     "up": ("up", "Run the gateway, the console and the worker."),

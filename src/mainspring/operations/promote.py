@@ -23,6 +23,7 @@ from mainspring.registry.processes import local_user
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from mainspring.data.model import DatasetCommit
     from mainspring.training.gate_kinds import Gate
 
 
@@ -56,7 +57,7 @@ def promote(project: Project, model: str, version: str | None = None, *, reason:
         domain=project.clock,
         actor=actor(),
         reason=storable(reason),
-        rebuild=lambda champion, _: _read_again(project, candidate, champion),
+        rebuild=lambda champion, _: read_again(project, project.bundles.load(candidate.digest), champion),
         metrics=() if declared is None else declared.measured,
         threshold=None if declared is None else declared.threshold,
         hidden=personal,
@@ -156,14 +157,17 @@ def _gates(project: Project, model: str) -> Sequence[Gate]:
     return project.definitions.model(model).gates
 
 
-def _read_again(project: Project, candidate: ModelVersion, champion: Bundle) -> pa.Table:
-    """Return the candidate's held-out rows with the champion's features, from the data the candidate was trained on."""
+def read_again(project: Project, bundle: Bundle, champion: Bundle, commit: DatasetCommit | None = None) -> pa.Table:
+    """Return a candidate's held-out rows with the champion's features, from the data that it was trained on.
+
+    Args:
+        commit: That data; by default the commit that its manifest names.
+    """
     from mainspring.training.runs.provenance import pinned_scan
     from mainspring.training.sets.assemble import held_out_again
 
-    bundle = project.bundles.load(candidate.digest)
-    commit = project.snapshots.get(bundle.manifest.dataset_commit)
-    labels = project.definitions.model(candidate.model).labels
+    commit = project.snapshots.get(bundle.manifest.dataset_commit) if commit is None else commit
+    labels = project.definitions.model(bundle.manifest.model).labels
     return held_out_again(bundle, champion, labels, partial(pinned_scan, project.lake, commit))
 
 

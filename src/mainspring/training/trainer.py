@@ -88,12 +88,14 @@ class Trainer:
         since: int | None = None,
         until: int | None = None,
         commit: DatasetCommit | None = None,
+        share: float = 1.0,
         progress: Progress | None = None,
     ) -> TrainReport:
         """Train on the observations in `[since, until)` and register the resulting version.
 
         Args:
             commit: The data to train on, by default every table as it is now.
+            share: Share of the observations to train on, spread evenly over time.
             since: UTC epoch microseconds, `None` from the first.
             until: Likewise; labels that became visible later are not used either.
             progress: Called with a stage's name and the completed share, from 0 to 1.
@@ -112,7 +114,7 @@ class Trainer:
         with self._start(model, pinned) as run:
             _log_inputs(run, model, pinned, since, until)
             tell("read the features", 0.05)
-            observed = self._observe(model, pinned, since, until)
+            observed = self._observe(model, pinned, since, until, share)
             findings = _check(observed, run)
             fitted = _fit(observed, run, tell)
             converted = _convert(fitted, run, tell)
@@ -149,9 +151,9 @@ class Trainer:
         run.withheld = personal_sources(model)
         return run
 
-    def _observe(self, model: Model, pinned: Pinned, since: int | None, until: int | None) -> Observed:
+    def _observe(self, model: Model, pinned: Pinned, since: int | None, until: int | None, share: float) -> Observed:
         scan = partial(pinned_scan, self._lake, pinned.commit)
-        table, left_out = labelled_observations(model, scan, since=since, until=until)
+        table, left_out = labelled_observations(model, scan, since=since, until=until, share=share)
         everything, held_out = training_set(model, table, left_out)
         between = table.num_rows - sum(map(len, (everything.train, everything.validation, everything.holdout)))
         notes = [f"{left_out}."] if left_out.total else []

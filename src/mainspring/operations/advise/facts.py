@@ -35,7 +35,7 @@ def collect(project: Project) -> Facts:
         sources={name: _rows(project, name) for name in definitions.sources},
         models=tuple(_model(project, name, trained) for name in names),
         endpoints=tuple(_endpoint(project, endpoint) for endpoint in definitions.endpoints.values()),
-        tests=len(_test_files(project.settings.root)),
+        tests=len(test_files(project.settings.root)),
         kept=any((folder / ".git").exists() for folder in (project.settings.root, *project.settings.root.parents)),
         scheduled=tuple(sorted({schedule.job for schedule in project.settings.schedules})),
         gateway_workers=project.settings.gateway_workers,
@@ -133,7 +133,8 @@ def _log_bytes(project: Project) -> int | None:
         return None
 
 
-def _test_files(root: Path) -> list[Path]:
+def test_files(root: Path) -> list[Path]:
+    """Return the test files of a project."""
     found, waiting = [], [root]
     while waiting:
         for path in waiting.pop().iterdir():

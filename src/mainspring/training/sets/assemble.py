@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mainspring.core.errors import Corrupt, InvalidData
+from mainspring.core.errors import Corrupt, Invalid, InvalidData
 from mainspring.core.expr.sql import quote_name, quote_text
 from mainspring.core.schema import DType
 from mainspring.data import duck
@@ -40,19 +40,40 @@ from mainspring.training.sets.training_set import Split, TrainingSet
 
 
 def labelled_observations(
-    model: Model, scan: Scan, *, since: int | None, until: int | None
+    model: Model, scan: Scan, *, since: int | None, until: int | None, share: float = 1.0
 ) -> tuple[pa.Table, LeftOut]:
     """Return the observations in `[since, until)` with features and `_label`, and the reasons for those left out.
 
     Only labels visible at `until` count. Rows are ordered by time; times are UTC epoch microseconds. The parts are
     checked for enough rows and classes before any feature is read.
 
+    Args:
+        share: Share of the rows to take, spread evenly over time; see `subset`.
+
     Raises:
         InvalidData: A part is empty, too small or has only one class, or the labels do not fit the task.
     """
     rows, left_out = labelled(model.observations, model.labels, scan, since=since, until=until)
+    rows = subset(rows, share, model.seed)
     check_parts(model, instants(rows), label_values(rows.column(LABEL), model), left_out)
     return point_in_time(rows, all_groups(model), scan, schema=model.observations.source.columns, at=AT), left_out
+
+
+def subset(rows: pa.Table, share: float, seed: int) -> pa.Table:
+    """Return a share of rows that are in the order of time, spread evenly over it: one at random of each so many.
+
+    So days, hours and seasons have their parts, and no period of the data coincides with a period of the choice.
+
+    Raises:
+        Invalid: The share is not above 0, or above 1.
+    """
+    if not 0 < share <= 1:
+        raise Invalid(f"A share of {share} of the rows cannot be taken.", fix="give a number above 0, at most 1.")
+    if share == 1:
+        return rows
+    number = max(1, round(rows.num_rows * share)) if rows.num_rows else 0
+    edges = np.arange(number + 1) * rows.num_rows // max(1, number)
+    return rows.take(np.random.default_rng(seed).integers(edges[:-1], edges[1:]))
 
 
 def instants(table: pa.Table) -> Instants:

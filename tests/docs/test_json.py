@@ -24,7 +24,20 @@ from mainspring.operations.keys import create_key
 
 # What needs a process that goes on, or long work: `kit.depot` compares each document of these in other tests.
 ELSEWHERE = {
-    *("bench", "demo", "migrate", "monitor", "predict", "prediction", "promote", "reproduce", "search", "train", "up"),
+    *(
+        "bench",
+        "ci",
+        "demo",
+        "migrate",
+        "monitor",
+        "predict",
+        "prediction",
+        "promote",
+        "reproduce",
+        "search",
+        "train",
+        "up",
+    ),
     *(f"rollout {name}" for name in ("start", "status", "stop", "promote", "rollback", "list")),
 }
 

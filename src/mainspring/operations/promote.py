@@ -95,7 +95,7 @@ def judged(project: Project, candidate: ModelVersion) -> tuple[GateResult, ...]:
         project.bundles.load(candidate.digest),
         champion,
         project.bundles.load,
-        lambda bundle, _: _read_again(project, candidate, bundle),
+        lambda champion, _: read_again(project, project.bundles.load(candidate.digest), champion),
         () if declared is None else declared.measured,
         None if declared is None else declared.threshold,
         personal,

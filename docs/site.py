@@ -6,6 +6,7 @@ to a page at another address is rewritten. Any other that leaves docs/ stays, an
 
 from __future__ import annotations
 
+import ast
 import json
 import posixpath
 import re
@@ -50,7 +51,9 @@ SECTIONS = {
     "Metrics and thresholds": "mainspring.stats",
     "Endpoints": "mainspring.serving",
     "Logs of predictions": "mainspring.ledger",
-    "Jobs": "mainspring.jobs",
+    "Rollouts": "mainspring.delivery",
+    "Guards": "mainspring.delivery.rollout.guards",
+    "Jobs and pipelines": "mainspring.jobs",
     "Errors": "mainspring.core.errors",
 }
 _FENCED = re.compile(r"(^ *```.*?^ *```$)", re.DOTALL | re.MULTILINE)
@@ -155,13 +158,28 @@ def _api() -> Iterator[str]:
             yield f"::: {OPENED}\n    options:\n      heading: {named}\n      toc_label: {named}\n"
         group = groups.get(package, "")
         if group:
-            yield f"The names of `ms.{group}`. Each is also available as `ms.NAME`.\n"
+            named = _exported(package)
+            also = [name for name in named if name in homes]
+            yield f"The names of `ms.{group}`." + (f" Also as `ms.NAME`: {', '.join(also)}." if also else "") + "\n"
+            for name in (each for each in named if each not in also):
+                yield f"::: {package}.{name}\n    options:\n      heading: ms.{group}.{name}\n      toc_label: {name}\n"
         for name, home in homes.items():
             if home == package or (not group and home not in groups and home.startswith(f"{package}.")):
                 where = f"ms.{group}.{name}" if group and name.islower() else f"ms.{name}"  # its types are in no group
                 renamed = mainspring._RENAMED.get(name)  # the tool reads no name that is assigned
                 found = f"{home}.{renamed}" if renamed else f"mainspring.{name}"
                 yield f"::: {found}\n    options:\n      heading: {where}\n      toc_label: {name}\n"
+
+
+def _exported(module: str) -> list[str]:
+    """Return the `__all__` of a module of the package, which is not imported: it may need what is not installed."""
+    tree = ast.parse((ROOT / "src" / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
+    found: list[str] = next(
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and [getattr(target, "id", "") for target in node.targets] == ["__all__"]
+    )
+    return found
 
 
 def configuration() -> str:

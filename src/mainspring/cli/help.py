@@ -47,6 +47,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "models trust",
         "models trust staging 3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29",
     ),
+    "models waive": ("models waive late-delivery:4 'auc beats by 0.005' --reason 'a new label' --until 7d",),
+    "models waivers": ("models waivers late-delivery:4",),
     "models withdraw": ("models withdraw late-delivery:4 --reason 'the alarms are back'",),
     "promote": ("promote late-delivery", "promote late-delivery 3 --reason 'the new feed'"),
     "ci": ("ci --report ci-report", "ci late-delivery --deploy", "ci --emit github"),

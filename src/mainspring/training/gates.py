@@ -12,7 +12,11 @@ from mainspring.features.model import FeatureColumn, FeatureView
 from mainspring.stats.metrics import ECE, Metric
 from mainspring.training.gate_kinds import LEAST_ROWS, DataGate, EngineGate, FairnessGate, Gate, RobustGate
 
-__all__ = ["approved", "at_least", "at_most", "beats", "complete_card"]
+__all__ = [
+    "approved", "at_least", "at_most", "beats", "calibration_error", "class_share", "compatible", "complete_card",
+    "fair", "latency", "memory", "nulls", "robust_to_missing", "robust_to_noise", "size", "slower_at_most",
+    "values_within",
+]  # fmt: skip
 
 SliceBy = str | FeatureColumn
 _MEASURES = ("demographic parity", "equal opportunity", "equalised odds")

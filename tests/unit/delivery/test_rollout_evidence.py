@@ -253,6 +253,9 @@ def test_a_label_that_comes_after_the_horizon_is_none_and_that_is_compared() -> 
     missing = by_name(late)[UNLABELLED]
     assert missing.breach
     assert missing.control == 0
+    of_the_champion = by_name(labels_of(MemoryLedger(), 1_000, BRIER, delay=(90, 1)))[UNLABELLED]
+    assert of_the_champion.breach
+    assert of_the_champion.candidate == 0
     sooner = labels_of(MemoryLedger(), 1_000, BRIER, delay=(50, 1))
     assert not any(reading.breach for reading in sooner.readings)
     never = by_name(labels_of(MemoryLedger(), 300, BRIER, delay=(90, 90)))

@@ -120,7 +120,7 @@ def _unlabelled(evidence: Evidence, breach: float) -> Reading:
     counts = evidence.events.get(UNLABELLED, ())
     if not _total(counts):
         return Reading(guard=UNLABELLED, safe=True, note="every label came, or none is due")
-    log_e = float(events.log_e_above(*_arrays(counts), 2.0))
+    log_e = float(averaged([_above(counts, 2.0), _below(counts, 0.5)]))
     made = _ratio_reading(Guard(kind=UNLABELLED, tolerance=1.0), counts, breach, log_e, True)
     return _with_note(made, "predictions without a label in time")
 

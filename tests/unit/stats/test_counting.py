@@ -1,12 +1,9 @@
-"""Which observations count, and the state that they become."""
+"""Observations that count, and shares of a bandit."""
 
 from __future__ import annotations
 
-from functools import reduce
-from itertools import permutations
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,12 +14,9 @@ from mainspring.stats.sequential.bandit import STEPS, weights_by_events, weights
 from mainspring.stats.sequential.counting import (
     NEVER,
     LabelState,
-    Tally,
     first_of_units,
     label_states,
-    tally,
 )
-from mainspring.stats.sequential.events import log_e_above, log_e_sample_ratio
 
 P, K, M = LabelState.PENDING, LabelState.KNOWN, LabelState.MISSING
 
@@ -72,54 +66,9 @@ def test_slots_that_are_shared_lose_units_and_nothing_else() -> None:
     assert abs((units[first] / 2**63).mean() - 0.5) < 0.005
 
 
-rows = st.lists(st.tuples(st.integers(0, 1), st.sampled_from([0.01, 0.3, 0.5]), st.integers(0, 9)), max_size=30)
-
-
-def of(found: list[tuple[int, float, int]]) -> Tally:
-    arms, weights, values = ([row[column] for row in found] for column in range(3))
-    return tally(arms, [(1 - w, w) for w in weights], [(1, value) for value in values]) if found else Tally()
-
-
-@given(rows, rows, rows)
-def test_tallies_add_up_in_any_order(first: Any, second: Any, third: Any) -> None:
-    whole = of(first + second + third)
-    for order in permutations((first, second, third)):
-        assert reduce(Tally.__add__, (of(each) for each in order)) == whole
-    one, two, three = of(first), of(second), of(third)
-    assert one + (two + three) == (one + two) + three
-    assert whole + Tally() == whole == msgspec.json.decode(msgspec.json.encode(whole), type=Tally)
-
-
-def test_a_candidate_beside_the_control_among_several() -> None:
-    counted = tally([0, 0, 1, 2, 2, 2], [0.5, 0.3, 0.2])
-    weight, candidate, control = counted.arm(2)
-    assert weight == pytest.approx([0.2 / 0.7])
-    assert (candidate.tolist(), control.tolist()) == ([[3]], [[2]])
-    assert log_e_above(weight, candidate[:, 0], control[:, 0]) > 0
-    weights, sums = counted.arms()
-    assert log_e_sample_ratio(weights, sums[..., 0]) < 3
-
-
-def test_an_arm_without_a_share_is_ignored() -> None:
-    weight, candidate, control = tally([0, 1], [[1.0, 0.0], [0.0, 1.0]]).arm()
-    assert weight.tolist() == [1.0, 0.0]
-    assert float(log_e_above(weight, candidate[:, 0], control[:, 0])) == pytest.approx(0, abs=1e-12)
-
-
-def test_nearly_equal_weights_are_one_stratum() -> None:
-    assert len(tally([0, 1], [[0.7, 0.3], [0.7000000000001, 0.2999999999999]]).strata) == 1
-
-
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: tally([0, 2], [0.5, 0.5]), "none of the 2"),
-        (lambda: tally([0], [0.5, 0.4]), "add up to 1"),
-        (lambda: tally([1], [1.0, 0.0]), "probability 0"),
-        (lambda: tally([0, 1], [0.5, 0.5], [[1.0]]), "do not match"),
-        (lambda: tally([0], [0.5, 0.5]) + tally([0], [0.4, 0.3, 0.3]), "do not add up"),
-        (lambda: tally([0], [0.5, 0.5]) + tally([0], [0.4, 0.6], [[1, 2]]), "do not add up"),
-        (lambda: Tally().arm(), "Nothing was counted"),
         (lambda: label_states([1, 2], [1], 5, 1), "do not match"),
         (lambda: label_states([1], [1], 5, -1), "within -1"),
         (lambda: weights_by_events([1, 1], [9, 9], floor=0.6, seed=1), "at least 0.6"),

@@ -41,6 +41,7 @@ KNOWN = {
     "zenml": Peer(("zenml[local]",), "zenml", usual=False),
     "prefect": Peer(("prefect",), "prefect", usual=False),
     "dagster": Peer(("dagster", "dagster-webserver"), "dagster", usual=False),
+    "dbos": Peer(("dbos",), "dbos", usual=False),
 }
 
 

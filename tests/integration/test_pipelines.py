@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from kit.depot import gone
+from kit.waiting import wait_until
 from mainspring.core.errors import Conflict, Denied, Invalid, NotFound
+from mainspring.core.time import SECOND
 from mainspring.jobs.model import Status
+from mainspring.jobs.runner import Runner
+from mainspring.operations.jobs.children import Children
+from mainspring.operations.jobs.handlers import handlers
+from mainspring.operations.opened import OpenedProject
 from mainspring.operations.pipelines import control
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
@@ -72,6 +81,18 @@ def die():
     os.kill(os.getpid(), 9)
 
 
+@ms.step
+def sleep():
+    (HERE / "pid").write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+@ms.step
+def chatter():
+    for number in range(40_000):
+        print(number, "x" * 90)
+
+
 @ms.step(cache=True)
 def costly(number):
     note("costly")
@@ -98,6 +119,16 @@ def nightly(days: int = 2, bar: float = 0.05):
 @ms.pipeline
 def hangs():
     hang()
+
+
+@ms.pipeline
+def sleeps():
+    sleep()
+
+
+@ms.pipeline
+def chatters():
+    chatter()
 
 
 @ms.pipeline
@@ -208,6 +239,31 @@ def test_a_step_that_kills_its_process_fails(project: Project) -> None:
     assert "killed by signal 9" in (done.error or "")
 
 
+def test_the_process_of_a_cancelled_step_is_ended(project: Project) -> None:
+    run = control.start(project, "sleeps").id
+    pid = project.settings.root / "pid"
+    with closing(Children(project.settings)) as children:
+        runner = Runner(project.jobs, handlers(project, children), project.wall, holder="h", lease_us=SECOND)
+        runner.run_one()  # the run itself, which then waits
+        step = threading.Thread(target=runner.run_one)
+        step.start()
+        wait_until(lambda: pid.exists() and pid.read_text().isdigit(), "the step to run")
+        assert control.cancel(project, run).status is Status.CANCELLED
+        step.join()
+    assert steps(project, run) == {"sleep": "cancelled"}
+    assert gone(int(pid.read_text()))
+
+
+def test_what_a_step_prints_is_kept_up_to_two_megabytes(project: Project) -> None:
+    run = control.start(project, "chatters").id
+    assert control.run_here(project, run).status is Status.DONE
+    text = control.logs(project, run)["chatter"]
+    assert text.endswith(f"39999 {'x' * 90}\n")
+    assert 1 << 20 < len(text) <= (2 << 20) + 1
+    folder = project.settings.state / "logs" / "pipelines" / run
+    assert sorted(path.name for path in folder.iterdir()) == ["chatter.log", "chatter.old.log"]
+
+
 def test_a_cached_step_runs_once_for_the_same_inputs_and_source(project: Project) -> None:
     def cache(run: str) -> list[str]:
         return [step.cache for step in control.state(project, run).steps]
@@ -264,5 +320,9 @@ def test_what_cannot_be_started_is_refused(project: Project) -> None:
         control.start(project, "nightly", {"day": 1})
     with pytest.raises(NotFound, match="There is no job"):
         control.state(project, "nobody")
+    opened = OpenedProject(project)
+    with pytest.raises(Invalid, match="no parameter 'day'"):
+        opened.run_pipeline("nightly", day=1)
+    assert opened.pipeline_run(opened.run_pipeline("nightly", days=1)).parameters == {"days": 1, "bar": 0.05}
     same = control.start(project, "nightly", key="commit-1")
     assert control.start(project, "nightly", key="commit-1").id == same.id

@@ -136,7 +136,7 @@ def duties(project: Project) -> list[Duty]:
 
     return [
         Duty("publishing routes", route, 5.0),
-        Duty("starting pipelines", start_pipelines, 2.0),
+        Duty("starting pipelines", start_pipelines, 5.0),
         Duty("materialising features", materialise, 1.0, lane="features"),
         Duty("compacting predictions", compact, 2.0),
         Duty("carrying out rollouts", roll_out, 1.0),

@@ -18,7 +18,7 @@ from mainspring.core.errors import Conflict
 from mainspring.core.ids import new_id
 from mainspring.jobs import transitions
 from mainspring.jobs.adapters import order
-from mainspring.jobs.adapters.tables import insert_new, job_cache, job_of, job_schedules, job_steps, jobs, row_of
+from mainspring.jobs.adapters.tables import insert_new, job_cache, job_of, job_schedules, job_steps, jobs, keep, row_of
 from mainspring.jobs.model import (
     AHEAD,
     ENDED,
@@ -324,7 +324,7 @@ def _held(connection: sa.Connection, lease: Lease) -> Job:
     return found[0]
 
 
-def _kept(connection: sa.Connection, changed: list[Job], **more: str) -> list[Job]:
+def _kept(connection: sa.Connection, changed: list[Job], token: str | None = None) -> list[Job]:
     for job in changed:
-        connection.execute(jobs.update().where(jobs.c.id == job.id).values(**row_of(job), **more))
+        keep(connection, job, token)
     return changed

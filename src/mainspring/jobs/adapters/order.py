@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from mainspring.core.errors import Invalid
 from mainspring.jobs import transitions
-from mainspring.jobs.adapters.tables import job_needs, job_of, job_steps, jobs, row_of
+from mainspring.jobs.adapters.tables import job_needs, job_of, job_steps, jobs, keep
 from mainspring.jobs.model import ENDED, Job, NewJob, Outcome, Status
 from mainspring.jobs.transitions import Needed
 
@@ -138,7 +138,7 @@ def settle(connection: sa.Connection, ended: Iterable[tuple[Job, Job]], now: int
                 over.append(changed)
             elif changed.status is Status.WAITING and changed.waiting == 0:
                 groups.add(str(changed.group))
-            _keep(connection, changed)
+            keep(connection, changed)
     admit(connection, groups)
 
 
@@ -165,7 +165,7 @@ def admit(connection: sa.Connection, groups: Iterable[str]) -> None:
             job = job_of(dict(found))
             if taken >= (job.group_limit or 1):
                 break
-            _keep(connection, replace(job, status=Status.QUEUED, admitted=True))
+            keep(connection, replace(job, status=Status.QUEUED, admitted=True))
             taken += 1
 
 
@@ -205,7 +205,3 @@ def _needed(wanted: NewJob) -> list[Needed]:
 
 def _row(job: str, need: Needed) -> dict[str, Any]:
     return {"job": job, "need": need.id, "done": need.done}
-
-
-def _keep(connection: sa.Connection, job: Job) -> None:
-    connection.execute(jobs.update().where(jobs.c.id == job.id).values(**row_of(job)))

@@ -124,6 +124,22 @@ def job_of(row: Mapping[str, Any]) -> Job:
     )
 
 
+_CHANGED = [column.name for column in jobs.c if column.name not in ("id", "token")]
+# Built once: it takes longer to build than to execute.
+_UPDATE = jobs.update().where(jobs.c.id == sa.bindparam("_id")).values({n: sa.bindparam(n) for n in _CHANGED})
+_UPDATE_WITH_TOKEN = _UPDATE.values(token=sa.bindparam("token"))
+
+
+def keep(connection: sa.Connection, job: Job, token: str | None = None) -> None:
+    """Store a changed job, and the token of its new lease if one is given."""
+    row = row_of(job)
+    row["_id"] = row.pop("id")
+    if token is None:
+        connection.execute(_UPDATE, row)
+    else:
+        connection.execute(_UPDATE_WITH_TOKEN, row | {"token": token})
+
+
 def insert_new(engine: sa.Engine, table: sa.Table) -> Any:
     """Return an INSERT that skips rows that break a unique constraint; the same in both dialects."""
     from sqlalchemy.dialects import postgresql, sqlite

@@ -13,6 +13,7 @@ from mainspring.jobs.plain import Plain, encoded
 from mainspring.jobs.runner import Runner
 from mainspring.operations.jobs.children import Children, job_log, read_log
 from mainspring.operations.jobs.handlers import check_begun, handlers
+from mainspring.operations.pipelines.names import RUN
 from mainspring.operations.pipelines.triggers import pipeline_schedules
 from mainspring.project import Project
 from mainspring.project.running import alive, read_running
@@ -126,4 +127,7 @@ def failing(project: Project) -> list[Job]:
 
 
 def _same(job: Job) -> tuple[str, str]:
-    return job.handler, encoded(job.argument or {}, "The argument")  # none is an empty one
+    argument = job.argument or {}  # none is an empty one
+    if job.parent is None and job.handler.startswith(RUN):  # its graph may have been corrected since
+        argument = argument.get("parameters") or {}
+    return job.handler, encoded(argument, "The argument")

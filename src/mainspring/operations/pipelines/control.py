@@ -92,9 +92,10 @@ def start(
         Invalid: It has no such parameter, or JSON cannot represent a value.
     """
     graph = project.definitions.pipeline(name)
-    bound = graph.bound(parameters or {})
+    given = dict(parameters or {})
+    graph.bound(given)
     by = local_user() if by is None else by
-    argument = {"parameters": bound, "graph": graph.document(), "cache": cache, "by": by}
+    argument = {"parameters": given, "graph": graph.document(), "cache": cache, "by": by}
     encoded(argument, f"The parameters and the graph of {name}")
     [made] = project.jobs.enqueue([of_run(graph, argument, key)], project.wall.now())
     audit(project, "pipelines.run", f"pipeline/{name}", made.id, who=by)
@@ -175,12 +176,13 @@ def wait(project: Project, run: str, told: Callable[[RunState], None]) -> Job:
 
     An approval that is asked for ends the wait as well, since it may take days.
     """
-    while (found := state(project, run)).job.status not in ENDED:
+    while True:
+        before = time.monotonic()
+        found = state(project, run)
+        if found.job.status in ENDED or (asked(found) and not _under_way(found)):
+            return found.job
         told(found)
-        if asked(found) and not _under_way(found):
-            break
-        time.sleep(_LOOK_S)
-    return found.job
+        time.sleep(max(_LOOK_S, 4 * (time.monotonic() - before)))  # a graph of thousands is looked at less often
 
 
 def asked(found: RunState) -> list[StepState]:

@@ -19,6 +19,7 @@ from mainspring.console.guard import caller
 from mainspring.console.jobs.api import add_job_api
 from mainspring.console.models.api import add_model_api
 from mainspring.console.predictions.evidence import evidence
+from mainspring.console.rollouts.api import add_rollout_api
 from mainspring.console.runs.api import add_run_api
 from mainspring.console.search.api import add_search_api
 from mainspring.console.webhooks import add_webhook_api
@@ -94,6 +95,7 @@ def api(project: Project, looking: Looking | None = None) -> APIRouter:
     add_run_api(router, project)
     add_search_api(router, project)
     add_job_api(router, project)
+    add_rollout_api(router, project)
 
     @router.get("/keys")
     def list_keys() -> Response:

@@ -38,6 +38,7 @@ _PARTS = (
     "deletions",
     "bundles",
     "routes",
+    "rollouts",
     "predictions",
     "monitors",
     "jobs",

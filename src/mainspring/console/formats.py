@@ -65,6 +65,11 @@ def signed(value: float | None, decimals: int = 2) -> str | Markup:
     return f"{'+' if value > 0 else '−'}{text}"
 
 
+def e_value(log_e: float) -> str | Markup:
+    """An e-value from its natural logarithm; above 1e12 only a lower bound."""
+    return ">1e12" if log_e > math.log(1e12) else number(math.exp(log_e), 3)
+
+
 def tiny(value: float | None) -> str | Markup:
     """A probability that may be very small; below the precision of a float only an upper bound."""
     return "<1e-16" if value is not None and value < 1e-16 else number(value, 2)

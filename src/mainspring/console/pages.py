@@ -22,6 +22,7 @@ from mainspring.console.jobs.pages import add_job_pages
 from mainspring.console.models.pages import add_model_pages
 from mainspring.console.predictions.evidence import evidence
 from mainspring.console.render import login_page, page
+from mainspring.console.rollouts.pages import add_rollout_pages
 from mainspring.console.runs.pages import add_run_pages
 from mainspring.console.search.pages import add_search_pages
 from mainspring.core.errors import Denied, Overloaded
@@ -36,7 +37,7 @@ _ID = r"[A-Za-z0-9_.-]{1,128}"
 _MODELS = rf"models(/{_ID}(/history|/versions/[0-9]{{1,12}}(/card)?)?)?"
 _QUERY = r"(\?[!-~]{1,2000})?"  # anything printable: it is used on our own page only
 _OWN_PAGE = re.compile(
-    rf"/(predictions/{_ID}|features(/{_ID})?|data(/{_ID}){{,2}}|runs(/{_ID}(/search)?|/compare)?|jobs(/{_ID})?|{_MODELS})?{_QUERY}"
+    rf"/(predictions/{_ID}|features(/{_ID})?|data(/{_ID}){{,2}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts)(/{_ID})?|{_MODELS})?{_QUERY}"
 )
 
 
@@ -83,13 +84,10 @@ def pages(project: Project, sessions: Sessions, looking: Looking, refusals: Refu
             "prediction.html", {**frame(request), "view": view, "asker": asker, "declared": project.definitions.views}
         )
 
-    add_feature_pages(router, project, looking, frame)
-    add_data_pages(router, project, looking, frame)
-    add_run_pages(router, project, frame)
-    add_search_pages(router, project, frame)
-    add_model_pages(router, project, looking, frame)
-    add_job_pages(router, project, frame)
-
+    for add in (add_feature_pages, add_data_pages, add_model_pages):
+        add(router, project, looking, frame)
+    for each in (add_run_pages, add_search_pages, add_job_pages, add_rollout_pages):
+        each(router, project, frame)
     add_assets(router)
 
     @router.get("/login")

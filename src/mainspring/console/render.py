@@ -16,7 +16,13 @@ from mainspring.core.error_codes import codes_of
 from mainspring.core.errors import MainspringError
 from mainspring.features.model import shown_status
 
-_TITLES = {400: "Invalid request", 403: "Not allowed", 404: "Not found", 503: "Temporarily unavailable"}
+_TITLES = {
+    400: "Invalid request",
+    403: "Not allowed",
+    404: "Not found",
+    409: "Not possible now",
+    503: "Temporarily unavailable",
+}
 
 
 def _environment() -> jinja2.Environment:
@@ -42,6 +48,7 @@ def _environment() -> jinja2.Environment:
         formats.answer,
         formats.signed,
         formats.tiny,
+        formats.e_value,
         formats.short,
         formats.size,
         formats.digests,

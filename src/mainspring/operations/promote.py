@@ -27,8 +27,13 @@ if TYPE_CHECKING:
     from mainspring.training.gate_kinds import Gate
 
 
-def promote(project: Project, model: str, version: str | None = None, *, reason: str = "") -> Promotion:
+def promote(
+    project: Project, model: str, version: str | None = None, *, reason: str = "", by: str | None = None
+) -> Promotion:
     """Evaluate the gates of a version, by default the newest, and make it champion if it passes.
+
+    Args:
+        by: Person who promotes; by default the user of this process.
 
     Raises:
         NotFound: There is no such model or version.
@@ -55,7 +60,7 @@ def promote(project: Project, model: str, version: str | None = None, *, reason:
         audit=project.audit,
         clock=project.wall,
         domain=project.clock,
-        actor=actor(),
+        actor=by or actor(),
         reason=storable(reason),
         rebuild=lambda champion, _: read_again(project, project.bundles.load(candidate.digest), champion),
         metrics=() if declared is None else declared.measured,
@@ -74,7 +79,7 @@ def promote(project: Project, model: str, version: str | None = None, *, reason:
             champion=promotion.previous,
             promoted=promotion.promoted,
             results=promotion.results,
-            actor=actor(),
+            actor=by or actor(),
             at=project.wall.now(),
         )
         project.evaluations.add(made)
@@ -171,10 +176,13 @@ def read_again(project: Project, bundle: Bundle, champion: Bundle, commit: Datas
     return held_out_again(bundle, champion, labels, partial(pinned_scan, project.lake, commit))
 
 
-def rollback(project: Project, model: str, *, reason: str = "") -> Promotion:
+def rollback(project: Project, model: str, *, reason: str = "", by: str | None = None) -> Promotion:
     """Make the previous version champion, and end the live rollouts of the model.
 
     Where a rollout ended and there is no previous version, the champion stays.
+
+    Args:
+        by: Person who does it; by default the user of this process.
 
     Raises:
         NotFound: There is no such model, or neither a previous version nor a rollout.
@@ -182,7 +190,7 @@ def rollback(project: Project, model: str, *, reason: str = "") -> Promotion:
     from mainspring.operations.rollout.interventions import end_of_model
 
     _gates(project, model)
-    ended = end_of_model(project, model, reason=reason or f"rollback of {model}")
+    ended = end_of_model(project, model, reason=reason or f"rollback of {model}", by=by)
     if ended and delivery.previous_version(project.versions, model) is None:
         return Promotion(model=model, version=ended[0].champion, previous=ended[0].candidate, promoted=True, results=())
     return delivery.rollback(
@@ -195,7 +203,7 @@ def rollback(project: Project, model: str, *, reason: str = "") -> Promotion:
         audit=project.audit,
         clock=project.wall,
         domain=project.clock,
-        actor=actor(),
+        actor=by or actor(),
         reason=storable(reason),
         rollouts=project.rollouts.live,
     )

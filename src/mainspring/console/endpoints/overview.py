@@ -13,6 +13,7 @@ from mainspring.console.endpoints.capacity import Capacity, capacity
 from mainspring.console.endpoints.freshness import Freshness, freshness
 from mainspring.console.endpoints.live import Live, live
 from mainspring.core.errors import NotFound
+from mainspring.delivery.rollout.model import RolloutState
 from mainspring.ledger.model import Prediction
 from mainspring.monitoring.model import ColumnDrift, Window
 from mainspring.project import Project
@@ -58,6 +59,7 @@ class Overview:
     freshness: tuple[Freshness, ...]
     capacity: Capacity
     recent: tuple[Prediction, ...]
+    rollout: RolloutState | None  # the newest
 
     @property
     def total(self) -> int:
@@ -126,6 +128,7 @@ def overview(project: Project, endpoint: str) -> Overview:
         freshness=freshness(project, state.model, now),
         capacity=capacity(project, endpoint, {arm.digest: arm.weight for arm in state.arms}),
         recent=tuple(project.predictions.recent(endpoint, SHOWN_PREDICTIONS)),
+        rollout=next(iter(project.rollouts.find(endpoints=[endpoint], limit=1)), None),
     )
 
 

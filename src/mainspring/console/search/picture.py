@@ -6,7 +6,6 @@ the drawing can be stretched to its place and dots stay round.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,42 +13,17 @@ from typing import Any
 
 from markupsafe import Markup
 
-from mainspring.console import formats
+from mainspring.console.plots import HEIGHT, WIDTH, Axis, Plot, grid, name_of, svg
 from mainspring.console.search.trials import LOST, Found, Tried
 from mainspring.training.search.trials import COMPLETE, FAILED, PRUNED
 
-WIDTH, HEIGHT, ROW = 600, 200, 20
+ROW = 20
 LINKED = 300  # maximum number of dots with links to their runs; with more, only the best has one
 SLICES = 8
 KINDS = {PRUNED: "pruned", FAILED: "failed", LOST: "lost"}
 _LOG_FROM = 50.0  # ratio of the largest to the smallest value from which the scale is logarithmic
 _ROOM = 0.06
 _FENCE = 1.5  # interquartile ranges beyond a quartile from which a value is drawn at the edge (Tukey's fence)
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """One axis. Values outside [low, high] are drawn at its ends."""
-
-    low: float
-    high: float
-    log: bool = False
-    names: tuple[str, ...] = ()  # labels of unordered values
-
-    def place(self, value: Any) -> float | None:
-        """Return the position, 0 to 1; `None` for a value that cannot be drawn."""
-        if self.names:
-            text = name_of(value)
-            return (self.names.index(text) + 0.5) / len(self.names) if text in self.names else None
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or (self.log and value <= 0):
-            return None
-        low, high, at = (math.log(each) if self.log else each for each in (self.low, self.high, float(value)))
-        return min(1.0, max(0.0, (at - low) / (high - low))) if high > low else 0.5
-
-    @property
-    def ends(self) -> tuple[str | Markup, ...]:
-        """Labels of the axis: each name, or the two ends."""
-        return self.names or formats.ends(self.low, self.high)
 
 
 def axis_of(values: Sequence[Any]) -> Axis | None:
@@ -80,23 +54,6 @@ def judged_axis(values: Sequence[float], maximize: bool) -> tuple[Axis, int]:
     return Axis(low - room, high + room), outside
 
 
-def name_of(value: Any) -> str:
-    """Return a parameter's value as a name."""
-    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-
-
-@dataclass(frozen=True, slots=True)
-class Plot:
-    """One drawing with its labels."""
-
-    svg: Markup
-    top: str | Markup
-    bottom: str | Markup
-    ends: tuple[str | Markup, ...]
-    note: str
-    named: bool = False  # whether the ends are names of values
-
-
 @dataclass(frozen=True, slots=True)
 class Slice:
     """The trials over one parameter."""
@@ -118,10 +75,10 @@ def over_trials(found: Found) -> Plot | None:
         return WIDTH * (number + 0.5) / (last + 1)
 
     dots = [(trial, x(trial.number), _y(axis, trial)) for trial in told]
-    inside = _grid() + _best_line(told, found.maximize, axis, x) + _dots(dots, found.best)
+    inside = grid() + _best_line(told, found.maximize, axis, x) + _dots(dots, found.best)
     note = f"{outside} far worse {'one is' if outside == 1 else 'ones are'} drawn at the edge" if outside else ""
     bottom, top = axis.ends
-    return Plot(_svg(inside, HEIGHT), top, bottom, ("trial 0", f"trial {last:,}"), note)
+    return Plot(svg(inside), top, bottom, ("trial 0", f"trial {last:,}"), note)
 
 
 def ticks(found: Found) -> tuple[tuple[str, int, Markup], ...]:
@@ -132,7 +89,7 @@ def ticks(found: Found) -> tuple[tuple[str, int, Markup], ...]:
         numbers = [trial.number for trial in found.trials if trial.state == state]
         if numbers:
             path = "".join(f"M{WIDTH * (number + 0.5) / (last + 1):.1f} 4v{ROW - 8}" for number in numbers)
-            rows.append((word, len(numbers), _svg(Markup('<path class="tick {}" d="{}"/>').format(state, path), ROW)))
+            rows.append((word, len(numbers), svg(Markup('<path class="tick {}" d="{}"/>').format(state, path), ROW)))
     return tuple(rows)
 
 
@@ -158,7 +115,7 @@ def _slice(found: Found, having: Sequence[Tried], name: str, along: Axis) -> Plo
     best = found.best
     note = "by order of magnitude" if along.log else ""
     bottom, top = axis.ends
-    return Plot(_svg(_grid() + _dots(dots, best), HEIGHT), top, bottom, along.ends, note, bool(along.names))
+    return Plot(svg(grid() + _dots(dots, best)), top, bottom, along.ends, note, bool(along.names))
 
 
 def _judged(told: Sequence[Tried], maximize: bool) -> tuple[Axis, int]:
@@ -204,16 +161,3 @@ def _dot(trial: Tried, x: float, y: float, look: str) -> Markup:
     if not trial.run_id:
         return drawn
     return Markup('<a href="/runs/{}" tabindex="-1">{}</a>').format(trial.run_id, drawn)
-
-
-def _grid() -> Markup:
-    return Markup("").join(
-        Markup('<line class="grid" x1="0" x2="{}" y1="{}" y2="{}"/>').format(WIDTH, HEIGHT * n / 4, HEIGHT * n / 4)
-        for n in range(5)
-    )
-
-
-def _svg(inside: Markup, height: int) -> Markup:
-    return Markup(
-        '<svg class="tries" viewBox="0 0 {} {}" preserveAspectRatio="none" focusable="false">{}</svg>'
-    ).format(WIDTH, height, inside)

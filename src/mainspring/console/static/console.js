@@ -194,4 +194,19 @@
   }
 
   document.querySelectorAll(".plot[data-chart]").forEach(start);
+
+  // Parts of a page that go on: fetched again, and replaced where they have changed and nobody is at work in them.
+  const EVERY_MS = 3000;
+  const busy = (part) => part.contains(document.activeElement) || part.querySelector("details[open]") !== null;
+  async function refresh() {
+    const answer = await fetch(location.href, { headers: { accept: "text/html" } });
+    if (!answer.ok) return;
+    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    for (const part of document.querySelectorAll("[data-live]")) {
+      const now = fresh.getElementById(part.id);
+      if (now && !busy(part) && now.outerHTML !== part.outerHTML) part.replaceWith(document.importNode(now, true));
+    }
+  }
+  const again = () => document.querySelector("[data-live]") && setTimeout(() => (document.hidden ? Promise.resolve() : refresh()).catch(() => {}).finally(again), EVERY_MS);
+  again();
 })();

@@ -25,11 +25,19 @@ SAMPLE_RATIO = "sample ratio"
 _SLOW = 1  # place of the quantile above which success needs no more requests
 
 
+def breached_from(plan: Plan) -> float:
+    """Return the e-value from which a guard is breached: the number of guards divided by alpha."""
+    return (len(plan.guards) + 1 + _labelled(plan)) / plan.alpha
+
+
+def _labelled(plan: Plan) -> bool:
+    return any(guard.labelled for guard in (*plan.guards, *plan.goals))
+
+
 def judge(plan: Plan, evidence: Evidence) -> Observed:
     """Return the readings of all guards and goals, and the numbers of requests."""
-    labelled = any(guard.labelled for guard in (*plan.guards, *plan.goals))
-    tests = len(plan.guards) + 1 + labelled
-    breach, safe = math.log(tests / plan.alpha), math.log(1 / plan.alpha)
+    labelled = _labelled(plan)
+    breach, safe = math.log(breached_from(plan)), math.log(1 / plan.alpha)
     readings = [_read(guard, evidence, breach, safe) for guard in plan.guards]
     return Observed(
         candidate=evidence.candidate,
@@ -90,8 +98,8 @@ def _score(guard: Guard, evidence: Evidence, breach: float, safe: float) -> Read
     if not _compared(evidence):
         return _uncompared(guard)
     above = [_above(counts, ratio) for counts in each]
-    worst = int(np.argmax(above))
     made = [place for place, counts in enumerate(each) if counts and (place <= len(cuts) or _total(counts))]
+    worst = max(made or range(len(each)), key=above.__getitem__)
     fine = bool(made) and all(_below(each[place], ratio) >= safe for place in made)
     reading = _ratio_reading(guard, each[worst], breach, float(averaged(above)), fine)
     return _with_note(reading, f"scores {_bin(cuts, worst)}")

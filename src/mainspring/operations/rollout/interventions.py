@@ -99,16 +99,24 @@ def start(
     return _carried(project, project.rollouts.create(state, look))
 
 
-def end(project: Project, endpoint: str, action: str, *, reason: str = "") -> RolloutState:
+def end(
+    project: Project, endpoint: str, action: str, *, reason: str = "", by: str | None = None, only: str | None = None
+) -> RolloutState:
     """End the live rollout of an endpoint by "stop" or "roll back": the champion has every request again.
+
+    Args:
+        by: Person who does it; by default the user of this process.
+        only: Id of the rollout that is meant; by default the live one.
 
     Raises:
         NotFound: There is none.
+        Conflict: Another rollout is live than the one that is meant.
     """
+    who = by or promoting.actor()
     for _ in range(_TRIES):
-        state = live(project, endpoint)
-        why = storable(reason) or f"by {promoting.actor()}"
-        made, look = intervened(state, action, promoting.actor(), why, project.wall.now())
+        state = live(project, endpoint, only)
+        why = storable(reason) or f"by {who}"
+        made, look = intervened(state, action, who, why, project.wall.now())
         try:
             return _carried(project, project.rollouts.replace(made, [look]))
         except Conflict:  # a look was faster
@@ -116,25 +124,32 @@ def end(project: Project, endpoint: str, action: str, *, reason: str = "") -> Ro
     raise Conflict(f"The rollout of {endpoint!r} kept changing.", fix="run the command again.")
 
 
-def end_of_model(project: Project, model: str, *, reason: str = "") -> list[RolloutState]:
+def end_of_model(project: Project, model: str, *, reason: str = "", by: str | None = None) -> list[RolloutState]:
     """Roll back every live rollout of a model; return them."""
     return [
-        end(project, state.endpoint, "roll back", reason=reason)
+        end(project, state.endpoint, "roll back", reason=reason, by=by)
         for state in project.rollouts.live()
         if state.model == model
     ]
 
 
-def promote(project: Project, endpoint: str, *, reason: str = "") -> RolloutState | Promotion:
+def promote(
+    project: Project, endpoint: str, *, reason: str = "", by: str | None = None, only: str | None = None
+) -> RolloutState | Promotion:
     """Let the candidate of a live rollout be champion now; return the rollout, or the gates that it did not pass.
+
+    Args:
+        by: Person who promotes; by default the user of this process.
+        only: Id of the rollout that is meant; by default the live one.
 
     Raises:
         NotFound: There is no live rollout.
+        Conflict: Another rollout is live than the one that is meant.
     """
-    state = live(project, endpoint)
+    state, who = live(project, endpoint, only), by or promoting.actor()
     reason = storable(reason)
     promotion = promoting.promote(
-        project, state.model, state.candidate, reason=f"rollout {state.id}{f': {reason}' if reason else ''}"
+        project, state.model, state.candidate, reason=f"rollout {state.id}{f': {reason}' if reason else ''}", by=who
     )
     if not promotion.promoted:
         return promotion
@@ -143,7 +158,7 @@ def promote(project: Project, endpoint: str, *, reason: str = "") -> RolloutStat
         state = _get(project, state.id)
         if not state.live:  # a controller has noted it
             return state
-        made, look = intervened(state, "done", promoting.actor(), why, project.wall.now())
+        made, look = intervened(state, "done", who, why, project.wall.now())
         try:
             return _carried(project, project.rollouts.replace(made, [look]))
         except Conflict:
@@ -178,16 +193,22 @@ def roll_back(project: Project, endpoint: str, *, reason: str = "") -> RolloutSt
     return last
 
 
-def live(project: Project, endpoint: str) -> RolloutState:
-    """Return the live rollout of an endpoint.
+def live(project: Project, endpoint: str, only: str | None = None) -> RolloutState:
+    """Return the live rollout of an endpoint; with `only`, if it has this id.
 
     Raises:
         NotFound: There is none.
+        Conflict: It has another id.
     """
     found = {state.endpoint: state for state in project.rollouts.live()}
     if endpoint not in found:
         fix = meant(endpoint, found) if found else f"run `mainspring rollout start {endpoint}`."
         raise NotFound(f"Endpoint {endpoint!r} has no live rollout.", fix=fix)
+    if only not in (None, found[endpoint].id):
+        raise Conflict(
+            f"The rollout {only} of {endpoint!r} has ended; {found[endpoint].id} is live.",
+            fix="look at the one that is live.",
+        )
     return found[endpoint]
 
 

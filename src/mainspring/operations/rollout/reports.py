@@ -53,7 +53,7 @@ class RolloutReport(msgspec.Struct, frozen=True, kw_only=True):
 
 def report(project: Project, state: RolloutState) -> RolloutReport:
     """Return the report of a rollout, with its decisions."""
-    looks = [look for look in _all_looks(project, state) if look.decision != CONTINUE]
+    looks = [look for look in all_looks(project, state) if look.decision != CONTINUE]
     last = next((look for look in reversed(looks) if look.readings), None)
     seen = judge(state.plan, state.evidence)
     made = _made(state)
@@ -114,7 +114,8 @@ def _told(look: Look) -> str:
     return f"{format_instant(look.at)} {look.decision} by {look.actor}: {look.why}"
 
 
-def _all_looks(project: Project, state: RolloutState) -> list[Look]:
+def all_looks(project: Project, state: RolloutState) -> list[Look]:
+    """Return every look of a rollout, oldest first."""
     looks: list[Look] = []
     while page := project.rollouts.looks(state.id, after=looks[-1].number if looks else 0):
         looks += page

@@ -1,0 +1,211 @@
+"""The pages of rollouts: what they show and explain, and what their buttons do on whose behalf."""
+
+import html
+import re
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from kit.console.client import HOST, Client
+from kit.console.crawl import reprs, visible
+from kit.console.flights import Project
+from kit.console.rolled import CANDIDATE, ENDPOINT, PLAN, REASON, Rolled, rolled
+from mainspring.console.app import create_app
+from mainspring.console.rollouts.listing import LOOKS
+from mainspring.delivery.rollout.model import Status
+from mainspring.security.model import Action
+from unit.console.test_model_pages import row, shown
+from unit.console.test_pages import text_of
+
+
+@pytest.fixture(scope="module")
+def rollouts() -> Rolled:
+    return rolled()
+
+
+@pytest.fixture(scope="module")
+def client(rollouts: Rolled) -> Client:
+    return Client(create_app(rollouts.project), rollouts.project.key())
+
+
+class TestTheList:
+    def test_the_live_one_is_first_and_each_says_how_it_is(self, client: Client, rollouts: Rolled) -> None:
+        page = shown(client, "/rollouts")
+        found = re.findall(r'href="/rollouts/([0-9a-z]+)"', page)
+        assert found == [rollouts.live, rollouts.stopped, rollouts.rolled_back]
+        said = text_of(page)
+        assert "Running version 3 version 2 25%" in said
+        assert "Rolled back version 3 version 2" in said
+        assert "the release waits for <i>Monday</i>" in said
+        assert "<i>" not in page
+        assert REASON not in page
+
+    def test_none_is_said_to_be_none(self) -> None:
+        bare = Project()
+        assert "No rollouts yet" in shown(Client(create_app(bare), bare.key()), "/rollouts")
+
+    def test_the_pages_of_the_list_have_each_once(self, client: Client, rollouts: Rolled) -> None:
+        first = client.get("/api/rollouts?limit=1").json()
+        assert [each["id"] for each in (*first["live"], *first["ended"])] == [rollouts.live, rollouts.stopped]
+        second = client.get(f"/api/rollouts?limit=1&before={first['next']}").json()
+        assert ([each["id"] for each in second["ended"]], second["next"]) == ([rollouts.rolled_back], None)
+        assert client.get("/api/rollouts?endpoint=other").json()["ended"] == []
+        assert "continued" in text_of(shown(client, f"/rollouts?before={first['next']}"))
+
+    @pytest.mark.parametrize("asked", ["before=x", "before=1", "before=-1-a", "before=1-../x"])
+    def test_a_place_that_is_none_is_refused(self, client: Client, asked: str) -> None:
+        shown(client, f"/rollouts?{asked}", 400)
+
+
+class TestOne:
+    def test_a_breach_is_explained_with_its_numbers(self, client: Client, rollouts: Rolled) -> None:
+        said = text_of(shown(client, f"/rollouts/{rollouts.rolled_back}"))
+        last = rollouts.project.rollouts.looks(rollouts.rolled_back)[-1]
+        worse = last.readings[0]
+        assert (
+            f"Failed requests are {worse.estimate:.3g} times as frequent with version 3 as with version 2 (between "
+            f"{worse.low:.3g} and {worse.high:.3g} times; up to 1.5 is tolerated). Counted: {worse.candidate} of "
+            f"version 3, {worse.control} of version 2."
+        ) in said
+        assert "If it were no worse than tolerated, such numbers would come up in at most 1 of" in said
+        assert "1 of 80 is the limit for a rollback" in said
+        assert "ana (k1) started it: version 3 beside champion 2." in said
+        assert "None: the rollout has ended." in said
+        assert "Worse than tolerated" in said
+
+    def test_the_plan_is_told_in_words(self, client: Client, rollouts: Rolled) -> None:
+        said = text_of(shown(client, f"/rollouts/{rollouts.live}"))
+        assert "the candidate gets a growing share of the requests: 5%, then 25%, then 50%." in said
+        assert "A step lasts at least 30m and 100 requests of the candidate." in said
+        assert "failed requests, up to 1.5 times the champion's share (a share up to 0.5% is harmless)" in said
+        assert "rolled back by mistake in at most 5% of rollouts" in said
+
+    def test_every_guard_is_drawn_with_its_band_its_limit_and_each_look(self, client: Client, rollouts: Rolled) -> None:
+        page = shown(client, f"/rollouts/{rollouts.live}")
+        figures = re.findall(r'<figure class="card chart">(.*?)</figure>', page, re.DOTALL)
+        assert len(figures) == len(PLAN.guards) + 1  # the sample ratio
+        looks = [look for look in rollouts.project.rollouts.looks(rollouts.live) if look.readings]
+        for figure, name in zip(figures[:3], ("Errors", "Latency", "Score"), strict=False):
+            assert f"<h3>{name}" in figure
+            assert figure.count('<polygon class="band"') == 1
+            sequence, evidence = figure.split("e-value; the dashed line")
+            assert sequence.count('class="level limit"') == evidence.count('class="level limit"') == 1
+            compared = [each for look in looks for each in look.readings if each.guard == name.lower()]
+            assert sequence.count('class="dot look"') == sum(each.estimate is not None for each in compared)
+            assert evidence.count('class="dot look"') == len(compared)
+
+    def test_the_shares_are_those_of_the_looks(self, client: Client, rollouts: Rolled) -> None:
+        page = shown(client, f"/rollouts/{rollouts.live}")
+        [path] = re.findall(r'<path class="candidate" d="([^"]*)"', page)
+        heights = list(dict.fromkeys(re.findall(r"V([\d.]+)", path)))
+        assert heights == ["200.0", "190.0", "150.0", "200"]  # nothing, 5%, 25%, and down to the axis
+
+    def test_every_look_is_in_the_table(self, client: Client, rollouts: Rolled) -> None:
+        first = shown(client, f"/rollouts/{rollouts.live}")
+        second = shown(client, f"/rollouts/{rollouts.live}?from={LOOKS}")
+        numbers = [int(each) for page in (first, second) for each in re.findall(r'<th scope="row">(\d+)</th>', page)]
+        count = len(rollouts.project.rollouts.looks(rollouts.live))
+        assert count > LOOKS
+        assert numbers == list(range(count, 0, -1))
+        newest = rollouts.project.rollouts.looks(rollouts.live)[-1]
+        assert f"{newest.candidate:,} {newest.control:,} {newest.readings[0].estimate:.3g}×" in row(first, f"{count} ")
+
+    def test_the_endpoint_links_it(self, client: Client, rollouts: Rolled) -> None:
+        page = shown(client, f"/?endpoint={ENDPOINT}")
+        assert f'href="/rollouts/{rollouts.live}"' in page
+        assert "running, 25% of the requests" in text_of(page)
+
+    def test_no_value_stands_there_as_python_writes_it(self, client: Client, rollouts: Rolled) -> None:
+        paths = [
+            "/rollouts",
+            *(f"/rollouts/{each}" for each in (rollouts.live, rollouts.stopped, rollouts.rolled_back)),
+        ]
+        assert reprs({path: visible(shown(client, path)) for path in paths}) == {}
+
+    @pytest.mark.parametrize("path", ["/rollouts/nobody", "/api/rollouts/nobody", "/api/rollouts/nobody/looks"])
+    def test_nobodys_is_404(self, client: Client, path: str) -> None:
+        answer = client.page(path)
+        assert answer.status_code == 404
+        assert "mainspring rollout list" in answer.text
+
+    def test_the_api_has_the_same(self, client: Client, rollouts: Rolled) -> None:
+        found = client.get(f"/api/rollouts/{rollouts.rolled_back}").json()
+        assert (found["rollout"]["status"], found["breached_from_e_value"]) == ("rolled back", 80.0)
+        assert "salt" not in found["rollout"]
+        assert [each["look"]["decision"] for each in found["decisions"]] == ["roll back", "begin", "start"]
+        assert found["metrics"][0]["state"] == "Worse than tolerated"
+        assert found["decisions"][0]["why"][0] == found["metrics"][0]["sentence"]
+        looks = client.get(f"/api/rollouts/{rollouts.rolled_back}/looks?after=2&limit=3").json()["looks"]
+        assert [each["number"] for each in looks] == [3, 4, 5]
+
+
+def browser(project: Project, *scopes: Action) -> tuple[Client, str]:
+    """Return a logged-in browser and its CSRF token."""
+    made = Client(create_app(project))
+    form = {"key": project.key(*scopes, name="nina"), "next": "/rollouts"}
+    assert post(made, "/login", form).status_code == 303
+    page = made.page("/rollouts").text
+    return made, re.findall(r'name="csrf" value="([^"]+)"', page)[0]
+
+
+def post(client: Client, path: str, fields: dict[str, Any]) -> Any:
+    headers = {
+        "origin": f"http://{HOST}",
+        "accept": "text/html",
+        "content-type": "application/x-www-form-urlencoded",
+    }
+    return client("POST", path, headers=headers, content=urlencode(fields))
+
+
+class TestTheButtons:
+    def test_a_live_rollout_is_stopped_by_its_form_and_the_person_is_recorded(self) -> None:
+        made = rolled()
+        person, csrf = browser(made.project, Action.VIEW, Action.MANAGE)
+        page = person.page(f"/rollouts/{made.live}").text
+        actions = re.findall(r'<form method="post" action="(/rollouts/[^"]+)"', page)
+        assert [each.rpartition("/")[2] for each in actions] == ["stop", "rollback", "promote"]
+
+        unsure = post(person, actions[0], {"csrf": csrf})
+        assert (unsure.status_code, "not confirmed" in unsure.text) == (400, True)
+        forged = post(person, actions[0], {"csrf": "x", "confirm": "yes"})
+        assert forged.status_code == 403
+        assert made.project.rollouts.live() != []
+
+        answer = post(person, actions[0], {"csrf": csrf, "confirm": "yes", "reason": "the <b>wrong</b> week"})
+        assert (answer.status_code, answer.headers["location"]) == (303, f"/rollouts/{made.live}")
+        [state] = made.project.rollouts.get([made.live])
+        assert state is not None
+        assert (state.status, state.share) == (Status.STOPPED, 0.0)
+        assert made.project.routes.current()[ENDPOINT].rollout == ""
+        said = text_of(person.page(f"/rollouts/{made.live}").text)
+        assert re.search(r"nina \(\w+\) stopped it: the <b>wrong</b> week\.", said)
+        [event] = [
+            each for each in made.project.audit.read() if each.action == "rollout.stop" and made.live in each.detail
+        ]
+        assert event.actor.startswith("nina (")
+        assert "rollout.stop" in said  # in the page's audit log
+
+        again = post(person, actions[1], {"csrf": csrf, "confirm": "yes"})
+        assert (again.status_code, "has ended: stopped" in html.unescape(again.text)) == (409, True)
+
+    def test_the_candidate_is_promoted_over_the_api(self) -> None:
+        made = rolled()
+        manager = Client(create_app(made.project), made.project.key(Action.VIEW, Action.MANAGE, name="olaf"))
+        assert manager("POST", f"/api/rollouts/{made.live}/promote", json={"because": "x"}).status_code == 400
+        assert manager("POST", f"/api/rollouts/{made.live}/burn").status_code == 404
+        answer = manager("POST", f"/api/rollouts/{made.live}/promote", json={"reason": "enough seen"})
+        assert (answer.status_code, answer.json()["rollout"]["status"]) == (200, "done")
+        assert made.project.versions.get(ENDPOINT, "champion").version == CANDIDATE
+        move = made.project.versions.moves(ENDPOINT, "champion")[0]
+        assert (move.new, move.actor.startswith("olaf (")) == (CANDIDATE, True)
+        assert manager("POST", f"/api/rollouts/{made.live}/rollback").status_code == 409
+
+    def test_a_viewer_has_no_buttons_and_no_right(self, rollouts: Rolled) -> None:
+        person, csrf = browser(rollouts.project, Action.VIEW)
+        page = person.page(f"/rollouts/{rollouts.live}").text
+        assert "/stop" not in page
+        assert "needs the scope manage" in page
+        answer = post(person, f"/rollouts/{rollouts.live}/stop", {"csrf": csrf, "confirm": "yes"})
+        assert answer.status_code == 403
+        assert len(rollouts.project.rollouts.live()) == 1

@@ -88,6 +88,8 @@ def _pairs(
     gate: FairnessGate, groups: Sequence[Slice], kept: np.ndarray, flagged: np.ndarray, block: Ints, where: str
 ) -> tuple[list[_Pair], list[str]]:
     """Return the comparison of each pair of groups with enough rows, and the groups with too few."""
+    if not groups:
+        return [], []
     blocks = int(block.max(initial=-1)) + 1
     parts = [group.rows[kept[group.rows]] for group in groups]
     rows = np.array([np.bincount(block[part], minlength=blocks) for part in parts], np.float64)
@@ -101,9 +103,10 @@ def _pairs(
     if len(names) < 2:
         return [], few
     rows, hits = rows[enough], hits[enough]
-    rate = (hits.sum(axis=1, keepdims=True) - np.c_[np.zeros(len(names)), hits]) / (
-        rows.sum(axis=1, keepdims=True) - np.c_[np.zeros(len(names)), rows]
-    )
+    with np.errstate(invalid="ignore"):  # without its only block a group has no rate
+        rate = (hits.sum(axis=1, keepdims=True) - np.c_[np.zeros(len(names)), hits]) / (
+            rows.sum(axis=1, keepdims=True) - np.c_[np.zeros(len(names)), rows]
+        )
     return (_ratios if gate.ratio else _differences)(gate, names, rate, rows, hits, where), few
 
 
@@ -163,5 +166,8 @@ def _half(gate: FairnessGate, apart: Floats, rows: Floats, floor: Floats) -> Flo
     """Return half the width of each pair's interval: by blocks of time, at least as wide as for independent rows."""
     if gate.sure is None:
         return np.zeros(apart.shape[:2])
-    error = np.maximum(standard_errors(apart, rows.sum(axis=0)), np.sqrt(floor[:, None] + floor[None, :]))
-    return np.asarray(student_quantile(gate.sure, rows.shape[1] - 1) * error)
+    sizes = rows.sum(axis=0)
+    filled = sizes > 0
+    by_block = standard_errors(apart[..., np.r_[True, filled]], sizes[filled])
+    error = np.maximum(by_block, np.sqrt(floor[:, None] + floor[None, :]))
+    return np.asarray(student_quantile(gate.sure, int(filled.sum()) - 1) * error)

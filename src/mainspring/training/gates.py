@@ -346,7 +346,7 @@ def check_slices(
         expect(each, (str, FeatureColumn), f"A slice of {gate}", fix="name a feature or a column of the observations.")
     expect(least_rows, int, f"`least_rows` of {gate}", fix="give a number of rows.")
     if least_rows < 1:
-        raise Invalid(f"In {gate}, least_rows={least_rows} is no number of rows.", fix="write 200.")
+        raise Invalid(f"In {gate}, least_rows={least_rows} is not a number of rows.", fix="write 200.")
     if insufficient not in ("fail", "pass"):
         raise Invalid(f"In {gate}, insufficient={insufficient!r} is unknown.", fix='write "fail" or "pass".')
     names = dict.fromkeys(each if isinstance(each, str) else each.name for each in given)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -15,10 +16,13 @@ from hypothesis import strategies as st
 from kit.depth import examples
 from mainspring.core.time import HOUR
 from mainspring.delivery.evidence import judge_rows
+from mainspring.delivery.fairness import judge_fairness
 from mainspring.delivery.gates import Comparison, judge
 from mainspring.delivery.held_out import HeldOut, Scored
+from mainspring.delivery.model import GateResult
 from mainspring.stats.metrics import metric, score
-from mainspring.training.gates import at_least, at_most, beats, calibration_error
+from mainspring.training.gate_kinds import FairnessGate
+from mainspring.training.gates import at_least, at_most, beats, calibration_error, fair
 
 _Array = npt.NDArray[Any]
 
@@ -261,3 +265,29 @@ def test_blocks_of_days_are_wider_than_hours_where_days_differ() -> None:
         assert result.interval is not None
         widths.append(result.interval[1] - result.interval[0])
     assert widths[0] > 1.5 * widths[1]
+
+
+@given(seed=st.integers(0, 10_000), rows=st.integers(0, 80), classes=st.integers(1, 2), digits=st.integers(0, 2))
+@settings(max_examples=examples(gate=10, deep=150), deadline=None)
+def test_whatever_the_rows_the_result_is_one_that_json_keeps(seed: int, rows: int, classes: int, digits: int) -> None:
+    """No rows, one class, equal scores, days without rows: neither an error nor a warning, and no infinity or NaN."""
+    rng = np.random.default_rng(seed)
+    truth, ours = rng.integers(0, classes, rows), np.round(rng.random(rows), digits)
+    at = np.sort(rng.integers(0, 20 * 24, rows)) * HOUR
+    group = pa.array([None if value == 0 else str(value) for value in rng.integers(0, 4, rows)], pa.string())
+    table = pa.table({"_at": pa.array(at, pa.timestamp("us", tz="UTC")), "group": group})
+    sides = Scored(truth, ours, {}, 0.5), Scored(truth, np.round(rng.random(rows), 1), {}, 0.5)
+    pair = HeldOut("binary", at, table, *sides)
+    alone = HeldOut("binary", at, table, sides[0])
+    slices: tuple[str, ...] = ("group",) if seed % 2 else ()
+    chance: dict[str, Any] = ({}, {"sure": 0.95}, {"harm": 0.95})[seed % 3]
+    for name in ("auc", "brier", "average_precision", "ece", "precision_at_5"):
+        gate = beats(name, by_slice=slices, least_rows=3, **chance)
+        results = judge_rows(gate, pair, "champion 1", higher=True)
+        results += judge_rows(at_least(name, 0.5, by_slice=slices, least_rows=3, **chance), alone, "limit", higher=True)
+        for measure in ("demographic parity", "equalised odds"):
+            fairness = fair("group", measure, sure=chance.get("sure"), least_rows=2, at_least=0.8)
+            assert isinstance(fairness, FairnessGate)
+            results.append(judge_fairness(fairness, alone, 0.5))
+        for result in results:
+            assert msgspec.json.decode(msgspec.json.encode(result), type=GateResult) == result

@@ -24,7 +24,7 @@ from mainspring.security.ports import AuditLog
 ACTION = "rollout"
 _CHECK_US = 30 * SECOND  # how often a candidate's bundle is read
 _IDLE_US = 5 * SECOND  # how often the time of a rollout without news is stored
-_RECENT = 50  # rollouts whose audit is completed when a controller starts
+_RECENT = 50  # rollouts whose audit is completed when a controller starts, and events among which one is looked for
 
 _log = logging.getLogger(__name__)
 
@@ -168,7 +168,7 @@ class Controller:
 def record(store: RolloutStore, audit: AuditLog, state: RolloutState) -> RolloutState:
     """Append the decisions of a rollout that are not in the audit log yet; return its state.
 
-    A decision is there at least once: twice if a process dies between the append and the note of it.
+    A decision is there at least once: twice only if two processes record it in the same instant.
 
     Raises:
         Conflict: The rollout changed meanwhile; the next look records the decisions.
@@ -176,7 +176,9 @@ def record(store: RolloutStore, audit: AuditLog, state: RolloutState) -> Rollout
     if state.audited == state.looks:
         return state
     looks = store.looks(state.id, after=state.audited)
+    there = {(event.at, event.action, event.resource) for event in audit.read(_RECENT)}
     events = [_event(state, look) for look in looks if look.decision != CONTINUE]
+    events = [event for event in events if (event.at, event.action, event.resource) not in there]
     if events:
         audit.append(events)
     return store.replace(msgspec.structs.replace(state, audited=state.looks))

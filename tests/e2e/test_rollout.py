@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -46,6 +48,9 @@ def score(x):
         raise ValueError("no weight for positive amounts")
     return np.exp(x)
 """
+SHADOW = SERVICE.partition("ms.Rollout")[0] + (
+    'ms.Rollout("fraud", kind="shadow", hold="3s", least_requests=100, guards=[ms.guards.errors(), ms.guards.score()])'
+)
 GOLDEN = '{"inputs": {"x": [[-1.5], [-0.5]]}}'  # rows on which its author tried it
 BAD = {"errors": RAISES, "wrong scores": GOOD.replace("1 / (1 + np.exp(-x))", "np.full_like(x, 0.5)")}
 
@@ -94,18 +99,18 @@ class Load:
                 thread.join()
 
 
-def shop(root: Path, bad: str) -> Depot:
-    """Return a project whose champion answers well and whose version 2 does not."""
+def shop(root: Path, candidate: str, service: str = SERVICE) -> Depot:
+    """Return a project with a good champion and another version, which was tried on two rows."""
     package = root / "shop"
     package.mkdir(parents=True)
     (root / "mainspring.toml").write_text(TOML)
-    for name, content in (("__init__", ""), ("service", SERVICE), ("good", GOOD), ("bad", bad)):
+    for name, content in (("__init__", ""), ("service", service), ("good", GOOD), ("other", candidate)):
         (package / f"{name}.py").write_text(content)
     depot = Depot(root)
     tensors = ("--input", "x:FP32:-1,1", "--output", "p:FP32:-1,1")
     depot.json("models", "function", "fraud", "shop.good:score", *tensors, "--alias", "champion")
     (root / "golden.json").write_text(GOLDEN)
-    depot.json("models", "function", "fraud", "shop.bad:score", *tensors, "--golden", "golden.json")
+    depot.json("models", "function", "fraud", "shop.other:score", *tensors, "--golden", "golden.json")
     depot.json("apply")
     return depot
 
@@ -159,3 +164,47 @@ def test_a_bad_version_is_rolled_back_within_half_a_minute(
             print(f", {name} {at - began:.1f} s", end="")
         share = 100 * len(met) / len(load.answers)
         print(f"; {len(met)} of {len(load.answers)} requests ({share:.1f} %) met it; {document['why']}")
+
+
+def of_project(module: str, root: Path) -> list[int]:
+    """Return the processes that run a module for a project."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (place / "cmdline").read_bytes().decode().split("\0")
+        except OSError:
+            continue
+        if module in words and str(root) in words:
+            found.append(int(place.name))
+    return found
+
+
+def test_a_shadow_that_is_killed_goes_on_and_the_caller_never_meets_it(tmp_path: Path) -> None:
+    depot = shop(tmp_path / "shop", GOOD.replace("-x)", "-1.01 * x)"), SHADOW)
+    key = depot.json("keys", "create", "load", "--scope", "predict")["key"]
+
+    def status() -> Any:
+        return depot.json("rollout", "status", "fraud")
+
+    with depot.up() as up:
+        up.until_serving()
+        load = Load(depot.gateway, key)
+        with load.going():
+            wait_until(lambda: len(load.answers) >= 300, "the champion's answers")
+            depot.json("rollout", "start", "fraud")
+            wait_until(lambda: status()["requests"] > 0, "the first pairs")
+            [process] = of_project("mainspring.processes.shadow", depot.root)
+            os.kill(process, signal.SIGKILL)
+            before = status()["requests"]
+            wait_until(lambda: status()["requests"] > before, "more pairs")
+            wait_until(lambda: status()["status"] == "waiting", "the proof that it is good")
+            assert of_project("mainspring.processes.shadow", depot.root) != [process]
+        document = status()
+        depot.json("rollout", "stop", "fraud")
+        wait_until(lambda: not of_project("mainspring.processes.shadow", depot.root), "the end of the shadow")
+
+    assert load.lost == []
+    assert {(status, version) for _, status, version in load.answers} == {(200, "1")}
+    [errors, score] = document["readings"]
+    assert errors["note"].startswith("0 of ")
+    assert 0 < score["estimate"] < score["high"] < score["limit"]

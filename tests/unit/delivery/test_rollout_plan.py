@@ -66,7 +66,7 @@ def test_a_plan_is_data() -> None:
         ({"guards": ["errors"]}, "'errors', of type str", "ms.guards.errors()"),
         ({"goals": [ms.guards.errors()]}, "the goal errors", "ms.guards.outcome"),
         ({"kind": "ab"}, "of the kind ab and has no goal", "goals="),
-        ({"kind": "shadow", "goals": [BRIER]}, "is a shadow and has goals", "use guards"),
+        ({"kind": "shadow", "goals": [BRIER]}, "is a shadow with quality brier", "ms.guards.score()"),
         ({"kind": "bandit", "goals": [BRIER, ms.guards.quality("error")]}, "a bandit with 2 goals", "guard the others"),
         ({"hold": "soon"}, "'soon' is not a duration", "write a number and a unit"),
     ],

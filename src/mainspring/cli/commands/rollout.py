@@ -26,7 +26,7 @@ _WIDEST = 8.0  # ratio at the ends of a bar
 
 @click.group("rollout", cls=Group)
 def command() -> None:
-    """Canary, blue-green, A/B and bandit rollouts of a version, rolled back on evidence."""
+    """Canary, blue-green, A/B, bandit and shadow rollouts of a version, ended on evidence."""
 
 
 @make("plan")

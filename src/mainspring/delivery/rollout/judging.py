@@ -12,11 +12,12 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
+from mainspring.delivery.rollout import pairing
 from mainspring.delivery.rollout.guards import ERRORS, LATENCY, SCORE, Guard
 from mainspring.delivery.rollout.labelling import FEWEST, UNLABELLED, bounds
 from mainspring.delivery.rollout.model import Counts, Evidence, Observed, Reading, Sums
 from mainspring.delivery.rollout.observing import QUANTILES, event
-from mainspring.delivery.rollout.plan import BANDIT, Plan
+from mainspring.delivery.rollout.plan import BANDIT, SHADOW, Plan
 from mainspring.stats.sequential import events, means
 from mainspring.stats.sequential.bandit import weights_by_means
 from mainspring.stats.sequential.distributions import averaged
@@ -38,7 +39,7 @@ def judge(plan: Plan, evidence: Evidence) -> Observed:
     """Return the readings of all guards and goals, and the numbers of requests."""
     labelled = _labelled(plan)
     breach, safe = math.log(breached_from(plan)), math.log(1 / plan.alpha)
-    readings = [_read(guard, evidence, breach, safe) for guard in plan.guards]
+    readings = [_read(plan, guard, evidence, breach, safe) for guard in plan.guards]
     return Observed(
         candidate=evidence.candidate,
         control=evidence.control,
@@ -50,7 +51,9 @@ def judge(plan: Plan, evidence: Evidence) -> Observed:
     )
 
 
-def _read(guard: Guard, evidence: Evidence, breach: float, safe: float) -> Reading:
+def _read(plan: Plan, guard: Guard, evidence: Evidence, breach: float, safe: float) -> Reading:
+    if plan.kind == SHADOW and (of_pairs := pairing.read(guard, evidence, breach, safe)) is not None:
+        return of_pairs
     if guard.kind == ERRORS:
         return _errors(guard, evidence, breach, safe)
     if guard.kind in (LATENCY, SCORE) and guard.kind not in evidence.cuts:

@@ -180,8 +180,9 @@ def _check_metrics(rollout: Rollout, refuse: Refuse) -> None:
         raise refuse(f"is of the kind {rollout.kind} and has no goal", "write goals=[ms.guards.quality(...)].")
     if rollout.kind == BANDIT and len(rollout.goals) > 1:
         raise refuse(f"is a bandit with {len(rollout.goals)} goals", "leave one of them; guard the others.")
-    if rollout.kind == SHADOW and rollout.goals:
-        raise refuse("is a shadow and has goals", "a shadow answers nobody: use guards, such as ms.guards.score().")
+    labelled = [each.name for each in (*(rollout.guards or ()), *rollout.goals) if each.labelled]
+    if rollout.kind == SHADOW and labelled:
+        raise refuse(f"is a shadow with {labelled[0]}", "use ms.guards.errors() and ms.guards.score().")
 
 
 def _check_steps(rollout: Rollout, refuse: Refuse) -> None:

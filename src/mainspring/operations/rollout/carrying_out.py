@@ -12,8 +12,10 @@ from mainspring.delivery.model import Promotion
 from mainspring.delivery.rollout.controller import Controller
 from mainspring.delivery.rollout.judging import judge
 from mainspring.delivery.rollout.labelling import labelled
-from mainspring.delivery.rollout.model import Evidence, Observed, RolloutState
+from mainspring.delivery.rollout.model import Evidence, Observed, RolloutState, Status
 from mainspring.delivery.rollout.observing import fixed, observed
+from mainspring.delivery.rollout.pairing import scaled
+from mainspring.delivery.rollout.plan import SHADOW
 from mainspring.delivery.routing import version_of
 from mainspring.ledger.model import Prediction
 from mainspring.operations.promote import gated, promote, publish_routes
@@ -26,6 +28,12 @@ _SLACK = MINUTE  # by which the clocks of a gateway and a controller may differ
 def controller(project: Project, *, at: Callable[[str], None] = lambda _: None) -> Controller:
     """Return a controller of the project's rollouts."""
     return Controller(project.rollouts, ProjectSurroundings(project), project.audit, project.wall, project.clock, at=at)
+
+
+def shadowed(project: Project) -> list[RolloutState]:
+    """Return the live shadows that have begun."""
+    live = project.rollouts.live()
+    return [state for state in live if state.plan.kind == SHADOW and state.status in (Status.RUNNING, Status.WAITING)]
 
 
 class ProjectSurroundings:
@@ -51,7 +59,11 @@ class ProjectSurroundings:
         log = self._project.predictions
         if state.began_at is None:
             before = [each for each in log.recent(state.endpoint, _HISTORY) if each.version == state.champion]
-            return fixed(state.evidence, [each.latency_us for each in before], [_score(each) for each in before])
+            scores = [_score(each) for each in before]
+            evidence = fixed(state.evidence, [each.latency_us for each in before], scores)
+            return scaled(evidence, scores) if state.plan.kind == SHADOW else evidence
+        if state.plan.kind == SHADOW:  # its own process adds the pairs
+            return state.evidence
         since = state.began_at - _SLACK
         found = log.observations(state.id, state.evidence.position, since=since)
         if found is None:  # the log went back, as from a backup: what it has is counted anew

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mainspring.operations.features.table import FeatureTable
     from mainspring.operations.models.adding import Added
     from mainspring.operations.pipelines.control import RunState
+    from mainspring.operations.rollout.in_code import Rollouts
     from mainspring.project import Project
     from mainspring.project.definitions.applied import Change
     from mainspring.registry.searching import RunRow
@@ -135,6 +136,13 @@ class OpenedProject:
         from mainspring.operations.pipelines.control import state
 
         return state(self.services, run)
+
+    @cached_property
+    def rollouts(self) -> Rollouts:
+        """Rollouts: start one, look at it, end it."""
+        from mainspring.operations.rollout.in_code import Rollouts
+
+        return Rollouts(self.services)
 
     # Its features as frames
 

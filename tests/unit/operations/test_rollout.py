@@ -22,6 +22,7 @@ from mainspring.ledger.model import Failure, Prediction
 from mainspring.operations import promote as promoting
 from mainspring.operations.rollout import interventions
 from mainspring.operations.rollout.carrying_out import controller
+from mainspring.operations.rollout.in_code import Rollouts
 from mainspring.operations.rollout.reports import listed, report
 from mainspring.serving.model import Endpoint, Route
 
@@ -217,6 +218,21 @@ def test_a_promotion_of_another_version_ends_it() -> None:
     promoting.promote(here, NAME, "1")
     assert tick(here).status is Status.DONE
     assert champion(here) == "1"
+
+
+def test_code_does_what_commands_do() -> None:
+    here = project(gates=[ms.at_least("auc", 0.7)])
+    rollouts = Rollouts(here)
+    with pytest.raises(NotFound, match="has had no rollout"):
+        rollouts.status(NAME)
+    assert rollouts.start(NAME, "1", reason="the new feed").status == "pending"
+    tick(here)
+    assert rollouts.status(NAME).share == 0.05
+    assert rollouts.stop(NAME).status == "stopped"
+    assert [each.status for each in rollouts.list()] == ["stopped"]
+    strict = Rollouts(project(gates=[ms.at_least("auc", 0.735)]))
+    with pytest.raises(Conflict, match="did not pass its gates: auc at least"):
+        strict.start(NAME, "1")
 
 
 def test_what_cannot_be_started_is_refused_with_a_fix() -> None:

@@ -25,6 +25,7 @@ from mainspring.operations.rollout.carrying_out import controller
 from mainspring.operations.rollout.interventions import start
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
+from mainspring.registry.adapters import mlflow_tracking, mlflow_versions  # once, for all children
 from mainspring.registry.model import TensorSpec
 
 SERVICE = """\
@@ -35,6 +36,7 @@ ms.Rollout("fraud", steps=(0.5,), hold="0s", least_requests=50, guards=[ms.guard
 """
 TOML = 'name = "shop"\nmodules = ["shop.service"]\n\n[profiles.local]\n'
 SHARE = 0.5
+IMPORTED = (mlflow_tracking, mlflow_versions)
 
 
 def opened(folder: Path) -> Project:
@@ -87,29 +89,23 @@ def log(project: Project, state: RolloutState, *, bad: bool) -> None:
     project.predictions.compact()
 
 
-def carry_out(folder: Path, at: Callable[[str], None] = lambda _: None) -> None:
-    project = opened(folder)
+def carry_out(project: Project, at: Callable[[str], None] = lambda _: None) -> None:
     carrying = controller(project, at=at)
-    for _ in range(5):
-        if project.rollouts.live():
-            carrying.tick()
-    project.close()
+    while project.rollouts.live():
+        carrying.tick()
 
 
-def arms(folder: Path) -> dict[str, float]:
-    project = opened(folder)
-    found = {arm.version: arm.weight for arm in project.routes.current()["fraud"].arms}
-    project.close()
-    return found
+def arms(project: Project) -> dict[str, float]:
+    return {arm.version: arm.weight for arm in project.routes.current()["fraud"].arms}
 
 
-def ended(folder: Path) -> dict[str, Any]:
-    project = opened(folder)
+def ended(project: Project) -> dict[str, Any]:
+    controller(project).tick()  # of one that begins anew: it records what another could not
     publish_routes(project)
     [state] = project.rollouts.find()
     looks = project.rollouts.looks(state.id)
     audit = [event.detail.split(": ")[1] for event in project.audit.read(100) if event.action.startswith("rollout")]
-    found = {
+    return {
         "status": state.status,
         "numbers": [look.number for look in looks],
         "decisions": [look.decision for look in looks if look.decision != "continue"],
@@ -117,10 +113,8 @@ def ended(folder: Path) -> dict[str, Any]:
         "champion": project.versions.get("fraud", "champion").version,
         "moves": len(project.versions.moves("fraud", "champion")),
         "requests": [state.evidence.candidate, state.evidence.control],
-        "arms": arms(folder),
+        "arms": arms(project),
     }
-    project.close()
-    return found
 
 
 def apart(do: Callable[[], Any]) -> int:
@@ -138,10 +132,10 @@ def apart(do: Callable[[], Any]) -> int:
 
 
 def main(root: Path) -> None:
-    for case in ("bad", "good"):
+    for case, first in (("bad", 0), ("good", 5)):  # until the promotion both pass the same points
         before = root / case
         apart(lambda: made(before, bad=case == "bad"))  # noqa: B023
-        killed, number = True, 0
+        killed, number = True, first
         while killed:
             folder = root / f"{case}-{number}"
             shutil.copytree(before, folder)
@@ -152,13 +146,14 @@ def main(root: Path) -> None:
                     (folder / "point").write_text(point)  # noqa: B023
                     os.kill(os.getpid(), signal.SIGKILL)
 
-            killed = apart(lambda: carry_out(folder, dying)) == signal.SIGKILL  # noqa: B023
+            killed = apart(lambda: carry_out(opened(folder), dying)) == signal.SIGKILL  # noqa: B023
             point = (folder / "point").read_text() if killed else ""
 
             def told(folder: Path = folder, point: str = point, case: str = case) -> None:
-                between = arms(folder)
-                carry_out(folder)
-                print(json.dumps({"case": case, "point": point, "between": between, **ended(folder)}), flush=True)
+                project = opened(folder)
+                between = arms(project)
+                carry_out(project)
+                print(json.dumps({"case": case, "point": point, "between": between, **ended(project)}), flush=True)
 
             apart(told)
             number += 1

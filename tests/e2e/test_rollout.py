@@ -186,7 +186,7 @@ def test_a_shadow_that_is_killed_goes_on_and_the_caller_never_meets_it(tmp_path:
     def status() -> Any:
         return depot.json("rollout", "status", "fraud")
 
-    with depot.up() as up:
+    with depot.up(real=True) as up:
         up.until_serving()
         load = Load(depot.gateway, key)
         with load.going():

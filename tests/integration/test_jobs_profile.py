@@ -63,17 +63,27 @@ def test_jobs_move_with_the_catalog_and_go_on_there(tmp_path: Path, postgres_ser
     schedule = Schedule("hourly", "c", Every(SECOND))
     store.tick([Tick(schedule, 10)], 10)
     store.tick([Tick(schedule, 20)], 20)
+    [run] = store.enqueue([NewJob("run")], 30)
+    [first] = store.enqueue([NewJob("part", parent=run.id)], 30)
+    [second] = store.enqueue([NewJob("part", parent=run.id, needs=(first.id,), group="g", group_limit=1)], 30)
+    [whole] = store.claim("ana", ["run"], 30, SECOND)
+    store.end(whole, Outcome(Status.DONE, result=7, cache="key"), 30)
 
     moved = move_tables(here, there, "the catalog", decisive=(), step=lambda *_: None)
 
     assert {each.name: each.rows for each in moved if each.name.startswith("job")} == {
-        "jobs": 3, "job_steps": 1, "job_schedules": 1,
+        "jobs": 6, "job_steps": 1, "job_schedules": 1, "job_needs": 1, "job_cache": 1,
     }  # fmt: skip
     assert other.find() == store.find()
     assert other.steps(lease.job.id) == [Step("one", [1], 2)]
     assert other.tick([Tick(schedule, 20)], 21) == []
     assert other.enqueue([NewJob("a", key="k")], 30) == store.find(handlers=["a"])
-    assert other.take_over("ana", 31) == 1
+    remembered, known = other.remembered("key"), store.remembered("key")
+    assert remembered == known is not None
+    [part] = other.claim("ana", ["part"], 30, SECOND)
+    other.end(part, Outcome(Status.DONE), 30)
+    assert [after.job.id for after in other.claim("ana", ["part"], 30, SECOND)] == [second.id]
+    assert other.take_over("ana", 31) == 2
     assert [again.job.id for again in other.claim("ana", ["b"], 31, SECOND)] == [lease.job.id]
     here.dispose()
     there.dispose()

@@ -161,6 +161,10 @@ def options(job: str, argument: Plain) -> dict[str, Any]:
         raise Invalid(
             f"The argument of {job} is {values!r}.", fix=f"write a JSON object with some of {sorted(work.options)}."
         )
+    if "model" in work.options and values.get("model") is None:
+        raise Invalid(f"The argument of {job} names no model.", fix='write {"model": "NAME"}.')
     for key, value in values.items():
+        if value is None and work.options[key].default is None:
+            continue  # the same as left out
         checked(f"The value {key} in the argument of {job}", work.options[key], value)
     return {**{key: option.default for key, option in work.options.items()}, **values}

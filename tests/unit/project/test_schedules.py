@@ -94,7 +94,28 @@ def test_what_is_refused_in_a_schedule_is_refused_when_queued_and_run() -> None:
             options("collect-garbage", wrong)
     assert options("forget-jobs", {"ended": "0s"}) == {"ended": "0s", "failed": "365d"}
     for name, work in BUILT_IN.items():
-        assert options(name, {each: option.default for each, option in work.options.items()}) == options(name, None)
+        needed = {"model": "late-arrival"} if "model" in work.options else {}
+        defaults = {each: option.default for each, option in work.options.items()}
+        assert options(name, defaults | needed) == options(name, needed)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [
+        ("train", None),
+        ("train", {}),
+        ("train", {"model": None}),
+        ("train", {"model": "a b"}),
+        ("train", {"model": "x", "since": "yesterday"}),
+        ("search", {"model": "x", "trials": 0}),
+        ("search", {"model": "x", "workers": True}),
+        ("monitor", {"endpoints": "x"}),
+        ("snapshot", {"sources": [1]}),
+    ],
+)
+def test_an_argument_of_a_long_job_is_checked_before_it_is_queued(name: str, argument: object) -> None:
+    with pytest.raises(Invalid):
+        options(name, argument)
 
 
 def test_schedules_that_are_no_table_are_refused(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def show(call: Call, *, job_id: str) -> None:
     """Show a job, its finished steps, and its error."""
     from mainspring.operations.jobs import queue
 
-    job = queue.job(call.project, job_id)
+    job = _brief(queue.job(call.project, job_id))
     steps = call.project.jobs.steps(job.id)
 
     def told(console: Console) -> None:
@@ -176,7 +176,17 @@ def _follow(call: Call, job: Job, *, wait: bool, here: bool) -> int:
     return exits.INTERNAL if job.status in ("failed", "cancelled", "skipped") else exits.OK
 
 
+def _brief(job: Job) -> Job:
+    """Return a job without the graph of a pipeline, which is as long as the pipeline."""
+    from dataclasses import replace
+
+    if isinstance(job.argument, dict) and "graph" in job.argument:
+        return replace(job, argument={name: value for name, value in job.argument.items() if name != "graph"})
+    return job
+
+
 def _document(job: Job) -> dict[str, Any]:
+    job = _brief(job)
     return dated(job, "enqueued_at", "due_at", "started_at", "ended_at", "leased_until")
 
 

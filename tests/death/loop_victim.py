@@ -102,6 +102,7 @@ def arm(spec: str, folder: Path) -> None:
 def main() -> None:
     folder = Path(sys.argv[1])
     torch.set_num_threads(1)
+    torch.optim.AdamW([torch.zeros(1)])  # imports what each child would import
     for spec in sys.argv[2:]:
         told, tell = os.pipe()
         child = os.fork()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 
@@ -33,16 +35,21 @@ def table(*rows: Row, schema: pa.Schema = SCHEMA) -> pa.Table:
     return pa.table([pa.array(column, kind.type) for column, kind in zip(columns, schema, strict=True)], schema=schema)
 
 
+@cache
+def _database() -> duckdb.DuckDBPyConnection:
+    return duck.connect()  # costs more than most reads
+
+
 def read(lake: LakeTables, name: str, version: int | None = None) -> list[Row]:
     """Return a version's rows ordered by `_seq`, as DuckDB reads them; times in microseconds."""
-    with duck.connect() as con:
+    with _database().cursor() as con:
         duck.register(con, "scanned", lake.scan(name, version))
         rows = con.execute('SELECT * REPLACE (epoch_us(scanned."at") AS "at") FROM scanned ORDER BY _seq').fetchall()
     return [tuple(row) for row in rows]
 
 
 def _numbers(scan: TableScan) -> list[int]:
-    with duck.connect() as con:
+    with _database().cursor() as con:
         duck.register(con, "scanned", scan)
         return [number for (number,) in con.execute("SELECT _seq FROM scanned ORDER BY _seq").fetchall()]
 

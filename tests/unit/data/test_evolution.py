@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from mainspring.core.errors import InvalidData
@@ -36,8 +38,13 @@ def land(lake: LakeTables, source: Source, *rows: dict[str, Any], batch: str = "
     return ingestor.ingest(source, [{"at": at, **row} for at, row in enumerate(rows)], keyings=KEYINGS, batch_id=batch)
 
 
+@cache
+def database() -> duckdb.DuckDBPyConnection:
+    return duck.connect()
+
+
 def read(lake: LakeTables, *columns: str, version: int | None = None) -> list[tuple[Any, ...]]:
-    with duck.connect() as con:
+    with database().cursor() as con:
         duck.register(con, "scanned", lake.scan("facts", version))
         return con.sql(f"SELECT {', '.join(columns)} FROM scanned ORDER BY _seq").fetchall()
 

@@ -34,6 +34,7 @@ class Place:
 
     def __init__(self, lake: LakeTables) -> None:
         self.lake = lake
+        self.database = duck.connect()
         self.snapshots = CatalogSnapshots(memory_catalog())
         self.clock = ManualClock()
         self.locks = MemoryLocks()
@@ -52,7 +53,7 @@ class Place:
         return restore(self.lake, self.snapshots, self.locks, self.clock, name, **{"wait_s": 0.01, **more})
 
     def rows(self, name: str, version: int | None = None) -> list[dict[str, Any]]:
-        with duck.connect() as con:
+        with self.database.cursor() as con:
             duck.register(con, "scanned", self.lake.scan(name, version))
             return con.sql("SELECT * FROM scanned ORDER BY _seq").to_arrow_table().to_pylist()
 

@@ -121,6 +121,12 @@ def test_no_step_is_named_that_the_use_does_not_justify(facts: dict[str, Any]) -
     assert changed(**facts).next is None
 
 
+def test_a_declared_rollout_is_in_place() -> None:
+    endpoint = msgspec.structs.replace(ENDPOINT, a_day=40_000.0, rollout=True)
+    advised = changed(models=(msgspec.structs.replace(MODEL, promotions=2),), endpoints=(endpoint,))
+    assert {each.area: each.state for each in advised.areas}["rollout"] == "in place"
+
+
 def test_a_later_step_waits_for_the_earlier_one() -> None:
     advised = changed(sources={}, tests=0, kept=False)
     assert advised.next is not None

@@ -9,6 +9,7 @@ from mainspring.core.errors import MainspringError, NotFound
 from mainspring.core.time import DAY, SECOND
 from mainspring.delivery.gates import baseline_of
 from mainspring.delivery.routing import CHAMPION
+from mainspring.jobs.pipelines.graph import JOB
 from mainspring.ledger.model import PREDICTIONS
 from mainspring.operations.advise.model import EndpointFacts, Facts, ModelFacts
 from mainspring.project import Project
@@ -37,11 +38,19 @@ def collect(project: Project) -> Facts:
         endpoints=tuple(_endpoint(project, endpoint) for endpoint in definitions.endpoints.values()),
         tests=len(test_files(project.settings.root)),
         kept=any((folder / ".git").exists() for folder in (project.settings.root, *project.settings.root.parents)),
-        scheduled=tuple(sorted({schedule.job for schedule in project.settings.schedules})),
+        scheduled=_scheduled(project),
         gateway_workers=project.settings.gateway_workers,
         log_bytes=_log_bytes(project),
         expires=project.settings.keep_predictions_us is not None,
     )
+
+
+def _scheduled(project: Project) -> tuple[str, ...]:
+    """Return the jobs that run without a person."""
+    graphs = [pipeline.graph for pipeline in project.definitions.pipelines.values()]
+    started = [node.function for graph in graphs if graph.schedule or graph.triggers for node in graph.nodes]
+    of_pipelines = {function.removeprefix(JOB) for function in started if function.startswith(JOB)}
+    return tuple(sorted({schedule.job for schedule in project.settings.schedules} | of_pipelines))
 
 
 def _has_tracking(project: Project) -> bool:
@@ -118,7 +127,7 @@ def _endpoint(project: Project, endpoint: Endpoint) -> EndpointFacts:
         alerts=() if judged is None else tuple(judged.alerts),
         idle_days=max(0.0, (now - windows[-1].end) / DAY) if windows else None,
         capacity=measured[0].capacity if measured else None,
-        log_share=endpoint.log.share,
+        rollout=endpoint.name in project.definitions.rollouts,
     )
 
 

@@ -61,7 +61,7 @@ class EndpointFacts(msgspec.Struct, frozen=True, kw_only=True):
     alerts: tuple[str, ...] = ()
     idle_days: float | None = None
     capacity: float | None = None
-    log_share: float = 1.0
+    rollout: bool = False  # whether the project declares how a candidate reaches it
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +71,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         sources: Source -> rows in its table; `None` where no data has landed.
         tests: Number of test files of the project.
         kept: Whether the folder is under version control.
-        scheduled: Jobs that schedules queue.
+        scheduled: Jobs that schedules queue, and the jobs of pipelines that a schedule or an event starts.
         log_bytes: Size of the stored prediction log; `None` if it is not on this machine.
         logged_a_day: Predictions a day of all endpoints.
         expires: Whether the profile removes old predictions.

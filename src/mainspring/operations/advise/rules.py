@@ -266,6 +266,10 @@ def rollout(facts: Facts) -> Advice:
         return _later("rollout", "No promoted version has traffic.", f"{TRAFFIC_TO_SPLIT:,} predictions a day.")
     busiest = max(live, key=lambda endpoint: endpoint.a_day)
     model = promoted[busiest.model]
+    if busiest.rollout:
+        return _done(
+            "rollout", f"{busiest.name} declares how a candidate reaches it, at {busiest.a_day:,.0f} predictions a day."
+        )
     share = 0.05 * busiest.a_day
     if busiest.a_day < TRAFFIC_TO_SPLIT or model.promotions < 2:
         return _later(

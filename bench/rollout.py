@@ -180,6 +180,7 @@ class Metric(NamedTuple):
     draw: Callable[[np.random.Generator, Array, float], Array]  # values, given whose they are
     judge: Callable[[Array, Array, Array, Array], Array]  # log e-values of (values, arms, weight) at looks
     sides: int = 1
+    usual: float = 0.0  # with two sides: mean of the control
 
 
 def every(arm: Array, columns: Array) -> tuple[Array, Array]:
@@ -232,7 +233,9 @@ METRICS = {
     "latency": Metric(
         lambda r, arm, effect: r.lognormal(3, 0.4, arm.shape) * np.where(arm, 1 + effect, 1), judge_latency
     ),
-    "scores": Metric(lambda r, arm, effect: r.beta(2, 5, arm.shape) ** np.where(arm, 1 - effect, 1), judge_scores, 2),
+    "scores": Metric(
+        lambda r, arm, effect: r.beta(2, 5, arm.shape) ** np.where(arm, 1 - effect, 1), judge_scores, 2, 2 / 7
+    ),
     "loss": Metric(lambda r, arm, effect: np.minimum(1, r.beta(2, 5, arm.shape) + effect * arm), judge_means),
 }
 
@@ -254,19 +257,19 @@ def paths(metric: Metric, effect: float, weight: float, requests: int, runs: int
         statistics = {"ours": metric.judge(value, arm, np.array([weight])), PEEKING: z}
         statistics[MSPRT] = np.where(z > 0, rho * z**2 / 2 + 0.5 * np.log1p(-rho), 0.0)
         for name, failed in FAILED.items():
-            statistics[name] = checks(first, failed, metric.sides)
+            statistics[name] = checks(first, failed, metric)
         for name, each in statistics.items():
             found.setdefault(name, []).append(each.astype(np.float32))
     return {name: np.concatenate(each)[:runs] for name, each in found.items()}
 
 
-def checks(candidate: Array, failed: int, sides: int) -> Array:
+def checks(candidate: Array, failed: int, metric: Metric) -> Array:
     """Return the `failed`th largest mean of the candidate in an interval of a minute so far, shape (runs, looks)."""
     minute = 60 * SECOND // EACH
     last = candidate[:, minute - 1 :: minute]
     number, total = (np.diff(last[..., each], axis=1, prepend=0) for each in (0, 1))
     mean = np.divide(total, number, out=np.zeros_like(total), where=number > 0)
-    mean = np.abs(mean - mean[:, :1]) if sides == 2 else mean
+    mean = np.abs(mean - metric.usual) if metric.sides == 2 else mean
     found = np.full((candidate.shape[0], candidate.shape[1]), -np.inf)
     for minutes in range(failed, mean.shape[1] + 1):
         found[:, minutes * minute - 1 :] = np.sort(mean[:, :minutes], axis=1)[:, -failed, None]

@@ -17,6 +17,7 @@ from kit.console.flights import Project, declared, definitions, populated
 from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.core.time import MINUTE, SECOND, ManualClock
 from mainspring.delivery.model import Promotion
+from mainspring.delivery.rollout.deciding import intervened
 from mainspring.delivery.rollout.model import RolloutState, Status
 from mainspring.ledger.model import Failure, Prediction
 from mainspring.operations import promote as promoting
@@ -218,6 +219,23 @@ def test_a_promotion_of_another_version_ends_it() -> None:
     promoting.promote(here, NAME, "1")
     assert tick(here).status is Status.DONE
     assert champion(here) == "1"
+
+
+def test_a_stop_whose_process_died_before_the_audit_is_recorded_by_the_controller() -> None:
+    here = project()
+    begun(here)
+    carrying = controller(here)
+    carrying.tick()
+    [state] = here.rollouts.live()
+    stopped, look = intervened(state, "stop", "ben", "lunch", here.wall.now())
+    here.rollouts.replace(stopped, [look])
+    assert "rollout.stop" not in audited(here)
+    for clock in (here.wall, here.clock):
+        assert isinstance(clock, ManualClock)
+        clock.advance(2 * MINUTE)
+    carrying.tick()
+    carrying.tick()
+    assert audited(here).count("rollout.stop") == 1
 
 
 def test_code_does_what_commands_do() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 import msgspec
@@ -24,7 +25,8 @@ from mainspring.security.ports import AuditLog
 ACTION = "rollout"
 _CHECK_US = 30 * SECOND  # how often a candidate's bundle is read
 _IDLE_US = 5 * SECOND  # how often the time of a rollout without news is stored
-_RECENT = 50  # rollouts whose audit is completed when a controller starts, and events among which one is looked for
+_SETTLE_US = 60 * SECOND  # how often decisions are looked for that nobody recorded
+_RECENT = 50  # rollouts among which, and events among which a decision is looked for
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +84,7 @@ class Controller:
         self._domain = domain or clock
         self._at = at
         self._checked: dict[str, int] = {}
-        self._settled = False
+        self._settled_at: int | None = None
 
     def tick(self) -> list[RolloutState]:
         """Look at every live rollout once; return those that changed.
@@ -90,10 +92,7 @@ class Controller:
         A rollout that cannot be looked at now, because a store does not answer, is left as it is.
         """
         changed = []
-        if not self._settled:  # of controllers that died
-            for state in self._store.find(limit=_RECENT):
-                record(self._store, self._audit, state)
-            self._settled = True
+        self._settle()
         for state in self._store.live():
             try:
                 made = self.look(record(self._store, self._audit, state))
@@ -104,6 +103,16 @@ class Controller:
             else:
                 changed += [made] if made is not None else []
         return changed
+
+    def _settle(self) -> None:
+        """Record the decisions of processes that died before they did, once in a while."""
+        now = self._clock.now()
+        if self._settled_at is not None and 0 <= now - self._settled_at < _SETTLE_US:
+            return
+        for state in self._store.find(limit=_RECENT):
+            with suppress(Conflict):
+                record(self._store, self._audit, state)
+        self._settled_at = now
 
     def look(self, state: RolloutState) -> RolloutState | None:
         """Look at a rollout, decide, and carry out the decision; return its state if it changed.
@@ -176,9 +185,9 @@ def record(store: RolloutStore, audit: AuditLog, state: RolloutState) -> Rollout
     if state.audited == state.looks:
         return state
     looks = store.looks(state.id, after=state.audited)
-    there = {(event.at, event.action, event.resource) for event in audit.read(_RECENT)}
+    there = set(audit.read(_RECENT))
     events = [_event(state, look) for look in looks if look.decision != CONTINUE]
-    events = [event for event in events if (event.at, event.action, event.resource) not in there]
+    events = [event for event in events if event not in there]
     if events:
         audit.append(events)
     return store.replace(msgspec.structs.replace(state, audited=state.looks))

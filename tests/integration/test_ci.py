@@ -13,8 +13,11 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from kit.depot import MODEL, Depot
+from kit.depot import ENDPOINT, MODEL, Depot
 from mainspring.operations.ci.model import STAGES
+from mainspring.operations.ci.release import production_checks
+from mainspring.project import open_project
+from mainspring.project.settings import load_settings
 
 
 def states(report: Any) -> dict[str, set[str]]:
@@ -86,3 +89,16 @@ def test_the_script_of_a_workflow_runs(depot: Depot, system: str) -> None:
     assert "version 3 is champion" in checks(report, "production")["promotion"]["detail"]
     if system == "github":
         assert "Model pipeline of depot: passed" in (depot.root / "summary.md").read_text()
+
+
+def test_a_declared_rollout_begins_instead_of_a_promotion(depot: Depot) -> None:
+    with (depot.root / "parcels" / "service.py").open("a") as service:
+        service.write(f'\nms.Rollout("{ENDPOINT}", steps=(0.1, 0.5))\n')
+    project = open_project(load_settings(depot.root, environment={}))
+    models = [project.definitions.model(MODEL)]
+    [check] = production_checks(project, models, {MODEL: "2"})
+    [again] = production_checks(project, models, {MODEL: "2"})
+    project.close()
+    assert check.state == "passed", check
+    assert "version 2 began beside champion 1: canary, 10%, 50%" in check.detail
+    assert again.state == "failed"  # one at a time

@@ -9,10 +9,12 @@ import msgspec
 import numpy as np
 
 from mainspring.core.errors import MainspringError
+from mainspring.delivery.model import Promotion
 from mainspring.ledger.model import Prediction
 from mainspring.operations.ci.candidate import Told, champion_of
 from mainspring.operations.ci.model import Check, failed, passed, skipped, warned
 from mainspring.operations.promote import promote
+from mainspring.operations.rollout.interventions import start
 from mainspring.operations.train import train
 from mainspring.project import Project
 from mainspring.project.executors import executors
@@ -21,6 +23,7 @@ from mainspring.serving.plane import runtime
 from mainspring.serving.plane.shadow import Pairs, ShadowScorer
 from mainspring.training.model import Model
 
+APPROVALS = "approvals"  # what the gate of approvals is against
 _REPLAYED = 1_000  # newest predictions of an endpoint
 
 
@@ -104,23 +107,44 @@ def _compared(name: str, model: str, pairs: Pairs, deadline_us: int) -> Check:
 
 
 def production_checks(project: Project, models: Sequence[Model], versions: dict[str, str]) -> Iterator[Check]:
-    """Promote each version by the model's gates."""
+    """Promote each version by the model's gates, or start the rollout that the project declares for its endpoint."""
     for model in models:
+        served = [each.name for each in project.definitions.endpoints.values() if each.model_name == model.name]
+        declared = [name for name in served if name in project.definitions.rollouts]
+        if declared and champion_of(project, model.name) is not None:
+            yield from (_rolled_out(project, name, versions[model.name], model.name) for name in declared)
+            continue
         try:
             found = promote(project, model.name, versions[model.name], reason="ci")
         except MainspringError as error:
             yield failed("promotion", error.what, error.fix or "", model=model.name)
             continue
-        short = [str(result) for result in found.results if not result.passed]
         if found.promoted:
             before = f" instead of version {found.previous}" if found.previous else ""
             yield passed("promotion", f"version {found.version} is champion{before}", model=model.name)
-        elif all("approv" in each for each in short):
-            yield warned(
-                "promotion",
-                f"version {found.version} waits: {'; '.join(short)}",
-                f"then run `mainspring promote {model.name} {found.version}`",
-                model=model.name,
-            )
         else:
-            yield failed("promotion", "; ".join(short), model=model.name)
+            yield _refused("promotion", found, f"mainspring promote {model.name} {found.version}")
+
+
+def _rolled_out(project: Project, endpoint: str, version: str, model: str) -> Check:
+    name = f"rollout on {endpoint}"
+    try:
+        begun = start(project, endpoint, version, reason="ci")
+    except MainspringError as error:
+        return failed(name, error.what, error.fix or "", model=model)
+    if isinstance(begun, Promotion):
+        return _refused(name, begun, f"mainspring rollout start {endpoint} --candidate {version}")
+    steps = ", ".join(f"{share:.0%}" for share in begun.plan.steps)
+    detail = (
+        f"version {version} began beside champion {begun.champion}: {begun.plan.kind}{f', {steps}' if steps else ''}"
+    )
+    return passed(name, f"{detail}; see `mainspring rollout status {endpoint}`", model=model)
+
+
+def _refused(name: str, found: Promotion, command: str) -> Check:
+    """Return the check of a version whose gates were not passed; a warning if only approvals are missing."""
+    short = [result for result in found.results if not result.allows]
+    told = "; ".join(map(str, short))
+    if all(result.against == APPROVALS for result in short):
+        return warned(name, f"version {found.version} waits: {told}", f"then run `{command}`", model=found.model)
+    return failed(name, told, model=found.model)

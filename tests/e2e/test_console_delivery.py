@@ -1,10 +1,13 @@
-"""The pages of rollouts in a real browser: wide and narrow, light and dark, live and with a button pressed."""
+"""The pages of rollouts and pipelines in a real browser, on every screen, live, and with a button pressed."""
+
+from dataclasses import replace
 
 import pytest
 
 from kit.console.chromium import DRIVEN
 from kit.console.flights import Project
 from kit.console.looks import anywhere, in_order
+from kit.console.pipelined import Pipelined, pipelined
 from kit.console.rolled import Rolled, rolled
 from mainspring.delivery.rollout.model import Status
 
@@ -17,14 +20,24 @@ def rollouts() -> Rolled:
 
 
 @pytest.fixture(scope="module")
-def project(rollouts: Rolled) -> Project:
-    return anywhere(rollouts.project)
+def flows(tmp_path_factory: pytest.TempPathFactory) -> Pipelined:
+    return pipelined(tmp_path_factory.mktemp("flows"))
 
 
-def test_each_page_is_in_order_on_every_screen(visitor, address, rollouts) -> None:
-    in_order(
-        visitor, address, ("/rollouts", f"/rollouts/{rollouts.live}", f"/rollouts/{rollouts.rolled_back}"), cards=True
-    )
+@pytest.fixture(scope="module")
+def project(rollouts: Rolled, flows: Pipelined) -> Project:
+    """A project with the rollouts of one and the pipelines of the other."""
+    both = replace(rollouts.project.definitions, pipelines=flows.project.definitions.pipelines)
+    settings = replace(rollouts.project.settings, state=flows.project.settings.state)
+    kept = {name: getattr(rollouts.project, name) for name in ("rollouts", "routes", "audit")}
+    return anywhere(rollouts.project.having(settings, definitions=both, jobs=flows.project.jobs, **kept))
+
+
+def test_each_page_is_in_order_on_every_screen(visitor, address, rollouts, flows) -> None:
+    runs = [f"/pipelines/nightly/runs/{each}" for each in (flows.asking, flows.failed)]
+    both = [f"/rollouts/{each}" for each in (rollouts.live, rollouts.rolled_back)]
+    pipelines = ["/pipelines", "/pipelines/chain", *runs, f"{runs[0]}/steps/load"]
+    in_order(visitor, address, ["/rollouts", *both, *pipelines], cards=True)
 
 
 def test_a_page_that_is_open_shows_that_somebody_stopped_the_rollout(visitor, address, project, rollouts) -> None:

@@ -18,6 +18,7 @@ from mainspring.console.endpoints.overview import endpoints
 from mainspring.console.guard import caller
 from mainspring.console.jobs.api import add_job_api
 from mainspring.console.models.api import add_model_api
+from mainspring.console.pipelines.api import add_pipeline_api
 from mainspring.console.predictions.evidence import evidence
 from mainspring.console.rollouts.api import add_rollout_api
 from mainspring.console.runs.api import add_run_api
@@ -96,6 +97,7 @@ def api(project: Project, looking: Looking | None = None) -> APIRouter:
     add_search_api(router, project)
     add_job_api(router, project)
     add_rollout_api(router, project)
+    add_pipeline_api(router, project)
 
     @router.get("/keys")
     def list_keys() -> Response:

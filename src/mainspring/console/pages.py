@@ -20,6 +20,7 @@ from mainspring.console.features.values import source_address
 from mainspring.console.guard import caller, cookie_name, form
 from mainspring.console.jobs.pages import add_job_pages
 from mainspring.console.models.pages import add_model_pages
+from mainspring.console.pipelines.pages import add_pipeline_pages
 from mainspring.console.predictions.evidence import evidence
 from mainspring.console.render import login_page, page
 from mainspring.console.rollouts.pages import add_rollout_pages
@@ -35,9 +36,10 @@ from mainspring.security.sessions import LIFETIME, Sessions
 
 _ID = r"[A-Za-z0-9_.-]{1,128}"
 _MODELS = rf"models(/{_ID}(/history|/versions/[0-9]{{1,12}}(/card)?)?)?"
+_PIPELINES = rf"pipelines(/{_ID}(/runs/{_ID}(/steps/[A-Za-z0-9_.%-]{{1,140}})?)?)?"
 _QUERY = r"(\?[!-~]{1,2000})?"  # anything printable: it is used on our own page only
 _OWN_PAGE = re.compile(
-    rf"/(predictions/{_ID}|features(/{_ID})?|data(/{_ID}){{,2}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts)(/{_ID})?|{_MODELS})?{_QUERY}"
+    rf"/(predictions/{_ID}|features(/{_ID})?|data(/{_ID}){{,2}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts)(/{_ID})?|{_MODELS}|{_PIPELINES})?{_QUERY}"
 )
 
 
@@ -86,7 +88,7 @@ def pages(project: Project, sessions: Sessions, looking: Looking, refusals: Refu
 
     for add in (add_feature_pages, add_data_pages, add_model_pages):
         add(router, project, looking, frame)
-    for each in (add_run_pages, add_search_pages, add_job_pages, add_rollout_pages):
+    for each in (add_run_pages, add_search_pages, add_job_pages, add_rollout_pages, add_pipeline_pages):
         each(router, project, frame)
     add_assets(router)
 

@@ -6,7 +6,8 @@ from itertools import combinations
 import pytest
 
 from kit.console.shop import definitions
-from mainspring.console.lineage_picture import fitted, picture
+from mainspring.console.layered import fitted
+from mainspring.console.lineage_picture import picture
 from mainspring.operations.data.lineage import MODEL, SOURCE, VIEW, Edge, Lineage, Node, lineage
 
 DEFINED = definitions()

@@ -31,7 +31,7 @@ def add_job_api(router: APIRouter, project: Project) -> None:
                 "jobs": found.rows,
                 "counts": found.counts,
                 "next": found.next or None,
-                "schedules": [{**_fields(each), "argument": _raw(each.argument)} for each in found.schedules],
+                "schedules": [{**_fields(each), "argument": raw(each.argument)} for each in found.schedules],
             }
         )
 
@@ -45,10 +45,10 @@ def add_job_api(router: APIRouter, project: Project) -> None:
                 "job": {
                     **_fields(view.row),
                     **job,
-                    "argument": _raw(view.job.argument),
-                    "result": _raw(view.job.result),
+                    "argument": raw(view.job.argument),
+                    "result": raw(view.job.result),
                 },
-                "steps": [{**_fields(step), "result": _raw(step.result)} for step in view.steps],
+                "steps": [{**_fields(step), "result": raw(step.result)} for step in view.steps],
             }
         )
 
@@ -57,6 +57,6 @@ def _fields(of: Any) -> dict[str, Any]:
     return {each.name: getattr(of, each.name) for each in fields(of)}
 
 
-def _raw(value: Plain) -> msgspec.Raw:
-    # As stored, in ASCII: it may contain numbers and texts that the API's own encoder rejects.
+def raw(value: Plain) -> msgspec.Raw:
+    """Return a value as stored, in ASCII: it may contain numbers and texts that the API's own encoder rejects."""
     return msgspec.Raw(encoded(value, "A job's value").encode())

@@ -216,11 +216,12 @@ def run_here(project: Project, run: str, told: Callable[[RunState], None] = lamb
     return job(project, run)
 
 
-def retry(project: Project, run: str, step: str | None = None) -> Job:
+def retry(project: Project, run: str, step: str | None = None, *, by: str | None = None) -> Job:
     """Queue failed and cancelled steps of a run again, with those that were skipped because of them.
 
     Args:
         step: Only this step, or item of a mapped step, and what follows it.
+        by: Who asks for it; by default the user of this process.
 
     Raises:
         NotFound: There is no such run or step.
@@ -243,7 +244,7 @@ def retry(project: Project, run: str, step: str | None = None) -> Job:
         )
     ids = list(dict.fromkeys([*(each.job for each in chosen if each.job), run]))
     project.jobs.retry(ids, project.wall.now())
-    audit(project, "pipelines.retry", f"run/{run}", step or "all")
+    audit(project, "pipelines.retry", f"run/{run}", step or "all", who=by)
     return job(project, run)
 
 
@@ -255,7 +256,7 @@ def _named(found: RunState, names: list[str]) -> list[StepState]:
     return [by_name[name] for name in names]
 
 
-def cancel(project: Project, run: str) -> Job:
+def cancel(project: Project, run: str, *, by: str | None = None) -> Job:
     """Cancel a run: what waits at once; the processes of running steps are ended within seconds.
 
     Raises:
@@ -263,7 +264,7 @@ def cancel(project: Project, run: str) -> Job:
     """
     find_run(project, run)
     [found] = project.jobs.cancel([run], project.wall.now())
-    audit(project, "pipelines.cancel", f"run/{run}")
+    audit(project, "pipelines.cancel", f"run/{run}", who=by)
     return found
 
 

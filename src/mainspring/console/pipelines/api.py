@@ -1,0 +1,136 @@
+"""JSON API of pipelines: the content of their pages, and the actions."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
+
+from mainspring.console.answers import Answer
+from mainspring.console.endpoints.api import Id, Limit
+from mainspring.console.guard import caller
+from mainspring.console.jobs.api import raw
+from mainspring.console.pipelines.graph_picture import is_asked
+from mainspring.console.pipelines.listing import (
+    SHOWN,
+    PipelineRow,
+    RunRow,
+    acted,
+    person,
+    pipeline_list,
+    pipeline_page,
+    run_page,
+    step_page,
+)
+from mainspring.core.errors import Invalid
+from mainspring.core.ids import check_id
+from mainspring.jobs.plain import Plain
+from mainspring.operations.pipelines import control
+from mainspring.operations.pipelines.control import StepState
+from mainspring.project import Project
+
+Text = Annotated[str, Query(max_length=200)]
+Kind = TypeVar("Kind", bound=msgspec.Struct)
+
+
+class NewRun(msgspec.Struct, forbid_unknown_fields=True):
+    """Request for a run. Runs of one pipeline with the same key are one run."""
+
+    parameters: dict[str, Any] = {}
+    key: str | None = None
+    cache: bool = True
+
+
+class Asked(msgspec.Struct, forbid_unknown_fields=True):
+    """Request for an action on a run. `step` is the approval, or the step to retry."""
+
+    step: str = ""
+    note: str = ""
+
+
+def add_pipeline_api(router: APIRouter, project: Project) -> None:
+    """Add the routes under `/pipelines`."""
+
+    @router.get("/pipelines")
+    def list_pipelines() -> Response:
+        """The declared pipelines, how they start, and the newest runs of each."""
+        return Answer({"pipelines": [_pipeline(each) for each in pipeline_list(project)]})
+
+    @router.get("/pipelines/{name}")
+    def show_pipeline(name: Id, before: Text = "", limit: Limit = SHOWN) -> Response:
+        """One pipeline with its graph, and its runs, newest first; `next` is the `before` of the next page."""
+        view = pipeline_page(project, check_id(name, "pipeline"), before=before, limit=limit)
+        graph = raw(view.graph.document())
+        runs = [_run(each) for each in view.runs]
+        head = {"pipeline": _pipeline(view.row), "declared": view.declared, "graph": graph}
+        return Answer({**head, "runs": runs, "next": view.next or None})
+
+    @router.post("/pipelines/{name}/runs", status_code=201)
+    async def start_run(request: Request, name: Id) -> Response:
+        """Queue a run from `{"parameters", "key", "cache"}`."""
+        asked = await _body(request, NewRun)
+        by = person(project, caller(request).principal)
+        made = await run_in_threadpool(
+            control.start,
+            project,
+            check_id(name, "pipeline"),
+            asked.parameters,
+            cache=asked.cache,
+            key=asked.key,
+            by=by,
+        )
+        return Answer({"id": made.id, "status": made.status}, 201)
+
+    @router.get("/pipelines/{name}/runs/{run_id}")
+    def show_run(name: Id, run_id: Id) -> Response:
+        """One run with its parameters, its result, and its steps in the order of the graph."""
+        view = run_page(project, check_id(name, "pipeline"), check_id(run_id, "run"))
+        head = {**_run(view.row), "parameters": raw(dict(view.state.parameters)), "result": raw(view.state.job.result)}
+        return Answer({"run": head, "steps": [_step(each) for each in view.state.steps]})
+
+    @router.get("/pipelines/{name}/runs/{run_id}/steps/{step}/log")
+    def show_log(name: Id, run_id: Id, step: str) -> Response:
+        """The end of what a step wrote on the console's machine; `cut` is the number of characters before it."""
+        view = step_page(project, check_id(name, "pipeline"), check_id(run_id, "run"), step)
+        return Answer({"log": raw(view.log), "cut": view.cut})
+
+    @router.post("/pipelines/{name}/runs/{run_id}/{action}")
+    async def act(request: Request, name: Id, run_id: Id, action: str) -> Response:
+        """`approve` a step, `retry` a run or a step, or `cancel` a run. The body is `{"step", "note"}`."""
+        asked = await _body(request, Asked)
+        names = check_id(name, "pipeline"), check_id(run_id, "run")
+        await run_in_threadpool(acted, project, *names, action, caller(request).principal, asked.step, asked.note)
+        view = await run_in_threadpool(run_page, project, *names)
+        return Answer({"run": _run(view.row), "steps": [_step(each) for each in view.state.steps]})
+
+
+async def _body(request: Request, kind: type[Kind]) -> Kind:
+    try:
+        body = await request.body()
+        return msgspec.json.decode(body, type=kind) if body else kind()
+    except msgspec.MsgspecError as error:
+        names = ", ".join(f'"{name}"' for name in kind.__struct_fields__)
+        raise Invalid(f"The request is not valid: {error}.", fix=f"send {{{names}}}.") from None
+
+
+def _pipeline(row: PipelineRow) -> dict[str, Any]:
+    schedule = row.schedule
+    times = None if schedule is None else {"when": schedule.when, "last": schedule.last, "next": schedule.next}
+    return {**_fields(row), "schedule": times, "runs": [_run(each) for each in row.runs]}
+
+
+def _run(row: RunRow) -> dict[str, Any]:
+    return {**_fields(row), "parameters": raw(row.parameters)}
+
+
+def _step(step: StepState) -> dict[str, Any]:
+    result: Plain = step.result
+    return {**_fields(step), "result": raw(result), "asked": is_asked(step)}
+
+
+def _fields(of: Any) -> dict[str, Any]:
+    return {each.name: getattr(of, each.name) for each in fields(of)}

@@ -1,0 +1,97 @@
+"""The pages of pipelines, and the buttons that start, approve, retry and cancel."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import RedirectResponse, Response
+from starlette.concurrency import run_in_threadpool
+
+from mainspring.console.features.pages import Frame
+from mainspring.console.guard import caller, form
+from mainspring.console.jobs.listing import STATES, line, written
+from mainspring.console.pipelines.graph_picture import SIGNS, is_asked, took
+from mainspring.console.pipelines.listing import (
+    RUN_STATES,
+    STEPS,
+    acted,
+    person,
+    pipeline_list,
+    pipeline_page,
+    run_page,
+    step_page,
+)
+from mainspring.console.render import page
+from mainspring.core.errors import Invalid
+from mainspring.core.ids import check_id
+from mainspring.operations.pipelines import control
+from mainspring.project import Project
+from mainspring.security.model import Action
+
+Begin = Annotated[int, Query(ge=0, le=10**9, alias="from")]
+
+
+def add_pipeline_pages(router: APIRouter, project: Project, frame: Frame) -> None:
+    """Add the routes under `/pipelines`."""
+
+    def framed(request: Request, **content: Any) -> dict[str, Any]:
+        shared = {
+            "section": "pipelines",
+            "states": STATES,
+            "run_states": RUN_STATES,
+            "signs": SIGNS,
+            "took": took,
+            "is_asked": is_asked,
+            "line": line,
+            "written": written,
+            "may_manage": Action.MANAGE in caller(request).principal.scopes,
+        }
+        return {**frame(request), **shared, **content}
+
+    @router.get("/pipelines")
+    def show_pipelines(request: Request) -> Response:
+        return page("pipelines.html", framed(request, rows=pipeline_list(project)))
+
+    @router.get("/pipelines/{name}")
+    def show_pipeline(request: Request, name: str, before: str = "") -> Response:
+        view = pipeline_page(project, check_id(name, "pipeline"), before=before)
+        return page("pipeline.html", framed(request, view=view))
+
+    @router.post("/pipelines/{name}/runs")
+    async def start_run(request: Request, name: str) -> Response:
+        await _confirmed(request)
+        by = person(project, caller(request).principal)
+        made = await run_in_threadpool(control.start, project, check_id(name, "pipeline"), by=by)
+        return RedirectResponse(f"/pipelines/{name}/runs/{made.id}", status_code=303)
+
+    @router.get("/pipelines/{name}/runs/{run}")
+    def show_run(request: Request, name: str, run: str, begin: Begin = 0) -> Response:
+        view = run_page(project, check_id(name, "pipeline"), check_id(run, "run"))
+        steps = view.state.steps[begin : begin + STEPS]
+        return page("pipeline_run.html", framed(request, view=view, name=name, begin=begin, steps=steps))
+
+    @router.get("/pipelines/{name}/runs/{run}/steps/{step}")
+    def show_step(request: Request, name: str, run: str, step: str) -> Response:
+        view = step_page(project, check_id(name, "pipeline"), check_id(run, "run"), step)
+        return page("pipeline_step.html", framed(request, view=view, name=name))
+
+    @router.post("/pipelines/{name}/runs/{run}/{action}")
+    async def act(request: Request, name: str, run: str, action: str) -> Response:
+        fields = await _confirmed(request)
+        step, note = fields.get("step", ""), fields.get("reason", "")
+        names = check_id(name, "pipeline"), check_id(run, "run")
+        await run_in_threadpool(acted, project, *names, action, caller(request).principal, step, note)
+        return RedirectResponse(f"/pipelines/{name}/runs/{run}", status_code=303)
+
+
+async def _confirmed(request: Request) -> dict[str, str]:
+    """Return the fields of a form.
+
+    Raises:
+        Invalid: The form's action is not confirmed.
+    """
+    fields = form(await request.body())
+    if fields.get("confirm") != "yes":
+        raise Invalid("The action is not confirmed.", fix="choose it on the page, and confirm it.")
+    return fields

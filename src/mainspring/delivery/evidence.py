@@ -19,7 +19,7 @@ from mainspring.delivery.held_out import HeldOut, Scored
 from mainspring.delivery.model import ROUNDING, GateResult, nothing
 from mainspring.delivery.slices import Slice, listed, slices_of
 from mainspring.stats.jackknife import FEWEST_BLOCKS, Estimate, Floats, Ints, estimate, holm, leave_out, time_blocks
-from mainspring.stats.metrics import measure
+from mainspring.stats.metrics import MetricFailed, measure
 from mainspring.training.gate_kinds import Gate
 
 _WHOLE = ""
@@ -71,9 +71,6 @@ def judge_rows(
         higher: Whether higher values pass.
         margin: By how much the value must be better than the other side's; negative if it may be worse.
         hidden: See `slices.slices_of`.
-
-    Raises:
-        MetricFailed: A custom metric raised, or returned no number.
     """
     columns: list[tuple[str, list[Slice]]] = [(_WHOLE, [Slice(_WHOLE, np.arange(len(held_out)))])]
     if gate.by_slice:
@@ -82,7 +79,10 @@ def judge_rows(
         except Invalid as error:
             return [nothing(gate, against, error.what, error.fix)]
     sign = 1 if higher else -1
-    measured = [[_measure(gate, held_out, each, sign, margin) for each in slices] for _, slices in columns]
+    try:
+        measured = [[_measure(gate, held_out, each, sign, margin) for each in slices] for _, slices in columns]
+    except MetricFailed as error:
+        return [nothing(gate, against, error.what, error.fix)]
     failing = _failing(gate, [each for found in measured for each in found if each.known])
     return [_result(gate, against, name, found, failing) for (name, _), found in zip(columns, measured, strict=True)]
 

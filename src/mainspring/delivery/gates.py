@@ -63,7 +63,6 @@ def judge(
 
     Raises:
         Invalid: A gate names a metric that does not exist.
-        MetricFailed: A custom metric raised, or returned no number.
     """
     results: list[GateResult] = []
     for gate in gates:

@@ -25,11 +25,7 @@ _WHOLE = (DType.Int32, DType.Int64)
 
 
 def judge_robustness(gate: RobustGate, bundle: Bundle, held_out: HeldOut, *, higher: bool) -> GateResult:
-    """Return the result of a robustness gate; of several disturbances, the worst one's.
-
-    Raises:
-        MetricFailed: A custom metric raised, or returned no number.
-    """
+    """Return the result of a robustness gate; of several disturbances, the worst one's."""
     if len(held_out) > MOST_ROWS:
         held_out = held_out.rows(np.unique(np.linspace(0, len(held_out) - 1, MOST_ROWS).astype(np.int64)))
     clean = held_out.candidate

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from mainspring.stats.distributions import student_quantile, student_tail
 from mainspring.stats.intervals import row_losses
-from mainspring.stats.metrics import Metric, MetricFailed, measure
+from mainspring.stats.metrics import Metric, measure
 
 FEWEST_BLOCKS = 5
 MOST_BLOCKS = 60
@@ -90,18 +90,19 @@ def time_blocks(at: npt.NDArray[Any], length: int) -> Ints:
 
 
 def leave_out(metric: Metric, y: npt.NDArray[Any], score: Floats, block: Ints) -> Floats:
-    """Return a metric of all rows, then of the rows without each block; shape (1 + blocks,), NaN where undefined."""
+    """Return a metric of all rows, then of the rows without each block; shape (1 + blocks,), NaN where undefined.
+
+    Raises:
+        MetricFailed: A custom metric raised, or returned no number.
+    """
     blocks = int(block.max(initial=-1)) + 1
-    try:
-        if metric.name == "auc" and not metric.custom and score.ndim == 1:
-            return _auc(y.astype(np.bool_), score, block, blocks)
-        if metric.name in _MEANS and not metric.custom:
-            found = mean_without(row_losses(metric.name, y, score), np.ones(y.shape[0]), block)
-            return np.sqrt(found) if metric.name == "rmse" else found
-        kept = [np.ones(block.size, np.bool_), *(block != each for each in range(blocks))]
-        return np.array([measure(metric, y[rows], score[rows]) for rows in kept])
-    except MetricFailed:
-        return np.full(1 + blocks, math.nan)
+    if metric.name == "auc" and not metric.custom and score.ndim == 1:
+        return _auc(y.astype(np.bool_), score, block, blocks)
+    if metric.name in _MEANS and not metric.custom:
+        found = mean_without(row_losses(metric.name, y, score), np.ones(y.shape[0]), block)
+        return np.sqrt(found) if metric.name == "rmse" else found
+    kept = [np.ones(block.size, np.bool_), *(block != each for each in range(blocks))]
+    return np.array([measure(metric, y[rows], score[rows]) for rows in kept])
 
 
 def mean_without(values: Floats, weights: Floats, block: Ints) -> Floats:

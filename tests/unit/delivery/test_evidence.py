@@ -291,3 +291,20 @@ def test_whatever_the_rows_the_result_is_one_that_json_keeps(seed: int, rows: in
             results.append(judge_fairness(fairness, alone, 0.5))
         for result in results:
             assert msgspec.json.decode(msgspec.json.encode(result), type=GateResult) == result
+
+
+@pytest.mark.parametrize("chance", [{}, {"sure": 0.95}])
+def test_a_metric_of_the_project_that_fails_fails_the_gate_and_says_where(chance: dict[str, Any]) -> None:
+    @metric(higher_is_better=True)
+    def found_late(y: _Array, score: _Array) -> float:
+        raise KeyError("fifty")
+
+    truth, ours, _ = world(np.random.default_rng(1))
+    own = {"found_late": found_late}
+    rows = held_out(truth, ours, group=truth)
+    rows = HeldOut("binary", rows.at, rows.table, Scored(truth, ours, own, 0.5))
+    gate = at_least("found_late", 0.1, by_slice="group", least_rows=5, **chance)
+    (result,) = judge_rows(gate, rows, "limit", higher=True)
+    assert not result.passed
+    assert "The metric 'found_late' failed at" in result.note
+    assert "test_evidence.py" in result.note

@@ -8,8 +8,10 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from mainspring.core.catalog import metadata, open_engine
 from mainspring.core.errors import Corrupt, Invalid, NotFound
@@ -53,6 +55,25 @@ def test_a_creation_that_was_killed_is_begun_again(tmp_path: Path) -> None:
     run_id = tracking.start("late", {}, SECOND)
     assert tracking.get(run_id).status == "RUNNING"
     assert not (tmp_path / ".tracking.db.partial").exists()
+
+
+def test_a_process_migrates_one_database_alone(tracking: MlflowTracking, tmp_path: Path) -> None:
+    """The next one has the same tables, and no runs of the first."""
+    tracking.start("late", {}, SECOND)
+    asked: list[str] = []
+
+    def ask(*arguments: Any) -> None:
+        asked.append(arguments[2])
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", ask)
+    try:
+        other = MlflowTracking(f"sqlite:///{tmp_path}/tracking.db", tmp_path / "runs")
+        assert other.search() == []
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", ask)
+    assert asked
+    assert [each for each in asked if each.lstrip().startswith(("CREATE TABLE", "ALTER TABLE"))] == []
+    assert other.get(other.start("late", {}, SECOND)).status == "RUNNING"
 
 
 def test_the_database_is_in_wal_mode(tracking: MlflowTracking, database: Path) -> None:

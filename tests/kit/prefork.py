@@ -239,6 +239,8 @@ def serve() -> None:
             importlib.import_module(each.name)
     for name in _HEAVY:
         importlib.import_module(name)
+    with tempfile.TemporaryDirectory() as folder:  # a child that makes a store of runs has its bytes
+        importlib.import_module("mainspring.registry.adapters.mlflow_store").create_sqlite(Path(folder) / "runs.db")
     gc.collect()
     gc.freeze()  # a child's collection shall not touch, and so copy, what all share
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the child that attends to a command says how it ended

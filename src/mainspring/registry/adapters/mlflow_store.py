@@ -31,6 +31,7 @@ ENTITIES = "mlflow.entities"
 _LOCK_KEY = 0x6D6C666C6F77  # Mainspring's own key among the advisory locks of a Postgres database
 _WHAT = "store of runs"
 _importing = threading.Lock()
+_created = b""  # a database without runs: MLflow's migrations take half a second
 
 
 def mlflow(module: str) -> Any:
@@ -76,7 +77,7 @@ def open_store(module: str, url: str, *arguments: str) -> Any:
     if parsed.get_backend_name() == "sqlite":
         path = Path(str(parsed.database))
         with disk_errors(path):
-            _create_sqlite(path)
+            create_sqlite(path)
         return _open(module, url, *arguments)
     with _one_at_a_time(parsed):
         return _open(module, parsed.render_as_string(hide_password=False), *arguments)
@@ -105,10 +106,11 @@ def _open(module: str, url: str, *arguments: str) -> Any:
         return store_class(url, *arguments)
 
 
-def _create_sqlite(path: Path) -> None:
+def create_sqlite(path: Path) -> None:
     """Create the database if it does not exist: in a temporary file first, because a kill during MLflow's migrations
-    corrupts it.
+    corrupts it. A process that creates another database writes the same bytes.
     """
+    global _created  # noqa: PLW0603
     if path.exists():
         _use_wal(path)
         return
@@ -123,9 +125,13 @@ def _create_sqlite(path: Path) -> None:
         for leftover in path.parent.glob(f"{beside.name}*"):
             leftover.unlink()
         beside.touch(mode=0o600)
-        with _temporary_files_in(path.parent), _unsynced(beside):
-            store = _open("mlflow.store.model_registry.sqlalchemy_store", f"sqlite:///{beside}")
-        store.engine.dispose()
+        if _created:
+            beside.write_bytes(_created)
+        else:
+            with _temporary_files_in(path.parent), _unsynced(beside):
+                store = _open("mlflow.store.model_registry.sqlalchemy_store", f"sqlite:///{beside}")
+            store.engine.dispose()
+            _created = beside.read_bytes()
         _use_wal(beside)
         sync_file(beside)
         beside.rename(path)

@@ -39,7 +39,9 @@ def main() -> None:
     from kit.console.chromium import browser
     from kit.console.flights import populated
     from kit.console.looks import anywhere, log_in, served
+    from kit.console.pipelined import pipelined
     from kit.console.registered import MODEL, registered
+    from kit.console.rolled import rolled
     from kit.console.shop import shop
     from kit.console.trials import tried
     from mainspring.registry.runs import NAME
@@ -54,6 +56,17 @@ def main() -> None:
         with served(flights) as address:
             log_in(page, address, flights.key())
             take(page, f"{address}/models/{MODEL}/versions/34", "version", height=760)
+        made = rolled()
+        rollouts = anywhere(made.project)
+        with served(rollouts) as address:
+            log_in(page, address, rollouts.key())
+            take(page, f"{address}/rollouts/{made.rolled_back}", "rollout", height=760, top="#why-card")
+        (Path(folder) / "flows").mkdir()
+        runs = pipelined(Path(folder) / "flows")
+        pipelines = anywhere(runs.project)
+        with served(pipelines) as address:
+            log_in(page, address, pipelines.key())
+            take(page, f"{address}/pipelines/nightly/runs/{runs.asking}", "pipeline", height=700)
         orders = anywhere(shop())
         with served(orders) as address:
             log_in(page, address, orders.key())

@@ -5,15 +5,22 @@ import re
 from typing import Any
 from urllib.parse import urlencode
 
+import msgspec
 import pytest
 
+import mainspring as ms
 from kit.console.client import HOST, Client
 from kit.console.crawl import reprs, visible
 from kit.console.flights import Project
 from kit.console.rolled import CANDIDATE, ENDPOINT, PLAN, REASON, Rolled, rolled
 from mainspring.console.app import create_app
 from mainspring.console.rollouts.listing import LOOKS
-from mainspring.delivery.rollout.model import Status
+from mainspring.console.rollouts.pictures import evidence, sequence
+from mainspring.console.rollouts.words import planned, sentence, why
+from mainspring.delivery.conformance import rollout
+from mainspring.delivery.rollout.deciding import CONTROLLER
+from mainspring.delivery.rollout.model import Look, Reading, Status
+from mainspring.delivery.rollout.plan import Plan
 from mainspring.security.model import Action
 from unit.console.test_model_pages import row, shown
 from unit.console.test_pages import text_of
@@ -138,6 +145,73 @@ class TestOne:
         assert found["decisions"][0]["why"][0] == found["metrics"][0]["sentence"]
         looks = client.get(f"/api/rollouts/{rollouts.rolled_back}/looks?after=2&limit=3").json()["looks"]
         assert [each["number"] for each in looks] == [3, 4, 5]
+
+
+STATE = rollout()[0]
+RATIO = Reading(guard="errors", estimate=2.0, low=0.0, high=None, limit=1.5, candidate=4, control=2, log_e=1.0)
+MEAN = Reading(guard="quality brier", unit="difference", estimate=-0.01, low=-0.03, high=0.01, limit=0.02, log_e=-2.0)
+
+
+def looked_at(decision: str, **more: Any) -> Look:
+    told = {"why": "it was so", "actor": CONTROLLER, "status": Status.RUNNING, "step": 0, "share": 0.25}
+    return Look(rollout="r1", number=2, at=1, decision=decision, candidate=1_200, **told | more)
+
+
+class TestTheWords:
+    @pytest.mark.parametrize(
+        ("look", "said"),
+        [
+            (looked_at("promote", readings=(MEAN,)), "Every guard is shown to hold, after 1,200 requests. It becomes"),
+            (looked_at("wait", readings=(MEAN,)), "A person decides about the promotion."),
+            (
+                looked_at("end", goals=(msgspec.structs.replace(MEAN, futile=True),)),
+                "An improvement that matters is",
+            ),
+            (looked_at("end", why="no decision within 7d"), "No decision within 7d."),
+            (looked_at("fail", why="no gateway serves it"), "No gateway serves it."),
+            (looked_at("done", actor="nina (k1)", why="enough seen"), "nina (k1) promoted the candidate: enough seen."),
+        ],
+    )
+    def test_each_decision_has_its_reason(self, look: Look, said: str) -> None:
+        assert said in " ".join(why(look, STATE))
+
+    def test_a_bound_that_is_not_known_is_said_to_be_unknown(self) -> None:
+        assert "(between 0 and unknown times; up to 1.5 is tolerated)" in sentence(RATIO, STATE)
+
+    def test_a_mean_is_a_difference_in_its_own_unit(self) -> None:
+        assert "The mean brier of version 2 differs by -0.01 from version 1's (between -0.03 and 0.01; the" in sentence(
+            MEAN, STATE
+        )
+
+    def test_a_shadow_is_told_in_pairs(self) -> None:
+        guards = [ms.guards.errors(), ms.guards.latency(), ms.guards.score(tolerance=0.5)]
+        told = " ".join(planned(Plan(endpoint="late", kind="shadow", steps=(0.0,), guards=tuple(guards))))
+        assert "and 100 pairs of answers" in told
+        assert "up to 0.25 standard deviations of the champion's scores" in told
+        assert "slow requests" not in told
+        note = "mean absolute difference of the arms' scores of the same inputs"
+        pairs = msgspec.structs.replace(MEAN, guard="score", note=note, estimate=0.01, candidate=70)
+        assert sentence(pairs, STATE).startswith(f"M{note[1:]}: 0.01 (")
+        assert sentence(pairs, STATE).endswith("in 70 pairs.")
+
+
+class TestTheDrawings:
+    @pytest.mark.parametrize("reading", [RATIO, MEAN, msgspec.structs.replace(RATIO, estimate=0.0, high=1e300)])
+    @pytest.mark.parametrize("instants", [[5], [5, 9, 7]])  # one look, and a clock that went back
+    def test_everything_is_inside_whatever_the_numbers(self, reading: Reading, instants: list[int]) -> None:
+        looks = [(at, reading) for at in instants]
+        drawn = [sequence(looks, 6), evidence(looks, 6, 80.0)]
+        for plot in drawn:
+            assert plot is not None
+            dots = re.findall(r'd="M([^ ]+) ([^"]+)h0"', str(plot.svg))
+            band = [
+                each.split(",") for points in re.findall(r'points="([^"]+)"', str(plot.svg)) for each in points.split()
+            ]
+            assert len(dots) == len(looks)
+            assert all(-3 <= float(x) <= 603 and 0 <= float(y) <= 200 for x, y in (*dots, *band))
+
+    def test_what_was_not_compared_is_not_drawn(self) -> None:
+        assert sequence([(1, Reading(guard="errors", note="no label came"))], 2) is None
 
 
 def browser(project: Project, *scopes: Action) -> tuple[Client, str]:

@@ -30,12 +30,13 @@ _KINDS = {
     BLUE_GREEN: "Blue-green: the candidate gets every request at once",
     AB: "A/B test: the requests are split by a fixed share",
     BANDIT: "Bandit: the better arm gets more of the requests",
-    SHADOW: "Shadow: the candidate scores logged requests and answers none",
 }
 
 
 def planned(plan: Plan) -> list[str]:
     """Return a plan in sentences."""
+    if plan.kind == SHADOW:
+        return _planned_shadow(plan)
     steps = ", then ".join(f"{100 * share:g}%" for share in plan.steps)
     unit = "Each request is" if plan.assign == "request" else "Each entity key keeps its arm: its requests are"
     told = [
@@ -58,6 +59,25 @@ def planned(plan: Plan) -> list[str]:
         "rollouts, however often the numbers are looked at."
     )
     return told
+
+
+def _planned_shadow(plan: Plan) -> list[str]:
+    compared = [guard for guard in plan.guards if guard.kind != LATENCY]
+    return [
+        "Shadow: the candidate answers logged requests of the champion again, and no caller.",
+        f"It lasts at least {format_duration(plan.hold_us)} and {plan.least_requests:,} pairs of answers.",
+        f"It ends at once if one of these is worse than tolerated: {'; '.join(map(_tolerated_in_pairs, compared))}.",
+        f"It ends without a decision after {format_duration(plan.longest_us)}.",
+        f"A candidate that is no worse than tolerated is found worse in at most {100 * plan.alpha:g}% of shadows, "
+        "however often the numbers are looked at.",
+    ]
+
+
+def _tolerated_in_pairs(guard: Guard) -> str:
+    if guard.kind == SCORE:
+        allowed = guard.tolerance / 2
+        return f"the mean difference of a pair's scores, up to {allowed:g} standard deviations of the champion's scores"
+    return _tolerated(guard)
 
 
 def _tolerated(guard: Guard) -> str:
@@ -102,6 +122,11 @@ def sentence(reading: Reading, state: RolloutState) -> str:
             f"version {state.champion} (between {low} and {high} times; up to {reading.limit:.3g} is tolerated). "
             f"Counted: {reading.candidate:,} of version {state.candidate}, {reading.control:,} of version "
             f"{state.champion}."
+        )
+    if reading.guard == SCORE:
+        return (
+            f"{_thing(reading)}: {reading.estimate:.3g} (between {low} and {high}; up to {reading.limit:.3g} is "
+            f"tolerated), in {reading.candidate:,} pairs."
         )
     return (
         f"{_thing(reading)} of version {state.candidate} differs by {reading.estimate:+.3g} from version "
@@ -160,7 +185,7 @@ def _thing(reading: Reading) -> str:
     kind, _, metric = reading.guard.partition(" ")
     if kind == ERRORS:
         return "Failed requests"
-    if kind in (LATENCY, SCORE) and reading.note.startswith(("requests ", "scores ")):
+    if kind in (LATENCY, SCORE) and reading.note:
         return reading.note[:1].upper() + reading.note[1:]
     if kind in (LATENCY, SCORE):
         return {LATENCY: "Slow requests", SCORE: "Scores"}[kind]

@@ -402,6 +402,7 @@ class OrderConformance:
         store.end(leases[2], _DONE, 3)
         [lease] = _claim(store, 3)
         assert lease.job.id == three.id
+        assert lease.job.argument == "c"
 
     def test_what_needs_one_that_is_not_done_is_skipped_and_what_comes_after_is_not(self, store: JobStore) -> None:
         run, one, two, three = _run_of(store, {"a": (), "b": ("a",), "c": ("b",)})

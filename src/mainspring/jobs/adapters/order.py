@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from mainspring.core.errors import Invalid
 from mainspring.jobs import transitions
-from mainspring.jobs.adapters.tables import job_needs, job_of, job_steps, jobs, keep
+from mainspring.jobs.adapters.tables import STATE, job_needs, job_steps, jobs, keep_state, state_of
 from mainspring.jobs.model import ENDED, Job, NewJob, Outcome, Status
 from mainspring.jobs.transitions import Needed
 
@@ -138,7 +138,7 @@ def settle(connection: sa.Connection, ended: Iterable[tuple[Job, Job]], now: int
                 over.append(changed)
             elif changed.status is Status.WAITING and changed.waiting == 0:
                 groups.add(str(changed.group))
-            keep(connection, changed)
+            keep_state(connection, changed)
     admit(connection, groups)
 
 
@@ -158,14 +158,14 @@ def admit(connection: sa.Connection, groups: Iterable[str]) -> None:
     """Queue the next jobs of groups that have free places."""
     for group in sorted(groups):
         taken = _admitted(connection, group)
-        ready = sa.select(jobs).where(
+        ready = sa.select(*STATE).where(
             jobs.c.group == group, jobs.c.status == Status.WAITING.value, jobs.c.waiting == 0, ~jobs.c.admitted
         )
         while found := connection.execute(ready.order_by(jobs.c.due_at, jobs.c.id).limit(1)).mappings().first():
-            job = job_of(dict(found))
+            job = state_of(dict(found))
             if taken >= (job.group_limit or 1):
                 break
-            keep(connection, replace(job, status=Status.QUEUED, admitted=True))
+            keep_state(connection, replace(job, status=Status.QUEUED, admitted=True))
             taken += 1
 
 
@@ -190,10 +190,10 @@ def _dependents(connection: sa.Connection, ended: Sequence[str]) -> list[tuple[J
     found: dict[str, Job] = {}
     for at in range(0, len(ended), _AT_ONCE):
         some = ended[at : at + _AT_ONCE]
-        query = sa.select(jobs, job_needs.c.need, job_needs.c.done).join(job_needs, job_needs.c.job == jobs.c.id)
+        query = sa.select(*STATE, job_needs.c.need, job_needs.c.done).join(job_needs, job_needs.c.job == jobs.c.id)
         query = query.where(job_needs.c.need.in_(some), jobs.c.status == Status.WAITING.value).order_by(jobs.c.id)
         for row in connection.execute(query).mappings():
-            found[row["id"]] = job_of(dict(row))
+            found[row["id"]] = state_of(dict(row))
             needs[row["id"]].append(Needed(row["need"], done=row["done"]))
     return [(job, needs[id]) for id, job in found.items()]
 

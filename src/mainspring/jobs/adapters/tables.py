@@ -140,6 +140,25 @@ def keep(connection: sa.Connection, job: Job, token: str | None = None) -> None:
         connection.execute(_UPDATE_WITH_TOKEN, row | {"token": token})
 
 
+_LARGE = ("argument", "result", "progress")  # which a change of a waiting job's state neither reads nor writes
+STATE = [column for column in jobs.c if column.name not in _LARGE]
+_STATE_CHANGED = [name for name in _CHANGED if name not in _LARGE]
+_UPDATE_STATE = (
+    jobs.update().where(jobs.c.id == sa.bindparam("_id")).values({n: sa.bindparam(n) for n in _STATE_CHANGED})
+)
+
+
+def state_of(row: Mapping[str, Any]) -> Job:
+    """Return the job of a row of `STATE`: without its argument, its result and its progress."""
+    return job_of({**row, "argument": "null", "result": None, "progress": None})
+
+
+def keep_state(connection: sa.Connection, job: Job) -> None:
+    """Store a changed job of `state_of`."""
+    row = row_of(job)
+    connection.execute(_UPDATE_STATE, {name: row[name] for name in _STATE_CHANGED} | {"_id": job.id})
+
+
 def insert_new(engine: sa.Engine, table: sa.Table) -> Any:
     """Return an INSERT that skips rows that break a unique constraint; the same in both dialects."""
     from sqlalchemy.dialects import postgresql, sqlite

@@ -90,7 +90,7 @@ def ours(folder: Path, names: tuple[str, ...]) -> dict[str, float]:
             run = control.start(project, name).id
             before = time.perf_counter()
             while control.find_run(project, run).status not in ENDED:
-                time.sleep(0.01)
+                time.sleep(0.05)
             found[name] = time.perf_counter() - before
             assert control.find_run(project, run).status is Status.DONE
     project.close()

@@ -14,7 +14,7 @@ from kit.console.crawl import reprs, visible
 from kit.console.flights import Project
 from kit.console.rolled import CANDIDATE, ENDPOINT, PLAN, REASON, Rolled, rolled
 from mainspring.console.app import create_app
-from mainspring.console.rollouts.listing import LOOKS
+from mainspring.console.rollouts.listing import DRAWN, LOOKS
 from mainspring.console.rollouts.pictures import evidence, sequence
 from mainspring.console.rollouts.words import planned, sentence, why
 from mainspring.delivery.conformance import rollout
@@ -117,6 +117,21 @@ class TestOne:
         assert numbers == list(range(count, 0, -1))
         newest = rollouts.project.rollouts.looks(rollouts.live)[-1]
         assert f"{newest.candidate:,} {newest.control:,} {newest.readings[0].estimate:.3g}×" in row(first, f"{count} ")
+
+    def test_of_very_many_looks_some_are_drawn_with_the_newest_and_each_decision(self) -> None:
+        made = rolled()
+        store = made.project.rollouts
+        [state] = store.live()
+        last = store.looks(made.live)[-1]
+        more = [msgspec.structs.replace(last, number=last.number + n, at=last.at + n) for n in range(1, 1_001)]
+        store.replace(msgspec.structs.replace(state, looks=state.looks + len(more), audited=state.looks + 1_000), more)
+        page = shown(Client(create_app(made.project), made.project.key()), f"/rollouts/{made.live}")
+        figures = re.findall(r'<figure class="card chart">(.*?)</figure>', page, re.DOTALL)
+        counts = [each.count('class="dot look"') for each in figures]
+        assert max(counts) <= 2 * (DRAWN + 3)
+        assert "of 1,056 looks every 6th is drawn, and each decision" in text_of(page)
+        assert [f"{more[-1].candidate:,}" in each for each in figures] == [False, False, False, True]
+        assert page.count('<line class="mark"') == 3
 
     def test_the_endpoint_links_it(self, client: Client, rollouts: Rolled) -> None:
         page = shown(client, f"/?endpoint={ENDPOINT}")

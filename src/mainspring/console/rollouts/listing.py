@@ -19,6 +19,7 @@ from mainspring.project import Project
 from mainspring.security.model import AuditEvent
 
 SHOWN, LOOKS = 25, 50
+DRAWN = 200  # looks in a drawing; of more, decisions and every n-th are drawn
 _AUDITED = 1_000  # newest events of the audit log that are searched
 _PLACE = re.compile(rf"(\d{{1,16}})-({ID_PATTERN})")
 
@@ -77,6 +78,7 @@ class RolloutPage:
     shares: Plot
     events: tuple[AuditEvent, ...]
     limit: float  # e-value from which a guard is breached
+    every: int  # every n-th look without a decision is drawn
 
     @property
     def decisions(self) -> list[Look]:
@@ -140,14 +142,17 @@ def rollout_page(project: Project, id: str) -> RolloutPage:
     """
     state = find_rollout(project, id)
     looks = tuple(all_looks(project, state))
+    every = -(-len(looks) // DRAWN) or 1
+    drawn = [look for look in looks if look.decision != CONTINUE or (len(looks) - look.number) % every == 0]
     end = project.wall.now() if state.live or state.ended_at is None else state.ended_at
     return RolloutPage(
         state=state,
         looks=looks,
-        metrics=tuple(_metrics(state, looks, end)),
+        metrics=tuple(_metrics(state, drawn, end)),
         shares=pictures.shares(looks, end),
         events=tuple(each for each in project.audit.read(_AUDITED) if state.id in each.detail),
         limit=breached_from(state.plan),
+        every=every,
     )
 
 

@@ -1,6 +1,6 @@
 """Exported pipelines, run by the engines themselves: Step Functions by moto's interpreter, the others as installed.
 
-Airflow, Prefect, Dagster and kfp have environments of their own below `.venv-engines`, which the first deep run makes.
+Airflow, Prefect, Dagster and kfp have environments of their own: `kit.engines`.
 """
 
 from __future__ import annotations
@@ -20,21 +20,14 @@ import moto
 import pytest
 
 from kit.depth import deep
+from kit.engines import python_of
 from kit.exported import RAN, lay_out, ran
 from kit.waiting import wait_until
-from mainspring.core.locks import FileLocks
 from mainspring.deploy.exports import export, file_name
 from mainspring.deploy.exports.place import Place
 from mainspring.operations.pipelines.outside import answer
 from mainspring.project import Project
 
-ROOT = Path(__file__).resolve().parents[2]
-VERSIONS = {
-    "airflow": "apache-airflow==3.3.2",
-    "prefect": "prefect==3.9.1",
-    "dagster": "dagster==1.13.29",
-    "kubeflow": "kfp==2.17.3",
-}
 PROGRAMS = {
     "prefect": "from nightly_flow import pipeline_nightly\npipeline_nightly()\n",
     "dagster": (
@@ -57,22 +50,9 @@ def project(tmp_path: Path) -> Iterator[Project]:
     project.close()
 
 
-def python_of(engine: str) -> Path:
-    """Return the interpreter of an engine's environment, which is made if it is not there."""
-    folder = ROOT / ".venv-engines" / engine
-    done = folder / VERSIONS[engine]
-    with FileLocks(ROOT / ".venv-engines" / "locks").hold(engine, wait_s=550):
-        if not done.exists():
-            python = str(folder / "bin" / "python")
-            subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-            subprocess.run([python, "-m", "pip", "install", "-q", VERSIONS[engine]], check=True)
-            done.touch()
-    return folder / "bin" / "python"
-
-
 @deep
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("engine", VERSIONS)
+@pytest.mark.parametrize("engine", ["airflow", "prefect", "dagster", "kubeflow"])
 def test_an_engine_runs_the_export(engine: str, project: Project, tmp_path: Path) -> None:
     graph = project.definitions.pipeline("nightly")
     command = [sys.executable, "-m", "mainspring"]

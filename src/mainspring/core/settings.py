@@ -96,6 +96,21 @@ class Traces:
 
 
 @dataclass(frozen=True, slots=True)
+class Engines:
+    """Where steps of pipelines run that ask for another place than the worker's machine."""
+
+    ray: str = ""  # address of a cluster; empty: Ray is started on this machine
+    spark: str = "local[*]"  # master
+    kubernetes_image: str = ""
+    kubernetes_folder: str = "/project"  # the project's folder in the image
+    kubernetes_namespace: str = "default"
+    kubernetes_config: str = "~/.kube/config"  # outside of a cluster
+    kubernetes_secret: str = ""  # whose entries are the pod's environment
+    kubernetes_cpu: str = "1"
+    kubernetes_memory: str = "2Gi"
+
+
+@dataclass(frozen=True, slots=True)
 class ScheduleSetting:
     """A periodic job of the worker: `when` is a duration or five cron fields, in UTC."""
 
@@ -145,3 +160,4 @@ class Settings:
     schedules: tuple[ScheduleSetting, ...] = ()
     jobs_at_once: int = 2  # of a worker
     webhook_secret: str = field(default="", repr=False)  # empty: deliveries are refused
+    engines: Engines = Engines()

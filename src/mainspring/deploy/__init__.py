@@ -1,1 +1,1 @@
-"""Other places where a project's work runs: the engines that a pipeline is exported to."""
+"""Other places where a project's work runs: engines that run its steps, and engines that a pipeline is exported to."""

@@ -195,6 +195,10 @@ class JobStopped(MainspringError):
         self.why = why
 
 
+class StepFailed(MainspringError):
+    """An attempt that failed where it ran: in a process of its own, or on another machine."""
+
+
 class JobWaits(MainspringError):
     """An attempt that ends until parts of the job have ended, or until there are more than `signals` steps."""
 

@@ -6,6 +6,7 @@ An entry point in the group `mainspring.<port>` named after its scheme is called
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import Invalid, MissingExtra
 from mainspring.core.locks import FileLocks
-from mainspring.core.settings import Url
+from mainspring.core.settings import Settings, Url
 from mainspring.project.ledger_folder import lake_digest, ledger_folder
 
 if TYPE_CHECKING:
     from mainspring.data.ports import LakeTables
+    from mainspring.jobs.pipelines.ports import StepRunner
     from mainspring.project import Project
     from mainspring.registry.ports import Blobs
 
@@ -186,6 +188,20 @@ MONITORS: Mapping[str, Build] = _by_catalog(
     )
 )
 JOB_STORES: Mapping[str, Build] = _in_catalog("jobs", "CatalogJobs", "gateway")
+
+
+def step_runner(engine: str, settings: Settings) -> StepRunner:
+    """Return the runner of steps on an engine other than Spark, whose driver is the step's own process."""
+    found: StepRunner = lazily(f"deploy.adapters.{engine}", f"{engine.title()}Runner", extra=engine)(settings)
+    return found
+
+
+def spark_session(settings: Settings, name: str) -> AbstractContextManager[Any]:
+    """Start a Spark application; the block gets its session."""
+    session: AbstractContextManager[Any] = lazily("deploy.adapters.spark", "spark_session", extra="spark")(
+        settings.engines.spark, name
+    )
+    return session
 
 
 def copy_table(source: LakeTables, target: LakeTables, table: str) -> None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mainspring.core.environment import variables
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.ids import check_id
-from mainspring.core.settings import Address, Limits, Settings
+from mainspring.core.settings import Address, Engines, Limits, Settings
 from mainspring.core.time import DAY
 from mainspring.project.schedules import read_schedules
 from mainspring.project.setting_values import (
@@ -80,9 +80,10 @@ DEFAULTS: Mapping[str, Any] = {
     "traces_in_clear": False,
     "training_price": "",
     "webhook_secret": "",
+    **asdict(Engines()),
 }
 _PLANES = ("gateway", "control")
-_TABLES = (*_PLANES, "grpc")
+_TABLES = (*_PLANES, "grpc", "kubernetes")
 _LEAST_PREDICTIONS_US = 32 * DAY  # labels are joined for 30 days after a window
 _LEAST_HEADER = 8192  # settings of the HTTP server
 _URLS = ("catalog", "lake", "online", "tracking", "blobs", "ledger")
@@ -284,6 +285,7 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
         training_price=price(values, "training_price"),
         webhook_secret=str(values["webhook_secret"]),
         jobs_at_once=workers(values, "jobs_at_once"),
+        engines=Engines(**{name: str(values[name]) for name in asdict(Engines())}),
         schedules=read_schedules(values.get("schedules", {}), own=bool(modules)),
     )
 

@@ -35,7 +35,7 @@ from mainspring.jobs.plain import Plain, encoded
 from mainspring.jobs.times import parse_when
 
 ENGINES = ("", "ray", "spark", "kubernetes")
-INJECTED = ("run", "project")  # parameters of a step that the runner fills in
+SPARK = "spark"  # the engine, and the parameter of its steps that gets the session
 _RESERVED = "after"
 
 
@@ -243,22 +243,28 @@ class StepFunction:
     def _with(self, tracer: _Tracer, given: tuple[Any, ...], named: dict[str, Any]) -> Node:
         """Return the step's node with these arguments."""
         after = _after(named.pop(_RESERVED, ()), tracer)
+        signature = _signature(self.do, self.node.engine)
         try:
-            bound = _signature(self.do).bind(*given, **named)
+            bound = signature.bind(*given, **named)
         except TypeError as error:
-            raise Invalid(f"{caller()}: step {self.name!r}: {error}.", fix=f"it takes {_signature(self.do)}.") from None
+            raise Invalid(f"{caller()}: step {self.name!r}: {error}.", fix=f"it takes {signature}.") from None
         flat = dict(bound.arguments)
-        for parameter in _signature(self.do).parameters.values():
+        for parameter in signature.parameters.values():
             if parameter.kind is parameter.VAR_KEYWORD:
                 flat |= flat.pop(parameter.name, {})
         inputs = tuple((name, _value(each, tracer, f"{name} of step {self.name!r}")) for name, each in flat.items())
         return replace(self.node, inputs=inputs, after=after)
 
 
-def _signature(do: Callable[..., Any]) -> inspect.Signature:
+def injected(engine: str) -> tuple[str, ...]:
+    """Return the parameters of a step that the runner fills in."""
+    return ("run", "project", SPARK) if engine == SPARK else ("run", "project")
+
+
+def _signature(do: Callable[..., Any], engine: str) -> inspect.Signature:
     """Return the signature without the parameters that the runner fills in."""
-    found = inspect.signature(do)
-    return found.replace(parameters=[each for name, each in found.parameters.items() if name not in INJECTED])
+    found, names = inspect.signature(do), injected(engine)
+    return found.replace(parameters=[each for name, each in found.parameters.items() if name not in names])
 
 
 def _after(given: Any, tracer: _Tracer) -> tuple[str, ...]:
@@ -302,7 +308,8 @@ def step(
 
     Arguments and the result are JSON values of at most a megabyte; larger data is stored elsewhere (in the lake, in the
     artifacts) and passed by name. A parameter `project` gets the opened project, as from `ms.open`; a parameter `run`
-    gets the step's run: `run.progress(done, total)`, `run.id`. A step that is killed before its result is recorded runs
+    gets the step's run: `run.progress(done, total)`, `run.id`; with engine="spark" a parameter `spark` gets the
+    `SparkSession`. A step that is killed before its result is recorded runs
     again, so it must tolerate that.
 
     Args:

@@ -94,7 +94,8 @@ def run_job(project: Project, line: Line, asked: Mapping[str, Any]) -> None:
     run = ChildRun(line, asked["id"], asked["argument"], asked["finished"])
     try:
         if "function" in asked:
-            result = call_step(project, Node(asked["step"], function=asked["function"]), asked["argument"], run)
+            node = Node(asked["step"], function=asked["function"], engine=asked["engine"])
+            result = call_step(project, node, asked["argument"], run)
         else:
             from mainspring.operations.jobs.handlers import handler
 

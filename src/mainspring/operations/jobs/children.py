@@ -21,62 +21,14 @@ from mainspring.core.environment import for_child
 from mainspring.core.errors import Invalid, MainspringError
 from mainspring.core.settings import Settings
 from mainspring.core.time import format_duration
-from mainspring.jobs.model import JobStopped, Renewal
+from mainspring.jobs.logs import JobLog
+from mainspring.jobs.model import JobStopped, Renewal, StepFailed
 from mainspring.jobs.plain import Plain
 from mainspring.jobs.runner import JobRun
 
 _JOBS = 200  # of one child, which is then replaced: what a job leaves in memory does not add up for ever
 _IDLE_S = 60.0
 _LOOK_S = 0.2
-_LOG_BYTES = 1 << 20  # of each of the two files of a log
-
-
-class StepFailed(MainspringError):
-    """An attempt that failed in its child process."""
-
-
-class _Log:
-    """Copies what a child writes to the log of its current job."""
-
-    def __init__(self, pipe: int) -> None:
-        self._pipe = pipe
-        self._path: Path | None = None
-        self._size = 0
-        self._changing = threading.Lock()
-        threading.Thread(target=self._copy, name="job-log", daemon=True).start()
-
-    def to(self, path: Path | None) -> None:
-        until = time.monotonic() + _LOOK_S
-        while self._unread() and time.monotonic() < until:  # the rest of the job before belongs to its log
-            time.sleep(0.001)
-        with self._changing:
-            self._path = path
-            if path is not None:
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._size = path.stat().st_size if path.exists() else 0
-
-    def _unread(self) -> bool:
-        try:
-            return bool(select.select([self._pipe], [], [], 0)[0])
-        except (OSError, ValueError):
-            return False
-
-    def _copy(self) -> None:
-        with suppress(OSError):
-            while piece := os.read(self._pipe, 1 << 16):
-                with self._changing:
-                    if self._path is not None:
-                        self._write(self._path, piece)
-        os.close(self._pipe)
-
-    def _write(self, path: Path, piece: bytes) -> None:
-        if self._size + len(piece) > _LOG_BYTES:
-            path.replace(path.with_suffix(".old.log"))
-            self._size = 0
-        with suppress(OSError):  # a full disk must not stop the job
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
-                log.write(piece)
-            self._size += len(piece)
 
 
 class _Child:
@@ -100,7 +52,7 @@ class _Child:
         for inherited in (hold, hear, tell, output):
             os.close(inherited)
         self._ask, self._telling, self._rest = asking, telling, b""
-        self.log = _Log(reading)
+        self.log = JobLog(reading)
         self.jobs = 0
         self.idle_since = 0.0
 

@@ -8,14 +8,16 @@ from typing import Any, Protocol, TypeVar
 
 from mainspring.core.errors import Invalid
 from mainspring.jobs.pipelines.graph import JOB, Node
-from mainspring.jobs.pipelines.tracing import INJECTED, StepFunction
+from mainspring.jobs.pipelines.tracing import SPARK, StepFunction, injected
 from mainspring.jobs.plain import Plain, decoded, encoded
 from mainspring.operations.jobs.handlers import handlers
 from mainspring.operations.opened import OpenedProject
 from mainspring.project import Project
+from mainspring.project.backends import spark_session
 from mainspring.project.definitions.loading import load_function
 
 T = TypeVar("T")
+_SESSION = object()  # stands for the session until the inputs are known to fit
 
 
 class StepRun(Protocol):
@@ -33,10 +35,12 @@ class LoneRun:
 
     Args:
         argument: The argument of a built-in job.
+        id: Id of the job for which the step is called elsewhere.
     """
 
-    def __init__(self, argument: Plain = None) -> None:
+    def __init__(self, argument: Plain = None, id: str = "") -> None:
         self.argument = argument
+        self.id = id
 
     def step(self, _name: str, do: Callable[[], T]) -> T:
         return do()
@@ -64,7 +68,7 @@ def call_step(project: Project, node: Node, inputs: Mapping[str, Plain], run: St
         result = handler(run)
     else:
         do = function_of(project, node)
-        given = {**inputs, **_injected(do, project, run)}
+        given = {**inputs, **_injected(do, project, run, node.engine)}
         try:
             inspect.signature(do).bind(**given)
         except TypeError as error:
@@ -72,7 +76,11 @@ def call_step(project: Project, node: Node, inputs: Mapping[str, Plain], run: St
                 f"Step {node.name!r} does not take its inputs: {error}.",
                 fix="its source has changed since the pipeline was started: start a new run.",
             ) from None
-        result = do(**given)
+        if given.get(SPARK) is _SESSION:
+            with spark_session(project.settings, f"{project.settings.project} {node.name}") as session:
+                result = do(**{**given, SPARK: session})
+        else:
+            result = do(**given)
     return decoded(encoded(result, f"The result of step {node.name!r}"))
 
 
@@ -90,7 +98,7 @@ def function_of(project: Project, node: Node) -> Callable[..., Any]:
     return found.do
 
 
-def _injected(do: Callable[..., Any], project: Project, run: StepRun) -> dict[str, Any]:
+def _injected(do: Callable[..., Any], project: Project, run: StepRun, engine: str) -> dict[str, Any]:
     wanted = inspect.signature(do).parameters
-    given = {"run": run, "project": OpenedProject(project)}
-    return {name: given[name] for name in INJECTED if name in wanted}
+    given = {"run": run, "project": OpenedProject(project), SPARK: _SESSION}
+    return {name: given[name] for name in injected(engine) if name in wanted}

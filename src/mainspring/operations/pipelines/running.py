@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mainspring.core.errors import Invalid, MissingExtra
+from mainspring.core.errors import Invalid
 from mainspring.core.ids import new_id
 from mainspring.jobs.model import JobSkipped, NewJob, Status
 from mainspring.jobs.pipelines.graph import Graph, Node, graph_of, node_of
 from mainspring.jobs.pipelines.ports import StepCall, StepRunner
+from mainspring.jobs.pipelines.tracing import SPARK
 from mainspring.jobs.pipelines.values import Scope, computed, outputs, shown
 from mainspring.jobs.plain import Plain
 from mainspring.jobs.runner import JobRun
@@ -36,9 +37,9 @@ from mainspring.operations.pipelines.names import (
     step_log,
 )
 from mainspring.project import Project
+from mainspring.project.backends import step_runner
 
 _RUNS_LOGGED = 200  # of the newest runs the logs are kept
-ENGINES: dict[str, Callable[[Project], StepRunner]] = {}  # runners of steps by engine, beside the worker's machine
 
 
 def run_pipeline(project: Project, name: str, run: JobRun) -> Plain:
@@ -112,29 +113,48 @@ def run_step(project: Project, children: Children | None, run: JobRun) -> Plain:
 
 
 class LocalRunner:
-    """Runs steps in child processes of this machine; without them, in this process."""
+    """Runs steps in child processes of this machine; without them, in this process.
 
-    def __init__(self, project: Project, children: Children | None) -> None:
-        self._project, self._children = project, children
+    Args:
+        engine: The engine whose driver the child process is.
+    """
+
+    def __init__(self, project: Project, children: Children | None, engine: str = "") -> None:
+        self._project, self._children, self._engine = project, children, engine
 
     def run(self, call: StepCall, attempt: JobRun) -> Plain:
         if self._children is None:
-            return call_step(self._project, Node(call.step, function=call.function), call.inputs)
+            return call_step(self._project, Node(call.step, function=call.function, engine=self._engine), call.inputs)
         named = {
             "name": f"step {call.step}",
             "step": call.step,
             "function": call.function,
+            "engine": self._engine,
             "argument": dict(call.inputs),
         }
         return self._children.run(attempt, call.log, **named)
 
 
+class SparkRunner:
+    """Runs each step as the driver of a Spark application: in a child process of its own, with which it ends."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+
+    def run(self, call: StepCall, attempt: JobRun) -> Plain:
+        with closing(Children(self._project.settings)) as children:
+            return LocalRunner(self._project, children, SPARK).run(call, attempt)
+
+
+ENGINES: dict[str, Callable[[Project], StepRunner]] = {
+    "kubernetes": lambda project: step_runner("kubernetes", project.settings),
+    "ray": lambda project: step_runner("ray", project.settings),
+    SPARK: SparkRunner,
+}  # runners of steps by engine, beside the worker's machine
+
+
 def _runner(project: Project, engine: str, children: Children | None) -> StepRunner:
-    if not engine:
-        return LocalRunner(project, children)
-    if engine not in ENGINES:
-        raise MissingExtra(f"A step with engine={engine!r}", engine)
-    return ENGINES[engine](project)
+    return ENGINES[engine](project) if engine else LocalRunner(project, children)
 
 
 def scope_of(project: Project, argument: Mapping[str, Any], node: Node) -> Scope:

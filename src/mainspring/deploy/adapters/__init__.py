@@ -1,0 +1,1 @@
+"""Step runners by engine."""

@@ -1,0 +1,161 @@
+"""Steps as Kubernetes Jobs: one is created, looked at until it ends, and deleted with its pod."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mainspring.core.errors import Invalid, MainspringError, Unavailable
+from mainspring.core.settings import Settings
+from mainspring.deploy.engines.asking import Watch, asked, value
+from mainspring.deploy.engines.kubernetes_api import Api, from_config, in_cluster
+from mainspring.deploy.engines.manifest import LABEL, job_name, manifest
+from mainspring.jobs.logs import append_last
+from mainspring.jobs.model import StepFailed
+from mainspring.jobs.pipelines.ports import StepCall
+from mainspring.jobs.plain import Plain
+from mainspring.jobs.runner import JobRun
+
+_LOOK_S = 0.5
+_AWAY_S = 30.0  # during which the API may be away before the attempt has failed
+_GONE_S = 120.0  # until a deleted Job and its pod must be gone
+_HOPELESS = ("CreateContainerConfigError", "ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName")
+_AT_ONCE = {"propagationPolicy": "Foreground", "gracePeriodSeconds": 0}  # the Job is gone after its pod
+
+
+class KubernetesRunner:
+    """Runs each step as a Job. What a step writes is in its log when the Job has ended.
+
+    Args:
+        settings: The project's; `settings.engines` has the image, the namespace and the rest.
+        api: By default the cluster that this process runs in, else that of the kubeconfig.
+    """
+
+    def __init__(self, settings: Settings, api: Api | None = None) -> None:
+        self._settings = settings
+        self._api = api or in_cluster() or _configured(Path(settings.engines.kubernetes_config).expanduser())
+        self._jobs = f"/apis/batch/v1/namespaces/{settings.engines.kubernetes_namespace}/jobs"
+        self._pods = f"/api/v1/namespaces/{settings.engines.kubernetes_namespace}/pods"
+
+    def run(self, call: StepCall, attempt: JobRun) -> Plain:
+        """See `StepRunner.run`. Raises `StepFailed` also if the image cannot be had, or the pod was ended."""
+        watch, name, mark = Watch(attempt), job_name(attempt.id), secrets.token_hex(16)
+        there = replace(self._settings, root=Path(self._settings.engines.kubernetes_folder))
+        request = asked(there, call, attempt.id, mark=mark)
+        job = manifest(self._settings.engines, name, request, attempt.timeout_us)
+        self._delete(name)  # that of an attempt whose runner died
+        reply = self._api.ask("POST", self._jobs, job)
+        if reply.status != 201:
+            raise StepFailed(f"Kubernetes did not create the Job {name}: it answers {reply.status}.")
+        uid = reply.json()["metadata"]["uid"]
+        try:
+            try:
+                ended = self._wait(name, watch)
+            finally:
+                told, answer = self._output(name, mark)
+                append_last(call.log, told)
+            if answer is not None:
+                return value(answer)
+            raise StepFailed(f"Its Kubernetes Job {name} {ended}{self._why(name)}.", fix=f"read {call.log}.")
+        finally:
+            self._delete(name, uid)
+
+    def _wait(self, name: str, watch: Watch) -> str:
+        """Wait for the Job's end, and return how it ended."""
+        seen = time.monotonic()
+        while True:
+            watch.look()
+            try:
+                reply = self._api.ask("GET", f"{self._jobs}/{name}")
+                if reply.status == 404:
+                    return "was deleted"
+                for each in reply.json().get("status", {}).get("conditions") or []:
+                    if each["type"] in ("Complete", "Failed") and each["status"] == "True":
+                        return f"ended as {each['type']} {each.get('reason', '')}".rstrip()
+                self._check_hope(name)
+                seen = time.monotonic()
+            except Unavailable:
+                if time.monotonic() - seen > _AWAY_S:
+                    raise
+            time.sleep(_LOOK_S)
+
+    def _check_hope(self, name: str) -> None:
+        """Raise if the pod waits for what will not come."""
+        for state in self._states(name):
+            waiting = state.get("waiting", {})
+            if waiting.get("reason") in _HOPELESS:
+                raise StepFailed(
+                    f"The pod of Job {name} cannot start: {waiting['reason']}: {waiting.get('message', '')}",
+                    fix="check kubernetes_image and kubernetes_secret.",
+                )
+
+    def _why(self, name: str) -> str:
+        ends = [state["terminated"] for state in self._states(name) if "terminated" in state]
+        return "".join(f": {end.get('reason', '')} with exit code {end.get('exitCode')}" for end in ends)
+
+    def _states(self, name: str) -> list[dict[str, Any]]:
+        pods = self._find_pods(name)
+        return [each.get("state", {}) for pod in pods for each in pod.get("status", {}).get("containerStatuses") or []]
+
+    def _find_pods(self, name: str) -> list[dict[str, Any]]:
+        reply = self._api.ask("GET", self._pods, labelSelector=f"{LABEL}={name}")
+        return list(reply.json()["items"]) if reply.status == 200 else []
+
+    def _output(self, name: str, mark: str) -> tuple[bytes, str | None]:
+        """Return what the step wrote, and its answer, `None` without one."""
+        told = b""
+        with suppress(MainspringError):  # it never started, or its node is away
+            for pod in self._find_pods(name):
+                reply = self._api.ask("GET", f"{self._pods}/{pod['metadata']['name']}/log")
+                told += reply.content if reply.status == 200 else b""
+        before, found, after = told.rpartition(f"\n{mark} ".encode())
+        if not found or not after.endswith(b"\n"):  # an answer without its end was cut off
+            return told, None
+        return before, after.decode()
+
+    def _delete(self, name: str, uid: str | None = None) -> None:
+        """Delete a Job and wait until its pod is gone.
+
+        Args:
+            uid: Delete only this one: another runner may have replaced it.
+        """
+        options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions", **_AT_ONCE}
+        if uid is not None:
+            options["preconditions"] = {"uid": uid}
+        until = time.monotonic() + _GONE_S
+        asked = False
+        while True:
+            try:
+                if not asked:
+                    reply = self._api.ask("DELETE", f"{self._jobs}/{name}", options)
+                    if reply.status in (404, 409):  # it is gone, or another
+                        return
+                    asked = True
+                reply = self._api.ask("GET", f"{self._jobs}/{name}")
+                if reply.status == 404 or (uid is not None and reply.json()["metadata"]["uid"] != uid):
+                    return
+            except Unavailable:
+                if time.monotonic() > until:
+                    raise
+            if time.monotonic() > until:
+                raise StepFailed(f"The Kubernetes Job {name} is not gone {_GONE_S:.0f} s after it was deleted.")
+            time.sleep(_LOOK_S)
+
+
+def _configured(path: Path) -> Api:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise Invalid(
+            f"There is no kubeconfig {path}, and this is no pod with a service account.",
+            fix="set kubernetes_config to the file's path.",
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Invalid(f"The kubeconfig {path} is not YAML: {error}.") from None
+    return from_config(document, path.parent)

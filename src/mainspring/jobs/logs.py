@@ -1,0 +1,76 @@
+"""Log of a job: a file of bounded size that what a process writes is copied to."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+_LOOK_S = 0.2
+_LOG_BYTES = 1 << 20  # of each of the two files of a log
+
+
+class JobLog:
+    """Copies what comes through a pipe to the log of the current job.
+
+    Args:
+        pipe: The reading end, which this closes when the last writer has closed its own.
+    """
+
+    def __init__(self, pipe: int) -> None:
+        self._pipe = pipe
+        self._path: Path | None = None
+        self._size = 0
+        self._changing = threading.Lock()
+        self._thread = threading.Thread(target=self._copy, name="job-log", daemon=True)
+        self._thread.start()
+
+    def to(self, path: Path | None) -> None:
+        """Copy to another file from now on; to none if it is `None`."""
+        until = time.monotonic() + _LOOK_S
+        while self._unread() and time.monotonic() < until:  # the rest of the job before belongs to its log
+            time.sleep(0.001)
+        with self._changing:
+            self._path = path
+            if path is not None:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._size = path.stat().st_size if path.exists() else 0
+
+    def finish(self) -> None:
+        """Wait for the rest, but not for a process that was left behind and still could write."""
+        self._thread.join(_LOOK_S)
+
+    def _unread(self) -> bool:
+        try:
+            return bool(select.select([self._pipe], [], [], 0)[0])
+        except (OSError, ValueError):
+            return False
+
+    def _copy(self) -> None:
+        with suppress(OSError):
+            while piece := os.read(self._pipe, 1 << 16):
+                with self._changing:
+                    if self._path is not None:
+                        self._size = append(self._path, piece, self._size)
+        os.close(self._pipe)
+
+
+def append(path: Path, piece: bytes, size: int) -> int:
+    """Append to a log of `size` bytes and return its new size; what is full is put aside first."""
+    if size + len(piece) > _LOG_BYTES:
+        path.replace(path.with_suffix(".old.log"))
+        size = 0
+    with suppress(OSError):  # a full disk must not stop the job
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
+            log.write(piece)
+        size += len(piece)
+    return size
+
+
+def append_last(path: Path, text: bytes) -> None:
+    """Append the last part of a text, as much as a log may have."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    append(path, text[-_LOG_BYTES:], path.stat().st_size if path.exists() else 0)

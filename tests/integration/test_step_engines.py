@@ -1,0 +1,108 @@
+"""Steps on engines as they are installed: the conformance suite and a pipeline, on Ray and on Spark."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kit.depth import deep
+from kit.engines import ROOT, python_of
+from mainspring.core.settings import Engines
+from mainspring.deploy.engines.manifest import manifest
+
+PIPELINE = '''
+"""A pipeline on three kinds of places."""
+import mainspring as ms
+
+
+@ms.step
+def find():
+    return [1, 2, 3]
+
+
+@ms.step(engine="ray")
+def double(number):
+    import ray
+
+    print("doubling", number)
+    return ray.get(ray.remote(lambda: number * 2).remote())
+
+
+@ms.step(engine="spark")
+def add(numbers, spark):
+    print("adding with", spark.version)
+    return spark.createDataFrame([(each,) for each in numbers], "number int").groupBy().sum().first()[0]
+
+
+@ms.pipeline
+def on_ray():
+    return double.map(find())
+
+
+@ms.pipeline
+def on_spark():
+    return add(find())
+'''
+
+
+def run(python: Path, *arguments: str, at: Path = ROOT) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        [str(python), *arguments], cwd=at, env=environment, capture_output=True, text=True, timeout=800, check=False
+    )
+    assert done.returncode == 0, f"{done.stdout[-5000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+@deep
+@pytest.mark.timeout(1600)
+@pytest.mark.parametrize(("engine", "runner"), [("ray", "Ray"), ("spark", "Spark")])
+def test_an_engine_passes_the_suite(engine: str, runner: str) -> None:
+    suite = f"tests/conformance/test_step_runners.py::Test{runner}Runner"
+    told = run(python_of(engine), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "filterwarnings=default", suite)
+    assert "11 passed" in told
+    assert "skipped" not in told
+
+
+@deep
+@pytest.mark.timeout(1600)
+@pytest.mark.parametrize(
+    ("engine", "result", "step", "line"),
+    [("ray", [2, 4, 6], "double[1]", "doubling 2"), ("spark", 6, "add", "adding with 4.")],
+)
+def test_an_engine_runs_the_steps_of_a_pipeline(
+    engine: str, result: object, step: str, line: str, tmp_path: Path
+) -> None:
+    (tmp_path / "flows.py").write_text(PIPELINE)
+    (tmp_path / "mainspring.toml").write_text(
+        'name = "shop"\nmodules = ["flows"]\n[profiles.local]\nspark = "local[2]"\n'
+    )
+    command = ["-m", "mainspring", "pipelines"]
+    python = python_of(engine)
+    told = json.loads(run(python, *command, "run", f"on_{engine}", "--here", "--json", at=tmp_path))
+    assert told["result"] == result, told
+    assert line in run(python, *command, "logs", told["id"], step, at=tmp_path)
+
+
+@deep
+def test_the_manifest_is_what_kubernetes_takes(tmp_path: Path) -> None:
+    job = manifest(
+        Engines(kubernetes_image="shop:1", kubernetes_secret="shop"), "mainspring-1a2b", "x" * 200_000, 90_000_000
+    )
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    program = (
+        "import json, kubernetes_validate\n"
+        "job = json.load(open('job.json'))\n"
+        "for version in ('1.29', '1.37'):\n"
+        "    kubernetes_validate.validate(job, version, strict=True)\n"
+        "job['spec']['backofLimit'] = 0\n"
+        "try:\n"
+        "    kubernetes_validate.validate(job, '1.37', strict=True)\n"
+        "except kubernetes_validate.ValidationError:\n"
+        "    print('a misspelt field is refused')\n"
+    )
+    assert "refused" in run(python_of("kubernetes"), "-c", program, at=tmp_path)

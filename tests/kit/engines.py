@@ -1,0 +1,40 @@
+"""Environments of other engines below `.venv-engines`, which the first deep run makes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from mainspring.core.locks import FileLocks
+
+ROOT = Path(__file__).resolve().parents[2]
+_FOLDER = ROOT / ".venv-engines"
+VERSIONS = {
+    "airflow": "apache-airflow==3.3.2",
+    "prefect": "prefect==3.9.1",
+    "dagster": "dagster==1.13.29",
+    "kubeflow": "kfp==2.17.3",
+    "kubernetes": "kubernetes-validate==1.37.0",
+    "ray": "ray==2.60.0",
+    "spark": "pyspark==4.3.0",
+}
+BESIDE = ("kubernetes", "ray", "spark")  # environments that also see the packages of this one
+
+
+def python_of(engine: str) -> Path:
+    """Return the interpreter of an engine's environment, which is made if it is not there."""
+    folder = _FOLDER / engine
+    done = folder / VERSIONS[engine]
+    with FileLocks(_FOLDER / "locks").hold(engine, wait_s=550):
+        if not done.exists():
+            python = str(folder / "bin" / "python")
+            subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+            if engine in BESIDE:
+                version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+                seen = folder / "lib" / version / "site-packages" / "beside.pth"
+                seen.write_text(sysconfig.get_path("purelib") + "\n")
+            subprocess.run([python, "-m", "pip", "install", "-q", VERSIONS[engine]], check=True)
+            done.touch()
+    return folder / "bin" / "python"

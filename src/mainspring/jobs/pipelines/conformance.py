@@ -135,6 +135,7 @@ class StepRunnerConformance:
         assert "does not take" in str(_refused(Invalid, runner, store, folder, "echo", wrong=1))
 
     def test_any_other_error_is_not_final(self, runner: StepRunner, store: JobStore, folder: Path) -> None:
+        (folder / "fail.log").unlink(missing_ok=True)
         error = _refused(MainspringError, runner, store, folder, "fail", word="fold 3")
         assert not isinstance(error, Invalid)
         assert "ValueError: fold 3 is bad" in str(error)
@@ -149,6 +150,7 @@ class StepRunnerConformance:
     def test_the_log_has_both_outputs_and_those_of_processes(
         self, runner: StepRunner, store: JobStore, folder: Path
     ) -> None:
+        (folder / "talk.log").unlink(missing_ok=True)
         for word in ("one", "two"):
             assert _run(runner, store, folder, "talk", word=word) is None
         lines = [f"{did} {word}" for word in ("one", "two") for did in ("said", "warned", "called")]
@@ -176,6 +178,8 @@ class StepRunnerConformance:
         assert _run(runner, store, folder, "echo", value=1)[0] == 1
 
     def test_two_run_at_once(self, runner: StepRunner, store: JobStore, folder: Path) -> None:
+        for name in ("ana", "bob"):
+            (folder / name).unlink(missing_ok=True)
         with ThreadPoolExecutor(2) as pool:
             ana = pool.submit(_run, runner, store, folder, "meet", mine="ana", other="bob")
             bob = pool.submit(_run, runner, store, folder, "meet", mine="bob", other="ana")

@@ -29,6 +29,7 @@ from mainspring.jobs.runner import JobRun
 _JOBS = 200  # of one child, which is then replaced: what a job leaves in memory does not add up for ever
 _IDLE_S = 60.0
 _LOOK_S = 0.2
+_END_S = 10.0  # for killed processes to be gone
 
 
 class _Child:
@@ -82,9 +83,20 @@ class _Child:
         return message
 
     def close(self) -> None:
+        """Kill the process and those that the job started, also those that left its group, as Spark's workers do."""
+        import psutil
+
+        try:
+            started = psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            started = []
         with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, 9)  # with the processes that the job started
+            os.killpg(self.process.pid, 9)
         self.process.wait()
+        for each in started:
+            with suppress(psutil.NoSuchProcess):  # it knows a process of another time by its start
+                each.kill()
+        psutil.wait_procs(started, timeout=_END_S)
         for end in (self._ask, self._telling, self._held):
             os.close(end)
 

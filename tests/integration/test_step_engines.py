@@ -83,7 +83,7 @@ def test_an_engine_runs_the_steps_of_a_pipeline(
     )
     command = ["-m", "mainspring", "pipelines"]
     python = python_of(engine)
-    told = json.loads(run(python, *command, "run", f"on_{engine}", "--here", "--json", at=tmp_path))
+    told = json.loads(run(python, *command, "run", f"on-{engine}", "--here", "--json", at=tmp_path))
     assert told["result"] == result, told
     assert line in run(python, *command, "logs", told["id"], step, at=tmp_path)
 

@@ -90,12 +90,12 @@ def test_a_writer_that_is_killed_leaves_whole_rounds_and_no_lock(address: str) -
         write_round(store, 0)
         last = 0
         for attempt in range(4):
-            writer = doing(elsewhere.write_for_ever, address, last + 1)
-            for _ in range(3):
-                told = int(writer.stdout.readline())
-            time.sleep(attempt * 0.002)  # anywhere in a write
-            writer.kill()
-            rest, _ = writer.communicate()
+            with doing(elsewhere.write_for_ever, address, last + 1) as writer:
+                for _ in range(3):
+                    told = int(writer.stdout.readline())
+                time.sleep(attempt * 0.002)  # anywhere in a write
+                writer.kill()
+                rest = writer.stdout.read()  # also what was read ahead of a line, which `communicate` would leave out
             newest = int(rest.split()[-1]) if rest.split() else told
             (last,) = positions(store)
             assert told - 1 <= last <= newest

@@ -21,7 +21,9 @@ from mainspring.features.offline.plan import Step as ReadStep
 from mainspring.features.verify import Verification
 from mainspring.governance.model import Card
 from mainspring.jobs.model import Job
+from mainspring.jobs.model import Status as JobStatus
 from mainspring.jobs.model import Step as JobStep
+from mainspring.jobs.pipelines.graph import Trigger
 from mainspring.ledger.model import Prediction
 from mainspring.monitoring.model import Window
 from mainspring.operations.advise.folder import FirstPage
@@ -36,6 +38,7 @@ from mainspring.operations.migrate.migration import Moved as MovedPart
 from mainspring.operations.models.adding import Added
 from mainspring.operations.models.curating import Happened
 from mainspring.operations.models.transferring import Moved
+from mainspring.operations.pipelines.control import StepState
 from mainspring.operations.predict import Answer
 from mainspring.operations.profile import Check, Profile
 from mainspring.operations.reproduce.reproducing import Reproduction
@@ -58,8 +61,8 @@ _HEAD = """\
 <!-- Written by docs/json_reference.py; a test fails if it is not current. -->
 
 With `--json` a command prints one JSON document on standard output, and everything else on standard error. This page
-has the fields of each document, except those of `mainspring pipelines` and `rollout`, which may still change. [One JSON
-Schema](../assets/json-output.schema.json) has the same for validators and code generators, with each command under
+has the fields of each document. [One JSON Schema](../assets/json-output.schema.json) has the same for validators and
+code generators, with each command under
 `$defs`. Every field is always present. An instant is a text in RFC 3339, such as `2026-01-31T12:00:00Z`. A minor
 version may add fields: ignore the ones that you do not know.
 
@@ -102,6 +105,15 @@ _FRESHNESS = tuple(f"ViewFreshness.{name}" for name in ("newest_event", "newest_
 _WAIVER = ("at", "until", "ended_at")
 _COMMIT: dict[str, Any] = {"id": str, "versions": dict[str, int], "parent": str | None, "message": str, "at": int}
 _MARKED: dict[str, Any] = {"model": str, "version": str, "digest": str, "actor": str, "reason": str, "at": int}
+_RUN: dict[str, Any] = {
+    "pipeline": str, "id": str, "status": JobStatus, "schedule": str | None, "key": str | None, "enqueued_at": int,
+    "started_at": int | None, "ended_at": int | None, "error": str | None,
+}  # fmt: skip
+_RUN_INSTANTS = ("enqueued_at", "started_at", "ended_at")
+_PIPELINE_RUN = Document(
+    _object("PipelineRun", **_RUN, parameters=dict[str, Any], result=Any, counts=dict[str, int], steps=list[StepState]),
+    (*_RUN_INSTANTS, "StepState.started_at", "StepState.ended_at"),
+)
 DOCUMENTS = {
     "demo": Document(Summary),
     "init": Document(_object("Created", project=str)),
@@ -206,6 +218,28 @@ DOCUMENTS = {
     "jobs run": Document(Job, _JOB),
     "jobs schedules": Document(list[Planned], ("last", "next")),
     "jobs show": Document(Job, (*_JOB, "Step.ended_at"), {"steps": list[JobStep]}),
+    "pipelines list": Document(
+        list[_object(
+            "ListedPipeline", name=str, description=str, steps=int, schedule=str, triggers=list[Trigger],
+            parameters=dict[str, Any], newest=_object("NewestRun", **_RUN) | None,
+        )],
+        tuple(f"NewestRun.{name}" for name in _RUN_INSTANTS),
+    ),
+    "pipelines run": _PIPELINE_RUN,
+    "pipelines status": _PIPELINE_RUN,
+    "pipelines retry": _PIPELINE_RUN,
+    "pipelines approve": Document(StepState, ("started_at", "ended_at")),
+    "pipelines cancel": Document(_object("CancelledRun", **_RUN), _RUN_INSTANTS),
+    "pipelines logs": Document(dict[str, str]),
+    "pipelines graph": Document(
+        _object(
+            "PipelineGraph", name=str, description=str, parameters=dict[str, Any], nodes=list[dict[str, Any]],
+            result=Any, limit=int | None, schedule=str, triggers=list[Trigger],
+        )
+    ),
+    "pipelines run-step": Document(Any),
+    "pipelines step": Document(dict[str, Any]),
+    "pipelines export": Document(_object("Exported", pipeline=str, engine=str, path=str, steps=int)),
     "keys create": Document(_object("CreatedKey", name=str, scopes=list[str], key=str)),
     "keys list": Document(
         list[_object(
@@ -222,6 +256,13 @@ DOCUMENTS = {
     "profile check": Document(_object("CheckedProfile", profile=str, well=bool, checks=list[Check])),
     "doctor": Document(_object("Examined", well=bool, findings=list[Finding])),
 }  # fmt: skip
+
+
+_UNNAMED = {
+    "array": "A list of rows. Each has its values by column.",
+    "object": "An object of values by name.",
+    "": "Any JSON value.",
+}
 
 
 def schemas() -> dict[str, Any]:
@@ -296,7 +337,7 @@ def page() -> str:
             if number:
                 lines.append("Or:\n")
             if not name:
-                lines.append("A list of rows. Each has its values by column.\n")
+                lines.append(f"{_UNNAMED[schema.get('type', '')]}\n")
             elif name in shown:
                 lines.append(f"{listed or 'It has '}the fields of {_section(shown[name])}.\n")
             else:

@@ -23,7 +23,7 @@ def check(words: Sequence[str], document: Any) -> None:
         return
     names = (" ".join(words[:count]) for count in (2, 1))
     command = next((name for name in names if name in _definitions()), None)
-    if command is not None:  # `tests/docs/test_json.py` says which commands have no schema
+    if command is not None:  # else a command that is not there
         _validator(command).validate(document)
 
 

@@ -88,18 +88,28 @@ class Scope:
 
 def outputs(value: Value) -> Iterator[str]:
     """Yield the name of each step whose result a value needs."""
+    return (each.node for each in _leaves(value) if isinstance(each, Output))
+
+
+def parameters(value: Value) -> Iterator[str]:
+    """Yield the name of each parameter that a value needs."""
+    return (each.name for each in _leaves(value) if isinstance(each, Parameter))
+
+
+def _leaves(value: Value) -> Iterator[Constant | Parameter | Output | Item]:
+    """Yield what a value is made of."""
     match value:
-        case Output(node):
-            yield node
         case Several(items):
             for each in items:
-                yield from outputs(each)
+                yield from _leaves(each)
         case Fields(pairs):
             for _, each in pairs:
-                yield from outputs(each)
+                yield from _leaves(each)
         case Comparison(left, _, right):
-            yield from outputs(left)
-            yield from outputs(right)
+            yield from _leaves(left)
+            yield from _leaves(right)
+        case _:
+            yield value
 
 
 def computed(value: Value, scope: Scope) -> Plain:

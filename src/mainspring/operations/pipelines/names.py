@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mainspring.core.ids import new_id
 from mainspring.jobs.model import NewJob
 from mainspring.jobs.pipelines.graph import Graph, Node
-from mainspring.jobs.pipelines.values import Comparison, Fields, Parameter, Several, Value
+from mainspring.jobs.pipelines.values import parameters
 from mainspring.jobs.plain import Plain
 
 RUN = "pipeline:"  # followed by the pipeline's name: the handler of a run
@@ -70,22 +69,6 @@ def limits(node: Node) -> dict[str, Any]:
         "group": group,
         "group_limit": node.group_limit,
     }
-
-
-def parameters(value: Value) -> Iterator[str]:
-    """Yield the name of each parameter that a value needs."""
-    match value:
-        case Parameter(name):
-            yield name
-        case Several(items):
-            for each in items:
-                yield from parameters(each)
-        case Fields(pairs):
-            for _, each in pairs:
-                yield from parameters(each)
-        case Comparison(left, _, right):
-            yield from parameters(left)
-            yield from parameters(right)
 
 
 def step_log(state: Path, run: str, step: str) -> Path:

@@ -23,8 +23,8 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=20 -p no:schemathesis
 # One process more than cores, as some tests wait.
 UNIT := $(TESTS) -n 3 --dist worksteal
-# Two more: these wait for what other processes do.
-REST := $(TESTS) -n 4 --dist worksteal --reruns 1 -r aR --ignore tests/unit --ignore tests/architecture
+# These wait for what other processes do; a fourth process saves nothing on two cores.
+REST := $(TESTS) -n 3 --dist worksteal --reruns 1 -r aR --ignore tests/unit --ignore tests/architecture
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22

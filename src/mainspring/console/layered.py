@@ -150,7 +150,7 @@ def down(boxes: Sequence[Box], arrows: Sequence[Arrow]) -> Markup:
     return _svg("down", _NARROW, (len(boxes) - 1) * _STEP + _TALL + 2, drawn)
 
 
-# What both are made of
+# Parts of both drawings
 
 
 def _svg(name: str, width: float, height: float, inside: Markup) -> Markup:

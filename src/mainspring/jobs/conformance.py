@@ -455,7 +455,7 @@ class OrderConformance:
             store.end(part, end, 4)
         [again] = _claim(store, 4)
         assert again.job.id == lease.job.id
-        # What has ended already is not waited for.
+        # A job that has ended is not waited for.
         assert store.end(again, Outcome(Status.WAITING, after=ids), 5).status is Status.QUEUED
 
     def test_a_job_waits_for_a_signal_that_may_have_come(self, store: JobStore) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import keyword
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from kit.exported import RAN, lay_out, ran
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.deploy.exports import ENGINES, export, file_name
 from mainspring.deploy.exports.argo import manifest
-from mainspring.deploy.exports.place import Place, cron
+from mainspring.deploy.exports.place import Place, cron, identifiers
 from mainspring.jobs.pipelines.graph import Graph, Node
 from mainspring.operations.pipelines.outside import (
     Asked,
@@ -135,6 +136,19 @@ def test_an_engine_of_containers_needs_an_image(project: Project, engine: str) -
     with pytest.raises(Invalid, match="no image") as error:
         export(project.definitions.pipeline("nightly"), engine, Place())
     assert "--image" in str(error.value.fix)
+
+
+def test_no_two_steps_have_one_name_in_another_engine() -> None:
+    names = ["fit", "Fit", "fit-", "fit.items", "fit_task", "class", "1", "task", "fit_all"]
+    graph = Graph("x", tuple(Node(name, function="m:f") for name in names))
+    found = list(identifiers(graph).values())
+    made = [each for name in found for each in (name, *(f"{name}_{ending}" for ending in ("items", "task", "all")))]
+    assert len({name.lower().strip("_") for name in made}) == len(made) == 4 * len(names)
+    assert all(name.isidentifier() and not keyword.iskeyword(name) for name in found)
+    templates = [each["name"] for each in manifest(graph, HERE)["spec"]["templates"]]
+    assert len(set(templates)) == len(templates)
+    for engine in ("airflow", "prefect", "dagster", "kubeflow"):
+        compile(export(graph, engine, HERE), engine, "exec")
 
 
 def test_an_unknown_engine() -> None:

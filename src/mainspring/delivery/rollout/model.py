@@ -110,7 +110,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True):
-    """What a decision is made of, besides the plan and the state.
+    """Observations behind a decision, besides the plan and the state.
 
     Attributes:
         candidate, control: Requests of each arm in the whole rollout.

@@ -19,6 +19,8 @@ _TAKEN = frozenset(
      "parameters", "step", "subprocess", "task", "timedelta", "timezone")
 )  # fmt: skip
 
+_ENDINGS = ("all", "approved", "asks", "found", "items", "list", "op", "operator", "task")
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -56,17 +58,28 @@ class Place:
 
 
 def identifiers(graph: Graph) -> dict[str, str]:
-    """Return node -> an identifier that every engine takes: unique letters, digits and `_`, beginning with a letter."""
+    """Return node -> an identifier that every engine takes: letters, digits and `_`, beginning with a letter.
+
+    They are unique without regard to case and to `_` at the end, and with the endings that exporters add.
+    """
     found: dict[str, str] = {}
+    taken: set[str] = set()
     for node in graph.nodes:
         base = re.sub(r"\W", "_", node.name, flags=re.ASCII)
         base = base if base[:1].isalpha() else f"n_{base}"
         base = f"{base}_step" if base in _TAKEN or keyword.iskeyword(base) else base
         name, count = base, 2
-        while name in found.values():
+        while not taken.isdisjoint(_derived(name)):
             name, count = f"{base}_{count}", count + 1
+        taken |= _derived(name)
         found[node.name] = name
     return found
+
+
+def _derived(name: str) -> set[str]:
+    """Return the names that exporters make of an identifier, in the form in which they must differ."""
+    key = name.lower().strip("_")
+    return {key, *(f"{key}_{ending}" for ending in _ENDINGS)}
 
 
 def seconds(node: Node) -> int | None:

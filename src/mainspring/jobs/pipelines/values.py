@@ -79,7 +79,7 @@ Value = Union[Constant, Parameter, Output, Item, Several, Fields, Comparison]  #
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What values are computed from: parameters, results by step, and the element of a mapped step."""
+    """Scope in which values are computed: parameters, results by step, and the element of a mapped step."""
 
     parameters: Mapping[str, Plain] = field(default_factory=dict)
     results: Mapping[str, Plain] = field(default_factory=dict)

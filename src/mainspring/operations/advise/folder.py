@@ -68,7 +68,7 @@ class FoundNotebook(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FirstPage(msgspec.Struct, frozen=True, kw_only=True):
-    """What a folder without a project holds, and the first steps from there."""
+    """Contents of a folder without a project, and the first steps from there."""
 
     folder: str
     tables: tuple[FoundTable, ...]

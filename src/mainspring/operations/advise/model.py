@@ -65,7 +65,7 @@ class EndpointFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a project has, and how it is used, at one instant.
+    """Contents and use of a project at one instant.
 
     Attributes:
         sources: Source -> rows in its table; `None` where no data has landed.

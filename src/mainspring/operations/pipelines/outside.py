@@ -18,7 +18,7 @@ from mainspring.project import Project
 
 
 class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What an engine gives a step: the run's parameters, and the outcomes of the steps that it needs."""
+    """Input of a step from an engine: the run's parameters, and the outcomes of the steps that it needs."""
 
     parameters: dict[str, Any] = {}
     outcomes: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What starts pipelines by itself: schedules, new data in a source, and drift of an endpoint.
+"""Automatic starts of pipelines: schedules, new data in a source, and drift of an endpoint.
 
 Each trigger is a mark in the job store, moved with the run that it queues in one transaction: however many workers
 look, an event starts one run. What was there when a trigger is first seen starts none.

@@ -94,15 +94,18 @@ def _own_tests(root: Path) -> Check:
     if find_spec("pytest") is None:
         return failed("own tests", f"{len(files)} test files, and pytest is not installed", "run `pip install pytest`")
     path = os.pathsep.join(filter(None, [str(root), *sys.path]))
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", *map(str, files)],
-        cwd=root,
-        env=for_child({"PYTHONPATH": path}),
-        capture_output=True,
-        text=True,
-        timeout=_TESTS_S,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", *map(str, files)],
+            cwd=root,
+            env=for_child({"PYTHONPATH": path}),
+            capture_output=True,
+            text=True,
+            timeout=_TESTS_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return failed("own tests", f"they did not end within {_TESTS_S / 60:.0f} minutes", "run `python -m pytest`")
     lines = [line for line in done.stdout.splitlines() if line.strip()]
     if done.returncode:
         broken = [line for line in lines if line.startswith(("FAILED", "ERROR"))][:_SHOWN]

@@ -69,7 +69,7 @@ def chain():
 # Store calls of one run: the plan, the steps, the items, the results. Of each the first and a later one.
 POINTS = [
     (method, when, count)
-    for method, counts in (("enqueue", (1, 2)), ("record", (1, 2)), ("end", (1, 2, 4, 8)), ("claim", (1, 3)))
+    for method, counts in (("enqueue", (1, 2)), ("record", (1, 2)), ("end_and_claim", (1, 2, 4, 6)), ("claim", (1,)))
     for when in ("before", "after")
     for count in counts
 ]

@@ -11,6 +11,8 @@ from mainspring.core.errors import Conflict, Invalid, MainspringError, NotFound
 from mainspring.core.ids import new_id
 from mainspring.jobs.model import (
     ENDED,
+    Claim,
+    Ended,
     Job,
     Lease,
     LeaseLost,
@@ -326,6 +328,37 @@ class LeaseConformance:
         back = store.end(lease, Outcome(Status.QUEUED, again_at=3, counts=False), 3)
         assert (back.status, back.attempts, back.holder) == (Status.QUEUED, 0, None)
 
+    def test_the_ends_of_attempts_and_the_next_claims_are_one_call(self, store: JobStore) -> None:
+        jobs = store.enqueue([NewJob("count", at) for at in range(5)], 0)
+        lost, bad, good = _claim(store, 0, limit=3)
+        store.cancel([lost.job.id], 1)
+        store.end(lost, Outcome(Status.CANCELLED), 1)
+        ended = [
+            Ended(lost, _DONE),
+            Ended(bad, Outcome(Status.DONE, result=object())),
+            Ended(good, Outcome(Status.DONE, result=[1])),
+        ]
+        claim = Claim("ana", ("count",), _LEASE, 1)
+        (was_lost, was_bad, was_good), leases = store.end_and_claim(ended, claim, 2)
+        assert isinstance(was_lost, LeaseLost)
+        assert isinstance(was_bad, Invalid)
+        assert isinstance(was_good, Job)
+        assert (was_good.status, was_good.result) == (Status.DONE, [1])
+        assert [job.status for job in _all_of(store, *jobs)] == ["cancelled", "running", "done", "running", "queued"]
+        assert [lease.job for lease in leases] == _all_of(store, jobs[3])
+        assert store.renew(leases, 3, _LEASE) == [Renewal.HELD]
+        assert store.end_and_claim([Ended(bad, _DONE)], None, 3) == (_all_of(store, jobs[1]), [])
+        assert store.end_and_claim([], claim, 3)[1][0].job.id == jobs[4].id
+        assert store.end_and_claim([], claim, 3) == ([], [])
+
+    def test_a_job_that_is_given_up_is_not_claimed_with_an_end(self, store: JobStore) -> None:
+        [dead] = store.enqueue([NewJob("count", attempts=1)], 0)
+        _claim(store, 0)
+        one = _begun(store, 1)
+        assert store.end_and_claim([Ended(one, _DONE)], Claim("ana", ("count",), _LEASE, 2), _LEASE)[1] == []
+        assert _claim(store, _LEASE) == []
+        assert _all_of(store, dead)[0].status is Status.FAILED
+
     def test_a_result_that_is_no_json_ends_nothing(self, store: JobStore) -> None:
         lease = _begun(store)
         with _refused(Invalid):
@@ -403,6 +436,22 @@ class OrderConformance:
         [lease] = _claim(store, 3)
         assert lease.job.id == three.id
         assert lease.job.argument == "c"
+
+    def test_what_waited_for_an_end_is_claimed_with_it(self, store: JobStore) -> None:
+        run, one, two, three = _run_of(store, {"a": (), "b": ("a",), "c": ("a",)})
+        mine, lease = _claim(store, 1, limit=2)
+        ended = [Ended(lease, _DONE), Ended(mine, Outcome(Status.WAITING, after=(one.id, two.id, three.id)))]
+        (done, waits), leases = store.end_and_claim(ended, Claim("ana", ("count",), _LEASE, 9), 2)
+        assert isinstance(done, Job)
+        assert isinstance(waits, Job)
+        assert (done.id, done.status, waits.id, waits.status) == (one.id, Status.DONE, run.id, Status.WAITING)
+        assert _all_of(store, run)[0].waiting == 2
+        assert [each.job.id for each in leases] == [two.id, three.id]
+        both, [again] = store.end_and_claim(
+            [Ended(each, _DONE) for each in leases], Claim("ana", ("count",), _LEASE, 9), 3
+        )
+        assert [job.id for job in both if isinstance(job, Job)] == [two.id, three.id]
+        assert again.job.id == run.id
 
     def test_what_needs_one_that_is_not_done_is_skipped_and_what_comes_after_is_not(self, store: JobStore) -> None:
         run, one, two, three = _run_of(store, {"a": (), "b": ("a",), "c": ("b",)})
@@ -579,7 +628,10 @@ class OrderConformance:
             while idle < 200 and any(job.status not in ENDED for job in store.find(parent=run.id)):
                 leases = _claim(store, 1, holder=f"h{who}", limit=2)
                 idle = 0 if leases else idle + 1
-                ran += [store.end(lease, _DONE, 1).id for lease in leases]
+                while leases:
+                    ended = [Ended(lease, _DONE) for lease in leases]
+                    jobs, leases = store.end_and_claim(ended, Claim(f"h{who}", ("count",), _LEASE, who), 1)
+                    ran += [job.id for job in jobs if isinstance(job, Job)]
             return ran
 
         with ThreadPoolExecutor(4) as pool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -148,6 +149,31 @@ class Outcome:
     after: tuple[str, ...] = ()
     signals: int = 0
     cache: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The end of one attempt."""
+
+    lease: Lease
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A runner's wish for due jobs.
+
+    Args:
+        holder: Name of the runner.
+        handlers: Handlers that it has.
+        lease_us: Time (µs) after which others may claim the jobs, unless their leases are renewed.
+        limit: Largest number of jobs.
+    """
+
+    holder: str
+    handlers: Collection[str]
+    lease_us: int
+    limit: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,21 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from mainspring.jobs.model import Job, Lease, NewJob, Outcome, Progress, Remembered, Renewal, Status, Step, Tick
+from mainspring.core.errors import MainspringError
+from mainspring.jobs.model import (
+    Claim,
+    Ended,
+    Job,
+    Lease,
+    NewJob,
+    Outcome,
+    Progress,
+    Remembered,
+    Renewal,
+    Status,
+    Step,
+    Tick,
+)
 
 
 class JobStore(Protocol):
@@ -119,6 +133,17 @@ class JobStore(Protocol):
         Raises:
             Invalid: JSON cannot represent the result.
             LeaseLost: Another runner has the job, or it has ended. Nothing is stored.
+        """
+        ...
+
+    def end_and_claim(
+        self, ended: Sequence[Ended], claim: Claim | None, now: int
+    ) -> tuple[list[Job | MainspringError], list[Lease]]:
+        """Store the outcomes of attempts and lease due jobs, all in one transaction.
+
+        Return for each attempt its job, or the error with which `end` would refuse it, and the leases. Jobs that have
+        just become due because of these ends are among those that are claimed; those that must be given up are left
+        to `claim`.
         """
         ...
 

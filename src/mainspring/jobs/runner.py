@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NoReturn, TypeVar, cast
 
@@ -13,6 +13,8 @@ from mainspring.core.errors import Invalid, MainspringError
 from mainspring.core.time import MINUTE, SECOND, Clock
 from mainspring.jobs.model import (
     ENDED,
+    Claim,
+    Ended,
     Job,
     JobSkipped,
     JobStopped,
@@ -243,19 +245,35 @@ class Runner:
 
     def run(self, lease: Lease) -> Job:
         """Run a claimed job and return its new state. Threads may run jobs of one runner at once."""
+        ended = self._end(lease, self.attempt(lease))
+        _tell(ended)
+        return ended
+
+    def attempt(self, lease: Lease) -> Outcome:
+        """Run a claimed job, and return the outcome, which is still to be stored at once."""
         with Heart(self._store, lease, self._clock, self._lease_us) as heart:
 
             def asked() -> Renewal | None:
                 return None if self._stopping() and heart.said is Renewal.HELD else heart.said
 
             try:
-                outcome = self._attempt(lease, JobRun(lease, self._store, self._clock, asked))
+                return self._attempt(lease, JobRun(lease, self._store, self._clock, asked))
             except BaseException:  # the process is being stopped: let another runner continue at once
                 self._end(lease, _INTERRUPTED)
                 raise
-        ended = self._end(lease, outcome)
-        _tell(ended)
-        return ended
+
+    def end_and_claim(self, ended: Sequence[Ended], limit: int) -> list[Lease]:
+        """Store outcomes and claim at most `limit` due jobs, in one transaction, and return their leases."""
+        claim = Claim(self._holder, list(self._handlers), self._lease_us, limit) if limit else None
+        found, leases = self._store.end_and_claim(ended, claim, self._clock.now())
+        for each, job in zip(ended, found, strict=True):
+            if isinstance(job, Job):
+                _tell(job)
+            elif isinstance(job, LeaseLost):
+                log.warning("%s", job)
+            else:  # the result is not JSON
+                _tell(self._end(each.lease, Outcome(Status.FAILED, error=str(job))))
+        return leases
 
     def _end(self, lease: Lease, outcome: Outcome) -> Job:
         try:

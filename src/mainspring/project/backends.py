@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mainspring.core.errors import Invalid, MissingExtra
 from mainspring.core.locks import FileLocks
 from mainspring.core.settings import Settings, Url
+from mainspring.jobs.bell import ring
 from mainspring.project.ledger_folder import lake_digest, ledger_folder
 
 if TYPE_CHECKING:
@@ -187,7 +189,11 @@ MONITORS: Mapping[str, Build] = _by_catalog(
         at.project.engine, lake_digest(at.project.settings)
     )
 )
-JOB_STORES: Mapping[str, Build] = _in_catalog("jobs", "CatalogJobs", "gateway")
+JOB_STORES: Mapping[str, Build] = _by_catalog(
+    lambda at: lazily("jobs.adapters.catalog", "CatalogJobs", extra="gateway")(
+        at.project.engine, partial(ring, at.state)
+    )
+)
 
 
 def step_runner(engine: str, settings: Settings) -> StepRunner:

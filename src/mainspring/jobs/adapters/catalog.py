@@ -6,7 +6,7 @@ rows in a circle. Whatever takes it not changes only rows of jobs that run or ar
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from mainspring.core.catalog import catalog_errors, upsert
-from mainspring.core.errors import Conflict
+from mainspring.core.errors import Conflict, Invalid, MainspringError
 from mainspring.core.ids import new_id
 from mainspring.jobs import transitions
 from mainspring.jobs.adapters import order
@@ -22,6 +22,8 @@ from mainspring.jobs.adapters.tables import insert_new, job_cache, job_of, job_s
 from mainspring.jobs.model import (
     AHEAD,
     ENDED,
+    Claim,
+    Ended,
     Job,
     Lease,
     LeaseLost,
@@ -41,10 +43,15 @@ _AT_ONCE = 10_000  # parameters of a statement; SQLite takes 32,766
 
 
 class CatalogJobs:
-    """Job store in tables of the catalog: jobs, their needs and finished steps, ticks, and remembered results."""
+    """Job store in tables of the catalog: jobs, their needs and finished steps, ticks, and remembered results.
 
-    def __init__(self, engine: sa.Engine) -> None:
+    Args:
+        queued: Called when jobs were queued, for a runner that waits for some.
+    """
+
+    def __init__(self, engine: sa.Engine, queued: Callable[[], None] = lambda: None) -> None:
         self._engine = engine
+        self._queued = queued
         self._name = engine.url.render_as_string(hide_password=True)
 
     def enqueue(self, wanted: Sequence[NewJob], now: int) -> list[Job]:
@@ -64,6 +71,7 @@ class CatalogJobs:
             there = {job.id: job for job in _of_ids(connection, named)}
             if ordered:
                 order.keep_needs(connection, wanted, made)
+        self._queued()
         by_key = {(job.handler, job.key): job for job in found}
         return [there.get(job.id, job) if job.key is None else by_key[job.handler, job.key] for job in made]
 
@@ -122,34 +130,18 @@ class CatalogJobs:
             again = _kept(connection, order.replaced(connection, again, now))
             order.admit(connection, {job.group for job in again if job.group is not None})
             found = {job.id: job for job in _of_ids(connection, ids)}  # with their places in groups
-            return [found[id] for id in ids]
+        self._queued()
+        return [found[id] for id in ids]
 
     def claim(self, holder: str, handlers: Collection[str], now: int, lease_us: int, limit: int = 1) -> list[Lease]:
-        known = sa.select(jobs).where(jobs.c.handler.in_(handlers)).order_by(jobs.c.due_at, jobs.c.id)
-        # Two queries, since each follows an index to the first jobs; one with OR would sort all that are due.
-        queued = known.where(jobs.c.status == Status.QUEUED.value, jobs.c.due_at <= now)
-        expired = known.where(jobs.c.status == Status.RUNNING.value, jobs.c.leased_until <= now)
         taken: list[Lease] = []
         # Check first without a write transaction: usually nothing is due.
-        while len(taken) < limit and (self._any(queued) or self._any(expired)):
-            over: list[Job] = []
+        while len(taken) < limit and any(self._any(query) for query in _due(handlers, now)):
             with self._writing() as connection:
-                rest = limit - len(taken)
-                due = [
-                    job
-                    for query in (expired, queued)
-                    for job in _jobs(connection, query.limit(rest).with_for_update(skip_locked=True))
-                ]
-                if not due:  # other runners have claimed all of it
-                    break
-                for job in sorted(due, key=lambda job: (job.due_at, job.id))[:rest]:
-                    made = transitions.claimed(job, holder, now, lease_us)
-                    if made.status is not Status.RUNNING:
-                        over.append(job)
-                        continue
-                    token = new_id()
-                    _kept(connection, [made], token=token)
-                    taken.append(Lease(made, token))
+                leases, over = _claimed(connection, Claim(holder, handlers, lease_us, limit - len(taken)), now)
+            if not leases and not over:  # other runners have claimed all of it
+                break
+            taken += leases
             self._end_unclaimed([job.id for job in over], holder, now, lease_us)
         return taken
 
@@ -196,19 +188,37 @@ class CatalogJobs:
             _kept(connection, [replace(_held(connection, lease), progress=transitions.reported(progress))])
 
     def end(self, lease: Lease, outcome: Outcome, now: int) -> Job:
-        parted = lease.job.parent is not None or lease.job.group is not None
-        with self._writing(ordered=parted or outcome.status is Status.WAITING) as connection:
-            before = _held(connection, lease)
-            job = transitions.ended(before, outcome, now)
-            if job.status is Status.WAITING:
-                job = order.waits(connection, job, outcome)
-            _kept(connection, [job])
-            if outcome.cache is not None and job.status is Status.DONE:
-                row = {"key": outcome.cache, "result": encoded(job.result, "The result"), "job": job.id, "at": now}
-                connection.execute(upsert(self._engine, job_cache, ["key"], ["result", "job", "at"]), row)
-            if job.status in ENDED and parted:
-                order.settle(connection, [(before, job)], now)
-            return job
+        [found], _ = self.end_and_claim([Ended(lease, outcome)], None, now)
+        if isinstance(found, MainspringError):
+            raise found
+        return found
+
+    def end_and_claim(
+        self, ended: Sequence[Ended], claim: Claim | None, now: int
+    ) -> tuple[list[Job | MainspringError], list[Lease]]:
+        found: dict[str, Job | MainspringError] = {}
+        with self._writing(ordered=any(map(_orders, ended))) as connection:
+            # By id, as `cancel` locks them, so that the two do not wait for each other.
+            for each in sorted(ended, key=lambda each: each.lease.job.id):
+                try:
+                    found[each.lease.token] = self._ended(connection, each, now)
+                except (LeaseLost, Invalid) as error:  # raised before anything of it was stored
+                    found[each.lease.token] = error
+            leases = [] if claim is None else _claimed(connection, claim, now)[0]
+        return [found[each.lease.token] for each in ended], leases
+
+    def _ended(self, connection: sa.Connection, of: Ended, now: int) -> Job:
+        before = _held(connection, of.lease)
+        job = transitions.ended(before, of.outcome, now)
+        if job.status is Status.WAITING:
+            job = order.waits(connection, job, of.outcome)
+        _kept(connection, [job])
+        if of.outcome.cache is not None and job.status is Status.DONE:
+            row = {"key": of.outcome.cache, "result": encoded(job.result, "The result"), "job": job.id, "at": now}
+            connection.execute(upsert(self._engine, job_cache, ["key"], ["result", "job", "at"]), row)
+        if job.status in ENDED and (job.parent is not None or job.group is not None):
+            order.settle(connection, [(before, job)], now)
+        return job
 
     def signal(self, job: str, step: Step) -> Job:
         result = encoded(step.result, f"The result of the step {step.name}")
@@ -221,7 +231,8 @@ class CatalogJobs:
             if asked:
                 found = order.signalled(found)
                 _kept(connection, [found])
-            return found
+        self._queued()
+        return found
 
     def remembered(self, key: str) -> Remembered | None:
         with self._reading() as connection:
@@ -245,6 +256,8 @@ class CatalogJobs:
             made = order.placed(connection, list(zip(due, transitions.all_queued(due, now), strict=True)), now)
             if made:
                 connection.execute(jobs.insert(), [row_of(job) for job in made])
+        if made:
+            self._queued()
         return made
 
     def last_ticks(self) -> dict[str, int]:
@@ -322,6 +335,41 @@ def _held(connection: sa.Connection, lease: Lease) -> Job:
     if not found:
         raise LeaseLost(lease.job.id)
     return found[0]
+
+
+def _due(handlers: Collection[str], now: int) -> tuple[sa.Select[Any], sa.Select[Any]]:
+    """Return the queries of the running jobs with an expired lease, and of the queued jobs that are due.
+
+    Two, since each follows an index to the first jobs; one with OR would sort all that are due.
+    """
+    known = sa.select(jobs).where(jobs.c.handler.in_(handlers)).order_by(jobs.c.due_at, jobs.c.id)
+    expired = known.where(jobs.c.status == Status.RUNNING.value, jobs.c.leased_until <= now)
+    return expired, known.where(jobs.c.status == Status.QUEUED.value, jobs.c.due_at <= now)
+
+
+def _claimed(connection: sa.Connection, claim: Claim, now: int) -> tuple[list[Lease], list[Job]]:
+    """Lease due jobs; return the leases, and the jobs that must be given up instead, unchanged."""
+    due = [
+        job
+        for query in _due(claim.handlers, now)
+        for job in _jobs(connection, query.limit(claim.limit).with_for_update(skip_locked=True))
+    ]
+    leases, over = [], []
+    for job in sorted(due, key=lambda job: (job.due_at, job.id))[: claim.limit]:
+        made = transitions.claimed(job, claim.holder, now, claim.lease_us)
+        if made.status is not Status.RUNNING:
+            over.append(job)
+            continue
+        token = new_id()
+        _kept(connection, [made], token=token)
+        leases.append(Lease(made, token))
+    return leases, over
+
+
+def _orders(ended: Ended) -> bool:
+    """Return whether the end of an attempt may change which jobs wait for which."""
+    job = ended.lease.job
+    return job.parent is not None or job.group is not None or ended.outcome.status is Status.WAITING
 
 
 def _kept(connection: sa.Connection, changed: list[Job], token: str | None = None) -> list[Job]:

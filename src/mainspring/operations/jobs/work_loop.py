@@ -6,15 +6,17 @@ import logging
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from mainspring.core.errors import Conflict, MainspringError
 from mainspring.core.files import write_atomic
 from mainspring.core.ids import new_id
-from mainspring.jobs.model import Job, Lease
+from mainspring.jobs.bell import Bell
+from mainspring.jobs.model import Ended, Lease
 from mainspring.jobs.runner import Runner
 from mainspring.operations.jobs.children import Children
 from mainspring.operations.jobs.handlers import handlers
@@ -48,11 +50,11 @@ def work(project: Project, stop: threading.Event) -> None:
     The lock proves that the previous worker of this state folder is dead, so its jobs continue at once.
     """
     at_once = project.settings.jobs_at_once
-    ended, busy = threading.Event(), set[Future[Job]]()
     schedules, failures = schedules_of(project.settings), 0
     taken_over = False
     with (
         _alone(project, stop),
+        Bell(project.settings.state) as bell,
         closing(Children(project.settings)) as children,
         ThreadPoolExecutor(at_once, thread_name_prefix="job") as threads,
     ):
@@ -63,17 +65,14 @@ def work(project: Project, stop: threading.Event) -> None:
             holder=holder(project.settings.state),
             stopping=stop.is_set,
         )
+        places = _Places(runner, threads, at_once, stop)
         while not stop.is_set():
-            ended.clear()
-            busy = {each for each in busy if not each.done()}
-            leases: list[Lease] = []
             try:
                 if not taken_over:
                     project.jobs.take_over(holder(project.settings.state), project.wall.now())
                     taken_over = True
                 runner.tick(schedules)
-                if len(busy) < at_once:
-                    leases = runner.claim(at_once - len(busy))
+                places.fill()
                 failures = 0
             except MainspringError as error:
                 failures += 1
@@ -81,30 +80,71 @@ def work(project: Project, stop: threading.Event) -> None:
             except Exception:
                 failures += 1
                 log.exception("jobs failed")
-            for lease in leases:
-                future = threads.submit(_run, runner, lease)
-                future.add_done_callback(lambda _: ended.set())
-                busy.add(future)
-            if not leases or len(busy) == at_once:
-                _wait(stop, ended, min(_LONGEST_S, _LOOK_S * 2 ** min(failures, _DOUBLINGS)))
+            _wait(stop, bell, min(_LONGEST_S, _LOOK_S * 2 ** min(failures, _DOUBLINGS)))
             children.sweep()
+        places.close()
 
 
-def _run(runner: Runner, lease: Lease) -> Job:
-    try:
-        return runner.run(lease)
-    except MainspringError as error:
+class _Places:
+    """Threads that run jobs, as many at once as there are places.
+
+    A commit to disk takes longer than all else of a short step. So the thread that ends a job stores, in one
+    transaction, the ends of all threads that wait to store one, and claims the next jobs for their places.
+    """
+
+    def __init__(self, runner: Runner, threads: ThreadPoolExecutor, count: int, stop: threading.Event) -> None:
+        self._runner, self._threads, self._stop = runner, threads, stop
+        self._free = count
+        self._ended: deque[Ended] = deque()
+        self._storing = threading.Lock()  # held by who claims
+        self._closed = False
+
+    def fill(self) -> None:
+        """Claim due jobs for the free places."""
+        with self._storing:
+            if self._free:
+                self._start(self._runner.claim(self._free))
+
+    def close(self) -> None:
+        """Let the threads claim no more, so that the pool can be closed."""
+        with self._storing:
+            self._closed = True
+
+    def _start(self, leases: list[Lease]) -> None:
+        self._free -= len(leases)
+        for lease in leases:
+            self._threads.submit(self._run, lease)
+
+    def _run(self, lease: Lease) -> None:
+        try:
+            self._ended.append(Ended(lease, self._runner.attempt(lease)))
+        except BaseException as error:
+            _tell(error)
+            with self._storing:
+                self._free += 1
+            return
+        with self._storing:
+            ended = [self._ended.popleft() for _ in range(len(self._ended))]
+            if not ended:  # another thread has stored it meanwhile
+                return
+            self._free += len(ended)
+            try:
+                self._start(self._runner.end_and_claim(ended, 0 if self._closed or self._stop.is_set() else self._free))
+            except Exception as error:
+                _tell(error)
+
+
+def _tell(error: BaseException) -> None:
+    if isinstance(error, MainspringError):
         log.warning("jobs: %s", error)
-        return lease.job
-    except Exception:
-        log.exception("jobs failed")
-        return lease.job
+    else:
+        log.error("jobs failed", exc_info=error)
 
 
-def _wait(stop: threading.Event, ended: threading.Event, longest_s: float) -> None:
-    """Return when a job has ended, when `stop` is set, or after a while."""
+def _wait(stop: threading.Event, bell: Bell, longest_s: float) -> None:
+    """Return when a job was queued, when `stop` is set, or after a while."""
     until = time.monotonic() + longest_s
-    while not stop.is_set() and (left := until - time.monotonic()) > 0 and not ended.wait(min(left, 0.25)):
+    while not stop.is_set() and (left := until - time.monotonic()) > 0 and not bell.wait(min(left, 0.25)):
         pass
 
 

@@ -125,6 +125,14 @@ class RolloutStoreConformance:
         [ended] = store.find()
         assert store.looks("r1")[-1].actor == f"p{ended.ended_at}"
 
+    def test_a_rollout_is_live_until_it_has_ended(self, store: RolloutStore) -> None:
+        state = store.create(*rollout())
+        store.expect_live("r1")
+        made, look = intervened(state, "stop", "ben", "now", 6)
+        store.replace(made, [look])
+        for ended in ("r1", "r9"):
+            _refused(NotFound, store.expect_live, ended)
+
     def test_looks_and_evidence_keep_their_numbers(self, store: RolloutStore) -> None:
         state = store.create(*rollout())
         reading = Reading(guard="errors", breach=True, log_e=7.25, estimate=3.5, low=1.5, high=9.0, candidate=8)

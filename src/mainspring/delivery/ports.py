@@ -63,6 +63,17 @@ class RolloutStore(Protocol):
         """
         ...
 
+    def expect_live(self, id: str, within: object = None) -> None:
+        """Raise if a rollout is not live.
+
+        Args:
+            within: Transaction of the same catalog: the rollout then stays live until it ends.
+
+        Raises:
+            NotFound: It has ended.
+        """
+        ...
+
     def looks(self, rollout: str, *, after: int = 0, limit: int = 1_000) -> list[Look]:
         """Return at most `limit` looks of a rollout with a number above `after`, oldest first. Looks never change."""
         ...

@@ -11,7 +11,7 @@ from mainspring.delivery.model import GateResult, Promotion
 from mainspring.delivery.routing import CHAMPION, Rollouts, publish
 from mainspring.delivery.verdicts import verdicts
 from mainspring.registry.model import AliasMove, Bundle, ModelVersion
-from mainspring.registry.ports import ModelVersions
+from mainspring.registry.ports import Check, ModelVersions
 from mainspring.security.model import AuditEvent
 from mainspring.security.ports import AuditLog
 from mainspring.serving.model import Endpoint
@@ -49,6 +49,7 @@ def promote(
     executors: Loader | None = None,
     memory: Callable[[Bundle, int], int] | None = None,
     waive: Callable[[Sequence[GateResult]], Sequence[GateResult]] = tuple,
+    check: Check = lambda _: None,
 ) -> Promotion:
     """Evaluate a version's gates and, if all pass, move `champion` to it and publish the routes.
 
@@ -73,6 +74,7 @@ def promote(
         executors: Makes the executors of the serving engine, for gates on latency.
         memory: See `verdicts.verdicts`.
         waive: Returns the results, those that a waiver allows marked so. Called last, like `more`.
+        check: See `ModelVersions.set_alias`; it raises no `Conflict`.
 
     Raises:
         NotFound: The version does not exist.
@@ -93,7 +95,7 @@ def promote(
             _audit(audit, clock, actor, _PROMOTE, model, f"version {candidate.version} refused: {failed}")
             return _promotion(candidate, champion, promoted=False, results=results)
         try:
-            _move(versions, audit, clock, domain, actor, _PROMOTE, reason, champion, candidate)
+            _move(versions, audit, clock, domain, actor, _PROMOTE, reason, champion, candidate, check)
         except Conflict:
             continue
         for result in results:
@@ -179,6 +181,7 @@ def _move(
     reason: str,
     old: ModelVersion | None,
     new: ModelVersion,
+    check: Check = lambda _: None,
 ) -> None:
     versions.set_alias(
         AliasMove(
@@ -190,7 +193,8 @@ def _move(
             reason=f"{action}: {reason}" if reason else action,
             at=clock.now(),
             domain_at=(domain or clock).now(),
-        )
+        ),
+        check,
     )
     came_from = "nothing" if old is None else f"version {old.version}"
     _audit(audit, clock, actor, action, new.model, f"{came_from} -> version {new.version}, bundle {new.digest[:12]}")

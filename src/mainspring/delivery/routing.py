@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 
-from mainspring.core.errors import NotFound
+from mainspring.core.errors import Conflict, NotFound
 from mainspring.delivery.rollout.model import RolloutState
 from mainspring.registry.model import ModelVersion
 from mainspring.registry.ports import ModelVersions
@@ -111,13 +111,16 @@ def publish(
     """Publish the routing table for the current aliases and rollouts, and return its revision.
 
     Called after a move and at every start, which repairs a crash between a move and its publication. If an alias moves
-    or a rollout changes meanwhile, the table is published again, so the last publication has the newest state.
+    or a rollout changes meanwhile, the table is published again, so the last publication has the newest state. A state
+    that was read before another's publication is not published: a process that was suspended brings no old route back.
     """
     endpoints = list(endpoints)
-    wanted = routes_for(endpoints, versions, gated=gated, rollouts=rollouts())
     while True:
-        revision = routes.publish(wanted)
-        now = routes_for(endpoints, versions, gated=gated, rollouts=rollouts())
-        if now == wanted:
+        before = routes.revision()
+        wanted = routes_for(endpoints, versions, gated=gated, rollouts=rollouts())
+        try:
+            revision = routes.publish(wanted, after=before)
+        except Conflict:
+            continue
+        if routes_for(endpoints, versions, gated=gated, rollouts=rollouts()) == wanted:
             return revision
-        wanted = now

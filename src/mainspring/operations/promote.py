@@ -28,15 +28,22 @@ if TYPE_CHECKING:
 
 
 def promote(
-    project: Project, model: str, version: str | None = None, *, reason: str = "", by: str | None = None
+    project: Project,
+    model: str,
+    version: str | None = None,
+    *,
+    reason: str = "",
+    by: str | None = None,
+    rollout: str | None = None,
 ) -> Promotion:
     """Evaluate the gates of a version, by default the newest, and make it champion if it passes.
 
     Args:
         by: Person who promotes; by default the user of this process.
+        rollout: Id of the rollout that promotes it: once that has ended, nothing moves.
 
     Raises:
-        NotFound: There is no such model or version.
+        NotFound: There is no such model or version, or the rollout has ended.
     """
     from mainspring.operations.models.cards import personal
 
@@ -71,6 +78,7 @@ def promote(
         waive=lambda results: waived(project, candidate, results),
         more=lambda: [*_carded(project, gates, candidate), *_approved(project, gates, candidate)],
         rollouts=project.rollouts.live,
+        check=(lambda _: None) if rollout is None else partial(project.rollouts.expect_live, rollout),
     )
     if promotion.results:
         made = Evaluation(

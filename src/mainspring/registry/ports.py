@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -114,6 +114,9 @@ class Tracking(Protocol):
         ...
 
 
+Check = Callable[[object], None]
+
+
 class ModelVersions(Protocol):
     """Names for bundles: numbered versions of a model, and movable aliases."""
 
@@ -136,8 +139,12 @@ class ModelVersions(Protocol):
         """Return the versions of a model, or of all, newest first."""
         ...
 
-    def set_alias(self, move: AliasMove) -> None:
+    def set_alias(self, move: AliasMove, check: Check = lambda _: None) -> None:
         """Point the alias at version `move.new`, and record the move.
+
+        Args:
+            check: Called while nobody else can move the alias, with the transaction that moves it where there is one.
+                If it raises, nothing moves.
 
         Raises:
             Invalid: The alias could be mistaken for a version number.

@@ -28,8 +28,15 @@ class RoutingTable(Protocol):
 class Routes(RoutingTable, Protocol):
     """The routing table, for writers, who replace it whole."""
 
-    def publish(self, routes: Sequence[Route]) -> int:
-        """Replace the whole table in one step and return its revision; an equal table keeps its revision."""
+    def publish(self, routes: Sequence[Route], *, after: int | None = None) -> int:
+        """Replace the whole table in one step and return its revision; an equal table keeps its revision.
+
+        Args:
+            after: Revision before the state was read that these routes follow from; by default any.
+
+        Raises:
+            Conflict: The table has another revision than `after`. Nothing is published.
+        """
         ...
 
 

@@ -19,6 +19,7 @@ from mainspring.registry.adapters.catalog import CatalogApprovals
 from mainspring.registry.adapters.memory import MemoryVersions
 from mainspring.registry.bundles import seal
 from mainspring.registry.model import AliasMove, Approval, Bundle, ModelVersion
+from mainspring.registry.ports import Check
 from mainspring.serving.model import Endpoint
 from mainspring.training.gate_kinds import Gate
 from mainspring.training.gates import approved, at_most, beats
@@ -212,10 +213,10 @@ def test_a_promotion_that_comes_between_is_judged_against(stage: Stage) -> None:
     strong = stage.register(ALL, held_out=held_out).version
 
     class Meanwhile(MemoryVersions):
-        def set_alias(self, move: AliasMove) -> None:
+        def set_alias(self, move: AliasMove, check: Check = lambda _: None) -> None:
             if move.new == weak and move.old == "1":
                 super().set_alias(AliasMove("late", "champion", "1", strong, "bob", "promote", 1))
-            super().set_alias(move)
+            super().set_alias(move, check)
 
     versions = Meanwhile()
     for registered in reversed(stage.versions.all("late")):
@@ -231,7 +232,7 @@ def test_an_alias_that_keeps_moving_is_a_conflict(stage: Stage) -> None:
     version = stage.register(ALL).version
 
     class Restless(MemoryVersions):
-        def set_alias(self, move: AliasMove) -> None:
+        def set_alias(self, move: AliasMove, check: Check = lambda _: None) -> None:
             raise Conflict("moved")
 
     versions = Restless()

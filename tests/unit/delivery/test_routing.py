@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import pytest
 
@@ -97,14 +99,35 @@ def test_an_alias_that_moves_during_publication_is_published_too() -> None:
     class Busy(CatalogRoutes):
         """While the first table is being published, somebody else promotes."""
 
-        def publish(self, routes: object) -> int:
+        def publish(self, routes: Sequence[Route], *, after: int | None = None) -> int:
             if versions.get("late", "champion").version == "1":
                 move(versions, "late", "1", "2")
-            return super().publish(routes)  # type: ignore[arg-type]
+            return super().publish(routes, after=after)
 
     routes = Busy(memory_catalog())
     publish([Endpoint("e", model="late@champion")], versions, routes, gated=())
     assert routes.current()["e"].arms[0].version == "2"
+
+
+def test_a_publisher_that_was_suspended_brings_no_old_route_back() -> None:
+    versions, catalog = registry("late"), memory_catalog()
+    move(versions, "late", None, "1")
+    endpoints, seen = [Endpoint("e", model="late@champion")], []
+
+    class Suspended(CatalogRoutes):
+        """Between its reading and its writing somebody else promotes, and publishes."""
+
+        def publish(self, routes: Sequence[Route], *, after: int | None = None) -> int:
+            if versions.get("late", "champion").version == "1":
+                move(versions, "late", "1", "2")
+                publish(endpoints, versions, CatalogRoutes(catalog), gated=())
+            try:
+                return super().publish(routes, after=after)
+            finally:
+                seen.append(self.current()["e"].arms[0].version)
+
+    publish(endpoints, versions, Suspended(catalog), gated=())
+    assert set(seen) == {"2"}
 
 
 def test_a_pinned_version_serves_once_it_has_passed_its_gates() -> None:

@@ -15,7 +15,7 @@ import mainspring as ms
 from kit import documents
 from kit.console.flights import Project, declared, definitions, populated
 from mainspring.core.errors import Conflict, Invalid, NotFound
-from mainspring.core.time import MINUTE, SECOND, ManualClock
+from mainspring.core.time import HOUR, MINUTE, SECOND, ManualClock
 from mainspring.delivery.model import Promotion
 from mainspring.delivery.rollout.deciding import intervened
 from mainspring.delivery.rollout.model import RolloutState, Status
@@ -114,6 +114,44 @@ def test_a_rollout_begins_with_the_first_look_and_a_stop_restores_the_routes() -
     [told, *_] = here.audit.read(1)
     assert told.resource == f"endpoint/{NAME}"
     assert "stop: lunch (0 requests of version 1, 0 of version 2)" in told.detail
+
+
+GREEDY = ms.Rollout(NAME, steps=(0.5,), hold="0s", least_requests=50, guards=[ms.guards.errors(at_most=0.9)])
+
+
+def test_a_clock_that_was_hours_ahead_when_it_began_hides_no_failure() -> None:
+    here = project(
+        ms.Rollout(NAME, steps=(0.5,), hold="0s", least_requests=50, guards=[ms.guards.errors(at_most=0.05)])
+    )
+    begun(here)
+    tick(here, 3 * HOUR)
+    tick(here, -3 * HOUR)
+    traffic(here, 600, share=0.5, errors=1.0)
+    state = tick(here)
+    assert state.status is Status.ROLLED_BACK, state.why
+
+
+@pytest.mark.parametrize("point", ["promoting", "promoted"])
+def test_a_stop_amid_the_promotion_restores_the_champion_and_the_controller_moves_it_no_more(point: str) -> None:
+    here = project(GREEDY)
+    before, moves_before = route(here), [(move.old, move.new) for move in here.versions.moves(NAME, "champion")]
+    begun(here)
+    tick(here)
+    traffic(here, 400, share=0.5)
+
+    def stop(now: str) -> None:
+        if now == point:
+            interventions.end(here, NAME, "stop", reason="lunch")
+
+    controller(here, at=stop).tick()
+    [state] = here.rollouts.find()
+    assert (state.status, state.why) == (Status.STOPPED, "lunch")
+    assert champion(here) == "2"
+    assert replace_revision(route(here)) == replace_revision(before)
+    moves = [(move.old, move.new) for move in here.versions.moves(NAME, "champion")]
+    assert (moves[:2] if point == "promoted" else moves) == (
+        [("1", "2"), ("2", "1")] if point == "promoted" else moves_before
+    )
 
 
 def replace_revision(route: Route) -> dict[str, Any]:

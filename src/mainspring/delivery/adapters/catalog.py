@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import msgspec
@@ -111,6 +111,15 @@ class CatalogRollouts:
     def get(self, ids: Sequence[str]) -> list[RolloutState | None]:
         found = {state.id: state for state in self._read(sa.select(rollouts).where(rollouts.c.id.in_(ids)))}
         return [found.get(id) for id in ids]
+
+    def expect_live(self, id: str, within: object = None) -> None:
+        query = sa.select(rollouts.c.live).where(rollouts.c.id == id).with_for_update()
+        given = within if isinstance(within, sa.Connection) else None
+        with catalog_errors(self._name), self._engine.connect() if given is None else nullcontext(given) as connection:
+            if connection.scalar(query) is None:
+                raise NotFound(
+                    f"The rollout {id} is not live any more.", fix="`mainspring rollout list` tells how it ended."
+                )
 
     def live(self) -> list[RolloutState]:
         return self._read(sa.select(rollouts).where(rollouts.c.live.is_not(None)).order_by(rollouts.c.endpoint))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from mainspring.core.errors import NotFound
-from mainspring.core.time import MINUTE
+from mainspring.core.time import DAY
 from mainspring.delivery.model import Promotion
 from mainspring.delivery.rollout.controller import Controller
 from mainspring.delivery.rollout.judging import judge
@@ -22,7 +22,7 @@ from mainspring.operations.promote import gated, promote, publish_routes
 from mainspring.project import Project
 
 _HISTORY = 1_000  # predictions before the rollout that fix thresholds
-_SLACK = MINUTE  # by which the clocks of a gateway and a controller may differ
+_SLACK = DAY  # by which the clocks of a gateway and a controller may differ when the log is read for the first time
 
 
 def controller(project: Project, *, at: Callable[[str], None] = lambda _: None) -> Controller:
@@ -64,8 +64,8 @@ class ProjectSurroundings:
             return scaled(evidence, scores) if state.plan.kind == SHADOW else evidence
         if state.plan.kind == SHADOW:  # its own process adds the pairs
             return state.evidence
-        since = state.began_at - _SLACK
-        found = log.observations(state.id, state.evidence.position, since=since)
+        since, position = state.began_at - _SLACK, state.evidence.position
+        found = log.observations(state.id, position, since=0 if position else since)
         if found is None:  # the log went back, as from a backup: what it has is counted anew
             again = Evidence(cuts=state.evidence.cuts)
             state = msgspec.structs.replace(state, evidence=again)
@@ -82,7 +82,8 @@ class ProjectSurroundings:
         return judge(state.plan, evidence)
 
     def promote(self, state: RolloutState) -> Promotion:
-        return promote(self._project, state.model, state.candidate, reason=f"rollout {state.id} by {state.actor}")
+        reason = f"rollout {state.id} by {state.actor}"
+        return promote(self._project, state.model, state.candidate, reason=reason, rollout=state.id)
 
     def publish(self) -> None:
         publish_routes(self._project)

@@ -113,10 +113,21 @@ def end(
         why = storable(reason) or f"by {who}"
         made, look = intervened(state, action, who, why, project.wall.now())
         try:
-            return _carried(project, project.rollouts.replace(made, [look]))
+            ended = project.rollouts.replace(made, [look])
         except Conflict:  # a look was faster
             continue
+        if state.status is Status.PROMOTING:
+            _undo_promotion(project, ended, who)
+        return _carried(project, ended)
     raise Conflict(f"The rollout of {endpoint!r} kept changing.", fix="run the command again.")
+
+
+def _undo_promotion(project: Project, ended: RolloutState, who: str) -> None:
+    """Take the alias back if the rollout had moved it before it was ended; afterwards it does not move it any more."""
+    champion = project.versions.get(ended.model, CHAMPION).version
+    before = delivery.previous_version(project.versions, ended.model)
+    if (champion, before) == (ended.candidate, ended.champion):
+        promoting.rollback(project, ended.model, reason=f"rollout {ended.id}: {ended.why}", by=who)
 
 
 def end_of_model(project: Project, model: str, *, reason: str = "", by: str | None = None) -> list[RolloutState]:
@@ -144,7 +155,12 @@ def promote(
     state, who = live(project, endpoint, only), by or promoting.actor()
     reason = storable(reason)
     promotion = promoting.promote(
-        project, state.model, state.candidate, reason=f"rollout {state.id}{f': {reason}' if reason else ''}", by=who
+        project,
+        state.model,
+        state.candidate,
+        reason=f"rollout {state.id}{f': {reason}' if reason else ''}",
+        by=who,
+        rollout=state.id,
     )
     if not promotion.promoted:
         return promotion

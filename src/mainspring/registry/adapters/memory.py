@@ -24,6 +24,7 @@ from mainspring.registry.model import (
     still_named,
 )
 from mainspring.registry.naming import check_artefact, check_names, param_conflict, read_artefact
+from mainspring.registry.ports import Check
 
 
 @dataclass
@@ -167,13 +168,14 @@ class MemoryVersions:
         wanted.reverse()  # the sort is stable: of equal times, the later version comes first
         return sorted(wanted, key=lambda version: -version.created_at)
 
-    def set_alias(self, move: AliasMove) -> None:
+    def set_alias(self, move: AliasMove, check: Check = lambda _: None) -> None:
         check_alias(move.alias)
         with self._lock:
             self._get(move.model, move.new)
             present = self._aliases(move.model).get(move.alias)
             if present != move.old:
                 raise alias_conflict(move, present)
+            check(None)
             self._moves.append(move)
 
     def moves(self, model: str, alias: str | None = None) -> list[AliasMove]:

@@ -15,6 +15,7 @@ from mainspring.registry.adapters.mlflow_store import mlflow, open_store, store_
 from mainspring.registry.adapters.mlflow_tables import is_there, open_tables
 from mainspring.registry.bundles import check_digest
 from mainspring.registry.model import AliasMove, ModelVersion, UnknownVersion, check_alias, still_named
+from mainspring.registry.ports import Check
 
 _DIGEST, _CREATED = "mainspring.digest", "mainspring.created_at"
 _PAGE = 1000
@@ -116,11 +117,12 @@ class MlflowVersions:
             return _read_versions(self._store.engine, model)
         return _read_versions(self._tables, model) if is_there(self._tables) else []
 
-    def set_alias(self, move: AliasMove) -> None:
+    def set_alias(self, move: AliasMove, check: Check = lambda _: None) -> None:
         check_alias(move.alias)
         self.get(move.model, move.new)
         with self._moves.exclusively() as connection:
             self._get(move.model, move.new, connection)  # fails if the version was removed meanwhile
+            check(connection)
             self._moves.append(move, connection)
             with store_errors(self._url):
                 self._store.set_registered_model_alias(move.model, move.alias, move.new)

@@ -90,6 +90,16 @@ class VersionsConformance:
         assert versions.get("late", "champion").version == "1"
         assert len(versions.moves("late")) == 1
 
+    def test_a_check_that_raises_moves_nothing(self, versions: ModelVersions) -> None:
+        versions.register("late", A, "run1", {}, SECOND)
+
+        def ended(_: object) -> None:
+            raise NotFound("It has ended.")
+
+        with pytest.raises(NotFound, match="ended"):
+            versions.set_alias(AliasMove("late", "champion", None, "1", "ana", "", SECOND), ended)
+        assert versions.moves("late") == []
+
     def test_of_moves_at_once_one_wins(self, versions: ModelVersions) -> None:
         for digest in (A, B):
             versions.register("late", digest, "run", {}, SECOND)

@@ -8,6 +8,7 @@ import msgspec
 import sqlalchemy as sa
 
 from mainspring.core.catalog import catalog_errors, metadata
+from mainspring.core.errors import Conflict
 from mainspring.serving.model import Baseline, Route, normalised, stamped
 
 routes_table = sa.Table(
@@ -41,7 +42,7 @@ class CatalogRoutes:
         self._engine = engine
         self._name = str(engine.url.database)
 
-    def publish(self, routes: Sequence[Route]) -> int:
+    def publish(self, routes: Sequence[Route], *, after: int | None = None) -> int:
         table = normalised(routes)
         with catalog_errors(self._name):
             self._ensure_revision()
@@ -49,6 +50,10 @@ class CatalogRoutes:
                 # The write first: it takes the lock, so nobody publishes between our reading and our writing.
                 connection.execute(sa.update(revision_table).values(revision=revision_table.c.revision))
                 revision = _revision(connection)
+                if after not in (None, revision):
+                    raise Conflict(
+                        f"The routing table has changed: revision {revision}, not {after}.", fix="publish it again."
+                    )
                 if revision and _read(connection) == table:
                     return revision
                 connection.execute(sa.delete(routes_table))

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from mainspring.core.errors import Invalid
+from mainspring.core.errors import Conflict, Invalid
 from mainspring.serving.model import Arm, Route
 from mainspring.serving.ports import Routes
 
@@ -78,6 +78,13 @@ class RoutesConformance:
         with pytest.raises(Invalid):
             routes.publish([wrong])
         assert routes.revision() == 0
+
+    def test_what_follows_from_an_older_table_is_not_published(self, routes: Routes) -> None:
+        first = routes.publish([route("a", "1")], after=0)
+        routes.publish([route("a", "2")], after=first)
+        with pytest.raises(Conflict, match="revision 2, not 1"):
+            routes.publish([route("a", "1")], after=first)
+        assert [arm.version for arm in routes.current()["a"].arms] == ["2"]
 
     def test_another_view_sees_it(self, routes: Routes, same: Callable[[], Routes]) -> None:
         revision = routes.publish([route("a", "1")])

@@ -150,6 +150,27 @@ def test_a_body_is_bounded_before_anybody_is_asked(framing: bytes) -> None:
     asyncio.run(talk())
 
 
+def test_a_webhooks_delivery_may_be_larger_and_takes_no_room_of_others() -> None:
+    async def talk() -> None:
+        async with serving() as port:
+            head = b"POST /api/webhooks/main HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+            told = await asyncio.to_thread(_say, port, head % 1_000_000, b"a" * 1_000_000)
+            assert (_status(told), len(json.loads(told.partition(b"\r\n\r\n")[2])["body"])) == (201, 1_000_000)
+            assert _status(await asyncio.to_thread(_say, port, head % (1 << 21))) == 413
+            slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(60)]
+            try:
+                for each in slow:
+                    each.sendall(head % (1 << 20))
+                small = await asyncio.to_thread(_say, port, head % MAX_BODY_BYTES, b"a" * MAX_BODY_BYTES)
+                assert _status(small) == 201
+                assert _status(await asyncio.to_thread(_say, port, head % (1 << 20))) == 503
+            finally:
+                for each in slow:
+                    each.close()
+
+    asyncio.run(talk())
+
+
 def test_who_is_slow_is_cut_off() -> None:
     async def talk() -> None:
         async with serving(replace(LIMITS, idle_us=200_000, body_us=200_000)) as port:

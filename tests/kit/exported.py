@@ -14,6 +14,7 @@ from mainspring.project.settings import load_settings
 PIPELINE = r'''
 """A pipeline of every kind of step."""
 
+import time
 from pathlib import Path
 
 import mainspring as ms
@@ -63,6 +64,18 @@ def last(nothing: list, retired=None):
     return nothing
 
 
+@ms.step(retries=0)
+def fail(data):
+    note("fail")
+    raise RuntimeError("on purpose")
+
+
+@ms.step(retries=0, timeout="20s")
+def hang(data):
+    note("hang")
+    time.sleep(600)
+
+
 @ms.pipeline(every="1d", name="nightly")
 def nightly(days: int = 3, seed: int = 1):
     """Train "and" promote."""
@@ -84,10 +97,21 @@ def asked(days: int = 1):
         retire(data)
     with ms.only_if(data["folds"][0] > 5), ms.approval("never"):
         retire(data)
+
+
+@ms.pipeline(name="broken")
+def broken(days: int = 2):
+    data = load(days)
+    bad = fail(data)
+    fit.map(bad, data["text"])
+    retire(hang(data))
+    last(bad)
+    return choose(fit.map(data["folds"], data["text"]))
 '''
 RAN = Counter(
     ["load 3", "fit 0 1", "fit 1 1", "fit 2 1", "choose 3", "promote m2 3 shop", "last []"]
 )  # by a run of `nightly`, in whatever engine
+BROKEN = Counter(["load 2", "fail", "hang", "fit 0 0", "fit 1 0", "choose 2"])  # by a run of `broken`
 
 
 def lay_out(folder: Path) -> Project:

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mainspring.console.answers import error_json
 from mainspring.console.render import error_page, login_page, wants_page
+from mainspring.console.server import MAX_BODY_BYTES, MAX_DELIVERY_BYTES, SIGNED
 from mainspring.core.error_codes import codes_of
 from mainspring.core.errors import Invalid, MainspringError, TooLarge
 from mainspring.project import Project
@@ -29,11 +30,8 @@ from mainspring.security.model import Action, Principal, Session
 from mainspring.security.sessions import Sessions
 
 PUBLIC = frozenset({"/health/live", "/health/ready", "/login"})
-SIGNED = "/api/webhooks/"  # these routes check a signature of the body themselves
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _FORM = "application/x-www-form-urlencoded"
-_MAX_BODY = 64 * 1024
-_MAX_DELIVERY = 1024 * 1024
 _MOST_FIELDS = 20
 _POLICY = (
     "default-src 'none'; script-src 'self'; connect-src 'self'; img-src 'self' data:; form-action 'self'; "
@@ -130,7 +128,7 @@ class Guard:
             scope["mainspring.caller"] = known
         if method in _SAFE:
             return receive
-        body = await _read(receive, _MAX_DELIVERY if signed else _MAX_BODY)
+        body = await _read(receive, MAX_DELIVERY_BYTES if signed else MAX_BODY_BYTES)
         if known is not None and known.session is not None:
             token = headers.get("x-csrf-token")
             if token is None and headers.get("content-type", "").partition(";")[0] == _FORM:

@@ -12,16 +12,23 @@ import threading
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
-from mainspring.core.errors import MainspringError, TooLarge
+from mainspring.core.errors import MainspringError, NoRoom, TooLarge
 from mainspring.core.listening import listen
 from mainspring.core.settings import Address, Limits, Tls
 from mainspring.serving.http.acceptor import Acceptor
-from mainspring.serving.http.message import Request, refusal
+from mainspring.serving.http.message import Head, Request, refusal
 
 MAX_BODY_BYTES = 64 << 10
+SIGNED = "/api/webhooks/"  # these routes check a signature of the body themselves
+MAX_DELIVERY_BYTES = 1 << 20  # of a webhook: a push of many commits
+_DELIVERIES = 8  # larger than other bodies, arriving at once
 _CONNECTIONS = 256
 # Bodies are read before authentication: slow ones must not exhaust the room of others.
-LIMITS = Limits(connections=_CONNECTIONS, receiving_bytes=_CONNECTIONS * MAX_BODY_BYTES, header_bytes=64 << 10)
+LIMITS = Limits(
+    connections=_CONNECTIONS,
+    receiving_bytes=_CONNECTIONS * MAX_BODY_BYTES + _DELIVERIES * MAX_DELIVERY_BYTES,
+    header_bytes=64 << 10,
+)
 _PATIENCE_S = 10  # at the end, for requests in flight
 _JSON = (("content-type", "application/json"),)
 _log = logging.getLogger(__name__)
@@ -57,6 +64,7 @@ async def serve(
             max_body_bytes=MAX_BODY_BYTES,
             limits=limits,
             tls=tls,
+            largest=largest_body,
         )
         server.start()
         try:
@@ -69,6 +77,11 @@ async def serve(
                 loop.remove_signal_handler(number)
 
 
+def largest_body(head: Head) -> int:
+    """Return the largest body (bytes) of a request with this head."""
+    return MAX_DELIVERY_BYTES if head.method == "POST" and head.path.startswith(SIGNED) else MAX_BODY_BYTES
+
+
 class _Application:
     """Adapter for ASGI 3.0 applications that answer in one piece, as the console does."""
 
@@ -76,6 +89,7 @@ class _Application:
         self._app = app
         self._server = (address.host, address.port)
         self._answering: set[asyncio.Task[None]] = set()
+        self._deliveries = 0  # large ones that are arriving
 
     def handle(self, request: Request) -> None:
         task = asyncio.get_running_loop().create_task(self._answer(request))
@@ -84,9 +98,7 @@ class _Application:
 
     async def _answer(self, request: Request) -> None:
         try:
-            if int(request.headers.get("content-length") or 0) > MAX_BODY_BYTES:
-                raise TooLarge(f"The request's body is larger than {MAX_BODY_BYTES // 1024} KiB.")
-            body = bytes(await request.whole())
+            body = await self._body(request)
         except MainspringError as error:
             told = refusal(error)
             request.respond(told.status, told.headers, told.body)
@@ -99,6 +111,26 @@ class _Application:
             _log.exception("%s %s failed", request.head.method, request.head.path)
         if not exchange.over:
             request.respond(500, _JSON, b'{"error":"Something went wrong here."}')
+
+    async def _body(self, request: Request) -> bytes:
+        """Return the body.
+
+        Raises:
+            TooLarge: It is too large.
+            NoRoom: Too many large deliveries are arriving.
+        """
+        announced, most = int(request.headers.get("content-length") or 0), largest_body(request.head)
+        if announced > most:
+            raise TooLarge(f"The request's body is larger than {most // 1024} KiB.")
+        if announced <= MAX_BODY_BYTES:
+            return bytes(await request.whole())
+        if self._deliveries >= _DELIVERIES:
+            raise NoRoom("Too many large deliveries are arriving; send it again.", retry_after_ms=1000)
+        self._deliveries += 1
+        try:
+            return bytes(await request.whole())
+        finally:
+            self._deliveries -= 1
 
     def _scope(self, request: Request) -> dict[str, Any]:
         head = request.head

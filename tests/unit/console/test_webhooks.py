@@ -147,6 +147,21 @@ def test_gitlabs_token_is_its_signature(client: Client, project: Project) -> Non
     assert project.jobs.find()[0].argument["parameters"] == {"commit": COMMIT}
 
 
+def test_gitlab_names_no_time_of_a_push_so_commits_may_be_old(client: Client, project: Project) -> None:
+    body = json.dumps(
+        {"ref": "refs/heads/main", "checkout_sha": COMMIT, "commits": [{"timestamp": "2024-01-02T15:06:40+00:00"}]}
+    ).encode()
+    assert post(client, body, {"x-gitlab-token": "s3cret", "x-gitlab-event-uuid": "d-8"}).status_code == 200
+    assert [job.argument["parameters"] for job in project.jobs.find()] == [{"commit": COMMIT}]
+
+
+def test_the_end_of_a_branch_starts_nothing(client: Client, project: Project) -> None:
+    body = pushed(after="0" * 40, deleted=True, head_commit=None)
+    answer = post(client, body, github(body))
+    assert (answer.status_code, answer.json()["runs"]) == (200, [])
+    assert project.jobs.find() == []
+
+
 @pytest.mark.parametrize(
     ("body", "more", "status"),
     [

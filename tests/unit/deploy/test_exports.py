@@ -13,6 +13,7 @@ import pytest
 from hera.workflows import models
 
 import mainspring as ms
+from kit.argo import Interpreter
 from kit.exported import RAN, lay_out, ran
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.deploy.exports import ENGINES, export, file_name
@@ -26,7 +27,6 @@ from mainspring.operations.pipelines.outside import (
     read_scope,
     run_step,
     run_wrapped,
-    write_outcome,
 )
 from mainspring.project import Project
 
@@ -64,7 +64,7 @@ def test_an_item_after_the_other(project: Project) -> None:
         if node.over is None:
             return run_step(project, "nightly", node.name, asked)
         items = list_items(project, "nightly", node.name, asked)
-        wrapped = [{"item": each} for each in items["items"]] or [{}]
+        wrapped = [{"item": json.dumps(each)} for each in items["items"]] or [{}]
         each = [run_wrapped(project, "nightly", node.name, asked, json.dumps(one)) for one in wrapped]
         return {"items": items, "each": [json.dumps(one) if node.name == "fit-one" else one for one in each]}
 
@@ -101,6 +101,7 @@ def test_parameters_are_those_of_the_run(project: Project) -> None:
             "over 6 items",
         ),
         (lambda p: run_wrapped(p, "nightly", "fit-one", Asked(), "[1]"), Invalid, "wrapped item"),
+        (lambda p: run_wrapped(p, "nightly", "fit-one", Asked(), '{"item": 1}'), Invalid, "wrapped item"),
         (lambda p: read_scope('{"results": {}}'), Invalid, "not readable"),
         (lambda p: answer(p, {"step": "load"}), Invalid, "not a task"),
     ],
@@ -151,6 +152,32 @@ def test_no_two_steps_have_one_name_in_another_engine() -> None:
         compile(export(graph, engine, HERE), engine, "exec")
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_approval_by_several_people_is_refused(engine: str) -> None:
+    """Every engine lets one person go on."""
+    graph = Graph("x", (Node("a", function="m:f"), Node("go", kind="approval", after=("a",), by=2)))
+    with pytest.raises(Invalid, match="asks for 2 people"):
+        export(graph, engine, HERE)
+
+
+def test_delays_and_time_outs_are_ours_in_each_engine() -> None:
+    graph = Graph("x", (Node("a", function="m:f", retries=3, timeout_us=90_000_000),))
+    texts = {engine: export(graph, engine, HERE) for engine in ENGINES}
+    assert "retry_delay=timedelta(seconds=2), retry_exponential_backoff=2.0" in texts["airflow"]
+    assert "retry_delay_seconds=[2, 4, 8]" in texts["prefect"]
+    assert "delay=2, backoff=Backoff.EXPONENTIAL" in texts["dagster"]
+    assert "backoff_duration='2s', backoff_factor=2" in texts["kubeflow"]
+    assert json.loads(texts["argo"])["spec"]["templates"][1]["retryStrategy"]["backoff"]["duration"] == "2s"
+    assert '"IntervalSeconds": 2' in texts["step-functions"]
+    for engine in ("prefect", "dagster", "kubeflow"):
+        assert "timeout=90" in texts[engine]
+
+
+def test_a_step_is_never_named_as_a_parameter() -> None:
+    graph = Graph("x", (Node("fit", function="m:f"),), (("fit_task", 1), ("Fit", 2)))
+    assert identifiers(graph) == {"fit": "fit_2"}
+
+
 def test_an_unknown_engine() -> None:
     with pytest.raises(Invalid, match="'airfow'") as error:
         export(Graph("x", (Node("a"),)), "airfow", HERE)
@@ -183,68 +210,6 @@ def test_argos_graph_runs(project: Project, tmp_path: Path) -> None:
     assert ran(project.settings.root) == RAN
     Interpreter(project, manifest(project.definitions.pipeline("asked"), HERE), tmp_path).run()
     assert ran(project.settings.root) == {"load 1": 1, "retire": 1}
-
-
-class Interpreter:
-    """The part of Argo Workflows that exports use: a DAG of containers, `withParam`, `when`, suspended nodes."""
-
-    def __init__(self, project: Project, written: dict[str, Any], folder: Path) -> None:
-        self.project, self.folder = project, folder
-        spec = written["spec"].get("workflowSpec", written["spec"])
-        self.templates = {each["name"]: each for each in spec["templates"]}
-        self.tasks = self.templates[spec["entrypoint"]]["dag"]["tasks"]
-        self.values = {f"workflow.parameters.{each['name']}": each["value"] for each in spec["arguments"]["parameters"]}
-        self.skipped: set[str] = set()
-
-    def run(self) -> dict[str, dict[str, str]]:
-        outputs: dict[str, dict[str, str]] = {}
-        waiting = list(self.tasks)
-        while waiting:
-            task = next(each for each in waiting if set(each.get("depends", "").split(" && ")) - {""} <= outputs.keys())
-            waiting.remove(task)
-            outputs[task["name"]] = self._task(task)
-            for name, value in outputs[task["name"]].items():
-                self.values[f"tasks.{task['name']}.outputs.parameters.{name}"] = value
-        return outputs
-
-    def _task(self, task: dict[str, Any]) -> dict[str, str]:
-        if "when" in task:
-            left, _, right = self._filled(task["when"], {}).partition(" == ")
-            if left != right:
-                return {}
-        template = self.templates[task["template"]]
-        if "suspend" in template:
-            return {}
-        if "withParam" not in task:
-            return self._container(template, task, {})
-        items = json.loads(self._filled(task["withParam"], {}))
-        assert items  # Argo fills in no outputs of a task over nothing
-        each = [self._container(template, task, {"item": json.dumps(item)}) for item in items]
-        return {name: json.dumps([json.loads(one[name]) for one in each]) for name in each[0]}
-
-    def _container(self, template: dict[str, Any], task: dict[str, Any], item: dict[str, str]) -> dict[str, str]:
-        given = {
-            f"inputs.parameters.{each['name']}": self._filled(each["value"], item)
-            for each in task["arguments"]["parameters"]
-        }
-        command = [*template["container"]["command"], *template["container"]["args"]]
-        options = [self._filled(each, given, only="inputs.") for each in command]
-        scope = read_scope(options[options.index("--scope") + 1])
-        step = options[options.index("--scope") - 1]
-        pipeline = options[options.index("--scope") - 2]
-        if "--items" in options:
-            outcome = list_items(self.project, pipeline, step, scope)
-        elif "--wrapped-item" in options:
-            outcome = run_wrapped(self.project, pipeline, step, scope, options[options.index("--wrapped-item") + 1])
-        else:
-            outcome = run_step(self.project, pipeline, step, scope)
-        write_outcome(outcome, self.folder)
-        outputs = template["outputs"]["parameters"]
-        return {each["name"]: (self.folder / Path(each["valueFrom"]["path"]).name).read_text() for each in outputs}
-
-    def _filled(self, text: str, more: dict[str, str], only: str = "") -> str:
-        values = more if only else {**self.values, **more}
-        return re.sub(r"\{\{([\w.-]+)\}\}", lambda found: values.get(found[1], found[0]), text)
 
 
 def test_a_lambda_function_answers_a_task(project: Project) -> None:

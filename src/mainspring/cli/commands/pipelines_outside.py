@@ -58,7 +58,7 @@ def export(
 @click.option("--scope", default="{}", help='JSON: {"parameters": {...}, "outcomes": {STEP: OUTCOME}}; - reads stdin.')
 @click.option("--item", help="JSON of the element of a mapped step; by default all of them, in order.")
 @click.option("--items", is_flag=True, help="Only print the elements that a mapped step runs over.")
-@click.option("--wrapped-item", help='The same as {"item": JSON}, or {} for none, as --to writes them.')
+@click.option("--wrapped-item", help='The same as {"item": JSON as a text}, or {} for none, as --to writes them.')
 @click.option("--to", type=click.Path(path_type=Path, file_okay=False), help="Also write the outcome as files, to DIR.")
 def step(
     call: Call,
@@ -87,5 +87,5 @@ def step(
     else:
         outcome = outside.run_step(call.project, pipeline, step_name, asked, item=item)
     if to is not None:
-        outside.write_outcome(outcome, to)
+        outside.write_outcome(outcome, to, wrapped=wrapped_item is not None)
     call.result(outcome, lambda console: console.print_json(data=outcome))

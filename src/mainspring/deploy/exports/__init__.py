@@ -12,7 +12,7 @@ from importlib import import_module
 
 from mainspring.core.errors import Invalid
 from mainspring.core.nearest import meant
-from mainspring.deploy.exports.place import Place
+from mainspring.deploy.exports.place import Place, refuse_several_approvers
 from mainspring.jobs.pipelines.graph import Graph
 
 # engine -> its module here, and the usual name of the file
@@ -34,6 +34,7 @@ def export(graph: Graph, engine: str, place: Place) -> str:
     """
     if engine not in ENGINES:
         raise Invalid(f"There is no export to {engine[:80]!r}.", fix=meant(engine, ENGINES))
+    refuse_several_approvers(graph, engine)
     written: Callable[[Graph, Place], str] = import_module(f"mainspring.deploy.exports.{ENGINES[engine][0]}").written
     return written(graph, place)
 

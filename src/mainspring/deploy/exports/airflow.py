@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mainspring.core.time import SECOND
-from mainspring.deploy.exports.place import Place, caller, cron, head, identifiers, job_name, seconds
+from mainspring.deploy.exports.place import (
+    FIRST_DELAY_S,
+    LONGEST_DELAY_S,
+    Place,
+    caller,
+    cron,
+    head,
+    identifiers,
+    job_name,
+    seconds,
+)
 from mainspring.jobs.pipelines.graph import Graph, Node
 from mainspring.jobs.times import Every, parse_when
 
@@ -57,6 +67,9 @@ def _task(node: Node, names: dict[str, str]) -> Iterator[str]:
         yield from _approval(node, mine, arguments, outcomes)
         return
     options = [f"task_id={node.name!r}", f"retries={node.retries}"]
+    if node.retries:
+        options += [f"retry_delay=timedelta(seconds={FIRST_DELAY_S})", "retry_exponential_backoff=2.0"]
+        options.append(f"max_retry_delay=timedelta(seconds={LONGEST_DELAY_S})")
     if node.timeout_us is not None:
         options.append(f"execution_timeout=timedelta(seconds={seconds(node)})")
     if node.group_limit is not None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from mainspring.deploy.exports.place import Place, cron, identifiers, seconds
+from mainspring.deploy.exports.place import FIRST_DELAY_S, LONGEST_DELAY_S, Place, cron, identifiers, seconds
+from mainspring.jobs.pipelines.alone import untagged
 from mainspring.jobs.pipelines.graph import Graph, Node
 
+_LONGEST_NAME = 52  # of a CronWorkflow
 _FOLDER = "/tmp/mainspring"  # noqa: S108  (inside a container of its own)
 
 
@@ -28,16 +30,22 @@ def manifest(graph: Graph, place: Place) -> dict[str, Any]:
     """Return the manifest as an object."""
     names = {name: each.replace("_", "-").lower().strip("-") for name, each in identifiers(graph).items()}
     templates = [
-        {"name": "pipeline", "dag": {"tasks": [task for node in graph.nodes for task in _tasks(graph, node, names)]}}
+        {
+            "name": "pipeline",
+            "dag": {
+                "failFast": False,  # steps that do not need the one that failed go on
+                "tasks": [task for node in graph.nodes for task in _tasks(graph, node, names)],
+            },
+        }
     ]
     templates += [each for node in graph.nodes for each in _templates(graph, node, names, place)]
     spec: dict[str, Any] = {
         "entrypoint": "pipeline",
-        "arguments": {"parameters": [{"name": "parameters", "value": json.dumps(dict(graph.parameters))}]},
+        "arguments": {"parameters": [{"name": "parameters", "value": untagged(json.dumps(dict(graph.parameters)))}]},
         "templates": templates,
     }
     about = {"annotations": {"workflows.argoproj.io/description": graph.description or graph.name}}
-    name = graph.name.replace("_", "-").replace(".", "-").lower()
+    name = graph.name.replace("_", "-").replace(".", "-").lower()[:_LONGEST_NAME].strip("-")
     schedule = cron(graph)
     if not schedule:
         return {
@@ -109,7 +117,8 @@ def _templates(graph: Graph, node: Node, names: dict[str, str], place: Place) ->
     inputs = ["scope", *(["item"] if node.over is not None else [])]
     step = _template(mine, [*run, *more], inputs, ["outcome"], image)
     if node.retries:
-        step["retryStrategy"] = {"limit": str(node.retries)}
+        backoff = {"duration": f"{FIRST_DELAY_S}s", "factor": "2", "cap": f"{LONGEST_DELAY_S}s"}
+        step["retryStrategy"] = {"limit": str(node.retries), "retryPolicy": "Always", "backoff": backoff}
     if node.timeout_us is not None:
         step["activeDeadlineSeconds"] = seconds(node)
     if node.group_limit == 1:

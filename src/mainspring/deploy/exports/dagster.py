@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mainspring.deploy.exports.place import Place, caller, cron, head, identifiers, job_name, refuse_approvals, seconds
+from mainspring.deploy.exports.place import (
+    FIRST_DELAY_S,
+    Place,
+    caller,
+    cron,
+    head,
+    identifiers,
+    job_name,
+    refuse_approvals,
+    seconds,
+)
 from mainspring.jobs.pipelines.graph import Graph, Node
 
 
@@ -21,7 +31,7 @@ def written(graph: Graph, place: Place) -> str:
 
 def _imports() -> Iterator[str]:
     yield "import dagster"
-    yield "from dagster import DynamicOut, DynamicOutput, Field, Out, RetryPolicy, job, op"
+    yield "from dagster import Backoff, DynamicOut, DynamicOutput, Field, Out, RetryPolicy, job, op"
 
 
 def _ops(graph: Graph) -> Iterator[str]:
@@ -37,15 +47,14 @@ def _op(node: Node, names: dict[str, str]) -> Iterator[str]:
     mine = names[node.name]
     arguments = "".join(f", {names[need]}" for need in node.needs)
     outcomes = ", ".join(f"{need!r}: {names[need]}" for need in node.needs)
-    retry = f", retry_policy=RetryPolicy(max_retries={node.retries})" if node.retries else ""
-    tags = {} if node.timeout_us is None else {"dagster/max_runtime": str(seconds(node))}
-    if node.group_limit is not None:
-        tags["dagster/concurrency_key"] = node.group
-    labelled = f", tags={tags!r}" if tags else ""
+    policy = f"RetryPolicy(max_retries={node.retries}, delay={FIRST_DELAY_S}, backoff=Backoff.EXPONENTIAL)"
+    retry = f", retry_policy={policy}" if node.retries else ""
+    labelled = "" if node.group_limit is None else f", tags={{'dagster/concurrency_key': {node.group!r}}}"
+    timeout = "" if node.timeout_us is None else f", timeout={seconds(node)}"
     if node.over is None:
         yield f"@op(name={mine!r}, config_schema=CONFIG{retry}{labelled})"
         yield f"def {mine}_op(context{arguments}):"
-        yield f"    return run_step({node.name!r}, context.op_config['parameters'], {{{outcomes}}})"
+        yield f"    return run_step({node.name!r}, context.op_config['parameters'], {{{outcomes}}}{timeout})"
         yield ""
         yield ""
         return
@@ -61,7 +70,7 @@ def _op(node: Node, names: dict[str, str]) -> Iterator[str]:
     yield f"@op(name={mine!r}, config_schema=CONFIG{retry}{labelled})"
     yield f"def {mine}_op(context, item{arguments}):"
     yield "    more = ('--item', json.dumps(item))"
-    yield f"    return run_step({node.name!r}, context.op_config['parameters'], {{{outcomes}}}, *more)"
+    yield f"    return run_step({node.name!r}, context.op_config['parameters'], {{{outcomes}}}, *more{timeout})"
     yield ""
     yield ""
     yield f"@op(name='{mine}_all')"

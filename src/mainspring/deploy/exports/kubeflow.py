@@ -10,19 +10,30 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from mainspring.deploy.exports.place import Place, head, identifiers, job_name, refuse_approvals, seconds
+from mainspring.deploy.exports.place import (
+    FIRST_DELAY_S,
+    LONGEST_DELAY_S,
+    Place,
+    head,
+    identifiers,
+    job_name,
+    refuse_approvals,
+    seconds,
+)
 from mainspring.jobs.pipelines.graph import Graph, Node
 
 _STEP = """\
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def step(command: list, name: str, parameters: str, outcomes: dict) -> str:
+def step(command: list, name: str, parameters: str, outcomes: dict, timeout: int) -> str:
     import base64
     import json
     import subprocess
 
     before = {each: json.loads(base64.b64decode(outcome)) for each, outcome in outcomes.items()}
     scope = json.dumps({"parameters": json.loads(parameters), "outcomes": before})
-    done = subprocess.run([*command, name, "--scope", "-"], input=scope, stdout=subprocess.PIPE, text=True, check=True)
+    command = [*command, name, "--scope", "-"]
+    limit = timeout or None  # s
+    done = subprocess.run(command, input=scope, stdout=subprocess.PIPE, text=True, check=True, timeout=limit)
     return base64.b64encode(done.stdout.encode()).decode()
 """
 
@@ -55,9 +66,9 @@ def _pipeline(graph: Graph) -> Iterator[str]:
 def _task(node: Node, names: dict[str, str]) -> Iterator[str]:
     mine = names[node.name]
     outcomes = ", ".join(f"{need!r}: {names[need]}.output" for need in node.needs)
-    yield f"{mine} = step(command=STEP, name={node.name!r}, parameters=parameters, outcomes={{{outcomes}}})"
+    given = f"name={node.name!r}, parameters=parameters, outcomes={{{outcomes}}}, timeout={seconds(node) or 0}"
+    yield f"{mine} = step(command=STEP, {given})"
     yield f"{mine}.set_display_name({node.name!r}).set_caching_options({node.cache})"
     if node.retries:
-        yield f"{mine}.set_retry(num_retries={node.retries})"
-    if node.timeout_us is not None:
-        yield f"{mine}.set_env_variable('MAINSPRING_STEP_TIMEOUT', '{seconds(node)}s')"
+        delay = f"'{FIRST_DELAY_S}s', backoff_factor=2, backoff_max_duration='{LONGEST_DELAY_S}s'"
+        yield f"{mine}.set_retry(num_retries={node.retries}, backoff_duration={delay})"

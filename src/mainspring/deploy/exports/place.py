@@ -19,6 +19,7 @@ _TAKEN = frozenset(
      "parameters", "step", "subprocess", "task", "timedelta", "timezone")
 )  # fmt: skip
 
+FIRST_DELAY_S, LONGEST_DELAY_S = 2, 600  # between attempts of a step; each delay is twice the one before
 _ENDINGS = ("all", "approved", "asks", "found", "items", "list", "op", "operator", "task")
 
 
@@ -60,10 +61,11 @@ class Place:
 def identifiers(graph: Graph) -> dict[str, str]:
     """Return node -> an identifier that every engine takes: letters, digits and `_`, beginning with a letter.
 
-    They are unique without regard to case and to `_` at the end, and with the endings that exporters add.
+    They are unique without regard to case and to `_` at the end, and with the endings that exporters add. None is a
+    parameter of the pipeline, which an exported function may have as its own.
     """
     found: dict[str, str] = {}
-    taken: set[str] = set()
+    taken = {name.lower().strip("_") for name, _ in graph.parameters}
     for node in graph.nodes:
         base = re.sub(r"\W", "_", node.name, flags=re.ASCII)
         base = base if base[:1].isalpha() else f"n_{base}"
@@ -99,6 +101,25 @@ def refuse_approvals(graph: Graph, engine: str) -> None:
             f"Pipeline {graph.name!r} waits for the approval {asked!r}, and {engine} has no such wait.",
             fix="part the pipeline there, or export it to airflow, prefect, argo or step-functions.",
         )
+
+
+def refuse_several_approvers(graph: Graph, engine: str) -> None:
+    """Raise if an approval asks for more than one person: other engines let one person go on.
+
+    Raises:
+        Invalid: There is such an approval.
+    """
+    asked = next((node for node in graph.nodes if node.by > 1), None)
+    if asked is not None:
+        raise Invalid(
+            f"The approval {asked.name!r} of pipeline {graph.name!r} asks for {asked.by} people, and {engine} for one.",
+            fix="run the pipeline here, or ask for one approval after the other: ms.approval(..., by=1).",
+        )
+
+
+def delays(node: Node) -> list[int]:
+    """Return the seconds before each further attempt of a step, as our own runner waits."""
+    return [min(FIRST_DELAY_S * 2**number, LONGEST_DELAY_S) for number in range(node.retries)]
 
 
 def job_name(graph: Graph) -> str:
@@ -148,11 +169,11 @@ STEP = {step}
 DEFAULTS = json.loads({defaults})
 
 
-def run_step(name, parameters=None, outcomes=None, *more):
-    """Run one step with the outcomes of those before it, and return its own outcome."""
+def run_step(name, parameters=None, outcomes=None, *more, timeout=None):
+    """Run one step with the outcomes of those before it, and return its own outcome. It is killed after `timeout` s."""
     scope = json.dumps({{"parameters": {{**DEFAULTS, **(parameters or {{}})}}, "outcomes": outcomes or {{}}}})
     command = [*STEP, name, "--scope", "-", *more]
-    done = subprocess.run(command, input=scope, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, input=scope, stdout=subprocess.PIPE, text=True, check=True, timeout=timeout)
     return json.loads(done.stdout)
 
 '''

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mainspring.core.time import SECOND
-from mainspring.deploy.exports.place import Place, caller, cron, head, identifiers, job_name, seconds
+from mainspring.deploy.exports.place import Place, caller, cron, delays, head, identifiers, job_name, seconds
 from mainspring.jobs.pipelines.graph import Graph, Node
 from mainspring.jobs.times import Every, parse_when
 
@@ -51,16 +51,18 @@ def _schedule(graph: Graph) -> str:
 
 def _task(node: Node, names: dict[str, str]) -> Iterator[str]:
     options = [f"name={node.name!r}", f"retries={node.retries}"]
-    if node.timeout_us is not None:
-        options.append(f"timeout_seconds={seconds(node)}")
+    if node.retries:
+        options.append(f"retry_delay_seconds={delays(node)[:50]}")  # the last one counts for all further attempts
     if node.group:
         options.append(f"tags=[{node.group!r}]")  # `prefect concurrency-limit create` limits a tag
     mine = names[node.name]
     told = ", ".join(options)
+    # Prefect's own time-out cannot end a thread that waits for a process.
+    timeout = "" if node.timeout_us is None else f", timeout={seconds(node)}"
     if node.over is None:
         yield f"@task({told})"
         yield f"def {mine}_task(parameters, outcomes):"
-        yield f"    return run_step({node.name!r}, parameters, outcomes)"
+        yield f"    return run_step({node.name!r}, parameters, outcomes{timeout})"
     else:
         yield f"@task(name={(node.name + '.items')!r})"
         yield f"def {mine}_items(parameters, outcomes):"
@@ -69,7 +71,7 @@ def _task(node: Node, names: dict[str, str]) -> Iterator[str]:
         yield ""
         yield f"@task({told})"
         yield f"def {mine}_task(item, parameters, outcomes):"
-        yield f"    return run_step({node.name!r}, parameters, outcomes, '--item', json.dumps(item))"
+        yield f"    return run_step({node.name!r}, parameters, outcomes, '--item', json.dumps(item){timeout})"
         yield ""
         yield ""
         yield f"@task(name={(node.name + '.all')!r})"
@@ -84,7 +86,8 @@ def _submitted(node: Node, names: dict[str, str]) -> Iterator[str]:
     outcomes = ", ".join(f"{need!r}: {names[need]}" for need in node.needs)
     if node.kind == "approval":
         yield f"{mine} = {mine}_task.submit(parameters, {{{outcomes}}})"
-        yield f"if 'skipped' not in {mine}.result():"
+        yield f"{mine}.wait()"
+        yield f"if {mine}.state.is_completed() and 'skipped' not in {mine}.result():"
         yield f"    pause_flow_run(timeout=7 * 24 * 3600, key={node.name!r})  # until a person resumes the run"
         return
     if node.over is None:
@@ -92,5 +95,7 @@ def _submitted(node: Node, names: dict[str, str]) -> Iterator[str]:
         return
     yield f"outcomes = {{{outcomes}}}"
     yield f"found = {mine}_items.submit(parameters, outcomes)"
-    yield f"each = [{mine}_task.submit(item, parameters, outcomes) for item in found.result()['items']]"
+    yield "found.wait()"
+    yield "items = found.result()['items'] if found.state.is_completed() else []"
+    yield f"each = [{mine}_task.submit(item, parameters, outcomes) for item in items]"
     yield f"{mine} = {mine}_all.submit(found, each)"

@@ -3,6 +3,8 @@
 Steps that may run at the same time are branches of one Parallel state; mapped steps are Map states. Each task invokes
 one Lambda function, named in the execution's input, that runs a step and returns its outcome; an approval waits for a
 task token. The input is `{"parameters": {}, "function": NAME OR ARN}`.
+
+A step that fails is an outcome too, since a branch that fails would end those beside it. The last state fails for it.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from mainspring.deploy.exports.place import Place, identifiers, seconds
+from mainspring.deploy.exports.place import FIRST_DELAY_S, LONGEST_DELAY_S, Place, identifiers, seconds
 from mainspring.jobs.pipelines.graph import Graph, Node
 
 _INVOKE = "arn:aws:states:::lambda:invoke"
@@ -29,7 +31,7 @@ def machine(graph: Graph) -> dict[str, Any]:
     where = {node.name: f"$.level{level}.{names[node.name]}" for level, nodes in enumerate(levels) for node in nodes}
     states: dict[str, Any] = {}
     for level, nodes in enumerate(levels):
-        following = {"Next": f"Level {level + 1}"} if level + 1 < len(levels) else {"End": True}
+        following = {"Next": f"Level {level + 1}" if level + 1 < len(levels) else "End"}
         states[f"Level {level}"] = {
             "Type": "Parallel",
             "Branches": [_branch(graph, node, where) for node in nodes],
@@ -37,6 +39,16 @@ def machine(graph: Graph) -> dict[str, Any]:
             "ResultPath": f"$.level{level}",
             **following,
         }
+    states["End"] = {
+        "Type": "Task",
+        "Resource": _INVOKE,
+        "Parameters": {
+            "FunctionName.$": "$.function",
+            "Payload": {"pipeline": graph.name, "ended": {f"{name}.$": path for name, path in where.items()}},
+        },
+        "ResultPath": None,
+        "End": True,
+    }
     return {"Comment": graph.description or graph.name, "StartAt": "Level 0", "States": states}
 
 
@@ -57,7 +69,7 @@ def _branch(graph: Graph, node: Node, where: dict[str, str]) -> dict[str, Any]:
     }
     if node.kind == "approval":
         return _only(
-            node.name,
+            node,
             {
                 "Type": "Task",
                 "Resource": f"{_INVOKE}.waitForTaskToken",
@@ -69,7 +81,7 @@ def _branch(graph: Graph, node: Node, where: dict[str, str]) -> dict[str, Any]:
             },
         )
     if node.over is None:
-        return _only(node.name, _task(node, payload))
+        return _only(node, _task(node, payload))
     items = f"{node.name} items"
     each = {
         "Type": "Map",
@@ -80,7 +92,7 @@ def _branch(graph: Graph, node: Node, where: dict[str, str]) -> dict[str, Any]:
             **{f"{name.partition('.')[0]}.$": f"$.{name.partition('.')[0]}" for name in _roots(outcomes)},
             "item.$": "$$.Map.Item.Value",
         },
-        "ItemProcessor": _only(node.name, _task(node, {**payload, "item.$": "$.item"})),
+        "ItemProcessor": _only(node, _task(node, {**payload, "item.$": "$.item"})),
         "ResultPath": "$.each",
         "Next": f"{node.name} all",
     }
@@ -89,6 +101,7 @@ def _branch(graph: Graph, node: Node, where: dict[str, str]) -> dict[str, Any]:
         "States": {
             items: {
                 **_task(node, {**payload, "items": True}, end=False),
+                **_caught(node),
                 "ResultPath": "$.found",
                 "Next": f"{node.name} each",
             },
@@ -98,6 +111,7 @@ def _branch(graph: Graph, node: Node, where: dict[str, str]) -> dict[str, Any]:
                 "Parameters": {"items.$": "$.found.all", "each.$": "$.each"},
                 "End": True,
             },
+            **_failure(node),
         },
     }
 
@@ -107,8 +121,16 @@ def _roots(outcomes: dict[str, str]) -> list[str]:
     return sorted({path.split(".")[1] for path in outcomes.values()})
 
 
-def _only(name: str, state: dict[str, Any]) -> dict[str, Any]:
-    return {"StartAt": name, "States": {name: state}}
+def _only(node: Node, state: dict[str, Any]) -> dict[str, Any]:
+    return {"StartAt": node.name, "States": {node.name: {**state, **_caught(node)}, **_failure(node)}}
+
+
+def _caught(node: Node) -> dict[str, Any]:
+    return {"Catch": [{"ErrorEquals": ["States.ALL"], "Next": f"{node.name} failed"}]}
+
+
+def _failure(node: Node) -> dict[str, Any]:
+    return {f"{node.name} failed": {"Type": "Pass", "Result": {"failed": True}, "End": True}}
 
 
 def _task(node: Node, payload: dict[str, Any], *, end: bool = True) -> dict[str, Any]:
@@ -122,6 +144,12 @@ def _task(node: Node, payload: dict[str, Any], *, end: bool = True) -> dict[str,
         state["TimeoutSeconds"] = seconds(node)
     if node.retries:
         state["Retry"] = [
-            {"ErrorEquals": ["States.ALL"], "IntervalSeconds": 2, "BackoffRate": 2.0, "MaxAttempts": node.retries}
+            {
+                "ErrorEquals": ["States.ALL"],
+                "IntervalSeconds": FIRST_DELAY_S,
+                "BackoffRate": 2.0,
+                "MaxDelaySeconds": LONGEST_DELAY_S,
+                "MaxAttempts": node.retries,
+            }
         ]
     return {**state, "End": True} if end else state

@@ -93,23 +93,46 @@ def _scope(
     for need in node.needs:
         if need not in outcomes:
             raise Invalid(f"Step {node.name!r} needs the outcome of {need!r}.", fix="give it among the outcomes.")
-        outcome = _whole(outcomes[need], need)
-        if "skipped" in outcome:
-            return Scope(), f"{need} was skipped"
+        outcome = whole(outcomes[need], need)
+        if "result" not in outcome:
+            return Scope(), f"{need} {'was skipped' if 'skipped' in outcome else 'failed'}"
         results[need] = outcome["result"]
     scope = Scope(graph.bound(parameters), results, item)
     unmet = next((value for value in node.when if computed(value, scope) is not True), None)
     return scope, "" if unmet is None else f"{shown(unmet)} is not true"
 
 
-def _whole(outcome: Any, name: str) -> Outcome:
+def failed(outcomes: Mapping[str, Any]) -> list[str]:
+    """Return the steps that failed.
+
+    Args:
+        outcomes: By name; of a step that failed `{"failed": True}`, for engines in which a failure is an outcome.
+    """
+    return [name for name, outcome in outcomes.items() if "failed" in whole(outcome, name)]
+
+
+def untagged(text: str) -> str:
+    """Return JSON text without `{{`, which engines that fill in texts would take for one of their own tags."""
+    return text.replace("{{", r"\u007b\u007b")
+
+
+def _unwrapped(outcome: Any) -> Any:
+    """Return an outcome that engines hand over as JSON text, or as the text of such a text."""
+    while isinstance(outcome, str):
+        outcome = json.loads(outcome)
+    return outcome
+
+
+def whole(outcome: Any, name: str) -> Outcome:
     """Return the outcome of a step, of a mapped one that of all its items."""
     match outcome:
         case {"items": {"skipped": why}, "each": list()}:
             return {"skipped": why}
         case {"items": dict(), "each": list(each)}:
-            outcomes = [json.loads(one) if isinstance(one, str) else one for one in each]
-            return {"result": [_whole(one, name)["result"] for one in outcomes if one != NO_ITEM]}
-        case {"skipped": str()} | {"result": _}:
+            outcomes = [_unwrapped(one) for one in each]
+            if any("failed" in one for one in outcomes):
+                return {"failed": True}
+            return {"result": [whole(one, name)["result"] for one in outcomes if one != NO_ITEM]}
+        case {"skipped": str()} | {"failed": True} | {"result": _}:
             return dict(outcome)
     raise Invalid(f"{str(outcome)[:200]} is not the outcome of step {name!r}.", fix="give what the step printed.")

@@ -11,7 +11,8 @@ import msgspec
 
 from mainspring.core.errors import Invalid
 from mainspring.core.files import write_atomic
-from mainspring.jobs.pipelines.alone import NO_ITEM, Outcome, items_of, run_alone
+from mainspring.jobs.model import StepFailed
+from mainspring.jobs.pipelines.alone import NO_ITEM, Outcome, failed, items_of, run_alone, untagged
 from mainspring.jobs.plain import Plain
 from mainspring.operations.pipelines.calling import call_step
 from mainspring.project import Project
@@ -60,9 +61,9 @@ def run_wrapped(project: Project, pipeline: str, step: str, scope: Asked, wrappe
     found = _json(wrapped, "The wrapped item")
     if found == {}:
         return dict(NO_ITEM)
-    if not isinstance(found, dict) or found.keys() != {"item"}:
-        raise Invalid(f"The wrapped item is {wrapped[:200]}.", fix='give {"item": ...}, or {} for none.')
-    return run_step(project, pipeline, step, scope, item=json.dumps(found["item"]))
+    if not isinstance(found, dict) or found.keys() != {"item"} or not isinstance(found["item"], str):
+        raise Invalid(f"The wrapped item is {wrapped[:200]}.", fix='give {"item": JSON as a text}, or {} for none.')
+    return run_step(project, pipeline, step, scope, item=found["item"])
 
 
 def list_items(project: Project, pipeline: str, step: str, scope: Asked) -> Outcome:
@@ -70,18 +71,22 @@ def list_items(project: Project, pipeline: str, step: str, scope: Asked) -> Outc
     return items_of(project.definitions.pipeline(pipeline), step, scope.parameters, scope.outcomes)
 
 
-def write_outcome(outcome: Outcome, folder: Path) -> None:
+def write_outcome(outcome: Outcome, folder: Path, *, wrapped: bool = False) -> None:
     """Write an outcome as files, for engines that read a step's outputs from them.
 
     `outcome` holds it as JSON, `asks` is "true" unless the step was skipped. `items`, of a mapped step, is a list of
-    `{"item": ...}`, and `[{}]` if there is nothing to do.
+    `{"item": JSON as a text}`, and `[{}]` if there is nothing to do. No file has `{{`, which such an engine fills in.
+
+    Args:
+        wrapped: Write JSON of JSON: the engine reads it when it collects the outcomes of items, and writes it anew.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "outcome", msgspec.json.encode(outcome))
+    text = untagged(json.dumps(outcome))
+    write_atomic(folder / "outcome", (json.dumps(text) if wrapped else text).encode())
     write_atomic(folder / "asks", b"false" if "skipped" in outcome else b"true")
     if "items" in outcome:
-        wrapped: list[dict[str, Plain]] = [{"item": each} for each in outcome["items"]]
-        write_atomic(folder / "items", msgspec.json.encode(wrapped or [{}]))
+        items: list[dict[str, Plain]] = [{"item": untagged(json.dumps(each))} for each in outcome["items"]]
+        write_atomic(folder / "items", json.dumps(items or [{}]).encode())
 
 
 def answer(project: Project, event: Any) -> Outcome:
@@ -89,8 +94,16 @@ def answer(project: Project, event: Any) -> Outcome:
 
     Raises:
         Invalid: The event is not one of the export's.
+        StepFailed: At the end of a run: one of its steps failed.
     """
     match event:
+        case {"pipeline": str(pipeline), "ended": dict(outcomes)}:
+            bad = failed(outcomes)
+            if bad:
+                raise StepFailed(
+                    f"Of pipeline {pipeline!r} these steps failed: {', '.join(bad)}.", fix="see their logs."
+                )
+            return {"result": None}
         case {"pipeline": str(pipeline), "step": str(step), "scope": dict(scope)}:
             asked = read_scope(json.dumps(scope))
         case _:

@@ -31,13 +31,13 @@ _DELIVERY = re.compile(r"[\w-]{1,128}", re.ASCII)
 
 
 def deliver(project: Project, name: str, headers: Mapping[str, str], body: bytes) -> list[Job]:
-    """Start the pipelines that name a webhook, and return their runs. A ping starts none.
+    """Start the pipelines that name a webhook, and return their runs. A ping or a branch's end starts none.
 
     Args:
         headers: By lower-case name.
 
     Raises:
-        Denied: No secret is set, the signature is wrong, or the delivery is older or newer than an hour.
+        Denied: No secret is set, the signature is wrong, or the signed delivery is older or newer than an hour.
         Invalid: The body or the delivery's id is not valid.
         NotFound: No pipeline names the webhook.
         Conflict: The same delivery has come before.
@@ -47,9 +47,10 @@ def deliver(project: Project, name: str, headers: Mapping[str, str], body: bytes
     delivery = headers.get("x-github-delivery") or headers.get("x-gitlab-event-uuid") or ""
     if not _DELIVERY.fullmatch(delivery):
         raise Invalid("The delivery has no valid id.", fix="send X-GitHub-Delivery or X-Gitlab-Event-UUID.")
-    if headers.get("x-github-event") == "ping":
+    if headers.get("x-github-event") == "ping" or _removes(document):
         return []
-    _check_time(document, project.wall.now())
+    if "x-hub-signature-256" in headers:
+        _check_time(document, project.wall.now())
     wanted = Trigger("webhook", name)
     graphs = [each.graph for each in project.definitions.pipelines.values() if wanted in each.graph.triggers]
     if not graphs:
@@ -98,6 +99,12 @@ def _document(body: bytes) -> dict[str, Any]:
     return found
 
 
+def _removes(document: Mapping[str, Any]) -> bool:
+    """Return whether a push removes a branch or tag: then it names the commit 000..."""
+    after = document.get("after")
+    return isinstance(after, str) and _COMMIT.fullmatch(after) is not None and not after.strip("0")
+
+
 def _check_time(document: Mapping[str, Any], now: int) -> None:
     at = _time(document)
     if at is None:
@@ -107,13 +114,14 @@ def _check_time(document: Mapping[str, Any], now: int) -> None:
 
 
 def _time(document: Mapping[str, Any]) -> int | None:
-    """Return the time of a push: GitHub says when it was pushed, GitLab only when the last commit was made."""
-    repository, head, commits = (document.get(name) for name in ("repository", "head_commit", "commits"))
+    """Return the time of a push by GitHub. GitLab names only the time at which the last commit was made, which may be
+    long ago; whoever has GitLab's token could write any time.
+    """
+    repository, head = document.get("repository"), document.get("head_commit")
     pushed = repository.get("pushed_at") if isinstance(repository, dict) else None
     if isinstance(pushed, int) and not isinstance(pushed, bool):
         return pushed * SECOND
-    last = head if isinstance(head, dict) else commits[-1] if isinstance(commits, list) and commits else None
-    text = last.get("timestamp") if isinstance(last, dict) else None
+    text = head.get("timestamp") if isinstance(head, dict) else None
     try:
         return parse_instant(text) if isinstance(text, str) else None
     except Invalid:

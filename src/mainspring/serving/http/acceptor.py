@@ -76,6 +76,7 @@ class Acceptor:
         handle: Is given each request when it is its turn, and answers it with `Request.respond`, now or later.
         unreadable: Is told the status with which something was refused that was not a request.
         max_body_bytes: The largest body, as sent.
+        largest: Returns the largest body of a request with this head, where it may be larger than `max_body_bytes`.
         tls: Files that `security.tls.check` has found good.
 
     Attributes:
@@ -94,12 +95,14 @@ class Acceptor:
         max_body_bytes: int,
         limits: Limits | None = None,
         tls: Tls | None = None,
+        largest: Callable[[Head], int] | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.limits = limits or Limits()
         self.handle = handle
         self.unreadable = unreadable
         self.max_body_bytes = max_body_bytes
+        self.largest = largest or (lambda _: max_body_bytes)
         self.secure = tls is not None
         self.ending = False
         self.heads: dict[bytes, tuple[Head, int]] = {}

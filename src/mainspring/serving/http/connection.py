@@ -235,8 +235,8 @@ class Connection(asyncio.BufferedProtocol):
             return
         request.size += len(part)
         try:
-            if request.size > self._owner.max_body_bytes:
-                raise TooLarge(f"The body is larger than {self._owner.max_body_bytes} bytes.")
+            if request.size > self._owner.max_body_bytes and request.size > self._owner.largest(request.head):
+                raise TooLarge(f"The body is larger than {self._owner.largest(request.head)} bytes.")
             request.add(part)
         except MainspringError as error:
             self._incoming = None

@@ -34,7 +34,6 @@ from kit.arms import (
     labelled,
     looks,
     looks_at,
-    moments,
     one_hot,
     sticky,
 )
@@ -104,7 +103,7 @@ def false_of_values(runs: int, stream: str, values: str, kind: str) -> Case:
         _, *sums = cumulative(drawn, raw)
         z = z_of(*(arm.sum(axis=2) for arm in sums))
         if kind == "means":
-            log_e = means.log_e_mean_above(bounds, *cumulative(drawn, moments(bounds, value)))
+            log_e = means.log_e_mean_above(bounds, *cumulative(drawn, bounds.cells(value)))
         elif kind == "latency":
             log_e = distributions.log_e_slower(bins, *cumulative(drawn, one_hot(bins, value)))
         else:
@@ -216,7 +215,7 @@ def judge_scores(value: Array, arm: Array, weight: Array) -> Array:
 
 def judge_means(value: Array, arm: Array, weight: Array) -> Array:
     bounds = means.Bounds(0.0, 1.0, 2 / 7)
-    return means.log_e_mean_above(bounds, weight, *every(arm, moments(bounds, value)))
+    return means.log_e_mean_above(bounds, weight, *every(arm, bounds.cells(value)))
 
 
 def failing(rate: float | Array) -> Metric:

@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from mainspring.stats.sequential.counting import NEVER, LabelState, label_states
 from mainspring.stats.sequential.distributions import Bins
-from mainspring.stats.sequential.means import Bounds
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -146,9 +145,8 @@ def one_hot(bins: Bins, values: Array) -> Array:
     return np.eye(len(bins.shares))[bins.of(values)]
 
 
-def moments(bounds: Bounds, values: Array) -> Array:
-    clipped = np.clip(values, bounds.low, bounds.high)
-    return np.stack([np.ones_like(clipped), clipped, clipped**2], axis=-1)
+def moments(values: Array) -> Array:
+    return np.stack([np.ones_like(values), values, values**2], axis=-1)
 
 
 def counted(weights: Array, at: Array, candidate: Array, counts: Array) -> tuple[Array, Array, Array]:

@@ -66,7 +66,7 @@ def label_rows(
     return replace(first, others=tuple(others))
 
 
-def join_labels(predictions: pa.Table, labels: LabelRows, now: int) -> pa.Table:
+def join_labels(predictions: pa.Table, labels: LabelRows, now: int, *, complete: bool = False) -> pa.Table:
     """Return each prediction once whose label was known by `now` and not yet known when the prediction was made.
 
     The join is that of training (`training.sets.labels`). If an entity has several label rows, the last record-setting
@@ -78,6 +78,7 @@ def join_labels(predictions: pa.Table, labels: LabelRows, now: int) -> pa.Table:
             labels also `outputs` (a JSON object).
         labels: The label's table, and the key columns that it shares with the predictions.
         now: Time of the join, UTC epoch microseconds.
+        complete: True if every prediction counts as mature, also if no label row came since.
 
     Returns:
         `id`, `version`, `at`, `score`, `label` (float64, or string for a class), `lag_us` (int64: from the prediction
@@ -85,12 +86,12 @@ def join_labels(predictions: pa.Table, labels: LabelRows, now: int) -> pa.Table:
         columns, only predictions with every label are returned, and the lag is the longest.
     """
     if labels.others:
-        return _join_each(predictions, labels, now)
+        return _join_each(predictions, labels, now, complete=complete)
     source = labels.label.source
     kind = "VARCHAR" if source.columns[labels.label.column] is DType.String else "DOUBLE"
     keys = ", ".join(f"{_comparable(name, labels.keys)} AS {quote_name(name)}" for name in labels.keys)
     matches = " AND ".join(f"asked.{quote_name(name)} = {_comparable(name, labels.keys)}" for name in labels.keys)
-    join = Join(labels.label, tuple(labels.keys), "_id", now, kind, feed="landed")
+    join = Join(labels.label, tuple(labels.keys), "_id", now, kind, feed="landed", complete=complete)
     with duck.connect() as connection:
         connection.register("observed", _asked(distinct(predictions), labels.keys))
         open_versions(connection, "landed", labels.scan, source)
@@ -105,7 +106,7 @@ def join_labels(predictions: pa.Table, labels: LabelRows, now: int) -> pa.Table:
     return found
 
 
-def _join_each(predictions: pa.Table, labels: LabelRows, now: int) -> pa.Table:
+def _join_each(predictions: pa.Table, labels: LabelRows, now: int, *, complete: bool) -> pa.Table:
     outputs = json_rows(predictions[OUTPUTS])
     position = predictions.column_names.index("score")
     joined: dict[str, pa.Table] = {}
@@ -113,11 +114,12 @@ def _join_each(predictions: pa.Table, labels: LabelRows, now: int) -> pa.Table:
         name = single.label.column
         scores: list[Any] = [row.get(name) for row in outputs]
         numbers = pa.array([float(score) if isinstance(score, int | float) else None for score in scores], pa.float64())
-        joined[name] = join_labels(predictions.set_column(position, "score", numbers), single, now)
+        asked = predictions.set_column(position, "score", numbers)
+        joined[name] = join_labels(asked, single, now, complete=complete)
     ids: list[list[Any]] = [table["id"].to_pylist() for table in joined.values()]
-    complete = set(ids[0]).intersection(*ids[1:])
+    everywhere = set(ids[0]).intersection(*ids[1:])
     tables = {
-        name: table.filter(pc.is_in(table["id"], pa.array(complete, pa.string()))) for name, table in joined.items()
+        name: table.filter(pc.is_in(table["id"], pa.array(everywhere, pa.string()))) for name, table in joined.items()
     }
     first = next(iter(tables.values()))  # all are in order of `at` and `id`
 
@@ -140,6 +142,20 @@ def arrived(labels: LabelRows, since: int, until: int) -> bool:
         duck.register(connection, "labels", labels.scan)
         row = connection.execute(f"SELECT 1 FROM labels WHERE {_between(since, until)} LIMIT 1").fetchone()
     return row is not None
+
+
+def known_through(labels: LabelRows, now: int) -> int | None:
+    """Return the time up to which every label's rows are known, UTC epoch microseconds; `None` if a label has none."""
+    found: list[int] = []
+    by_now = f"{VISIBLE_AT} <= TIMESTAMPTZ '{format_instant(now)}'"
+    for single in labels.each:
+        with duck.connect() as connection:
+            duck.register(connection, "labels", single.scan)
+            row = connection.execute(f"SELECT epoch_us(max({VISIBLE_AT})) FROM labels WHERE {by_now}").fetchone()
+        if row is None or row[0] is None:
+            return None
+        found.append(row[0])
+    return min(found)
 
 
 def changed_keys(labels: LabelRows, before: Checkpoint, until: int) -> pa.Table | None:

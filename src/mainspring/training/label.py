@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +79,14 @@ class Label(SourceColumn):
         object.__setattr__(self, "entity", entity)
         if otherwise is not None:
             _check_otherwise(column, otherwise, matures)
+
+    def known_after(self, age_us: int) -> Label:
+        """Return the label as it is known `age_us` after an observation; before it matures it is only what is known."""
+        made = copy(self)
+        settled = self.matures_us is not None and age_us >= self.matures_us
+        object.__setattr__(made, "matures_us", age_us)
+        object.__setattr__(made, "otherwise", self.otherwise if settled else None)
+        return made
 
     @property
     def rule(self) -> str:

@@ -223,6 +223,7 @@ def labels_of(
     log.append(made)
     log.compact()
     now = requests * SECOND // 10 + HOUR + MINUTE
+    rows += [label("of another", True, each) for each in (HOUR + MINUTE, now)]  # labels are known until then
     evidence = labelled(state(plan), Evidence(), log, arrivals(rows), HOUR + MINUTE)
     evidence = labelled(state(plan, evidence), evidence, log, arrivals(rows), now)
     assert labelled(state(plan, evidence), evidence, log, arrivals(rows), now) == evidence
@@ -282,6 +283,7 @@ def _shares() -> Iterator[float]:
             rows.append(label(f"f{number}", late, number + MINUTE))
         log.append(made)
         log.compact()
+        rows.append(label("of another", True, 2 * HOUR))
         evidence = labelled(state(plan), Evidence(), log, arrivals(rows), 2 * HOUR)
         share = judge(plan, evidence).share
         assert share is not None

@@ -8,8 +8,10 @@ import msgspec
 import pytest
 
 import mainspring as ms
+from kit.worlds import ARRIVALS
 from mainspring.core.errors import Invalid
 from mainspring.core.time import DAY, MINUTE
+from mainspring.data.model import SourceColumn
 from mainspring.delivery.rollout.plan import Plan, unfit
 
 BRIER = ms.guards.quality("brier")
@@ -94,13 +96,28 @@ def test_a_wrong_guard_is_refused(make: Any, said: str) -> None:
 
 
 def test_a_guard_whose_metric_cannot_exist_for_the_model_is_named() -> None:
-    plan = ms.Rollout("late", guards=[BRIER, ms.guards.outcome("paid")]).plan
-    assert unfit(plan, "binary", ["paid"]) is None
-    assert unfit(plan, "binary", ["late"]) == (
-        "is on the label 'paid', which the model does not have",
-        "name one of ['late'].",
+    plan = ms.Rollout("late", guards=[BRIER, ms.guards.outcome("late")]).plan
+    late, delay, why = (SourceColumn(ARRIVALS, name) for name in ("late", "delay", "why"))
+    assert unfit(plan, "binary", [late]) is None
+    assert unfit(plan, "binary", [delay]) == (
+        "is on the label 'late', which the model does not have",
+        "name one of ['delay'].",
     )
-    wrong = unfit(plan, "regression", ["paid"])
-    assert wrong is not None
-    assert "quality brier, which a regression model does not have" in wrong[0]
-    assert wrong[1] == "use one of absolute_error, squared_error."
+    assert unfit(plan, "regression", [late]) == (
+        "is on quality brier, which a regression model does not have",
+        "use one of absolute_error, squared_error.",
+    )
+    assert unfit(plan, "multiclass", [why]) == (
+        "is on quality brier, which a multiclass model does not have",
+        "use one of error, log_loss.",
+    )
+    of_text = ms.Rollout("late", guards=[ms.guards.outcome("why")]).plan
+    assert unfit(of_text, "multiclass", [why]) == (
+        "is on the label 'why', whose values are not numbers",
+        "a String has no mean; use ms.guards.quality.",
+    )
+    assert unfit(plan, "", []) == (
+        "is on quality brier, and the project declares no label of the model",
+        "leave it out.",
+    )
+    assert unfit(ms.Rollout("late").plan, "", []) is None

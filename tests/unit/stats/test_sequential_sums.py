@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mainspring.core.errors import Invalid
 from mainspring.stats.sequential.distributions import (
@@ -24,7 +26,6 @@ from mainspring.stats.sequential.distributions import (
 )
 from mainspring.stats.sequential.means import (
     Bounds,
-    asymptotic_difference,
     bounds_of,
     log_e_mean_above,
     log_e_mean_below,
@@ -34,7 +35,11 @@ from mainspring.stats.sequential.means import (
 
 BINS = Bins((10.0, 20.0), (0.5, 0.3, 0.2))
 UNIT = Bounds(0, 1, 0.5)
-NONE = [[0.0, 0.0, 0.0]]
+NONE = [[0.0] * 33]
+
+
+def cells(values: list[float]) -> list[list[float]]:
+    return [UNIT.cells(values).sum(axis=0).tolist()]
 
 
 def test_a_value_at_a_threshold_is_below_it_and_a_missing_one_is_slowest() -> None:
@@ -74,7 +79,8 @@ def test_exceedances_are_counted_from_above() -> None:
 
 
 def test_bounds_of_a_history() -> None:
-    assert bounds_of([0.0] * 9_999 + [1.0]) == Bounds(0, 1, 0.0001)
+    rare = bounds_of([0.0] * 9_999 + [1.0])
+    assert (rare.low, rare.high, rare.centre) == (0, 1, 0.0001)
     tailed = bounds_of(np.random.default_rng(1).pareto(1.5, 100_000))
     assert 0 <= tailed.low < tailed.centre < 10 < tailed.high < 150
 
@@ -89,22 +95,60 @@ def test_nothing_seen_is_no_evidence() -> None:
     estimate, interval = mean_difference(UNIT, [0.1], NONE, NONE)
     assert math.isnan(estimate)
     assert (interval.low, interval.high) == (-1, 1)
-    assert paired_difference(Bounds(-2, 1, 0), NONE[0])[1].high == 1
-    assert asymptotic_difference([0.1], NONE, NONE) is None
+    assert paired_difference(Bounds(-2, 1, 0), [0, 0, 0])[1].high == 1
 
 
 def test_the_two_directions_mirror_each_other() -> None:
-    first, second = [UNIT.sums([0.2] * 30 + [0.9] * 50)], [UNIT.sums([0.1] * 60 + [0.8] * 20)]
-    mirrored = [UNIT.sums([0.8] * 30 + [0.1] * 50)], [UNIT.sums([0.9] * 60 + [0.2] * 20)]
+    first, second = cells([0.2] * 30 + [0.9] * 50), cells([0.1] * 60 + [0.8] * 20)
+    mirrored = cells([0.8] * 30 + [0.1] * 50), cells([0.9] * 60 + [0.2] * 20)
     above = log_e_mean_above(UNIT, [0.5], first, second, 0.05)
     assert above > 0
     assert float(above) == pytest.approx(float(log_e_mean_below(UNIT, [0.5], *mirrored, -0.05)))
 
 
 def test_a_stratum_without_a_choice_is_no_evidence() -> None:
-    sums = UNIT.sums([0.1, 0.9, 0.9])
-    alone = log_e_mean_above(UNIT, [0.3], [sums], [sums])
-    assert float(log_e_mean_above(UNIT, [0.0, 0.3, 1.0], [sums] * 3, [sums] * 3)) == float(alone)
+    (found,) = cells([0.1, 0.9, 0.9])
+    alone = log_e_mean_above(UNIT, [0.3], [found], [found])
+    assert float(log_e_mean_above(UNIT, [0.0, 0.3, 1.0], [found] * 3, [found] * 3)) == float(alone)
+
+
+def test_a_value_is_counted_at_the_two_nodes_beside_it() -> None:
+    bounds = Bounds(0, 10, 2, (1.0, 4.0))
+    assert bounds.cells([0, 1, 2, 10, 11, -1]).tolist() == [
+        [1, 0, 0, 0],
+        [0, 1, 0, 0],
+        [0, pytest.approx(2 / 3), pytest.approx(1 / 3), 0],
+        [0, 0, 0, 1],
+        [0, 0, 0, 1],
+        [1, 0, 0, 0],
+    ]
+    assert bounds.cells([[2.5]]) @ bounds.nodes == pytest.approx(2.5)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 1)), min_size=1, max_size=60), st.floats(-0.5, 0.5))
+def test_numbers_by_node_are_never_more_evidence_than_the_values(rows: list[tuple[bool, float]], null: float) -> None:
+    """The wealth of the same bets on the values themselves, one at a time, in Python."""
+    weight, largest = 0.3, 0.5 / 0.3 + null
+    bets = [*np.geomspace(1e-3, 0.6, 26), 0.7, 0.8, 0.9]
+    shares = [bet / (bet**2 + 0.09) for bet in bets]
+    total = 0.0
+    for bet, share in zip(bets, shares, strict=True):
+        wealth = 1.0
+        for mine, value in rows:
+            payoff = (value - 0.5) / weight if mine else -(value - 0.5) / (1 - weight)
+            wealth *= 1 + bet * (payoff - null) / largest
+        total += share / sum(shares) * wealth
+    arms = [cells([value for mine, value in rows if mine is arm]) for arm in (True, False)]
+    assert float(log_e_mean_above(UNIT, [weight], *arms, null)) <= math.log(total) + 1e-9
+
+
+def test_pairs_whose_least_difference_is_nothing_have_a_mean() -> None:
+    bounds = Bounds(0, 1, 0)
+    estimate, interval = paired_difference(bounds, bounds.sums([0.1, 0.2, 0.9]))
+    assert estimate == pytest.approx(0.4)
+    assert interval.low <= estimate <= interval.high
+    below = Bounds(-1, 0, 0)
+    assert paired_difference(below, below.sums([-0.1, -0.2, -0.9]))[0] == pytest.approx(-0.4)
 
 
 @pytest.mark.parametrize(
@@ -117,8 +161,11 @@ def test_a_stratum_without_a_choice_is_no_evidence() -> None:
         (lambda: Bounds(1, 0, 0.5), "bound nothing"),
         (lambda: Bounds(0, math.inf, 0.5), "bound nothing"),
         (lambda: UNIT.sums([0.1, math.nan]), "not a number"),
-        (lambda: log_e_mean_above(UNIT, [0.5], [[1, 7.0, 49.0]], [[1, 0.5, 0.25]]), "impossible"),
-        (lambda: log_e_mean_above(UNIT, [0.5], [[2, 1.0, 1.9]], [[1, 0.5, 0.25]]), "impossible"),
+        (lambda: UNIT.cells([0.1, math.nan]), "not a number"),
+        (lambda: Bounds(0, 1, 0.5, (0.4, 0.4)), "do not rise"),
+        (lambda: paired_difference(UNIT, [1, 7.0, 49.0]), "impossible"),
+        (lambda: paired_difference(UNIT, [2, 1.0, 1.9]), "impossible"),
+        (lambda: log_e_mean_above(UNIT, [0.5], [[1.0, 2.0]], [[1.0, 2.0]]), "do not fit 33 nodes"),
         (lambda: log_e_mean_above(UNIT, [2.0], NONE, NONE), "not all probabilities"),
         (lambda: log_e_mean_above(UNIT, [0.5, 0.5], NONE, NONE), "do not match"),
         (lambda: mean_difference(UNIT, [0.5], NONE, NONE, 0.0), "confidence of 0.0"),

@@ -14,9 +14,9 @@ __all__ = ["errors", "latency", "outcome", "quality", "score"]
 
 ERRORS, LATENCY, SCORE, QUALITY, OUTCOME = "errors", "latency", "score", "quality", "outcome"
 LOSSES = {  # loss of one prediction -> tasks for which it exists
-    "error": ("binary",),
+    "error": ("binary", "multiclass"),
     "brier": ("binary",),
-    "log_loss": ("binary",),
+    "log_loss": ("binary", "multiclass"),
     "absolute_error": ("regression",),
     "squared_error": ("regression",),
 }
@@ -94,7 +94,7 @@ def quality(metric: str, *, tolerance: float = 0.0, within: str | int | None = N
     """Compare the mean loss of predictions, as their labels come.
 
     Args:
-        metric: "error", "brier" or "log_loss"; of regression, "absolute_error" or "squared_error".
+        metric: "error" or "log_loss" of classes, "brier" of two; of regression, "absolute_error" or "squared_error".
         tolerance: How much larger the candidate's mean loss may be.
         within: A duration: a prediction counts once it is so old, with the label known by then. By default the
             label's `matures`.

@@ -14,8 +14,8 @@ import numpy as np
 
 from mainspring.delivery.rollout import pairing
 from mainspring.delivery.rollout.guards import ERRORS, LATENCY, SCORE, Guard
-from mainspring.delivery.rollout.labelling import FEWEST, UNLABELLED, bounds
-from mainspring.delivery.rollout.model import Counts, Evidence, Observed, Reading, Sums
+from mainspring.delivery.rollout.labelling import FEWEST, UNLABELLED, bounds, counted_as, horizons
+from mainspring.delivery.rollout.model import Cells, Counts, Evidence, Observed, Reading
 from mainspring.delivery.rollout.observing import QUANTILES, event
 from mainspring.delivery.rollout.plan import BANDIT, SHADOW, Plan
 from mainspring.stats.sequential import events, means
@@ -44,7 +44,7 @@ def judge(plan: Plan, evidence: Evidence) -> Observed:
         candidate=evidence.candidate,
         control=evidence.control,
         unchosen=evidence.unchosen,
-        readings=(*readings, _unlabelled(evidence, breach)) if labelled else tuple(readings),
+        readings=(*readings, _unlabelled(plan, evidence, breach)) if labelled else tuple(readings),
         goals=tuple(_goal(goal, evidence, safe) for goal in plan.goals),
         share=_share(plan, evidence),
         sample_ratio=_sample_ratio(evidence, breach),
@@ -126,24 +126,25 @@ def _sample_ratio(evidence: Evidence, breach: float) -> Reading:
     return _with_note(made, "requests of the candidate, for those that its share gives it")
 
 
-def _unlabelled(evidence: Evidence, breach: float) -> Reading:
-    """Return the reading of predictions without a label: neither arm may have twice the other's."""
-    counts = evidence.events.get(UNLABELLED, ())
-    if not _total(counts):
+def _unlabelled(plan: Plan, evidence: Evidence, breach: float) -> Reading:
+    """Return the reading of predictions without a label: neither arm may have twice the other's, at any horizon."""
+    each = [evidence.events.get(horizon.name, ()) for horizon in horizons(plan)]
+    if not any(map(_total, each)):
         return Reading(guard=UNLABELLED, safe=True, note="every label came, or none is due")
-    log_e = float(averaged([_above(counts, 2.0), _below(counts, 0.5)]))
-    made = _ratio_reading(Guard(kind=UNLABELLED, tolerance=1.0), counts, breach, log_e, True)
+    found = [float(averaged([_above(counts, 2.0), _below(counts, 0.5)])) for counts in each]
+    counts = each[int(np.argmax(found))]
+    made = _ratio_reading(Guard(kind=UNLABELLED, tolerance=1.0), counts, breach, float(averaged(found)), True)
     return _with_note(made, "predictions without a label in time")
 
 
 def _mean_reading(guard: Guard, evidence: Evidence, breach: float, safe: float) -> Reading:
     """Return the reading of a mean; values are larger if worse, numbers are shown in the metric's own direction."""
-    limits, sums = bounds(guard, evidence), evidence.sums.get(guard.name, ())
+    limits, cells = bounds(guard, evidence), evidence.values.get(counted_as(guard), ())
     sign = -1 if guard.higher_is_better else 1
-    if limits is None or not any(0 < each.share < 1 for each in sums):
-        note = "no label came" if limits is None or not sums else "the arms were not compared"
+    if limits is None or not any(0 < each.share < 1 for each in cells):
+        note = "no label came" if limits is None or not cells else "the arms were not compared"
         return Reading(guard=guard.name, unit="difference", note=note, limit=sign * guard.tolerance)
-    arrays = _sums(sums)
+    arrays = _cells(cells)
     log_e = float(means.log_e_mean_above(limits, *arrays, guard.tolerance))
     log_safe = float(means.log_e_mean_below(limits, *arrays, guard.tolerance))
     estimate, interval = means.mean_difference(limits, *arrays, confidence=1 - 2 * math.exp(-breach))
@@ -158,33 +159,41 @@ def _mean_reading(guard: Guard, evidence: Evidence, breach: float, safe: float) 
         low=_finite(low),
         high=_finite(high),
         limit=sign * guard.tolerance,
-        candidate=sum(each.candidate[0] for each in sums),
-        control=sum(each.control[0] for each in sums),
+        candidate=round(sum(sum(each.candidate) for each in cells)),
+        control=round(sum(sum(each.control) for each in cells)),
     )
 
 
 def _goal(goal: Guard, evidence: Evidence, safe: float) -> Reading:
     """Return the reading of a goal: safe if the candidate is better, futile if not by an effect that matters."""
     made = _mean_reading(msgspec.structs.replace(goal, tolerance=0.0), evidence, safe, safe)
-    limits, sums = bounds(goal, evidence), evidence.sums.get(goal.name, ())
+    limits, cells = bounds(goal, evidence), evidence.values.get(counted_as(goal), ())
     hopeless = False
     if goal.effect > 0 and limits is not None and made.estimate is not None:
-        hopeless = float(means.log_e_mean_above(limits, *_sums(sums), -goal.effect)) >= safe
+        hopeless = float(means.log_e_mean_above(limits, *_cells(cells), -goal.effect)) >= safe
     return msgspec.structs.replace(made, breach=False, futile=hopeless and not made.safe)
 
 
 def _share(plan: Plan, evidence: Evidence) -> float | None:
     """Return the share of a bandit's candidate: the probability that it is better on its goal."""
-    sums = evidence.sums.get(plan.goals[0].name, ()) if plan.kind == BANDIT else ()
-    arms = [np.sum([each.candidate for each in sums], axis=0), np.sum([each.control for each in sums], axis=0)]
-    if not sums or min(arm[0] for arm in arms) < FEWEST:
+    if plan.kind != BANDIT:
         return None
-    seed = int(sum(arm[0] for arm in arms))
-    return weights_by_means(arms, floor=plan.floor, seed=seed, fewer_is_better=True)[0]
+    (goal,) = plan.goals
+    limits, cells = bounds(goal, evidence), evidence.values.get(counted_as(goal), ())
+    if limits is None or not cells:
+        return None
+    nodes = limits.nodes
+    moments = np.stack([np.ones_like(nodes), nodes, nodes**2], axis=1)
+    _, *arms = (np.asarray(each) for each in _cells(cells))
+    sums = [arm.sum(axis=0) @ moments for arm in arms]
+    if min(arm[0] for arm in sums) < FEWEST:
+        return None
+    seed = round(sum(float(arm[0]) for arm in sums))
+    return weights_by_means(sums, floor=plan.floor, seed=seed, fewer_is_better=True)[0]
 
 
-def _sums(sums: Sequence[Sums]) -> tuple[list[float], list[tuple[int, float, float]], list[tuple[int, float, float]]]:
-    return [each.share for each in sums], [each.candidate for each in sums], [each.control for each in sums]
+def _cells(cells: Sequence[Cells]) -> tuple[list[float], list[tuple[float, ...]], list[tuple[float, ...]]]:
+    return [each.share for each in cells], [each.candidate for each in cells], [each.control for each in cells]
 
 
 def _ratio_reading(guard: Guard, counts: Sequence[Counts], breach: float, log_e: float, safe: bool) -> Reading:

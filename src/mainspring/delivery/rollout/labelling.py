@@ -1,12 +1,14 @@
 """Evidence from labels. A prediction counts once, when it is as old as the horizon, with the label known by then.
 
-A prediction without a label by then is an event of its own, compared between the arms: so an arm whose labels come
-sooner wins nothing by it.
+Each guard and goal has a horizon of its own. A prediction without a label by then is an event of its own, compared
+between the arms: so an arm whose labels come sooner wins nothing by it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -14,14 +16,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mainspring.core.time import DAY, HOUR, SECOND
-from mainspring.delivery.rollout.guards import QUALITY, Guard
-from mainspring.delivery.rollout.model import Counts, Evidence, RolloutState, Sums
+from mainspring.core.time import DAY, HOUR, MINUTE, SECOND
+from mainspring.delivery.rollout.guards import OUTCOME, QUALITY, Guard
+from mainspring.delivery.rollout.losses import RANGES, USUAL, values_of
+from mainspring.delivery.rollout.model import Cells, Counts, Evidence, RolloutState
 from mainspring.delivery.rollout.plan import Plan
 from mainspring.ledger.ports import PredictionStore
-from mainspring.monitoring.joins import join_labels
+from mainspring.monitoring.joins import OUTPUTS, distinct, join_labels, known_through
 from mainspring.monitoring.model import LabelRows
-from mainspring.stats.sequential.counting import first_of_units
+from mainspring.stats.sequential.counting import NEVER, LabelState, first_of_units, label_states
 from mainspring.stats.sequential.means import Bounds, bounds_of
 
 UNLABELLED = "no label"
@@ -29,94 +32,231 @@ HORIZON = DAY  # of labels that neither mature nor are declared within a time
 FEWEST = 30  # of the champion's values, to fix their bounds
 _LAG = 10 * SECOND  # until a prediction is in the store
 _OFTEN = 200  # looks at labels within a horizon
-_LEAST = 1e-4  # probability, so that a logarithm is finite
-_BOUNDS = {
-    "error": Bounds(0.0, 1.0, 0.25),
-    "brier": Bounds(0.0, 1.0, 0.2),
-    "log_loss": Bounds(0.0, -float(np.log(_LEAST)), 0.5),
-}
+_ENOUGH = 500  # predictions of the champion before the rollout that fix bounds
+_BEFORE = (10 * MINUTE, HOUR, DAY, 7 * DAY)  # spans in which these are looked for
 
+_READ = ("id", "version", "at", "keys", "score", OUTPUTS)
 _TYPES: dict[str, pa.DataType] = {
     "id": pa.string(),
+    "at": pa.int64(),
     "candidate": pa.bool_(),
     "share": pa.float64(),
-    "hour": pa.int64(),
     "unit": pa.int64(),
 }
 _ARMS = pa.schema(list(_TYPES.items()))
+_NOTHING = pa.schema(
+    [
+        (name, pa.timestamp("us", tz="UTC") if name == "at" else pa.float64() if name == "score" else pa.string())
+        for name in _READ
+    ]
+)
 
 Floats = npt.NDArray[np.float64]
 
 
-def horizon(plan: Plan, labels: LabelRows) -> int:
-    """Return the age at which predictions count, in µs: the longest that a guard or goal declares."""
-    matures = [each.label.matures_us for each in labels.each if each.label.matures_us]
-    declared = [guard.within_us for guard in (*plan.guards, *plan.goals) if guard.labelled]
-    return max(max(matures, default=HORIZON) if within is None else within for within in declared)
+class Horizon(NamedTuple):
+    """Guards and goals that count a prediction at the same age, by the same labels.
+
+    Attributes:
+        column: The label's column; empty for all labels of the model.
+        within_us: The declared age; `None` for that at which the labels mature.
+    """
+
+    column: str
+    within_us: int | None
+    guards: tuple[Guard, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of its predictions without a label, among events."""
+        within = "" if self.within_us is None else str(self.within_us)
+        return " ".join(filter(None, (UNLABELLED, self.column, within)))
+
+    def of(self, labels: LabelRows) -> tuple[LabelRows, int]:
+        """Return the labels as a prediction of the horizon's age has them, and that age in µs."""
+        chosen = [each for each in labels.each if each.label.column == self.column] or list(labels.each)
+        matures = [each.label.matures_us for each in chosen if each.label.matures_us]
+        age = max(matures, default=HORIZON) if self.within_us is None else self.within_us
+        first, *others = (replace(each, label=each.label.known_after(age)) for each in chosen)
+        return replace(first, others=tuple(others)), age
+
+
+def horizons(plan: Plan) -> list[Horizon]:
+    """Return the horizons of a plan; a guard and a goal on the same values are counted once."""
+    found: dict[tuple[str, int | None], dict[str, Guard]] = {}
+    for guard in (*plan.guards, *plan.goals):
+        if guard.labelled:
+            column = guard.metric if guard.kind == OUTCOME else ""
+            found.setdefault((column, guard.within_us), {}).setdefault(counted_as(guard), guard)
+    return [Horizon(*key, tuple(each.values())) for key, each in found.items()]
+
+
+def counted_as(guard: Guard) -> str:
+    """Return the name under which the values of a guard or goal are counted."""
+    within = "" if guard.within_us is None else f" {guard.within_us}"
+    return f"{guard.name}{' higher' if guard.higher_is_better else ''}{within}"
 
 
 def bounds(guard: Guard, evidence: Evidence) -> Bounds | None:
     """Return the bounds of a guard's values, `None` while too few are known."""
-    if guard.kind == QUALITY and guard.metric in _BOUNDS:
-        return _BOUNDS[guard.metric]
-    cuts = evidence.cuts.get(guard.name)
-    return None if cuts is None else Bounds(*cuts)
+    cuts = evidence.cuts.get(counted_as(guard))
+    return None if cuts is None else Bounds(cuts[0], cuts[1], cuts[2], tuple(cuts[3:]))
 
 
 def labelled(state: RolloutState, evidence: Evidence, log: PredictionStore, labels: LabelRows, now: int) -> Evidence:
-    """Return the evidence with the predictions that have become as old as the horizon.
+    """Return the evidence with the predictions that have become as old as the horizons of their guards.
 
     Args:
         now: By the clock that dates predictions, UTC epoch microseconds.
     """
-    guards = [guard for guard in (*state.plan.guards, *state.plan.goals) if guard.labelled]
-    if not guards or state.began_at is None:
+    if state.began_at is None:
         return evidence
-    age = horizon(state.plan, labels)
-    since = state.began_at if evidence.labelled_until is None else evidence.labelled_until
-    until = now - age - _LAG
-    if until - since < max(SECOND, age // _OFTEN):
-        return evidence
-    arms = _assigned(state, log, since, until)
-    if state.plan.assign == "key":  # a unit stays in its arm, and counts once
-        first, seen = first_of_units(arms["unit"].to_numpy(), evidence.seen.get(UNLABELLED, b""))
-        arms = arms.filter(pa.array(first))
-        evidence = msgspec.structs.replace(evidence, seen={**evidence.seen, UNLABELLED: seen})
-    evidence = msgspec.structs.replace(evidence, labelled_until=until)
-    if not arms.num_rows:
-        return evidence
-    predictions = log.read(state.endpoint, since, until)
-    ours = predictions.filter(pc.is_in(predictions["id"], arms["id"].combine_chunks()))
-    known = join_labels(ours, labels, now)
-    known = known.filter(pa.array(_numbers(known["lag_us"]) <= age))
-    missing = arms.filter(pc.invert(pc.is_in(arms["id"], known["id"].combine_chunks())))
-    events = {**evidence.events, UNLABELLED: _counted(evidence.events.get(UNLABELLED, ()), missing)}
-    evidence = msgspec.structs.replace(evidence, events=events)
-    joined = known.select(["id", "score", "label"]).join(arms, "id").combine_chunks()
-    for guard in guards:
-        evidence = _with(evidence, guard, joined)
+    for horizon in horizons(state.plan):
+        evidence = _at(horizon, state, evidence, log, labels, now)
     return evidence
 
 
+def _at(
+    horizon: Horizon, state: RolloutState, evidence: Evidence, log: PredictionStore, labels: LabelRows, now: int
+) -> Evidence:
+    known_labels, age = horizon.of(labels)
+    since = evidence.labelled.get(horizon.name, evidence.labelled_until)
+    since = state.began_at if since is None else since
+    assert since is not None
+    until = now - age - _LAG
+    if until - since < max(SECOND, age // _OFTEN):
+        return evidence
+    # Label rows may land long after the time that they state. So a prediction waits until they have come so far, but no
+    # longer than for a second horizon: they may have ended.
+    through = known_through(known_labels, now)
+    until = min(until, max(until - age, 0 if through is None else through - age))
+    if until <= since:
+        return evidence
+    arms, seen = _assigned(state, log, since, until), b""
+    if state.plan.assign == "key":  # a unit stays in its arm, and counts once
+        first, seen = first_of_units(arms["unit"].to_numpy(), evidence.seen.get(horizon.name, b""))
+        arms = arms.filter(pa.array(first))
+    joined = _joined(_predictions(log, state.endpoint, since, until), arms, known_labels, now)
+    missing = arms.filter(pa.array(_states(arms, joined, now, age) == LabelState.MISSING))
+    joined = joined.filter(pa.array(_states(joined, joined, now, age) == LabelState.KNOWN))
+    before = _with_history(horizon, evidence, state, log, known_labels, age)
+    unbounded = [guard for guard in horizon.guards if bounds(guard, before) is None]
+    fixed, spent = before, dict[str, int]()
+    for guard in unbounded:
+        control = joined.filter(pa.array(~_arm(joined))).sort_by("at")
+        values = values_of(guard, control)
+        enough = next((each for each in range(FEWEST, values.size + 1) if _suffice(values[:each])), None)
+        if enough is None:
+            return before  # these predictions are met again, together with more
+        fixed = _with_bounds(fixed, guard, values[:enough])
+        spent[counted_as(guard)] = control["at"][enough - 1].as_py()
+    found = msgspec.structs.replace(
+        fixed,
+        labelled={**fixed.labelled, horizon.name: until},
+        events={**fixed.events, horizon.name: _counted(fixed.events.get(horizon.name, ()), missing)},
+        seen={**fixed.seen, horizon.name: seen} if seen else fixed.seen,
+    )
+    for guard in horizon.guards:  # values that fixed the bounds are not counted within them
+        found = _with(found, guard, joined.filter(pa.array(joined["at"].to_numpy() > spent.get(counted_as(guard), -1))))
+    return found
+
+
+def _with_history(
+    horizon: Horizon, evidence: Evidence, state: RolloutState, log: PredictionStore, labels: LabelRows, age: int
+) -> Evidence:
+    """Return the evidence with bounds from the champion's predictions before the rollout, or those of the loss."""
+    unbounded = [guard for guard in horizon.guards if bounds(guard, evidence) is None]
+    if not unbounded:
+        return evidence
+    known = history(log, state.endpoint, state.champion, labels, age, state.began_at or 0)
+    for guard in unbounded:
+        values = values_of(guard, known) if known.num_rows else np.zeros(0)
+        if _suffice(values):
+            evidence = _with_bounds(evidence, guard, values)
+        elif guard.metric in RANGES and guard.kind == QUALITY:
+            cuts = (*RANGES[guard.metric], USUAL[guard.metric])
+            evidence = msgspec.structs.replace(evidence, cuts={**evidence.cuts, counted_as(guard): cuts})
+    return evidence
+
+
+def history(log: PredictionStore, endpoint: str, version: str, labels: LabelRows, age: int, until: int) -> pa.Table:
+    """Return some hundred of the newest predictions of a version that were `age` old by `until`, with their labels.
+
+    Args:
+        labels: As `Horizon.of` returns them.
+
+    Returns:
+        `id`, `score`, `label`, `lag_us`, `outputs`; predictions without a label are left out.
+    """
+    end = until - age
+    for span in _BEFORE:
+        made = _predictions(log, endpoint, end - span, end)
+        made = made.filter(pa.array([each == version for each in made["version"].to_pylist()], pa.bool_()))
+        if made.num_rows >= _ENOUGH:
+            break
+    return _with_labels(made, labels, until)
+
+
+def _suffice(values: Floats) -> bool:
+    finite = values[np.isfinite(values)]
+    return bool(finite.size >= FEWEST and finite.min() < finite.max())
+
+
+def _with_bounds(evidence: Evidence, guard: Guard, values: Floats) -> Evidence:
+    made = bounds_of(values, known=RANGES.get(guard.metric) if guard.kind == QUALITY else None)
+    cuts = (made.low, made.high, made.centre, *made.inner)
+    return msgspec.structs.replace(evidence, cuts={**evidence.cuts, counted_as(guard): cuts})
+
+
 def _assigned(state: RolloutState, log: PredictionStore, since: int, until: int) -> pa.Table:
-    """Return `id`, `candidate` (Boolean), `share`, `hour` and `unit` of requests made in `[since, until)`."""
+    """Return `id`, `at` (µs), `candidate` (Boolean), `share` and `unit` of requests made in `[since, until)`."""
     found = log.observations(state.id, since=since)
     parts = [_ARMS.empty_table()]
     for table in found.batches if found is not None else ():
         at = np.asarray(table["at"].cast(pa.int64()).to_numpy(), dtype=np.int64)
-        names = ("row", "status", "weight", "unit")
-        row, status, weight, unit = (np.asarray(table[name].to_numpy()) for name in names)
+        row, status, weight, unit = (np.asarray(table[name].to_numpy()) for name in ("row", "status", "weight", "unit"))
         kept = (at < until) & (row == 0) & (status == 200)
         candidate = np.asarray(table["version"].to_pylist(), dtype=object) == state.candidate
         share = np.round(np.where(candidate, weight, 1 - weight), 6)
-        columns = [table["id"].filter(pa.array(kept)), *(each[kept] for each in (candidate, share, at // HOUR, unit))]
+        columns = [table["id"].filter(pa.array(kept)), *(each[kept] for each in (at, candidate, share, unit))]
         parts.append(pa.table(columns, names=_ARMS.names).cast(_ARMS))
     return pa.concat_tables(parts)
 
 
+def _predictions(log: PredictionStore, endpoint: str, since: int, until: int) -> pa.Table:
+    """Return the predictions made in `[since, until)`, each once, with their outputs."""
+    found = log.arrivals(endpoint, since, until, columns=_READ)
+    batches = [batch.select(_READ) for batch in (found.batches if found is not None else ())]
+    return distinct(pa.concat_tables(batches)) if batches else _NOTHING.empty_table()
+
+
+def _with_labels(predictions: pa.Table, labels: LabelRows, now: int) -> pa.Table:
+    known = join_labels(predictions, labels, now, complete=True).select(["id", "score", "label", "lag_us"])
+    places = pc.index_in(known["id"], predictions["id"].combine_chunks())
+    return known.append_column(OUTPUTS, predictions[OUTPUTS].take(places))
+
+
+def _joined(predictions: pa.Table, arms: pa.Table, labels: LabelRows, now: int) -> pa.Table:
+    """Return the predictions of the arms that have a label, with what `arms` has of each."""
+    ids = arms["id"].combine_chunks()
+    known = _with_labels(predictions.filter(pc.is_in(predictions["id"], ids)), labels, now)
+    rows = arms.take(pc.index_in(known["id"], ids))
+    for name in _ARMS.names[1:]:
+        known = known.append_column(name, rows[name])
+    return known
+
+
+def _states(rows: pa.Table, known: pa.Table, now: int, age: int) -> npt.NDArray[np.int8]:
+    """Return the state of the label of each row, by the rule that simulations prove."""
+    lags = dict(zip(known["id"].to_pylist(), known["lag_us"].to_pylist(), strict=True))
+    made = np.asarray(rows["at"].to_numpy(), dtype=np.int64)
+    lag = np.array([lags.get(each, -1) for each in rows["id"].to_pylist()], dtype=np.int64)
+    return label_states(made, np.where(lag < 0, NEVER, made + lag), now, age)
+
+
 def _counted(before: tuple[Counts, ...], rows: pa.Table) -> tuple[Counts, ...]:
     found = {each.share: each for each in before}
-    shares, arms = _numbers(rows["share"]), _numbers(rows["candidate"]) > 0
+    shares, arms = _numbers(rows["share"]), _arm(rows)
     for share in np.unique(shares).tolist():
         mine, here = found.get(share, Counts(share)), shares == share
         found[share] = Counts(
@@ -126,66 +266,32 @@ def _counted(before: tuple[Counts, ...], rows: pa.Table) -> tuple[Counts, ...]:
 
 
 def _with(evidence: Evidence, guard: Guard, joined: pa.Table) -> Evidence:
-    """Return the evidence with the values of a guard; the first of the champion's only fix their bounds."""
-    values = _values(guard, joined)
-    candidate = _numbers(joined["candidate"]) > 0
-    finite = np.isfinite(values)
-    limits = bounds(guard, evidence)
-    if limits is None:
-        control = values[finite & ~candidate]
-        if control.size < FEWEST or control.min() == control.max():
-            return evidence
-        made = bounds_of(control)
-        return msgspec.structs.replace(evidence, cuts={**evidence.cuts, guard.name: (made.low, made.high, made.centre)})
-    share, hour = _numbers(joined["share"]), _numbers(joined["hour"])
-    found = {(each.share, each.hour): each for each in evidence.sums.get(guard.name, ())}
-    for key in sorted(set(zip(share[finite].tolist(), hour[finite].tolist(), strict=True))):
-        mine = finite & (share == key[0]) & (hour == key[1])
-        before = found.get((key[0], int(key[1])), Sums(key[0], int(key[1])))
-        found[key[0], int(key[1])] = Sums(
-            before.share,
-            before.hour,
-            _plus(before.candidate, limits.sums(values[mine & candidate])),
-            _plus(before.control, limits.sums(values[mine & ~candidate])),
+    """Return the evidence with the values of a guard."""
+    limits, values = bounds(guard, evidence), values_of(guard, joined)
+    assert limits is not None
+    finite, share, candidate = np.isfinite(values), _numbers(joined["share"]), _arm(joined)
+    found = {each.share: each for each in evidence.values.get(counted_as(guard), ())}
+    nothing = (0.0,) * limits.nodes.size
+    for each in np.unique(share[finite]).tolist():
+        mine = finite & (share == each)
+        before = found.get(each, Cells(each, nothing, nothing))
+        found[each] = Cells(
+            each,
+            _plus(before.candidate, limits.cells(values[mine & candidate])),
+            _plus(before.control, limits.cells(values[mine & ~candidate])),
         )
-    sums = tuple(found[key] for key in sorted(found))
-    return msgspec.structs.replace(evidence, sums={**evidence.sums, guard.name: sums})
+    values_now = {**evidence.values, counted_as(guard): tuple(found[share] for share in sorted(found))}
+    return msgspec.structs.replace(evidence, values=values_now)
 
 
-def _plus(before: tuple[int, float, float], more: Floats) -> tuple[int, float, float]:
-    return before[0] + int(more[0]), before[1] + float(more[1]), before[2] + float(more[2])
+def _plus(before: Sequence[float], cells: Floats) -> tuple[float, ...]:
+    return tuple(np.round(np.asarray(before) + cells.sum(axis=0), 9).tolist())
 
 
-def _values(guard: Guard, joined: pa.Table) -> Floats:
-    """Return the value of each row, larger is worse; shape (rows,)."""
-    score, label = (_columns(joined[name]) for name in ("score", "label"))
-    if guard.kind != QUALITY:
-        chosen = label.get(guard.metric, next(iter(label.values())))
-        return np.asarray(-chosen) if guard.higher_is_better else chosen
-    losses = [_loss(guard.metric, score[name], label[name]) for name in label]
-    return np.asarray(np.mean(losses, axis=0))
-
-
-def _loss(metric: str, score: Floats, label: Floats) -> Floats:
-    if metric == "error":
-        return np.asarray((score >= 0.5) != (label >= 0.5), dtype=np.float64)
-    if metric == "brier":
-        return np.asarray((score - label) ** 2)
-    if metric == "log_loss":
-        likely = np.clip(np.where(label >= 0.5, score, 1 - score), _LEAST, 1.0)
-        return np.asarray(-np.log(likely))
-    return np.asarray(np.abs(score - label) if metric == "absolute_error" else (score - label) ** 2)
+def _arm(rows: pa.Table) -> npt.NDArray[np.bool_]:
+    """Return which rows are the candidate's."""
+    return np.asarray(rows["candidate"].to_numpy(), dtype=np.bool_)
 
 
 def _numbers(column: Any) -> Floats:
-    return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
-
-
-def _columns(column: Any) -> dict[str, Floats]:
-    """Return name -> numbers: one column has the name "", several are a struct of them."""
-    whole = column.combine_chunks()
-    if isinstance(whole.type, pa.StructType):
-        parts = {each.name: whole.field(each.name) for each in whole.type}
-    else:
-        parts = {"": whole}
-    return {name: _numbers(pa.chunked_array([each])) for name, each in parts.items()}
+    return np.asarray(column.to_numpy(), dtype=np.float64)

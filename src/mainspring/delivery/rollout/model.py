@@ -43,24 +43,36 @@ class Sums(msgspec.Struct, frozen=True, array_like=True):
     control: tuple[int, float, float] = (0, 0.0, 0.0)
 
 
+class Cells(msgspec.Struct, frozen=True, array_like=True):
+    """Numbers of values in each arm by node, as of `stats.sequential.means.Bounds`, at one share of the candidate."""
+
+    share: float
+    candidate: tuple[float, ...] = ()
+    control: tuple[float, ...] = ()
+
+
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """All that was observed in a rollout: additive, so that it does not matter who added which part.
 
     Attributes:
         position: Position in the prediction log behind what was counted.
-        labelled_until: Predictions made before this instant have been counted with their labels.
+        labelled: Horizon -> instant; predictions made before it have been counted with their labels.
+        labelled_until: The same for horizons that `labelled` lacks, as in states that are older than it.
         requests: Requests with a choice of arm.
         events: Kind of event -> counts.
-        sums: Guard -> sums of its value.
-        cuts: Guard -> thresholds, fixed before what is counted by them was observed.
+        values: Values that need labels -> their numbers.
+        sums: Sums of paired differences, of a shadow.
+        cuts: Guard -> thresholds, fixed before what is counted by them was observed; of values, their bounds and nodes.
         seen: Where units stay in their arm: kind -> units that were counted, as of
             `stats.sequential.counting.first_of_units`.
     """
 
     position: str = ""
     labelled_until: int | None = None
+    labelled: dict[str, int] = {}
     requests: tuple[Counts, ...] = ()
     events: dict[str, tuple[Counts, ...]] = {}
+    values: dict[str, tuple[Cells, ...]] = {}
     sums: dict[str, tuple[Sums, ...]] = {}
     cuts: dict[str, tuple[float, ...]] = {}
     seen: dict[str, bytes] = {}

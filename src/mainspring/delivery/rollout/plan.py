@@ -12,7 +12,9 @@ import msgspec
 from mainspring.core.definition_registry import declare, expect, expect_each
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
+from mainspring.core.schema import DType
 from mainspring.core.time import MINUTE, format_duration, parse_duration
+from mainspring.data.model import SourceColumn
 from mainspring.delivery.rollout import guards
 from mainspring.delivery.rollout.guards import LOSSES, Guard
 
@@ -210,18 +212,24 @@ def _check_steps(rollout: Rollout, refuse: Refuse) -> None:
         )
 
 
-def unfit(plan: Plan, task: str, labels: Sequence[str]) -> tuple[str, str] | None:
+def unfit(plan: Plan, task: str, labels: Sequence[SourceColumn]) -> tuple[str, str] | None:
     """Return what of a plan cannot exist for a model, and the fix; `None` if all can.
 
     Args:
         task: The model's task.
-        labels: The columns of its labels.
+        labels: Its labels; none for a model that the project only serves.
     """
+    numbers = {each.column: each.source.columns[each.column] is not DType.String for each in labels}
     for guard in (*plan.guards, *plan.goals):
+        if guard.labelled and not numbers:
+            return f"is on {guard.name}, and the project declares no label of the model", "leave it out."
         if guard.kind == guards.QUALITY and task not in LOSSES[guard.metric]:
             losses = [name for name, tasks in LOSSES.items() if task in tasks]
             fix = f"use one of {', '.join(losses)}." if losses else "leave it out."
             return f"is on {guard.name}, which a {task} model does not have", fix
-        if guard.kind == guards.OUTCOME and guard.metric not in labels:
-            return f"is on the label {guard.metric!r}, which the model does not have", f"name one of {sorted(labels)}."
+        if guard.kind == guards.OUTCOME and guard.metric not in numbers:
+            return f"is on the label {guard.metric!r}, which the model does not have", f"name one of {sorted(numbers)}."
+        if guard.kind == guards.OUTCOME and not numbers[guard.metric]:
+            fix = "a String has no mean; use ms.guards.quality."
+            return f"is on the label {guard.metric!r}, whose values are not numbers", fix
     return None

@@ -32,7 +32,7 @@ def plan_of(project: Project, endpoint: str) -> Plan:
     model = definitions.models.get(definitions.endpoint(endpoint).model_name)
     declared = definitions.rollouts.get(endpoint)
     plan = Rollout(endpoint).plan if declared is None else declared.plan
-    wrong = None if model is None else unfit(plan, model.task, [label.column for label in model.labels])
+    wrong = unfit(plan, "", ()) if model is None else unfit(plan, model.task, model.labels)
     if wrong is not None:
         raise Invalid(f"The rollout of {endpoint!r} {wrong[0]}.", fix=wrong[1])
     return plan

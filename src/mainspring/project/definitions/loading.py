@@ -283,9 +283,8 @@ def _rollouts(declared: Declared, models: Iterable[Model]) -> Iterable[tuple[obj
             )
             continue
         model = named.get(endpoint.model_name)
-        if model is None:  # registered only: its task and labels are not declared
-            continue
-        wrong = unfit(rollout.plan, model.task, [label.column for label in model.labels])
+        # Of a model that is registered only, neither the task nor labels are declared.
+        wrong = unfit(rollout.plan, "", ()) if model is None else unfit(rollout.plan, model.task, model.labels)
         if wrong is not None:
             yield rollout, f"The rollout of {rollout.endpoint!r} {wrong[0]}", wrong[1]
 

@@ -2,19 +2,23 @@
 
 Values are clipped to bounds that are fixed before the first observation, so the tests are exact, whatever the tails.
 Each value is weighted by the inverse of its arm's probability; the mean of that is the difference of means, whatever
-the arms' probabilities are and however the values rise and fall. An empirical Bernstein bound (Fan, Grama and Liu
-2015; Howard et al., arXiv 1810.08240; Waudby-Smith and Ramdas, arXiv 2010.09686) needs the number of values, their sum
-and sum of squares alone.
+the arms' probabilities are and however the values rise and fall. Evidence is the wealth of bets on it (Waudby-Smith and
+Ramdas, arXiv 2010.09686), a mixture over sizes of the bet.
 
-Arrays have the shapes: weight (strata,); sums (..., strata, 3): number, sum, sum of squares of the clipped values. A
-weight of 0 or 1 compares nothing, and its stratum is ignored.
+The wealth depends on each value. A value between two nodes of a fixed grid is therefore counted in parts at both. The
+logarithm of wealth is concave in the value, so its interpolation between nodes is never more than the wealth itself:
+numbers by node are enough, and the test stays exact. Paired differences have an empirical Bernstein bound (Fan, Grama
+and Liu 2015), which needs their number, sum and sum of squares alone.
+
+Arrays have the shapes: weight (strata,); values of an arm (..., strata, nodes), as `Bounds.cells` counts them; sums of
+pairs (..., 3). A weight of 0 or 1 compares nothing, and its stratum is ignored.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -22,24 +26,31 @@ import numpy.typing as npt
 
 from mainspring.core.errors import Invalid
 from mainspring.stats.intervals import Interval
-from mainspring.stats.sequential.events import Floats, mixed, prior
+from mainspring.stats.sequential.events import Floats, checked, mixed, prior
 
-_BETS = np.concatenate([np.geomspace(1e-4, 0.6, 44), [0.7, 0.8, 0.9]])  # shares of the largest bet
-_SCALE = 0.1  # of their prior
-_LOSSES = -np.log1p(-_BETS) - _BETS  # what a bet costs per squared value
-FEWEST = 30  # of each arm, for the asymptotic interval
+_BETS = np.concatenate([np.geomspace(1e-3, 0.6, 26), [0.7, 0.8, 0.9]])  # shares of the largest bet
+_PRIOR = prior(0.3, _BETS)
+_PAIRED = prior(0.1, _BETS)
+_LOSSES = -np.log1p(-_BETS) - _BETS  # cost of a bet for each squared value, of pairs
+_NODES = 33  # of bounds that name none
+_QUANTILES = np.arange(1, 25) / 25  # of the history, at which there are nodes
 
 
 class Bounds(msgspec.Struct, frozen=True):
-    """Bounds to which values are clipped, and a centre near the mean, which makes a test powerful but never wrong.
+    """Bounds to which values are clipped, a centre, and nodes: these two make a test powerful and never wrong.
+
+    Attributes:
+        centre: A guess of the mean.
+        inner: Nodes between the bounds, ascending, where most values are; by default 31 at equal distances.
 
     Raises:
-        Invalid: Not low <= centre <= high, or low = high.
+        Invalid: Not low <= centre <= high, or low = high, or nodes are not between the bounds.
     """
 
     low: float
     high: float
     centre: float
+    inner: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not (-math.inf < self.low < self.high < math.inf and self.low <= self.centre <= self.high):
@@ -47,6 +58,34 @@ class Bounds(msgspec.Struct, frozen=True):
                 f"Bounds of {self.low} and {self.high} with the centre {self.centre} bound nothing.",
                 fix="give two finite numbers, the lower first, and a centre between them.",
             )
+        if self.inner and not (np.diff([self.low, *self.inner, self.high]) > 0).all():
+            raise Invalid(
+                f"Nodes from {self.inner[0]} to {self.inner[-1]} do not rise from {self.low} to {self.high}.",
+                fix="give each once, in order, and without the bounds.",
+            )
+
+    @property
+    def nodes(self) -> Floats:
+        """The bounds and all nodes between them, shape (nodes,)."""
+        if self.inner:
+            return np.array([self.low, *self.inner, self.high])
+        return np.linspace(self.low, self.high, _NODES)
+
+    def cells(self, values: npt.ArrayLike) -> Floats:
+        """Return the shares of each value, clipped, at the two nodes beside it; shape (..., nodes).
+
+        Raises:
+            Invalid: A value is NaN.
+        """
+        each, nodes = np.clip(np.asarray(values, dtype=np.float64), self.low, self.high), self.nodes
+        if np.isnan(each).any():
+            raise Invalid("A value is not a number.", fix="leave it out, and compare how often it is missing.")
+        place = np.clip(np.searchsorted(nodes, each, side="right") - 1, 0, nodes.size - 2)
+        part = (each - nodes[place]) / (nodes[place + 1] - nodes[place])
+        found = np.zeros((*each.shape, nodes.size))
+        np.put_along_axis(found, place[..., None], 1 - part[..., None], axis=-1)
+        np.put_along_axis(found, place[..., None] + 1, part[..., None], axis=-1)
+        return found
 
     def sums(self, values: npt.ArrayLike) -> Floats:
         """Return the number, sum and sum of squares of values, each clipped; shape (3,).
@@ -61,11 +100,12 @@ class Bounds(msgspec.Struct, frozen=True):
         return found
 
 
-def bounds_of(history: npt.ArrayLike, tail: float = 0.001) -> Bounds:
-    """Return bounds at the outermost quantiles of the control's history, and its clipped mean as centre.
+def bounds_of(history: npt.ArrayLike, tail: float = 0.001, known: tuple[float, float] | None = None) -> Bounds:
+    """Return bounds at the outermost quantiles of the control's history, its clipped mean as centre, and nodes.
 
     Args:
         tail: Share of the history that is clipped on either side; its extremes are the bounds if nothing else is left.
+        known: Bounds to use instead, of values that cannot be outside.
 
     Raises:
         Invalid: The history has no two different values.
@@ -74,10 +114,12 @@ def bounds_of(history: npt.ArrayLike, tail: float = 0.001) -> Bounds:
     values = values[np.isfinite(values)]
     if not values.size or values.min() == values.max():
         raise Invalid(f"A history of {values.size} values gives no bounds.", fix="give the bounds yourself.")
-    low, high = (float(each) for each in np.quantile(values, [tail, 1 - tail]))
+    low, high = known or (float(each) for each in np.quantile(values, [tail, 1 - tail]))
     if low == high:
         low, high = float(values.min()), float(values.max())
-    return Bounds(low, high, float(np.clip(values, low, high).mean()))
+    clipped = np.clip(values, low, high)
+    inner = np.unique([*np.quantile(clipped, _QUANTILES), *np.linspace(low, high, 9)])
+    return Bounds(low, high, float(clipped.mean()), tuple(inner[(inner > low) & (inner < high)].tolist()))
 
 
 def log_e_mean_above(
@@ -89,9 +131,9 @@ def log_e_mean_above(
         Shape (...,).
 
     Raises:
-        Invalid: Shapes do not match, a weight is not a probability, or sums are impossible within the bounds.
+        Invalid: Shapes do not match, a weight is not a probability, or a number of values is negative.
     """
-    return _weighted(bounds, weight, candidate, control, 1).log_e(difference)
+    return _Wealth(bounds, weight, candidate, control, 1).log_e(difference)
 
 
 def log_e_mean_below(
@@ -102,7 +144,7 @@ def log_e_mean_below(
     Raises:
         Invalid: As `log_e_mean_above`.
     """
-    return _weighted(bounds, weight, candidate, control, -1).log_e(-difference)
+    return _Wealth(bounds, weight, candidate, control, -1).log_e(-difference)
 
 
 def mean_difference(
@@ -111,14 +153,47 @@ def mean_difference(
     """Return the candidate's mean minus the control's, and a confidence sequence, half of the error on each side.
 
     Args:
-        candidate, control: Shape (strata, 3).
+        candidate, control: Shape (strata, nodes).
 
     Raises:
         Invalid: `confidence` is not between 0 and 1, or as `log_e_mean_above`.
     """
-    sides = [_weighted(bounds, weight, candidate, control, side) for side in (1, -1)]
+    above, below = (_Wealth(bounds, weight, candidate, control, side) for side in (1, -1))
     reach = bounds.high - bounds.low
-    return _interval(sides[0], sides[1], -reach, reach, confidence)
+    return above.estimate, _interval(above.log_e, below.log_e, -reach, reach, confidence)
+
+
+class _Wealth:
+    """Wealth of bets on payoffs: values weighted by the inverse of their arm's probability.
+
+    Args:
+        side: 1, or -1 for the negated values.
+    """
+
+    def __init__(
+        self, bounds: Bounds, weight: npt.ArrayLike, candidate: npt.ArrayLike, control: npt.ArrayLike, side: int
+    ) -> None:
+        w, above, below = checked(weight, candidate, control)
+        nodes = side * (bounds.nodes - bounds.centre)
+        if above.shape[-1] != nodes.size:
+            raise Invalid(f"Numbers of values of shape {above.shape} do not fit {nodes.size} nodes.")
+        self._numbers = np.stack([above, below], axis=-3)  # (..., arms, strata, nodes)
+        self._payoffs = np.stack([nodes / w[:, None], -nodes / (1 - w[:, None])])
+        self._least = self._payoffs.min(axis=(0, 2), initial=math.inf)
+
+    def log_e(self, mean: float) -> Floats:
+        """Return the log e-value against "the mean was never above `mean`"."""
+        largest = np.maximum(mean - self._least, 1e-12)  # largest loss of one payoff
+        bets = np.log1p(_BETS * ((self._payoffs - mean) / largest[:, None])[..., None])
+        flat = self._numbers.reshape(*self._numbers.shape[:-3], -1)
+        return mixed(flat @ bets.reshape(flat.shape[-1], -1), _PRIOR)
+
+    @property
+    def estimate(self) -> float:
+        """The mean over strata, each with the weight that its values have in a bet."""
+        each = self._numbers / -self._least[:, None]
+        number = float(each.sum())
+        return float((each * self._payoffs).sum()) / number if number else math.nan
 
 
 def log_e_paired_above(bounds: Bounds, sums: npt.ArrayLike, difference: float = 0.0) -> Floats:
@@ -144,70 +219,43 @@ def log_e_paired_below(bounds: Bounds, sums: npt.ArrayLike, difference: float = 
 
 
 def paired_difference(bounds: Bounds, sums: npt.ArrayLike, confidence: float = 0.95) -> tuple[float, Interval]:
-    """Return the mean of paired differences, and a confidence sequence, half of the error on each side.
+    """Return the mean of paired differences, NaN without any, and a confidence sequence.
+
+    Half of the error is on each side.
 
     Raises:
         Invalid: `confidence` is not between 0 and 1, or as `log_e_paired_above`.
     """
-    return _interval(_paired(bounds, sums, 1), _paired(bounds, sums, -1), bounds.low, bounds.high, confidence)
+    above, below = (_paired(bounds, sums, side) for side in (1, -1))
+    number, total, _ = np.asarray(sums, dtype=np.float64)
+    estimate = float(total / number) if number else math.nan
+    return estimate, _interval(above.log_e, below.log_e, bounds.low, bounds.high, confidence)
 
 
-class _Payoffs:
-    """Sums of payoffs whose mean is what is tested, each at least its stratum's `floor`; shape (..., strata)."""
+class _Payoffs(NamedTuple):
+    """Sums of payoffs whose mean is tested, each at least `floor`; shape (...,)."""
 
-    def __init__(self, number: Floats, total: Floats, squares: Floats, floor: Floats) -> None:
-        self._number, self._total, self._squares, self._floor = number, total, squares, floor
+    number: Floats
+    total: Floats
+    squares: Floats
+    floor: float
 
     def log_e(self, mean: float) -> Floats:
         """Return the log e-value against "the mean was never above `mean`"."""
-        largest = np.maximum(mean - self._floor, 1e-12)  # largest loss of one payoff
-        gained = ((self._total - self._number * mean) / largest).sum(axis=-1)
-        spread = self._squares - 2 * mean * self._total + self._number * mean**2
-        spread = (spread / largest**2).sum(axis=-1)
-        return mixed(gained[..., None] * _BETS - spread[..., None] * _LOSSES, prior(_SCALE, _BETS))
-
-    @property
-    def estimate(self) -> float:
-        number = float((self._number / -self._floor).sum())
-        return float((self._total / -self._floor).sum()) / number if number else math.nan
-
-
-def _weighted(
-    bounds: Bounds, weight: npt.ArrayLike, candidate: npt.ArrayLike, control: npt.ArrayLike, side: int
-) -> _Payoffs:
-    """Return the payoffs of values weighted by the inverse of their probability; `side` -1 of the negated values."""
-    w, above, below = (np.asarray(each, dtype=np.float64) for each in (weight, candidate, control))
-    if w.ndim != 1 or above.shape != below.shape or above.shape[-2:] != (w.size, 3):
-        raise Invalid(f"Weights of shape {w.shape} do not match sums of shape {above.shape} and {below.shape}.")
-    if not ((w >= 0) & (w <= 1)).all():
-        raise Invalid(f"The weights {w.tolist()} are not all probabilities.")
-    compares = (w > 0) & (w < 1)
-    w = w[compares]
-    first, second = (_centred(bounds, arm[..., compares, :]) for arm in (above, below))
-    least, most = (bounds.low, bounds.high) if side > 0 else (-bounds.high, -bounds.low)
-    floor = -np.maximum((side * bounds.centre - least) / w, (most - side * bounds.centre) / (1 - w))
-    return _Payoffs(
-        first[0] + second[0],
-        side * (first[1] / w - second[1] / (1 - w)),
-        first[2] / w**2 + second[2] / (1 - w) ** 2,
-        floor,
-    )
+        largest = max(mean - self.floor, 1e-12)  # largest loss of one payoff
+        gained = (self.total - self.number * mean) / largest
+        spread = (self.squares - 2 * mean * self.total + self.number * mean**2) / largest**2
+        return mixed(gained[..., None] * _BETS - spread[..., None] * _LOSSES, _PAIRED)
 
 
 def _paired(bounds: Bounds, sums: npt.ArrayLike, side: int) -> _Payoffs:
-    of = np.asarray(sums, dtype=np.float64)[..., None, :]
-    _centred(bounds, of)
-    floor = np.array([bounds.low if side > 0 else -bounds.high])
-    return _Payoffs(of[..., 0], side * of[..., 1], of[..., 2], floor)
-
-
-def _centred(bounds: Bounds, sums: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return number, sum and sum of squares of the deviations from the centre.
+    """Return the payoffs of differences, of `side` -1 the negated ones.
 
     Raises:
         Invalid: The sums are impossible within the bounds, for example because values were not clipped.
     """
-    number, total, squares = sums[..., 0], sums[..., 1], sums[..., 2]
+    of = np.asarray(sums, dtype=np.float64)
+    number, total, squares = of[..., 0], of[..., 1], of[..., 2]
     slack = 1e-6 * (1 + number) * max(abs(bounds.low), abs(bounds.high), 1.0)
     inside = (number * bounds.low - slack <= total) & (total <= number * bounds.high + slack)
     # (value - low) (high - value) is never negative, so its sum is not
@@ -217,18 +265,19 @@ def _centred(bounds: Bounds, sums: Floats) -> tuple[Floats, Floats, Floats]:
             f"Sums are impossible for values between {bounds.low} and {bounds.high}.",
             fix="clip values by `Bounds.sums`.",
         )
-    centred = squares - 2 * bounds.centre * total + number * bounds.centre**2
-    return number, total - number * bounds.centre, np.maximum(centred, 0.0)
+    return _Payoffs(number, side * total, squares, bounds.low if side > 0 else -bounds.high)
 
 
-def _interval(above: _Payoffs, below: _Payoffs, least: float, most: float, confidence: float) -> tuple[float, Interval]:
-    """Return the estimate and the interval of a mean that lies between `least` and `most`."""
+def _interval(
+    above: Callable[[float], Floats], below: Callable[[float], Floats], least: float, most: float, confidence: float
+) -> Interval:
+    """Return the interval of a mean that lies between `least` and `most`."""
     if not 0 < confidence < 1:
         raise Invalid(f"There is no confidence of {confidence}.", fix="give a probability, such as 0.95.")
     limit = math.log(2 / (1 - confidence))
-    low = _bound(lambda mean: above.log_e(mean) >= limit, least, most)
-    high = -_bound(lambda mean: below.log_e(mean) >= limit, -most, -least)
-    return above.estimate, Interval(low, high, confidence)
+    low = _bound(lambda mean: above(mean) >= limit, least, most)
+    high = -_bound(lambda mean: below(mean) >= limit, -most, -least)
+    return Interval(low, high, confidence)
 
 
 def _bound(rejected: Callable[[float], Any], least: float, most: float) -> float:
@@ -242,46 +291,3 @@ def _bound(rejected: Callable[[float], Any], least: float, most: float) -> float
         middle = (inside + outside) / 2
         inside, outside = (middle, outside) if rejected(middle) else (inside, middle)
     return inside
-
-
-def asymptotic_difference(
-    weight: npt.ArrayLike,
-    candidate: npt.ArrayLike,
-    control: npt.ArrayLike,
-    confidence: float = 0.95,
-    *,
-    best_at: float = 1_000.0,
-) -> tuple[float, Interval] | None:
-    """Return a difference of means within strata, and its asymptotic confidence sequence, two-sided.
-
-    Theorem 2.2 of Waudby-Smith et al., arXiv 2103.06476, with overlap weights: a stratum counts by its number of values
-    times weight times (1 - weight). It is narrower than `mean_difference` for values without bounds, and where the mean
-    changes between strata; it holds for large numbers alone.
-
-    Args:
-        weight: Shape (strata,); here a stratum may also be an hour.
-        candidate, control: Sums, shape (strata, 3); the values need no bounds.
-        best_at: Sum of the strata's number times weight times (1 - weight) at which the interval is narrowest.
-
-    Returns:
-        `None` while an arm has fewer than 30 values in strata where each arm has two.
-    """
-    w = np.asarray(weight, dtype=np.float64)
-    arms = [np.asarray(each, dtype=np.float64) for each in (candidate, control)]
-    usable = (w > 0) & (w < 1) & (arms[0][:, 0] >= 2) & (arms[1][:, 0] >= 2)
-    w, arms = w[usable], [arm[usable] for arm in arms]
-    if min(arm[:, 0].sum() for arm in arms) < FEWEST:
-        return None
-    means = [arm[:, 1] / arm[:, 0] for arm in arms]
-    errors = sum(
-        np.maximum(arm[:, 2] / arm[:, 0] - mean**2, 0.0) / (arm[:, 0] - 1)
-        for arm, mean in zip(arms, means, strict=True)
-    )
-    overlap = (arms[0][:, 0] + arms[1][:, 0]) * w * (1 - w)
-    total = float(overlap.sum())
-    difference = float((overlap * (means[0] - means[1])).sum() / total)
-    deviation = math.sqrt(float((overlap**2 * errors).sum()) / total)  # of the influence of one unit of overlap
-    alpha = 1 - confidence
-    start = best_at / (-2 * math.log(alpha) + math.log(-2 * math.log(alpha)) + 1)
-    radius = deviation * math.sqrt((total + start) * (math.log((total + start) / start) - 2 * math.log(alpha))) / total
-    return difference, Interval(difference - radius, difference + radius, confidence)

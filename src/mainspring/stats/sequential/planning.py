@@ -168,14 +168,10 @@ def foresee_means(
     alike = np.full(cells.size, 1 / cells.size)
 
     def one(effect: float) -> _Judge:
-        def columns(numbers: _Ints, shifted: Floats) -> Floats:
-            clipped = np.clip(shifted, bounds.low, bounds.high)
-            return np.asarray(numbers @ np.stack([np.ones_like(clipped), clipped, clipped**2], axis=-1))
-
         def judge(random: np.random.Generator, candidate: _Ints, control: _Ints, by: _Strata) -> tuple[Floats, Floats]:
             sums = (
-                by.of(columns(random.multinomial(candidate, alike), cells + effect)),
-                by.of(columns(random.multinomial(control, alike), cells)),
+                by.of(random.multinomial(candidate, alike) @ bounds.cells(cells + effect)),
+                by.of(random.multinomial(control, alike) @ bounds.cells(cells)),
             )
             above = log_e_mean_above(bounds, by.weights, *sums, tolerance)
             return above, log_e_mean_below(bounds, by.weights, *sums, tolerance)

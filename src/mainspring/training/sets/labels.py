@@ -102,6 +102,7 @@ class Join:
         until: Label rows that became visible later are ignored; UTC epoch microseconds, `None` for no limit.
         feed: Relation with every row of the label's source, from which `through` is computed.
         labels: Relation of the label's source.
+        complete: True if no further label rows are waited for, so that every observation counts as mature.
     """
 
     label: Label
@@ -111,6 +112,7 @@ class Join:
     kind: str = ""
     feed: str = "labels"
     labels: str = "labels"
+    complete: bool = False
 
     @property
     def sql(self) -> str:
@@ -187,8 +189,9 @@ class Join:
             f"ON {self._same} AND l._visible <= {settled} AND (l._ended IS NULL OR l._ended > {settled}) "
             f"QUALIFY row_number() OVER (PARTITION BY o.{quote_name(self.row)} ORDER BY {self._order('l')}) = 1"
         )
+        waits = "false" if self.complete else "t._through IS NULL OR j._settled > t._through"
         why = (
-            f"CASE WHEN t._through IS NULL OR j._settled > t._through THEN '{NOT_MATURE}' "
+            f"CASE WHEN {waits} THEN '{NOT_MATURE}' "
             f"WHEN j._no_key THEN '{NULL_KEY}' "
             f"WHEN j._value IS NOT NULL AND j._visible <= epoch_us(j._at) THEN '{KNOWN_BEFORE}' "
             f"WHEN j._value IS NOT NULL OR {otherwise} IS NOT NULL THEN NULL "

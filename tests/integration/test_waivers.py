@@ -167,6 +167,20 @@ def test_approvals_cannot_be_waived_and_the_author_waives_nothing_where_they_are
         assert promote(project, "late").promoted
 
 
+def test_an_authors_waiver_counts_no_more_once_the_project_wants_approvals(tmp_path: Path) -> None:
+    project = project_in(tmp_path / "a")
+    registered(project)
+    for gate in (AUC, SIZE):
+        waiving.waive(project, "late:1", gate, reason="why", until="7d")
+    assert [state for _, state in waiving.listed(project, "late:1")] == ["active"] * 2
+    strict = replace(project.settings, approvals=1)
+    later = open_project(strict)
+    later.__dict__.update({name: project.__dict__[name] for name in ("tracking", "versions")})  # are in memory
+    assert [each.waived for each in promote(later, "late").results] == ["", "", ""]
+    assert [state for _, state in waiving.listed(later, "late:1")] == ["invalid"] * 2
+    assert waiving.active(later, later.versions.get("late", "1")) == []
+
+
 def test_memory_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
     """The model is tiny; its runtime takes some tens of megabytes."""
     project = project_in(tmp_path / "here")

@@ -62,6 +62,12 @@ def check_approver(approver: str, version: ModelVersion, authors: Sequence[str],
         )
 
 
+def is_another(approver: str, authors: Sequence[str], people: Mapping[str, str]) -> bool:
+    """Return whether an approver is known to be another person than every author; see `check_approver`, `counted`."""
+    person = people.get(approver, approver)
+    return bool(authors and person) and not {approver, person} & set(authors)
+
+
 def counted(
     version: ModelVersion, authors: Sequence[str], approvals: Sequence[Approval], people: Mapping[str, str]
 ) -> dict[str, str]:

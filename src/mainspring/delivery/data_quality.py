@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from mainspring.delivery.model import ROUNDING, GateResult, nothing
+from mainspring.delivery.slices import listed
 from mainspring.registry.bundles import REFERENCE
 from mainspring.registry.model import Bundle
 from mainspring.stats.reference import Reference
@@ -33,10 +34,13 @@ def _nulls(gate: DataGate, bundle: Bundle) -> GateResult:
     unknown = [name for name in gate.columns if name not in known]
     if unknown or not wanted:
         return nothing(gate, _AGAINST, f"the model has no input {', '.join(unknown)}; it has {', '.join(names)}.")
+    if unseen := [name for name in wanted if name not in profile]:
+        return nothing(
+            gate, _AGAINST, f"insufficient data: the bundle has no profile of {listed(unseen)}.", "train again."
+        )
     shares = {
-        name: (column.nulls + column.nans) / column.count if column.count else 1.0
-        for name, column in profile.items()
-        if name in wanted
+        name: (profile[name].nulls + profile[name].nans) / profile[name].count if profile[name].count else 1.0
+        for name in wanted
     }
     worst = max(shares, key=lambda name: shares[name])
     return _at_most(gate, shares[worst], worst, profile[worst].count)
@@ -45,6 +49,8 @@ def _nulls(gate: DataGate, bundle: Bundle) -> GateResult:
 def _range(gate: DataGate, bundle: Bundle) -> GateResult:
     for each in bundle.manifest.extra.get(RANGES, ()):
         if (each["column"], each["low"], each["high"]) == (gate.metric, gate.low, gate.high):
+            if not each["rows"]:
+                return nothing(gate, _AGAINST, f"insufficient data: {gate.metric} has no value in the training rows.")
             return _at_most(gate, each["share"], gate.metric, each["rows"])
     note = f"the bundle does not record how many values of {gate.metric} are out of this range."
     return nothing(gate, _AGAINST, note, "train the model again: the gate is newer than the version.")

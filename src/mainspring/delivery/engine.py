@@ -32,14 +32,29 @@ _WARM = 5
 Now = Callable[[], int]  # nanoseconds, monotonic
 
 
-def bundle_bytes(bundle: Bundle) -> int:
-    """Return the size of a bundle's files."""
-    return sum(map(len, bundle.files.values()))
+def bundle_bytes(bundle: Bundle, load: Callable[[str], Bundle]) -> int:
+    """Return the size of a bundle's files, and of those of the models of its graph, each once.
+
+    Args:
+        load: Returns the bundle of a digest.
+    """
+    waiting, seen, total = [bundle], {bundle.digest}, 0
+    while waiting:
+        each = waiting.pop()
+        total += sum(map(len, each.files.values()))
+        nodes = each.manifest.graph.nodes if each.manifest.graph else ()
+        for digest in dict.fromkeys(node.bundle for node in nodes if node.bundle and node.bundle not in seen):
+            seen.add(digest)
+            waiting.append(load(digest))
+    return total
 
 
-def judge_size(gate: EngineGate, bundle: Bundle) -> GateResult:
-    """Return the result of the gate on a bundle's size."""
-    size = float(bundle_bytes(bundle))
+def judge_size(gate: EngineGate, bundle: Bundle, load: Callable[[str], Bundle]) -> GateResult:
+    """Return the result of the gate on a bundle's size; `load` is that of `bundle_bytes`."""
+    try:
+        size = float(bundle_bytes(bundle, load))
+    except MainspringError as error:
+        return nothing(gate, "limit", error.what, error.fix)
     return _at_most(gate, "limit", size, gate.value, note="bytes of the bundle's files")
 
 

@@ -93,19 +93,20 @@ def block_of(gate: Gate, at: Ints) -> Ints:
 
 
 def _measure(gate: Gate, held_out: HeldOut, part: Slice, sign: int, margin: float) -> Measured:
-    rows = held_out if part.name == _WHOLE else held_out.rows(part.rows)
-    bounded, limit = gate.sure is not None or gate.harm is not None, rows.other is None
-    block = block_of(gate, rows.at) if bounded else None
-    ours = _values(gate.metric, rows.candidate, held_out.labels, block)
+    candidate, other, at = held_out.candidate, held_out.other, held_out.at
+    if part.name != _WHOLE:  # the table stays as it is: of 2,000 columns none is needed any more
+        candidate, other, at = candidate.rows(part.rows), other and other.rows(part.rows), at[part.rows]
+    block = block_of(gate, at) if gate.bounded else None
+    ours = _values(gate.metric, candidate, held_out.labels, block)
     needed = np.full(ours.size, gate.value)
-    if rows.other is not None:
-        needed = _values(gate.metric, rows.other, held_out.labels, block) + sign * margin
-    value, enough = Estimate(float(ours[0]), nan, 0), part.name == _WHOLE or len(rows) >= gate.least_rows
+    if other is not None:
+        needed = _values(gate.metric, other, held_out.labels, block) + sign * margin
+    value, enough = Estimate(float(ours[0]), nan, 0), part.name == _WHOLE or at.size >= gate.least_rows
     known = enough and isfinite(ours[0]) and isfinite(needed[0])
     if block is not None:
         of_gain = estimate(ours - needed, block)
         value, known = Estimate(value.value, of_gain.error, of_gain.blocks), enough and of_gain.known
-    return Measured(part.name, len(rows), value, float(needed[0]), sign, limit, known)
+    return Measured(part.name, int(at.size), value, float(needed[0]), sign, other is None, known)
 
 
 def _values(name: str, side: Scored, labels: Sequence[str], block: Ints | None) -> Floats:
@@ -167,7 +168,7 @@ def _insufficient(gate: Gate, few: Sequence[Measured]) -> str:
             side = "candidate" if not isfinite(each.value.value) else "other side"
             return f"the {side} has no {gate.metric} on the held-out rows."
         return (
-            f"insufficient data: the held-out rows span {each.value.blocks} blocks of {length}, and at least "
+            f"insufficient data: the held-out rows count as {each.value.blocks} equal blocks of {length}, and at least "
             f"{FEWEST_BLOCKS} that all define {gate.metric} are needed; hold out a longer time, or shorten the block."
         )
     named = listed([f"{each.slice} ({each.rows:,} rows)" for each in few])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any
 
@@ -59,6 +59,7 @@ class HeldOut:
         table: The rows' columns.
         other: `None` if there is no other model.
         labels: Column names of several labels.
+        classes: Names of several classes, in the order of the scores' columns.
     """
 
     task: str
@@ -67,6 +68,7 @@ class HeldOut:
     candidate: Scored
     other: Scored | None = None
     labels: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return int(self.at.size)
@@ -83,7 +85,8 @@ class HeldOut:
         """Return some of the rows: a Boolean mask, or numbers."""
         other = None if self.other is None else self.other.rows(chosen)
         table = self.table.filter(pa.array(chosen)) if chosen.dtype == np.bool_ else self.table.take(pa.array(chosen))
-        return HeldOut(self.task, self.at[chosen], table, self.candidate.rows(chosen), other, self.labels)
+        candidate = self.candidate.rows(chosen)
+        return replace(self, at=self.at[chosen], table=table, candidate=candidate, other=other)
 
 
 def read_held_out(bundle: Bundle) -> pa.Table:
@@ -123,7 +126,9 @@ def score_held_out(
         scores = np.asarray(numbers, np.float64).reshape(table.num_rows, -1)
         scores = scores[:, 0] if scores.shape[1] == 1 else scores
         theirs = Scored(ours.truth, scores, {each.name: each for each in more}, None)
-    return HeldOut(candidate.manifest.task, at, table, ours, theirs, several_labels(candidate.manifest))
+    manifest = candidate.manifest
+    classes = manifest.outputs if manifest.task == "multiclass" else ()
+    return HeldOut(manifest.task, at, table, ours, theirs, several_labels(manifest), classes)
 
 
 def _scored(bundle: Bundle, rows: pa.Table, held_out: pa.Table, more: Sequence[Metric], costs: Costs | None) -> Scored:

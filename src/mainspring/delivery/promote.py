@@ -94,13 +94,13 @@ def promote(
             failed = "; ".join(str(result) for result in results if not result.allows)
             _audit(audit, clock, actor, _PROMOTE, model, f"version {candidate.version} refused: {failed}")
             return _promotion(candidate, champion, promoted=False, results=results)
+        for result in results:  # first, so that no move is without its numbers, whenever this process dies
+            word = "although" if result.waived else "since"
+            _audit(audit, clock, actor, _PROMOTE, model, f"version {candidate.version} {word} {result}")
         try:
             _move(versions, audit, clock, domain, actor, _PROMOTE, reason, champion, candidate, check)
         except Conflict:
             continue
-        for result in results:
-            if result.waived:
-                _audit(audit, clock, actor, _PROMOTE, model, f"version {candidate.version} although {result}")
         revision = publish(endpoints, versions, routes, gated=gated, rollouts=rollouts)
         return _promotion(candidate, champion, promoted=True, results=results, revision=revision)
     raise Conflict(

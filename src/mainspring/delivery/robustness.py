@@ -8,6 +8,7 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mainspring.core.errors import MainspringError
 from mainspring.core.schema import DType
@@ -68,7 +69,6 @@ def _disturbed(gate: RobustGate, bundle: Bundle, table: pa.Table) -> Iterator[tu
         kind = table.schema.field(place).type
         noise = rng.normal(size=table.num_rows) * gate.noise * columns[each.name].sd
         noise = np.round(noise) if each.dtype in _WHOLE else noise
-        values = table.column(place).cast(pa.float64()).to_pylist()
-        moved = [None if value is None else value + by for value, by in zip(values, noise.tolist(), strict=True)]
-        table = table.set_column(place, each.name, pa.array(moved, pa.float64()).cast(kind, safe=False))
+        moved = pc.add(table.column(place).cast(pa.float64()), pa.array(noise))
+        table = table.set_column(place, each.name, moved.cast(kind, safe=False))
     yield f"noise of {gate.noise:g} sd", table

@@ -60,12 +60,13 @@ def slices_of(table: pa.Table, name: str, hidden: Collection[str] = ()) -> list[
             f"The column {full} has values of the type {column.type}, which are no slices.",
             fix="slice by a text, a number or a Boolean.",
         ) from None
-    values = codes.dictionary.to_pylist()
-    if len(values) > MOST_SLICES:
+    if len(codes.dictionary) > MOST_SLICES:
         raise Invalid(
-            f"The column {full} has {len(values):,} values in the held-out rows; slices can be at most {MOST_SLICES}.",
+            f"The column {full} has {len(codes.dictionary):,} values in the held-out rows; slices can be at most "
+            f"{MOST_SLICES}.",
             fix="declare a feature that groups its values, and slice by that.",
         )
+    values = codes.dictionary.to_pylist()
     indices: Any = codes.indices.to_numpy(zero_copy_only=False)
     places = np.asarray(indices, np.int64)
     order = np.argsort(places, kind="stable")

@@ -79,7 +79,7 @@ def verdicts(
             results.append(judge_data(gate, candidate))
         elif isinstance(gate, EngineGate):
             results += _on_engine(
-                gate, candidate, live(), "" if champion is None else champion.version, executors, memory
+                gate, candidate, live(), "" if champion is None else champion.version, load, executors, memory
             )
     return tuple(results)
 
@@ -89,11 +89,12 @@ def _on_engine(
     candidate: Bundle,
     champion: Bundle | None,
     version: str,
+    load: Callable[[str], Bundle],
     executors: Loader | None,
     memory: Callable[[Bundle, int], int] | None,
 ) -> list[GateResult]:
     if gate.kind == "size":
-        return [judge_size(gate, candidate)]
+        return [judge_size(gate, candidate, load)]
     if champion is None and gate.kind in ("compatible", "slower"):
         return []
     if gate.kind == "compatible" and champion is not None:

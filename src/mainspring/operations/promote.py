@@ -15,6 +15,7 @@ from mainspring.delivery.verdicts import verdicts
 from mainspring.delivery.waiving import with_waivers
 from mainspring.operations.models.curating import authors, expect_kept, makers, storable
 from mainspring.operations.models.serving_memory import serving_memory
+from mainspring.operations.models.waiving import from_others
 from mainspring.project import Project
 from mainspring.project.executors import executors
 from mainspring.registry.model import Bundle, ModelVersion
@@ -130,7 +131,7 @@ def _approved(project: Project, gates: Sequence[Gate], version: ModelVersion) ->
 
 def waived(project: Project, version: ModelVersion, results: Sequence[GateResult]) -> list[GateResult]:
     """Return the results of a version's gates, those that a waiver allows marked so."""
-    waivers = project.waivers.of(version.model, version.version)
+    waivers = from_others(project, version, project.waivers.of(version.model, version.version))
     public_key, now = project.signing_key.public, project.wall.now()
     return with_waivers(results, waivers, digest=version.digest, public_key=public_key, now=now)
 

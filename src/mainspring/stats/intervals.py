@@ -173,7 +173,8 @@ def row_losses(name: str, truth: _Truth, scores: _Floats) -> _Floats:
         return np.abs(scores - truth)
     if name == "accuracy":
         chosen = scores.argmax(axis=1) if scores.ndim == 2 else scores >= 0.5
-        return np.asarray(chosen == truth, dtype=np.float64)
+        undefined = np.isnan(scores).any(axis=1) if scores.ndim == 2 else np.isnan(scores)
+        return np.where(undefined, math.nan, chosen == truth)
     if name != "log_loss":  # pragma: no cover - a metric was added to `stats.metrics` and not here
         raise Invalid(f"The metric {name!r} has no interval.")
     clipped = np.clip(scores, least, 1 - least)

@@ -1,10 +1,10 @@
 """Confidence bounds of metrics, and of differences of two models' metrics on the same rows, by a jackknife over time.
 
 Rows that are near in time are correlated: the flights of one day share its weather. So whole blocks of time are left
-out one after the other (delete-a-group jackknife; unequal blocks as in Busing, Meijer and van der Leeden, Statistics
-and Computing 9, 1999), and the bound uses Student's t with one degree of freedom less than blocks. For the AUC without
-blocks this is the interval of DeLong, DeLong and Clarke-Pearson (1988). No random numbers are drawn: equal rows give
-equal bounds.
+out one after the other (delete-a-group jackknife, as for the clusters of a survey: Wolter, Introduction to Variance
+Estimation, 2007, chapter 4), and the bound uses Student's t with one degree of freedom less than blocks. Blocks of
+unequal size count as fewer. For the AUC without blocks this is the interval of DeLong, DeLong and Clarke-Pearson
+(1988). No random numbers are drawn: equal rows give equal bounds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """An estimate with its standard error. `error` is NaN if it is unknown; `blocks` is the number of blocks."""
+    """An estimate with its standard error. `error` is NaN if it is unknown.
+
+    `blocks` is the number of blocks of equal size that would tell as much: one block with half of the rows counts for
+    more than the others, and is one draw only.
+    """
 
     value: float
     error: float
@@ -116,23 +120,36 @@ def mean_without(values: Floats, weights: Floats, block: Ints) -> Floats:
 def estimate(found: Floats, block: Ints) -> Estimate:
     """Return the estimate from a statistic of all rows and of the rows without each block, as of `leave_out`."""
     value, blocks = float(found[0]), found.size - 1
+    sizes = np.bincount(block, minlength=blocks)
     if blocks < 2 or not np.isfinite(found).all():
         return Estimate(value, math.nan, blocks)
-    return Estimate(value, float(standard_errors(found, np.bincount(block, minlength=blocks))), blocks)
+    return Estimate(value, float(standard_errors(found, sizes)), int(effective_blocks(sizes)))
+
+
+def effective_blocks(sizes: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Return how many blocks of equal size vary as much as blocks of these sizes (Kish), shape (...,); 0 without rows.
+
+    Args:
+        sizes: Rows of each block, shape (..., blocks).
+    """
+    squares = (sizes.astype(np.float64) ** 2).sum(axis=-1)
+    total = sizes.astype(np.float64).sum(axis=-1) ** 2
+    return np.asarray(np.rint(np.divide(total, squares, out=np.zeros_like(total), where=squares > 0)), np.int64)
 
 
 def standard_errors(found: Floats, sizes: npt.NDArray[Any]) -> Floats:
     """Return the standard errors of several statistics; shape (...,).
 
+    A block's weight in the variance grows with the square of its size. So a large block counts as one draw of what its
+    rows share, where weights by size would count its rows as independent.
+
     Args:
         found: Shape (..., 1 + blocks): each statistic of all rows, and of the rows without each block.
         sizes: Rows of each block, shape (blocks,).
     """
-    value, without = found[..., :1], found[..., 1:]
-    shares = sizes.sum() / sizes
-    pseudo = shares * value - (shares - 1.0) * without
-    centre = sizes.size * value - ((1.0 - 1.0 / shares) * without).sum(axis=-1, keepdims=True)
-    return np.asarray(np.sqrt(((pseudo - centre) ** 2 / (shares - 1.0)).mean(axis=-1)))
+    without, rest = found[..., 1:], 1.0 - sizes / sizes.sum()
+    centre = (rest * without).sum(axis=-1, keepdims=True) / rest.sum()
+    return np.asarray(np.sqrt((rest * (without - centre) ** 2).sum(axis=-1)))
 
 
 def holm(chances: Sequence[float], alpha: float) -> list[bool]:

@@ -48,8 +48,13 @@ def log_loss(y: npt.ArrayLike, score: npt.ArrayLike) -> float:
 
 
 def accuracy(y: npt.ArrayLike, score: npt.ArrayLike) -> float:
-    """Share of rows whose most likely class is the true one; for two classes, the threshold is 0.5."""
+    """Share of rows whose most likely class is the true one; for two classes, the threshold is 0.5.
+
+    NaN if any score is: a model that does not answer is neither right nor wrong.
+    """
     truth, scores = pair(y, score)
+    if np.isnan(scores).any():
+        return math.nan
     chosen = scores.argmax(axis=1) if scores.ndim == 2 else scores >= 0.5
     return _mean(chosen == truth)
 

@@ -71,11 +71,13 @@ class Costs:
         """Return the metrics of decisions by a threshold: mean cost per row, precision and recall.
 
         A row is flagged if its score is at least the threshold. Precision is NaN if no row is flagged, recall if no row
-        is positive.
+        is positive, and all are NaN if a score is.
         """
 
         def counted(y: npt.ArrayLike, score: npt.ArrayLike) -> tuple[int, int, int, int]:
             truth, scores = pair(y, score)
+            if np.isnan(scores).any():
+                return 0, 0, 0, 0
             positive, flagged = truth.astype(np.bool_), scores >= threshold
             hits = int((positive & flagged).sum())
             return hits, int(flagged.sum()) - hits, int(positive.sum()) - hits, positive.size

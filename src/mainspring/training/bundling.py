@@ -146,8 +146,8 @@ def _quality(model: Model, train: Split) -> dict[str, Any]:
     record: dict[str, Any] = {}
     if model.task != "regression":
         classes, counts = np.unique(np.asarray(train.y).astype(str), return_counts=True)
-        shares = zip(classes.tolist(), (counts / len(train)).tolist(), strict=True)
-        record[CLASS_SHARES] = dict(sorted(shares, key=lambda item: -item[1])[:_MOST_CATEGORIES])
+        shares = sorted(zip(classes.tolist(), (counts / len(train)).tolist(), strict=True), key=lambda item: -item[1])
+        record[CLASS_SHARES] = dict([*shares[: _MOST_CATEGORIES - 1], shares[-1]])  # the rarest is what gates judge
     ranges = []
     for gate in model.gates:
         if isinstance(gate, DataGate) and gate.kind == "range":

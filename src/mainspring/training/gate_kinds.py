@@ -6,9 +6,11 @@ from typing import Any
 
 import msgspec
 
-from mainspring.core.time import format_duration
+from mainspring.core.time import DAY, format_duration
 
 LEAST_ROWS = 200  # of a slice
+MEMORY_ROWS = 1024  # of the batch that a gate on memory runs
+EQUAL_ERROR = "equal error"  # the measure of fairness that every task has
 
 
 class Gate(msgspec.Struct, frozen=True):
@@ -49,9 +51,14 @@ class Gate(msgspec.Struct, frozen=True):
         return self.on_metric or self.kind in ("noise", "missing")
 
     @property
+    def bounded(self) -> bool:
+        """True if a bound decides, not the measured value."""
+        return self.sure is not None or self.harm is not None
+
+    @property
     def on_rows(self) -> bool:
         """True if the gate scores the held-out rows again, as their metrics alone do not decide it."""
-        return bool(self.sure is not None or self.harm is not None or self.by_slice)
+        return self.bounded or bool(self.by_slice)
 
     def __str__(self) -> str:
         if self.kind == "approved":
@@ -59,18 +66,29 @@ class Gate(msgspec.Struct, frozen=True):
         if self.kind == "card":
             return "complete card"
         words = {"beats": "beats by", "at_most": "at most", "at_least": "at least"}
-        return f"{self.metric} {words[self.kind]} {self.value:g}{self._qualified()}"
+        return f"{self.metric} {words[self.kind]} {_number(self.value)}{self._qualified()}"
 
     def _qualified(self) -> str:
-        """Return how sure a gate is to be and its slices, as the end of its name."""
-        sure = "" if self.sure is None else f", {self.sure * 100:g} % sure"
-        harm = "" if self.harm is None else f", unless {self.harm * 100:g} % sure of harm"
-        return sure + harm + (f", by {', '.join(self.by_slice)}" if self.by_slice else "")
+        """Return how sure a gate is to be and its slices, as the end of its name.
+
+        All that decides is in the name, as a waiver is of the gate with this name. Defaults are not.
+        """
+        parts = [
+            f"margin {_number(self.margin)}" if self.margin else "",
+            "" if self.sure is None else f"{self.sure * 100:g} % sure",
+            "" if self.harm is None else f"unless {self.harm * 100:g} % sure of harm",
+            f"blocks of {format_duration(self.block)}" if self.bounded and self.block not in (0, DAY) else "",
+        ]
+        if self.by_slice:
+            rows = "" if self.least_rows == LEAST_ROWS else f" of {self.least_rows:,} rows"
+            parts.append(f"by {', '.join(self.by_slice)}{rows}")
+            parts.append("small ones unchecked" if self.insufficient == "pass" else "")
+        return "".join(f", {part}" for part in parts if part)
 
 
 class FairnessGate(Gate, frozen=True, kw_only=True):
-    """A limit on how far rates of groups may lie apart. `metric` is demographic parity, equal opportunity or equalised
-    odds; `by_slice` is the group's column.
+    """A limit on how far rates of groups may lie apart. `metric` is demographic parity, equal opportunity, equalised
+    odds or equal error; `by_slice` is the group's column.
 
     Attributes:
         ratio: `value` is the least ratio of two rates; else the largest difference.
@@ -80,9 +98,22 @@ class FairnessGate(Gate, frozen=True, kw_only=True):
     ratio: bool = False
     threshold: float | None = None
 
+    def refuses(self, task: str) -> tuple[str, str] | None:
+        """Return why a task has no such rates, and how to correct it; `None` if it has."""
+        if task == "regression" and self.metric != EQUAL_ERROR:
+            return (
+                f"the task {task!r} has no flagged rows.",
+                f'compare errors: ms.gates.fair(..., "{EQUAL_ERROR}", ...).',
+            )
+        if task not in ("binary", "multiclass", "regression"):
+            return f"the task {task!r} has no held-out labels.", "leave the gate out."
+        if task != "binary" and self.threshold is not None:
+            return f"the task {task!r} does not decide by a threshold.", "leave threshold= out."
+        return None
+
     def __str__(self) -> str:
-        limit = f"ratio at least {self.value:g}" if self.ratio else f"difference at most {self.value:g}"
-        cut = "" if self.threshold is None else f", threshold {self.threshold:g}"
+        limit = f"ratio at least {_number(self.value)}" if self.ratio else f"difference at most {_number(self.value)}"
+        cut = "" if self.threshold is None else f", threshold {_number(self.threshold)}"
         return f"{self.metric} {limit}{cut}{self._qualified()}"
 
 
@@ -100,11 +131,11 @@ class DataGate(Gate, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         if self.kind == "nulls":
-            return f"nulls of {', '.join(self.columns) or 'each feature'} at most {self.value:g}"
+            return f"nulls of {', '.join(self.columns) or 'each feature'} at most {_number(self.value)}"
         limits = ("at least", self.low), ("at most", self.high)
-        bounds = [f"{words} {limit:g}" for words, limit in limits if limit is not None]
+        bounds = [f"{words} {_number(limit)}" for words, limit in limits if limit is not None]
         if self.kind == "range":
-            return f"{self.metric} {' and '.join(bounds)} but for {self.value:g}"
+            return f"{self.metric} {' and '.join(bounds)} but for {_number(self.value)}"
         return f"class share {' and '.join(bounds)}"
 
 
@@ -125,10 +156,11 @@ class EngineGate(Gate, frozen=True, kw_only=True):
         if self.kind == "compatible":
             return "compatible requests" + (" with every feature" if self.full else "")
         if self.kind in ("size", "memory"):
-            return f"{self.kind} at most {self.value:,.0f} bytes"
+            rows = f" with {self.rows:,} rows" if self.kind == "memory" and self.rows != MEMORY_ROWS else ""
+            return f"{self.kind} at most {self.value:,.0f} bytes{rows}"
         calls = f"p{self.quantile * 100:g} of {self.rows:,} {'row' if self.rows == 1 else 'rows'}"
         if self.kind == "slower":
-            return f"latency {calls} at most {self.value:g} times the champion's{self._qualified()}"
+            return f"latency {calls} at most {_number(self.value)} times the champion's{self._qualified()}"
         return f"latency {calls} at most {format_duration(round(self.value * 1000))}"
 
 
@@ -142,5 +174,10 @@ class RobustGate(Gate, frozen=True, kw_only=True):
     noise: float = 0.0
 
     def __str__(self) -> str:
-        what = f"with noise of {self.noise:g} sd" if self.kind == "noise" else "without any one feature"
-        return f"{self.metric} {what} worse by at most {self.value:g}{self._qualified()}"
+        what = f"with noise of {_number(self.noise)} sd" if self.kind == "noise" else "without any one feature"
+        return f"{self.metric} {what} worse by at most {_number(self.value)}{self._qualified()}"
+
+
+def _number(value: float) -> str:
+    """Return a number in full: two limits that differ have two names."""
+    return f"{value:.15g}"

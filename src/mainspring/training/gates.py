@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,16 @@ from mainspring.core.errors import Invalid
 from mainspring.core.time import parse_duration
 from mainspring.features.model import FeatureColumn, FeatureView
 from mainspring.stats.metrics import ECE, Metric
-from mainspring.training.gate_kinds import LEAST_ROWS, DataGate, EngineGate, FairnessGate, Gate, RobustGate
+from mainspring.training.gate_kinds import (
+    EQUAL_ERROR,
+    LEAST_ROWS,
+    MEMORY_ROWS,
+    DataGate,
+    EngineGate,
+    FairnessGate,
+    Gate,
+    RobustGate,
+)
 
 __all__ = [
     "approved", "at_least", "at_most", "beats", "calibration_error", "class_share", "compatible", "complete_card",
@@ -19,7 +29,7 @@ __all__ = [
 ]  # fmt: skip
 
 SliceBy = str | FeatureColumn
-_MEASURES = ("demographic parity", "equal opportunity", "equalised odds")
+_MEASURES = ("demographic parity", "equal opportunity", "equalised odds", EQUAL_ERROR)
 _SIZES = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
@@ -117,16 +127,18 @@ def fair(
     insufficient: str = "fail",
     block: str = "1d",
 ) -> Gate:
-    """Require the rates at which a binary model flags the rows of each group to lie close together, shown with
-    probability `sure`.
+    """Require the rates at which a model flags the rows of each group, or its errors, to lie close together, shown
+    with probability `sure`.
 
     Args:
         group: A feature or a column of the observations, by name, or a view's feature, whose values are the groups.
         measure: "demographic parity": shares of flagged rows; "equal opportunity": shares of the true positives that
-            are flagged; "equalised odds": those, and the shares of the true negatives that are flagged.
-        at_most: Largest difference of two groups' rates.
+            are flagged; "equalised odds": those, and the shares of the true negatives that are flagged; "equal error":
+            shares of wrong decisions, or mean absolute errors of a regression, which has no other measure. With several
+            classes, each class is the positive one in turn, and a row is flagged if it is the most likely.
+        at_most: Largest difference of two groups' rates, or errors.
         at_least: Smallest ratio of two groups' rates, in its place.
-        threshold: Score from which a row is flagged; by default the version's, or 0.5.
+        threshold: Score from which a row is flagged; by default the version's, or 0.5. Of binary models only.
         least_rows: Number of rows, of the label that counts, below which a group has insufficient data.
 
     The other arguments are those of `beats`.
@@ -142,10 +154,11 @@ def fair(
     if (at_most is None) == (at_least is None):
         raise Invalid(f"In {gate}, give either at_most or at_least.", fix="at_most=0.1, or for a ratio at_least=0.8.")
     limit = at_most if at_least is None else at_least
-    expect(limit, (int, float), f"The limit of {gate}", fix="give a number.")
+    check = _check_number if measure == EQUAL_ERROR and at_least is None else _check_share
+    check(limit, f"The limit of {gate}", "give a number.")
     _check_chance(gate, "sure", sure)
     if threshold is not None:
-        expect(threshold, (int, float), f"The threshold of {gate}", fix="give a number.")
+        _check_number(threshold, f"The threshold of {gate}", "give a number.")
     (slices, views), length = check_slices(gate, group, least_rows, insufficient), check_block(gate, block)
     return FairnessGate(
         "fairness", measure, limit or 0.0, sure, None, slices, least_rows, insufficient, 0.0, length, views,
@@ -155,7 +168,7 @@ def fair(
 
 def nulls(at_most: float, *, columns: str | Sequence[str] = ()) -> Gate:
     """Require the share of nulls of each feature (or of those in `columns`) in the training rows to be at most this."""
-    expect(at_most, (int, float), "The largest share of nulls", fix="give a share such as 0.1.")
+    _check_share(at_most, "The largest share of nulls", "give a share such as 0.1.")
     names, _ = check_slices("the gate on nulls", columns, 1, "fail")
     return DataGate("nulls", "nulls", at_most, columns=names)
 
@@ -172,8 +185,9 @@ def values_within(feature: str, low: float | None = None, high: float | None = N
         Invalid: There is no bound, or they are in the wrong order.
     """
     gate = f"the gate on the values of {feature}"
-    for each in (low, high, but_for):
-        expect(0 if each is None else each, (int, float), f"A bound of {gate}", fix="give a number.")
+    for each in (low, high):
+        _check_number(0 if each is None else each, f"A bound of {gate}", "give a number.")
+    _check_share(but_for, f"The share of {gate}", "give a share such as 0.001.")
     if (low is None and high is None) or (low is not None and high is not None and low > high):
         raise Invalid(f"In {gate}, the bounds {low} and {high} are not a range.", fix="give low, high, or both.")
     expect(feature, str, "The feature of a gate", fix="give its full name.")
@@ -208,7 +222,7 @@ def size(at_most: str | int) -> Gate:
     return EngineGate("size", "bytes", float(_bytes(at_most)))
 
 
-def memory(at_most: str | int, *, rows: int = 1024) -> Gate:
+def memory(at_most: str | int, *, rows: int = MEMORY_ROWS) -> Gate:
     """Require the model, with its runtime, to take at most this while it is loaded and runs one batch.
 
     It is measured in a process of its own, on Linux, where `promote` runs.
@@ -242,7 +256,7 @@ def slower_at_most(times: float, *, quantile: float = 0.5, rows: int = 1, sure: 
     Both run on the serving engine by turns, so that the machine's load slows both. The other arguments are those of
     `latency`.
     """
-    expect(times, (int, float), "How many times slower a version may be", fix="give a number such as 1.2.")
+    _check_number(times, "How many times slower a version may be", "give a number such as 1.2.")
     _check_calls("slower_at_most", quantile, rows)
     _check_chance("the gate slower_at_most", "sure", sure)
     return EngineGate("slower", "times", times, sure, rows=rows, quantile=quantile)
@@ -257,7 +271,7 @@ def robust_to_noise(
         noise: Standard deviation of the noise, in those of each feature in the training data.
         sure: See `beats`.
     """
-    expect(noise, (int, float), "The noise of a gate", fix="give a number of standard deviations.")
+    _check_number(noise, "The noise of a gate", "give a number of standard deviations.")
     if not noise > 0:
         raise Invalid(f"A gate adds the noise {noise}.", fix="give a positive number of standard deviations.")
     return _robust("noise", metric, worse_by, noise, sure, block)
@@ -311,8 +325,8 @@ def _on(
     name = metric.name if isinstance(metric, Metric) else metric
     expect(name, str, "The metric of a gate", fix='name a metric, such as "auc", or give one made by @ms.metric.')
     gate = f"the gate on {name}"
-    expect(value, (int, float), f"The threshold of {gate}", fix="give a number.")
-    expect(margin, (int, float), f"The margin of {gate}", fix="give a number.")
+    _check_number(value, f"The threshold of {gate}", "give a number.")
+    _check_number(margin, f"The margin of {gate}", "give a number.")
     for what, chance in (("sure", sure), ("harm", harm)):
         _check_chance(gate, what, chance)
     if sure is not None and harm is not None:
@@ -322,6 +336,19 @@ def _on(
     slices, views = check_slices(gate, by_slice, least_rows, insufficient)
     length = check_block(gate, block)
     return Gate(kind, name, value, sure, harm, slices, least_rows, insufficient, margin, length, views)
+
+
+def _check_number(given: Any, what: str, fix: str) -> None:
+    """Raise if a limit is not a finite number: a comparison with another one has the same result for every version."""
+    expect(given, (int, float), what, fix=fix)
+    if not math.isfinite(given):
+        raise Invalid(f"{what} is {given}, which is not finite.", fix=fix)
+
+
+def _check_share(given: Any, what: str, fix: str) -> None:
+    _check_number(given, what, fix)
+    if not 0 <= given <= 1:
+        raise Invalid(f"{what} is {given}, which is not a share in [0, 1].", fix=fix)
 
 
 def _check_chance(gate: str, what: str, chance: Any) -> None:

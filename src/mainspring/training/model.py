@@ -18,7 +18,7 @@ from mainspring.features.describe.personal import personal_names
 from mainspring.features.model import FeatureColumn, FeatureGroup, FeatureView, Observations, RequestFeatures
 from mainspring.stats.metrics import DECIDED, Metric, is_of, metrics_of, named, of_label
 from mainspring.stats.thresholds import Costs
-from mainspring.training.gate_kinds import DataGate, Gate
+from mainspring.training.gate_kinds import DataGate, FairnessGate, Gate
 from mainspring.training.label import Label, as_labels
 from mainspring.training.space import Search
 
@@ -285,7 +285,7 @@ def model(
             owner=owner,
         )
         _ = built.slice_columns  # refuses unknown ones
-        _check_features(built)
+        _check_gates(built)
         declare(built)
         return built
 
@@ -345,14 +345,16 @@ def _check_columns(
         )
 
 
-def _check_features(model: Model) -> None:
-    """Raise if a gate on the training data names what is not a feature of the model.
+def _check_gates(model: Model) -> None:
+    """Raise if a gate names what is not a feature of the model, or a fairness that its task does not have.
 
     Raises:
         Invalid: It does.
     """
     ends = {name.rpartition(".")[2] for name in model.columns}
     for gate in model.gates:
+        if isinstance(gate, FairnessGate) and (refused := gate.refuses(model.task)):
+            raise Invalid(f"Model {model.name!r} has the gate {str(gate)!r}, but {refused[0]}", fix=refused[1])
         if not isinstance(gate, DataGate):
             continue
         named = [gate.metric] if gate.kind == "range" else gate.columns

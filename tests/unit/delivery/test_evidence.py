@@ -188,7 +188,7 @@ def test_too_short_a_time_has_no_interval() -> None:
     truth, ours, _ = world(np.random.default_rng(1), days=3)
     (result,) = judge_rows(at_least("auc", 0.1, sure=0.95), held_out(truth, ours), "limit", higher=True)
     assert (result.passed, result.value) == (False, None)
-    assert "insufficient data: the held-out rows span 3 blocks of 1d" in result.note
+    assert "insufficient data: the held-out rows count as 3 equal blocks of 1d" in result.note
     (result,) = judge_rows(at_least("auc", 0.1, sure=0.95, block="6h"), held_out(truth, ours), "limit", higher=True)
     assert result.passed
 

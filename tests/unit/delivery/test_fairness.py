@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from kit.depth import examples
 from mainspring.core.errors import Invalid
-from mainspring.core.time import HOUR
+from mainspring.core.time import DAY, HOUR
 from mainspring.delivery.fairness import judge_fairness
 from mainspring.delivery.held_out import HeldOut, Scored
 from mainspring.delivery.model import GateResult
@@ -123,7 +123,7 @@ def test_one_group_a_wrong_column_another_task_and_hidden_values() -> None:
     assert "fewer than two groups" in judged(gate, truth, flagged, np.full(600, "a")).note
     assert "no columns 'gender'" in judged(fair("gender", at_most=0.1), truth, flagged, np.full(600, "a")).note
     halves = np.where(np.arange(600) % 2, "ann", "bob")
-    assert "binary task" in judged(gate, truth, flagged, halves, task="regression").note
+    assert "has no flagged rows" in judged(gate, truth, flagged, halves, task="regression").note
     gate = fair("group", "equal opportunity", at_most=0.01)
     assert "ann" in str(judged(gate, truth, flagged, halves))
     assert "ann" not in str(judged(gate, truth, flagged, halves, hidden=("Person.group",)))
@@ -156,6 +156,120 @@ def test_a_group_of_one_day_has_a_rate_but_no_bound() -> None:
     bound = judged(fair("group", "demographic parity", at_most=0.1, least_rows=10), np.ones(600), flagged, group)
     assert not bound.passed
     assert "group=a (24 rows); a group needs 10 rows in 5 blocks of time" in bound.note
+
+
+@pytest.mark.parametrize("measure", ["demographic parity", "equalised odds", "equal error"])
+def test_rows_without_a_score_are_no_fair_rows(measure: str) -> None:
+    """A model that answers NaN for everybody flags nobody, which is no equal treatment but no answer."""
+    rng = np.random.default_rng(0)
+    truth, group = rng.integers(0, 2, 4000), rng.choice(["a", "b"], 4000)
+    scores = np.full(4000, math.nan)
+    rows = HeldOut("binary", np.arange(4000) * HOUR, pa.table({"g": group}), Scored(truth, scores, {}, 0.5))
+    gate = fair("g", measure, at_most=0.2)
+    assert isinstance(gate, FairnessGate)
+    result = judge_fairness(gate, rows, 0.5)
+    assert not result.passed
+    assert "4,000 rows (NaN)" in result.note
+
+
+def test_a_condition_that_was_not_measured_is_no_pass_even_if_rare_groups_go_unchecked() -> None:
+    """Only 50 rows of a group are truly negative: equalised odds is half of what it says."""
+    rng = np.random.default_rng(0)
+    truth, group = np.ones(6000, np.int64), rng.choice(["a", "b"], 6000)
+    truth[:50] = 0
+    flagged = rng.random(6000) < 0.5
+    half = judged(fair("group", at_most=0.2, insufficient="pass"), truth, flagged, group)
+    assert (half.passed, half.short_by) == (False, None)
+    assert "among negatives" in half.note
+
+
+def test_a_ratio_of_rates_that_are_all_zero_is_insufficient_data() -> None:
+    rng = np.random.default_rng(0)
+    truth, group = rng.integers(0, 2, 8000), rng.choice(["a", "b"], 8000)
+    flagged = (rng.random(8000) < 0.6) & (truth == 1)
+    result = judged(fair("group", at_least=0.7), truth, flagged, group)
+    assert not result.passed
+    assert "no row is flagged among negatives" in result.note
+
+
+@pytest.mark.parametrize("shape", [[400, 20, 20, 20, 20, 20], [400] + [10] * 40])
+def test_a_group_whose_rows_are_of_one_day_passes_in_at_most_5_of_100_worlds(shape: list[int]) -> None:
+    """Days differ, so a group of one large day and a few small ones is one draw and not five or forty."""
+    rng = np.random.default_rng(5)
+    worlds, passed = examples(gate=100, deep=1000), 0
+    for _ in range(worlds):
+        day = np.r_[np.repeat(np.arange(60), 50), np.repeat(rng.choice(60, len(shape), replace=False), shape)]
+        group = np.repeat(["b", "a"], [3000, sum(shape)])
+        chance = np.clip(np.where(group == "a", 0.4, 0.3) + rng.normal(0, 0.15, (2, 60))[(group == "a") * 1, day], 0, 1)
+        flagged = rng.random(day.size) < chance
+        at = day * DAY + HOUR
+        rows = HeldOut("binary", at, pa.table({"g": group}), Scored(np.ones(day.size), flagged * 1.0, {}, 0.5))
+        gate = fair("g", "demographic parity", at_most=0.1)
+        assert isinstance(gate, FairnessGate)
+        passed += judge_fairness(gate, rows, 0.5).passed
+    assert passed <= worlds * 0.05 + 3 * math.sqrt(worlds * 0.05 * 0.95)
+
+
+def several(measure: str, truth: _Array, scores: _Array, group: _Array, **limits: Any) -> GateResult:
+    task = "regression" if scores.dtype == np.float64 and scores.ndim == 1 else "multiclass"
+    rows = HeldOut(
+        task, np.arange(truth.size) * HOUR, pa.table({"g": group}), Scored(truth, scores * 1.0, {}, None),
+        classes=("ann", "bob", "cid") if task == "multiclass" else (),
+    )  # fmt: skip
+    gate = fair("g", measure, **{"least_rows": 30, **limits})
+    assert isinstance(gate, FairnessGate)
+    return judge_fairness(gate, rows, 0.5)
+
+
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=examples(gate=15, deep=100), deadline=None)
+def test_with_several_classes_each_is_the_positive_one_in_turn(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth, chosen, group = rng.integers(0, 3, 900), rng.integers(0, 3, 900), rng.choice(["a", "b"], 900)
+    scores = np.eye(3, dtype=np.int64)[chosen]
+    for measure in ("demographic parity", "equal opportunity", "equalised odds"):
+        by_class = [by_hand(measure, truth == one, chosen == one, group) for one in range(3)]
+        difference = several(measure, truth, scores, group, at_most=0.1, sure=None)
+        assert difference.value == pytest.approx(max(each["difference"] for each in by_class))
+        ratio = several(measure, truth, scores, group, at_least=0.8, sure=None)
+        assert ratio.value == pytest.approx(min(each["ratio"] for each in by_class))
+        assert any(name in difference.slice for name in ("ann", "bob", "cid"))
+    wrong = by_hand("demographic parity", np.ones(900), chosen != truth, group)
+    assert several("equal error", truth, scores, group, at_most=0.1, sure=None).value == pytest.approx(
+        wrong["difference"]
+    )
+
+
+def test_errors_of_a_regression_are_compared_on_the_bound() -> None:
+    rng = np.random.default_rng(1)
+    group = rng.choice(["a", "b"], 4000)
+    truth = rng.normal(size=4000)
+    scores = truth + rng.laplace(0, np.where(group == "a", 2.0, 1.0))
+    errors = {name: float(np.abs(scores - truth)[group == name].mean()) for name in "ab"}
+    result = several("equal error", truth, scores, group, at_most=1.2)
+    assert result.value == pytest.approx(errors["a"] - errors["b"])
+    assert result.slice == "g=a over g=b"
+    assert result.interval is not None
+    assert 0.8 < result.interval[0] < 1.0 < result.interval[1] < 1.2
+    assert result.passed
+    assert not several("equal error", truth, scores, group, at_most=1.0).passed
+    ratio = several("equal error", truth, scores, group, at_least=0.45)
+    assert ratio.value == pytest.approx(errors["b"] / errors["a"])
+    assert ratio.passed
+    assert not several("equal error", truth, scores, group, at_least=0.6).passed
+    assert "no error" in several("equal error", truth, truth * 1.0, group, at_least=0.6).note
+    half = np.where(group == "a", truth, scores)
+    assert not several("equal error", truth * 1e-6, half * 1e-6, group, at_least=0.6).passed  # in any unit
+
+
+def test_a_limit_of_errors_that_is_exactly_missed_passes_in_at_most_5_of_100_worlds() -> None:
+    rng = np.random.default_rng(9)
+    worlds, passed = examples(gate=100, deep=1000), 0
+    for _ in range(worlds):
+        group = rng.choice(["a", "b"], 1500)
+        scores = rng.laplace(0, np.where(group == "a", 1.2, 1.0))
+        passed += several("equal error", np.zeros(1500), scores, group, at_most=0.2).passed
+    assert passed <= worlds * 0.05 + 3 * math.sqrt(worlds * 0.05 * 0.95)
 
 
 def test_days_without_a_row_that_counts_are_no_blocks() -> None:

@@ -22,7 +22,7 @@ from mainspring.registry.model import AliasMove, Approval, Bundle, ModelVersion
 from mainspring.registry.ports import Check
 from mainspring.serving.model import Endpoint
 from mainspring.training.gate_kinds import Gate
-from mainspring.training.gates import approved, at_most, beats
+from mainspring.training.gates import approved, at_least, at_most, beats
 
 GATES = (beats("auc", by=0.05), at_most("brier", 0.24))
 ALL = ("V.a", "V.b", "V.c")
@@ -195,6 +195,26 @@ def test_a_move_is_recorded_and_audited(stage: Stage) -> None:
     event = stage.audit.read(1)[0]
     assert (event.at, event.actor, event.action, event.resource) == (2_000, "bob", "promote", "model/late")
     assert event.detail == f"version 1 -> version 2, bundle {version.digest[:12]}"
+
+
+def test_the_numbers_are_in_the_audit_log_before_anything_moves(stage: Stage) -> None:
+    """A process that dies right after the move leaves a move whose reasons are known."""
+
+    class Died(Exception):
+        pass
+
+    class Dying(MemoryVersions):
+        def set_alias(self, move: AliasMove) -> None:
+            super().set_alias(move)
+            raise Died
+
+    versions = Dying()
+    versions.register("late", stage.register(ALL).digest, "r", {}, 0)
+    with pytest.raises(Died):
+        stage.promote("1", [at_least("auc", 0.5)], versions=versions)
+    assert versions.get("late", "champion").version == "1"
+    (event,) = [each for each in stage.audit.read() if each.action == "promote"]
+    assert event.detail.startswith("version 1 since auc at least 0.5 against limit: 0.")
 
 
 def test_a_move_is_dated_by_the_clock_of_the_predictions_too(stage: Stage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,18 @@ import pytest
 from kit.stage import Stage, rows
 from mainspring.core.errors import Invalid
 from mainspring.core.schema import DType
+from mainspring.delivery import robustness
 from mainspring.delivery.engine import bundle_bytes, judge_latency, measure
 from mainspring.delivery.model import GateResult
 from mainspring.delivery.verdicts import verdicts
-from mainspring.registry.bundles import seal
-from mainspring.registry.model import Bundle, Input, ModelVersion, TensorSpec
+from mainspring.registry.adapters.memory import MemoryBlobs
+from mainspring.registry.bundles import Bundles, seal
+from mainspring.registry.model import Bundle, Graph, Input, ModelVersion, Node, TensorSpec
 from mainspring.serving.ports import Executor
 from mainspring.stats.metrics import score
 from mainspring.stats.reference import profile
 from mainspring.training import gates
-from mainspring.training.gate_kinds import EngineGate, Gate
+from mainspring.training.gate_kinds import EngineGate, Gate, RobustGate
 
 ALL = ("V.a", "V.b", "V.c")
 
@@ -105,10 +108,96 @@ def test_noise_and_a_missing_input_cost_what_scoring_the_changed_rows_says(stage
 def test_the_size_is_that_of_the_files(stage: Stage) -> None:
     version = stage.register(ALL)
     bundle = stage.bundles.load(version.digest)
-    size = bundle_bytes(bundle)
+    size = bundle_bytes(bundle, stage.bundles.load)
     assert size == sum(len(content) for content in bundle.files.values())
     small, exact, large = judged(stage, version, gates.size(size - 1), gates.size(size), gates.size("1.5 MB"))
     assert (small.passed, small.short_by, exact.passed, large.needed) == (False, 1.0, True, 1_500_000.0)
+
+
+def test_the_size_of_a_graph_is_that_of_its_models_too(stage: Stage) -> None:
+    """Models are put together without a copy of their files, and loaded together."""
+    member = stage.bundles.load(stage.register(ALL).digest)
+    again = (Node(name="a", inputs={}, bundle=member.digest), Node(name="b", inputs={}, bundle=member.digest))
+    manifest = msgspec.structs.replace(member.manifest, graph=Graph(again, {}))
+    whole = Bundle("0" * 64, manifest, {"golden.json": b"{}"})
+    assert bundle_bytes(whole, stage.bundles.load) == 2 + bundle_bytes(member, stage.bundles.load)
+    (result,) = verdicts([gates.size(1000)], whole, None, stage.bundles.load, None, (), None)
+    assert not result.passed
+    (gone,) = verdicts([gates.size("1GB")], whole, None, Bundles(MemoryBlobs(), b"").load, None, (), None)
+    assert (gone.passed, gone.value) == (False, None)
+
+
+def test_a_feature_without_a_profile_and_a_range_without_a_value_do_not_pass(stage: Stage) -> None:
+    partly = msgspec.json.encode(profile({"V.a": np.zeros(9), "V.b": np.zeros(9)}))
+    ranges = [{"column": "V.a", "low": 0, "high": None, "share": 0.0, "rows": 0}]
+    version = with_files(stage, stage.register(ALL), extra={"ranges": ranges}, reference_json=partly)
+    every, one, alone, values = judged(
+        stage, version, gates.nulls(1.0), gates.nulls(1.0, columns="a"), gates.nulls(1.0, columns="c"),
+        gates.values_within("V.a", 0),
+    )  # fmt: skip
+    assert (every.passed, one.passed, alone.passed, values.passed) == (False, True, False, False)
+    assert "no profile of V.c" in every.note
+    assert "V.a has no value" in values.note
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        lambda bad: gates.at_least("auc", bad), lambda bad: gates.beats("auc", bad),
+        lambda bad: gates.beats("auc", margin=bad), lambda bad: gates.fair("g", at_most=bad),
+        lambda bad: gates.fair("g", "equal error", at_most=bad), lambda bad: gates.fair("g", at_least=bad),
+        lambda bad: gates.fair("g", at_most=0.1, threshold=bad), gates.nulls,
+        lambda bad: gates.values_within("a", bad), lambda bad: gates.values_within("a", 0, but_for=bad),
+        gates.class_share, gates.slower_at_most, lambda bad: gates.robust_to_noise("auc", bad),
+        lambda bad: gates.robust_to_noise("auc", 0.1, noise=bad), gates.calibration_error,
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_limit_that_every_version_or_none_keeps_is_refused(gate: Any, bad: float) -> None:
+    with pytest.raises(Invalid):
+        gate(bad)
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        lambda: gates.nulls(20), lambda: gates.values_within("a", 0, but_for=5), lambda: gates.fair("g", at_most=10),
+        lambda: gates.fair("g", at_least=80),
+    ],
+)  # fmt: skip
+def test_a_share_in_percent_is_refused_as_it_would_always_pass(gate: Any) -> None:
+    with pytest.raises(Invalid, match="not a share"):
+        gate()
+
+
+def test_two_gates_that_differ_have_two_names() -> None:
+    """A waiver is of the gate with this name: a stricter one is another gate."""
+    by = {"by_slice": "kind"}
+    many = [
+        gates.beats("auc"), gates.beats("auc", margin=0.01), gates.beats("auc", margin=0.5),
+        gates.beats("auc", sure=0.95), gates.beats("auc", sure=0.95, block="1h"),
+        gates.beats("auc", **by), gates.beats("auc", **by, least_rows=50),
+        gates.beats("auc", **by, insufficient="pass"),
+        gates.at_least("auc", 0.1234567), gates.at_least("auc", 0.1234568), gates.memory("1GB"),
+        gates.memory("1GB", rows=1), gates.fair("kind", at_most=0.1), gates.fair("kind", at_most=0.1, least_rows=9),
+        gates.fair("kind", "equal error", at_most=0.1), gates.fair("kind", at_least=0.1),
+        gates.values_within("a", 1234567), gates.values_within("a", 1234568),
+        gates.latency("1ms"), gates.latency("1ms", rows=2), gates.slower_at_most(1.2, sure=0.9),
+    ]  # fmt: skip
+    assert len(set(map(str, many))) == len(many)
+
+
+def test_a_column_of_numbers_with_nulls_gets_noise_and_keeps_its_nulls(stage: Stage) -> None:
+    table = rows(seed=0)
+    held = table.set_column(table.column_names.index("V.b"), "V.b", pa.array([None] * 50 + [1.5] * (len(table) - 50)))
+    bundle = stage.bundles.load(with_files(stage, stage.register(ALL), reference_json=profiled(table)).digest)
+    gate = gates.robust_to_noise("auc", 0.1)
+    assert isinstance(gate, RobustGate)
+    ((_, disturbed),) = robustness._disturbed(gate, bundle, held)
+    assert disturbed["V.b"].null_count == 50
+    moved = disturbed["V.b"].drop_null().to_numpy()
+    assert abs(moved.mean() - 1.5) < 0.1
+    assert moved.std() > 0
 
 
 @pytest.mark.parametrize("wrong", ["5", "5 apples", "MB", "-5MB", 0, -1, True, None, 1.5, "1e3MB"])

@@ -134,6 +134,18 @@ def test_a_bound_of_95_percent_is_wrong_in_at_most_5_of_100_worlds(days: int, ro
         assert wrong_by_row > 0.1 * worlds  # the oracle of the test itself: blocks matter here
 
 
+@pytest.mark.parametrize("sizes", [[400, 20, 20, 20, 20, 20], [1000] + [20] * 50, [300, 300] + [20] * 40])
+def test_a_day_with_most_of_the_rows_is_one_draw_of_what_days_share(sizes: list[int]) -> None:
+    worlds = examples(gate=150, deep=2000)
+    rng = np.random.default_rng(29)
+    block, wrong = np.repeat(np.arange(len(sizes)), sizes), 0
+    for _ in range(worlds):
+        right = rng.random(block.size) < np.clip(0.7 + rng.normal(0, 0.1, len(sizes)), 0, 1)[block]
+        found = estimate(leave_out(metric("accuracy"), np.ones(block.size), right * 1.0, block), block)
+        wrong += found.known and found.bounds(0.95)[0] > 0.7
+    assert wrong <= worlds * 0.06 + 3 * math.sqrt(worlds * 0.06 * 0.94)
+
+
 def test_the_bound_of_the_calibration_error_holds_and_noise_never_passes() -> None:
     """The true error is 0.05: every probability is told 0.05 too high."""
     worlds = examples(gate=100, deep=1000)

@@ -11,6 +11,9 @@ from sklearn import metrics as oracle
 
 from mainspring.core.errors import Invalid
 from mainspring.stats import metrics
+from mainspring.stats.intervals import row_losses
+from mainspring.stats.metrics import accuracy
+from mainspring.stats.thresholds import Costs
 
 probabilities = st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]))
 binary_rows = st.lists(st.tuples(st.booleans(), probabilities), min_size=1, max_size=60)
@@ -80,6 +83,21 @@ def test_auc_of_one_class_is_left_out() -> None:
 def test_a_score_that_is_no_number_makes_metrics_undefined() -> None:
     assert math.isnan(metrics.auc([0, 1], [0.5, float("nan")]))
     assert "auc" not in metrics.score("binary", [0, 1], [0.5, float("nan")])
+
+
+def test_rows_without_a_score_are_neither_right_nor_cheap() -> None:
+    """A model that answers NaN flags nobody: where 98 of 100 rows are negative that would be an accuracy of 0.98."""
+    y, nothing = np.r_[np.zeros(98), np.ones(2)], np.full(100, math.nan)
+    partly = np.r_[np.zeros(99), math.nan]
+    several = np.tile([0.9, 0.1], (100, 1))
+    several[3, 1] = math.nan
+    named_ = {each.name: each for each in Costs(false_positive=1, false_negative=5).metrics(0.5)}
+    for scores in (nothing, partly):
+        assert math.isnan(accuracy(y, scores))
+        assert all(math.isnan(named_[name](y, scores)) for name in ("cost", "precision", "recall"))
+        assert np.isnan(row_losses("accuracy", y, scores)).sum() == np.isnan(scores).sum()
+    assert math.isnan(accuracy(y, several))
+    assert np.isnan(row_losses("accuracy", y, several)).sum() == 1
 
 
 def test_every_metric_says_which_way_is_better() -> None:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from mainspring.core.schema import DType
 from mainspring.training.bundling import (
     GOLDEN_PROBES,
+    _quality,
     golden_file,
     golden_probes,
     inputs_of,
@@ -21,6 +22,7 @@ from mainspring.training.bundling import (
     reference_file,
     wide_columns,
 )
+from mainspring.training.model import Model
 from mainspring.training.sets.training_set import Split
 
 DTYPES = {"V.x": DType.Float32, "V.n": DType.Int64, "V.b": DType.Boolean, "V.s": DType.String}
@@ -49,6 +51,17 @@ def test_golden_rows_are_spread_and_have_the_types_of_a_request() -> None:
     assert golden["inputs"]["V.s"] == [None if row % 4 == 0 else f"s{row % 3}" for row in rows]
     assert np.array_equal(np.array(golden["inputs"]["V.x"], np.float32), held_out["V.x"].to_numpy()[rows])
     assert not any(isinstance(value, float) for value in golden["inputs"]["V.n"])
+
+
+def test_the_rarest_of_very_many_classes_is_recorded() -> None:
+    """A gate on shares of classes judges the rarest one, of however many."""
+    classes = np.r_[np.repeat(np.arange(1200), 3), 1200].astype(str)
+    model = Model.__new__(Model)
+    object.__setattr__(model, "task", "multiclass")
+    object.__setattr__(model, "gates", ())
+    rows = Split(pd.DataFrame({"V.x": np.zeros(classes.size)}), classes, np.arange(classes.size))
+    shares = _quality(model, rows)["class_shares"]
+    assert min(shares.values()) == shares["1200"] == 1 / classes.size
 
 
 def test_few_rows_are_all_golden() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from mainspring.core.errors import Invalid
+from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.time import parse_duration, parse_instant
-from mainspring.delivery.approving import check_approver, needed
+from mainspring.delivery.approving import check_approver, is_another, needed
 from mainspring.delivery.waiving import check_end, gate_named, holds, said
 from mainspring.operations.models.curating import authors, expect_kept, find, makers, noted, storable, who
 from mainspring.project import Project
@@ -82,20 +83,42 @@ def listed(project: Project, reference: str) -> list[tuple[Waiver, str]]:
 
 
 def state(project: Project, waiver: Waiver) -> str:
-    """Return a waiver's state: active, expired, ended, or invalid if its signature is not the project's."""
+    """Return a waiver's state: active, expired, ended, or invalid.
+
+    It is invalid if its signature is not the project's, or if the project wants approvals by now and an author gave it.
+    """
     now = project.wall.now()
     if waiver.ended_at is not None:
         return "ended"
     if now >= waiver.until:
         return "expired"
-    return "active" if holds(waiver, waiver.digest, project.signing_key.public, now) else "invalid"
+    if not holds(waiver, waiver.digest, project.signing_key.public, now):
+        return "invalid"
+    try:
+        version = project.versions.get(waiver.model, waiver.version)
+    except NotFound:
+        return "invalid"
+    return "active" if from_others(project, version, [waiver]) else "invalid"
 
 
 def active(project: Project, version: ModelVersion) -> list[Waiver]:
     """Return a version's waivers that count now, newest first."""
     public, now = project.signing_key.public, project.wall.now()
-    of = project.waivers.of(version.model, version.version)
+    of = from_others(project, version, project.waivers.of(version.model, version.version))
     return [each for each in of if holds(each, version.digest, public, now)]
+
+
+def from_others(project: Project, version: ModelVersion, waivers: Sequence[Waiver]) -> list[Waiver]:
+    """Return the waivers that may count: where approvals are wanted, those by other people than the authors.
+
+    This was checked when a waiver was given, but the project may want approvals only since then.
+    """
+    declared = project.definitions.models.get(version.model)
+    if not waivers or not needed(declared.gates if declared else (), project.settings.approvals):
+        return list(waivers)
+    people = makers(project.key_store, {each.actor for each in waivers})
+    wrote = authors(project, version)
+    return [each for each in waivers if is_another(each.actor, wrote, people)]
 
 
 def _end(until: str, now: int) -> int:

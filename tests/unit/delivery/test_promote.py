@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -204,8 +205,8 @@ def test_the_numbers_are_in_the_audit_log_before_anything_moves(stage: Stage) ->
         pass
 
     class Dying(MemoryVersions):
-        def set_alias(self, move: AliasMove) -> None:
-            super().set_alias(move)
+        def set_alias(self, move: AliasMove, check: Any = lambda _: None) -> None:
+            super().set_alias(move, check)
             raise Died
 
     versions = Dying()

@@ -40,6 +40,7 @@ class Load:
         key: An API key that may.
         body: The body of a thread's n-th request, counted from 1.
         right: Whether the document of a reply is correct.
+        pause_s: Time that a thread rests after each request, where the number of requests does not matter.
 
     Attributes:
         lost: Requests whose connection was not made or broke.
@@ -55,12 +56,14 @@ class Load:
         *,
         right: Callable[[Any], bool] = lambda document: True,
         threads: int = 4,
+        pause_s: float = 0.0,
     ) -> None:
         self.answered: list[Answered] = []
         self.lost: list[Failure] = []
         self.refused: list[Failure] = []
         self._connect, self._path, self._body, self._right = connect, path, body, right
         self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        self._pause_s = pause_s
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(number,), daemon=True) for number in range(threads)]
 
@@ -79,6 +82,8 @@ class Load:
                 self.lost.append(Failure(thread, time.monotonic(), repr(error)))
                 connection.close()
                 self._stop.wait(0.02)
+            if self._pause_s:
+                self._stop.wait(self._pause_s)
         connection.close()
 
     def _ask(self, connection: http.client.HTTPConnection, thread: int, number: int) -> None:

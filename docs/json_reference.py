@@ -106,8 +106,8 @@ _WAIVER = ("at", "until", "ended_at")
 _COMMIT: dict[str, Any] = {"id": str, "versions": dict[str, int], "parent": str | None, "message": str, "at": int}
 _MARKED: dict[str, Any] = {"model": str, "version": str, "digest": str, "actor": str, "reason": str, "at": int}
 _RUN: dict[str, Any] = {
-    "pipeline": str, "id": str, "status": JobStatus, "schedule": str | None, "key": str | None, "enqueued_at": int,
-    "started_at": int | None, "ended_at": int | None, "error": str | None,
+    "pipeline": str, "id": str, "status": JobStatus, "priority": int, "schedule": str | None, "key": str | None,
+    "enqueued_at": int, "started_at": int | None, "ended_at": int | None, "error": str | None,
 }  # fmt: skip
 _RUN_INSTANTS = ("enqueued_at", "started_at", "ended_at")
 _PIPELINE_RUN = Document(
@@ -220,7 +220,7 @@ DOCUMENTS = {
     "jobs show": Document(Job, (*_JOB, "Step.ended_at"), {"steps": list[JobStep]}),
     "pipelines list": Document(
         list[_object(
-            "ListedPipeline", name=str, description=str, steps=int, schedule=str, triggers=list[Trigger],
+            "ListedPipeline", name=str, description=str, steps=int, priority=int, schedule=str, triggers=list[Trigger],
             parameters=dict[str, Any], newest=_object("NewestRun", **_RUN) | None,
         )],
         tuple(f"NewestRun.{name}" for name in _RUN_INSTANTS),
@@ -234,7 +234,7 @@ DOCUMENTS = {
     "pipelines graph": Document(
         _object(
             "PipelineGraph", name=str, description=str, parameters=dict[str, Any], nodes=list[dict[str, Any]],
-            result=Any, limit=int | None, schedule=str, triggers=list[Trigger],
+            result=Any, limit=int | None, priority=int, schedule=str, triggers=list[Trigger],
         )
     ),
     "pipelines run-step": Document(Any),

@@ -126,6 +126,18 @@ def sleeps():
     sleep()
 
 
+@ms.step(retries=0)
+def turn(name):
+    if not (HERE / f"may-{name}").exists():
+        raise ValueError(f"{name} may not")
+    note(name)
+
+
+@ms.pipeline(priority=3)
+def turns(name: str = "a"):
+    turn(name)
+
+
 @ms.pipeline
 def chatters():
     chatter()
@@ -311,6 +323,46 @@ def test_one_run_at_a_time_and_a_cancelled_one_gives_way(project: Project) -> No
     assert steps(project, second)["choose"] == "done"
     with pytest.raises(Conflict, match="has not ended"):
         control.retry(project, second)
+
+
+def test_a_retried_run_and_its_steps_wait_for_its_place(project: Project) -> None:
+    (project.settings.root / "may-b").touch()
+    first = control.start(project, "turns").id
+    assert control.run_here(project, first).status is Status.FAILED
+    (project.settings.root / "may-a").touch()
+    second = control.start(project, "turns", {"name": "b"}).id
+    with closing(Children(project.settings)) as children:
+        runner = Runner(project.jobs, handlers(project, children), project.wall, holder="h")
+        runner.run_one()  # the second run, which now has the only place
+        [again] = control.retry_jobs(project, [first])
+        assert again.status is Status.WAITING
+        assert steps(project, first) == {"turn": "waiting"}
+        while runner.run_one() is not None:
+            pass
+    assert control.find_run(project, first).status is control.find_run(project, second).status is Status.DONE
+    assert effects(project) == ["b", "a"]
+
+
+def test_a_job_of_a_pipeline_is_retried_as_the_pipeline_does_it(project: Project) -> None:
+    run = control.start(project, "turns").id
+    assert control.run_here(project, run).status is Status.FAILED
+    (project.settings.root / "may-a").touch()
+    [step] = control.state(project, run).steps
+    [again] = control.retry_jobs(project, [step.job])
+    assert again.status is control.find_run(project, run).status is Status.QUEUED
+    assert control.run_here(project, run).status is Status.DONE
+    with pytest.raises(Conflict, match="is done"):
+        control.retry_jobs(project, [step.job])
+
+
+def test_a_run_and_its_steps_have_the_pipelines_priority_or_their_own(project: Project) -> None:
+    for given, priority in ((None, 3), (-7, -7)):
+        run = control.start(project, "turns", priority=given).id
+        control.run_here(project, run)
+        parts = project.jobs.find(parent=run)
+        assert [job.priority for job in (control.find_run(project, run), *parts)] == [priority] * 2
+    with pytest.raises(Invalid, match="priority is 101"):
+        control.start(project, "turns", priority=101)
 
 
 def test_what_cannot_be_started_is_refused(project: Project) -> None:

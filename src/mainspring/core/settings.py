@@ -118,6 +118,7 @@ class ScheduleSetting:
     job: str
     when: str
     argument: str = "null"  # JSON
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,6 +202,26 @@ class LeaseConformance:
         [lease] = _claim(store, 31)
         assert lease.job.id == late.id
 
+    def test_a_priority_is_a_head_start_of_hours(self, store: JobStore) -> None:
+        now = 10 * _H
+        old, nightly, normal, urgent = store.enqueue(
+            [
+                NewJob("count", not_before=now - 2 * _H - 1),
+                NewJob("count", priority=-8),
+                NewJob("count"),
+                NewJob("count", priority=2),
+            ],
+            now - 2 * _H - 1,
+        )
+        assert [job.priority for job in (old, nightly, normal, urgent)] == [0, -8, 0, 2]
+        [later] = store.enqueue([NewJob("sing", priority=2)], now)
+        [soon] = store.enqueue([NewJob("sing", not_before=now + 1, priority=100)], now)
+        order = [urgent.id, old.id, normal.id, later.id, nightly.id]
+        assert [lease.job.id for lease in _claim(store, now, limit=3)] == order[:3]
+        # What has waited longer than the head start comes first.
+        assert [lease.job.id for lease in _claim(store, now, limit=9)] == order[3:]
+        assert [lease.job.id for lease in _claim(store, now + 1)] == [soon.id]
+
     def test_a_claimed_job_runs_and_nobody_else_has_it(self, store: JobStore) -> None:
         lease = _begun(store, 5)
         job = _now(store, lease)
@@ -555,6 +575,26 @@ class OrderConformance:
         store.end(fourth, _DONE, 7)
         assert {lease.job.id for lease in _claim(store, 9, limit=9)} == {jobs[0].id, jobs[1].id}
 
+    def test_a_place_in_a_group_goes_to_the_first_by_priority(self, store: JobStore) -> None:
+        told: dict[str, Any] = {"group": "gpu", "group_limit": 1}
+        first, low, normal, high = store.enqueue([NewJob("count", priority=each, **told) for each in (0, -1, 0, 1)], 0)
+        [late] = store.enqueue([NewJob("count", priority=1, **told)], 3 * _H)
+        ran = []
+        while leases := _claim(store, 3 * _H, limit=9):
+            [lease] = leases
+            ran.append(store.end(lease, _DONE, 3 * _H).id)
+        assert ran == [first.id, high.id, normal.id, low.id, late.id]
+
+    def test_a_retried_job_keeps_its_priority_and_the_place_that_this_gives(self, store: JobStore) -> None:
+        lease = _begun(store, priority=3)
+        store.end(lease, Outcome(Status.FAILED), 1)
+        [normal] = store.enqueue([NewJob("count")], 2)
+        [again] = store.retry([lease.job.id], 2 * _H)
+        assert again.priority == 3
+        assert [each.job.id for each in _claim(store, 2 * _H, limit=2)] == [again.id, normal.id]
+        [ticked] = [store.tick([Tick(Schedule("s", "count", Every(1), priority=4), at)], at) for at in (1, 2)][1]
+        assert ticked.priority == 4
+
     def test_the_parts_of_a_cancelled_job_are_cancelled(self, store: JobStore) -> None:
         run, one, two, three = _run_of(store, {"a": (), "b": (), "c": ("a",)})
         leases = _claim(store, 1, limit=2)
@@ -583,6 +623,60 @@ class OrderConformance:
             [lease] = _claim(store, at)
             assert lease.job.id == wanted.id
             store.end(lease, _DONE, at)
+
+    def test_what_waits_for_others_waits_for_a_retried_one_as_well(self, store: JobStore) -> None:
+        run, one, two = _run_of(store, {"a": (), "b": ()})
+        [last] = store.enqueue([NewJob("count", parent=run.id, after=(one.id, two.id))], 0)
+        leases = {lease.job.id: lease for lease in _claim(store, 1, limit=9)}
+        store.end(leases[one.id], Outcome(Status.FAILED), 1)
+        assert _all_of(store, last)[0].waiting == 1
+        store.retry([one.id], 2)
+        assert _all_of(store, last)[0].waiting == 2
+        store.end(leases[two.id], _DONE, 3)
+        [again] = _claim(store, 3, limit=9)
+        assert again.job.id == one.id
+        store.end(again, _DONE, 4)
+        assert [lease.job.id for lease in _claim(store, 4, limit=9)] == [last.id]
+
+    def test_the_retried_parts_of_a_job_wait_for_its_place(self, store: JobStore) -> None:
+        told: dict[str, Any] = {"group": "runs", "group_limit": 1}
+        first, second = store.enqueue([NewJob("dance", **told), NewJob("dance", **told)], 0)
+        ids = sorted(new_id() for _ in range(3))
+        one, two, three = store.enqueue(
+            [
+                NewJob("count", id=ids[0], parent=first.id, group="gpu", group_limit=1),
+                NewJob("count", id=ids[1], parent=first.id),
+                NewJob("count", id=ids[2], parent=first.id, needs=(ids[0], ids[1])),
+            ],
+            0,
+        )
+        [run] = store.claim("ana", {"dance"}, 0, _LEASE)
+        store.end(run, Outcome(Status.WAITING, after=tuple(ids)), 1)
+        for lease in _claim(store, 1, limit=2):
+            store.end(lease, Outcome(Status.FAILED), 1)
+        [run] = store.claim("ana", {"dance"}, 1, _LEASE)
+        store.end(run, Outcome(Status.FAILED), 1)
+        assert _all_of(store, second)[0].status is Status.QUEUED  # it has the place now
+        again = store.retry([first.id, *ids], 2)
+        assert [job.status for job in again] == ["waiting"] * 4
+        assert _claim(store, 2, limit=9) == []
+        store.cancel([second.id], 3)
+        assert [job.status for job in _all_of(store, first, one, two, three)] == ["queued"] * 3 + ["waiting"]
+        leases = _claim(store, 3, limit=9)
+        assert [lease.job.id for lease in leases] == ids[:2]
+        for lease in leases:
+            store.end(lease, _DONE, 4)
+        [lease] = _claim(store, 4, limit=9)
+        store.end(lease, _DONE, 5)
+        # Cancelled while they wait, they are not let go later.
+        [third] = store.enqueue([NewJob("dance", **told)], 5)
+        store.cancel([first.id], 5)
+        [run] = store.claim("ana", {"dance"}, 5, _LEASE)
+        assert run.job.id == third.id
+        store.retry([first.id], 6)
+        store.cancel([first.id], 7)
+        store.end(run, _DONE, 8)
+        assert _all_of(store, first)[0].status is Status.CANCELLED
 
     def test_a_part_whose_runners_die_is_given_up_and_so_is_what_needs_it(self, store: JobStore) -> None:
         [run] = store.enqueue([NewJob("dance")], 0)

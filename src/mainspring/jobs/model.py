@@ -6,12 +6,14 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mainspring.core.errors import Conflict, MainspringError, NotFound
-from mainspring.core.time import MINUTE
+from mainspring.core.errors import Conflict, Invalid, MainspringError, NotFound
+from mainspring.core.time import HOUR, MINUTE
 from mainspring.jobs.plain import Plain
 from mainspring.jobs.times import When
 
 ATTEMPTS = 5  # maximum number of attempts at one step
+HEAD_START = HOUR  # of one degree of priority
+MOST_PRIORITY = 100
 AHEAD = MINUTE  # maximum clock difference of machines; a tick further ahead comes from a wrong clock
 
 
@@ -47,6 +49,8 @@ class NewJob:
         timeout_us: Longest time of an attempt (µs). The runner kills its process then, and the attempt has failed.
         group: Jobs of one group share a limit.
         group_limit: How many jobs of the group may be under way at once; this job waits until there are fewer.
+        priority: Head start in hours, from -100 to 100: among due jobs, and among those that wait for a place in the
+            group, the one comes first that would have been due first with its head start. So no job waits for ever.
     """
 
     handler: str
@@ -62,6 +66,7 @@ class NewJob:
     timeout_us: int | None = None
     group: str | None = None
     group_limit: int | None = None
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,12 @@ class Job:
     group: str | None = None
     group_limit: int | None = None
     admitted: bool = False  # whether it has a place in its group
+    priority: int = 0
+
+    @property
+    def rank(self) -> int:
+        """Position among due jobs: the smallest is claimed first."""
+        return self.due_at - self.priority * HEAD_START
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +206,7 @@ class Schedule:
     argument: Plain = None
     group: str | None = None  # of its jobs; see `NewJob`
     group_limit: int | None = None
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +248,18 @@ class JobWaits(MainspringError):
 
 class JobSkipped(MainspringError):
     """An attempt that finds that the job need not run."""
+
+
+def check_priority(given: object) -> None:
+    """Raise if a value is not a priority.
+
+    Raises:
+        Invalid: It is not a whole number from -100 to 100.
+    """
+    if isinstance(given, bool) or not isinstance(given, int) or abs(given) > MOST_PRIORITY:
+        raise Invalid(
+            f"The priority is {given!r}.", fix=f"give a whole number from -{MOST_PRIORITY} to {MOST_PRIORITY}."
+        )
 
 
 def unknown(job: str) -> NotFound:

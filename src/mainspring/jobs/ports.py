@@ -90,7 +90,8 @@ class JobStore(Protocol):
         ...
 
     def claim(self, holder: str, handlers: Collection[str], now: int, lease_us: int, limit: int = 1) -> list[Lease]:
-        """Lease jobs of these handlers to run: queued ones that are due, and running ones with an expired lease.
+        """Lease jobs of these handlers to run: queued ones that are due, and running ones with an expired lease, in the
+        order of `Job.rank`.
 
         The longest overdue come first. Concurrent claims never return the same job. The lease expires at `now +
         lease_us`. A job whose runners died in all its attempts is not returned but marked as failed; one that was asked

@@ -83,6 +83,11 @@ class JobRun:
         return cast("T", self.record(known, do()))
 
     @property
+    def priority(self) -> int:
+        """The job's priority, which its parts share."""
+        return self._lease.job.priority
+
+    @property
     def finished(self) -> Mapping[str, Plain]:
         """Results of finished steps, by name."""
         return self._finished

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from mainspring.core.errors import Conflict
 from mainspring.core.ids import new_id
-from mainspring.jobs.model import ENDED, Job, NewJob, Outcome, Progress, Schedule, Status, Tick
+from mainspring.jobs.model import ENDED, Job, NewJob, Outcome, Progress, Schedule, Status, Tick, check_priority
 from mainspring.jobs.plain import decoded, encoded, storable
 
 
@@ -15,8 +15,9 @@ def queued(wanted: NewJob, id: str, now: int) -> Job:
     """Return a new job; its argument is a copy, as restored from JSON.
 
     Raises:
-        Invalid: JSON cannot represent the argument.
+        Invalid: JSON cannot represent the argument, or the priority is out of bounds.
     """
+    check_priority(wanted.priority)
     argument = decoded(encoded(wanted.argument, f"The argument of {wanted.handler}"))
     return Job(
         id=id,
@@ -33,6 +34,7 @@ def queued(wanted: NewJob, id: str, now: int) -> Job:
         timeout_us=wanted.timeout_us,
         group=wanted.group,
         group_limit=wanted.group_limit,
+        priority=wanted.priority,
     )
 
 
@@ -75,7 +77,9 @@ def skipped(job: Job, need: str, status: Status, now: int) -> Job:
 def of_tick(tick: Tick) -> NewJob:
     """Return the job of a schedule's tick."""
     of: Schedule = tick.schedule
-    return NewJob(of.handler, of.argument, schedule=of.name, group=of.group, group_limit=of.group_limit)
+    return NewJob(
+        of.handler, of.argument, schedule=of.name, group=of.group, group_limit=of.group_limit, priority=of.priority
+    )
 
 
 def claimed(job: Job, holder: str, now: int, lease_us: int) -> Job:

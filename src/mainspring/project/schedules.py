@@ -8,14 +8,14 @@ from typing import Any
 from mainspring.core.errors import Invalid, MainspringError
 from mainspring.core.ids import check_id
 from mainspring.core.settings import ScheduleSetting, Settings
-from mainspring.jobs.model import Schedule
+from mainspring.jobs.model import Schedule, check_priority
 from mainspring.jobs.plain import decoded, encoded
 from mainspring.jobs.times import parse_when
 from mainspring.project import built_in_jobs
 
 OFF = "off"
 BUILT_IN: Mapping[str, Any] = {"forget-jobs": "1d"}
-_FIX = 'write NAME = "1d", or NAME = { job = "...", when = "30 3 * * 1", argument = { ... } }, or NAME = "off".'
+_FIX = 'write NAME = "1d", or NAME = { job = "...", when = "30 3 * * 1", argument = { ... }, priority = 1 }, or "off".'
 
 
 def read_schedules(written: Any, *, own: bool = False) -> tuple[ScheduleSetting, ...]:
@@ -52,23 +52,25 @@ def _read(name: str, value: Any, own: bool) -> ScheduleSetting:
     parts = {"when": value} if isinstance(value, str) else value
     if (
         not isinstance(parts, dict)
-        or set(parts) - {"job", "when", "argument"}
+        or set(parts) - {"job", "when", "argument", "priority"}
         or not isinstance(parts.get("when"), str)
     ):
         raise Invalid(f"The setting schedules.{name} is {value!r}.", fix=_FIX)
-    job, argument = str(parts.get("job", name)), parts.get("argument")
+    job, argument, priority = str(parts.get("job", name)), parts.get("argument"), parts.get("priority", 0)
     try:
+        check_priority(priority)
         parse_when(parts["when"])
         if job in built_in_jobs.BUILT_IN or not own:
             built_in_jobs.options(job, argument)
         text = encoded(argument, f"The argument of {job}")
     except MainspringError as error:
         raise Invalid(f"The setting schedules.{name} is not valid: {error.what}", fix=error.fix) from None
-    return ScheduleSetting(name, job, parts["when"], text)
+    return ScheduleSetting(name, job, parts["when"], text, priority)
 
 
 def schedules_of(settings: Settings) -> list[Schedule]:
     """Return a profile's schedules."""
     return [
-        Schedule(entry.name, entry.job, parse_when(entry.when), decoded(entry.argument)) for entry in settings.schedules
+        Schedule(entry.name, entry.job, parse_when(entry.when), decoded(entry.argument), priority=entry.priority)
+        for entry in settings.schedules
     ]

@@ -271,6 +271,7 @@ def test_a_declaration_that_cannot_be_is_refused_with_its_line(function: Callabl
     [
         ({"every": "sometimes"}, "not a schedule"),
         ({"limit": 0}, "limit of pipeline"),
+        ({"priority": 101}, "priority of pipeline"),
         ({"when": ["orders"]}, "A trigger of pipeline"),
         ({"name": "a b"}, "a b"),
     ],

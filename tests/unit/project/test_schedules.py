@@ -35,10 +35,10 @@ def test_a_name_with_a_time_is_the_job_of_that_name(tmp_path: Path) -> None:
 
 def test_a_job_can_be_due_at_several_times_with_several_arguments(tmp_path: Path) -> None:
     text = 'nightly = { job = "collect-garbage", when = "30 3 * * 1-5", argument = { grace = "30d" } }'
-    found = schedules_of(load(tmp_path, text, 'tidy = "1h"', 'forget-jobs = "off"'))
+    found = schedules_of(load(tmp_path, text, 'tidy = { when = "1h", priority = -5 }', 'forget-jobs = "off"'))
     assert found == [
         Schedule("nightly", "collect-garbage", parse_when("30 3 * * 1-5"), {"grace": "30d"}),
-        Schedule("tidy", "tidy", Every(HOUR)),
+        Schedule("tidy", "tidy", Every(HOUR), priority=-5),
     ]
 
 
@@ -55,6 +55,7 @@ def test_a_job_can_be_due_at_several_times_with_several_arguments(tmp_path: Path
         ('nightly = { job = "collect-garbage", when = "1d", argument = { grace = 2013-01-01 } }', "grace"),
         ('"../x" = "1d"', r"\.\./x"),
         ('tidy = { when = "61 * * * *" }', "schedules.tidy"),
+        ('tidy = { when = "1d", priority = "high" }', "priority is 'high'"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(tmp_path: Path, line: str, named: str) -> None:

@@ -24,6 +24,9 @@ _HERE = click.option(
 )
 
 
+PRIORITY = click.IntRange(-100, 100)
+
+
 @click.group("jobs", cls=Group)
 def command() -> None:
     """Background and scheduled work. A job resumes after a kill."""
@@ -76,8 +79,8 @@ def show(call: Call, *, job_id: str) -> None:
 
     def told(console: Console) -> None:
         _print(console, f"{job.handler} {job.id}: {_state(job)}")
-        for name in ("argument", "key", "schedule", "enqueued_at", "due_at", "started_at", "ended_at", "attempts",
-                     "most_attempts", "holder", "result", "error"):  # fmt: skip
+        for name in ("argument", "key", "schedule", "priority", "enqueued_at", "due_at", "started_at", "ended_at",
+                     "attempts", "most_attempts", "holder", "result", "error"):  # fmt: skip
             value = getattr(job, name)
             if value is not None:
                 _print(console, f"  {name:<14} {_instant(value) if name.endswith('_at') else value}")
@@ -91,9 +94,10 @@ def show(call: Call, *, job_id: str) -> None:
 @click.argument("name")
 @click.argument("argument", required=False, metavar="[JSON]")
 @click.option("--key", help="Idempotency key: jobs with the same name and key are one job.")
+@click.option("--priority", default=0, show_default=True, type=PRIORITY, help="Head start before other jobs, in hours.")
 @_WAIT
 @_HERE
-def run(call: Call, *, name: str, argument: str | None, key: str | None, wait: bool, here: bool) -> int:
+def run(call: Call, *, name: str, argument: str | None, key: str | None, priority: int, wait: bool, here: bool) -> int:
     """Queue a job for the worker of a running `up`. JSON is its argument, an object.
 
     The built-in jobs are collect-garbage, forget-jobs, materialise, monitor, search, snapshot, tidy and train;
@@ -101,7 +105,7 @@ def run(call: Call, *, name: str, argument: str | None, key: str | None, wait: b
     """
     from mainspring.operations.jobs import queue
 
-    job = queue.begin(call.project, name, _parsed(argument), key=key)
+    job = queue.begin(call.project, name, _parsed(argument), key=key, priority=priority)
     return _follow(call, job, wait=wait, here=here)
 
 
@@ -116,8 +120,13 @@ def cancel(call: Call, *, ids: tuple[str, ...]) -> None:
 @make("retry")
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 def retry(call: Call, *, ids: tuple[str, ...]) -> None:
-    """Queue failed and cancelled jobs again; each resumes after its last finished step."""
-    done = call.project.jobs.retry(ids, call.project.wall.now())
+    """Queue failed and cancelled jobs again; each resumes after its last finished step.
+
+    A run of a pipeline is retried with its failed steps, as by `mainspring pipelines retry`.
+    """
+    from mainspring.operations.pipelines.control import retry_jobs
+
+    done = retry_jobs(call.project, ids)
     call.result([_document(job) for job in done], lambda console: _tell(console, done))
 
 

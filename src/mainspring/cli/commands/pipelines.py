@@ -11,6 +11,7 @@ from mainspring.cli import exits
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.commands import pipelines_outside
+from mainspring.cli.commands.jobs import PRIORITY
 from mainspring.cli.help import Group
 from mainspring.cli.stdout_redirect import dated
 
@@ -49,6 +50,7 @@ def list_(call: Call) -> None:
                 "name": name,
                 "description": graph.description,
                 "steps": len(graph.nodes),
+                "priority": graph.priority,
                 "schedule": graph.schedule,
                 "triggers": [{"kind": each.kind, "name": each.name} for each in graph.triggers],
                 "parameters": dict(graph.parameters),
@@ -65,13 +67,15 @@ def list_(call: Call) -> None:
             )
             return
         table = Table(box=None, header_style="bold")
-        for column in ("pipeline", "steps", "starts", "newest run"):
+        for column in ("pipeline", "steps", "priority", "starts", "newest run"):
             table.add_column(column)
         for each in found:
             starts = [each["schedule"]] if each["schedule"] else []
             starts += [f"{trigger['kind']} {trigger['name']}" for trigger in each["triggers"]]
             newest = "" if each["newest"] is None else f"{each['newest']['id']} {each['newest']['status']}"
-            table.add_row(each["name"], str(each["steps"]), ", ".join(starts) or "by hand", newest)
+            table.add_row(
+                each["name"], str(each["steps"]), str(each["priority"]), ", ".join(starts) or "by hand", newest
+            )
         console.print(table)
 
     call.result(found, show)
@@ -82,16 +86,25 @@ def list_(call: Call) -> None:
 @click.argument("parameters", nargs=-1, metavar="[NAME=VALUE]...")
 @click.option("--no-cache", is_flag=True, help="Run every step, also where a remembered result is at hand.")
 @click.option("--key", help="Idempotency key: two runs of a pipeline with the same key are one run.")
+@click.option("--priority", type=PRIORITY, help="Head start before other work, in hours; by default the pipeline's.")
 @_WAIT
 @_HERE
 def run(
-    call: Call, *, name: str, parameters: tuple[str, ...], no_cache: bool, key: str | None, wait: bool, here: bool
+    call: Call,
+    *,
+    name: str,
+    parameters: tuple[str, ...],
+    no_cache: bool,
+    key: str | None,
+    priority: int | None,
+    wait: bool,
+    here: bool,
 ) -> int:
     """Start a run of pipeline NAME. A parameter's value is JSON, or else a text."""
     from mainspring.operations.pipelines import control
 
     given = dict(_parameter(each) for each in parameters)
-    job = control.start(call.project, name, given, cache=not no_cache, key=key)
+    job = control.start(call.project, name, given, cache=not no_cache, key=key, priority=priority)
     return _follow(call, job, wait=wait, here=here)
 
 
@@ -271,7 +284,7 @@ def _document(found: RunState) -> dict[str, Any]:
 
 def _run_document(job: Job) -> dict[str, Any]:
     whole = dated(job, "enqueued_at", "started_at", "ended_at")
-    names = ("id", "status", "schedule", "key", "enqueued_at", "started_at", "ended_at", "error")
+    names = ("id", "status", "priority", "schedule", "key", "enqueued_at", "started_at", "ended_at", "error")
     return {"pipeline": job.handler.partition(":")[2], **{name: whole[name] for name in names}}
 
 

@@ -52,6 +52,7 @@ class JobRow:
     took_us: int | None
     cancelling: bool
     error: str | None
+    priority: int
 
     @property
     def brief(self) -> str:
@@ -118,6 +119,7 @@ def row_of(job: Job, now: int) -> JobRow:
         took_us=took(job, now),
         cancelling=job.cancelling,
         error=job.error,
+        priority=job.priority,
     )
 
 

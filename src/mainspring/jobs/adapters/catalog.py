@@ -126,8 +126,10 @@ class CatalogJobs:
 
     def retry(self, ids: Sequence[str], now: int) -> list[Job]:
         with self._writing(ordered=True) as connection:
-            again = [transitions.retried(job, now) for job in _all(connection, ids)]
+            before = _all(connection, ids)
+            again = [transitions.retried(job, now) for job in before]
             again = _kept(connection, order.replaced(connection, again, now))
+            order.wait_again(connection, before, again)
             order.admit(connection, {job.group for job in again if job.group is not None})
             found = {job.id: job for job in _of_ids(connection, ids)}  # with their places in groups
         self._queued()
@@ -342,7 +344,7 @@ def _due(handlers: Collection[str], now: int) -> tuple[sa.Select[Any], sa.Select
 
     Two, since each follows an index to the first jobs; one with OR would sort all that are due.
     """
-    known = sa.select(jobs).where(jobs.c.handler.in_(handlers)).order_by(jobs.c.due_at, jobs.c.id)
+    known = sa.select(jobs).where(jobs.c.handler.in_(handlers)).order_by(jobs.c.rank, jobs.c.id)
     expired = known.where(jobs.c.status == Status.RUNNING.value, jobs.c.leased_until <= now)
     return expired, known.where(jobs.c.status == Status.QUEUED.value, jobs.c.due_at <= now)
 
@@ -355,7 +357,7 @@ def _claimed(connection: sa.Connection, claim: Claim, now: int) -> tuple[list[Le
         for job in _jobs(connection, query.limit(claim.limit).with_for_update(skip_locked=True))
     ]
     leases, over = [], []
-    for job in sorted(due, key=lambda job: (job.due_at, job.id))[: claim.limit]:
+    for job in sorted(due, key=lambda job: (job.rank, job.id))[: claim.limit]:
         made = transitions.claimed(job, claim.holder, now, claim.lease_us)
         if made.status is not Status.RUNNING:
             over.append(job)

@@ -100,21 +100,36 @@ def signalled(job: Job) -> Job:
 
 
 def replaced(connection: sa.Connection, again: Sequence[Job], now: int) -> list[Job]:
-    """Return retried jobs as they are stored: they wait again for what they need."""
+    """Return retried jobs as they are stored: they wait for what they need, and parts for their parent's place."""
     rows = connection.execute(sa.select(job_needs).where(job_needs.c.job.in_([job.id for job in again]))).all()
     needed: dict[str, list[Needed]] = defaultdict(list)
     for row in rows:
         needed[row.job].append(Needed(row.need, done=row.done))
     known = {id: status for id, (status, _) in _statuses(connection, {row.need for row in rows})}
     known |= {job.id: job.status for job in again}
+    # With a place such a job goes on, and waits for its parts; these wait until then.
+    held = {job.id for job in again if job.status is Status.QUEUED and job.group is not None and not job.admitted}
+    held &= {job.parent for job in again}
     found = {}
     for job in sorted(again, key=lambda job: job.id):
         if job.status is Status.QUEUED:
             # Of a need that is gone nothing is known any more: it counts as ended.
-            there = [each for each in needed[job.id] if each.id in known]
-            found[job.id] = transitions.placed(job, there, known, now)
+            there = [] if job.id in held else [each for each in needed[job.id] if each.id in known]
+            placed = transitions.placed(job, there, known, now)
+            if job.parent in held and placed.status is not Status.SKIPPED:
+                placed = replace(placed, status=Status.WAITING, waiting=placed.waiting + 1)
+            found[job.id] = placed
             known[job.id] = found[job.id].status
     return [found.get(job.id, job) for job in again]
+
+
+def wait_again(connection: sa.Connection, before: Sequence[Job], again: Sequence[Job]) -> None:
+    """Let the jobs that wait for others wait for those of them, too, that had ended and were retried."""
+    ids = {job.id for job in again}
+    opened = [job.id for was, job in zip(before, again, strict=True) if was.status in ENDED and job.status not in ENDED]
+    for job, needs in _dependents(connection, opened):
+        if job.id not in ids:
+            keep_state(connection, replace(job, waiting=job.waiting + len(needs)))
 
 
 def settle(connection: sa.Connection, ended: Iterable[tuple[Job, Job]], now: int) -> None:
@@ -147,26 +162,48 @@ def _after_ends(job: Job, needs: Sequence[Needed], statuses: Mapping[str, Status
     for each in needs:
         if each.done and statuses[each.id] is not Status.DONE:
             return transitions.skipped(job, each.id, statuses[each.id], now)
-    if job.waiting > len(needs):
-        return replace(job, waiting=job.waiting - len(needs))
+    return _with_fewer(job, len(needs))
+
+
+def _with_fewer(job: Job, ended: int) -> Job:
+    """Return a waiting job that waits for fewer others."""
+    if job.waiting > ended:
+        return replace(job, waiting=job.waiting - ended)
     if job.group is not None and not job.admitted:
         return replace(job, waiting=0)
     return signalled(job)
 
 
 def admit(connection: sa.Connection, groups: Iterable[str]) -> None:
-    """Queue the next jobs of groups that have free places."""
-    for group in sorted(groups):
+    """Queue the next jobs of groups that have free places, and the parts that were retried with one of them."""
+    rest = set(groups)
+    while rest:
+        group = min(rest)
+        rest.remove(group)
         taken = _admitted(connection, group)
         ready = sa.select(*STATE).where(
             jobs.c.group == group, jobs.c.status == Status.WAITING.value, jobs.c.waiting == 0, ~jobs.c.admitted
         )
-        while found := connection.execute(ready.order_by(jobs.c.due_at, jobs.c.id).limit(1)).mappings().first():
+        while found := connection.execute(ready.order_by(jobs.c.rank, jobs.c.id).limit(1)).mappings().first():
             job = state_of(dict(found))
             if taken >= (job.group_limit or 1):
                 break
             keep_state(connection, replace(job, status=Status.QUEUED, admitted=True))
+            rest |= _let_go(connection, job.id)
             taken += 1
+
+
+def _let_go(connection: sa.Connection, parent: str) -> set[str]:
+    """Let the parts of a job that got its place wait for it no longer; return the groups that they wait for now."""
+    groups = set()
+    query = sa.select(*STATE).where(jobs.c.parent == parent, jobs.c.status == Status.WAITING.value)
+    for row in connection.execute(query.order_by(jobs.c.id)).mappings().all():
+        job = state_of(dict(row))
+        changed = _with_fewer(job, 1)
+        if changed.status is Status.WAITING and changed.waiting == 0:
+            groups.add(str(job.group))
+        keep_state(connection, changed)
+    return groups
 
 
 def _admitted(connection: sa.Connection, group: str) -> int:

@@ -39,10 +39,12 @@ jobs = sa.Table(
     sa.Column("group", sa.String(128)),
     sa.Column("group_limit", sa.Integer),
     sa.Column("admitted", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("priority", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("rank", sa.BigInteger, nullable=False, server_default="0"),
     sa.UniqueConstraint("handler", "key"),
-    sa.Index("jobs_by_due", "status", "due_at", "id"),
+    sa.Index("jobs_by_rank", "status", "rank", "id"),
     sa.Index("jobs_by_parent", "parent", "enqueued_at", "id"),
-    sa.Index("jobs_by_group", "group", "status", "due_at"),
+    sa.Index("jobs_by_group", "group", "status", "rank"),
 )
 job_needs = sa.Table(
     "job_needs",
@@ -106,6 +108,8 @@ def row_of(job: Job) -> dict[str, Any]:
         "group": job.group,
         "group_limit": job.group_limit,
         "admitted": job.admitted,
+        "priority": job.priority,
+        "rank": job.rank,
     }
 
 

@@ -84,6 +84,7 @@ class Graph:
         limit: How many runs may be under way at once; `None` for any number.
         schedule: When it runs: a duration or a cron expression; empty for no schedule.
         triggers: Events that start it.
+        priority: Priority of its runs and their steps; see `NewJob`.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Graph:
     schedule: str = ""
     triggers: tuple[Trigger, ...] = ()
     description: str = ""
+    priority: int = 0
 
     def __post_init__(self) -> None:
         known: set[str] = set()
@@ -151,6 +153,7 @@ class Graph:
             "nodes": [_node_document(node) for node in self.nodes],
             "result": None if self.result is None else written(self.result),
             "limit": self.limit,
+            "priority": self.priority,
             "schedule": self.schedule,
             "triggers": [{"kind": each.kind, "name": each.name} for each in self.triggers],
         }
@@ -188,6 +191,7 @@ def graph_of(document: Mapping[str, Any]) -> Graph:
             document["schedule"],
             tuple(Trigger(each["kind"], each["name"]) for each in document["triggers"]),
             document["description"],
+            document.get("priority", 0),  # absent in a run from before there were priorities
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise Corrupt(f"The document is not a pipeline: {error!r}.", fix="declare the pipeline again.") from error

@@ -18,6 +18,7 @@ from mainspring.core.definition_registry import caller, declare
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.core.time import parse_duration
+from mainspring.jobs.model import MOST_PRIORITY
 from mainspring.jobs.pipelines.graph import JOB, MOST_ITEMS, Graph, Node, Trigger
 from mainspring.jobs.pipelines.values import (
     Comparison,
@@ -488,7 +489,7 @@ def webhook(name: str) -> Trigger:
 def pipeline(do: Callable[..., Any], /) -> Pipeline: ...
 @overload
 def pipeline(
-    *, name: str = ..., every: str = ..., when: Sequence[Trigger] = ..., limit: int | None = ...
+    *, name: str = ..., every: str = ..., when: Sequence[Trigger] = ..., limit: int | None = ..., priority: int = ...
 ) -> Callable[[Callable[..., Any]], Pipeline]: ...
 
 
@@ -500,6 +501,7 @@ def pipeline(
     every: str = "",
     when: Sequence[Trigger] = (),
     limit: int | None = 1,
+    priority: int = 0,
 ) -> Any:
     """Declare a function as a pipeline: the steps that it calls, with their order, conditions and inputs.
 
@@ -511,6 +513,8 @@ def pipeline(
         every: A schedule: a duration ("1d") or five cron fields in UTC ("30 3 * * 1").
         when: Events that start it: `ms.landed(source)`, `ms.drifted(endpoint)`, `ms.webhook(name)`.
         limit: How many runs may be under way at once; others wait. `None` for any number.
+        priority: Head start of its runs and steps before other work of the worker, in hours: from -100 (nightly) to
+            100 (urgent). Work that has waited longer than another's head start comes first, so none waits for ever.
 
     Raises:
         Invalid: The declaration is not valid; the message names file, line and what to do.
@@ -519,15 +523,23 @@ def pipeline(
     def declared(function: Any) -> Pipeline:
         if not inspect.isfunction(function):
             raise Invalid(f"{caller()}: a pipeline is made of {function!r}.", fix="put @ms.pipeline above a function.")
-        made = Pipeline(_traced(function, name, every, tuple(when), limit), function)
+        made = Pipeline(_traced(function, name, every, tuple(when), limit, priority), function)
         declare(made)
         return made
 
     return declared if do is None else declared(do)
 
 
-def _traced(function: Callable[..., Any], name: str, every: str, when: tuple[Trigger, ...], limit: int | None) -> Graph:
+def _traced(
+    function: Callable[..., Any],
+    name: str,
+    every: str,
+    when: tuple[Trigger, ...],
+    limit: int | None,
+    priority: int,
+) -> Graph:
     known = check_id(name or function.__name__.replace("_", "-"), "pipeline")
+    _count(priority, f"priority of pipeline {known!r}", -MOST_PRIORITY, MOST_PRIORITY)
     if every:
         parse_when(every)
     if limit is not None:
@@ -551,7 +563,7 @@ def _traced(function: Callable[..., Any], name: str, every: str, when: tuple[Tri
     if not tracer.nodes:
         raise Invalid(f"Pipeline {known!r} has no steps.", fix="call a function with @ms.step in it.")
     about = next(iter((inspect.getdoc(function) or "").splitlines()), "")
-    return Graph(known, tuple(tracer.nodes), tuple(defaults.items()), result, limit, every, when, about)
+    return Graph(known, tuple(tracer.nodes), tuple(defaults.items()), result, limit, every, when, about, priority)
 
 
 def _defaults(function: Callable[..., Any], name: str) -> Mapping[str, Plain]:

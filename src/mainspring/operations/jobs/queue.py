@@ -24,7 +24,7 @@ _LOOK_S = 0.2
 _LOOKED_AT = 1_000  # newest jobs per status
 
 
-def begin(project: Project, name: str, argument: Plain = None, *, key: str | None = None) -> Job:
+def begin(project: Project, name: str, argument: Plain = None, *, key: str | None = None, priority: int = 0) -> Job:
     """Queue a job, or return the existing one with its key.
 
     Raises:
@@ -32,7 +32,7 @@ def begin(project: Project, name: str, argument: Plain = None, *, key: str | Non
         Invalid: The job does not accept the argument, or the argument names something that does not exist.
     """
     check_begun(project, name, argument)
-    return project.jobs.enqueue([NewJob(name, argument, key)], project.wall.now())[0]
+    return project.jobs.enqueue([NewJob(name, argument, key, priority=priority)], project.wall.now())[0]
 
 
 def job(project: Project, id: str) -> Job:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -77,6 +77,7 @@ def start(
     *,
     cache: bool = True,
     key: str | None = None,
+    priority: int | None = None,
     by: str | None = None,
 ) -> Job:
     """Queue a run of a pipeline as it is declared now, and return its job.
@@ -85,6 +86,7 @@ def start(
         parameters: Values that replace defaults.
         cache: Whether remembered results of steps may be used.
         key: Two runs of one pipeline with the same key are one run.
+        priority: Of the run and its steps; by default the pipeline's.
         by: Who starts it; by default the user of this process.
 
     Raises:
@@ -97,7 +99,7 @@ def start(
     by = local_user() if by is None else by
     argument = {"parameters": given, "graph": graph.document(), "cache": cache, "by": by}
     encoded(argument, f"The parameters and the graph of {name}")
-    [made] = project.jobs.enqueue([of_run(graph, argument, key)], project.wall.now())
+    [made] = project.jobs.enqueue([of_run(graph, argument, key, priority)], project.wall.now())
     audit(project, "pipelines.run", f"pipeline/{name}", made.id, who=by)
     return made
 
@@ -246,6 +248,29 @@ def retry(project: Project, run: str, step: str | None = None, *, by: str | None
     project.jobs.retry(ids, project.wall.now())
     audit(project, "pipelines.retry", f"run/{run}", step or "all", who=by)
     return job(project, run)
+
+
+def retry_jobs(project: Project, ids: Sequence[str]) -> list[Job]:
+    """Queue failed and cancelled jobs again; of a run with its failed steps, of a step with its run and what follows.
+
+    Raises:
+        NotFound: A job does not exist. No job is queued.
+        Conflict: A job runs or is done, or is a step that has ended while its run goes on.
+    """
+    found = [job(project, id) for id in ids]
+    plain = []
+    for each in found:
+        if each.parent is None and not each.handler.startswith(RUN):
+            plain.append(each.id)
+        elif each.parent is None:
+            retry(project, each.id)
+        elif each.status is Status.QUEUED:  # for its next attempt, which is made at once
+            plain.append(each.id)
+        else:
+            retry(project, each.parent, each.argument["name"])
+    if plain:
+        project.jobs.retry(plain, project.wall.now())
+    return [job(project, id) for id in ids]
 
 
 def _named(found: RunState, names: list[str]) -> list[StepState]:

@@ -18,11 +18,12 @@ PLAN, ITEMS, CACHE = "pipeline: plan", "pipeline: items", "pipeline: cache"  # s
 APPROVED = "approved by "
 
 
-def of_run(graph: Graph, argument: Plain, key: str | None = None) -> NewJob:
-    """Return the job of a run of a pipeline."""
+def of_run(graph: Graph, argument: Plain, key: str | None = None, priority: int | None = None) -> NewJob:
+    """Return the job of a run of a pipeline, by default with the pipeline's priority."""
     limit = graph.limit
     group = None if limit is None else f"{RUN}{graph.name}"
-    return NewJob(f"{RUN}{graph.name}", argument, key, group=group, group_limit=limit)
+    priority = graph.priority if priority is None else priority
+    return NewJob(f"{RUN}{graph.name}", argument, key, group=group, group_limit=limit, priority=priority)
 
 
 def plan_of(graph: Graph, argument: dict[str, Any]) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def plan_of(graph: Graph, argument: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def of_node(run: str, plan: dict[str, Any], node: Node, document: Plain) -> NewJob:
+def of_node(run: str, plan: dict[str, Any], node: Node, document: Plain, priority: int) -> NewJob:
     """Return the job of a node. Its argument has all that it needs beside the results of other steps."""
     values = [value for _, value in node.inputs] + list(node.when) + ([] if node.over is None else [node.over])
     used = {name for value in values for name in parameters(value)}
@@ -55,6 +56,7 @@ def of_node(run: str, plan: dict[str, Any], node: Node, document: Plain) -> NewJ
         },
         id=jobs[node.name],
         parent=run,
+        priority=priority,
         needs=tuple(jobs[need] for need in node.needs),
         **{} if node.over is not None else limits(node),
     )

@@ -59,7 +59,7 @@ def run_pipeline(project: Project, name: str, run: JobRun) -> Plain:
     graph = graph_of(plan["graph"])
     if any(found is None for found in project.jobs.get(list(plan["jobs"].values()))):
         documents = {each["name"]: each for each in plan["graph"]["nodes"]}
-        parts = [of_node(run.id, plan, node, documents[node.name]) for node in graph.nodes]
+        parts = [of_node(run.id, plan, node, documents[node.name], run.priority) for node in graph.nodes]
         project.jobs.enqueue(parts, project.wall.now())
         _forget_logs(project.settings.state)
     run.wait_for(plan["jobs"].values())
@@ -202,6 +202,7 @@ def _mapped(project: Project, node: Node, scope: Scope, run: JobRun) -> Plain:
                 {**argument, "node": single, "name": f"{node.name}[{at}]", "item": item},
                 id=id,
                 parent=argument["run"],
+                priority=run.priority,
                 **limits(node),
             )
             for at, (id, item) in enumerate(zip(ids, items, strict=True))

@@ -92,4 +92,4 @@ def _graphs(project: Project) -> list[Graph]:
 def _scheduled(graph: Graph, name: str, argument: Plain, when: str = "") -> Schedule:
     job = of_run(graph, argument)
     due = parse_when(when) if when else _NEVER
-    return Schedule(name[:128], job.handler, due, argument, job.group, job.group_limit)
+    return Schedule(name[:128], job.handler, due, argument, job.group, job.group_limit, job.priority)

@@ -35,9 +35,8 @@ _HOMES = {
     "mainspring.features.declaring": ["feature_view", "on_demand_features", "request_features"],
     "mainspring.features.model": ["Entity", "FeatureView", "Observations"],
     "mainspring.jobs.declaring": ["job"],
-    "mainspring.jobs.pipelines.tracing": [
-        "approval", "drifted", "landed", "only_if", "pipeline", "step", "task", "webhook",
-    ],
+    "mainspring.jobs.pipelines.declaring": ["approval", "drifted", "landed", "only_if", "pipeline", "webhook"],
+    "mainspring.jobs.pipelines.steps": ["step", "task"],
     "mainspring.ledger.model": ["Log"],
     "mainspring.stats.metrics": ["metric", "precision_at_k", "recall_at_k", "recall_at_precision"],
     "mainspring.stats.thresholds": ["Costs"],
@@ -113,14 +112,14 @@ if TYPE_CHECKING:
     from mainspring.features.model import FeatureView as FeatureView
     from mainspring.features.model import Observations as Observations
     from mainspring.jobs.declaring import job as job
-    from mainspring.jobs.pipelines.tracing import approval as approval
-    from mainspring.jobs.pipelines.tracing import drifted as drifted
-    from mainspring.jobs.pipelines.tracing import landed as landed
-    from mainspring.jobs.pipelines.tracing import only_if as only_if
-    from mainspring.jobs.pipelines.tracing import pipeline as pipeline
-    from mainspring.jobs.pipelines.tracing import step as step
-    from mainspring.jobs.pipelines.tracing import task as task
-    from mainspring.jobs.pipelines.tracing import webhook as webhook
+    from mainspring.jobs.pipelines.declaring import approval as approval
+    from mainspring.jobs.pipelines.declaring import drifted as drifted
+    from mainspring.jobs.pipelines.declaring import landed as landed
+    from mainspring.jobs.pipelines.declaring import only_if as only_if
+    from mainspring.jobs.pipelines.declaring import pipeline as pipeline
+    from mainspring.jobs.pipelines.declaring import webhook as webhook
+    from mainspring.jobs.pipelines.steps import step as step
+    from mainspring.jobs.pipelines.steps import task as task
     from mainspring.ledger.model import Log as Log
     from mainspring.operations.opened import open_folder
     from mainspring.serving.model import Endpoint as Endpoint

@@ -11,8 +11,8 @@ import pytest
 
 import mainspring as ms
 from mainspring.core.errors import Corrupt, Invalid, NotFound
+from mainspring.jobs.pipelines.declaring import Pipeline
 from mainspring.jobs.pipelines.graph import Graph, Node, Trigger, graph_of
-from mainspring.jobs.pipelines.tracing import Pipeline
 from mainspring.jobs.pipelines.values import Comparison, Constant, Fields, Item, Output, Parameter, Scope, computed
 
 

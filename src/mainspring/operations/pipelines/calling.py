@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from mainspring.core.errors import Invalid
 from mainspring.jobs.pipelines.graph import JOB, Node
-from mainspring.jobs.pipelines.tracing import SPARK, StepFunction, injected
+from mainspring.jobs.pipelines.steps import SPARK, StepFunction, injected
 from mainspring.jobs.plain import Plain, decoded, encoded
 from mainspring.operations.jobs.handlers import handlers
 from mainspring.operations.opened import OpenedProject

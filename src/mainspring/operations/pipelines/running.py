@@ -18,7 +18,7 @@ from mainspring.core.ids import new_id
 from mainspring.jobs.model import JobSkipped, NewJob, Status
 from mainspring.jobs.pipelines.graph import Graph, Node, graph_of, node_of
 from mainspring.jobs.pipelines.ports import StepCall, StepRunner
-from mainspring.jobs.pipelines.tracing import SPARK
+from mainspring.jobs.pipelines.steps import SPARK
 from mainspring.jobs.pipelines.values import Scope, computed, outputs, shown
 from mainspring.jobs.plain import Plain
 from mainspring.jobs.runner import JobRun

@@ -23,8 +23,8 @@ from mainspring.delivery.rollout.plan import Rollout, unfit
 from mainspring.features.check import check_groups
 from mainspring.features.model import Entity, FeatureGroup, FeatureView, Observations, RequestFeatures
 from mainspring.jobs.declaring import OwnJob
+from mainspring.jobs.pipelines.declaring import Pipeline
 from mainspring.jobs.pipelines.graph import Graph
-from mainspring.jobs.pipelines.tracing import Pipeline
 from mainspring.project.built_in_jobs import BUILT_IN as BUILT_IN_JOBS
 from mainspring.project.definitions.importing import importing, outdated, sources, turn
 from mainspring.project.schedules import check_scheduled

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from mainspring.core.time import DAY, HOUR, ManualClock
+import mainspring as ms
+from mainspring.core.locks import MemoryLocks
+from mainspring.core.time import DAY, HOUR, ManualClock, to_datetime
+from mainspring.data.ingest import Ingestor
+from mainspring.data.model import Source
 from mainspring.jobs.model import Outcome, Status
 from mainspring.monitoring.model import ColumnDrift, Window
 from mainspring.operations.jobs.queue import planned
@@ -91,6 +96,33 @@ def test_new_data_starts_one_run_and_none_behind_one_that_waits(project: Project
     assert begun(project, one, other) == ["pipeline:fresh"]
     assert project.jobs.find(limit=1)[0].status is Status.WAITING  # one run at a time
     project.jobs.end(lease, Outcome(Status.DONE), NOW)
+    assert begun(project, one, other) == []
+
+
+def test_a_correction_and_a_retraction_of_a_fact_are_new_data(project: Project) -> None:
+    schema = {"order": ms.String, "amount": ms.Float64, "void": ms.Boolean}
+    told: dict[str, Any] = {"schema": schema, "event_time": "at", "recorded_time": "known_at"}
+    orders = Source("orders", id="order", retracted="void", **told)
+    ingestor = Ingestor(project.lake, MemoryLocks(), project.wall)
+
+    def lands(*rows: dict[str, Any]) -> list[str]:
+        ingestor.ingest(orders, list(rows), keyings={})
+        queued = begun(project, one, other)
+        for lease in project.jobs.claim("h", {"pipeline:fresh"}, NOW, HOUR, 9):
+            project.jobs.end(lease, Outcome(Status.DONE), NOW)
+        return queued
+
+    def fact(known: int, amount: float | None, *, void: bool = False) -> dict[str, Any]:
+        at, known_at = to_datetime(NOW - 9 * HOUR), to_datetime(NOW - 9 * HOUR + known)
+        return {"at": at, "known_at": known_at, "order": "a", "amount": amount, "void": void}
+
+    one, other = Triggers(project), Triggers(project)
+    assert lands(fact(0, 1.0)) == []  # seen for the first time
+    assert lands(fact(HOUR, 2.0)) == ["pipeline:fresh"]
+    assert lands(fact(2 * HOUR, None, void=True)) == ["pipeline:fresh"]
+    assert lands(fact(1, 3.0)) == ["pipeline:fresh"]  # late, and superseded from its beginning
+    assert lands(fact(1, 3.0)) == []  # landed already
+    ingestor.conform(Source("orders", id="order", **told), {})  # other rules for the same rows
     assert begun(project, one, other) == []
 
 

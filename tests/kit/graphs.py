@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from kit.console.flights import NOW, Project, declared
 from mainspring.core.time import MINUTE, ManualClock
 from mainspring.jobs.model import ENDED, Status
+from mainspring.jobs.pipelines.declaring import Pipeline
 from mainspring.jobs.pipelines.graph import Graph, Node
-from mainspring.jobs.pipelines.tracing import Pipeline
 from mainspring.jobs.pipelines.values import Comparison, Constant, Item, Output, Parameter, Several, Value
 from mainspring.jobs.runner import Runner
 from mainspring.operations.jobs.handlers import handlers

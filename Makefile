@@ -21,10 +21,11 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 # A test run is not slowed down by threads that wait for each other on a busy machine. The plugin of schemathesis, which
 # no test needs, is slow to start.
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=20 -p no:schemathesis
+GATE := bash tests/in_memory.sh env $(TESTS)
 # One process more than cores, as some tests wait.
-UNIT := $(TESTS) -n 3 --dist worksteal
+UNIT := $(GATE) -n 3 --dist worksteal
 # These wait for what other processes do; a fourth process saves nothing on two cores.
-REST := $(TESTS) -n 3 --dist worksteal --reruns 1 -r aR --ignore tests/unit --ignore tests/architecture
+REST := $(GATE) -n 3 --dist worksteal --reruns 1 -r aR --ignore tests/unit --ignore tests/architecture
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22

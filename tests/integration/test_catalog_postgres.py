@@ -29,8 +29,12 @@ from mainspring.registry.adapters.catalog import AliasMoves
 from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
 from mainspring.security.adapters.catalog import CatalogAuditLog
 
-for _package in ("security", "data", "registry", "serving", "monitoring"):
-    importlib.import_module(f"mainspring.{_package}.adapters.catalog")
+for _module in (
+    *(f"{each}.adapters.catalog" for each in ("security", "data", "registry", "serving", "monitoring")),
+    "delivery.adapters.catalog",
+    "jobs.adapters.tables",
+):
+    importlib.import_module(f"mainspring.{_module}")
 
 
 @pytest.fixture

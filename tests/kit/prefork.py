@@ -243,7 +243,7 @@ def serve() -> None:
         importlib.import_module("mainspring.registry.adapters.mlflow_store").create_sqlite(Path(folder) / "runs.db")
     gc.collect()
     gc.freeze()  # a child's collection shall not touch, and so copy, what all share
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the child that attends to a command says how it ended
+    signal.signal(signal.SIGCHLD, _reap)  # the child that attends to a command says how it ended
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(64)
@@ -256,6 +256,13 @@ def serve() -> None:
                 listener.close()
                 _attend(line, here, str(Path(address).parent / "bin" / "python"))
             line.close()
+
+
+def _reap(*_: object) -> None:
+    """Wait for the children that have ended: ignored ones would be missing in the processor time of the tests."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def _attend(line: socket.socket, here: Mapping[str, str], python: str) -> None:

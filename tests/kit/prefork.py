@@ -20,7 +20,7 @@ import os
 import pkgutil
 import re
 import runpy
-import select
+import selectors
 import signal
 import socket
 import sqlite3
@@ -30,6 +30,7 @@ import tempfile
 import threading
 import traceback
 import types
+import typing
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -207,8 +208,9 @@ class _Server:
         atexit.register(self.close)
 
     def close(self) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.communicate(timeout=30)  # its end of input
         self._process.kill()
-        self._process.communicate()
         self._folder.cleanup()
 
 
@@ -241,53 +243,81 @@ def serve() -> None:
         importlib.import_module(name)
     with tempfile.TemporaryDirectory() as folder:  # a child that makes a store of runs has its bytes
         importlib.import_module("mainspring.registry.adapters.mlflow_store").create_sqlite(Path(folder) / "runs.db")
+    typing._cleanups.clear()  # type: ignore[attr-defined]  # some libraries empty these caches, of all, at their end
     gc.collect()
     gc.freeze()  # a child's collection shall not touch, and so copy, what all share
-    signal.signal(signal.SIGCHLD, _reap)  # the child that attends to a command says how it ended
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(64)
         os.write(ready, b"ready")
         os.close(ready)
-        # When the pipe ends instead, so has pytest, however it went.
-        while listener.fileno() in select.select([listener.fileno(), 0], [], [])[0]:
-            line, _ = listener.accept()
-            if os.fork() == 0:
-                listener.close()
-                _attend(line, here, str(Path(address).parent / "bin" / "python"))
-            line.close()
+        _Attendant(listener, here, str(Path(address).parent / "bin" / "python")).attend()
 
 
-def _reap(*_: object) -> None:
-    """Wait for the children that have ended: ignored ones would be missing in the processor time of the tests."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+class _Attendant:
+    """Begins commands, and says of each which process it is and how that ended. It is the parent of all."""
 
+    def __init__(self, listener: socket.socket, here: Mapping[str, str], python: str) -> None:
+        self._listener, self._here, self._python = listener, here, python
+        self._lines: dict[int, socket.socket] = {}  # who asked for the command, by its process
+        self._waiting = selectors.DefaultSelector()
+        self._woken, waker = socket.socketpair()
+        self._open = [listener, self._woken, waker, self._waiting]  # a command has none of these
+        waker.setblocking(False)
+        signal.set_wakeup_fd(waker.fileno())
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # not ignored: the time of children is in that of the tests
 
-def _attend(line: socket.socket, here: Mapping[str, str], python: str) -> None:
-    """Run one command in a child of this process, say which that is and how it ended, and end."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    header, files, _, _ = socket.recv_fds(line, COUNT.size, 250)
-    arguments, cwd, environment, mask, places = json.loads(exactly(line, COUNT.unpack(header)[0]))
-    if not _same(environment, here):
-        line.sendall(COUNT.pack(0))
-        os._exit(0)
-    child = os.fork()
-    if child == 0:
-        line.close()
-        _place(files, places)
-        sys.executable = python
-        os.umask(mask)
-        os._exit(_command(arguments, cwd, environment))
-    for file in files:
-        os.close(file)  # who reads a pipe to its end waits for the command alone
-    line.sendall(COUNT.pack(child))
-    threading.Thread(target=_end_with, args=(line, child), daemon=True).start()
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    with contextlib.suppress(OSError):  # nobody waits any more
-        line.sendall(COUNT.pack(code))
-    os._exit(0)
+    def attend(self) -> None:
+        """Attend until standard input ends: then pytest has ended, however it went, and so do all commands."""
+        for each in (self._listener, self._woken, 0):
+            self._waiting.register(each, selectors.EVENT_READ)
+        while 0 not in (ready := [key.fileobj for key, _ in self._waiting.select()]):
+            if self._woken in ready:
+                self._woken.recv(4096)
+                self._reap()
+            for process, line in self._lines.items():
+                if line in ready:  # whoever asked is gone
+                    self._waiting.unregister(line)
+                    os.kill(process, signal.SIGKILL)
+            if self._listener in ready:
+                line, _ = self._listener.accept()
+                with contextlib.suppress(OSError, AssertionError):  # it is gone already
+                    self._begin(line)
+        for process in self._lines:
+            os.kill(process, signal.SIGKILL)
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                with self._lines.pop(ended[0]) as line, contextlib.suppress(KeyError, OSError):
+                    self._waiting.unregister(line)
+                    line.sendall(COUNT.pack(os.waitstatus_to_exitcode(ended[1])))
+
+    def _begin(self, line: socket.socket) -> None:
+        line.settimeout(30)
+        header, files, _, _ = socket.recv_fds(line, COUNT.size, 250)
+        try:
+            arguments, cwd, environment, mask, places = json.loads(exactly(line, COUNT.unpack(header)[0]))
+            if not _same(environment, self._here):
+                with line:
+                    line.sendall(COUNT.pack(0))
+                return
+            child = os.fork()
+            if child == 0:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                for each in (*self._open, *self._lines.values(), line):
+                    each.close()
+                _place(files, places)
+                sys.executable = self._python
+                os.umask(mask)
+                os._exit(_command(arguments, cwd, environment))
+        finally:
+            for file in files:
+                os.close(file)  # who reads a pipe to its end waits for the command alone
+        self._lines[child] = line
+        self._waiting.register(line, selectors.EVENT_READ)
+        line.sendall(COUNT.pack(child))
 
 
 def _place(files: Sequence[int], places: Sequence[int]) -> None:
@@ -299,14 +329,6 @@ def _place(files: Sequence[int], places: Sequence[int]) -> None:
     for file, place in zip(files, places, strict=True):
         os.dup2(above + file, place)
         os.close(above + file)
-
-
-def _end_with(line: socket.socket, child: int) -> None:
-    """Kill the command when whoever asked for it is gone."""
-    with contextlib.suppress(OSError):
-        line.recv(1)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(child, signal.SIGKILL)
 
 
 def _command(arguments: list[str], cwd: str, environment: dict[str, str]) -> int:

@@ -148,7 +148,7 @@ class PostgresServer(Server):
     def command(self) -> list[str]:
         options = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": self.folder,
                    "fsync": "off", "shared_buffers": "64MB",
-                   "dynamic_shared_memory_type": "mmap"}  # fmt: skip  (in its folder: a killed server leaves nothing in /dev/shm)
+                   "dynamic_shared_memory_type": "mmap"}  # fmt: skip  # in its folder: nothing is left of a killed one
         settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         return [_program("postgres"), "-D", str(self.folder / "data"), *settings]
 

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -186,7 +185,7 @@ def code_diff(root: Path, used: Collection[Path] | None = None) -> bytes:
             f"{root} has {len(names)} code files that git does not track.", fix="commit them, or ignore them."
         )
     new = ("diff", "--no-index", *plain, "--", "/dev/null")
-    kept = {path.resolve() for path in (_imported() if used is None else used)}
+    kept = {path.resolve() for path in (map(Path, _imported()) if used is None else used)}
     for name in names:
         path = Path(top, name)
         if path.resolve() in kept:
@@ -200,18 +199,20 @@ def code_diff(root: Path, used: Collection[Path] | None = None) -> bytes:
     return diff
 
 
-def _imported() -> Iterator[Path]:
+def _imported() -> Iterator[str]:
     for module in list(sys.modules.values()):
-        file = None
-        with suppress(Exception):  # sys.modules may hold objects that import or raise on attribute access
+        try:
             file = getattr(module, "__file__", None)
+        except Exception:  # noqa: S112  (sys.modules may hold objects that import or raise on attribute access)
+            continue
         if isinstance(file, str):
-            yield Path(file)
+            yield file
 
 
 def module_files(root: Path) -> ModuleFiles:
     """Return the files in `root` that this process has imported as modules, with their state."""
-    states = {file: _state(file) for file in _imported() if file.is_relative_to(root)}
+    inside = os.path.join(root, "")  # noqa: PTH118  (a Path for each of thousands of modules would be slow)
+    states = {file: _state(file) for file in map(Path, {file for file in _imported() if file.startswith(inside)})}
     return {file: state for file, state in states.items() if state is not None}
 
 

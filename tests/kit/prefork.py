@@ -235,6 +235,7 @@ def serve() -> None:
     """Fork for every command that is asked for at the address on the command line, until the parent ends."""
     address, ready = sys.argv[1], int(sys.argv[2])
     here = _bound(os.environ)  # before imports add to it
+    gc.disable()  # what is imported stays
     mainspring = importlib.import_module("mainspring")
     for each in pkgutil.walk_packages(mainspring.__path__, "mainspring."):
         if not each.ispkg and not _NOT_IMPORTED.search(each.name):
@@ -246,6 +247,7 @@ def serve() -> None:
     typing._cleanups.clear()  # type: ignore[attr-defined]  # some libraries empty these caches, of all, at their end
     gc.collect()
     gc.freeze()  # a child's collection shall not touch, and so copy, what all share
+    gc.enable()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(64)

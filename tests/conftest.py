@@ -77,6 +77,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.flaky(reruns=0))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how a test failed that passed when it was run again: otherwise nobody could make it steady."""
+    for report in terminalreporter.stats.get("rerun", ()):
+        terminalreporter.section(f"{report.nodeid} failed at first")
+        terminalreporter.line(report.longreprtext[-10_000:])
+
+
 def _make(root: Path) -> dict[str, Any]:
     """Lay the project out and bring it to two versions, the first of which is champion. Return what was printed."""
     depot = lay_out(root)

@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kit.depot import Depot, Up, opened
+from kit.depot import opened
+from kit.functions import GOOD, Load, shop
 from kit.waiting import wait_until
+from mainspring.delivery.rollout.model import RolloutState, Status
+from mainspring.ledger.model import Prediction
+from mainspring.operations.rollout import interventions
+from mainspring.operations.rollout.carrying_out import controller
+from mainspring.operations.rollout.reports import report
+from mainspring.processes.shadow import ShadowProcesses
+from mainspring.project import Project
 
 WITHIN_S = 30
-TOML = """\
-name = "shop"
-modules = ["shop.service"]
-
-[profiles.local]
-"""
-SERVICE = """\
-import mainspring as ms
-
-ms.Endpoint("fraud", model="fraud@champion", deadline="30s")
+ROLLOUT = """\
 ms.Rollout("fraud", steps=(0.05, 0.5), hold="10m", guards=[ms.guards.errors(), ms.guards.score()])
+ms.Endpoint("switched", model="fraud@champion", deadline="30s")
+ms.Rollout("switched", kind="blue-green", guards=[ms.guards.errors()])
 """
-GOOD = """\
+PICKY = """\
+import sys
+
 import numpy as np
+
+if " --slot 1 " in " ".join(sys.argv):
+    raise ImportError("no library of that version")
 
 
 def score(x):
@@ -48,122 +50,99 @@ def score(x):
         raise ValueError("no weight for positive amounts")
     return np.exp(x)
 """
-SHADOW = SERVICE.partition("ms.Rollout")[0] + (
+SHADOW = (
     'ms.Rollout("fraud", kind="shadow", hold="3s", least_requests=100, guards=[ms.guards.errors(), ms.guards.score()])'
 )
-GOLDEN = '{"inputs": {"x": [[-1.5], [-0.5]]}}'  # rows on which its author tried it
-BAD = {"errors": RAISES, "wrong scores": GOOD.replace("1 / (1 + np.exp(-x))", "np.full_like(x, 0.5)")}
+BAD_SHADOWS = {  # what it does on a positive amount -> why its rollout failed
+    "hangs": ("while (x > 0).any(): pass", "was ended because it gave no answer within 2s"),
+    "crashes": ("(x > 0).any() and os.kill(os.getpid(), signal.SIGSEGV)", "ended with SIGSEGV"),
+}
 
 
-@dataclass
-class Load:
-    """Requests to an endpoint, one after another in each of two threads, and what became of each."""
+@dataclass(frozen=True)
+class Fault:
+    """A bad version, and the endpoint whose rollout meets it."""
 
-    port: int
-    key: str
-    answers: list[tuple[float, int, str]] = field(default_factory=list)  # when, status, version
-    lost: list[str] = field(default_factory=list)
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    def run(self, seed: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        number = seed
-        while not self.stop.is_set():
-            number = (number * 48271) % 2147483647
-            value = 6.0 * number / 2147483647 - 3.0
-            body = {"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [value]}]}
-            try:
-                connection.request(
-                    "POST", "/v2/models/fraud/infer", json.dumps(body), {"Authorization": f"Bearer {self.key}"}
-                )
-                reply = connection.getresponse()
-                document = json.loads(reply.read())
-            except (OSError, http.client.HTTPException, ValueError) as error:
-                self.lost.append(repr(error))
-                connection.close()
-                continue
-            self.answers.append((time.monotonic(), reply.status, str(document.get("model_version", ""))))
-            self.stop.wait(0.002)
-        connection.close()
-
-    @contextmanager
-    def going(self) -> Iterator[None]:
-        threads = [threading.Thread(target=self.run, args=(seed,)) for seed in (11, 1_000_003)]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            self.stop.set()
-            for thread in threads:
-                thread.join()
+    module: str
+    endpoint: str
+    guard: str
+    met: float  # share of the endpoint's requests that may meet it
 
 
-def shop(root: Path, candidate: str, service: str = SERVICE) -> Depot:
-    """Return a project with a good champion and another version, which was tried on two rows."""
-    package = root / "shop"
-    package.mkdir(parents=True)
-    (root / "mainspring.toml").write_text(TOML)
-    for name, content in (("__init__", ""), ("service", service), ("good", GOOD), ("other", candidate)):
-        (package / f"{name}.py").write_text(content)
-    depot = Depot(root)
-    tensors = ("--input", "x:FP32:-1,1", "--output", "p:FP32:-1,1")
-    depot.json("models", "function", "fraud", "shop.good:score", *tensors, "--alias", "champion")
-    (root / "golden.json").write_text(GOLDEN)
-    depot.json("models", "function", "fraud", "shop.other:score", *tensors, "--golden", "golden.json")
-    depot.json("apply")
-    return depot
+FAULTS = {
+    "2": Fault(RAISES, "fraud", "errors", 0.05),
+    "3": Fault(GOOD.replace("1 / (1 + np.exp(-x))", "np.full_like(x, 0.5)"), "fraud", "score", 0.05),
+    "4": Fault(RAISES, "switched", "errors", 1.0),
+}
 
 
-def rolled_back(up: Up) -> Any:
-    document = up.depot.json("rollout", "status", "fraud")
-    assert document["status"] in ("pending", "running", "rolled back"), document
-    return document if document["status"] == "rolled back" else None
-
-
-@pytest.mark.parametrize("fault", BAD)
-def test_a_bad_version_is_rolled_back_within_half_a_minute(
-    fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    depot = shop(tmp_path / "shop", BAD[fault])
+def test_bad_versions_are_rolled_back_within_half_a_minute(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    depot = shop(tmp_path / "shop", ROLLOUT, *(each.module for each in FAULTS.values()))
     key = depot.json("keys", "create", "load", "--scope", "predict")["key"]
-    with depot.up() as up:
+    with depot.up() as up, closing(opened(depot)) as project:
+        up.until_serving()
+        for version, fault in FAULTS.items():
+            load = Load(depot.gateway, key, fault.endpoint)
+            with load.going():
+                load.until_answered(300)
+                assert {(status, version) for _, status, version in load.answers} == {(200, "1")}
+                began = time.monotonic()
+                interventions.start(project, fault.endpoint, version, reason="a faster table")
+                wait_until(lambda: not project.rollouts.live(), "the rollback")
+                ended = time.monotonic()
+                load.until_answered(300)
+            [state] = project.rollouts.find(endpoints=[fault.endpoint], limit=1)
+            route = project.routes.current()[fault.endpoint]
+            events = [event for event in project.audit.read(50) if state.id in event.detail]
+
+            assert (state.status, load.lost) == (Status.ROLLED_BACK, [])
+            errors = [at for at, status, _ in load.answers if status != 200]
+            met = [at for at, status, answered in load.answers if status != 200 or answered == version]
+            first = errors[0] if errors else met[0]
+            assert bool(errors) == (fault.guard == "errors")
+            assert met[-1] - first < WITHIN_S
+            assert len(met) <= fault.met * len(load.answers)
+            assert [(arm.version, arm.weight) for arm in route.arms] == [("1", 1.0)]
+            assert state.why.startswith(fault.guard)
+            assert {event.action for event in events} == {"rollout.roll-back", "rollout.begin", "rollout.start"}
+            assert state.why in events[0].detail
+            assert {answered for _, _, answered in load.answers[-100:]} == {"1"}
+            with capsys.disabled():
+                print(f"\n{state.plan.kind}, {fault.guard}: started 0.0 s", end="")
+                times = (("met first", met[0]), ("first bad answer", first), ("met last", met[-1]), ("known", ended))
+                print("".join(f", {name} {at - began:.1f} s" for name, at in times), end="")
+                share = 100 * len(met) / len(load.answers)
+                print(f"; {len(met)} of {len(load.answers)} requests ({share:.1f} %) met it; {state.why}")
+        assert depot.json("rollout", "status", "switched")["status"] == "rolled back"
+
+
+def test_a_version_that_one_gateway_cannot_load_is_not_begun_and_the_gateway_is_named(tmp_path: Path) -> None:
+    depot = shop(tmp_path / "shop", ROLLOUT, PICKY)
+    key = depot.json("keys", "create", "load", "--scope", "predict")["key"]
+    workers = {"MAINSPRING_GATEWAY_WORKERS": "2"}
+    with depot.up(environment=workers) as up, closing(opened(depot)) as project:
         up.until_serving()
         load = Load(depot.gateway, key)
         with load.going():
-            wait_until(lambda: len(load.answers) >= 300, "the champion's answers")
-            assert {(status, version) for _, status, version in load.answers} == {(200, "1")}
-            began = time.monotonic()
-            depot.json("rollout", "start", "fraud", "--reason", "a faster table")
-            wait_until(lambda: rolled_back(up) is not None, "the rollback")
-            ended = time.monotonic()
-            whole = len(load.answers)
-            wait_until(lambda: len(load.answers) >= 2 * whole, "as many answers again")
-        document = rolled_back(up)
-        project = opened(depot)
-        [state] = project.rollouts.find()
-        route = project.routes.current()["fraud"]
-        events = [event for event in project.audit.read(50) if event.action.startswith("rollout")]
-        project.close()
+            interventions.start(project, "fraud")
 
+            def told() -> Any:
+                [state] = project.rollouts.live()
+                return [each for each in report(project, state).gateways if each.trouble]
+
+            [other] = wait_until(told, "the gateway that cannot load it")
+            load.until_answered(200)
+        shown = depot.run("rollout", "status", "fraud").stdout
+        [state] = project.rollouts.live()
+        assert (state.status, state.share) == (Status.PENDING, 0.0)
+        assert other.process == "gateway-1"
+        assert "no library of that version" in other.trouble
+        assert "gateway    serves version 1, 2 by revision" in shown
+        assert f"gateway-1  serves version 1 by revision {other.revision} of the routes. {other.trouble}" in shown
+        assert "It begins once every gateway process has loaded version 2: gateway-1 has not." in shown
+        interventions.end(project, "fraud", "stop")
     assert load.lost == []
-    errors = [at for at, status, _ in load.answers if status != 200]
-    met = [at for at, status, version in load.answers if status != 200 or version == "2"]
-    first = errors[0] if errors else met[0]
-    assert bool(errors) == (fault == "errors")
-    assert met[-1] - first < WITHIN_S
-    assert len(met) <= 0.05 * len(load.answers)
-    assert [(arm.version, arm.weight) for arm in route.arms] == [("1", 1.0)]
-    assert state.why.startswith("errors" if fault == "errors" else "score")
-    assert {event.action for event in events} == {"rollout.roll-back", "rollout.begin", "rollout.start"}
-    assert state.why in events[0].detail
-    assert {version for _, _, version in load.answers[-100:]} == {"1"}
-    with capsys.disabled():
-        print(f"\n{fault}: started 0.0 s", end="")
-        for name, at in (("met first", met[0]), ("first bad answer", first), ("met last", met[-1]), ("known", ended)):
-            print(f", {name} {at - began:.1f} s", end="")
-        share = 100 * len(met) / len(load.answers)
-        print(f"; {len(met)} of {len(load.answers)} requests ({share:.1f} %) met it; {document['why']}")
+    assert {(status, version) for _, status, version in load.answers} == {(200, "1")}
 
 
 def of_project(module: str, root: Path) -> list[int]:
@@ -179,28 +158,73 @@ def of_project(module: str, root: Path) -> list[int]:
     return found
 
 
+def logged(project: Project, number: int) -> None:
+    """Log predictions of the champion, of positive amounts."""
+    made: dict[str, Any] = {
+        "endpoint": "fraud",
+        "model": "fraud",
+        "version": "1",
+        "digest": "d",
+        "at": project.clock.now(),
+    }
+    project.prediction_log.append(
+        [
+            Prediction(
+                id=f"p{each}", keys={}, request={}, features={"x": [1.0 + each]}, statuses={},  # type: ignore[dict-item]
+                outputs={"p": [0.9]}, latency_us=1, principal="p", **made,
+            )
+            for each in range(number)
+        ]
+    )  # fmt: skip
+    project.predictions.compact()
+
+
+@pytest.mark.parametrize("fault", BAD_SHADOWS)
+def test_a_shadow_that_hangs_or_crashes_ends_and_says_why(fault: str, tmp_path: Path) -> None:
+    does, why = BAD_SHADOWS[fault]
+    candidate = f"import os\nimport signal\n\n\ndef score(x):\n    {does}\n    return x\n"
+    depot = shop(tmp_path / "shop", SHADOW, candidate)
+    with closing(opened(depot)) as project:
+        interventions.start(project, "fraud")
+        controller(project).tick()
+        logged(project, 5)
+        processes = ShadowProcesses(project, hangs_s=2)
+
+        def ended() -> bool:
+            processes.keep()
+            return not project.rollouts.live()
+
+        wait_until(ended, "the end of the shadow")
+        processes.keep()
+        [state] = project.rollouts.find()
+        assert not of_project("mainspring.processes.shadow", depot.root)
+    assert (state.status, state.evidence.candidate) == (Status.FAILED, 0)
+    assert state.why == f"version 2 answers no predictions: 3 times its process {why}"
+
+
 def test_a_shadow_that_is_killed_goes_on_and_the_caller_never_meets_it(tmp_path: Path) -> None:
-    depot = shop(tmp_path / "shop", GOOD.replace("-x)", "-1.01 * x)"), SHADOW)
+    depot = shop(tmp_path / "shop", SHADOW, GOOD.replace("-x)", "-1.01 * x)"))
     key = depot.json("keys", "create", "load", "--scope", "predict")["key"]
+    with depot.up(real=True) as up, closing(opened(depot)) as project:
 
-    def status() -> Any:
-        return depot.json("rollout", "status", "fraud")
+        def state() -> RolloutState:
+            [found] = project.rollouts.find()
+            return found
 
-    with depot.up(real=True) as up:
         up.until_serving()
         load = Load(depot.gateway, key)
         with load.going():
-            wait_until(lambda: len(load.answers) >= 300, "the champion's answers")
-            depot.json("rollout", "start", "fraud")
-            wait_until(lambda: status()["requests"] > 0, "the first pairs")
+            load.until_answered(300)
+            interventions.start(project, "fraud")
+            wait_until(lambda: state().evidence.candidate, "the first pairs")
             [process] = of_project("mainspring.processes.shadow", depot.root)
             os.kill(process, signal.SIGKILL)
-            before = status()["requests"]
-            wait_until(lambda: status()["requests"] > before, "more pairs")
-            wait_until(lambda: status()["status"] == "waiting", "the proof that it is good")
+            before = state().evidence.candidate
+            wait_until(lambda: state().evidence.candidate > before, "more pairs")
+            wait_until(lambda: state().status is Status.WAITING, "the proof that it is good")
             assert of_project("mainspring.processes.shadow", depot.root) != [process]
-        document = status()
-        depot.json("rollout", "stop", "fraud")
+        document = depot.json("rollout", "status", "fraud")
+        interventions.end(project, "fraud", "stop")
         wait_until(lambda: not of_project("mainspring.processes.shadow", depot.root), "the end of the shadow")
 
     assert load.lost == []

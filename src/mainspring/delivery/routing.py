@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from mainspring.core.errors import Conflict, NotFound
 from mainspring.delivery.rollout.model import RolloutState
+from mainspring.delivery.rollout.plan import SHADOW
 from mainspring.registry.model import ModelVersion
 from mainspring.registry.ports import ModelVersions
 from mainspring.serving.model import Arm, Endpoint, Route
@@ -61,12 +62,15 @@ def routes_for(
 
 
 def arms_of(rollout: RolloutState) -> tuple[Arm, ...]:
-    """Return the arms of a live rollout, the control first. An arm without a share is left out."""
-    arms = (
-        Arm(rollout.champion, rollout.champion_digest, 1.0 - rollout.share),
-        Arm(rollout.candidate, rollout.candidate_digest, rollout.share),
-    )
-    return tuple(arm for arm in arms if arm.weight > 0)
+    """Return the arms of a live rollout, the control first; of a shadow the control alone.
+
+    Gateways load an arm without a share, too: so they have the candidate before its first request, and the champion for
+    the way back.
+    """
+    control = Arm(rollout.champion, rollout.champion_digest, 1.0 - rollout.share)
+    if rollout.plan.kind == SHADOW:
+        return (control,)
+    return control, Arm(rollout.candidate, rollout.candidate_digest, rollout.share)
 
 
 def version_of(endpoint: Endpoint, versions: ModelVersions, *, gated: Collection[str]) -> ModelVersion:

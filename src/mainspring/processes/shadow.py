@@ -1,7 +1,8 @@
-"""Scoring of shadows, as a process of the lowest priority: `python -m mainspring.processes.shadow --project ROOT`.
+"""Scoring of shadows, a process of the lowest priority each: `python -m mainspring.processes.shadow --project ROOT`.
 
-It follows the prediction log, so nothing that it does, or fails to do, can slow a caller. The worker starts it while a
-shadow is live, and again if it dies; it ends with the worker.
+It follows the prediction log, so nothing that it does, or fails to do, can slow a caller. The worker starts a process
+for each live shadow, and again if it dies; it ends with the worker. A candidate that hangs or crashes takes its own
+process along, and no other shadow.
 """
 
 from __future__ import annotations
@@ -11,55 +12,135 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 
 from mainspring.core.errors import MainspringError
+from mainspring.core.time import SECOND, format_duration
+from mainspring.delivery.rollout.deciding import CONTROLLER, intervened
+from mainspring.delivery.rollout.model import RolloutState
 from mainspring.operations.rollout.carrying_out import shadowed
-from mainspring.processes.kinds import Kind, spawn
+from mainspring.processes.kinds import Kind, last_lines, log_path, spawn
 from mainspring.processes.process import log, run
 from mainspring.project import Project
+from mainspring.project.settings import child_arguments
 
 MODULE = "mainspring.processes.shadow"
+HANGS_S = 300  # without an answer to any of the predictions that are scored at once
 _EVERY_S = 1.0
 _LOWEST = 19
+_DEATHS = 3  # in a row at the same predictions, which end a shadow
 
 
-class ShadowProcess:
-    """Keeps the process running while a shadow is live. Call it from one thread, which outlives the process."""
+@dataclass(slots=True)
+class _Child:
+    """Process of one shadow, and how often it died before it got any further."""
 
-    def __init__(self, project: Project) -> None:
+    process: subprocess.Popen[bytes] | None = None
+    position: str = ""
+    deaths: int = 0
+
+
+class ShadowProcesses:
+    """Keeps a process running for each live shadow. Call it from one thread, which outlives the processes.
+
+    Args:
+        hangs_s: Seconds after which a candidate that does not answer is taken to hang.
+    """
+
+    def __init__(self, project: Project, *, hangs_s: int = HANGS_S) -> None:
         self._project = project
-        self._process: subprocess.Popen[bytes] | None = None
+        self._hangs_s = hangs_s
+        self._children: dict[str, _Child] = {}
         self._pipe: tuple[int, int] | None = None
 
     def keep(self) -> None:
-        """Start the process if it is needed and does not run; end it if it is not needed."""
-        needed, runs = bool(shadowed(self._project)), self._process is not None and self._process.poll() is None
-        if needed and not runs:
-            if self._process is not None:
-                log.warning("the shadow process ended with %s: it is started again", self._process.returncode)
-            self._pipe = self._pipe or os.pipe()
-            self._process = spawn(Kind("shadow", MODULE), self._project.settings, self._pipe[0], {})
-        elif not needed and self._process is not None:
-            self._process.terminate()
-            self._process.wait(10)
-            self._process = None
+        """Start the processes that are needed and do not run, and end those that are not needed.
+
+        A shadow whose process died several times at the same predictions has failed.
+        """
+        live = {state.id: state for state in shadowed(self._project)}
+        for id in self._children.keys() - live.keys():
+            self._end(self._children.pop(id))
+        for id, state in live.items():
+            self._keep(state, self._children.setdefault(id, _Child()))
+
+    def _keep(self, state: RolloutState, child: _Child) -> None:
+        if child.process is not None:
+            code = child.process.poll()
+            if code is None:
+                return
+            child.process = None
+            child.deaths = child.deaths + 1 if state.evidence.position == child.position else 1
+            log.warning("the shadow process of %s %s", state.endpoint, self._told(code))
+            if child.deaths >= _DEATHS:
+                why = f"version {state.candidate} answers no predictions: {child.deaths} times its process "
+                failed, look = intervened(state, "fail", CONTROLLER, why + self._told(code), self._project.wall.now())
+                self._project.rollouts.replace(failed, [look])
+                return
+        child.position = state.evidence.position
+        self._pipe = self._pipe or os.pipe()
+        kind = Kind("shadow", MODULE, ("--rollout", state.id, "--hangs", str(self._hangs_s)))
+        child.process = spawn(kind, self._project.settings, self._pipe[0], {})
+
+    def _told(self, code: int) -> str:
+        """Return in words how a process ended."""
+        if code == -signal.SIGALRM:
+            return f"was ended because it gave no answer within {format_duration(self._hangs_s * SECOND)}"
+        if code == -signal.SIGKILL:
+            return "was killed, as for want of memory"
+        if code < 0:
+            return f"ended with {signal.Signals(-code).name}"
+        return f"ended with {code}: {last_lines(log_path(self._project.settings.state, 'shadow'), 1)}"
+
+    def _end(self, child: _Child) -> None:
+        """Kill a process: it holds nothing that a kill would leave half done, and may hang."""
+        if child.process is not None:
+            child.process.kill()
+            child.process.wait()
 
 
-def _body(project: Project) -> None:
-    from mainspring.operations.rollout.shadowing import Shadows
+def least() -> None:
+    """Let every other process go first, on the processor and on disks, and stay longest where memory is short.
 
+    Call it before threads are started: each has a priority of its own.
+    """
     os.nice(_LOWEST)
-    project.follow_definitions()
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    shadows = Shadows(project)
-    while not stop.wait(_EVERY_S):
-        try:
-            shadows.turn()
-        except MainspringError as error:
-            log.warning("%s", error)
+    if sys.platform == "linux":
+        # Linux may share the processor out by sessions, each of which has a priority. This process has its own session.
+        for name, value in (("autogroup", str(_LOWEST)), ("oom_score_adj", "1000")):
+            with suppress(OSError):  # the kernel has none, or a container forbids it
+                Path("/proc/self", name).write_text(value)
+        with suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
+def main() -> int:
+    """Score a shadow until the process is killed. Return the exit code."""
+    parser = child_arguments("processes.shadow")
+    parser.add_argument("--rollout", required=True, help="id of the rollout")
+    parser.add_argument("--hangs", type=int, default=HANGS_S, help="seconds without an answer that end the process")
+    chosen = parser.parse_args()
+    least()
+
+    def body(project: Project) -> None:
+        from mainspring.operations.rollout.shadowing import Shadows
+
+        project.follow_definitions()
+        # The kernel ends a process at its alarm, also one whose model never gives the interpreter back.
+        shadows = Shadows(project, chosen.rollout, alive=lambda waits: signal.alarm(chosen.hangs if waits else 0))
+        stop = threading.Event()
+        while not stop.wait(_EVERY_S):
+            try:
+                shadows.turn()
+            except MainspringError as error:
+                log.warning("%s", error)
+            finally:
+                signal.alarm(0)
+
+    return run("shadow", body, chosen)
 
 
 if __name__ == "__main__":
-    sys.exit(run("shadow", _body))
+    sys.exit(main())

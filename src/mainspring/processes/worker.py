@@ -77,7 +77,7 @@ def duties(project: Project) -> list[Duty]:
     """Return the duties of a project's worker."""
     from mainspring.operations.promote import publish_routes
     from mainspring.operations.rollout.carrying_out import controller
-    from mainspring.processes.shadow import ShadowProcess
+    from mainspring.processes.shadow import ShadowProcesses
 
     def route() -> None:
         publish_routes(project)
@@ -125,7 +125,7 @@ def duties(project: Project) -> list[Duty]:
     def roll_out() -> None:
         carried.tick()
 
-    shadow = ShadowProcess(project)
+    shadows = ShadowProcesses(project)
 
     def monitor() -> None:
         for endpoint in project.definitions.endpoints:
@@ -143,7 +143,7 @@ def duties(project: Project) -> list[Duty]:
         Duty("materialising features", materialise, 1.0, lane="features"),
         Duty("compacting predictions", compact, 2.0),
         Duty("carrying out rollouts", roll_out, 1.0),
-        Duty("keeping the shadow process", shadow.keep, 1.0),
+        Duty("keeping the processes of shadows", shadows.keep, 1.0),
         Duty("tidying predictions", tidy_predictions, 600.0, due=time.monotonic() + 90.0),
         Duty("watching endpoints", monitor, 30.0, rest=4.0),  # a fifth of one processor at most
         Duty("deleting old versions of tables", retain_tables, 600.0, due=time.monotonic() + 120.0),

@@ -105,6 +105,51 @@ def test_a_gateway_that_cannot_load_the_candidate_is_told_after_a_minute() -> No
     assert go_on(begun(), Observed(champion="1", unchosen=20), 2 * MINUTE)[0].status is Status.RUNNING
 
 
+def test_it_does_not_begin_while_a_gateway_has_not_loaded_the_candidate() -> None:
+    pending = msgspec.structs.replace(rollout()[0], plan=PLAN)
+    waiting = Observed(champion="1", waiting="gateway-1")
+    state, look = looked(pending, waiting, 0)
+    assert (state.status, state.share, look) == (Status.PENDING, 0.0, None)
+    slow, looks = go_on(state, waiting, DAY - MINUTE)
+    assert (slow.status, looks) == (Status.PENDING, [])
+    ended, _ = go_on(slow, waiting, MINUTE)
+    assert (ended.status, ended.why) == (
+        Status.INCONCLUSIVE,
+        "no decision within 1d: gateway-1 did not load version 2",
+    )
+    begun_late, _ = looked(slow, Observed(champion="1"), DAY)
+    assert (begun_late.status, begun_late.share) == (Status.RUNNING, 0.05)
+
+
+def test_a_gateway_that_cannot_load_the_candidate_ends_it_before_it_began() -> None:
+    pending = msgspec.structs.replace(rollout()[0], plan=PLAN)
+    unable = Observed(champion="1", unable="gateway-1 cannot load it: torch is not installed")
+    state, _ = looked(pending, unable, 0)
+    state, looks = go_on(state, unable, MINUTE - SECOND, SECOND)
+    assert (state.status, looks) == (Status.PENDING, [])  # it may have been out of memory for a moment
+    assert looked(state, Observed(champion="1"), MINUTE)[0].status is Status.RUNNING
+    state, _ = go_on(state, unable, SECOND, SECOND)
+    assert (state.status, state.share) == (Status.FAILED, 0.0)
+    assert state.why == "version 2 cannot be served: gateway-1 cannot load it: torch is not installed"
+
+
+def test_a_blue_green_switch_waits_for_the_champions_errors_but_not_for_long() -> None:
+    plan = ms.Rollout("late", kind="blue-green", least_requests=100).plan
+    pending = msgspec.structs.replace(rollout()[0], plan=plan)
+    state, look = looked(pending, Observed(champion="1", reference=99), 0)
+    assert (state.status, look) == (Status.PENDING, None)
+    assert looked(state, Observed(champion="1", reference=100), SECOND)[0].share == 1.0
+    state, _ = go_on(state, Observed(champion="1", reference=0), MINUTE)
+    assert (state.status, state.share) == (Status.RUNNING, 1.0)
+
+
+def test_requests_before_it_began_do_not_end_it() -> None:
+    waited, _ = looked(msgspec.structs.replace(rollout()[0], plan=PLAN), Observed(waiting="gateway", champion="1"), 0)
+    waited, _ = go_on(waited, Observed(waiting="gateway", champion="1"), 5 * MINUTE)
+    state, _ = looked(waited, Observed(champion="1", unchosen=200), 5 * MINUTE + SECOND)
+    assert go_on(state, Observed(champion="1", unchosen=200), SECOND, SECOND)[0].status is Status.RUNNING
+
+
 def test_shares_that_do_not_fit_end_it() -> None:
     ratio = Reading(guard="sample ratio", breach=True, estimate=0.5, low=0.3, high=0.8, candidate=20, control=900)
     made, _ = looked(begun(), seen(20, control=900, sample_ratio=ratio), 1)

@@ -17,7 +17,7 @@ from mainspring.delivery.rollout.guards import Guard
 from mainspring.delivery.rollout.judging import judge
 from mainspring.delivery.rollout.labelling import UNLABELLED, labelled
 from mainspring.delivery.rollout.model import Counts, Evidence, Observed, Reading, RolloutState, Status
-from mainspring.delivery.rollout.observing import fixed, observed
+from mainspring.delivery.rollout.observing import before_it_began, fixed, observed
 from mainspring.delivery.rollout.plan import Plan
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.ledger.model import Failure, Prediction
@@ -186,6 +186,55 @@ def test_thresholds_that_no_history_gives_come_from_the_first_predictions_which_
     readings = by_name(judge(DEFAULT, evidence_of(few, Evidence())))
     assert readings["score"].note == "too few of the champion's predictions to compare with"
     assert not readings["score"].safe
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "breach", "note"),
+    [
+        ((30, 1_000), (300, 10_000), False, "tolerated 7.26%; before the switch 30 of 1000 failed"),
+        ((30, 1_000), (120, 1_000), True, "120 of 1000 requests failed, 12%; tolerated 7.26%"),
+        ((0, 1_000), (30, 1_000), True, "tolerated 0.5%; before the switch 0 of 1000 failed"),
+        ((0, 0), (30, 1_000), True, "tolerated 0.5%; before the switch 0 of 0 failed"),
+        ((2, 10), (30, 1_000), False, "before the switch 2 of 10 failed"),
+    ],
+)
+def test_blue_green_compares_errors_with_those_before_the_switch(
+    before: tuple[int, int], after: tuple[int, int], breach: bool, note: str
+) -> None:
+    plan = ms.Rollout("late", kind="blue-green", guards=[ms.guards.errors()]).plan
+    evidence = Evidence(
+        requests=(Counts(1.0, after[1], 0),), events={"errors": (Counts(1.0, after[0], 0),)}, cuts={"errors": before}
+    )
+    [reading] = judge(plan, evidence).readings
+    assert reading.breach is breach
+    assert note in reading.note
+    assert judge(plan, evidence).reference == before[1]
+
+
+def test_before_the_switch_the_champions_requests_and_failures_are_the_reference() -> None:
+    log = MemoryLedger()
+    plan = ms.Rollout("late", kind="blue-green").plan
+    arm: dict[str, Any] = {"version": "1", "rollout": "r1", "weight": 1.0}
+    log.append([prediction(number, number, 0.5, **arm) for number in range(40)])
+    log.fail(
+        [
+            Failure(
+                id=f"x{number}", endpoint="late", model="late", digest="d", at=number, kind="ModelFailed", status=500,
+                latency_us=1, **arm,
+            )
+            for number in range(2)
+        ]
+    )  # fmt: skip
+    log.compact()
+    found = log.observations("r1")
+    assert found is not None
+    pending = msgspec.structs.replace(rollout()[0], plan=plan)
+    evidence = before_it_began(pending, found.batches)
+    assert (evidence.cuts, evidence.requests, evidence.events) == ({"errors": (2.0, 42.0)}, (), {})
+    again = log.observations("r1")
+    assert again is not None
+    begun = msgspec.structs.replace(state(plan, evidence), began_at=SECOND)
+    assert observed(begun, again.batches).requests == ()  # nothing of it counts as without a choice of arm
 
 
 def test_blue_green_compares_errors_with_a_fixed_share() -> None:

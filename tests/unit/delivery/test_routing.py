@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
+import mainspring as ms
 from mainspring.core.errors import NotFound
 from mainspring.delivery.adapters.catalog import CatalogRollouts
 from mainspring.delivery.conformance import rollout
@@ -179,12 +180,16 @@ def test_a_rollout_gives_its_candidate_a_share_and_moves_no_alias() -> None:
     assert routes_for([endpoint], versions, gated=()) == [before]
 
 
-@pytest.mark.parametrize(("share", "arms"), [(0.0, ["1"]), (1.0, ["2"])])
-def test_an_arm_without_a_share_is_none(share: float, arms: list[str]) -> None:
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_an_arm_without_a_share_is_kept_loaded_unless_it_is_a_shadows(share: float) -> None:
     versions = registry("late")
     move(versions, "late", None, "1")
-    [route] = routes_for([Endpoint("late", model="late@champion")], versions, gated=(), rollouts=[begun(share)])
-    assert [arm.version for arm in route.arms] == arms
+    state = begun(share)
+    [route] = routes_for([Endpoint("late", model="late@champion")], versions, gated=(), rollouts=[state])
+    assert [(arm.version, arm.weight) for arm in route.arms] == [("1", 1 - share), ("2", share)]
+    shadow = msgspec.structs.replace(begun(0.0), plan=ms.Rollout("late", kind="shadow").plan)
+    [route] = routes_for([Endpoint("late", model="late@champion")], versions, gated=(), rollouts=[shadow])
+    assert [(arm.version, arm.weight) for arm in route.arms] == [("1", 1.0)]
 
 
 def test_a_champion_that_moved_during_a_rollout_has_every_request() -> None:

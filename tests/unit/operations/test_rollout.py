@@ -103,7 +103,7 @@ def test_a_rollout_begins_with_the_first_look_and_a_stop_restores_the_routes() -
     here = project()
     before = route(here)
     state = begun(here)
-    assert (state.status, arms(here)) == (Status.PENDING, {"2": 1.0})
+    assert (state.status, arms(here)) == (Status.PENDING, {"2": 1.0, "1": 0.0})  # to be loaded
     tick(here)
     assert arms(here) == pytest.approx({"2": 0.95, "1": 0.05})
     stopped = interventions.end(here, NAME, "stop", reason="lunch")

@@ -13,7 +13,7 @@ from mainspring.serving.plane.slots import merged
 
 def counting(seed: int) -> Metrics:
     chance = random.Random(seed)
-    metrics = Metrics(ready=lambda: True, served=dict, waiting=dict, refused=lambda: 0)
+    metrics = Metrics(ready=lambda: True, served=dict, waiting=dict, refused=dict)
     for name in ("a", 'odd"\\name'):
         endpoint = metrics.of(name)
         for _ in range(200):

@@ -183,6 +183,14 @@ def _show(console: Console, found: RolloutReport) -> None:
     if found.ended_at is None:
         step = f"step {found.step} of {len(found.steps)}, held for {found.step_left} more"
         _print(console, f"  {found.kind:<10} {step}; ends within {found.left}")
+    if found.unchosen:
+        _print(console, f"  {'no choice':<10} of an arm had {found.unchosen} requests, which are not compared")
+    if found.dropped or found.skipped:
+        _print(console, f"  {'not scored':<10} {found.dropped} requests too many, {found.skipped} not whole in the log")
+    for each in found.gateways:
+        serves = f"version {', '.join(each.versions)}" if each.versions else "nothing"
+        route = "" if each.revision is None else f" by revision {each.revision} of the routes"
+        _print(console, f"  {each.process:<10} serves {serves}{route}{f'. {each.trouble}' if each.trouble else ''}")
     ratio = () if found.sample_ratio is None else (found.sample_ratio,)
     for reading in (*found.readings, *found.goals, *ratio):
         _print(console, f"  {reading.guard:<22} {bar(reading)} {_numbers(reading)}")

@@ -14,6 +14,8 @@ from mainspring.core.ids import ID_PATTERN
 from mainspring.delivery.rollout.deciding import CONTINUE
 from mainspring.delivery.rollout.judging import breached_from
 from mainspring.delivery.rollout.model import LIVE, Look, Reading, RolloutState, Status
+from mainspring.delivery.rollout.plan import SHADOW
+from mainspring.operations.rollout.gateways import GatewayReport, gateways
 from mainspring.operations.rollout.reports import all_looks
 from mainspring.project import Project
 from mainspring.security.model import AuditEvent
@@ -79,6 +81,7 @@ class RolloutPage:
     events: tuple[AuditEvent, ...]
     limit: float  # e-value from which a guard is breached
     every: int  # every n-th look without a decision is drawn
+    gateways: tuple[GatewayReport, ...]  # of this machine, while it is live
 
     @property
     def decisions(self) -> list[Look]:
@@ -153,6 +156,7 @@ def rollout_page(project: Project, id: str) -> RolloutPage:
         events=tuple(each for each in project.audit.read(_AUDITED) if state.id in each.detail),
         limit=breached_from(state.plan),
         every=every,
+        gateways=gateways(project, state.endpoint) if state.live and state.plan.kind != SHADOW else (),
     )
 
 

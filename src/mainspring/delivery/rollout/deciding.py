@@ -53,8 +53,7 @@ def decide(state: RolloutState, seen: Observed) -> Decision:
     if ended is not None:
         return ended
     if state.status is Status.PENDING:
-        share = state.plan.steps[0]
-        return Decision(BEGIN, f"{_percent(share)} of the requests", share)
+        return _begun(state, seen) or stay
     if state.status is Status.PROMOTING:
         return stay
     return _harmed(state, seen) or _progress(state, seen) or stay
@@ -72,6 +71,21 @@ def _overtaken(state: RolloutState, seen: Observed) -> Decision | None:
     return None
 
 
+def _begun(state: RolloutState, seen: Observed) -> Decision | None:
+    """Return the decision to begin, once every gateway has the candidate; it never begins in some of them alone."""
+    plan, late = state.plan, state.watched_us >= LONGEST_GAP
+    if seen.unable:
+        why = f"version {state.candidate} cannot be served: {seen.unable}"
+        return Decision("fail", why, 0.0) if late else None
+    if seen.waiting:
+        over = f"no decision within {format_duration(plan.longest_us)}"
+        why = f"{over}: {seen.waiting} did not load version {state.candidate}"
+        return Decision("end", why, 0.0) if state.watched_us >= plan.longest_us else None
+    if seen.reference is not None and seen.reference < plan.least_requests and not late:
+        return None
+    return Decision(BEGIN, f"{_percent(plan.steps[0])} of the requests", plan.steps[0])
+
+
 def _harmed(state: RolloutState, seen: Observed) -> Decision | None:
     """Return the decision if a guard is breached, the arms' shares are wrong, or the time is over."""
     worse = [reading for reading in seen.readings if reading.breach]
@@ -79,7 +93,7 @@ def _harmed(state: RolloutState, seen: Observed) -> Decision | None:
         return Decision("roll back", "; ".join(told(reading) for reading in worse), 0.0)
     if seen.sample_ratio is not None and seen.sample_ratio.breach:
         return Decision("fail", _unfair(state, seen), 0.0)
-    unserved = state.watched_us >= LONGEST_GAP and not seen.candidate and seen.unchosen >= _FEWEST
+    unserved = state.held_us >= LONGEST_GAP and not seen.candidate and seen.unchosen >= _FEWEST
     if unserved and not seen.control and state.share > 0:
         return Decision("fail", _unserved(state, seen), 0.0)
     if state.watched_us >= state.plan.longest_us:

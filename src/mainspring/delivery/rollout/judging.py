@@ -17,12 +17,14 @@ from mainspring.delivery.rollout.guards import ERRORS, LATENCY, SCORE, Guard
 from mainspring.delivery.rollout.labelling import FEWEST, UNLABELLED, bounds, counted_as, horizons
 from mainspring.delivery.rollout.model import Cells, Counts, Evidence, Observed, Reading
 from mainspring.delivery.rollout.observing import QUANTILES, event
-from mainspring.delivery.rollout.plan import BANDIT, SHADOW, Plan
+from mainspring.delivery.rollout.plan import BANDIT, BLUE_GREEN, SHADOW, Plan
 from mainspring.stats.sequential import events, means
 from mainspring.stats.sequential.bandit import weights_by_means
 from mainspring.stats.sequential.distributions import averaged
 
 SAMPLE_RATIO = "sample ratio"
+_SURE = math.log(20)  # that the champion's share of failures before a switch is below the end of its interval
+_FINE = 1e-3
 _SLOW = 1  # place of the quantile above which success needs no more requests
 
 
@@ -46,6 +48,7 @@ def judge(plan: Plan, evidence: Evidence) -> Observed:
         unchosen=evidence.unchosen,
         readings=(*readings, _unlabelled(plan, evidence, breach)) if labelled else tuple(readings),
         goals=tuple(_goal(goal, evidence, safe) for goal in plan.goals),
+        reference=int(evidence.cuts.get(ERRORS, (0.0, 0.0))[1]) if plan.kind == BLUE_GREEN else None,
         share=_share(plan, evidence),
         sample_ratio=_sample_ratio(evidence, breach),
     )
@@ -55,7 +58,7 @@ def _read(plan: Plan, guard: Guard, evidence: Evidence, breach: float, safe: flo
     if plan.kind == SHADOW and (of_pairs := pairing.read(guard, evidence, breach, safe)) is not None:
         return of_pairs
     if guard.kind == ERRORS:
-        return _errors(guard, evidence, breach, safe)
+        return _errors(plan, guard, evidence, breach, safe)
     if guard.kind in (LATENCY, SCORE) and guard.kind not in evidence.cuts:
         return Reading(guard=guard.name, note="too few of the champion's predictions to compare with", limit=0.0)
     if guard.kind == LATENCY:
@@ -65,18 +68,41 @@ def _read(plan: Plan, guard: Guard, evidence: Evidence, breach: float, safe: flo
     return _mean_reading(guard, evidence, breach, safe)
 
 
-def _errors(guard: Guard, evidence: Evidence, breach: float, safe: float) -> Reading:
+def _before(guard: Guard, evidence: Evidence) -> float:
+    """Return the share of failures that a guard tolerates where the champion was observed before the switch alone.
+
+    It is the upper end of the interval of the champion's share, and so much more as is tolerated. A champion without a
+    failure may fail in a harmless share.
+    """
+    failed, asked = evidence.cuts.get(ERRORS, (0.0, 0.0))
+    harmless = guard.at_most or 0.0
+    if not failed and harmless:
+        return harmless
+    low, high = failed / asked if asked else 0.0, 1.0
+    while asked and high - low > _FINE * high:
+        middle = (low + high) / 2
+        found = float(events.log_e_share_below(failed, asked, middle)) >= _SURE
+        low, high = (low, middle) if found else (middle, high)
+    return min(max(harmless, (1 + guard.tolerance) * high), 1 - _FINE)
+
+
+def _errors(plan: Plan, guard: Guard, evidence: Evidence, breach: float, safe: float) -> Reading:
     """Return the reading of errors: worse means both a larger share than tolerated and one that is not harmless."""
     counts, ratio = evidence.events.get(ERRORS, ()), 1 + guard.tolerance
     failed, asked = sum(each.candidate for each in counts), evidence.candidate
     log_e, log_safe = _above(counts, ratio), _below(counts, ratio)
     only = not any(0 < each.share < 1 for each in evidence.requests)  # no choice of arm: nothing to compare with
-    if guard.at_most and asked:
-        harmful = float(events.log_e_share_above(failed, asked, guard.at_most))
-        harmless = float(events.log_e_share_below(failed, asked, guard.at_most))
+    at_most = _before(guard, evidence) if plan.kind == BLUE_GREEN else guard.at_most
+    if at_most and asked:
+        harmful = float(events.log_e_share_above(failed, asked, at_most))
+        harmless = float(events.log_e_share_below(failed, asked, at_most))
         log_e = harmful if only else min(log_e, harmful)
         log_safe = harmless if only else max(log_safe, harmless) - math.log(2)
     made = _ratio_reading(guard, counts, breach, log_e, log_safe >= safe)
+    if plan.kind == BLUE_GREEN and asked and at_most:
+        before = evidence.cuts.get(ERRORS, (0.0, 0.0))
+        said = f"tolerated {100 * at_most:.3g}%; before the switch {before[0]:g} of {before[1]:g} failed"
+        return _with_note(made, f"{failed} of {asked} requests failed, {100 * failed / asked:.3g}%; {said}")
     if made.estimate is None and asked:
         others = sum(each.control for each in counts), evidence.control
         return _with_note(made, f"{failed} of {asked} requests failed, {others[0]} of the champion's {others[1]}")

@@ -131,6 +131,9 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
         sample_ratio: Reading of the share itself.
         unchosen: Requests without a choice of arm since the rollout began.
         lost: Reason why the candidate cannot be served, empty if it can.
+        unable: Before the beginning: gateway processes that cannot load the candidate, with the reasons.
+        waiting: Before the beginning: gateway processes that have yet to load it.
+        reference: Of a blue-green rollout: the champion's requests before it began, with which errors are compared.
         champion: The version that the endpoint's alias names now.
         share: Of a bandit: the share that its goal suggests.
     """
@@ -142,6 +145,9 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     sample_ratio: Reading | None = None
     unchosen: int = 0
     lost: str = ""
+    unable: str = ""
+    waiting: str = ""
+    reference: int | None = None
     champion: str = ""
     share: float | None = None
 

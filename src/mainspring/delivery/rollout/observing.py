@@ -60,9 +60,11 @@ def _add(state: RolloutState, evidence: Evidence, added: Added, table: pa.Table)
     versions = np.asarray(table["version"].to_pylist(), dtype=object)
     candidate = versions == state.candidate
     first = _numbers(table, "row", 0) == 0  # rows of one request have one arm: they are no more than its first
-    kept = first & (candidate | (versions == state.champion))
     weight = _numbers(table, "weight", 1)
     share = np.round(np.where(candidate, weight, 1 - weight), 6)
+    kept = first & (candidate | (versions == state.champion))
+    if state.began_at is not None:  # before, there was no choice of arm
+        kept &= (share > 0) | (np.asarray(table["at"].cast(pa.int64()).to_numpy()) >= state.began_at)
     # All failures are logged, and a share of the predictions: each counts by the same measure.
     number = np.maximum(1, np.round(_numbers(table, "count", 1) * _sampled(table))).astype(np.int64)
     failed = _numbers(table, "status", _OK) != _OK
@@ -91,6 +93,18 @@ def _add(state: RolloutState, evidence: Evidence, added: Added, table: pa.Table)
         for place in range(len(before[SCORE]) + 2):
             count(event(SCORE, place), answered & (bins == place))
     return evidence
+
+
+def before_it_began(state: RolloutState, tables: Iterable[pa.Table]) -> Evidence:
+    """Return the evidence of a blue-green rollout with more of the champion's requests before the switch.
+
+    Its thresholds of errors are the number of these that failed, and the number of all.
+    """
+    seen = observed(msgspec.structs.replace(state, evidence=Evidence()), tables)
+    failed, asked = state.evidence.cuts.get(ERRORS, (0.0, 0.0))
+    failed += sum(each.control for each in seen.events.get(ERRORS, ()))
+    asked += seen.unchosen
+    return msgspec.structs.replace(state.evidence, cuts={**state.evidence.cuts, ERRORS: (failed, asked)})
 
 
 def _first(

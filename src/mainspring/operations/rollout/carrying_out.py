@@ -13,12 +13,13 @@ from mainspring.delivery.rollout.controller import Controller
 from mainspring.delivery.rollout.judging import judge
 from mainspring.delivery.rollout.labelling import labelled
 from mainspring.delivery.rollout.model import Evidence, Observed, RolloutState, Status
-from mainspring.delivery.rollout.observing import fixed, observed
+from mainspring.delivery.rollout.observing import before_it_began, fixed, observed
 from mainspring.delivery.rollout.pairing import scaled
-from mainspring.delivery.rollout.plan import SHADOW
+from mainspring.delivery.rollout.plan import BLUE_GREEN, SHADOW
 from mainspring.delivery.routing import version_of
 from mainspring.ledger.model import Prediction
 from mainspring.operations.promote import gated, promote, publish_routes
+from mainspring.operations.rollout.gateways import unready
 from mainspring.project import Project
 
 _HISTORY = 1_000  # predictions before the rollout that fix thresholds
@@ -61,6 +62,8 @@ class ProjectSurroundings:
             before = [each for each in log.recent(state.endpoint, _HISTORY) if each.version == state.champion]
             scores = [_score(each) for each in before]
             evidence = fixed(state.evidence, [each.latency_us for each in before], scores)
+            if state.plan.kind == BLUE_GREEN:
+                return self._reference(msgspec.structs.replace(state, evidence=evidence))
             return scaled(evidence, scores) if state.plan.kind == SHADOW else evidence
         if state.plan.kind == SHADOW:  # its own process adds the pairs
             return state.evidence
@@ -78,8 +81,20 @@ class ProjectSurroundings:
             return evidence
         return labelled(state, evidence, log, labels, self._project.clock.now())
 
+    def _reference(self, state: RolloutState) -> Evidence:
+        """Return the evidence of a blue-green rollout that has not begun, with what the champion did since."""
+        log = self._project.predictions
+        found = log.observations(state.id, state.evidence.position, since=state.created_at - _SLACK)
+        if found is None:
+            return state.evidence
+        return msgspec.structs.replace(before_it_began(state, found.batches), position=found.position)
+
     def judge(self, state: RolloutState, evidence: Evidence) -> Observed:
-        return judge(state.plan, evidence)
+        seen = judge(state.plan, evidence)
+        if state.status is not Status.PENDING or state.plan.kind == SHADOW:
+            return seen
+        unable, waiting = unready(self._project, state)
+        return msgspec.structs.replace(seen, unable=unable, waiting=waiting)
 
     def promote(self, state: RolloutState) -> Promotion:
         reason = f"rollout {state.id} by {state.actor}"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from mainspring.core.time import SECOND, format_duration, format_instant
 from mainspring.delivery.rollout.deciding import CONTINUE
 from mainspring.delivery.rollout.judging import judge
 from mainspring.delivery.rollout.model import Look, Reading, RolloutState
-from mainspring.delivery.rollout.plan import Plan
+from mainspring.delivery.rollout.pairing import DROPPED, SKIPPED
+from mainspring.delivery.rollout.plan import SHADOW, Plan
+from mainspring.operations.rollout.gateways import GatewayReport, gateways
 from mainspring.project import Project
 
 
@@ -20,6 +24,10 @@ class RolloutReport(msgspec.Struct, frozen=True, kw_only=True):
         step, steps: Number of the step, from 1, and the shares of all.
         step_left: The time that the step still holds at least; `left` the time until the plan ends the rollout.
         requests, champion_requests: Requests of each arm that were compared.
+        unchosen: Requests without a choice of arm, as of a gateway that does not serve the candidate.
+        dropped, skipped: Of a shadow: logged requests that were not scored, because too many came or because the log
+            has not all of their inputs.
+        gateways: While it is live: the gateway processes of this machine.
         decisions: Looks that changed something, oldest first.
         note: What to do next, where that is not obvious.
     """
@@ -47,6 +55,10 @@ class RolloutReport(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     created_at: str
     ended_at: str | None
+    unchosen: int = 0
+    dropped: int = 0
+    skipped: int = 0
+    gateways: tuple[GatewayReport, ...] = ()
     decisions: tuple[str, ...] = ()
     note: str = ""
 
@@ -61,7 +73,10 @@ def report(project: Project, state: RolloutState) -> RolloutReport:
         made = msgspec.structs.replace(made, readings=last.readings, goals=last.goals, sample_ratio=last.sample_ratio)
     else:
         made = msgspec.structs.replace(made, readings=seen.readings, goals=seen.goals, sample_ratio=seen.sample_ratio)
-    return msgspec.structs.replace(made, decisions=tuple(map(_told, looks)), note=_note(project, state))
+    there = gateways(project, state.endpoint) if state.live and state.plan.kind != SHADOW else ()
+    return msgspec.structs.replace(
+        made, decisions=tuple(map(_told, looks)), gateways=there, note=_note(project, state, there)
+    )
 
 
 def listed(project: Project, endpoint: str | None, limit: int) -> list[RolloutReport]:
@@ -103,6 +118,9 @@ def _made(state: RolloutState) -> RolloutReport:
         reason=state.reason,
         created_at=format_instant(state.created_at),
         ended_at=None if state.ended_at is None else format_instant(state.ended_at),
+        unchosen=evidence.unchosen if plan.kind != SHADOW else 0,
+        dropped=sum(each.candidate for each in evidence.events.get(DROPPED, ())),
+        skipped=sum(each.candidate for each in evidence.events.get(SKIPPED, ())),
     )
 
 
@@ -122,11 +140,15 @@ def all_looks(project: Project, state: RolloutState) -> list[Look]:
     return looks
 
 
-def _note(project: Project, state: RolloutState) -> str:
+def _note(project: Project, state: RolloutState, there: Sequence[GatewayReport]) -> str:
     from mainspring.operations.jobs.queue import worker_is_up
 
     if state.live and not worker_is_up(project):
         return "No worker is running, so nothing is observed: start one with `mainspring up`."
+    if state.status == "pending":
+        without = ", ".join(each.process for each in there if state.candidate not in each.versions)
+        if without:
+            return f"It begins once every gateway process has loaded version {state.candidate}: {without} has not."
     if state.status == "waiting":
         return f"It succeeded: run `mainspring rollout promote {state.endpoint}`, or rollback."
     return ""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -17,21 +19,31 @@ from mainspring.serving.plane import runtime
 from mainspring.serving.plane.shadow import SHADOWED, Pairs, ShadowScorer
 
 MOST = 2_000  # predictions that are scored in a turn; of more, the rest is dropped and counted
+TURN_S = 5.0  # after which the rest is dropped, too: a candidate that is slower than its traffic does not fall behind
+_AT_ONCE = 256  # predictions between two signs of life
 _TRIES = 5
 
 _log = logging.getLogger(__name__)
 
 
 class Shadows:
-    """Scores what is new for each shadow of a project."""
+    """Scores what is new for each shadow of a project.
 
-    def __init__(self, project: Project) -> None:
+    Args:
+        only: Id of the rollout that is scored; by default every shadow is.
+        alive: Called with True before some predictions are scored, and with False when they are: a candidate that
+            hangs keeps the thread in between.
+    """
+
+    def __init__(self, project: Project, only: str = "", *, alive: Callable[[bool], object] = lambda _: None) -> None:
         self._project = project
+        self._only = only
+        self._alive = alive
         self._scorers: dict[str, ShadowScorer] = {}
 
     def turn(self) -> int:
         """Score what has come since the last turn; return the number of pairs."""
-        states = shadowed(self._project)
+        states = [state for state in shadowed(self._project) if self._only in ("", state.id)]
         self._scorers = {
             state.candidate_digest: self._scorers[state.candidate_digest]
             for state in states
@@ -55,15 +67,19 @@ class Shadows:
             found = log.arrivals(state.endpoint, self._project.clock.now(), columns=columns)
         if found is None or str(found.position) == evidence.position:
             return 0
-        pairs, dropped = Pairs(), 0
+        pairs, dropped, end = Pairs(), 0, time.monotonic() + TURN_S
         for batch in found.batches:
             rows = batch.filter([version == state.champion for version in batch["version"].to_pylist()])
-            room = MOST - len(pairs.ids)
-            dropped += max(0, rows.num_rows - room)
-            scored = scorer.score(rows.slice(0, room).select(list(SHADOWED)).to_pydict())
-            for name in ("ids", "champion", "candidate", "errors"):
-                getattr(pairs, name).extend(getattr(scored, name))
-            pairs.skipped.update(scored.skipped)
+            for start in range(0, rows.num_rows, _AT_ONCE):
+                some = rows.slice(start, _AT_ONCE)
+                room = max(0, MOST - len(pairs.ids)) if time.monotonic() < end else 0
+                dropped += max(0, some.num_rows - room)
+                self._alive(True)
+                scored = scorer.score(some.slice(0, room).select(list(SHADOWED)).to_pydict())
+                self._alive(False)
+                for name in ("ids", "champion", "candidate", "errors"):
+                    getattr(pairs, name).extend(getattr(scored, name))
+                pairs.skipped.update(scored.skipped)
         made = paired(
             evidence,
             pairs.champion,

@@ -271,10 +271,12 @@ class Live:
         missing = [arm for arm in route.arms if arm.digest not in self._runtimes]
         if not missing:
             return route
-        if not route.rollout or route.arms[0] in missing:
+        if not route.rollout:
             return None
         if all(arm.weight == 0 for arm in missing):
             return msgspec.structs.replace(route, arms=tuple(arm for arm in route.arms if arm not in missing))
+        if route.arms[0] in missing:
+            return None
         if old is not None and old.route.rollout == route.rollout:
             return None
         return msgspec.structs.replace(route, arms=(msgspec.structs.replace(route.arms[0], weight=1.0),), rollout="")

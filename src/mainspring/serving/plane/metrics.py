@@ -19,6 +19,8 @@ from mainspring.core.time import Clock
 from mainspring.serving.plane.catalog_copy import CatalogCopy
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SERVED, REVISION, REFUSED = "mainspring_served_version", "mainspring_route_revision", "mainspring_refused_route"
+_LONGEST_REASON = 300  # characters
 STAGES = ("queue", "features", "compute", "encode", "total")
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0)
@@ -83,7 +85,7 @@ class Metrics(Collector):
         arms: Endpoint with a rollout -> version -> weight.
         revisions: Endpoint -> the revision of the routing table that its route is of.
         waiting: Endpoint -> rows that wait.
-        refused: Number of versions of the routing table that cannot be served.
+        refused: Endpoint whose newest route cannot be served -> the reason.
         unlogged: (endpoint, cause) -> rows that were predicted and are not in the log, see `PredictionLog`.
         unlogged_failures: (endpoint, version) -> failures that wait for room in the log.
         damaged: Number of segments of the log that are set aside.
@@ -96,7 +98,7 @@ class Metrics(Collector):
         ready: Callable[[], bool],
         served: Callable[[], Mapping[str, tuple[str, ...]]],
         waiting: Callable[[], Mapping[str, int]],
-        refused: Callable[[], int],
+        refused: Callable[[], Mapping[str, str]],
         arms: Callable[[], Mapping[str, Mapping[str, float]]] = dict,
         revisions: Callable[[], Mapping[str, int]] = dict,
         unlogged: Callable[[], Mapping[tuple[str, str], int]] = dict,
@@ -138,11 +140,18 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("mainspring_gateway_ready", "1 if the gateway accepts traffic.", float(self._ready()))
+        refused = self._refused()
         yield GaugeMetricFamily(
             "mainspring_refused_versions",
             "Versions of the routing table that cannot be served; the previous versions stay live.",
-            float(self._refused()),
+            float(len(refused)),
         )
+        reasons = GaugeMetricFamily(
+            REFUSED, "1 for each endpoint whose newest route cannot be served.", labels=["endpoint", "reason"]
+        )
+        for name, reason in refused.items():
+            reasons.add_metric([name, reason[:_LONGEST_REASON]], 1.0)
+        yield reasons
         yield GaugeMetricFamily(
             "mainspring_damaged_segments",
             "Segments of the prediction log that were set aside as damaged.",
@@ -159,16 +168,12 @@ class Metrics(Collector):
                 "1 while the routing table has a lower revision than before, as after a restore.",
                 float(self._catalog.went_back),
             )
-        version = GaugeMetricFamily(
-            "mainspring_served_version", "1 for each version behind an endpoint.", labels=["endpoint", "version"]
-        )
+        version = GaugeMetricFamily(SERVED, "1 for each version behind an endpoint.", labels=["endpoint", "version"])
         for endpoint, versions in self._served().items():
             for each in versions:
                 version.add_metric([endpoint, each], 1.0)
         yield version
-        revision = GaugeMetricFamily(
-            "mainspring_route_revision", "Revision of the routing table that a route is of.", labels=["endpoint"]
-        )
+        revision = GaugeMetricFamily(REVISION, "Revision of the routing table that a route is of.", labels=["endpoint"])
         for endpoint, number in self._revisions().items():
             revision.add_metric([endpoint], float(number))
         yield revision

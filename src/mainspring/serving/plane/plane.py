@@ -86,7 +86,7 @@ class DataPlane:
             ready=lambda: self.unready() is None,
             served=lambda: {name: tuple(each.lanes) for name, each in self.served.items()},
             waiting=lambda: {name: each.waiting_rows for name, each in self.served.items()},
-            refused=lambda: len(self._live.table.refused),
+            refused=lambda: self._live.table.refused,
             arms=lambda: {
                 name: {arm.version: arm.weight for arm in each.route.arms}
                 for name, each in self.served.items()

@@ -13,9 +13,13 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
+import mainspring as ms
 from kit.serving import Kit, bundle, full_request, keyed_request, model
 from kit.waiting import wait_until_async
 from mainspring.core.errors import DeadlineExceeded, Invalid, MainspringError, Overloaded, Unavailable
+from mainspring.delivery.conformance import rollout
+from mainspring.delivery.rollout.judging import judge
+from mainspring.delivery.rollout.observing import observed
 from mainspring.ledger.conformance import failure
 from mainspring.ledger.model import Failure, Log, Prediction
 from mainspring.project.catalog import memory_catalog
@@ -337,7 +341,7 @@ async def test_a_storm_of_failures_is_counted_in_few_records() -> None:
         buffer.add(failure(number, version=str(number % 2), kind=("A", "B", "C")[number % 3]))
     buffer.flush()
     buffer.flush()  # which has nothing to do
-    assert log.handed == [64 + 6]
+    assert log.handed == [2 * 64 + 6]
     log.compact()
     found = log.failures("r1")
     assert sum(each.count for each in found) == 5_000
@@ -345,6 +349,28 @@ async def test_a_storm_of_failures_is_counted_in_few_records() -> None:
     for each in found:
         by_arm[each.version] += each.count
     assert by_arm == {"0": 2_500, "1": 2_500}
+
+
+@on_a_loop
+@pytest.mark.parametrize("alike", [0, 1_000], ids=["every key fails", "and one of them all the time"])
+async def test_a_storm_of_failures_is_evidence_also_where_keys_stay_in_their_arm(alike: int) -> None:
+    kit = Kit()
+    buffer = FailureBuffer(kit.log)
+    for entry in range(4):
+        for _ in range(alike):
+            buffer.add(failure(0, rollout="r1", version="2", weight=0.5, unit=77))
+        for number in range(100 * entry, 100 * (entry + 1)):
+            buffer.add(failure(number, rollout="r1", version="2", weight=0.5, unit=1_000 + number))
+        buffer.flush()
+    kit.log.compact()
+    found = kit.log.observations("r1")
+    assert found is not None
+    plan = ms.Rollout("late", assign="key", guards=[ms.guards.errors()]).plan
+    state = msgspec.structs.replace(rollout("r1")[0], plan=plan, began_at=0)
+    evidence = observed(state, found.batches)
+    assert sum(each.candidate for each in evidence.events["errors"]) >= 4 * 64
+    [errors] = judge(plan, evidence).readings
+    assert errors.breach
 
 
 @on_a_loop

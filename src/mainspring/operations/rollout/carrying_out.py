@@ -83,8 +83,9 @@ class ProjectSurroundings:
 
     def _reference(self, state: RolloutState) -> Evidence:
         """Return the evidence of a blue-green rollout that has not begun, with what the champion did since."""
-        log = self._project.predictions
-        found = log.observations(state.id, state.evidence.position, since=state.created_at - _SLACK)
+        log, position = self._project.predictions, state.evidence.position
+        since = 0 if position else self._project.clock.now() - _SLACK
+        found = log.observations(state.id, position, since=since)
         if found is None:
             return state.evidence
         return msgspec.structs.replace(before_it_began(state, found.batches), position=found.position)

@@ -16,7 +16,9 @@ from mainspring.serving.plane.batch_run import Waiter
 from mainspring.serving.plane.metrics import ArmMetrics
 
 _EVERY_S = 0.05  # between two entries of failures in the log
-_ONE_BY_ONE = 64  # failures of an entry; further ones are summed up
+_ONE_BY_ONE = 64  # failures of an entry, and as many of units that have not failed yet; further ones are summed up
+_UNITS = 1 << 17  # hashes of units are told apart by so many values
+_ROLLOUTS = 16  # whose failed units are known at once
 _LOOK_S = 0.5
 HANGS_US = 5_000_000  # after its deadline
 
@@ -63,20 +65,29 @@ class FailureBuffer:
     """Failures on their way to the log, on the event loop.
 
     A storm of them costs memory and disk for a bounded number a second; the others are counted by arm, kind and weight,
-    which is what evidence about an arm needs of them.
+    which is what evidence about an arm needs of them. Where a unit stays in its arm, its first failure alone counts: so
+    there is room for units that have not failed yet, however often others fail.
     """
 
     def __init__(self, log: PredictionLog, patience: Patience | None = None) -> None:
         self.patience = patience or Patience()
         self._log = log
         self._some: list[Failure] = []
+        self._fresh: list[Failure] = []
         self._others = Tally()
+        self._failed: dict[str, bytearray] = {}  # rollout -> whether units have a failure in the log
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, failure: Failure) -> None:
         """Log a failure within 50 ms."""
+        failed = self._failed.setdefault(failure.rollout, bytearray(_UNITS))
+        unit = failure.unit % _UNITS
         if len(self._some) < _ONE_BY_ONE:
             self._some.append(failure)
+            failed[unit] = 1
+        elif not failed[unit] and len(self._fresh) < _ONE_BY_ONE:
+            self._fresh.append(failure)
+            failed[unit] = 1
         else:
             self._others.add(failure)
         if self._timer is None:
@@ -88,7 +99,9 @@ class FailureBuffer:
             return
         self._timer.cancel()
         self._timer = None
-        some, self._some = self._some, []
+        some, self._some, self._fresh = [*self._some, *self._fresh], [], []
+        if len(self._failed) > _ROLLOUTS:
+            self._failed = {}
         self._log.fail([*some, *self._others.take()])
 
 

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ MODULE = "mainspring.processes.shadow"
 HANGS_S = 300  # without an answer to any of the predictions that are scored at once
 _EVERY_S = 1.0
 _LOWEST = 19
+_STARTS_AT = 5  # priority of the session until a process has started: at the lowest, a busy machine would not start it
+_TRIES = 5
 _DEATHS = 3  # in a row at the same predictions, which end a shadow
 
 
@@ -83,6 +86,7 @@ class ShadowProcesses:
         self._pipe = self._pipe or os.pipe()
         kind = Kind("shadow", MODULE, ("--rollout", state.id, "--hangs", str(self._hangs_s)))
         child.process = spawn(kind, self._project.settings, self._pipe[0], {})
+        lower_session(_STARTS_AT, str(child.process.pid))
 
     def _told(self, code: int) -> str:
         """Return in words how a process ended."""
@@ -101,19 +105,35 @@ class ShadowProcesses:
             child.process.wait()
 
 
-def least() -> None:
+def lower_session(priority: int, process: str = "self") -> None:
+    """Let other sessions go first. Linux may share the processor out by sessions: nice compares within one alone.
+
+    Args:
+        priority: As of nice: 0 is usual, 19 the lowest.
+    """
+    for _ in range(_TRIES):
+        try:
+            Path("/proc", process, "autogroup").write_text(str(priority))
+        except BlockingIOError:  # the kernel allows some of these a second
+            time.sleep(0.1)
+        except OSError:  # it has none, or a container forbids it
+            return
+        else:
+            return
+
+
+def lower() -> None:
     """Let every other process go first, on the processor and on disks, and stay longest where memory is short.
 
-    Call it before threads are started: each has a priority of its own.
+    Threads that are started later inherit it.
     """
     os.nice(_LOWEST)
     if sys.platform == "linux":
-        # Linux may share the processor out by sessions, each of which has a priority. This process has its own session.
-        for name, value in (("autogroup", str(_LOWEST)), ("oom_score_adj", "1000")):
-            with suppress(OSError):  # the kernel has none, or a container forbids it
-                Path("/proc/self", name).write_text(value)
+        lower_session(_LOWEST)
         with suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        with suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def main() -> int:
@@ -122,12 +142,12 @@ def main() -> int:
     parser.add_argument("--rollout", required=True, help="id of the rollout")
     parser.add_argument("--hangs", type=int, default=HANGS_S, help="seconds without an answer that end the process")
     chosen = parser.parse_args()
-    least()
 
     def body(project: Project) -> None:
         from mainspring.operations.rollout.shadowing import Shadows
 
         project.follow_definitions()
+        lower()
         # The kernel ends a process at its alarm, also one whose model never gives the interpreter back.
         shadows = Shadows(project, chosen.rollout, alive=lambda waits: signal.alarm(chosen.hangs if waits else 0))
         stop = threading.Event()

@@ -56,11 +56,17 @@ def tick(project: Project, us: int = SECOND) -> RolloutState:
     return state
 
 
-def traffic(project: Project, requests: int, *, share: float, errors: float = 0.0, seed: int = 0) -> None:
-    """Log requests of the live rollout; the candidate's fail with the probability `errors`."""
+def traffic(
+    project: Project, requests: int, *, share: float, errors: float = 0.0, seed: int = 0, only: str = ""
+) -> None:
+    """Log requests of the live rollout; the candidate's fail with the probability `errors`.
+
+    Args:
+        only: Version that answers all of them, against its share.
+    """
     random, [state] = np.random.default_rng(seed), project.rollouts.live()
     for number in range(requests):
-        mine = bool(random.random() < share)
+        mine = bool(random.random() < share) if not only else only == state.candidate
         arm: dict[str, Any] = {
             "endpoint": NAME,
             "model": NAME,
@@ -237,6 +243,39 @@ def test_a_bundle_that_disappears_ends_it() -> None:
     assert ended.status is Status.FAILED
     assert ended.why.startswith("version 1 cannot be served: ")
     assert arms(here) == {"2": 1.0}
+
+
+def test_a_label_that_never_comes_ends_it_by_its_plan() -> None:
+    guards = [ms.guards.errors(at_most=0.05), ms.guards.quality("brier", within="1m")]
+    here = project(ms.Rollout(NAME, **{**QUICK, "guards": guards}, longest="10m"))
+    begun(here)
+    tick(here)
+    traffic(here, 600, share=0.5)
+    for _ in range(9):
+        assert tick(here, MINUTE).status is Status.RUNNING
+    state = tick(here, MINUTE)
+    assert state.status is Status.INCONCLUSIVE
+    assert state.why == "no decision within 10m: quality brier: no label came"
+    assert arms(here) == {"2": 1.0}
+    [unlabelled] = [each for each in report(here, state).readings if each.guard == "no label"]
+    assert unlabelled.candidate + unlabelled.control == 600
+
+
+def test_an_arm_without_traffic_ends_it_by_its_plan() -> None:
+    here = project(ms.Rollout(NAME, **QUICK, longest="3m"))
+    begun(here)
+    tick(here)
+    for _ in range(2):
+        tick(here, MINUTE)
+    state = tick(here, MINUTE)
+    assert (state.status, state.why) == (Status.INCONCLUSIVE, "no decision within 3m: no request came")
+    here = project(ms.Rollout(NAME, **QUICK, longest="3m"))
+    begun(here)
+    tick(here)
+    traffic(here, 400, share=0.5, only="2")
+    state = tick(here)
+    assert state.status is Status.FAILED
+    assert state.why == "no request of 400 reached version 1: no gateway has loaded it"
 
 
 def test_a_rollback_of_the_model_ends_its_rollout() -> None:

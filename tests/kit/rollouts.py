@@ -101,7 +101,7 @@ def begun(project: Project, candidate: str) -> RolloutState:
 
 def shares(project: Project) -> dict[str, float]:
     """Return the shares of the versions in the routing table."""
-    return {arm.version: arm.weight for arm in project.routes.current()[ENDPOINT].arms}
+    return {arm.version: arm.weight for arm in project.routes.current()[ENDPOINT].arms if arm.weight}
 
 
 class Skewed:

@@ -21,7 +21,8 @@ from mainspring.operations.rollout import interventions
 from mainspring.operations.rollout.carrying_out import controller
 from mainspring.operations.rollout.reports import report
 from mainspring.processes.shadow import ShadowProcesses
-from mainspring.project import Project
+from mainspring.project import Project, open_project
+from mainspring.project.settings import load_settings
 
 WITHIN_S = 30
 ROLLOUT = """\
@@ -50,6 +51,7 @@ def score(x):
         raise ValueError("no weight for positive amounts")
     return np.exp(x)
 """
+USUAL = {"MAINSPRING_SHADOW_NICE": "0"}  # a busy machine would leave a shadow of the lowest priority no time
 SHADOW = (
     'ms.Rollout("fraud", kind="shadow", hold="3s", least_requests=100, guards=[ms.guards.errors(), ms.guards.score()])'
 )
@@ -184,7 +186,8 @@ def test_a_shadow_that_hangs_or_crashes_ends_and_says_why(fault: str, tmp_path: 
     does, why = BAD_SHADOWS[fault]
     candidate = f"import os\nimport signal\n\n\ndef score(x):\n    {does}\n    return x\n"
     depot = shop(tmp_path / "shop", SHADOW, candidate)
-    with closing(opened(depot)) as project:
+    settings = load_settings(depot.root, environment=USUAL)
+    with closing(open_project(settings)) as project:
         interventions.start(project, "fraud")
         controller(project).tick()
         logged(project, 5)
@@ -205,7 +208,7 @@ def test_a_shadow_that_hangs_or_crashes_ends_and_says_why(fault: str, tmp_path: 
 def test_a_shadow_that_is_killed_goes_on_and_the_caller_never_meets_it(tmp_path: Path) -> None:
     depot = shop(tmp_path / "shop", SHADOW, GOOD.replace("-x)", "-1.01 * x)"))
     key = depot.json("keys", "create", "load", "--scope", "predict")["key"]
-    with depot.up(real=True) as up, closing(opened(depot)) as project:
+    with depot.up(real=True, environment=USUAL) as up, closing(opened(depot)) as project:
 
         def state() -> RolloutState:
             [found] = project.rollouts.find()

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 from mainspring.core.errors import Invalid
 
+LOWEST_PRIORITY = 19  # of nice
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Url:
@@ -160,5 +162,6 @@ class Settings:
     training_price: tuple[float, str] | None = None  # per hour, with its currency; `None`: unknown
     schedules: tuple[ScheduleSetting, ...] = ()
     jobs_at_once: int = 2  # of a worker
+    shadow_nice: int = 19  # priority of the processes of shadows, as of nice: 0 is usual, 19 the lowest
     webhook_secret: str = field(default="", repr=False)  # empty: deliveries are refused
     engines: Engines = Engines()

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mainspring.core.errors import MainspringError
+from mainspring.core.settings import LOWEST_PRIORITY
 from mainspring.core.time import SECOND, format_duration
 from mainspring.delivery.rollout.deciding import CONTROLLER, intervened
 from mainspring.delivery.rollout.model import RolloutState
@@ -30,7 +31,6 @@ from mainspring.project.settings import child_arguments
 MODULE = "mainspring.processes.shadow"
 HANGS_S = 300  # without an answer to any of the predictions that are scored at once
 _EVERY_S = 1.0
-_LOWEST = 19
 _STARTS_AT = 5  # priority of the session until a process has started: at the lowest, a busy machine would not start it
 _TRIES = 5
 _DEATHS = 3  # in a row at the same predictions, which end a shadow
@@ -84,9 +84,10 @@ class ShadowProcesses:
                 return
         child.position = state.evidence.position
         self._pipe = self._pipe or os.pipe()
-        kind = Kind("shadow", MODULE, ("--rollout", state.id, "--hangs", str(self._hangs_s)))
+        nice = self._project.settings.shadow_nice
+        kind = Kind("shadow", MODULE, ("--rollout", state.id, "--hangs", str(self._hangs_s), "--nice", str(nice)))
         child.process = spawn(kind, self._project.settings, self._pipe[0], {})
-        lower_session(_STARTS_AT, str(child.process.pid))
+        lower_session(min(_STARTS_AT, nice), str(child.process.pid))
 
     def _told(self, code: int) -> str:
         """Return in words how a process ended."""
@@ -122,18 +123,22 @@ def lower_session(priority: int, process: str = "self") -> None:
             return
 
 
-def lower() -> None:
-    """Let every other process go first, on the processor and on disks, and stay longest where memory is short.
+def lower(priority: int) -> None:
+    """Let other processes go first, on the processor and on disks, and stay longest where memory is short.
 
     Threads that are started later inherit it.
+
+    Args:
+        priority: As of nice. At the lowest, every process that is not of the idle class goes first.
     """
-    os.nice(_LOWEST)
+    os.nice(priority)
     if sys.platform == "linux":
-        lower_session(_LOWEST)
-        with suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         with suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("1000")
+        lower_session(priority)
+        if priority == LOWEST_PRIORITY:
+            with suppress(OSError):
+                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def main() -> int:
@@ -141,13 +146,14 @@ def main() -> int:
     parser = child_arguments("processes.shadow")
     parser.add_argument("--rollout", required=True, help="id of the rollout")
     parser.add_argument("--hangs", type=int, default=HANGS_S, help="seconds without an answer that end the process")
+    parser.add_argument("--nice", type=int, default=LOWEST_PRIORITY, help="priority, as the setting shadow_nice")
     chosen = parser.parse_args()
 
     def body(project: Project) -> None:
         from mainspring.operations.rollout.shadowing import Shadows
 
         project.follow_definitions()
-        lower()
+        lower(chosen.nice)
         # The kernel ends a process at its alarm, also one whose model never gives the interpreter back.
         shadows = Shadows(project, chosen.rollout, alive=lambda waits: signal.alarm(chosen.hangs if waits else 0))
         stop = threading.Event()

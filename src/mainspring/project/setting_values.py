@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mainspring.core.errors import Invalid
-from mainspring.core.settings import Address, Tls, Traces, Url
+from mainspring.core.settings import LOWEST_PRIORITY, Address, Tls, Traces, Url
 from mainspring.core.time import parse_duration
 
 Given = Mapping[str, Any]  # raw settings by name
@@ -35,6 +35,16 @@ def whole(given: Given, name: str) -> int:
 def count(given: Given, name: str) -> int:
     """Return a whole number from 0."""
     return 0 if str(given[name]) == "0" else whole(given, name)
+
+
+def nice(given: Given, name: str) -> int:
+    """Return a priority of processes from 0, the usual, to 19, the lowest."""
+    number = count(given, name)
+    if number > LOWEST_PRIORITY:
+        raise Invalid(
+            f"{name} is {number}.", fix=f"write a number from 0, the usual priority, to {LOWEST_PRIORITY}, the lowest."
+        )
+    return number
 
 
 def at_least(least: int, given: Given, name: str) -> int:

@@ -23,6 +23,7 @@ from mainspring.project.setting_values import (
     count,
     duration,
     names,
+    nice,
     price,
     tls_of,
     traces,
@@ -57,6 +58,7 @@ DEFAULTS: Mapping[str, Any] = {
     "monitor_window": "1d",
     "materialise_every": "1m",
     "jobs_at_once": 2,
+    "shadow_nice": 19,
     "keep_versions": "1h",
     "keep_predictions": "",
     "gateway_workers": 1,
@@ -285,6 +287,7 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
         training_price=price(values, "training_price"),
         webhook_secret=str(values["webhook_secret"]),
         jobs_at_once=workers(values, "jobs_at_once"),
+        shadow_nice=nice(values, "shadow_nice"),
         engines=Engines(**{name: str(values[name]) for name in asdict(Engines())}),
         schedules=read_schedules(values.get("schedules", {}), own=bool(modules)),
     )

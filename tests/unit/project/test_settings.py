@@ -71,6 +71,7 @@ def test_a_profile_is_chosen_by_flag_environment_or_file(tmp_path: Path) -> None
         ("[profiles.local]\ncatalog = 'sqlite://x.db'\n", "x.db"),
         ("[profiles.local\n", "TOML"),
         ("colour = 'blue'\n", "colour"),
+        ("[profiles.local]\nshadow_nice = 20\n", "shadow_nice is 20. Fix: write a number from 0"),
     ],
 )
 def test_what_cannot_be_is_named(tmp_path: Path, text: str, names: str) -> None:

@@ -2,6 +2,12 @@
 
 import html
 import re
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -21,7 +27,10 @@ from mainspring.delivery.conformance import rollout
 from mainspring.delivery.rollout.deciding import CONTROLLER
 from mainspring.delivery.rollout.model import Look, Reading, Status
 from mainspring.delivery.rollout.plan import Plan
+from mainspring.operations.rollout.gateways import unready
+from mainspring.operations.rollout.reports import report
 from mainspring.security.model import Action
+from mainspring.serving.plane.metrics import Metrics
 from unit.console.test_model_pages import row, shown
 from unit.console.test_pages import text_of
 
@@ -63,6 +72,52 @@ class TestTheList:
     @pytest.mark.parametrize("asked", ["before=x", "before=1", "before=-1-a", "before=1-../x"])
     def test_a_place_that_is_none_is_refused(self, client: Client, asked: str) -> None:
         shown(client, f"/rollouts?{asked}", 400)
+
+
+@contextmanager
+def gateway(place: Path, slot: int, metrics: Metrics) -> Iterator[None]:
+    """Answer in a gateway's slot, as its process does."""
+
+    class Answers(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.wfile.write(b"ready\n" + metrics.text())
+
+    with socketserver.ThreadingUnixStreamServer(str(place / f"gateway-{slot}.sock"), Answers) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_gateway_processes_are_named_with_what_they_cannot_load(rollouts: Rolled, tmp_path: Path) -> None:
+    settings = replace(rollouts.project.settings, state=tmp_path, gateway_workers=2)
+    here = rollouts.project.having(settings=settings)
+    (tmp_path / "slots").mkdir()
+    idle: dict[str, Any] = {"ready": lambda: True, "waiting": dict, "revisions": lambda: {ENDPOINT: 7, "other": 9}}
+    well = Metrics(served=lambda: {ENDPOINT: ("2", "3")}, refused=dict, **idle)
+    ill = Metrics(
+        served=lambda: {ENDPOINT: ("2",), "other": ("1",)},
+        refused=lambda: {ENDPOINT: "Version 3 is not served: <torch> is too old\nfor it", "other": "no disk"},
+        **idle,
+    )
+    with gateway(tmp_path / "slots", 0, well), gateway(tmp_path / "slots", 1, ill):
+        said = text_of(shown(Client(create_app(here), here.key()), f"/rollouts/{rollouts.live}"))
+        [state] = [each for each in here.rollouts.live() if each.id == rollouts.live]
+        found = report(here, state)
+        assert unready(here, state) == ("gateway-1 cannot load it: " + found.gateways[1].trouble, "")
+        late = Metrics(served=lambda: {ENDPOINT: ("2",)}, refused=dict, **idle)
+        with gateway(tmp_path / "slots", 2, late):
+            assert unready(here, state)[1] == "grpc"
+    assert [(each.process, each.revision, each.versions) for each in found.gateways] == [
+        ("gateway", 7, ("2", "3")),
+        ("gateway-1", 7, ("2",)),
+    ]
+    assert found.gateways[1].trouble == "Version 3 is not served: <torch> is too old\nfor it"
+    assert "gateway 2, 3 7" in said
+    assert "gateway-1 2 7 Version 3 is not served: <torch> is too old for it" in said
 
 
 class TestOne:

@@ -8,12 +8,13 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from kit.depth import DEEP
+from kit.servers import PostgresServer
 from kit.waiting import wait_until
 from mainspring.jobs.model import Status
 from mainspring.operations.pipelines import control
@@ -75,13 +76,20 @@ POINTS = [
 ]
 
 
+@contextmanager
+def project_in(folder: Path, catalog: str = "sqlite:///catalog.db") -> Iterator[Project]:
+    (folder / "chained.py").write_text(FLOWS)
+    (folder / "mainspring.toml").write_text(
+        f'name = "own"\nmodules = ["chained"]\n[profiles.local]\ncatalog = "{catalog}"\n'
+    )
+    with closing(open_project(load_settings(folder, environment={}))) as made:
+        yield made
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
-    (tmp_path / "chained.py").write_text(FLOWS)
-    (tmp_path / "mainspring.toml").write_text('name = "own"\nmodules = ["chained"]\n')
-    made = open_project(load_settings(tmp_path, environment={}))
-    yield made
-    made.close()
+    with project_in(tmp_path) as made:
+        yield made
 
 
 def start(project: Project, method: str = "-", when: str = "-", count: int = 0) -> subprocess.Popen[str]:
@@ -116,6 +124,12 @@ def test_a_worker_killed_at_a_point_is_followed_by_one_that_ends_the_run(
     successor = start(project)
     assert successor.wait(timeout=300) == 0
     check(project, run, kills=1)
+
+
+@pytest.mark.parametrize(("method", "when", "count"), POINTS if DEEP else [("end_and_claim", "after", 2)])
+def test_on_postgres_too(tmp_path: Path, postgres_server: PostgresServer, method: str, when: str, count: int) -> None:
+    with project_in(tmp_path, postgres_server.fresh().text) as project:
+        test_a_worker_killed_at_a_point_is_followed_by_one_that_ends_the_run(project, method, when, count)
 
 
 def test_a_step_whose_process_is_killed_is_run_once_more(project: Project) -> None:

@@ -19,6 +19,7 @@ import pytest
 import mainspring as ms
 from death.conftest import Nursery, there
 from integration.test_rollout_routes import until_all_follow
+from kit.depth import deep, examples
 from kit.fleet import BODY, COLUMNS, INFER, Fleet
 from kit.load import Load
 from kit.rollouts import BAD, BIASES, ENDPOINT, GOOD, MODEL, Skewed, begun, made, opened
@@ -33,6 +34,13 @@ from mainspring.project import Project
 
 EVERYTHING = 1_000_000
 SHORT = ms.Rollout(ENDPOINT, steps=(0.5,), hold="0s", least_requests=20, guards=[ms.guards.errors(at_most=0.9)])
+POINTS = ["begin", "decided", "stored", "published", "recorded"]  # of a controller's look that decides
+# Of a worker.
+CALLS = [
+    f"{when}-{call}"
+    for call in ("rollouts.replace", "routes.publish", "audit.append", "versions.set_alias")
+    for when in ("before", "after")
+]
 # Who is suspended where while a rollout is stopped, and dies where when it goes on.
 SUSPENDED = [
     ("controller", "", "recorded"),
@@ -189,18 +197,39 @@ def kill_gateway(seen: Watched, name: str) -> None:
         seen.until_all_follow()
 
 
-def test_two_controllers_and_the_gateways_are_killed_during_rollouts(tmp_path: Path, nursery: Nursery) -> None:
+@pytest.mark.parametrize("turned", examples(gate=(0,), deep=range(len(POINTS))))
+def test_two_controllers_and_the_gateways_are_killed_during_rollouts(
+    turned: int, tmp_path: Path, nursery: Nursery
+) -> None:
+    points = [*POINTS[turned:], *POINTS[:turned]]
     with watched(tmp_path / "project") as seen:
         begun(opened(seen.fleet.root, BAD), "3")
-        first = carried_out(seen, nursery, ["stored", "published"], ["decided", "recorded"])
+        first = carried_out(seen, nursery, points[2:4], points[1:6:4])
         kill_gateway(seen, "gateway")
         begun(opened(seen.fleet.root, GOOD), "2")
-        slots = ["begin", "stored", "published", "recorded", "promoting"], ["decided", "published", "stored", "done"]
-        second = carried_out(seen, nursery, *slots, gateways=["gateway-1"])
+        second = carried_out(seen, nursery, [*points, "promoting"], [*points[1:4], "done"], gateways=["gateway-1"])
         seen.load.until_answered(30)
     assert (first.status, second.status) == ("rolled back", "done"), (first.why, second.why)
     check(seen, first, second)
-    assert len((seen.fleet.root / "deaths").read_text().splitlines()) >= 7
+    assert deaths(seen) >= 7
+
+
+@deep
+def test_a_worker_and_the_gateways_are_killed_around_each_call_that_changes_something(
+    tmp_path: Path, nursery: Nursery
+) -> None:
+    with watched(tmp_path / "project") as seen:
+        begun(opened(seen.fleet.root, BAD), "3")
+        first = carried_out(seen, nursery, CALLS[:-2], role="worker", gateways=["gateway"])
+        begun(opened(seen.fleet.root, SHORT), "2")
+        second = carried_out(seen, nursery, CALLS, role="worker", gateways=["gateway-1"])
+    assert (first.status, second.status) == ("rolled back", "done"), (first.why, second.why)
+    check(seen, first, second)
+    assert deaths(seen) >= 10
+
+
+def deaths(seen: Watched) -> int:
+    return len((seen.fleet.root / "deaths").read_text().splitlines())
 
 
 def stopped(seen: Watched) -> RolloutState:

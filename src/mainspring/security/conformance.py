@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from mainspring.core.errors import Conflict, Denied, NotFound
@@ -100,6 +101,15 @@ class AuditLogConformance:
         log.append([AuditEvent(at, "ana", "key.create", f"key/{at}", "naïve <b>") for at in range(5)])
         assert [event.at for event in log.read(2)] == [4, 3]
         assert log.read(0) == []
+
+    def test_of_those_that_add_an_event_at_once_one_does(self, log: AuditLog) -> None:
+        first, second = (AuditEvent(at, "ana", "rollout.begin", "endpoint/late", "na\u00efve \0") for at in (1, 2))
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(lambda _: log.append([first], unless_among=9), range(8)))
+        log.append([first, second], unless_among=9)
+        assert [event.at for event in log.read()] == [2, 1]
+        log.append([first], unless_among=1)
+        assert [event.at for event in log.read()] == [1, 2, 1]
 
     def test_an_empty_log_reads_empty(self, log: AuditLog) -> None:
         assert log.read() == []

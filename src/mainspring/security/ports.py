@@ -71,8 +71,13 @@ class KeyStore(Protocol):
 class AuditLog(Protocol):
     """An append-only list of audit events."""
 
-    def append(self, events: Sequence[AuditEvent]) -> None:
-        """Add events, in order, durably."""
+    def append(self, events: Sequence[AuditEvent], *, unless_among: int = 0) -> None:
+        """Add events, in order, durably.
+
+        Args:
+            unless_among: Events that are among so many of the newest are left out. Of processes that add the same event
+                at once, one does.
+        """
         ...
 
     def read(self, limit: int = 100) -> list[AuditEvent]:

@@ -175,9 +175,7 @@ class Controller:
 
 
 def record(store: RolloutStore, audit: AuditLog, state: RolloutState) -> RolloutState:
-    """Append the decisions of a rollout that are not in the audit log yet; return its state.
-
-    A decision is there at least once: twice only if two processes record it in the same instant.
+    """Append the decisions of a rollout that are not in the audit log yet; return its state. Each is there once.
 
     Raises:
         Conflict: The rollout changed meanwhile; the next look records the decisions.
@@ -185,11 +183,7 @@ def record(store: RolloutStore, audit: AuditLog, state: RolloutState) -> Rollout
     if state.audited == state.looks:
         return state
     looks = store.looks(state.id, after=state.audited)
-    there = set(audit.read(_RECENT))
-    events = [_event(state, look) for look in looks if look.decision != CONTINUE]
-    events = [event for event in events if event not in there]
-    if events:
-        audit.append(events)
+    audit.append([_event(state, look) for look in looks if look.decision != CONTINUE], unless_among=_RECENT)
     return store.replace(msgspec.structs.replace(state, audited=state.looks))
 
 

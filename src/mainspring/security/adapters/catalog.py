@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
@@ -131,25 +132,30 @@ class CatalogAuditLog:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
-    def append(self, events: Sequence[AuditEvent]) -> None:
-        if not events:
-            return
-        rows = [
-            {
-                "at": e.at,
-                "actor": _storable(e.actor),
-                "action": _storable(e.action),
-                "resource": _storable(e.resource),
-                "detail": _storable(e.detail),
-            }
+    def append(self, events: Sequence[AuditEvent], *, unless_among: int = 0) -> None:
+        added = [
+            AuditEvent(e.at, _storable(e.actor), _storable(e.action), _storable(e.resource), _storable(e.detail))
             for e in events
         ]
-        with catalog_errors("audit_events"), self._engine.begin() as connection:
-            connection.execute(audit_events.insert(), rows)
+        if not added:
+            return
+        with catalog_errors("audit_events"), self._engine.connect() as connection:
+            if unless_among:
+                sqlite = self._engine.dialect.name == "sqlite"
+                connection.exec_driver_sql(
+                    "BEGIN IMMEDIATE" if sqlite else "LOCK TABLE audit_events IN SHARE ROW EXCLUSIVE MODE"
+                )
+                there = set(_newest(connection, unless_among))
+                added = [event for event in added if event not in there]
+            if added:
+                connection.execute(audit_events.insert(), [asdict(event) for event in added])
+            connection.commit()
 
     def read(self, limit: int = 100) -> list[AuditEvent]:
-        query = sa.select(audit_events).order_by(audit_events.c.seq.desc()).limit(limit)
         with catalog_errors("audit_events"), self._engine.connect() as connection:
-            return [
-                AuditEvent(row.at, row.actor, row.action, row.resource, row.detail) for row in connection.execute(query)
-            ]
+            return _newest(connection, limit)
+
+
+def _newest(connection: sa.Connection, limit: int) -> list[AuditEvent]:
+    query = sa.select(audit_events).order_by(audit_events.c.seq.desc()).limit(limit)
+    return [AuditEvent(row.at, row.actor, row.action, row.resource, row.detail) for row in connection.execute(query)]

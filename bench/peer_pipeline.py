@@ -1,6 +1,7 @@
-"""A peer's side of bench/pipeline.py, in the peer's own environment: `peer_pipeline.py PEER SHAPE STEPS FOLDER`.
+"""One side of bench/pipeline.py, in its own environment: `peer_pipeline.py SIDE SHAPE STEPS FOLDER`.
 
-Prints `{"seconds": ...}` of a second run of a graph whose steps do nothing: a chain, or a fan-out that a step collects.
+Runs a graph whose steps do nothing, a chain or a fan-out that a step collects, and prints the seconds and the processor
+time of the second run; of the first where the graph is large.
 """
 
 from __future__ import annotations
@@ -8,9 +9,83 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+_LARGE = 500
+MODULE = """
+import mainspring as ms
+
+
+@ms.step
+def add(number):
+    return number + 1
+
+
+@ms.step
+def total(numbers):
+    return sum(numbers)
+
+
+@ms.pipeline
+def chain():
+    number = 0
+    for _ in range({steps}):
+        number = add(number)
+    return number
+
+
+@ms.pipeline
+def wide():
+    return total([add(each) for each in range({steps} - 1)])
+"""
+
+
+def ours(shape: str, steps: int, folder: Path) -> Callable[[], object]:
+    """Run jobs as the worker of `mainspring up` does: the store on disk, steps in child processes."""
+    from mainspring.jobs.model import ENDED, Status
+    from mainspring.operations.jobs.work_loop import work
+    from mainspring.operations.pipelines import control
+    from mainspring.project import open_project
+    from mainspring.project.settings import load_settings
+
+    (folder / "steps.py").write_text(MODULE.format(steps=steps))
+    (folder / "mainspring.toml").write_text('name = "bench"\nmodules = ["steps"]\n')
+    project = open_project(load_settings(folder, environment={}))
+    threading.Thread(target=work, args=(project, threading.Event()), daemon=True).start()
+
+    def run() -> None:
+        job = control.start(project, shape).id
+        while (status := control.find_run(project, job).status) not in ENDED:
+            time.sleep(0.02)
+        assert status is Status.DONE
+
+    return run
+
+
+def floor(_shape: str, steps: int, folder: Path) -> Callable[[], object]:
+    """Do what a durable step in another process cannot do without: a round trip to it, and a commit to disk."""
+    import sqlite3
+    import subprocess
+
+    echo = "import sys\nfor line in sys.stdin: sys.stdout.write(line); sys.stdout.flush()"
+    child = subprocess.Popen([sys.executable, "-c", echo], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    base = sqlite3.connect(folder / "floor.db", isolation_level=None)
+    base.execute("PRAGMA journal_mode=WAL")
+    base.execute("PRAGMA synchronous=FULL")
+    base.execute("CREATE TABLE steps (result TEXT)")
+
+    def run() -> None:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        for at in range(steps):
+            child.stdin.write(b"%d\n" % at)
+            child.stdin.flush()
+            base.execute("INSERT INTO steps VALUES (?)", [child.stdout.readline()])
+
+    return run
 
 
 def prefect(shape: str, steps: int, folder: Path) -> Callable[[], object]:
@@ -88,14 +163,37 @@ def dbos(shape: str, steps: int, folder: Path) -> Callable[[], object]:
     return run
 
 
+def cpu_s() -> float:
+    """Return the processor time of this process and its children, of those that live as Linux tells it."""
+    spent = sum(os.times()[:4])
+    for child in _children(os.getpid()):
+        try:
+            fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        spent += sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return spent
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        found = [int(each) for task in tasks for each in (task / "children").read_text().split()]
+    except OSError:
+        return []
+    return found + [child for each in found for child in _children(each)]
+
+
 def main() -> None:
     name, shape, steps, folder = sys.argv[1:]
-    run = {"prefect": prefect, "dagster": dagster, "dbos": dbos}[name](shape, int(steps), Path(folder))
-    if int(steps) < 500:
-        run()  # imports, and tables of the state
-    before = time.perf_counter()
+    sides = {"ours": ours, "floor": floor, "prefect": prefect, "dagster": dagster, "dbos": dbos}
+    run = sides[name](shape, int(steps), Path(folder))
+    if int(steps) < _LARGE and name != "dagster":  # each step of Dagster has a new process: nothing is warm
+        run()  # imports, processes, and tables of the state
+    spent, before = cpu_s(), time.perf_counter()
     run()
-    print(json.dumps({"seconds": time.perf_counter() - before}), flush=True)
+    print(json.dumps({"seconds": time.perf_counter() - before, "cpu_s": cpu_s() - spent}), flush=True)
+    sys.stdin.read()  # whoever measures the memory says when
     os._exit(0)  # without waiting for threads and servers
 
 

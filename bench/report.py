@@ -57,8 +57,14 @@ class Case:
         }
 
 
-def report(name: str, cases: Sequence[Case]) -> None:
-    """Print the table and, as the last line, the JSON object."""
+def report(name: str, cases: Sequence[Case], *, table: bool = True) -> None:
+    """Print the table, unless it is not wanted, and, as the last line, the JSON object."""
+    if table:
+        _print_table(name, cases)
+    print(json.dumps({"name": name, "results": [case.document() for case in cases]}))
+
+
+def _print_table(name: str, cases: Sequence[Case]) -> None:
     table = Table(title=name, box=box.SIMPLE_HEAD, title_justify="left")
     peers = list(dict.fromkeys(peer for case in cases for peer in case.peers))
     for heading in ("case", "unit", "ours", "floor", *peers, "vs floor", "vs best peer"):
@@ -71,7 +77,6 @@ def report(name: str, cases: Sequence[Case]) -> None:
     reasons = {f"{who}: {why}" for case in cases for who, why in case.notes.items()}
     for reason in sorted(reasons):
         console.print(f"  {reason}", highlight=False, markup=False)
-    print(json.dumps({"name": name, "results": [case.document() for case in cases]}))
 
 
 def _figure(value: float | None) -> str:

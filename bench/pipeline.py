@@ -33,7 +33,7 @@ from report import Case, report
 SIDE = Path(__file__).with_name("peer_pipeline.py")
 PEERS_OF = ("dbos", "prefect", "dagster")
 GRAPHS = {"chain": ("chain", 20), "fan-out": ("wide", 40), "thousand": ("wide", 1_000)}
-FEWER = {("dagster", "chain"): 4, ("dagster", "fan-out"): 8, ("dagster", "thousand"): 0}
+FEWER = {("dagster", "chain"): 3, ("dagster", "fan-out"): 4, ("dagster", "thousand"): 0}
 _LIMIT_S = 300
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 from kit.servers import PostgresServer
@@ -11,6 +12,7 @@ from mainspring.jobs.adapters.catalog import CatalogJobs
 from mainspring.jobs.model import NewJob, Outcome, Progress, Schedule, Status, Step, Tick
 from mainspring.jobs.times import Every
 from mainspring.operations.migrate.sql import move_tables
+from mainspring.operations.pipelines import control
 from mainspring.operations.profile import Check, check_profile
 from mainspring.project import Project, open_project
 from mainspring.project.catalog import open_catalog
@@ -52,6 +54,38 @@ def test_a_server_that_is_away_keeps_no_jobs(tmp_path: Path, postgres_server: Po
     assert [each.ok for each in found] == [False]
 
 
+def test_the_end_of_a_log_is_read_on_a_machine_that_did_not_run_the_step(
+    tmp_path: Path, postgres_server: PostgresServer
+) -> None:
+    catalog, machines = postgres_server.fresh().text, []
+    for name in ("here", "there"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "flows.py").write_text(
+            "import mainspring as ms\n\n@ms.step(retries=0)\ndef talk(words):\n    print('word ' * words)\n"
+            "    assert words < 20_000, 'too many'\n\n@ms.pipeline\ndef talks(words: int = 3):\n    talk(words)\n"
+        )
+        (folder / "mainspring.toml").write_text(
+            f'name = "depot"\nmodules = ["flows"]\n[profiles.shared]\ncatalog = "{catalog}"\n'
+        )
+        machines.append(open_project(load_settings(folder, "shared", environment={})))
+    here, there = machines
+    run = control.start(here, "talks").id
+    assert control.logs(there, run) == {}
+    assert control.run_here(here, run).status is Status.DONE
+    assert control.logs(there, run) == control.logs(here, run) == {"talk": "word word word \n"}
+    failed = control.start(here, "talks", {"words": 20_000}).id
+    assert control.run_here(here, failed).status is Status.FAILED
+    whole, end = control.logs(here, failed)["talk"], control.logs(there, failed)["talk"]
+    assert "too many" in end
+    assert len(end) < 66_000 < len(whole)
+    rest = end.partition("\n")[2]
+    assert whole.endswith(rest)
+    assert socket.gethostname() in end
+    for each in machines:
+        each.close()
+
+
 def test_jobs_move_with_the_catalog_and_go_on_there(tmp_path: Path, postgres_server: PostgresServer) -> None:
     here = open_catalog(opened(tmp_path, "sqlite:///c.db").settings.catalog, MemoryLocks(), "depot")
     there = open_catalog(postgres_server.fresh(), MemoryLocks(), "depot")
@@ -67,12 +101,12 @@ def test_jobs_move_with_the_catalog_and_go_on_there(tmp_path: Path, postgres_ser
     [first] = store.enqueue([NewJob("part", parent=run.id)], 30)
     [second] = store.enqueue([NewJob("part", parent=run.id, needs=(first.id,), group="g", group_limit=1)], 30)
     [whole] = store.claim("ana", ["run"], 30, SECOND)
-    store.end(whole, Outcome(Status.DONE, result=7, cache="key"), 30)
+    store.end(whole, Outcome(Status.DONE, result=7, cache="key", log="said"), 30)
 
     moved = move_tables(here, there, "the catalog", decisive=(), step=lambda *_: None)
 
     assert {each.name: each.rows for each in moved if each.name.startswith("job")} == {
-        "jobs": 6, "job_steps": 1, "job_schedules": 1, "job_needs": 1, "job_cache": 1,
+        "jobs": 6, "job_steps": 1, "job_schedules": 1, "job_needs": 1, "job_cache": 1, "job_logs": 1,
     }  # fmt: skip
     assert other.find() == store.find()
     assert other.steps(lease.job.id) == [Step("one", [1], 2)]

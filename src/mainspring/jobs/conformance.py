@@ -708,6 +708,18 @@ class OrderConformance:
         store.forget({Status.DONE}, 7)
         assert store.remembered("k") is None
 
+    def test_the_log_of_an_outcome_is_kept_as_long_as_its_job(self, store: JobStore) -> None:
+        lease = _begun(store)
+        store.end(lease, Outcome(Status.QUEUED, error="x", log="first \ud800"), 1)
+        assert store.logs([lease.job.id, "nobody"]) == {lease.job.id: "first \\ud800"}
+        [lease] = _claim(store, 1)
+        store.end(lease, Outcome(Status.DONE, log="first\nsecond ü\0"), 2)
+        other = _begun(store, 2)
+        store.end(other, _DONE, 3)
+        assert store.logs([lease.job.id, other.job.id]) == {lease.job.id: "first\nsecond ü\0"}
+        assert store.forget({Status.DONE}, 9) == 2
+        assert store.logs([lease.job.id]) == store.logs([]) == {}
+
     def test_a_graph_is_run_by_many_and_each_part_once(self, store: JobStore) -> None:
         [run] = store.enqueue([NewJob("dance")], 0)
         ids = sorted(new_id() for _ in range(60))

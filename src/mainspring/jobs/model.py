@@ -150,6 +150,7 @@ class Outcome:
         signals: With the status `WAITING` and without `after`, the number of the job's steps that the attempt knew: it
             continues when there are more.
         cache: Key under which a result that is done is remembered.
+        log: The end of what the attempts wrote, for machines that do not have the log; it replaces an earlier one.
     """
 
     status: Status
@@ -160,6 +161,7 @@ class Outcome:
     after: tuple[str, ...] = ()
     signals: int = 0
     cache: str | None = None
+    log: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

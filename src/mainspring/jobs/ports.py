@@ -161,6 +161,10 @@ class JobStore(Protocol):
         """Return the result that was remembered under a key last."""
         ...
 
+    def logs(self, jobs: Sequence[str]) -> dict[str, str]:
+        """Return the logs that outcomes brought, by job; jobs without one are left out."""
+        ...
+
     def tick(self, ticks: Sequence[Tick], now: int) -> list[Job]:
         """Queue the job of each tick that is later than its schedule's last tick; return the queued jobs.
 

@@ -52,6 +52,7 @@ class JobRun:
         self._finished = {step.name: step.result for step in store.steps(lease.job.id)}
         self._begun: Counter[str] = Counter()
         self.cache: str | None = None
+        self._log: Callable[[], str] | None = None
 
     @property
     def id(self) -> str:
@@ -115,6 +116,14 @@ class JobRun:
     def remember(self, key: str) -> None:
         """Let the job's result be remembered under a key, if it is done."""
         self.cache = key
+
+    def keep_log(self, read: Callable[[], str]) -> None:
+        """Let the end of the job's log be stored with the attempt's outcome, for other machines."""
+        self._log = read
+
+    def log(self) -> str | None:
+        """Return the end of the log that is to be stored, `None` for none."""
+        return None if self._log is None else self._log()
 
     def wait_for(self, ids: Iterable[str]) -> None:
         """End the attempt until these parts of the job have ended; return if they have.
@@ -262,7 +271,8 @@ class Runner:
                 return None if self._stopping() and heart.said is Renewal.HELD else heart.said
 
             try:
-                return self._attempt(lease, JobRun(lease, self._store, self._clock, asked))
+                run = JobRun(lease, self._store, self._clock, asked)
+                return replace(self._attempt(lease, run), log=run.log())
             except BaseException:  # the process is being stopped: let another runner continue at once
                 self._end(lease, _INTERRUPTED)
                 raise

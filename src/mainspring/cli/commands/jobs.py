@@ -133,7 +133,7 @@ def retry(call: Call, *, ids: tuple[str, ...]) -> None:
 @make("logs")
 @click.argument("job_id", metavar="ID")
 def logs(call: Call, *, job_id: str) -> None:
-    """Show what a job printed on this machine, if the worker ran it in a process of its own."""
+    """Show what a job printed, if the worker ran it in a process of its own."""
     from mainspring.operations.jobs import queue
 
     text = queue.log(call.project, job_id)

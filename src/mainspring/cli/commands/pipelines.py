@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mainspring.operations.pipelines.control import RunState, StepState
 
 _MARKS = {"done": "✓", "failed": "✗", "cancelled": "✗", "skipped": "-", "running": "●", "queued": "○", "waiting": "·"}
+_MANY, _FIRST, _LONG = 40, 10, 2_000  # steps of a long list, steps shown of each status, characters of a result
 _WAIT = click.option(
     "--wait/--no-wait",
     default=True,
@@ -111,12 +112,13 @@ def run(
 @make("status")
 @click.argument("run_id", metavar="[RUN]", required=False)
 @click.option("--pipeline", help="Of the newest run of this pipeline.")
-def status(call: Call, *, run_id: str | None, pipeline: str | None) -> None:
-    """Show a run and its steps; without RUN, the newest of all."""
+@click.option("--all", "whole", is_flag=True, help="Show every step, also of a run with many.")
+def status(call: Call, *, run_id: str | None, pipeline: str | None, whole: bool) -> None:
+    """Show a run and its steps; without RUN, the newest of all. Of many steps, those that need attention come first."""
     from mainspring.operations.pipelines.control import state
 
     found = state(call.project, run_id or _newest(call, pipeline))
-    call.result(_document(found), lambda console: _show(console, found))
+    call.result(_document(found), lambda console: _show(console, found, whole=whole))
 
 
 @make("retry")
@@ -158,14 +160,14 @@ def cancel(call: Call, *, run_id: str) -> None:
 @click.argument("run_id", metavar="RUN")
 @click.argument("step", required=False)
 def logs(call: Call, *, run_id: str, step: str | None) -> None:
-    """Show what the steps of RUN printed on this machine, or only STEP (`fit`, or `fit[3]` of a mapped step)."""
+    """Show what the steps of RUN printed, or only STEP (`fit`, or `fit[3]` of a mapped step)."""
     from mainspring.operations.pipelines import control
 
     found = control.logs(call.project, run_id, step)
 
     def show(console: Console) -> None:
         if not found:
-            _print(console, "No step has printed anything on this machine.")
+            _print(console, "No log is here. One of another machine comes when the step's attempt has ended.")
         for name, text in found.items():
             if step is None:
                 console.print(f"[bold]{name.replace('[', chr(92) + '[')}[/]", highlight=False)
@@ -292,21 +294,51 @@ def _step_document(step: StepState) -> dict[str, Any]:
     return dated(step, "started_at", "ended_at")
 
 
-def _show(console: Console, found: RunState) -> None:
+def _show(console: Console, found: RunState, *, whole: bool = False) -> None:
     _print(console, f"{found.graph.name} {found.job.id}: {found.job.status}")
-    for step in found.steps:
-        took = ""
-        if step.started_at is not None and step.ended_at is not None:
-            took = f"{(step.ended_at - step.started_at) / 1e6:.1f} s"
-        told = [each for each in (took, step.cache, step.error or "") if each]
-        if step.kind == "approval" and step.status == "waiting" and step.started_at is not None:
-            told.append(f"approve it: mainspring pipelines approve {found.job.id} {step.name}")
-        indent = "    " if "[" in step.name else "  "
-        _print(console, f"{indent}{_MARKS[step.status]} {step.name:<24} {step.status:<9} {'  '.join(told)}".rstrip())
+    if whole or len(found.steps) <= _MANY:
+        for step in found.steps:
+            _show_step(console, found, step)
+    else:
+        _show_many(console, found)
     if found.job.error:
         _print(console, found.job.error)
     if found.job.status == "done" and found.job.result is not None:
-        _print(console, f"Result: {json.dumps(found.job.result, ensure_ascii=False)}")
+        text = json.dumps(found.job.result, ensure_ascii=False)
+        _print(console, f"Result: {text if whole or len(text) <= _LONG else text[:_LONG] + ' …'}")
+
+
+def _show_step(console: Console, found: RunState, step: StepState, indent: str = "") -> None:
+    took = ""
+    if step.started_at is not None and step.ended_at is not None:
+        took = f"{(step.ended_at - step.started_at) / 1e6:.1f} s"
+    told = [each for each in (took, step.cache, step.error or "") if each]
+    if _asks(step):
+        told.append(f"approve it: mainspring pipelines approve {found.job.id} {step.name}")
+    indent = indent or ("    " if "[" in step.name else "  ")
+    _print(console, f"{indent}{_MARKS[step.status]} {step.name:<24} {step.status:<9} {'  '.join(told)}".rstrip())
+
+
+def _show_many(console: Console, found: RunState) -> None:
+    """Show the number of steps by status, and of each status that needs attention the first steps."""
+    by_status: dict[str, list[StepState]] = {}
+    for step in found.steps:
+        by_status.setdefault("asks" if _asks(step) else step.status.value, []).append(step)
+    order = ("failed", "asks", "running", "cancelled", "queued", "waiting", "skipped", "done")
+    for status in (each for each in order if each in by_status):
+        steps = by_status[status]
+        mark = _MARKS["waiting" if status == "asks" else status]
+        _print(console, f"  {mark} {len(steps):,} {'ask for approval' if status == 'asks' else status}")
+        if status in ("failed", "asks", "running", "cancelled"):
+            for step in steps[:_FIRST]:
+                _show_step(console, found, step, "    ")
+            if len(steps) > _FIRST:
+                _print(console, f"    and {len(steps) - _FIRST:,} more")
+    _print(console, f"All {len(found.steps):,} steps: mainspring pipelines status {found.job.id} --all")
+
+
+def _asks(step: StepState) -> bool:
+    return step.kind == "approval" and step.status == "waiting" and step.started_at is not None
 
 
 def _print(console: Console, text: str) -> None:

@@ -6,6 +6,7 @@ rows in a circle. Whatever takes it not changes only rows of jobs that run or ar
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +19,17 @@ from mainspring.core.errors import Conflict, Invalid, MainspringError
 from mainspring.core.ids import new_id
 from mainspring.jobs import transitions
 from mainspring.jobs.adapters import order
-from mainspring.jobs.adapters.tables import insert_new, job_cache, job_of, job_schedules, job_steps, jobs, keep, row_of
+from mainspring.jobs.adapters.tables import (
+    insert_new,
+    job_cache,
+    job_logs,
+    job_of,
+    job_schedules,
+    job_steps,
+    jobs,
+    keep,
+    row_of,
+)
 from mainspring.jobs.model import (
     AHEAD,
     ENDED,
@@ -218,6 +229,9 @@ class CatalogJobs:
         if of.outcome.cache is not None and job.status is Status.DONE:
             row = {"key": of.outcome.cache, "result": encoded(job.result, "The result"), "job": job.id, "at": now}
             connection.execute(upsert(self._engine, job_cache, ["key"], ["result", "job", "at"]), row)
+        if of.outcome.log:
+            packed = zlib.compress(of.outcome.log.encode("utf-8", "backslashreplace"))
+            connection.execute(upsert(self._engine, job_logs, ["job"], ["log"]), {"job": job.id, "log": packed})
         if job.status in ENDED and (job.parent is not None or job.group is not None):
             order.settle(connection, [(before, job)], now)
         return job
@@ -240,6 +254,15 @@ class CatalogJobs:
         with self._reading() as connection:
             row = connection.execute(sa.select(job_cache).where(job_cache.c.key == key)).first()
         return None if row is None else Remembered(decoded(row.result), row.job, row.at)
+
+    def logs(self, jobs: Sequence[str]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        rest = sorted(set(jobs))
+        with self._reading() as connection:
+            for at in range(0, len(rest), _AT_ONCE):
+                query = sa.select(job_logs).where(job_logs.c.job.in_(rest[at : at + _AT_ONCE]))
+                found |= {row.job: zlib.decompress(row.log).decode() for row in connection.execute(query)}
+        return found
 
     def tick(self, ticks: Sequence[Tick], now: int) -> list[Job]:
         if not ticks:

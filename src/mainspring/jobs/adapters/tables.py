@@ -72,6 +72,12 @@ job_steps = sa.Table(
     sa.Column("ended_at", sa.BigInteger, nullable=False),
     sa.UniqueConstraint("job", "name"),
 )
+job_logs = sa.Table(
+    "job_logs",
+    metadata,
+    sa.Column("job", sa.ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("log", sa.LargeBinary, nullable=False),  # UTF-8, deflated
+)
 job_schedules = sa.Table(
     "job_schedules",
     metadata,

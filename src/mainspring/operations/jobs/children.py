@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 import os
 import select
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mainspring.core.environment import for_child
 from mainspring.core.errors import Invalid, MainspringError
@@ -26,10 +28,14 @@ from mainspring.jobs.model import JobStopped, Renewal, StepFailed
 from mainspring.jobs.plain import Plain
 from mainspring.jobs.runner import JobRun
 
+if TYPE_CHECKING:
+    from mainspring.project import Project
+
 _JOBS = 200  # of one child, which is then replaced: what a job leaves in memory does not add up for ever
 _IDLE_S = 60.0
 _LOOK_S = 0.2
 _END_S = 10.0  # for killed processes to be gone
+_KEPT = 1 << 16  # characters of a log in the catalog
 
 
 class _Child:
@@ -213,6 +219,27 @@ def _answer(run: JobRun, message: Mapping[str, Any]) -> dict[str, Plain]:
 def job_log(state: Path, job: str) -> Path:
     """Return the path of a job's log."""
     return state / "logs" / "jobs" / f"{job}.log"
+
+
+def keep_log(project: Project, run: JobRun, path: Path) -> None:
+    """Let the end of a job's log be stored in the catalog, if that is a server: other machines may ask for it."""
+    if project.settings.catalog.scheme in ("postgresql", "postgres"):
+        run.keep_log(partial(_last, path))
+
+
+def _last(path: Path) -> str:
+    text = read_log(path)
+    return text if len(text) <= _KEPT else f"… the rest is on {socket.gethostname()}\n{text[-_KEPT:]}"
+
+
+def find_logs(project: Project, paths: Mapping[str, Path]) -> dict[str, str]:
+    """Return the logs of jobs by id: from this machine where it has them, else the ends that the catalog has.
+
+    Args:
+        paths: Where this machine would have them, by id.
+    """
+    here = {id: text for id, path in paths.items() if (text := read_log(path))}
+    return {**project.jobs.logs([id for id in paths if id not in here]), **here}
 
 
 def read_log(path: Path) -> str:

@@ -122,9 +122,10 @@ def _run_own(project: Project, do: Callable[[Any, Any], Any], run: JobRun) -> Pl
 
 
 def _run_in_child(project: Project, children: Children, name: str, run: JobRun) -> Plain:
-    from mainspring.operations.jobs.children import job_log
+    from mainspring.operations.jobs.children import job_log, keep_log
 
     log = job_log(project.settings.state, run.id)
+    keep_log(project, run, log)
     return children.run(run, log, name=name, handler=name, argument=run.argument)
 
 

@@ -11,7 +11,7 @@ from mainspring.core.ids import new_id
 from mainspring.jobs.model import ENDED, Job, NewJob, Status, unknown
 from mainspring.jobs.plain import Plain, encoded
 from mainspring.jobs.runner import Runner
-from mainspring.operations.jobs.children import Children, job_log, read_log
+from mainspring.operations.jobs.children import Children, find_logs, job_log
 from mainspring.operations.jobs.handlers import check_begun, handlers
 from mainspring.operations.pipelines.names import RUN
 from mainspring.operations.pipelines.triggers import pipeline_schedules
@@ -66,12 +66,13 @@ def run_here(project: Project, id: str) -> Job:
 
 
 def log(project: Project, id: str) -> str:
-    """Return what a job wrote on this machine, at most the last megabyte or two.
+    """Return what a job wrote, at most the last megabyte or two; of another machine's job the end, once it has ended.
 
     Raises:
         NotFound: There is no such job.
     """
-    return read_log(job_log(project.settings.state, job(project, id).id))
+    id = job(project, id).id
+    return find_logs(project, {id: job_log(project.settings.state, id)}).get(id, "")
 
 
 def worker_is_up(project: Project) -> bool:

@@ -17,7 +17,7 @@ from mainspring.jobs.pipelines.values import computed, outputs, shown
 from mainspring.jobs.plain import Plain, encoded
 from mainspring.jobs.runner import Runner
 from mainspring.operations.auditing import audit
-from mainspring.operations.jobs.children import read_log
+from mainspring.operations.jobs.children import find_logs
 from mainspring.operations.jobs.queue import job
 from mainspring.operations.pipelines.calling import call_step
 from mainspring.operations.pipelines.names import APPROVED, CACHE, PLAN, RUN, of_run, step_log
@@ -349,11 +349,15 @@ def run_step(project: Project, run: str, step: str) -> Plain:
 
 
 def logs(project: Project, run: str, step: str | None = None) -> dict[str, str]:
-    """Return what steps of a run wrote on this machine, by step; at most the last megabyte or two of each.
+    """Return what steps of a run wrote, by step; at most the last megabyte or two of each.
+
+    Of a step that another machine ran, it is the end of its output, once the attempt has ended, if the catalog is on a
+    server.
 
     Raises:
         NotFound: There is no such run or step.
     """
     found = state(project, run)
-    names = [each.name for each in (_named(found, [step]) if step is not None else found.steps)]
-    return {name: text for name in names if (text := read_log(step_log(project.settings.state, run, name)))}
+    chosen = [each for each in (_named(found, [step]) if step is not None else found.steps) if each.job]
+    texts = find_logs(project, {each.job: step_log(project.settings.state, run, each.name) for each in chosen})
+    return {each.name: texts[each.job] for each in chosen if each.job in texts}

@@ -22,7 +22,7 @@ from mainspring.jobs.pipelines.steps import SPARK
 from mainspring.jobs.pipelines.values import Scope, computed, outputs, shown
 from mainspring.jobs.plain import Plain
 from mainspring.jobs.runner import JobRun
-from mainspring.operations.jobs.children import Children
+from mainspring.operations.jobs.children import Children, keep_log
 from mainspring.operations.pipelines.cache import cache_key
 from mainspring.operations.pipelines.calling import call_step
 from mainspring.operations.pipelines.names import (
@@ -109,6 +109,7 @@ def run_step(project: Project, children: Children | None, run: JobRun) -> Plain:
         run.remember(key)
     if node.cache:
         run.step(CACHE, lambda: {"miss": why or key})
+    keep_log(project, run, call.log)
     return _runner(project, node.engine, children).run(call, run)
 
 

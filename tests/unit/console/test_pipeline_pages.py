@@ -14,6 +14,7 @@ from mainspring.console.pipelines.graph_picture import MOST, SIGNS, declared
 from mainspring.jobs.model import Status
 from mainspring.jobs.pipelines.graph import Graph, Node
 from mainspring.operations.pipelines import control
+from mainspring.operations.pipelines.names import step_log
 from mainspring.security.keys import issue
 from mainspring.security.model import Action
 from unit.console.test_model_pages import row, shown
@@ -46,10 +47,18 @@ class TestTheList:
         page = shown(client, "/pipelines")
         nightly = row(page, "nightly")
         assert "Train on each day's <b>flights</b>. 5" not in page
-        assert "6 1d, landed orders 2 Sep 2013, 00:00 UTC in 40 min Under way" in nightly
+        assert "6 every 1d, when orders lands 2 Sep 2013, 00:00 UTC in 40 min Asks for approval" in nightly
         assert re.findall(r"/runs/([0-9a-z]+)", page) == [flows.queued, flows.asking, flows.failed, flows.done]
         assert "Failed Done" in nightly
         assert "8 by hand" in row(page, "chain")
+
+    def test_a_run_that_waits_for_another_is_queued(self, tmp_path: Path) -> None:
+        own = pipelined(tmp_path)
+        control.start(own.project, "nightly", by="ana")
+        client = Client(create_app(own.project), own.project.key())
+        assert "Queued" in row(shown(client, "/pipelines"), "nightly")
+        behind = control.runs(own.project, "nightly", 1)[0].id
+        assert "at most 1 at once" in text_of(shown(client, f"/pipelines/nightly/runs/{behind}"))
 
     def test_none_is_said_to_be_none(self) -> None:
         bare = Project()
@@ -101,19 +110,25 @@ class TestOneRun:
         found = boxes(shown(client, f"/pipelines/nightly/runs/{flows.asking}"))
         plain = {name: note.replace("\u2009", " ") for name, note in found.items()}
         assert plain["load"].startswith("✓ done, ")
-        assert plain["fit"].startswith("✓ done, 3 of 3")
+        assert plain["fit"].startswith("✓ 3 of 3 done, ")
         assert plain["choose"] == "✓ done, from the cache"
         assert plain["release"] == "◇ asks for approval"
         assert plain["publish"] == "· waiting"
         assert plain["report"] == "– skipped"
         failed = boxes(shown(client, f"/pipelines/nightly/runs/{flows.failed}"))
-        assert failed["fit"].startswith("✗ failed, 2 of 3, 1 failed")
+        assert failed["fit"].startswith("✗ 1 of 3 failed, ")
         assert len(set(SIGNS.values())) == len(Status)
 
     def test_the_table_has_attempts_cache_results_and_errors(self, client: Client, flows: Pipelined) -> None:
         page = shown(client, f"/pipelines/nightly/runs/{flows.failed}")
         assert "Failed 1 0 ms – (no cache) ValueError: day 1 is" in row(page, "fit[1]").replace("\u2009", " ")
         assert "<b>bad</b>" not in page
+        failures = re.findall(r'<ul class="failures">(.*?)</ul>', page, re.DOTALL)
+        assert [text_of(f"<main>{each}</main>").lstrip("> ").rstrip() for each in failures] == [
+            "fit[1] ValueError: day 1 is <b>bad</b>"
+        ]
+        assert "The step fit that it needs has failed." in row(page, "choose")
+        assert "The step choose that it needs was skipped." in row(page, "publish")
         asking = shown(client, f"/pipelines/nightly/runs/{flows.asking}")
         assert 'hit {"day": 2, "auc": 0.72}' in row(asking, "choose")
         assert "6 of 6" not in asking
@@ -128,6 +143,11 @@ class TestOneRun:
         found = client.get(f"/api/pipelines/nightly/runs/{flows.asking}/steps/load/log").json()
         assert found["log"].splitlines()[0] == "line 100 of <b>load</b>"
         assert found["cut"] == sum(len(f"line {number} of <b>load</b>\n") for number in range(100))
+        log = step_log(flows.project.settings.state, flows.failed, "load")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_bytes(b"\x1b[1;31mred\x1b[0m\r\n\x1b]0;title\x07 10%\r 20%\rdone\r\nlast\x1b[")
+        coloured = shown(client, f"/pipelines/nightly/runs/{flows.failed}/steps/load")
+        assert "<pre>red\ndone\nlast" in coloured
         item = shown(client, f"/pipelines/nightly/runs/{flows.failed}/steps/fit%5B1%5D")
         assert "day 1 is &lt;b&gt;bad&lt;/b&gt;" in item
         assert "Nothing was written here" in item

@@ -22,7 +22,7 @@ from kit.console.rolled import CANDIDATE, ENDPOINT, PLAN, REASON, Rolled, rolled
 from mainspring.console.app import create_app
 from mainspring.console.rollouts.listing import DRAWN, LOOKS
 from mainspring.console.rollouts.pictures import evidence, sequence
-from mainspring.console.rollouts.words import planned, sentence, why
+from mainspring.console.rollouts.words import awaited, planned, sentence, why
 from mainspring.delivery.conformance import rollout
 from mainspring.delivery.rollout.deciding import CONTROLLER
 from mainspring.delivery.rollout.model import Look, Reading, Status
@@ -151,11 +151,22 @@ class TestOne:
         for figure, name in zip(figures[:3], ("Errors", "Latency", "Score"), strict=False):
             assert f"<h3>{name}" in figure
             assert figure.count('<polygon class="band"') == 1
-            sequence, evidence = figure.split("e-value; the dashed line")
+            sequence, evidence = figure.split("(e-value); the dashed line")
             assert sequence.count('class="level limit"') == evidence.count('class="level limit"') == 1
+            assert "no difference, 1×" in sequence
             compared = [each for look in looks for each in look.readings if each.guard == name.lower()]
             assert sequence.count('class="dot look"') == sum(each.estimate is not None for each in compared)
             assert evidence.count('class="dot look"') == len(compared)
+
+    def test_it_says_for_what_it_waits(self, client: Client, rollouts: Rolled) -> None:
+        assert "Waits for 6m more in this step." in text_of(shown(client, f"/rollouts/{rollouts.live}"))
+        state = rollouts.project.rollouts.get([rollouts.live])[0]
+        assert state is not None
+        few = msgspec.structs.replace(state, held_us=10**12, step_from=state.evidence.candidate - 90)
+        assert awaited(few, []) == "10 more requests of the candidate."
+        last = msgspec.structs.replace(state, held_us=10**12, step=2)
+        assert awaited(last, ["errors", "score"]) == "evidence on errors, score."
+        assert awaited(msgspec.structs.replace(state, began_at=None), []).startswith("The first look")
 
     def test_the_shares_are_those_of_the_looks(self, client: Client, rollouts: Rolled) -> None:
         page = shown(client, f"/rollouts/{rollouts.live}")

@@ -49,6 +49,12 @@ def is_asked(step: StepState) -> bool:
     return step.kind == "approval" and step.status is Status.WAITING and step.started_at is not None
 
 
+def word_of(step: StepState) -> str:
+    """Return a step's status; a mapped step runs while its items do."""
+    items_run = step.kind == "step" and step.status is Status.WAITING and step.started_at is not None
+    return str(Status.RUNNING if items_run else step.status)
+
+
 def declared(graph: Graph) -> GraphPicture | None:
     """Return the graph as it is declared; `None` if it has too many steps to be drawn."""
     return _drawn(graph, lambda node: (_about(node), node.kind, None))
@@ -64,7 +70,7 @@ def of_run(run: RunState, now: int, href: Callable[[str], str]) -> GraphPicture 
 
     def look(node: Node) -> tuple[str, str, str | None]:
         step = states[node.name]
-        kind = "asked" if is_asked(step) else str(step.status)
+        kind = "asked" if is_asked(step) else word_of(step)
         return _state(step, items.get(node.name, ()), now), f"{node.kind} is-{kind}", href(node.name)
 
     return _drawn(run.graph, look)
@@ -97,12 +103,13 @@ def _about(node: Node) -> str:
 def _state(step: StepState, items: Sequence[StepState], now: int) -> str:
     if is_asked(step):
         return "◇ asks for approval"
-    told = f"{SIGNS[step.status]} {step.status}"
+    word = word_of(step)
+    told = f"{SIGNS[Status(word)]} {word}"
     if items:
         counts = Counter(item.status for item in items)
-        told += f", {counts[Status.DONE]} of {len(items)}"
-        told += f", {counts[Status.FAILED]} failed" if counts[Status.FAILED] else ""
+        which = Status.FAILED if counts[Status.FAILED] else Status.DONE
+        told = f"{SIGNS[Status(word)]} {counts[which]:,} of {len(items):,} {which}"
     if step.cache == "hit":
         return f"{told}, from the cache"
-    spent = took(step, now) if step.status in (Status.DONE, Status.RUNNING, Status.FAILED) else None
+    spent = took(step, now) if word in (Status.DONE, Status.RUNNING, Status.FAILED) else None
     return told if spent is None else f"{told}, {formats.duration(spent)}"

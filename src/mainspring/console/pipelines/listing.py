@@ -14,6 +14,7 @@ from mainspring.core.nearest import meant
 from mainspring.jobs.model import ENDED, Job, Status
 from mainspring.jobs.pipelines.graph import Graph, graph_of
 from mainspring.jobs.plain import Plain
+from mainspring.jobs.times import parse_when
 from mainspring.operations.jobs.queue import Planned, planned
 from mainspring.operations.pipelines import control
 from mainspring.operations.pipelines.control import RunState, StepState
@@ -23,6 +24,8 @@ from mainspring.security.model import Principal
 
 SHOWN, STEPS, RECENT = 25, 100, 5
 _TAIL_LINES, _TAIL = 300, 40_000  # of a log on the page
+_STARTS = {"landed": "when {} lands", "drifted": "on drift of {}", "webhook": "by the webhook {}"}
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")  # ECMA-48
 _PLACE = re.compile(rf"(\d{{1,16}})-({ID_PATTERN})")
 
 # Status of a run -> its word, and the stylesheet's class. A run waits for its steps while they are under way.
@@ -49,7 +52,16 @@ class RunRow:
     ended_at: int | None
     took_us: int | None
     cancelling: bool
+    asks: bool  # whether an approval is asked for
     error: str | None
+
+    @property
+    def state(self) -> tuple[str, str]:
+        """A word for its status, and the stylesheet's class. A run that has not begun waits for one before it."""
+        if self.asks:
+            return "Asks for approval", "drifted"
+        begun = self.took_us is not None or self.status is not Status.WAITING
+        return RUN_STATES[self.status if begun else Status.QUEUED]
 
     @property
     def brief(self) -> str:
@@ -96,6 +108,13 @@ class RunPage:
     asked: tuple[StepState, ...]
 
     @property
+    def failed(self) -> list[StepState]:
+        """Steps that failed; of a mapped one its items."""
+        bad = [step for step in self.state.steps if step.status is Status.FAILED]
+        mapped = {step.name.partition("[")[0] for step in bad if "[" in step.name}
+        return [step for step in bad if step.name not in mapped]
+
+    @property
     def may_be_cancelled(self) -> bool:
         return self.row.status not in ENDED and not self.row.cancelling
 
@@ -113,6 +132,12 @@ class StepPage:
     step: StepState
     log: str
     cut: int
+
+    @property
+    def plain_log(self) -> str:
+        """The log as a terminal shows it in the end: without colours, and without text that was written over."""
+        text = _ESCAPES.sub("", self.log.replace("\r\n", "\n"))
+        return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
 
     @property
     def may_be_retried(self) -> bool:
@@ -140,14 +165,14 @@ def pipeline_page(project: Project, name: str, *, before: str = "", limit: int =
         graph = old
     else:
         raise NotFound(f"There is no pipeline {name!r}.", fix=meant(name, known))
-    now, rows = project.wall.now(), found[:limit]
+    rows = found[:limit]
     return PipelinePage(
         name=name,
         declared=name in known,
         graph=graph,
         row=_row(project, graph, {each.name: each for each in planned(project)}),
         picture=graph_picture.declared(graph),
-        runs=tuple(run_row(job, now) for job in rows),
+        runs=tuple(run_row(project, job) for job in rows),
         before=before,
         next=f"{rows[-1].enqueued_at}-{rows[-1].id}" if len(found) > limit else "",
     )
@@ -161,7 +186,7 @@ def run_page(project: Project, name: str, run: str) -> RunPage:
     """
     state, now = run_state(project, name, run), project.wall.now()
     return RunPage(
-        row=run_row(state.job, now),
+        row=run_row(project, state.job),
         state=state,
         picture=graph_picture.of_run(state, now, lambda step: f"/pipelines/{name}/runs/{run}/steps/{step}"),
         asked=tuple(step for step in state.steps if is_asked(step)),
@@ -177,8 +202,9 @@ def step_page(project: Project, name: str, run: str, step: str) -> StepPage:
     state = run_state(project, name, run)
     text = control.logs(project, run, step).get(step, "")
     [found] = [each for each in state.steps if each.name == step]
-    tail = "".join(text.splitlines(keepends=True)[-_TAIL_LINES:])[-_TAIL:]
-    return StepPage(run_row(state.job, project.wall.now()), state, found, tail, len(text) - len(tail))
+    lines = text.split("\n")
+    tail = "\n".join(lines[-_TAIL_LINES - (not lines[-1]) :])[-_TAIL:]
+    return StepPage(run_row(project, state.job), state, found, tail, len(text) - len(tail))
 
 
 def run_state(project: Project, name: str, run: str) -> RunState:
@@ -193,8 +219,9 @@ def run_state(project: Project, name: str, run: str) -> RunState:
     return control.state(project, run)
 
 
-def run_row(job: Job, now: int) -> RunRow:
+def run_row(project: Project, job: Job) -> RunRow:
     """Return the row of a run."""
+    now = project.wall.now()
     given = job.argument if isinstance(job.argument, dict) else {}
     end = now if job.ended_at is None else job.ended_at
     return RunRow(
@@ -206,6 +233,7 @@ def run_row(job: Job, now: int) -> RunRow:
         ended_at=job.ended_at,
         took_us=None if job.started_at is None else max(0, end - job.enqueued_at),
         cancelling=job.cancelling,
+        asks=control.asks(project, job),
         error=job.error,
     )
 
@@ -249,16 +277,15 @@ def _maker(project: Project, principal: Principal) -> str:
 
 
 def _row(project: Project, graph: Graph, schedules: Mapping[str, Planned]) -> PipelineRow:
-    starts = [graph.schedule] if graph.schedule else []
-    starts += [f"{each.kind} {each.name}" for each in graph.triggers]
-    now = project.wall.now()
+    starts = [str(parse_when(graph.schedule))] if graph.schedule else []
+    starts += [_STARTS[each.kind].format(each.name) for each in graph.triggers]
     return PipelineRow(
         name=graph.name,
         description=graph.description,
         steps=len(graph.nodes),
         starts=tuple(starts),
         schedule=schedules.get(f"{RUN}{graph.name}"),
-        runs=tuple(run_row(job, now) for job in control.runs(project, graph.name, RECENT)),
+        runs=tuple(run_row(project, job) for job in control.runs(project, graph.name, RECENT)),
     )
 
 

@@ -11,9 +11,8 @@ from starlette.concurrency import run_in_threadpool
 from mainspring.console.features.pages import Frame
 from mainspring.console.guard import caller, form
 from mainspring.console.jobs.listing import STATES, line, written
-from mainspring.console.pipelines.graph_picture import SIGNS, is_asked, took
+from mainspring.console.pipelines.graph_picture import SIGNS, is_asked, took, word_of
 from mainspring.console.pipelines.listing import (
-    RUN_STATES,
     STEPS,
     acted,
     person,
@@ -38,8 +37,8 @@ def add_pipeline_pages(router: APIRouter, project: Project, frame: Frame) -> Non
     def framed(request: Request, **content: Any) -> dict[str, Any]:
         shared = {
             "section": "pipelines",
-            "states": STATES,
-            "run_states": RUN_STATES,
+            "states": {str(status): look for status, look in STATES.items()},
+            "word_of": word_of,
             "signs": SIGNS,
             "took": took,
             "is_asked": is_asked,

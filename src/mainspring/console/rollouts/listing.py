@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mainspring.console.plots import Plot
 from mainspring.console.rollouts import pictures
-from mainspring.console.rollouts.words import sentence, state_of, strength
+from mainspring.console.rollouts.words import awaited, sentence, state_of, strength
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.ids import ID_PATTERN
 from mainspring.delivery.rollout.deciding import CONTINUE
@@ -87,6 +87,11 @@ class RolloutPage:
     def decisions(self) -> list[Look]:
         """Looks that changed something, newest first."""
         return [look for look in reversed(self.looks) if look.decision != CONTINUE]
+
+    @property
+    def awaits(self) -> str:
+        """For what a live rollout waits."""
+        return awaited(self.state, [metric.name for metric in self.metrics if metric.state == "waits"])
 
     @property
     def may_be_promoted(self) -> bool:

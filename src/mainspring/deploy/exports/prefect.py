@@ -33,8 +33,11 @@ def _flow(graph: Graph) -> Iterator[str]:
     yield f"    parameters = {{{given}}}"
     for node in graph.nodes:
         yield from (f"    {line}" for line in _submitted(node, names))
-    last = ", ".join(f"{node.name!r}: {names[node.name]}.result()" for node in graph.nodes if node.kind == "step")
-    yield f"    return {{{last}}}"
+    last = ", ".join(f"{node.name!r}: {names[node.name]}" for node in graph.nodes if node.kind == "step")
+    yield f"    ended = {{{last}}}"
+    yield "    for each in ended.values():"
+    yield "        each.wait()  # a result that is an error ends the flow, and steps that wait with it"
+    yield "    return {name: each.result() for name, each in ended.items()}"
     yield ""
     yield ""
     yield 'if __name__ == "__main__":'

@@ -245,4 +245,4 @@ def find_logs(project: Project, paths: Mapping[str, Path]) -> dict[str, str]:
 def read_log(path: Path) -> str:
     """Return a bounded log with the part that was put aside, empty if there is none."""
     parts = (path.with_suffix(".old.log"), path)
-    return "".join(each.read_text(errors="replace") for each in parts if each.is_file())
+    return "".join(each.read_bytes().decode(errors="replace") for each in parts if each.is_file())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,13 +21,15 @@ from mainspring.operations.auditing import audit
 from mainspring.operations.jobs.children import find_logs
 from mainspring.operations.jobs.queue import job
 from mainspring.operations.pipelines.calling import call_step
-from mainspring.operations.pipelines.names import APPROVED, CACHE, PLAN, RUN, of_run, step_log
+from mainspring.operations.pipelines.names import APPROVAL, APPROVED, CACHE, PLAN, RUN, of_run, step_log
 from mainspring.operations.pipelines.running import scope_of
 from mainspring.project import Project
 from mainspring.registry.processes import local_user
 
 _MOST = 20_000  # jobs of a run
 _LOOK_S = 0.2
+_NEEDS = re.compile(r"The job (\w+) that it needs is (\w+)\.")  # as `jobs.transitions` says it
+_ENDS = {"failed": "has failed", "skipped": "was skipped", "cancelled": "was cancelled"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +147,11 @@ def state(project: Project, run: str) -> RunState:
     for each in parts.values():
         if "item" in each.argument:
             items.setdefault(each.argument["node"]["name"], []).append(each)
-    graph, steps = graph_of(plan["graph"]), []
+    graph, steps, names = graph_of(plan["graph"]), [], {id: name for name, id in plan["jobs"].items()}
     for node in graph.nodes:
         part = parts.get(plan["jobs"][node.name])
-        steps.append(_step(project, node, node.name, part))
-        steps += [_step(project, node, each.argument["name"], each) for each in items.get(node.name, [])]
+        steps.append(_step(project, node, node.name, part, names))
+        steps += [_step(project, node, each.argument["name"], each, names) for each in items.get(node.name, [])]
     return RunState(found, graph, plan["parameters"], tuple(steps))
 
 
@@ -156,7 +159,7 @@ def _plan(project: Project, run: Job) -> dict[str, Any] | None:
     return next((step.result for step in project.jobs.steps(run.id) if step.name == PLAN), None)
 
 
-def _step(project: Project, node: Node, name: str, part: Job | None) -> StepState:
+def _step(project: Project, node: Node, name: str, part: Job | None, names: Mapping[str, str]) -> StepState:
     if part is None:
         return StepState(name, node.kind, Status.WAITING, "", 0, None, None, None, None, "")
     recorded = project.jobs.steps(part.id) if node.cache or node.kind == "approval" else []
@@ -164,9 +167,25 @@ def _step(project: Project, node: Node, name: str, part: Job | None) -> StepStat
     cache = "" if cached is None else "hit" if "hit" in cached else _missed(cached["miss"])
     approved = tuple(step.name.removeprefix(APPROVED) for step in recorded if step.name.startswith(APPROVED))
     return StepState(
-        name, node.kind, part.status, part.id, part.attempts, part.started_at, part.ended_at, part.error, part.result,
-        cache, approved,
+        name, node.kind, part.status, part.id, part.attempts, part.started_at, part.ended_at, _reason(part, names),
+        part.result, cache, approved,
     )  # fmt: skip
+
+
+def _reason(part: Job, names: Mapping[str, str]) -> str | None:
+    """Return the error of a step; one that is skipped for another names that step, and not its job."""
+    match = _NEEDS.fullmatch(part.error or "") if part.status is Status.SKIPPED else None
+    if match is None or match[1] not in names:
+        return part.error
+    return f"The step {names[match[1]]} that it needs {_ENDS.get(match[2], match[2])}."
+
+
+def asks(project: Project, run: Job) -> bool:
+    """Return whether a run asks for an approval now."""
+    if run.status is not Status.WAITING:
+        return False
+    waiting = project.jobs.find(parent=run.id, handlers={APPROVAL}, statuses={Status.WAITING})
+    return any(job.started_at is not None for job in waiting)
 
 
 def _missed(why: str) -> str:

@@ -25,7 +25,7 @@ from mainspring.console.rollouts.pictures import evidence, sequence
 from mainspring.console.rollouts.words import awaited, planned, sentence, why
 from mainspring.delivery.conformance import rollout
 from mainspring.delivery.rollout.deciding import CONTROLLER
-from mainspring.delivery.rollout.model import Look, Reading, Status
+from mainspring.delivery.rollout.model import Evidence, Look, Reading, Status
 from mainspring.delivery.rollout.plan import Plan
 from mainspring.operations.rollout.gateways import unready
 from mainspring.operations.rollout.reports import report
@@ -167,6 +167,26 @@ class TestOne:
         last = msgspec.structs.replace(state, held_us=10**12, step=2)
         assert awaited(last, ["errors", "score"]) == "evidence on errors, score."
         assert awaited(msgspec.structs.replace(state, began_at=None), []).startswith("The first look")
+
+    def test_before_the_first_look_it_says_so(self) -> None:
+        made = rolled()
+        state = made.project.rollouts.get([made.stopped])[0]
+        assert state is not None
+        bandit = msgspec.structs.replace(PLAN, kind="bandit")
+        new = msgspec.structs.replace(
+            state, id="new", endpoint="other", plan=bandit, status=Status.PENDING, began_at=None, ended_at=None,
+            evidence=Evidence(), revision=0,
+        )  # fmt: skip
+        begun = made.project.rollouts.looks(made.stopped)[0]
+        made.project.rollouts.create(new, msgspec.structs.replace(begun, rollout="new"))
+        page = text_of(shown(Client(create_app(made.project), made.project.key()), "/rollouts/new"))
+        for said in (
+            "Bandit rollout",
+            "Waits for The first look",
+            "The share follows",
+            "Nothing has been observed yet",
+        ):
+            assert said in page, said
 
     def test_the_shares_are_those_of_the_looks(self, client: Client, rollouts: Rolled) -> None:
         page = shown(client, f"/rollouts/{rollouts.live}")

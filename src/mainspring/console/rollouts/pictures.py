@@ -12,7 +12,6 @@ from mainspring.console import formats
 from mainspring.console.plots import HEIGHT, WIDTH, Axis, Plot, grid, svg
 from mainspring.core.time import DAY
 from mainspring.delivery.rollout.deciding import CONTINUE
-from mainspring.delivery.rollout.judging import SAMPLE_RATIO
 from mainspring.delivery.rollout.model import Look, Reading
 
 _FARTHEST = 8.0  # a ratio's axis reaches so many times beyond its limit and its estimates
@@ -88,9 +87,10 @@ def sequence(looks: Sequence[tuple[int, Reading]], end: int) -> Plot | None:
         (f"{x:.1f},{high:.1f}" for x, _, high in reversed(edges)),
     )
     inside = grid(2) + Markup('<polygon class="band" points="{}"/>').format(" ".join([*there, *back]))
-    inside += _level(y(1.0 if ratio else 0.0, 0), "none")
-    if known[-1][1].guard != SAMPLE_RATIO:  # nothing but exactness is tolerated there
-        inside += _level(y(known[-1][1].limit, 0), "limit")
+    alike, limit = (1.0 if ratio else 0.0), known[-1][1].limit
+    inside += _level(y(alike, 0), "none")
+    if limit != alike:  # of a goal and of the sample ratio it is the same
+        inside += _level(y(limit, 0), "limit")
     inside += _dots([(x, middle, _told(at, each)) for x, _, _, middle, at, each in points])
     bottom, top = axis.ends
     suffix = "×" if ratio else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from mainspring.core.errors import NotFound
 from mainspring.core.time import DAY
 from mainspring.operations.advise import advise, collect, first_page
+from mainspring.operations.advise.folder import FirstPage
 from mainspring.operations.advise.model import Advised, EndpointFacts, Facts, ModelFacts
 from mainspring.project import open_project
 from mainspring.project.settings import load_settings
@@ -153,6 +155,10 @@ def test_a_new_project_begins_with_its_data(tmp_path: Path) -> None:
     project.close()
 
 
+def _notebook_of(source: str) -> str:
+    return f'{{"cells": [{{"cell_type": "code", "source": "{source}"}}]}}'
+
+
 class TestAFolderWithoutAProject:
     @staticmethod
     def table(folder: Path, query: str, name: str = "orders.csv") -> None:
@@ -186,6 +192,108 @@ class TestAFolderWithoutAProject:
         [table] = first_page(tmp_path).tables
         held_out = [abs(price - 19.5) for price in range(40, 50)]
         assert (table.metric, table.constant) == ("mean_absolute_error", pytest.approx(sum(held_out) / 10))
+
+    @pytest.mark.parametrize(
+        ("name", "content", "encoding"),
+        [
+            ("a.csv", "id;größe;late\n1;klein;true\n2;groß;false\n".encode("latin-1"), "latin-1"),
+            ("a.csv", "id,größe,late\n1,klein,true\n2,groß,false\n".encode("utf-16"), "utf-16"),
+            ("A.CSV", "id,größe,late\r\n1,klein,true\r\n2,groß,false\r\n".encode("utf-8-sig"), ""),
+            ("a.tsv", "id\tgröße\tlate\n1\tklein\ttrue\n2\tgroß\tfalse\n".encode(), ""),
+            ("a.csv.gz", gzip.compress("id|größe|late\n1|klein|true\n2|groß|false\n".encode()), ""),
+        ],
+        ids=["latin-1", "utf-16", "mark", "tabs", "gzip"],
+    )
+    def test_a_table_is_read_in_the_encoding_and_with_the_separator_that_it_has(
+        self, tmp_path: Path, name: str, content: bytes, encoding: str
+    ) -> None:
+        (tmp_path / name).write_bytes(content)
+        page = first_page(tmp_path)
+        [table] = page.tables
+        assert list(table.columns) == ["id", "größe", "late"]
+        assert (table.rows, table.label, table.encoding) == (2, "late", encoding)
+        assert any("iconv" in step for step in page.steps) is bool(encoding)
+
+    def test_a_file_that_is_not_what_its_name_says_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "photo.csv").write_bytes(bytes(range(256)) * 400)
+        (tmp_path / "lines.csv").write_bytes(b'"' + b"x," * 3_000_000)
+        with pytest.raises(NotFound, match=r"no notebook; lines.csv, photo.csv cannot be read as a table"):
+            first_page(tmp_path)
+        (tmp_path / "good.csv").write_text("id,late\n1,true\n")
+        assert first_page(tmp_path).unread == ("lines.csv", "photo.csv")
+
+    def test_rows_whose_label_is_not_known_yet_do_not_count(self, tmp_path: Path) -> None:
+        """The newest rows have no label, so the constant would be wrong for all of them."""
+        late = ["true"] * 20 + ["true", "true", "true", "false", "false"] + [""] * 75
+        lines = [f"2026-01-01T{row // 60:02d}:{row % 60:02d}:00,{each}" for row, each in enumerate(late)]
+        (tmp_path / "a.csv").write_text("at,late\n" + "\n".join(lines))
+        [table] = first_page(tmp_path).tables
+        assert (table.held_out, table.constant) == (5, pytest.approx(0.6))
+
+    @pytest.mark.parametrize("label", ["", "nan"])
+    def test_a_label_that_tells_nothing_has_no_constant(self, tmp_path: Path, label: str) -> None:
+        (tmp_path / "a.csv").write_text("id,price\n" + "".join(f"{row},{label}\n" for row in range(40)) + "41,2.5\n")
+        page = first_page(tmp_path)
+        [table] = page.tables
+        assert (table.label, table.constant, table.metric) == ("price", None, "")
+        assert "decide which column" in page.steps[0]
+        assert msgspec.json.decode(msgspec.json.encode(page), type=FirstPage) == page
+
+    def test_the_types_that_pandas_writes_are_times_and_numbers(self, tmp_path: Path) -> None:
+        """Pandas keeps nanoseconds and small integers in Parquet."""
+        columns = (
+            "SELECT (TIMESTAMP '2026-01-01' + to_hours(i::int))::TIMESTAMP_NS AS pickup, i::SMALLINT AS price, "
+            "i::UINTEGER AS seats, i::DECIMAL(9, 2) AS fee FROM range(100) t(i)"
+        )
+        duckdb.sql(columns).write_parquet(str(tmp_path / "a.parquet"))
+        page = first_page(tmp_path)
+        [table] = page.tables
+        assert (table.times, table.metric) == (("pickup",), "mean_absolute_error")
+        assert "newest 20" in page.steps[0]
+        for line in ('event_time="pickup"', '"price": ms.Int64', '"seats": ms.Int64', '"fee": ms.Float64'):
+            assert line in page.source
+
+    @pytest.mark.parametrize("name", ["2024 Orders.csv", "class.csv", "ñ.csv", "-.csv", "a.b.csv"])
+    def test_whatever_the_file_is_called_the_declaration_is_python(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / name).write_text('"a ""quoted"" \x1b[31m name",at,late\n1,2026-01-01,true\n')
+        compile(first_page(tmp_path).source, "features.py", "exec")
+
+    def test_a_wide_table_is_not_held_in_memory(self, tmp_path: Path) -> None:
+        names = ", ".join(f"i AS c{place}" for place in range(2000))
+        duckdb.sql(f"SELECT {names}, i % 7 = 0 AS late FROM range(3000) t(i)").write_parquet(
+            str(tmp_path / "a.parquet")
+        )
+        [table] = first_page(tmp_path).tables
+        assert (len(table.columns), table.rows, table.label) == (2001, 3000, "late")
+        assert list(tmp_path.iterdir()) == [tmp_path / "a.parquet"]  # nothing is written beside it
+
+    @pytest.mark.parametrize(
+        ("content", "libraries", "random"),
+        [
+            ("[" * 100_000, (), False),
+            ('{"cells": [1, {"cell_type": "code", "source": 3}, {"cell_type": "code"}, null]}', (), False),
+            ("\udcff", (), False),
+            ('{"worksheets": [{"cells": [{"cell_type": "code", "input": ["import torch"]}]}]}', ("torch",), False),
+            (_notebook_of("train_test_split(f(x), y, shuffle=False)"), (), False),
+            (_notebook_of("train_test_split(f(x), y)\\nfit(shuffle=False)"), (), True),
+            (_notebook_of("train_test_split(" * 60_000), (), True),
+        ],
+        ids=["deep", "odd", "bytes", "old", "in time", "at random", "open"],
+    )
+    def test_a_notebook_that_is_broken_old_or_hostile(
+        self, tmp_path: Path, content: str, libraries: tuple[str, ...], random: bool
+    ) -> None:
+        (tmp_path / "a.ipynb").write_bytes(content.encode("utf-8", "surrogateescape"))
+        [notebook] = first_page(tmp_path).notebooks
+        assert (notebook.libraries, notebook.random_split) == (libraries, random)
+
+    def test_a_folder_of_very_many_files_is_looked_at_in_part(self, tmp_path: Path) -> None:
+        (tmp_path / "a.csv").write_text("id,late\n1,true\n")
+        for place in ("b/c/d/e", "venv", ".git"):
+            (tmp_path / place).mkdir(parents=True)
+            (tmp_path / place / "hidden.csv").write_text("id,late\n1,true\n")
+        (tmp_path / "b" / "c" / "d" / "seen.csv").write_text("id,late\n1,true\n2,false\n")
+        assert {each.path for each in first_page(tmp_path).tables} == {"a.csv", "b/c/d/seen.csv"}
 
     def test_what_is_no_table_is_left_out(self, tmp_path: Path) -> None:
         (tmp_path / "a.parquet").write_bytes(b"PAR1 no")

@@ -63,20 +63,27 @@ def _show(console: Console, advised: Advised) -> None:
 
 
 def _show_first(console: Console, page: FirstPage) -> None:
-    console.print(f"[bold]{escape(page.folder)}[/] has no project yet.\n", soft_wrap=True)
+    from mainspring.operations.advise.folder import MOST_ROWS
+
+    console.print(f"[bold]{_shown(page.folder)}[/] has no project yet.\n", soft_wrap=True)
     for table in page.tables:
         times = f", time: {', '.join(table.times)}" if table.times else ""
         label = f", to predict: {table.label}" if table.label else ""
-        console.print(
-            f"  table     {escape(table.path)}: {table.rows:,} rows, {len(table.columns)} columns"
-            f"{escape(times + label)}",
-            soft_wrap=True,
-        )
+        first = "the first " if table.rows == MOST_ROWS else ""
+        told = f"{table.path}: {first}{table.rows:,} rows, {len(table.columns)} columns{times}{label}"
+        console.print(f"  table     {_shown(told)}", soft_wrap=True)
     for notebook in page.notebooks:
         libraries = f": {', '.join(notebook.libraries)}" if notebook.libraries else ""
-        console.print(f"  notebook  {escape(notebook.path + libraries)}", soft_wrap=True)
+        console.print(f"  notebook  {_shown(notebook.path + libraries)}", soft_wrap=True)
+    for path in page.unread:
+        console.print(f"  [yellow]unread[/]    {_shown(path)}: not a table that can be read", soft_wrap=True)
     console.print()
     for number, step in enumerate(page.steps, 1):
-        console.print(f"{number}. {escape(step)}", soft_wrap=True)
+        console.print(f"{number}. {_shown(step)}", soft_wrap=True)
     if page.source:
         console.print(f"\n{page.source}", markup=False, soft_wrap=True)
+
+
+def _shown(text: str) -> str:
+    """Return a text from a file as it is, without what moves a terminal's cursor or colours it."""
+    return escape("".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text))

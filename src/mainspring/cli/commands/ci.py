@@ -54,12 +54,11 @@ def command(
     def ended(stage: Stage) -> None:
         call.say(f"{_MARKS[stage.state]} [bold]{stage.name}[/] ({stage.seconds:.1f} s)")
         for check in stage.checks:
-            model = f" [dim]{escape(check.model)}[/]" if check.model and len(found_models) != 1 else ""
+            model = f" [dim]{escape(check.model)}[/]" if check.model and len(models) != 1 else ""
             call.say(f"    {_MARKS[check.state]} {escape(check.name)}{model}: {escape(check.detail)}", soft_wrap=True)
             if check.fix and check.state in ("failed", "warned"):
                 call.say(f"      Fix: {escape(check.fix)}", soft_wrap=True)
 
-    found_models = models or tuple(call.project.definitions.models)
     found = run_ci(call.project, models, share=share, deploy=deploy, ended=ended)
     written = [] if report is None else write_report(found, report)
 
@@ -72,11 +71,8 @@ def command(
 
 
 def _emit(call: Call, system: str, branch: str) -> int:
-    from mainspring.core.files import write_atomic
-    from mainspring.operations.ci.workflows import PATHS, workflow
+    from mainspring.operations.ci.workflows import emit
 
-    path = call.project.settings.root / PATHS[system]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, workflow(system, profile=call.profile or "", branch=branch).encode())
+    path = emit(call.project.settings.root, system, profile=call.profile or "", branch=branch)
     call.result({"system": system, "path": str(path)}, lambda console: console.print(f"Wrote {path}.", soft_wrap=True))
     return exits.OK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -12,16 +13,21 @@ from mainspring.delivery.routing import CHAMPION
 from mainspring.jobs.pipelines.graph import JOB
 from mainspring.ledger.model import PREDICTIONS
 from mainspring.operations.advise.model import EndpointFacts, Facts, ModelFacts
+from mainspring.operations.search.searching import SEARCH
 from mainspring.project import Project
-from mainspring.registry.searching import Column, Kind, RunQuery
+from mainspring.registry.runs import PARENT
+from mainspring.registry.searching import Column, Condition, Kind, RunQuery
 from mainspring.serving.model import Endpoint
 from mainspring.stats.metrics import higher_is_better, metrics_of
 from mainspring.training.model import Model
 
 _RUNS = 50  # newest runs of a model that are read
+_RECENT = 1_000  # newest predictions that are read where no window has closed
+_AT_ONCE = re.compile(r"promote(?!: rollout )")  # the reason of a move
+_NOT_OF_SEARCHES = tuple(Condition(Column(Kind.TAG, tag), "is null") for tag in (SEARCH, PARENT))  # nor their trials
 _LOOKED_AT_US = 60 * DAY  # windows of monitoring that are read
 _TEST = re.compile(r"(test_.*|.*_test)\.py")
-_SKIPPED = {".git", ".mainspring", ".venv", "venv", "node_modules", "__pycache__"}
+_SKIPPED = {".git", ".mainspring", ".venv", "venv", "node_modules", "__pycache__", "site-packages", ".tox", ".nox"}
 
 
 def collect(project: Project) -> Facts:
@@ -67,9 +73,9 @@ def _model(project: Project, name: str, trained: bool) -> ModelFacts:
     gates = () if model is None else tuple(gate.kind for gate in model.gates)
     if not trained:
         return ModelFacts(name=name, declared=model is not None, gates=gates)
-    query = RunQuery(limit=_RUNS).where(Column(Kind.ATTRIBUTE, "model"), name)
+    query = RunQuery(_NOT_OF_SEARCHES, limit=_RUNS).where(Column(Kind.ATTRIBUTE, "model"), name)
     versions = project.versions.all(name)
-    moves = project.versions.moves(name, CHAMPION)
+    moves = [move for move in project.versions.moves(name, CHAMPION) if _AT_ONCE.match(move.reason)]
     newest = max(versions, key=lambda version: version.created_at, default=None)
     metric, value, baseline, better = "", None, None, None
     if newest is not None and model is not None:
@@ -113,7 +119,12 @@ def _endpoint(project: Project, endpoint: Endpoint) -> EndpointFacts:
     windows = [window for window in project.monitors.windows(endpoint.name, now - _LOOKED_AT_US) if window.predictions]
     predictions = sum(window.predictions for window in windows)
     seconds = [(window.end - window.start) / SECOND for window in windows]
-    days = max(1.0, (windows[-1].end - windows[0].start) / DAY) if windows else 1.0
+    recent = [] if windows else project.predictions.recent(endpoint.name, _RECENT)  # no window has closed yet
+    recent = [each for each in recent if each.at > now - _LOOKED_AT_US]
+    predictions = predictions or len(recent)
+    first = windows[0].start if windows else min((each.at for each in recent), default=now)
+    last = windows[-1].end if windows else max((each.at for each in recent), default=None)
+    days = max(1.0, (now - first) / DAY)
     judged = next((window for window in reversed(windows) if window.judged), None)
     measured = project.baselines.newest(endpoint.name)
     return EndpointFacts(
@@ -125,7 +136,7 @@ def _endpoint(project: Project, endpoint: Endpoint) -> EndpointFacts:
         peak=max((window.predictions / length for window, length in zip(windows, seconds, strict=True)), default=0.0),
         labels=sum(window.labels for window in windows),
         alerts=() if judged is None else tuple(judged.alerts),
-        idle_days=max(0.0, (now - windows[-1].end) / DAY) if windows else None,
+        idle_days=None if last is None else max(0.0, (now - last) / DAY),
         capacity=measured[0].capacity if measured else None,
         rollout=endpoint.name in project.definitions.rollouts,
     )
@@ -143,12 +154,10 @@ def _log_bytes(project: Project) -> int | None:
 
 
 def test_files(root: Path) -> list[Path]:
-    """Return the test files of a project."""
-    found, waiting = [], [root]
-    while waiting:
-        for path in waiting.pop().iterdir():
-            if path.is_dir() and not path.is_symlink() and path.name not in _SKIPPED:
-                waiting.append(path)
-            elif _TEST.fullmatch(path.name):
-                found.append(path)
-    return found
+    """Return the test files of a project, in order; those of installed packages are not its own."""
+    found = []
+    for folder, inside, files in os.walk(root):  # a folder that cannot be read has none
+        here = Path(folder)
+        inside[:] = [name for name in inside if not (name in _SKIPPED or (here / name / "pyvenv.cfg").exists())]
+        found += [here / name for name in files if _TEST.fullmatch(name) and (here / name).is_file()]
+    return sorted(found)

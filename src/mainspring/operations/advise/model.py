@@ -18,7 +18,8 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
         metric: First metric of a `beats` gate, else the task's first; empty if it is unknown.
         value, baseline: That metric on the newest version's held-out rows, of the model and of its baseline.
         better: Whether `value` is better than `baseline`; `None` if either is unknown.
-        promoters: Distinct actors of its promotions.
+        promotions: Moves of its champion to another version at once: neither a rollback nor the end of a rollout.
+        promoters: Distinct actors of these.
         champion_since: Time of the last promotion, UTC epoch microseconds.
     """
 
@@ -43,7 +44,8 @@ class EndpointFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         serves: Whether it has a route.
-        a_day: Predictions a day, over the days from the first to the last window.
+        predictions: Predictions of its windows; before the first window, of the newest thousand.
+        a_day: Predictions a day, from the first one until now.
         peak: Predictions a second in its busiest window.
         labels: Predictions whose label is known.
         alerts: Columns with a drift alert in the newest judged window.

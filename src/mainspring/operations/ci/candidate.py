@@ -6,10 +6,12 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.core.ids import new_id
+from mainspring.core.time import format_duration
 from mainspring.data.model import DatasetCommit
 from mainspring.delivery.gates import baseline_of
 from mainspring.delivery.model import GateResult
@@ -22,7 +24,7 @@ from mainspring.project.scratch import scratch_bundles, scratch_tracking, scratc
 from mainspring.registry.model import Bundle, ModelVersion
 from mainspring.stats.metrics import higher_is_better
 from mainspring.training import gates as make
-from mainspring.training.gate_kinds import Gate
+from mainspring.training.gate_kinds import FairnessGate, Gate
 from mainspring.training.model import Model
 from mainspring.training.trainer import Trainer
 
@@ -136,7 +138,7 @@ def validation_checks(project: Project, models: Sequence[Model], made: Candidate
         yield from judged(project, model, made, declared)
         more = _undeclared(project, model, {gate.kind for gate in declared})
         yield from judged(project, model, made, more, undeclared=True)
-        if not any(gate.kind == "fair" for gate in declared):
+        if not any(isinstance(gate, FairnessGate) for gate in declared):
             yield skipped("bias", "no group is declared: ms.gates.fair(GROUP)", model=model.name)
         yield passed("size", f"{sum(map(len, bundle.files.values())):,} bytes", model=model.name)
         yield from _drift(project, model)
@@ -148,7 +150,7 @@ def _undeclared(project: Project, model: Model, declared: Collection[str]) -> li
     deadlines = [each.deadline_us for each in project.definitions.endpoints.values() if each.model_name == model.name]
     more: list[Gate] = [make.compatible(), make.slower_at_most(_SLOWER)]
     if deadlines:
-        more.append(make.latency(f"{min(deadlines) / 1000:g}ms"))
+        more.append(make.latency(format_duration(min(deadlines))))
     if metric:
         more.append(make.robust_to_missing(metric, _WORSE))
     return [gate for gate in more if gate.kind not in declared]
@@ -182,27 +184,37 @@ def judged(
         undeclared: Whether the model does not declare them, so that they warn instead of fail.
     """
     from mainspring.operations.models.cards import personal
+    from mainspring.operations.models.serving_memory import serving_memory
     from mainspring.operations.promote import read_again
 
-    bundle = made.bundles[model.name]
-    for gate in gates:
-        try:
-            results = verdicts(
-                [gate],
-                bundle,
-                champion_of(project, model.name),
-                project.bundles.load,
-                lambda champion, _: read_again(project, bundle, champion, made.data[model.name]),
-                model.measured,
-                model.threshold,
-                personal,
-                executors(project),
-            )
-        except MainspringError as error:
-            yield failed(str(gate), error.what, error.fix or "", model=model.name)
-            continue
-        for result in results:
-            yield _as_check(result, model.name, undeclared=undeclared)
+    bundle, champion = made.bundles[model.name], champion_of(project, model.name)
+
+    def results(asked: Sequence[Gate]) -> tuple[GateResult, ...]:
+        return verdicts(
+            asked,
+            bundle,
+            champion,
+            project.bundles.load,
+            lambda champion, _: read_again(project, bundle, champion, made.data[model.name]),
+            model.measured,
+            model.threshold,
+            personal,
+            executors(project),
+            partial(serving_memory, project),
+        )
+
+    try:
+        found = results(gates)  # together: the rows are scored, and the champion's features read, once
+    except MainspringError:
+        for gate in gates:  # to tell which one it is, and judge the others
+            try:
+                found = results([gate])
+            except MainspringError as error:
+                yield failed(str(gate), error.what, error.fix or "", model=model.name)
+            else:
+                yield from (_as_check(result, model.name, undeclared=undeclared) for result in found)
+        return
+    yield from (_as_check(result, model.name, undeclared=undeclared) for result in found)
 
 
 def _as_check(result: GateResult, model: str, *, undeclared: bool) -> Check:

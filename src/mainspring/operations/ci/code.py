@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,13 +23,18 @@ from mainspring.training.model import Model
 from mainspring.training.runs.provenance import code_version
 
 _TESTS_S = 3600.0
+_LAST_BYTES = 65_536  # of what tests print
 _SHOWN = 3
 _SAMPLE = 50  # (entity, instant) pairs of each view
 _QUARANTINED = 0.05  # share of a source's rows from which on it is a warning
 
 
-def commit_checks(project: Project) -> Iterator[Check]:
-    """Check the commit, the definitions, and what they would change."""
+def commit_checks(project: Project, broken: MainspringError | None) -> Iterator[Check]:
+    """Check the commit, the definitions, and what they would change.
+
+    Args:
+        broken: Why the definitions could not be loaded.
+    """
     version = code_version(project.settings.root)
     if not version:
         yield warned("commit", "the folder is not under version control", "run `git init` and commit the project")
@@ -34,6 +42,9 @@ def commit_checks(project: Project) -> Iterator[Check]:
         yield warned("commit", f"{version.removesuffix('+changed')[:12]}, with uncommitted changes", "commit them")
     else:
         yield passed("commit", version[:12])
+    if broken is not None:
+        yield failed("definitions", broken.what, broken.fix or "")
+        return
     changes, contents = apply(project, dry_run=True)
     yield passed("definitions", f"{len(contents)} are consistent")
     told = ", ".join(f"{change.sign}{change.kind} {change.name}" for change in changes[:_SHOWN])
@@ -57,7 +68,7 @@ def test_checks(project: Project, models: Sequence[Model]) -> Iterator[Check]:
     yield from (_quality(project, name) for name in sorted(sources))
     for model in models:
         yield _features(project, model)
-    yield _own_tests(project.settings.root)
+    yield own_tests(project.settings.root)
 
 
 def _quality(project: Project, source: str) -> Check:
@@ -85,7 +96,8 @@ def _features(project: Project, model: Model) -> Check:
     return passed(name, f"{values:,} values compared with the brute-force read", model=model.name)
 
 
-def _own_tests(root: Path) -> Check:
+def own_tests(root: Path, *, longest_s: float = _TESTS_S) -> Check:
+    """Run the project's own tests with pytest, in a process group that is killed if it does not end in time."""
     from mainspring.operations.advise.facts import test_files
 
     files = test_files(root)
@@ -94,20 +106,30 @@ def _own_tests(root: Path) -> Check:
     if find_spec("pytest") is None:
         return failed("own tests", f"{len(files)} test files, and pytest is not installed", "run `pip install pytest`")
     path = os.pathsep.join(filter(None, [str(root), *sys.path]))
-    try:
-        done = subprocess.run(
+    with tempfile.TemporaryFile() as printed:  # not a pipe: a process that tests leave behind may keep it open
+        running = subprocess.Popen(
             [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", *map(str, files)],
             cwd=root,
             env=for_child({"PYTHONPATH": path}),
-            capture_output=True,
-            text=True,
-            timeout=_TESTS_S,
-            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
-    except subprocess.TimeoutExpired:
-        return failed("own tests", f"they did not end within {_TESTS_S / 60:.0f} minutes", "run `python -m pytest`")
-    lines = [line for line in done.stdout.splitlines() if line.strip()]
-    if done.returncode:
+        try:
+            code: int | None = running.wait(longest_s)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            with suppress(ProcessLookupError):  # the group ends with its last process
+                os.killpg(running.pid, signal.SIGKILL)
+            running.wait()
+        printed.seek(max(0, printed.seek(0, os.SEEK_END) - _LAST_BYTES))
+        lines = [line for line in printed.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    if code is None:
+        return failed("own tests", f"they did not end within {longest_s / 60:.0f} minutes", "run `python -m pytest`")
+    if code:
         broken = [line for line in lines if line.startswith(("FAILED", "ERROR"))][:_SHOWN]
-        return failed("own tests", "; ".join(broken) or "; ".join(lines[-_SHOWN:]), "run `python -m pytest`")
+        told = "; ".join(broken) or "; ".join(lines[-_SHOWN:]) or f"pytest ended with the code {code}"
+        return failed("own tests", told, "run `python -m pytest`")
     return passed("own tests", lines[-1] if lines else "passed")

@@ -9,6 +9,8 @@ import msgspec
 
 STAGES = ("commit", "tests", "training", "evaluation", "validation", "staging", "production")
 
+_LONGEST = 2_000  # characters of a text
+
 State = Literal["passed", "warned", "failed", "skipped"]
 
 
@@ -41,6 +43,20 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     stages: tuple[Stage, ...]
     passed: bool
     share: float  # of the observations that the subset was trained on
+
+
+def readable(check: Check) -> Check:
+    """Return a check with text that terminals, XML and databases take: printable, and of a bounded length.
+
+    Tests and a project's code decide what an error says.
+    """
+    name, detail, fix = (_readable(text) for text in (check.name, check.detail, check.fix))
+    return msgspec.structs.replace(check, name=name, detail=detail, fix=fix)
+
+
+def _readable(text: str) -> str:
+    shown = "".join(each if each in "\n\t" or each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}… ({len(shown):,} characters)"
 
 
 def stage_of(name: str, checks: Sequence[Check], seconds: float) -> Stage:

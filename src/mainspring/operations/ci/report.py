@@ -61,7 +61,10 @@ def _cell(text: str) -> str:
 
 
 def junit(report: Report) -> bytes:
-    """Return the report as JUnit XML: a test suite a stage, a test case a check. Warnings are in `system-out`."""
+    """Return the report as JUnit XML: a test suite a stage, a test case a check. Warnings are in `system-out`.
+
+    The texts are those of `model.readable`, which XML can hold.
+    """
     root = ElementTree.Element("testsuites", name=f"mainspring ci {report.project}")
     for stage in report.stages:
         suite = ElementTree.SubElement(
@@ -70,24 +73,20 @@ def junit(report: Report) -> bytes:
             name=stage.name,
             tests=str(len(stage.checks)),
             failures=str(sum(check.state == "failed" for check in stage.checks)),
+            errors="0",
             skipped=str(sum(check.state == "skipped" for check in stage.checks)),
             time=f"{stage.seconds:.3f}",
         )
         for check in stage.checks:
             case = ElementTree.SubElement(
-                suite, "testcase", classname=f"{stage.name}.{check.model or report.project}", name=_plain(check.name)
+                suite, "testcase", classname=f"{stage.name}.{check.model or report.project}", name=check.name
             )
-            told = _plain(f"{check.detail}\n{check.fix}".strip())
+            told = f"{check.detail}\n{check.fix}".strip()
             if check.state == "failed":
-                ElementTree.SubElement(case, "failure", message=_plain(check.detail)).text = told
+                ElementTree.SubElement(case, "failure", message=check.detail).text = told
             elif check.state == "skipped":
-                ElementTree.SubElement(case, "skipped", message=_plain(check.detail))
+                ElementTree.SubElement(case, "skipped", message=check.detail)
             else:
                 ElementTree.SubElement(case, "system-out").text = f"{check.state}: {told}"
     written: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
     return written
-
-
-def _plain(text: str) -> str:
-    """Return text without the characters that XML cannot hold."""
-    return "".join(each for each in text if each in "\t\n\r" or each >= " ")

@@ -191,12 +191,38 @@ class TestVersionsGates:
             "0.85 to 0.89",
             "waived",
             "a hot fix",
+            "0 of 2 passed, 1 waived; 1 held the version back.",
+            "not passed not measured",
         ):
             assert words in told
         assert "<i>a hot fix" not in page
         found = client.get(f"/api/models/{MODEL}/versions/34").json()["evaluation"]
         assert [each["slice"] for each in found["results"]] == ["carrier=<b>", ""]
         assert found["results"][0]["interval"] == [0.85, 0.89]
+
+    def test_a_verdict_says_what_decided_it(self, tmp_path: Path) -> None:
+        """A value that is better than needed does not pass for its bound; and few rows are no failure of the model."""
+        project = registered(tmp_path)
+        asked = {"against": "limit", "passed": False, "value": 0.74, "needed": 0.73}
+        bound = GateResult(
+            gate="auc at least 0.73, 95 % sure", short_by=0.01, interval=(0.72, 0.76), sure=0.95, **asked
+        )
+        harm = "auc at least 0.73, unless 95 % sure of harm"
+        results = (
+            bound,
+            msgspec.structs.replace(bound, gate=harm),
+            msgspec.structs.replace(bound, short_by=None, note="insufficient data: 20 rows"),
+        )
+        made = Evaluation(
+            model=MODEL, version="34", champion=None, promoted=False, results=results, actor="ana", at=NOW
+        )
+        project.evaluations.add(made)
+        page = shown(Client(create_app(project), project.key()), f"/models/{MODEL}/versions/34")
+        section = page.partition('aria-labelledby="gates"')[2].partition("</section>")[0]
+        told = [re.sub(r"\s+", " ", text_of(f"<main>{each}</main>")) for each in section.split("<tr>")[2:]]
+        assert ["the bound decides, not the value" in each for each in told] == [True, False, False]
+        assert ["short by 0.01" in each for each in told] == [True, True, False]
+        assert "not passed insufficient data" in told[2]
 
     def test_a_waiver_and_its_end_are_in_the_history(self, tmp_path: Path) -> None:
         project = registered(tmp_path)

@@ -133,6 +133,17 @@ def test_a_waiver_that_ended_or_expired_or_is_of_another_bundle_allows_nothing(p
     assert {state for _, state in waiving.listed(project, "late:1")} >= {"ended", "active"}
 
 
+def test_a_part_of_a_gates_text_ends_the_waiver_that_still_counts(project: Project) -> None:
+    registered(project)
+    given = {"reason": "why", "until": "7d"}
+    waiving.waive(project, "late:1", AUC, **given)
+    waiving.waive(project, "late:1", SIZE, **given)
+    with pytest.raises(Invalid, match="2 waivers match 'at'"):
+        waiving.end_waiver(project, "late:1", "at")
+    assert waiving.end_waiver(project, "late:1", "SIZE").gate == SIZE
+    assert waiving.end_waiver(project, "late:1", "at").gate == AUC  # the other one has ended
+
+
 def test_a_row_that_somebody_wrote_into_the_catalog_is_no_waiver(project: Project) -> None:
     version = registered(project)
     now = project.wall.now()

@@ -6,6 +6,7 @@ champion take turns, so that a busy machine slows both, and their ratio has an i
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
@@ -14,7 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from mainspring.core.errors import MainspringError
+from mainspring.core.errors import Invalid, MainspringError
 from mainspring.delivery.model import ROUNDING, GateResult, nothing
 from mainspring.registry.bundles import GOLDEN
 from mainspring.registry.model import Bundle
@@ -26,6 +27,7 @@ from mainspring.training.gate_kinds import EngineGate
 
 TURNS, FEWEST_TURNS = 1000, 100
 LONGEST_NS = 4_000_000_000
+_LONGEST_OF_FEW_NS = 120_000_000_000  # for the fewest turns of a slow model
 _STRETCHES = 20
 _WARM = 5
 
@@ -98,6 +100,10 @@ def judge_latency(
         except MainspringError as error:
             return nothing(gate, against, f"the model does not run: {error.what}", error.fix)
     rows = f"{taken.shape[1]:,} calls of {gate.rows:,} {'row' if gate.rows == 1 else 'rows'}"
+    needed = max(_STRETCHES, math.ceil(1 / (1 - gate.quantile) - ROUNDING))
+    if taken.shape[1] < needed:
+        note = f"insufficient data: {rows} in two minutes, and at least {needed} are needed."
+        return nothing(gate, against, note, "measure fewer rows a call, or a smaller quantile.")
     quantiles = np.quantile(taken, gate.quantile, axis=1) / 1e6
     if not relative:
         return _at_most(gate, "limit", float(quantiles[0]), gate.value, note=f"ms, {rows}")
@@ -107,14 +113,17 @@ def judge_latency(
 def measure(calls: list[Callable[[int], object]], now: Now) -> Floats:
     """Return how long each call took by turns, ns, shape (calls, turns); the first of each turn alternates.
 
-    At most 1,000 turns or four seconds, and at least 100 turns.
+    At most 1,000 turns or four seconds, but at least 100 turns, unless they take more than two minutes.
     """
     for call in calls:
+        begun = now()
         for turn in range(_WARM):
             call(turn)
+            if now() - begun > LONGEST_NS:
+                break
     taken: list[list[int]] = []
     begun = now()
-    while len(taken) < TURNS and (len(taken) < FEWEST_TURNS or now() - begun < LONGEST_NS):
+    while len(taken) < TURNS and now() - begun < (_LONGEST_OF_FEW_NS if len(taken) < FEWEST_TURNS else LONGEST_NS):
         turn = len(taken)
         row = [0] * len(calls)
         for place in range(len(calls)) if turn % 2 else reversed(range(len(calls))):
@@ -128,7 +137,9 @@ def measure(calls: list[Callable[[int], object]], now: Now) -> Floats:
 def golden_call(bundle: Bundle, executor: Executor, rows: int) -> Callable[[int], object]:
     """Return a function that runs one batch; its turn chooses the rows."""
     golden = msgspec.json.decode(bundle.files[GOLDEN], type=Golden)
-    known = len(next(iter(golden.outputs.values())))
+    known = len(next(iter(golden.outputs.values()), ()))
+    if not known:
+        raise Invalid("The bundle's file of golden rows has none.", fix="register it again.")
     batches: list[Mapping[str, Any]] = []
     for first in range(min(known, 50)):
         chosen = [(first + place) % known for place in range(rows)]

@@ -21,14 +21,16 @@ from mainspring.stats.reference import Reference
 from mainspring.training.flavours.scoring import score_bundle
 from mainspring.training.gate_kinds import RobustGate
 
-MOST_ROWS = 20_000  # spread evenly over the held-out rows
+MOST_ROWS, FEWEST_ROWS = 20_000, 1_000  # spread evenly over the held-out rows
+_MOST_CELLS = 4_000_000_000  # that are scored: of 2,000 inputs, each is missing once in 1,000 rows
 _WHOLE = (DType.Int32, DType.Int64)
 
 
 def judge_robustness(gate: RobustGate, bundle: Bundle, held_out: HeldOut, *, higher: bool) -> GateResult:
     """Return the result of a robustness gate; of several disturbances, the worst one's."""
-    if len(held_out) > MOST_ROWS:
-        held_out = held_out.rows(np.unique(np.linspace(0, len(held_out) - 1, MOST_ROWS).astype(np.int64)))
+    most = rows_scored(len(bundle.manifest.inputs)) if gate.kind == "missing" else MOST_ROWS
+    if len(held_out) > most:
+        held_out = held_out.rows(np.unique(np.linspace(0, len(held_out) - 1, most).astype(np.int64)))
     clean = held_out.candidate
     found: list[GateResult] = []
     for name, table in _disturbed(gate, bundle, held_out.table):
@@ -42,6 +44,11 @@ def judge_robustness(gate: RobustGate, bundle: Bundle, held_out: HeldOut, *, hig
     if not found:
         return nothing(gate, "disturbed rows", "the model has no input that can be disturbed.")
     return max(found, key=lambda each: _badness(each, higher))
+
+
+def rows_scored(inputs: int) -> int:
+    """Return how many rows are scored without each of so many inputs, so that it ends in minutes."""
+    return max(FEWEST_ROWS, min(MOST_ROWS, _MOST_CELLS // max(1, inputs) ** 2))
 
 
 def _badness(result: GateResult, higher: bool) -> float:

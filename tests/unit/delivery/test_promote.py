@@ -275,6 +275,17 @@ def test_an_unknown_or_damaged_version_does_not_go_live(stage: Stage) -> None:
     assert stage.live == {}
 
 
+def test_a_champion_whose_bundle_disappeared_is_not_beaten_unseen(stage: Stage) -> None:
+    champion = stage.register(("V.c",))
+    stage.promote(champion.version)
+    better = stage.register(ALL)
+    stage.blobs.delete(champion.digest)
+    with pytest.raises(NotFound):
+        stage.promote(better.version, [beats("auc")])
+    assert stage.live == {"late": champion.version}
+    assert stage.promote(better.version, [at_least("auc", 0.5)]).promoted  # the way out: a gate that needs no champion
+
+
 def test_a_rollback_goes_to_the_version_before(stage: Stage) -> None:
     for features in (("V.c",), ("V.b",), ("V.a",)):
         stage.promote(stage.register(features).version)

@@ -105,6 +105,12 @@ def test_noise_and_a_missing_input_cost_what_scoring_the_changed_rows_says(stage
     assert missing.value is None
 
 
+def test_a_model_of_very_many_inputs_is_scored_on_fewer_rows_without_each() -> None:
+    assert [robustness.rows_scored(inputs) for inputs in (0, 26, 400, 1000, 2000, 10**6)] == [
+        20_000, 20_000, 20_000, 4_000, 1_000, 1_000,
+    ]  # fmt: skip
+
+
 def test_the_size_is_that_of_the_files(stage: Stage) -> None:
     version = stage.register(ALL)
     bundle = stage.bundles.load(version.digest)
@@ -312,6 +318,27 @@ def test_latency_is_a_quantile_of_calls(golden: Bundle) -> None:
     assert "1,000 calls of 1 row" in result.note
     slow = measured(gates.latency("1s", rows=64), golden, 30_000.0, 0.0)
     assert "134 calls of 64 rows" in slow.note  # four seconds of them
+
+
+def test_a_model_that_takes_seconds_is_measured_for_minutes_and_not_for_hours(golden: Bundle) -> None:
+    """At five seconds a call, a hundred turns of two models would take a quarter of an hour."""
+    median = measured(gates.latency("10s", quantile=0.5), golden, 5e6, 0.0)
+    assert median.passed
+    assert "24 calls" in median.note
+    tail = measured(gates.latency("10s"), golden, 5e6, 0.0)
+    assert (tail.passed, tail.value) == (False, None)
+    assert "insufficient data: 24 calls of 1 row in two minutes, and at least 100 are needed" in tail.note
+    beside = measured(gates.slower_at_most(1.2), golden, 5e6, 5e6)
+    assert "insufficient data: 12 calls" in beside.note
+
+
+def test_golden_rows_that_are_none_fail_the_gate(golden: Bundle) -> None:
+    for outputs in ({}, {"probability": []}):
+        content = msgspec.json.encode({"inputs": {"V.a": [], "V.b": [], "V.c": []}, "outputs": outputs})
+        empty = Bundle(golden.digest, golden.manifest, {**golden.files, "golden.json": content})
+        result = measured(gates.latency("10s"), empty, 1.0, 0.0)
+        assert (result.passed, result.value) == (False, None)
+        assert "golden rows has none" in result.note
 
 
 def test_slower_is_relative_to_the_champion_and_judged_on_the_bound(golden: Bundle) -> None:

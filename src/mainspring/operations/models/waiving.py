@@ -55,12 +55,19 @@ def end_waiver(project: Project, reference: str, gate: str, *, key: str | None =
 
     Raises:
         NotFound: There is no waiver of that gate that has not ended.
+        Invalid: Several match.
         Denied: The key does not stand or may not.
     """
     version = find(project, reference)
-    names = {each.gate for each in project.waivers.of(version.model, version.version)}
-    exact = [name for name in names if gate.strip().casefold() in name.casefold()]
-    chosen = gate.strip() if gate.strip() in names or len(exact) != 1 else exact[0]
+    waivers = project.waivers.of(version.model, version.version)
+    names = sorted({each.gate for each in waivers if each.ended_at is None})
+    wanted = gate.strip().casefold()
+    found = [name for name in names if name.casefold() == wanted] or [
+        name for name in names if wanted in name.casefold()
+    ]
+    if len(found) > 1:
+        raise Invalid(f"{len(found)} waivers match {gate[:140]!r}.", fix=f"give one of: {'; '.join(found)}.")
+    chosen = found[0] if found else gate.strip()
     actor = who(project, key)
     done = project.waivers.end(version.model, version.version, chosen, actor=actor, at=project.wall.now())
     noted(project, actor, "end waiver", version, done.gate)

@@ -184,6 +184,21 @@ def test_gates_on_features_that_are_not_the_models_are_refused() -> None:
             late([gate])
 
 
+def test_a_fairness_that_the_task_does_not_have_is_refused_where_the_model_is_declared() -> None:
+    def minutes(gate: Gate) -> Model:
+        build = ms.model(
+            "minutes", observations=placed, features=[Order], label=outcomes.minutes, task="regression", gates=[gate]
+        )
+        return build(bakery.fit_trees)
+
+    for gate in (ms.gates.fair("shop", at_most=0.1), ms.gates.fair("shop", "equal opportunity", at_least=0.8)):
+        with pytest.raises(Invalid, match="no flagged rows") as refused:
+            minutes(gate)
+        assert "equal error" in (refused.value.fix or "")
+    assert minutes(ms.gates.fair("shop", "equal error", at_most=5.0)).gates
+    assert late([ms.gates.fair("shop", at_most=0.1)]).gates
+
+
 def test_a_views_feature_that_identifies_a_person_is_no_slice() -> None:
     visitors = ms.Source(
         "visitors", schema={"shop": ms.String, "name": ms.String}, event_time="at", pii=["name"]

@@ -262,6 +262,43 @@ def test_errors_of_a_regression_are_compared_on_the_bound() -> None:
     assert not several("equal error", truth * 1e-6, half * 1e-6, group, at_least=0.6).passed  # in any unit
 
 
+def test_errors_of_several_labels_are_compared_each_and_of_two_classes_by_the_threshold() -> None:
+    rng = np.random.default_rng(2)
+    group, truth = rng.choice(["a", "b"], 4000), rng.normal(size=(4000, 2))
+    scores = truth + rng.normal(size=(4000, 2)) * np.where(group == "b", 2.0, 1.0)[:, None] ** [0.0, 1.0]
+    at, table = np.arange(4000) * HOUR, pa.table({"g": group})
+    gate = fair("g", "equal error", at_most=0.5, sure=None)
+    assert isinstance(gate, FairnessGate)
+    many = HeldOut("regression", at, table, Scored(truth, scores, {}, None), labels=("minutes", "metres"))
+    result = judge_fairness(gate, many, None)
+    errors = [np.abs(scores - truth)[group == name, 1].mean() for name in "ab"]
+    assert (result.slice, result.value) == ("g=b over g=a in metres", pytest.approx(errors[1] - errors[0]))
+    assert not result.passed
+    sides, chance = rng.integers(0, 2, 4000), rng.random(4000)
+    binary = HeldOut("binary", at, table, Scored(sides, chance, {}, 0.3))
+    found = judge_fairness(gate, binary, 0.3)
+    wrong = by_hand("demographic parity", np.ones(4000), (chance >= 0.3) != (sides == 1), group)
+    assert found.value == pytest.approx(wrong["difference"])
+
+
+@pytest.mark.parametrize(
+    ("task", "arguments", "fine"),
+    [
+        ("regression", {"measure": "equal error", "at_most": 3.0}, True),
+        ("regression", {"at_most": 0.1}, False),
+        ("regression", {"measure": "equal error", "at_most": 3.0, "threshold": 0.5}, False),
+        ("multiclass", {"at_most": 0.1}, True),
+        ("multiclass", {"at_most": 0.1, "threshold": 0.5}, False),
+        ("binary", {"at_most": 0.1, "threshold": 0.5}, True),
+        ("tensors", {"measure": "equal error", "at_most": 0.1}, False),
+    ],
+)
+def test_a_measure_that_a_task_does_not_have_is_refused(task: str, arguments: dict[str, Any], fine: bool) -> None:
+    gate = fair("group", **arguments)
+    assert isinstance(gate, FairnessGate)
+    assert (gate.refuses(task) is None) is fine
+
+
 def test_a_limit_of_errors_that_is_exactly_missed_passes_in_at_most_5_of_100_worlds() -> None:
     rng = np.random.default_rng(9)
     worlds, passed = examples(gate=100, deep=1000), 0

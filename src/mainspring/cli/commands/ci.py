@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from rich.markup import escape
 from mainspring.cli import exits
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
+from mainspring.core.errors import MainspringError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,11 +56,12 @@ def command(
     def ended(stage: Stage) -> None:
         call.say(f"{_MARKS[stage.state]} [bold]{stage.name}[/] ({stage.seconds:.1f} s)")
         for check in stage.checks:
-            model = f" [dim]{escape(check.model)}[/]" if check.model and len(models) != 1 else ""
+            model = f" [dim]{escape(check.model)}[/]" if check.model and several else ""
             call.say(f"    {_MARKS[check.state]} {escape(check.name)}{model}: {escape(check.detail)}", soft_wrap=True)
             if check.fix and check.state in ("failed", "warned"):
                 call.say(f"      Fix: {escape(check.fix)}", soft_wrap=True)
 
+    several = len(models or _declared(call)) != 1
     found = run_ci(call.project, models, share=share, deploy=deploy, ended=ended)
     written = [] if report is None else write_report(found, report)
 
@@ -68,6 +71,14 @@ def command(
 
     call.result(found, show)
     return exits.OK if found.passed else exits.GATE
+
+
+def _declared(call: Call) -> Collection[str]:
+    """Return the names of the project's models; none if its definitions cannot be loaded, which the run reports."""
+    try:
+        return call.project.definitions.models
+    except MainspringError:
+        return ()
 
 
 def _emit(call: Call, system: str, branch: str) -> int:

@@ -13,7 +13,6 @@ from mainspring.delivery.routing import CHAMPION
 from mainspring.jobs.pipelines.graph import JOB
 from mainspring.ledger.model import PREDICTIONS
 from mainspring.operations.advise.model import EndpointFacts, Facts, ModelFacts
-from mainspring.operations.search.searching import SEARCH
 from mainspring.project import Project
 from mainspring.registry.runs import PARENT
 from mainspring.registry.searching import Column, Condition, Kind, RunQuery
@@ -24,7 +23,6 @@ from mainspring.training.model import Model
 _RUNS = 50  # newest runs of a model that are read
 _RECENT = 1_000  # newest predictions that are read where no window has closed
 _AT_ONCE = re.compile(r"promote(?!: rollout )")  # the reason of a move
-_NOT_OF_SEARCHES = tuple(Condition(Column(Kind.TAG, tag), "is null") for tag in (SEARCH, PARENT))  # nor their trials
 _LOOKED_AT_US = 60 * DAY  # windows of monitoring that are read
 _TEST = re.compile(r"(test_.*|.*_test)\.py")
 _SKIPPED = {".git", ".mainspring", ".venv", "venv", "node_modules", "__pycache__", "site-packages", ".tox", ".nox"}
@@ -73,7 +71,10 @@ def _model(project: Project, name: str, trained: bool) -> ModelFacts:
     gates = () if model is None else tuple(gate.kind for gate in model.gates)
     if not trained:
         return ModelFacts(name=name, declared=model is not None, gates=gates)
-    query = RunQuery(_NOT_OF_SEARCHES, limit=_RUNS).where(Column(Kind.ATTRIBUTE, "model"), name)
+    from mainspring.operations.search.searching import SEARCH
+
+    own = tuple(Condition(Column(Kind.TAG, tag), "is null") for tag in (SEARCH, PARENT))  # no search, no trial
+    query = RunQuery(own, limit=_RUNS).where(Column(Kind.ATTRIBUTE, "model"), name)
     versions = project.versions.all(name)
     moves = [move for move in project.versions.moves(name, CHAMPION) if _AT_ONCE.match(move.reason)]
     newest = max(versions, key=lambda version: version.created_at, default=None)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -108,6 +110,26 @@ def test_a_pod_that_cannot_start_fails_the_attempt(project: Project, cluster: Cl
     with pytest.raises(StepFailed, match=r"ImagePullBackOff: shop:1 is not there.*kubernetes_image"):
         runner_of(project, cluster).run(call_of(project, value=1), attempt_of(project))
     assert not cluster.pods
+
+
+def test_of_a_log_without_end_only_the_last_part_is_kept(tmp_path: Path) -> None:
+    class Log(BaseHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            for number in range(3_000):
+                self.wfile.write(b"%06d\n" % number * 1_000)
+            self.wfile.write(b"the end\n")
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Log) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        found = Api(f"http://127.0.0.1:{server.server_port}").ask("GET", "/log", last=1 << 20).content
+        server.shutdown()
+    assert len(found) == 1 << 20
+    assert found.endswith(b"002999\nthe end\n")
 
 
 def test_an_account_that_may_not_is_told_what_it_needs(project: Project, cluster: Cluster) -> None:

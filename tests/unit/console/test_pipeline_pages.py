@@ -168,6 +168,14 @@ class TestOneRun:
         assert (steps["release"]["approved_by"], steps["load"]["result"]["days"]) == (["bob"], [0, 1, 2])
         assert [each["name"] for each in client.get("/api/pipelines").json()["pipelines"]] == ["chain", "nightly"]
 
+    def test_the_steps_of_the_api_are_pages(self, client: Client, flows: Pipelined) -> None:
+        path = f"/api/pipelines/nightly/runs/{flows.done}"
+        whole = client.get(path).json()
+        first = client.get(f"{path}?limit=4").json()
+        second = client.get(f"{path}?limit=100&from={first['next']}").json()
+        assert (whole["next"], first["next"], second["next"]) == (None, 4, None)
+        assert first["steps"] + second["steps"] == whole["steps"]
+
 
 class TestTheButtons:
     @pytest.fixture

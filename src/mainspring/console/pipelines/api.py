@@ -33,7 +33,10 @@ from mainspring.operations.pipelines import control
 from mainspring.operations.pipelines.control import StepState
 from mainspring.project import Project
 
+MOST_STEPS = 1_000
 Text = Annotated[str, Query(max_length=200)]
+Begin = Annotated[int, Query(ge=0, le=10**9, alias="from")]
+StepLimit = Annotated[int, Query(ge=1, le=MOST_STEPS)]
 Kind = TypeVar("Kind", bound=msgspec.Struct)
 
 
@@ -86,11 +89,16 @@ def add_pipeline_api(router: APIRouter, project: Project) -> None:
         return Answer({"id": made.id, "status": made.status}, 201)
 
     @router.get("/pipelines/{name}/runs/{run_id}")
-    def show_run(name: Id, run_id: Id) -> Response:
-        """One run with its parameters, its result, and its steps in the order of the graph."""
+    def show_run(name: Id, run_id: Id, begin: Begin = 0, limit: StepLimit = MOST_STEPS) -> Response:
+        """One run with its parameters, its result, and its steps in the order of the graph.
+
+        `next` is the `from` of the next page of steps.
+        """
         view = run_page(project, check_id(name, "pipeline"), check_id(run_id, "run"))
         head = {**_run(view.row), "parameters": raw(dict(view.state.parameters)), "result": raw(view.state.job.result)}
-        return Answer({"run": head, "steps": [_step(each) for each in view.state.steps]})
+        steps, end = view.state.steps[begin : begin + limit], begin + limit
+        more = end if end < len(view.state.steps) else None
+        return Answer({"run": head, "steps": [_step(each) for each in steps], "next": more})
 
     @router.get("/pipelines/{name}/runs/{run_id}/steps/{step}/log")
     def show_log(name: Id, run_id: Id, step: str) -> Response:

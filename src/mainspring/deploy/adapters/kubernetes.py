@@ -24,6 +24,7 @@ from mainspring.jobs.runner import JobRun
 
 _LOOK_S = 0.5
 _AWAY_S = 30.0  # during which the API may be away before the attempt has failed
+_LOG_BYTES = 8 << 20  # of a pod: with the answer in its last line, which may have a few megabytes
 _GONE_S = 120.0  # until a deleted Job and its pod must be gone
 _HOPELESS = ("CreateContainerConfigError", "ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName")
 _AT_ONCE = {"propagationPolicy": "Foreground", "gracePeriodSeconds": 0}  # the Job is gone after its pod
@@ -112,7 +113,7 @@ class KubernetesRunner:
         told = b""
         with suppress(MainspringError):  # it never started, or its node is away
             for pod in self._find_pods(name):
-                reply = self._api.ask("GET", f"{self._pods}/{pod['metadata']['name']}/log")
+                reply = self._api.ask("GET", f"{self._pods}/{pod['metadata']['name']}/log", last=_LOG_BYTES)
                 told += reply.content if reply.status == 200 else b""
         before, found, after = told.rpartition(f"\n{mark} ".encode())
         if not found or not after.endswith(b"\n"):  # an answer without its end was cut off

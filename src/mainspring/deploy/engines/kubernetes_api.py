@@ -22,6 +22,7 @@ from mainspring.core.settings import Address
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")  # in a pod
 _IN_CLUSTER = "https://kubernetes.default.svc"
 _TIMEOUT_S = 30.0
+_PIECE = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,13 @@ class Api:
     tls: ssl.SSLContext | None = None
     token: str | Path = ""
 
-    def ask(self, verb: str, path: str, body: Mapping[str, Any] | None = None, **query: str) -> Reply:
+    def ask(
+        self, verb: str, path: str, body: Mapping[str, Any] | None = None, *, last: int | None = None, **query: str
+    ) -> Reply:
         """Send a request; return the answer, if it is a success, 404 or 409.
+
+        Args:
+            last: How many bytes of the answer's end are kept, for logs; by default all.
 
         Raises:
             Unavailable: The API does not answer, or is overloaded.
@@ -71,12 +77,22 @@ class Api:
             content = None if body is None else json.dumps(body).encode()
             connection.request(verb, f"{parts.path.rstrip('/')}{path}{given}", content, headers)
             answer = connection.getresponse()
-            reply = Reply(answer.status, answer.read())
+            reply = Reply(answer.status, answer.read() if last is None else _end(answer, last))
         except (OSError, http.client.HTTPException) as error:
             raise Unavailable(f"The Kubernetes API at {self.server} does not answer: {error!r}.") from error
         finally:
             connection.close()
         return _checked(reply, f"{verb} {path}")
+
+
+def _end(answer: http.client.HTTPResponse, last: int) -> bytes:
+    """Read an answer of any length, and return its last bytes."""
+    before = content = b""
+    while piece := answer.read(_PIECE):
+        content += piece
+        if len(content) >= last:
+            before, content = content, b""
+    return (before + content)[-last:]
 
 
 def _checked(reply: Reply, what: str) -> Reply:

@@ -366,19 +366,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=10_000, help="A/A rollouts of each case of false alarms")
     parser.add_argument("--power-runs", type=int, default=300, help="rollouts of each case of power")
-    parser.add_argument("--shadow-rounds", type=int, default=5, help="rounds in which a caller meets each shadow")
-    parser.add_argument("--shadow-seconds", type=float, default=8.0, help="seconds of a caller, each")
+    parser.add_argument("--shadow-seconds", type=float, default=40.0, help="seconds of a caller beside each shadow")
     parser.add_argument("--only-shadows", action="store_true")
     arguments = parser.parse_args()
     if arguments.only_shadows:
-        report("rollout", list(shadows(arguments.shadow_rounds, arguments.shadow_seconds)))
+        report("rollout", list(shadows(arguments.shadow_seconds)))
         return
     cases = [
         *false_alarms(arguments.runs),
         *power(arguments.power_runs),
         disturbed(arguments.power_runs),
         *bad_models(arguments.power_runs),
-        *shadows(arguments.shadow_rounds, arguments.shadow_seconds),
+        *shadows(arguments.shadow_seconds),
     ]
     report("rollout", cases)
 

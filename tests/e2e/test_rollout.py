@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from kit.depot import opened
-from kit.functions import GOOD, Load, shop
+from kit.functions import GOOD, Load, processes_of, shop
 from kit.waiting import wait_until
 from mainspring.delivery.rollout.model import RolloutState, Status
 from mainspring.ledger.model import Prediction
@@ -147,19 +147,6 @@ def test_a_version_that_one_gateway_cannot_load_is_not_begun_and_the_gateway_is_
     assert {(status, version) for _, status, version in load.answers} == {(200, "1")}
 
 
-def of_project(module: str, root: Path) -> list[int]:
-    """Return the processes that run a module for a project."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (place / "cmdline").read_bytes().decode().split("\0")
-        except OSError:
-            continue
-        if module in words and str(root) in words:
-            found.append(int(place.name))
-    return found
-
-
 def logged(project: Project, number: int) -> None:
     """Log predictions of the champion, of positive amounts."""
     made: dict[str, Any] = {
@@ -200,7 +187,7 @@ def test_a_shadow_that_hangs_or_crashes_ends_and_says_why(fault: str, tmp_path: 
         wait_until(ended, "the end of the shadow")
         processes.keep()
         [state] = project.rollouts.find()
-        assert not of_project("mainspring.processes.shadow", depot.root)
+        assert not processes_of("mainspring.processes.shadow", depot.root)
     assert (state.status, state.evidence.candidate) == (Status.FAILED, 0)
     assert state.why == f"version 2 answers no predictions: 3 times its process {why}"
 
@@ -220,15 +207,15 @@ def test_a_shadow_that_is_killed_goes_on_and_the_caller_never_meets_it(tmp_path:
             load.until_answered(300)
             interventions.start(project, "fraud")
             wait_until(lambda: state().evidence.candidate, "the first pairs")
-            [process] = of_project("mainspring.processes.shadow", depot.root)
+            [process] = processes_of("mainspring.processes.shadow", depot.root)
             os.kill(process, signal.SIGKILL)
             before = state().evidence.candidate
             wait_until(lambda: state().evidence.candidate > before, "more pairs")
             wait_until(lambda: state().status is Status.WAITING, "the proof that it is good")
-            assert of_project("mainspring.processes.shadow", depot.root) != [process]
+            assert processes_of("mainspring.processes.shadow", depot.root) != [process]
         document = depot.json("rollout", "status", "fraud")
         interventions.end(project, "fraud", "stop")
-        wait_until(lambda: not of_project("mainspring.processes.shadow", depot.root), "the end of the shadow")
+        wait_until(lambda: not processes_of("mainspring.processes.shadow", depot.root), "the end of the shadow")
 
     assert load.lost == []
     assert {(status, version) for _, status, version in load.answers} == {(200, "1")}

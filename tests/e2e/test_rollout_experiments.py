@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -131,8 +131,11 @@ def test_experiments_end_as_their_labels_say(depot: Depot, capsys: pytest.Captur
         found = {endpoint: status(depot, endpoint) for endpoint in ("ab", "aa", "bandit", "same")}
         promoted = depot.json("rollout", "promote", "ab")
         wait_until(lambda: life.version("ab", "after") == "2", "the winner to have every request")
+    requests = {endpoint: assigned(project, found[endpoint]["id"]) for endpoint in DIFFERENT}
+    moves = [look for look in project.rollouts.looks(found["bandit"]["id"]) if look.decision == "share"]
+    followed = min(each.at for each in requests["bandit"] if each.share == moves[0].share) - moves[0].at
     with capsys.disabled():
-        print(f"\n{ended} {sum(life.answered.values())} requests")
+        print(f"\n{ended}; {sum(life.answered.values())} requests; a new share met after {followed / 1e6:.2f} s")
         for endpoint, document in found.items():
             print(f"{endpoint}: {document['status']}: {document['why']}; share {document['share']}")
             print("\n".join(document["decisions"]))
@@ -150,29 +153,41 @@ def test_experiments_end_as_their_labels_say(depot: Depot, capsys: pytest.Captur
     assert promoted["status"] == "done"
     assert project.versions.get(MODEL, "champion").version == "2"
     assert found["bandit"]["share"] == 1 - FLOOR
-    held = {share for _, share, _ in assigned(project, found["bandit"]["id"])}
+    held = {each.share for each in requests["bandit"]}
     assert 0.5 in held
     assert 1 - FLOOR in held
     assert FLOOR <= min(held) <= max(held) <= 1 - FLOOR
-    arms: dict[int, list[tuple[float, bool]]] = defaultdict(list)
-    for unit, share, mine in assigned(project, found["bandit"]["id"]):
-        arms[unit].append((share, mine))
-    faithful = [each for each in arms.values() if len(each) > 3]
-    assert len(faithful) >= len(FAITHFUL)
-    # A key has one place: where the candidate has it at some share, it has it at every larger one.
-    for each in faithful:
-        assert max((share for share, mine in each if not mine), default=0.0) < min(
-            (share for share, mine in each if mine), default=1.0
-        )
+    for endpoint in DIFFERENT:
+        arms: dict[int, list[Assigned]] = defaultdict(list)
+        for each in requests[endpoint]:
+            arms[each.unit].append(each)
+        faithful = [units for units in arms.values() if len(units) > 3]
+        assert len(faithful) >= len(FAITHFUL)
+        # A key has one place: where the candidate has it at some share, it has it at every larger one.
+        for units in faithful:
+            without = max((each.share for each in units if not each.mine), default=0.0)
+            assert without < min((each.share for each in units if each.mine), default=1.0)
     project.close()
 
 
-def assigned(project: Any, rollout: str) -> list[tuple[int, float, bool]]:
-    """Return unit, the candidate's share and whether the candidate had it, of each logged request."""
+class Assigned(NamedTuple):
+    """A logged request, with the candidate's share then and whether the candidate had it."""
+
+    at: int
+    unit: int
+    share: float
+    mine: bool
+
+
+def assigned(project: Project, rollout: str) -> list[Assigned]:
+    """Return the requests of a rollout that had a choice of arm."""
     project.predictions.compact()
     found = project.predictions.observations(rollout)
-    rows = [row for batch in found.batches for row in batch.to_pylist() if row["status"] == 200 and row["weight"] < 1]
-    return [
-        (row["unit"], round(row["weight"] if row["version"] == "2" else 1 - row["weight"], 6), row["version"] == "2")
-        for row in rows
-    ]
+    assert found is not None
+    requests = []
+    for row in (row for batch in found.batches for row in batch.to_pylist()):
+        mine, at = row["version"] == "2", int(row["at"].timestamp() * 1e6)
+        share = round(row["weight"] if mine else 1 - row["weight"], 6)
+        if 0 < share < 1:
+            requests.append(Assigned(at, row["unit"], share, mine))
+    return requests

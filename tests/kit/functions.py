@@ -109,3 +109,16 @@ def shop(root: Path, rollout: str, *candidates: str) -> Depot:
         depot.json("models", "function", "fraud", f"shop.other{number}:score", *tensors, "--golden", "golden.json")
     depot.json("apply")
     return depot
+
+
+def processes_of(module: str, root: Path) -> list[int]:
+    """Return the processes that run a module for a project."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (place / "cmdline").read_bytes().decode().split("\0")
+        except OSError:
+            continue
+        if module in words and str(root) in words:
+            found.append(int(place.name))
+    return found

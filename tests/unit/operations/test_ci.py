@@ -59,6 +59,13 @@ def test_nothing_in_a_check_becomes_markup_or_moves_a_terminals_cursor(tmp_path:
     assert [path.name for path in write_report(report, tmp_path / "made")] == ["report.md", "report.xml", "report.json"]
 
 
+def test_a_report_does_not_change_the_commit_that_the_next_run_looks_at(tmp_path: Path) -> None:
+    write_report(report_of("x"), tmp_path / "made")
+    assert (tmp_path / "made" / ".gitignore").read_text() == "*\n"
+    write_report(report_of("x"), tmp_path)
+    assert not (tmp_path / ".gitignore").exists()  # a folder of somebody's stays what it is
+
+
 def test_a_test_that_prints_a_novel_does_not_make_one_of_the_report() -> None:
     check = readable(failed("own tests", "x" * 1_000_000))
     assert len(check.detail) < 2_100

@@ -14,8 +14,13 @@ MARKS = {"passed": "✓", "warned": "!", "failed": "✗", "skipped": "–"}
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
-    """Write `report.md`, `report.xml` (JUnit) and `report.json` into a folder, and return their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write `report.md`, `report.xml` (JUnit) and `report.json` into a folder, and return their paths.
+
+    A folder that is made here is kept out of git: the next run would find the commit changed by it.
+    """
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        (folder / ".gitignore").write_text("*\n", encoding="ascii")
     contents = {
         "report.md": markdown(report).encode(),
         "report.xml": junit(report),

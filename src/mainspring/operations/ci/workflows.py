@@ -74,11 +74,6 @@ _GITLAB = """\
 .mainspring:
   image: python:3.11
   timeout: 2h
-  variables:
-    PIP_CACHE_DIR: "$CI_PROJECT_DIR/.cache/pip"
-  cache:
-    key: pip
-    paths: [.cache/pip]
   before_script:
     - cd "{folder}"
     - {install}

@@ -44,6 +44,20 @@ def test_two_trainings_of_one_model_at_once_make_two_versions(depot: Depot) -> N
     assert [version.version for version in versions.values() if version.aliases] == ["1"]
 
 
+def test_a_promotion_that_no_gate_judged_says_so(depot: Depot) -> None:
+    """A model that was renamed in the code has no gates under its old name, which nobody should overlook."""
+    model = depot.root / "parcels" / "model.py"
+    text = model.read_text()
+    model.write_text(text.replace('gates=[ms.beats("auc", by=0.01)],', ""))
+    told = depot.run("promote", MODEL, "2")
+    assert (told.code, "No gate was judged: late-parcel declares no gate" in told.stdout) == (0, True), told
+    model.write_text(text.replace('"late-parcel"', '"tardy-parcel"'))
+    service = depot.root / "parcels" / "service.py"
+    service.write_text("")
+    told = depot.run("promote", MODEL, "1")
+    assert (told.code, "No gate was judged: late-parcel is not declared here" in told.stdout) == (0, True), told
+
+
 def test_a_version_from_its_training_to_another_installation(depot: Depot, tmp_path: Path) -> None:
     shown = depot.json("models", "show", MODEL)
     assert (shown["version"], shown["aliases"], shown["run_status"]) == ("1", ["champion"], "FINISHED")

@@ -34,6 +34,10 @@ def command(call: Call, *, model: str, version: str | None, reason: str) -> int:
         if promotion.promoted and promotion.previous == promotion.version:
             console.print(f"[bold green]{promotion.model} version {promotion.version} is champion[/] already.")
         elif promotion.promoted:
+            if not promotion.results:
+                declared = model in call.project.definitions.models
+                why = "declares no gate that this version could be judged by" if declared else "is not declared here"
+                console.print(f"[yellow]No gate was judged[/]: {promotion.model} {why}.")
             before = f", instead of version {promotion.previous}" if promotion.previous else ""
             console.print(f"[bold green]{promotion.model} version {promotion.version} is champion[/]{before}.")
         else:

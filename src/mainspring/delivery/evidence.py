@@ -104,7 +104,8 @@ def _measure(gate: Gate, held_out: HeldOut, part: Slice, sign: int, margin: floa
     value, enough = Estimate(float(ours[0]), nan, 0), part.name == _WHOLE or at.size >= gate.least_rows
     known = enough and isfinite(ours[0]) and isfinite(needed[0])
     if block is not None:
-        of_gain = estimate(ours - needed, block)
+        with np.errstate(invalid="ignore"):  # of two infinite errors
+            of_gain = estimate(ours - needed, block)
         value, known = Estimate(value.value, of_gain.error, of_gain.blocks), enough and of_gain.known
     return Measured(part.name, int(at.size), value, float(needed[0]), sign, other is None, known)
 

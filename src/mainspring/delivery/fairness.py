@@ -74,9 +74,12 @@ def judge_fairness(
     refused = gate.refuses(held_out.task)
     if refused:
         return nothing(gate, "groups", *refused)
-    unknown = np.isnan(held_out.candidate.scores)
+    scores = held_out.candidate.scores
+    unknown = ~np.isfinite(scores) if held_out.task == "regression" else np.isnan(scores)
     if undefined := int((unknown.any(axis=1) if unknown.ndim == 2 else unknown).sum()):
-        return nothing(gate, "groups", f"insufficient data: the model has no score for {undefined:,} rows (NaN).")
+        return nothing(
+            gate, "groups", f"insufficient data: the model has no score for {undefined:,} rows (NaN or infinite)."
+        )
     try:
         groups = slices_of(held_out.table, gate.by_slice[0], hidden)
     except Invalid as error:

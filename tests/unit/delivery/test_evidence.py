@@ -293,6 +293,44 @@ def test_whatever_the_rows_the_result_is_one_that_json_keeps(seed: int, rows: in
             assert msgspec.json.decode(msgspec.json.encode(result), type=GateResult) == result
 
 
+@given(
+    seed=st.integers(0, 10_000),
+    rows=st.integers(0, 300),
+    task=st.sampled_from(["binary", "multiclass", "regression"]),
+    odd=st.sampled_from([None, math.nan, math.inf, -math.inf]),
+)
+@settings(max_examples=examples(gate=40, deep=400), deadline=None)
+def test_whatever_the_task_and_its_scores_nothing_passes_unmeasured(
+    seed: int, rows: int, task: str, odd: float | None
+) -> None:
+    """A score that is not a number is in one row: neither an error nor a warning, and no value is no pass."""
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(size=rows) if task == "regression" else rng.integers(0, 3 if task == "multiclass" else 2, rows)
+    scores = rng.dirichlet([1.0] * 3, rows) if task == "multiclass" else rng.random(rows)
+    if odd is not None and rows:
+        scores.flat[seed % scores.size] = odd
+    at = np.sort(rng.integers(0, 20 * 24, rows)) * HOUR
+    table = pa.table({"group": pa.array(rng.integers(0, 3, rows).tolist(), pa.int64())})
+    alone = HeldOut(task, at, table, Scored(truth, scores, {}, 0.5), classes=("a", "b", "c") * (task == "multiclass"))
+    chance: dict[str, Any] = ({}, {"sure": 0.95}, {"harm": 0.95})[seed % 3]
+    results: list[GateResult] = []
+    for name in {"binary": ("accuracy", "auc"), "multiclass": ("accuracy", "ece"), "regression": ("rmse", "mae")}[task]:
+        for slices in ((), ("group",)):
+            gate = at_most(name, 1e9, by_slice=slices, least_rows=3, insufficient="pass", **chance)
+            found = judge_rows(gate, alone, "limit", higher=False)
+            results += found
+            if not slices and odd is not None and math.isnan(odd):
+                assert not any(each.passed for each in found)
+    for measure in ("equal error", *(() if task == "regression" else ("demographic parity", "equalised odds"))):
+        for limit in ({"at_most": 1.0}, {"at_least": 0.0}):
+            fairness = fair("group", measure, sure=chance.get("sure"), least_rows=2, insufficient="pass", **limit)
+            assert isinstance(fairness, FairnessGate)
+            results.append(judge_fairness(fairness, alone, 0.5))
+    for result in results:
+        assert msgspec.json.decode(msgspec.json.encode(result), type=GateResult) == result
+        assert result.value is not None or (not result.passed and result.note)
+
+
 @pytest.mark.parametrize("chance", [{}, {"sure": 0.95}])
 def test_a_metric_of_the_project_that_fails_fails_the_gate_and_says_where(chance: dict[str, Any]) -> None:
     @metric(higher_is_better=True)

@@ -169,7 +169,7 @@ def test_rows_without_a_score_are_no_fair_rows(measure: str) -> None:
     assert isinstance(gate, FairnessGate)
     result = judge_fairness(gate, rows, 0.5)
     assert not result.passed
-    assert "4,000 rows (NaN)" in result.note
+    assert "4,000 rows (NaN or infinite)" in result.note
 
 
 def test_a_condition_that_was_not_measured_is_no_pass_even_if_rare_groups_go_unchecked() -> None:

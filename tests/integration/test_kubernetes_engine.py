@@ -144,6 +144,12 @@ def test_what_a_job_cannot_carry_is_refused() -> None:
     with pytest.raises(Invalid, match=r"kubernetes_image"):
         manifest(Engines(), "a", "{}", None)
     [container] = manifest(engines, "a", "x" * 500_000, None)["spec"]["template"]["spec"]["containers"]
+    assert container["resources"] == {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"memory": "2Gi"}}
+    job = manifest(engines, "a", "{}", None, {"cpu": 0.5, "gpu": 1})
+    assert job["spec"]["template"]["spec"]["containers"][0]["resources"] == {
+        "requests": {"cpu": "500m", "memory": "2Gi", "nvidia.com/gpu": "1"},
+        "limits": {"memory": "2Gi", "nvidia.com/gpu": "1"},
+    }
     assert max(map(len, container["args"])) < 1 << 17
     assert base64.b64decode("".join(container["args"])) == b"x" * 500_000
 

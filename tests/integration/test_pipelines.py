@@ -13,7 +13,7 @@ from kit.depot import gone
 from kit.waiting import wait_until
 from mainspring.core.errors import Conflict, Denied, Invalid, NotFound
 from mainspring.core.time import SECOND
-from mainspring.jobs.model import Status
+from mainspring.jobs.model import NewJob, Status
 from mainspring.jobs.runner import Runner
 from mainspring.operations.jobs.children import Children
 from mainspring.operations.jobs.handlers import handlers
@@ -136,6 +136,16 @@ def turn(name):
 @ms.pipeline(priority=3)
 def turns(name: str = "a"):
     turn(name)
+
+
+@ms.step(cpu=4, memory="1Gi")
+def heavy():
+    note("heavy")
+
+
+@ms.pipeline
+def heavier():
+    heavy()
 
 
 @ms.pipeline
@@ -363,6 +373,15 @@ def test_a_run_and_its_steps_have_the_pipelines_priority_or_their_own(project: P
         assert [job.priority for job in (control.find_run(project, run), *parts)] == [priority] * 2
     with pytest.raises(Invalid, match="priority is 101"):
         control.start(project, "turns", priority=101)
+
+
+def test_resources_that_nobody_gives_out_are_refused(project: Project) -> None:
+    with pytest.raises(Invalid, match=r"heavy.*cpu and memory.*a process of the worker's machine"):
+        control.start(project, "heavier")
+    [job] = project.jobs.enqueue([NewJob("pipeline:heavier")], 0)  # as a schedule or an event does
+    done = control.run_here(project, job.id)
+    assert done.status is Status.FAILED
+    assert "cpu and memory" in (done.error or "")
 
 
 def test_what_cannot_be_started_is_refused(project: Project) -> None:

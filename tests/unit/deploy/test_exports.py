@@ -173,6 +173,27 @@ def test_delays_and_time_outs_are_ours_in_each_engine() -> None:
         assert "timeout=90" in texts[engine]
 
 
+def test_resources_are_asked_for_where_an_engine_gives_them_out() -> None:
+    graph = Graph("x", (Node("a", function="m:f", cpu=1.5, memory=3 << 30, gpu=2), Node("b", function="m:f", cpu=1)))
+    written = manifest(graph, HERE)
+    templates = {each["name"]: each for each in written["spec"]["templates"]}
+    assert templates["a"]["container"]["resources"] == {
+        "requests": {"cpu": "1500m", "memory": "3072Mi", "nvidia.com/gpu": "2"},
+        "limits": {"memory": "3072Mi", "nvidia.com/gpu": "2"},
+    }
+    again = models.Workflow.model_validate(written).model_dump_json(by_alias=True, exclude_none=True)
+    assert json.loads(again) == written
+    text = export(graph, "kubeflow", HERE)
+    compile(text, "kubeflow", "exec")
+    assert "a.set_cpu_request('1500m')" in text
+    assert "a.set_memory_request('3072Mi').set_memory_limit('3072Mi')" in text
+    assert "a.set_accelerator_type('nvidia.com/gpu').set_accelerator_limit(2)" in text
+    assert "b.set_memory" not in text
+    for engine in set(ENGINES) - {"argo", "kubeflow"}:
+        with pytest.raises(Invalid, match="asks for cpu and memory and gpu"):
+            export(graph, engine, HERE)
+
+
 def test_a_step_is_never_named_as_a_parameter() -> None:
     graph = Graph("x", (Node("fit", function="m:f"),), (("fit_task", 1), ("Fit", 2)))
     assert identifiers(graph) == {"fit": "fit_2"}

@@ -289,11 +289,23 @@ def test_options_of_a_pipeline_are_checked(options: dict[str, Any], said: str) -
         ({"limit": 0}, "limit of step"),
         ({"group": "gpu"}, "group without a limit"),
         ({"timeout": "5 parsecs"}, "parsecs"),
+        ({"cpu": 0}, "cpu of step"),
+        ({"cpu": True}, "cpu of step"),
+        ({"memory": "4 GB"}, "memory of step"),
+        ({"memory": 4}, "memory of step"),
+        ({"gpu": -1}, "gpu of step"),
     ],
 )
 def test_options_of_a_step_are_checked(options: dict[str, Any], said: str) -> None:
     with pytest.raises(Invalid, match=said):
         ms.step(**{"name": "s", **options})(_if)
+
+
+def test_the_resources_of_a_step_are_data() -> None:
+    step = ms.step(name="s", engine="ray", cpu=0.5, memory="4Gi", gpu=1)(_if)
+    assert step.node.resources == {"cpu": 0.5, "memory": 4 << 30, "gpu": 1}
+    graph = Graph("g", (step.node,))
+    assert graph_of(json.loads(json.dumps(graph.document()))) == graph
 
 
 def test_a_step_is_a_function_that_another_process_can_import() -> None:

@@ -49,7 +49,7 @@ class KubernetesRunner:
         watch, name, mark = Watch(attempt), job_name(attempt.id), secrets.token_hex(16)
         there = replace(self._settings, root=Path(self._settings.engines.kubernetes_folder))
         request = asked(there, call, attempt.id, mark=mark)
-        job = manifest(self._settings.engines, name, request, attempt.timeout_us)
+        job = manifest(self._settings.engines, name, request, attempt.timeout_us, call.resources)
         self._delete(name)  # that of an attempt whose runner died
         reply = self._api.ask("POST", self._jobs, job)
         if reply.status != 201:

@@ -16,6 +16,7 @@ from mainspring.jobs.pipelines.ports import StepCall
 from mainspring.jobs.plain import Plain
 from mainspring.jobs.runner import JobRun
 
+_OPTIONS = {"cpu": "num_cpus", "memory": "memory", "gpu": "num_gpus"}
 _LOOK_S = 0.2
 _END_S = 60.0  # for Ray to report that a cancelled task has ended
 _connecting = threading.Lock()
@@ -44,7 +45,8 @@ class RayRunner:
         _connect(self._settings.engines.ray)
         task = ray.remote(max_calls=1, max_retries=0)(_answer)
         request = asked(self._settings, call, attempt.id, log=str(call.log))
-        reference = task.options(name=f"{call.pipeline} {call.step}").remote(ENTRY, request)
+        asks = {_OPTIONS[name]: amount for name, amount in call.resources.items()}
+        reference = task.options(name=f"{call.pipeline} {call.step}", **asks).remote(ENTRY, request)
         try:
             while not ray.wait([reference], timeout=_LOOK_S)[0]:
                 watch.look()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from typing import Any
 
 from mainspring.core.errors import Invalid
 from mainspring.core.settings import Engines
 from mainspring.deploy.engines.asking import ENTRY
 
+_NONE: Mapping[str, float] = {}
 LABEL = "mainspring-job"  # of the Job and its pod: the Job's name
 _PIECE = 100_000  # of an argument; Linux takes up to 128 KiB
 _LARGEST = 1_000_000  # of all arguments; an object of Kubernetes may have 1.5 MB
@@ -21,7 +23,21 @@ def job_name(id: str) -> str:
     return f"mainspring-{id.lower()}"
 
 
-def manifest(engines: Engines, name: str, request: str, timeout_us: int | None) -> dict[str, Any]:
+def quantities(resources: Mapping[str, float]) -> dict[str, dict[str, str]]:
+    """Return a container's requests and limits. Processors are requested and not limited: idle ones may be used."""
+    found = {}
+    if "cpu" in resources:
+        found["cpu"] = f"{round(1000 * resources['cpu'])}m"
+    if "memory" in resources:
+        found["memory"] = f"{int(resources['memory']) >> 20}Mi"
+    if "gpu" in resources:
+        found["nvidia.com/gpu"] = str(int(resources["gpu"]))
+    return {"requests": found, "limits": {name: each for name, each in found.items() if name != "cpu"}}
+
+
+def manifest(
+    engines: Engines, name: str, request: str, timeout_us: int | None, resources: Mapping[str, float] = _NONE
+) -> dict[str, Any]:
     """Return a `batch/v1` Job that answers a request once.
 
     The pod runs as another user than root, without privileges and without a token for the cluster's API.
@@ -29,6 +45,7 @@ def manifest(engines: Engines, name: str, request: str, timeout_us: int | None) 
     Args:
         request: JSON, from `asking.asked`.
         timeout_us: Longest time of the attempt.
+        resources: What the step asks for; the rest is as the settings say.
 
     Raises:
         Invalid: No image is set, or the request is too large.
@@ -44,6 +61,8 @@ def manifest(engines: Engines, name: str, request: str, timeout_us: int | None) 
             f"The step's inputs are a request of {len(text):,} bytes, and a Kubernetes Job takes {_LARGEST:,}.",
             fix="store them in the lake or as artifacts, and pass their name.",
         )
+    asked = quantities(resources)
+    usual = {"cpu": engines.kubernetes_cpu, "memory": engines.kubernetes_memory}
     container: dict[str, Any] = {
         "name": "step",
         "image": engines.kubernetes_image,
@@ -52,8 +71,8 @@ def manifest(engines: Engines, name: str, request: str, timeout_us: int | None) 
         "workingDir": engines.kubernetes_folder,
         "env": [{"name": "PYTHONUNBUFFERED", "value": "1"}],
         "resources": {
-            "requests": {"cpu": engines.kubernetes_cpu, "memory": engines.kubernetes_memory},
-            "limits": {"memory": engines.kubernetes_memory},
+            "requests": {**usual, **asked["requests"]},
+            "limits": {"memory": engines.kubernetes_memory, **asked["limits"]},
         },
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }

@@ -12,7 +12,7 @@ from importlib import import_module
 
 from mainspring.core.errors import Invalid
 from mainspring.core.nearest import meant
-from mainspring.deploy.exports.place import Place, refuse_several_approvers
+from mainspring.deploy.exports.place import Place, refuse_resources, refuse_several_approvers
 from mainspring.jobs.pipelines.graph import Graph
 
 # engine -> its module here, and the usual name of the file
@@ -24,6 +24,7 @@ ENGINES: Mapping[str, tuple[str, str]] = {
     "argo": ("argo", "{}.workflow.yaml"),
     "step-functions": ("step_functions", "{}.asl.json"),
 }
+_IN_CONTAINERS = ("argo", "kubeflow")  # of their own, for which resources can be asked
 
 
 def export(graph: Graph, engine: str, place: Place) -> str:
@@ -35,6 +36,8 @@ def export(graph: Graph, engine: str, place: Place) -> str:
     if engine not in ENGINES:
         raise Invalid(f"There is no export to {engine[:80]!r}.", fix=meant(engine, ENGINES))
     refuse_several_approvers(graph, engine)
+    if engine not in _IN_CONTAINERS:
+        refuse_resources(graph, engine)
     written: Callable[[Graph, Place], str] = import_module(f"mainspring.deploy.exports.{ENGINES[engine][0]}").written
     return written(graph, place)
 

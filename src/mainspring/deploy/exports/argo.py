@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from mainspring.deploy.engines.manifest import quantities
 from mainspring.deploy.exports.place import FIRST_DELAY_S, LONGEST_DELAY_S, Place, cron, identifiers, seconds
 from mainspring.jobs.pipelines.alone import untagged
 from mainspring.jobs.pipelines.graph import Graph, Node
@@ -119,6 +120,8 @@ def _templates(graph: Graph, node: Node, names: dict[str, str], place: Place) ->
     if node.retries:
         backoff = {"duration": f"{FIRST_DELAY_S}s", "factor": "2", "cap": f"{LONGEST_DELAY_S}s"}
         step["retryStrategy"] = {"limit": str(node.retries), "retryPolicy": "Always", "backoff": backoff}
+    if node.resources:
+        step["container"]["resources"] = quantities(node.resources)
     if node.timeout_us is not None:
         step["activeDeadlineSeconds"] = seconds(node)
     if node.group_limit == 1:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from mainspring.deploy.engines.manifest import quantities
 from mainspring.deploy.exports.place import (
     FIRST_DELAY_S,
     LONGEST_DELAY_S,
@@ -69,6 +70,14 @@ def _task(node: Node, names: dict[str, str]) -> Iterator[str]:
     given = f"name={node.name!r}, parameters=parameters, outcomes={{{outcomes}}}, timeout={seconds(node) or 0}"
     yield f"{mine} = step(command=STEP, {given})"
     yield f"{mine}.set_display_name({node.name!r}).set_caching_options({node.cache})"
+    asked = quantities(node.resources)
+    for name, amount in asked["requests"].items():
+        if name == "cpu":
+            yield f"{mine}.set_cpu_request({amount!r})"
+        elif name == "memory":
+            yield f"{mine}.set_memory_request({amount!r}).set_memory_limit({amount!r})"
+        else:
+            yield f"{mine}.set_accelerator_type({name!r}).set_accelerator_limit({amount})"
     if node.retries:
         delay = f"'{FIRST_DELAY_S}s', backoff_factor=2, backoff_max_duration='{LONGEST_DELAY_S}s'"
         yield f"{mine}.set_retry(num_retries={node.retries}, backoff_duration={delay})"

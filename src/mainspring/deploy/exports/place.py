@@ -117,6 +117,21 @@ def refuse_several_approvers(graph: Graph, engine: str) -> None:
         )
 
 
+def refuse_resources(graph: Graph, engine: str) -> None:
+    """Raise if a step asks for resources, which an export that runs processes cannot ask its engine for.
+
+    Raises:
+        Invalid: One does.
+    """
+    asks = next((node for node in graph.nodes if node.resources), None)
+    if asks is not None:
+        raise Invalid(
+            f"Step {asks.name!r} of pipeline {graph.name!r} asks for {' and '.join(asks.resources)}, which an export "
+            f"to {engine} cannot ask for.",
+            fix="export it to argo or kubeflow, or leave it out.",
+        )
+
+
 def delays(node: Node) -> list[int]:
     """Return the seconds before each further attempt of a step, as our own runner waits."""
     return [min(FIRST_DELAY_S * 2**number, LONGEST_DELAY_S) for number in range(node.retries)]

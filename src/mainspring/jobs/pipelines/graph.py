@@ -14,6 +14,7 @@ from mainspring.jobs.plain import Plain
 Kind = Literal["step", "approval"]
 TRIGGERS = ("landed", "drifted", "webhook")
 MOST_ITEMS = 1_000  # default bound of a mapped step
+RESOURCES = ("cpu", "memory", "gpu")
 JOB = "job:"  # begins the `function` of a node that runs one of the built-in jobs, such as "job:train"
 
 
@@ -47,6 +48,9 @@ class Node:
         group: Steps of one group share its limit.
         group_limit: How many steps of the group may run at once, in all runs of all pipelines.
         by: For an approval, how many people must approve.
+        cpu: Processors that it needs, where the engine gives them out.
+        memory: Memory (bytes) that it needs, likewise.
+        gpu: GPUs that it needs, likewise.
     """
 
     name: str
@@ -64,6 +68,14 @@ class Node:
     group: str = ""
     group_limit: int | None = None
     by: int = 0
+    cpu: float | None = None
+    memory: int | None = None
+    gpu: int = 0
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """What it needs of `cpu`, `memory` (bytes) and `gpu`."""
+        return {name: value for name in RESOURCES if (value := getattr(self, name))}
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -231,7 +243,20 @@ def _unordered(graph: Graph, node: Node, need: str) -> Invalid:
     return Invalid(f"P{named[1:]} has a cycle: {cycle}.", fix="remove one of these dependencies.")
 
 
-_PLAIN = ("function", "most", "retries", "timeout_us", "cache", "engine", "group", "group_limit", "by")
+_PLAIN = (
+    "function",
+    "most",
+    "retries",
+    "timeout_us",
+    "cache",
+    "engine",
+    "group",
+    "group_limit",
+    "by",
+    "cpu",
+    "memory",
+    "gpu",
+)
 
 
 def _node_document(node: Node) -> dict[str, Plain]:

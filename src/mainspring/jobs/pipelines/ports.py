@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +22,7 @@ class StepCall:
         function: `module:name`, or `job:NAME`.
         inputs: JSON values by argument.
         log: File that what the step writes is appended to.
+        resources: What it needs of `cpu`, `memory` (bytes) and `gpu`.
     """
 
     pipeline: str
@@ -30,6 +31,7 @@ class StepCall:
     function: str
     inputs: Mapping[str, Plain]
     log: Path
+    resources: Mapping[str, float] = field(default_factory=dict)
 
 
 class StepRunner(Protocol):

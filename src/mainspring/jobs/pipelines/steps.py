@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, overload
@@ -18,6 +19,8 @@ from mainspring.jobs.pipelines.values import Item, Output, Parameter
 ENGINES = ("", "ray", "spark", "kubernetes")
 SPARK = "spark"  # the engine, and the parameter of its steps that gets the session
 _RESERVED = "after"
+_MOST_CPU = 10_000
+_MEMORY = re.compile(r"([1-9]\d{0,8})(Mi|Gi)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +112,9 @@ def step(
     engine: str | None = ...,
     group: str = ...,
     limit: int | None = ...,
+    cpu: float | None = ...,
+    memory: str | None = ...,
+    gpu: int = ...,
 ) -> Callable[[Callable[..., Any]], StepFunction]: ...
 
 
@@ -123,6 +129,9 @@ def step(
     engine: str | None = None,
     group: str = "",
     limit: int | None = None,
+    cpu: float | None = None,
+    memory: str | None = None,
+    gpu: int = 0,
 ) -> Any:
     """Declare a function as a step of pipelines.
 
@@ -140,6 +149,9 @@ def step(
         engine: Where to run: `None` for a process of the worker's machine, or "ray", "spark", "kubernetes".
         group: Steps of a group share a limit, whatever their pipeline; by default the step's name if a limit is given.
         limit: How many steps of the group may run at once.
+        cpu: Processors that it needs, on engines that give them out: Ray, Kubernetes, Argo and Kubeflow.
+        memory: Memory that it needs there, such as "4Gi".
+        gpu: GPUs that it needs there.
 
     Raises:
         Invalid: The decorated object is not a function, or an option is not valid.
@@ -157,6 +169,11 @@ def step(
             check_count(limit, f"limit of step {known!r}", 1, 100_000)
         if group and limit is None:
             raise Invalid(f"Step {known!r} has a group without a limit.", fix="give limit=N.")
+        if cpu is not None and not _is_number(cpu):
+            raise Invalid(
+                f"{caller()}: cpu of step {known!r} is {cpu!r}.", fix="give a number of processors, such as 2."
+            )
+        check_count(gpu, f"gpu of step {known!r}", 0, 1_000)
         node = Node(
             known,
             function=f"{function.__module__}:{function.__qualname__}",
@@ -166,10 +183,24 @@ def step(
             engine=engine or "",
             group=check_id(group or known, "group") if limit is not None else "",
             group_limit=limit,
+            cpu=cpu,
+            memory=None if memory is None else _bytes(memory, known),
+            gpu=gpu,
         )
         return StepFunction(function, node)
 
     return declared if do is None else declared(do)
+
+
+def _is_number(given: Any) -> bool:
+    return isinstance(given, (int, float)) and not isinstance(given, bool) and 0 < given <= _MOST_CPU
+
+
+def _bytes(text: Any, step: str) -> int:
+    found = _MEMORY.fullmatch(text) if isinstance(text, str) else None
+    if found is None:
+        raise Invalid(f"{caller()}: memory of step {step!r} is {text!r}.", fix='write "500Mi", or "4Gi".')
+    return int(found[1]) * (1 << (20 if found[2] == "Mi" else 30))
 
 
 def _check_function(function: Callable[..., Any], name: str) -> None:

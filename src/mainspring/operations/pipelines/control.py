@@ -22,7 +22,7 @@ from mainspring.operations.jobs.children import find_logs
 from mainspring.operations.jobs.queue import job
 from mainspring.operations.pipelines.calling import call_step
 from mainspring.operations.pipelines.names import APPROVAL, APPROVED, CACHE, PLAN, RUN, of_run, step_log
-from mainspring.operations.pipelines.running import scope_of
+from mainspring.operations.pipelines.running import check_resources, scope_of
 from mainspring.project import Project
 from mainspring.registry.processes import local_user
 
@@ -94,9 +94,11 @@ def start(
 
     Raises:
         NotFound: There is no such pipeline.
-        Invalid: It has no such parameter, or JSON cannot represent a value.
+        Invalid: It has no such parameter, JSON cannot represent a value, or a step asks for resources that its engine
+            does not give out.
     """
     graph = project.definitions.pipeline(name)
+    check_resources(graph)
     given = dict(parameters or {})
     graph.bound(given)
     by = local_user() if by is None else by

@@ -53,6 +53,7 @@ def run_pipeline(project: Project, name: str, run: JobRun) -> Plain:
 
     def begin() -> Plain:
         graph = graph_of(argument["graph"]) if "graph" in argument else project.definitions.pipeline(name)
+        check_resources(graph)
         return plan_of(graph, argument)
 
     plan = run.step(PLAN, begin)
@@ -100,6 +101,7 @@ def run_step(project: Project, children: Children | None, run: JobRun) -> Plain:
         node.function,
         inputs,
         step_log(project.settings.state, argument["run"], argument["name"]),
+        node.resources,
     )
     key, why = cache_key(project, node, inputs) if argument.get("cache", True) else (None, "--no-cache")
     if key is not None:
@@ -147,11 +149,27 @@ class SparkRunner:
             return LocalRunner(self._project, children, SPARK).run(call, attempt)
 
 
+GIVING = ("kubernetes", "ray")  # engines that give out resources
 ENGINES: dict[str, Callable[[Project], StepRunner]] = {
     "kubernetes": lambda project: step_runner("kubernetes", project.settings),
     "ray": lambda project: step_runner("ray", project.settings),
     SPARK: SparkRunner,
 }  # runners of steps by engine, beside the worker's machine
+
+
+def check_resources(graph: Graph) -> None:
+    """Raise if a step asks for resources where none are given out.
+
+    Raises:
+        Invalid: One does.
+    """
+    for node in graph.nodes:
+        if node.resources and node.engine not in GIVING:
+            where = f"engine={node.engine!r}" if node.engine else "a process of the worker's machine"
+            raise Invalid(
+                f"Step {node.name!r} asks for {' and '.join(node.resources)}, which {where} does not give out.",
+                fix=f"run it with one of {GIVING}, or leave it out; limit= bounds how many run at once.",
+            )
 
 
 def _runner(project: Project, engine: str, children: Children | None) -> StepRunner:

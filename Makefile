@@ -15,8 +15,17 @@ READY := $(VENV)/ready-to-develop
 DOCS := .venv-docs
 DOCS_READY := $(DOCS)/ready
 INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile
-# With all cores, where pip compiles with one; what is left out is compiled where it is imported.
-COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/(tests?|plotly|transformers/models)/' $(VENV)/lib
+# uv installs a lock in a fifth of pip's time, but knows nothing of pip's configuration: where that names an index or a
+# proxy, or uv fails, pip installs it.
+UV_ALONE := $(VENV)/uv.lock
+LOCKED = { ! $(BIN)/python -m pip config list | grep -qE "index-url|proxy|no-index" && \
+	awk '/^[^ ]/ {on = /^uv==/} on' requirements-dev.lock > $(UV_ALONE) && \
+	$(INSTALL) --require-hashes --no-deps -r $(UV_ALONE) && \
+	$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes --no-deps -r $(1); } || \
+	$(INSTALL) --require-hashes --no-deps -r $(1)
+# With all cores, where pip compiles with one; what is left out, and little of it is used, is compiled where it is imported.
+SELDOM := cfnlint|databricks|debugpy|fontTools|graphql|IPython|jedi|matplotlib|moto|networkx|plotly|prompt_toolkit|sympy
+COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/(tests?|$(SELDOM)|torch/(distributed|testing)|transformers/models)/' $(VENV)/lib
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 # A test run is not slowed down by threads that wait for each other on a busy machine. The plugin of schemathesis, which
 # no test needs, is slow to start.
@@ -34,14 +43,14 @@ $(RUN): pyproject.toml requirements.lock
 	@test -n "$(PYTHON)" || { echo "No Python from 3.11 to 3.13 was found: set PYTHON=..." >&2; exit 1; }
 	@echo "Making $(VENV) with $$($(PYTHON) --version)" >&2
 	@$(PYTHON) -m venv --clear $(VENV) >&2
-	@$(INSTALL) --require-hashes --no-deps -r requirements.lock >&2
+	@( $(call LOCKED,requirements.lock) ) >&2
 	@$(INSTALL) --no-build-isolation --no-deps -e . >&2
 	@$(COMPILE) || true # files that are no Python are among them
 	@touch $@
 
 $(READY): $(RUN) requirements-dev.lock
 	@echo "Adding what the tests need" >&2
-	@$(INSTALL) --require-hashes --no-deps -r requirements-dev.lock >&2
+	@( $(call LOCKED,requirements-dev.lock) ) >&2
 	@$(INSTALL) 'torch>=2.6' >&2 # not locked: pip's configuration says which of its builds suits this machine
 	@$(COMPILE) || true
 	@touch $@

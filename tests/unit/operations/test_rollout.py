@@ -21,6 +21,7 @@ from mainspring.delivery.rollout.deciding import intervened
 from mainspring.delivery.rollout.model import RolloutState, Status
 from mainspring.ledger.model import Failure, Prediction
 from mainspring.operations import promote as promoting
+from mainspring.operations.models import waiving
 from mainspring.operations.rollout import interventions
 from mainspring.operations.rollout.carrying_out import controller
 from mainspring.operations.rollout.in_code import Rollouts
@@ -232,6 +233,18 @@ def test_the_gates_decide_before_the_first_request_and_again_at_the_end() -> Non
     assert state.status is Status.FAILED
     assert "version 1 was not promoted: auc at least 0.735" in state.why
     assert champion(here) == "2"
+
+
+def test_a_waiver_that_lets_a_candidate_begin_is_in_its_first_look_and_in_the_audit_log() -> None:
+    here = project(GREEDY, gates=[ms.gates.at_least("auc", 0.99)])
+    assert isinstance(interventions.start(here, NAME, "1"), Promotion)
+    waiving.waive(here, f"{NAME}:1", "auc", reason="the old one is down", until="1d")
+    state = begun(here)
+    [look] = here.rollouts.looks(state.id)
+    [event] = [each for each in here.audit.read(100) if each.action == "rollout.start"]
+    for told in (look.why, event.detail):
+        assert "although auc at least 0.99 against limit" in told
+        assert told.count("the old one is down") == 1
 
 
 def test_a_bundle_that_disappears_ends_it() -> None:

@@ -88,6 +88,7 @@ def start(
         looks=1,
     )
     why = f"version {version.version} beside champion {champion.version}{f': {state.reason}' if reason else ''}"
+    why += "".join(f"; although {result}" for result in results if not result.passed)  # waived ones
     look = Look(
         rollout=state.id, number=1, at=now, decision="start", why=why, actor=who, status=state.status, step=0, share=0.0
     )

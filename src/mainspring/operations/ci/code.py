@@ -121,7 +121,7 @@ def own_tests(root: Path, *, longest_s: float = _TESTS_S) -> Check:
         except subprocess.TimeoutExpired:
             code = None
         finally:
-            with suppress(ProcessLookupError):  # the group ends with its last process
+            with suppress(ProcessLookupError, PermissionError):  # the group ends with its last process
                 os.killpg(running.pid, signal.SIGKILL)
             running.wait()
         printed.seek(max(0, printed.seek(0, os.SEEK_END) - _LAST_BYTES))

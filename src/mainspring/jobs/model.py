@@ -29,6 +29,7 @@ class Status(StrEnum):
     SKIPPED = "skipped"  # a job that it needs was not done, or its condition is false
 
 
+LONGEST_KEY = 256
 ENDED = frozenset({Status.DONE, Status.FAILED, Status.CANCELLED, Status.SKIPPED})
 
 
@@ -51,6 +52,9 @@ class NewJob:
         group_limit: How many jobs of the group may be under way at once; this job waits until there are fewer.
         priority: Head start in hours, from -100 to 100: among due jobs, and among those that wait for a place in the
             group, the one comes first that would have been due first with its head start. So no job waits for ever.
+
+    Raises:
+        Invalid: The key is empty, longer than 256 characters, or has some that cannot be printed.
     """
 
     handler: str
@@ -67,6 +71,12 @@ class NewJob:
     group: str | None = None
     group_limit: int | None = None
     priority: int = 0
+
+    def __post_init__(self) -> None:
+        if self.key is not None and not (1 <= len(self.key) <= LONGEST_KEY and self.key.isprintable()):
+            raise Invalid(
+                f"{self.key[:100]!r} is not the key of a job.", fix=f"use 1 to {LONGEST_KEY} printable characters."
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The pages of pipelines: their graphs, the state of runs, the log of a step, and what the buttons do."""
 
+import json
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -244,6 +245,9 @@ class TestTheButtons:
         assert client.get(f"{path}/{made.json()['id']}").json()["run"]["parameters"]["days"] == 9
         assert client("POST", path, json={"parameters": {"dayz": 9}}).status_code == 400
         assert client("POST", path, json={"days": 9}).status_code == 400
+        for key in ("", "x" * 257, "a\0b", "\ud800"):
+            assert client("POST", path, content=json.dumps({"key": key})).status_code == 400, key
+        assert client("POST", path, json={"key": "x" * 256}).status_code == 201
 
     def test_a_viewer_has_no_buttons_and_no_right(self, flows: Pipelined) -> None:
         person, csrf = browser(flows.project, Action.VIEW)

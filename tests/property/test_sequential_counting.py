@@ -11,7 +11,7 @@ import numpy as np
 
 from kit.arms import DAY, HOUR, WEIGHT, Array, allowed, counted, labelled, looks_at, sticky
 from kit.depth import examples
-from mainspring.stats.sequential.bandit import weights_by_events
+from mainspring.stats.sequential.bandit import weights_by_means
 from mainspring.stats.sequential.counting import NEVER, first_of_units
 from mainspring.stats.sequential.events import log_e_differs, log_e_sample_ratio
 
@@ -104,8 +104,9 @@ def test_a_bandits_moving_weights_leave_the_test_valid() -> None:
             candidates.append(candidate)
             events.append(random.random(100) < 0.05 + 0.005 * update)
             arm, happened = np.concatenate(candidates), np.concatenate(events)
-            units = np.bincount(arm, minlength=2)
-            weight = weights_by_events(np.bincount(arm[happened], minlength=2), units, floor=0.1, seed=update)[1]
+            units, events_of = np.bincount(arm, minlength=2), np.bincount(arm[happened], minlength=2)
+            sums = np.stack([units, events_of, events_of], axis=1)
+            weight = weights_by_means(sums, floor=0.1, seed=update)[1]
         weights, arm, happened = np.concatenate(at), np.concatenate(candidates), np.concatenate(events)
         false += alarms(*counted(weights, weights, arm, happened))
         rate = happened.mean()

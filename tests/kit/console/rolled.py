@@ -14,6 +14,7 @@ from mainspring.delivery.rollout.judging import judge
 from mainspring.delivery.rollout.model import Counts, Evidence, Look, RolloutState, Status
 from mainspring.delivery.rollout.plan import Plan
 from mainspring.registry.bundles import seal
+from mainspring.stats.sequential.slowness import places
 
 ENDPOINT = "late-arrival"
 REASON = "beats <b>version 2</b> & is smaller"
@@ -84,8 +85,9 @@ def _traffic(evidence: Evidence, share: float, minute: int, errors: tuple[float,
     arms = rng.binomial(200, share), 0
     arms = arms[0], 200 - arms[0]
     events = {"errors": tuple(rng.binomial(count, rate) for count, rate in zip(arms, errors, strict=True))}
-    for place, rest in enumerate((0.5, 0.1, 0.01)):
-        events[f"latency {place}"] = tuple(rng.binomial(count, rest) for count in arms)
+    slow = [rng.multinomial(count, (0.5, 0.4, 0.09, 0.01)) for count in arms]
+    for place, latency in enumerate((1_000, 2_000, 2_700, 5_000)):
+        events[f"latency bin {places(latency)}"] = int(slow[0][place]), int(slow[1][place])
     for place in range(5):
         events[f"score {place}"] = tuple(rng.binomial(count, 0.2) for count in arms)
     counted = {kind: _added(evidence.events.get(kind, ()), share, *counts) for kind, counts in events.items()}

@@ -21,6 +21,9 @@ from mainspring.delivery.rollout.observing import before_it_began, fixed, observ
 from mainspring.delivery.rollout.plan import Plan
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.ledger.model import Failure, Prediction
+from mainspring.stats.sequential.distributions import Bins
+from mainspring.stats.sequential.slowness import places
+from mainspring.stats.sequential.verdicts import of_errors, of_latency, of_scores
 
 SHARE = 0.2
 DEFAULT = ms.Rollout("late").plan
@@ -111,6 +114,55 @@ def test_a_bad_candidate_is_found_within_some_hundred_requests(fault: dict[str, 
     if reading.low is not None and guard == "errors":
         assert reading.low > reading.limit == 1.5
     assert reading.log_e > np.log(4 / 0.05)
+
+
+def test_a_slower_candidate_is_found_on_the_scale_of_latency() -> None:
+    log = MemoryLedger()
+    traffic(log, 8_000, slower=1.25, share=0.5)
+    found = by_name(judge(DEFAULT, evidence_of(log)))["latency"]
+    assert found.breach
+    assert found.limit == pytest.approx(1.1)
+    assert found.estimate == pytest.approx(1.25, rel=0.04)
+    assert found.low is not None
+    assert found.high is not None
+    assert 1.1 < found.low < 1.25 < found.high
+    older = msgspec.json.decode(b'{"kind": "latency", "tolerance": 0.5}', type=Guard)
+    assert older.factor == 1.1
+
+
+def test_the_readings_are_the_evidence_that_simulations_compute() -> None:
+    """The tests of false alarms and the benchmark call `stats.sequential.verdicts` alone."""
+    log = MemoryLedger()
+    traffic(log, 3_000, errors=0.02, slower=1.1, share=0.5)
+    evidence = evidence_of(log)
+    found = by_name(judge(DEFAULT, evidence))
+    errors, (asked,) = evidence.events["errors"], evidence.requests
+    of = of_errors([0.5], [errors[0].candidate], [errors[0].control], asked.candidate, 1.5, 0.005)
+    assert found["errors"].log_e == float(of.worse)
+    scores = [evidence.events[f"score {place}"][0] for place in range(5)]
+    bins = [[each.candidate for each in scores]], [[each.control for each in scores]]
+    assert found["score"].log_e == pytest.approx(float(of_scores([0.5], *bins, 2.0).worse))
+    slow, past = np.zeros((2, 1, 4)), np.asarray(evidence.cuts["latency"])
+    for name, (counts,) in ((name, each) for name, each in evidence.events.items() if name.startswith("latency bin")):
+        number = int(name.split()[-1])
+        slow[0, 0, (number - 4 > places(past)).sum()] += counts.candidate  # 10 % are four bins
+        slow[1, 0, (number > places(past)).sum()] += counts.control
+    latency = of_latency(Bins(tuple(past), (0.5, 0.4, 0.09, 0.01)), [0.5], *slow)
+    assert found["latency"].log_e == pytest.approx(float(latency.worse))
+
+
+def test_answers_that_are_no_numbers_have_no_scores_to_compare() -> None:
+    log, random = MemoryLedger(), np.random.default_rng(1)
+    arms = [bool(random.random() < 0.5) for _ in range(400)]
+    log.append(
+        [
+            prediction(each, each, None, version="2" if mine else "1", rollout="r1", weight=0.5)
+            for each, mine in enumerate(arms)
+        ]
+    )
+    log.compact()
+    found = by_name(judge(DEFAULT, evidence_of(log, fixed(Evidence(), [], [float("nan")] * 50))))
+    assert (found["score"].breach, found["score"].safe) == (False, True)
 
 
 def test_evidence_is_the_same_whole_or_in_parts() -> None:

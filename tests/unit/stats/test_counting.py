@@ -10,13 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mainspring.core.errors import Invalid
-from mainspring.stats.sequential.bandit import STEPS, weights_by_events, weights_by_means
+from mainspring.stats.sequential.bandit import STEPS, weights_by_means
 from mainspring.stats.sequential.counting import (
     NEVER,
     LabelState,
     first_of_units,
     label_states,
 )
+
+
+def binary(events: list[int], units: list[int]) -> list[tuple[int, int, int]]:
+    """Return the sums of values of 0 and 1."""
+    return [(number, event, event) for event, number in zip(events, units, strict=True)]
+
 
 P, K, M = LabelState.PENDING, LabelState.KNOWN, LabelState.MISSING
 
@@ -71,9 +77,8 @@ def test_slots_that_are_shared_lose_units_and_nothing_else() -> None:
     [
         (lambda: label_states([1, 2], [1], 5, 1), "do not match"),
         (lambda: label_states([1], [1], 5, -1), "within -1"),
-        (lambda: weights_by_events([1, 1], [9, 9], floor=0.6, seed=1), "at least 0.6"),
-        (lambda: weights_by_events([1, 1], [9, 9], floor=0.0, seed=1), "at least 0.0"),
-        (lambda: weights_by_events([10, 1], [9, 9], floor=0.1, seed=1), "impossible"),
+        (lambda: weights_by_means(binary([1, 1], [9, 9]), floor=0.6, seed=1), "at least 0.6"),
+        (lambda: weights_by_means(binary([1, 1], [9, 9]), floor=0.0, seed=1), "at least 0.0"),
     ],
 )
 def test_refusals(call: Any, said: str) -> None:
@@ -87,7 +92,7 @@ def test_refusals(call: Any, said: str) -> None:
 )
 def test_a_bandits_shares(arms: list[tuple[int, int]], floor: float) -> None:
     events = [event for event, _ in arms]
-    found = weights_by_events(events, [event + other for event, other in arms], floor=floor, seed=1)
+    found = weights_by_means(binary(events, [event + other for event, other in arms]), floor=floor, seed=1)
     assert sum(found) == pytest.approx(1)
     assert min(found) >= floor - 1e-12
     steps = (np.array(found) - floor) / (1 - len(arms) * floor) * STEPS if len(arms) * floor < 1 else np.zeros(1)
@@ -95,12 +100,10 @@ def test_a_bandits_shares(arms: list[tuple[int, int]], floor: float) -> None:
 
 
 def test_a_bandit_prefers_the_better_arm() -> None:
-    assert weights_by_events([30, 90], [1_000, 1_000], floor=0.1, seed=1) == pytest.approx((0.1, 0.9))
-    assert weights_by_events([30, 90], [1_000, 1_000], floor=0.1, seed=1, fewer_is_better=True)[0] == pytest.approx(0.9)
-    assert weights_by_events([5, 5], [50, 50], floor=0.1, seed=1) == weights_by_events(
-        [5, 5], [50, 50], floor=0.1, seed=1
-    )
-    assert weights_by_events([0, 0], [0, 0], floor=0.1, seed=1) == pytest.approx((0.5, 0.5), abs=0.03)
+    some, same = binary([30, 90], [1_000, 1_000]), binary([5, 5], [50, 50])
+    assert weights_by_means(some, floor=0.1, seed=1) == pytest.approx((0.1, 0.9))
+    assert weights_by_means(some, floor=0.1, seed=1, fewer_is_better=True)[0] == pytest.approx(0.9)
+    assert weights_by_means(same, floor=0.1, seed=1) == weights_by_means(same, floor=0.1, seed=1)
     sums = [[100, 100.0, 200.0], [100, 200.0, 500.0], [100, 150.0, 325.0]]
     assert weights_by_means(sums, floor=0.05, seed=1)[1] == pytest.approx(0.9)
     assert weights_by_means(sums, floor=0.05, seed=1, fewer_is_better=True)[0] == pytest.approx(0.9)

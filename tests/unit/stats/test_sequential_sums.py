@@ -14,15 +14,10 @@ from hypothesis import strategies as st
 from mainspring.core.errors import Invalid
 from mainspring.stats.sequential.distributions import (
     TAIL,
-    TENTHS,
     Bins,
-    averaged,
     bins_of,
-    log_e_exceeding,
-    log_e_moved,
+    log_e_faster,
     log_e_slower,
-    moved_views,
-    slower_views,
 )
 from mainspring.stats.sequential.means import (
     Bounds,
@@ -32,6 +27,7 @@ from mainspring.stats.sequential.means import (
     mean_difference,
     paired_difference,
 )
+from mainspring.stats.sequential.slowness import WIDTH, Slowness, bins_within, places
 
 BINS = Bins((10.0, 20.0), (0.5, 0.3, 0.2))
 UNIT = Bounds(0, 1, 0.5)
@@ -48,34 +44,53 @@ def test_a_value_at_a_threshold_is_below_it_and_a_missing_one_is_slowest() -> No
 
 def test_bins_of_a_history() -> None:
     bins = bins_of(np.arange(1, 1_001), TAIL)
-    assert bins.thresholds == (500, 750, 900, 950, 990)
-    assert bins.shares == pytest.approx([0.5, 0.25, 0.15, 0.05, 0.04, 0.01], abs=0.002)
+    assert bins.thresholds == (500, 900, 990)
+    assert bins.shares == pytest.approx([0.5, 0.4, 0.09, 0.01], abs=0.002)
     assert sum(bins.shares) == pytest.approx(1)
-    often_equal = bins_of([0.0] * 80 + [1.0] * 10 + [2.0] * 10, TENTHS)
+    often_equal = bins_of([0.0] * 80 + [1.0] * 10 + [2.0] * 10, (0.1, 0.5, 0.85))
     assert often_equal.thresholds == (0.0, 1.0)
     assert msgspec.json.decode(msgspec.json.encode(bins), type=Bins) == bins
 
 
-def test_the_threshold_that_contributes_most_is_known() -> None:
-    counts = [0.5], [[500, 300, 300]], [[500, 300, 100]]
-    views = slower_views(BINS, *counts)
-    assert views.shape == (3,)
-    assert views[:2].argmax() == 1
-    of_halves = np.logaddexp(averaged(views[:2]), views[2]) - math.log(2)
-    assert float(log_e_slower(BINS, *counts)) == pytest.approx(float(of_halves))
-    moved = moved_views(BINS, [0.5], [[500, 100, 200]], [[500, 300, 200]])
-    assert moved[:3].argmax() == 1
-
-
 def test_faster_is_no_evidence_of_slower() -> None:
-    assert log_e_slower(BINS, [0.5], [[900, 50, 10]], [[500, 300, 200]]) < 0
-    assert log_e_moved(BINS, [0.5], [[900, 50, 10]], [[500, 300, 200]]) > 5
+    faster = [[900, 50, 10]], [[500, 300, 200]]
+    assert log_e_slower(BINS, [0.5], *faster) < 0
+    assert log_e_faster(BINS, [0.5], *faster) > 5
+    assert log_e_faster(BINS, [0.5], *reversed(faster)) < 0
 
 
-def test_exceedances_are_counted_from_above() -> None:
-    found = log_e_exceeding([0.5], [[50, 30, 80]], [[100, 30, 20]], 1.5)
-    assert found.shape == (2,)
-    assert found[1] > math.log(20) > found[0]
+def slowness(candidate: Any, control: Any) -> Slowness:
+    both = np.unique(np.concatenate([places(candidate), places(control)]))
+    counts = [np.array([(places(arm) == each).sum() for each in both], float)[None] for arm in (candidate, control)]
+    return Slowness(tuple(np.quantile(control, TAIL)), np.array([0.5]), both, *counts)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 1.2, 3.0])
+def test_a_factor_is_estimated_and_its_bounds_decide_as_the_test(factor: float) -> None:
+    random = np.random.default_rng(8)
+    found = slowness(random.lognormal(8, 0.5, 3_000) * factor, random.lognormal(8, 0.5, 3_000))
+    estimate, interval = found.interval(0.95)
+    assert estimate == pytest.approx(factor, rel=0.04)
+    assert interval.low < factor < interval.high < 1.2 * interval.low
+    limit = math.log(40)
+    for bound, side in ((interval.low, 0), (interval.high, 1)):
+        beyond = bound * math.exp(WIDTH if side == 0 else -WIDTH)
+        assert found.verdicts(bound)[0] >= limit if side == 0 else found.verdicts(bound)[1] >= limit
+        assert found.verdicts(beyond)[side] < limit
+
+
+def test_a_bin_is_a_fourth_of_ten_percent_and_a_factor_is_rounded_up() -> None:
+    assert [bins_within(each) for each in (1.0, 1.1, 1.21, 1.11)] == [0, 4, 8, 5]
+    assert places([0, 1, 1.02, 1.1001, 1.1**2 + 1e-6]).tolist() == [0, 0, 0, 4, 8]
+
+
+def test_a_longer_tail_beside_a_shorter_median_is_not_fine() -> None:
+    random = np.random.default_rng(9)
+    tail = random.random(4_000) < 0.06
+    found = slowness(random.lognormal(8, 0.3, 4_000) * np.where(tail, 8, 0.9), random.lognormal(8, 0.3, 4_000))
+    worse, fine = found.verdicts(1.1)
+    assert worse > 3
+    assert fine == 0
 
 
 def test_bounds_of_a_history() -> None:

@@ -46,17 +46,24 @@ def plan(call: Call, *, endpoint: str) -> None:
         _print(console, f"  step           {found.least_requests} requests of the candidate, one arm a {found.assign}")
         for kind, guards in (("guard", found.guards), ("goal", found.goals)):
             for guard in guards:
-                _print(console, f"  {kind:<14} {guard.name}, tolerance {guard.tolerance:g}")
+                tolerated = guard.factor - 1 if guard.kind == "latency" else guard.tolerance
+                _print(console, f"  {kind:<14} {guard.name}, tolerance {tolerated:.4g}")
         _print(console, f"  false alarms   at most {100 * found.alpha:g}%; on success: {found.on_success}")
         if not found.foreseen:
             _print(console, "  simulated      nothing: there is no traffic yet, or no step leaves the champion a share")
             return
         _print(console, f"  simulated      {found.requests_an_hour:,.0f} requests an hour, as in the newest of the log")
+        from rich.table import Table
+
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for name in ("guard", "if", "rolled back", "shown fine", "half by", "9 of 10 by"):
+            table.add_column(name, justify="left" if name in ("guard", "if") else "right", no_wrap=name != "if")
         for each in found.foreseen:
-            half, most = _hours(each.median_hours), _hours(each.late_hours)
-            ends = f"rolled back in {100 * each.rolled_back:.0f}%, found safe in {100 * each.cleared:.0f}%"
-            _print(console, f"  {each.guard:<14} {each.candidate}:")
-            _print(console, f"{'':17}{ends}; half after {half}, 9 of 10 after {most}")
+            times = _hours(each.median_hours), _hours(each.late_hours)
+            shares = f"{100 * each.rolled_back:.0f}%", f"{100 * each.cleared:.0f}%"
+            smallest = " (the least that 4 of 5 find)" if each.least else ""
+            table.add_row(each.guard, f"{each.candidate}{smallest}", *shares, *times)
+        console.print(table)
 
     call.result(found, show)
 

@@ -86,7 +86,7 @@ def _tolerated(guard: Guard) -> str:
         harmless = "" if guard.at_most is None else f" (a share up to {100 * guard.at_most:g}% is harmless)"
         return f"failed requests, up to {1 + guard.tolerance:g} times the champion's share{harmless}"
     if guard.kind == LATENCY:
-        return f"slow requests, up to {1 + guard.tolerance:g} times as many"
+        return f"latency, up to {guard.factor:g} times the champion's"
     if guard.kind == SCORE:
         return f"the distribution of scores, up to {1 + guard.tolerance:g} times as many in each range"
     if guard.kind == QUALITY:
@@ -135,6 +135,12 @@ def sentence(reading: Reading, state: RolloutState) -> str:
             f"Version {state.candidate} had {reading.estimate:.3g} times the odds of requests that its share gives it "
             f"(between {low} and {high}; 1 is exact): {reading.candidate:,} requests, against {reading.control:,} of "
             f"version {state.champion}."
+        )
+    if reading.guard == LATENCY and not reading.note:
+        return (
+            f"Version {state.candidate} takes {reading.estimate:.3g} times as long as version {state.champion} "
+            f"(between {low} and {high} times; up to {reading.limit:.3g} is tolerated). Counted: {reading.candidate:,} "
+            f"answers of version {state.candidate}, {reading.control:,} of version {state.champion}."
         )
     if reading.unit == "ratio":
         return (

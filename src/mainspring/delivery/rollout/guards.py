@@ -20,6 +20,7 @@ LOSSES = {  # loss of one prediction -> tasks for which it exists
     "absolute_error": ("regression",),
     "squared_error": ("regression",),
 }
+SLOWER = 0.1  # how much slower a candidate may be, where a plan does not say
 
 
 class Guard(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,8 +29,9 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         kind: errors, latency, score, quality or outcome.
         metric: The loss of a quality guard, the label's column of an outcome.
-        tolerance: How much worse the candidate may be. Of errors, latency and score it is relative: 0.5 allows one and
-            a half times as many events. Of quality and outcome it is a difference of means, in the metric's own unit.
+        tolerance: How much worse the candidate may be. Of errors and score it is relative: 0.5 allows one and a half
+            times as many events. Of quality and outcome it is a difference of means, in the metric's own unit.
+        slower: Of latency: how much slower the candidate may be, relative: 0.1 allows 1.1 times the champion's latency.
         at_most: Of errors: a share of requests that is harmless, whatever the champion's share is.
         within_us: Of quality and outcome: a prediction counts once it is so old, with the label known by then.
         higher_is_better: Of an outcome: the direction in which the label is good.
@@ -43,6 +45,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
     within_us: int | None = None
     higher_is_better: bool = False
     effect: float = 0.0
+    slower: float | None = None
 
     @property
     def name(self) -> str:
@@ -52,6 +55,11 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
     def labelled(self) -> bool:
         """Whether it needs labels."""
         return self.kind in (QUALITY, OUTCOME)
+
+    @property
+    def factor(self) -> float:
+        """Of latency: how many times as slow the candidate may be; plans of older versions do not say."""
+        return 1 + (SLOWER if self.slower is None else self.slower)
 
 
 def errors(*, tolerance: float = 0.5, at_most: float = 0.005) -> Guard:
@@ -70,14 +78,20 @@ def errors(*, tolerance: float = 0.5, at_most: float = 0.005) -> Guard:
     return Guard(kind=ERRORS, tolerance=float(tolerance), at_most=float(at_most))
 
 
-def latency(*, tolerance: float = 0.5) -> Guard:
-    """Compare the shares of requests slower than several quantiles of the champion's latency.
+def latency(*, slower: float = SLOWER, tolerance: float | None = None) -> Guard:
+    """Compare the distributions of latency.
 
     Args:
-        tolerance: Relative: 0.5 allows the candidate one and a half times as many slow requests.
+        slower: How much slower the candidate may be, at every quantile: 0.1 allows 1.1 times the champion's latency.
+        tolerance: Refused: it was relative to the number of slow requests, which a latency does not tell.
     """
-    _tolerated("latency", tolerance)
-    return Guard(kind=LATENCY, tolerance=float(tolerance))
+    if tolerance is not None:
+        raise Invalid(
+            f"The guard latency has tolerance={tolerance}, a ratio of slow requests.",
+            fix=f"say how much slower an answer may be: slower={SLOWER} allows 10%.",
+        )
+    _tolerated("latency", slower)
+    return Guard(kind=LATENCY, slower=float(slower))
 
 
 def score(*, tolerance: float = 1.0) -> Guard:

@@ -16,21 +16,25 @@ from mainspring.delivery.rollout import pairing
 from mainspring.delivery.rollout.guards import ERRORS, LATENCY, SCORE, Guard
 from mainspring.delivery.rollout.labelling import FEWEST, UNLABELLED, bounds, counted_as, horizons
 from mainspring.delivery.rollout.model import Cells, Counts, Evidence, Observed, Reading
-from mainspring.delivery.rollout.observing import QUANTILES, event
+from mainspring.delivery.rollout.observing import LATENCIES, event
 from mainspring.delivery.rollout.plan import BANDIT, BLUE_GREEN, SHADOW, Plan
-from mainspring.stats.sequential import events, means
+from mainspring.stats.sequential import events, means, verdicts
 from mainspring.stats.sequential.bandit import weights_by_means
-from mainspring.stats.sequential.distributions import averaged
+from mainspring.stats.sequential.slowness import WIDTH, Slowness, bins_within
 
 SAMPLE_RATIO = "sample ratio"
 _SURE = math.log(20)  # that the champion's share of failures before a switch is below the end of its interval
 _FINE = 1e-3
-_SLOW = 1  # place of the quantile above which success needs no more requests
 
 
 def breached_from(plan: Plan) -> float:
     """Return the e-value from which a guard is breached: the number of guards divided by alpha."""
-    return (len(plan.guards) + 1 + _labelled(plan)) / plan.alpha
+    return 1 / alpha_of_guards(plan)
+
+
+def alpha_of_guards(plan: Plan) -> float:
+    """Return the share of alpha of each guard, of the sample ratio, and of missing labels if they are compared."""
+    return plan.alpha / (len(plan.guards) + 1 + _labelled(plan))
 
 
 def _labelled(plan: Plan) -> bool:
@@ -88,17 +92,14 @@ def _before(guard: Guard, evidence: Evidence) -> float:
 
 def _errors(plan: Plan, guard: Guard, evidence: Evidence, breach: float, safe: float) -> Reading:
     """Return the reading of errors: worse means both a larger share than tolerated and one that is not harmless."""
-    counts, ratio = evidence.events.get(ERRORS, ()), 1 + guard.tolerance
-    failed, asked = sum(each.candidate for each in counts), evidence.candidate
-    log_e, log_safe = _above(counts, ratio), _below(counts, ratio)
-    only = not any(0 < each.share < 1 for each in evidence.requests)  # no choice of arm: nothing to compare with
-    at_most = _before(guard, evidence) if plan.kind == BLUE_GREEN else guard.at_most
-    if at_most and asked:
-        harmful = float(events.log_e_share_above(failed, asked, at_most))
-        harmless = float(events.log_e_share_below(failed, asked, at_most))
-        log_e = harmful if only else min(log_e, harmful)
-        log_safe = harmless if only else max(log_safe, harmless) - math.log(2)
-    made = _ratio_reading(guard, counts, breach, log_e, log_safe >= safe)
+    counts, asked = evidence.events.get(ERRORS, ()), evidence.candidate
+    failed = sum(each.candidate for each in counts)
+    at_most = _before(guard, evidence) if plan.kind == BLUE_GREEN else guard.at_most or 0.0
+    if at_most and asked and not _compared(evidence):
+        found = verdicts.of_share(failed, asked, at_most)
+    else:
+        found = verdicts.of_errors(*_arrays(counts), asked, 1 + guard.tolerance, at_most if asked else 0.0)
+    made = _ratio_reading(guard, counts, breach, float(found.worse), bool(found.fine >= safe))
     if plan.kind == BLUE_GREEN and asked and at_most:
         before = evidence.cuts.get(ERRORS, (0.0, 0.0))
         said = f"tolerated {100 * at_most:.3g}%; before the switch {before[0]:g} of {before[1]:g} failed"
@@ -110,27 +111,62 @@ def _errors(plan: Plan, guard: Guard, evidence: Evidence, breach: float, safe: f
 
 
 def _latency(guard: Guard, evidence: Evidence, breach: float, safe: float) -> Reading:
-    ratio, cuts = 1 + guard.tolerance, evidence.cuts[LATENCY]
-    each = [evidence.events.get(event(LATENCY, place), ()) for place in range(len(cuts))]
+    """Return the reading of latency: the factor by which the candidate is slower."""
     if not _compared(evidence):
         return _uncompared(guard)
-    above = [_above(counts, ratio) for counts in each]
-    worst = int(np.argmax(above))
-    shown = worst if max(above) > 0 else _SLOW
-    made = _ratio_reading(guard, each[shown], breach, float(averaged(above)), _below(each[_SLOW], ratio) >= safe)
-    return _with_note(made, f"requests above {cuts[shown] / 1_000:.3g} ms, the champion's p{100 * QUANTILES[shown]:g}")
+    found = _slowness(evidence)
+    tolerated = math.exp(WIDTH * bins_within(guard.factor))
+    if found is None:
+        return Reading(guard=guard.name, limit=tolerated)
+    worse, fine = found.verdicts(guard.factor)
+    estimate, interval = found.interval(1 - 2 * math.exp(-breach))
+    return Reading(
+        guard=guard.name,
+        breach=bool(worse >= breach),
+        safe=bool(fine >= safe),
+        log_e=float(worse),
+        estimate=_finite(estimate),
+        low=_finite(interval.low),
+        high=_finite(interval.high),
+        limit=tolerated,
+        candidate=int(found.candidate.sum()),
+        control=int(found.control.sum()),
+    )
+
+
+def _slowness(evidence: Evidence) -> Slowness | None:
+    """Return the latencies that were counted while both arms had requests, `None` without any."""
+    kinds = {
+        int(kind.removeprefix(LATENCIES)): each for kind, each in evidence.events.items() if kind.startswith(LATENCIES)
+    }
+    shares = sorted({each.share for counts in kinds.values() for each in counts if 0 < each.share < 1})
+    if not shares:
+        return None
+    arms = np.zeros((2, len(shares), len(kinds)))
+    for place, number in enumerate(sorted(kinds)):
+        for each in kinds[number]:
+            if 0 < each.share < 1:
+                arms[:, shares.index(each.share), place] = each.candidate, each.control
+    return Slowness(evidence.cuts[LATENCY], np.array(shares), np.array(sorted(kinds)), arms[0], arms[1])
 
 
 def _score(guard: Guard, evidence: Evidence, breach: float, safe: float) -> Reading:
     ratio, cuts = 1 + guard.tolerance, evidence.cuts[SCORE]
-    each = [evidence.events.get(event(SCORE, place), ()) for place in range(len(cuts) + 2)]
     if not _compared(evidence):
         return _uncompared(guard)
-    above = [_above(counts, ratio) for counts in each]
+    each = [evidence.events.get(event(SCORE, place), ()) for place in range(len(cuts) + 2)]
+    # A bin for scores that are no number counts once there are any.
     made = [place for place, counts in enumerate(each) if counts and (place <= len(cuts) or _total(counts))]
-    worst = max(made or range(len(each)), key=above.__getitem__)
-    fine = bool(made) and all(_below(each[place], ratio) >= safe for place in made)
-    reading = _ratio_reading(guard, each[worst], breach, float(averaged(above)), fine)
+    shares = sorted({count.share for counts in each for count in counts})
+    if not made or not shares:
+        return _with_note(_ratio_reading(guard, (), breach, 0.0, False), "no scores yet")
+    arms = np.zeros((2, len(shares), len(made)))
+    for column, place in enumerate(made):
+        for count in each[place]:
+            arms[:, shares.index(count.share), column] = count.candidate, count.control
+    found = verdicts.of_scores(shares, arms[0], arms[1], ratio)
+    worst = max(made, key=lambda place: _above(each[place], ratio))
+    reading = _ratio_reading(guard, each[worst], breach, float(found.worse), bool(found.fine >= safe))
     return _with_note(reading, f"scores {_bin(cuts, worst)}")
 
 
@@ -157,7 +193,7 @@ def _unlabelled(plan: Plan, evidence: Evidence, breach: float) -> Reading:
     each = [evidence.events.get(horizon.name, ()) for horizon in horizons(plan)]
     if not any(map(_total, each)):
         return Reading(guard=UNLABELLED, safe=True, note="every label came, or none is due")
-    found = [float(averaged([_above(counts, 2.0), _below(counts, 0.5)])) for counts in each]
+    found = [float(verdicts.of_missing(*_arrays(counts))) if counts else 0.0 for counts in each]
     counts = each[int(np.argmax(found))]
     made = _ratio_reading(Guard(kind=UNLABELLED, tolerance=1.0), counts, breach, float(averaged(found)), True)
     return _with_note(made, "predictions without a label in time")
@@ -171,16 +207,15 @@ def _mean_reading(guard: Guard, evidence: Evidence, breach: float, safe: float) 
         note = "no label came" if limits is None or not cells else "the arms were not compared"
         return Reading(guard=guard.name, unit="difference", note=note, limit=sign * guard.tolerance)
     arrays = _cells(cells)
-    log_e = float(means.log_e_mean_above(limits, *arrays, guard.tolerance))
-    log_safe = float(means.log_e_mean_below(limits, *arrays, guard.tolerance))
+    worse, fine = verdicts.of_means(limits, *arrays, guard.tolerance)
     estimate, interval = means.mean_difference(limits, *arrays, confidence=1 - 2 * math.exp(-breach))
     low, high = sorted((sign * interval.low, sign * interval.high))
     return Reading(
         guard=guard.name,
         unit="difference",
-        breach=log_e >= breach,
-        safe=log_safe >= safe,
-        log_e=log_e,
+        breach=bool(worse >= breach),
+        safe=bool(fine >= safe),
+        log_e=float(worse),
         estimate=_finite(sign * estimate),
         low=_finite(low),
         high=_finite(high),
@@ -247,10 +282,6 @@ def _ratio_reading(guard: Guard, counts: Sequence[Counts], breach: float, log_e:
 
 def _above(counts: Sequence[Counts], ratio: float) -> float:
     return float(events.log_e_above(*_arrays(counts), ratio)) if counts else 0.0
-
-
-def _below(counts: Sequence[Counts], ratio: float) -> float:
-    return float(events.log_e_below(*_arrays(counts), ratio)) if counts else 0.0
 
 
 def _arrays(counts: Sequence[Counts]) -> tuple[list[float], list[int], list[int]]:

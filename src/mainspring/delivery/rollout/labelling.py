@@ -168,7 +168,7 @@ def _with_history(
     unbounded = [guard for guard in horizon.guards if bounds(guard, evidence) is None]
     if not unbounded:
         return evidence
-    known = history(log, state.endpoint, state.champion, labels, age, state.began_at or 0)
+    _, known = history(log, state.endpoint, state.champion, labels, age, state.began_at or 0)
     for guard in unbounded:
         values = values_of(guard, known) if known.num_rows else np.zeros(0)
         if _suffice(values):
@@ -179,14 +179,16 @@ def _with_history(
     return evidence
 
 
-def history(log: PredictionStore, endpoint: str, version: str, labels: LabelRows, age: int, until: int) -> pa.Table:
+def history(
+    log: PredictionStore, endpoint: str, version: str, labels: LabelRows, age: int, until: int
+) -> tuple[int, pa.Table]:
     """Return some hundred of the newest predictions of a version that were `age` old by `until`, with their labels.
 
     Args:
         labels: As `Horizon.of` returns them.
 
     Returns:
-        `id`, `score`, `label`, `lag_us`, `outputs`; predictions without a label are left out.
+        Their number, and `id`, `score`, `label`, `lag_us`, `outputs` of those that have a label.
     """
     end = until - age
     for span in _BEFORE:
@@ -194,7 +196,7 @@ def history(log: PredictionStore, endpoint: str, version: str, labels: LabelRows
         made = made.filter(pa.array([each == version for each in made["version"].to_pylist()], pa.bool_()))
         if made.num_rows >= _ENOUGH:
             break
-    return _with_labels(made, labels, until)
+    return made.num_rows, _with_labels(made, labels, until)
 
 
 def _suffice(values: Floats) -> bool:

@@ -14,8 +14,10 @@ import pyarrow as pa
 from mainspring.delivery.rollout.guards import ERRORS, LATENCY, SCORE
 from mainspring.delivery.rollout.model import Counts, Evidence, RolloutState
 from mainspring.stats.sequential.counting import first_of_units
+from mainspring.stats.sequential.distributions import TAIL
+from mainspring.stats.sequential.slowness import places
 
-QUANTILES = (0.5, 0.9, 0.99)  # of the champion's latency
+LATENCIES = "latency bin"  # kind of event, by bin of `stats.sequential.slowness`
 BINS = 5  # of the champion's scores
 FEWEST = 50  # of the champion's predictions, to fix thresholds
 _OK = 200
@@ -32,11 +34,13 @@ def event(kind: str, place: int) -> str:
 def fixed(evidence: Evidence, latencies: Sequence[float], scores: Sequence[float]) -> Evidence:
     """Return evidence with thresholds from the champion's predictions before the rollout, if there are enough."""
     cuts = dict(evidence.cuts)
-    for kind, values, made in ((LATENCY, latencies, _quantiles), (SCORE, scores, _edges)):
+    for kind, values, made in ((LATENCY, latencies, _quantiles), (SCORE, scores, edges)):
         array = np.asarray(values, dtype=np.float64)
-        array = array[np.isfinite(array)]
-        if kind not in cuts and array.size >= FEWEST:
-            cuts[kind] = made(array)
+        finite = array[np.isfinite(array)]
+        if kind not in cuts and finite.size >= FEWEST:
+            cuts[kind] = made(finite)
+        elif kind not in cuts and kind == SCORE and array.size >= FEWEST and not finite.size:
+            cuts[kind] = ()  # answers that are no numbers stay none
     return msgspec.structs.replace(evidence, cuts=cuts)
 
 
@@ -85,8 +89,9 @@ def _add(state: RolloutState, evidence: Evidence, added: Added, table: pa.Table)
     evidence = fixed(evidence, latency[answered & ~candidate], score[answered & ~candidate])
     # Where these observations made the thresholds, they are not counted by them.
     if LATENCY in before:
-        for place, cut in enumerate(before[LATENCY]):
-            count(event(LATENCY, place), answered & (latency > cut))
+        found = np.where(answered, places(np.where(answered, latency, 1.0)), -1)
+        for place in np.unique(found[answered]).tolist():
+            count(event(LATENCIES, place), found == place)
     if SCORE in before:
         bins = np.searchsorted(np.asarray(before[SCORE]), score, side="right")
         bins = np.where(np.isfinite(score), bins, len(before[SCORE]) + 1)
@@ -138,10 +143,10 @@ def _numbers(table: pa.Table, name: str, missing: float) -> Floats:
 
 
 def _quantiles(values: Floats) -> tuple[float, ...]:
-    return tuple(float(each) for each in np.quantile(values, QUANTILES))
+    return tuple(float(each) for each in np.quantile(values, TAIL))
 
 
-def _edges(values: Floats) -> tuple[float, ...]:
+def edges(values: Floats) -> tuple[float, ...]:
     """Return the inner edges of bins of about equal weight; a value that is very frequent makes fewer bins."""
     edges = np.quantile(values, np.arange(1, BINS) / BINS)
     return tuple(sorted({float(each) for each in edges}))

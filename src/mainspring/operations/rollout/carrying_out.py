@@ -60,7 +60,7 @@ class ProjectSurroundings:
         log = self._project.predictions
         if state.began_at is None:
             before = [each for each in log.recent(state.endpoint, _HISTORY) if each.version == state.champion]
-            scores = [_score(each) for each in before]
+            scores = [score_of(each) for each in before]
             evidence = fixed(state.evidence, [each.latency_us for each in before], scores)
             if state.plan.kind == BLUE_GREEN:
                 return self._reference(msgspec.structs.replace(state, evidence=evidence))
@@ -105,7 +105,7 @@ class ProjectSurroundings:
         publish_routes(self._project)
 
 
-def _score(prediction: Prediction) -> float:
+def score_of(prediction: Prediction) -> float:
     """Return the first output of a prediction if it is a number."""
     first = next(iter(prediction.outputs.values()), None)
     if isinstance(first, list):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from mainspring.delivery.rollout.foreseeing import Foreseen, foreseen, traffic_of
+from mainspring.delivery.rollout.foreseeing import Foreseen, foreseen, labelled_of, traffic_of
 from mainspring.delivery.rollout.plan import Plan
+from mainspring.operations.rollout.carrying_out import score_of
 from mainspring.operations.rollout.interventions import plan_of
 from mainspring.project import Project
 
@@ -15,7 +16,8 @@ class PlanReport(Plan, frozen=True, kw_only=True):
 
     Attributes:
         requests_an_hour: Traffic of the endpoint by its recent predictions; 0 if the log has none.
-        foreseen: Simulated rollouts, for the guards on errors and latency; empty without traffic or a choice of arm.
+        foreseen: Simulated rollouts, for each guard and goal that the log has a history of; empty without traffic or a
+            choice of arm.
     """
 
     requests_an_hour: float = 0.0
@@ -30,8 +32,14 @@ def planned(project: Project, endpoint: str) -> PlanReport:
     """
     plan = plan_of(project, endpoint)
     recent = [each for each in project.predictions.recent(endpoint, RECENT) if not each.row]  # one of each request
+    labels, now = project.label_rows(endpoint), project.clock.now()
+    version = recent[0].version if recent else ""
     traffic = traffic_of(
-        [each.at for each in recent], [each.latency_us / 1_000 for each in recent], [each.share for each in recent]
+        [each.at for each in recent],
+        [each.latency_us / 1_000 for each in recent],
+        [each.share for each in recent],
+        scores=[score_of(each) for each in recent],
+        labelled=[] if labels is None else labelled_of(plan, project.predictions, labels, version, now),
     )
     hourly = traffic.requests_an_hour
     found = foreseen(plan, traffic, project.wall.now())

@@ -15,27 +15,6 @@ STEPS = 50  # of the share above the floors
 _DRAWS = 4_000
 
 
-def weights_by_events(
-    events: npt.ArrayLike, units: npt.ArrayLike, *, floor: float, seed: int, fewer_is_better: bool = False
-) -> tuple[float, ...]:
-    """Return the arms' shares by the share of events, such as conversions, with a uniform prior.
-
-    Args:
-        events, units: Numbers of events and of all units of each arm, shape (arms,).
-        floor: Smallest share of an arm.
-        seed: Of the draws from the posteriors: the same numbers give the same shares.
-        fewer_is_better: Whether an event is bad.
-
-    Raises:
-        Invalid: The floors do not leave the arms a choice, or there are more events than units.
-    """
-    happened, number = np.asarray(events, dtype=np.float64), np.asarray(units, dtype=np.float64)
-    if not ((happened >= 0) & (happened <= number)).all():
-        raise Invalid(f"Events {happened.tolist()} of {number.tolist()} units are impossible.")
-    drawn = np.random.default_rng(seed).beta(1 + happened, 1 + number - happened, (_DRAWS, happened.size))
-    return _shares(-drawn if fewer_is_better else drawn, floor)
-
-
 def weights_by_means(
     sums: npt.ArrayLike, *, floor: float, seed: int, fewer_is_better: bool = False
 ) -> tuple[float, ...]:

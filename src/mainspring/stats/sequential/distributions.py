@@ -1,9 +1,9 @@
-"""Whole distributions compared between two arms: slower latency, and scores that moved.
+"""Latencies compared between two arms: whole distributions, in stochastic order.
 
 Values are counted in bins whose thresholds are fixed before the first observation, from the control's history. A test
-bets on the arm of each value given its bin. For "no slower" every bet grows with the bin, which makes it fair against
-each candidate whose latency is stochastically no larger; for "the same distribution" any bet is fair. Each view of the
-distribution (a threshold, the whole range) has an e-value of its own, and their mean is the test's.
+bets on the arm of each value given its bin. Every bet grows with the bin, which makes it fair against each candidate
+whose latency is stochastically no larger. Each view of the distribution (a threshold, the whole range) has an e-value
+of its own, and their mean is the test's.
 
 Counts have the shape (..., strata, bins), as in `sequential.events`.
 """
@@ -17,10 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mainspring.core.errors import Invalid
-from mainspring.stats.sequential.events import Floats, log_e_above, log_e_below, log_likelihoods, mixed, prior
+from mainspring.stats.sequential.events import Floats, log_likelihoods, mixed, prior
 
-TAIL = (0.5, 0.75, 0.9, 0.95, 0.99)  # quantiles for latency
-TENTHS = tuple(each / 10 for each in range(1, 10))  # quantiles for scores
+TAIL = (0.5, 0.9, 0.99)  # quantiles for latency
 _STEPS = np.geomspace(0.01, 6.0, 24)  # alternatives as |log odds ratio|
 _SCALE = 0.5  # of their prior
 
@@ -65,72 +64,32 @@ def bins_of(history: npt.ArrayLike, quantiles: tuple[float, ...]) -> Bins:
 def log_e_slower(bins: Bins, weight: npt.ArrayLike, candidate: npt.ArrayLike, control: npt.ArrayLike) -> Floats:
     """Return the log e-value against "the candidate's values are stochastically no larger"; shape (...,).
 
-    Half of the mean of `slower_views` is the whole range's, half the thresholds'.
+    Half of it is a bet on the whole range, half are bets on each threshold.
 
     Raises:
         Invalid: The counts do not fit the bins, or are refused by `log_likelihoods`.
     """
-    return _halved(slower_views(bins, weight, candidate, control), 1)
-
-
-def slower_views(bins: Bins, weight: npt.ArrayLike, candidate: npt.ArrayLike, control: npt.ArrayLike) -> Floats:
-    """Return the log e-values that `log_e_slower` is the mean of, shape (..., views): thresholds, the whole range."""
     shares = _shares(bins, candidate)
     ranks = np.cumsum(shares) - shares / 2
     views = [np.arange(shares.size) > threshold for threshold in range(shares.size - 1)]
-    return _views(shares, [*views, ranks / np.sqrt(shares @ (ranks - 0.5) ** 2)], (1,), weight, candidate, control)
+    found = _views(shares, [*views, ranks / np.sqrt(shares @ (ranks - 0.5) ** 2)], weight, candidate, control)
+    return np.asarray(np.logaddexp(averaged(found[..., :-1]), found[..., -1]) - math.log(2))
 
 
-def log_e_moved(bins: Bins, weight: npt.ArrayLike, candidate: npt.ArrayLike, control: npt.ArrayLike) -> Floats:
-    """Return the log e-value against "the candidate's values have the control's distribution"; shape (...,).
-
-    Half of the mean of `moved_views` is that of location and spread, half the bins'.
+def log_e_faster(bins: Bins, weight: npt.ArrayLike, candidate: npt.ArrayLike, control: npt.ArrayLike) -> Floats:
+    """Return the log e-value against "the candidate's values are stochastically no smaller"; shape (...,).
 
     Raises:
         Invalid: As `log_e_slower`.
     """
-    return _halved(moved_views(bins, weight, candidate, control), 2)
-
-
-def moved_views(bins: Bins, weight: npt.ArrayLike, candidate: npt.ArrayLike, control: npt.ArrayLike) -> Floats:
-    """Return the log e-values that `log_e_moved` is the mean of, shape (..., views): bins, the location, the spread."""
-    shares = _shares(bins, candidate)
-    ranks = np.cumsum(shares) - shares / 2 - 0.5
-    views = [np.arange(shares.size) == each for each in range(shares.size)]
-    smooth = [each / np.sqrt(shares @ (each - shares @ each) ** 2) for each in (ranks, ranks**2)]
-    return _views(shares, [*views, *smooth], (-1, 1), weight, candidate, control)
-
-
-def log_e_exceeding(
-    weight: npt.ArrayLike, candidate: npt.ArrayLike, control: npt.ArrayLike, ratio: float, *, above: bool = True
-) -> Floats:
-    """Return the log e-values against "values exceed a threshold at most `ratio` times as often", by threshold.
-
-    Args:
-        above: False tests against "at least `ratio` times as often": evidence that the candidate is not so slow.
-
-    Returns:
-        Shape (..., thresholds). Their mean tests all thresholds together; the least of those with `above=False` is
-        evidence that none is exceeded so often.
-
-    Raises:
-        Invalid: As `log_e_above`.
-    """
-    test = log_e_above if above else log_e_below
-    exceed = [np.cumsum(np.asarray(each, np.float64)[..., ::-1], axis=-1)[..., -2::-1] for each in (candidate, control)]
-    thresholds = range(exceed[0].shape[-1])
-    return np.stack([test(weight, exceed[0][..., each], exceed[1][..., each], ratio) for each in thresholds], axis=-1)
+    mirrored = Bins(tuple(-each for each in reversed(bins.thresholds)), tuple(reversed(bins.shares)))
+    return log_e_slower(mirrored, weight, *(np.asarray(each)[..., ::-1] for each in (candidate, control)))
 
 
 def averaged(log_es: npt.ArrayLike) -> Floats:
     """Return the log of the mean of e-values over the last axis, an e-value however they depend on each other."""
     each = np.asarray(log_es, dtype=np.float64)
     return np.asarray(np.logaddexp.reduce(each, axis=-1) - math.log(each.shape[-1]))
-
-
-def _halved(log_es: Floats, smooth: int) -> Floats:
-    """Return the log of a mean of e-values in which the last `smooth` weigh as much as all others together."""
-    return np.asarray(np.logaddexp(averaged(log_es[..., :-smooth]), averaged(log_es[..., -smooth:])) - math.log(2))
 
 
 def _shares(bins: Bins, counts: npt.ArrayLike) -> Floats:
@@ -144,16 +103,13 @@ def _shares(bins: Bins, counts: npt.ArrayLike) -> Floats:
 def _views(
     shares: Floats,
     views: list[npt.NDArray[np.float64] | npt.NDArray[np.bool_]],
-    signs: tuple[int, ...],
     weight: npt.ArrayLike,
     candidate: npt.ArrayLike,
     control: npt.ArrayLike,
 ) -> Floats:
     """Return the log e-value of each view: a mixture over exponential tilts of the shares along it."""
-    steps = np.concatenate([sign * _STEPS for sign in signs])
-    log_weights = np.tile(prior(_SCALE, _STEPS) - math.log(len(signs)), len(signs))
     directions = np.asarray(views, dtype=np.float64)
-    tilts = steps[None, :, None] * directions[:, None, :]
+    tilts = _STEPS[None, :, None] * directions[:, None, :]
     tilts -= np.log((shares * np.exp(tilts)).sum(axis=-1, keepdims=True))  # relative risks whose mean is 1
     found = log_likelihoods(weight, candidate, control, tilts.reshape(-1, shares.size))
-    return mixed(found.reshape(*found.shape[:-1], len(views), steps.size), log_weights)
+    return mixed(found.reshape(*found.shape[:-1], len(views), _STEPS.size), prior(_SCALE, _STEPS))

@@ -14,18 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mainspring.core.errors import Invalid
-from mainspring.stats.sequential.distributions import Bins, averaged, log_e_exceeding
-from mainspring.stats.sequential.events import (
-    Floats,
-    log_e_above,
-    log_e_below,
-    log_e_share_above,
-    log_e_share_below,
-)
-from mainspring.stats.sequential.means import Bounds, log_e_mean_above, log_e_mean_below
+from mainspring.stats.sequential.distributions import Bins
+from mainspring.stats.sequential.events import Floats
+from mainspring.stats.sequential.means import Bounds
+from mainspring.stats.sequential.verdicts import Verdicts, of_errors, of_latency, of_means, of_scores
 
 WEEK = 168  # hours
-_CELLS = 48  # values that stand for a history of them
 _SOONEST = 1e-4  # first look, as a share of the whole course: a minute of a week
 
 _Ints = npt.NDArray[np.int64]
@@ -45,6 +39,8 @@ class Course(msgspec.Struct, frozen=True, kw_only=True):
         requests_an_hour: One number, or 168 by hour of the week, Monday first.
         starts: Hour of the week of the start.
         alpha: Error rate of this guard, its share of the plan's; success is tested at `alpha_fine`.
+        delay_hours: Age at which a request counts, as with labels.
+        counted: Share of requests that count, as those with a label.
         runs: Simulated rollouts; the error of a share is at most 0.5 / sqrt(runs).
         looks: Looks of a run: half are evenly spread, half are denser at the start, where a bad candidate is found. A
             real rollout has more, and finds a difference a little sooner.
@@ -55,6 +51,8 @@ class Course(msgspec.Struct, frozen=True, kw_only=True):
     starts: float = 0.0
     alpha: float = 0.05
     alpha_fine: float = 0.05
+    delay_hours: float = 0.0
+    counted: float = 1.0
     runs: int = 400
     looks: int = 200
     seed: int = 0
@@ -109,80 +107,104 @@ def foresee_events(
     """
     _shares([rate, *(rate * effect for effect in effects)])
 
-    def one(effect: float) -> _Judge:
-        def judge(random: np.random.Generator, candidate: _Ints, control: _Ints, by: _Strata) -> tuple[Floats, Floats]:
-            happened = random.binomial(candidate, rate * effect)
-            counts = by.of(happened), by.of(random.binomial(control, rate))
-            worse, fine = (test(by.weights, *counts, tolerance) for test in (log_e_above, log_e_below))
-            if not at_most:
-                return worse, fine
-            of_units = np.cumsum(happened, axis=1), np.cumsum(candidate, axis=1)
-            harmless = log_e_share_below(*of_units, at_most)
-            return np.minimum(worse, log_e_share_above(*of_units, at_most)), np.maximum(fine, harmless) - math.log(2)
+    def judge(random: np.random.Generator, candidate: _Ints, control: _Ints, by: _Strata, effect: float) -> Verdicts:
+        counts = by.of(random.binomial(candidate, rate * effect)), by.of(random.binomial(control, rate))
+        return of_errors(by.weights, *counts, np.cumsum(candidate, axis=1), tolerance, at_most)
 
-        return judge
-
-    return [_simulated(course, effect, one(effect)) for effect in effects]
+    return _simulated(course, effects, judge)
 
 
 def foresee_latency(
-    course: Course, bins: Bins, history: npt.ArrayLike, effects: Sequence[float], tolerance: float
+    course: Course, bins: Bins, history: npt.ArrayLike, effects: Sequence[float], factor: float
 ) -> list[Outlook]:
     """Return what happens if the candidate's latency is each of `effects` times the control's.
 
     Args:
         bins: Of the guard, from the history.
         history: The control's latencies.
-        tolerance: How many times as often each threshold may be exceeded.
+        factor: How many times as slow the candidate may be.
     """
     values = np.asarray(history, dtype=np.float64)
 
-    def shares(effect: float) -> Floats:
-        return np.bincount(bins.of(values * effect), minlength=len(bins.shares)) / values.size
+    def judge(random: np.random.Generator, candidate: _Ints, control: _Ints, by: _Strata, effect: float) -> Verdicts:
+        drawn = [
+            random.multinomial(number, np.bincount(bins.of(values * times), minlength=len(bins.shares)) / values.size)
+            for number, times in ((candidate, effect / factor), (control, 1.0))
+        ]
+        return of_latency(bins, by.weights, *map(by.of, drawn))
 
-    def one(effect: float) -> _Judge:
-        def judge(random: np.random.Generator, candidate: _Ints, control: _Ints, by: _Strata) -> tuple[Floats, Floats]:
-            drawn = random.multinomial(candidate, shares(effect)), random.multinomial(control, shares(1.0))
-            counts = by.of(drawn[0]), by.of(drawn[1])
-            worse = log_e_exceeding(by.weights, *counts, tolerance)
-            fine = log_e_exceeding(by.weights, *counts, tolerance, above=False)
-            return averaged(worse), fine.min(axis=-1)
+    return _simulated(course, effects, judge)
 
-        return judge
 
-    return [_simulated(course, effect, one(effect)) for effect in effects]
+def foresee_scores(
+    course: Course, edges: Sequence[float], history: npt.ArrayLike, effects: Sequence[float], tolerance: float
+) -> list[Outlook]:
+    """Return what happens if the candidate's scores are higher by each of `effects` of their standard deviation.
+
+    Args:
+        edges: Inner edges of the guard's bins, from the history.
+        history: The control's scores.
+        tolerance: The relative share of a bin that is tolerated.
+    """
+    values = np.asarray(history, dtype=np.float64)
+
+    def shares(moved: Floats) -> Floats:
+        return np.bincount(np.searchsorted(edges, moved, side="right"), minlength=len(edges) + 1) / values.size
+
+    def judge(random: np.random.Generator, candidate: _Ints, control: _Ints, by: _Strata, effect: float) -> Verdicts:
+        moved = random.multinomial(candidate, shares(values + effect * values.std()))
+        return of_scores(by.weights, by.of(moved), by.of(random.multinomial(control, shares(values))), tolerance)
+
+    return _simulated(course, effects, judge)
 
 
 def foresee_means(
     course: Course, bounds: Bounds, history: npt.ArrayLike, effects: Sequence[float], tolerance: float = 0.0
 ) -> list[Outlook]:
-    """Return what happens if each effect is added to the candidate's values, of which a smaller mean is better.
+    """Return what happens if the candidate's mean is larger by each effect; a smaller mean is better.
 
     Args:
         history: The control's values.
-        effects: Differences of means, before values are clipped; of shares, such as a loss of 0 or 1, use events.
+        effects: Differences of means within the bounds. The candidate's values are the control's in other proportions.
         tolerance: How much larger the candidate's mean may be.
+
+    Raises:
+        Invalid: No proportions of the values have so large, or small, a mean.
     """
-    values = np.sort(np.asarray(history, dtype=np.float64))
-    cells = np.array([cell.mean() for cell in np.array_split(values, min(_CELLS, values.size))])
-    alike = np.full(cells.size, 1 / cells.size)
+    usual = bounds.cells(history).mean(axis=0)
 
-    def one(effect: float) -> _Judge:
-        def judge(random: np.random.Generator, candidate: _Ints, control: _Ints, by: _Strata) -> tuple[Floats, Floats]:
-            sums = (
-                by.of(random.multinomial(candidate, alike) @ bounds.cells(cells + effect)),
-                by.of(random.multinomial(control, alike) @ bounds.cells(cells)),
-            )
-            above = log_e_mean_above(bounds, by.weights, *sums, tolerance)
-            return above, log_e_mean_below(bounds, by.weights, *sums, tolerance)
+    def judge(random: np.random.Generator, candidate: _Ints, control: _Ints, by: _Strata, effect: float) -> Verdicts:
+        worse = tilted(bounds.nodes, usual, float(usual @ bounds.nodes) + effect)
+        counts = by.of(random.multinomial(candidate, worse)), by.of(random.multinomial(control, usual))
+        return of_means(bounds, by.weights, *counts, tolerance)
 
-        return judge
+    return _simulated(course, effects, judge)
 
-    return [_simulated(course, effect, one(effect)) for effect in effects]
+
+def tilted(values: Floats, shares: Floats, mean: float) -> Floats:
+    """Return the shares with this mean that are nearest to `shares`: shares times exp(tilt * value).
+
+    Raises:
+        Invalid: The mean is outside of the values that have a share.
+    """
+    inside = values[shares > 0]
+    if not inside.min() < mean < inside.max():
+        raise Invalid(f"Values from {inside.min():.4g} to {inside.max():.4g} cannot have the mean {mean:.4g}.")
+    scaled = (values - inside.min()) / (inside.max() - inside.min())
+
+    def at(tilt: float) -> Floats:
+        made = shares * np.exp(tilt * scaled - max(tilt, 0.0))
+        return np.asarray(made / made.sum())
+
+    low, high = -1e3, 1e3
+    while high - low > 1e-6:
+        middle = (low + high) / 2
+        low, high = (middle, high) if at(middle) @ values < mean else (low, middle)
+    return at(high)
 
 
 def smallest_effect(foresee: Callable[[float], Outlook], low: float, high: float, power: float = 0.8) -> float | None:
-    """Return the smallest effect that a rollout finds to be a breach with probability `power`, to a fiftieth.
+    """Return the smallest effect that a rollout finds to be a breach with probability `power`, to a twentieth.
 
     Args:
         foresee: Outlook of an effect, such as `lambda effect: foresee_events(course, 0.01, [effect])[0]`.
@@ -193,7 +215,7 @@ def smallest_effect(foresee: Callable[[float], Outlook], low: float, high: float
     """
     if foresee(high).breached < power:
         return None
-    while high / low > 1.02:
+    while high / low > 1.05:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if foresee(middle).breached >= power else (middle, high)
     return high
@@ -235,31 +257,44 @@ class _Strata:
         return np.cumsum(counts[:, :, None] * place, axis=1, dtype=np.float64)
 
 
-_Judge = Callable[[np.random.Generator, _Ints, _Ints, _Strata], tuple[Floats, Floats]]
+_Judge = Callable[[np.random.Generator, _Ints, _Ints, _Strata, float], Verdicts]
 
 
-def _simulated(course: Course, effect: float, judge: _Judge) -> Outlook:
-    random, by = np.random.default_rng(course.seed), _Strata(course)
-    requests = random.poisson(by.requests, (course.runs, by.hours.size))
-    candidate = random.binomial(requests, by.weight)
-    worse, fine = judge(random, candidate, requests - candidate, by)
-    limits = math.log(1 / course.alpha), math.log(1 / course.alpha_fine)
-    breach, clear = _first(worse >= limits[0]), _first(fine >= limits[1])
-    decided = np.minimum(breach, clear)
-    hours = np.append(by.hours, math.inf)[decided]
-    met = np.cumsum(candidate, axis=1)[np.arange(course.runs), np.minimum(decided, by.hours.size - 1)]
+def _simulated(course: Course, effects: Sequence[float], judge: _Judge) -> list[Outlook]:
+    by, limits = _Strata(course), (math.log(1 / course.alpha), math.log(1 / course.alpha_fine))
+    found = []
+    for effect in effects:
+        random = np.random.default_rng(course.seed)
+        requests = random.poisson(by.requests, (course.runs, by.hours.size))
+        candidate = random.binomial(requests, by.weight)
+        counted = [random.binomial(each, course.counted) for each in (candidate, requests - candidate)]
+        worse, fine = judge(random, counted[0], counted[1], by, effect)
+        breach, clear = _first(worse >= limits[0]), _first(fine >= limits[1])
+        found.append(_outlook(course, effect, by, np.stack([breach, clear]), candidate))
+    return found
+
+
+def _outlook(course: Course, effect: float, by: _Strata, first: _Ints, candidate: _Ints) -> Outlook:
+    """Return the outlook from the first looks at which each run is breached, and cleared; shape (2, runs)."""
+    # A look at labels is made when they have come, unless the plan has ended by then.
+    when = np.append(by.hours, math.inf)[first] + course.delay_hours
+    when[when > course.hours] = math.inf
+    breach, clear = when
+    hours = when.min(axis=0)
+    looks = np.minimum(np.searchsorted(by.hours, hours), by.hours.size - 1)
+    met = np.cumsum(candidate, axis=1)[np.arange(course.runs), looks]
 
     def within(share: float) -> float | None:
-        found = float(np.quantile(hours, share, method="inverted_cdf"))
-        return found if math.isfinite(found) else None
+        quantile = float(np.quantile(hours, share, method="inverted_cdf"))
+        return quantile if math.isfinite(quantile) else None
 
     return Outlook(
         effect=effect,
-        breached=float((breach <= clear)[breach < by.hours.size].sum() / course.runs),
+        breached=float(((breach <= clear) & np.isfinite(breach)).mean()),
         cleared=float((clear < breach).mean()),
         median_hours=within(0.5),
         late_hours=within(0.9),
-        met=float(met.sum() / max(1, requests.sum())),
+        met=float(met.mean() / max(1.0, float(by.requests.sum()))),
     )
 
 

@@ -20,6 +20,7 @@ from mainspring.delivery.rollout.observing import LATENCIES, event
 from mainspring.delivery.rollout.plan import BANDIT, BLUE_GREEN, SHADOW, Plan
 from mainspring.stats.sequential import events, means, verdicts
 from mainspring.stats.sequential.bandit import weights_by_means
+from mainspring.stats.sequential.distributions import averaged
 from mainspring.stats.sequential.slowness import WIDTH, Slowness, bins_within
 
 SAMPLE_RATIO = "sample ratio"

@@ -274,6 +274,7 @@ def test_a_declaration_that_cannot_be_is_refused_with_its_line(function: Callabl
         ({"priority": 101}, "priority of pipeline"),
         ({"when": ["orders"]}, "A trigger of pipeline"),
         ({"name": "a b"}, "a b"),
+        ({"name": "n" * 101}, "has 101 characters"),
     ],
 )
 def test_options_of_a_pipeline_are_checked(options: dict[str, Any], said: str) -> None:
@@ -288,6 +289,7 @@ def test_options_of_a_pipeline_are_checked(options: dict[str, Any], said: str) -
         ({"engine": "dask"}, "engine='dask'"),
         ({"limit": 0}, "limit of step"),
         ({"group": "gpu"}, "group without a limit"),
+        ({"group": "g" * 101, "limit": 1}, "has 101 characters"),
         ({"timeout": "5 parsecs"}, "parsecs"),
         ({"cpu": 0}, "cpu of step"),
         ({"cpu": True}, "cpu of step"),

@@ -17,6 +17,7 @@ from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.jobs.model import MOST_PRIORITY
 from mainspring.jobs.pipelines.graph import Graph, Node, Trigger
+from mainspring.jobs.pipelines.steps import check_name
 from mainspring.jobs.pipelines.traced import Traced, Tracer, check_count, nodes_of, tracing, value_of
 from mainspring.jobs.pipelines.values import Comparison, Constant, Output, Parameter, Value
 from mainspring.jobs.plain import Plain, encoded
@@ -178,7 +179,7 @@ def _traced(
     limit: int | None,
     priority: int,
 ) -> Graph:
-    known = check_id(name or function.__name__.replace("_", "-"), "pipeline")
+    known = check_name(name or function.__name__.replace("_", "-"), "pipeline")
     check_count(priority, f"priority of pipeline {known!r}", -MOST_PRIORITY, MOST_PRIORITY)
     if every:
         parse_when(every)

@@ -20,6 +20,7 @@ ENGINES = ("", "ray", "spark", "kubernetes")
 SPARK = "spark"  # the engine, and the parameter of its steps that gets the session
 _RESERVED = "after"
 _MOST_CPU = 10_000
+_LONGEST = 100  # of names that are parts of longer ones, for which databases have 128 characters
 _MEMORY = re.compile(r"([1-9]\d{0,8})(Mi|Gi)")
 
 
@@ -87,6 +88,17 @@ class StepFunction:
                 flat |= flat.pop(parameter.name, {})
         inputs = tuple((name, value_of(each, tracer, f"{name} of step {self.name!r}")) for name, each in flat.items())
         return replace(self.node, inputs=inputs, after=after)
+
+
+def check_name(text: str, what: str) -> str:
+    """Return a name from which names of jobs and their groups are made.
+
+    Raises:
+        Invalid: It is not an id, or longer than 100 characters.
+    """
+    if len(check_id(text, what)) > _LONGEST:
+        raise Invalid(f"The {what} {text[:40]!r} ... has {len(text)} characters.", fix=f"use at most {_LONGEST}.")
+    return text
 
 
 def injected(engine: str) -> tuple[str, ...]:
@@ -181,7 +193,7 @@ def step(
             timeout_us=None if timeout is None else parse_duration(timeout),
             cache=cache,
             engine=engine or "",
-            group=check_id(group or known, "group") if limit is not None else "",
+            group=check_name(group or known, "group") if limit is not None else "",
             group_limit=limit,
             cpu=cpu,
             memory=None if memory is None else _bytes(memory, known),

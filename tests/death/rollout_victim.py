@@ -6,7 +6,7 @@ whose number it prints. The process carries out the rollouts of the project in `
 point's signal:
 
 - of a controller: a point of `delivery.rollout.controller`, such as "published"; "stored" once a decision is stored;
-- of a worker: before or after a call that changes something, such as "before-routes.publish".
+- before or after a call that changes something, such as "before-routes.publish".
 
 The points are written to `root/deaths`, a line each, an error to `root/errors`.
 """
@@ -58,7 +58,7 @@ def dying(root: Path, points: list[tuple[str, int]]) -> Die:
 
 def control(root: Path, die: Die) -> None:
     """Look without a pause, as a worker does each second, and compact and publish, as its other duties do."""
-    project = opened(root, wall=Skewed(root / "skew"))
+    project = deadly(root, die)
 
     def at(point: str) -> None:
         [state] = project.rollouts.find(limit=1)
@@ -98,6 +98,7 @@ class Deadly:
 
 def deadly(root: Path, die: Die) -> Project:
     """Return the project with points before and after each call by which a rollout changes something."""
+    wall = Skewed(root / "skew")
     plain = opened(root)
     there = [plain.routes.current()]
 
@@ -114,7 +115,7 @@ def deadly(root: Path, die: Die) -> Project:
         "audit": Deadly(plain.audit, "audit", "append", die, counts=lambda _: True),
         "versions": Deadly(plain.versions, "versions", "set_alias", die, counts=lambda *_: True),
     }
-    return opened(root, **parts)
+    return opened(root, wall=wall, **parts)
 
 
 def work(root: Path, die: Die) -> None:

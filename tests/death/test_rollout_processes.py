@@ -43,10 +43,10 @@ CALLS = [
 ]
 # Who is suspended where while a rollout is stopped, and dies where when it goes on.
 SUSPENDED = [
-    ("controller", "", "recorded"),
-    ("controller", "decided", ""),
-    ("controller", "promoting", ""),
-    ("worker", "before-routes.publish", "after-routes.publish"),
+    ("", "recorded"),
+    ("decided", ""),
+    ("promoting", ""),
+    ("before-routes.publish", "after-routes.publish"),
 ]
 
 
@@ -245,11 +245,11 @@ def test_a_stop_waits_for_no_controller_and_what_was_suspended_changes_nothing(
     with watched(tmp_path / "project", clock="replay") as seen:
         root, states = seen.fleet.root, []
         hours = cycle((3, 0, -5, 1, 0))
-        for role, suspended, point in SUSPENDED:
+        for suspended, point in SUSPENDED:
             for clock in (seen.project.clock, Skewed(root / "skew")):
                 clock.set(time.time_ns() // 1000 + next(hours) * HOUR)  # what the controller or the gateways see
             begun(opened(root, SHORT), "2")
-            victim = nursery.fork(root, point, role, suspended=suspended)
+            victim = nursery.fork(root, point, suspended=suspended)
             nursery.until_stopped(victim) if suspended else nursery.until_gone(victim)
             states.append(stopped(seen))
             with seen.steadily():

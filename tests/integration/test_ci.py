@@ -73,7 +73,9 @@ def test_what_cannot_be_run_is_refused(depot: Depot, arguments: list[str]) -> No
 @pytest.mark.parametrize("system", ["github", "gitlab"])
 def test_the_script_of_a_workflow_runs(depot: Depot, system: str) -> None:
     """What the CI system would run, but for the installation; from a commit to a new champion."""
-    path = Path(depot.json("ci", "--emit", system)["path"])
+    ran = depot.run("ci", "--emit", system, "--json")
+    assert "of profile 'local' stay on this machine" in ran.stderr
+    path = Path(ran.document["path"])
     written = yaml.safe_load(path.read_text())
     if system == "github":
         steps = {step["name"]: step["run"] for step in written["jobs"]["pipeline"]["steps"] if "run" in step}

@@ -47,3 +47,19 @@ def test_the_worker_publishes_an_endpoint_that_was_applied_since(depot: Depot) -
         assert set(project.routes.current()) == {"late-parcel", "second"}
     finally:
         project.close()
+
+
+def test_a_module_that_the_project_names_since_is_followed(depot: Depot) -> None:
+    project = opened(depot)
+    project.follow_definitions()
+    try:
+        assert not project.definitions.pipelines
+        step, pipeline = "@ms.step\ndef one():\n    return 1\n", "@ms.pipeline\ndef flow():\n    return one()\n"
+        flow = f"import mainspring as ms\n\n\n{step}\n\n{pipeline}"
+        (depot.root / "parcels" / "flow.py").write_text(flow)
+        settings = depot.root / "mainspring.toml"
+        settings.write_text(settings.read_text().replace("modules = [", 'modules = ["parcels.flow", '))
+        depot.json("apply")
+        wait_until(lambda: set(project.definitions.pipelines) == {"flow"}, "the pipeline to follow")
+    finally:
+        project.close()

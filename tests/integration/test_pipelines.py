@@ -229,9 +229,16 @@ def test_a_failed_item_is_retried_alone_and_run_locally(project: Project) -> Non
     found = steps(project, run)
     assert (found["fit[0]"], found["fit[1]"], found["fit"]) == ("done", "failed", "failed")
     assert (found["choose"], found["promote"]) == ("skipped", "skipped")
+    told = {step.name: step.error for step in control.state(project, run).steps}
+    assert (told["choose"], told["promote"]) == (
+        "The step fit that it needs has failed.",
+        "The step choose that it needs was skipped.",
+    )
     assert "ValueError: fold 1 is bad" in control.logs(project, run, "fit[1]")["fit[1]"]
-    with pytest.raises(ValueError, match="fold 1 is bad"):
+    with pytest.raises(ValueError, match="fold 1 is bad") as raised:
         control.run_step(project, run, "fit[1]")
+    line = FLOWS[: FLOWS.index("raise ValueError")].count("\n") + 1
+    assert f"flows.py:{line}: ValueError: fold 1 is bad" in str(control.failed(project, "fit[1]", raised.value))
     bad.unlink()
     before = effects(project)
     assert control.run_step(project, run, "fit[1]") == {"fold": 1, "auc": 0.1}
@@ -247,6 +254,7 @@ def test_a_failed_item_is_retried_alone_and_run_locally(project: Project) -> Non
     control.retry(project, run, "fit[1]")
     assert control.run_here(project, run).status is Status.WAITING
     assert effects(project)[len(before) :] == ["fit 1", "fit 1", "choose"]  # here, then recorded
+    assert {step.name: step.error for step in control.state(project, run).steps}["promote"] is None
 
 
 def test_a_step_that_never_returns_is_ended(project: Project) -> None:
@@ -389,6 +397,9 @@ def test_what_cannot_be_started_is_refused(project: Project) -> None:
         control.start(project, "nightl")
     with pytest.raises(Invalid, match="no parameter 'day'"):
         control.start(project, "nightly", {"day": 1})
+    for value in ("two", True, 2.5):
+        with pytest.raises(Invalid, match=f"'days' of pipeline 'nightly' is {value!r}"):
+            control.start(project, "nightly", {"days": value})
     with pytest.raises(NotFound, match="There is no job"):
         control.state(project, "nobody")
     opened = OpenedProject(project)

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from mainspring.core.errors import Corrupt, Denied, MainspringError, MissingExtra, StorageFull, Unavailable
+from mainspring.core.files import is_full
 
 metadata = sa.MetaData()
 SCHEMA = "mainspring"
@@ -139,16 +140,17 @@ def catalog_errors(name: str, what: str = "catalog") -> Iterator[None]:
     try:
         yield
     except sa.exc.DBAPIError as error:
-        raise _translated(error, f"{what} {name}") from error
+        raise _translated(error, f"{what} {name}", Path(name).parent) from error
 
 
-def _translated(error: sa.exc.DBAPIError, which: str) -> MainspringError:
+def _translated(error: sa.exc.DBAPIError, which: str, folder: Path) -> MainspringError:
     code = getattr(error.orig, "sqlite_errorcode", None)
     state = getattr(error.orig, "sqlstate", None) or ""
     said = (str(error.orig).strip().splitlines() or [""])[0].rstrip(".")
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return Corrupt(f"The {which} is damaged: {said}.", fix="run `mainspring doctor`, or restore it from a backup.")
-    if code == sqlite3.SQLITE_FULL or state == _DISK_FULL:
+    partly = code is not None and code & 0xFF == sqlite3.SQLITE_IOERR and is_full(folder)
+    if code == sqlite3.SQLITE_FULL or partly or state == _DISK_FULL:
         return StorageFull(f"No space left for the {which}.", fix="free some space and run the command again.")
     if state in (_NO_RIGHT, _READ_ONLY):
         return Denied(

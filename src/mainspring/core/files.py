@@ -10,6 +10,8 @@ from pathlib import Path
 
 from mainspring.core.errors import StorageFull
 
+_FULL_BELOW = 1 << 20  # bytes; a write that failed was larger than the free space, and a page is far smaller than this
+
 
 @contextmanager
 def disk_errors(path: Path | str) -> Iterator[None]:
@@ -97,3 +99,12 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def is_full(path: Path) -> bool:
+    """Return whether the disk of `path` is almost full; libraries report a partial write as an input error."""
+    try:
+        found = os.statvfs(path)
+    except OSError:
+        return False
+    return found.f_bavail * found.f_frsize < _FULL_BELOW

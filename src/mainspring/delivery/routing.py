@@ -51,6 +51,7 @@ def routes_for(
                 arms=(Arm(version.version, version.digest),) if rollout is None else arms_of(rollout),
                 rollout="" if rollout is None else rollout.id,
                 assign="key" if rollout is None else rollout.plan.assign,
+                by="" if rollout is None else rollout.plan.by,
                 salt="" if rollout is None else rollout.salt,
                 deadline_us=endpoint.deadline_us,
                 max_queue_rows=endpoint.max_queue_rows,

@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from mainspring.core.time import Clock, ReplayClock, SystemClock
 from mainspring.project import backends
 from mainspring.project.backends import Build, Context
 from mainspring.project.gitignore import keep_out_of_git
+from mainspring.project.settings import modules_of
 
 if TYPE_CHECKING:
     from functools import cached_property
@@ -164,7 +166,10 @@ class Project:
         mark, before = self._applied[0], time.monotonic()
         try:
             mark = self.applied.mark()
-            return loaded if mark == self._applied[0] else self._load()
+            if mark == self._applied[0]:
+                return loaded
+            self.settings = replace(self.settings, modules=modules_of(self.settings.root))  # one may be new
+            return self._load()
         except MainspringError as error:
             _log.warning("The definitions are unchanged: %s", error)
             return loaded

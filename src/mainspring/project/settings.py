@@ -162,6 +162,23 @@ def name_profiles(
     return named, tuple(dict.fromkeys((*document.get("profiles", {}), "local")))
 
 
+def modules_of(root: Path) -> tuple[str, ...]:
+    """Return the modules of the project in `root`, as its file names them now.
+
+    Raises:
+        NotFound: There is no such file.
+        Invalid: The file cannot be read.
+    """
+    return _modules(_checked(root / PROJECT_FILE))
+
+
+def _modules(document: Mapping[str, Any]) -> tuple[str, ...]:
+    modules = document.get("modules", [])
+    if not isinstance(modules, list) or not all(isinstance(module, str) for module in modules):
+        raise Invalid(f"modules is {modules!r}.", fix='write a list of module names: modules = ["flights.features"].')
+    return tuple(modules)
+
+
 def _checked(path: Path) -> dict[str, Any]:
     """Return the content of a project's file; the content of profiles is not checked yet."""
     document = _read(path)
@@ -244,14 +261,12 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
             f"Profile {profile!r} replays time on {open_to_others[0]}, which other machines can reach.",
             fix="a replayed clock is for loopback addresses only: 127.0.0.1.",
         )
-    modules = document.get("modules", [])
-    if not isinstance(modules, list) or not all(isinstance(module, str) for module in modules):
-        raise Invalid(f"modules is {modules!r}.", fix='write a list of module names: modules = ["flights.features"].')
+    modules = _modules(document)
     urls = {name: url(root, name, str(values[name])) for name in _URLS}
     return Settings(
         project=check_id(str(document.get("name", root.name)), "project"),
         root=root,
-        modules=tuple(modules),
+        modules=modules,
         profile=profile,
         state=root / str(values["state"] or STATE_FOLDER),
         **urls,

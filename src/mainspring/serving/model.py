@@ -100,6 +100,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         rollout: Id of the rollout that the arms belong to; empty without one. The first arm is then its control.
         assign: Unit that is assigned to an arm: "key", the entity key of a request's first row; or "request", the id
             that the caller gave the request, so that a retry stays in its arm, else a random number.
+        by: With "key": name of the one key column that is the unit; empty for all key columns together.
         salt: Hashed with each unit: another salt draws all units again, independently.
     """
 
@@ -114,6 +115,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     rollout: str = ""
     assign: Literal["key", "request"] = "key"
     salt: str = ""
+    by: str = ""
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):

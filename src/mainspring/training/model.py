@@ -92,6 +92,11 @@ class Model:
         return tuple({metric.name: metric for metric in every}.values())
 
     @property
+    def keys(self) -> tuple[str, ...]:
+        """The names of the key columns of the model's entities."""
+        return tuple(name for entity in self.observations.keys for name in entity.keys)
+
+    @property
     def metric_names(self) -> tuple[str, ...]:
         """The names of all metrics of the model's versions, on which gates may be declared."""
         decided = tuple(DECIDED) if self.threshold else ()

@@ -22,11 +22,12 @@ from kit.console.rolled import CANDIDATE, ENDPOINT, PLAN, REASON, Rolled, rolled
 from mainspring.console.app import create_app
 from mainspring.console.rollouts.listing import DRAWN, LOOKS
 from mainspring.console.rollouts.pictures import evidence, sequence
-from mainspring.console.rollouts.words import awaited, planned, sentence, why
+from mainspring.console.rollouts.words import awaited, sentence, why
 from mainspring.delivery.conformance import rollout
 from mainspring.delivery.rollout.deciding import CONTROLLER
 from mainspring.delivery.rollout.model import Evidence, Look, Reading, Status
 from mainspring.delivery.rollout.plan import Plan
+from mainspring.delivery.rollout.plan_in_words import planned
 from mainspring.operations.rollout.gateways import unready
 from mainspring.operations.rollout.reports import report
 from mainspring.security.model import Action

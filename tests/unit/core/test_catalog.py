@@ -1,5 +1,6 @@
 import sqlite3
-from contextlib import closing
+import subprocess
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,28 @@ def test_a_catalog_that_another_locks_says_so(path: Path) -> None:
             connection.execute(sa.text("DELETE FROM t"))
     engine.dispose()
     assert caught.value.retryable
+
+
+def test_a_full_disk_is_no_catalog_that_does_not_respond(tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1536k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root can make a small disk")
+    try:
+        engine = open_engine(f"sqlite:///{folder / 'catalog.db'}")
+        with engine.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE rows (content BLOB)")
+        engine.dispose()
+        with suppress(OSError), (folder / "ballast").open("wb", buffering=0) as ballast:
+            while True:
+                ballast.write(bytes(4096))
+        with (
+            pytest.raises(StorageFull, match="No space left for the catalog"),
+            catalog_errors(str(folder / "catalog.db")),
+            engine.begin() as connection,
+        ):
+            connection.exec_driver_sql("INSERT INTO rows VALUES (zeroblob(100000))")
+        engine.dispose()
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)

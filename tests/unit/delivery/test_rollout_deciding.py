@@ -175,7 +175,7 @@ def test_a_candidate_that_cannot_be_served_ends_it() -> None:
 @pytest.mark.parametrize(
     ("champion", "status", "why"),
     [
-        ("2", Status.DONE, "version 2 is champion"),
+        ("2", Status.DONE, "version 2 is champion: it was promoted outside of the rollout"),
         ("3", Status.STOPPED, "the endpoint now serves version 3, not version 1"),
         ("", Status.STOPPED, "the endpoint now serves nothing, not version 1"),
     ],

@@ -8,7 +8,7 @@ import pytest
 
 from kit.depth import examples
 from kit.worlds import arrivals, label, ledger, prediction
-from mainspring.core.time import DAY, HOUR, MINUTE
+from mainspring.core.time import DAY, HOUR, MINUTE, SECOND
 from mainspring.delivery.rollout import guards
 from mainspring.delivery.rollout.foreseeing import Foreseen, Labelled, Traffic, foreseen, labelled_of, traffic_of
 from mainspring.delivery.rollout.plan import Plan
@@ -143,6 +143,10 @@ def test_traffic_of_a_log() -> None:
     assert traffic_of([], [], []).requests_an_hour == (0.0,)
     hour = traffic_of(np.arange(0, 2 * HOUR, MINUTE), np.ones(120), np.full(120, 0.5))
     assert hour.requests_an_hour[0] == pytest.approx(120, rel=0.02)
+    # a hundred requests a second: the newest of a log span seconds, and the first of a new one count as an hour's
+    busy = np.arange(0, 50 * SECOND, SECOND // 100), np.ones(5_000), np.ones(5_000)
+    assert traffic_of(*busy, cut=True).requests_an_hour[0] == pytest.approx(360_000, rel=0.01)
+    assert traffic_of(*busy).requests_an_hour == (5_000.0,)
     # two weeks from a Monday, with traffic from noon to midnight
     at = np.concatenate([MONDAY + np.arange(day * DAY + 12 * HOUR, (day + 1) * DAY, 6 * MINUTE) for day in range(14)])
     week = traffic_of(at, np.ones(at.size), np.ones(at.size))

@@ -52,12 +52,12 @@ def test_a_plan_is_data() -> None:
         ({"kind": "red"}, "the kind 'red'", "use one of canary, blue-green, ab, bandit, shadow."),
         ({"steps": (0.25, 0.05)}, "the step 0.05 after 0.25", "let each step be larger than the one before."),
         ({"steps": (0.1, 0.1)}, "the step 0.1 after 0.1", "let each step be larger than the one before."),
-        ({"steps": (0.1, 1.2)}, "a step of 1.2", "give shares above 0, at most 1."),
+        ({"steps": (0.1, 1.2)}, "a step of 1.2", "0.05 for 5%"),
         ({"steps": ()}, "has no step", "leave out steps for the kind's own."),
         ({"steps": (0.5, 1.0)}, "leaves the champion nothing", "below 1"),
         ({"kind": "shadow", "steps": (0.1,)}, "a shadow with steps", "leave out steps."),
         ({"kind": "blue-green", "steps": (0.1, 1.0)}, "with 2 steps", 'kind="canary"'),
-        ({"assign": "user"}, "assign='user'", 'write assign="request"'),
+        ({"assign": 3}, "assign is 3, of type int", 'write assign="request"'),
         ({"on_success": "cheer"}, "on_success='cheer'", 'on_success="wait"'),
         ({"least_requests": -1}, "least_requests=-1", "at least 0"),
         ({"alpha": 0.0}, "alpha=0.0", "above 0, at most 0.5"),
@@ -71,6 +71,9 @@ def test_a_plan_is_data() -> None:
         ({"kind": "shadow", "goals": [BRIER]}, "is a shadow with quality brier", "ms.guards.score()"),
         ({"kind": "bandit", "goals": [BRIER, ms.guards.quality("error")]}, "a bandit with 2 goals", "guard the others"),
         ({"hold": "soon"}, "'soon' is not a duration", "write a number and a unit"),
+        ({"hold": 30}, "'s hold is 30, a number of microseconds", 'such as "30m"'),
+        ({"longest": 604_800}, "'s longest is 604800, a number of microseconds", 'such as "30m"'),
+        ({"goals": [ms.guards.quality("brier", within="9d")], "longest": "2d"}, "9d and ends after 2d", "longer"),
     ],
 )  # fmt: skip
 def test_a_wrong_plan_is_refused_with_its_value_and_a_fix(given: dict[str, Any], said: str, fix: str) -> None:
@@ -88,6 +91,7 @@ def test_a_wrong_plan_is_refused_with_its_value_and_a_fix(given: dict[str, Any],
         (lambda: ms.guards.errors(at_most=2), "at_most of the guard errors is 2"),
         (lambda: ms.guards.latency(slower=float("nan")), "latency is nan"),
         (lambda: ms.guards.latency(tolerance=0.5), "tolerance=0.5, a ratio of slow requests"),
+        (lambda: ms.guards.quality("brier", within=7), "within of brier is 7, a number of microseconds"),
         (lambda: ms.guards.outcome(3), "The label of an outcome is 3"),
     ],
 )
@@ -122,3 +126,13 @@ def test_a_guard_whose_metric_cannot_exist_for_the_model_is_named() -> None:
         "leave it out.",
     )
     assert unfit(ms.Rollout("late").plan, "", []) is None
+
+
+def test_one_key_of_several_can_be_the_unit() -> None:
+    plan = ms.Rollout("late", assign="customer").plan
+    assert (plan.assign, plan.by) == ("key", "customer")
+    assert [ms.Rollout("late", assign=unit).plan.by for unit in ("key", "request", None)] == ["", "", ""]
+    assert unfit(plan, "binary", [], ["order", "customer"]) is None
+    assert unfit(plan, "binary", [], ["order"]) == (
+        "has assign='customer', which is no key of the model", "use one of request, key, order.",
+    )  # fmt: skip

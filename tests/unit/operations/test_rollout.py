@@ -199,10 +199,44 @@ def test_a_good_candidate_is_promoted_and_taken_back_as_it_was() -> None:
     assert (champion(here), arms(here)) == ("1", {"1": 1.0})
     assert here.versions.moves(NAME, "champion")[0].reason.startswith(f"promote: rollout {state.id}")
     assert audited(here) == ["rollout.start", "rollout.begin", "rollout.promote", "rollout.done"]
-    interventions.roll_back(here, NAME)
+    assert report(here, state).share == 1.0
+    taken = interventions.roll_back(here, NAME, reason="complaints")
     assert (champion(here), arms(here)) == ("2", {"2": 1.0})
+    shown = report(here, taken)
+    assert (shown.status, shown.why, shown.share) == ("rolled back", "complaints", 0.0)
+    assert shown.decisions[-1].endswith(f"roll back by {promoting.actor()}: complaints")
+    assert shown.readings, "the numbers that decided are still shown"
+    assert audited(here)[-1] == "rollout.roll-back"
+    with pytest.raises(NotFound, match="no rollout to take back"):
+        interventions.roll_back(here, NAME)
+
+
+def test_a_report_says_if_the_champion_has_moved_since() -> None:
+    here = project(ms.Rollout(NAME, **QUICK))
+    begun(here)
+    tick(here)
+    traffic(here, 600, share=0.5)
+    state = tick(here, MINUTE)
+    promoting.rollback(here, NAME)
+    shown = report(here, state)
+    assert (shown.status, shown.share) == ("done", 0.0)
+    assert "version 2 serves" in shown.note
     with pytest.raises(Conflict, match="it has moved since"):
         interventions.roll_back(here, NAME)
+
+
+def test_a_report_says_what_a_live_rollout_waits_for() -> None:
+    here = project(ms.Rollout(NAME, steps=(0.2, 0.5), hold="1m", least_requests=50, guards=[ms.guards.errors()]))
+    state = begun(here)
+    assert report(here, state).waits_for == ("the first look of a worker",)
+    state = tick(here)
+    assert report(here, state).waits_for == ("1m more", "50 more requests of version 1")
+    traffic(here, 300, share=0.2)
+    state = tick(here, MINUTE)
+    assert state.step == 1
+    traffic(here, 200, share=0.5)
+    state = tick(here, MINUTE)
+    assert report(here, state).waits_for == ("evidence on errors",)
 
 
 def test_one_that_waits_is_promoted_by_a_person() -> None:

@@ -94,6 +94,24 @@ async def test_a_prediction_carries_its_arm_its_weight_and_its_unit() -> None:
 
 
 @on_a_loop
+async def test_one_key_of_several_is_the_unit() -> None:
+    units = {}
+    for by in ("carrier", ""):
+        kit = Kit()
+        kit.roll_out("1", "2", weights=HALVES, by=by)
+        async with serving(kit, OnnxExecutor) as plane:
+            replies = []
+            for carrier in ("AA", "UA"):
+                for flight in range(20):
+                    body = keyed_request(carrier)
+                    body["inputs"][1]["data"] = [flight]
+                    replies.append(await ask(plane, body))
+            units[by] = [each.unit for each in logged(kit, replies)]
+    assert [len(set(units["carrier"][:20])), len(set(units["carrier"]))] == [1, 2]
+    assert len(set(units[""])) == 40, "all keys together: each flight is a unit"
+
+
+@on_a_loop
 async def test_a_version_that_is_named_is_no_part_of_a_rollout_also_within_a_batch() -> None:
     kit = Kit()
     kit.roll_out("1", "2", weights=HALVES)
@@ -418,7 +436,7 @@ def test_routes_of_an_older_version_are_read(tmp_path: Path) -> None:
     file = CopyFile(tmp_path / "copy", of="here", pepper=b"pepper")
     file.save(Kept(of="here", confirmed_at=1, revision=3, highest=3, routes={"late": found}, keys={}))
     content = json.loads(file.path.read_bytes()[32:])
-    for name in ("rollout", "assign", "salt"):
+    for name in ("rollout", "assign", "salt", "by"):
         del content["routes"]["late"][name]
     body = json.dumps(content).encode()
     file.path.write_bytes(file._tag(body) + body)

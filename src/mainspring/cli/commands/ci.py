@@ -85,5 +85,9 @@ def _emit(call: Call, system: str, branch: str) -> int:
     from mainspring.operations.ci.workflows import emit
 
     path = emit(call.project.settings.root, system, profile=call.profile or "", branch=branch)
+    settings = call.project.settings
     call.result({"system": system, "path": str(path)}, lambda console: console.print(f"Wrote {path}.", soft_wrap=True))
+    if settings.catalog.scheme == "sqlite":
+        note = f"Note: the data of profile {settings.profile!r} stay on this machine, so the workflow finds none there."
+        call.say(f"{note} Give a profile with servers: mainspring ci --emit {system} --profile NAME", soft_wrap=True)
     return exits.OK

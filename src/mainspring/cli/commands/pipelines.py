@@ -16,6 +16,8 @@ from mainspring.cli.help import Group
 from mainspring.cli.stdout_redirect import dated
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
 
     from mainspring.jobs.model import Job
@@ -101,10 +103,11 @@ def run(
     wait: bool,
     here: bool,
 ) -> int:
-    """Start a run of pipeline NAME. A parameter's value is JSON, or else a text."""
+    """Start a run of pipeline NAME. A parameter's value is JSON or text, of its default's type."""
     from mainspring.operations.pipelines import control
 
-    given = dict(_parameter(each) for each in parameters)
+    defaults = dict(call.project.definitions.pipeline(name).parameters)
+    given = dict(_parameter(each, defaults) for each in parameters)
     job = control.start(call.project, name, given, cache=not no_cache, key=key, priority=priority)
     return _follow(call, job, wait=wait, here=here)
 
@@ -208,17 +211,19 @@ def graph(call: Call, *, name: str, mermaid: bool) -> None:
 @click.option("--pdb", is_flag=True, help="Start the debugger where the step raises an error.")
 def run_step(call: Call, *, run_id: str, step: str, pdb: bool) -> None:
     """Run STEP of RUN in this process, with its inputs in that run. The result is printed and not recorded."""
+    from mainspring.core.errors import MainspringError
     from mainspring.operations.pipelines import control
 
     try:
         result = control.run_step(call.project, run_id, step)
     except Exception as error:
-        if not pdb:
-            raise
-        import pdb as debugger
+        if pdb:
+            import pdb as debugger
 
-        debugger.post_mortem(error.__traceback__)
-        raise
+            debugger.post_mortem(error.__traceback__)
+        if isinstance(error, MainspringError):
+            raise
+        raise control.failed(call.project, step, error) from error
     call.result(result, lambda console: _print(console, json.dumps(result, indent=1, ensure_ascii=False)))
 
 
@@ -262,12 +267,15 @@ def _newest(call: Call, pipeline: str | None) -> str:
     return found[-1].id
 
 
-def _parameter(text: str) -> tuple[str, Any]:
+def _parameter(text: str, defaults: Mapping[str, Any]) -> tuple[str, Any]:
+    """Return a parameter's name and value; of one whose default is a text, the value as it is written."""
     from mainspring.core.errors import Invalid
 
     name, sign, value = text.partition("=")
     if not sign:
         raise Invalid(f"{text!r} is not a parameter.", fix="write NAME=VALUE, such as days=30.")
+    if isinstance(defaults.get(name), str):
+        return name, value
     try:
         return name, json.loads(value)
     except ValueError:
@@ -301,7 +309,7 @@ def _show(console: Console, found: RunState, *, whole: bool = False) -> None:
             _show_step(console, found, step)
     else:
         _show_many(console, found)
-    if found.job.error:
+    if found.job.error and found.job.status in ("failed", "cancelled"):
         _print(console, found.job.error)
     if found.job.status == "done" and found.job.result is not None:
         text = json.dumps(found.job.result, ensure_ascii=False)

@@ -30,7 +30,7 @@ def command(call: Call, *, model: str, version: str | None, reason: str) -> int:
 
     def show(console: Console) -> None:
         if promotion.results:
-            _show_results(console, promotion.results)
+            show_gates(console, promotion.results)
         if promotion.promoted and promotion.previous == promotion.version:
             console.print(f"[bold green]{promotion.model} version {promotion.version} is champion[/] already.")
         elif promotion.promoted:
@@ -48,7 +48,7 @@ def command(call: Call, *, model: str, version: str | None, reason: str) -> int:
     return exits.OK if promotion.promoted else exits.GATE
 
 
-def _show_results(console: Console, results: Sequence[GateResult]) -> None:
+def show_gates(console: Console, results: Sequence[GateResult]) -> None:
     """Print a row for each result, then the notes in full."""
     from rich.markup import escape
     from rich.table import Table

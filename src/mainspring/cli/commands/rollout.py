@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 
     from mainspring.delivery.model import Promotion
     from mainspring.delivery.rollout.model import Reading, RolloutState
+    from mainspring.operations.rollout.outlook import PlanReport
     from mainspring.operations.rollout.reports import RolloutReport
 
 _REASON = click.option("--reason", default="", help="Reason, for the audit log.")
-_BAR = 31
+_BAR = 21
+_FORESEEN = ("rolled back", "found safe", "half by", "9 of 10 by")
+_MOST = 0.8  # share of good candidates that a useful plan finds to be safe
+_HUGE = 100
 _WIDEST = 8.0  # ratio at the ends of a bar
 
 
@@ -36,42 +40,69 @@ def plan(call: Call, *, endpoint: str) -> None:
 
     The plan is the project's `ms.Rollout`, or the default.
     """
+    from mainspring.delivery.rollout.plan_in_words import planned as in_words
     from mainspring.operations.rollout.outlook import planned
-    from mainspring.operations.rollout.reports import longest
 
     found = planned(call.project, endpoint)
 
     def show(console: Console) -> None:
-        _print(console, f"{endpoint}, {longest(found)}")
-        _print(console, f"  step           {found.least_requests} requests of the candidate, one arm a {found.assign}")
-        for kind, guards in (("guard", found.guards), ("goal", found.goals)):
-            for guard in guards:
-                tolerated = guard.factor - 1 if guard.kind == "latency" else guard.tolerance
-                _print(console, f"  {kind:<14} {guard.name}, tolerance {tolerated:.4g}")
-        _print(console, f"  false alarms   at most {100 * found.alpha:g}%; on success: {found.on_success}")
-        if not found.foreseen:
-            _print(console, "  simulated      nothing: there is no traffic yet, or no step leaves the champion a share")
-            return
-        _print(console, f"  simulated      {found.requests_an_hour:,.0f} requests an hour, as in the newest of the log")
-        from rich.table import Table
-
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        for name in ("guard", "if", "rolled back", "shown fine", "half by", "9 of 10 by"):
-            table.add_column(name, justify="left" if name in ("guard", "if") else "right", no_wrap=name != "if")
-        for each in found.foreseen:
-            times = _hours(each.median_hours), _hours(each.late_hours)
-            shares = f"{100 * each.rolled_back:.0f}%", f"{100 * each.cleared:.0f}%"
-            smallest = " (the least that 4 of 5 find)" if each.least else ""
-            table.add_row(each.guard, f"{each.candidate}{smallest}", *shares, *times)
-        console.print(table)
+        _print(console, endpoint)
+        for sentence in in_words(found):
+            _print(console, sentence, indent=2)
+        console.print()
+        if found.foreseen:
+            show_foreseen(console, found)
+        elif not found.requests_an_hour:
+            _print(console, "Not simulated: the endpoint's log has no requests yet.")
+        else:
+            _print(console, "Not simulated: no request has a choice between the two versions.")
 
     call.result(found, show)
+
+
+def show_foreseen(console: Console, found: PlanReport) -> None:
+    """Print what simulated rollouts of a plan find."""
+    from rich.table import Table
+
+    _print(console, f"Simulated with {found.requests_an_hour:,.0f} requests an hour, as its log has them:")
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name, justify in (("a candidate that", "left"), *((each, "right") for each in _FORESEEN)):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    guards: list[str] = []
+    least = False
+    for each in found.foreseen:
+        if each.guard not in guards:
+            guards.append(each.guard)
+            table.add_row(f"[dim]by the guard on {each.guard}[/]")
+        least = least or each.least
+        table.add_row(
+            f"  {each.candidate}{' *' if each.least else ''}",
+            f"{100 * each.rolled_back:.0f}%",
+            f"{100 * each.cleared:.0f}%",
+            _hours(each.median_hours),
+            _hours(each.late_hours),
+        )
+    console.print(table)
+    if least:
+        _print(console, "* the least that 4 of 5 rollouts find")
+    unseen = [each.name for each in (*found.guards, *found.goals) if each.name not in guards]
+    if unseen:
+        _print(console, f"Not simulated: {', '.join(unseen)}.")
+    same = [next(each for each in found.foreseen if each.guard == guard) for guard in guards]
+    slowest = min(same, key=lambda each: each.cleared)
+    if slowest.cleared < _MOST:
+        _print(
+            console,
+            f"Only {100 * slowest.cleared:.0f}% of candidates that are no worse are found safe by the guard on "
+            f"{slowest.guard} before the plan ends; the others end undecided. Let longest be longer, the steps larger, "
+            "or the tolerance higher.",
+        )
 
 
 def _hours(hours: float | None) -> str:
     """Return a time of a simulated rollout in words, rounded to two digits."""
     if hours is None:
-        return "the plan's end"
+        return "too late"
     unit, seconds = next((each for each in (("h", 3_600), ("min", 60)) if hours * 3_600 >= each[1]), ("s", 1))
     return f"{float(f'{hours * 3_600 / seconds:.2g}'):g} {unit}"
 
@@ -137,6 +168,8 @@ def list_(call: Call, *, endpoint: str | None, limit: int) -> None:
     """List rollouts, newest first."""
     from mainspring.operations.rollout.reports import listed
 
+    if endpoint is not None:
+        call.project.definitions.endpoint(endpoint)
     found = listed(call.project, endpoint, limit)
 
     def show(console: Console) -> None:
@@ -166,9 +199,12 @@ def _ended(call: Call, made: RolloutState | Promotion) -> int:
     refused = made
 
     def show(console: Console) -> None:
-        for result in refused.results:
-            console.print(f"  {'[green]✓[/]' if result.passed else '[red]✗[/]'} {result}")
-        console.print(f"[bold red]{refused.model} version {refused.version} did not pass its gates.[/]")
+        from mainspring.cli.commands.promote import show_gates
+
+        show_gates(console, refused.results)
+        console.print(
+            f"[bold red]{refused.model} version {refused.version} did not pass its gates[/]: nothing changed."
+        )
 
     call.result(refused, show)
     return exits.GATE
@@ -178,33 +214,51 @@ def _report(call: Call, state: RolloutState) -> None:
     from mainspring.operations.rollout.reports import report
 
     found = report(call.project, state)
-    call.result(found, lambda console: _show(console, found))
+    call.result(found, lambda console: show_rollout(console, found))
 
 
-def _show(console: Console, found: RolloutReport) -> None:
+def show_rollout(console: Console, found: RolloutReport) -> None:
+    """Print a rollout: its arms, what it waits for, every guard with its interval, and the decisions."""
     _print(console, f"{found.endpoint}: {found.status}{f': {found.why}' if found.why else ''}")
+    _show_arms(console, found)
+    ratio = () if found.sample_ratio is None or found.kind == "shadow" else (found.sample_ratio,)
+    readings = () if found.status == "pending" else (*found.readings, *found.goals, *ratio)
+    width = max((len(reading.guard) for reading in readings), default=0)
+    for reading in readings:
+        state, numbers = _numbers(reading)
+        _print(console, f"  {reading.guard:<{width}} {bar(reading)} {state:<6} {numbers}", indent=width + _BAR + 11)
+        if reading.estimate is not None and reading.note:
+            _print(console, f"{'':{width + 3}}{reading.note}", indent=width + 3, style="dim")
+    for line in found.decisions:
+        at, _, told = line.partition(" ")
+        _print(console, f"  {at[:19]}Z {told}", indent=23)
+    if found.note:
+        _print(console, found.note)
+
+
+def _show_arms(console: Console, found: RolloutReport) -> None:
+    """Print the arms of a rollout, how far it is, and the requests and processes that have no part in it."""
     shares = (1 - found.share, found.champion, found.champion_requests), (found.share, found.candidate, found.requests)
     for name, (share, version, requests) in zip(("champion", "candidate"), shares, strict=True):
+        compared = f"{requests:,} requests{' compared' if found.ended_at else ''}"
+        if found.kind == "shadow":  # of the champion only what the candidate answers too is counted
+            compared = "" if name == "champion" else f"{requests:,} pairs of answers"
         filled = "█" * round(20 * share)
-        _print(console, f"  {name:<10} version {version:<4} {100 * share:5.1f}% {filled:<20} {requests} requests")
+        _print(console, f"  {name:<10} version {version:<4} {100 * share:5.1f}% {filled:<20} {compared}")
+    rows = []
     if found.ended_at is None:
-        step = f"step {found.step} of {len(found.steps)}, held for {found.step_left} more"
-        _print(console, f"  {found.kind:<10} {step}; ends within {found.left}")
+        waits = f", waits for {' and '.join(found.waits_for)}" if found.waits_for else ""
+        rows.append((found.kind, f"step {found.step} of {len(found.steps)}{waits}; ends in {found.left} at the latest"))
     if found.unchosen:
-        _print(console, f"  {'no choice':<10} of an arm had {found.unchosen} requests, which are not compared")
+        rows.append(("no choice", f"of an arm had {found.unchosen:,} requests, which are not compared"))
     if found.dropped or found.skipped:
-        _print(console, f"  {'not scored':<10} {found.dropped} requests too many, {found.skipped} not whole in the log")
+        rows.append(("not scored", f"{found.dropped:,} requests too many, {found.skipped:,} not whole in the log"))
     for each in found.gateways:
         serves = f"version {', '.join(each.versions)}" if each.versions else "nothing"
         route = "" if each.revision is None else f" by revision {each.revision} of the routes"
-        _print(console, f"  {each.process:<10} serves {serves}{route}{f'. {each.trouble}' if each.trouble else ''}")
-    ratio = () if found.sample_ratio is None else (found.sample_ratio,)
-    for reading in (*found.readings, *found.goals, *ratio):
-        _print(console, f"  {reading.guard:<22} {bar(reading)} {_numbers(reading)}")
-    for line in found.decisions:
-        _print(console, f"  {line}")
-    if found.note:
-        _print(console, found.note)
+        rows.append((each.process, f"serves {serves}{route}{f'. {each.trouble}' if each.trouble else ''}"))
+    for name, told in rows:
+        _print(console, f"  {name:<10} {told}", indent=13)
 
 
 def bar(reading: Reading) -> str:
@@ -226,18 +280,34 @@ def bar(reading: Reading) -> str:
     return "".join(line)
 
 
-def _numbers(reading: Reading) -> str:
+def _numbers(reading: Reading) -> tuple[str, str]:
+    """Return the state of a reading, and its numbers in words."""
     state = "BREACH" if reading.breach else "fine" if reading.safe else "open"
     if reading.estimate is None:
-        return f"{state}: {reading.note}"
-    bounds = " to ".join("?" if each is None else f"{each:.3g}" for each in (reading.low, reading.high))
+        return state, reading.note or "nothing observed yet"
     times = "x" if reading.unit == "ratio" else ""
-    note = f"; {reading.note}" if reading.note else ""
-    return f"{reading.estimate:.3g}{times} ({bounds}), tolerated {reading.limit:.3g}{times}: {state}{note}"
+    low = "" if reading.low is None else f"{reading.low:.3g}"
+    high = "" if reading.high is None else f"{reading.high:.3g}" if reading.high < _HUGE else f"over {_HUGE}"
+    bounds = f"{low} to {high}" if low and high else f"at least {low}" if low else f"at most {high}" if high else "any"
+    limit = "expected" if reading.guard == "sample ratio" else "limit"
+    return state, f"{reading.estimate:.3g}{times} ({bounds}), {limit} {reading.limit:.3g}{times}"
 
 
-def _print(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False)
+def _print(console: Console, text: str, *, indent: int = 0, style: str | None = None) -> None:
+    """Print a line, and its continuation lines `indent` further right than its first character, or than the margin."""
+    import textwrap
+
+    first = "" if text.startswith(" ") else " " * indent
+    lines = textwrap.wrap(
+        text,
+        max(40, console.width),
+        initial_indent=first,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    for line in lines or [""]:
+        console.print(line, markup=False, highlight=False, style=style, soft_wrap=True)
 
 
 for _command in (plan, start, status, stop, promote, rollback, list_):

@@ -14,10 +14,11 @@ from mainspring.console.endpoints.api import Id, Limit
 from mainspring.console.guard import caller
 from mainspring.console.rollouts.listing import SHOWN, find_rollout, rollout_list, rollout_page
 from mainspring.console.rollouts.pages import intervened
-from mainspring.console.rollouts.words import planned, why
+from mainspring.console.rollouts.words import why
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.delivery.rollout.model import RolloutState
+from mainspring.delivery.rollout.plan_in_words import planned
 from mainspring.project import Project
 
 MaybeId = Annotated[str, Query(pattern=f"^({ID_PATTERN})?$")]

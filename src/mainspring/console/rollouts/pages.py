@@ -12,11 +12,12 @@ from mainspring.console.features.pages import Frame
 from mainspring.console.guard import caller, form
 from mainspring.console.render import page
 from mainspring.console.rollouts.listing import LOOKS, STATES, find_rollout, rollout_list, rollout_page
-from mainspring.console.rollouts.words import DECISIONS, planned, why
+from mainspring.console.rollouts.words import DECISIONS, why
 from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.core.ids import check_id
 from mainspring.delivery.model import Promotion
 from mainspring.delivery.rollout.model import RolloutState
+from mainspring.delivery.rollout.plan_in_words import planned
 from mainspring.operations.rollout.interventions import end, promote
 from mainspring.project import Project
 from mainspring.security.model import Action, Principal

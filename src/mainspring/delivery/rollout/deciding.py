@@ -62,7 +62,8 @@ def decide(state: RolloutState, seen: Observed) -> Decision:
 def _overtaken(state: RolloutState, seen: Observed) -> Decision | None:
     """Return the decision if something outside of the rollout ended it."""
     if seen.champion == state.candidate:
-        return Decision("done", f"version {state.candidate} is champion", state.share)
+        by_hand = "" if state.status is Status.PROMOTING else ": it was promoted outside of the rollout"
+        return Decision("done", f"version {state.candidate} is champion{by_hand}", state.share)
     if seen.champion != state.champion:
         moved = f"version {seen.champion}" if seen.champion else "nothing"
         return Decision("stop", f"the endpoint now serves {moved}, not version {state.champion}", 0.0)
@@ -215,6 +216,12 @@ def intervened(state: RolloutState, action: str, actor: str, why: str, now: int)
     share = state.share if action in ("promote", "done") else 0.0
     seen = Observed(candidate=state.evidence.candidate, control=state.evidence.control)
     return after(state, Decision(action, why, share), seen, now, actor)
+
+
+def taken_back(state: RolloutState, actor: str, why: str, now: int) -> tuple[RolloutState, Look]:
+    """Return the state after a person has undone a rollout's promotion, and the look that tells so."""
+    seen = Observed(candidate=state.evidence.candidate, control=state.evidence.control)
+    return after(state, Decision("roll back", why, 0.0), seen, now, actor)
 
 
 def told(reading: Reading) -> str:

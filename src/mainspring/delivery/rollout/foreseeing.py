@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from mainspring.core.time import HOUR
+from mainspring.core.time import HOUR, SECOND
 from mainspring.delivery.rollout.guards import ERRORS, LATENCY, QUALITY, SCORE, Guard
 from mainspring.delivery.rollout.judging import alpha_of_guards
 from mainspring.delivery.rollout.labelling import FEWEST as FEWEST_LABELS
@@ -104,6 +104,8 @@ def traffic_of(
     errors: float = 0.0,
     scores: Sequence[float] = (),
     labelled: Sequence[Labelled] = (),
+    *,
+    cut: bool = False,
 ) -> Traffic:
     """Return the traffic of logged requests.
 
@@ -112,6 +114,7 @@ def traffic_of(
         latency_ms: Their latencies.
         share: Logged share of such requests: each stands for 1 / share.
         scores: Their scores; those that are no number are left out.
+        cut: Whether the log has older requests, too. If not, what is there counts as an hour's traffic at most.
     """
     times, each = np.asarray(at, dtype=np.int64), 1 / np.asarray(share, dtype=np.float64)
     if not times.size:
@@ -120,7 +123,7 @@ def traffic_of(
     span = (times.max() - times.min()) / HOUR
     latencies = tuple(np.asarray(latency_ms, dtype=np.float64)[-20_000:].tolist())
     if span < WEEK:
-        hourly = (float(each.sum() / max(span, 1.0)),)
+        hourly = (float(each.sum() / max(span, SECOND / HOUR if cut else 1.0)),)
     else:
         of_week = (hours + _EPOCH_HOUR) % WEEK
         number = np.bincount((np.unique(hours) + _EPOCH_HOUR) % WEEK, minlength=WEEK)

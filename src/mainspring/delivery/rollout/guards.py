@@ -8,7 +8,7 @@ import msgspec
 
 from mainspring.core.definition_registry import expect
 from mainspring.core.errors import Invalid
-from mainspring.core.time import parse_duration
+from mainspring.core.time import SECOND, parse_duration
 
 __all__ = ["errors", "latency", "outcome", "quality", "score"]
 
@@ -162,4 +162,17 @@ def _within(name: str, within: str | int | None) -> int | None:
     if within is None:
         return None
     expect(within, (str, int), f"The within of {name}", fix='write a duration, such as "1d".')
+    expect_unit(f"The within of {name}", within)
     return parse_duration(within)
+
+
+def expect_unit(what: str, given: str | int) -> None:
+    """Raise if a duration is a number so small that its author meant another unit than microseconds.
+
+    Raises:
+        Invalid: It is a number below a second.
+    """
+    if isinstance(given, int) and 0 < given < SECOND:
+        raise Invalid(
+            f"{what} is {given}, a number of microseconds.", fix='write a duration with its unit, such as "30m".'
+        )

@@ -33,6 +33,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         least_requests: The candidate's requests in a step before the next.
         alpha: The chance that a candidate no worse than tolerated is rolled back, over all guards and looks.
         assign: Unit that is assigned to an arm: each "request", or each entity "key".
+        by: With "key": the key column that is the unit; empty for all of a request's key columns together.
         longest_us: The longest time of the rollout, counted while a controller looks.
         on_success: "promote" lets the candidate be champion, "wait" leaves that to a person.
         floor: Of a bandit: the smallest share of either arm.
@@ -50,6 +51,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     longest_us: int = 7 * 24 * 60 * MINUTE
     on_success: str = PROMOTE
     floor: float = 0.1
+    by: str = ""
 
     @property
     def most(self) -> float:
@@ -77,7 +79,8 @@ class Rollout:
             succeeds once none of them is worse than tolerated.
         goals: Metrics that must improve, `ms.guards.quality` or `ms.guards.outcome`.
         alpha: The chance of rolling back a candidate that is no worse than tolerated, over all guards and looks.
-        assign: Unit that is assigned to an arm: "request", or entity "key"; by default "key" for "ab".
+        assign: Unit that is assigned to an arm: "request"; the name of an entity's key column, such as "customer"; or
+            "key", all of a request's key columns together. By default "key" for "ab".
         longest: A duration. A rollout without a decision by then ends, and the champion has all requests again.
         on_success: "promote", or "wait" for `mainspring rollout promote`; by default "wait" for "ab" and "shadow".
         floor: Of a bandit: the smallest share of either arm, above 0, at most 0.5.
@@ -112,7 +115,7 @@ class Rollout:
     @property
     def plan(self) -> Plan:
         """The complete plan, defaults filled in."""
-        waits = self.kind in (AB, SHADOW)
+        waits, assign = self.kind in (AB, SHADOW), self.assign or ("key" if self.kind == AB else "request")
         chosen = (guards.errors(), guards.latency(), guards.score()) if self.guards is None else tuple(self.guards)
         return Plan(
             endpoint=self.endpoint,
@@ -123,13 +126,15 @@ class Rollout:
             guards=chosen,
             goals=tuple(self.goals),
             alpha=self.alpha,
-            assign="key" if (self.assign or ("key" if self.kind == AB else "request")) == "key" else "request",
+            assign="request" if assign == "request" else "key",
+            by="" if assign in ("request", "key") else assign,
             longest_us=parse_duration(self.longest),
             on_success=self.on_success or (WAIT if waits else PROMOTE),
             floor=self.floor,
         )
 
 
+_UNITS = 'write assign="request", assign="key", or the name of an entity\'s key column.'
 Refuse = Callable[[str, str], Invalid]
 
 
@@ -138,8 +143,7 @@ def _check(rollout: Rollout, refuse: Refuse) -> None:
     owner = f"The rollout of {rollout.endpoint!r}"
     if rollout.kind not in KINDS:
         raise refuse(f"has the kind {rollout.kind!r}", f"use one of {', '.join(KINDS)}.")
-    if rollout.assign not in (None, "request", "key"):
-        raise refuse(f"has assign={rollout.assign!r}", 'write assign="request" or assign="key".')
+    expect(rollout.assign, (str, type(None)), f"{owner}'s assign", fix=_UNITS)
     if rollout.on_success not in (None, PROMOTE, WAIT):
         raise refuse(f"has on_success={rollout.on_success!r}", 'write on_success="promote" or on_success="wait".')
     if rollout.steps is not None:
@@ -156,12 +160,21 @@ def _check(rollout: Rollout, refuse: Refuse) -> None:
             f"has floor={rollout.floor}, which two arms cannot both have", "give a share above 0, at most 0.5."
         )
     _check_metrics(rollout, refuse)
+    for name in ("hold", "longest"):
+        guards.expect_unit(f"{owner}'s {name}", getattr(rollout, name))
     hold, longest = parse_duration(rollout.hold), parse_duration(rollout.longest)
     steps = len(rollout.steps or _STEPS[rollout.kind])
     if hold * steps >= longest:
         raise refuse(
             f"has {steps} steps of {format_duration(hold)} and ends after {format_duration(longest)}",
             "let longest be longer than all steps together.",
+        )
+    late = [each for each in (*(rollout.guards or ()), *rollout.goals) if (each.within_us or 0) >= longest]
+    if late:
+        raise refuse(
+            f"has {late[0].name} within {format_duration(late[0].within_us or 0)} and ends after "
+            f"{format_duration(longest)}, before any prediction counts",
+            "let longest be longer than within.",
         )
 
 
@@ -199,7 +212,7 @@ def _check_steps(rollout: Rollout, refuse: Refuse) -> None:
         raise refuse(f"is a {rollout.kind} with steps={tuple(steps)}", "leave out steps.")
     wrong = [each for each in steps if not 0 < each <= 1]
     if wrong:
-        raise refuse(f"has a step of {wrong[0]}", "give shares above 0, at most 1.")
+        raise refuse(f"has a step of {wrong[0]}", "give shares above 0, at most 1: 0.05 for 5%.")
     for before, after in pairwise(steps):
         if after <= before:
             raise refuse(f"has the step {after} after {before}", "let each step be larger than the one before.")
@@ -212,13 +225,19 @@ def _check_steps(rollout: Rollout, refuse: Refuse) -> None:
         )
 
 
-def unfit(plan: Plan, task: str, labels: Sequence[SourceColumn]) -> tuple[str, str] | None:
+def unfit(plan: Plan, task: str, labels: Sequence[SourceColumn], keys: Sequence[str] = ()) -> tuple[str, str] | None:
     """Return what of a plan cannot exist for a model, and the fix; `None` if all can.
 
     Args:
         task: The model's task.
         labels: Its labels; none for a model that the project only serves.
+        keys: Its key columns; likewise.
     """
+    if plan.by and keys and plan.by not in keys:
+        return (
+            f"has assign={plan.by!r}, which is no key of the model",
+            f"use one of {', '.join(('request', 'key', *keys))}.",
+        )
     numbers = {each.column: each.source.columns[each.column] is not DType.String for each in labels}
     for guard in (*plan.guards, *plan.goals):
         if guard.labelled and not numbers:

@@ -13,7 +13,7 @@ from typing import Any
 import lmdb
 
 from mainspring.core.errors import Corrupt, MainspringError, StorageFull, Unavailable
-from mainspring.features.adapters.disk import is_full
+from mainspring.core.files import is_full
 
 _FIRST_MAP = 1 << 26  # bytes of address space, not of disk or memory
 _READERS = 512

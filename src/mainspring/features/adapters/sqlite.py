@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mainspring.core.errors import Corrupt, MainspringError, StorageFull, Unavailable
-from mainspring.features.adapters.disk import is_full
+from mainspring.core.files import is_full
 from mainspring.features.model import EntityState, Mark
 
 # A slot has the states and the mark of one view. A slot without a view was replaced: its states are to be deleted.

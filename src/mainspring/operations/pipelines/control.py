@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from mainspring.core.errors import Conflict, Denied, Invalid, NotFound
+from mainspring.core.errors import Conflict, Denied, Invalid, MainspringError, NotFound
 from mainspring.core.nearest import meant
 from mainspring.jobs.model import ENDED, Job, Status, Step
 from mainspring.jobs.pipelines.graph import Graph, Node, graph_of
@@ -94,19 +94,34 @@ def start(
 
     Raises:
         NotFound: There is no such pipeline.
-        Invalid: It has no such parameter, JSON cannot represent a value, or a step asks for resources that its engine
-            does not give out.
+        Invalid: It has no such parameter, a value is of another type than the default, JSON cannot represent it, or a
+            step asks for resources that its engine does not give out.
     """
     graph = project.definitions.pipeline(name)
     check_resources(graph)
     given = dict(parameters or {})
     graph.bound(given)
+    _expect_types(graph, given)
     by = local_user() if by is None else by
     argument = {"parameters": given, "graph": graph.document(), "cache": cache, "by": by}
     encoded(argument, f"The parameters and the graph of {name}")
     [made] = project.jobs.enqueue([of_run(graph, argument, key, priority)], project.wall.now())
     audit(project, "pipelines.run", f"pipeline/{name}", made.id, who=by)
     return made
+
+
+def _expect_types(graph: Graph, given: Mapping[str, Plain]) -> None:
+    """Raise if a parameter's value is of another type than its default; a default of `None` accepts all."""
+    defaults = dict(graph.parameters)
+    for name, value in given.items():
+        default = defaults[name]
+        fits = (int, float) if isinstance(default, float) else type(default)
+        truth = isinstance(value, bool) == isinstance(default, bool)  # a Boolean is not a number
+        if default is not None and value is not None and not (isinstance(value, fits) and truth):
+            raise Invalid(
+                f"Parameter {name!r} of pipeline {graph.name!r} is {value!r}, of type {type(value).__name__}.",
+                fix=f"give a value of type {type(default).__name__}, as its default {default!r}.",
+            )
 
 
 def find_run(project: Project, run: str) -> Job:
@@ -175,10 +190,15 @@ def _step(project: Project, node: Node, name: str, part: Job | None, names: Mapp
 
 
 def _reason(part: Job, names: Mapping[str, str]) -> str | None:
-    """Return the error of a step; one that is skipped for another names that step, and not its job."""
-    match = _NEEDS.fullmatch(part.error or "") if part.status is Status.SKIPPED else None
+    """Return the error of a step; one that is skipped for another names that step, and not its job.
+
+    A step that waits again after a retry has no such reason any more.
+    """
+    match = _NEEDS.fullmatch(part.error or "")
     if match is None or match[1] not in names:
         return part.error
+    if part.status is not Status.SKIPPED:
+        return None
     return f"The step {names[match[1]]} that it needs {_ENDS.get(match[2], match[2])}."
 
 
@@ -367,6 +387,17 @@ def run_step(project: Project, run: str, step: str) -> Plain:
     scope = scope_of(project, part.argument, node)
     inputs = {name: computed(value, scope) for name, value in node.inputs}
     return call_step(project, node, inputs)
+
+
+def failed(project: Project, step: str, error: Exception) -> MainspringError:
+    """Return the error of a step that raised `error`; it names the project's line."""
+    from mainspring.project.definitions.loading import place_of
+
+    place = place_of(error, project.settings.root)
+    return MainspringError(
+        f"Step {step!r} failed at {place}: {type(error).__name__}: {error}",
+        fix="correct it there, and run `mainspring pipelines retry RUN`; --pdb starts the debugger where it failed.",
+    )
 
 
 def logs(project: Project, run: str, step: str | None = None) -> dict[str, str]:

@@ -10,7 +10,7 @@ from mainspring.core.nearest import meant
 from mainspring.delivery import promote as delivery
 from mainspring.delivery.model import Promotion
 from mainspring.delivery.rollout.controller import record
-from mainspring.delivery.rollout.deciding import intervened
+from mainspring.delivery.rollout.deciding import intervened, taken_back
 from mainspring.delivery.rollout.model import Look, RolloutState, Status
 from mainspring.delivery.rollout.plan import SHADOW, Plan, Rollout, unfit
 from mainspring.delivery.routing import CHAMPION, version_of
@@ -32,7 +32,7 @@ def plan_of(project: Project, endpoint: str) -> Plan:
     model = definitions.models.get(definitions.endpoint(endpoint).model_name)
     declared = definitions.rollouts.get(endpoint)
     plan = Rollout(endpoint).plan if declared is None else declared.plan
-    wrong = unfit(plan, "", ()) if model is None else unfit(plan, model.task, model.labels)
+    wrong = unfit(plan, "", ()) if model is None else unfit(plan, model.task, model.labels, model.keys)
     if wrong is not None:
         raise Invalid(f"The rollout of {endpoint!r} {wrong[0]}.", fix=wrong[1])
     return plan
@@ -202,7 +202,9 @@ def roll_back(project: Project, endpoint: str, *, reason: str = "") -> RolloutSt
             fix=f"run `mainspring rollback {last.model}`, or promote the version that you want.",
         )
     promoting.rollback(project, last.model, reason=reason or f"rollout {last.id}")
-    return last
+    why = storable(reason) or f"version {last.champion} is champion again"
+    made, look = taken_back(last, promoting.actor(), why, project.wall.now())
+    return _carried(project, project.rollouts.replace(made, [look]))
 
 
 def live(project: Project, endpoint: str, only: str | None = None) -> RolloutState:

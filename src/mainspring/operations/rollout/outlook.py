@@ -31,7 +31,8 @@ def planned(project: Project, endpoint: str) -> PlanReport:
         NotFound, Invalid: As `plan_of`.
     """
     plan = plan_of(project, endpoint)
-    recent = [each for each in project.predictions.recent(endpoint, RECENT) if not each.row]  # one of each request
+    found = project.predictions.recent(endpoint, RECENT)
+    recent = [each for each in found if not each.row]  # one of each request
     labels, now = project.label_rows(endpoint), project.clock.now()
     version = recent[0].version if recent else ""
     traffic = traffic_of(
@@ -40,8 +41,9 @@ def planned(project: Project, endpoint: str) -> PlanReport:
         [each.share for each in recent],
         scores=[score_of(each) for each in recent],
         labelled=[] if labels is None else labelled_of(plan, project.predictions, labels, version, now),
+        cut=len(found) == RECENT,
     )
     hourly = traffic.requests_an_hour
-    found = foreseen(plan, traffic, project.wall.now())
     fields = {name: getattr(plan, name) for name in plan.__struct_fields__}
-    return PlanReport(**fields, requests_an_hour=sum(hourly) / len(hourly), foreseen=found)
+    simulated = foreseen(plan, traffic, project.wall.now())
+    return PlanReport(**fields, requests_an_hour=sum(hourly) / len(hourly), foreseen=simulated)

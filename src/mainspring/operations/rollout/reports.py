@@ -9,9 +9,10 @@ import msgspec
 from mainspring.core.time import SECOND, format_duration, format_instant
 from mainspring.delivery.rollout.deciding import CONTINUE
 from mainspring.delivery.rollout.judging import judge
-from mainspring.delivery.rollout.model import Look, Reading, RolloutState
+from mainspring.delivery.rollout.model import Look, Reading, RolloutState, Status
 from mainspring.delivery.rollout.pairing import DROPPED, SKIPPED
-from mainspring.delivery.rollout.plan import SHADOW, Plan
+from mainspring.delivery.rollout.plan import SHADOW
+from mainspring.delivery.routing import CHAMPION
 from mainspring.operations.rollout.gateways import GatewayReport, gateways
 from mainspring.project import Project
 
@@ -20,9 +21,10 @@ class RolloutReport(msgspec.Struct, frozen=True, kw_only=True):
     """A rollout with its newest numbers.
 
     Attributes:
-        share: The candidate's share of the endpoint's requests now.
+        share: The candidate's share of the endpoint's requests now; 1 while it is champion.
         step, steps: Number of the step, from 1, and the shares of all.
         step_left: The time that the step still holds at least; `left` the time until the plan ends the rollout.
+        waits_for: Reasons why a live rollout does not go on, in words; empty of one that has ended.
         requests, champion_requests: Requests of each arm that were compared.
         unchosen: Requests without a choice of arm, as of a gateway that does not serve the candidate.
         dropped, skipped: Of a shadow: logged requests that were not scored, because too many came or because the log
@@ -60,6 +62,7 @@ class RolloutReport(msgspec.Struct, frozen=True, kw_only=True):
     skipped: int = 0
     gateways: tuple[GatewayReport, ...] = ()
     decisions: tuple[str, ...] = ()
+    waits_for: tuple[str, ...] = ()
     note: str = ""
 
 
@@ -74,8 +77,14 @@ def report(project: Project, state: RolloutState) -> RolloutReport:
     else:
         made = msgspec.structs.replace(made, readings=seen.readings, goals=seen.goals, sample_ratio=seen.sample_ratio)
     there = gateways(project, state.endpoint) if state.live and state.plan.kind != SHADOW else ()
+    champion = state.status is Status.DONE and _champion(project, state) == state.candidate
     return msgspec.structs.replace(
-        made, decisions=tuple(map(_told, looks)), gateways=there, note=_note(project, state, there)
+        made,
+        share=1.0 if champion else made.share,
+        decisions=tuple(map(_told, looks)),
+        waits_for=_waits_for(state, (*seen.readings, *seen.goals)),
+        gateways=there,
+        note=_note(project, state, there),
     )
 
 
@@ -83,13 +92,6 @@ def listed(project: Project, endpoint: str | None, limit: int) -> list[RolloutRe
     """Return rollouts without their readings and decisions, newest first."""
     found = project.rollouts.find(endpoints=[endpoint] if endpoint else (), limit=limit)
     return [_made(state) for state in found]
-
-
-def longest(plan: Plan) -> str:
-    """Return in words how a plan goes on and how long it takes."""
-    steps = ", ".join(f"{100 * step:g}%" for step in plan.steps)
-    least = format_duration(plan.hold_us * len(plan.steps))
-    return f"{plan.kind}: {steps} of the requests; at least {least}, at most {format_duration(plan.longest_us)}"
 
 
 def _made(state: RolloutState) -> RolloutReport:
@@ -124,6 +126,29 @@ def _made(state: RolloutState) -> RolloutReport:
     )
 
 
+def _champion(project: Project, state: RolloutState) -> str:
+    return project.versions.get(state.model, CHAMPION).version
+
+
+def _waits_for(state: RolloutState, readings: Sequence[Reading]) -> tuple[str, ...]:
+    """Return why a live rollout does not go on, as `delivery.rollout.deciding` decides it."""
+    plan = state.plan
+    if state.status is Status.PENDING:
+        return ("the first look of a worker",)
+    if state.status is Status.WAITING:
+        return ("a person, who promotes or ends it",)
+    if state.status is not Status.RUNNING:
+        return ()
+    held, fewer = plan.hold_us - state.held_us, plan.least_requests - (state.evidence.candidate - state.step_from)
+    waits = [f"{_left(held, 0)} more"] if held >= SECOND else []
+    pairs = "pairs of answers" if plan.kind == SHADOW else f"requests of version {state.candidate}"
+    waits += [f"{fewer:,} more {pairs}"] if fewer > 0 else []
+    unproved = [reading.guard for reading in readings if not reading.safe]
+    if not waits and unproved and state.step + 1 == len(plan.steps):
+        waits.append(f"evidence on {', '.join(unproved)}")
+    return tuple(waits)
+
+
 def _left(whole: int, used: int) -> str:
     return format_duration(max(0, whole - used) // SECOND * SECOND)
 
@@ -151,4 +176,6 @@ def _note(project: Project, state: RolloutState, there: Sequence[GatewayReport])
             return f"It begins once every gateway process has loaded version {state.candidate}: {without} has not."
     if state.status == "waiting":
         return f"It succeeded: run `mainspring rollout promote {state.endpoint}`, or rollback."
+    if state.status is Status.DONE and (now := _champion(project, state)) != state.candidate:
+        return f"Since then the champion has moved: version {now} serves."
     return ""

@@ -284,7 +284,9 @@ def _rollouts(declared: Declared, models: Iterable[Model]) -> Iterable[tuple[obj
             continue
         model = named.get(endpoint.model_name)
         # Of a model that is registered only, neither the task nor labels are declared.
-        wrong = unfit(rollout.plan, "", ()) if model is None else unfit(rollout.plan, model.task, model.labels)
+        wrong = (
+            unfit(rollout.plan, "", ()) if model is None else unfit(rollout.plan, model.task, model.labels, model.keys)
+        )
         if wrong is not None:
             yield rollout, f"The rollout of {rollout.endpoint!r} {wrong[0]}", wrong[1]
 

@@ -393,13 +393,16 @@ def _unit(asked: Asked, rows: Rows, lane: Lane, route: Route, named: str) -> byt
     if route.assign == REQUEST:
         given = asked.id or named
         return given.encode() if given else os.urandom(_RANDOM_BYTES)
-    return _key(asked, rows, lane)
+    return _key(asked, rows, lane, route.by)
 
 
-def _key(asked: Asked, rows: Rows, lane: Lane) -> bytes:
-    """Return what a request sticks to its version by: its first row's entity keys, else its id, else its first row."""
+def _key(asked: Asked, rows: Rows, lane: Lane, by: str) -> bytes:
+    """Return what a request sticks to its version by: its first row's entity keys, or the one named `by`, else its id,
+    else its first row.
+    """
     if rows.keyed:
-        return repr([rows.columns[name][0] for name in lane.runtime.key_names]).encode()
+        names = (by,) if by in lane.runtime.key_names else lane.runtime.key_names
+        return repr([rows.columns[name][0] for name in names]).encode()
     if asked.id:
         return asked.id.encode()
     first = [rows.columns[spec.name][:1] for spec in lane.runtime.inputs]

@@ -211,6 +211,14 @@ def test_memory_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert "does not run in a process of its own" in result.note
 
 
+def test_a_system_that_tells_no_memory_passes_no_gate_on_it(project: Project, tmp_path: Path) -> None:
+    bundle = project.bundles.load(registered(project).digest)
+    elsewhere = partial(serving_memory, project, status=tmp_path / "no-proc")
+    (result,) = verdicts([gates.memory("100GB")], bundle, None, project.bundles.load, None, (), None, memory=elsewhere)
+    assert (result.passed, result.value) == (False, None)
+    assert "does not tell how much memory" in result.note
+
+
 def test_what_is_not_a_waiver_is_refused(project: Project) -> None:
     registered(project)
     for gate, reason, until, what in (

@@ -25,13 +25,16 @@ LONGEST_S = 120.0
 _STATUS = Path("/proc/self/status")
 
 
-def serving_memory(project: Project, bundle: Bundle, rows: int) -> int:
+def serving_memory(project: Project, bundle: Bundle, rows: int, *, status: Path = _STATUS) -> int:
     """Return how many bytes a bundle takes at most while it is loaded and runs one batch, its runtime included.
+
+    Args:
+        status: The file from which Linux tells a process's memory.
 
     Raises:
         Invalid: It does not load or run, not within two minutes, or this system does not tell a process's memory.
     """
-    if not _STATUS.exists():
+    if not status.exists():
         raise Invalid("This system does not tell how much memory a process takes.", fix="measure on Linux.")
     with tempfile.TemporaryDirectory(prefix="mainspring-memory-") as place:
         for name, content in bundle.files.items():

@@ -60,7 +60,7 @@ def measure(side: str, graph: str) -> Measured | str:
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(
             [python, str(SIDE), side, shape, str(steps), folder],
-            stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=output, stderr=output, cwd=SIDE.parent, start_new_session=True,
         )  # fmt: skip
         try:
             until, found, lines = time.monotonic() + _LIMIT_S, None, ["no output"]

@@ -228,7 +228,10 @@ def keep_log(project: Project, run: JobRun, path: Path) -> None:
 
 
 def _last(path: Path) -> str:
-    text = read_log(path)
+    try:
+        text = read_log(path)
+    except OSError as error:  # a log must not keep its job from ending
+        return f"The log on {socket.gethostname()} cannot be read: {error}"
     return text if len(text) <= _KEPT else f"… the rest is on {socket.gethostname()}\n{text[-_KEPT:]}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import threading
 import time
@@ -10,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 _LOOK_S = 0.2
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")  # of ECMA-48
+_CONTROLS = dict.fromkeys([*range(9), *range(11, 13), *range(14, 32), *range(127, 160)])
 _LOG_BYTES = 1 << 20  # of each of the two files of a log
 
 
@@ -74,3 +77,12 @@ def append_last(path: Path, text: bytes) -> None:
     """Append the last part of a text, as much as a log may have."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     append(path, text[-_LOG_BYTES:], path.stat().st_size if path.exists() else 0)
+
+
+def plain(text: str) -> str:
+    """Return a log as a terminal shows it in the end: without colours, commands and text that was written over.
+
+    What a step writes may come from anybody. A terminal must not obey it: it could write into a clipboard.
+    """
+    text = _ESCAPES.sub("", text.replace("\r\n", "\n"))
+    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")).translate(_CONTROLS)

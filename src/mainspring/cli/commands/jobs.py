@@ -134,10 +134,11 @@ def retry(call: Call, *, ids: tuple[str, ...]) -> None:
 @click.argument("job_id", metavar="ID")
 def logs(call: Call, *, job_id: str) -> None:
     """Show what a job printed, if the worker ran it in a process of its own."""
+    from mainspring.jobs.logs import plain
     from mainspring.operations.jobs import queue
 
     text = queue.log(call.project, job_id)
-    call.result({"log": text}, lambda console: _print(console, text.rstrip("\n") or "It has printed nothing."))
+    call.result({"log": text}, lambda console: _print(console, plain(text).rstrip("\n") or "It has printed nothing."))
 
 
 @make("schedules")

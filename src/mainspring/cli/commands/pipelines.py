@@ -164,6 +164,7 @@ def cancel(call: Call, *, run_id: str) -> None:
 @click.argument("step", required=False)
 def logs(call: Call, *, run_id: str, step: str | None) -> None:
     """Show what the steps of RUN printed, or only STEP (`fit`, or `fit[3]` of a mapped step)."""
+    from mainspring.jobs.logs import plain
     from mainspring.operations.pipelines import control
 
     found = control.logs(call.project, run_id, step)
@@ -174,7 +175,7 @@ def logs(call: Call, *, run_id: str, step: str | None) -> None:
         for name, text in found.items():
             if step is None:
                 console.print(f"[bold]{name.replace('[', chr(92) + '[')}[/]", highlight=False)
-            _print(console, text.rstrip("\n"))
+            _print(console, plain(text).rstrip("\n"))
 
     call.result(found, show)
 

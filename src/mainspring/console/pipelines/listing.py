@@ -11,6 +11,7 @@ from mainspring.console.pipelines.graph_picture import GraphPicture, is_asked
 from mainspring.core.errors import Conflict, Denied, Invalid, NotFound
 from mainspring.core.ids import ID_PATTERN
 from mainspring.core.nearest import meant
+from mainspring.jobs.logs import plain
 from mainspring.jobs.model import ENDED, Job, Status
 from mainspring.jobs.pipelines.graph import Graph, graph_of
 from mainspring.jobs.plain import Plain
@@ -25,7 +26,6 @@ from mainspring.security.model import Principal
 SHOWN, STEPS, RECENT = 25, 100, 5
 _TAIL_LINES, _TAIL = 300, 40_000  # of a log on the page
 _STARTS = {"landed": "when {} lands", "drifted": "on drift of {}", "webhook": "by the webhook {}"}
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")  # ECMA-48
 _PLACE = re.compile(rf"(\d{{1,16}})-({ID_PATTERN})")
 
 # Status of a run -> its word, and the stylesheet's class. A run waits for its steps while they are under way.
@@ -135,9 +135,8 @@ class StepPage:
 
     @property
     def plain_log(self) -> str:
-        """The log as a terminal shows it in the end: without colours, and without text that was written over."""
-        text = _ESCAPES.sub("", self.log.replace("\r\n", "\n"))
-        return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+        """The log without what only a terminal understands."""
+        return plain(self.log)
 
     @property
     def may_be_retried(self) -> bool:

@@ -67,7 +67,7 @@ def test_live_numbers_come_from_the_processes(tmp_path: Path) -> None:
     project = populated()
     project = project.having(settings=replace(project.settings, state=tmp_path))
     project.baselines.add(baseline(project))
-    metrics = Metrics(ready=lambda: True, served=dict, waiting=dict, refused=lambda: 0)
+    metrics = Metrics(ready=lambda: True, served=dict, waiting=dict, refused=dict)
     of_it = metrics.of("late-arrival")
     of_it.requests[200], of_it.requests[429] = 40, 2
     of_it.rejections["queue_full"] = 2

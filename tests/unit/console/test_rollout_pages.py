@@ -2,6 +2,7 @@
 
 import html
 import re
+import os
 import socketserver
 import threading
 from collections.abc import Iterator
@@ -83,7 +84,9 @@ def gateway(place: Path, slot: int, metrics: Metrics) -> Iterator[None]:
         def handle(self) -> None:
             self.wfile.write(b"ready\n" + metrics.text())
 
-    with socketserver.ThreadingUnixStreamServer(str(place / f"gateway-{slot}.sock"), Answers) as server:
+    folder = os.open(place, os.O_PATH)  # the path of a socket must be short
+    with socketserver.ThreadingUnixStreamServer(f"/proc/self/fd/{folder}/gateway-{slot}.sock", Answers) as server:
+        os.close(folder)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:

@@ -110,7 +110,7 @@ def test_a_guard_does_not_wait_for_the_labels_of_another() -> None:
     made = [request(each, each * SECOND, mine=each % 2 == 0, score=float(random.random())) for each in range(600)]
     rows = [label(f"f{each}", each % 3 == 0, each * SECOND + MINUTE) for each in range(600)]
     soon = ms.guards.outcome("late", within="1h", higher_is_better=False)
-    first = state([soon, ms.guards.quality("brier", within="7d")])
+    first = state([soon, ms.guards.quality("brier", within="7d")], longest="20d")
     rows.append(label("of another", True, 3 * HOUR))
     (early, late) = looked(
         first, log_of(made), arrivals([*rows, label("of another", True, 8 * DAY)]), [3 * HOUR, 9 * DAY]

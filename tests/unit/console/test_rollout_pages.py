@@ -1,8 +1,8 @@
 """The pages of rollouts: what they show and explain, and what their buttons do on whose behalf."""
 
 import html
-import re
 import os
+import re
 import socketserver
 import threading
 from collections.abc import Iterator

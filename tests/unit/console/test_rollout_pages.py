@@ -23,12 +23,12 @@ from kit.console.rolled import CANDIDATE, ENDPOINT, PLAN, REASON, Rolled, rolled
 from mainspring.console.app import create_app
 from mainspring.console.rollouts.listing import DRAWN, LOOKS
 from mainspring.console.rollouts.pictures import evidence, sequence
-from mainspring.console.rollouts.words import awaited, sentence, why
+from mainspring.console.rollouts.words import sentence, why
 from mainspring.delivery.conformance import rollout
 from mainspring.delivery.rollout.deciding import CONTROLLER
 from mainspring.delivery.rollout.model import Evidence, Look, Reading, Status
 from mainspring.delivery.rollout.plan import Plan
-from mainspring.delivery.rollout.plan_in_words import planned
+from mainspring.delivery.rollout.plan_in_words import planned, waits_for
 from mainspring.operations.rollout.gateways import unready
 from mainspring.operations.rollout.reports import report
 from mainspring.security.model import Action
@@ -163,14 +163,13 @@ class TestOne:
             assert evidence.count('class="dot look"') == len(compared)
 
     def test_it_says_for_what_it_waits(self, client: Client, rollouts: Rolled) -> None:
-        assert "Waits for 6m more in this step." in text_of(shown(client, f"/rollouts/{rollouts.live}"))
+        assert "Waits for 6m more" in text_of(shown(client, f"/rollouts/{rollouts.live}"))
         state = rollouts.project.rollouts.get([rollouts.live])[0]
         assert state is not None
         few = msgspec.structs.replace(state, held_us=10**12, step_from=state.evidence.candidate - 90)
-        assert awaited(few, []) == "10 more requests of the candidate."
+        assert waits_for(few, []) == (f"10 more requests of version {CANDIDATE}",)
         last = msgspec.structs.replace(state, held_us=10**12, step=2)
-        assert awaited(last, ["errors", "score"]) == "evidence on errors, score."
-        assert awaited(msgspec.structs.replace(state, began_at=None), []).startswith("The first look")
+        assert waits_for(last, ["errors", "score"]) == ("evidence on errors, score",)
 
     def test_before_the_first_look_it_says_so(self) -> None:
         made = rolled()
@@ -186,7 +185,7 @@ class TestOne:
         page = text_of(shown(Client(create_app(made.project), made.project.key()), "/rollouts/new"))
         for said in (
             "Bandit rollout",
-            "Waits for The first look",
+            "Waits for the first look of a worker",
             "The share follows",
             "Nothing has been observed yet",
         ):

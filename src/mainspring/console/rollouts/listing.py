@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from mainspring.console.plots import Plot
 from mainspring.console.rollouts import pictures
-from mainspring.console.rollouts.words import awaited, sentence, state_of, strength
+from mainspring.console.rollouts.words import sentence, state_of, strength
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.ids import ID_PATTERN
 from mainspring.delivery.rollout.deciding import CONTINUE
 from mainspring.delivery.rollout.judging import breached_from
 from mainspring.delivery.rollout.model import LIVE, Look, Reading, RolloutState, Status
 from mainspring.delivery.rollout.plan import SHADOW
+from mainspring.delivery.rollout.plan_in_words import waits_for
 from mainspring.operations.rollout.gateways import GatewayReport, gateways
 from mainspring.operations.rollout.reports import all_looks
 from mainspring.project import Project
@@ -91,7 +92,8 @@ class RolloutPage:
     @property
     def awaits(self) -> str:
         """For what a live rollout waits."""
-        return awaited(self.state, [metric.name for metric in self.metrics if metric.state == "waits"])
+        reasons = waits_for(self.state, [metric.name for metric in self.metrics if metric.state == "waits"])
+        return " and ".join(reasons) or "the next look"
 
     @property
     def may_be_promoted(self) -> bool:

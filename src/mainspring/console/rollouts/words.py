@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
-from mainspring.core.time import MINUTE, format_duration
 from mainspring.delivery.rollout.deciding import CONTROLLER
 from mainspring.delivery.rollout.guards import ERRORS, LATENCY, OUTCOME, QUALITY, SCORE
 from mainspring.delivery.rollout.judging import SAMPLE_RATIO, breached_from
-from mainspring.delivery.rollout.model import Look, Reading, RolloutState, Status
-from mainspring.delivery.rollout.plan import SHADOW, Plan
+from mainspring.delivery.rollout.model import Look, Reading, RolloutState
+from mainspring.delivery.rollout.plan import Plan
 
 DECISIONS = {
     "start": "Started",
@@ -37,25 +35,6 @@ def state_of(reading: Reading, *, goal: bool = False) -> tuple[str, str]:
     if reading.safe:
         return ("Better" if goal else "Holds"), "fresh"
     return "Undecided", "waits"
-
-
-def awaited(state: RolloutState, undecided: Sequence[str]) -> str:
-    """Return in a sentence for what a live rollout waits.
-
-    Args:
-        undecided: Guards and goals that are neither shown to hold nor breached.
-    """
-    plan = state.plan
-    if state.began_at is None:
-        return "The first look of a controller: the worker looks while the project is up."
-    if state.status is Status.WAITING:
-        return "A person, who promotes the candidate or stops the rollout."
-    time_left, short = plan.hold_us - state.held_us, plan.least_requests - (state.evidence.candidate - state.step_from)
-    rest = [f"{format_duration(-(-time_left // MINUTE) * MINUTE)} more in this step"] if time_left > 0 else []
-    rest += [f"{short:,} more {'pairs' if plan.kind == SHADOW else 'requests of the candidate'}"] if short > 0 else []
-    if not rest and undecided and state.step + 1 >= len(plan.steps):
-        rest = [f"evidence on {', '.join(undecided)}"]
-    return f"{' and '.join(rest)}." if rest else "The next look."
 
 
 def sentence(reading: Reading, state: RolloutState) -> str:

@@ -1,9 +1,12 @@
-"""Plans of rollouts in sentences, for people who do not know the statistics."""
+"""Plans of rollouts, and what a rollout waits for, in words for people who do not know the statistics."""
 
 from __future__ import annotations
 
-from mainspring.core.time import format_duration
+from collections.abc import Sequence
+
+from mainspring.core.time import SECOND, format_duration
 from mainspring.delivery.rollout.guards import ERRORS, LATENCY, QUALITY, SCORE, Guard
+from mainspring.delivery.rollout.model import RolloutState, Status
 from mainspring.delivery.rollout.plan import AB, BANDIT, BLUE_GREEN, CANARY, PROMOTE, SHADOW, Plan
 
 _KINDS = {
@@ -44,6 +47,28 @@ def planned(plan: Plan) -> list[str]:
         "rollouts, however often the numbers are looked at."
     )
     return told
+
+
+def waits_for(state: RolloutState, undecided: Sequence[str]) -> tuple[str, ...]:
+    """Return why a live rollout does not go on, as `delivery.rollout.deciding` decides it; empty until the next look.
+
+    Args:
+        undecided: Guards and goals that are not shown to hold.
+    """
+    plan = state.plan
+    if state.status is Status.PENDING:
+        return ("the first look of a worker",)
+    if state.status is Status.WAITING:
+        return ("a person, who promotes the candidate or ends the rollout",)
+    if state.status is not Status.RUNNING:
+        return ()
+    held, fewer = plan.hold_us - state.held_us, plan.least_requests - (state.evidence.candidate - state.step_from)
+    waits = [f"{format_duration(held // SECOND * SECOND)} more"] if held >= SECOND else []
+    counted = "pairs of answers" if plan.kind == SHADOW else f"requests of version {state.candidate}"
+    waits += [f"{fewer:,} more {counted}"] if fewer > 0 else []
+    if not waits and undecided and state.step + 1 >= len(plan.steps):
+        waits.append(f"evidence on {', '.join(undecided)}")
+    return tuple(waits)
 
 
 def _planned_shadow(plan: Plan) -> list[str]:

@@ -12,6 +12,7 @@ from mainspring.delivery.rollout.judging import judge
 from mainspring.delivery.rollout.model import Look, Reading, RolloutState, Status
 from mainspring.delivery.rollout.pairing import DROPPED, SKIPPED
 from mainspring.delivery.rollout.plan import SHADOW
+from mainspring.delivery.rollout.plan_in_words import waits_for
 from mainspring.delivery.routing import CHAMPION
 from mainspring.operations.rollout.gateways import GatewayReport, gateways
 from mainspring.project import Project
@@ -82,7 +83,7 @@ def report(project: Project, state: RolloutState) -> RolloutReport:
         made,
         share=1.0 if champion else made.share,
         decisions=tuple(map(_told, looks)),
-        waits_for=_waits_for(state, (*seen.readings, *seen.goals)),
+        waits_for=waits_for(state, [each.guard for each in (*seen.readings, *seen.goals) if not each.safe]),
         gateways=there,
         note=_note(project, state, there),
     )
@@ -128,25 +129,6 @@ def _made(state: RolloutState) -> RolloutReport:
 
 def _champion(project: Project, state: RolloutState) -> str:
     return project.versions.get(state.model, CHAMPION).version
-
-
-def _waits_for(state: RolloutState, readings: Sequence[Reading]) -> tuple[str, ...]:
-    """Return why a live rollout does not go on, as `delivery.rollout.deciding` decides it."""
-    plan = state.plan
-    if state.status is Status.PENDING:
-        return ("the first look of a worker",)
-    if state.status is Status.WAITING:
-        return ("a person, who promotes or ends it",)
-    if state.status is not Status.RUNNING:
-        return ()
-    held, fewer = plan.hold_us - state.held_us, plan.least_requests - (state.evidence.candidate - state.step_from)
-    waits = [f"{_left(held, 0)} more"] if held >= SECOND else []
-    pairs = "pairs of answers" if plan.kind == SHADOW else f"requests of version {state.candidate}"
-    waits += [f"{fewer:,} more {pairs}"] if fewer > 0 else []
-    unproved = [reading.guard for reading in readings if not reading.safe]
-    if not waits and unproved and state.step + 1 == len(plan.steps):
-        waits.append(f"evidence on {', '.join(unproved)}")
-    return tuple(waits)
 
 
 def _left(whole: int, used: int) -> str:

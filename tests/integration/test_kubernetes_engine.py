@@ -70,10 +70,10 @@ def test_a_step_is_one_job_that_is_deleted_with_its_pod(project: Project, cluste
     attempt = attempt_of(project, 90 * SECOND)
     assert runner_of(project, cluster).run(call_of(project, value=[1]), attempt) == [1]
     name, jobs = f"mainspring-{attempt.id}", "/apis/batch/v1/namespaces/ml/jobs"
-    assert cluster.asked[:2] == [("DELETE", f"{jobs}/{name}"), ("POST", jobs)]
+    assert cluster.asked[:3] == [("GET", f"{jobs}/{name}"), ("DELETE", f"{jobs}/{name}"), ("POST", jobs)]
     assert cluster.asked[-1] == ("GET", f"{jobs}/{name}")
     pods = "/api/v1/namespaces/ml/pods"
-    assert set(cluster.asked[2:]) == {
+    assert set(cluster.asked[3:]) == {
         ("GET", f"{jobs}/{name}"), ("GET", pods), ("GET", f"{pods}/{name}-x7k2p/log"), ("DELETE", f"{jobs}/{name}")
     }  # fmt: skip
     assert not cluster.pods
@@ -88,7 +88,30 @@ def test_a_step_is_one_job_that_is_deleted_with_its_pod(project: Project, cluste
     assert pod["restartPolicy"] == "Never"
 
 
-def test_the_job_of_a_dead_runner_is_ended_first(project: Project, cluster: Cluster) -> None:
+@pytest.mark.parametrize("ended", [True, False])
+def test_the_job_of_a_dead_runner_is_followed(ended: bool, project: Project, cluster: Cluster) -> None:
+    attempt, runner, api = attempt_of(project), runner_of(project, cluster), Api(cluster.url, token=TOKEN)
+    assert runner.run(call_of(project, value=1), attempt) == 1
+    api.ask("POST", "/apis/batch/v1/namespaces/ml/jobs", cluster.jobs[0])
+    [pod] = cluster.pods.values()
+    if ended:
+        pod.process.wait()
+    assert runner.run(call_of(project, value=1), attempt) == 1
+    assert (len(cluster.jobs), len(cluster.pods)) == (2, 0)
+    assert runner.run(call_of(project, value=2), attempt) == 2
+
+
+def test_the_job_of_a_dead_runner_that_died_too_is_replaced(project: Project, cluster: Cluster) -> None:
+    attempt, runner, api = attempt_of(project), runner_of(project, cluster), Api(cluster.url, token=TOKEN)
+    assert runner.run(call_of(project, value=1), attempt) == 1
+    api.ask("POST", "/apis/batch/v1/namespaces/ml/jobs", cluster.jobs[0])
+    [pod] = cluster.pods.values()
+    pod.kill()
+    assert runner.run(call_of(project, value=1), attempt) == 1
+    assert (len(cluster.jobs), len(cluster.pods)) == (3, 0)
+
+
+def test_another_job_of_a_dead_runner_is_ended_first(project: Project, cluster: Cluster) -> None:
     attempt, runner = attempt_of(project), runner_of(project, cluster)
     old = manifest(project.settings.engines, f"mainspring-{attempt.id}", "{}", None)
     old["spec"]["template"]["spec"]["containers"][0] |= {"command": ["python", "-c"], "args": ["input() or 1 / 0"]}

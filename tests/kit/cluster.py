@@ -54,7 +54,9 @@ class Pod:
     def as_job(self) -> dict[str, Any]:
         code = self.process.poll()
         conditions = [] if code is None else [{"type": "Failed" if code else "Complete", "status": "True"}]
-        return {**self.job, "metadata": {**self.job["metadata"], "uid": self.uid}, "status": {"conditions": conditions}}
+        leaving = {"deletionTimestamp": "2026-01-01T00:00:00Z"} if self.leaving else {}
+        metadata = {**self.job["metadata"], "uid": self.uid, **leaving}
+        return {**self.job, "metadata": metadata, "status": {"conditions": conditions}}
 
     def as_pod(self) -> dict[str, Any]:
         code = self.process.poll()

@@ -1,8 +1,12 @@
-"""Steps as Kubernetes Jobs: one is created, looked at until it ends, and deleted with its pod."""
+"""Steps as Kubernetes Jobs: one is created, looked at until it ends, and deleted with its pod.
+
+A runner that dies leaves its Job. The next runner of the step follows that Job, if it was asked the same: what a step
+has done while nobody looked is not done again.
+"""
 
 from __future__ import annotations
 
-import secrets
+import hashlib
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -46,24 +50,51 @@ class KubernetesRunner:
 
     def run(self, call: StepCall, attempt: JobRun) -> Plain:
         """See `StepRunner.run`. Raises `StepFailed` also if the image cannot be had, or the pod was ended."""
-        watch, name, mark = Watch(attempt), job_name(attempt.id), secrets.token_hex(16)
+        watch, name = Watch(attempt), job_name(attempt.id)
         there = replace(self._settings, root=Path(self._settings.engines.kubernetes_folder))
+        # Equal requests have equal marks, so that the answer of a Job that was left is found.
+        mark = hashlib.sha256(asked(there, call, attempt.id).encode()).hexdigest()[:32]
         request = asked(there, call, attempt.id, mark=mark)
         job = manifest(self._settings.engines, name, request, attempt.timeout_us, call.resources)
-        self._delete(name)  # that of an attempt whose runner died
+        if (uid := self._left(name, job, watch)) is not None:
+            _, answer = self._follow(name, uid, mark, call, watch)
+            if answer is not None:
+                return value(answer)
+        self._delete(name)
         reply = self._api.ask("POST", self._jobs, job)
         if reply.status != 201:
             raise StepFailed(f"Kubernetes did not create the Job {name}: it answers {reply.status}.")
-        uid = reply.json()["metadata"]["uid"]
+        ended, answer = self._follow(name, reply.json()["metadata"]["uid"], mark, call, watch)
+        if answer is None:
+            raise StepFailed(f"Its Kubernetes Job {name} {ended}.", fix=f"read {call.log}.")
+        return value(answer)
+
+    def _left(self, name: str, job: dict[str, Any], watch: Watch) -> str | None:
+        """Return the uid of a Job that a dead runner left, if it runs the same request, or did; else `None`."""
+        seen = time.monotonic()
+        while True:
+            watch.look()
+            try:
+                reply = self._api.ask("GET", f"{self._jobs}/{name}")
+                break
+            except Unavailable:
+                if time.monotonic() - seen > _AWAY_S:
+                    raise
+            time.sleep(_LOOK_S)
+        found = reply.json() if reply.status == 200 else {}
+        if not found or found["metadata"].get("deletionTimestamp") or _container(found) != _container(job):
+            return None
+        return str(found["metadata"]["uid"])
+
+    def _follow(self, name: str, uid: str, mark: str, call: StepCall, watch: Watch) -> tuple[str, str | None]:
+        """Wait for a Job's end, append what it wrote to the log, and delete it; return how it ended, and its answer."""
         try:
             try:
                 ended = self._wait(name, watch)
             finally:
                 told, answer = self._output(name, mark)
                 append_last(call.log, told)
-            if answer is not None:
-                return value(answer)
-            raise StepFailed(f"Its Kubernetes Job {name} {ended}{self._why(name)}.", fix=f"read {call.log}.")
+            return f"{ended}{self._why(name)}", answer
         finally:
             self._delete(name, uid)
 
@@ -147,6 +178,12 @@ class KubernetesRunner:
             if time.monotonic() > until:
                 raise StepFailed(f"The Kubernetes Job {name} is not gone {_GONE_S:.0f} s after it was deleted.")
             time.sleep(_LOOK_S)
+
+
+def _container(job: dict[str, Any]) -> tuple[str, list[str]]:
+    """Return the image of a Job's pod, and its arguments: the request."""
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    return container["image"], container["args"]
 
 
 def _configured(path: Path) -> Api:

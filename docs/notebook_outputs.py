@@ -29,7 +29,9 @@ def clean(notebook: Any) -> None:
         kept = [output for output in cell.get("outputs", []) if output.output_type == "execute_result"]
         for output in kept:
             output.data = {
-                kind: re.sub(r"[/\w]*/tmp\w+(?=/)", "...", text) for kind, text in output.data.items() if kind in _KINDS
+                kind: re.sub(r"[/\w.-]*/tmp\w+(?=/)", "...", text)
+                for kind, text in output.data.items()
+                if kind in _KINDS
             }
         if cell.cell_type == "code":
             cell.outputs = kept

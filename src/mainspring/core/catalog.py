@@ -140,7 +140,7 @@ def catalog_errors(name: str, what: str = "catalog") -> Iterator[None]:
     try:
         yield
     except sa.exc.DBAPIError as error:
-        raise _translated(error, f"{what} {name}", Path(name).parent) from error
+        raise _translated(error, f"{what} {name}", Path(name.removeprefix("sqlite:///")).parent) from error
 
 
 def _translated(error: sa.exc.DBAPIError, which: str, folder: Path) -> MainspringError:

@@ -34,17 +34,18 @@ class Applied:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+        self._name = engine.url.render_as_string(hide_password=True)
 
     def current(self) -> dict[tuple[str, str], str]:
         """Return (kind, name) -> content."""
-        with catalog_errors("catalog"), self._engine.connect() as connection:
+        with catalog_errors(self._name), self._engine.connect() as connection:
             rows = connection.execute(sa.select(applied.c.kind, applied.c.name, applied.c.content))
             return {(row.kind, row.name): row.content for row in rows}
 
     def mark(self) -> str:
         """Return a text that changes with each applied change. Cheap compared with `current`."""
         query = sa.select(sa.func.count(), sa.func.max(applied.c.applied_at)).select_from(applied)
-        with catalog_errors("catalog"), self._engine.connect() as connection:
+        with catalog_errors(self._name), self._engine.connect() as connection:
             return " ".join(map(str, connection.execute(query).one()))
 
     def replace(self, contents: Mapping[tuple[str, str], str], at: int) -> None:
@@ -53,7 +54,7 @@ class Applied:
             {"kind": kind, "name": name, "content": content, "applied_at": at}
             for (kind, name), content in sorted(contents.items())
         ]
-        with catalog_errors("catalog"), self._engine.begin() as connection:
+        with catalog_errors(self._name), self._engine.begin() as connection:
             keep_writers_out(connection, applied)
             connection.execute(applied.delete())
             if rows:

@@ -48,6 +48,7 @@ audit_events = sa.Table(
 class CatalogKeyStore:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+        self._name = engine.url.render_as_string(hide_password=True)
 
     def add(self, key: ApiKey) -> None:
         row = {
@@ -60,7 +61,7 @@ class CatalogKeyStore:
             "revoked_at": key.revoked_at,
             "created_by": key.created_by,
         }
-        with catalog_errors("api_keys"):
+        with catalog_errors(self._name):
             try:
                 with self._engine.begin() as connection:
                     connection.execute(api_keys.insert().values(row))
@@ -68,13 +69,13 @@ class CatalogKeyStore:
                 raise Conflict(f"The key {key.id} already exists.") from error
 
     def find(self, key_id: str) -> ApiKey | None:
-        with catalog_errors("api_keys"), self._engine.connect() as connection:
+        with catalog_errors(self._name), self._engine.connect() as connection:
             row = connection.execute(sa.select(api_keys).where(api_keys.c.id == key_id)).one_or_none()
         return None if row is None else _key(row)
 
     def all(self) -> list[ApiKey]:
         query = sa.select(api_keys).order_by(api_keys.c.created_at, api_keys.c.id)
-        with catalog_errors("api_keys"), self._engine.connect() as connection:
+        with catalog_errors(self._name), self._engine.connect() as connection:
             return [_key(row) for row in connection.execute(query)]
 
     def mark(self) -> str:
@@ -83,12 +84,12 @@ class CatalogKeyStore:
         query = sa.select(
             sa.func.count(), sa.func.count(columns.revoked_at), sa.func.max(columns.id), sa.func.max(columns.revoked_at)
         ).select_from(api_keys)
-        with catalog_errors("api_keys"), self._engine.connect() as connection:
+        with catalog_errors(self._name), self._engine.connect() as connection:
             return " ".join(map(str, connection.execute(query).one()))
 
     def revoke(self, key_id: str, at: int) -> None:
         mine = api_keys.c.id == key_id
-        with catalog_errors("api_keys"), self._engine.begin() as connection:
+        with catalog_errors(self._name), self._engine.begin() as connection:
             connection.execute(api_keys.update().where(mine, api_keys.c.revoked_at.is_(None)).values(revoked_at=at))
             known = connection.execute(sa.select(api_keys.c.id).where(mine)).one_or_none()
         if known is None:
@@ -105,9 +106,10 @@ def _key(row: Any) -> ApiKey:
 class CatalogEndedSessions:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+        self._name = engine.url.render_as_string(hide_password=True)
 
     def add(self, session_id: str, expires_at: int, now: int) -> None:
-        with catalog_errors("ended_sessions"):
+        with catalog_errors(self._name):
             try:
                 with self._engine.begin() as connection:
                     connection.execute(ended_sessions.delete().where(ended_sessions.c.expires_at <= now))
@@ -117,7 +119,7 @@ class CatalogEndedSessions:
 
     def holds(self, session_id: str) -> bool:
         query = sa.select(ended_sessions.c.id).where(ended_sessions.c.id == session_id)
-        with catalog_errors("ended_sessions"), self._engine.connect() as connection:
+        with catalog_errors(self._name), self._engine.connect() as connection:
             return connection.execute(query).one_or_none() is not None
 
 
@@ -131,6 +133,7 @@ def _storable(text: str) -> str:
 class CatalogAuditLog:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+        self._name = engine.url.render_as_string(hide_password=True)
 
     def append(self, events: Sequence[AuditEvent], *, unless_among: int = 0) -> None:
         added = [
@@ -139,7 +142,7 @@ class CatalogAuditLog:
         ]
         if not added:
             return
-        with catalog_errors("audit_events"), self._engine.connect() as connection:
+        with catalog_errors(self._name), self._engine.connect() as connection:
             if unless_among:
                 sqlite = self._engine.dialect.name == "sqlite"
                 connection.exec_driver_sql(
@@ -152,7 +155,7 @@ class CatalogAuditLog:
             connection.commit()
 
     def read(self, limit: int = 100) -> list[AuditEvent]:
-        with catalog_errors("audit_events"), self._engine.connect() as connection:
+        with catalog_errors(self._name), self._engine.connect() as connection:
             return _newest(connection, limit)
 
 

@@ -13,6 +13,7 @@ from mainspring.core.errors import Invalid
 from mainspring.core.time import DAY, MINUTE
 from mainspring.data.model import SourceColumn
 from mainspring.delivery.rollout.plan import Plan, unfit
+from mainspring.delivery.rollout.plan_in_words import missing_guard
 
 BRIER = ms.guards.quality("brier")
 
@@ -136,3 +137,12 @@ def test_one_key_of_several_can_be_the_unit() -> None:
     assert unfit(plan, "binary", [], ["order"]) == (
         "has assign='customer', which is no key of the model", "use one of request, key, order.",
     )  # fmt: skip
+
+
+def test_a_plan_that_compares_no_labels_is_told_how() -> None:
+    plan = ms.Rollout("late").plan
+    assert 'ms.guards.quality("error")' in missing_guard(plan, "binary", labelled=True)
+    assert 'ms.guards.quality("absolute_error")' in missing_guard(plan, "regression", labelled=True)
+    assert missing_guard(plan, "binary", labelled=False) == ""
+    judged = ms.Rollout("late", guards=[ms.guards.errors(), ms.guards.quality("brier")]).plan
+    assert missing_guard(judged, "binary", labelled=True) == ""

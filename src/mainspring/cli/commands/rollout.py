@@ -56,6 +56,8 @@ def plan(call: Call, *, endpoint: str) -> None:
             _print(console, "Not simulated: the endpoint's log has no requests yet.")
         else:
             _print(console, "Not simulated: no request has a choice between the two versions.")
+        if found.advice:
+            _print(console, found.advice)
 
     call.result(found, show)
 

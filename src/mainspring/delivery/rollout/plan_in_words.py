@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mainspring.core.time import SECOND, format_duration
-from mainspring.delivery.rollout.guards import ERRORS, LATENCY, QUALITY, SCORE, Guard
+from mainspring.delivery.rollout.guards import ERRORS, LATENCY, LOSSES, QUALITY, SCORE, Guard
 from mainspring.delivery.rollout.model import RolloutState, Status
 from mainspring.delivery.rollout.plan import AB, BANDIT, BLUE_GREEN, CANARY, PROMOTE, SHADOW, Plan
 
@@ -47,6 +47,22 @@ def planned(plan: Plan) -> list[str]:
         "rollouts, however often the numbers are looked at."
     )
     return told
+
+
+def missing_guard(plan: Plan, task: str, labelled: bool) -> str:
+    """Return which guard a plan lacks, as errors, latency and scores do not show whether answers are right; else "".
+
+    Args:
+        labelled: Whether labels of the predictions come.
+    """
+    if not labelled or any(guard.labelled for guard in (*plan.guards, *plan.goals)):
+        return ""
+    metric = next((name for name, tasks in LOSSES.items() if task in tasks), None)
+    if metric is None:
+        return ""
+    return (
+        f'Labels come, and no guard compares them: with ms.guards.quality("{metric}") answers that are wrong are found.'
+    )
 
 
 def waits_for(state: RolloutState, undecided: Sequence[str]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mainspring.delivery.rollout.foreseeing import Foreseen, foreseen, labelled_of, traffic_of
 from mainspring.delivery.rollout.plan import Plan
+from mainspring.delivery.rollout.plan_in_words import missing_guard
 from mainspring.operations.rollout.carrying_out import score_of
 from mainspring.operations.rollout.interventions import plan_of
 from mainspring.project import Project
@@ -18,10 +19,12 @@ class PlanReport(Plan, frozen=True, kw_only=True):
         requests_an_hour: Traffic of the endpoint by its recent predictions; 0 if the log has none.
         foreseen: Simulated rollouts, for each guard and goal that the log has a history of; empty without traffic or a
             choice of arm.
+        advice: The guard that the plan lacks, in words; empty if it lacks none.
     """
 
     requests_an_hour: float = 0.0
     foreseen: tuple[Foreseen, ...] = ()
+    advice: str = ""
 
 
 def planned(project: Project, endpoint: str) -> PlanReport:
@@ -46,4 +49,6 @@ def planned(project: Project, endpoint: str) -> PlanReport:
     hourly = traffic.requests_an_hour
     fields = {name: getattr(plan, name) for name in plan.__struct_fields__}
     simulated = foreseen(plan, traffic, project.wall.now())
-    return PlanReport(**fields, requests_an_hour=sum(hourly) / len(hourly), foreseen=simulated)
+    model = project.definitions.models.get(project.definitions.endpoint(endpoint).model_name)
+    advice = "" if model is None else missing_guard(plan, model.task, labels is not None)
+    return PlanReport(**fields, requests_an_hour=sum(hourly) / len(hourly), foreseen=simulated, advice=advice)

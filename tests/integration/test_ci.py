@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from kit.depot import ENDPOINT, MODEL, Depot
+from kit.depth import deep
 from kit.waiting import wait_until
 from mainspring.operations.advise.facts import test_files as files_of_tests
 from mainspring.operations.ci.code import own_tests
@@ -70,7 +71,7 @@ def test_what_cannot_be_run_is_refused(depot: Depot, arguments: list[str]) -> No
     assert depot.run("ci", *arguments).code in (2, 4, 5)
 
 
-@pytest.mark.parametrize("system", ["github", "gitlab"])
+@pytest.mark.parametrize("system", ["github", pytest.param("gitlab", marks=deep)])
 def test_the_script_of_a_workflow_runs(depot: Depot, system: str) -> None:
     """What the CI system would run, but for the installation; from a commit to a new champion."""
     ran = depot.run("ci", "--emit", system, "--json")
@@ -108,7 +109,7 @@ def test_tests_that_hang_or_leave_a_process_behind_end(tmp_path: Path) -> None:
     """The sleeping children are killed with their parent: no pipe is waited for, and nothing goes on."""
     sleeper = "import subprocess, sys\np = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
     hanging = folder_with(tmp_path / "a", f"{sleeper}open('pid', 'w').write(str(p.pid))\np.wait()\n")
-    check = own_tests(hanging, longest_s=15.0)
+    check = own_tests(hanging, longest_s=8.0)
     assert (check.state, "did not end within" in check.detail) == ("failed", True)
     left = folder_with(tmp_path / "b", f"{sleeper}open('pid', 'w').write(str(p.pid))\ndef test_it():\n    pass\n")
     assert own_tests(left).state == "passed"

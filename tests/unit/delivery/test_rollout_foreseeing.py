@@ -62,7 +62,7 @@ def test_errors_and_latency_are_foreseen(found: tuple[Foreseen, ...]) -> None:
     same = latency["it takes 1 times as long"]
     assert same.rolled_back <= 0.05
     assert same.cleared >= 0.9
-    assert latency["it takes 1.2 times as long"].rolled_back == 1
+    assert latency["it takes 1.2 times as long"].rolled_back >= 0.95
     for guard in ("errors", "latency"):
         assert least(found, guard).rolled_back >= 0.8
     assert msgspec.json.decode(msgspec.json.encode(found), type=tuple[Foreseen, ...]) == found

@@ -101,11 +101,8 @@ def in_order(visitor: Browser, address: str, paths: Iterable[str], *, cards: boo
     Args:
         cards: Also, that nothing runs out of the card around it.
     """
-    if DEEP:
-        pages = [(visitor.page(width=width, dark=dark), ((width, dark),)) for width, dark in LOOKS]
-    else:
-        pages = [(visitor.page(), LOOKS)]
-    for page, looks in pages:
+    for looks in [(look,) for look in LOOKS] if DEEP else [LOOKS]:
+        page = visitor.page(width=looks[0][0], dark=looks[0][1])  # now, as only the newest page is drawn
         for path in paths:
             page.go(f"{address}{path}")
             for width, dark in looks:

@@ -218,7 +218,7 @@ class LeaseConformance:
         [soon] = store.enqueue([NewJob("sing", not_before=now + 1, priority=100)], now)
         order = [urgent.id, old.id, normal.id, later.id, nightly.id]
         assert [lease.job.id for lease in _claim(store, now, limit=3)] == order[:3]
-        # What has waited longer than the head start comes first.
+        # A job that has waited longer than the head start comes first.
         assert [lease.job.id for lease in _claim(store, now, limit=9)] == order[3:]
         assert [lease.job.id for lease in _claim(store, now + 1)] == [soon.id]
 

@@ -18,7 +18,7 @@ import yaml
 from mainspring.core.errors import Invalid, MainspringError, Unavailable
 from mainspring.core.settings import Settings
 from mainspring.deploy.engines.asking import Watch, asked, value
-from mainspring.deploy.engines.kubernetes_api import Api, from_config, in_cluster
+from mainspring.deploy.engines.kubernetes_api import Api, Reply, from_config, in_cluster
 from mainspring.deploy.engines.manifest import LABEL, job_name, manifest
 from mainspring.jobs.logs import append_last
 from mainspring.jobs.model import StepFailed
@@ -71,16 +71,7 @@ class KubernetesRunner:
 
     def _left(self, name: str, job: dict[str, Any], watch: Watch) -> str | None:
         """Return the uid of a Job that a dead runner left, if it runs the same request, or did; else `None`."""
-        seen = time.monotonic()
-        while True:
-            watch.look()
-            try:
-                reply = self._api.ask("GET", f"{self._jobs}/{name}")
-                break
-            except Unavailable:
-                if time.monotonic() - seen > _AWAY_S:
-                    raise
-            time.sleep(_LOOK_S)
+        reply = self._look(name, watch)
         found = reply.json() if reply.status == 200 else {}
         if not found or found["metadata"].get("deletionTimestamp") or _container(found) != _container(job):
             return None
@@ -94,27 +85,33 @@ class KubernetesRunner:
             finally:
                 told, answer = self._output(name, mark)
                 append_last(call.log, told)
-            return f"{ended}{self._why(name)}", answer
+            return ended if answer is not None else f"{ended}{self._why(name)}", answer
         finally:
             self._delete(name, uid)
 
-    def _wait(self, name: str, watch: Watch) -> str:
-        """Wait for the Job's end, and return how it ended."""
+    def _look(self, name: str, watch: Watch) -> Reply:
+        """Return the API's answer about a Job; the API may be away for a while."""
         seen = time.monotonic()
         while True:
             watch.look()
             try:
-                reply = self._api.ask("GET", f"{self._jobs}/{name}")
-                if reply.status == 404:
-                    return "was deleted"
-                for each in reply.json().get("status", {}).get("conditions") or []:
-                    if each["type"] in ("Complete", "Failed") and each["status"] == "True":
-                        return f"ended as {each['type']} {each.get('reason', '')}".rstrip()
-                self._check_hope(name)
-                seen = time.monotonic()
+                return self._api.ask("GET", f"{self._jobs}/{name}")
             except Unavailable:
                 if time.monotonic() - seen > _AWAY_S:
                     raise
+            time.sleep(_LOOK_S)
+
+    def _wait(self, name: str, watch: Watch) -> str:
+        """Wait for the Job's end, and return how it ended."""
+        while True:
+            reply = self._look(name, watch)
+            if reply.status == 404:
+                return "was deleted"
+            for each in reply.json().get("status", {}).get("conditions") or []:
+                if each["type"] in ("Complete", "Failed") and each["status"] == "True":
+                    return f"ended as {each['type']} {each.get('reason', '')}".rstrip()
+            with suppress(Unavailable):  # the next look asks again
+                self._check_hope(name)
             time.sleep(_LOOK_S)
 
     def _check_hope(self, name: str) -> None:

@@ -74,7 +74,7 @@ class Node:
 
     @property
     def resources(self) -> dict[str, float]:
-        """What it needs of `cpu`, `memory` (bytes) and `gpu`."""
+        """The step's needs of `cpu`, `memory` (bytes) and `gpu`."""
         return {name: value for name in RESOURCES if (value := getattr(self, name))}
 
     @property

@@ -38,6 +38,7 @@ _HOMES = {
     "mainspring.jobs.pipelines.declaring": ["approval", "drifted", "landed", "only_if", "pipeline", "webhook"],
     "mainspring.jobs.pipelines.steps": ["step", "task"],
     "mainspring.ledger.model": ["Log"],
+    "mainspring.monitoring.declaring": ["Monitor"],
     "mainspring.stats.metrics": ["metric", "precision_at_k", "recall_at_k", "recall_at_precision"],
     "mainspring.stats.thresholds": ["Costs"],
     "mainspring.training.flavours.calibration": ["calibrated"],
@@ -121,6 +122,7 @@ if TYPE_CHECKING:
     from mainspring.jobs.pipelines.steps import step as step
     from mainspring.jobs.pipelines.steps import task as task
     from mainspring.ledger.model import Log as Log
+    from mainspring.monitoring.declaring import Monitor as Monitor
     from mainspring.operations.opened import open_folder
     from mainspring.serving.model import Endpoint as Endpoint
     from mainspring.stats.metrics import metric as metric

@@ -191,6 +191,31 @@ def test_a_rollout_that_cannot_be_is_refused_where_it_stands(root: Path, rollout
     assert said in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("monitor", "said"),
+    [
+        ("ms.Monitor('big')\nms.Monitor('big')", "There are two monitors named 'big'; the first is at"),
+        ("ms.Monitor('small')", "of the endpoint 'small', which is not declared. Fix: the project's endpoints are"),
+        ("ms.Monitor('big', segments=['Bought.colour'])", "'Bought.colour', which is no input of its model"),
+        ("ms.Monitor('big', segments='Bought.colour')", "segments of the monitor of 'big'"),
+        ("ms.Monitor('big', alarms_per_week=0)", "alarms_per_week=0. Fix: write a number above 0"),
+    ],
+)
+def test_a_monitor_that_cannot_be_is_refused_where_it_stands(root: Path, monitor: str, said: str) -> None:
+    write(root, views_of=FILES[f"{PACKAGE}/views.py"], views=ROLLOUT_MODEL + monitor + "\n")
+    with pytest.raises(InvalidDefinition) as refused:
+        load(root)
+    assert said in str(refused.value)
+
+
+def test_a_monitor_is_a_definition_like_others(root: Path) -> None:
+    monitor = "ms.Monitor('big', segments=[next(iter(Bought.columns))], alarms_per_week=2)\n"
+    write(root, views_of=FILES[f"{PACKAGE}/views.py"], views=ROLLOUT_MODEL + monitor)
+    definitions = load(root)
+    assert definitions.monitors["big"].alarms_per_week == 2
+    assert '"alarms_per_week": 2' in definitions.contents()["monitor", "big"]
+
+
 def test_a_gate_that_no_metric_decides_is_one(root: Path) -> None:
     model = (
         "import mainspring as ms\n"

@@ -25,6 +25,7 @@ from mainspring.features.model import Entity, FeatureGroup, FeatureView, Observa
 from mainspring.jobs.declaring import OwnJob
 from mainspring.jobs.pipelines.declaring import Pipeline
 from mainspring.jobs.pipelines.graph import Graph
+from mainspring.monitoring.declaring import Monitor
 from mainspring.project.built_in_jobs import BUILT_IN as BUILT_IN_JOBS
 from mainspring.project.definitions.importing import importing, outdated, sources, turn
 from mainspring.project.schedules import check_scheduled
@@ -47,6 +48,7 @@ _KINDS: Mapping[type, str] = {
     OwnJob: "job",
     Pipeline: "pipeline",
     Rollout: "rollout",
+    Monitor: "monitor",
 }
 
 
@@ -64,6 +66,7 @@ class Definitions:
     jobs: Mapping[str, OwnJob]
     pipelines: Mapping[str, Pipeline] = field(default_factory=dict)
     rollouts: Mapping[str, Rollout] = field(default_factory=dict)  # by endpoint
+    monitors: Mapping[str, Monitor] = field(default_factory=dict)  # by endpoint
 
     def source(self, name: str) -> Source:
         return _named(self.sources, name, "source")
@@ -99,6 +102,7 @@ class Definitions:
                 ("job", self.jobs),
                 ("pipeline", self.pipelines),
                 ("rollout", self.rollouts),
+                ("monitor", self.monitors),
             )
             for name, item in items.items()
         }
@@ -146,6 +150,7 @@ def load_definitions(settings: Settings, known: Callable[[str], bool] = lambda _
         named(OwnJob),
         named(Pipeline),
         named(Rollout),
+        named(Monitor),
     )
 
 
@@ -267,6 +272,7 @@ def _problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tupl
                 f"models add {endpoint.model_name} FILE`.",
             )
     yield from (line(*problem) for problem in _rollouts(declared, models))
+    yield from (line(*problem) for problem in _monitors(declared, models))
 
 
 def _rollouts(declared: Declared, models: Iterable[Model]) -> Iterable[tuple[object, str, str]]:
@@ -289,6 +295,29 @@ def _rollouts(declared: Declared, models: Iterable[Model]) -> Iterable[tuple[obj
         )
         if wrong is not None:
             yield rollout, f"The rollout of {rollout.endpoint!r} {wrong[0]}", wrong[1]
+
+
+def _monitors(declared: Declared, models: Iterable[Model]) -> Iterable[tuple[object, str, str]]:
+    endpoints = {item.name: item for item in declared.of(Endpoint) if isinstance(item, Endpoint)}
+    named = {model.name: model for model in models}
+    for monitor in declared.of(Monitor):
+        assert isinstance(monitor, Monitor)
+        endpoint = endpoints.get(monitor.endpoint)
+        if endpoint is None:
+            yield (
+                monitor,
+                f"The monitor is of the endpoint {monitor.endpoint!r}, which is not declared",
+                f"the project's endpoints are {sorted(endpoints)}.",
+            )
+            continue
+        model = named.get(endpoint.model_name)
+        for segment in () if model is None else monitor.segments:
+            if model is not None and segment not in model.columns:
+                yield (
+                    monitor,
+                    f"The monitor of {monitor.endpoint!r} has the segment {segment!r}, which is no input of its model",
+                    f"use one of {sorted(model.columns)}.",
+                )
 
 
 def _gates(model: Model) -> Iterable[tuple[str, str]]:

@@ -1,0 +1,48 @@
+"""Declaration of how an endpoint is watched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+
+from mainspring.core.definition_registry import declare, expect, expect_each
+from mainspring.core.errors import Invalid
+from mainspring.core.ids import check_id
+
+ALARMS_PER_WEEK = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Monitor:
+    """How an endpoint is watched; without a declaration the defaults hold.
+
+    Args:
+        endpoint: The endpoint's name.
+        segments: Features by their full names, such as "Schedule.carrier": the traffic is also watched by their values.
+        alarms_per_week: How many false alarms a week the channel of surprise may raise.
+
+    Raises:
+        Invalid: An argument has another type, or the budget of alarms is not positive.
+    """
+
+    endpoint: str
+    _: KW_ONLY
+    segments: Sequence[str] = ()
+    alarms_per_week: float = ALARMS_PER_WEEK
+
+    def __post_init__(self) -> None:
+        expect(self.endpoint, str, "The endpoint of a monitor", fix='write its name: ms.Monitor("late-delivery").')
+        check_id(self.endpoint, "endpoint")
+        owner = f"The {{}} of the monitor of {self.endpoint!r}"
+        expect_each(self.segments, str, owner.format("segments"), fix='write names: segments=["Schedule.carrier"].')
+        expect(self.alarms_per_week, (int, float), owner.format("alarms_per_week"), fix="write a number.")
+        if not 0.0 < self.alarms_per_week < float("inf"):
+            raise Invalid(
+                f"The monitor of {self.endpoint!r} has alarms_per_week={self.alarms_per_week}.",
+                fix="write a number above 0: 1 is one false alarm a week.",
+            )
+        declare(self)
+
+    @property
+    def name(self) -> str:
+        return self.endpoint

@@ -56,6 +56,18 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     computed_at: int = 0  # UTC epoch microseconds: labels visible by this time are included
 
     @property
+    def by_predictor(self) -> dict[str, VersionQuality]:
+        """Quality by the version that made the predictions, most labels first.
+
+        A window of a release without `by_version` has its quality only if a single version made all predictions.
+        """
+        if self.by_version:
+            return dict(sorted(self.by_version.items(), key=lambda item: -item[1].labels))
+        if not self.quality or len(self.versions) != 1:
+            return {}
+        return {version: VersionQuality(labels=self.labels, quality=self.quality) for version in self.versions}
+
+    @property
     def judged(self) -> tuple[ColumnDrift, ...]:
         """The columns compared with the reference: the features and the score."""
         return (*self.columns, *((self.score,) if self.score else ()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from mainspring.core.errors import MainspringError
+from mainspring.monitoring.model import VersionQuality
 from mainspring.operations.endpoint_checks import problem_of
 from mainspring.project import Project
 from mainspring.project.running import Running, alive, read_running
@@ -18,10 +19,11 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, float]  # version -> share of the traffic
     digest: str | None
     predictions: int
-    quality: dict[str, float]
-    coverage: float | None
+    quality: dict[str, float]  # of the newest window with labels, all versions together
+    coverage: float | None  # of that window; of the newest one if none has labels
     drifted_columns: list[str]
     problem: str = ""  # reason why it serves nothing, with the fix
+    quality_by_version: dict[str, VersionQuality] = {}  # version that predicted -> quality in the same window
 
 
 class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +79,7 @@ def _online(project: Project) -> StoreStatus:
 def _endpoint(project: Project, name: str) -> EndpointStatus:
     route = project.routes.current().get(name)
     windows = project.monitors.windows(name)
-    newest = windows[-1] if windows else None
+    newest = next((window for window in reversed(windows) if window.labels), windows[-1] if windows else None)
     judged = next((window for window in reversed(windows) if window.judged), None)
     return EndpointStatus(
         endpoint=name,
@@ -89,4 +91,5 @@ def _endpoint(project: Project, name: str) -> EndpointStatus:
         quality={} if newest is None else newest.quality,
         coverage=None if newest is None else newest.coverage,
         drifted_columns=[] if judged is None else judged.alerts,
+        quality_by_version={} if newest is None else newest.by_predictor,
     )

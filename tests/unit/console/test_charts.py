@@ -87,14 +87,25 @@ def test_sparks_share_a_scale() -> None:
 
 
 def test_the_four_charts_hold_the_windows() -> None:
-    found = {chart.id: chart for chart in charts(windows(), "auc", 0.7377, ())}
+    found = {chart.id: chart for chart in charts(windows(), "auc", (0.7377, "held out"), ())}
     assert set(found) == {"traffic", "latency", "quality", "drift"}
     assert found["traffic"].lines[0].values == tuple(window.predictions for window in windows())
-    assert found["quality"].lines[0].values == tuple(window.quality["auc"] for window in windows())
+    quality = tuple(window.quality["auc"] for window in windows())
+    assert [line.name for line in found["quality"].lines] == ["version 2", "version 1"]
+    assert [line.values for line in found["quality"].lines] == [(None,) * 4 + quality[4:], quality[:4] + (None,) * 5]
     assert found["drift"].lines[1].values[-1] == 3
     newest = found["quality"].table.rows[0]
     assert newest[0] == "26 Aug – 2 Sep 2013 UTC"
-    assert found["quality"].table.head == ("Window", "auc", "brier", "log_loss", "Labels", "Coverage", "Median lag")
+    assert found["quality"].table.head == (
+        "Window",
+        "auc",
+        "brier",
+        "log_loss",
+        "Predicted by",
+        "Labels",
+        "Coverage",
+        "Median lag",
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from mainspring.data.model import fresh
 from mainspring.features.layout import slot
 from mainspring.features.model import Mark
 from mainspring.monitoring.adapters.catalog import CatalogMonitors
+from mainspring.monitoring.model import VersionQuality
 from mainspring.project.catalog import memory_catalog
 from mainspring.registry.model import AliasMove
 
@@ -212,6 +213,23 @@ class TestNothingYet:
         assert "No labels have arrived yet" in shown
         assert "No window contains enough predictions for a drift test yet" in shown
         assert "Feature drift vs training" not in shown
+
+    def test_quality_is_that_of_the_version_that_predicted_not_of_the_live_one(self) -> None:
+        project = populated()
+        mixed = msgspec.structs.replace(
+            windows()[-1],
+            versions={"1": 5000, "2": 1120},
+            by_version={
+                "2": VersionQuality(labels=900, quality={"auc": 0.701}),
+                "1": VersionQuality(labels=4600, quality={"auc": 0.655}),
+            },
+        )
+        project.monitors.save([mixed])
+        shown = self.shown(project)
+        first, second = "0.655 held out 0.731 predicted by version 1, 4,600 labels", "0.701 held out 0.738"
+        assert f"{first} {second} predicted by version 2, 900 labels" in shown
+        page = Client(create_app(project), project.key()).page("/").text
+        assert "version 1 held out 0.731" in page  # the chart's line
 
     def test_a_silent_window(self) -> None:
         project = populated()

@@ -41,7 +41,10 @@ def command(call: Call, *, endpoint: str) -> None:
         for column in ("from", "predictions", "p99 ms", "labels", "quality", "drifted", "alerts"):
             table.add_column(column)
         for window in windows:
-            quality = "  ".join(f"{name} {value:.3f}" for name, value in window.quality.items())
+            quality = "\n".join(
+                f"version {version}: " + "  ".join(f"{name} {value:.3f}" for name, value in made.quality.items())
+                for version, made in window.by_predictor.items()
+            )
             drifted, alerts = ", ".join(window.drifted), ", ".join(window.alerts)
             p99 = "–" if window.p99_ms is None else f"{window.p99_ms:.1f}"
             share = f"{window.labels:,} ({window.coverage:.0%})"

@@ -33,11 +33,15 @@ def command(call: Call) -> None:
             console.print(f"  endpoint  [bold]{endpoint.endpoint}[/] serves {endpoint.model}: {versions}")
             if endpoint.problem:
                 console.print(f"            [yellow]{escape(endpoint.problem)}[/]", soft_wrap=True)
+            known = endpoint.quality_by_version
             if endpoint.predictions:
-                quality = (
-                    ", ".join(f"{name} {value:.3f}" for name, value in endpoint.quality.items()) or "no labels yet"
+                console.print(f"            {endpoint.predictions:,} predictions{'' if known else ' · no labels yet'}")
+            for version, found_quality in known.items():
+                figures = ", ".join(f"{name} {value:.3f}" for name, value in found_quality.quality.items())
+                console.print(
+                    f"            predicted by version {version}: {figures or 'no figures'} "
+                    f"over {found_quality.labels:,} labels of the newest window that has any"
                 )
-                console.print(f"            {endpoint.predictions:,} predictions · newest window: {quality}")
             if endpoint.drifted_columns:
                 console.print(f"            [yellow]drift alerts: {', '.join(endpoint.drifted_columns)}[/]")
         for source in found.sources:

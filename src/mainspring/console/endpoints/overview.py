@@ -12,7 +12,7 @@ from mainspring.console.endpoints import series
 from mainspring.console.endpoints.capacity import Capacity, capacity
 from mainspring.console.endpoints.freshness import Freshness, freshness
 from mainspring.console.endpoints.live import Live, live
-from mainspring.core.errors import NotFound
+from mainspring.core.errors import MainspringError, NotFound
 from mainspring.delivery.rollout.model import RolloutState
 from mainspring.ledger.model import Prediction
 from mainspring.monitoring.model import ColumnDrift, Window
@@ -42,6 +42,16 @@ class DriftRow:
 
 
 @dataclass(frozen=True, slots=True)
+class PredictorQuality:
+    """Value of the main metric over the labelled predictions that one version made."""
+
+    version: str
+    value: float | None
+    labels: int
+    held_out: float | None  # on that version's held-out rows
+
+
+@dataclass(frozen=True, slots=True)
 class Overview:
     """One endpoint at a glance. `judged` is the newest window with drift, `labelled` the newest with labels."""
 
@@ -51,7 +61,7 @@ class Overview:
     live: Live
     windows: tuple[Window, ...]
     metric: str | None  # the main metric
-    held_out: float | None  # the main metric on the held-out rows of the version with the most traffic
+    quality: tuple[PredictorQuality, ...]  # in the newest window with labels; the version with most labels first
     judged: Window | None
     labelled: Window | None
     charts: tuple[Chart, ...]
@@ -111,7 +121,8 @@ def overview(project: Project, endpoint: str) -> Overview:
     now = project.clock.now()
     state = live(project, endpoint, project.routes.current().get(endpoint))
     metric = _metric(project, state, windows)
-    held_out = _held_out(state, metric)
+    labelled = next((window for window in reversed(windows) if window.quality), None)
+    quality = _quality(project, state.model, labelled, metric)
     judged = next((window for window in reversed(windows) if window.columns), None)
     return Overview(
         endpoint=endpoint,
@@ -120,10 +131,10 @@ def overview(project: Project, endpoint: str) -> Overview:
         live=state,
         windows=tuple(windows),
         metric=metric,
-        held_out=held_out,
+        quality=quality,
         judged=judged,
-        labelled=next((window for window in reversed(windows) if window.quality), None),
-        charts=series.charts(windows, metric, held_out, _marks(project, state, windows)),
+        labelled=labelled,
+        charts=series.charts(windows, metric, _level(quality), _marks(project, state, windows)),
         drift=_drift(windows, judged),
         freshness=freshness(project, state.model, now),
         capacity=capacity(project, endpoint, {arm.digest: arm.weight for arm in state.arms}),
@@ -141,9 +152,28 @@ def _metric(project: Project, state: Live, windows: Sequence[Window]) -> str | N
     return next((name for name in wanted if name in known), known[0] if known else None)
 
 
-def _held_out(state: Live, metric: str | None) -> float | None:
-    arm = max(state.arms, key=lambda arm: arm.weight, default=None)
-    return next((figure.value for figure in (arm.metrics if arm else ()) if figure.metric == metric), None)
+def _quality(project: Project, model: str, window: Window | None, metric: str | None) -> tuple[PredictorQuality, ...]:
+    if window is None or metric is None:
+        return ()
+    return tuple(
+        PredictorQuality(version, made.quality.get(metric), made.labels, _held_out(project, model, version, metric))
+        for version, made in window.by_predictor.items()
+    )
+
+
+def _held_out(project: Project, model: str, version: str, metric: str) -> float | None:
+    """Return a metric on a version's held-out rows; `None` if the version or its bundle is gone."""
+    try:
+        return project.bundles.load(project.versions.get(model, version).digest).manifest.metrics.get(metric)
+    except MainspringError:
+        return None
+
+
+def _level(quality: Sequence[PredictorQuality]) -> tuple[float, str] | None:
+    """Return the reference line of the chart: the held-out value of the version with most labels."""
+    if not quality or quality[0].held_out is None:
+        return None
+    return quality[0].held_out, f"version {quality[0].version} held out {quality[0].held_out:.3f}"
 
 
 def _marks(project: Project, state: Live, windows: Sequence[Window]) -> tuple[tuple[int, str], ...]:

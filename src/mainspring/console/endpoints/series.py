@@ -11,14 +11,17 @@ from mainspring.console.charts import Chart, Line, Table
 from mainspring.monitoring.model import Window
 
 Marks = tuple[tuple[int, str], ...]
+_TONES = ("first", "second", "third", "fourth", "fifth")  # of the newest versions
 
 
-def charts(windows: Sequence[Window], metric: str | None, held_out: float | None, marks: Marks) -> tuple[Chart, ...]:
+def charts(
+    windows: Sequence[Window], metric: str | None, level: tuple[float, str] | None, marks: Marks
+) -> tuple[Chart, ...]:
     """Return the charts of traffic, latency, quality and drift, oldest window first.
 
     Args:
         metric: The quality metric to draw.
-        held_out: Value of that metric on the held-out rows.
+        level: Reference line of that metric and its name.
         marks: Instants to mark in each chart, with their names.
     """
     starts, ends = tuple(w.start for w in windows), tuple(w.end for w in windows)
@@ -53,10 +56,10 @@ def charts(windows: Sequence[Window], metric: str | None, held_out: float | None
             f"Quality: {metric}" if metric else "Quality",
             "lines",
             "score",
-            [_line(metric or "quality", windows, lambda w: w.quality.get(metric or ""))],
+            _by_predictor(windows, metric),
             from_zero=False,
             note=_labelled(windows),
-            level=None if held_out is None else (held_out, f"held out {held_out:.3f}"),
+            level=level,
             empty="No labels have arrived yet. Ingest them with mainspring ingest; they are then joined.",
             table=_quality_table(windows, metric),
         ),
@@ -79,6 +82,20 @@ def charts(windows: Sequence[Window], metric: str | None, held_out: float | None
             table=_table(windows, ("Columns", "Drifted", "In alert", "Worst column", "KS"), _drift),
         ),
     )
+
+
+def _by_predictor(windows: Sequence[Window], metric: str | None) -> list[Line]:
+    """Return a line for each of the newest versions that made labelled predictions; a single one if unknown."""
+    seen = list(dict.fromkeys(version for window in reversed(windows) for version in window.by_predictor))
+    if not seen or metric is None:
+        return [_line(metric or "quality", windows, lambda w: w.quality.get(metric or ""))]
+
+    def of(version: str) -> Callable[[Window], float | None]:
+        return lambda w: w.by_predictor[version].quality.get(metric) if version in w.by_predictor else None
+
+    return [
+        _line(f"version {version}", windows, of(version), tone) for version, tone in zip(seen, _TONES, strict=False)
+    ]
 
 
 def _labelled(windows: Sequence[Window]) -> str | Markup:
@@ -119,9 +136,10 @@ def _quality_table(windows: Sequence[Window], metric: str | None) -> Table:
     def cells(window: Window) -> Sequence[str | Markup]:
         figures = [formats.fixed(window.quality.get(name), 4) for name in known]
         lag = None if window.lag_p50_s is None else round(window.lag_p50_s * 1e6)
-        return *figures, formats.whole(window.labels), formats.share(window.coverage), formats.duration(lag)
+        by = ", ".join(f"version {version}" for version in window.by_predictor) or formats.missing("no labels")
+        return *figures, by, formats.whole(window.labels), formats.share(window.coverage), formats.duration(lag)
 
-    return _table(windows, (*known, "Labels", "Coverage", "Median lag"), cells)
+    return _table(windows, (*known, "Predicted by", "Labels", "Coverage", "Median lag"), cells)
 
 
 def _drift(window: Window) -> Sequence[str | Markup]:

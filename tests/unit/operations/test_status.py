@@ -1,0 +1,27 @@
+import msgspec
+
+from kit.console.flights import NOW, populated, windows
+from mainspring.core.time import WEEK
+from mainspring.monitoring.model import VersionQuality
+from mainspring.operations.status import status
+
+
+def test_quality_belongs_to_the_version_that_predicted_in_the_newest_window_with_labels() -> None:
+    project = populated()
+    made = {"1": VersionQuality(labels=40, quality={"auc": 0.61})}
+    late = msgspec.structs.replace(windows()[-1], versions={"1": 50}, by_version=made, labels=40, coverage=0.8)
+    silent = msgspec.structs.replace(late, start=NOW, end=NOW + WEEK, labels=0, quality={}, by_version={}, coverage=0.0)
+    project.monitors.save([late, silent])
+    [endpoint] = status(project).endpoints
+    assert endpoint.versions == {"2": 1.0}  # live
+    assert endpoint.quality_by_version == made
+    assert (endpoint.quality, endpoint.coverage) == (late.quality, 0.8)
+
+
+def test_a_window_of_an_earlier_release_is_that_of_its_only_version() -> None:
+    project = populated()
+    [endpoint] = status(project).endpoints
+    assert list(endpoint.quality_by_version) == ["2"]
+    both = msgspec.structs.replace(windows()[-1], versions={"1": 1, "2": 1})
+    project.monitors.save([both])
+    assert status(project).endpoints[0].quality_by_version == {}

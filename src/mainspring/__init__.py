@@ -58,6 +58,7 @@ _GROUPS = {
     "checks": "mainspring.data.checks",
     "gates": "mainspring.training.gates",
     "guards": "mainspring.delivery.rollout.guards",
+    "objectives": "mainspring.monitoring.service.objectives",
     "search": "mainspring.training.space",
 }
 _RENAMED = {"sum": "sum_", "min": "min_", "max": "max_", "open": "open_folder"}
@@ -123,6 +124,7 @@ if TYPE_CHECKING:
     from mainspring.jobs.pipelines.steps import task as task
     from mainspring.ledger.model import Log as Log
     from mainspring.monitoring.declaring import Monitor as Monitor
+    from mainspring.monitoring.service import objectives as objectives
     from mainspring.operations.opened import open_folder
     from mainspring.serving.model import Endpoint as Endpoint
     from mainspring.stats.metrics import metric as metric

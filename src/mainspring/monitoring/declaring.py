@@ -8,6 +8,7 @@ from dataclasses import KW_ONLY, dataclass
 from mainspring.core.definition_registry import declare, expect, expect_each
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
+from mainspring.monitoring.service.objectives import Objective
 
 ALARMS_PER_WEEK = 1.0
 
@@ -20,15 +21,17 @@ class Monitor:
         endpoint: The endpoint's name.
         segments: Features by their full names, such as "Schedule.carrier": the traffic is also watched by their values.
         alarms_per_week: How many false alarms a week the channel of surprise may raise.
+        objectives: Promises about the endpoint, such as `ms.objectives.availability(0.999)`.
 
     Raises:
-        Invalid: An argument has another type, or the budget of alarms is not positive.
+        Invalid: An argument has another type, the budget of alarms is not positive, or two objectives are alike.
     """
 
     endpoint: str
     _: KW_ONLY
     segments: Sequence[str] = ()
     alarms_per_week: float = ALARMS_PER_WEEK
+    objectives: Sequence[Objective] = ()
 
     def __post_init__(self) -> None:
         expect(self.endpoint, str, "The endpoint of a monitor", fix='write its name: ms.Monitor("late-delivery").')
@@ -40,6 +43,13 @@ class Monitor:
             raise Invalid(
                 f"The monitor of {self.endpoint!r} has alarms_per_week={self.alarms_per_week}.",
                 fix="write a number above 0: 1 is one false alarm a week.",
+            )
+        fix = "write objectives=[ms.objectives.availability(0.999)]."
+        expect_each(self.objectives, Objective, owner.format("objectives"), fix=fix)
+        names = [objective.name for objective in self.objectives]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise Invalid(
+                f"The monitor of {self.endpoint!r} has two objectives {twice[0]!r}.", fix="remove one of them."
             )
         declare(self)
 

@@ -14,6 +14,10 @@ from mainspring.core.ids import check_id
 from mainspring.core.time import parse_duration
 from mainspring.ledger.model import Log
 
+# Upper bounds of the histograms of durations, seconds.
+LATENCY_BOUNDS = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.02, 0.025, 0.05, 0.1, 0.2, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
 IN_TIME = 0.99  # of the requests that were due, at least, for a load to be met
 
 REFUSE, DEFAULTS = "refuse", "defaults"

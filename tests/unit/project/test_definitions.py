@@ -198,6 +198,12 @@ def test_a_rollout_that_cannot_be_is_refused_where_it_stands(root: Path, rollout
         ("ms.Monitor('small')", "of the endpoint 'small', which is not declared. Fix: the project's endpoints are"),
         ("ms.Monitor('big', segments=['Bought.colour'])", "'Bought.colour', which is no input of its model"),
         ("ms.Monitor('big', segments='Bought.colour')", "segments of the monitor of 'big'"),
+        ("ms.Monitor('big', objectives=[0.99])", "objectives of the monitor of 'big' is 0.99, of type float"),
+        ("ms.Monitor('big', objectives=[ms.objectives.availability(0.9)] * 2)", "two objectives 'availability'"),
+        (
+            "ms.Monitor('big', objectives=[ms.objectives.freshness('Old', within='5m')])",
+            "promises the freshness of 'Old', which is no feature view. Fix: use one of ['Bought']",
+        ),
         ("ms.Monitor('big', alarms_per_week=0)", "alarms_per_week=0. Fix: write a number above 0"),
     ],
 )
@@ -209,11 +215,13 @@ def test_a_monitor_that_cannot_be_is_refused_where_it_stands(root: Path, monitor
 
 
 def test_a_monitor_is_a_definition_like_others(root: Path) -> None:
-    monitor = "ms.Monitor('big', segments=[next(iter(Bought.columns))], alarms_per_week=2)\n"
+    monitor = "ms.Monitor('big', segments=[next(iter(Bought.columns))], alarms_per_week=2, "
+    monitor += "objectives=[ms.objectives.latency(0.99, within='50ms')])\n"
     write(root, views_of=FILES[f"{PACKAGE}/views.py"], views=ROLLOUT_MODEL + monitor)
     definitions = load(root)
     assert definitions.monitors["big"].alarms_per_week == 2
     assert '"alarms_per_week": 2' in definitions.contents()["monitor", "big"]
+    assert '"within_us": 50000' in definitions.contents()["monitor", "big"]
 
 
 def test_a_gate_that_no_metric_decides_is_one(root: Path) -> None:

@@ -318,6 +318,15 @@ def _monitors(declared: Declared, models: Iterable[Model]) -> Iterable[tuple[obj
                     f"The monitor of {monitor.endpoint!r} has the segment {segment!r}, which is no input of its model",
                     f"use one of {sorted(model.columns)}.",
                 )
+        views = sorted(view.name for view in declared.of(FeatureView) if isinstance(view, FeatureView))
+        for objective in monitor.objectives:
+            if objective.view and objective.view not in views:
+                yield (
+                    monitor,
+                    f"The monitor of {monitor.endpoint!r} promises the freshness of {objective.view!r}, which is no "
+                    "feature view",
+                    f"use one of {views}.",
+                )
 
 
 def _gates(model: Model) -> Iterable[tuple[str, str]]:

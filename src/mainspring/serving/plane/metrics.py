@@ -16,13 +16,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from mainspring.core.time import Clock
+from mainspring.serving.model import LATENCY_BOUNDS
 from mainspring.serving.plane.catalog_copy import CatalogCopy
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SERVED, REVISION, REFUSED = "mainspring_served_version", "mainspring_route_revision", "mainspring_refused_route"
 _LONGEST_REASON = 300  # characters
 STAGES = ("queue", "features", "compute", "encode", "total")
-_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0)
 
 
@@ -57,7 +57,7 @@ class ArmMetrics:
     def __init__(self) -> None:
         self.answered = 0
         self.failures: dict[str, int] = defaultdict(int)
-        self.seconds = Histogram(_SECONDS)  # until the reply, of answered requests and failed ones
+        self.seconds = Histogram(LATENCY_BOUNDS)  # until the reply, of answered requests and failed ones
 
 
 class EndpointMetrics:
@@ -66,7 +66,7 @@ class EndpointMetrics:
     def __init__(self) -> None:
         self.requests: dict[int, int] = defaultdict(int)  # by status
         self.rejections: dict[str, int] = defaultdict(int)  # by cause
-        self.stages = {stage: Histogram(_SECONDS) for stage in STAGES}
+        self.stages = {stage: Histogram(LATENCY_BOUNDS) for stage in STAGES}
         self.batch_rows = Histogram(_ROWS)
         self.rows = 0
         self.arms: dict[str, ArmMetrics] = {}  # by version

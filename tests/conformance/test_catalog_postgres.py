@@ -17,7 +17,9 @@ from mainspring.data.conformance import SnapshotsConformance
 from mainspring.delivery.adapters.catalog import CatalogRollouts
 from mainspring.delivery.conformance import RolloutStoreConformance
 from mainspring.monitoring.adapters.catalog import CatalogMonitors
+from mainspring.monitoring.adapters.incidents import CatalogIncidents
 from mainspring.monitoring.conformance import MonitorStoreConformance
+from mainspring.monitoring.incidents.conformance import IncidentStoreConformance
 from mainspring.project.catalog import open_catalog
 from mainspring.project.definitions.applied import Applied
 from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
@@ -104,6 +106,16 @@ class TestMonitors(MonitorStoreConformance):
     @pytest.fixture
     def monitors(self, engine: sa.Engine) -> CatalogMonitors:
         return CatalogMonitors(engine)
+
+
+class TestIncidents(IncidentStoreConformance):
+    @pytest.fixture
+    def store(self, engine: sa.Engine) -> CatalogIncidents:
+        return CatalogIncidents(engine, "lake")
+
+    @pytest.fixture
+    def elsewhere(self, engine: sa.Engine) -> CatalogIncidents:
+        return CatalogIncidents(engine, "another")
 
 
 class TestRollouts(RolloutStoreConformance):

@@ -9,7 +9,9 @@ import sqlalchemy as sa
 
 from mainspring.core.catalog import metadata, open_engine
 from mainspring.monitoring.adapters.catalog import CatalogMonitors
+from mainspring.monitoring.adapters.incidents import CatalogIncidents
 from mainspring.monitoring.conformance import MonitorStoreConformance
+from mainspring.monitoring.incidents.conformance import IncidentStoreConformance
 from mainspring.monitoring.model import Window
 from mainspring.monitoring.ports import MonitorStore
 
@@ -30,3 +32,13 @@ class TestCatalogMonitors(MonitorStoreConformance):
         CatalogMonitors(engine).save([window])
         engine.dispose()
         assert CatalogMonitors(open_engine(address)).windows("a") == [window]
+
+
+class TestCatalogIncidents(IncidentStoreConformance):
+    @pytest.fixture
+    def store(self, catalog: sa.Engine) -> CatalogIncidents:
+        return CatalogIncidents(catalog, "lake")
+
+    @pytest.fixture
+    def elsewhere(self, catalog: sa.Engine) -> CatalogIncidents:
+        return CatalogIncidents(catalog, "another")

@@ -189,6 +189,11 @@ MONITORS: Mapping[str, Build] = _by_catalog(
         at.project.engine, lake_digest(at.project.settings)
     )
 )
+INCIDENTS: Mapping[str, Build] = _by_catalog(
+    lambda at: lazily("monitoring.adapters.incidents", "CatalogIncidents", extra="local")(
+        at.project.engine, lake_digest(at.project.settings)
+    )
+)
 JOB_STORES: Mapping[str, Build] = _by_catalog(
     lambda at: lazily("jobs.adapters.catalog", "CatalogJobs", extra="gateway")(
         at.project.engine, partial(ring, at.state)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mainspring.features.ports import OnlineStore
     from mainspring.jobs.ports import JobStore
     from mainspring.ledger.ports import PredictionLog, PredictionStore
+    from mainspring.monitoring.incidents.ports import IncidentStore
     from mainspring.monitoring.model import LabelRows
     from mainspring.monitoring.monitor import Monitor
     from mainspring.monitoring.ports import MonitorStore
@@ -385,6 +386,11 @@ class Project:
     @cached_property
     def monitors(self) -> MonitorStore:
         built: MonitorStore = self._build("monitors", backends.MONITORS, self.settings.catalog)
+        return built
+
+    @cached_property
+    def incidents(self) -> IncidentStore:
+        built: IncidentStore = self._build("incidents", backends.INCIDENTS, self.settings.catalog)
         return built
 
     @cached_property

@@ -1,0 +1,1 @@
+"""Incidents: signals grouped by cause, opened, updated and closed; pure functions, and the port of their store."""

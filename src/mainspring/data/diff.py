@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pyarrow as pa
 
 from mainspring.core.expr.sql import quote_name, quote_text
@@ -243,7 +244,7 @@ def bins_of(scan: TableScan, columns: list[str]) -> dict[str, ColumnReference]:
     for name in columns:
         values = rows[name].drop_null() if name in rows.column_names else pa.chunked_array([], pa.float64())
         plain = values.to_pylist() if pa.types.is_string(values.type) else values.cast(pa.float64()).to_numpy()
-        found[name] = profile_column(plain)
+        found[name] = msgspec.structs.replace(profile_column(plain), buckets=1)
     return found
 
 

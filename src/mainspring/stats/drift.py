@@ -58,12 +58,13 @@ def compare(reference: ColumnReference, counts: Counts) -> Comparison:
 
     The p-value is Bonferroni-corrected over the column's tests; 1 with fewer than 30 rows on either side.
     """
-    before = np.array([*reference.bins, reference.nulls + reference.nans], dtype=np.float64)
+    missing = (reference.nulls + reference.nans) * (reference.binned / reference.n if reference.n else 1.0)
+    before = np.array([*reference.bins, missing], dtype=np.float64)
     after = np.array([*counts.bins, counts.nulls + counts.nans], dtype=np.float64)
     if not reference.count or not counts.rows:
         return Comparison(0.0, None, 1.0)
     enough = min(reference.count, counts.rows) >= FEWEST_ROWS
-    difference = after / counts.rows - before / reference.count
+    difference = after / counts.rows - before / before.sum()
     if reference.kind == CATEGORICAL:
         p_value = _chi_square(before, after) if enough else 1.0
         return Comparison(float(np.abs(difference).sum() / 2.0), None, p_value)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mainspring.stats.reference import BINS, ColumnReference, Counts, Reference, count_bins, profile, profile_column
+from mainspring.stats.sketches import Ruler
 
 numbers = st.one_of(
     st.floats(-1e6, 1e6), st.sampled_from([0.0, 1.0, math.nan, math.inf, -math.inf, 1e308, -1e308]), st.none()
@@ -95,8 +96,56 @@ def test_only_the_commonest_categories_have_a_bin() -> None:
     values = [f"c{number}" for number in range(100) for _ in range(100 - number)]
     reference = profile_column(values)
     assert len(reference.categories) == 64
-    assert set(reference.categories) == {f"c{number}" for number in range(64)}
-    assert reference.bins[-1] == sum(100 - number for number in range(64, 100))
+    assert set(reference.categories) > {f"c{number}" for number in range(40)}
+    assert (len(reference.bins), reference.buckets, reference.binned + reference.n // 2) == (80, 16, 5050)
+    assert reference.others == sum(reference.bins[64:]) > 0
+    again = profile_column(values)
+    assert again == reference
+
+
+def test_categories_are_counted_on_rows_that_did_not_choose_them() -> None:
+    values = [f"c{number}" for number in np.random.default_rng(0).integers(0, 1_000, 20_000)]
+    reference = profile_column(values)
+    chosen = (reference.binned - reference.others) / reference.binned
+    assert chosen == pytest.approx(0.064, abs=0.005)  # .098 if chosen and counted on the same rows
+
+
+def test_few_categories_are_counted_on_all_rows() -> None:
+    reference = profile_column(["a"] * 7 + ["b"] * 3 + [None])
+    assert (reference.bins, reference.buckets) == ((7, 3, 0), 1)
+    assert (reference.commonest, reference.commonest_count) == ("a", 7)
+
+
+@pytest.mark.parametrize("distinct", [300, 30_000])
+def test_the_expected_share_of_unseen_values_is_that_of_later_rows(distinct: int) -> None:
+    random = np.random.default_rng(0)
+    shares = 1 / np.arange(1, distinct + 1)
+    names = np.array([f"c{number}" for number in range(distinct)])
+    drawn = random.choice(names, 140_000, p=shares / shares.sum())
+    reference = profile_column(drawn[:40_000])
+    sketch = Ruler(Reference({"x": reference})).sketch({"x": drawn[40_000:]})
+    assert reference.unseen is not None
+    expected = reference.unseen / reference.unseen_of
+    error = math.sqrt(expected * (1 / reference.unseen_of + 1 / 100_000))
+    assert sketch.count("unseen")[0] / 100_000 == pytest.approx(expected, abs=4 * error)
+
+
+def test_the_range_leaves_a_thousandth_outside() -> None:
+    values = np.random.default_rng(0).permutation(10_000) / 4
+    reference = profile_column(values)
+    assert (reference.low, reference.high, reference.below, reference.above) == (1.25, 2498.5, 5, 5)
+    assert (reference.commonest, reference.commonest_count, reference.float32) == (0.0, 1, True)
+    clipped = np.clip(values, 1.25, 2498.5)
+    assert (reference.center, reference.scale) == pytest.approx((clipped.mean(), clipped.std()))
+    assert reference.kurtosis == pytest.approx(1.8, abs=0.001)
+    assert not profile_column(values + 0.1).float32
+
+
+@pytest.mark.parametrize("value", [0.1, 1e9, -3.0])
+def test_a_constant_column_has_no_spread(value: float) -> None:
+    reference = profile_column([value] * 999)
+    assert (reference.low, reference.high, reference.center, reference.scale) == (value, value, value, 0.0)
+    assert (reference.commonest, reference.commonest_count, reference.kurtosis) == (value, 999, None)
 
 
 @pytest.mark.parametrize(

@@ -101,9 +101,9 @@ def _ordinal(rank: int) -> str:
 
 def _category(column: ColumnReference, value: str) -> Place:
     if value in column.categories:
-        share = column.bins[column.categories.index(value)] / column.n
+        share = column.bins[column.categories.index(value)] / column.binned
         return Place(f"{formats.share(share)} of training", _categories(column, value), share < _RARE)
-    others = column.bins[-1] / column.n
+    others = column.others / column.n
     text = f"rare: not among the {len(column.categories)} most frequent" if others else "did not occur in training"
     return Place(text, _categories(column, value), True)
 
@@ -127,7 +127,7 @@ def _categories(column: ColumnReference, value: str | None) -> Markup:
             max(1.0, step - 2),
             height,
             name,
-            formats.share(count / column.n),
+            formats.share(count / column.binned),
         )
     return _svg(bars)
 

@@ -14,6 +14,7 @@ import msgspec
 from mainspring.ledger.model import Asked, Assigned, Batch, Failure, Heading, Prediction
 
 NOTHING = Heading("", "", "", "")  # of a batch of failures
+GROUPS = ("keys", "request", "features", "statuses", "outputs")  # of a heading's names, in the order of the columns
 _UNASSIGNED = Assigned("", 1.0, 0)
 
 
@@ -62,20 +63,30 @@ def encode_failures(failures: Sequence[Failure], heading: int) -> bytes:
     return _encoder.encode((heading, 0, 1.0, (), (), (), (), (), failures))
 
 
+def check(heading: Heading, batch: Encoded) -> None:
+    """Raise if a decoded batch is inconsistent.
+
+    Raises:
+        ValueError: Columns, requests or sealed values do not fit its rows or its heading.
+    """
+    rows, named = len(batch.ids), sum(len(getattr(heading, name)) for name in GROUPS)
+    fit = len(batch.columns) == named and {*map(type, batch.columns)} <= {list} and {*map(len, batch.columns)} <= {rows}
+    if not fit or sum(each.rows for each in batch.asked) != rows:
+        raise ValueError(f"columns of another length than {rows} rows, or {len(batch.columns)} columns for {named}")
+    if len(batch.sealed) not in (0, rows) or len(batch.assigned) not in (0, len(batch.asked)):
+        raise ValueError("sealed values or assignments of another length")
+
+
 def batches_of(predictions: Sequence[Prediction]) -> Iterator[Batch]:
     """Yield the predictions as batches of one row each."""
     for each in predictions:
-        groups = (each.keys, each.request, each.features, each.statuses, each.outputs)
+        groups = [getattr(each, name) for name in GROUPS]
         heading = Heading(
             each.endpoint,
             each.model,
             each.version,
             each.digest,
-            keys=tuple(each.keys),
-            request=tuple(each.request),
-            features=tuple(each.features),
-            statuses=tuple(each.statuses),
-            outputs=tuple(each.outputs),
+            **{name: tuple(group) for name, group in zip(GROUPS, groups, strict=True)},
             personal=each.personal,
         )
         asked = [Asked(each.principal, each.latency_us, 1, each.request_id)]
@@ -90,7 +101,7 @@ def predictions_of(heading: Heading, batch: Batch | Encoded) -> list[Prediction]
     columns = [column if isinstance(column, list) else _plain(column) for column in batch.columns]
     rows = len(batch.ids)
     groups: list[list[dict[str, Any]]] = []
-    for names in (heading.keys, heading.request, heading.features, heading.statuses, heading.outputs):
+    for names in (getattr(heading, group) for group in GROUPS):
         taken, columns = columns[: len(names)], columns[len(names) :]
         groups.append([dict(zip(names, row, strict=True)) for row in zip(*taken, strict=True)] or [{}] * rows)
     asks = [asked for asked in batch.asked for _ in range(asked.rows)]

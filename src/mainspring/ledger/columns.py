@@ -9,18 +9,18 @@ import msgspec
 import pyarrow as pa
 
 from mainspring.core.time import from_datetime
+from mainspring.ledger.batches import GROUPS
 from mainspring.ledger.model import Failure, Prediction, Value
 from mainspring.ledger.sealing import Opener
 
 INSTANT = pa.timestamp("us", tz="UTC")
 _TEXTS = ("id", "endpoint", "model", "version", "digest", "principal")
-_DOCUMENTS = ("keys", "request", "features", "statuses", "outputs")  # JSON objects
 _SEALED = ("keys", "request", "features")  # columns that may be sealed
 _TYPES: dict[str, pa.DataType] = {
     **{name: pa.string() for name in _TEXTS},
     "at": INSTANT,
     "latency_us": pa.int64(),
-    **{name: pa.string() for name in _DOCUMENTS},
+    **{name: pa.string() for name in GROUPS},  # JSON objects
     "score": pa.float64(),
     # Columns added later; null for older predictions.
     "request_id": pa.string(),
@@ -89,9 +89,9 @@ def to_batch(predictions: Sequence[Prediction], arrival: int | None = None) -> p
     columns: dict[str, list[Any]] = {
         name: [getattr(prediction, name) for prediction in predictions] for name in (*_TEXTS, *_PLAIN)
     }
-    for name in (*_DOCUMENTS, "personal"):
+    for name in (*GROUPS, "personal"):
         columns[name] = [_json.encode(getattr(prediction, name)).decode() for prediction in predictions]
-    columns["score"] = [_score(prediction.outputs) for prediction in predictions]
+    columns["score"] = [as_score(next(iter(prediction.outputs.values()), None)) for prediction in predictions]
     for name in _ASSIGNED:
         columns[name] = [getattr(prediction, name) if prediction.rollout else None for prediction in predictions]
     columns["arrival"] = [arrival] * len(predictions)
@@ -127,7 +127,7 @@ def from_table(table: pa.Table) -> list[Prediction]:
 
 
 def _prediction(row: Mapping[str, Any]) -> Prediction:
-    documents = {name: msgspec.json.decode(row[name]) for name in _DOCUMENTS}
+    documents = {name: msgspec.json.decode(row[name]) for name in GROUPS}
     texts = {name: row[name] for name in _TEXTS}
     return Prediction(
         **texts,
@@ -174,8 +174,8 @@ def _whole(share: float | None) -> float:
     return 1.0 if share is None else share
 
 
-def _score(outputs: Mapping[str, Value | list[float]]) -> float | None:
-    first = next(iter(outputs.values()), None)
-    if isinstance(first, list):
-        first = first[0] if first else None
-    return float(first) if isinstance(first, (int, float)) else None
+def as_score(output: Value | list[float]) -> float | None:
+    """Return the first output as a number, of a vector its first element; `None` if it is none."""
+    if isinstance(output, list):
+        output = output[0] if output else None
+    return float(output) if isinstance(output, (int, float)) else None

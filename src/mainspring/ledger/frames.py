@@ -16,7 +16,7 @@ import msgspec
 from mainspring.core.errors import Corrupt
 from mainspring.ledger import batches
 from mainspring.ledger.batches import Encoded
-from mainspring.ledger.model import Failure, Heading, Prediction
+from mainspring.ledger.model import Batch, Failure, Heading, Prediction
 
 MAGIC = b"mainspring predictions 2\n"
 MAGIC_BEFORE = b"mainspring predictions 1\n"  # its payloads are lists of predictions
@@ -81,15 +81,28 @@ def decode_all(payload: bytes) -> tuple[list[Prediction], list[Failure]]:
     Raises:
         Corrupt: It has other content.
     """
+    found, failures = decode_batches(payload)
+    return [row for heading, batch in found for row in batches.predictions_of(heading, batch)], failures
+
+
+def decode_batches(payload: bytes) -> tuple[list[tuple[Heading, Batch | Encoded]], list[Failure]]:
+    """Return the batches of one frame's payload with their headings, and its failures.
+
+    Raises:
+        Corrupt: It has other content.
+    """
     try:
-        headings, found = _decoder.decode(payload)
+        headings, encoded = _decoder.decode(payload)
     except msgspec.DecodeError:
-        return _decode_before(payload), []
+        return [(batch.heading, batch) for batch in batches.batches_of(_decode_before(payload))], []
     try:
-        rows = [row for batch in found for row in batches.predictions_of(headings[batch.heading], batch)]
-        return rows, [failure for batch in found for failure in batch.failures]
+        found: list[tuple[Heading, Batch | Encoded]] = []
+        for batch in encoded:
+            batches.check(headings[batch.heading], batch)
+            found.append((headings[batch.heading], batch))
     except (LookupError, ValueError) as error:
         raise Corrupt(f"A frame of predictions is inconsistent: {error!r}.") from error
+    return found, [failure for batch in encoded for failure in batch.failures]
 
 
 def _decode_before(payload: bytes) -> list[Prediction]:

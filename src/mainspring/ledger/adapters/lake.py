@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -19,6 +18,7 @@ from mainspring.data.model import TableScan
 from mainspring.data.ports import LakeTables
 from mainspring.ledger import frames
 from mainspring.ledger.adapters.unread import DamagedSegment, Progress, Segment, damaged, segments, tidy, unread
+from mainspring.ledger.column_batches import ColumnBatch, gathered, joined, without_collection
 from mainspring.ledger.columns import (
     FAILURE_SCHEMA,
     INSTANT,
@@ -33,14 +33,12 @@ from mainspring.ledger.columns import (
     from_table,
     observed,
     read_of,
-    to_batch,
 )
 from mainspring.ledger.model import FAILURES, PREDICTIONS, Failure, Prediction
 from mainspring.ledger.ports import Arrivals, Observations
 from mainspring.ledger.sealing import Opener, revealed
 
 LOCK = "predictions"
-_Record = TypeVar("_Record", Prediction, Failure)
 _OBSERVED_AT_ONCE = 131_072
 _OBSERVED = {PREDICTIONS: (OBSERVED_PREDICTION, SCHEMA), FAILURES: (OBSERVED_FAILURE, FAILURE_SCHEMA)}
 _ROWS_AT_ONCE = 20_000  # per batch of `arrivals`; some 20 MB
@@ -118,37 +116,38 @@ class LakePredictions:
 
         The lake's append returns when its rows are durable: only then is the range done.
         """
-        predictions, failures, undecodable = _decoded(found)
+        batches, failures, undecodable = _decoded(found)
+        arrival = self._arrival(PREDICTIONS) if batches else 0
+        rows = [batch.record_batch(arrival) for batch in batches]
         if plan.doubtful:
-            predictions = self._missing(PREDICTIONS, predictions)
-            failures = self._missing(FAILURES, failures)
+            rows = self._missing(PREDICTIONS, rows)
+        lost = failures_batch(failures, self._arrival(FAILURES))
         version = None
         key = f"{segment.name}:{plan.done}-{plan.planned}"
-        if failures:
-            rows = failures_batch(failures, self._arrival(FAILURES))
-            self._lake.append(FAILURES, [rows], FAILURE_SCHEMA, key=key)
-        if predictions:
-            batch = to_batch(predictions, self._arrival(PREDICTIONS))
-            version = self._lake.append(PREDICTIONS, [batch], SCHEMA, key=key)
+        for each in self._missing(FAILURES, [lost]) if plan.doubtful else [lost]:
+            if each.num_rows:
+                self._lake.append(FAILURES, [each], FAILURE_SCHEMA, key=key)
+        if rows:
+            version = self._lake.append(PREDICTIONS, rows, SCHEMA, key=key)
         done = msgspec.structs.replace(plan, done=plan.planned, damaged=plan.damaged + undecodable)
         segment.advance(done)
-        return 0 if version is None else len(predictions), done
+        return 0 if version is None else sum(batch.num_rows for batch in rows), done
 
     def _arrival(self, table: str) -> int:
         """Return the number of the next write: the version that it makes, unknown to every earlier reader."""
         version = self._version(table)
         return 0 if version is None else version + 1
 
-    def _missing(self, table: str, records: list[_Record]) -> list[_Record]:
-        """Return those of the records that the lake does not have."""
+    def _missing(self, table: str, batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+        """Return the rows that the lake does not have."""
         dataset = self._dataset(table)
-        if dataset is None or not records:
-            return records
-        instants = [each.at for each in records]
-        at = pc.field("at")
-        near = (at >= pa.scalar(min(instants), INSTANT)) & (at <= pa.scalar(max(instants), INSTANT))
-        known = set(dataset.to_table(columns=["id"], filter=near)["id"].to_pylist())
-        return [each for each in records if each.id not in known]
+        rows = pa.Table.from_batches(batches, SCHEMA if table == PREDICTIONS else FAILURE_SCHEMA)
+        if dataset is None or not rows.num_rows:
+            return batches
+        at, span = pc.field("at"), pc.min_max(rows["at"])
+        near = (at >= span["min"]) & (at <= span["max"])
+        known = dataset.to_table(columns=["id"], filter=near)["id"]
+        return rows.filter(pc.invert(pc.is_in(rows["id"], known.combine_chunks()))).to_batches()
 
     def tidy(self, *, made_before: int | None = None, replaced_before: int, entries: int = 1_000) -> int:
         with self._locks.hold(LOCK):
@@ -339,17 +338,18 @@ def _observed(parts: Sequence[tuple[ds.Dataset | None, Sequence[str], pc.Express
                 yield observed(pa.Table.from_batches([batch]))
 
 
-def _decoded(found: frames.Frames) -> tuple[list[Prediction], list[Failure], int]:
+def _decoded(found: frames.Frames) -> tuple[list[ColumnBatch], list[Failure], int]:
     """Return the predictions and failures of frames, and how many frames hold something else."""
-    predictions: list[Prediction] = []
+    batches: list[ColumnBatch] = []
     failures: list[Failure] = []
     undecodable = 0
     for payload in found.payloads:
         try:
-            made, failed = frames.decode_all(payload)
+            with without_collection():
+                made, failed = frames.decode_batches(payload)
+                batches += gathered(made)
         except Corrupt:
             undecodable += 1
         else:
-            predictions += made
             failures += failed
-    return predictions, failures, undecodable
+    return joined(batches), failures, undecodable

@@ -43,6 +43,7 @@ def paths(searches: Searched) -> tuple[str, ...]:
         f"/models/{MODEL}/versions/33",
         f"/models/{MODEL}/versions/1",
         f"/models/{MODEL}/versions/34/card",
+        f"/models/{MODEL}/versions/34/evaluation",
         f"/models/{MODEL}/versions/1/card",
         f"/runs/{searches.ended}",
         f"/runs/{searches.ended}/search",

@@ -97,10 +97,10 @@ def _measure(gate: Gate, held_out: HeldOut, part: Slice, sign: int, margin: floa
     if part.name != _WHOLE:  # the table stays as it is: of 2,000 columns none is needed any more
         candidate, other, at = candidate.rows(part.rows), other and other.rows(part.rows), at[part.rows]
     block = block_of(gate, at) if gate.bounded else None
-    ours = _values(gate.metric, candidate, held_out.labels, block)
+    ours = values_by_block(gate.metric, candidate, held_out.labels, block)
     needed = np.full(ours.size, gate.value)
     if other is not None:
-        needed = _values(gate.metric, other, held_out.labels, block) + sign * margin
+        needed = values_by_block(gate.metric, other, held_out.labels, block) + sign * margin
     value, enough = Estimate(float(ours[0]), nan, 0), part.name == _WHOLE or at.size >= gate.least_rows
     known = enough and isfinite(ours[0]) and isfinite(needed[0])
     if block is not None:
@@ -110,7 +110,7 @@ def _measure(gate: Gate, held_out: HeldOut, part: Slice, sign: int, margin: floa
     return Measured(part.name, int(at.size), value, float(needed[0]), sign, other is None, known)
 
 
-def _values(name: str, side: Scored, labels: Sequence[str], block: Ints | None) -> Floats:
+def values_by_block(name: str, side: Scored, labels: Sequence[str], block: Ints | None) -> Floats:
     """Return a metric of all rows, then of the rows without each block; NaN where undefined."""
     metric, columns = side.metric(name), [(side.truth, side.scores)]
     if labels:

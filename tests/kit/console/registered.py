@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from kit.console.flights import NOW, Project, populated
 from mainspring.core.schema import Boolean, Float32, String
 from mainspring.core.time import DAY, HOUR, MINUTE, SECOND
+from mainspring.features.offline.observed import AT
 from mainspring.operations.search.searching import RESULT, SEARCH, SEARCH_RUN
 from mainspring.registry.bundles import seal
 from mainspring.registry.lineage import PARENT as MADE_FROM
@@ -140,6 +141,7 @@ def _held_out(strength: float, seed: int) -> tuple[bytes, dict[str, float]]:
             "origin": draw.choice(["EWR", "JFK", "LGA"], 600, p=[0.5, 0.45, 0.05]),
             "weekend": draw.random(600) < 0.3,
             LABEL: late,
+            AT: pa.array(NOW - 40 * DAY + np.arange(600) * 30 * DAY // 600, pa.timestamp("us", tz="UTC")),
         }
     )
     sink = pa.BufferOutputStream()

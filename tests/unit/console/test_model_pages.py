@@ -15,8 +15,10 @@ from mainspring.console.app import create_app
 from mainspring.console.background_cache import Looking
 from mainspring.core.time import DAY, MINUTE
 from mainspring.delivery.model import Evaluation, GateResult
+from mainspring.operations.models.evaluation import evaluate_version
 from mainspring.registry.adapters.memory import MemoryVersions
 from mainspring.registry.model import AliasMove, Approval, Waiver
+from mainspring.stats.metrics import metrics_of
 from unit.console.test_pages import Markup, text_of
 
 
@@ -360,6 +362,41 @@ class TestVersion:
             assert client.page(path).status_code == 404
         assert client.page("/models/a%20b").status_code == 400
         assert client.get(f"/api/models/{MODEL}?before=0").status_code == 400
+
+
+class TestEvaluation:
+    ADDRESS = f"/models/{MODEL}/versions/34/evaluation"
+
+    def test_confusion_curves_and_the_champion_beside(self, client: Client, project: Project) -> None:
+        page = shown(client, self.ADDRESS)
+        text = text_of(page)
+        assert "600 held-out rows; beside version 32, the champion, on 600 rows" in text
+        assert page.count('class="curve"') == 4
+        held_out = evaluate_version(project, project.versions.get(MODEL, "34"))
+        assert held_out.binary is not None
+        at_half = held_out.binary.points.at(0.5)
+        assert f"{at_half.true_positives} true positives" in re.sub(r"\s+", " ", text)
+        assert row(page, "auc").endswith("Undecided")  # both are the same model
+
+    def test_another_threshold_in_page_and_document(self, client: Client) -> None:
+        page = shown(client, f"{self.ADDRESS}?threshold=0.9")
+        assert "back to the version's own" in text_of(page)
+        told = client.get(f"/api{self.ADDRESS}?threshold=0.9").json()
+        chosen = told["confusion"]
+        assert chosen["threshold"] == pytest.approx(0.9)
+        assert f"<strong>{chosen['true_positives']}</strong>" in page
+        flagged = dict(zip(told["binary"]["thresholds"], told["binary"]["true_positives"], strict=True))
+        assert flagged[0.9] == chosen["true_positives"]
+        assert {each["metric"] for each in told["differences"]} == {*metrics_of("binary")}
+
+    def test_what_is_no_threshold_is_refused(self, client: Client) -> None:
+        assert client.get(f"/api{self.ADDRESS}?threshold=nan").status_code == 400
+        assert client.get(f"/api{self.ADDRESS}?threshold=2").status_code == 400
+        assert client.page("/models/late-arrival/versions/99/evaluation").status_code == 404
+
+    def test_the_champion_stands_beside_its_baseline_or_alone(self, client: Client) -> None:
+        text = text_of(shown(client, f"/models/{MODEL}/versions/32/evaluation"))
+        assert "beside" not in text.partition("held-out rows")[2].partition("Decisions")[0]
 
 
 class TestCard:

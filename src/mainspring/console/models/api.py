@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
@@ -14,17 +15,19 @@ from mainspring.console.features.values import Seen
 from mainspring.console.models.decision_history import history
 from mainspring.console.models.listing import model_list
 from mainspring.console.models.model_page import known_versions, model_page
-from mainspring.console.models.reading import carded
+from mainspring.console.models.reading import carded, evaluated
 from mainspring.console.models.version_page import find_version, version_page
 from mainspring.core.errors import Unavailable
 from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.operations.models.cards import document
+from mainspring.operations.models.evaluation import evaluation_document
 from mainspring.project import Project
 
 Number = Annotated[str, Path(pattern="^[0-9]{1,12}$")]
 Words = Annotated[str, Query(max_length=200)]
 Before = Annotated[int | None, Query(ge=1, le=10**12)]
 Begin = Annotated[int, Query(ge=0, le=10**9, alias="from")]
+Threshold = Annotated[float | None, Query(ge=0, le=1)]
 MaybeId = Annotated[str | None, Query(pattern=f"^{ID_PATTERN}$")]
 
 
@@ -69,18 +72,26 @@ def add_model_api(router: APIRouter, project: Project, looking: Looking) -> None
     def show_card(model: Id, number: Number) -> Response:
         """A version's model card; 202 while its held-out rows are scored."""
         seen = carded(project, looking, find_version(project, check_id(model, "model"), number))
-        return _seen(seen)
+        return _seen(seen, document)
+
+    @router.get("/models/{model}/versions/{number}/evaluation")
+    def show_evaluation(model: Id, number: Number, threshold: Threshold = None) -> Response:
+        """Curves and confusion of a version on its held-out rows, and its metrics beside the champion's; 202 while they
+        are scored.
+        """
+        seen = evaluated(project, looking, find_version(project, check_id(model, "model"), number))
+        return _seen(seen, lambda found: evaluation_document(found, threshold))
 
 
 def _fields(of: Any) -> dict[str, Any]:
     return {name: getattr(of, name) for name in of.__dataclass_fields__}
 
 
-def _seen(seen: Seen[Any]) -> Response:
+def _seen(seen: Seen[Any], written: Callable[[Any], dict[str, Any]]) -> Response:
     if seen.problem is not None:
         raise Unavailable(seen.problem)
     if seen.found is None:
         response = Json({"ready": False}, 202)
         response.headers["retry-after"] = "2"
         return response
-    return Json(document(seen.found))
+    return Json(written(seen.found))

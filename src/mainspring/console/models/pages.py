@@ -9,11 +9,12 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from mainspring.console.background_cache import Looking
+from mainspring.console.models import curve_pictures
 from mainspring.console.models.decision_history import PAGE, history
 from mainspring.console.models.intervals import interval_picture
 from mainspring.console.models.listing import STATES, model_list
 from mainspring.console.models.model_page import known_versions, model_page
-from mainspring.console.models.reading import carded
+from mainspring.console.models.reading import carded, evaluated
 from mainspring.console.models.version_page import find_version, version_page
 from mainspring.console.render import page
 from mainspring.console.runs.table import state_of
@@ -29,6 +30,7 @@ from mainspring.registry.model import ModelVersion
 Frame = Callable[[Request], dict[str, Any]]
 Before = Annotated[int | None, Query(ge=1, le=10**12)]
 Begin = Annotated[int, Query(ge=0, le=10**9, alias="from")]
+Threshold = Annotated[float | None, Query(ge=0, le=1)]
 _PATIENCE_S = 60.0  # seconds that a request for the file waits
 
 
@@ -59,6 +61,16 @@ def add_model_pages(router: APIRouter, project: Project, looking: Looking, frame
     def show_version(request: Request, model: str, number: str) -> Response:
         view = version_page(project, looking, check_id(model, "model"), number)
         return page("version.html", framed(request, view=view, interval_picture=interval_picture))
+
+    @router.get("/models/{model}/versions/{number}/evaluation")
+    def show_evaluation(request: Request, model: str, number: str, threshold: Threshold = None) -> Response:
+        version = find_version(project, check_id(model, "model"), number)
+        seen = evaluated(project, looking, version)
+        found, chosen = seen.found, None
+        if found is not None and found.binary is not None:
+            chosen = found.binary.points.at(found.threshold if threshold is None else threshold)
+        content = {"version": version, "seen": seen, "found": found, "chosen": chosen, "pictures": curve_pictures}
+        return page("evaluation.html", framed(request, **content))
 
     @router.get("/models/{model}/versions/{number}/card")
     def show_card(request: Request, model: str, number: str) -> Response:

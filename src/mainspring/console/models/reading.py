@@ -13,6 +13,7 @@ from mainspring.core.errors import MainspringError, Overloaded
 from mainspring.core.time import MINUTE
 from mainspring.governance.model import Card
 from mainspring.operations.models.cards import card_of, stamp
+from mainspring.operations.models.evaluation import VersionEvaluation, champion_beside, evaluate_version
 from mainspring.project import Project
 from mainspring.registry.model import Manifest, ModelVersion
 
@@ -45,18 +46,30 @@ def verified(project: Project, looking: Looking, version: ModelVersion) -> Seen[
 def carded(project: Project, looking: Looking, version: ModelVersion, wait_s: float | None = None) -> Seen[Card]:
     """Return a version's card. This verifies its bundle and scores its held-out rows, so it may take a while."""
 
-    def make() -> Card:
-        try:
-            return card_of(project, version)
-        except MainspringError:
-            raise
-        except Exception as error:  # a model may be arbitrary code: no error of it may break the page
-            name = f"{version.model}:{version.version}"
-            _log.exception("the card of %s", name)
-            what = f"The model {name} cannot be scored: {type(error).__name__}: {str(error)[:300]}."
-            raise MainspringError(what, fix=f"try `mainspring models card {name}`.") from error
+    return _seen(
+        looking, ("card", stamp(project, version)), lambda: _scored(version, lambda: card_of(project, version)), wait_s
+    )
 
-    return _seen(looking, ("card", stamp(project, version)), make, wait_s)
+
+def evaluated(
+    project: Project, looking: Looking, version: ModelVersion, wait_s: float | None = None
+) -> Seen[VersionEvaluation]:
+    """Return a version's evaluation beside the current champion. This scores its held-out rows, too."""
+    champion = champion_beside(project, version)
+    key = "evaluation", version.digest, None if champion is None else champion.digest
+    return _seen(looking, key, lambda: _scored(version, lambda: evaluate_version(project, version)), wait_s)
+
+
+def _scored(version: ModelVersion, make: Callable[[], _T]) -> _T:
+    try:
+        return make()
+    except MainspringError:
+        raise
+    except Exception as error:  # a model may be arbitrary code: no error of it may break the page
+        name = f"{version.model}:{version.version}"
+        _log.exception("the held-out rows of %s", name)
+        what = f"The model {name} cannot be scored: {type(error).__name__}: {str(error)[:300]}."
+        raise MainspringError(what, fix=f"try `mainspring models card {name}`.") from error
 
 
 def _seen(looking: Looking, key: Hashable, make: Callable[[], _T], wait_s: float | None = None) -> Seen[_T]:

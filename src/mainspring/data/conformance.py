@@ -243,6 +243,34 @@ class LakeTablesConformance:
         assert lake.append("flights", table(A).to_batches(), SCHEMA, key="0") is None
         assert [row[0] for row in read(lake, "flights")] == [2, 3]
 
+    def test_the_rows_of_a_span_are_folded_in_one_version(self, lake: LakeTables) -> None:
+        for number in range(4):
+            rows = table((number, float(number), "x", number * 1_000, True), (10 + number, 1.0, None, 5_000, False))
+            lake.append("flights", rows.to_batches(), SCHEMA, key=f"{number}")
+        version = lake.version("flights")
+        seen: list[list[int]] = []
+
+        def one(rows: pa.Table) -> pa.Table:
+            numbers: list[Any] = rows["_seq"].to_pylist()
+            seen.append(sorted(numbers))
+            return table((99, 7.0, "y", 2_500, None))
+
+        assert lake.fold("flights", "at", 1_000, 3_000, lambda _: None, key="none") is None
+        assert (lake.version("flights"), lake.has("flights", "none")) == (version, False)
+        folded = lake.fold("flights", "at", 1_000, 3_000, one, key="fold")
+        assert (folded, seen) == (lake.version("flights"), [[1, 2]])
+        assert [row[0] for row in read(lake, "flights")] == [0, 3, 10, 11, 12, 13, 99]
+        assert [row[0] for row in read(lake, "flights", version)] == [0, 1, 2, 3, 10, 11, 12, 13]
+        assert lake.fold("flights", "at", 0, 9_000, one, key="fold") is None
+        assert len(seen) == 1
+        assert lake.append("flights", table(A).to_batches(), SCHEMA, key="0") is None
+        assert lake.fold("flights", "at", 5_000, 5_001, lambda rows: rows.slice(0, 1), key="again") is not None
+        assert len(read(lake, "flights")) == 4
+        assert lake.fold("flights", "at", 0, 9_000, lambda rows: rows.slice(0, 0), key="all") is not None
+        assert read(lake, "flights") == []
+        with pytest.raises(NotFound):
+            lake.fold("nowhere", "at", 0, 1, one, key="fold")
+
     def test_nothing_of_a_sound_table_is_damaged_or_taken_back(self, lake: LakeTables) -> None:
         for number in range(2):
             lake.append("flights", table((number, 0.0, "x", 0, True)).to_batches(), SCHEMA, key=f"{number}")

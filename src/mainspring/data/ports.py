@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from mainspring.data.model import DatasetCommit, TableScan, TableVersion
@@ -40,6 +40,31 @@ class LakeTables(Protocol):
 
     def replace(self, table: str, rows: Iterable[pa.RecordBatch], schema: pa.Schema, *, key: str) -> int | None:
         """Write as `append` does, but replace all rows and the schema of the newest version."""
+        ...
+
+    def fold(
+        self,
+        table: str,
+        column: str,
+        since: int,
+        until: int,
+        change: Callable[[pa.Table], pa.Table | None],
+        *,
+        key: str,
+    ) -> int | None:
+        """Replace the rows of a time span by a function of them, as one version: no reader sees a row in both forms.
+
+        Args:
+            column: A timestamp; the rows with `since <= column < until` are replaced, UTC epoch microseconds.
+            change: Returns the new rows, of the same columns and span; `None` to leave the table as it is.
+            key: As of `append`.
+
+        Returns:
+            The version, `None` if none was made.
+
+        Raises:
+            NotFound: The table does not exist.
+        """
         ...
 
     def restore(self, table: str, version: int | None) -> int | None:

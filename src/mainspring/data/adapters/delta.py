@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 from deltalake import (
     ColumnProperties,
     CommitProperties,
@@ -117,6 +118,37 @@ class DeltaLake(DeltaReads):
 
         return self._commit(table, rows.schema, key, write)
 
+    def fold(
+        self,
+        table: str,
+        column: str,
+        since: int,
+        until: int,
+        change: Callable[[pa.Table], pa.Table | None],
+        *,
+        key: str,
+    ) -> int | None:
+        changed: pa.Table | None = None
+
+        def write(at: DeltaTable | None) -> None:
+            nonlocal changed
+            if at is None:
+                raise NotFound(f"There is no table {table!r}.", fix=f"the lake has {self.tables()}.")
+            scan = self.scan(table, int(at.version()))
+            at_column, schema = pc.field(column), arrow_schema(at)
+            least, end = (pa.scalar(each, schema.field(column).type) for each in (since, until))
+            files = ds.dataset(list(scan.files or ()), schema=schema, format="parquet")
+            changed = change(files.to_table(filter=(at_column >= least) & (at_column < end)))
+            if changed is not None:
+                predicate = f'"{column}" >= {_instant(since)} AND "{column}" < {_instant(until)}'
+                rows = changed.select(schema.names).cast(schema)
+                self._write(
+                    table, at, rows.to_batches(), schema, key, mode="overwrite", schema_mode=None, predicate=predicate
+                )
+
+        version = self._commit(table, None, key, write)
+        return None if changed is None else version
+
     def restore(self, table: str, version: int | None) -> int | None:
         address = self._address(table)
         with self.place.errors(table), self.locks.hold(table, wait_s=600.0):
@@ -152,9 +184,7 @@ class DeltaLake(DeltaReads):
                 return 0
             version = int(at.version())
             with delta_errors(self._address(table)):
-                instant = format_instant(before)
-                done = at.delete(f"\"{column}\" < arrow_cast('{instant}', 'Timestamp(Microsecond, Some(\"UTC\"))')",
-                                 post_commithook_properties=_HOOKS)  # fmt: skip
+                done = at.delete(f'"{column}" < {_instant(before)}', post_commithook_properties=_HOOKS)
             self.place.sync(table, version)
             return int(done["num_deleted_rows"] or 0)
 
@@ -224,6 +254,7 @@ class DeltaLake(DeltaReads):
         *,
         mode: Any,
         schema_mode: Any,
+        predicate: str | None = None,
     ) -> None:
         stream = Stream(rows)
         options = None if at is not None or self.place.options is None else dict(self.place.options)
@@ -233,6 +264,7 @@ class DeltaLake(DeltaReads):
                 pa.RecordBatchReader.from_batches(schema, stream),
                 mode=mode,
                 schema_mode=schema_mode,
+                predicate=predicate,
                 configuration=_CONFIGURATION if at is None else None,
                 commit_properties=_properties(key),
                 post_commithook_properties=_HOOKS,
@@ -296,6 +328,11 @@ def _spans(name: str, values: pa.ChunkedArray[Any]) -> str:
     starts = [0, *sorted(gaps), len(numbers)]
     spans = [(numbers[start], numbers[end - 1]) for start, end in itertools.pairwise(starts)]
     return " OR ".join(f'kept."{name}" BETWEEN {low} AND {high}' for low, high in spans)
+
+
+def _instant(at: int) -> str:
+    """Return an instant, UTC epoch microseconds, as SQL of delta-rs."""
+    return f"arrow_cast('{format_instant(at)}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
 
 
 def _properties(key: str) -> CommitProperties:

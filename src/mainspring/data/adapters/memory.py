@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -62,6 +62,29 @@ class MemoryLake:
         arrived = pa.Table.from_batches(rows, schema)
         with self._lock:
             return None if self.has(table, key) else self._write(table, arrived, key)
+
+    def fold(
+        self,
+        table: str,
+        column: str,
+        since: int,
+        until: int,
+        change: Callable[[pa.Table], pa.Table | None],
+        *,
+        key: str,
+    ) -> int | None:
+        with self._lock:
+            rows = self._required(table)
+            if self.has(table, key):
+                return None
+            least, end = (pa.scalar(each, rows[column].type) for each in (since, until))
+            inside = (pc.field(column) >= least) & (pc.field(column) < end)
+            changed = change(rows.filter(inside))
+            if changed is None:
+                return None
+            return self._write(
+                table, pa.concat_tables([rows.filter(~inside | pc.field(column).is_null()), changed]), key
+            )
 
     def restore(self, table: str, version: int | None) -> int | None:
         with self._lock:

@@ -18,8 +18,10 @@ from mainspring.delivery.adapters.catalog import CatalogRollouts
 from mainspring.delivery.conformance import RolloutStoreConformance
 from mainspring.monitoring.adapters.catalog import CatalogMonitors
 from mainspring.monitoring.adapters.incidents import CatalogIncidents
+from mainspring.monitoring.adapters.service import CatalogService
 from mainspring.monitoring.conformance import MonitorStoreConformance
 from mainspring.monitoring.incidents.conformance import IncidentStoreConformance
+from mainspring.monitoring.service.conformance import ServiceStoreConformance
 from mainspring.project.catalog import open_catalog
 from mainspring.project.definitions.applied import Applied
 from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
@@ -116,6 +118,12 @@ class TestIncidents(IncidentStoreConformance):
     @pytest.fixture
     def elsewhere(self, engine: sa.Engine) -> CatalogIncidents:
         return CatalogIncidents(engine, "another")
+
+
+class TestService(ServiceStoreConformance):
+    @pytest.fixture
+    def service(self, engine: sa.Engine) -> CatalogService:
+        return CatalogService(engine)
 
 
 class TestRollouts(RolloutStoreConformance):

@@ -10,10 +10,13 @@ import sqlalchemy as sa
 from mainspring.core.catalog import metadata, open_engine
 from mainspring.monitoring.adapters.catalog import CatalogMonitors
 from mainspring.monitoring.adapters.incidents import CatalogIncidents
+from mainspring.monitoring.adapters.service import CatalogService
 from mainspring.monitoring.conformance import MonitorStoreConformance
 from mainspring.monitoring.incidents.conformance import IncidentStoreConformance
 from mainspring.monitoring.model import Window
 from mainspring.monitoring.ports import MonitorStore
+from mainspring.monitoring.service.conformance import ServiceStoreConformance
+from mainspring.monitoring.service.ports import ServiceStore
 
 
 class TestCatalogMonitors(MonitorStoreConformance):
@@ -42,3 +45,9 @@ class TestCatalogIncidents(IncidentStoreConformance):
     @pytest.fixture
     def elsewhere(self, catalog: sa.Engine) -> CatalogIncidents:
         return CatalogIncidents(catalog, "another")
+
+
+class TestCatalogService(ServiceStoreConformance):
+    @pytest.fixture
+    def service(self, catalog: sa.Engine) -> ServiceStore:
+        return CatalogService(catalog)

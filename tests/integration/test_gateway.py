@@ -518,7 +518,7 @@ async def test_metrics_name_endpoints_and_never_callers_or_paths() -> None:
         labels = set(re.findall(r'([a-z]+)="', reply.text))
         assert labels == {"endpoint", "version", "status", "stage", "le"}
         assert "stranger" not in reply.text
-        assert "infer" not in reply.text
+        assert "/infer" not in reply.text
 
 
 @on_a_loop

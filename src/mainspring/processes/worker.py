@@ -22,6 +22,7 @@ from mainspring.operations.features.live_views import ViewsInUse, tidy
 from mainspring.operations.jobs.work_loop import working
 from mainspring.operations.materialize import materialise_views
 from mainspring.operations.pipelines.triggers import Triggers
+from mainspring.operations.service.sampling import Sampler
 from mainspring.processes.process import log, run
 from mainspring.project import Project
 
@@ -131,6 +132,8 @@ def duties(project: Project) -> list[Duty]:
         for endpoint in project.definitions.endpoints:
             project.monitor.run(endpoint)
 
+    sampler = Sampler(project)
+
     triggers = Triggers(project)
 
     def start_pipelines() -> None:
@@ -146,6 +149,7 @@ def duties(project: Project) -> list[Duty]:
         Duty("keeping the processes of shadows", shadows.keep, 1.0),
         Duty("tidying predictions", tidy_predictions, 600.0, due=time.monotonic() + 90.0),
         Duty("watching endpoints", monitor, 30.0, rest=4.0),  # a fifth of one processor at most
+        Duty("sampling service health", sampler.look, 60.0),
         Duty("deleting old versions of tables", retain_tables, 600.0, due=time.monotonic() + 120.0),
         Duty("deleting old tiles and states", put_away, 600.0, due=time.monotonic() + 60.0, lane="features"),
     ]

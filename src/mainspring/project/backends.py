@@ -194,6 +194,9 @@ INCIDENTS: Mapping[str, Build] = _by_catalog(
         at.project.engine, lake_digest(at.project.settings)
     )
 )
+SERVICE_STORES: Mapping[str, Build] = _by_catalog(
+    lambda at: lazily("monitoring.adapters.service", "CatalogService", extra="local")(at.project.engine)
+)
 JOB_STORES: Mapping[str, Build] = _by_catalog(
     lambda at: lazily("jobs.adapters.catalog", "CatalogJobs", extra="gateway")(
         at.project.engine, partial(ring, at.state)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mainspring.monitoring.model import LabelRows
     from mainspring.monitoring.monitor import Monitor
     from mainspring.monitoring.ports import MonitorStore
+    from mainspring.monitoring.service.ports import ServiceStore
     from mainspring.project.definitions.applied import Applied
     from mainspring.project.definitions.loading import Definitions
     from mainspring.registry.bundles import Bundles
@@ -391,6 +392,12 @@ class Project:
     @cached_property
     def incidents(self) -> IncidentStore:
         built: IncidentStore = self._build("incidents", backends.INCIDENTS, self.settings.catalog)
+        return built
+
+    @cached_property
+    def service(self) -> ServiceStore:
+        """Samples of service health."""
+        built: ServiceStore = self._build("service", backends.SERVICE_STORES, self.settings.catalog)
         return built
 
     @cached_property

@@ -3,12 +3,12 @@
 import re
 from dataclasses import replace
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
 from kit.console.client import Client
 from kit.console.flights import NOW, Project, populated
+from kit.slots import answering
 from mainspring.console.app import create_app
 from mainspring.console.endpoints.capacity import capacity, load_picture
 from mainspring.serving.conformance.baselines import measured
@@ -60,10 +60,6 @@ def test_where_no_load_was_met() -> None:
 
 
 def test_live_numbers_come_from_the_processes(tmp_path: Path) -> None:
-    import asyncio
-
-    from mainspring.serving.plane.slots import Slots, folder
-
     project = populated()
     project = project.having(settings=replace(project.settings, state=tmp_path))
     project.baselines.add(baseline(project))
@@ -74,19 +70,9 @@ def test_live_numbers_come_from_the_processes(tmp_path: Path) -> None:
     for rows in (1, 3, 3, 60):
         of_it.batch_rows.observe(rows)
         of_it.stages["queue"].observe(0.002)
-    loop = asyncio.new_event_loop()
-    slots = Slots(folder(tmp_path), 0, 1)
-    loop.run_until_complete(slots.start(metrics.text, lambda: True))
-    thread = Thread(target=loop.run_forever)
-    thread.start()
-    try:
+    with answering(tmp_path, metrics.text):
         found = capacity(project, "late-arrival", {})
         shown = page(project)
-    finally:
-        asyncio.run_coroutine_threadsafe(slots.stop(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
     assert found.workers == 1
     assert found.rejections == [("the queue was full", 2)]
     assert found.live is not None

@@ -94,6 +94,7 @@ class Lane:
         self.arm = ArmOutcomes(self.recorder, metrics.arm(version), failures or FailureBuffer(log), clock)
         self._assigned = False  # whether a rollout ever assigned a request to it
         self.statistics = Statistics(clock)
+        self.numbers = metrics.version(version)
         self._endpoint = endpoint
         self._ids = PredictionIds()
         self._clock = clock

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from mainspring.core.time import Clock
+from mainspring.core.time import Clock, SystemClock
 from mainspring.serving.model import LATENCY_BOUNDS
 from mainspring.serving.plane.catalog_copy import CatalogCopy
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SERVED, REVISION, REFUSED = "mainspring_served_version", "mainspring_route_revision", "mainspring_refused_route"
+STARTED = "mainspring_gateway_start_time_seconds"
+INFERENCES, FAILURES = "mainspring_inference_seconds", "mainspring_inference_failures"
 _LONGEST_REASON = 300  # characters
+_VERSIONS = 16  # of an endpoint, whose numbers are kept after they are replaced
 STAGES = ("queue", "features", "compute", "encode", "total")
 _ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0)
 
@@ -60,6 +63,16 @@ class ArmMetrics:
         self.seconds = Histogram(LATENCY_BOUNDS)  # until the reply, of answered requests and failed ones
 
 
+class VersionMetrics:
+    """The numbers of one version: of inference requests that reached it. `failed` ones are not the caller's fault."""
+
+    __slots__ = ("failed", "seconds")
+
+    def __init__(self) -> None:
+        self.failed = 0
+        self.seconds = Histogram(LATENCY_BOUNDS)  # from arrival to reply, of answered requests
+
+
 class EndpointMetrics:
     """The numbers of one endpoint."""
 
@@ -70,10 +83,20 @@ class EndpointMetrics:
         self.batch_rows = Histogram(_ROWS)
         self.rows = 0
         self.arms: dict[str, ArmMetrics] = {}  # by version
+        self.versions: dict[str, VersionMetrics] = {}
 
     def arm(self, version: str) -> ArmMetrics:
         """Return the numbers of a version."""
         return self.arms.setdefault(version, ArmMetrics())
+
+    def version(self, version: str) -> VersionMetrics:
+        """Return the numbers of a version that is served."""
+        return self.versions.setdefault(version, VersionMetrics())
+
+    def forget(self, served: Collection[str]) -> None:
+        """Drop the oldest versions that are not served, beyond `_VERSIONS`: a scrape never grows with promotions."""
+        for version in [each for each in self.versions if each not in served][: max(0, len(self.versions) - _VERSIONS)]:
+            del self.versions[version]
 
 
 class Metrics(Collector):
@@ -90,6 +113,7 @@ class Metrics(Collector):
         unlogged_failures: (endpoint, version) -> failures that wait for room in the log.
         damaged: Number of segments of the log that are set aside.
         catalog: The copy of the catalog that is served from, if there is one.
+        clock: The machine's, for the start of this process.
     """
 
     def __init__(
@@ -105,7 +129,9 @@ class Metrics(Collector):
         unlogged_failures: Callable[[], Mapping[tuple[str, str], int]] = dict,
         damaged: Callable[[], int] = int,
         catalog: CatalogCopy | None = None,
+        clock: Clock | None = None,
     ) -> None:
+        self._started = (clock or SystemClock()).now()
         self._ready = ready
         self._served = served
         self._waiting = waiting
@@ -122,6 +148,7 @@ class Metrics(Collector):
         self.connections: Callable[[], Mapping[str, int]] = dict  # what an acceptor says of its connections
         self._registry = CollectorRegistry()
         self._registry.register(self)
+        ProcessCollector(registry=self._registry)  # process_cpu_seconds_total, process_resident_memory_bytes, ...
 
     def of(self, endpoint: str) -> EndpointMetrics:
         """Return the numbers of an endpoint of the routing table."""
@@ -140,6 +167,7 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("mainspring_gateway_ready", "1 if the gateway accepts traffic.", float(self._ready()))
+        yield GaugeMetricFamily(STARTED, "Start of this process, seconds since the epoch.", self._started / 1e6)
         refused = self._refused()
         yield GaugeMetricFamily(
             "mainspring_refused_versions",
@@ -265,6 +293,24 @@ class Metrics(Collector):
                 stages.add_metric([name, stage], *histogram.cumulative())
             batches.add_metric([name], *endpoint.batch_rows.cumulative())
         yield from (stages, batches)
+        yield from self._of_versions()
+
+    def _of_versions(self) -> Iterator[Metric]:
+        labels, served = ["endpoint", "version"], self._served()
+        seconds = HistogramMetricFamily(
+            INFERENCES, "Time from arrival to reply of inference requests that were answered.", labels=labels
+        )
+        failures = CounterMetricFamily(
+            FAILURES,
+            "Inference requests that a version failed to answer, not by their caller's fault.",
+            labels=labels,
+        )
+        for name, endpoint in self._endpoints.items():
+            endpoint.forget(served.get(name, ()))
+            for version, numbers in endpoint.versions.items():
+                seconds.add_metric([name, version], *numbers.seconds.cumulative())
+                failures.add_metric([name, version], float(numbers.failed))
+        yield from (seconds, failures)
 
 
 class Statistics:

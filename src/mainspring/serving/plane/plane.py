@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from mainspring.core.errors import DeadlineExceeded, Invalid, NotFound, Unavailable
+from mainspring.core.error_codes import codes_of
+from mainspring.core.errors import DeadlineExceeded, Invalid, NotFound, Overloaded, Unavailable
 from mainspring.core.time import Clock, format_instant
 from mainspring.features.ports import OnlineStore
 from mainspring.ledger.model import Assigned
@@ -316,11 +317,15 @@ class Inference:
 
     def replied(self) -> None:
         """Count it as answered."""
+        took_us = monotonic_us() - self._received
+        self.lane.numbers.seconds.observe(took_us / 1e6)
         if self.assigned is not None:
-            self.lane.arm.answered(monotonic_us() - self._received)
+            self.lane.arm.answered(took_us)
 
     def failed(self, error: Exception) -> None:
-        """Count and log it as failed, if a rollout assigned it."""
+        """Count it as failed, unless by the caller's fault; log it if a rollout assigned it."""
+        if isinstance(error, Overloaded) or codes_of(error).http >= 500:
+            self.lane.numbers.failed += 1
         if self.assigned is not None:
             took_us = monotonic_us() - self._received
             self.lane.arm.failed(error, took_us, self.assigned, self._principal, self.asked.id or "")

@@ -1,0 +1,1 @@
+"""Service health: sampling of the gateway processes and of features, objectives, metrics."""

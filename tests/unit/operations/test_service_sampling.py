@@ -1,0 +1,111 @@
+"""The worker's looks at gateway processes become a history by which objectives are judged, without Prometheus."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import mainspring as ms
+from kit.console.flights import NOW, Project, definitions
+from kit.slots import answering
+from mainspring.core.time import DAY, HOUR, MINUTE, SECOND, ManualClock
+from mainspring.monitoring.service.samples import Sample
+from mainspring.operations.service.objectives import objectives, service_signals
+from mainspring.operations.service.sampling import KEPT_US, MINUTES_US, Sampler
+from mainspring.serving.plane.metrics import Metrics
+
+OBJECTIVES = [
+    ms.objectives.availability(0.99),
+    ms.objectives.latency(0.9, within="50ms"),
+    ms.objectives.freshness("OriginTraffic", within="5m"),
+]
+
+
+def process(started: int) -> Metrics:
+    return Metrics(ready=lambda: True, served=dict, waiting=dict, refused=dict, clock=ManualClock(started))
+
+
+def asked(metrics: Metrics, *, good: int, bad: int = 0, slow: int = 0) -> None:
+    endpoint = metrics.of("late-arrival")
+    endpoint.requests[200] += good + slow
+    endpoint.requests[503] += bad
+    for duration in [0.01] * good + [0.2] * slow:
+        endpoint.version("2").seconds.observe(duration)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    watched = {"late-arrival": ms.Monitor("late-arrival", objectives=OBJECTIVES)}
+    project = Project(definitions=replace(definitions(), monitors=watched))
+    return project.having(settings=replace(project.settings, state=tmp_path), wall=ManualClock(NOW))
+
+
+def test_several_processes_and_their_restarts_become_a_budget(project: Project, tmp_path: Path) -> None:
+    wall = project.wall
+    assert isinstance(wall, ManualClock)
+    first, second = process(NOW - 10 * SECOND), process(NOW - 9 * SECOND)
+    with ExitStack() as slots:
+        slots.enter_context(answering(tmp_path, first.text))
+        with answering(tmp_path, second.text, 1):
+            asked(first, good=500)
+            asked(second, good=300, bad=10)
+            Sampler(project).look()
+            wall.advance(MINUTE)
+            asked(second, good=50, slow=50)
+            Sampler(project).look()  # another worker continues where this one was
+        with answering(tmp_path, (again := process(NOW + MINUTE + SECOND)).text, 1):
+            asked(again, good=80, bad=10)
+            wall.advance(MINUTE)
+            Sampler(project).look()
+    available, fast, fresh = objectives(project, "late-arrival")
+    assert (available.objective, available.good, available.bad) == ("availability", 980, 20)
+    assert available.budget_left == pytest.approx(1 - 20 / (0.01 * 1000))
+    assert (fast.good, fast.bad) == (930, 50)
+    assert fresh.objective == "freshness OriginTraffic 5m"
+    assert (fresh.good + fresh.bad, fresh.ratio) == (3.0, 0.0)  # never materialised
+    assert available.alert == "ticket"
+    found = {signal.statistic: signal for signal in service_signals(project)}
+    assert list(found) == ["availability"]  # three looks are too few for freshness
+    assert "99% of requests answered over 30d: in the last 3d 2.00% of requests" in found["availability"].detail
+
+
+def test_nothing_is_lost_while_nobody_looks_or_the_clock_goes_back(project: Project, tmp_path: Path) -> None:
+    wall = project.wall
+    assert isinstance(wall, ManualClock)
+    metrics, sampler = process(NOW - SECOND), Sampler(project)
+    with answering(tmp_path, metrics.text):
+        for step in (0, 5 * HOUR, -2 * HOUR, 40 * DAY, -40 * DAY, MINUTE):
+            wall.advance(step)
+            asked(metrics, good=10)
+            sampler.look()
+    samples = [each for each in project.service.samples(0, NOW + 100 * DAY) if each.subject == "late-arrival"]
+    assert sum(sample.counts["requests 200"] for sample in samples) == 60
+
+
+def of(project: Project) -> list[Sample]:
+    return [each for each in project.service.samples(NOW, NOW + HOUR) if each.subject == "late-arrival"]
+
+
+def test_minutes_become_hours_and_then_are_deleted(project: Project, tmp_path: Path) -> None:
+    wall = project.wall
+    assert isinstance(wall, ManualClock)
+    metrics, sampler = process(NOW - SECOND), Sampler(project)
+    with answering(tmp_path, metrics.text):
+        for _ in range(10):
+            wall.advance(MINUTE)
+            asked(metrics, good=1)
+            sampler.look()
+        wall.advance(MINUTES_US + 2 * HOUR)
+        sampler.look()
+        assert len(of(project)) == 11  # right after a jump nothing is compacted
+        wall.advance(MINUTE)
+        sampler.look()
+    assert [sample.counts.get("requests 200") for sample in of(project)] == [10.0, None]
+    wall.advance(KEPT_US)
+    sampler.look()
+    wall.advance(MINUTE)
+    sampler.look()
+    assert project.service.samples(0, NOW + HOUR) == []

@@ -41,6 +41,7 @@ from mainspring.operations.models.transferring import Moved
 from mainspring.operations.pipelines.control import StepState
 from mainspring.operations.predict import Answer
 from mainspring.operations.profile import Check, Profile
+from mainspring.operations.replay.model import Replayed, ReplayReport
 from mainspring.operations.reproduce.reproducing import Reproduction
 from mainspring.operations.rollout.outlook import PlanReport
 from mainspring.operations.rollout.reports import RolloutReport
@@ -209,6 +210,7 @@ DOCUMENTS = {
     "prediction": Document(
         Prediction, ("at",), {"withheld": Literal["encrypted", "left out"] | None}, less=("sealed",)
     ),
+    "replay": Document(Replayed, ("Verdict.at",), otherwise=ReplayReport),
     "runs": Document(list[RunRow], ("started_at", "ended_at"), {"error": str | None}),
     "reproduce": Document(Reproduction),
     "jobs list": _JOBS,

@@ -24,7 +24,8 @@ from mainspring.operations.keys import create_key
 
 # What needs a process that goes on, or long work: `kit.depot` compares each document of these in other tests.
 ELSEWHERE = {
-    *("bench", "ci", "demo", "migrate", "monitor", "predict", "prediction", "promote", "reproduce", "search", "train"),
+    *("bench", "ci", "demo", "migrate", "monitor", "predict", "prediction", "promote", "replay", "reproduce", "search"),
+    "train",
     *("up", *(f"rollout {name}" for name in ("start", "status", "stop", "promote", "rollback", "list"))),
     *(f"pipelines {name}" for name in ("list", "run", "status", "retry", "approve", "cancel", "logs", "graph")),
     *(f"pipelines {name}" for name in ("run-step", "step", "export")),

@@ -92,6 +92,12 @@ def test_it_leaves_a_project_that_is_well_and_not_up(demo: Demo) -> None:
     assert status["endpoints"][0]["predictions"] == 58_752
 
 
+def test_its_answers_and_features_are_the_same_again(demo: Demo) -> None:
+    found = demo.depot.json("replay", "--sample", "1000", "--endpoint", "late-arrival")
+    assert found["outcomes"] == {"identical": 1000, "within tolerance": 0, "differs": 0, "cannot": 0}
+    assert found["features_compared"] == found["features_equal"] > 10_000
+
+
 def test_no_page_of_it_shows_a_value_as_python_writes_it(demo: Demo) -> None:
     with closing(open_project(load_settings(demo.depot.root, None))) as project:
         pages = crawl(Client(create_app(project), create_key(project, "reader", ["view"], DAY)))

@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("bench", "Find the highest load that an endpoint can serve."),
     "monitor": ("monitor", "Join labels; compute quality and drift now."),
     "prediction": ("prediction", "Show one logged prediction."),
+    "replay": ("replay", "Answer logged predictions again, and compare."),
     "runs": ("runs", "List training runs."),
     "reproduce": ("reproduce", "Repeat a recorded training, and compare."),
     "jobs": ("jobs", "Background work: list, run, cancel, retry."),

@@ -19,8 +19,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mainspring.ledger.batches import GROUPS, Encoded
-from mainspring.ledger.columns import SCHEMA, as_score
-from mainspring.ledger.model import Asked, Assigned, Batch, Heading
+from mainspring.ledger.columns import SCHEMA
+from mainspring.ledger.model import Asked, Assigned, Batch, Heading, as_score
 from mainspring.ledger.sealing import Opener
 
 _json = msgspec.json.Encoder()

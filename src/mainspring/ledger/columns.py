@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from mainspring.core.time import from_datetime
 from mainspring.ledger.batches import GROUPS
-from mainspring.ledger.model import Failure, Prediction, Value
+from mainspring.ledger.model import Failure, Prediction, score_of
 from mainspring.ledger.sealing import Opener
 
 INSTANT = pa.timestamp("us", tz="UTC")
@@ -91,7 +91,7 @@ def to_batch(predictions: Sequence[Prediction], arrival: int | None = None) -> p
     }
     for name in (*GROUPS, "personal"):
         columns[name] = [_json.encode(getattr(prediction, name)).decode() for prediction in predictions]
-    columns["score"] = [as_score(next(iter(prediction.outputs.values()), None)) for prediction in predictions]
+    columns["score"] = [score_of(prediction) for prediction in predictions]
     for name in _ASSIGNED:
         columns[name] = [getattr(prediction, name) if prediction.rollout else None for prediction in predictions]
     columns["arrival"] = [arrival] * len(predictions)
@@ -172,10 +172,3 @@ def read_of(table: pa.Table, opener: Opener, columns: Sequence[str] = READ) -> p
 
 def _whole(share: float | None) -> float:
     return 1.0 if share is None else share
-
-
-def as_score(output: Value | list[float]) -> float | None:
-    """Return the first output as a number, of a vector its first element; `None` if it is none."""
-    if isinstance(output, list):
-        output = output[0] if output else None
-    return float(output) if isinstance(output, (int, float)) else None

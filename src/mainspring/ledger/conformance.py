@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from mainspring.core.errors import NotFound
-from mainspring.ledger.model import Asked, Assigned, Batch, Failure, Heading, Log, Prediction
+from mainspring.ledger.model import Asked, Assigned, Batch, Failure, Heading, Log, Prediction, Selection
 from mainspring.ledger.ports import Arrivals, PredictionLog, PredictionStore
 from mainspring.ledger.recording import Recorder
 
@@ -388,6 +388,46 @@ class LedgerConformance:
         assert [each.id for each in ledger.store.recent("late")] == ["p4", "p3", "p1"]
         assert ledger.store.recent(limit=0) == []
         assert ledger.store.recent("nobody") == []
+
+    @pytest.mark.parametrize(
+        ("selection", "numbers"),
+        [
+            (Selection(), range(1, 9)),
+            (Selection(endpoint="late", since=2_000, until=5_000), (2, 3, 4)),
+            (Selection(endpoint="early"), (8,)),
+            (Selection(version="4"), (7,)),
+            (Selection(score_from=2 / 1024, score_to=3 / 1024), (2, 3)),
+            (Selection(keys={"flight": "3"}), (3,)),
+            (Selection(keys={"": "ÅA"}, status="MISSING"), range(1, 9)),
+            (Selection(keys={"carrier": "3"}), ()),
+            (Selection(status="EXPIRED"), ()),
+        ],
+    )
+    def test_a_selection_gives_the_predictions_that_fulfil_all_of_it(
+        self, ledger: Ledger, selection: Selection, numbers: Sequence[int]
+    ) -> None:
+        ledger.log.append([prediction(number) for number in range(1, 7)])
+        ledger.log.append([msgspec.structs.replace(prediction(7), version="4"), prediction(8, endpoint="early")])
+        assert list(ledger.store.scan(Selection())) == []
+        ledger.store.compact()
+        ids = {f"p{number}" for number in numbers}
+        found = [each for part in ledger.store.scan(selection) for each in part]
+        assert sorted(each.id for each in found) == sorted(ids)
+        assert found == [ledger.store.find(each.id) for each in found]
+        some = [each.id for part in ledger.store.scan(selection, {"p2", "p3", "p99"}) for each in part]
+        assert sorted(some) == sorted(ids & {"p2", "p3"})
+        assert sorted(ledger.store.sample(selection, 100)) == sorted(ids)
+
+    def test_a_sample_has_its_size_and_depends_on_its_seed(self, ledger: Ledger) -> None:
+        ledger.log.append([prediction(number) for number in range(1, 101)])
+        ledger.store.compact()
+        selection = Selection(endpoint="late", until=51_000)
+        first, again, other = (ledger.store.sample(selection, 20, seed=seed) for seed in (1, 1, 2))
+        assert first == again
+        assert len(set(first)) == len(set(other)) == 20
+        assert set(first) != set(other)
+        assert {*first, *other} <= {f"p{number}" for number in range(1, 51)}
+        assert ledger.store.sample(selection, 0) == []
 
     def test_a_batch_keeps_which_of_its_requests_a_rollout_assigned(self, ledger: Ledger) -> None:
         made = batch(1, 2, 1, 1)

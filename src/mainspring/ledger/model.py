@@ -1,8 +1,8 @@
-"""Logged predictions, the batches in which serving passes them, and an endpoint's logging policy."""
+"""Logged predictions and selections of them, the batches in which serving passes them, and a logging policy."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -11,6 +11,7 @@ from mainspring.core.errors import Invalid
 
 PREDICTIONS = "predictions"  # lake table that compaction fills
 FAILURES = "predictions__failures"  # its table of failures, which no reader of predictions meets
+ANY_KEY = ""  # name of a condition of a `Selection` that any entity key may fulfil
 
 Value = bool | int | float | str | None
 
@@ -154,3 +155,59 @@ class Batch(msgspec.Struct, array_like=True, gc=False):
     columns: Sequence[Any]  # in the heading's order: keys, request, features, statuses, outputs
     sealed: Sequence[bytes] = ()  # shape (rows,), or empty
     assigned: Sequence[Assigned | None] = ()  # as `asked`, or empty
+
+
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """Conditions that a prediction fulfils all of; one that is left out holds for every prediction.
+
+    Attributes:
+        since: The smallest instant, UTC epoch microseconds.
+        until: The instant behind the last.
+        score_from: The smallest score, the first output's value.
+        score_to: The largest score.
+        keys: Name of an entity key -> its value as text; the name `ANY_KEY` stands for any key.
+        status: Status of at least one stored feature, such as `MISSING`.
+    """
+
+    endpoint: str | None = None
+    version: str | None = None
+    since: int | None = None
+    until: int | None = None
+    score_from: float | None = None
+    score_to: float | None = None
+    keys: Mapping[str, str] = {}
+    status: str | None = None
+
+    def holds(self, prediction: Prediction) -> bool:
+        """Return whether a prediction is selected. A key that is encrypted or was left out equals no value."""
+        score = score_of(prediction)
+        return (
+            self.endpoint in (None, prediction.endpoint)
+            and self.version in (None, prediction.version)
+            and (self.since is None or prediction.at >= self.since)
+            and (self.until is None or prediction.at < self.until)
+            and (self.score_from is None or (score is not None and score >= self.score_from))
+            and (self.score_to is None or (score is not None and score <= self.score_to))
+            and (self.status is None or self.status in prediction.statuses.values())
+            and all(
+                any(key_text(value) == text for key, value in prediction.keys.items() if name in (ANY_KEY, key))
+                for name, text in self.keys.items()
+            )
+        )
+
+
+def key_text(value: Value) -> str:
+    """Return a key as a person writes it."""
+    return {True: "true", False: "false", None: ""}[value] if value is None or isinstance(value, bool) else str(value)
+
+
+def score_of(prediction: Prediction) -> float | None:
+    """Return the first output as a number; `None` if it is none."""
+    return as_score(next(iter(prediction.outputs.values()), None))
+
+
+def as_score(output: Value | list[float]) -> float | None:
+    """Return an output as a number, of a vector its first element; `None` if it is none."""
+    if isinstance(output, list):
+        output = output[0] if output else None
+    return float(output) if isinstance(output, (int, float)) else None

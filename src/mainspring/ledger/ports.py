@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from mainspring.ledger.model import Batch, Failure, Prediction
+from mainspring.ledger.model import Batch, Failure, Prediction, Selection
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -170,6 +170,21 @@ class PredictionStore(Protocol):
         Returns:
             Batches of some thousands of rows, with the columns of `read` except `request` and `statuses`; `None` if the
             arrivals after a position are no longer known.
+        """
+        ...
+
+    def sample(self, selection: Selection, count: int, *, seed: int = 0) -> list[str]:
+        """Return the ids of `count` compacted predictions of a selection, or of all if there are fewer: each as likely
+        as any other, in memory for `count` ids. The same seed over the same store gives the same ids.
+        """
+        ...
+
+    def scan(self, selection: Selection, ids: Collection[str] | None = None) -> Iterator[list[Prediction]]:
+        """Yield the compacted predictions of a selection, in no order, some thousands at a time, with sealed personal
+        values.
+
+        Args:
+            ids: Only these of them.
         """
         ...
 

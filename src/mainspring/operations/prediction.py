@@ -1,14 +1,22 @@
-"""Access to personal values of predictions, with an event in the audit log for each."""
+"""Logged predictions: what the model was given, and access to personal values, with an event in the audit log."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
 
 from mainspring.core.errors import Conflict
 from mainspring.ledger.model import Prediction
 from mainspring.operations.auditing import audit
 from mainspring.project import Project
+from mainspring.registry.model import Manifest
 from mainspring.security.model import Action, Principal
 
 REVEAL = "predictions.reveal"
+
+
+class NotInLog(Conflict):
+    """The log lacks an input that a model was given."""
 
 
 def reveal(project: Project, prediction_id: str, principal: Principal | None = None) -> Prediction:
@@ -35,3 +43,53 @@ def reveal(project: Project, prediction_id: str, principal: Principal | None = N
     who = None if principal is None else principal.id
     audit(project, REVEAL, resource, ", ".join(prediction.personal), who=who)
     return project.predictions.revealed(prediction)
+
+
+def model_inputs(prediction: Prediction, manifest: Manifest) -> dict[str, Any]:
+    """Return what the model was given: input -> value, nested like a tensor's row, in the manifest's order.
+
+    Raises:
+        NotInLog: An input is encrypted, was left out, was too large for the log, or was not logged by this name.
+    """
+    names = [spec.name for spec in manifest.tensors] or [each.name for each in manifest.inputs]
+    if hidden := [name for name in names if name in prediction.personal]:
+        what, fix = _withheld(prediction, hidden)
+        raise NotInLog(what, fix=fix)
+    if unknown := [name for name in names if name not in prediction.features]:
+        raise NotInLog(
+            f"The log of prediction {prediction.id} lacks {_listed(unknown)}, which the model takes.",
+            fix="the values cannot be restored; predictions of the present version are logged with all inputs.",
+        )
+    for spec in manifest.tensors:
+        if is_shape(prediction.features[spec.name], spec.datatype, len(spec.shape)):
+            raise NotInLog(
+                f"The input {spec.name!r} of prediction {prediction.id} was too large for the log, which has its type "
+                f"and shape only: {prediction.features[spec.name]}.",
+                fix="keep such inputs on the caller's side, by the id of the prediction.",
+            )
+    return {name: prediction.features[name] for name in names}
+
+
+def is_shape(value: object, datatype: str, rank: int) -> bool:
+    """Return whether the log has a tensor's type and shape in place of its values: `float32[3, 224, 224]`.
+
+    Args:
+        rank: The number of the tensor's dimensions, with the batch's.
+    """
+    return isinstance(value, str) and (datatype != "BYTES" or rank > 1)
+
+
+def _withheld(prediction: Prediction, names: Collection[str]) -> tuple[str, str]:
+    what = f"{_listed(names)} of prediction {prediction.id}"
+    if prediction.sealed:
+        return f"{what} is encrypted, because it identifies a person.", (
+            "decrypt it with --reveal; the audit log records the access."
+        )
+    return f"{what} was not logged, because it identifies a person.", (
+        'the value cannot be restored: the endpoint had log=ms.Log(personal="leave out").'
+    )
+
+
+def _listed(names: Collection[str]) -> str:
+    shown = ", ".join(list(names)[:5])
+    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown

@@ -15,40 +15,43 @@ if TYPE_CHECKING:
     from mainspring.registry.model import Bundle, TensorSpec
     from mainspring.serving.ports import Executor, Loader
 
-Make = Callable[["Project", "Bundle"], "Executor"]
+Make = Callable[["Project", "Bundle", bool], "Executor"]  # the last: whether on one thread in any case
 
 
 def _adapter(flavour: str, name: str, extra: str) -> Make:
-    def make(_project: Project, bundle: Bundle) -> Executor:
+    def make(_project: Project, bundle: Bundle, _one_thread: bool) -> Executor:
         executor: Executor = lazily(f"serving.adapters.{flavour}", name, extra=extra)(bundle)
         return executor
 
     return make
 
 
-def _onnx(project: Project, bundle: Bundle) -> Executor:
+def _onnx(project: Project, bundle: Bundle, one_thread: bool) -> Executor:
     from mainspring.serving.adapters.threads import measured
 
     executor = lazily("serving.adapters.onnx", "OnnxExecutor", extra="gateway")
     limits = lazily("serving.adapters.sessions", "CallLimits", extra="gateway")(
         project.settings.model_time_us / 1e6, project.settings.model_memory_bytes
     )
+    if one_thread:
+        alone: Executor = executor(bundle, limits=limits)
+        return alone
     share = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     most = share // max(1, project.settings.gateway_workers)
     return measured(bundle, lambda threads: executor(bundle, threads=threads, limits=limits), most)
 
 
-def _function(project: Project, bundle: Bundle) -> Executor:
+def _function(project: Project, bundle: Bundle, _one_thread: bool) -> Executor:
     from mainspring.project.definitions.functions import load_code
     from mainspring.serving.adapters.function import FunctionExecutor
 
     return FunctionExecutor(bundle, partial(load_code, project.settings.root))
 
 
-def _graph(project: Project, bundle: Bundle) -> Executor:
+def _graph(project: Project, bundle: Bundle, one_thread: bool) -> Executor:
     from mainspring.serving.adapters.graph import GraphExecutor
 
-    load = executors(project)
+    load = executors(project, one_thread=one_thread)
     return GraphExecutor(bundle, lambda digest: load(project.bundles.load(digest)))
 
 
@@ -73,8 +76,11 @@ def describe_onnx(content: bytes, model: str) -> tuple[list[TensorSpec], list[Te
     return describe(content, model)
 
 
-def executors(project: Project) -> Loader:
+def executors(project: Project, *, one_thread: bool = False) -> Loader:
     """Return a factory of bundles' executors.
+
+    Args:
+        one_thread: Whether no model gets more threads where these pay: the bits of its answers repeat.
 
     It raises:
         Corrupt: No executor supports the bundle's flavour, or its model differs from its manifest.
@@ -89,7 +95,7 @@ def executors(project: Project) -> Loader:
                 f"supports; supported are {', '.join(EXECUTORS)}.",
                 fix="upgrade mainspring, or register the model again.",
             )
-        executor = make(project, bundle)
+        executor = make(project, bundle, one_thread)
         if bundle.manifest.curve is None:
             return executor
         from mainspring.serving.adapters.curved import CurvedExecutor

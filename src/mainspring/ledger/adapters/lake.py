@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,6 +17,7 @@ from mainspring.core.locks import Locks
 from mainspring.data.model import TableScan
 from mainspring.data.ports import LakeTables
 from mainspring.ledger import frames
+from mainspring.ledger.adapters import scanning
 from mainspring.ledger.adapters.unread import DamagedSegment, Progress, Segment, damaged, segments, tidy, unread
 from mainspring.ledger.column_batches import ColumnBatch, gathered, joined, without_collection
 from mainspring.ledger.columns import (
@@ -34,7 +35,7 @@ from mainspring.ledger.columns import (
     observed,
     read_of,
 )
-from mainspring.ledger.model import FAILURES, PREDICTIONS, Failure, Prediction
+from mainspring.ledger.model import FAILURES, PREDICTIONS, Failure, Prediction, Selection
 from mainspring.ledger.ports import Arrivals, Observations
 from mainspring.ledger.sealing import Opener, revealed
 
@@ -172,7 +173,7 @@ class LakePredictions:
             try:  # by the files' statistics: ids begin with their time
                 table = dataset.to_table(filter=pc.field("id") == prediction_id)
             except pa.ArrowNotImplementedError:
-                table = dataset.to_table(filter=_is("id", prediction_id))
+                table = dataset.to_table(filter=scanning.same("id", prediction_id))
             found = from_table(table)
             if found:
                 return found[0]
@@ -188,7 +189,7 @@ class LakePredictions:
         newest = {each.id: each for each in unread(self._folder) if endpoint in (None, each.endpoint)}
         dataset = self._dataset()
         if dataset is not None and limit > 0:
-            wanted = None if endpoint is None else _is("endpoint", endpoint)
+            wanted = None if endpoint is None else scanning.same("endpoint", endpoint)
             instants = dataset.to_table(columns=["at"], filter=wanted)["at"].cast(pa.int64()).to_numpy()
             if instants.size:
                 smallest = np.partition(instants, -min(limit, instants.size))[-min(limit, instants.size)]
@@ -211,7 +212,9 @@ class LakePredictions:
         if dataset is None:
             return SCHEMA.empty_table().select(list(READ))
         at = pc.field("at")
-        wanted = _is("endpoint", endpoint) & (at >= pa.scalar(since, INSTANT)) & (at < pa.scalar(until, INSTANT))
+        wanted = (
+            scanning.same("endpoint", endpoint) & (at >= pa.scalar(since, INSTANT)) & (at < pa.scalar(until, INSTANT))
+        )
         found = dataset.to_table(columns=[*READ, "sealed"], filter=wanted).sort_by("at")
         return read_of(found, self._opener)
 
@@ -230,18 +233,26 @@ class LakePredictions:
         scan = self._lake.scan(PREDICTIONS, by) if after is None else self._lake.appended(PREDICTIONS, after)
         if scan is None:
             return None
-        wanted = _is("endpoint", endpoint) & (pc.field("at") >= pa.scalar(since, INSTANT))
+        wanted = scanning.same("endpoint", endpoint) & (pc.field("at") >= pa.scalar(since, INSTANT))
         if until is not None:
             wanted &= pc.field("at") < pa.scalar(until, INSTANT)
         return Arrivals(scan.version, self._batches(scan, columns or WATCHED, wanted))
 
+    def sample(self, selection: Selection, count: int, *, seed: int = 0) -> list[str]:
+        dataset = self._dataset()
+        return [] if dataset is None else scanning.sample(dataset, selection, count, seed)
+
+    def scan(self, selection: Selection, ids: Collection[str] | None = None) -> Iterator[list[Prediction]]:
+        dataset = self._dataset()
+        return iter(()) if dataset is None else scanning.scan(dataset, selection, ids)
+
     def failures(self, rollout: str) -> list[Failure]:
         dataset = self._dataset(FAILURES)
-        return [] if dataset is None else failures_from(dataset.to_table(filter=_is("rollout", rollout)))
+        return [] if dataset is None else failures_from(dataset.to_table(filter=scanning.same("rollout", rollout)))
 
     def observations(self, rollout: str, after: str = "", *, since: int = 0) -> Observations | None:
         positions = [int(each) for each in after.split(":")] if after else [-1, -1]
-        wanted = _is("rollout", rollout) & (pc.field("at") >= pa.scalar(since, INSTANT))
+        wanted = scanning.same("rollout", rollout) & (pc.field("at") >= pa.scalar(since, INSTANT))
         ends, parts = [], []
         for table, position in zip((PREDICTIONS, FAILURES), positions, strict=True):
             version = self._version(table)
@@ -311,15 +322,6 @@ def _dataset(scan: TableScan, schema: pa.Schema = SCHEMA) -> ds.Dataset | None:
     if scan.rows is not None:
         return ds.dataset(pa.concat_tables([schema.empty_table(), scan.rows], promote_options="default"))
     return ds.dataset(list(scan.files or ()), schema=schema, format="parquet") if scan.files else None
-
-
-def _is(column: str, text: str) -> pc.Expression:
-    """Return the condition that a column equals a text.
-
-    Files that a deletion wrote anew hold statistics of another type of strings, with which pyarrow cannot compare. So
-    the values are cast, and the statistics not used.
-    """
-    return pc.field(column).cast(pa.large_string()) == pa.scalar(text, pa.large_string())
 
 
 def _observed(parts: Sequence[tuple[ds.Dataset | None, Sequence[str], pc.Expression]]) -> Iterator[pa.Table]:

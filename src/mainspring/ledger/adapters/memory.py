@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from mainspring.core.errors import NotFound
 from mainspring.ledger.batches import predictions_of
-from mainspring.ledger.model import Batch, Failure, Prediction
+from mainspring.ledger.model import Batch, Failure, Prediction, Selection
 from mainspring.ledger.ports import Arrivals, Observations, Seals
 from mainspring.ledger.sealing import KEY_BYTES, Opener, Sealer, revealed
 
@@ -140,6 +141,18 @@ class MemoryLedger:
         ]
         table = pa.Table.from_batches([to_batch(wanted)])
         return Arrivals(position, iter([read_of(table, self._opener, columns or WATCHED)] if wanted else []))
+
+    def sample(self, selection: Selection, count: int, *, seed: int = 0) -> list[str]:
+        found = [each.id for part in self.scan(selection) for each in part]
+        return found if len(found) <= count else random.Random(seed).sample(found, count)  # noqa: S311
+
+    def scan(self, selection: Selection, ids: Collection[str] | None = None) -> Iterator[list[Prediction]]:
+        with self._lock:
+            compacted = list(self._compacted.values())
+        wanted = None if ids is None else frozenset(ids)
+        found = [each for each in compacted if selection.holds(each) and (wanted is None or each.id in wanted)]
+        if found:
+            yield found
 
     def failures(self, rollout: str) -> list[Failure]:
         with self._lock:

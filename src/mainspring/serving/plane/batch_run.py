@@ -177,6 +177,7 @@ class Work:
     Attributes:
         taken: When they left the queue.
         begun: When it was their turn.
+        at: When stored features were read, UTC epoch microseconds: the instant of the predictions.
         read: When their features were there.
         called: When the model was called.
         took_us: How long the model took.
@@ -189,6 +190,7 @@ class Work:
     taken: int
     begun: int
     rows: int = field(init=False)
+    at: int = 0
     read: int = 0
     called: int = 0
     took_us: float = 0.0
@@ -204,6 +206,7 @@ class Work:
 
     def gather(self, runtime: Runtime, names: Sequence[str], now: int, *, defaults: bool) -> None:
         """Put the requests' columns together, and read what is read for them. Arguments as of the function `gather`."""
+        self.at = now
         if runtime.reader is None:
             self.gathered = stack([job.payload.rows for job in self.jobs])
         else:
@@ -228,11 +231,11 @@ class Work:
         )
         self.gathered = Gathered(features, sent, statuses, keyed)
 
-    def record(self, recorder: Recorder, at: int, now: int, *, assigned: bool = False) -> list[Pending[None]]:
+    def record(self, recorder: Recorder, now: int, *, assigned: bool = False) -> list[Pending[None]]:
         """Log the predictions. Returns what has to be done before the requests are answered.
 
         Args:
-            at: What time it is, UTC epoch microseconds; `now` is the same, monotonic.
+            now: What time it is, monotonic.
             assigned: Whether a rollout may have assigned the requests.
         """
         asked = [
@@ -244,7 +247,7 @@ class Work:
         features, outputs, sent, statuses = gathered.features, self.outputs, gathered.sent, gathered.statuses
         if keyed in (0, self.rows):
             found = recorder.record(
-                at=at,
+                at=self.at,
                 ids=self.ids,
                 asked=asked,
                 features=features,
@@ -257,7 +260,7 @@ class Work:
         by_key = sum(job.payload.rows.keyed for job in self.jobs)
         both = (
             recorder.record(
-                at=at,
+                at=self.at,
                 ids=self.ids[:keyed],
                 asked=asked[:by_key],
                 features={name: column[:keyed] for name, column in features.items()},
@@ -267,7 +270,7 @@ class Work:
                 assigned=arms[:by_key],
             ),
             recorder.record(
-                at=at,
+                at=self.at,
                 ids=self.ids[keyed:],
                 asked=asked[by_key:],
                 features={name: column[keyed:] for name, column in features.items()},

@@ -309,7 +309,7 @@ class Lane:
         self._metrics.stages["features"].observe((work.read - work.begun) / 1e6)
         self._metrics.stages["compute"].observe(work.took_us / 1e6)
         work.ids = self._ids.take(work.rows)
-        waiting = work.record(self.recorder, self._clock.now(), monotonic_us(), assigned=self._assigned)
+        waiting = work.record(self.recorder, monotonic_us(), assigned=self._assigned)
         work.unlogged = len(waiting)
         if not waiting:
             self._answer(work)

@@ -106,6 +106,34 @@ def join_labels(predictions: pa.Table, labels: LabelRows, now: int, *, complete:
     return found
 
 
+def label_counts(predictions: pa.Table, labels: LabelRows, now: int) -> pa.Table:
+    """Return the numbers of label rows, and of different labels among them, of predictions with several label rows.
+
+    Rows visible by `now` count, and of versions of one fact each that says something else. Of several labels the
+    numbers are the largest of any label.
+
+    Returns:
+        `id`, `rows`, `values`.
+    """
+    found = []
+    for single in labels.each:
+        keys = ", ".join(f"{_comparable(name, single.keys)} AS {quote_name(name)}" for name in single.keys)
+        matches = " AND ".join(f"asked.{quote_name(name)} = landed.{quote_name(name)}" for name in single.keys)
+        known = f"{VISIBLE_AT} <= TIMESTAMPTZ '{format_instant(now)}'"
+        with duck.connect() as connection:
+            connection.register("asked", _asked(distinct(predictions), single.keys))
+            duck.register(connection, "landed", single.scan)
+            found.append(
+                connection.sql(
+                    f"SELECT asked._id AS id, count(*) AS rows, count(DISTINCT _label) AS values FROM asked JOIN "
+                    f"(SELECT {keys}, {quote_name(single.label.column)} AS _label FROM landed WHERE {known}) AS landed "
+                    f"ON {matches} WHERE _label IS NOT NULL GROUP BY 1 HAVING count(*) > 1"
+                ).to_arrow_table()
+            )
+    every = pa.concat_tables(found).group_by("id").aggregate([("rows", "max"), ("values", "max")])
+    return every.select(["id", "rows_max", "values_max"]).rename_columns(["id", "rows", "values"])
+
+
 def _join_each(predictions: pa.Table, labels: LabelRows, now: int, *, complete: bool) -> pa.Table:
     outputs = json_rows(predictions[OUTPUTS])
     position = predictions.column_names.index("score")

@@ -1,10 +1,10 @@
 """Metrics of labelled predictions, with intervals, from their additive sums.
 
-Metrics that are means of a loss are exact. The AUC counts pairs within one of 64 bins by the mean scores of both classes,
+Metrics that are means of a loss are exact. The AUC counts pairs within one of 64 bins by both classes' mean scores,
 as if the density of each class were linear in the bin. It errs by at most the share of these pairs,
 `auc_resolution`; usually by less than a thousandth.
 
-Shapes as in `stats.quality_sums`: totals (..., len(TOTALS)) and bins (..., 64, 4), with any leading axes.
+Shapes as in `stats.quality_sums`: totals (..., len(TOTALS)) and bins (..., 64, 6), with any leading axes.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def calibration_groups(bins: Floats) -> Ints:
     """Return the first bins of up to ten groups of adjacent bins with about equally many rows; shape (groups,).
 
     Args:
-        bins: Shape (64, 4).
+        bins: Shape (64, 6).
     """
     rows = np.cumsum(bins[:, 0])
     groups = int(max(1, min(_CALIBRATION_GROUPS, rows[-1] // _ROWS_A_GROUP)))
@@ -96,10 +96,10 @@ def calibration_curve(bins: Floats) -> list[dict[str, float]]:
     """Return the mean score, the share of positives with an interval (Wilson) and the number of rows by group.
 
     Args:
-        bins: Shape (64, 4).
+        bins: Shape (64, 6).
     """
     found = []
-    for rows, positives, scores, _ in np.add.reduceat(bins, calibration_groups(bins), axis=0).tolist():
+    for rows, positives, scores, *_ in np.add.reduceat(bins, calibration_groups(bins), axis=0).tolist():
         if rows:
             low, high = share_interval(positives, rows)
             found.append(
@@ -230,7 +230,7 @@ def _wanted(task: str, total: Floats, cells: Floats) -> dict[str, _Metric]:
         groups = calibration_groups(cells)
 
         def error(_: Floats, bins: Floats) -> float:
-            rows, positives, _, _ = np.add.reduceat(bins, groups, axis=0).T
+            rows, positives, *_ = np.add.reduceat(bins, groups, axis=0).T
             return float(np.sqrt((positives * (1 - _over(positives, rows))).sum()) / rows.sum())
 
         wanted["ece"] = _Metric(lambda _, bins: _ece(bins, groups), error)

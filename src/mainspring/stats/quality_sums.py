@@ -3,7 +3,7 @@
 Sums of disjoint rows add up: those of a day are the sums of its hours. The bins of the score are fixed, so sums of
 different models can be added too.
 
-Shapes: totals (..., len(TOTALS)) and bins (..., 64, 4); functions of them work on any leading axes.
+Shapes: totals (..., len(TOTALS)) and bins (..., 64, 6); functions of them work on any leading axes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ TOTALS = (
 )  # fmt: skip
 PLACE = {name: place for place, name in enumerate(TOTALS)}
 BINS = 64
-CELLS = ("rows", "labels", "scores", "products")  # by bin: number, and sums of labels, of scores, of label x score
+# By bin of the score, of rows with a label: their number, and sums of labels, of scores, of label x score; of all
+# predictions, labelled or not: their number and the sum of scores.
+CELLS = ("rows", "labels", "scores", "products", "predictions", "predicted")
 _LOG_ODDS = np.linspace(-8, 8, BINS + 1)[1:-1]  # a quarter wide, so that rare classes are resolved as well
 EDGES: Floats = 1 / (1 + np.exp(-_LOG_ODDS))  # probabilities between the bins, shape (63,)
 LEAST = 1e-4  # probability below which the loss that a test of harm bounds does not grow
@@ -146,7 +148,7 @@ def bins_of(score: Floats) -> Ints:
 
 
 def grouped(found: Floats, place: Ints, score: Floats, group: Ints, groups: int) -> tuple[Floats, Floats]:
-    """Return totals (groups, len(TOTALS)) and bins (groups, 64, 4) of rows by group.
+    """Return totals (groups, len(TOTALS)) and bins (groups, 64, 6) of rows by group.
 
     Args:
         found: As of `contributions`.
@@ -175,10 +177,10 @@ def summed(task: str, rows: Rows) -> Sums:
 
 
 def scores_summed(score: Floats) -> Floats:
-    """Return the bins of predictions without labels, shape (64, 4)."""
+    """Return the bins of predictions, labelled or not, shape (64, 6)."""
     known = score[np.isfinite(score)]
     place, bins = bins_of(known), np.zeros((BINS, len(CELLS)))
-    bins[:, 0], bins[:, 2] = np.bincount(place, minlength=BINS), np.bincount(place, known, BINS)
+    bins[:, 4], bins[:, 5] = np.bincount(place, minlength=BINS), np.bincount(place, known, BINS)
     return bins
 
 

@@ -134,7 +134,7 @@ def test_the_calibration_curve_holds_every_row_once() -> None:
 
 def test_predictions_without_labels_have_bins_of_their_scores() -> None:
     bins = scores_summed(np.array([0.1, 0.9, math.nan, 0.9]))
-    assert bins.sum(axis=0).tolist() == pytest.approx([3.0, 0.0, 1.9, 0.0])
+    assert bins.sum(axis=0).tolist() == pytest.approx([0.0, 0.0, 0.0, 0.0, 3.0, 1.9])
 
 
 def test_an_interval_of_independent_rows_holds_the_truth() -> None:

@@ -1,0 +1,1 @@
+"""Quality of predictions by version, hour, segment and age; estimates before labels; metrics in SQL."""

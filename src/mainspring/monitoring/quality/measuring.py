@@ -1,0 +1,344 @@
+"""Sums of predictions and their labels by version, hour, segment and age of the prediction."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mainspring.core.time import DAY, HOUR, MINUTE, SECOND
+from mainspring.monitoring.joins import OUTPUTS, distinct, join_labels, json_rows, label_counts
+from mainspring.monitoring.model import LabelRows
+from mainspring.monitoring.quality.declared import Forecast, Ranking
+from mainspring.monitoring.quality.table import Key
+from mainspring.registry.model import Bundle, several_labels
+from mainspring.stats.quality_sums import (
+    LEAST,
+    PLACE,
+    Floats,
+    Ints,
+    Rows,
+    Sums,
+    contributions,
+    grouped,
+    scores_summed,
+    with_rankings,
+)
+from mainspring.stats.reference import NUMERIC, ColumnReference, Reference
+from mainspring.stats.thresholds import THRESHOLD
+
+# Ages of predictions by which labels are counted: the curve of label coverage has these points.
+AGES_US = (
+    5 * MINUTE, 15 * MINUTE, HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 2 * DAY, 3 * DAY, 7 * DAY, 14 * DAY, 30 * DAY,
+)  # fmt: skip
+TASKS = ("binary", "multiclass", "regression")
+EVER_S = 1 << 40  # the age of labels that came later still
+AGES_S = (*(age // SECOND for age in AGES_US), EVER_S)
+READ = ("id", "version", "digest", "at", "keys", "score", OUTPUTS)
+FEATURES = "features"
+OTHER = "(other)"
+_MOST_VALUES = 64  # of a segment in one window; the rest is counted as `OTHER`
+_CAP = 10.0  # times the mean absolute error on held-out rows: larger errors count as this in the test of harm
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What measuring needs to know of a bundle."""
+
+    task: str
+    outputs: tuple[str, ...]
+    labels: tuple[str, ...]
+    threshold: float | None
+    cap: float
+    edges: dict[str, ColumnReference]
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Judged:
+        manifest, content = bundle.manifest, bundle.files.get("reference.json")
+        reference = {} if content is None else msgspec.json.decode(content, type=Reference).columns
+        error = manifest.metrics.get("mae")
+        numbers = math.inf if error is None else _CAP * error
+        return cls(
+            task=manifest.task,
+            outputs=manifest.outputs,
+            labels=several_labels(manifest),
+            threshold=manifest.extra.get(THRESHOLD, {}).get("value"),
+            cap=numbers if manifest.task == "regression" else -math.log(LEAST),
+            edges={name: column for name, column in reference.items() if column.kind == NUMERIC and column.edges},
+        )
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Segments, rankings and forecasts declared for an endpoint."""
+
+    segments: Sequence[str] = ()
+    ranking: Ranking | None = None
+    forecast: Forecast | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of predictions to read."""
+        named = self.segments or self.ranking or self.forecast
+        return (*READ, FEATURES) if named else READ
+
+    @property
+    def all_segments(self) -> tuple[str, ...]:
+        return (*self.segments, *((self.forecast.horizon,) if self.forecast else ()))
+
+
+class Measuring:
+    """Adds up predictions with their labels, batch by batch.
+
+    Args:
+        judged: Returns the description of a bundle by its digest.
+        until: Labels visible by this time are included, UTC epoch microseconds.
+
+    Attributes:
+        sums: The sums so far.
+    """
+
+    def __init__(self, labels: LabelRows | None, judged: Callable[[str], Judged], watched: Watched, until: int) -> None:
+        self.sums: dict[Key, Sums] = {}
+        self._labels = labels
+        self._judged = judged
+        self._watched = watched
+        self._until = until
+
+    def add(self, predictions: pa.Table) -> None:
+        """Add predictions with the columns `Watched.columns`; a later row of one id is ignored."""
+        predictions = distinct(predictions)
+        joined, labelled, counts = self._joined(predictions)
+        documents = _Documents(predictions)
+        hours = np.asarray(predictions["at"].cast(pa.int64()).to_numpy(), np.int64) // HOUR * HOUR
+        scores = _floats(predictions["score"])
+        pairs = predictions.select(["version", "digest"]).group_by(["version", "digest"]).aggregate([])
+        for pair in pairs.to_pylist():
+            version, digest = str(pair["version"]), str(pair["digest"])
+            same = [pc.equal(predictions[name], pa.scalar(text)) for name, text in pair.items()]
+            mine = np.asarray(pc.and_(*same).to_numpy(), np.bool_)
+            kept = mine[labelled]
+            judged = self._judged(digest)
+            batch = _Batch(version, digest, judged, documents, hours, scores, labelled[kept], counts[kept])
+            self._add_version(batch, mine, None if joined is None else joined.filter(pa.array(kept)))
+
+    def _joined(self, predictions: pa.Table) -> tuple[pa.Table | None, Ints, Ints]:
+        """Return labelled rows, their places among the predictions, and their numbers of label rows and values."""
+        if self._labels is None:
+            return None, np.zeros(0, np.int64), np.zeros((0, 2), np.int64)
+        joined = join_labels(predictions, self._labels, self._until)
+        place = np.asarray(pc.index_in(joined["id"], predictions["id"].combine_chunks()).to_numpy(), np.int64)
+        repeated = label_counts(predictions, self._labels, self._until)
+        at = pc.index_in(joined["id"], repeated["id"].combine_chunks())
+        counts = [
+            np.array([1 if each is None else each for each in repeated[name].take(at).to_pylist()], np.int64)
+            for name in ("rows", "values")
+        ]
+        return joined, place, np.stack(counts, axis=1)
+
+    def _add_version(self, batch: _Batch, mine: npt.NDArray[np.bool_], joined: pa.Table | None) -> None:
+        """Add the predictions of one version, of which `batch` has the labelled ones."""
+        judged = batch.judged
+        measured = joined is not None and judged.task in TASKS
+        parts = list(_outputs(batch, joined)) if measured and joined is not None else []
+        for segments in self._segmentations(judged, batch.documents, mine):
+            for (hour, segment), among in _groups(batch.hours[mine], segments[mine]):
+                sums = Sums.nothing()
+                sums.totals[PLACE["predictions"]] = among.sum()
+                if judged.task == "binary":
+                    sums.bins[:] = scores_summed(batch.scores[mine][among])
+                self._put(batch.key(hour, segment, "", 0), sums)
+            for part in parts:
+                self._add_labelled(batch, part, segments[batch.rows])
+
+    def _add_labelled(self, batch: _Batch, part: _Part, segments: npt.NDArray[Any]) -> None:
+        rows = self._rows(batch, part)
+        found, place = contributions(batch.judged.task, rows)
+        found[:, PLACE["repeated"]] = batch.counts[:, 0] > 1
+        found[:, PLACE["contradicted"]] = batch.counts[:, 1] > 1
+        ages = np.searchsorted(np.array(AGES_US), part.lag_us, side="left")
+        names, code = np.unique(segments.astype(str), return_inverse=True)
+        starts, hour = np.unique(batch.hours[batch.rows], return_inverse=True)
+        group = (code * starts.size + hour) * len(AGES_S) + ages
+        used, dense = np.unique(group, return_inverse=True)
+        totals, bins = grouped(found, place, rows.shown, dense, used.size)
+        for number, each in enumerate(used.tolist()):
+            rest, age = divmod(each, len(AGES_S))
+            name, start = divmod(rest, starts.size)
+            key = batch.key(int(starts[start]), str(names[name]), part.output, AGES_S[age])
+            self._put(key, Sums(totals[number], bins[number]))
+        if self._watched.ranking is not None:
+            self._add_rankings(self._watched.ranking, batch, part, segments, ages)
+
+    def _add_rankings(
+        self, ranking: Ranking, batch: _Batch, part: _Part, segments: npt.NDArray[Any], ages: Ints
+    ) -> None:
+        known = np.isfinite(part.score) & np.isfinite(part.label)
+        texts = [_text(value) for value in batch.documents.values(ranking.group, batch.rows)]
+        unique, group = np.unique(np.array(texts, dtype=str), return_inverse=True)
+        first, last = np.full(unique.size, np.iinfo(np.int64).max), np.zeros(unique.size, np.int64)
+        np.minimum.at(first, group, batch.hours[batch.rows])  # a ranking belongs to the hour of its first row,
+        np.maximum.at(last, group, ages)  # and is as old as the last of its labels
+        for (hour, segment), among in _groups(first[group], segments):
+            for age in np.unique(last[group[among]]).tolist():
+                chosen = among & known & (last[group] == age)
+                key = batch.key(hour, segment, part.output, AGES_S[age])
+                before = self.sums.get(key, Sums.nothing())
+                self.sums[key] = with_rankings(before, part.score[chosen], part.label[chosen], group[chosen], ranking.k)
+
+    def _rows(self, batch: _Batch, part: _Part) -> Rows:
+        forecast, judged = self._watched.forecast, batch.judged
+        naive, quantile = None, None if forecast is None else forecast.quantile
+        if forecast is not None and forecast.naive:
+            naive = _numbers(batch.documents.values(forecast.naive, batch.rows))
+        return Rows(part.score, part.label, part.classes, judged.threshold, judged.cap, naive, quantile)
+
+    def _segmentations(
+        self, judged: Judged, documents: _Documents, mine: npt.NDArray[np.bool_]
+    ) -> Iterator[npt.NDArray[Any]]:
+        """Yield the segment of each row: of all traffic, then by each declared segment."""
+        yield np.full(mine.size, "", dtype=object)
+        places = np.flatnonzero(mine)
+        for name in self._watched.all_segments:
+            texts = np.full(mine.size, "", dtype=object)
+            texts[places] = segments_of(name, documents.values(name, places), judged.edges.get(name))
+            yield texts
+
+    def _put(self, key: Key, sums: Sums) -> None:
+        before = self.sums.get(key)
+        self.sums[key] = sums if before is None else before + sums
+
+
+def segments_of(name: str, values: Sequence[Any], reference: ColumnReference | None) -> list[str]:
+    """Return the segment of each value, such as `Schedule.carrier=UA`.
+
+    Numbers with a fraction are grouped by the quartiles of training. Of more than 64 values the rarest are one segment.
+    """
+    numbers = [value for value in values if isinstance(value, float) and not value.is_integer()]
+    if reference is not None and numbers:
+        quarters = np.unique(np.array(reference.edges)[[15, 31, 47]])
+        texts = [_quarter(value, quarters) for value in values]
+    else:
+        texts = [_text(value) for value in values]
+    common = {text for text, _ in Counter(texts).most_common(_MOST_VALUES)}
+    return [f"{name}={text if text in common else OTHER}" for text in texts]
+
+
+def _quarter(value: Any, edges: Floats) -> str:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        return "null"
+    place = int(np.searchsorted(edges, value, side="left"))
+    low = f"> {edges[place - 1]:g}" if place else ""
+    high = f"<= {edges[place]:g}" if place < edges.size else ""
+    return " and ".join(filter(None, (low, high)))
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value)[:128]
+
+
+class _Documents:
+    """Keys, features and outputs of predictions, decoded when they are asked for."""
+
+    def __init__(self, predictions: pa.Table) -> None:
+        self._predictions = predictions
+        self._decoded: dict[str, list[dict[str, Any]]] = {}
+
+    def of(self, column: str) -> list[dict[str, Any]]:
+        if column not in self._decoded:
+            there = column in self._predictions.column_names
+            self._decoded[column] = json_rows(self._predictions[column]) if there else [{}] * self._predictions.num_rows
+        return self._decoded[column]
+
+    def values(self, name: str, rows: Ints) -> list[Any]:
+        """Return a feature or key of some rows; `None` where it is missing."""
+        features, keys = self.of(FEATURES), self.of("keys")
+        return [features[row].get(name, keys[row].get(name)) for row in rows.tolist()]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Predictions of which one version is added; `rows` are the places of its labelled ones, `counts` their label rows.
+
+    `hours` and `scores` are of all predictions.
+    """
+
+    version: str
+    digest: str
+    judged: Judged
+    documents: _Documents
+    hours: Ints
+    scores: Floats
+    rows: Ints
+    counts: Ints
+
+    def key(self, hour: int, segment: str, output: str, age_s: int) -> Key:
+        return Key(self.version, self.digest, hour, segment, output, age_s, self.judged.task)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One output with its label; arrays have the shape (labelled rows,)."""
+
+    output: str
+    score: Floats
+    label: Floats
+    classes: Floats | None
+    lag_us: Ints
+
+
+def _outputs(batch: _Batch, joined: pa.Table) -> Iterator[_Part]:
+    judged, rows = batch.judged, batch.rows
+    lag = np.asarray(joined["lag_us"].to_numpy(), np.int64)
+    kind = joined["label"].type
+    if pa.types.is_struct(kind):
+        for name in (kind.field(place).name for place in range(kind.num_fields)):
+            score, label = (_floats(pc.struct_field(joined[each], name)) for each in ("score", "label"))
+            yield _Part(name, score, label, None, lag)
+    elif judged.task == "multiclass":
+        outputs = batch.documents.of(OUTPUTS)
+        places = {name: place for place, name in enumerate(judged.outputs)}
+        classes = np.array(
+            [[_number(outputs[row].get(name)) for name in judged.outputs] for row in rows.tolist()], np.float64
+        ).reshape(rows.size, len(judged.outputs))
+        place = np.array([places.get(_text(value), -1) for value in joined["label"].to_pylist()], np.float64)
+        yield _Part("", classes.max(axis=1, initial=0.0), place, classes, lag)
+    else:
+        yield _Part("", _floats(joined["score"]), _floats(joined["label"]), None, lag)
+
+
+def _groups(hours: Ints, segments: npt.NDArray[Any]) -> Iterator[tuple[tuple[int, str], npt.NDArray[np.bool_]]]:
+    names, code = np.unique(segments.astype(str), return_inverse=True)
+    starts, hour = np.unique(hours, return_inverse=True)
+    group = code * starts.size + hour
+    for each in np.unique(group).tolist():
+        name, start = divmod(each, starts.size)
+        yield (int(starts[start]), str(names[name])), group == each
+
+
+def _floats(column: Any) -> Floats:
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return np.full(len(column), math.nan)
+    return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)
+
+
+def _numbers(values: Sequence[Any]) -> Floats:
+    return np.array([_number(value) for value in values], np.float64)
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan

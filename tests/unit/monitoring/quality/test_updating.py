@@ -1,0 +1,297 @@
+"""The quality table against metrics of the rows, as predictions and labels arrive in any order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import duckdb
+import msgspec
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, mean_absolute_error, ndcg_score, roc_auc_score
+
+from kit.worlds import arrivals, bundle, label, prediction
+from mainspring.core.errors import NotFound
+from mainspring.core.locks import MemoryLocks
+from mainspring.core.time import DAY, HOUR, MINUTE, ManualClock
+from mainspring.data.adapters.memory import MemoryLake
+from mainspring.ledger.adapters.memory import MemoryLedger
+from mainspring.ledger.model import Prediction
+from mainspring.monitoring.adapters.catalog import CatalogMonitors
+from mainspring.monitoring.figures import empty_window
+from mainspring.monitoring.model import LabelRows, Window
+from mainspring.monitoring.monitor import Monitor
+from mainspring.monitoring.quality.declared import Forecast, Ranking
+from mainspring.monitoring.quality.measuring import Watched
+from mainspring.monitoring.quality.table import TABLE, Key, QualityTable
+from mainspring.monitoring.quality.updating import QualityUpdates
+from mainspring.project.catalog import memory_catalog
+from mainspring.registry.model import Bundle
+from mainspring.stats.quality_figures import auc_resolution, figures
+from mainspring.stats.quality_sums import Sums
+from mainspring.stats.thresholds import THRESHOLD
+
+
+class World:
+    def __init__(
+        self,
+        *bundles: Bundle,
+        watched: Watched | None = None,
+        window_us: int = DAY,
+    ) -> None:
+        self.ledger, self.lake, self.clock = MemoryLedger(), MemoryLake(), ManualClock(0)
+        self.monitors = CatalogMonitors(memory_catalog())
+        self.labels: LabelRows | None = None
+        self.table = QualityTable(self.lake)
+        self._bundles = {each.digest: each for each in bundles or (bundle(),)}
+        common: dict[str, Any] = {"labels": lambda _: self.labels, "load": self._load}
+        self.monitor = Monitor(self.ledger, self.monitors, clock=self.clock, window_us=window_us, **common)
+        self.updates = QualityUpdates(
+            self.ledger, self.monitors, self.table, clock=self.clock, locks=MemoryLocks(), window_us=window_us,
+            watched=lambda _: watched or Watched(), **common,
+        )  # fmt: skip
+
+    def _load(self, digest: str) -> Bundle:
+        if digest not in self._bundles:
+            raise NotFound(f"There is no bundle {digest}.")
+        return self._bundles[digest]
+
+    def predict(self, predictions: Sequence[Prediction]) -> None:
+        self.ledger.append(predictions)
+        self.ledger.compact()
+
+    def run(self, now: int) -> int:
+        self.clock.set(now)
+        self.monitor.run("late")
+        return len(self.updates.run("late"))
+
+    def sums(self, **wanted: Any) -> Sums:
+        """Return the sums of the keys with these parts, by default of all traffic."""
+        wanted = {"segment": "", **wanted}
+        found = Sums.nothing()
+        for key, sums in self.table.sums("late", 0, 2**60).items():
+            if all(getattr(key, name) == value for name, value in wanted.items()):
+                found += sums
+        return found
+
+
+def flights(rows: int, seed: int = 1, **changes: Any) -> tuple[list[Prediction], np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    score = rng.random(rows)
+    late = rng.random(rows) < score
+    made = [
+        prediction(
+            i, i * 2 * DAY // rows, float(score[i]), features={"View.carrier": "UA" if i % 3 else "AA"}, **changes
+        )
+        for i in range(rows)
+    ]
+    return made, late, score
+
+
+def test_quality_is_that_of_the_rows_by_version_hour_and_segment() -> None:
+    world = World(bundle(), bundle(digest="d2"), watched=Watched(("View.carrier",)))
+    made, late, score = flights(600)
+    made[300:] = [msgspec.structs.replace(each, version="2", digest="d2") for each in made[300:]]
+    world.predict(made)
+    world.labels = arrivals([label(f"f{i}", bool(late[i]), made[i].at + 30 * MINUTE) for i in range(600)])
+    world.run(3 * DAY)
+
+    chosen: list[tuple[Any, dict[str, Any]]] = [
+        (slice(0, 300), {"version": "1"}),
+        (slice(300, 600), {"version": "2", "digest": "d2"}),
+        (slice(0, 13), {"hour": 0}),
+        (slice(0, 600, 3), {"segment": "View.carrier=AA"}),
+    ]
+    for rows, wanted in chosen:
+        found = figures("binary", [world.sums(**wanted)])
+        assert found["brier"].value == pytest.approx(brier_score_loss(late[rows], score[rows]))
+        assert found["log_loss"].value == pytest.approx(log_loss(late[rows], score[rows]))
+        off = abs(found["auc"].value - roc_auc_score(late[rows], score[rows]))
+        assert off <= min(0.25, float(auc_resolution(world.sums(**wanted).bins)))
+    assert world.sums()["predictions"] == 600
+    assert world.sums(segment="View.carrier=UA")["predictions"] == 400
+
+
+def test_labels_that_come_later_or_change_are_the_same_as_if_they_had_come_at_once() -> None:
+    made, late, score = flights(400)
+    times = [each.at + (1 + 7 * (i % 5)) * HOUR for i, each in enumerate(made)]
+    whole = [label(f"f{i}", bool(late[i]), times[i]) for i in range(400)]
+    slow, at_once = World(), World()
+    slow.labels = arrivals([])
+    for day in range(5):
+        slow.predict([each for each in made if day * DAY <= each.at < (day + 1) * DAY])
+        slow.labels = arrivals([row for row, at in zip(whole, times, strict=True) if at < (day + 1) * DAY])
+        slow.run((day + 1) * DAY)
+    at_once.predict(made)
+    at_once.labels = arrivals(whole)
+    at_once.run(5 * DAY)
+    left, right = (world.table.sums("late", 0, 2**60) for world in (slow, at_once))
+    assert left.keys() == right.keys()
+    for key, sums in left.items():
+        assert np.allclose(sums.totals, right[key].totals, atol=1e-9)
+        assert np.allclose(sums.bins, right[key].bins, atol=1e-9)
+    found = figures("binary", [slow.sums()])["brier"]
+    assert found.value == pytest.approx(brier_score_loss(late, score))
+    assert slow.run(5 * DAY + 1) <= 2  # settled windows are left alone
+
+
+def test_quality_by_the_age_at_which_labels_were_known() -> None:
+    world = World()
+    made, late, score = flights(300)
+    world.predict(made)
+    lags = [(10 * MINUTE, 2 * HOUR, 4 * DAY)[i % 3] for i in range(300)]
+    world.labels = arrivals([label(f"f{i}", bool(late[i]), made[i].at + lags[i]) for i in range(300)])
+    world.run(10 * DAY)
+    ages = {key.age_s for key in world.table.sums("late", 0, 2**60)}
+    assert ages == {0, 15 * 60, 3 * 3600, 7 * 86400}
+    early = figures("binary", [world.sums(age_s=15 * 60)])["brier"]
+    assert early.value == pytest.approx(brier_score_loss(late[::3], score[::3]))
+
+
+def test_repeated_and_contradicting_labels_are_counted_and_the_newest_known_counts() -> None:
+    world = World()
+    made, late, _ = flights(6)
+    world.predict(made)
+    rows = [label(f"f{i}", bool(late[i]), made[i].at + HOUR, landed=1) for i in range(6)]
+    rows += [label("f0", bool(late[0]), made[0].at + 2 * HOUR, landed=2)]
+    rows += [label("f1", not late[1], made[1].at + 2 * HOUR, landed=2)]
+    world.labels = arrivals(rows)
+    world.run(10 * DAY)
+    sums = world.sums()
+    assert (sums["labels"], sums["repeated"], sums["contradicted"]) == (6, 2, 1)
+    assert sums["label"] == late.sum() - late[1] + (not late[1])
+
+
+def test_decisions_at_the_threshold_of_the_bundle() -> None:
+    made, late, score = flights(200)
+    decided = bundle()
+    extra = {THRESHOLD: {"value": 0.7, "false_positive": 1.0, "false_negative": 1.0}}
+    manifest = msgspec.structs.replace(decided.manifest, extra=extra)
+    world = World(Bundle("d1", manifest, {}))
+    world.predict(made)
+    world.labels = arrivals([label(f"f{i}", bool(late[i]), made[i].at + HOUR) for i in range(200)])
+    world.run(10 * DAY)
+    flagged = score >= 0.7
+    assert world.sums()["flagged"] == flagged.sum()
+    assert figures("binary", [world.sums()])["precision"].value == pytest.approx((late & flagged).sum() / flagged.sum())
+
+
+def test_several_classes_by_their_outputs() -> None:
+    rng = np.random.default_rng(3)
+    names = ("weather", "crew", "traffic")
+    classes = rng.dirichlet([1, 1, 1], 200)
+    place = np.array([rng.choice(3, p=row) for row in classes])
+    kind = bundle(task="multiclass")
+    world = World(Bundle("d1", msgspec.structs.replace(kind.manifest, outputs=names), {}))
+    world.predict([prediction(i, i, outputs=dict(zip(names, map(float, classes[i]), strict=True))) for i in range(200)])
+    rows = [label(f"f{i}", None, HOUR) | {"why": names[place[i]]} for i in range(200)]
+    world.labels = arrivals(rows, "why")
+    world.run(10 * DAY)
+    found = figures("multiclass", [world.sums()])
+    assert found["accuracy"].value == pytest.approx(accuracy_score(place, classes.argmax(axis=1)))
+    assert found["log_loss"].value == pytest.approx(log_loss(place, classes))
+
+
+def test_forecasts_by_horizon_with_a_naive_one() -> None:
+    rng = np.random.default_rng(4)
+    truth, score, last = (rng.normal(size=240).astype(np.float32).astype(float) for _ in range(3))
+    world = World(
+        bundle(task="regression"), watched=Watched(forecast=Forecast("days", naive="View.last", quantile=0.5))
+    )
+    world.predict(
+        [
+            prediction(
+                i, i, float(score[i]), keys={"flight": f"f{i}", "days": i % 3}, features={"View.last": float(last[i])}
+            )
+            for i in range(240)
+        ]
+    )
+    world.labels = arrivals([label(f"f{i}", None, HOUR) | {"delay": float(truth[i])} for i in range(240)], "delay")
+    world.run(10 * DAY)
+    for days in range(3):
+        found = figures("regression", [world.sums(segment=f"days={days}")])
+        error = mean_absolute_error(truth[days::3], score[days::3])
+        assert found["mae"].value == pytest.approx(error)
+        assert found["mase"].value == pytest.approx(error / mean_absolute_error(truth[days::3], last[days::3]))
+        assert found["quantile_loss"].value == pytest.approx(error / 2)
+
+
+def test_rankings_by_group() -> None:
+    world = World(watched=Watched(ranking=Ranking("query", k=5)))
+    made, late, score = flights(200)
+    world.predict(
+        [msgspec.structs.replace(each, keys={"flight": f"f{i}", "query": f"q{i // 10}"}) for i, each in enumerate(made)]
+    )
+    world.labels = arrivals([label(f"f{i}", bool(late[i]), made[i].at + HOUR) for i in range(200)])
+    world.run(10 * DAY)
+    found = figures("binary", [world.sums()])
+    assert found["ndcg"].value == pytest.approx(ndcg_score(late.reshape(-1, 10), score.reshape(-1, 10), k=5))
+
+
+def test_windows_shorter_than_an_hour_and_a_changed_length_count_each_prediction_once() -> None:
+    world = World(window_us=10 * MINUTE)
+    made, late, score = flights(100)
+    made = [msgspec.structs.replace(each, at=i * MINUTE) for i, each in enumerate(made)]
+    world.predict(made)
+    world.labels = arrivals([label(f"f{i}", bool(late[i]), made[i].at + HOUR) for i in range(100)])
+    world.run(DAY)
+    assert world.sums()["predictions"] == 100
+    assert figures("binary", [world.sums()])["brier"].value == pytest.approx(brier_score_loss(late, score))
+
+
+def test_a_version_without_its_bundle_is_counted_and_not_measured() -> None:
+    world = World()
+    made, late, _ = flights(20)
+    made[12:] = [msgspec.structs.replace(each, version="2", digest="gone") for each in made[12:]]
+    world.predict(made)
+    world.labels = arrivals([label(f"f{i}", bool(late[i]), made[i].at + HOUR) for i in range(20)])
+    world.updates.run("late")  # nothing has been watched yet
+    world.clock.set(3 * DAY)
+    world.monitors.save(windows := [_window(day) for day in range(2)])
+    assert world.updates.run("late") == windows
+    assert (world.sums()["predictions"], world.sums()["labels"]) == (20, 12)
+
+
+def _window(day: int) -> Window:
+    return msgspec.structs.replace(empty_window("late", day * DAY, (day + 1) * DAY, 3 * DAY), predictions=10)
+
+
+def test_a_million_segments_are_at_most_65() -> None:
+    world = World(watched=Watched(("flight",)))
+    made, _, _ = flights(300)
+    world.predict(made)
+    world.run(10 * DAY)
+    segments = {key.segment for key in world.table.sums("late", 0, DAY)}
+    assert len(segments) == 1 + 64 + 1
+    assert "flight=(other)" in segments
+
+
+def test_the_table_is_read_by_sql_alone() -> None:
+    world = World()
+    made, late, score = flights(100)
+    world.predict(made)
+    first = [label(f"f{i}", bool(late[i]), made[i].at + HOUR) for i in range(50)]
+    world.labels = arrivals(first)
+    world.run(3 * DAY)
+    world.labels = arrivals([*first, *(label(f"f{i}", bool(late[i]), 3 * DAY + HOUR) for i in range(50, 100))])
+    world.run(4 * DAY)
+    rows = world.lake.scan(TABLE).rows
+    with duckdb.connect() as connection:
+        connection.register("predictions__quality", rows)
+        (found,) = connection.sql(
+            "SELECT version, sum(labels), sum(squared) / sum(scored) FROM predictions__quality "
+            "WHERE version <> '' AND segment = '' GROUP BY version"
+        ).fetchall()
+    assert found == ("1", 100, pytest.approx(brier_score_loss(late, score)))
+
+
+def test_a_key_is_one_row_after_another_and_a_second_write_of_it_is_none() -> None:
+    table, key = QualityTable(MemoryLake()), Key("1", "d1", 0, "", "", 0, "binary")
+    one = Sums.nothing()
+    one.totals[0] = 3.0
+    for _ in range(2):
+        table.add("late", {0: 7}, {0: {key: one}}, "same")
+    assert table.sums("late", 0, HOUR)[key]["predictions"] == 3.0
+    assert table.looked("late", 0) == {0: 7}
+    assert table.sums("other", 0, HOUR) == {}

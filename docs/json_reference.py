@@ -25,7 +25,6 @@ from mainspring.jobs.model import Status as JobStatus
 from mainspring.jobs.model import Step as JobStep
 from mainspring.jobs.pipelines.graph import Trigger
 from mainspring.ledger.model import Prediction
-from mainspring.monitoring.model import Window
 from mainspring.operations.advise.folder import FirstPage
 from mainspring.operations.advise.model import Advised
 from mainspring.operations.ci.model import Report
@@ -41,6 +40,7 @@ from mainspring.operations.models.transferring import Moved
 from mainspring.operations.pipelines.control import StepState
 from mainspring.operations.predict import Answer
 from mainspring.operations.profile import Check, Profile
+from mainspring.operations.quality import MeasuredWindow
 from mainspring.operations.replay.model import Replayed, ReplayReport
 from mainspring.operations.reproduce.reproducing import Reproduction
 from mainspring.operations.rollout.outlook import PlanReport
@@ -206,7 +206,7 @@ DOCUMENTS = {
     "up": Document(_object("Up", project=str, profile=str, gateway=str, control=str, admin_key=str | None)),
     "predict": Document(Answer),
     "bench": Document(Baseline, ("measured_at",)),
-    "monitor": Document(list[Window], ("start", "end", "computed_at")),
+    "monitor": Document(list[MeasuredWindow], ("start", "end", "computed_at")),
     "prediction": Document(
         Prediction, ("at",), {"withheld": Literal["encrypted", "left out"] | None}, less=("sealed",)
     ),

@@ -39,6 +39,7 @@ _HOMES = {
     "mainspring.jobs.pipelines.steps": ["step", "task"],
     "mainspring.ledger.model": ["Log"],
     "mainspring.monitoring.declaring": ["Monitor"],
+    "mainspring.monitoring.quality.declared": ["Forecast", "Ranking"],
     "mainspring.stats.metrics": ["metric", "precision_at_k", "recall_at_k", "recall_at_precision"],
     "mainspring.stats.thresholds": ["Costs"],
     "mainspring.training.flavours.calibration": ["calibrated"],
@@ -124,6 +125,8 @@ if TYPE_CHECKING:
     from mainspring.jobs.pipelines.steps import task as task
     from mainspring.ledger.model import Log as Log
     from mainspring.monitoring.declaring import Monitor as Monitor
+    from mainspring.monitoring.quality.declared import Forecast as Forecast
+    from mainspring.monitoring.quality.declared import Ranking as Ranking
     from mainspring.monitoring.service import objectives as objectives
     from mainspring.operations.opened import open_folder
     from mainspring.serving.model import Endpoint as Endpoint

@@ -8,6 +8,7 @@ from dataclasses import KW_ONLY, dataclass
 from mainspring.core.definition_registry import declare, expect, expect_each
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
+from mainspring.monitoring.quality.declared import Forecast, Ranking
 from mainspring.monitoring.service.objectives import Objective
 
 ALARMS_PER_WEEK = 1.0
@@ -22,6 +23,8 @@ class Monitor:
         segments: Features by their full names, such as "Schedule.carrier": the traffic is also watched by their values.
         alarms_per_week: How many false alarms a week the channel of surprise may raise.
         objectives: Promises about the endpoint, such as `ms.objectives.availability(0.999)`.
+        ranking: For predictions that are ranked in groups, so that their quality is that of rankings.
+        forecast: For forecasts, so that their quality is measured by horizon.
 
     Raises:
         Invalid: An argument has another type, the budget of alarms is not positive, or two objectives are alike.
@@ -32,6 +35,8 @@ class Monitor:
     segments: Sequence[str] = ()
     alarms_per_week: float = ALARMS_PER_WEEK
     objectives: Sequence[Objective] = ()
+    ranking: Ranking | None = None
+    forecast: Forecast | None = None
 
     def __post_init__(self) -> None:
         expect(self.endpoint, str, "The endpoint of a monitor", fix='write its name: ms.Monitor("late-delivery").')
@@ -44,6 +49,9 @@ class Monitor:
                 f"The monitor of {self.endpoint!r} has alarms_per_week={self.alarms_per_week}.",
                 fix="write a number above 0: 1 is one false alarm a week.",
             )
+        nothing = type(None)
+        expect(self.ranking, (Ranking, nothing), owner.format("ranking"), fix='write ranking=ms.Ranking("query").')
+        expect(self.forecast, (Forecast, nothing), owner.format("forecast"), fix='write forecast=ms.Forecast("days").')
         fix = "write objectives=[ms.objectives.availability(0.999)]."
         expect_each(self.objectives, Objective, owner.format("objectives"), fix=fix)
         names = [objective.name for objective in self.objectives]

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from mainspring.monitoring.model import LabelRows
     from mainspring.monitoring.monitor import Monitor
     from mainspring.monitoring.ports import MonitorStore
+    from mainspring.monitoring.quality.table import QualityTable
+    from mainspring.monitoring.quality.updating import QualityUpdates
     from mainspring.monitoring.service.ports import ServiceStore
     from mainspring.project.definitions.applied import Applied
     from mainspring.project.definitions.loading import Definitions
@@ -409,6 +411,33 @@ class Project:
             self.monitors,
             labels=self.label_rows,
             load=self.bundles.load,
+            clock=self.clock,
+            locks=self.locks,
+            window_us=self.settings.monitor_window_us,
+        )
+
+    @cached_property
+    def quality_table(self) -> QualityTable:
+        from mainspring.monitoring.quality.table import QualityTable
+
+        return QualityTable(self.lake)
+
+    @cached_property
+    def quality_updates(self) -> QualityUpdates:
+        from mainspring.monitoring.quality.measuring import Watched
+        from mainspring.monitoring.quality.updating import QualityUpdates
+
+        def watched(endpoint: str) -> Watched:
+            found = self.definitions.monitors.get(endpoint)
+            return Watched() if found is None else Watched(found.segments, found.ranking, found.forecast)
+
+        return QualityUpdates(
+            self.predictions,
+            self.monitors,
+            self.quality_table,
+            labels=self.label_rows,
+            load=self.bundles.load,
+            watched=watched,
             clock=self.clock,
             locks=self.locks,
             window_us=self.settings.monitor_window_us,

@@ -226,11 +226,12 @@ def figures(task: str, blocks: Sequence[Sums], confidence: float = CONFIDENCE) -
 
 def _wanted(task: str, total: Floats, cells: Floats) -> dict[str, _Metric]:
     wanted = dict({"regression": _NUMBERS, "multiclass": _CLASSES}.get(task, _BINARY))
-    if task != "regression" and cells.any():
+    if task != "regression" and cells[:, 0].any():
         groups = calibration_groups(cells)
 
         def error(_: Floats, bins: Floats) -> float:
-            rows, positives, *_ = np.add.reduceat(bins, groups, axis=0).T
+            parts = np.add.reduceat(bins, groups, axis=0)
+            rows, positives = parts[:, 0], parts[:, 1]
             return float(np.sqrt((positives * (1 - _over(positives, rows))).sum()) / rows.sum())
 
         wanted["ece"] = _Metric(lambda _, bins: _ece(bins, groups), error)

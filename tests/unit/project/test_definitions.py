@@ -204,6 +204,12 @@ def test_a_rollout_that_cannot_be_is_refused_where_it_stands(root: Path, rollout
             "ms.Monitor('big', objectives=[ms.objectives.freshness('Old', within='5m')])",
             "promises the freshness of 'Old', which is no feature view. Fix: use one of ['Bought']",
         ),
+        ("ms.Monitor('big', ranking='query')", "The ranking of the monitor of 'big' is 'query', of type str"),
+        ("ms.Monitor('big', ranking=ms.Ranking('query'))", "has the ranking 'query', which is no key or input"),
+        ("ms.Monitor('big', ranking=ms.Ranking('buyer', k=0))", "A ranking has k=0"),
+        ("ms.Monitor('big', forecast=ms.Forecast('days'))", "has the horizon 'days', which is no key or input"),
+        ("ms.Monitor('big', forecast=ms.Forecast('buyer', naive='last'))", "has the naive forecast 'last', which is"),
+        ("ms.Monitor('big', forecast=ms.Forecast('buyer', quantile=2))", "A forecast has quantile=2"),
         ("ms.Monitor('big', alarms_per_week=0)", "alarms_per_week=0. Fix: write a number above 0"),
     ],
 )

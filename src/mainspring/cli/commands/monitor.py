@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 def command(call: Call, *, endpoint: str) -> None:
     """Update the monitoring windows of ENDPOINT: traffic, latency, quality with label coverage, and drift.
 
+    Below them is the quality of the newest window with labels, by version and segment, with 95% intervals and the
+    label coverage that is usual at that age; in JSON, each window has it as `measured`.
+
     A column that drifts in one window is `drifted`; one that drifts in two consecutive windows is an alert.
     """
     from mainspring.core.time import format_instant
@@ -28,8 +31,14 @@ def command(call: Call, *, endpoint: str) -> None:
     project.predictions.compact()
     with call.progress() as progress:
         project.monitor.run(endpoint, progress=lambda done, total: progress.update("windows", done, total))
+    project.quality_updates.run(endpoint)
     windows = project.monitors.windows(endpoint)
     from msgspec import to_builtins
+
+    from mainspring.cli.quality_view import quality_table
+    from mainspring.operations.quality import quality
+
+    found = quality(project, endpoint, windows)
 
     def show(console: Console) -> None:
         from rich.table import Table
@@ -50,5 +59,8 @@ def command(call: Call, *, endpoint: str) -> None:
             share = f"{window.labels:,} ({window.coverage:.0%})"
             table.add_row(format_instant(window.start), f"{window.predictions:,}", p99, share, quality, drifted, alerts)
         console.print(table)
+        newest = next((each for each in reversed(found) if any(part.labels for part in each.measured)), None)
+        if newest is not None:
+            console.print(quality_table(newest))
 
-    call.result([dated(to_builtins(window), "start", "end", "computed_at") for window in windows], show)
+    call.result([dated(to_builtins(window), "start", "end", "computed_at") for window in found], show)

@@ -219,6 +219,7 @@ def _monitor(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
     for number, endpoint in enumerate(chosen):
         run.progress(number, len(chosen), endpoint)
         project.monitor.run(endpoint)
+        project.quality_updates.run(endpoint)
         run.check()
     return {"endpoints": chosen}
 

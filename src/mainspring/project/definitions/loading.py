@@ -311,6 +311,17 @@ def _monitors(declared: Declared, models: Iterable[Model]) -> Iterable[tuple[obj
             )
             continue
         model = named.get(endpoint.model_name)
+        named_columns = {"ranking": monitor.ranking and monitor.ranking.group}
+        if monitor.forecast is not None:
+            named_columns |= {"horizon": monitor.forecast.horizon, "naive forecast": monitor.forecast.naive}
+        for what, column in named_columns.items():
+            if model is not None and column and column not in {*model.columns, *model.keys}:
+                yield (
+                    monitor,
+                    f"The monitor of {monitor.endpoint!r} has the {what} {column!r}, which is no key or input of its "
+                    "model",
+                    f"use one of {sorted({*model.columns, *model.keys})}.",
+                )
         for segment in () if model is None else monitor.segments:
             if model is not None and segment not in model.columns:
                 yield (

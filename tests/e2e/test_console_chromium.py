@@ -97,4 +97,5 @@ def test_without_scripts_everything_can_be_read(logged_in, address, project) -> 
 
 def test_each_page_is_in_order_on_every_screen(logged_in, address, project) -> None:
     newest, *_, older = project.predictions.recent(limit=21)
-    in_order(logged_in, address, ("/", f"/predictions/{newest.id}", f"/predictions/{older.id}", "/login"))
+    predictions = (f"/predictions/{newest.id}", f"/predictions/{older.id}")
+    in_order(logged_in, address, ("/", *predictions, "/keys", "/audit", "/login"))

@@ -77,7 +77,7 @@ def action_for(method: str, path: str) -> Action:
     """Return the action that this request requires. Listing and creating keys require the same one."""
     if path == "/logout":
         return Action.VIEW
-    return Action.VIEW if method in _SAFE and not path.startswith("/api/keys") else Action.MANAGE
+    return Action.VIEW if method in _SAFE and not path.startswith(("/api/keys", "/keys")) else Action.MANAGE
 
 
 class Guard:

@@ -11,6 +11,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
+from mainspring.console.access.audit import add_audit_pages
+from mainspring.console.access.keys import add_key_pages
 from mainspring.console.assets import add_assets
 from mainspring.console.background_cache import Looking
 from mainspring.console.data.pages import add_data_pages
@@ -39,7 +41,7 @@ _MODELS = rf"models(/{_ID}(/history|/versions/[0-9]{{1,12}}(/card|/evaluation)?)
 _PIPELINES = rf"pipelines(/{_ID}(/runs/{_ID}(/steps/[A-Za-z0-9_.%-]{{1,140}})?)?)?"
 _QUERY = r"(\?[!-~]{1,2000})?"  # anything printable: it is used on our own page only
 _OWN_PAGE = re.compile(
-    rf"/(predictions/{_ID}|features(/{_ID})?|data(/{_ID}){{,2}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts)(/{_ID})?|{_MODELS}|{_PIPELINES})?{_QUERY}"
+    rf"/(predictions/{_ID}|features(/{_ID})?|data(/{_ID}){{,2}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts)(/{_ID})?|keys|audit|{_MODELS}|{_PIPELINES})?{_QUERY}"
 )
 
 
@@ -88,7 +90,15 @@ def pages(project: Project, sessions: Sessions, looking: Looking, refusals: Refu
 
     for add in (add_feature_pages, add_data_pages, add_model_pages):
         add(router, project, looking, frame)
-    for each in (add_run_pages, add_search_pages, add_job_pages, add_rollout_pages, add_pipeline_pages):
+    for each in (
+        add_run_pages,
+        add_search_pages,
+        add_job_pages,
+        add_rollout_pages,
+        add_pipeline_pages,
+        add_key_pages,
+        add_audit_pages,
+    ):
         each(router, project, frame)
     add_assets(router)
 

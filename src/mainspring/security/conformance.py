@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 from mainspring.core.errors import Conflict, Denied, NotFound
-from mainspring.security.model import Action, ApiKey, AuditEvent, Principal
+from mainspring.security.model import Action, ApiKey, AuditEvent, AuditFilter, Principal
 from mainspring.security.ports import AuditLog, Authoriser, EndedSessions, KeyStore
 
 _ANA = ApiKey("ana", "Ana's laptop", frozenset({Action.PREDICT, Action.VIEW}), b"\x00\xffana", 10, 20)
@@ -110,6 +111,33 @@ class AuditLogConformance:
         assert [event.at for event in log.read()] == [2, 1]
         log.append([first], unless_among=1)
         assert [event.at for event in log.read()] == [1, 2, 1]
+
+    def test_a_search_finds_what_has_every_part(self, log: AuditLog) -> None:
+        log.append(
+            [
+                AuditEvent(1, "local:ana", "keys.create", "key/1", "nightly: predict"),
+                AuditEvent(2, "local:ben", "keys.revoke", "key/1"),
+                AuditEvent(3, "local:ana", "promote", "model/late", "100 % better"),
+                AuditEvent(4, "local:Ana", "rollout.begin", "endpoint/late"),
+            ]
+        )
+
+        def found(**wanted: Any) -> list[int]:
+            return [entry.event.at for entry in log.search(AuditFilter(**wanted))]
+
+        assert found() == [4, 3, 2, 1]
+        assert found(actor="ANA") == [4, 3, 1]
+        assert found(action="keys") == [2, 1]
+        assert found(action="create") == []
+        assert found(resource="late", actor="ana") == [4, 3]
+        assert (found(detail="0 %"), found(detail="%"), found(detail="_")) == ([3], [3], [])
+        assert found(since=2, until=4) == [3, 2]
+
+    def test_a_search_goes_on_where_it_ended(self, log: AuditLog) -> None:
+        log.append([AuditEvent(at, "ana", "promote", "model/late") for at in range(5)])
+        first = log.search(AuditFilter(), limit=2)
+        rest = log.search(AuditFilter(), before=first[-1].number)
+        assert [entry.event.at for entry in (*first, *rest)] == [4, 3, 2, 1, 0]
 
     def test_an_empty_log_reads_empty(self, log: AuditLog) -> None:
         assert log.read() == []

@@ -50,6 +50,32 @@ class AuditEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """An event with its number in the log, by which a search goes on."""
+
+    number: int
+    event: AuditEvent
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """Which events a search finds: those that have every given part, whatever the case of its letters.
+
+    Attributes:
+        action: Beginning of the action: `keys` finds `keys.create`.
+        since: UTC epoch microseconds, included.
+        until: UTC epoch microseconds, excluded; `None` for no end.
+    """
+
+    actor: str = ""
+    action: str = ""
+    resource: str = ""
+    detail: str = ""
+    since: int = 0
+    until: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """Session of a person who logged in with the key `principal_id`. The key is checked on every request."""
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import Protocol
 
 from mainspring.core.errors import Unavailable
-from mainspring.security.model import Action, ApiKey, AuditEvent, Principal
+from mainspring.security.model import Action, ApiKey, AuditEntry, AuditEvent, AuditFilter, Principal
 
 
 class Unchecked(Unavailable):
@@ -82,6 +82,14 @@ class AuditLog(Protocol):
 
     def read(self, limit: int = 100) -> list[AuditEvent]:
         """Return the newest events, newest first."""
+        ...
+
+    def search(self, wanted: AuditFilter, *, before: int | None = None, limit: int = 100) -> list[AuditEntry]:
+        """Return matching events, newest first.
+
+        Args:
+            before: Return only events with a smaller number.
+        """
         ...
 
 

@@ -43,16 +43,22 @@ PATHS = {
     "/api/models/x/versions",
     "/api/models/x/versions/x",
     "/api/models/x/versions/x/card",
+    "/api/models/x/versions/x/evaluation",
     "/models",
     "/models/x",
     "/models/x/history",
     "/models/x/versions/x",
     "/models/x/versions/x/card",
+    "/models/x/versions/x/evaluation",
     "/models/x/versions/x/card.md",
     "/api/runs",
     "/api/keys",
     "/api/keys/x",
     "/api/audit",
+    "/keys",
+    "/keys/x/revoke",
+    "/audit",
+    "/audit.csv",
     "/api/features",
     "/api/features/x",
     "/api/features/x/distributions",
@@ -119,7 +125,7 @@ ALL = routes(create_app(Project()))
 GUARDED = [pair for pair in ALL if pair[1] not in PUBLIC]
 SIGNED_BODY = [pair for pair in GUARDED if pair[1].startswith(SIGNED)]  # a key is no way in; see test_webhooks.py
 KEYED = [pair for pair in GUARDED if pair not in SIGNED_BODY]
-MANAGING = [pair for pair in KEYED if pair[0] in ("POST", "DELETE") or pair[1] == "/api/keys"]
+MANAGING = [pair for pair in KEYED if pair[0] in ("POST", "DELETE") or pair[1] in ("/api/keys", "/keys")]
 EVERY_ROUTE = pytest.mark.parametrize(("method", "path"), GUARDED)
 
 

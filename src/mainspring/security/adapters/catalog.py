@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from mainspring.core.catalog import catalog_errors, metadata
 from mainspring.core.errors import Conflict, NotFound
-from mainspring.security.model import Action, ApiKey, AuditEvent
+from mainspring.security.model import Action, ApiKey, AuditEntry, AuditEvent, AuditFilter
 
 api_keys = sa.Table(
     "api_keys",
@@ -158,7 +158,27 @@ class CatalogAuditLog:
         with catalog_errors(self._name), self._engine.connect() as connection:
             return _newest(connection, limit)
 
+    def search(self, wanted: AuditFilter, *, before: int | None = None, limit: int = 100) -> list[AuditEntry]:
+        columns = audit_events.c
+        query = sa.select(audit_events).where(columns.at >= wanted.since)
+        if wanted.until is not None:
+            query = query.where(columns.at < wanted.until)
+        if before is not None:
+            query = query.where(columns.seq < before)
+        if wanted.action:
+            query = query.where(columns.action.istartswith(wanted.action, autoescape=True))
+        for name in ("actor", "resource", "detail"):
+            if part := getattr(wanted, name):
+                query = query.where(columns[name].icontains(part, autoescape=True))
+        with catalog_errors(self._name), self._engine.connect() as connection:
+            rows = connection.execute(query.order_by(columns.seq.desc()).limit(limit))
+            return [AuditEntry(row.seq, _event(row)) for row in rows]
+
 
 def _newest(connection: sa.Connection, limit: int) -> list[AuditEvent]:
     query = sa.select(audit_events).order_by(audit_events.c.seq.desc()).limit(limit)
-    return [AuditEvent(row.at, row.actor, row.action, row.resource, row.detail) for row in connection.execute(query)]
+    return [_event(row) for row in connection.execute(query)]
+
+
+def _event(row: Any) -> AuditEvent:
+    return AuditEvent(row.at, row.actor, row.action, row.resource, row.detail)

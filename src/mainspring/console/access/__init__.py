@@ -1,0 +1,1 @@
+"""Pages and API of API keys and of the audit log."""

@@ -1,0 +1,110 @@
+"""The audit log: the page with its filters, and the same over the API and as CSV."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from mainspring.console.answers import Answer
+from mainspring.console.downloads import csv_file
+from mainspring.console.endpoints.api import Limit
+from mainspring.console.features.pages import Frame
+from mainspring.console.render import page
+from mainspring.core.errors import Invalid
+from mainspring.core.time import DAY, format_instant, parse_instant
+from mainspring.project import Project
+from mainspring.security.model import AuditFilter
+
+Word = Annotated[str, Query(max_length=200)]
+Moment = Annotated[str, Query(max_length=40)]
+Before = Annotated[int | None, Query(ge=1, le=2**62)]
+_FIELDS = ("actor", "action", "resource", "detail")
+_PAGE = 50
+_MOST_ROWS = 100_000  # of a file
+
+
+def _filter(actor: str, action: str, resource: str, detail: str, since: str, until: str) -> AuditFilter:
+    end = parse_instant(until) if until else None
+    if end is not None and len(until) == len("2013-07-01"):
+        end += DAY  # a day as the end is included
+    return AuditFilter(actor, action, resource, detail, parse_instant(since) if since else 0, end)
+
+
+def add_audit_pages(router: APIRouter, project: Project, frame: Frame) -> None:
+    """Add the routes under `/audit`."""
+
+    @router.get("/audit")
+    def show_audit(
+        request: Request,
+        actor: Word = "",
+        action: Word = "",
+        resource: Word = "",
+        detail: Word = "",
+        since: Moment = "",
+        until: Moment = "",
+        before: Before = None,
+    ) -> Response:
+        asked = dict(zip((*_FIELDS, "since", "until"), (actor, action, resource, detail, since, until), strict=True))
+        found, refused = [], None
+        try:
+            wanted = _filter(**asked)
+        except Invalid as error:
+            refused = error
+        else:
+            found = project.audit.search(wanted, before=before, limit=_PAGE + 1)
+        rows = found[:_PAGE]
+        kept = urlencode({name: text for name, text in asked.items() if text})
+        content: dict[str, Any] = {
+            "asked": asked,
+            "rows": rows,
+            "before": before,
+            "next": rows[-1].number if len(found) > _PAGE else None,
+            "kept": kept,
+            "refused": refused,
+        }
+        return page(
+            "audit.html", {**frame(request), "section": "access", **content}, status=400 if refused is not None else 200
+        )
+
+    @router.get("/audit.csv")
+    def download_audit(
+        actor: Word = "",
+        action: Word = "",
+        resource: Word = "",
+        detail: Word = "",
+        since: Moment = "",
+        until: Moment = "",
+    ) -> Response:
+        found = project.audit.search(_filter(actor, action, resource, detail, since, until), limit=_MOST_ROWS)
+        events = [each.event for each in found]
+        rows = [(format_instant(each.at), each.actor, each.action, each.resource, each.detail) for each in events]
+        return csv_file("audit.csv", ("at", *_FIELDS), rows)
+
+
+def add_audit_api(router: APIRouter, project: Project) -> None:
+    """Add `/api/audit`."""
+
+    @router.get("/audit")
+    def list_audit(
+        actor: Word = "",
+        action: Word = "",
+        resource: Word = "",
+        detail: Word = "",
+        since: Moment = "",
+        until: Moment = "",
+        before: Before = None,
+        limit: Limit = 100,
+    ) -> Response:
+        """Audit events with every given part, newest first; `action` is the beginning, the times are ISO 8601.
+
+        `next` is the `before` of the next page.
+        """
+        found = project.audit.search(
+            _filter(actor, action, resource, detail, since, until), before=before, limit=limit + 1
+        )
+        rows = found[:limit]
+        follows = rows[-1].number if len(found) > limit else None
+        return Answer({"events": [each.event for each in rows], "next": follows})

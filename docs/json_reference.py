@@ -32,6 +32,7 @@ from mainspring.operations.demo.walkthrough import Summary
 from mainspring.operations.endpoint_checks import Finding
 from mainspring.operations.features.entity_values import EntityValues
 from mainspring.operations.features.view_freshness import ViewFreshness
+from mainspring.operations.incidents import IncidentReport
 from mainspring.operations.jobs.queue import Planned
 from mainspring.operations.migrate.migration import Moved as MovedPart
 from mainspring.operations.models.adding import Added
@@ -207,6 +208,12 @@ DOCUMENTS = {
     "predict": Document(Answer),
     "bench": Document(Baseline, ("measured_at",)),
     "monitor": Document(list[MeasuredWindow], ("start", "end", "computed_at")),
+    "incidents list": Document(list[IncidentReport]),
+    "incidents show": Document(IncidentReport),
+    "incidents own": Document(IncidentReport),
+    "incidents silence": Document(IncidentReport),
+    "incidents close": Document(IncidentReport),
+    "incidents verdict": Document(IncidentReport),
     "prediction": Document(
         Prediction, ("at",), {"withheld": Literal["encrypted", "left out"] | None}, less=("sealed",)
     ),

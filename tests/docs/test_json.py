@@ -16,6 +16,7 @@ import pytest
 
 from kit import documents
 from kit.depot import MODEL, Depot, opened
+from kit.incidents import incident
 from kit.models import mlp
 from kit.pages import script
 from mainspring.cli.main import cli
@@ -92,6 +93,8 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
     node = {"name": "one", "model": "twice@1", "inputs": {"x": "x"}}
     (root / "graph.json").write_text(json.dumps({"nodes": [node], "outputs": {"y": "one.y"}}))
     spec = ["--input", "x:FP32:-1,4", "--output", "y:FP32:-1,4"]
+    project.incidents.save([incident(MODEL, project.clock.now())])
+    one = "{incidents list[0][id]}"
     key, version = ["--key-file", "key"], f"{MODEL}:2"
     ran = [
         ("init", ["elsewhere"]), ("apply", []), ("ingest", ["posted", "wrong.csv"]),
@@ -112,6 +115,8 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("models compose", ["pair", "graph.json"]), ("models list", []), ("models delete", ["network:1"]),
         ("models restore", ["network:1"]), ("models gc", []),
         ("promote", [MODEL, "2"]), ("rollback", [MODEL]), ("rollout plan", [MODEL]),
+        ("incidents list", []), ("incidents own", [one]), ("incidents silence", [one, "--for", "8h"]),
+        ("incidents verdict", [one, "real"]), ("incidents show", [one]), ("incidents close", [one]),
         ("keys create", ["ana", "--scope", "view"]), ("keys list", []), ("keys revoke", ["{keys list[0][id]}"]),
         ("runs", []), ("status", []), ("advise", []),
         ("profile list", []), ("profile check", []), ("doctor", []),

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("predict", "Request a prediction from a running endpoint."),
     "bench": ("bench", "Find the highest load that an endpoint can serve."),
     "monitor": ("monitor", "Join labels; compute quality and drift now."),
+    "incidents": ("incidents", "Incidents: list, own, silence, close, judge."),
     "prediction": ("prediction", "Show one logged prediction."),
     "replay": ("replay", "Answer logged predictions again, and compare."),
     "runs": ("runs", "List training runs."),

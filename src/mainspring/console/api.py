@@ -15,6 +15,7 @@ from mainspring.console.data.explore_api import add_explore_api
 from mainspring.console.endpoints.api import Id, Limit, add_endpoint_api
 from mainspring.console.endpoints.live import live
 from mainspring.console.endpoints.overview import endpoints
+from mainspring.console.incidents.api import add_incident_api
 from mainspring.console.jobs.api import add_job_api
 from mainspring.console.models.api import add_model_api
 from mainspring.console.pipelines.api import add_pipeline_api
@@ -85,6 +86,7 @@ def api(project: Project, looking: Looking | None = None) -> APIRouter:
     add_job_api(router, project)
     add_rollout_api(router, project)
     add_pipeline_api(router, project)
+    add_incident_api(router, project)
 
     add_key_api(router, project)
     add_audit_api(router, project)

@@ -8,6 +8,7 @@ from dataclasses import KW_ONLY, dataclass
 from mainspring.core.definition_registry import declare, expect, expect_each
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
+from mainspring.core.time import parse_duration
 from mainspring.monitoring.quality.declared import Forecast, Ranking
 from mainspring.monitoring.service.objectives import Objective
 
@@ -26,6 +27,9 @@ class Monitor:
         ranking: For predictions that are ranked in groups, so that their quality is that of rankings.
         forecast: For forecasts, so that their quality is measured by horizon.
 
+        clean_windows: After how many windows without a signal an incident is closed.
+        cool_down: A closed incident whose cause shows again within this time is reopened.
+
     Raises:
         Invalid: An argument has another type, the budget of alarms is not positive, or two objectives are alike.
     """
@@ -37,6 +41,8 @@ class Monitor:
     objectives: Sequence[Objective] = ()
     ranking: Ranking | None = None
     forecast: Forecast | None = None
+    clean_windows: int = 2
+    cool_down: str = "1d"
 
     def __post_init__(self) -> None:
         expect(self.endpoint, str, "The endpoint of a monitor", fix='write its name: ms.Monitor("late-delivery").')
@@ -59,7 +65,17 @@ class Monitor:
             raise Invalid(
                 f"The monitor of {self.endpoint!r} has two objectives {twice[0]!r}.", fix="remove one of them."
             )
+        expect(self.clean_windows, int, owner.format("clean_windows"), fix="write a whole number, such as 2.")
+        expect(self.cool_down, str, owner.format("cool_down"), fix='write a duration, such as "1d".')
+        if self.clean_windows < 1 or self.cool_down_us < 0:
+            raise Invalid(
+                f"The monitor of {self.endpoint!r} has clean_windows={self.clean_windows}.", fix="write at least 1."
+            )
         declare(self)
+
+    @property
+    def cool_down_us(self) -> int:
+        return parse_duration(self.cool_down)
 
     @property
     def name(self) -> str:

@@ -15,6 +15,7 @@ from mainspring.jobs.model import Status
 from mainspring.ledger.model import PREDICTIONS
 from mainspring.operations.endpoint_checks import Finding, check_endpoints, well
 from mainspring.operations.jobs.queue import failing
+from mainspring.operations.monitor_checks import check_monitor
 from mainspring.operations.plane_connection import answers
 from mainspring.project import Project, place_checks
 from mainspring.project.ledger_folder import ledger_folder, stranded
@@ -41,6 +42,7 @@ def examine(project: Project, only: str | None = None) -> list[Finding]:
         ("models", _models),
         ("endpoints", check_endpoints),
         ("predictions", _predictions),
+        ("monitor", check_monitor),
         ("certificates", _certificates),
         ("jobs", _jobs),
         ("processes", _processes),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from mainspring.core.errors import MainspringError
+from mainspring.core.time import format_instant
 from mainspring.monitoring.model import VersionQuality
 from mainspring.operations.endpoint_checks import problem_of
+from mainspring.operations.incidents import importance
 from mainspring.project import Project
 from mainspring.project.running import Running, alive, read_running
 
@@ -24,6 +26,18 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
     drifted_columns: list[str]
     problem: str = ""  # reason why it serves nothing, with the fix
     quality_by_version: dict[str, VersionQuality] = {}  # version that predicted -> quality in the same window
+
+
+class OpenIncident(msgspec.Struct, frozen=True, kw_only=True):
+    """An open incident; `level` is page or ticket."""
+
+    id: str
+    level: str
+    cause: str
+    endpoints: tuple[str, ...]
+    detail: str  # of its worst symptom
+    since: str
+    owner: str
 
 
 class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +64,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     sources: list[SourceStatus]
     online: StoreStatus
     damaged_segments: int = 0  # damaged segments of the prediction log
+    incidents: list[OpenIncident] = []  # the most important first
 
 
 def status(project: Project) -> Status:
@@ -65,7 +80,23 @@ def status(project: Project) -> Status:
         sources=[SourceStatus(source=name, version=project.lake.version(name)) for name in project.definitions.sources],
         online=_online(project),
         damaged_segments=project.predictions.damaged(),
+        incidents=_incidents(project),
     )
+
+
+def _incidents(project: Project) -> list[OpenIncident]:
+    return [
+        OpenIncident(
+            id=each.id,
+            level=each.level,
+            cause=str(each.cause),
+            endpoints=each.endpoints,
+            detail=max(each.symptoms, key=lambda symptom: symptom.severity).detail,
+            since=format_instant(each.started),
+            owner=each.owner,
+        )
+        for each in sorted(project.incidents.open(), key=importance)
+    ]
 
 
 def _online(project: Project) -> StoreStatus:

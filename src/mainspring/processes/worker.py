@@ -78,6 +78,7 @@ def duties(project: Project) -> list[Duty]:
     """Return the duties of a project's worker."""
     from mainspring.operations.promote import publish_routes
     from mainspring.operations.rollout.carrying_out import controller
+    from mainspring.operations.watching import watch
     from mainspring.processes.shadow import ShadowProcesses
 
     def route() -> None:
@@ -129,8 +130,7 @@ def duties(project: Project) -> list[Duty]:
     shadows = ShadowProcesses(project)
 
     def monitor() -> None:
-        for endpoint in project.definitions.endpoints:
-            project.monitor.run(endpoint)
+        watch(project)
 
     sampler = Sampler(project)
 

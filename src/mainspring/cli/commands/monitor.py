@@ -22,9 +22,11 @@ def command(call: Call, *, endpoint: str) -> None:
     Below them is the quality of the newest window with labels, by version and segment, with 95% intervals and the
     label coverage that is usual at that age; in JSON, each window has it as `measured`.
 
-    A column that drifts in one window is `drifted`; one that drifts in two consecutive windows is an alert.
+    A column that drifts in one window is `drifted`; one that drifts in two consecutive windows is an alert. Signals of
+    the monitor's channels open and close incidents: `mainspring incidents list`.
     """
     from mainspring.core.time import format_instant
+    from mainspring.operations.watching import watch
 
     project = call.project
     project.definitions.endpoint(endpoint)
@@ -32,6 +34,7 @@ def command(call: Call, *, endpoint: str) -> None:
     with call.progress() as progress:
         project.monitor.run(endpoint, progress=lambda done, total: progress.update("windows", done, total))
     project.quality_updates.run(endpoint)
+    watch(project, [endpoint], windows=False)
     windows = project.monitors.windows(endpoint)
     from msgspec import to_builtins
 

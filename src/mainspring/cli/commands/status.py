@@ -22,6 +22,13 @@ def command(call: Call) -> None:
 
     def show(console: Console) -> None:
         console.print(f"[bold]{found.project}[/] · profile {found.profile}")
+        for incident in found.incidents:
+            colour = "red" if incident.level == "page" else "yellow"
+            said = f"{incident.cause}: {incident.detail}" if incident.detail else incident.cause
+            console.print(f"  [{colour}]{incident.level:<8}[/]  {escape(said)}", soft_wrap=True)
+            console.print(
+                f"            since {incident.since}: mainspring incidents show {incident.id}", soft_wrap=True
+            )
         if found.up:
             console.print(
                 f"  up        process {found.up.pid}, predictions {found.up.gateway}, console {found.up.control}"

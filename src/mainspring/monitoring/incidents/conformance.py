@@ -134,10 +134,10 @@ class IncidentStoreConformance:
         assert [each.id for each in store.claim("ops", 50, 60, 2)] == ["m3", "m2"]
 
     def test_parts_come_back_as_they_ran_last(self, store: IncidentStore) -> None:
-        ran = Part(endpoint="a", part="windows", ran_at=1, succeeded=(1,))
+        ran = Part(endpoint="a", part="windows", ran_at=1, since=1)
         failed = Part(endpoint="a", part="drift", ran_at=2, error="Damaged.")
         store.record([ran, failed])
-        again = msgspec.structs.replace(ran, ran_at=3, succeeded=(1, 3))
+        again = msgspec.structs.replace(ran, ran_at=3)
         store.record([again])
         store.record([])
         assert store.parts() == [failed, again]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from mainspring.core.time import DAY
-from mainspring.monitoring.signals import Signal
+from mainspring.monitoring.signals import SILENCE, Signal
 
 PAGE, TICKET = "page", "ticket"
 LEVELS = (PAGE, TICKET)
@@ -174,24 +174,30 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of the monitor's pass over an endpoint, as it ran last. Instants by the domain's clock."""
+    """A part of the monitor's pass over an endpoint, as it ran last. Instants by the machine's clock."""
 
     endpoint: str
     part: str
     ran_at: int  # the last time, whether it failed or not
-    succeeded: tuple[int, ...] = ()  # the last successes, oldest first
+    since: int | None = None  # when it first succeeded after its last failure; `None` if the last run failed
     error: str = ""  # of the last run
+
+
+def scope(channel: str, statistic: str, column: str) -> str:
+    """Return the part of a channel whose windows are judged together: silences are judged each by itself."""
+    return channel if channel != SILENCE else " ".join(filter(None, (channel, statistic, column)))
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
     """The judgement of one channel about an endpoint: windows that it could judge, and its signals in them.
 
-    `windows` are (start, end); a window without data is not judged, so that it never counts as a clean one.
+    `windows` are (start, end); a window without data is not judged, so that it never counts as a clean one. `scope` is
+    the channel; of silence, see `scope`.
     """
 
     endpoint: str
-    channel: str
+    scope: str
     windows: tuple[tuple[int, int], ...]
     signals: tuple[Signal, ...] = ()
 

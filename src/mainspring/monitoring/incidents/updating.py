@@ -23,11 +23,14 @@ from mainspring.monitoring.incidents.model import (
     Judged,
     Policy,
     Symptom,
+    scope,
 )
 from mainspring.monitoring.signals import Signal
 
 MONITOR = "monitor"  # author of notes that no person wrote
-Pair = tuple[str, str]  # endpoint, channel
+_WORSE = 2.0  # times the severity of a dismissed incident
+_DOUBLINGS = 5  # of the clean windows of an incident that keeps coming back
+Pair = tuple[str, str]  # endpoint, scope of a channel
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class Evidence:
 
     Attributes:
         groups: Signals by cause.
-        judged: (endpoint, channel) -> windows that were judged, oldest first.
+        judged: (endpoint, scope) -> windows that were judged, oldest first.
         watched: The pairs that exist: an incident waits for no clean window of another one.
         policies: By endpoint; `Policy()` where there is none.
     """
@@ -61,7 +64,7 @@ class Evidence:
     ) -> Evidence:  # fmt: skip
         judged: dict[Pair, Sequence[tuple[int, int]]] = {}
         for each in judgements:
-            pair = each.endpoint, each.channel
+            pair = each.endpoint, each.scope
             judged[pair] = sorted({*judged.get(pair, ()), *each.windows})
         return cls(groups, judged, watched, policies or {})
 
@@ -73,8 +76,9 @@ def updated(
 
     A group of signals joins the open incident of its cause, or of a wider cause. A wider cause takes over the oldest
     open incident that it explains, and closes the others. A cause that shows again within the cool-down reopens its
-    incident; if a person called it a false alarm or expected, it stays closed for that time. Signals that a closed
-    incident had seen change nothing.
+    incident, which then needs twice as many clean windows to be closed. If a person called it a false alarm or
+    expected, it stays closed while it lasts and for the cool-down after, unless it becomes much worse. Signals that a
+    closed incident had seen change nothing.
 
     Args:
         known: All open incidents, and closed ones as old as the oldest signal and the cool-down.
@@ -89,8 +93,7 @@ def updated(
         if each.is_open:
             through = _clean_through(each, evidence)
             if through is not None:
-                words = f"no signal in {_policy(each, evidence).clean_windows} windows"
-                after[each.id] = closed(each, now, through, MONITOR, words)
+                after[each.id] = closed(each, now, through, MONITOR, "its windows are clean again")
     changed = [_told(each, before.get(each.id), now) for each in after.values()]
     found = [change for change in changed if change.incident != before.get(change.incident.id)]
     return sorted(found, key=lambda change: (change.incident.is_open, change.incident.opened_at, change.incident.id))
@@ -123,20 +126,33 @@ def _join(incidents: dict[str, Incident], group: Group, evidence: Evidence, now:
     last = max(ended, key=lambda each: (each.closed_through or 0, each.id), default=None)
     news = list(group.signals)
     if last is not None:
-        cool_down = _policy(last, evidence).cool_down_us
-        dismissed = last.verdict in (FALSE_ALARM, EXPECTED)
-        seen = (last.closed_through or 0) + (cool_down if dismissed else 0)
+        seen = last.closed_through or 0
         news = [each for each in news if each.end > seen]
-        if news and not dismissed and min(each.end for each in news) - seen <= cool_down:
-            reopened = msgspec.structs.replace(
-                last, closed_at=None, closed_through=None, reopened=last.reopened + 1, told="", verdict=""
-            )
-            incidents[last.id] = _with(reopened.noted(now, MONITOR, "reopened"), news, now)
+        if not news:
             return
-    if not news:
-        return
+        if min(each.end for each in news) - seen <= _policy(last, evidence).cool_down_us:
+            if last.verdict not in (FALSE_ALARM, EXPECTED):
+                incidents[last.id] = _with(_reopened(last, now), news, now)
+                return
+            if not _is_worse(last, news):
+                through = max(each.end for each in news)
+                incidents[last.id] = msgspec.structs.replace(last, closed_through=through)
+                return
     made = _new(name(), group.cause, news, now)
     incidents[made.id] = made
+
+
+def _reopened(incident: Incident, now: int) -> Incident:
+    again = msgspec.structs.replace(
+        incident, closed_at=None, closed_through=None, reopened=incident.reopened + 1, told="", verdict=""
+    )
+    return again.noted(now, MONITOR, "reopened")
+
+
+def _is_worse(dismissed: Incident, news: Sequence[Signal]) -> bool:
+    """Return whether signals are of another order than those that a person dismissed."""
+    woken = any(each.page for each in news) and not dismissed.page
+    return woken or max(each.severity for each in news) > _WORSE * dismissed.severity
 
 
 def _new(id: str, cause: Cause, signals: Sequence[Signal], now: int) -> Incident:
@@ -208,10 +224,10 @@ def _clean_through(incident: Incident, evidence: Evidence) -> int | None:
     """Return the end of the clean windows that close the incident; `None` while some are missing."""
     last: dict[Pair, int] = {}
     for each in incident.symptoms:
-        pair = each.endpoint, each.channel
+        pair = each.endpoint, scope(each.channel, each.statistic, each.column)
         if pair in evidence.watched:
             last[pair] = max(last.get(pair, each.last), each.last)
-    wanted, through = _policy(incident, evidence).clean_windows, incident.last
+    wanted, through = _policy(incident, evidence).clean_windows << min(incident.reopened, _DOUBLINGS), incident.last
     for pair, end in last.items():
         clean = [window for window in evidence.judged.get(pair, ()) if window[0] >= end]
         if len(clean) < wanted:

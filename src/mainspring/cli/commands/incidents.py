@@ -1,0 +1,172 @@
+"""`mainspring incidents`: list, show, own, silence, close, and say what they were."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from mainspring.cli.call import Call
+from mainspring.cli.call import command as make
+from mainspring.cli.help import Group
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mainspring.monitoring.incidents.model import Incident
+    from mainspring.operations.incidents import IncidentReport
+
+_REASON = click.option("--reason", default="", help="Reason, for the incident's history and the audit log.")
+_VERDICTS = ("real", "false-alarm", "expected")
+
+
+@click.group("incidents", cls=Group)
+def command() -> None:
+    """Incidents: what is wrong with an endpoint, grouped by cause."""
+
+
+@make("list", reads_only=True)
+@click.argument("endpoint", required=False)
+@click.option("--all", "ended", is_flag=True, help="Closed incidents too.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000))
+def list_(call: Call, *, endpoint: str | None, ended: bool, limit: int) -> None:
+    """List open incidents, the most important first: pages, then the largest expected effect on the score."""
+    from mainspring.operations.incidents import listed
+
+    found = listed(call.project, endpoint, ended=ended, limit=limit)
+
+    def show(console: Console) -> None:
+        from rich.table import Table
+
+        if not found:
+            console.print("No incidents." if ended else "No open incidents.")
+            return
+        table = Table(box=None, header_style="bold")
+        for column in ("id", "level", "status", "cause", "endpoints", "since", "severity", "effect", "owner"):
+            table.add_column(column, no_wrap=column in ("id", "level", "since"))
+        for each in found:
+            effect = "" if each.rank is None else f"{each.rank:.3f}"
+            table.add_row(
+                each.id, each.level, each.status, _safe(each.cause), ", ".join(each.endpoints), each.started[:16],
+                f"{each.severity:.1f}", effect, _safe(each.owner),
+            )  # fmt: skip
+        console.print(table)
+        failed = sum(message.state == "failed" for each in found for message in each.messages)
+        if failed:
+            _print(console, f"{failed} messages could not be delivered: `mainspring incidents show ID` tells why.")
+
+    call.result(found, show)
+
+
+@make("show", reads_only=True)
+@click.argument("incident_id", metavar="ID")
+def show(call: Call, *, incident_id: str) -> None:
+    """Show an incident: its symptoms with their values, its history, messages and actions."""
+    from mainspring.operations.incidents import find, report
+
+    _report(call, report(call.project, find(call.project, incident_id)))
+
+
+@make("own")
+@click.argument("incident_id", metavar="ID")
+@click.option("--owner", help="The person who takes care of it; by default the user of this process.")
+def own(call: Call, *, incident_id: str, owner: str | None) -> None:
+    """Set the person who takes care of an incident."""
+    from mainspring.operations.incidents import own
+
+    _done(call, own(call.project, incident_id, owner))
+
+
+@make("silence")
+@click.argument("incident_id", metavar="ID")
+@click.option("--for", "until", required=True, help="Duration, such as 8h, or the instant of its end; at most 30 days.")
+@_REASON
+def silence(call: Call, *, incident_id: str, until: str, reason: str) -> None:
+    """Send no messages about an incident, and take no action, for a time."""
+    from mainspring.operations.incidents import silence
+
+    _done(call, silence(call.project, incident_id, until, reason=reason))
+
+
+@make("close")
+@click.argument("incident_id", metavar="ID")
+@_REASON
+def close(call: Call, *, incident_id: str, reason: str) -> None:
+    """Close an incident now; it reopens if its cause shows again within the cool-down."""
+    from mainspring.operations.incidents import close
+
+    _done(call, close(call.project, incident_id, reason=reason))
+
+
+@make("verdict")
+@click.argument("incident_id", metavar="ID")
+@click.argument("verdict", type=click.Choice(_VERDICTS))
+@_REASON
+def verdict(call: Call, *, incident_id: str, verdict: str, reason: str) -> None:
+    """Say what an incident was. A `false-alarm` and an `expected` change are closed; alarms learn from all three."""
+    from mainspring.operations.incidents import judge
+
+    _done(call, judge(call.project, incident_id, verdict.replace("-", " "), reason=reason))
+
+
+for _command in (list_, show, own, silence, close, verdict):
+    command.add_command(_command)
+
+
+def _done(call: Call, incident: Incident) -> None:
+    from mainspring.operations.incidents import report
+
+    _report(call, report(call.project, incident))
+
+
+def _report(call: Call, found: IncidentReport) -> None:
+    def told(console: Console) -> None:
+        _print(console, f"{found.cause} · {found.level}, {found.status} · {', '.join(found.endpoints)}")
+        facts = {
+            "id": found.id,
+            "since": found.started,
+            "opened": found.opened_at + (f", reopened {found.reopened} times" if found.reopened else ""),
+            "closed": found.closed_at,
+            "owner": found.owner,
+            "silenced": found.silenced_until and f"until {found.silenced_until}",
+            "verdict": found.verdict,
+            "effect": None if found.rank is None else f"moves the score by {found.rank:.4f} on average",
+        }
+        for name, value in facts.items():
+            if value:
+                _print(console, f"  {name:<9} {value}")
+        _print(console, "symptoms")
+        for each in found.symptoms:
+            where = " ".join(filter(None, (each.endpoint, each.column, each.segment, each.version)))
+            numbers = "" if each.value is None else f" {each.value:.4g}"
+            numbers += "" if each.expected is None else f", expected {each.expected:.4g}"
+            _print(console, f"  {each.severity:>6.1f}  {each.channel} · {where} · {each.statistic}{numbers}")
+            if each.detail:
+                _print(console, f"          {each.detail}")
+        if found.more:
+            _print(console, f"          and {found.more} more")
+        for title, lines in (
+            ("history", [f"{each.at}  {each.by}: {each.text}" for each in found.notes]),
+            ("actions", [f"{each.at}  {each.action}: {each.state} {each.detail}" for each in found.actions]),
+            ("messages", [_sent(each.target, each.event, each.state, each.error) for each in found.messages]),
+        ):
+            if lines:
+                _print(console, title)
+            for line in lines:
+                _print(console, f"  {line}")
+
+    call.result(found, told)
+
+
+def _sent(target: str, event: str, state: str, error: str) -> str:
+    return f"{target}: {event}, {state}{f': {error}' if error else ''}"
+
+
+def _safe(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(text, markup=False, soft_wrap=True)

@@ -1,0 +1,198 @@
+"""The monitor's pass: windows, channels, incidents. Each part fails alone, and its failure is an incident itself.
+
+A pass is a function of the stored evidence: repeated, or done by two workers at once, it changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from mainspring.core.errors import Conflict, MainspringError
+from mainspring.core.time import DAY
+from mainspring.features.model import FeatureView
+from mainspring.monitoring.incidents.causes import LABELS, MONITOR, PREDICTIONS, Lineage, Origin, grouped
+from mainspring.monitoring.incidents.feedback import Verdict, excluded, false_alarms
+from mainspring.monitoring.incidents.model import Judged, Part, Policy, scope
+from mainspring.monitoring.incidents.silences import missing_labels, missing_predictions, monitor_silences
+from mainspring.monitoring.incidents.updating import Change, Evidence, Pair, updated
+from mainspring.monitoring.signals import CHANNELS as CHANNEL_NAMES
+from mainspring.monitoring.signals import SILENCE
+from mainspring.project import Project
+
+WINDOWS, INCIDENTS = "windows", "incidents"
+OLDEST_US = 30 * DAY  # of signals that may open an incident; labels are joined as long
+_TRIES = 5
+_HISTORY = 1_000  # incidents whose verdicts are heard
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """An endpoint as a channel looks at it.
+
+    Attributes:
+        now: By the domain's clock.
+        since: Signals of older windows open no incident.
+    """
+
+    project: Project
+    endpoint: str
+    now: int
+    since: int
+
+    def excluded(self) -> list[Verdict]:
+        """Return the times of confirmed incidents, which are no history of what is usual."""
+        return excluded(self.project.incidents.find(endpoint=self.endpoint, limit=_HISTORY), self.endpoint)
+
+    def false_alarms(self) -> list[Verdict]:
+        """Return the times of false alarms, which are usual."""
+        return false_alarms(self.project.incidents.find(endpoint=self.endpoint, limit=_HISTORY), self.endpoint)
+
+
+Channel = Callable[[Watch], Sequence[Judged]]
+
+
+def _silence(watch: Watch) -> list[Judged]:
+    windows = watch.project.monitors.windows(watch.endpoint, watch.now - 2 * OLDEST_US, watch.now)
+    length = watch.project.settings.monitor_window_us
+    windows = [each for each in windows if each.end - each.start == length]
+    model = watch.project.definitions.models.get(watch.project.definitions.endpoint(watch.endpoint).model_name)
+    found = [missing_predictions(watch.endpoint, windows, watch.now)]
+    if model is not None:
+        matures_us = max((each.matures_us or 0 for each in model.labels), default=0)
+        found.append(missing_labels(watch.endpoint, windows, watch.now, matures_us))
+    return found
+
+
+CHANNELS: Mapping[str, Channel] = {  # by name of the part; a new channel adds one line
+    "silence": _silence,
+}
+
+
+def watch(
+    project: Project,
+    endpoints: Sequence[str] | None = None,
+    *,
+    windows: bool = True,
+    channels: Mapping[str, Channel] = CHANNELS,
+) -> list[Change]:
+    """Look at endpoints once; return the incidents that changed.
+
+    Args:
+        endpoints: By default all of the project's.
+        windows: Whether the windows are updated too.
+        channels: Channels by the name of their part.
+    """
+    names = list(project.definitions.endpoints) if endpoints is None else list(endpoints)
+    now = project.clock.now()
+    before = project.incidents.parts()
+    parts = _Parts(project, before)
+    judged: list[Judged] = []
+    for endpoint in names:
+        if windows:
+            with parts.part(endpoint, WINDOWS):
+                project.monitor.run(endpoint)
+        for name, channel in channels.items():
+            with parts.part(endpoint, name):
+                judged += channel(Watch(project, endpoint, now, now - OLDEST_US))
+    changes: list[Change] = []
+    judged += monitor_silences(before, parts.ran, project.settings.monitor_window_us)
+    with parts.part("", INCIDENTS):
+        changes = settle(project, judged, now)
+    project.incidents.record(parts.ran)
+    return changes
+
+
+class _Parts:
+    """Runs the parts of a pass, so that one that fails stops no other."""
+
+    def __init__(self, project: Project, before: Sequence[Part]) -> None:
+        self._project = project
+        self._before = {(each.endpoint, each.part): each for each in before}
+        self.ran: list[Part] = []
+
+    @contextmanager
+    def part(self, endpoint: str, name: str) -> Iterator[None]:
+        error = ""
+        try:
+            yield
+        except MainspringError as failure:
+            error = str(failure)
+            _log.warning("%s of %s: %s", name, endpoint or "all endpoints", error)
+        except Exception as failure:
+            error = f"{type(failure).__name__}: {failure}"
+            _log.exception("%s of %s failed", name, endpoint or "all endpoints")
+        now, old = self._project.wall.now(), self._before.get((endpoint, name))
+        since = None if error else now
+        if not error and old is not None and old.since is not None and old.since <= now:
+            since = old.since
+        self.ran.append(Part(endpoint=endpoint, part=name, ran_at=now, since=since, error=error[:1_000]))
+
+
+def settle(project: Project, judged: Sequence[Judged], now: int) -> list[Change]:
+    """Store the incidents that follow from judgements, and the messages about them; return those that changed.
+
+    Raises:
+        Conflict: Other processes kept changing the same incidents.
+    """
+    store = project.incidents
+    lineage = lineage_of(project)
+    policies = {name: policy(project, name) for name in project.definitions.endpoints}
+    signals = [each for one in judged for each in one.signals if each.end >= now - OLDEST_US]
+    evidence = Evidence.of(judged, grouped(signals, lineage), _watched(project, judged), policies)
+    oldest = now - OLDEST_US - max((each.cool_down_us for each in policies.values()), default=0)
+    for _ in range(_TRIES):
+        changes = updated([*store.open(), *store.closed(oldest)], evidence, now)
+        if not changes:
+            return []
+        try:
+            made = store.save([change.incident for change in changes])
+        except Conflict as error:  # another worker, or a person, was faster
+            _log.info("%s", error)
+            continue
+        for change, incident in zip(changes, made, strict=True):
+            if change.event:
+                _log.info("incident %s %s: %s", incident.id, change.event, incident.cause)
+        return [Change(incident, change.event) for change, incident in zip(changes, made, strict=True)]
+    raise Conflict("Incidents kept changing.", fix="they are looked at again in the next pass.")
+
+
+def _watched(project: Project, judged: Sequence[Judged]) -> Collection[Pair]:
+    """Return the pairs of endpoint and scope that exist, whether this pass judged them or not."""
+    names = [*project.definitions.endpoints, ""]
+    scopes = {each for each in CHANNEL_NAMES if each != SILENCE}
+    own = {scope(SILENCE, MONITOR, part) for part in ("", WINDOWS, INCIDENTS, *CHANNELS)}
+    silences = {scope(SILENCE, each, "") for each in (PREDICTIONS, LABELS)}
+    found = {(name, each) for name in names for each in scopes | silences | own}
+    return found | {(each.endpoint, each.scope) for each in judged}
+
+
+def policy(project: Project, endpoint: str) -> Policy:
+    """Return how an endpoint's incidents end, as its monitor declares."""
+    monitor = project.definitions.monitors.get(endpoint)
+    return Policy() if monitor is None else Policy(monitor.clean_windows, monitor.cool_down_us)
+
+
+def lineage_of(project: Project) -> Lineage:
+    """Return where the columns and labels of the project's endpoints come from."""
+    definitions = project.definitions
+    columns: dict[str, dict[str, Origin]] = {}
+    labels: dict[str, str] = {}
+    for name, endpoint in definitions.endpoints.items():
+        model = definitions.models.get(endpoint.model_name)
+        if model is None:  # registered only: its columns are their own causes
+            columns[name] = {}
+            continue
+        columns[name] = {column: _origin(column, definitions.views) for column in model.columns}
+        labels[name] = model.label.source.name
+    return Lineage(columns, labels)
+
+
+def _origin(column: str, views: Mapping[str, FeatureView]) -> Origin:
+    group = column.partition(".")[0]
+    view = views.get(group)
+    return Origin(group, "" if view is None else view.source.name)

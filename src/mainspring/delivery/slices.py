@@ -77,6 +77,37 @@ def slices_of(table: pa.Table, name: str, hidden: Collection[str] = ()) -> list[
     return [Slice(f"{name}={_text(values[places[rows[0]]])}", rows) for rows in ordered]
 
 
+def intersections_of(table: pa.Table, names: Sequence[str], hidden: Collection[str] = ()) -> list[Slice]:
+    """Return the slices by the combinations of the values of columns, the largest first; arguments as of `slices_of`.
+
+    Raises:
+        Invalid: There is no such column, it has too many values, or there are too many combinations.
+    """
+    parts = [slices_of(table, name, hidden) for name in names]
+    if len(parts) == 1:
+        return parts[0]
+    place = np.zeros(table.num_rows, np.int64)
+    for part in parts:
+        place *= len(part)
+        for number, each in enumerate(part):
+            place[each.rows] += number
+    found, of_row, sizes = np.unique(place, return_inverse=True, return_counts=True)
+    if found.size > MOST_SLICES:
+        raise Invalid(
+            f"The columns {', '.join(names)} have {found.size:,} combinations of values in the held-out rows; groups "
+            f"can be at most {MOST_SLICES}.",
+            fix="declare features with fewer values, or name fewer columns.",
+        )
+    rows = np.split(np.argsort(of_row, kind="stable"), np.cumsum(sizes)[:-1]) if found.size else []
+    slices = []
+    sizes_of_parts = [len(part) for part in parts]
+    for code, of in zip(found.tolist(), rows, strict=True):
+        numbers = np.unravel_index(code, sizes_of_parts)
+        words = [part[int(number)].name for part, number in zip(parts, numbers, strict=True)]
+        slices.append(Slice(" and ".join(words), of))
+    return sorted(slices, key=lambda each: (-each.rows.size, each.name))
+
+
 def _text(value: object) -> str:
     if value is None:
         return "null"

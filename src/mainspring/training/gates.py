@@ -116,7 +116,7 @@ def calibration_error(
 
 
 def fair(
-    group: SliceBy,
+    group: SliceBy | Sequence[SliceBy],
     measure: str = "equalised odds",
     *,
     at_most: float | None = None,
@@ -131,7 +131,8 @@ def fair(
     with probability `sure`.
 
     Args:
-        group: A feature or a column of the observations, by name, or a view's feature, whose values are the groups.
+        group: A feature or a column of the observations, by name, or a view's feature, whose values are the groups; or
+            several, of which each combination of values is a group.
         measure: "demographic parity": shares of flagged rows; "equal opportunity": shares of the true positives that
             are flagged; "equalised odds": those, and the shares of the true negatives that are flagged; "equal error":
             shares of wrong decisions, or mean absolute errors of a regression, which has no other measure. With several

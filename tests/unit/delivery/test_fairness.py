@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,36 @@ def test_a_group_that_is_never_flagged_is_not_certain() -> None:
     ratio = judged(fair("group", "demographic parity", at_least=0.8), np.ones(400), np.zeros(400, bool), group[order])
     assert not ratio.passed
     assert "no row is flagged" in ratio.note
+
+
+def test_several_columns_make_a_group_of_each_combination() -> None:
+    """Each column alone is fair: only old women and young men are flagged less often."""
+    rng = np.random.default_rng(4)
+    sex, age = rng.choice(["f", "m"], 6_000), rng.choice(["old", "young"], 6_000)
+    flagged = rng.random(6_000) < np.where((sex == "f") == (age == "old"), 0.3, 0.6)
+    table = pa.table({"Person.sex": sex, "Person.age": age})
+    truth, scores = np.ones(6_000), np.where(flagged, 0.9, 0.1)
+    rows = HeldOut("binary", np.arange(6_000) * HOUR, table, Scored(truth, scores, {}, 0.5))
+
+    def result(*group: str) -> GateResult:
+        gate = fair(group, "demographic parity", at_most=0.15)
+        assert isinstance(gate, FairnessGate)
+        return judge_fairness(gate, rows, 0.5, ("Person.sex",) if group[0] == "Person.sex" else ())
+
+    assert result("sex").passed
+    assert result("age").passed
+    both = result("sex", "age")
+    assert not both.passed
+    assert both.value == pytest.approx(0.3, abs=0.05)
+    assert re.fullmatch(r"sex=(f|m) and age=\w+ over sex=(f|m) and age=\w+", both.slice or "")
+    hidden = result("Person.sex", "age")
+    assert re.fullmatch(r"Person.sex group \d and age=\w+ over Person.sex group \d and age=\w+", hidden.slice or "")
+    assert hidden.value == both.value
+    many = pa.table({"Person.a": np.arange(400) % 20, "Person.b": np.arange(400) // 20})
+    rows = HeldOut("binary", np.arange(400) * HOUR, many, Scored(np.ones(400), np.ones(400), {}, 0.5))
+    gate = fair(["a", "b"], at_most=0.1)
+    assert isinstance(gate, FairnessGate)
+    assert "400 combinations" in judge_fairness(gate, rows, 0.5).note
 
 
 def test_one_group_a_wrong_column_another_task_and_hidden_values() -> None:

@@ -1,5 +1,7 @@
 """The console in a real browser: what a person sees, with scripts and without."""
 
+import json
+
 import pytest
 
 from kit.console.chromium import DRIVEN, Browser, browser
@@ -99,3 +101,52 @@ def test_each_page_is_in_order_on_every_screen(logged_in, address, project) -> N
     newest, *_, older = project.predictions.recent(limit=21)
     predictions = (f"/predictions/{newest.id}", f"/predictions/{older.id}")
     in_order(logged_in, address, ("/", *predictions, "/keys", "/audit", "/login"))
+
+
+def test_the_palette_finds_a_page_by_the_keyboard_alone(logged_in, address) -> None:
+    page = logged_in.page()
+    page.go(f"{address}/jobs")
+    press = (
+        "document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {{key: '{}', ctrlKey: {}, bubbles: true}}))"
+    )
+    page.do(press.format("k", "true"))
+    page.until("document.querySelector('dialog.palette')?.open && document.activeElement.id === 'palette-words'")
+    assert page.do("document.querySelectorAll('#palette-hits li').length") >= 9  # the pages, before a word is typed
+    page.do("document.activeElement.value = 'weather wind'; document.activeElement.dispatchEvent(new Event('input'))")
+    page.until("document.querySelector('#palette-hits li b')?.innerText.startsWith('Weather')")
+    assert page.do("document.querySelector('[aria-selected=true]').id") == "hit-0"
+    page.do(press.format("Enter", "false"))
+    page.wait("Page.loadEventFired")
+    assert page.do("location.pathname") == "/features/Weather"
+    assert page.complaints == []
+
+
+def test_times_of_the_persons_zone_and_back(logged_in, address) -> None:
+    page = logged_in.page()
+    page.call("Emulation.setTimezoneOverride", timezoneId="America/New_York")
+    page.go(f"{address}/audit")
+    first = "document.querySelector('tbody time').innerText"
+    utc, instant = page.do(first), page.do("document.querySelector('tbody time').dateTime")
+    assert utc.endswith("UTC")
+    page.do("document.getElementById('zone').click()")
+    assert page.do(first) != utc
+    assert page.do("document.getElementById('zone').innerText") == "times of America/New_York, charts in UTC"
+    page.go(f"{address}/audit")  # it is kept
+    assert not page.do(first).endswith("UTC")
+    assert page.do("document.querySelector('tbody time').dateTime") == instant
+    page.do("document.getElementById('zone').click()")
+    assert page.do(first) == utc
+
+
+def test_a_table_is_saved_as_csv_and_json(logged_in, address) -> None:
+    page = logged_in.page()
+    page.go(f"{address}/")
+    page.do("URL.createObjectURL = (blob) => { window.made = blob; return '#'; }")
+    button = "[...document.querySelectorAll('.table-tools button')].find((each) => each.innerText === '{}').click()"
+    page.do(button.format("CSV"))
+    head, first, *_ = page.do("window.made.text()").split("\r\n")
+    page.do(button.format("JSON"))
+    rows = json.loads(page.do("window.made.text()"))
+    assert head.split(",")[0] in rows[0]
+    assert first.startswith(next(iter(rows[0].values())))
+    assert not any("–" in value for row in rows for value in row.values() if value == "–")

@@ -17,6 +17,7 @@ from mainspring.core.errors import NotFound
 _FILES = {
     "console.css": ("console.css", "text/css"),
     "console.js": ("console.js", "text/javascript"),
+    "tools.js": ("tools.js", "text/javascript"),
     "uplot.css": ("uplot-1.6.32/uPlot.min.css", "text/css"),
     "uplot.js": ("uplot-1.6.32/uPlot.iife.min.js", "text/javascript"),
 }

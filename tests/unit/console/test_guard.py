@@ -59,6 +59,8 @@ PATHS = {
     "/keys/x/revoke",
     "/audit",
     "/audit.csv",
+    "/find",
+    "/api/find",
     "/api/features",
     "/api/features/x",
     "/api/features/x/distributions",
@@ -383,7 +385,7 @@ class TestAssets:
 
     def test_a_page_names_them_by_their_content_and_they_are_kept(self, administrator) -> None:
         addresses = self.addresses(administrator)
-        assert len(addresses) == 4
+        assert len(addresses) == 5
         for address in addresses:
             packed = administrator.get(address, headers={"accept-encoding": "gzip"})
             plain = administrator.get(address, headers={"accept-encoding": "identity"})

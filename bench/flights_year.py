@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +31,7 @@ def year(folder: Path) -> pa.Table:
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".part")
-        pq.write_table(scored(_read()), unfinished, compression="zstd")
+        pq.write_table(_scored(_read()), unfinished, compression="zstd")
         unfinished.rename(path)
     return pq.read_table(path)
 
@@ -46,15 +48,13 @@ def trained_rows(table: pa.Table) -> int:
     return int(np.searchsorted(at, parse_instant(TRAINED_UNTIL)))
 
 
-def coded(table: pa.Table, codes: dict[str, dict[str, int]]) -> npt.NDArray[np.float64]:
+def coded(rows: Mapping[str, npt.NDArray[Any]], codes: Mapping[str, Mapping[str, int]]) -> npt.NDArray[np.float64]:
     """Return the features as the model reads them, shape (rows, features): text as codes, -1 for unseen."""
-    columns = []
-    for name in features(table):
-        column = table[name]
-        if name in codes:
-            columns.append([codes[name].get(value, -1) for value in column.to_pylist()])
-        else:
-            columns.append(column.cast(pa.float64()).to_numpy())
+    columns = [
+        np.array([codes[name].get(value, -1) for value in values], float) if name in codes else values
+        for name, values in rows.items()
+        if "." in name
+    ]
     return np.column_stack(columns)
 
 
@@ -68,12 +68,26 @@ def codes_of(table: pa.Table) -> dict[str, dict[str, int]]:
     }
 
 
-def scored(table: pa.Table) -> pa.Table:
-    """Return the table with the score of a model that learnt from its first half."""
+def fitted(values: npt.NDArray[np.float64], labels: npt.NDArray[Any], rows: int) -> Any:
+    """Return the model that learns from the first rows."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    values, rows = coded(table, codes_of(table)), trained_rows(table)
-    model = HistGradientBoostingClassifier(**_SETTINGS).fit(values[:rows], table[LABEL].to_numpy()[:rows])
+    return HistGradientBoostingClassifier(**_SETTINGS).fit(values[:rows], labels[:rows])
+
+
+def columns_of(table: pa.Table, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+    """Return columns as arrays: text as objects, numbers as float64 with NaN for null."""
+    found = {}
+    for name in names:
+        text = pa.types.is_string(table.schema.field(name).type)
+        values = table[name] if text else table[name].cast(pa.float64())
+        found[name] = np.array(values.to_pylist(), object) if text else values.to_numpy()
+    return found
+
+
+def _scored(table: pa.Table) -> pa.Table:
+    values = coded(columns_of(table, features(table)), codes_of(table))
+    model = fitted(values, table[LABEL].to_numpy(), trained_rows(table))
     return table.append_column(SCORE, pa.array(model.predict_proba(values)[:, 1]))
 
 
@@ -98,7 +112,7 @@ def _read() -> pa.Table:
 
         landed = arrivals().select([FLIGHT, "landed_at"]).rename_columns([FLIGHT, KNOWN])
     rows = rows.rename_columns({"_at": AT, "arrivals.late": LABEL})
-    rows = rows.select([FLIGHT, AT, *features(rows.drop_columns([LABEL])), LABEL])
+    rows = rows.select([FLIGHT, AT, *features(rows), LABEL])
     return rows.join(landed, keys=FLIGHT, join_type="inner").sort_by([(AT, "ascending"), (FLIGHT, "ascending")])
 
 

@@ -1,0 +1,153 @@
+"""The flights' year under the channels: false incidents on clean days, and faults found on days they are put into.
+
+January to June is the training of the bundle, July to December live traffic. Faults of one list are put into days of
+July to September, on which everything was tuned, those of the other into days of October to December. A fault stays for
+two days. It is found if one of them raises an alarm, and the first alarm names a column that the fault changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from alarms_faults import PLACEBO, TEST, TUNE, Fault, Rows
+from flights_year import AT, LABEL, SCORE, coded, codes_of, columns_of, features, fitted, trained_rows, year
+from mainspring.core.time import DAY, HOUR
+from mainspring.monitoring.channels.contract import Contract
+from mainspring.monitoring.channels.surprise import Verdicts, judge
+from mainspring.monitoring.channels.windows import Span, Windows, lay_out
+from mainspring.monitoring.signals import Signal
+from mainspring.stats.reference import profile
+from mainspring.stats.sketches import Ruler
+
+BUDGET = 1.0  # false alarms a week
+OUTPUTS = frozenset([SCORE])
+_WARM_UP = 14  # live days before the first fault
+_CONTRACT_DAYS = 7  # of evidence before a judged day
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a list of faults and its days went: false incidents a week, and the share of days on which each was found."""
+
+    false_a_week: float
+    found: dict[Fault, float]
+
+    def share(self, *, gross: bool) -> float:
+        return float(np.mean([share for fault, share in self.found.items() if fault.gross == gross and fault.columns]))
+
+    @property
+    def placebo(self) -> float:
+        return self.found[PLACEBO]
+
+
+class Year:
+    """The year as spans: days of training, hours of live traffic."""
+
+    def __init__(self, folder: Path) -> None:
+        table = year(folder)
+        self.names = [*features(table), SCORE]
+        self._rows: Rows = columns_of(table, self.names)
+        self._at = table[AT].cast(pa.int64()).to_numpy()
+        trained = trained_rows(table)
+        self.codes = codes_of(table)
+        self._model = fitted(coded(self._rows, self.codes), table[LABEL].to_numpy(), trained)
+        self.ruler = Ruler(profile({name: values[:trained] for name, values in self._rows.items()}), self.names)
+        self.first = int(self._at[0] // DAY)
+        self.live = int(self._at[trained] // DAY)
+        self.end = int(self._at[-1] // DAY)
+        self._live_spans: dict[int, list[Span]] = {}
+
+    def rows(self, day: int) -> Rows:
+        return self._between(day * DAY, (day + 1) * DAY)
+
+    def faulty(self, fault: Fault, day: int, seed: int) -> Rows:
+        """Return the rows of a day with a fault, scored as the model scores them."""
+        changed = fault.change(self.rows(day), self.rows(day - 1), np.random.default_rng([seed, day]))
+        values = coded(changed, self.codes)
+        return {**changed, SCORE: self._model.predict_proba(values)[:, 1], AT: changed[AT]}
+
+    def spans(self, rows: Rows) -> list[Span]:
+        """Return the hours of a day."""
+        hours = rows[AT] // HOUR
+        found = []
+        for hour in np.unique(hours).tolist():
+            mine = {name: rows[name][hours == hour] for name in self.names}
+            found.append(Span(hour * HOUR, (hour + 1) * HOUR, *self.ruler.measure(mine)))
+        return found
+
+    @cached_property
+    def training(self) -> list[Span]:
+        days = range(self.first, self.live)
+        return [Span(day * DAY, (day + 1) * DAY, *self.ruler.measure(self.rows(day)), training=True) for day in days]
+
+    def live_spans(self, day: int) -> list[Span]:
+        if day not in self._live_spans:
+            self._live_spans[day] = self.spans(self.rows(day))
+        return self._live_spans[day]
+
+    def _between(self, start: int, end: int) -> Rows:
+        first, last = np.searchsorted(self._at, [start, end])
+        return {**{name: values[first:last] for name, values in self._rows.items()}, AT: self._at[first:last]}
+
+
+class Watched:
+    """The year judged day by day; days with other rows are judged against the same past."""
+
+    def __init__(self, year: Year) -> None:
+        self._year = year
+        self._contract = Contract.of(lay_out(year.training, year.names))
+        self._ranks = year.ruler.ranks()
+        self._clean = [*year.training, *(span for day in range(year.live, year.end) for span in year.live_spans(day))]
+        self._verdicts = self._judged(lay_out(self._clean, year.names))
+
+    def signals(self, day: int, faulty: Sequence[Sequence[Span]] = ()) -> list[list[Signal]]:
+        """Return the signals of a day and those after it that have other rows, each day's most telling first."""
+        year = self._year
+        days = list(range(day, day + max(len(faulty), 1)))
+        if faulty:
+            before = [span for span in self._clean if span.end <= day * DAY]
+            spans = [*before, *(span for each in faulty for span in each)]
+            windows = lay_out(spans, year.names, until=(days[-1] + 1) * DAY)
+            verdicts = self._judged(windows, self._verdicts.first(day - year.first))
+        else:
+            spans = [span for span in self._clean if span.end <= (day + 1) * DAY]
+            verdicts = self._verdicts
+        late = [span for span in spans if span.start >= (day - _CONTRACT_DAYS) * DAY and not span.training]
+        pages = self._contract.judge(lay_out(late, year.names, width=HOUR), "late-arrival", since=day * DAY)
+        found = []
+        for each in days:
+            paged = [page for page in pages if page.start // DAY == each]
+            paged.sort(key=lambda page: (page.column in OUTPUTS, -page.severity))
+            found.append([*paged, *verdicts.signals(each - year.first, "late-arrival", outputs=OUTPUTS)])
+        return found
+
+    def _judged(self, windows: Windows, known: Verdicts | None = None) -> Verdicts:
+        return judge(windows, self._ranks, alarms_per_week=BUDGET, outputs=[*OUTPUTS], known=known)
+
+
+def days_of(year: Year, *, test: bool, quick: bool = False) -> tuple[range, range]:
+    """Return the days of clean traffic, and those that faults begin on."""
+    middle = year.live + (year.end - year.live) // 2
+    clean = range(middle, year.end) if test else range(year.live, middle)
+    faults = range(clean.start + (0 if test else _WARM_UP), clean.stop - 2, 7)
+    return clean, faults[::4] if quick else faults
+
+
+def outcome(year: Year, watched: Watched, *, test: bool, quick: bool = False) -> Outcome:
+    clean, days = days_of(year, test=test, quick=quick)
+    alarms = sum(bool(watched.signals(day)[0]) for day in clean)
+    found = {}
+    for seed, fault in enumerate([*(TEST if test else TUNE), PLACEBO]):
+        hits = 0
+        for day in days:
+            faulty = [year.spans(year.faulty(fault, each, seed)) for each in (day, day + 1)]
+            first = next((signals[0] for signals in watched.signals(day, faulty) if signals), None)
+            hits += first is not None and (first.column in fault.columns or fault is PLACEBO)
+        found[fault] = hits / len(days)
+    return Outcome(alarms / len(clean) * 7, found)

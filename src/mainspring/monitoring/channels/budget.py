@@ -1,0 +1,36 @@
+"""Thresholds that keep to a budget of alarms, whatever the scores' distribution is and however it drifts.
+
+Adaptive conformal inference (Gibbs and Candes, arXiv 2106.00170): the threshold is a quantile of the past scores. Its
+level rises after each alarm and falls otherwise, so that the share of alarms tends to the budget.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mainspring.monitoring.channels.windows import Bools, Floats
+
+FEWEST_SCORES = 14
+STEP = 0.05  # by which the level moves after an alarm
+
+
+def thresholds(scores: Floats, usual: Bools, share: float, *, step: float = STEP) -> Floats:
+    """Return the threshold of each window, shape (windows,), each by the scores before it; infinite with too few.
+
+    Args:
+        scores: Shape (windows,); NaN where a window was not judged.
+        usual: Windows that serve as history: the scores and alarms of others move nothing.
+        share: Share of usual windows that may raise an alarm.
+    """
+    found = np.full(len(scores), np.inf)
+    level = share
+    past: list[float] = []
+    for window, score in enumerate(scores.tolist()):
+        judged = usual[window] and not np.isnan(score)
+        if len(past) >= FEWEST_SCORES:
+            found[window] = np.quantile(past, min(1.0 - level, 1.0)) if level > 0.0 else np.inf
+            if judged:
+                level = min(level + step * (share - (score > found[window])), 1.0)
+        if judged:
+            past.append(score)
+    return found

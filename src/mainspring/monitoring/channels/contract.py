@@ -1,0 +1,136 @@
+"""Contract: shares of rows that training never had, such as nulls in a column that had none; each alarm is a page.
+
+The null hypothesis of a check is that the expected share of each look is at most the tolerated one, whatever happened
+before. Then 1 + bet * (share - tolerated) is a fair bet or a losing one, also where the rows of a look depend on each
+other. A detector goes on from one look to the next with the capital it has, and starts again with 1 where it has less.
+Its average time to a false alarm is at least the threshold, however often one looks (Shin, Ramdas and Rinaldo,
+arXiv 2203.03532; bets as in Waudby-Smith and Ramdas, arXiv 2010.09686).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mainspring.monitoring.channels.statistics import missing
+from mainspring.monitoring.channels.windows import Bools, Floats, Windows
+from mainspring.monitoring.signals import CONTRACT, Signal
+from mainspring.stats.sketches import COUNTS
+
+FALSE_PAGES_PER_WEEK = 0.02  # over all columns and checks: one a year
+NULLS, TYPES, UNSEEN, RANGE, FROZEN = "nulls", "type errors", "unseen", "out of range", "frozen"
+CHECKS = (NULLS, TYPES, UNSEEN, RANGE)
+_LEAST = {NULLS: 0.005, TYPES: 0.001, UNSEEN: 0.002, RANGE: 0.005}  # tolerated shares
+_HEADROOM = 2.0  # tolerated share, in units of the worst training window's
+_MOST = {NULLS: 0.25, TYPES: 0.25, UNSEEN: 0.25, RANGE: 0.02}  # a column whose training is worse has no contract
+_BETS = np.array([0.1, 0.3, 0.6, 0.9])  # parts of the largest possible bet
+_FULL = 100  # rows of a look that counts fully, and of one that may be called frozen
+_LEAST_BINS = 3
+_SENTENCES = {
+    NULLS: "{column} is missing in {value:.3g}% of {rows:,} rows; training had {worst:.2g}% on its worst day.",
+    TYPES: "{column} has values of a wrong type in {value:.3g}% of {rows:,} rows.",
+    UNSEEN: "{column} has values that training did not have in {value:.3g}% of {rows:,} rows; up to {worst:.2g}% a day "
+    "were usual.",
+    RANGE: "{column} is outside training's range in {value:.3g}% of {rows:,} rows; training had up to {worst:.2g}% a day.",
+    FROZEN: "{column} holds only one value in {rows:,} rows; training had many each day.",
+}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Contract:
+    """Tolerated shares by check and column, of the order of `CHECKS`, shape (checks, columns); NaN for no contract.
+
+    Attributes:
+        worst: Largest share of a training window, of the same shape.
+        varied: Columns that had several values in each training window.
+    """
+
+    columns: tuple[str, ...]
+    tolerated: Floats
+    worst: Floats
+    varied: Bools
+
+    @classmethod
+    def of(cls, training: Windows) -> Contract:
+        """Return the contract that the training windows kept; without any, the least tolerances hold for all columns."""
+        kept = training.training & training.usual & (training.rows >= _FULL)
+        size = len(training.columns)
+        if not kept.any():
+            floors = np.repeat([[_LEAST[check]] for check in CHECKS], size, axis=1)
+            return cls(training.columns, floors, np.zeros_like(floors), np.zeros(size, bool))
+        worst = _shares(training)[kept].max(axis=0)
+        floors = np.array([[_LEAST[check]] for check in CHECKS])
+        tolerated = np.maximum(_HEADROOM * worst, floors)
+        varied = (training.bins[kept] > 0).sum(axis=2).min(axis=0) >= _LEAST_BINS
+        return cls(
+            training.columns,
+            np.where(worst <= np.array([[_MOST[check]] for check in CHECKS]), tolerated, np.nan),
+            worst,
+            varied,
+        )
+
+    def judge(self, looks: Windows, endpoint: str, *, since: int = 0, segment: str = "") -> list[Signal]:
+        """Return the alarms of the looks that start at `since` or later.
+
+        Args:
+            looks: Windows of live traffic, such as hours, from some days before `since`: evidence adds up.
+        """
+        signals = []
+        threshold = len(CHECKS) * len(self.columns) * (7 * 24 * 3_600_000_000 / looks.width) / FALSE_PAGES_PER_WEEK
+        shares, rows = _shares(looks), looks.rows
+        weight = np.minimum(rows / _FULL, 1.0)
+        bets = _BETS[:, None, None] / self.tolerated
+        capital = np.ones((len(_BETS), *self.tolerated.shape))
+        for look in range(len(looks)):
+            if not rows[look] or looks.training[look]:
+                continue
+            growth = 1.0 + weight[look] * bets * (shares[look] - self.tolerated)
+            capital = np.minimum(np.maximum(capital, 1.0) * np.nan_to_num(growth, nan=1.0), 1e100)
+            if looks.starts[look] < since:
+                continue
+            evidence = np.log(capital.mean(axis=0)) / np.log(threshold)
+            broken = (evidence >= 1.0) & (shares[look] > self.tolerated)
+            for check, column in np.argwhere(broken).tolist():
+                signals.append(
+                    self._signal(looks, look, column, CHECKS[check], endpoint, segment, float(evidence[check, column]))
+                )
+            frozen = self.varied & ((looks.bins[look] > 0).sum(axis=1) == 1) & (looks.bins[look].sum(axis=1) >= _FULL)
+            for column in np.flatnonzero(frozen).tolist():
+                signals.append(self._signal(looks, look, column, FROZEN, endpoint, segment, 1.0))
+        return sorted(signals, key=lambda signal: (signal.start, -signal.severity))
+
+    def _signal(
+        self, looks: Windows, look: int, column: int, check: str, endpoint: str, segment: str, severity: float
+    ) -> Signal:
+        share, worst = 1.0, 0.0
+        if check in CHECKS:
+            share = float(_shares(looks)[look, CHECKS.index(check), column])
+            worst = float(self.worst[CHECKS.index(check), column])
+        start, rows = int(looks.starts[look]), int(looks.rows[look])
+        return Signal(
+            channel=CONTRACT,
+            endpoint=endpoint,
+            statistic=check,
+            start=start,
+            end=start + looks.width,
+            severity=severity,
+            segment=segment,
+            column=self.columns[column],
+            value=share,
+            expected=worst,
+            page=True,
+            detail=_SENTENCES[check].format(
+                column=self.columns[column], value=100.0 * share, worst=100.0 * worst, rows=rows
+            ),
+        )
+
+
+def _shares(windows: Windows) -> Floats:
+    """Return the share of each check, shape (windows, checks, columns). A row without the column misses it."""
+    rows = np.maximum(windows.rows, 1.0)[:, None]
+    counts = windows.counts
+    absent = windows.rows[:, None] - counts[:, :, 0]
+    beyond = counts[:, :, COUNTS.index("below")] + counts[:, :, COUNTS.index("above")]
+    types, unseen = (counts[:, :, COUNTS.index(name)] for name in ("type_errors", "unseen"))
+    return np.stack([each / rows for each in (missing(counts) - types + absent, types, unseen, beyond)], axis=1)

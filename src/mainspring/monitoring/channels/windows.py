@@ -1,0 +1,132 @@
+"""Windows of equal length: sketches of hours or of training days, added up and laid out as arrays over time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mainspring.core.time import DAY
+from mainspring.stats.sketches import COUNTS, MOMENTS, WIDTH, Pairs, Sketch
+
+MOST_WINDOWS = 400
+WEEK = 7 * DAY
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Sketch of the rows of `[start, end)`, UTC epoch microseconds.
+
+    Attributes:
+        training: Whether the rows are training data; their number then says nothing about live traffic.
+    """
+
+    start: int
+    end: int
+    sketch: Sketch
+    pairs: Pairs | None = None
+    training: bool = False
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Windows:
+    """Consecutive windows, the first axis of each array; a window without rows has zeros.
+
+    Attributes:
+        starts: UTC epoch microseconds, in steps of `width`.
+        counts: Shape (windows, columns, len(COUNTS)).
+        bins: Shape (windows, columns, WIDTH).
+        sums: Shape (windows, columns, MOMENTS).
+        products: Shape (windows, columns, columns); zeros where no pairs were kept.
+        training: Windows of training data.
+        usual: Windows that may serve as history: with rows, and outside confirmed incidents.
+    """
+
+    columns: tuple[str, ...]
+    width: int
+    starts: npt.NDArray[np.int64]
+    counts: Floats
+    bins: Floats
+    sums: Floats
+    products: Floats
+    training: Bools
+    usual: Bools
+
+    @property
+    def rows(self) -> Floats:
+        """Number of rows, shape (windows,)."""
+        most: Floats = self.counts[:, :, 0].max(axis=1, initial=0.0)
+        return most
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+
+def lay_out(
+    spans: Iterable[Span],
+    columns: Sequence[str],
+    *,
+    width: int = DAY,
+    until: int | None = None,
+    incidents: Sequence[tuple[int, int]] = (),
+) -> Windows:
+    """Return the windows from the first span to the last, at most the newest 400.
+
+    Args:
+        spans: In any order, none longer than `width`; where live rows are known, training rows of the window are left
+            out. Columns that a sketch lacks count as absent.
+        width: Length of a window, µs.
+        until: End of the last window; later spans, such as of a window that is not over, are left out.
+        incidents: Start and end of confirmed incidents: their windows are no history.
+    """
+    kept = [span for span in spans if until is None or span.end <= until]
+    live = {span.start // width for span in kept if not span.training}
+    kept = [span for span in kept if not (span.training and span.start // width in live)]
+    if not kept:
+        return _empty(columns, width)
+    last = max(span.start // width for span in kept) if until is None else until // width - 1
+    first = max(min(span.start // width for span in kept), last - MOST_WINDOWS + 1)
+    size, places = last - first + 1, {name: place for place, name in enumerate(columns)}
+    counts = np.zeros((size, len(columns), len(COUNTS)))
+    bins, sums = np.zeros((size, len(columns), WIDTH)), np.zeros((size, len(columns), MOMENTS))
+    products = np.zeros((size, len(columns), len(columns)))
+    training = np.zeros(size, bool)
+    for span in kept:
+        window = span.start // width - first
+        if window < 0:
+            continue
+        mine = [at for at, name in enumerate(span.sketch.columns) if name in places]
+        theirs = [places[span.sketch.columns[at]] for at in mine]
+        counts[window, theirs] += span.sketch.counts[mine]
+        bins[window, theirs] += span.sketch.bins[mine]
+        sums[window, theirs] += span.sketch.sums[mine]
+        training[window] = span.training
+        if span.pairs is not None:
+            mine = [at for at, name in enumerate(span.pairs.columns) if name in places]
+            theirs = [places[span.pairs.columns[at]] for at in mine]
+            products[window][np.ix_(theirs, theirs)] += span.pairs.products[np.ix_(mine, mine)]
+    starts = (first + np.arange(size, dtype=np.int64)) * width
+    usual = counts[:, :, 0].max(axis=1, initial=0.0) > 0
+    for start, end in incidents:
+        usual &= ~((starts < end) & (starts + width > start))
+    return Windows(tuple(columns), width, starts, counts, bins, sums, products, training, usual)
+
+
+def _empty(columns: Sequence[str], width: int) -> Windows:
+    size = len(columns)
+    return Windows(
+        tuple(columns),
+        width,
+        np.zeros(0, np.int64),
+        np.zeros((0, size, len(COUNTS))),
+        np.zeros((0, size, WIDTH)),
+        np.zeros((0, size, MOMENTS)),
+        np.zeros((0, size, size)),
+        np.zeros(0, bool),
+        np.zeros(0, bool),
+    )

@@ -41,7 +41,7 @@ class Fault:
 
 
 def _each(columns: Sequence[str], change: Callable[[npt.NDArray[Any], np.random.Generator], Any]) -> Change:
-    return lambda rows, before, rng: {**rows, **{name: change(rows[name], rng) for name in columns}}
+    return lambda rows, _, rng: {**rows, **{name: change(rows[name], rng) for name in columns}}
 
 
 def null(*columns: str, share: float = 1.0) -> Change:
@@ -56,7 +56,7 @@ def null(*columns: str, share: float = 1.0) -> Change:
 def stuck(*columns: str, share: float = 1.0) -> Change:
     """Repeat the first value that is known, for the last share of the rows."""
 
-    def change(values: npt.NDArray[Any], rng: np.random.Generator) -> Any:
+    def change(values: npt.NDArray[Any], _: np.random.Generator) -> Any:
         known, frozen = values[~np.isnan(values)], values.copy()
         frozen[len(values) - int(share * len(values)) :] = known[0] if known.size else 0.0
         return frozen
@@ -65,7 +65,7 @@ def stuck(*columns: str, share: float = 1.0) -> Change:
 
 
 def constant(value: float, *columns: str) -> Change:
-    return _each(columns, lambda values, rng: np.full(len(values), value))
+    return _each(columns, lambda values, _: np.full(len(values), value))
 
 
 def numbers(column: str, calculate: Callable[[npt.NDArray[Any]], Any], share: float = 1.0) -> Change:
@@ -74,7 +74,7 @@ def numbers(column: str, calculate: Callable[[npt.NDArray[Any]], Any], share: fl
 
 
 def swapped(one: str, other: str) -> Change:
-    return lambda rows, before, rng: {**rows, one: rows[other], other: rows[one]}
+    return lambda rows, _, __: {**rows, one: rows[other], other: rows[one]}
 
 
 def renamed(column: str, old: str | None, new: str, share: float = 1.0) -> Change:
@@ -89,7 +89,7 @@ def renamed(column: str, old: str | None, new: str, share: float = 1.0) -> Chang
 def shuffled(*columns: str, share: float = 1.0) -> Change:
     """Exchange the columns' values, together, between a share of the rows."""
 
-    def change(rows: Rows, before: Rows, rng: np.random.Generator) -> Rows:
+    def change(rows: Rows, _: Rows, rng: np.random.Generator) -> Rows:
         some = np.flatnonzero(rng.random(_count(rows)) < share)
         order = np.arange(_count(rows))
         order[some] = rng.permutation(some)
@@ -101,7 +101,7 @@ def shuffled(*columns: str, share: float = 1.0) -> Change:
 def yesterdays(*columns: str) -> Change:
     """Serve the columns' values of the day before, at the same part of the day."""
 
-    def change(rows: Rows, before: Rows, rng: np.random.Generator) -> Rows:
+    def change(rows: Rows, before: Rows, _: np.random.Generator) -> Rows:
         places = np.arange(_count(rows)) * _count(before) // max(_count(rows), 1)
         return {**rows, **{name: before[name][places] for name in columns}}
 
@@ -111,7 +111,7 @@ def yesterdays(*columns: str) -> Change:
 def lost(share: float, column: str | None = None, value: str | None = None) -> Change:
     """Lose a share of the rows: of all, or of those with a category."""
 
-    def change(rows: Rows, before: Rows, rng: np.random.Generator) -> Rows:
+    def change(rows: Rows, _: Rows, rng: np.random.Generator) -> Rows:
         concerned = np.ones(_count(rows), bool) if column is None else rows[column] == value
         kept = ~(concerned & (rng.random(_count(rows)) < share))
         return {name: values[kept] for name, values in rows.items()}
@@ -139,7 +139,7 @@ def _one(what: str, column: str, change: Change, *, gross: bool = True) -> Fault
     return Fault(f"{column} {what}", (column,), change, gross)
 
 
-PLACEBO = Fault("nothing", (), lambda rows, before, rng: rows)
+PLACEBO = Fault("nothing", (), lambda rows, _, __: rows)
 
 TUNE = (
     Fault("Weather null", WEATHER, null(*WEATHER)),
@@ -158,6 +158,13 @@ TUNE = (
     Fault("CarrierTraffic zero", CARRIER, constant(0.0, *CARRIER)),
     _one("negated", DESTINATION[1], numbers(DESTINATION[1], lambda values: -values)),
     Fault("EWR lost", (ROWS, "Schedule.origin"), lost(1.0, "Schedule.origin", "EWR")),
+    _one("as a part of 1", "Weather.humid", numbers("Weather.humid", lambda values: values / 100)),
+    _one("in metres a second", "Weather.wind_speed", numbers("Weather.wind_speed", lambda values: values * 0.447)),
+    _one("in percent", ORIGIN[4], numbers(ORIGIN[4], lambda values: values * 100)),
+    _one("of those in time", CARRIER[2], numbers(CARRIER[2], lambda values: 1 - values)),
+    Fault("shares of 3 and 24 h swapped", (CARRIER[2], CARRIER[3]), swapped(CARRIER[2], CARRIER[3])),
+    Fault("DestinationArrivals of yesterday", DESTINATION, yesterdays(*DESTINATION)),
+    Fault("UA lost", (ROWS, "Schedule.carrier"), lost(1.0, "Schedule.carrier", "UA")),
     _subtle("5% null", [CARRIER[3]], null(CARRIER[3], share=0.05)),
     _subtle("3% of precip null", ["Weather.precip"], null("Weather.precip", share=0.03)),
     _subtle("humid +5", ["Weather.humid"], numbers("Weather.humid", lambda values: values + 5)),

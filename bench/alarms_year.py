@@ -1,8 +1,9 @@
 """The flights' year under the channels: false incidents on clean days, and faults found on days they are put into.
 
-January to June is the training of the bundle, July to December live traffic. Faults of one list are put into days of
-July to September, on which everything was tuned, those of the other into days of October to December. A fault stays for
-two days. It is found if one of them raises an alarm, and the first alarm names a column that the fault changed.
+January to June is the training of the bundle, without scores; July to December is live traffic. Faults of one list are
+put into days of July to September, on which everything was tuned, those of the other into days of October to December.
+A fault stays for two days. It is found if one of them raises an alarm, and the first alarm names a column that the
+fault changed.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Year:
         return {**changed, SCORE: self._model.predict_proba(values)[:, 1], AT: changed[AT]}
 
     def spans(self, rows: Rows) -> list[Span]:
-        """Return the hours of a day."""
+        """Return the hours of rows."""
         hours = rows[AT] // HOUR
         found = []
         for hour in np.unique(hours).tolist():
@@ -83,8 +84,11 @@ class Year:
 
     @cached_property
     def training(self) -> list[Span]:
-        days = range(self.first, self.live)
-        return [Span(day * DAY, (day + 1) * DAY, *self.ruler.measure(self.rows(day)), training=True) for day in days]
+        found = []
+        for day in range(self.first, self.live):
+            rows = {name: values for name, values in self.rows(day).items() if name not in OUTPUTS}
+            found.append(Span(day * DAY, (day + 1) * DAY, *self.ruler.measure(rows), training=True))
+        return found
 
     def live_spans(self, day: int) -> list[Span]:
         if day not in self._live_spans:

@@ -11,7 +11,8 @@ import numpy as np
 from mainspring.monitoring.channels.windows import Bools, Floats
 
 FEWEST_SCORES = 14
-STEP = 0.05  # by which the level moves after an alarm
+STEP = 0.35  # by which the level moves after an alarm, in units of the budget
+LEAST = 1.0  # threshold of scores that never varied
 
 
 def thresholds(scores: Floats, usual: Bools, share: float, *, step: float = STEP) -> Floats:
@@ -28,9 +29,9 @@ def thresholds(scores: Floats, usual: Bools, share: float, *, step: float = STEP
     for window, score in enumerate(scores.tolist()):
         judged = usual[window] and not np.isnan(score)
         if len(past) >= FEWEST_SCORES:
-            found[window] = np.quantile(past, min(1.0 - level, 1.0)) if level > 0.0 else np.inf
+            found[window] = max(np.quantile(past, 1.0 - level), LEAST) if level > 0.0 else np.inf
             if judged:
-                level = min(level + step * (share - (score > found[window])), 1.0)
+                level = min(level + step * share * (share - (score > found[window])), 1.0)
         if judged:
             past.append(score)
     return found

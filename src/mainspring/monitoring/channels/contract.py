@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mainspring.monitoring.channels.statistics import missing
-from mainspring.monitoring.channels.windows import Bools, Floats, Windows
+from mainspring.monitoring.channels.windows import WEEK, Bools, Floats, Windows
 from mainspring.monitoring.signals import CONTRACT, Signal
 from mainspring.stats.sketches import COUNTS
 
@@ -32,7 +32,7 @@ _SENTENCES = {
     TYPES: "{column} has values of a wrong type in {value:.3g}% of {rows:,} rows.",
     UNSEEN: "{column} has values that training did not have in {value:.3g}% of {rows:,} rows; up to {worst:.2g}% a day "
     "were usual.",
-    RANGE: "{column} is outside training's range in {value:.3g}% of {rows:,} rows; training had up to {worst:.2g}% a day.",
+    RANGE: "{column} is outside training's range in {value:.3g}% of {rows:,} rows; {worst:.2g}% a day was usual.",
     FROZEN: "{column} holds only one value in {rows:,} rows; training had many each day.",
 }
 
@@ -53,13 +53,14 @@ class Contract:
 
     @classmethod
     def of(cls, training: Windows) -> Contract:
-        """Return the contract that the training windows kept; without any, the least tolerances hold for all columns."""
+        """Return the contract that the training windows kept; without any, the least tolerances hold."""
         kept = training.training & training.usual & (training.rows >= _FULL)
         size = len(training.columns)
         if not kept.any():
             floors = np.repeat([[_LEAST[check]] for check in CHECKS], size, axis=1)
             return cls(training.columns, floors, np.zeros_like(floors), np.zeros(size, bool))
-        worst = _shares(training)[kept].max(axis=0)
+        measured = training.counts[:, None, :, 0] > 0  # an output is known only of held-out rows
+        worst = np.where(measured, _shares(training), 0.0)[kept].max(axis=0)
         floors = np.array([[_LEAST[check]] for check in CHECKS])
         tolerated = np.maximum(_HEADROOM * worst, floors)
         varied = (training.bins[kept] > 0).sum(axis=2).min(axis=0) >= _LEAST_BINS
@@ -76,8 +77,8 @@ class Contract:
         Args:
             looks: Windows of live traffic, such as hours, from some days before `since`: evidence adds up.
         """
-        signals = []
-        threshold = len(CHECKS) * len(self.columns) * (7 * 24 * 3_600_000_000 / looks.width) / FALSE_PAGES_PER_WEEK
+        signals: list[Signal] = []
+        threshold = len(CHECKS) * len(self.columns) * (WEEK / looks.width) / FALSE_PAGES_PER_WEEK
         shares, rows = _shares(looks), looks.rows
         weight = np.minimum(rows / _FULL, 1.0)
         bets = _BETS[:, None, None] / self.tolerated
@@ -91,13 +92,16 @@ class Contract:
                 continue
             evidence = np.log(capital.mean(axis=0)) / np.log(threshold)
             broken = (evidence >= 1.0) & (shares[look] > self.tolerated)
-            for check, column in np.argwhere(broken).tolist():
-                signals.append(
-                    self._signal(looks, look, column, CHECKS[check], endpoint, segment, float(evidence[check, column]))
-                )
-            frozen = self.varied & ((looks.bins[look] > 0).sum(axis=1) == 1) & (looks.bins[look].sum(axis=1) >= _FULL)
-            for column in np.flatnonzero(frozen).tolist():
-                signals.append(self._signal(looks, look, column, FROZEN, endpoint, segment, 1.0))
+            signals += [
+                self._signal(looks, look, column, CHECKS[check], endpoint, segment, float(evidence[check, column]))
+                for check, column in np.argwhere(broken).tolist()
+            ]
+            kept = ~(shares[look] > self.tolerated).any(axis=0)
+            one = ((looks.bins[look] > 0).sum(axis=1) == 1) & (looks.bins[look].sum(axis=1) >= _FULL)
+            signals += [
+                self._signal(looks, look, column, FROZEN, endpoint, segment, 1.0)
+                for column in np.flatnonzero(self.varied & kept & one).tolist()
+            ]
         return sorted(signals, key=lambda signal: (signal.start, -signal.severity))
 
     def _signal(

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from mainspring.monitoring.channels.statistics import RELATIONS, REPEAT, ROWS, SHAPE, Measures
 from mainspring.monitoring.channels.windows import WEEK, Bools, Floats, Windows
+from mainspring.stats.sketches import WIDTH
 
 FEWEST_WINDOWS = 14  # of history, before deviations, tails or thresholds are learnt
 _RECENT = 3
@@ -39,7 +40,7 @@ class Unusual:
         values: Shape (windows, items); NaN where the item has no value of its own.
         expected: Of the same shape.
         magnitudes: Deviations in units of past ones, of the same shape.
-        severities: Minus the log of the tail's share, of the same shape; 0 where there is too little history.
+        severities: Minus the log of the tail's share, of the same shape; NaN where there is too little history.
     """
 
     columns: tuple[str, ...]
@@ -66,7 +67,7 @@ def unusual(windows: Windows, measures: Measures, known: Unusual | None = None) 
     past = _Past(windows)
     expectations = past.expectations(values, fixed=np.array([column == "" for column in measures.columns]))
     deviations = values[:, None] - expectations
-    bins = measures.shares.reshape(len(windows), -1)
+    bins = measures.shares.reshape(len(windows), size * WIDTH)
     of_bins = bins - past.expectations(bins)[:, -1]
     repeated = _repeated(measures.shares, windows.usual)
     rising = np.isin(measures.statistics, RELATIONS)
@@ -172,7 +173,7 @@ def _weeks(windows: Windows) -> list[tuple[int, int]]:
     """Return first and end of the windows of each week; weeks are the calendar's, so that a pass repeats the last."""
     week = windows.starts // max(WEEK, windows.width)
     firsts = np.flatnonzero(np.diff(week, prepend=-1))
-    return list(zip(firsts.tolist(), [*firsts[1:].tolist(), len(week)], strict=True))
+    return list(zip(firsts.tolist(), [*firsts.tolist(), len(week)][1:], strict=True))
 
 
 class _Fit:
@@ -234,8 +235,11 @@ def _quantile(values: Floats, at: float) -> Floats:
 
 
 def _severities(magnitudes: Floats, windows: Windows, done: int) -> Floats:
-    """Return minus the log of the share of past magnitudes beyond each, by exponential tails; 0 without history."""
-    found = np.zeros_like(magnitudes)
+    """Return minus the log of the share of past magnitudes beyond each, by exponential tails fitted to the past.
+
+    Magnitudes outside the past's largest tenth have 0, those without history NaN.
+    """
+    found = np.full_like(magnitudes, np.nan)
     for first, end in _weeks(windows):
         past = magnitudes[:first][windows.usual[:first]]
         number = np.isfinite(past).sum(axis=0)
@@ -247,5 +251,6 @@ def _severities(magnitudes: Floats, windows: Windows, done: int) -> Floats:
         beyond = np.where(np.arange(len(ordered))[:, None] < size, ordered - start, 0.0).sum(axis=0) / size
         start, excess = np.maximum(start, _SMALLEST), np.maximum(beyond, _STEEPEST)
         severity = np.log(np.maximum(number, 1) / size) + (magnitudes[first:end] - start) / excess
-        found[first:end] = np.where(number >= FEWEST_WINDOWS, np.maximum(np.nan_to_num(severity), 0.0), 0.0)
+        tail = np.where(magnitudes[first:end] > start, np.maximum(np.nan_to_num(severity), 0.0), 0.0)
+        found[first:end] = np.where(number >= FEWEST_WINDOWS, tail, np.nan)
     return found

@@ -18,16 +18,17 @@ from mainspring.monitoring.channels.statistics import (
 
 _WITH_VALUE = {
     NULLS: "{column} is missing in {value:.3g}% of {rows:,} rows; {expected:.3g}% was expected.",
-    UNSEEN: "{column} has values that training did not have in {value:.3g}% of {rows:,} rows; {expected:.3g}% was expected.",
+    UNSEEN: "{column} has values new since training in {value:.3g}% of {rows:,} rows; {expected:.3g}% was expected.",
     COMMONEST: "{column} has its commonest value in {value:.3g}% of {rows:,} rows; {expected:.3g}% was expected.",
-    MEAN: "{column} has a mean {value:.3g} standard deviations from training's, over {rows:,} rows; {expected:.3g} was expected.",
-    SPREAD: "{column} has {value:.3g} times the standard deviation of training, over {rows:,} rows; {expected:.3g} was expected.",
-    VARIETY: "{column} has values of an entropy of {value:.3g} in {rows:,} rows; {expected:.3g} was expected.",
+    MEAN: "The mean of {column} over {rows:,} rows is {value:.3g} of training's deviations from training's mean; "
+    "{expected:.3g} was expected.",
+    SPREAD: "The deviation of {column} over {rows:,} rows is {value:.3g} times training's; {expected:.3g} is usual.",
+    VARIETY: "The values of {column} in {rows:,} rows have an entropy of {value:.3g}; {expected:.3g} was expected.",
     ROWS: "The window has {rows:,} rows; {expected:,.0f} were expected.",
-    RELATION: "The other columns explain {column} worse or better than usual in {rows:,} rows: {value:.3g} of its rank's "
-    "range is left, {expected:.3g} was expected.",
-    OUTSIDE: "The columns of other views explain {column} worse or better than usual in {rows:,} rows: {value:.3g} of its "
-    "rank's range is left, {expected:.3g} was expected.",
+    RELATION: "{column} follows less from the other columns than usual: {value:.3g} of its rank is unexplained in "
+    "{rows:,} rows; {expected:.3g} was expected.",
+    OUTSIDE: "{column} follows less from other views than usual: {value:.3g} of its rank is unexplained in "
+    "{rows:,} rows; {expected:.3g} was expected.",
 }
 _WITHOUT = {
     SHAPE: "The distribution of {column} over {rows:,} rows is not that of the same weekday and the last windows.",

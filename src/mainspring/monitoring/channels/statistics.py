@@ -50,7 +50,7 @@ def measure(windows: Windows, ranks: Floats, outputs: frozenset[str] = frozenset
 
     Args:
         ranks: Rank of each bin, shape (columns, WIDTH), as of `Ruler.ranks`.
-        outputs: Columns that are the model's outputs; their relations are not measured.
+        outputs: Columns that are the model's outputs; relations are those of the features alone.
     """
     values, errors = zip(*_by_column(windows), strict=True)
     left, names = _left_by_relations(windows, ranks, outputs)
@@ -134,7 +134,8 @@ def _left_by_relations(
     covariance = windows.products[learn].sum(axis=0) / whole - np.outer(mean, mean)
     views = np.array([_view(column) for column in windows.columns])
     left = []
-    for others in (~np.eye(size, dtype=bool), views[:, None] != views[None, :]):
+    feature = np.array([column not in outputs for column in windows.columns])
+    for others in (~np.eye(size, dtype=bool) & feature, (views[:, None] != views[None, :]) & feature):
         errors = np.eye(size)
         for place in range(size):
             by = np.flatnonzero(others[place])
@@ -143,7 +144,7 @@ def _left_by_relations(
         variance = np.einsum("ij,wjk,ik->wi", errors, covariances, errors, optimize=True)
         logs = 0.5 * np.log(np.maximum(variance, 0.0) + _LEAST_VARIANCE)
         logs[~known] = np.nan
-        logs[:, [place for place, column in enumerate(windows.columns) if column in outputs]] = np.nan
+        logs[:, ~feature] = np.nan
         left.append(logs)
     return left, RELATIONS
 

@@ -47,7 +47,7 @@ class Verdicts:
         relations of all columns to the faulty one; those others are left out. Outputs follow from features: they count
         only where no feature is unusual.
         """
-        relative = self.unusual.severities[window] / self.thresholds[window]
+        relative = np.nan_to_num(self.unusual.severities[window]) / self.thresholds[window]
         over = np.flatnonzero(relative > 1.0)
         tiers = [self._tier(item, outputs) for item in over.tolist()]
         first = min(tiers, default=0)
@@ -56,7 +56,7 @@ class Verdicts:
         for item in sorted(kept, key=lambda item: -relative[item]):
             best.setdefault(self.unusual.columns[item], item)
         if first:
-            # Two columns that no longer follow from each other are equally unusual: the one with more signs of its own is the cause.
+            # Two columns that no longer follow from each other are alike here: the cause has more signs of its own.
             whole = {column: relative[np.array(self.unusual.columns) == column].sum() for column in best}
             best = dict(sorted(best.items(), key=lambda entry: -whole[entry[0]]))
         if first and best:
@@ -105,8 +105,8 @@ def judge(
         known: An earlier answer about the first of these windows, which are then not judged again.
     """
     found = unusual(windows, measure(windows, ranks, frozenset(outputs)), None if known is None else known.unusual)
-    judged = found.severities.any(axis=1)
-    scores = np.where(judged, found.severities.max(axis=1, initial=0.0), np.nan)
+    largest = np.where(np.isnan(found.severities), -1.0, found.severities).max(axis=1, initial=-1.0)
+    scores = np.where(largest < 0.0, np.nan, largest)
     budget = min(alarms_per_week * windows.width / WEEK, 0.5)
     return Verdicts(windows, found, scores, thresholds(scores, windows.usual, budget))
 

@@ -1,0 +1,139 @@
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from tests.unit.monitoring.channels.made_days import COLUMNS, FIRST, Change, Rows, reference, rows_of, spans, without
+
+from mainspring.core.time import DAY, HOUR
+from mainspring.monitoring.channels.judging import Watched, signals
+from mainspring.monitoring.signals import CONTRACT, JOINT, SURPRISE
+from mainspring.stats.reference import Reference
+from mainspring.stats.sketches import Pairs, Ruler, Sketch
+
+DAYS, TRAINED = 84, 60
+END = (FIRST + DAYS) * DAY
+
+
+@dataclass(frozen=True)
+class Hour:
+    hour: int
+    segment: str
+    sketch: Sketch
+    pairs: Pairs | None
+
+
+@pytest.fixture(scope="module")
+def trained() -> Reference:
+    return reference(TRAINED)
+
+
+@pytest.fixture(scope="module")
+def ruler(trained: Reference) -> Ruler:
+    return Ruler(trained, COLUMNS)
+
+
+@pytest.fixture(scope="module")
+def watched(trained: Reference, ruler: Ruler) -> Watched:
+    return Watched("shop", trained, spans(ruler, TRAINED, training=TRAINED), version="3")
+
+
+def hours(
+    ruler: Ruler, changes: Mapping[int, Change] | None = None, segment: str = "", first: int = TRAINED
+) -> list[Hour]:
+    """Return two hours of each live day."""
+    found = []
+    for day in range(first, DAYS):
+        rows = (changes or {}).get(day, lambda rows: rows)(rows_of(FIRST + day))
+        for place, hour in enumerate((9, 17)):
+            half = {name: values[place::2] for name, values in rows.items()}
+            found.append(Hour((FIRST + day) * DAY + hour * HOUR, segment, *ruler.measure(half)))
+    return found
+
+
+def test_ordinary_days_are_quiet(watched: Watched, ruler: Ruler) -> None:
+    found = signals(watched, hours(ruler), since=0, until=END)
+    assert {each.channel for each in found} <= {SURPRISE, JOINT}
+    assert len({each.start for each in found}) <= (DAYS - TRAINED) * 2 / 7  # twice the budget
+
+
+def test_a_fault_is_a_page_by_the_hour_and_a_ticket_by_the_day(watched: Watched, ruler: Ruler) -> None:
+    broken = {
+        DAYS - 1: lambda rows: without(rows, ["Road.traffic"]),
+        DAYS - 2: lambda rows: without(rows, ["Road.traffic"]),
+    }
+    found = signals(watched, hours(ruler, broken), since=END - DAY, until=END)
+    pages = [each for each in found if each.channel == CONTRACT]
+    tickets = [each for each in found if each.channel == SURPRISE]
+    assert {(each.column, each.statistic, each.end - each.start) for each in pages} == {("Road.traffic", "nulls", HOUR)}
+    assert [(each.column, each.end - each.start) for each in tickets] == [("Road.traffic", DAY)]
+    assert {each.version for each in found} == {"3"}
+    assert {each.endpoint for each in found} == {"shop"}
+
+
+def test_a_day_that_is_not_over_is_judged_by_the_contract_alone(watched: Watched, ruler: Ruler) -> None:
+    broken = {
+        DAYS - 1: lambda rows: without(rows, ["Road.traffic"]),
+        DAYS - 2: lambda rows: without(rows, ["Road.traffic"]),
+    }
+    noon = END - DAY // 2
+    found = signals(watched, hours(ruler, broken), since=END - DAY, until=noon)
+    assert {each.channel for each in found} == {CONTRACT}
+    assert all(END - DAY < each.end <= noon for each in found)
+
+
+def test_signals_are_of_the_windows_asked_for(watched: Watched, ruler: Ruler) -> None:
+    """Passes one after the other say what one pass says."""
+    broken = {day: (lambda rows: without(rows, ["Shop.visits"], 0.3)) for day in (DAYS - 3, DAYS - 2)}
+    lived = hours(ruler, broken)
+    whole = signals(watched, lived, since=END - 4 * DAY, until=END)
+    parts = [
+        each
+        for day in range(4)
+        for each in signals(watched, lived, since=END - (4 - day) * DAY, until=END - (3 - day) * DAY)
+    ]
+    assert whole
+    assert sorted(whole, key=repr) == sorted(parts, key=repr)
+
+
+def test_a_segment_is_judged_by_its_own_history(watched: Watched, ruler: Ruler) -> None:
+    lived = hours(ruler)
+    moved = {DAYS - 1: lambda rows: {**rows, "Shop.sales": rows["Shop.sales"] + 5.0}}
+    segment = hours(ruler, moved, "Road.kind=bus", first=0)
+    found = signals(watched, [*lived, *segment], since=END - DAY, until=END)
+    assert ("Road.kind=bus", "Shop.sales") in {(each.segment, each.column) for each in found}
+
+
+def test_a_segment_of_few_rows_is_not_judged(watched: Watched, ruler: Ruler) -> None:
+    def few(rows: Rows) -> Rows:
+        return {name: values[:150] for name, values in rows.items()}
+
+    changes = dict.fromkeys(range(DAYS), few)
+    changes[DAYS - 1] = lambda rows: few({**rows, "Shop.sales": rows["Shop.sales"] + 5.0})
+    found = signals(watched, hours(ruler, changes, "Road.kind=bus", first=0), since=END - DAY, until=END)
+    assert [each for each in found if each.segment] == []
+
+
+def test_a_bundle_without_history_has_a_contract(trained: Reference, ruler: Ruler) -> None:
+    old = Watched("shop", trained)
+    broken = dict.fromkeys(range(DAYS - 5, DAYS), lambda rows: without(rows, ["Road.traffic"]))
+    found = signals(old, hours(ruler, broken), since=END - DAY, until=END)
+    assert {(each.channel, each.column) for each in found} == {(CONTRACT, "Road.traffic")}
+
+
+def test_no_traffic_is_no_signal(watched: Watched) -> None:
+    assert signals(watched, [], since=0, until=END) == []
+    assert signals(Watched("shop", Reference({})), [], since=0, until=END) == []
+
+
+def test_hours_that_were_not_sketched_are_left_out(watched: Watched) -> None:
+    bare = Hour(END - HOUR, "", Sketch.empty(()), None)
+    assert signals(watched, [bare], since=END - DAY, until=END) == []
+
+
+def test_spans_of_another_clock_are_no_crash(watched: Watched, ruler: Ruler) -> None:
+    """A clock that jumped: predictions of the year 2100 and of 1970 among today's."""
+    far = [Hour(0, "", *ruler.measure(rows_of(1))), Hour(50_000 * DAY, "", *ruler.measure(rows_of(2)))]
+    found = signals(watched, [*hours(ruler), *far], since=END - DAY, until=END)
+    assert all(each.end <= END for each in found)
+    assert np.isfinite([each.severity for each in found]).all()

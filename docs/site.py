@@ -53,6 +53,9 @@ SECTIONS = {
     "Logs of predictions": "mainspring.ledger",
     "Rollouts": "mainspring.delivery",
     "Guards": "mainspring.delivery.rollout.guards",
+    "Monitors": "mainspring.monitoring",
+    "Objectives": "mainspring.monitoring.service.objectives",
+    "Receivers of messages": "mainspring.monitoring.notify.declaring",
     "Jobs and pipelines": "mainspring.jobs",
     "Errors": "mainspring.core.errors",
 }
@@ -159,7 +162,7 @@ def _api() -> Iterator[str]:
         group = groups.get(package, "")
         if group:
             named = _exported(package)
-            also = [name for name in named if name in homes]
+            also = [name for name in named if homes.get(name) == package]
             yield f"The names of `ms.{group}`." + (f" Also as `ms.NAME`: {', '.join(also)}." if also else "") + "\n"
             for name in (each for each in named if each not in also):
                 yield f"::: {package}.{name}\n    options:\n      heading: ms.{group}.{name}\n      toc_label: {name}\n"

@@ -59,6 +59,7 @@ _GROUPS = {
     "checks": "mainspring.data.checks",
     "gates": "mainspring.training.gates",
     "guards": "mainspring.delivery.rollout.guards",
+    "notify": "mainspring.monitoring.notify.declaring",
     "objectives": "mainspring.monitoring.service.objectives",
     "search": "mainspring.training.space",
 }
@@ -125,6 +126,7 @@ if TYPE_CHECKING:
     from mainspring.jobs.pipelines.steps import task as task
     from mainspring.ledger.model import Log as Log
     from mainspring.monitoring.declaring import Monitor as Monitor
+    from mainspring.monitoring.notify import declaring as _notify
     from mainspring.monitoring.quality.declared import Forecast as Forecast
     from mainspring.monitoring.quality.declared import Ranking as Ranking
     from mainspring.monitoring.service import objectives as objectives
@@ -158,7 +160,7 @@ if TYPE_CHECKING:
     from mainspring.training.space import uniform as uniform
 
     # Type checkers export an import that is renamed only if it is assigned.
-    max, min, open, search, sum = max_, min_, open_folder, _search, sum_
+    max, min, notify, open, search, sum = max_, min_, _notify, open_folder, _search, sum_
 
 
 def __getattr__(name: str) -> Any:

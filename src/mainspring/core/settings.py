@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -112,6 +113,23 @@ class Engines:
     kubernetes_memory: str = "2Gi"
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Receiver:
+    """Where messages to one receiver go, and how this project is known there. The address may be a secret itself."""
+
+    name: str
+    url: str = ""  # https://..., or smtp://host:587
+    secret: str = ""  # that signs a webhook; the password of SMTP; PagerDuty's routing key
+    user: str = ""  # of SMTP
+    sender: str = ""  # of e-mails
+    to: tuple[str, ...] = ()
+    ca: str = ""  # PEM file of authorities; by default the machine's
+    in_clear: bool = False  # whether http, or SMTP without TLS, may reach another machine
+
+    def __repr__(self) -> str:
+        return f"Receiver({self.name!r})"
+
+
 @dataclass(frozen=True, slots=True)
 class ScheduleSetting:
     """A periodic job of the worker: `when` is a duration or five cron fields, in UTC."""
@@ -164,4 +182,5 @@ class Settings:
     jobs_at_once: int = 2  # of a worker
     shadow_nice: int = 19  # priority of the processes of shadows, as of nice: 0 is usual, 19 the lowest
     webhook_secret: str = field(default="", repr=False)  # empty: deliveries are refused
+    receivers: Mapping[str, Receiver] = field(default_factory=dict)  # by `project.receivers.variable` of the name
     engines: Engines = Engines()

@@ -9,6 +9,7 @@ from mainspring.core.definition_registry import declare, expect, expect_each
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.core.time import parse_duration
+from mainspring.monitoring.notify.declaring import Target
 from mainspring.monitoring.quality.declared import Forecast, Ranking
 from mainspring.monitoring.service.objectives import Objective
 
@@ -27,6 +28,7 @@ class Monitor:
         ranking: For predictions that are ranked in groups, so that their quality is that of rankings.
         forecast: For forecasts, so that their quality is measured by horizon.
 
+        notify: Receivers of messages about incidents, such as `ms.notify.webhook("ops")`.
         clean_windows: After how many windows without a signal an incident is closed.
         cool_down: A closed incident whose cause shows again within this time is reopened.
 
@@ -41,6 +43,7 @@ class Monitor:
     objectives: Sequence[Objective] = ()
     ranking: Ranking | None = None
     forecast: Forecast | None = None
+    notify: Sequence[Target] = ()
     clean_windows: int = 2
     cool_down: str = "1d"
 
@@ -64,6 +67,12 @@ class Monitor:
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise Invalid(
                 f"The monitor of {self.endpoint!r} has two objectives {twice[0]!r}.", fix="remove one of them."
+            )
+        expect_each(self.notify, Target, owner.format("notify"), fix='write notify=[ms.notify.webhook("ops")].')
+        names = [target.name for target in self.notify]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise Invalid(
+                f"The monitor of {self.endpoint!r} has two receivers {twice[0]!r}.", fix="remove one of them."
             )
         expect(self.clean_windows, int, owner.format("clean_windows"), fix="write a whole number, such as 2.")
         expect(self.cool_down, str, owner.format("cool_down"), fix='write a duration, such as "1d".')

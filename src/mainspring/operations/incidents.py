@@ -8,10 +8,11 @@ import msgspec
 
 from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.core.time import DAY, format_instant, parse_duration, parse_instant
-from mainspring.monitoring.incidents.model import REAL, VERDICTS, Incident, Outgoing, Symptom
-from mainspring.monitoring.incidents.updating import closed
+from mainspring.monitoring.incidents.model import CLOSED, REAL, VERDICTS, Incident, Outgoing, Symptom
+from mainspring.monitoring.incidents.updating import Change, closed
 from mainspring.operations.auditing import audit
 from mainspring.operations.models.curating import storable
+from mainspring.operations.notifying import outgoing
 from mainspring.project import Project
 from mainspring.registry.processes import local_user
 
@@ -270,12 +271,18 @@ def _changed(
         if note:
             made = made.noted(now, who, text)
         try:
-            [stored] = project.incidents.save([made])
+            [stored] = project.incidents.save([made], _messages(project, incident, made))
         except Conflict:  # a pass was faster
             continue
         audit(project, f"incident.{action}", f"incident/{id}", text, who=who)
         return stored
     raise Conflict(f"The incident {id} kept changing.", fix="run the command again.")
+
+
+def _messages(project: Project, before: Incident, after: Incident) -> list[Outgoing]:
+    """Return the messages about an incident that a person closed, to those who were told that it opened."""
+    ended = before.is_open and not after.is_open and after.told
+    return outgoing(project, [Change(after, CLOSED)]) if ended else []
 
 
 def _expect_open(incident: Incident) -> None:

@@ -20,6 +20,7 @@ from mainspring.monitoring.incidents.silences import missing_labels, missing_pre
 from mainspring.monitoring.incidents.updating import Change, Evidence, Pair, updated
 from mainspring.monitoring.signals import CHANNELS as CHANNEL_NAMES
 from mainspring.monitoring.signals import SILENCE
+from mainspring.operations.notifying import outgoing
 from mainspring.project import Project
 
 WINDOWS, INCIDENTS = "windows", "incidents"
@@ -150,7 +151,7 @@ def settle(project: Project, judged: Sequence[Judged], now: int) -> list[Change]
         if not changes:
             return []
         try:
-            made = store.save([change.incident for change in changes])
+            made = store.save([change.incident for change in changes], outgoing(project, changes))
         except Conflict as error:  # another worker, or a person, was faster
             _log.info("%s", error)
             continue

@@ -76,6 +76,7 @@ def oldest_kept(project: Project) -> int | None:
 
 def duties(project: Project) -> list[Duty]:
     """Return the duties of a project's worker."""
+    from mainspring.operations.notifying import Delivery
     from mainspring.operations.promote import publish_routes
     from mainspring.operations.rollout.carrying_out import controller
     from mainspring.operations.watching import watch
@@ -138,6 +139,11 @@ def duties(project: Project) -> list[Duty]:
         for endpoint in project.definitions.endpoints:
             project.quality_updates.run(endpoint)
 
+    delivery = Delivery(project)
+
+    def send() -> None:
+        delivery.run()
+
     triggers = Triggers(project)
 
     def start_pipelines() -> None:
@@ -155,6 +161,7 @@ def duties(project: Project) -> list[Duty]:
         Duty("watching endpoints", monitor, 30.0, rest=4.0),  # a fifth of one processor at most
         Duty("sampling service health", sampler.look, 60.0),
         Duty("measuring quality", measure, 300.0, rest=4.0),  # each look appends to the lake: rarely is enough
+        Duty("sending messages", send, 5.0),
         Duty("deleting old versions of tables", retain_tables, 600.0, due=time.monotonic() + 120.0),
         Duty("deleting old tiles and states", put_away, 600.0, due=time.monotonic() + 60.0, lane="features"),
     ]

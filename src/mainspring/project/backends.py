@@ -19,10 +19,12 @@ from mainspring.core.locks import FileLocks
 from mainspring.core.settings import Settings, Url
 from mainspring.jobs.bell import ring
 from mainspring.project.ledger_folder import lake_digest, ledger_folder
+from mainspring.project.receivers import variable
 
 if TYPE_CHECKING:
     from mainspring.data.ports import LakeTables
     from mainspring.jobs.pipelines.ports import StepRunner
+    from mainspring.monitoring.notify.ports import Notifier
     from mainspring.project import Project
     from mainspring.registry.ports import Blobs
 
@@ -202,6 +204,35 @@ JOB_STORES: Mapping[str, Build] = _by_catalog(
         at.project.engine, partial(ring, at.state)
     )
 )
+
+
+def notifier(kind: str, settings: Settings, name: str) -> Notifier:
+    """Return the notifier of a declared receiver.
+
+    Raises:
+        Invalid: The profile has no settings for it, or not all that its kind needs.
+    """
+    receiver = settings.receivers.get(variable(name))
+    needs = {"email": ("url", "sender", "to"), "pagerduty": ("secret",)}.get(kind, ("url",))
+    missing = [field for field in needs if receiver is None or not getattr(receiver, field)]
+    if receiver is None or missing:
+        raise Invalid(
+            f"The receiver {name!r} has no {missing[0]} in profile {settings.profile!r}.",
+            fix=f"set MAINSPRING_NOTIFY_{variable(name)}_{missing[0].upper()}, or {missing[0]} in "
+            f"[profiles.{settings.profile}.notify.{name}].",
+        )
+    if receiver.url and receiver.url.startswith("smtp") != (kind == "email"):
+        fix = "write smtp://host:587." if kind == "email" else "write https://host/path."
+        raise Invalid(f"The url of the receiver {name!r} does not fit its kind, {kind}.", fix=fix)
+    module, adapter = {
+        "webhook": ("notify_http", "WebhookNotifier"),
+        "slack": ("notify_http", "SlackNotifier"),
+        "email": ("notify_email", "EmailNotifier"),
+        "alertmanager": ("notify_http", "AlertmanagerNotifier"),
+        "pagerduty": ("notify_http", "PagerDutyNotifier"),
+    }[kind]
+    made: Notifier = lazily(f"monitoring.adapters.{module}", adapter, extra="gateway")(receiver)
+    return made
 
 
 def step_runner(engine: str, settings: Settings) -> StepRunner:

@@ -17,6 +17,7 @@ from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.ids import check_id
 from mainspring.core.settings import Address, Engines, Limits, Settings
 from mainspring.core.time import DAY
+from mainspring.project.receivers import read_receivers
 from mainspring.project.schedules import read_schedules
 from mainspring.project.setting_values import (
     at_least,
@@ -132,12 +133,13 @@ def load_settings(
     profiled, set_outside = _flat(profiles.get(name, {})), _from_environment(environment)
     written = {**_defaults({**profiled, **set_outside, **(overrides or {})}), **profiled}
     values = {**written, **_stricter(written, set_outside), **(overrides or {})}
-    unknown = set(values) - set(DEFAULTS) - {"debug", "schedules"}
+    unknown = set(values) - set(DEFAULTS) - {"debug", "schedules", "notify"}
     if unknown:
         raise Invalid(
             f"Profile {name!r} has the unknown settings {sorted(unknown)}.", fix=f"known: {sorted(DEFAULTS)}."
         )
-    return _build(root.resolve(), document, name, values)
+    receivers = read_receivers(values.get("notify", {}), environment)
+    return replace(_build(root.resolve(), document, name, values), receivers=receivers)
 
 
 def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -262,7 +264,7 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
             fix="a replayed clock is for loopback addresses only: 127.0.0.1.",
         )
     modules = _modules(document)
-    urls = {name: url(root, name, str(values[name])) for name in _URLS}
+    urls: dict[str, Any] = {name: url(root, name, str(values[name])) for name in _URLS}
     return Settings(
         project=check_id(str(document.get("name", root.name)), "project"),
         root=root,

@@ -1,7 +1,9 @@
-"""Signatures by an installation's own key: Ed25519 (RFC 8032)."""
+"""Signatures: by an installation's own key, Ed25519 (RFC 8032), and by a secret that two sides share, HMAC."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -30,6 +32,11 @@ class SigningKey:
     def sign(self, content: bytes) -> bytes:
         """Return the signature, 64 bytes."""
         return self._key.sign(content)
+
+
+def hmac_signature(secret: str, content: bytes) -> str:
+    """Return `sha256=` and the HMAC of content by a shared secret, as GitHub signs its webhooks."""
+    return "sha256=" + hmac.new(secret.encode(), content, hashlib.sha256).hexdigest()
 
 
 def verify(public: bytes, signature: bytes, content: bytes) -> None:

@@ -19,6 +19,8 @@ from mainspring.project.catalog import HEAD, MIGRATIONS, begin, memory_catalog, 
 
 for _package in ("security", "data", "registry", "serving", "monitoring", "delivery", "jobs"):
     importlib.import_module(f"mainspring.{_package}.adapters.catalog")
+for _module in ("incidents", "service"):
+    importlib.import_module(f"mainspring.monitoring.adapters.{_module}")
 
 
 def _url(folder: Path) -> Url:

@@ -26,6 +26,7 @@ def command(call: Call, *, endpoint: str) -> None:
     the monitor's channels open and close incidents: `mainspring incidents list`.
     """
     from mainspring.core.time import format_instant
+    from mainspring.operations.notifying import Delivery
     from mainspring.operations.watching import watch
 
     project = call.project
@@ -35,6 +36,7 @@ def command(call: Call, *, endpoint: str) -> None:
         project.monitor.run(endpoint, progress=lambda done, total: progress.update("windows", done, total))
     project.quality_updates.run(endpoint)
     watch(project, [endpoint], windows=False)
+    Delivery(project).run()
     windows = project.monitors.windows(endpoint)
     from msgspec import to_builtins
 

@@ -11,7 +11,10 @@ import sqlalchemy as sa
 
 from mainspring.core.catalog import catalog_errors, metadata, upsert
 from mainspring.core.errors import Conflict
+from mainspring.core.time import HOUR
 from mainspring.monitoring.incidents.model import WAITING, Incident, Outgoing, Part
+
+_FARTHEST_US = 2 * HOUR  # a message is never due later than this
 
 incidents = sa.Table(
     "incidents",
@@ -126,7 +129,7 @@ class CatalogIncidents:
         table = incident_messages.c
         query = (
             sa.select(table.message)
-            .where(table.lake == self._lake, table.state == WAITING, table.target == target, table.due_at <= now)
+            .where(table.lake == self._lake, table.state == WAITING, table.target == target, _is_due(now))
             .order_by(table.made_at, table.id)
             .limit(limit)
         )
@@ -207,6 +210,12 @@ class CatalogIncidents:
         except sa.exc.DBAPIError as error:
             with catalog_errors(self._name):
                 raise error
+
+
+def _is_due(now: int) -> sa.ColumnElement[bool]:
+    """Return the condition of a message that is due, also if it is due hours ahead: the clock went back."""
+    due_at = incident_messages.c.due_at
+    return sa.or_(due_at <= now, due_at > now + _FARTHEST_US)
 
 
 def _sent(message: Outgoing) -> dict[str, Any]:

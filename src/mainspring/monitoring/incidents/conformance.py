@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from mainspring.core.errors import Conflict
+from mainspring.core.time import DAY
 from mainspring.monitoring.incidents.model import FAILED, SENT, Cause, Incident, Outgoing, Part, Symptom
 from mainspring.monitoring.incidents.ports import IncidentStore
 
@@ -128,6 +129,11 @@ class IncidentStoreConformance:
         assert store.outgoing() == [failed, sent]
         assert store.outgoing(states=[FAILED]) == [failed]
         assert (store.outgoing(incidents=["i2"]), store.outgoing(since=6)) == ([], [failed])
+
+    def test_a_clock_that_went_back_delays_no_message(self, store: IncidentStore) -> None:
+        store.save([_incident("i1")], [_message("m1", at=10 * DAY)])
+        assert [each.id for each in store.claim("ops", DAY, DAY + 100, 10)] == ["m1"]
+        assert store.claim("ops", DAY, DAY + 100, 10) == []
 
     def test_the_oldest_messages_are_claimed_first(self, store: IncidentStore) -> None:
         store.save([_incident("i1")], [_message(f"m{n}", at=9 - n) for n in range(4)])

@@ -40,7 +40,7 @@ class IncidentStore(Protocol):
 
     def claim(self, target: str, now: int, until: int, limit: int) -> list[Outgoing]:
         """Return at most `limit` waiting messages to a target that are due, the oldest first, each to one caller only:
-        they are due again at `until`.
+        they are due again at `until`. One that is due hours ahead is due now: the clock went back.
         """
         ...
 

@@ -215,12 +215,15 @@ def _search(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
 
 
 def _monitor(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
+    from mainspring.operations.watching import watch
+
     chosen = given["endpoints"] or list(project.definitions.endpoints)
     for number, endpoint in enumerate(chosen):
         run.progress(number, len(chosen), endpoint)
         project.monitor.run(endpoint)
         project.quality_updates.run(endpoint)
         run.check()
+    watch(project, chosen, windows=False)
     return {"endpoints": chosen}
 
 

@@ -23,6 +23,7 @@ from mainspring.jobs.plain import Plain
 from mainspring.operations.auditing import audit
 from mainspring.operations.pipelines.names import of_run
 from mainspring.project import Project
+from mainspring.security.signing import hmac_signature
 
 WINDOW_US = HOUR  # how old or new a delivery may be
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -78,8 +79,7 @@ def _check_signed(secret: str, headers: Mapping[str, str], body: bytes) -> None:
     signature, token = headers.get("x-hub-signature-256"), headers.get("x-gitlab-token")
     right = False
     if secret and signature is not None:
-        expected = "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-        right = hmac.compare_digest(expected.encode(), signature.encode())
+        right = hmac.compare_digest(hmac_signature(secret, body).encode(), signature.encode())
     elif secret and token is not None:
         right = hmac.compare_digest(secret.encode(), token.encode())
     if not right:

@@ -26,6 +26,7 @@ from mainspring.jobs.declaring import OwnJob
 from mainspring.jobs.pipelines.declaring import Pipeline
 from mainspring.jobs.pipelines.graph import Graph
 from mainspring.monitoring.declaring import Monitor
+from mainspring.monitoring.notify.declaring import Target
 from mainspring.project.built_in_jobs import BUILT_IN as BUILT_IN_JOBS
 from mainspring.project.definitions.importing import importing, outdated, sources, turn
 from mainspring.project.schedules import check_scheduled
@@ -300,8 +301,16 @@ def _rollouts(declared: Declared, models: Iterable[Model]) -> Iterable[tuple[obj
 def _monitors(declared: Declared, models: Iterable[Model]) -> Iterable[tuple[object, str, str]]:
     endpoints = {item.name: item for item in declared.of(Endpoint) if isinstance(item, Endpoint)}
     named = {model.name: model for model in models}
+    receivers: dict[str, Target] = {}
     for monitor in declared.of(Monitor):
         assert isinstance(monitor, Monitor)
+        for target in monitor.notify:
+            if receivers.setdefault(target.name, target).kind != target.kind:
+                yield (
+                    monitor,
+                    f"The receiver {target.name!r} is declared as {target.kind} and as {receivers[target.name].kind}",
+                    "give them different names.",
+                )
         endpoint = endpoints.get(monitor.endpoint)
         if endpoint is None:
             yield (

@@ -54,4 +54,5 @@ def test_a_page_that_is_open_shows_that_somebody_stopped_the_rollout(visitor, ad
     assert state is not None
     assert state.status is Status.STOPPED
     watching.until("document.querySelector('h1').textContent.includes('Stopped')")
+    assert any(url.endswith("/events") for url in watching.requests)
     assert watching.complaints == pressing.complaints == []

@@ -26,7 +26,7 @@ def _body(project: Project) -> None:
 
     app = create_app(project)
     try:
-        asyncio.run(serve(app, address, tls=files, started=started))
+        asyncio.run(serve(app, address, tls=files, started=started, ending=app.state.changes.close))
     finally:
         app.state.refusals.flush()
 

@@ -14,6 +14,7 @@ from mainspring.console.answers import Json, error_json
 from mainspring.console.api import api
 from mainspring.console.background_cache import Looking
 from mainspring.console.guard import Guard
+from mainspring.console.live_events import Changes, add_events, mark_of
 from mainspring.console.pages import pages
 from mainspring.console.render import error_page, wants_page
 from mainspring.core.errors import Invalid, MainspringError, NotFound
@@ -41,6 +42,7 @@ _PARTS = (
     "rollouts",
     "predictions",
     "monitors",
+    "incidents",
     "jobs",
     "definitions",
 )
@@ -67,7 +69,10 @@ def create_app(project: Project, looking: Looking | None = None) -> FastAPI:
     sessions = Sessions(secret, project.wall, project.ended_sessions)
     looking = looking or Looking()
     app.state.refusals = Refusals(project.audit, project.wall, action="console.login.refused", resource="console")
-    routers = (_health(project), api(project, looking), pages(project, sessions, looking, app.state.refusals))
+    app.state.changes = Changes(lambda: mark_of(project))
+    events = APIRouter(include_in_schema=False)
+    add_events(events, app.state.changes)
+    routers = (_health(project), events, api(project, looking), pages(project, sessions, looking, app.state.refusals))
     for router in routers:  # `include_router` would build every route a second time, at the first request
         app.router.routes.extend(router.routes)
     app.add_exception_handler(MainspringError, _stated)

@@ -42,12 +42,14 @@ async def serve(
     limits: Limits = LIMITS,
     stop: asyncio.Event | None = None,
     started: Callable[[], None] | None = None,
+    ending: Callable[[], None] | None = None,
 ) -> None:
     """Serve an ASGI application until SIGTERM, SIGINT or `stop`; requests in flight are finished.
 
     Args:
         tls: Files that `security.tls.check` has accepted.
         started: Called once requests are answered.
+        ending: Called before the last requests are finished: those that only wait are to end.
 
     Raises:
         Conflict: The address is taken.
@@ -72,6 +74,8 @@ async def serve(
                 started()
             await stop.wait()
         finally:
+            if ending is not None:
+                ending()
             await server.close(_PATIENCE_S)
             for number in signals:
                 loop.remove_signal_handler(number)

@@ -29,7 +29,8 @@ def served(project: Project) -> Iterator[str]:
     async def run() -> None:
         stop = asyncio.Event()
         loops.append((asyncio.get_running_loop(), stop))
-        await serve(create_app(project), control, stop=stop, started=ready.set)
+        app = create_app(project)
+        await serve(app, control, stop=stop, started=ready.set, ending=app.state.changes.close)
 
     thread = threading.Thread(target=asyncio.run, args=(run(),), daemon=True)
     thread.start()

@@ -61,6 +61,7 @@ PATHS = {
     "/audit.csv",
     "/find",
     "/api/find",
+    "/events",
     "/api/features",
     "/api/features/x",
     "/api/features/x/distributions",

@@ -337,7 +337,7 @@ def test_whatever_people_call_things_is_only_text() -> None:
         found = Markup()
         found.feed(answer.text)
         assert "img" not in found.tags
-        assert found.tags["script"] == [{"src", "defer"}] * 2
+        assert found.tags["script"] == [{"src", "defer"}] * 3
         assert [name for names in found.names for name in names if name.startswith("on")] == []
 
 

@@ -207,6 +207,24 @@
       if (now && !busy(part) && now.outerHTML !== part.outerHTML) part.replaceWith(document.importNode(now, true));
     }
   }
-  const again = () => document.querySelector("[data-live]") && setTimeout(() => (document.hidden ? Promise.resolve() : refresh()).catch(() => {}).finally(again), EVERY_MS);
-  again();
+  // An event says that something changed. Without events, as behind some proxies, the page is fetched every few seconds.
+  let due = false, fetching = false;
+  async function follow() {
+    due = true;
+    if (fetching || document.hidden) return;
+    fetching = true;
+    while (due) {
+      due = false;
+      await refresh().catch(() => {});
+      await new Promise((done) => setTimeout(done, 700));
+    }
+    fetching = false;
+  }
+  const poll = () => setTimeout(() => { follow(); poll(); }, EVERY_MS);
+  if (document.querySelector("[data-live]")) {
+    const events = new EventSource("/events");
+    events.addEventListener("change", follow);
+    events.addEventListener("error", () => { if (events.readyState === EventSource.CLOSED) poll(); });
+    document.addEventListener("visibilitychange", () => { if (due && !document.hidden) follow(); });
+  }
 })();

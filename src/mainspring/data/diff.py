@@ -9,19 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
 import pyarrow as pa
 
-from mainspring.core.expr.sql import quote_name, quote_text
+from mainspring.core.expr.sql import quote_name
 from mainspring.data import duck
 from mainspring.data.arrow import schema_changes
+from mainspring.data.bin_counts import Counts, bins_of, count_by_bin, reference_of, sketch_of
 from mainspring.data.model import SEQUENCE, TableScan
 from mainspring.data.ports import LakeTables
-from mainspring.data.row_sample import spread
 from mainspring.stats.drift import judge
-from mainspring.stats.reference import CATEGORICAL, ColumnReference, Counts, Reference, profile_column
+from mainspring.stats.reference import CATEGORICAL, ColumnReference
 
 if TYPE_CHECKING:
     import duckdb
@@ -31,7 +30,6 @@ Progress = Callable[[str, int, int], None]
 Parts = Mapping[str, TableScan]  # the shared, removed and added files: `kept`, `gone` and `come`
 
 _SHARES = 3  # number of categories shown, by largest change of share
-_LARGEST = 1e150  # as in stats: larger values are clipped in the moments
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +198,8 @@ def _columns(
     kept, gone, come = (count_by_bin(con, part, bins, kinds) for part in ("kept", "gone", "come"))
     befores = {name: kept[name].merge(gone[name]) for name in bins}
     afters = {name: kept[name].merge(come[name]) for name in bins}
-    reference = Reference({name: one.with_counts(befores[name]) for name, one in bins.items()})
-    for verdict in judge(reference, afters):
+    reference = reference_of(bins, befores)
+    for verdict in judge(reference, sketch_of(reference, afters)):
         name = verdict.column
         found = ColumnDiff(
             name,
@@ -231,81 +229,4 @@ def _with_values(found: ColumnDiff, bins: ColumnReference, before: Counts, after
         mean=after.mean if after.n else None,
         sd_before=before.sd if before.n else None,
         sd=after.sd if after.n else None,
-    )
-
-
-def bins_of(scan: TableScan, columns: list[str]) -> dict[str, ColumnReference]:
-    """Return bins for numeric, boolean or text columns, chosen from a sample of the table.
-
-    The bins are not yet counted.
-    """
-    rows = spread(scan, columns)
-    found = {}
-    for name in columns:
-        values = rows[name].drop_null() if name in rows.column_names else pa.chunked_array([], pa.float64())
-        plain = values.to_pylist() if pa.types.is_string(values.type) else values.cast(pa.float64()).to_numpy()
-        found[name] = msgspec.structs.replace(profile_column(plain), buckets=1)
-    return found
-
-
-def count_by_bin(
-    con: duckdb.DuckDBPyConnection, view: str, bins: Mapping[str, ColumnReference], kinds: Mapping[str, pa.DataType]
-) -> dict[str, Counts]:
-    """Return column -> counts over all rows of `view`, equal to those of `stats.reference.count_bins`."""
-    if not bins:
-        return {}
-    asked = [_items(name, one) for name, one in bins.items()]
-    values = ", ".join(value for name, one in bins.items() for value in _values(name, one, kinds[name]))
-    items = ", ".join(item for items in asked for item in items)
-    rows, *found = duck.one_row(con, f"SELECT count(*), {items} FROM (SELECT {values} FROM {quote_name(view)})")
-    counted = {}
-    for (name, one), items_of_one in zip(bins.items(), asked, strict=True):
-        mine, found = found[: len(items_of_one)], found[len(items_of_one) :]
-        counted[name] = _counts(one, rows, mine)
-    return counted
-
-
-def _values(name: str, one: ColumnReference, kind: pa.DataType) -> list[str]:
-    value, finite = quote_name(f"v {name}"), quote_name(f"f {name}")
-    if one.kind == CATEGORICAL:
-        return [f"'=' || {quote_name(name)} AS {value}"]  # the prefix leaves '' to stand for values outside all bins
-    number = quote_name(name)
-    if pa.types.is_boolean(kind):
-        number = f"CAST({number} AS INTEGER)"
-    number = f"CAST({number} AS DOUBLE)"
-    return [f"{number} AS {value}", f"CASE WHEN isfinite({number}) THEN {number} END AS {finite}"]
-
-
-def _items(name: str, one: ColumnReference) -> list[str]:
-    value, finite = quote_name(f"v {name}"), quote_name(f"f {name}")
-    if one.kind == CATEGORICAL:
-        texts = ", ".join(quote_text(f"={category}") for category in one.categories)
-        return [f"count({value})", f"histogram_exact({value}, [{texts}]::VARCHAR[])"]
-    clipped = f"CASE WHEN abs({finite}) < {_LARGEST} THEN {finite} ELSE sign({finite}) * {_LARGEST} END"
-    edges = ", ".join(f"CAST({quote_text(repr(edge))} AS DOUBLE)" for edge in dict.fromkeys(one.edges))
-    return [
-        f"count({value})",
-        f"count({finite})",
-        f"avg({clipped})",
-        f"var_pop({clipped})",
-        f"histogram({finite}, [{edges}]::DOUBLE[])",
-    ]
-
-
-def _counts(one: ColumnReference, rows: int, found: list[Any]) -> Counts:
-    if one.kind == CATEGORICAL:
-        there, counted = found
-        counted = counted or {}
-        known = [counted.get(f"={category}", 0) for category in one.categories]
-        return Counts(n=there, nulls=rows - there, nans=0, mean=0.0, m2=0.0, bins=(*known, there - sum(known)))
-    there, n, mean, variance, counted = found
-    counted = dict(counted or {})
-    inner = [counted.pop(edge, 0) for edge in one.edges]  # among equal edges, the first gets the whole count
-    return Counts(
-        n=n,
-        nulls=rows - there,
-        nans=there - n,
-        mean=mean or 0.0,
-        m2=(variance or 0.0) * n,
-        bins=(*inner, n - sum(inner)),
     )

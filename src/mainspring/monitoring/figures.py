@@ -14,6 +14,7 @@ from mainspring.monitoring.model import ColumnDrift, VersionQuality, Window
 from mainspring.monitoring.tally import Made, Served, Tally
 from mainspring.registry.model import Bundle, several_labels
 from mainspring.stats import drift, metrics
+from mainspring.stats.column_tests import FEWEST_ROWS
 from mainspring.stats.metrics import Metric
 from mainspring.stats.reference import Reference
 from mainspring.stats.thresholds import decided
@@ -91,16 +92,17 @@ def with_labels(window: Window, joined: pa.Table, versions: Mapping[str, Served]
 def with_drift(window: Window, made: Made) -> Window:
     """Return the window with a drift test of every column of one version's predictions against its reference.
 
-    The score is one more column in the same family of tests. With fewer than `stats.drift.FEWEST_ROWS` predictions,
+    The score is one more column in the same family of tests. With fewer than `FEWEST_ROWS` predictions,
     nothing is tested.
     """
     bundle = described(made)
     if bundle.reference is None:
         return window
     window = msgspec.structs.replace(window, reference_version=made.version, reference_rows=made.rows)
-    if made.rows < drift.FEWEST_ROWS:
+    sketch = made.sketch()
+    if made.rows < FEWEST_ROWS or sketch is None:
         return window
-    verdicts = drift.judge(bundle.reference, made.counts())
+    verdicts = drift.judge(bundle.reference, sketch)
     columns = [ColumnDrift(**msgspec.structs.asdict(verdict)) for verdict in verdicts]
     return msgspec.structs.replace(
         window,

@@ -19,12 +19,16 @@ class ColumnDrift(msgspec.Struct, frozen=True, kw_only=True):
 
     column: str
     ks: float  # the largest distance of the two cumulative distributions over the reference's bins
-    shift_sd: float | None  # the mean's shift in reference standard deviations; null for categories
+    shift_sd: float | None  # the mean's shift in reference standard deviations, of clipped values; null for categories
     null_share: float
     p_value: float
     q_value: float  # Benjamini-Hochberg over the window's columns
     drifted: bool  # q below the limit and the effect over its floor, in this window
     alert: bool  # drifted in this window and in the previous one
+    test: str | None = None  # the strongest: shape, mean, variance, range, shares, unseen, missing
+    variance_ratio: float | None = None  # of clipped values; null for categories
+    unseen_share: float = 0.0  # texts that training did not have
+    outside_share: float = 0.0  # numbers outside the .0005 and .9995 quantiles of training
 
 
 class VersionQuality(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -23,14 +23,15 @@ from mainspring.core.errors import MainspringError
 from mainspring.core.schema import DType
 from mainspring.monitoring.joins import json_rows
 from mainspring.stats.metrics import Metric
-from mainspring.stats.reference import NUMERIC, Counts, Reference, count_bins
+from mainspring.stats.reference import Reference
+from mainspring.stats.sketches import COUNTS, Ruler, Sketch
 
-_COUNTING = 1  # increment if `Made` or `Tally` change their way of counting
+_COUNTING = 2  # increment if `Made` or `Tally` change their way of counting
 _MOST_BYTES = 4 << 20  # maximum size of stored tallies, which are written in every run
 LABELLED = ("version", "score", "label", "lag_us")  # columns of labelled predictions that a window needs
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Served:
     """Description of a bundle's predictions: task, inputs, score and reference statistics."""
 
@@ -41,6 +42,24 @@ class Served:
     labels: tuple[str, ...] = ()  # for several labels: their output names
     more: tuple[Metric, ...] = ()  # metrics of the version in addition to the task's
 
+    @cached_property
+    def ruler(self) -> Ruler | None:
+        """Maker of sketches of the features and the score; `None` without a reference."""
+        if self.reference is None:
+            return None
+        # In the precision of training: a client's 0.1 is the float32 seen there.
+        narrow = [name for name, dtype in self.features.items() if dtype in (DType.Float32, DType.Boolean)]
+        return Ruler(self.reference, [*self.features, self.score], float32=narrow)
+
+
+class SketchRecord(msgspec.Struct, frozen=True, array_like=True):
+    """Stored form of a sketch; bins without the zeros at their end."""
+
+    columns: list[str]
+    counts: list[list[int]]
+    bins: list[list[int]]
+    sums: list[list[float]]
+
 
 class MadeRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Stored form of `Made`."""
@@ -50,7 +69,7 @@ class MadeRecord(msgspec.Struct, frozen=True, kw_only=True):
     known: bool  # True if its bundle could be loaded; else its columns were not counted
     rows: int
     first: int
-    counts: dict[str, Counts]
+    sketch: SketchRecord | None
     missing: dict[str, int]
     left_out: list[str]
 
@@ -86,37 +105,36 @@ class Made:
         self.served = served
         self.rows = 0
         self.first = 2**63 - 1
-        self._counts: dict[str, Counts] = {}
+        self._sketch: Sketch | None = None
         self._missing: Counter[str] = Counter()  # rows that lack a feature
         self._left_out: set[str] = set()  # features that some rows lack because they are personal
 
     def add(self, rows: pa.Table) -> None:
         self.rows += rows.num_rows
         self.first = min(self.first, int(pc.min(rows["at"]).cast(pa.int64()).as_py()))
-        if isinstance(self.served, MainspringError) or self.served.reference is None:
+        if isinstance(self.served, MainspringError) or self.served.ruler is None:
             return
-        reference = self.served.reference.columns
+        ruler = self.served.ruler
         features = json_rows(rows["features"])
         self._left_out.update(name for names in rows["personal"].unique().to_pylist() for name in _list(names))
-        for name, dtype in self.served.features.items():
-            if name in reference:
-                values = [row[name] for row in features if name in row]
-                self._missing[name] += len(features) - len(values)
-                numeric = reference[name].kind == NUMERIC
-                self._count(name, count_bins(reference[name], _trained(values, dtype) if numeric else _texts(values)))
-        score = self.served.score
-        if score in reference:
-            self._count(score, count_bins(reference[score], _numbers(rows["score"].to_pylist())))
+        values: dict[str, Any] = {self.served.score: rows["score"]}
+        for name in self.served.features:
+            if name in ruler.columns:
+                values[name] = [row[name] for row in features if name in row]
+                self._missing[name] += len(features) - len(values[name])
+        sketch = ruler.sketch(values)
+        self._sketch = sketch if self._sketch is None else self._sketch + sketch
 
-    def counts(self) -> dict[str, Counts]:
-        """Return the counts of each column to test, except columns withheld from every row."""
-        by_column = {}
-        for name, counts in self._counts.items():
-            missing = 0 if name in self._left_out else self._missing[name]
-            full = msgspec.structs.replace(counts, nans=counts.nans + missing)
-            if full.rows:
-                by_column[name] = full
-        return by_column
+    def sketch(self) -> Sketch | None:
+        """Return the sketch of the columns to test, except those withheld from every row; `None` without any."""
+        if self._sketch is None:
+            return None
+        counts = self._sketch.counts.copy()
+        missing = [0 if name in self._left_out else self._missing[name] for name in self._sketch.columns]
+        for name in ("rows", "nans"):
+            counts[:, COUNTS.index(name)] += np.array(missing, np.int64)
+        full = Sketch(self._sketch.columns, counts, self._sketch.bins, self._sketch.sums)
+        return full.select([name for name, rows in zip(full.columns, full.count("rows"), strict=True) if rows])
 
     def record(self) -> MadeRecord:
         return MadeRecord(
@@ -125,7 +143,7 @@ class Made:
             known=isinstance(self.served, Served),
             rows=self.rows,
             first=self.first,
-            counts=self._counts,
+            sketch=None if self._sketch is None else _sketch_record(self._sketch),
             missing=self._missing,
             left_out=sorted(self._left_out),
         )
@@ -134,12 +152,22 @@ class Made:
     def restored(cls, record: MadeRecord, served: Served | MainspringError) -> Made:
         made = cls(record.version, record.digest, served)
         made.rows, made.first = record.rows, record.first
-        made._counts, made._missing, made._left_out = record.counts, Counter(record.missing), {*record.left_out}
+        made._sketch = None if record.sketch is None else _sketch_of(record.sketch)
+        made._missing, made._left_out = Counter(record.missing), {*record.left_out}
         return made
 
-    def _count(self, name: str, counts: Counts) -> None:
-        known = self._counts.get(name)
-        self._counts[name] = counts if known is None else known.merge(counts)
+
+def _sketch_record(sketch: Sketch) -> SketchRecord:
+    bins = [np.trim_zeros(each, "b").tolist() for each in sketch.bins]
+    return SketchRecord([*sketch.columns], sketch.counts.tolist(), bins, sketch.sums.tolist())
+
+
+def _sketch_of(record: SketchRecord) -> Sketch:
+    sketch = Sketch.empty(record.columns)
+    sketch.counts[:], sketch.sums[:] = record.counts, record.sums
+    for place, bins in enumerate(record.bins):
+        sketch.bins[place, : len(bins)] = bins
+    return sketch
 
 
 class Tally:
@@ -270,24 +298,3 @@ def _of(rows: pa.Table, version: str, digest: str) -> pa.Table:
 def _list(names: object) -> list[str]:
     found: list[str] = msgspec.json.decode(str(names))
     return found
-
-
-def _trained(values: Sequence[Any], dtype: DType) -> npt.NDArray[np.float64]:
-    """Return the values in the reference's precision: a client's 0.1 is the float32 seen in training."""
-    numbers = _numbers(values)
-    if dtype in (DType.Float32, DType.Boolean):
-        with np.errstate(over="ignore"):
-            return numbers.astype(np.float32).astype(np.float64)
-    return numbers
-
-
-def _texts(values: Sequence[Any]) -> list[Any]:
-    return [value or None for value in values]  # a model treats "" as null
-
-
-def _numbers(values: Sequence[Any]) -> npt.NDArray[np.float64]:
-    """Return the values as floats; null and non-numbers become NaN."""
-    try:
-        return np.array(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        return np.array([value if isinstance(value, int | float) else np.nan for value in values], dtype=np.float64)

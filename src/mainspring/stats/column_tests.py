@@ -32,9 +32,9 @@ WEIGHTS = {SHAPE: 0.06, MEAN: 0.18, VARIANCE: 0.19, MISSING: 0.29, RANGE: 0.28, 
 _FEWER = 0.1  # share of the missing values' test for fewer of them
 
 FEWEST_ROWS = 30  # minimum for the tests with limiting distributions
-FLOOR_KS = 0.01
-FLOOR_SD = 0.03
-FLOOR_LOG_VARIANCE = 0.06
+FLOOR_KS = 0.005
+FLOOR_SD = 0.02
+FLOOR_LOG_VARIANCE = 0.04
 FLOOR_OUTSIDE = 0.0005  # additional share of values outside the range, which .001 of the training values are
 FLOOR_W = 0.02  # Cohen's w; shares of which 0.01 moved have at least this
 _FLOOR_W_OLD = 0.5  # where an old reference chose and counted its categories on the same rows
@@ -45,7 +45,7 @@ _BOUND = 1.645  # normal quantile of a one-sided confidence bound of 95%
 _Shares = npt.NDArray[np.float64]
 
 
-class Test(NamedTuple):
+class Outcome(NamedTuple):
     """Result of one test. `large` means that the effect's lower confidence bound is over its floor.
 
     Missing and unseen values have no floor: any significant number of them is large.
@@ -71,7 +71,7 @@ class Comparison(NamedTuple):
     null_share: float = 0.0
     unseen_share: float = 0.0
     outside_share: float = 0.0
-    tests: tuple[Test, ...] = ()
+    tests: tuple[Outcome, ...] = ()
 
     @property
     def p_value(self) -> float:
@@ -88,7 +88,7 @@ class Comparison(NamedTuple):
         """Name of the test with the smallest corrected p-value, one of a large effect if there is any."""
         return min(self.tests, key=lambda test: (not test.large, self._corrected(test))).name if self.tests else None
 
-    def _corrected(self, test: Test) -> float:
+    def _corrected(self, test: Outcome) -> float:
         return test.p_value * sum(WEIGHTS[each.name] for each in self.tests) / WEIGHTS[test.name]
 
 
@@ -127,10 +127,10 @@ def _distance(reference: ColumnReference, bins: _Shares, rows: int) -> float:
     return float(np.abs(np.cumsum(difference)).max())
 
 
-def _missing(missing: int, rows: int, before: int, count: int) -> Test:
+def _missing(missing: int, rows: int, before: int, count: int) -> Outcome:
     more = larger_share(missing, rows, before, count)
     fewer = larger_share(rows - missing, rows, count - before, count)
-    return Test(MISSING, min(1.0, more / (1.0 - _FEWER), fewer / _FEWER))
+    return Outcome(MISSING, min(1.0, more / (1.0 - _FEWER), fewer / _FEWER))
 
 
 def _numbers(
@@ -142,12 +142,12 @@ def _numbers(
         effective = n * reference.n / (n + reference.n)
         ks = float(np.abs(np.cumsum(bins / n - np.asarray(reference.bins) / reference.n)).max())
         bound = ks - math.sqrt(math.log(20.0) / 2.0 / effective)  # Dvoretzky, Kiefer and Wolfowitz
-        tests.append(Test(SHAPE, kolmogorov_tail(math.sqrt(effective) * ks), bound >= FLOOR_KS))
+        tests.append(Outcome(SHAPE, kolmogorov_tail(math.sqrt(effective) * ks), bound >= FLOOR_KS))
     if reference.low is not None:
         # The range's ends are training values themselves: one more value lies outside of each than was counted.
         before, of = reference.below + reference.above + 2, reference.n + 1
         bound = max(0.0, math.sqrt(outside) - _BOUND / 2.0) ** 2 / n - before / of
-        tests.append(Test(RANGE, larger_share(outside, n, min(before, of), of), bound >= FLOOR_OUTSIDE))
+        tests.append(Outcome(RANGE, larger_share(outside, n, min(before, of), of), bound >= FLOOR_OUTSIDE))
     spread = reference.sd if reference.scale is None else reference.scale
     if not spread:
         return found._replace(tests=tuple(tests))
@@ -157,7 +157,7 @@ def _numbers(
     if enough:
         # Use the larger of the two variances for the window: a window of equal values would have zero error.
         error = math.sqrt(1.0 / reference.n + max(1.0, variance) / n)
-        tests.append(Test(MEAN, normal_two_sided(shift / error), abs(shift) - _BOUND * error >= FLOOR_SD))
+        tests.append(Outcome(MEAN, normal_two_sided(shift / error), abs(shift) - _BOUND * error >= FLOOR_SD))
     if enough and reference.kurtosis is not None:
         central = fourth - 4.0 * shift * cube + 6.0 * shift**2 * square - 3.0 * shift**4
         kurtosis = max(reference.kurtosis, central / variance**2 if variance else 0.0)
@@ -165,7 +165,7 @@ def _numbers(
     return found._replace(tests=tuple(tests))
 
 
-def _variance(ratio: float, kurtosis: float, n: int, before: int) -> Test:
+def _variance(ratio: float, kurtosis: float, n: int, before: int) -> Outcome:
     """Test the equality of two variances.
 
     A sample's variance is distributed about like a chi-square variable divided by its degrees of freedom, of which
@@ -176,30 +176,34 @@ def _variance(ratio: float, kurtosis: float, n: int, before: int) -> Test:
     error = math.sqrt(2.0 / (share * n) + 2.0 / (share * before))
     bound = abs(math.log(ratio)) - _BOUND * error if ratio else math.inf
     p_value = f_two_sided(ratio, share * n, share * before) if ratio > 1.0 else normal_two_sided((1.0 - ratio) / error)
-    return Test(VARIANCE, p_value, bound >= FLOOR_LOG_VARIANCE)
+    return Outcome(VARIANCE, p_value, bound >= FLOOR_LOG_VARIANCE)
 
 
 def _categories(found: Comparison, reference: ColumnReference, bins: _Shares, unseen: int, n: int) -> Comparison:
     tests = list(found.tests)
     if min(n, reference.binned) >= FEWEST_ROWS:
         tests.append(_shares(np.stack([np.asarray(reference.bins, np.float64), bins]), reference))
-    if reference.unseen is not None:
-        before, of = math.ceil(reference.unseen), math.floor(reference.unseen_of)
-        tests.append(Test(UNSEEN, larger_share(unseen, n, min(before, of), of)))
+    before, of = reference.unseen, reference.unseen_of
+    if reference.known is None and not reference.others:  # an old reference with all of its categories
+        before, of = float(reference.bins.count(1)), float(reference.binned)
+    if before is not None:
+        # One more, since the categories that training happens to lack are the same in each window.
+        tests.append(Outcome(UNSEEN, larger_share(unseen, n, math.ceil(before) + 1, math.floor(of) + 1)))
     return found._replace(tests=tuple(tests))
 
 
-def _shares(table: _Shares, reference: ColumnReference) -> Test:
+def _shares(table: _Shares, reference: ColumnReference) -> Outcome:
     """Test whether two rows of counts have the same shares, by Pearson's chi-square.
 
-    Cells with an expected count below five are merged.
+    Cells with an expected count below five are merged; if there are too few of them together, with the next larger.
     """
     share = table.sum(axis=1, keepdims=True) / table.sum()
-    rare = (table.sum(axis=0) * share.min()) < _FEWEST_EXPECTED
-    table = np.column_stack([table[:, ~rare], table[:, rare].sum(axis=1)])
-    table = table[:, table.sum(axis=0) > 0]
+    order = np.argsort(table.sum(axis=0), kind="stable")
+    each = table.sum(axis=0)[order] * share.min()
+    rare = max(np.count_nonzero(each < _FEWEST_EXPECTED), int(np.searchsorted(np.cumsum(each), _FEWEST_EXPECTED)) + 1)
+    table = np.column_stack([table[:, order[:rare]].sum(axis=1), table[:, order[rare:]]])
     if table.shape[1] < 2:
-        return Test(SHARES, 1.0, False)
+        return Outcome(SHARES, 1.0, False)
     expected, degrees = table.sum(axis=0) * share, table.shape[1] - 1
     statistic = float(((table - expected) ** 2 / expected).sum())
     n, before = table.sum(axis=1).tolist()
@@ -207,4 +211,4 @@ def _shares(table: _Shares, reference: ColumnReference) -> Test:
     bound = excess - _BOUND * math.sqrt(2.0 * degrees + 4.0 * max(0.0, excess))
     biased = reference.known is None and reference.others > 0
     floor = (_FLOOR_W_OLD if biased else FLOOR_W) ** 2 * n * before / (n + before)
-    return Test(SHARES, chi_square_tail(statistic, degrees), bound >= floor)
+    return Outcome(SHARES, chi_square_tail(statistic, degrees), bound >= floor)

@@ -136,9 +136,11 @@ def larger_share(found: int, of: int, before: int, before_of: int) -> float:
     """Return the mid-p-value of Fisher's exact test that the share `found` / `of` is not larger than another.
 
     Half of the observed table's own probability counts: the exact test's levels are far below the nominal ones for
-    small counts (Lancaster, JASA 56, 1961).
+    small counts (Lancaster, JASA 56, 1961). It is 1 if all or none are found in both.
     """
     both = (of, found + before, of + before_of)
+    if found + before in (0, of + before_of):
+        return 1.0
     return (hypergeometric_tail(found, *both) + hypergeometric_tail(found + 1, *both)) / 2.0
 
 

@@ -12,7 +12,6 @@ from collections.abc import Collection, Sequence
 import msgspec
 import numpy as np
 
-from mainspring.stats.column_tests import FEWEST_ROWS as FEWEST_ROWS
 from mainspring.stats.column_tests import compare
 from mainspring.stats.reference import Reference
 from mainspring.stats.sketches import Sketch
@@ -31,7 +30,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     q_value: float  # Benjamini-Hochberg over the columns tested together
     drifted: bool  # in this window: q below the limit by tests whose effect is large
     alert: bool  # drifted in this window and in the previous one
-    test: str | None = None  # the strongest: shape, mean, variance, missing, range, unseen
+    test: str | None = None  # the strongest: shape, mean, variance, range, shares, unseen, missing
     variance_ratio: float | None = None
     unseen_share: float = 0.0
     outside_share: float = 0.0

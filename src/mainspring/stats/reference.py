@@ -1,4 +1,4 @@
-"""Reference profiles of training columns, and counts of later values over the same bins.
+"""Reference profiles of training columns: bins, range, spread, and the categories seen.
 
 Bins are fixed at training: 64 of them, at the quantiles of the training data. Counts over fixed bins are exact and
 mergeable, and a test on them is nearly as powerful as one on all values, unlike a test on sketches.
@@ -10,7 +10,6 @@ All other categories share 16 buckets by their hash.
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -31,52 +30,6 @@ Values = npt.NDArray[Any] | Sequence[Any]
 
 _SAME = 1e-12  # a relative spread below this is rounding
 _LARGEST = 1e150  # values are clipped to this in the moments, so that sums of squares stay finite
-
-
-class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts of one column in one batch or window. `n` is the number of values in bins: neither null nor NaN.
-
-    `mean` and `m2` (the sum of squared differences from the mean) are over these values, 0 for categories. Infinities
-    count as NaN. `bins` are the reference's: 64, or one per category and a last one for all others.
-    """
-
-    n: int
-    nulls: int
-    nans: int
-    mean: float
-    m2: float
-    bins: tuple[int, ...]
-
-    @property
-    def rows(self) -> int:
-        return self.n + self.nulls + self.nans
-
-    @property
-    def null_share(self) -> float:
-        """Share of rows that are null or NaN; 0 without rows."""
-        return (self.nulls + self.nans) / self.rows if self.rows else 0.0
-
-    @property
-    def sd(self) -> float:
-        """Population standard deviation; 0 without values."""
-        return math.sqrt(self.m2 / self.n) if self.n else 0.0
-
-    def merge(self, other: Counts) -> Counts:
-        """Return the combined counts (Chan, Golub and LeVeque, 1979); the order of merging does not matter.
-
-        Raises:
-            ValueError: The numbers of bins differ.
-        """
-        n = self.n + other.n
-        difference = other.mean - self.mean
-        return Counts(
-            n=n,
-            nulls=self.nulls + other.nulls,
-            nans=self.nans + other.nans,
-            mean=(self.mean * self.n + other.mean * other.n) / n if n else 0.0,
-            m2=self.m2 + other.m2 + (difference * difference * self.n * other.n / n if n else 0.0),
-            bins=tuple(a + b for a, b in zip(self.bins, other.bins, strict=True)),
-        )
 
 
 class ColumnReference(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,18 +83,6 @@ class ColumnReference(msgspec.Struct, frozen=True, kw_only=True):
         """Number of binned values of a categorical column outside `categories`."""
         return sum(self.bins[len(self.categories) :])
 
-    def with_counts(self, counts: Counts) -> ColumnReference:
-        """Return the same bins filled with `counts`, for example to use a window as the next one's reference."""
-        return msgspec.structs.replace(
-            self,
-            count=counts.rows,
-            nulls=counts.nulls,
-            nans=counts.nans,
-            mean=counts.mean,
-            sd=counts.sd,
-            bins=counts.bins,
-        )
-
 
 class Reference(msgspec.Struct, frozen=True):
     """References of all training columns, by name. Its JSON is a bundle's `reference.json`."""
@@ -162,12 +103,21 @@ def profile_column(values: Values) -> ColumnReference:
     """Return the reference of one column; it is categorical if it holds a string."""
     if _has_strings(values):
         return _profile_text(_plain(values))
-    ordered = np.sort(_numbers(values)[0])
-    empty = ColumnReference(
-        kind=NUMERIC, count=0, nulls=0, nans=0, mean=0.0, sd=0.0, bins=(0,) * BINS, edges=_edges(ordered)
+    numbers, nulls, nans = _numbers(values)
+    ordered = np.sort(numbers)
+    edges = _edges(ordered)
+    clipped = np.clip(ordered, -_LARGEST, _LARGEST)
+    reference = ColumnReference(
+        kind=NUMERIC,
+        count=len(values),
+        nulls=nulls,
+        nans=nans,
+        mean=float(clipped.mean()) if ordered.size else 0.0,
+        sd=float(clipped.std()) if ordered.size else 0.0,
+        bins=tuple(np.bincount(np.searchsorted(edges, ordered), minlength=BINS).tolist()),
+        edges=tuple(edges),
     )
-    counted = empty.with_counts(count_bins(empty, values))
-    return _with_range(counted, ordered) if ordered.size else counted
+    return _with_range(reference, ordered) if ordered.size else reference
 
 
 def text_hash(text: str) -> int:
@@ -181,7 +131,7 @@ def _with_range(reference: ColumnReference, ordered: npt.NDArray[np.float64]) ->
     low, high = float(ordered[beyond]), float(ordered[-1 - beyond])
     clipped = np.clip(ordered, *np.clip([low, high], -_LARGEST, _LARGEST))
     center, scale = float(clipped.mean()), float(clipped.std())
-    if scale <= _SAME * max(abs(low), abs(high)):
+    if scale <= _SAME * np.abs(clipped[[0, -1]]).max():
         center, scale = float(clipped[0]), 0.0
     z = (clipped - center) / (scale or 1.0)
     values, counts = np.unique(ordered, return_counts=True)
@@ -227,68 +177,27 @@ def _profile_text(values: Sequence[Any]) -> ColumnReference:
         known = set(common[:MOST_KNOWN])
         unseen = float(sum(count for text, count in counted.items() if text not in known))
         unseen_of = float(counted.total())
-    empty = ColumnReference(
+    bins = [counted[category] for category in categories] + [0] * buckets
+    for text in counted.keys() - {*categories}:
+        bins[len(categories) + text_hash(text) % buckets] += counted[text]
+    place = int(np.argmax(bins[: len(categories)]))
+    nulls = sum(value is None for value in values)
+    return ColumnReference(
         kind=CATEGORICAL,
-        count=0,
-        nulls=0,
-        nans=0,
+        count=len(values),
+        nulls=nulls,
+        nans=len(values) - nulls - len(texts),
         mean=0.0,
         sd=0.0,
-        bins=(),
+        bins=tuple(bins),
         categories=categories,
         buckets=buckets,
+        commonest=categories[place],
+        commonest_count=bins[place],
         known=np.unique(np.array([text_hash(text) for text in known], "<u4")).tobytes(),
         unseen=unseen,
         unseen_of=unseen_of,
     )
-    bins = _bins(empty, counted)
-    place = int(np.argmax(bins[: len(categories)]))
-    missing = Counter(values)
-    nulls = missing[None]
-    return msgspec.structs.replace(
-        empty,
-        count=len(values),
-        nulls=nulls,
-        nans=len(values) - nulls - len(texts),
-        bins=bins,
-        commonest=categories[place],
-        commonest_count=bins[place],
-    )
-
-
-def _bins(reference: ColumnReference, found: Mapping[str, int]) -> tuple[int, ...]:
-    bins = [0] * (len(reference.categories) + reference.buckets)
-    places = {category: place for place, category in enumerate(reference.categories)}
-    for value, count in found.items():
-        bins[places[value] if value in places else len(places) + text_hash(value) % reference.buckets] += count
-    return tuple(bins)
-
-
-def count_bins(reference: ColumnReference, values: Values) -> Counts:
-    """Return the counts of `values`, shape (rows,), over the reference's bins."""
-    if reference.kind == CATEGORICAL:
-        return _count_categories(reference, values)
-    numbers, nulls, nans = _numbers(values)
-    places = np.searchsorted(np.asarray(reference.edges), numbers, side="left")
-    clipped = np.clip(numbers, -_LARGEST, _LARGEST)
-    mean = float(clipped.mean()) if numbers.size else 0.0
-    return Counts(
-        n=numbers.size,
-        nulls=nulls,
-        nans=nans,
-        mean=mean,
-        m2=float(np.square(clipped - mean).sum()),
-        bins=tuple(np.bincount(places, minlength=BINS).tolist()),
-    )
-
-
-def _count_categories(reference: ColumnReference, values: Values) -> Counts:
-    found = Counter(_plain(values))
-    nulls = found.pop(None, 0)
-    nans = sum(found.pop(value) for value in list(found) if isinstance(value, float) and math.isnan(value))
-    n = found.total()
-    bins = _bins(reference, {value: count for value, count in found.items() if isinstance(value, str)})
-    return Counts(n=n, nulls=nulls, nans=nans, mean=0.0, m2=0.0, bins=(*bins[:-1], bins[-1] + n - sum(bins)))
 
 
 def _plain(values: Values) -> Sequence[Any]:
@@ -311,17 +220,18 @@ def _numbers(values: Values) -> tuple[npt.NDArray[np.float64], int, int]:
     return finite, len(values) - present.size, present.size - finite.size
 
 
-def _edges(numbers: npt.NDArray[np.float64]) -> tuple[float, ...]:
-    """Return the 63 inner quantiles as edges.
+def _edges(numbers: npt.NDArray[np.float64]) -> list[float]:
+    """Return the 63 inner quantiles of ascending numbers as edges.
 
     A value that fills a whole bin or more gets its own bin, with an edge just below it: otherwise a drop below a
     constant would not be detected.
     """
     if not numbers.size:
-        return (0.0,) * (BINS - 1)
+        return [0.0] * (BINS - 1)
     shares = np.arange(1, BINS) / BINS
     edges = np.quantile(numbers, shares, method="inverted_cdf")
     repeated = np.flatnonzero(edges[1:] == edges[:-1])
     first = repeated[np.isin(repeated - 1, repeated, invert=True)]
     edges[first] = np.nextafter(edges[first], -np.inf)
-    return tuple(edges.tolist())
+    found: list[float] = edges.tolist()
+    return found

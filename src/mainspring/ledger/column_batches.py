@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, repeat
@@ -18,9 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from mainspring.core.errors import Corrupt
 from mainspring.ledger.batches import GROUPS, Encoded
 from mainspring.ledger.columns import SCHEMA
 from mainspring.ledger.model import Asked, Assigned, Batch, Heading, as_score
+from mainspring.ledger.ports import Observed
 from mainspring.ledger.sealing import Opener
 
 _json = msgspec.json.Encoder()
@@ -76,6 +78,24 @@ class ColumnBatch:
             opened = [opener.open(id_, seal)["features"] for id_, seal in zip(self.ids, self.sealed, strict=True)]
             found |= {name: [values[name] for values in opened] for name in opened[0] if name in hidden}
         return found
+
+    def observed(self, opener: Opener) -> Observed:
+        """Return the columns for an observer; personal values that cannot be decrypted are left out."""
+        heading = self.heading
+        try:
+            features = self.features(opener)
+        except Corrupt:
+            features = dict(zip(heading.features, self._of("features"), strict=True))
+        return Observed(
+            heading.endpoint,
+            heading.version,
+            heading.digest,
+            self.at,
+            self.share,
+            self.latency_us,
+            features,
+            self.score,
+        )
 
     def record_batch(self, arrival: int | None = None) -> pa.RecordBatch:
         """Return the rows as `columns.to_batch` does."""
@@ -155,6 +175,34 @@ def without_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def observed_rows(table: pa.Table, opener: Opener) -> Iterator[Observed]:
+    """Yield the rows of a table of `SCHEMA` as an observer sees them, a batch for each version and set of features.
+
+    A NaN is null, as the table's JSON has no NaN.
+    """
+    documents = [_decoded(text) for text in table["features"].to_pylist()]
+    for row, (id_, sealed) in enumerate(zip(table["id"].to_pylist(), table["sealed"].to_pylist(), strict=True)):
+        if sealed:
+            with suppress(Corrupt):
+                documents[row] |= opener.open(str(id_), sealed)["features"]
+    made = zip(*(table[name].to_pylist() for name in ("endpoint", "version", "digest")), strict=True)
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for row, (by, features) in enumerate(zip(made, documents, strict=True)):
+        groups.setdefault((*by, tuple(features)), []).append(row)
+    at = table["at"].cast(pa.int64()).to_numpy()
+    share = np.array([1.0 if each is None else each for each in table["share"].to_pylist()], np.float64)
+    latency_us, score = table["latency_us"].to_numpy(), table["score"].to_pylist()
+    for (endpoint, version, digest, names), rows in groups.items():
+        features = {name: [documents[row][name] for row in rows] for name in names}
+        scores = [score[row] for row in rows]
+        yield Observed(endpoint, version, digest, at[rows], share[rows], latency_us[rows], features, scores)
+
+
+def _decoded(text: Any) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.json.decode(text)
+    return found
 
 
 def _gathered(heading: Heading, batches: Sequence[Batch | Encoded]) -> ColumnBatch:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from mainspring.ledger.model import Batch, Failure, Prediction, Selection
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pyarrow as pa
 
 
@@ -85,6 +87,60 @@ class Observations(NamedTuple):
 
     position: str
     batches: Iterator[pa.Table]
+
+
+class Observed(NamedTuple):
+    """Predictions of one version by column, as an observer sees them.
+
+    `at` (UTC epoch microseconds), `share` and `latency_us` have shape (rows,). `features` are the model's inputs by
+    full name, with personal values decrypted; a column is missing if its values were left out. `score` is the first
+    output, `None` where it is no number.
+    """
+
+    endpoint: str
+    version: str
+    digest: str
+    at: npt.NDArray[np.int64]
+    share: npt.NDArray[np.float64]
+    latency_us: npt.NDArray[np.int64]
+    features: Mapping[str, Sequence[Any]]
+    score: Sequence[float | None]
+
+
+class Past(Protocol):
+    """Predictions that are in a store already."""
+
+    def hours(self) -> Mapping[int, int]:
+        """Return the start of each hour with predictions, UTC epoch microseconds -> their number."""
+        ...
+
+    def between(self, since: int, until: int) -> Iterator[Observed]:
+        """Yield the predictions with `since <= at < until`, in bounded memory."""
+        ...
+
+
+class Observer(Protocol):
+    """Counts each prediction once, by column, as it comes into a store. The store calls it in mutual exclusion."""
+
+    def observe(self, key: str, predictions: Sequence[Observed]) -> None:
+        """Count predictions durably; nothing is done if the key was observed before."""
+        ...
+
+    def doubt(self, key: str, since: int | None, until: int | None) -> None:
+        """Note durably that predictions with `since <= at < until` may not have been counted; `None` is unbounded."""
+        ...
+
+    def settle(self, past: Past) -> None:
+        """Count doubtful times again, from the predictions that are there. Nothing is being moved meanwhile."""
+        ...
+
+    def started(self) -> bool:
+        """Return whether anything was observed or doubted before."""
+        ...
+
+    def tidy(self, *, replaced_before: int, entries: int) -> None:
+        """Delete files that are no longer needed, as of `PredictionStore.tidy`."""
+        ...
 
 
 class PredictionStore(Protocol):

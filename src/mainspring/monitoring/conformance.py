@@ -1,11 +1,18 @@
-"""Conformance suite of `MonitorStore`. Derive a test class and provide the fixture `monitors`."""
+"""Conformance suites of monitoring's stores. Derive a test class and provide the fixture `monitors` or `sketches`."""
 
 from __future__ import annotations
 
-import msgspec
+from collections.abc import Iterable
 
+import msgspec
+import numpy as np
+
+from mainspring.core.time import HOUR
+from mainspring.monitoring.hours import HourSketch, latency_buckets
 from mainspring.monitoring.model import Checkpoint, ColumnDrift, Window
-from mainspring.monitoring.ports import MonitorStore
+from mainspring.monitoring.ports import Doubt, MonitorStore, SketchStore
+from mainspring.stats.reference import profile
+from mainspring.stats.sketches import Ruler, Sketch
 
 
 def _window(endpoint: str, start: int, *, end: int | None = None, predictions: int = 3) -> Window:
@@ -84,3 +91,137 @@ class MonitorStoreConformance:
         monitors.save([_window("a", 10)])
         assert monitors.checkpoint("a", 10) == made
         assert (monitors.checkpoint("a", 20), monitors.checkpoint("b", 10)) == (None, None)
+
+
+def hour_sketch(
+    endpoint: str,
+    hour: int,
+    *values: float,
+    segment: str = "",
+    version: str = "1",
+    share: float = 1.0,
+    reason: str = "",
+) -> HourSketch:
+    """Return the sketch of predictions with these values of the column `a`, in the hour of this number."""
+    ruler = Ruler(profile({"a": np.arange(64.0), "b": ["x", "y"] * 32}))
+    sketch, pairs = ruler.measure({"a": list(values), "b": ["x"] * len(values)})
+    return HourSketch(
+        endpoint,
+        version,
+        "d" + version,
+        hour * HOUR,
+        segment,
+        Sketch.empty(()) if reason else sketch,
+        None if segment or reason else pairs,
+        share,
+        reason,
+        len(values),
+        latency_buckets(np.full(len(values), 1_000)),
+    )
+
+
+def comparable(sketches: Iterable[HourSketch]) -> list[tuple[object, ...]]:
+    """Return the sketches with their contents as lists, which can be compared."""
+    return [
+        (
+            *each.key,
+            each.rows,
+            each.sketch.columns,
+            each.sketch.counts.tolist(),
+            each.sketch.bins.tolist(),
+            np.round(each.sketch.sums, 6).tolist(),
+            None if each.pairs is None else (each.pairs.rows, np.round(each.pairs.products, 6).tolist()),
+            each.latencies.tolist(),
+        )
+        for each in sketches
+    ]
+
+
+class SketchStoreConformance:
+    def test_an_empty_store_has_nothing(self, sketches: SketchStore) -> None:
+        assert sketches.hours("late", 0, 9 * HOUR) == []
+        assert sketches.segments("late", 0, 9 * HOUR) == []
+        assert sketches.changed("late")[1] == []
+        assert (sketches.doubts(), sketches.started()) == ([], False)
+
+    def test_sketches_are_read_by_endpoint_time_and_segment(self, sketches: SketchStore) -> None:
+        first, second = hour_sketch("late", 1, 1.0, 70.0), hour_sketch("late", 2, 3.0)
+        part = hour_sketch("late", 2, 3.0, segment="b=x")
+        sketches.add("k", [second, hour_sketch("other", 1, 5.0), part, first])
+        assert sketches.started()
+        assert comparable(sketches.hours("late", 0, 9 * HOUR)) == comparable([first, second])
+        assert comparable(sketches.hours("late", 2 * HOUR, 3 * HOUR, segment=None)) == comparable([second, part])
+        assert comparable(sketches.hours("late", 0, 9 * HOUR, segment="b=x")) == comparable([part])
+        assert sketches.hours("late", 0, HOUR) == sketches.hours("late", 3 * HOUR, 9 * HOUR) == []
+        assert sketches.segments("late", 0, 9 * HOUR) == ["b=x"]
+        assert sketches.segments("late", 0, 2 * HOUR) == []
+
+    def test_sketches_of_one_hour_and_version_are_added_up_each_key_once(self, sketches: SketchStore) -> None:
+        for _ in range(2):
+            sketches.add("k1", [hour_sketch("late", 1, 1.0, 2.0)])
+            sketches.add("k2", [hour_sketch("late", 1, 3.0), hour_sketch("late", 1, 4.0, version="2")])
+            sketches.add("k3", [hour_sketch("late", 1, 5.0, share=0.5)])
+            sketches.add("k4", [hour_sketch("late", 1, 6.0, reason="gone"), hour_sketch("late", 1, 7.0, reason="gone")])
+        expected = [
+            hour_sketch("late", 1, 5.0, share=0.5),
+            hour_sketch("late", 1, 1.0, 2.0, 3.0),
+            hour_sketch("late", 1, 6.0, 7.0, reason="gone"),
+            hour_sketch("late", 1, 4.0, version="2"),
+        ]
+        assert comparable(sketches.hours("late", 0, 9 * HOUR)) == comparable(expected)
+
+    def test_many_small_writes_are_their_sum(self, sketches: SketchStore) -> None:
+        values = [float(number) for number in range(10)]
+        for number, value in enumerate(values):
+            hour = 100_000 if number == 4 else 1 + number % 2  # a clock that jumped once
+            sketches.add(
+                f"k{number}", [hour_sketch("late", hour, value), hour_sketch("late", hour, value, segment="s")]
+            )
+        found = sketches.hours("late", 0, 200_000 * HOUR, segment=None)
+        parts = {hour: values[hour - 1 :: 2] for hour in (1, 2)}
+        parts[1] = [value for value in parts[1] if value != 4.0]
+        parts[100_000] = [4.0]
+        expected = [
+            hour_sketch("late", hour, *of, segment=segment) for hour, of in parts.items() for segment in ("", "s")
+        ]
+        assert comparable(found) == comparable(expected)
+
+    def test_what_was_added_behind_a_position_is_told(self, sketches: SketchStore) -> None:
+        sketches.add("k1", [hour_sketch("late", 1, 1.0), hour_sketch("other", 7, 1.0)])
+        position, hours = sketches.changed("late")
+        assert hours == [HOUR]
+        assert sketches.changed("late", position) == (position, [])
+        sketches.add("k1", [hour_sketch("late", 1, 1.0)])
+        assert sketches.changed("late", position)[1] == []
+        sketches.add("k2", [hour_sketch("late", 5, 1.0), hour_sketch("late", 3, 1.0)])
+        later, hours = sketches.changed("late", position)
+        assert (later > position, hours) == (True, [3 * HOUR, 5 * HOUR])
+        assert sketches.changed("late", None)[1] == [HOUR, 3 * HOUR, 5 * HOUR]
+
+    def test_a_doubt_is_settled_by_recounts_each_once(self, sketches: SketchStore) -> None:
+        sketches.add("k1", [hour_sketch("late", 1, 1.0), hour_sketch("late", 2, 2.0), hour_sketch("late", 3, 3.0)])
+        position, _ = sketches.changed("late")
+        for _ in range(2):
+            sketches.doubt("d1", HOUR, None)
+            sketches.doubt("d2", None, 5)
+        assert sketches.doubts() == [Doubt("d1", HOUR, None), Doubt("d2", None, 5)]
+        assert not sketches.recounted("d1", HOUR)
+        sketches.recount("d1", HOUR, 3 * HOUR, [hour_sketch("late", 1, 1.0, 1.5)])
+        assert (sketches.recounted("d1", HOUR), sketches.recounted("d1", 3 * HOUR)) == (True, False)
+        sketches.forget(["d1"])
+        assert sketches.doubts() == [Doubt("d2", None, 5)]
+        sketches.doubt("d1", HOUR, None)
+        assert sketches.doubts() == [Doubt("d2", None, 5)]
+        expected = [hour_sketch("late", 1, 1.0, 1.5), hour_sketch("late", 3, 3.0)]
+        assert comparable(sketches.hours("late", 0, 9 * HOUR)) == comparable(expected)
+        assert sketches.changed("late", position)[1] == [HOUR]
+        sketches.add("k1", [hour_sketch("late", 1, 1.0)])
+        assert comparable(sketches.hours("late", 0, 9 * HOUR)) == comparable(expected)
+
+    def test_an_empty_store_is_recounted(self, sketches: SketchStore) -> None:
+        sketches.doubt("d", None, None)
+        assert sketches.started()
+        sketches.recount("d", 0, 9 * HOUR, [hour_sketch("late", 1, 1.0)])
+        assert comparable(sketches.hours("late", 0, 9 * HOUR)) == comparable([hour_sketch("late", 1, 1.0)])
+        sketches.tidy(replaced_before=2**60, entries=1)
+        assert comparable(sketches.hours("late", 0, 9 * HOUR)) == comparable([hour_sketch("late", 1, 1.0)])

@@ -1,11 +1,14 @@
-"""Port of monitoring: a store of windows and checkpoints."""
+"""Ports of monitoring: a store of windows and checkpoints, and one of the sketches from which windows are computed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mainspring.monitoring.model import Checkpoint, Window
+
+if TYPE_CHECKING:
+    from mainspring.monitoring.hours import HourSketch
 
 
 class MonitorStore(Protocol):
@@ -21,4 +24,64 @@ class MonitorStore(Protocol):
 
     def windows(self, endpoint: str, since: int = 0, until: int | None = None) -> list[Window]:
         """Return the windows that start in `[since, until)`, oldest first."""
+        ...
+
+
+class Doubt(NamedTuple):
+    """Times whose predictions may not have been counted: `since <= at < until`, `None` without bound."""
+
+    key: str
+    since: int | None
+    until: int | None
+
+
+class SketchStore(Protocol):
+    """Sketches of the predictions by hour, version and segment. One writer at a time; readers see whole writes."""
+
+    def add(self, key: str, sketches: Sequence[HourSketch]) -> None:
+        """Add sketches durably to those that are there; nothing is done if the key was added before."""
+        ...
+
+    def hours(self, endpoint: str, since: int, until: int, *, segment: str | None = "") -> list[HourSketch]:
+        """Return the sketches of hours that begin in `[since, until)`, UTC epoch microseconds, oldest first.
+
+        Args:
+            segment: By default the whole traffic; `None` for it and all segments.
+        """
+        ...
+
+    def segments(self, endpoint: str, since: int, until: int) -> list[str]:
+        """Return the names of the segments of these hours, sorted, without the whole traffic."""
+        ...
+
+    def changed(self, endpoint: str, after: int | None = None) -> tuple[int, list[int]]:
+        """Return the store's position and the hours that were added to behind an earlier position, oldest first."""
+        ...
+
+    def started(self) -> bool:
+        """Return whether there was any write."""
+        ...
+
+    def doubt(self, key: str, since: int | None, until: int | None) -> None:
+        """Note a doubt durably; nothing is done if its key is known."""
+        ...
+
+    def doubts(self) -> list[Doubt]:
+        """Return the doubts that are not forgotten, sorted by key."""
+        ...
+
+    def recount(self, key: str, since: int, until: int, sketches: Sequence[HourSketch]) -> None:
+        """Replace all sketches of the hours in `[since, until)`, as a part of the recount `key`."""
+        ...
+
+    def recounted(self, key: str, since: int) -> bool:
+        """Return whether the part of the recount `key` that begins there is done."""
+        ...
+
+    def forget(self, keys: Sequence[str]) -> None:
+        """Note that doubts are settled."""
+        ...
+
+    def tidy(self, *, replaced_before: int, entries: int) -> None:
+        """Delete files that are no longer needed, as of `ledger.ports.PredictionStore.tidy`."""
         ...

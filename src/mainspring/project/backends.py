@@ -183,8 +183,13 @@ PREDICTIONS: Mapping[str, Build] = {
         at.project.lake,
         at.project.own_locks,
         at.project.ledger_key,
+        observer=at.project.sketching,
     ),
-    "memory": lambda _: lazily("ledger.adapters.memory", "MemoryLedger", extra="local")(),
+    "memory": lambda at: lazily("ledger.adapters.memory", "MemoryLedger", extra="local")(at.project.sketching),
+}
+SKETCHES: Mapping[str, Build] = {
+    "file": lambda at: lazily("monitoring.adapters.lake", "LakeSketches", extra="local")(at.project.lake),
+    "memory": lambda _: lazily("monitoring.adapters.memory", "MemorySketches", extra="local")(),
 }
 MONITORS: Mapping[str, Build] = _by_catalog(
     lambda at: lazily("monitoring.adapters.catalog", "CatalogMonitors", extra="local")(

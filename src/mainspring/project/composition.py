@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from mainspring.core.errors import Invalid, MainspringError, NotFound
 from mainspring.core.locks import FileLocks, Locks
 from mainspring.core.memory import expect_room
 from mainspring.core.settings import Settings, Url
-from mainspring.core.time import Clock, ReplayClock, SystemClock
+from mainspring.core.time import HOUR, Clock, ReplayClock, SystemClock
 from mainspring.project import backends
 from mainspring.project.backends import Build, Context
 from mainspring.project.gitignore import keep_out_of_git
@@ -40,10 +41,11 @@ if TYPE_CHECKING:
     from mainspring.monitoring.incidents.ports import IncidentStore
     from mainspring.monitoring.model import LabelRows
     from mainspring.monitoring.monitor import Monitor
-    from mainspring.monitoring.ports import MonitorStore
+    from mainspring.monitoring.ports import MonitorStore, SketchStore
     from mainspring.monitoring.quality.table import QualityTable
     from mainspring.monitoring.quality.updating import QualityUpdates
     from mainspring.monitoring.service.ports import ServiceStore
+    from mainspring.monitoring.sketching import Sketching
     from mainspring.project.definitions.applied import Applied
     from mainspring.project.definitions.loading import Definitions
     from mainspring.registry.bundles import Bundles
@@ -385,6 +387,32 @@ class Project:
     def predictions(self) -> PredictionStore:
         built: PredictionStore = self._build("predictions", backends.PREDICTIONS, self.settings.ledger)
         return built
+
+    @cached_property
+    def sketches(self) -> SketchStore:
+        built: SketchStore = self._build("sketches", backends.SKETCHES, self.settings.ledger)
+        return built
+
+    @cached_property
+    def sketching(self) -> Sketching:
+        """Sketches of predictions, made as they come into the store."""
+        from mainspring.monitoring import figures
+        from mainspring.monitoring.sketching import Sketching
+
+        return Sketching(
+            self.sketches,
+            lambda digest: figures.served(self.bundles.load(digest)),
+            self._segments,
+            slot_us=math.gcd(HOUR, self.settings.monitor_window_us),
+        )
+
+    def _segments(self, endpoint: str) -> Sequence[str]:
+        try:
+            monitor = self.definitions.monitors.get(endpoint)
+        except MainspringError as error:  # the log must go on where a definition is wrong
+            _log.warning("Traffic is not sketched by segment: %s", error)
+            return ()
+        return () if monitor is None else monitor.segments
 
     @cached_property
     def monitors(self) -> MonitorStore:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
@@ -14,12 +15,14 @@ import pyarrow.dataset as ds
 from mainspring.core.errors import Corrupt, NotFound
 from mainspring.core.ids import check_id
 from mainspring.core.locks import Locks
+from mainspring.core.time import HOUR
 from mainspring.data.model import TableScan
 from mainspring.data.ports import LakeTables
 from mainspring.ledger import frames
 from mainspring.ledger.adapters import scanning
 from mainspring.ledger.adapters.unread import DamagedSegment, Progress, Segment, damaged, segments, tidy, unread
-from mainspring.ledger.column_batches import ColumnBatch, gathered, joined, without_collection
+from mainspring.ledger.batches import batches_of
+from mainspring.ledger.column_batches import ColumnBatch, gathered, joined, observed_rows, without_collection
 from mainspring.ledger.columns import (
     FAILURE_SCHEMA,
     INSTANT,
@@ -36,7 +39,7 @@ from mainspring.ledger.columns import (
     read_of,
 )
 from mainspring.ledger.model import FAILURES, PREDICTIONS, Failure, Prediction, Selection
-from mainspring.ledger.ports import Arrivals, Observations
+from mainspring.ledger.ports import Arrivals, Observations, Observed, Observer
 from mainspring.ledger.sealing import Opener, revealed
 
 LOCK = "predictions"
@@ -54,6 +57,7 @@ class LakePredictions:
         locks: Locks; the lock `predictions` allows one compaction at a time.
         key: The installation's key for personal values, 32 bytes; without it they cannot be decrypted.
         at_once_bytes: Bytes of a segment that are compacted at once: 4 MiB are some 10,000 predictions, 100 MB as rows.
+        observer: Counts each prediction once, as it comes into the table.
 
     Attributes:
         torn_bytes: Bytes of incomplete, unacknowledged writes of dead writers that this object has seen.
@@ -61,13 +65,21 @@ class LakePredictions:
     """
 
     def __init__(
-        self, folder: Path, lake: LakeTables, locks: Locks, key: bytes | None = None, *, at_once_bytes: int = 4 << 20
+        self,
+        folder: Path,
+        lake: LakeTables,
+        locks: Locks,
+        key: bytes | None = None,
+        *,
+        at_once_bytes: int = 4 << 20,
+        observer: Observer | None = None,
     ) -> None:
         self._folder = folder
         self._lake = lake
         self._locks = locks
         self._at_once_bytes = at_once_bytes
         self._opener = Opener(key)
+        self._observer = observer
         self.torn_bytes = 0
         self.damaged_frames = 0
 
@@ -76,7 +88,13 @@ class LakePredictions:
             tidy(self._folder)
             for table in (PREDICTIONS, FAILURES):
                 self._version(table)
-            return sum(self._compact(segment) for segment in segments(self._folder))
+            observer = self._observer
+            if observer is not None and self._version() is not None and not observer.started():
+                observer.doubt("before", None, None)  # the table is older than the observer
+            moved = sum(self._compact(segment) for segment in segments(self._folder))
+            if observer is not None:
+                observer.settle(self)
+            return moved
 
     def damaged(self) -> int:
         return damaged(self._folder)
@@ -118,37 +136,68 @@ class LakePredictions:
         The lake's append returns when its rows are durable: only then is the range done.
         """
         batches, failures, undecodable = _decoded(found)
-        arrival = self._arrival(PREDICTIONS) if batches else 0
-        rows = [batch.record_batch(arrival) for batch in batches]
-        if plan.doubtful:
-            rows = self._missing(PREDICTIONS, rows)
-        lost = failures_batch(failures, self._arrival(FAILURES))
-        version = None
         key = f"{segment.name}:{plan.done}-{plan.planned}"
-        for each in self._missing(FAILURES, [lost]) if plan.doubtful else [lost]:
-            if each.num_rows:
-                self._lake.append(FAILURES, [each], FAILURE_SCHEMA, key=key)
-        if rows:
-            version = self._lake.append(PREDICTIONS, rows, SCHEMA, key=key)
+        lost = [failures_batch(failures, self._arrival(FAILURES))] if failures else []
+        if plan.doubtful:
+            lost = self._missing(FAILURES, lost, FAILURE_SCHEMA)
+            batches = self._unknown(key, batches)
+        if lost:
+            self._lake.append(FAILURES, lost, FAILURE_SCHEMA, key=key)
+        version = None
+        if batches:
+            arrival = self._arrival(PREDICTIONS)
+            version = self._lake.append(PREDICTIONS, [each.record_batch(arrival) for each in batches], SCHEMA, key=key)
+            if self._observer is not None:  # after the append: a prediction that the lake lacks was never observed
+                self._observer.observe(key, [each.observed(self._opener) for each in batches])
         done = msgspec.structs.replace(plan, done=plan.planned, damaged=plan.damaged + undecodable)
         segment.advance(done)
-        return 0 if version is None else sum(batch.num_rows for batch in rows), done
+        return 0 if version is None else sum(len(each.ids) for each in batches), done
+
+    def _unknown(self, key: str, batches: list[ColumnBatch]) -> list[ColumnBatch]:
+        """Return the predictions that the lake does not have; the observer counts the times of the others again."""
+        rows = [batch.record_batch() for batch in batches]
+        missing = self._missing(PREDICTIONS, rows, SCHEMA)
+        if missing is rows:
+            return batches
+        if self._observer is not None:
+            at = np.concatenate([batch.at for batch in batches])
+            self._observer.doubt(key, int(at.min()), int(at.max()) + 1)
+        predictions = from_table(pa.Table.from_batches(missing, SCHEMA))
+        return gathered((each.heading, each) for each in batches_of(predictions))
 
     def _arrival(self, table: str) -> int:
         """Return the number of the next write: the version that it makes, unknown to every earlier reader."""
         version = self._version(table)
         return 0 if version is None else version + 1
 
-    def _missing(self, table: str, batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
-        """Return the rows that the lake does not have."""
+    def _missing(self, table: str, batches: list[pa.RecordBatch], schema: pa.Schema) -> list[pa.RecordBatch]:
+        """Return the rows that the lake does not have; the same list if it has none of them."""
         dataset = self._dataset(table)
-        rows = pa.Table.from_batches(batches, SCHEMA if table == PREDICTIONS else FAILURE_SCHEMA)
+        rows = pa.Table.from_batches(batches, schema)
         if dataset is None or not rows.num_rows:
             return batches
         at, span = pc.field("at"), pc.min_max(rows["at"])
         near = (at >= span["min"]) & (at <= span["max"])
-        known = dataset.to_table(columns=["id"], filter=near)["id"]
-        return rows.filter(pc.invert(pc.is_in(rows["id"], known.combine_chunks()))).to_batches()
+        known = pc.is_in(rows["id"], dataset.to_table(columns=["id"], filter=near)["id"].combine_chunks())
+        return rows.filter(pc.invert(known)).to_batches() if pc.any(known).as_py() else batches
+
+    def hours(self) -> Counter[int]:
+        found: Counter[int] = Counter()
+        dataset = self._dataset()
+        for batch in () if dataset is None else dataset.to_batches(columns=["at"]):
+            at = batch["at"].cast(pa.int64()).to_numpy()
+            starts, rows = np.unique(at // HOUR * HOUR, return_counts=True)
+            found.update(dict(zip(starts.tolist(), rows.tolist(), strict=True)))
+        return found
+
+    def between(self, since: int, until: int) -> Iterator[Observed]:
+        if self._version() is None:
+            return
+        at = pc.field("at")
+        wanted = (at >= pa.scalar(since, INSTANT)) & (at < pa.scalar(until, INSTANT))
+        names = ("id", "endpoint", "version", "digest", "at", "latency_us", "share", "features", "score", "sealed")
+        for table in self._batches(self._lake.scan(PREDICTIONS), names, wanted):
+            yield from observed_rows(table, self._opener)
 
     def tidy(self, *, made_before: int | None = None, replaced_before: int, entries: int = 1_000) -> int:
         with self._locks.hold(LOCK):
@@ -160,6 +209,8 @@ class LakePredictions:
                 removed += expired if table == PREDICTIONS else 0
                 self._lake.vacuum(table, [], replaced_before=replaced_before)
                 self._lake.shorten(table, entries, replaced_before=replaced_before)
+            if self._observer is not None:
+                self._observer.tidy(replaced_before=replaced_before, entries=entries)
             return removed
 
     def find(self, prediction_id: str) -> Prediction:
@@ -275,7 +326,7 @@ class LakePredictions:
         dataset = _dataset(scan)
         if dataset is None:
             return
-        by_row = not READ_BY_ROW.isdisjoint(columns)
+        by_row = "sealed" not in columns and not READ_BY_ROW.isdisjoint(columns)
         needed = ("id", "share", "personal", "sealed") if by_row else ()
         kept: list[pa.RecordBatch] = []
         # No read-ahead: memory holds one batch of rows and a part of a row group.

@@ -11,9 +11,10 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from mainspring.core.errors import NotFound
-from mainspring.ledger.batches import predictions_of
+from mainspring.core.time import HOUR
+from mainspring.ledger.batches import batches_of, predictions_of
 from mainspring.ledger.model import Batch, Failure, Prediction, Selection
-from mainspring.ledger.ports import Arrivals, Observations, Seals
+from mainspring.ledger.ports import Arrivals, Observations, Observed, Observer, Seals
 from mainspring.ledger.sealing import KEY_BYTES, Opener, Sealer, revealed
 
 if TYPE_CHECKING:
@@ -21,9 +22,15 @@ if TYPE_CHECKING:
 
 
 class MemoryLedger:
-    """`PredictionLog` and `PredictionStore` in one."""
+    """`PredictionLog` and `PredictionStore` in one.
 
-    def __init__(self) -> None:
+    Args:
+        observer: Counts each prediction once, as it is compacted.
+    """
+
+    def __init__(self, observer: Observer | None = None) -> None:
+        self._observer = observer
+        self._compactions = 0
         key = secrets.token_bytes(KEY_BYTES)
         self._appended: list[Prediction] = []
         self._compacted: dict[str, Prediction] = {}  # in order of arrival
@@ -70,7 +77,24 @@ class MemoryLedger:
             failed, self._failed = self._failed, []
             self._failures.update((failure.id, failure) for failure in failed)
             self._came += [*(each for each in moved if each.rollout), *failed]
+            self._compactions += 1
+        if self._observer is not None:
+            if moved:
+                self._observer.observe(f"memory:{self._compactions}", self._observed(moved))
+            self._observer.settle(self)
         return len(moved)
+
+    def _observed(self, predictions: Sequence[Prediction]) -> list[Observed]:
+        from mainspring.ledger.column_batches import gathered
+
+        batches = gathered((each.heading, each) for each in batches_of(predictions))
+        return [batch.observed(self._opener) for batch in batches]
+
+    def hours(self) -> Counter[int]:
+        return Counter(each.at // HOUR * HOUR for each in self._compacted.values())
+
+    def between(self, since: int, until: int) -> Iterator[Observed]:
+        yield from self._observed([each for each in self._compacted.values() if since <= each.at < until])
 
     def tidy(self, *, made_before: int | None = None, replaced_before: int, entries: int = 1_000) -> int:  # noqa: ARG002
         with self._lock:

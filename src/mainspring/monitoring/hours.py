@@ -1,0 +1,105 @@
+"""Sketches of an endpoint's hours: additive summaries from which windows and channels are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from mainspring.stats.sketches import Pairs, Sketch
+
+_PER_OCTAVE = 16  # a bucket is 4% wide
+LATENCIES = 30 * _PER_OCTAVE  # buckets: to 2**30 microseconds, 18 minutes
+
+
+def _no_latencies() -> npt.NDArray[np.int64]:
+    return np.zeros(LATENCIES, np.int64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HourSketch:
+    """Predictions of one version in one hour and segment.
+
+    Attributes:
+        hour: Start of the hour by the predictions' times, UTC epoch microseconds; of a shorter slot if the project's
+            windows are no whole hours.
+        segment: Empty for the whole traffic, else such as `Schedule.carrier=UA`.
+        sketch: Columns of the version's reference; without columns if the predictions were not sketched.
+        pairs: Joint summary; only of the whole traffic.
+        share: Share of the endpoint's requests that were logged: each prediction stands for 1 / share.
+        reason: Why the predictions were not sketched; else empty.
+        rows: Number of predictions.
+        latencies: Number of predictions by latency, shape (LATENCIES,), see `latency_buckets`.
+    """
+
+    endpoint: str
+    version: str
+    digest: str
+    hour: int
+    segment: str
+    sketch: Sketch
+    pairs: Pairs | None = None
+    share: float = 1.0
+    reason: str = ""
+    rows: int = 0
+    latencies: npt.NDArray[np.int64] = field(default_factory=_no_latencies)
+
+    @property
+    def key(self) -> tuple[str, str, str, int, str, float, str]:
+        """Identity: the sketches of one key are added up."""
+        return self.endpoint, self.version, self.digest, self.hour, self.segment, self.share, self.reason
+
+    def __add__(self, other: HourSketch) -> HourSketch:
+        """Return the sketch of the predictions of both, under this one's key."""
+        pairs = self.pairs if other.pairs is None else other.pairs if self.pairs is None else self.pairs + other.pairs
+        return HourSketch(
+            self.endpoint,
+            self.version,
+            self.digest,
+            self.hour,
+            self.segment,
+            self.sketch + other.sketch,
+            pairs,
+            self.share,
+            self.reason,
+            self.rows + other.rows,
+            self.latencies + other.latencies,
+        )
+
+
+def added(sketches: Iterable[HourSketch]) -> list[HourSketch]:
+    """Return one sketch for each key, in order of appearance."""
+    sums: dict[tuple[object, ...], HourSketch] = {}
+    for each in sketches:
+        before = sums.get(each.key)
+        sums[each.key] = each if before is None else before + each
+    return list(sums.values())
+
+
+def latency_buckets(latency_us: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the number of latencies by bucket, shape (LATENCIES,): bucket i begins at 2**(i / 16) microseconds."""
+    places = np.floor(np.log2(np.maximum(latency_us, 1)) * _PER_OCTAVE).astype(np.int64)
+    counts: npt.NDArray[np.int64] = np.bincount(np.minimum(places, LATENCIES - 1), minlength=LATENCIES)
+    return counts
+
+
+def latency_ms(counts: npt.NDArray[np.int64], share: float) -> float | None:
+    """Return a quantile of latencies in milliseconds, to a bucket's width of 4%; `None` without predictions."""
+    total = int(counts.sum())
+    if not total:
+        return None
+    below = np.cumsum(counts)
+    rank = share * (total - 1) + 0.5
+    bucket = int(np.searchsorted(below, rank, side="left"))
+    inside = (rank - (int(below[bucket]) - int(counts[bucket]))) / int(counts[bucket])
+    return float(2.0 ** ((bucket + inside) / _PER_OCTAVE)) / 1e3
+
+
+def of_versions(sketches: Sequence[HourSketch]) -> dict[tuple[str, str], list[HourSketch]]:
+    """Return sketches by (version, digest), in order of appearance."""
+    found: dict[tuple[str, str], list[HourSketch]] = {}
+    for each in sketches:
+        found.setdefault((each.version, each.digest), []).append(each)
+    return found

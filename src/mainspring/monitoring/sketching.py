@@ -1,0 +1,220 @@
+"""Sketching of predictions by column as they come into the store: the observer of the prediction log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from mainspring.core.errors import MainspringError
+from mainspring.core.schema import DType
+from mainspring.core.time import HOUR
+from mainspring.ledger.ports import Observed, Past
+from mainspring.monitoring.hours import HourSketch, added, latency_buckets
+from mainspring.monitoring.ports import Doubt, SketchStore
+from mainspring.monitoring.tally import Served
+from mainspring.stats.reference import CATEGORICAL, ColumnReference
+from mainspring.stats.sketches import Ruler, Sketch
+
+OTHER = "(other)"  # segment of categories that the reference lacks, and of missing values
+_QUARTERS = (15, 31, 47)  # inner edges of a numeric reference at a quarter, the half and three quarters
+_AT_ONCE = 200_000  # predictions counted again at once
+_log = logging.getLogger(__name__)
+
+Ints = npt.NDArray[np.int64]
+Values = Mapping[str, Any]
+
+
+class Sketching:
+    """`ledger.ports.Observer` that keeps the sketches of each hour, version and segment.
+
+    Args:
+        store: Receives the sketches.
+        served: Returns the description of a bundle, by its digest.
+        segments: Returns the names of features by which an endpoint's traffic is also sketched.
+        slot_us: Length of the slots, which divides an hour. Shorter ones serve windows that are no whole hours.
+    """
+
+    def __init__(
+        self,
+        store: SketchStore,
+        served: Callable[[str], Served],
+        segments: Callable[[str], Sequence[str]] = lambda _: (),
+        *,
+        slot_us: int = HOUR,
+    ) -> None:
+        self._slot_us = slot_us
+        self._store = store
+        self._segments = segments
+        self._ruler = lru_cache(maxsize=32)(lambda digest: _Ruler(served(digest)))
+
+    def observe(self, key: str, predictions: Sequence[Observed]) -> None:
+        self._store.add(key, self.sketches(predictions))
+
+    def doubt(self, key: str, since: int | None, until: int | None) -> None:
+        self._store.doubt(key, since, until)
+
+    def started(self) -> bool:
+        return self._store.started()
+
+    def settle(self, past: Past) -> None:
+        doubts = self._store.doubts()
+        if not doubts:
+            return
+        # Doubts that are there together are settled together; a recount that was killed goes on where it was.
+        key = blake2b(repr(doubts).encode(), digest_size=16).hexdigest()
+        doubtful = {hour: rows for hour, rows in past.hours().items() if any(_doubted(hour, each) for each in doubts)}
+        for first, end in _spans(doubtful):
+            if not self._store.recounted(key, first):
+                self._store.recount(key, first, end, self.sketches(past.between(first, end)))
+        self._store.forget([doubt.key for doubt in doubts])
+
+    def tidy(self, *, replaced_before: int, entries: int) -> None:
+        self._store.tidy(replaced_before=replaced_before, entries=entries)
+
+    def sketches(self, predictions: Iterable[Observed]) -> list[HourSketch]:
+        """Return the sketches of predictions, one for each key. Those that cannot be sketched are counted with the
+        reason.
+        """
+        return added(sketch for each in predictions for sketch in self._of(each))
+
+    def _of(self, seen: Observed) -> list[HourSketch]:
+        groups = list(_groups(seen, self._slot_us))
+        reason = ""
+        try:
+            ruler = self._ruler(seen.digest)
+            values, segments = ruler.values(seen), ruler.segments(seen, self._segments(seen.endpoint))
+            return [sketch for group in groups for sketch in ruler.sketches(seen, *group, values, segments)]
+        except MainspringError as error:
+            reason = str(error)
+        except Exception as error:  # one version's values must not stop the log
+            _log.exception("Predictions of version %s of %s cannot be sketched", seen.version, seen.endpoint)
+            reason = f"{type(error).__name__}: {error}"
+        return [_hour(seen, hour, share, "", rows, Sketch.empty(()), reason=reason) for hour, share, rows in groups]
+
+
+class _Ruler:
+    """Ruler of one version: its columns, its score, and its segments."""
+
+    def __init__(self, served: Served) -> None:
+        self._references = {} if served.reference is None else served.reference.columns
+        self._score = served.score
+        if served.reference is None:
+            self._ruler = None
+        else:
+            float32 = [name for name, dtype in served.features.items() if dtype in (DType.Float32, DType.Boolean)]
+            self._ruler = Ruler(served.reference, [*served.features, served.score], float32=float32)
+
+    def values(self, seen: Observed) -> Values:
+        """Return the columns that are sketched, as Arrow where their values have one type."""
+        if self._ruler is None:
+            return {}
+        given = {**seen.features, self._score: seen.score}
+        return {name: _column(given[name]) for name in self._ruler.columns if name in given}
+
+    def segments(self, seen: Observed, names: Sequence[str]) -> list[tuple[Ints, list[str]]]:
+        """Return the place of each row's segment, shape (rows,), and the segments' names, for each feature."""
+        return [
+            _segment(name, self._references[name], seen.features[name])
+            for name in names
+            if name in self._references and name in seen.features
+        ]
+
+    def sketches(
+        self,
+        seen: Observed,
+        hour: int,
+        share: float,
+        rows: Ints | slice,
+        values: Values,
+        segments: Sequence[tuple[Ints, list[str]]],
+    ) -> Iterator[HourSketch]:
+        """Yield the sketches of one hour: of all its rows, and of each segment."""
+        if self._ruler is None:
+            yield _hour(seen, hour, share, "", rows, Sketch.empty(()))
+            return
+        taken = {name: _taken(column, rows) for name, column in values.items()}
+        sketch, pairs = self._ruler.measure(taken)
+        yield _hour(seen, hour, share, "", rows, sketch, pairs)
+        for places, labels in segments:
+            here = places[rows]
+            for place in np.unique(here).tolist():
+                inside = np.flatnonzero(here == place)
+                part = self._ruler.sketch({name: _taken(column, inside) for name, column in taken.items()})
+                whole = inside if isinstance(rows, slice) else rows[inside]
+                yield _hour(seen, hour, share, labels[place], whole, part)
+
+
+def _hour(
+    seen: Observed, hour: int, share: float, segment: str, rows: Ints | slice, sketch: Sketch, pairs: Any = None,
+    reason: str = "",
+) -> HourSketch:  # fmt: skip
+    latency_us = seen.latency_us[rows]
+    return HourSketch(
+        seen.endpoint, seen.version, seen.digest, hour, segment, sketch, pairs, share, reason, len(latency_us),
+        latency_buckets(latency_us),
+    )  # fmt: skip
+
+
+def _groups(seen: Observed, slot_us: int) -> Iterator[tuple[int, float, Ints | slice]]:
+    """Yield each slot and share with its rows."""
+    hours = seen.at // slot_us * slot_us
+    if len(hours) and (hours == hours[0]).all() and (seen.share == seen.share[0]).all():
+        yield int(hours[0]), float(seen.share[0]), slice(None)
+        return
+    order = np.lexsort((seen.share, hours))
+    changes = np.flatnonzero(np.diff(hours[order]) | (np.diff(seen.share[order]) != 0.0)) + 1
+    for rows in np.split(order, changes) if len(order) else ():
+        yield int(hours[rows[0]]), float(seen.share[rows[0]]), rows
+
+
+def _column(values: Sequence[Any]) -> Any:
+    """Return the values as an Arrow array if they have one simple type, else unchanged."""
+    try:
+        column: pa.Array[Any] = pa.array(values)
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):
+        return values
+    return values if pa.types.is_nested(column.type) or pa.types.is_binary(column.type) else column
+
+
+def _taken(column: Any, rows: Ints | slice) -> Any:
+    if isinstance(rows, slice):
+        return column
+    return column.take(rows) if isinstance(column, pa.Array) else [column[row] for row in rows.tolist()]
+
+
+def _segment(name: str, reference: ColumnReference, values: Sequence[Any]) -> tuple[Ints, list[str]]:
+    if reference.kind == CATEGORICAL:
+        names = [*reference.categories, OTHER]
+        places = {category: place for place, category in enumerate(reference.categories)}
+        found = [places.get(value, len(places)) if isinstance(value, str) else len(places) for value in values]
+        return np.array(found, np.int64), [f"{name}={each}" for each in names]
+    numbers = np.array([value if isinstance(value, int | float) else np.nan for value in values], np.float64)
+    quarters = np.searchsorted([reference.edges[place] for place in _QUARTERS], numbers, side="left")
+    labels = [*(f"quarter {number}" for number in range(1, 5)), OTHER]
+    return np.where(np.isnan(numbers), 4, quarters), [f"{name}={each}" for each in labels]
+
+
+def _doubted(hour: int, doubt: Doubt) -> bool:
+    return (doubt.since is None or hour + HOUR > doubt.since) and (doubt.until is None or hour < doubt.until)
+
+
+def _spans(hours: Mapping[int, int]) -> Iterator[tuple[int, int]]:
+    """Yield spans of adjacent hours, with at most some 200,000 predictions unless one hour has more, in order."""
+    first, end, many = 0, 0, 0
+    for hour in sorted(hours):
+        if end and (hour > end or many + hours[hour] > _AT_ONCE):
+            yield first, end
+            end = 0
+        if not end:
+            first, many = hour, 0
+        many += hours[hour]
+        end = hour + HOUR
+    if end:
+        yield first, end

@@ -84,10 +84,14 @@ class ColumnReference(msgspec.Struct, frozen=True, kw_only=True):
         return sum(self.bins[len(self.categories) :])
 
 
-class Reference(msgspec.Struct, frozen=True):
-    """References of all training columns, by name. Its JSON is a bundle's `reference.json`."""
+class Reference(msgspec.Struct, frozen=True, omit_defaults=True):
+    """References of all training columns, by name. Its JSON is a bundle's `reference.json`.
+
+    `history` are the days of training, packed by `sketch_history.pack`; empty in bundles of older releases.
+    """
 
     columns: dict[str, ColumnReference]
+    history: bytes = b""
 
 
 def profile(columns: Mapping[str, Values]) -> Reference:

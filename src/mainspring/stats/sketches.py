@@ -113,6 +113,13 @@ class Sketch:
         return present
 
 
+def beside(first: Sketch, second: Sketch) -> Sketch:
+    """Return the columns of both sketches, those of the first before those of the second."""
+    parts = zip((first.counts, first.bins, first.sums), (second.counts, second.bins, second.sums), strict=True)
+    counts, bins, sums = (np.concatenate(part) for part in parts)
+    return Sketch((*first.columns, *second.columns), counts, bins, sums)
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Pairs:
     """Joint summary of the columns of some rows.

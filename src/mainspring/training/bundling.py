@@ -11,12 +11,14 @@ import msgspec
 import numpy as np
 
 from mainspring.core.schema import DType
+from mainspring.core.time import DAY
 from mainspring.features.offline.observed import AT
 from mainspring.registry import bundles, column_codec
 from mainspring.registry.model import Bundle, Input, Manifest
 from mainspring.security.signing import SigningKey
-from mainspring.stats import reference
+from mainspring.stats import reference, sketch_history
 from mainspring.stats.metrics import OWN_METRICS
+from mainspring.stats.sketches import Pairs, Ruler, Sketch, beside
 from mainspring.stats.thresholds import THRESHOLD
 from mainspring.training.equivalence.check import TOLERANCE, prove
 from mainspring.training.equivalence.rows import NEAR_THRESHOLD, ROWS, at_even_steps, proof_rows
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 CLASS_SHARES, RANGES = "class_shares", "ranges"  # keys in a manifest's `extra`
 GOLDEN_ROWS, GOLDEN_PROBES = 200, 500
 _MOST_CATEGORIES = 1000
+_MOST_HISTORY = 2_000_000  # rows
 
 
 def convert(fitted: Fitted, tell: Callable[[str, float], None]) -> Converted:
@@ -78,7 +81,9 @@ def pack(observed: Observed, converted: Converted, run_id: str, key: SigningKey,
     files = {
         artefact.name: artefact.content,
         bundles.FEATURES: pinned.features,
-        bundles.REFERENCE: reference_file(data.train, converted.scores, fitted.outputs),
+        bundles.REFERENCE: reference_file(
+            data.train, converted.scores, fitted.outputs, (data.train, data.validation, data.holdout)
+        ),
         bundles.GOLDEN: golden_file(
             data.holdout.X, data.dtypes, converted.scores, fitted.outputs, converted.probes, converted.plain
         ),
@@ -200,11 +205,41 @@ def wide_columns(splits: Sequence[Split], dtypes: dict[str, DType]) -> list[str]
     return [name for name in numeric if not all(exact_in_float32(split.X[name].to_numpy()) for split in splits)]
 
 
-def reference_file(train: Split, scores: Array, outputs: Sequence[str]) -> bytes:
-    """Return the reference profile of every training column, and of the held-out scores under the outputs' names."""
+def reference_file(train: Split, scores: Array, outputs: Sequence[str], history: Sequence[Split] = ()) -> bytes:
+    """Return the reference profile of every training column, and of the held-out scores under the outputs' names.
+
+    Args:
+        history: Parts whose days are kept as sketches, by which monitoring judges from its first day on. The last of
+            them is the held-out one, of which alone the scores are known.
+    """
     columns: dict[str, Any] = {name: train.X[name].to_numpy() for name in train.X.columns}
     columns.update({name: scores[:, position] for position, name in enumerate(outputs)})
-    return msgspec.json.encode(reference.profile(columns))
+    found = reference.profile(columns)
+    return msgspec.json.encode(msgspec.structs.replace(found, history=_history(found, scores, outputs, history)))
+
+
+def _history(profile: reference.Reference, scores: Array, outputs: Sequence[str], parts: Sequence[Split]) -> bytes:
+    """Return the days of the parts as packed sketches; of very many rows, some at even steps."""
+    features = Ruler(profile, [name for name in profile.columns if name not in outputs])
+    of_outputs = Ruler(profile, outputs)
+    step = -(-sum(len(part) for part in parts) // _MOST_HISTORY)
+    days: dict[int, tuple[Sketch, Pairs]] = {}
+    for number, part in enumerate(parts):
+        rows = np.arange(0, len(part), step)
+        of_rows = part.at[rows] // DAY
+        values = {name: part.X[name].to_numpy()[rows] for name in features.columns}
+        known = scores[rows] if number == len(parts) - 1 else scores[:0]
+        for day in np.unique(of_rows).tolist():
+            mine = of_rows == day
+            sketch, pairs = features.measure({name: column[mine] for name, column in values.items()})
+            answers = known[mine] if len(known) else known
+            scored = of_outputs.sketch({name: answers[:, place] for place, name in enumerate(outputs)})
+            both = beside(sketch, scored)
+            before = days.get(day, (Sketch.empty(both.columns), Pairs.empty(pairs.columns)))
+            days[day] = before[0] + both, before[1] + pairs
+    return sketch_history.pack(
+        [sketch_history.Day(day * DAY, (day + 1) * DAY, *found) for day, found in sorted(days.items())]
+    )
 
 
 def golden_file(

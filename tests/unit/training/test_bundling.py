@@ -6,12 +6,16 @@ import io
 import json
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mainspring.core.schema import DType
+from mainspring.core.time import DAY
+from mainspring.stats.reference import Reference
+from mainspring.stats.sketch_history import unpack
 from mainspring.training.bundling import (
     GOLDEN_PROBES,
     _quality,
@@ -110,6 +114,21 @@ def test_the_reference_has_every_column_and_the_scores() -> None:
     assert (reference["V.x"]["kind"], reference["V.x"]["count"]) == ("numeric", 100)
     assert reference["V.n"]["nulls"] + reference["V.n"]["nans"] == 20
     assert reference["probability"]["count"] == 50
+
+
+def test_the_reference_has_the_days_of_all_rows_and_the_held_out_scores() -> None:
+    parts = [split(60), split(20), split(50)]
+    for place, part in enumerate(parts):
+        part.at[:] = np.arange(len(part)) * (DAY // 10) + 20 * place * DAY
+    scores = np.linspace(0, 1, 50).reshape(-1, 1)
+    content = reference_file(parts[0], scores, ("probability",), parts)
+    days = unpack(msgspec.json.decode(content, type=Reference).history)
+    assert [day.start // DAY for day in days] == [*range(6), 20, 21, *range(40, 45)]
+    assert {day.sketch.columns for day in days} == {(*DTYPES, "probability")}
+    assert [day.pairs.rows for day in days] == [10] * 13
+    rows = [tuple(day.sketch.count("rows").tolist()) for day in days]
+    assert rows == [(10, 10, 10, 10, 0)] * 8 + [(10, 10, 10, 10, 10)] * 5
+    assert reference_file(parts[0], scores, ("probability",), parts) == content
 
 
 def test_held_out_rows_come_back_as_they_were() -> None:

@@ -17,6 +17,7 @@ from mainspring.monitoring.channels.windows import WEEK, Span, lay_out
 from mainspring.monitoring.declaring import ALARMS_PER_WEEK
 from mainspring.monitoring.signals import Signal
 from mainspring.stats.reference import Reference
+from mainspring.stats.sketch_history import unpack
 from mainspring.stats.sketches import Pairs, Ruler, Sketch
 
 SEGMENTS_SHARE = 0.2  # of the budget of alarms, for all segments together where the whole traffic is as usual
@@ -43,15 +44,13 @@ class Watched:
     """A version of an endpoint's model, as the channels look at it.
 
     Attributes:
-        reference: Of the version's training.
-        history: Days of the version's training, as of `history_of` in the bundle; empty for bundles without one.
+        reference: Of the version's training; its days of training are the history on the first day of traffic.
         outputs: Columns of the reference that are the model's outputs.
         incidents: Start and end of confirmed incidents: their windows are no history of what is usual.
     """
 
     endpoint: str
     reference: Reference
-    history: Sequence[Span] = ()
     outputs: Sequence[str] = ()
     version: str = ""
     alarms_per_week: float = ALARMS_PER_WEEK
@@ -72,8 +71,9 @@ def signals(watched: Watched, hours: Iterable[Hour], *, since: int, until: int) 
         if each.hour + HOUR <= until and each.sketch.columns:
             spans.setdefault(each.segment, []).append(Span(each.hour, each.hour + HOUR, each.sketch, each.pairs))
     ruler = Ruler(watched.reference)
-    whole = _judged(watched, ruler, [*watched.history, *spans[""]], until)
-    found = _pages(watched, ruler, spans.pop(""), since, until)
+    history = training_days(watched.reference)
+    whole = _judged(watched, ruler, [*history, *spans[""]], until)
+    found = _pages(watched, ruler, history, spans.pop(""), since, until)
     outputs = frozenset(watched.outputs)
     for day in _fresh(whole, since, until):
         found += whole.signals(day, watched.endpoint, outputs=outputs)
@@ -86,8 +86,19 @@ def _judged(watched: Watched, ruler: Ruler, spans: Sequence[Span], until: int) -
     return judge(windows, ruler.ranks(), alarms_per_week=watched.alarms_per_week, outputs=watched.outputs)
 
 
-def _pages(watched: Watched, ruler: Ruler, spans: Sequence[Span], since: int, until: int) -> list[Signal]:
-    contract = Contract.of(lay_out(watched.history, ruler.columns))
+def training_days(reference: Reference) -> list[Span]:
+    """Return the days of training; none for bundles of older releases.
+
+    Raises:
+        ValueError: The reference's history is damaged.
+    """
+    return [Span(day.start, day.end, day.sketch, day.pairs, training=True) for day in unpack(reference.history)]
+
+
+def _pages(
+    watched: Watched, ruler: Ruler, history: Sequence[Span], spans: Sequence[Span], since: int, until: int
+) -> list[Signal]:
+    contract = Contract.of(lay_out(history, ruler.columns))
     first = since // HOUR * HOUR
     recent = [span for span in spans if span.start >= first - _EVIDENCE_US]
     looks = lay_out(recent, ruler.columns, width=HOUR, until=until // HOUR * HOUR)

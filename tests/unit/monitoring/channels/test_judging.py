@@ -1,6 +1,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import pytest
 from tests.unit.monitoring.channels.made_days import COLUMNS, FIRST, Change, Rows, reference, rows_of, spans, without
@@ -9,6 +10,7 @@ from mainspring.core.time import DAY, HOUR
 from mainspring.monitoring.channels.judging import Watched, signals
 from mainspring.monitoring.signals import CONTRACT, JOINT, SURPRISE
 from mainspring.stats.reference import Reference
+from mainspring.stats.sketch_history import Day, pack
 from mainspring.stats.sketches import Pairs, Ruler, Sketch
 
 DAYS, TRAINED = 84, 60
@@ -35,7 +37,8 @@ def ruler(trained: Reference) -> Ruler:
 
 @pytest.fixture(scope="module")
 def watched(trained: Reference, ruler: Ruler) -> Watched:
-    return Watched("shop", trained, spans(ruler, TRAINED, training=TRAINED), version="3")
+    days = [Day(span.start, span.end, span.sketch, span.pairs) for span in spans(ruler, TRAINED) if span.pairs]
+    return Watched("shop", msgspec.structs.replace(trained, history=pack(days)), version="3")
 
 
 def hours(

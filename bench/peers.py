@@ -42,6 +42,9 @@ KNOWN = {
     "prefect": Peer(("prefect",), "prefect", usual=False),
     "dagster": Peer(("dagster", "dagster-webserver"), "dagster", usual=False),
     "dbos": Peer(("dbos",), "dbos", usual=False),
+    # Neither imports with pandas 3.
+    "evidently": Peer(("evidently==0.7.23", "pandas<3"), usual=False),
+    "nannyml": Peer(("nannyml==0.13.1", "pandas<3", "statsmodels"), usual=False),
 }
 
 

@@ -1,0 +1,111 @@
+"""Peers on the flights' year, at our rate of false alarms.
+
+A peer's score of a column is taken in deviations of the clean days of tuning, which is kinder than one threshold for
+all columns. An alarm is a score over the threshold that raises one alarm a week on these days. The faults are those of
+the other list, on some of its days.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alarms_faults import TEST, Fault, Rows
+from alarms_year import BUDGET, OUTPUTS, Outcome, Year, days_of
+from environments import PEERS, recorded
+
+NAMES = ("evidently", "nannyml")
+DAYS = 3  # on which each fault is tried
+_SILENT = {"NML_DISABLE_USAGE_LOGGING": "1", "DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Windows that each peer scores: first the clean days of tuning, then two days for each fault and day."""
+
+    clean: int
+    faults: Sequence[Fault]  # of each pair of windows behind the clean ones
+
+
+def installed() -> dict[str, str]:
+    """Return the peers that are not installed, with the reason."""
+    return {name: f"not installed: python bench/peers.py {name}" for name in NAMES if recorded(PEERS / name) is None}
+
+
+def write(year: Year, folder: Path, *, quick: bool = False) -> Trials:
+    clean, _ = days_of(year, test=False)
+    _, days = days_of(year, test=True)
+    chosen = days[:: len(days) // (1 if quick else DAYS)][: 1 if quick else DAYS]
+    windows = [year.rows(day) for day in (clean[::4] if quick else clean)]
+    number, faults = len(windows), []
+    for seed, fault in enumerate(TEST):
+        for day in chosen:
+            windows += [year.faulty(fault, each, seed) for each in (day, day + 1)]
+            faults.append(fault)
+    _write(year, windows, folder / "windows.parquet")
+    _write(year, [year.rows(day) for day in range(year.first, year.live)], folder / "training.parquet")
+    return Trials(number, faults)
+
+
+def start(name: str, folder: Path) -> subprocess.Popen[bytes]:
+    command = [str(PEERS / name / "bin" / "python"), str(Path(__file__).with_name("alarms_peer.py")), name, str(folder)]
+    return subprocess.Popen(
+        command, env={**os.environ, **_SILENT, "PYTHONPATH": ""}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+def outcome(name: str, folder: Path, trials: Trials) -> Outcome:
+    scores: Mapping[str, list[float]] = json.loads((folder / f"{name}.json").read_text())
+    columns = [key.partition("|")[0] for key in scores]
+    values = np.column_stack(list(scores.values()))
+    rows = [place for place, column in enumerate(columns) if not column]
+    values[:, rows] = np.log(np.maximum(values[:, rows], 1.0))
+    clean = values[: trials.clean]
+    deviations = (values - clean.mean(axis=0)) / np.maximum(clean.std(axis=0), 1e-9)
+    deviations[:, rows] = np.abs(deviations[:, rows])
+    most = deviations.max(axis=1)
+    allowed = round(trials.clean / 7 * BUDGET)
+    threshold = np.sort(most[: trials.clean])[::-1][allowed]
+    first = [columns[place] if score > threshold else None for place, score in
+             zip(deviations.argmax(axis=1).tolist(), most.tolist(), strict=True)]  # fmt: skip
+    hits: dict[Fault, list[bool]] = {}
+    for number, fault in enumerate(trials.faults):
+        pair = first[trials.clean + 2 * number : trials.clean + 2 * number + 2]
+        named = next((column for column in pair if column is not None), None)
+        hits.setdefault(fault, []).append(named in fault.columns)
+    return Outcome(allowed / trials.clean * 7, {fault: float(np.mean(each)) for fault, each in hits.items()})
+
+
+def run(year: Year, *, quick: bool = False) -> dict[str, Outcome]:
+    """Return the outcome of each peer that is installed; they run beside each other."""
+    missing = installed()
+    names = [name for name in NAMES if name not in missing]
+    if not names:
+        return {}
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        trials = write(year, folder, quick=quick)
+        running = {name: start(name, folder) for name in names}
+        for name, process in running.items():
+            if process.wait():
+                raise RuntimeError(f"{name} ended with {process.returncode}")
+        return {name: outcome(name, folder, trials) for name in names}
+
+
+def _write(year: Year, windows: Sequence[Rows], path: Path) -> None:
+    names = [name for name in year.names if name not in OUTPUTS]
+    numbers = np.concatenate([np.full(len(rows[names[0]]), place) for place, rows in enumerate(windows)])
+    columns = {name: np.concatenate([rows[name] for rows in windows]) for name in names}
+    table = pa.table(
+        {**{name: pa.array(values, from_pandas=False) for name, values in columns.items()}, "window": numbers}
+    )
+    pq.write_table(table, path)

@@ -7,25 +7,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+
+import msgspec
 
 from mainspring.core.errors import Conflict, MainspringError
 from mainspring.core.time import DAY
 from mainspring.features.model import FeatureView
 from mainspring.monitoring.incidents.causes import LABELS, MONITOR, PREDICTIONS, Lineage, Origin, grouped
 from mainspring.monitoring.incidents.feedback import Verdict, excluded, false_alarms
-from mainspring.monitoring.incidents.model import Judged, Part, Policy, scope
+from mainspring.monitoring.incidents.model import Incident, Judged, Part, Policy, scope
 from mainspring.monitoring.incidents.silences import missing_labels, missing_predictions, monitor_silences
 from mainspring.monitoring.incidents.updating import Change, Evidence, Pair, updated
 from mainspring.monitoring.signals import CHANNELS as CHANNEL_NAMES
 from mainspring.monitoring.signals import SILENCE
 from mainspring.operations.notifying import outgoing
+from mainspring.operations.ranking import effect
 from mainspring.project import Project
 
-WINDOWS, INCIDENTS = "windows", "incidents"
+WINDOWS, INCIDENTS, RANKING = "windows", "incidents", "ranking"
 OLDEST_US = 30 * DAY  # of signals that may open an incident; labels are joined as long
 _TRIES = 5
+_RANKED = 5  # incidents of a pass
 _HISTORY = 1_000  # incidents whose verdicts are heard
 
 _log = logging.getLogger(__name__)
@@ -104,6 +108,8 @@ def watch(
     judged += monitor_silences(before, parts.ran, project.settings.monitor_window_us)
     with parts.part("", INCIDENTS):
         changes = settle(project, judged, now)
+    with parts.part("", RANKING):
+        rank(project, [change.incident for change in changes])
     project.incidents.record(parts.ran)
     return changes
 
@@ -162,11 +168,25 @@ def settle(project: Project, judged: Sequence[Judged], now: int) -> list[Change]
     raise Conflict("Incidents kept changing.", fix="they are looked at again in the next pass.")
 
 
+def rank(project: Project, incidents: Sequence[Incident]) -> None:
+    """Store the expected effect of the first open incidents on the score. Where it is unknown, severity ranks alone."""
+    waiting = [each for each in incidents if each.is_open and each.columns]
+    for incident in sorted(waiting, key=lambda each: (not each.page, -each.severity))[:_RANKED]:
+        try:
+            found = effect(project, incident)
+        except MainspringError as error:
+            _log.warning("the effect of incident %s is unknown: %s", incident.id, error)
+            continue
+        if found is not None and found != incident.rank:
+            with suppress(Conflict):  # it changed meanwhile, and is ranked again with its next change
+                project.incidents.save([msgspec.structs.replace(incident, rank=found)])
+
+
 def _watched(project: Project, judged: Sequence[Judged]) -> Collection[Pair]:
     """Return the pairs of endpoint and scope that exist, whether this pass judged them or not."""
     names = [*project.definitions.endpoints, ""]
     scopes = {each for each in CHANNEL_NAMES if each != SILENCE}
-    own = {scope(SILENCE, MONITOR, part) for part in ("", WINDOWS, INCIDENTS, *CHANNELS)}
+    own = {scope(SILENCE, MONITOR, part) for part in ("", WINDOWS, INCIDENTS, RANKING, *CHANNELS)}
     silences = {scope(SILENCE, each, "") for each in (PREDICTIONS, LABELS)}
     found = {(name, each) for name in names for each in scopes | silences | own}
     return found | {(each.endpoint, each.scope) for each in judged}

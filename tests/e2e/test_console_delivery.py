@@ -6,9 +6,10 @@ import pytest
 
 from kit.console.chromium import DRIVEN
 from kit.console.flights import Project
-from kit.console.looks import anywhere, in_order
+from kit.console.looks import anywhere, in_order, log_in, served
 from kit.console.pipelined import Pipelined, pipelined
 from kit.console.rolled import Rolled, rolled
+from kit.console.troubled import troubled
 from mainspring.delivery.rollout.model import Status
 
 pytestmark = DRIVEN
@@ -56,3 +57,13 @@ def test_a_page_that_is_open_shows_that_somebody_stopped_the_rollout(visitor, ad
     watching.until("document.querySelector('h1').textContent.includes('Stopped')")
     assert any(url.endswith("/events") for url in watching.requests)
     assert watching.complaints == pressing.complaints == []
+
+
+def test_incidents_are_in_order_on_every_screen(visitor) -> None:
+    made = troubled()
+    project = anywhere(made.project)
+    with served(project) as address:
+        page = visitor.page()
+        log_in(page, address, project.key())
+        paths = ["/incidents", *(f"/incidents/{each}" for each in (made.weather, made.quality, made.closed))]
+        in_order(visitor, address, paths, cards=True)

@@ -43,7 +43,7 @@ def find(project: Project, words: str) -> list[Hit]:
     terms = words.casefold().split()
     if not terms:
         return []
-    kinds = (_endpoints, _models, _versions, _features, _tables, _pipelines)
+    kinds = (_incidents, _endpoints, _models, _versions, _features, _tables, _pipelines)
     hits = [hit for kind in kinds for hit in _best(kind(project), terms)]
     hits += _runs(project, terms)
     hits += _predictions(project, words.strip())
@@ -58,6 +58,11 @@ def _best(hits: Iterator[Hit], terms: list[str]) -> list[Hit]:
 def _rank(hit: Hit, terms: list[str]) -> int:
     name = hit.name.casefold()
     return 0 if name == " ".join(terms) else 1 if name.startswith(terms[0]) else 2
+
+
+def _incidents(project: Project) -> Iterator[Hit]:
+    for each in project.incidents.open():
+        yield Hit("incident", str(each.cause), f"/incidents/{quote(each.id)}", ", ".join(each.endpoints))
 
 
 def _endpoints(project: Project) -> Iterator[Hit]:

@@ -21,6 +21,7 @@ from mainspring.console.features.pages import add_feature_pages
 from mainspring.console.features.values import source_address
 from mainspring.console.find import add_find_page
 from mainspring.console.guard import caller, cookie_name, form
+from mainspring.console.incidents.pages import add_incident_pages
 from mainspring.console.jobs.pages import add_job_pages
 from mainspring.console.models.pages import add_model_pages
 from mainspring.console.pipelines.pages import add_pipeline_pages
@@ -42,7 +43,7 @@ _MODELS = rf"models(/{_ID}(/history|/versions/[0-9]{{1,12}}(/card|/evaluation)?)
 _PIPELINES = rf"pipelines(/{_ID}(/runs/{_ID}(/steps/[A-Za-z0-9_.%-]{{1,140}})?)?)?"
 _QUERY = r"(\?[!-~]{1,2000})?"  # anything printable: it is used on our own page only
 _OWN_PAGE = re.compile(
-    rf"/(predictions/{_ID}|features(/{_ID})?|data(/{_ID}){{,2}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts)(/{_ID})?|keys|audit|find|{_MODELS}|{_PIPELINES})?{_QUERY}"
+    rf"/(predictions/{_ID}|features(/{_ID})?|data(/{_ID}){{,2}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts|incidents)(/{_ID})?|keys|audit|find|{_MODELS}|{_PIPELINES})?{_QUERY}"
 )
 
 
@@ -62,6 +63,7 @@ def pages(project: Project, sessions: Sessions, looking: Looking, refusals: Refu
             "caller": caller(request),
             "release": release,
             "section": "",
+            "open_incidents": len(project.incidents.open()),
             "query": f"?{request.url.query}" if request.url.query else "",
         }
 
@@ -97,6 +99,7 @@ def pages(project: Project, sessions: Sessions, looking: Looking, refusals: Refu
         add_job_pages,
         add_rollout_pages,
         add_pipeline_pages,
+        add_incident_pages,
         add_find_page,
         add_key_pages,
         add_audit_pages,

@@ -55,11 +55,17 @@ def add_incident_api(router: APIRouter, project: Project) -> None:
             ) from None
         who = caller(request).principal
         by = f"{who.name} ({who.id})"
-        made = await run_in_threadpool(_changed, project, check_id(incident_id, "incident"), action, asked, by)
+        made = await run_in_threadpool(changed, project, check_id(incident_id, "incident"), action, asked, by)
         return Answer({"incident": made})
 
 
-def _changed(project: Project, id: str, action: str, asked: Intervention, by: str) -> IncidentReport:
+def changed(project: Project, id: str, action: str, asked: Intervention, by: str) -> IncidentReport:
+    """Carry out an action on an incident on behalf of a caller; return its report.
+
+    Raises:
+        NotFound: There is no such incident or action.
+        Invalid: A field of the action is not valid, or the incident is closed.
+    """
     if action == "own":
         made = own(project, id, asked.owner, by=by)
     elif action == "silence":

@@ -25,6 +25,7 @@ from mainspring.jobs.model import Status as JobStatus
 from mainspring.jobs.model import Step as JobStep
 from mainspring.jobs.pipelines.graph import Trigger
 from mainspring.ledger.model import Prediction
+from mainspring.monitoring.service.burning import ObjectiveReport
 from mainspring.operations.advise.folder import FirstPage
 from mainspring.operations.advise.model import Advised
 from mainspring.operations.ci.model import Report
@@ -207,6 +208,10 @@ DOCUMENTS = {
     "up": Document(_object("Up", project=str, profile=str, gateway=str, control=str, admin_key=str | None)),
     "predict": Document(Answer),
     "bench": Document(Baseline, ("measured_at",)),
+    "objectives": Document(list[ObjectiveReport]),
+    "export prometheus-rules": Document(_object("ExportedRules", path=str, rules=int)),
+    "export prometheus-scrape": Document(_object("ExportedScrape", path=str, targets=int)),
+    "export grafana": Document(_object("ExportedDashboard", path=str, panels=int)),
     "monitor": Document(list[MeasuredWindow], ("start", "end", "computed_at")),
     "incidents list": Document(list[IncidentReport]),
     "incidents show": Document(IncidentReport),

@@ -25,8 +25,8 @@ from mainspring.operations.keys import create_key
 
 # What needs a process that goes on, or long work: `kit.depot` compares each document of these in other tests.
 ELSEWHERE = {
-    *("bench", "ci", "demo", "migrate", "monitor", "predict", "prediction", "promote", "replay", "reproduce", "search"),
-    "train",
+    *("bench", "ci", "demo", "migrate", "monitor", "objectives", "predict", "prediction", "promote", "replay"),
+    *("reproduce", "search", "train"),
     *("up", *(f"rollout {name}" for name in ("start", "status", "stop", "promote", "rollback", "list"))),
     *(f"pipelines {name}" for name in ("list", "run", "status", "retry", "approve", "cancel", "logs", "graph")),
     *(f"pipelines {name}" for name in ("run-step", "step", "export")),
@@ -118,6 +118,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("incidents list", []), ("incidents own", [one]), ("incidents silence", [one, "--for", "8h"]),
         ("incidents verdict", [one, "real"]), ("incidents show", [one]), ("incidents close", [one]),
         ("keys create", ["ana", "--scope", "view"]), ("keys list", []), ("keys revoke", ["{keys list[0][id]}"]),
+        *((f"export {name}", []) for name in ("prometheus-rules", "prometheus-scrape", "grafana")),
         ("runs", []), ("status", []), ("advise", []),
         ("profile list", []), ("profile check", []), ("doctor", []),
     ]  # fmt: skip

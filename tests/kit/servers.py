@@ -109,7 +109,7 @@ class RedisServer(Server):
         options = {"port": self.port, "bind": "127.0.0.1", "dir": self.folder, "save": "", "appendonly": "yes",
                    "requirepass": PASSWORD, "databases": 16}  # fmt: skip
         return [
-            _program(*self.programs),
+            installed(*self.programs),
             *(str(part) for name, value in options.items() for part in (f"--{name}", value)),
         ]
 
@@ -140,8 +140,8 @@ class PostgresServer(Server):
         secret = folder / "password"
         secret.write_text(PASSWORD)
         subprocess.run(
-            [_program("initdb"), "-D", folder / "data", "-U", "mainspring", f"--pwfile={secret}", "-A", "scram-sha-256",
-             "-E", "UTF8", "--no-locale", "--no-sync"],
+            [installed("initdb"), "-D", folder / "data", "-U", "mainspring", f"--pwfile={secret}", "-A",
+             "scram-sha-256", "-E", "UTF8", "--no-locale", "--no-sync"],
             check=True, stdout=subprocess.DEVNULL, **_as(self.user),
         )  # fmt: skip
 
@@ -150,10 +150,10 @@ class PostgresServer(Server):
                    "fsync": "off", "shared_buffers": "64MB",
                    "dynamic_shared_memory_type": "mmap"}  # fmt: skip  # in its folder: nothing is left of a killed one
         settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        return [_program("postgres"), "-D", str(self.folder / "data"), *settings]
+        return [installed("postgres"), "-D", str(self.folder / "data"), *settings]
 
     def answers(self) -> bool:
-        ready = [_program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        ready = [installed("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         return subprocess.run(ready, check=False).returncode == 0
 
     @property
@@ -229,11 +229,7 @@ S = TypeVar("S", bound=Server)
 @contextmanager
 def running(kind: type[S]) -> Iterator[S]:
     """Give a started server of its own, ended afterwards."""
-    if not _program(*kind.programs):
-        told = f"{kind.programs[0]} is not installed: run `make servers`"
-        if os.environ.get("CI") == "true":
-            pytest.fail(told)
-        pytest.skip(told)
+    installed(*kind.programs, wanted=True)
     folder = _folder()
     try:
         server = kind(folder)
@@ -305,11 +301,21 @@ def online_stores(_stores: dict[str, OnlineStore]) -> Callable[[], dict[str, Onl
     return fresh
 
 
-def _program(*names: str) -> str:
-    """Return the path of the first of these programs that is installed, Postgres of the newest version; else empty."""
+def installed(*names: str, wanted: bool = False) -> str:
+    """Return the path of the first of these programs that is installed, Postgres of the newest version; else empty.
+
+    Args:
+        wanted: Skip the test if none is; with CI=true, fail it.
+    """
     folders = [str(folder) for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
     path = os.pathsep.join([*folders, os.environ.get("PATH", "")])
-    return next(filter(None, (shutil.which(name, path=path) for name in names)), "")
+    found = next(filter(None, (shutil.which(name, path=path) for name in names)), "")
+    if wanted and not found:
+        told = f"{names[0]} is not installed: run `make servers`"
+        if os.environ.get("CI") == "true":
+            pytest.fail(told)
+        pytest.skip(told)
+    return found
 
 
 def _ending_with_us() -> list[str]:

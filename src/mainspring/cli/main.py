@@ -31,6 +31,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("bench", "Find the highest load that an endpoint can serve."),
     "monitor": ("monitor", "Join labels; compute quality and drift now."),
     "incidents": ("incidents", "Incidents: list, own, silence, close, judge."),
+    "objectives": ("objectives", "Show objectives and their error budgets."),
+    "export": ("export", "Write rules for Prometheus, dashboards for Grafana."),
     "prediction": ("prediction", "Show one logged prediction."),
     "replay": ("replay", "Answer logged predictions again, and compare."),
     "runs": ("runs", "List training runs."),

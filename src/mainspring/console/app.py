@@ -13,14 +13,16 @@ from starlette.exceptions import HTTPException
 from mainspring.console.answers import Json, error_json
 from mainspring.console.api import api
 from mainspring.console.background_cache import Looking
-from mainspring.console.guard import Guard
+from mainspring.console.guard import METRICS, Guard
 from mainspring.console.live_events import Changes, add_events, mark_of
 from mainspring.console.pages import pages
 from mainspring.console.render import error_page, wants_page
 from mainspring.core.errors import Invalid, MainspringError, NotFound
+from mainspring.operations.service.exposition import ControlMetrics
 from mainspring.project import Project
 from mainspring.security.refused import Refusals
 from mainspring.security.sessions import Sessions
+from mainspring.serving.plane.metrics import CONTENT_TYPE
 
 # Built here, one after the other: requests run in threads, and each would build the shared parts first.
 _PARTS = (
@@ -43,6 +45,8 @@ _PARTS = (
     "predictions",
     "monitors",
     "incidents",
+    "service",
+    "baselines",
     "jobs",
     "definitions",
 )
@@ -72,8 +76,9 @@ def create_app(project: Project, looking: Looking | None = None) -> FastAPI:
     app.state.changes = Changes(lambda: mark_of(project))
     events = APIRouter(include_in_schema=False)
     add_events(events, app.state.changes)
-    routers = (_health(project), events, api(project, looking), pages(project, sessions, looking, app.state.refusals))
-    for router in routers:  # `include_router` would build every route a second time, at the first request
+    shown = pages(project, sessions, looking, app.state.refusals)
+    for router in (_health(project), _metrics(project), events, api(project, looking), shown):
+        # `include_router` would build every route a second time, at the first request.
         app.router.routes.extend(router.routes)
     app.add_exception_handler(MainspringError, _stated)
     app.add_exception_handler(HTTPException, _unrouted)
@@ -98,6 +103,17 @@ def _health(project: Project) -> APIRouter:
         except MainspringError:
             return Json({"ready": False}, 503)
         return Json({"ready": True})
+
+    return router
+
+
+def _metrics(project: Project) -> APIRouter:
+    router, metrics = APIRouter(), ControlMetrics(project)
+
+    @router.get(METRICS)
+    def numbers() -> Response:
+        """Prometheus text: windows, incidents, objectives, freshness, capacity. Needs the scope scrape."""
+        return Response(metrics.text(), media_type=CONTENT_TYPE)
 
     return router
 

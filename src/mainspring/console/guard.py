@@ -29,6 +29,7 @@ from mainspring.security.hosts import allowed_hosts, check_host, check_origin
 from mainspring.security.model import Action, Principal, Session
 from mainspring.security.sessions import Sessions
 
+METRICS = "/metrics"
 PUBLIC = frozenset({"/health/live", "/health/ready", "/login"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _FORM = "application/x-www-form-urlencoded"
@@ -77,6 +78,8 @@ def action_for(method: str, path: str) -> Action:
     """Return the action that this request requires. Listing and creating keys require the same one."""
     if path == "/logout":
         return Action.VIEW
+    if path == METRICS:
+        return Action.SCRAPE
     return Action.VIEW if method in _SAFE and not path.startswith(("/api/keys", "/keys")) else Action.MANAGE
 
 

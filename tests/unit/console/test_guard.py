@@ -110,6 +110,7 @@ PATHS = {
     "/api/jobs",
     "/api/jobs/x",
     "/api/webhooks/x",
+    "/metrics",
 }
 
 
@@ -159,10 +160,16 @@ def test_a_wrong_key_gets_401(anonymous, method, path, header) -> None:
     assert anonymous(method, path, headers={"authorization": header}).status_code == 401
 
 
-@pytest.mark.parametrize(("method", "path"), KEYED)
+@pytest.mark.parametrize(("method", "path"), [pair for pair in KEYED if pair[1] != "/metrics"])
 def test_a_key_without_the_scope_gets_403(app, project, method, path) -> None:
     predictor = Client(app, project.key(Action.PREDICT, Action.SCRAPE))
     assert predictor(method, path).status_code == 403
+
+
+def test_metrics_are_for_keys_that_scrape(app, project) -> None:
+    others = [action for action in Action if action is not Action.SCRAPE]
+    assert Client(app, project.key(*others)).get("/metrics").status_code == 403
+    assert Client(app, project.key(Action.SCRAPE)).get("/metrics").status_code == 200
 
 
 @pytest.mark.parametrize(("method", "path"), [pair for pair in MANAGING if pair[1] != "/logout"])

@@ -6,9 +6,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import mainspring as ms
+from kit import documents
 from kit.console.flights import NOW, Project, definitions
 from kit.slots import answering
 from mainspring.core.time import DAY, HOUR, MINUTE, SECOND, ManualClock
@@ -60,16 +62,18 @@ def test_several_processes_and_their_restarts_become_a_budget(project: Project, 
             asked(again, good=80, bad=10)
             wall.advance(MINUTE)
             Sampler(project).look()
-    available, fast, fresh = objectives(project, "late-arrival")
+    found = objectives(project, "late-arrival")
+    documents.check(["objectives"], msgspec.to_builtins(found))
+    available, fast, fresh = found
     assert (available.objective, available.good, available.bad) == ("availability", 980, 20)
     assert available.budget_left == pytest.approx(1 - 20 / (0.01 * 1000))
     assert (fast.good, fast.bad) == (930, 50)
     assert fresh.objective == "freshness OriginTraffic 5m"
     assert (fresh.good + fresh.bad, fresh.ratio) == (3.0, 0.0)  # never materialised
     assert available.alert == "ticket"
-    found = {signal.statistic: signal for signal in service_signals(project)}
-    assert list(found) == ["availability"]  # three looks are too few for freshness
-    assert "99% of requests answered over 30d: in the last 3d 2.00% of requests" in found["availability"].detail
+    alarms = {signal.statistic: signal for signal in service_signals(project)}
+    assert list(alarms) == ["availability"]  # three looks are too few for freshness
+    assert "99% of requests answered over 30d: in the last 3d 2.00% of requests" in alarms["availability"].detail
 
 
 def test_nothing_is_lost_while_nobody_looks_or_the_clock_goes_back(project: Project, tmp_path: Path) -> None:

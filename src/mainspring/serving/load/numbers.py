@@ -74,7 +74,7 @@ def read_numbers(text: str, endpoint: str) -> EndpointNumbers:
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             labels = sample.labels
-            if labels.get("endpoint") != endpoint:
+            if labels.get("endpoint") != endpoint or (not sample.value and not labels.get("le")):
                 continue
             if sample.name == "mainspring_requests_total":
                 _add(requests, labels["status"], sample.value)

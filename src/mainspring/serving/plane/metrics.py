@@ -24,6 +24,7 @@ SERVED, REVISION, REFUSED = "mainspring_served_version", "mainspring_route_revis
 STARTED = "mainspring_gateway_start_time_seconds"
 INFERENCES, FAILURES = "mainspring_inference_seconds", "mainspring_inference_failures"
 _LONGEST_REASON = 300  # characters
+_USUAL = (200, 429, 500, 503)  # statuses that are exported from the start: Prometheus sees no growth of a new series
 _VERSIONS = 16  # of an endpoint, whose numbers are kept after they are replaced
 STAGES = ("queue", "features", "compute", "encode", "total")
 _ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0)
@@ -271,8 +272,8 @@ class Metrics(Collector):
         for status, count in self.outside.items():
             requests.add_metric(["", str(status)], float(count))
         for name, endpoint in self._endpoints.items():
-            for status, count in endpoint.requests.items():
-                requests.add_metric([name, str(status)], float(count))
+            for status in sorted({*_USUAL, *endpoint.requests}):
+                requests.add_metric([name, str(status)], float(endpoint.requests.get(status, 0)))
             for cause, count in endpoint.rejections.items():
                 rejections.add_metric([name, cause], float(count))
             rows.add_metric([name], float(endpoint.rows))

@@ -1,0 +1,266 @@
+"""Dashboards for Grafana, rendered from a table of panels.
+
+The JSON is that of an import (https://grafana.com/docs/grafana/latest/dashboards/build-dashboards/view-dashboard-json-model/).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+_SCHEMA = 39  # of Grafana 11
+_WIDE, _TALL, _COLUMNS = 8, 8, 24
+_OF = '{endpoint=~"$endpoint"}'
+_RATE = "$__rate_interval"
+
+
+class Panel(NamedTuple):
+    """A chart: its title, unit, and queries with their legends."""
+
+    title: str
+    unit: str
+    queries: tuple[tuple[str, str], ...]
+    about: str = ""
+    kind: str = "timeseries"
+
+
+def _quantile(share: float, by: str = "") -> str:
+    labels = f"le, {by}" if by else "le"
+    return f"histogram_quantile({share}, sum by ({labels}) (rate(mainspring_inference_seconds_bucket{_OF}[{_RATE}])))"
+
+
+ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
+    (
+        "Objectives",
+        (
+            Panel(
+                "Error budget left",
+                "percentunit",
+                ((f"mainspring_error_budget_left_ratio{_OF}", "{{endpoint}} {{objective}}"),),
+                "Share of the error budget over the objective's time. At 0 the promise is broken.",
+                "stat",
+            ),
+            Panel(
+                "Burn rate",
+                "short",
+                (
+                    (
+                        'mainspring_burn_rate_ratio{endpoint=~"$endpoint", window=~"5m|1h|6h"}',
+                        "{{objective}} {{window}}",
+                    ),
+                ),
+                "1 uses up the budget exactly. Above 14.4 in one hour and in five minutes a person is paged.",
+            ),
+            Panel(
+                "Open incidents",
+                "short",
+                ((f"mainspring_open_incidents{_OF}", "{{endpoint}} {{severity}}"),),
+                kind="stat",
+            ),
+        ),
+    ),
+    (
+        "Service",
+        (
+            Panel(
+                "Requests",
+                "reqps",
+                ((f"sum by (status) (rate(mainspring_requests_total{_OF}[{_RATE}]))", "{{status}}"),),
+                "By HTTP status.",
+            ),
+            Panel(
+                "Latency",
+                "s",
+                tuple((_quantile(share), f"p{share * 100:g}") for share in (0.5, 0.95, 0.99)),
+                "From arrival to reply, of answered requests.",
+            ),
+            Panel("Latency by version, p99", "s", ((_quantile(0.99, "version"), "version {{version}}"),)),
+            Panel(
+                "Mean time by stage",
+                "s",
+                (
+                    (
+                        f"sum by (stage) (rate(mainspring_stage_seconds_sum{_OF}[{_RATE}]))\n/\n"
+                        f"sum by (stage) (rate(mainspring_stage_seconds_count{_OF}[{_RATE}]))",
+                        "{{stage}}",
+                    ),
+                ),
+            ),
+            Panel(
+                "Failures by version",
+                "reqps",
+                (
+                    (
+                        f"sum by (version) (rate(mainspring_inference_failures_total{_OF}[{_RATE}]))",
+                        "version {{version}}",
+                    ),
+                ),
+                "Errors of the server and rejections under overload.",
+            ),
+            Panel(
+                "Rejected requests",
+                "reqps",
+                ((f"sum by (cause) (rate(mainspring_rejections_total{_OF}[{_RATE}]))", "{{cause}}"),),
+            ),
+            Panel(
+                "Rows in the queue", "short", ((f"sum by (endpoint) (mainspring_waiting_rows{_OF})", "{{endpoint}}"),)
+            ),
+            Panel(
+                "Saturation",
+                "percentunit",
+                (
+                    (
+                        f"sum by (endpoint) (rate(mainspring_requests_total{_OF}[{_RATE}]))\n/ on (endpoint)\n"
+                        f"max by (endpoint) (mainspring_capacity_requests_per_second{_OF})",
+                        "{{endpoint}}",
+                    ),
+                ),
+                "Share of the load that `mainspring bench` measured as the highest that meets the deadline.",
+            ),
+            Panel(
+                "Rows of a batch, mean",
+                "short",
+                (
+                    (
+                        f"sum by (endpoint) (rate(mainspring_batch_rows_sum{_OF}[{_RATE}]))\n/\n"
+                        f"sum by (endpoint) (rate(mainspring_batch_rows_count{_OF}[{_RATE}]))",
+                        "{{endpoint}}",
+                    ),
+                ),
+            ),
+        ),
+    ),
+    (
+        "Quality",
+        (
+            Panel(
+                "Quality",
+                "none",
+                ((f"mainspring_window_quality{_OF}", "{{metric}} version {{version}}"),),
+                "Of the newest labelled window, by the version that predicted.",
+            ),
+            Panel("Label coverage", "percentunit", ((f"mainspring_label_coverage_ratio{_OF}", "{{endpoint}}"),)),
+            Panel("Delay of labels, median", "s", ((f"mainspring_label_delay_seconds{_OF}", "{{endpoint}}"),)),
+            Panel(
+                "Drifted columns",
+                "short",
+                ((f"mainspring_window_drifted_columns{_OF}", "{{endpoint}}"),),
+                "Distance from the training data. It is shown, and is no alarm: seasons move it.",
+            ),
+            Panel("Newest window, rows", "short", ((f"mainspring_window_predictions{_OF}", "{{endpoint}}"),)),
+            Panel("Lag of feature views", "s", (("mainspring_view_lag_seconds", "{{view}}"),)),
+        ),
+    ),
+    (
+        "Versions and rollouts",
+        (
+            Panel("Served versions", "short", ((f"mainspring_served_version{_OF}", "{{endpoint}} {{version}}"),)),
+            Panel("Weights of a rollout", "percentunit", ((f"mainspring_arm_weight{_OF}", "version {{version}}"),)),
+            Panel(
+                "Failures of a rollout",
+                "reqps",
+                (
+                    (
+                        f"sum by (version, kind) (rate(mainspring_arm_failures_total{_OF}[{_RATE}]))",
+                        "version {{version}} {{kind}}",
+                    ),
+                ),
+            ),
+        ),
+    ),
+    (
+        "Processes",
+        (
+            Panel(
+                "Processor time",
+                "percentunit",
+                ((f'rate(process_cpu_seconds_total{{job=~"mainspring.*"}}[{_RATE}])', "{{job}} {{slot}}"),),
+                "Processors that each process uses.",
+            ),
+            Panel("Memory", "bytes", (('process_resident_memory_bytes{job=~"mainspring.*"}', "{{job}} {{slot}}"),)),
+            Panel("Connections", "short", (("mainspring_connections", "{{slot}}"),)),
+        ),
+    ),
+)
+
+
+def dashboard(rows: Sequence[tuple[str, Sequence[Panel]]] = ROWS) -> dict[str, Any]:
+    """Return the dashboard of all endpoints."""
+    panels: list[dict[str, Any]] = []
+    top = 0
+    for title, charts in rows:
+        place = {"h": 1, "w": _COLUMNS, "x": 0, "y": top}
+        panels.append(
+            {"id": len(panels) + 1, "type": "row", "title": title, "collapsed": False, "gridPos": place, "panels": []}
+        )
+        top += 1
+        for number, chart in enumerate(charts):
+            across = number * _WIDE % _COLUMNS
+            if number and across == 0:
+                top += _TALL
+            panels.append(_panel(len(panels) + 1, chart, {"h": _TALL, "w": _WIDE, "x": across, "y": top}))
+        top += _TALL
+    return {
+        "uid": "mainspring-endpoints",
+        "title": "Mainspring: endpoints",
+        "tags": ["mainspring"],
+        "schemaVersion": _SCHEMA,
+        "version": 1,
+        "editable": True,
+        "timezone": "",
+        "refresh": "30s",
+        "time": {"from": "now-6h", "to": "now"},
+        "templating": {"list": [_datasource(), _endpoints()]},
+        "annotations": {"list": [_promotions()]},
+        "panels": panels,
+    }
+
+
+def _panel(number: int, panel: Panel, place: dict[str, int]) -> dict[str, Any]:
+    return {
+        "id": number,
+        "type": panel.kind,
+        "title": panel.title,
+        "description": panel.about,
+        "datasource": _SOURCE,
+        "gridPos": place,
+        "fieldConfig": {"defaults": {"unit": panel.unit}, "overrides": []},
+        "options": {},
+        "targets": [
+            {"refId": chr(ord("A") + index), "datasource": _SOURCE, "expr": query, "legendFormat": legend}
+            for index, (query, legend) in enumerate(panel.queries)
+        ],
+    }
+
+
+_SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+
+
+def _datasource() -> dict[str, Any]:
+    return {"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus"}
+
+
+def _endpoints() -> dict[str, Any]:
+    return {
+        "name": "endpoint",
+        "label": "Endpoint",
+        "type": "query",
+        "datasource": _SOURCE,
+        "query": "label_values(mainspring_served_version, endpoint)",
+        "refresh": 2,
+        "includeAll": True,
+        "allValue": ".*",
+        "multi": True,
+        "current": {"text": "All", "value": "$__all"},
+    }
+
+
+def _promotions() -> dict[str, Any]:
+    return {
+        "name": "New route",
+        "datasource": _SOURCE,
+        "enable": True,
+        "iconColor": "blue",
+        "expr": f"changes(max by (endpoint) (mainspring_route_revision{_OF})[2m:]) > 0",
+        "titleFormat": "{{endpoint}}: new route",
+    }

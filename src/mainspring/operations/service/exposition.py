@@ -1,0 +1,152 @@
+"""Metrics of the control plane: windows, incidents, objectives with their budgets, freshness, capacity.
+
+Labels are endpoints, objectives, versions of the newest windows, metrics and views: all of them declared or few.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from mainspring.monitoring.incidents.model import PAGE, TICKET
+from mainspring.operations.service.objectives import objectives
+from mainspring.operations.service.sampling import lags
+from mainspring.project import Project
+
+_KEPT_S = 10.0  # what was computed for one scrape serves the next ones
+
+
+class ControlMetrics(Collector):
+    """The metrics of one project.
+
+    Raises (in `text` and `collect`):
+        MainspringError: The catalog does not answer.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._lock = threading.Lock()
+        self._kept: tuple[float, list[Metric]] = (-_KEPT_S, [])
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+
+    def text(self) -> bytes:
+        """Return the exposition format."""
+        return generate_latest(self._registry)
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing: registration asks no store."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        with self._lock:
+            if time.monotonic() - self._kept[0] >= _KEPT_S:
+                self._kept = time.monotonic(), [*self._collected()]
+            yield from self._kept[1]
+
+    def _collected(self) -> Iterator[Metric]:
+        yield from _of_objectives(self._project)
+        yield from _of_windows(self._project)
+        yield from _of_incidents(self._project)
+        yield from _of_features(self._project)
+        yield from _of_capacity(self._project)
+
+
+def _gauge(name: str, told: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"mainspring_{name}", told, labels=labels)
+
+
+def _of_objectives(project: Project) -> Iterator[Metric]:
+    labels = ("endpoint", "objective")
+    target = _gauge("objective_target_ratio", "Share of good events that is promised.", *labels)
+    good = _gauge("objective_good_ratio", "Share of good events over the objective's time.", *labels)
+    left = _gauge("error_budget_left_ratio", "Share of the error budget that is left.", *labels)
+    observed = _gauge("objective_observed_ratio", "Share of the objective's time that was observed.", *labels)
+    burn = _gauge(
+        "burn_rate_ratio", "Speed at which a window uses up the error budget; 1 is just sustainable.", *labels, "window"
+    )
+    alert = _gauge("objective_alert", "1 while an objective burns its budget too fast.", *labels, "severity")
+    for report in objectives(project):
+        of = [report.endpoint, report.objective]
+        target.add_metric(of, report.target)
+        observed.add_metric(of, report.observed)
+        if report.ratio is not None and report.budget_left is not None:
+            good.add_metric(of, report.ratio)
+            left.add_metric(of, report.budget_left)
+        for window, rate in report.burn.items():
+            if rate is not None:
+                burn.add_metric([*of, window], rate)
+        for severity in (PAGE, TICKET):
+            alert.add_metric([*of, severity], float(report.alert == severity))
+    yield from (target, good, left, observed, burn, alert)
+
+
+def _of_windows(project: Project) -> Iterator[Metric]:
+    end = _gauge("window_end_timestamp_seconds", "End of the newest window.", "endpoint")
+    computed = _gauge("window_computed_timestamp_seconds", "Time of the newest window's last update.", "endpoint")
+    rows = _gauge("window_predictions", "Predictions in the newest window.", "endpoint")
+    drifted = _gauge("window_drifted_columns", "Columns that drifted in the newest judged window.", "endpoint")
+    alerting = _gauge("window_alerting_columns", "Columns that drifted in two judged windows in a row.", "endpoint")
+    coverage = _gauge("label_coverage_ratio", "Share of predictions with a label, newest labelled window.", "endpoint")
+    delay = _gauge("label_delay_seconds", "Median time from prediction to label, newest labelled window.", "endpoint")
+    quality = _gauge("window_quality", "Quality by version, newest labelled window.", "endpoint", "version", "metric")
+    for name in project.definitions.endpoints:
+        windows = project.monitors.windows(name)
+        if not windows:
+            continue
+        newest = windows[-1]
+        end.add_metric([name], newest.end / 1e6)
+        computed.add_metric([name], newest.computed_at / 1e6)
+        rows.add_metric([name], float(newest.predictions))
+        judged = next((window for window in reversed(windows) if window.judged), None)
+        if judged is not None:
+            drifted.add_metric([name], float(len(judged.drifted)))
+            alerting.add_metric([name], float(len(judged.alerts)))
+        labelled = next((window for window in reversed(windows) if window.labels), None)
+        if labelled is not None:
+            coverage.add_metric([name], labelled.coverage)
+            if labelled.lag_p50_s is not None:
+                delay.add_metric([name], labelled.lag_p50_s)
+            for version, found in labelled.by_predictor.items():
+                for metric, value in found.quality.items():
+                    quality.add_metric([name, version, metric], value)
+    yield from (end, computed, rows, drifted, alerting, coverage, delay, quality)
+
+
+def _of_incidents(project: Project) -> Iterator[Metric]:
+    opened = _gauge("open_incidents", "Open incidents; an empty endpoint is the installation.", "endpoint", "severity")
+    counts = {(name, severity): 0 for name in project.definitions.endpoints for severity in (PAGE, TICKET)}
+    for incident in project.incidents.open():
+        for name in incident.endpoints or ("",):
+            key = name, PAGE if incident.page else TICKET
+            counts[key] = counts.get(key, 0) + 1
+    for key, count in counts.items():
+        opened.add_metric(list(key), float(count))
+    yield opened
+
+
+def _of_features(project: Project) -> Iterator[Metric]:
+    lag = _gauge("view_lag_seconds", "Time since the instant up to which a view is materialised.", "view")
+    for name, lag_us in lags(project).items():
+        lag.add_metric([name], float("inf") if lag_us is None else lag_us / 1e6)
+    yield lag
+
+
+def _of_capacity(project: Project) -> Iterator[Metric]:
+    capacity = _gauge("capacity_requests_per_second", "Highest load that met the deadline, as measured.", "endpoint")
+    deadline = _gauge("deadline_seconds", "Longest time that a request may take.", "endpoint")
+    routes = project.routes.current()
+    for name in project.definitions.endpoints:
+        kept = project.baselines.newest(name)
+        measured = kept[0].capacity if kept else None
+        if measured is not None:
+            capacity.add_metric([name], measured)
+        if name in routes:
+            deadline.add_metric([name], routes[name].deadline_us / 1e6)
+    yield from (capacity, deadline)

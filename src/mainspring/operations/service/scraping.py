@@ -1,0 +1,27 @@
+"""Scrape configuration of a project's planes, for Prometheus."""
+
+from __future__ import annotations
+
+import json
+
+from mainspring.core.settings import Address
+
+
+def scrape_config(gateway: Address, control: Address, credentials: str) -> str:
+    """Return the scrape configuration of both planes as YAML.
+
+    Args:
+        credentials: File on Prometheus's machine with a key that has the scope scrape.
+    """
+    lines = ["scrape_configs:"]
+    for job, address in (("mainspring-gateway", gateway), ("mainspring-control", control)):
+        scheme = "https" if address.secure else "http"
+        lines += [
+            f"  - job_name: {job}",
+            f"    scheme: {scheme}",
+            "    authorization:",
+            f"      credentials_file: {json.dumps(credentials)}",
+            "    static_configs:",
+            f"      - targets: [{json.dumps(f'{address.host}:{address.port}')}]",
+        ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,289 @@
+"""Rules and dashboards for Prometheus and Grafana are valid, agree with the worker, and name metrics that exist."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+import mainspring as ms
+from kit.console.flights import NOW, Project, definitions, populated
+from kit.prometheus import promtool
+from mainspring.core.time import DAY, HOUR, MINUTE
+from mainspring.monitoring.service.burning import FEWEST_BAD, RULES, bad_share, counted, span
+from mainspring.monitoring.service.dashboards import dashboard
+from mainspring.monitoring.service.objectives import Objective
+from mainspring.monitoring.service.prometheus_rules import rules, yaml
+from mainspring.monitoring.service.readings import State
+from mainspring.monitoring.service.samples import Sample
+from mainspring.operations.service.exposition import ControlMetrics
+from mainspring.serving.conformance.baselines import measured
+from mainspring.serving.plane.metrics import Metrics
+
+OBJECTIVES = (
+    ms.objectives.availability(0.99),
+    ms.objectives.latency(0.99, within="50ms"),
+    ms.objectives.latency(0.99, within="1s"),
+    ms.objectives.freshness("OriginTraffic", within="5m"),
+)
+WATCHED = ms.Monitor("late-arrival", objectives=OBJECTIVES)
+MOMENT = 4 * DAY  # of evaluation, after the start of the series
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    """What both planes of a project with traffic expose."""
+    metrics = Metrics(
+        ready=lambda: True,
+        served=lambda: {"late-arrival": ("2",)},
+        waiting=lambda: {"late-arrival": 0},
+        refused=dict,
+        arms=lambda: {"late-arrival": {"2": 1.0}},
+        revisions=lambda: {"late-arrival": 3},
+        unlogged=lambda: {("late-arrival", "sampled"): 0},
+    )
+    endpoint = metrics.of("late-arrival")
+    endpoint.version("2").seconds.observe(0.01)
+    endpoint.rejections["queue_full"] += 1
+    endpoint.arm("2").failures["Unavailable"] += 1
+    metrics.connections = lambda: dict.fromkeys(
+        ("connections", "held_connections", "receiving_bytes", "evicted_connections"), 0
+    )
+    project: Project = populated()
+    project = project.having(definitions=replace(definitions(), monitors={"late-arrival": WATCHED}))
+    sample = Sample(
+        subject="late-arrival", start=NOW - MINUTE, end=NOW, observed_us=MINUTE, counts={"requests 200": 5.0}
+    )
+    project.service.save("here", [sample], State(NOW))
+    project.baselines.add(measured("late-arrival", NOW - 1))
+    return [metrics.text().decode(), ControlMetrics(project).text().decode()]
+
+
+def test_the_rules_are_valid(tmp_path: Path) -> None:
+    document = rules([WATCHED, ms.Monitor("another")])
+    path = tmp_path / "mainspring.rules.yml"
+    path.write_text(yaml(document))
+    count = sum(len(group["rules"]) for group in document["groups"])
+    assert f"SUCCESS: {count} rules found" in promtool("check", "rules", path)
+    assert [group["name"] for group in document["groups"]] == [
+        "mainspring_objectives",
+        "mainspring",
+    ]
+    assert [group["name"] for group in rules([])["groups"]] == ["mainspring"]
+
+
+# Good and bad events a minute: until so many minutes before the moment, and since.
+SCENARIOS = {
+    "well": ((1000, 0), 0, (1000, 0)),
+    "an outage that goes on": ((1000, 0), 40, (700, 300)),
+    "an outage that is over": ((1000, 0), 20, (1000, 0)),
+    "a brief outage": ((1000, 0), 3, (0, 1000)),
+    "a slow burn": ((1000, 15), 0, (1000, 15)),
+    "a burn of hours": ((1000, 0), 240, (900, 100)),
+    "everything, for ever": ((0, 100), 0, (0, 100)),
+}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES[:2], ids=lambda each: each.kind)
+def test_prometheus_alerts_exactly_as_the_worker_does(objective: Objective, tmp_path: Path) -> None:
+    document = rules([ms.Monitor("late-arrival", objectives=[objective])])
+    (tmp_path / "mainspring.rules.yml").write_text(yaml(document))
+    tests = []
+    for before, minutes, since in SCENARIOS.values():
+        firing = expected(objective, before, minutes, since)
+        alerts = [
+            {
+                "exp_labels": labels(objective, long, severity),
+                "exp_annotations": annotations(document, long, share),
+            }
+            for long, severity, share in firing
+        ]
+        tests.append(
+            {
+                "interval": "1m",
+                "input_series": series(objective.kind == "availability", before, minutes, since),
+                "alert_rule_test": [
+                    {"eval_time": "4d", "alertname": "MainspringErrorBudgetBurn", "exp_alerts": alerts}
+                ],
+            }
+        )
+    assert sum(len(each["alert_rule_test"][0]["exp_alerts"]) for each in tests) == 6
+    suite = {"rule_files": ["mainspring.rules.yml"], "evaluation_interval": "1d", "tests": tests}
+    (tmp_path / "suite.yml").write_text(json.dumps(suite))
+    assert "SUCCESS" in promtool("test", "rules", tmp_path / "suite.yml")
+
+
+def series(availability: bool, before: tuple[int, int], minutes: int, since: tuple[int, int]) -> list[dict[str, str]]:
+    total = MOMENT // MINUTE - minutes
+    (good, bad), (later, worse) = before, since
+
+    def values(first: int, second: int) -> str:
+        start = f"0+{first}x{total}"
+        return f"{start} {first * total + second}+{second}x{minutes - 1}" if minutes else start
+
+    of = 'endpoint="late-arrival", instance="a", slot="0"'
+    if availability:
+        return [
+            {"series": f'mainspring_requests_total{{{of}, status="200"}}', "values": values(good, later)},
+            {"series": f'mainspring_requests_total{{{of}, status="503"}}', "values": values(bad, worse)},
+            {"series": f'mainspring_requests_total{{{of}, status="404"}}', "values": "0+500x9000"},
+        ]
+    of += ', version="2"'
+    whole = values(good + bad, later + worse)
+    return [
+        {"series": f'mainspring_inference_seconds_bucket{{{of}, le="0.05"}}', "values": values(good, later)},
+        {"series": f'mainspring_inference_seconds_bucket{{{of}, le="+Inf"}}', "values": whole},
+        {"series": f"mainspring_inference_seconds_count{{{of}}}", "values": whole},
+    ]
+
+
+def expected(
+    objective: Objective, before: tuple[int, int], minutes: int, since: tuple[int, int]
+) -> list[tuple[str, str, float]]:
+    """Return the window, severity and share of bad events of every rule that the worker's arithmetic breaks."""
+    samples = [
+        Sample(
+            subject="late-arrival",
+            start=minute * MINUTE,
+            end=(minute + 1) * MINUTE,
+            observed_us=MINUTE,
+            counts={"requests 200": good, "requests 503": bad, "seconds 0.05": good, "seconds inf": bad},
+        )
+        for minute in range(MOMENT // MINUTE)
+        for good, bad in [since if minute >= MOMENT // MINUTE - minutes else before]
+    ]
+    events = [span(objective, sample) for sample in samples]
+    found = []
+    for rule in RULES:
+        good, bad = counted(events, MOMENT - rule.long_us, MOMENT)
+        shares = [bad_share(events, MOMENT - window, MOMENT) or 0.0 for window in (rule.long_us, rule.short_us)]
+        if bad >= FEWEST_BAD and min(shares) > rule.share(objective):
+            hours = rule.long_us // HOUR
+            window = f"{hours // 24}d" if hours >= 24 else f"{hours}h"
+            found.append((window, "page" if rule.page else "ticket", bad / (good + bad)))
+    return found
+
+
+def labels(objective: Objective, window: str, severity: str) -> dict[str, str]:
+    return {"endpoint": "late-arrival", "objective": objective.name, "severity": severity, "window": window}
+
+
+def annotations(document: dict[str, Any], window: str, share: float) -> dict[str, str]:
+    [found] = [
+        rule["annotations"]
+        for group in document["groups"]
+        for rule in group["rules"]
+        if rule.get("labels", {}).get("window") == window and "alert" in rule
+    ]
+    shown = f"{float(f'{share * 100:.4g}'):g}%"
+    return {name: text.replace("{{ $value | humanizePercentage }}", shown) for name, text in found.items()}
+
+
+def test_names_and_units_follow_the_conventions(texts: list[str]) -> None:
+    """As promtool checks them: a unit as suffix, counters with _total, a help text, no reserved names."""
+    for text in texts:
+        assert promtool("check", "metrics", stdin=text.encode()).strip() == ""
+
+
+def named(expression: str) -> set[str]:
+    return set(re.findall(r"\b(?:mainspring|process)_[a-z0-9_]+", expression))
+
+
+def test_every_metric_of_the_rules_and_the_dashboard_is_in_a_scrape(texts: list[str]) -> None:
+    scraped = set(re.findall(r"^([a-z_0-9]+)[{ ]", "".join(texts), re.M))
+    scraped |= {"mainspring_gateway_worker_up", "mainspring_catalog_stale_seconds"}  # of a process with its slot
+    expressions = [target["expr"] for panel in dashboard()["panels"] for target in panel.get("targets", ())]
+    expressions += [annotation["expr"] for annotation in dashboard()["annotations"]["list"]]
+    expressions += [variable["query"] for variable in dashboard()["templating"]["list"]]
+    rendered = [rule["expr"] for group in rules([WATCHED])["groups"] for rule in group["rules"]]
+    recorded = {"mainspring_bad_events"}
+    for expression in (*expressions, *rendered):
+        assert named(expression) - recorded - scraped == set(), expression
+    assert len({name for each in expressions for name in named(each)}) > 20
+
+
+def test_the_queries_of_the_dashboard_are_promql(tmp_path: Path) -> None:
+    expressions = [target["expr"] for panel in dashboard()["panels"] for target in panel.get("targets", ())]
+    filled = [each.replace("$__rate_interval", "5m").replace("$endpoint", ".*") for each in expressions]
+    recorded = [{"record": f"panel_{number}", "expr": each} for number, each in enumerate(filled)]
+    (tmp_path / "panels.yml").write_text(json.dumps({"groups": [{"name": "panels", "rules": recorded}]}))
+    assert f"SUCCESS: {len(filled)} rules found" in promtool("check", "rules", tmp_path / "panels.yml")
+
+
+def test_the_dashboard_is_one_that_grafana_takes() -> None:
+    made = dashboard()
+    jsonschema.validate(made, SCHEMA)
+    assert json.loads(json.dumps(made)) == made
+    ids = [panel["id"] for panel in made["panels"]]
+    assert len(set(ids)) == len(ids)
+    cells: set[tuple[int, int]] = set()
+    for panel in made["panels"]:
+        place = panel["gridPos"]
+        own = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
+        assert max(x for x, _ in own) < 24
+        assert not own & cells
+        cells |= own
+
+
+_PLACE = {"type": "integer", "minimum": 0}
+_SOURCE = {
+    "type": "object",
+    "required": ["type", "uid"],
+    "properties": {"type": {"const": "prometheus"}, "uid": {"const": "${datasource}"}},
+}
+_TARGET = {
+    "type": "object",
+    "required": ["refId", "expr", "datasource"],
+    "properties": {"refId": {"pattern": "^[A-Z]$"}, "expr": {"type": "string", "minLength": 1}, "datasource": _SOURCE},
+}
+# The part of Grafana's dashboard schema that is used (https://grafana.com/docs/grafana/latest/as-code/).
+SCHEMA = {
+    "type": "object",
+    "required": ["uid", "title", "schemaVersion", "panels", "templating", "time", "annotations"],
+    "properties": {
+        "uid": {"type": "string", "pattern": "^[a-zA-Z0-9-_]{1,40}$"},
+        "title": {"type": "string", "minLength": 1},
+        "schemaVersion": {"type": "integer", "minimum": 36},
+        "tags": {"type": "array", "items": {"type": "string"}},
+        "time": {"type": "object", "required": ["from", "to"]},
+        "panels": {
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "type": "object",
+                "required": ["id", "type", "title", "gridPos"],
+                "properties": {
+                    "id": {"type": "integer", "minimum": 1},
+                    "type": {"enum": ["row", "timeseries", "stat"]},
+                    "gridPos": {
+                        "type": "object",
+                        "required": ["h", "w", "x", "y"],
+                        "properties": {"h": _PLACE, "w": {"type": "integer", "maximum": 24}, "x": _PLACE, "y": _PLACE},
+                    },
+                    "datasource": _SOURCE,
+                    "targets": {"type": "array", "minItems": 1, "items": _TARGET},
+                },
+                "if": {"properties": {"type": {"const": "row"}}},
+                "else": {"required": ["datasource", "targets", "fieldConfig"]},
+            },
+        },
+        "templating": {
+            "type": "object",
+            "required": ["list"],
+            "properties": {
+                "list": {
+                    "items": {
+                        "type": "object",
+                        "required": ["name", "type", "query"],
+                        "properties": {"type": {"enum": ["datasource", "query"]}},
+                    }
+                }
+            },
+        },
+    },
+}

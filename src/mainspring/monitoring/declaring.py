@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 
 from mainspring.core.definition_registry import declare, expect, expect_each
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.core.time import parse_duration
 from mainspring.monitoring.notify.declaring import Target
-from mainspring.monitoring.quality.declared import Forecast, Ranking
+from mainspring.monitoring.quality.declared import TOLERABLE, Forecast, Ranking
 from mainspring.monitoring.service.objectives import Objective
 
 ALARMS_PER_WEEK = 1.0
@@ -27,8 +27,9 @@ class Monitor:
         objectives: Promises about the endpoint, such as `ms.objectives.availability(0.999)`.
         ranking: For predictions that are ranked in groups, so that their quality is that of rankings.
         forecast: For forecasts, so that their quality is measured by horizon.
-
         notify: Receivers of messages about incidents, such as `ms.notify.webhook("ops")`.
+        tolerances: How much worse than on held-out rows live quality may be, such as {"brier": 0.02}: `brier`,
+            `log_loss`, `accuracy`, `mae`, or `calibration`, of the mean score against the mean label.
         clean_windows: After how many windows without a signal an incident is closed.
         cool_down: A closed incident whose cause shows again within this time is reopened.
 
@@ -44,6 +45,7 @@ class Monitor:
     ranking: Ranking | None = None
     forecast: Forecast | None = None
     notify: Sequence[Target] = ()
+    tolerances: Mapping[str, float] = field(default_factory=dict)
     clean_windows: int = 2
     cool_down: str = "1d"
 
@@ -61,6 +63,14 @@ class Monitor:
         nothing = type(None)
         expect(self.ranking, (Ranking, nothing), owner.format("ranking"), fix='write ranking=ms.Ranking("query").')
         expect(self.forecast, (Forecast, nothing), owner.format("forecast"), fix='write forecast=ms.Forecast("days").')
+        expect(self.tolerances, Mapping, owner.format("tolerances"), fix='write tolerances={"brier": 0.02}.')
+        for metric, tolerance in self.tolerances.items():
+            expect(tolerance, (int, float), owner.format("tolerance"), fix='write tolerances={"brier": 0.02}.')
+            if metric not in TOLERABLE or not 0.0 < tolerance < float("inf"):
+                raise Invalid(
+                    f"The monitor of {self.endpoint!r} has the tolerance {metric!r}: {tolerance!r}.",
+                    fix=f"write a number above 0 for one of {', '.join(TOLERABLE)}.",
+                )
         fix = "write objectives=[ms.objectives.availability(0.999)]."
         expect_each(self.objectives, Objective, owner.format("objectives"), fix=fix)
         names = [objective.name for objective in self.objectives]

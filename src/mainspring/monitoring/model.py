@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from mainspring.core.schema import Schema
+from mainspring.core.time import DAY
 from mainspring.data.model import TableScan
 from mainspring.training.label import Label
 
@@ -129,6 +130,11 @@ class LabelRows:
         return max(
             (single.label.matures_us for single in self.each if single.label.matures_us is not None), default=None
         )
+
+    @property
+    def horizon_us(self) -> int:
+        """Age at which a prediction counts by its label: the labels' maturity, a day if none matures."""
+        return self.matures_us or DAY
 
     @property
     def state(self) -> str:

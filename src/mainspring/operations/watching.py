@@ -15,14 +15,16 @@ import msgspec
 from mainspring.core.errors import Conflict, MainspringError
 from mainspring.core.time import DAY
 from mainspring.features.model import FeatureView
+from mainspring.monitoring.channels.harm import signals
 from mainspring.monitoring.incidents.causes import LABELS, MONITOR, PREDICTIONS, Lineage, Origin, grouped
 from mainspring.monitoring.incidents.feedback import Verdict, excluded, false_alarms
 from mainspring.monitoring.incidents.model import Incident, Judged, Part, Policy, scope
 from mainspring.monitoring.incidents.silences import missing_labels, missing_predictions, monitor_silences
 from mainspring.monitoring.incidents.updating import Change, Evidence, Pair, updated
 from mainspring.monitoring.signals import CHANNELS as CHANNEL_NAMES
-from mainspring.monitoring.signals import SILENCE
+from mainspring.monitoring.signals import HARM, SILENCE
 from mainspring.operations.notifying import outgoing
+from mainspring.operations.quality import harm_of
 from mainspring.operations.ranking import effect
 from mainspring.project import Project
 
@@ -73,7 +75,14 @@ def _silence(watch: Watch) -> list[Judged]:
     return found
 
 
+def _harm(watch: Watch) -> list[Judged]:
+    found = harm_of(watch.project, watch.endpoint, watch.now)
+    days = {(each.end - DAY, each.end) for each in found}
+    return [Judged(watch.endpoint, HARM, tuple(sorted(days)), tuple(signals(watch.endpoint, found)))]
+
+
 CHANNELS: Mapping[str, Channel] = {  # by name of the part; a new channel adds one line
+    "harm": _harm,
     "silence": _silence,
 }
 

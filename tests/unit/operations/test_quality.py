@@ -1,5 +1,8 @@
 from kit.console.flights import populated
-from mainspring.operations.quality import quality
+from mainspring.core.time import DAY
+from mainspring.monitoring.declaring import Monitor
+from mainspring.operations.quality import harm_of, quality
+from mainspring.operations.watching import watch
 
 
 def test_each_window_has_the_quality_of_its_versions_with_their_held_out_values() -> None:
@@ -17,3 +20,17 @@ def test_each_window_has_the_quality_of_its_versions_with_their_held_out_values(
     assert part.held_out["auc"] == 0.7377
     assert part.figures["brier"].value == windows[-1].by_version["2"].quality["brier"]
     assert quality(project, "late-arrival", []) == []
+
+
+def test_harm_against_the_declared_tolerance_is_an_incident() -> None:
+    project = populated()
+    project.predictions.compact()
+    project.definitions.monitors["late-arrival"] = Monitor("late-arrival", tolerances={"brier": 0.001})  # type: ignore[index]
+    project.monitor.run("late-arrival")
+    project.quality_updates.run("late-arrival")
+    found = harm_of(project, "late-arrival", project.clock.now() + 2 * DAY)
+    assert {(each.version, each.metric) for each in found} == {("2", "brier")}
+    assert all(each.held_out == 0.1612 for each in found)
+    watch(project, ["late-arrival"], windows=False)
+    part = next(each for each in project.incidents.parts() if each.part == "harm")
+    assert part.error == ""

@@ -210,6 +210,11 @@ def test_a_rollout_that_cannot_be_is_refused_where_it_stands(root: Path, rollout
         ("ms.Monitor('big', forecast=ms.Forecast('days'))", "has the horizon 'days', which is no key or input"),
         ("ms.Monitor('big', forecast=ms.Forecast('buyer', naive='last'))", "has the naive forecast 'last', which is"),
         ("ms.Monitor('big', forecast=ms.Forecast('buyer', quantile=2))", "A forecast has quantile=2"),
+        (
+            "ms.Monitor('big', tolerances={'brier': 0})",
+            "the tolerance 'brier': 0. Fix: write a number above 0 for one of",
+        ),
+        ("ms.Monitor('big', tolerances={'auc': 0.1})", "the tolerance 'auc': 0.1"),
         ("ms.Monitor('big', alarms_per_week=0)", "alarms_per_week=0. Fix: write a number above 0"),
     ],
 )

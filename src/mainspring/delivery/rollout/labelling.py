@@ -28,7 +28,6 @@ from mainspring.stats.sequential.counting import NEVER, LabelState, first_of_uni
 from mainspring.stats.sequential.means import Bounds, bounds_of
 
 UNLABELLED = "no label"
-HORIZON = DAY  # of labels that neither mature nor are declared within a time
 FEWEST = 30  # of the champion's values, to fix their bounds
 _LAG = 10 * SECOND  # until a prediction is in the store
 _OFTEN = 200  # looks at labels within a horizon
@@ -75,8 +74,8 @@ class Horizon(NamedTuple):
     def of(self, labels: LabelRows) -> tuple[LabelRows, int]:
         """Return the labels as a prediction of the horizon's age has them, and that age in µs."""
         chosen = [each for each in labels.each if each.label.column == self.column] or list(labels.each)
-        matures = [each.label.matures_us for each in chosen if each.label.matures_us]
-        age = max(matures, default=HORIZON) if self.within_us is None else self.within_us
+        rows = replace(chosen[0], others=tuple(chosen[1:]))
+        age = rows.horizon_us if self.within_us is None else self.within_us
         first, *others = (replace(each, label=each.label.known_after(age)) for each in chosen)
         return replace(first, others=tuple(others)), age
 

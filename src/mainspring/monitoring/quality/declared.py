@@ -8,6 +8,7 @@ from mainspring.core.definition_registry import expect
 from mainspring.core.errors import Invalid
 
 MOST = 10_000  # places of a ranking
+TOLERABLE = ("brier", "log_loss", "accuracy", "mae", "calibration")  # metrics with a tolerance
 
 
 @dataclass(frozen=True)

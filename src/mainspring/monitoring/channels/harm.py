@@ -1,0 +1,221 @@
+"""The channel of harm: predictions that are worse than the declared tolerance, shown by labels. It wakes a person.
+
+The null hypothesis is not "nothing changed", which is false on the first day, but "the mean loss, over a week or more,
+is at most the held-out loss of the version that predicted plus the tolerance"; over fewer days than a week, plus three
+times the tolerance, since bad days come and go. The evidence is anytime-valid: see `stats.sequential.running`. The
+chance of any alarm in a version's whole life is at most `LEVEL` if the null hypothesis holds.
+
+A prediction counts once, when it is as old as the horizon, with the label known by then. Younger ones have a second
+test, with the weights of `monitoring.channels.harm_sums`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+import numpy as np
+
+from mainspring.core.time import DAY
+from mainspring.monitoring.channels.harm_sums import Loss, early_sums, ripe_sums
+from mainspring.monitoring.quality.table import Key
+from mainspring.monitoring.signals import HARM, Signal
+from mainspring.stats.quality_sums import LEAST, Floats, Sums
+from mainspring.stats.sequential.running import Running, running_mean_above
+
+LEVEL = 0.05
+WEEK_DAYS = 7
+SHORT = 3.0  # times the tolerance, over spans of less than a week
+_RECENT = 14  # days back of which each is judged as it ended
+
+
+class Harm(msgspec.Struct, frozen=True, kw_only=True):
+    """Evidence of harm of one version at the end of a day.
+
+    Attributes:
+        metric: One of `quality.declared.TOLERABLE`; of several labels with the label's name, as in `mae.minutes`.
+        start, end: The span that tells most, UTC epoch microseconds.
+        value: Mean over the span.
+        held_out: On the version's held-out rows; 0 for calibration.
+        limit: The largest tolerated mean.
+        severity: Evidence in units of the alarm's threshold.
+        early: Whether labels count before the horizon, weighted.
+    """
+
+    version: str
+    metric: str
+    start: int
+    end: int
+    value: float
+    held_out: float
+    tolerance: float
+    limit: float
+    severity: float
+    early: bool = False
+
+
+def tolerances_of(task: str, held_out: Mapping[str, float], declared: Mapping[str, float]) -> dict[str, float]:
+    """Return metric -> tolerance: the declared ones, else defaults, of metrics that can be judged.
+
+    By default the Brier score may rise by half, at most by .05, and the mean score may be off by twice as much; a
+    logarithmic loss and a mean absolute error may rise by a quarter.
+    """
+    if not declared:
+        half = min(0.05, held_out.get("brier", 0.0) / 2)
+        declared = {
+            "binary": {"brier": half, "calibration": 2 * half},
+            "multiclass": {"log_loss": held_out.get("log_loss", 0.0) / 4},
+            "regression": {"mae": held_out.get("mae", 0.0) / 4},
+        }.get(task, {})
+    known = {name: value for name, value in declared.items() if name == "calibration" or name in held_out}
+    return {name: value for name, value in known.items() if _loss(task, name, held_out) is not None and value > 0}
+
+
+def harms(
+    sums: Mapping[Key, Sums],
+    now: int,
+    horizon_us: int,
+    held_out: Callable[[str], Mapping[str, float]],
+    declared: Mapping[str, float],
+) -> list[Harm]:
+    """Return the evidence for each version, metric and recent day, also where it is no alarm; the oldest first.
+
+    Args:
+        sums: By `Key`, since each version began to predict.
+        now: Time by which labels are included, UTC epoch microseconds.
+        horizon_us: Age at which a prediction counts.
+        held_out: Returns the metrics on held-out rows of the bundle with a digest.
+        declared: Metric -> tolerance; empty for the defaults.
+    """
+    groups: dict[tuple[str, str, str], dict[Key, Sums]] = {}
+    made: dict[tuple[str, str], dict[Key, Sums]] = {}
+    for key, each in sums.items():
+        if key.segment:
+            continue
+        if key.age_s:
+            groups.setdefault((key.version, key.digest, key.output), {})[key] = each
+        else:
+            made.setdefault((key.version, key.digest), {})[key] = each
+    found: list[Harm] = []
+    for (version, digest, output), group in groups.items():
+        every = made.get((version, digest), {})
+        found += _of_version(version, output, group, every, now, horizon_us, held_out(digest), declared)
+    return sorted(found, key=lambda harm: (harm.end, harm.version, harm.metric, harm.early))
+
+
+def _of_version(
+    version: str,
+    output: str,
+    group: Mapping[Key, Sums],
+    made: Mapping[Key, Sums],
+    now: int,
+    horizon_us: int,
+    held_out: Mapping[str, float],
+    declared: Mapping[str, float],
+) -> list[Harm]:
+    task = next(iter(group)).task
+    own = {name: value for name, value in held_out.items() if "." not in name}
+    if output:
+        suffix = f".{output}"
+        own = {name.removesuffix(suffix): value for name, value in held_out.items() if name.endswith(suffix)}
+    tolerances = tolerances_of(task, own, declared)
+    losses = {name: _loss(task, name, own) for name in tolerances}
+    tests = sum(len(loss.sides) for loss in losses.values() if loss) * 4  # spans of two lengths, early or not
+    if not tests:
+        return []
+    threshold = math.log(tests / LEVEL)
+    ripe, early = ripe_sums(group, now, horizon_us), None if output else early_sums(group, made, now, horizon_us)
+    found = []
+    for name, tolerance in tolerances.items():
+        loss, label = losses[name], f"{name}.{output}" if output else name
+        assert loss is not None
+        base = 0.0 if name == "calibration" else own[name]
+        ends = range(max(1, len(ripe.days) - _RECENT + 1), len(ripe.days) + 1)
+        judged = [(ripe.days[:end], ripe.sums(loss)[:end], loss, False) for end in ends]
+        if early is not None and name in ("brier", "calibration"):
+            wide = loss._replace(low=loss.low * early.reach, high=loss.high * early.reach)
+            judged.append((early.days, early.sums(loss), wide, True))
+        for days, blocks, bounded, is_early in judged:
+            best = _best(blocks, bounded, name, base, tolerance)
+            if best is None:
+                continue
+            running, limit, value = best
+            found.append(
+                Harm(
+                    version=version,
+                    metric=label,
+                    start=days[running.first] * DAY,
+                    end=(days[-1] + 1) * DAY,
+                    value=value,
+                    held_out=base,
+                    tolerance=tolerance,
+                    limit=limit,
+                    severity=running.log_e / threshold,
+                    early=is_early,
+                )
+            )
+    return found
+
+
+def _best(blocks: Floats, loss: Loss, name: str, base: float, tolerance: float) -> tuple[Running, float, float] | None:
+    """Return the strongest evidence of all sides and spans, its limit and the mean in the metric's own direction."""
+    found = []
+    for side in loss.sides:
+        sums = blocks * np.array([1.0, side, 1.0])
+        low, high = (loss.low, loss.high) if side > 0 else (-loss.high, -loss.low)
+        error = 1.0 - base if name == "accuracy" else base  # the loss of an accuracy is the share of errors
+        for least, times in ((WEEK_DAYS, 1.0), (1, SHORT)):
+            limit = error + times * tolerance
+            if limit >= high:
+                continue
+            running = running_mean_above(low, high, sums, limit, least)
+            if math.isfinite(running.log_e) and math.isfinite(running.mean):
+                shift, sign = (1.0, -1.0) if name == "accuracy" else (0.0, float(side))
+                found.append((running, shift + sign * limit, shift + sign * running.mean))
+    return max(found, key=lambda each: each[0].log_e, default=None)
+
+
+def _loss(task: str, name: str, held_out: Mapping[str, float]) -> Loss | None:
+    if name == "brier" and task in ("binary", "multiclass"):
+        return Loss("squared", "squared2", 0.0, 1.0 if task == "binary" else 2.0)
+    if name == "log_loss" and task in ("binary", "multiclass"):
+        return Loss("capped", "capped2", 0.0, -math.log(LEAST))
+    if name == "mae" and task == "regression" and held_out.get("mae", 0.0) > 0:
+        return Loss("capped", "capped2", 0.0, 10.0 * held_out["mae"])
+    if name == "accuracy" and task in ("binary", "multiclass"):
+        return Loss("wrong", "wrong", 0.0, 1.0)
+    if name == "calibration" and task in ("binary", "multiclass"):
+        return Loss("error", "error2", -1.0, 1.0, (1, -1))
+    return None
+
+
+def signals(endpoint: str, found: Sequence[Harm]) -> list[Signal]:
+    """Return a page for each evidence that is an alarm."""
+    return [
+        Signal(
+            channel=HARM,
+            endpoint=endpoint,
+            statistic=harm.metric,
+            start=harm.end - DAY,
+            end=harm.end,
+            severity=harm.severity,
+            version=harm.version,
+            value=harm.value,
+            expected=harm.limit,
+            page=True,
+            detail=_sentence(harm),
+        )
+        for harm in found
+        if harm.severity >= 1
+    ]
+
+
+def _sentence(harm: Harm) -> str:
+    days = (harm.end - harm.start) // DAY
+    what = "the mean score minus the mean label" if harm.metric.startswith("calibration") else harm.metric
+    how = ", by labels that came early" if harm.early else ""
+    return (
+        f"{what} of version {harm.version} was {harm.value:.4g} over the last {days} days{how}: "
+        f"held out it is {harm.held_out:.4g}, and at most {harm.limit:.4g} is tolerated."
+    )

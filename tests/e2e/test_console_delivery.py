@@ -65,5 +65,6 @@ def test_incidents_are_in_order_on_every_screen(visitor) -> None:
     with served(project) as address:
         page = visitor.page()
         log_in(page, address, project.key())
-        paths = ["/incidents", *(f"/incidents/{each}" for each in (made.weather, made.quality, made.closed))]
+        found = (made.weather, made.quality, made.closed)
+        paths = ["/endpoints", "/incidents", *(f"/incidents/{each}" for each in found)]
         in_order(visitor, address, paths, cards=True)

@@ -16,6 +16,8 @@ from mainspring.console.access.keys import add_key_pages
 from mainspring.console.assets import add_assets
 from mainspring.console.background_cache import Looking
 from mainspring.console.data.pages import add_data_pages
+from mainspring.console.endpoints.health import STATES as HEALTH
+from mainspring.console.endpoints.health import health
 from mainspring.console.endpoints.overview import SHOWN_COLUMNS, endpoints, overview
 from mainspring.console.features.pages import add_feature_pages
 from mainspring.console.features.values import source_address
@@ -43,7 +45,7 @@ _MODELS = rf"models(/{_ID}(/history|/versions/[0-9]{{1,12}}(/card|/evaluation)?)
 _PIPELINES = rf"pipelines(/{_ID}(/runs/{_ID}(/steps/[A-Za-z0-9_.%-]{{1,140}})?)?)?"
 _QUERY = r"(\?[!-~]{1,2000})?"  # anything printable: it is used on our own page only
 _OWN_PAGE = re.compile(
-    rf"/(predictions/{_ID}|features(/{_ID})?|data(/{_ID}){{,2}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts|incidents)(/{_ID})?|keys|audit|find|{_MODELS}|{_PIPELINES})?{_QUERY}"
+    rf"/(predictions/{_ID}|features(/{_ID})?|data(/{_ID}){{,2}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts|incidents)(/{_ID})?|keys|audit|find|endpoints|{_MODELS}|{_PIPELINES})?{_QUERY}"
 )
 
 
@@ -70,6 +72,8 @@ def pages(project: Project, sessions: Sessions, looking: Looking, refusals: Refu
     @router.get("/")
     def show_overview(request: Request, endpoint: str | None = None) -> Response:
         names = endpoints(project)
+        if endpoint is None and len(names) > 1:
+            return show_endpoints(request)
         chosen = check_id(endpoint, "endpoint") if endpoint is not None else names[0] if names else None
         view = overview(project, chosen) if chosen else None
         return page(
@@ -82,6 +86,11 @@ def pages(project: Project, sessions: Sessions, looking: Looking, refusals: Refu
                 "source_address": source_address,
             },
         )
+
+    @router.get("/endpoints")
+    def show_endpoints(request: Request) -> Response:
+        content = {"rows": health(project), "states": HEALTH, "section": "overview"}
+        return page("endpoints.html", {**frame(request), **content})
 
     @router.get("/predictions/{prediction_id}")
     def show_prediction(request: Request, prediction_id: str) -> Response:

@@ -59,6 +59,7 @@ PATHS = {
     "/keys/x/revoke",
     "/audit",
     "/audit.csv",
+    "/endpoints",
     "/incidents",
     "/incidents/x",
     "/incidents/x/x",

@@ -9,6 +9,7 @@ import pytest
 
 from kit.console.client import Client
 from kit.console.flights import NOW, Project, air, definitions, populated, traffic, windows
+from kit.console.troubled import troubled
 from mainspring.console.app import create_app
 from mainspring.core.time import DAY, HOUR, WEEK, ManualClock
 from mainspring.data.model import fresh
@@ -299,10 +300,30 @@ def test_several_endpoints_can_be_chosen_from() -> None:
     both = replace(project.definitions, endpoints=more)
     project = Project(definitions=both, routes=project.routes, versions=project.versions, monitors=project.monitors)
     client = Client(create_app(project), project.key())
-    first, second = client.page("/").text, client.page("/?endpoint=late-arrival").text
+    first, second = client.page("/?endpoint=another").text, client.page("/?endpoint=late-arrival").text
     assert 'aria-current="page">another<' in first
     assert 'aria-current="page">late-arrival<' in second
     assert client.page("/?endpoint=nobody").status_code == 404
+
+
+def test_all_endpoints_come_first_and_of_them_what_is_not_well() -> None:
+    made = troubled().project
+    more = dict(made.definitions.endpoints) | definitions("another").endpoints
+    parts = {name: getattr(made, name) for name in ("routes", "versions", "monitors", "incidents")}
+    project = Project(definitions=replace(made.definitions, endpoints=more), **parts)
+    client = Client(create_app(project), project.key())
+    page = client.page("/").text
+    assert page.index(">late-arrival</a>") < page.index(">another</a>")
+    text = text_of(page)
+    assert "2 endpoints 1 with open incidents first" in text
+    assert "Broken source weather quality late-arrival" in text
+    assert "Not live" in text
+    drifted = project.monitors.windows("late-arrival")[-1].drifted
+    assert f"{len(drifted)} of " in text
+    assert client.page("/endpoints").text.count("<tr>") == 3
+    one = text_of(Client(create_app(made), made.key()).page("/").text)
+    assert "2 open incidents" in one
+    assert "Weather.wind is null in 41 %" in one
 
 
 def test_whatever_people_call_things_is_only_text() -> None:

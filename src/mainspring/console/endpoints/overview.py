@@ -15,7 +15,9 @@ from mainspring.console.endpoints.live import Live, live
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.delivery.rollout.model import RolloutState
 from mainspring.ledger.model import Prediction
+from mainspring.monitoring.incidents.model import Incident
 from mainspring.monitoring.model import ColumnDrift, Window
+from mainspring.operations.incidents import importance
 from mainspring.project import Project
 
 SHOWN_WINDOWS = 60
@@ -70,6 +72,7 @@ class Overview:
     capacity: Capacity
     recent: tuple[Prediction, ...]
     rollout: RolloutState | None  # the newest
+    incidents: tuple[Incident, ...]  # open ones, the most important first
 
     @property
     def total(self) -> int:
@@ -140,6 +143,7 @@ def overview(project: Project, endpoint: str) -> Overview:
         capacity=capacity(project, endpoint, {arm.digest: arm.weight for arm in state.arms}),
         recent=tuple(project.predictions.recent(endpoint, SHOWN_PREDICTIONS)),
         rollout=next(iter(project.rollouts.find(endpoints=[endpoint], limit=1)), None),
+        incidents=tuple(sorted((i for i in project.incidents.open() if endpoint in i.endpoints), key=importance)),
     )
 
 

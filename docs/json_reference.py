@@ -31,6 +31,7 @@ from mainspring.operations.advise.model import Advised
 from mainspring.operations.ci.model import Report
 from mainspring.operations.demo.walkthrough import Summary
 from mainspring.operations.endpoint_checks import Finding
+from mainspring.operations.fairness import Fairness
 from mainspring.operations.features.entity_values import EntityValues
 from mainspring.operations.features.view_freshness import ViewFreshness
 from mainspring.operations.incidents import IncidentReport
@@ -219,6 +220,9 @@ DOCUMENTS = {
     "incidents silence": Document(IncidentReport),
     "incidents close": Document(IncidentReport),
     "incidents verdict": Document(IncidentReport),
+    "fairness": Document(
+        Fairness, ("since", "until", "FairnessWindow.start", "FairnessWindow.end")
+    ),
     "prediction": Document(
         Prediction, ("at",), {"withheld": Literal["encrypted", "left out"] | None}, less=("sealed",)
     ),

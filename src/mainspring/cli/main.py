@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "incidents": ("incidents", "Incidents: list, own, silence, close, judge."),
     "objectives": ("objectives", "Show objectives and their error budgets."),
     "export": ("export", "Write rules for Prometheus, dashboards for Grafana."),
+    "fairness": ("fairness", "Compare groups: rates, errors, calibration."),
     "prediction": ("prediction", "Show one logged prediction."),
     "replay": ("replay", "Answer logged predictions again, and compare."),
     "runs": ("runs", "List training runs."),

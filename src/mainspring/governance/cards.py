@@ -18,6 +18,7 @@ from mainspring.governance.words import gaps_of, read_words
 from mainspring.registry.bundles import HOLDOUT
 from mainspring.registry.lineage import Lineage
 from mainspring.registry.model import Bundle, RunRecord
+from mainspring.stats.fairness.reporting import FairnessReport
 from mainspring.stats.metrics import Metric
 from mainspring.stats.thresholds import THRESHOLD
 
@@ -39,6 +40,8 @@ def build(
     owner: str = "",
     metrics: Sequence[Metric] = (),
     waivers: Sequence[str] = (),
+    fairness: Sequence[FairnessReport] = (),
+    unfair: Gap | None = None,
 ) -> Card:
     """Return the model card of a version.
 
@@ -50,6 +53,8 @@ def build(
         words_file: The file of that text, named in gaps.
         hidden: Features whose values identify a person.
         waivers: The gates that are waived for this version, as text.
+        fairness: Measures of groups of the held-out rows.
+        unfair: Why groups that are declared could not be measured.
         description: The current declaration's; so too `owner`, and `metrics`, those in addition to the task's.
 
     Raises:
@@ -86,7 +91,15 @@ def build(
         performance=performance,
         lineage=origin,
         resources=resources,
-        gaps=(*gaps_of(sections, words_file), *data_gaps, *performance_gaps, *lineage_gaps, *resource_gaps),
+        gaps=(
+            *gaps_of(sections, words_file),
+            *data_gaps,
+            *performance_gaps,
+            *lineage_gaps,
+            *resource_gaps,
+            *([unfair] if unfair is not None else []),
+        ),
+        fairness=tuple(fairness),
     )
 
 

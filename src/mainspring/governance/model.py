@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mainspring.stats.fairness.reporting import FairnessReport
+
 
 @dataclass(frozen=True, slots=True)
 class Fact:
@@ -101,6 +103,7 @@ class Card:
     lineage: tuple[Fact, ...]
     resources: Resources
     gaps: tuple[Gap, ...]
+    fairness: tuple[FairnessReport, ...] = ()  # of held-out rows, by the columns that monitors declare
 
     @property
     def complete(self) -> bool:

@@ -7,16 +7,20 @@ from collections.abc import Iterable, Sequence
 from mainspring.core.html import Markup, code, text
 from mainspring.governance.model import Card, Fact, Gap, Performance
 from mainspring.governance.rendering import (
+    FAIRNESS,
     HEADERS,
     estimate_row,
+    fairness_table,
     group_row,
     left_out,
     metric_names,
     resource_facts,
     title,
     verdict,
+    wide_gaps,
 )
 from mainspring.governance.words import prose
+from mainspring.stats.fairness.reporting import FairnessReport
 
 _NUMBER = ' class="number"'
 _STYLE = """
@@ -57,6 +61,7 @@ def page(card: Card) -> str:
         _section("Data", _facts(card.data), _inputs(card)),
         _section("Performance", _performance(card.performance)),
         _section("Lineage", _facts(card.lineage)),
+        *([_section("Fairness", _fairness(card.fairness))] if card.fairness else []),
         _section("Resources", _facts(resource_facts(card.resources))),
         _section("Gaps", _gaps(card.gaps)),
     ]
@@ -99,6 +104,19 @@ def _performance(found: Performance | None) -> Markup:
             Markup(f"<h3>By {text(each.feature)}</h3>"),
             _table(("value", "rows", *names), rows, numbers=range(1, 2 + len(names))),
             Markup(f'<p class="note">{left_out(each.left_out_groups, each.left_out_rows, found.smallest_group)}</p>'),
+        ]
+    return Markup("".join(parts))
+
+
+def _fairness(reports: Sequence[FairnessReport]) -> Markup:
+    parts = [Markup(f'<p class="note">{text(FAIRNESS)}</p>')]
+    for report in reports:
+        headers, rows = fairness_table(report)
+        wide = "".join(f"<li>{text(each)}</li>" for each in wide_gaps(report))
+        parts += [
+            Markup(f"<h3>Groups by {text(' and '.join(report.by))}</h3>"),
+            _table(headers, rows, numbers=range(len(report.by), len(headers))),
+            Markup(f"<ul>{wide}</ul>" if wide else ""),
         ]
     return Markup("".join(parts))
 

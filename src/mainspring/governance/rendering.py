@@ -7,9 +7,14 @@ from collections.abc import Iterable, Sequence
 
 from mainspring.core.time import format_duration
 from mainspring.governance.model import Card, Estimate, Fact, Group, Resources
+from mainspring.stats.fairness.reporting import FairnessReport, Rate
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~])")
 HEADERS = ("metric", "value", "95 % interval", "baseline")
+FAIRNESS = (
+    "Groups of the held-out rows, with 95 % intervals by blocks of a day. Of several hundred comparisons some are wide "
+    "by chance: read the intervals, and ask again on other rows."
+)
 UNKNOWN = "unknown"  # name of the group of nulls
 
 
@@ -35,6 +40,11 @@ def markdown(card: Card) -> str:
             lines += _table((each.feature, "rows", *names), [group_row(group, names) for group in each.groups])
             if rest := left_out(each.left_out_groups, each.left_out_rows, found.smallest_group):
                 lines += [rest, ""]
+    if card.fairness:
+        lines += ["## Fairness", "", FAIRNESS, ""]
+        for report in card.fairness:
+            lines += [f"### Groups by {_plain(' and '.join(report.by))}", "", *_table(*fairness_table(report))]
+            lines += [f"- {_plain(each)}" for each in wide_gaps(report)] + [""]
     lines += ["## Lineage", "", *_list(card.lineage), "## Resources", ""]
     facts = resource_facts(card.resources)
     lines += _list(facts) if facts else ["Not known.", ""]
@@ -80,6 +90,33 @@ def group_row(group: Group, names: Sequence[str]) -> tuple[str, ...]:
         f"{found[name].value:.4g} ({_interval(found[name])})" if name in found else "not defined" for name in names
     ]
     return UNKNOWN if group.value is None else group.value, f"{group.rows:,}", *cells
+
+
+def fairness_table(report: FairnessReport) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the head and the rows of the table of a report's groups."""
+    measures = list(report.groups[0].measures) if report.groups else []
+    rows = [
+        (*group.group.values(), f"{group.rows:,}", *(_rate(group.measures[name]) for name in measures))
+        for group in report.groups
+    ]
+    return (*report.by, "rows", *measures), rows
+
+
+def wide_gaps(report: FairnessReport) -> list[str]:
+    """Return a sentence on each gap whose interval excludes 0."""
+    found = []
+    for gap in report.gaps:
+        if gap.certain:
+            highest, lowest = (" and ".join(group.values()) for group in (gap.highest, gap.lowest))
+            ratio = "" if gap.ratio is None else f", a ratio of {_rate(gap.ratio)}"
+            found.append(f"{gap.measure}: {highest} is above {lowest} by {_rate(gap.difference)}{ratio}")
+    return found
+
+
+def _rate(rate: Rate) -> str:
+    if rate.value is None:
+        return "insufficient data"
+    return f"{rate.value:.4g}" if rate.low is None else f"{rate.value:.4g} ({rate.low:.4g} to {rate.high:.4g})"
 
 
 def left_out(groups: int, rows: int, smallest: int) -> str:

@@ -27,6 +27,8 @@ class Monitor:
         objectives: Promises about the endpoint, such as `ms.objectives.availability(0.999)`.
         ranking: For predictions that are ranked in groups, so that their quality is that of rankings.
         forecast: For forecasts, so that their quality is measured by horizon.
+        fairness: Features by their full names, or fields of the request, whose values are the groups of
+            `mainspring fairness`: alone, and in their combinations.
         notify: Receivers of messages about incidents, such as `ms.notify.webhook("ops")`.
         tolerances: How much worse than on held-out rows live quality may be, such as {"brier": 0.02}: `brier`,
             `log_loss`, `accuracy`, `mae`, or `calibration`, of the mean score against the mean label.
@@ -44,6 +46,7 @@ class Monitor:
     objectives: Sequence[Objective] = ()
     ranking: Ranking | None = None
     forecast: Forecast | None = None
+    fairness: Sequence[str] = ()
     notify: Sequence[Target] = ()
     tolerances: Mapping[str, float] = field(default_factory=dict)
     clean_windows: int = 2
@@ -60,6 +63,7 @@ class Monitor:
                 f"The monitor of {self.endpoint!r} has alarms_per_week={self.alarms_per_week}.",
                 fix="write a number above 0: 1 is one false alarm a week.",
             )
+        expect_each(self.fairness, str, owner.format("fairness"), fix='write names: fairness=["Customer.age_band"].')
         nothing = type(None)
         expect(self.ranking, (Ranking, nothing), owner.format("ranking"), fix='write ranking=ms.Ranking("query").')
         expect(self.forecast, (Forecast, nothing), owner.format("forecast"), fix='write forecast=ms.Forecast("days").')

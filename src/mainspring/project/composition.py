@@ -457,7 +457,9 @@ class Project:
 
         def watched(endpoint: str) -> Watched:
             found = self.definitions.monitors.get(endpoint)
-            return Watched() if found is None else Watched(found.segments, found.ranking, found.forecast)
+            if found is None:
+                return Watched()
+            return Watched(found.segments, found.ranking, found.forecast, found.fairness)
 
         return QualityUpdates(
             self.predictions,

@@ -14,9 +14,8 @@ from mainspring.stats.fairness.comparing import compare
 from mainspring.stats.fairness.counting import (
     ABSOLUTE,
     BIAS,
-    BINS,
     CALIBRATION,
-    CLASSIFICATION,
+    MEASURES,
     SELECTION,
     TPR,
     GroupCounts,
@@ -24,7 +23,8 @@ from mainspring.stats.fairness.counting import (
     count,
     group_rows,
 )
-from mainspring.stats.fairness.reporting import FairnessReport, Gap, Rate, fairness_report, wilson
+from mainspring.stats.fairness.reporting import FairnessReport, GroupGap, Rate, fairness_report, wilson
+from mainspring.stats.quality_sums import BINS, bins_of
 
 GOLDEN: dict[str, Any] = json.loads(Path(__file__).with_name("fairlearn.json").read_text())
 RNG = np.random.default_rng(11)
@@ -48,13 +48,13 @@ def golden() -> GroupCounts:
     return count(names, found, place, nought, truth=np.array(GOLDEN["truth"]) > 0, score=flagged, decided=flagged > 0)
 
 
-def gaps(report: FairnessReport) -> dict[str, Gap]:
+def gaps(report: FairnessReport) -> dict[str, GroupGap]:
     return {gap.measure: gap for gap in report.gaps}
 
 
 @pytest.mark.parametrize("by", ["sex", "age", "sex,age"])
 def test_rates_and_gaps_are_those_of_fairlearn(by: str) -> None:
-    report = fairness_report(golden(), by.split(","), least_rows=1)
+    report = fairness_report(golden(), by.split(","), "binary", least_rows=1)
     expected = GOLDEN["by"][by]
     found = {tuple(each.group.values()): each.measures for each in report.groups}
     assert len(found) == len(expected["groups"])
@@ -76,7 +76,7 @@ def test_counts_of_parts_add_up_to_those_of_the_whole() -> None:
     parts = [counted(group[at], truth[at], score[at], block=block[at]) for at in np.array_split(np.arange(rows), 4)]
     total = parts[3] + parts[1] + parts[0] + parts[2]
     assert total.blocks == whole.blocks
-    one, two = (fairness_report(each, ["g"]) for each in (whole, total))
+    one, two = (fairness_report(each, ["g"], "binary") for each in (whole, total))
     for mine, other in zip(one.groups, two.groups, strict=True):
         assert mine.group == other.group
         for name, rate in mine.measures.items():
@@ -93,12 +93,12 @@ def test_the_counts_of_one_column_are_the_sums_over_the_other() -> None:
     truth, score = RNG.random(rows) < 0.5, RNG.random(rows)
     both = counted([first, second], truth, score, names=("one", "two"))
     alone = counted(second, truth, score, names=("two",))
-    mine, other = fairness_report(both, ["two"]), fairness_report(alone, ["two"])
+    mine, other = fairness_report(both, ["two"], "binary"), fairness_report(alone, ["two"], "binary")
     assert [each.group for each in mine.groups] == [each.group for each in other.groups]
     assert all(
         a.measures[name].value == pytest.approx(b.measures[name].value)
         for a, b in zip(mine.groups, other.groups, strict=True)
-        for name in CLASSIFICATION
+        for name in MEASURES["binary"]
     )
 
 
@@ -107,7 +107,7 @@ def test_wilson_and_newcombe_are_as_published() -> None:
     assert wilson(81, 263, 1.959964) == pytest.approx((0.2553, 0.3662), abs=1e-4)
     group = ["a"] * 70 + ["b"] * 80
     flagged = np.r_[np.arange(70) < 56, np.arange(80) < 48]
-    report = fairness_report(counted(group, np.ones(150), flagged.astype(float)), ["g"], least_rows=1)
+    report = fairness_report(counted(group, np.ones(150), flagged.astype(float)), ["g"], "binary", least_rows=1)
     gap = gaps(report)[SELECTION]
     assert (gap.highest, gap.lowest) == ({"g": "a"}, {"g": "b"})
     found = gap.difference
@@ -119,10 +119,10 @@ def test_calibration_and_bias_are_those_by_hand() -> None:
     rows = 4_000
     group, score = RNG.choice(["a", "b"], rows), RNG.random(rows)
     truth = RNG.random(rows) < np.clip(score - 0.2 * (group == "b"), 0, 1)
-    report = fairness_report(counted(group, truth, score), ["g"])
+    report = fairness_report(counted(group, truth, score), ["g"], "binary")
     for each in report.groups:
         mine = group == each.group["g"]
-        bins = np.minimum((score[mine] * BINS).astype(int), BINS - 1)
+        bins = bins_of(score[mine])
         by_hand = sum(abs((score[mine] - truth[mine])[bins == place].sum()) for place in range(BINS)) / mine.sum()
         assert each.measures[CALIBRATION].value == pytest.approx(by_hand)
         assert each.measures[BIAS].value == pytest.approx((score[mine] - truth[mine]).mean())
@@ -136,7 +136,7 @@ def test_errors_of_a_regression() -> None:
     predicted = truth + RNG.normal(size=rows) * np.where(group == "a", 1, 3) + (group == "b")
     found, place = group_rows([group.tolist()])
     counts = count(("g",), found, place, np.zeros(rows, int), truth=truth, score=predicted)
-    report = fairness_report(counts, ["g"], regression=True)
+    report = fairness_report(counts, ["g"], "regression")
     for each in report.groups:
         mine = group == each.group["g"]
         error = (predicted - truth)[mine]
@@ -153,7 +153,7 @@ def test_errors_of_a_regression() -> None:
 def test_a_small_group_is_insufficient_data() -> None:
     group = ["a"] * 500 + ["b"] * 500 + ["c"] * 30
     truth = np.r_[np.ones(500), np.zeros(450), np.ones(50), np.ones(30)]
-    report = fairness_report(counted(group, truth, RNG.random(1030)), ["g"])
+    report = fairness_report(counted(group, truth, RNG.random(1030)), ["g"], "binary")
     by_name = {each.group["g"]: each for each in report.groups}
     assert by_name["c"].measures[SELECTION] == Rate(None, None, None, 30)
     assert by_name["b"].measures[TPR] == Rate(None, None, None, 50)  # only 50 of its rows are positive
@@ -170,7 +170,7 @@ def test_days_that_differ_together_widen_the_interval() -> None:
         day = np.repeat(np.arange(days), rows)
         level = np.clip(0.4 + rng.normal(size=days) * 0.15, 0.02, 0.98)
         report = fairness_report(
-            counted(["a"] * day.size, np.ones(day.size), rng.random(day.size) < level[day], block=day), ["g"]
+            counted(["a"] * day.size, np.ones(day.size), rng.random(day.size) < level[day], block=day), ["g"], "binary"
         )
         rate = report.groups[0].measures[SELECTION]
         assert rate.low is not None
@@ -187,9 +187,9 @@ def test_nulls_and_numbers_are_groups_and_a_group_of_one_has_no_gap() -> None:
     groups, place = group_rows([[None, 1, 1.0, True, float("nan"), "1", 2.5]])
     assert groups == (("null",), ("1",), ("true",), ("2.5",))
     assert place.tolist() == [0, 1, 1, 2, 0, 1, 3]
-    report = fairness_report(counted(["a"] * 400, np.ones(400), RNG.random(400)), ["g"])
+    report = fairness_report(counted(["a"] * 400, np.ones(400), RNG.random(400)), ["g"], "binary")
     assert report.gaps == ()
-    nothing = fairness_report(counted([], np.empty(0), np.empty(0)), ["g"])
+    nothing = fairness_report(counted([], np.empty(0), np.empty(0)), ["g"], "binary")
     assert (nothing.groups, nothing.gaps) == ((), ())
 
 

@@ -21,7 +21,14 @@ from mainspring.console.runs.table import state_of
 from mainspring.core.errors import Unavailable
 from mainspring.core.ids import check_id
 from mainspring.governance.model import Card
-from mainspring.governance.rendering import left_out, metric_names, resource_facts, verdict
+from mainspring.governance.rendering import (
+    fairness_table,
+    left_out,
+    metric_names,
+    resource_facts,
+    verdict,
+    wide_gaps,
+)
 from mainspring.governance.words import prose
 from mainspring.operations.models.cards import render, words_file
 from mainspring.project import Project
@@ -84,6 +91,8 @@ def add_model_pages(router: APIRouter, project: Project, looking: Looking, frame
             "interval_picture": interval_picture,
             "metric_names": metric_names,
             "left_out": left_out,
+            "fairness_table": fairness_table,
+            "wide_gaps": wide_gaps,
             "resource_facts": resource_facts,
             "verdict": verdict,
             "words_file": words_file(version.model),

@@ -15,10 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mainspring.core.time import DAY, HOUR, MINUTE, SECOND
+from mainspring.features.definitions import load
+from mainspring.features.describe.personal import personal_names
 from mainspring.monitoring.joins import OUTPUTS, distinct, join_labels, json_rows, label_counts
 from mainspring.monitoring.model import LabelRows
 from mainspring.monitoring.quality.declared import Forecast, Ranking
 from mainspring.monitoring.quality.table import Key
+from mainspring.registry.bundles import FEATURES as FEATURE_FILE
 from mainspring.registry.model import Bundle, several_labels
 from mainspring.stats.quality_sums import (
     LEAST,
@@ -45,6 +48,8 @@ AGES_S = (*(age // SECOND for age in AGES_US), EVER_S)
 READ = ("id", "version", "digest", "at", "keys", "score", OUTPUTS)
 FEATURES = "features"
 OTHER = "(other)"
+AND = " and "  # between the parts of a segment by several columns
+_MOST_COMBINATIONS = 200  # of the columns of fairness in one window
 _MOST_VALUES = 64  # of a segment in one window; the rest is counted as `OTHER`
 _CAP = 10.0  # times the mean absolute error on held-out rows: larger errors count as this in the test of harm
 
@@ -59,6 +64,7 @@ class Judged:
     threshold: float | None
     cap: float
     edges: dict[str, ColumnReference]
+    personal: frozenset[str] = frozenset()  # features, keys and request fields that identify a person
 
     @classmethod
     def of(cls, bundle: Bundle) -> Judged:
@@ -73,22 +79,31 @@ class Judged:
             threshold=manifest.extra.get(THRESHOLD, {}).get("value"),
             cap=numbers if manifest.task == "regression" else -math.log(LEAST),
             edges={name: column for name, column in reference.items() if column.kind == NUMERIC and column.edges},
+            personal=personal_names(*load(bundle.files[FEATURE_FILE])) if FEATURE_FILE in bundle.files else frozenset(),
         )
 
 
 @dataclass(frozen=True)
 class Watched:
-    """Segments, rankings and forecasts declared for an endpoint."""
+    """Segments, rankings, forecasts and columns of fairness declared for an endpoint.
+
+    Attributes:
+        fairness: Columns whose combinations of values are segments too, but for those that identify a person.
+        personal: Whether also those; what is measured must then not be stored.
+    """
 
     segments: Sequence[str] = ()
     ranking: Ranking | None = None
     forecast: Forecast | None = None
+    fairness: Sequence[str] = ()
+    personal: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of predictions to read."""
-        named = self.segments or self.ranking or self.forecast
-        return (*READ, FEATURES) if named else READ
+        named = self.segments or self.ranking or self.forecast or self.fairness
+        request = ("request",) if any("." not in name for name in self.fairness) else ()
+        return (*READ, FEATURES, *request) if named else READ
 
     @property
     def all_segments(self) -> tuple[str, ...]:
@@ -211,6 +226,13 @@ class Measuring:
             texts = np.full(mine.size, "", dtype=object)
             texts[places] = segments_of(name, documents.values(name, places), judged.edges.get(name))
             yield texts
+        fairness = self._watched.fairness
+        known = len(fairness) == 1 and fairness[0] in self._watched.all_segments
+        if fairness and not known and (self._watched.personal or judged.personal.isdisjoint(fairness)):
+            parts = [segments_of(name, documents.values(name, places), judged.edges.get(name)) for name in fairness]
+            texts = np.full(mine.size, "", dtype=object)
+            texts[places] = _combined(fairness, list(zip(*parts, strict=True)))
+            yield texts
 
     def _put(self, key: Key, sums: Sums) -> None:
         before = self.sums.get(key)
@@ -230,6 +252,13 @@ def segments_of(name: str, values: Sequence[Any], reference: ColumnReference | N
         texts = [_text(value) for value in values]
     common = {text for text, _ in Counter(texts).most_common(_MOST_VALUES)}
     return [f"{name}={text if text in common else OTHER}" for text in texts]
+
+
+def _combined(names: Sequence[str], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return one segment a row: `Customer.sex=f and Customer.age_band=old`. The rarest of very many are one."""
+    common = {row for row, _ in Counter(rows).most_common(_MOST_COMBINATIONS)}
+    others = tuple(f"{name}={OTHER}" for name in names)
+    return [AND.join(row if row in common else others) for row in rows]
 
 
 def _quarter(value: Any, edges: Floats) -> str:
@@ -265,9 +294,9 @@ class _Documents:
         return self._decoded[column]
 
     def values(self, name: str, rows: Ints) -> list[Any]:
-        """Return a feature or key of some rows; `None` where it is missing."""
-        features, keys = self.of(FEATURES), self.of("keys")
-        return [features[row].get(name, keys[row].get(name)) for row in rows.tolist()]
+        """Return a feature, key or field of the request of some rows; `None` where it is missing."""
+        features, keys, request = self.of(FEATURES), self.of("keys"), self.of("request")
+        return [features[row].get(name, keys[row].get(name, request[row].get(name))) for row in rows.tolist()]
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.errors import Invalid, MainspringError, NotFound
 from mainspring.core.files import write_atomic
 from mainspring.core.ids import check_id
 from mainspring.delivery.waiving import said
 from mainspring.governance.cards import build
-from mainspring.governance.model import Card
+from mainspring.governance.model import Card, Gap
 from mainspring.governance.resources import Price
 from mainspring.operations.models import curating
 from mainspring.operations.models.waiving import active
@@ -58,7 +58,21 @@ def card_of(project: Project, version: ModelVersion) -> Card:
         owner="" if declared is None else declared.owner,
         metrics=() if declared is None else declared.measured,
         waivers=[f"{each.gate}, by {said(each)}" for each in active(project, version)],
+        **_fairness(project, version),
     )
+
+
+def _fairness(project: Project, version: ModelVersion) -> dict[str, Any]:
+    """Return the groups of the held-out rows, or why they could not be measured; nothing where none are declared."""
+    from mainspring.operations.fairness import declared_groups, held_out_fairness
+
+    if not declared_groups(project, version.model):
+        return {}
+    try:
+        found = held_out_fairness(project, version)
+    except MainspringError as error:
+        return {"unfair": Gap("Fairness", error.what, error.fix or "", required=False)}
+    return {"fairness": [report for each in found.versions for report in each.reports]}
 
 
 def words_file(model: str) -> str:
@@ -74,11 +88,14 @@ def stamp(project: Project, version: ModelVersion) -> Hashable:
         written = None
     else:
         written = words.st_mtime_ns, words.st_size
+    from mainspring.operations.fairness import declared_groups
+
     declared = project.definitions.models.get(version.model)
     said = None if declared is None else (declared.description, declared.owner, declared.metric_names)
     where = version.model, version.version, version.digest, version.aliases
     waivers = tuple((each.gate, each.until) for each in active(project, version))
-    return *where, waivers, tuple(sorted(version.tags.items())), written, said, project.settings.training_price
+    groups = declared_groups(project, version.model)
+    return *where, waivers, groups, tuple(sorted(version.tags.items())), written, said, project.settings.training_price
 
 
 def document(found: Card) -> dict[str, Any]:

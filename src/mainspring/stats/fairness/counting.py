@@ -11,13 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from mainspring.stats.jackknife import Floats, Ints
+from mainspring.stats.quality_sums import BINS, bins_of
 
-BINS = 20  # of scores, of equal width
 SELECTION, TPR, FPR, FNR = "selection rate", "true positive rate", "false positive rate", "false negative rate"
 PRECISION, ERROR, BASE = "precision", "error rate", "positive rate"
 BIAS, CALIBRATION, ABSOLUTE = "bias", "calibration error", "mean absolute error"
-CLASSIFICATION = (SELECTION, TPR, FPR, FNR, PRECISION, ERROR, BASE, BIAS, CALIBRATION)
-REGRESSION = (ABSOLUTE, BIAS)
+MEASURES: Mapping[str, tuple[str, ...]] = {
+    "binary": (SELECTION, TPR, FPR, FNR, PRECISION, ERROR, BASE, BIAS, CALIBRATION),
+    "multiclass": (ERROR, BIAS, CALIBRATION),  # of the most likely class and the confidence in it
+    "regression": (ABSOLUTE, BIAS),
+}
 
 Cells = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int64]]
 # rate -> its numerator and its denominator, of counts of shape (..., decision, label)
@@ -61,19 +64,19 @@ class GroupCounts:
         columns: Names of the columns whose values make the groups.
         groups: The values of each group, as texts.
         blocks: The start of each block of time, ascending; any number.
-        cells: Shape (groups, blocks, 2, 2, BINS): by decision and label; of a regression all are in the first cell.
-        scores: Shape (groups, blocks, BINS): sums of the scores; of a regression of the errors, in the first bin.
-        absolute: Shape (groups, blocks): sums of |score - label|.
-        squares: Shape (groups, blocks): sums of (score - label)^2.
+        cells: Shape (groups, blocks, 2, 2): rows by decision and label. Of several classes the decision is whether the
+            most likely class is wrong, and no row has a label; of a regression all rows are in the first cell.
+        bins: Shape (groups, blocks, BINS, 3): rows, labels and sums of scores by bin of the score (`quality_sums`); of
+            a regression nothing.
+        errors: Shape (groups, blocks, 3): sums of score - label, of its absolute value, and of its square.
     """
 
     columns: tuple[str, ...]
     groups: tuple[tuple[str, ...], ...]
     blocks: tuple[int, ...]
     cells: Ints
-    scores: Floats
-    absolute: Floats
-    squares: Floats
+    bins: Floats
+    errors: Floats
 
     def __add__(self, other: GroupCounts) -> GroupCounts:
         if self.columns != other.columns:
@@ -101,9 +104,8 @@ class GroupCounts:
             groups,
             blocks,
             one.cells + two.cells,
-            one.scores + two.scores,
-            one.absolute + two.absolute,
-            one.squares + two.squares,
+            one.bins + two.bins,
+            one.errors + two.errors,
         )
 
     def by(self, columns: Sequence[str]) -> GroupCounts:
@@ -130,29 +132,35 @@ class GroupCounts:
         return replace(
             self,
             cells=change(self.cells),
-            scores=change(self.scores),
-            absolute=change(self.absolute),
-            squares=change(self.squares),
+            bins=change(self.bins),
+            errors=change(self.errors),
         )
 
+    def within(self, start: int, end: int) -> GroupCounts:
+        """Return the counts of the blocks with `start <= block < end`."""
+        kept = np.array([start <= block < end for block in self.blocks], np.bool_)
+        blocks = tuple(block for block in self.blocks if start <= block < end)
+        return replace(self.each(lambda part: part[:, kept]), blocks=blocks)
+
     def measured(self, measure: str) -> Measured:
-        """Return one of `CLASSIFICATION` or `REGRESSION`; not `CALIBRATION`, which is no mean over rows."""
-        tables = self.cells.sum(axis=-1)
+        """Return one of `MEASURES`, but `CALIBRATION`, which is no mean over rows."""
         if measure in _RATES:
             top, bottom = _RATES[measure]
-            sums, rows = top(tables).astype(np.float64), bottom(tables).astype(np.float64)
+            sums, rows = top(self.cells).astype(np.float64), bottom(self.cells).astype(np.float64)
             return Measured(sums, rows, _spread(sums, rows, sums))
-        rows = tables.sum(axis=(-2, -1)).astype(np.float64)
-        sums = self.absolute if measure == ABSOLUTE else self.scores.sum(axis=-1) - tables[..., :, 1].sum(-1)
-        return Measured(sums, rows, _spread(sums, rows, self.squares), counts=False)
+        rows = self.cells.sum(axis=(-2, -1)).astype(np.float64)
+        sums = self.errors[..., 1 if measure == ABSOLUTE else 0]
+        return Measured(sums, rows, _spread(sums, rows, self.errors[..., 2]), counts=False)
 
     def calibration(self) -> Floats:
-        """Return each group's calibration error of all blocks, and without each block; shape (groups, 1 + blocks)."""
-        gaps = self.scores - self.cells[:, :, :, 1, :].sum(axis=2)  # (groups, blocks, bins)
-        rows = self.cells.sum(axis=(2, 3, 4)).astype(np.float64)
+        """Return each group's calibration error of all blocks, and without each block; shape (groups, 1 + blocks).
+
+        It is the mean distance of score and label over the bins of the score, weighted by rows.
+        """
+        gaps, rows = self.bins[..., 2] - self.bins[..., 1], self.bins[..., 0].sum(axis=-1)
         gaps = np.concatenate([gaps.sum(axis=1, keepdims=True), gaps.sum(axis=1, keepdims=True) - gaps], axis=1)
         rows = np.concatenate([rows.sum(axis=1, keepdims=True), rows.sum(axis=1, keepdims=True) - rows], axis=1)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(np.abs(gaps).sum(axis=-1) / rows)
 
 
@@ -182,24 +190,21 @@ def count(
     shape = len(groups), len(starts)
     size = shape[0] * shape[1]
     where = place * shape[1] + block
-    label = np.zeros(place.size, np.int64) if decided is None else truth.astype(np.int64)
-    chosen = np.zeros(place.size, np.int64) if decided is None else decided.astype(np.int64)
-    bins = np.zeros(place.size, np.int64)
+    label = truth.astype(np.float64)
+    cell = where * 4
+    if decided is not None:
+        cell = cell + decided.astype(np.int64) * 2 + truth.astype(np.int64)
+    bins, errors = np.zeros((*shape, BINS, 3)), np.zeros((*shape, 3))
+    if score is not None:
+        error = score - label
+        parts = (error, np.abs(error), error**2)
+        errors = np.stack([np.bincount(where, part, size).reshape(shape) for part in parts], axis=-1)
     if score is not None and decided is not None:
-        bins = np.clip((score * BINS).astype(np.int64), 0, BINS - 1)
-    cells = np.bincount(((where * 2 + chosen) * 2 + label) * BINS + bins, minlength=size * 4 * BINS)
-    value = np.zeros(place.size) if score is None else np.asarray(score, np.float64)
-    error = value - truth.astype(np.float64) if score is not None else np.zeros(place.size)
-    sums = np.bincount(where * BINS + bins, error if decided is None else value, size * BINS)
-    return GroupCounts(
-        tuple(columns),
-        tuple(groups),
-        starts,
-        cells.astype(np.int64).reshape(*shape, 2, 2, BINS),
-        np.asarray(sums.reshape(*shape, BINS), np.float64),
-        np.asarray(np.bincount(where, np.abs(error), size).reshape(shape), np.float64),
-        np.asarray(np.bincount(where, error**2, size).reshape(shape), np.float64),
-    )
+        at = where * BINS + bins_of(score)
+        parts = (np.ones(at.size), label, score)
+        bins = np.stack([np.bincount(at, part, size * BINS).reshape(*shape, BINS) for part in parts], axis=-1)
+    cells = np.bincount(cell, minlength=size * 4).astype(np.int64).reshape(*shape, 2, 2)
+    return GroupCounts(tuple(columns), tuple(groups), starts, cells, bins, errors)
 
 
 def group_rows(columns: Sequence[Sequence[Any]]) -> tuple[tuple[tuple[str, ...], ...], Ints]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from mainspring.stats.distributions import student_quantile
 from mainspring.stats.fairness.comparing import compare, without
-from mainspring.stats.fairness.counting import BIAS, CALIBRATION, CLASSIFICATION, REGRESSION, GroupCounts, Measured
+from mainspring.stats.fairness.counting import BIAS, CALIBRATION, MEASURES, GroupCounts, Measured
 from mainspring.stats.jackknife import FEWEST_BLOCKS, effective_blocks, standard_errors
 
 LEAST_ROWS = 200  # of the kind that a measure is of; fewer are insufficient data
@@ -34,7 +34,7 @@ class GroupRates(msgspec.Struct, frozen=True):
     measures: dict[str, Rate]
 
 
-class Gap(msgspec.Struct, frozen=True):
+class GroupGap(msgspec.Struct, frozen=True):
     """The two groups whose values of a measure lie furthest apart.
 
     Attributes:
@@ -66,31 +66,31 @@ class FairnessReport(msgspec.Struct, frozen=True):
     least_rows: int
     blocks: int
     groups: tuple[GroupRates, ...]
-    gaps: tuple[Gap, ...]
+    gaps: tuple[GroupGap, ...]
 
 
 def fairness_report(
     counts: GroupCounts,
     by: Sequence[str],
+    task: str,
     *,
-    regression: bool = False,
     confidence: float = 0.95,
     least_rows: int = LEAST_ROWS,
 ) -> FairnessReport:
     """Return the measures of the groups by some of the columns of `counts`, the largest groups first, and their gaps.
 
     Args:
-        regression: Whether scores are predictions of numbers: the measures are then `REGRESSION`.
+        task: Binary, multiclass or regression, which decides the measures.
         least_rows: Rows of the kind that a measure is of, below which it is insufficient data.
     """
     counts = counts.by(by)
-    size = counts.cells.sum(axis=(1, 2, 3, 4))
+    size = counts.cells.sum(axis=(1, 2, 3))
     order = np.argsort(-size, kind="stable")
     counts = replace(counts.each(lambda part: part[order]), groups=tuple(counts.groups[p] for p in order.tolist()))
     names = [dict(zip(by, group, strict=True)) for group in counts.groups]
     found: list[dict[str, Rate]] = [{} for _ in names]
     gaps = []
-    for measure in REGRESSION if regression else CLASSIFICATION:
+    for measure in MEASURES[task]:
         rates = (
             _calibration(counts, confidence, least_rows)
             if measure == CALIBRATION
@@ -151,7 +151,7 @@ def wilson(successes: float, trials: float, z: float) -> tuple[float, float]:
 
 def _calibration(counts: GroupCounts, confidence: float, least_rows: int) -> list[Rate]:
     """Return calibration errors; their intervals are by a jackknife over blocks, else they have none."""
-    values, rows = counts.calibration(), counts.cells.sum(axis=(2, 3, 4)).astype(np.float64)
+    values, rows = counts.calibration(), counts.cells.sum(axis=(2, 3)).astype(np.float64)
     found = []
     for value, sizes in zip(values, rows, strict=True):
         size, blocks = int(sizes.sum()), int(effective_blocks(sizes))
@@ -170,7 +170,7 @@ def _calibration(counts: GroupCounts, confidence: float, least_rows: int) -> lis
 
 def _gap(
     counts: GroupCounts, measure: str, names: Sequence[dict[str, str]], rates: Sequence[Rate], confidence: float
-) -> Gap | None:
+) -> GroupGap | None:
     known = [(rate.value, place) for place, rate in enumerate(rates) if rate.value is not None]
     if len(known) < 2:
         return None
@@ -184,7 +184,7 @@ def _gap(
         difference = _difference(measured, confidence, rows)
         ratio = _ratio(measured, confidence, rows) if measure != BIAS else None
     certain = difference.low is not None and difference.low > 0
-    return Gap(measure, names[highest], names[lowest], difference, ratio, certain)
+    return GroupGap(measure, names[highest], names[lowest], difference, ratio, certain)
 
 
 def _difference(measured: Measured, confidence: float, rows: int) -> Rate:

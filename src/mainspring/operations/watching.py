@@ -8,14 +8,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
 from mainspring.core.errors import Conflict, MainspringError
 from mainspring.core.time import DAY
 from mainspring.features.model import FeatureView
-from mainspring.monitoring.channels.harm import signals
+from mainspring.monitoring.channels.harm import signals as harm_signals
 from mainspring.monitoring.incidents.causes import LABELS, MONITOR, PREDICTIONS, Lineage, Origin, grouped
 from mainspring.monitoring.incidents.feedback import Verdict, excluded, false_alarms
 from mainspring.monitoring.incidents.model import Incident, Judged, Part, Policy, scope
@@ -23,6 +23,7 @@ from mainspring.monitoring.incidents.silences import missing_labels, missing_pre
 from mainspring.monitoring.incidents.updating import Change, Evidence, Pair, updated
 from mainspring.monitoring.signals import CHANNELS as CHANNEL_NAMES
 from mainspring.monitoring.signals import HARM, SILENCE
+from mainspring.operations.distributions import Kept, judged
 from mainspring.operations.notifying import outgoing
 from mainspring.operations.quality import harm_of
 from mainspring.operations.ranking import effect
@@ -44,12 +45,14 @@ class Watch:
     Attributes:
         now: By the domain's clock.
         since: Signals of older windows open no incident.
+        kept: Sketches that this process keeps between passes, by endpoint.
     """
 
     project: Project
     endpoint: str
     now: int
     since: int
+    kept: dict[str, Kept] = field(default_factory=dict)
 
     def excluded(self) -> list[Verdict]:
         """Return the times of confirmed incidents, which are no history of what is usual."""
@@ -78,12 +81,18 @@ def _silence(watch: Watch) -> list[Judged]:
 def _harm(watch: Watch) -> list[Judged]:
     found = harm_of(watch.project, watch.endpoint, watch.now)
     days = {(each.end - DAY, each.end) for each in found}
-    return [Judged(watch.endpoint, HARM, tuple(sorted(days)), tuple(signals(watch.endpoint, found)))]
+    return [Judged(watch.endpoint, HARM, tuple(sorted(days)), tuple(harm_signals(watch.endpoint, found)))]
+
+
+def _distributions(watch: Watch) -> list[Judged]:
+    kept = watch.kept.setdefault(watch.endpoint, Kept())
+    return judged(watch.project, watch.endpoint, kept, now=watch.now, incidents=watch.excluded())
 
 
 CHANNELS: Mapping[str, Channel] = {  # by name of the part; a new channel adds one line
     "harm": _harm,
     "silence": _silence,
+    "distributions": _distributions,
 }
 
 
@@ -93,6 +102,7 @@ def watch(
     *,
     windows: bool = True,
     channels: Mapping[str, Channel] = CHANNELS,
+    kept: dict[str, Kept] | None = None,
 ) -> list[Change]:
     """Look at endpoints once; return the incidents that changed.
 
@@ -100,23 +110,24 @@ def watch(
         endpoints: By default all of the project's.
         windows: Whether the windows are updated too.
         channels: Channels by the name of their part.
+        kept: Given to each pass of a process that makes many, so that it reads only new sketches.
     """
     names = list(project.definitions.endpoints) if endpoints is None else list(endpoints)
     now = project.clock.now()
     before = project.incidents.parts()
     parts = _Parts(project, before)
-    judged: list[Judged] = []
+    found: list[Judged] = []
     for endpoint in names:
         if windows:
             with parts.part(endpoint, WINDOWS):
                 project.monitor.run(endpoint)
         for name, channel in channels.items():
             with parts.part(endpoint, name):
-                judged += channel(Watch(project, endpoint, now, now - OLDEST_US))
+                found += channel(Watch(project, endpoint, now, now - OLDEST_US, {} if kept is None else kept))
     changes: list[Change] = []
-    judged += monitor_silences(before, parts.ran, project.settings.monitor_window_us)
+    found += monitor_silences(before, parts.ran, project.settings.monitor_window_us)
     with parts.part("", INCIDENTS):
-        changes = settle(project, judged, now)
+        changes = settle(project, found, now)
     with parts.part("", RANKING):
         rank(project, [change.incident for change in changes])
     project.incidents.record(parts.ran)

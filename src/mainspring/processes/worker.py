@@ -76,6 +76,7 @@ def oldest_kept(project: Project) -> int | None:
 
 def duties(project: Project) -> list[Duty]:
     """Return the duties of a project's worker."""
+    from mainspring.operations.distributions import Kept
     from mainspring.operations.notifying import Delivery
     from mainspring.operations.promote import publish_routes
     from mainspring.operations.rollout.carrying_out import controller
@@ -130,8 +131,10 @@ def duties(project: Project) -> list[Duty]:
 
     shadows = ShadowProcesses(project)
 
+    sketches: dict[str, Kept] = {}
+
     def monitor() -> None:
-        watch(project)
+        watch(project, kept=sketches)
 
     sampler = Sampler(project)
 

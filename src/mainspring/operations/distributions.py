@@ -1,0 +1,149 @@
+"""The channels contract, surprise and joint over an endpoint's sketches, judged once for each hour that is complete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from mainspring.core.time import DAY, HOUR, MINUTE
+from mainspring.monitoring.channels.judging import Watched, signals
+from mainspring.monitoring.declaring import ALARMS_PER_WEEK
+from mainspring.monitoring.figures import served
+from mainspring.monitoring.hours import HourSketch
+from mainspring.monitoring.incidents.feedback import Verdict
+from mainspring.monitoring.incidents.model import Judged
+from mainspring.monitoring.ports import SketchStore
+from mainspring.monitoring.signals import CONTRACT, JOINT, SURPRISE, Signal
+from mainspring.project import Project
+
+_GRACE_US = 2 * MINUTE  # after an hour, until its predictions are in the store
+_HISTORY_US, _SEGMENTS_US = 400 * DAY, 120 * DAY
+_HOURLY_US = 16 * DAY  # in which hours are kept as such, as the contract is judged by hour
+_JUDGED_US = 8 * DAY  # windows that are judged again in each turn: predictions may be late, and the monitor away
+_DAYS_AT_ONCE = 5
+
+Version = tuple[str, str]  # with its digest
+
+
+@dataclass(slots=True)
+class Kept:
+    """Sketches of an endpoint, kept between passes: by version, by the start of the hour or day, and by segment."""
+
+    position: int = -1
+    until: int = 0
+    sketches: dict[Version, dict[tuple[int, str], HourSketch]] = field(default_factory=dict)
+    judged: list[Judged] = field(default_factory=list)
+
+
+def judged(project: Project, endpoint: str, kept: Kept, *, now: int, incidents: Iterable[Verdict] = ()) -> list[Judged]:
+    """Return the judgement of an endpoint's complete hours and days of the last eight days.
+
+    Args:
+        kept: Of the same endpoint, updated; an empty one is filled from the store.
+        now: By the domain's clock.
+        incidents: Confirmed ones, whose windows are no history.
+    """
+    until = (now - _GRACE_US) // HOUR * HOUR
+    position, changed = project.sketches.changed(endpoint, kept.position if kept.until else None)
+    late = [hour for hour in changed if hour < min(until, kept.until)] if kept.until else changed
+    if kept.until == until and not late:
+        kept.position = position
+        return kept.judged
+    days = {hour // DAY for hour in late if until - _HISTORY_US <= hour < until}
+    if kept.until:
+        days |= {*range(kept.until // DAY, (until - 1) // DAY + 1)}
+    for first, last in _runs(sorted(days)):
+        _load(project.sketches, endpoint, kept, first * DAY, min((last + 1) * DAY, until), until)
+    kept.position, kept.until = position, until
+    _forget(kept, until)
+    kept.judged = _judgements(project, endpoint, kept, [(each.start, each.end) for each in incidents])
+    return kept.judged
+
+
+def _runs(days: list[int]) -> list[tuple[int, int]]:
+    """Return runs of adjacent days, at most `_DAYS_AT_ONCE` long."""
+    found: list[tuple[int, int]] = []
+    for day in days:
+        if found and day == found[-1][1] + 1 and day - found[-1][0] < _DAYS_AT_ONCE:
+            found[-1] = found[-1][0], day
+        else:
+            found.append((day, day))
+    return found
+
+
+def _load(store: SketchStore, endpoint: str, kept: Kept, since: int, until: int, now: int) -> None:
+    """Replace the sketches of whole days by those of the store."""
+    for known in kept.sketches.values():
+        for key in [each for each in known if since <= each[0] < until]:
+            del known[key]
+    for each in store.hours(endpoint, since, until, segment=None):
+        if each.sketch.columns:
+            known = kept.sketches.setdefault((each.version, each.digest), {})
+            _add(known, each, _step(each.hour, each.segment, now))
+
+
+def _step(hour: int, segment: str, now: int) -> int:
+    return HOUR if not segment and hour >= (now - _HOURLY_US) // DAY * DAY else DAY
+
+
+def _add(known: dict[tuple[int, str], HourSketch], sketch: HourSketch, step: int) -> None:
+    key = sketch.hour // step * step, sketch.segment
+    known[key] = sketch if key not in known else known[key] + sketch
+
+
+def _forget(kept: Kept, until: int) -> None:
+    """Add up hours that are old, and drop what is too old."""
+    for version, known in list(kept.sketches.items()):
+        made: dict[tuple[int, str], HourSketch] = {}
+        for (start, segment), sketch in known.items():
+            if start >= until - (_SEGMENTS_US if segment else _HISTORY_US):
+                _add(made, sketch, _step(start, segment, until))
+        if made:
+            kept.sketches[version] = made
+        else:
+            del kept.sketches[version]
+
+
+def _judgements(project: Project, endpoint: str, kept: Kept, incidents: list[tuple[int, int]]) -> list[Judged]:
+    until, since = kept.until, kept.until - _JUDGED_US
+    monitor = project.definitions.monitors.get(endpoint)
+    budget = ALARMS_PER_WEEK if monitor is None else monitor.alarms_per_week
+    live = {version: known for version, known in kept.sketches.items() if any(start >= since for start, _ in known)}
+    found: list[Signal] = []
+    for (version, digest), known in live.items():
+        bundle = served(project.bundles.load(digest))
+        if bundle.reference is None:
+            continue
+        watched = Watched(
+            endpoint=endpoint,
+            reference=bundle.reference,
+            outputs=[bundle.score],
+            version=version,
+            alarms_per_week=budget / len(live),
+            incidents=incidents,
+        )
+        hours = sorted((_at(sketch, start) for (start, _), sketch in known.items()), key=lambda each: each.hour)
+        found += signals(watched, hours, since=since, until=until)
+    starts = {start for known in live.values() for start, segment in known if not segment}
+    hours_judged = tuple((start, start + HOUR) for start in sorted(starts) if since <= start < until)
+    days = sorted({start // DAY * DAY for start in starts if start >= since})
+    days_judged = tuple((day, day + DAY) for day in days if day + DAY <= until)
+    return [
+        Judged(
+            endpoint,
+            channel,
+            hours_judged if channel == CONTRACT else days_judged,
+            tuple(each for each in found if each.channel == channel),
+        )
+        for channel in (CONTRACT, SURPRISE, JOINT)
+    ]
+
+
+def _at(sketch: HourSketch, start: int) -> HourSketch:
+    """Return a sketch under the start of its hour or day."""
+    if sketch.hour == start:
+        return sketch
+    return HourSketch(
+        sketch.endpoint, sketch.version, sketch.digest, start, sketch.segment, sketch.sketch, sketch.pairs,
+        sketch.share, sketch.reason, sketch.rows, sketch.latencies,
+    )  # fmt: skip

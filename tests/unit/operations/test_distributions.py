@@ -1,0 +1,139 @@
+"""The channels over sketches in a pass: a broken source is one incident within hours, until it is mended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from kit.console import flights
+from mainspring.core.time import DAY, HOUR, MINUTE, ManualClock
+from mainspring.ledger.model import Prediction
+from mainspring.monitoring.signals import CONTRACT, JOINT, SURPRISE
+from mainspring.operations.distributions import Kept, judged
+from mainspring.operations.watching import watch
+from mainspring.registry.bundles import seal
+from mainspring.registry.model import Manifest
+from mainspring.stats.reference import profile
+
+ENDPOINT = "late-arrival"
+START = flights.START
+ROWS = 40  # an hour
+NAMES = ("OriginTraffic.departures_1h", "Weather.wind", "Weather.visibility", "Weather.pressure", "Schedule.hour")
+
+
+class World:
+    """A project whose endpoint has steady traffic, with columns that can be null."""
+
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng(2)
+        clocks = {name: ManualClock(START) for name in ("clock", "wall")}
+        self.project = flights.Project(definitions=flights.definitions(), **clocks)
+        values = {**self._columns(20_000), "probability": self.rng.random(20_000)}
+        inputs = tuple(each for each in flights.reference()[1] if each.name in NAMES)
+        manifest = Manifest(
+            model="late-arrival", task="binary", flavour="onnx", inputs=inputs, outputs=("probability",), run_id="r",
+            dataset_commit="c", features_digest="f", code_version="v", created_at=0,
+        )  # fmt: skip
+        files = {"model.onnx": flights._onnx(), "reference.json": msgspec.json.encode(profile(values))}
+        bundle = seal(manifest, files, self.project.signing_key)
+        self.project.bundles.save(bundle)
+        self.digest = bundle.digest
+        self.hour = 0
+        self.kept: dict[str, Kept] = {}
+
+    def _columns(self, rows: int) -> dict[str, Any]:
+        return {name: self.rng.normal(10 * place, 2, rows) for place, name in enumerate(NAMES)}
+
+    def run(self, hours: int, null: Sequence[str] = ()) -> None:
+        """Let hours pass, with columns that are null in all of them."""
+        made = []
+        for hour in range(self.hour, self.hour + hours):
+            columns = self._columns(ROWS)
+            for row in range(ROWS):
+                features = {name: None if name in null else float(columns[name][row]) for name in NAMES}
+                made.append(
+                    Prediction(
+                        id=f"p{hour}-{row}", endpoint=ENDPOINT, model="late-arrival", version="1", digest=self.digest,
+                        at=START + hour * HOUR + row * MINUTE, keys={}, request={}, features=features, statuses={},
+                        outputs={"probability": float(self.rng.random())}, latency_us=1_000, principal="test",
+                    )
+                )  # fmt: skip
+        self.project.predictions.append(made)
+        self.project.predictions.compact()
+        self.hour += hours
+        for clock in (self.project.clock, self.project.wall):
+            assert isinstance(clock, ManualClock)
+            clock.set(START + self.hour * HOUR + 5 * MINUTE)
+
+    def look(self) -> list[str]:
+        changes = watch(self.project, windows=False, kept=self.kept)
+        return [f"{change.event}: {change.incident.cause}" for change in changes if change.event]
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    made = World()
+    made.run(6 * 24)
+    return made
+
+
+def test_a_source_that_breaks_is_one_page_within_hours_and_closes_when_it_is_mended() -> None:
+    world = World()
+    world.run(6 * 24)
+    assert world.look() == []
+    world.run(4, ["Weather.wind", "Weather.visibility", "Weather.pressure"])
+    assert world.look() == ["opened: source weather"]
+    assert world.look() == []
+    [made] = world.project.incidents.open()
+    assert (made.page, made.channels) == (True, (CONTRACT,))
+    world.run(2)
+    assert world.look() == ["closed: source weather"]
+
+
+def test_hours_and_days_that_are_complete_are_judged(world: World) -> None:
+    found = judged(world.project, ENDPOINT, Kept(), now=world.project.clock.now())
+    assert {each.scope: len(each.windows) for each in found} == {CONTRACT: 6 * 24, SURPRISE: 6, JOINT: 6}
+    assert all(each.signals == () for each in found)
+
+
+def test_sketches_that_are_kept_give_what_all_of_the_store_gives() -> None:
+    world, kept = World(), Kept()
+    for hours in (30, 1, 20, 24):
+        world.run(hours, ["Weather.wind"] if hours == 1 else [])
+        now = world.project.clock.now()
+        assert judged(world.project, ENDPOINT, kept, now=now) == judged(world.project, ENDPOINT, Kept(), now=now)
+        assert judged(world.project, ENDPOINT, kept, now=now) is judged(world.project, ENDPOINT, kept, now=now)
+
+
+def test_predictions_that_come_late_are_judged_with_their_hour() -> None:
+    world, kept = World(), Kept()
+    world.run(30)
+    now = world.project.clock.now()
+    judged(world.project, ENDPOINT, kept, now=now)
+    late = [each for each in world.project.predictions.recent(ENDPOINT, 5 * ROWS) if each.at < START + 29 * HOUR]
+    again = [msgspec.structs.replace(each, id=f"late-{each.id}", features=dict.fromkeys(NAMES)) for each in late]
+    world.project.predictions.append(again)
+    world.project.predictions.compact()
+    contract, *_ = judged(world.project, ENDPOINT, kept, now=now)
+    assert {each.statistic for each in contract.signals} == {"nulls"}
+
+
+def test_old_hours_are_kept_as_days_and_very_old_ones_not_at_all() -> None:
+    world, kept = World(), Kept()
+    world.run(2)
+    judged(world.project, ENDPOINT, kept, now=world.project.clock.now())
+    judged(world.project, ENDPOINT, kept, now=START + 30 * DAY)
+    [known] = kept.sketches.values()
+    [(start, segment)] = known
+    assert (start, segment, known[start, segment].rows) == (START // DAY * DAY, "", 2 * ROWS)
+    judged(world.project, ENDPOINT, kept, now=START + 402 * DAY)
+    assert kept.sketches == {}
+
+
+def test_an_endpoint_without_traffic_has_nothing_judged() -> None:
+    project = flights.Project(definitions=flights.definitions())
+    assert all(each.windows == () for each in judged(project, ENDPOINT, Kept(), now=flights.NOW))

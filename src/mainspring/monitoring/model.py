@@ -29,7 +29,7 @@ class ColumnDrift(msgspec.Struct, frozen=True, kw_only=True):
     test: str | None = None  # the strongest: shape, mean, variance, range, shares, unseen, missing
     variance_ratio: float | None = None  # of clipped values; null for categories
     unseen_share: float = 0.0  # texts that training did not have
-    outside_share: float = 0.0  # numbers outside the .0005 and .9995 quantiles of training
+    outside_share: float = 0.0  # numbers outside the .0002 and .9998 quantiles of training
 
 
 class VersionQuality(msgspec.Struct, frozen=True, kw_only=True):

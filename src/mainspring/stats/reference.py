@@ -23,7 +23,7 @@ BINS = 64
 MOST_CATEGORIES = 64
 BUCKETS = 16  # for the categories beyond those
 MOST_KNOWN = 10_000  # categories whose hashes a reference keeps, to tell unseen ones
-TAIL = 0.0005  # share of the training values on each side of the range `low` to `high`
+TAIL = 0.0002  # share of the training values on each side of the range `low` to `high`
 NUMERIC, CATEGORICAL = "numeric", "categorical"
 
 Values = npt.NDArray[Any] | Sequence[Any]
@@ -40,7 +40,7 @@ class ColumnReference(msgspec.Struct, frozen=True, kw_only=True):
     its hash (`text_hash`). The bins of a column with more categories than bins are counted on half of the rows.
 
     The fields after `buckets` are missing from bundles of older releases. What is missing is not tested. `low` and
-    `high` are the quantiles .0005 and .9995; `center`, `scale` (standard deviation) and `kurtosis` (3 for a normal
+    `high` are the quantiles .0002 and .9998; `center`, `scale` (standard deviation) and `kurtosis` (3 for a normal
     distribution) are of the values clipped to this range. `scale` is 0 for a constant column.
     """
 

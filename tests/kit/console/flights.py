@@ -349,6 +349,7 @@ def windows(endpoint: str = "late-arrival") -> list[Window]:
                     q_value=3e-29 if drifted else 0.5 + rng.random() * 0.4,
                     drifted=drifted,
                     alert=drifted and before.get(name, False),
+                    test="shares" if name.endswith("carrier") else "mean",
                 )
             )
         before = {column.column: column.drifted for column in columns}

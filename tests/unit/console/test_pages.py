@@ -79,6 +79,7 @@ def test_only_what_is_checked_is_called_fresh_and_else_the_age_is_shown() -> Non
 
 def test_the_worst_columns_come_first(overview) -> None:
     table = overview.split("Feature drift vs training")[1]
+    assert re.search(r"Schedule.month \S+ mean", table)
     places = [table.index(name) for name in ("Schedule.month", "Weather.humidity", "Weather.pressure", "Weather.wind")]
     assert places == sorted(places)
 

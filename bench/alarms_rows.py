@@ -1,0 +1,190 @@
+"""How often does a column of independent rows drift, in clean windows and in windows with one fault?
+
+Thirty columns of numbers with light and heavy tails, discrete, constant and with nulls, and of texts; windows of 100 to
+100,000 rows against references of 20,000 and 100,000 rows. In a clean window no column should drift, in a faulty one
+the column with the fault. A text of very many categories is a column of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from mainspring.stats.column_tests import compare
+from mainspring.stats.drift import judge
+from mainspring.stats.reference import profile
+from mainspring.stats.sketches import Ruler, Sketch
+from report import Case, report
+
+Values = npt.NDArray[np.float64] | npt.NDArray[np.object_]
+Draw = Callable[[np.random.Generator, int], Values]
+
+TRAINED = (20_000, 100_000)
+WINDOWS = {100: 1_000, 1_000: 400, 10_000: 200, 100_000: 200}  # rows -> windows
+REFERENCES = 10
+MANY = {"1,000 equal categories": np.ones(1_000), "10,000 categories after Zipf": 1.0 / np.arange(1, 10_001)}
+ANY, LIMIT = 0.01, 0.01  # the most clean windows with a drifted column; the level of the test of many categories
+
+
+def texts(shares: npt.NDArray[np.float64]) -> Draw:
+    names = np.array([f"c{number}" for number in range(shares.size)], np.object_)
+    edges = np.cumsum(shares / shares.sum())[:-1]
+    return lambda random, rows: names[np.searchsorted(edges, random.random(rows))]
+
+
+def with_nulls(share: float) -> Draw:
+    return lambda random, rows: np.where(random.random(rows) < share, np.nan, random.normal(size=rows))
+
+
+COLUMNS: Mapping[str, Draw] = {
+    **{f"normal {number}": lambda random, rows: random.normal(size=rows) for number in range(8)},
+    **{f"uniform {number}": lambda random, rows: random.random(rows) for number in range(2)},
+    **{f"exponential {number}": lambda random, rows: random.exponential(size=rows) for number in range(2)},
+    **{f"lognormal {number}": lambda random, rows: random.lognormal(size=rows) for number in range(2)},
+    **{f"t3 {number}": lambda random, rows: random.standard_t(3, rows) for number in range(2)},
+    **{f"pareto {number}": lambda random, rows: random.pareto(1.5, rows) for number in range(2)},
+    **{f"poisson {mean:g}": lambda random, rows, mean=mean: random.poisson(mean, rows) + 0.0 for mean in (0.1, 3)},
+    "rare flag": lambda random, rows: (random.random(rows) < 0.02) + 0.0,
+    "zero or exponential": lambda random, rows: np.where(random.random(rows) < 0.9, 0.0, random.exponential(size=rows)),
+    "constant": lambda _, rows: np.full(rows, 7.0),
+    **{f"nulls {share}": with_nulls(share) for share in (0.001, 0.01, 0.2)},
+    **{
+        f"text {shares.size}": texts(shares) for shares in (np.array([0.5, 0.3, 0.1, 0.07, 0.03]), 0.7 ** np.arange(20))
+    },
+    **{f"zipf {count}": texts(1.0 / np.arange(1, count + 1)) for count in (50, 300)},
+}
+assert len(COLUMNS) == 30
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A change of one column."""
+
+    column: str
+    change: Callable[[Values, np.random.Generator], Values]
+
+
+def some(share: float, value: Callable[[Values], object]) -> Callable[[Values, np.random.Generator], Values]:
+    """Return the change of a random share of the values."""
+
+    def change(values: Values, random: np.random.Generator) -> Values:
+        changed, chosen = values.copy(), random.random(values.size) < share
+        changed[chosen] = value(values[chosen])
+        return changed
+
+    return change
+
+
+FAULTS: Mapping[str, Fault] = {
+    "mean +.1 sd": Fault("normal 0", lambda values, _: values + 0.1),
+    "mean +.25 sd": Fault("normal 0", lambda values, _: values + 0.25),
+    "variance x1.2": Fault("normal 0", lambda values, _: values * np.sqrt(1.2)),
+    "new category .1%": Fault("text 5", some(0.001, lambda _: "new")),
+    "new category 1%": Fault("text 5", some(0.01, lambda _: "new")),
+    "null 1 to 3%": Fault("nulls 0.01", some(0.02 / 0.99, lambda _: np.nan)),
+    "1% of values x100": Fault("normal 0", some(0.01, lambda values: values * 100.0)),
+}
+
+
+@dataclass
+class Measured:
+    """Numbers of windows: with any drifted column, and with the faulty column drifted; the second of each: in two
+    windows running.
+    """
+
+    windows: int = 0
+    clean: Counter[int] = field(default_factory=Counter)  # 1: windows, 2: pairs
+    found: Counter[tuple[str, int]] = field(default_factory=Counter)
+
+
+def measure(trained: int, rows: int, windows: int) -> Measured:
+    random = np.random.default_rng([trained, rows])
+    measured = Measured()
+    for _ in range(REFERENCES):
+        reference = profile({name: draw(random, trained) for name, draw in COLUMNS.items()})
+        ruler = Ruler(reference)
+        alone = {fault.column: Ruler(reference, [fault.column]) for fault in FAULTS.values()}
+        before: dict[str, set[str]] = {name: set() for name in ("", *FAULTS)}
+        for _ in range(windows // REFERENCES):
+            values = {name: draw(random, rows) for name, draw in COLUMNS.items()}
+            clean = ruler.sketch(values)
+            measured.windows += 1
+            for name, previous in before.items():
+                sketch = clean
+                if name:
+                    fault = FAULTS[name]
+                    changed = fault.change(values[fault.column], random)
+                    sketch = with_column(clean, alone[fault.column].sketch({fault.column: changed}))
+                drifted = {verdict.column for verdict in judge(reference, sketch) if verdict.drifted}
+                twice, before[name] = drifted & previous, drifted
+                if name:
+                    measured.found[name, 1] += FAULTS[name].column in drifted
+                    measured.found[name, 2] += FAULTS[name].column in twice
+                else:
+                    measured.clean[1] += bool(drifted)
+                    measured.clean[2] += bool(twice)
+    return measured
+
+
+def with_column(sketch: Sketch, one: Sketch) -> Sketch:
+    """Return the sketch with one column's place taken by another sketch."""
+    places = np.array([name == one.columns[0] for name in sketch.columns])[:, None]
+    return Sketch(
+        sketch.columns,
+        np.where(places, one.counts, sketch.counts),
+        np.where(places, one.bins, sketch.bins),
+        np.where(places, one.sums, sketch.sums),
+    )
+
+
+def many_categories(shares: npt.NDArray[np.float64], trained: int, rows: int, windows: int) -> float:
+    """Return the share of clean windows of one text column whose p-value is under the level."""
+    random, draw, low = np.random.default_rng([trained, rows, shares.size]), texts(shares), 0
+    for _ in range(REFERENCES):
+        reference = profile({"x": draw(random, trained)})
+        ruler = Ruler(reference)
+        for _ in range(windows // REFERENCES):
+            found = compare(reference.columns["x"], ruler.sketch({"x": draw(random, rows)}), "x")
+            low += found.p_value < LIMIT
+    return low / (windows // REFERENCES * REFERENCES)
+
+
+def cases(quick: bool) -> list[Case]:
+    found = []
+    for trained in TRAINED:
+        for rows, most in WINDOWS.items():
+            if quick and rows > 10_000:
+                continue
+            windows = most // 10 if quick else most
+            measured = measure(trained, rows, windows)
+            named = f"{rows:,} rows, {trained:,} trained on"
+            notes = {"clean": f"any of {len(COLUMNS)} columns; at most {ANY} wanted; running: in two windows in a row"}
+            for times, word in ((1, ""), (2, ", running")):
+                share = measured.clean[times] / measured.windows
+                found.append(Case(f"clean, {named}{word}", "share", share, notes=notes))
+            for name in FAULTS:
+                for times, word in ((1, ""), (2, ", running")):
+                    share = measured.found[name, times] / measured.windows
+                    found.append(Case(f"{name}, {named}{word}", "share", share, more_is_better=True))
+    for kind, shares in MANY.items():
+        for trained in (2_000, 20_000):
+            for rows in (100, 1_000, 10_000):
+                share = many_categories(shares, trained, rows, 50 if quick else 200)
+                notes = {"categories": f"clean windows with p < {LIMIT} in this column alone"}
+                found.append(Case(f"clean, {kind}, {rows:,} rows, {trained:,} trained on", "share", share, notes=notes))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer windows, of at most 10,000 rows")
+    report("alarms, independent rows", cases(parser.parse_args().quick))
+
+
+if __name__ == "__main__":
+    main()

@@ -7,8 +7,10 @@ import msgspec
 from mainspring.core.errors import MainspringError
 from mainspring.core.time import format_instant
 from mainspring.monitoring.model import VersionQuality
+from mainspring.monitoring.service.burning import ObjectiveReport
 from mainspring.operations.endpoint_checks import problem_of
 from mainspring.operations.incidents import importance
+from mainspring.operations.service.objectives import objectives
 from mainspring.project import Project
 from mainspring.project.running import Running, alive, read_running
 
@@ -26,6 +28,7 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
     drifted_columns: list[str]
     problem: str = ""  # reason why it serves nothing, with the fix
     quality_by_version: dict[str, VersionQuality] = {}  # version that predicted -> quality in the same window
+    objectives: list[ObjectiveReport] = []
 
 
 class OpenIncident(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,4 +126,5 @@ def _endpoint(project: Project, name: str) -> EndpointStatus:
         coverage=None if newest is None else newest.coverage,
         drifted_columns=[] if judged is None else judged.alerts,
         quality_by_version={} if newest is None else newest.by_predictor,
+        objectives=objectives(project, name),
     )

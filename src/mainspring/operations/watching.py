@@ -27,6 +27,7 @@ from mainspring.operations.distributions import Kept, judged
 from mainspring.operations.notifying import outgoing
 from mainspring.operations.quality import harm_of
 from mainspring.operations.ranking import effect
+from mainspring.operations.service.objectives import judged as service_judged
 from mainspring.project import Project
 
 WINDOWS, INCIDENTS, RANKING = "windows", "incidents", "ranking"
@@ -93,6 +94,7 @@ CHANNELS: Mapping[str, Channel] = {  # by name of the part; a new channel adds o
     "harm": _harm,
     "silence": _silence,
     "distributions": _distributions,
+    "service": lambda watch: service_judged(watch.project, watch.endpoint),
 }
 
 

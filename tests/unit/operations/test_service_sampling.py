@@ -15,8 +15,9 @@ from kit.console.flights import NOW, Project, definitions
 from kit.slots import answering
 from mainspring.core.time import DAY, HOUR, MINUTE, SECOND, ManualClock
 from mainspring.monitoring.service.samples import Sample
-from mainspring.operations.service.objectives import objectives, service_signals
+from mainspring.operations.service.objectives import judged, objectives
 from mainspring.operations.service.sampling import KEPT_US, MINUTES_US, Sampler
+from mainspring.operations.watching import CHANNELS, watch
 from mainspring.serving.plane.metrics import Metrics
 
 OBJECTIVES = [
@@ -71,9 +72,40 @@ def test_several_processes_and_their_restarts_become_a_budget(project: Project, 
     assert fresh.objective == "freshness OriginTraffic 5m"
     assert (fresh.good + fresh.bad, fresh.ratio) == (3.0, 0.0)  # never materialised
     assert available.alert == "ticket"
-    alarms = {signal.statistic: signal for signal in service_signals(project)}
-    assert list(alarms) == ["availability"]  # three looks are too few for freshness
-    assert "99% of requests answered over 30d: in the last 3d 2.00% of requests" in alarms["availability"].detail
+
+
+def test_a_broken_promise_opens_an_incident_and_closes_it(project: Project, tmp_path: Path) -> None:
+    wall = project.wall
+    assert isinstance(wall, ManualClock)
+    metrics = process(NOW - MINUTE)
+    watched = {"late-arrival": ms.Monitor("late-arrival", objectives=OBJECTIVES[:2])}
+    project = project.having(definitions=replace(definitions(), monitors=watched))
+
+    def minutes(count: int, **asking: int) -> None:
+        for _ in range(count):
+            wall.advance(MINUTE)
+            asked(metrics, **asking)
+            Sampler(project).look()
+
+    def opened() -> list[str]:
+        watch(project, windows=False, channels={"service": CHANNELS["service"]})
+        return [str(incident.cause) for incident in project.incidents.open() if incident.cause.kind == "service"]
+
+    with answering(tmp_path, metrics.text):
+        minutes(10, good=100)
+        assert opened() == []
+        minutes(10, good=50, bad=50)
+        [before] = judged(project, "late-arrival")
+        assert judged(project, "late-arrival") == [before]
+        assert [signal.statistic for signal in before.signals] == ["availability"] * 2
+        assert all(signal.page and (signal.start, signal.end) in before.windows for signal in before.signals)
+        assert "of requests were bad" in before.signals[0].detail
+        for _ in range(2):
+            assert opened() == ["service late-arrival"]
+            assert project.incidents.open()[0].page
+        metrics.of("late-arrival").requests[200] += 1_000_000
+        minutes(16, good=1)
+        assert opened() == []
 
 
 def test_nothing_is_lost_while_nobody_looks_or_the_clock_goes_back(project: Project, tmp_path: Path) -> None:

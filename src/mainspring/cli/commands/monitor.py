@@ -40,14 +40,19 @@ def command(call: Call, *, endpoint: str) -> None:
     windows = project.monitors.windows(endpoint)
     from msgspec import to_builtins
 
+    from mainspring.cli.commands.objectives import show_objectives
     from mainspring.cli.quality_view import quality_table
     from mainspring.operations.quality import quality
+    from mainspring.operations.service.objectives import objectives
 
     found = quality(project, endpoint, windows)
+    promised = objectives(project, endpoint)
 
     def show(console: Console) -> None:
         from rich.table import Table
 
+        if promised:
+            show_objectives(console, promised)
         if not windows:
             console.print(f"No predictions of {endpoint} yet.")
             return

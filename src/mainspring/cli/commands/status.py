@@ -49,6 +49,12 @@ def command(call: Call) -> None:
                     f"            predicted by version {version}: {figures or 'no figures'} "
                     f"over {found_quality.labels:,} labels of the newest window that has any"
                 )
+            for promise in endpoint.objectives:
+                left = (
+                    "no events yet" if promise.budget_left is None else f"{promise.budget_left:.1%} of the budget left"
+                )
+                style = {"page": "red", "ticket": "yellow"}.get(promise.alert, "default")
+                console.print(f"            [{style}]{promise.about}: {left}[/]")
             if endpoint.drifted_columns:
                 console.print(f"            [yellow]drift alerts: {', '.join(endpoint.drifted_columns)}[/]")
         for source in found.sources:

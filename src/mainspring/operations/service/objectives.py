@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from mainspring.core.time import MINUTE
+from mainspring.monitoring.incidents.model import Judged
 from mainspring.monitoring.service import burning
 from mainspring.monitoring.service.burning import WINDOWS_US, ObjectiveReport
-from mainspring.monitoring.signals import Signal
+from mainspring.monitoring.signals import SERVICE
 from mainspring.project import Project
+
+_WINDOW_US = 5 * MINUTE
+_LOOKS = 3  # windows that a pass judges: the newest, and those before it, whose last samples may have been late
 
 
 def objectives(project: Project, endpoint: str | None = None) -> list[ObjectiveReport]:
@@ -23,9 +30,26 @@ def objectives(project: Project, endpoint: str | None = None) -> list[ObjectiveR
     return [report for each in monitors for report in burning.reports(each.endpoint, each.objectives, samples, now)]
 
 
-def service_signals(project: Project) -> list[Signal]:
-    """Return the objectives that burn their error budgets too fast, as input of incidents."""
+def judged(project: Project, endpoint: str) -> list[Judged]:
+    """Return the newest windows of five minutes that have samples, and the objectives that burn too fast there.
+
+    A signal has the window at whose end its burn rates were too high, whatever windows these look back on. Windows end
+    at whole multiples of their length by the machine's clock, so a repeated look judges the same ones.
+    """
+    monitor = project.definitions.monitors.get(endpoint)
+    if monitor is None or not monitor.objectives:
+        return []
     now = project.wall.now()
-    monitors = [each for each in project.definitions.monitors.values() if each.objectives]
-    samples = project.service.samples(now - max(WINDOWS_US), now) if monitors else []
-    return [signal for each in monitors for signal in burning.signals(each.endpoint, each.objectives, samples, now)]
+    samples = project.service.samples(now - max(WINDOWS_US) - _LOOKS * _WINDOW_US, now)
+    own = {burning.subject(endpoint, objective) for objective in monitor.objectives}
+    relevant = [sample for sample in samples if sample.subject in own]
+    through = max((sample.end for sample in relevant), default=0)
+    windows, signals = [], []
+    for number in range(through // _WINDOW_US - _LOOKS + 1, through // _WINDOW_US + 1):
+        start, end = (number - 1) * _WINDOW_US, number * _WINDOW_US
+        if not any(sample.start < end and sample.end > start for sample in relevant):
+            continue
+        windows.append((start, end))
+        found = burning.signals(endpoint, monitor.objectives, relevant, end)
+        signals += [msgspec.structs.replace(signal, start=start, end=end) for signal in found]
+    return [Judged(endpoint, SERVICE, tuple(windows), tuple(signals))]

@@ -32,6 +32,7 @@ from mainspring.security.policy import CedarAuthoriser
 from mainspring.security.signing import SigningKey
 from mainspring.serving.adapters.catalog import CatalogRoutes
 from mainspring.serving.adapters.onnx import OnnxExecutor
+from mainspring.serving.adapters.onnx_explainer import OnnxExplainer
 from mainspring.serving.http.gateway import Gateway
 from mainspring.serving.model import Arm, Route
 
@@ -191,6 +192,7 @@ class Kit:
     max_body_bytes: int = 1 << 20
     limits: Limits = field(default_factory=Limits)
     executors: Any = OnnxExecutor
+    explainers: Any = OnnxExplainer
 
     def gateway(self) -> Gateway:
         return Gateway(
@@ -199,6 +201,7 @@ class Kit:
             online=self.online,
             log=self.log,
             executors=self.executors,
+            explainers=self.explainers,
             authenticator=Authenticator(self.keys, PEPPER, self.clock),
             authoriser=CedarAuthoriser(),
             clock=self.clock,

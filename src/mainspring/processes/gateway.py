@@ -17,6 +17,7 @@ from mainspring.processes.process import log, run
 from mainspring.processes.tracing import traced
 from mainspring.project import Project
 from mainspring.project.executors import executors
+from mainspring.project.explainers import load_explainer
 from mainspring.project.settings import child_arguments
 from mainspring.security.keys import Authenticator
 from mainspring.serving.http.gateway import Gateway
@@ -36,6 +37,7 @@ def build_gateway(project: Project, tracing: Tracing | None = None) -> Gateway:
         online=project.online,
         log=project.prediction_log,
         executors=executors(project),
+        explainers=load_explainer,
         authenticator=Authenticator(catalog, project.pepper, project.wall),
         authoriser=project.authoriser,
         clock=project.clock,

@@ -39,9 +39,10 @@ from mainspring.serving.http.handlers import Extensions, Handlers
 from mainspring.serving.http.message import Reply, Request, refusal, reply
 from mainspring.serving.http.routes import ROUTES, split_path
 from mainspring.serving.plane.catalog_copy import CatalogCopy
+from mainspring.serving.plane.explaining import Explaining
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.plane import DataPlane
-from mainspring.serving.ports import Loader, RoutingTable
+from mainspring.serving.ports import ExplainerLoader, Loader, RoutingTable
 from mainspring.serving.protocol.codec import ErrorResponse
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Gateway:
         online: Holds the features of requests by key.
         log: Gets every prediction before its caller does.
         executors: Makes what runs a bundle's model.
+        explainers: Makes what explains a bundle's answers; without it nothing is explained.
         authenticator: Says who calls.
         authoriser: Says whether they may.
         clock: Says what time it is for features and the log. No field of a request does.
@@ -96,6 +98,7 @@ class Gateway:
         online: OnlineStore,
         log: PredictionLog,
         executors: Loader,
+        explainers: ExplainerLoader | None = None,
         authenticator: Authenticator,
         authoriser: Authoriser,
         clock: Clock,
@@ -121,7 +124,8 @@ class Gateway:
         self._known_hosts: set[str] = set()
         self._squeezing = ThreadPoolExecutor(1, thread_name_prefix="squeeze")
         self._bodies = Bodies(max_bytes=max_body_bytes, threads=self._squeezing)
-        self._handlers = Handlers(self._plane, self._bodies, self._tell, self._numbers)
+        self._explaining = None if explainers is None else Explaining(bundles, explainers)
+        self._handlers = Handlers(self._plane, self._bodies, self._tell, self._numbers, self._explaining)
         self._infer = self._handlers.infer
         self._routes: dict[str, dict[str, tuple[Action | None, _Handler]]] = {}
         owners = (self._handlers, Extensions(self._plane, self._bodies))
@@ -153,6 +157,8 @@ class Gateway:
     async def stop(self) -> None:
         """Close everything but the log, which its creator closes. Call it when no request is in flight."""
         await self._plane.stop()
+        if self._explaining is not None:
+            self._explaining.stop()
         self._squeezing.shutdown(wait=False)
 
     def drain(self) -> None:

@@ -17,6 +17,7 @@ from mainspring.serving.http.openapi import document
 from mainspring.serving.http.routes import ROUTES
 from mainspring.serving.model import REQUEST
 from mainspring.serving.plane.batch_run import Answer
+from mainspring.serving.plane.explaining import Explaining
 from mainspring.serving.plane.live import Served
 from mainspring.serving.plane.metadata import (
     model_config,
@@ -44,10 +45,19 @@ class Handlers:
         bodies: Reads requests' bodies.
         tell: Sends what became of an `infer`.
         numbers: Returns the Prometheus text of every process.
+        explaining: Explains predictions; `None` where nothing does.
     """
 
-    def __init__(self, plane: DataPlane, bodies: Bodies, tell: Tell, numbers: Callable[[], Awaitable[bytes]]) -> None:
+    def __init__(
+        self,
+        plane: DataPlane,
+        bodies: Bodies,
+        tell: Tell,
+        numbers: Callable[[], Awaitable[bytes]],
+        explaining: Explaining | None,
+    ) -> None:
         self._plane = plane
+        self._explaining = explaining
         self._bodies = bodies
         self._tell = tell
         self._numbers = numbers
@@ -88,6 +98,27 @@ class Handlers:
 
     def begin(self, request: Request, body: bytes | memoryview) -> None:
         """Decode a request and queue it for a batch; its outcome is sent in a later turn of the loop."""
+        inference, decoded, deadline = self._inference(request, body)
+        _check_halves(decoded, inference.served)
+        pending = _Pending(request, inference, decoded.binary, self._plane.metrics.of(request.model), self._tell)
+        inference.submit(pending, deadline_us=deadline)
+        request.on_leave = pending.leave
+
+    async def explain(self, request: Request) -> Reply:
+        """Answer like `infer`, as JSON alone, with an explanation of each row."""
+        header_length, _, _ = _said(request)
+        body = await self._bodies.read(request, header_length or 0)
+        if self._explaining is None:
+            raise NotFound("This server does not explain predictions.")
+        inference, decoded, deadline = self._inference(request, body)
+        if decoded.binary:
+            raise Invalid("An explanation is JSON, and so are the outputs beside it.", fix="ask for no binary data.")
+        answered, explained = await self._explaining.infer(inference, deadline)
+        content, _ = encode_infer(answered)
+        return Reply(200, b'%s,"explanations":%s}' % (content[:-1], msgspec.json.encode(explained)))
+
+    def _inference(self, request: Request, body: bytes | memoryview) -> tuple[Inference, Decoded, float]:
+        """Return a request decoded, and its deadline."""
         served = self._plane.endpoint(request.model)
         header_length, version, allowed_us = _said(request)
         version = request.version or version
@@ -98,7 +129,6 @@ class Handlers:
         if decoded.asked.parameters.timeout:
             deadline = min(deadline, request.received + decoded.asked.parameters.timeout)
             lane.check_time(request.received, deadline)
-        _check_halves(decoded, served)
         route = served.route
         inference = Inference(
             decoded.asked,
@@ -108,9 +138,7 @@ class Handlers:
             received_us=request.received,
             named=repeatable(request.headers.get(REQUEST_ID)) if route.rollout and route.assign == REQUEST else "",
         )
-        pending = _Pending(request, inference, decoded.binary, self._plane.metrics.of(request.model), self._tell)
-        inference.submit(pending, deadline_us=deadline)
-        request.on_leave = pending.leave
+        return inference, decoded, deadline
 
 
 class _Pending:

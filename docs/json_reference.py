@@ -19,6 +19,7 @@ from mainspring.features.describe.wording import DefinitionRow
 from mainspring.features.model import MaterialiseReport
 from mainspring.features.offline.plan import Step as ReadStep
 from mainspring.features.verify import Verification
+from mainspring.governance.importance import ModelExplanation
 from mainspring.governance.model import Card
 from mainspring.jobs.model import Job
 from mainspring.jobs.model import Status as JobStatus
@@ -32,6 +33,7 @@ from mainspring.operations.ci.model import Report
 from mainspring.operations.demo.walkthrough import Summary
 from mainspring.operations.endpoint_checks import Finding
 from mainspring.operations.fairness import Fairness
+from mainspring.operations.explaining import ExplainedPrediction
 from mainspring.operations.features.entity_values import EntityValues
 from mainspring.operations.features.view_freshness import ViewFreshness
 from mainspring.operations.incidents import IncidentReport
@@ -227,6 +229,7 @@ DOCUMENTS = {
         Prediction, ("at",), {"withheld": Literal["encrypted", "left out"] | None}, less=("sealed",)
     ),
     "replay": Document(Replayed, ("Verdict.at",), otherwise=ReplayReport),
+    "explain": Document(ExplainedPrediction, ("at", "Verdict.at"), otherwise=ModelExplanation),
     "runs": Document(list[RunRow], ("started_at", "ended_at"), {"error": str | None}),
     "reproduce": Document(Reproduction),
     "jobs list": _JOBS,

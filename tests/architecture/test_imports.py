@@ -124,6 +124,7 @@ def test_models_and_ports_know_no_service(graph: grimp.ImportGraph) -> None:
     values = {f"mainspring.data.{name}" for name in ("checks", "panderas", "patterns")}
     values |= {f"mainspring.delivery.rollout.{name}" for name in ("guards", "model", "plan")}
     values |= {
+        "mainspring.serving.explanation",
         "mainspring.training.gate_kinds",
         "mainspring.training.gates",
         "mainspring.training.label",

@@ -51,6 +51,29 @@ def sklearn_linear(frame: Any, y: Any, task: str) -> Any:
     return make_pipeline(ColumnTransformer(parts), last).fit(frame, y)
 
 
+def sklearn_forest(frame: Any, y: Any, task: str) -> Any:
+    from sklearn.compose import ColumnTransformer
+    from sklearn.ensemble import ExtraTreesClassifier, RandomForestRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    kind = RandomForestRegressor if task == "regression" else ExtraTreesClassifier
+    last = kind(TREES, max_depth=6, random_state=0)
+    texts = [name for name in frame.columns if frame[name].dtype == object]
+    if not texts:
+        return last.fit(frame, y)
+    encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    return make_pipeline(ColumnTransformer([("texts", encoder, texts)], remainder="passthrough"), last).fit(frame, y)
+
+
+def sklearn_mlp(frame: Any, y: Any, task: str) -> Any:
+    from sklearn.impute import SimpleImputer
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+
+    return make_pipeline(SimpleImputer(), MLPClassifier((8,), tol=1.0, random_state=0)).fit(frame, y)
+
+
 def _numbers(frame: Any) -> Any:
     """Where texts would not even fit: the conversion is what refuses them."""
     return frame.select_dtypes("number")

@@ -89,6 +89,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "pipelines logs": ("pipelines logs 01m8be2065zc3r951j33fy83ef 'fit[3]'",),
     "pipelines graph": ("pipelines graph nightly", "pipelines graph nightly --mermaid"),
     "pipelines run-step": ("pipelines run-step 01m8be2065zc3r951j33fy83ef 'fit[3]' --pdb",),
+    "explain": (
+        "explain 01kd1nrgxmt5ndm1hxr9yzbq9j",
+        "explain 01kd1nrgxmt5ndm1hxr9yzbq9j --sampled --budget 5000",
+        "explain late-arrival@champion --column Schedule.hour",
+    ),
     "runs": ("runs late-delivery --limit 5", "runs --filter 'holdout.auc > 0.7 and started > 7d ago'"),
     "reproduce": ("reproduce 2d50d1c028af4b639a7348e38a9b700d",),
     "keys create": ("keys create shop --scope predict --expires 30d",),

@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "fairness": ("fairness", "Compare groups: rates, errors, calibration."),
     "prediction": ("prediction", "Show one logged prediction."),
     "replay": ("replay", "Answer logged predictions again, and compare."),
+    "explain": ("explain", "Explain a prediction, or a model."),
     "runs": ("runs", "List training runs."),
     "reproduce": ("reproduce", "Repeat a recorded training, and compare."),
     "jobs": ("jobs", "Background work: list, run, cancel, retry."),

@@ -87,12 +87,15 @@ SCHEMA: dict[str, dict[int, FieldKind]] = {name: _fields_of(text) for name, text
 Value = int | str | memoryview  # memoryview: bytes, a message, or packed or fixed-width numbers
 
 
-def fields(message: memoryview, kind: str, name: str) -> Iterator[tuple[int, FieldKind, Value]]:
+def fields(
+    message: memoryview, kind: str, name: str, runs: list[memoryview] | None = None
+) -> Iterator[tuple[int, FieldKind, Value]]:
     """Yield (number, field, value) of one message, without descending into nested messages.
 
     Runs of an attribute's floats, ints and strings, of which a tree ensemble has millions, are checked but not yielded.
 
     Args:
+        runs: Receives the bytes of those runs.
         kind: Type of the message, a key of `SCHEMA`.
         name: Name of the file, for error messages.
 
@@ -100,11 +103,13 @@ def fields(message: memoryview, kind: str, name: str) -> Iterator[tuple[int, Fie
         Corrupt: The message is truncated, is not canonically encoded, or has a field that ONNX does not define.
     """
     known = SCHEMA[kind]
-    runs = kind == "Attribute"
+    has_runs = kind == "Attribute"
     seen: set[int] = set()
     position, end = 0, len(message)
     while position < end:
-        if runs and (beyond := end_of_run(message, position)) > position:
+        if has_runs and (beyond := end_of_run(message, position)) > position:
+            if runs is not None:
+                runs.append(message[position:beyond])
             position = beyond
             continue
         key, position = _varint(message, position, name)
@@ -281,3 +286,42 @@ def _first_false(flags: np.ndarray[Any, Any]) -> int:
 
 
 _KINDS: Mapping[int, Callable[[_Bytes], int]] = {_FLOAT: _floats, _INT: _ints, _STRING: _strings}
+
+
+def numbers(message: memoryview, name: str) -> np.ndarray[Any, Any] | None:
+    """Return the floats or the ints that an attribute lists, float32 or int64; `None` if it lists neither.
+
+    Raises:
+        Corrupt: As of `fields`; or the attribute lists values of several kinds.
+    """
+    runs: list[memoryview] = []
+    found: list[np.ndarray[Any, Any]] = []
+    for number, _, value in fields(message, "Attribute", name, runs):
+        if isinstance(value, memoryview) and number in (7, 8):
+            found.append(np.frombuffer(value, "<f4") if number == 7 else varints(value))
+    content = b"".join(runs)
+    if content[:1] == bytes([_FLOAT]):
+        pairs = np.frombuffer(content, np.uint8)[: len(content) // 5 * 5].reshape(-1, 5)
+        mixed = len(content) % 5 or (pairs[:, 0] != _FLOAT).any()
+        found.append(np.ascontiguousarray(pairs[:, 1:]).view("<f4")[:, 0])
+    elif content[:1] == bytes([_INT]):
+        pairs = varints(content)
+        mixed = len(pairs) % 2 or (pairs[::2] != _INT).any()
+        found.append(pairs[1::2])
+    else:
+        mixed = bool(content) and bool(found)
+    if mixed or len(found) > 1:
+        raise Corrupt(f"{name} lists values of several kinds in one attribute.")
+    return found[0] if found else None
+
+
+def varints(content: bytes | memoryview) -> np.ndarray[Any, Any]:
+    """Return consecutive varints as int64."""
+    seen = np.frombuffer(content, np.uint8)
+    lasts = np.flatnonzero(seen < 0x80)
+    if not lasts.size:
+        return np.zeros(0, np.int64)
+    starts = np.concatenate([[0], lasts[:-1] + 1])
+    place = np.arange(len(seen)) - np.repeat(starts, np.diff(np.append(starts, len(seen))))
+    parts = np.left_shift((seen & 0x7F).astype(np.uint64), (7 * place).astype(np.uint64))
+    return np.bitwise_or.reduceat(parts, starts).view(np.int64)

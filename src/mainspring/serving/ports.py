@@ -1,4 +1,4 @@
-"""Ports of serving: which versions stand behind which endpoint, what runs a version's model, and
+"""Ports of serving: which versions stand behind which endpoint, what runs and explains a version's model, and
 what endpoints can do."""
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mainspring.registry.model import Bundle, TensorSpec
+from mainspring.serving.explanation import Contributions, Method
 from mainspring.serving.model import Baseline, Route
 
 if TYPE_CHECKING:
@@ -97,3 +98,34 @@ class Executor(Protocol):
 
 
 Loader = Callable[[Bundle], Executor]  # raises Corrupt where the bundle's model is not what its manifest says
+
+
+class Explainer(Protocol):
+    """Contributions of the columns of one bundle's model. Threads may share it."""
+
+    @property
+    def method(self) -> Method:
+        """How contributions are computed."""
+        ...
+
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        """Columns by name, in order."""
+        ...
+
+    @property
+    def outputs(self) -> Mapping[str, TensorSpec]:
+        """Outputs by name, in order."""
+        ...
+
+    def explain(self, inputs: Mapping[str, Sequence[Any] | np.ndarray[Any, Any]], rows: int) -> Contributions:
+        """Return the contributions of every column, shape (rows, columns, outputs); arguments and errors as of
+        `Executor.predict`."""
+        ...
+
+    def close(self) -> None:
+        """Release the model. Idempotent."""
+        ...
+
+
+ExplainerLoader = Callable[[Bundle], Explainer]  # raises `NotExplainable` where the bundle has no exact explanation

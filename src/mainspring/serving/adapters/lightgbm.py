@@ -11,7 +11,10 @@ import numpy as np
 from mainspring.core.errors import Corrupt
 from mainspring.registry.lightgbm_file import check_lightgbm
 from mainspring.registry.model import Bundle
+from mainspring.serving.adapters.explaining import recorded_method
 from mainspring.serving.adapters.matrix import Matrix
+from mainspring.serving.background import owner_of
+from mainspring.serving.explanation import Contributions, NotExplainable
 from mainspring.serving.plane.executor import Array, ModelFailed, closed, first_line
 
 
@@ -44,12 +47,44 @@ class LightgbmExecutor:
     def predict(self, inputs: Mapping[str, Sequence[Any] | Array], rows: int) -> dict[str, Array]:
         if self._booster is None:
             raise closed()
-        matrix = self._matrix.feed(inputs, rows)
-        try:
-            found = self._booster.predict(matrix, num_threads=self._threads)
-        except lightgbm.basic.LightGBMError as error:
-            raise ModelFailed(f"The model failed: {first_line(error)}") from error
-        return self._matrix.split(np.asarray(found), rows)
+        return self._matrix.split(self._predicted(self._matrix.feed(inputs, rows)), rows)
 
     def close(self) -> None:
         self._booster = None
+
+    def _predicted(self, matrix: Array, **how: bool) -> Array:
+        try:
+            return np.asarray(self._booster.predict(matrix, num_threads=self._threads, **how))
+        except lightgbm.basic.LightGBMError as error:
+            raise ModelFailed(f"The model failed: {first_line(error)}") from error
+
+
+class LightgbmExplainer(LightgbmExecutor):
+    """Contributions by LightGBM itself (`pred_contrib`).
+
+    Raises:
+        NotExplainable: The bundle takes a tensor, its trees have linear leaves, or the answers do not follow from the
+            sum of the trees.
+    """
+
+    def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
+        if b"\nis_linear=1\n" in bundle.files["model.txt"]:
+            raise NotExplainable(owner_of(bundle), "the leaves of its trees are linear functions")
+        super().__init__(bundle, threads=threads)
+        try:
+            self.method = recorded_method(
+                self, lambda inputs, rows: self._sums(self._matrix.feed(inputs, rows)), bundle
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    def explain(self, inputs: Mapping[str, Sequence[Any] | Array], rows: int) -> Contributions:
+        if self._booster is None:
+            raise closed()
+        matrix = self._matrix.feed(inputs, rows)
+        found = self._predicted(matrix, pred_contrib=True).reshape(rows, -1, len(self.inputs) + 1)
+        return Contributions(found[:, :, :-1].swapaxes(1, 2), found[:, :, -1], self._sums(matrix))
+
+    def _sums(self, matrix: Array) -> Array:
+        return self._predicted(matrix, raw_score=True).reshape(len(matrix), -1)

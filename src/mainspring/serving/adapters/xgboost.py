@@ -17,7 +17,9 @@ import xgboost
 from mainspring.core.errors import Corrupt
 from mainspring.registry.model import Bundle
 from mainspring.registry.xgboost_file import check_xgboost
+from mainspring.serving.adapters.explaining import recorded_method
 from mainspring.serving.adapters.matrix import Matrix
+from mainspring.serving.explanation import Contributions
 from mainspring.serving.plane.executor import Array, ModelFailed, closed, first_line
 
 _VALUE = 0  # the kind of prediction: as `Booster.predict` gives it, margins made probabilities
@@ -55,12 +57,13 @@ class XgboostExecutor:
             )
         self._matrix = Matrix(bundle, datatype="FP32", features=learner.features, answers="FP32")
         self.inputs, self.outputs = self._matrix.inputs, self._matrix.outputs
+        self._range = (0, 0 if learner.best_iteration is None else learner.best_iteration + 1)
         self._config = json.dumps(
             {
                 "type": _VALUE,
                 "training": False,
-                "iteration_begin": 0,
-                "iteration_end": 0 if learner.best_iteration is None else learner.best_iteration + 1,
+                "iteration_begin": self._range[0],
+                "iteration_end": self._range[1],
                 "strict_shape": False,
                 "cache_id": 0,
                 "missing": float("nan"),
@@ -102,3 +105,40 @@ class XgboostExecutor:
             raise ModelFailed(f"The model failed: {first_line(ValueError(said))}")
         sizes = [shape[place] for place in range(rank.value)]
         return np.array(np.ctypeslib.as_array(values, sizes))  # a copy
+
+
+class XgboostExplainer(XgboostExecutor):
+    """Contributions by XGBoost itself (`pred_contribs`), in float32.
+
+    Raises:
+        NotExplainable: The bundle takes a tensor, or the answers do not follow from the sum of the trees.
+    """
+
+    def __init__(self, bundle: Bundle, *, threads: int = 1) -> None:
+        super().__init__(bundle, threads=threads)
+        self._threads = threads
+        try:
+            self.method = recorded_method(self, lambda inputs, rows: self._sums(self._data(inputs, rows)), bundle)
+        except BaseException:
+            self.close()
+            raise
+
+    def explain(self, inputs: Mapping[str, Sequence[Any] | Array], rows: int) -> Contributions:
+        if self._booster is None:
+            raise closed()
+        data = self._data(inputs, rows)
+        found = self._predicted(data, pred_contribs=True).reshape(rows, -1, len(self.inputs) + 1)
+        return Contributions(found[:, :, :-1].swapaxes(1, 2), found[:, :, -1], self._sums(data))
+
+    def _data(self, inputs: Mapping[str, Sequence[Any] | Array], rows: int) -> Any:
+        return xgboost.DMatrix(self._matrix.feed(inputs, rows), nthread=self._threads)
+
+    def _sums(self, data: Any) -> Array:
+        return self._predicted(data, output_margin=True).reshape(data.num_row(), -1)
+
+    def _predicted(self, data: Any, **how: bool) -> Array:
+        try:
+            found = self._booster.predict(data, iteration_range=self._range, validate_features=False, **how)
+        except xgboost.core.XGBoostError as error:
+            raise ModelFailed(f"The model failed: {first_line(error)}") from error
+        return np.asarray(found, np.float64)

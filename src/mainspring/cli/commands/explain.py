@@ -1,0 +1,199 @@
+"""`mainspring explain`: why a prediction was what it was, and what a model pays attention to."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mainspring.cli.call import Call
+from mainspring.cli.call import command as make
+from mainspring.cli.stdout_redirect import dated
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mainspring.governance.importance import Dependence, Importance, ModelExplanation
+    from mainspring.operations.explaining import ExplainedPrediction
+    from mainspring.serving.explanation import Method
+
+_PREDICTION = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}", re.IGNORECASE)
+_BAR = 24  # characters
+_SHOWN = 20  # columns
+
+
+@make("explain")
+@click.argument("target", metavar="PREDICTION|MODEL")
+@click.option("--reveal", is_flag=True, help="Decrypt values that identify a person; the audit log records the actor.")
+@click.option("--sampled", is_flag=True, help="Estimate the contributions to the answer, for any model of columns.")
+@click.option(
+    "--budget",
+    type=click.IntRange(min=1),
+    default=20_000,
+    show_default=True,
+    help="Answers that --sampled may ask the model for.",
+)
+@click.option(
+    "--seconds", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Longest duration of --sampled."
+)
+@click.option(
+    "--rows", type=click.IntRange(min=1), default=1000, show_default=True, help="Held-out rows to explain MODEL on."
+)
+@click.option("--column", "columns", multiple=True, help="Show how MODEL's answer depends on this column. Repeatable.")
+def command(
+    call: Call,
+    *,
+    target: str,
+    reveal: bool,
+    sampled: bool,
+    budget: int,
+    seconds: float,
+    rows: int,
+    columns: tuple[str, ...],
+) -> None:
+    """Explain the prediction with the id PREDICTION, or the version MODEL, MODEL:VERSION or MODEL@ALIAS.
+
+    Of a prediction: what the model saw, how much each input moved the answer, and the answer again. Contributions of
+    trees and linear models are exact. Of a model: which columns move its answers, how much worse it answers without
+    each, and how the answer depends on a column, on held-out rows.
+    """
+    from msgspec import to_builtins
+
+    from mainspring.operations import explaining
+
+    if _PREDICTION.fullmatch(target):
+        found = explaining.explain_prediction(
+            call.project, target, revealed=reveal, sampled=sampled, calls=budget, seconds=seconds
+        )
+        document = to_builtins(found)
+        document["verdict"] = dated(document["verdict"], "at")
+        call.result(dated(document, "at"), lambda console: _show_prediction(console, found))
+    else:
+        whole = explaining.explain_model(call.project, target, rows=rows, columns=columns or None)
+        call.result(to_builtins(whole), lambda console: _show_model(console, whole, columns))
+
+
+def _show_prediction(console: Console, found: ExplainedPrediction) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from mainspring.core.time import format_instant
+
+    explanation = found.explanation
+    console.print(
+        f"[bold]{escape(found.prediction_id)}[/], made {format_instant(found.at)} by {found.model} {found.version} "
+        f"behind {found.endpoint}"
+    )
+    # Of several outputs, the one with the largest sum: of classes, the likeliest.
+    name = max(explanation.outputs, key=lambda each: explanation.outputs[each].total)
+    output = explanation.outputs[name]
+    console.print(f"{escape(name)}: [bold]{_number(found.outputs.get(name))}[/]; {_again(found)}")
+    table = Table(box=None, pad_edge=False)
+    for heading, align in (("input", "left"), ("value", "right"), ("", "left"), ("contribution", "right")):
+        table.add_column(heading, justify=align)  # type: ignore[arg-type]
+    parts = sorted(output.contributions.items(), key=lambda item: -abs(item[1]))
+    largest = max((abs(value) for _, value in parts), default=0.0)
+    for column, value in parts[:_SHOWN]:
+        error = f" ± {1.96 * output.errors[column]:.2g}" if column in output.errors else ""
+        status = f" ({found.statuses[column]})" if found.statuses.get(column, "PRESENT") != "PRESENT" else ""
+        table.add_row(
+            escape(column),
+            escape(f"{_number(found.inputs[column])}{status}"),
+            _bar(value, largest),
+            f"{value:+.4g}{error}",
+        )
+    if len(parts) > _SHOWN:
+        rest = sum(value for _, value in parts[_SHOWN:])
+        table.add_row(f"{len(parts) - _SHOWN} more", "", "", f"{rest:+.4g}")
+    console.print(table)
+    console.print(
+        f"{output.base:.4g} on average {output.total - output.base - output.residual:+.4g} "
+        f"= {output.total:.4g}, {_unit(explanation.method)}; residual {output.residual:.2g}"
+    )
+    console.print(_said(explanation.method, exact=explanation.exact), style="dim")
+
+
+def _show_model(console: Console, found: ModelExplanation, columns: tuple[str, ...]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    console.print(f"[bold]{found.model} {found.version}[/] on {found.rows:,} held-out rows")
+    table = Table(box=None, pad_edge=False)
+    for heading, align in (("input", "left"), ("moves the answer by", "left"), ("", "left"), ("without it", "left")):
+        table.add_column(heading, justify=align)  # type: ignore[arg-type]
+    weights = [_weight(each) for each in found.importances]
+    largest = max(weights, default=0.0)
+    for each, weight in list(zip(found.importances, weights, strict=True))[:_SHOWN]:
+        table.add_row(
+            escape(each.column), _interval(each.contribution), _bar(weight, largest), _interval(each.permutation)
+        )
+    console.print(table)
+    if len(found.importances) > _SHOWN:
+        console.print(f"{len(found.importances) - _SHOWN} more inputs (--json lists all)", style="dim")
+    if found.method is not None:
+        console.print(
+            f"Moves: mean absolute contribution, {_unit(found.method)}. {_said(found.method, exact=True)}", style="dim"
+        )
+    else:
+        console.print(escape(found.why), style="dim")
+    console.print(
+        "Without it: increase of the squared error when the input's values are permuted. 95 % intervals.", style="dim"
+    )
+    for dependence in found.dependences if columns else ():
+        _show_dependence(console, dependence)
+
+
+def _show_dependence(console: Console, found: Dependence) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    console.print(
+        f"[bold]{escape(found.output)} by {escape(found.column)}[/]; interaction with other inputs "
+        f"{found.interaction:.0%}"
+    )
+    table = Table(box=None, pad_edge=False)
+    for heading in ("value", "mean", "", "deciles 1 and 9 of the rows"):
+        table.add_column(heading)
+    low, high = min(found.mean), max(found.mean)
+    for value, mean, first, last in zip(found.values, found.mean, found.low, found.high, strict=True):
+        bar = _bar(mean - low, high - low)
+        table.add_row(escape(_number(value)), f"{mean:.4g}", bar, f"{first:.4g} to {last:.4g}")
+    console.print(table)
+
+
+def _again(found: ExplainedPrediction) -> str:
+    if found.verdict.outcome == "identical":
+        return "the model gives it again, bit for bit"
+    return f"again: {found.verdict.outcome}" + (f", {found.verdict.why}" if found.verdict.why else "")
+
+
+def _bar(value: float, largest: float) -> str:
+    length = round(_BAR * abs(value) / largest) if largest > 0 else 0
+    return f"[{'red' if value < 0 else 'green'}]{('−' if value < 0 else '█') * length}[/]" if length else ""
+
+
+def _weight(each: Importance) -> float:
+    first = each.contribution or each.permutation
+    return 0.0 if first is None else first.value
+
+
+def _interval(each: Any) -> str:
+    return "" if each is None else f"{each.value:.4g} ({each.low:.4g} to {each.high:.4g})"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _unit(method: Method) -> str:
+    from mainspring.serving.explanation import MEANINGS
+
+    return f"in {MEANINGS[method.space]}" + (" before calibration" if method.calibrated else "")
+
+
+def _said(method: Method, *, exact: bool) -> str:
+    compared = f"compared with {method.background} held-out rows" if method.background else "by the rows of training"
+    if method.exact and not exact:
+        return f"Method: {method.name}, {compared}; NOT exact: the contributions do not add up, see the residual."
+    return f"Method: {method.name}, {'exact' if exact else 'estimated'}, {compared}."

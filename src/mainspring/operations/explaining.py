@@ -1,0 +1,218 @@
+"""Explanations of a logged prediction, and of a version as a whole."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from mainspring.core.errors import NotFound
+from mainspring.governance.importance import Columns, ModelExplanation, dependences, importances
+from mainspring.governance.sampled import sampled_explanation
+from mainspring.operations.models.curating import find
+from mainspring.operations.prediction import model_inputs, reveal
+from mainspring.operations.replay.answers import Models, answer
+from mainspring.operations.replay.model import Verdict
+from mainspring.project import Project
+from mainspring.project.executors import executors
+from mainspring.project.explainers import load_explainer
+from mainspring.registry.bundles import HOLDOUT
+from mainspring.registry.model import Bundle, Manifest, ModelVersion, several_labels
+from mainspring.serving.background import answers_of
+from mainspring.serving.explanation import Array, Explanation, NotExplainable, explanations
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mainspring.serving.ports import Executor, Explainer
+
+CALLS, SECONDS, ROWS = 20_000, 30.0, 1000
+
+
+class ExplainedPrediction(msgspec.Struct, frozen=True, kw_only=True):
+    """One prediction: what the model saw, how much each input moved the answer, and the answer again.
+
+    Args:
+        at: Instant of the prediction, UTC epoch microseconds.
+        inputs: Inputs as the model saw them.
+        statuses: How each stored feature was found.
+        outputs: The answer as it was logged.
+        verdict: The answer again.
+        seconds: Duration of the explanation alone.
+    """
+
+    prediction_id: str
+    endpoint: str
+    model: str
+    version: str
+    digest: str
+    at: int
+    inputs: dict[str, Any]
+    statuses: dict[str, str]
+    outputs: dict[str, Any]
+    explanation: Explanation
+    verdict: Verdict
+    seconds: float
+
+
+def explain_prediction(
+    project: Project,
+    prediction_id: str,
+    *,
+    revealed: bool = False,
+    sampled: bool = False,
+    calls: int = CALLS,
+    seconds: float = SECONDS,
+) -> ExplainedPrediction:
+    """Explain a logged prediction by the bundle that made it.
+
+    Args:
+        revealed: Whether to decrypt values that identify a person, with an event in the audit log.
+        sampled: Whether to estimate contributions to the answer, for any model of columns, instead of the exact ones.
+        calls, seconds: Of a sampled explanation: the largest number of answers to ask for, and the longest duration.
+
+    Raises:
+        NotFound: It was never logged, or its bundle is gone.
+        NotInLog: The log lacks an input of the model.
+        NotExplainable: The model has no exact explanation, or takes tensors.
+    """
+    found = reveal(project, prediction_id) if revealed else project.predictions.find(prediction_id)
+    models = Models(project.bundles.load, executors(project))
+    try:
+        bundle = models.bundle(found.digest)
+        inputs = model_inputs(found, bundle.manifest)
+        begun = time.perf_counter()
+        if sampled:
+            explanation = sampled_explanation(
+                bundle,
+                models.get(found.digest)[1],
+                inputs,
+                calls,
+                enough=lambda: time.perf_counter() - begun > seconds,
+            )
+        else:
+            explanation = explain_row(bundle, inputs)
+        took = time.perf_counter() - begun
+        (verdict,) = answer([found], models, lambda made: [made])
+    finally:
+        models.close()
+    return ExplainedPrediction(
+        prediction_id=found.id,
+        endpoint=found.endpoint,
+        model=found.model,
+        version=found.version,
+        digest=found.digest,
+        at=found.at,
+        inputs=inputs,
+        statuses=dict(found.statuses),
+        outputs=dict(found.outputs),
+        explanation=explanation,
+        verdict=verdict,
+        seconds=round(took, 6),
+    )
+
+
+def explain_row(bundle: Bundle, inputs: Columns) -> Explanation:
+    """Return the exact explanation of one row, given as input -> value.
+
+    Raises:
+        NotExplainable: The model has none.
+    """
+    explainer = load_explainer(bundle)
+    try:
+        found = explainer.explain({name: [inputs[name]] for name in explainer.inputs}, 1)
+        return explanations(found, explainer.method, list(explainer.inputs), list(explainer.outputs))[0]
+    finally:
+        explainer.close()
+
+
+def explain_model(
+    project: Project, reference: str, *, rows: int = ROWS, columns: Sequence[str] | None = None
+) -> ModelExplanation:
+    """Explain the version `NAME:VERSION`, `NAME@ALIAS` or `NAME` on its held-out rows.
+
+    Args:
+        rows: The largest number of held-out rows, evenly spaced.
+        columns: Columns whose partial dependence is computed; by default all.
+
+    Raises:
+        NotFound: There is no such version or column, or the bundle has no held-out rows.
+        NotExplainable: The model takes tensors.
+    """
+    version = find(project, reference)
+    bundle = project.bundles.load(version.digest)
+    executor = executors(project)(bundle)
+    try:
+        return explain_version(version, bundle, executor, rows=rows, columns=columns)
+    finally:
+        executor.close()
+
+
+def explain_version(
+    version: ModelVersion,
+    bundle: Bundle,
+    executor: Executor,
+    *,
+    rows: int = ROWS,
+    columns: Sequence[str] | None = None,
+) -> ModelExplanation:
+    """Explain a version on the held-out rows of its bundle; arguments and errors as of `explain_model`."""
+    import pyarrow.parquet as pq
+
+    owner = f"{version.model}:{version.version}"
+    if bundle.manifest.tensors:
+        raise NotExplainable(owner, "it takes tensors, not columns")
+    if HOLDOUT not in bundle.files:
+        raise NotFound(f"The bundle of {owner} contains no held-out rows.", fix="train the model with a label.")
+    names = list(executor.inputs)
+    if unknown := sorted(set(columns or ()) - set(names)):
+        raise NotFound(f"{owner} has no input {', '.join(unknown)}.", fix=f"it has {', '.join(names)}.")
+    table = pq.read_table(BytesIO(bundle.files[HOLDOUT]))
+    count = min(rows, len(table))
+    table = table.take(np.unique(np.linspace(0, len(table) - 1, count).astype(int)))
+    given = {name: table[name].to_pylist() for name in names}
+    explainer, why = _explainer(bundle)
+    try:
+        found = importances(
+            given, len(table), lambda some, n: answers_of(executor, some, n), explainer, _truth(bundle.manifest, table)
+        )
+    finally:
+        if explainer is not None:
+            explainer.close()
+    chosen = [each.column for each in found if columns is None or each.column in columns]
+    return ModelExplanation(
+        model=version.model,
+        version=version.version,
+        digest=version.digest,
+        rows=len(table),
+        method=None if explainer is None else explainer.method,
+        why=why,
+        importances=found,
+        dependences=dependences(
+            given, len(table), lambda some, n: answers_of(executor, some, n), list(executor.outputs), chosen
+        ),
+    )
+
+
+def _explainer(bundle: Bundle) -> tuple[Explainer | None, str]:
+    try:
+        return load_explainer(bundle), ""
+    except NotExplainable as error:
+        return None, error.what
+
+
+def _truth(manifest: Manifest, held_out: pa.Table) -> Array | None:
+    """Return the labels as answers that would have been right, shape (rows, outputs)."""
+    from mainspring.stats.metrics import class_places
+    from mainspring.training.sets.labels import LABEL, label_numbers
+
+    if LABEL not in held_out.column_names:
+        return None
+    if manifest.task != "multiclass":
+        return label_numbers(held_out[LABEL], several_labels(manifest)).reshape(len(held_out), -1)
+    places = class_places(held_out[LABEL].to_pylist(), manifest.outputs)
+    return np.asarray(places[:, None] == np.arange(len(manifest.outputs)), np.float64)

@@ -128,6 +128,7 @@ def test_models_and_ports_know_no_service(graph: grimp.ImportGraph) -> None:
         "mainspring.training.gate_kinds",
         "mainspring.training.gates",
         "mainspring.training.label",
+        "mainspring.training.mutable",
         "mainspring.training.space",
         "mainspring.jobs.plain",
         "mainspring.jobs.times",

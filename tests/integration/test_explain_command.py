@@ -29,6 +29,11 @@ def test_a_served_prediction_and_its_model_are_explained(depot: Depot) -> None:
     assert "permutation, estimated" in sampled
     assert "±" in sampled
 
+    other = depot.run("explain", one, "--wanted", "probability > 2", "--mutable", "Parcel.weight").stdout
+    assert "Nothing found for probability > 2 within 3 changes of Parcel.weight" in other
+    other = depot.json("explain", one, "--wanted", "probability >= 0", "--mutable", "Parcel.weight:increase")
+    assert other["counterfactuals"]["met"]
+
     whole = depot.json("explain", f"{MODEL}@champion", "--rows", "80")
     assert whole["rows"] == 80
     assert {each["column"] for each in whole["importances"]} == set(found["inputs"])

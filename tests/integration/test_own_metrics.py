@@ -25,6 +25,7 @@ from mainspring.stats.metrics import MetricFailed
 from mainspring.stats.thresholds import THRESHOLD
 from mainspring.training.flavours.scoring import score_bundle
 from mainspring.training.model import Model
+from mainspring.training.mutable import MUTABLE
 
 UNTIL = START + ORDERS * 10 * MINUTE
 
@@ -67,7 +68,8 @@ def bakery(tmp_path_factory: pytest.TempPathFactory) -> Bakery:
 
 @pytest.fixture(scope="module")
 def declared() -> Model:
-    return model(metrics=[late_found, undefined], gates=GATES, threshold=ms.Costs(false_positive=1, false_negative=9))
+    costs = ms.Costs(false_positive=1, false_negative=9)
+    return model(metrics=[late_found, undefined], gates=GATES, threshold=costs, mutable={"Order.weight": "decrease"})
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +98,7 @@ def test_what_is_not_defined_is_said(report: Any) -> None:
 def test_the_threshold_is_recorded_and_its_cost_is_that_of_the_held_out_rows(
     bakery: Bakery, report: Any, bundle: Bundle
 ) -> None:
+    assert bundle.manifest.extra[MUTABLE] == {"Order.weight": "decrease"}
     kept = bundle.manifest.extra[THRESHOLD]
     assert kept == {"value": report.threshold, "false_positive": 1, "false_negative": 9}
     assert float(bakery.tracking.get(report.run_id).params["threshold"]) == pytest.approx(report.threshold)

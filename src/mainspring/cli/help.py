@@ -92,6 +92,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "explain": (
         "explain 01kd1nrgxmt5ndm1hxr9yzbq9j",
         "explain 01kd1nrgxmt5ndm1hxr9yzbq9j --sampled --budget 5000",
+        "explain 01kd1nrgxmt5ndm1hxr9yzbq9j --wanted 'probability < 0.3' --mutable Schedule.hour --changes 2",
         "explain late-arrival@champion --column Schedule.hour",
     ),
     "runs": ("runs late-delivery --limit 5", "runs --filter 'holdout.auc > 0.7 and started > 7d ago'"),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
-from mainspring.core.errors import NotFound
+from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.schema import DType
+from mainspring.governance.counterfactual import Counterfactuals, read_target, search
 from mainspring.governance.importance import Columns, ModelExplanation, dependences, importances
 from mainspring.governance.sampled import sampled_explanation
 from mainspring.operations.models.curating import find
@@ -22,15 +24,17 @@ from mainspring.project.executors import executors
 from mainspring.project.explainers import load_explainer
 from mainspring.registry.bundles import HOLDOUT
 from mainspring.registry.model import Bundle, Manifest, ModelVersion, several_labels
-from mainspring.serving.background import answers_of
+from mainspring.serving.background import answers_of, background_of
 from mainspring.serving.explanation import Array, Explanation, NotExplainable, explanations
+from mainspring.training.mutable import MUTABLE, check_mutable
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from mainspring.serving.ports import Executor, Explainer
 
-CALLS, SECONDS, ROWS = 20_000, 30.0, 1000
+CALLS, SECONDS, ROWS, CHANGES = 20_000, 30.0, 1000, 3
+SEEN = 200  # held-out rows whose values counterfactuals may have
 
 
 class ExplainedPrediction(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +47,7 @@ class ExplainedPrediction(msgspec.Struct, frozen=True, kw_only=True):
         outputs: The answer as it was logged.
         verdict: The answer again.
         seconds: Duration of the explanation alone.
+        counterfactuals: Changes with which the answer would have been another; `None` if none were asked for.
     """
 
     prediction_id: str
@@ -57,6 +62,7 @@ class ExplainedPrediction(msgspec.Struct, frozen=True, kw_only=True):
     explanation: Explanation
     verdict: Verdict
     seconds: float
+    counterfactuals: Counterfactuals | None = None
 
 
 def explain_prediction(
@@ -67,6 +73,9 @@ def explain_prediction(
     sampled: bool = False,
     calls: int = CALLS,
     seconds: float = SECONDS,
+    wanted: str = "",
+    mutable: Mapping[str, str] | None = None,
+    changes: int = CHANGES,
 ) -> ExplainedPrediction:
     """Explain a logged prediction by the bundle that made it.
 
@@ -74,11 +83,15 @@ def explain_prediction(
         revealed: Whether to decrypt values that identify a person, with an event in the audit log.
         sampled: Whether to estimate contributions to the answer, for any model of columns, instead of the exact ones.
         calls, seconds: Of a sampled explanation: the largest number of answers to ask for, and the longest duration.
+        wanted: Another answer, such as `probability < 0.3`, to look for among changes of mutable inputs.
+        mutable: Input -> any, increase or decrease; by default as the model declared it.
+        changes: The largest number of changed inputs.
 
     Raises:
         NotFound: It was never logged, or its bundle is gone.
         NotInLog: The log lacks an input of the model.
         NotExplainable: The model has no exact explanation, or takes tensors.
+        Invalid: `wanted` is not a target, an input cannot change so, or none is declared as mutable.
     """
     found = reveal(project, prediction_id) if revealed else project.predictions.find(prediction_id)
     models = Models(project.bundles.load, executors(project))
@@ -97,6 +110,9 @@ def explain_prediction(
         else:
             explanation = explain_row(bundle, inputs)
         took = time.perf_counter() - begun
+        others = None
+        if wanted:
+            others = _counterfactuals(bundle, models.get(found.digest)[1], inputs, wanted, mutable, changes)
         (verdict,) = answer([found], models, lambda made: [made])
     finally:
         models.close()
@@ -113,6 +129,31 @@ def explain_prediction(
         explanation=explanation,
         verdict=verdict,
         seconds=round(took, 6),
+        counterfactuals=others,
+    )
+
+
+def _counterfactuals(
+    bundle: Bundle, executor: Executor, inputs: Columns, wanted: str, mutable: Mapping[str, str] | None, changes: int
+) -> Counterfactuals:
+    chosen = bundle.manifest.extra.get(MUTABLE, {}) if mutable is None else mutable
+    owner = f"model {bundle.manifest.model!r}"
+    if not chosen:
+        raise Invalid(
+            f"No input of {owner} is declared as mutable.",
+            fix='declare @ms.model(..., mutable={"View.feature": "any"}), or name some: --mutable View.feature.',
+        )
+    check_mutable(chosen, {each.name: each.dtype == DType.String for each in bundle.manifest.inputs}, owner)
+    seen, _ = background_of(bundle, SEEN)
+    outputs = list(executor.outputs)
+    return search(
+        inputs,
+        seen,
+        chosen,
+        lambda columns, rows: answers_of(executor, columns, rows),
+        read_target(wanted, outputs),
+        outputs,
+        changes,
     )
 
 

@@ -29,6 +29,7 @@ from mainspring.training.gate_kinds import DataGate
 from mainspring.training.judge import judge
 from mainspring.training.label import Label
 from mainspring.training.model import Model
+from mainspring.training.mutable import MUTABLE
 from mainspring.training.sets.labels import BASELINE_SCORE, LABEL
 from mainspring.training.sets.training_set import Split
 from mainspring.training.stages import Converted, Fitted, Observed
@@ -117,6 +118,7 @@ def pack(observed: Observed, converted: Converted, run_id: str, key: SigningKey,
             "proof": asdict(converted.proof),
             **_decision(model, converted),
             **_quality(model, data.train),
+            **({MUTABLE: dict(model.mutable)} if model.mutable else {}),
             **({"answers": "FP64"} if _double(artefact) else {}),
             "environment": pinned.tags["environment"],
         },

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from types import NoneType
 from typing import Any
@@ -20,6 +20,7 @@ from mainspring.stats.metrics import DECIDED, Metric, is_of, metrics_of, named, 
 from mainspring.stats.thresholds import Costs
 from mainspring.training.gate_kinds import DataGate, FairnessGate, Gate
 from mainspring.training.label import Label, as_labels
+from mainspring.training.mutable import check_mutable
 from mainspring.training.space import Search
 
 TASKS = ("binary", "multiclass", "regression")
@@ -57,6 +58,7 @@ class Model:
     search: Search | None = None  # hyperparameter search of `train`
     metrics: Sequence[Metric] = ()  # in addition to the task's metrics
     threshold: Costs | None = None  # binary only: the cost-minimising threshold on the validation rows
+    mutable: Mapping[str, str] = field(default_factory=dict)  # inputs that could change -> any, increase or decrease
     labels: tuple[Label, ...] = ()  # all labels; (label,) for one
     description: str = ""
     owner: str = ""
@@ -198,6 +200,7 @@ def model(
     search: Search | None = None,
     metrics: Sequence[Metric] = (),
     threshold: Costs | None = None,
+    mutable: Mapping[str, str] | None = None,
     description: str = "",
     owner: str = "",
 ) -> Callable[[Callable[..., Any]], Model]:
@@ -219,6 +222,8 @@ def model(
             `ms.recall_at_precision(0.9)`.
         threshold: Costs of errors (`ms.Costs`). The threshold of a binary task is chosen to minimise them on the
             validation rows and recorded with the version; its cost, precision and recall are measured.
+        mutable: Inputs that somebody could change, by full name, and in which direction: `any`, `increase` or
+            `decrease`. `mainspring explain --wanted` looks for another answer among them.
 
     Raises:
         Invalid: An argument has a wrong type, `task` is unknown, a metric is for another task or declared twice, the
@@ -262,6 +267,10 @@ def model(
             fix=f'write "CHECK:SUBJECT"; the checks are {", ".join(CHECKS)}.',
         )
 
+    changing = {} if mutable is None else mutable
+    expect(changing, Mapping, owner_of.format("mutable inputs"), fix='write a dict such as {"Schedule.hour": "any"}.')
+    check_mutable(changing, dict.fromkeys(columns, False), f"Model {name!r}")
+
     def build(train: Callable[..., Any]) -> Model:
         if not callable(train):
             raise Invalid(
@@ -286,6 +295,7 @@ def model(
             search=search,
             metrics=tuple(metrics),
             threshold=threshold,
+            mutable=changing,
             description=description or (train.__doc__ or "").strip(),
             owner=owner,
         )

@@ -86,6 +86,9 @@ def test_gates_and_searches_name_metrics_or_are_given_them() -> None:
         ({"task": "regression", "metrics": [ms.recall_at_k(5)]}, "'recall_at_5' of another task"),
         ({"task": "regression", "threshold": ms.Costs(false_positive=1, false_negative=1)}, "has the threshold"),
         ({"threshold": 0.5}, "has the threshold 0.5"),
+        ({"mutable": {"Order.nothing": "any"}}, "no input 'Order.nothing' that could change"),
+        ({"mutable": {"Order.weight": "up"}}, "cannot change by 'up'"),
+        ({"mutable": ["Order.weight"]}, "mutable inputs"),
         ({"search": ms.Search(regret, space=ms.space(depth=ms.integer(1, 3)))}, "a search by 'regret'"),
     ],
 )

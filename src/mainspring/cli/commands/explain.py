@@ -14,6 +14,7 @@ from mainspring.cli.stdout_redirect import dated
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from mainspring.governance.counterfactual import Counterfactuals
     from mainspring.governance.importance import Dependence, Importance, ModelExplanation
     from mainspring.operations.explaining import ExplainedPrediction
     from mainspring.serving.explanation import Method
@@ -37,6 +38,16 @@ _SHOWN = 20  # columns
 @click.option(
     "--seconds", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Longest duration of --sampled."
 )
+@click.option("--wanted", default="", help="Look for changes with which the answer is another: 'probability < 0.3'.")
+@click.option(
+    "--mutable",
+    multiple=True,
+    metavar="INPUT[:DIRECTION]",
+    help="An input that --wanted may change: any, increase or decrease. By default those that the model declares.",
+)
+@click.option(
+    "--changes", type=click.IntRange(min=1), default=3, show_default=True, help="Most inputs that --wanted changes."
+)
 @click.option(
     "--rows", type=click.IntRange(min=1), default=1000, show_default=True, help="Held-out rows to explain MODEL on."
 )
@@ -49,6 +60,9 @@ def command(
     sampled: bool,
     budget: int,
     seconds: float,
+    wanted: str,
+    mutable: tuple[str, ...],
+    changes: int,
     rows: int,
     columns: tuple[str, ...],
 ) -> None:
@@ -64,7 +78,15 @@ def command(
 
     if _PREDICTION.fullmatch(target):
         found = explaining.explain_prediction(
-            call.project, target, revealed=reveal, sampled=sampled, calls=budget, seconds=seconds
+            call.project,
+            target,
+            revealed=reveal,
+            sampled=sampled,
+            calls=budget,
+            seconds=seconds,
+            wanted=wanted,
+            mutable={name: way or "any" for name, _, way in (each.partition(":") for each in mutable)} or None,
+            changes=changes,
         )
         document = to_builtins(found)
         document["verdict"] = dated(document["verdict"], "at")
@@ -112,6 +134,26 @@ def _show_prediction(console: Console, found: ExplainedPrediction) -> None:
         f"= {output.total:.4g}, {_unit(explanation.method)}; residual {output.residual:.2g}"
     )
     console.print(_said(explanation.method, exact=explanation.exact), style="dim")
+    if found.counterfactuals is not None:
+        _show_counterfactuals(console, found.counterfactuals, found.inputs)
+
+
+def _show_counterfactuals(console: Console, found: Counterfactuals, inputs: dict[str, Any]) -> None:
+    from rich.markup import escape
+
+    if found.met:
+        console.print(f"The answer is as wanted already: {escape(str(found.target))}.")
+        return
+    if not found.found:
+        console.print(
+            f"[bold]Nothing found[/] for {escape(str(found.target))} within {found.most} changes of "
+            f"{escape(', '.join(found.mutable))}, after {found.tried:,} answers."
+        )
+        return
+    console.print(f"[bold]{escape(str(found.target))}[/], each answered by the model ({found.tried:,} answers):")
+    for each in found.found:
+        parts = [f"{name}: {_number(inputs[name])} → {_number(value)}" for name, value in each.changes.items()]
+        console.print(f"  {each.answer:.4g} with {escape(', '.join(parts))}")
 
 
 def _show_model(console: Console, found: ModelExplanation, columns: tuple[str, ...]) -> None:

@@ -423,6 +423,8 @@ def _options(model: Model) -> dict[str, Any]:
         rare["threshold"] = (
             f"costs {costs.false_positive:g} a false positive, {costs.false_negative:g} a false negative"
         )
+    if model.mutable:
+        rare["mutable"] = dict(model.mutable)
     return rare
 
 

@@ -111,6 +111,11 @@ BUILT_IN: Mapping[str, BuiltIn] = {
         "Remove versions marked for deletion, and unreferenced bundles, as `mainspring models gc` does.",
         {"grace": Option("7d", grace)},
     ),
+    "explain": BuiltIn(
+        "Estimate why predictions were what they were, for any model of columns, as `mainspring explain --sampled`; "
+        "budget and seconds are for each prediction.",
+        {"predictions": Option([], names), "budget": Option(20_000, number), "seconds": Option(30, number)},
+    ),
     "forget-jobs": BuiltIn(
         "Delete records of jobs that ended long ago.",
         {"ended": Option("30d", duration), "failed": Option("365d", duration)},

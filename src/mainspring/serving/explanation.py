@@ -29,7 +29,8 @@ class NotExplainable(Invalid):
     def __init__(self, owner: str, why: str) -> None:
         super().__init__(
             f"The answers of {owner} have no exact explanation: {why}.",
-            fix="estimate it from sampled answers: `mainspring explain --sampled PREDICTION`.",
+            fix="estimate it from sampled answers: `mainspring explain --sampled PREDICTION`, or as a job "
+            """`mainspring jobs run explain '{"predictions": ["ID"]}'`.""",
         )
         self.owner = owner
         self.why = why

@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import to_builtins
 
 from kit.explained import explained, logged
 from kit.models import KEY, mlp_bundle
-from mainspring.core.errors import NotFound
+from mainspring.core.errors import Invalid, NotFound
+from mainspring.jobs.model import Status
 from mainspring.operations.explaining import explain_prediction, explain_version
+from mainspring.operations.jobs.queue import begin, run_here
 from mainspring.operations.prediction import NotInLog
 from mainspring.project import Project
 from mainspring.project.executors import executors
@@ -57,6 +60,21 @@ def test_any_model_can_be_explained_by_sampling(project: Project) -> None:
     assert 0 < max(output.errors.values()) < 0.05
     again = explain_prediction(project, one, sampled=True, calls=100 * 8 * 5).explanation
     assert again == found
+
+
+def test_a_job_explains_several_predictions(project: Project) -> None:
+    made = explained("sklearn_mlp", "float32, booleans")
+    ids = logged(project, made.bundle, {name: values[:2] for name, values in made.rows.items()})
+    with pytest.raises(Invalid, match="names no prediction"):
+        begin(project, "explain", {})
+    with pytest.raises(NotFound):
+        begin(project, "explain", {"predictions": ["nobody"]})
+    done = run_here(project, begin(project, "explain", {"predictions": ids, "budget": 200}).id)
+    assert done.status is Status.DONE
+    assert isinstance(done.result, dict)
+    one = explain_prediction(project, ids[1], sampled=True, calls=200).explanation
+    assert done.result[ids[1]] == to_builtins(one)
+    assert done.result.keys() == set(ids)
 
 
 def test_a_time_limit_ends_the_sampling(project: Project) -> None:

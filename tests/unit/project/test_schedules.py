@@ -112,6 +112,8 @@ def test_what_is_refused_in_a_schedule_is_refused_when_queued_and_run() -> None:
         ("search", {"model": "x", "workers": True}),
         ("monitor", {"endpoints": "x"}),
         ("snapshot", {"sources": [1]}),
+        ("explain", {"predictions": [1]}),
+        ("explain", {"predictions": ["x"], "budget": 0}),
     ],
 )
 def test_an_argument_of_a_long_job_is_checked_before_it_is_queued(name: str, argument: object) -> None:

@@ -201,6 +201,32 @@ def _train(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
     return run.step("train", do)
 
 
+def _explain(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
+    from msgspec import to_builtins
+
+    from mainspring.operations.explaining import explain_prediction
+
+    found: dict[str, Plain] = {}
+    for number, prediction in enumerate(given["predictions"]):
+        run.progress(number, len(given["predictions"]), prediction)
+
+        def explain(prediction: str = prediction) -> Plain:
+            made = explain_prediction(
+                project, prediction, sampled=True, calls=given["budget"], seconds=given["seconds"]
+            )
+            explanation: Plain = to_builtins(made.explanation)
+            return explanation
+
+        found[prediction] = run.step(prediction, explain)
+    return found
+
+
+def _predictions(project: Project, given: dict[str, Any]) -> object:
+    if not given["predictions"]:
+        raise Invalid("The argument of explain names no prediction.", fix='write {"predictions": ["ID"]}.')
+    return [project.predictions.find(each) for each in given["predictions"]]
+
+
 def _search(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
     from mainspring.operations.search.searching import search
 
@@ -253,6 +279,7 @@ def _sources(project: Project, given: dict[str, Any]) -> object:
 
 WORK: Mapping[str, Work] = {
     "collect-garbage": Work(_collect),
+    "explain": Work(_explain, _predictions, long=True),
     "forget-jobs": Work(_forget),
     "materialise": Work(_materialise, _views),
     "monitor": Work(_monitor, _endpoints, long=True),

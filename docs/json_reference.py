@@ -32,8 +32,8 @@ from mainspring.operations.advise.model import Advised
 from mainspring.operations.ci.model import Report
 from mainspring.operations.demo.walkthrough import Summary
 from mainspring.operations.endpoint_checks import Finding
-from mainspring.operations.fairness import Fairness
 from mainspring.operations.explaining import ExplainedPrediction
+from mainspring.operations.fairness import Fairness
 from mainspring.operations.features.entity_values import EntityValues
 from mainspring.operations.features.view_freshness import ViewFreshness
 from mainspring.operations.incidents import IncidentReport

@@ -29,9 +29,10 @@ PARTS = {"rows": "alarms_rows", "concept": "alarms_concept"}  # part -> module w
 def year_cases(folder: Path, quick: bool) -> list[Case]:
     year = Year(folder)
     watched = Watched(year)
-    tuned, tested = (outcome(year, watched, test=test, quick=quick) for test in (False, True))
-    peers = alarms_peers.run(year, quick=quick)
-    missing = alarms_peers.installed()
+    with alarms_peers.running(year, quick=quick) as outcomes:
+        tuned, tested = (outcome(year, watched, test=test, quick=quick) for test in (False, True))
+        peers = outcomes()
+    missing = alarms_peers.absent()
     _print_faults({"tuned": tuned, "tested": tested, **peers})
 
     def share(gross: bool) -> dict[str, float | None]:

@@ -2,8 +2,8 @@
 
 python alarms_peer.py evidently FOLDER   reads training.parquet and windows.parquet, writes evidently.json
 
-A score is of a column and statistic in each window; a larger one is more unusual. Each peer measures drift with its
-methods for effects, the share of nulls, and the number of rows.
+A score is of a column and statistic in each window; a larger one is more unusual. Beside a peer's measures of
+drift by effect stand the share of nulls and the number of rows, which both count as pandas does.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import numpy as np
 import pandas as pd
 
 REFERENCE_ROWS = 20_000
+EMPTY = 1e3  # drift of a column without values
 Scores = dict[str, list[float]]  # "column|statistic" -> one for each window; "|rows" is the number of rows
 
 
 def evidently(training: pd.DataFrame, windows: pd.DataFrame) -> Scores:
     from evidently import DataDefinition, Dataset, Report
-    from evidently.metrics import MissingValueCount, RowCount
     from evidently.presets import DataDriftPreset
 
     columns = [name for name in training if name not in ("window", "score")]
@@ -32,25 +32,18 @@ def evidently(training: pd.DataFrame, windows: pd.DataFrame) -> Scores:
     reference = Dataset.from_pandas(
         training[columns].sample(REFERENCE_ROWS, random_state=0).reset_index(drop=True), data_definition=definition
     )
-    report = Report(
-        [
-            DataDriftPreset(columns=columns, num_method="wasserstein", cat_method="jensenshannon", include_tests=False),
-            *(MissingValueCount(column=name) for name in columns),
-            RowCount(),
-        ],
-        include_tests=False,
-    )
     found: Scores = {}
     for _, rows in windows.groupby("window", sort=True):
+        for name in columns:
+            found.setdefault(f"{name}|nulls", []).append(float(rows[name].isna().mean()))
+        found.setdefault("|rows", []).append(float(len(rows)))
+        filled = [name for name in columns if rows[name].notna().any()]  # a column without values is an error
+        preset = DataDriftPreset(columns=filled, num_method="wasserstein", cat_method="jensenshannon")
         current = Dataset.from_pandas(rows[columns].reset_index(drop=True), data_definition=definition)
-        for metric in report.run(current, reference).dict()["metrics"]:
-            kind, column = metric["config"]["type"], metric["config"].get("column", "")
-            if kind.endswith("ValueDrift"):
-                found.setdefault(f"{column}|drift", []).append(float(metric["value"]))
-            elif kind.endswith("MissingValueCount"):
-                found.setdefault(f"{column}|nulls", []).append(float(metric["value"]["share"]))
-            elif kind.endswith("RowCount"):
-                found.setdefault("|rows", []).append(float(metric["value"]))
+        metrics = Report([preset], include_tests=False).run(current, reference).dict()["metrics"]
+        values = {each["config"].get("column"): each["value"] for each in metrics}
+        for name in columns:
+            found.setdefault(f"{name}|drift", []).append(float(values.get(name, EMPTY)))
     return found
 
 

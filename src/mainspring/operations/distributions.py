@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mainspring.core.time import DAY, HOUR, MINUTE
-from mainspring.monitoring.channels.judging import Watched, signals
+from mainspring.monitoring.channels.judging import Judgement, Watched, judge
 from mainspring.monitoring.declaring import ALARMS_PER_WEEK
 from mainspring.monitoring.figures import served
 from mainspring.monitoring.hours import HourSketch
 from mainspring.monitoring.incidents.feedback import Verdict
 from mainspring.monitoring.incidents.model import Judged
 from mainspring.monitoring.ports import SketchStore
-from mainspring.monitoring.signals import CONTRACT, JOINT, SURPRISE, Signal
+from mainspring.monitoring.signals import CONTRACT, JOINT, SURPRISE
 from mainspring.project import Project
 
 _GRACE_US = 2 * MINUTE  # after an hour, until its predictions are in the store
@@ -109,7 +109,7 @@ def _judgements(project: Project, endpoint: str, kept: Kept, incidents: list[tup
     monitor = project.definitions.monitors.get(endpoint)
     budget = ALARMS_PER_WEEK if monitor is None else monitor.alarms_per_week
     live = {version: known for version, known in kept.sketches.items() if any(start >= since for start, _ in known)}
-    found: list[Signal] = []
+    found: list[Judgement] = []
     for (version, digest), known in live.items():
         bundle = served(project.bundles.load(digest))
         if bundle.reference is None:
@@ -123,17 +123,15 @@ def _judgements(project: Project, endpoint: str, kept: Kept, incidents: list[tup
             incidents=incidents,
         )
         hours = sorted((_at(sketch, start) for (start, _), sketch in known.items()), key=lambda each: each.hour)
-        found += signals(watched, hours, since=since, until=until)
-    starts = {start for known in live.values() for start, segment in known if not segment}
-    hours_judged = tuple((start, start + HOUR) for start in sorted(starts) if since <= start < until)
-    days = sorted({start // DAY * DAY for start in starts if start >= since})
-    days_judged = tuple((day, day + DAY) for day in days if day + DAY <= until)
+        found.append(judge(watched, hours, since=since, until=until))
+    hours_judged = tuple(sorted({each for one in found for each in one.hours}))
+    days_judged = tuple(sorted({each for one in found for each in one.days}))
     return [
         Judged(
             endpoint,
             channel,
             hours_judged if channel == CONTRACT else days_judged,
-            tuple(each for each in found if each.channel == channel),
+            tuple(each for one in found for each in one.signals if each.channel == channel),
         )
         for channel in (CONTRACT, SURPRISE, JOINT)
     ]

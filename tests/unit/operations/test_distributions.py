@@ -94,9 +94,9 @@ def test_a_source_that_breaks_is_one_page_within_hours_and_closes_when_it_is_men
     assert world.look() == ["closed: source weather"]
 
 
-def test_hours_and_days_that_are_complete_are_judged(world: World) -> None:
+def test_hours_that_are_complete_are_judged_and_days_without_history_are_not(world: World) -> None:
     found = judged(world.project, ENDPOINT, Kept(), now=world.project.clock.now())
-    assert {each.scope: len(each.windows) for each in found} == {CONTRACT: 6 * 24, SURPRISE: 6, JOINT: 6}
+    assert {each.scope: len(each.windows) for each in found} == {CONTRACT: 6 * 24, SURPRISE: 0, JOINT: 0}
     assert all(each.signals == () for each in found)
 
 

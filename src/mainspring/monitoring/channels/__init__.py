@@ -1,4 +1,4 @@
 """Channels: pure functions from windows of sketches to signals, calibrated on the windows' own history.
 
-`signals` judges an endpoint. Nothing here reads a store or a clock.
+`judging.judge` judges a version of an endpoint. Nothing here reads a store or a clock.
 """

@@ -10,10 +10,11 @@ import msgspec
 import numpy as np
 
 from mainspring.core.time import DAY, HOUR
+from mainspring.monitoring.channels import surprise
 from mainspring.monitoring.channels.budget import thresholds
 from mainspring.monitoring.channels.contract import Contract
-from mainspring.monitoring.channels.surprise import Verdicts, judge
-from mainspring.monitoring.channels.windows import WEEK, Span, lay_out
+from mainspring.monitoring.channels.surprise import Verdicts
+from mainspring.monitoring.channels.windows import WEEK, Span, Windows, lay_out
 from mainspring.monitoring.declaring import ALARMS_PER_WEEK
 from mainspring.monitoring.signals import Signal
 from mainspring.stats.reference import Reference
@@ -57,14 +58,30 @@ class Watched:
     incidents: Sequence[tuple[int, int]] = ()
 
 
-def signals(watched: Watched, hours: Iterable[Hour], *, since: int, until: int) -> list[Signal]:
-    """Return the signals of the windows that end in `(since, until]`, the most telling of each window first.
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The signals of a version, and the windows that could be judged, as (start, end).
 
-    Whole days are judged by the channels of surprise and joint, whole hours by the contract.
+    Attributes:
+        signals: The most telling of each window first.
+        hours: By the contract.
+        days: By the channels of surprise and joint; none while there is too little history.
+    """
+
+    signals: tuple[Signal, ...]
+    hours: tuple[tuple[int, int], ...]
+    days: tuple[tuple[int, int], ...]
+
+
+def judge(watched: Watched, hours: Iterable[Hour], *, since: int, until: int) -> Judgement:
+    """Judge the windows that end in `(since, until]`: whole days by surprise and joint, whole hours by the contract.
 
     Args:
         hours: Of this version, of the whole traffic and of segments: as far back as they are known, up to 400 days.
         since: UTC epoch microseconds, as `until`.
+
+    Raises:
+        ValueError: The history in the reference is damaged.
     """
     spans: dict[str, list[Span]] = {"": []}
     for each in hours:
@@ -72,18 +89,23 @@ def signals(watched: Watched, hours: Iterable[Hour], *, since: int, until: int) 
             spans.setdefault(each.segment, []).append(Span(each.hour, each.hour + HOUR, each.sketch, each.pairs))
     ruler = Ruler(watched.reference)
     history = training_days(watched.reference)
-    whole = _judged(watched, ruler, [*history, *spans[""]], until)
-    found = _pages(watched, ruler, history, spans.pop(""), since, until)
+    live = spans.pop("")
+    whole = _judged(watched, ruler, [*history, *live], until)
+    contract = Contract.of(lay_out(history, ruler.columns))
+    first = since // HOUR * HOUR
+    looks = _looks(ruler, live, first - _EVIDENCE_US, until)
+    found = [each for each in contract.judge(looks, watched.endpoint, since=first) if each.end > since]
     outputs = frozenset(watched.outputs)
     for day in _fresh(whole, since, until):
         found += whole.signals(day, watched.endpoint, outputs=outputs)
     found += _of_segments(watched, ruler, spans, whole, since, until)
-    return [msgspec.structs.replace(signal, version=watched.version) for signal in found]
-
-
-def _judged(watched: Watched, ruler: Ruler, spans: Sequence[Span], until: int) -> Verdicts:
-    windows = lay_out(spans, ruler.columns, until=until // DAY * DAY, incidents=watched.incidents)
-    return judge(windows, ruler.ranks(), alarms_per_week=watched.alarms_per_week, outputs=watched.outputs)
+    starts = looks.starts[(looks.rows > 0) & (looks.starts + HOUR > since)].tolist()
+    judged = [day for day in _fresh(whole, since, until) if np.isfinite(whole.scores[day] - whole.thresholds[day])]
+    return Judgement(
+        tuple(msgspec.structs.replace(signal, version=watched.version) for signal in found),
+        tuple((start, start + HOUR) for start in starts),
+        tuple((start, start + DAY) for start in whole.windows.starts[judged].tolist()),
+    )
 
 
 def training_days(reference: Reference) -> list[Span]:
@@ -95,14 +117,14 @@ def training_days(reference: Reference) -> list[Span]:
     return [Span(day.start, day.end, day.sketch, day.pairs, training=True) for day in unpack(reference.history)]
 
 
-def _pages(
-    watched: Watched, ruler: Ruler, history: Sequence[Span], spans: Sequence[Span], since: int, until: int
-) -> list[Signal]:
-    contract = Contract.of(lay_out(history, ruler.columns))
-    first = since // HOUR * HOUR
-    recent = [span for span in spans if span.start >= first - _EVIDENCE_US]
-    looks = lay_out(recent, ruler.columns, width=HOUR, until=until // HOUR * HOUR)
-    return [each for each in contract.judge(looks, watched.endpoint, since=first) if each.end > since]
+def _looks(ruler: Ruler, spans: Sequence[Span], since: int, until: int) -> Windows:
+    recent = [span for span in spans if span.start >= since]
+    return lay_out(recent, ruler.columns, width=HOUR, until=until // HOUR * HOUR, most=int((until - since) // HOUR) + 1)
+
+
+def _judged(watched: Watched, ruler: Ruler, spans: Sequence[Span], until: int) -> Verdicts:
+    windows = lay_out(spans, ruler.columns, until=until // DAY * DAY, incidents=watched.incidents)
+    return surprise.judge(windows, ruler.ranks(), alarms_per_week=watched.alarms_per_week, outputs=watched.outputs)
 
 
 def _of_segments(

@@ -74,8 +74,9 @@ def lay_out(
     width: int = DAY,
     until: int | None = None,
     incidents: Sequence[tuple[int, int]] = (),
+    most: int = MOST_WINDOWS,
 ) -> Windows:
-    """Return the windows from the first span to the last, at most the newest 400.
+    """Return the windows from the first span to the last, at most the newest `most`.
 
     Args:
         spans: In any order, none longer than `width`; where live rows are known, training rows of the window are left
@@ -90,7 +91,7 @@ def lay_out(
     if not kept:
         return _empty(columns, width)
     last = max(span.start // width for span in kept) if until is None else until // width - 1
-    first = max(min(span.start // width for span in kept), last - MOST_WINDOWS + 1)
+    first = max(min(span.start // width for span in kept), last - most + 1)
     size, places = last - first + 1, {name: place for place, name in enumerate(columns)}
     counts = np.zeros((size, len(columns), len(COUNTS)))
     bins, sums = np.zeros((size, len(columns), WIDTH)), np.zeros((size, len(columns), MOMENTS))

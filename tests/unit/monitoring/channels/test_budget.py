@@ -37,3 +37,10 @@ def test_incidents_and_windows_without_score_move_nothing() -> None:
     longer = np.concatenate([scores[:60], [1e6, np.nan], scores[60:]])
     kept = np.concatenate([usual[:60], [False, True], usual[60:]])
     assert thresholds(longer, kept, 0.1)[-1] == plain
+
+
+def test_a_record_is_an_alarm_after_false_ones_too() -> None:
+    rng = np.random.default_rng(6)
+    scores = np.concatenate([rng.exponential(size=100), [20.0, 30.0, 40.0, 50.0, 60.0, 70.0]])
+    limits = thresholds(scores, np.ones(len(scores), bool), 1 / 7)
+    assert (scores > limits)[100:].all()

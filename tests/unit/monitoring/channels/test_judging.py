@@ -1,4 +1,4 @@
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -7,8 +7,9 @@ import pytest
 from tests.unit.monitoring.channels.made_days import COLUMNS, FIRST, Change, Rows, reference, rows_of, spans, without
 
 from mainspring.core.time import DAY, HOUR
-from mainspring.monitoring.channels.judging import Watched, signals
-from mainspring.monitoring.signals import CONTRACT, JOINT, SURPRISE
+from mainspring.monitoring.channels.judging import Hour as OneHour
+from mainspring.monitoring.channels.judging import Watched, judge
+from mainspring.monitoring.signals import CONTRACT, JOINT, SURPRISE, Signal
 from mainspring.stats.reference import Reference
 from mainspring.stats.sketch_history import Day, pack
 from mainspring.stats.sketches import Pairs, Ruler, Sketch
@@ -39,6 +40,10 @@ def ruler(trained: Reference) -> Ruler:
 def watched(trained: Reference, ruler: Ruler) -> Watched:
     days = [Day(span.start, span.end, span.sketch, span.pairs) for span in spans(ruler, TRAINED) if span.pairs]
     return Watched("shop", msgspec.structs.replace(trained, history=pack(days)), version="3")
+
+
+def signals(watched: Watched, lived: Sequence[OneHour], *, since: int, until: int) -> list[Signal]:
+    return list(judge(watched, lived, since=since, until=until).signals)
 
 
 def hours(
@@ -127,6 +132,18 @@ def test_a_bundle_without_history_has_a_contract(trained: Reference, ruler: Rule
 def test_no_traffic_is_no_signal(watched: Watched) -> None:
     assert signals(watched, [], since=0, until=END) == []
     assert signals(Watched("shop", Reference({})), [], since=0, until=END) == []
+
+
+def test_the_judged_windows_are_those_with_traffic_and_enough_history(watched: Watched, ruler: Ruler) -> None:
+    found = judge(watched, hours(ruler), since=END - 2 * DAY, until=END)
+    assert found.days == ((END - 2 * DAY, END - DAY), (END - DAY, END))
+    hour = [END + day * DAY + of * HOUR for day in (-2, -1) for of in (9, 17)]
+    assert found.hours == tuple((start, start + HOUR) for start in hour)
+    new = judge(
+        Watched("shop", watched.reference.__class__(watched.reference.columns)), hours(ruler), since=0, until=END
+    )
+    assert new.days == ()
+    assert new.hours
 
 
 def test_hours_that_were_not_sketched_are_left_out(watched: Watched) -> None:

@@ -1,8 +1,8 @@
 """Thresholds that keep to a budget of alarms, whatever the scores' distribution is and however it drifts.
 
 Adaptive conformal inference (Gibbs and Candes, arXiv 2106.00170): the threshold is a quantile of the past scores. Its
-level rises after each alarm and falls otherwise, so that the share of alarms tends to the budget. A score that is larger
-than all before is an alarm even where the budget is spent, or a fault would be hidden by false alarms before it.
+level falls after each alarm and rises otherwise, so that the share of alarms tends to the budget. A score that is
+larger than all before is an alarm even where the budget is spent: false alarms would hide the fault after them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def thresholds(scores: Floats, usual: Bools, share: float, *, step: float = STEP
         if len(past) >= FEWEST_SCORES:
             found[window] = max(np.quantile(past, 1.0 - max(level, 0.0)), LEAST)
             if judged:
-                level = min(level + step * share * (share - (score > found[window])), 1.0)
+                level = min(max(level + step * share * (share - (score > found[window])), -share), 1.0)
         if judged:
             past.append(score)
     return found

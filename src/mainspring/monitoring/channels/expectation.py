@@ -65,7 +65,7 @@ def unusual(windows: Windows, measures: Measures, known: Unusual | None = None) 
     """
     values, items, size = measures.values, measures.values.shape[1], len(windows.columns)
     past = _Past(windows)
-    expectations = past.expectations(values, fixed=np.array([column == "" for column in measures.columns]))
+    expectations = past.expectations(values, fixed=np.array([name == ROWS for name in measures.statistics]))
     deviations = values[:, None] - expectations
     bins = measures.shares.reshape(len(windows), size * WIDTH)
     of_bins = bins - past.expectations(bins)[:, -1]

@@ -10,6 +10,7 @@ from mainspring.monitoring.channels.statistics import (
     RELATION,
     REPEAT,
     ROWS,
+    SEPARATION,
     SHAPE,
     SPREAD,
     UNSEEN,
@@ -24,6 +25,8 @@ _WITH_VALUE = {
     "{expected:.3g} was expected.",
     SPREAD: "The deviation of {column} over {rows:,} rows is {value:.3g} times training's; {expected:.3g} is usual.",
     VARIETY: "The values of {column} in {rows:,} rows have an entropy of {value:.3g}; {expected:.3g} was expected.",
+    SEPARATION: "A linear classifier tells the {rows:,} rows from training's with an AUC of {value:.3g}; "
+    "{expected:.3g} was expected.",
     ROWS: "The window has {rows:,} rows; {expected:,.0f} were expected.",
     RELATION: "{column} follows less from the other columns than usual: {value:.3g} of its rank is unexplained in "
     "{rows:,} rows; {expected:.3g} was expected.",

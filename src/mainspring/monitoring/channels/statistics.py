@@ -6,6 +6,9 @@ A relation is how far a column follows from the others: the variance of its rank
 from the other columns' ranks, or from those of other views. The prediction is learnt from the training windows once. It
 needs no more than the windows' rank products, and is steadier than correlations: a day with little weather has weaker
 correlations, but the same relations.
+
+The separation is how well a linear classifier tells the window's rows from training's: the distance of their mean ranks
+in deviations along the best direction (Fisher's discriminant). It too needs the products alone.
 """
 
 from __future__ import annotations
@@ -21,9 +24,11 @@ FEWEST = 20  # values for a statistic of values
 NULLS, UNSEEN, COMMONEST, MEAN, SPREAD, VARIETY = "nulls", "unseen", "commonest", "mean", "spread", "variety"
 SHAPE, REPEAT, ROWS, RELATION, OUTSIDE = "shape", "repeated", "rows", "relation", "relation to other views"
 BY_COLUMN = (NULLS, UNSEEN, COMMONEST, MEAN, SPREAD, VARIETY)
+SEPARATION = "separation"
 RELATIONS = (RELATION, OUTSIDE)
 _RIDGE = 0.01  # of the predictions, as a share of a rank's variance of 1/3 it is 3%
 _LEAST_VARIANCE = 1e-4
+_ROWS_ERROR = 0.03  # of the log of the number of rows
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -53,19 +58,16 @@ def measure(windows: Windows, ranks: Floats, outputs: frozenset[str] = frozenset
         outputs: Columns that are the model's outputs; relations are those of the features alone.
     """
     values, errors = zip(*_by_column(windows), strict=True)
-    left, names = _left_by_relations(windows, ranks, outputs)
-    rows = windows.rows
-    size, columns = len(windows), windows.columns
-    n = np.maximum(rows, 1.0)
-    number = np.where(rows > 0, np.log(n), np.nan)
+    left, separation = _joint(windows, ranks, outputs)
+    n = np.maximum(windows.rows, 1.0)[:, None]
+    number = np.where(windows.rows[:, None] > 0, np.log(n), np.nan)
+    columns, error = windows.columns, 0.7 / np.sqrt(n)
+    by_relation = [np.repeat(error, len(columns), axis=1) for _ in RELATIONS]
     return Measures(
-        (*(column for _ in BY_COLUMN for column in columns), "", *(column for _ in RELATIONS for column in columns)),
-        (*(name for name in BY_COLUMN for _ in columns), ROWS, *(name for name in names for _ in columns)),
-        np.concatenate([*values, number[:, None], *left], axis=1),
-        np.concatenate(
-            [*errors, np.full((size, 1), 0.03), *(np.repeat(0.7 / np.sqrt(n)[:, None], len(columns), 1) for _ in left)],
-            axis=1,
-        ),
+        (*columns * len(BY_COLUMN), *columns * len(RELATIONS), "", ""),
+        (*(name for name in (*BY_COLUMN, *RELATIONS) for _ in columns), ROWS, SEPARATION),
+        np.concatenate([*values, *left, number, separation], axis=1),
+        np.concatenate([*errors, *by_relation, np.full_like(n, _ROWS_ERROR), error], axis=1),
         _bin_shares(windows),
     )
 
@@ -116,10 +118,8 @@ def _bin_shares(windows: Windows) -> Floats:
     return np.where(present < FEWEST, np.nan, transformed(windows.bins, present))
 
 
-def _left_by_relations(
-    windows: Windows, ranks: Floats, outputs: frozenset[str]
-) -> tuple[list[Floats], tuple[str, ...]]:
-    """Return the log of the deviation that the predictions leave, shape (windows, columns), for each kind."""
+def _joint(windows: Windows, ranks: Floats, outputs: frozenset[str]) -> tuple[list[Floats], Floats]:
+    """Return by kind the log deviations that predictions leave, (windows, columns), and separations, (windows, 1)."""
     rows = np.maximum(windows.rows, 1.0)
     means = (windows.bins * ranks).sum(axis=2) / rows[:, None]
     covariances = windows.products / rows[:, None, None] - means[:, :, None] * means[:, None, :]
@@ -128,7 +128,7 @@ def _left_by_relations(
     learn = learn if learn.any() else known & windows.usual
     size = len(windows.columns)
     if not learn.any():
-        return [np.full((len(windows), size), np.nan) for _ in RELATIONS], RELATIONS
+        return [np.full((len(windows), size), np.nan) for _ in RELATIONS], np.full((len(windows), 1), np.nan)
     whole = windows.rows[learn].sum()
     mean = (windows.bins[learn].sum(axis=0) * ranks).sum(axis=1) / whole
     covariance = windows.products[learn].sum(axis=0) / whole - np.outer(mean, mean)
@@ -146,7 +146,10 @@ def _left_by_relations(
         logs[~known] = np.nan
         logs[:, ~feature] = np.nan
         left.append(logs)
-    return left, RELATIONS
+    drawn = (means - mean)[:, feature]
+    shared = covariance[np.ix_(feature, feature)] + _RIDGE * np.eye(int(feature.sum()))
+    separation = np.sqrt((drawn * np.linalg.solve(shared, drawn.T).T).sum(axis=1))
+    return left, np.where(known, separation, np.nan)[:, None]
 
 
 def _solved(covariance: Floats, by: np.ndarray[tuple[int], np.dtype[np.intp]], of: int) -> Floats:

@@ -5,6 +5,7 @@ The score of a window is that of its most unusual item, over all columns and sta
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,9 +14,19 @@ import numpy as np
 from mainspring.monitoring.channels import sentences
 from mainspring.monitoring.channels.budget import thresholds
 from mainspring.monitoring.channels.expectation import Unusual, unusual
-from mainspring.monitoring.channels.statistics import BY_COLUMN, MEAN, RELATIONS, SPREAD, VARIETY, measure, share
+from mainspring.monitoring.channels.statistics import (
+    BY_COLUMN,
+    MEAN,
+    RELATIONS,
+    SEPARATION,
+    SPREAD,
+    VARIETY,
+    measure,
+    share,
+)
 from mainspring.monitoring.channels.windows import WEEK, Floats, Windows
 from mainspring.monitoring.signals import JOINT, SURPRISE, Signal
+from mainspring.stats.distributions import normal_two_sided
 
 _ON_A_SCALE = (MEAN, SPREAD, VARIETY)  # the other values are transformed shares
 
@@ -65,6 +76,8 @@ class Verdicts:
         return [self._signal(window, item, float(relative[item]), endpoint, segment) for item in best.values()]
 
     def _tier(self, item: int, outputs: frozenset[str]) -> int:
+        if self.unusual.statistics[item] == SEPARATION:
+            return 3
         if self.unusual.columns[item] in outputs:
             return 2
         return 0 if self.unusual.alone[item] and self.unusual.statistics[item] not in RELATIONS else 1
@@ -74,7 +87,7 @@ class Verdicts:
         value, expected = (_plain(statistic, float(each[window, item])) for each in (found.values, found.expected))
         start, rows = int(self.windows.starts[window]), int(self.windows.rows[window])
         return Signal(
-            channel=JOINT if statistic in RELATIONS else SURPRISE,
+            channel=JOINT if statistic in (*RELATIONS, SEPARATION) else SURPRISE,
             endpoint=endpoint,
             statistic=statistic,
             start=start,
@@ -117,4 +130,6 @@ def _plain(statistic: str, value: float) -> float | None:
         return None
     if statistic in BY_COLUMN and statistic not in _ON_A_SCALE:
         return share(value)
+    if statistic == SEPARATION:
+        return 1.0 - normal_two_sided(value / math.sqrt(2.0)) / 2.0  # AUC
     return value if statistic in (MEAN, VARIETY) else float(np.exp(value))

@@ -3,6 +3,7 @@ import pytest
 from tests.unit.monitoring.channels.made_days import COLUMNS, FIRST, Change, Rows, reference, rows_of, spans, without
 
 from mainspring.core.time import DAY
+from mainspring.monitoring.channels import sentences
 from mainspring.monitoring.channels.surprise import Verdicts, judge
 from mainspring.monitoring.channels.windows import Span, lay_out
 from mainspring.monitoring.signals import JOINT, SURPRISE
@@ -86,6 +87,26 @@ def test_columns_that_were_not_updated_are_named(ruler: Ruler) -> None:
     verdicts = judged(ruler, spans(ruler, DAYS, stale, training=60))
     signals = verdicts.signals(DAYS - 1, "shop")
     assert ("Shop.visits", "repeated") in [(each.column, each.statistic) for each in signals]
+
+
+def test_rows_that_a_classifier_tells_from_training_are_more_separate() -> None:
+    """Thirty columns that move a little in one direction: each is within its errors, and all together are not."""
+    names = [f"Shop.c{number}" for number in range(30)]
+    rng = np.random.default_rng(8)
+    made = [dict(zip(names, rng.normal(size=(30, 400)), strict=True)) for _ in range(DAYS)]
+    made[-1] = {name: values + 0.07 for name, values in made[-1].items()}
+    ruler = Ruler(profile({name: np.concatenate([day[name] for day in made[:60]]) for name in names}), names)
+    days = [Span(day * DAY, (day + 1) * DAY, *ruler.measure(rows), day < 60) for day, rows in enumerate(made)]
+    verdicts = judged(ruler, days)
+    severities = verdicts.unusual.severities[:, verdicts.unusual.statistics.index("separation")]
+    assert severities[-1] == np.nanmax(severities)
+    assert severities[-1] == pytest.approx(np.nanmax(verdicts.unusual.severities[-1]))
+    assert verdicts.scores[-1] > verdicts.thresholds[-1]
+
+
+def test_the_sentence_of_a_separation_says_the_auc() -> None:
+    found = sentences.of("separation", "", 0.93, 0.85, 1_000)
+    assert found == "A linear classifier tells the 1,000 rows from training's with an AUC of 0.93; 0.85 was expected."
 
 
 def test_an_output_is_named_only_where_no_feature_is(ruler: Ruler) -> None:

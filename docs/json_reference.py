@@ -261,6 +261,7 @@ DOCUMENTS = {
     "pipelines run-step": Document(Any),
     "pipelines step": Document(dict[str, Any]),
     "pipelines export": Document(_object("Exported", pipeline=str, engine=str, path=str, steps=int)),
+    "console": Document(_object("ConsoleLink", url=str, console=str)),
     "keys create": Document(_object("CreatedKey", name=str, scopes=list[str], key=str)),
     "keys list": Document(
         list[_object(

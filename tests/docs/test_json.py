@@ -118,7 +118,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("incidents list", []), ("incidents own", [one]), ("incidents silence", [one, "--for", "8h"]),
         ("incidents verdict", [one, "real"]), ("incidents show", [one]), ("incidents close", [one]),
         ("keys create", ["ana", "--scope", "view"]), ("keys list", []), ("keys revoke", ["{keys list[0][id]}"]),
-        *((f"export {name}", []) for name in ("prometheus-rules", "prometheus-scrape", "grafana")),
+        ("console", []), *((f"export {name}", []) for name in ("prometheus-rules", "prometheus-scrape", "grafana")),
         ("fairness", [f"{MODEL}@champion", "--by", "HubLoad.scans_3h"]), ("runs", []), ("status", []), ("advise", []),
         ("profile list", []), ("profile check", []), ("doctor", []),
     ]  # fmt: skip

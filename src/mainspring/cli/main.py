@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rollback": ("rollback", "Move the champion back to the version before."),
     "rollout": ("rollout", "Roll a version out by steps, on evidence."),
     "up": ("up", "Run the gateway, the console and the worker."),
+    "console": ("console", "Print a link that logs into the console."),
     "predict": ("predict", "Request a prediction from a running endpoint."),
     "bench": ("bench", "Find the highest load that an endpoint can serve."),
     "monitor": ("monitor", "Join labels; compute quality and drift now."),

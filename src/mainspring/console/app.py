@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
@@ -21,7 +18,7 @@ from mainspring.core.errors import Invalid, MainspringError, NotFound
 from mainspring.operations.service.exposition import ControlMetrics
 from mainspring.project import Project
 from mainspring.security.refused import Refusals
-from mainspring.security.sessions import Sessions
+from mainspring.security.sessions import Sessions, session_secret
 from mainspring.serving.plane.metrics import CONTENT_TYPE
 
 # Built here, one after the other: requests run in threads, and each would build the shared parts first.
@@ -69,8 +66,7 @@ def create_app(project: Project, looking: Looking | None = None) -> FastAPI:
     )
     for part in _PARTS:
         getattr(project, part)
-    secret = hmac.digest(project.pepper, b"console sessions", hashlib.sha256)
-    sessions = Sessions(secret, project.wall, project.ended_sessions)
+    sessions = Sessions(session_secret(project.pepper), project.wall, project.ended_sessions)
     looking = looking or Looking()
     app.state.refusals = Refusals(project.audit, project.wall, action="console.login.refused", resource="console")
     app.state.changes = Changes(lambda: mark_of(project))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
@@ -117,8 +117,10 @@ def pages(project: Project, sessions: Sessions, looking: Looking, refusals: Refu
     add_assets(router)
 
     @router.get("/login")
-    def show_login(request: Request) -> Response:
-        return login_page(request.scope, wanted="/")
+    def show_login(request: Request, ticket: str = "", next_: Annotated[str, Query(alias="next")] = "/") -> Response:
+        # A ticket is used by the form alone: a browser may fetch an address ahead.
+        wanted = next_ if _OWN_PAGE.fullmatch(next_) else "/"
+        return login_page(request.scope, wanted=wanted, ticket=ticket[:1000])
 
     @router.post("/login")
     async def log_in(request: Request) -> Response:
@@ -140,7 +142,7 @@ def pages(project: Project, sessions: Sessions, looking: Looking, refusals: Refu
             refused.headers["retry-after"] = str(full.retry_after_ms // 1000)
             return refused
         try:
-            principal = await run_in_threadpool(project.authenticator.identify, fields.get("key", "").strip())
+            principal = await run_in_threadpool(_identified, project, sessions, fields)
             project.authoriser.check(principal, Action.VIEW, "console")
         except Denied as denied:
             # The text entered as a key is not logged: it may be a password.
@@ -169,6 +171,13 @@ def pages(project: Project, sessions: Sessions, looking: Looking, refusals: Refu
         return response
 
     return router
+
+
+def _identified(project: Project, sessions: Sessions, fields: dict[str, str]) -> Principal:
+    """Return the caller that a log-in form names, by a ticket or a key. Raises `Denied`."""
+    if fields.get("ticket"):
+        return project.authenticator.principal(sessions.redeem(fields["ticket"]))
+    return project.authenticator.identify(fields.get("key", "").strip())
 
 
 def _note(project: Project, who: str, action: str, detail: str = "") -> None:

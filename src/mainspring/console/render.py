@@ -71,10 +71,14 @@ def page(template: str, content: Mapping[str, Any], *, status: int = 200) -> HTM
 
 
 def login_page(
-    scope: Scope, *, status: int = 200, refused: str | None = None, wanted: str | None = None
+    scope: Scope, *, status: int = 200, refused: str | None = None, wanted: str | None = None, ticket: str = ""
 ) -> HTMLResponse:
-    """Return the log-in form; after it, the browser goes to `wanted` (by default the requested page)."""
-    content = {"refused": refused, "wanted": wanted or _address(scope), **_inline_style(scope)}
+    """Return the log-in form; after it, the browser goes to `wanted` (by default the requested page).
+
+    Args:
+        ticket: Of a log-in link: it takes the place of a key.
+    """
+    content = {"refused": refused, "ticket": ticket, "wanted": wanted or _address(scope), **_inline_style(scope)}
     response = page("login.html", content, status=status)
     if status == 401:
         response.headers["www-authenticate"] = "Bearer"

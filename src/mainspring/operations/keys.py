@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from urllib.parse import urlencode
 
 from mainspring.core.time import DAY, MINUTE
 from mainspring.operations.auditing import audit
@@ -10,9 +11,11 @@ from mainspring.project import Project
 from mainspring.registry.processes import local_user
 from mainspring.security import keys
 from mainspring.security.model import Action
+from mainspring.security.sessions import LIFETIME, Sessions, session_secret
 
 ADMINISTRATOR = "administrator"
 _ADMINISTRATOR_LIFETIME = 365 * DAY
+_CONSOLE = "console of "  # begins the names of keys behind log-in links, which nobody ever sees
 
 
 def create_key(
@@ -41,9 +44,28 @@ def create_key(
 def first_key(project: Project) -> str | None:
     """Create the administrator's key if no key with the scope manage ever existed; return its token, else `None`."""
     with project.locks.hold("first-key"):
-        if any(Action.MANAGE in key.scopes for key in project.key_store.all()):
+        if any(Action.MANAGE in key.scopes and not key.name.startswith(_CONSOLE) for key in project.key_store.all()):
             return None
         return create_key(project, ADMINISTRATOR, list(Action), _ADMINISTRATOR_LIFETIME)
+
+
+def console_link(project: Project, path: str = "/") -> str:
+    """Return an address that logs a person into the console once, within ten minutes, without a key.
+
+    The session has all scopes, and its key, which nobody sees, lives twelve hours. Whoever may read the project's state
+    may make such a link.
+
+    Args:
+        path: The page to show.
+    """
+    user, now = local_user(), project.wall.now()
+    name = f"{_CONSOLE}{user}"[:128]
+    known = (key for key in project.key_store.all() if key.name == name and key.created_by == user)
+    valid = [key.id for key in known if key.revoked_at is None and key.expires_at > now + LIFETIME // 2]
+    key_id = valid[-1] if valid else create_key(project, name, list(Action), LIFETIME).split("_")[1]
+    ticket = Sessions(session_secret(project.pepper), project.wall, project.ended_sessions).ticket(key_id)
+    query = urlencode({"ticket": ticket} if path == "/" else {"ticket": ticket, "next": path})
+    return f"{project.settings.control.url}/login?{query}"
 
 
 def brief_key(project: Project, name: str, lifetime_us: int = MINUTE) -> str:

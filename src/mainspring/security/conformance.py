@@ -77,9 +77,13 @@ class EndedSessionsConformance:
         assert not ended.holds("b" * 32)
 
     def test_ended_again_it_stays_ended(self, ended: EndedSessions) -> None:
-        ended.add("a" * 32, 20, now=10)
-        ended.add("a" * 32, 20, now=11)
+        assert ended.add("a" * 32, 20, now=10)
+        assert not ended.add("a" * 32, 20, now=11)
         assert ended.holds("a" * 32)
+
+    def test_of_those_that_end_it_at_once_one_is_the_first(self, ended: EndedSessions) -> None:
+        with ThreadPoolExecutor(4) as threads:
+            assert sorted(threads.map(lambda _: ended.add("a" * 32, 20, now=10), range(8))) == [False] * 7 + [True]
 
     def test_what_has_not_expired_is_never_forgotten(self, ended: EndedSessions) -> None:
         ended.add("a" * 32, 20, now=10)

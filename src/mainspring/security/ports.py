@@ -96,8 +96,11 @@ class AuditLog(Protocol):
 class EndedSessions(Protocol):
     """Console sessions that were ended early, until they would have expired."""
 
-    def add(self, session_id: str, expires_at: int, now: int) -> None:
-        """Record a session's end durably. Idempotent. Sessions that have expired at `now` may be deleted."""
+    def add(self, session_id: str, expires_at: int, now: int) -> bool:
+        """Record a session's end durably; return whether it was not ended before. Of several at once, one returns true.
+
+        Sessions that have expired at `now` may be deleted.
+        """
         ...
 
     def holds(self, session_id: str) -> bool:

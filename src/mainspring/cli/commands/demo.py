@@ -26,6 +26,7 @@ def command(call: Call, *, keep: bool) -> int:
     current folder if there is one, else creates the folder `flights`.
     """
     from mainspring.operations.demo import walkthrough
+    from mainspring.operations.keys import console_link
     from mainspring.processes.supervisor import Supervisor
 
     call.folder = walkthrough.project_folder((call.folder or Path.cwd()).resolve())
@@ -44,7 +45,8 @@ def command(call: Call, *, keep: bool) -> int:
         shown = walkthrough.Shown(progress.update, progress.finish, key)
         with walkthrough.demo(project, shown, lambda opened: Supervisor(opened).running()) as summary:
             progress.close()
-            call.result(summary, lambda console: _show(console, summary, keep))
+            link = console_link(project) if keep else None
+            call.result(summary, lambda console: _show(console, summary, link))
             if keep:
                 told = Supervisor(project)
                 with told.heeding():
@@ -52,7 +54,7 @@ def command(call: Call, *, keep: bool) -> int:
     return exits.OK if summary.gate == "passed" else exits.GATE
 
 
-def _show(console: Console, found: Summary, keep: bool) -> None:
+def _show(console: Console, found: Summary, link: str | None) -> None:
     from rich.table import Table
 
     table = Table(box=None, show_header=False, padding=(0, 2))
@@ -78,8 +80,10 @@ def _show(console: Console, found: Summary, keep: bool) -> None:
     for name, text in rows:
         table.add_row(f"[dim]{name}[/]", text)
     console.print(table)
-    where = found.console if keep else f"{found.console} (after `mainspring up`)"
-    console.print(f"\nConsole: {where}")
+    where = (
+        f"{found.console} (after `mainspring up`)" if link is None else f"{link}\n  (logs in once, within ten minutes)"
+    )
+    console.print(f"\nConsole: {where}", soft_wrap=True, markup=False)
     console.print("Try next:")
     for line in (
         "mainspring up",

@@ -15,7 +15,7 @@ from mainspring.cli.call import command as make
 def command(call: Call, *, gateway: str | None, control: str | None, grpc: str | None) -> None:
     """Run the gateway, the console and the worker until Ctrl-C or SIGTERM; restart a process that dies."""
     from mainspring.core.errors import Unavailable
-    from mainspring.operations.keys import first_key
+    from mainspring.operations.keys import console_link, first_key
     from mainspring.processes.kinds import log_path
     from mainspring.processes.supervisor import Supervisor
     from mainspring.project.ledger_folder import stranded
@@ -51,6 +51,9 @@ def command(call: Call, *, gateway: str | None, control: str | None, grpc: str |
             call.say()
             call.say("The administrator's key (shown only once):")
             call.say(f"  {token}", soft_wrap=True)
+        if not supervisor.asked_to_stop:
+            call.say("A link that logs into the console once, within ten minutes (`mainspring console` gives more):")
+            call.say(f"  {console_link(project)}", soft_wrap=True, markup=False)
         call.say("Press Ctrl-C to stop.", style="dim")
         call.result(
             {"project": settings.project, "profile": settings.profile, "gateway": settings.gateway.url,

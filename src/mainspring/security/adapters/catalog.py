@@ -108,14 +108,15 @@ class CatalogEndedSessions:
         self._engine = engine
         self._name = engine.url.render_as_string(hide_password=True)
 
-    def add(self, session_id: str, expires_at: int, now: int) -> None:
+    def add(self, session_id: str, expires_at: int, now: int) -> bool:
         with catalog_errors(self._name):
             try:
                 with self._engine.begin() as connection:
                     connection.execute(ended_sessions.delete().where(ended_sessions.c.expires_at <= now))
                     connection.execute(ended_sessions.insert().values(id=session_id, expires_at=expires_at))
             except sa.exc.IntegrityError:  # it was ended already
-                return
+                return False
+        return True
 
     def holds(self, session_id: str) -> bool:
         query = sa.select(ended_sessions.c.id).where(ended_sessions.c.id == session_id)

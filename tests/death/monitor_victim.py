@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 import sqlalchemy as sa
 
-from kit.worlds import arrivals, bundle, label, normal_reference, prediction
+from kit.worlds import arrivals, bundle, label, normal_reference, prediction, sketching
 from mainspring.core.catalog import metadata, open_engine
 from mainspring.core.locks import FileLocks
 from mainspring.core.time import ManualClock
@@ -29,7 +29,8 @@ from mainspring.data.adapters.delta import DeltaLake
 from mainspring.ledger.adapters.lake import LakePredictions
 from mainspring.ledger.adapters.segments import SegmentLog
 from mainspring.monitoring.adapters.catalog import CatalogMonitors
-from mainspring.monitoring.monitor import Monitor
+from mainspring.monitoring.adapters.lake import LakeSketches
+from mainspring.monitoring.window_updates import WindowUpdates
 
 WINDOW = 1_000_000
 ROWS = 120  # predictions in three windows
@@ -45,7 +46,9 @@ def log(folder: Path, numbers: range) -> None:
         ]
     )
     segments.close()
-    LakePredictions(folder / "segments", DeltaLake(folder / "lake"), FileLocks(folder / "locks")).compact()
+    lake = DeltaLake(folder / "lake")
+    observer = sketching(LakeSketches(lake), lambda _: bundle(REFERENCE), slot_us=WINDOW)
+    LakePredictions(folder / "segments", lake, FileLocks(folder / "locks"), observer=observer).compact()
 
 
 def look(folder: Path, now: int, landed: int, step: Callable[..., None] = lambda *_: None) -> None:
@@ -63,9 +66,11 @@ def look(folder: Path, now: int, landed: int, step: Callable[..., None] = lambda
     rows = [label(f"f{each}", each % 3 == 0, WINDOW * 3) for each in range(landed)]
     found = arrivals(rows)
     labels = dataclasses.replace(found, scan=dataclasses.replace(found.scan, version=landed))
-    monitor = Monitor(
-        Predictions(folder / "segments", DeltaLake(folder / "lake"), FileLocks(folder / "locks")),
+    lake = DeltaLake(folder / "lake")
+    monitor = WindowUpdates(
+        Predictions(folder / "segments", lake, FileLocks(folder / "locks")),
         CatalogMonitors(engine),
+        LakeSketches(lake),
         labels=lambda _: labels,
         load=lambda _: bundle(REFERENCE),
         clock=ManualClock(now),

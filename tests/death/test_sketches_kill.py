@@ -12,8 +12,8 @@ from mainspring.data.adapters.delta import DeltaLake
 from mainspring.ledger.adapters.lake import LakePredictions
 from mainspring.monitoring.adapters.lake import LakeSketches
 from mainspring.monitoring.conformance import comparable
+from mainspring.monitoring.served import Served
 from mainspring.monitoring.sketching import Sketching
-from mainspring.monitoring.tally import Served
 from mainspring.stats.reference import profile
 
 APPENDING = """

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from kit.worlds import bundle, normal_reference, prediction
+from kit.worlds import bundle, normal_reference, prediction, sketching
 from mainspring.core.catalog import metadata, open_engine
 from mainspring.core.expr import col
 from mainspring.core.locks import FileLocks
@@ -21,8 +21,9 @@ from mainspring.features.model import Entity, Observations
 from mainspring.ledger.adapters.lake import LakePredictions
 from mainspring.ledger.adapters.segments import SegmentLog
 from mainspring.monitoring.adapters.catalog import CatalogMonitors
+from mainspring.monitoring.adapters.lake import LakeSketches
 from mainspring.monitoring.joins import label_rows
-from mainspring.monitoring.monitor import Monitor
+from mainspring.monitoring.window_updates import WindowUpdates
 from mainspring.training.label import Label
 
 START = 1_372_636_800_000_000  # 2013-07-01
@@ -56,16 +57,19 @@ def test_two_days_of_predictions_and_their_late_labels(tmp_path: Path) -> None:
         ]
     )  # fmt: skip
     log.close()
-    predictions = LakePredictions(tmp_path / "segments", lake, locks)
-    assert predictions.compact() == ROWS
-
     reference = normal_reference(COLUMNS, rng)
     del reference.columns["View.kind"]
+    sketches = LakeSketches(lake)
+    predictions = LakePredictions(
+        tmp_path / "segments", lake, locks, observer=sketching(sketches, lambda _: bundle(reference))
+    )
+    assert predictions.compact() == ROWS
 
-    def started() -> Monitor:
-        return Monitor(
+    def started() -> WindowUpdates:
+        return WindowUpdates(
             predictions,
             CatalogMonitors(engine),
+            sketches,
             labels=lambda endpoint: label_rows([Label(arrivals.late)], flights, lake.scan, lake.appended),
             load=lambda digest: bundle(reference),
             clock=clock,

@@ -16,7 +16,7 @@ import pytest
 
 import mainspring as ms
 from kit.bakery import Bakery
-from kit.worlds import ledger, prediction
+from kit.worlds import ledger, prediction, sketched
 from mainspring.core.errors import InvalidData, MainspringError, NotConvertible
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import DAY, HOUR, MINUTE, parse_instant, to_datetime
@@ -30,7 +30,7 @@ from mainspring.governance.cards import build
 from mainspring.governance.performance import performance_of
 from mainspring.monitoring.adapters.catalog import CatalogMonitors
 from mainspring.monitoring.joins import label_rows
-from mainspring.monitoring.monitor import Monitor
+from mainspring.monitoring.window_updates import WindowUpdates
 from mainspring.project.catalog import memory_catalog
 from mainspring.registry.lineage import lineage_of
 from mainspring.registry.model import Bundle
@@ -384,9 +384,9 @@ def test_a_card_names_the_labels_in_the_order_of_the_answers(airport: Bakery, re
     assert label == "departed.dep_delay, matures after 3h, otherwise false; arrived.arr_delay"
 
 
-def watched(bundle: Bundle, of: Bakery, lake: MemoryLake, predictions: Any) -> Monitor:
-    return Monitor(
-        predictions, CatalogMonitors(memory_catalog()),
+def watched(bundle: Bundle, of: Bakery, lake: MemoryLake, predictions: Any) -> WindowUpdates:
+    return WindowUpdates(
+        predictions, CatalogMonitors(memory_catalog()), sketched(predictions, lambda _: bundle),
         labels=lambda _: label_rows(NEWEST, flown, lake.scan, lake.appended),
         load=lambda _: bundle, clock=of.clock, locks=MemoryLocks(), window_us=DAY,
     )  # fmt: skip

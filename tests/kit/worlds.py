@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -10,10 +10,16 @@ import numpy as np
 import pyarrow as pa
 
 from mainspring.core.schema import DType
+from mainspring.core.time import HOUR
 from mainspring.data.model import SEQUENCE, VISIBLE_AT, Source, SourceColumn, TableScan
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.ledger.model import Prediction
+from mainspring.ledger.ports import Past
+from mainspring.monitoring.adapters.memory import MemorySketches
 from mainspring.monitoring.model import LabelRows
+from mainspring.monitoring.ports import SketchStore
+from mainspring.monitoring.served import served
+from mainspring.monitoring.sketching import Sketching
 from mainspring.registry.model import Bundle, Input, Manifest
 from mainspring.stats.reference import Reference, profile
 from mainspring.training.label import Label
@@ -51,6 +57,20 @@ def ledger(predictions: Sequence[Prediction]) -> MemoryLedger:
     log.append(predictions)
     log.compact()
     return log
+
+
+def sketching(sketches: SketchStore, load: Callable[[str], Bundle], *, slot_us: int = HOUR) -> Sketching:
+    """Return the observer of a prediction log that keeps sketches by the bundles' references."""
+    return Sketching(sketches, lambda digest: served(load(digest)), slot_us=slot_us)
+
+
+def sketched(past: Past, load: Callable[[str], Bundle]) -> MemorySketches:
+    """Return the sketches of the predictions in a store that nobody observed."""
+    sketches = MemorySketches()
+    observer = sketching(sketches, load)
+    observer.doubt("all", None, None)
+    observer.settle(past)
+    return sketches
 
 
 def read(predictions: Sequence[Prediction]) -> pa.Table:

@@ -95,6 +95,7 @@ class ColumnBatch:
             self.latency_us,
             features,
             self.score,
+            {*heading.personal} - features.keys(),
         )
 
     def record_batch(self, arrival: int | None = None) -> pa.RecordBatch:
@@ -187,17 +188,18 @@ def observed_rows(table: pa.Table, opener: Opener) -> Iterator[Observed]:
         if sealed:
             with suppress(Corrupt):
                 documents[row] |= opener.open(str(id_), sealed)["features"]
-    made = zip(*(table[name].to_pylist() for name in ("endpoint", "version", "digest")), strict=True)
+    made = zip(*(table[name].to_pylist() for name in ("endpoint", "version", "digest", "personal")), strict=True)
     groups: dict[tuple[Any, ...], list[int]] = {}
     for row, (by, features) in enumerate(zip(made, documents, strict=True)):
         groups.setdefault((*by, tuple(features)), []).append(row)
     at = table["at"].cast(pa.int64()).to_numpy()
     share = np.array([1.0 if each is None else each for each in table["share"].to_pylist()], np.float64)
     latency_us, score = table["latency_us"].to_numpy(), table["score"].to_pylist()
-    for (endpoint, version, digest, names), rows in groups.items():
+    for (endpoint, version, digest, personal, names), rows in groups.items():
         features = {name: [documents[row][name] for row in rows] for name in names}
         scores = [score[row] for row in rows]
-        yield Observed(endpoint, version, digest, at[rows], share[rows], latency_us[rows], features, scores)
+        left_out = {*msgspec.json.decode(personal or "[]")} - features.keys()
+        yield Observed(endpoint, version, digest, at[rows], share[rows], latency_us[rows], features, scores, left_out)
 
 
 def _decoded(text: Any) -> dict[str, Any]:

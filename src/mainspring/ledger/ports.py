@@ -93,8 +93,8 @@ class Observed(NamedTuple):
     """Predictions of one version by column, as an observer sees them.
 
     `at` (UTC epoch microseconds), `share` and `latency_us` have shape (rows,). `features` are the model's inputs by
-    full name, with personal values decrypted; a column is missing if its values were left out. `score` is the first
-    output, `None` where it is no number.
+    full name, with personal values decrypted; those that were left out are in `left_out`. `score` is the first output,
+    `None` where it is no number.
     """
 
     endpoint: str
@@ -105,6 +105,7 @@ class Observed(NamedTuple):
     latency_us: npt.NDArray[np.int64]
     features: Mapping[str, Sequence[Any]]
     score: Sequence[float | None]
+    left_out: Collection[str] = ()
 
 
 class Past(Protocol):

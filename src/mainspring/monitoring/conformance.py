@@ -141,7 +141,7 @@ class SketchStoreConformance:
     def test_an_empty_store_has_nothing(self, sketches: SketchStore) -> None:
         assert sketches.hours("late", 0, 9 * HOUR) == []
         assert sketches.segments("late", 0, 9 * HOUR) == []
-        assert sketches.changed("late")[1] == []
+        assert sketches.changed("late")[1] == {}
         assert (sketches.doubts(), sketches.started()) == ([], False)
 
     def test_sketches_are_read_by_endpoint_time_and_segment(self, sketches: SketchStore) -> None:
@@ -189,14 +189,17 @@ class SketchStoreConformance:
     def test_what_was_added_behind_a_position_is_told(self, sketches: SketchStore) -> None:
         sketches.add("k1", [hour_sketch("late", 1, 1.0), hour_sketch("other", 7, 1.0)])
         position, hours = sketches.changed("late")
-        assert hours == [HOUR]
-        assert sketches.changed("late", position) == (position, [])
+        assert hours == {HOUR: 1}
+        assert sketches.changed("late", position) == (position, {})
         sketches.add("k1", [hour_sketch("late", 1, 1.0)])
-        assert sketches.changed("late", position)[1] == []
+        assert sketches.changed("late", position)[1] == {}
         sketches.add("k2", [hour_sketch("late", 5, 1.0), hour_sketch("late", 3, 1.0)])
         later, hours = sketches.changed("late", position)
-        assert (later > position, hours) == (True, [3 * HOUR, 5 * HOUR])
-        assert sketches.changed("late", None)[1] == [HOUR, 3 * HOUR, 5 * HOUR]
+        assert (later > position, hours) == (True, {3 * HOUR: 1, 5 * HOUR: 1})
+        assert [*hours] == [3 * HOUR, 5 * HOUR]
+        sketches.add("k3", [hour_sketch("late", 1, 2.0, 3.0), hour_sketch("late", 1, 2.0, 3.0, segment="s")])
+        assert sketches.changed("late", later)[1] == {HOUR: 2}
+        assert sketches.changed("late")[1] == {HOUR: 3, 3 * HOUR: 1, 5 * HOUR: 1}
 
     def test_a_doubt_is_settled_by_recounts_each_once(self, sketches: SketchStore) -> None:
         sketches.add("k1", [hour_sketch("late", 1, 1.0), hour_sketch("late", 2, 2.0), hour_sketch("late", 3, 3.0)])
@@ -214,7 +217,7 @@ class SketchStoreConformance:
         assert sketches.doubts() == [Doubt("d2", None, 5)]
         expected = [hour_sketch("late", 1, 1.0, 1.5), hour_sketch("late", 3, 3.0)]
         assert comparable(sketches.hours("late", 0, 9 * HOUR)) == comparable(expected)
-        assert sketches.changed("late", position)[1] == [HOUR]
+        assert sketches.changed("late", position)[1] == {HOUR: 2}
         sketches.add("k1", [hour_sketch("late", 1, 1.0)])
         assert comparable(sketches.hours("late", 0, 9 * HOUR)) == comparable(expected)
 

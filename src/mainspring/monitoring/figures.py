@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
 import numpy as np
@@ -10,30 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mainspring.core.errors import MainspringError
-from mainspring.monitoring.model import ColumnDrift, VersionQuality, Window
-from mainspring.monitoring.tally import Made, Served, Tally
-from mainspring.registry.model import Bundle, several_labels
+from mainspring.monitoring.hours import Made, latency_ms, no_latencies
+from mainspring.monitoring.model import ColumnDrift, VersionDrift, VersionQuality, Window
+from mainspring.monitoring.served import Served
 from mainspring.stats import drift, metrics
 from mainspring.stats.column_tests import FEWEST_ROWS
 from mainspring.stats.metrics import Metric
-from mainspring.stats.reference import Reference
-from mainspring.stats.thresholds import decided
 from mainspring.training.sets.labels import label_numbers
-
-REFERENCE = "reference.json"
-
-
-def served(bundle: Bundle) -> Served:
-    """Return the monitoring description of a bundle; without reference statistics there is no drift test."""
-    manifest, content = bundle.manifest, bundle.files.get(REFERENCE)
-    return Served(
-        task=manifest.task,
-        features={column.name: column.dtype for column in manifest.inputs},
-        score=manifest.outputs[0],
-        labels=several_labels(manifest),
-        reference=None if content is None else msgspec.json.decode(content, type=Reference),
-        more=(*(metric for metric in map(metrics.named, manifest.metrics) if metric), *decided(manifest.extra)),
-    )
 
 
 def empty_window(endpoint: str, start: int, end: int, now: int) -> Window:
@@ -55,14 +40,22 @@ def empty_window(endpoint: str, start: int, end: int, now: int) -> Window:
     )
 
 
-def with_traffic(window: Window, tally: Tally) -> Window:
-    """Return the window with its numbers of predictions, in total and by version, and its latency."""
+def with_traffic(window: Window, made: Sequence[Made]) -> Window:
+    """Return the window with its numbers of predictions, in total and by version, and its latency.
+
+    Args:
+        made: Predictions by version, see `hours.made`.
+    """
+    predictions: Counter[str] = Counter()
+    for each in made:
+        predictions[each.version] += each.rows
+    latencies = sum((each.latencies for each in made), no_latencies())
     return msgspec.structs.replace(
         window,
-        predictions=tally.rows,
-        p50_ms=tally.latency_ms(0.50),
-        p99_ms=tally.latency_ms(0.99),
-        versions=tally.versions(),
+        predictions=predictions.total(),
+        p50_ms=latency_ms(latencies, 0.50),
+        p99_ms=latency_ms(latencies, 0.99),
+        versions=dict(sorted(predictions.items(), key=lambda item: -item[1])),
     )
 
 
@@ -89,37 +82,49 @@ def with_labels(window: Window, joined: pa.Table, versions: Mapping[str, Served]
     )
 
 
-def with_drift(window: Window, made: Made) -> Window:
-    """Return the window with a drift test of every column of one version's predictions against its reference.
+def with_drift(window: Window, made: Sequence[Made], served: Callable[[str], Served]) -> Window:
+    """Return the window with a drift test of every column of each version's predictions against its own reference.
 
-    The score is one more column in the same family of tests. With fewer than `FEWEST_ROWS` predictions,
-    nothing is tested.
+    The score is one more column in the same family of tests. With fewer than `FEWEST_ROWS` predictions, nothing is
+    tested. The columns of the version with most predictions are the window's.
+
+    Args:
+        made: Predictions by version, that with most of them first.
+        served: Returns the description of a bundle, by its digest.
+
+    Raises:
+        MainspringError: The bundle of the version with most predictions cannot be loaded.
     """
-    bundle = described(made)
+    if not made:
+        return window
+    first, *others = made
+    window = _judged(window, first, served(first.digest))
+    by_version = {}
+    for each in others:
+        with suppress(MainspringError):  # it is counted, and another version made most predictions
+            found = _judged(window, each, served(each.digest))
+            if found.reference_version == each.version and found.reference_rows >= FEWEST_ROWS:
+                by_version[each.version] = VersionDrift(rows=each.rows, columns=found.columns, score=found.score)
+    return msgspec.structs.replace(window, drift_by_version=by_version)
+
+
+def _judged(window: Window, made: Made, bundle: Served) -> Window:
     if bundle.reference is None:
         return window
-    window = msgspec.structs.replace(window, reference_version=made.version, reference_rows=made.rows)
-    sketch = made.sketch()
-    if made.rows < FEWEST_ROWS or sketch is None:
+    rows = made.sketched
+    window = msgspec.structs.replace(
+        window, reference_version=made.version, reference_rows=rows, columns=(), score=None
+    )
+    if rows < FEWEST_ROWS or made.sketch is None:
         return window
-    verdicts = drift.judge(bundle.reference, sketch)
+    there = [name for name, rows in zip(made.sketch.columns, made.sketch.count("rows").tolist(), strict=True) if rows]
+    verdicts = drift.judge(bundle.reference, made.sketch.select(there))
     columns = [ColumnDrift(**msgspec.structs.asdict(verdict)) for verdict in verdicts]
     return msgspec.structs.replace(
         window,
         columns=tuple(column for column in columns if column.column != bundle.score),
         score=next((column for column in columns if column.column == bundle.score), None),
     )
-
-
-def described(made: Made) -> Served:
-    """Return the description of a version's bundle.
-
-    Raises:
-        MainspringError: The bundle cannot be loaded.
-    """
-    if isinstance(made.served, MainspringError):
-        raise made.served
-    return made.served
 
 
 def with_alerts(windows: Sequence[Window]) -> list[Window]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import add
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +17,8 @@ _PER_OCTAVE = 16  # a bucket is 4% wide
 LATENCIES = 30 * _PER_OCTAVE  # buckets: to 2**30 microseconds, 18 minutes
 
 
-def _no_latencies() -> npt.NDArray[np.int64]:
+def no_latencies() -> npt.NDArray[np.int64]:
+    """Return the latency counts of no predictions."""
     return np.zeros(LATENCIES, np.int64)
 
 
@@ -44,7 +48,7 @@ class HourSketch:
     share: float = 1.0
     reason: str = ""
     rows: int = 0
-    latencies: npt.NDArray[np.int64] = field(default_factory=_no_latencies)
+    latencies: npt.NDArray[np.int64] = field(default_factory=no_latencies)
 
     @property
     def key(self) -> tuple[str, str, str, int, str, float, str]:
@@ -97,9 +101,70 @@ def latency_ms(counts: npt.NDArray[np.int64], share: float) -> float | None:
     return float(2.0 ** ((bucket + inside) / _PER_OCTAVE)) / 1e3
 
 
-def of_versions(sketches: Sequence[HourSketch]) -> dict[tuple[str, str], list[HourSketch]]:
-    """Return sketches by (version, digest), in order of appearance."""
-    found: dict[tuple[str, str], list[HourSketch]] = {}
-    for each in sketches:
-        found.setdefault((each.version, each.digest), []).append(each)
-    return found
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """Predictions of one version in some hours.
+
+    Attributes:
+        rows: Number of predictions, at the smallest share with which any of the hours' predictions were logged.
+        first: Start of its first hour.
+        sketched: Number of predictions in the sketch.
+        sketch: `None` if no predictions were sketched.
+        reasons: Why others were not, with their number.
+    """
+
+    version: str
+    digest: str
+    rows: int
+    first: int
+    sketched: int
+    sketch: Sketch | None
+    latencies: npt.NDArray[np.int64]
+    reasons: Mapping[str, int]
+
+
+def made(hours: Sequence[HourSketch]) -> list[Made]:
+    """Return the predictions of hours by version, that with most of them first; among equals the one that began last.
+
+    Predictions that were logged with a larger share than others count less, as if the smallest had held for all.
+    """
+    least = min((each.share for each in hours), default=1.0)
+    sums = added(replace(each, hour=0) for each in hours)
+    first: dict[tuple[str, str], int] = {}
+    for each in hours:
+        by = each.version, each.digest
+        first[by] = min(each.hour, first.get(by, each.hour))
+    found = []
+    for (version, digest), began in first.items():
+        parts = [_scaled(each, least / each.share) for each in sums if (each.version, each.digest) == (version, digest)]
+        sketched = [each for each in parts if each.sketch.columns]
+        reasons: Counter[str] = Counter()
+        for each in parts:
+            if each.reason:
+                reasons[each.reason] += each.rows
+        found.append(
+            Made(
+                version,
+                digest,
+                sum(each.rows for each in parts),
+                began,
+                sum(each.rows for each in sketched),
+                reduce(add, (each.sketch for each in sketched)) if sketched else None,
+                sum((each.latencies for each in parts), no_latencies()),
+                reasons,
+            )
+        )
+    return sorted(found, key=lambda each: (each.rows, each.first, each.version), reverse=True)
+
+
+def _scaled(each: HourSketch, factor: float) -> HourSketch:
+    if factor == 1.0:
+        return each
+    sketch = Sketch(
+        each.sketch.columns,
+        np.rint(each.sketch.counts * factor).astype(np.int64),
+        np.rint(each.sketch.bins * factor).astype(np.int64),
+        each.sketch.sums * factor,
+    )
+    latencies = np.rint(each.latencies * factor).astype(np.int64)
+    return replace(each, sketch=sketch, rows=round(each.rows * factor), latencies=latencies)

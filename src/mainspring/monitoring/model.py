@@ -32,6 +32,14 @@ class ColumnDrift(msgspec.Struct, frozen=True, kw_only=True):
     outside_share: float = 0.0  # numbers outside the .0002 and .9998 quantiles of training
 
 
+class VersionDrift(msgspec.Struct, frozen=True, kw_only=True):
+    """Drift of one version's predictions in a window, against its own reference."""
+
+    rows: int  # predictions
+    columns: tuple[ColumnDrift, ...]
+    score: ColumnDrift | None
+
+
 class VersionQuality(msgspec.Struct, frozen=True, kw_only=True):
     """Quality of one version's predictions in a window."""
 
@@ -59,6 +67,7 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     reference_rows: int = 0  # number of predictions compared: those of that version
     by_version: dict[str, VersionQuality] = {}  # only versions with labelled predictions
     computed_at: int = 0  # UTC epoch microseconds: labels visible by this time are included
+    drift_by_version: dict[str, VersionDrift] = {}  # of the versions other than the reference's
 
     @property
     def by_predictor(self) -> dict[str, VersionQuality]:
@@ -97,11 +106,12 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
 
     endpoint: str
     window_us: int
-    position: int  # in the prediction store
+    position: int  # in the prediction store, for the join with labels
     until: int  # UTC epoch microseconds: includes predictions made before it, and labels visible by it
     labels: str | None  # state of the joined labels, see `LabelRows.state`; null without labels
-    tallies: bytes = b""  # open windows, see `monitoring.tally.stored`; if empty, they are counted again
+    tallies: bytes = b""  # open windows, see `monitoring.tally.stored`; if empty, they are read again
     early: bool = False  # True if predictions with a future time are before `position`, and in no window
+    sketched: int | None = None  # position in the store of sketches; `None` if all windows are compared with it
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,8 +54,13 @@ class SketchStore(Protocol):
         """Return the names of the segments of these hours, sorted, without the whole traffic."""
         ...
 
-    def changed(self, endpoint: str, after: int | None = None) -> tuple[int, list[int]]:
-        """Return the store's position and the hours that were added to behind an earlier position, oldest first."""
+    def changed(self, endpoint: str, after: int | None = None) -> tuple[int, dict[int, int]]:
+        """Return the store's position, and the hours that were written to behind an earlier one, oldest first, with the
+        number of predictions in these writes.
+
+        Args:
+            after: By default from the beginning: each hour has all of its predictions.
+        """
         ...
 
     def started(self) -> bool:

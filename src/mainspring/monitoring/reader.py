@@ -1,8 +1,8 @@
-"""Reader of predictions from the store into the tallies of their windows, in bounded memory."""
+"""Reader of predictions from the store, joined with their labels into the tallies of windows, in bounded memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -10,10 +10,10 @@ import pyarrow as pa
 from mainspring.ledger.ports import Arrivals
 from mainspring.monitoring.joins import OUTPUTS, distinct, join_labels
 from mainspring.monitoring.model import LabelRows
-from mainspring.monitoring.tally import LABELLED, Served, Tally, thinned
+from mainspring.monitoring.tally import LABELLED, Tally, thinned
 
 ROWS_AT_ONCE = 200_000  # number of predictions joined with labels at once
-UNCOUNTED = ("id", "version", "digest", "at", "latency_us", "keys", "score", "share")  # columns read without features
+READ = ("id", "version", "at", "keys", "score", "share")
 _JOINED = ["id", "version", "at", "score", "keys"]
 
 
@@ -21,31 +21,27 @@ class Reader:
     """Adds predictions to the tallies of their windows, and joins them with their labels in large batches.
 
     Args:
+        labels: `None` if the predictions will be joined later.
         grows: Whether to create tallies for new windows; else their predictions are skipped.
         count: Whether to count predictions; else they were counted before, and are only joined.
-        features: Whether predictions have their features; else only the columns `UNCOUNTED`.
     """
 
     def __init__(
         self,
         tallies: dict[int, Tally],
         window_us: int,
-        served: Callable[[str], Served],
         labels: LabelRows | None,
         until: int,
         *,
         grows: bool = False,
         count: bool = True,
-        features: bool = True,
     ) -> None:
         self._tallies = tallies
         self._window_us = window_us
-        self._served = served
         self._labels = labels
         self._until = until
         self._grows = grows
         self._count = count
-        self._features = features
         self._waiting: list[pa.Table] = []
 
     def read(self, arrivals: Arrivals | None) -> None:
@@ -63,10 +59,7 @@ class Reader:
                     continue
                 self._tallies[start] = Tally()
             tally = self._tallies[start]
-            if self._count:
-                counted = tally.add(rows, self._served, features=self._features)
-            else:
-                counted = thinned(rows, tally.share)
+            counted = tally.add(rows) if self._count else thinned(rows, tally.share)
             if self._labels is not None:
                 self._waiting.append(counted.select(_JOINED + ([OUTPUTS] if self._labels.others else [])))
         if sum(each.num_rows for each in self._waiting) >= ROWS_AT_ONCE:

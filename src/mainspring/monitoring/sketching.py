@@ -13,14 +13,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from mainspring.core.errors import MainspringError
-from mainspring.core.schema import DType
 from mainspring.core.time import HOUR
 from mainspring.ledger.ports import Observed, Past
 from mainspring.monitoring.hours import HourSketch, added, latency_buckets
 from mainspring.monitoring.ports import Doubt, SketchStore
-from mainspring.monitoring.tally import Served
+from mainspring.monitoring.served import Served
 from mainspring.stats.reference import CATEGORICAL, ColumnReference
-from mainspring.stats.sketches import Ruler, Sketch
+from mainspring.stats.sketches import Sketch
 
 OTHER = "(other)"  # segment of categories that the reference lacks, and of missing values
 _QUARTERS = (15, 31, 47)  # inner edges of a numeric reference at a quarter, the half and three quarters
@@ -105,18 +104,22 @@ class _Ruler:
     def __init__(self, served: Served) -> None:
         self._references = {} if served.reference is None else served.reference.columns
         self._score = served.score
-        if served.reference is None:
-            self._ruler = None
-        else:
-            float32 = [name for name, dtype in served.features.items() if dtype in (DType.Float32, DType.Boolean)]
-            self._ruler = Ruler(served.reference, [*served.features, served.score], float32=float32)
+        self._ruler = served.ruler
 
     def values(self, seen: Observed) -> Values:
-        """Return the columns that are sketched, as Arrow where their values have one type."""
+        """Return the columns that are sketched, as Arrow where their values have one type.
+
+        A feature that the predictions lack is null, unless it was left out of the log.
+        """
         if self._ruler is None:
             return {}
         given = {**seen.features, self._score: seen.score}
-        return {name: _column(given[name]) for name in self._ruler.columns if name in given}
+        nothing = pa.nulls(len(seen.at))
+        return {
+            name: _column(given[name]) if name in given else nothing
+            for name in self._ruler.columns
+            if name in given or name not in seen.left_out
+        }
 
     def segments(self, seen: Observed, names: Sequence[str]) -> list[tuple[Ints, list[str]]]:
         """Return the place of each row's segment, shape (rows,), and the segments' names, for each feature."""

@@ -40,12 +40,12 @@ if TYPE_CHECKING:
     from mainspring.ledger.ports import PredictionLog, PredictionStore
     from mainspring.monitoring.incidents.ports import IncidentStore
     from mainspring.monitoring.model import LabelRows
-    from mainspring.monitoring.monitor import Monitor
     from mainspring.monitoring.ports import MonitorStore, SketchStore
     from mainspring.monitoring.quality.table import QualityTable
     from mainspring.monitoring.quality.updating import QualityUpdates
     from mainspring.monitoring.service.ports import ServiceStore
     from mainspring.monitoring.sketching import Sketching
+    from mainspring.monitoring.window_updates import WindowUpdates
     from mainspring.project.definitions.applied import Applied
     from mainspring.project.definitions.loading import Definitions
     from mainspring.registry.bundles import Bundles
@@ -396,12 +396,12 @@ class Project:
     @cached_property
     def sketching(self) -> Sketching:
         """Sketches of predictions, made as they come into the store."""
-        from mainspring.monitoring import figures
+        from mainspring.monitoring.served import served
         from mainspring.monitoring.sketching import Sketching
 
         return Sketching(
             self.sketches,
-            lambda digest: figures.served(self.bundles.load(digest)),
+            lambda digest: served(self.bundles.load(digest)),
             self._segments,
             slot_us=math.gcd(HOUR, self.settings.monitor_window_us),
         )
@@ -431,12 +431,13 @@ class Project:
         return built
 
     @cached_property
-    def monitor(self) -> Monitor:
-        from mainspring.monitoring.monitor import Monitor
+    def monitor(self) -> WindowUpdates:
+        from mainspring.monitoring.window_updates import WindowUpdates
 
-        return Monitor(
+        return WindowUpdates(
             self.predictions,
             self.monitors,
+            self.sketches,
             labels=self.label_rows,
             load=self.bundles.load,
             clock=self.clock,

@@ -16,12 +16,12 @@ from kit.worlds import ARRIVALS, INSTANT, arrivals, bundle, label
 from mainspring.data.model import SUPERSEDED_AT, SourceColumn, TableScan
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.ledger.model import Prediction
-from mainspring.ledger.ports import Arrivals
+from mainspring.ledger.ports import Arrivals, Observer
 from mainspring.monitoring.adapters.catalog import CatalogMonitors
 from mainspring.monitoring.model import Checkpoint, LabelRows, Window
 from mainspring.project.catalog import memory_catalog
 from mainspring.training.label import Label
-from unit.monitoring.test_incremental import FAR, CountedLedger, plain
+from unit.monitoring.test_incremental import FAR, CountedLedger, counted, plain
 from unit.monitoring.test_monitor import REFERENCE, WINDOW, World, steady, traffic
 
 END = 30 * WINDOW
@@ -35,8 +35,8 @@ class Death(Exception):
 class FrailLedger(MemoryLedger):
     """Is compacted while it is read, and forgets what came after which position, by chance."""
 
-    def __init__(self, chance: np.random.Generator) -> None:
-        super().__init__()
+    def __init__(self, observer: Observer, chance: np.random.Generator) -> None:
+        super().__init__(observer)
         self._chance = chance
 
     def arrivals(self, *args: Any, **settings: Any) -> Arrivals | None:
@@ -75,7 +75,7 @@ def world() -> World:
 def again(watched: World) -> list[Window]:
     """Return the windows as one monitor sees them that has never looked."""
     other = world()
-    other.ledger, other.labels = watched.ledger, watched.labels
+    other.ledger, other.sketches, other.labels = watched.ledger, watched.sketches, watched.labels
     other.monitor = other.make()
     other.clock.set(watched.clock.now())
     other.run()
@@ -111,7 +111,7 @@ def mixed(chance: np.random.Generator, seed: int) -> list[Prediction]:
 def test_whatever_happens_each_prediction_and_each_label_counts_once(seed: int) -> None:
     chance = np.random.default_rng(seed)
     watched = world()
-    watched.ledger, watched.monitors = FrailLedger(chance), FrailMonitors(chance)
+    watched.ledger, watched.monitors = FrailLedger(watched.observer, chance), FrailMonitors(chance)
     watched.monitor = watched.make()
     made = mixed(chance, seed)
     waiting, rows = list(made), list[dict[str, Any]]()
@@ -149,12 +149,11 @@ def test_whatever_happens_each_prediction_and_each_label_counts_once(seed: int) 
     assert plain(watched.windows) == plain(again(watched))
 
 
-def looked(ledger: MemoryLedger | None = None) -> World:
+def looked(kind: type[MemoryLedger] = MemoryLedger) -> World:
     """Return a world of three windows that have settled, half of their predictions there."""
     watched = world()
-    if ledger is not None:
-        watched.ledger = ledger
-        watched.monitor = watched.make()
+    watched.ledger = kind(watched.observer)
+    watched.monitor = watched.make()
     watched.predict(traffic(3, 100, steady)[::2])
     watched.labels = landed([FIRST])
     for now in (10, 11):
@@ -179,7 +178,7 @@ def test_predictions_that_came_while_nobody_looked_reach_settled_windows(told: b
         def arrivals(self, *args: Any, **settings: Any) -> Arrivals | None:
             return None if settings.get("after") is not None and not told else super().arrivals(*args, **settings)
 
-    watched = looked(Forgetful())
+    watched = looked(Forgetful)
     watched.predict(traffic(3, 100, steady)[1::2])
     watched.monitor = watched.make()
     watched.clock.set(12 * WINDOW)
@@ -200,18 +199,15 @@ def test_a_project_without_checkpoints_is_followed_from_its_windows() -> None:
     assert plain(watched.windows) == plain(again(watched))
 
 
-def test_a_monitor_that_is_started_again_reads_what_came_since() -> None:
-    ledger = CountedLedger()
-    watched = world()
-    watched.ledger = ledger
-    watched.monitor = watched.make()
+def test_a_monitor_that_is_started_again_reads_no_predictions_without_labels() -> None:
+    watched, ledger = counted()
     made = traffic(1, 2_000, steady)
     for first in range(0, 2_000, 500):
         watched.predict(made[first : first + 500])
         watched.clock.set(WINDOW)
         watched.monitor = watched.make()
         (window, *_) = watched.run()
-    assert (window.predictions, ledger.rows) == (2_000, 2_000)
+    assert (window.predictions, ledger.rows) == (2_000, 0)
     assert plain(watched.windows) == plain(again(watched))
 
 
@@ -238,8 +234,8 @@ def test_a_new_label_makes_only_the_windows_that_it_touches_be_read_again() -> N
                 self.spans.append(args[1:])
             return super().arrivals(*args, **settings)
 
-    watched, ledger = world(), Labelled()
-    watched.ledger = ledger
+    watched = world()
+    watched.ledger = ledger = Labelled(watched.observer)
     watched.monitor = watched.make()
     watched.predict(traffic(6, 100, steady))
     rows = [label("f1", True, 2 * WINDOW)]
@@ -330,8 +326,8 @@ def test_what_is_read_at_once_is_bounded_also_at_the_first_look() -> None:
                 self.most = max(self.most, self.rows - before)
             return found
 
-    watched, ledger = world(), Held()
-    watched.ledger = ledger
+    watched = world()
+    watched.ledger = ledger = Held(watched.observer)
     watched.monitor = watched.make(rows_at_once=500)
     watched.predict(traffic(12, 200, steady))
     watched.labels = landed([label("f1", True, 2 * WINDOW)])

@@ -27,8 +27,8 @@ from mainspring.monitoring.adapters.lake import DOUBTS, HOURS, SKETCHES, LakeSke
 from mainspring.monitoring.adapters.memory import MemorySketches
 from mainspring.monitoring.conformance import comparable
 from mainspring.monitoring.hours import HourSketch, latency_ms
+from mainspring.monitoring.served import Served
 from mainspring.monitoring.sketching import Sketching
-from mainspring.monitoring.tally import Served
 from mainspring.stats.reference import profile
 from mainspring.stats.sketches import Ruler
 

@@ -9,11 +9,12 @@ import msgspec
 import pytest
 
 from kit.console import flights
+from kit.worlds import sketched
 from mainspring.core.time import HOUR, MINUTE, WEEK, ManualClock
 from mainspring.monitoring.incidents.model import Judged
 from mainspring.monitoring.model import Window
-from mainspring.monitoring.monitor import Monitor
 from mainspring.monitoring.signals import CONTRACT, Signal
+from mainspring.monitoring.window_updates import WindowUpdates
 from mainspring.operations import watching
 from mainspring.operations.watching import CHANNELS, Channel, Watch, watch
 
@@ -121,10 +122,16 @@ def test_windows_that_cannot_be_computed_are_an_incident_and_the_channels_go_on(
     log.append(flights._predictions(ENDPOINT, "d", "2", "desk"))
     log.compact()
     failing = project.having(
-        monitor=Monitor(
-            log, project.monitors, labels=lambda _: None, load=load, clock=project.clock, window_us=WEEK
+        monitor=WindowUpdates(
+            log,
+            project.monitors,
+            sketched(log, load),
+            labels=lambda _: None,
+            load=load,
+            clock=project.clock,
+            window_us=WEEK,
         )
-    )  # fmt: skip
+    )
     changes = watch(failing, channels={"contract": null_weather})
     assert sorted(str(each.incident.cause) for each in changes) == ["monitor windows of late-arrival", "source weather"]
 

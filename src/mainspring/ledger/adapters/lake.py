@@ -195,7 +195,19 @@ class LakePredictions:
             return
         at = pc.field("at")
         wanted = (at >= pa.scalar(since, INSTANT)) & (at < pa.scalar(until, INSTANT))
-        names = ("id", "endpoint", "version", "digest", "at", "latency_us", "share", "features", "score", "sealed")
+        names = (
+            "id",
+            "endpoint",
+            "version",
+            "digest",
+            "at",
+            "latency_us",
+            "share",
+            "features",
+            "score",
+            "personal",
+            "sealed",
+        )
         for table in self._batches(self._lake.scan(PREDICTIONS), names, wanted):
             yield from observed_rows(table, self._opener)
 

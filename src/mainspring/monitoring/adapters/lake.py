@@ -89,13 +89,17 @@ class LakeSketches:
         found = pc.unique(self._rows(HOURS, HOUR_SCHEMA, wanted, ["segment"])["segment"]).to_pylist()
         return sorted(str(segment) for segment in found if segment)
 
-    def changed(self, endpoint: str, after: int | None = None) -> tuple[int, list[int]]:
+    def changed(self, endpoint: str, after: int | None = None) -> tuple[int, dict[int, int]]:
         version = self._version(HOURS)
         if version is None:
-            return -1, []
-        wanted = _is("endpoint", endpoint) & (pc.field("arrival") > (-1 if after is None else after))
-        hours = pc.unique(self._rows(HOURS, HOUR_SCHEMA, wanted, ["hour"])["hour"])
-        return version, sorted(hours.cast(pa.int64()).to_numpy().tolist())
+            return -1, {}
+        wanted = _is("endpoint", endpoint) & _is("segment", "") & (pc.field("arrival") <= version)
+        if after is not None:
+            wanted &= pc.field("arrival") > after
+        rows = self._rows(HOURS, HOUR_SCHEMA, wanted, ["hour", "rows"])
+        sums = _by_number(rows).group_by("hour").aggregate([("rows", "sum")]).sort_by("hour")
+        found: dict[int, int] = dict(zip(sums["hour"].to_pylist(), sums["rows_sum"].to_pylist(), strict=True))  # type: ignore[arg-type]
+        return version, found
 
     def started(self) -> bool:
         return self._version(HOURS) is not None or self._version(DOUBTS) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from mainspring.monitoring.hours import HourSketch, added
@@ -34,13 +35,12 @@ class MemorySketches:
     def segments(self, endpoint: str, since: int, until: int) -> list[str]:
         return sorted({each.segment for each in self.hours(endpoint, since, until, segment=None)} - {""})
 
-    def changed(self, endpoint: str, after: int | None = None) -> tuple[int, list[int]]:
-        found = {
-            each.hour
-            for position, each in self._written
-            if each.endpoint == endpoint and (after is None or position > after)
-        }
-        return self._position, sorted(found)
+    def changed(self, endpoint: str, after: int | None = None) -> tuple[int, dict[int, int]]:
+        found: Counter[int] = Counter()
+        for position, each in self._written:
+            if each.endpoint == endpoint and not each.segment and (after is None or position > after):
+                found[each.hour] += each.rows
+        return self._position, {hour: found[hour] for hour in sorted(found)}
 
     def started(self) -> bool:
         return bool(self._position or self._doubts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, mean_absolute_error, ndcg_score, roc_auc_score
 
-from kit.worlds import arrivals, bundle, label, prediction
+from kit.worlds import arrivals, bundle, label, prediction, sketching
 from mainspring.core.errors import NotFound
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import DAY, HOUR, MINUTE, ManualClock
@@ -19,13 +20,14 @@ from mainspring.data.adapters.memory import MemoryLake
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.ledger.model import Prediction
 from mainspring.monitoring.adapters.catalog import CatalogMonitors
+from mainspring.monitoring.adapters.memory import MemorySketches
 from mainspring.monitoring.figures import empty_window
 from mainspring.monitoring.model import LabelRows, Window
-from mainspring.monitoring.monitor import Monitor
 from mainspring.monitoring.quality.declared import Forecast, Ranking
 from mainspring.monitoring.quality.measuring import Watched
 from mainspring.monitoring.quality.table import TABLE, Key, QualityTable
 from mainspring.monitoring.quality.updating import QualityUpdates
+from mainspring.monitoring.window_updates import WindowUpdates
 from mainspring.project.catalog import memory_catalog
 from mainspring.registry.model import Bundle
 from mainspring.stats.quality_figures import auc_resolution, figures
@@ -40,13 +42,16 @@ class World:
         watched: Watched | None = None,
         window_us: int = DAY,
     ) -> None:
-        self.ledger, self.lake, self.clock = MemoryLedger(), MemoryLake(), ManualClock(0)
+        self.sketches, self.lake, self.clock = MemorySketches(), MemoryLake(), ManualClock(0)
+        self.ledger = MemoryLedger(sketching(self.sketches, self._load, slot_us=math.gcd(HOUR, window_us)))
         self.monitors = CatalogMonitors(memory_catalog())
         self.labels: LabelRows | None = None
         self.table = QualityTable(self.lake)
         self._bundles = {each.digest: each for each in bundles or (bundle(),)}
         common: dict[str, Any] = {"labels": lambda _: self.labels, "load": self._load}
-        self.monitor = Monitor(self.ledger, self.monitors, clock=self.clock, window_us=window_us, **common)
+        self.monitor = WindowUpdates(
+            self.ledger, self.monitors, self.sketches, clock=self.clock, window_us=window_us, **common
+        )
         self.updates = QualityUpdates(
             self.ledger, self.monitors, self.table, clock=self.clock, locks=MemoryLocks(), window_us=window_us,
             watched=lambda _: watched or Watched(), **common,

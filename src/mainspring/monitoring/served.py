@@ -1,0 +1,53 @@
+"""Description of a served bundle, as monitoring needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import msgspec
+
+from mainspring.core.schema import DType
+from mainspring.registry.model import Bundle, several_labels
+from mainspring.stats import metrics
+from mainspring.stats.metrics import Metric
+from mainspring.stats.reference import Reference
+from mainspring.stats.sketches import Ruler
+from mainspring.stats.thresholds import decided
+
+REFERENCE = "reference.json"
+
+
+@dataclass(frozen=True)
+class Served:
+    """Description of a bundle's predictions: task, inputs, score and reference statistics."""
+
+    task: str
+    features: Mapping[str, DType]  # the model's inputs, by full name
+    score: str  # the first output, which the log calls score
+    reference: Reference | None  # of features and score
+    labels: tuple[str, ...] = ()  # for several labels: their output names
+    more: tuple[Metric, ...] = ()  # metrics of the version in addition to the task's
+
+    @cached_property
+    def ruler(self) -> Ruler | None:
+        """Maker of sketches of the features and the score; `None` without a reference."""
+        if self.reference is None:
+            return None
+        # In the precision of training: a client's 0.1 is the float32 seen there.
+        narrow = [name for name, dtype in self.features.items() if dtype in (DType.Float32, DType.Boolean)]
+        return Ruler(self.reference, [*self.features, self.score], float32=narrow)
+
+
+def served(bundle: Bundle) -> Served:
+    """Return the monitoring description of a bundle; without reference statistics there is no drift test."""
+    manifest, content = bundle.manifest, bundle.files.get(REFERENCE)
+    return Served(
+        task=manifest.task,
+        features={column.name: column.dtype for column in manifest.inputs},
+        score=manifest.outputs[0],
+        labels=several_labels(manifest),
+        reference=None if content is None else msgspec.json.decode(content, type=Reference),
+        more=(*(metric for metric in map(metrics.named, manifest.metrics) if metric), *decided(manifest.extra)),
+    )

@@ -1,20 +1,23 @@
-"""How long does a look at one window of a million predictions take, and in how much memory?
+"""What does monitoring cost: sketches as the log is compacted, then a pass over a window of a million predictions?
 
-A prediction has twelve features, and half of them have a label. The first look counts the whole window; the next one
-counts a thousand more, then what comes in half a minute at 2,000 a second; one of a process that was started again
-goes on from what was stored; one after a label joins the window's labels again. The floor reads the same columns from
-the same files with pyarrow, and does nothing with them. Each side runs in a process of its own. The memory is the
-process's peak.
+A prediction has 25 features, and half of them have a label. First the log's segments are compacted twice, with sketches
+and without; the difference is what sketching adds, and the floor of cells per second is the decoding of the segments'
+frames. Then passes: the first computes the window from its sketches; the next one after a thousand more predictions;
+one of a process that was started again; and passes that join labels. The floor of a pass reads the window's keys and
+scores from the same files with pyarrow, and does nothing with them. Each side runs in a process of its own. Times are
+of the processor; the memory is the process's peak.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +32,29 @@ from mainspring.core.locks import FileLocks
 from mainspring.core.time import DAY, ManualClock
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.model import SEQUENCE, VISIBLE_AT, SourceColumn, TableScan
+from mainspring.ledger import frames
 from mainspring.ledger.adapters.lake import LakePredictions
-from mainspring.ledger.columns import SCHEMA, WATCHED
-from mainspring.ledger.model import PREDICTIONS
+from mainspring.ledger.adapters.segments import SegmentLog
+from mainspring.ledger.adapters.unread import segments
+from mainspring.ledger.columns import SCHEMA
+from mainspring.ledger.model import PREDICTIONS, Asked, Batch, Heading
 from mainspring.monitoring.adapters.catalog import CatalogMonitors
+from mainspring.monitoring.adapters.lake import LakeSketches
 from mainspring.monitoring.model import LabelRows
-from mainspring.monitoring.monitor import Monitor
+from mainspring.monitoring.reader import READ
+from mainspring.monitoring.served import served
+from mainspring.monitoring.sketching import Sketching
+from mainspring.monitoring.window_updates import WindowUpdates
 from mainspring.registry.model import Bundle, Input, Manifest
 from mainspring.stats.reference import profile
 from mainspring.training.label import Label
 from report import Case, report
 
 START = 19_700 * DAY
-FEATURES = [f"Traffic.f{number}" for number in range(12)]
-COMMIT = 20_000  # predictions
+FEATURES = [f"Traffic.f{number}" for number in range(25)]
+HEADING = Heading("late", "late", "1", "d1", keys=("order",), features=tuple(FEATURES), outputs=("probability",))
+BATCH = 20  # predictions that are answered together
 MORE = 1_000
-MANY = 60_000  # half a minute at 2,000 a second
 INSTANT = pa.timestamp("us", tz="UTC")
 
 outcomes = ms.Source(
@@ -52,33 +62,18 @@ outcomes = ms.Source(
 )
 
 
-def predictions(first: int, count: int, rows: int) -> pa.RecordBatch:
-    """The predictions numbered `first` and on, of `rows` in the day."""
+def write(folder: Path, first: int, count: int, rows: int) -> None:
+    """Log the predictions numbered `first` and on, of `rows` in the day."""
+    log = SegmentLog(folder, max_buffer_bytes=1 << 40)
     rng = np.random.default_rng([1, first])
-    values = rng.normal(size=(count, len(FEATURES))).round(6)
-    numbers = range(first, first + count)
-    columns: dict[str, Any] = {
-        **dict.fromkeys(SCHEMA.names, [None] * count),
-        **{name: [text] * count for name, text in (("endpoint", "late"), ("model", "late"), ("version", "1"))},
-        **{name: ["{}"] * count for name in ("request", "statuses", "outputs")},
-        "id": [f"p{number}" for number in numbers],
-        "digest": ["d1"] * count,
-        "principal": ["bench"] * count,
-        "at": [START + number * DAY // rows for number in numbers],
-        "latency_us": rng.integers(500, 5_000, count),
-        "keys": [f'{{"order":"o{number}"}}' for number in numbers],
-        "features": [msgspec.json.encode(dict(zip(FEATURES, row, strict=True))).decode() for row in values.tolist()],
-        "score": rng.random(count),
-        "share": [1.0] * count,
-        "personal": ["[]"] * count,
-    }
-    return pa.RecordBatch.from_arrays([pa.array(columns[each.name], each.type) for each in SCHEMA], schema=SCHEMA)
-
-
-def append(lake: DeltaLake, first: int, count: int, rows: int) -> None:
-    for begin in range(first, first + count, COMMIT):
-        batch = predictions(begin, min(COMMIT, first + count - begin), rows)
-        lake.append(PREDICTIONS, [batch], SCHEMA, key=f"bench:{begin}")
+    for begin in range(first, first + count, BATCH):
+        numbers = range(begin, min(begin + BATCH, first + count))
+        features = rng.normal(size=(len(FEATURES), len(numbers))).round(6).tolist()
+        columns = [[f"o{number}" for number in numbers], *features, rng.random(len(numbers)).tolist()]
+        latencies = rng.integers(500, 5_000, len(numbers)).tolist()
+        asked = [Asked("bench", latency_us, 1) for latency_us in latencies]
+        log.add(Batch(HEADING, START + begin * DAY // rows, 1.0, [f"p{each}" for each in numbers], asked, columns))
+    log.close()
 
 
 def labels(rows: int, version: int) -> LabelRows:
@@ -98,7 +93,7 @@ def labels(rows: int, version: int) -> LabelRows:
     return LabelRows(Label(SourceColumn(outcomes, "late")), {"order": ms.String}, TableScan(version, rows=table))
 
 
-def served() -> Bundle:
+def bundle() -> Bundle:
     rng = np.random.default_rng(0)
     reference = profile({**{name: rng.normal(size=50_000) for name in FEATURES}, "probability": rng.random(50_000)})
     inputs = tuple(Input(name, ms.Float64) for name in FEATURES)
@@ -122,80 +117,155 @@ def peak_mb() -> float:
     return round(int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) / 1024, 1)
 
 
-def ours(root: Path, rows: int) -> dict[str, float]:
-    lake, known, bundle = DeltaLake(root / "lake"), labels(rows, 0), served()
+def cpu(do: Callable[[], object]) -> float:
+    began = time.process_time()
+    do()
+    return time.process_time() - began
+
+
+def store(root: Path, segment_folder: str, lake: DeltaLake, *, sketched: bool = True) -> LakePredictions:
+    observer = Sketching(LakeSketches(lake), lambda _: described)
+    described = served(bundle())
+    locks = FileLocks(root / "locks")
+    return LakePredictions(root / segment_folder, lake, locks, observer=observer if sketched else None)
+
+
+def decoding(root: Path) -> dict[str, float]:
+    """The floor of sketching: the log's segments are read and decoded."""
+
+    def decode() -> None:
+        for segment in segments(root / "log"):
+            for payload in segment.read(len(frames.MAGIC)).payloads:
+                frames.decode_batches(payload)
+
+    return {"decode": cpu(decode)}
+
+
+def plain(root: Path) -> dict[str, float]:
+    """Compaction without sketches."""
+    shutil.copytree(root / "log", root / "copy")
+    compacting = store(root, "copy", DeltaLake(root / "plain"), sketched=False)
+    return {"compact": cpu(compacting.compact), "compact MB": peak_mb()}
+
+
+def sketching(root: Path) -> dict[str, float]:
+    """Sketches alone, of columns that are there."""
+    taken = 0.0
+
+    class Timed(Sketching):
+        def observe(self, key: str, predictions: Any) -> None:
+            nonlocal taken
+            taken += cpu(lambda: self.sketches(predictions))
+            super().observe(key, predictions)
+
+    described, lake = served(bundle()), DeltaLake(root / "lake")
+    observer = Timed(LakeSketches(lake), lambda _: described)
+    compacting = LakePredictions(root / "log", lake, FileLocks(root / "locks"), observer=observer)
+    whole = cpu(compacting.compact)
+    return {"compact": whole - taken, "sketch": taken, "compact MB": peak_mb()}
+
+
+def passes(root: Path, rows: int) -> dict[str, float]:
+    lake, made = DeltaLake(root / "lake"), bundle()
+    known: LabelRows | None = None
     engine = open_engine(f"sqlite:///{root / 'catalog.db'}")
     metadata.create_all(engine)
 
-    def started() -> Monitor:
-        return Monitor(
-            LakePredictions(root / "ledger", lake, FileLocks(root / "locks")),
+    def started() -> WindowUpdates:
+        return WindowUpdates(
+            store(root, "log", lake),
             CatalogMonitors(engine),
+            LakeSketches(lake),
             labels=lambda _: known,
-            load=lambda _: bundle,
+            load=lambda _: made,
             clock=ManualClock(START + DAY),
             locks=FileLocks(root / "locks"),
             window_us=DAY,
         )
 
     def look(what: str) -> None:
-        began = time.perf_counter()
-        monitor.run("late")
-        took[what] = time.perf_counter() - began
+        took[what] = cpu(lambda: windows.run("late"))
         took[f"{what} MB"] = peak_mb()
 
+    def more(first: int) -> None:
+        write(root / "log", first, MORE, rows + 3 * MORE)
+        store(root, "log", lake).compact()
+
     took: dict[str, float] = {}
-    whole = rows + MANY + 2 * MORE
-    monitor = started()
+    windows = started()
     look("first")
-    append(lake, rows, MORE, whole)
+    more(rows)
     look("more")
-    append(lake, rows + MORE, MANY, whole)
-    look("many")
-    append(lake, rows + MORE + MANY, MORE, whole)
-    monitor = started()
+    more(rows + MORE)
+    windows = started()
     look("again")
-    known = labels(rows, 1)
+    known = labels(rows, 0)
     look("labels")
+    more(rows + 2 * MORE)
+    look("more labelled")
     return took
 
 
-def floor(root: Path, rows: int) -> dict[str, float]:
-    began = time.perf_counter()
-    files = DeltaLake(root / "lake").scan(PREDICTIONS).files or ()
-    batches = ds.dataset(list(files), schema=SCHEMA, format="parquet").to_batches(columns=[*WATCHED], use_threads=False)
-    assert sum(batch.num_rows for batch in batches) == rows
-    return {"first": time.perf_counter() - began, "first MB": peak_mb()}
+def floor(root: Path) -> dict[str, float]:
+    def read() -> None:
+        files = DeltaLake(root / "lake").scan(PREDICTIONS).files or ()
+        batches = ds.dataset(list(files), schema=SCHEMA, format="parquet").to_batches(
+            columns=[*READ], use_threads=False
+        )
+        assert sum(batch.num_rows for batch in batches) > 0
+
+    return {"labels": cpu(read), "labels MB": peak_mb()}
+
+
+SIDES: dict[str, Callable[[Path, int], dict[str, float]]] = {  # in this order: one needs what the others leave
+    "decoding": lambda root, _: decoding(root),
+    "plain": lambda root, _: plain(root),
+    "sketching": lambda root, _: sketching(root),
+    "floor": lambda root, _: floor(root),
+    "passes": passes,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--side", choices=["ours", "floor"])
+    parser.add_argument("--side", choices=[*SIDES])
     parser.add_argument("--root", type=Path)
     asked = parser.parse_args()
     if asked.side:
-        print(json.dumps((ours if asked.side == "ours" else floor)(asked.root, asked.rows)))
+        print(json.dumps(SIDES[asked.side](asked.root, asked.rows)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        append(DeltaLake(Path(folder) / "lake"), 0, asked.rows, asked.rows + MANY + 2 * MORE)
+        write(Path(folder) / "log", 0, asked.rows, asked.rows + 3 * MORE)
 
         def side(name: str) -> dict[str, float]:
             command = [sys.executable, __file__, "--rows", str(asked.rows), "--root", folder, "--side", name]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             return dict(json.loads(done.stdout.splitlines()[-1]))
 
-        least, mine = side("floor"), side("ours")
+        found = {name: side(name) for name in SIDES}
+    cells = asked.rows * (len(FEATURES) + 1)
+    decoded, sketched, apart, took = (found[name] for name in ("decoding", "sketching", "plain", "passes"))
+    us = 1e6 / asked.rows
+    cases = [
+        Case("cells sketched", "M/s a core", round(cells / sketched["sketch"] / 1e6, 2),
+             round(cells / decoded["decode"] / 1e6, 2), more_is_better=True),
+        Case("sketching", "µs a prediction", round(sketched["sketch"] * us, 2), round(decoded["decode"] * us, 2)),
+        Case("compaction with sketches", "µs a prediction",
+             round(sketched["compact"] * us, 2), round(apart["compact"] * us, 2)),
+        Case("compaction: peak memory", "MB", sketched["compact MB"], apart["compact MB"]),
+    ]  # fmt: skip
     what = {
-        "first": f"first look at {asked.rows:,} predictions",
+        "first": f"first pass over {asked.rows:,} predictions",
         "more": f"{MORE:,} more",
-        "many": f"{MANY:,} more",
         "again": f"{MORE:,} more, started again",
-        "labels": "other labels",
+        "labels": "pass that joins all labels",
+        "more labelled": f"{MORE:,} more, with labels",
     }
-    cases = [Case(text, "s", mine[name], least.get(name)) for name, text in what.items()]
+    least = found["floor"]
+    cases += [Case(text, "s", round(took[name], 3), least.get(name)) for name, text in what.items()]
     cases += [
-        Case(f"{text}: peak memory", "MB", mine[f"{name} MB"], least.get(f"{name} MB")) for name, text in what.items()
+        Case(f"{text}: peak memory", "MB", took[f"{name} MB"], least.get(f"{name} MB")) for name, text in what.items()
     ]
     report("monitor", cases)
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from mainspring.core.time import DAY, HOUR, MINUTE
 from mainspring.monitoring.channels.judging import Judgement, Watched, judge
 from mainspring.monitoring.declaring import ALARMS_PER_WEEK
-from mainspring.monitoring.figures import served
 from mainspring.monitoring.hours import HourSketch
 from mainspring.monitoring.incidents.feedback import Verdict
 from mainspring.monitoring.incidents.model import Judged
 from mainspring.monitoring.ports import SketchStore
+from mainspring.monitoring.served import served
 from mainspring.monitoring.signals import CONTRACT, JOINT, SURPRISE
 from mainspring.project import Project
 

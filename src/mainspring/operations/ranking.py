@@ -14,9 +14,9 @@ import msgspec
 import numpy as np
 
 from mainspring.ledger.model import Prediction, Selection
-from mainspring.monitoring.figures import REFERENCE
 from mainspring.monitoring.incidents.model import Incident
 from mainspring.monitoring.incidents.restoring import restored
+from mainspring.monitoring.served import REFERENCE
 from mainspring.project import Project
 from mainspring.project.executors import executors
 from mainspring.registry.model import Bundle

@@ -55,6 +55,7 @@ SECTIONS = {
     "Guards": "mainspring.delivery.rollout.guards",
     "Monitors": "mainspring.monitoring",
     "Objectives": "mainspring.monitoring.service.objectives",
+    "Actions": "mainspring.monitoring.incidents.actions",
     "Receivers of messages": "mainspring.monitoring.notify.declaring",
     "Jobs and pipelines": "mainspring.jobs",
     "Errors": "mainspring.core.errors",

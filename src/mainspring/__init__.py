@@ -56,6 +56,7 @@ _HOMES = {
 }  # fmt: skip
 # A group is the module of its names: `ms.checks.not_null` is `ms.not_null`.
 _GROUPS = {
+    "actions": "mainspring.monitoring.incidents.actions",
     "checks": "mainspring.data.checks",
     "gates": "mainspring.training.gates",
     "guards": "mainspring.delivery.rollout.guards",
@@ -126,6 +127,7 @@ if TYPE_CHECKING:
     from mainspring.jobs.pipelines.steps import task as task
     from mainspring.ledger.model import Log as Log
     from mainspring.monitoring.declaring import Monitor as Monitor
+    from mainspring.monitoring.incidents import actions as actions
     from mainspring.monitoring.notify import declaring as _notify
     from mainspring.monitoring.quality.declared import Forecast as Forecast
     from mainspring.monitoring.quality.declared import Ranking as Ranking

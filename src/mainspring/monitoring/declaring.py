@@ -9,6 +9,7 @@ from mainspring.core.definition_registry import declare, expect, expect_each
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.core.time import parse_duration
+from mainspring.monitoring.incidents.actions import Action
 from mainspring.monitoring.notify.declaring import Target
 from mainspring.monitoring.quality.declared import TOLERABLE, Forecast, Ranking
 from mainspring.monitoring.service.objectives import Objective
@@ -32,6 +33,7 @@ class Monitor:
         notify: Receivers of messages about incidents, such as `ms.notify.webhook("ops")`.
         tolerances: How much worse than on held-out rows live quality may be, such as {"brier": 0.02}: `brier`,
             `log_loss`, `accuracy`, `mae`, or `calibration`, of the mean score against the mean label.
+        actions: Actions that incidents cause, such as `ms.actions.start("retrain")`.
         clean_windows: After how many windows without a signal an incident is closed.
         cool_down: A closed incident whose cause shows again within this time is reopened.
 
@@ -49,6 +51,7 @@ class Monitor:
     fairness: Sequence[str] = ()
     notify: Sequence[Target] = ()
     tolerances: Mapping[str, float] = field(default_factory=dict)
+    actions: Sequence[Action] = ()
     clean_windows: int = 2
     cool_down: str = "1d"
 
@@ -88,6 +91,7 @@ class Monitor:
             raise Invalid(
                 f"The monitor of {self.endpoint!r} has two receivers {twice[0]!r}.", fix="remove one of them."
             )
+        expect_each(self.actions, Action, owner.format("actions"), fix='write actions=[ms.actions.start("retrain")].')
         expect(self.clean_windows, int, owner.format("clean_windows"), fix="write a whole number, such as 2.")
         expect(self.cool_down, str, owner.format("cool_down"), fix='write a duration, such as "1d".')
         if self.clean_windows < 1 or self.cool_down_us < 0:

@@ -23,6 +23,7 @@ from mainspring.monitoring.incidents.silences import missing_labels, missing_pre
 from mainspring.monitoring.incidents.updating import Change, Evidence, Pair, updated
 from mainspring.monitoring.signals import CHANNELS as CHANNEL_NAMES
 from mainspring.monitoring.signals import HARM, SILENCE
+from mainspring.operations.acting import act
 from mainspring.operations.distributions import Kept, judged
 from mainspring.operations.notifying import outgoing
 from mainspring.operations.quality import harm_of
@@ -30,7 +31,7 @@ from mainspring.operations.ranking import effect
 from mainspring.operations.service.objectives import judged as service_judged
 from mainspring.project import Project
 
-WINDOWS, INCIDENTS, RANKING = "windows", "incidents", "ranking"
+WINDOWS, INCIDENTS, RANKING, ACTIONS = "windows", "incidents", "ranking", "actions"
 OLDEST_US = 30 * DAY  # of signals that may open an incident; labels are joined as long
 _TRIES = 5
 _RANKED = 5  # incidents of a pass
@@ -132,6 +133,8 @@ def watch(
         changes = settle(project, found, now)
     with parts.part("", RANKING):
         rank(project, [change.incident for change in changes])
+    with parts.part("", ACTIONS):
+        act(project, project.incidents.open())
     project.incidents.record(parts.ran)
     return changes
 
@@ -208,7 +211,7 @@ def _watched(project: Project, judged: Sequence[Judged]) -> Collection[Pair]:
     """Return the pairs of endpoint and scope that exist, whether this pass judged them or not."""
     names = [*project.definitions.endpoints, ""]
     scopes = {each for each in CHANNEL_NAMES if each != SILENCE}
-    own = {scope(SILENCE, MONITOR, part) for part in ("", WINDOWS, INCIDENTS, RANKING, *CHANNELS)}
+    own = {scope(SILENCE, MONITOR, part) for part in ("", WINDOWS, INCIDENTS, RANKING, ACTIONS, *CHANNELS)}
     silences = {scope(SILENCE, each, "") for each in (PREDICTIONS, LABELS)}
     found = {(name, each) for name in names for each in scopes | silences | own}
     return found | {(each.endpoint, each.scope) for each in judged}

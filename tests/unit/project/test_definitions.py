@@ -198,6 +198,15 @@ def test_a_rollout_that_cannot_be_is_refused_where_it_stands(root: Path, rollout
         ("ms.Monitor('small')", "of the endpoint 'small', which is not declared. Fix: the project's endpoints are"),
         ("ms.Monitor('big', segments=['Bought.colour'])", "'Bought.colour', which is no input of its model"),
         ("ms.Monitor('big', segments='Bought.colour')", "segments of the monitor of 'big'"),
+        ("ms.Monitor('big', notify=['ops'])", "notify of the monitor of 'big' is 'ops', of type str"),
+        ("ms.Monitor('big', notify=[ms.notify.slack('a'), ms.notify.email('a')])", "two receivers 'a'"),
+        ("ms.Monitor('big', actions=['retrain'])", "actions of the monitor of 'big' is 'retrain', of type str"),
+        (
+            "ms.Monitor('big', actions=[ms.actions.start('retrain')])",
+            "starts the pipeline 'retrain', which is not declared",
+        ),
+        ("ms.Monitor('big', clean_windows=0)", "The monitor of 'big' has clean_windows=0"),
+        ("ms.Monitor('big', cool_down='soon')", "'soon'"),
         ("ms.Monitor('big', objectives=[0.99])", "objectives of the monitor of 'big' is 0.99, of type float"),
         ("ms.Monitor('big', objectives=[ms.objectives.availability(0.9)] * 2)", "two objectives 'availability'"),
         (

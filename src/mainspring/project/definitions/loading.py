@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import importlib
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -302,15 +302,10 @@ def _monitors(declared: Declared, models: Iterable[Model]) -> Iterable[tuple[obj
     endpoints = {item.name: item for item in declared.of(Endpoint) if isinstance(item, Endpoint)}
     named = {model.name: model for model in models}
     receivers: dict[str, Target] = {}
+    pipelines = {item.name for item in declared.of(Pipeline) if isinstance(item, Pipeline)}
     for monitor in declared.of(Monitor):
         assert isinstance(monitor, Monitor)
-        for target in monitor.notify:
-            if receivers.setdefault(target.name, target).kind != target.kind:
-                yield (
-                    monitor,
-                    f"The receiver {target.name!r} is declared as {target.kind} and as {receivers[target.name].kind}",
-                    "give them different names.",
-                )
+        yield from _reactions(monitor, receivers, pipelines)
         endpoint = endpoints.get(monitor.endpoint)
         if endpoint is None:
             yield (
@@ -347,6 +342,27 @@ def _monitors(declared: Declared, models: Iterable[Model]) -> Iterable[tuple[obj
                     "feature view",
                     f"use one of {views}.",
                 )
+
+
+def _reactions(
+    monitor: Monitor, receivers: dict[str, Target], pipelines: Collection[str]
+) -> Iterable[tuple[object, str, str]]:
+    """Yield problems of a monitor's receivers and actions; `receivers` are those of the monitors before."""
+    for action in monitor.actions:
+        if action.name and action.name not in pipelines:
+            yield (
+                monitor,
+                f"The monitor of {monitor.endpoint!r} starts the pipeline {action.name!r}, which is not declared",
+                f"the project's pipelines are {sorted(pipelines)}.",
+            )
+    for target in monitor.notify:
+        known = receivers.setdefault(target.name, target)
+        if known.kind != target.kind:
+            yield (
+                monitor,
+                f"The receiver {target.name!r} is declared as {target.kind} and as {known.kind}",
+                "give them different names.",
+            )
 
 
 def _gates(model: Model) -> Iterable[tuple[str, str]]:

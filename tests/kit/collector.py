@@ -1,4 +1,4 @@
-"""A collector of spans: a real receiver of OTLP over HTTP."""
+"""A collector of spans and metrics: a real receiver of OTLP over HTTP."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -38,7 +42,9 @@ class Collector:
 
     port: int
     spans: list[Received] = field(default_factory=list)
+    metrics: list[tuple[dict[str, Any], Any]] = field(default_factory=list)  # with what their exporter said of itself
     paths: set[str] = field(default_factory=set)
+    status: int = 200  # of every answer
 
     @property
     def url(self) -> str:
@@ -47,6 +53,11 @@ class Collector:
     def of(self, trace: str) -> dict[str, Received]:
         """Return the spans of a trace by name."""
         return {each.span.name: each for each in list(self.spans) if each.trace == trace}
+
+
+def attributes(point: Any) -> dict[str, Any]:
+    """Return the attributes of a data point of a metric."""
+    return _values(point.attributes)
 
 
 def _values(pairs: Any) -> dict[str, Any]:
@@ -60,12 +71,20 @@ def collector() -> Iterator[Collector]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             content = self.rfile.read(int(self.headers["content-length"]))
-            for resource in ExportTraceServiceRequest.FromString(content).resource_spans:
-                about = _values(resource.resource.attributes)
-                found.spans.extend(Received(span, about) for scope in resource.scope_spans for span in scope.spans)
+            if self.path == "/v1/metrics":
+                for resource in ExportMetricsServiceRequest.FromString(content).resource_metrics:
+                    about = _values(resource.resource.attributes)
+                    found.metrics.extend(
+                        (about, metric) for scope in resource.scope_metrics for metric in scope.metrics
+                    )
+                body = ExportMetricsServiceResponse().SerializeToString()
+            else:
+                for resource in ExportTraceServiceRequest.FromString(content).resource_spans:
+                    about = _values(resource.resource.attributes)
+                    found.spans.extend(Received(span, about) for scope in resource.scope_spans for span in scope.spans)
+                body = ExportTraceServiceResponse().SerializeToString()
             found.paths.add(self.path)
-            body = ExportTraceServiceResponse().SerializeToString()
-            self.send_response(200)
+            self.send_response(found.status)
             self.send_header("content-type", "application/x-protobuf")
             self.send_header("content-length", str(len(body)))
             self.end_headers()

@@ -174,6 +174,7 @@ class Settings:
     control_tls: Tls | None = None
     grpc: Address | None = None  # `None`: gRPC is off
     grpc_workers: int = 1
+    metrics: str = ""  # address of an OTLP collector over HTTP that gets the metrics; empty: none does
     traces: Traces | None = None  # `None`: tracing is off
     keep_predictions_us: int | None = None  # `None`: for ever
     keep_versions_us: int = 3_600_000_000  # of ingested tables that no dataset commit names

@@ -149,10 +149,11 @@ class Supervisor:
                     self._kept = hold(settings.grpc, "grpc")
                 else:
                     check_free(settings.grpc, "grpc")
-            if settings.traces is not None:
-                from mainspring.processes import tracing
+            for wanted, what in ((settings.traces, "Tracing requests"), (settings.metrics, "Pushing metrics")):
+                if wanted:
+                    from mainspring.processes import tracing
 
-                tracing.check_installed()
+                    tracing.check_installed(what)
             if "gateway" in self.parts:
                 self._listeners = listen_together(settings.gateway, "gateway", settings.gateway_workers)
             yield

@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from mainspring.serving.plane.tracing import Tracing
 
 
-def check_installed() -> None:
-    """Raise if a package that tracing needs is missing.
+def check_installed(what: str = "Tracing requests") -> None:
+    """Raise if a package that OpenTelemetry's exporters need is missing.
+
+    Args:
+        what: The purpose, for the message.
 
     Raises:
         MissingExtra: One is missing.
@@ -27,7 +30,7 @@ def check_installed() -> None:
         except ModuleNotFoundError:  # not even the package around it
             there = False
         if not there:
-            raise MissingExtra("Tracing requests", "otel")
+            raise MissingExtra(what, "otel")
 
 
 @contextmanager

@@ -154,6 +154,7 @@ def duties(project: Project) -> list[Duty]:
             log.info("queued %s (%s)", job.handler, job.schedule)
 
     return [
+        *_pushing(project),
         Duty("publishing routes", route, 5.0),
         Duty("starting pipelines", start_pipelines, 5.0),
         Duty("materialising features", materialise, 1.0, lane="features"),
@@ -168,6 +169,15 @@ def duties(project: Project) -> list[Duty]:
         Duty("deleting old versions of tables", retain_tables, 600.0, due=time.monotonic() + 120.0),
         Duty("deleting old tiles and states", put_away, 600.0, due=time.monotonic() + 60.0, lane="features"),
     ]
+
+
+def _pushing(project: Project) -> list[Duty]:
+    """Return the duty that pushes metrics, if the profile names a collector."""
+    if not project.settings.metrics:
+        return []
+    from mainspring.operations.service.otlp import MetricsPush
+
+    return [Duty("pushing metrics", MetricsPush(project, project.settings.metrics).push, 15.0)]
 
 
 def _body(project: Project) -> None:

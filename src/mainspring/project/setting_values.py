@@ -165,22 +165,32 @@ def tls_of(root: Path, plane: str, given: Given) -> Tls | None:
 
 def traces(given: Given) -> Traces | None:
     """Return the collector of spans, `None` if tracing is off."""
-    text, in_clear = str(given["traces"]).rstrip("/"), flag(given, "traces_in_clear")
-    part = share(given, "traces_share")
+    url, part = collector(given, "traces", "spans"), share(given, "traces_share")
+    return Traces(url, part) if url else None
+
+
+def collector(given: Given, name: str, what: str) -> str:
+    """Return the address of a collector for OTLP over HTTP, without a slash at its end; empty if none is named.
+
+    Args:
+        name: The setting with the address.
+        what: Description of what is sent there.
+    """
+    text, in_clear = str(given[name]).rstrip("/"), flag(given, f"{name}_in_clear")
     if not text:
-        return None
-    fix = 'write the address of a collector for OTLP over HTTP, without a key: traces = "http://127.0.0.1:4318".'
+        return ""
+    fix = f'write the address of a collector for OTLP over HTTP, without a key: {name} = "http://127.0.0.1:4318".'
     try:
         parts = urlsplit(text)
         host, _port = parts.hostname or "", parts.port
     except ValueError:
-        raise Invalid("traces is not a valid address.", fix=fix) from None
+        raise Invalid(f"{name} is not a valid address.", fix=fix) from None
     if parts.scheme not in ("http", "https") or not host or "@" in text or parts.query or parts.fragment:
         # Text before an @ or after a ? may be a secret.
-        raise Invalid("traces must be a plain address of a collector.", fix=fix)
+        raise Invalid(f"{name} must be a plain address of a collector.", fix=fix)
     if parts.scheme == "http" and not in_clear and not Address(host, 0).loopback:
         raise Invalid(
-            f"traces would send spans to {host} without encryption.",
-            fix="use https, or a collector on this machine; in a network of your own, set traces_in_clear = true.",
+            f"{name} would send {what} to {host} without encryption.",
+            fix=f"use https, or a collector on this machine; in a network of your own, set {name}_in_clear = true.",
         )
-    return Traces(text, part)
+    return text

@@ -21,6 +21,7 @@ from mainspring.project.receivers import read_receivers
 from mainspring.project.schedules import read_schedules
 from mainspring.project.setting_values import (
     at_least,
+    collector,
     count,
     duration,
     names,
@@ -78,6 +79,8 @@ DEFAULTS: Mapping[str, Any] = {
     "control_tls_cert": "",
     "control_tls_key": "",
     "control_tls_client_ca": "",
+    "metrics": "",
+    "metrics_in_clear": False,
     "traces": "",
     "traces_share": 1.0,
     "traces_in_clear": False,
@@ -300,6 +303,7 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
         control_tls=tls["control"],
         grpc=grpc,
         grpc_workers=workers(values, "grpc_workers"),
+        metrics=collector(values, "metrics", "metrics"),
         traces=traces(values),
         training_price=price(values, "training_price"),
         webhook_secret=str(values["webhook_secret"]),

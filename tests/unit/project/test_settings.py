@@ -138,6 +138,18 @@ def test_spans_leave_the_machine_in_clear_only_where_that_is_said(tmp_path: Path
     assert _load(tmp_path, traces="http://collector.example", traces_in_clear=True).traces is not None
 
 
+def test_metrics_are_pushed_nowhere_unless_there_is_an_address(tmp_path: Path) -> None:
+    assert _load(tmp_path).metrics == ""
+    text = "[profiles.local]\nmetrics = 'http://127.0.0.1:4318/'\n"
+    assert _load(tmp_path, text).metrics == "http://127.0.0.1:4318"
+    with pytest.raises(Invalid, match=r"metrics would send metrics to collector\.example without encryption"):
+        _load(tmp_path, metrics="http://collector.example:4318")
+    found = _load(tmp_path, metrics="http://collector.example:4318", metrics_in_clear=True)
+    assert found.metrics == "http://collector.example:4318"
+    with pytest.raises(Invalid, match="metrics must be a plain address"):
+        _load(tmp_path, metrics="https://me:hush@collector.example")
+
+
 @pytest.mark.parametrize(
     "address",
     ["collector:4318", "grpc://127.0.0.1:4317", "https://", "https://me:hush@collector.example",

@@ -7,6 +7,7 @@ from rich.table import Table
 from mainspring.core.time import format_instant
 from mainspring.monitoring.quality.reports import MeasuredQuality
 from mainspring.operations.quality import MeasuredWindow
+from mainspring.stats.estimates import Estimate
 from mainspring.stats.quality_figures import Figure
 
 
@@ -25,6 +26,19 @@ def quality_table(window: MeasuredWindow) -> Table:
     return table
 
 
+def estimates_table(window: MeasuredWindow) -> Table:
+    """Return the estimates before labels of one window, and whether they hold."""
+    title = f"Estimated before labels, of the window from {format_instant(window.start)}"
+    table = Table(box=None, header_style="bold", title=title, title_justify="left")
+    for column in ("version", "metric", "estimate", "90% interval", "valid"):
+        table.add_column(column, overflow="fold")
+    for part in window.measured:
+        for name, made in part.estimated.items():
+            valid = f"no: {part.invalid}" if part.invalid else "unless the concept drifted"
+            table.add_row(part.version, name, f"{made.value:.4f}", _interval(made), valid)
+    return table
+
+
 def _head(part: MeasuredQuality) -> tuple[str, str, str, str]:
     where = part.segment or "all"
     usual = "–" if part.expected_coverage is None else f"{part.expected_coverage:.0%}"
@@ -33,7 +47,7 @@ def _head(part: MeasuredQuality) -> tuple[str, str, str, str]:
     return part.version, f"{where} {part.output}".strip(), labels, usual
 
 
-def _interval(figure: Figure) -> str:
+def _interval(figure: Figure | Estimate) -> str:
     return "–" if figure.low is None or figure.high is None else f"{figure.low:.4f} to {figure.high:.4f}"
 
 

@@ -12,10 +12,12 @@ from mainspring.core.time import DAY
 from mainspring.delivery.gates import BASELINE
 from mainspring.monitoring.channels.harm import Harm, harms
 from mainspring.monitoring.model import Window
-from mainspring.monitoring.quality.reports import MeasuredQuality, measured
+from mainspring.monitoring.quality.reports import MeasuredQuality, estimated, measured
+from mainspring.monitoring.signals import CONTRACT, JOINT
 from mainspring.project import Project
 
 _HARM_US = 180 * DAY  # of quality that is evidence
+_INPUTS = {CONTRACT, JOINT}  # channels whose faults mislead an estimate
 
 
 class MeasuredWindow(Window, frozen=True, kw_only=True):
@@ -32,12 +34,28 @@ def quality(project: Project, endpoint: str, windows: Sequence[Window]) -> list[
     held_out = _held_out(project)
     sums = project.quality_table.sums(endpoint, 0, max(window.end for window in windows))
     now = project.clock.now()
+    labels = project.label_rows(endpoint)
+    horizon_us = DAY if labels is None else labels.horizon_us
+    made = estimated(sums, [(window.start, window.end) for window in windows], now, horizon_us)
+    broken = _broken(project, endpoint)
+    found = []
+    for window in windows:
+        parts = measured(sums, window.start, window.end, min(now, window.computed_at or now), held_out)
+        invalid = next((reason for reason, since in broken if since < window.end), "")
+        for place, part in enumerate(parts):
+            estimate = {} if part.segment or part.output else made.get((part.version, window.start), {})
+            if estimate:
+                parts[place] = msgspec.structs.replace(part, estimated=estimate, invalid=invalid)
+        found.append(MeasuredWindow(**msgspec.structs.asdict(window), measured=parts))
+    return found
+
+
+def _broken(project: Project, endpoint: str) -> list[tuple[str, int]]:
+    """Return why estimates do not hold, and since when: open incidents about the inputs themselves."""
     return [
-        MeasuredWindow(
-            **msgspec.structs.asdict(window),
-            measured=measured(sums, window.start, window.end, min(now, window.computed_at or now), held_out),
-        )
-        for window in windows
+        (f"incident {incident.id} is open: {', '.join(incident.channels)}", incident.started)
+        for incident in project.incidents.open()
+        if endpoint in incident.endpoints and not _INPUTS.isdisjoint(incident.channels)
     ]
 
 

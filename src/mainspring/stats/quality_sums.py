@@ -32,7 +32,8 @@ TOTALS = (
 PLACE = {name: place for place, name in enumerate(TOTALS)}
 BINS = 64
 # By bin of the score, of rows with a label: their number, and sums of labels, of scores, of label x score; of all
-# predictions, labelled or not: their number and the sum of scores.
+# predictions, labelled or not: their number and the sum of scores. Of numbers: absolute errors as labels, squared
+# errors as products, and bins by the edges of training.
 CELLS = ("rows", "labels", "scores", "products", "predictions", "predicted")
 _LOG_ODDS = np.linspace(-8, 8, BINS + 1)[1:-1]  # a quarter wide, so that rare classes are resolved as well
 EDGES: Floats = 1 / (1 + np.exp(-_LOG_ODDS))  # probabilities between the bins, shape (63,)
@@ -78,6 +79,7 @@ class Rows:
         cap: Upper bound of the loss that a test of harm adds up.
         naive: Naive forecasts.
         quantile: The quantile that the score predicts.
+        edges: Of the bins of predicted numbers, shape (63,); without them these have no bins.
     """
 
     score: Floats
@@ -87,6 +89,7 @@ class Rows:
     cap: float = math.inf
     naive: Floats | None = None
     quantile: float | None = None
+    edges: Floats | None = None
 
     @property
     def shown(self) -> Floats:
@@ -110,7 +113,8 @@ def contributions(task: str, rows: Rows) -> tuple[Floats, Ints]:
     for name, values in parts.items():
         found[:, PLACE[name]] = np.where(known & np.isfinite(values), values, 0.0)
     found[:, PLACE["labels"]], found[:, PLACE["scored"]] = 1.0, known
-    return found, np.where(known & (task != "regression"), bins_of(score), -1)
+    edges = rows.edges if task == "regression" else EDGES
+    return found, np.full(label.size, -1) if edges is None else np.where(known, bins_of(score, edges), -1)
 
 
 def _of_numbers(rows: Rows) -> dict[str, Any]:
@@ -142,12 +146,14 @@ def _of_classes(rows: Rows) -> dict[str, Any]:
     return parts | {"capped": -np.log(np.clip(likely, LEAST, 1.0))}
 
 
-def bins_of(score: Floats) -> Ints:
-    """Return the bin of each probability, shape (rows,); that of a NaN is the last."""
-    return np.asarray(np.searchsorted(EDGES, score, side="right"), np.int64)
+def bins_of(score: Floats, edges: Floats = EDGES) -> Ints:
+    """Return the bin of each score, shape (rows,); that of a NaN is the last."""
+    return np.asarray(np.searchsorted(edges, score, side="right"), np.int64)
 
 
-def grouped(found: Floats, place: Ints, score: Floats, group: Ints, groups: int) -> tuple[Floats, Floats]:
+def grouped(
+    found: Floats, place: Ints, score: Floats, group: Ints, groups: int, *, numbers: bool = False
+) -> tuple[Floats, Floats]:
     """Return totals (groups, len(TOTALS)) and bins (groups, 64, 6) of rows by group.
 
     Args:
@@ -155,14 +161,15 @@ def grouped(found: Floats, place: Ints, score: Floats, group: Ints, groups: int)
         place: Bin of each row, -1 for none.
         score: Score of each row.
         group: Number of each row's group.
+        numbers: Whether the scores are numbers and not probabilities.
     """
     totals = np.zeros((groups, found.shape[1]))
     for number, column in enumerate(found.T):
         totals[:, number] = np.bincount(group, column, groups)
     binned = place >= 0
     at = group[binned] * BINS + place[binned]
-    label, shown = found[binned, PLACE["label"]], score[binned]
-    parts = (np.ones(at.size), label, shown, label * shown)
+    label, shown = found[binned, PLACE["absolute" if numbers else "label"]], score[binned]
+    parts = (np.ones(at.size), label, shown, found[binned, PLACE["error2"]] if numbers else label * shown)
     bins = np.zeros((groups * BINS, len(CELLS)))
     for cell, part in enumerate(parts):
         bins[:, cell] = np.bincount(at, part, groups * BINS)
@@ -172,14 +179,16 @@ def grouped(found: Floats, place: Ints, score: Floats, group: Ints, groups: int)
 def summed(task: str, rows: Rows) -> Sums:
     """Return the sums of labelled rows."""
     found, place = contributions(task, rows)
-    totals, bins = grouped(found, place, rows.shown, np.zeros(rows.label.size, np.int64), 1)
+    totals, bins = grouped(
+        found, place, rows.shown, np.zeros(rows.label.size, np.int64), 1, numbers=task == "regression"
+    )
     return Sums(totals[0], bins[0])
 
 
-def scores_summed(score: Floats) -> Floats:
+def scores_summed(score: Floats, edges: Floats = EDGES) -> Floats:
     """Return the bins of predictions, labelled or not, shape (64, 6)."""
     known = score[np.isfinite(score)]
-    place, bins = bins_of(known), np.zeros((BINS, len(CELLS)))
+    place, bins = bins_of(known, edges), np.zeros((BINS, len(CELLS)))
     bins[:, 4], bins[:, 5] = np.bincount(place, minlength=BINS), np.bincount(place, known, BINS)
     return bins
 

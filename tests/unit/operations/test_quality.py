@@ -1,7 +1,9 @@
+import msgspec
+
 from kit.console.flights import populated
 from mainspring.core.time import DAY
 from mainspring.monitoring.declaring import Monitor
-from mainspring.operations.quality import harm_of, quality
+from mainspring.operations.quality import MeasuredWindow, harm_of, quality
 from mainspring.operations.watching import watch
 
 
@@ -20,6 +22,7 @@ def test_each_window_has_the_quality_of_its_versions_with_their_held_out_values(
     assert part.held_out["auc"] == 0.7377
     assert part.figures["brier"].value == windows[-1].by_version["2"].quality["brier"]
     assert quality(project, "late-arrival", []) == []
+    assert msgspec.json.decode(msgspec.json.encode(newest), type=MeasuredWindow) == newest
 
 
 def test_harm_against_the_declared_tolerance_is_an_incident() -> None:

@@ -41,7 +41,7 @@ def command(call: Call, *, endpoint: str) -> None:
     from msgspec import to_builtins
 
     from mainspring.cli.commands.objectives import show_objectives
-    from mainspring.cli.quality_view import quality_table
+    from mainspring.cli.quality_view import estimates_table, quality_table
     from mainspring.operations.quality import quality
     from mainspring.operations.service.objectives import objectives
 
@@ -72,5 +72,8 @@ def command(call: Call, *, endpoint: str) -> None:
         newest = next((each for each in reversed(found) if any(part.labels for part in each.measured)), None)
         if newest is not None:
             console.print(quality_table(newest))
+        foreseen = next((each for each in reversed(found) if any(part.estimated for part in each.measured)), None)
+        if foreseen is not None:
+            console.print(estimates_table(foreseen))
 
     call.result([dated(to_builtins(window), "start", "end", "computed_at") for window in found], show)

@@ -24,6 +24,8 @@ from mainspring.monitoring.quality.table import Key
 from mainspring.registry.bundles import FEATURES as FEATURE_FILE
 from mainspring.registry.model import Bundle, several_labels
 from mainspring.stats.quality_sums import (
+    BINS,
+    EDGES,
     LEAST,
     PLACE,
     Floats,
@@ -65,6 +67,14 @@ class Judged:
     cap: float
     edges: dict[str, ColumnReference]
     personal: frozenset[str] = frozenset()  # features, keys and request fields that identify a person
+
+    @property
+    def edges_of_scores(self) -> Floats | None:
+        """Edges of the bins of scores; `None` if scores have none."""
+        if self.task != "regression":
+            return EDGES if self.task in TASKS else None
+        column = None if self.labels else self.edges.get(self.outputs[0])
+        return None if column is None or len(column.edges) != BINS - 1 else np.array(column.edges)
 
     @classmethod
     def of(cls, bundle: Bundle) -> Judged:
@@ -164,12 +174,13 @@ class Measuring:
         judged = batch.judged
         measured = joined is not None and judged.task in TASKS
         parts = list(_outputs(batch, joined)) if measured and joined is not None else []
+        shown = batch.shown(np.flatnonzero(mine))
         for segments in self._segmentations(judged, batch.documents, mine):
             for (hour, segment), among in _groups(batch.hours[mine], segments[mine]):
                 sums = Sums.nothing()
                 sums.totals[PLACE["predictions"]] = among.sum()
-                if judged.task == "binary":
-                    sums.bins[:] = scores_summed(batch.scores[mine][among])
+                if judged.edges_of_scores is not None:
+                    sums.bins[:] = scores_summed(shown[among], judged.edges_of_scores)
                 self._put(batch.key(hour, segment, "", 0), sums)
             for part in parts:
                 self._add_labelled(batch, part, segments[batch.rows])
@@ -184,7 +195,8 @@ class Measuring:
         starts, hour = np.unique(batch.hours[batch.rows], return_inverse=True)
         group = (code * starts.size + hour) * len(AGES_S) + ages
         used, dense = np.unique(group, return_inverse=True)
-        totals, bins = grouped(found, place, rows.shown, dense, used.size)
+        numbers = batch.judged.task == "regression"
+        totals, bins = grouped(found, place, rows.shown, dense, used.size, numbers=numbers)
         for number, each in enumerate(used.tolist()):
             rest, age = divmod(each, len(AGES_S))
             name, start = divmod(rest, starts.size)
@@ -214,7 +226,8 @@ class Measuring:
         naive, quantile = None, None if forecast is None else forecast.quantile
         if forecast is not None and forecast.naive:
             naive = _numbers(batch.documents.values(forecast.naive, batch.rows))
-        return Rows(part.score, part.label, part.classes, judged.threshold, judged.cap, naive, quantile)
+        edges = None if part.output else judged.edges_of_scores  # of several labels, bins are of none
+        return Rows(part.score, part.label, part.classes, judged.threshold, judged.cap, naive, quantile, edges)
 
     def _segmentations(
         self, judged: Judged, documents: _Documents, mine: npt.NDArray[np.bool_]
@@ -315,6 +328,12 @@ class _Batch:
     rows: Ints
     counts: Ints
 
+    def shown(self, rows: Ints) -> Floats:
+        """Return the score of some predictions, of several classes the confidence in the most likely one."""
+        if self.judged.task != "multiclass":
+            return np.asarray(self.scores[rows], np.float64)
+        return np.asarray(_classes(self, rows).max(axis=1, initial=0.0), np.float64)
+
     def key(self, hour: int, segment: str, output: str, age_s: int) -> Key:
         return Key(self.version, self.digest, hour, segment, output, age_s, self.judged.task)
 
@@ -339,15 +358,18 @@ def _outputs(batch: _Batch, joined: pa.Table) -> Iterator[_Part]:
             score, label = (_floats(pc.struct_field(joined[each], name)) for each in ("score", "label"))
             yield _Part(name, score, label, None, lag)
     elif judged.task == "multiclass":
-        outputs = batch.documents.of(OUTPUTS)
         places = {name: place for place, name in enumerate(judged.outputs)}
-        classes = np.array(
-            [[_number(outputs[row].get(name)) for name in judged.outputs] for row in rows.tolist()], np.float64
-        ).reshape(rows.size, len(judged.outputs))
+        classes = _classes(batch, rows)
         place = np.array([places.get(_text(value), -1) for value in joined["label"].to_pylist()], np.float64)
         yield _Part("", classes.max(axis=1, initial=0.0), place, classes, lag)
     else:
         yield _Part("", _floats(joined["score"]), _floats(joined["label"]), None, lag)
+
+
+def _classes(batch: _Batch, rows: Ints) -> Floats:
+    outputs, names = batch.documents.of(OUTPUTS), batch.judged.outputs
+    values = [[_number(outputs[row].get(name)) for name in names] for row in rows.tolist()]
+    return np.array(values, np.float64).reshape(rows.size, len(names))
 
 
 def _groups(hours: Ints, segments: npt.NDArray[Any]) -> Iterator[tuple[tuple[int, str], npt.NDArray[np.bool_]]]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
+import numpy as np
 
 from mainspring.core.time import DAY, HOUR
 from mainspring.monitoring.quality.coverage import UsualCoverage
 from mainspring.monitoring.quality.table import Key
+from mainspring.stats.estimates import Estimate, estimates
 from mainspring.stats.quality_figures import Figure, calibration_curve, figures
-from mainspring.stats.quality_sums import Sums
+from mainspring.stats.quality_sums import BINS, CELLS, Floats, Sums
 
 AGES_SHOWN = {"1h": 3_600, "1d": 86_400, "7d": 7 * 86_400, "30d": 30 * 86_400}
 _BLOCKS = 5  # of days; with fewer days, hours are the blocks of an interval
@@ -30,6 +33,8 @@ class MeasuredQuality(msgspec.Struct, frozen=True, kw_only=True):
         by_age: Age -> the same of predictions whose label was known by then.
         held_out: Metric -> value on the version's held-out rows.
         calibration: Mean score and share of positives by group of scores; empty for a regression.
+        estimated: Metric -> its estimate before labels, with a 90% interval; of all traffic only.
+        invalid: Reason why the estimate does not hold; empty if none is known.
     """
 
     version: str
@@ -45,6 +50,8 @@ class MeasuredQuality(msgspec.Struct, frozen=True, kw_only=True):
     by_age: dict[str, dict[str, Figure]] = {}
     held_out: dict[str, float] = {}
     calibration: list[dict[str, float]] = []
+    estimated: dict[str, Estimate] = {}
+    invalid: str = ""
 
 
 def measured(
@@ -70,6 +77,34 @@ def measured(
                 groups.setdefault((key.version, key.segment, output), {})[key] = each
     found = [_measured(*name, group, usual, now, held_out) for name, group in groups.items()]
     return sorted(found, key=lambda each: (each.segment, -each.predictions, each.version, each.output))
+
+
+def estimated(
+    sums: Mapping[Key, Sums], periods: Sequence[tuple[int, int]], now: int, horizon_us: int
+) -> dict[tuple[str, int], dict[str, Estimate]]:
+    """Return (version, start of a period) -> its estimates, of all traffic.
+
+    Args:
+        periods: Start and end of periods of one length, the oldest first.
+        now: Time by which labels are included, UTC epoch microseconds.
+        horizon_us: Age of predictions at which their labels have come.
+    """
+    starts = [start for start, _ in periods]
+    found: dict[tuple[str, int], dict[str, Estimate]] = {}
+    bins: dict[tuple[str, str, str], Floats] = {}
+    for key, each in sums.items():
+        place = bisect_right(starts, key.hour) - 1
+        if key.segment or key.output or place < 0 or key.hour >= periods[place][1]:
+            continue
+        mine = bins.setdefault((key.version, key.digest, key.task), np.zeros((len(periods), BINS, len(CELLS))))
+        mine[place] += each.bins
+    ripe = sum(end + horizon_us <= now for _, end in periods)
+    for (version, _, task), mine in bins.items():
+        delay = -(-horizon_us // (periods[0][1] - periods[0][0]))
+        for start, made in zip(starts, estimates(task, mine, ripe, delay), strict=True):
+            if made:
+                found[version, start] = made
+    return found
 
 
 def _measured(
@@ -103,7 +138,7 @@ def _measured(
         figures=_figures(first.task, group),
         by_age={name: each for name, each in aged.items() if each},
         held_out=dict(held_out(first.digest)),
-        calibration=calibration_curve(total.bins) if total.bins[:, 0].any() else [],
+        calibration=calibration_curve(total.bins) if first.task != "regression" and total.bins[:, 0].any() else [],
     )
 
 

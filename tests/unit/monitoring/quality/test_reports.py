@@ -8,9 +8,9 @@ import pytest
 from mainspring.core.time import DAY, HOUR
 from mainspring.monitoring.quality.coverage import UsualCoverage
 from mainspring.monitoring.quality.measuring import EVER_S
-from mainspring.monitoring.quality.reports import measured
+from mainspring.monitoring.quality.reports import estimated, measured
 from mainspring.monitoring.quality.table import Key
-from mainspring.stats.quality_sums import PLACE, Rows, Sums, summed
+from mainspring.stats.quality_sums import PLACE, Rows, Sums, scores_summed, summed
 
 H, D = 3600, 86400
 
@@ -78,3 +78,24 @@ def test_a_report_has_each_version_with_coverage_against_expected() -> None:
     assert first.by_age["30d"] == first.figures
     assert sum(each["rows"] for each in first.calibration) == 35
     assert first.figures["brier"].low is not None
+
+
+def test_estimates_of_a_period_use_labels_that_had_come_when_it_ended() -> None:
+    sums: dict[Key, Sums] = {}
+    rng = np.random.default_rng(1)
+    for day in range(20):
+        score = rng.random(400)
+        y = (rng.random(400) < score).astype(float)
+        every = Sums.nothing()
+        every.bins[:] = scores_summed(score)
+        sums[Key("1", "d1", day * DAY, "", "", 0, "binary")] = every
+        if day < 18:
+            sums[Key("1", "d1", day * DAY, "", "", H, "binary")] = summed("binary", Rows(score, y))
+    periods = [(day * DAY, (day + 1) * DAY) for day in range(20)]
+    found = estimated(sums, periods, 20 * DAY, 2 * DAY)
+    newest = found["1", 19 * DAY]["brier"]
+    assert newest.low is not None
+    assert newest.low <= 1 / 6 <= newest.high
+    assert newest.errors == 13  # of the days 4 to 16: the first have too few labels before them, the last have none yet
+    assert ("1", 0) not in found
+    assert estimated({}, periods, 20 * DAY, DAY) == {}

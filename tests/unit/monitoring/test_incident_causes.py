@@ -76,6 +76,15 @@ def test_silence_of_labels_is_of_their_source_and_of_all_traffic_one_cause() -> 
     assert causes(*quiet) == ["traffic of every endpoint"]
 
 
+def test_more_or_fewer_rows_than_usual_are_of_the_traffic() -> None:
+    rows = signal(channel=SURPRISE, statistic="rows")
+    assert causes(rows) == ["traffic late"]
+    assert causes(rows, signal("Weather.wind")) == ["feature Weather.wind", "traffic late"]
+    assert causes(rows, signal(endpoint="cancelled", channel=SURPRISE, statistic="rows")) == [
+        "traffic of every endpoint"
+    ]
+
+
 def test_harm_and_the_monitors_own_parts_are_separate_causes() -> None:
     crashed = signal("drift", channel=SILENCE, statistic="monitor")
     assert causes(signal("", channel=HARM, statistic="auc"), crashed) == ["monitor drift of late", "quality late"]

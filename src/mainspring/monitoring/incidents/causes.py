@@ -9,6 +9,7 @@ from hashlib import sha256
 
 import msgspec
 
+from mainspring.monitoring.channels.statistics import ROWS
 from mainspring.monitoring.incidents.model import Cause
 from mainspring.monitoring.signals import HARM, JOINT, SERVICE, SILENCE, Signal
 
@@ -65,7 +66,7 @@ def grouped(signals: Sequence[Signal], lineage: Lineage) -> list[Group]:
     columns: list[Signal] = []
     whole = {(each.endpoint, each.column) for each in alarms if each.column and not each.segment}
     for each in alarms:
-        if each.channel in (SILENCE, HARM, SERVICE):
+        if each.channel in (SILENCE, HARM, SERVICE) or (each.statistic == ROWS and not each.segment):
             add(_general(each, lineage), each)
         elif each.segment and (each.endpoint, each.column) not in whole:
             add(_own("segment", each.endpoint, each.segment), each)

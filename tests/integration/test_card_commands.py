@@ -21,6 +21,10 @@ def test_a_promotion_waits_for_what_people_have_to_say(depot: Depot, tmp_path: P
     found = depot.json("models", "card", f"{MODEL}:2")
     assert (found["version"], found["complete"]) == ("2", False)
     assert found["performance"]["metrics"]
+    weights = {each["column"]: each for each in found["attention"]["importances"]}
+    assert "Parcel.weight" in weights
+    assert weights["Parcel.weight"]["contribution"]["value"] > 0
+    assert weights["Parcel.weight"]["permutation"]["low"] < weights["Parcel.weight"]["permutation"]["high"]
     assert found["resources"]["seconds"] > 0
     assert found["resources"]["energy_method"]
     assert {gap["section"] for gap in found["gaps"] if gap["required"]} == {"In the words of its makers"}
@@ -40,6 +44,8 @@ def test_a_promotion_waits_for_what_people_have_to_say(depot: Depot, tmp_path: P
         assert (told.code, told.stderr) == (0, "")
         assert file.read_text().startswith(begin)
         assert "2 EUR an hour" in file.read_text()
+        assert "error without it" in file.read_text()
+        assert "Moves: the mean absolute contribution, in the log-odds" in file.read_text()
     assert json.loads(depot.run("models", "card", MODEL, "--format", "json").stdout)["complete"]
 
 

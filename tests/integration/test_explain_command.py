@@ -12,10 +12,11 @@ pytestmark = pytest.mark.slow
 def test_a_served_prediction_and_its_model_are_explained(depot: Depot) -> None:
     with depot.up() as up:
         up.until_serving()
-        answer = up.ask("POST", f"/v2/models/{ENDPOINT}/infer", keyed("late"), key=up.document["admin_key"])
+        answer = up.ask("POST", f"/v2/models/{ENDPOINT}/explain", keyed("late"), key=up.document["admin_key"])
         assert answer.status == 200
     (one,) = answer.body["parameters"]["prediction_ids"]
     found = depot.json("explain", one)
+    assert answer.body["explanations"] == [found["explanation"]]  # the same from the log, to the last bit
     assert found["verdict"]["outcome"] == "identical"
     assert found["explanation"]["exact"]
     (output,) = found["explanation"]["outputs"].values()

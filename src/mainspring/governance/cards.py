@@ -11,7 +11,7 @@ import msgspec
 from mainspring.core.time import format_duration, format_instant, from_datetime
 from mainspring.features.offline.observed import AT
 from mainspring.governance.energy import Points
-from mainspring.governance.model import Card, Fact, Gap
+from mainspring.governance.model import Attention, Card, Fact, Gap
 from mainspring.governance.performance import performance_of
 from mainspring.governance.resources import Price, resources_of
 from mainspring.governance.words import gaps_of, read_words
@@ -42,6 +42,7 @@ def build(
     waivers: Sequence[str] = (),
     fairness: Sequence[FairnessReport] = (),
     unfair: Gap | None = None,
+    attention: Attention | Gap | None = None,
 ) -> Card:
     """Return the model card of a version.
 
@@ -55,6 +56,7 @@ def build(
         waivers: The gates that are waived for this version, as text.
         fairness: Measures of groups of the held-out rows.
         unfair: Why groups that are declared could not be measured.
+        attention: The columns that the model pays attention to, or why that is unknown.
         description: The current declaration's; so too `owner`, and `metrics`, those in addition to the task's.
 
     Raises:
@@ -95,11 +97,13 @@ def build(
             *gaps_of(sections, words_file),
             *data_gaps,
             *performance_gaps,
+            *([attention] if isinstance(attention, Gap) else []),
             *lineage_gaps,
             *resource_gaps,
             *([unfair] if unfair is not None else []),
         ),
         fairness=tuple(fairness),
+        attention=attention if isinstance(attention, Attention) else None,
     )
 
 

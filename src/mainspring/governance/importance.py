@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from mainspring.governance.model import Importance, Interval
 from mainspring.serving.explanation import Array, Method
 from mainspring.serving.ports import Explainer
 
@@ -26,28 +27,6 @@ _SPREAD = 1.96  # standard errors of a 95 % interval
 _AT_ONCE = 1024
 _GRID = 12  # values of one curve
 _CURVES = 200
-
-
-class Interval(msgspec.Struct, frozen=True):
-    """An estimate with its 95 % interval. Rows count as independent: where they are correlated, it is wider."""
-
-    value: float
-    low: float
-    high: float
-
-
-class Importance(msgspec.Struct, frozen=True, kw_only=True):
-    """Importance of one column.
-
-    Args:
-        contribution: Mean absolute contribution to the sum behind the answer, over all outputs; `None` if the model has
-            no exact explanation.
-        permutation: Increase of the squared error when the column's values are permuted; `None` without labels.
-    """
-
-    column: str
-    contribution: Interval | None = None
-    permutation: Interval | None = None
 
 
 class Dependence(msgspec.Struct, frozen=True, kw_only=True):

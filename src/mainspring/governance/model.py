@@ -68,6 +68,42 @@ class Performance:
 
 
 @dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate with its 95 % interval. Rows count as independent: where they are correlated, it is wider."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Importance:
+    """Importance of one column.
+
+    Args:
+        contribution: Mean absolute contribution to the sum behind the answer, over all outputs; `None` if the model has
+            no exact explanation.
+        permutation: Increase of the squared error when the column's values are permuted; `None` without labels.
+    """
+
+    column: str
+    contribution: Interval | None = None
+    permutation: Interval | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """The columns that a model pays attention to, the most important first.
+
+    Args:
+        method: Sentences on the numbers.
+    """
+
+    importances: tuple[Importance, ...]
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
 class Resources:
     """Resources used by a training; `None` if unknown. The methods explain the estimates."""
 
@@ -104,6 +140,7 @@ class Card:
     resources: Resources
     gaps: tuple[Gap, ...]
     fairness: tuple[FairnessReport, ...] = ()  # of held-out rows, by the columns that monitors declare
+    attention: Attention | None = None
 
     @property
     def complete(self) -> bool:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from mainspring.core.html import Markup, code, text
-from mainspring.governance.model import Card, Fact, Gap, Performance
+from mainspring.governance.model import Attention, Card, Fact, Gap, Performance
 from mainspring.governance.rendering import (
+    ATTENTION,
     FAIRNESS,
     HEADERS,
     estimate_row,
     fairness_table,
     group_row,
+    importance_row,
     left_out,
     metric_names,
     resource_facts,
@@ -60,6 +62,7 @@ def page(card: Card) -> str:
         *(_section(each.title, prose(each.text)) for each in card.words),
         _section("Data", _facts(card.data), _inputs(card)),
         _section("Performance", _performance(card.performance)),
+        *([] if card.attention is None else [_section("Importance", _attention(card.attention))]),
         _section("Lineage", _facts(card.lineage)),
         *([_section("Fairness", _fairness(card.fairness))] if card.fairness else []),
         _section("Resources", _facts(resource_facts(card.resources))),
@@ -119,6 +122,11 @@ def _fairness(reports: Sequence[FairnessReport]) -> Markup:
             Markup(f"<ul>{wide}</ul>" if wide else ""),
         ]
     return Markup("".join(parts))
+
+
+def _attention(found: Attention) -> Markup:
+    rows = [_group_cells(importance_row(each)) for each in found.importances]
+    return Markup(f'{_table(ATTENTION, rows, numbers=(1, 2))}<p class="note">{text(found.method)}</p>')
 
 
 def _group_cells(row: Sequence[str]) -> list[object]:

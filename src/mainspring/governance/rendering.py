@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterable, Sequence
 
 from mainspring.core.time import format_duration
-from mainspring.governance.model import Card, Estimate, Fact, Group, Resources
+from mainspring.governance.model import Card, Estimate, Fact, Group, Importance, Resources
 from mainspring.stats.fairness.reporting import FairnessReport, Rate
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~])")
+ATTENTION = ("input", "moves the answer by", "error without it")
 HEADERS = ("metric", "value", "95 % interval", "baseline")
 FAIRNESS = (
     "Groups of the held-out rows, with 95 % intervals by blocks of a day. Of several hundred comparisons some are wide "
@@ -40,6 +41,9 @@ def markdown(card: Card) -> str:
             lines += _table((each.feature, "rows", *names), [group_row(group, names) for group in each.groups])
             if rest := left_out(each.left_out_groups, each.left_out_rows, found.smallest_group):
                 lines += [rest, ""]
+    if card.attention is not None:
+        lines += ["## Importance", "", _plain(card.attention.method), ""]
+        lines += _table(ATTENTION, map(importance_row, card.attention.importances))
     if card.fairness:
         lines += ["## Fairness", "", FAIRNESS, ""]
         for report in card.fairness:
@@ -76,6 +80,15 @@ def estimate_row(each: Estimate) -> tuple[str, str, str, str]:
     arrow = "higher is better" if each.higher_is_better else "lower is better"
     baseline = "" if each.baseline is None else f"{each.baseline:.4g}"
     return f"{each.metric} ({arrow})", f"{each.value:.4g}", _interval(each), baseline
+
+
+def importance_row(each: Importance) -> tuple[str, str, str]:
+    """Return a column's importance as the cells of `ATTENTION`."""
+    moves, without = (
+        "unknown" if found is None else f"{found.value:.3g} ({found.low:.3g} to {found.high:.3g})"
+        for found in (each.contribution, each.permutation)
+    )
+    return each.column, moves, without
 
 
 def metric_names(groups: Sequence[Group]) -> list[str]:

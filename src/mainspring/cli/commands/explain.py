@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mainspring.governance.counterfactual import Counterfactuals
-    from mainspring.governance.importance import Dependence, Importance, ModelExplanation
+    from mainspring.governance.importance import Dependence, ModelExplanation
+    from mainspring.governance.model import Importance
     from mainspring.operations.explaining import ExplainedPrediction
     from mainspring.serving.explanation import Method
 

@@ -11,6 +11,7 @@ from mainspring.monitoring.declaring import ALARMS_PER_WEEK
 from mainspring.monitoring.hours import HourSketch
 from mainspring.monitoring.incidents.feedback import Verdict
 from mainspring.monitoring.incidents.model import Judged
+from mainspring.monitoring.incidents.silences import Traffic
 from mainspring.monitoring.ports import SketchStore
 from mainspring.monitoring.served import served
 from mainspring.monitoring.signals import CONTRACT, JOINT, SURPRISE
@@ -31,6 +32,8 @@ class Kept:
 
     position: int = -1
     until: int = 0
+    is_judged: bool = False
+    rows: dict[int, int] = field(default_factory=dict)  # hour -> predictions, of the last days
     sketches: dict[Version, dict[tuple[int, str], HourSketch]] = field(default_factory=dict)
     judged: list[Judged] = field(default_factory=list)
 
@@ -43,21 +46,36 @@ def judged(project: Project, endpoint: str, kept: Kept, *, now: int, incidents: 
         now: By the domain's clock.
         incidents: Confirmed ones, whose windows are no history.
     """
+    refresh(project, endpoint, kept, now)
+    if not kept.is_judged:
+        kept.judged = _judgements(project, endpoint, kept, [(each.start, each.end) for each in incidents])
+        kept.is_judged = True
+    return kept.judged
+
+
+def traffic(project: Project, endpoint: str, kept: Kept, *, now: int) -> list[Traffic]:
+    """Return the numbers of predictions in the complete hours of the last 16 days, from the first with any."""
+    refresh(project, endpoint, kept, now)
+    if not kept.rows:
+        return []
+    return [Traffic(hour, hour + HOUR, kept.rows.get(hour, 0)) for hour in range(min(kept.rows), kept.until, HOUR)]
+
+
+def refresh(project: Project, endpoint: str, kept: Kept, now: int) -> None:
+    """Bring sketches that are kept up to the last complete hour."""
     until = (now - _GRACE_US) // HOUR * HOUR
     position, changed = project.sketches.changed(endpoint, kept.position if kept.until else None)
     late = [hour for hour in changed if hour < min(until, kept.until)] if kept.until else changed
     if kept.until == until and not late:
         kept.position = position
-        return kept.judged
+        return
     days = {hour // DAY for hour in late if until - _HISTORY_US <= hour < until}
     if kept.until:
         days |= {*range(kept.until // DAY, (until - 1) // DAY + 1)}
     for first, last in _runs(sorted(days)):
         _load(project.sketches, endpoint, kept, first * DAY, min((last + 1) * DAY, until), until)
-    kept.position, kept.until = position, until
+    kept.position, kept.until, kept.is_judged = position, until, False
     _forget(kept, until)
-    kept.judged = _judgements(project, endpoint, kept, [(each.start, each.end) for each in incidents])
-    return kept.judged
 
 
 def _runs(days: list[int]) -> list[tuple[int, int]]:
@@ -76,7 +94,12 @@ def _load(store: SketchStore, endpoint: str, kept: Kept, since: int, until: int,
     for known in kept.sketches.values():
         for key in [each for each in known if since <= each[0] < until]:
             del known[key]
+    for hour in [each for each in kept.rows if since <= each < until]:
+        del kept.rows[hour]
     for each in store.hours(endpoint, since, until, segment=None):
+        if not each.segment and each.hour >= now - _HOURLY_US:
+            hour = each.hour // HOUR * HOUR
+            kept.rows[hour] = kept.rows.get(hour, 0) + each.rows
         if each.sketch.columns:
             known = kept.sketches.setdefault((each.version, each.digest), {})
             _add(known, each, _step(each.hour, each.segment, now))
@@ -93,6 +116,7 @@ def _add(known: dict[tuple[int, str], HourSketch], sketch: HourSketch, step: int
 
 def _forget(kept: Kept, until: int) -> None:
     """Add up hours that are old, and drop what is too old."""
+    kept.rows = {hour: rows for hour, rows in kept.rows.items() if hour >= until - _HOURLY_US}
     for version, known in list(kept.sketches.items()):
         made: dict[tuple[int, str], HourSketch] = {}
         for (start, segment), sketch in known.items():

@@ -19,12 +19,13 @@ from mainspring.monitoring.channels.harm import signals as harm_signals
 from mainspring.monitoring.incidents.causes import LABELS, MONITOR, PREDICTIONS, Lineage, Origin, grouped
 from mainspring.monitoring.incidents.feedback import Verdict, excluded, false_alarms
 from mainspring.monitoring.incidents.model import Incident, Judged, Part, Policy, scope
-from mainspring.monitoring.incidents.silences import missing_labels, missing_predictions, monitor_silences
+from mainspring.monitoring.incidents.silences import Traffic, missing_labels, missing_predictions, monitor_silences
 from mainspring.monitoring.incidents.updating import Change, Evidence, Pair, updated
+from mainspring.monitoring.model import Window
 from mainspring.monitoring.signals import CHANNELS as CHANNEL_NAMES
 from mainspring.monitoring.signals import HARM, SILENCE
 from mainspring.operations.acting import act
-from mainspring.operations.distributions import Kept, judged
+from mainspring.operations.distributions import Kept, judged, traffic
 from mainspring.operations.notifying import outgoing
 from mainspring.operations.quality import harm_of
 from mainspring.operations.ranking import effect
@@ -72,12 +73,20 @@ def _silence(watch: Watch) -> list[Judged]:
     windows = watch.project.monitors.windows(watch.endpoint, watch.now - 2 * OLDEST_US, watch.now)
     length = watch.project.settings.monitor_window_us
     windows = [each for each in windows if each.end - each.start == length]
+    hours = traffic(watch.project, watch.endpoint, watch.kept.setdefault(watch.endpoint, Kept()), now=watch.now)
+    # A log from before there were sketches, or one that began lately, has windows alone.
+    whole = [Traffic(each.start, each.end, each.predictions) for each in windows if _is_complete(each, watch.now)]
+    counted = hours if hours and (not whole or hours[0].start <= watch.now - 8 * DAY) else whole
     model = watch.project.definitions.models.get(watch.project.definitions.endpoint(watch.endpoint).model_name)
-    found = [missing_predictions(watch.endpoint, windows, watch.now)]
+    found = [missing_predictions(watch.endpoint, counted)]
     if model is not None:
         matures_us = max((each.matures_us or 0 for each in model.labels), default=0)
         found.append(missing_labels(watch.endpoint, windows, watch.now, matures_us))
     return found
+
+
+def _is_complete(window: Window, now: int) -> bool:
+    return window.end <= min(now, window.computed_at)
 
 
 def _harm(watch: Watch) -> list[Judged]:

@@ -134,6 +134,19 @@ def test_old_hours_are_kept_as_days_and_very_old_ones_not_at_all() -> None:
     assert kept.sketches == {}
 
 
+def test_traffic_that_stops_is_an_incident_within_the_hour_after_it() -> None:
+    world = World()
+    world.run(8 * 24)
+    assert world.look() == []
+    for clock in (world.project.clock, world.project.wall):
+        assert isinstance(clock, ManualClock)
+        clock.advance(HOUR)
+    assert world.look() == ["opened: traffic late-arrival"]
+    world.hour += 1
+    world.run(2)
+    assert world.look() == ["closed: traffic late-arrival"]
+
+
 def test_an_endpoint_without_traffic_has_nothing_judged() -> None:
     project = flights.Project(definitions=flights.definitions())
     assert all(each.windows == () for each in judged(project, ENDPOINT, Kept(), now=flights.NOW))

@@ -5,11 +5,12 @@ Pure functions of windows and of the record of the monitor's parts, whose window
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import sqrt
 from statistics import median
+from typing import NamedTuple
 
-from mainspring.core.time import MINUTE, WEEK
+from mainspring.core.time import DAY, HOUR, MINUTE, WEEK
 from mainspring.monitoring.incidents.causes import LABELS, MONITOR, PREDICTIONS
 from mainspring.monitoring.incidents.model import Judged, Part, scope
 from mainspring.monitoring.model import Window
@@ -17,8 +18,8 @@ from mainspring.monitoring.signals import SILENCE, Signal
 
 _MISSED = 7.0  # expected predictions whose absence is no chance: a Poisson count of mean 7 is 0 once in a thousand
 _WEEKS = 4  # of which the same window tells how much is usual
-_BEFORE = 7  # windows that tell it where no week does
-_FEWEST = 2  # windows that can tell it
+_DAYS = 7  # before it, that tell it where no weeks do
+_FEWEST = 2  # of them
 _LONGEST = 28  # windows of silence, after which it is the usual
 _LEAST_COVERED = 20  # predictions of a window whose coverage is compared
 _LAGS = 3.0  # times the usual lag of labels after which a window's labels should be there
@@ -26,27 +27,38 @@ _SIGMAS = 4.0
 _MOST_MINUTES = 100
 
 
-def missing_predictions(endpoint: str, windows: Sequence[Window], now: int) -> Judged:
+class Traffic(NamedTuple):
+    """Number of predictions in a window."""
+
+    start: int
+    end: int
+    predictions: int
+
+
+def missing_predictions(endpoint: str, windows: Sequence[Traffic]) -> Judged:
     """Return a signal for each window without predictions in which they are usual.
 
-    The usual number is the median of the same window in the last four weeks, else of the seven windows before the
-    silence. A silence is a signal once so many predictions are missing that it is no chance.
+    The usual number is the median of the same window in the last four weeks. Where there are no two of them it is the
+    least of the same window on the last seven days, so that a night or a weekend is no silence. A silence is a signal
+    once so many predictions are missing that it is no chance.
 
     Args:
-        windows: Of one length, the oldest first; those that end after `now` are left out.
+        windows: Complete ones of one length, the oldest first.
     """
-    whole = [each for each in windows if each.end <= now and each.computed_at >= each.end]
+    known = {each.start: each.predictions for each in windows}
     signals, judged = [], []
-    missed, begun = 0.0, 0
-    for number, window in enumerate(whole):
+    missed, begun, told = 0.0, 0, 0
+    for number, window in enumerate(windows):
         if window.predictions:
             judged.append((window.start, window.end))
-            missed, begun = 0.0, number + 1
+            missed, begun, told = 0.0, number + 1, 0
             continue
-        usual = _usual(whole[:begun], window)
+        usual = _usual(known, window, windows[begun].start)
         missed += usual
-        if usual and missed >= _MISSED and number - begun < _LONGEST:
-            detail = f"{endpoint} has had no predictions in {number - begun + 1} windows; {missed:,.0f} are usual."
+        told += usual > 0 and missed >= _MISSED
+        if usual and missed >= _MISSED and told <= _LONGEST:
+            hours = (window.end - windows[begun].start) / HOUR
+            detail = f"{endpoint} has had no predictions for {hours:,.0f} hours; {missed:,.0f} are usual."
             signals.append(
                 Signal(
                     channel=SILENCE, endpoint=endpoint, statistic=PREDICTIONS, start=window.start, end=window.end,
@@ -57,11 +69,19 @@ def missing_predictions(endpoint: str, windows: Sequence[Window], now: int) -> J
     return Judged(endpoint, scope(SILENCE, PREDICTIONS, ""), tuple(judged), tuple(signals))
 
 
-def _usual(before: Sequence[Window], window: Window) -> float:
-    known = {each.start: each.predictions for each in before}
-    same = [known[at] for week in range(1, _WEEKS + 1) if (at := window.start - week * WEEK) in known]
-    found = same if len(same) >= _FEWEST else [each.predictions for each in before[-_BEFORE:]]
-    return float(median(found)) if len(found) >= _FEWEST else 0.0
+def _usual(known: Mapping[int, int], window: Traffic, begun: int) -> float:
+    """Return the usual number of predictions of a window in a silence that began at an instant, by those before it."""
+
+    def earlier(step: int, count: int) -> list[int]:
+        first = max(1, (window.start - begun) // step + 1)
+        places = (window.start - number * step for number in range(first, first + count))
+        return [known[place] for place in places if place in known]
+
+    weeks = earlier(WEEK, _WEEKS)
+    if len(weeks) >= _FEWEST:
+        return float(median(weeks))
+    days = earlier(max(DAY, window.end - window.start), _DAYS)
+    return float(min(days)) if len(days) == _DAYS else 0.0
 
 
 def missing_labels(endpoint: str, windows: Sequence[Window], now: int, matures_us: int = 0) -> Judged:

@@ -2,8 +2,7 @@
 
 January to June is the training of the bundle, without scores; July to December is live traffic. Faults of one list are
 put into days of July to September, on which everything was tuned, those of the other into days of October to December.
-A fault stays for two days. It is found if one of them raises an alarm, and the first alarm names a column that the
-fault changed.
+A fault stays for two days. It is found if the first signal of one of them names a column that the fault changed.
 """
 
 from __future__ import annotations
@@ -58,7 +57,8 @@ class Year:
         trained = trained_rows(table)
         self.codes = codes_of(table)
         self._model = fitted(coded(self._rows, self.codes), table[LABEL].to_numpy(), trained)
-        self.ruler = Ruler(profile({name: values[:trained] for name, values in self._rows.items()}), self.names)
+        self.reference = profile({name: values[:trained] for name, values in self._rows.items()})
+        self.ruler = Ruler(self.reference, self.names)
         self.first = int(self._at[0] // DAY)
         self.live = int(self._at[trained] // DAY)
         self.end = int(self._at[-1] // DAY)
@@ -105,7 +105,7 @@ class Watched:
 
     def __init__(self, year: Year) -> None:
         self._year = year
-        self._contract = Contract.of(lay_out(year.training, year.names))
+        self._contract = Contract.of(lay_out(year.training, year.names), year.reference)
         self._ranks = year.ruler.ranks()
         self._clean = [*year.training, *(span for day in range(year.live, year.end) for span in year.live_spans(day))]
         self._verdicts = self._judged(lay_out(self._clean, year.names))
@@ -151,7 +151,7 @@ def outcome(year: Year, watched: Watched, *, test: bool, quick: bool = False) ->
         hits = 0
         for day in days:
             faulty = [year.spans(year.faulty(fault, each, seed)) for each in (day, day + 1)]
-            first = next((signals[0] for signals in watched.signals(day, faulty) if signals), None)
-            hits += first is not None and (first.column in fault.columns or fault is PLACEBO)
+            firsts = [signals[0].column for signals in watched.signals(day, faulty) if signals]
+            hits += bool(firsts) if fault is PLACEBO else any(column in fault.columns for column in firsts)
         found[fault] = hits / len(days)
     return Outcome(alarms / len(clean) * 7, found)

@@ -16,14 +16,17 @@ import numpy as np
 from mainspring.monitoring.channels.statistics import missing
 from mainspring.monitoring.channels.windows import WEEK, Bools, Floats, Windows
 from mainspring.monitoring.signals import CONTRACT, Signal
-from mainspring.stats.sketches import COUNTS
+from mainspring.stats.reference import ColumnReference, Reference
+from mainspring.stats.sketches import COUNTS, WIDTH
 
 FALSE_PAGES_PER_WEEK = 0.02  # over all columns and checks: one a year
 NULLS, TYPES, UNSEEN, RANGE, FROZEN = "nulls", "type errors", "unseen", "out of range", "frozen"
 CHECKS = (NULLS, TYPES, UNSEEN, RANGE)
 _LEAST = {NULLS: 0.005, TYPES: 0.001, UNSEEN: 0.002, RANGE: 0.005}  # tolerated shares
 _HEADROOM = 2.0  # tolerated share, in units of the worst training window's
-_MOST = {NULLS: 0.25, TYPES: 0.25, UNSEEN: 0.25, RANGE: 0.02}  # a column whose training is worse has no contract
+_WORSE = 3.0  # a guess at the worst window's share, in units of the whole training's, for bundles without windows
+_MOST = 0.25  # a column whose training was worse has no contract
+_FEW = 0.08  # of the training windows
 _BETS = np.array([0.1, 0.3, 0.6, 0.9])  # parts of the largest possible bet
 _FULL = 100  # rows of a look that counts fully, and of one that may be called frozen
 _LEAST_BINS = 3
@@ -52,24 +55,24 @@ class Contract:
     varied: Bools
 
     @classmethod
-    def of(cls, training: Windows) -> Contract:
-        """Return the contract that the training windows kept; without any, the least tolerances hold."""
+    def of(cls, training: Windows, reference: Reference) -> Contract:
+        """Return the contract that the training windows kept; without any, one by the reference's shares."""
         kept = training.training & training.usual & (training.rows >= _FULL)
-        size = len(training.columns)
-        if not kept.any():
-            floors = np.repeat([[_LEAST[check]] for check in CHECKS], size, axis=1)
-            return cls(training.columns, floors, np.zeros_like(floors), np.zeros(size, bool))
-        measured = training.counts[:, None, :, 0] > 0  # an output is known only of held-out rows
-        worst = np.where(measured, _shares(training), 0.0)[kept].max(axis=0)
-        floors = np.array([[_LEAST[check]] for check in CHECKS])
-        tolerated = np.maximum(_HEADROOM * worst, floors)
-        varied = (training.bins[kept] > 0).sum(axis=2).min(axis=0) >= _LEAST_BINS
-        return cls(
-            training.columns,
-            np.where(worst <= np.array([[_MOST[check]] for check in CHECKS]), tolerated, np.nan),
-            worst,
-            varied,
-        )
+        varied = np.zeros(len(training.columns), bool)
+        moving = np.ones(len(training.columns), bool)
+        if kept.any():
+            measured = training.counts[:, None, :, 0] > 0  # an output is known only of held-out rows
+            shares = np.where(measured, _shares(training), 0.0)[kept]
+            worst = shares.max(axis=0)
+            varied = (training.bins[kept] > 0).sum(axis=2).min(axis=0) >= _LEAST_BINS
+            moving = _moving(training.bins[kept])
+        else:
+            whole = [_whole_shares(reference.columns[column]) for column in training.columns]
+            worst = _WORSE * np.array(whole).reshape(-1, len(CHECKS)).T
+        tolerated = np.maximum(_HEADROOM * worst, np.array([[_LEAST[check]] for check in CHECKS]))
+        tolerated[worst > _MOST] = np.nan
+        tolerated[CHECKS.index(RANGE), moving] = np.nan
+        return cls(training.columns, tolerated, worst, varied)
 
     def judge(self, looks: Windows, endpoint: str, *, since: int = 0, segment: str = "") -> list[Signal]:
         """Return the alarms of the looks that start at `since` or later.
@@ -98,6 +101,7 @@ class Contract:
             ]
             kept = ~(shares[look] > self.tolerated).any(axis=0)
             one = ((looks.bins[look] > 0).sum(axis=1) == 1) & (looks.bins[look].sum(axis=1) >= _FULL)
+            one &= shares[look, CHECKS.index(RANGE)] == 0.0  # all values beyond the range share the last bin
             signals += [
                 self._signal(looks, look, column, FROZEN, endpoint, segment, 1.0)
                 for column in np.flatnonzero(self.varied & kept & one).tolist()
@@ -128,6 +132,29 @@ class Contract:
                 column=self.columns[column], value=100.0 * share, worst=100.0 * worst, rows=rows
             ),
         )
+
+
+def _moving(bins: Floats) -> Bools:
+    """Return whether the range of columns moves: whether half of the values in an outermost bin come from few windows.
+
+    A temperature has its highest values in some days of the year, and the next season leaves its range without a fault.
+    """
+    filled = bins.sum(axis=0) > 0
+    first, last = filled.argmax(axis=1), WIDTH - 1 - filled[:, ::-1].argmax(axis=1)
+    columns = np.arange(len(filled))
+    moving = np.zeros(len(filled), bool)
+    for outermost in (first, last):
+        counts = -np.sort(-bins[:, columns, outermost], axis=0)  # the fullest window first
+        windows = (np.cumsum(counts, axis=0) < counts.sum(axis=0) / 2.0).sum(axis=0) + 1
+        moving |= windows < _FEW * len(bins)
+    return moving
+
+
+def _whole_shares(column: ColumnReference) -> list[float]:
+    """Return the share of each check in all training rows."""
+    rows = max(column.count, 1)
+    unseen = (column.unseen or 0.0) / column.unseen_of if column.unseen_of else 0.0
+    return [(column.nulls + column.nans) / rows, 0.0, unseen, (column.below + column.above) / rows]
 
 
 def _shares(windows: Windows) -> Floats:

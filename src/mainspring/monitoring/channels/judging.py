@@ -91,7 +91,7 @@ def judge(watched: Watched, hours: Iterable[Hour], *, since: int, until: int) ->
     history = training_days(watched.reference)
     live = spans.pop("")
     whole = _judged(watched, ruler, [*history, *live], until)
-    contract = Contract.of(lay_out(history, ruler.columns))
+    contract = Contract.of(lay_out(history, ruler.columns), watched.reference)
     first = since // HOUR * HOUR
     looks = _looks(ruler, live, first - _EVIDENCE_US, until)
     found = [each for each in contract.judge(looks, watched.endpoint, since=first) if each.end > since]

@@ -28,8 +28,8 @@ def rows_of(day: int, count: int = 400) -> Rows:
     return dict(zip(COLUMNS, (sales, visits, traffic, kind), strict=True))
 
 
-def reference(days: int = 60) -> Reference:
-    parts = [rows_of(FIRST + day) for day in range(days)]
+def reference(days: int = 60, change: Change = lambda rows: rows) -> Reference:
+    parts = [change(rows_of(FIRST + day)) for day in range(days)]
     return profile({name: np.concatenate([part[name] for part in parts]) for name in COLUMNS})
 
 

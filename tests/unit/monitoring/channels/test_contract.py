@@ -18,7 +18,7 @@ def ruler() -> Ruler:
 
 @pytest.fixture(scope="module")
 def contract(ruler: Ruler) -> Contract:
-    return Contract.of(lay_out(spans(ruler, 60, training=60), ruler.columns))
+    return Contract.of(lay_out(spans(ruler, 60, training=60), ruler.columns), reference())
 
 
 def hours(ruler: Ruler, changes: list[Change], count: int = 200) -> Windows:
@@ -78,10 +78,31 @@ def test_the_signals_end_with_the_fault(ruler: Ruler, contract: Contract) -> Non
     assert max(each.start for each in judged(contract, broken)) == LIVE + 5 * HOUR
 
 
-def test_without_training_windows_the_least_tolerances_hold(ruler: Ruler) -> None:
-    plain = Contract.of(lay_out([], ruler.columns))
+def test_without_training_windows_the_shares_of_the_reference_hold(ruler: Ruler) -> None:
+    plain = Contract.of(lay_out([], ruler.columns), reference())
     assert judged(plain, hours(ruler, [same] * 10)) == []
     assert judged(plain, hours(ruler, [lambda rows: without(rows, ["Road.traffic"])] * 10))
+
+
+def test_nulls_that_an_old_reference_had_too_keep_the_contract(ruler: Ruler) -> None:
+    def sparse(share: float) -> Change:
+        return lambda rows: without(rows, ["Road.traffic"], share)
+
+    known = reference(20, sparse(0.04))
+    plain = Contract.of(lay_out([], ruler.columns), known)
+    assert judged(plain, hours(ruler, [sparse(0.08)] * 48)) == []
+    assert judged(plain, hours(ruler, [sparse(0.9)] * 48))
+
+
+def test_a_range_that_moves_with_the_season_is_no_contract(ruler: Ruler) -> None:
+    """Training had its largest values in a few warm days; the summer after it leaves the range for days."""
+    warm = {day: lambda rows: {**rows, "Road.traffic": rows["Road.traffic"] + 3.0} for day in (8, 50)}
+    days = spans(ruler, 60, warm, training=60)
+    warmer = [lambda rows: {**rows, "Road.traffic": rows["Road.traffic"] + 50.0}] * 24
+    seasonal = Contract.of(lay_out(days, ruler.columns), reference())
+    assert judged(seasonal, hours(ruler, warmer)) == []
+    steady = Contract.of(lay_out(spans(ruler, 60, training=60), ruler.columns), reference())
+    assert {each.statistic for each in judged(steady, hours(ruler, warmer))} == {"out of range"}
 
 
 def test_looking_often_raises_no_false_pages() -> None:

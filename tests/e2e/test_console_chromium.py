@@ -89,7 +89,7 @@ def test_without_scripts_everything_can_be_read(logged_in, address, project) -> 
     shown = page.text()
     assert shown.count('class="still"') == 4
     assert "<canvas" not in shown
-    for said in ("late-arrival", "60,049", "Schedule.month", "3 in alert", "26 Aug – 2 Sep 2013 UTC"):
+    for said in ("late-arrival", "60,049", "Schedule.month", "3 in two windows running", "26 Aug – 2 Sep 2013 UTC"):
         assert said in shown
     one = project.predictions.recent(limit=30)[20]
     page.go(f"{address}/predictions/{one.id}")

@@ -53,7 +53,7 @@ def test_the_overview_sums_up_traffic_latency_quality_drift_and_data(overview) -
         "deadline 50 ms",
         "90% labelled",
         "3 of 12 columns",
-        "3 in alert",
+        "3 in two windows running",
     ):
         assert said in overview
 

@@ -40,7 +40,7 @@ class DriftRow:
 
     @property
     def spark(self) -> Markup:
-        return spark(self.history, self.scale, tone="alert" if self.drift.alert else "first")
+        return spark(self.history, self.scale)
 
 
 @dataclass(frozen=True, slots=True)

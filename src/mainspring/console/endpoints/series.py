@@ -74,12 +74,12 @@ def charts(
                     windows,
                     lambda w: len(w.drifted) - len(w.alerts) if w.judged else None,
                 ),
-                _line("in alert", windows, lambda w: len(w.alerts) if w.judged else None, "alert"),
+                _line("in two windows running", windows, lambda w: len(w.alerts) if w.judged else None, "second"),
             ],
-            note="columns that differ from the training reference; an alert after two consecutive windows",
+            note="columns that differ from the training reference; incidents come from its own history",
             empty="No window contains enough predictions for a drift test yet.",
             stacked=True,
-            table=_table(windows, ("Columns", "Drifted", "In alert", "Worst column", "KS"), _drift),
+            table=_table(windows, ("Columns", "Drifted", "In two windows", "Worst column", "KS"), _drift),
         ),
     )
 

@@ -63,7 +63,8 @@
       button("CSV", () => save(`${name}.csv`, "text/csv", csv(rowsOf(table)))),
       button("JSON", () => save(`${name}.json`, "application/json", json(rowsOf(table)))),
       button("Copy", async () => { await navigator.clipboard.writeText(csv(rowsOf(table)).replaceAll("\r\n", "\n")); said.textContent = "copied"; }), said);
-    (table.closest(".wide") || table).after(tools);
+    const around = table.closest(".wide");
+    if (around) around.append(tools); else table.after(tools);
   }
 
   // The palette.

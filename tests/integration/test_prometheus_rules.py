@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from mainspring.monitoring.service.prometheus_rules import rules, yaml
 from mainspring.monitoring.service.readings import State
 from mainspring.monitoring.service.samples import Sample
 from mainspring.operations.service.exposition import ControlMetrics
+from mainspring.project.running import Running, write_running
 from mainspring.serving.conformance.baselines import measured
 from mainspring.serving.plane.metrics import Metrics
 
@@ -36,7 +38,7 @@ MOMENT = 4 * DAY  # of evaluation, after the start of the series
 
 
 @pytest.fixture(scope="module")
-def texts() -> list[str]:
+def texts(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """What both planes of a project with traffic expose."""
     metrics = Metrics(
         ready=lambda: True,
@@ -55,7 +57,12 @@ def texts() -> list[str]:
         ("connections", "held_connections", "receiving_bytes", "evicted_connections"), 0
     )
     project: Project = populated()
-    project = project.having(definitions=replace(definitions(), monitors={"late-arrival": WATCHED}))
+    state = tmp_path_factory.mktemp("state")
+    write_running(state, Running(os.getpid(), "local", "", "", {"worker": os.getpid()}))
+    project = project.having(
+        definitions=replace(definitions(), monitors={"late-arrival": WATCHED}),
+        settings=replace(project.settings, state=state),
+    )
     sample = Sample(
         subject="late-arrival", start=NOW - MINUTE, end=NOW, observed_us=MINUTE, counts={"requests 200": 5.0}
     )

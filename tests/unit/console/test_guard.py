@@ -35,6 +35,8 @@ PATHS = {
     "/api/endpoints",
     "/api/endpoints/x/windows",
     "/api/endpoints/x/baselines",
+    "/api/endpoints/x/objectives",
+    "/api/endpoints/x/service",
     "/api/predictions",
     "/api/predictions/x",
     "/api/models",

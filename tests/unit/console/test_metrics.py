@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from kit.slots import answering
 from mainspring.console.app import create_app
 from mainspring.core.time import MINUTE, SECOND, ManualClock
 from mainspring.operations.service.sampling import Sampler
+from mainspring.project.running import Running, write_running
 from mainspring.security.model import Action
 from mainspring.serving.conformance.baselines import measured
 from mainspring.serving.plane.metrics import Metrics
@@ -75,8 +77,41 @@ def test_objectives_windows_freshness_and_capacity_are_metrics(project: Project,
     assert found["view_lag_seconds", "OriginTraffic"] == 4 * MINUTE / SECOND
     assert found["capacity_requests_per_second", "late-arrival"] > 0
     assert found["deadline_seconds", "late-arrival"] == 0.05
+    assert found["source_age_seconds", "departures"] == 3 * MINUTE / SECOND
     assert found["open_incidents", "late-arrival", "page"] == 0.0
     assert found["process_resident_memory_bytes",] > 0
+
+
+def test_the_history_is_in_the_api(project: Project, tmp_path: Path) -> None:
+    metrics = Metrics(
+        ready=lambda: True, served=dict, waiting=dict, refused=dict, clock=ManualClock(NOW - 600 * SECOND)
+    )
+    metrics.of("late-arrival").requests.update({200: 900, 500: 100})
+    with answering(tmp_path, metrics.text):
+        Sampler(project).look()
+    viewer = Client(create_app(project), project.key(Action.VIEW))
+    base = "/api/endpoints/late-arrival"
+    found = viewer.get(f"{base}/objectives").json()["objectives"]
+    assert [(each["objective"], each["alert"]) for each in found][:2] == [
+        ("availability", "page"),
+        ("latency 50ms", ""),
+    ]
+    [sample] = viewer.get(f"{base}/service?since={NOW - MINUTE}&until={NOW}").json()["samples"]
+    assert sample["counts"] == {"requests 200": 900.0, "requests 500": 100.0}
+    assert (sample["start"], sample["end"]) == (NOW - 600 * SECOND, NOW)
+    assert viewer.get(f"{base}/service?since={NOW}&until={NOW + 1}").json()["samples"] == []
+    assert viewer.get("/api/endpoints/nobody/objectives").status_code == 404
+
+
+def test_processes_that_are_up_have_their_processor_time_and_memory(project: Project, tmp_path: Path) -> None:
+    children = {"gateway": os.getpid(), "worker": os.getppid(), "grpc": 2**22 + 1}
+    write_running(tmp_path, Running(1, "local", "http://x:1", "http://x:2", children, {"worker": 2}))
+    found = scraped(project)
+    for name in ("gateway", "worker"):
+        assert found["process_cpu_seconds_total", name] > 0
+        assert found["process_resident_memory_bytes", name] > 1e5
+    assert ("process_cpu_seconds_total", "grpc") not in found  # it has just ended
+    assert (found["process_kills_total", "worker"], found["process_kills_total", "grpc"]) == (2.0, 0.0)
 
 
 def replaced_endpoint():

@@ -11,6 +11,7 @@ from mainspring.console.answers import Answer
 from mainspring.console.endpoints.overview import endpoints
 from mainspring.core.errors import NotFound
 from mainspring.core.ids import ID_PATTERN, check_id
+from mainspring.operations.service.objectives import objectives
 from mainspring.project import Project
 
 Id = Annotated[str, Path(pattern=f"^{ID_PATTERN}$")]
@@ -36,6 +37,18 @@ def add_endpoint_api(router: APIRouter, project: Project) -> None:
     def list_windows(name: Id, since: Instant = 0, until: Instant | None = None) -> Response:
         """Monitor windows that start in `[since, until)`, oldest first."""
         return Answer({"endpoint": known(name), "windows": project.monitors.windows(name, since, until)})
+
+    @router.get("/endpoints/{name}/objectives")
+    def list_objectives(name: Id) -> Response:
+        """Objectives of the endpoint, with what is left of each error budget and how fast it is used up."""
+        declared = known(name) in project.definitions.endpoints
+        return Answer({"endpoint": name, "objectives": objectives(project, name) if declared else []})
+
+    @router.get("/endpoints/{name}/service")
+    def list_samples(name: Id, since: Instant, until: Instant) -> Response:
+        """Counts of requests and durations in `[since, until)`, by minute or hour, oldest first."""
+        samples = project.service.samples(since, until)
+        return Answer({"endpoint": known(name), "samples": [each for each in samples if each.subject == name]})
 
     @router.get("/endpoints/{name}/baselines")
     def list_baselines(name: Id, limit: Limit = 10) -> Response:

@@ -103,6 +103,18 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 ((f"sum by (cause) (rate(mainspring_rejections_total{_OF}[{_RATE}]))", "{{cause}}"),),
             ),
             Panel(
+                "Queueing, p99, of the deadline",
+                "percentunit",
+                (
+                    (
+                        "histogram_quantile(0.99, sum by (le, endpoint) "
+                        f'(rate(mainspring_stage_seconds_bucket{{endpoint=~"$endpoint",stage="queue"}}[{_RATE}])))\n'
+                        f"/ on (endpoint)\nmax by (endpoint) (mainspring_deadline_seconds{_OF})",
+                        "{{endpoint}}",
+                    ),
+                ),
+            ),
+            Panel(
                 "Rows in the queue", "short", ((f"sum by (endpoint) (mainspring_waiting_rows{_OF})", "{{endpoint}}"),)
             ),
             Panel(
@@ -149,6 +161,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
             ),
             Panel("Newest window, rows", "short", ((f"mainspring_window_predictions{_OF}", "{{endpoint}}"),)),
             Panel("Lag of feature views", "s", (("mainspring_view_lag_seconds", "{{view}}"),)),
+            Panel("Age of the sources' data", "s", (("mainspring_source_age_seconds", "{{source}}"),)),
         ),
     ),
     (
@@ -174,10 +187,10 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
             Panel(
                 "Processor time",
                 "percentunit",
-                ((f'rate(process_cpu_seconds_total{{job=~"mainspring.*"}}[{_RATE}])', "{{job}} {{slot}}"),),
+                ((f"rate(mainspring_process_cpu_seconds_total[{_RATE}])", "{{process}}"),),
                 "Processors that each process uses.",
             ),
-            Panel("Memory", "bytes", (('process_resident_memory_bytes{job=~"mainspring.*"}', "{{job}} {{slot}}"),)),
+            Panel("Memory", "bytes", (("mainspring_process_resident_memory_bytes", "{{process}}"),)),
             Panel("Connections", "short", (("mainspring_connections", "{{slot}}"),)),
         ),
     ),

@@ -5,20 +5,28 @@ Labels are endpoints, objectives, versions of the newest windows, metrics and vi
 
 from __future__ import annotations
 
+import logging
+import math
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from mainspring.core.errors import MainspringError
 from mainspring.monitoring.incidents.model import PAGE, TICKET
+from mainspring.operations.data.tables import newest
 from mainspring.operations.service.objectives import objectives
 from mainspring.operations.service.sampling import lags
 from mainspring.project import Project
+from mainspring.project.running import read_running
 
 _KEPT_S = 10.0  # what was computed for one scrape serves the next ones
+_AGED_S = 60.0
+
+_log = logging.getLogger(__name__)
 
 
 class ControlMetrics(Collector):
@@ -31,7 +39,8 @@ class ControlMetrics(Collector):
     def __init__(self, project: Project) -> None:
         self._project = project
         self._lock = threading.Lock()
-        self._kept: tuple[float, list[Metric]] = (-_KEPT_S, [])
+        self._kept: tuple[float, list[Metric]] = (-math.inf, [])
+        self._aged: tuple[float, dict[str, int]] = (-math.inf, {})
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -56,6 +65,18 @@ class ControlMetrics(Collector):
         yield from _of_incidents(self._project)
         yield from _of_features(self._project)
         yield from _of_capacity(self._project)
+        yield from _of_processes(self._project)
+        yield from self._of_sources()
+
+    def _of_sources(self) -> Iterator[Metric]:
+        """Yield the age of the sources' data, which asks the lake for files: less often than the rest."""
+        if time.monotonic() - self._aged[0] >= _AGED_S:
+            self._aged = time.monotonic(), _newest(self._project)
+        age = _gauge("source_age_seconds", "Time since the newest event of a source.", "source")
+        now = self._project.clock.now()
+        for name, event in self._aged[1].items():
+            age.add_metric([name], (now - event) / 1e6)
+        yield age
 
 
 def _gauge(name: str, told: str, *labels: str) -> GaugeMetricFamily:
@@ -150,3 +171,43 @@ def _of_capacity(project: Project) -> Iterator[Metric]:
         if name in routes:
             deadline.add_metric([name], routes[name].deadline_us / 1e6)
     yield from (capacity, deadline)
+
+
+def _newest(project: Project) -> dict[str, int]:
+    """Return source -> its newest event; sources without data, and those that cannot be read, are left out."""
+    found = {}
+    for source in project.definitions.sources.values():
+        try:
+            event = newest(project.lake.scan(source.name), source.event_time)
+        except MainspringError as error:
+            _log.debug("%s: %s", source.name, error)
+            continue
+        if event is not None:
+            found[source.name] = event
+    return found
+
+
+def _of_processes(project: Project) -> Iterator[Metric]:
+    """Yield processor time and memory of the processes that are up on this machine, on Linux."""
+    running = read_running(project.settings.state)
+    if running is None:
+        return
+    labels = ["process"]
+    cpu = CounterMetricFamily("mainspring_process_cpu_seconds", "Processor time of a process.", labels=labels)
+    memory = _gauge("process_resident_memory_bytes", "Resident memory of a process.", *labels)
+    kills = CounterMetricFamily(
+        "mainspring_process_kills", "Kills of a process because it did not respond.", labels=labels
+    )
+    for name, pid in running.children.items():
+        values = {
+            family.name: family.samples[0].value for family in ProcessCollector(pid=_is(pid), registry=None).collect()
+        }
+        if "process_cpu_seconds" in values:
+            cpu.add_metric([name], values["process_cpu_seconds"])
+            memory.add_metric([name], values["process_resident_memory_bytes"])
+        kills.add_metric([name], float(running.silenced.get(name, 0)))
+    yield from (cpu, memory, kills)
+
+
+def _is(pid: int) -> Callable[[], int]:
+    return lambda: pid

@@ -25,7 +25,8 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
     predictions: int
     quality: dict[str, float]  # of the newest window with labels, all versions together
     coverage: float | None  # of that window; of the newest one if none has labels
-    drifted_columns: list[str]
+    drifted_columns: list[str]  # of the newest judged window
+    alerting_columns: list[str]  # those that drifted in the judged window before it, too
     problem: str = ""  # reason why it serves nothing, with the fix
     quality_by_version: dict[str, VersionQuality] = {}  # version that predicted -> quality in the same window
     objectives: list[ObjectiveReport] = []
@@ -124,7 +125,8 @@ def _endpoint(project: Project, name: str) -> EndpointStatus:
         predictions=sum(window.predictions for window in windows),
         quality={} if newest is None else newest.quality,
         coverage=None if newest is None else newest.coverage,
-        drifted_columns=[] if judged is None else judged.alerts,
+        drifted_columns=[] if judged is None else judged.drifted,
+        alerting_columns=[] if judged is None else judged.alerts,
         quality_by_version={} if newest is None else newest.by_predictor,
         objectives=objectives(project, name),
     )

@@ -40,6 +40,7 @@ _CODES = _UNSEEN_BINS + WIDTH
 _MOST_CODES = 100_000  # texts whose codes a ruler remembers
 _LARGEST = 1e150  # as in the reference: values are clipped to this where it has no range
 _LARGEST_Z = 1e60
+_BLOCK = 256  # rows
 _NO_SUMS = 0.0, 0.0, 0.0, 0.0
 
 
@@ -205,7 +206,7 @@ class Ruler:
         rows = lengths.pop() if lengths else 0
         ranks = np.zeros((len(self.columns), rows))
         sketch, _ = self._measured(values, ranks)
-        return sketch, Pairs(self.columns, rows, _symmetric(ranks @ ranks.T))
+        return sketch, Pairs(self.columns, rows, _symmetric(_products(ranks)))
 
     def ranks(self) -> Floats:
         """Return the rank of each bin, shape (columns, WIDTH): with a sketch's bins, the sum of a column's ranks."""
@@ -423,6 +424,19 @@ def _ranks(reference: ColumnReference) -> Floats:
     shares[: len(reference.bins)] = np.asarray(reference.bins) / reference.binned
     ranks: Floats = 2.0 * (np.cumsum(shares) - shares / 2.0) - 1.0
     return ranks
+
+
+def _products(ranks: Floats) -> Floats:
+    """Return the sums over rows of the products of columns, shape (columns, columns).
+
+    In blocks that BLAS multiplies in this thread: on a busy machine its threads wait for each other, and burn more time
+    than all else here.
+    """
+    products = np.zeros((len(ranks), len(ranks)))
+    for first in range(0, ranks.shape[1], _BLOCK):
+        block = ranks[:, first : first + _BLOCK]
+        products += block @ block.T.copy()
+    return products
 
 
 def _symmetric(products: Floats) -> Floats:

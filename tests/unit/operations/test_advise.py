@@ -79,7 +79,11 @@ def test_a_sound_project_of_little_use_needs_nothing() -> None:
         (of_endpoint(predictions=0, labels=0, idle_days=None), "serving", "no prediction"),
         (changed(tests=0), "tests", "late is live"),
         (of_endpoint(labels=0), "monitoring", "500 predictions in 60 days, and the label of none"),
-        (of_endpoint(alerts=("Hub.backlog",)), "monitoring", "1 column"),
+        (
+            of_endpoint(drifted=("Hub.backlog", "Hub.load"), alerts=("Hub.backlog",)),
+            "monitoring",
+            "2 columns of late drifted, 1 of them in two windows in a row: Hub.backlog",
+        ),
         (of_model(trained_at=tuple(NOW - day * DAY for day in (21, 14, 7))), "automation", "on 3 days"),
         (
             changed(

@@ -138,6 +138,7 @@ def test_a_drift_alert_starts_a_run(project: Project) -> None:
     project.monitors.save([window(NOW - HOUR, alert=True)])
     assert begun(project, triggers, Triggers(project)) == ["pipeline:drifting"]
     assert project.jobs.find()[0].argument["trigger"]["columns"] == ["amount"]
+    assert project.jobs.find()[0].argument["trigger"]["alerts"] == ["amount"]
 
 
 def test_definitions_that_cannot_be_loaded_start_nothing(project: Project) -> None:

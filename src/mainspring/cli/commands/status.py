@@ -56,7 +56,11 @@ def command(call: Call) -> None:
                 style = {"page": "red", "ticket": "yellow"}.get(promise.alert, "default")
                 console.print(f"            [{style}]{promise.about}: {left}[/]")
             if endpoint.drifted_columns:
-                console.print(f"            [yellow]drift alerts: {', '.join(endpoint.drifted_columns)}[/]")
+                alerting = len(endpoint.alerting_columns)
+                console.print(
+                    f"            [yellow]drifted: {', '.join(endpoint.drifted_columns)}; "
+                    f"{alerting} of {len(endpoint.drifted_columns)} in two windows in a row[/]"
+                )
         for source in found.sources:
             state = "no data yet" if source.version is None else f"table version {source.version}"
             console.print(f"  source    {source.source}: {state}")

@@ -136,6 +136,7 @@ def _endpoint(project: Project, endpoint: Endpoint) -> EndpointFacts:
         a_day=predictions / days,
         peak=max((window.predictions / length for window, length in zip(windows, seconds, strict=True)), default=0.0),
         labels=sum(window.labels for window in windows),
+        drifted=() if judged is None else tuple(judged.drifted),
         alerts=() if judged is None else tuple(judged.alerts),
         idle_days=None if last is None else max(0.0, (now - last) / DAY),
         capacity=measured[0].capacity if measured else None,

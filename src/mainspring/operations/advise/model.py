@@ -48,7 +48,8 @@ class EndpointFacts(msgspec.Struct, frozen=True, kw_only=True):
         a_day: Predictions a day, from the first one until now.
         peak: Predictions a second in its busiest window.
         labels: Predictions whose label is known.
-        alerts: Columns with a drift alert in the newest judged window.
+        drifted: Columns that drifted in the newest judged window.
+        alerts: Those that drifted in the judged window before it, too.
         idle_days: Days since the last window with predictions; `None` without any prediction.
         capacity: Highest measured load in requests a second that met the deadline; `None` if not measured.
     """
@@ -60,6 +61,7 @@ class EndpointFacts(msgspec.Struct, frozen=True, kw_only=True):
     a_day: float = 0.0
     peak: float = 0.0
     labels: int = 0
+    drifted: tuple[str, ...] = ()
     alerts: tuple[str, ...] = ()
     idle_days: float | None = None
     capacity: float | None = None

@@ -212,8 +212,8 @@ def monitoring(facts: Facts) -> Advice:
         alerting = alerts[0]
         return _next(
             "monitoring",
-            f"{_count(len(alerting.alerts), 'column')} of {alerting.name} drifted in two windows in a row: "
-            f"{_names(alerting.alerts)}.",
+            f"{_count(len(alerting.drifted), 'column')} of {alerting.name} drifted, "
+            f"{len(alerting.alerts)} of them in two windows in a row: {_names(alerting.alerts)}.",
             f"Look at the windows of {alerting.name}, and train {alerting.model} on newer data if its quality fell.",
             "Drift alone does no harm; drift with worse quality does.",
             f"mainspring monitor {alerting.name}",

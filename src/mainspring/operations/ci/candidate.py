@@ -164,9 +164,10 @@ def _drift(project: Project, model: Model) -> Iterator[Check]:
         if not windows:
             yield skipped("drift", f"{endpoint.name} has no window with enough predictions", model=model.name)
             continue
-        alerts = windows[-1].alerts
+        alerts, drifted = windows[-1].alerts, windows[-1].drifted
         detail = (
-            f"{len(alerts)} of {len(windows[-1].judged)} columns of {endpoint.name} drifted in two windows in a row"
+            f"{len(drifted)} of {len(windows[-1].judged)} columns of {endpoint.name} drifted, "
+            f"{len(alerts)} of them in two windows in a row"
         )
         yield (
             warned("drift", f"{detail}: {', '.join(alerts[:5])}", "train on newer data", model=model.name)

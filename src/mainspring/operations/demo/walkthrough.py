@@ -206,7 +206,7 @@ def _serve(project: Project, clock: ReplayClock, shown: Shown, stages: _Stages) 
         same = agreement.compare(project, ENDPOINT, since=CUTOFF, until=END)
     differing = sum(same.differing.values())
     shown.done("compare", f"{same.values:,} served values compared with training's, {differing} differ")
-    alerts = {column for window in project.monitors.windows(ENDPOINT) for column in window.alerts}
+    judged = [window for window in project.monitors.windows(ENDPOINT) if window.judged]
     return {
         "requests": report.requests,
         "predictions": report.predictions,
@@ -217,7 +217,7 @@ def _serve(project: Project, clock: ReplayClock, shown: Shown, stages: _Stages) 
         "labels_joined": labels,
         "label_coverage": coverage,
         "live_auc": auc,
-        "drifted_columns": sorted(alerts),
+        "drifted_columns": judged[-1].drifted if judged else [],
         "features_compared": same.values,
         "features_differing": differing,
     }

@@ -61,11 +61,16 @@ class Triggers:
         if trigger.kind == "drifted":
             now = self._project.clock.now()
             windows = self._project.monitors.windows(trigger.name, now - _LOOKED_AT_US)
-            alerts = [window for window in windows if any(each.alert for each in window.judged)]
+            alerts = [window for window in windows if window.alerts]
             if not alerts:
                 return f"drifted {trigger.name}", 0, None
-            columns = [each.column for each in alerts[-1].judged if each.alert]
-            told = {"drifted": trigger.name, "window_end": alerts[-1].end, "columns": columns}
+            newest = alerts[-1]
+            told = {
+                "drifted": trigger.name,
+                "window_end": newest.end,
+                "columns": newest.drifted,
+                "alerts": newest.alerts,
+            }
             return f"drifted {trigger.name}", alerts[-1].end, told
         return None
 

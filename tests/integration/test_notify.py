@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import hmac
 import json
@@ -17,7 +18,9 @@ from typing import Any
 import msgspec
 import pytest
 
+import mainspring as ms
 from kit.certificates import Authority
+from kit.console import flights
 from kit.inbox import HttpInbox, http_inbox, mail_inbox
 from kit.incidents import incident
 from kit.waiting import free_port, wait_until
@@ -33,6 +36,7 @@ from mainspring.monitoring.adapters.notify_http import (
 )
 from mainspring.monitoring.incidents.model import Incident
 from mainspring.monitoring.notify.ports import Message, Notice, Notifier
+from mainspring.processes.worker import duties
 
 NOW = SystemClock().now()
 ALERTMANAGER = which("prometheus-alertmanager")
@@ -44,6 +48,13 @@ def message(*incidents: Incident, event: str = "opened", id: str = "m1") -> Mess
         for each in incidents or (incident("late", NOW),)
     )
     return Message(id=id, project="flights", console="http://127.0.0.1:8081", now=NOW, notices=notices)
+
+
+class Failing:
+    """Windows of a lake that is away."""
+
+    def run(self, endpoint: str) -> None:
+        raise Unavailable(f"The lake did not answer for {endpoint}.")
 
 
 @pytest.fixture
@@ -197,6 +208,26 @@ class TestEmail:
         with mail_inbox(free_port()) as inbox:
             send(EmailNotifier(self.receiver(inbox.port, user="", in_clear=True)), message(odd))
             assert inbox.mails[0]["Bcc"] is None
+
+
+class TestTheWorker:
+    def test_a_fault_of_the_monitor_reaches_a_webhook_by_the_duties_of_a_worker(self, inbox: HttpInbox) -> None:
+        monitors = {"late-arrival": ms.Monitor("late-arrival", notify=[ms.notify.webhook("ops")])}
+        project = flights.Project(definitions=dataclasses.replace(flights.definitions(), monitors=monitors))
+        receivers = {"OPS": Receiver("ops", inbox.url, "s3cret")}
+        settings = dataclasses.replace(project.settings, receivers=receivers)
+        project = project.having(settings, monitor=Failing())
+        work = {each.name: each for each in duties(project)}
+        work["watching endpoints"].do()
+        work["sending messages"].do()
+        [request] = inbox.requests
+        causes = {each["cause"]["name"] for each in request.document["incidents"]}
+        assert "windows of late-arrival" in causes
+        assert {each["event"] for each in request.document["incidents"]} == {"opened"}
+        assert [each.state for each in project.incidents.outgoing()] == ["sent"] * len(request.document["incidents"])
+        work["watching endpoints"].do()
+        work["sending messages"].do()
+        assert len(inbox.requests) == 1
 
 
 @pytest.mark.skipif(ALERTMANAGER is None, reason="prometheus-alertmanager is not installed")

@@ -61,6 +61,17 @@ def test_a_segment_alone_is_the_cause_and_is_part_of_the_whole_where_that_moved_
     assert causes(*part, *(signal(column) for column in WEATHER)) == ["source weather"]
 
 
+def test_many_segments_by_one_feature_are_one_cause() -> None:
+    def of(count: int) -> list[str]:
+        return causes(*(signal("score", segment=f"Schedule.carrier=C{number}") for number in range(count)))
+
+    assert of(3) == [f"segment Schedule.carrier=C{number} of late" for number in range(3)]
+    assert of(4) == of(1_000) == ["segments by Schedule.carrier of late"]
+    assert causes(*(signal("score", segment=f"Kind.f{number}=1") for number in range(4)))[3].startswith(
+        "segment Kind.f3"
+    )
+
+
 def test_any_text_of_a_segment_names_a_cause_that_a_catalog_can_store() -> None:
     long, odd = signal("", segment="a=" + "x" * 5_000), signal("", segment="a=\0")
     keys = [group.cause.key for group in grouped([long, odd], LINEAGE)]

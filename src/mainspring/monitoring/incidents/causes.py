@@ -15,6 +15,7 @@ from mainspring.monitoring.signals import HARM, JOINT, SERVICE, SILENCE, Signal
 
 PREDICTIONS, LABELS, MONITOR = "predictions", "labels", "monitor"  # statistics of the channel of silence
 _LONGEST_NAME = 200
+_MOST_SEGMENTS = 3  # that are told one by one
 _FEWEST = 2  # columns that make a common cause
 _SHARE = 0.5  # of the columns that an endpoint reads from it
 _EVERY_ENDPOINT = Cause(kind="traffic", name="of every endpoint", key="traffic:")
@@ -69,7 +70,7 @@ def grouped(signals: Sequence[Signal], lineage: Lineage) -> list[Group]:
         if each.channel in (SILENCE, HARM, SERVICE) or (each.statistic == ROWS and not each.segment):
             add(_general(each, lineage), each)
         elif each.segment and (each.endpoint, each.column) not in whole:
-            add(_own("segment", each.endpoint, each.segment), each)
+            add(_segment(each), each)
         elif each.column in lineage.columns.get(each.endpoint, {}):
             columns.append(each)
         else:
@@ -79,6 +80,7 @@ def grouped(signals: Sequence[Signal], lineage: Lineage) -> list[Group]:
     for each in consequences:
         add(_consequence(each, causes, members), each)
     _join_silences(causes, members, lineage)
+    _join_segments(causes, members)
     groups = [Group(causes[key], tuple(found)) for key, found in members.items() if found]
     return sorted(groups, key=lambda group: (-max(each.severity for each in group.signals), group.cause.key))
 
@@ -162,6 +164,27 @@ def _consequence(signal: Signal, causes: Mapping[str, Cause], members: Mapping[s
     if signal.column:
         return _own("column", signal.endpoint, signal.column)
     return _own("joint" if signal.channel == JOINT else "column", signal.endpoint, signal.statistic)
+
+
+def _segment(signal: Signal) -> Cause:
+    """Return a segment, within the features that it is a value of."""
+    features = " and ".join(part.partition("=")[0] for part in signal.segment.split(" and "))
+    whole = _own("segments", signal.endpoint, features)
+    return msgspec.structs.replace(_own("segment", signal.endpoint, signal.segment), within=(whole.key,))
+
+
+def _join_segments(causes: dict[str, Cause], members: dict[str, list[Signal]]) -> None:
+    """Make several segments by the same features one cause: it is hardly each of their values."""
+    by_features: defaultdict[str, list[str]] = defaultdict(list)
+    for key in members:
+        if causes[key].kind == "segment":
+            by_features[causes[key].within[0]].append(key)
+    for key, segments in by_features.items():
+        if len(segments) > _MOST_SEGMENTS:
+            found = [signal for segment in segments for signal in members.pop(segment)]
+            name = found[0].segment.partition("=")[0]
+            causes[key] = Cause(kind="segments", name=f"by {name} of {found[0].endpoint}", key=key)
+            members[key] = found
 
 
 def _join_silences(causes: dict[str, Cause], members: dict[str, list[Signal]], lineage: Lineage) -> None:

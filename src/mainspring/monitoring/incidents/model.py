@@ -23,8 +23,8 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     """The thing that probably went wrong.
 
     Attributes:
-        kind: `source`, `view`, `feature`, `request`, `column`, `segment`, `quality`, `service`, `traffic`, `labels`,
-            `monitor` or `joint`.
+        kind: `source`, `view`, `feature`, `request`, `column`, `segment`, `segments`, `quality`, `service`,
+            `traffic`, `labels`, `monitor` or `joint`.
         name: Name of the source, view, ...; for people.
         key: Identity: an open incident exists at most once for each key.
         within: Keys of the causes that would explain this one too, such as the view and the source of a feature.

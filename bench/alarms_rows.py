@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+import alarms_rows_peers
+from alarms_peers import installed
 from mainspring.stats.column_tests import compare
 from mainspring.stats.drift import judge
 from mainspring.stats.reference import profile
@@ -108,12 +110,12 @@ def measure(trained: int, rows: int, windows: int) -> Measured:
     random = np.random.default_rng([trained, rows])
     measured = Measured()
     for _ in range(REFERENCES):
-        reference = profile({name: draw(random, trained) for name, draw in COLUMNS.items()})
+        reference = profile(drawn("", random, trained))
         ruler = Ruler(reference)
         alone = {fault.column: Ruler(reference, [fault.column]) for fault in FAULTS.values()}
         before: dict[str, set[str]] = {name: set() for name in ("", *FAULTS)}
         for number in range(windows // REFERENCES):
-            values = {name: draw(random, rows) for name, draw in COLUMNS.items()}
+            values = drawn("", random, rows)
             clean = ruler.sketch(values)
             measured.of.update([1, 2] if number else [1])
             for name, previous in before.items():
@@ -128,6 +130,15 @@ def measure(trained: int, rows: int, windows: int) -> Measured:
                 measured.drifted[name, 1] += bool(watched & drifted)
                 measured.drifted[name, 2] += bool(watched & twice)
     return measured
+
+
+def drawn(fault: str, random: np.random.Generator, rows: int) -> dict[str, Values]:
+    """Return rows of all columns, with a fault in one of them or "" for none."""
+    values = {name: draw(random, rows) for name, draw in COLUMNS.items()}
+    if fault:
+        changed = FAULTS[fault]
+        values[changed.column] = changed.change(values[changed.column], random)
+    return values
 
 
 def with_column(sketch: Sketch, one: Sketch) -> Sketch:
@@ -155,6 +166,8 @@ def many_categories(shares: npt.NDArray[np.float64], trained: int, rows: int, wi
 
 def cases(quick: bool) -> list[Case]:
     found = []
+    peers = alarms_rows_peers.shares(drawn, {name: fault.column for name, fault in FAULTS.items()}, quick=quick)
+    compared = (alarms_rows_peers.TRAINED, alarms_rows_peers.ROWS, 1)
     for trained in TRAINED:
         for rows, most in WINDOWS.items():
             if quick and rows > 10_000:
@@ -166,7 +179,11 @@ def cases(quick: bool) -> list[Case]:
             for name in ("", *FAULTS):
                 for times, word in ((1, ""), (2, ", running")):
                     case, share = f"{name or 'clean'}, {named}{word}", measured.share(name, times)
-                    found.append(Case(case, "share", share, notes={} if name else notes, more_is_better=bool(name)))
+                    theirs: dict[str, float | None] = {}
+                    if (trained, rows, times) == compared:
+                        theirs = {peer: each[name] if name else ANY for peer, each in peers.items()}
+                    about = {**installed()} if name else notes
+                    found.append(Case(case, "share", share, None, theirs, about, more_is_better=bool(name)))
     for kind, shares in MANY.items():
         for trained in (2_000, 20_000):
             for rows in (100, 1_000, 10_000):

@@ -225,6 +225,13 @@ DOCUMENTS = {
     "fairness": Document(
         Fairness, ("since", "until", "FairnessWindow.start", "FairnessWindow.end")
     ),
+    "predictions list": Document(
+        _object(
+            "ListedPredictions", next=str | None, searched=int | None,
+            predictions=list[Prediction],
+        ),
+        ("searched", "Prediction.at"),
+    ),
     "prediction": Document(
         Prediction, ("at",), {"withheld": Literal["encrypted", "left out"] | None}, less=("sealed",)
     ),

@@ -119,7 +119,8 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("incidents verdict", [one, "real"]), ("incidents show", [one]), ("incidents close", [one]),
         ("keys create", ["ana", "--scope", "view"]), ("keys list", []), ("keys revoke", ["{keys list[0][id]}"]),
         ("console", []), *((f"export {name}", []) for name in ("prometheus-rules", "prometheus-scrape", "grafana")),
-        ("fairness", [f"{MODEL}@champion", "--by", "HubLoad.scans_3h"]), ("runs", []), ("status", []), ("advise", []),
+        ("predictions list", []), ("fairness", [f"{MODEL}@champion", "--by", "HubLoad.scans_3h"]),
+        ("runs", []), ("status", []), ("advise", []),
         ("profile list", []), ("profile check", []), ("doctor", []),
     ]  # fmt: skip
     done = subprocess.run(

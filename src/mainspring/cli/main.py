@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "objectives": ("objectives", "Show objectives and their error budgets."),
     "export": ("export", "Write rules for Prometheus, dashboards for Grafana."),
     "fairness": ("fairness", "Compare groups: rates, errors, calibration."),
+    "predictions": ("predictions", "List predictions by key, score, label, time."),
     "prediction": ("prediction", "Show one logged prediction."),
     "replay": ("replay", "Answer logged predictions again, and compare."),
     "explain": ("explain", "Explain a prediction, or a model."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
@@ -12,7 +12,7 @@ from mainspring.console.access.keys import add_key_api
 from mainspring.console.answers import Answer
 from mainspring.console.background_cache import Looking
 from mainspring.console.data.explore_api import add_explore_api
-from mainspring.console.endpoints.api import Id, Limit, add_endpoint_api
+from mainspring.console.endpoints.api import add_endpoint_api
 from mainspring.console.endpoints.live import live
 from mainspring.console.endpoints.overview import endpoints
 from mainspring.console.find import add_find_api
@@ -20,13 +20,12 @@ from mainspring.console.incidents.api import add_incident_api
 from mainspring.console.jobs.api import add_job_api
 from mainspring.console.models.api import add_model_api
 from mainspring.console.pipelines.api import add_pipeline_api
-from mainspring.console.predictions.evidence import evidence
+from mainspring.console.predictions.pages import add_prediction_api
 from mainspring.console.rollouts.api import add_rollout_api
 from mainspring.console.runs.api import add_run_api
 from mainspring.console.search.api import add_search_api
 from mainspring.console.webhooks import add_webhook_api
-from mainspring.core.ids import ID_PATTERN, check_id
-from mainspring.ledger.model import Prediction
+from mainspring.core.ids import ID_PATTERN
 from mainspring.project import Project
 
 MaybeId = Annotated[str | None, Query(pattern=f"^{ID_PATTERN}$")]
@@ -59,28 +58,7 @@ def api(project: Project, looking: Looking | None = None) -> APIRouter:
     add_webhook_api(router, project)
     add_endpoint_api(router, project)
 
-    @router.get("/predictions")
-    def list_predictions(endpoint: MaybeId = None, limit: Limit = 50) -> Response:
-        """The newest predictions, newest first."""
-        return Answer({"predictions": [_logged(each) for each in project.predictions.recent(endpoint, limit)]})
-
-    @router.get("/predictions/{prediction_id}")
-    def show_prediction(prediction_id: Id) -> Response:
-        """One prediction with its provenance and its label; for several labels, `labels` has each."""
-        view = evidence(project, check_id(prediction_id, "prediction"))
-        return Answer(
-            {
-                "prediction": _logged(view.prediction),
-                "label": view.label,
-                **({"labels": view.labels} if len(view.labels) > 1 else {}),
-                "version": view.version,
-                "manifest": view.manifest,
-                "run": view.run,
-                "dataset_commit": view.commit,
-                "missing": view.missing,
-            }
-        )
-
+    add_prediction_api(router, project)
     add_model_api(router, project, looking)
     add_run_api(router, project)
     add_search_api(router, project)
@@ -94,9 +72,3 @@ def api(project: Project, looking: Looking | None = None) -> APIRouter:
     add_audit_api(router, project)
     add_explore_api(router, project, looking)
     return router
-
-
-def _logged(prediction: Prediction) -> dict[str, Any]:
-    """Return a prediction for display. Of personal values it has only the names, and whether they can be revealed."""
-    fields = {name: getattr(prediction, name) for name in prediction.__struct_fields__ if name != "sealed"}
-    return {**fields, "withheld": prediction.withheld}

@@ -27,7 +27,7 @@ from mainspring.console.incidents.pages import add_incident_pages
 from mainspring.console.jobs.pages import add_job_pages
 from mainspring.console.models.pages import add_model_pages
 from mainspring.console.pipelines.pages import add_pipeline_pages
-from mainspring.console.predictions.evidence import evidence
+from mainspring.console.predictions.pages import add_prediction_pages
 from mainspring.console.render import login_page, page
 from mainspring.console.rollouts.pages import add_rollout_pages
 from mainspring.console.runs.pages import add_run_pages
@@ -45,7 +45,7 @@ _MODELS = rf"models(/{_ID}(/history|/versions/[0-9]{{1,12}}(/card|/evaluation)?)
 _PIPELINES = rf"pipelines(/{_ID}(/runs/{_ID}(/steps/[A-Za-z0-9_.%-]{{1,140}})?)?)?"
 _QUERY = r"(\?[!-~]{1,2000})?"  # anything printable: it is used on our own page only
 _OWN_PAGE = re.compile(
-    rf"/(predictions/{_ID}|features(/{_ID})?|data(/{_ID}){{,2}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts|incidents)(/{_ID})?|keys|audit|find|endpoints|{_MODELS}|{_PIPELINES})?{_QUERY}"
+    rf"/(predictions(/{_ID})?|features(/{_ID})?|data(/{_ID}){{,2}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts|incidents)(/{_ID})?|keys|audit|find|endpoints|{_MODELS}|{_PIPELINES})?{_QUERY}"
 )
 
 
@@ -92,17 +92,10 @@ def pages(project: Project, sessions: Sessions, looking: Looking, refusals: Refu
         content = {"rows": health(project), "states": HEALTH, "section": "overview"}
         return page("endpoints.html", {**frame(request), **content})
 
-    @router.get("/predictions/{prediction_id}")
-    def show_prediction(request: Request, prediction_id: str) -> Response:
-        view = evidence(project, check_id(prediction_id, "prediction"))
-        asker = _name_of(project, view.prediction.principal)
-        return page(
-            "prediction.html", {**frame(request), "view": view, "asker": asker, "declared": project.definitions.views}
-        )
-
     for add in (add_feature_pages, add_data_pages, add_model_pages):
         add(router, project, looking, frame)
     for each in (
+        add_prediction_pages,
         add_run_pages,
         add_search_pages,
         add_job_pages,
@@ -186,8 +179,3 @@ def _note(project: Project, who: str, action: str, detail: str = "") -> None:
 
 def _named(principal: Principal) -> str:
     return f"{principal.name} ({principal.id})"
-
-
-def _name_of(project: Project, principal_id: str) -> str:
-    key = project.key_store.find(principal_id)
-    return key.name if key else principal_id

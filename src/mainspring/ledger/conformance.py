@@ -417,6 +417,30 @@ class LedgerConformance:
         some = [each.id for part in ledger.store.scan(selection, {"p2", "p3", "p99"}) for each in part]
         assert sorted(some) == sorted(ids & {"p2", "p3"})
         assert sorted(ledger.store.sample(selection, 100)) == sorted(ids)
+        newest = ledger.store.newest(selection)
+        assert newest.predictions == sorted(found, key=lambda each: each.at, reverse=True)
+        assert (newest.next, newest.searched) == (None, None)
+
+    def test_pages_are_newest_first_and_whole_compacted_or_not(self, ledger: Ledger) -> None:
+        made = [prediction(number, at=1_000 * (number // 3)) for number in range(1, 21)]  # three of an instant
+        ledger.log.append(made[10:])
+        ledger.store.compact()
+        ledger.log.append(made[:5])
+        ledger.store.compact()
+        ledger.log.append(made[5:10])
+        expected = [each.id for each in sorted(made, key=lambda each: (each.at, each.id), reverse=True)]
+        for limit in (1, 4, 20):
+            found: list[str] = []
+            before = None
+            while True:
+                page = ledger.store.newest(Selection(endpoint="late"), limit, before)
+                assert len(page.predictions) <= limit
+                found += [each.id for each in page.predictions]
+                before = page.next
+                if before is None:
+                    break
+            assert found == expected
+        assert ledger.store.newest(Selection(endpoint="nobody")).predictions == []
 
     def test_a_sample_has_its_size_and_depends_on_its_seed(self, ledger: Ledger) -> None:
         ledger.log.append([prediction(number) for number in range(1, 101)])

@@ -144,6 +144,27 @@ class Observer(Protocol):
         ...
 
 
+class Cursor(NamedTuple):
+    """A place among predictions, newest first: only what comes behind it follows."""
+
+    at: int  # UTC epoch microseconds
+    id: str
+
+
+class PredictionPage(NamedTuple):
+    """Predictions, newest first.
+
+    Attributes:
+        next: Where the next page begins; `None` behind the last.
+        searched: If the page ended because very many rows did not match: all that is newer than this instant was
+            looked at, UTC epoch microseconds.
+    """
+
+    predictions: list[Prediction]
+    next: Cursor | None
+    searched: int | None = None
+
+
 class PredictionStore(Protocol):
     """Compacted predictions. Personal values stay sealed unless the caller asks for them.
 
@@ -227,6 +248,16 @@ class PredictionStore(Protocol):
         Returns:
             Batches of some thousands of rows, with the columns of `read` except `request` and `statuses`; `None` if the
             arrivals after a position are no longer known.
+        """
+        ...
+
+    def newest(self, selection: Selection, limit: int = 50, before: Cursor | None = None) -> PredictionPage:
+        """Return the newest predictions of a selection, compacted or not, with sealed personal values.
+
+        A page looks at a bounded number of rows: if few match, it ends early with the instant down to which it looked.
+
+        Args:
+            before: Where the page before ended.
         """
         ...
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mainspring.data.model import IngestReport, Source
     from mainspring.data.profile import TableProfile
     from mainspring.features.model import FeatureGroup, FeatureView, MaterialiseReport
+    from mainspring.ledger.model import Prediction
     from mainspring.operations.declared import Named
     from mainspring.operations.features.choosing import Choice, Chosen
     from mainspring.operations.features.file import FeatureFile
@@ -354,6 +355,39 @@ class OpenedProject:
         from mainspring.operations.runs import find_runs
 
         return find_runs(self.services, model, filter_=where, order=order, limit=limit, by_hand=True)
+
+    def predictions(
+        self,
+        *,
+        endpoint: str = "",
+        version: str = "",
+        key: str = "",
+        score_from: str | float = "",
+        score_to: str | float = "",
+        label: str = "",
+        status: str = "",
+        since: str = "",
+        until: str = "",
+        limit: int = 50,
+    ) -> list[Prediction]:
+        """Return the newest logged predictions that fulfil all conditions, newest first.
+
+        Args:
+            key: `name=value` of an entity key, or the value of any; several are separated by commas.
+            label: A value, or `known`, or `unknown`.
+            status: Of at least one stored feature, such as `MISSING`.
+            since: The first instant or day, ISO 8601; `until` is the instant behind the last, or the last day.
+
+        Raises:
+            Invalid: A condition is malformed.
+        """
+        from mainspring.operations.predictions import Conditions, list_predictions
+
+        conditions = Conditions(
+            endpoint=endpoint, version=version, key=key, score_from=str(score_from), score_to=str(score_to),
+            label=label, status=status, since=since, until=until,
+        )  # fmt: skip
+        return [each.prediction for each in list_predictions(self.services, conditions, limit=limit).rows]
 
     def profile(self, source: str, *, at: str = "now") -> TableProfile:
         """Return the profile of a source's table: number of rows, and nulls, range, quantiles and frequent values per

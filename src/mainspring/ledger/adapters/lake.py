@@ -20,6 +20,7 @@ from mainspring.data.model import TableScan
 from mainspring.data.ports import LakeTables
 from mainspring.ledger import frames
 from mainspring.ledger.adapters import scanning
+from mainspring.ledger.adapters.newest import NewestFirst
 from mainspring.ledger.adapters.unread import DamagedSegment, Progress, Segment, damaged, segments, tidy, unread
 from mainspring.ledger.batches import batches_of
 from mainspring.ledger.column_batches import ColumnBatch, gathered, joined, observed_rows, without_collection
@@ -39,7 +40,7 @@ from mainspring.ledger.columns import (
     read_of,
 )
 from mainspring.ledger.model import FAILURES, PREDICTIONS, Failure, Prediction, Selection
-from mainspring.ledger.ports import Arrivals, Observations, Observed, Observer
+from mainspring.ledger.ports import Arrivals, Cursor, Observations, Observed, Observer, PredictionPage
 from mainspring.ledger.sealing import Opener, revealed
 
 LOCK = "predictions"
@@ -79,6 +80,7 @@ class LakePredictions:
         self._locks = locks
         self._at_once_bytes = at_once_bytes
         self._opener = Opener(key)
+        self._newest = NewestFirst()
         self._observer = observer
         self.torn_bytes = 0
         self.damaged_frames = 0
@@ -300,6 +302,27 @@ class LakePredictions:
         if until is not None:
             wanted &= pc.field("at") < pa.scalar(until, INSTANT)
         return Arrivals(scan.version, self._batches(scan, columns or WATCHED, wanted))
+
+    def newest(self, selection: Selection, limit: int = 50, before: Cursor | None = None) -> PredictionPage:
+        # Segments first, as in `find`.
+        waiting = [
+            each
+            for each in unread(self._folder)
+            if selection.holds(each) and (before is None or (each.at, each.id) < before)
+        ]
+        found = PredictionPage([], None)
+        if self._version() is not None:
+            found = self._newest.page(self._lake.scan(PREDICTIONS), selection, limit, before)
+        if not waiting:
+            return found
+        newest = {each.id: each for each in (*found.predictions, *waiting)}
+        page = sorted(newest.values(), key=lambda each: (each.at, each.id), reverse=True)
+        if found.searched is not None:
+            page = [each for each in page if each.at > found.searched]
+            return PredictionPage(page, found.next, found.searched)
+        more = found.next is not None or len(page) > limit
+        page = page[:limit]
+        return PredictionPage(page, Cursor(page[-1].at, page[-1].id) if more else None)
 
     def sample(self, selection: Selection, count: int, *, seed: int = 0) -> list[str]:
         dataset = self._dataset()

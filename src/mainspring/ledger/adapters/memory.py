@@ -14,7 +14,7 @@ from mainspring.core.errors import NotFound
 from mainspring.core.time import HOUR
 from mainspring.ledger.batches import batches_of, predictions_of
 from mainspring.ledger.model import Batch, Failure, Prediction, Selection
-from mainspring.ledger.ports import Arrivals, Observations, Observed, Observer, Seals
+from mainspring.ledger.ports import Arrivals, Cursor, Observations, Observed, Observer, PredictionPage, Seals
 from mainspring.ledger.sealing import KEY_BYTES, Opener, Sealer, revealed
 
 if TYPE_CHECKING:
@@ -165,6 +165,14 @@ class MemoryLedger:
         ]
         table = pa.Table.from_batches([to_batch(wanted)])
         return Arrivals(position, iter([read_of(table, self._opener, columns or WATCHED)] if wanted else []))
+
+    def newest(self, selection: Selection, limit: int = 50, before: Cursor | None = None) -> PredictionPage:
+        wanted = [
+            each for each in self._all() if selection.holds(each) and (before is None or (each.at, each.id) < before)
+        ]
+        wanted.sort(key=lambda each: (each.at, each.id), reverse=True)
+        page = wanted[:limit]
+        return PredictionPage(page, Cursor(page[-1].at, page[-1].id) if len(wanted) > limit else None)
 
     def sample(self, selection: Selection, count: int, *, seed: int = 0) -> list[str]:
         found = [each.id for part in self.scan(selection) for each in part]

@@ -1,0 +1,141 @@
+"""The newest selected predictions of the lake's table, file by file: those before the files that are needed, unread."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mainspring.core.expr.sql import quote_text
+from mainspring.data import duck
+from mainspring.data.model import TableScan
+from mainspring.ledger.columns import SCHEMA, from_table
+from mainspring.ledger.model import ANY_KEY, Prediction, Selection
+from mainspring.ledger.ports import Cursor, PredictionPage
+
+MOST_ROWS = 1_000_000  # that one page looks through
+_REMEMBERED = 20_000  # files
+
+
+class NewestFirst:
+    """Pages of predictions, newest first. It remembers the times of the files that it has seen, which never change."""
+
+    def __init__(self) -> None:
+        self._spans: OrderedDict[str, tuple[int, int, int]] = OrderedDict()
+
+    def page(
+        self,
+        scan: TableScan,
+        selection: Selection,
+        limit: int,
+        before: Cursor | None,
+        *,
+        most_rows: int = MOST_ROWS,
+    ) -> PredictionPage:
+        """Return the next `limit` predictions of a selection after a cursor; see `PredictionStore.newest`."""
+        found: list[Prediction] = []
+        looked = 0
+        for high, rows, part in self._parts(scan, selection, before):
+            complete = [each for each in found if each.at > high]
+            if len(complete) > limit:
+                break
+            if looked and looked + rows > most_rows:
+                return PredictionPage(complete, Cursor(high + 1, ""), high)
+            looked += rows
+            found = _ordered([*found, *_read(part, selection, limit + 1, before)])[: limit + 1]
+        more = len(found) > limit
+        found = found[:limit]
+        return PredictionPage(found, Cursor(found[-1].at, found[-1].id) if more else None)
+
+    def _parts(
+        self, scan: TableScan, selection: Selection, before: Cursor | None
+    ) -> Iterator[tuple[int, int, TableScan]]:
+        """Yield the last instant, the rows and the scan of each file that may hold some, the newest first."""
+        if scan.rows is not None:
+            if len(scan.rows):
+                yield 2**63 - 1, len(scan.rows), TableScan(scan.version, rows=scan.rows, schema=SCHEMA)
+            return
+        end = min(
+            [each for each in (selection.until, None if before is None else before.at + 1) if each is not None],
+            default=2**63,
+        )
+        spans = [(*self._span(file), file) for file in scan.files or ()]
+        wanted = [span for span in spans if span[0] < end and span[1] >= (selection.since or -(2**63))]
+        for _, high, rows, file in sorted(wanted, key=lambda span: -span[1]):
+            yield high, rows, TableScan(scan.version, files=(file,), schema=SCHEMA)
+
+    def _span(self, file: str) -> tuple[int, int, int]:
+        if file not in self._spans:
+            metadata = pq.read_metadata(file)
+            column = metadata.schema.names.index("at")
+            lows, highs = [], []
+            for group in range(metadata.num_row_groups):
+                statistics = metadata.row_group(group).column(column).statistics
+                if statistics is not None and statistics.has_min_max:
+                    lows.append(_micros(statistics.min))
+                    highs.append(_micros(statistics.max))
+                else:
+                    lows, highs = [-(2**63)], [2**63 - 1]
+                    break
+            self._spans[file] = min(lows, default=0), max(highs, default=0), metadata.num_rows
+            while len(self._spans) > _REMEMBERED:
+                self._spans.popitem(last=False)
+        return self._spans[file]
+
+
+def _micros(instant: Any) -> int:
+    return int(pa.scalar(instant, pa.timestamp("us", tz="UTC")).cast(pa.int64()).as_py())
+
+
+def _ordered(predictions: list[Prediction]) -> list[Prediction]:
+    newest = {each.id: each for each in predictions}
+    return sorted(newest.values(), key=lambda each: (each.at, each.id), reverse=True)
+
+
+def _read(scan: TableScan, selection: Selection, limit: int, before: Cursor | None) -> list[Prediction]:
+    conditions = _conditions(selection)
+    if before is not None:
+        at = f"make_timestamptz({before.at})"
+        conditions.append(f'("at" < {at} OR ("at" = {at} AND id < {quote_text(before.id)}))')
+        conditions.append(f'"at" <= {at}')  # by which row groups are left out
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    with duck.connect() as connection, duck.duck_errors("predictions", scan):
+        connection.execute("SET threads = 1")
+        duck.register(connection, "predictions", scan)
+        # First the instants alone: documents are decoded only of the rows that are shown, and of those beside them.
+        last = connection.execute(
+            f'SELECT epoch_us(min("at")) FROM (SELECT "at" FROM predictions {where} ORDER BY "at" DESC LIMIT {limit})'
+        ).fetchall()[0][0]
+        if last is None:
+            return []
+        newer = f'{where} {"AND" if where else "WHERE"} "at" >= make_timestamptz({last})'
+        found: pa.Table = connection.sql(f"SELECT * FROM predictions {newer}").to_arrow_table()
+    return [each for each in from_table(found.select(SCHEMA.names)) if selection.holds(each)]
+
+
+def _conditions(selection: Selection) -> list[str]:
+    found = [
+        f"{name} = {quote_text(value)}"
+        for name, value in (("endpoint", selection.endpoint), ("version", selection.version))
+        if value is not None
+    ]
+    if selection.since is not None:
+        found.append(f'"at" >= make_timestamptz({selection.since})')
+    if selection.until is not None:
+        found.append(f'"at" < make_timestamptz({selection.until})')
+    if selection.score_from is not None:
+        found.append(f"score >= {selection.score_from!r}")
+    if selection.score_to is not None:
+        found.append(f"score <= {selection.score_to!r}")
+    for name, text in selection.keys.items():
+        key = "" if name == ANY_KEY else msgspec.json.encode(name).decode()
+        quoted = msgspec.json.encode(text).decode()
+        values = [f"{key}:{quoted}", f"{key}:{quoted[1:-1]},", f"{key}:{quoted[1:-1]}}}"]
+        found.append(f"({' OR '.join(f'contains(keys, {quote_text(value)})' for value in values)})")
+    if selection.status is not None:
+        found.append(f"contains(statuses, {quote_text(f':{msgspec.json.encode(selection.status).decode()}')})")
+    return found

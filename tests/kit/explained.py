@@ -28,6 +28,8 @@ from mainspring.training.flavours import convert_estimator, output_names
 from mainspring.training.flavours.scoring import artefact_scores
 from mainspring.training.sets.labels import LABEL
 
+AT = 1_700_000_000_000_000
+
 
 @dataclass(frozen=True)
 class Explained:
@@ -79,7 +81,9 @@ def labels_of(truth: Any, outputs: Sequence[str]) -> list[Any]:
     return [outputs[label] for label in truth] if len(outputs) > 1 else truth.tolist()
 
 
-def logged(project: Project, bundle: Bundle, rows: Mapping[str, Sequence[Any]], **how: Any) -> list[str]:
+def logged(
+    project: Project, bundle: Bundle, rows: Mapping[str, Sequence[Any]], *, at: int = AT, **how: Any
+) -> list[str]:
     """Save a bundle, answer rows as a gateway does, log them, and return their ids."""
     project.bundles.save(bundle)
     executor = executors(project)(bundle)
@@ -89,7 +93,7 @@ def logged(project: Project, bundle: Bundle, rows: Mapping[str, Sequence[Any]], 
     )
     ids = PredictionIds().take(count)
     recorder.record(
-        at=1_700_000_000_000_000,
+        at=at,
         ids=ids,
         asked=[Asked("key", 9, count)],
         features=rows,

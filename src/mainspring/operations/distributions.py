@@ -15,6 +15,7 @@ from mainspring.monitoring.incidents.silences import Traffic
 from mainspring.monitoring.ports import SketchStore
 from mainspring.monitoring.served import served
 from mainspring.monitoring.signals import CONTRACT, JOINT, SURPRISE
+from mainspring.operations.attributions import KeptAttributions
 from mainspring.project import Project
 
 _GRACE_US = 2 * MINUTE  # after an hour, until its predictions are in the store
@@ -36,6 +37,7 @@ class Kept:
     rows: dict[int, int] = field(default_factory=dict)  # hour -> predictions, of the last days
     sketches: dict[Version, dict[tuple[int, str], HourSketch]] = field(default_factory=dict)
     judged: list[Judged] = field(default_factory=list)
+    attributions: KeptAttributions = field(default_factory=KeptAttributions)
 
 
 def judged(project: Project, endpoint: str, kept: Kept, *, now: int, incidents: Iterable[Verdict] = ()) -> list[Judged]:

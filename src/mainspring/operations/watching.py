@@ -25,6 +25,7 @@ from mainspring.monitoring.model import Window
 from mainspring.monitoring.signals import CHANNELS as CHANNEL_NAMES
 from mainspring.monitoring.signals import HARM, SILENCE
 from mainspring.operations.acting import act
+from mainspring.operations.attributions import attributions_judged
 from mainspring.operations.distributions import Kept, judged, traffic
 from mainspring.operations.notifying import outgoing
 from mainspring.operations.quality import harm_of
@@ -100,10 +101,16 @@ def _distributions(watch: Watch) -> list[Judged]:
     return judged(watch.project, watch.endpoint, kept, now=watch.now, incidents=watch.excluded())
 
 
+def _attributions(watch: Watch) -> list[Judged]:
+    kept = watch.kept.setdefault(watch.endpoint, Kept())
+    return attributions_judged(watch.project, watch.endpoint, watch.now, kept.attributions)
+
+
 CHANNELS: Mapping[str, Channel] = {  # by name of the part; a new channel adds one line
     "harm": _harm,
     "silence": _silence,
     "distributions": _distributions,
+    "attributions": _attributions,
     "service": lambda watch: service_judged(watch.project, watch.endpoint),
 }
 

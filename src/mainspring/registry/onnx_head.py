@@ -70,9 +70,9 @@ def with_outputs(content: bytes, tensors: Sequence[str]) -> bytes:
     found = []
     for number, _, value in fields(memoryview(content), "Model", "model.onnx"):
         if number == 7 and isinstance(value, memoryview):
-            # A ValueInfo with a name alone. A protobuf message may have its fields in any order.
+            # A ValueInfo with a name alone, before the graph's own outputs: the last one stays the answer.
             added = b"".join(_field(12, _field(1, each.encode())) for each in tensors)
-            found.append(_field(7, bytes(value) + added))
+            found.append(_field(7, added + bytes(value)))
         elif isinstance(value, int):
             found.append(_varint(number << 3) + _varint(value))
         else:

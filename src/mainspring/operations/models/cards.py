@@ -19,7 +19,7 @@ from mainspring.operations.models import curating
 from mainspring.operations.models.waiving import active
 from mainspring.project import Project
 from mainspring.project.executors import executors
-from mainspring.registry.bundles import FEATURES
+from mainspring.registry.bundles import FEATURES, HOLDOUT
 from mainspring.registry.lineage import lineage_of
 from mainspring.registry.model import Bundle, ModelVersion, RunRecord
 from mainspring.serving.explanation import MEANINGS
@@ -85,6 +85,8 @@ def _attention(project: Project, version: ModelVersion, bundle: Bundle) -> Atten
     """Return the importance of the version's columns on its held-out rows, or why it is unknown."""
     if bundle.manifest.tensors:
         return Gap(IMPORTANCE, "A model of tensors has no columns.", "none is needed.", required=False)
+    if HOLDOUT not in bundle.files:  # so that no model runs in vain, and no code of the project
+        return Gap(IMPORTANCE, "The bundle contains no held-out rows.", "train the model with a label.", required=False)
     try:
         executor = executors(project)(bundle)
     except MainspringError as error:

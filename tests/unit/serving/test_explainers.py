@@ -6,15 +6,17 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from kit.explained import Explained, brute_force, explained, sealed_with
-from kit.models import function_bundle, mlp_bundle
+from kit.models import function_bundle, mlp_bundle, sealed
 from mainspring.core.errors import Invalid
+from mainspring.core.schema import DType
 from mainspring.project.explainers import load_explainer
 from mainspring.registry.bundles import GOLDEN
-from mainspring.registry.model import TensorSpec
+from mainspring.registry.model import Input, TensorSpec
 from mainspring.serving.adapters.curved import CurvedExecutor
 from mainspring.serving.background import background_of
 from mainspring.serving.explanation import ANSWER, LOG_ODDS, SCORES, NotExplainable, explanations
@@ -170,3 +172,29 @@ def answers_of(made: Explained) -> dict[str, Any]:
         executor = CurvedExecutor(executor, made.bundle.manifest.curve)
     found: dict[str, Any] = executor.predict(made.rows, made.count)
     return found
+
+
+def test_an_imported_graph_whose_outputs_have_names_of_their_own() -> None:
+    from skl2onnx import to_onnx
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(300, 3)).astype(np.float32)
+    fitted = LogisticRegression().fit(matrix, matrix[:, 0] - matrix[:, 1] > 0)
+    content = to_onnx(fitted, matrix[:1], options={"zipmap": False}, target_opset={"": 18, "ai.onnx.ml": 3})
+    names = ["V.a", "V.b", "V.c"]
+    columns = {name: matrix[:50, place].tolist() for place, name in enumerate(names)}
+    golden = {"inputs": columns, "outputs": {"probability": fitted.predict_proba(matrix[:50])[:, 1].tolist()}}
+    bundle = sealed(
+        "onnx",
+        {"model.onnx": content.SerializeToString(), GOLDEN: msgspec.json.encode(golden)},
+        task="binary",
+        inputs=tuple(Input(name, DType.Float32) for name in names),
+        outputs=("probability",),
+    )
+    explainer = load_explainer(bundle)
+    found = explainer.explain(columns, 50)
+    assert (explainer.method.name, explainer.method.space) == ("linear", LOG_ODDS)
+    assert found.additive.all()
+    expected = (matrix[:50] - matrix[:50].mean(axis=0)) * fitted.coef_[0]
+    np.testing.assert_allclose(found.values[:, :, 0], expected, atol=1e-5)

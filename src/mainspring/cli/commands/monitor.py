@@ -13,6 +13,11 @@ from mainspring.cli.stdout_redirect import dated
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from mainspring.monitoring.model import Window
+
+
+_METRICS = 3  # of a window in the table; the newest window's have a table of their own
+
 
 @make("monitor")
 @click.argument("endpoint")
@@ -22,8 +27,8 @@ def command(call: Call, *, endpoint: str) -> None:
     Below them is the quality of the newest window with labels, by version and segment, with 95% intervals and the
     label coverage that is usual at that age; in JSON, each window has it as `measured`.
 
-    A column that drifts in one window is `drifted`; one that drifts in two consecutive windows is an alert. Signals of
-    the monitor's channels open and close incidents: `mainspring incidents list`.
+    A drifted column differs from training, as seasons make it do: that is no alarm. Signals of the monitor's channels,
+    which judge by the endpoint's own history, open and close incidents: `mainspring incidents list`.
     """
     from mainspring.core.time import format_instant
     from mainspring.operations.notifying import Delivery
@@ -57,17 +62,19 @@ def command(call: Call, *, endpoint: str) -> None:
             console.print(f"No predictions of {endpoint} yet.")
             return
         table = Table(box=None, header_style="bold")
-        for column in ("from", "predictions", "p99 ms", "labels", "quality", "drifted", "alerts"):
+        for column in ("from", "predictions", "p99 ms", "labels", "quality", "drifted columns"):
             table.add_column(column)
         for window in windows:
             quality = "\n".join(
-                f"version {version}: " + "  ".join(f"{name} {value:.3f}" for name, value in made.quality.items())
+                f"version {version}: "
+                + "  ".join(f"{name} {value:.3f}" for name, value in list(made.quality.items())[:_METRICS])
                 for version, made in window.by_predictor.items()
             )
-            drifted, alerts = ", ".join(window.drifted), ", ".join(window.alerts)
             p99 = "–" if window.p99_ms is None else f"{window.p99_ms:.1f}"
             share = f"{window.labels:,} ({window.coverage:.0%})"
-            table.add_row(format_instant(window.start), f"{window.predictions:,}", p99, share, quality, drifted, alerts)
+            table.add_row(
+                format_instant(window.start), f"{window.predictions:,}", p99, share, quality, _drifted(window)
+            )
         console.print(table)
         newest = next((each for each in reversed(found) if any(part.labels for part in each.measured)), None)
         if newest is not None:
@@ -77,3 +84,12 @@ def command(call: Call, *, endpoint: str) -> None:
             console.print(estimates_table(foreseen))
 
     call.result([dated(to_builtins(window), "start", "end", "computed_at") for window in found], show)
+
+
+def _drifted(window: Window) -> str:
+    """Return how many columns of a window drifted, and the farthest."""
+    if not window.judged:
+        return "–"
+    text = f"{len(window.drifted)} of {len(window.judged)}"
+    farthest = max((each for each in window.judged if each.drifted), key=lambda each: each.ks, default=None)
+    return text if farthest is None else f"{text}, most {farthest.column}"

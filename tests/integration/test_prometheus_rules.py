@@ -214,6 +214,17 @@ def test_every_metric_of_the_rules_and_the_dashboard_is_in_a_scrape(texts: list[
     assert len({name for each in expressions for name in named(each)}) > 20
 
 
+def test_the_documentation_names_every_metric_and_no_other(texts: list[str]) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "howto" / "prometheus.md").read_text(encoding="utf-8")
+    rows = [line for line in page[page.index("## Metrics of the gateway") :].splitlines() if line.startswith("| `")]
+    documented = {name for row in rows for name in re.findall(r"`((?:mainspring|process)_\w+)", row.split(" | ")[0])}
+    scraped = set(re.findall(r"^# HELP (\w+)", "".join(texts), re.M))
+    # Where there is a slot, a copy of the catalog, or a collector of spans.
+    scraped |= {"mainspring_gateway_worker_up", "mainspring_catalog_stale_seconds", "mainspring_catalog_went_back"}
+    scraped |= {"mainspring_spans_total"}
+    assert documented == scraped
+
+
 def test_the_queries_of_the_dashboard_are_promql(tmp_path: Path) -> None:
     expressions = [target["expr"] for panel in dashboard()["panels"] for target in panel.get("targets", ())]
     filled = [each.replace("$__rate_interval", "5m").replace("$endpoint", ".*") for each in expressions]

@@ -47,8 +47,7 @@ def add_endpoint_api(router: APIRouter, project: Project) -> None:
     @router.get("/endpoints/{name}/service")
     def list_samples(name: Id, since: Instant, until: Instant) -> Response:
         """Counts of requests and durations in `[since, until)`, by minute or hour, oldest first."""
-        samples = project.service.samples(since, until)
-        return Answer({"endpoint": known(name), "samples": [each for each in samples if each.subject == name]})
+        return Answer({"endpoint": known(name), "samples": project.service.samples(since, until, [name])})
 
     @router.get("/endpoints/{name}/baselines")
     def list_baselines(name: Id, limit: Limit = 10) -> Response:

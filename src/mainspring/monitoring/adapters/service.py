@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 import sqlalchemy as sa
@@ -53,13 +53,15 @@ class CatalogService:
             self._put(connection, place, samples)
             connection.execute(last, [{"place": place, "document": msgspec.msgpack.encode(state)}])
 
-    def samples(self, since: int, until: int) -> list[Sample]:
+    def samples(self, since: int, until: int, subjects: Collection[str] | None = None) -> list[Sample]:
         table = service_samples.c
         query = (
             sa.select(table.document)
             .where(table.end > since, table.start < until)
             .order_by(table.start, table.end, table.subject, table.place)
         )
+        if subjects is not None:
+            query = query.where(table.subject.in_(subjects))
         with catalog_errors(self._name), self._engine.connect() as connection:
             documents = connection.execute(query).scalars().all()
         decode = msgspec.msgpack.Decoder(Sample).decode

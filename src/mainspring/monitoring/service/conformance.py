@@ -34,6 +34,11 @@ class ServiceStoreConformance:
         assert [sample.start for sample in service.samples(15, 20)] == [10]
         assert [sample.start for sample in service.samples(14, 21)] == [5, 10, 20]
 
+    def test_samples_are_of_the_asked_subjects(self, service: ServiceStore) -> None:
+        service.save("here", [_sample(name, 10, 20) for name in ("a", "b", "view a")], State(30))
+        assert [sample.subject for sample in service.samples(0, 100, {"a", "view a"})] == ["a", "view a"]
+        assert service.samples(0, 100, ()) == []
+
     def test_the_same_interval_adds_to_the_earlier_one(self, service: ServiceStore) -> None:
         """Such as after the clock went back: no count may be lost."""
         for count in (1.0, 2.0):

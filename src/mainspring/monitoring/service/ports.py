@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from mainspring.monitoring.service.readings import State
@@ -20,8 +20,8 @@ class ServiceStore(Protocol):
         """Store samples of a place and its state atomically; samples with the same key add up."""
         ...
 
-    def samples(self, since: int, until: int) -> list[Sample]:
-        """Return the samples of all places that overlap `[since, until)`, oldest first."""
+    def samples(self, since: int, until: int, subjects: Collection[str] | None = None) -> list[Sample]:
+        """Return the samples of all places that overlap `[since, until)`, oldest first; by default of all subjects."""
         ...
 
     def compact(self, *, merge_before: int, delete_before: int) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from mainspring.core.time import MINUTE
+from mainspring.monitoring.declaring import Monitor
 from mainspring.monitoring.incidents.model import Judged
 from mainspring.monitoring.service import burning
 from mainspring.monitoring.service.burning import WINDOWS_US, ObjectiveReport
@@ -26,8 +29,12 @@ def objectives(project: Project, endpoint: str | None = None) -> list[ObjectiveR
     monitors = [each for name, each in project.definitions.monitors.items() if endpoint in (None, name)]
     now = project.wall.now()
     longest = max((objective.over_us for each in monitors for objective in each.objectives), default=0)
-    samples = project.service.samples(now - longest, now) if longest else []
+    samples = project.service.samples(now - longest, now, _subjects(monitors)) if longest else []
     return [report for each in monitors for report in burning.reports(each.endpoint, each.objectives, samples, now)]
+
+
+def _subjects(monitors: Iterable[Monitor]) -> set[str]:
+    return {burning.subject(monitor.endpoint, each) for monitor in monitors for each in monitor.objectives}
 
 
 def judged(project: Project, endpoint: str) -> list[Judged]:
@@ -40,9 +47,7 @@ def judged(project: Project, endpoint: str) -> list[Judged]:
     if monitor is None or not monitor.objectives:
         return []
     now = project.wall.now()
-    samples = project.service.samples(now - max(WINDOWS_US) - _LOOKS * _WINDOW_US, now)
-    own = {burning.subject(endpoint, objective) for objective in monitor.objectives}
-    relevant = [sample for sample in samples if sample.subject in own]
+    relevant = project.service.samples(now - max(WINDOWS_US) - _LOOKS * _WINDOW_US, now, _subjects([monitor]))
     through = max((sample.end for sample in relevant), default=0)
     windows, signals = [], []
     for number in range(through // _WINDOW_US - _LOOKS + 1, through // _WINDOW_US + 1):

@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from mainspring.stats.binning import Binning
 from mainspring.stats.reference import (
     BINS,
     BUCKETS,
@@ -225,7 +226,7 @@ class _Number:
     """Numeric column."""
 
     def __init__(self, reference: ColumnReference, *, float32: bool) -> None:
-        self._edges = np.asarray(reference.edges, np.float64)
+        self._binning = Binning(np.asarray(reference.edges, np.float64))
         self._float32 = float32
         self._low = -math.inf if reference.low is None else reference.low
         self._high = math.inf if reference.high is None else reference.high
@@ -236,6 +237,7 @@ class _Number:
         self._has_values = reference.n > 0
         self._commonest = reference.commonest if isinstance(reference.commonest, float) else None
         self.ranks = _ranks(reference)
+        self._ranks = self.ranks[self._binning.places]
 
     def count(self, values: Any, counts: Ints, bins: Ints, ranks: Floats | None) -> Sums:
         numbers, nulls, type_errors = as_numbers(values)
@@ -252,14 +254,14 @@ class _Number:
             return _NO_SUMS
         if self._float32:
             present = _rounded(present)
-        places = np.searchsorted(self._edges, present, side="left")
-        bins[:BINS] = np.bincount(places, minlength=BINS)
+        places = self._binning(present)
+        bins[self._binning.places] = np.bincount(places, minlength=len(self._binning.places))
         counts[_BELOW] = np.count_nonzero(present < self._low)
         counts[_ABOVE] = np.count_nonzero(present > self._high)
         if self._commonest is not None:
             counts[_COMMONEST] = np.count_nonzero(present == self._commonest)
         if ranks is not None:
-            ranks[slice(None) if whole else finite] = self.ranks[places]
+            ranks[slice(None) if whole else finite] = self._ranks[places]
         return self._sums(present) if self._has_values else _NO_SUMS
 
     def _sums(self, present: Floats) -> Sums:

@@ -40,6 +40,7 @@ _HOMES = {
     "mainspring.ledger.model": ["Log"],
     "mainspring.monitoring.declaring": ["Monitor"],
     "mainspring.monitoring.quality.declared": ["Forecast", "Ranking"],
+    "mainspring.monitoring.quality.sql_metrics": ["sql_metric"],
     "mainspring.stats.metrics": ["metric", "precision_at_k", "recall_at_k", "recall_at_precision"],
     "mainspring.stats.thresholds": ["Costs"],
     "mainspring.training.flavours.calibration": ["calibrated"],
@@ -131,6 +132,7 @@ if TYPE_CHECKING:
     from mainspring.monitoring.notify import declaring as _notify
     from mainspring.monitoring.quality.declared import Forecast as Forecast
     from mainspring.monitoring.quality.declared import Ranking as Ranking
+    from mainspring.monitoring.quality.sql_metrics import sql_metric as sql_metric
     from mainspring.monitoring.service import objectives as objectives
     from mainspring.operations.opened import open_folder
     from mainspring.serving.model import Endpoint as Endpoint

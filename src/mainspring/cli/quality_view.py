@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.markup import escape
 from rich.table import Table
 
 from mainspring.core.time import format_instant
@@ -45,6 +46,19 @@ def _head(part: MeasuredQuality) -> tuple[str, str, str, str]:
     contradicted = f", {part.contradicted:,} contradicted" if part.contradicted else ""
     labels = f"{part.labels:,} ({part.coverage:.0%}{contradicted})"
     return part.version, f"{where} {part.output}".strip(), labels, usual
+
+
+def business_table(window: MeasuredWindow) -> Table:
+    """Return the business metrics of one window, by version."""
+    title = f"Business metrics of the window from {format_instant(window.start)}"
+    table = Table(box=None, header_style="bold", title=title, title_justify="left")
+    for column in ("version", "metric", "value"):
+        table.add_column(column, overflow="fold")
+    for version, figures in window.business.items():
+        for name, figure in figures.items():
+            value = f"[red]{escape(figure.error)}[/]" if figure.error else _number(figure.value)
+            table.add_row(version, name, value)
+    return table
 
 
 def _interval(figure: Figure | Estimate) -> str:

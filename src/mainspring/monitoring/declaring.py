@@ -12,6 +12,7 @@ from mainspring.core.time import parse_duration
 from mainspring.monitoring.incidents.actions import Action
 from mainspring.monitoring.notify.declaring import Target
 from mainspring.monitoring.quality.declared import TOLERABLE, Forecast, Ranking
+from mainspring.monitoring.quality.sql_metrics import SqlMetric
 from mainspring.monitoring.service.objectives import Objective
 
 ALARMS_PER_WEEK = 1.0
@@ -31,6 +32,7 @@ class Monitor:
         fairness: Features by their full names, or fields of the request, whose values are the groups of
             `mainspring fairness`: alone, and in their combinations.
         notify: Receivers of messages about incidents, such as `ms.notify.webhook("ops")`.
+        metrics: Business metrics, `ms.sql_metric("refunds", "SELECT ...")`, one number for each window and version.
         tolerances: How much worse than on held-out rows live quality may be, such as {"brier": 0.02}: `brier`,
             `log_loss`, `accuracy`, `mae`, or `calibration`, of the mean score against the mean label.
         actions: Actions that incidents cause, such as `ms.actions.start("retrain")`.
@@ -50,6 +52,7 @@ class Monitor:
     forecast: Forecast | None = None
     fairness: Sequence[str] = ()
     notify: Sequence[Target] = ()
+    metrics: Sequence[SqlMetric] = ()
     tolerances: Mapping[str, float] = field(default_factory=dict)
     actions: Sequence[Action] = ()
     clean_windows: int = 2
@@ -70,6 +73,8 @@ class Monitor:
         nothing = type(None)
         expect(self.ranking, (Ranking, nothing), owner.format("ranking"), fix='write ranking=ms.Ranking("query").')
         expect(self.forecast, (Forecast, nothing), owner.format("forecast"), fix='write forecast=ms.Forecast("days").')
+        fix = 'write metrics=[ms.sql_metric("refunds", "SELECT ...")].'
+        expect_each(self.metrics, SqlMetric, owner.format("metrics"), fix=fix)
         expect(self.tolerances, Mapping, owner.format("tolerances"), fix='write tolerances={"brier": 0.02}.')
         for metric, tolerance in self.tolerances.items():
             expect(tolerance, (int, float), owner.format("tolerance"), fix='write tolerances={"brier": 0.02}.')

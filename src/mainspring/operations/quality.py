@@ -10,9 +10,11 @@ import msgspec
 from mainspring.core.errors import MainspringError
 from mainspring.core.time import DAY
 from mainspring.delivery.gates import BASELINE
+from mainspring.monitoring.channels.concept import Drift, drifts
 from mainspring.monitoring.channels.harm import Harm, harms
 from mainspring.monitoring.model import Window
 from mainspring.monitoring.quality.reports import MeasuredQuality, estimated, measured
+from mainspring.monitoring.quality.sql_metrics import BusinessFigure
 from mainspring.monitoring.signals import CONTRACT, JOINT
 from mainspring.project import Project
 
@@ -21,9 +23,15 @@ _INPUTS = {CONTRACT, JOINT}  # channels whose faults mislead an estimate
 
 
 class MeasuredWindow(Window, frozen=True, kw_only=True):
-    """One window with its quality: `measured` has a part for each version and segment."""
+    """One window with its quality.
+
+    Attributes:
+        measured: A part for each version and segment.
+        business: Version -> metric -> its value, of the metrics that the endpoint's monitor declares in SQL.
+    """
 
     measured: list[MeasuredQuality]
+    business: dict[str, dict[str, BusinessFigure]] = {}
 
 
 def quality(project: Project, endpoint: str, windows: Sequence[Window]) -> list[MeasuredWindow]:
@@ -38,6 +46,7 @@ def quality(project: Project, endpoint: str, windows: Sequence[Window]) -> list[
     horizon_us = DAY if labels is None else labels.horizon_us
     made = estimated(sums, [(window.start, window.end) for window in windows], now, horizon_us)
     broken = _broken(project, endpoint)
+    business = project.business_table.newest(endpoint, windows[0].start)
     found = []
     for window in windows:
         parts = measured(sums, window.start, window.end, min(now, window.computed_at or now), held_out)
@@ -46,7 +55,8 @@ def quality(project: Project, endpoint: str, windows: Sequence[Window]) -> list[
             estimate = {} if part.segment or part.output else made.get((part.version, window.start), {})
             if estimate:
                 parts[place] = msgspec.structs.replace(part, estimated=estimate, invalid=invalid)
-        found.append(MeasuredWindow(**msgspec.structs.asdict(window), measured=parts))
+        counted = {name[2]: each for name, each in business.items() if name[:2] == (window.start, window.end)}
+        found.append(MeasuredWindow(**msgspec.structs.asdict(window), measured=parts, business=counted))
     return found
 
 
@@ -68,6 +78,14 @@ def harm_of(project: Project, endpoint: str, now: int) -> list[Harm]:
     sums = project.quality_table.sums(endpoint, now - _HARM_US, now, segment="")
     declared = {} if monitor is None else monitor.tolerances
     return harms(sums, now, labels.horizon_us, _held_out(project), declared)
+
+
+def drifts_of(project: Project, endpoint: str, now: int) -> list[Drift]:
+    """Return the hints of concept drift of an endpoint's versions, the oldest first."""
+    labels = project.label_rows(endpoint)
+    if labels is None:
+        return []
+    return drifts(project.quality_table.sums(endpoint, now - _HARM_US, now, segment=""), now, labels.horizon_us)
 
 
 def _held_out(project: Project) -> Callable[[str], Mapping[str, float]]:

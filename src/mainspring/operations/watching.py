@@ -15,6 +15,7 @@ import msgspec
 from mainspring.core.errors import Conflict, MainspringError
 from mainspring.core.time import DAY
 from mainspring.features.model import FeatureView
+from mainspring.monitoring.channels.concept import concept_signals
 from mainspring.monitoring.channels.harm import signals as harm_signals
 from mainspring.monitoring.incidents.causes import LABELS, MONITOR, PREDICTIONS, Lineage, Origin, grouped
 from mainspring.monitoring.incidents.feedback import Verdict, excluded, false_alarms
@@ -28,7 +29,7 @@ from mainspring.operations.acting import act
 from mainspring.operations.attributions import attributions_judged
 from mainspring.operations.distributions import Kept, judged, traffic
 from mainspring.operations.notifying import outgoing
-from mainspring.operations.quality import harm_of
+from mainspring.operations.quality import drifts_of, harm_of
 from mainspring.operations.ranking import effect
 from mainspring.operations.service.objectives import judged as service_judged
 from mainspring.project import Project
@@ -92,8 +93,10 @@ def _is_complete(window: Window, now: int) -> bool:
 
 def _harm(watch: Watch) -> list[Judged]:
     found = harm_of(watch.project, watch.endpoint, watch.now)
-    days = {(each.end - DAY, each.end) for each in found}
-    return [Judged(watch.endpoint, HARM, tuple(sorted(days)), tuple(harm_signals(watch.endpoint, found)))]
+    hints = concept_signals(watch.endpoint, drifts_of(watch.project, watch.endpoint, watch.now), watch.since)
+    days = {(each.end - DAY, each.end) for each in found} | {(each.start, each.end) for each in hints}
+    pages = harm_signals(watch.endpoint, found)
+    return [Judged(watch.endpoint, HARM, tuple(sorted(days)), (*pages, *hints))]
 
 
 def _distributions(watch: Watch) -> list[Judged]:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mainspring.monitoring.incidents.ports import IncidentStore
     from mainspring.monitoring.model import LabelRows
     from mainspring.monitoring.ports import MonitorStore, SketchStore
+    from mainspring.monitoring.quality.business import BusinessTable
     from mainspring.monitoring.quality.table import QualityTable
     from mainspring.monitoring.quality.updating import QualityUpdates
     from mainspring.monitoring.service.ports import ServiceStore
@@ -452,6 +453,12 @@ class Project:
         return QualityTable(self.lake)
 
     @cached_property
+    def business_table(self) -> BusinessTable:
+        from mainspring.monitoring.quality.business import BusinessTable
+
+        return BusinessTable(self.lake)
+
+    @cached_property
     def quality_updates(self) -> QualityUpdates:
         from mainspring.monitoring.quality.measuring import Watched
         from mainspring.monitoring.quality.updating import QualityUpdates
@@ -460,12 +467,14 @@ class Project:
             found = self.definitions.monitors.get(endpoint)
             if found is None:
                 return Watched()
-            return Watched(found.segments, found.ranking, found.forecast, found.fairness)
+            chosen = (found.segments, found.ranking, found.forecast, found.fairness)
+            return Watched(*chosen, metrics=found.metrics)
 
         return QualityUpdates(
             self.predictions,
             self.monitors,
             self.quality_table,
+            self.business_table,
             labels=self.label_rows,
             load=self.bundles.load,
             watched=watched,

@@ -54,7 +54,7 @@ def estimates(task: str, bins: Floats, ripe: int, delay: int, overlap: int = 1) 
     step = _STEP / math.sqrt(overlap)
     metrics = _METRICS.get(task, {})
     found: list[dict[str, Estimate]] = [{} for _ in bins]
-    for name, (estimate, realised) in metrics.items():
+    for name, (estimate, truth) in metrics.items():
         values, errors = np.full(len(bins), math.nan), np.full(len(bins), math.nan)
         halves, level = np.full(len(bins), math.nan), LEVEL
         for period in range(len(bins)):
@@ -64,7 +64,7 @@ def estimates(task: str, bins: Floats, ripe: int, delay: int, overlap: int = 1) 
                 continue
             values[period] = estimate(labelled, bins[period])
             if period < ripe and bins[period, :, 0].any():
-                errors[period] = values[period] - realised(bins[period])
+                errors[period] = values[period] - truth(bins[period])
             before = errors[:known][np.isfinite(errors[:known])]
             if known and math.isfinite(halves[known - 1]) and math.isfinite(errors[known - 1]):
                 missed = abs(errors[known - 1]) > halves[known - 1]
@@ -79,6 +79,15 @@ def estimates(task: str, bins: Floats, ripe: int, delay: int, overlap: int = 1) 
                 low, high = (low, high) if low is None or high is None else _within(task, low, high)
                 found[period][name] = Estimate(float(values[period]), low, high, int(before.size))
     return found
+
+
+def realised(task: str, bins: Floats) -> dict[str, float]:
+    """Return the realised value of each metric that is estimated, from the labelled rows of one period.
+
+    Args:
+        bins: Shape (64, cells).
+    """
+    return {name: value(bins) for name, (_, value) in _METRICS.get(task, {}).items()} if bins[:, 0].any() else {}
 
 
 def _within(task: str, low: float, high: float) -> tuple[float, float]:

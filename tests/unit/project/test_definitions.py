@@ -223,6 +223,7 @@ def test_a_rollout_that_cannot_be_is_refused_where_it_stands(root: Path, rollout
             "ms.Monitor('big', tolerances={'brier': 0})",
             "the tolerance 'brier': 0. Fix: write a number above 0 for one of",
         ),
+        ("ms.Monitor('big', metrics=['SELECT 1'])", "metrics of the monitor of 'big'"),
         ("ms.Monitor('big', tolerances={'auc': 0.1})", "the tolerance 'auc': 0.1"),
         ("ms.Monitor('big', alarms_per_week=0)", "alarms_per_week=0. Fix: write a number above 0"),
     ],

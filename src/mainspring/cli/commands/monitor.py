@@ -46,7 +46,7 @@ def command(call: Call, *, endpoint: str) -> None:
     from msgspec import to_builtins
 
     from mainspring.cli.commands.objectives import show_objectives
-    from mainspring.cli.quality_view import estimates_table, quality_table
+    from mainspring.cli.quality_view import business_table, estimates_table, quality_table
     from mainspring.operations.quality import quality
     from mainspring.operations.service.objectives import objectives
 
@@ -82,6 +82,9 @@ def command(call: Call, *, endpoint: str) -> None:
         foreseen = next((each for each in reversed(found) if any(part.estimated for part in each.measured)), None)
         if foreseen is not None:
             console.print(estimates_table(foreseen))
+        counted = next((each for each in reversed(found) if each.business), None)
+        if counted is not None:
+            console.print(business_table(counted))
 
     call.result([dated(to_builtins(window), "start", "end", "computed_at") for window in found], show)
 

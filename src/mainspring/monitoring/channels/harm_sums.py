@@ -45,7 +45,7 @@ class Ripe(NamedTuple):
 
 
 def ripe_sums(group: Mapping[Key, Sums], now: int, horizon_us: int) -> Ripe:
-    age = _age(horizon_us)
+    age = age_of(horizon_us)
     days: dict[int, Floats] = {}
     for key, each in group.items():
         if key.age_s <= age and key.hour + HOUR + horizon_us <= now:
@@ -55,7 +55,7 @@ def ripe_sums(group: Mapping[Key, Sums], now: int, horizon_us: int) -> Ripe:
     return Ripe(ordered, np.array([days[day] for day in ordered]).reshape(len(ordered), len(PLACE)))
 
 
-def _age(horizon_us: int) -> int:
+def age_of(horizon_us: int) -> int:
     return next((age for age in AGES_S if age * SECOND >= horizon_us), EVER_S)
 
 
@@ -89,7 +89,7 @@ def early_sums(group: Mapping[Key, Sums], made: Mapping[Key, Sums], now: int, ho
     ripe_before = now - HOUR - horizon_us
     by_hour: dict[int, dict[int, Floats]] = {}  # hour -> age -> sums by class, of labels known by the horizon
     for key, each in group.items():
-        if key.age_s <= _age(horizon_us):
+        if key.age_s <= age_of(horizon_us):
             by_hour.setdefault(key.hour, {})[key.age_s] = _by_class(each)
     predictions = {key.hour: each["predictions"] for key, each in made.items()}
     ripe = [hour for hour in predictions if hour <= ripe_before]
@@ -107,7 +107,7 @@ def early_sums(group: Mapping[Key, Sums], made: Mapping[Key, Sums], now: int, ho
     days: dict[int, Floats] = {}
     reach, any_early = 1.0, False
     for hour in sorted(predictions):
-        age, weight, number = _age(horizon_us), np.ones(2), 0.0
+        age, weight, number = age_of(horizon_us), np.ones(2), 0.0
         if hour > ripe_before:
             known = [age for age in ages if hour + HOUR + age * SECOND <= now and usual[age].min() >= _LEAST_KNOWN]
             if not known:

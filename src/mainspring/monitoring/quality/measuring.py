@@ -20,6 +20,7 @@ from mainspring.features.describe.personal import personal_names
 from mainspring.monitoring.joins import OUTPUTS, distinct, join_labels, json_rows, label_counts
 from mainspring.monitoring.model import LabelRows
 from mainspring.monitoring.quality.declared import Forecast, Ranking
+from mainspring.monitoring.quality.sql_metrics import SqlMetric
 from mainspring.monitoring.quality.table import Key
 from mainspring.registry.bundles import FEATURES as FEATURE_FILE
 from mainspring.registry.model import Bundle, several_labels
@@ -100,6 +101,7 @@ class Watched:
     Attributes:
         fairness: Columns whose combinations of values are segments too, but for those that identify a person.
         personal: Whether also those; what is measured must then not be stored.
+        metrics: Business metrics in SQL.
     """
 
     segments: Sequence[str] = ()
@@ -107,6 +109,7 @@ class Watched:
     forecast: Forecast | None = None
     fairness: Sequence[str] = ()
     personal: bool = False
+    metrics: Sequence[SqlMetric] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:

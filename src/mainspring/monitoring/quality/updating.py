@@ -14,6 +14,8 @@ from mainspring.core.time import DAY, HOUR, Clock
 from mainspring.ledger.ports import PredictionStore
 from mainspring.monitoring.model import LabelRows, Window
 from mainspring.monitoring.ports import MonitorStore
+from mainspring.monitoring.quality.business import READ as BUSINESS
+from mainspring.monitoring.quality.business import BusinessTable, business_figures
 from mainspring.monitoring.quality.measuring import Judged, Measuring, Watched
 from mainspring.monitoring.quality.table import Key, QualityTable
 from mainspring.registry.model import Bundle
@@ -43,6 +45,7 @@ class QualityUpdates:
         predictions: PredictionStore,
         monitors: MonitorStore,
         table: QualityTable,
+        business: BusinessTable,
         *,
         labels: Callable[[str], LabelRows | None],
         load: Callable[[str], Bundle],
@@ -55,6 +58,7 @@ class QualityUpdates:
         self._predictions = predictions
         self._monitors = monitors
         self._table = table
+        self._business = business
         self._labels = labels
         self._load = load
         self._watched = watched
@@ -90,10 +94,21 @@ class QualityUpdates:
     def _update(
         self, endpoint: str, span: tuple[int, int], windows: Sequence[Window], labels: LabelRows | None
     ) -> None:
+        for window in windows:
+            self._count(window, labels)
         looked = {window.start: window.computed_at for window in windows}
         until = max(looked.values())
         rows = differences(self._table.sums(endpoint, *span), self._measured(endpoint, span, labels, until))
         self._table.add(endpoint, looked, {windows[0].start: rows}, f"{endpoint}:{span[0]}:{span[1]}:{until}")
+
+    def _count(self, window: Window, labels: LabelRows | None) -> None:
+        """Store the business metrics of a window."""
+        metrics = self._watched(window.endpoint).metrics
+        if metrics:
+            end = min(window.end, window.computed_at)
+            arrivals = self._predictions.arrivals(window.endpoint, window.start, end, columns=BUSINESS)
+            batches = arrivals.batches if arrivals else ()
+            self._business.add(window, business_figures(metrics, batches, labels, window.computed_at))
 
     def _measured(self, endpoint: str, span: tuple[int, int], labels: LabelRows | None, until: int) -> dict[Key, Sums]:
         watched = self._watched(endpoint)

@@ -23,8 +23,10 @@ from mainspring.monitoring.adapters.catalog import CatalogMonitors
 from mainspring.monitoring.adapters.memory import MemorySketches
 from mainspring.monitoring.figures import empty_window
 from mainspring.monitoring.model import LabelRows, Window
+from mainspring.monitoring.quality.business import BusinessTable
 from mainspring.monitoring.quality.declared import Forecast, Ranking
 from mainspring.monitoring.quality.measuring import Watched
+from mainspring.monitoring.quality.sql_metrics import sql_metric
 from mainspring.monitoring.quality.table import TABLE, Key, QualityTable
 from mainspring.monitoring.quality.updating import QualityUpdates
 from mainspring.monitoring.window_updates import WindowUpdates
@@ -46,15 +48,16 @@ class World:
         self.ledger = MemoryLedger(sketching(self.sketches, self._load, slot_us=math.gcd(HOUR, window_us)))
         self.monitors = CatalogMonitors(memory_catalog())
         self.labels: LabelRows | None = None
-        self.table = QualityTable(self.lake)
+        self.table, self.business = QualityTable(self.lake), BusinessTable(self.lake)
         self._bundles = {each.digest: each for each in bundles or (bundle(),)}
         common: dict[str, Any] = {"labels": lambda _: self.labels, "load": self._load}
         self.monitor = WindowUpdates(
             self.ledger, self.monitors, self.sketches, clock=self.clock, window_us=window_us, **common
         )
         self.updates = QualityUpdates(
-            self.ledger, self.monitors, self.table, clock=self.clock, locks=MemoryLocks(), window_us=window_us,
-            watched=lambda _: watched or Watched(), **common,
+            self.ledger, self.monitors, self.table, self.business,
+            clock=self.clock, locks=MemoryLocks(), window_us=window_us, watched=lambda _: watched or Watched(),
+            **common,
         )  # fmt: skip
 
     def _load(self, digest: str) -> Bundle:
@@ -232,6 +235,31 @@ def test_rankings_by_group() -> None:
     world.run(10 * DAY)
     found = figures("binary", [world.sums()])
     assert found["ndcg"].value == pytest.approx(ndcg_score(late.reshape(-1, 10), score.reshape(-1, 10), k=5))
+
+
+def test_business_metrics_are_those_of_each_window_and_version_with_the_newest_labels() -> None:
+    metrics = (
+        sql_metric("late", "SELECT count(*) FROM predictions WHERE label = 1 AND lag_s >= 3600"),
+        sql_metric("waiting", "SELECT count(*) FROM predictions WHERE label IS NULL"),
+        sql_metric("wrong", "SELECT nothing FROM predictions"),
+    )
+    world = World(bundle(), bundle(digest="d2"), watched=Watched(metrics=metrics))
+    made, late, _ = flights(200)
+    made[150:] = [msgspec.structs.replace(each, version="2", digest="d2") for each in made[150:]]
+    world.predict(made)
+    first = [label(f"f{i}", bool(late[i]), made[i].at + HOUR) for i in range(120)]
+    world.labels = arrivals(first)
+    world.run(3 * DAY)
+    found = world.business.newest("late", 0)
+    assert set(found) == {(0, DAY, "1"), (DAY, 2 * DAY, "1"), (DAY, 2 * DAY, "2")}
+    assert found[0, DAY, "1"]["late"].value == late[:100].sum()
+    assert found[DAY, 2 * DAY, "2"]["waiting"].value == 50
+    assert "nothing" in found[0, DAY, "1"]["wrong"].error
+    world.labels = arrivals([*first, *(label(f"f{i}", True, 3 * DAY + HOUR) for i in range(120, 200))])
+    world.run(4 * DAY)
+    again = world.business.newest("late", 0)
+    assert again[DAY, 2 * DAY, "2"]["waiting"].value == 0
+    assert again[DAY, 2 * DAY, "1"]["late"].value == late[100:120].sum() + 30
 
 
 def test_windows_shorter_than_an_hour_and_a_changed_length_count_each_prediction_once() -> None:

@@ -35,7 +35,9 @@ _HOMES = {
     "mainspring.features.declaring": ["feature_view", "on_demand_features", "request_features"],
     "mainspring.features.model": ["Entity", "FeatureView", "Observations"],
     "mainspring.jobs.declaring": ["job"],
-    "mainspring.jobs.pipelines.declaring": ["approval", "drifted", "landed", "only_if", "pipeline", "webhook"],
+    "mainspring.jobs.pipelines.declaring": [
+        "approval", "drifted", "incident", "landed", "only_if", "pipeline", "webhook",
+    ],
     "mainspring.jobs.pipelines.steps": ["step", "task"],
     "mainspring.ledger.model": ["Log"],
     "mainspring.monitoring.declaring": ["Monitor"],
@@ -120,6 +122,7 @@ if TYPE_CHECKING:
     from mainspring.jobs.declaring import job as job
     from mainspring.jobs.pipelines.declaring import approval as approval
     from mainspring.jobs.pipelines.declaring import drifted as drifted
+    from mainspring.jobs.pipelines.declaring import incident as incident
     from mainspring.jobs.pipelines.declaring import landed as landed
     from mainspring.jobs.pipelines.declaring import only_if as only_if
     from mainspring.jobs.pipelines.declaring import pipeline as pipeline

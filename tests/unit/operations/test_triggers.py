@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 import mainspring as ms
+from kit.incidents import incident
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import DAY, HOUR, ManualClock, to_datetime
 from mainspring.data.ingest import Ingestor
@@ -39,6 +40,10 @@ def fresh():
 
 @ms.pipeline(when=[ms.drifted("risk")])
 def drifting():
+    act()
+
+@ms.pipeline(when=[ms.incident("risk", channel="contract")])
+def broken():
     act()
 """
 
@@ -96,6 +101,21 @@ def test_new_data_starts_one_run_and_none_behind_one_that_waits(project: Project
     assert begun(project, one, other) == ["pipeline:fresh"]
     assert project.jobs.find(limit=1)[0].status is Status.WAITING  # one run at a time
     project.jobs.end(lease, Outcome(Status.DONE), NOW)
+    assert begun(project, one, other) == []
+
+
+def test_a_new_incident_of_the_channel_starts_one_run(project: Project) -> None:
+    one, other = Triggers(project), Triggers(project)
+    old = incident("risk", NOW - HOUR, source="old")
+    project.incidents.save([old])
+    assert begun(project, one, other) == []
+    project.incidents.save([incident("risk", NOW, source="a", channels=("surprise",))])
+    project.incidents.save([incident("elsewhere", NOW, source="b")])
+    assert begun(project, one, other) == []
+    [made] = project.incidents.save([incident("risk", NOW + 1, source="c")])
+    assert begun(project, one, other) == ["pipeline:broken"]
+    [run] = project.jobs.find()
+    assert run.argument == {"trigger": {"incident": made.id, "endpoint": "risk", "cause": "source c"}}
     assert begun(project, one, other) == []
 
 

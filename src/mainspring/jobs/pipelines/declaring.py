@@ -121,6 +121,16 @@ def drifted(endpoint: str | Any) -> Trigger:
     return Trigger("drifted", check_id(getattr(endpoint, "name", endpoint), "endpoint"))
 
 
+def incident(endpoint: str | Any, *, channel: str = "") -> Trigger:
+    """Return the trigger for a new incident of an endpoint, by name or declaration.
+
+    Args:
+        channel: Channel of monitoring that one of its signals is from, such as `"harm"`; by default any.
+    """
+    name = check_id(getattr(endpoint, "name", endpoint), "endpoint")
+    return Trigger("incident", f"{name}/{check_id(channel, 'channel')}" if channel else name)
+
+
 def webhook(name: str) -> Trigger:
     """Return the trigger for a delivery of the webhook of this name."""
     return Trigger("webhook", check_id(name, "webhook"))
@@ -152,7 +162,8 @@ def pipeline(
     Args:
         name: Name of the pipeline, an id; by default the function's, with `-` for `_`.
         every: A schedule: a duration ("1d") or five cron fields in UTC ("30 3 * * 1").
-        when: Events that start it: `ms.landed(source)`, `ms.drifted(endpoint)`, `ms.webhook(name)`.
+        when: Events that start it: `ms.landed(source)`, `ms.drifted(endpoint)`,
+            `ms.incident(endpoint)`, `ms.webhook(name)`.
         limit: How many runs may be under way at once; others wait. `None` for any number.
         priority: Head start of its runs and steps before other work of the worker, in hours: from -100 (nightly) to
             100 (urgent). Work that has waited longer than another's head start comes first, so none waits for ever.
@@ -189,7 +200,7 @@ def _traced(
         if not isinstance(each, Trigger):
             raise Invalid(
                 f"A trigger of pipeline {known!r} is {each!r:.80}.",
-                fix='use ms.landed("SOURCE"), ms.drifted("ENDPOINT") or ms.webhook("NAME").',
+                fix='use ms.landed("SOURCE"), ms.drifted("ENDPOINT"), ms.incident("ENDPOINT") or ms.webhook("NAME").',
             )
     if tracing.get() is not None:
         raise Invalid(f"{caller()}: pipeline {known!r} is declared inside another.", fix="declare it on its own.")

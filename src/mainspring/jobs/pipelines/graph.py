@@ -12,7 +12,7 @@ from mainspring.jobs.pipelines.values import Value, outputs, read, shown, writte
 from mainspring.jobs.plain import Plain
 
 Kind = Literal["step", "approval"]
-TRIGGERS = ("landed", "drifted", "webhook")
+TRIGGERS = ("landed", "drifted", "incident", "webhook")
 MOST_ITEMS = 1_000  # default bound of a mapped step
 RESOURCES = ("cpu", "memory", "gpu")
 JOB = "job:"  # begins the `function` of a node that runs one of the built-in jobs, such as "job:train"
@@ -20,10 +20,12 @@ JOB = "job:"  # begins the `function` of a node that runs one of the built-in jo
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """An event that starts a pipeline: new data in a source, drift of an endpoint, or a webhook's delivery."""
+    """An event that starts a pipeline: new data in a source, drift or an incident of an endpoint, or a webhook's
+    delivery.
+    """
 
     kind: str  # of TRIGGERS
-    name: str  # of the source, the endpoint or the webhook
+    name: str  # of the source, the endpoint or the webhook; of an incident also `ENDPOINT/CHANNEL`
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Automatic starts of pipelines: schedules, new data in a source, and drift of an endpoint.
+"""Automatic starts of pipelines: schedules, new data in a source, drift and incidents of an endpoint.
 
 Each trigger is a mark in the job store, moved with the run that it queues in one transaction: however many workers
 look, an event starts one run. What was there when a trigger is first seen starts none.
@@ -19,6 +19,7 @@ from mainspring.operations.pipelines.names import RUN, of_run
 from mainspring.project import Project
 
 _LOOKED_AT_US = 8 * DAY  # windows that may hold an alert that is new
+_INCIDENTS = 100  # newest of an endpoint, among which one of a channel is looked for
 _NEVER = Every(DAY)  # a mark has no due times
 
 
@@ -72,7 +73,16 @@ class Triggers:
                 "alerts": newest.alerts,
             }
             return f"drifted {trigger.name}", alerts[-1].end, told
-        return None
+        return self._incident(trigger) if trigger.kind == "incident" else None
+
+    def _incident(self, trigger: Trigger) -> tuple[str, int, Plain]:
+        endpoint, _, channel = trigger.name.partition("/")
+        found = self._project.incidents.find(endpoint=endpoint, limit=_INCIDENTS)
+        newest = next((each for each in found if channel in ("", *each.channels)), None)
+        if newest is None:
+            return f"incident {trigger.name}", 0, None
+        told: Plain = {"incident": newest.id, "endpoint": endpoint, "cause": str(newest.cause)}
+        return f"incident {trigger.name}", newest.opened_at, told
 
     def _waits(self, pipeline: str) -> bool:
         """Return whether a run has not begun yet: it will see the newest data, so another need not wait behind it."""

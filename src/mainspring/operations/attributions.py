@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from mainspring.serving.explanation import NotExplainable
 from mainspring.serving.model import Arm
 from mainspring.serving.ports import Explainer
 
-ROWS = 200  # predictions of a day
+ROWS = 100  # predictions of a day
 _LEAST_ROWS = 50
 _GRACE_US = HOUR  # until the predictions of a day are in the store
 _LOOKED_AT = DAYS + 7  # days
@@ -70,9 +70,8 @@ def _judged(
         return []
     starts = range(until - _LOOKED_AT * DAY, until, DAY)
     try:
-        for start in starts:
-            if start not in kept:
-                kept[start] = _of_day(project, endpoint, arm.version, explainer, start)
+        if missing := [start for start in starts if start not in kept]:
+            kept.update(_of_days(project, endpoint, arm.version, explainer, missing))
         trained = _trained(bundle, explainer)
     finally:
         explainer.close()
@@ -83,19 +82,25 @@ def _judged(
     return [Judged(endpoint, ATTRIBUTION, tuple(windows), tuple(signals))] if windows else []
 
 
-def _of_day(project: Project, endpoint: str, version: str, explainer: Explainer, start: int) -> Attributions | None:
-    """Return the attributions of a day's sample; `None` of a day with few predictions."""
-    selection = Selection(endpoint=endpoint, version=version, since=start, until=start + DAY)
-    ids = project.predictions.sample(selection, ROWS)
-    if len(ids) < _LEAST_ROWS:
-        return None
+def _of_days(
+    project: Project, endpoint: str, version: str, explainer: Explainer, starts: Sequence[int]
+) -> dict[int, Attributions | None]:
+    """Return the attributions of days by their starts, from one sample over all; `None` of a day with few rows."""
+    selection = Selection(endpoint=endpoint, version=version, since=starts[0], until=starts[-1] + DAY)
+    ids = project.predictions.sample(selection, ROWS * len(starts))
     names = list(explainer.inputs)
-    rows = [
-        each.features
-        for part in project.predictions.scan(selection, ids)
-        for each in part
-        if all(name in each.features for name in names)
-    ]
+    by_day: dict[int, list[Any]] = {start: [] for start in starts}
+    for part in project.predictions.scan(selection, ids):
+        for each in part:
+            rows = by_day.get(each.at // DAY * DAY, [])
+            if len(rows) < ROWS and all(name in each.features for name in names):
+                rows.append(each.features)
+    return {start: _of_rows(rows, names, explainer, start) for start, rows in by_day.items()}
+
+
+def _of_rows(
+    rows: Sequence[Mapping[str, Any]], names: Sequence[str], explainer: Explainer, start: int
+) -> Attributions | None:
     if len(rows) < _LEAST_ROWS:
         return None
     columns: dict[str, Sequence[Any]] = {name: [row[name] for row in rows] for name in names}

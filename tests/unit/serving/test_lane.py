@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import wraps
@@ -94,6 +95,9 @@ async def test_what_one_turn_of_the_loop_brings_runs_together(threads: ThreadPoo
     assert [len(answer.ids) for answer in answers] == [1, 2, 2]
     stored = {"Carrier.flights_1h", "Carrier.delay_1h"}
     assert [set(answer.statuses) for answer in answers] == [stored, set(), stored]
+    found = Counter(status for answer in answers for column in answer.statuses.values() for status in column)
+    assert {status: count for status, count in bench.metrics.features.items() if count} == found
+    assert found.total() == 6
     by_key = {"Carrier.flights_1h": [0], "Carrier.delay_1h": [None], "Schedule.thousands": [0.5], "Schedule.hour": [2]}
     assert answers[0].output("probability") == pytest.approx(expected(by_key), abs=1e-6)
     assert bench.log.find(answers[2].ids[1]).keys == {"flight_id": 2, "carrier": "DL"}
@@ -404,6 +408,7 @@ async def test_an_endpoint_of_defaults_answers_from_them_while_its_store_hangs(t
         job = bench.ask(keyed_request("AA"), within_us=2_000_000)
         answer = await asyncio.wait_for(job.payload.waiter, 20)
         assert answer.statuses["Carrier.delay_1h"] == ["UNAVAILABLE"]
+        assert bench.metrics.features["UNAVAILABLE"] == 2
         assert not store.answers.is_set()
     finally:
         store.answers.set()

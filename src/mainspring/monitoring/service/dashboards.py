@@ -160,6 +160,19 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "Distance from the training data. It is shown, and is no alarm: seasons move it.",
             ),
             Panel("Newest window, rows", "short", ((f"mainspring_window_predictions{_OF}", "{{endpoint}}"),)),
+            Panel(
+                "Stored features that are not present",
+                "percentunit",
+                (
+                    (
+                        "sum by (status) (rate("
+                        f'mainspring_stored_features_total{{endpoint=~"$endpoint",status!="present"}}[{_RATE}]))\n'
+                        f"/ on () group_left ()\nsum(rate(mainspring_stored_features_total{_OF}[{_RATE}]))",
+                        "{{status}}",
+                    ),
+                ),
+                "Of the requests by key: expired, missing or unavailable values, and nulls.",
+            ),
             Panel("Lag of feature views", "s", (("mainspring_view_lag_seconds", "{{view}}"),)),
             Panel("Age of the sources' data", "s", (("mainspring_source_age_seconds", "{{source}}"),)),
         ),

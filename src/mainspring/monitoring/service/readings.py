@@ -128,6 +128,7 @@ _COUNTERS = {  # family -> first part of the key, label of the second
     "mainspring_requests": (REQUESTS, "status"),
     "mainspring_rejections": (REJECTIONS, "cause"),
     "mainspring_predictions": ("rows", ""),
+    "mainspring_stored_features": ("features", "status"),
     FAILURES: ("failed", "version"),
     "process_cpu_seconds": ("cpu_s", ""),
 }

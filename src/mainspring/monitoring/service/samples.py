@@ -5,6 +5,7 @@ Keys of `counts`, with a blank before the variable part:
 - `requests 200`: requests by status; `rejections queue_full`: rejected requests by cause; `rows`: predicted rows;
 - `seconds 0.05`: answered requests that took at most 0.05 s and more than the bound before; the last bound is `inf`;
 - `answered 7`, `took_s 7`: answered requests of version 7 and the sum of their durations;
+- `features expired`: values of stored features by status;
 - `lag 300`: looks at a view whose materialisation lagged at most 300 s and more than the bound before;
 - `cpu_s`: processor time of a process.
 """

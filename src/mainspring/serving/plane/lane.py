@@ -308,6 +308,7 @@ class Lane:
         self._recent_us.append(work.took_us)
         self._metrics.stages["features"].observe((work.read - work.begun) / 1e6)
         self._metrics.stages["compute"].observe(work.took_us / 1e6)
+        self._metrics.found(work.gathered.statuses.values())
         work.ids = self._ids.take(work.rows)
         waiting = work.record(self.recorder, monotonic_us(), assigned=self._assigned)
         work.unlogged = len(waiting)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from mainspring.core.time import Clock, SystemClock
+from mainspring.features.model import Status
 from mainspring.serving.model import LATENCY_BOUNDS
 from mainspring.serving.plane.catalog_copy import CatalogCopy
 
@@ -25,6 +26,7 @@ STARTED = "mainspring_gateway_start_time_seconds"
 INFERENCES, FAILURES = "mainspring_inference_seconds", "mainspring_inference_failures"
 _LONGEST_REASON = 300  # characters
 _USUAL = (200, 429, 500, 503)  # statuses that are exported from the start: Prometheus sees no growth of a new series
+_PRESENT = Status.PRESENT.value
 _VERSIONS = 16  # of an endpoint, whose numbers are kept after they are replaced
 STAGES = ("queue", "features", "compute", "encode", "total")
 _ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0)
@@ -85,10 +87,22 @@ class EndpointMetrics:
         self.rows = 0
         self.arms: dict[str, ArmMetrics] = {}  # by version
         self.versions: dict[str, VersionMetrics] = {}
+        self.features = {status.value: 0 for status in Status}  # values of stored features, by how they were found
 
     def arm(self, version: str) -> ArmMetrics:
         """Return the numbers of a version."""
         return self.arms.setdefault(version, ArmMetrics())
+
+    def found(self, statuses: Iterable[Sequence[str]]) -> None:
+        """Count values of stored features: a column of each, by row. Nearly all are usually present."""
+        features = self.features
+        for column in statuses:
+            present = column.count(_PRESENT)
+            features[_PRESENT] += present
+            if present != len(column):
+                for status in column:
+                    if status != _PRESENT:
+                        features[status] += 1
 
     def version(self, version: str) -> VersionMetrics:
         """Return the numbers of a version that is served."""
@@ -264,6 +278,11 @@ class Metrics(Collector):
             "mainspring_rejections", "Requests rejected to protect others.", labels=["endpoint", "cause"]
         )
         rows = CounterMetricFamily("mainspring_predictions", "Rows predicted.", labels=["endpoint"])
+        features = CounterMetricFamily(
+            "mainspring_stored_features",
+            "Values of stored features by status.",
+            labels=["endpoint", "status"],
+        )
         unlogged = CounterMetricFamily(
             "mainspring_unlogged_predictions", "Rows that were predicted but not logged.", labels=["endpoint", "cause"]
         )
@@ -277,7 +296,9 @@ class Metrics(Collector):
             for cause, count in endpoint.rejections.items():
                 rejections.add_metric([name, cause], float(count))
             rows.add_metric([name], float(endpoint.rows))
-        yield from (requests, rejections, rows, unlogged)
+            for each, count in endpoint.features.items():
+                features.add_metric([name, each.lower()], float(count))
+        yield from (requests, rejections, rows, features, unlogged)
         if outcomes := self.spans():
             spans = CounterMetricFamily("mainspring_spans", "Spans by outcome.", labels=["outcome"])
             for outcome, count in outcomes.items():

@@ -43,7 +43,8 @@ def year_cases(folder: Path, quick: bool) -> list[Case]:
         others: Callable[[bool], dict[str, float | None]] = share if found is tested else (lambda _: {})
         notes = missing if found is tested else {}
         cases += [
-            Case(f"flights, {title}: false incidents at a budget of {BUDGET:g}", "a week", found.false_a_week, 1.2),
+            Case(f"flights, {title}: false incidents at a budget of {BUDGET:g}", "a week", found.false_a_week, 1.2,
+                 {name: each.false_a_week for name, each in peers.items()} if found is tested else {}),
             Case(f"flights, {title}: gross faults, right column first", "share", found.share(gross=True), 0.95,
                  others(True), notes, more_is_better=True),
             Case(f"flights, {title}: subtle faults, right column first", "share", found.share(gross=False), 0.5,

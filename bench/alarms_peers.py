@@ -2,7 +2,7 @@
 
 A peer's score of a column is taken in deviations of the clean days of tuning, which is kinder than one threshold for
 all columns. An alarm is a score over the threshold that raises one alarm a week on these days. The faults are those of
-the other list, on some of its days.
+the other list, on some of its days; how often the peer alarms on clean ones of those days is told beside.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ _SILENT = {"NML_DISABLE_USAGE_LOGGING": "1", "DO_NOT_TRACK": "1", "OMP_NUM_THREA
 
 @dataclass(frozen=True)
 class Trials:
-    """Windows that each peer scores: first the clean days of tuning, then two days for each fault and day."""
+    """Windows that each peer scores: clean days of tuning, other clean days, then two days for each fault and day."""
 
     clean: int
+    others: int
     faults: Sequence[Fault]  # of each pair of windows behind the clean ones
 
 
@@ -46,15 +47,16 @@ def write(year: Year, folder: Path, *, quick: bool = False) -> Trials:
     clean, _ = days_of(year, test=False)
     _, days = days_of(year, test=True)
     chosen = days[:: len(days) // (1 if quick else DAYS)][: 1 if quick else DAYS]
-    windows = [year.rows(day) for day in clean[:: 6 if quick else 2]]
-    number, faults = len(windows), []
+    others, step = days_of(year, test=True)[0], 6 if quick else 2
+    windows = [year.rows(day) for day in (*clean[::step], *others[:: 2 * step])]
+    trials, faults = (len(clean[::step]), len(others[:: 2 * step])), []
     for seed, fault in enumerate(TEST):
         for day in chosen:
             windows += [year.faulty(fault, each, seed) for each in (day, day + 1)]
             faults.append(fault)
     _write(year, windows, folder / "windows.parquet")
     _write(year, [year.rows(day) for day in range(year.first, year.live)], folder / "training.parquet")
-    return Trials(number, faults)
+    return Trials(*trials, faults)
 
 
 def start(name: str, folder: Path) -> subprocess.Popen[bytes]:
@@ -80,9 +82,12 @@ def outcome(name: str, folder: Path, trials: Trials) -> Outcome:
              zip(deviations.argmax(axis=1).tolist(), most.tolist(), strict=True)]  # fmt: skip
     hits: dict[Fault, list[bool]] = {}
     for number, fault in enumerate(trials.faults):
-        pair = first[trials.clean + 2 * number : trials.clean + 2 * number + 2]
+        start_of = trials.clean + trials.others + 2 * number
+        pair = first[start_of : start_of + 2]
         hits.setdefault(fault, []).append(any(column in fault.columns for column in pair))
-    return Outcome(allowed / trials.clean * 7, {fault: float(np.mean(each)) for fault, each in hits.items()})
+    others = first[trials.clean : trials.clean + trials.others]
+    false_a_week = 7 * float(np.mean([column is not None for column in others]))
+    return Outcome(false_a_week, {fault: float(np.mean(each)) for fault, each in hits.items()})
 
 
 @contextmanager
@@ -92,7 +97,7 @@ def running(year: Year, *, quick: bool = False) -> Iterator[Callable[[], dict[st
     names = [name for name in NAMES if name not in missing]
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        trials = write(year, folder, quick=quick) if names else Trials(0, ())
+        trials = write(year, folder, quick=quick) if names else Trials(0, 0, ())
         processes = {name: start(name, folder) for name in names}
 
         def outcomes() -> dict[str, Outcome]:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 import alarms_rows_peers
-from alarms_peers import installed
+from alarms_peers import absent
 from mainspring.stats.column_tests import compare
 from mainspring.stats.drift import judge
 from mainspring.stats.reference import profile
@@ -182,7 +182,7 @@ def cases(quick: bool) -> list[Case]:
                     theirs: dict[str, float | None] = {}
                     if (trained, rows, times) == compared:
                         theirs = {peer: each[name] if name else ANY for peer, each in peers.items()}
-                    about = {**installed()} if name else notes
+                    about = absent() if name else notes
                     found.append(Case(case, "share", share, None, theirs, about, more_is_better=bool(name)))
     for kind, shares in MANY.items():
         for trained in (2_000, 20_000):

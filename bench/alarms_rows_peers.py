@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alarms_peers import NAMES, installed, start
+from alarms_peers import NAMES, absent, start
 
-ROWS, TRAINED, CLEAN, FAULTY = 1_000, 20_000, 200, 40
+ROWS, TRAINED, CLEAN, FAULTY = 1_000, 20_000, 100, 20
 
 Columns = Mapping[str, Any]
 Make = Callable[[str, np.random.Generator, int], Columns]
@@ -31,7 +31,7 @@ def shares(make: Make, faults: Mapping[str, str], *, quick: bool = False) -> dic
         make: Returns the columns of some rows with a fault, "" for none.
         faults: Fault -> its column.
     """
-    missing, random = installed(), np.random.default_rng(1)
+    missing, random = absent(), np.random.default_rng(1)
     names = [name for name in NAMES if name not in missing]
     if not names:
         return {}

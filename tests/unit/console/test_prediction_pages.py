@@ -17,6 +17,7 @@ from kit.console.flights import NOW, Project, populated
 from mainspring.console.app import create_app
 from mainspring.core.errors import Invalid
 from mainspring.core.time import HOUR, MINUTE, format_instant
+from mainspring.operations.opened import OpenedProject
 from mainspring.operations.predictions import Conditions, as_command, as_python, list_predictions
 from unit.console.test_pages import Markup, text_of
 
@@ -139,6 +140,13 @@ def test_hostile_values_are_text(administrator: Client) -> None:
     assert "<script>alert" not in page
     assert "No prediction matches" in page
     assert administrator.get("/predictions?endpoint=..%2F..").status_code in (400, 422)
+
+
+def test_the_same_from_python(project: Project, administrator: Client) -> None:
+    found = OpenedProject(project).predictions(key="origin=EWR", score_from=0.3, limit=5)
+    assert [each.id for each in found] == [
+        each["id"] for each in listed(administrator, "key=origin%3DEWR&score_from=0.3")[:5]
+    ]
 
 
 def test_a_day_as_the_end_is_included(project: Project) -> None:

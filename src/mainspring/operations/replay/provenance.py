@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mainspring.project import Project
     from mainspring.registry.model import Manifest
 
-_LIBRARIES = ("onnxruntime", "xgboost", "lightgbm", "catboost", "numpy")
+_LIBRARIES = ("onnxruntime", "xgboost", "xgboost-cpu", "lightgbm", "catboost", "numpy")
 # Instruction sets by which libraries choose their kernels, and so how they round.
 _ABILITIES = frozenset(
     {"avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_tile", "asimd", "asimddp", "sve", "sve2"}

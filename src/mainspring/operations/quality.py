@@ -8,7 +8,7 @@ from functools import cache
 import msgspec
 
 from mainspring.core.errors import MainspringError
-from mainspring.core.time import DAY
+from mainspring.core.time import DAY, HOUR
 from mainspring.delivery.gates import BASELINE
 from mainspring.monitoring.channels.concept import Drift, drifts
 from mainspring.monitoring.channels.harm import Harm, harms
@@ -75,9 +75,13 @@ def harm_of(project: Project, endpoint: str, now: int) -> list[Harm]:
     if labels is None:
         return []
     monitor = project.definitions.monitors.get(endpoint)
-    sums = project.quality_table.sums(endpoint, now - _HARM_US, now, segment="")
     declared = {} if monitor is None else monitor.tolerances
-    return harms(sums, now, labels.horizon_us, _held_out(project), declared)
+
+    def judged() -> list[Harm]:
+        sums = project.quality_table.sums(endpoint, now - _HARM_US, now, segment="")
+        return harms(sums, now, labels.horizon_us, _held_out(project), declared)
+
+    return project.quality_table.derived("harm", endpoint, (now // HOUR, tuple(declared.items())), judged)
 
 
 def drifts_of(project: Project, endpoint: str, now: int) -> list[Drift]:
@@ -85,7 +89,12 @@ def drifts_of(project: Project, endpoint: str, now: int) -> list[Drift]:
     labels = project.label_rows(endpoint)
     if labels is None:
         return []
-    return drifts(project.quality_table.sums(endpoint, now - _HARM_US, now, segment=""), now, labels.horizon_us)
+
+    def judged() -> list[Drift]:
+        sums = project.quality_table.sums(endpoint, now - _HARM_US, now, segment="")
+        return drifts(sums, now, labels.horizon_us)
+
+    return project.quality_table.derived("concept", endpoint, now // HOUR, judged)
 
 
 def _held_out(project: Project) -> Callable[[str], Mapping[str, float]]:

@@ -1,25 +1,29 @@
 """Quality sums in the lake: the table `predictions__quality`.
 
 Rows are differences: when a label arrives or changes, rows with what is added and what is taken away are appended. So
-the sums of an hour are the sums of its rows, in SQL as here, and nothing is ever rewritten.
+the sums of an hour are the sums of its rows, in SQL as here. The rows of a day are folded into one for each group when
+it is one, seven and 35 days old, which changes no sum.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mainspring.core.expr.sql import quote_name, quote_text
+from mainspring.core.time import DAY
 from mainspring.data import duck
 from mainspring.data.ports import LakeTables
 from mainspring.stats.quality_sums import BINS, CELLS, TOTALS, Sums
 
 TABLE = "predictions__quality"
 _INSTANT = pa.timestamp("us", tz="UTC")
+_FOLDED_DAYS = (1, 7, 35)  # ages of a day at which its rows are folded
+_Value = TypeVar("_Value")
 _KEYS = ("version", "digest", "hour", "segment", "output", "age_s", "task")
 _TYPES: dict[str, pa.DataType] = {
     "endpoint": pa.string(),
@@ -55,6 +59,7 @@ class QualityTable:
 
     def __init__(self, lake: LakeTables) -> None:
         self._lake = lake
+        self._derived: dict[tuple[str, str], tuple[object, Any]] = {}
 
     def add(self, endpoint: str, windows: Mapping[int, int], rows: Mapping[int, Mapping[Key, Sums]], key: str) -> None:
         """Append differences, and note that windows were looked at.
@@ -104,6 +109,27 @@ class QualityTable:
             np.add(found[key].bins, bins, out=found[key].bins)
         return {key: sums for key, sums in found.items() if not sums.empty}
 
+    def derived(self, name: str, endpoint: str, key: Hashable, compute: Callable[[], _Value]) -> _Value:
+        """Return what is computed from an endpoint's sums; it is kept until the table or the key changes."""
+        state = (self._lake.version(TABLE), key)
+        kept = self._derived.get((name, endpoint))
+        if kept is None or kept[0] != state:
+            kept = self._derived[name, endpoint] = (state, compute())
+        found: _Value = kept[1]
+        return found
+
+    def fold(self, now: int) -> None:
+        """Fold the days that have become old enough, once each; a kill at any time loses nothing.
+
+        Args:
+            now: UTC epoch microseconds.
+        """
+        for age in _FOLDED_DAYS:
+            day = now // DAY - age
+            key = f"fold:{day}:{age}"
+            if self._lake.version(TABLE) is not None and not self._lake.has(TABLE, key):
+                self._lake.fold(TABLE, "hour", day * DAY, (day + 1) * DAY, folded, key=key)
+
     def _query(self, endpoint: str, select: str, where: str, group: str) -> pa.Table | None:
         if self._lake.version(TABLE) is None:
             return None
@@ -113,6 +139,31 @@ class QualityTable:
                 f"{select} FROM rows WHERE endpoint = {quote_text(endpoint)} AND {where} {group}"
             ).to_arrow_table()
         return found
+
+
+def folded(rows: pa.Table) -> pa.Table | None:
+    """Return rows with the same sums, one for each group and window; `None` if there are no fewer."""
+    names = ("endpoint", "window", *_KEYS)
+    columns: list[list[Any]] = [
+        (rows[name].cast(pa.int64()) if pa.types.is_timestamp(rows[name].type) else rows[name]).to_pylist()
+        for name in names
+    ]
+    places: dict[tuple[Any, ...], int] = {}
+    group = np.array([places.setdefault(key, len(places)) for key in zip(*columns, strict=True)], np.int64)
+    if len(places) == rows.num_rows:
+        return None
+    totals = np.zeros((len(places), len(TOTALS)))
+    np.add.at(totals, group, np.stack([np.asarray(rows[name].to_numpy(), np.float64) for name in TOTALS], axis=1))
+    bins = np.zeros((len(places), BINS * len(CELLS)))
+    there = np.asarray(rows["bins"].is_valid().to_numpy(), np.bool_)
+    flat = np.asarray(pc.list_flatten(rows["bins"]).to_numpy(), np.float64)
+    np.add.at(bins, group[there], flat.reshape(-1, bins.shape[1]))
+    newest = np.zeros(len(places), np.int64)
+    np.maximum.at(newest, group, np.asarray(rows["computed_at"].cast(pa.int64()).to_numpy(), np.int64))
+    made: dict[str, list[Any]] = {name: [key[place] for key in places] for place, name in enumerate(names)}
+    made |= {name: totals[:, place].tolist() for place, name in enumerate(TOTALS)}
+    made |= {"computed_at": newest.tolist(), "bins": [row.tolist() if row.any() else None for row in bins]}
+    return pa.table([pa.array(made[each.name], each.type) for each in SCHEMA], schema=SCHEMA)
 
 
 def _keys(table: pa.Table) -> list[Key]:

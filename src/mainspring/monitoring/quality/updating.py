@@ -89,6 +89,7 @@ class QualityUpdates:
                 spans.setdefault((window.start // HOUR * HOUR, -(-window.end // HOUR) * HOUR), []).append(window)
             for span, within in spans.items():  # one at a time: memory stays flat, and what is done stays done
                 self._update(endpoint, span, within, labels)
+            self._table.fold(now)
             return stale
 
     def _update(

@@ -328,3 +328,39 @@ def test_a_key_is_one_row_after_another_and_a_second_write_of_it_is_none() -> No
     assert table.sums("late", 0, HOUR)[key]["predictions"] == 3.0
     assert table.looked("late", 0) == {0: 7}
     assert table.sums("other", 0, HOUR) == {}
+
+
+def test_folding_a_day_changes_no_sum_and_no_look() -> None:
+    world = World(watched=Watched(("View.carrier",)))
+    made, late, _ = flights(200)
+    world.predict(made)
+    rows = [label(f"f{i}", bool(late[i]), made[i].at + (1 + i % 30) * HOUR) for i in range(200)]
+    for hour in range(24, 60, 6):
+        world.labels = arrivals([row for i, row in enumerate(rows) if made[i].at + (1 + i % 30) * HOUR < hour * HOUR])
+        world.run(hour * HOUR)
+    before, looked = world.table.sums("late", 0, 2**60), world.table.looked("late", 0)
+    many = world.lake.scan(TABLE).rows.num_rows
+    world.table.fold(7 * DAY)  # the first day
+    world.table.fold(7 * DAY)
+    assert world.lake.scan(TABLE).rows.num_rows < many
+    after = world.table.sums("late", 0, 2**60)
+    assert after.keys() == before.keys()
+    assert all(np.allclose(after[key].totals, before[key].totals, atol=1e-9) for key in before)
+    assert all(np.allclose(after[key].bins, before[key].bins, atol=1e-9) for key in before)
+    assert world.table.looked("late", 0) == looked
+
+
+def test_what_is_computed_from_the_table_is_kept_until_it_changes() -> None:
+    world = World()
+    made, _, _ = flights(20)
+    calls = []
+
+    def count() -> int:
+        calls.append(1)
+        return len(calls)
+
+    assert [world.table.derived("n", "late", 1, count) for _ in range(2)] == [1, 1]
+    assert world.table.derived("n", "late", 2, count) == 2
+    world.predict(made)
+    world.run(3 * DAY)
+    assert world.table.derived("n", "late", 2, count) == 3

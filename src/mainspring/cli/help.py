@@ -64,7 +64,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "predict": ("predict late-delivery order=o7 courier=ana distance_km=3.2 ordered_at=2026-01-05T18:30:00Z",),
     "bench": ("bench late-delivery --connections 16 --seconds 2",),
     "console": ("console", "console --open"),
-    "monitor": ("monitor late-delivery",),
+    "monitor": (
+        "monitor late-delivery",
+        "monitor query 'SELECT hour, sum(rows) FROM hours GROUP BY hour ORDER BY hour'",
+    ),
     "incidents list": ("incidents list", "incidents list late-delivery --all"),
     "incidents show": ("incidents show 01m8be2065zc3r951j33fy83ef",),
     "incidents own": ("incidents own 01m8be2065zc3r951j33fy83ef --owner ana",),

@@ -21,7 +21,8 @@ _METRICS = 3  # of a window in the table; the newest window's have a table of th
 
 @make("monitor")
 @click.argument("endpoint")
-def command(call: Call, *, endpoint: str) -> None:
+@click.argument("sql", required=False)
+def command(call: Call, *, endpoint: str, sql: str | None) -> None:
     """Update the monitoring windows of ENDPOINT: traffic, latency, quality with label coverage, and drift.
 
     Below them is the quality of the newest window with labels, by version and segment, with 95% intervals and the
@@ -29,7 +30,13 @@ def command(call: Call, *, endpoint: str) -> None:
 
     A drifted column differs from training, as seasons make it do: that is no alarm. Signals of the monitor's channels,
     which judge by the endpoint's own history, open and close incidents: `mainspring incidents list`.
+
+    `mainspring monitor query SQL` reads the tables behind it instead, in DuckDB's SQL: hours, sketches, quality,
+    windows, incidents, predictions, failures.
     """
+    if sql is not None:
+        _query(call, endpoint, sql)
+        return
     from mainspring.core.time import format_instant
     from mainspring.operations.notifying import Delivery
     from mainspring.operations.watching import watch
@@ -96,3 +103,26 @@ def _drifted(window: Window) -> str:
     text = f"{len(window.drifted)} of {len(window.judged)}"
     farthest = max((each for each in window.judged if each.drifted), key=lambda each: each.ks, default=None)
     return text if farthest is None else f"{text}, most {farthest.column}"
+
+
+def _query(call: Call, word: str, sql: str) -> None:
+    if word != "query":
+        raise click.UsageError(f"Got unexpected extra argument ({sql}); for SQL write `mainspring monitor query SQL`.")
+    from mainspring.operations.monitor_query import query
+
+    found = query(call.project, sql)
+
+    def show(console: Console) -> None:
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table(box=None, header_style="bold")
+        for column in found.columns:
+            table.add_column(escape(column))
+        for row in found.rows:
+            table.add_row(*("–" if value is None else escape(str(value)) for value in row))
+        console.print(table)
+        if found.cut:
+            console.print(f"The first {len(found.rows):,} rows; there are more.")
+
+    call.result([dict(zip(found.columns, row, strict=True)) for row in found.rows], show)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -25,7 +25,7 @@ class NewestFirst:
     """Pages of predictions, newest first. It remembers the times of the files that it has seen, which never change."""
 
     def __init__(self) -> None:
-        self._spans: OrderedDict[str, tuple[int, int, int]] = OrderedDict()
+        self._spans: OrderedDict[str, _Span] = OrderedDict()
 
     def page(
         self,
@@ -63,28 +63,67 @@ class NewestFirst:
             [each for each in (selection.until, None if before is None else before.at + 1) if each is not None],
             default=2**63,
         )
-        spans = [(*self._span(file), file) for file in scan.files or ()]
-        wanted = [span for span in spans if span[0] < end and span[1] >= (selection.since or -(2**63))]
-        for _, high, rows, file in sorted(wanted, key=lambda span: -span[1]):
-            yield high, rows, TableScan(scan.version, files=(file,), schema=SCHEMA)
+        spans = [(self._span(file), file) for file in scan.files or ()]
+        wanted = [
+            (span, file)
+            for span, file in spans
+            if span.low < end and span.high >= (selection.since or -(2**63)) and span.may_hold(selection)
+        ]
+        for span, file in sorted(wanted, key=lambda each: -each[0].high):
+            yield span.high, span.rows, TableScan(scan.version, files=(file,), schema=SCHEMA)
 
-    def _span(self, file: str) -> tuple[int, int, int]:
+    def _span(self, file: str) -> _Span:
         if file not in self._spans:
-            metadata = pq.read_metadata(file)
-            column = metadata.schema.names.index("at")
-            lows, highs = [], []
-            for group in range(metadata.num_row_groups):
-                statistics = metadata.row_group(group).column(column).statistics
-                if statistics is not None and statistics.has_min_max:
-                    lows.append(_micros(statistics.min))
-                    highs.append(_micros(statistics.max))
-                else:
-                    lows, highs = [-(2**63)], [2**63 - 1]
-                    break
-            self._spans[file] = min(lows, default=0), max(highs, default=0), metadata.num_rows
+            self._spans[file] = _Span.of(pq.read_metadata(file))
             while len(self._spans) > _REMEMBERED:
                 self._spans.popitem(last=False)
         return self._spans[file]
+
+
+class _Span(NamedTuple):
+    """Statistics of one file: the first and last instant, the rows, and bounds of columns, where they are known."""
+
+    low: int
+    high: int
+    rows: int
+    bounds: Mapping[str, tuple[Any, Any]]
+
+    @classmethod
+    def of(cls, metadata: pq.FileMetaData) -> _Span:
+        at = _bounds(metadata, "at")
+        low, high = (-(2**63), 2**63 - 1) if at is None else (_micros(at[0]), _micros(at[1]))
+        found = {name: bounds for name in ("endpoint", "version", "score") if (bounds := _bounds(metadata, name))}
+        return cls(low, high, metadata.num_rows, found)
+
+    def may_hold(self, selection: Selection) -> bool:
+        """Return whether a row may fulfil the conditions on endpoint, version and score."""
+        wanted: tuple[tuple[str, Any, Any], ...] = (
+            ("endpoint", selection.endpoint, selection.endpoint),
+            ("version", selection.version, selection.version),
+            ("score", selection.score_from, selection.score_to),
+        )
+        for name, low, high in wanted:
+            if name in self.bounds:
+                smallest, largest = self.bounds[name]
+                if (low is not None and low > largest) or (high is not None and high < smallest):
+                    return False
+        return True
+
+
+def _bounds(metadata: pq.FileMetaData, name: str) -> tuple[Any, Any] | None:
+    """Return the smallest and the largest value of a column; `None` where a part of the file does not say."""
+    if name not in metadata.schema.names:
+        return None
+    column = metadata.schema.names.index(name)
+    lows: list[Any] = []
+    highs: list[Any] = []
+    for group in range(metadata.num_row_groups):
+        statistics = metadata.row_group(group).column(column).statistics
+        if statistics is None or not statistics.has_min_max:
+            return None
+        lows.append(statistics.min)
+        highs.append(statistics.max)
+    return (min(lows), max(highs)) if lows else None
 
 
 def _micros(instant: Any) -> int:

@@ -12,6 +12,7 @@ import pytest
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from kit.worlds import arrivals, bundle, label, normal_reference, prediction, sketching
+from mainspring.core.errors import NotFound
 from mainspring.core.schema import DType
 from mainspring.core.time import ManualClock
 from mainspring.ledger.adapters.memory import MemoryLedger
@@ -499,3 +500,75 @@ def test_a_bundle_without_reference_is_watched_without_drift() -> None:
     world.predict(traffic(1, 50, steady))
     (window,) = world.run()
     assert (window.predictions, window.columns, window.score, window.reference_version) == (50, (), None, None)
+
+
+def test_one_prediction_is_a_window_without_a_test_of_drift() -> None:
+    world = World(bundle(REFERENCE), now=WINDOW)
+    world.predict(traffic(1, 1, steady))
+    (window,) = world.run()
+    assert (window.predictions, window.reference_version, window.reference_rows) == (1, "1", 1)
+    assert (window.columns, window.score) == ((), None)
+
+
+def test_columns_of_nulls_or_of_another_type_drift_and_stop_nothing() -> None:
+    def broken(rng: np.random.Generator, window: int, rows: int) -> dict[str, Any]:
+        columns = steady(rng, window, rows)
+        nothing = np.full(rows, None)
+        return {**columns, "View.f0": nothing, "View.f1": np.array(["text"] * rows), "View.kind": nothing}
+
+    world = World(bundle(REFERENCE), now=WINDOW)
+    world.predict(traffic(1, 300, broken))
+    (window,) = world.run()
+    assert drifted(window) == {"View.f0", "View.f1", "View.kind"}
+    assert {each.column: each.null_share for each in window.columns}["View.kind"] == 1.0
+
+
+def test_all_nulls_are_a_window_too() -> None:
+    world = World(bundle(REFERENCE), now=WINDOW)
+    names = [*COLUMNS, "View.kind"]
+    world.predict([prediction(i, i, None, features=dict.fromkeys(names)) for i in range(50)])
+    (window,) = world.run()
+    assert (window.predictions, set(window.drifted)) == (50, {*names, "probability"})
+
+
+def test_each_version_has_its_drift_and_one_without_traffic_has_none() -> None:
+    far = normal_reference(COLUMNS, np.random.default_rng(5))
+    far.columns["View.f0"] = normal_reference(["x"], np.random.default_rng(6)).columns["View.kind"]
+    world = World(bundle(REFERENCE), bundle(far, digest="d2"), bundle(far, digest="d3"), now=WINDOW)
+    made = traffic(1, 500, steady)
+    world.predict([*made[:300], *(msgspec.structs.replace(each, version="2", digest="d2") for each in made[300:])])
+    (window,) = world.run()
+    assert (window.reference_version, drifted(window)) == ("1", set())
+    assert list(window.drift_by_version) == ["2"]
+    other = window.drift_by_version["2"]
+    assert (other.rows, {each.column for each in other.columns if each.drifted}) == (200, {"View.f0"})
+    assert other.score is not None
+
+
+def test_a_version_whose_bundle_is_gone_is_counted_without_drift() -> None:
+    world = World(bundle(REFERENCE), now=WINDOW)
+
+    def served_now(digest: str) -> Bundle:
+        if digest != "d1":
+            raise NotFound(f"There is no bundle {digest}.")
+        return world.bundles[digest]
+
+    world.ledger = MemoryLedger(sketching(world.sketches, served_now, slot_us=WINDOW // 20))
+    world.bundles["gone"] = bundle(REFERENCE)  # it is there again when windows are made
+    world.monitor = world.make()
+    made = traffic(1, 200, steady)
+    world.predict([*made[:120], *(msgspec.structs.replace(each, version="2", digest="gone") for each in made[120:])])
+    (window,) = world.run()
+    assert (window.predictions, window.versions, window.drift_by_version) == (200, {"1": 120, "2": 80}, {})
+    (reason,) = {each.reason for each in world.sketches.hours("late", 0, WINDOW) if each.version == "2"}
+    assert reason == "There is no bundle gone."
+
+
+def test_predictions_of_next_year_and_of_the_past_are_in_their_own_windows() -> None:
+    world = World(now=10 * WINDOW)
+    world.predict([prediction(1, at=9 * WINDOW), prediction(2, at=10**6 * WINDOW), prediction(3, at=2 * WINDOW)])
+    windows = world.run()
+    assert {window.start // WINDOW: window.predictions for window in windows if window.predictions} == {2: 1, 9: 1}
+    world.clock.set((10**6 + 1) * WINDOW)
+    world.run()
+    assert sum(window.predictions for window in world.windows) == 3

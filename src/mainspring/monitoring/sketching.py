@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -150,7 +151,7 @@ class _Ruler:
             for place in np.unique(here).tolist():
                 inside = np.flatnonzero(here == place)
                 part = self._ruler.sketch({name: _taken(column, inside) for name, column in taken.items()})
-                whole = inside if isinstance(rows, slice) else rows[inside]
+                whole = inside + rows.start if isinstance(rows, slice) else rows[inside]
                 yield _hour(seen, hour, share, labels[place], whole, part)
 
 
@@ -168,13 +169,12 @@ def _hour(
 def _groups(seen: Observed, slot_us: int) -> Iterator[tuple[int, float, Ints | slice]]:
     """Yield each slot and share with its rows."""
     hours = seen.at // slot_us * slot_us
-    if len(hours) and (hours == hours[0]).all() and (seen.share == seen.share[0]).all():
-        yield int(hours[0]), float(seen.share[0]), slice(None)
-        return
     order = np.lexsort((seen.share, hours))
     changes = np.flatnonzero(np.diff(hours[order]) | (np.diff(seen.share[order]) != 0.0)) + 1
-    for rows in np.split(order, changes) if len(order) else ():
-        yield int(hours[rows[0]]), float(seen.share[rows[0]]), rows
+    in_order = bool((np.diff(order) == 1).all())  # as of most logs: then no row is copied
+    for first, end in pairwise([0, *changes.tolist(), len(order)]) if len(order) else ():
+        row = order[first]
+        yield int(hours[row]), float(seen.share[row]), slice(first, end) if in_order else order[first:end]
 
 
 def _column(values: Sequence[Any]) -> Any:
@@ -188,7 +188,7 @@ def _column(values: Sequence[Any]) -> Any:
 
 def _taken(column: Any, rows: Ints | slice) -> Any:
     if isinstance(rows, slice):
-        return column
+        return column[rows]
     return column.take(rows) if isinstance(column, pa.Array) else [column[row] for row in rows.tolist()]
 
 

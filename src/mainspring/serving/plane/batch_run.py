@@ -18,8 +18,8 @@ from mainspring.ledger.model import Asked as Logged
 from mainspring.ledger.model import Assigned
 from mainspring.ledger.recording import Recorder
 from mainspring.serving.batching.batcher import Job
-from mainspring.serving.plane.metrics import Statistics
 from mainspring.serving.plane.runtime import Runtime
+from mainspring.serving.plane.statistics import Statistics
 from mainspring.serving.plane.watch import StoreDamaged
 from mainspring.serving.protocol.schema import Rows
 

@@ -27,8 +27,9 @@ from mainspring.serving.batching.batcher import Batcher, Job
 from mainspring.serving.plane.arms import ArmOutcomes, FailureBuffer
 from mainspring.serving.plane.batch_run import Answer, Ask, Waiter, Work, alike
 from mainspring.serving.plane.executor import ModelFailed
-from mainspring.serving.plane.metrics import EndpointMetrics, Statistics
+from mainspring.serving.plane.metrics import EndpointMetrics
 from mainspring.serving.plane.runtime import MAX_ROWS, Runtime
+from mainspring.serving.plane.statistics import Statistics
 from mainspring.serving.plane.watch import StoreDamaged
 from mainspring.serving.protocol.schema import Rows
 

@@ -92,6 +92,7 @@ def _is_complete(window: Window, now: int) -> bool:
 
 
 def _harm(watch: Watch) -> list[Judged]:
+    watch.project.quality_updates.run_if_due(watch.endpoint)
     found = harm_of(watch.project, watch.endpoint, watch.now)
     hints = concept_signals(watch.endpoint, drifts_of(watch.project, watch.endpoint, watch.now), watch.since)
     days = {(each.end - DAY, each.end) for each in found} | {(each.start, each.end) for each in hints}

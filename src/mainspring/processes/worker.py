@@ -138,10 +138,6 @@ def duties(project: Project) -> list[Duty]:
 
     sampler = Sampler(project)
 
-    def measure() -> None:
-        for endpoint in project.definitions.endpoints:
-            project.quality_updates.run(endpoint)
-
     delivery = Delivery(project)
 
     def send() -> None:
@@ -164,7 +160,6 @@ def duties(project: Project) -> list[Duty]:
         Duty("tidying predictions", tidy_predictions, 600.0, due=time.monotonic() + 90.0),
         Duty("watching endpoints", monitor, 30.0, rest=4.0),  # a fifth of one processor at most
         Duty("sampling service health", sampler.look, 60.0),
-        Duty("measuring quality", measure, 300.0, rest=4.0),  # each look appends to the lake: rarely is enough
         Duty("sending messages", send, 5.0),
         Duty("deleting old versions of tables", retain_tables, 600.0, due=time.monotonic() + 120.0),
         Duty("deleting old tiles and states", put_away, 600.0, due=time.monotonic() + 60.0, lane="features"),

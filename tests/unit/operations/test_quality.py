@@ -1,6 +1,7 @@
 import msgspec
 
 from kit.console.flights import populated
+from mainspring.core.errors import StorageFull
 from mainspring.core.time import DAY
 from mainspring.monitoring.declaring import Monitor
 from mainspring.operations.quality import MeasuredWindow, harm_of, quality
@@ -37,3 +38,15 @@ def test_harm_against_the_declared_tolerance_is_an_incident() -> None:
     watch(project, ["late-arrival"], windows=False)
     part = next(each for each in project.incidents.parts() if each.part == "harm")
     assert part.error == ""
+
+
+def test_quality_that_cannot_be_measured_is_an_incident_of_the_monitor() -> None:
+    class Full:
+        def run_if_due(self, endpoint: str) -> None:
+            raise StorageFull("No space left.")
+
+    project = populated().having(quality_updates=Full())
+    watch(project, ["late-arrival"], windows=False)
+    part = next(each for each in project.incidents.parts() if each.part == "harm")
+    assert "No space left" in part.error
+    assert any("harm" in symptom.column for each in project.incidents.open() for symptom in each.symptoms)

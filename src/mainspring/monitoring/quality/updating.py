@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from mainspring.core.errors import MainspringError
 from mainspring.core.locks import Locks
-from mainspring.core.time import DAY, HOUR, Clock
+from mainspring.core.time import DAY, HOUR, MINUTE, Clock
 from mainspring.ledger.ports import PredictionStore
 from mainspring.monitoring.model import LabelRows, Window
 from mainspring.monitoring.ports import MonitorStore
@@ -22,6 +22,7 @@ from mainspring.registry.model import Bundle
 from mainspring.stats.quality_sums import Sums
 
 ROWS_AT_ONCE = 200_000
+EVERY_US = 5 * MINUTE
 _WAIT_S = 600.0
 _UNKNOWN = Judged("", (), (), None, math.inf, {})
 
@@ -66,7 +67,15 @@ class QualityUpdates:
         self._locks = locks.within("quality")
         self._window_us = window_us
         self._label_wait_us = label_wait_us
+        self._ran: dict[str, int] = {}
         self._judged = lru_cache(maxsize=32)(self._described)
+
+    def run_if_due(self, endpoint: str) -> None:
+        """Run if this object has not for `EVERY_US`: each run appends to the lake."""
+        now, last = self._clock.now(), self._ran.get(endpoint)
+        if last is None or not last <= now < last + EVERY_US:
+            self.run(endpoint)
+            self._ran[endpoint] = now
 
     def run(self, endpoint: str) -> list[Window]:
         """Measure the changed windows again, and return them, oldest first.

@@ -369,3 +369,16 @@ def test_what_is_computed_from_the_table_is_kept_until_it_changes() -> None:
     world.predict(made)
     world.run(3 * DAY)
     assert world.table.derived("n", "late", 2, count) == 3
+
+
+def test_it_runs_when_five_minutes_have_passed_or_the_clock_went_back() -> None:
+    world = World()
+    made, _, _ = flights(30)
+    found = []
+    for number, now in enumerate((3 * DAY, 3 * DAY + MINUTE, 3 * DAY + 6 * MINUTE, 3 * DAY + 5 * MINUTE)):
+        world.predict(made[10 * number : 10 * (number + 1)])
+        world.clock.set(now)
+        world.monitor.run("late")
+        world.updates.run_if_due("late")
+        found.append(world.sums()["predictions"])
+    assert found == [10, 10, 30, 30]

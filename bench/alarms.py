@@ -3,8 +3,8 @@
 (a) Independent rows with one column moved (bench/alarms_rows.py). (b, c) The flights' year: false incidents a week at a
 budget of one, and the share of faults that are found within two days with the right column first. Everything was tuned
 on one list of faults and days; the figures of the other list are the result. (d) Generated concept drift
-(bench/alarms_concept.py). (e) Evidently and NannyML on the same year at the same rate of false alarms, of the other list;
-`python bench/peers.py evidently nannyml` installs them.
+(bench/alarms_concept.py). (e) Evidently and NannyML on the same year at the same rate of false alarms, on the other
+list; `python bench/peers.py evidently nannyml` installs them.
 
 python bench/alarms.py [--quick] [--part year] [--folder FOLDER]   FOLDER keeps the year's table for the next time
 """

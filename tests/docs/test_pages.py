@@ -59,6 +59,6 @@ def test_few_blocks_are_left_out() -> None:
 
 
 def test_the_languages_are_known() -> None:
-    known = {*RUN, "text", "json", "ini", "mermaid", "csv"}
+    known = {*RUN, "text", "json", "ini", "mermaid", "csv", "sql"}
     strange = {(name_of(page), block.line) for page in pages() for block in blocks(page) if block.language not in known}
     assert not strange

@@ -13,7 +13,7 @@ from kit.affected import ROOT, affected
         ("src/mainspring/stats/intervals.py", "stats/test_intervals.py", "console/test_guard.py"),
         ("src/mainspring/core/locks.py", "core/test_locks.py", "stats/test_intervals.py"),
         # Through two that no test imports.
-        ("src/mainspring/console/endpoints/overview.py", "console/test_pages.py", "stats/test_intervals.py"),
+        ("src/mainspring/console/endpoints/series.py", "operations/test_status.py", "stats/test_intervals.py"),
         # By one that imports it, of which the test knows alone; by a name of `mainspring`; by what tests share.
         ("src/mainspring/features/tilelog/rows.py", "features/test_materialise.py", "stats/test_intervals.py"),
         ("src/mainspring/features/declaring.py", "features/test_tilelog.py", "stats/test_intervals.py"),

@@ -79,6 +79,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "export prometheus-scrape": ("export prometheus-scrape --output prometheus.yml",),
     "export grafana": ("export grafana --output dashboard.json",),
     "fairness": ("fairness late-delivery", "fairness late-delivery@champion --by Courier.area"),
+    "predictions list": ("predictions list --endpoint late-delivery --version 3 --since 2026-01-05",),
     "replay": ("replay 01m8be2065zc3r951j33fy83ef", "replay --sample 1000 --endpoint late-delivery"),
     "prediction": ("prediction 01m8be2065zc3r951j33fy83ef",),
     "jobs list": ("jobs list --status failed",),

@@ -13,8 +13,7 @@ from mainspring.console.answers import Answer
 from mainspring.console.background_cache import Looking
 from mainspring.console.data.explore_api import add_explore_api
 from mainspring.console.endpoints.api import add_endpoint_api
-from mainspring.console.endpoints.live import live
-from mainspring.console.endpoints.overview import endpoints
+from mainspring.console.endpoints.live import endpoints, live
 from mainspring.console.find import add_find_api
 from mainspring.console.incidents.api import add_incident_api
 from mainspring.console.jobs.api import add_job_api

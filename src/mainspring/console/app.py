@@ -104,7 +104,7 @@ def _health(project: Project) -> APIRouter:
 
 
 def _metrics(project: Project) -> APIRouter:
-    router, metrics = APIRouter(), ControlMetrics(project)
+    router, metrics = APIRouter(include_in_schema=False), ControlMetrics(project)
 
     @router.get(METRICS)
     def numbers() -> Response:

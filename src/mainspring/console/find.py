@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from mainspring.console.answers import Answer
-from mainspring.console.endpoints.overview import endpoints
+from mainspring.console.endpoints.live import endpoints
 from mainspring.console.features.pages import Frame
 from mainspring.console.features.values import source_address
 from mainspring.console.render import page

@@ -18,7 +18,8 @@ from mainspring.console.background_cache import Looking
 from mainspring.console.data.pages import add_data_pages
 from mainspring.console.endpoints.health import STATES as HEALTH
 from mainspring.console.endpoints.health import health
-from mainspring.console.endpoints.overview import SHOWN_COLUMNS, endpoints, overview
+from mainspring.console.endpoints.live import endpoints
+from mainspring.console.endpoints.overview import SHOWN_COLUMNS, overview
 from mainspring.console.features.pages import add_feature_pages
 from mainspring.console.features.values import source_address
 from mainspring.console.find import add_find_page

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 
 from mainspring.console.answers import Answer
-from mainspring.console.endpoints.overview import endpoints
+from mainspring.console.endpoints.live import endpoints
 from mainspring.core.errors import NotFound
 from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.operations.service.objectives import objectives

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from mainspring.console.charts import spark
-from mainspring.console.endpoints.overview import endpoints
+from mainspring.console.endpoints.live import endpoints
 from mainspring.monitoring.incidents.model import Incident
 from mainspring.monitoring.model import Window
 from mainspring.operations.incidents import importance

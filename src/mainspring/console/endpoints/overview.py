@@ -11,7 +11,7 @@ from mainspring.console.charts import Chart, spark
 from mainspring.console.endpoints import series
 from mainspring.console.endpoints.capacity import Capacity, capacity
 from mainspring.console.endpoints.freshness import Freshness, freshness
-from mainspring.console.endpoints.live import Live, live
+from mainspring.console.endpoints.live import Live, endpoints, live
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.delivery.rollout.model import RolloutState
 from mainspring.ledger.model import Prediction
@@ -104,11 +104,6 @@ class Overview:
         """The source with the oldest data among those without a freshness check."""
         rows = [row for row in self.freshness if row.state == "unchecked"]
         return min(rows, key=lambda row: row.newest or 0, default=None)
-
-
-def endpoints(project: Project) -> tuple[str, ...]:
-    """Return the names of all endpoints, declared or routed, sorted."""
-    return tuple(sorted({*project.definitions.endpoints, *project.routes.current()}))
 
 
 def overview(project: Project, endpoint: str) -> Overview:

@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from mainspring.console.answers import Answer
 from mainspring.console.downloads import csv_file
 from mainspring.console.endpoints.api import Id
-from mainspring.console.endpoints.overview import endpoints
+from mainspring.console.endpoints.live import endpoints
 from mainspring.console.features.pages import Frame
 from mainspring.console.predictions.evidence import evidence
 from mainspring.console.render import page

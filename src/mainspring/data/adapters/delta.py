@@ -17,7 +17,6 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 from deltalake import (
     ColumnProperties,
     CommitProperties,
@@ -128,6 +127,8 @@ class DeltaLake(DeltaReads):
         *,
         key: str,
     ) -> int | None:
+        import pyarrow.dataset as ds  # it imports pandas, where that is installed
+
         changed: pa.Table | None = None
 
         def write(at: DeltaTable | None) -> None:

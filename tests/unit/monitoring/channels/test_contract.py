@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from tests.unit.monitoring.channels.made_days import COLUMNS, FIRST, Change, Rows, reference, rows_of, spans, without
 
+from kit.made_days import COLUMNS, FIRST, Change, Rows, reference, rows_of, spans, without
 from mainspring.core.time import DAY, HOUR
 from mainspring.monitoring.channels.contract import FALSE_PAGES_PER_WEEK, Contract
 from mainspring.monitoring.channels.windows import Span, Windows, lay_out

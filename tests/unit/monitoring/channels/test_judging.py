@@ -4,8 +4,8 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 import pytest
-from tests.unit.monitoring.channels.made_days import COLUMNS, FIRST, Change, Rows, reference, rows_of, spans, without
 
+from kit.made_days import COLUMNS, FIRST, Change, Rows, reference, rows_of, spans, without
 from mainspring.core.time import DAY, HOUR
 from mainspring.monitoring.channels.judging import Hour as OneHour
 from mainspring.monitoring.channels.judging import Watched, judge

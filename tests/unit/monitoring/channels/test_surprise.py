@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from tests.unit.monitoring.channels.made_days import COLUMNS, FIRST, Change, Rows, reference, rows_of, spans, without
 
+from kit.made_days import COLUMNS, FIRST, Change, Rows, reference, rows_of, spans, without
 from mainspring.core.time import DAY
 from mainspring.monitoring.channels import sentences
 from mainspring.monitoring.channels.surprise import Verdicts, judge

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from tests.unit.monitoring.channels.made_days import COLUMNS, reference, rows_of
 
+from kit.made_days import COLUMNS, reference, rows_of
 from mainspring.core.time import DAY, HOUR
 from mainspring.monitoring.channels.windows import MOST_WINDOWS, Span, lay_out
 from mainspring.stats.sketches import Ruler

@@ -1,7 +1,7 @@
 """Writes `fairlearn.json`: rates of groups by Fairlearn, the oracle of `test_fairness.py`.
 
 Fairlearn is not among the project's packages, so run it in an environment of its own:
-`pip install fairlearn==0.15.0; python tests/unit/stats/fairlearn_golden.py`.
+`pip install fairlearn==0.15.0; python tests/kit/fairlearn_golden.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-FILE = Path(__file__).with_name("fairlearn.json")
+FILE = Path(__file__).parents[1] / "unit" / "stats" / "fairlearn.json"
 ROWS = 900
 
 

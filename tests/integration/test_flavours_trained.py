@@ -137,7 +137,7 @@ def test_what_is_trained_is_what_is_served(
     truth = held_out["_label"].to_numpy(zero_copy_only=False)
     assert metrics.score("binary", truth, scores) == report.metrics
 
-    executor = EXECUTORS[flavour](_project(), bundle)
+    executor = EXECUTORS[flavour](_project(), bundle, False)
     warm_up(bundle, executor)
     golden = msgspec.json.decode(bundle.files["golden.json"])
     assert len(golden["probes"]["outputs"]["probability"]) > 20
@@ -252,7 +252,7 @@ def test_a_catboost_bundle_whose_manifest_says_otherwise_is_not_served() -> None
     content = _saved(made)
     columns = (Input("V.a", DType.Float32), Input("V.b", DType.Float32))
     bundle = sealed("catboost", {"model.cbm": content}, task="regression", inputs=columns, outputs=("value",))
-    executor = EXECUTORS["catboost"](_project(), bundle)
+    executor = EXECUTORS["catboost"](_project(), bundle, False)
     given = {"V.a": rows[:, 0], "V.b": rows[:, 1]}
     assert np.array_equal(executor.predict(given, 50)["value"], made.predict(rows.astype(np.float32)))
     assert executor.nullable("V.a")
@@ -263,7 +263,7 @@ def test_a_catboost_bundle_whose_manifest_says_otherwise_is_not_served() -> None
     ):
         wrong = msgspec.structs.replace(bundle.manifest, **changes)
         with pytest.raises(Corrupt, match="manifest declares"):
-            EXECUTORS["catboost"](_project(), Bundle(bundle.digest, wrong, bundle.files))
+            EXECUTORS["catboost"](_project(), Bundle(bundle.digest, wrong, bundle.files), False)
 
 
 def _saved(model: Any) -> bytes:

@@ -67,7 +67,7 @@ def _incidents(project: Project) -> Iterator[Hit]:
 
 def _endpoints(project: Project) -> Iterator[Hit]:
     for name in endpoints(project):
-        yield Hit("endpoint", name, f"/?endpoint={quote(name)}")
+        yield Hit("endpoint", name, f"/endpoints/{quote(name)}")
 
 
 def _models(project: Project) -> Iterator[Hit]:

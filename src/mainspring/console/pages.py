@@ -16,12 +16,8 @@ from mainspring.console.access.keys import add_key_pages
 from mainspring.console.assets import add_assets
 from mainspring.console.background_cache import Looking
 from mainspring.console.data.pages import add_data_pages
-from mainspring.console.endpoints.health import STATES as HEALTH
-from mainspring.console.endpoints.health import health
-from mainspring.console.endpoints.live import endpoints
-from mainspring.console.endpoints.overview import SHOWN_COLUMNS, overview
+from mainspring.console.endpoints.pages import add_endpoint_pages
 from mainspring.console.features.pages import add_feature_pages
-from mainspring.console.features.values import source_address
 from mainspring.console.find import add_find_page
 from mainspring.console.guard import caller, cookie_name, form
 from mainspring.console.incidents.pages import add_incident_pages
@@ -29,12 +25,11 @@ from mainspring.console.jobs.pages import add_job_pages
 from mainspring.console.models.pages import add_model_pages
 from mainspring.console.pipelines.pages import add_pipeline_pages
 from mainspring.console.predictions.pages import add_prediction_pages
-from mainspring.console.render import login_page, page
+from mainspring.console.render import login_page
 from mainspring.console.rollouts.pages import add_rollout_pages
 from mainspring.console.runs.pages import add_run_pages
 from mainspring.console.search.pages import add_search_pages
 from mainspring.core.errors import Denied, Overloaded
-from mainspring.core.ids import check_id
 from mainspring.project import Project
 from mainspring.security.attempts import Attempts
 from mainspring.security.model import Action, AuditEvent, Principal
@@ -43,10 +38,11 @@ from mainspring.security.sessions import LIFETIME, Sessions
 
 _ID = r"[A-Za-z0-9_.-]{1,128}"
 _MODELS = rf"models(/{_ID}(/history|/versions/[0-9]{{1,12}}(/card|/evaluation)?)?)?"
+_ENDPOINTS = rf"endpoints(/{_ID}(/(performance|drift|latency|capacity|rollout))?)?"
 _PIPELINES = rf"pipelines(/{_ID}(/runs/{_ID}(/steps/[A-Za-z0-9_.%-]{{1,140}})?)?)?"
 _QUERY = r"(\?[!-~]{1,2000})?"  # anything printable: it is used on our own page only
 _OWN_PAGE = re.compile(
-    rf"/(predictions(/{_ID})?|features(/{_ID})?|data(/{_ID}){{,2}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts|incidents)(/{_ID})?|keys|audit|find|endpoints|{_MODELS}|{_PIPELINES})?{_QUERY}"
+    rf"/(predictions(/{_ID})?|features(/{_ID})?|data(/{_ID}){{,2}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts|incidents)(/{_ID})?|keys|audit|find|{_ENDPOINTS}|{_MODELS}|{_PIPELINES})?{_QUERY}"
 )
 
 
@@ -70,32 +66,10 @@ def pages(project: Project, sessions: Sessions, looking: Looking, refusals: Refu
             "query": f"?{request.url.query}" if request.url.query else "",
         }
 
-    @router.get("/")
-    def show_overview(request: Request, endpoint: str | None = None) -> Response:
-        names = endpoints(project)
-        if endpoint is None and len(names) > 1:
-            return show_endpoints(request)
-        chosen = check_id(endpoint, "endpoint") if endpoint is not None else names[0] if names else None
-        view = overview(project, chosen) if chosen else None
-        return page(
-            "overview.html",
-            {
-                **frame(request),
-                "view": view,
-                "shown_columns": SHOWN_COLUMNS,
-                "section": "overview",
-                "source_address": source_address,
-            },
-        )
-
-    @router.get("/endpoints")
-    def show_endpoints(request: Request) -> Response:
-        content = {"rows": health(project), "states": HEALTH, "section": "overview"}
-        return page("endpoints.html", {**frame(request), **content})
-
     for add in (add_feature_pages, add_data_pages, add_model_pages):
         add(router, project, looking, frame)
     for each in (
+        add_endpoint_pages,
         add_prediction_pages,
         add_run_pages,
         add_search_pages,

@@ -11,11 +11,14 @@ from mainspring.console.answers import Answer
 from mainspring.console.endpoints.live import endpoints
 from mainspring.core.errors import NotFound
 from mainspring.core.ids import ID_PATTERN, check_id
+from mainspring.operations.column_comparison import column_comparison
+from mainspring.operations.quality import quality
 from mainspring.operations.service.objectives import objectives
 from mainspring.project import Project
 
 Id = Annotated[str, Path(pattern=f"^{ID_PATTERN}$")]
 Instant = Annotated[int, Query(ge=-(2**63), lt=2**63)]  # UTC epoch microseconds
+Column = Annotated[str, Query(max_length=300)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
@@ -37,6 +40,17 @@ def add_endpoint_api(router: APIRouter, project: Project) -> None:
     def list_windows(name: Id, since: Instant = 0, until: Instant | None = None) -> Response:
         """Monitor windows that start in `[since, until)`, oldest first."""
         return Answer({"endpoint": known(name), "windows": project.monitors.windows(name, since, until)})
+
+    @router.get("/endpoints/{name}/quality")
+    def list_quality(name: Id, since: Instant = 0, until: Instant | None = None) -> Response:
+        """The same windows with their quality by version and segment, with intervals, and estimates before labels."""
+        windows = project.monitors.windows(known(name), since, until)
+        return Answer({"endpoint": name, "windows": quality(project, name, windows)})
+
+    @router.get("/endpoints/{name}/distribution")
+    def show_distribution(name: Id, column: Column, since: Instant = 0, until: Instant = 2**62) -> Response:
+        """One column of the predictions in `[since, until)` beside its training reference, by bins."""
+        return Answer(column_comparison(project, known(name), column, since, until))
 
     @router.get("/endpoints/{name}/objectives")
     def list_objectives(name: Id) -> Response:

@@ -12,15 +12,17 @@ from mainspring.console.endpoints import series
 from mainspring.console.endpoints.capacity import Capacity, capacity
 from mainspring.console.endpoints.freshness import Freshness, freshness
 from mainspring.console.endpoints.live import Live, endpoints, live
+from mainspring.console.endpoints.period import Period, windows_in
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.delivery.rollout.model import RolloutState
 from mainspring.ledger.model import Prediction
 from mainspring.monitoring.incidents.model import Incident
 from mainspring.monitoring.model import ColumnDrift, Window
+from mainspring.monitoring.service.burning import ObjectiveReport
 from mainspring.operations.incidents import importance
+from mainspring.operations.service.objectives import objectives
 from mainspring.project import Project
 
-SHOWN_WINDOWS = 60
 SHOWN_PREDICTIONS = 12
 SHOWN_COLUMNS = 10
 
@@ -73,6 +75,7 @@ class Overview:
     recent: tuple[Prediction, ...]
     rollout: RolloutState | None  # the newest
     incidents: tuple[Incident, ...]  # open ones, the most important first
+    objectives: tuple[ObjectiveReport, ...]
 
     @property
     def total(self) -> int:
@@ -106,8 +109,8 @@ class Overview:
         return min(rows, key=lambda row: row.newest or 0, default=None)
 
 
-def overview(project: Project, endpoint: str) -> Overview:
-    """Return the overview of one endpoint.
+def known_endpoints(project: Project, endpoint: str) -> tuple[str, ...]:
+    """Return the names of all endpoints, of which the given one is one.
 
     Raises:
         NotFound: No such endpoint is declared or routed.
@@ -115,12 +118,27 @@ def overview(project: Project, endpoint: str) -> Overview:
     names = endpoints(project)
     if endpoint not in names:
         raise NotFound(f"There is no endpoint {endpoint!r}.", fix=f"the project has {list(names)}.")
-    windows = project.monitors.windows(endpoint)[-SHOWN_WINDOWS:]
+    return names
+
+
+def objectives_of(project: Project, endpoint: str) -> tuple[ObjectiveReport, ...]:
+    """Return the objectives as they stand; none for an endpoint that is only routed."""
+    return tuple(objectives(project, endpoint)) if endpoint in project.definitions.endpoints else ()
+
+
+def overview(project: Project, endpoint: str, period: Period) -> Overview:
+    """Return the overview of one endpoint.
+
+    Raises:
+        NotFound: No such endpoint is declared or routed.
+    """
+    names = known_endpoints(project, endpoint)
+    windows = windows_in(project, endpoint, period)
     now = project.clock.now()
     state = live(project, endpoint, project.routes.current().get(endpoint))
-    metric = _metric(project, state, windows)
+    metric = main_metric(project, state, windows)
     labelled = next((window for window in reversed(windows) if window.quality), None)
-    quality = _quality(project, state.model, labelled, metric)
+    quality = predictor_quality(project, state.model, labelled, metric)
     judged = next((window for window in reversed(windows) if window.columns), None)
     return Overview(
         endpoint=endpoint,
@@ -132,18 +150,19 @@ def overview(project: Project, endpoint: str) -> Overview:
         quality=quality,
         judged=judged,
         labelled=labelled,
-        charts=series.charts(windows, metric, _level(quality), _marks(project, state, windows)),
-        drift=_drift(windows, judged),
+        charts=series.charts(windows, metric, held_out_level(quality), promotions(project, state, windows)),
+        drift=drift_rows(windows, judged),
         freshness=freshness(project, state.model, now),
         capacity=capacity(project, endpoint, {arm.digest: arm.weight for arm in state.arms}),
         recent=tuple(project.predictions.recent(endpoint, SHOWN_PREDICTIONS)),
         rollout=next(iter(project.rollouts.find(endpoints=[endpoint], limit=1)), None),
         incidents=tuple(sorted((i for i in project.incidents.open() if endpoint in i.endpoints), key=importance)),
+        objectives=objectives_of(project, endpoint),
     )
 
 
-def _metric(project: Project, state: Live, windows: Sequence[Window]) -> str | None:
-    """The metric of the first gate if live quality has it, else the first metric of live quality."""
+def main_metric(project: Project, state: Live, windows: Sequence[Window]) -> str | None:
+    """Return the metric of the first gate if live quality has it, else the first metric of live quality."""
     known = list(dict.fromkeys(name for window in windows for name in window.quality))
     definition = project.definitions.models.get(state.model)
     gated = [gate.metric for gate in (definition.gates if definition else ())]
@@ -151,16 +170,19 @@ def _metric(project: Project, state: Live, windows: Sequence[Window]) -> str | N
     return next((name for name in wanted if name in known), known[0] if known else None)
 
 
-def _quality(project: Project, model: str, window: Window | None, metric: str | None) -> tuple[PredictorQuality, ...]:
+def predictor_quality(
+    project: Project, model: str, window: Window | None, metric: str | None
+) -> tuple[PredictorQuality, ...]:
+    """Return the metric of each version in a window, that with most labels first."""
     if window is None or metric is None:
         return ()
     return tuple(
-        PredictorQuality(version, made.quality.get(metric), made.labels, _held_out(project, model, version, metric))
+        PredictorQuality(version, made.quality.get(metric), made.labels, held_out(project, model, version, metric))
         for version, made in window.by_predictor.items()
     )
 
 
-def _held_out(project: Project, model: str, version: str, metric: str) -> float | None:
+def held_out(project: Project, model: str, version: str, metric: str) -> float | None:
     """Return a metric on a version's held-out rows; `None` if the version or its bundle is gone."""
     try:
         return project.bundles.load(project.versions.get(model, version).digest).manifest.metrics.get(metric)
@@ -168,14 +190,15 @@ def _held_out(project: Project, model: str, version: str, metric: str) -> float 
         return None
 
 
-def _level(quality: Sequence[PredictorQuality]) -> tuple[float, str] | None:
+def held_out_level(quality: Sequence[PredictorQuality]) -> tuple[float, str] | None:
     """Return the reference line of the chart: the held-out value of the version with most labels."""
     if not quality or quality[0].held_out is None:
         return None
     return quality[0].held_out, f"version {quality[0].version} held out {quality[0].held_out:.3f}"
 
 
-def _marks(project: Project, state: Live, windows: Sequence[Window]) -> tuple[tuple[int, str], ...]:
+def promotions(project: Project, state: Live, windows: Sequence[Window]) -> tuple[tuple[int, str], ...]:
+    """Return the promotions in the time of the windows, to mark them in charts: (instant, version)."""
     if not windows or not state.alias:
         return ()
     moves = project.versions.moves(state.model, state.alias)
@@ -184,8 +207,8 @@ def _marks(project: Project, state: Live, windows: Sequence[Window]) -> tuple[tu
     return tuple((at, text) for at, text in dated if windows[0].start <= at < windows[-1].end)
 
 
-def _drift(windows: Sequence[Window], judged: Window | None) -> tuple[DriftRow, ...]:
-    """All columns of the tested window, the worst first."""
+def drift_rows(windows: Sequence[Window], judged: Window | None) -> tuple[DriftRow, ...]:
+    """Return all columns of the tested window, the worst first."""
     if judged is None:
         return ()
     judged_columns = [column for window in windows for column in (*window.columns, window.score) if column]

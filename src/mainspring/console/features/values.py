@@ -200,7 +200,7 @@ def page_of(node: Node) -> str | None:
         return f"/features/{node.name}"
     if node.kind == graph.MODEL:
         return f"/models/{node.name}"
-    return f"/?endpoint={node.name}" if node.kind == graph.ENDPOINT else None
+    return f"/endpoints/{node.name}" if node.kind == graph.ENDPOINT else None
 
 
 def source_address(name: str) -> str:

@@ -1,0 +1,99 @@
+"""The pages of endpoints: all of them, and one with its tabs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import Response
+
+from mainspring.console.endpoints.capacity import capacity
+from mainspring.console.endpoints.drift import bin_name, column_detail, drift
+from mainspring.console.endpoints.health import STATES as HEALTH
+from mainspring.console.endpoints.health import health
+from mainspring.console.endpoints.live import endpoints, live
+from mainspring.console.endpoints.overview import SHOWN_COLUMNS, known_endpoints, overview
+from mainspring.console.endpoints.performance import interval, performance
+from mainspring.console.endpoints.period import RANGES, Period, asked_period
+from mainspring.console.features.pages import Frame
+from mainspring.console.features.values import source_address
+from mainspring.console.render import page
+from mainspring.console.rollouts.listing import STATES, rollout_list
+from mainspring.core.ids import check_id
+from mainspring.project import Project
+
+TABS = {
+    "": "Overview",
+    "performance": "Performance",
+    "drift": "Drift",
+    "capacity": "Capacity",
+    "rollout": "Rollouts",
+}
+Asked = Annotated[Period, Depends(asked_period)]
+Name = Annotated[str, Query(max_length=300)]
+
+
+def add_endpoint_pages(router: APIRouter, project: Project, frame: Frame) -> None:
+    """Add the first page, and the routes under `/endpoints`."""
+
+    def framed(request: Request, endpoint: str, tab: str, period: Period, **content: Any) -> dict[str, Any]:
+        shared = {
+            "section": "overview",
+            "endpoint": endpoint,
+            "others": known_endpoints(project, check_id(endpoint, "endpoint")),
+            "tab": tab,
+            "tabs": TABS,
+            "period": period,
+            "ranges": RANGES,
+        }
+        return {**frame(request), **shared, **content}
+
+    def one(request: Request, endpoint: str, period: Period) -> Response:
+        view = overview(project, check_id(endpoint, "endpoint"), period)
+        content = {"view": view, "shown_columns": SHOWN_COLUMNS, "source_address": source_address}
+        return page("overview.html", framed(request, endpoint, "", period, **content))
+
+    @router.get("/")
+    def show_overview(request: Request, period: Asked, endpoint: str | None = None) -> Response:
+        names = endpoints(project)
+        if endpoint is None and len(names) > 1:
+            return show_endpoints(request)
+        if endpoint is None and not names:
+            return page("overview.html", {**frame(request), "view": None, "section": "overview"})
+        return one(request, names[0] if endpoint is None else endpoint, period)
+
+    @router.get("/endpoints")
+    def show_endpoints(request: Request) -> Response:
+        content = {"rows": health(project), "states": HEALTH, "section": "overview"}
+        return page("endpoints.html", {**frame(request), **content})
+
+    @router.get("/endpoints/{endpoint}")
+    def show_endpoint(request: Request, endpoint: str, period: Asked) -> Response:
+        return one(request, endpoint, period)
+
+    @router.get("/endpoints/{endpoint}/performance")
+    def show_performance(request: Request, endpoint: str, period: Asked, metric: Name = "") -> Response:
+        content = framed(request, endpoint, "performance", period)
+        view = performance(project, endpoint, period, metric)
+        return page("endpoint_performance.html", {**content, "view": view, "interval": interval})
+
+    @router.get("/endpoints/{endpoint}/drift")
+    def show_drift(request: Request, endpoint: str, period: Asked, column: Name = "") -> Response:
+        content = framed(request, endpoint, "drift", period)
+        if not column:
+            return page("endpoint_drift.html", {**content, "view": drift(project, endpoint, period)})
+        view = column_detail(project, endpoint, column, period)
+        return page("endpoint_column.html", {**content, "view": view, "bin_name": bin_name})
+
+    @router.get("/endpoints/{endpoint}/capacity")
+    def show_capacity(request: Request, endpoint: str, period: Asked) -> Response:
+        content = framed(request, endpoint, "capacity", period)
+        state = live(project, endpoint, project.routes.current().get(endpoint))
+        view = capacity(project, endpoint, {arm.digest: arm.weight for arm in state.arms})
+        return page("endpoint_capacity.html", {**content, "view": view})
+
+    @router.get("/endpoints/{endpoint}/rollout")
+    def show_rollouts_of(request: Request, endpoint: str, period: Asked) -> Response:
+        content = framed(request, endpoint, "rollout", period)
+        found = rollout_list(project, endpoint=endpoint)
+        return page("endpoint_rollout.html", {**content, "found": found, "states": STATES})

@@ -1,0 +1,171 @@
+"""One endpoint with its tabs: each has an address, a time, and the numbers of that time."""
+
+import html
+import json
+import re
+from dataclasses import replace
+
+import pytest
+
+from kit.console.client import Client
+from kit.console.flights import NOW, Project, populated, schedule, windows
+from kit.console.rolled import rolled
+from kit.console.troubled import troubled
+from mainspring.console.app import create_app
+from mainspring.core.time import WEEK, format_instant
+from unit.console.test_pages import text_of
+
+ENDPOINT = "late-arrival"
+HERE = f"/endpoints/{ENDPOINT}"
+TABS = ("", "/performance", "/drift", "/capacity", "/rollout")
+
+
+@pytest.fixture(scope="module")
+def measured() -> Project:
+    """A project whose newest predictions were counted by the monitor, with labels."""
+    project = populated()
+    project.predictions.compact()
+    project.monitor.run(ENDPOINT)
+    project.quality_updates.run(ENDPOINT)
+    return project
+
+
+@pytest.fixture(scope="module")
+def client(measured) -> Client:
+    return Client(create_app(measured), measured.key())
+
+
+def charts_of(page: str) -> list[dict]:
+    return [json.loads(html.unescape(data)) for data in re.findall(r'data-chart="([^"]*)"', page)]
+
+
+def test_the_first_page_is_the_page_of_the_only_endpoint(administrator) -> None:
+    first = text_of(administrator.page("/").text)
+    assert text_of(administrator.page(HERE).text) == first
+    assert text_of(administrator.page(f"/?endpoint={ENDPOINT}").text) == first
+
+
+@pytest.mark.parametrize("tab", TABS)
+def test_each_tab_has_an_address_and_keeps_the_time(administrator, tab) -> None:
+    page = administrator.page(f"{HERE}{tab}?range=30d").text
+    here = re.findall(r'href="([^"]*)" aria-current="page"', page.split("<main", 1)[1])
+    assert here == [f"{HERE}{tab}?range=30d"]
+    for other in TABS:
+        assert f'href="{HERE}{other}?range=30d"' in page
+    assert administrator.page(f"/endpoints/nobody{tab}").status_code == 404
+
+
+def test_a_time_shows_its_windows_and_no_other(administrator) -> None:
+    made = windows()
+    since, until = made[3].start, made[5].end
+    page = administrator.page(f"{HERE}?since={format_instant(since)}&until={format_instant(until)}").text
+    assert {len(chart["x"]) for chart in charts_of(page)} == {3}
+    assert f"Predictions {sum(window.predictions for window in made[3:6]):,}" in text_of(page)
+    inside = f"{HERE}/performance?since={format_instant(since + 1)}&until={format_instant(since + 2)}"
+    assert {len(chart["x"]) for chart in charts_of(administrator.page(inside).text)} == {1}  # which overlaps
+    assert {len(chart["x"]) for chart in charts_of(administrator.page(f"{HERE}?range=7d").text)} == {2}
+    assert {len(chart["x"]) for chart in charts_of(administrator.page(f"{HERE}?range=all").text)} == {len(made)}
+    long_ago = text_of(administrator.page(f"{HERE}/performance?until=2001-01-01").text)
+    assert "No window in this time" in long_ago
+
+
+@pytest.mark.parametrize(
+    "query", ["range=8d", "since=yesterday", "since=2013-08-01T00:00:00", "since=2013-08-02&until=2013-08-01"]
+)
+def test_a_time_that_is_none_is_refused(administrator, query) -> None:
+    for tab in TABS:
+        assert administrator.page(f"{HERE}{tab}?{query}").status_code == 400
+
+
+def test_quality_is_drawn_by_version_with_its_promotion_and_level(administrator) -> None:
+    page = administrator.page(f"{HERE}/performance").text
+    quality = charts_of(page)[0]
+    made = windows()
+    assert [line["name"] for line in quality["lines"]] == ["version 2", "version 1"]
+    assert quality["lines"][0]["y"] == [None] * 4 + [window.quality["auc"] for window in made[4:]]
+    assert quality["lines"][1]["y"] == [window.quality["auc"] for window in made[:4]] + [None] * 5
+    assert [mark["text"] for mark in quality["marks"]] == ["version 2"]
+    assert quality["level"]["y"] == 0.7377
+    brier = charts_of(administrator.page(f"{HERE}/performance?metric=brier").text)[0]
+    assert brier["lines"][1]["y"][:4] == [window.quality["brier"] for window in made[:4]]
+    assert "metric=brier" in administrator.page(f"{HERE}/performance?metric=brier").text
+
+
+def test_the_newest_window_is_shown_by_segment_with_intervals_and_calibration(client, measured) -> None:
+    answer = client.get(f"/api{HERE}/quality?since={NOW - WEEK}").json()
+    (part,) = answer["windows"][-1]["measured"]
+    page = client.page(f"{HERE}/performance").text
+    text = text_of(page)
+    figure = part["figures"]["auc"]
+    assert figure["low"] < figure["value"] < figure["high"]
+    assert f"{figure['value']:.4f} {figure['low']:.4f} – {figure['high']:.4f}" in text
+    assert re.search(rf"all traffic 2 {part['labels']:,} ", text)
+    assert f"{part['calibration'][0]['positives']:.3f}" in text
+    assert 'aria-label="Share of positives over predicted probability"' in page
+    assert len(answer["windows"]) == len(measured.monitors.windows(ENDPOINT, NOW - WEEK))
+
+
+def test_all_columns_lead_to_their_distributions(administrator) -> None:
+    page = administrator.page(f"{HERE}/drift?range=90d").text
+    newest = windows()[-1]
+    for each in newest.columns:
+        assert f'href="{HERE}/drift?column={each.column}&amp;range=90d"' in page
+    assert "3 in two windows" not in page
+    assert re.search(r"Schedule.month \S+ mean", text_of(page))
+
+
+def test_a_column_is_shown_beside_its_training(client) -> None:
+    since = NOW - 3 * WEEK
+    found = client.get(f"/api{HERE}/distribution?column=Weather.humidity&since={since}").json()
+    assert (found["version"], found["current"]["rows"], found["training"]["rows"]) == ("2", 240, 20_000)
+    for side in ("training", "current"):
+        assert sum(each[side] for each in found["bins"]) == pytest.approx(1.0)
+    assert found["bins"][0]["low"] is None
+    assert [each["high"] for each in found["bins"][:-1]] == [each["low"] for each in found["bins"][1:]]
+    humid = sum(each["current"] for each in found["bins"] if (each["low"] or 0) >= 62)
+    assert humid > 0.9  # invented with a mean of 83, and 62 in training
+    page = client.page(f"{HERE}/drift?column=Weather.humidity").text
+    assert page.count('<rect class="first"') == len(found["bins"]) == page.count('<rect class="second"')
+    assert "240 predictions of version 2, beside 20,000 rows of its training" in text_of(page)
+    carriers = client.get(f"/api{HERE}/distribution?column=Schedule.carrier&since={since}").json()
+    assert {each["category"]: each["current"] for each in carriers["bins"]}["UA"] == 0.25
+    gusts = client.get(f"/api{HERE}/distribution?column=Weather.gust&since={since}").json()
+    assert gusts["current"]["missing"] == 1.0
+    assert client.page(f"{HERE}/drift?column=nothing").status_code == 404
+    assert client.get(f"/api{HERE}/distribution?column=nothing").status_code == 404
+
+
+def test_a_column_that_identifies_a_person_shows_no_value() -> None:
+    made = populated()
+    made.predictions.compact()
+    made.monitor.run(ENDPOINT)
+    marked = replace(schedule, pii=["flight"])  # which each of Schedule's features is computed from
+    model = made.definitions.models[ENDPOINT]
+    model = replace(model, observations=replace(model.observations, source=marked))
+    made = made.having(definitions=replace(made.definitions, models={ENDPOINT: model}), sketches=made.sketches)
+    client = Client(create_app(made), made.key())
+    found = client.get(f"/api{HERE}/distribution?column=Schedule.carrier&since={NOW - 3 * WEEK}").json()
+    assert (found["withheld"], found["bins"], found["low"]) == (True, [], None)
+    assert found["current"]["rows"] == 240
+    page = client.page(f"{HERE}/drift?column=Schedule.carrier").text
+    assert "identifies a person" in page
+    assert ">UA<" not in page
+
+
+def test_a_column_without_sketches_still_has_its_course_and_incidents() -> None:
+    made = troubled()
+    client = Client(create_app(made.project), made.project.key())
+    page = client.page(f"{HERE}/drift?column=Weather.wind").text
+    assert [line["y"] for line in charts_of(page)[0]["lines"]] == [
+        [next(each.ks for each in window.columns if each.column == "Weather.wind") for window in windows()]
+    ]
+    assert "has the column 'Weather.wind' in its sketches" in text_of(page)
+    assert f'href="/incidents/{made.weather}"' in page
+    assert f'href="/incidents/{made.closed}"' not in page
+
+
+def test_the_rollouts_of_an_endpoint_lead_to_their_pages() -> None:
+    made = rolled()
+    page = Client(create_app(made.project), made.project.key()).page(f"{HERE}/rollout").text
+    for id in (made.live, made.rolled_back, made.stopped):
+        assert f'href="/rollouts/{id}"' in page

@@ -5,12 +5,14 @@ import pytest
 from kit.console.chromium import DRIVEN
 from kit.console.flights import Project, populated
 from kit.console.looks import anywhere, in_order
+from mainspring.core.time import parse_instant
 
 pytestmark = DRIVEN
 
 HERE = "/endpoints/late-arrival"
 COLUMNS = (f"{HERE}/drift?column=Weather.humidity", f"{HERE}/drift?column=Schedule.carrier&range=all")
-PATHS = (f"{HERE}/performance", *COLUMNS, f"{HERE}/capacity", f"{HERE}/rollout", f"{HERE}/performance?range=24h")
+TABS = tuple(f"{HERE}/{tab}" for tab in ("performance", "latency", "capacity", "rollout"))
+PATHS = (*TABS, *COLUMNS, f"{HERE}/performance?range=24h")
 
 
 @pytest.fixture(scope="module")
@@ -25,3 +27,32 @@ def project() -> Project:
 def test_each_tab_is_in_order_on_every_screen(visitor, address) -> None:
     in_order(visitor, address, (HERE, f"{HERE}/drift"))
     in_order(visitor, address, PATHS, cards=True)
+
+
+def test_dragging_over_a_chart_leads_to_its_time(visitor, address) -> None:
+    page = visitor.page()
+    page.go(f"{address}{HERE}/drift?column=Weather.humidity&range=all")
+    page.until("document.querySelectorAll('.plot.drawn canvas').length === 2")
+    left, top, width = page.do(
+        "(({left, top, width, height}) => [left, top + height / 2, width])"
+        "(document.querySelector('#chart-distance .u-over').getBoundingClientRect())"
+    )
+    press = {"button": "left", "buttons": 1, "clickCount": 1}
+    page.call("Input.dispatchMouseEvent", type="mouseMoved", x=left + width / 4, y=top)
+    page.call("Input.dispatchMouseEvent", type="mousePressed", x=left + width / 4, y=top, **press)
+    page.call("Input.dispatchMouseEvent", type="mouseMoved", x=left + width / 2, y=top, button="left", buttons=1)
+    page.call("Input.dispatchMouseEvent", type="mouseReleased", x=left + width / 2, y=top, **press)
+    page.until("location.search.includes('since=')")
+    page.until("document.readyState === 'complete' && document.querySelectorAll('.plot.drawn canvas').length === 2")
+    asked = page.do("Object.fromEntries(new URLSearchParams(location.search))")
+    assert set(asked) == {"column", "since", "until"}
+    assert asked["column"] == "Weather.humidity"
+    starts, ends = page.do(
+        "(({x, width}) => [x.map((at) => at - width / 2), x.map((at) => at + width / 2)])"
+        "(JSON.parse(document.querySelector('#chart-distance .plot').dataset.chart))"
+    )
+    since, until = (parse_instant(asked[name]) / 1e6 for name in ("since", "until"))
+    assert len(starts) in (3, 4)  # of ten windows, a quarter and what overlaps it
+    assert starts[0] <= since < ends[0]
+    assert starts[-1] < until <= ends[-1]
+    assert page.complaints == []

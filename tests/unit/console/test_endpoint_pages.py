@@ -7,17 +7,20 @@ from dataclasses import replace
 
 import pytest
 
+import mainspring as ms
 from kit.console.client import Client
 from kit.console.flights import NOW, Project, populated, schedule, windows
 from kit.console.rolled import rolled
 from kit.console.troubled import troubled
 from mainspring.console.app import create_app
-from mainspring.core.time import WEEK, format_instant
+from mainspring.core.time import DAY, HOUR, MINUTE, WEEK, format_instant
+from mainspring.monitoring.service.readings import GATEWAY, State
+from mainspring.monitoring.service.samples import Sample
 from unit.console.test_pages import text_of
 
 ENDPOINT = "late-arrival"
 HERE = f"/endpoints/{ENDPOINT}"
-TABS = ("", "/performance", "/drift", "/capacity", "/rollout")
+TABS = ("", "/performance", "/drift", "/latency", "/capacity", "/rollout")
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +165,65 @@ def test_a_column_without_sketches_still_has_its_course_and_incidents() -> None:
     assert "has the column 'Weather.wind' in its sketches" in text_of(page)
     assert f'href="/incidents/{made.weather}"' in page
     assert f'href="/incidents/{made.closed}"' not in page
+
+
+def sample(start: int, length: int, subject: str = ENDPOINT, peaks: dict[str, float] | None = None, **counts: float):
+    keys = {name.replace("__", " ").replace("_of_", "."): count for name, count in counts.items()}
+    return Sample(subject=subject, start=start, end=start + length, observed_us=length, counts=keys, peaks=peaks or {})
+
+
+def test_the_service_is_drawn_from_the_samples_of_the_time() -> None:
+    made = populated()
+    start = NOW // HOUR * HOUR - 3 * HOUR
+    quiet = {"requests__200": 60.0, "seconds__0_of_01": 60.0}
+    busy = {"requests__200": 60.0, "requests__503": 30.0, "rejections__queue_full": 30.0, "seconds__0_of_05": 60.0}
+    gateway = sample(start + 2 * MINUTE, MINUTE, GATEWAY, cpu_s=90.0)
+    made.service.save(
+        "here",
+        [
+            sample(start, MINUTE, **quiet),
+            sample(start + 2 * MINUTE, MINUTE, peaks={"waiting_rows": 7.0}, **busy),
+            sample(start - 2 * DAY, MINUTE, requests__500=1.0),
+            gateway,
+        ],
+        State(NOW),
+    )
+    client = Client(create_app(made), made.key())
+    page = client.page(f"{HERE}/latency").text
+    throughput, latency, errors, rejected, queue, cpu, logged = charts_of(page)
+    assert throughput["lines"][0]["y"] == [1.0, None, 1.5]  # a minute that nobody saw is no rate of 0
+    middle, slow = (line["y"] for line in latency["lines"])
+    assert middle == [pytest.approx(7.5), None, pytest.approx(37.5)]  # in the buckets of 5 to 10 and 25 to 50 ms
+    assert slow == [pytest.approx(9.95), None, pytest.approx(49.75)]
+    assert [(line["name"], line["y"]) for line in errors["lines"]] == [("503", [0.0, None, 30.0])]
+    assert [(line["name"], line["y"]) for line in rejected["lines"]] == [("queue full", [0.0, None, 30.0])]
+    assert queue["lines"][0]["y"] == [None, None, 7.0]
+    assert cpu["lines"][0]["y"] == [None, None, 1.5]
+    assert len(logged["x"]) == len(windows())
+    week = charts_of(client.page(f"{HERE}/latency?range=7d").text)
+    assert [line["name"] for line in week[2]["lines"]] == ["503", "500"]
+    assert len(week[0]["x"]) <= 97
+    since = f"since={format_instant(start + MINUTE)}&until={format_instant(start + HOUR)}"
+    assert charts_of(client.page(f"{HERE}/latency?{since}").text)[0]["lines"][0]["y"] == [1.5]
+
+
+def test_without_samples_it_says_who_makes_them(administrator) -> None:
+    page = administrator.page(f"{HERE}/latency").text
+    assert "samples its machine’s gateway once a minute" in text_of(page)
+    assert len(charts_of(page)) == 1
+
+
+def test_objectives_stand_on_the_overview_and_beside_the_latency() -> None:
+    promised = [ms.objectives.availability(0.9), ms.objectives.latency(0.9, within="50ms")]
+    made = populated()
+    watched = {ENDPOINT: ms.Monitor(ENDPOINT, objectives=promised)}
+    made = made.having(definitions=replace(made.definitions, monitors=watched), monitors=made.monitors)
+    made.service.save("here", [sample(NOW - HOUR, MINUTE, requests__200=95.0, requests__503=5.0)], State(NOW))
+    client = Client(create_app(made), made.key())
+    for tab in ("", "/latency"):
+        text = text_of(client.page(f"{HERE}{tab}").text)
+        assert "90% of requests answered over 30d Met 95.00% 50.0%" in text
+        assert "90% of answers within 50ms over 30d No events" in text
 
 
 def test_the_rollouts_of_an_endpoint_lead_to_their_pages() -> None:

@@ -70,6 +70,7 @@ PATHS = {
     "/endpoints/x",
     "/endpoints/x/performance",
     "/endpoints/x/drift",
+    "/endpoints/x/latency",
     "/endpoints/x/capacity",
     "/endpoints/x/rollout",
     "/incidents",

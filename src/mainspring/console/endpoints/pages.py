@@ -15,6 +15,7 @@ from mainspring.console.endpoints.live import endpoints, live
 from mainspring.console.endpoints.overview import SHOWN_COLUMNS, known_endpoints, overview
 from mainspring.console.endpoints.performance import interval, performance
 from mainspring.console.endpoints.period import RANGES, Period, asked_period
+from mainspring.console.endpoints.service import service
 from mainspring.console.features.pages import Frame
 from mainspring.console.features.values import source_address
 from mainspring.console.render import page
@@ -26,6 +27,7 @@ TABS = {
     "": "Overview",
     "performance": "Performance",
     "drift": "Drift",
+    "latency": "Latency",
     "capacity": "Capacity",
     "rollout": "Rollouts",
 }
@@ -84,6 +86,11 @@ def add_endpoint_pages(router: APIRouter, project: Project, frame: Frame) -> Non
             return page("endpoint_drift.html", {**content, "view": drift(project, endpoint, period)})
         view = column_detail(project, endpoint, column, period)
         return page("endpoint_column.html", {**content, "view": view, "bin_name": bin_name})
+
+    @router.get("/endpoints/{endpoint}/latency")
+    def show_latency(request: Request, endpoint: str, period: Asked) -> Response:
+        content = framed(request, endpoint, "latency", period)
+        return page("endpoint_latency.html", {**content, "view": service(project, endpoint, period)})
 
     @router.get("/endpoints/{endpoint}/capacity")
     def show_capacity(request: Request, endpoint: str, period: Asked) -> Response:

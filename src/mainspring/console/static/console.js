@@ -132,6 +132,17 @@
     };
   }
 
+  // Dragging over a chart leads to the same page with that time. The rest of the choice stays.
+  function narrow(u, path) {
+    const { left, width } = u.select;
+    if (width < 8) return;
+    const to = new URLSearchParams(location.search), at = (x) => new Date(Math.round(u.posToVal(x, "x") * 1000)).toISOString();
+    ["range", "endpoint"].forEach((name) => to.delete(name));
+    to.set("since", at(left));
+    to.set("until", at(left + width));
+    location.assign(`${path}?${to}`);
+  }
+
   // One label a window, under its middle, naming its start; every second, third... where there is no room.
   function under(chart, width, label) {
     const every = Math.max(1, Math.ceil((chart.x.length * Math.max(64, label + 14)) / width));
@@ -142,6 +153,7 @@
     const steps = chart.axis === "step", begins = (at) => at.map((x) => (x - chart.width / 2) * 1000);
     const label = steps ? 0 : wide(dated(chart, begins(chart.x)));
     const { order, drawn } = columns(chart);
+    const brush = steps ? undefined : place.closest("[data-brush]")?.dataset.brush;
     const bars = chart.kind === "bars", bands = chart.kind === "bands", middle = (chart.lines.length - 1) / 2;
     const axis = { stroke: colour("soft"), font: `12px ${getComputedStyle(document.body).fontFamily}`, ticks: { show: false } };
     const options = {
@@ -149,7 +161,7 @@
       height: place.clientHeight,
       padding: [10, steps ? 10 : Math.max(20, label / 2), 0, 0],
       legend: { show: false },
-      cursor: { y: false, drag: { x: false, y: false }, points: { show: !bars, size: 7 } },
+      cursor: { y: false, drag: { x: brush !== undefined, y: false, setScale: false, dist: 8 }, points: { show: !bars, size: 7 } },
       scales: {
         x: { time: !steps, range: range(chart) },
         y: { range: (_u, low, high) => {
@@ -177,7 +189,7 @@
       ],
       bands: bands ? [...Array(middle).keys()].map((i) => ({ series: [chart.lines.length - i, i + 1], fill: colour(chart.lines[i].tone) })) : [],
       tzDate: (at) => uPlot.tzDate(new Date(at * 1000), "Etc/UTC"),
-      plugins: [{ hooks: { ...tip(chart, place), draw: marks(chart) } }],
+      plugins: [{ hooks: { ...tip(chart, place), draw: marks(chart), ...(brush === undefined ? {} : { setSelect: (u) => narrow(u, brush) }) } }],
     };
     return new uPlot(options, [chart.x, ...drawn], place);
   }

@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import mainspring as ms
@@ -14,8 +15,10 @@ from kit.console.rolled import rolled
 from kit.console.troubled import troubled
 from mainspring.console.app import create_app
 from mainspring.core.time import DAY, HOUR, MINUTE, WEEK, format_instant
+from mainspring.monitoring.quality.table import Key
 from mainspring.monitoring.service.readings import GATEWAY, State
 from mainspring.monitoring.service.samples import Sample
+from mainspring.stats.quality_sums import PLACE, Rows, Sums, scores_summed, summed
 from unit.console.test_pages import text_of
 
 ENDPOINT = "late-arrival"
@@ -165,6 +168,29 @@ def test_a_column_without_sketches_still_has_its_course_and_incidents() -> None:
     assert "has the column 'Weather.wind' in its sketches" in text_of(page)
     assert f'href="/incidents/{made.weather}"' in page
     assert f'href="/incidents/{made.closed}"' not in page
+
+
+def test_estimates_before_labels_are_drawn_with_their_intervals_and_whether_they_hold() -> None:
+    made = populated()
+    digest = made.versions.get(ENDPOINT, "1").digest
+    for place, window in enumerate(windows()):
+        rng = np.random.default_rng(place)
+        score = rng.random(800)
+        found = summed("binary", Rows(score, (rng.random(800) < score).astype(float)))
+        every = Sums.nothing()
+        every.bins[:] = scores_summed(score)
+        every.totals[PLACE["predictions"]] = 800
+        keys = {age: Key("1", digest, window.start, "", "", age, "binary") for age in (0, 3600)}
+        sums = {keys[0]: every, keys[3600]: found}
+        made.quality_table.add(ENDPOINT, {window.start: NOW}, {window.start: sums}, f"w{place}")
+    client = Client(create_app(made), made.key())
+    newest = client.get(f"/api{HERE}/quality").json()["windows"][-1]["measured"][0]["estimated"]["auc"]
+    assert newest["low"] < newest["value"] < newest["high"]
+    page = client.page(f"{HERE}/performance").text
+    low, middle, high = (line["y"] for line in charts_of(page)[2]["lines"])
+    assert (low[-1], middle[-1], high[-1]) == (newest["low"], newest["value"], newest["high"])
+    text = text_of(page)
+    assert f"{newest['value']:.4f} {newest['low']:.4f} – {newest['high']:.4f} unless the concept drifted" in text
 
 
 def sample(start: int, length: int, subject: str = ENDPOINT, peaks: dict[str, float] | None = None, **counts: float):

@@ -20,7 +20,7 @@ from mainspring.operations.column_comparison import BinShares, ColumnComparison,
 from mainspring.project import Project
 
 _INCIDENTS = 200  # newest ones that are searched for the column
-_WIDE, _TALL, _BELOW, _LEFT = 640, 200, 26, 46
+_WIDE, _TALL, _BELOW, _LEFT = 640, 200, 26, 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ def distribution_picture(bins: Sequence[BinShares]) -> Markup:
             )
     ends = bin_name(bins[0]), bin_name(bins[-1])
     for text, x, anchor in ((ends[0], _LEFT, "start"), (ends[1], _WIDE, "end")):
-        short = text if len(text) <= 32 else f"{text[:31]}…"
+        short = text if len(text) <= 24 else f"{text[:23]}…"
         inside += Markup('<text class="tick {}" x="{}" y="{}">{}</text>').format(anchor, x, _TALL - 6, short)
     return Markup(
         '<svg class="load shares" viewBox="0 0 {} {}" role="img" '

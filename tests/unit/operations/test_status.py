@@ -3,6 +3,7 @@ import msgspec
 from kit.console.flights import NOW, populated, windows
 from mainspring.console.endpoints.health import health
 from mainspring.console.endpoints.overview import overview
+from mainspring.console.endpoints.period import Period
 from mainspring.core.time import WEEK
 from mainspring.monitoring.model import VersionQuality
 from mainspring.operations.advise.facts import collect
@@ -45,7 +46,7 @@ def test_drifted_columns_are_counted_alike_everywhere() -> None:
     [advised] = collect(project).endpoints
     assert (advised.drifted, advised.alerts) == (tuple(drifted), tuple(alerts))
     [health_row] = health(project)
-    shown = overview(project, "late-arrival")
+    shown = overview(project, "late-arrival", Period())
     assert (health_row.drifted, shown.drifted, shown.alerts) == (len(drifted), len(drifted), len(alerts))
     [checked] = candidate._drift(project, next(iter(project.definitions.models.values())))
     assert checked.detail.startswith(f"{len(drifted)} of {len(newest.judged)} columns of late-arrival drifted, ")

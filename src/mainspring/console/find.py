@@ -134,7 +134,7 @@ def add_find_api(router: APIRouter, project: Project) -> None:
 
     @router.get("/find")
     def list_found(q: Words = "") -> Response:
-        """What has all the words in its name: endpoints, models, versions, features, sources, pipelines, runs; and the
-        prediction of an id.
+        """Pages with all the words in their name: endpoints, models, versions, features, sources, pipelines, runs; and
+        the prediction of an id.
         """
         return Answer({"found": find(project, q)})

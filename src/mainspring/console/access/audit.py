@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
 from mainspring.console.answers import Answer
@@ -26,39 +27,49 @@ _PAGE = 50
 _MOST_ROWS = 100_000  # of a file
 
 
-def _filter(actor: str, action: str, resource: str, detail: str, since: str, until: str) -> AuditFilter:
-    end = parse_instant(until) if until else None
-    if end is not None and len(until) == len("2013-07-01"):
-        end += DAY  # a day as the end is included
-    return AuditFilter(actor, action, resource, detail, parse_instant(since) if since else 0, end)
+@dataclass(frozen=True, slots=True)
+class AskedEvents:
+    """Filters of the audit log, as an address has them; the times are ISO 8601."""
+
+    actor: Word = ""
+    action: Word = ""
+    resource: Word = ""
+    detail: Word = ""
+    since: Moment = ""
+    until: Moment = ""
+
+    def filter(self) -> AuditFilter:
+        """Return the filter; a day as the end is included.
+
+        Raises:
+            Invalid: A time cannot be read.
+        """
+        end = parse_instant(self.until) if self.until else None
+        if end is not None and len(self.until) == len("2013-07-01"):
+            end += DAY
+        since = parse_instant(self.since) if self.since else 0
+        return AuditFilter(self.actor, self.action, self.resource, self.detail, since, end)
+
+
+Asked = Annotated[AskedEvents, Depends()]
 
 
 def add_audit_pages(router: APIRouter, project: Project, frame: Frame) -> None:
     """Add the routes under `/audit`."""
 
     @router.get("/audit")
-    def show_audit(
-        request: Request,
-        actor: Word = "",
-        action: Word = "",
-        resource: Word = "",
-        detail: Word = "",
-        since: Moment = "",
-        until: Moment = "",
-        before: Before = None,
-    ) -> Response:
-        asked = dict(zip((*_FIELDS, "since", "until"), (actor, action, resource, detail, since, until), strict=True))
+    def show_audit(request: Request, asked: Asked, before: Before = None) -> Response:
         found, refused = [], None
         try:
-            wanted = _filter(**asked)
+            wanted = asked.filter()
         except Invalid as error:
             refused = error
         else:
             found = project.audit.search(wanted, before=before, limit=_PAGE + 1)
         rows = found[:_PAGE]
-        kept = urlencode({name: text for name, text in asked.items() if text})
+        kept = urlencode({name: text for name, text in asdict(asked).items() if text})
         content: dict[str, Any] = {
-            "asked": asked,
+            "asked": asdict(asked),
             "rows": rows,
             "before": before,
             "next": rows[-1].number if len(found) > _PAGE else None,
@@ -70,15 +81,8 @@ def add_audit_pages(router: APIRouter, project: Project, frame: Frame) -> None:
         )
 
     @router.get("/audit.csv")
-    def download_audit(
-        actor: Word = "",
-        action: Word = "",
-        resource: Word = "",
-        detail: Word = "",
-        since: Moment = "",
-        until: Moment = "",
-    ) -> Response:
-        found = project.audit.search(_filter(actor, action, resource, detail, since, until), limit=_MOST_ROWS)
+    def download_audit(asked: Asked) -> Response:
+        found = project.audit.search(asked.filter(), limit=_MOST_ROWS)
         events = [each.event for each in found]
         rows = [(format_instant(each.at), each.actor, each.action, each.resource, each.detail) for each in events]
         return csv_file("audit.csv", ("at", *_FIELDS), rows)
@@ -88,23 +92,12 @@ def add_audit_api(router: APIRouter, project: Project) -> None:
     """Add `/api/audit`."""
 
     @router.get("/audit")
-    def list_audit(
-        actor: Word = "",
-        action: Word = "",
-        resource: Word = "",
-        detail: Word = "",
-        since: Moment = "",
-        until: Moment = "",
-        before: Before = None,
-        limit: Limit = 100,
-    ) -> Response:
+    def list_audit(asked: Asked, before: Before = None, limit: Limit = 100) -> Response:
         """Audit events with every given part, newest first; `action` is the beginning, the times are ISO 8601.
 
         `next` is the `before` of the next page.
         """
-        found = project.audit.search(
-            _filter(actor, action, resource, detail, since, until), before=before, limit=limit + 1
-        )
+        found = project.audit.search(asked.filter(), before=before, limit=limit + 1)
         rows = found[:limit]
         follows = rows[-1].number if len(found) > limit else None
         return Answer({"events": [each.event for each in rows], "next": follows})

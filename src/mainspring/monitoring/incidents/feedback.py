@@ -1,4 +1,4 @@
-"""What people said about incidents, for the calibration of the channels."""
+"""Verdicts of people on incidents, for the calibration of the channels."""
 
 from __future__ import annotations
 

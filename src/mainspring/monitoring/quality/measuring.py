@@ -59,7 +59,7 @@ _CAP = 10.0  # times the mean absolute error on held-out rows: larger errors cou
 
 @dataclass(frozen=True)
 class Judged:
-    """What measuring needs to know of a bundle."""
+    """Facts about a bundle that its quality is measured by."""
 
     task: str
     outputs: tuple[str, ...]

@@ -77,7 +77,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
-    """What a prediction was made by. A part that is gone is empty, and `missing` says so.
+    """Origin of a prediction. A part that is gone is empty, and `missing` says so.
 
     Attributes:
         signature: `valid`, or why it is not.

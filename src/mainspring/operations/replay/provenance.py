@@ -1,4 +1,4 @@
-"""What made a prediction: bundle, signature, run, data and runtime, and which of them are gone."""
+"""Origin of a prediction: bundle, signature, run, data and runtime, and which of them are gone."""
 
 from __future__ import annotations
 

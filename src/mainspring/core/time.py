@@ -146,6 +146,20 @@ def parse_instant(text: str) -> int:
     return from_datetime(moment)
 
 
+def parse_end(text: str) -> int:
+    """Return the instant before which a time ends: as `parse_instant`, but a date alone includes its day.
+
+    Raises:
+        Invalid: See `parse_instant`.
+    """
+    at = parse_instant(text)
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return at
+    return at + DAY
+
+
 def from_datetime(moment: datetime) -> int:
     """Return the instant of an aware datetime, exact to the microsecond.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mainspring.core.errors import Invalid, MainspringError
-from mainspring.core.time import DAY, format_instant, parse_instant
+from mainspring.core.time import format_instant, parse_end, parse_instant
 from mainspring.features.model import Status
 from mainspring.ledger.model import ANY_KEY, Prediction, Selection
 from mainspring.ledger.ports import Cursor
@@ -25,7 +25,6 @@ FIELDS = ("endpoint", "version", "key", "score_from", "score_to", "label", "stat
 _AT_ONCE = 200  # predictions whose labels are joined at once
 _PAGES = 5  # that one listing by label looks through
 _CURSOR = re.compile(r"(-?\d{1,18})-([0-9A-Za-z_.-]{0,128})", re.ASCII)
-_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 Label = bool | float | str | None
 
@@ -65,14 +64,11 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
         """
         if self.status and self.status.upper() not in STATUSES:
             raise Invalid(f"{self.status!r} is not the status of a feature.", fix=f"use one of {', '.join(STATUSES)}.")
-        until = parse_instant(self.until) if self.until else None
-        if until is not None and _DATE.fullmatch(self.until):
-            until += DAY  # a day as the end is included
         return Selection(
             endpoint=self.endpoint or None,
             version=self.version or None,
             since=parse_instant(self.since) if self.since else None,
-            until=until,
+            until=parse_end(self.until) if self.until else None,
             score_from=_number("score_from", self.score_from),
             score_to=_number("score_to", self.score_to),
             keys=dict(_pair(part) for part in self.key.split(",") if part.strip()),

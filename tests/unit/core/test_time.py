@@ -24,6 +24,7 @@ from mainspring.core.time import (
     format_instant,
     from_datetime,
     parse_duration,
+    parse_end,
     parse_instant,
     to_datetime,
 )
@@ -147,3 +148,11 @@ clock.set(clock.now() - 1)
 def test_a_replay_clock_can_be_set_again(tmp_path: Path) -> None:
     ReplayClock(tmp_path / "clock", start=7)
     assert ReplayClock(tmp_path / "clock", start=9).now() == 9
+
+
+def test_a_date_as_the_end_includes_its_day() -> None:
+    assert parse_end("2013-07-01") == parse_instant("2013-07-02")
+    for text in ("2013-07-01T00:00:00Z", "2013-07-01T12:30:00-04:00"):
+        assert parse_end(text) == parse_instant(text)
+    with pytest.raises(Invalid):
+        parse_end("2013-07-01T00:00:00")

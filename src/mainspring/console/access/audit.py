@@ -15,7 +15,7 @@ from mainspring.console.endpoints.api import Limit
 from mainspring.console.features.pages import Frame
 from mainspring.console.render import page
 from mainspring.core.errors import Invalid
-from mainspring.core.time import DAY, format_instant, parse_instant
+from mainspring.core.time import format_instant, parse_end, parse_instant
 from mainspring.project import Project
 from mainspring.security.model import AuditFilter
 
@@ -39,14 +39,12 @@ class AskedEvents:
     until: Moment = ""
 
     def filter(self) -> AuditFilter:
-        """Return the filter; a day as the end is included.
+        """Return the filter.
 
         Raises:
             Invalid: A time cannot be read.
         """
-        end = parse_instant(self.until) if self.until else None
-        if end is not None and len(self.until) == len("2013-07-01"):
-            end += DAY
+        end = parse_end(self.until) if self.until else None
         since = parse_instant(self.since) if self.since else 0
         return AuditFilter(self.actor, self.action, self.resource, self.detail, since, end)
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+_NAMED = 4  # drifted columns that are named
+
+
 @make("status", reads_only=True)
 def command(call: Call) -> None:
     """Show the live versions, and the state of endpoints, sources and stores."""
@@ -55,11 +58,13 @@ def command(call: Call) -> None:
                 )
                 style = {"page": "red", "ticket": "yellow"}.get(promise.alert, "default")
                 console.print(f"            [{style}]{promise.about}: {left}[/]")
-            if endpoint.drifted_columns:
-                alerting = len(endpoint.alerting_columns)
+            if drifted := endpoint.drifted_columns:
+                named = ", ".join(drifted[:_NAMED]) + (f" and {len(drifted) - _NAMED} more" if drifted[_NAMED:] else "")
                 console.print(
-                    f"            [yellow]drifted: {', '.join(endpoint.drifted_columns)}; "
-                    f"{alerting} of {len(endpoint.drifted_columns)} in two windows in a row[/]"
+                    f"            {len(drifted)} columns differ from training, "
+                    f"{len(endpoint.alerting_columns)} of them in two windows in a row: {named}",
+                    soft_wrap=True,
+                    markup=False,
                 )
         for source in found.sources:
             state = "no data yet" if source.version is None else f"table version {source.version}"

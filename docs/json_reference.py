@@ -32,6 +32,7 @@ from mainspring.operations.advise.model import Advised
 from mainspring.operations.ci.model import Report
 from mainspring.operations.demo.walkthrough import Summary
 from mainspring.operations.endpoint_checks import Finding
+from mainspring.operations.endpoint_health import EndpointSummary
 from mainspring.operations.explaining import ExplainedPrediction
 from mainspring.operations.fairness import Fairness
 from mainspring.operations.features.entity_values import EntityValues
@@ -51,7 +52,7 @@ from mainspring.operations.reproduce.reproducing import Reproduction
 from mainspring.operations.rollout.outlook import PlanReport
 from mainspring.operations.rollout.reports import RolloutReport
 from mainspring.operations.search.searching import SearchReport
-from mainspring.operations.status import Status
+from mainspring.operations.status import EndpointStatus, OpenIncident, Status
 from mainspring.registry.lineage import Lineage
 from mainspring.registry.model import Approval, Deletion, ModelVersion, TensorSpec, TrustedKey, Waiver, Withdrawal
 from mainspring.registry.searching import RunRow
@@ -115,6 +116,7 @@ _RUN: dict[str, Any] = {
     "pipeline": str, "id": str, "status": JobStatus, "priority": int, "schedule": str | None, "key": str | None,
     "enqueued_at": int, "started_at": int | None, "ended_at": int | None, "error": str | None,
 }  # fmt: skip
+_RAN = ("started_at", "ended_at")
 _RUN_INSTANTS = ("enqueued_at", "started_at", "ended_at")
 _PIPELINE_RUN = Document(
     _object("PipelineRun", **_RUN, parameters=dict[str, Any], result=Any, counts=dict[str, int], steps=list[StepState]),
@@ -211,6 +213,8 @@ DOCUMENTS = {
     "up": Document(_object("Up", project=str, profile=str, gateway=str, control=str, admin_key=str | None)),
     "predict": Document(Answer),
     "bench": Document(Baseline, ("measured_at",)),
+    "endpoints list": Document(list[EndpointSummary]),
+    "endpoints show": Document(_object("ShownEndpoint", endpoint=EndpointStatus, incidents=list[OpenIncident])),
     "objectives": Document(list[ObjectiveReport]),
     "export prometheus-rules": Document(_object("ExportedRules", path=str, rules=int)),
     "export prometheus-scrape": Document(_object("ExportedScrape", path=str, targets=int)),
@@ -232,12 +236,20 @@ DOCUMENTS = {
         ),
         ("searched", "Prediction.at"),
     ),
-    "prediction": Document(
+    "predictions show": Document(
         Prediction, ("at",), {"withheld": Literal["encrypted", "left out"] | None}, less=("sealed",)
     ),
     "replay": Document(Replayed, ("Verdict.at",), otherwise=ReplayReport),
     "explain": Document(ExplainedPrediction, ("at", "Verdict.at"), otherwise=ModelExplanation),
-    "runs": Document(list[RunRow], ("started_at", "ended_at"), {"error": str | None}),
+    "runs list": Document(list[RunRow], _RAN, {"error": str | None}),
+    "runs show": Document(RunRow, _RAN, {"error": str | None}),
+    "runs compare": Document(
+        _object(
+            "ComparedRuns", runs=list[RunRow],
+            differing=list[_object("DifferingValue", column=str, values=list[str | float | None])],
+        ),
+        ("RunRow.started_at", "RunRow.ended_at"),
+    ),
     "reproduce": Document(Reproduction),
     "jobs list": _JOBS,
     "jobs cancel": _JOBS,
@@ -268,6 +280,7 @@ DOCUMENTS = {
     "pipelines run-step": Document(Any),
     "pipelines step": Document(dict[str, Any]),
     "pipelines export": Document(_object("Exported", pipeline=str, engine=str, path=str, steps=int)),
+    "completion": Document(_object("CompletionScript", shell=str, script=str)),
     "console": Document(_object("ConsoleLink", url=str, console=str)),
     "keys create": Document(_object("CreatedKey", name=str, scopes=list[str], key=str)),
     "keys list": Document(

@@ -25,7 +25,7 @@ from mainspring.operations.keys import create_key
 
 # What needs a process that goes on, or long work: `kit.depot` compares each document of these in other tests.
 ELSEWHERE = {
-    *("bench", "ci", "demo", "migrate", "monitor", "objectives", "predict", "prediction", "promote", "replay"),
+    *("bench", "ci", "demo", "migrate", "monitor", "objectives", "predict", "predictions show", "promote", "replay"),
     *("explain", "reproduce", "search", "train"),
     *("up", *(f"rollout {name}" for name in ("start", "status", "stop", "promote", "rollback", "list"))),
     *(f"pipelines {name}" for name in ("list", "run", "status", "retry", "approve", "cancel", "logs", "graph")),
@@ -120,8 +120,10 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("keys create", ["ana", "--scope", "view"]), ("keys list", []), ("keys revoke", ["{keys list[0][id]}"]),
         ("console", []), *((f"export {name}", []) for name in ("prometheus-rules", "prometheus-scrape", "grafana")),
         ("predictions list", []), ("fairness", [f"{MODEL}@champion", "--by", "HubLoad.scans_3h"]),
-        ("runs", []), ("status", []), ("advise", []),
-        ("profile list", []), ("profile check", []), ("doctor", []),
+        ("runs list", []), ("runs show", ["{runs list[0][id]}"]),
+        ("runs compare", ["{runs list[0][id]}", "{runs list[1][id]}"]),
+        ("endpoints list", []), ("endpoints show", [MODEL]), ("status", []), ("advise", []),
+        ("profile list", []), ("profile check", []), ("doctor", []), ("completion", ["bash"]),
     ]  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", _COMMANDS], cwd=root, capture_output=True, text=True, check=False,

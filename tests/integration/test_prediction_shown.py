@@ -1,4 +1,4 @@
-"""`mainspring prediction`: values as a person writes them, instants as times."""
+"""`mainspring predictions show`: values as a person writes them, instants as times."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def train(data, run): ...
 
 
 def command(root: Path, *arguments: str) -> str:
-    program = [prefork.programs() / "mainspring", "prediction", "--project", str(root)]
+    program = [prefork.programs() / "mainspring", "predictions", "show", "--project", str(root)]
     return subprocess.run([*program, *arguments], capture_output=True, text=True, timeout=60, check=True).stdout
 
 

@@ -65,3 +65,32 @@ def test_a_failed_run_says_why(tmp_path: Path) -> None:
     command = [prefork.programs() / "mainspring", "runs", "--json"]
     (told,) = json.loads(subprocess.run(command, cwd=tmp_path, capture_output=True, check=True).stdout)
     assert (told["status"], told["error"]) == ("FAILED", "KeyError: 'no such [column]' (model.py:7)")
+
+
+def test_runs_are_found_by_the_beginning_of_their_id(shop: tuple[Path, dict[str, str]]) -> None:
+    folder, runs = shop
+    for run, model in runs.items():
+        shown = in_a_terminal(80, folder, "runs", "show", run[:12])
+        assert shown[0].split() == ["run", run]
+        assert ["model", model] in [line.split() for line in shown]
+    assert "There is no run 'zzz'." in in_a_terminal(80, folder, "runs", "show", "zzz", code=4)[0]
+    assert "There is no run ''." in in_a_terminal(80, folder, "runs", "show", "", code=4)[0]  # not all of them
+
+
+def test_a_comparison_has_what_differs(tmp_path: Path) -> None:
+    folder = tmp_path
+    (folder / "mainspring.toml").write_text('name = "shop"\nmodules = []\n[profiles.local]\n')
+    project = open_project(load_settings(folder, environment={}))
+    ids = []
+    for depth, auc in (("3", 0.7), ("4", 0.8)):
+        run = project.tracking.start("deep", {}, parse_instant(STARTED))
+        project.tracking.log(run, params={"depth": depth, "seed": "0"}, metrics=[("holdout.auc", auc, 0, 0)])
+        project.tracking.finish(run, "FINISHED", parse_instant(STARTED) + 1)
+        ids.append(run)
+    project.close()
+    lines = [line.split() for line in in_a_terminal(80, folder, "runs", "compare", *(each[:14] for each in ids))]
+    assert lines[0] == [each[:12] for each in ids]
+    assert ["params.depth", "3", "4"] in lines
+    assert ["metrics.holdout.auc", "0.7", "0.8"] in lines
+    assert not any("seed" in line for row in lines for line in row)
+    assert "One run cannot be compared." in in_a_terminal(80, folder, "runs", "compare", ids[0], ids[0][:20], code=2)[0]

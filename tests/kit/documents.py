@@ -21,7 +21,7 @@ def check(words: Sequence[str], document: Any) -> None:
     """
     if isinstance(document, dict) and document.keys() == {"error"}:
         return
-    names = (" ".join(words[:count]) for count in (2, 1))
+    names = (" ".join(words[:2]), words[0], f"{words[0]} list")  # the last where a group lists by default
     command = next((name for name in names if name in _definitions()), None)
     if command is not None:  # else a command that is not there
         _validator(command).validate(document)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from mainspring.cli import exits
+from mainspring.cli.completing import complete_names
 from mainspring.cli.help import Command
 from mainspring.cli.stdout_redirect import apart
 from mainspring.cli.waiting import Waiting
@@ -136,6 +137,7 @@ def command(
         made = decorate(body)
         for option in _OPTIONS:
             option(made)  # after the command's own
+        complete_names(made)
         return made
 
     return build

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 SHARED = ("json_", "project", "profile", "debug", "_click_default_help", "help")
@@ -74,14 +76,16 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "incidents silence": ("incidents silence 01m8be2065zc3r951j33fy83ef --for 8h --reason 'the feed is being moved'",),
     "incidents close": ("incidents close 01m8be2065zc3r951j33fy83ef --reason 'the feed is back'",),
     "incidents verdict": ("incidents verdict 01m8be2065zc3r951j33fy83ef false-alarm",),
+    "endpoints list": ("endpoints list",),
+    "endpoints show": ("endpoints show late-delivery",),
     "objectives": ("objectives",),
     "export prometheus-rules": ("export prometheus-rules --output rules.yml",),
     "export prometheus-scrape": ("export prometheus-scrape --output prometheus.yml",),
     "export grafana": ("export grafana --output dashboard.json",),
     "fairness": ("fairness late-delivery", "fairness late-delivery@champion --by Courier.area"),
     "predictions list": ("predictions list --endpoint late-delivery --version 3 --since 2026-01-05",),
+    "predictions show": ("predictions show 01m8be2065zc3r951j33fy83ef",),
     "replay": ("replay 01m8be2065zc3r951j33fy83ef", "replay --sample 1000 --endpoint late-delivery"),
-    "prediction": ("prediction 01m8be2065zc3r951j33fy83ef",),
     "jobs list": ("jobs list --status failed",),
     "jobs show": ("jobs show 01m8be2065zc3r951j33fy83ef",),
     "jobs run": ("jobs run collect-garbage --wait", """jobs run collect-garbage '{"grace": "30d"}' --here"""),
@@ -106,8 +110,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "explain 01kd1nrgxmt5ndm1hxr9yzbq9j --wanted 'probability < 0.3' --mutable Schedule.hour --changes 2",
         "explain late-arrival@champion --column Schedule.hour",
     ),
-    "runs": ("runs late-delivery --limit 5", "runs --filter 'holdout.auc > 0.7 and started > 7d ago'"),
+    "runs list": ("runs list late-delivery --limit 5", "runs list --filter 'holdout.auc > 0.7 and started > 7d ago'"),
+    "runs show": ("runs show 2d50d1c028af4b639a7348e38a9b700d",),
+    "runs compare": ("runs compare 2d50d1c028af4b639a7348e38a9b700d 8e38a9b700d2d50d1c028af4b639a734",),
     "reproduce": ("reproduce 2d50d1c028af4b639a7348e38a9b700d",),
+    "completion": ("completion bash", "completion zsh", "completion fish"),
     "keys create": ("keys create shop --scope predict --expires 30d",),
     "keys list": ("keys list --all",),
     "keys revoke": ("keys revoke 01m8be2bwh331ajhxkj67gs77w",),
@@ -150,7 +157,20 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """Group of commands, listed with the whole first sentence of their help."""
+    """Group of commands, listed with the whole first sentence of their help.
+
+    Args:
+        default: The command that is meant where none is named: `mainspring runs late-delivery` lists runs.
+    """
+
+    def __init__(self, *arguments: Any, default: str = "", **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._default = default
+        self.no_args_is_help = not default
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        named = args[0] in self.commands or args[0] in ctx.help_option_names if args else ctx.resilient_parsing
+        return super().parse_args(ctx, args if named or not self._default else [self._default, *args])
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = []

@@ -31,15 +31,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("predict", "Request a prediction from a running endpoint."),
     "bench": ("bench", "Find the highest load that an endpoint can serve."),
     "monitor": ("monitor", "Join labels; compute quality and drift now."),
+    "endpoints": ("endpoints", "Endpoints and their health: list, show."),
     "incidents": ("incidents", "Incidents: list, own, silence, close, judge."),
     "objectives": ("objectives", "Show objectives and their error budgets."),
     "export": ("export", "Write rules for Prometheus, dashboards for Grafana."),
     "fairness": ("fairness", "Compare groups: rates, errors, calibration."),
-    "predictions": ("predictions", "List predictions by key, score, label, time."),
-    "prediction": ("prediction", "Show one logged prediction."),
+    "predictions": ("predictions", "Logged predictions: list, show."),
     "replay": ("replay", "Answer logged predictions again, and compare."),
     "explain": ("explain", "Explain a prediction, or a model."),
-    "runs": ("runs", "List training runs."),
+    "runs": ("runs", "Training runs: list, show, compare."),
     "reproduce": ("reproduce", "Repeat a recorded training, and compare."),
     "jobs": ("jobs", "Background work: list, run, cancel, retry."),
     "pipelines": ("pipelines", "Graphs of steps: run, approve, retry, export."),
@@ -49,7 +49,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "migrate": ("migrate", "Copy the project's data to another profile."),
     "profile": ("profile", "List profiles; check the backends of one."),
     "doctor": ("doctor", "Check data, models and processes for problems."),
+    "completion": ("completion", "Print a script that completes commands and names."),
 }
+# Names of earlier releases: they are not listed. A command may be one of a group.
+FORMER: dict[str, tuple[str, str]] = {"prediction": ("predictions", "show")}
 
 
 class _Commands(click.Group):
@@ -57,11 +60,11 @@ class _Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        name, inner = FORMER.get(cmd_name, (cmd_name, ""))
+        if name not in COMMANDS:
             return None
-        module = import_module(f"mainspring.cli.commands.{COMMANDS[cmd_name][0]}")
-        command: click.Command = module.command
-        return command
+        command: click.Command = import_module(f"mainspring.cli.commands.{COMMANDS[name][0]}").command
+        return command.commands[inner] if inner and isinstance(command, click.Group) else command
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -13,7 +13,7 @@ from mainspring.console.answers import Answer
 from mainspring.console.background_cache import Looking
 from mainspring.console.data.explore_api import add_explore_api
 from mainspring.console.endpoints.api import add_endpoint_api
-from mainspring.console.endpoints.live import endpoints, live
+from mainspring.console.endpoints.live import live
 from mainspring.console.find import add_find_api
 from mainspring.console.incidents.api import add_incident_api
 from mainspring.console.jobs.api import add_job_api
@@ -25,6 +25,7 @@ from mainspring.console.runs.api import add_run_api
 from mainspring.console.search.api import add_search_api
 from mainspring.console.webhooks import add_webhook_api
 from mainspring.core.ids import ID_PATTERN
+from mainspring.operations.endpoint_health import endpoints
 from mainspring.project import Project
 
 MaybeId = Annotated[str | None, Query(pattern=f"^{ID_PATTERN}$")]

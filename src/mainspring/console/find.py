@@ -12,11 +12,11 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from mainspring.console.answers import Answer
-from mainspring.console.endpoints.live import endpoints
 from mainspring.console.features.pages import Frame
 from mainspring.console.features.values import source_address
 from mainspring.console.render import page
 from mainspring.core.errors import NotFound
+from mainspring.operations.endpoint_health import endpoints
 from mainspring.project import Project
 from mainspring.registry.searching import RunQuery
 

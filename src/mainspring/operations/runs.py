@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+from mainspring.core.errors import Invalid, NotFound
 from mainspring.project import Project
 from mainspring.registry.run_filters import parse_filter, parse_order
 from mainspring.registry.runs import sweep
-from mainspring.registry.searching import Column, Condition, Kind, Order, RunQuery, RunRow
+from mainspring.registry.searching import MOST_RUNS, Column, Condition, Kind, Order, RunPage, RunQuery, RunRow
 from mainspring.registry.unknown_names import unknown_names
 
+HELD_OUT, SYSTEM = "holdout.", "system/"  # prefixes of metrics
 _RUNNING = Condition(Column(Kind.ATTRIBUTE, "status"), "=", "RUNNING")
 
 
@@ -49,6 +53,47 @@ def find_runs(
 
 def _of(model: str) -> RunQuery:
     return RunQuery(limit=1).where(Column(Kind.ATTRIBUTE, "model"), model)
+
+
+def run_of(project: Project, run_id: str) -> RunRow:
+    """Return a run with all its values, by its id or the first characters of it.
+
+    Raises:
+        NotFound: No id begins so.
+        Invalid: Several do.
+    """
+    try:
+        [found] = project.run_search.get([run_id])
+    except NotFound:
+        begun = run_id.lower()
+        page = project.run_search.search(RunQuery(words=(begun,), limit=MOST_RUNS), None) if begun else RunPage(())
+        alike = [run for run in page.runs if run.id.startswith(begun)]
+        if len(alike) > 1:
+            shown = ", ".join(run.id for run in alike[:3])
+            raise Invalid(
+                f"{len(alike)} runs begin with {run_id!r}: {shown}{', ...' if alike[3:] else ''}.",
+                fix="write more of the id.",
+            ) from None
+        if not alike:
+            raise
+        found = alike[0]
+    return found
+
+
+def differences(runs: Sequence[RunRow]) -> list[tuple[Column, tuple[str | float | None, ...]]]:
+    """Return what differs between runs: parameters, held-out metrics, other metrics; each with the value of each run.
+
+    NaN equals NaN. Metrics of the machine (`system/`) and tags are left out.
+    """
+    found: list[tuple[Column, tuple[str | float | None, ...]]] = []
+    for kind in (Kind.PARAM, Kind.METRIC):
+        values: list[Mapping[str, str | float]] = [run.params if kind is Kind.PARAM else run.metrics for run in runs]
+        names = {name for each in values for name in each if not name.startswith(SYSTEM)}
+        for name in sorted(names, key=lambda name: (not name.startswith(HELD_OUT), name)):
+            row = tuple(each.get(name) for each in values)
+            if len({repr(value) for value in row}) > 1:
+                found.append((Column(kind, name), row))
+    return found
 
 
 def close_ended(project: Project) -> None:

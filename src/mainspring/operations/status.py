@@ -80,15 +80,16 @@ def status(project: Project) -> Status:
         project=project.settings.project,
         profile=project.settings.profile,
         up=running,
-        endpoints=[_endpoint(project, name) for name in project.definitions.endpoints],
+        endpoints=[endpoint_status(project, name) for name in project.definitions.endpoints],
         sources=[SourceStatus(source=name, version=project.lake.version(name)) for name in project.definitions.sources],
         online=_online(project),
         damaged_segments=project.predictions.damaged(),
-        incidents=_incidents(project),
+        incidents=open_incidents(project),
     )
 
 
-def _incidents(project: Project) -> list[OpenIncident]:
+def open_incidents(project: Project, endpoint: str | None = None) -> list[OpenIncident]:
+    """Return the open incidents, of one endpoint or of all, the most important first."""
     return [
         OpenIncident(
             id=each.id,
@@ -100,6 +101,7 @@ def _incidents(project: Project) -> list[OpenIncident]:
             owner=each.owner,
         )
         for each in sorted(project.incidents.open(), key=importance)
+        if endpoint is None or endpoint in each.endpoints
     ]
 
 
@@ -111,15 +113,21 @@ def _online(project: Project) -> StoreStatus:
     return StoreStatus(address=project.settings.online.shown, problem="")
 
 
-def _endpoint(project: Project, name: str) -> EndpointStatus:
+def endpoint_status(project: Project, name: str) -> EndpointStatus:
+    """Return one endpoint at a glance.
+
+    Raises:
+        NotFound: There is no such endpoint.
+    """
+    declared = project.definitions.endpoint(name)
     route = project.routes.current().get(name)
     windows = project.monitors.windows(name)
     newest = next((window for window in reversed(windows) if window.labels), windows[-1] if windows else None)
     judged = next((window for window in reversed(windows) if window.judged), None)
     return EndpointStatus(
         endpoint=name,
-        problem=problem_of(project, project.definitions.endpoint(name)),
-        model=project.definitions.endpoint(name).model,
+        problem=problem_of(project, declared),
+        model=declared.model,
         versions={} if route is None else {arm.version: arm.weight for arm in route.arms},
         digest=None if route is None else route.arms[0].digest,
         predictions=sum(window.predictions for window in windows),

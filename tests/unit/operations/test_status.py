@@ -1,13 +1,13 @@
 import msgspec
 
 from kit.console.flights import NOW, populated, windows
-from mainspring.console.endpoints.health import health
 from mainspring.console.endpoints.overview import overview
 from mainspring.console.endpoints.period import Period
 from mainspring.core.time import WEEK
 from mainspring.monitoring.model import VersionQuality
 from mainspring.operations.advise.facts import collect
 from mainspring.operations.ci import candidate
+from mainspring.operations.endpoint_health import health
 from mainspring.operations.status import status
 
 

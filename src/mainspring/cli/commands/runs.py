@@ -1,36 +1,45 @@
-"""`mainspring runs`: list training runs."""
+"""`mainspring runs`: list, show and compare training runs."""
 
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
+from mainspring.cli.help import Group
 from mainspring.cli.stdout_redirect import dated
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_JUDGED = "holdout."
+    from mainspring.registry.searching import RunRow
+
+_OWN_TAGS = ("mainspring.", "mlflow.")
+_SHORT = 12  # characters of an id in a heading
 _ERROR = 200  # characters of a failed run's error; --json prints all of it
 # Terminal width that fits a run's metrics side by side, and its start to the second.
 _WIDE, _TIMED = 140, 100
 
 
-@make("runs")
+@click.group("runs", cls=Group, default="list")
+def command() -> None:
+    """Training runs: list them, show one, compare several."""
+
+
+@make("list")
 @click.argument("model", required=False)
 @click.option(
     "--filter", "filter_", default="", help="Only runs that match, such as 'metrics.auc > 0.8 and depth = 3'."
 )
 @click.option("--order", default="", help="Sort order, such as 'metrics.auc desc'; by default the newest first.")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000))
-def command(call: Call, *, model: str | None, filter_: str, order: str, limit: int) -> None:
+def list_(call: Call, *, model: str | None, filter_: str, order: str, limit: int) -> None:
     """List the training runs of MODEL, or of all models, newest first, with the errors of failed runs."""
     from mainspring.core.time import format_instant
-    from mainspring.operations.runs import find_runs
+    from mainspring.operations.runs import HELD_OUT, find_runs
     from mainspring.registry.runs import ERROR
 
     runs = find_runs(call.project, model, filter_=filter_, order=order, limit=limit, by_hand=True)
@@ -42,18 +51,108 @@ def command(call: Call, *, model: str | None, filter_: str, order: str, limit: i
         if not runs:
             console.print("No run matches." if filter_ else "No runs yet. Next: mainspring train MODEL")
             return
-        apart, dated = console.width >= _WIDE, console.width < _TIMED
+        apart, is_narrow = console.width >= _WIDE, console.width < _TIMED
         table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1 if apart else 0, 0, 1))
         for column in ("run", "model", "status", "started", "held out"):
             # Ids and numbers must not be cut off; other long values continue in the next line.
             table.add_column(column, no_wrap=column in ("run", "status", "started"), overflow="fold")
         for run in runs:
-            judged = {name.removeprefix(_JUDGED): run.metrics[name] for name in run.metrics if name.startswith(_JUDGED)}
+            judged = {
+                name.removeprefix(HELD_OUT): run.metrics[name] for name in run.metrics if name.startswith(HELD_OUT)
+            }
             metrics = ("  " if apart else "\n").join(f"{name} {value:.4f}" for name, value in judged.items())
-            started = format_instant(run.started_at // 1_000_000 * 1_000_000)[: 10 if dated else None]
+            started = format_instant(run.started_at // 1_000_000 * 1_000_000)[: 10 if is_narrow else None]
             failed = run.tags.get(ERROR, "")
             told = f"[red]{escape(textwrap.shorten(failed, _ERROR))}[/]" if failed else metrics
             table.add_row(run.id, run.model, run.status, started, told)
         console.print(table)
 
-    call.result([{**dated(run, "started_at", "ended_at"), "error": run.tags.get(ERROR)} for run in runs], show)
+    call.result([_document(run) for run in runs], show)
+
+
+@make("show")
+@click.argument("run")
+def show_(call: Call, *, run: str) -> None:
+    """Show RUN, by its id or the beginning of it: times, parameters, metrics, tags, and the error if it failed."""
+    from mainspring.core.time import format_duration, format_instant
+    from mainspring.operations.runs import close_ended, run_of
+    from mainspring.registry.runs import ERROR
+
+    close_ended(call.project)
+    found = run_of(call.project, run)
+
+    def show(console: Console) -> None:
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(overflow="fold")
+        table.add_row("run", found.id)
+        table.add_row("name", escape(found.name) or "–")
+        table.add_row("model", escape(found.model) or "–")
+        table.add_row("status", found.status)
+        took = "" if found.duration is None else f" in {format_duration(max(found.duration, 1))}"
+        table.add_row("started", format_instant(found.started_at) + took)
+        if ERROR in found.tags:
+            table.add_row("error", f"[red]{escape(found.tags[ERROR])}[/]")
+        for title, values in (("parameter", found.params), ("metric", found.metrics), ("tag", found.tags)):
+            for name, value in sorted(values.items()):
+                if not name.startswith(_OWN_TAGS):
+                    text = value if isinstance(value, str) else f"{value:.6g}"
+                    table.add_row(f"{title} {escape(name)}", escape(text))
+        console.print(table)
+
+    call.result(_document(found), show)
+
+
+@make("compare")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
+def compare(call: Call, *, runs: tuple[str, ...]) -> None:
+    """Compare runs, by their ids or the beginnings of them: the parameters and metrics that differ."""
+    from mainspring.core.errors import Invalid
+    from mainspring.operations.runs import close_ended, differences, run_of
+
+    close_ended(call.project)
+    found = list({run.id: run for run in (run_of(call.project, each) for each in runs)}.values())
+    if len(found) < 2:
+        raise Invalid("One run cannot be compared.", fix="name two or more: `mainspring runs list` lists them.")
+    rows = differences(found)
+
+    def show(console: Console) -> None:
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+        table.add_column("", overflow="fold")
+        for each in found:
+            table.add_column(each.id[:_SHORT], justify="right", overflow="fold")
+        table.add_row("model", *(escape(each.model) for each in found))
+        table.add_row("status", *(each.status for each in found))
+        for column, values in rows:
+            table.add_row(escape(str(column)), *map(_value, values))
+        console.print(table)
+        if not rows:
+            console.print("Their parameters and metrics are the same.")
+
+    differing = [{"column": str(column), "values": list(values)} for column, values in rows]
+    call.result({"runs": [_document(each) for each in found], "differing": differing}, show)
+
+
+def _value(value: str | float | None) -> str:
+    from rich.markup import escape
+
+    if value is None:
+        return "–"
+    return escape(value) if isinstance(value, str) else f"{value:.6g}"
+
+
+def _document(run: RunRow) -> dict[str, Any]:
+    from mainspring.registry.runs import ERROR
+
+    return {**dated(run, "started_at", "ended_at"), "error": run.tags.get(ERROR)}
+
+
+command.add_command(list_)
+command.add_command(show_)
+command.add_command(compare)

@@ -10,7 +10,11 @@ from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
+
+    from mainspring.operations.status import EndpointStatus, OpenIncident
 
 
 _NAMED = 4  # drifted columns that are named
@@ -25,13 +29,7 @@ def command(call: Call) -> None:
 
     def show(console: Console) -> None:
         console.print(f"[bold]{found.project}[/] · profile {found.profile}")
-        for incident in found.incidents:
-            colour = "red" if incident.level == "page" else "yellow"
-            said = f"{incident.cause}: {incident.detail}" if incident.detail else incident.cause
-            console.print(f"  [{colour}]{incident.level:<8}[/]  {escape(said)}", soft_wrap=True)
-            console.print(
-                f"            since {incident.since}: mainspring incidents show {incident.id}", soft_wrap=True
-            )
+        show_incidents(console, found.incidents)
         if found.up:
             console.print(
                 f"  up        process {found.up.pid}, predictions {found.up.gateway}, console {found.up.control}"
@@ -39,33 +37,7 @@ def command(call: Call) -> None:
         else:
             console.print("  up        no: run `mainspring up`")
         for endpoint in found.endpoints:
-            versions = ", ".join(f"version {version}" for version in endpoint.versions) or "nothing yet"
-            console.print(f"  endpoint  [bold]{endpoint.endpoint}[/] serves {endpoint.model}: {versions}")
-            if endpoint.problem:
-                console.print(f"            [yellow]{escape(endpoint.problem)}[/]", soft_wrap=True)
-            known = endpoint.quality_by_version
-            if endpoint.predictions:
-                console.print(f"            {endpoint.predictions:,} predictions{'' if known else ' · no labels yet'}")
-            for version, found_quality in known.items():
-                figures = ", ".join(f"{name} {value:.3f}" for name, value in found_quality.quality.items())
-                console.print(
-                    f"            predicted by version {version}: {figures or 'no figures'} "
-                    f"over {found_quality.labels:,} labels of the newest window that has any"
-                )
-            for promise in endpoint.objectives:
-                left = (
-                    "no events yet" if promise.budget_left is None else f"{promise.budget_left:.1%} of the budget left"
-                )
-                style = {"page": "red", "ticket": "yellow"}.get(promise.alert, "default")
-                console.print(f"            [{style}]{promise.about}: {left}[/]")
-            if drifted := endpoint.drifted_columns:
-                named = ", ".join(drifted[:_NAMED]) + (f" and {len(drifted) - _NAMED} more" if drifted[_NAMED:] else "")
-                console.print(
-                    f"            {len(drifted)} columns differ from training, "
-                    f"{len(endpoint.alerting_columns)} of them in two windows in a row: {named}",
-                    soft_wrap=True,
-                    markup=False,
-                )
+            show_endpoint(console, endpoint)
         for source in found.sources:
             state = "no data yet" if source.version is None else f"table version {source.version}"
             console.print(f"  source    {source.source}: {state}")
@@ -77,3 +49,41 @@ def command(call: Call) -> None:
             )
 
     call.result(found, show)
+
+
+def show_incidents(console: Console, incidents: Sequence[OpenIncident]) -> None:
+    """Print open incidents, two lines each."""
+    for incident in incidents:
+        colour = "red" if incident.level == "page" else "yellow"
+        said = f"{incident.cause}: {incident.detail}" if incident.detail else incident.cause
+        console.print(f"  [{colour}]{incident.level:<8}[/]  {escape(said)}", soft_wrap=True)
+        console.print(f"            since {incident.since}: mainspring incidents show {incident.id}", soft_wrap=True)
+
+
+def show_endpoint(console: Console, endpoint: EndpointStatus) -> None:
+    """Print one endpoint: its versions, quality, objectives and drift."""
+    versions = ", ".join(f"version {version}" for version in endpoint.versions) or "nothing yet"
+    console.print(f"  endpoint  [bold]{endpoint.endpoint}[/] serves {endpoint.model}: {versions}")
+    if endpoint.problem:
+        console.print(f"            [yellow]{escape(endpoint.problem)}[/]", soft_wrap=True)
+    known = endpoint.quality_by_version
+    if endpoint.predictions:
+        console.print(f"            {endpoint.predictions:,} predictions{'' if known else ' · no labels yet'}")
+    for version, found_quality in known.items():
+        figures = ", ".join(f"{name} {value:.3f}" for name, value in found_quality.quality.items())
+        console.print(
+            f"            predicted by version {version}: {figures or 'no figures'} "
+            f"over {found_quality.labels:,} labels of the newest window that has any"
+        )
+    for promise in endpoint.objectives:
+        left = "no events yet" if promise.budget_left is None else f"{promise.budget_left:.1%} of the budget left"
+        style = {"page": "red", "ticket": "yellow"}.get(promise.alert, "default")
+        console.print(f"            [{style}]{promise.about}: {left}[/]")
+    if drifted := endpoint.drifted_columns:
+        named = ", ".join(drifted[:_NAMED]) + (f" and {len(drifted) - _NAMED} more" if drifted[_NAMED:] else "")
+        console.print(
+            f"            {len(drifted)} columns differ from training, "
+            f"{len(endpoint.alerting_columns)} of them in two windows in a row: {named}",
+            soft_wrap=True,
+            markup=False,
+        )

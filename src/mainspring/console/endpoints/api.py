@@ -8,10 +8,10 @@ from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 
 from mainspring.console.answers import Answer
-from mainspring.console.endpoints.live import endpoints
 from mainspring.core.errors import NotFound
 from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.operations.column_comparison import column_comparison
+from mainspring.operations.endpoint_health import endpoints
 from mainspring.operations.quality import quality
 from mainspring.operations.service.objectives import objectives
 from mainspring.project import Project

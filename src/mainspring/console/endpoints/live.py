@@ -48,11 +48,6 @@ class Live:
     arms: tuple[LiveVersion, ...]
 
 
-def endpoints(project: Project) -> tuple[str, ...]:
-    """Return the names of all endpoints, declared or routed, sorted."""
-    return tuple(sorted({*project.definitions.endpoints, *project.routes.current()}))
-
-
 def live(project: Project, endpoint: str, route: Route | None) -> Live:
     """Return the endpoint's live versions; without a route, `arms` is empty."""
     declared = project.definitions.endpoints.get(endpoint)

@@ -11,7 +11,7 @@ from mainspring.console.charts import Chart, spark
 from mainspring.console.endpoints import series
 from mainspring.console.endpoints.capacity import Capacity, capacity
 from mainspring.console.endpoints.freshness import Freshness, freshness
-from mainspring.console.endpoints.live import Live, endpoints, live
+from mainspring.console.endpoints.live import Live, live
 from mainspring.console.endpoints.period import Period, windows_in
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.delivery.rollout.model import RolloutState
@@ -19,6 +19,7 @@ from mainspring.ledger.model import Prediction
 from mainspring.monitoring.incidents.model import Incident
 from mainspring.monitoring.model import ColumnDrift, Window
 from mainspring.monitoring.service.burning import ObjectiveReport
+from mainspring.operations.endpoint_health import endpoints
 from mainspring.operations.incidents import importance
 from mainspring.operations.service.objectives import objectives
 from mainspring.project import Project

@@ -7,11 +7,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
+from mainspring.console.charts import spark
 from mainspring.console.endpoints.capacity import capacity
 from mainspring.console.endpoints.drift import bin_name, column_detail, drift
-from mainspring.console.endpoints.health import STATES as HEALTH
-from mainspring.console.endpoints.health import health
-from mainspring.console.endpoints.live import endpoints, live
+from mainspring.console.endpoints.live import live
 from mainspring.console.endpoints.overview import SHOWN_COLUMNS, known_endpoints, overview
 from mainspring.console.endpoints.performance import interval, performance
 from mainspring.console.endpoints.period import RANGES, Period, asked_period
@@ -21,8 +20,16 @@ from mainspring.console.features.values import source_address
 from mainspring.console.render import page
 from mainspring.console.rollouts.listing import STATES, rollout_list
 from mainspring.core.ids import check_id
+from mainspring.operations.endpoint_health import endpoints, health
 from mainspring.project import Project
 
+HEALTH = {  # state -> its word and its look
+    "page": ("Broken", "alert"),
+    "ticket": ("Suspicious", "drifted"),
+    "idle": ("Not live", "idle"),
+    "silent": ("No traffic", "plain"),
+    "well": ("Well", "fresh"),
+}
 TABS = {
     "": "Overview",
     "performance": "Performance",
@@ -66,7 +73,9 @@ def add_endpoint_pages(router: APIRouter, project: Project, frame: Frame) -> Non
 
     @router.get("/endpoints")
     def show_endpoints(request: Request) -> Response:
-        content = {"rows": health(project), "states": HEALTH, "section": "overview"}
+        rows = health(project)
+        lines = {row.name: spark(row.predictions, max(row.predictions, default=0) or 1) for row in rows}
+        content = {"rows": rows, "sparks": lines, "states": HEALTH, "section": "overview"}
         return page("endpoints.html", {**frame(request), **content})
 
     @router.get("/endpoints/{endpoint}")

@@ -11,12 +11,12 @@ from fastapi.responses import Response
 from mainspring.console.answers import Answer
 from mainspring.console.downloads import csv_file
 from mainspring.console.endpoints.api import Id
-from mainspring.console.endpoints.live import endpoints
 from mainspring.console.features.pages import Frame
 from mainspring.console.predictions.evidence import evidence
 from mainspring.console.render import page
 from mainspring.core.errors import MainspringError
 from mainspring.core.ids import ID_PATTERN, check_id
+from mainspring.operations.endpoint_health import endpoints
 from mainspring.operations.predictions import (
     LIMIT,
     STATUSES,

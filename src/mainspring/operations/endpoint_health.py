@@ -5,28 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup
+import msgspec
 
-from mainspring.console.charts import spark
-from mainspring.console.endpoints.live import endpoints
 from mainspring.monitoring.incidents.model import Incident
 from mainspring.monitoring.model import Window
 from mainspring.operations.incidents import importance
 from mainspring.project import Project
 
-STATES = {
-    "page": ("Broken", "alert"),
-    "ticket": ("Suspicious", "drifted"),
-    "idle": ("Not live", "idle"),
-    "silent": ("No traffic", "plain"),
-    "well": ("Well", "fresh"),
-}
+STATES = PAGED, TICKETED, IDLE, SILENT, WELL = ("page", "ticket", "idle", "silent", "well")  # the worst first
 _WINDOWS = 14
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointHealth:
-    """One endpoint. `state` is a key of `STATES`; the figures are of the newest window that has them.
+    """One endpoint. `state` is one of `STATES`; the figures are of the newest window that has them.
 
     Attributes:
         versions: Version that serves -> its share of the requests.
@@ -48,9 +40,58 @@ class EndpointHealth:
     drifted: int | None
     columns: int
 
-    @property
-    def spark(self) -> Markup:
-        return spark(self.predictions, max(self.predictions, default=0) or 1)
+
+class EndpointSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One endpoint in a list.
+
+    Attributes:
+        state: `page` or `ticket` with an open incident of that level, `idle` if it serves nothing, `silent` without
+            predictions in the last 14 windows, else `well`.
+        versions: Version that serves -> its share of the requests.
+        predictions: In the last 14 windows.
+        metric: Name of the metric of the model's first gate; null without labels.
+        value: Its value in the newest window with labels.
+        coverage: Share of that window's predictions with a label.
+        drifted: Number of columns that differ from training, of `columns`; null if none was compared.
+        incidents: Ids of the open incidents, the most important first.
+    """
+
+    endpoint: str
+    model: str
+    state: str
+    versions: dict[str, float]
+    predictions: int
+    p99_ms: float | None
+    metric: str | None
+    value: float | None
+    coverage: float | None
+    drifted: int | None
+    columns: int
+    incidents: tuple[str, ...]
+
+
+def summary(row: EndpointHealth) -> EndpointSummary:
+    """Return what a list shows of an endpoint."""
+    metric, value = row.metric or (None, None)
+    return EndpointSummary(
+        endpoint=row.name,
+        model=row.model,
+        state=row.state,
+        versions=row.versions,
+        predictions=sum(row.predictions),
+        p99_ms=row.p99_ms,
+        metric=metric,
+        value=value,
+        coverage=row.coverage,
+        drifted=row.drifted,
+        columns=row.columns,
+        incidents=tuple(each.id for each in row.incidents),
+    )
+
+
+def endpoints(project: Project) -> tuple[str, ...]:
+    """Return the names of all endpoints, declared or routed, sorted."""
+    return tuple(sorted({*project.definitions.endpoints, *project.routes.current()}))
 
 
 def health(project: Project) -> tuple[EndpointHealth, ...]:
@@ -82,14 +123,13 @@ def health(project: Project) -> tuple[EndpointHealth, ...]:
                 columns=0 if judged is None else len(judged.judged),
             )
         )
-    order = list(STATES)
-    return tuple(sorted(rows, key=lambda row: (order.index(row.state), -len(row.incidents), row.name)))
+    return tuple(sorted(rows, key=lambda row: (STATES.index(row.state), -len(row.incidents), row.name)))
 
 
 def _state(incidents: Sequence[Incident], live: bool, served: bool) -> str:
     if incidents:
-        return "page" if any(each.page for each in incidents) else "ticket"
-    return "idle" if not live else "well" if served else "silent"
+        return PAGED if any(each.page for each in incidents) else TICKETED
+    return IDLE if not live else WELL if served else SILENT
 
 
 def _quality(project: Project, model: str, windows: Sequence[Window]) -> tuple[str, float] | None:

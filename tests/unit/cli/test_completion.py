@@ -24,7 +24,7 @@ class Visit:
           label=visits.late, task="binary")
 def train(data, run): ...
 
-ms.Endpoint("late-visits", model="late")
+ms.Endpoint("late-visits", model="late@champion")
 """
 
 

@@ -47,8 +47,8 @@ def lines(notice: Notice, message: Message) -> list[str]:
 
 
 def link(incident: Incident, message: Message) -> str:
-    """Return the address of an incident in the API."""
-    return f"{message.console}/api/incidents/{incident.id}"
+    """Return the address of an incident's page in the console."""
+    return f"{message.console}/incidents/{incident.id}"
 
 
 def document(notice: Notice, message: Message) -> dict[str, Any]:

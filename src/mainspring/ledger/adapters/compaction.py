@@ -1,0 +1,166 @@
+"""Compaction: predictions and failures move from the log's segments into the lake, each once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mainspring.core.errors import Corrupt
+from mainspring.ledger import frames
+from mainspring.ledger.adapters.tables import LedgerTables
+from mainspring.ledger.adapters.unread import DamagedSegment, Progress, Segment, segments, tidy
+from mainspring.ledger.batches import batches_of
+from mainspring.ledger.column_batches import ColumnBatch, gathered, joined, without_collection
+from mainspring.ledger.columns import FAILURE_SCHEMA, SCHEMA, failures_batch, from_table
+from mainspring.ledger.model import FAILURES, PREDICTIONS, Failure
+from mainspring.ledger.ports import Observer, Past
+from mainspring.ledger.sealing import Opener
+
+
+class Compaction:
+    """Moves what was appended to a folder's segments into the lake. The caller excludes other compactions.
+
+    Args:
+        folder: Folder of the segments.
+        tables: Tables that receive the predictions and failures.
+        opener: Decrypts personal values for the observer.
+        at_once_bytes: Bytes of a segment that are compacted at once.
+        observer: Counts each prediction once, as it comes into the table.
+
+    Attributes:
+        torn_bytes: Bytes of incomplete, unacknowledged writes of dead writers that this object has seen.
+        damaged_frames: Batches with corrupted bytes; their segment is set aside.
+    """
+
+    def __init__(
+        self, folder: Path, tables: LedgerTables, opener: Opener, *, at_once_bytes: int, observer: Observer | None
+    ) -> None:
+        self._folder = folder
+        self._tables = tables
+        self._opener = opener
+        self._at_once_bytes = at_once_bytes
+        self._observer = observer
+        self.torn_bytes = 0
+        self.damaged_frames = 0
+
+    def run(self, past: Past) -> int:
+        """Return the number of predictions that were moved.
+
+        Args:
+            past: Predictions in the table, from which the observer settles its doubts.
+        """
+        tidy(self._folder)
+        for table in (PREDICTIONS, FAILURES):
+            self._tables.version(table)
+        observer = self._observer
+        if observer is not None and self._tables.version() is not None and not observer.started():
+            observer.doubt("before", None, None)  # the table is older than the observer
+        moved = sum(self._compacted(segment) for segment in segments(self._folder))
+        if observer is not None:
+            observer.settle(past)
+        return moved
+
+    def _compacted(self, segment: Segment) -> int:
+        # Checked before reading: bytes behind the last frame of a segment without a writer are torn.
+        live = segment.live()
+        moved = 0
+        try:
+            # Later writes are left to the next compaction, since a writer may be faster than this one.
+            progress, size = segment.progress(), segment.sync()
+            if progress.planned > progress.done:  # a compaction was killed here
+                found = segment.read(progress.done, progress.planned)
+                added, progress = self._carry_out(segment, progress, found)
+                moved += added
+            while (found := segment.some(progress.done, size, self._at_once_bytes)).end > progress.done:
+                damaged = progress.damaged + found.damaged
+                progress = msgspec.structs.replace(progress, planned=found.end, damaged=damaged)
+                segment.advance(progress)
+                added, progress = self._carry_out(segment, progress, found)
+                moved += added
+        except DamagedSegment:
+            if not live:  # else its writer may be ending, and the next compaction handles it
+                segment.set_aside()
+            return moved
+        if not live:
+            self.torn_bytes += found.torn
+            self.damaged_frames += progress.damaged
+            if progress.damaged:
+                segment.set_aside()
+            else:
+                segment.forget()
+        return moved
+
+    def _carry_out(self, segment: Segment, plan: Progress, found: frames.Frames) -> tuple[int, Progress]:
+        """Move the planned range. Return the number of predictions added (0 if the lake already had it) and the
+        progress.
+
+        The lake's append returns when its rows are durable: only then is the range done.
+        """
+        batches, failures, undecodable = _decoded(found)
+        key = f"{segment.name}:{plan.done}-{plan.planned}"
+        lost = [failures_batch(failures, self._arrival(FAILURES))] if failures else []
+        if plan.doubtful:
+            lost = self._missing(FAILURES, lost, FAILURE_SCHEMA)
+            batches = self._unknown(key, batches)
+        if lost:
+            self._tables.lake.append(FAILURES, lost, FAILURE_SCHEMA, key=key)
+        version = None
+        if batches:
+            arrival = self._arrival(PREDICTIONS)
+            version = self._tables.lake.append(
+                PREDICTIONS, [each.record_batch(arrival) for each in batches], SCHEMA, key=key
+            )
+            if self._observer is not None:  # after the append: a prediction that the lake lacks was never observed
+                self._observer.observe(key, [each.observed(self._opener) for each in batches])
+        done = msgspec.structs.replace(plan, done=plan.planned, damaged=plan.damaged + undecodable)
+        segment.advance(done)
+        return 0 if version is None else sum(len(each.ids) for each in batches), done
+
+    def _unknown(self, key: str, batches: list[ColumnBatch]) -> list[ColumnBatch]:
+        """Return the predictions that the lake does not have; the observer counts the times of the others again."""
+        rows = [batch.record_batch() for batch in batches]
+        missing = self._missing(PREDICTIONS, rows, SCHEMA)
+        if missing is rows:
+            return batches
+        if self._observer is not None:
+            at = np.concatenate([batch.at for batch in batches])
+            self._observer.doubt(key, int(at.min()), int(at.max()) + 1)
+        predictions = from_table(pa.Table.from_batches(missing, SCHEMA))
+        return gathered((each.heading, each) for each in batches_of(predictions))
+
+    def _arrival(self, table: str) -> int:
+        """Return the number of the next write: the version that it makes, unknown to every earlier reader."""
+        version = self._tables.version(table)
+        return 0 if version is None else version + 1
+
+    def _missing(self, table: str, batches: list[pa.RecordBatch], schema: pa.Schema) -> list[pa.RecordBatch]:
+        """Return the rows that the lake does not have; the same list if it has none of them."""
+        dataset = self._tables.dataset(table)
+        rows = pa.Table.from_batches(batches, schema)
+        if dataset is None or not rows.num_rows:
+            return batches
+        at, span = pc.field("at"), pc.min_max(rows["at"])
+        near = (at >= span["min"]) & (at <= span["max"])
+        known = pc.is_in(rows["id"], dataset.to_table(columns=["id"], filter=near)["id"].combine_chunks())
+        return rows.filter(pc.invert(known)).to_batches() if pc.any(known).as_py() else batches
+
+
+def _decoded(found: frames.Frames) -> tuple[list[ColumnBatch], list[Failure], int]:
+    """Return the predictions and failures of frames, and how many frames hold something else."""
+    batches: list[ColumnBatch] = []
+    failures: list[Failure] = []
+    undecodable = 0
+    for payload in found.payloads:
+        try:
+            with without_collection():
+                made, failed = frames.decode_batches(payload)
+                batches += gathered(made)
+        except Corrupt:
+            undecodable += 1
+        else:
+            failures += failed
+    return joined(batches), failures, undecodable

@@ -58,7 +58,7 @@ def api(project: Project, looking: Looking | None = None) -> APIRouter:
     add_webhook_api(router, project)
     add_endpoint_api(router, project)
 
-    add_prediction_api(router, project)
+    add_prediction_api(router, project, looking)
     add_model_api(router, project, looking)
     add_run_api(router, project)
     add_search_api(router, project)

@@ -22,6 +22,7 @@ from mainspring.console.find import add_find_page
 from mainspring.console.guard import caller, cookie_name, form
 from mainspring.console.incidents.pages import add_incident_pages
 from mainspring.console.jobs.pages import add_job_pages
+from mainspring.console.models.explanation import add_explanation_pages
 from mainspring.console.models.pages import add_model_pages
 from mainspring.console.pipelines.pages import add_pipeline_pages
 from mainspring.console.predictions.pages import add_prediction_pages
@@ -37,7 +38,7 @@ from mainspring.security.refused import FLUSH_S, Refusals
 from mainspring.security.sessions import LIFETIME, Sessions
 
 _ID = r"[A-Za-z0-9_.-]{1,128}"
-_MODELS = rf"models(/{_ID}(/history|/versions/[0-9]{{1,12}}(/card|/evaluation)?)?)?"
+_MODELS = rf"models(/{_ID}(/history|/versions/[0-9]{{1,12}}(/card|/evaluation|/explanation)?)?)?"
 _ENDPOINTS = rf"endpoints(/{_ID}(/(performance|drift|latency|capacity|rollout))?)?"
 _PIPELINES = rf"pipelines(/{_ID}(/runs/{_ID}(/steps/[A-Za-z0-9_.%-]{{1,140}})?)?)?"
 _QUERY = r"(\?[!-~]{1,2000})?"  # anything printable: it is used on our own page only
@@ -66,11 +67,10 @@ def pages(project: Project, sessions: Sessions, looking: Looking, refusals: Refu
             "query": f"?{request.url.query}" if request.url.query else "",
         }
 
-    for add in (add_feature_pages, add_data_pages, add_model_pages):
+    for add in (add_feature_pages, add_data_pages, add_model_pages, add_explanation_pages, add_prediction_pages):
         add(router, project, looking, frame)
     for each in (
         add_endpoint_pages,
-        add_prediction_pages,
         add_run_pages,
         add_search_pages,
         add_job_pages,

@@ -54,6 +54,22 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     calibrated: bool = False
     background: int = 0
 
+    @property
+    def unit(self) -> str:
+        """The unit of the contributions, in words."""
+        return f"in {MEANINGS[self.space]}" + (" before calibration" if self.calibrated else "")
+
+    def described(self, *, exact: bool) -> str:
+        """Return the method in words.
+
+        Args:
+            exact: Whether the contributions are exact, as `Explanation.exact`.
+        """
+        compared = f"compared with {self.background} held-out rows" if self.background else "by the rows of training"
+        if self.exact and not exact:
+            return f"{self.name}, {compared}; NOT exact: the contributions do not add up, see the residual."
+        return f"{self.name}, {'exact' if exact else 'estimated'}, {compared}."
+
 
 class OutputExplanation(msgspec.Struct, frozen=True, kw_only=True):
     """One output of one row: base + the contributions + residual = total, in the unit of the method's `space`."""
@@ -76,6 +92,11 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     def residual(self) -> float:
         """The largest residual."""
         return max((abs(each.residual) for each in self.outputs.values()), default=0.0)
+
+    @property
+    def leading(self) -> str:
+        """The output with the largest sum: of classes, the likeliest."""
+        return max(self.outputs, key=lambda each: self.outputs[each].total)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

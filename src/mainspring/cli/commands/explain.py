@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from mainspring.governance.importance import Dependence, ModelExplanation
     from mainspring.governance.model import Importance
     from mainspring.operations.explaining import ExplainedPrediction
-    from mainspring.serving.explanation import Method
 
 _PREDICTION = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}", re.IGNORECASE)
 _BAR = 24  # characters
@@ -108,8 +107,7 @@ def _show_prediction(console: Console, found: ExplainedPrediction) -> None:
         f"[bold]{escape(found.prediction_id)}[/], made {format_instant(found.at)} by {found.model} {found.version} "
         f"behind {found.endpoint}"
     )
-    # Of several outputs, the one with the largest sum: of classes, the likeliest.
-    name = max(explanation.outputs, key=lambda each: explanation.outputs[each].total)
+    name = explanation.leading
     output = explanation.outputs[name]
     console.print(f"{escape(name)}: [bold]{_number(found.outputs.get(name))}[/]; {_again(found)}")
     table = Table(box=None, pad_edge=False)
@@ -132,9 +130,9 @@ def _show_prediction(console: Console, found: ExplainedPrediction) -> None:
     console.print(table)
     console.print(
         f"{output.base:.4g} on average {output.total - output.base - output.residual:+.4g} "
-        f"= {output.total:.4g}, {_unit(explanation.method)}; residual {output.residual:.2g}"
+        f"= {output.total:.4g}, {explanation.method.unit}; residual {output.residual:.2g}"
     )
-    console.print(_said(explanation.method, exact=explanation.exact), style="dim")
+    console.print(f"Method: {explanation.method.described(exact=explanation.exact)}", style="dim")
     if found.counterfactuals is not None:
         _show_counterfactuals(console, found.counterfactuals, found.inputs)
 
@@ -176,7 +174,8 @@ def _show_model(console: Console, found: ModelExplanation, columns: tuple[str, .
         console.print(f"{len(found.importances) - _SHOWN} more inputs (--json lists all)", style="dim")
     if found.method is not None:
         console.print(
-            f"Moves: mean absolute contribution, {_unit(found.method)}. {_said(found.method, exact=True)}", style="dim"
+            f"Moves: mean absolute contribution, {found.method.unit}. Method: {found.method.described(exact=True)}",
+            style="dim",
         )
     else:
         console.print(escape(found.why), style="dim")
@@ -227,16 +226,3 @@ def _interval(each: Any) -> str:
 
 def _number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _unit(method: Method) -> str:
-    from mainspring.serving.explanation import MEANINGS
-
-    return f"in {MEANINGS[method.space]}" + (" before calibration" if method.calibrated else "")
-
-
-def _said(method: Method, *, exact: bool) -> str:
-    compared = f"compared with {method.background} held-out rows" if method.background else "by the rows of training"
-    if method.exact and not exact:
-        return f"Method: {method.name}, {compared}; NOT exact: the contributions do not add up, see the residual."
-    return f"Method: {method.name}, {'exact' if exact else 'estimated'}, {compared}."

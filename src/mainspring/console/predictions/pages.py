@@ -1,17 +1,20 @@
-"""The pages of predictions: the list by conditions, one prediction with its provenance, and its replay on request."""
+"""The pages of predictions: the list by conditions, one prediction with its provenance, and on request its replay and
+its explanation."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
-from mainspring.console.answers import Answer
+from mainspring.console.answers import Answer, Json
+from mainspring.console.background_cache import Looking
 from mainspring.console.downloads import csv_file
 from mainspring.console.endpoints.api import Id
 from mainspring.console.features.pages import Frame
+from mainspring.console.predictions import explanation
 from mainspring.console.predictions.evidence import evidence
 from mainspring.console.render import page
 from mainspring.core.errors import MainspringError
@@ -65,7 +68,19 @@ def _conditions(
 Asked = Annotated[Conditions, Depends(_conditions)]
 
 
-def add_prediction_pages(router: APIRouter, project: Project, frame: Frame) -> None:
+def _explanation(
+    explained: Annotated[Literal["", "exact", "sampled"], Query()] = "",
+    wanted: Word = "",
+    mutable: Annotated[str, Query(max_length=2000)] = "",
+    changes: Annotated[int, Query(ge=1, le=5)] = 3,
+) -> explanation.Asked:
+    return explanation.Asked(explained, wanted.strip(), mutable.strip(), changes)
+
+
+AskedWhy = Annotated[explanation.Asked, Depends(_explanation)]
+
+
+def add_prediction_pages(router: APIRouter, project: Project, looking: Looking, frame: Frame) -> None:
     """Add the routes under `/predictions`."""
 
     @router.get("/predictions")
@@ -101,18 +116,23 @@ def add_prediction_pages(router: APIRouter, project: Project, frame: Frame) -> N
         return csv_file("predictions.csv", *table(found))
 
     @router.get("/predictions/{prediction_id}")
-    def show_prediction(request: Request, prediction_id: str, replayed: Annotated[bool, Query()] = False) -> Response:
+    def show_prediction(
+        request: Request, prediction_id: str, why: AskedWhy, replayed: Annotated[bool, Query()] = False
+    ) -> Response:
         view = evidence(project, check_id(prediction_id, "prediction"))
         content = {
             "view": view,
             "asker": _name_of(project, view.prediction.principal),
             "declared": project.definitions.views,
             "again": replay(project, prediction_id) if replayed else None,
+            "why": why,
+            "explained": explanation.seen(project, looking, prediction_id, why) if why.way else None,
+            "steps": explanation.steps,
         }
         return page("prediction.html", {**frame(request), "section": "predictions", **content})
 
 
-def add_prediction_api(router: APIRouter, project: Project) -> None:
+def add_prediction_api(router: APIRouter, project: Project, looking: Looking) -> None:
     """Add `/api/predictions` and what is below it."""
 
     @router.get("/predictions")
@@ -155,6 +175,18 @@ def add_prediction_api(router: APIRouter, project: Project) -> None:
     def replay_prediction(prediction_id: Id) -> Response:
         """The prediction answered again by the bundle that made it, and its features read again as of its instant."""
         return Answer(replay(project, check_id(prediction_id, "prediction")))
+
+    @router.get("/predictions/{prediction_id}/explanation")
+    def explain_prediction(prediction_id: Id, why: AskedWhy) -> Response:
+        """How much each input moved the answer, and with `wanted` the changes that would give another one; 202 while it
+        is being computed.
+
+        `explained` is `exact`, the default, or `sampled`, an estimate for any model of columns.
+        """
+        found = explanation.explained(project, looking, check_id(prediction_id, "prediction"), why)
+        if found is None:
+            return Json({"ready": False}, 202, headers={"retry-after": "2"})
+        return Answer(found)
 
 
 def _moments(project: Project) -> dict[str, frozenset[str]]:

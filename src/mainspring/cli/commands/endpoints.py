@@ -9,6 +9,7 @@ import click
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.help import Group
+from mainspring.cli.tables import show_records
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,32 +34,30 @@ def list_(call: Call) -> None:
     found = [summary(row) for row in health(call.project)]
 
     def show(console: Console) -> None:
-        from rich.markup import escape
-        from rich.table import Table
+        from rich.text import Text
 
         if not found:
             console.print("No endpoint is declared: ms.Endpoint(NAME, model=MODEL).", markup=False)
             return
-        table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-        for column in ("endpoint", "state", "version", "predictions", "p99 ms", "quality", "drifted"):
-            numeric = column in ("predictions", "p99 ms")
-            table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        rows = []
         for row in found:
             versions = ", ".join(
                 version if share == 1 else f"{version} ({share:.0%})" for version, share in row.versions.items()
             )
-            table.add_row(
-                escape(row.endpoint),
-                f"[{_STYLES[row.state]}]{row.state}[/]",
-                escape(versions) or "–",
+            cells = (
+                row.endpoint,
+                Text(row.state, _STYLES[row.state]),
+                versions or "–",
                 f"{row.predictions:,}",
                 "–" if row.p99_ms is None else f"{row.p99_ms:.1f}",
                 "–" if row.value is None else f"{row.metric} {row.value:.3f}",
                 "–" if row.drifted is None else f"{row.drifted} of {row.columns}",
             )
-        console.print(table)
+            rows.append(cells)
+        columns = ("endpoint", "state", "version", "predictions", "p99 ms", "quality", "drifted")
+        show_records(console, columns, rows, right=("predictions", "p99 ms"))
         if opened := {id for row in found for id in row.incidents}:
-            console.print(f"{len(opened)} open incidents: mainspring incidents list", style="dim")
+            console.print(f"Open incidents: {len(opened)}. See mainspring incidents list", style="dim")
 
     call.result(found, show)
 

@@ -9,10 +9,10 @@ import click
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.stdout_redirect import dated
+from mainspring.cli.tables import show_records
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from mainspring.operations.fairness import Fairness, VersionFairness
     from mainspring.stats.fairness.reporting import FairnessReport, Rate
@@ -67,23 +67,21 @@ def _show(console: Console, found: Fairness) -> None:
         console.print(f"[bold]{escape(found.of)}, version {version.version}{output}[/]: "
                       f"{version.rows:,} {found.rows}{cut}")  # fmt: skip
         for report in version.reports:
-            console.print(_groups(report))
+            _show_groups(console, report)
             _show_gaps(console, report)
         _show_time(console, version)
     if found.hidden:
         console.print(f"The values of {', '.join(found.hidden)} identify a person and are not shown.", style="dim")
 
 
-def _groups(report: FairnessReport) -> Table:
-    from rich.table import Table
+def _show_groups(console: Console, report: FairnessReport) -> None:
 
     measures = list(report.groups[0].measures) if report.groups else []
-    table = Table(box=None, header_style="bold")
-    for name in (*report.by, "rows", *measures):
-        table.add_column(name, overflow="fold")
-    for group in report.groups:
-        table.add_row(*group.group.values(), f"{group.rows:,}", *(_rate(rate) for rate in group.measures.values()))
-    return table
+    rows = [
+        (*group.group.values(), f"{group.rows:,}", *(_rate(rate) for rate in group.measures.values()))
+        for group in report.groups
+    ]
+    show_records(console, (*report.by, "rows", *measures), rows, right=("rows",))
 
 
 def _show_gaps(console: Console, report: FairnessReport) -> None:
@@ -98,7 +96,6 @@ def _show_gaps(console: Console, report: FairnessReport) -> None:
 
 
 def _show_time(console: Console, version: VersionFairness) -> None:
-    from rich.table import Table
 
     from mainspring.core.time import format_instant
 
@@ -107,14 +104,14 @@ def _show_time(console: Console, version: VersionFairness) -> None:
     if len(windows) < 2:
         return
     measures = list(dict.fromkeys(gap.measure for window in windows for gap in window.gaps))
-    table = Table(box=None, header_style="bold", title="Gaps over time", title_justify="left")
-    for name in ("from", "rows", *measures):
-        table.add_column(name, overflow="fold")
+    rows = []
     for window in windows:
         gaps = {gap.measure: _rate(gap.difference) for gap in window.gaps}
-        cells = (gaps.get(name, "–") for name in measures)
-        table.add_row(format_instant(window.start)[:10], f"{window.rows:,}", *cells)
-    console.print(table)
+        rows.append(
+            (format_instant(window.start)[:10], f"{window.rows:,}", *(gaps.get(name, "–") for name in measures))
+        )
+    console.print("Gaps over time", style="italic")
+    show_records(console, ("from", "rows", *measures), rows, right=("rows",))
 
 
 def _rate(rate: Rate) -> str:

@@ -14,6 +14,7 @@ from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.help import Group
 from mainspring.cli.stdout_redirect import dated
+from mainspring.cli.tables import show_records
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,15 +90,16 @@ def list_(call: Call, *, search: str, owner: str | None) -> None:
         if not rows:
             console.print("No feature view matches." if search or owner else "No feature views are declared yet.")
             return
-        from rich.table import Table
 
-        table = Table(box=None, header_style="bold")
-        for name in ("view", "entity", "source", "features", "owner", "online"):
-            table.add_column(name, overflow="fold")
-        for row in rows:
-            features = ", ".join(row["matches"] or row["features"])
-            table.add_row(row["view"], row["entity"], row["source"], features, row["owner"], _freshness(row))
-        console.print(table)
+        columns = ("view", "entity", "source", "features", "owner", "online")
+        cells = [
+            (
+                row["view"], row["entity"], row["source"], ", ".join(row["matches"] or row["features"]),
+                row["owner"], _freshness(row),
+            )
+            for row in rows
+        ]  # fmt: skip
+        show_records(console, columns, cells, folded=("features", "online"))
 
     instants = [f"freshness.{name}" for name in ("newest_event", "newest_visible", "through", "horizon")]
     call.result([dated(row, *instants) for row in rows], show)

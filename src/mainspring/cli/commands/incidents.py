@@ -9,6 +9,7 @@ import click
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.help import Group
+from mainspring.cli.tables import show_records
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,21 +37,19 @@ def list_(call: Call, *, endpoint: str | None, ended: bool, limit: int) -> None:
     found = listed(call.project, endpoint, ended=ended, limit=limit)
 
     def show(console: Console) -> None:
-        from rich.table import Table
 
         if not found:
             console.print("No incidents." if ended else "No open incidents.")
             return
-        table = Table(box=None, header_style="bold")
-        for column in ("id", "level", "status", "cause", "endpoints", "since", "severity", "effect", "owner"):
-            table.add_column(column, no_wrap=column in ("id", "level", "since"))
-        for each in found:
-            effect = "" if each.rank is None else f"{each.rank:.3f}"
-            table.add_row(
-                each.id, each.level, each.status, _safe(each.cause), ", ".join(each.endpoints), each.started[:16],
-                f"{each.severity:.1f}", effect, _safe(each.owner),
-            )  # fmt: skip
-        console.print(table)
+        rows = [
+            (
+                each.id, each.level, each.status, each.cause, ", ".join(each.endpoints), each.started[:16],
+                f"{each.severity:.1f}", "" if each.rank is None else f"{each.rank:.3f}", each.owner,
+            )
+            for each in found
+        ]  # fmt: skip
+        columns = ("id", "level", "status", "cause", "endpoints", "since", "severity", "effect", "owner")
+        show_records(console, columns, rows, right=("severity", "effect"))
         failed = sum(message.state == "failed" for each in found for message in each.messages)
         if failed:
             _print(console, f"{failed} messages could not be delivered: `mainspring incidents show ID` tells why.")

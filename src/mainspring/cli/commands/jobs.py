@@ -11,6 +11,7 @@ from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.help import Group
 from mainspring.cli.stdout_redirect import dated
+from mainspring.cli.tables import show_records
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,17 +50,12 @@ def list_(call: Call, *, statuses: tuple[str, ...], names: tuple[str, ...], limi
     found = call.project.jobs.find(statuses=[Status(each) for each in statuses], handlers=names, limit=limit)
 
     def show(console: Console) -> None:
-        from rich.table import Table
 
         if not found:
             console.print("No job matches." if statuses or names else "No jobs yet. Next: mainspring jobs run NAME")
             return
-        table = Table(box=None, header_style="bold")
-        for column in ("id", "job", "status", "queued"):
-            table.add_column(column, no_wrap=column != "job")
-        for job in found:
-            table.add_row(job.id, job.handler, job.status, _instant(job.enqueued_at))
-        console.print(table)
+        rows = [(job.id, job.handler, job.status, _instant(job.enqueued_at)) for job in found]
+        show_records(console, ("id", "job", "status", "queued"), rows)
         told = [job for job in found if _state(job) != job.status]
         if told:  # below the table, whose columns are too narrow for an error
             console.print()
@@ -149,15 +145,12 @@ def schedules(call: Call) -> None:
     found = planned(call.project)
 
     def show(console: Console) -> None:
-        from rich.table import Table
 
-        table = Table(box=None, header_style="bold")
-        for column in ("schedule", "job", "when", "last", "next"):
-            table.add_column(column)
-        for each in found:
-            last = "" if each.last is None else _instant(each.last)
-            table.add_row(each.name, each.job, each.when, last, _instant(each.next))
-        console.print(table)
+        rows = [
+            (each.name, each.job, each.when, "" if each.last is None else _instant(each.last), _instant(each.next))
+            for each in found
+        ]
+        show_records(console, ("schedule", "job", "when", "last", "next"), rows)
 
     call.result([dated(each, "last", "next") for each in found], show)
 

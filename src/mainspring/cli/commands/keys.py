@@ -9,6 +9,7 @@ import click
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.help import Group
+from mainspring.cli.tables import show_records
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,16 +48,13 @@ def list_(call: Call, *, all_: bool) -> None:
     keys = [key for key in call.project.key_store.all() if all_ or (key.revoked_at is None and key.expires_at > now)]
 
     def show(console: Console) -> None:
-        from rich.table import Table
 
-        table = Table(box=None, header_style="bold")
-        for column in ("id", "name", "scopes", "expires", "revoked", "made by"):
-            table.add_column(column, no_wrap=column in ("id", "expires"))  # `keys revoke` needs the whole id
+        rows = []
         for key in keys:
             revoked = "" if key.revoked_at is None else _to_the_second(key.revoked_at)
             scopes, expires = " ".join(sorted(key.scopes)), _to_the_second(key.expires_at)
-            table.add_row(key.id, key.name, scopes, expires, revoked, key.created_by)
-        console.print(table)
+            rows.append((key.id, key.name, scopes, expires, revoked, key.created_by))
+        show_records(console, ("id", "name", "scopes", "expires", "revoked", "made by"), rows)
 
     call.result(
         [

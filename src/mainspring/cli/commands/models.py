@@ -13,6 +13,7 @@ from mainspring.cli.call import command as make
 from mainspring.cli.commands import models_decide, models_move
 from mainspring.cli.help import Group
 from mainspring.cli.stdout_redirect import dated
+from mainspring.cli.tables import show_records
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,21 +91,24 @@ def show(call: Call, *, reference: str) -> None:
 @click.option("--alias", help="Only moves of this alias.")
 def history(call: Call, *, name: str, alias: str | None) -> None:
     """Show the promotion history of NAME: alias moves, approvals, withdrawals and deletions; newest first."""
-    from mainspring.core.time import format_instant
+    from mainspring.core.time import SECOND, format_instant
     from mainspring.operations.models import curating
 
     found = curating.history(call.project, name, alias)
 
     def told(console: Console) -> None:
-        from rich.markup import escape
-        from rich.table import Table
 
-        table = Table(box=None, header_style="bold")
-        for column in ("when", "what", "who", "detail", "why"):
-            table.add_column(column)
-        for each in found:
-            table.add_row(format_instant(each.at), each.what, *map(escape, (each.actor, each.detail, each.reason)))
-        console.print(table if found else "No history yet.")
+        if not found:
+            console.print("No history yet.")
+            return
+        rows = [
+            (
+                format_instant(each.at // SECOND * SECOND), each.what,
+                each.actor, each.detail, each.reason,
+            )
+            for each in found
+        ]  # fmt: skip
+        show_records(console, ("when", "what", "who", "detail", "why"), rows, folded=("detail", "why"))
 
     call.result([{**asdict(each), "at": format_instant(each.at)} for each in found], told)
 
@@ -211,20 +215,20 @@ def list_(call: Call, *, name: str | None) -> None:
     found = registered(call.project, name)
 
     def show(console: Console) -> None:
-        from rich.table import Table
 
         from mainspring.core.time import SECOND, format_instant
 
-        table = Table(box=None, pad_edge=False)
-        for column in ("model", "version", "aliases", "bundle", "from", "registered"):
-            table.add_column(column, no_wrap=column in ("version", "bundle", "registered"))
+        if not found:
+            console.print("No version is registered yet.")
+            return
+        rows = []
         for each in found:
             origin = next((each.tags[key] for key in ("file", "function") if key in each.tags), "training")
             if any(key.startswith("node.") for key in each.tags):
                 origin = "graph"
             aliases, at = ", ".join(each.aliases), format_instant(each.created_at // SECOND * SECOND)
-            table.add_row(each.model, each.version, aliases, each.digest[:12], origin, at)
-        console.print(table if found else "No version is registered yet.")
+            rows.append((each.model, each.version, aliases, each.digest[:12], origin, at))
+        show_records(console, ("model", "version", "aliases", "bundle", "from", "registered"), rows)
 
     call.result([dated(each, "created_at") for each in found], show)
 

@@ -8,6 +8,7 @@ import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
+from mainspring.cli.tables import show_records
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,21 +42,24 @@ def command(call: Call, *, endpoint: str | None) -> None:
 
 def show_objectives(console: Console, reports: Sequence[ObjectiveReport]) -> None:
     """Print objectives as a table."""
-    from rich.table import Table
+    from rich.text import Text
 
-    table = Table(box=None, header_style="bold")
-    for column in ("endpoint", "objective", "good", "budget left", "burn 5m", "1h", "6h", "3d", "observed", "alert"):
-        table.add_column(column)
+    rows = []
     for report in reports:
         burn = ["–" if (rate := report.burn[window]) is None else f"{rate:.3g}" for window in ("5m", "1h", "6h", "3d")]
         style = _STYLES.get(report.alert, "")
-        table.add_row(
-            report.endpoint,
-            report.about,
-            "–" if report.ratio is None else f"{report.ratio:.4%}",
-            "–" if report.budget_left is None else f"{report.budget_left:.1%}",
-            *burn,
-            f"{report.observed:.0%}",
-            f"[{style}]{report.alert}[/]" if style else "no",
+        rows.append(
+            (
+                report.about,
+                report.endpoint,
+                "–" if report.ratio is None else f"{report.ratio:.4%}",
+                "–" if report.budget_left is None else f"{report.budget_left:.1%}",
+                *burn,
+                f"{report.observed:.0%}",
+                Text(report.alert, style) if style else "no",
+            )
         )
-    console.print(table)
+    columns = (
+        "objective", "endpoint", "good", "budget left", "burn 5m", "burn 1h", "burn 6h", "burn 3d", "observed", "alert",
+    )  # fmt: skip
+    show_records(console, columns, rows)

@@ -14,6 +14,7 @@ from mainspring.cli.commands import pipelines_outside
 from mainspring.cli.commands.jobs import PRIORITY
 from mainspring.cli.help import Group
 from mainspring.cli.stdout_redirect import dated
+from mainspring.cli.tables import show_records
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,24 +63,28 @@ def list_(call: Call) -> None:
         )
 
     def show(console: Console) -> None:
-        from rich.table import Table
 
         if not found:
             console.print(
                 "The project has no pipelines: put @ms.pipeline above a function. See docs/howto/pipelines.md."
             )
             return
-        table = Table(box=None, header_style="bold")
-        for column in ("pipeline", "steps", "priority", "starts", "newest run"):
-            table.add_column(column)
+        rows = []
         for each in found:
             starts = [each["schedule"]] if each["schedule"] else []
             starts += [f"{trigger['kind']} {trigger['name']}" for trigger in each["triggers"]]
             newest = "" if each["newest"] is None else f"{each['newest']['id']} {each['newest']['status']}"
-            table.add_row(
-                each["name"], str(each["steps"]), str(each["priority"]), ", ".join(starts) or "by hand", newest
+            rows.append(
+                (
+                    each["name"],
+                    str(each["steps"]),
+                    str(each["priority"]),
+                    ", ".join(starts) or "by hand",
+                    newest,
+                )
             )
-        console.print(table)
+        columns = ("pipeline", "steps", "priority", "starts", "newest run")
+        show_records(console, columns, rows, right=("steps", "priority"), folded=("starts",))
 
     call.result(found, show)
 

@@ -10,6 +10,7 @@ from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.help import Group
 from mainspring.cli.stdout_redirect import dated
+from mainspring.cli.tables import show_records
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,20 +52,14 @@ def list_(call: Call, *, limit: int, before: str, labels: bool, **conditions: st
 
 
 def _show(console: Console, found: Listing) -> None:
-    from rich.markup import escape
-    from rich.table import Table
 
     from mainspring.core.time import format_instant
     from mainspring.operations.predictions import table
 
     if found.rows:
         head, rows = table(found)
-        shown = Table(box=None, header_style="bold")
-        for name in head:
-            shown.add_column(name, overflow="fold")
-        for row in rows:
-            shown.add_row(*("–" if value is None else escape(_text(value)) for value in row))
-        console.print(shown)
+        cells = [["–" if value is None else _text(value) for value in row] for row in rows]
+        show_records(console, head, cells)
     else:
         console.print("No prediction matches.")
     if found.searched is not None:

@@ -11,6 +11,7 @@ from mainspring.cli import exits
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.help import Group
+from mainspring.cli.tables import show_records
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -175,19 +176,19 @@ def list_(call: Call, *, endpoint: str | None, limit: int) -> None:
     found = listed(call.project, endpoint, limit)
 
     def show(console: Console) -> None:
-        from rich.table import Table
 
         if not found:
             console.print("No rollouts yet. Next: mainspring rollout start ENDPOINT")
             return
-        table = Table(box=None, header_style="bold")
-        for column in ("endpoint", "candidate", "champion", "kind", "status", "began", "why"):
-            table.add_column(column, no_wrap=column not in ("why",))
-        for each in found:
-            table.add_row(
-                each.endpoint, each.candidate, each.champion, each.kind, each.status, each.created_at[:19], each.why
+        rows = [
+            (
+                each.endpoint, each.candidate, each.champion, each.kind, each.status, each.created_at[:19],
+                each.why,
             )
-        console.print(table)
+            for each in found
+        ]  # fmt: skip
+        columns = ("endpoint", "candidate", "champion", "kind", "status", "began", "why")
+        show_records(console, columns, rows, folded=("why",))
 
     call.result(found, show)
 

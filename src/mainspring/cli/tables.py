@@ -1,0 +1,69 @@
+"""Lists of records: a table where the terminal is wide enough for it, else a block of lines for each record."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+_GAP = 2  # between columns
+_FOLDED = 24  # the least width of a column that may continue in the next line
+
+
+def show_records(
+    console: Console,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str | Text]],
+    *,
+    right: Collection[str] = (),
+    folded: Collection[str] = (),
+) -> None:
+    """Print records so that nothing of them is cut off.
+
+    Args:
+        columns: The first names a record where it is a block.
+        rows: A text may have a style of its own, as `rich.text.Text`.
+        right: Columns of numbers.
+        folded: Columns of long texts, which may continue in the next line.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    texts = [[Text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    widths = [
+        max(line.cell_len for cell in (Text(name), *cells) for line in cell.split(allow_blank=True))
+        for name, *cells in zip(columns, *texts, strict=True)
+    ]
+    least = [min(width, _FOLDED) if name in folded else width for name, width in zip(columns, widths, strict=True)]
+    if sum(least) + _GAP * (len(columns) - 1) > console.width:
+        _show_blocks(console, columns, texts)
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, _GAP, 0, 0))
+    for name in columns:
+        table.add_column(
+            name, justify="right" if name in right else "left", no_wrap=name not in folded, overflow="fold"
+        )
+    for row in texts:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _show_blocks(console: Console, columns: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    first, *names = columns
+    for number, (title, *cells) in enumerate(rows):
+        if number:
+            console.print()
+        console.print(Text.assemble(f"{first} ", (title.plain, "bold")), soft_wrap=True)
+        block = Table(box=None, show_header=False, pad_edge=False, padding=(0, _GAP, 0, 0))
+        block.add_column(style="dim", no_wrap=True)
+        block.add_column(overflow="fold")
+        for name, cell in zip(names, cells, strict=True):
+            if cell:
+                block.add_row(f"  {name}", cell)
+        console.print(block)

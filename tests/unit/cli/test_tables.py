@@ -1,0 +1,46 @@
+"""Lists in terminals of any width: nothing is cut off, and no word is shredded."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+from rich.text import Text
+
+from mainspring.cli.tables import show_records
+
+COLUMNS = ("id", "name", "rows", "why")
+ROWS: list[tuple[str | Text, ...]] = [
+    ("01m8be2065zc3r951j33fy83ef", "late-arrival", "12,000", "the feed of the weather station was late by a day"),
+    ("01m8be2065zc3r951j33fy83eg", Text("demand-[by]-store", "red"), "7", ""),
+]
+
+
+def shown(width: int, rows: list[tuple[str | Text, ...]] = ROWS) -> list[str]:
+    console = Console(file=io.StringIO(), width=width)
+    show_records(console, COLUMNS, rows, right=("rows",), folded=("why",))
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return [line.rstrip() for line in file.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize("width", [40, 60, 79, 80, 100, 200])
+def test_each_value_is_whole(width: int) -> None:
+    lines = shown(width)
+    assert max(map(len, lines)) <= width
+    words = " ".join(lines).split()
+    for row in ROWS:
+        for word in " ".join(map(str, row)).split():
+            assert word in words
+
+
+def test_wide_is_a_table_and_narrow_are_blocks() -> None:
+    assert shown(200)[0].split() == list(COLUMNS)
+    assert len(shown(200)) == 3
+    assert shown(60)[:3] == ["id 01m8be2065zc3r951j33fy83ef", "  name  late-arrival", "  rows  12,000"]
+    assert "  why" not in shown(60)[-1]  # an empty value has no line
+
+
+def test_without_rows_it_has_its_head_alone() -> None:
+    assert shown(80, []) == ["id  name  rows  why"]

@@ -38,7 +38,9 @@ def test_a_version_is_whole_with_all_that_is_said_of_it(shop: tuple[Path, Projec
     folder, project = shop
     tags = {"file": "model.onnx"}
     project.versions.register("demand-of-tomorrow-by-store", "d" * 64, "run", tags, 1_400_000_000_000_000)
-    head, line, *_ = in_a_terminal(80, folder, "models", "list")
+    head, line, *_ = in_a_terminal(100, folder, "models", "list")
     assert head.split() == ["model", "version", "aliases", "bundle", "from", "registered"]
-    assert "d" * 12 in line
-    assert "2014-05-13T16:53:20Z" in line
+    cells = ["demand-of-tomorrow-by-store", "1", "d" * 12, "model.onnx", "2014-05-13T16:53:20Z"]
+    assert line.split() == cells
+    blocks = [each.split()[-1] for each in in_a_terminal(80, folder, "models", "list") if each]
+    assert blocks == cells

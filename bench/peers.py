@@ -44,9 +44,11 @@ KNOWN = {
     "prefect": Peer(("prefect",), "prefect", usual=False),
     "dagster": Peer(("dagster", "dagster-webserver"), "dagster", usual=False),
     "dbos": Peer(("dbos",), "dbos", usual=False),
-    # Neither imports with pandas 3.
-    "evidently": Peer(("evidently==0.7.23", "pandas<3"), usual=False),
-    "nannyml": Peer(("nannyml==0.13.1", "pandas<3", "statsmodels"), usual=False),
+    # None of the four imports with pandas 3; bench/alarms.py writes Parquet for each.
+    "evidently": Peer(("evidently==0.7.23", "pandas<3"), usual=False, then=("pyarrow",)),
+    "nannyml": Peer(("nannyml==0.13.1", "pandas<3", "statsmodels"), usual=False, then=("pyarrow",)),
+    "alibi-detect": Peer(("alibi-detect==0.13.0", "pandas<3"), usual=False, then=("pyarrow",)),
+    "whylogs": Peer(("whylogs[viz]==1.6.4", "pandas<3"), usual=False, then=("pyarrow",)),
 }
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from mainspring.core.time import DAY, HOUR, MINUTE
 from mainspring.monitoring.channels.judging import Judgement, Watched, judge
 from mainspring.monitoring.declaring import ALARMS_PER_WEEK
 from mainspring.monitoring.hours import HourSketch
-from mainspring.monitoring.incidents.feedback import Verdict
 from mainspring.monitoring.incidents.model import Judged
 from mainspring.monitoring.incidents.silences import Traffic
 from mainspring.monitoring.ports import SketchStore
 from mainspring.monitoring.served import served
-from mainspring.monitoring.signals import CONTRACT, JOINT, SURPRISE
+from mainspring.monitoring.signals import CONTRACT, JOINT, SURPRISE, Signal
 from mainspring.operations.attributions import KeptAttributions
 from mainspring.project import Project
 
@@ -25,6 +24,8 @@ _JUDGED_US = 8 * DAY  # windows that are judged again in each turn: predictions 
 _DAYS_AT_ONCE = 5
 
 Version = tuple[str, str]  # with its digest
+Heard = tuple[Sequence[tuple[int, int]], Sequence[Signal]]  # confirmed incidents, dismissed signals
+NO_VERDICTS: Heard = ((), ())
 
 
 @dataclass(slots=True)
@@ -36,22 +37,24 @@ class Kept:
     is_judged: bool = False
     rows: dict[int, int] = field(default_factory=dict)  # hour -> predictions, of the last days
     sketches: dict[Version, dict[tuple[int, str], HourSketch]] = field(default_factory=dict)
+    traffic: dict[str, dict[int, tuple[int, float]]] = field(default_factory=dict)  # see Watched
+    heard: Heard = NO_VERDICTS
     judged: list[Judged] = field(default_factory=list)
     attributions: KeptAttributions = field(default_factory=KeptAttributions)
 
 
-def judged(project: Project, endpoint: str, kept: Kept, *, now: int, incidents: Iterable[Verdict] = ()) -> list[Judged]:
+def judged(project: Project, endpoint: str, kept: Kept, *, now: int, verdicts: Heard = NO_VERDICTS) -> list[Judged]:
     """Return the judgement of an endpoint's complete hours and days of the last eight days.
 
     Args:
         kept: Of the same endpoint, updated; an empty one is filled from the store.
         now: By the domain's clock.
-        incidents: Confirmed ones, whose windows are no history.
+        verdicts: Times of confirmed incidents, and signals that people called false or expected.
     """
     refresh(project, endpoint, kept, now)
-    if not kept.is_judged:
-        kept.judged = _judgements(project, endpoint, kept, [(each.start, each.end) for each in incidents])
-        kept.is_judged = True
+    if not kept.is_judged or kept.heard != verdicts:
+        kept.judged = _judgements(project, endpoint, kept, verdicts)
+        kept.is_judged, kept.heard = True, verdicts
     return kept.judged
 
 
@@ -98,10 +101,16 @@ def _load(store: SketchStore, endpoint: str, kept: Kept, since: int, until: int,
             del known[key]
     for hour in [each for each in kept.rows if since <= each < until]:
         del kept.rows[hour]
+    for counted in kept.traffic.values():
+        for day in [each for each in counted if since <= each < until]:
+            del counted[day]
     for each in store.hours(endpoint, since, until, segment=None):
         if not each.segment and each.hour >= now - _HOURLY_US:
             hour = each.hour // HOUR * HOUR
             kept.rows[hour] = kept.rows.get(hour, 0) + each.rows
+        counted, day = kept.traffic.setdefault(each.segment, {}), each.hour // DAY * DAY
+        rows, stands_for = counted.get(day, (0, 0.0))
+        counted[day] = rows + int(each.sketch.counts[:, :1].max(initial=0)), stands_for + each.rows / each.share
         if each.sketch.columns:
             known = kept.sketches.setdefault((each.version, each.digest), {})
             _add(known, each, _step(each.hour, each.segment, now))
@@ -119,6 +128,10 @@ def _add(known: dict[tuple[int, str], HourSketch], sketch: HourSketch, step: int
 def _forget(kept: Kept, until: int) -> None:
     """Add up hours that are old, and drop what is too old."""
     kept.rows = {hour: rows for hour, rows in kept.rows.items() if hour >= until - _HOURLY_US}
+    kept.traffic = {
+        segment: {day: rows for day, rows in counted.items() if day >= until - _HISTORY_US}
+        for segment, counted in kept.traffic.items()
+    }
     for version, known in list(kept.sketches.items()):
         made: dict[tuple[int, str], HourSketch] = {}
         for (start, segment), sketch in known.items():
@@ -130,7 +143,7 @@ def _forget(kept: Kept, until: int) -> None:
             del kept.sketches[version]
 
 
-def _judgements(project: Project, endpoint: str, kept: Kept, incidents: list[tuple[int, int]]) -> list[Judged]:
+def _judgements(project: Project, endpoint: str, kept: Kept, verdicts: Heard) -> list[Judged]:
     until, since = kept.until, kept.until - _JUDGED_US
     monitor = project.definitions.monitors.get(endpoint)
     budget = ALARMS_PER_WEEK if monitor is None else monitor.alarms_per_week
@@ -145,8 +158,10 @@ def _judgements(project: Project, endpoint: str, kept: Kept, incidents: list[tup
             reference=bundle.reference,
             outputs=[bundle.score],
             version=version,
-            alarms_per_week=budget / len(live),
-            incidents=incidents,
+            alarms_per_week=budget,
+            incidents=verdicts[0],
+            dismissed=verdicts[1],
+            traffic=kept.traffic,
         )
         hours = sorted((_at(sketch, start) for (start, _), sketch in known.items()), key=lambda each: each.hour)
         found.append(judge(watched, hours, since=since, until=until))
@@ -157,10 +172,20 @@ def _judgements(project: Project, endpoint: str, kept: Kept, incidents: list[tup
             endpoint,
             channel,
             hours_judged if channel == CONTRACT else days_judged,
-            tuple(each for one in found for each in one.signals if each.channel == channel),
+            tuple(_once(each for one in found for each in one.signals if each.channel == channel)),
         )
         for channel in (CONTRACT, SURPRISE, JOINT)
     ]
+
+
+def _once(signals: Iterable[Signal]) -> Iterable[Signal]:
+    """Return the signals, with the worst of those that versions say alike, such as of the number of rows."""
+    found: dict[tuple[object, ...], Signal] = {}
+    for each in signals:
+        key = each.statistic, each.column, each.segment, each.version, each.start, each.end
+        if key not in found or each.severity > found[key].severity:
+            found[key] = each
+    return found.values()
 
 
 def _at(sketch: HourSketch, start: int) -> HourSketch:

@@ -18,7 +18,7 @@ from mainspring.features.model import FeatureView
 from mainspring.monitoring.channels.concept import concept_signals
 from mainspring.monitoring.channels.harm import signals as harm_signals
 from mainspring.monitoring.incidents.causes import LABELS, MONITOR, PREDICTIONS, Lineage, Origin, grouped
-from mainspring.monitoring.incidents.feedback import Verdict, excluded, false_alarms
+from mainspring.monitoring.incidents.feedback import confirmed, dismissed
 from mainspring.monitoring.incidents.model import Incident, Judged, Part, Policy, scope
 from mainspring.monitoring.incidents.silences import Traffic, missing_labels, missing_predictions, monitor_silences
 from mainspring.monitoring.incidents.updating import Change, Evidence, Pair, updated
@@ -59,14 +59,6 @@ class Watch:
     since: int
     kept: dict[str, Kept] = field(default_factory=dict)
 
-    def excluded(self) -> list[Verdict]:
-        """Return the times of confirmed incidents, which are no history of what is usual."""
-        return excluded(self.project.incidents.find(endpoint=self.endpoint, limit=_HISTORY), self.endpoint)
-
-    def false_alarms(self) -> list[Verdict]:
-        """Return the times of false alarms, which are usual."""
-        return false_alarms(self.project.incidents.find(endpoint=self.endpoint, limit=_HISTORY), self.endpoint)
-
 
 Channel = Callable[[Watch], Sequence[Judged]]
 
@@ -102,7 +94,9 @@ def _harm(watch: Watch) -> list[Judged]:
 
 def _distributions(watch: Watch) -> list[Judged]:
     kept = watch.kept.setdefault(watch.endpoint, Kept())
-    return judged(watch.project, watch.endpoint, kept, now=watch.now, incidents=watch.excluded())
+    incidents = watch.project.incidents.find(endpoint=watch.endpoint, limit=_HISTORY)
+    heard = confirmed(incidents, watch.endpoint), dismissed(incidents, watch.endpoint)
+    return judged(watch.project, watch.endpoint, kept, now=watch.now, verdicts=heard)
 
 
 def _attributions(watch: Watch) -> list[Judged]:

@@ -11,7 +11,8 @@ import pytest
 from kit.console import flights
 from kit.worlds import sketched
 from mainspring.core.time import HOUR, MINUTE, WEEK, ManualClock
-from mainspring.monitoring.incidents.model import Judged
+from mainspring.monitoring.incidents.feedback import confirmed, dismissed
+from mainspring.monitoring.incidents.model import VERDICTS, Judged
 from mainspring.monitoring.model import Window
 from mainspring.monitoring.signals import CONTRACT, Signal
 from mainspring.monitoring.window_updates import WindowUpdates
@@ -157,9 +158,11 @@ def test_two_passes_at_once_open_one_incident(project: flights.Project) -> None:
 def test_verdicts_reach_the_channels(project: flights.Project) -> None:
     seen(project, {"contract": null_weather})
     [made] = project.incidents.open()
-    watched = Watch(project, ENDPOINT, END, END - WEEK)
-    assert (watched.excluded(), watched.false_alarms()) == ([], [])
-    project.incidents.save([msgspec.structs.replace(made, verdict="real")])
-    [verdict] = watched.excluded()
-    assert (verdict.start, verdict.end) == (END - HOUR, END)
-    assert {*verdict.columns} == {"Weather.wind", "Weather.visibility", "Weather.pressure"}
+    assert (confirmed([made], ENDPOINT), dismissed([made], ENDPOINT)) == ([], [])
+    real, false, expected = (msgspec.structs.replace(made, verdict=each) for each in VERDICTS)
+    assert (confirmed([real], ENDPOINT), dismissed([real], ENDPOINT)) == ([(END - HOUR, END)], [])
+    for verdict in (false, expected):
+        assert confirmed([verdict], ENDPOINT) == []
+        found = {(each.column, each.statistic, each.start, each.end) for each in dismissed([verdict], ENDPOINT)}
+        assert found == {(f"Weather.{name}", "nulls", END - HOUR, END) for name in ("wind", "visibility", "pressure")}
+    assert dismissed([false], "other") == []

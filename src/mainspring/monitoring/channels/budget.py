@@ -16,23 +16,25 @@ STEP = 0.35  # by which the level moves after an alarm, in units of the budget
 LEAST = 1.0  # threshold of scores that never varied
 
 
-def thresholds(scores: Floats, usual: Bools, share: float, *, step: float = STEP) -> Floats:
+def thresholds(scores: Floats, usual: Bools, share: float | Floats, *, step: float = STEP) -> Floats:
     """Return the threshold of each window, shape (windows,), each by the scores before it; infinite with too few.
 
     Args:
         scores: Shape (windows,); NaN where a window was not judged.
         usual: Windows that serve as history: the scores and alarms of others move nothing.
-        share: Share of usual windows that may raise an alarm.
+        share: Share of usual windows that may raise an alarm; one for all windows, or of shape (windows,).
     """
     found = np.full(len(scores), np.inf)
-    level = share
+    shares = np.broadcast_to(np.asarray(share, np.float64), len(scores)).tolist()
+    factor, most = 1.0, 1.0 / max(*shares, 1e-9, 0.0)  # of the share
     past: list[float] = []
     for window, score in enumerate(scores.tolist()):
         judged = usual[window] and not np.isnan(score)
         if len(past) >= FEWEST_SCORES:
-            found[window] = max(np.quantile(past, 1.0 - max(level, 0.0)), LEAST)
+            level = min(max(factor * shares[window], 0.0), 1.0)
+            found[window] = max(np.quantile(past, 1.0 - level), LEAST)
             if judged:
-                level = min(max(level + step * share * (share - (score > found[window])), -share), 1.0)
+                factor = min(max(factor + step * (shares[window] - (score > found[window])), -1.0), most)
         if judged:
             past.append(score)
     return found

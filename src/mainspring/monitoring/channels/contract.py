@@ -9,7 +9,8 @@ arXiv 2203.03532; bets as in Waudby-Smith and Ramdas, arXiv 2010.09686).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +24,7 @@ FALSE_PAGES_PER_WEEK = 0.02  # over all columns and checks: one a year
 NULLS, TYPES, UNSEEN, RANGE, FROZEN = "nulls", "type errors", "unseen", "out of range", "frozen"
 CHECKS = (NULLS, TYPES, UNSEEN, RANGE)
 _LEAST = {NULLS: 0.005, TYPES: 0.001, UNSEEN: 0.002, RANGE: 0.005}  # tolerated shares
+_ALIKE = 1.25  # times a dismissed share: this much is the same movement
 _HEADROOM = 2.0  # tolerated share, in units of the worst training window's
 _WORSE = 3.0  # a guess at the worst window's share, in units of the whole training's, for bundles without windows
 _MOST = 0.25  # a column whose training was worse has no contract
@@ -73,6 +75,26 @@ class Contract:
         tolerated[worst > _MOST] = np.nan
         tolerated[CHECKS.index(RANGE), moving] = np.nan
         return cls(training.columns, tolerated, worst, varied)
+
+    def widened(self, dismissed: Iterable[Signal], looks: Windows) -> Contract:
+        """Return the contract that tolerates what alarms saw that a person called false or expected.
+
+        Args:
+            looks: Windows in which the shares of an alarm's time are looked up, where they are as old.
+        """
+        tolerated, varied, shares = self.tolerated.copy(), self.varied.copy(), _shares(looks)
+        for each in dismissed:
+            if each.channel != CONTRACT or each.column not in self.columns:
+                continue
+            column = self.columns.index(each.column)
+            if each.statistic == FROZEN:
+                varied[column] = False
+            else:
+                check = CHECKS.index(each.statistic)
+                during = (looks.starts < each.end) & (looks.starts + looks.width > each.start)
+                seen = max(float(shares[during, check, column].max(initial=0.0)), each.value or 0.0)
+                tolerated[check, column] = max(tolerated[check, column], _ALIKE * seen)  # no contract stays none
+        return replace(self, tolerated=tolerated, varied=varied)
 
     def judge(self, looks: Windows, endpoint: str, *, since: int = 0, segment: str = "") -> list[Signal]:
         """Return the alarms of the looks that start at `since` or later.

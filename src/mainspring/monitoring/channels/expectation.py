@@ -8,13 +8,14 @@ Scales and tails are learnt again each week.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from mainspring.monitoring.channels.statistics import RELATIONS, REPEAT, ROWS, SHAPE, Measures
+from mainspring.monitoring.channels.statistics import RELATIONS, REPEAT, ROWS, SEPARATION, SHAPE, Measures
 from mainspring.monitoring.channels.windows import WEEK, Bools, Floats, Windows
 from mainspring.stats.sketches import WIDTH
 
@@ -27,6 +28,7 @@ _TAIL = 0.1  # share of the past that a tail is fitted to
 _LEAST_TAIL = 5
 _SMALLEST, _STEEPEST = 1.0, 0.4  # bounds of a tail's start and of its mean excess
 _NOTHING = 0.004  # distance that counts as none
+_ALIKE = 1.25  # times a dismissed magnitude: this much is the same movement
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -57,11 +59,31 @@ class Unusual:
         return Unusual(self.columns, self.statistics, self.alone, *(each[:number] for each in parts))
 
 
-def unusual(windows: Windows, measures: Measures, known: Unusual | None = None) -> Unusual:
+@dataclass(frozen=True, slots=True)
+class Dismissed:
+    """A time whose alarms a person called false or expected: as much is usual from then on.
+
+    Attributes:
+        columns: Those of the alarms. What follows from them, such as relations and outputs, is usual too.
+    """
+
+    start: int
+    end: int
+    columns: frozenset[str]
+
+
+def unusual(
+    windows: Windows,
+    measures: Measures,
+    known: Unusual | None = None,
+    dismissed: Sequence[Dismissed] = (),
+    outputs: frozenset[str] = frozenset(),
+) -> Unusual:
     """Judge each item of each window by the windows before it.
 
     Args:
         known: An earlier answer about the first of these windows, which are then not judged again.
+        outputs: Columns that follow from others.
     """
     values, items, size = measures.values, measures.values.shape[1], len(windows.columns)
     past = _Past(windows)
@@ -85,17 +107,21 @@ def unusual(windows: Windows, measures: Measures, known: Unusual | None = None) 
         for window in range(max(first, done), end):
             expected[window] = np.take_along_axis(expectations[window], fit.chosen[None], axis=0)[0]
             magnitudes[window, : 2 * items + 2 * size] = fit.magnitudes(
-                deviations[window], measures.errors[window], of_bins[window], size
+                deviations[window], measures.errors[window], of_bins[window], size, float(windows.rows[window])
             )
             magnitudes[window, 2 * items + 2 * size :] = repeated[window]
-    severities = _severities(magnitudes, windows, done)
+    columns = (*measures.columns * 2, *windows.columns * 3)
+    statistics = (*measures.statistics * 2, *(SHAPE,) * 2 * size, *(REPEAT,) * size)
+    alone = np.repeat([True, False, True], [items, items, 3 * size])
+    follows = ~alone | np.isin(statistics, (*RELATIONS, SEPARATION)) | np.isin(columns, [*outputs])
+    severities = _severities(magnitudes, windows, done, _floors(magnitudes, windows, dismissed, columns, follows))
     if known is not None:
         severities[:done] = known.severities
     none = np.full((len(windows), 3 * size), np.nan)
     return Unusual(
-        (*measures.columns * 2, *windows.columns * 3),
-        (*measures.statistics * 2, *(SHAPE,) * 2 * size, *(REPEAT,) * size),
-        np.repeat([True, False, True], [items, items, 3 * size]),
+        columns,
+        statistics,
+        alone,
         np.concatenate([values, values, none], axis=1),
         np.concatenate([expected, expected, none], axis=1),
         magnitudes,
@@ -129,11 +155,14 @@ class _Past:
         before = np.full_like(values, np.nan)
         if lag >= len(values):
             return before
+        windows = self._windows
         before[lag:] = values[:-lag]
-        before[lag:][~self._windows.usual[:-lag]] = np.nan
+        before[lag:][~windows.usual[:-lag]] = np.nan
         if fixed is not None and fixed.any():
-            training = self._windows.training
-            before[np.ix_(np.flatnonzero(training[:-lag] & ~training[lag:]) + lag, fixed)] = np.nan
+            training = windows.training & ~windows.steady
+            known = (windows.steady | windows.usual)[:-lag] & ~(training[:-lag] & ~training[lag:])
+            before[lag:, fixed] = values[:-lag, fixed]
+            before[np.ix_(np.flatnonzero(~known) + lag, fixed)] = np.nan
         return before
 
 
@@ -193,11 +222,11 @@ class _Fit:
         self.chosen = np.argmin(mean, axis=0)
         mine = np.take_along_axis(deviations, self.chosen[None, None], axis=1)[:, 0]
         self._scale = np.maximum(_quantile(np.abs(mine), 0.9) / 1.64, np.median(errors, axis=0))
-        self._bins = np.maximum(_quantile(np.abs(of_bins), 0.95), 2.0 / np.sqrt(max(np.median(rows), 1.0)))
+        self._bins = np.maximum(_quantile(np.abs(of_bins), 0.95), _sampling(float(np.median(rows))))
         scaled = np.clip(np.nan_to_num(mine / self._scale), -_CLIP, _CLIP)
         self._blocks = [(block, *_factors(scaled[:, block])) for block in blocks]
 
-    def magnitudes(self, deviations: Floats, errors: Floats, of_bins: Floats, columns: int) -> Floats:
+    def magnitudes(self, deviations: Floats, errors: Floats, of_bins: Floats, columns: int, rows: float) -> Floats:
         """Return the magnitudes of a window: of each item alone, of each given the others, and of the columns' bins."""
         mine = np.take_along_axis(deviations, self.chosen[None], axis=0)[0]
         alone = mine / np.maximum(self._scale, errors)
@@ -208,11 +237,16 @@ class _Fit:
             explained = ((clipped @ vectors.T) * weights) @ vectors
             given[block] = (clipped - explained) / left + plain - clipped
         given[np.isnan(alone)] = np.nan
-        bins = np.abs(of_bins / self._bins).reshape(columns, -1)
+        bins = np.abs(of_bins / np.maximum(self._bins, _sampling(rows))).reshape(columns, -1)
         none = np.isnan(bins).any(axis=1)
         whole = np.sqrt(np.mean(np.square(bins), axis=1))
         alone, given = (np.where(self._rising, np.maximum(each, 0.0), np.abs(each)) for each in (alone, given))
         return np.concatenate([alone, given, whole, np.where(none, np.nan, bins.max(axis=1))])
+
+
+def _sampling(rows: float) -> float:
+    """Return two sampling errors of a transformed share."""
+    return 2.0 / math.sqrt(max(rows, 1.0))
 
 
 def _factors(scaled: Floats) -> tuple[Floats, Floats, Floats]:
@@ -234,10 +268,28 @@ def _quantile(values: Floats, at: float) -> Floats:
     return quantile
 
 
-def _severities(magnitudes: Floats, windows: Windows, done: int) -> Floats:
+def _floors(
+    magnitudes: Floats, windows: Windows, dismissed: Sequence[Dismissed], columns: Sequence[str], follows: Bools
+) -> Floats:
+    """Return the magnitudes that are usual in each window by the verdicts about windows before it."""
+    floors = np.zeros_like(magnitudes)
+    for each in dismissed:
+        during = (windows.starts < each.end) & (windows.starts + windows.width > each.start)
+        concerned = follows | np.isin(columns, [*each.columns])
+        place = np.ix_(np.flatnonzero(during), np.flatnonzero(concerned))
+        floors[place] = np.maximum(floors[place], _ALIKE * np.nan_to_num(magnitudes[place]))
+    floors[1:] = np.maximum.accumulate(floors, axis=0)[:-1]
+    floors[:1] = 0.0
+    return floors
+
+
+def _severities(magnitudes: Floats, windows: Windows, done: int, floors: Floats) -> Floats:
     """Return minus the log of the share of past magnitudes beyond each, by exponential tails fitted to the past.
 
     Magnitudes outside the past's largest tenth have 0, those without history NaN.
+
+    Args:
+        floors: Least starts of the tails, shape (windows, items).
     """
     found = np.full_like(magnitudes, np.nan)
     for first, end in _weeks(windows):
@@ -249,7 +301,7 @@ def _severities(magnitudes: Floats, windows: Windows, done: int) -> Floats:
         size = np.maximum((number * _TAIL).astype(np.intp), _LEAST_TAIL)
         start = np.take_along_axis(ordered, np.minimum(size, len(ordered) - 1)[None], axis=0)[0]
         beyond = np.where(np.arange(len(ordered))[:, None] < size, ordered - start, 0.0).sum(axis=0) / size
-        start, excess = np.maximum(start, _SMALLEST), np.maximum(beyond, _STEEPEST)
+        start, excess = np.maximum(floors[first:end], np.maximum(start, _SMALLEST)), np.maximum(beyond, _STEEPEST)
         severity = np.log(np.maximum(number, 1) / size) + (magnitudes[first:end] - start) / excess
         tail = np.where(magnitudes[first:end] > start, np.maximum(np.nan_to_num(severity), 0.0), 0.0)
         found[first:end] = np.where(number >= FEWEST_WINDOWS, tail, np.nan)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
@@ -13,10 +13,12 @@ from mainspring.core.time import DAY, HOUR
 from mainspring.monitoring.channels import surprise
 from mainspring.monitoring.channels.budget import thresholds
 from mainspring.monitoring.channels.contract import Contract
+from mainspring.monitoring.channels.expectation import Dismissed
+from mainspring.monitoring.channels.statistics import ROWS
 from mainspring.monitoring.channels.surprise import Verdicts
 from mainspring.monitoring.channels.windows import WEEK, Span, Windows, lay_out
 from mainspring.monitoring.declaring import ALARMS_PER_WEEK
-from mainspring.monitoring.signals import Signal
+from mainspring.monitoring.signals import JOINT, SURPRISE, Signal
 from mainspring.stats.reference import Reference
 from mainspring.stats.sketch_history import unpack
 from mainspring.stats.sketches import Pairs, Ruler, Sketch
@@ -47,7 +49,11 @@ class Watched:
     Attributes:
         reference: Of the version's training; its days of training are the history on the first day of traffic.
         outputs: Columns of the reference that are the model's outputs.
+        alarms_per_week: Of the endpoint. Each of its versions has the part of it that it has of a day's traffic.
         incidents: Start and end of confirmed incidents: their windows are no history of what is usual.
+        dismissed: Signals that people called false alarms, or expected: what they saw is usual from then on.
+        traffic: By segment and start of the day: sketched predictions of all versions, and the requests that their
+            logged predictions stand for. Where it is unknown, this version is the only one.
     """
 
     endpoint: str
@@ -56,6 +62,8 @@ class Watched:
     version: str = ""
     alarms_per_week: float = ALARMS_PER_WEEK
     incidents: Sequence[tuple[int, int]] = ()
+    dismissed: Sequence[Signal] = ()
+    traffic: Mapping[str, Mapping[int, tuple[int, float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +99,10 @@ def judge(watched: Watched, hours: Iterable[Hour], *, since: int, until: int) ->
     history = training_days(watched.reference)
     live = spans.pop("")
     whole = _judged(watched, ruler, [*history, *live], until)
-    contract = Contract.of(lay_out(history, ruler.columns), watched.reference)
     first = since // HOUR * HOUR
     looks = _looks(ruler, live, first - _EVIDENCE_US, until)
+    contract = Contract.of(lay_out(history, ruler.columns), watched.reference)
+    contract = contract.widened([each for each in watched.dismissed if not each.segment], looks)
     found = [each for each in contract.judge(looks, watched.endpoint, since=first) if each.end > since]
     outputs = frozenset(watched.outputs)
     for day in _fresh(whole, since, until):
@@ -102,10 +111,15 @@ def judge(watched: Watched, hours: Iterable[Hour], *, since: int, until: int) ->
     starts = looks.starts[(looks.rows > 0) & (looks.starts + HOUR > since)].tolist()
     judged = [day for day in _fresh(whole, since, until) if np.isfinite(whole.scores[day] - whole.thresholds[day])]
     return Judgement(
-        tuple(msgspec.structs.replace(signal, version=watched.version) for signal in found),
+        tuple(_of_version(signal, watched.version) for signal in found),
         tuple((start, start + HOUR) for start in starts),
         tuple((start, start + DAY) for start in whole.windows.starts[judged].tolist()),
     )
+
+
+def _of_version(signal: Signal, version: str) -> Signal:
+    """Return a signal of a version; the number of rows is that of all versions."""
+    return signal if signal.statistic == ROWS else msgspec.structs.replace(signal, version=version)
 
 
 def training_days(reference: Reference) -> list[Span]:
@@ -122,9 +136,21 @@ def _looks(ruler: Ruler, spans: Sequence[Span], since: int, until: int) -> Windo
     return lay_out(recent, ruler.columns, width=HOUR, until=until // HOUR * HOUR, most=int((until - since) // HOUR) + 1)
 
 
-def _judged(watched: Watched, ruler: Ruler, spans: Sequence[Span], until: int) -> Verdicts:
-    windows = lay_out(spans, ruler.columns, until=until // DAY * DAY, incidents=watched.incidents)
-    return surprise.judge(windows, ruler.ranks(), alarms_per_week=watched.alarms_per_week, outputs=watched.outputs)
+def _judged(watched: Watched, ruler: Ruler, spans: Sequence[Span], until: int, segment: str = "") -> Verdicts:
+    traffic = watched.traffic.get(segment)
+    windows = lay_out(spans, ruler.columns, until=until // DAY * DAY, incidents=watched.incidents, traffic=traffic)
+    dismissed = [
+        Dismissed(each.start, each.end, frozenset([each.column]))
+        for each in watched.dismissed
+        if each.segment == segment and each.channel in (SURPRISE, JOINT)
+    ]
+    return surprise.judge(
+        windows,
+        ruler.ranks(),
+        alarms_per_week=watched.alarms_per_week,
+        outputs=watched.outputs,
+        dismissed=dismissed,
+    )
 
 
 def _of_segments(
@@ -136,11 +162,11 @@ def _of_segments(
     alarmed = set(whole.windows.starts[whole.scores > whole.thresholds].tolist())
     found = []
     for segment in largest:
-        verdicts = _judged(watched, ruler, spans[segment], until)
+        verdicts = _judged(watched, ruler, spans[segment], until, segment)
         windows = verdicts.windows
         scores = np.where(windows.rows >= FEWEST_SEGMENT_ROWS, verdicts.scores, np.nan)
         share = min(watched.alarms_per_week * DAY / WEEK, 0.5) * SEGMENTS_SHARE / len(largest)
-        alone, under = thresholds(scores, windows.usual, share), verdicts.thresholds
+        alone, under = thresholds(scores, windows.usual, share * windows.part), verdicts.thresholds
         parent = np.array([start in alarmed for start in windows.starts.tolist()], bool)
         limits = np.where(windows.rows >= FEWEST_SEGMENT_ROWS, np.where(parent, under, alone), np.inf)
         strict = Verdicts(windows, verdicts.unusual, scores, limits)

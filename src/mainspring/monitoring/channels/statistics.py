@@ -60,7 +60,8 @@ def measure(windows: Windows, ranks: Floats, outputs: frozenset[str] = frozenset
     values, errors = zip(*_by_column(windows), strict=True)
     left, separation = _joint(windows, ranks, outputs)
     n = np.maximum(windows.rows, 1.0)[:, None]
-    number = np.where(windows.rows[:, None] > 0, np.log(n), np.nan)
+    traffic = windows.traffic[:, None]
+    number = np.where(traffic > 0, np.log(np.maximum(traffic, 1.0)), np.nan)
     columns, error = windows.columns, 0.7 / np.sqrt(n)
     by_relation = [np.repeat(error, len(columns), axis=1) for _ in RELATIONS]
     return Measures(
@@ -97,8 +98,7 @@ def _by_column(windows: Windows) -> list[tuple[Floats, Floats]]:
     variance = np.maximum(second - first**2, 0.0)
     central = fourth - 4.0 * first * third + 6.0 * first**2 * second - 3.0 * first**4
     kurtosis = np.clip(central / np.maximum(variance, 1e-6) ** 2, 1.0, 30.0)
-    shares = windows.bins / n[:, :, None]
-    entropy = -(shares * np.log(np.maximum(shares, 1e-12))).sum(axis=2)
+    entropy = np.log(n) - (windows.bins * _log_counts(windows.bins)).sum(axis=2) / n
     error = 1.0 / np.sqrt(n)
     found = [
         (transformed(missing(counts), rows), 1.0 / np.sqrt(np.maximum(rows, 1.0))),
@@ -106,11 +106,34 @@ def _by_column(windows: Windows) -> list[tuple[Floats, Floats]]:
         (transformed(counts[:, :, COUNTS.index("commonest")], present), error),
         (first, np.sqrt((variance + 0.02) / n)),
         (0.5 * np.log(variance + _LEAST_VARIANCE), np.sqrt((kurtosis - 0.5) / (4.0 * n))),
-        (entropy, 0.7 * error),
+        (entropy, 0.7 * error + 2.0 / n),
     ]
     few: Bools = present < FEWEST
     none: Bools = rows == 0
     return [(np.where(none if place == 0 else few, np.nan, value), e) for place, (value, e) in enumerate(found)]
+
+
+def _log_counts(counts: Floats) -> Floats:
+    """Return what stands for the logarithms of counts in an entropy, so that it is not smaller with fewer rows.
+
+    Grassberger, Entropy estimates from insufficient samplings, arXiv physics/0307138, equation 35.
+    """
+    place = np.minimum(counts, _SMALL - 1).astype(np.intp)
+    found: Floats = np.where(counts < _SMALL, _OF_SMALL[place], np.log(np.maximum(counts, 1.0)))
+    return found
+
+
+def _of_small() -> Floats:
+    odd = np.arange(_SMALL // 2)  # 2 of each: G(1) = -gamma - log 2, G(2n) = G(2n - 1) + 2 / (2n - 1)
+    even = -np.euler_gamma - np.log(2.0) + np.cumsum(2.0 / (2.0 * odd + 1.0))
+    found = np.zeros(_SMALL)
+    found[2::2], found[1] = even[: _SMALL // 2 - 1], -np.euler_gamma - np.log(2.0)
+    found[3::2] = found[2:-1:2]
+    return found
+
+
+_SMALL = 256  # counts, from which on the logarithm itself is within .004
+_OF_SMALL = _of_small()
 
 
 def _bin_shares(windows: Windows) -> Floats:

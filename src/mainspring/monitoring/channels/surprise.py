@@ -13,11 +13,12 @@ import numpy as np
 
 from mainspring.monitoring.channels import sentences
 from mainspring.monitoring.channels.budget import thresholds
-from mainspring.monitoring.channels.expectation import Unusual, unusual
+from mainspring.monitoring.channels.expectation import Dismissed, Unusual, unusual
 from mainspring.monitoring.channels.statistics import (
     BY_COLUMN,
     MEAN,
     RELATIONS,
+    ROWS,
     SEPARATION,
     SPREAD,
     VARIETY,
@@ -85,7 +86,8 @@ class Verdicts:
     def _signal(self, window: int, item: int, severity: float, endpoint: str, segment: str) -> Signal:
         found, statistic = self.unusual, self.unusual.statistics[item]
         value, expected = (_plain(statistic, float(each[window, item])) for each in (found.values, found.expected))
-        start, rows = int(self.windows.starts[window]), int(self.windows.rows[window])
+        start = int(self.windows.starts[window])
+        rows = int((self.windows.traffic if statistic == ROWS else self.windows.rows)[window])
         return Signal(
             channel=JOINT if statistic in (*RELATIONS, SEPARATION) else SURPRISE,
             endpoint=endpoint,
@@ -108,19 +110,23 @@ def judge(
     alarms_per_week: float,
     outputs: Sequence[str] = (),
     known: Verdicts | None = None,
+    dismissed: Sequence[Dismissed] = (),
 ) -> Verdicts:
     """Judge all windows, each by those before it.
 
     Args:
         ranks: Rank of each bin, shape (columns, bins), as of `Ruler.ranks`.
-        alarms_per_week: False alarms that the two channels may raise together.
+        alarms_per_week: False alarms that the two channels may raise together, over all versions of the traffic.
+        dismissed: Alarms that people called false or expected.
         outputs: Columns that are the model's outputs.
         known: An earlier answer about the first of these windows, which are then not judged again.
     """
-    found = unusual(windows, measure(windows, ranks, frozenset(outputs)), None if known is None else known.unusual)
+    following = frozenset(outputs)
+    before = None if known is None else known.unusual
+    found = unusual(windows, measure(windows, ranks, following), before, dismissed, following)
     largest = np.where(np.isnan(found.severities), -1.0, found.severities).max(axis=1, initial=-1.0)
     scores = np.where(largest < 0.0, np.nan, largest)
-    budget = min(alarms_per_week * windows.width / WEEK, 0.5)
+    budget = min(alarms_per_week * windows.width / WEEK, 0.5) * windows.part
     return Verdicts(windows, found, scores, thresholds(scores, windows.usual, budget))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +45,9 @@ class Windows:
         products: Shape (windows, columns, columns); zeros where no pairs were kept.
         training: Windows of training data.
         usual: Windows that may serve as history: with rows, and outside confirmed incidents.
+        traffic: Rows of all versions together, shape (windows,).
+        part: Part of the traffic that these rows are, shape (windows,).
+        steady: Windows that may serve as history of live traffic, whichever version served it.
     """
 
     columns: tuple[str, ...]
@@ -56,6 +59,9 @@ class Windows:
     products: Floats
     training: Bools
     usual: Bools
+    traffic: Floats
+    part: Floats
+    steady: Bools
 
     @property
     def rows(self) -> Floats:
@@ -74,6 +80,7 @@ def lay_out(
     width: int = DAY,
     until: int | None = None,
     incidents: Sequence[tuple[int, int]] = (),
+    traffic: Mapping[int, tuple[int, float]] | None = None,
     most: int = MOST_WINDOWS,
 ) -> Windows:
     """Return the windows from the first span to the last, at most the newest `most`.
@@ -84,6 +91,8 @@ def lay_out(
         width: Length of a window, µs.
         until: End of the last window; later spans, such as of a window that is not over, are left out.
         incidents: Start and end of confirmed incidents: their windows are no history.
+        traffic: Sketched rows of all versions, and the requests that their logged rows stand for, by the start of the
+            window; by default the spans are all there is.
     """
     kept = [span for span in spans if until is None or span.end <= until]
     live = {span.start // width for span in kept if not span.training}
@@ -112,10 +121,19 @@ def lay_out(
             theirs = [places[span.pairs.columns[at]] for at in mine]
             products[window][np.ix_(theirs, theirs)] += span.pairs.products[np.ix_(mine, mine)]
     starts = (first + np.arange(size, dtype=np.int64)) * width
-    usual = counts[:, :, 0].max(axis=1, initial=0.0) > 0
+    own = counts[:, :, 0].max(axis=1, initial=0.0)
+    known = np.array([(traffic or {}).get(start, (0, 0.0)) for start in starts.tolist()], float)
+    counted = known[:, 1] > 0
+    whole, stands_for = (np.where(counted, each, own) for each in known.T)
+    outside = np.ones(size, bool)
     for start, end in incidents:
-        usual &= ~((starts < end) & (starts + width > start))
-    return Windows(tuple(columns), width, starts, counts, bins, sums, products, training, usual)
+        outside &= ~((starts < end) & (starts + width > start))
+    part = np.where(training, 1.0, np.minimum(own / np.maximum(whole, 1.0), 1.0))
+    return Windows(
+        tuple(columns), width, starts, counts, bins, sums, products, training,
+        usual=(own > 0) & outside, traffic=stands_for, part=part,
+        steady=(counted | ~training & (own > 0)) & outside,
+    )  # fmt: skip
 
 
 def _empty(columns: Sequence[str], width: int) -> Windows:
@@ -129,5 +147,8 @@ def _empty(columns: Sequence[str], width: int) -> Windows:
         np.zeros((0, size, MOMENTS)),
         np.zeros((0, size, size)),
         np.zeros(0, bool),
+        np.zeros(0, bool),
+        np.zeros(0),
+        np.zeros(0),
         np.zeros(0, bool),
     )

@@ -2,48 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
-from mainspring.monitoring.incidents.model import FALSE_ALARM, REAL, Incident
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """A time in which columns of an endpoint had an incident that a person judged.
-
-    `columns` is empty where the incident is of the endpoint as a whole.
-    """
-
-    start: int
-    end: int
-    columns: tuple[str, ...]
-    channels: tuple[str, ...]
-    severity: float
+from mainspring.monitoring.incidents.model import EXPECTED, FALSE_ALARM, REAL, Incident
+from mainspring.monitoring.signals import Signal
 
 
-def excluded(incidents: Sequence[Incident], endpoint: str) -> list[Verdict]:
-    """Return the times of confirmed incidents: their windows are no history of what is usual."""
-    return _of(incidents, endpoint, REAL)
+def confirmed(incidents: Iterable[Incident], endpoint: str) -> list[tuple[int, int]]:
+    """Return start and end of confirmed incidents: their windows are no history of what is usual."""
+    found = [_signals(each, endpoint) for each in incidents if each.verdict == REAL]
+    return sorted((min(one.start for one in each), max(one.end for one in each)) for each in found if each)
 
 
-def false_alarms(incidents: Sequence[Incident], endpoint: str) -> list[Verdict]:
-    """Return the times of false alarms: what they saw is usual, so the expectation widens."""
-    return _of(incidents, endpoint, FALSE_ALARM)
+def dismissed(incidents: Iterable[Incident], endpoint: str) -> list[Signal]:
+    """Return what false alarms and expected changes saw: as much is usual from then on."""
+    found = [each for each in incidents if each.verdict in (FALSE_ALARM, EXPECTED)]
+    return sorted((one for each in found for one in _signals(each, endpoint)), key=lambda one: (one.start, one.end))
 
 
-def _of(incidents: Sequence[Incident], endpoint: str, verdict: str) -> list[Verdict]:
-    found = []
-    for each in incidents:
-        symptoms = [symptom for symptom in each.symptoms if symptom.endpoint == endpoint]
-        if each.verdict == verdict and symptoms:
-            found.append(
-                Verdict(
-                    min(symptom.first for symptom in symptoms),
-                    max(symptom.last for symptom in symptoms),
-                    tuple(column for column in each.columns if any(one.column == column for one in symptoms)),
-                    tuple(sorted({symptom.channel for symptom in symptoms})),
-                    max(symptom.severity for symptom in symptoms),
-                )
-            )
-    return sorted(found, key=lambda verdict: (verdict.start, verdict.end))
+def _signals(incident: Incident, endpoint: str) -> list[Signal]:
+    """Return the symptoms of an endpoint, each as one signal from its first window to its last."""
+    return [
+        Signal(
+            channel=each.channel, endpoint=endpoint, statistic=each.statistic, start=each.first, end=each.last,
+            severity=each.severity, version=each.version, segment=each.segment, column=each.column,
+            value=each.value, expected=each.expected,
+        )
+        for each in incident.symptoms
+        if each.endpoint == endpoint
+    ]  # fmt: skip

@@ -126,6 +126,9 @@ def test_looking_often_raises_no_false_pages() -> None:
         np.zeros((looks, 0, 0)),
         np.zeros(looks, bool),
         np.ones(looks, bool),
+        np.full(looks, rows),
+        np.ones(looks),
+        np.ones(looks, bool),
     )
     tolerant = Contract(columns, np.full((4, 200), 0.005), np.zeros((4, 200)), np.zeros(200, bool))
     pages = {(each.column, each.start // DAY) for each in tolerant.judge(windows, "shop")}

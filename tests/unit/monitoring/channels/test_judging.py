@@ -1,5 +1,5 @@
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
@@ -120,6 +120,111 @@ def test_a_segment_of_few_rows_is_not_judged(watched: Watched, ruler: Ruler) -> 
     changes[DAYS - 1] = lambda rows: few({**rows, "Shop.sales": rows["Shop.sales"] + 5.0})
     found = signals(watched, hours(ruler, changes, "Road.kind=bus", first=0), since=END - DAY, until=END)
     assert [each for each in found if each.segment] == []
+
+
+ROLLOUT = {DAYS - 12: 0.1, DAYS - 9: 0.5, DAYS - 5: 0.95, DAYS - 3: 1.0}  # from a day on, the new version's part
+
+
+def rolled_out(ruler: Ruler, lost: Mapping[int, float] | None = None) -> tuple[list[Hour], list[Hour]]:
+    """Return the hours of an old and a new version, and lose a part of the rows of some days."""
+
+    def part(day: int, of_new: bool) -> Change:
+        share = max((each for first, each in ROLLOUT.items() if day >= first), default=0.0)
+
+        def change(rows: Rows) -> Rows:
+            count = int(len(rows["Shop.sales"]) * (1 - (lost or {}).get(day, 0.0)))
+            cut = int(count * share)
+            return {name: values[:cut] if of_new else values[cut:count] for name, values in rows.items()}
+
+        return change
+
+    old, new = ([each for each in hours(ruler, {day: part(day, of_new) for day in range(TRAINED, DAYS)})
+                 if each.sketch.counts[0, 0]] for of_new in (False, True))  # fmt: skip
+    return old, new
+
+
+def of_endpoint(watched: Watched, versions: Sequence[Sequence[Hour]]) -> list[Signal]:
+    """Return the signals of the versions of an endpoint, which know of each other's traffic."""
+    ruler = Ruler(watched.reference, COLUMNS)
+    days = [Day(each.start, each.end, each.sketch, each.pairs) for each in spans(ruler, min(ROLLOUT)) if each.pairs]
+    new = replace(watched, reference=msgspec.structs.replace(watched.reference, history=pack(days)))
+    traffic: dict[int, tuple[int, float]] = {}
+    for each in (hour for version in versions for hour in version):
+        rows, day = int(each.sketch.counts[0, 0]), each.hour // DAY * DAY
+        before = traffic.get(day, (0, 0.0))
+        traffic[day] = before[0] + rows, before[1] + rows
+    found = []
+    for number, version in enumerate(versions):
+        one = replace(new if number else watched, version=str(number), traffic={"": traffic})
+        found += signals(one, version, since=END - 14 * DAY, until=END)
+    return found
+
+
+def test_a_rollout_changes_shares_and_raises_no_ticket(watched: Watched, ruler: Ruler) -> None:
+    versions = rolled_out(ruler)
+    found = of_endpoint(watched, versions)
+    assert {each.statistic for each in found} & {"rows", "shape"} == set()
+    without_rollout = signals(watched, hours(ruler), since=END - 14 * DAY, until=END)
+    assert len({each.start for each in found}) <= len({each.start for each in without_rollout}) + 2
+    alone = [each for version in versions for each in signals(watched, version, since=END - 14 * DAY, until=END)]
+    assert {each.statistic for each in alone} >= {"rows"}  # each version by itself lost or gained traffic
+
+
+def test_traffic_that_is_lost_in_a_rollout_is_one_ticket_of_the_endpoint(watched: Watched, ruler: Ruler) -> None:
+    found = of_endpoint(watched, rolled_out(ruler, {DAYS - 7: 0.6}))
+    lost = [each for each in found if each.statistic == "rows"]
+    assert {(each.start, each.version, round(each.value or 0.0)) for each in lost} == {(END - 7 * DAY, "", 160)}
+    assert "160 rows; 400 were expected" in lost[0].detail
+
+
+def test_traffic_that_is_logged_in_part_is_not_lost(watched: Watched, ruler: Ruler) -> None:
+    def tenth(rows: Rows) -> Rows:
+        return {name: values[:40] for name, values in rows.items()}
+
+    lived = hours(ruler, dict.fromkeys(range(DAYS - 3, DAYS), tenth))
+    days = range(TRAINED, DAYS)
+    traffic = {(FIRST + day) * DAY: (40 if day >= DAYS - 3 else 400, 400.0) for day in days}
+    found = signals(replace(watched, traffic={"": traffic}), lived, since=END - 3 * DAY, until=END)
+    assert [each for each in found if each.statistic == "rows"] == []
+
+
+def test_a_movement_that_was_dismissed_does_not_alarm_again(watched: Watched, ruler: Ruler) -> None:
+    def moved(by: float) -> Change:
+        return lambda rows: {**rows, "Shop.sales": rows["Shop.sales"] + by}
+
+    def of_day(day: int, now: Watched, by: float) -> list[Signal]:
+        lived = hours(ruler, {DAYS - 3: moved(1.0), DAYS - 1: moved(by)})
+        start = (FIRST + day) * DAY
+        return signals(now, lived, since=start, until=start + DAY)
+
+    first = of_day(DAYS - 3, watched, 1.0)
+    assert {each.column for each in first} == {"Shop.sales"}
+    assert of_day(DAYS - 1, watched, 1.0) != []  # nobody said anything: it alarms again
+    heard = replace(watched, dismissed=first)
+    assert of_day(DAYS - 3, heard, 1.0) == first  # its own day stays as it was
+    assert of_day(DAYS - 1, heard, 1.0) == []
+    assert {each.column for each in of_day(DAYS - 1, heard, 3.0)} == {"Shop.sales"}
+    other = hours(ruler, {DAYS - 1: lambda rows: without(rows, ["Road.traffic"], 0.3)})
+    assert {each.column for each in signals(heard, other, since=END - DAY, until=END)} == {"Road.traffic"}
+
+
+def test_a_page_that_was_dismissed_does_not_come_again(watched: Watched, ruler: Ruler) -> None:
+    def pages(now: Watched, share: float, *, since: int = END - DAY) -> list[Signal]:
+        def null(share: float) -> Change:
+            return lambda rows: without(rows, ["Road.traffic"], share)
+
+        first, again = (
+            dict.fromkeys(range(DAYS - ago, DAYS - ago + 6), each) for ago, each in ((13, null(0.2)), (6, null(share)))
+        )
+        found = signals(now, hours(ruler, {**first, **again}), since=since, until=since + DAY)
+        return [each for each in found if each.channel == CONTRACT]
+
+    seen = pages(watched, 0.2, since=END - 8 * DAY)
+    assert {(each.column, each.statistic) for each in seen} == {("Road.traffic", "nulls")}
+    assert pages(watched, 0.2) != []
+    heard = replace(watched, dismissed=seen)
+    assert pages(heard, 0.2) == []
+    assert pages(heard, 1.0) != []
 
 
 def test_a_bundle_without_history_has_a_contract(trained: Reference, ruler: Ruler) -> None:

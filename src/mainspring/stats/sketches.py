@@ -16,9 +16,10 @@ import numpy.typing as npt
 from mainspring.stats.column_counting import COUNTS, WIDTH, NumberCounter, TextCounter
 from mainspring.stats.reference import CATEGORICAL, Reference, Values
 
-__all__ = ["COUNTS", "MOMENTS", "WIDTH", "Pairs", "Ruler", "Sketch", "beside"]
+__all__ = ["COUNTS", "MOMENTS", "MOST_PAIRED", "WIDTH", "Pairs", "Ruler", "Sketch", "beside"]
 
 MOMENTS = 4
+MOST_PAIRED = 100  # columns of a joint summary
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -153,6 +154,7 @@ class Ruler:
 
     Attributes:
         columns: The columns that are sketched.
+        paired: Those of the joint summary: the first `MOST_PAIRED`, since it grows with their square.
     """
 
     def __init__(
@@ -160,6 +162,7 @@ class Ruler:
     ) -> None:
         known = reference.columns
         self.columns = tuple(name for name in (known if columns is None else columns) if name in known)
+        self.paired = self.columns[:MOST_PAIRED]
         self._columns = [
             TextCounter(known[name])
             if known[name].kind == CATEGORICAL
@@ -174,7 +177,7 @@ class Ruler:
             values: Column -> shape (rows,): a NumPy array, a sequence of Python values, or a pyarrow array. A column
                 that is missing has no rows. Booleans count as numbers; "" is null unless training had it.
         """
-        return self._measured(values, None)[0]
+        return self._measured(values, np.zeros((0, 0)))
 
     def measure(self, values: Mapping[str, Values | Any]) -> tuple[Sketch, Pairs]:
         """Return the sketch of some rows and their joint summary.
@@ -186,21 +189,20 @@ class Ruler:
         if len(lengths) > 1:
             raise ValueError(f"columns of different lengths: {sorted(lengths)}")
         rows = lengths.pop() if lengths else 0
-        ranks = np.zeros((len(self.columns), rows))
-        sketch, _ = self._measured(values, ranks)
-        return sketch, Pairs(self.columns, rows, _symmetric(_products(ranks)))
+        ranks = np.zeros((len(self.paired), rows))
+        return self._measured(values, ranks), Pairs(self.paired, rows, _symmetric(_products(ranks)))
 
     def ranks(self) -> Floats:
         """Return the rank of each bin, shape (columns, WIDTH): with a sketch's bins, the sum of a column's ranks."""
         return np.stack([column.ranks for column in self._columns]) if self._columns else np.zeros((0, WIDTH))
 
-    def _measured(self, values: Mapping[str, Values | Any], ranks: Floats | None) -> tuple[Sketch, Floats | None]:
+    def _measured(self, values: Mapping[str, Values | Any], ranks: Floats) -> Sketch:
         sketch = Sketch.empty(self.columns)
         for place, (name, column) in enumerate(zip(self.columns, self._columns, strict=True)):
             if name in values:
-                mine = None if ranks is None else ranks[place]
+                mine = ranks[place] if place < len(ranks) else None
                 sketch.sums[place] = column.count(values[name], sketch.counts[place], sketch.bins[place], mine)
-        return sketch, ranks
+        return sketch
 
 
 def _products(ranks: Floats) -> Floats:

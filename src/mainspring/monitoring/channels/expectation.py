@@ -24,6 +24,7 @@ _RECENT = 3
 _WEEKS = 4
 _SHRINKAGE = 0.05  # of a factor with this part of a deviation's variance, half is taken out
 _CLIP = 4.0  # deviations beyond this explain no other column
+_AT_ONCE = 64 * WIDTH  # bins: of a thousand columns, an intermediate result would be a gigabyte
 _TAIL = 0.1  # share of the past that a tail is fitted to
 _LEAST_TAIL = 5
 _SMALLEST, _STEEPEST = 1.0, 0.4  # bounds of a tail's start and of its mean excess
@@ -89,8 +90,10 @@ def unusual(
     past = _Past(windows)
     expectations = past.expectations(values, fixed=np.array([name == ROWS for name in measures.statistics]))
     deviations = values[:, None] - expectations
-    bins = measures.shares.reshape(len(windows), size * WIDTH)
-    of_bins = bins - past.expectations(bins)[:, -1]
+    of_bins = measures.shares.reshape(len(windows), size * WIDTH).copy()
+    for begin in range(0, size * WIDTH, _AT_ONCE):
+        part = of_bins[:, begin : begin + _AT_ONCE]
+        of_bins[:, begin : begin + _AT_ONCE] = part - past.expectations(part)[:, -1]
     repeated = _repeated(measures.shares, windows.usual)
     rising = np.isin(measures.statistics, RELATIONS)
     blocks = _blocks(measures.statistics)
@@ -222,7 +225,9 @@ class _Fit:
         self.chosen = np.argmin(mean, axis=0)
         mine = np.take_along_axis(deviations, self.chosen[None, None], axis=1)[:, 0]
         self._scale = np.maximum(_quantile(np.abs(mine), 0.9) / 1.64, np.median(errors, axis=0))
-        self._bins = np.maximum(_quantile(np.abs(of_bins), 0.95), _sampling(float(np.median(rows))))
+        parts = [of_bins[:, begin : begin + _AT_ONCE] for begin in range(0, of_bins.shape[1], _AT_ONCE)]
+        bins = np.concatenate([_quantile(np.abs(part), 0.95) for part in parts] or [np.zeros(0)])
+        self._bins = np.maximum(bins, _sampling(float(np.median(rows))))
         scaled = np.clip(np.nan_to_num(mine / self._scale), -_CLIP, _CLIP)
         self._blocks = [(block, *_factors(scaled[:, block])) for block in blocks]
 

@@ -143,24 +143,27 @@ def _bin_shares(windows: Windows) -> Floats:
 
 def _joint(windows: Windows, ranks: Floats, outputs: frozenset[str]) -> tuple[list[Floats], Floats]:
     """Return by kind the log deviations that predictions leave, (windows, columns), and separations, (windows, 1)."""
-    rows = np.maximum(windows.rows, 1.0)
-    means = (windows.bins * ranks).sum(axis=2) / rows[:, None]
+    rows, size = np.maximum(windows.rows, 1.0), len(windows.columns)
+    nothing = [np.full((len(windows), size), np.nan) for _ in RELATIONS], np.full((len(windows), 1), np.nan)
+    places = np.array([windows.columns.index(column) for column in windows.paired], np.intp)
+    ranks, bins = ranks[places], windows.bins[:, places]
+    means = (bins * ranks).sum(axis=2) / rows[:, None]
     covariances = windows.products / rows[:, None, None] - means[:, :, None] * means[:, None, :]
     known = windows.products.any(axis=(1, 2)) & (windows.rows >= FEWEST)
     learn = known & windows.training & windows.usual
     learn = learn if learn.any() else known & windows.usual
-    size = len(windows.columns)
     if not learn.any():
-        return [np.full((len(windows), size), np.nan) for _ in RELATIONS], np.full((len(windows), 1), np.nan)
+        return nothing
     whole = windows.rows[learn].sum()
-    mean = (windows.bins[learn].sum(axis=0) * ranks).sum(axis=1) / whole
+    mean = (bins[learn].sum(axis=0) * ranks).sum(axis=1) / whole
     covariance = windows.products[learn].sum(axis=0) / whole - np.outer(mean, mean)
-    views = np.array([_view(column) for column in windows.columns])
-    left = []
-    feature = np.array([column not in outputs for column in windows.columns])
-    for others in (~np.eye(size, dtype=bool) & feature, (views[:, None] != views[None, :]) & feature):
-        errors = np.eye(size)
-        for place in range(size):
+    views = np.array([_view(column) for column in windows.paired])
+    left, separation = nothing
+    feature = np.array([column not in outputs for column in windows.paired])
+    alone = np.eye(len(views), dtype=bool)
+    for kind, others in enumerate((~alone & feature, (views[:, None] != views[None, :]) & feature)):
+        errors = np.eye(len(views))
+        for place in range(len(views)):
             by = np.flatnonzero(others[place])
             if by.size:
                 errors[place, by] = -_solved(covariance, by, place)
@@ -168,11 +171,11 @@ def _joint(windows: Windows, ranks: Floats, outputs: frozenset[str]) -> tuple[li
         logs = 0.5 * np.log(np.maximum(variance, 0.0) + _LEAST_VARIANCE)
         logs[~known] = np.nan
         logs[:, ~feature] = np.nan
-        left.append(logs)
+        left[kind][:, places] = logs
     drawn = (means - mean)[:, feature]
     shared = covariance[np.ix_(feature, feature)] + _RIDGE * np.eye(int(feature.sum()))
-    separation = np.sqrt((drawn * np.linalg.solve(shared, drawn.T).T).sum(axis=1))
-    return left, np.where(known, separation, np.nan)[:, None]
+    separation[known, 0] = np.sqrt((drawn * np.linalg.solve(shared, drawn.T).T).sum(axis=1))[known]
+    return left, separation
 
 
 def _solved(covariance: Floats, by: np.ndarray[tuple[int], np.dtype[np.intp]], of: int) -> Floats:

@@ -42,7 +42,8 @@ class Windows:
         counts: Shape (windows, columns, len(COUNTS)).
         bins: Shape (windows, columns, WIDTH).
         sums: Shape (windows, columns, MOMENTS).
-        products: Shape (windows, columns, columns); zeros where no pairs were kept.
+        paired: Columns of the joint summaries.
+        products: Shape (windows, paired, paired); zeros where no pairs were kept.
         training: Windows of training data.
         usual: Windows that may serve as history: with rows, and outside confirmed incidents.
         traffic: Rows of all versions together, shape (windows,).
@@ -51,6 +52,7 @@ class Windows:
     """
 
     columns: tuple[str, ...]
+    paired: tuple[str, ...]
     width: int
     starts: npt.NDArray[np.int64]
     counts: Floats
@@ -104,7 +106,10 @@ def lay_out(
     size, places = last - first + 1, {name: place for place, name in enumerate(columns)}
     counts = np.zeros((size, len(columns), len(COUNTS)))
     bins, sums = np.zeros((size, len(columns), WIDTH)), np.zeros((size, len(columns), MOMENTS))
-    products = np.zeros((size, len(columns), len(columns)))
+    with_pairs = {name for span in kept if span.pairs is not None for name in span.pairs.columns}
+    paired = tuple(name for name in columns if name in with_pairs)
+    pair_places = {name: place for place, name in enumerate(paired)}
+    products = np.zeros((size, len(paired), len(paired)))
     training = np.zeros(size, bool)
     for span in kept:
         window = span.start // width - first
@@ -117,8 +122,8 @@ def lay_out(
         sums[window, theirs] += span.sketch.sums[mine]
         training[window] = span.training
         if span.pairs is not None:
-            mine = [at for at, name in enumerate(span.pairs.columns) if name in places]
-            theirs = [places[span.pairs.columns[at]] for at in mine]
+            mine = [at for at, name in enumerate(span.pairs.columns) if name in pair_places]
+            theirs = [pair_places[span.pairs.columns[at]] for at in mine]
             products[window][np.ix_(theirs, theirs)] += span.pairs.products[np.ix_(mine, mine)]
     starts = (first + np.arange(size, dtype=np.int64)) * width
     own = counts[:, :, 0].max(axis=1, initial=0.0)
@@ -130,7 +135,7 @@ def lay_out(
         outside &= ~((starts < end) & (starts + width > start))
     part = np.where(training, 1.0, np.minimum(own / np.maximum(whole, 1.0), 1.0))
     return Windows(
-        tuple(columns), width, starts, counts, bins, sums, products, training,
+        tuple(columns), paired, width, starts, counts, bins, sums, products, training,
         usual=(own > 0) & outside, traffic=stands_for, part=part,
         steady=(counted | ~training & (own > 0)) & outside,
     )  # fmt: skip
@@ -140,12 +145,13 @@ def _empty(columns: Sequence[str], width: int) -> Windows:
     size = len(columns)
     return Windows(
         tuple(columns),
+        (),
         width,
         np.zeros(0, np.int64),
         np.zeros((0, size, len(COUNTS))),
         np.zeros((0, size, WIDTH)),
         np.zeros((0, size, MOMENTS)),
-        np.zeros((0, size, size)),
+        np.zeros((0, 0, 0)),
         np.zeros(0, bool),
         np.zeros(0, bool),
         np.zeros(0),

@@ -118,6 +118,7 @@ def test_looking_often_raises_no_false_pages() -> None:
     shape = (looks, len(columns))
     windows = Windows(
         columns,
+        (),
         HOUR,
         np.arange(looks) * HOUR,
         counts,

@@ -1,5 +1,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -10,9 +11,9 @@ from mainspring.core.time import DAY, HOUR
 from mainspring.monitoring.channels.judging import Hour as OneHour
 from mainspring.monitoring.channels.judging import Watched, judge
 from mainspring.monitoring.signals import CONTRACT, JOINT, SURPRISE, Signal
-from mainspring.stats.reference import Reference
+from mainspring.stats.reference import Reference, profile
 from mainspring.stats.sketch_history import Day, pack
-from mainspring.stats.sketches import Pairs, Ruler, Sketch
+from mainspring.stats.sketches import MOST_PAIRED, Pairs, Ruler, Sketch
 
 DAYS, TRAINED = 84, 60
 END = (FIRST + DAYS) * DAY
@@ -262,3 +263,22 @@ def test_spans_of_another_clock_are_no_crash(watched: Watched, ruler: Ruler) -> 
     found = signals(watched, [*hours(ruler), *far], since=END - DAY, until=END)
     assert all(each.end <= END for each in found)
     assert np.isfinite([each.severity for each in found]).all()
+
+
+def test_a_model_of_very_many_columns_is_judged_with_joint_summaries_of_some() -> None:
+    """Joint summaries grow with the square of their columns; the rest of the columns has channels of its own."""
+    wide = [f"V{number % 3}.c{number:03}" for number in range(MOST_PAIRED + 2)]
+    rng = np.random.default_rng(2)
+
+    def rows(moved: str = "") -> dict[str, np.ndarray[Any, Any]]:
+        return {name: rng.normal(3.0 * (name == moved), 1.0, 25) for name in wide}
+
+    made = profile({name: rng.normal(size=600) for name in wide})
+    ruler = Ruler(made, wide)
+    assert ruler.measure(rows())[1].columns == tuple(wide[:MOST_PAIRED])
+    days = [Day(day * DAY, (day + 1) * DAY, *ruler.measure(rows())) for day in range(60)]
+    watched = Watched("shop", msgspec.structs.replace(made, history=pack(days)))
+    lived = [Hour(day * DAY, "", *ruler.measure(rows(wide[-1] if day == 65 else ""))) for day in range(60, 66)]
+    found = judge(watched, lived, since=65 * DAY, until=66 * DAY)
+    assert found.days == ((65 * DAY, 66 * DAY),)
+    assert next(each.column for each in found.signals if each.channel == SURPRISE) == wide[-1]

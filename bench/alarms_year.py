@@ -18,6 +18,7 @@ import pyarrow as pa
 from alarms_faults import PLACEBO, TEST, TUNE, Fault, Rows
 from flights_year import AT, LABEL, SCORE, coded, codes_of, columns_of, features, fitted, trained_rows, year
 from mainspring.core.time import DAY, HOUR
+from mainspring.monitoring.channels.budget import WHOLE
 from mainspring.monitoring.channels.contract import Contract
 from mainspring.monitoring.channels.surprise import Verdicts, judge
 from mainspring.monitoring.channels.windows import Span, Windows, lay_out
@@ -132,7 +133,7 @@ class Watched:
         return found
 
     def _judged(self, windows: Windows, known: Verdicts | None = None) -> Verdicts:
-        return judge(windows, self._ranks, alarms_per_week=BUDGET, outputs=[*OUTPUTS], known=known)
+        return judge(windows, self._ranks, alarms_per_week=BUDGET * WHOLE, outputs=[*OUTPUTS], known=known)
 
 
 def days_of(year: Year, *, test: bool, quick: bool = False) -> tuple[range, range]:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from mainspring.stats.sketches import Pairs, Sketch
 
 _PER_OCTAVE = 16  # a bucket is 4% wide
+CROSSED = "(crossed) "  # of segments with the sums of `stats.crossings` as pairs, without columns; before a measure
 LATENCIES = 30 * _PER_OCTAVE  # buckets: to 2**30 microseconds, 18 minutes
 
 
@@ -31,7 +32,7 @@ class HourSketch:
             windows are no whole hours.
         segment: Empty for the whole traffic, else such as `Schedule.carrier=UA`.
         sketch: Columns of the version's reference; without columns if the predictions were not sketched.
-        pairs: Joint summary; only of the whole traffic.
+        pairs: Joint summary of the whole traffic; for a segment `CROSSED` sums by bins of features.
         share: Share of the endpoint's requests that were logged: each prediction stands for 1 / share.
         reason: Why the predictions were not sketched; else empty.
         rows: Number of predictions.

@@ -9,8 +9,12 @@ from functools import cached_property
 import msgspec
 
 from mainspring.core.schema import DType
+from mainspring.features.definitions import load
+from mainspring.features.describe.personal import personal_names
+from mainspring.registry.bundles import FEATURES
 from mainspring.registry.model import Bundle, several_labels
 from mainspring.stats import metrics
+from mainspring.stats.crossings import Crossing
 from mainspring.stats.metrics import Metric
 from mainspring.stats.reference import Reference
 from mainspring.stats.sketches import Ruler
@@ -28,6 +32,7 @@ class Served:
     score: str  # the first output, which the log calls score
     reference: Reference | None  # of features and score
     labels: tuple[str, ...] = ()  # for several labels: their output names
+    personal: frozenset[str] = frozenset()  # features, keys and request fields that identify a person
     more: tuple[Metric, ...] = ()  # metrics of the version in addition to the task's
 
     @cached_property
@@ -39,6 +44,11 @@ class Served:
         narrow = [name for name, dtype in self.features.items() if dtype in (DType.Float32, DType.Boolean)]
         return Ruler(self.reference, [*self.features, self.score], float32=narrow)
 
+    @cached_property
+    def crossing(self) -> Crossing | None:
+        """Maker of the evidence of segments; `None` without a reference."""
+        return None if self.reference is None else Crossing(self.reference, self.score, tuple(self.personal))
+
 
 def served(bundle: Bundle) -> Served:
     """Return the monitoring description of a bundle; without reference statistics there is no drift test."""
@@ -48,6 +58,7 @@ def served(bundle: Bundle) -> Served:
         features={column.name: column.dtype for column in manifest.inputs},
         score=manifest.outputs[0],
         labels=several_labels(manifest),
+        personal=personal_names(*load(bundle.files[FEATURES])) if FEATURES in bundle.files else frozenset(),
         reference=None if content is None else msgspec.json.decode(content, type=Reference),
         more=(*(metric for metric in map(metrics.named, manifest.metrics) if metric), *decided(manifest.extra)),
     )

@@ -16,14 +16,14 @@ import pyarrow as pa
 from mainspring.core.errors import MainspringError
 from mainspring.core.time import HOUR
 from mainspring.ledger.ports import Observed, Past
-from mainspring.monitoring.hours import HourSketch, added, latency_buckets
+from mainspring.monitoring.hours import CROSSED, HourSketch, added, latency_buckets
 from mainspring.monitoring.ports import Doubt, SketchStore
 from mainspring.monitoring.served import Served
+from mainspring.stats.crossings import MEASURES, QUARTERS
 from mainspring.stats.reference import CATEGORICAL, ColumnReference
 from mainspring.stats.sketches import Sketch
 
 OTHER = "(other)"  # segment of categories that the reference lacks, and of missing values
-_QUARTERS = (15, 31, 47)  # inner edges of a numeric reference at a quarter, the half and three quarters
 _AT_ONCE = 200_000  # predictions counted again at once
 _log = logging.getLogger(__name__)
 
@@ -106,6 +106,7 @@ class _Ruler:
         self._references = {} if served.reference is None else served.reference.columns
         self._score = served.score
         self._ruler = served.ruler
+        self._crossing = served.crossing
 
     def values(self, seen: Observed) -> Values:
         """Return the columns that are sketched, as Arrow where their values have one type.
@@ -139,13 +140,19 @@ class _Ruler:
         values: Values,
         segments: Sequence[tuple[Ints, list[str]]],
     ) -> Iterator[HourSketch]:
-        """Yield the sketches of one hour: of all its rows, and of each segment."""
+        """Yield the sketches of one hour: of all its rows, of each segment, and sums by bins of features."""
         if self._ruler is None:
             yield _hour(seen, hour, share, "", rows, Sketch.empty(()))
             return
         taken = {name: _taken(column, rows) for name, column in values.items()}
         sketch, pairs = self._ruler.measure(taken)
         yield _hour(seen, hour, share, "", rows, sketch, pairs)
+        if self._crossing:
+            for measure, sums in zip(MEASURES, self._crossing.sums(taken, pairs.rows), strict=True):
+                yield HourSketch(
+                    seen.endpoint, seen.version, seen.digest, hour, CROSSED + measure, Sketch.empty(()), sums, share,
+                    rows=sums.rows,
+                )  # fmt: skip
         for places, labels in segments:
             here = places[rows]
             for place in np.unique(here).tolist():
@@ -199,7 +206,7 @@ def _segment(name: str, reference: ColumnReference, values: Sequence[Any]) -> tu
         found = [places.get(value, len(places)) if isinstance(value, str) else len(places) for value in values]
         return np.array(found, np.int64), [f"{name}={each}" for each in names]
     numbers = np.array([value if isinstance(value, int | float) else np.nan for value in values], np.float64)
-    quarters = np.searchsorted([reference.edges[place] for place in _QUARTERS], numbers, side="left")
+    quarters = np.searchsorted([reference.edges[place] for place in QUARTERS], numbers, side="left")
     labels = [*(f"quarter {number}" for number in range(1, 5)), OTHER]
     return np.where(np.isnan(numbers), 4, quarters), [f"{name}={each}" for each in labels]
 

@@ -111,7 +111,7 @@ def _load(store: SketchStore, endpoint: str, kept: Kept, since: int, until: int,
         counted, day = kept.traffic.setdefault(each.segment, {}), each.hour // DAY * DAY
         rows, stands_for = counted.get(day, (0, 0.0))
         counted[day] = rows + int(each.sketch.counts[:, :1].max(initial=0)), stands_for + each.rows / each.share
-        if each.sketch.columns:
+        if each.sketch.columns or each.pairs is not None:
             known = kept.sketches.setdefault((each.version, each.digest), {})
             _add(known, each, _step(each.hour, each.segment, now))
 

@@ -87,11 +87,13 @@ class ColumnReference(msgspec.Struct, frozen=True, kw_only=True):
 class Reference(msgspec.Struct, frozen=True, omit_defaults=True):
     """References of all training columns, by name. Its JSON is a bundle's `reference.json`.
 
-    `history` are the days of training, packed by `sketch_history.pack`; empty in bundles of older releases.
+    `history` are the days of training, packed by `sketch_history.pack`, and `crossed` the features whose bins are
+    searched for segments, the most important first; both are empty in bundles of older releases.
     """
 
     columns: dict[str, ColumnReference]
     history: bytes = b""
+    crossed: tuple[str, ...] = ()
 
 
 def profile(columns: Mapping[str, Values]) -> Reference:

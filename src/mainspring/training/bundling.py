@@ -17,6 +17,7 @@ from mainspring.registry import bundles, column_codec
 from mainspring.registry.model import Bundle, Input, Manifest
 from mainspring.security.signing import SigningKey
 from mainspring.stats import reference, sketch_history
+from mainspring.stats.crossings import important
 from mainspring.stats.metrics import OWN_METRICS
 from mainspring.stats.sketches import Pairs, Ruler, Sketch, beside
 from mainspring.stats.thresholds import THRESHOLD
@@ -217,7 +218,16 @@ def reference_file(train: Split, scores: Array, outputs: Sequence[str], history:
     columns: dict[str, Any] = {name: train.X[name].to_numpy() for name in train.X.columns}
     columns.update({name: scores[:, position] for position, name in enumerate(outputs)})
     found = reference.profile(columns)
-    return msgspec.json.encode(msgspec.structs.replace(found, history=_history(found, scores, outputs, history)))
+    days = _history(found, scores, outputs, history)
+    return msgspec.json.encode(msgspec.structs.replace(found, history=days, crossed=_crossed(found, scores, history)))
+
+
+def _crossed(profile: reference.Reference, scores: Array, parts: Sequence[Split]) -> tuple[str, ...]:
+    """Return the features that matter most for the first output on the held-out part, the last of the parts."""
+    if not parts or len(parts[-1]) != len(scores):
+        return ()
+    held_out = parts[-1].X
+    return important(profile, {name: held_out[name].to_numpy() for name in held_out.columns}, scores[:, 0])
 
 
 def _history(profile: reference.Reference, scores: Array, outputs: Sequence[str], parts: Sequence[Split]) -> bytes:

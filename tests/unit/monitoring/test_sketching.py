@@ -26,7 +26,7 @@ from mainspring.ledger.sealing import KEY_BYTES
 from mainspring.monitoring.adapters.lake import DOUBTS, HOURS, SKETCHES, LakeSketches
 from mainspring.monitoring.adapters.memory import MemorySketches
 from mainspring.monitoring.conformance import comparable
-from mainspring.monitoring.hours import HourSketch, latency_ms
+from mainspring.monitoring.hours import CROSSED, HourSketch, latency_ms
 from mainspring.monitoring.served import Served
 from mainspring.monitoring.sketching import Sketching
 from mainspring.stats.reference import profile
@@ -164,6 +164,31 @@ def test_segments_are_categories_of_the_reference_or_quarters_and_never_more(tmp
     sketch = Ruler(REFERENCE).sketch({"a": [0, 100, 200], "b": ["x", "b1", "b2"], "p": [0.5] * 3})
     assert (found["a=quarter 1"].sketch, found["a=quarter 1"].pairs) == (sketch, None)
     assert places.sketches.segments("late", START, START + HOUR) == sorted(set(rows) - {""})
+
+
+def test_the_sums_of_found_segments_are_kept_exactly_once(tmp_path: Path) -> None:
+    reference = msgspec.structs.replace(REFERENCE, crossed=("b", "a"))
+    searched = Served("binary", {"a": DType.Float64, "b": DType.String}, "p", reference)
+    sketches = MemorySketches()
+    lake = LakeSketches(MemoryLake(), fold_every=2)
+    for store in (sketches, lake):
+        ledger = MemoryLedger(Sketching(store, lambda _: searched))
+        for first in range(0, 60, 20):
+            ledger.append(
+                [made(number, a=float(number * 15), b="xyz"[number % 3]) for number in range(first, first + 20)]
+            )
+            ledger.compact()
+            ledger.compact()
+    found = lake.hours("late", 0, 2**61, segment=CROSSED + "rows")
+    assert comparable(found) == comparable(sketches.hours("late", 0, 2**61, segment=CROSSED + "rows"))
+    (rows,) = (each.pairs for each in found)
+    assert rows is not None
+    assert (rows.rows, rows.products[0, 0]) == (60, 60)
+    at = [rows.columns.index(name) for name in ("b=x", "b=y", "a=quarter 1")]
+    assert rows.products[at[0], at].tolist() == [20, 0, 6]
+    personal = Served("binary", {"a": DType.Float64, "b": DType.String}, "p", reference, personal=frozenset("b"))
+    assert personal.crossing is not None
+    assert [name for name in personal.crossing.bins if name.startswith("b=")] == []
 
 
 def test_personal_values_are_sketched_where_they_are_sealed_and_absent_where_they_are_left_out(places: Places) -> None:

@@ -129,6 +129,8 @@ def test_the_reference_has_the_days_of_all_rows_and_the_held_out_scores() -> Non
     rows = [tuple(day.sketch.count("rows").tolist()) for day in days]
     assert rows == [(10, 10, 10, 10, 0)] * 8 + [(10, 10, 10, 10, 10)] * 5
     assert reference_file(parts[0], scores, ("probability",), parts) == content
+    crossed = msgspec.json.decode(content, type=Reference).crossed
+    assert crossed == ("V.x", "V.n")  # the score grows with both
 
 
 def test_held_out_rows_come_back_as_they_were() -> None:

@@ -209,7 +209,7 @@ def _latencies(hours: pa.Table) -> dict[tuple[Any, ...], Any]:
     keys = zip(*(hours[name].to_pylist() for name in (*_KEYS, "reason")), strict=True)
     rows: list[Any] = hours["latencies"].to_pylist()
     for key, counts in zip(keys, rows, strict=True):
-        found.setdefault(key, np.zeros(LATENCIES, np.int64))[: len(counts)] += counts
+        found.setdefault(key, np.zeros(LATENCIES, np.int64))[: len(counts)] += np.asarray(counts, np.int64)
     return found
 
 

@@ -3,6 +3,12 @@
 Adaptive conformal inference (Gibbs and Candes, arXiv 2106.00170): the threshold is a quantile of the past scores. Its
 level falls after each alarm and rises otherwise, so that the share of alarms tends to the budget. A score that is
 larger than all before is an alarm even where the budget is spent: false alarms would hide the fault after them.
+
+The budget of an endpoint, `ms.Monitor(alarms_per_week=)`, is shared: `WHOLE` goes to the days of the whole traffic
+(surprise and joint together), `SEGMENTS` to segments, and `WEEKLY` to the classifier of a week's rows. Where there are
+both declared and found segments, each kind has half of their part, and declared ones divide theirs evenly. On a day on
+which the whole traffic alarms, segments are judged by its threshold, since such a day costs no further alarm. Each
+version has the part of the budget that it has of a day's traffic. Contract and harm have budgets of their own.
 """
 
 from __future__ import annotations
@@ -11,6 +17,7 @@ import numpy as np
 
 from mainspring.monitoring.channels.windows import Bools, Floats
 
+WHOLE, SEGMENTS, WEEKLY = 0.75, 0.2, 0.05  # shares of an endpoint's budget
 FEWEST_SCORES = 14
 STEP = 0.35  # by which the level moves after an alarm, in units of the budget
 LEAST = 1.0  # threshold of scores that never varied

@@ -242,7 +242,7 @@ class _Fit:
             explained = ((clipped @ vectors.T) * weights) @ vectors
             given[block] = (clipped - explained) / left + plain - clipped
         given[np.isnan(alone)] = np.nan
-        bins = np.abs(of_bins / np.maximum(self._bins, _sampling(rows))).reshape(columns, -1)
+        bins = np.abs(of_bins / np.maximum(self._bins, _sampling(rows))).reshape(columns, WIDTH)
         none = np.isnan(bins).any(axis=1)
         whole = np.sqrt(np.mean(np.square(bins), axis=1))
         alone, given = (np.where(self._rising, np.maximum(each, 0.0), np.abs(each)) for each in (alone, given))

@@ -11,20 +11,20 @@ import numpy as np
 
 from mainspring.core.time import DAY, HOUR
 from mainspring.monitoring.channels import surprise
-from mainspring.monitoring.channels.budget import thresholds
+from mainspring.monitoring.channels.budget import SEGMENTS, WHOLE, thresholds
 from mainspring.monitoring.channels.contract import Contract
 from mainspring.monitoring.channels.expectation import Dismissed
+from mainspring.monitoring.channels.segments import FEWEST_ROWS, Sides, in_found_segments
 from mainspring.monitoring.channels.statistics import ROWS
 from mainspring.monitoring.channels.surprise import Verdicts
 from mainspring.monitoring.channels.windows import WEEK, Span, Windows, lay_out
 from mainspring.monitoring.declaring import ALARMS_PER_WEEK
+from mainspring.monitoring.hours import CROSSED
 from mainspring.monitoring.signals import JOINT, SURPRISE, Signal
 from mainspring.stats.reference import Reference
 from mainspring.stats.sketch_history import unpack
 from mainspring.stats.sketches import Pairs, Ruler, Sketch
 
-SEGMENTS_SHARE = 0.2  # of the budget of alarms, for all segments together where the whole traffic is as usual
-FEWEST_SEGMENT_ROWS = 200
 MOST_SEGMENTS = 100  # the largest are judged
 _EVIDENCE_US = 7 * DAY  # of the contract, before the first judged hour
 
@@ -93,11 +93,12 @@ def judge(watched: Watched, hours: Iterable[Hour], *, since: int, until: int) ->
     """
     spans: dict[str, list[Span]] = {"": []}
     for each in hours:
-        if each.hour + HOUR <= until and each.sketch.columns:
+        if each.hour + HOUR <= until and (each.sketch.columns or each.segment.startswith(CROSSED)):
             spans.setdefault(each.segment, []).append(Span(each.hour, each.hour + HOUR, each.sketch, each.pairs))
     ruler = Ruler(watched.reference)
     history = training_days(watched.reference)
     live = spans.pop("")
+    crossed = {name.removeprefix(CROSSED): spans.pop(name) for name in [*spans] if name.startswith(CROSSED)}
     whole = _judged(watched, ruler, [*history, *live], until)
     first = since // HOUR * HOUR
     looks = _looks(ruler, live, first - _EVIDENCE_US, until)
@@ -107,7 +108,14 @@ def judge(watched: Watched, hours: Iterable[Hour], *, since: int, until: int) ->
     outputs = frozenset(watched.outputs)
     for day in _fresh(whole, since, until):
         found += whole.signals(day, watched.endpoint, outputs=outputs)
-    found += _of_segments(watched, ruler, spans, whole, since, until)
+    share = SEGMENTS / (2 if crossed and spans else 1)
+    found += _of_segments(watched, ruler, spans, whole, since, until, share)
+    score = watched.outputs[0] if watched.outputs else ""
+    in_segments = [
+        Dismissed(each.start, each.end, frozenset([each.segment])) for each in watched.dismissed if each.segment
+    ]
+    sides = Sides(watched.endpoint, score, watched.alarms_per_week * share, until, watched.incidents, in_segments)
+    found += [each for each in in_found_segments(crossed, whole, sides) if since < each.end]
     starts = looks.starts[(looks.rows > 0) & (looks.starts + HOUR > since)].tolist()
     judged = [day for day in _fresh(whole, since, until) if np.isfinite(whole.scores[day] - whole.thresholds[day])]
     return Judgement(
@@ -147,28 +155,37 @@ def _judged(watched: Watched, ruler: Ruler, spans: Sequence[Span], until: int, s
     return surprise.judge(
         windows,
         ruler.ranks(),
-        alarms_per_week=watched.alarms_per_week,
+        alarms_per_week=watched.alarms_per_week * WHOLE,
         outputs=watched.outputs,
         dismissed=dismissed,
     )
 
 
 def _of_segments(
-    watched: Watched, ruler: Ruler, spans: dict[str, list[Span]], whole: Verdicts, since: int, until: int
+    watched: Watched,
+    ruler: Ruler,
+    spans: dict[str, list[Span]],
+    whole: Verdicts,
+    since: int,
+    until: int,
+    part: float,
 ) -> list[Signal]:
-    """Return the signals of segments: with the whole budget in windows in which the whole traffic is unusual."""
+    """Return the signals of declared segments, which have a part of the budget.
+
+    Where the whole traffic is unusual, they are judged by its threshold.
+    """
     rows = {name: sum(int(span.sketch.counts[:, 0].max(initial=0)) for span in each) for name, each in spans.items()}
     largest = sorted(rows, key=lambda name: (-rows[name], name))[:MOST_SEGMENTS]
     alarmed = set(whole.windows.starts[whole.scores > whole.thresholds].tolist())
-    found = []
+    found: list[Signal] = []
     for segment in largest:
         verdicts = _judged(watched, ruler, spans[segment], until, segment)
         windows = verdicts.windows
-        scores = np.where(windows.rows >= FEWEST_SEGMENT_ROWS, verdicts.scores, np.nan)
-        share = min(watched.alarms_per_week * DAY / WEEK, 0.5) * SEGMENTS_SHARE / len(largest)
+        scores = np.where(windows.rows >= FEWEST_ROWS, verdicts.scores, np.nan)
+        share = min(watched.alarms_per_week * DAY / WEEK, 0.5) * part / len(largest)
         alone, under = thresholds(scores, windows.usual, share * windows.part), verdicts.thresholds
         parent = np.array([start in alarmed for start in windows.starts.tolist()], bool)
-        limits = np.where(windows.rows >= FEWEST_SEGMENT_ROWS, np.where(parent, under, alone), np.inf)
+        limits = np.where(windows.rows >= FEWEST_ROWS, np.where(parent, under, alone), np.inf)
         strict = Verdicts(windows, verdicts.unusual, scores, limits)
         for day in _fresh(strict, since, until):
             found += strict.signals(day, watched.endpoint, segment, frozenset(watched.outputs))

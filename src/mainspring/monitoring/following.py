@@ -40,6 +40,8 @@ class Open:
 
     def must_join_again(self, labels: LabelRows, until: int) -> bool:
         """Return whether an already joined prediction may have another label now."""
+        if not self.tallies:
+            return False
         matures = labels.matures_us
         return (
             not self.joined

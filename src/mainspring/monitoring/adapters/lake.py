@@ -93,6 +93,8 @@ class LakeSketches:
         version = self._version(HOURS)
         if version is None:
             return -1, {}
+        if after is not None and after >= version:  # as most often: nothing is read
+            return version, {}
         wanted = _is("endpoint", endpoint) & _is("segment", "") & (pc.field("arrival") <= version)
         if after is not None:
             wanted &= pc.field("arrival") > after

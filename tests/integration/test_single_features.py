@@ -87,7 +87,7 @@ def test_a_training_is_given_them_alone_and_its_baseline_fewer(bundle: Bundle, s
     assert seen == [wanted, ["Traffic.visits_1h"]]
     assert [each.name for each in bundle.manifest.inputs] == wanted
     held_out = pq.read_table(io.BytesIO(bundle.files["holdout.parquet"]))
-    assert held_out.column_names == [*wanted, "_at", "_label", "_baseline"]
+    assert held_out.column_names == [*wanted, "_at", "_label", "_scores", "_baseline"]
 
 
 def test_a_bundle_has_their_views_whole_so_that_they_are_the_ones_that_are_materialised(bundle: Bundle) -> None:
@@ -146,7 +146,7 @@ def test_a_booster_may_be_fitted_on_some_of_the_columns_in_an_order_of_its_own(
         "Order.hour", "Order.gift", "Order.weight", "Traffic.mean_spent_24h", "Traffic.visits_1h"
     ]  # fmt: skip
     held_out = pq.read_table(io.BytesIO(bundle.files["holdout.parquet"]))
-    assert held_out.column_names == [*inputs, "_at", "_label", "_baseline"]
+    assert held_out.column_names == [*inputs, "_at", "_label", "_scores", "_baseline"]
     found = score("binary", held_out["_label"].to_numpy(zero_copy_only=False), score_bundle(bundle, held_out))
     assert found == report.metrics
     assert report.baseline.keys() == report.metrics.keys()

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mainspring.monitoring.model import LabelRows
     from mainspring.monitoring.ports import MonitorStore, SketchStore
     from mainspring.monitoring.quality.business import BusinessTable
+    from mainspring.monitoring.quality.held_out import HeldOutQuality
     from mainspring.monitoring.quality.table import QualityTable
     from mainspring.monitoring.quality.updating import QualityUpdates
     from mainspring.monitoring.service.ports import ServiceStore
@@ -451,6 +452,12 @@ class Project:
         from mainspring.monitoring.quality.table import QualityTable
 
         return QualityTable(self.lake)
+
+    @cached_property
+    def held_out_quality(self) -> HeldOutQuality:
+        from mainspring.monitoring.quality.held_out import HeldOutQuality
+
+        return HeldOutQuality(self.bundles.load)
 
     @cached_property
     def business_table(self) -> BusinessTable:

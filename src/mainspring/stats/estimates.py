@@ -6,8 +6,9 @@ is done with the mean error of each bin (direct loss estimation). So only what m
 of inputs and labels changes, concept drift, the estimate does not.
 
 How wrong such estimates are is not known beforehand, but afterwards: the interval is that of Student's t over past
-errors, estimate minus realised, and its level follows whether past intervals held (adaptive conformal inference: Gibbs
-and Candes, arXiv 2106.00170).
+errors, estimate minus realised, beside the sampling error of the period's rows. The first past errors are those of
+held-out rows, so that a version has an estimate from its first window. The level of the interval follows whether past
+intervals held (adaptive conformal inference: Gibbs and Candes, arXiv 2106.00170).
 
 Shapes: periods in order of time, bins (periods, 64, cells) as in `stats.quality_sums`.
 """
@@ -15,12 +16,14 @@ Shapes: periods in order of time, bins (periods, 64, cells) as in `stats.quality
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from mainspring.stats.distributions import student_quantile
+from mainspring.stats.quality_figures import auc_error
 from mainspring.stats.quality_sums import BINS, CELLS, Floats
 
 LEVEL = 0.1  # of intervals that need not hold the truth
@@ -39,46 +42,73 @@ class Estimate(msgspec.Struct, frozen=True):
     errors: int  # past periods whose errors gave the interval
 
 
-def estimates(task: str, bins: Floats, ripe: int, delay: int, overlap: int = 1) -> list[dict[str, Estimate]]:
+def estimates(
+    task: str, bins: Floats, ripe: int, delay: int, overlap: int = 1, held_out: Floats | None = None
+) -> list[dict[str, Estimate]]:
     """Return the estimates of each period, by metric; nothing for a period without enough labels before it.
 
-    An estimate uses the labels of periods that were ripe when the period ended, and their errors.
+    An estimate uses the labels of held-out rows and of periods that were ripe when the period ended, and their errors.
+    An error of held-out rows is that of one of their periods, estimated from the others. A period's interval has two
+    parts: sampling error, which follows from its own number of rows, and what past errors had beyond theirs.
 
     Args:
         bins: Sums of each period; the cells of labelled rows count for ripe periods only.
         ripe: Number of periods, from the first, whose labels have come.
         delay: Number of periods after which the labels of a period have come.
         overlap: Number of periods that share rows, such as 7 for weeks that begin each day.
+        held_out: Sums of periods of held-out rows, all labelled, that share no rows; shape (periods, 64, cells).
     """
-    past = np.concatenate([np.zeros((1, BINS, len(CELLS))), np.cumsum(bins, axis=0)])
-    step = _STEP / math.sqrt(overlap)
-    metrics = _METRICS.get(task, {})
+    held = np.zeros((0, BINS, len(CELLS))) if held_out is None else held_out
+    past = held.sum(axis=0) + np.concatenate([np.zeros((1, BINS, len(CELLS))), np.cumsum(bins, axis=0)])
     found: list[dict[str, Estimate]] = [{} for _ in bins]
-    for name, (estimate, truth) in metrics.items():
-        values, errors = np.full(len(bins), math.nan), np.full(len(bins), math.nan)
-        halves, level = np.full(len(bins), math.nan), LEVEL
-        for period in range(len(bins)):
-            known = max(0, min(ripe, period - delay))
-            labelled = past[known]
-            if labelled[:, 0].sum() < FEWEST_ROWS or not bins[period, :, 4].any():
-                continue
-            values[period] = estimate(labelled, bins[period])
-            if period < ripe and bins[period, :, 0].any():
-                errors[period] = values[period] - truth(bins[period])
-            before = errors[:known][np.isfinite(errors[:known])]
-            if known and math.isfinite(halves[known - 1]) and math.isfinite(errors[known - 1]):
-                missed = abs(errors[known - 1]) > halves[known - 1]
-                level = min(max(level + step * (LEVEL - missed), _LEVELS[0]), _LEVELS[1])
-            independent = before.size // overlap
-            if independent >= FEWEST_ERRORS:
-                spread = math.sqrt(float((before**2).mean()) * (1 + 1 / independent))
-                halves[period] = student_quantile(1 - level / 2, independent) * spread
-            half = halves[period]
-            if math.isfinite(values[period]):
-                low, high = (None, None) if math.isnan(half) else (values[period] - half, values[period] + half)
-                low, high = (low, high) if low is None or high is None else _within(task, low, high)
-                found[period][name] = Estimate(float(values[period]), low, high, int(before.size))
+    for name, metric in _METRICS.get(task, {}).items():
+        for period, made in _estimated(metric, held, past, bins, ripe, delay, overlap):
+            low, high = (None, None) if math.isnan(made.half) else (made.value - made.half, made.value + made.half)
+            low, high = (low, high) if low is None or high is None else _within(task, low, high)
+            found[period][name] = Estimate(made.value, low, high, made.errors)
     return found
+
+
+class _Made(NamedTuple):
+    value: float
+    half: float  # of the interval; NaN while too few past errors are known
+    errors: int
+
+
+def _estimated(
+    metric: _Metric, held: Floats, past: Floats, bins: Floats, ripe: int, delay: int, overlap: int
+) -> Iterator[tuple[int, _Made]]:
+    whole, count = past[0], len(held)
+    # Of each period: its error, and the variance that sampling its rows gives the realised value. Held-out ones first.
+    errors, variances = np.full(count + len(bins), math.nan), np.full(count + len(bins), math.nan)
+    if whole[:, 0].sum() >= FEWEST_ROWS:
+        for place, each in enumerate(held):
+            others = whole - each
+            if each[:, 0].any() and others[:, 0].any():
+                errors[place] = metric.estimate(others, each) - metric.realised(each)
+                variances[place] = metric.variance(others, each, each[:, 0].sum())
+    halves, level, step = np.full(len(bins), math.nan), LEVEL, _STEP / math.sqrt(overlap)
+    for period, own in enumerate(bins):
+        known = max(0, min(ripe, period - delay))
+        labelled = past[known]
+        if labelled[:, 0].sum() < FEWEST_ROWS or not own[:, 4].any():
+            continue
+        value = metric.estimate(labelled, own)
+        variance = metric.variance(labelled, own, own[:, 4].sum())
+        if period < ripe and own[:, 0].any():
+            errors[count + period] = value - metric.realised(own)
+            variances[count + period] = metric.variance(labelled, own, own[:, 0].sum())
+        if known and math.isfinite(halves[known - 1]) and math.isfinite(errors[count + known - 1]):
+            missed = abs(errors[count + known - 1]) > halves[known - 1]
+            level = min(max(level + step * (LEVEL - missed), _LEVELS[0]), _LEVELS[1])
+        usable = np.isfinite(errors[: count + known]) & np.isfinite(variances[: count + known])
+        independent = int(usable[:count].sum()) + int(usable[count:].sum()) // overlap
+        if independent >= FEWEST_ERRORS and math.isfinite(variance):
+            before = errors[: count + known][usable] ** 2 - variances[: count + known][usable]
+            beyond = max(float(before.mean()), 0.0) * (1 + 1 / independent)
+            halves[period] = student_quantile(1 - level / 2, independent) * math.sqrt(beyond + variance)
+        if math.isfinite(value):
+            yield period, _Made(float(value), float(halves[period]), int(usable.sum()))
 
 
 def realised(task: str, bins: Floats) -> dict[str, float]:
@@ -87,7 +117,7 @@ def realised(task: str, bins: Floats) -> dict[str, float]:
     Args:
         bins: Shape (64, cells).
     """
-    return {name: value(bins) for name, (_, value) in _METRICS.get(task, {}).items()} if bins[:, 0].any() else {}
+    return {name: metric.realised(bins) for name, metric in _METRICS.get(task, {}).items()} if bins[:, 0].any() else {}
 
 
 def _within(task: str, low: float, high: float) -> tuple[float, float]:
@@ -155,13 +185,49 @@ def _share(bins: Floats) -> float:
     return float(bins[:, 1].sum() / bins[:, 0].sum())
 
 
-_Pair = tuple[Callable[[Floats, Floats], float], Callable[[Floats], float]]
-# Metric -> its estimate from labelled bins and a period's, and its realised value.
-_METRICS: Mapping[str, Mapping[str, _Pair]] = {
+def _expected(labelled: Floats, bins: Floats, rows: float) -> tuple[Floats, Floats, Floats]:
+    """Return the rows of each bin if there were so many, their calibrated rates and mean scores."""
+    weight = bins[:, 4] * (rows / max(bins[:, 4].sum(), 1.0))
+    return weight, calibration(labelled), bins[:, 5] / np.where(bins[:, 4] > 0, bins[:, 4], 1.0)
+
+
+def _brier_variance(labelled: Floats, bins: Floats, rows: float) -> float:
+    weight, rates, score = _expected(labelled, bins, rows)
+    right, wrong = (1 - score) ** 2, score**2
+    # Of the outcomes alone: the scores are known, so their spread is no error.
+    return float((weight * rates * (1 - rates) * (right - wrong) ** 2).sum() / max(rows, 1.0) ** 2)
+
+
+def _auc_variance(labelled: Floats, bins: Floats, rows: float) -> float:
+    weight, rates, _ = _expected(labelled, bins, rows)
+    counts = np.zeros_like(bins)
+    counts[:, 0], counts[:, 1] = weight, weight * rates
+    return auc_error(counts) ** 2
+
+
+def _accuracy_variance(labelled: Floats, bins: Floats, rows: float) -> float:
+    weight, rates, _ = _expected(labelled, bins, rows)
+    return float((weight * rates * (1 - rates)).sum() / max(rows, 1.0) ** 2)
+
+
+def _error_variance(labelled: Floats, bins: Floats, rows: float) -> float:
+    there, weight = labelled[:, 0] > 0, bins[:, 4] / max(bins[:, 4].sum(), 1.0)
+    mean, square = (labelled[there, cell] / labelled[there, 0] for cell in (1, 3))  # absolute and squared errors
+    spread = np.interp(np.arange(BINS), np.flatnonzero(there), np.maximum(square - mean**2, 0.0))
+    return float((weight * spread).sum() / max(rows, 1.0))
+
+
+class _Metric(NamedTuple):
+    estimate: Callable[[Floats, Floats], float]  # from labelled bins and a period's
+    realised: Callable[[Floats], float]
+    variance: Callable[[Floats, Floats, float], float]  # of the realised value of so many rows with such scores
+
+
+_METRICS: Mapping[str, Mapping[str, _Metric]] = {
     "binary": {
-        "auc": (_auc, lambda bins: _auc_of(bins[:, 1], bins[:, 0] - bins[:, 1])),
-        "brier": (_brier, _realised_brier),
+        "auc": _Metric(_auc, lambda bins: _auc_of(bins[:, 1], bins[:, 0] - bins[:, 1]), _auc_variance),
+        "brier": _Metric(_brier, _realised_brier, _brier_variance),
     },
-    "multiclass": {"accuracy": (_accuracy, _share)},
-    "regression": {"mae": (_error, _share)},  # the bins of numbers have sums of absolute errors
+    "multiclass": {"accuracy": _Metric(_accuracy, _share, _accuracy_variance)},
+    "regression": {"mae": _Metric(_error, _share, _error_variance)},  # the bins of numbers have absolute errors
 }

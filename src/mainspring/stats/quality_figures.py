@@ -66,7 +66,12 @@ def auc_resolution(bins: Floats) -> Floats:
     return _over((positive * negative).sum(axis=-1), positive.sum(axis=-1) * negative.sum(axis=-1))
 
 
-def _auc_error(bins: Floats) -> float:
+def auc_error(bins: Floats) -> float:
+    """Return the standard error of `auc` if rows are independent; NaN with fewer than two rows of a class.
+
+    Args:
+        bins: Shape (64, 6).
+    """
     # DeLong, DeLong and Clarke-Pearson (1988), with rows of one bin tied.
     positive, negative = bins[:, 1], bins[:, 0] - bins[:, 1]
     positives, negatives = positive.sum(), negative.sum()
@@ -181,7 +186,7 @@ def _relative_error(totals: Floats, _: Floats) -> float:
 
 
 _BINARY: Mapping[str, _Metric] = {
-    "auc": _Metric(lambda _, bins: auc(bins), lambda _, bins: _auc_error(bins)),
+    "auc": _Metric(lambda _, bins: auc(bins), lambda _, bins: auc_error(bins)),
     "brier": _mean("squared"),
     "log_loss": _mean("log_loss", within_one=False),
     "accuracy": _share("correct", "scored"),

@@ -31,7 +31,7 @@ from mainspring.training.judge import judge
 from mainspring.training.label import Label
 from mainspring.training.model import Model
 from mainspring.training.mutable import MUTABLE
-from mainspring.training.sets.labels import BASELINE_SCORE, LABEL
+from mainspring.training.sets.labels import BASELINE_SCORE, LABEL, SCORES
 from mainspring.training.sets.training_set import Split
 from mainspring.training.stages import Converted, Fitted, Observed
 
@@ -89,7 +89,7 @@ def pack(observed: Observed, converted: Converted, run_id: str, key: SigningKey,
         bundles.GOLDEN: golden_file(
             data.holdout.X, data.dtypes, converted.scores, fitted.outputs, converted.probes, converted.plain
         ),
-        bundles.HOLDOUT: parquet_file(_held_out(observed, fitted)),
+        bundles.HOLDOUT: parquet_file(_held_out(observed, converted)),
     }
     manifest = Manifest(
         model=model.name,
@@ -127,17 +127,18 @@ def pack(observed: Observed, converted: Converted, run_id: str, key: SigningKey,
     return bundles.seal(manifest, files, key)
 
 
-def _held_out(observed: Observed, fitted: Fitted) -> pa.Table:
-    """Return the held-out rows with the columns that gates slice by, and with the baseline's predictions."""
+def _held_out(observed: Observed, converted: Converted) -> pa.Table:
+    """Return the held-out rows with the columns that gates slice by, the model's and the baseline's predictions."""
     import pyarrow as pa
 
-    features, held_out = fitted.data.features, observed.held_out
+    features, held_out = converted.fitted.data.features, observed.held_out
     slices = [column for column in observed.model.slice_columns if column not in features]
     table = held_out.select([*features, *slices, AT, LABEL])
-    if fitted.baseline_scores is None:
-        return table
-    scores = pa.array(list(np.asarray(fitted.baseline_scores, np.float64)), pa.list_(pa.float64()))
-    return table.append_column(BASELINE_SCORE, scores)
+    for name, scores in ((SCORES, converted.scores), (BASELINE_SCORE, converted.fitted.baseline_scores)):
+        if scores is not None:
+            lists = pa.array(list(np.asarray(scores, np.float64)), pa.list_(pa.float64()))
+            table = table.append_column(name, lists)
+    return table
 
 
 def _decision(model: Model, converted: Converted) -> dict[str, Any]:

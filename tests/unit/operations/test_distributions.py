@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from kit.console import flights
+from mainspring.console.endpoints.performance import performance
+from mainspring.console.endpoints.period import Period
 from mainspring.core.time import DAY, HOUR, MINUTE, ManualClock
 from mainspring.ledger.model import Prediction
 from mainspring.monitoring.signals import CONTRACT, JOINT, SURPRISE
 from mainspring.operations.distributions import Kept, judged
+from mainspring.operations.quality import quality
+from mainspring.operations.service.exposition import ControlMetrics
 from mainspring.operations.watching import watch
 from mainspring.registry.bundles import seal
 from mainspring.registry.model import Manifest
-from mainspring.stats.reference import profile
+from mainspring.stats.reference import Reference, profile
+from mainspring.stats.sketch_history import Day, pack
+from mainspring.stats.sketches import Ruler
+from mainspring.training.bundling import parquet_file
 
 ENDPOINT = "late-arrival"
 START = flights.START
@@ -28,17 +37,27 @@ NAMES = ("OriginTraffic.departures_1h", "Weather.wind", "Weather.visibility", "W
 class World:
     """A project whose endpoint has steady traffic, with columns that can be null."""
 
-    def __init__(self) -> None:
+    def __init__(self, trained_days: int = 0) -> None:
+        """Make the project.
+
+        Args:
+            trained_days: Days of training that the bundle carries.
+        """
         self.rng = np.random.default_rng(2)
         clocks = {name: ManualClock(START) for name in ("clock", "wall")}
-        self.project = flights.Project(definitions=flights.definitions(), **clocks)
+        settings = replace(flights._settings(), monitor_window_us=DAY)
+        self.project = flights.Project(settings, definitions=flights.definitions(), **clocks)
         values = {**self._columns(20_000), "probability": self.rng.random(20_000)}
         inputs = tuple(each for each in flights.reference()[1] if each.name in NAMES)
         manifest = Manifest(
             model="late-arrival", task="binary", flavour="onnx", inputs=inputs, outputs=("probability",), run_id="r",
             dataset_commit="c", features_digest="f", code_version="v", created_at=0,
         )  # fmt: skip
-        files = {"model.onnx": flights._onnx(), "reference.json": msgspec.json.encode(profile(values))}
+        files = {
+            "model.onnx": flights._onnx(),
+            "reference.json": msgspec.json.encode(self._reference(values, trained_days)),
+            "holdout.parquet": parquet_file(self._held_out()),
+        }
         bundle = seal(manifest, files, self.project.signing_key)
         self.project.bundles.save(bundle)
         self.digest = bundle.digest
@@ -48,13 +67,31 @@ class World:
     def _columns(self, rows: int) -> dict[str, Any]:
         return {name: self.rng.normal(10 * place, 2, rows) for place, name in enumerate(NAMES)}
 
-    def run(self, hours: int, null: Sequence[str] = ()) -> None:
-        """Let hours pass, with columns that are null in all of them."""
+    def _reference(self, values: dict[str, Any], days: int) -> Reference:
+        found = profile(values)
+        ruler, starts = Ruler(found, NAMES), [START + day * DAY for day in range(-days, 0)]
+        history = [Day(start, start + DAY, *ruler.measure(self._columns(400))) for start in starts]
+        return msgspec.structs.replace(found, history=pack(history))
+
+    def _held_out(self) -> pa.Table:
+        score = self.rng.random(4_000)
+        at = START - 8 * DAY + np.arange(score.size) * 8 * DAY // score.size
+        return pa.table(
+            {
+                "_at": pa.array(at, pa.timestamp("us", tz="UTC")),
+                "_label": self.rng.random(score.size) < score,
+                "_scores": pa.array([[each] for each in score], pa.list_(pa.float64())),
+            }
+        )
+
+    def run(self, hours: int, null: Sequence[str] = (), stuck: Sequence[str] = ()) -> None:
+        """Let hours pass, with columns that are null in all of them, or stuck at 0."""
         made = []
         for hour in range(self.hour, self.hour + hours):
             columns = self._columns(ROWS)
             for row in range(ROWS):
                 features = {name: None if name in null else float(columns[name][row]) for name in NAMES}
+                features |= dict.fromkeys(stuck, 0.0)
                 made.append(
                     Prediction(
                         id=f"p{hour}-{row}", endpoint=ENDPOINT, model="late-arrival", version="1", digest=self.digest,
@@ -69,8 +106,8 @@ class World:
             assert isinstance(clock, ManualClock)
             clock.set(START + self.hour * HOUR + 5 * MINUTE)
 
-    def look(self) -> list[str]:
-        changes = watch(self.project, windows=False, kept=self.kept)
+    def look(self, windows: bool = False) -> list[str]:
+        changes = watch(self.project, windows=windows, kept=self.kept)
         return [f"{change.event}: {change.incident.cause}" for change in changes if change.event]
 
 
@@ -92,6 +129,39 @@ def test_a_source_that_breaks_is_one_page_within_hours_and_closes_when_it_is_men
     assert (made.page, made.channels) == (True, (CONTRACT,))
     world.run(2)
     assert world.look() == ["closed: source weather"]
+
+
+def test_an_estimate_is_invalid_while_a_feature_is_stuck_and_valid_again_after() -> None:
+    world = World(trained_days=30)
+
+    def stamps() -> list[str]:
+        world.look(windows=True)
+        found = quality(world.project, ENDPOINT, world.project.monitors.windows(ENDPOINT))
+        parts = [part for window in found for part in window.measured]
+        assert all(part.estimated["brier"].low is not None for part in parts)  # from the first day, without a label
+        return [part.invalid for part in parts]
+
+    def valid() -> bool:
+        text = ControlMetrics(world.project).text().decode()
+        return f'mainspring_window_estimate_valid{{endpoint="{ENDPOINT}"}} 1.0' in text
+
+    world.run(2 * 24)
+    assert stamps() == ["", ""]
+    assert valid()
+    world.run(4, stuck=["Weather.wind"])
+    *before, broken = stamps()
+    [incident] = world.project.incidents.open()
+    assert before == ["", ""]
+    assert broken == f"incident {incident.id} is open: {incident.cause} (contract)"
+    assert not valid()
+    shown = performance(world.project, ENDPOINT, Period("", START, START + 7 * DAY))
+    assert [part.invalid for _, part in shown.estimates] == [broken, "", ""]
+    world.run(2 + 24)
+    assert stamps() == ["", "", broken.replace("is open", "was open"), ""]
+    assert valid()
+    [ended] = world.project.incidents.find(endpoint=ENDPOINT)
+    world.project.incidents.save([msgspec.structs.replace(ended, verdict="false alarm")])
+    assert stamps() == ["", "", "", ""]
 
 
 def test_hours_that_are_complete_are_judged_and_days_without_history_are_not(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from mainspring.monitoring.quality.reports import MeasuredQuality
 from mainspring.operations.quality import MeasuredWindow, quality
 from mainspring.project import Project
 from mainspring.stats.decision_curves import CalibrationBin
+from mainspring.stats.estimates import Estimate
 from mainspring.stats.quality_figures import Figure
 
 SHOWN_SEGMENTS = 60
@@ -186,17 +188,10 @@ def _usual(window: MeasuredWindow) -> float | None:
 
 def _estimates(windows: Sequence[MeasuredWindow], metric: str | None, marks: tuple[tuple[int, str], ...]) -> Chart:
     """Return the estimates of the version that has most of them, between the ends of their intervals."""
-    name = metric or ""
-    counts: dict[str, int] = {}
-    for window in windows:
-        for part in window.measured:
-            if name in part.estimated:
-                counts[part.version] = counts.get(part.version, 0) + 1
+    made = [_named_estimates(window, metric or "") for window in windows]
+    counts = Counter(version for of_window in made for version in of_window)
     version = max(counts, key=counts.__getitem__, default="")
-    found = [
-        next((part.estimated[name] for part in w.measured if part.version == version and name in part.estimated), None)
-        for w in windows
-    ]
+    found = [of_window.get(version) for of_window in made]
     lines = (
         Line("low", tuple(each.low if each else None for each in found), "inner"),
         Line("estimate", tuple(each.value if each else None for each in found)),
@@ -219,8 +214,18 @@ def _estimates(windows: Sequence[MeasuredWindow], metric: str | None, marks: tup
         table=Table(("Window", "Estimate", "Low", "High"), rows),
         from_zero=False,
         note=f"version {version}, with a 90% interval from past errors; blind to concept drift" if version else "",
-        empty="No estimate yet: it needs 500 labelled predictions of earlier windows.",
+        empty="No estimate yet: it needs 500 labelled rows, held out at training or predicted earlier.",
     )  # fmt: skip
+
+
+def _named_estimates(window: MeasuredWindow, metric: str) -> dict[str, Estimate]:
+    """Return version -> its estimate of a metric, such as `brier`, or `mae.minutes` of one of several labels."""
+    return {
+        part.version: made
+        for part in window.measured
+        for name, made in part.estimated.items()
+        if metric == (f"{name}.{part.output}" if part.output else name)
+    }
 
 
 def _chart(

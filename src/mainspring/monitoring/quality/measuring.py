@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -68,27 +68,36 @@ class Judged:
     cap: float
     edges: dict[str, ColumnReference]
     personal: frozenset[str] = frozenset()  # features, keys and request fields that identify a person
+    caps: Mapping[str, float] = field(default_factory=dict)  # of several labels, by name
 
-    @property
-    def edges_of_scores(self) -> Floats | None:
-        """Edges of the bins of scores; `None` if scores have none."""
+    def edges_of(self, output: str) -> Floats | None:
+        """Return the edges of the bins of scores; `None` if they have none.
+
+        Args:
+            output: One of several labels; empty for the only one.
+        """
         if self.task != "regression":
             return EDGES if self.task in TASKS else None
-        column = None if self.labels else self.edges.get(self.outputs[0])
+        column = None if self.labels and not output else self.edges.get(output or self.outputs[0])
         return None if column is None or len(column.edges) != BINS - 1 else np.array(column.edges)
+
+    def cap_of(self, output: str) -> float:
+        return self.caps.get(output, self.cap)
 
     @classmethod
     def of(cls, bundle: Bundle) -> Judged:
         manifest, content = bundle.manifest, bundle.files.get("reference.json")
         reference = {} if content is None else msgspec.json.decode(content, type=Reference).columns
-        error = manifest.metrics.get("mae")
-        numbers = math.inf if error is None else _CAP * error
+        labels = several_labels(manifest)
+        errors = {name: manifest.metrics.get(f"mae.{name}" if name else "mae") for name in ("", *labels)}
+        caps = {name: math.inf if error is None else _CAP * error for name, error in errors.items()}
         return cls(
             task=manifest.task,
             outputs=manifest.outputs,
-            labels=several_labels(manifest),
+            labels=labels,
             threshold=manifest.extra.get(THRESHOLD, {}).get("value"),
-            cap=numbers if manifest.task == "regression" else -math.log(LEAST),
+            cap=caps[""] if manifest.task == "regression" else -math.log(LEAST),
+            caps=caps if manifest.task == "regression" else {},
             edges={name: column for name, column in reference.items() if column.kind == NUMERIC and column.edges},
             personal=personal_names(*load(bundle.files[FEATURE_FILE])) if FEATURE_FILE in bundle.files else frozenset(),
         )
@@ -177,14 +186,15 @@ class Measuring:
         judged = batch.judged
         measured = joined is not None and judged.task in TASKS
         parts = list(_outputs(batch, joined)) if measured and joined is not None else []
-        shown = batch.shown(np.flatnonzero(mine))
+        binned = list(batch.shown(np.flatnonzero(mine)))
         for segments in self._segmentations(judged, batch.documents, mine):
             for (hour, segment), among in _groups(batch.hours[mine], segments[mine]):
                 sums = Sums.nothing()
                 sums.totals[PLACE["predictions"]] = among.sum()
-                if judged.edges_of_scores is not None:
-                    sums.bins[:] = scores_summed(shown[among], judged.edges_of_scores)
                 self._put(batch.key(hour, segment, "", 0), sums)
+                for output, shown, edges in binned:  # of several labels, the counts are in the row without an output
+                    bins = scores_summed(shown[among], edges)
+                    self._put(batch.key(hour, segment, output, 0), Sums(np.zeros(len(PLACE)), bins))
             for part in parts:
                 self._add_labelled(batch, part, segments[batch.rows])
 
@@ -229,8 +239,8 @@ class Measuring:
         naive, quantile = None, None if forecast is None else forecast.quantile
         if forecast is not None and forecast.naive:
             naive = _numbers(batch.documents.values(forecast.naive, batch.rows))
-        edges = None if part.output else judged.edges_of_scores  # of several labels, bins are of none
-        return Rows(part.score, part.label, part.classes, judged.threshold, judged.cap, naive, quantile, edges)
+        cap, edges = judged.cap_of(part.output), judged.edges_of(part.output)
+        return Rows(part.score, part.label, part.classes, judged.threshold, cap, naive, quantile, edges)
 
     def _segmentations(
         self, judged: Judged, documents: _Documents, mine: npt.NDArray[np.bool_]
@@ -331,11 +341,21 @@ class _Batch:
     rows: Ints
     counts: Ints
 
-    def shown(self, rows: Ints) -> Floats:
-        """Return the score of some predictions, of several classes the confidence in the most likely one."""
-        if self.judged.task != "multiclass":
-            return np.asarray(self.scores[rows], np.float64)
-        return np.asarray(_classes(self, rows).max(axis=1, initial=0.0), np.float64)
+    def shown(self, rows: Ints) -> Iterator[tuple[str, Floats, Floats]]:
+        """Yield output, scores of some predictions, and edges of their bins; of several classes the score is the
+        confidence in the most likely one.
+        """
+        for output in self.judged.labels or ("",):
+            edges = self.judged.edges_of(output)
+            if edges is None:
+                continue
+            if output:
+                documents = self.documents.of(OUTPUTS)
+                yield output, _numbers([documents[row].get(output) for row in rows.tolist()]), edges
+            elif self.judged.task == "multiclass":
+                yield "", np.asarray(_classes(self, rows).max(axis=1, initial=0.0), np.float64), edges
+            else:
+                yield "", np.asarray(self.scores[rows], np.float64), edges
 
     def key(self, hour: int, segment: str, output: str, age_s: int) -> Key:
         return Key(self.version, self.digest, hour, segment, output, age_s, self.judged.task)

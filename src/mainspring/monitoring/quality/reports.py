@@ -73,37 +73,43 @@ def measured(
     outputs = {key.output for key in sums if key.output} or {""}
     for key, each in sums.items():
         if since <= key.hour < until:
-            for output in outputs if key.age_s == 0 else {key.output}:
+            for output in outputs if key.age_s == 0 and not key.output else {key.output}:
                 groups.setdefault((key.version, key.segment, output), {})[key] = each
     found = [_measured(*name, group, usual, now, held_out) for name, group in groups.items()]
     return sorted(found, key=lambda each: (each.segment, -each.predictions, each.version, each.output))
 
 
 def estimated(
-    sums: Mapping[Key, Sums], periods: Sequence[tuple[int, int]], now: int, horizon_us: int
-) -> dict[tuple[str, int], dict[str, Estimate]]:
-    """Return (version, start of a period) -> its estimates, of all traffic.
+    sums: Mapping[Key, Sums],
+    periods: Sequence[tuple[int, int]],
+    now: int,
+    horizon_us: int,
+    held_out: Callable[[str, str, int], Floats | None] = lambda *_: None,
+) -> dict[tuple[str, str, int], dict[str, Estimate]]:
+    """Return (version, output, start of a period) -> its estimates, of all traffic.
 
     Args:
         periods: Start and end of periods of one length, the oldest first.
         now: Time by which labels are included, UTC epoch microseconds.
         horizon_us: Age of predictions at which their labels have come.
+        held_out: Returns the sums of a bundle's held-out rows by period: of a digest, an output and a length.
     """
     starts = [start for start, _ in periods]
-    found: dict[tuple[str, int], dict[str, Estimate]] = {}
-    bins: dict[tuple[str, str, str], Floats] = {}
+    found: dict[tuple[str, str, int], dict[str, Estimate]] = {}
+    bins: dict[tuple[str, str, str, str], Floats] = {}
     for key, each in sums.items():
         place = bisect_right(starts, key.hour) - 1
-        if key.segment or key.output or place < 0 or key.hour >= periods[place][1]:
+        if key.segment or place < 0 or key.hour >= periods[place][1]:
             continue
-        mine = bins.setdefault((key.version, key.digest, key.task), np.zeros((len(periods), BINS, len(CELLS))))
+        group = (key.version, key.digest, key.task, key.output)
+        mine = bins.setdefault(group, np.zeros((len(periods), BINS, len(CELLS))))
         mine[place] += each.bins
     ripe = sum(end + horizon_us <= now for _, end in periods)
-    for (version, _, task), mine in bins.items():
-        delay = -(-horizon_us // (periods[0][1] - periods[0][0]))
-        for start, made in zip(starts, estimates(task, mine, ripe, delay), strict=True):
-            if made:
-                found[version, start] = made
+    for (version, digest, task, output), mine in bins.items():
+        length = periods[0][1] - periods[0][0]
+        before = held_out(digest, output, length)
+        made = estimates(task, mine, ripe, -(-horizon_us // length), held_out=before)
+        found |= {(version, output, start): each for start, each in zip(starts, made, strict=True) if each}
     return found
 
 

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from mainspring.core.errors import MainspringError
 from mainspring.monitoring.incidents.model import PAGE, TICKET
 from mainspring.operations.data.tables import newest
+from mainspring.operations.quality import estimated_now
 from mainspring.operations.service.objectives import objectives
 from mainspring.operations.service.sampling import lags
 from mainspring.project import Project
@@ -62,6 +63,7 @@ class ControlMetrics(Collector):
     def _collected(self) -> Iterator[Metric]:
         yield from _of_objectives(self._project)
         yield from _of_windows(self._project)
+        yield from _of_estimates(self._project)
         yield from _of_incidents(self._project)
         yield from _of_features(self._project)
         yield from _of_capacity(self._project)
@@ -138,6 +140,25 @@ def _of_windows(project: Project) -> Iterator[Metric]:
                 for metric, value in found.quality.items():
                     quality.add_metric([name, version, metric], value)
     yield from (end, computed, rows, drifted, alerting, coverage, delay, quality)
+
+
+def _of_estimates(project: Project) -> Iterator[Metric]:
+    labels = ("endpoint", "version", "metric")
+    value = _gauge("window_estimated_quality", "Quality estimated before labels, newest window.", *labels)
+    low = _gauge("window_estimated_quality_low", "Lower end of the estimate's 90% interval.", *labels)
+    high = _gauge("window_estimated_quality_high", "Upper end of the estimate's 90% interval.", *labels)
+    valid = _gauge("window_estimate_valid", "0 while an incident of the inputs misleads the estimates.", "endpoint")
+    for name in project.definitions.endpoints:
+        windows = project.monitors.windows(name)
+        estimates, invalid = estimated_now(project, name, windows[-1]) if windows else ({}, "")
+        if estimates:
+            valid.add_metric([name], float(not invalid))
+        for version, of_version in estimates.items():
+            for metric, made in of_version.items():
+                for gauge, number in ((value, made.value), (low, made.low), (high, made.high)):
+                    if number is not None:
+                        gauge.add_metric([name, version, metric], number)
+    yield from (value, low, high, valid)
 
 
 def _of_incidents(project: Project) -> Iterator[Metric]:

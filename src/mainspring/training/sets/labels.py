@@ -23,6 +23,7 @@ from mainspring.features.offline.versions import open_versions
 from mainspring.training.label import Label, label_keys
 
 LABEL = "_label"  # for several labels a struct: column -> value
+SCORES = "_scores"  # of held-out rows: the model's predictions, a list of one number per output
 BASELINE_SCORE = "_baseline"  # of held-out rows: the baseline's predictions, a list of one number per output
 KNOWN_AT = "_known_at"  # int64: time at which the label became known, UTC epoch microseconds
 WHY = "_left_out"  # reason for a missing label, one of those below

@@ -93,9 +93,9 @@ def test_estimates_of_a_period_use_labels_that_had_come_when_it_ended() -> None:
             sums[Key("1", "d1", day * DAY, "", "", H, "binary")] = summed("binary", Rows(score, y))
     periods = [(day * DAY, (day + 1) * DAY) for day in range(20)]
     found = estimated(sums, periods, 20 * DAY, 2 * DAY)
-    newest = found["1", 19 * DAY]["brier"]
+    newest = found["1", "", 19 * DAY]["brier"]
     assert newest.low is not None
     assert newest.low <= 1 / 6 <= newest.high
     assert newest.errors == 13  # of the days 4 to 16: the first have too few labels before them, the last have none yet
-    assert ("1", 0) not in found
+    assert ("1", "", 0) not in found
     assert estimated({}, periods, 20 * DAY, DAY) == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from mainspring.monitoring.model import LabelRows, Window
 from mainspring.monitoring.quality.business import BusinessTable
 from mainspring.monitoring.quality.declared import Forecast, Ranking
 from mainspring.monitoring.quality.measuring import Watched
+from mainspring.monitoring.quality.reports import estimated, measured
 from mainspring.monitoring.quality.sql_metrics import sql_metric
 from mainspring.monitoring.quality.table import TABLE, Key, QualityTable
 from mainspring.monitoring.quality.updating import QualityUpdates
@@ -37,6 +39,7 @@ from mainspring.project.catalog import memory_catalog
 from mainspring.registry.model import Bundle
 from mainspring.stats.quality_figures import auc_resolution, figures
 from mainspring.stats.quality_sums import Sums
+from mainspring.stats.reference import profile
 from mainspring.stats.thresholds import THRESHOLD
 
 
@@ -203,6 +206,45 @@ def test_several_classes_by_their_outputs() -> None:
     found = figures("multiclass", [world.sums()])
     assert found["accuracy"].value == pytest.approx(accuracy_score(place, classes.argmax(axis=1)))
     assert found["log_loss"].value == pytest.approx(log_loss(place, classes))
+
+
+def test_several_labels_have_quality_and_estimates_each() -> None:
+    rng = np.random.default_rng(6)
+    rows, names = 4_000, ("delay", "late")
+    scores = rng.normal(size=(rows, 2))
+    truth = np.stack([(scores[:, 0] + rng.normal(0, 2, rows)).astype(np.float32), scores[:, 1] > 0], axis=1)
+    kind = bundle(task="regression")
+    manifest = msgspec.structs.replace(kind.manifest, outputs=names, metrics={"mae": 9.0, "mae.delay": 2.0})
+    reference = profile({name: scores[:, place] for place, name in enumerate(names)})
+    world = World(Bundle("d1", manifest, {"reference.json": msgspec.json.encode(reference)}))
+    made = [
+        prediction(i, i * 20 * DAY // rows, outputs=dict(zip(names, map(float, scores[i]), strict=True)))
+        for i in range(rows)
+    ]
+    world.predict(made)
+    known = [
+        label(f"f{i}", bool(truth[i, 1]), each.at + HOUR) | {"delay": float(truth[i, 0])}
+        for i, each in enumerate(made)
+        if each.at < 18 * DAY
+    ]
+    world.labels = replace(arrivals(known, "delay"), others=(arrivals(known),))
+    world.run(20 * DAY)
+    sums = world.table.sums("late", 0, 2**60)
+    parts = {part.output: part for part in measured(sums, 0, DAY, 20 * DAY)}
+    assert {part.predictions for part in parts.values()} == {200}
+    errors = np.abs(scores - truth)
+    for place, name in enumerate(names):
+        assert parts[name].figures["mae"].value == pytest.approx(errors[:200, place].mean())
+    days = [(day * DAY, (day + 1) * DAY) for day in range(20)]
+    found = estimated(sums, days, 20 * DAY, DAY)
+    for place, name in enumerate(names):
+        newest = found["1", name, 19 * DAY]["mae"]
+        assert newest.value == pytest.approx(errors[3_800:, place].mean(), rel=0.1)
+        assert newest.low is not None
+        assert newest.low < errors[3_800:, place].mean() < (newest.high or 0.0)
+    assert world.sums()["predictions"] == rows  # in SQL too: a label's own row has scores only
+    capped = sum(each["capped"] for key, each in sums.items() if key.output == "delay")
+    assert capped == pytest.approx(np.minimum(errors[:3_600, 0], 20.0).sum())  # by the label's own held-out error
 
 
 def test_forecasts_by_horizon_with_a_naive_one() -> None:

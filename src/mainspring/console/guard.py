@@ -49,6 +49,11 @@ class Caller:
     session: Session | None
     csrf: str = ""
 
+    @property
+    def actor(self) -> str:
+        """The caller as records name them."""
+        return f"{self.principal.name} ({self.principal.id})"
+
 
 def caller(request: Request) -> Caller:
     """Return the caller of a request that passed the guard."""
@@ -67,6 +72,18 @@ def form(body: bytes) -> dict[str, str]:
     except ValueError:
         raise Invalid(f"The form has more than {_MOST_FIELDS} fields.") from None
     return {name: values[0] for name, values in fields.items()}
+
+
+async def confirmed(request: Request) -> dict[str, str]:
+    """Return the fields of the form of an action.
+
+    Raises:
+        Invalid: The form does not confirm it, or has more than 20 fields.
+    """
+    fields = form(await request.body())
+    if fields.get("confirm") != "yes":
+        raise Invalid("The action is not confirmed.", fix="choose it on its page, and confirm it.")
+    return fields
 
 
 def cookie_name(project: Project) -> str:

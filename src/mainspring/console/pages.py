@@ -38,8 +38,9 @@ from mainspring.security.refused import FLUSH_S, Refusals
 from mainspring.security.sessions import LIFETIME, Sessions
 
 _ID = r"[A-Za-z0-9_.-]{1,128}"
-_MODELS = rf"models(/{_ID}(/history|/versions/[0-9]{{1,12}}(/card|/evaluation|/explanation)?)?)?"
-_ENDPOINTS = rf"endpoints(/{_ID}(/(performance|drift|latency|capacity|rollout))?)?"
+_VERSION_PAGES = "card|evaluation|explanation|promote|approve"
+_MODELS = rf"models(/{_ID}(/history|/rollback|/versions/[0-9]{{1,12}}(/({_VERSION_PAGES}))?)?)?"
+_ENDPOINTS = rf"endpoints(/{_ID}(/(performance|fairness|drift|latency|capacity|rollout))?)?"
 _PIPELINES = rf"pipelines(/{_ID}(/runs/{_ID}(/steps/[A-Za-z0-9_.%-]{{1,140}})?)?)?"
 _QUERY = r"(\?[!-~]{1,2000})?"  # anything printable: it is used on our own page only
 _OWN_PAGE = re.compile(
@@ -67,10 +68,16 @@ def pages(project: Project, sessions: Sessions, looking: Looking, refusals: Refu
             "query": f"?{request.url.query}" if request.url.query else "",
         }
 
-    for add in (add_feature_pages, add_data_pages, add_model_pages, add_explanation_pages, add_prediction_pages):
+    for add in (
+        add_feature_pages,
+        add_data_pages,
+        add_model_pages,
+        add_explanation_pages,
+        add_prediction_pages,
+        add_endpoint_pages,
+    ):
         add(router, project, looking, frame)
     for each in (
-        add_endpoint_pages,
         add_run_pages,
         add_search_pages,
         add_job_pages,

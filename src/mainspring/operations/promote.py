@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mainspring.core.errors import NotFound
+from mainspring.core.errors import Conflict, NotFound
 from mainspring.delivery import approving, routing
 from mainspring.delivery import promote as delivery
 from mainspring.delivery.gates import CARD, judge_card
@@ -93,6 +93,18 @@ def promote(
         )
         project.evaluations.add(made)
     return promotion
+
+
+def expect_promoted(promotion: Promotion) -> Promotion:
+    """Return a promotion that moved the champion.
+
+    Raises:
+        Conflict: The version did not pass its gates.
+    """
+    if promotion.promoted:
+        return promotion
+    failed = "; ".join(str(result) for result in promotion.results if not result.allows)
+    raise Conflict(f"Version {promotion.version} did not pass its gates: {failed}.", fix="see the version's page.")
 
 
 def judged(project: Project, candidate: ModelVersion) -> tuple[GateResult, ...]:

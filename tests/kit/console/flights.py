@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from mainspring.features.aggregations import last, mean
 from mainspring.features.layout import slot
 from mainspring.features.model import Entity, FeatureView, Mark, Observations, RequestFeatures
 from mainspring.ledger.model import Prediction
+from mainspring.monitoring.declaring import Monitor
 from mainspring.monitoring.model import ColumnDrift, Window
 from mainspring.project import Project as MainspringProject
 from mainspring.project.definitions.loading import Definitions
@@ -185,9 +186,10 @@ def _onnx() -> bytes:
     return onnx.helper.make_model(graph).SerializeToString()
 
 
-def populated(endpoint: str = "late-arrival") -> Project:
+def populated(endpoint: str = "late-arrival", *, monitor: Monitor | None = None) -> Project:
     """Return the project after nine weeks: 60,000 predictions, a third version live, three drifted columns."""
-    project = Project(definitions=definitions(endpoint))
+    watched = {} if monitor is None else {endpoint: monitor}
+    project = Project(definitions=replace(definitions(endpoint), monitors=watched))
     content, inputs = reference()
     tables = {"schedule": 4, "departures": 61, "weather": 12, "arrivals": 58}
     commit = DatasetCommit(hashlib.sha256(b"commit").hexdigest(), tables, None, "", START - DAY)

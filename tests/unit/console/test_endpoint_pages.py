@@ -23,13 +23,13 @@ from unit.console.test_pages import text_of
 
 ENDPOINT = "late-arrival"
 HERE = f"/endpoints/{ENDPOINT}"
-TABS = ("", "/performance", "/drift", "/latency", "/capacity", "/rollout")
+TABS = ("", "/performance", "/fairness", "/drift", "/latency", "/capacity", "/rollout")
 
 
 @pytest.fixture(scope="module")
 def measured() -> Project:
     """A project whose newest predictions were counted by the monitor, with labels."""
-    project = populated()
+    project = populated(monitor=ms.Monitor(ENDPOINT, fairness=["Schedule.carrier", "origin"]))
     project.predictions.compact()
     project.monitor.run(ENDPOINT)
     project.quality_updates.run(ENDPOINT)
@@ -99,7 +99,8 @@ def test_quality_is_drawn_by_version_with_its_promotion_and_level(administrator)
 
 def test_the_newest_window_is_shown_by_segment_with_intervals_and_calibration(client, measured) -> None:
     answer = client.get(f"/api{HERE}/quality?since={NOW - WEEK}").json()
-    (part,) = answer["windows"][-1]["measured"]
+    part, *segments = answer["windows"][-1]["measured"]
+    assert (part["segment"], all(each["segment"] for each in segments)) == ("", True)
     page = client.page(f"{HERE}/performance").text
     text = text_of(page)
     figure = part["figures"]["auc"]
@@ -257,3 +258,44 @@ def test_the_rollouts_of_an_endpoint_lead_to_their_pages() -> None:
     page = Client(create_app(made.project), made.project.key()).page(f"{HERE}/rollout").text
     for id in (made.live, made.rolled_back, made.stopped):
         assert f'href="/rollouts/{id}"' in page
+
+
+def test_groups_are_compared_with_intervals_and_in_combination(client, measured) -> None:
+    page = client.page(f"{HERE}/fairness?measure=positive+rate&least=10").text
+    answer = client.get(f"/api{HERE}/fairness?least_rows=10").json()
+    (version,) = answer["versions"]
+    assert [report["by"] for report in version["reports"]] == [
+        ["Schedule.carrier"],
+        ["origin"],
+        ["Schedule.carrier", "origin"],
+    ]
+    by_carrier = {each["group"]["Schedule.carrier"]: each for each in version["reports"][0]["groups"]}
+    text = text_of(page)
+    for carrier, value in (("UA", 1.0), ("B6", 0.0)):  # the labels of the kit
+        rate = by_carrier[carrier]["measures"]["positive rate"]
+        assert rate["value"] == value
+        assert f"{carrier} {by_carrier[carrier]['rows']} {value:.3f} {rate['low']:.3f} – {rate['high']:.3f}" in text
+    assert "UA lies above B6 by 1.000" in text
+    assert "UA · EWR" in text
+    assert page.count('<svg class="interval"') == 4 + 3 + 12
+    few = text_of(client.page(f"{HERE}/fairness").text)
+    assert "insufficient data (57)" in few
+    assert "Fewer than two groups have enough rows" in few
+
+
+def test_without_groups_it_says_the_line_of_code(administrator) -> None:
+    page = administrator.page(f"{HERE}/fairness").text
+    assert "No groups are declared" in page
+    (line,) = re.findall(r"<pre><code>(.*?)</code></pre>", page)
+    made = eval(html.unescape(line), {"ms": ms})
+    assert (made.endpoint, list(made.fairness)) == (ENDPOINT, ["flight"])
+    assert administrator.get(f"/api{HERE}/fairness").status_code == 400
+
+
+@pytest.mark.parametrize("query", ["least=0", "least=x", "measure=" + "x" * 301])
+def test_what_no_fairness_has_is_refused(client, query: str) -> None:
+    assert client.page(f"{HERE}/fairness?{query}").status_code in (400, 422)
+
+
+def test_an_unknown_measure_or_version_shows_the_first(client) -> None:
+    assert "Selection rate" in text_of(client.page(f"{HERE}/fairness?measure=none&part=77").text)

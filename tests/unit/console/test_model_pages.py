@@ -281,7 +281,9 @@ class TestVersion:
         assert "local:ben" in text
         assert "1 of 1 needed" in text
         assert "the false alarms are gone" in text
-        assert f"mainspring models approve {MODEL}:31" in text_of(shown(client, f"/models/{MODEL}/versions/31"))
+        other = shown(client, f"/models/{MODEL}/versions/31")
+        assert "By somebody other than local:ana." in text_of(other)
+        assert f'href="/models/{MODEL}/versions/31/approve"' in other
 
     def test_an_approval_counts_as_it_does_for_the_gate(self, tmp_path: Path) -> None:
         """Not by a key that an author made, nor by one of which nobody knows who made it."""

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from mainspring.console.answers import Answer, Json
 from mainspring.console.endpoints.api import Id
 from mainspring.console.features.pages import Frame
-from mainspring.console.guard import caller, form
+from mainspring.console.guard import caller, confirmed, form
 from mainspring.console.render import page
 from mainspring.core.errors import Conflict, Invalid, MainspringError
 from mainspring.core.ids import check_id
@@ -84,8 +84,7 @@ def add_key_pages(router: APIRouter, project: Project, frame: Frame) -> None:
 
     @router.post("/keys/{key_id}/revoke")
     async def revoke_key(request: Request, key_id: str) -> Response:
-        if form(await request.body()).get("confirm") != "yes":
-            raise Invalid("The action is not confirmed.", fix="choose it on the page of the keys, and confirm it.")
+        await confirmed(request)
         await run_in_threadpool(revoke, project, check_id(key_id, "key"), caller(request).principal)
         return RedirectResponse("/keys", status_code=303)
 

@@ -12,12 +12,15 @@ from mainspring.core.errors import NotFound
 from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.operations.column_comparison import column_comparison
 from mainspring.operations.endpoint_health import endpoints
+from mainspring.operations.fairness import live_fairness
 from mainspring.operations.quality import quality
 from mainspring.operations.service.objectives import objectives
 from mainspring.project import Project
+from mainspring.stats.fairness.reporting import LEAST_ROWS
 
 Id = Annotated[str, Path(pattern=f"^{ID_PATTERN}$")]
 Instant = Annotated[int, Query(ge=-(2**63), lt=2**63)]  # UTC epoch microseconds
+Maybe = Annotated[int | None, Query(ge=0, lt=2**62)]
 Column = Annotated[str, Query(max_length=300)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 
@@ -46,6 +49,13 @@ def add_endpoint_api(router: APIRouter, project: Project) -> None:
         """The same windows with their quality by version and segment, with intervals, and estimates before labels."""
         windows = project.monitors.windows(known(name), since, until)
         return Answer({"endpoint": name, "windows": quality(project, name, windows)})
+
+    @router.get("/endpoints/{name}/fairness")
+    def show_fairness(
+        name: Id, since: Maybe = None, until: Maybe = None, least_rows: Annotated[int, Query(ge=1)] = LEAST_ROWS
+    ) -> Response:
+        """Measures of the declared groups in `[since, until)`, by default 30 days, with the gaps between groups."""
+        return Answer(live_fairness(project, known(name), since=since, until=until, least_rows=least_rows))
 
     @router.get("/endpoints/{name}/distribution")
     def show_distribution(name: Id, column: Column, since: Instant = 0, until: Instant = 2**62) -> Response:

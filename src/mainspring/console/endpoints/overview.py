@@ -14,7 +14,9 @@ from mainspring.console.endpoints.freshness import Freshness, freshness
 from mainspring.console.endpoints.live import Live, live
 from mainspring.console.endpoints.period import Period, windows_in
 from mainspring.core.errors import MainspringError, NotFound
+from mainspring.delivery.promote import previous_version
 from mainspring.delivery.rollout.model import RolloutState
+from mainspring.delivery.routing import CHAMPION
 from mainspring.ledger.model import Prediction
 from mainspring.monitoring.incidents.model import Incident
 from mainspring.monitoring.model import ColumnDrift, Window
@@ -77,6 +79,7 @@ class Overview:
     rollout: RolloutState | None  # the newest
     incidents: tuple[Incident, ...]  # open ones, the most important first
     objectives: tuple[ObjectiveReport, ...]
+    previous: str | None  # the version to which a rollback would return
 
     @property
     def total(self) -> int:
@@ -159,6 +162,7 @@ def overview(project: Project, endpoint: str, period: Period) -> Overview:
         rollout=next(iter(project.rollouts.find(endpoints=[endpoint], limit=1)), None),
         incidents=tuple(sorted((i for i in project.incidents.open() if endpoint in i.endpoints), key=importance)),
         objectives=objectives_of(project, endpoint),
+        previous=previous_version(project.versions, state.model) if state.alias == CHAMPION else None,
     )
 
 

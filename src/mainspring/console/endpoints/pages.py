@@ -7,9 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
+from mainspring.console.background_cache import Looking
 from mainspring.console.charts import spark
 from mainspring.console.endpoints.capacity import capacity
 from mainspring.console.endpoints.drift import bin_name, column_detail, drift
+from mainspring.console.endpoints.fairness import LEAST, fairness, named, rate_text
 from mainspring.console.endpoints.live import live
 from mainspring.console.endpoints.overview import SHOWN_COLUMNS, known_endpoints, overview
 from mainspring.console.endpoints.performance import interval, performance
@@ -22,6 +24,7 @@ from mainspring.console.rollouts.listing import STATES, rollout_list
 from mainspring.core.ids import check_id
 from mainspring.operations.endpoint_health import endpoints, health
 from mainspring.project import Project
+from mainspring.stats.fairness.reporting import LEAST_ROWS
 
 HEALTH = {  # state -> its word and its look
     "page": ("Broken", "alert"),
@@ -33,16 +36,18 @@ HEALTH = {  # state -> its word and its look
 TABS = {
     "": "Overview",
     "performance": "Performance",
+    "fairness": "Fairness",
     "drift": "Drift",
     "latency": "Latency",
     "capacity": "Capacity",
     "rollout": "Rollouts",
 }
 Asked = Annotated[Period, Depends(asked_period)]
+Least = Annotated[int, Query(ge=1, le=10**6)]
 Name = Annotated[str, Query(max_length=300)]
 
 
-def add_endpoint_pages(router: APIRouter, project: Project, frame: Frame) -> None:
+def add_endpoint_pages(router: APIRouter, project: Project, looking: Looking, frame: Frame) -> None:
     """Add the first page, and the routes under `/endpoints`."""
 
     def framed(request: Request, endpoint: str, tab: str, period: Period, **content: Any) -> dict[str, Any]:
@@ -87,6 +92,15 @@ def add_endpoint_pages(router: APIRouter, project: Project, frame: Frame) -> Non
         content = framed(request, endpoint, "performance", period)
         view = performance(project, endpoint, period, metric)
         return page("endpoint_performance.html", {**content, "view": view, "interval": interval})
+
+    @router.get("/endpoints/{endpoint}/fairness")
+    def show_fairness(
+        request: Request, endpoint: str, period: Asked, measure: Name = "", part: Name = "", least: Least = LEAST_ROWS
+    ) -> Response:
+        content = framed(request, endpoint, "fairness", period)
+        view = fairness(project, looking, endpoint, period, part=part, measure=measure, least_rows=least)
+        shared = {"view": view, "least": LEAST, "rate_text": rate_text, "named": named}
+        return page("endpoint_fairness.html", {**content, **shared})
 
     @router.get("/endpoints/{endpoint}/drift")
     def show_drift(request: Request, endpoint: str, period: Asked, column: Name = "") -> Response:

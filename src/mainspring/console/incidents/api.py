@@ -53,8 +53,7 @@ def add_incident_api(router: APIRouter, project: Project) -> None:
             raise Invalid(
                 f"The request is not valid: {error}.", fix='send {"reason", "owner", "until", "verdict"}.'
             ) from None
-        who = caller(request).principal
-        by = f"{who.name} ({who.id})"
+        by = caller(request).actor
         made = await run_in_threadpool(changed, project, check_id(incident_id, "incident"), action, asked, by)
         return Answer({"incident": made})
 

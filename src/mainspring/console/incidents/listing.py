@@ -9,6 +9,8 @@ from urllib.parse import quote
 from mainspring.console.charts import Chart, Line, Table
 from mainspring.console.features.values import source_address
 from mainspring.console.formats import fixed, share, span, whole
+from mainspring.delivery.promote import previous_version
+from mainspring.delivery.routing import CHAMPION
 from mainspring.monitoring.incidents.model import Incident, Outgoing, Symptom
 from mainspring.monitoring.model import ColumnDrift, Window
 from mainspring.operations.incidents import find, importance
@@ -16,6 +18,7 @@ from mainspring.project import Project
 
 STATES = {"open": ("Open", "alert"), "silenced": ("Silenced", "drifted"), "closed": ("Closed", "plain")}
 PAGE = 25
+_PERHAPS_THE_VERSION = ("quality", "joint", "segment", "column", "service")  # causes that a rollback may end
 _DRAWN, _BEFORE, _AFTER = 4, 21, 7  # columns, and windows around the incident
 
 
@@ -42,7 +45,7 @@ class IncidentList:
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """Something to do: a sentence, with a command or the address of a page."""
+    """Something to do: a sentence, with a command, the address of a page, or both."""
 
     text: str
     command: str = ""
@@ -205,8 +208,12 @@ def remedies(project: Project, incident: Incident) -> tuple[Remedy, ...]:
         found.append(Remedy("Ask the installation what is wrong:", "mainspring doctor"))
     for endpoint in incident.endpoints[:3]:
         declared = project.definitions.endpoints.get(endpoint)
-        if cause.kind in ("quality", "joint", "segment", "column") and declared is not None:
-            found.append(Remedy("Go back to the version before:", f"mainspring rollback {declared.model_name}"))
+        if cause.kind in _PERHAPS_THE_VERSION and declared is not None and declared.reference == CHAMPION:
+            before = previous_version(project.versions, declared.model_name)
+            if before is not None:
+                address = f"/models/{quote(declared.model_name)}/rollback?incident={quote(incident.id)}"
+                command = f"mainspring rollback {declared.model_name}"
+                found.append(Remedy(f"Roll back to version {before}", command, address))
         found.append(
             Remedy(f"Read predictions of {endpoint} again:", f"mainspring replay --sample 100 --endpoint {endpoint}")
         )

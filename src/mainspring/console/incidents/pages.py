@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from mainspring.console.features.pages import Frame
-from mainspring.console.guard import caller, form
+from mainspring.console.guard import caller, confirmed
 from mainspring.console.incidents.api import Intervention, MaybeId, changed
 from mainspring.console.incidents.listing import STATES, incident_list, incident_page
 from mainspring.console.render import page
@@ -42,17 +42,14 @@ def add_incident_pages(router: APIRouter, project: Project, frame: Frame) -> Non
 
     @router.post("/incidents/{incident}/{action}")
     async def intervene(request: Request, incident: str, action: str) -> Response:
-        fields = form(await request.body())
-        if fields.get("confirm") != "yes":
-            raise Invalid("The action is not confirmed.", fix="choose it on the incident's page, and confirm it.")
+        fields = await confirmed(request)
         asked = Intervention(
             reason=fields.get("reason", ""),
             owner=fields.get("owner") or None,
             until=fields.get("until", ""),
             verdict=fields.get("verdict", ""),
         )
-        who = caller(request).principal
-        by = f"{who.name} ({who.id})"
+        by = caller(request).actor
         await run_in_threadpool(changed, project, check_id(incident, "incident"), action, asked, by)
         return RedirectResponse(f"/incidents/{incident}", status_code=303)
 

@@ -11,9 +11,11 @@ from mainspring.console.background_cache import Looking
 from mainspring.console.features.values import Seen
 from mainspring.core.errors import MainspringError, Overloaded
 from mainspring.core.time import MINUTE
+from mainspring.delivery.model import GateResult
 from mainspring.governance.model import Card
 from mainspring.operations.models.cards import card_of, stamp
 from mainspring.operations.models.evaluation import VersionEvaluation, champion_beside, evaluate_version
+from mainspring.operations.promote import judged
 from mainspring.project import Project
 from mainspring.registry.model import Manifest, ModelVersion
 
@@ -58,6 +60,21 @@ def evaluated(
     champion = champion_beside(project, version)
     key = "evaluation", version.digest, None if champion is None else champion.digest
     return _seen(looking, key, lambda: _scored(version, lambda: evaluate_version(project, version)), wait_s)
+
+
+def judged_gates(project: Project, looking: Looking, version: ModelVersion) -> Seen[tuple[GateResult, ...]]:
+    """Return the results of a version's gates now. This scores its held-out rows beside the champion's."""
+    champion, declared = champion_beside(project, version), project.definitions.models.get(version.model)
+    key = (
+        "gates",
+        version.digest,
+        None if champion is None else champion.digest,
+        tuple(map(str, declared.gates)) if declared else (),
+        tuple(project.approvals.of(version.model, version.version)),
+        tuple(project.waivers.of(version.model, version.version)),
+        project.wall.now() // _KEPT_US,  # a waiver ends, a latency changes
+    )
+    return _seen(looking, key, lambda: _scored(version, lambda: judged(project, version)))
 
 
 def _scored(version: ModelVersion, make: Callable[[], _T]) -> _T:

@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from mainspring.console.features.pages import Frame
-from mainspring.console.guard import caller, form
+from mainspring.console.guard import caller, confirmed
 from mainspring.console.jobs.listing import STATES, line, written
 from mainspring.console.pipelines.graph_picture import SIGNS, is_asked, took, word_of
 from mainspring.console.pipelines.listing import (
@@ -22,7 +22,6 @@ from mainspring.console.pipelines.listing import (
     step_page,
 )
 from mainspring.console.render import page
-from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.operations.pipelines import control
 from mainspring.project import Project
@@ -59,7 +58,7 @@ def add_pipeline_pages(router: APIRouter, project: Project, frame: Frame) -> Non
 
     @router.post("/pipelines/{name}/runs")
     async def start_run(request: Request, name: str) -> Response:
-        await _confirmed(request)
+        await confirmed(request)
         by = person(project, caller(request).principal)
         made = await run_in_threadpool(control.start, project, check_id(name, "pipeline"), by=by)
         return RedirectResponse(f"/pipelines/{name}/runs/{made.id}", status_code=303)
@@ -77,20 +76,8 @@ def add_pipeline_pages(router: APIRouter, project: Project, frame: Frame) -> Non
 
     @router.post("/pipelines/{name}/runs/{run}/{action}")
     async def act(request: Request, name: str, run: str, action: str) -> Response:
-        fields = await _confirmed(request)
+        fields = await confirmed(request)
         step, note = fields.get("step", ""), fields.get("reason", "")
         names = check_id(name, "pipeline"), check_id(run, "run")
         await run_in_threadpool(acted, project, *names, action, caller(request).principal, step, note)
         return RedirectResponse(f"/pipelines/{name}/runs/{run}", status_code=303)
-
-
-async def _confirmed(request: Request) -> dict[str, str]:
-    """Return the fields of a form.
-
-    Raises:
-        Invalid: The form's action is not confirmed.
-    """
-    fields = form(await request.body())
-    if fields.get("confirm") != "yes":
-        raise Invalid("The action is not confirmed.", fix="choose it on the page, and confirm it.")
-    return fields

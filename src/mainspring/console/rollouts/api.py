@@ -82,7 +82,7 @@ def add_rollout_api(router: APIRouter, project: Project) -> None:
             asked = msgspec.json.decode(body, type=Intervention) if body else Intervention()
         except msgspec.MsgspecError as error:
             raise Invalid(f"The request is not valid: {error}.", fix='send {"reason": "..."}.') from None
-        made = await run_in_threadpool(intervened, project, rollout_id, action, caller(request).principal, asked.reason)
+        made = await run_in_threadpool(intervened, project, rollout_id, action, caller(request).actor, asked.reason)
         return Answer({"rollout": _fields(made)})
 
 

@@ -9,18 +9,19 @@ from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from mainspring.console.features.pages import Frame
-from mainspring.console.guard import caller, form
+from mainspring.console.guard import caller, confirmed
 from mainspring.console.render import page
 from mainspring.console.rollouts.listing import LOOKS, STATES, find_rollout, rollout_list, rollout_page
 from mainspring.console.rollouts.words import DECISIONS, why
-from mainspring.core.errors import Conflict, Invalid, NotFound
+from mainspring.core.errors import Conflict, NotFound
 from mainspring.core.ids import check_id
 from mainspring.delivery.model import Promotion
 from mainspring.delivery.rollout.model import RolloutState
 from mainspring.delivery.rollout.plan_in_words import planned
+from mainspring.operations.promote import expect_promoted
 from mainspring.operations.rollout.interventions import end, promote
 from mainspring.project import Project
-from mainspring.security.model import Action, Principal
+from mainspring.security.model import Action
 
 Begin = Annotated[int, Query(ge=0, le=10**9, alias="from")]
 ACTIONS = ("stop", "rollback", "promote")
@@ -47,16 +48,12 @@ def add_rollout_pages(router: APIRouter, project: Project, frame: Frame) -> None
 
     @router.post("/rollouts/{rollout}/{action}")
     async def intervene(request: Request, rollout: str, action: str) -> Response:
-        fields = form(await request.body())
-        if fields.get("confirm") != "yes":
-            raise Invalid("The action is not confirmed.", fix="choose it on the rollout's page, and confirm it.")
-        await run_in_threadpool(
-            intervened, project, rollout, action, caller(request).principal, fields.get("reason", "")
-        )
+        fields = await confirmed(request)
+        await run_in_threadpool(intervened, project, rollout, action, caller(request).actor, fields.get("reason", ""))
         return RedirectResponse(f"/rollouts/{rollout}", status_code=303)
 
 
-def intervened(project: Project, rollout: str, action: str, principal: Principal, reason: str) -> RolloutState:
+def intervened(project: Project, rollout: str, action: str, actor: str, reason: str) -> RolloutState:
     """Stop a live rollout, roll it back, or promote its candidate, on behalf of a caller; return its state.
 
     Raises:
@@ -68,12 +65,11 @@ def intervened(project: Project, rollout: str, action: str, principal: Principal
     state = find_rollout(project, check_id(rollout, "rollout"))
     if not state.live:
         raise Conflict(f"The rollout {rollout} has ended: {state.status}.", fix="look at its page again.")
-    who = f"{principal.name} ({principal.id})"
     if action != "promote":
         word = "stop" if action == "stop" else "roll back"
-        return end(project, state.endpoint, word, reason=reason, by=who, only=rollout)
-    made = promote(project, state.endpoint, reason=reason, by=who, only=rollout)
+        return end(project, state.endpoint, word, reason=reason, by=actor, only=rollout)
+    made = promote(project, state.endpoint, reason=reason, by=actor, only=rollout)
     if isinstance(made, Promotion):
-        failed = "; ".join(str(result) for result in made.results if not result.allows)
-        raise Conflict(f"Version {made.version} did not pass its gates: {failed}.", fix="see the version's page.")
+        expect_promoted(made)
+        return find_rollout(project, rollout)
     return made

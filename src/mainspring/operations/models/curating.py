@@ -15,7 +15,7 @@ from mainspring.registry.garbage import Collected, collect, graph_members
 from mainspring.registry.lineage import Lineage, authors_of, lineage_of
 from mainspring.registry.model import AliasMove, Approval, Deletion, ModelVersion, RunRecord, Waiver, Withdrawal
 from mainspring.registry.processes import local_user
-from mainspring.security.model import Action, AuditEvent
+from mainspring.security.model import Action, AuditEvent, Principal
 from mainspring.security.ports import KeyStore
 
 _KEY = "key:"  # prefix of an API key's id and name among approvers
@@ -160,28 +160,41 @@ def _waived(each: Waiver) -> list[Happened]:
     return found
 
 
-def approve(project: Project, reference: str, *, key: str | None = None, reason: str = "") -> Approval:
+def approve(
+    project: Project, reference: str, *, key: str | None = None, by: str | None = None, reason: str = ""
+) -> Approval:
     """Approve a version for promotion.
 
     Args:
         key: An API key with the scope manage, which identifies the approver; by default the user of this process.
+        by: Name of an approver who is identified already; see `key_holder`.
 
     Raises:
         Denied: The approver is its author, or the key is invalid or lacks the scope.
         Conflict: They approved it already, or it is marked for deletion.
     """
-    from mainspring.delivery.approving import check_approver
-
     version = find(project, reference)
-    approver = who(project, key)
-    expect_kept(project, version)
-    check_approver(approver, version, authors(project, version), makers(project.key_store, [approver]).get(approver))
+    approver = by or who(project, key)
+    expect_approver(project, version, approver)
     project.bundles.load(version.digest)  # a damaged bundle cannot be approved
     reason = storable(reason)
     approval = Approval(version.model, version.version, version.digest, approver, reason, project.wall.now())
     project.approvals.add(approval)
     noted(project, approver, "approve", version, reason)
     return approval
+
+
+def expect_approver(project: Project, version: ModelVersion, approver: str) -> None:
+    """Raise if `approver` may not approve a version.
+
+    Raises:
+        Denied: The approver is its author, or is not known to be another person.
+        Conflict: The version is marked for deletion.
+    """
+    from mainspring.delivery.approving import check_approver
+
+    expect_kept(project, version)
+    check_approver(approver, version, authors(project, version), makers(project.key_store, [approver]).get(approver))
 
 
 def withdraw(
@@ -234,6 +247,11 @@ def _holder(project: Project, token: str) -> str:
         raise Denied(
             f"The key {principal.name!r} may not approve.", authenticated=True, fix="use one with the scope manage."
         )
+    return key_holder(principal)
+
+
+def key_holder(principal: Principal) -> str:
+    """Return the name under which the holder of an API key approves."""
     return f"{_KEY}{principal.id}:{principal.name}"
 
 

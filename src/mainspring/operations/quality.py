@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 
 import msgspec
 
@@ -131,12 +131,16 @@ def harm_of(project: Project, endpoint: str, now: int) -> list[Harm]:
         return []
     monitor = project.definitions.monitors.get(endpoint)
     declared = {} if monitor is None else monitor.tolerances
+    names = () if monitor is None else tuple(monitor.segments)
+    if monitor is not None and monitor.forecast is not None:
+        names += (monitor.forecast.horizon,)
 
     def judged() -> list[Harm]:
-        sums = project.quality_table.sums(endpoint, now - _HARM_US, now, segment="")
-        return harms(sums, now, labels.horizon_us, _held_out(project), declared)
+        sums = project.quality_table.sums(endpoint, now - _HARM_US, now, segment=None if names else "")
+        segments = partial(project.held_out_quality.segments, names=names)
+        return harms(sums, now, labels.horizon_us, _held_out(project), declared, segments)
 
-    return project.quality_table.derived("harm", endpoint, (now // HOUR, tuple(declared.items())), judged)
+    return project.quality_table.derived("harm", endpoint, (now // HOUR, tuple(declared.items()), names), judged)
 
 
 def drifts_of(project: Project, endpoint: str, now: int) -> list[Drift]:

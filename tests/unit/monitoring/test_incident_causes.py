@@ -101,6 +101,14 @@ def test_harm_and_the_monitors_own_parts_are_separate_causes() -> None:
     assert causes(signal("", channel=HARM, statistic="auc"), crashed) == ["monitor drift of late", "quality late"]
 
 
+def test_harm_in_a_segment_is_named_and_is_part_of_the_endpoints() -> None:
+    part = signal("", channel=HARM, statistic="brier", segment="Schedule.carrier=UA")
+    [group] = grouped([part], LINEAGE)
+    assert str(group.cause) == "quality Schedule.carrier=UA of late"
+    [whole] = grouped([signal("", channel=HARM, statistic="brier")], LINEAGE)
+    assert group.cause.within == (whole.cause.key,)
+
+
 def test_what_is_below_the_threshold_is_no_alarm_and_the_worst_comes_first() -> None:
     mild, bad = signal("Weather.wind", severity=1.0), signal("Plane.age", severity=5.0)
     found = grouped([signal("Weather.temp", severity=0.99), mild, bad], LINEAGE)

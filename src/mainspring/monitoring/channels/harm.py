@@ -3,7 +3,8 @@
 The null hypothesis is not "nothing changed", which is false on the first day, but "the mean loss, over a week or more,
 is at most the held-out loss of the version that predicted plus the tolerance"; over fewer days than a week, plus three
 times the tolerance, since bad days come and go. The evidence is anytime-valid: see `stats.sequential.running`. The
-chance of any alarm in a version's whole life is at most `LEVEL` if the null hypothesis holds.
+chance of any alarm in a version's whole life is at most `LEVEL` if the null hypothesis holds. Where segments are
+declared, a fifth of it is theirs together. A segment is compared with its own held-out rows.
 
 A prediction counts once, when it is as old as the horizon, with the label known by then. Younger ones have a second
 test, with the weights of `monitoring.channels.harm_sums`.
@@ -12,7 +13,9 @@ test, with the weights of `monitoring.channels.harm_sums`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 
 import msgspec
 import numpy as np
@@ -27,6 +30,9 @@ from mainspring.stats.sequential.running import Running, running_mean_above
 LEVEL = 0.05
 WEEK_DAYS = 7
 SHORT = 3.0  # times the tolerance, over spans of less than a week
+SEGMENTS_SHARE = 0.2  # of the level
+FEWEST_HELD_OUT = 200  # held-out rows of a segment that is judged
+_ERRORS = 2.0  # standard errors by which a segment's held-out value is taken to be worse than it is
 _RECENT = 14  # days back of which each is judged as it ended
 
 
@@ -41,6 +47,7 @@ class Harm(msgspec.Struct, frozen=True, kw_only=True):
         limit: The largest tolerated mean.
         severity: Evidence in units of the alarm's threshold.
         early: Whether labels count before the horizon, weighted.
+        segment: Empty for all traffic.
     """
 
     version: str
@@ -53,6 +60,7 @@ class Harm(msgspec.Struct, frozen=True, kw_only=True):
     limit: float
     severity: float
     early: bool = False
+    segment: str = ""
 
 
 def tolerances_of(task: str, held_out: Mapping[str, float], declared: Mapping[str, float]) -> dict[str, float]:
@@ -78,8 +86,9 @@ def harms(
     horizon_us: int,
     held_out: Callable[[str], Mapping[str, float]],
     declared: Mapping[str, float],
+    segments: Callable[[str], Mapping[tuple[str, str], Sums]] = lambda _: {},
 ) -> list[Harm]:
-    """Return the evidence for each version, metric and recent day, also where it is no alarm; the oldest first.
+    """Return the evidence for each version, metric, segment and recent day, also where it is no alarm; oldest first.
 
     Args:
         sums: By `Key`, since each version began to predict.
@@ -87,75 +96,112 @@ def harms(
         horizon_us: Age at which a prediction counts.
         held_out: Returns the metrics on held-out rows of the bundle with a digest.
         declared: Metric -> tolerance; empty for the defaults.
+        segments: Returns the held-out sums of the bundle with a digest, by segment and output. Of these segments, those
+            with enough rows are judged.
     """
-    groups: dict[tuple[str, str, str], dict[Key, Sums]] = {}
-    made: dict[tuple[str, str], dict[Key, Sums]] = {}
+    judged = cache(lambda digest: _judged_segments(segments(digest)))
+    groups: dict[tuple[str, str, str, str], dict[Key, Sums]] = {}
+    made: dict[tuple[str, str, str], dict[Key, Sums]] = {}
     for key, each in sums.items():
-        if key.segment:
+        if key.segment and (key.segment, key.output) not in judged(key.digest) and key.age_s:
             continue
         if key.age_s:
-            groups.setdefault((key.version, key.digest, key.output), {})[key] = each
-        else:
-            made.setdefault((key.version, key.digest), {})[key] = each
+            groups.setdefault((key.version, key.digest, key.output, key.segment), {})[key] = each
+        elif not key.output:
+            made.setdefault((key.version, key.digest, key.segment), {})[key] = each
+    outputs = Counter((version, digest) for version, digest, _, segment in groups if not segment)
     found: list[Harm] = []
-    for (version, digest, output), group in groups.items():
-        every = made.get((version, digest), {})
-        found += _of_version(version, output, group, every, now, horizon_us, held_out(digest), declared)
-    return sorted(found, key=lambda harm: (harm.end, harm.version, harm.metric, harm.early))
+    for (version, digest, output, segment), group in groups.items():
+        task, every = next(iter(group)).task, made.get((version, digest, segment), {})
+        own = _of_output(held_out(digest), output)
+        tolerances = tolerances_of(task, own, declared)
+        parts = judged(digest)
+        # Each test, of an output and of a segment, has an equal part of the level.
+        tests = outputs[version, digest] / (1 - SEGMENTS_SHARE if parts else 1)
+        if segment:
+            own, tests = _of_segment(own, parts[segment, output]), len(parts) / SEGMENTS_SHARE
+        for harm in _of_group(group, every, now, horizon_us, own, tolerances, tests):
+            metric = f"{harm.metric}.{output}" if output else harm.metric
+            found.append(msgspec.structs.replace(harm, version=version, metric=metric, segment=segment))
+    return sorted(found, key=lambda harm: (harm.end, harm.version, harm.segment, harm.metric, harm.early))
 
 
-def _of_version(
-    version: str,
-    output: str,
+def _of_output(held_out: Mapping[str, float], output: str) -> dict[str, float]:
+    if not output:
+        return {name: value for name, value in held_out.items() if "." not in name}
+    suffix = f".{output}"
+    return {name.removesuffix(suffix): value for name, value in held_out.items() if name.endswith(suffix)}
+
+
+def _judged_segments(held_out: Mapping[tuple[str, str], Sums]) -> dict[tuple[str, str], Sums]:
+    return {key: sums for key, sums in held_out.items() if sums["scored"] >= FEWEST_HELD_OUT}
+
+
+def _of_segment(whole: Mapping[str, float], sums: Sums) -> dict[str, float]:
+    """Return the held-out values of a segment, worse by their own error; `whole` has those of all rows."""
+    rows = sums["scored"]
+
+    def worst(total: float, squares: float) -> float:
+        mean = total / rows
+        return mean + _ERRORS * math.sqrt(max(squares / rows - mean**2, 0.0) / rows)
+
+    wrong = rows - sums["correct"]
+    found = {
+        "brier": worst(sums["squared"], sums["squared2"]),
+        "log_loss": worst(sums["log_loss"], sums["log_loss2"]),
+        "mae": worst(sums["absolute"], sums["error2"]),
+        "accuracy": 1 - worst(wrong, wrong),
+    }
+    bias = worst(abs(sums["error"]), sums["error2"])
+    return {name: value for name, value in found.items() if name in whole} | {"calibration": bias}
+
+
+def _of_group(
     group: Mapping[Key, Sums],
     made: Mapping[Key, Sums],
     now: int,
     horizon_us: int,
     held_out: Mapping[str, float],
-    declared: Mapping[str, float],
-) -> list[Harm]:
+    tolerances: Mapping[str, float],
+    shares: float,
+) -> Iterator[Harm]:
+    """Yield the evidence of one version, output and segment.
+
+    Args:
+        shares: Inverse of the part of the level that the group may use.
+    """
     task = next(iter(group)).task
-    own = {name: value for name, value in held_out.items() if "." not in name}
-    if output:
-        suffix = f".{output}"
-        own = {name.removesuffix(suffix): value for name, value in held_out.items() if name.endswith(suffix)}
-    tolerances = tolerances_of(task, own, declared)
-    losses = {name: _loss(task, name, own) for name in tolerances}
-    tests = sum(len(loss.sides) for loss in losses.values() if loss) * 4  # spans of two lengths, early or not
+    losses = {name: loss for name in tolerances if (loss := _loss(task, name, held_out)) is not None}
+    tests = sum(len(loss.sides) for loss in losses.values()) * 4  # spans of two lengths, early or not
     if not tests:
-        return []
-    threshold = math.log(tests / LEVEL)
-    ripe, early = ripe_sums(group, now, horizon_us), None if output else early_sums(group, made, now, horizon_us)
-    found = []
-    for name, tolerance in tolerances.items():
-        loss, label = losses[name], f"{name}.{output}" if output else name
-        assert loss is not None
-        base = 0.0 if name == "calibration" else own[name]
+        return
+    threshold = math.log(tests * shares / LEVEL)
+    ripe = ripe_sums(group, now, horizon_us)
+    for name, loss in losses.items():
+        base, tolerance = held_out.get(name, 0.0), tolerances[name]
         ends = range(max(1, len(ripe.days) - _RECENT + 1), len(ripe.days) + 1)
         judged = [(ripe.days[:end], ripe.sums(loss)[:end], loss, False) for end in ends]
-        if early is not None and name in ("brier", "calibration"):
+        early = early_sums(group, made, now, horizon_us, loss)
+        if early is not None:
             wide = loss._replace(low=loss.low * early.reach, high=loss.high * early.reach)
-            judged.append((early.days, early.sums(loss), wide, True))
+            judged.append((early.days, early.sums, wide, True))
         for days, blocks, bounded, is_early in judged:
             best = _best(blocks, bounded, name, base, tolerance)
             if best is None:
                 continue
             running, limit, value = best
-            found.append(
-                Harm(
-                    version=version,
-                    metric=label,
-                    start=days[running.first] * DAY,
-                    end=(days[-1] + 1) * DAY,
-                    value=value,
-                    held_out=base,
-                    tolerance=tolerance,
-                    limit=limit,
-                    severity=running.log_e / threshold,
-                    early=is_early,
-                )
+            yield Harm(
+                version="",
+                metric=name,
+                start=days[running.first] * DAY,
+                end=(days[-1] + 1) * DAY,
+                value=value,
+                held_out=base,
+                tolerance=tolerance,
+                limit=limit,
+                severity=running.log_e / threshold,
+                early=is_early,
             )
-    return found
 
 
 def _best(blocks: Floats, loss: Loss, name: str, base: float, tolerance: float) -> tuple[Running, float, float] | None:
@@ -201,6 +247,7 @@ def signals(endpoint: str, found: Sequence[Harm]) -> list[Signal]:
             end=harm.end,
             severity=harm.severity,
             version=harm.version,
+            segment=harm.segment,
             value=harm.value,
             expected=harm.limit,
             page=True,
@@ -215,7 +262,8 @@ def _sentence(harm: Harm) -> str:
     days = (harm.end - harm.start) // DAY
     what = "the mean score minus the mean label" if harm.metric.startswith("calibration") else harm.metric
     how = ", by labels that came early" if harm.early else ""
+    where = f" in {harm.segment}" if harm.segment else ""
     return (
-        f"{what} of version {harm.version} was {harm.value:.4g} over the last {days} days{how}: "
+        f"{what} of version {harm.version}{where} was {harm.value:.4g} over the last {days} days{how}: "
         f"held out it is {harm.held_out:.4g}, and at most {harm.limit:.4g} is tolerated."
     )

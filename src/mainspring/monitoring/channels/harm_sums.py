@@ -1,7 +1,9 @@
 """Losses by day, of predictions that are as old as the horizon, and of younger ones, weighted.
 
 Labels of one class may come first: a delivery is known to be late only when it is late. So a label that is known at an
-early age counts by the inverse of the usual probability, among predictions with its value, of being known by then.
+early age counts by the inverse of the usual probability, among predictions with its value, of being known by then. A
+number has no class: short times are known first, and their errors are smaller. So its loss counts by the inverse of the
+share of the whole loss that is usually known by then.
 """
 
 from __future__ import annotations
@@ -60,54 +62,51 @@ def age_of(horizon_us: int) -> int:
 
 
 class Early(NamedTuple):
-    """Weighted sums by day: number, errors and squared errors, and squares of both; `reach` is the largest weight."""
+    """Weighted sums by day: number, total and squares of a loss; `reach` is the largest weight."""
 
     days: list[int]
-    number: Floats
-    error: Floats
-    squared: Floats
-    weighted: Floats
+    sums: Floats  # shape (days, 3)
     reach: float
 
-    def sums(self, loss: Loss) -> Floats:
-        # A squared error is at most 1, so its square is at most itself.
-        return np.stack([self.number, self.error if loss.total == "error" else self.squared, self.weighted], axis=1)
 
-
-def early_sums(group: Mapping[Key, Sums], made: Mapping[Key, Sums], now: int, horizon_us: int) -> Early | None:
-    """Return sums of all hours, those not yet ripe weighted; `None` if labels cannot be weighted, or none is early.
+def early_sums(
+    group: Mapping[Key, Sums], made: Mapping[Key, Sums], now: int, horizon_us: int, loss: Loss
+) -> Early | None:
+    """Return a loss's sums of all hours, those not yet ripe weighted; `None` if labels cannot be weighted, or none is
+    early.
 
     The usual probabilities come from ripe hours, and are taken as given.
 
     Args:
-        group: Sums of labelled predictions of one version and output.
+        group: Sums of labelled predictions of one version, output and segment.
         made: Sums of all its predictions.
     """
     ages = [age for age in AGES_S if age * SECOND < horizon_us]
-    if next(iter(group)).task != "binary" or not ages:
+    if not ages:
         return None
     ripe_before = now - HOUR - horizon_us
-    by_hour: dict[int, dict[int, Floats]] = {}  # hour -> age -> sums by class, of labels known by the horizon
+    by_hour: dict[int, dict[int, Floats]] = {}  # hour -> age -> sums by stratum, of labels known by the horizon
     for key, each in group.items():
         if key.age_s <= age_of(horizon_us):
-            by_hour.setdefault(key.hour, {})[key.age_s] = _by_class(each)
+            by_hour.setdefault(key.hour, {})[key.age_s] = _by_stratum(key.task, each, loss)
     predictions = {key.hour: each["predictions"] for key, each in made.items()}
     ripe = [hour for hour in predictions if hour <= ripe_before]
-    whole, by_age = np.zeros((2, 3)), {age: np.zeros((2, 3)) for age in ages}
+    strata = next((sums for of_hour in by_hour.values() for sums in of_hour.values()), np.zeros((1, 4)))
+    whole, by_age = np.zeros_like(strata), {age: np.zeros_like(strata) for age in ages}
     for hour in ripe:
         for known_at, sums in by_hour.get(hour, {}).items():
             whole += sums
             for age in ages:
                 by_age[age] += sums * (known_at <= age)
     asked = sum(predictions[hour] for hour in ripe)
-    if whole[:, 0].min() < _FEWEST or not asked:
+    if whole[:, 0].min() < _FEWEST or whole[:, 1].min() <= 0 or not asked:
         return None
-    usual = {age: sums[:, 0] / whole[:, 0] for age, sums in by_age.items()}
+    usual = {age: sums[:, 1] / whole[:, 1] for age, sums in by_age.items()}
     covered = float(whole[:, 0].sum() / asked)
     days: dict[int, Floats] = {}
     reach, any_early = 1.0, False
     for hour in sorted(predictions):
-        age, weight, number = age_of(horizon_us), np.ones(2), 0.0
+        age, weight, number = age_of(horizon_us), np.ones(len(whole)), 0.0
         if hour > ripe_before:
             known = [age for age in ages if hour + HOUR + age * SECOND <= now and usual[age].min() >= _LEAST_KNOWN]
             if not known:
@@ -115,15 +114,29 @@ def early_sums(group: Mapping[Key, Sums], made: Mapping[Key, Sums], now: int, ho
             age, any_early, number = max(known), True, covered * predictions[hour]
             weight = 1 / usual[age]
             reach = max(reach, float(weight.max()))
-        parts = sum((sums for at, sums in by_hour.get(hour, {}).items() if at <= age), np.zeros((2, 3)))
-        number = number or float(parts[:, 0].sum())
-        day = np.array([number, *(parts[:, 1:] * weight[:, None]).sum(axis=0), (parts[:, 2] * weight**2).sum()])
-        days[hour // DAY] = days.get(hour // DAY, np.zeros(4)) + day
+        parts = sum((sums for at, sums in by_hour.get(hour, {}).items() if at <= age), np.zeros_like(strata))
+        day = np.array([number or parts[:, 0].sum(), parts[:, 2] @ weight, parts[:, 3] @ weight**2])
+        days[hour // DAY] = days.get(hour // DAY, np.zeros(3)) + day
     if not any_early:
         return None
     ordered = sorted(days)
-    columns = np.array([days[day] for day in ordered]).T
-    return Early(ordered, columns[0], columns[1], columns[2], columns[3], reach)
+    return Early(ordered, np.array([days[day] for day in ordered]), reach)
+
+
+def _by_stratum(task: str, sums: Sums, loss: Loss) -> Floats:
+    """Return, for each stratum, the number of labels, what is usually known of by an age, and a loss and its square.
+
+    The weights of two classes, and of right and wrong answers for the calibration of several, are those of their
+    labels. Another loss has one stratum, and is itself what is known by an age: its weight is the inverse of the usual
+    share of the loss.
+    """
+    if (task == "binary" and loss.total == "squared") or loss.total == "error":
+        number, error, squared = _by_class(sums).T
+        # A squared error is at most 1, so its square is at most itself.
+        return np.stack([number, number, error if loss.total == "error" else squared, squared], axis=1)
+    wrong = sums["scored"] - sums["correct"]
+    total, squares = (wrong, wrong) if loss.total == "wrong" else (sums[loss.total], sums[loss.squares])
+    return np.array([[sums["scored"], total, total, squares]])
 
 
 def _by_class(sums: Sums) -> Floats:

@@ -87,7 +87,10 @@ def grouped(signals: Sequence[Signal], lineage: Lineage) -> list[Group]:
 
 def _general(signal: Signal, lineage: Lineage) -> Cause:
     if signal.channel == HARM:
-        return _own("quality", signal.endpoint)
+        whole = _own("quality", signal.endpoint)
+        if not signal.segment:
+            return whole
+        return msgspec.structs.replace(_own("quality", signal.endpoint, signal.segment), within=(whole.key,))
     if signal.channel == SERVICE:
         return _own("service", signal.endpoint)
     if signal.statistic == LABELS:

@@ -161,3 +161,95 @@ def test_a_worse_accuracy_and_a_larger_error_are_alarms() -> None:
     assert max(each.severity for each in wrong) > 1
     assert wrong[-1].value == pytest.approx(0.75, abs=0.02)
     assert wrong[-1].limit in (pytest.approx(0.85), pytest.approx(0.75))
+
+
+def by_segment(seed: int, days: int, segments: dict[str, float], bad: str = "") -> dict[Key, Sums]:
+    """Return sums of a number of equal segments, each with its own error; `bad` has twice its error from day 10 on."""
+    rng = np.random.default_rng(seed)
+    found: dict[Key, Sums] = {}
+    for day in range(days):
+        for name, spread in segments.items():
+            y = rng.normal(size=200)
+            error = rng.normal(0, spread * (2 if name == bad and day >= 10 else 1), 200)
+            part = summed("regression", Rows(y + error, y, cap=10.0))
+            for segment in ("", name):
+                key = Key("1", "d1", day * DAY, segment, "", AGES_S[0], "regression")
+                found[key] = found[key] + part if key in found else part
+    return found
+
+
+def test_harm_in_one_segment_names_it_and_a_segment_that_was_always_worse_is_none() -> None:
+    spreads = {f"Plan.carrier={name}": spread for name, spread in zip("ABCDEFGHIJ", [0.5] * 9 + [1.5], strict=True)}
+    rng = np.random.default_rng(1)
+    y = rng.normal(size=2_000)
+    held = {(n, ""): summed("regression", Rows(y + rng.normal(0, s, y.size), y, cap=10.0)) for n, s in spreads.items()}
+    held["Plan.carrier=rare", ""] = summed("regression", Rows(y[:150], y[:150]))
+    whole = {"mae": float(np.mean([each["absolute"] / 2_000 for each in held.values()]))}
+    sums = by_segment(2, 25, spreads, bad="Plan.carrier=C")
+    few = by_segment(3, 25, {"Plan.carrier=rare": 3.0, "Plan.carrier=new": 3.0})  # with too few held-out rows
+    sums |= {key: each for key, each in few.items() if key.segment}
+    found = harms(sums, 30 * DAY, DAY, lambda _: whole, {"mae": 0.15}, lambda _: held)
+    alarms = [each for each in found if each.severity >= 1]
+    assert {each.segment for each in alarms} == {"Plan.carrier=C"}
+    assert {each.segment for each in found} == {"", *spreads}
+    signal = signals("late", alarms)[0]
+    assert signal.segment == "Plan.carrier=C"
+    assert "mae of version 1 in Plan.carrier=C was 0.7" in signal.detail
+    plain = [each for each in harms(sums, 30 * DAY, DAY, lambda _: whole, {"mae": 0.15}) if not each.segment]
+    with_segments = [each for each in found if not each.segment]
+    assert all(
+        one.severity > two.severity for one, two in zip(plain, with_segments, strict=True) if one.severity > 0
+    )  # a fifth of the level is the segments'
+
+
+def numbers(seed: int, days: int, broken: bool, task: str) -> dict[Key, Sums]:
+    """Return predictions of one hour a day; small numbers, and most right answers, are known nine hours before others.
+
+    Args:
+        broken: Whether the last day's are much worse.
+    """
+    rng = np.random.default_rng(seed)
+    found: dict[Key, Sums] = {}
+    for day in range(days):
+        worse = broken and day == days - 1
+        rows = 1_500
+        every = Sums.nothing()
+        every.totals[PLACE["predictions"]] = rows
+        found[Key("1", "d1", day * DAY, "", "", 0, task)] = every
+        if task == "regression":
+            y = rng.normal(size=rows)
+            made = y + rng.normal(0, 3.0 if worse else 1.0, rows)
+            first = y + rng.normal(size=rows) < 0.5
+            parts = [(of, Rows(made[of], y[of], cap=10.0)) for of in (first, ~first)]
+        else:
+            classes = rng.dirichlet([1, 1, 1], rows)
+            drawn = (rng.random(rows)[:, None] > classes.cumsum(axis=1)).sum(axis=1)
+            place = classes.argmin(axis=1) if worse else drawn
+            first = (classes.argmax(axis=1) == place) | (rng.random(rows) < 0.4)
+            parts = [
+                (of, Rows(classes[of].max(axis=1), place[of].astype(float), classes[of], cap=9.2))
+                for of in (first, ~first)
+            ]
+        for lag, (_, part) in zip((3 * HOUR, 12 * HOUR), parts, strict=True):
+            age = AGES_S[int(np.searchsorted(np.array(AGES_US), lag))]
+            found[Key("1", "d1", day * DAY, "", "", age, task)] = summed(task, part)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("task", "held_out", "declared"),
+    [
+        ("regression", {"mae": 0.798}, {}),
+        ("multiclass", {"log_loss": 0.83, "accuracy": 0.61, "brier": 0.5}, {"log_loss": 0.2, "accuracy": 0.1}),
+    ],
+)
+def test_numbers_and_several_classes_are_judged_before_the_horizon_too(
+    task: str, held_out: dict[str, float], declared: dict[str, float]
+) -> None:
+    now = 19 * DAY + 5 * HOUR  # of the last day only what comes first is known
+    for broken in (False, True):
+        sums = numbers(5, 20, broken, task)
+        found = [each for each in harms(known(sums, now), now, DAY, lambda _: held_out, declared) if each.early]
+        assert {each.metric for each in found} == (set(declared) or {"mae"})
+        assert all((each.end == 20 * DAY) for each in found)
+        assert any(each.severity >= 1 for each in found) is broken

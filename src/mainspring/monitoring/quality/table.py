@@ -59,6 +59,7 @@ class QualityTable:
 
     def __init__(self, lake: LakeTables) -> None:
         self._lake = lake
+        self._folded: frozenset[tuple[int, int]] = frozenset()
         self._derived: dict[tuple[str, str], tuple[object, Any]] = {}
 
     def add(self, endpoint: str, windows: Mapping[int, int], rows: Mapping[int, Mapping[Key, Sums]], key: str) -> None:
@@ -124,11 +125,16 @@ class QualityTable:
         Args:
             now: UTC epoch microseconds.
         """
-        for age in _FOLDED_DAYS:
-            day = now // DAY - age
+        days = [(now // DAY - age, age) for age in _FOLDED_DAYS]
+        for day, age in days:
             key = f"fold:{day}:{age}"
-            if self._lake.version(TABLE) is not None and not self._lake.has(TABLE, key):
+            if (
+                (day, age) not in self._folded
+                and self._lake.version(TABLE) is not None
+                and not self._lake.has(TABLE, key)
+            ):
                 self._lake.fold(TABLE, "hour", day * DAY, (day + 1) * DAY, folded, key=key)
+        self._folded = frozenset(days)  # a day without anything to fold leaves no key in the table
 
     def _query(self, endpoint: str, select: str, where: str, group: str) -> pa.Table | None:
         if self._lake.version(TABLE) is None:

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mainspring.core.time import DAY, HOUR
-from mainspring.monitoring.quality.measuring import AND
 from mainspring.monitoring.quality.table import Key
 from mainspring.stats.fairness.counting import GroupCounts
 from mainspring.stats.quality_sums import BINS, EDGES, Sums
+from mainspring.stats.segmenting import AND
 
 _BLOCKS = 5  # of days; with fewer days, hours are the blocks of an interval
 _HALF = int(np.searchsorted(EDGES, 0.5, side="right"))  # the first bin of scores of at least 0.5

@@ -19,11 +19,10 @@ from mainspring.ledger.ports import Observed, Past
 from mainspring.monitoring.hours import CROSSED, HourSketch, added, latency_buckets
 from mainspring.monitoring.ports import Doubt, SketchStore
 from mainspring.monitoring.served import Served
-from mainspring.stats.crossings import MEASURES, QUARTERS
-from mainspring.stats.reference import CATEGORICAL, ColumnReference
+from mainspring.stats.crossings import MEASURES
+from mainspring.stats.segmenting import segments_of
 from mainspring.stats.sketches import Sketch
 
-OTHER = "(other)"  # segment of categories that the reference lacks, and of missing values
 _AT_ONCE = 200_000  # predictions counted again at once
 _log = logging.getLogger(__name__)
 
@@ -126,7 +125,7 @@ class _Ruler:
     def segments(self, seen: Observed, names: Sequence[str]) -> list[tuple[Ints, list[str]]]:
         """Return the place of each row's segment, shape (rows,), and the segments' names, for each feature."""
         return [
-            _segment(name, self._references[name], seen.features[name])
+            segments_of(name, seen.features[name], self._references[name])
             for name in names
             if name in self._references and name in seen.features
         ]
@@ -197,18 +196,6 @@ def _taken(column: Any, rows: Ints | slice) -> Any:
     if isinstance(rows, slice):
         return column[rows]
     return column.take(rows) if isinstance(column, pa.Array) else [column[row] for row in rows.tolist()]
-
-
-def _segment(name: str, reference: ColumnReference, values: Sequence[Any]) -> tuple[Ints, list[str]]:
-    if reference.kind == CATEGORICAL:
-        names = [*reference.categories, OTHER]
-        places = {category: place for place, category in enumerate(reference.categories)}
-        found = [places.get(value, len(places)) if isinstance(value, str) else len(places) for value in values]
-        return np.array(found, np.int64), [f"{name}={each}" for each in names]
-    numbers = np.array([value if isinstance(value, int | float) else np.nan for value in values], np.float64)
-    quarters = np.searchsorted([reference.edges[place] for place in QUARTERS], numbers, side="left")
-    labels = [*(f"quarter {number}" for number in range(1, 5)), OTHER]
-    return np.where(np.isnan(numbers), 4, quarters), [f"{name}={each}" for each in labels]
 
 
 def _doubted(hour: int, doubt: Doubt) -> bool:

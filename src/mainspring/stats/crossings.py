@@ -16,13 +16,13 @@ import numpy.typing as npt
 
 from mainspring.stats.column_counting import as_numbers
 from mainspring.stats.reference import CATEGORICAL, ColumnReference, Reference
+from mainspring.stats.segmenting import quarters
 from mainspring.stats.sketches import Pairs
 
 MOST_FEATURES, MOST_BINS = 4, 4
 ALL = ""  # the first bin, of all rows
 ROWS, MISSING, SCORE, SQUARES = "rows", "missing", "score", "squares"
 MEASURES = (ROWS, MISSING, SCORE, SQUARES)
-QUARTERS = (15, 31, 47)  # inner edges of a numeric reference at a quarter, the half and three quarters
 _LEAST = 0.001  # share of the score's variance that a feature's bins explain
 _LARGEST = 100.0  # deviations from training's mean; scores beyond count as this
 _BLOCK = 4096  # rows
@@ -94,7 +94,7 @@ def bins_of(column: ColumnReference) -> tuple[str, ...]:
     if column.kind == CATEGORICAL:
         common = sorted(range(len(column.categories)), key=lambda place: -column.bins[place])[:MOST_BINS]
         return tuple(column.categories[place] for place in common)
-    return tuple(f"quarter {number}" for number in range(1, 5)) if column.edges else ()
+    return quarters(column)[1] if column.edges else ()
 
 
 def places_of(column: ColumnReference, values: Any) -> Ints:
@@ -107,8 +107,7 @@ def places_of(column: ColumnReference, values: Any) -> Ints:
     if column.float32:
         with np.errstate(over="ignore"):
             numbers = numbers.astype(np.float32).astype(np.float64)
-    quarters = np.searchsorted([column.edges[place] for place in QUARTERS], numbers, side="left")
-    return np.where(np.isnan(numbers), -1, quarters)
+    return np.where(np.isnan(numbers), -1, np.searchsorted(quarters(column)[0], numbers, side="left"))
 
 
 def important(profile: Reference, values: Mapping[str, Any], score: Any) -> tuple[str, ...]:

@@ -153,16 +153,16 @@ def test_segments_are_categories_of_the_reference_or_quarters_and_never_more(tmp
     rows = {name: each.rows for name, each in found.items()}
     assert rows == {
         "": 11,
-        "a=quarter 1": 3,
-        "a=quarter 2": 2,
-        "a=quarter 3": 3,
-        "a=quarter 4": 2,
-        "a=(other)": 1,
+        "a=up to 249": 3,
+        "a=249 to 499": 2,
+        "a=499 to 749": 3,
+        "a=over 749": 2,
+        "a=null": 1,
         "b=x": 1,
         "b=(other)": 10,
     }
     sketch = Ruler(REFERENCE).sketch({"a": [0, 100, 200], "b": ["x", "b1", "b2"], "p": [0.5] * 3})
-    assert (found["a=quarter 1"].sketch, found["a=quarter 1"].pairs) == (sketch, None)
+    assert (found["a=up to 249"].sketch, found["a=up to 249"].pairs) == (sketch, None)
     assert places.sketches.segments("late", START, START + HOUR) == sorted(set(rows) - {""})
 
 
@@ -184,7 +184,7 @@ def test_the_sums_of_found_segments_are_kept_exactly_once(tmp_path: Path) -> Non
     (rows,) = (each.pairs for each in found)
     assert rows is not None
     assert (rows.rows, rows.products[0, 0]) == (60, 60)
-    at = [rows.columns.index(name) for name in ("b=x", "b=y", "a=quarter 1")]
+    at = [rows.columns.index(name) for name in ("b=x", "b=y", "a=up to 249")]
     assert rows.products[at[0], at].tolist() == [20, 0, 6]
     personal = Served("binary", {"a": DType.Float64, "b": DType.String}, "p", reference, personal=frozenset("b"))
     assert personal.crossing is not None

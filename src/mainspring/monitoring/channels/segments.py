@@ -21,10 +21,10 @@ from mainspring.monitoring.channels.surprise import Verdicts
 from mainspring.monitoring.channels.windows import WEEK, Floats, Span, Windows, lay_out
 from mainspring.monitoring.signals import SURPRISE, Signal
 from mainspring.stats.crossings import MEASURES, MISSING, ROWS, SCORE, SQUARES
+from mainspring.stats.segmenting import AND
 from mainspring.stats.sketches import WIDTH
 
 FEWEST_ROWS = 200  # of a segment in a window
-AND = " and "
 _MOST_DAYS = 120
 _SENTENCES = {
     MEAN: "The mean score of {segment} is {value:.3g} of training's deviations from training's mean in {rows:,} rows; "

@@ -12,6 +12,7 @@ import msgspec
 from mainspring.monitoring.channels.statistics import ROWS
 from mainspring.monitoring.incidents.model import Cause
 from mainspring.monitoring.signals import HARM, JOINT, SERVICE, SILENCE, Signal
+from mainspring.stats.segmenting import AND
 
 PREDICTIONS, LABELS, MONITOR = "predictions", "labels", "monitor"  # statistics of the channel of silence
 _LONGEST_NAME = 200
@@ -171,7 +172,7 @@ def _consequence(signal: Signal, causes: Mapping[str, Cause], members: Mapping[s
 
 def _segment(signal: Signal) -> Cause:
     """Return a segment, within the features that it is a value of."""
-    features = " and ".join(part.partition("=")[0] for part in signal.segment.split(" and "))
+    features = AND.join(part.partition("=")[0] for part in signal.segment.split(AND))
     whole = _own("segments", signal.endpoint, features)
     return msgspec.structs.replace(_own("segment", signal.endpoint, signal.segment), within=(whole.key,))
 

@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 
 from mainspring.core.errors import MainspringError
 from mainspring.features.offline.observed import AT
-from mainspring.monitoring.quality.measuring import TASKS, Judged, segments_of
+from mainspring.monitoring.quality.measuring import TASKS, Judged
 from mainspring.registry.bundles import HOLDOUT
 from mainspring.registry.model import Bundle
 from mainspring.stats.metrics import class_places
 from mainspring.stats.quality_sums import BINS, CELLS, Floats, Ints, Rows, Sums, contributions, grouped
+from mainspring.stats.segmenting import segments_of
 from mainspring.training.sets.labels import LABEL, SCORES, label_numbers
 
 FEWEST_PERIODS = 5  # into which held-out rows are cut, however short their time is
@@ -78,13 +79,13 @@ class HeldOutQuality:
         found: dict[tuple[str, str], Sums] = {}
         if table is None:
             return found
-        edges = Judged.of(bundle).edges
+        columns = Judged.of(bundle).columns
         for name in names:
             if name in table.column_names:
-                texts = segments_of(name, table[name].to_pylist(), edges.get(name))
-                segments, group = np.unique(np.array(texts, dtype=str), return_inverse=True)
-                for output, parts in _summed(bundle, table, group, segments.size):
-                    found |= {(str(segment), output): sums for segment, sums in zip(segments, parts, strict=True)}
+                group, segments = segments_of(name, table[name], columns.get(name))
+                for output, parts in _summed(bundle, table, group, len(segments)):
+                    named = zip(segments, parts, strict=True)
+                    found |= {(segment, output): sums for segment, sums in named if not sums.empty}
         return found
 
 

@@ -38,7 +38,8 @@ from mainspring.stats.quality_sums import (
     scores_summed,
     with_rankings,
 )
-from mainspring.stats.reference import NUMERIC, ColumnReference, Reference
+from mainspring.stats.reference import ColumnReference, Reference
+from mainspring.stats.segmenting import AND, OTHER, segments_of, text_of
 from mainspring.stats.thresholds import THRESHOLD
 
 # Ages of predictions by which labels are counted: the curve of label coverage has these points.
@@ -50,10 +51,7 @@ EVER_S = 1 << 40  # the age of labels that came later still
 AGES_S = (*(age // SECOND for age in AGES_US), EVER_S)
 READ = ("id", "version", "digest", "at", "keys", "score", OUTPUTS)
 FEATURES = "features"
-OTHER = "(other)"
-AND = " and "  # between the parts of a segment by several columns
 _MOST_COMBINATIONS = 200  # of the columns of fairness in one window
-_MOST_VALUES = 64  # of a segment in one window; the rest is counted as `OTHER`
 _CAP = 10.0  # times the mean absolute error on held-out rows: larger errors count as this in the test of harm
 
 
@@ -66,7 +64,7 @@ class Judged:
     labels: tuple[str, ...]
     threshold: float | None
     cap: float
-    edges: dict[str, ColumnReference]
+    columns: dict[str, ColumnReference]
     personal: frozenset[str] = frozenset()  # features, keys and request fields that identify a person
     caps: Mapping[str, float] = field(default_factory=dict)  # of several labels, by name
 
@@ -78,7 +76,7 @@ class Judged:
         """
         if self.task != "regression":
             return EDGES if self.task in TASKS else None
-        column = None if self.labels and not output else self.edges.get(output or self.outputs[0])
+        column = None if self.labels and not output else self.columns.get(output or self.outputs[0])
         return None if column is None or len(column.edges) != BINS - 1 else np.array(column.edges)
 
     def cap_of(self, output: str) -> float:
@@ -98,7 +96,7 @@ class Judged:
             threshold=manifest.extra.get(THRESHOLD, {}).get("value"),
             cap=caps[""] if manifest.task == "regression" else -math.log(LEAST),
             caps=caps if manifest.task == "regression" else {},
-            edges={name: column for name, column in reference.items() if column.kind == NUMERIC and column.edges},
+            columns=reference,
             personal=personal_names(*load(bundle.files[FEATURE_FILE])) if FEATURE_FILE in bundle.files else frozenset(),
         )
 
@@ -222,7 +220,7 @@ class Measuring:
         self, ranking: Ranking, batch: _Batch, part: _Part, segments: npt.NDArray[Any], ages: Ints
     ) -> None:
         known = np.isfinite(part.score) & np.isfinite(part.label)
-        texts = [_text(value) for value in batch.documents.values(ranking.group, batch.rows)]
+        texts = ["" if value is None else text_of(value) for value in batch.documents.values(ranking.group, batch.rows)]
         unique, group = np.unique(np.array(texts, dtype=str), return_inverse=True)
         first, last = np.full(unique.size, np.iinfo(np.int64).max), np.zeros(unique.size, np.int64)
         np.minimum.at(first, group, batch.hours[batch.rows])  # a ranking belongs to the hour of its first row,
@@ -250,12 +248,12 @@ class Measuring:
         places = np.flatnonzero(mine)
         for name in self._watched.all_segments:
             texts = np.full(mine.size, "", dtype=object)
-            texts[places] = segments_of(name, documents.values(name, places), judged.edges.get(name))
+            texts[places] = _segments(name, documents.values(name, places), judged)
             yield texts
         fairness = self._watched.fairness
         known = len(fairness) == 1 and fairness[0] in self._watched.all_segments
         if fairness and not known and (self._watched.personal or judged.personal.isdisjoint(fairness)):
-            parts = [segments_of(name, documents.values(name, places), judged.edges.get(name)) for name in fairness]
+            parts = [_segments(name, documents.values(name, places), judged).tolist() for name in fairness]
             texts = np.full(mine.size, "", dtype=object)
             texts[places] = _combined(fairness, list(zip(*parts, strict=True)))
             yield texts
@@ -265,19 +263,9 @@ class Measuring:
         self.sums[key] = sums if before is None else before + sums
 
 
-def segments_of(name: str, values: Sequence[Any], reference: ColumnReference | None) -> list[str]:
-    """Return the segment of each value, such as `Schedule.carrier=UA`.
-
-    Numbers with a fraction are grouped by the quartiles of training. Of more than 64 values the rarest are one segment.
-    """
-    numbers = [value for value in values if isinstance(value, float) and not value.is_integer()]
-    if reference is not None and numbers:
-        quarters = np.unique(np.array(reference.edges)[[15, 31, 47]])
-        texts = [_quarter(value, quarters) for value in values]
-    else:
-        texts = [_text(value) for value in values]
-    common = {text for text, _ in Counter(texts).most_common(_MOST_VALUES)}
-    return [f"{name}={text if text in common else OTHER}" for text in texts]
+def _segments(name: str, values: Sequence[Any], judged: Judged) -> npt.NDArray[Any]:
+    place, names = segments_of(name, values, judged.columns.get(name))
+    return np.array(names, dtype=object)[place]
 
 
 def _combined(names: Sequence[str], rows: Sequence[tuple[str, ...]]) -> list[str]:
@@ -285,25 +273,6 @@ def _combined(names: Sequence[str], rows: Sequence[tuple[str, ...]]) -> list[str
     common = {row for row, _ in Counter(rows).most_common(_MOST_COMBINATIONS)}
     others = tuple(f"{name}={OTHER}" for name in names)
     return [AND.join(row if row in common else others) for row in rows]
-
-
-def _quarter(value: Any, edges: Floats) -> str:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        return "null"
-    place = int(np.searchsorted(edges, value, side="left"))
-    low = f"> {edges[place - 1]:g}" if place else ""
-    high = f"<= {edges[place]:g}" if place < edges.size else ""
-    return " and ".join(filter(None, (low, high)))
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value)[:128]
 
 
 class _Documents:
@@ -383,7 +352,7 @@ def _outputs(batch: _Batch, joined: pa.Table) -> Iterator[_Part]:
     elif judged.task == "multiclass":
         places = {name: place for place, name in enumerate(judged.outputs)}
         classes = _classes(batch, rows)
-        place = np.array([places.get(_text(value), -1) for value in joined["label"].to_pylist()], np.float64)
+        place = np.array([places.get(text_of(value), -1) for value in joined["label"].to_pylist()], np.float64)
         yield _Part("", classes.max(axis=1, initial=0.0), place, classes, lag)
     else:
         yield _Part("", _floats(joined["score"]), _floats(joined["label"]), None, lag)

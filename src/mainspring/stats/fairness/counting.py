@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isnan
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from mainspring.stats.jackknife import Floats, Ints
 from mainspring.stats.quality_sums import BINS, bins_of
+from mainspring.stats.segmenting import text_of
 
 SELECTION, TPR, FPR, FNR = "selection rate", "true positive rate", "false positive rate", "false negative rate"
 PRECISION, ERROR, BASE = "precision", "error rate", "positive rate"
@@ -216,18 +216,9 @@ def group_rows(columns: Sequence[Sequence[Any]]) -> tuple[tuple[tuple[str, ...],
         typed = tuple((type(value), value) for value in values)
         number = known.get(typed)
         if number is None:
-            number = known[typed] = texts.setdefault(tuple(group_text(value) for value in values), len(texts))
+            number = known[typed] = texts.setdefault(tuple(text_of(value) for value in values), len(texts))
         place[row] = number
     return tuple(texts), place
-
-
-def group_text(value: object) -> str:
-    """Return a group's value as a person writes it."""
-    if value is None:
-        return "null"
-    if isinstance(value, float):
-        return "null" if isnan(value) else str(int(value)) if value.is_integer() else str(value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _spread(sums: Floats, rows: Floats, squares: Floats) -> Floats:

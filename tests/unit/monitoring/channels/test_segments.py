@@ -80,15 +80,15 @@ def on_last_day(trained: Reference, usual: list[HourSketch], fault: Fault) -> li
 def test_a_fault_in_one_pair_of_bins_is_found_by_its_name(trained: Reference, usual: list[HourSketch]) -> None:
     found = on_last_day(trained, usual, wrong_scores)
     assert [(each.segment, each.column, each.statistic) for each in found] == [
-        ("F.origin=JFK and F.hour=quarter 1", "p", "mean")
+        ("F.origin=JFK and F.hour=up to 5", "p", "mean")
     ]
     assert found[0].value > found[0].expected + 0.5  # type: ignore[operator]
-    assert "F.origin=JFK and F.hour=quarter 1" in found[0].detail
+    assert "F.origin=JFK and F.hour=up to 5" in found[0].detail
 
 
 def test_missing_values_in_one_pair_of_bins_are_found_by_its_name(trained: Reference, usual: list[HourSketch]) -> None:
     found = on_last_day(trained, usual, nulls)
-    assert [(each.segment, each.statistic) for each in found] == [("F.origin=JFK and F.hour=quarter 1", "nulls")]
+    assert [(each.segment, each.statistic) for each in found] == [("F.origin=JFK and F.hour=up to 5", "nulls")]
     assert 0.1 < (found[0].value or 0.0) < 0.25  # one of three columns in half of the rows
 
 

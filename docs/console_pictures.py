@@ -34,10 +34,31 @@ def take(page: Any, url: str, name: str, *, height: int, top: str = "") -> None:
     (IMAGES / f"console-{name}.png").write_bytes(data)
 
 
+def take_endpoint(page: Any) -> None:
+    """Take the pages of an endpoint with an incident."""
+    import mainspring as ms
+    from kit.console.flights import populated
+    from kit.console.looks import anywhere, log_in, served
+    from kit.console.troubled import troubled
+
+    made = troubled(populated(monitor=ms.Monitor("late-arrival", fairness=["Schedule.carrier"])))
+    made.project.predictions.compact()
+    made.project.monitor.run("late-arrival")
+    made.project.quality_updates.run("late-arrival")
+    live = anywhere(made.project)
+    with served(live) as address:
+        log_in(page, address, live.key())
+        here = f"{address}/endpoints/late-arrival"
+        take(page, address, "overview", height=820)
+        take(page, f"{here}/performance", "performance", height=830)
+        take(page, f"{here}/drift?column=Weather.humidity", "drift", height=900)
+        take(page, f"{here}/fairness?measure=positive+rate&least=20", "fairness", height=520)
+        take(page, f"{address}/incidents/{live.incidents.open()[0].id}", "incident", height=860)
+
+
 def main() -> None:
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
     from kit.console.chromium import browser
-    from kit.console.flights import populated
     from kit.console.looks import anywhere, log_in, served
     from kit.console.pipelined import pipelined
     from kit.console.registered import MODEL, registered
@@ -48,19 +69,17 @@ def main() -> None:
 
     with TemporaryDirectory() as folder, browser(Path(folder) / "chromium") as chromium:
         page = chromium.page(width=WIDTH, height=900)
-        live = anywhere(populated())
-        with served(live) as address:
-            log_in(page, address, live.key())
-            take(page, address, "overview", height=820)
+        take_endpoint(page)
         flights = anywhere(registered(Path(folder) / "project"))
         with served(flights) as address:
             log_in(page, address, flights.key())
             take(page, f"{address}/models/{MODEL}/versions/34", "version", height=760)
-        made = rolled(reason="0.006 more AUC, and smaller")
-        rollouts = anywhere(made.project)
+            take(page, f"{address}/models/{MODEL}/versions/34/evaluation", "evaluation", height=900)
+        begun = rolled(reason="0.006 more AUC, and smaller")
+        rollouts = anywhere(begun.project)
         with served(rollouts) as address:
             log_in(page, address, rollouts.key())
-            take(page, f"{address}/rollouts/{made.rolled_back}", "rollout", height=900, top="#why-card")
+            take(page, f"{address}/rollouts/{begun.rolled_back}", "rollout", height=900, top="#why-card")
         (Path(folder) / "flows").mkdir()
         runs = pipelined(Path(folder) / "flows")
         pipelines = anywhere(runs.project)

@@ -2,9 +2,11 @@
 
 import pytest
 
+import mainspring as ms
 from kit.console.chromium import DRIVEN
 from kit.console.flights import Project, populated
 from kit.console.looks import anywhere, in_order
+from kit.console.troubled import troubled
 from mainspring.core.time import parse_instant
 
 pytestmark = DRIVEN
@@ -12,12 +14,14 @@ pytestmark = DRIVEN
 HERE = "/endpoints/late-arrival"
 COLUMNS = (f"{HERE}/drift?column=Weather.humidity", f"{HERE}/drift?column=Schedule.carrier&range=all")
 TABS = tuple(f"{HERE}/{tab}" for tab in ("performance", "latency", "capacity", "rollout"))
-PATHS = (*TABS, *COLUMNS, f"{HERE}/performance?range=24h")
+FAIR = f"{HERE}/fairness?measure=positive+rate&least=20"
+DECISIONS = ("/models/late-arrival/versions/2/approve", "/models/late-arrival/versions/1/promote")
+PATHS = (*TABS, *COLUMNS, f"{HERE}/performance?range=24h", FAIR, *DECISIONS)
 
 
 @pytest.fixture(scope="module")
 def project() -> Project:
-    made = populated()
+    made = troubled(populated(monitor=ms.Monitor("late-arrival", fairness=["Schedule.carrier", "origin"]))).project
     made.predictions.compact()
     made.monitor.run("late-arrival")
     made.quality_updates.run("late-arrival")
@@ -27,6 +31,11 @@ def project() -> Project:
 def test_each_tab_is_in_order_on_every_screen(visitor, address) -> None:
     in_order(visitor, address, (HERE, f"{HERE}/drift"))
     in_order(visitor, address, PATHS, cards=True)
+
+
+def test_incidents_and_the_way_back_are_in_order_on_every_screen(visitor, address, project) -> None:
+    one = f"/incidents/{project.incidents.open()[0].id}"
+    in_order(visitor, address, ("/incidents", one, "/models/late-arrival/rollback"), cards=True)
 
 
 def test_dragging_over_a_chart_leads_to_its_time(visitor, address) -> None:

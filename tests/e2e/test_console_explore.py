@@ -29,6 +29,7 @@ def paths(project) -> tuple[str, ...]:
         "/features/Orders?key.country=AT&key.number=one",
         "/data",
         "/data/orders",
+        "/data/tables/orders/rows",
         "/data/commits",
         f"/data/commits/{newest}",
     )

@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from mainspring.console.answers import Answer
 from mainspring.console.features.pages import Frame
-from mainspring.console.features.values import source_address
+from mainspring.console.features.values import entity_address, source_address
 from mainspring.console.render import page
 from mainspring.core.errors import NotFound
 from mainspring.operations.endpoint_health import endpoints
@@ -47,6 +47,7 @@ def find(project: Project, words: str) -> list[Hit]:
     hits = [hit for kind in kinds for hit in _best(kind(project), terms)]
     hits += _runs(project, terms)
     hits += _predictions(project, words.strip())
+    hits += _entities(project, words.strip())
     return sorted(hits, key=lambda hit: _rank(hit, terms))[:_ALL]
 
 
@@ -119,6 +120,20 @@ def _predictions(project: Project, text: str) -> list[Hit]:
     return [
         Hit("prediction", found.id, f"/predictions/{quote(found.id)}", f"{found.endpoint}, version {found.version}")
     ]
+
+
+def _entities(project: Project, text: str) -> list[Hit]:
+    """Return what is known of an entity by its keys, `NAME=VALUE` and several by commas: values now, predictions."""
+    pairs = [each.partition("=") for each in text.split(",")]
+    if not all(separator and name.strip() and value.strip() for name, separator, value in pairs):
+        return []
+    keys = {name.strip(): value.strip() for name, _, value in pairs}
+    views = [view for view in project.definitions.views.values() if entity_address(view, keys)]
+    note = "feature values now, online and offline"
+    hits = [Hit("entity", f"{view.name} of {text}", entity_address(view, keys), note) for view in views]
+    if {*keys} <= {key for model in project.definitions.models.values() for key in model.keys}:
+        hits.append(Hit("predictions", f"Predictions of {text}", f"/predictions?{urlencode({'key': text})}"))
+    return hits
 
 
 def add_find_page(router: APIRouter, project: Project, frame: Frame) -> None:

@@ -44,7 +44,7 @@ _ENDPOINTS = rf"endpoints(/{_ID}(/(performance|fairness|drift|latency|capacity|r
 _PIPELINES = rf"pipelines(/{_ID}(/runs/{_ID}(/steps/[A-Za-z0-9_.%-]{{1,140}})?)?)?"
 _QUERY = r"(\?[!-~]{1,2000})?"  # anything printable: it is used on our own page only
 _OWN_PAGE = re.compile(
-    rf"/(predictions(/{_ID})?|features(/{_ID})?|data(/{_ID}){{,2}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts|incidents)(/{_ID})?|keys|audit|find|{_ENDPOINTS}|{_MODELS}|{_PIPELINES})?{_QUERY}"
+    rf"/(predictions(/{_ID})?|features(/{_ID})?|data(/{_ID}){{,3}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts|incidents)(/{_ID})?|keys|audit|find|{_ENDPOINTS}|{_MODELS}|{_PIPELINES})?{_QUERY}"
 )
 
 

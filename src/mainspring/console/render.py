@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse
 from starlette.types import Scope
 
-from mainspring.console import assets, formats
+from mainspring.console import assets, formats, same
 from mainspring.core.error_codes import codes_of
 from mainspring.core.errors import MainspringError
 from mainspring.features.model import shown_status
@@ -58,6 +58,8 @@ def _environment() -> jinja2.Environment:
     environment.globals["missing"] = formats.missing
     environment.globals["shown_status"] = shown_status
     environment.globals["span"] = formats.span
+    environment.globals["cli"] = same.cli
+    environment.globals["python"] = same.python
     environment.globals["asset"] = assets.address
     return environment
 

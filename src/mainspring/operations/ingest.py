@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mainspring.core.errors import InvalidData, MainspringError, NotFound
-from mainspring.data.model import QUARANTINE_SUFFIX, REASON, IngestReport
+from mainspring.data.model import QUARANTINE_SUFFIX, REASON, SEQUENCE, IngestReport
 from mainspring.operations.auditing import audit
 from mainspring.project import Project
 from mainspring.project.definitions.loading import load_function, place_of
@@ -94,22 +94,47 @@ def quarantined(project: Project, source: str, limit: int, *, reveal: bool = Fal
     Raises:
         NotFound: There is no such source.
     """
-    from mainspring.data import duck
-
     personal = project.definitions.source(source).pii
     if personal and reveal:
         audit(project, "quarantine.reveal", f"source/{source}", ", ".join(personal))
+    found = _newest(project, f"{source}{QUARANTINE_SUFFIX}", limit)
+    if personal and not reveal:
+        for row in found:
+            _withhold(row, personal)
+            row[REASON] = _LINE.sub(rf"\1{WITHHELD}", row[REASON])
+    return found
+
+
+def landed(project: Project, source: str, limit: int) -> list[dict[str, Any]]:
+    """Return rows of `source` as they were ingested, the last first.
+
+    Values of columns with a PII mark are `WITHHELD`.
+
+    Raises:
+        NotFound: There is no such source.
+    """
+    declared = project.definitions.source(source)
+    found = _newest(project, source, limit)
+    for row in found:
+        _withhold(row, declared.pii)
+        for name in [name for name in row if name not in declared.columns]:
+            del row[name]
+    return found
+
+
+def _newest(project: Project, table: str, limit: int) -> list[dict[str, Any]]:
+    from mainspring.data import duck
 
     try:
-        scan = project.lake.scan(f"{source}{QUARANTINE_SUFFIX}")
+        scan = project.lake.scan(table)
     except NotFound:
         return []
     with duck.connect() as connection:
-        duck.register(connection, "quarantine", scan)
-        rows = connection.sql(f"SELECT * FROM quarantine ORDER BY _seq DESC LIMIT {int(limit)}").to_arrow_table()
+        duck.register(connection, "rows", scan)
+        rows = connection.sql(f"SELECT * FROM rows ORDER BY {SEQUENCE} DESC LIMIT {int(limit)}").to_arrow_table()
     found: list[dict[str, Any]] = rows.to_pylist()
-    if personal and not reveal:
-        for row in found:
-            row |= {name: WITHHELD for name in personal if row.get(name) is not None}
-            row[REASON] = _LINE.sub(rf"\1{WITHHELD}", row[REASON])
     return found
+
+
+def _withhold(row: dict[str, Any], personal: Iterable[str]) -> None:
+    row |= {name: WITHHELD for name in personal if row.get(name) is not None}

@@ -138,20 +138,6 @@ def list_predictions(
     return Listing(rows=tuple(found), next=_text(cursor), searched=searched, labels=True)
 
 
-def as_command(conditions: Conditions) -> str:
-    """Return the command that lists the same predictions."""
-    import shlex
-
-    options = [f"--{name.replace('_', '-')} {shlex.quote(text)}" for name, text in conditions.given.items()]
-    return " ".join(["mainspring predictions list", *options])
-
-
-def as_python(conditions: Conditions) -> str:
-    """Return the Python code that lists the same predictions."""
-    given = ", ".join(f"{name}={text!r}" for name, text in conditions.given.items())
-    return f"import mainspring as ms\n\nms.open().predictions({given})"
-
-
 def document(listed: Listed, *, labels: bool) -> dict[str, Any]:
     """Return a row for JSON: of personal values it has only the names, and whether they can be revealed."""
     made = listed.prediction

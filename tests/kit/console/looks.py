@@ -81,6 +81,35 @@ NAMELESS = """[...document.querySelectorAll('input:not([type=hidden]):not([hidde
   .map((each) => each.outerHTML.slice(0, 120))"""
 
 
+# Tables that offer no CSV and JSON.
+UNSAVED = """[...document.querySelectorAll('main table')]
+  .filter((table) => table.rows.length > 1 && !table.dataset.offered)
+  .map((table) => table.outerHTML.slice(0, 120))"""
+
+# Controls of less than 24 by 24 CSS pixels with another within 12 pixels of their middle (WCAG 2.2, 2.5.8), but for
+# links within a sentence, a list or a cell.
+SMALL = """(() => {
+  const area = (each) => each.labels?.[0]?.contains(each) ? each.labels[0] : each;
+  const shown = [...document.querySelectorAll('a, button, select, summary, input:not([type=hidden])')]
+    .filter((each) => !each.closest('.unseen') && area(each).getClientRects().length)
+    .map((each) => [each, area(each).getBoundingClientRect()]);
+  const near = (one, box) => {
+    const x = (one.left + one.right) / 2, y = (one.top + one.bottom) / 2;
+    return Math.hypot(Math.max(box.left - x, 0, x - box.right), Math.max(box.top - y, 0, y - box.bottom)) < 12;
+  };
+  const alone = 'button, select, summary, input, nav:not(.crumbs) a, a.button, .next';
+  return shown.filter(([each, box]) => each.matches(alone) && (box.width < 23.5 || box.height < 23.5)
+      && shown.some(([other, there]) => other !== each && near(box, there)))
+    .map(([each]) => each.outerHTML.slice(0, 120));
+})()"""
+
+# Controls outside the order in which a keyboard reaches them (WCAG 2.2, 2.4.3), and regions that scroll without it.
+UNREACHED = """[...document.querySelectorAll('[tabindex]')].filter((each) => each.tabIndex > 0)
+  .concat([...document.querySelectorAll('main *')].filter((each) =>
+    ['auto', 'scroll'].includes(getComputedStyle(each).overflowX) && each.scrollWidth > each.clientWidth + 1 &&
+    each.tabIndex < 0 && !each.querySelector('a, button, input, [tabindex]')))
+  .map((each) => each.outerHTML.slice(0, 120))"""
+
 # What is shown and runs out of the card around it, but for what scrolls there.
 OUTSIDE = """[...document.querySelectorAll('main .card *:not(svg *)')].filter((each) =>
   !each.closest('.wide, .unseen') && each.getClientRects().length &&
@@ -94,8 +123,9 @@ LOOKS = ((1280, False), (1280, True), (800, False), (400, False), (400, True), (
 def in_order(visitor: Browser, address: str, paths: Iterable[str], *, cards: bool = False) -> None:
     """Each page, on every screen and in both colour schemes, can be read and keeps to itself.
 
-    It fits the screen, its text stands out (WCAG 2.2, 1.4.3), its controls and tables have names, no id is there twice,
-    it complains of nothing but an answer with 422, which browsers note, and it fetches nothing from anywhere else.
+    It fits the screen, its text stands out (WCAG 2.2, 1.4.3), its controls and tables have names, controls are large
+    enough and within a keyboard's reach, tables can be saved, no id is there twice, it complains of nothing but an
+    answer with 422, which browsers note, and it fetches nothing from anywhere else.
 
     The gate loads a page once, and then changes the screen; `make test-deep` loads it for each.
 
@@ -112,7 +142,9 @@ def in_order(visitor: Browser, address: str, paths: Iterable[str], *, cards: boo
                 assert page.do("document.documentElement.scrollWidth") <= width, (path, width, dark)
                 assert page.do(TOO_FAINT) == [], (path, width, dark)
                 assert not cards or page.do(OUTSIDE) == [], (path, width, dark)
-            assert page.do(NAMELESS) == [], path
+            for wrong in (NAMELESS, UNSAVED, SMALL, UNREACHED):
+                found = page.do(wrong)
+                assert found == [], (path, found)
             assert page.do("document.querySelectorAll('h1').length") == 1, path
             ids = page.do("[...document.querySelectorAll('[id]')].map((each) => each.id)")
             assert len(set(ids)) == len(ids), path

@@ -23,8 +23,8 @@ class Troubled:
     closed: str
 
 
-def troubled() -> Troubled:
-    project = populated()
+def troubled(project: Project | None = None) -> Troubled:
+    project = project or populated()
     start, end = NOW // WEEK * WEEK - WEEK, NOW // WEEK * WEEK
     null = [
         Signal(

@@ -107,6 +107,8 @@ PATHS = {
     "/api/incidents",
     "/api/incidents/x",
     "/api/incidents/x/x",
+    "/data/tables/x/rows",
+    "/api/data/tables/x/rows",
     "/endpoints/x/fairness",
     "/api/endpoints/x/fairness",
     "/models/x/rollback",

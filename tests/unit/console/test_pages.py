@@ -120,7 +120,7 @@ def test_a_prediction_shows_everything_that_made_it(administrator, project) -> N
         manifest.code_version,
         manifest.features_digest,
         f"{one.latency_us / 1000:.2f} ms",
-        "OriginTraffic departures_1h float32",
+        "OriginTraffic its values now departures_1h float32",
         "Schedule hour float32",
         "above everything in training",  # the month: trained on January to June
         "4 table versions in the dataset commit",

@@ -15,10 +15,11 @@ import pytest
 from kit.console.client import Client
 from kit.console.flights import NOW, Project, populated
 from mainspring.console.app import create_app
+from mainspring.console.same import cli, python
 from mainspring.core.errors import Invalid
 from mainspring.core.time import HOUR, MINUTE, format_instant
 from mainspring.operations.opened import OpenedProject
-from mainspring.operations.predictions import Conditions, as_command, as_python, list_predictions
+from mainspring.operations.predictions import Conditions, list_predictions
 from unit.console.test_pages import Markup, text_of
 
 
@@ -191,9 +192,9 @@ def test_personal_keys_are_named_and_not_shown() -> None:
 
 def test_the_same_as_a_command_and_as_python() -> None:
     conditions = Conditions(endpoint="late", key="name=O'Hara", until="2013-07-01")
-    assert as_command(conditions) == (
+    assert cli("predictions", "list", **conditions.given) == (
         "mainspring predictions list --endpoint late --key 'name=O'\"'\"'Hara' --until 2013-07-01"
     )
-    assert 'key="name=O\'Hara"' in as_python(conditions)
+    assert 'key="name=O\'Hara"' in python("predictions", **conditions.given)
     with pytest.raises(Invalid):
         Conditions(score_from="inf").selection()

@@ -11,11 +11,15 @@ from mainspring.console.features.values import Seen
 from mainspring.core.errors import MainspringError
 from mainspring.data.model import DatasetCommit
 from mainspring.project import Project
+from mainspring.registry.model import ModelVersion
+from mainspring.registry.searching import Column, Condition, Kind, RunQuery, RunRow
 
 if TYPE_CHECKING:
     from mainspring.data.diff import TableDiff
 
 SHOWN_COMMITS = 200
+SHOWN_RUNS = 20
+COMMIT_TAG = "dataset_commit"  # of runs and versions
 PROFILED_ROWS = 50_000_000  # maximum that a page counts
 
 
@@ -45,6 +49,9 @@ class CommitPage:
     other: DatasetCommit | None  # the commit it is compared with
     tables: tuple[CommitTable, ...]
     choices: tuple[CommitRow, ...]
+    runs: tuple[RunRow, ...]  # the newest that trained on it
+    of_runs: int  # counted up to 1,000
+    versions: tuple[ModelVersion, ...]
 
     @property
     def changed(self) -> int:
@@ -73,12 +80,16 @@ def commit_page(project: Project, name: str, to: str | None = None) -> CommitPag
     commit = project.snapshots.get(name)
     other = project.snapshots.get(to) if to else project.snapshots.get(commit.parent) if commit.parent else None
     tables = sorted({*commit.versions, *(other.versions if other else ())})
+    trained = RunQuery((Condition(Column(Kind.TAG, COMMIT_TAG), "=", commit.id),), limit=SHOWN_RUNS)
     return CommitPage(
         commit,
         tags_of(project).get(commit.id, ()),
         other,
         tuple(_compared(project, table, commit, other) for table in tables),
         tuple(row for row in commit_list(project) if row.commit.id != commit.id)[:50],
+        project.run_search.search(trained).runs,
+        project.run_search.count(trained),
+        tuple(each for each in project.versions.all() if each.tags.get(COMMIT_TAG) == commit.id),
     )
 
 

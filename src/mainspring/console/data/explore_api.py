@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from mainspring.console.answers import Answer, Json
 from mainspring.console.background_cache import Looking
 from mainspring.console.data.commits import commit_list, commit_page, differences
-from mainspring.console.data.tables import find_source, profiled, source_page, table_list
+from mainspring.console.data.tables import find_source, profiled, source_page, source_rows, table_list
 from mainspring.console.features.values import (
     Seen,
     entity_keys,
@@ -27,6 +27,8 @@ from mainspring.project import Project
 
 Id = Annotated[str, Path(pattern=f"^{ID_PATTERN}$")]
 MaybeId = Annotated[str | None, Query(pattern=f"^{ID_PATTERN}$")]
+Of = Annotated[str, Query(pattern="^(landed|quarantine)$")]
+Limit = Annotated[int, Query(ge=1, le=1000)]
 Words = Annotated[str, Query(max_length=200)]
 
 
@@ -81,7 +83,8 @@ def add_explore_api(router: APIRouter, project: Project, looking: Looking) -> No
         """One dataset commit beside its parent, or beside the commit or tag `to`."""
         other = check_id(to, "commit") if to else None
         view = commit_page(project, check_id(commit, "commit"), other)
-        return Answer({"commit": view.commit, "tags": view.tags, "other": view.other, "tables": view.tables})
+        trained = {"runs": view.runs, "versions": view.versions}
+        return Answer({"commit": view.commit, "tags": view.tags, "other": view.other, "tables": view.tables, **trained})
 
     @router.get("/data/commits/{commit}/difference")
     def show_difference(commit: Id, to: MaybeId = None) -> Response:
@@ -93,6 +96,14 @@ def add_explore_api(router: APIRouter, project: Project, looking: Looking) -> No
     def show_source(source: Id) -> Response:
         """One source: its schema, checks, what failed them, the commits that changed it, its lineage."""
         return Answer(source_page(project, find_source(project, check_id(source, "source"))))
+
+    @router.get("/data/tables/{source}/rows")
+    def show_rows(source: Id, of: Of = "landed", limit: Limit = 20) -> Response:
+        """Rows as ingested, or with `of=quarantine` those that failed, with the reason; the last ingested first. Values
+        that identify a person are withheld.
+        """
+        found = source_rows(project, find_source(project, check_id(source, "source")), of, limit)
+        return Answer({"source": source, "of": of, "rows": found})
 
     @router.get("/data/tables/{source}/profile")
     def show_profile(source: Id) -> Response:

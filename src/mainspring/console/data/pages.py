@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from mainspring.console.background_cache import Looking
 from mainspring.console.data.commits import commit_list, commit_page, differences
 from mainspring.console.data.profile_picture import column_picture
-from mainspring.console.data.tables import find_source, profiled, source_page, table_list
+from mainspring.console.data.tables import find_source, profiled, source_page, source_rows, table_list
 from mainspring.console.features.pages import Frame
 from mainspring.console.features.values import page_of, source_address
 from mainspring.console.lineage_picture import picture
 from mainspring.console.render import page
+from mainspring.core.errors import MainspringError
 from mainspring.core.ids import check_id
+from mainspring.data.model import REASON
 from mainspring.operations.data.lineage import SOURCE
 from mainspring.project import Project
+
+Of = Annotated[str, Query(pattern="^(landed|quarantine)$")]
+SHOWN_ROWS = 50
 
 
 def add_data_pages(router: APIRouter, project: Project, looking: Looking, frame: Frame) -> None:
@@ -41,6 +46,17 @@ def add_data_pages(router: APIRouter, project: Project, looking: Looking, frame:
         seen = differences(project, looking, view)
         differing = {each.table: each for each in seen.found or ()}
         return page("commit.html", framed(request, view=view, seen=seen, differing=differing))
+
+    @router.get("/data/tables/{name}/rows")
+    def show_rows(request: Request, name: str, of: Of = "landed") -> Response:
+        source = find_source(project, check_id(name, "source"))
+        rows, problem = [], ""
+        try:
+            rows = source_rows(project, source, of, SHOWN_ROWS)
+        except MainspringError as error:
+            problem = str(error)
+        content = {"source": source, "of": of, "rows": rows, "columns": list(source.columns), "problem": problem}
+        return page("source_rows.html", framed(request, **content, reason=REASON))
 
     @router.get("/data/tables/{name}")
     @router.get("/data/{name}")

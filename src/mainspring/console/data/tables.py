@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mainspring.console.background_cache import Looking
 from mainspring.console.data.commits import PROFILED_ROWS, SHOWN_COMMITS, tags_of
@@ -14,6 +14,7 @@ from mainspring.data.model import DERIVED_PREFIXES, QUARANTINE_SUFFIX, Check, So
 from mainspring.operations.data import lineage as graph
 from mainspring.operations.data.lineage import Lineage
 from mainspring.operations.data.tables import CommitChange, Extent, changes_of, extent, newest, quarantine_reasons
+from mainspring.operations.ingest import landed, quarantined
 from mainspring.project import Project
 
 if TYPE_CHECKING:
@@ -111,6 +112,11 @@ def find_source(project: Project, name: str) -> Source:
     if source is None:
         raise NotFound(f"There is no source {name!r}.", fix="GET /api/data lists them.")
     return source
+
+
+def source_rows(project: Project, source: Source, of: str = "landed", limit: int = 20) -> list[dict[str, Any]]:
+    """Return rows of a source, the last ingested first; of its quarantine where `of` is "quarantine"."""
+    return quarantined(project, source.name, limit) if of == "quarantine" else landed(project, source.name, limit)
 
 
 def source_page(project: Project, source: Source) -> SourcePage:

@@ -52,7 +52,10 @@ def add_endpoint_api(router: APIRouter, project: Project) -> None:
 
     @router.get("/endpoints/{name}/fairness")
     def show_fairness(
-        name: Id, since: Maybe = None, until: Maybe = None, least_rows: Annotated[int, Query(ge=1)] = LEAST_ROWS
+        name: Id,
+        since: Maybe = None,
+        until: Maybe = None,
+        least_rows: Annotated[int, Query(ge=1, le=10**6)] = LEAST_ROWS,
     ) -> Response:
         """Measures of the declared groups in `[since, until)`, by default 30 days, with the gaps between groups."""
         return Answer(live_fairness(project, known(name), since=since, until=until, least_rows=least_rows))

@@ -15,7 +15,7 @@ from mainspring.console.endpoints.period import Period
 from mainspring.console.features.values import Seen
 from mainspring.console.models.intervals import interval_picture
 from mainspring.core.errors import MainspringError
-from mainspring.core.time import DAY, MINUTE
+from mainspring.core.time import DAY, MINUTE, format_instant
 from mainspring.governance.model import Estimate
 from mainspring.operations.fairness import STEP_US, Fairness, FairnessWindow, VersionFairness, live_fairness
 from mainspring.project import Project
@@ -69,6 +69,18 @@ class FairnessPage:
     measure: str
     least_rows: int
     comparisons: tuple[Comparison, ...]
+
+    @property
+    def since(self) -> str:
+        """The first instant, as the command takes it."""
+        found = self.seen.found
+        return "" if found is None or found.since is None else format_instant(found.since)
+
+    @property
+    def until(self) -> str:
+        """The instant after the last, as the command takes it."""
+        found = self.seen.found
+        return "" if found is None or found.until is None else format_instant(found.until)
 
     @property
     def hidden(self) -> tuple[str, ...]:

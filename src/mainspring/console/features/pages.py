@@ -10,6 +10,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from mainspring.console.background_cache import Looking
 from mainspring.console.features.charts import charts, median_spark
+from mainspring.console.features.drift import view_drift
 from mainspring.console.features.values import (
     KEY,
     Seen,
@@ -82,6 +83,7 @@ def _content(
     chosen = feature or view.names[0]
     return {
         "view": shown,
+        "drift": view_drift(project, view.name),
         "section": "features",
         "picture": _picture(shown),
         "seen": seen,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+from urllib.parse import urlencode
 
 from mainspring.console.background_cache import Looking
 from mainspring.core.errors import Invalid, MainspringError, NotFound
-from mainspring.core.time import HOUR
+from mainspring.core.schema import DType
+from mainspring.core.time import HOUR, format_instant
 from mainspring.features.describe.distributions import Distributions, distributions
 from mainspring.features.describe.personal import columns_read
 from mainspring.features.describe.wording import definition, wording
@@ -226,6 +228,23 @@ def over_time(project: Project, looking: Looking, view: FeatureView) -> Seen[Dis
 def entity_keys(view: FeatureView, query: Mapping[str, str]) -> dict[str, str]:
     """Return the texts of the entity's keys in a query."""
     return {name: query[KEY + name] for name in view.entity.keys if KEY + name in query}
+
+
+def entity_address(view: FeatureView, keys: Mapping[str, object]) -> str:
+    """Return the address of an entity's values now; empty if `keys` lacks a key of the view's entity."""
+    if any(keys.get(name) is None for name in view.entity.keys):
+        return ""
+    texts = {KEY + name: _typed(keys[name], dtype) for name, dtype in view.entity.keys.items()}
+    return f"/features/{view.name}?{urlencode(texts)}#entity"
+
+
+def _typed(value: object, dtype: DType) -> str:
+    """Return a key as people type it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if dtype is DType.Timestamp and isinstance(value, int):
+        return format_instant(value)
+    return str(value)
 
 
 def looked_up(project: Project, view: FeatureView, texts: Mapping[str, str]) -> EntityValues:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from mainspring.console.charts import Chart, Line, Table
 from mainspring.console.features.values import source_address
 from mainspring.console.formats import fixed, share, span, whole
+from mainspring.core.time import format_instant
 from mainspring.delivery.promote import previous_version
 from mainspring.delivery.routing import CHAMPION
 from mainspring.monitoring.incidents.model import Incident, Outgoing, Symptom
@@ -206,7 +207,12 @@ def remedies(project: Project, incident: Incident) -> tuple[Remedy, ...]:
         found.append(Remedy("Ingest the labels that are due:", f"mainspring ingest {cause.name} FILE"))
     elif cause.kind in ("traffic", "service", "monitor"):
         found.append(Remedy("Ask the installation what is wrong:", "mainspring doctor"))
+    time = {"since": format_instant(incident.started)}
+    if not incident.is_open:
+        time["until"] = format_instant(incident.last)
     for endpoint in incident.endpoints[:3]:
+        query = urlencode({"endpoint": endpoint, **time})
+        found.append(Remedy(f"Look at the predictions of {endpoint} in its time.", address=f"/predictions?{query}"))
         declared = project.definitions.endpoints.get(endpoint)
         if cause.kind in _PERHAPS_THE_VERSION and declared is not None and declared.reference == CHAMPION:
             before = previous_version(project.versions, declared.model_name)

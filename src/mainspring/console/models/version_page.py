@@ -73,6 +73,7 @@ class VersionPage:
     children: tuple[ModelVersion, ...]
     of_children: int
     decided: tuple[Happening, ...]
+    endpoints: tuple[str, ...]  # declared ones of its model
 
     @property
     def state(self) -> str:
@@ -136,6 +137,7 @@ def version_page(project: Project, looking: Looking, model: str, number: str) ->
         children=tuple(children[:LISTED]),
         of_children=len(children),
         decided=_decided(project, version)[:LISTED],
+        endpoints=tuple(name for name, of in project.definitions.endpoints.items() if of.model_name == model),
     )
 
 

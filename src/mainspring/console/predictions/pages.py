@@ -14,6 +14,7 @@ from mainspring.console.background_cache import Looking
 from mainspring.console.downloads import csv_file
 from mainspring.console.endpoints.api import Id
 from mainspring.console.features.pages import Frame
+from mainspring.console.features.values import entity_address
 from mainspring.console.predictions import explanation
 from mainspring.console.predictions.evidence import evidence
 from mainspring.console.render import page
@@ -26,8 +27,6 @@ from mainspring.operations.predictions import (
     Conditions,
     Listed,
     Listing,
-    as_command,
-    as_python,
     document,
     list_predictions,
     table,
@@ -103,8 +102,6 @@ def add_prediction_pages(router: APIRouter, project: Project, looking: Looking, 
             "kept": urlencode(given),
             "endpoints": endpoints(project),
             "statuses": STATUSES,
-            "command": as_command(asked),
-            "python": as_python(asked),
             "moments": _moments(project),
         }
         status = 400 if refused is not None else 200
@@ -124,6 +121,9 @@ def add_prediction_pages(router: APIRouter, project: Project, looking: Looking, 
             "view": view,
             "asker": _name_of(project, view.prediction.principal),
             "declared": project.definitions.views,
+            "states": {
+                name: entity_address(each, view.prediction.keys) for name, each in project.definitions.views.items()
+            },
             "again": replay(project, prediction_id) if replayed else None,
             "why": why,
             "explained": explanation.seen(project, looking, prediction_id, why) if why.way else None,

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from mainspring.console import formats
 from mainspring.console.runs.charts import small
+from mainspring.console.same import cli, python
 from mainspring.project import Project
 from mainspring.registry.run_filters import Filter, Unreadable, parse_filter, parse_order
 from mainspring.registry.run_matching import number_of
@@ -59,6 +60,23 @@ class Asked:
         """The address of the same runs over the API."""
         fields = [("filter", self.text), ("model", self.model), ("status", self.status), ("order", self.sort)]
         return _address("/api/runs", [*fields, ("after", self.after)])
+
+    @property
+    def where(self) -> str:
+        """The filter with the chosen status."""
+        status = f"status = {self.status.lower()}" if self.status else ""
+        return " and ".join(filter(None, (self.text, status)))
+
+    @property
+    def as_command(self) -> str:
+        """The command that lists the same runs."""
+        models = [self.model] if self.model else []
+        return cli("runs", "list", *models, filter=self.where, order=self.sort)
+
+    @property
+    def as_python(self) -> str:
+        """The Python code that lists the same runs."""
+        return python("runs", where=self.where, model=self.model, order=self.sort)
 
 
 def _address(path: str, fields: Sequence[tuple[str, str]]) -> str:

@@ -54,7 +54,7 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   }
   function offer(table) {
-    if (table.dataset.offered || !table.caption || table.rows.length < 3 || table.closest("form")) return;
+    if (table.dataset.offered || !table.caption || table.rows.length < 2) return;
     table.dataset.offered = "yes";
     const title = table.caption.textContent.trim(), name = title.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "").slice(0, 60) || "table";
     const button = (text, act) => make("button", { type: "button", onclick: act, title: `${title}: the rows shown, as ${text}` }, text);
@@ -65,6 +65,14 @@
       button("Copy", async () => { await navigator.clipboard.writeText(csv(rowsOf(table)).replaceAll("\r\n", "\n")); said.textContent = "copied"; }), said);
     const around = table.closest(".wide");
     if (around) around.append(tools); else table.after(tools);
+  }
+
+  // Commands and code: a button for each that copies it.
+  function offerCopy(code) {
+    if (code.dataset.offered || !navigator.clipboard) return;
+    code.dataset.offered = "yes";
+    const text = [code.dataset.before, code.textContent.trim()].filter(Boolean).join("\n\n"), said = make("span", { className: "soft", role: "status" });
+    code.after(" ", make("button", { type: "button", className: "copying", title: `Copy: ${text}`, onclick: async () => { await navigator.clipboard.writeText(text); said.textContent = " copied"; } }, "Copy"), said);
   }
 
   // The palette.
@@ -134,7 +142,7 @@
 
   const foot = document.getElementById("zone-place");
   if (foot) foot.replaceChildren(make("button", { type: "button", id: "zone", onclick: turnZone }));
-  const arranged = () => { document.querySelectorAll("main table").forEach(offer); };
+  const arranged = () => { document.querySelectorAll("main table").forEach(offer); document.querySelectorAll("code.copy").forEach(offerCopy); };
   zoned();
   arranged();
   // Parts of a live page are replaced as it goes on.

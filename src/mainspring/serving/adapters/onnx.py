@@ -140,7 +140,8 @@ def _check_tensors(graph: Sequence[Any], specs: Mapping[str, TensorSpec], verb: 
     known = {each.name: each for each in graph}
     missing = [each for each in specs if each not in known]
     if missing or (verb == "takes" and len(known) != len(specs)):
-        raise Corrupt(f"The model of {name} {verb} {sorted(known)}, but its manifest declares {sorted(specs)}.")
+        given, declared = (", ".join(sorted(names)) for names in (known, specs))
+        raise Corrupt(f"The model of {name} {verb} {given}, but its manifest declares {declared}.")
     for spec in specs.values():
         found = known[spec.name]
         if DATATYPES.get(found.type) != spec.datatype:
@@ -195,7 +196,8 @@ def _feeds(graph: Sequence[Any], inputs: Sequence[Input], name: str) -> list[_Fe
     if len(graph) == 1 and len(graph[0].shape) == 2 and graph[0].shape[1] in (len(columns), None):
         return [_Feed(graph[0].name, DATATYPES[graph[0].type], columns, True)]
     raise Corrupt(
-        f"The model of {name} takes {sorted(each.name for each in graph)}, but its manifest declares {sorted(columns)}."
+        f"The model of {name} takes {', '.join(sorted(each.name for each in graph))}, but its manifest declares "
+        f"{', '.join(sorted(columns))}."
     )
 
 
@@ -230,7 +232,9 @@ def _fetch(graph: Sequence[Any], task: str, outputs: Sequence[str], name: str) -
         }
     floats = [each for each in graph if DATATYPES.get(each.type) in _FLOATS]
     if not floats:
-        raise Corrupt(f"The model of {name} returns {names}, but its manifest declares {list(outputs)}.")
+        raise Corrupt(
+            f"The model of {name} returns {', '.join(names)}, but its manifest declares {', '.join(outputs)}."
+        )
     wanted, binary = [floats[-1].name], task == "binary" and len(outputs) == 1
 
     def split(found: Sequence[Any], rows: int) -> dict[str, Array]:

@@ -9,7 +9,6 @@ of estimated quality holds the realised one on the flights' half year that the m
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,8 @@ from typing import Any
 import numpy as np
 
 from report import Case, report
+
+KEPT = Path(__file__).parents[1] / "build" / "alarms"
 
 DAYS, CHANGED, A_DAY, TRAINED = 60, 30, 480, 8_000
 DAY_US, HOUR_US = 86_400_000_000, 3_600_000_000
@@ -144,7 +145,7 @@ def _life(stream: Stream, seed: int, changes: bool) -> dict[str, Any]:
     }
 
 
-def cases(quick: bool) -> list[Case]:
+def cases(quick: bool, folder: Path = KEPT) -> list[Case]:
     """Return the cases of concept drift, and of the interval of estimated quality on the flights."""
     seeds, found = range(2 if quick else 10), []
     for name, stream in STREAMS.items():
@@ -171,10 +172,10 @@ def cases(quick: bool) -> list[Case]:
         found.append(
             Case(f"{name}: estimates whose 90% interval holds", "share", held["drift"], held["still"], {}, notes, True)
         )
-    return [*found, *_flights()]
+    return [*found, *_flights(folder)]
 
 
-def _flights() -> list[Case]:
+def _flights(folder: Path) -> list[Case]:
     """Return how often intervals of estimated quality hold on days, and on weeks that begin each day."""
     import pyarrow as pa
 
@@ -182,7 +183,7 @@ def _flights() -> list[Case]:
     from mainspring.stats.estimates import estimates, realised
     from mainspring.stats.quality_sums import Rows, scores_summed, summed
 
-    table = year(Path(tempfile.gettempdir()) / "mainspring-flights-year")
+    table = year(folder)
     table = table.slice(trained_rows(table))
     at = table[AT].cast(pa.int64()).to_numpy()
     score, label = (np.asarray(table[name].to_numpy(zero_copy_only=False), np.float64) for name in (SCORE, LABEL))

@@ -1,4 +1,4 @@
-"""Faults of the flights' traffic, in two lists that share none: channels are tuned on one and reported on the other.
+"""Faults of the flights' traffic: two lists that channels were tuned on, and kinds of faults that a third draws from.
 
 A fault changes the rows of whole days. It is gross where a person who looks at the rows would see it at once. Right is
 a column that the fault changed; where rows are lost, the number of rows is right as well.

@@ -2,7 +2,7 @@
 
 A peer's score of a column is taken in deviations of the clean days of tuning, which is kinder than one threshold for
 all columns. An alarm is a score over the threshold that raises one alarm a week on these days. The faults are those of
-the other list, on some of its days; how often the peer alarms on clean ones of those days is told beside.
+a list, on some of its days; how often the peer alarms on clean days that it was not tuned on is told beside.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alarms_faults import TEST, Fault, Rows
-from alarms_year import BUDGET, OUTPUTS, Outcome, Year, days_of
+from alarms_faults import Fault, Rows
+from alarms_year import BUDGET, OUTPUTS, Outcome, Plan, Year
 from environments import PEERS, recorded
 
 NAMES = ("evidently", "nannyml")
+DEFAULT = "|default"
 DAYS = 2  # on which each fault is tried: Evidently takes 1.5 s for a window
 _SILENT = {"NML_DISABLE_USAGE_LOGGING": "1", "DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1"}
 
@@ -38,19 +39,18 @@ class Trials:
     faults: Sequence[Fault]  # of each pair of windows behind the clean ones
 
 
-def absent() -> dict[str, str]:
+def absent(names: Sequence[str] = NAMES) -> dict[str, str]:
     """Return the peers that are not installed, with the reason."""
-    return {name: f"not installed: python bench/peers.py {name}" for name in NAMES if recorded(PEERS / name) is None}
+    return {name: f"not installed: python bench/peers.py {name}" for name in names if recorded(PEERS / name) is None}
 
 
-def write(year: Year, folder: Path, *, quick: bool = False) -> Trials:
-    clean, _ = days_of(year, test=False)
-    _, days = days_of(year, test=True)
-    chosen = days[:: len(days) // (1 if quick else DAYS)][: 1 if quick else DAYS]
-    others, step = days_of(year, test=True)[0], 6 if quick else 2
-    windows = [year.rows(day) for day in (*clean[::step], *others[:: 2 * step])]
-    trials, faults = (len(clean[::step]), len(others[:: 2 * step])), []
-    for seed, fault in enumerate(TEST):
+def write(year: Year, plan: Plan, tuned: Plan, folder: Path, *, quick: bool = False) -> Trials:
+    clean, step, many = tuned.clean, 6 if quick else 2, 1 if quick else DAYS
+    chosen = plan.days[:: max(len(plan.days) // many, 1)][:many]
+    others = [day for day in plan.clean if day not in clean][:: 2 * step]
+    windows = [year.rows(day) for day in (*clean[::step], *others)]
+    trials, faults = (len(clean[::step]), len(others)), []
+    for seed, fault in enumerate(plan.faults):
         for day in chosen:
             windows += [year.faulty(fault, each, seed) for each in (day, day + 1)]
             faults.append(fault)
@@ -59,15 +59,28 @@ def write(year: Year, folder: Path, *, quick: bool = False) -> Trials:
     return Trials(*trials, faults)
 
 
-def start(name: str, folder: Path) -> subprocess.Popen[bytes]:
-    command = [str(PEERS / name / "bin" / "python"), str(Path(__file__).with_name("alarms_peer.py")), name, str(folder)]
-    return subprocess.Popen(
-        command, env={**os.environ, **_SILENT, "PYTHONPATH": ""}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+def start(name: str, *folders: Path) -> subprocess.Popen[bytes]:
+    """Start a peer, which writes its scores into each folder; its errors into the first."""
+    script = str(Path(__file__).with_name("alarms_peer.py"))
+    command = [str(PEERS / name / "bin" / "python"), script, name, *map(str, folders)]
+    environment = {**os.environ, **_SILENT, "PYTHONPATH": ""}
+    with (folders[0] / f"{name}.log").open("wb") as log:
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=log)
+
+
+def wait(name: str, process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Wait for a peer.
+
+    Raises:
+        RuntimeError: It failed.
+    """
+    if process.wait():
+        raise RuntimeError(f"{name} ended with {process.returncode}: {(folder / f'{name}.log').read_text()[-500:]}")
 
 
 def outcome(name: str, folder: Path, trials: Trials) -> Outcome:
-    scores: Mapping[str, list[float]] = json.loads((folder / f"{name}.json").read_text())
+    scores: dict[str, list[float]] = json.loads((folder / f"{name}.json").read_text())
+    del scores[DEFAULT]
     columns = [key.partition("|")[0] for key in scores]
     values = np.column_stack(list(scores.values()))
     rows = [place for place, column in enumerate(columns) if not column]
@@ -91,19 +104,23 @@ def outcome(name: str, folder: Path, trials: Trials) -> Outcome:
 
 
 @contextmanager
-def running(year: Year, *, quick: bool = False) -> Iterator[Callable[[], dict[str, Outcome]]]:
-    """Start the peers that are installed, beside each other; yield a function that waits for their outcomes."""
+def running(year: Year, plan: Plan, tuned: Plan, *, quick: bool = False) -> Iterator[Callable[[], dict[str, Outcome]]]:
+    """Start the peers that are installed, beside each other; yield a function that waits for their outcomes.
+
+    Args:
+        plan: The faults, and some of the days.
+        tuned: Its clean days are those that thresholds are chosen on.
+    """
     missing = absent()
     names = [name for name in NAMES if name not in missing]
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        trials = write(year, folder, quick=quick) if names else Trials(0, 0, ())
+        trials = write(year, plan, tuned, folder, quick=quick) if names else Trials(0, 0, ())
         processes = {name: start(name, folder) for name in names}
 
         def outcomes() -> dict[str, Outcome]:
             for name, process in processes.items():
-                if process.wait():
-                    raise RuntimeError(f"{name} ended with {process.returncode}")
+                wait(name, process, folder)
             return {name: outcome(name, folder, trials) for name in names}
 
         try:

@@ -47,7 +47,7 @@ KNOWN = {
     # None of the four imports with pandas 3; bench/alarms.py writes Parquet for each.
     "evidently": Peer(("evidently==0.7.23", "pandas<3"), usual=False, then=("pyarrow",)),
     "nannyml": Peer(("nannyml==0.13.1", "pandas<3", "statsmodels"), usual=False, then=("pyarrow",)),
-    "alibi-detect": Peer(("alibi-detect==0.13.0", "pandas<3"), usual=False, then=("pyarrow",)),
+    "alibi-detect": Peer(("alibi-detect==0.13.0", "pandas<3"), usual=False, then=("pyarrow<20",)),  # with its NumPy 1
     "whylogs": Peer(("whylogs[viz]==1.6.4", "pandas<3"), usual=False, then=("pyarrow",)),
 }
 

@@ -10,6 +10,7 @@ from mainspring.core.errors import MainspringError
 from mainspring.core.time import DAY, HOUR
 from mainspring.ledger.model import Selection
 from mainspring.monitoring.channels.attributions import DAYS, Attributions, judge
+from mainspring.monitoring.declaring import ALARMS_PER_WEEK
 from mainspring.monitoring.incidents.model import Judged
 from mainspring.monitoring.signals import ATTRIBUTION
 from mainspring.project import Project
@@ -37,7 +38,9 @@ class KeptAttributions:
     judged: list[Judged] = field(default_factory=list)
 
 
-def attributions_judged(project: Project, endpoint: str, now: int, kept: KeptAttributions) -> list[Judged]:
+def attributions_judged(
+    project: Project, endpoint: str, now: int, kept: KeptAttributions, budget: float = ALARMS_PER_WEEK
+) -> list[Judged]:
     """Return the judgement of the complete days of the endpoint's heaviest version.
 
     A model without an exact explanation, and an endpoint that serves nothing, are not judged.
@@ -45,6 +48,7 @@ def attributions_judged(project: Project, endpoint: str, now: int, kept: KeptAtt
     Args:
         now: By the domain's clock.
         kept: Of the same endpoint, updated.
+        budget: Alarms a week of all the endpoint's channels.
     """
     route = project.routes.current().get(endpoint)
     if route is None:
@@ -55,13 +59,13 @@ def attributions_judged(project: Project, endpoint: str, now: int, kept: KeptAtt
         return kept.judged
     if kept.digest != arm.digest:
         kept.days.clear()
-    kept.judged = _judged(project, endpoint, arm, until, kept.days)
+    kept.judged = _judged(project, endpoint, arm, until, kept.days, budget)
     kept.digest, kept.until = arm.digest, until
     return kept.judged
 
 
 def _judged(
-    project: Project, endpoint: str, arm: Arm, until: int, kept: dict[int, Attributions | None]
+    project: Project, endpoint: str, arm: Arm, until: int, kept: dict[int, Attributions | None], budget: float
 ) -> list[Judged]:
     bundle = project.bundles.load(arm.digest)
     try:
@@ -78,7 +82,7 @@ def _judged(
     for start in [start for start in kept if start not in starts]:
         del kept[start]
     days = [day for start in starts if (day := kept[start]) is not None]
-    windows, signals = judge(endpoint, arm.version, list(explainer.inputs), days, trained)
+    windows, signals = judge(endpoint, arm.version, list(explainer.inputs), days, trained, budget)
     return [Judged(endpoint, ATTRIBUTION, tuple(windows), tuple(signals))] if windows else []
 
 

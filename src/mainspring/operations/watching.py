@@ -17,6 +17,7 @@ from mainspring.core.time import DAY
 from mainspring.features.model import FeatureView
 from mainspring.monitoring.channels.concept import concept_signals
 from mainspring.monitoring.channels.harm import signals as harm_signals
+from mainspring.monitoring.declaring import ALARMS_PER_WEEK
 from mainspring.monitoring.incidents.causes import LABELS, MONITOR, PREDICTIONS, Lineage, Origin, grouped
 from mainspring.monitoring.incidents.feedback import confirmed, dismissed
 from mainspring.monitoring.incidents.model import Incident, Judged, Part, Policy, scope
@@ -101,7 +102,9 @@ def _distributions(watch: Watch) -> list[Judged]:
 
 def _attributions(watch: Watch) -> list[Judged]:
     kept = watch.kept.setdefault(watch.endpoint, Kept())
-    return attributions_judged(watch.project, watch.endpoint, watch.now, kept.attributions)
+    monitor = watch.project.definitions.monitors.get(watch.endpoint)
+    budget = ALARMS_PER_WEEK if monitor is None else monitor.alarms_per_week
+    return attributions_judged(watch.project, watch.endpoint, watch.now, kept.attributions, budget)
 
 
 CHANNELS: Mapping[str, Channel] = {  # by name of the part; a new channel adds one line

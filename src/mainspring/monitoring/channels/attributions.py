@@ -1,19 +1,23 @@
 """Attributions: how much each column moves the answers of a day, against the days before.
 
 The statistic of a column is its mean absolute contribution over a sample of the day's predictions. A day's score is the
-largest deviation of a column from its own history, in units of the history's spread and the day's sampling error. An
-alarm is a record: a score above those of all days of the last four weeks. Of days that are alike, one in 15 to 29 is
-one. So a column whose values moved far is found if the model cares, and one that the model ignores is not.
+largest deviation of a column from its own history, in units of the history's spread and the day's sampling error. How
+rare a score is follows from an exponential tail of the largest scores of the last four weeks, with the error of a fit
+to so few. An alarm is rarer than the channel's part of the endpoint's budget. So a column whose values moved far is
+found if the model cares, and one that the model ignores is not.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from mainspring.monitoring.channels.budget import ATTRIBUTIONS
+from mainspring.monitoring.declaring import ALARMS_PER_WEEK
 from mainspring.monitoring.signals import ATTRIBUTION, Signal
 
 Array = np.ndarray[Any, Any]
@@ -23,6 +27,8 @@ DAYS = 28  # of history
 _FIRST = 5  # days before the first score
 _MAD = 1.4826  # of a normal distribution
 _FLOOR = 0.05  # of all contributions: smaller movements are no alarm
+_TAIL = 5  # largest scores that a tail is fitted to
+_LEAST_EXCESS, _MOST_EXCESSES = 0.1, 1e9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,14 +59,21 @@ class Attributions:
 
 
 def judge(
-    endpoint: str, version: str, columns: Sequence[str], days: Sequence[Attributions], trained: Mapping[str, float]
+    endpoint: str,
+    version: str,
+    columns: Sequence[str],
+    days: Sequence[Attributions],
+    trained: Mapping[str, float],
+    alarms_per_week: float = ALARMS_PER_WEEK,
 ) -> tuple[list[tuple[int, int]], list[Signal]]:
     """Return the days that could be judged, and the alarms among them, one for the column that deviates most.
 
     Args:
         days: In order of time; days without enough predictions are absent.
         trained: Column -> mean absolute contribution over held-out rows, for the alarm's sentence.
+        alarms_per_week: Of the endpoint, of all its channels.
     """
+    rare = -math.log(min(alarms_per_week * ATTRIBUTIONS / 7.0, 0.5))
     deviations = [_deviations(days[max(0, at - DAYS) : at], day) for at, day in enumerate(days)]
     scores = [float("nan") if each is None else float(each.max(initial=0.0)) for each in deviations]
     windows, signals = [], []
@@ -70,14 +83,28 @@ def judge(
         if found is None or at < LEAST_HISTORY or not past:
             continue
         windows.append((day.start, day.end))
-        record = max(*past, 1.0)
-        if scores[at] > record:
+        rarity = _rarity(scores[at], past)
+        if rarity > rare:
             column = int(found.argmax())
             usual = float(np.median([each.mean[column] for each in days[max(0, at - DAYS) : at]]))
-            signals.append(
-                _signal(endpoint, version, columns[column], column, day, usual, scores[at] / record, trained)
-            )
+            signals.append(_signal(endpoint, version, columns[column], column, day, usual, rarity / rare, trained))
     return windows, signals
+
+
+def _rarity(score: float, past: Sequence[float]) -> float:
+    """Return minus the log of the probability of a score as large, 0 for one that is not among the largest.
+
+    Beyond the start of the tail, excesses over k past ones are Pareto distributed where they are exponential.
+    """
+    ordered = sorted(past, reverse=True)
+    size = min(_TAIL, len(ordered))
+    start = ordered[size] if len(ordered) > size else ordered[-1]
+    start = max(start, 1.0)
+    excess = max(sum(max(each - start, 0.0) for each in ordered[:size]) / size, _LEAST_EXCESS)
+    if score <= start:
+        return 0.0
+    beyond = min((score - start) / excess, _MOST_EXCESSES)
+    return math.log((len(ordered) + 1) / (size + 1)) + size * math.log1p(beyond / size)
 
 
 def _deviations(history: Sequence[Attributions], day: Attributions) -> Array | None:

@@ -9,6 +9,7 @@ import pytest
 
 from mainspring.core.time import DAY
 from mainspring.monitoring.channels.attributions import LEAST_HISTORY, Attributions, judge
+from mainspring.monitoring.channels.budget import ATTRIBUTIONS
 from mainspring.monitoring.signals import ATTRIBUTION
 
 COLUMNS = ["V.a", "V.b", "V.c"]
@@ -53,14 +54,15 @@ def test_a_small_column_may_do_as_it_likes() -> None:
     assert not [each for each in signals if each.start == 30 * DAY]
 
 
-def test_alike_days_make_about_one_alarm_a_month() -> None:
+@pytest.mark.parametrize("budget", [1.0, 10.0])
+def test_alike_days_keep_to_the_part_of_the_budget(budget: float) -> None:
     alarms = judged = 0
-    for seed in range(40):
-        windows, signals = told(days(43, seed=seed))
+    for seed in range(60):
+        windows, signals = judge("late", "3", COLUMNS, days(43, seed=seed), TRAINED, budget)
         judged += len(windows)
         alarms += len(signals)
-    assert judged == 40 * (43 - LEAST_HISTORY)
-    assert alarms <= judged / 15
+    assert judged == 60 * (43 - LEAST_HISTORY)
+    assert alarms <= 1.5 * judged / 7 * budget * ATTRIBUTIONS
 
 
 def test_too_little_history_is_not_judged() -> None:

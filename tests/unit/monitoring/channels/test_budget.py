@@ -44,3 +44,10 @@ def test_a_record_is_an_alarm_after_false_ones_too() -> None:
     scores = np.concatenate([rng.exponential(size=100), [20.0, 30.0, 40.0, 50.0, 60.0, 70.0]])
     limits = thresholds(scores, np.ones(len(scores), bool), 1 / 7)
     assert (scores > limits)[100:].all()
+
+
+def test_a_fault_that_lasts_is_an_alarm_on_each_day_though_the_budget_is_spent() -> None:
+    rng = np.random.default_rng(7)
+    scores = np.concatenate([rng.exponential(size=100), np.full(6, 50.0)])
+    limits = thresholds(scores, np.ones(len(scores), bool), 1 / 7)
+    assert (scores > limits)[100:].all()

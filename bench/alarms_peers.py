@@ -26,7 +26,7 @@ from environments import PEERS, recorded
 
 NAMES = ("evidently", "nannyml")
 DEFAULT = "|default"
-DAYS = 2  # on which each fault is tried: Evidently takes 1.5 s for a window
+DAYS = 1  # on which each fault is tried: Evidently takes two seconds for a window
 _SILENT = {"NML_DISABLE_USAGE_LOGGING": "1", "DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1"}
 
 

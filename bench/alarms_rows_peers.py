@@ -1,8 +1,8 @@
 """Peers on independent rows: the columns and faults of bench/alarms_rows.py, in windows of three sizes.
 
 A peer's score of a column is taken in deviations of the clean windows. A column is flagged over the threshold that any
-column exceeds in one of these fifty windows, which is kinder than a threshold that is chosen before. How often the peer
-as it comes reports a column in clean windows stands beside. Five windows a fault: Evidently takes a second for each.
+column exceeds in one of these windows, which is kinder than a threshold that is chosen before. How often the peer as it
+comes reports a column in clean windows stands beside.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from alarms_peers import DEFAULT, absent, start, wait
 
 NAMES = ("evidently", "nannyml", "alibi-detect", "whylogs")
 SIZES, TRAINED = (100, 1_000, 10_000), 20_000
-CHUNKS, CLEAN, FAULTY = 20, 50, 5  # windows: of training at least, without a fault, with each fault
+CHUNKS = 20  # windows of training at least
+CLEAN, FAULTY = 50, 5  # windows without a fault, and with each fault
+FEWER = {"evidently": (20, 2)}  # it takes two seconds for a window
 AS_IT_COMES = "as it comes"
 
 Columns = Mapping[str, Any]
@@ -43,23 +45,27 @@ def running(make: Make, faults: Mapping[str, str], *, quick: bool = False) -> It
     names = [name for name in NAMES if name not in absent(NAMES)]
     sizes = SIZES[:2] if quick else SIZES
     with tempfile.TemporaryDirectory() as made:
-        folders = [Path(made) / str(rows) for rows in (sizes if names else ())]
-        for folder, rows in zip(folders, sizes, strict=False):
-            folder.mkdir()
-            random = np.random.default_rng(rows)
-            windows = [make("", random, rows) for _ in range(CLEAN)]
-            windows += [make(fault, random, rows) for fault in faults for _ in range(FAULTY)]
-            chunks = max(TRAINED // rows, CHUNKS)
-            _write([make("", random, rows) for _ in range(chunks)], folder / "training.parquet")
-            _write(windows, folder / "windows.parquet")
-        processes = {name: start(name, *folders) for name in names}
+        numbers = {name: FEWER.get(name, (CLEAN, FAULTY)) for name in names}
+        for clean, faulty in {*numbers.values()}:
+            for rows in sizes:
+                folder = Path(made) / f"{rows}-{clean}"
+                folder.mkdir()
+                random = np.random.default_rng(rows)
+                chunks = max(TRAINED // rows, CHUNKS)
+                _write([make("", random, rows) for _ in range(chunks)], folder / "training.parquet")
+                windows = [make("", random, rows) for _ in range(clean)]
+                windows += [make(fault, random, rows) for fault in faults for _ in range(faulty)]
+                _write(windows, folder / "windows.parquet")
+        folders = {name: [Path(made) / f"{rows}-{clean}" for rows in sizes] for name, (clean, _) in numbers.items()}
+        processes = {name: start(name, *folders[name]) for name in names}
 
         def shares() -> Shares:
             found = {}
             for name, process in processes.items():
-                wait(name, process, folders[0])
-                for folder, rows in zip(folders, sizes, strict=True):
-                    found[name, rows] = _shares(json.loads((folder / f"{name}.json").read_text()), faults)
+                wait(name, process, folders[name][0])
+                for folder, rows in zip(folders[name], sizes, strict=True):
+                    scores = json.loads((folder / f"{name}.json").read_text())
+                    found[name, rows] = _shares(scores, faults, *numbers[name])
             return found
 
         try:
@@ -70,19 +76,19 @@ def running(make: Make, faults: Mapping[str, str], *, quick: bool = False) -> It
                 process.wait()
 
 
-def _shares(scores: dict[str, list[float]], faults: Mapping[str, str]) -> dict[str, float]:
-    found = {AS_IT_COMES: float(np.mean(scores.pop(DEFAULT)[:CLEAN]))}
+def _shares(scores: dict[str, list[float]], faults: Mapping[str, str], clean: int, faulty: int) -> dict[str, float]:
+    found = {AS_IT_COMES: float(np.mean(scores.pop(DEFAULT)[:clean]))}
     by_column: dict[str, Any] = {}
     for key, values in scores.items():
         column, numbers = key.partition("|")[0], np.array(values)
         if column:
-            mean, deviation = numbers[:CLEAN].mean(), max(numbers[:CLEAN].std(), 1e-9)
+            mean, deviation = numbers[:clean].mean(), max(numbers[:clean].std(), 1e-9)
             by_column[column] = np.maximum(by_column.get(column, -np.inf), (numbers - mean) / deviation)
-    most = np.max([values[:CLEAN] for values in by_column.values()], axis=0)
+    most = np.max([values[:clean] for values in by_column.values()], axis=0)
     threshold = np.sort(most)[::-1][1]
     for number, (fault, column) in enumerate(faults.items()):
-        begin = CLEAN + number * FAULTY
-        found[fault] = float((by_column[column][begin : begin + FAULTY] > threshold).mean())
+        begin = clean + number * faulty
+        found[fault] = float((by_column[column][begin : begin + faulty] > threshold).mean())
     return found
 
 

@@ -18,6 +18,7 @@ from mainspring.core.time import DAY, HOUR, MINUTE, ManualClock
 from mainspring.ledger.model import Prediction
 from mainspring.monitoring.signals import CONTRACT, JOINT, SURPRISE
 from mainspring.operations.distributions import Kept, judged
+from mainspring.operations.incidents import judge
 from mainspring.operations.quality import quality
 from mainspring.operations.service.exposition import ControlMetrics
 from mainspring.operations.watching import watch
@@ -162,6 +163,24 @@ def test_an_estimate_is_invalid_while_a_feature_is_stuck_and_valid_again_after()
     [ended] = world.project.incidents.find(endpoint=ENDPOINT)
     world.project.incidents.save([msgspec.structs.replace(ended, verdict="false alarm")])
     assert stamps() == ["", "", "", ""]
+
+
+def test_a_page_that_a_person_called_false_does_not_come_again() -> None:
+    world = World()
+    world.run(3 * 24)
+    world.look()
+    world.run(4, ["Weather.wind"])
+    assert world.look() == ["opened: feature Weather.wind"]
+    [made] = world.project.incidents.open()
+    judge(world.project, made.id, "false alarm")
+    world.run(2)
+    assert world.look() == []
+    world.run(36)  # longer than an incident that was dismissed stays closed
+    world.look()
+    world.run(4, ["Weather.wind"])
+    assert world.look() == []
+    world.run(4, ["Weather.pressure"])
+    assert world.look() == ["opened: feature Weather.pressure"]
 
 
 def test_hours_that_are_complete_are_judged_and_days_without_history_are_not(world: World) -> None:

@@ -41,19 +41,21 @@ def take_endpoint(page: Any) -> None:
     from kit.console.looks import anywhere, log_in, served
     from kit.console.troubled import troubled
 
-    made = troubled(populated(monitor=ms.Monitor("late-arrival", fairness=["Schedule.carrier"])))
-    made.project.predictions.compact()
-    made.project.monitor.run("late-arrival")
-    made.project.quality_updates.run("late-arrival")
-    live = anywhere(made.project)
+    plain = anywhere(populated())
+    with served(plain) as address:
+        log_in(page, address, plain.key())
+        take(page, address, "overview", height=820)
+    live = anywhere(populated(monitor=ms.Monitor("late-arrival", fairness=["Schedule.carrier"])))
+    made = troubled(live)
+    live.predictions.compact()
+    live.quality_updates.run("late-arrival")
     with served(live) as address:
         log_in(page, address, live.key())
         here = f"{address}/endpoints/late-arrival"
-        take(page, address, "overview", height=820)
-        take(page, f"{here}/performance", "performance", height=830)
-        take(page, f"{here}/drift?column=Weather.humidity", "drift", height=900)
-        take(page, f"{here}/fairness?measure=positive+rate&least=20", "fairness", height=520)
-        take(page, f"{address}/incidents/{live.incidents.open()[0].id}", "incident", height=860)
+        take(page, f"{here}/performance", "performance", height=610)
+        take(page, f"{here}/drift?column=Weather.humidity", "drift", height=890)
+        take(page, f"{here}/fairness?least=20", "fairness", height=520, top=".card:has(#measure)")
+        take(page, f"{address}/incidents/{made.weather}", "incident", height=900)
 
 
 def main() -> None:
@@ -73,8 +75,14 @@ def main() -> None:
         flights = anywhere(registered(Path(folder) / "project"))
         with served(flights) as address:
             log_in(page, address, flights.key())
-            take(page, f"{address}/models/{MODEL}/versions/34", "version", height=760)
-            take(page, f"{address}/models/{MODEL}/versions/34/evaluation", "evaluation", height=900)
+
+            take(
+                page,
+                f"{address}/models/{MODEL}/versions/34/evaluation",
+                "evaluation",
+                height=900,
+                top=".card:has(form)",
+            )
         begun = rolled(reason="0.006 more AUC, and smaller")
         rollouts = anywhere(begun.project)
         with served(rollouts) as address:

@@ -130,7 +130,7 @@ class Project(MainspringProject):
 
     def having(self, settings: Settings | None = None, **parts: Any) -> "Project":
         """Return this project with other parts. What is built of its stores is built again."""
-        stores = ("engine", "lake", "online", "tracking", "versions", "blobs", "predictions")
+        stores = ("engine", "lake", "online", "tracking", "versions", "blobs", "predictions", "sketches")
         return Project(
             settings or self.settings, **{name: getattr(self, name) for name in stores} | self._given | parts
         )

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 
-from kit.console.flights import NOW, Project, populated
+from msgspec.structs import replace
+
+from kit.console.flights import NOW, Project, populated, windows
 from mainspring.core.time import DAY, WEEK
 from mainspring.monitoring.incidents.model import Judged
+from mainspring.monitoring.model import Window
 from mainspring.monitoring.signals import CONTRACT, HARM, SURPRISE, Signal
 from mainspring.operations.incidents import judge, own
 from mainspring.operations.watching import settle
@@ -67,6 +70,7 @@ def troubled(project: Project | None = None) -> Troubled:
         expected=0.1,
         detail="Schedule.month moved more than in any week before.",
     )
+    project.monitors.save([_missing(window, share) for window, share in zip(windows()[-2:], (0.18, 0.41), strict=True)])
     judged = [
         Judged(ENDPOINT, channel, ((start - DAY, end - DAY), (start, end)), tuple(found))
         for channel, found in ((CONTRACT, null), (HARM, [brier]), (SURPRISE, [month]))
@@ -77,3 +81,9 @@ def troubled(project: Project | None = None) -> Troubled:
     own(project, ids[CONTRACT], "ana", by="local:ana")
     judge(project, ids[SURPRISE], "expected", reason="September began", by="local:ben")
     return Troubled(project, ids[CONTRACT], ids[HARM], ids[SURPRISE])
+
+
+def _missing(window: Window, share: float) -> Window:
+    """Return a window in which the weather is null in a share of the rows."""
+    columns = [replace(each, null_share=share) if each.column in WEATHER else each for each in window.columns]
+    return replace(window, columns=tuple(columns))

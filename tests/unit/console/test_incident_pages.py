@@ -71,7 +71,7 @@ class TestIncident:
         assert "Source weather Open" in text
         assert all(f"{ENDPOINT} · {column}: nulls" in text for column in WEATHER)
         assert page.count('id="chart-course-') == 4
-        assert 'href="/data/tables/weather"' in page or 'href="/data/weather"' in page
+        assert 'href="/data/tables/weather/rows"' in page
         assert "mainspring data quarantine weather" in text
         assert "owned by ana" in text
 

@@ -64,6 +64,12 @@ def test_a_version_and_an_incident_lead_to_their_predictions(client: Client, mad
     assert client.get(f"/api{closed[0]}").json()["predictions"] == []
 
 
+def test_an_incident_of_a_source_leads_to_its_rows(client: Client, made: Troubled) -> None:
+    found = links(client.page(f"/incidents/{made.weather}").text)
+    assert {"/data/tables/weather/rows", "/data/tables/weather/rows?of=quarantine"} <= set(found)
+    assert all(client.page(each).status_code == 200 for each in found if each.startswith("/data/tables/"))
+
+
 def test_a_prediction_and_a_search_lead_to_the_entity_now(client: Client, made: Troubled) -> None:
     newest = made.project.predictions.recent(limit=1)[0]
     wanted = f"/features/Weather?key.origin={newest.keys['origin']}#entity"
@@ -89,6 +95,8 @@ def test_a_source_leads_to_its_rows_without_what_identifies_a_person() -> None:
     assert set(rows[0]) <= set(source.columns)
     assert {row["email"] for row in rows} <= {"(withheld)", None}
     assert page.count("<tr>") == 51
+    assert all(isinstance(row[source.event_time], int) for row in rows)
+    assert page.count("<time ") >= 50
     scan = project.lake.scan("orders")
     assert scan.rows is None or "@" not in page
     assert client.get("/api/data/tables/orders/rows?of=all").status_code == 400

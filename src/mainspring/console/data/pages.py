@@ -17,6 +17,7 @@ from mainspring.console.lineage_picture import picture
 from mainspring.console.render import page
 from mainspring.core.errors import MainspringError
 from mainspring.core.ids import check_id
+from mainspring.core.schema import DType
 from mainspring.data.model import REASON
 from mainspring.operations.data.lineage import SOURCE
 from mainspring.project import Project
@@ -55,8 +56,9 @@ def add_data_pages(router: APIRouter, project: Project, looking: Looking, frame:
             rows = source_rows(project, source, of, SHOWN_ROWS)
         except MainspringError as error:
             problem = str(error)
+        moments = [name for name, dtype in source.columns.items() if dtype is DType.Timestamp]
         content = {"source": source, "of": of, "rows": rows, "columns": list(source.columns), "problem": problem}
-        return page("source_rows.html", framed(request, **content, reason=REASON))
+        return page("source_rows.html", framed(request, **content, reason=REASON, moments=moments))
 
     @router.get("/data/tables/{name}")
     @router.get("/data/{name}")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from mainspring.console.background_cache import Looking
 from mainspring.console.data.commits import PROFILED_ROWS, SHOWN_COMMITS, tags_of
 from mainspring.console.features.values import Seen, project_lineage
 from mainspring.core.errors import MainspringError, NotFound
+from mainspring.core.time import from_datetime
 from mainspring.data.model import DERIVED_PREFIXES, QUARANTINE_SUFFIX, Check, Source
 from mainspring.operations.data import lineage as graph
 from mainspring.operations.data.lineage import Lineage
@@ -115,8 +117,15 @@ def find_source(project: Project, name: str) -> Source:
 
 
 def source_rows(project: Project, source: Source, of: str = "landed", limit: int = 20) -> list[dict[str, Any]]:
-    """Return rows of a source, the last ingested first; of its quarantine where `of` is "quarantine"."""
-    return quarantined(project, source.name, limit) if of == "quarantine" else landed(project, source.name, limit)
+    """Return rows of a source, the last ingested first; of its quarantine where `of` is "quarantine".
+
+    Instants are UTC epoch microseconds.
+    """
+    read = quarantined if of == "quarantine" else landed
+    return [
+        {name: from_datetime(value) if isinstance(value, datetime) else value for name, value in row.items()}
+        for row in read(project, source.name, limit)
+    ]
 
 
 def source_page(project: Project, source: Source) -> SourcePage:

@@ -210,6 +210,11 @@ def source_address(name: str) -> str:
     return f"/data/{name}" if name != "commits" else f"/data/tables/{name}"
 
 
+def rows_address(source: str) -> str:
+    """Return the address of a source's newest rows."""
+    return f"/data/tables/{source}/rows"
+
+
 def over_time(project: Project, looking: Looking, view: FeatureView) -> Seen[Distributions]:
     """Return the distributions of the view's features over time, if they are ready soon."""
     now = project.clock.now()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
 from mainspring.console.charts import Chart, Line, Table
-from mainspring.console.features.values import source_address
+from mainspring.console.features.values import rows_address
 from mainspring.console.formats import fixed, share, span, whole
 from mainspring.core.time import format_instant
 from mainspring.delivery.promote import previous_version
@@ -196,8 +196,9 @@ def remedies(project: Project, incident: Incident) -> tuple[Remedy, ...]:
     """Return what a person can do next about an incident, by its cause."""
     cause, found = incident.cause, []
     if cause.kind == "source":
-        found.append(Remedy(f"Look at the newest rows of {cause.name}.", address=source_address(cause.name)))
-        found.append(Remedy("Rows that failed its checks are here:", f"mainspring data quarantine {cause.name}"))
+        rows, quarantine = rows_address(cause.name), f"mainspring data quarantine {cause.name}"
+        found.append(Remedy(f"Look at the newest rows of {cause.name}.", address=rows))
+        found.append(Remedy("Look at the rows that failed its checks:", quarantine, f"{rows}?of=quarantine"))
     elif cause.kind in ("view", "feature", "request"):
         view = cause.name.partition(".")[0]
         found.append(Remedy(f"Look at {view} and the sources behind it.", address=f"/features/{quote(view)}"))

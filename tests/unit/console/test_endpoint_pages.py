@@ -278,6 +278,7 @@ def test_groups_are_compared_with_intervals_and_in_combination(client, measured)
     assert "UA lies above B6 by 1.000" in text
     assert "UA · EWR" in text
     assert page.count('<svg class="interval"') == 4 + 3 + 12
+    assert '<code class="copy">mainspring fairness late-arrival --least-rows 10</code>' in page
     few = text_of(client.page(f"{HERE}/fairness").text)
     assert "insufficient data (57)" in few
     assert "Fewer than two groups have enough rows" in few

@@ -16,6 +16,7 @@ from mainspring.monitoring.quality.sql_metrics import SqlMetric
 from mainspring.monitoring.service.objectives import Objective
 
 ALARMS_PER_WEEK = 1.0
+LEAST_ALARMS_PER_WEEK = 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +26,7 @@ class Monitor:
     Args:
         endpoint: The endpoint's name.
         segments: Features by their full names, such as "Schedule.carrier": the traffic is also watched by their values.
-        alarms_per_week: How many false alarms a week the channel of surprise may raise.
+        alarms_per_week: How many false alarms a week the channels surprise and joint may raise, 0.25 or more.
         objectives: Promises about the endpoint, such as `ms.objectives.availability(0.999)`.
         ranking: For predictions that are ranked in groups, so that their quality is that of rankings.
         forecast: For forecasts, so that their quality is measured by horizon.
@@ -40,7 +41,7 @@ class Monitor:
         cool_down: A closed incident whose cause shows again within this time is reopened.
 
     Raises:
-        Invalid: An argument has another type, the budget of alarms is not positive, or two objectives are alike.
+        Invalid: An argument has another type, the budget of alarms is under a quarter, or two objectives are alike.
     """
 
     endpoint: str
@@ -64,10 +65,11 @@ class Monitor:
         owner = f"The {{}} of the monitor of {self.endpoint!r}"
         expect_each(self.segments, str, owner.format("segments"), fix='write names: segments=["Schedule.carrier"].')
         expect(self.alarms_per_week, (int, float), owner.format("alarms_per_week"), fix="write a number.")
-        if not 0.0 < self.alarms_per_week < float("inf"):
+        if not LEAST_ALARMS_PER_WEEK <= self.alarms_per_week < float("inf"):
             raise Invalid(
-                f"The monitor of {self.endpoint!r} has alarms_per_week={self.alarms_per_week}.",
-                fix="write a number above 0: 1 is one false alarm a week.",
+                f"The monitor of {self.endpoint!r} has alarms_per_week={self.alarms_per_week}; days are judged against "
+                "at most 400 days before them, which cannot tell alarms that are rarer than one a month.",
+                fix=f"write {LEAST_ALARMS_PER_WEEK} or more: 1 is one false alarm a week, 0.25 one in four weeks.",
             )
         expect_each(self.fairness, str, owner.format("fairness"), fix='write names: fairness=["Customer.age_band"].')
         nothing = type(None)

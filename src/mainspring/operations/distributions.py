@@ -15,6 +15,7 @@ from mainspring.monitoring.ports import SketchStore
 from mainspring.monitoring.served import served
 from mainspring.monitoring.signals import CONTRACT, JOINT, SURPRISE, Signal
 from mainspring.operations.attributions import KeptAttributions
+from mainspring.operations.separating import KeptSeparations
 from mainspring.project import Project
 
 _GRACE_US = 2 * MINUTE  # after an hour, until its predictions are in the store
@@ -41,6 +42,7 @@ class Kept:
     heard: Heard = NO_VERDICTS
     judged: list[Judged] = field(default_factory=list)
     attributions: KeptAttributions = field(default_factory=KeptAttributions)
+    separations: KeptSeparations = field(default_factory=KeptSeparations)
 
 
 def judged(project: Project, endpoint: str, kept: Kept, *, now: int, verdicts: Heard = NO_VERDICTS) -> list[Judged]:

@@ -32,6 +32,7 @@ from mainspring.operations.distributions import Kept, judged, traffic
 from mainspring.operations.notifying import outgoing
 from mainspring.operations.quality import drifts_of, harm_of
 from mainspring.operations.ranking import effect
+from mainspring.operations.separating import separations_judged
 from mainspring.operations.service.objectives import judged as service_judged
 from mainspring.project import Project
 
@@ -107,11 +108,18 @@ def _attributions(watch: Watch) -> list[Judged]:
     return attributions_judged(watch.project, watch.endpoint, watch.now, kept.attributions, budget)
 
 
+def _separations(watch: Watch) -> list[Judged]:
+    kept = watch.kept.setdefault(watch.endpoint, Kept())
+    incidents = confirmed(watch.project.incidents.find(endpoint=watch.endpoint, limit=_HISTORY), watch.endpoint)
+    return separations_judged(watch.project, watch.endpoint, watch.now, kept.separations, incidents)
+
+
 CHANNELS: Mapping[str, Channel] = {  # by name of the part; a new channel adds one line
     "harm": _harm,
     "silence": _silence,
     "distributions": _distributions,
     "attributions": _attributions,
+    "separations": _separations,
     "service": lambda watch: service_judged(watch.project, watch.endpoint),
 }
 

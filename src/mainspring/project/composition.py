@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from mainspring.monitoring.quality.held_out import HeldOutQuality
     from mainspring.monitoring.quality.table import QualityTable
     from mainspring.monitoring.quality.updating import QualityUpdates
+    from mainspring.monitoring.separations import SeparationTable
     from mainspring.monitoring.service.ports import ServiceStore
     from mainspring.monitoring.sketching import Sketching
     from mainspring.monitoring.window_updates import WindowUpdates
@@ -458,6 +459,12 @@ class Project:
         from mainspring.monitoring.quality.held_out import HeldOutQuality
 
         return HeldOutQuality(self.bundles.load)
+
+    @cached_property
+    def separations(self) -> SeparationTable:
+        from mainspring.monitoring.separations import SeparationTable
+
+        return SeparationTable(self.lake)
 
     @cached_property
     def business_table(self) -> BusinessTable:

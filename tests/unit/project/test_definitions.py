@@ -225,7 +225,7 @@ def test_a_rollout_that_cannot_be_is_refused_where_it_stands(root: Path, rollout
         ),
         ("ms.Monitor('big', metrics=['SELECT 1'])", "metrics of the monitor of 'big'"),
         ("ms.Monitor('big', tolerances={'auc': 0.1})", "the tolerance 'auc': 0.1"),
-        ("ms.Monitor('big', alarms_per_week=0)", "alarms_per_week=0. Fix: write a number above 0"),
+        ("ms.Monitor('big', alarms_per_week=0)", "rarer than one a month. Fix: write 0.25 or more"),
     ],
 )
 def test_a_monitor_that_cannot_be_is_refused_where_it_stands(root: Path, monitor: str, said: str) -> None:

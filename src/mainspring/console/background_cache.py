@@ -1,16 +1,17 @@
-"""Cache of costly results, computed one at a time in a thread of its own: a page never waits for long.
+"""Results that requests share: costly ones, computed in a thread of their own, and one that is read anew each second.
 
-A request waits briefly for a missing result. Then it reports that the computation is still running, and a later request
-finds the result.
+A request waits briefly for a missing costly result. Then it reports that the computation is still running, and a later
+request finds the result. So a page never waits for long.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from mainspring.core.errors import Overloaded
 
@@ -68,3 +69,34 @@ class Looking:
     def close(self) -> None:
         """Drop computations that have not begun."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+class Shared(Generic[_T]):
+    """A value that all requests share, such as the number of open incidents in the head of every page.
+
+    Args:
+        read: Reads the value; called by one thread at a time.
+        keep_s: Seconds for which a value that was read is kept.
+        clock: Seconds of a monotonic clock.
+    """
+
+    def __init__(
+        self, read: Callable[[], _T], *, keep_s: float = 1.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._read = read
+        self._keep_s = keep_s
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._value: tuple[float, _T] | None = None  # with the time at which it was read
+
+    def get(self) -> _T:
+        """Return the value as it was read at most `keep_s` ago.
+
+        Raises:
+            MainspringError: It cannot be read.
+        """
+        with self._lock:
+            now = self._clock()
+            if self._value is None or now - self._value[0] >= self._keep_s:
+                self._value = (now, self._read())
+            return self._value[1]

@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from mainspring.console.access.audit import add_audit_pages
 from mainspring.console.access.keys import add_key_pages
 from mainspring.console.assets import add_assets
-from mainspring.console.background_cache import Looking
+from mainspring.console.background_cache import Looking, Shared
 from mainspring.console.data.pages import add_data_pages
 from mainspring.console.endpoints.pages import add_endpoint_pages
 from mainspring.console.features.pages import add_feature_pages
@@ -52,6 +52,7 @@ def pages(project: Project, sessions: Sessions, looking: Looking, refusals: Refu
     """Return the routes of the pages."""
     router = APIRouter(include_in_schema=False)
     cookie, release, attempts = cookie_name(project), version("mainspring"), Attempts()
+    incidents = Shared(lambda: len(project.incidents.open()))
 
     def frame(request: Request) -> dict[str, Any]:
         settings = project.settings
@@ -64,7 +65,7 @@ def pages(project: Project, sessions: Sessions, looking: Looking, refusals: Refu
             "caller": caller(request),
             "release": release,
             "section": "",
-            "open_incidents": len(project.incidents.open()),
+            "open_incidents": incidents.get(),
             "query": f"?{request.url.query}" if request.url.query else "",
         }
 

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from mainspring.console.background_cache import Looking
+from mainspring.console.background_cache import Looking, Shared
 from mainspring.core.errors import Corrupt, Overloaded
 
 
@@ -72,3 +72,28 @@ def test_one_is_made_at_a_time(looking) -> None:
         looking.at(name, make, 0)
     looking.at("c", make, 30)
     assert set(most) == {1}
+
+
+def test_a_shared_value_is_read_once_a_second() -> None:
+    now, read = [0.0], []
+    shared = Shared(lambda: read.append(now[0]) or len(read), clock=lambda: now[0])
+    assert [shared.get(), shared.get()] == [1, 1]
+    now[0] = 0.99
+    assert shared.get() == 1
+    now[0] = 1.0
+    assert [shared.get(), shared.get(), len(read)] == [2, 2, 2]
+
+
+def test_a_shared_value_that_cannot_be_read_is_read_again() -> None:
+    answers = iter([Corrupt("It is damaged."), 3])
+
+    def read() -> int:
+        answer = next(answers)
+        if isinstance(answer, Corrupt):
+            raise answer
+        return answer
+
+    shared = Shared(read, clock=lambda: 0.0)
+    with pytest.raises(Corrupt):
+        shared.get()
+    assert shared.get() == 3

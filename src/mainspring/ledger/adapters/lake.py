@@ -147,15 +147,11 @@ class LakePredictions:
         for prediction in unread(self._folder, containing=prediction_id):
             if prediction.id == prediction_id:
                 return prediction
-        dataset = self._tables.dataset()
-        if dataset is not None:
-            try:  # by the files' statistics: ids begin with their time
-                table = dataset.to_table(filter=pc.field("id") == prediction_id)
-            except pa.ArrowNotImplementedError:
-                table = dataset.to_table(filter=scanning.same("id", prediction_id))
-            found = from_table(table)
-            if found:
-                return found[0]
+        found = (
+            None if self._tables.version() is None else self._newest.find(self._lake.scan(PREDICTIONS), prediction_id)
+        )
+        if found is not None:
+            return found
         raise NotFound(
             f"There is no prediction {prediction_id!r}.",
             fix="give the id in the response; a new prediction is available within a second.",
@@ -165,17 +161,14 @@ class LakePredictions:
         return revealed(prediction, self._opener)
 
     def recent(self, endpoint: str | None = None, limit: int = 50) -> list[Prediction]:
-        newest = {each.id: each for each in unread(self._folder) if endpoint in (None, each.endpoint)}
-        dataset = self._tables.dataset()
-        if dataset is not None and limit > 0:
-            wanted = None if endpoint is None else scanning.same("endpoint", endpoint)
-            instants = dataset.to_table(columns=["at"], filter=wanted)["at"].cast(pa.int64()).to_numpy()
-            if instants.size:
-                smallest = np.partition(instants, -min(limit, instants.size))[-min(limit, instants.size)]
-                since = pc.field("at") >= pa.scalar(int(smallest), INSTANT)
-                table = dataset.to_table(filter=since if wanted is None else since & wanted)
-                newest |= {each.id: each for each in from_table(table)}
-        return sorted(newest.values(), key=lambda each: (each.at, each.id), reverse=True)[:limit]
+        selection, found, cursor = Selection(endpoint=endpoint), list[Prediction](), None
+        while len(found) < limit:
+            page = self.newest(selection, limit - len(found), cursor)
+            found += page.predictions
+            cursor = page.next
+            if cursor is None:
+                break
+        return found
 
     def digests(self) -> set[str]:
         # Segments first, as in `find`.

@@ -1,9 +1,10 @@
-"""The newest selected predictions of the lake's table, file by file: those before the files that are needed, unread."""
+"""Predictions of the lake's table, file by file, the newest first; files that cannot hold what is wanted stay unread."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import msgspec
@@ -51,8 +52,18 @@ class NewestFirst:
         found = found[:limit]
         return PredictionPage(found, Cursor(found[-1].at, found[-1].id) if more else None)
 
+    def find(self, scan: TableScan, prediction_id: str) -> Prediction | None:
+        """Return the prediction with this id."""
+        for _, _, part in self._parts(scan, Selection(), None, prediction_id):
+            with _table(part) as connection:
+                wanted = f"SELECT * FROM predictions WHERE id = {quote_text(prediction_id)} LIMIT 1"
+                found: pa.Table = connection.sql(wanted).to_arrow_table()
+            if len(found):
+                return from_table(found.select(SCHEMA.names))[0]
+        return None
+
     def _parts(
-        self, scan: TableScan, selection: Selection, before: Cursor | None
+        self, scan: TableScan, selection: Selection, before: Cursor | None, prediction_id: str | None = None
     ) -> Iterator[tuple[int, int, TableScan]]:
         """Yield the last instant, the rows and the scan of each file that may hold some, the newest first."""
         if scan.rows is not None:
@@ -67,7 +78,7 @@ class NewestFirst:
         wanted = [
             (span, file)
             for span, file in spans
-            if span.low < end and span.high >= (selection.since or -(2**63)) and span.may_hold(selection)
+            if span.low < end and span.high >= (selection.since or -(2**63)) and span.may_hold(selection, prediction_id)
         ]
         for span, file in sorted(wanted, key=lambda each: -each[0].high):
             yield span.high, span.rows, TableScan(scan.version, files=(file,), schema=SCHEMA)
@@ -92,12 +103,13 @@ class _Span(NamedTuple):
     def of(cls, metadata: pq.FileMetaData) -> _Span:
         at = _bounds(metadata, "at")
         low, high = (-(2**63), 2**63 - 1) if at is None else (_micros(at[0]), _micros(at[1]))
-        found = {name: bounds for name in ("endpoint", "version", "score") if (bounds := _bounds(metadata, name))}
+        found = {name: bounds for name in ("id", "endpoint", "version", "score") if (bounds := _bounds(metadata, name))}
         return cls(low, high, metadata.num_rows, found)
 
-    def may_hold(self, selection: Selection) -> bool:
-        """Return whether a row may fulfil the conditions on endpoint, version and score."""
+    def may_hold(self, selection: Selection, prediction_id: str | None) -> bool:
+        """Return whether a row may have the id, if one is given, and fulfil the conditions on bounded columns."""
         wanted: tuple[tuple[str, Any, Any], ...] = (
+            ("id", prediction_id, prediction_id),
             ("endpoint", selection.endpoint, selection.endpoint),
             ("version", selection.version, selection.version),
             ("score", selection.score_from, selection.score_to),
@@ -142,9 +154,7 @@ def _read(scan: TableScan, selection: Selection, limit: int, before: Cursor | No
         conditions.append(f'("at" < {at} OR ("at" = {at} AND id < {quote_text(before.id)}))')
         conditions.append(f'"at" <= {at}')  # by which row groups are left out
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    with duck.connect() as connection, duck.duck_errors("predictions", scan):
-        connection.execute("SET threads = 1")
-        duck.register(connection, "predictions", scan)
+    with _table(scan) as connection:
         # First the instants alone: documents are decoded only of the rows that are shown, and of those beside them.
         last = connection.execute(
             f'SELECT epoch_us(min("at")) FROM (SELECT "at" FROM predictions {where} ORDER BY "at" DESC LIMIT {limit})'
@@ -154,6 +164,15 @@ def _read(scan: TableScan, selection: Selection, limit: int, before: Cursor | No
         newer = f'{where} {"AND" if where else "WHERE"} "at" >= make_timestamptz({last})'
         found: pa.Table = connection.sql(f"SELECT * FROM predictions {newer}").to_arrow_table()
     return [each for each in from_table(found.select(SCHEMA.names)) if selection.holds(each)]
+
+
+@contextmanager
+def _table(scan: TableScan) -> Iterator[Any]:
+    """Give a connection with the rows as the table `predictions`."""
+    with duck.connect() as connection, duck.duck_errors("predictions", scan):
+        connection.execute("SET threads = 1")
+        duck.register(connection, "predictions", scan)
+        yield connection
 
 
 def _conditions(selection: Selection) -> list[str]:

@@ -1,14 +1,17 @@
-"""HTTP responses: JSON, and errors with a status."""
+"""JSON over HTTP: answers, errors with a status, and the bodies of requests."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
+from fastapi import Request
 from fastapi.responses import JSONResponse
 
 from mainspring.core.error_codes import codes_of
-from mainspring.core.errors import MainspringError
+from mainspring.core.errors import Invalid, MainspringError
+
+_Kind = TypeVar("_Kind", bound=msgspec.Struct)
 
 
 class Json(JSONResponse):
@@ -34,3 +37,16 @@ def error_json(error: MainspringError) -> Json:
     status = codes_of(error).http
     headers = {"www-authenticate": "Bearer"} if status == 401 else None
     return Json({"error": error.what, "fix": error.fix, "retryable": error.retryable}, status, headers)
+
+
+async def read_body(request: Request, kind: type[_Kind]) -> _Kind:
+    """Return the JSON body of a request; an empty one has no fields.
+
+    Raises:
+        Invalid: It is no JSON, lacks a field, or has one that `kind` does not know.
+    """
+    try:
+        return msgspec.json.decode(await request.body() or b"{}", type=kind)
+    except msgspec.MsgspecError as error:
+        names = ", ".join(f'"{name}"' for name in kind.__struct_fields__)
+        raise Invalid(f"The request is not valid: {error}.", fix=f"send {{{names}}}.") from None

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from mainspring.console.answers import Answer, Json
+from mainspring.console.answers import Answer, Json, read_body
 from mainspring.console.endpoints.api import Id
 from mainspring.console.features.pages import Frame
 from mainspring.console.guard import caller, confirmed, form
@@ -100,12 +100,7 @@ def add_key_api(router: APIRouter, project: Project) -> None:
     @router.post("/keys", status_code=201)
     async def create_key(request: Request) -> Response:
         """Make a key from `{"name", "scopes", "lifetime"}`. The answer's token cannot be shown again."""
-        try:
-            wanted = msgspec.json.decode(await request.body(), type=NewKey)
-        except msgspec.MsgspecError as error:
-            raise Invalid(
-                f"The request for a key is not valid: {error}.", fix='send {"name", "scopes", "lifetime"}.'
-            ) from None
+        wanted = await read_body(request, NewKey)
         token = await run_in_threadpool(create, project, wanted, caller(request).principal)
         return Json({"id": _id_of(token), "token": token}, 201)
 

@@ -9,10 +9,10 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
-from mainspring.console.answers import Answer
+from mainspring.console.answers import Answer, read_body
 from mainspring.console.endpoints.api import Id, Limit
 from mainspring.console.guard import caller
-from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.errors import NotFound
 from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.operations.incidents import IncidentReport, close, find, judge, listed, own, report, silence
 from mainspring.project import Project
@@ -46,13 +46,7 @@ def add_incident_api(router: APIRouter, project: Project) -> None:
     @router.post("/incidents/{incident_id}/{action}")
     async def intervene(request: Request, incident_id: Id, action: str) -> Response:
         """`own`, `silence`, `close`, or set the `verdict` of an incident."""
-        try:
-            body = await request.body()
-            asked = msgspec.json.decode(body, type=Intervention) if body else Intervention()
-        except msgspec.MsgspecError as error:
-            raise Invalid(
-                f"The request is not valid: {error}.", fix='send {"reason", "owner", "until", "verdict"}.'
-            ) from None
+        asked = await read_body(request, Intervention)
         by = caller(request).actor
         made = await run_in_threadpool(changed, project, check_id(incident_id, "incident"), action, asked, by)
         return Answer({"incident": made})

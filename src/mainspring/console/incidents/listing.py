@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
 from mainspring.console.charts import Chart, Line, Table
+from mainspring.console.endpoints.period import Period, windows_in
 from mainspring.console.features.values import rows_address
 from mainspring.console.formats import fixed, share, span, whole
 from mainspring.core.time import format_instant
@@ -142,8 +143,8 @@ def _charts(project: Project, incident: Incident, symptoms: Sequence[Symptom]) -
 
 def _around(project: Project, endpoint: str, incident: Incident) -> list[Window]:
     length = project.settings.monitor_window_us
-    windows = project.monitors.windows(endpoint, incident.started - _BEFORE * length, incident.last + _AFTER * length)
-    return [each for each in windows if each.end - each.start == length]
+    around = Period("", incident.started - _BEFORE * length, incident.last + _AFTER * length)
+    return [each for each in windows_in(project, endpoint, around) if each.end - each.start == length]
 
 
 def _course(id_: str, symptom: Symptom, windows: Sequence[Window], incident: Incident) -> Chart:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
-from mainspring.console.answers import Answer
+from mainspring.console.answers import Answer, read_body
 from mainspring.console.endpoints.api import Id, Limit
 from mainspring.console.guard import caller
 from mainspring.console.jobs.api import raw
@@ -26,7 +26,6 @@ from mainspring.console.pipelines.listing import (
     run_page,
     step_page,
 )
-from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.jobs.plain import Plain
 from mainspring.operations.pipelines import control
@@ -75,7 +74,7 @@ def add_pipeline_api(router: APIRouter, project: Project) -> None:
     @router.post("/pipelines/{name}/runs", status_code=201)
     async def start_run(request: Request, name: Id) -> Response:
         """Queue a run from `{"parameters", "key", "cache"}`."""
-        asked = await _body(request, NewRun)
+        asked = await read_body(request, NewRun)
         by = person(project, caller(request).principal)
         made = await run_in_threadpool(
             control.start,
@@ -109,20 +108,11 @@ def add_pipeline_api(router: APIRouter, project: Project) -> None:
     @router.post("/pipelines/{name}/runs/{run_id}/{action}")
     async def act(request: Request, name: Id, run_id: Id, action: str) -> Response:
         """`approve` a step, `retry` a run or a step, or `cancel` a run. The body is `{"step", "note"}`."""
-        asked = await _body(request, Asked)
+        asked = await read_body(request, Asked)
         names = check_id(name, "pipeline"), check_id(run_id, "run")
         await run_in_threadpool(acted, project, *names, action, caller(request).principal, asked.step, asked.note)
         view = await run_in_threadpool(run_page, project, *names)
         return Answer({"run": _run(view.row), "steps": [_step(each) for each in view.state.steps]})
-
-
-async def _body(request: Request, kind: type[Kind]) -> Kind:
-    try:
-        body = await request.body()
-        return msgspec.json.decode(body, type=kind) if body else kind()
-    except msgspec.MsgspecError as error:
-        names = ", ".join(f'"{name}"' for name in kind.__struct_fields__)
-        raise Invalid(f"The request is not valid: {error}.", fix=f"send {{{names}}}.") from None
 
 
 def _pipeline(row: PipelineRow) -> dict[str, Any]:

@@ -9,13 +9,12 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
-from mainspring.console.answers import Answer
+from mainspring.console.answers import Answer, read_body
 from mainspring.console.endpoints.api import Id, Limit
 from mainspring.console.guard import caller
 from mainspring.console.rollouts.listing import SHOWN, find_rollout, rollout_list, rollout_page
 from mainspring.console.rollouts.pages import intervened
 from mainspring.console.rollouts.words import why
-from mainspring.core.errors import Invalid
 from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.delivery.rollout.model import RolloutState
 from mainspring.delivery.rollout.plan_in_words import planned
@@ -77,11 +76,7 @@ def add_rollout_api(router: APIRouter, project: Project) -> None:
     @router.post("/rollouts/{rollout_id}/{action}")
     async def intervene(request: Request, rollout_id: Id, action: str) -> Response:
         """End a live rollout by `stop` or `rollback`, or `promote` its candidate. The body is `{"reason"}`."""
-        try:
-            body = await request.body()
-            asked = msgspec.json.decode(body, type=Intervention) if body else Intervention()
-        except msgspec.MsgspecError as error:
-            raise Invalid(f"The request is not valid: {error}.", fix='send {"reason": "..."}.') from None
+        asked = await read_body(request, Intervention)
         made = await run_in_threadpool(intervened, project, rollout_id, action, caller(request).actor, asked.reason)
         return Answer({"rollout": _fields(made)})
 

@@ -33,7 +33,6 @@ from mainspring.ledger.columns import (
     SCHEMA,
     WATCHED,
     failures_from,
-    from_table,
     observed,
     read_of,
 )

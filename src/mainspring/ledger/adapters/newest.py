@@ -1,4 +1,4 @@
-"""Predictions of the lake's table, file by file, the newest first; files that cannot hold what is wanted stay unread."""
+"""Predictions of the lake's table, file by file, the newest first: files that cannot hold what is asked stay unread."""
 
 from __future__ import annotations
 
@@ -40,26 +40,29 @@ class NewestFirst:
         """Return the next `limit` predictions of a selection after a cursor; see `PredictionStore.newest`."""
         found: list[Prediction] = []
         looked = 0
-        for high, rows, part in self._parts(scan, selection, before):
-            complete = [each for each in found if each.at > high]
-            if len(complete) > limit:
-                break
-            if looked and looked + rows > most_rows:
-                return PredictionPage(complete, Cursor(high + 1, ""), high)
-            looked += rows
-            found = _ordered([*found, *_read(part, selection, limit + 1, before)])[: limit + 1]
+        with _session() as connection:  # one for all files: to open one takes as long as to read a file
+            for high, rows, part in self._parts(scan, selection, before):
+                complete = [each for each in found if each.at > high]
+                if len(complete) > limit:
+                    break
+                if looked and looked + rows > most_rows:
+                    return PredictionPage(complete, Cursor(high + 1, ""), high)
+                looked += rows
+                found = _ordered([*found, *_read(connection, part, selection, limit + 1, before)])[: limit + 1]
         more = len(found) > limit
         found = found[:limit]
         return PredictionPage(found, Cursor(found[-1].at, found[-1].id) if more else None)
 
     def find(self, scan: TableScan, prediction_id: str) -> Prediction | None:
         """Return the prediction with this id."""
-        for _, _, part in self._parts(scan, Selection(), None, prediction_id):
-            with _table(part) as connection:
-                wanted = f"SELECT * FROM predictions WHERE id = {quote_text(prediction_id)} LIMIT 1"
-                found: pa.Table = connection.sql(wanted).to_arrow_table()
-            if len(found):
-                return from_table(found.select(SCHEMA.names))[0]
+        wanted = f"SELECT * FROM predictions WHERE id = {quote_text(prediction_id)} LIMIT 1"
+        with _session() as connection:
+            for _, _, part in self._parts(scan, Selection(), None, prediction_id):
+                with duck.duck_errors("predictions", part):
+                    duck.register(connection, "predictions", part)
+                    found: pa.Table = connection.sql(wanted).to_arrow_table()
+                if len(found):
+                    return from_table(found.select(SCHEMA.names))[0]
         return None
 
     def _parts(
@@ -147,31 +150,31 @@ def _ordered(predictions: list[Prediction]) -> list[Prediction]:
     return sorted(newest.values(), key=lambda each: (each.at, each.id), reverse=True)
 
 
-def _read(scan: TableScan, selection: Selection, limit: int, before: Cursor | None) -> list[Prediction]:
+def _read(
+    connection: Any, scan: TableScan, selection: Selection, limit: int, before: Cursor | None
+) -> list[Prediction]:
     conditions = _conditions(selection)
     if before is not None:
         at = f"make_timestamptz({before.at})"
         conditions.append(f'("at" < {at} OR ("at" = {at} AND id < {quote_text(before.id)}))')
         conditions.append(f'"at" <= {at}')  # by which row groups are left out
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    with _table(scan) as connection:
+    with duck.duck_errors("predictions", scan):
+        duck.register(connection, "predictions", scan)
         # First the instants alone: documents are decoded only of the rows that are shown, and of those beside them.
-        last = connection.execute(
-            f'SELECT epoch_us(min("at")) FROM (SELECT "at" FROM predictions {where} ORDER BY "at" DESC LIMIT {limit})'
-        ).fetchall()[0][0]
-        if last is None:
+        newest = f'SELECT epoch_us("at") FROM predictions {where} ORDER BY "at" DESC LIMIT {limit}'
+        instants = {int(at) for (at,) in connection.execute(newest).fetchall()}
+        if not instants:
             return []
-        newer = f'{where} {"AND" if where else "WHERE"} "at" >= make_timestamptz({last})'
-        found: pa.Table = connection.sql(f"SELECT * FROM predictions {newer}").to_arrow_table()
+        those = ", ".join(f"make_timestamptz({at})" for at in sorted(instants))
+        shown = f'{where} {"AND" if where else "WHERE"} "at" IN ({those})'
+        found: pa.Table = connection.sql(f"SELECT * FROM predictions {shown}").to_arrow_table()
     return [each for each in from_table(found.select(SCHEMA.names)) if selection.holds(each)]
 
 
 @contextmanager
-def _table(scan: TableScan) -> Iterator[Any]:
-    """Give a connection with the rows as the table `predictions`."""
-    with duck.connect() as connection, duck.duck_errors("predictions", scan):
-        connection.execute("SET threads = 1")
-        duck.register(connection, "predictions", scan)
+def _session() -> Iterator[Any]:
+    with duck.connect(threads=1) as connection:
         yield connection
 
 
@@ -193,7 +196,8 @@ def _conditions(selection: Selection) -> list[str]:
         key = "" if name == ANY_KEY else msgspec.json.encode(name).decode()
         quoted = msgspec.json.encode(text).decode()
         values = [f"{key}:{quoted}", f"{key}:{quoted[1:-1]},", f"{key}:{quoted[1:-1]}}}"]
-        found.append(f"({' OR '.join(f'contains(keys, {quote_text(value)})' for value in values)})")
+        exact = " OR ".join(f"contains(keys, {quote_text(value)})" for value in values)
+        found.append(f"contains(keys, {quote_text(quoted[1:-1])}) AND ({exact})")  # most rows fail the first
     if selection.status is not None:
         found.append(f"contains(statuses, {quote_text(f':{msgspec.json.encode(selection.status).decode()}')})")
     return found

@@ -11,12 +11,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+import sqlalchemy as sa
+
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.files import disk_errors, sync_folder, write_atomic
 from mainspring.core.ids import check_id
 from mainspring.registry.adapters import mlflow_metrics
 from mainspring.registry.adapters.mlflow_active import active, aside
 from mainspring.registry.adapters.mlflow_store import ENTITIES, analyse, gone, mlflow, open_store, store_errors
+from mainspring.registry.adapters.mlflow_tables import runs
 from mainspring.registry.model import RunRecord
 from mainspring.registry.naming import check_artefact, check_file, check_names, param_conflict
 from mainspring.registry.runs import NAME, PARENT
@@ -160,7 +163,7 @@ class MlflowTracking:
             with store_errors(self._url):
                 return self._record(self._store.get_run(run_id))
         except NotFound:
-            raise NotFound(f"There is no run {run_id!r}.", fix="`mainspring runs` lists them.") from None
+            raise _unknown(run_id) from None
 
     def search(self, model: str | None = None, *, status: str | None = None, limit: int = 50) -> list[RunRecord]:
         store, entities = self._store, mlflow(ENTITIES)
@@ -212,9 +215,17 @@ class MlflowTracking:
         )
 
     def _files(self, run_id: str) -> _RunFiles:
-        number = self._experiments[self.get(run_id).model]
+        wanted = sa.select(runs.c.experiment_id).where(runs.c.run_uuid == check_id(run_id, "run"))
+        with store_errors(self._url), self._store.engine.connect() as connection:  # a run may have very many metrics
+            number = connection.execute(wanted).scalar()
+        if number is None:
+            raise _unknown(run_id)
         # the place that MLflow expects, below the configured folder; a path from its database is never used
-        return _RunFiles(self._artefacts / number / check_id(run_id, "run") / "artifacts", run_id)
+        return _RunFiles(self._artefacts / str(number) / run_id / "artifacts", run_id)
+
+
+def _unknown(run_id: str) -> NotFound:
+    return NotFound(f"There is no run {run_id!r}.", fix="`mainspring runs` lists them.")
 
 
 def _without_theirs(tags: Mapping[str, str]) -> dict[str, str]:

@@ -24,6 +24,7 @@ NAMES = ("evidently", "nannyml", "alibi-detect", "whylogs")
 SIZES, TRAINED = (100, 1_000, 10_000), 20_000
 CHUNKS = 20  # windows of training at least
 CLEAN, FAULTY = 50, 5  # windows without a fault, and with each fault
+MOST = 1e4  # of a score: a chi-square of a category that the reference lacks is infinite
 FEWER = {"evidently": (20, 2)}  # it takes two seconds for a window
 AS_IT_COMES = "as it comes"
 
@@ -80,7 +81,7 @@ def _shares(scores: dict[str, list[float]], faults: Mapping[str, str], clean: in
     found = {AS_IT_COMES: float(np.mean(scores.pop(DEFAULT)[:clean]))}
     by_column: dict[str, Any] = {}
     for key, values in scores.items():
-        column, numbers = key.partition("|")[0], np.array(values)
+        column, numbers = key.partition("|")[0], np.clip(values, -MOST, MOST)
         if column:
             mean, deviation = numbers[:clean].mean(), max(numbers[:clean].std(), 1e-9)
             by_column[column] = np.maximum(by_column.get(column, -np.inf), (numbers - mean) / deviation)

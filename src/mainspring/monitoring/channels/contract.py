@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mainspring.core.time import DAY
 from mainspring.monitoring.channels.statistics import missing
 from mainspring.monitoring.channels.windows import WEEK, Bools, Floats, Windows
 from mainspring.monitoring.signals import CONTRACT, Signal
@@ -38,7 +39,7 @@ _SENTENCES = {
     UNSEEN: "{column} has values that training did not have in {value:.3g}% of {rows:,} rows; up to {worst:.2g}% a day "
     "were usual.",
     RANGE: "{column} is outside training's range in {value:.3g}% of {rows:,} rows; {worst:.2g}% a day was usual.",
-    FROZEN: "{column} holds only one value in {rows:,} rows; training had many each day.",
+    FROZEN: "{column} has held only one value for a day; training had many each day.",
 }
 
 
@@ -108,7 +109,12 @@ class Contract:
         weight = np.minimum(rows / _FULL, 1.0)
         bets = _BETS[:, None, None] / self.tolerated
         capital = np.ones((len(_BETS), *self.tolerated.shape))
+        of_a_day, last_day = max(DAY // looks.width, 1), np.zeros(looks.bins.shape[1:])
+        begun = int((rows > 0).argmax()) if len(looks) else 0
         for look in range(len(looks)):
+            last_day += looks.bins[look]
+            if look >= of_a_day:
+                last_day -= looks.bins[look - of_a_day]
             if not rows[look] or looks.training[look]:
                 continue
             growth = 1.0 + weight[look] * bets * (shares[look] - self.tolerated)
@@ -122,7 +128,9 @@ class Contract:
                 for check, column in np.argwhere(broken).tolist()
             ]
             kept = ~(shares[look] > self.tolerated).any(axis=0)
-            one = ((looks.bins[look] > 0).sum(axis=1) == 1) & (looks.bins[look].sum(axis=1) >= _FULL)
+            # Training had several values on each day; a column such as the hour has one in each hour.
+            one = ((last_day > 0).sum(axis=1) == 1) & (last_day.sum(axis=1) >= _FULL) & (look - begun >= of_a_day - 1)
+            one &= looks.bins[look].any(axis=1)
             one &= shares[look, CHECKS.index(RANGE)] == 0.0  # all values beyond the range share the last bin
             signals += [
                 self._signal(looks, look, column, FROZEN, endpoint, segment, 1.0)

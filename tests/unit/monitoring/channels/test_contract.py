@@ -64,8 +64,18 @@ def test_what_training_never_had_pages_within_hours(
 
 
 def test_one_value_in_all_rows_is_frozen(ruler: Ruler, contract: Contract) -> None:
-    frozen = hours(ruler, [same, lambda rows: {**rows, "Shop.sales": np.full(200, 0.1)}])
-    assert [(each.statistic, each.column) for each in judged(contract, frozen)] == [("frozen", "Shop.sales")]
+    frozen = hours(ruler, [same, *[lambda rows: {**rows, "Shop.sales": np.full(200, 0.1)}] * 24])
+    [page] = judged(contract, frozen)
+    assert (page.statistic, page.column, page.start) == ("frozen", "Shop.sales", LIVE + 24 * HOUR)
+
+
+def test_a_column_with_one_value_in_each_hour_is_not_frozen(ruler: Ruler, contract: Contract) -> None:
+    """Such as the hour of the day, however many rows an hour has; also on the first day of an endpoint."""
+
+    def at(hour: int) -> Change:
+        return lambda rows: {**rows, "Shop.sales": np.full(200, -2.0 + hour / 6.0)}
+
+    assert judged(contract, hours(ruler, [at(hour % 24) for hour in range(50)])) == []
 
 
 def test_a_few_percent_page_within_a_day(ruler: Ruler, contract: Contract) -> None:

@@ -10,12 +10,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import msgspec
 import numpy as np
 import pytest
 
 from kit.serving import FEATURES, WEIGHTS, Kit, full_request, keyed_request
 from kit.waiting import free_port, wait_until_async
 from mainspring.core.settings import Address
+from mainspring.ledger.model import Log
 from mainspring.registry.model import Bundle
 from mainspring.security.model import Action
 from mainspring.serving.adapters.onnx_explainer import OnnxExplainer
@@ -68,6 +70,31 @@ def test_each_row_is_explained_beside_its_prediction() -> None:
                 assert 1 / (1 + np.exp(-found["total"])) == pytest.approx(answer, abs=1e-6)
                 prediction = kit.log.find(body["parameters"]["prediction_ids"][row])
                 assert prediction.outputs == {"probability": answer}
+
+    asyncio.run(check())
+
+
+def test_a_given_explanation_is_kept_where_the_endpoint_says_so() -> None:
+    async def check() -> None:
+        async with running() as (kit, client):
+            (plain,) = (await post(client, full_request())).json()["parameters"]["prediction_ids"][:1]
+            assert kit.log.explanations(plain) == []
+            (made,) = kit.routes.current().values()
+            kit.routes.publish([msgspec.structs.replace(made, log=Log(explanations=0))])
+
+            async def kept() -> bool:
+                nonlocal body
+                body = (await post(client, full_request())).json()
+                return bool(kit.log.explanations(body["parameters"]["prediction_ids"][0]))
+
+            body: dict[str, Any] = {}
+            await wait_until_async(kept, "the endpoint to keep explanations")
+            for id_, given in zip(body["parameters"]["prediction_ids"], body["explanations"], strict=True):
+                (one,) = kit.log.explanations(id_)
+                prediction = kit.log.find(id_)
+                assert json.loads(one.document) == given
+                assert (one.origin, one.exact, one.at) == ("requested", True, prediction.at)
+                assert (one.endpoint, one.version, one.digest) == ("late-arrival", "1", prediction.digest)
 
     asyncio.run(check())
 

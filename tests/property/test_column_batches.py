@@ -82,13 +82,13 @@ def framed(found: Sequence[tuple[Heading, Batch]]) -> bytes:
 def test_rows_are_those_of_the_predictions(found: list[tuple[Heading, Batch]]) -> None:
     payload = framed(found)
     whole, failures = frames.decode_all(payload)
-    (made, no_failures) = frames.decode_batches(payload)
+    made, no_failures, explanations = frames.decode_batches(payload)
     halves = [*gathered(made[: len(made) // 2]), *gathered(made[len(made) // 2 :])]
     rows = pa.Table.from_batches([batch.record_batch(7) for batch in joined(halves)])
     order = {prediction.id: place for place, prediction in enumerate(whole)}
     rows = rows.take(pa.array(np.argsort([order[id_] for id_ in rows["id"].to_pylist()]), pa.int64()))
     expected = pa.Table.from_batches([to_batch(whole, 7)])
-    assert (failures, no_failures) == ([], [])
+    assert (failures, no_failures, explanations) == ([], [], [])
     for name in expected.column_names:  # NaN is equal to itself here
         assert [*map(repr, rows[name].to_pylist())] == [*map(repr, expected[name].to_pylist())], name
     assert rows.schema.equals(expected.schema)

@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from mainspring.ledger.model import Asked, Assigned, Batch, Failure, Heading, Prediction
+from mainspring.ledger.model import Asked, Assigned, Batch, Failure, Heading, KeptExplanation, Prediction
 
-NOTHING = Heading("", "", "", "")  # of a batch of failures
+NOTHING = Heading("", "", "", "")  # of a batch of failures or explanations
 GROUPS = ("keys", "request", "features", "statuses", "outputs")  # of a heading's names, in the order of the columns
 _UNASSIGNED = Assigned("", 1.0, 0)
 
@@ -21,7 +21,8 @@ _UNASSIGNED = Assigned("", 1.0, 0)
 class Encoded(msgspec.Struct, array_like=True):
     """An encoded batch: its heading is a number, which the frame around it defines.
 
-    A batch of failures has no predictions. An older version, which does not know the last two fields, reads it so.
+    A batch of failures or explanations has no predictions. An older version, which does not know the last three fields,
+    reads it so.
     """
 
     heading: int
@@ -33,6 +34,7 @@ class Encoded(msgspec.Struct, array_like=True):
     sealed: Sequence[bytes]
     assigned: Sequence[Assigned | None] = ()
     failures: Sequence[Failure] = ()
+    explanations: Sequence[KeptExplanation] = ()
 
 
 def _plain(value: Any) -> Any:
@@ -61,6 +63,11 @@ def encode(batch: Batch, heading: int) -> bytes:
 def encode_failures(failures: Sequence[Failure], heading: int) -> bytes:
     """Return the failures as a batch without predictions; `heading` is the number of `NOTHING`."""
     return _encoder.encode((heading, 0, 1.0, (), (), (), (), (), failures))
+
+
+def encode_explanations(explanations: Sequence[KeptExplanation], heading: int) -> bytes:
+    """Return the explanations as a batch without predictions; `heading` is the number of `NOTHING`."""
+    return _encoder.encode((heading, 0, 1.0, (), (), (), (), (), (), explanations))
 
 
 def check(heading: Heading, batch: Encoded) -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from mainspring.core.time import from_datetime
 from mainspring.ledger.batches import GROUPS
-from mainspring.ledger.model import Failure, Prediction, score_of
+from mainspring.ledger.model import Failure, KeptExplanation, Prediction, score_of
 from mainspring.ledger.sealing import Opener
 
 INSTANT = pa.timestamp("us", tz="UTC")
@@ -51,6 +51,16 @@ _FAILURE_TYPES: dict[str, pa.DataType] = {
     "arrival": pa.int64(),
 }
 FAILURE_SCHEMA = pa.schema(list(_FAILURE_TYPES.items()))
+_EXPLANATION_TYPES: dict[str, pa.DataType] = {
+    **{name: pa.string() for name in ("id", "endpoint", "model", "version", "digest")},
+    "at": INSTANT,
+    **{name: pa.string() for name in ("origin", "method", "space")},
+    "exact": pa.bool_(),
+    "residual": pa.float64(),
+    "document": pa.string(),  # JSON
+    "arrival": pa.int64(),
+}
+EXPLANATION_SCHEMA = pa.schema(list(_EXPLANATION_TYPES.items()))
 _OBSERVED = ("id", "version", "at", "latency_us", "share", "weight", "unit")  # of predictions and failures alike
 OBSERVED_SCHEMA = pa.schema(
     [
@@ -108,6 +118,18 @@ def failures_from(table: pa.Table) -> list[Failure]:
     """Return the rows of a table of `FAILURE_SCHEMA` as failures, oldest first."""
     rows = table.drop_columns(["arrival"]).sort_by([("at", "ascending"), ("id", "ascending")]).to_pylist()
     return [Failure(**{**row, "at": from_datetime(row["at"])}) for row in rows]
+
+
+def explanations_batch(explanations: Sequence[KeptExplanation], arrival: int | None = None) -> pa.RecordBatch:
+    """Return the explanations as one batch of `EXPLANATION_SCHEMA`."""
+    rows = [{**msgspec.structs.asdict(each), "arrival": arrival} for each in explanations]
+    return pa.RecordBatch.from_pylist(rows, schema=EXPLANATION_SCHEMA)
+
+
+def explanations_from(table: pa.Table) -> list[KeptExplanation]:
+    """Return the rows of a table of `EXPLANATION_SCHEMA`."""
+    rows = table.drop_columns(["arrival"]).to_pylist()
+    return [KeptExplanation(**{**row, "at": from_datetime(row["at"])}) for row in rows]
 
 
 def observed(table: pa.Table) -> pa.Table:

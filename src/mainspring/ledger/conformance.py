@@ -12,7 +12,19 @@ import pyarrow as pa
 import pytest
 
 from mainspring.core.errors import NotFound
-from mainspring.ledger.model import Asked, Assigned, Batch, Failure, Heading, Log, Prediction, Selection
+from mainspring.ledger.model import (
+    REQUESTED,
+    SAMPLED,
+    Asked,
+    Assigned,
+    Batch,
+    Failure,
+    Heading,
+    KeptExplanation,
+    Log,
+    Prediction,
+    Selection,
+)
 from mainspring.ledger.ports import Arrivals, PredictionLog, PredictionStore
 from mainspring.ledger.recording import Recorder
 
@@ -100,6 +112,14 @@ def failure(number: int, **changes: Any) -> Failure:
         **changes,
     }
     return Failure(**given)
+
+
+def explanation(number: int, origin: str = SAMPLED, **changes: Any) -> KeptExplanation:
+    """Return an explanation of `prediction(number)`."""
+    made = prediction(number)
+    same = {name: getattr(made, name) for name in ("id", "endpoint", "model", "version", "digest", "at")}
+    told = {"origin": origin, "method": "linear", "space": "answer", "exact": True, "residual": number / 3}
+    return KeptExplanation(**{**same, **told, "document": f'{{"number": {number}, "ä": 1}}', **changes})
 
 
 def recorder(log: PredictionLog, policy: Log | None = None) -> Recorder:
@@ -482,6 +502,27 @@ class LedgerConformance:
         assert ledger.store.failures("r1") == [failure(1), failure(2, count=40, unit=0)]
         assert ledger.store.failures("r2") == []
         assert (ledger.log.damaged(), dict(ledger.log.unlogged), dict(ledger.log.unlogged_failures)) == (0, {}, {})
+
+    def test_explanations_are_kept_apart_from_predictions_and_expire_with_them(self, ledger: Ledger) -> None:
+        ledger.log.append([prediction(1), prediction(5)])
+        ledger.log.explain([explanation(1), explanation(5)])
+        ledger.log.explain([explanation(1, REQUESTED), explanation(6, version="4")])
+        settled(ledger)
+        for _ in range(2):
+            assert [each.id for each in ledger.store.recent("late")] == ["p5", "p1"]
+            assert ledger.store.explanations("p1") == [explanation(1, REQUESTED), explanation(1)]
+            assert ledger.store.explanations("p7") == []
+            ledger.store.compact()
+        ledger.log.explain([explanation(5)])  # by another worker
+        settled(ledger)
+        ledger.store.compact()
+        assert ledger.store.explained("late", "3", 0, 10_000) == [explanation(1), explanation(5)]
+        assert ledger.store.explained("late", "3", 2_000, 5_000) == []
+        assert _ids(ledger.store.arrivals("late", 0)) == ["p1", "p5"]
+        ledger.store.tidy(made_before=3_000, replaced_before=0)
+        assert ledger.store.explanations("p1") == []
+        assert ledger.store.explained("late", "3", 0, 10_000) == [explanation(5)]
+        assert (ledger.log.damaged(), dict(ledger.log.unlogged)) == (0, {})
 
     def test_observations_of_a_rollout_are_told_once_each(self, ledger: Ledger) -> None:
         assert _observations(ledger.store) == (_observations(ledger.store)[0], [])

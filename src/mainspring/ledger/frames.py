@@ -10,13 +10,14 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
 from mainspring.core.errors import Corrupt
 from mainspring.ledger import batches
 from mainspring.ledger.batches import Encoded
-from mainspring.ledger.model import Batch, Failure, Heading, Prediction
+from mainspring.ledger.model import Batch, Failure, Heading, KeptExplanation, Prediction
 
 MAGIC = b"mainspring predictions 2\n"
 MAGIC_BEFORE = b"mainspring predictions 1\n"  # its payloads are lists of predictions
@@ -40,6 +41,14 @@ class Frames:
     damaged: int  # frames before `end` with corrupted content
 
 
+class Decoded(NamedTuple):
+    """Content of one frame: batches with their headings, failures, and explanations."""
+
+    batches: list[tuple[Heading, Batch | Encoded]]
+    failures: list[Failure]
+    explanations: list[KeptExplanation]
+
+
 def framed(headings: Mapping[int, Heading], encoded: Sequence[bytes]) -> bytes:
     """Return one frame of encoded batches and the headings they name."""
     payload = b"".join((_PAIR, _encoder.encode(headings), _COUNT.pack(_LIST, len(encoded)), *encoded))
@@ -56,6 +65,11 @@ def counted(headings: Mapping[int, Heading], encoded: Sequence[bytes]) -> Iterat
 def failures_in(encoded: Sequence[bytes]) -> list[Failure]:
     """Return the failures of encoded batches."""
     return [failure for batch in map(_batch_decoder.decode, encoded) for failure in batch.failures]
+
+
+def explanations_in(encoded: Sequence[bytes]) -> list[KeptExplanation]:
+    """Return the explanations of encoded batches."""
+    return [each for batch in map(_batch_decoder.decode, encoded) for each in batch.explanations]
 
 
 def encode(predictions: Sequence[Prediction], failures: Sequence[Failure] = ()) -> bytes:
@@ -81,12 +95,17 @@ def decode_all(payload: bytes) -> tuple[list[Prediction], list[Failure]]:
     Raises:
         Corrupt: It has other content.
     """
-    found, failures = decode_batches(payload)
-    return [row for heading, batch in found for row in batches.predictions_of(heading, batch)], failures
+    found = decode_batches(payload)
+    return [row for heading, batch in found.batches for row in batches.predictions_of(heading, batch)], found.failures
 
 
-def decode_batches(payload: bytes) -> tuple[list[tuple[Heading, Batch | Encoded]], list[Failure]]:
-    """Return the batches of one frame's payload with their headings, and its failures.
+def decode_explanations(payload: bytes) -> list[KeptExplanation]:
+    """Return the explanations of one frame's payload; errors as of `decode_all`."""
+    return decode_batches(payload).explanations
+
+
+def decode_batches(payload: bytes) -> Decoded:
+    """Return the content of one frame's payload.
 
     Raises:
         Corrupt: It has other content.
@@ -94,7 +113,7 @@ def decode_batches(payload: bytes) -> tuple[list[tuple[Heading, Batch | Encoded]
     try:
         headings, encoded = _decoder.decode(payload)
     except msgspec.DecodeError:
-        return [(batch.heading, batch) for batch in batches.batches_of(_decode_before(payload))], []
+        return Decoded([(batch.heading, batch) for batch in batches.batches_of(_decode_before(payload))], [], [])
     try:
         found: list[tuple[Heading, Batch | Encoded]] = []
         for batch in encoded:
@@ -102,7 +121,8 @@ def decode_batches(payload: bytes) -> tuple[list[tuple[Heading, Batch | Encoded]
             found.append((headings[batch.heading], batch))
     except (LookupError, ValueError) as error:
         raise Corrupt(f"A frame of predictions is inconsistent: {error!r}.") from error
-    return found, [failure for batch in encoded for failure in batch.failures]
+    failures = [failure for batch in encoded for failure in batch.failures]
+    return Decoded(found, failures, [each for batch in encoded for each in batch.explanations])
 
 
 def _decode_before(payload: bytes) -> list[Prediction]:

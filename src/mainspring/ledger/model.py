@@ -11,7 +11,11 @@ from mainspring.core.errors import Invalid
 
 PREDICTIONS = "predictions"  # lake table that compaction fills
 FAILURES = "predictions__failures"  # its table of failures, which no reader of predictions meets
+EXPLANATIONS = "predictions__explanations"  # its table of explanations
+REQUESTED, SAMPLED = "requested", "sampled"  # origins of explanations
 ANY_KEY = ""  # name of a condition of a `Selection` that any entity key may fulfil
+
+EXPLAINED_A_DAY = 100, 10_000  # least and most; the attribution channel needs 100
 
 Value = bool | int | float | str | None
 
@@ -47,6 +51,31 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
         return None if not self.personal else "encrypted" if self.sealed else "left out"
 
 
+class KeptExplanation(msgspec.Struct, frozen=True, kw_only=True):
+    """An explanation of a prediction as it was given, or as a sample of a day.
+
+    Attributes:
+        id: Of the prediction, as are the next five.
+        origin: `requested`: its caller got it with the answer; `sampled`: the worker made it.
+        method: Name of the method; `space` is the unit of the contributions.
+        residual: The largest residual.
+        document: The whole explanation as JSON.
+    """
+
+    id: str
+    endpoint: str
+    model: str
+    version: str
+    digest: str
+    at: int  # UTC epoch microseconds
+    origin: str
+    method: str
+    space: str
+    exact: bool
+    residual: float
+    document: str
+
+
 class Log(msgspec.Struct, frozen=True, kw_only=True):
     """Log settings of an endpoint: the share of logged requests, durability, and the treatment of personal data.
 
@@ -56,14 +85,18 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
         sync: Answer a request only once its predictions are on disk; reject it if they cannot be written.
         personal: Treatment of values of columns that a source marks with `pii`, and of features made of them: encrypted
             with the installation's key, or left out.
+        explanations: Number of predictions a day that the worker explains and keeps the explanations of, 100 to 10,000;
+            the gateway then keeps those that it gives, too. With 0 it keeps only those; by default none are kept.
 
     Raises:
-        Invalid: The share is not valid, or some requests of a `sync` endpoint would not be logged.
+        Invalid: The share is not valid, some requests of a `sync` endpoint would not be logged, or another number of
+            explanations.
     """
 
     share: float = 1.0
     sync: bool = False
     personal: Literal["encrypt", "leave out"] = "encrypt"
+    explanations: int | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 < self.share <= 1.0:
@@ -75,6 +108,12 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
             )
         if self.personal not in ("encrypt", "leave out"):
             raise Invalid(f"personal is {self.personal!r}.", fix='write "encrypt" or "leave out".')
+        least, most = EXPLAINED_A_DAY
+        if self.explanations is not None and not (self.explanations == 0 or least <= self.explanations <= most):
+            raise Invalid(
+                f"explanations is {self.explanations!r}.",
+                fix=f"write 0 to keep those that callers asked for, or {least} to {most} a day.",
+            )
 
 
 class Heading(msgspec.Struct, frozen=True, array_like=True, cache_hash=True):

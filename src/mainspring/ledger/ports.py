@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from mainspring.ledger.model import Batch, Failure, Prediction, Selection
+from mainspring.ledger.model import Batch, Failure, KeptExplanation, Prediction, Selection
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +28,8 @@ class PredictionLog(Protocol):
     Attributes:
         sealer: Encrypts personal values; with `None` they are left out.
         unlogged: (endpoint, cause) -> predictions that were answered and are not in the log. The causes: `sampled`
-            (not chosen), `disk_full`, `disk_error`, `buffer_full` (the disk is too slow), `closed`.
+            (not chosen), `disk_full`, `disk_error`, `buffer_full` (the disk is too slow), `closed`. The cause
+            `explanation` counts explanations that are not kept.
         unlogged_failures: (endpoint, version) -> failures that could not be written yet.
     """
 
@@ -52,6 +53,10 @@ class PredictionLog(Protocol):
         What cannot be written is summed up by arm, kind and weight (`Failure.count`), counted in `unlogged_failures`
         and written as soon as there is room, so that no arm seems better than it was.
         """
+        ...
+
+    def explain(self, explanations: Sequence[KeptExplanation]) -> None:
+        """Append explanations without waiting, as durable as `add`. Those that cannot be written are counted."""
         ...
 
     def append(self, predictions: Sequence[Prediction]) -> None:
@@ -168,7 +173,8 @@ class PredictionPage(NamedTuple):
 class PredictionStore(Protocol):
     """Compacted predictions. Personal values stay sealed unless the caller asks for them.
 
-    Failures are in here too, but only `observations` and `failures` return them.
+    Failures are in here too, but only `observations` and `failures` return them; and explanations, which only
+    `explanations` and `explained` return.
     """
 
     def compact(self) -> int:
@@ -278,6 +284,15 @@ class PredictionStore(Protocol):
 
     def failures(self, rollout: str) -> list[Failure]:
         """Return the compacted failures of a rollout, oldest first."""
+        ...
+
+    def explanations(self, prediction_id: str) -> list[KeptExplanation]:
+        """Return the kept explanations of a prediction, compacted or not, one of each origin."""
+        ...
+
+    def explained(self, endpoint: str, version: str, since: int, until: int) -> list[KeptExplanation]:
+        """Return the compacted explanations of origin `sampled` of predictions with `since <= at < until`, each once,
+        oldest first."""
         ...
 
     def observations(self, rollout: str, after: str = "", *, since: int = 0) -> Observations | None:

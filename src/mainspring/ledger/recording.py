@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from mainspring.core.ids import new_id
-from mainspring.ledger.model import Asked, Assigned, Batch, Failure, Heading, Log
+from mainspring.ledger.model import REQUESTED, Asked, Assigned, Batch, Failure, Heading, KeptExplanation, Log
 from mainspring.ledger.ports import PredictionLog, Seals
 
 Columns = Mapping[str, Any]  # name -> a column, see `Batch`
@@ -106,6 +106,46 @@ class Recorder:
             sealed = self._sealed(self._log.sealer, plan, ids, sent, features)
         batch = Batch(plan.heading, at, policy.share, ids, asked, columns, sealed, assigned)
         return self._log.add(batch, sync=policy.sync)
+
+    def explained(
+        self,
+        ids: Sequence[str],
+        explanations: Sequence[Mapping[str, Any]],
+        columns: Collection[str],
+        *,
+        at: int,
+        request_id: str = "",
+    ) -> None:
+        """Keep explanations that a request got, if the policy keeps any and its predictions are logged.
+
+        Those of a model with inputs that identify a person are not kept, as contributions tell values.
+
+        Args:
+            explanations: For each prediction the fields `method`, `space`, `exact`, `residual` and `document` of
+                `KeptExplanation`.
+            columns: The model's inputs.
+            at: Instant of the predictions, UTC epoch microseconds.
+        """
+        endpoint, model, version, digest = self._made_by
+        if self.policy.explanations is None or not self._personal.isdisjoint(columns) or not ids:
+            return
+        if not _chosen(request_id or ids[0], self.policy.share):
+            return
+        self._log.explain(
+            [
+                KeptExplanation(
+                    id=id_,
+                    endpoint=endpoint,
+                    model=model,
+                    version=version,
+                    digest=digest,
+                    at=at,
+                    origin=REQUESTED,
+                    **each,
+                )
+                for id_, each in zip(ids, explanations, strict=True)
+            ]
+        )
 
     def failure(
         self, *, at: int, kind: str, status: int, latency_us: int, assigned: Assigned, principal: str, request_id: str

@@ -1,14 +1,20 @@
-"""The attribution channel of an endpoint: daily samples of predictions, explained by the version that made them."""
+"""The attribution channel of an endpoint: daily samples of predictions, explained by the version that made them.
+
+An endpoint with `ms.Log(explanations=...)` keeps these explanations in the log, and the channel reads them from there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+import numpy as np
+
 from mainspring.core.errors import MainspringError
 from mainspring.core.time import DAY, HOUR
-from mainspring.ledger.model import Selection
+from mainspring.ledger.model import SAMPLED, KeptExplanation, Prediction, Selection
 from mainspring.monitoring.channels.attributions import DAYS, Attributions, judge
 from mainspring.monitoring.declaring import ALARMS_PER_WEEK
 from mainspring.monitoring.incidents.model import Judged
@@ -17,7 +23,7 @@ from mainspring.project import Project
 from mainspring.project.explainers import load_explainer
 from mainspring.registry.model import Bundle
 from mainspring.serving.background import background_of
-from mainspring.serving.explanation import NotExplainable
+from mainspring.serving.explanation import Array, Explanation, NotExplainable, explanations
 from mainspring.serving.model import Arm
 from mainspring.serving.ports import Explainer
 
@@ -59,13 +65,19 @@ def attributions_judged(
         return kept.judged
     if kept.digest != arm.digest:
         kept.days.clear()
-    kept.judged = _judged(project, endpoint, arm, until, kept.days, budget)
+    kept.judged = _judged(project, endpoint, arm, route.log.explanations, until, kept.days, budget)
     kept.digest, kept.until = arm.digest, until
     return kept.judged
 
 
 def _judged(
-    project: Project, endpoint: str, arm: Arm, until: int, kept: dict[int, Attributions | None], budget: float
+    project: Project,
+    endpoint: str,
+    arm: Arm,
+    explained: int | None,
+    until: int,
+    kept: dict[int, Attributions | None],
+    budget: float,
 ) -> list[Judged]:
     bundle = project.bundles.load(arm.digest)
     try:
@@ -75,7 +87,8 @@ def _judged(
     starts = range(until - _LOOKED_AT * DAY, until, DAY)
     try:
         if missing := [start for start in starts if start not in kept]:
-            kept.update(_of_days(project, endpoint, arm.version, explainer, missing))
+            sampled = _Sampled(project, endpoint, arm, explainer, explained or 0)
+            kept.update(sampled.of_days(missing))
         trained = _trained(bundle, explainer)
     finally:
         explainer.close()
@@ -86,32 +99,81 @@ def _judged(
     return [Judged(endpoint, ATTRIBUTION, tuple(windows), tuple(signals))] if windows else []
 
 
-def _of_days(
-    project: Project, endpoint: str, version: str, explainer: Explainer, starts: Sequence[int]
-) -> dict[int, Attributions | None]:
-    """Return the attributions of days by their starts, from one sample over all; `None` of a day with few rows."""
-    selection = Selection(endpoint=endpoint, version=version, since=starts[0], until=starts[-1] + DAY)
-    ids = project.predictions.sample(selection, ROWS * len(starts))
-    names = list(explainer.inputs)
-    by_day: dict[int, list[Any]] = {start: [] for start in starts}
-    for part in project.predictions.scan(selection, ids):
-        for each in part:
-            rows = by_day.get(each.at // DAY * DAY, [])
-            if len(rows) < ROWS and all(name in each.features for name in names):
-                rows.append(each.features)
-    return {start: _of_rows(rows, names, explainer, start) for start, rows in by_day.items()}
+@dataclass(frozen=True, slots=True)
+class _Sampled:
+    """Sampled explanations of one version's days.
+
+    Attributes:
+        keep: Number of explanations of a day that are kept in the log; 0 keeps none.
+    """
+
+    project: Project
+    endpoint: str
+    arm: Arm
+    explainer: Explainer
+    keep: int
+
+    def of_days(self, starts: Sequence[int]) -> dict[int, Attributions | None]:
+        """Return the attributions of days by their starts; `None` of a day with few rows."""
+        values = self._kept(starts) if self.keep else {}
+        missing = [start for start in starts if start not in values]
+        for start, rows in self._sample(missing).items() if missing else ():
+            values[start] = self._explained(rows)
+        return {start: None if len(of) < _LEAST_ROWS else Attributions.of(start, start + DAY, of)
+                for start, of in values.items()}  # fmt: skip
+
+    def _kept(self, starts: Sequence[int]) -> dict[int, Array]:
+        """Return contributions of the days that have kept explanations, shape (rows, columns, outputs)."""
+        found: dict[int, list[Array]] = {}
+        columns, outputs = list(self.explainer.inputs), list(self.explainer.outputs)
+        for each in self.project.predictions.explained(self.endpoint, self.arm.version, starts[0], starts[-1] + DAY):
+            if each.digest == self.arm.digest:
+                explanation = msgspec.json.decode(each.document, type=Explanation)
+                parts = [explanation.outputs[name].contributions for name in outputs]
+                row = np.array([[part[column] for part in parts] for column in columns])
+                found.setdefault(each.at // DAY * DAY, []).append(row)
+        return {start: np.stack(found[start]) for start in starts if start in found}
+
+    def _sample(self, starts: Sequence[int]) -> dict[int, list[Prediction]]:
+        """Return predictions of days by their starts, from one sample over all."""
+        most = max(ROWS, self.keep)
+        selection = Selection(endpoint=self.endpoint, version=self.arm.version, since=starts[0], until=starts[-1] + DAY)
+        ids = self.project.predictions.sample(selection, most * len(starts))
+        by_day: dict[int, list[Prediction]] = {start: [] for start in starts}
+        for part in self.project.predictions.scan(selection, ids):
+            for each in part:
+                rows = by_day.get(each.at // DAY * DAY, [])
+                if len(rows) < most and all(name in each.features for name in self.explainer.inputs):
+                    rows.append(each)
+        return by_day
+
+    def _explained(self, rows: Sequence[Prediction]) -> Array:
+        """Return the contributions of one day's rows, and keep their explanations."""
+        explainer, nothing = self.explainer, np.zeros((0, 0, 0))
+        if not rows or (len(rows) < _LEAST_ROWS and not self.keep):
+            return nothing
+        columns: dict[str, Sequence[Any]] = {name: [row.features[name] for row in rows] for name in explainer.inputs}
+        try:
+            found = explainer.explain(columns, len(rows))
+        except MainspringError:  # a value that the model does not accept, logged by an earlier release
+            return nothing
+        if self.keep:
+            made = explanations(found, explainer.method, list(explainer.inputs), list(explainer.outputs))
+            self.project.prediction_log.explain([_kept_of(row, each) for row, each in zip(rows, made, strict=True)])
+        return found.values
 
 
-def _of_rows(
-    rows: Sequence[Mapping[str, Any]], names: Sequence[str], explainer: Explainer, start: int
-) -> Attributions | None:
-    if len(rows) < _LEAST_ROWS:
-        return None
-    columns: dict[str, Sequence[Any]] = {name: [row[name] for row in rows] for name in names}
-    try:
-        return Attributions.of(start, start + DAY, explainer.explain(columns, len(rows)).values)
-    except MainspringError:  # a value that the model does not accept, logged by an earlier release
-        return None
+def _kept_of(row: Prediction, explanation: Explanation) -> KeptExplanation:
+    return KeptExplanation(
+        id=row.id,
+        endpoint=row.endpoint,
+        model=row.model,
+        version=row.version,
+        digest=row.digest,
+        at=row.at,
+        origin=SAMPLED,
+        **explanation.kept(),
+    )
 
 
 def _trained(bundle: Bundle, explainer: Explainer) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.errors import Invalid, MainspringError, NotFound
 from mainspring.core.schema import DType
 from mainspring.governance.counterfactual import Counterfactuals, read_target, search
 from mainspring.governance.importance import Columns, ModelExplanation, dependences, importances
@@ -24,8 +24,8 @@ from mainspring.project.executors import executors
 from mainspring.project.explainers import load_explainer
 from mainspring.registry.bundles import HOLDOUT
 from mainspring.registry.model import Bundle, Manifest, ModelVersion, several_labels
-from mainspring.serving.background import answers_of, background_of
-from mainspring.serving.explanation import Array, Explanation, NotExplainable, explanations
+from mainspring.serving.background import answers_of, background_of, owner_of
+from mainspring.serving.explanation import TOLERANCE, Array, Explanation, NotExplainable, explanations, takes_tensors
 from mainspring.training.mutable import MUTABLE, check_mutable
 
 if TYPE_CHECKING:
@@ -35,6 +35,22 @@ if TYPE_CHECKING:
 
 CALLS, SECONDS, ROWS, CHANGES = 20_000, 30.0, 1000, 3
 SEEN = 200  # held-out rows whose values counterfactuals may have
+
+
+class KeptOne(msgspec.Struct, frozen=True, kw_only=True):
+    """An explanation of the log beside the new one.
+
+    Args:
+        origin: requested or sampled.
+        difference: Largest difference of a contribution, base or total; `None` if the new one has another method or is
+            missing.
+        agrees: Whether it is within the tolerance of a residual; `None` likewise.
+    """
+
+    origin: str
+    explanation: Explanation
+    difference: float | None = None
+    agrees: bool | None = None
 
 
 class ExplainedPrediction(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +64,8 @@ class ExplainedPrediction(msgspec.Struct, frozen=True, kw_only=True):
         verdict: The answer again.
         seconds: Duration of the explanation alone.
         counterfactuals: Changes with which the answer would have been another; `None` if none were asked for.
+        kept: Explanations of it in the log.
+        why: Reason for which the explanation is the kept one, and not computed again; empty for a new one.
     """
 
     prediction_id: str
@@ -63,6 +81,8 @@ class ExplainedPrediction(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
     seconds: float
     counterfactuals: Counterfactuals | None = None
+    kept: tuple[KeptOne, ...] = ()
+    why: str = ""
 
 
 def explain_prediction(
@@ -77,7 +97,9 @@ def explain_prediction(
     mutable: Mapping[str, str] | None = None,
     changes: int = CHANGES,
 ) -> ExplainedPrediction:
-    """Explain a logged prediction by the bundle that made it.
+    """Explain a logged prediction by the bundle that made it, and compare with what the log has kept.
+
+    Where that is not possible, the kept explanation is the result, and `why` says so.
 
     Args:
         revealed: Whether to decrypt values that identify a person, with an event in the audit log.
@@ -88,27 +110,41 @@ def explain_prediction(
         changes: The largest number of changed inputs.
 
     Raises:
-        NotFound: It was never logged, or its bundle is gone.
+        NotFound: It was never logged, or its bundle is gone and no explanation was kept.
         NotInLog: The log lacks an input of the model.
         NotExplainable: The model has no exact explanation, or takes tensors.
         Invalid: `wanted` is not a target, an input cannot change so, or none is declared as mutable.
     """
     found = reveal(project, prediction_id) if revealed else project.predictions.find(prediction_id)
     models = Models(project.bundles.load, executors(project))
+    before = [
+        KeptOne(origin=each.origin, explanation=msgspec.json.decode(each.document, type=Explanation))
+        for each in project.predictions.explanations(found.id)
+    ]
+    begun, why = time.perf_counter(), ""
+    inputs: Mapping[str, Any] = found.features
     try:
-        bundle = models.bundle(found.digest)
-        inputs = model_inputs(found, bundle.manifest)
-        begun = time.perf_counter()
-        if sampled:
-            explanation = sampled_explanation(
-                bundle,
-                models.get(found.digest)[1],
-                inputs,
-                calls,
-                enough=lambda: time.perf_counter() - begun > seconds,
-            )
-        else:
-            explanation = explain_row(bundle, inputs)
+        try:
+            bundle = models.bundle(found.digest)
+            if bundle.manifest.tensors:
+                raise takes_tensors(owner_of(bundle))
+            inputs = model_inputs(found, bundle.manifest)
+            begun = time.perf_counter()
+            if sampled:
+                explanation = sampled_explanation(
+                    bundle,
+                    models.get(found.digest)[1],
+                    inputs,
+                    calls,
+                    enough=lambda: time.perf_counter() - begun > seconds,
+                )
+            else:
+                explanation = explain_row(bundle, inputs)
+            before = [_beside(each, explanation) for each in before]
+        except MainspringError as error:
+            if not before or wanted:
+                raise
+            explanation, why = before[0].explanation, error.what
         took = time.perf_counter() - begun
         others = None
         if wanted:
@@ -123,14 +159,34 @@ def explain_prediction(
         version=found.version,
         digest=found.digest,
         at=found.at,
-        inputs=inputs,
+        inputs=dict(inputs),
         statuses=dict(found.statuses),
         outputs=dict(found.outputs),
         explanation=explanation,
         verdict=verdict,
         seconds=round(took, 6),
         counterfactuals=others,
+        kept=tuple(before),
+        why=why,
     )
+
+
+def _beside(kept: KeptOne, again: Explanation) -> KeptOne:
+    """Return a kept explanation with its difference from a new one."""
+    if kept.explanation.method.name != again.method.name or kept.explanation.outputs.keys() != again.outputs.keys():
+        return kept
+    pairs = []
+    for name, new in again.outputs.items():
+        old = kept.explanation.outputs[name]
+        pairs += [(old.base, new.base), (old.total, new.total)]
+        pairs += [
+            (old.contributions.get(column, 0.0), new.contributions.get(column, 0.0))
+            for column in old.contributions.keys() | new.contributions.keys()
+        ]
+    difference = max((abs(one - other) for one, other in pairs), default=0.0)
+    largest = max((abs(one) for one, _ in pairs), default=0.0)
+    agrees = difference <= TOLERANCE * max(1.0, largest)
+    return msgspec.structs.replace(kept, difference=difference, agrees=agrees)
 
 
 def _counterfactuals(
@@ -206,7 +262,7 @@ def explain_version(
 
     owner = f"{version.model}:{version.version}"
     if bundle.manifest.tensors:
-        raise NotExplainable(owner, "it takes tensors, not columns")
+        raise takes_tensors(owner)
     if HOLDOUT not in bundle.files:
         raise NotFound(f"The bundle of {owner} contains no held-out rows.", fix="train the model with a label.")
     names = list(executor.inputs)

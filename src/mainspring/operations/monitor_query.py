@@ -13,7 +13,7 @@ import pyarrow.dataset as ds
 from mainspring.core.errors import Invalid
 from mainspring.data import duck
 from mainspring.data.model import TableScan
-from mainspring.ledger.model import FAILURES, PREDICTIONS
+from mainspring.ledger.model import EXPLANATIONS, FAILURES, PREDICTIONS
 from mainspring.monitoring.incidents.model import Incident
 from mainspring.monitoring.model import Window
 from mainspring.project import Project
@@ -23,6 +23,7 @@ _INSTANT = pa.timestamp("us", tz="UTC")
 _TABLES = {  # short name -> table of the lake
     "predictions": PREDICTIONS,
     "failures": FAILURES,
+    "explanations": EXPLANATIONS,
     "sketches": "predictions__sketches",
     "hours": "predictions__hours",
     "quality": "predictions__quality",
@@ -41,9 +42,9 @@ class QueryResult(msgspec.Struct, frozen=True, kw_only=True):
 def query(project: Project, sql: str, *, limit: int = MOST_ROWS) -> QueryResult:
     """Return the rows of one SELECT over monitoring's tables, in DuckDB's SQL.
 
-    The tables are those of the lake, under their own names and short ones: `predictions`, `failures`, `sketches`,
-    `hours`, `quality` and `separations`; and of the catalog `windows` and `incidents`. Personal values stay encrypted.
-    The query reads no file and writes nothing.
+    The tables are those of the lake, under their own names and short ones: `predictions`, `failures`, `explanations`,
+    `sketches`, `hours`, `quality` and `separations`; and of the catalog `windows` and `incidents`. Personal values stay
+    encrypted. The query reads no file and writes nothing.
 
     Args:
         limit: Largest number of rows.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mainspring.project.backends import lazily
 from mainspring.registry.model import Bundle
 from mainspring.serving.background import owner_of
-from mainspring.serving.explanation import NotExplainable
+from mainspring.serving.explanation import NotExplainable, takes_tensors
 from mainspring.serving.ports import Explainer
 
 _EXPLAINERS = {
@@ -25,6 +25,8 @@ def load_explainer(bundle: Bundle) -> Explainer:
         MissingExtra: Its runtime is not installed.
     """
     flavour = bundle.manifest.flavour
+    if bundle.manifest.tensors:
+        raise takes_tensors(owner_of(bundle))
     if flavour not in _EXPLAINERS:
         raise NotExplainable(owner_of(bundle), f"it is a {flavour}")
     module, name, extra = _EXPLAINERS[flavour]

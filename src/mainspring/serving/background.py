@@ -10,7 +10,7 @@ import numpy as np
 
 from mainspring.registry.bundles import GOLDEN
 from mainspring.registry.model import Bundle
-from mainspring.serving.explanation import Array, NotExplainable
+from mainspring.serving.explanation import Array, NotExplainable, takes_tensors
 from mainspring.serving.ports import Executor
 
 MOST_ROWS = 100
@@ -31,14 +31,15 @@ def background_of(bundle: Bundle, rows: int = MOST_ROWS) -> tuple[dict[str, list
         NotExplainable: The bundle takes tensors, or has no such rows.
     """
     if bundle.manifest.tensors:
-        raise NotExplainable(owner_of(bundle), "it takes tensors, not columns")
+        raise takes_tensors(owner_of(bundle))
     try:
         golden = msgspec.json.decode(bundle.files[GOLDEN], type=_Golden).inputs
         count = len(next(iter(golden.values())))
     except (KeyError, StopIteration, msgspec.DecodeError):
         count = 0
     if not count:
-        raise NotExplainable(owner_of(bundle), "the bundle has no rows to compare with")
+        why = "the bundle has no rows to compare with"
+        raise NotExplainable(owner_of(bundle), why, fix="train the model again: new bundles have held-out rows.")
     chosen = np.unique(np.linspace(0, count - 1, min(rows, count)).astype(int)).tolist()
     return {name: [values[row] for row in chosen] for name, values in golden.items()}, len(chosen)
 

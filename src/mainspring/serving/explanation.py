@@ -23,17 +23,33 @@ MEANINGS = {
 }
 
 
+_ESTIMATE = (
+    "estimate it from sampled answers: `mainspring explain --sampled PREDICTION`, or as a job "
+    """`mainspring jobs run explain '{"predictions": ["ID"]}'`."""
+)
+
+
 class NotExplainable(Invalid):
     """Error: no exact explanation is known for the model."""
 
-    def __init__(self, owner: str, why: str) -> None:
-        super().__init__(
-            f"The answers of {owner} have no exact explanation: {why}.",
-            fix="estimate it from sampled answers: `mainspring explain --sampled PREDICTION`, or as a job "
-            """`mainspring jobs run explain '{"predictions": ["ID"]}'`.""",
-        )
+    def __init__(self, owner: str, why: str, fix: str = _ESTIMATE) -> None:
+        super().__init__(f"The answers of {owner} have no exact explanation: {why}.", fix=fix)
         self.owner = owner
         self.why = why
+
+    def again(self) -> NotExplainable:
+        """Return the same error, to be raised once more."""
+        return NotExplainable(self.owner, self.why, self.fix or _ESTIMATE)
+
+
+def takes_tensors(owner: str) -> NotExplainable:
+    """Return the error for a model of tensors: neither exact explanations nor estimates by columns apply to it."""
+    return NotExplainable(
+        owner,
+        "it takes tensors, not columns, and a served graph has no gradients",
+        fix="compute gradients where the network is trained, such as integrated gradients, and keep them as an "
+        "artefact of its run; or serve a model of named columns.",
+    )
 
 
 class Method(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +108,16 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     def residual(self) -> float:
         """The largest residual."""
         return max((abs(each.residual) for each in self.outputs.values()), default=0.0)
+
+    def kept(self) -> dict[str, Any]:
+        """Return it as the fields of `ledger.model.KeptExplanation` that do not come from the prediction."""
+        return {
+            "method": self.method.name,
+            "space": self.method.space,
+            "exact": self.exact,
+            "residual": self.residual,
+            "document": msgspec.json.encode(self).decode(),
+        }
 
     @property
     def leading(self) -> str:

@@ -59,6 +59,24 @@ def test_the_share_of_many_requests_is_what_was_asked() -> None:
     assert set(logged(ledger)) < set(logged(larger))  # raising the share adds requests
 
 
+def test_explanations_are_kept_as_the_policy_says_and_never_of_personal_inputs() -> None:
+    told = [{"method": "linear", "space": "answer", "exact": True, "residual": 0.0, "document": "{}"}]
+
+    def kept(policy: Log, *columns: str, request_id: str = "") -> int:
+        ledger = MemoryLedger()
+        recorder(ledger, policy).explained(["p1"], told, columns, at=1, request_id=request_id)
+        return len(ledger.explanations("p1"))
+
+    assert kept(Log(), "distance") == 0
+    assert kept(Log(explanations=0), "distance") == kept(Log(explanations=100), "distance") == 1
+    assert kept(Log(explanations=0), "distance", "Person.age") == 0
+    some = [kept(Log(explanations=0, share=0.3), "distance", request_id=f"request {each}") for each in range(200)]
+    assert 0 < sum(some) < 200
+    for wrong in (-1, 1, 99, 10_001):
+        with pytest.raises(Invalid, match="explanations"):
+            Log(explanations=wrong)
+
+
 def test_callers_who_send_other_fields_are_logged_with_what_they_sent() -> None:
     ledger = MemoryLedger()
     by = Recorder(ledger, endpoint="e", model="m", version="1", digest="d", keys=("a",), personal=("secret",))

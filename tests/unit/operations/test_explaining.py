@@ -5,19 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from msgspec import to_builtins
 
 from kit.explained import explained, logged
 from kit.models import KEY, mlp_bundle
+from kit.waiting import wait_until
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.jobs.model import Status
+from mainspring.ledger.model import REQUESTED, SAMPLED, Asked, KeptExplanation
+from mainspring.ledger.recording import Recorder
 from mainspring.operations.explaining import explain_prediction, explain_version
 from mainspring.operations.jobs.queue import begin, run_here
 from mainspring.operations.prediction import NotInLog
 from mainspring.project import Project
 from mainspring.project.executors import executors
+from mainspring.project.explainers import load_explainer
 from mainspring.project.settings import load_settings
 from mainspring.registry.model import ModelVersion
 from mainspring.serving.explanation import ANSWER, NotExplainable
@@ -45,6 +50,35 @@ def test_a_logged_prediction_is_explained_and_answered_again(project: Project, k
     total = output.base + sum(output.contributions.values()) + output.residual
     assert total == pytest.approx(output.total, abs=1e-6)
     assert 1 / (1 + np.exp(-total)) == pytest.approx(found.outputs["probability"], abs=1e-5)
+
+
+def test_a_kept_explanation_is_compared_and_outlives_its_bundle(project: Project) -> None:
+    made = explained("sklearn_linear", "float32, booleans")
+    (one,) = logged(project, made.bundle, {name: values[:1] for name, values in made.rows.items()})
+    new = explain_prediction(project, one)
+    assert (new.kept, new.why) == ((), "")
+    found = project.predictions.find(one)
+    about = {name: getattr(found, name) for name in ("id", "endpoint", "model", "version", "digest", "at")}
+    other = msgspec.structs.replace(new.explanation.outputs["probability"], base=9.0)
+    wrong = msgspec.structs.replace(new.explanation, outputs={"probability": other})
+    project.prediction_log.explain(
+        [
+            KeptExplanation(**about, origin=REQUESTED, **new.explanation.kept()),
+            KeptExplanation(**about, origin=SAMPLED, **wrong.kept()),
+        ]
+    )
+    wait_until(lambda: len(project.predictions.explanations(one)) == 2, "both to be written")
+    agreeing, differing = explain_prediction(project, one).kept
+    assert (agreeing.origin, agreeing.difference, agreeing.agrees) == (REQUESTED, 0.0, True)
+    assert (differing.origin, differing.agrees) == (SAMPLED, False)
+    assert differing.difference == pytest.approx(9 - new.explanation.outputs["probability"].base)
+    project.blobs.delete(made.bundle.digest)
+    gone = explain_prediction(project, one)
+    assert gone.explanation == new.explanation
+    assert "bundle" in gone.why
+    assert gone.verdict.outcome == "cannot"
+    with pytest.raises(NotFound):
+        explain_prediction(project, one, wanted="probability < 0.1")
 
 
 def test_any_model_can_be_explained_by_sampling(project: Project) -> None:
@@ -156,3 +190,18 @@ def test_what_cannot_be_explained_is_said(project: Project) -> None:
         explain_version(VERSION, made.bundle, executor, columns=["V.z"])
     with pytest.raises(NotExplainable, match="tensors"):
         explain_version(VERSION, mlp_bundle(), executor)
+
+
+def test_of_tensors_the_error_names_another_way_than_an_estimate(project: Project) -> None:
+    network = mlp_bundle()
+    project.bundles.save(network)
+    Recorder(project.prediction_log, endpoint="net", model="net", version="1", digest=network.digest).record(
+        at=1, ids=["net-1"], asked=[Asked("key", 1, 1)], features={"x": np.zeros((1, 8))}, outputs={"y": [0.5]}
+    )
+    wait_until(lambda: any(each.id == "net-1" for each in project.predictions.recent()), "the prediction")
+    for sampled in (False, True):
+        with pytest.raises(NotExplainable, match="gradients") as refused:
+            explain_prediction(project, "net-1", sampled=sampled)
+        assert "--sampled" not in str(refused.value)
+    with pytest.raises(NotExplainable, match="gradients"):
+        load_explainer(network)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mainspring.governance.counterfactual import Counterfactuals
     from mainspring.governance.importance import Dependence, ModelExplanation
     from mainspring.governance.model import Importance
-    from mainspring.operations.explaining import ExplainedPrediction
+    from mainspring.operations.explaining import ExplainedPrediction, KeptOne
 
 _PREDICTION = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}", re.IGNORECASE)
 _BAR = 24  # characters
@@ -120,7 +120,7 @@ def _show_prediction(console: Console, found: ExplainedPrediction) -> None:
         status = f" ({found.statuses[column]})" if found.statuses.get(column, "PRESENT") != "PRESENT" else ""
         table.add_row(
             escape(column),
-            escape(f"{_number(found.inputs[column])}{status}"),
+            escape(f"{_number(found.inputs.get(column))}{status}"),
             _bar(value, largest),
             f"{value:+.4g}{error}",
         )
@@ -133,6 +133,10 @@ def _show_prediction(console: Console, found: ExplainedPrediction) -> None:
         f"= {output.total:.4g}, {explanation.method.unit}; residual {output.residual:.2g}"
     )
     console.print(f"Method: {explanation.method.described(exact=explanation.exact)}", style="dim")
+    for each in found.kept:
+        console.print(f"Kept in the log ({each.origin}): {_compared(each)}.")
+    if found.why:
+        console.print(f"This is the kept explanation, not computed again: {escape(found.why)}")
     if found.counterfactuals is not None:
         _show_counterfactuals(console, found.counterfactuals, found.inputs)
 
@@ -208,6 +212,13 @@ def _again(found: ExplainedPrediction) -> str:
     if found.verdict.outcome == "identical":
         return "the model gives it again, bit for bit"
     return f"again: {found.verdict.outcome}" + (f", {found.verdict.why}" if found.verdict.why else "")
+
+
+def _compared(kept: KeptOne) -> str:
+    if kept.agrees is None:
+        return "not compared, by another method"
+    words = "it agrees" if kept.agrees else "[bold]it differs[/]"
+    return f"{words}, largest difference {kept.difference:.2g}"
 
 
 def _bar(value: float, largest: float) -> str:

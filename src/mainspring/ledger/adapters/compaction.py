@@ -1,4 +1,4 @@
-"""Compaction: predictions and failures move from the log's segments into the lake, each once."""
+"""Compaction: predictions, failures and explanations move from the log's segments into the lake, each once."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pyarrow.compute as pc
 
 from mainspring.core.errors import Corrupt
 from mainspring.ledger import frames
-from mainspring.ledger.adapters.tables import LedgerTables
+from mainspring.ledger.adapters.tables import SCHEMAS, LedgerTables
 from mainspring.ledger.adapters.unread import DamagedSegment, Progress, Segment, segments, tidy
 from mainspring.ledger.batches import batches_of
 from mainspring.ledger.column_batches import ColumnBatch, gathered, joined, without_collection
-from mainspring.ledger.columns import FAILURE_SCHEMA, SCHEMA, failures_batch, from_table
-from mainspring.ledger.model import FAILURES, PREDICTIONS, Failure
+from mainspring.ledger.columns import SCHEMA, explanations_batch, failures_batch, from_table
+from mainspring.ledger.model import EXPLANATIONS, FAILURES, PREDICTIONS
 from mainspring.ledger.ports import Observer, Past
 from mainspring.ledger.sealing import Opener
 
@@ -26,7 +26,7 @@ class Compaction:
 
     Args:
         folder: Folder of the segments.
-        tables: Tables that receive the predictions and failures.
+        tables: Tables that receive what was appended.
         opener: Decrypts personal values for the observer.
         at_once_bytes: Bytes of a segment that are compacted at once.
         observer: Counts each prediction once, as it comes into the table.
@@ -54,7 +54,7 @@ class Compaction:
             past: Predictions in the table, from which the observer settles its doubts.
         """
         tidy(self._folder)
-        for table in (PREDICTIONS, FAILURES):
+        for table in SCHEMAS:
             self._tables.version(table)
         observer = self._observer
         if observer is not None and self._tables.version() is not None and not observer.started():
@@ -100,14 +100,14 @@ class Compaction:
 
         The lake's append returns when its rows are durable: only then is the range done.
         """
-        batches, failures, undecodable = _decoded(found)
+        batches, beside, undecodable = self._decoded(found)
         key = f"{segment.name}:{plan.done}-{plan.planned}"
-        lost = [failures_batch(failures, self._arrival(FAILURES))] if failures else []
+        for table, rows in beside.items():
+            new = self._missing(table, rows, SCHEMAS[table]) if plan.doubtful else rows
+            if new:
+                self._tables.lake.append(table, new, SCHEMAS[table], key=key)
         if plan.doubtful:
-            lost = self._missing(FAILURES, lost, FAILURE_SCHEMA)
             batches = self._unknown(key, batches)
-        if lost:
-            self._tables.lake.append(FAILURES, lost, FAILURE_SCHEMA, key=key)
         version = None
         if batches:
             arrival = self._arrival(PREDICTIONS)
@@ -119,6 +119,28 @@ class Compaction:
         done = msgspec.structs.replace(plan, done=plan.planned, damaged=plan.damaged + undecodable)
         segment.advance(done)
         return 0 if version is None else sum(len(each.ids) for each in batches), done
+
+    def _decoded(self, found: frames.Frames) -> tuple[list[ColumnBatch], dict[str, list[pa.RecordBatch]], int]:
+        """Return the predictions of frames, the rows for the tables beside, and how many frames hold something else."""
+        contents: list[frames.Decoded] = []
+        batches: list[ColumnBatch] = []
+        undecodable = 0
+        for payload in found.payloads:
+            try:
+                with without_collection():
+                    content = frames.decode_batches(payload)
+                    batches += gathered(content.batches)
+            except Corrupt:
+                undecodable += 1
+            else:
+                contents.append(content)
+        failures = [each for content in contents for each in content.failures]
+        explanations = [each for content in contents for each in content.explanations]
+        beside = {
+            FAILURES: [failures_batch(failures, self._arrival(FAILURES))] if failures else [],
+            EXPLANATIONS: [explanations_batch(explanations, self._arrival(EXPLANATIONS))] if explanations else [],
+        }
+        return joined(batches), beside, undecodable
 
     def _unknown(self, key: str, batches: list[ColumnBatch]) -> list[ColumnBatch]:
         """Return the predictions that the lake does not have; the observer counts the times of the others again."""
@@ -147,20 +169,3 @@ class Compaction:
         near = (at >= span["min"]) & (at <= span["max"])
         known = pc.is_in(rows["id"], dataset.to_table(columns=["id"], filter=near)["id"].combine_chunks())
         return rows.filter(pc.invert(known)).to_batches() if pc.any(known).as_py() else batches
-
-
-def _decoded(found: frames.Frames) -> tuple[list[ColumnBatch], list[Failure], int]:
-    """Return the predictions and failures of frames, and how many frames hold something else."""
-    batches: list[ColumnBatch] = []
-    failures: list[Failure] = []
-    undecodable = 0
-    for payload in found.payloads:
-        try:
-            with without_collection():
-                made, failed = frames.decode_batches(payload)
-                batches += gathered(made)
-        except Corrupt:
-            undecodable += 1
-        else:
-            failures += failed
-    return joined(batches), failures, undecodable

@@ -20,8 +20,8 @@ from mainspring.data.ports import LakeTables
 from mainspring.ledger.adapters import scanning
 from mainspring.ledger.adapters.compaction import Compaction
 from mainspring.ledger.adapters.newest import NewestFirst
-from mainspring.ledger.adapters.tables import LedgerTables, dataset_of
-from mainspring.ledger.adapters.unread import damaged, unread
+from mainspring.ledger.adapters.tables import SCHEMAS, LedgerTables, dataset_of
+from mainspring.ledger.adapters.unread import damaged, unread, unread_explanations
 from mainspring.ledger.column_batches import observed_rows
 from mainspring.ledger.columns import (
     FAILURE_SCHEMA,
@@ -32,11 +32,21 @@ from mainspring.ledger.columns import (
     READ_BY_ROW,
     SCHEMA,
     WATCHED,
+    explanations_from,
     failures_from,
     observed,
     read_of,
 )
-from mainspring.ledger.model import FAILURES, PREDICTIONS, Failure, Prediction, Selection
+from mainspring.ledger.model import (
+    EXPLANATIONS,
+    FAILURES,
+    PREDICTIONS,
+    SAMPLED,
+    Failure,
+    KeptExplanation,
+    Prediction,
+    Selection,
+)
 from mainspring.ledger.ports import Arrivals, Cursor, Observations, Observed, Observer, PredictionPage
 from mainspring.ledger.sealing import Opener, revealed
 
@@ -129,7 +139,7 @@ class LakePredictions:
     def tidy(self, *, made_before: int | None = None, replaced_before: int, entries: int = 1_000) -> int:
         with self._locks.hold(LOCK):
             removed = 0
-            for table in (PREDICTIONS, FAILURES):
+            for table in SCHEMAS:
                 if self._tables.version(table) is None:
                     continue
                 expired = 0 if made_before is None else self._lake.expire(table, "at", made_before)
@@ -241,6 +251,25 @@ class LakePredictions:
     def failures(self, rollout: str) -> list[Failure]:
         dataset = self._tables.dataset(FAILURES)
         return [] if dataset is None else failures_from(dataset.to_table(filter=scanning.same("rollout", rollout)))
+
+    def explanations(self, prediction_id: str) -> list[KeptExplanation]:
+        check_id(prediction_id, "prediction")
+        # Segments first, as in `find`.
+        found = [each for each in unread_explanations(self._folder, prediction_id) if each.id == prediction_id]
+        dataset = self._tables.dataset(EXPLANATIONS)
+        if dataset is not None:
+            found += explanations_from(dataset.to_table(filter=scanning.same("id", prediction_id)))
+        return sorted({each.origin: each for each in reversed(found)}.values(), key=lambda each: each.origin)
+
+    def explained(self, endpoint: str, version: str, since: int, until: int) -> list[KeptExplanation]:
+        dataset = self._tables.dataset(EXPLANATIONS)
+        if dataset is None:
+            return []
+        wanted = (pc.field("at") >= pa.scalar(since, INSTANT)) & (pc.field("at") < pa.scalar(until, INSTANT))
+        for name, text in (("endpoint", endpoint), ("version", version), ("origin", SAMPLED)):
+            wanted &= scanning.same(name, text)
+        found = {each.id: each for each in explanations_from(dataset.to_table(filter=wanted))}
+        return sorted(found.values(), key=lambda each: (each.at, each.id))
 
     def observations(self, rollout: str, after: str = "", *, since: int = 0) -> Observations | None:
         positions = [int(each) for each in after.split(":")] if after else [-1, -1]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mainspring.core.errors import NotFound
 from mainspring.core.time import HOUR
 from mainspring.ledger.batches import batches_of, predictions_of
-from mainspring.ledger.model import Batch, Failure, Prediction, Selection
+from mainspring.ledger.model import SAMPLED, Batch, Failure, KeptExplanation, Prediction, Selection
 from mainspring.ledger.ports import Arrivals, Cursor, Observations, Observed, Observer, PredictionPage, Seals
 from mainspring.ledger.sealing import KEY_BYTES, Opener, Sealer, revealed
 
@@ -37,6 +37,7 @@ class MemoryLedger:
         self._failed: list[Failure] = []
         self._came: list[Prediction | Failure] = []  # of rollouts, in the order of compaction; a removed one stays
         self._failures: dict[str, Failure] = {}
+        self._explained: dict[tuple[str, str], KeptExplanation] = {}  # by prediction and origin
         self._removed = 0  # predictions; a position counts them
         self._told_since = 0  # smallest position after which arrivals are known
         self._lock = threading.Lock()
@@ -56,6 +57,10 @@ class MemoryLedger:
     def fail(self, failures: Sequence[Failure]) -> None:
         with self._lock:
             self._failed.extend(failures)
+
+    def explain(self, explanations: Sequence[KeptExplanation]) -> None:
+        with self._lock:
+            self._explained.update(((each.id, each.origin), each) for each in explanations)
 
     def append(self, predictions: Sequence[Prediction]) -> None:
         with self._lock:
@@ -103,6 +108,7 @@ class MemoryLedger:
                 del self._compacted[each]
             if made_before is not None:
                 self._failures = {id_: each for id_, each in self._failures.items() if each.at >= made_before}
+                self._explained = {key: each for key, each in self._explained.items() if each.at >= made_before}
             if old:
                 self._removed += len(old)
                 self._told_since = self._removed + len(self._compacted)
@@ -190,6 +196,21 @@ class MemoryLedger:
         with self._lock:
             found = [each for each in self._failures.values() if each.rollout == rollout]
         return sorted(found, key=lambda failure: (failure.at, failure.id))
+
+    def explanations(self, prediction_id: str) -> list[KeptExplanation]:
+        with self._lock:
+            found = [each for each in self._explained.values() if each.id == prediction_id]
+        return sorted(found, key=lambda each: each.origin)
+
+    def explained(self, endpoint: str, version: str, since: int, until: int) -> list[KeptExplanation]:
+        with self._lock:
+            found = list(self._explained.values())
+        wanted = [
+            each
+            for each in found
+            if (each.endpoint, each.version, each.origin) == (endpoint, version, SAMPLED) and since <= each.at < until
+        ]
+        return sorted(wanted, key=lambda each: (each.at, each.id))
 
     def observations(self, rollout: str, after: str = "", *, since: int = 0) -> Observations | None:
         import pyarrow as pa

@@ -23,7 +23,7 @@ from mainspring.core.files import disk_errors
 from mainspring.ledger import batches, frames
 from mainspring.ledger.adapters.segmentfile import SegmentFile
 from mainspring.ledger.adapters.unread import damaged
-from mainspring.ledger.model import Batch, Failure, Heading, Prediction
+from mainspring.ledger.model import Batch, Failure, Heading, KeptExplanation, Prediction
 from mainspring.ledger.ports import Seals
 from mainspring.ledger.recording import Tally
 from mainspring.ledger.sealing import Sealer
@@ -140,6 +140,21 @@ class SegmentLog:
                     self._owed.add(each)
             else:
                 self._put(failures)
+
+    def explain(self, explanations: Sequence[KeptExplanation]) -> None:
+        with self._lock:
+            try:
+                self._check()
+            except Unavailable:
+                self._lose(explanations)
+            else:
+                headings = self._group.headings
+                number = headings.setdefault(batches.NOTHING, len(headings))
+                self._add(batches.encode_explanations(explanations, number))
+
+    def _lose(self, explanations: Sequence[KeptExplanation]) -> None:
+        for each in explanations:
+            self.skip(each.endpoint, "explanation", 1)
 
     @property
     def unlogged_failures(self) -> Mapping[tuple[str, str], int]:
@@ -270,6 +285,7 @@ class SegmentLog:
         lost = [each for place, each in enumerate(group.encoded) if place not in group.waited_for]
         for endpoint, rows in frames.counted(group.numbered(), lost):
             self.skip(endpoint, cause, rows)
+        self._lose(frames.explanations_in(lost))
         with self._lock:
             for failure in frames.failures_in(lost):
                 self._owed.add(failure)

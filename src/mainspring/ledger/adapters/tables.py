@@ -1,4 +1,4 @@
-"""The tables of predictions and failures in a lake, after recovery from a power cut."""
+"""The tables of predictions, failures and explanations in a lake, after recovery from a power cut."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import pyarrow.dataset as ds
 from mainspring.core.errors import Corrupt
 from mainspring.data.model import TableScan
 from mainspring.data.ports import LakeTables
-from mainspring.ledger.columns import FAILURE_SCHEMA, SCHEMA
-from mainspring.ledger.model import FAILURES, PREDICTIONS
+from mainspring.ledger.columns import EXPLANATION_SCHEMA, FAILURE_SCHEMA, SCHEMA
+from mainspring.ledger.model import EXPLANATIONS, FAILURES, PREDICTIONS
 
-SCHEMAS = {PREDICTIONS: SCHEMA, FAILURES: FAILURE_SCHEMA}
+SCHEMAS = {PREDICTIONS: SCHEMA, FAILURES: FAILURE_SCHEMA, EXPLANATIONS: EXPLANATION_SCHEMA}
 
 
 class LedgerTables:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -21,11 +22,12 @@ from mainspring.core.errors import Corrupt
 from mainspring.core.files import sync_folder, write_atomic
 from mainspring.ledger import frames
 from mainspring.ledger.adapters.segmentfile import SUFFIX, UNNAMED
-from mainspring.ledger.model import Prediction
+from mainspring.ledger.model import KeptExplanation, Prediction
 
 DAMAGED = "damaged"  # folder of segments that were set aside
 _DAMAGED_BEFORE = ".damaged"  # the suffix that an older version gave them instead
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 class DamagedSegment(Corrupt):
@@ -176,6 +178,15 @@ def tidy(folder: Path) -> None:
 
 def unread(folder: Path, containing: str | None = None) -> Iterator[Prediction]:
     """Yield predictions that may not be in the lake yet; with `containing`, only of frames with that text."""
+    return _unread(folder, containing, frames.decode)
+
+
+def unread_explanations(folder: Path, containing: str) -> Iterator[KeptExplanation]:
+    """Yield explanations that may not be in the lake yet, of frames with a text."""
+    return _unread(folder, containing, frames.decode_explanations)
+
+
+def _unread(folder: Path, containing: str | None, decode: Callable[[bytes], list[_T]]) -> Iterator[_T]:
     needle = None if containing is None else containing.encode()
     for segment in segments(folder):
         try:
@@ -185,6 +196,6 @@ def unread(folder: Path, containing: str | None = None) -> Iterator[Prediction]:
         for payload in found.payloads:
             if needle is None or needle in payload:
                 try:
-                    yield from frames.decode(payload)
+                    yield from decode(payload)
                 except Corrupt:  # compaction counts it
                     continue

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from mainspring.core.errors import DeadlineExceeded, Invalid, Overloaded
 from mainspring.registry.bundles import Bundles
-from mainspring.serving.explanation import Explanation, NotExplainable, explanations
+from mainspring.serving.explanation import Explanation, NotExplainable, explanations, takes_tensors
 from mainspring.serving.plane.lane import Answer, monotonic_us
 from mainspring.serving.plane.plane import Inference
 from mainspring.serving.ports import Explainer, ExplainerLoader
@@ -58,7 +58,7 @@ class Explaining:
         """
         runtime, count = inference.lane.runtime, inference.rows
         if runtime.tensors:
-            raise NotExplainable(runtime.manifest.model, "it takes tensors, not columns")
+            raise takes_tensors(runtime.manifest.model)
         if count > MOST_ROWS:
             raise Invalid(f"The request has {count} rows; {MOST_ROWS} can be explained at once.")
         await self._run(lambda: self._explainer(runtime.digest), deadline_us)
@@ -75,7 +75,15 @@ class Explaining:
             raise
         inference.replied()
         inputs = answer.inputs
-        return answered, await self._run(lambda: self._explain(runtime.digest, inputs, count), deadline_us)
+        explained = await self._run(lambda: self._explain(runtime.digest, inputs, count), deadline_us)
+        inference.lane.recorder.explained(
+            answer.ids,
+            [each.kept() for each in explained],
+            inputs,
+            at=answer.work.at,
+            request_id=inference.asked.id or "",
+        )
+        return answered, explained
 
     def stop(self) -> None:
         """Drop waiting explanations and release the explainers. Idempotent."""
@@ -119,5 +127,5 @@ class Explaining:
                     oldest.close()
         self._known.move_to_end(digest)
         if isinstance(known, NotExplainable):
-            raise NotExplainable(known.owner, known.why)
+            raise known.again()
         return known

@@ -38,11 +38,16 @@ def estimator(kind: str) -> Any:
 
 def timed(call: Callable[[Any], Any], rows: Any, count: int) -> list[float]:
     """Return the processor time of explaining each of `count` rows, ms."""
-    call(rows[:1])
+    return timed_each(call, [rows[place % len(rows)][None] for place in range(count)])
+
+
+def timed_each(call: Callable[[Any], Any], given: list[Any]) -> list[float]:
+    """Return the processor time of each call, ms."""
+    call(given[0])
     found = []
-    for place in range(count):
+    for each in given:
         begun = time.process_time()
-        call(rows[place % len(rows)][None])
+        call(each)
         found.append((time.process_time() - begun) * 1e3)
     return found
 
@@ -71,7 +76,19 @@ def main() -> None:
     def along(given: Any) -> Any:
         return recorded.shap_values(given, check_additivity=False)
 
+    def request(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Return what a server does: values of Python to a matrix, the answer, and its contributions."""
+
+        def answer(given: list[list[float]]) -> Any:
+            matrix = np.array(given, np.float32)
+            return fitted.predict_proba(matrix), call(matrix)
+
+        return answer
+
+    listed = [[row.tolist()] for row in rows[:100]]
     times = {
+        "request, interventional": timed_each(request(between), listed),
+        "request, path-dependent": timed_each(request(along), listed),
         "interventional": timed(between, rows, 100),
         "path-dependent": timed(along, rows, 300),
         "generic": timed(lambda given: generic(given, silent=True), rows, 5),

@@ -17,8 +17,8 @@ from mainspring.ledger.adapters.lake import LakePredictions
 from mainspring.ledger.adapters.segments import SegmentLog
 from mainspring.ledger.adapters.unread import Progress, segments
 from mainspring.ledger.columns import SCHEMA, to_batch
-from mainspring.ledger.conformance import prediction
-from mainspring.ledger.model import PREDICTIONS
+from mainspring.ledger.conformance import explanation, prediction
+from mainspring.ledger.model import PREDICTIONS, REQUESTED
 
 
 class StoppingLake(MemoryLake):
@@ -188,3 +188,21 @@ def test_compactors_at_once_move_each_prediction_once(tmp_path: Path) -> None:
     log.close()
     assert moved + compact(0) == 60
     assert compacted(lake) == sorted(f"p{number}" for number in range(60))
+
+
+def test_explanations_survive_lost_progress_and_are_counted_when_they_cannot_be_written(tmp_path: Path) -> None:
+    log, store = SegmentLog(tmp_path), LakePredictions(tmp_path, MemoryLake(), MemoryLocks())
+    log.explain([explanation(1)])
+    log.append([prediction(1)])
+    store.compact()
+    log.explain([explanation(1, REQUESTED)])
+    log.append([prediction(2)])
+    for progress in tmp_path.glob("*.progress"):
+        progress.write_bytes(b"{")
+    store.compact()
+    assert store.explanations("p1") == [explanation(1, REQUESTED), explanation(1)]
+    assert store.explained("late", "3", 0, 10_000) == [explanation(1)]
+    assert sorted(each.id for each in store.recent()) == ["p1", "p2"]
+    log.close()
+    log.explain([explanation(3)])
+    assert log.unlogged == {("late", "explanation"): 1}

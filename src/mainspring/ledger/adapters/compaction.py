@@ -103,7 +103,8 @@ class Compaction:
         batches, beside, undecodable = self._decoded(found)
         key = f"{segment.name}:{plan.done}-{plan.planned}"
         for table, rows in beside.items():
-            new = self._missing(table, rows, SCHEMAS[table]) if plan.doubtful else rows
+            # An explanation may come twice: its prediction can have one of each origin, and readers take one of each.
+            new = self._missing(table, rows, SCHEMAS[table]) if plan.doubtful and table == FAILURES else rows
             if new:
                 self._tables.lake.append(table, new, SCHEMAS[table], key=key)
         if plan.doubtful:

@@ -53,10 +53,11 @@ class Served:
 def served(bundle: Bundle) -> Served:
     """Return the monitoring description of a bundle; without reference statistics there is no drift test."""
     manifest, content = bundle.manifest, bundle.files.get(REFERENCE)
+    vectors = {tensor.name: DType.Float32 for tensor in manifest.tensors}  # sketched if the reference has them
     return Served(
         task=manifest.task,
-        features={column.name: column.dtype for column in manifest.inputs},
-        score=manifest.outputs[0],
+        features={column.name: column.dtype for column in manifest.inputs} | vectors,
+        score=manifest.outputs[0] if manifest.outputs else manifest.output_tensors[0].name,
         labels=several_labels(manifest),
         personal=personal_names(*load(bundle.files[FEATURES])) if FEATURES in bundle.files else frozenset(),
         reference=None if content is None else msgspec.json.decode(content, type=Reference),

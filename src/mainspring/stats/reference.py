@@ -42,6 +42,8 @@ class ColumnReference(msgspec.Struct, frozen=True, kw_only=True):
     The fields after `buckets` are missing from bundles of older releases. What is missing is not tested. `low` and
     `high` are the quantiles .0002 and .9998; `center`, `scale` (standard deviation) and `kurtosis` (3 for a normal
     distribution) are of the values clipped to this range. `scale` is 0 for a constant column.
+
+    A column of vectors is categorical: its categories are cells, and `high` is the largest usual distance from one.
     """
 
     kind: str  # numeric, categorical
@@ -66,6 +68,7 @@ class ColumnReference(msgspec.Struct, frozen=True, kw_only=True):
     float32: bool = False  # True if every value is exact in float32; later values are then rounded to it
     known: bytes | None = None  # hashes of the categories seen, ascending 32-bit little-endian integers
     unseen: float | None = None  # expected number of values outside `known` ...
+    centres: bytes | None = None  # of a column of vectors: its cells, little-endian float32, row by row
     unseen_of: float = 0.0  # ... among so many values of the same distribution
 
     @property

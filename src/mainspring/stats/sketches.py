@@ -13,8 +13,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from mainspring.stats.cells import VectorCounter
 from mainspring.stats.column_counting import COUNTS, WIDTH, NumberCounter, TextCounter
-from mainspring.stats.reference import CATEGORICAL, Reference, Values
+from mainspring.stats.reference import CATEGORICAL, ColumnReference, Reference, Values
 
 __all__ = ["COUNTS", "MOMENTS", "MOST_PAIRED", "WIDTH", "Pairs", "Ruler", "Sketch", "beside"]
 
@@ -163,12 +164,7 @@ class Ruler:
         known = reference.columns
         self.columns = tuple(name for name in (known if columns is None else columns) if name in known)
         self.paired = self.columns[:MOST_PAIRED]
-        self._columns = [
-            TextCounter(known[name])
-            if known[name].kind == CATEGORICAL
-            else NumberCounter(known[name], float32=known[name].float32 or name in float32)
-            for name in self.columns
-        ]
+        self._columns = [_counter(known[name], float32=name in float32) for name in self.columns]
 
     def sketch(self, values: Mapping[str, Values | Any]) -> Sketch:
         """Return the sketch of some rows.
@@ -203,6 +199,14 @@ class Ruler:
                 mine = ranks[place] if place < len(ranks) else None
                 sketch.sums[place] = column.count(values[name], sketch.counts[place], sketch.bins[place], mine)
         return sketch
+
+
+def _counter(reference: ColumnReference, *, float32: bool) -> NumberCounter | TextCounter | VectorCounter:
+    if reference.centres is not None:
+        return VectorCounter(reference)
+    if reference.kind == CATEGORICAL:
+        return TextCounter(reference)
+    return NumberCounter(reference, float32=reference.float32 or float32)
 
 
 def _products(ranks: Floats) -> Floats:

@@ -318,6 +318,7 @@ def add_network(
         Conflict: The project trains a model of this name.
     """
     from mainspring.training.equivalence.networks import export
+    from mainspring.training.vectors import vector_reference
 
     check_name(project, model)
     exported = export(network, examples, outputs=outputs, sequences=sequences)
@@ -327,5 +328,5 @@ def add_network(
         "output_tensors": exported.output_tensors,
         "extra": {**origin, "golden": "given", "proof": asdict(exported.proof)},
     }
-    files = {exported.artefact.name: exported.artefact.content}
+    files = {exported.artefact.name: exported.artefact.content, **vector_reference(examples)}
     return register(project, model, Made(exported.artefact.flavour, files, fields, origin, exported.golden), alias)

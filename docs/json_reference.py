@@ -225,6 +225,7 @@ DOCUMENTS = {
     "incidents own": Document(IncidentReport),
     "incidents silence": Document(IncidentReport),
     "incidents close": Document(IncidentReport),
+    "incidents end-shed": Document(IncidentReport),
     "incidents verdict": Document(IncidentReport),
     "fairness": Document(
         Fairness, ("since", "until", "FairnessWindow.start", "FairnessWindow.end")

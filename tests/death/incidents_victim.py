@@ -2,7 +2,8 @@
 
 `incidents_victim.py FOLDER` lets a channel see a fault, then its end, and delivers the messages about it. It does so in
 copies of one folder, in a child that kills itself (SIGKILL) at the next statement or commit of the catalog, or right
-after a message was sent; then in a child that nobody kills. One line of JSON each time has the incidents and messages.
+after a message was sent; then in a child that nobody kills. One line of JSON each time has the incidents, messages,
+actions and the routes' sheds.
 """
 
 from __future__ import annotations
@@ -22,17 +23,22 @@ from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
 from mainspring.core.time import HOUR, MINUTE, ManualClock
 from mainspring.monitoring.declaring import Monitor
+from mainspring.monitoring.incidents.actions import shed
 from mainspring.monitoring.incidents.model import Judged
 from mainspring.monitoring.notify.declaring import webhook
 from mainspring.monitoring.notify.ports import Message
 from mainspring.monitoring.signals import CONTRACT, Signal
+from mainspring.operations.acting import act
 from mainspring.operations.notifying import Delivery
+from mainspring.operations.promote import publish_routes
 from mainspring.operations.watching import settle
 from mainspring.project.catalog import open_catalog
+from mainspring.registry.adapters.memory import MemoryVersions
+from mainspring.registry.model import AliasMove
 
 ENDPOINT = "late-arrival"
 START = flights.NOW
-MONITORS = {ENDPOINT: Monitor(ENDPOINT, notify=[webhook("ops")])}
+MONITORS = {ENDPOINT: Monitor(ENDPOINT, notify=[webhook("ops")], actions=[shed(0.25, channels=[CONTRACT], lasts="1d")])}
 
 
 class Inbox:
@@ -47,33 +53,41 @@ class Inbox:
         self._step()
 
 
-def work(folder: Path, windows: int, at: int, step: Callable[..., None] = lambda *_: None) -> None:
-    """Judge so many windows, of which the first has a fault, and deliver the messages."""
+def opened(folder: Path, at: int = START) -> flights.Project:
+    """Return a project on a folder's catalog, with a champion behind its endpoint."""
     engine = open_catalog(Url(f"sqlite:///{folder / 'catalog.db'}"), MemoryLocks())
-    sa.event.listen(engine, "before_cursor_execute", step)
-    sa.event.listen(engine, "commit", step)
     clocks = {name: ManualClock(at) for name in ("clock", "wall")}
     definitions = replace(flights.definitions(), monitors=MONITORS)
-    project = flights.Project(definitions=definitions, engine=engine, **clocks)
+    versions = MemoryVersions()
+    versions.register(ENDPOINT, "1" * 64, "run", {}, 0)
+    versions.set_alias(AliasMove(ENDPOINT, "champion", None, "1", "ana", "promote", 0))
+    return flights.Project(definitions=definitions, engine=engine, versions=versions, **clocks)
+
+
+def work(folder: Path, windows: int, at: int, step: Callable[..., None] = lambda *_: None) -> None:
+    """Judge so many windows, of which the first has a fault, take its action, and deliver the messages."""
+    project = opened(folder, at)
+    sa.event.listen(project.engine, "before_cursor_execute", step)
+    sa.event.listen(project.engine, "commit", step)
     spans = tuple((START + number * HOUR, START + (number + 1) * HOUR) for number in range(windows))
     fault = Signal(
         channel=CONTRACT, endpoint=ENDPOINT, statistic="nulls", column="Weather.gust", start=spans[0][0],
         end=spans[0][1], severity=3.0, page=True, detail="All are null.",
     )  # fmt: skip
     settle(project, [Judged(ENDPOINT, CONTRACT, spans, (fault,))], at)
+    act(project, project.incidents.open())
     Delivery(project, lambda _: Inbox(folder, step)).run()
-    engine.dispose()
 
 
 def say(folder: Path, killed: bool) -> None:
-    engine = open_catalog(Url(f"sqlite:///{folder / 'catalog.db'}"), MemoryLocks())
-    project = flights.Project(definitions=flights.definitions(), engine=engine)
+    project = opened(folder)
     incidents = [{"open": each.is_open, "windows": each.symptoms[0].windows} for each in project.incidents.find()]
     messages = sorted((each.event, each.state) for each in project.incidents.outgoing())
+    actions = [[each.action, each.state] for of in project.incidents.find() for each in of.actions]
+    sheds = [route.shed.share if route.shed else 0.0 for route in project.routes.current().values()]
     received = (folder / "received").read_text().splitlines()
-    print(
-        json.dumps({"killed": killed, "incidents": incidents, "messages": messages, "received": received}), flush=True
-    )
+    told = {"incidents": incidents, "messages": messages, "received": received, "actions": actions, "sheds": sheds}
+    print(json.dumps({"killed": killed, **told}), flush=True)
 
 
 def killed_at_each_step(root: Path, before: Path, windows: int, at: int) -> Path:
@@ -94,9 +108,9 @@ def killed_at_each_step(root: Path, before: Path, windows: int, at: int) -> Path
 def main(root: Path) -> None:
     before = root / "before"
     before.mkdir()
-    apart(lambda: open_catalog(Url(f"sqlite:///{before / 'catalog.db'}"), MemoryLocks()).dispose())
-    opened = killed_at_each_step(root, before, 1, START + HOUR)
-    killed_at_each_step(root, opened, 3, START + 3 * HOUR)
+    apart(lambda: publish_routes(opened(before)))
+    ill = killed_at_each_step(root, before, 1, START + HOUR)
+    killed_at_each_step(root, ill, 3, START + 3 * HOUR)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""kill -9 of the monitor between opening an incident, storing its message, sending it and noting that it was sent."""
+"""kill -9 of the monitor between opening an incident, storing its message, sending it and noting that it was sent; and
+between deciding to shed requests, publishing that, and ending it."""
 
 from __future__ import annotations
 
@@ -26,6 +27,8 @@ def test_an_incident_opens_once_and_its_messages_arrive_wherever_the_worker_is_k
     assert all(each["messages"] == [["opened", "sent"]] for each in opened)
     assert all(each["messages"] == [["closed", "sent"], ["opened", "sent"]] for each in ended)
     for each in told:
+        assert each["actions"] == [["shed late-arrival", "done"]]  # once, wherever the worker died
+        assert each["sheds"] == ([0.25] if each in opened else [0.0])  # neither late nor forgotten
         ids = {line.split()[1]: {other.split()[0] for other in each["received"]} for line in each["received"]}
         assert ids.keys() == ({"opened"} if each in opened else {"opened", "closed"})
         sent = [line for line in each["received"] if line.endswith("opened")]

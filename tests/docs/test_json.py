@@ -21,6 +21,7 @@ from kit.models import mlp
 from kit.pages import script
 from mainspring.cli.main import cli
 from mainspring.core.time import DAY, to_datetime
+from mainspring.monitoring.incidents.model import Taken
 from mainspring.operations.keys import create_key
 
 # What needs a process that goes on, or long work: `kit.depot` compares each document of these in other tests.
@@ -93,7 +94,8 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
     node = {"name": "one", "model": "twice@1", "inputs": {"x": "x"}}
     (root / "graph.json").write_text(json.dumps({"nodes": [node], "outputs": {"y": "one.y"}}))
     spec = ["--input", "x:FP32:-1,4", "--output", "y:FP32:-1,4"]
-    project.incidents.save([incident(MODEL, project.clock.now())])
+    shed = Taken(action=f"shed {MODEL}", at=0, state="done", share=0.1, until=project.wall.now() + DAY)
+    project.incidents.save([incident(MODEL, project.clock.now(), actions=(shed,))])
     one = "{incidents list[0][id]}"
     key, version = ["--key-file", "key"], f"{MODEL}:2"
     ran = [
@@ -116,7 +118,8 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("models restore", ["network:1"]), ("models gc", []),
         ("promote", [MODEL, "2"]), ("rollback", [MODEL]), ("rollout plan", [MODEL]),
         ("incidents list", []), ("incidents own", [one]), ("incidents silence", [one, "--for", "8h"]),
-        ("incidents verdict", [one, "real"]), ("incidents show", [one]), ("incidents close", [one]),
+        ("incidents end-shed", [one]), ("incidents verdict", [one, "real"]),
+        ("incidents show", [one]), ("incidents close", [one]),
         ("keys create", ["ana", "--scope", "view"]), ("keys list", []), ("keys revoke", ["{keys list[0][id]}"]),
         ("console", []), *((f"export {name}", []) for name in ("prometheus-rules", "prometheus-scrape", "grafana")),
         ("predictions list", []), ("fairness", [f"{MODEL}@champion", "--by", "HubLoad.scans_3h"]),

@@ -17,9 +17,11 @@ from integration.test_gateway import on_a_loop, running
 from kit.fleet import BODY, INFER, Fleet
 from kit.serving import Kit, full_request
 from kit.waiting import free_port, wait_until
+from mainspring.core.time import HOUR
 from mainspring.processes.supervisor import Supervisor
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.grpc import wire
+from mainspring.serving.model import Shed
 from unit.serving.test_grpc_deadlines import message
 
 _REVISION = re.compile(r'^mainspring_route_revision\{slot="(\d+)",endpoint="late-arrival"\} (\S+)', re.M)
@@ -88,6 +90,21 @@ def test_a_retry_stays_in_its_arm_whichever_process_it_meets_and_a_named_version
             assert version(**{"x-request-id": name, "mainspring-version": "2"}) == "2"
         refused = fleet.ask("POST", INFER, BODY.replace(b"INT64", b"INT32"), **{"x-request-id": "wrong"})
         assert refused.status == 400  # before an arm was chosen
+        shed = Shed(share=1.0, until=fleet.project.wall.now() + HOUR)
+        weights = {"1": 0.5, "2": 0.5}
+        until_all_follow(fleet, fleet.publish("1", "2", weights=weights, rollout="r1", assign="request", shed=shed))
+        for name in arms:  # before it gets an arm: the rollout does not see it
+            reply = fleet.ask("POST", INFER, BODY, **{"x-request-id": name})
+            assert (reply.status, b"on purpose" in reply.body) == (503, True)
+            assert 1 <= int(reply.headers["retry-after"]) <= 60
+
+        def counted() -> bool:
+            text = fleet.scrape()
+            shed = re.findall(r'^mainspring_rejections_total\{.*cause="shed".*\} (\S+)', text, re.M)
+            ratios = re.findall(r"^mainspring_shed_ratio\{.*\} (\S+)", text, re.M)
+            return sum(map(float, shed)) == len(arms) and ratios == ["1.0"] * fleet.workers
+
+        wait_until(counted, "every process to count what it shed")
     fleet.project.predictions.compact()
     found = fleet.project.predictions.observations("r1")
     assert found is not None
@@ -116,6 +133,12 @@ def test_grpc_puts_a_request_into_the_arm_that_http_does(tmp_path: Path) -> None
             assert msgspec.json.decode(over_http.body)["model_version"] == version
             found.add(version)
         assert found == {"1", "2"}
+        fleet.publish("1", shed=Shed(share=1.0, until=fleet.project.wall.now() + HOUR))
+        of_one = message()
+        of_one.model_version = "1"  # so that it does not count in the rollout
+        with pytest.raises(grpc.RpcError, match="on purpose") as refused:
+            wait_until(lambda: not infer(of_one.SerializeToString(), metadata=metadata, timeout=60), "a shed")
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     fleet.project.predictions.compact()
     told = fleet.project.predictions.observations("r1")
     assert told is not None

@@ -70,6 +70,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "monitor late-delivery",
         "monitor query 'SELECT hour, sum(rows) FROM hours GROUP BY hour ORDER BY hour'",
     ),
+    "incidents end-shed": ("incidents end-shed 01m8be2065zc3r951j33fy83ef --reason 'a second machine is up'",),
     "incidents list": ("incidents list", "incidents list late-delivery --all"),
     "incidents show": ("incidents show 01m8be2065zc3r951j33fy83ef",),
     "incidents own": ("incidents own 01m8be2065zc3r951j33fy83ef --owner ana",),

@@ -30,6 +30,7 @@ CODES: dict[type[errors.MainspringError], Codes] = {
     errors.WrongHost: Codes(9, 403, "PERMISSION_DENIED"),
     errors.Denied: Codes(9, 401, "UNAUTHENTICATED"),
     errors.NoRoom: Codes(10, 503, "RESOURCE_EXHAUSTED"),
+    errors.Shed: Codes(10, 503, "RESOURCE_EXHAUSTED"),
     errors.Overloaded: Codes(10, 429, "RESOURCE_EXHAUSTED"),
     errors.DeadlineExceeded: Codes(10, 503, "DEADLINE_EXCEEDED"),
     errors.TooSlow: Codes(10, 408, "DEADLINE_EXCEEDED"),

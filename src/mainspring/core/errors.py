@@ -115,6 +115,10 @@ class TooSlow(MainspringError):
     """A request's body did not arrive in time."""
 
 
+class Shed(Overloaded):
+    """The request was refused on purpose: the endpoint sheds a share of its load for a while."""
+
+
 class NoRoom(Overloaded):
     """The bodies that are arriving use all the memory allowed for them."""
 

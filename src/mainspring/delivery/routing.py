@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from mainspring.core.errors import Conflict, NotFound
 from mainspring.delivery.rollout.model import RolloutState
 from mainspring.delivery.rollout.plan import SHADOW
 from mainspring.registry.model import ModelVersion
 from mainspring.registry.ports import ModelVersions
-from mainspring.serving.model import Arm, Endpoint, Route
+from mainspring.serving.model import Arm, Endpoint, Route, Shed
 from mainspring.serving.ports import Routes
 
 CHAMPION = "champion"
 
 
 Rollouts = Callable[[], Sequence[RolloutState]]  # returns the live rollouts
+Sheds = Callable[[], Mapping[str, Shed]]  # returns endpoint -> its live shed
+_NO_SHEDS: Mapping[str, Shed] = {}
 
 
 def routes_for(
@@ -24,6 +26,7 @@ def routes_for(
     *,
     gated: Collection[str],
     rollouts: Sequence[RolloutState] = (),
+    sheds: Mapping[str, Shed] = _NO_SHEDS,
 ) -> list[Route]:
     """Return the routes of the endpoints for the current aliases and rollouts, sorted by endpoint name.
 
@@ -33,6 +36,7 @@ def routes_for(
     Args:
         gated: Models whose versions must pass gates, or be approved, before serving.
         rollouts: The live rollouts.
+        sheds: Endpoint -> its live shed.
     """
     routes = []
     live = {rollout.endpoint: rollout for rollout in rollouts}
@@ -57,6 +61,7 @@ def routes_for(
                 max_queue_rows=endpoint.max_queue_rows,
                 log=endpoint.log,
                 without_store=endpoint.without_store,
+                shed=sheds.get(endpoint.name),
             )
         )
     return routes
@@ -112,20 +117,22 @@ def publish(
     *,
     gated: Collection[str],
     rollouts: Rollouts = tuple,
+    sheds: Sheds = dict,
 ) -> int:
-    """Publish the routing table for the current aliases and rollouts, and return its revision.
+    """Publish the routing table for the current aliases, rollouts and sheds, and return its revision.
 
     Called after a move and at every start, which repairs a crash between a move and its publication. If an alias moves
-    or a rollout changes meanwhile, the table is published again, so the last publication has the newest state. A state
-    that was read before another's publication is not published: a process that was suspended brings no old route back.
+    or a rollout or a shed changes meanwhile, the table is published again, so the last publication has the newest
+    state. A state that was read before another's publication is not published: a process that was suspended brings no
+    old route back.
     """
     endpoints = list(endpoints)
     while True:
         before = routes.revision()
-        wanted = routes_for(endpoints, versions, gated=gated, rollouts=rollouts())
+        wanted = routes_for(endpoints, versions, gated=gated, rollouts=rollouts(), sheds=sheds())
         try:
             revision = routes.publish(wanted, after=before)
         except Conflict:
             continue
-        if routes_for(endpoints, versions, gated=gated, rollouts=rollouts()) == wanted:
+        if routes_for(endpoints, versions, gated=gated, rollouts=rollouts(), sheds=sheds()) == wanted:
             return revision

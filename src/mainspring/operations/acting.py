@@ -1,8 +1,8 @@
-"""Actions that incidents cause: rollback and the start of a pipeline, once for each incident, within a budget.
+"""Actions that incidents cause: rollback, shedding, a pipeline; once for each incident, within a budget.
 
 An action is noted in its incident by compare-and-set before it is done, so two workers never do it twice. What a killed
 worker had begun is done by the next pass: a pipeline's run has the incident as its key, and a rollback looks whether
-the champion has moved.
+the champion has moved. A shed is on as soon as it is noted: the routing table follows from the notes.
 """
 
 from __future__ import annotations
@@ -16,20 +16,17 @@ from mainspring.core.errors import Conflict, MainspringError
 from mainspring.core.time import MINUTE, format_duration, format_instant, parse_duration
 from mainspring.delivery.routing import CHAMPION
 from mainspring.monitoring.incidents.actions import (
-    BEGUN,
-    DONE,
-    DRY,
-    FAILED,
-    REFUSED,
     ROLL_BACK,
+    SHED,
     Action,
     caused,
     refusal,
 )
-from mainspring.monitoring.incidents.model import Incident, Taken
+from mainspring.monitoring.incidents.model import BEGUN, DONE, DRY, FAILED, REFUSED, Incident, Taken
 from mainspring.operations.auditing import audit
 from mainspring.operations.pipelines import control
 from mainspring.operations.promote import rollback
+from mainspring.operations.shedding import publish_sheds, sheds
 from mainspring.project import Project
 
 MONITOR = "monitor"
@@ -41,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 def act(project: Project, incidents: Sequence[Incident]) -> list[Taken]:
-    """Take the actions that open incidents cause; return them with their outcome.
+    """Take the actions that open incidents cause, and end the sheds that are over; return the former's outcomes.
 
     Args:
         incidents: The open ones.
@@ -57,14 +54,19 @@ def act(project: Project, incidents: Sequence[Incident]) -> list[Taken]:
                 made = _begun(project, incident.id, action, endpoint)
                 if made is not None:
                     taken.append(_do(project, incident.id, action, endpoint) if made.state == BEGUN else made)
+    publish_sheds(project)
     return taken
 
 
 def _again(project: Project, incident: Incident, actions: Sequence[Action], endpoint: str) -> list[Action]:
-    """Return the actions that a worker began and did not end."""
+    """Return the actions that a worker began and did not end. To do a shed twice does no harm, so it never waits."""
     now = project.wall.now()
-    begun = {each.action for each in incident.actions if each.state == BEGUN and now - each.at > _AGAIN_US}
-    return [action for action in actions if action.title(endpoint) in begun]
+    begun = {each.action: now - each.at for each in incident.actions if each.state == BEGUN}
+    return [
+        action
+        for action in actions
+        if begun.get(action.title(endpoint), -1) > (-1 if action.kind == SHED else _AGAIN_US)
+    ]
 
 
 def _begun(project: Project, id: str, action: Action, endpoint: str) -> Taken | None:
@@ -76,9 +78,12 @@ def _begun(project: Project, id: str, action: Action, endpoint: str) -> Taken | 
     why = refusal(action, title, [each for other in found for each in other.actions], now)
     if not why and action.kind == ROLL_BACK:
         why = _too_old(project, action, endpoint, incident)
+    if not why and action.kind == SHED and endpoint in sheds(project):
+        why = "requests are shed for another incident"
     state = REFUSED if why else DRY if action.dry_run else BEGUN
-    detail = why or _intended(project, action, endpoint)
-    made = Taken(action=title, at=now, state=state, detail=detail)
+    until = now + parse_duration(action.lasts) if action.kind == SHED else 0
+    detail = why or _intended(project, action, endpoint, until)
+    made = Taken(action=title, at=now, state=state, detail=detail, share=action.share, until=until)
     try:
         project.incidents.save([msgspec.structs.replace(incident, actions=(*incident.actions, made))])
     except Conflict:
@@ -92,22 +97,30 @@ def _do(project: Project, id: str, action: Action, endpoint: str) -> Taken:
     title = action.title(endpoint)
     noted = next(each for each in _get(project, id).actions if each.action == title)
     try:
-        state, detail = (
-            DONE,
-            _rolled_back(project, id, endpoint, noted) if action.kind == ROLL_BACK else _started(project, id, action),
-        )
+        state, detail = DONE, _done(project, id, action, endpoint, noted)
     except MainspringError as error:
         _log.warning("%s of incident %s: %s", title, id, error)
         state, detail = FAILED, str(error)
-    made = msgspec.structs.replace(noted, state=state, detail=detail[:1_000])
-    _changed(project, id, lambda incident: _replaced(incident, made))
+    _changed(project, id, lambda incident: _replaced(incident, noted.action, state, detail[:1_000]))
     audit(project, "incident.action", f"incident/{id}", f"{title}: {state}: {detail}", who=MONITOR)
-    return made
+    return msgspec.structs.replace(noted, state=state, detail=detail)
 
 
-def _intended(project: Project, action: Action, endpoint: str) -> str:
+def _done(project: Project, id: str, action: Action, endpoint: str, noted: Taken) -> str:
+    """Do an action; return what was done."""
+    if action.kind == ROLL_BACK:
+        return _rolled_back(project, id, endpoint, noted)
+    if action.kind == SHED:
+        publish_sheds(project)
+        return noted.detail
+    return _started(project, id, action)
+
+
+def _intended(project: Project, action: Action, endpoint: str, until: int) -> str:
     if action.kind == ROLL_BACK:
         return f"from version {_champion(project, endpoint)}"
+    if action.kind == SHED:
+        return f"{action.share:.0%} of the requests are refused until {format_instant(until)} at the latest"
     return f"pipeline {action.name}"
 
 
@@ -148,8 +161,14 @@ def _too_old(project: Project, action: Action, endpoint: str, incident: Incident
     return ""
 
 
-def _replaced(incident: Incident, made: Taken) -> Incident:
-    actions = tuple(made if each.action == made.action else each for each in incident.actions)
+def _replaced(incident: Incident, title: str, state: str, detail: str) -> Incident:
+    """Return an incident with the outcome of an action, unless a person ended it meanwhile."""
+    actions = tuple(
+        msgspec.structs.replace(each, state=state, detail=each.detail if each.ended_at else detail)
+        if each.action == title
+        else each
+        for each in incident.actions
+    )
     return msgspec.structs.replace(incident, actions=actions)
 
 

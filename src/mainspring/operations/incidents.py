@@ -13,6 +13,7 @@ from mainspring.monitoring.incidents.updating import Change, closed
 from mainspring.operations.auditing import audit
 from mainspring.operations.models.curating import storable
 from mainspring.operations.notifying import outgoing
+from mainspring.operations.shedding import ended, live_sheds, publish_sheds
 from mainspring.project import Project
 from mainspring.registry.processes import local_user
 
@@ -54,6 +55,7 @@ class ActionReport(msgspec.Struct, frozen=True, kw_only=True):
     action: str
     state: str
     detail: str
+    until: str | None = None  # of a shed that is on: its end at the latest
 
 
 class MessageReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,6 +120,7 @@ def report(project: Project, incident: Incident, messages: Sequence[Outgoing] | 
     """
     sent = project.incidents.outgoing(incidents=[incident.id]) if messages is None else messages
     silenced = incident.silenced(project.clock.now())
+    live = live_sheds(incident, project.wall.now())
     return IncidentReport(
         id=incident.id,
         cause=str(incident.cause),
@@ -141,7 +144,13 @@ def report(project: Project, incident: Incident, messages: Sequence[Outgoing] | 
         more=incident.more,
         notes=tuple(NoteReport(at=format_instant(each.at), by=each.by, text=each.text) for each in incident.notes),
         actions=tuple(
-            ActionReport(at=format_instant(each.at), action=each.action, state=each.state, detail=each.detail)
+            ActionReport(
+                at=format_instant(each.at),
+                action=each.action,
+                state=each.state,
+                detail=each.detail,
+                until=format_instant(each.until) if each in live else None,
+            )
             for each in incident.actions
         ),
         messages=tuple(map(_message, sent)),
@@ -235,6 +244,20 @@ def close(project: Project, id: str, *, reason: str = "", by: str | None = None)
     return _changed(project, id, who, "close", storable(reason), changed, note=False)
 
 
+def end_shed(project: Project, id: str, *, reason: str = "", by: str | None = None) -> Incident:
+    """End the shed that an incident caused: the endpoint's requests are refused no more.
+
+    Raises:
+        NotFound: There is no such incident.
+        Invalid: It sheds no requests.
+    """
+    who, why = by or local_user(), storable(reason)
+    return _changed(
+        project, id, who, "end-shed", f"shed ended{_because(reason)}",
+        lambda incident, _: ended(incident, project.wall.now(), who, why),
+    )  # fmt: skip
+
+
 def judge(project: Project, id: str, verdict: str, *, reason: str = "", by: str | None = None) -> Incident:
     """Set the verdict of a person on an incident; a false alarm and an expected change also close it.
 
@@ -275,6 +298,7 @@ def _changed(
         except Conflict:  # a pass was faster
             continue
         audit(project, f"incident.{action}", f"incident/{id}", text, who=who)
+        publish_sheds(project)
         return stored
     raise Conflict(f"The incident {id} kept changing.", fix="run the command again.")
 

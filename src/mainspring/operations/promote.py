@@ -16,6 +16,7 @@ from mainspring.delivery.waiving import with_waivers
 from mainspring.operations.models.curating import authors, expect_kept, makers, storable
 from mainspring.operations.models.serving_memory import serving_memory
 from mainspring.operations.models.waiving import from_others
+from mainspring.operations.shedding import sheds
 from mainspring.project import Project
 from mainspring.project.executors import executors
 from mainspring.registry.model import Bundle, ModelVersion
@@ -79,6 +80,7 @@ def promote(
         waive=lambda results: waived(project, candidate, results),
         more=lambda: [*_carded(project, gates, candidate), *_approved(project, gates, candidate)],
         rollouts=project.rollouts.live,
+        sheds=partial(sheds, project),
         check=(lambda _: None) if rollout is None else partial(project.rollouts.expect_live, rollout),
     )
     if promotion.results:
@@ -157,10 +159,15 @@ def _carded(project: Project, gates: Sequence[Gate], version: ModelVersion) -> l
 
 
 def publish_routes(project: Project) -> int:
-    """Update the routing table from the aliases, and return its revision."""
+    """Update the routing table from the aliases, rollouts and sheds, and return its revision."""
     endpoints = list(project.definitions.endpoints.values())
     return routing.publish(
-        endpoints, project.versions, project.routes, gated=gated(project), rollouts=project.rollouts.live
+        endpoints,
+        project.versions,
+        project.routes,
+        gated=gated(project),
+        rollouts=project.rollouts.live,
+        sheds=partial(sheds, project),
     )
 
 
@@ -227,6 +234,7 @@ def rollback(project: Project, model: str, *, reason: str = "", by: str | None =
         actor=by or actor(),
         reason=storable(reason),
         rollouts=project.rollouts.live,
+        sheds=partial(sheds, project),
     )
 
 

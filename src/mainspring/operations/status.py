@@ -11,6 +11,7 @@ from mainspring.monitoring.service.burning import ObjectiveReport
 from mainspring.operations.endpoint_checks import problem_of
 from mainspring.operations.incidents import importance
 from mainspring.operations.service.objectives import objectives
+from mainspring.operations.shedding import in_words
 from mainspring.project import Project
 from mainspring.project.running import Running, alive, read_running
 
@@ -30,6 +31,7 @@ class EndpointStatus(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""  # reason why it serves nothing, with the fix
     quality_by_version: dict[str, VersionQuality] = {}  # version that predicted -> quality in the same window
     objectives: list[ObjectiveReport] = []
+    shed: str = ""  # the share of requests that is refused on purpose, in words
 
 
 class OpenIncident(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,4 +139,5 @@ def endpoint_status(project: Project, name: str) -> EndpointStatus:
         alerting_columns=[] if judged is None else judged.alerts,
         quality_by_version={} if newest is None else newest.by_predictor,
         objectives=objectives(project, name),
+        shed=in_words(project, name),
     )

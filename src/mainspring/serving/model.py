@@ -96,6 +96,20 @@ class Arm(msgspec.Struct, frozen=True):
     weight: float = 1.0
 
 
+class Shed(msgspec.Struct, frozen=True, kw_only=True):
+    """A share of an endpoint's requests that is refused on purpose, those of the lowest priority first.
+
+    Attributes:
+        share: Of all its requests, above 0 and at most 1.
+        until: Its end by the machine's clock, UTC epoch microseconds. Gateways end it by themselves.
+        salt: Hashed with a request's id: another salt draws all requests again.
+    """
+
+    share: float
+    until: int
+    salt: str = ""
+
+
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     """Versions that an endpoint serves now.
 
@@ -106,6 +120,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
             that the caller gave the request, so that a retry stays in its arm, else a random number.
         by: With "key": name of the one key column that is the unit; empty for all key columns together.
         salt: Hashed with each unit: another salt draws all units again, independently.
+        shed: The share of requests that is refused on purpose; `None` without one.
     """
 
     endpoint: str
@@ -120,6 +135,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     assign: Literal["key", "request"] = "key"
     salt: str = ""
     by: str = ""
+    shed: Shed | None = None
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,7 +190,8 @@ def normalised(routes: Iterable[Route]) -> dict[str, Route]:
 
     Raises:
         Invalid: Two routes have one endpoint; a route has no arm, a negative weight or a total of zero; or the weights
-            of a rollout do not sum to 1, or two of its arms have one version.
+            of a rollout do not sum to 1, or two of its arms have one version; or a shed's share is not above 0 and at
+            most 1.
     """
     table: dict[str, Route] = {}
     for route in sorted(routes, key=lambda route: route.endpoint):
@@ -185,6 +202,10 @@ def normalised(routes: Iterable[Route]) -> dict[str, Route]:
             raise Invalid(f"The route of {route.endpoint!r} has the weights {weights}.", fix="give an arm some weight.")
         if route.rollout:
             _check_rollout(route, weights)
+        if route.shed is not None and not 0.0 < route.shed.share <= 1.0:
+            raise Invalid(
+                f"The route of {route.endpoint!r} sheds the share {route.shed.share:g}.", fix="shed 0 to 1 of it."
+            )
         table[route.endpoint] = msgspec.structs.replace(route, revision=0)
     return table
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,10 +15,12 @@ from kit.incidents import incident
 from mainspring.core.errors import Invalid
 from mainspring.core.time import DAY, HOUR, MINUTE, WEEK, ManualClock
 from mainspring.jobs.pipelines.declaring import Pipeline
-from mainspring.monitoring.incidents.actions import Action, roll_back, start
+from mainspring.monitoring.incidents.actions import Action, roll_back, shed, start
 from mainspring.monitoring.incidents.model import Incident, Taken
 from mainspring.monitoring.signals import CONTRACT, SURPRISE
 from mainspring.operations.acting import act
+from mainspring.operations.incidents import close, end_shed, report
+from mainspring.operations.promote import rollback
 from mainspring.registry.model import AliasMove
 
 ENDPOINT = "late-arrival"
@@ -60,10 +63,14 @@ def run(project: flights.Project) -> list[str]:
     return [f"{each.action}: {each.state}" for each in act(project, project.incidents.open())]
 
 
-def noted(project: flights.Project, of: Incident) -> list[Taken]:
+def noted_incident(project: flights.Project, of: Incident) -> Incident:
     [found] = project.incidents.get([of.id])
     assert found is not None
-    return list(found.actions)
+    return found
+
+
+def noted(project: flights.Project, of: Incident) -> list[Taken]:
+    return list(noted_incident(project, of).actions)
 
 
 def test_a_page_rolls_back_the_version_that_is_new_once() -> None:
@@ -144,6 +151,54 @@ def test_a_rollback_that_a_killed_worker_began_is_done_once(before_it_died: bool
     assert run(project) == ["roll back late-arrival: done"]
     assert champion(project) == "1"
     assert run(project) == []
+
+
+def shares(project: flights.Project) -> list[float]:
+    return [0.0 if route.shed is None else route.shed.share for route in project.routes.current().values()]
+
+
+def test_a_shed_is_in_the_routes_until_its_time_whatever_is_published_meanwhile() -> None:
+    project = made(shed(0.25, lasts="15m", channels=[CONTRACT]))
+    there = opened(project)
+    assert run(project) == ["shed late-arrival: done"]
+    assert noted(project, there)[0].detail.startswith("25% of the requests are refused until ")
+    assert shares(project) == [0.25]
+    rollback(project, MODEL, reason="by hand")
+    assert (champion(project), shares(project)) == ("1", [0.25])
+    another = opened(project, source="b")
+    assert run(project) == ["shed late-arrival: refused"]
+    assert noted(project, another)[0].detail == "it was taken within 1h"
+    assert isinstance(project.wall, ManualClock)
+    project.wall.advance(15 * MINUTE)
+    assert (run(project), shares(project)) == ([], [0.0])
+    assert [each.until for each in report(project, noted_incident(project, there)).actions] == [None]
+
+
+@pytest.mark.parametrize("end", [close, end_shed])
+def test_a_shed_ends_with_its_incident_or_when_a_person_says_so(end: Callable[..., Incident]) -> None:
+    project = made(shed(0.5, channels=[CONTRACT], cool_down="1m", lasts="30m"))
+    there = opened(project)
+    run(project)
+    assert isinstance(project.wall, ManualClock)
+    project.wall.advance(2 * MINUTE)
+    other = opened(project, source="b")
+    assert run(project) == ["shed late-arrival: refused"]
+    assert noted(project, other)[0].detail == "requests are shed for another incident"
+    [action] = report(project, noted_incident(project, there)).actions
+    assert action.until is not None
+    end(project, there.id, reason="a new machine", by="ana")
+    assert shares(project) == [0.0]
+    assert (run(project), shares(project)) == ([], [0.0])
+    [action] = report(project, noted_incident(project, there)).actions
+    assert (action.state, action.until) == ("done", None)
+    with pytest.raises(Invalid, match="sheds no requests"):
+        end_shed(project, there.id)
+
+
+@pytest.mark.parametrize("wrong", [{"share": 0.0}, {"share": 1.5}, {"lasts": "1s"}, {"lasts": "2d"}])
+def test_a_shed_has_a_share_and_an_end(wrong: dict[str, Any]) -> None:
+    with pytest.raises(Invalid):
+        shed(**wrong)
 
 
 def test_an_action_that_fails_is_noted_and_not_repeated() -> None:

@@ -1,4 +1,4 @@
-"""`mainspring incidents`: list, show, own, silence, close, and say what they were."""
+"""`mainspring incidents`: list, show, own, silence, close, end a shed, and say what they were."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mainspring.monitoring.incidents.model import Incident
-    from mainspring.operations.incidents import IncidentReport
+    from mainspring.operations.incidents import ActionReport, IncidentReport
 
 _REASON = click.option("--reason", default="", help="Reason, for the incident's history and the audit log.")
 _VERDICTS = ("real", "false-alarm", "expected")
@@ -108,7 +108,17 @@ def verdict(call: Call, *, incident_id: str, verdict: str, reason: str) -> None:
     _done(call, judge(call.project, incident_id, verdict.replace("-", " "), reason=reason))
 
 
-for _command in (list_, show, own, silence, close, verdict):
+@make("end-shed")
+@click.argument("incident_id", metavar="ID")
+@_REASON
+def end_shed(call: Call, *, incident_id: str, reason: str) -> None:
+    """End the shed that an incident caused: gateways refuse no request on purpose any more."""
+    from mainspring.operations.incidents import end_shed
+
+    _done(call, end_shed(call.project, incident_id, reason=reason))
+
+
+for _command in (list_, show, own, silence, close, verdict, end_shed):
     command.add_command(_command)
 
 
@@ -146,7 +156,7 @@ def _report(call: Call, found: IncidentReport) -> None:
             _print(console, f"          and {found.more} more")
         for title, lines in (
             ("history", [f"{each.at}  {each.by}: {each.text}" for each in found.notes]),
-            ("actions", [f"{each.at}  {each.action}: {each.state} {each.detail}" for each in found.actions]),
+            ("actions", [_taken(each) for each in found.actions]),
             ("messages", [_sent(each.target, each.event, each.state, each.error) for each in found.messages]),
         ):
             if lines:
@@ -155,6 +165,10 @@ def _report(call: Call, found: IncidentReport) -> None:
                 _print(console, f"  {line}")
 
     call.result(found, told)
+
+
+def _taken(action: ActionReport) -> str:
+    return f"{action.at}  {action.action}{' (on)' if action.until else ''}: {action.state} {action.detail}"
 
 
 def _sent(target: str, event: str, state: str, error: str) -> str:

@@ -248,7 +248,7 @@ def _show_arms(console: Console, found: RolloutReport) -> None:
             compared = "" if name == "champion" else f"{requests:,} pairs of answers"
         filled = "█" * round(20 * share)
         _print(console, f"  {name:<10} version {version:<4} {100 * share:5.1f}% {filled:<20} {compared}")
-    rows = []
+    rows = [("shed", found.shed)] if found.shed else []
     if found.ended_at is None:
         waits = f", waits for {' and '.join(found.waits_for)}" if found.waits_for else ""
         rows.append((found.kind, f"step {found.step} of {len(found.steps)}{waits}; ends in {found.left} at the latest"))

@@ -66,6 +66,8 @@ def show_endpoint(console: Console, endpoint: EndpointStatus) -> None:
     console.print(f"  endpoint  [bold]{endpoint.endpoint}[/] serves {endpoint.model}: {versions}")
     if endpoint.problem:
         console.print(f"            [yellow]{escape(endpoint.problem)}[/]", soft_wrap=True)
+    if endpoint.shed:
+        console.print(f"            [yellow]{escape(endpoint.shed)}[/]", soft_wrap=True)
     known = endpoint.quality_by_version
     if endpoint.predictions:
         console.print(f"            {endpoint.predictions:,} predictions{'' if known else ' · no labels yet'}")

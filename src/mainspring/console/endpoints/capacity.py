@@ -17,6 +17,7 @@ from mainspring.serving.plane.slots import folder, merged, numbers
 
 _WORDS = {
     "queue_full": "the queue was full",
+    "shed": "they were shed on purpose",
     "too_late": "it could not have met the deadline",
     "expired": "the deadline passed in the queue",
 }

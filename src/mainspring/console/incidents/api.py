@@ -14,11 +14,11 @@ from mainspring.console.endpoints.api import Id, Limit
 from mainspring.console.guard import caller
 from mainspring.core.errors import NotFound
 from mainspring.core.ids import ID_PATTERN, check_id
-from mainspring.operations.incidents import IncidentReport, close, find, judge, listed, own, report, silence
+from mainspring.operations.incidents import IncidentReport, close, end_shed, find, judge, listed, own, report, silence
 from mainspring.project import Project
 
 MaybeId = Annotated[str, Query(pattern=f"^({ID_PATTERN})?$")]
-ACTIONS = ("own", "silence", "close", "verdict")
+ACTIONS = ("own", "silence", "close", "verdict", "end-shed")
 
 
 class Intervention(msgspec.Struct, forbid_unknown_fields=True):
@@ -45,7 +45,7 @@ def add_incident_api(router: APIRouter, project: Project) -> None:
 
     @router.post("/incidents/{incident_id}/{action}")
     async def intervene(request: Request, incident_id: Id, action: str) -> Response:
-        """`own`, `silence`, `close`, or set the `verdict` of an incident."""
+        """`own`, `silence`, `close`, `end-shed`, or set the `verdict` of an incident."""
         asked = await read_body(request, Intervention)
         by = caller(request).actor
         made = await run_in_threadpool(changed, project, check_id(incident_id, "incident"), action, asked, by)
@@ -67,6 +67,8 @@ def changed(project: Project, id: str, action: str, asked: Intervention, by: str
         made = close(project, id, reason=asked.reason, by=by)
     elif action == "verdict":
         made = judge(project, id, asked.verdict, reason=asked.reason, by=by)
+    elif action == "end-shed":
+        made = end_shed(project, id, reason=asked.reason, by=by)
     else:
         raise NotFound(f"There is no action {action!r}.", fix=f"use one of {', '.join(ACTIONS)}.")
     return report(project, made)

@@ -13,9 +13,10 @@ from mainspring.console.formats import fixed, share, span, whole
 from mainspring.core.time import format_instant
 from mainspring.delivery.promote import previous_version
 from mainspring.delivery.routing import CHAMPION
-from mainspring.monitoring.incidents.model import Incident, Outgoing, Symptom
+from mainspring.monitoring.incidents.model import Incident, Outgoing, Symptom, Taken
 from mainspring.monitoring.model import ColumnDrift, Window
 from mainspring.operations.incidents import find, importance
+from mainspring.operations.shedding import live_sheds
 from mainspring.project import Project
 
 STATES = {"open": ("Open", "alert"), "silenced": ("Silenced", "drifted"), "closed": ("Closed", "plain")}
@@ -65,6 +66,7 @@ class IncidentPage:
     remedies: tuple[Remedy, ...]
     messages: tuple[Outgoing, ...]
     now: int
+    sheds: tuple[Taken, ...] = ()  # those that are on
 
 
 def incident_list(
@@ -124,6 +126,7 @@ def incident_page(project: Project, id: str) -> IncidentPage:
         remedies=remedies(project, incident),
         messages=tuple(project.incidents.outgoing(incidents=[incident.id])),
         now=now,
+        sheds=tuple(live_sheds(incident, project.wall.now())),
     )
 
 

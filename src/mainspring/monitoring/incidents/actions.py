@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from mainspring.core.definition_registry import expect, expect_each
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
-from mainspring.core.time import WEEK, parse_duration
-from mainspring.monitoring.incidents.model import LEVELS, PAGE, TICKET, Incident, Taken
-from mainspring.monitoring.signals import CHANNELS, CONTRACT, HARM, JOINT, SURPRISE
+from mainspring.core.time import DAY, MINUTE, WEEK, format_duration, parse_duration
+from mainspring.monitoring.incidents.model import BEGUN, DONE, FAILED, LEVELS, PAGE, TICKET, Incident, Taken
+from mainspring.monitoring.signals import CHANNELS, CONTRACT, HARM, JOINT, SERVICE, SURPRISE
 
-__all__ = ["roll_back", "start"]
+__all__ = ["roll_back", "shed", "start"]
 
-BEGUN, DONE, FAILED, REFUSED, DRY = "begun", "done", "failed", "refused", "dry run"
-ROLL_BACK, START = "roll back", "start"
+ROLL_BACK, START, SHED = "roll back", "start", "shed"
+_SHORTEST, _LONGEST = MINUTE, DAY  # of a shed
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,8 @@ class Action:
     """An action that incidents of an endpoint cause, once each.
 
     Attributes:
-        kind: `roll back` or `start`.
-        name: The pipeline to start; empty for a rollback.
+        kind: `roll back`, `start` or `shed`.
+        name: The pipeline to start; empty for other kinds.
         channels: Incidents of one of these channels cause it.
         level: The least urgent incidents that cause it.
         most_a_week: Budget: the action is refused once it was taken so often within a week.
@@ -32,6 +32,8 @@ class Action:
         newest: Of a rollback: it is refused if the champion has been champion for longer when the incident began, as
             then its version is hardly the cause.
         dry_run: Whether it is only noted.
+        share: Of a shed: the share of requests that is refused.
+        lasts: Of a shed: the longest time that it stays on.
     """
 
     kind: str
@@ -42,6 +44,8 @@ class Action:
     cool_down: str
     newest: str
     dry_run: bool
+    share: float = 0.0
+    lasts: str = ""
 
     def title(self, endpoint: str) -> str:
         """Return the words under which it is noted: one pipeline is started once, however many endpoints are ill."""
@@ -79,6 +83,37 @@ def start(
     pipeline = getattr(pipeline, "name", pipeline)
     check_id(pipeline, "pipeline")
     return _action(Action(START, pipeline, tuple(channels), level, most_a_week, cool_down, "", dry_run), channels)
+
+
+def shed(
+    share: float = 0.2,
+    *,
+    lasts: str = "15m",
+    channels: Sequence[str] = (SERVICE,),
+    level: str = PAGE,
+    most_a_week: int = 5,
+    cool_down: str = "1h",
+    dry_run: bool = False,
+) -> Action:
+    """Refuse a share of the endpoint's requests, those of the lowest priority first, until the incident is closed.
+
+    Args:
+        share: Of all requests, above 0 and at most 1.
+        lasts: The longest time that it stays on, a duration from a minute to a day.
+
+    Raises:
+        Invalid: An argument is outside its range.
+    """
+    expect(share, (int, float), "The share of the action 'shed'", fix="write a share, such as 0.2.")
+    if not 0.0 < share <= 1.0:
+        raise Invalid(f"An action sheds the share {share}.", fix="write a share above 0 and at most 1.")
+    if not _SHORTEST <= parse_duration(lasts) <= _LONGEST:
+        raise Invalid(
+            f"A shed lasts {lasts!r}.",
+            fix=f"write a duration from {format_duration(_SHORTEST)} to {format_duration(_LONGEST)}.",
+        )
+    made = Action(SHED, "", tuple(channels), level, most_a_week, cool_down, "", dry_run, float(share), lasts)
+    return _action(made, channels)
 
 
 def _action(made: Action, channels: Sequence[str]) -> Action:

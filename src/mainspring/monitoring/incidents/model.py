@@ -15,6 +15,7 @@ REAL, FALSE_ALARM, EXPECTED = "real", "false alarm", "expected"
 VERDICTS = (REAL, FALSE_ALARM, EXPECTED)
 OPENED, REOPENED, ESCALATED, CLOSED = "opened", "reopened", "escalated", "closed"
 WAITING, SENT, FAILED = "waiting", "sent", "failed"
+BEGUN, DONE, REFUSED, DRY = "begun", "done", "refused", "dry run"  # of an action, which may be `FAILED` too
 MOST_SYMPTOMS = 100  # of one incident; further ones are only counted
 MOST_NOTES = 200
 
@@ -71,12 +72,26 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An action that an incident caused."""
+    """An action that an incident caused. Instants are by the machine's clock.
+
+    Attributes:
+        state: `begun`, `done`, `failed`, `refused` or `dry run`.
+        share: Of a shed: the share of requests that is refused.
+        until: Of a shed: its end.
+        ended_at: Of a shed: when a person ended it before; 0 if nobody did.
+    """
 
     action: str
-    at: int  # by the machine's clock
-    state: str  # begun, done, failed or refused
+    at: int
+    state: str
     detail: str = ""
+    share: float = 0.0
+    until: int = 0
+    ended_at: int = 0
+
+    def sheds(self, now: int) -> bool:
+        """Return whether it refuses requests at an instant, if its incident is open."""
+        return self.state in (BEGUN, DONE) and now < self.until and not self.ended_at
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -15,6 +15,7 @@ from mainspring.delivery.rollout.plan import SHADOW
 from mainspring.delivery.rollout.plan_in_words import waits_for
 from mainspring.delivery.routing import CHAMPION
 from mainspring.operations.rollout.gateways import GatewayReport, gateways
+from mainspring.operations.shedding import in_words
 from mainspring.project import Project
 
 
@@ -33,6 +34,7 @@ class RolloutReport(msgspec.Struct, frozen=True, kw_only=True):
         gateways: While it is live: the gateway processes of this machine.
         decisions: Looks that changed something, oldest first.
         note: What to do next, where that is not obvious.
+        shed: While it is live: the share of the endpoint's requests that is refused on purpose, in words.
     """
 
     id: str
@@ -65,6 +67,7 @@ class RolloutReport(msgspec.Struct, frozen=True, kw_only=True):
     decisions: tuple[str, ...] = ()
     waits_for: tuple[str, ...] = ()
     note: str = ""
+    shed: str = ""
 
 
 def report(project: Project, state: RolloutState) -> RolloutReport:
@@ -86,6 +89,7 @@ def report(project: Project, state: RolloutState) -> RolloutReport:
         waits_for=waits_for(state, [each.guard for each in (*seen.readings, *seen.goals) if not each.safe]),
         gateways=there,
         note=_note(project, state, there),
+        shed=in_words(project, state.endpoint) if state.ended_at is None else "",
     )
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 
 from mainspring.core.error_codes import codes_of
-from mainspring.core.errors import Denied, Invalid, MainspringError, Overloaded, TooSlow, Unavailable
+from mainspring.core.errors import Denied, Invalid, MainspringError, Overloaded, Shed, TooSlow, Unavailable
 from mainspring.core.ids import REQUEST_ID, RequestIds, repeatable
 from mainspring.security.keys import Authenticator
 from mainspring.security.model import Principal
@@ -256,7 +256,7 @@ def _note(name: str, request_id: str, error: Exception) -> None:
     """Log internal errors."""
     if not isinstance(error, MainspringError):
         _log.error("%s failed at %s.", name, request_id, exc_info=error)
-    elif codes_of(error).http >= 500:
+    elif codes_of(error).http >= 500 and not isinstance(error, Shed):  # those are counted: there may be thousands
         _log.warning("%s answered %s to %s: %s", name, code_of(error).name, request_id, error)
 
 

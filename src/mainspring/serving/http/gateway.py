@@ -22,6 +22,7 @@ from mainspring.core.errors import (
     NoRoom,
     NotFound,
     Overloaded,
+    Shed,
     WrongHost,
     WrongMethod,
 )
@@ -237,7 +238,8 @@ class Gateway:
         if told is None:
             self._over(request, _HUNG_UP)
             return
-        overloaded = isinstance(told, (DeadlineExceeded, Overloaded))
+        # A shed says nothing about this process: the next request of its connection may be an important one.
+        overloaded = isinstance(told, (DeadlineExceeded, Overloaded)) and not isinstance(told, Shed)
         if isinstance(told, NoRoom) and request.model in self._plane.served:
             self.metrics.of(request.model).rejections["no_room"] += 1
         if isinstance(told, Exception):
@@ -275,7 +277,7 @@ class Gateway:
         if isinstance(error, MainspringError):
             told = refusal(error)
             if told.status >= 500 and not isinstance(
-                error, DeadlineExceeded
+                error, (DeadlineExceeded, Shed)
             ):  # those are counted: there may be thousands
                 _log.warning("%s answered %d to %s: %s", template, told.status, request.id, error)
             return told

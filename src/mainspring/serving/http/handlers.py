@@ -130,13 +130,14 @@ class Handlers:
             deadline = min(deadline, request.received + decoded.asked.parameters.timeout)
             lane.check_time(request.received, deadline)
         route = served.route
+        by_request = served.shedder is not None or (route.rollout and route.assign == REQUEST)
         inference = Inference(
             decoded.asked,
             served,
             version,
             principal=request.principal.id if request.principal else "",
             received_us=request.received,
-            named=repeatable(request.headers.get(REQUEST_ID)) if route.rollout and route.assign == REQUEST else "",
+            named=repeatable(request.headers.get(REQUEST_ID)) if by_request else "",
         )
         return inference, decoded, deadline
 

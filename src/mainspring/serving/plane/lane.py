@@ -29,6 +29,7 @@ from mainspring.serving.plane.batch_run import Answer, Ask, Waiter, Work, alike
 from mainspring.serving.plane.executor import ModelFailed
 from mainspring.serving.plane.metrics import EndpointMetrics
 from mainspring.serving.plane.runtime import MAX_ROWS, Runtime
+from mainspring.serving.plane.shedding import Shedder
 from mainspring.serving.plane.statistics import Statistics
 from mainspring.serving.plane.watch import StoreDamaged
 from mainspring.serving.protocol.schema import Rows
@@ -141,6 +142,14 @@ class Lane:
             self._metrics.rejections["too_late"] += 1
             self.statistics.failed(now - received)
             raise DeadlineExceeded("The deadline has already passed.")
+
+    def check_shed(self, shedder: Shedder, priority: int, unit: str) -> None:
+        """Raise if a request is shed; arguments as of `Shedder.check`, but that a priority of 0 is none."""
+        try:
+            shedder.check(priority or LAST, unit)
+        except Overloaded:
+            self._metrics.rejections["shed"] += 1
+            raise
 
     def check_queue(self, rows: int, *, received: int, deadline: float, priority: int) -> None:
         """Raise if a request of so many rows has no chance, before its tensors are decoded; errors as of `submit`."""

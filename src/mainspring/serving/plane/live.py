@@ -15,17 +15,19 @@ import threading
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import accumulate
 
 import msgspec
 
 from mainspring.core.errors import MainspringError
+from mainspring.core.time import Clock, SystemClock
 from mainspring.serving.model import DEFAULTS, Arm, Route
 from mainspring.serving.plane.lane import Lane, monotonic_us
 from mainspring.serving.plane.leases import Leases
 from mainspring.serving.plane.runtime import Runtime
+from mainspring.serving.plane.shedding import Shedder
 from mainspring.serving.ports import RoutingTable
 
 POLL_S = 0.2
@@ -70,11 +72,12 @@ class Router:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """One endpoint as it is served: a lane a version."""
+    """One endpoint as it is served: a lane a version. `shedder` refuses a share of its requests on purpose."""
 
     route: Route
     router: Router
     lanes: Mapping[str, Lane]
+    shedder: Shedder | None = None
 
     @property
     def control(self) -> Lane:
@@ -112,6 +115,7 @@ class Live:
         lane: Makes a lane for an arm of a route; called on the event loop.
         mark: Returns a number that changes with the routing table, 0 while nothing was published; called in a thread,
             often. By default the table's revision, which is the same again where a backup came and was changed.
+        wall: The machine's clock, for the end of sheds.
     """
 
     def __init__(
@@ -121,8 +125,10 @@ class Live:
         load: Callable[[str], Runtime],
         lane: Callable[[Route, Arm, Runtime], Lane],
         mark: Callable[[], int] | None = None,
+        wall: Clock | None = None,
     ) -> None:
         self._routes = routes
+        self._wall = wall or SystemClock()
         self._mark = mark or routes.revision
         self._load = load
         self._lane = lane
@@ -252,7 +258,7 @@ class Live:
             if ready is not None:
                 served[name] = self._serve(ready, old)
             elif old is not None:
-                served[name] = old
+                served[name] = replace(old, shedder=self._shedder(route, old))
             wrong = [arm for arm in missing if arm.digest in reasons]
             if wrong:
                 refused[name] = f"Version {wrong[0].version} is not served: {reasons[wrong[0].digest]}"
@@ -305,7 +311,15 @@ class Live:
                 runtime = self._runtimes[arm.digest]
                 lanes[arm.version] = self._lane(route, arm, runtime)
                 self._leases.lend(runtime.executor, lanes[arm.version])
-        return Served(route, Router(route.endpoint, route.arms, route.salt), lanes)
+        return Served(route, Router(route.endpoint, route.arms, route.salt), lanes, self._shedder(route, old))
+
+    def _shedder(self, route: Route, old: Served | None) -> Shedder | None:
+        """Return the shedder of a route: the same one while its shed is the same, as it knows the last requests."""
+        if route.shed is None:
+            return None
+        if old is not None and old.shedder is not None and old.shedder.shed == route.shed:
+            return old.shedder
+        return Shedder(route.shed, self._wall)
 
 
 def _digests(routes: Mapping[str, Route]) -> set[str]:

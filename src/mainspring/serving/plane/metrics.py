@@ -122,6 +122,7 @@ class Metrics(Collector):
         arms: Endpoint with a rollout -> version -> weight.
         revisions: Endpoint -> the revision of the routing table that its route is of.
         waiting: Endpoint -> rows that wait.
+        shed: Endpoint -> share of its requests that is refused on purpose.
         refused: Endpoint whose newest route cannot be served -> the reason.
         unlogged: (endpoint, cause) -> rows that were predicted and are not in the log, see `PredictionLog`.
         unlogged_failures: (endpoint, version) -> failures that wait for room in the log.
@@ -139,6 +140,7 @@ class Metrics(Collector):
         refused: Callable[[], Mapping[str, str]],
         arms: Callable[[], Mapping[str, Mapping[str, float]]] = dict,
         revisions: Callable[[], Mapping[str, int]] = dict,
+        shed: Callable[[], Mapping[str, float]] = dict,
         unlogged: Callable[[], Mapping[tuple[str, str], int]] = dict,
         unlogged_failures: Callable[[], Mapping[tuple[str, str], int]] = dict,
         damaged: Callable[[], int] = int,
@@ -152,6 +154,7 @@ class Metrics(Collector):
         self._refused = refused
         self._arms = arms
         self._revisions = revisions
+        self._shed = shed
         self._unlogged = unlogged
         self._unlogged_failures = unlogged_failures
         self._damaged = damaged
@@ -219,6 +222,12 @@ class Metrics(Collector):
         for endpoint, number in self._revisions().items():
             revision.add_metric([endpoint], float(number))
         yield revision
+        shed = GaugeMetricFamily(
+            "mainspring_shed_ratio", "Share of requests that is refused on purpose; usually 0.", labels=["endpoint"]
+        )
+        for endpoint, share in self._shed().items():
+            shed.add_metric([endpoint], share)
+        yield shed
         yield from self._of_arms()
         waiting = GaugeMetricFamily("mainspring_waiting_rows", "Rows in the queue.", labels=["endpoint"])
         for endpoint, rows in self._waiting().items():

@@ -94,6 +94,7 @@ class DataPlane:
                 if each.route.rollout
             },
             revisions=lambda: {name: each.route.revision for name, each in self.served.items()},
+            shed=lambda: {name: each.shedder.share if each.shedder else 0.0 for name, each in self.served.items()},
             unlogged=lambda: log.unlogged,
             unlogged_failures=lambda: log.unlogged_failures,
             damaged=log.damaged,
@@ -235,6 +236,7 @@ class Inference:
     Raises:
         Invalid: The request does not follow the model's schema.
         NotFound: `version` is not served.
+        Shed: The endpoint refuses it on purpose.
     """
 
     __slots__ = ("_principal", "_received", "_rows", "_wanted", "asked", "assigned", "job", "lane", "served")
@@ -244,6 +246,8 @@ class Inference:
     ) -> None:
         rollout = "" if version else served.route.rollout
         lane = served.control if rollout else lane_of(served, version)
+        if served.shedder is not None:  # before a rollout assigns it: an arm loses no request that it was given
+            lane.check_shed(served.shedder, asked.parameters.priority, asked.id or named)
         rows = lane.runtime.schema.read(asked.inputs)
         self.asked = asked
         self.served = served

@@ -15,6 +15,7 @@ import pytest
 import mainspring as ms
 from kit.console.flights import NOW, Project, definitions, populated
 from kit.prometheus import promtool
+from mainspring.core.gpus import Gpu
 from mainspring.core.time import DAY, HOUR, MINUTE
 from mainspring.monitoring.service.burning import FEWEST_BAD, RULES, bad_share, counted, span
 from mainspring.monitoring.service.dashboards import dashboard
@@ -34,6 +35,7 @@ OBJECTIVES = (
     ms.objectives.freshness("OriginTraffic", within="5m"),
 )
 WATCHED = ms.Monitor("late-arrival", objectives=OBJECTIVES)
+GPUS = [Gpu(0, 0.4, 20_000_000_000, 80_000_000_000, 61.0, 123.5), Gpu(1, 0.0, None, None, None, None)]
 MOMENT = 4 * DAY  # of evaluation, after the start of the series
 
 
@@ -68,7 +70,20 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     )
     project.service.save("here", [sample], State(NOW))
     project.baselines.add(measured("late-arrival", NOW - 1))
-    return [metrics.text().decode(), ControlMetrics(project).text().decode()]
+    return [metrics.text().decode(), ControlMetrics(project, gpus=lambda: GPUS).text().decode()]
+
+
+def test_a_gpu_exports_what_it_reports(texts: list[str]) -> None:
+    found = dict(re.findall(r'^mainspring_gpu_(\w+\{gpu="\d"\}) (\S+)', texts[1], re.M))
+    assert found == {
+        'busy_ratio{gpu="0"}': "0.4",
+        'memory_used_bytes{gpu="0"}': "2e+10",
+        'memory_total_bytes{gpu="0"}': "8e+10",
+        'temperature_celsius{gpu="0"}': "61.0",
+        'power_watts{gpu="0"}': "123.5",
+        'busy_ratio{gpu="1"}': "0.0",
+    }
+    assert "mainspring_gpu" not in ControlMetrics(Project()).text().decode()
 
 
 def test_the_rules_are_valid(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,15 @@ import mainspring as ms
 from kit import documents
 from kit.console.flights import NOW, Project, definitions
 from kit.slots import answering
+from kit.waiting import wait_until
 from mainspring.core.time import DAY, HOUR, MINUTE, SECOND, ManualClock
 from mainspring.monitoring.service.samples import Sample
 from mainspring.operations.service.objectives import judged, objectives
 from mainspring.operations.service.sampling import KEPT_US, MINUTES_US, Sampler
 from mainspring.operations.watching import CHANNELS, watch
+from mainspring.project.running import Running, write_running
 from mainspring.serving.plane.metrics import Metrics
+from unit.core.test_process_usage import grandchild, usage
 
 OBJECTIVES = [
     ms.objectives.availability(0.99),
@@ -44,6 +48,21 @@ def project(tmp_path: Path) -> Project:
     watched = {"late-arrival": ms.Monitor("late-arrival", objectives=OBJECTIVES)}
     project = Project(definitions=replace(definitions(), monitors=watched))
     return project.having(settings=replace(project.settings, state=tmp_path), wall=ManualClock(NOW))
+
+
+def test_what_a_process_started_is_sampled_with_it(project: Project, tmp_path: Path) -> None:
+    assert isinstance(project.wall, ManualClock)
+    write_running(tmp_path, Running(os.getpid(), "local", "", "", {"worker": os.getpid()}))
+    sampler = Sampler(project)
+    sampler.look()
+    with grandchild():
+        before = usage().cpu_s
+        wait_until(lambda: usage().cpu_s > before + 0.05, "the grandchild to work")
+        project.wall.advance(MINUTE)
+        sampler.look()
+    [sample] = [each for each in project.service.samples(NOW, NOW + HOUR, {"process worker"}) if each.peaks]
+    assert sample.counts["children_cpu_s"] > 0.05
+    assert sample.peaks["children_resident_bytes"] > 1_000_000
 
 
 def test_several_processes_and_their_restarts_become_a_budget(project: Project, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from mainspring.console.endpoints.period import Period, windows_in
 from mainspring.core.time import DAY, HOUR, MINUTE, SECOND
 from mainspring.monitoring.service.burning import ObjectiveReport
 from mainspring.monitoring.service.readings import GATEWAY
-from mainspring.monitoring.service.samples import REJECTIONS, REQUESTS, SECONDS, Sample, merged, variable
+from mainspring.monitoring.service.samples import CHILDREN_CPU, REJECTIONS, REQUESTS, SECONDS, Sample, merged, variable
 from mainspring.project import Project
 from mainspring.serving.load.numbers import Distribution
 from mainspring.serving.model import LATENCY_BOUNDS
@@ -210,4 +210,5 @@ def _cores(slot: Slot) -> float | None:
     if slot.gateway is None:
         return None
     observed = max(1, min(slot.gateway.observed_us, slot.end - slot.start))
-    return slot.gateway.counts.get("cpu_s", 0.0) * SECOND / observed
+    used = slot.gateway.counts.get("cpu_s", 0.0) + slot.gateway.counts.get(CHILDREN_CPU, 0.0)
+    return used * SECOND / observed

@@ -7,7 +7,7 @@ Keys of `counts`, with a blank before the variable part:
 - `answered 7`, `took_s 7`: answered requests of version 7 and the sum of their durations;
 - `features expired`: values of stored features by status;
 - `lag 300`: looks at a view whose materialisation lagged at most 300 s and more than the bound before;
-- `cpu_s`: processor time of a process.
+- `cpu_s`: processor time of a process; `children_cpu_s`: of the processes that it started, such as jobs of the worker.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import msgspec
 
 from mainspring.core.time import HOUR
 
-VIEW = "view "  # prefix of the subject of a feature view
+VIEW, PROCESS = "view ", "process "  # prefixes of the subjects of a feature view, and of a kind of process
+CHILDREN_CPU, CHILDREN_BYTES = "children_cpu_s", "children_resident_bytes"
 REQUESTS, REJECTIONS, SECONDS, LAG = "requests", "rejections", "seconds", "lag"
 
 
@@ -28,7 +29,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """Counts of `[start, end)`.
 
     Attributes:
-        subject: An endpoint's name, or `view NAME`.
+        subject: An endpoint's name, `view NAME`, or `process KIND`.
         start: UTC epoch microseconds.
         end: After `start`.
         observed_us: Time inside the interval that was observed; less than its length where merged samples had gaps.

@@ -16,6 +16,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from mainspring.core.errors import MainspringError
+from mainspring.core.gpus import Gpu, gpu_reader
+from mainspring.core.process_usage import of_descendants
 from mainspring.monitoring.incidents.model import PAGE, TICKET
 from mainspring.operations.data.tables import newest
 from mainspring.operations.quality import estimated_now
@@ -33,12 +35,16 @@ _log = logging.getLogger(__name__)
 class ControlMetrics(Collector):
     """The metrics of one project.
 
+    Args:
+        gpus: Reads this machine's GPUs; by default NVIDIA's, if there are any.
+
     Raises (in `text` and `collect`):
         MainspringError: The catalog does not answer.
     """
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, gpus: Callable[[], list[Gpu]] | None = None) -> None:
         self._project = project
+        self._gpus = gpus or gpu_reader()
         self._lock = threading.Lock()
         self._kept: tuple[float, list[Metric]] = (-math.inf, [])
         self._aged: tuple[float, dict[str, int]] = (-math.inf, {})
@@ -68,6 +74,8 @@ class ControlMetrics(Collector):
         yield from _of_features(self._project)
         yield from _of_capacity(self._project)
         yield from _of_processes(self._project)
+        if self._gpus is not None:
+            yield from _of_gpus(self._gpus())
         yield from self._of_sources()
 
     def _of_sources(self) -> Iterator[Metric]:
@@ -219,7 +227,15 @@ def _of_processes(project: Project) -> Iterator[Metric]:
     kills = CounterMetricFamily(
         "mainspring_process_kills", "Kills of a process because it did not respond.", labels=labels
     )
+    below = "of the processes that a process started: models run apart, jobs"
+    children_cpu = CounterMetricFamily("mainspring_children_cpu_seconds", f"Processor time {below}.", labels=labels)
+    children_memory = _gauge("children_resident_memory_bytes", f"Resident memory {below}.", *labels)
+    children = _gauge("children", "Number of the processes that a process started.", *labels)
     for name, pid in running.children.items():
+        if (usage := of_descendants(pid)) is not None:
+            children_cpu.add_metric([name], usage.cpu_s)
+            children_memory.add_metric([name], float(usage.resident_bytes))
+            children.add_metric([name], float(usage.processes))
         values = {
             family.name: family.samples[0].value for family in ProcessCollector(pid=_is(pid), registry=None).collect()
         }
@@ -227,7 +243,27 @@ def _of_processes(project: Project) -> Iterator[Metric]:
             cpu.add_metric([name], values["process_cpu_seconds"])
             memory.add_metric([name], values["process_resident_memory_bytes"])
         kills.add_metric([name], float(running.silenced.get(name, 0)))
-    yield from (cpu, memory, kills)
+    yield from (cpu, memory, kills, children_cpu, children_memory, children)
+
+
+def _of_gpus(found: Iterable[Gpu]) -> Iterator[Metric]:
+    labels = ["gpu"]
+    busy = _gauge("gpu_busy_ratio", "Share of time in which a GPU worked.", *labels)
+    used = _gauge("gpu_memory_used_bytes", "Memory of a GPU that is in use.", *labels)
+    total = _gauge("gpu_memory_total_bytes", "Memory of a GPU.", *labels)
+    heat = _gauge("gpu_temperature_celsius", "Temperature of a GPU.", *labels)
+    power = _gauge("gpu_power_watts", "Power that a GPU draws.", *labels)
+    for gpu in found:
+        for family, value in (
+            (busy, gpu.busy),
+            (used, gpu.memory_used),
+            (total, gpu.memory_total),
+            (heat, gpu.celsius),
+            (power, gpu.watts),
+        ):
+            if value is not None:
+                family.add_metric([str(gpu.number)], float(value))
+    yield from (busy, used, total, heat, power)
 
 
 def _is(pid: int) -> Callable[[], int]:

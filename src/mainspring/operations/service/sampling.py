@@ -6,15 +6,18 @@ import hashlib
 import logging
 import socket
 from bisect import bisect_left
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, field
 
 from mainspring.core.errors import MainspringError
+from mainspring.core.process_usage import of_descendants
 from mainspring.core.time import DAY, HOUR, SECOND
 from mainspring.features.layout import slot
 from mainspring.monitoring.service.objectives import LAG_BOUNDS_US, LONGEST
 from mainspring.monitoring.service.readings import EVERY_US, read, sampled
-from mainspring.monitoring.service.samples import LAG, VIEW, Sample
+from mainspring.monitoring.service.samples import CHILDREN_BYTES, CHILDREN_CPU, LAG, PROCESS, VIEW, Sample
 from mainspring.project import Project
+from mainspring.project.running import read_running
 from mainspring.serving.plane.slots import folder, numbers
 
 KEPT_US = LONGEST + DAY  # samples older than this are deleted
@@ -29,6 +32,7 @@ class Sampler:
 
     project: Project
     compacted: int = 0  # instant of the last compaction
+    usage: dict[tuple[str, int], float] = field(default_factory=dict)  # (process, pid) -> its children's time, s
 
     def look(self) -> None:
         """Store what was counted since the last look, and once an hour compact the history."""
@@ -39,11 +43,42 @@ class Sampler:
             texts = numbers(folder(project.settings.state))
             readings = {slot: read(text.decode(errors="replace")) for slot, text in texts.items()}
             samples, state = sampled(before, readings, now)
-            store.save(here, [*samples, *self._of_views(now)], state)
+            store.save(here, [*samples, *self._of_views(now), *self._of_children(now)], state)
         # Not right after the clock jumped: it may be wrong, and what is deleted is gone.
         if before is not None and abs(now - before.at) < HOUR and not 0 <= now - self.compacted < HOUR:
             store.compact(merge_before=now - MINUTES_US, delete_before=now - KEPT_US)
             self.compacted = now
+
+    def _of_children(self, now: int) -> list[Sample]:
+        """Return the resources of the processes that a process started: models run apart, jobs.
+
+        What one of these used before this worker saw it first is left out.
+        """
+        running = read_running(self.project.settings.state)
+        seen: dict[tuple[str, int], float] = {}
+        grown: dict[str, float] = defaultdict(float)
+        resident: dict[str, float] = defaultdict(float)
+        for name, pid in {} if running is None else running.children.items():
+            usage = of_descendants(pid)
+            if usage is None:
+                continue
+            subject = f"{PROCESS}{name.partition('-')[0]}"
+            seen[name, pid] = usage.cpu_s
+            grown[subject] += max(0.0, usage.cpu_s - self.usage.get((name, pid), usage.cpu_s))
+            resident[subject] += usage.resident_bytes
+        self.usage = seen
+        return [
+            Sample(
+                subject=subject,
+                start=now - EVERY_US,
+                end=now,
+                observed_us=0,
+                counts={CHILDREN_CPU: grown[subject]},
+                peaks={CHILDREN_BYTES: resident[subject]},
+            )
+            for subject in grown
+            if grown[subject] or resident[subject]
+        ]
 
     def _of_views(self, now: int) -> list[Sample]:
         found = []

@@ -1,23 +1,19 @@
-"""System metrics during a run: processors, memory, GPUs, under MLflow's names.
-
-NVIDIA GPUs are read through the driver's own library (NVML, https://docs.nvidia.com/deploy/nvml-api), so that nothing
-needs to be installed: the functions used exist in every driver since 2012.
-"""
+"""System metrics during a run: processors, memory, GPUs, under MLflow's names."""
 
 from __future__ import annotations
 
-import ctypes
 import threading
 import time
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
+from mainspring.core.gpus import Gpu, gpu_reader
+
 PREFIX = "system/"
 Tell = Callable[[Mapping[str, float], int], None]
 
 _SHORTEST_S = 0.1  # shortest interval for a meaningful processor share
-_NVML = "libnvidia-ml.so.1"
 
 
 class Sampler:
@@ -60,7 +56,7 @@ class Sampler:
                 return
 
 
-def _read(psutil: Any, process: Any, gpus: Callable[[], dict[str, float]] | None) -> dict[str, float]:
+def _read(psutil: Any, process: Any, gpus: Callable[[], list[Gpu]] | None) -> dict[str, float]:
     memory = psutil.virtual_memory()
     with process.oneshot():
         own = {
@@ -72,51 +68,16 @@ def _read(psutil: Any, process: Any, gpus: Callable[[], dict[str, float]] | None
         "system_memory_usage_megabytes": memory.used / 1e6,
         "system_memory_usage_percentage": float(memory.percent),
         **own,
-        **(gpus() if gpus is not None else {}),
+        **{name: value for gpu in (gpus() if gpus is not None else ()) for name, value in named(gpu).items()},
     }
 
 
-class _Utilization(ctypes.Structure):
-    _fields_ = [("gpu", ctypes.c_uint), ("memory", ctypes.c_uint)]
-
-
-class _Memory(ctypes.Structure):
-    _fields_ = [("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong)]
-
-
-def gpu_reader(library: str = _NVML) -> Callable[[], dict[str, float]] | None:
-    """Return a function that reads every GPU, `None` if there is no driver or no GPU.
-
-    It returns MLflow's metric names: `gpu_0_utilization_percentage`, `gpu_0_memory_usage_megabytes`,
-    `gpu_0_memory_usage_percentage`, `gpu_0_power_usage_watts`. Values that a GPU does not report are omitted.
-    """
-    try:
-        nvml = ctypes.CDLL(library)
-        if nvml.nvmlInit_v2() != 0:
-            return None
-        count = ctypes.c_uint()
-        if nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0 or not count.value:
-            return None
-    except (OSError, AttributeError):  # no driver, or one from before 2012
-        return None
-    handles = []
-    for number in range(count.value):
-        handle = ctypes.c_void_p()
-        if nvml.nvmlDeviceGetHandleByIndex_v2(number, ctypes.byref(handle)) == 0:
-            handles.append((number, handle))
-    return lambda: {
-        name: value for number, handle in handles for name, value in _read_gpu(nvml, number, handle).items()
-    }
-
-
-def _read_gpu(nvml: Any, number: int, handle: ctypes.c_void_p) -> dict[str, float]:
-    metrics: dict[str, float] = {}
-    busy, memory, power = _Utilization(), _Memory(), ctypes.c_uint()
-    if nvml.nvmlDeviceGetUtilizationRates(handle, ctypes.byref(busy)) == 0:
-        metrics[f"gpu_{number}_utilization_percentage"] = float(busy.gpu)
-    if nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)) == 0 and memory.total:
-        metrics[f"gpu_{number}_memory_usage_megabytes"] = memory.used / 1e6
-        metrics[f"gpu_{number}_memory_usage_percentage"] = 100 * memory.used / memory.total
-    if nvml.nvmlDeviceGetPowerUsage(handle, ctypes.byref(power)) == 0:  # milliwatts
-        metrics[f"gpu_{number}_power_usage_watts"] = power.value / 1000
-    return metrics
+def named(gpu: Gpu) -> dict[str, float]:
+    """Return the values that a GPU reports by MLflow's names."""
+    found = {"power_usage_watts": gpu.watts}
+    if gpu.busy is not None:
+        found["utilization_percentage"] = 100 * gpu.busy
+    if gpu.memory_used is not None and gpu.memory_total is not None:
+        found["memory_usage_megabytes"] = gpu.memory_used / 1e6
+        found["memory_usage_percentage"] = 100 * gpu.memory_used / gpu.memory_total
+    return {f"gpu_{gpu.number}_{name}": value for name, value in found.items() if value is not None}

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mainspring.training.runs.system import gpu_reader
+from mainspring.core.gpus import Gpu, gpu_reader
+from mainspring.training.runs.system import named
 
 # nvml.h: what is returned is 0 for success, 3 for "not supported"
 LIBRARY = r"""
@@ -23,6 +24,9 @@ int nvmlDeviceGetUtilizationRates(void *device, utilization *found) {
 }
 int nvmlDeviceGetMemoryInfo(void *device, memory *found) {
     found->total = 80000000000ULL; found->free = 60000000000ULL; found->used = 20000000000ULL; return 0;
+}
+int nvmlDeviceGetTemperature(void *device, int sensor, unsigned *celsius) {
+    *celsius = 61; return sensor == 0 && *(int *)device == 0 ? 0 : 3;
 }
 int nvmlDeviceGetPowerUsage(void *device, unsigned *milliwatts) {
     *milliwatts = 123456; return *(int *)device == 0 ? 0 : 3;
@@ -44,7 +48,11 @@ def built(folder: Path, init: int, count: int) -> str:
 def test_every_gpu_is_read_and_what_one_does_not_tell_is_left_out(tmp_path: Path) -> None:
     read = gpu_reader(built(tmp_path, 0, 2))
     assert read is not None
-    assert read() == {
+    memory = {"memory_used": 20_000_000_000, "memory_total": 80_000_000_000}
+    first, second = read()
+    assert first == Gpu(0, busy=0.4, celsius=61.0, watts=123.456, **memory)
+    assert second == Gpu(1, busy=0.41, celsius=None, watts=None, **memory)
+    assert {name: value for gpu in read() for name, value in named(gpu).items()} == {
         "gpu_0_utilization_percentage": 40.0,
         "gpu_0_memory_usage_megabytes": 20_000.0,
         "gpu_0_memory_usage_percentage": 25.0,

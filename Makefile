@@ -104,8 +104,9 @@ $(DOCS_READY): requirements-docs.lock
 docs: $(DOCS_READY) ## the documentation as a site, in build/docs/site
 	@$(DOCS)/bin/python docs/site.py
 
-docs-pictures: $(READY) ## the pictures of the console in docs/images, by a headless Chromium
+docs-pictures: $(READY) ## the pictures of the console and of Prometheus in docs/images, by a headless Chromium
 	@$(BIN)/python docs/console_pictures.py
+	@$(BIN)/python docs/alert_pictures.py
 
 lock: ## the three locks from pyproject.toml
 	$(LOCK) pyproject.toml --extra demo --group build -o requirements.lock

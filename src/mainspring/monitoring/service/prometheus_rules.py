@@ -13,7 +13,7 @@ from typing import Any
 from mainspring.core.time import SECOND, format_duration
 from mainspring.monitoring.declaring import Monitor
 from mainspring.monitoring.service.burning import FEWEST_BAD, RULES, BurnRule
-from mainspring.monitoring.service.objectives import AVAILABILITY, LATENCY, Objective
+from mainspring.monitoring.service.objectives import AVAILABILITY, LATENCY, Objective, percent
 
 BAD = "endpoint_objective:mainspring_bad_events:ratio"  # with the window behind it
 PAGE, TICKET = "page", "ticket"
@@ -89,7 +89,7 @@ def _alerts(monitor: Monitor, burn_rules: Sequence[BurnRule]) -> Iterator[Rule]:
                     "summary": f"{monitor.endpoint}: {objective.name} burns its error budget",
                     "description": (
                         f"{objective} is promised; {{{{ $value | humanizePercentage }}}} were bad in the last {long}, "
-                        f"more than {rule.share(objective):.3%} of them, and so in the last {short}."
+                        f"more than {percent(rule.share(objective))} of them, and so in the last {short}."
                     ),
                 },
             }

@@ -9,8 +9,10 @@ import pytest
 
 from kit.depot import ENDPOINT, MODEL, Depot, keyed, opened
 from kit.waiting import wait_until
+from mainspring.core.time import HOUR, MINUTE
 from mainspring.ledger.model import Selection
 from mainspring.operations.replay.features import check_features
+from mainspring.operations.service.skew import compare, skew
 
 pytestmark = pytest.mark.slow
 
@@ -55,8 +57,20 @@ def test_served_answers_and_features_are_the_same_again(depot: Depot) -> None:
     assert report["outcomes"] == {"identical": 31, "within tolerance": 0, "differs": 0, "cannot": 0}
     assert (report["features_compared"], report["features_equal"]) == (124, 124)
 
-    # A log that claims another value of a stored feature.
+    # The hour of these predictions is compared once it is complete, once.
     project = opened(depot)
+    hour = project.predictions.find(first).at // HOUR * HOUR
+    of_it = len(project.predictions.sample(Selection(endpoint=ENDPOINT, since=hour, until=hour + HOUR), 99))
+    assert compare(project, ENDPOINT, hour + HOUR) is True  # the hour before, without predictions
+    assert skew(project, ENDPOINT) == {}
+    later = hour + HOUR + 15 * MINUTE
+    assert [compare(project, ENDPOINT, later), compare(project, ENDPOINT, later)] == [True, False]
+    found = skew(project, ENDPOINT)
+    assert found["HubLoad.scans_3h"] == {"match": of_it, "mismatch": 0, "missing": 0, "extra": 0}
+    assert [sum(counts.values()) for counts in found.values()] == [of_it] * 4
+    assert "HubLoad.scans_3h" in depot.run("monitor", ENDPOINT).stdout
+
+    # A log that claims another value of a stored feature.
     bundle = project.bundles.load(project.versions.get(MODEL, "champion").digest)
     prediction = project.predictions.find(first)
     prediction.features["HubLoad.scans_3h"] = 77  # what the log says that the model saw

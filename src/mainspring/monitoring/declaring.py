@@ -37,6 +37,8 @@ class Monitor:
         tolerances: How much worse than on held-out rows live quality may be, such as {"brier": 0.02}: `brier`,
             `log_loss`, `accuracy`, `mae`, or `calibration`, of the mean score against the mean label.
         actions: Actions that incidents cause, such as `ms.actions.start("retrain")`.
+        skew: The largest share of a feature's served values, such as 0.01, that may differ from the offline read of the
+            same instants; beyond it is an incident. Without it skew is only shown.
         clean_windows: After how many windows without a signal an incident is closed.
         cool_down: A closed incident whose cause shows again within this time is reopened.
 
@@ -56,6 +58,7 @@ class Monitor:
     metrics: Sequence[SqlMetric] = ()
     tolerances: Mapping[str, float] = field(default_factory=dict)
     actions: Sequence[Action] = ()
+    skew: float | None = None
     clean_windows: int = 2
     cool_down: str = "1d"
 
@@ -99,6 +102,11 @@ class Monitor:
                 f"The monitor of {self.endpoint!r} has two receivers {twice[0]!r}.", fix="remove one of them."
             )
         expect_each(self.actions, Action, owner.format("actions"), fix='write actions=[ms.actions.start("retrain")].')
+        expect(self.skew, (int, float, nothing), owner.format("skew"), fix="write a share, such as skew=0.01.")
+        if self.skew is not None and not 0.0 < self.skew < 1.0:
+            raise Invalid(
+                f"The monitor of {self.endpoint!r} has skew={self.skew}.", fix="write a share above 0 and below 1."
+            )
         expect(self.clean_windows, int, owner.format("clean_windows"), fix="write a whole number, such as 2.")
         expect(self.cool_down, str, owner.format("cool_down"), fix='write a duration, such as "1d".')
         if self.clean_windows < 1 or self.cool_down_us < 0:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 CONTRACT, SURPRISE, JOINT, HARM, SERVICE, SILENCE = "contract", "surprise", "joint", "harm", "service", "silence"
-ATTRIBUTION = "attribution"
-CHANNELS = (CONTRACT, SURPRISE, JOINT, ATTRIBUTION, HARM, SERVICE, SILENCE)
+ATTRIBUTION, SKEW = "attribution", "skew"
+CHANNELS = (CONTRACT, SKEW, SURPRISE, JOINT, ATTRIBUTION, HARM, SERVICE, SILENCE)
 
 
 class Signal(msgspec.Struct, frozen=True, kw_only=True):

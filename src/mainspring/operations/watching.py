@@ -34,6 +34,7 @@ from mainspring.operations.quality import drifts_of, harm_of
 from mainspring.operations.ranking import effect
 from mainspring.operations.separating import separations_judged
 from mainspring.operations.service.objectives import judged as service_judged
+from mainspring.operations.service.skew import judged as skew_judged
 from mainspring.project import Project
 
 WINDOWS, INCIDENTS, RANKING, ACTIONS = "windows", "incidents", "ranking", "actions"
@@ -121,6 +122,7 @@ CHANNELS: Mapping[str, Channel] = {  # by name of the part; a new channel adds o
     "attributions": _attributions,
     "separations": _separations,
     "service": lambda watch: service_judged(watch.project, watch.endpoint),
+    "skew": lambda watch: skew_judged(watch.project, watch.endpoint),
 }
 
 

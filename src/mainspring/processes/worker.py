@@ -80,6 +80,7 @@ def duties(project: Project) -> list[Duty]:
     from mainspring.operations.notifying import Delivery
     from mainspring.operations.promote import publish_routes
     from mainspring.operations.rollout.carrying_out import controller
+    from mainspring.operations.service.skew import compare
     from mainspring.operations.watching import watch
     from mainspring.processes.shadow import ShadowProcesses
 
@@ -138,6 +139,13 @@ def duties(project: Project) -> list[Duty]:
 
     sampler = Sampler(project)
 
+    def compare_features() -> None:
+        for endpoint in project.definitions.endpoints:
+            try:
+                compare(project, endpoint, project.clock.now())
+            except MainspringError as error:  # the other endpoints' are compared
+                log.warning("the served features of %s are not compared: %s", endpoint, error)
+
     delivery = Delivery(project)
 
     def send() -> None:
@@ -160,6 +168,7 @@ def duties(project: Project) -> list[Duty]:
         Duty("tidying predictions", tidy_predictions, 600.0, due=time.monotonic() + 90.0),
         Duty("watching endpoints", monitor, 30.0, rest=4.0),  # a fifth of one processor at most
         Duty("sampling service health", sampler.look, 60.0),
+        Duty("comparing served features", compare_features, 300.0, due=time.monotonic() + 150.0),
         Duty("sending messages", send, 5.0),
         Duty("deleting old versions of tables", retain_tables, 600.0, due=time.monotonic() + 120.0),
         Duty("deleting old tiles and states", put_away, 600.0, due=time.monotonic() + 60.0, lane="features"),

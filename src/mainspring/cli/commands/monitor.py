@@ -11,7 +11,10 @@ from mainspring.cli.call import command as make
 from mainspring.cli.stdout_redirect import dated
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
+    from rich.table import Table
 
     from mainspring.monitoring.model import Window
 
@@ -56,9 +59,11 @@ def command(call: Call, *, endpoint: str, sql: str | None) -> None:
     from mainspring.cli.quality_view import business_table, estimates_table, quality_table
     from mainspring.operations.quality import quality
     from mainspring.operations.service.objectives import objectives
+    from mainspring.operations.service.skew import skew
 
     found = quality(project, endpoint, windows)
     promised = objectives(project, endpoint)
+    compared = skew(project, endpoint)
 
     def show(console: Console) -> None:
         from rich.table import Table
@@ -92,8 +97,24 @@ def command(call: Call, *, endpoint: str, sql: str | None) -> None:
         counted = next((each for each in reversed(found) if each.business), None)
         if counted is not None:
             console.print(business_table(counted))
+        if compared:
+            console.print(_skew_table(compared))
 
     call.result([dated(to_builtins(window), "start", "end", "computed_at") for window in found], show)
+
+
+def _skew_table(compared: Mapping[str, Mapping[str, int]]) -> Table:
+    """Return the features of the last day whose served values were compared with the offline read, the worst first."""
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", title="Served and stored features, last day", title_justify="left")
+    for column in ("feature", *next(iter(compared.values()))):
+        table.add_column(column)
+    for feature, counts in sorted(
+        compared.items(), key=lambda each: (each[1]["match"] - sum(each[1].values()), each[0])
+    ):
+        table.add_row(feature, *(f"{count:,}" for count in counts.values()))
+    return table
 
 
 def _drifted(window: Window) -> str:

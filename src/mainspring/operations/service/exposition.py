@@ -23,6 +23,7 @@ from mainspring.operations.data.tables import newest
 from mainspring.operations.quality import estimated_now
 from mainspring.operations.service.objectives import objectives
 from mainspring.operations.service.sampling import lags
+from mainspring.operations.service.skew import skew
 from mainspring.project import Project
 from mainspring.project.running import read_running
 
@@ -72,6 +73,7 @@ class ControlMetrics(Collector):
         yield from _of_estimates(self._project)
         yield from _of_incidents(self._project)
         yield from _of_features(self._project)
+        yield from _of_skew(self._project)
         yield from _of_capacity(self._project)
         yield from _of_processes(self._project)
         if self._gpus is not None:
@@ -186,6 +188,21 @@ def _of_features(project: Project) -> Iterator[Metric]:
     for name, lag_us in lags(project).items():
         lag.add_metric([name], float("inf") if lag_us is None else lag_us / 1e6)
     yield lag
+
+
+def _of_skew(project: Project) -> Iterator[Metric]:
+    compared = _gauge(
+        "compared_feature_values",
+        "Served values of features by comparison with the offline read, of the last day's samples.",
+        "endpoint",
+        "feature",
+        "outcome",
+    )
+    for name in project.definitions.endpoints:
+        for feature, counts in skew(project, name).items():
+            for outcome, count in counts.items():
+                compared.add_metric([name, feature, outcome], float(count))
+    yield compared
 
 
 def _of_capacity(project: Project) -> Iterator[Metric]:

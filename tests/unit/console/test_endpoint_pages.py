@@ -18,6 +18,7 @@ from mainspring.core.time import DAY, HOUR, MINUTE, WEEK, format_instant
 from mainspring.monitoring.quality.table import Key
 from mainspring.monitoring.service.readings import GATEWAY, State
 from mainspring.monitoring.service.samples import Sample
+from mainspring.monitoring.service.skew import subject
 from mainspring.stats.quality_sums import PLACE, Rows, Sums, scores_summed, summed
 from unit.console.test_pages import text_of
 
@@ -119,6 +120,15 @@ def test_all_columns_lead_to_their_distributions(administrator) -> None:
         assert f'href="{HERE}/drift?column={each.column}&amp;range=90d"' in page
     assert "3 in two windows" not in page
     assert re.search(r"Schedule.month \S+ mean", text_of(page))
+
+
+def test_served_values_are_beside_the_stored_ones(client, measured) -> None:
+    assert "Served and stored" not in client.page(f"{HERE}/drift").text
+    now, counts = measured.wall.now(), {"match Weather.wind": 198.0, "missing Weather.wind": 2.0}
+    sample = Sample(subject=subject(ENDPOINT), start=now - HOUR, end=now, observed_us=HOUR, counts=counts)
+    measured.service.save("here", [sample], State(now))
+    text = text_of(client.page(f"{HERE}/drift").text)
+    assert "Feature Match Mismatch Missing Extra Weather.wind 198 0 2 0" in text
 
 
 def test_a_column_is_shown_beside_its_training(client) -> None:

@@ -23,6 +23,7 @@ from mainspring.console.render import page
 from mainspring.console.rollouts.listing import STATES, rollout_list
 from mainspring.core.ids import check_id
 from mainspring.operations.endpoint_health import endpoints, health
+from mainspring.operations.service.skew import skew
 from mainspring.project import Project
 from mainspring.stats.fairness.reporting import LEAST_ROWS
 
@@ -106,9 +107,10 @@ def add_endpoint_pages(router: APIRouter, project: Project, looking: Looking, fr
     def show_drift(request: Request, endpoint: str, period: Asked, column: Name = "") -> Response:
         content = framed(request, endpoint, "drift", period)
         if not column:
-            return page("endpoint_drift.html", {**content, "view": drift(project, endpoint, period)})
-        view = column_detail(project, endpoint, column, period)
-        return page("endpoint_column.html", {**content, "view": view, "bin_name": bin_name})
+            view = {"view": drift(project, endpoint, period), "compared": skew(project, endpoint)}
+            return page("endpoint_drift.html", {**content, **view})
+        detail = column_detail(project, endpoint, column, period)
+        return page("endpoint_column.html", {**content, "view": detail, "bin_name": bin_name})
 
     @router.get("/endpoints/{endpoint}/latency")
     def show_latency(request: Request, endpoint: str, period: Asked) -> Response:

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from mainspring.core.errors import Conflict, Invalid
-from mainspring.serving.model import Arm, Route
+from mainspring.serving.model import Arm, Route, Shed
 from mainspring.serving.ports import Routes
 
 
@@ -60,6 +60,15 @@ class RoutesConformance:
         routes.publish([wanted])
         assert routes.current()["a"] == msgspec.structs.replace(wanted, revision=1)
         assert routes.publish([msgspec.structs.replace(wanted, salt="other")]) == 2
+
+    def test_a_shed_is_kept_and_is_a_share(self, routes: Routes) -> None:
+        wanted = msgspec.structs.replace(route("a", "1"), shed=Shed(share=0.25, until=7, salt="incident"))
+        assert [routes.publish([route("a", "1")]), routes.publish([wanted])] == [1, 2]
+        assert routes.current()["a"] == msgspec.structs.replace(wanted, revision=2)
+        for share in (0.0, 1.5):
+            with pytest.raises(Invalid):
+                routes.publish([msgspec.structs.replace(wanted, shed=Shed(share=share, until=7))])
+        assert routes.publish([route("a", "1")]) == 3
 
     @pytest.mark.parametrize(
         "changes",

@@ -9,6 +9,7 @@ actions and the routes' sheds.
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ import sqlalchemy as sa
 from monitor_victim import apart, dying
 
 from kit.console import flights
+from kit.depth import examples
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
 from mainspring.core.time import HOUR, MINUTE, ManualClock
@@ -38,6 +40,7 @@ from mainspring.registry.model import AliasMove
 
 ENDPOINT = "late-arrival"
 START = flights.NOW
+STRIDE = examples(gate=2, deep=1)  # steps between two kills
 MONITORS = {ENDPOINT: Monitor(ENDPOINT, notify=[webhook("ops")], actions=[shed(0.25, channels=[CONTRACT], lasts="1d")])}
 
 
@@ -91,11 +94,11 @@ def say(folder: Path, killed: bool) -> None:
 
 
 def killed_at_each_step(root: Path, before: Path, windows: int, at: int) -> Path:
-    """Do the work in copies of a folder, killed one step later each time, and then to its end; return the last one."""
-    killed, number = True, -1
+    """Do the work in copies of a folder, killed later each time, and then to its end; return the last one."""
+    killed, number = True, -random.randint(1, STRIDE)
     folder = before
     while killed:
-        number += 1
+        number += STRIDE
         folder = root / f"windows-{windows}-step-{number}"
         shutil.copytree(before, folder)
         step = dying(number)

@@ -125,14 +125,21 @@ def main() -> None:
     parser.add_argument("--faults", action="store_true", help="print each fault's share too")
     parser.add_argument("--folder", type=Path, default=KEPT, help="where the year's table is kept")
     asked = parser.parse_args()
+    parts, concept = asked.parts.split(","), list[Case]()
+
+    def meanwhile() -> None:
+        if "concept" in parts:
+            concept.extend(alarms_concept.cases(asked.quick, asked.folder))
+            say("concept: lives judged")
+
     made: dict[str, Callable[[], list[Case]]] = {
         "year": lambda: year_cases(asked.folder, asked.lists.split(","), asked.quick, asked.faults),
         "ranking": lambda: alarms_ranking.cases(asked.folder, asked.quick),
-        "rows": lambda: alarms_rows.cases(asked.quick, say),
-        "concept": lambda: alarms_concept.cases(asked.quick, asked.folder),
+        "rows": lambda: alarms_rows.cases(asked.quick, say, meanwhile),
+        "concept": lambda: concept or alarms_concept.cases(asked.quick, asked.folder),
     }
     found: list[Case] = []
-    for part in asked.parts.split(","):
+    for part in parts:
         began = time.perf_counter()
         cases = made[part]()
         if part == "rows":

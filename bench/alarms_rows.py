@@ -174,11 +174,14 @@ def many_categories(shares: npt.NDArray[np.float64], trained: int, rows: int, wi
     return low / (windows // REFERENCES * REFERENCES)
 
 
-def cases(quick: bool, say: Callable[[str], None] = lambda _: None) -> list[Case]:
+def cases(
+    quick: bool, say: Callable[[str], None] = lambda _: None, meanwhile: Callable[[], None] = lambda: None
+) -> list[Case]:
     """Return the shares of windows in which the column of a fault is flagged, or of clean ones with any.
 
     Args:
         say: Called with a sentence from time to time.
+        meanwhile: Other work while the peers are at theirs.
     """
     found = []
     columns = {name: fault.column for name, fault in FAULTS.items()}
@@ -195,6 +198,7 @@ def cases(quick: bool, say: Callable[[str], None] = lambda _: None) -> list[Case
             for trained in (2_000, 20_000)
             for rows in (100, 1_000, 10_000)
         }
+        meanwhile()
         say("rows: waiting for the peers")
         peers = waited()
     missing = absent(alarms_rows_peers.NAMES)

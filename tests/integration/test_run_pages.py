@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from mlflow.entities import RunTag
 
 from kit.console.client import Client
 from kit.console.flights import Project
@@ -49,6 +50,20 @@ def test_the_table_says_the_same(client: Client) -> None:
 def _rows(page: str) -> list[str]:
     table = page[page.index("<tbody>") : page.index("</tbody>")]
     return [re.sub(r"\s+", " ", text_of(f"<main>{row}</main>")) for row in table.split("<tr>")[1:]]
+
+
+def test_a_name_and_a_note_are_those_of_mlflow(client: Client, project: Project) -> None:
+    run = project.tracking.start("late-arrival", {NAME: "first"}, 1)
+    assert (
+        client("POST", f"/api/runs/{run}", json={"name": "renamed", "note": "odd"}).json()["run"]["name"] == "renamed"
+    )
+    store = project.tracking._store
+    known = store.get_run(run)
+    assert (known.info.run_name, known.data.tags["mlflow.note.content"]) == ("renamed", "odd")
+    store.set_tag(run, RunTag("mlflow.note.content", "written there"))
+    assert '<p class="note">written there</p>' in client.page(f"/runs/{run}").text
+    assert client("POST", f"/runs/{run}", data={"name": "renamed"}).status_code == 303
+    assert 'class="note"' not in client.page(f"/runs/{run}").text
 
 
 def test_one_run_and_a_comparison(client: Client, project: Project) -> None:

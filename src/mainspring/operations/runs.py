@@ -1,4 +1,4 @@
-"""Training runs: search by metric, parameter, tag or status, and closing of runs of dead processes."""
+"""Training runs: search by metric, parameter, tag or status, names and notes, closing of runs of dead processes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.project import Project
 from mainspring.registry.run_filters import parse_filter, parse_order
-from mainspring.registry.runs import sweep
+from mainspring.registry.runs import NAME, NOTE, sweep
 from mainspring.registry.searching import MOST_RUNS, Column, Condition, Kind, Order, RunPage, RunQuery, RunRow
 from mainspring.registry.unknown_names import unknown_names
+from mainspring.security.model import AuditEvent
 
 HELD_OUT, SYSTEM = "holdout.", "system/"  # prefixes of metrics
+LONGEST_NAME, LONGEST_NOTE = 250, 5_000  # characters
 _RUNNING = Condition(Column(Kind.ATTRIBUTE, "status"), "=", "RUNNING")
 
 
@@ -94,6 +96,35 @@ def differences(runs: Sequence[RunRow]) -> list[tuple[Column, tuple[str | float 
             if len({repr(value) for value in row}) > 1:
                 found.append((Column(kind, name), row))
     return found
+
+
+def describe_run(project: Project, run_id: str, *, name: str | None = None, note: str | None = None, by: str) -> None:
+    """Give a run another name, or a note; the store's own tools show them too. It is audited.
+
+    Args:
+        name: One line; `None` leaves the name as it is.
+        note: Text of any form; empty removes it, `None` leaves it.
+        by: The caller, for the audit log.
+
+    Raises:
+        Invalid: The name is empty or has several lines, or a text is too long.
+        NotFound: There is no such run.
+    """
+    tags: dict[str, str] = {}
+    if name is not None:
+        tags[NAME] = name.strip()
+        if not tags[NAME].isprintable() or not 0 < len(tags[NAME]) <= LONGEST_NAME:
+            raise Invalid(f"{name[:100]!r} is no name of a run.", fix=f"use 1 to {LONGEST_NAME} printable characters.")
+    if note is not None:
+        tags[NOTE] = note.replace("\r\n", "\n").strip()
+        if len(tags[NOTE]) > LONGEST_NOTE:
+            raise Invalid(f"The note has {len(tags[NOTE]):,} characters.", fix=f"use at most {LONGEST_NOTE:,}.")
+    run = project.tracking.get(run_id)
+    changed = {tag: text for tag, text in tags.items() if run.tags.get(tag, "") != text}
+    if changed:
+        project.tracking.log(run_id, tags=changed)
+        what = ", ".join({NAME: f"name {tags.get(NAME)!r}", NOTE: "note"}[tag] for tag in changed)
+        project.audit.append([AuditEvent(project.wall.now(), by, "run.describe", f"run/{run_id}", what)])
 
 
 def close_ended(project: Project) -> None:

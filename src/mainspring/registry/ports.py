@@ -22,8 +22,8 @@ from mainspring.registry.model import (
 class Tracking(Protocol):
     """Runs: parameters, metrics, tags, artefacts. Times are kept to the millisecond or better.
 
-    The tags `registry.runs.PARENT` and `registry.runs.NAME` hold a run's parent and its name; an adapter also writes
-    them in the form that its own tools read.
+    The tags `registry.runs.PARENT`, `NAME` and `NOTE` hold a run's parent, its name and a person's note; an adapter
+    also writes them in the form that its own tools read.
     """
 
     def start(self, model: str, tags: Mapping[str, str], at: int) -> str:

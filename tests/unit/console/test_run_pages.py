@@ -9,7 +9,9 @@ from kit.console.client import Client
 from kit.console.flights import Project, populated
 from kit.console.trials import tried
 from mainspring.console.app import create_app
-from mainspring.registry.runs import ERROR, NAME
+from mainspring.operations.runs import find_runs
+from mainspring.registry.runs import ERROR, NAME, NOTE
+from mainspring.security.model import Action
 from unit.console.test_pages import Markup, text_of
 
 
@@ -180,13 +182,38 @@ class TestRun:
         assert all(each["low"] <= each["mean"] <= each["high"] and each["count"] == 80 for each in found["buckets"])
 
 
+def test_a_run_is_renamed_and_noted_by_those_who_may(project, ids) -> None:
+    run = project.tracking.start("late-arrival", {NAME: "first try"}, 1)
+    client = Client(create_app(project), project.key())
+    answer = client("POST", f"/runs/{run}", data={"name": " the <b>best</b> ", "note": "Look at\r\nthe outliers."})
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/runs/{run}")
+    page = shown(client, f"/runs/{run}")
+    assert '<h1 id="run">the &lt;b&gt;best&lt;/b&gt; ' in page
+    assert '<p class="note">Look at\nthe outliers.</p>' in page
+    event = project.audit.read(1)[0]
+    assert (event.action, event.resource) == ("run.describe", f"run/{run}")
+    changed = client("POST", f"/api/runs/{run}", json={"note": ""}).json()["run"]
+    assert (changed["name"], changed["tags"][NOTE]) == ("the <b>best</b>", "")
+    for asked in ({"name": ""}, {"name": "two\nlines"}, {"name": "x" * 251}, {"note": "x" * 5001}, {"nane": "x"}):
+        assert client("POST", f"/api/runs/{run}", json=asked).status_code == 400
+    assert client("POST", "/api/runs/nobody", json={"name": "x"}).status_code == 404
+    viewer = Client(client.app, project.key(Action.VIEW))
+    assert viewer("POST", f"/runs/{run}", data={"name": "mine"}).status_code == 403
+    assert "Name and note" not in shown(viewer, f"/runs/{run}")
+
+
 class TestComparison:
-    def test_what_differs_first(self, client, ids) -> None:
+    def test_what_differs_first(self, client, project, ids) -> None:
         page = shown(client, f"/runs/compare?run={ids['trial-01']}&run={ids['trial-02']}&run={ids['trial-01']}")
         text = text_of(page)
         assert "2 runs compared" in text
         assert text.index("Differences") < text.index("Parallel coordinates") < text.index("Training curves")
         assert "batch_size" in text[text.index("the same in all") :]
+        assert f"mainspring runs compare {ids['trial-01']} {ids['trial-02']}" in text
+        code = re.search(r"ms.open\(\).runs\(where=\"(.+?)\"\)", text)
+        assert [each.id for each in find_runs(project, filter_=code[1], order="name asc")] == [
+            ids["trial-01"], ids["trial-02"],
+        ]  # fmt: skip
         assert page.count('<a class="line"') == 2
 
     def test_a_half_of_an_axis_keeps_the_runs_that_cross_it(self, client, ids) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+import msgspec
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
 
-from mainspring.console.answers import Answer
+from mainspring.console.answers import Answer, read_body
 from mainspring.console.endpoints.api import Id, Limit
+from mainspring.console.guard import caller
 from mainspring.core.ids import ID_PATTERN, check_id
+from mainspring.operations.runs import describe_run
 from mainspring.project import Project
 from mainspring.registry.run_filters import parse_filter, parse_order
 from mainspring.registry.searching import MOST_POINTS, Axis, Column, Kind, Order, RunQuery
@@ -18,6 +22,13 @@ from mainspring.registry.unknown_names import unknown_names
 MaybeId = Annotated[str | None, Query(pattern=f"^{ID_PATTERN}$")]
 Text = Annotated[str, Query(max_length=4000)]
 Points = Annotated[int, Query(ge=1, le=MOST_POINTS)]
+
+
+class Described(msgspec.Struct, forbid_unknown_fields=True):
+    """Request to rename a run, or to write a note on it."""
+
+    name: str | None = None
+    note: str | None = None
 
 
 def add_run_api(router: APIRouter, project: Project) -> None:
@@ -51,6 +62,14 @@ def add_run_api(router: APIRouter, project: Project) -> None:
     def show_run(run_id: Id) -> Response:
         """One run with everything it logged; for metrics, the newest values."""
         return Answer({"run": project.run_search.get([check_id(run_id, "run")])[0]})
+
+    @router.post("/runs/{run_id}")
+    async def describe(request: Request, run_id: Id) -> Response:
+        """Change the `name` or the `note` of a run; the body is `{"name", "note"}`, and what it lacks stays."""
+        asked, by = await read_body(request, Described), caller(request).actor
+        run = check_id(run_id, "run")
+        await run_in_threadpool(lambda: describe_run(project, run, name=asked.name, note=asked.note, by=by))
+        return Answer({"run": (await run_in_threadpool(project.run_search.get, [run]))[0]})
 
     @router.get("/runs/{run_id}/history")
     def show_history(run_id: Id, metric: Text, points: Points = 200, axis: Axis = Axis.STEP) -> Response:

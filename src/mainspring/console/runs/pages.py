@@ -7,26 +7,30 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import Response
+from fastapi.responses import RedirectResponse, Response
+from starlette.concurrency import run_in_threadpool
 
 from mainspring.console.charts import Chart
 from mainspring.console.features.pages import Frame
+from mainspring.console.guard import caller, form
 from mainspring.console.render import page
 from mainspring.console.runs.charts import looked_at, one_chart
 from mainspring.console.runs.comparison import MOST, address, comparison, parallel_picture
 from mainspring.console.runs.table import SYSTEM, Asked, run_table, state_of
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.core.ids import check_id
+from mainspring.operations.runs import LONGEST_NAME, LONGEST_NOTE, describe_run
 from mainspring.operations.search.searching import SEARCH
 from mainspring.project import Project
 from mainspring.registry.model import ModelVersion
-from mainspring.registry.runs import ERROR
+from mainspring.registry.runs import ERROR, NOTE
 from mainspring.registry.searching import PARENT, STATUSES, Axis, Column, Condition, Kind, RunQuery, RunRow
+from mainspring.security.model import Action
 
 Several = Annotated[list[str] | None, Query()]
 _LONGEST = 2000
 LISTED, DRAWN, TRIED, NESTED = 200, 8, 16, 50
-_APART = (ERROR,)  # tags that are shown separately
+_APART = (ERROR, NOTE)  # tags that are shown separately
 _PROCESS = ("mainspring.host", "mainspring.boot", "mainspring.pid", "mainspring.process_started")
 
 
@@ -65,6 +69,11 @@ class RunView:
     def searched(self) -> bool:
         """True if the run is a hyperparameter search, which has its own page."""
         return SEARCH in self.run.tags
+
+    @property
+    def note(self) -> str:
+        """What a person wrote about it, here or with MLflow's own tools."""
+        return self.said("mlflow.note.content", NOTE)
 
     def said(self, *names: str) -> str:
         """Return the first of these tags that the run has."""
@@ -201,4 +210,13 @@ def add_run_pages(router: APIRouter, project: Project, frame: Frame) -> None:
     @router.get("/runs/{run_id}")
     def show_run(request: Request, run_id: str, find: str = "", metric: Several = None) -> Response:
         view = run_view(project, check_id(run_id, "run"), find=find.strip()[:200], metric=metric or ())
-        return page("run.html", framed(request, view=view, listed=LISTED))
+        may_manage = Action.MANAGE in caller(request).principal.scopes
+        shared = {"listed": LISTED, "longest": (LONGEST_NAME, LONGEST_NOTE), "may_manage": may_manage}
+        return page("run.html", framed(request, view=view, **shared))
+
+    @router.post("/runs/{run_id}")
+    async def describe(request: Request, run_id: str) -> Response:
+        fields, by = form(await request.body()), caller(request).actor
+        texts = {"name": fields.get("name"), "note": fields.get("note", "")}  # an emptied field is not sent
+        await run_in_threadpool(lambda: describe_run(project, check_id(run_id, "run"), **texts, by=by))
+        return RedirectResponse(f"/runs/{run_id}", status_code=303)

@@ -22,12 +22,17 @@ from mainspring.registry.adapters.mlflow_store import ENTITIES, analyse, gone, m
 from mainspring.registry.adapters.mlflow_tables import runs
 from mainspring.registry.model import RunRecord
 from mainspring.registry.naming import check_artefact, check_file, check_names, param_conflict
-from mainspring.registry.runs import NAME, PARENT
+from mainspring.registry.runs import NAME, NOTE, PARENT
 
 _METRICS, _PARAMS, _TAGS = 1000, 100, 100  # limits of one `log_batch`
 _OURS = "mlflow."  # prefix of MLflow's own tags
 # Mainspring's tag -> the equivalent tag that MLflow's UI reads
-_THEIRS = {PARENT: "mlflow.parentRunId", NAME: "mlflow.runName", "code_version": "mlflow.source.git.commit"}
+_THEIRS = {
+    PARENT: "mlflow.parentRunId",
+    NAME: "mlflow.runName",
+    NOTE: "mlflow.note.content",
+    "code_version": "mlflow.source.git.commit",
+}
 T = TypeVar("T")
 _PAGE = 10_000  # MLflow puts every run id into one statement, and SQLite allows 32,766 values
 
@@ -81,13 +86,12 @@ class MlflowTracking:
     def start(self, model: str, tags: Mapping[str, str], at: int) -> str:
         check_names(tags, "tag")
         store, entities = self._store, mlflow(ENTITIES)
-        theirs = {_THEIRS[name]: value for name, value in tags.items() if name in _THEIRS}
         with store_errors(self._url):
             run = store.create_run(
                 self._experiment(check_id(model, "model"), create=True),
                 user_id="mainspring",
                 start_time=at // 1000,
-                tags=[entities.RunTag(key, value) for key, value in {**theirs, **tags}.items()],
+                tags=[entities.RunTag(key, value) for key, value in _with_theirs(tags).items()],
                 run_name=None,
             )
         return str(run.info.run_id)
@@ -105,7 +109,7 @@ class MlflowTracking:
         check_names(tags or {}, "tag")
         store, entities = self._store, mlflow(ENTITIES)
         named = [entities.Param(name, value) for name, value in (params or {}).items()]
-        tagged = [entities.RunTag(name, value) for name, value in (tags or {}).items()]
+        tagged = [entities.RunTag(name, value) for name, value in _with_theirs(tags or {}).items()]
         if named or not metrics:
             known = self.get(run_id).params
             for param in named:
@@ -211,7 +215,7 @@ class MlflowTracking:
             ended_at=None if info.end_time is None else info.end_time * 1000,
             params=dict(data.params),
             metrics=dict(data.metrics),
-            tags={**_said_by_mlflow(data.tags), **_without_theirs(data.tags)},
+            tags={**_said_by_mlflow(data.tags), **_without_theirs(data.tags), **_noted_by_mlflow(data.tags)},
         )
 
     def _files(self, run_id: str) -> _RunFiles:
@@ -222,6 +226,10 @@ class MlflowTracking:
             raise _unknown(run_id)
         # the place that MLflow expects, below the configured folder; a path from its database is never used
         return _RunFiles(self._artefacts / str(number) / run_id / "artifacts", run_id)
+
+
+def _with_theirs(tags: Mapping[str, str]) -> dict[str, str]:
+    return {**{_THEIRS[name]: value for name, value in tags.items() if name in _THEIRS}, **tags}
 
 
 def _unknown(run_id: str) -> NotFound:
@@ -236,6 +244,11 @@ def _said_by_mlflow(tags: Mapping[str, str]) -> dict[str, str]:
     """Return Mainspring's parent and name tags for a run that MLflow's own client nested in another."""
     named = (PARENT, NAME) if _THEIRS[PARENT] in tags else ()
     return {name: tags[_THEIRS[name]] for name in named if _THEIRS[name] in tags}
+
+
+def _noted_by_mlflow(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return the note, which MLflow's own tools change only in their form."""
+    return {NOTE: tags[_THEIRS[NOTE]]} if _THEIRS[NOTE] in tags else {}
 
 
 def _chunks(items: Sequence[T], size: int) -> Iterator[list[T]]:

@@ -13,7 +13,7 @@ import pytest
 from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.core.time import SECOND
 from mainspring.registry.ports import Tracking
-from mainspring.registry.runs import NAME, PARENT
+from mainspring.registry.runs import NAME, NOTE, PARENT
 
 
 class TrackingConformance:
@@ -127,6 +127,11 @@ class TrackingConformance:
             tracking.log(child, metrics=[("loss", 1.0, 0, SECOND)])
         assert tracking.get(child).status == "RUNNING"
         assert dict(tracking.get(parent).metrics) == {}
+
+    def test_a_run_is_renamed_and_noted(self, tracking: Tracking) -> None:
+        run_id = tracking.start("late", {NAME: "fold 1"}, SECOND)
+        tracking.log(run_id, tags={NAME: "the best", NOTE: "look at the outliers"})
+        assert dict(tracking.get(run_id).tags) == {NAME: "the best", NOTE: "look at the outliers"}
 
     def test_a_tag_is_replaced(self, tracking: Tracking) -> None:
         run_id = tracking.start("late", {"stage": "read"}, SECOND)

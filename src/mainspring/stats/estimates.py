@@ -16,7 +16,8 @@ Shapes: periods in order of time, bins (periods, 64, cells) as in `stats.quality
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import msgspec
@@ -60,9 +61,11 @@ def estimates(
     """
     held = np.zeros((0, BINS, len(CELLS))) if held_out is None else held_out
     past = held.sum(axis=0) + np.concatenate([np.zeros((1, BINS, len(CELLS))), np.cumsum(bins, axis=0)])
+    curve = cache(lambda known: _curve(task, past[known]) if past[known][:, 0].sum() >= FEWEST_ROWS else None)
+    others = [_curve(task, past[0] - each) if curve(0) is not None else None for each in held]
     found: list[dict[str, Estimate]] = [{} for _ in bins]
     for name, metric in _METRICS.get(task, {}).items():
-        for period, made in _estimated(metric, held, past, bins, ripe, delay, overlap):
+        for period, made in _estimated(metric, held, others, curve, bins, ripe, delay, overlap):
             low, high = (None, None) if math.isnan(made.half) else (made.value - made.half, made.value + made.half)
             low, high = (low, high) if low is None or high is None else _within(task, low, high)
             found[period][name] = Estimate(made.value, low, high, made.errors)
@@ -76,22 +79,33 @@ class _Made(NamedTuple):
 
 
 def _estimated(
-    metric: _Metric, held: Floats, past: Floats, bins: Floats, ripe: int, delay: int, overlap: int
+    metric: _Metric,
+    held: Floats,
+    others: Sequence[Floats | None],
+    curve: Callable[[int], Floats | None],
+    bins: Floats,
+    ripe: int,
+    delay: int,
+    overlap: int,
 ) -> Iterator[tuple[int, _Made]]:
-    whole, count = past[0], len(held)
+    """Yield the place and the estimate of each period that has one.
+
+    Args:
+        others: For each held-out period, the curve of the others.
+        curve: Returns the curve of held-out rows and the first periods, of their number; `None` of too few rows.
+    """
+    count = len(held)
     # Of each period: its error, and the variance that sampling its rows gives the realised value. Held-out ones first.
     errors, variances = np.full(count + len(bins), math.nan), np.full(count + len(bins), math.nan)
-    if whole[:, 0].sum() >= FEWEST_ROWS:
-        for place, each in enumerate(held):
-            others = whole - each
-            if each[:, 0].any() and others[:, 0].any():
-                errors[place] = metric.estimate(others, each) - metric.realised(each)
-                variances[place] = metric.variance(others, each, each[:, 0].sum())
+    for place, (each, known_curve) in enumerate(zip(held, others, strict=True)):
+        if known_curve is not None and each[:, 0].any():
+            errors[place] = metric.estimate(known_curve, each) - metric.realised(each)
+            variances[place] = metric.variance(known_curve, each, each[:, 0].sum())
     halves, level, step = np.full(len(bins), math.nan), LEVEL, _STEP / math.sqrt(overlap)
     for period, own in enumerate(bins):
         known = max(0, min(ripe, period - delay))
-        labelled = past[known]
-        if labelled[:, 0].sum() < FEWEST_ROWS or not own[:, 4].any():
+        labelled = curve(known)
+        if labelled is None or not own[:, 4].any():
             continue
         value = metric.estimate(labelled, own)
         variance = metric.variance(labelled, own, own[:, 4].sum())
@@ -153,15 +167,34 @@ def _auc_of(positive: Floats, negative: Floats) -> float:
     return float((positive * (below + negative / 2)).sum() / pairs) if pairs > 0 else math.nan
 
 
-def _auc(labelled: Floats, bins: Floats) -> float:
-    rates = calibration(labelled)
-    return _auc_of(bins[:, 4] * rates, bins[:, 4] * (1 - rates))
+def _curve(task: str, labelled: Floats) -> Floats | None:
+    """Return what a row of each bin is expected to add to a mean, and its variance, shape (2, 64); `None` of no rows.
+
+    Of classes that is the calibrated rate, of numbers the mean absolute error.
+    """
+    there = labelled[:, 0] > 0
+    if not there.any():
+        return None
+    if task != "regression":
+        rates = calibration(labelled)
+        return np.stack([rates, rates * (1 - rates)])
+    mean, square = (labelled[there, cell] / labelled[there, 0] for cell in (1, 3))  # absolute and squared errors
+    places = np.flatnonzero(there)
+    spread = np.maximum(square - mean**2, 0.0)
+    return np.stack([np.interp(np.arange(BINS), places, values) for values in (mean, spread)])
 
 
-def _brier(labelled: Floats, bins: Floats) -> float:
-    rates, rows = calibration(labelled), bins[:, 4]
-    score = bins[:, 5] / np.where(rows > 0, rows, 1.0)
-    return float((rows * (rates * (1 - score) ** 2 + (1 - rates) * score**2)).sum() / rows.sum())
+def _auc(curve: Floats, bins: Floats) -> float:
+    return _auc_of(bins[:, 4] * curve[0], bins[:, 4] * (1 - curve[0]))
+
+
+def _scores(bins: Floats) -> Floats:
+    return np.asarray(bins[:, 5] / np.where(bins[:, 4] > 0, bins[:, 4], 1.0))
+
+
+def _brier(curve: Floats, bins: Floats) -> float:
+    rates, score = curve[0], _scores(bins)
+    return float((bins[:, 4] * (rates * (1 - score) ** 2 + (1 - rates) * score**2)).sum() / bins[:, 4].sum())
 
 
 def _realised_brier(bins: Floats) -> float:
@@ -171,54 +204,33 @@ def _realised_brier(bins: Floats) -> float:
     return float(losses.sum() / bins[:, 0].sum())
 
 
-def _accuracy(labelled: Floats, bins: Floats) -> float:
-    return float((bins[:, 4] * calibration(labelled)).sum() / bins[:, 4].sum())
-
-
-def _error(labelled: Floats, bins: Floats) -> float:
-    there = labelled[:, 0] > 0
-    means = np.interp(np.arange(BINS), np.flatnonzero(there), labelled[there, 1] / labelled[there, 0])
-    return float((bins[:, 4] * means).sum() / bins[:, 4].sum())
+def _mean(curve: Floats, bins: Floats) -> float:
+    return float((bins[:, 4] * curve[0]).sum() / bins[:, 4].sum())
 
 
 def _share(bins: Floats) -> float:
     return float(bins[:, 1].sum() / bins[:, 0].sum())
 
 
-def _expected(labelled: Floats, bins: Floats, rows: float) -> tuple[Floats, Floats, Floats]:
-    """Return the rows of each bin if there were so many, their calibrated rates and mean scores."""
-    weight = bins[:, 4] * (rows / max(bins[:, 4].sum(), 1.0))
-    return weight, calibration(labelled), bins[:, 5] / np.where(bins[:, 4] > 0, bins[:, 4], 1.0)
+def _mean_variance(curve: Floats, bins: Floats, rows: float) -> float:
+    return _mean(curve[1:], bins) / max(rows, 1.0)
 
 
-def _brier_variance(labelled: Floats, bins: Floats, rows: float) -> float:
-    weight, rates, score = _expected(labelled, bins, rows)
-    right, wrong = (1 - score) ** 2, score**2
+def _brier_variance(curve: Floats, bins: Floats, rows: float) -> float:
+    score = _scores(bins)
     # Of the outcomes alone: the scores are known, so their spread is no error.
-    return float((weight * rates * (1 - rates) * (right - wrong) ** 2).sum() / max(rows, 1.0) ** 2)
+    return _mean_variance(curve * ((1 - score) ** 2 - score**2) ** 2, bins, rows)
 
 
-def _auc_variance(labelled: Floats, bins: Floats, rows: float) -> float:
-    weight, rates, _ = _expected(labelled, bins, rows)
+def _auc_variance(curve: Floats, bins: Floats, rows: float) -> float:
     counts = np.zeros_like(bins)
-    counts[:, 0], counts[:, 1] = weight, weight * rates
+    counts[:, 0] = bins[:, 4] * (rows / max(bins[:, 4].sum(), 1.0))
+    counts[:, 1] = counts[:, 0] * curve[0]
     return auc_error(counts) ** 2
 
 
-def _accuracy_variance(labelled: Floats, bins: Floats, rows: float) -> float:
-    weight, rates, _ = _expected(labelled, bins, rows)
-    return float((weight * rates * (1 - rates)).sum() / max(rows, 1.0) ** 2)
-
-
-def _error_variance(labelled: Floats, bins: Floats, rows: float) -> float:
-    there, weight = labelled[:, 0] > 0, bins[:, 4] / max(bins[:, 4].sum(), 1.0)
-    mean, square = (labelled[there, cell] / labelled[there, 0] for cell in (1, 3))  # absolute and squared errors
-    spread = np.interp(np.arange(BINS), np.flatnonzero(there), np.maximum(square - mean**2, 0.0))
-    return float((weight * spread).sum() / max(rows, 1.0))
-
-
 class _Metric(NamedTuple):
-    estimate: Callable[[Floats, Floats], float]  # from labelled bins and a period's
+    estimate: Callable[[Floats, Floats], float]  # from a curve and a period's bins
     realised: Callable[[Floats], float]
     variance: Callable[[Floats, Floats, float], float]  # of the realised value of so many rows with such scores
 
@@ -228,6 +240,6 @@ _METRICS: Mapping[str, Mapping[str, _Metric]] = {
         "auc": _Metric(_auc, lambda bins: _auc_of(bins[:, 1], bins[:, 0] - bins[:, 1]), _auc_variance),
         "brier": _Metric(_brier, _realised_brier, _brier_variance),
     },
-    "multiclass": {"accuracy": _Metric(_accuracy, _share, _accuracy_variance)},
-    "regression": {"mae": _Metric(_error, _share, _error_variance)},  # the bins of numbers have absolute errors
+    "multiclass": {"accuracy": _Metric(_mean, _share, _mean_variance)},
+    "regression": {"mae": _Metric(_mean, _share, _mean_variance)},  # the bins of numbers have absolute errors
 }

@@ -16,11 +16,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from mainspring.monitoring.model import Window
-
-
-_METRICS = 3  # of a window in the table; the newest window's have a table of their own
-
 
 @make("monitor")
 @click.argument("endpoint")
@@ -28,8 +23,9 @@ _METRICS = 3  # of a window in the table; the newest window's have a table of th
 def command(call: Call, *, endpoint: str, sql: str | None) -> None:
     """Update the monitoring windows of ENDPOINT: traffic, latency, quality with label coverage, and drift.
 
-    Below them is the quality of the newest window with labels, by version and segment, with 95% intervals and the
-    label coverage that is usual at that age; in JSON, each window has it as `measured`.
+    First are the open incidents, then the newest windows. Below them is the quality of the newest window with labels,
+    by version and segment, with 95% intervals and the label coverage that is usual at that age, and what is estimated
+    before labels; in JSON, each window has both in `measured`.
 
     A drifted column differs from training, as seasons make it do: that is no alarm. Signals of the monitor's channels,
     which judge by the endpoint's own history, open and close incidents: `mainspring incidents list`.
@@ -40,7 +36,6 @@ def command(call: Call, *, endpoint: str, sql: str | None) -> None:
     if sql is not None:
         _query(call, endpoint, sql)
         return
-    from mainspring.core.time import format_instant
     from mainspring.operations.notifying import Delivery
     from mainspring.operations.watching import watch
 
@@ -56,74 +51,41 @@ def command(call: Call, *, endpoint: str, sql: str | None) -> None:
     from msgspec import to_builtins
 
     from mainspring.cli.commands.objectives import show_objectives
-    from mainspring.cli.quality_view import business_table, estimates_table, quality_table
+    from mainspring.cli.commands.status import show_incidents
+    from mainspring.cli.quality_view import business_view, estimates_view, quality_view, windows_view
     from mainspring.operations.quality import quality
     from mainspring.operations.service.objectives import objectives
     from mainspring.operations.service.skew import skew
+    from mainspring.operations.status import open_incidents
 
     found = quality(project, endpoint, windows)
     promised = objectives(project, endpoint)
     compared = skew(project, endpoint)
 
     def show(console: Console) -> None:
-        from rich.table import Table
-
-        if promised:
-            show_objectives(console, promised)
         if not windows:
             console.print(f"No predictions of {endpoint} yet.")
             return
-        table = Table(box=None, header_style="bold")
-        for column in ("from", "predictions", "p99 ms", "labels", "quality", "drifted columns"):
-            table.add_column(column)
-        for window in windows:
-            quality = "\n".join(
-                f"version {version}: "
-                + "  ".join(f"{name} {value:.3f}" for name, value in list(made.quality.items())[:_METRICS])
-                for version, made in window.by_predictor.items()
-            )
-            p99 = "–" if window.p99_ms is None else f"{window.p99_ms:.1f}"
-            share = f"{window.labels:,} ({window.coverage:.0%})"
-            table.add_row(
-                format_instant(window.start), f"{window.predictions:,}", p99, share, quality, _drifted(window)
-            )
-        console.print(table)
-        newest = next((each for each in reversed(found) if any(part.labels for part in each.measured)), None)
-        if newest is not None:
-            console.print(quality_table(newest))
-        foreseen = next((each for each in reversed(found) if any(part.estimated for part in each.measured)), None)
-        if foreseen is not None:
-            console.print(estimates_table(foreseen))
-        counted = next((each for each in reversed(found) if each.business), None)
-        if counted is not None:
-            console.print(business_table(counted))
+        incidents = open_incidents(project, endpoint)
+        if incidents:
+            show_incidents(console, incidents)
+        else:
+            console.print("No incident is open.")
+        if promised:
+            show_objectives(console, promised)
+        parts = [*windows_view(found)]
+        for chosen, view in (
+            (lambda each: any(part.labels for part in each.measured), quality_view),
+            (lambda each: any(part.estimated for part in each.measured), estimates_view),
+            (lambda each: bool(each.business), business_view),
+        ):
+            newest = next((each for each in reversed(found) if chosen(each)), None)
+            parts += [] if newest is None else [*view(newest)]
+        console.print(*parts, sep="\n")
         if compared:
             console.print(_skew_table(compared))
 
     call.result([dated(to_builtins(window), "start", "end", "computed_at") for window in found], show)
-
-
-def _skew_table(compared: Mapping[str, Mapping[str, int]]) -> Table:
-    """Return the features of the last day whose served values were compared with the offline read, the worst first."""
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", title="Served and stored features, last day", title_justify="left")
-    for column in ("feature", *next(iter(compared.values()))):
-        table.add_column(column)
-    for feature, counts in sorted(
-        compared.items(), key=lambda each: (each[1]["match"] - sum(each[1].values()), each[0])
-    ):
-        table.add_row(feature, *(f"{count:,}" for count in counts.values()))
-    return table
-
-
-def _drifted(window: Window) -> str:
-    """Return how many columns of a window drifted, and the farthest."""
-    if not window.judged:
-        return "–"
-    text = f"{len(window.drifted)} of {len(window.judged)}"
-    farthest = max((each for each in window.judged if each.drifted), key=lambda each: each.ks, default=None)
-    return text if farthest is None else f"{text}, most {farthest.column}"
 
 
 def _query(call: Call, word: str, sql: str) -> None:

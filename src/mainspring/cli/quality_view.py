@@ -20,10 +20,10 @@ _NAMED = 3  # columns that are named
 
 
 def windows_view(windows: Sequence[MeasuredWindow]) -> Iterator[RenderableType]:
-    """Yield a table of the newest windows, and what its columns mean where that is not plain."""
-    shown = windows[-SHOWN_WINDOWS:]
+    """Yield a table of the newest windows with predictions, and what its columns mean where that is not plain."""
+    shown = [window for window in windows if window.predictions][-SHOWN_WINDOWS:]
     if len(windows) > len(shown):
-        yield f"[dim]{len(windows) - len(shown):,} earlier windows: --json[/]"
+        yield f"[dim]{len(windows) - len(shown):,} more windows, earlier or without predictions: --json[/]"
     table = _table("window from", "predictions", "p99 ms", "labels", "quality", "drifted")
     for window in shown:
         quality = "\n".join(

@@ -74,13 +74,15 @@ def command(call: Call, *, endpoint: str, sql: str | None) -> None:
         if promised:
             show_objectives(console, promised)
         parts = [*windows_view(found)]
-        for chosen, view in (
-            (lambda each: any(part.labels for part in each.measured), quality_view),
-            (lambda each: any(part.estimated for part in each.measured), estimates_view),
-            (lambda each: bool(each.business), business_view),
-        ):
-            newest = next((each for each in reversed(found) if chosen(each)), None)
-            parts += [] if newest is None else [*view(newest)]
+        labelled = next((each for each in reversed(found) if any(part.labels for part in each.measured)), None)
+        if labelled is not None:
+            parts += quality_view(labelled)
+        foreseen = next((each for each in reversed(found) if any(part.estimated for part in each.measured)), None)
+        if foreseen is not None:
+            parts += estimates_view(foreseen)
+        counted = next((each for each in reversed(found) if each.business), None)
+        if counted is not None:
+            parts += business_view(counted)
         console.print(*parts, sep="\n")
         if compared:
             console.print(_skew_table(compared))

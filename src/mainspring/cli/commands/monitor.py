@@ -90,6 +90,20 @@ def command(call: Call, *, endpoint: str, sql: str | None) -> None:
     call.result([dated(to_builtins(window), "start", "end", "computed_at") for window in found], show)
 
 
+def _skew_table(compared: Mapping[str, Mapping[str, int]]) -> Table:
+    """Return the features of the last day whose served values were compared with the offline read, the worst first."""
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", title="Served and stored features, last day", title_justify="left")
+    for column in ("feature", *next(iter(compared.values()))):
+        table.add_column(column)
+    for feature, counts in sorted(
+        compared.items(), key=lambda each: (each[1]["match"] - sum(each[1].values()), each[0])
+    ):
+        table.add_row(feature, *(f"{count:,}" for count in counts.values()))
+    return table
+
+
 def _query(call: Call, word: str, sql: str) -> None:
     if word != "query":
         raise click.UsageError(f"Got unexpected extra argument ({sql}); for SQL write `mainspring monitor query SQL`.")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from kit.console.chromium import DRIVEN
-from kit.console.flights import Project
+from kit.console.flights import NOW, Project
 from kit.console.looks import anywhere, in_order, log_in, served
 from kit.console.pipelined import Pipelined, pipelined
 from kit.console.rolled import Rolled, rolled
@@ -57,6 +57,26 @@ def test_a_page_that_is_open_shows_that_somebody_stopped_the_rollout(visitor, ad
     watching.until("document.querySelector('h1').textContent.includes('Stopped')")
     assert any(url.endswith("/events") for url in watching.requests)
     assert watching.complaints == pressing.complaints == []
+
+
+def test_the_curves_of_a_running_run_go_on_until_they_are_paused(visitor, address, project) -> None:
+    run = project.tracking.start("late-arrival", {}, NOW)
+    steps = [("train.loss", 1 / (1 + step), step, NOW + step) for step in range(8)]
+    project.tracking.log(run, metrics=steps[:5])
+    page = visitor.page()
+    page.go(f"{address}/runs/{run}")
+    newest = "document.querySelector('#lines-card tbody th').textContent"
+    assert page.do(newest) == "4"
+    project.tracking.log(run, metrics=steps[5:7])
+    page.until(f"{newest} === '6'")
+    assert page.do("document.querySelector('#lines-card .plot.drawn canvas') !== null")
+    page.do("document.getElementById('pause').click()")
+    assert page.do("document.getElementById('pause').getAttribute('aria-pressed')") == "true"
+    project.tracking.log(run, metrics=steps[7:])
+    assert page.do(newest) == "6"
+    page.do("document.getElementById('pause').click()")
+    page.until(f"{newest} === '7'")
+    assert page.complaints == []
 
 
 def test_incidents_are_in_order_on_every_screen(visitor) -> None:

@@ -202,6 +202,14 @@ def test_a_run_is_renamed_and_noted_by_those_who_may(project, ids) -> None:
     assert "Name and note" not in shown(viewer, f"/runs/{run}")
 
 
+def test_the_page_of_a_running_run_goes_on_by_itself(project, client, ids) -> None:
+    run = project.tracking.start("late-arrival", {NAME: "under way"}, 1)
+    assert shown(client, f"/runs/{run}").count('data-live="often"') == 2  # no curves yet
+    assert "data-live" not in shown(client, f"/runs/{ids['trial-01']}")
+    project.tracking.finish(run, "FINISHED", 2)
+    assert "data-live" not in shown(client, f"/runs/{run}")
+
+
 class TestComparison:
     def test_what_differs_first(self, client, project, ids) -> None:
         page = shown(client, f"/runs/compare?run={ids['trial-01']}&run={ids['trial-02']}&run={ids['trial-01']}")

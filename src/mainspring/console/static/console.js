@@ -205,7 +205,11 @@
     });
   }
 
-  document.querySelectorAll(".plot[data-chart]").forEach(start);
+  // As the server wrote it: drawing a chart or a local time changes a part, and that is no news.
+  const written = new WeakMap();
+  for (const part of document.querySelectorAll("[data-live]")) written.set(part, part.outerHTML);
+  const drawn = (root) => root.querySelectorAll(".plot[data-chart]").forEach(start);
+  drawn(document);
 
   // Parts of a page that go on: fetched again, and replaced where they have changed and nobody is at work in them.
   const EVERY_MS = 3000;
@@ -216,27 +220,53 @@
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const part of document.querySelectorAll("[data-live]")) {
       const now = fresh.getElementById(part.id);
-      if (now && !busy(part) && now.outerHTML !== part.outerHTML) part.replaceWith(document.importNode(now, true));
+      if (!now || busy(part) || now.outerHTML === (written.get(part) ?? part.outerHTML)) continue;
+      const next = document.importNode(now, true);
+      written.set(next, next.outerHTML);
+      part.replaceWith(next);
+      drawn(next);
     }
   }
-  // An event says that something changed. Without events, as behind some proxies, the page is fetched every few seconds.
-  let due = false, fetching = false;
+  // An event says that something changed. Without events, as behind some proxies, and for what has none, as the curves of
+  // a run, the page is fetched every few seconds. A hidden tab and a paused page ask for nothing.
+  let due = false, fetching = false, paused = false, polling = false, events = null;
   async function follow() {
     due = true;
-    if (fetching || document.hidden) return;
+    if (fetching || paused || document.hidden) return;
     fetching = true;
-    while (due) {
+    while (due && !paused) {
       due = false;
       await refresh().catch(() => {});
       await new Promise((done) => setTimeout(done, 700));
     }
     fetching = false;
   }
-  const poll = () => setTimeout(() => { follow(); poll(); }, EVERY_MS);
-  if (document.querySelector("[data-live]")) {
-    const events = new EventSource("/events");
+  const often = () => document.querySelector('[data-live="often"]') !== null;
+  function poll() {
+    if (polling) return;
+    polling = true;
+    setInterval(follow, EVERY_MS);
+  }
+  function listen() {
+    events?.close();
+    events = null;
+    if (paused || document.hidden) return;
+    events = new EventSource("/events");
     events.addEventListener("change", follow);
-    events.addEventListener("error", () => { if (events.readyState === EventSource.CLOSED) poll(); });
-    document.addEventListener("visibilitychange", () => { if (due && !document.hidden) follow(); });
+    events.addEventListener("error", ({ target }) => { if (target.readyState === EventSource.CLOSED) poll(); });
+  }
+  function again() {
+    listen();
+    if (!paused && !document.hidden) follow();
+  }
+  if (document.querySelector("[data-live]")) {
+    listen();
+    if (often()) poll();
+    document.addEventListener("visibilitychange", again);
+    const button = document.createElement("button");
+    const said = () => { button.textContent = paused ? "Updates are paused" : "Updates by itself"; button.setAttribute("aria-pressed", String(paused)); };
+    Object.assign(button, { type: "button", id: "pause", title: "Pause the updates of this page, or go on", onclick: () => { paused = !paused; said(); again(); } });
+    said();
+    document.querySelector("footer.foot")?.append(" · ", button);
   }
 })();

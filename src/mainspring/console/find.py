@@ -19,9 +19,23 @@ from mainspring.core.errors import NotFound
 from mainspring.operations.endpoint_health import endpoints
 from mainspring.project import Project
 from mainspring.registry.searching import RunQuery
+from mainspring.security.model import AuditEvent, AuditFilter
 
 Words = Annotated[str, Query(max_length=200)]
-_OF_A_KIND, _ALL = 8, 40
+_OF_A_KIND, _ALL, _EVENTS = 8, 40, 4
+_NEWEST = 100  # jobs that are looked through
+_PAGES = (
+    "Endpoints",
+    "Incidents",
+    "Predictions",
+    "Features",
+    "Data",
+    "Models",
+    "Rollouts",
+    "Pipelines",
+    "Runs",
+    "Jobs",
+)
 _PREDICTION = re.compile(r"[0-9A-Za-z]{20,40}(-[0-9]{1,9})?")
 
 
@@ -43,10 +57,11 @@ def find(project: Project, words: str) -> list[Hit]:
     terms = words.casefold().split()
     if not terms:
         return []
-    kinds = (_incidents, _endpoints, _models, _versions, _features, _tables, _pipelines)
+    kinds = (_pages, _incidents, _endpoints, _models, _versions, _features, _tables, _pipelines, _jobs)
     hits = [hit for kind in kinds for hit in _best(kind(project), terms)]
     hits += _runs(project, terms)
     hits += _predictions(project, words.strip())
+    hits += _events(project, words.strip())
     hits += _entities(project, words.strip())
     return sorted(hits, key=lambda hit: _rank(hit, terms))[:_ALL]
 
@@ -59,6 +74,11 @@ def _best(hits: Iterator[Hit], terms: list[str]) -> list[Hit]:
 def _rank(hit: Hit, terms: list[str]) -> int:
     name = hit.name.casefold()
     return 0 if name == " ".join(terms) else 1 if name.startswith(terms[0]) else 2
+
+
+def _pages(project: Project) -> Iterator[Hit]:  # noqa: ARG001  (of the same form as the others)
+    for name in _PAGES:
+        yield Hit("page", name, f"/{name.lower()}")
 
 
 def _incidents(project: Project) -> Iterator[Hit]:
@@ -100,6 +120,24 @@ def _tables(project: Project) -> Iterator[Hit]:
 def _pipelines(project: Project) -> Iterator[Hit]:
     for name in project.definitions.pipelines:
         yield Hit("pipeline", name, f"/pipelines/{quote(name)}")
+
+
+def _jobs(project: Project) -> Iterator[Hit]:
+    for job in project.jobs.find(limit=_NEWEST):
+        yield Hit("job", job.handler, f"/jobs/{quote(job.id)}", f"{job.status.value} {job.id}")
+
+
+def _events(project: Project, text: str) -> list[Hit]:
+    """Return the newest audit events about a resource whose name has the text."""
+    found = project.audit.search(AuditFilter(resource=text), limit=_EVENTS)
+    return [
+        Hit("audit event", f"{each.action} {each.resource}", f"/audit?{urlencode(_same(each))}", each.actor)
+        for each in (entry.event for entry in found)
+    ]
+
+
+def _same(event: AuditEvent) -> dict[str, str]:
+    return {"action": event.action, "resource": event.resource, "actor": event.actor}
 
 
 def _runs(project: Project, terms: list[str]) -> list[Hit]:

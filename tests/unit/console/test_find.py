@@ -7,6 +7,8 @@ from kit.console.flights import Project
 from kit.console.registered import MODEL, registered
 from mainspring.console.app import create_app
 from mainspring.console.find import find
+from mainspring.jobs.model import NewJob
+from mainspring.security.model import AuditEvent
 from unit.console.test_pages import text_of
 
 
@@ -30,6 +32,19 @@ def test_everything_that_is_found_has_a_page(client: Client, project: Project) -
             kinds.add(hit["kind"])
             assert client.page(hit["address"]).status_code == 200, hit
     assert kinds >= {"endpoint", "model", "version", "feature view", "feature", "source", "run", "prediction"}
+
+
+def test_jobs_audit_events_and_pages_are_found(client: Client, project: Project) -> None:
+    [job] = project.jobs.enqueue([NewJob("collect-garbage")], 1)
+    project.audit.append([AuditEvent(2, "ana (k1)", "promote", "model/tidal-wave")])
+    for words, kind, address in (
+        ("garbage", "job", f"/jobs/{job.id}"),
+        ("tidal", "audit event", "/audit?action=promote&resource=model%2Ftidal-wave&actor=ana+%28k1%29"),
+        ("rollouts", "page", "/rollouts"),
+    ):
+        hits = client.get(f"/api/find?q={words}").json()["found"]
+        assert (kind, address) in {(hit["kind"], hit["address"]) for hit in hits}, hits
+        assert client.page(address).status_code == 200
 
 
 def test_the_name_itself_comes_before_what_only_has_it_inside(project: Project) -> None:

@@ -96,6 +96,7 @@ class ColumnBatch:
             features,
             self.score,
             {*heading.personal} - features.keys(),
+            heading.personal,
         )
 
     def record_batch(self, arrival: int | None = None) -> pa.RecordBatch:
@@ -198,8 +199,11 @@ def observed_rows(table: pa.Table, opener: Opener) -> Iterator[Observed]:
     for (endpoint, version, digest, personal, names), rows in groups.items():
         features = {name: [documents[row][name] for row in rows] for name in names}
         scores = [score[row] for row in rows]
-        left_out = {*msgspec.json.decode(personal or "[]")} - features.keys()
-        yield Observed(endpoint, version, digest, at[rows], share[rows], latency_us[rows], features, scores, left_out)
+        hidden = msgspec.json.decode(personal or "[]")
+        left_out = {*hidden} - features.keys()
+        yield Observed(
+            endpoint, version, digest, at[rows], share[rows], latency_us[rows], features, scores, left_out, hidden
+        )
 
 
 def _decoded(text: Any) -> dict[str, Any]:

@@ -98,8 +98,8 @@ class Observed(NamedTuple):
     """Predictions of one version by column, as an observer sees them.
 
     `at` (UTC epoch microseconds), `share` and `latency_us` have shape (rows,). `features` are the model's inputs by
-    full name, with personal values decrypted; those that were left out are in `left_out`. `score` is the first output,
-    `None` where it is no number.
+    full name, with personal values decrypted; those that were left out are in `left_out`, and the names of all personal
+    ones in `personal`. `score` is the first output, `None` where it is no number.
     """
 
     endpoint: str
@@ -111,6 +111,7 @@ class Observed(NamedTuple):
     features: Mapping[str, Sequence[Any]]
     score: Sequence[float | None]
     left_out: Collection[str] = ()
+    personal: Collection[str] = ()
 
 
 class Past(Protocol):

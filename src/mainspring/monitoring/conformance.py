@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 import numpy as np
+import pytest
 
 from mainspring.core.time import HOUR
 from mainspring.monitoring.hours import HourSketch, latency_buckets
@@ -104,7 +105,7 @@ def hour_sketch(
 ) -> HourSketch:
     """Return the sketch of predictions with these values of the column `a`, in the hour of this number."""
     ruler = Ruler(profile({"a": np.arange(64.0), "b": ["x", "y"] * 32}))
-    sketch, pairs = ruler.measure({"a": list(values), "b": ["x"] * len(values)})
+    sketch, pairs, summaries = ruler.measure_all({"a": list(values), "b": ["x"] * len(values)})
     return HourSketch(
         endpoint,
         version,
@@ -117,6 +118,7 @@ def hour_sketch(
         reason,
         len(values),
         latency_buckets(np.full(len(values), 1_000)),
+        () if segment or reason else summaries,
     )
 
 
@@ -185,6 +187,23 @@ class SketchStoreConformance:
             hour_sketch("late", hour, *of, segment=segment) for hour, of in parts.items() for segment in ("", "s")
         ]
         assert comparable(found) == comparable(expected)
+
+    def test_the_summary_of_a_column_is_that_of_all_its_hours(self, sketches: SketchStore) -> None:
+        values = [float(number) for number in range(24)]
+        for number, value in enumerate(values):
+            sketches.add(
+                f"k{number}",
+                [hour_sketch("late", number % 3, value, value), hour_sketch("late", 1, 99.0, segment="s")],
+            )
+        sketches.add("more", [hour_sketch("late", 1, 5.0, version="2"), hour_sketch("late", 1, 5.0, reason="gone")])
+        found = sketches.summaries("late", "a", 0, 9 * HOUR)
+        assert sorted(found) == [("1", "d1"), ("2", "d2")]
+        assert 23 <= found["1", "d1"].distinct() <= 25
+        assert found["1", "d1"].weights.sum() == 48
+        assert found["1", "d1"].quantile(0.5, 31.5, 18.47) == pytest.approx(11.0, abs=0.5)
+        assert sketches.summaries("late", "b", HOUR, 2 * HOUR)["1", "d1"].frequent == {"x": 16}
+        assert sketches.summaries("late", "c", 0, 9 * HOUR) == sketches.summaries("other", "a", 0, 9 * HOUR) == {}
+        assert all(each.summaries == () for each in sketches.hours("late", 0, 9 * HOUR))
 
     def test_what_was_added_behind_a_position_is_told(self, sketches: SketchStore) -> None:
         sketches.add("k1", [hour_sketch("late", 1, 1.0), hour_sketch("other", 7, 1.0)])

@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
+from itertools import zip_longest
 from operator import add
 
 import numpy as np
 import numpy.typing as npt
 
 from mainspring.stats.sketches import Pairs, Sketch
+from mainspring.stats.summaries import Summary
 
 _PER_OCTAVE = 16  # a bucket is 4% wide
 CROSSED = "(crossed) "  # of segments with the sums of `stats.crossings` as pairs, without columns; before a measure
@@ -37,6 +39,7 @@ class HourSketch:
         reason: Why the predictions were not sketched; else empty.
         rows: Number of predictions.
         latencies: Number of predictions by latency, shape (LATENCIES,), see `latency_buckets`.
+        summaries: For display, of each column of the sketch; empty of segments, and as a store returns hours.
     """
 
     endpoint: str
@@ -50,6 +53,7 @@ class HourSketch:
     reason: str = ""
     rows: int = 0
     latencies: npt.NDArray[np.int64] = field(default_factory=no_latencies)
+    summaries: tuple[Summary | None, ...] = ()
 
     @property
     def key(self) -> tuple[str, str, str, int, str, float, str]:
@@ -71,6 +75,10 @@ class HourSketch:
             self.reason,
             self.rows + other.rows,
             self.latencies + other.latencies,
+            tuple(
+                one if two is None else two if one is None else one + two
+                for one, two in zip_longest(self.summaries, other.summaries)
+            ),
         )
 
 

@@ -9,6 +9,7 @@ from mainspring.monitoring.model import Checkpoint, Window
 
 if TYPE_CHECKING:
     from mainspring.monitoring.hours import HourSketch
+    from mainspring.stats.summaries import Summary
 
 
 class MonitorStore(Protocol):
@@ -52,6 +53,10 @@ class SketchStore(Protocol):
 
     def segments(self, endpoint: str, since: int, until: int) -> list[str]:
         """Return the names of the segments of these hours, sorted, without the whole traffic."""
+        ...
+
+    def summaries(self, endpoint: str, column: str, since: int, until: int) -> dict[tuple[str, str], Summary]:
+        """Return a column's summary over the hours that begin in `[since, until)`, by version and digest."""
         ...
 
     def changed(self, endpoint: str, after: int | None = None) -> tuple[int, dict[int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import pairwise
@@ -144,8 +145,8 @@ class _Ruler:
             yield _hour(seen, hour, share, "", rows, Sketch.empty(()))
             return
         taken = {name: _taken(column, rows) for name, column in values.items()}
-        sketch, pairs = self._ruler.measure(taken)
-        yield _hour(seen, hour, share, "", rows, sketch, pairs)
+        sketch, pairs, summaries = self._ruler.measure_all(taken, hidden=seen.personal)
+        yield replace(_hour(seen, hour, share, "", rows, sketch, pairs), summaries=summaries)
         if self._crossing:
             for measure, sums in zip(MEASURES, self._crossing.sums(taken, pairs.rows), strict=True):
                 yield HourSketch(

@@ -15,9 +15,12 @@ from mainspring.monitoring.hours import HourSketch
 from mainspring.monitoring.served import Served, served
 from mainspring.operations.models.cards import personal
 from mainspring.project import Project
-from mainspring.stats.reference import CATEGORICAL, ColumnReference
+from mainspring.stats.column_counting import placing
+from mainspring.stats.reference import CATEGORICAL, QUANTILES, ColumnReference
 from mainspring.stats.sketches import Sketch
+from mainspring.stats.summaries import Summary
 
+_FREQUENT = 10  # values
 _GROUPS = 16  # of a numeric column's bins, each with about as many training values
 
 
@@ -58,6 +61,33 @@ class RowShares(msgspec.Struct, frozen=True, kw_only=True):
     above: float = 0.0
 
 
+class ValueFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """Figures of a column's values; null if unknown, as of old bundles, and of texts where they are of numbers.
+
+    Attributes:
+        distinct: Different values; of the predictions an estimate, with a standard error of 3.3%.
+        p01: Quantiles; of the predictions within 2% of a standard deviation near the mean, 4% at the ends.
+    """
+
+    distinct: int | None = None
+    p01: float | None = None
+    p50: float | None = None
+    p99: float | None = None
+
+
+class FrequentValue(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the most frequent texts of the predictions.
+
+    Attributes:
+        training: Share of the training values; null if the text is not among training's commonest.
+        current: Share of the predictions' values, a lower bound.
+    """
+
+    value: str
+    training: float | None
+    current: float
+
+
 class ColumnComparison(msgspec.Struct, frozen=True, kw_only=True):
     """One column of the predictions in `[since, until)` beside its training reference.
 
@@ -67,6 +97,9 @@ class ColumnComparison(msgspec.Struct, frozen=True, kw_only=True):
         bins: Ascending for numbers, the commonest of training first for texts; empty if `withheld`.
         withheld: True if the column identifies a person, so that none of its values is shown.
         low: Range of the training values; null if unknown.
+        current_values: Of the hours with summaries, which those before an upgrade lack; null if there are none, or
+            `withheld`. So are `training_values`.
+        frequent: The most frequent texts of the predictions.
     """
 
     endpoint: str
@@ -82,6 +115,9 @@ class ColumnComparison(msgspec.Struct, frozen=True, kw_only=True):
     withheld: bool
     low: float | None = None
     high: float | None = None
+    training_values: ValueFigures | None = None
+    current_values: ValueFigures | None = None
+    frequent: list[FrequentValue] = []
 
 
 def column_comparison(project: Project, endpoint: str, column: str, since: int, until: int) -> ColumnComparison:
@@ -104,6 +140,7 @@ def column_comparison(project: Project, endpoint: str, column: str, since: int, 
     reference = _reference(served(bundle), column)
     sketch = reduce(add, (each.sketch.select([column]) for each in hours))
     withheld = column in personal(bundle) | _declared_personal(project, bundle.manifest.model)
+    summary = None if withheld else project.sketches.summaries(endpoint, column, since, until).get((version, digest))
     return ColumnComparison(
         endpoint=endpoint,
         column=column,
@@ -118,6 +155,9 @@ def column_comparison(project: Project, endpoint: str, column: str, since: int, 
         withheld=withheld,
         low=None if withheld else reference.low,
         high=None if withheld else reference.high,
+        training_values=None if withheld else _training_values(reference),
+        current_values=None if summary is None else _current_values(reference, summary),
+        frequent=[] if summary is None else _frequent(reference, summary, int(sketch.present[0])),
     )
 
 
@@ -156,6 +196,31 @@ def _current(sketch: Sketch) -> RowShares:
         below=counts["below"] / rows,
         above=counts["above"] / rows,
     )
+
+
+def _training_values(reference: ColumnReference) -> ValueFigures:
+    p01, p50, p99 = reference.quantiles or (None, None, None)
+    return ValueFigures(distinct=reference.distinct, p01=p01, p50=p50, p99=p99)
+
+
+def _current_values(reference: ColumnReference, summary: Summary) -> ValueFigures:
+    if reference.kind == CATEGORICAL:
+        return ValueFigures(distinct=summary.distinct())
+    p01, p50, p99 = (summary.quantile(share, *placing(reference)) for share in QUANTILES)
+    return ValueFigures(distinct=summary.distinct(), p01=p01, p50=p50, p99=p99)
+
+
+def _frequent(reference: ColumnReference, summary: Summary, present: int) -> list[FrequentValue]:
+    shares = dict(zip(reference.categories, reference.bins, strict=False))
+    first = sorted(summary.frequent.items(), key=lambda item: (-item[1], item[0]))[:_FREQUENT]
+    return [
+        FrequentValue(
+            value=text,
+            training=shares[text] / (reference.binned or 1) if text in shares else None,
+            current=count / (present or 1),
+        )
+        for text, count in first
+    ]
 
 
 def _bins(reference: ColumnReference, counts: Sequence[int]) -> list[BinShares]:

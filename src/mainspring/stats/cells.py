@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from mainspring.stats.column_counting import COUNTS, WIDTH, Floats, Ints, Sums
 from mainspring.stats.reference import ColumnReference
+from mainspring.stats.summaries import Summary
 
 _ABOVE, _COMMONEST = COUNTS.index("above"), COUNTS.index("commonest")
 _KINDS = [COUNTS.index(name) for name in ("rows", "nulls", "nans", "type_errors")]
@@ -45,7 +46,15 @@ class VectorCounter:
         shares[: len(reference.bins)] = np.asarray(reference.bins) / max(reference.binned, 1)
         self.ranks: Floats = 2.0 * (np.cumsum(shares) - shares / 2.0) - 1.0
 
-    def count(self, values: Any, counts: Ints, bins: Ints, ranks: Floats | None) -> Sums:
+    def count(
+        self,
+        values: Any,
+        counts: Ints,
+        bins: Ints,
+        ranks: Floats | None,
+        *,
+        summarise: bool,  # noqa: ARG002  (vectors have no summary)
+    ) -> tuple[Sums, Summary | None]:
         given = values.to_pylist() if hasattr(values, "to_pylist") else values
         vectors, kinds = self._vectors(given)
         known = np.flatnonzero(kinds == 0)
@@ -56,7 +65,7 @@ class VectorCounter:
         counts[_COMMONEST] = np.count_nonzero(cells == self._commonest)
         if ranks is not None:
             ranks[known] = self.ranks[cells]
-        return 0.0, 0.0, 0.0, 0.0
+        return (0.0, 0.0, 0.0, 0.0), None
 
     def _vectors(self, values: Sequence[Any]) -> tuple[Floats, npt.NDArray[np.intp]]:
         """Return the vectors, and 0 for each or what stands in place of one."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mainspring.stats import summaries
 from mainspring.stats.binning import Binning
 from mainspring.stats.reference import BINS, BUCKETS, MOST_CATEGORIES, ColumnReference, Values, text_hash
+from mainspring.stats.summaries import Summary
 
 COUNTS = ("rows", "nulls", "nans", "type_errors", "unseen", "below", "above", "commonest")
 WIDTH = max(BINS, MOST_CATEGORIES + BUCKETS)  # bins of a column in a sketch; unused ones are 0
@@ -38,15 +41,15 @@ class NumberCounter:
         self._low = -math.inf if reference.low is None else reference.low
         self._high = math.inf if reference.high is None else reference.high
         self._clip = np.clip([self._low, self._high], -_LARGEST, _LARGEST).tolist()
-        self._center = reference.mean if reference.center is None else reference.center
-        scale = reference.sd if reference.scale is None else reference.scale
-        self._scale = scale or 1.0
+        self._center, self._scale = placing(reference)
         self._has_values = reference.n > 0
         self._commonest = reference.commonest if isinstance(reference.commonest, float) else None
         self.ranks = _ranks(reference)
         self._ranks = self.ranks[self._binning.places]
 
-    def count(self, values: Any, counts: Ints, bins: Ints, ranks: Floats | None) -> Sums:
+    def count(
+        self, values: Any, counts: Ints, bins: Ints, ranks: Floats | None, *, summarise: bool
+    ) -> tuple[Sums, Summary | None]:
         numbers, nulls, type_errors = as_numbers(values)
         finite = np.isfinite(numbers)
         whole = bool(finite.all())
@@ -58,7 +61,7 @@ class NumberCounter:
             type_errors,
         )
         if not len(present):
-            return _NO_SUMS
+            return _NO_SUMS, None
         if self._float32:
             present = _rounded(present)
         places = self._binning(present)
@@ -69,7 +72,8 @@ class NumberCounter:
             counts[_COMMONEST] = np.count_nonzero(present == self._commonest)
         if ranks is not None:
             ranks[slice(None) if whole else finite] = self._ranks[places]
-        return self._sums(present) if self._has_values else _NO_SUMS
+        summary = summaries.of_numbers(present, self._center, self._scale) if summarise else None
+        return self._sums(present) if self._has_values else _NO_SUMS, summary
 
     def _sums(self, present: Floats) -> Sums:
         z = np.clip(present, *self._clip)
@@ -92,13 +96,15 @@ class TextCounter:
         self.ranks = _ranks(reference)
         self._ranks = np.concatenate([self.ranks, np.zeros(3), self.ranks])
 
-    def count(self, values: Any, counts: Ints, bins: Ints, ranks: Floats | None) -> Sums:
+    def count(
+        self, values: Any, counts: Ints, bins: Ints, ranks: Floats | None, *, summarise: bool
+    ) -> tuple[Sums, Summary | None]:
         if hasattr(values, "dictionary_encode"):
-            codes = self._of_arrow(values)
-        elif isinstance(values, np.ndarray):
-            codes = self._of_list(values.tolist())
+            texts, places = _encoded(values)
+            codes = np.append(self._of_list(texts), _NULL)[places]  # -1, a null, is the last
         else:
-            codes = self._of_list(values)
+            texts, places = values.tolist() if isinstance(values, np.ndarray) else values, None
+            codes = self._of_list(texts)
         found = np.bincount(codes, minlength=_CODES)
         unseen = found[_UNSEEN_BINS:]
         bins[:] = found[:WIDTH] + unseen
@@ -108,7 +114,19 @@ class TextCounter:
             counts[_COMMONEST] = found[self._commonest]
         if ranks is not None:
             ranks[:] = self._ranks[codes]
-        return _NO_SUMS
+        return _NO_SUMS, self._summary(texts, places) if summarise else None
+
+    def _summary(self, values: Sequence[Any], places: npt.NDArray[np.intp] | None) -> Summary:
+        """Return the summary of texts, or of a dictionary's values at `places`."""
+        if places is None:
+            counted = Counter(value for value in values if isinstance(value, str))
+            values, counts = [*counted], np.fromiter(counted.values(), np.int64, len(counted))
+        else:
+            counts = np.bincount(places + 1, minlength=len(values) + 1)[1:]
+        known = self._codes[""] != _NULL  # else an empty text is a missing value
+        kept = [at for at, value in enumerate(values) if isinstance(value, str) and (value or known)]
+        texts = [values[at] for at in kept]
+        return summaries.of_texts(texts, np.fromiter(map(text_hash, texts), np.uint64, len(texts)), counts[kept])
 
     def _of_list(self, values: Sequence[Any]) -> npt.NDArray[np.intp]:
         self._codes.forget()
@@ -120,13 +138,13 @@ class TextCounter:
             each = (codes[value] if isinstance(value, hashable) else _TYPE_ERROR for value in values)
             return np.fromiter(each, np.intp, len(values))
 
-    def _of_arrow(self, values: Any) -> npt.NDArray[np.intp]:
-        array = values.combine_chunks() if hasattr(values, "combine_chunks") else values
-        encoded = array if hasattr(array, "dictionary") else array.dictionary_encode()
-        of_dictionary = np.append(self._of_list(encoded.dictionary.to_pylist()), _NULL)
-        places = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-        codes: npt.NDArray[np.intp] = of_dictionary[places]  # -1, a null, is the last
-        return codes
+
+def _encoded(values: Any) -> tuple[Sequence[Any], npt.NDArray[np.intp]]:
+    """Return the distinct values of an Arrow array, and the place of each row's among them, -1 for null."""
+    array = values.combine_chunks() if hasattr(values, "combine_chunks") else values
+    encoded = array if hasattr(array, "dictionary") else array.dictionary_encode()
+    places: npt.NDArray[np.intp] = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.intp)
+    return encoded.dictionary.to_pylist(), places
 
 
 class _Codes(dict[Any, int]):
@@ -168,6 +186,12 @@ class _Codes(dict[Any, int]):
             return _NULL  # as a model treats it
         place = self._first + hashed % self._buckets
         return place + _UNSEEN_BINS if unseen else place
+
+
+def placing(reference: ColumnReference) -> tuple[float, float]:
+    """Return the center and the scale, above 0, by which the numbers of a column are standardised."""
+    scale = reference.sd if reference.scale is None else reference.scale
+    return reference.mean if reference.center is None else reference.center, scale or 1.0
 
 
 def as_numbers(values: Values | Any) -> tuple[Floats, int, int]:

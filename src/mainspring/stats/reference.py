@@ -10,6 +10,7 @@ All other categories share 16 buckets by their hash.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ BINS = 64
 MOST_CATEGORIES = 64
 BUCKETS = 16  # for the categories beyond those
 MOST_KNOWN = 10_000  # categories whose hashes a reference keeps, to tell unseen ones
+QUANTILES = 0.01, 0.5, 0.99  # shares of a column's training values, for display
 TAIL = 0.0002  # share of the training values on each side of the range `low` to `high`
 NUMERIC, CATEGORICAL = "numeric", "categorical"
 
@@ -70,6 +72,8 @@ class ColumnReference(msgspec.Struct, frozen=True, kw_only=True):
     unseen: float | None = None  # expected number of values outside `known` ...
     centres: bytes | None = None  # of a column of vectors: its cells, little-endian float32, row by row
     unseen_of: float = 0.0  # ... among so many values of the same distribution
+    distinct: int | None = None  # different values, exact
+    quantiles: tuple[float, ...] = ()  # of numbers, at the shares `QUANTILES`, for display
 
     @property
     def n(self) -> int:
@@ -158,6 +162,8 @@ def _with_range(reference: ColumnReference, ordered: npt.NDArray[np.float64]) ->
         commonest=float(values[counts.argmax()]),
         commonest_count=int(counts.max()),
         float32=narrow,
+        distinct=len(values),
+        quantiles=tuple(float(ordered[max(0, math.ceil(share * ordered.size) - 1)]) for share in QUANTILES),
     )
 
 
@@ -206,6 +212,7 @@ def _profile_text(values: Sequence[Any]) -> ColumnReference:
         known=np.unique(np.array([text_hash(text) for text in known], "<u4")).tobytes(),
         unseen=unseen,
         unseen_of=unseen_of,
+        distinct=len(whole),
     )
 
 

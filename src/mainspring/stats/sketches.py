@@ -16,6 +16,7 @@ import numpy.typing as npt
 from mainspring.stats.cells import VectorCounter
 from mainspring.stats.column_counting import COUNTS, WIDTH, NumberCounter, TextCounter
 from mainspring.stats.reference import CATEGORICAL, ColumnReference, Reference, Values
+from mainspring.stats.summaries import Summary
 
 __all__ = ["COUNTS", "MOMENTS", "MOST_PAIRED", "WIDTH", "Pairs", "Ruler", "Sketch", "beside"]
 
@@ -173,10 +174,23 @@ class Ruler:
             values: Column -> shape (rows,): a NumPy array, a sequence of Python values, or a pyarrow array. A column
                 that is missing has no rows. Booleans count as numbers; "" is null unless training had it.
         """
-        return self._measured(values, np.zeros((0, 0)))
+        return self._measured(values, np.zeros((0, 0)), None)[0]
 
     def measure(self, values: Mapping[str, Values | Any]) -> tuple[Sketch, Pairs]:
         """Return the sketch of some rows and their joint summary.
+
+        Raises:
+            ValueError: The columns differ in their number of rows.
+        """
+        return self.measure_all(values, hidden=self.columns)[:2]
+
+    def measure_all(
+        self, values: Mapping[str, Values | Any], *, hidden: Collection[str] = ()
+    ) -> tuple[Sketch, Pairs, tuple[Summary | None, ...]]:
+        """Return the sketch of some rows, their joint summary, and the summary of each column for display.
+
+        Args:
+            hidden: Columns without a summary, such as those that identify a person.
 
         Raises:
             ValueError: The columns differ in their number of rows.
@@ -186,19 +200,30 @@ class Ruler:
             raise ValueError(f"columns of different lengths: {sorted(lengths)}")
         rows = lengths.pop() if lengths else 0
         ranks = np.zeros((len(self.paired), rows))
-        return self._measured(values, ranks), Pairs(self.paired, rows, _symmetric(_products(ranks)))
+        sketch, found = self._measured(values, ranks, hidden)
+        return sketch, Pairs(self.paired, rows, _symmetric(_products(ranks))), found
 
     def ranks(self) -> Floats:
         """Return the rank of each bin, shape (columns, WIDTH): with a sketch's bins, the sum of a column's ranks."""
         return np.stack([column.ranks for column in self._columns]) if self._columns else np.zeros((0, WIDTH))
 
-    def _measured(self, values: Mapping[str, Values | Any], ranks: Floats) -> Sketch:
+    def _measured(
+        self, values: Mapping[str, Values | Any], ranks: Floats, hidden: Collection[str] | None
+    ) -> tuple[Sketch, tuple[Summary | None, ...]]:
+        """Return the sketch and the summaries, fill `ranks`; nothing is summarised if `hidden` is `None`."""
         sketch = Sketch.empty(self.columns)
+        found: list[Summary | None] = [None] * len(self.columns)
         for place, (name, column) in enumerate(zip(self.columns, self._columns, strict=True)):
             if name in values:
                 mine = ranks[place] if place < len(ranks) else None
-                sketch.sums[place] = column.count(values[name], sketch.counts[place], sketch.bins[place], mine)
-        return sketch
+                sketch.sums[place], found[place] = column.count(
+                    values[name],
+                    sketch.counts[place],
+                    sketch.bins[place],
+                    mine,
+                    summarise=hidden is not None and name not in hidden,
+                )
+        return sketch, tuple(found)
 
 
 def _counter(reference: ColumnReference, *, float32: bool) -> NumberCounter | TextCounter | VectorCounter:

@@ -146,6 +146,14 @@ def test_a_column_is_shown_beside_its_training(client) -> None:
     assert "240 predictions of version 2, beside 20,000 rows of its training" in text_of(page)
     carriers = client.get(f"/api{HERE}/distribution?column=Schedule.carrier&since={since}").json()
     assert {each["category"]: each["current"] for each in carriers["bins"]}["UA"] == 0.25
+    assert found["current_values"]["p01"] < found["current_values"]["p50"] < found["current_values"]["p99"]
+    assert abs(found["current_values"]["p50"] - 83.0) < 3.0
+    assert found["training_values"]["p50"] == pytest.approx(62.0, abs=1.0)
+    assert {each["value"]: each["current"] for each in carriers["frequent"]}["UA"] == 0.25
+    assert (carriers["current_values"]["distinct"], carriers["current_values"]["p50"]) == (4, None)
+    of_carriers = text_of(client.page(f"{HERE}/drift?column=Schedule.carrier").text)
+    assert re.search(r"distinct values \d+ about 4", of_carriers)
+    assert re.search(r"EV 12.0% 25.0% UA 29.4% 25.0%", of_carriers)
     gusts = client.get(f"/api{HERE}/distribution?column=Weather.gust&since={since}").json()
     assert gusts["current"]["missing"] == 1.0
     assert client.page(f"{HERE}/drift?column=nothing").status_code == 404
@@ -163,6 +171,7 @@ def test_a_column_that_identifies_a_person_shows_no_value() -> None:
     client = Client(create_app(made), made.key())
     found = client.get(f"/api{HERE}/distribution?column=Schedule.carrier&since={NOW - 3 * WEEK}").json()
     assert (found["withheld"], found["bins"], found["low"]) == (True, [], None)
+    assert (found["current_values"], found["training_values"], found["frequent"]) == (None, None, [])
     assert found["current"]["rows"] == 240
     page = client.page(f"{HERE}/drift?column=Schedule.carrier").text
     assert "identifies a person" in page

@@ -7,7 +7,7 @@ time by the writer. A sketch is written before its hour, so whoever sees the hou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from mainspring.monitoring.hours import LATENCIES, HourSketch
 from mainspring.monitoring.ports import Doubt
 from mainspring.stats.sketch_table import pair_fields, pair_rows, pairs_of, sketch_fields, sketch_rows, sketches_of
 from mainspring.stats.sketches import Pairs, Sketch
+from mainspring.stats.summaries import Summary, added
+from mainspring.stats.summary_table import summaries_of, summary_fields, with_summaries
 
 SKETCHES, HOURS, DOUBTS = "predictions__sketches", "predictions__hours", "predictions__doubts"
 _INSTANT = pa.timestamp("us", tz="UTC")
@@ -33,7 +35,8 @@ _KEYS: dict[str, pa.DataType] = {
 }
 _ARRIVAL = pa.field("arrival", pa.int64())  # grows with every write into the table
 _KEY_FIELDS = [pa.field(name, kind) for name, kind in _KEYS.items()]
-SKETCH_SCHEMA = pa.schema([*_KEY_FIELDS, *sketch_fields(), _ARRIVAL])
+_SKETCHED = [field.name for field in (*_KEY_FIELDS, *sketch_fields())]
+SKETCH_SCHEMA = pa.schema([*_KEY_FIELDS, *sketch_fields(), *summary_fields(), _ARRIVAL])
 _REASON, _LATENCIES = pa.field("reason", pa.string()), pa.field("latencies", pa.list_(pa.int64()))
 HOUR_SCHEMA = pa.schema([*_KEY_FIELDS, _REASON, *pair_fields(), _LATENCIES, _ARRIVAL])
 _DOUBT: dict[str, pa.DataType] = {"key": pa.string(), "since": pa.int64(), "until": pa.int64(), "settled": pa.bool_()}
@@ -67,7 +70,7 @@ class LakeSketches:
         if segment is not None:
             wanted &= _is("segment", segment)
         hours = _by_number(self._rows(HOURS, HOUR_SCHEMA, wanted))
-        sketches = sketches_of(_by_number(self._rows(SKETCHES, SKETCH_SCHEMA, wanted)), [*_KEYS])
+        sketches = sketches_of(_by_number(self._rows(SKETCHES, SKETCH_SCHEMA, wanted, _SKETCHED)), [*_KEYS])
         pairs = pairs_of(hours, [*_KEYS, "reason"])
         latencies = _latencies(hours)
         nothing = Sketch.empty(())
@@ -88,6 +91,13 @@ class LakeSketches:
         wanted = _between(since, until) & _is("endpoint", endpoint)
         found = pc.unique(self._rows(HOURS, HOUR_SCHEMA, wanted, ["segment"])["segment"]).to_pylist()
         return sorted(str(segment) for segment in found if segment)
+
+    def summaries(self, endpoint: str, column: str, since: int, until: int) -> dict[tuple[str, str], Summary]:
+        wanted = _between(since, until) & _is("endpoint", endpoint) & _is("segment", "") & _is("column", column)
+        names = ["version", "digest", *(field.name for field in summary_fields())]
+        rows = self._rows(SKETCHES, SKETCH_SCHEMA, wanted, names)
+        keys = zip(rows["version"].to_pylist(), rows["digest"].to_pylist(), strict=True)
+        return {(str(version), str(digest)): each for (version, digest), each in _summed(keys, rows).items() if each}
 
     def changed(self, endpoint: str, after: int | None = None) -> tuple[int, dict[int, int]]:
         version = self._version(HOURS)
@@ -170,7 +180,9 @@ class LakeSketches:
 def _tables(sketches: Sequence[HourSketch]) -> Iterator[tuple[str, pa.Schema, pa.Table]]:
     """Yield the rows for each table, without their arrival, in the order in which they are written."""
     sketched = [each for each in sketches if each.sketch.columns]
-    yield SKETCHES, SKETCH_SCHEMA, sketch_rows([each.sketch for each in sketched], _keys(sketched))
+    summaries = [one for each in sketched for one in each.summaries or [None] * len(each.sketch.columns)]
+    rows = sketch_rows([each.sketch for each in sketched], _keys(sketched))
+    yield SKETCHES, SKETCH_SCHEMA, with_summaries(rows, summaries)
     pairs = [
         Pairs((), each.rows, np.zeros((0, 0)))
         if each.pairs is None
@@ -188,11 +200,23 @@ def _keys(sketches: Sequence[HourSketch]) -> dict[str, pa.Array[Any]]:
 
 
 def _summed_sketches(rows: pa.Table) -> pa.Table | None:
-    sums = sketches_of(_by_number(rows), [*_KEYS])
+    rows = _by_number(rows)
+    sums = sketches_of(rows, [*_KEYS])
     if sum(len(each.columns) for each in sums.values()) == len(rows):
         return None
     keys = {name: pa.array([key[at] for key in sums], kind) for at, (name, kind) in enumerate(_KEYS.items())}
-    return sketch_rows(list(sums.values()), keys)
+    of_rows = zip(*(rows[name].to_pylist() for name in (*_KEYS, "column")), strict=True)
+    summaries = _summed(of_rows, rows)
+    places = [(*key, column) for key, sketch in sums.items() for column in sketch.columns]
+    return with_summaries(sketch_rows(list(sums.values()), keys), [summaries[place] for place in places])
+
+
+def _summed(keys: Iterable[tuple[Any, ...]], rows: pa.Table) -> dict[tuple[Any, ...], Summary | None]:
+    """Return the summaries of rows by key, `None` where none of its rows has one."""
+    found: dict[tuple[Any, ...], list[Summary]] = {}
+    for key, summary in zip(keys, summaries_of(rows), strict=True):
+        found.setdefault(key, []).extend([] if summary is None else [summary])
+    return {key: added(parts) if parts else None for key, parts in found.items()}
 
 
 def _summed_hours(rows: pa.Table) -> pa.Table | None:

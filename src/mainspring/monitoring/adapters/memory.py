@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mainspring.monitoring.hours import HourSketch, added
 from mainspring.monitoring.ports import Doubt
+from mainspring.stats.summaries import Summary
 
 
 class MemorySketches:
@@ -30,10 +32,20 @@ class MemorySketches:
             for _, each in self._written
             if each.endpoint == endpoint and since <= each.hour < until and segment in (None, each.segment)
         ]
-        return sorted(added(found), key=lambda each: each.key)
+        return sorted((replace(each, summaries=()) for each in added(found)), key=lambda each: each.key)
 
     def segments(self, endpoint: str, since: int, until: int) -> list[str]:
         return sorted({each.segment for each in self.hours(endpoint, since, until, segment=None)} - {""})
+
+    def summaries(self, endpoint: str, column: str, since: int, until: int) -> dict[tuple[str, str], Summary]:
+        found: dict[tuple[str, str], Summary] = {}
+        for _, each in self._written:
+            if each.endpoint == endpoint and since <= each.hour < until and each.summaries:
+                of_column = dict(zip(each.sketch.columns, each.summaries, strict=True)).get(column)
+                if of_column is not None:
+                    key = each.version, each.digest
+                    found[key] = found[key] + of_column if key in found else of_column
+        return found
 
     def changed(self, endpoint: str, after: int | None = None) -> tuple[int, dict[int, int]]:
         found: Counter[int] = Counter()

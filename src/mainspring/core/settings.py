@@ -177,6 +177,7 @@ class Settings:
     metrics: str = ""  # address of an OTLP collector over HTTP that gets the metrics; empty: none does
     traces: Traces | None = None  # `None`: tracing is off
     keep_predictions_us: int | None = None  # `None`: for ever
+    keep_sketches_us: int | None = None  # of predictions, from which windows are computed; `None`: for ever
     keep_versions_us: int = 3_600_000_000  # of ingested tables that no dataset commit names
     training_price: tuple[float, str] | None = None  # per hour, with its currency; `None`: unknown
     schedules: tuple[ScheduleSetting, ...] = ()

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from mainspring.core.time import HOUR
+from mainspring.core.time import DAY, HOUR
 from mainspring.monitoring.hours import HourSketch, latency_buckets
 from mainspring.monitoring.model import Checkpoint, ColumnDrift, Window
 from mainspring.monitoring.ports import Doubt, MonitorStore, SketchStore
@@ -224,15 +224,15 @@ class SketchStoreConformance:
         sketches.add("k1", [hour_sketch("late", 1, 1.0), hour_sketch("late", 2, 2.0), hour_sketch("late", 3, 3.0)])
         position, _ = sketches.changed("late")
         for _ in range(2):
-            sketches.doubt("d1", HOUR, None)
-            sketches.doubt("d2", None, 5)
+            sketches.doubt(Doubt("d1", HOUR, None))
+            sketches.doubt(Doubt("d2", None, 5))
         assert sketches.doubts() == [Doubt("d1", HOUR, None), Doubt("d2", None, 5)]
         assert not sketches.recounted("d1", HOUR)
         sketches.recount("d1", HOUR, 3 * HOUR, [hour_sketch("late", 1, 1.0, 1.5)])
         assert (sketches.recounted("d1", HOUR), sketches.recounted("d1", 3 * HOUR)) == (True, False)
         sketches.forget(["d1"])
         assert sketches.doubts() == [Doubt("d2", None, 5)]
-        sketches.doubt("d1", HOUR, None)
+        sketches.doubt(Doubt("d1", HOUR, None))
         assert sketches.doubts() == [Doubt("d2", None, 5)]
         expected = [hour_sketch("late", 1, 1.0, 1.5), hour_sketch("late", 3, 3.0)]
         assert comparable(sketches.hours("late", 0, 9 * HOUR)) == comparable(expected)
@@ -240,8 +240,53 @@ class SketchStoreConformance:
         sketches.add("k1", [hour_sketch("late", 1, 1.0)])
         assert comparable(sketches.hours("late", 0, 9 * HOUR)) == comparable(expected)
 
+    def test_the_segments_of_one_feature_are_recounted_and_nothing_else(self, sketches: SketchStore) -> None:
+        whole = [hour_sketch("late", hour, 1.0, 2.0) for hour in (1, 2, 3)]
+        of_b = hour_sketch("late", 3, 1.0, segment="b=x")
+        others = [hour_sketch("late", 1, 1.0, segment="a=1"), hour_sketch("other", 1, 1.0, segment="b=x")]
+        sketches.add("k", [*whole, of_b, *others, hour_sketch("late", 5, 1.0, reason="gone")])
+        position, _ = sketches.changed("late")
+        assert sketches.without_segments("late", "b") == [(HOUR, "d1"), (2 * HOUR, "d1")]
+        assert sketches.without_segments("late", "a") == [(2 * HOUR, "d1"), (3 * HOUR, "d1")]
+        doubt = Doubt("s", HOUR, 4 * HOUR, "late", "b")
+        for _ in range(2):
+            sketches.doubt(doubt)
+            assert sketches.doubts() == [doubt]
+            made = [hour_sketch("late", hour, 1.0, 2.0, segment="b=x") for hour in (2, 3)]
+            sketches.recount("s", HOUR, 4 * HOUR, made, endpoint="late", feature="b")
+        assert sketches.recounted("s", HOUR)
+        found = sketches.hours("late", 0, 4 * HOUR, segment=None)
+        expected = [whole[0], others[0], whole[1], made[0], whole[2], made[1]]
+        assert comparable(found) == comparable(expected)
+        assert sketches.segments("other", 0, 9 * HOUR) == ["b=x"]
+        assert sketches.changed("late", position)[1] == {2 * HOUR: 0, 3 * HOUR: 0}
+        assert sketches.summaries("late", "a", 0, 9 * HOUR)["1", "d1"].weights.sum() == 6
+
+    def test_old_hours_are_added_up_to_days_and_very_old_ones_deleted(self, sketches: SketchStore) -> None:
+        day = DAY // HOUR
+        for number in range(day - 3, 2 * day + 6):
+            whole = hour_sketch("late", number, float(number % day), 1.0)
+            sketches.add(f"k{number}", [whole, hour_sketch("late", number, 1.0, segment="b=x")][: 1 + number % 2])
+        position, before = sketches.changed("late")
+        for _ in range(2):
+            sketches.tidy(replaced_before=0, entries=99, made_before=DAY, folded_before=2 * DAY + 5)
+        values = [each for number in range(day) for each in (float(number), 1.0)]
+        expected = [hour_sketch("late", day, *values), hour_sketch("late", day, *[1.0] * 12, segment="b=x")]
+        assert comparable(sketches.hours("late", 0, 2 * DAY, segment=None)) == comparable(expected)
+        assert len(sketches.hours("late", 2 * DAY, 3 * DAY)) == 6
+        assert sketches.changed("late", position)[1] == {}
+        hours = sketches.changed("late")[1]
+        assert (hours[DAY], sum(hours.values())) == (48, sum(before.values()) - 6)
+        assert sketches.summaries("late", "a", 0, 2 * DAY)["1", "d1"].weights.sum() == 48
+        late = hour_sketch("late", day + 5, 7.0)
+        sketches.add("late", [late])
+        expected[0] = hour_sketch("late", day, *values, 7.0)
+        assert comparable(sketches.hours("late", 0, 2 * DAY)) == comparable(expected[:1])
+        sketches.tidy(replaced_before=0, entries=99, folded_before=2 * DAY)
+        assert comparable(sketches.hours("late", 0, 2 * DAY, segment=None)) == comparable(expected)
+
     def test_an_empty_store_is_recounted(self, sketches: SketchStore) -> None:
-        sketches.doubt("d", None, None)
+        sketches.doubt(Doubt("d", None, None))
         assert sketches.started()
         sketches.recount("d", 0, 9 * HOUR, [hour_sketch("late", 1, 1.0)])
         assert comparable(sketches.hours("late", 0, 9 * HOUR)) == comparable([hour_sketch("late", 1, 1.0)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from mainspring.core.time import DAY
 from mainspring.monitoring.model import Checkpoint, Window
 
 if TYPE_CHECKING:
@@ -29,11 +30,17 @@ class MonitorStore(Protocol):
 
 
 class Doubt(NamedTuple):
-    """Times whose predictions may not have been counted: `since <= at < until`, `None` without bound."""
+    """Times whose predictions may not have been counted: `since <= at < until`, `None` without bound.
+
+    Attributes:
+        endpoint: With `feature`: only the endpoint's segments by this feature are in doubt; else empty.
+    """
 
     key: str
     since: int | None
     until: int | None
+    endpoint: str = ""
+    feature: str = ""
 
 
 class SketchStore(Protocol):
@@ -61,7 +68,7 @@ class SketchStore(Protocol):
 
     def changed(self, endpoint: str, after: int | None = None) -> tuple[int, dict[int, int]]:
         """Return the store's position, and the hours that were written to behind an earlier one, oldest first, with the
-        number of predictions in these writes.
+        number of predictions in these writes; 0 for hours of which only segments were written.
 
         Args:
             after: By default from the beginning: each hour has all of its predictions.
@@ -72,16 +79,26 @@ class SketchStore(Protocol):
         """Return whether there was any write."""
         ...
 
-    def doubt(self, key: str, since: int | None, until: int | None) -> None:
+    def doubt(self, doubt: Doubt) -> None:
         """Note a doubt durably; nothing is done if its key is known."""
+        ...
+
+    def without_segments(self, endpoint: str, feature: str) -> list[tuple[int, str]]:
+        """Return the hours, each with a digest, that have sketches, but none of segments by the feature; in order."""
         ...
 
     def doubts(self) -> list[Doubt]:
         """Return the doubts that are not forgotten, sorted by key."""
         ...
 
-    def recount(self, key: str, since: int, until: int, sketches: Sequence[HourSketch]) -> None:
-        """Replace all sketches of the hours in `[since, until)`, as a part of the recount `key`."""
+    def recount(
+        self, key: str, since: int, until: int, sketches: Sequence[HourSketch], *, endpoint: str = "", feature: str = ""
+    ) -> None:
+        """Replace the sketches of the hours in `[since, until)`, as a part of the recount `key`.
+
+        Args:
+            feature: Only the segments of `endpoint` by it are replaced; by default all sketches.
+        """
         ...
 
     def recounted(self, key: str, since: int) -> bool:
@@ -92,6 +109,20 @@ class SketchStore(Protocol):
         """Note that doubts are settled."""
         ...
 
-    def tidy(self, *, replaced_before: int, entries: int) -> None:
-        """Delete files that are no longer needed, as of `ledger.ports.PredictionStore.tidy`."""
+    def tidy(
+        self,
+        *,
+        replaced_before: int,
+        entries: int,
+        made_before: int | None = None,
+        folded_before: int = 0,
+        fold_us: int = DAY,
+    ) -> None:
+        """Delete files that are no longer needed, as of `ledger.ports.PredictionStore.tidy`, and make old hours few.
+
+        Args:
+            made_before: Sketches of earlier hours are deleted, UTC epoch microseconds; `None` deletes none.
+            folded_before: Earlier hours are added up to spans of `fold_us`, under the start of each. `changed` does not
+                tell of it.
+        """
         ...

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from mainspring.core.errors import MainspringError
-from mainspring.core.time import HOUR
+from mainspring.core.time import DAY, HOUR
 from mainspring.ledger.ports import Observed, Past
 from mainspring.monitoring.hours import CROSSED, HourSketch, added, latency_buckets
 from mainspring.monitoring.ports import Doubt, SketchStore
@@ -24,11 +25,23 @@ from mainspring.stats.crossings import MEASURES
 from mainspring.stats.segmenting import segments_of
 from mainspring.stats.sketches import Sketch
 
-_AT_ONCE = 200_000  # predictions counted again at once
 _log = logging.getLogger(__name__)
 
 Ints = npt.NDArray[np.int64]
 Values = Mapping[str, Any]
+
+
+class Ages(NamedTuple):
+    """How old sketches are kept; the default keeps all as they are.
+
+    Attributes:
+        made_before: Sketches of earlier hours are deleted, UTC epoch microseconds; `None` deletes none.
+        folded_before: Earlier hours are added up to spans of `fold_us`, a divisor of the monitor's window and of a day.
+    """
+
+    made_before: int | None = None
+    folded_before: int = 0
+    fold_us: int = DAY
 
 
 class Sketching:
@@ -39,6 +52,8 @@ class Sketching:
         served: Returns the description of a bundle, by its digest.
         segments: Returns the names of features by which an endpoint's traffic is also sketched.
         slot_us: Length of the slots, which divides an hour. Shorter ones serve windows that are no whole hours.
+        ages: Returns how old sketches are kept when the store is tidied.
+        at_once: Predictions that are counted again at once; a day with more is counted alone.
     """
 
     def __init__(
@@ -48,7 +63,12 @@ class Sketching:
         segments: Callable[[str], Sequence[str]] = lambda _: (),
         *,
         slot_us: int = HOUR,
+        ages: Callable[[], Ages] | None = None,
+        at_once: int = 200_000,
     ) -> None:
+        self._at_once = at_once
+        self._ages = ages
+        self._seen: set[tuple[str, str]] = set()  # endpoints with features whose past segments were looked for
         self._slot_us = slot_us
         self._store = store
         self._segments = segments
@@ -56,9 +76,11 @@ class Sketching:
 
     def observe(self, key: str, predictions: Sequence[Observed]) -> None:
         self._store.add(key, self.sketches(predictions))
+        for endpoint in {each.endpoint for each in predictions}:
+            self._look_for_segments(endpoint)
 
     def doubt(self, key: str, since: int | None, until: int | None) -> None:
-        self._store.doubt(key, since, until)
+        self._store.doubt(Doubt(key, since, until))
 
     def started(self) -> bool:
         return self._store.started()
@@ -67,16 +89,66 @@ class Sketching:
         doubts = self._store.doubts()
         if not doubts:
             return
-        # Doubts that are there together are settled together; a recount that was killed goes on where it was.
-        key = blake2b(repr(doubts).encode(), digest_size=16).hexdigest()
-        doubtful = {hour: rows for hour, rows in past.hours().items() if any(_doubted(hour, each) for each in doubts)}
-        for first, end in _spans(doubtful):
-            if not self._store.recounted(key, first):
-                self._store.recount(key, first, end, self.sketches(past.between(first, end)))
-        self._store.forget([doubt.key for doubt in doubts])
+        days: Counter[int] = Counter()  # whole ones, as old hours may have been added up to them
+        for hour, rows in past.hours().items():
+            days[hour // DAY * DAY] += rows
+        if whole := [doubt for doubt in doubts if not doubt.feature]:
+            # Doubts that are there together are settled together; a recount that was killed goes on where it was.
+            key = blake2b(repr([doubt[:3] for doubt in whole]).encode(), digest_size=16).hexdigest()
+            doubtful = {day: rows for day, rows in days.items() if any(_doubted(day, each) for each in whole)}
+            for first, end in _spans(doubtful, self._at_once):
+                if not self._store.recounted(key, first):
+                    self._store.recount(key, first, end, self.sketches(past.between(first, end)))
+            self._store.forget([doubt.key for doubt in whole])
+        for doubt in doubts:
+            if doubt.feature:
+                self._count_segments(past, doubt, {day: rows for day, rows in days.items() if _doubted(day, doubt)})
+
+    def _count_segments(self, past: Past, doubt: Doubt, days: Mapping[int, int]) -> None:
+        """Count the next days of a feature's segments, so that no compaction takes long."""
+        spans = list(_spans(days, self._at_once))
+        left = [span for span in spans if not self._store.recounted(doubt.key, span[0])]
+        if left:
+            first, end = left[0]
+            here = (seen for seen in past.between(first, end) if seen.endpoint == doubt.endpoint)
+            found = [each for each in self.sketches(here) if each.segment.startswith(f"{doubt.feature}=")]
+            self._store.recount(doubt.key, first, end, found, endpoint=doubt.endpoint, feature=doubt.feature)
+            counted = len(spans) - len(left) + 1
+            _log.info("segments of %s by %s: %d of %d parts", doubt.endpoint, doubt.feature, counted, len(spans))
+        if len(left) <= 1:
+            self._store.forget([doubt.key])
+
+    def _look_for_segments(self, endpoint: str) -> None:
+        """Doubt the past hours without segments by a feature that was declared after them; once in a process."""
+        for feature in self._segments(endpoint):
+            if (endpoint, feature) in self._seen:
+                continue
+            self._seen.add((endpoint, feature))
+            hours = [
+                hour
+                for hour, digest in self._store.without_segments(endpoint, feature)
+                if self._has_segments(digest, feature)
+            ]
+            if hours:
+                # The hour behind the last may have been counted in part.
+                key = f"segments:{endpoint}:{feature}:{hours[0]}"
+                self._store.doubt(Doubt(key, hours[0], hours[-1] + 2 * HOUR, endpoint, feature))
+
+    def _has_segments(self, digest: str, feature: str) -> bool:
+        try:
+            return self._ruler(digest).has_segments(feature)
+        except MainspringError:  # the bundle is gone
+            return False
 
     def tidy(self, *, replaced_before: int, entries: int) -> None:
-        self._store.tidy(replaced_before=replaced_before, entries=entries)
+        ages = Ages() if self._ages is None else self._ages()
+        self._store.tidy(
+            replaced_before=replaced_before,
+            entries=entries,
+            made_before=ages.made_before,
+            folded_before=ages.folded_before,
+            fold_us=ages.fold_us,
+        )
 
     def sketches(self, predictions: Iterable[Observed]) -> list[HourSketch]:
         """Return the sketches of predictions, one for each key. Those that cannot be sketched are counted with the
@@ -107,6 +179,10 @@ class _Ruler:
         self._score = served.score
         self._ruler = served.ruler
         self._crossing = served.crossing
+
+    def has_segments(self, feature: str) -> bool:
+        """Return whether predictions can be told apart by a feature."""
+        return feature in self._references
 
     def values(self, seen: Observed) -> Values:
         """Return the columns that are sketched, as Arrow where their values have one type.
@@ -199,20 +275,20 @@ def _taken(column: Any, rows: Ints | slice) -> Any:
     return column.take(rows) if isinstance(column, pa.Array) else [column[row] for row in rows.tolist()]
 
 
-def _doubted(hour: int, doubt: Doubt) -> bool:
-    return (doubt.since is None or hour + HOUR > doubt.since) and (doubt.until is None or hour < doubt.until)
+def _doubted(day: int, doubt: Doubt) -> bool:
+    return (doubt.since is None or day + DAY > doubt.since) and (doubt.until is None or day < doubt.until)
 
 
-def _spans(hours: Mapping[int, int]) -> Iterator[tuple[int, int]]:
-    """Yield spans of adjacent hours, with at most some 200,000 predictions unless one hour has more, in order."""
+def _spans(days: Mapping[int, int], at_once: int) -> Iterator[tuple[int, int]]:
+    """Yield spans of adjacent days, with at most `at_once` predictions unless one day has more, in order."""
     first, end, many = 0, 0, 0
-    for hour in sorted(hours):
-        if end and (hour > end or many + hours[hour] > _AT_ONCE):
+    for day in sorted(days):
+        if end and (day > end or many + days[day] > at_once):
             yield first, end
             end = 0
         if not end:
-            first, many = hour, 0
-        many += hours[hour]
-        end = hour + HOUR
+            first, many = day, 0
+        many += days[day]
+        end = day + DAY
     if end:
         yield first, end

@@ -170,7 +170,7 @@ class WindowUpdates:
             if hour < until:
                 came[hour // self._window_us * self._window_us] += rows
         if after is not None:
-            return position, {*came}
+            return position, {start for start, rows in came.items() if rows}  # else only segments were counted
         # Fewer predictions than before mean that old ones have expired, which is not a change.
         known = {window.start: window.predictions for window in self._stored(endpoint, 0, until)}
         return position, {start for start, rows in came.items() if rows > known.get(start, 0)}

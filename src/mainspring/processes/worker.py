@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mainspring.core.errors import MainspringError
-from mainspring.core.time import DAY
 from mainspring.data.retention import retain
 from mainspring.features.materialise.materialisation import CLOCK_BACK
 from mainspring.operations.features.live_views import ViewsInUse, tidy
@@ -59,19 +58,6 @@ class Duty:
         rested_s = (1 + self.rest) * (time.monotonic() - begun) if self.rest else 0.0
         later_s = min(_LONGEST_WAIT_S, self.every_s * 2 ** min(self.failures, _DOUBLINGS))
         self.due = now + max(self.every_s, later_s, rested_s)
-
-
-def oldest_kept(project: Project) -> int | None:
-    """Return the instant before which predictions are deleted, the start of a day; `None` if all are kept.
-
-    Predictions whose labels have not matured are kept longer.
-    """
-    settings = project.settings
-    if settings.keep_predictions_us is None:
-        return None
-    waits = [each.matures_us or 0 for model in project.definitions.models.values() for each in model.labels]
-    kept = settings.keep_predictions_us + max(waits, default=0) + 2 * settings.monitor_window_us
-    return (project.clock.now() - kept) // DAY * DAY
 
 
 def duties(project: Project) -> list[Duty]:
@@ -120,7 +106,8 @@ def duties(project: Project) -> list[Duty]:
 
     def tidy_predictions() -> None:
         removed = project.predictions.tidy(
-            made_before=oldest_kept(project), replaced_before=project.wall.now() - project.settings.keep_versions_us
+            made_before=project.oldest_kept(project.settings.keep_predictions_us),
+            replaced_before=project.wall.now() - project.settings.keep_versions_us,
         )
         if removed:
             log.info("deleted %d predictions older than keep_predictions", removed)

@@ -20,7 +20,7 @@ from mainspring.core.errors import Invalid, MainspringError, NotFound
 from mainspring.core.locks import FileLocks, Locks
 from mainspring.core.memory import expect_room
 from mainspring.core.settings import Settings, Url
-from mainspring.core.time import HOUR, Clock, ReplayClock, SystemClock
+from mainspring.core.time import DAY, HOUR, Clock, ReplayClock, SystemClock
 from mainspring.project import backends
 from mainspring.project.backends import Build, Context
 from mainspring.project.gitignore import keep_out_of_git
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from mainspring.monitoring.quality.updating import QualityUpdates
     from mainspring.monitoring.separations import SeparationTable
     from mainspring.monitoring.service.ports import ServiceStore
-    from mainspring.monitoring.sketching import Sketching
+    from mainspring.monitoring.sketching import Ages, Sketching
     from mainspring.monitoring.window_updates import WindowUpdates
     from mainspring.project.definitions.applied import Applied
     from mainspring.project.definitions.loading import Definitions
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from mainspring.training.runs.provenance import ModuleFiles
     from mainspring.training.trainer import Trainer
 
+_HOURS_KEPT_US = 32 * DAY  # channels look at hours for 16 days; older ones are added up to days
 _FOLLOW_S = 1.0  # maximum delay of a process that follows the definitions
 
 _log = logging.getLogger(__name__)
@@ -407,7 +408,31 @@ class Project:
             lambda digest: served(self.bundles.load(digest)),
             self._segments,
             slot_us=math.gcd(HOUR, self.settings.monitor_window_us),
+            ages=self._ages_of_sketches,
         )
+
+    def _ages_of_sketches(self) -> Ages:
+        from mainspring.monitoring.sketching import Ages
+
+        return Ages(
+            made_before=self.oldest_kept(self.settings.keep_sketches_us),
+            folded_before=self.clock.now() - _HOURS_KEPT_US,
+            fold_us=math.gcd(DAY, self.settings.monitor_window_us),
+        )
+
+    def oldest_kept(self, kept_us: int | None) -> int | None:
+        """Return the instant before which predictions or their sketches are deleted, the start of a day.
+
+        Those whose labels have not matured are kept longer.
+
+        Args:
+            kept_us: How long they are kept, microseconds; `None` for ever, and `None` is returned.
+        """
+        if kept_us is None:
+            return None
+        waits = [each.matures_us or 0 for model in self.definitions.models.values() for each in model.labels]
+        kept = kept_us + max(waits, default=0) + 2 * self.settings.monitor_window_us
+        return (self.clock.now() - kept) // DAY * DAY
 
     def _segments(self, endpoint: str) -> Sequence[str]:
         try:

@@ -16,7 +16,7 @@ from mainspring.core.environment import variables
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.ids import check_id
 from mainspring.core.settings import Address, Engines, Limits, Settings
-from mainspring.core.time import DAY
+from mainspring.core.time import parse_duration
 from mainspring.project.receivers import read_receivers
 from mainspring.project.schedules import read_schedules
 from mainspring.project.setting_values import (
@@ -63,6 +63,7 @@ DEFAULTS: Mapping[str, Any] = {
     "shadow_nice": 19,
     "keep_versions": "1h",
     "keep_predictions": "",
+    "keep_sketches": "",
     "gateway_workers": 1,
     "grpc_workers": 1,
     "gateway_max_connections": 1024,
@@ -90,7 +91,6 @@ DEFAULTS: Mapping[str, Any] = {
 }
 _PLANES = ("gateway", "control")
 _TABLES = (*_PLANES, "grpc", "kubernetes")
-_LEAST_PREDICTIONS_US = 32 * DAY  # labels are joined for 30 days after a window
 _LEAST_HEADER = 8192  # settings of the HTTP server
 _URLS = ("catalog", "lake", "online", "tracking", "blobs", "ledger")
 
@@ -285,7 +285,8 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
         monitor_window_us=duration(values, "monitor_window"),
         materialise_every_us=duration(values, "materialise_every"),
         keep_versions_us=duration(values, "keep_versions"),
-        keep_predictions_us=_predictions_kept(values),
+        keep_predictions_us=_kept(values, "keep_predictions", "32d", "labels could not be joined to predictions"),
+        keep_sketches_us=_kept(values, "keep_sketches", "60d", "channels need six weeks of history"),
         approvals=count(values, "approvals"),
         debug=bool(values.get("debug", False)),
         gateway_workers=workers(values, "gateway_workers"),
@@ -314,15 +315,18 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
     )
 
 
-def _predictions_kept(given: Mapping[str, Any]) -> int | None:
-    """Return how long predictions are kept in the lake, microseconds; `None` means for ever."""
-    if not given["keep_predictions"]:
+def _kept(given: Mapping[str, Any], name: str, least: str, why: str) -> int | None:
+    """Return a setting's duration, microseconds; `None` means for ever.
+
+    Labels are joined for 30 days after a window.
+    """
+    if not given[name]:
         return None
-    found = duration(given, "keep_predictions")
-    if found < _LEAST_PREDICTIONS_US:
+    found = duration(given, name)
+    if found < parse_duration(least):
         raise Invalid(
-            f"keep_predictions is {given['keep_predictions']!r}: labels could not be joined to predictions.",
-            fix='write at least "32d", or leave it out to keep predictions for ever.',
+            f"{name} is {given[name]!r}: {why}.",
+            fix=f'write at least "{least}", or leave it out to keep them for ever.',
         )
     return found
 

@@ -23,12 +23,13 @@ from mainspring.ledger.model import PREDICTIONS, Asked, Batch, Heading, Predicti
 from mainspring.ledger.ports import Observed
 from mainspring.ledger.recording import Recorder
 from mainspring.ledger.sealing import KEY_BYTES
-from mainspring.monitoring.adapters.lake import DOUBTS, HOURS, SKETCHES, LakeSketches
+from mainspring.monitoring.adapters.lake import DOUBTS, LakeSketches
 from mainspring.monitoring.adapters.memory import MemorySketches
+from mainspring.monitoring.adapters.sketch_rows import HOURS, SKETCHES
 from mainspring.monitoring.conformance import comparable
 from mainspring.monitoring.hours import CROSSED, HourSketch, latency_ms
 from mainspring.monitoring.served import Served
-from mainspring.monitoring.sketching import Sketching
+from mainspring.monitoring.sketching import Ages, Sketching
 from mainspring.stats.reference import profile
 from mainspring.stats.sketches import Ruler
 
@@ -53,7 +54,7 @@ def made(
         model="m",
         version=digest[-1],
         digest=digest,
-        at=START + number * 1_000_000 if at is None else at,
+        at=START + number * 100_000 if at is None else at,
         keys={},
         request={},
         features={"a": a, "b": b},
@@ -321,3 +322,81 @@ def test_batches_of_rows_by_columns_and_single_rows_are_sketched_alike(tmp_path:
     together.store().compact()
     apart.store().compact()
     assert comparable(together.found()) == comparable(apart.found())
+
+
+def test_segments_that_are_declared_later_are_counted_for_the_past_in_bounded_parts(places: Places) -> None:
+    """Each compaction counts one part; a process that starts anew goes on with the next."""
+    predictions = [
+        made(number, at=START + number * 7 * HOUR, a=float(number * 100 % 1000), b="xyz"[number % 3])
+        for number in range(12)
+    ]
+    others = [msgspec.structs.replace(each, id=f"o{each.id}", endpoint="other") for each in predictions[:2]]
+    places.log(*predictions[:9], *others)
+    assert places.store().compact() == 11
+    before = places.sketches.changed("late")[0]
+    declared: dict[str, list[str]] = {"late": ["b"]}
+    places.log(*predictions[9:])
+    parts = 0
+    while not parts or places.sketches.doubts():
+        parts += 1
+        places.observer = Sketching(places.sketches, served, lambda endpoint: declared.get(endpoint, []), at_once=4)
+        places.store().compact()
+    assert parts > 1
+    direct = MemorySketches()
+    ledger = MemoryLedger(Sketching(direct, served, lambda _: ["b"]))
+    ledger.append(predictions)
+    ledger.compact()
+    wanted = direct.hours("late", 0, 2**61, segment=None)
+    assert comparable(places.found(segment=None)) == comparable(wanted)
+    assert places.sketches.segments("other", 0, 2**61) == []
+    changed = places.sketches.changed("late", before)[1]
+    assert sum(changed.values()) == 3
+    assert START in changed  # of which only segments were written
+    position = places.sketches.changed("late")[0]
+    places.observer = Sketching(places.sketches, served, lambda _: ["b"])
+    places.log(made(99, at=START + 90 * HOUR))
+    places.store().compact()
+    assert places.sketches.doubts() == []
+    assert places.sketches.changed("late", position)[1] == {START + 90 * HOUR: 1}
+
+
+def test_very_many_different_values_are_few_segments(places: Places) -> None:
+    seen = Observed(
+        "late",
+        "1",
+        "d1",
+        np.full(100_000, START),
+        np.ones(100_000),
+        np.full(100_000, 1_000),
+        {"a": np.arange(100_000.0).tolist(), "b": [f"value-{number}" for number in range(100_000)]},
+        [0.5] * 100_000,
+    )
+    places.observer = Sketching(places.sketches, served, lambda _: ["b", "a"])
+    found = places.observer.sketches([seen])
+    assert {each.segment for each in found} == {"", "b=(other)", *(f"a=quarter {number}" for number in range(1, 5))}
+    (whole,) = (each for each in found if not each.segment)
+    of_b = whole.summaries[1]
+    assert of_b is not None
+    assert abs(of_b.distinct() - 100_000) < 10_000
+    assert len(of_b.frequent) == 0
+
+
+def test_personal_values_stand_in_no_summary(places: Places) -> None:
+    hidden = msgspec.structs.replace(made(1, b="ana@example.org"), personal=("b",))
+    places.log(hidden, made(2))
+    places.store().compact()
+    assert places.sketches.summaries("late", "a", 0, 2**61)["1", "d1"].weights.sum() == 2
+    assert places.sketches.summaries("late", "b", 0, 2**61)["1", "d1"].frequent == {"x": 1}
+
+
+def test_old_sketches_expire_and_are_added_up_to_days_when_the_log_is_tidied(places: Places) -> None:
+    days = START // DAY * DAY
+    places.log(*(made(number, at=days + number * 8 * HOUR) for number in range(12)))
+    places.observer = Sketching(
+        places.sketches, served, ages=lambda: Ages(made_before=days + DAY, folded_before=days + 3 * DAY)
+    )
+    places.store().compact()
+    places.store().tidy(replaced_before=0)
+    assert [(each.hour - days, each.rows) for each in places.found()] == [
+        (DAY, 3), (2 * DAY, 3), (3 * DAY, 1), (3 * DAY + 8 * HOUR, 1), (3 * DAY + 16 * HOUR, 1),
+    ]  # fmt: skip

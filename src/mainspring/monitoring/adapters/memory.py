@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from mainspring.core.time import DAY, HOUR
 from mainspring.monitoring.hours import HourSketch, added
 from mainspring.monitoring.ports import Doubt
 from mainspring.stats.summaries import Summary
@@ -18,6 +19,7 @@ class MemorySketches:
         self._keys: set[str] = set()
         self._written: list[tuple[int, HourSketch]] = []  # with the position of the write
         self._position = 0
+        self._folded_before, self._fold_us = 0, HOUR
         self._doubts: dict[str, Doubt] = {}
         self._recounted: set[tuple[str, int]] = set()
 
@@ -28,9 +30,9 @@ class MemorySketches:
 
     def hours(self, endpoint: str, since: int, until: int, *, segment: str | None = "") -> list[HourSketch]:
         found = [
-            each
+            replace(each, hour=self._start(each.hour))
             for _, each in self._written
-            if each.endpoint == endpoint and since <= each.hour < until and segment in (None, each.segment)
+            if each.endpoint == endpoint and since <= self._start(each.hour) < until and segment in (None, each.segment)
         ]
         return sorted((replace(each, summaries=()) for each in added(found)), key=lambda each: each.key)
 
@@ -50,23 +52,34 @@ class MemorySketches:
     def changed(self, endpoint: str, after: int | None = None) -> tuple[int, dict[int, int]]:
         found: Counter[int] = Counter()
         for position, each in self._written:
-            if each.endpoint == endpoint and not each.segment and (after is None or position > after):
-                found[each.hour] += each.rows
+            if each.endpoint == endpoint and (after is None or position > after):
+                found[self._start(each.hour)] += 0 if each.segment else each.rows
         return self._position, {hour: found[hour] for hour in sorted(found)}
 
     def started(self) -> bool:
         return bool(self._position or self._doubts)
 
-    def doubt(self, key: str, since: int | None, until: int | None) -> None:
-        if key not in self._keys:
-            self._keys.add(key)
-            self._doubts[key] = Doubt(key, since, until)
+    def doubt(self, doubt: Doubt) -> None:
+        if doubt.key not in self._keys:
+            self._keys.add(doubt.key)
+            self._doubts[doubt.key] = doubt
+
+    def without_segments(self, endpoint: str, feature: str) -> list[tuple[int, str]]:
+        here = [each for _, each in self._written if each.endpoint == endpoint and not each.reason]
+        found = {(each.hour, each.digest) for each in here if not each.segment}
+        return sorted(found - {(each.hour, each.digest) for each in here if each.segment.startswith(f"{feature}=")})
 
     def doubts(self) -> list[Doubt]:
         return [self._doubts[key] for key in sorted(self._doubts)]
 
-    def recount(self, key: str, since: int, until: int, sketches: Sequence[HourSketch]) -> None:
-        self._written = [(at, each) for at, each in self._written if not since <= each.hour < until]
+    def recount(
+        self, key: str, since: int, until: int, sketches: Sequence[HourSketch], *, endpoint: str = "", feature: str = ""
+    ) -> None:
+        def replaced(each: HourSketch) -> bool:
+            ours = not feature or (each.endpoint == endpoint and each.segment.startswith(f"{feature}="))
+            return ours and since <= each.hour < until
+
+        self._written = [(at, each) for at, each in self._written if not replaced(each)]
         self._recounted.add((key, since))
         self._write(sketches)
 
@@ -76,8 +89,20 @@ class MemorySketches:
     def forget(self, keys: Sequence[str]) -> None:
         self._doubts = {key: doubt for key, doubt in self._doubts.items() if key not in keys}
 
-    def tidy(self, *, replaced_before: int, entries: int) -> None:
-        pass
+    def tidy(
+        self,
+        *,
+        replaced_before: int,  # noqa: ARG002
+        entries: int,  # noqa: ARG002
+        made_before: int | None = None,
+        folded_before: int = 0,
+        fold_us: int = DAY,
+    ) -> None:
+        self._written = [(at, each) for at, each in self._written if made_before is None or each.hour >= made_before]
+        self._folded_before, self._fold_us = folded_before // fold_us * fold_us, fold_us
+
+    def _start(self, hour: int) -> int:
+        return hour // self._fold_us * self._fold_us if hour < self._folded_before else hour
 
     def _write(self, sketches: Sequence[HourSketch]) -> None:
         self._position += 1

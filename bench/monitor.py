@@ -1,11 +1,12 @@
-"""What does monitoring cost: sketches as the log is compacted, then a pass over a window of a million predictions?
+"""What does monitoring cost: sketches as the log is compacted, passes over windows, and passes as the table grows?
 
 A prediction has 25 features, and half of them have a label. First the log's segments are compacted twice, with sketches
 and without; the difference is what sketching adds, and the floor of cells per second is the decoding of the segments'
 frames. Then passes: the first computes the window from its sketches; the next one after a thousand more predictions;
 one of a process that was started again; and passes that join labels. The floor of a pass reads the window's keys and
-scores from the same files with pyarrow, and does nothing with them. Each side runs in a process of its own. Times are
-of the processor; the memory is the process's peak.
+scores from the same files with pyarrow, and does nothing with them. bench/monitor_scale.py repeats the passes while a
+table grows, and compares a window with peers. Each side runs in a process of its own. Times are of the processor; the
+memory is the process's peak.
 """
 
 from __future__ import annotations
@@ -16,17 +17,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 
 import mainspring as ms
+import monitor_scale
 from mainspring.core.catalog import metadata, open_engine
 from mainspring.core.locks import FileLocks
 from mainspring.core.time import DAY, ManualClock
@@ -37,7 +37,7 @@ from mainspring.ledger.adapters.lake import LakePredictions
 from mainspring.ledger.adapters.segments import SegmentLog
 from mainspring.ledger.adapters.unread import segments
 from mainspring.ledger.columns import SCHEMA
-from mainspring.ledger.model import PREDICTIONS, Asked, Batch, Heading
+from mainspring.ledger.model import PREDICTIONS, Asked, Batch
 from mainspring.monitoring.adapters.catalog import CatalogMonitors
 from mainspring.monitoring.adapters.lake import LakeSketches
 from mainspring.monitoring.model import LabelRows
@@ -45,21 +45,11 @@ from mainspring.monitoring.reader import READ
 from mainspring.monitoring.served import served
 from mainspring.monitoring.sketching import Sketching
 from mainspring.monitoring.window_updates import WindowUpdates
-from mainspring.registry.model import Bundle, Input, Manifest
-from mainspring.stats.reference import profile
 from mainspring.training.label import Label
+from monitor_made import BATCH, FEATURES, HEADING, INSTANT, MORE, START, bundle, cpu, outcomes, peak_mb, store
 from report import Case, report
 
-START = 19_700 * DAY
-FEATURES = [f"Traffic.f{number}" for number in range(25)]
-HEADING = Heading("late", "late", "1", "d1", keys=("order",), features=tuple(FEATURES), outputs=("probability",))
-BATCH = 20  # predictions that are answered together
-MORE = 1_000
-INSTANT = pa.timestamp("us", tz="UTC")
-
-outcomes = ms.Source(
-    "outcomes", schema={"order": ms.String, "late": ms.Boolean}, event_time="at", recorded_time="known"
-)
+WANTED_CELLS, WANTED_US = 10.0, 5.0  # millions a second and core; a prediction at 25 columns
 
 
 def write(folder: Path, first: int, count: int, rows: int) -> None:
@@ -91,43 +81,6 @@ def labels(rows: int, version: int) -> LabelRows:
         }
     )
     return LabelRows(Label(SourceColumn(outcomes, "late")), {"order": ms.String}, TableScan(version, rows=table))
-
-
-def bundle() -> Bundle:
-    rng = np.random.default_rng(0)
-    reference = profile({**{name: rng.normal(size=50_000) for name in FEATURES}, "probability": rng.random(50_000)})
-    inputs = tuple(Input(name, ms.Float64) for name in FEATURES)
-    manifest = Manifest(
-        model="late",
-        task="binary",
-        flavour="onnx",
-        inputs=inputs,
-        outputs=("probability",),
-        run_id="r",
-        dataset_commit="c",
-        features_digest="f",
-        code_version="v",
-        created_at=0,
-    )
-    return Bundle("d1", manifest, {"reference.json": msgspec.json.encode(reference)})
-
-
-def peak_mb() -> float:
-    status = Path("/proc/self/status").read_text()
-    return round(int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) / 1024, 1)
-
-
-def cpu(do: Callable[[], object]) -> float:
-    began = time.process_time()
-    do()
-    return time.process_time() - began
-
-
-def store(root: Path, segment_folder: str, lake: DeltaLake, *, sketched: bool = True) -> LakePredictions:
-    observer = Sketching(LakeSketches(lake), lambda _: described)
-    described = served(bundle())
-    locks = FileLocks(root / "locks")
-    return LakePredictions(root / segment_folder, lake, locks, observer=observer if sketched else None)
 
 
 def decoding(root: Path) -> dict[str, float]:
@@ -228,35 +181,65 @@ SIDES: dict[str, Callable[[Path, int], dict[str, float]]] = {  # in this order: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--side", choices=[*SIDES])
+    parser.add_argument("--rows", type=int, default=500_000, help="logged predictions")
+    parser.add_argument("--most", type=int, default=monitor_scale.SIZES[-1], help="predictions of the growing table")
+    parser.add_argument("--side", choices=[*SIDES, *monitor_scale.SIDES])
     parser.add_argument("--root", type=Path)
     asked = parser.parse_args()
     if asked.side:
-        print(json.dumps(SIDES[asked.side](asked.root, asked.rows)))
+        sides = SIDES | monitor_scale.SIDES
+        print(json.dumps(sides[asked.side](asked.root, asked.rows)))
         return
+
+    def side(name: str, rows: int, folder: str) -> dict[str, float]:
+        command = [sys.executable, __file__, "--rows", str(rows), "--root", folder, "--side", name]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        return dict(json.loads(done.stdout.splitlines()[-1]))
+
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder) / "log", 0, asked.rows, asked.rows + 3 * MORE)
+        found = {name: side(name, asked.rows, folder) for name in SIDES}
+    cases = measured(found, asked.rows)
+    with tempfile.TemporaryDirectory() as folder:
+        sizes = [size for size in monitor_scale.SIZES if size <= asked.most]
+        grown = {size: side("grow", size, folder) | side("look", size, folder) for size in sizes}
+    cases += monitor_scale.cases(grown)
+    met(cases[:3], grown)
+    report("monitor", cases)
 
-        def side(name: str) -> dict[str, float]:
-            command = [sys.executable, __file__, "--rows", str(asked.rows), "--root", folder, "--side", name]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            return dict(json.loads(done.stdout.splitlines()[-1]))
 
-        found = {name: side(name) for name in SIDES}
-    cells = asked.rows * (len(FEATURES) + 1)
+def met(cases: list[Case], grown: dict[int, dict[str, float]]) -> None:
+    """Print what was wanted, what was got, and whether that is met."""
+    sizes = [*grown]
+    wanted = [
+        ("cells sketched, M/s a core", f">= {WANTED_CELLS}", cases[0].ours, cases[0].ours >= WANTED_CELLS),
+        ("sketches in all, µs a prediction", f"<= {WANTED_US}", cases[2].ours, cases[2].ours <= WANTED_US),
+    ]
+    if len(sizes) > 1:
+        for what, unit in (("more", "s"), ("more MB", "MB"), ("labelled MB", "MB")):
+            first, last = (grown[size][what] for size in (sizes[0], sizes[-1]))
+            wanted.append(
+                (f"{what}, {unit}: {sizes[0]:,} to {sizes[-1]:,}", "<= 2x", round(last / first, 2), last <= 2 * first)
+            )
+    for name, want, got, is_met in wanted:
+        print(f"{name:50} wanted {want:8} got {got:8} {'met' if is_met else 'NOT MET'}")
+
+
+def measured(found: dict[str, dict[str, float]], rows: int) -> list[Case]:
+    cells = rows * (len(FEATURES) + 1)
     decoded, sketched, apart, took = (found[name] for name in ("decoding", "sketching", "plain", "passes"))
-    us = 1e6 / asked.rows
+    us = 1e6 / rows
     cases = [
         Case("cells sketched", "M/s a core", round(cells / sketched["sketch"] / 1e6, 2),
              round(cells / decoded["decode"] / 1e6, 2), more_is_better=True),
         Case("sketching", "µs a prediction", round(sketched["sketch"] * us, 2), round(decoded["decode"] * us, 2)),
-        Case("compaction with sketches", "µs a prediction",
-             round(sketched["compact"] * us, 2), round(apart["compact"] * us, 2)),
+        Case("sketching and storing sketches", "µs a prediction",
+             round((sketched["sketch"] + sketched["compact"] - apart["compact"]) * us, 2)),
+        Case("compaction without sketches", "µs a prediction", round(apart["compact"] * us, 2)),
         Case("compaction: peak memory", "MB", sketched["compact MB"], apart["compact MB"]),
     ]  # fmt: skip
     what = {
-        "first": f"first pass over {asked.rows:,} predictions",
+        "first": f"first pass over {rows:,} predictions",
         "more": f"{MORE:,} more",
         "again": f"{MORE:,} more, started again",
         "labels": "pass that joins all labels",
@@ -267,7 +250,7 @@ def main() -> None:
     cases += [
         Case(f"{text}: peak memory", "MB", took[f"{name} MB"], least.get(f"{name} MB")) for name, text in what.items()
     ]
-    report("monitor", cases)
+    return cases
 
 
 if __name__ == "__main__":

@@ -41,12 +41,12 @@ from mainspring.monitoring.adapters.sketch_rows import (
     tuples_of,
     with_arrival,
 )
+from mainspring.monitoring.adapters.summary_rows import summary_fields
 from mainspring.monitoring.hours import HourSketch
 from mainspring.monitoring.ports import Doubt
 from mainspring.stats.sketch_table import pairs_of, sketches_of
 from mainspring.stats.sketches import Sketch
 from mainspring.stats.summaries import Summary
-from mainspring.stats.summary_table import summary_fields
 
 DOUBTS = "predictions__doubts"
 _DOUBT: dict[str, pa.DataType] = {

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mainspring.monitoring.adapters.summary_rows import summaries_of, summary_fields, with_summaries
 from mainspring.monitoring.hours import LATENCIES, HourSketch
 from mainspring.stats.sketch_table import pair_fields, pair_rows, pairs_of, sketch_fields, sketch_rows, sketches_of
 from mainspring.stats.sketches import Pairs
 from mainspring.stats.summaries import Summary, added
-from mainspring.stats.summary_table import summaries_of, summary_fields, with_summaries
 
 SKETCHES, HOURS = "predictions__sketches", "predictions__hours"
 INSTANT = pa.timestamp("us", tz="UTC")

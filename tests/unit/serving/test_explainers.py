@@ -128,7 +128,7 @@ def test_other_models_are_refused_with_the_reason() -> None:
     made = explained("sklearn_mlp", "float32, booleans")
     with pytest.raises(NotExplainable, match="one sum of trees or one linear function"):
         load_explainer(made.bundle)
-    with pytest.raises(NotExplainable, match="one sum of trees or one linear function"):
+    with pytest.raises(NotExplainable, match="it takes tensors, not columns"):
         load_explainer(mlp_bundle())
     spec = (TensorSpec("x", "FP32", (-1, 3)),)
     with pytest.raises(NotExplainable, match="it is a function"):

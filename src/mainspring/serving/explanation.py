@@ -46,7 +46,7 @@ def takes_tensors(owner: str) -> NotExplainable:
     """Return the error for a model of tensors: neither exact explanations nor estimates by columns apply to it."""
     return NotExplainable(
         owner,
-        "it takes tensors, not columns, and a served graph has no gradients",
+        "it takes tensors, not columns, and what is served has no gradients",
         fix="compute gradients where the network is trained, such as integrated gradients, and keep them as an "
         "artefact of its run; or serve a model of named columns.",
     )

@@ -131,7 +131,7 @@ def test_other_models_are_refused_with_the_reason() -> None:
     with pytest.raises(NotExplainable, match="it takes tensors, not columns"):
         load_explainer(mlp_bundle())
     spec = (TensorSpec("x", "FP32", (-1, 3)),)
-    with pytest.raises(NotExplainable, match="it is a function"):
+    with pytest.raises(NotExplainable, match="it takes tensors, not columns"):
         load_explainer(function_bundle("m:f", "0" * 64, spec, spec))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,14 +17,15 @@ from mainspring.ledger.model import ANY_KEY, Prediction, Selection
 from mainspring.ledger.ports import Cursor
 
 if TYPE_CHECKING:
+    from mainspring.monitoring.model import LabelRows
     from mainspring.project import Project
 
 LIMIT = 50
 LABELLED, UNLABELLED = "known", "unknown"
 STATUSES = tuple(status.value for status in Status)
 FIELDS = ("endpoint", "version", "key", "score_from", "score_to", "label", "status", "since", "until")
-_AT_ONCE = 200  # predictions whose labels are joined at once
-_PAGES = 5  # that one listing by label looks through
+_AT_ONCE = 500  # predictions whose labels are joined at once
+_PAGES = 2  # that one listing by label looks through
 _CURSOR = re.compile(r"(-?\d{1,18})-([0-9A-Za-z_.-]{0,128})", re.ASCII)
 
 Label = bool | float | str | None
@@ -221,30 +223,32 @@ def _label_text(label: Label) -> str:
 
 def _labels(project: Project, predictions: Sequence[Prediction]) -> Mapping[str, Any]:
     """Return id -> label of those predictions whose label is known."""
-    found: dict[str, Any] = {}
     by_endpoint: dict[str, list[Prediction]] = {}
     for each in predictions:
         by_endpoint.setdefault(each.endpoint, []).append(each)
+    # Endpoints whose predictions have the same label share one join: most of its cost does not depend on the rows.
+    joins: dict[tuple[str, str], tuple[LabelRows, list[Prediction]]] = {}
     for endpoint, made in by_endpoint.items():
-        try:
-            found |= _labels_of(project, endpoint, made)
-        except MainspringError:  # an endpoint that is no longer declared has no labels
-            continue
+        with suppress(MainspringError):  # an endpoint that is no longer declared has no labels
+            if (labels := project.label_rows(endpoint)) is not None:
+                keys = [single.keys for single in labels.each]
+                joins.setdefault((labels.state, str(keys)), (labels, []))[1].extend(made)
+    found: dict[str, Any] = {}
+    for labels, made in joins.values():
+        with suppress(MainspringError):
+            found |= _labels_of(labels, made, project.clock.now())
     return found
 
 
-def _labels_of(project: Project, endpoint: str, predictions: Sequence[Prediction]) -> Mapping[str, Any]:
+def _labels_of(labels: LabelRows, predictions: Sequence[Prediction], now: int) -> Mapping[str, Any]:
     import pyarrow as pa
 
     from mainspring.core.schema import DType
     from mainspring.ledger.columns import to_batch
     from mainspring.monitoring.joins import join_labels
 
-    labels = project.label_rows(endpoint)
-    if labels is None:
-        return {}
     # Keys that identify a person stay sealed, so such predictions have no label here.
-    joined = join_labels(pa.Table.from_batches([to_batch(predictions)]), labels, project.clock.now())
+    joined = join_labels(pa.Table.from_batches([to_batch(predictions)]), labels, now)
     kinds = {each.label.column: each.label.source.columns[each.label.column] for each in labels.each}
 
     def typed(value: Any, column: str) -> Label:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -17,9 +18,10 @@ from kit.console.flights import NOW, Project, populated
 from mainspring.console.app import create_app
 from mainspring.console.same import cli, python
 from mainspring.core.errors import Invalid
-from mainspring.core.time import HOUR, MINUTE, format_instant
+from mainspring.core.time import DAY, HOUR, MINUTE, format_instant
 from mainspring.operations.opened import OpenedProject
 from mainspring.operations.predictions import Conditions, list_predictions
+from mainspring.serving.model import Endpoint
 from unit.console.test_pages import Markup, text_of
 
 
@@ -82,6 +84,28 @@ def test_labels_are_joined_where_they_are_asked_for(administrator: Client) -> No
     assert "true" in text_of(page)
     csv_rows = list(csv.DictReader(io.StringIO(administrator.get("/predictions.csv?label=unknown").text)))
     assert [row["label"] for row in csv_rows] == [""] * 12
+
+
+def test_endpoints_share_a_join_only_where_they_have_the_same_label() -> None:
+    project = populated()
+    project.predictions.compact()
+    model = project.definitions.models["late-arrival"]
+    settled = replace(model, name="settled", label=model.label.known_after(400 * DAY))
+    models = {**project.definitions.models, "settled": settled}
+    given = {
+        "late-arrival": Endpoint("late-arrival", model="late-arrival@champion"),
+        "evening": Endpoint("evening", model="late-arrival@champion"),
+        "settled": Endpoint("settled", model="settled@champion"),
+    }
+    project = project.having(definitions=replace(project.definitions, models=models, endpoints=given))
+    known = next(each.prediction for each in list_predictions(project, Conditions(label="true")).rows)
+    for endpoint in ("evening", "settled", "no longer declared"):
+        copy = msgspec.structs.replace(known, id=f"{endpoint[:2]}{known.id[2:]}", endpoint=endpoint)
+        project.predictions.append([copy])
+    project.predictions.compact()
+    found = list_predictions(project, Conditions(), labels=True, limit=1000).rows
+    labels = {each.prediction.endpoint: each.label for each in found if each.prediction.id[2:] == known.id[2:]}
+    assert labels == {"late-arrival": True, "evening": True, "settled": None, "no longer declared": None}
 
 
 @pytest.mark.parametrize("query", ["", "score_from=0.2", "label=known"])

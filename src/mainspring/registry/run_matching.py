@@ -146,5 +146,5 @@ def place_in(query: RunQuery) -> tuple[int, Any, str] | None:
 
 def _of(query: RunQuery) -> str:
     # Conditions are included: a position is valid only for them, so a hand-made address is rejected.
-    said = repr((query.conditions, query.words, query.order))
+    said = repr((query.conditions, query.words, query.order, query.nested))
     return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -109,13 +109,17 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class RunQuery:
-    """A query for runs that match every condition and contain every word in their id, name or model."""
+    """A query for runs that match every condition and contain every word in their id, name or model.
+
+    Without `nested`, runs are left out whose parent exists.
+    """
 
     conditions: tuple[Condition, ...] = ()
     words: tuple[str, ...] = ()
     order: Order = Order()
     limit: int = 50
     after: str = ""  # page token: `next` of the page before
+    nested: bool = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.limit <= MOST_RUNS:
@@ -212,6 +216,12 @@ class RunSearch(Protocol):
 
     def count(self, query: RunQuery, *, at_most: int = 1000) -> int:
         """Return the number of matching runs, counted up to `at_most`; order and page are ignored."""
+        ...
+
+    def children(self, run_ids: Sequence[str], *, at_most: int = 1000) -> Mapping[str, int]:
+        """Return the number of runs nested in each of these runs, counted up to `at_most`; runs without any are
+        omitted.
+        """
         ...
 
     def get(self, run_ids: Sequence[str]) -> list[RunRow]:

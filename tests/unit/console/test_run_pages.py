@@ -31,7 +31,7 @@ def ids(project) -> dict[str, str]:
 
 
 def names(page: str) -> list[str]:
-    return re.findall(r'<th scope="row"><a href="/runs/[^"]+" title="[^"]+">([^<]+)</a>', page)
+    return re.findall(r'<th scope="row"(?: class="depth-\d")?><a href="/runs/[^"]+" title="[^"]+">([^<]+)</a>', page)
 
 
 def shown(client: Client, path: str, status: int = 200) -> str:
@@ -66,10 +66,37 @@ def test_nobody_sees_them_without_a_key(client, ids, path) -> None:
 class TestTable:
     def test_the_newest_first_with_a_line_and_usual_columns(self, client) -> None:
         page = shown(client, "/runs")
-        assert names(page)[:4] == ["&lt;b&gt;broken&lt;/b&gt;", "fold-2", "fold-1", "fold-0"]
-        assert "63 runs" in text_of(page).replace("64 runs", "63 runs")
+        assert names(page)[:3] == ["&lt;b&gt;broken&lt;/b&gt;", "the sweep", "trial-55"]
+        assert re.search(r"6[01] top-level runs", text_of(page))
         assert page.count('class="spark') > 15
         assert text_of(page).count("holdout.auc") >= 1
+
+    def test_nested_runs_are_listed_below_their_opened_parent(self, client, ids) -> None:
+        closed = shown(client, "/runs")
+        assert "fold-1" not in closed
+        assert "▸ 3 nested" in text_of(closed)
+        [opener] = re.findall(r'class="opener" href="([^"]+)"', closed)
+        page = shown(client, opener)
+        assert names(page)[1:5] == ["the sweep", "fold-2", "fold-1", "fold-0"]
+        assert page.count('class="depth-1"') == 3
+        assert "the first 25" in text_of(page)
+        assert re.search(r"6[01] top-level runs", text_of(page))
+        [closer] = re.findall(r'class="opener" href="([^"]+)"', page)
+        assert names(shown(client, closer)) == names(closed)
+        [linked] = re.findall(r'As JSON: <a href="([^"]+)"', closed)
+        as_json = client.get(linked.replace("&amp;", "&")).json()["runs"]
+        assert [run["id"] for run in as_json][:25] == re.findall(r'<tr id="([^"]+)"', closed)
+        assert client.page(f"/runs?open=../{ids['the sweep']}").status_code in (400, 422)
+
+    def test_with_a_filter_or_in_the_order_of_a_metric_each_run_names_its_parent(self, client, ids) -> None:
+        for query in ("q=fold", "model=late-arrival", "sort=metrics.holdout.auc+desc&status=FINISHED"):
+            page = shown(client, f"/runs?{query}")
+            assert "top-level" not in page
+            assert "opener" not in page
+        page = shown(client, "/runs?q=fold")
+        assert names(page) == ["fold-2", "fold-1", "fold-0"]
+        assert page.count(f'nested in <a href="/runs/{ids["the sweep"]}"') == 3
+        assert re.search(r" 6[34] runs", text_of(shown(client, "/runs?sort=metrics.holdout.auc+desc")))
 
     def test_a_filter_an_order_and_the_pages_after(self, client) -> None:
         wanted = "metrics.holdout.auc > 0.7 and params.optimizer in (adam, sgd) status = finished trial"

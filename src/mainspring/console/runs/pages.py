@@ -16,7 +16,7 @@ from mainspring.console.guard import caller, form
 from mainspring.console.render import page
 from mainspring.console.runs.charts import looked_at, one_chart
 from mainspring.console.runs.comparison import MOST, address, comparison, parallel_picture
-from mainspring.console.runs.table import SYSTEM, Asked, run_table, state_of
+from mainspring.console.runs.table import MOST_OPEN, SYSTEM, Asked, run_table, state_of
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.core.ids import check_id
 from mainspring.operations.runs import LONGEST_NAME, LONGEST_NOTE, describe_run
@@ -178,6 +178,7 @@ def add_run_pages(router: APIRouter, project: Project, frame: Frame) -> None:
         find: str = "",
         after: str = "",
         column: Several = None,
+        open: Several = None,
     ) -> Response:
         asked = Asked(
             q.strip()[: _LONGEST + 1],
@@ -187,6 +188,7 @@ def add_run_pages(router: APIRouter, project: Project, frame: Frame) -> None:
             tuple(dict.fromkeys(each[:_LONGEST] for each in column or ())),
             find.strip()[:200],
             after,
+            tuple(check_id(each, "run") for each in dict.fromkeys(open or ()))[:MOST_OPEN],
         )
         found = run_table(project, asked)
         content = framed(request, found=found, statuses=STATUSES, most=MOST)

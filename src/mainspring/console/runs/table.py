@@ -17,7 +17,7 @@ from mainspring.project import Project
 from mainspring.registry.run_filters import Filter, Unreadable, parse_filter, parse_order
 from mainspring.registry.run_matching import number_of
 from mainspring.registry.runs import ERROR
-from mainspring.registry.searching import Column, Condition, Kind, Order, RunPage, RunQuery, RunRow, RunSearch
+from mainspring.registry.searching import PARENT, Column, Condition, Kind, Order, RunQuery, RunRow, RunSearch
 from mainspring.registry.unknown_names import UnknownName, unknown_names
 
 SHOWN, COUNTED, MOST_COLUMNS, OFFERED = 25, 1000, 12, 40
@@ -28,7 +28,8 @@ TELLING, TRIED, MOST_NAMES = (
 )  # runs whose names are read, metrics that may be the sparkline, names of a run
 _NAMED = (Kind.METRIC, Kind.PARAM, Kind.TAG)
 JUDGED, SYSTEM = "holdout.", ("system/", "system.")
-_WHY = Column(Kind.TAG, ERROR)
+_WHY, _PARENT = Column(Kind.TAG, ERROR), Column(Kind.TAG, PARENT)
+NESTED, NESTED_COUNTED, MOST_OPEN = 25, 1000, 20  # nested runs listed and counted per run, runs opened
 _DIGEST = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 _STATES = {"FINISHED": "fresh", "RUNNING": "live", "FAILED": "late", "KILLED": "drifted", "SCHEDULED": "empty"}
 
@@ -44,6 +45,7 @@ class Asked:
     columns: tuple[str, ...] = ()
     find: str = ""  # in the names of columns
     after: str = ""
+    open: tuple[str, ...] = ()  # ids of runs whose nested runs are listed too
 
     def address(self, **changed: str | tuple[str, ...]) -> str:
         """Return the table's address with the given fields changed; at its first page unless `after` is given."""
@@ -52,8 +54,19 @@ class Asked:
             asked = replace(asked, **{name: value})  # type: ignore[arg-type]
         fields = [("q", asked.text), ("model", asked.model), ("status", asked.status), ("sort", asked.sort)]
         fields += [("column", column) for column in asked.columns]
+        fields += [("open", run) for run in asked.open]
         fields += [("find", asked.find), ("after", asked.after)]
         return _address("/runs", fields)
+
+    def turned(self, run_id: str) -> str:
+        """Return the address of this page with the nested runs of one run opened, or closed."""
+        others = tuple(each for each in self.open if each != run_id)
+        return self.address(after=self.after, open=others if run_id in self.open else (*others, run_id)) + f"#{run_id}"
+
+    @property
+    def is_flat(self) -> bool:
+        """True if a filter is given, so that nested runs are listed like any other."""
+        return bool(self.text or self.model or self.status)
 
     @property
     def as_json(self) -> str:
@@ -99,10 +112,23 @@ class Shown:
     run: RunRow
     cells: tuple[Cell, ...]
     spark: Markup
+    depth: int = 0  # of runs above it in the table
+    nested: int = 0  # counted up to `NESTED_COUNTED`
+    parent: RunRow | None = None  # in a flat table
 
     @property
     def state(self) -> str:
         return state_of(self.run.status)
+
+    @property
+    def counted(self) -> str:
+        return f"{self.nested:,}{'+' if self.nested >= NESTED_COUNTED else ''}"
+
+    @property
+    def all_nested(self) -> str:
+        """Address of the table of the runs nested in it; empty if the table of its parent has room for them."""
+        text = str(Condition(_PARENT, "=", self.run.id))
+        return Asked(text=text).address() if self.nested > NESTED else ""
 
     @property
     def error(self) -> str:
@@ -145,6 +171,17 @@ class RunTable:
     problem: Unreadable | None
     unknown: tuple[UnknownName, ...]  # unknown names in a filter or order that leaves no run or no order
     models: tuple[str, ...]
+    is_flat: bool  # nested runs are listed like any other, not below their parents
+
+    @property
+    def first(self) -> int:
+        """Number of rows without those nested in others."""
+        return sum(not row.depth for row in self.rows)
+
+    @property
+    def same(self) -> Asked:
+        """The query that lists the same runs elsewhere, where nested runs are listed like any other."""
+        return self.asked if self.is_flat else replace(self.asked, text=str(Condition(_PARENT, "is null")))
 
     @property
     def counted(self) -> str:
@@ -169,24 +206,48 @@ def run_table(project: Project, asked: Asked) -> RunTable:
         order = parse_order(asked.sort, search.kinds) if asked.sort else order
     except Unreadable as error:
         problem = error
+    is_flat = asked.is_flat or order.column.kind is not Kind.ATTRIBUTE
     query = RunQuery(
-        (*understood.conditions, *_chosen(asked)), understood.words, order, SHOWN, "" if problem else asked.after
+        (*understood.conditions, *_chosen(asked)),
+        understood.words,
+        order,
+        SHOWN,
+        "" if problem else asked.after,
+        nested=is_flat,
     )
     columns = tuple(parse_order(name, search.kinds).column for name in asked.columns[:MOST_COLUMNS])
     ordered = () if order.column.kind is Kind.ATTRIBUTE else (order.column,)
-    page = search.search(query, (*columns, *ordered, _WHY), count_to=COUNTED + 1)
+    wanted = (*columns, *ordered, _WHY, _PARENT)
+    page = search.search(query, wanted, count_to=COUNTED + 1)
     unknown = (
         () if problem or asked.after else unknown_names(search, understood, order, page.runs, ordered_by=asked.sort)
     )
-    seen, runs = _seen(search, page), page.runs
+    placed = [(0, run) for run in page.runs] if is_flat else _opened(search, page.runs, asked.open, wanted, order)
+    runs: Sequence[RunRow] = [run for _, run in placed]
+    seen = _seen(search, page.runs, [run for depth, run in placed if depth])
     if not columns:
         columns = _usual(search, seen, order)
-        runs = tuple(search.rows([run.id for run in runs], (*columns, _WHY)))
+        runs = search.rows([run.id for run in runs], (*columns, _WHY, _PARENT))
+    depths = {run.id: depth for depth, run in placed}
+    ids = [run.id for run in runs]
+    nested = {} if is_flat else search.children(ids, at_most=NESTED_COUNTED)
+    above = [run.tags[PARENT] for run in runs if PARENT in run.tags] if is_flat else []
+    parents = {run.id: run for run in search.rows(list(dict.fromkeys(above)), ())}
     main = _main(search, seen, columns, order)
-    lines = search.lines([run.id for run in runs], main) if main else {}
+    lines = search.lines(ids, main) if main else {}
     return RunTable(
         asked=asked,
-        rows=tuple(_shown(run, columns, lines.get(run.id, ())) for run in runs),
+        rows=tuple(
+            Shown(
+                run,
+                tuple(cell(run, column) for column in columns),
+                small(lines.get(run.id, ())),
+                depths[run.id],
+                nested.get(run.id, 0),
+                parents.get(run.tags.get(PARENT, "")),
+            )
+            for run in runs
+        ),
         heads=tuple(_head(column, order) for column in columns),
         fixed=tuple(_head(Column(Kind.ATTRIBUTE, name), order) for name in ("started", "duration")),
         columns=columns,
@@ -198,6 +259,7 @@ def run_table(project: Project, asked: Asked) -> RunTable:
         problem=problem,
         unknown=tuple(unknown),
         models=tuple(sorted({*project.definitions.models, *({asked.model} - {""})})),
+        is_flat=is_flat,
     )
 
 
@@ -206,9 +268,29 @@ def _chosen(asked: Asked) -> list[Condition]:
     return [Condition(Column(Kind.ATTRIBUTE, name), "=", value) for name, value in chosen.items() if value]
 
 
-def _seen(search: RunSearch, page: RunPage) -> Seen:
-    """Return the names in a sample of the runs, preferably finished ones."""
-    ids = tuple(run.id for run in sorted(page.runs, key=lambda run: run.status != "FINISHED")[:TELLING])
+def _opened(
+    search: RunSearch, runs: Sequence[RunRow], opened: Sequence[str], columns: Sequence[Column], order: Order
+) -> list[tuple[int, RunRow]]:
+    """Return the runs, each followed by the first of its nested runs if it is opened, with their depths."""
+    found: dict[str, tuple[int, RunRow]] = {}
+
+    def add(depth: int, its: Sequence[RunRow]) -> None:
+        for run in its:
+            if run.id not in found:
+                found[run.id] = (depth, run)
+                if run.id in opened:
+                    inside = RunQuery((Condition(_PARENT, "=", run.id),), order=order, limit=NESTED)
+                    add(depth + 1, search.search(inside, columns).runs)
+
+    add(0, runs)
+    return list(found.values())
+
+
+def _seen(search: RunSearch, runs: Sequence[RunRow], nested: Sequence[RunRow]) -> Seen:
+    """Return the names in a sample of the runs, and of the nested ones, preferably finished ones."""
+    ids = tuple(
+        run.id for each in (runs, nested) for run in sorted(each, key=lambda run: run.status != "FINISHED")[:TELLING]
+    )
     names = {kind: search.names(kind, limit=MOST_NAMES, of=ids) if ids else [] for kind in _NAMED}
     return Seen(ids, names)
 
@@ -240,10 +322,6 @@ def _offered(search: RunSearch, seen: Seen, find: str, shown: Sequence[Column]) 
         offered = [name for name in names if find or not name.startswith("mlflow.")]
         found += [Column(kind, name) for name in offered[: OFFERED // 2]]
     return tuple(column for column in found if column not in shown)
-
-
-def _shown(run: RunRow, columns: Sequence[Column], line: Sequence[float | None]) -> Shown:
-    return Shown(run, tuple(cell(run, column) for column in columns), small(line))
 
 
 def cell(run: RunRow, column: Column) -> Cell:

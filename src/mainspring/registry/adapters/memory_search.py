@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from mainspring.core.errors import NotFound
@@ -37,7 +38,7 @@ class MemoryRunSearch:
 
     def search(self, query: RunQuery, columns: Sequence[Column] | None = (), *, count_to: int = 0) -> RunPage:
         after = place_in(query)
-        placed = in_order((run for run in self._runs() if matches(run, query)), query.order)
+        placed = in_order(self._matching(query), query.order)
         if after is not None:
             placed = list(itertools.dropwhile(lambda each: not _behind(each[0], after, query), placed))
         shown = placed[: query.limit]
@@ -46,7 +47,16 @@ class MemoryRunSearch:
         return RunPage(tuple(_only(run, columns) for _, run in shown), more, count)
 
     def count(self, query: RunQuery, *, at_most: int = 1000) -> int:
-        return min(at_most, sum(matches(run, query) for run in self._runs()))
+        return min(at_most, len(self._matching(query)))
+
+    def _matching(self, query: RunQuery) -> list[RunRow]:
+        runs = list(self._runs())
+        ids = set() if query.nested else {run.id for run in runs}
+        return [run for run in runs if matches(run, query) and run.tags.get(PARENT) not in ids]
+
+    def children(self, run_ids: Sequence[str], *, at_most: int = 1000) -> Mapping[str, int]:
+        found = Counter(run.tags.get(PARENT) for run in self._runs())
+        return {run_id: min(at_most, found[run_id]) for run_id in run_ids if found[run_id]}
 
     def get(self, run_ids: Sequence[str]) -> list[RunRow]:
         known = {run.id: run for run in self._runs()}

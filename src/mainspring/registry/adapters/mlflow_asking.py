@@ -37,6 +37,8 @@ class Asking:
             self._columns.setdefault(condition.column, []).append(condition)
         self._experiments = _experiments(connection)
         self.models = {each.experiment_id: each.name for each in self._experiments if each.lifecycle_stage == "active"}
+        missing = () if query.nested else self._ask(self._say.missing_parents().limit(1))
+        self._has_orphans = bool(missing)
         self._narrowed = self._narrow()
         self.where = self._where()
 
@@ -151,6 +153,8 @@ class Asking:
             conditions.append(runs.c.experiment_id == next(iter(wanted)))
         elif len(wanted) < len(self._experiments):
             conditions.append(runs.c.experiment_id.in_(sorted(wanted)))
+        if not self._query.nested:
+            conditions.append(self._say.is_outermost(orphans=self._has_orphans))
         return [*self._narrowed, *conditions, *self._words()]
 
     def _words(self) -> list[Any]:

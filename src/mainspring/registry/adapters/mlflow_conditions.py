@@ -10,9 +10,9 @@ import sqlalchemy as sa
 
 from mainspring.core.errors import Invalid
 from mainspring.core.time import MILLISECOND
-from mainspring.registry.adapters.mlflow_tables import begin, latest, number, params, plain, runs, tags
+from mainspring.registry.adapters.mlflow_tables import begin, latest, number, params, plain, runs, tags, unindexed
 from mainspring.registry.run_matching import LONGEST_ORDERED, fold
-from mainspring.registry.searching import NUMBERS, Column, Condition, Kind
+from mainspring.registry.searching import NUMBERS, PARENT, Column, Condition, Kind
 
 TABLES: Mapping[Kind, sa.TableClause] = {Kind.METRIC: latest, Kind.PARAM: params, Kind.TAG: tags}
 _COMPARE: Mapping[str, Callable[[Any, Any], Any]] = {
@@ -89,6 +89,29 @@ class Conditions:
         if isinstance(condition.value, (int, float)):
             return _COMPARE[_known(condition)](number(self._engine, table), float(condition.value))
         return self._text(table.c.value, condition)
+
+    def is_outermost(self, *, orphans: bool) -> Any:
+        """Return the condition that a run has no parent that exists; with `orphans`, parents of some runs do not."""
+        own = tags.alias("own")
+        alone = ~sa.select(1).where(own.c.run_uuid == runs.c.run_uuid, own.c.key == PARENT).exists()
+        if not orphans:  # as usual; then an index alone answers
+            return alone
+        of_missing = begin(self._engine, tags).in_(self.missing_parents())
+        return sa.or_(alone, runs.c.run_uuid.in_(sa.select(tags.c.run_uuid).where(tags.c.key == PARENT, of_missing)))
+
+    def missing_parents(self) -> sa.Select[Any]:
+        """Select the ids that runs name as their parent, but no run has."""
+        named = sa.select(begin(self._engine, tags).label("id")).where(tags.c.key == PARENT).distinct().subquery()
+        above = (runs.c.run_uuid == named.c.id, runs.c.lifecycle_stage == "active")
+        return sa.select(named.c.id).where(~sa.select(1).select_from(runs).where(*above).exists())
+
+    def children(self, at_most: int) -> sa.Select[Any]:
+        """Select the number of runs nested in the run of the parameter `parent`."""
+        wanted = begin(self._engine, tags) == sa.bindparam("parent")
+        nested = tags.join(runs, runs.c.run_uuid == unindexed(self._engine, tags.c.run_uuid))
+        active = runs.c.lifecycle_stage == "active"
+        some = sa.select(1).select_from(nested).where(tags.c.key == PARENT, wanted, active).limit(at_most)
+        return sa.select(sa.func.count()).select_from(some.subquery())
 
     def some_runs(self, *conditions: Any) -> sa.Select[Any]:
         return sa.select(runs.c.run_uuid).where(*conditions)

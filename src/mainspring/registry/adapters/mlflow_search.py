@@ -65,6 +65,14 @@ class MlflowRunSearch:
         with self._connected() as connection:
             return 0 if connection is None else Asking(self._say, self._engine, connection, query).count(at_most)
 
+    def children(self, run_ids: Sequence[str], *, at_most: int = 1000) -> Mapping[str, int]:
+        with self._connected() as connection:
+            if connection is None or not run_ids:
+                return {}
+            wanted = self._say.children(at_most)
+            counts = {run_id: connection.execute(wanted, {"parent": run_id}).scalar_one() for run_id in run_ids}
+            return {run_id: count for run_id, count in counts.items() if count}
+
     def get(self, run_ids: Sequence[str]) -> list[RunRow]:
         found = self._rows(run_ids, None)
         for run_id in run_ids:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.time import SECOND
 from mainspring.registry.ports import Tracking
+from mainspring.registry.runs import PARENT
 from mainspring.registry.searching import (
     MOST_POINTS,
     Axis,
@@ -21,6 +23,7 @@ from mainspring.registry.searching import (
     RunQuery,
     RunSearch,
 )
+from mainspring.registry.searching import PARENT as SEARCHED_PARENT
 
 
 class RunSearchConformance:
@@ -144,6 +147,26 @@ class RunSearchConformance:
             (runs[0], {"depth": "12"}, {}),
         ]
         assert search.rows([], []) == []
+
+    def test_nested_runs_are_counted_and_left_out(self, search: RunSearch, tracking: Tracking) -> None:
+        above, alone = tracking.start("a", {}, SECOND), tracking.start("b", {}, 2 * SECOND)
+        inner = [tracking.start("a", {PARENT: above}, at * SECOND) for at in (3, 4, 5)]
+        deepest = tracking.start("a", {PARENT: inner[1]}, 6 * SECOND)
+        orphan = tracking.start("a", {PARENT: "f" * 32}, 7 * SECOND)  # its parent is not there
+        query = RunQuery(nested=False)
+        assert [run.id for run in search.search(query).runs] == [orphan, alone, above]
+        assert search.search(query, count_to=9).count == search.count(query) == 3
+        page = search.search(replace(query, limit=1))
+        assert [run.id for run in search.search(replace(query, after=page.next)).runs] == [alone, above]
+        of_a = query.where(Column(Kind.ATTRIBUTE, "model"), "a")
+        assert [run.id for run in search.search(of_a).runs] == [orphan, above]
+        assert [run.id for run in search.search(RunQuery(words=(deepest[-12:],), nested=False)).runs] == []
+        counts = search.children([above, alone, *inner, "f" * 32, "0" * 32])
+        assert counts == {above: 3, inner[1]: 1, "f" * 32: 1}
+        assert search.children([above], at_most=2) == {above: 2}
+        assert search.children([]) == {}
+        by_tag = RunQuery((Condition(Column(Kind.TAG, SEARCHED_PARENT), "=", above),))
+        assert [run.id for run in search.search(by_tag).runs] == inner[::-1]
 
     def test_what_a_name_names(self, search: RunSearch, tracking: Tracking, runs: list[str]) -> None:
         assert [search.kinds(name) for name in ("auc", "depth", "n", "nobody")] == [

@@ -9,6 +9,7 @@ import click
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.help import Group
+from mainspring.cli.ids import NEWEST, whole_id
 from mainspring.cli.tables import show_records
 
 if TYPE_CHECKING:
@@ -57,13 +58,18 @@ def list_(call: Call, *, endpoint: str | None, ended: bool, limit: int) -> None:
     call.result(found, show)
 
 
+def _whole(call: Call, given: str) -> str:
+    found = (each.id for each in call.project.incidents.find(limit=NEWEST))
+    return whole_id("incident", given, found)
+
+
 @make("show", reads_only=True)
 @click.argument("incident_id", metavar="ID")
 def show(call: Call, *, incident_id: str) -> None:
     """Show an incident: its symptoms with their values, its history, messages and actions."""
     from mainspring.operations.incidents import find, report
 
-    _report(call, report(call.project, find(call.project, incident_id)))
+    _report(call, report(call.project, find(call.project, _whole(call, incident_id))))
 
 
 @make("own")
@@ -73,7 +79,7 @@ def own(call: Call, *, incident_id: str, owner: str | None) -> None:
     """Set the person who takes care of an incident."""
     from mainspring.operations.incidents import own
 
-    _done(call, own(call.project, incident_id, owner))
+    _done(call, own(call.project, _whole(call, incident_id), owner))
 
 
 @make("silence")
@@ -84,7 +90,7 @@ def silence(call: Call, *, incident_id: str, until: str, reason: str) -> None:
     """Send no messages about an incident, and take no action, for a time."""
     from mainspring.operations.incidents import silence
 
-    _done(call, silence(call.project, incident_id, until, reason=reason))
+    _done(call, silence(call.project, _whole(call, incident_id), until, reason=reason))
 
 
 @make("close")
@@ -94,7 +100,7 @@ def close(call: Call, *, incident_id: str, reason: str) -> None:
     """Close an incident now; it reopens if its cause shows again within the cool-down."""
     from mainspring.operations.incidents import close
 
-    _done(call, close(call.project, incident_id, reason=reason))
+    _done(call, close(call.project, _whole(call, incident_id), reason=reason))
 
 
 @make("verdict")
@@ -105,7 +111,7 @@ def verdict(call: Call, *, incident_id: str, verdict: str, reason: str) -> None:
     """Say what an incident was. A `false-alarm` and an `expected` change are closed; alarms learn from all three."""
     from mainspring.operations.incidents import judge
 
-    _done(call, judge(call.project, incident_id, verdict.replace("-", " "), reason=reason))
+    _done(call, judge(call.project, _whole(call, incident_id), verdict.replace("-", " "), reason=reason))
 
 
 @make("end-shed")
@@ -115,7 +121,7 @@ def end_shed(call: Call, *, incident_id: str, reason: str) -> None:
     """End the shed that an incident caused: gateways refuse no request on purpose any more."""
     from mainspring.operations.incidents import end_shed
 
-    _done(call, end_shed(call.project, incident_id, reason=reason))
+    _done(call, end_shed(call.project, _whole(call, incident_id), reason=reason))
 
 
 for _command in (list_, show, own, silence, close, verdict, end_shed):

@@ -10,6 +10,7 @@ from mainspring.cli import exits
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.help import Group
+from mainspring.cli.ids import NEWEST, whole_id
 from mainspring.cli.stdout_redirect import dated
 from mainspring.cli.tables import show_records
 
@@ -64,13 +65,17 @@ def list_(call: Call, *, statuses: tuple[str, ...], names: tuple[str, ...], limi
     call.result([_document(job) for job in found], show)
 
 
+def _whole(call: Call, given: str) -> str:
+    return whole_id("job", given, (each.id for each in call.project.jobs.find(limit=NEWEST)))
+
+
 @make("show")
 @click.argument("job_id", metavar="ID")
 def show(call: Call, *, job_id: str) -> None:
     """Show a job, its finished steps, and its error."""
     from mainspring.operations.jobs import queue
 
-    job = _brief(queue.job(call.project, job_id))
+    job = _brief(queue.job(call.project, _whole(call, job_id)))
     steps = call.project.jobs.steps(job.id)
 
     def told(console: Console) -> None:
@@ -109,7 +114,7 @@ def run(call: Call, *, name: str, argument: str | None, key: str | None, priorit
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 def cancel(call: Call, *, ids: tuple[str, ...]) -> None:
     """Cancel jobs: a queued job at once, a running job at the end of its step."""
-    done = call.project.jobs.cancel(ids, call.project.wall.now())
+    done = call.project.jobs.cancel([_whole(call, each) for each in ids], call.project.wall.now())
     call.result([_document(job) for job in done], lambda console: _tell(console, done))
 
 
@@ -122,7 +127,7 @@ def retry(call: Call, *, ids: tuple[str, ...]) -> None:
     """
     from mainspring.operations.pipelines.control import retry_jobs
 
-    done = retry_jobs(call.project, ids)
+    done = retry_jobs(call.project, [_whole(call, each) for each in ids])
     call.result([_document(job) for job in done], lambda console: _tell(console, done))
 
 
@@ -133,7 +138,7 @@ def logs(call: Call, *, job_id: str) -> None:
     from mainspring.jobs.logs import plain
     from mainspring.operations.jobs import queue
 
-    text = queue.log(call.project, job_id)
+    text = queue.log(call.project, _whole(call, job_id))
     call.result({"log": text}, lambda console: _print(console, plain(text).rstrip("\n") or "It has printed nothing."))
 
 

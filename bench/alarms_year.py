@@ -191,7 +191,7 @@ def plans(year: Year, *, quick: bool = False) -> dict[str, Plan]:
     return {
         "first": Plan("first list, tuned on", TUNE, range(first.start + _WARM_UP, first.stop - 2, every), first),
         "second": Plan("second list, tuned on", TEST, range(second.start, second.stop - 2, every), second),
-        "third": Plan("third list, run once", drawn, third, range(year.live, year.end)),
+        "third": Plan("third list", drawn, third, range(year.live, year.end)),
     }
 
 

@@ -27,6 +27,7 @@ _TABLES = {  # short name -> table of the lake
     "sketches": "predictions__sketches",
     "hours": "predictions__hours",
     "quality": "predictions__quality",
+    "crossed_quality": "predictions__crossed_quality",
     "separations": "predictions__separations",
 }
 
@@ -43,8 +44,8 @@ def query(project: Project, sql: str, *, limit: int = MOST_ROWS) -> QueryResult:
     """Return the rows of one SELECT over monitoring's tables, in DuckDB's SQL.
 
     The tables are those of the lake, under their own names and short ones: `predictions`, `failures`, `explanations`,
-    `sketches`, `hours`, `quality` and `separations`; and of the catalog `windows` and `incidents`. Personal values stay
-    encrypted. The query reads no file and writes nothing.
+    `sketches`, `hours`, `quality`, `crossed_quality` and `separations`; and of the catalog `windows` and `incidents`.
+    Personal values stay encrypted. The query reads no file and writes nothing.
 
     Args:
         limit: Largest number of rows.

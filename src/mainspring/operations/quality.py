@@ -11,7 +11,7 @@ from mainspring.core.errors import MainspringError
 from mainspring.core.time import DAY, HOUR
 from mainspring.delivery.gates import BASELINE
 from mainspring.monitoring.channels.concept import Drift, drifts
-from mainspring.monitoring.channels.harm import Harm, harms
+from mainspring.monitoring.channels.harm import Found, Harm, harms
 from mainspring.monitoring.incidents.model import FALSE_ALARM
 from mainspring.monitoring.model import Window
 from mainspring.monitoring.quality.reports import MeasuredQuality, estimated, measured
@@ -138,7 +138,8 @@ def harm_of(project: Project, endpoint: str, now: int) -> list[Harm]:
     def judged() -> list[Harm]:
         sums = project.quality_table.sums(endpoint, now - _HARM_US, now, segment=None if names else "")
         segments = partial(project.held_out_quality.segments, names=names)
-        return harms(sums, now, labels.horizon_us, _held_out(project), declared, segments)
+        crossed = Found(project.crossed_quality.sums(endpoint, now - _HARM_US, now), project.held_out_quality.crossed)
+        return harms(sums, now, labels.horizon_us, _held_out(project), declared, segments, crossed)
 
     return project.quality_table.derived("harm", endpoint, (now // HOUR, tuple(declared.items()), names), judged)
 

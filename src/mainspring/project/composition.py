@@ -480,6 +480,13 @@ class Project:
         return QualityTable(self.lake)
 
     @cached_property
+    def crossed_quality(self) -> QualityTable:
+        """The sums in bins of the features that matter, and in their pairs."""
+        from mainspring.monitoring.quality.table import CROSSED, QualityTable
+
+        return QualityTable(self.lake, CROSSED)
+
+    @cached_property
     def held_out_quality(self) -> HeldOutQuality:
         from mainspring.monitoring.quality.held_out import HeldOutQuality
 
@@ -505,14 +512,15 @@ class Project:
         def watched(endpoint: str) -> Watched:
             found = self.definitions.monitors.get(endpoint)
             if found is None:
-                return Watched()
+                return Watched(crossed=True)
             chosen = (found.segments, found.ranking, found.forecast, found.fairness)
-            return Watched(*chosen, metrics=found.metrics)
+            return Watched(*chosen, metrics=found.metrics, crossed=True)
 
         return QualityUpdates(
             self.predictions,
             self.monitors,
             self.quality_table,
+            self.crossed_quality,
             self.business_table,
             labels=self.label_rows,
             load=self.bundles.load,

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import isnan
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from mainspring.stats.column_counting import as_numbers
 from mainspring.stats.reference import CATEGORICAL, ColumnReference, Reference
-from mainspring.stats.segmenting import quarters
+from mainspring.stats.segmenting import AND, quarters
 from mainspring.stats.sketches import Pairs
 
 MOST_FEATURES, MOST_BINS = 4, 4
@@ -29,6 +29,24 @@ _BLOCK = 4096  # rows
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.intp]
+
+
+class Depth(NamedTuple):
+    """All rows, each bin, and each pair of bins of different features: places of two bins, and the segment's name."""
+
+    first: Ints
+    second: Ints
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, bins: Sequence[str]) -> Depth:
+        feature = [name.partition("=")[0] for name in bins]
+        first, second = np.triu_indices(len(bins))
+        both = zip(first.tolist(), second.tolist(), strict=True)
+        kept = [at for at, (one, other) in enumerate(both) if one == 0 or feature[one] != feature[other]]
+        first, second = first[kept], second[kept]
+        named = zip(first.tolist(), second.tolist(), strict=True)
+        return cls(first, second, tuple(bins[two] if one == 0 else bins[one] + AND + bins[two] for one, two in named))
 
 
 class Crossing:
@@ -60,6 +78,26 @@ class Crossing:
     def __bool__(self) -> bool:
         return bool(self._features)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Features whose bins are segments."""
+        return tuple(self._features)
+
+    def totals(self, values: Mapping[str, Any], weights: Floats) -> dict[str, Floats]:
+        """Return segment -> the sums of weights over its rows, of each bin and each pair of bins that has rows.
+
+        Args:
+            values: Column -> shape (rows,), as of `Ruler.sketch`.
+            weights: Shape (rows, weights).
+        """
+        depth, inside = Depth.of(self.bins), self._inside(values, len(weights))
+        weights = np.column_stack([np.ones(len(weights)), weights])
+        found = np.zeros((len(depth.names), weights.shape[1]))
+        for first in range(0, len(weights), _BLOCK):
+            block = inside[first : first + _BLOCK]
+            found += (block[:, depth.first] * block[:, depth.second]).T @ weights[first : first + _BLOCK]
+        return {name: sums[1:] for name, sums in zip(depth.names, found, strict=True) if name != ALL and sums[0]}
+
     def sums(self, values: Mapping[str, Any], rows: int) -> list[Pairs]:
         """Return the sums of rows, one matrix for each of `MEASURES`.
 
@@ -69,6 +107,18 @@ class Crossing:
         Args:
             values: Column -> shape (rows,), as of `Ruler.sketch`.
         """
+        inside = self._inside(values, rows)
+        score = np.zeros(rows)
+        if self._score in values:
+            numbers = as_numbers(values[self._score])[0]
+            reach = _LARGEST * self._scale
+            finite = np.where(np.isfinite(numbers), numbers, self._center)
+            score = (np.clip(finite, self._center - reach, self._center + reach) - self._center) / self._scale
+        weights = {MISSING: _missing(values, self._score, rows), SCORE: score, SQUARES: score * score}
+        return [Pairs(self.bins, rows, _crossed(inside, weights.get(measure))) for measure in MEASURES]
+
+    def _inside(self, values: Mapping[str, Any], rows: int) -> Floats:
+        """Return 1 where a row is in a bin, else 0; shape (rows, bins)."""
         inside = np.zeros((rows, len(self.bins)))
         inside[:, 0] = 1.0
         first = 1
@@ -79,14 +129,7 @@ class Crossing:
                 known = np.flatnonzero(places >= 0)
                 inside[known, first + places[known]] = 1.0
             first += many
-        score = np.zeros(rows)
-        if self._score in values:
-            numbers = as_numbers(values[self._score])[0]
-            reach = _LARGEST * self._scale
-            finite = np.where(np.isfinite(numbers), numbers, self._center)
-            score = (np.clip(finite, self._center - reach, self._center + reach) - self._center) / self._scale
-        weights = {MISSING: _missing(values, self._score, rows), SCORE: score, SQUARES: score * score}
-        return [Pairs(self.bins, rows, _crossed(inside, weights.get(measure))) for measure in MEASURES]
+        return inside
 
 
 def bins_of(column: ColumnReference) -> tuple[str, ...]:

@@ -37,6 +37,8 @@ BINS = 64
 CELLS = ("rows", "labels", "scores", "products", "predictions", "predicted")
 _LOG_ODDS = np.linspace(-8, 8, BINS + 1)[1:-1]  # a quarter wide, so that rare classes are resolved as well
 EDGES: Floats = 1 / (1 + np.exp(-_LOG_ODDS))  # probabilities between the bins, shape (63,)
+NO_BINS: Floats = np.zeros((BINS, len(CELLS)))  # shared, so never written
+NO_BINS.flags.writeable = False
 LEAST = 1e-4  # probability below which the loss that a test of harm bounds does not grow
 
 

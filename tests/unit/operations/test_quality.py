@@ -3,6 +3,7 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from kit.console import flights
 from kit.console.flights import NOW, populated
@@ -62,12 +63,13 @@ def test_harm_against_the_declared_tolerance_is_an_incident() -> None:
     assert part.error == ""
 
 
-def test_harm_in_a_declared_segment_is_an_incident_that_names_it() -> None:
+@pytest.mark.parametrize("found", [False, True])
+def test_harm_in_a_segment_that_is_declared_or_found_is_an_incident_that_names_it(found: bool) -> None:
     class Still:
         def run_if_due(self, endpoint: str) -> None:
             """Leave the table as the test made it."""
 
-    monitor = Monitor("late-arrival", segments=["Schedule.carrier"], tolerances={"brier": 0.03})
+    monitor = Monitor("late-arrival", segments=[] if found else ["Schedule.carrier"], tolerances={"brier": 0.03})
     project = populated()
     project = project.having(
         definitions=replace(project.definitions, monitors={"late-arrival": monitor}), quality_updates=Still()
@@ -83,8 +85,14 @@ def test_harm_in_a_declared_segment_is_an_incident_that_names_it() -> None:
     }
     bundle = project.bundles.load(project.versions.get("late-arrival", "2").digest)
     manifest = msgspec.structs.replace(bundle.manifest, metrics={"brier": 0.1667}, files={})
-    bundle = seal(manifest, {**bundle.files, "holdout.parquet": parquet_file(pa.table(rows))}, project.signing_key)
+    files = {**bundle.files, "holdout.parquet": parquet_file(pa.table(rows))}
+    if found:
+        reference = profile({"Schedule.carrier": carrier.tolist()})
+        reference = msgspec.structs.replace(reference, crossed=("Schedule.carrier",))
+        files |= {"reference.json": msgspec.json.encode(reference)}
+    bundle = seal(manifest, files, project.signing_key)
     project.bundles.save(bundle)
+    table = project.crossed_quality if found else project.quality_table
     for day in range(20):
         start, sums = NOW // DAY * DAY - (22 - day) * DAY, {}
         whole = Sums.nothing()
@@ -94,16 +102,18 @@ def test_harm_in_a_declared_segment_is_an_incident_that_names_it() -> None:
             part = summed("binary", Rows(made, label.astype(float), cap=9.2))
             sums[Key("2", bundle.digest, start, f"Schedule.carrier={name}", "", HOUR // SECOND, "binary")] = part
             whole += part
-        sums[Key("2", bundle.digest, start, "", "", HOUR // SECOND, "binary")] = whole
-        project.quality_table.add("late-arrival", {start: NOW}, {start: sums}, f"day {day}")
-    found = harm_of(project, "late-arrival", NOW)
-    assert {each.segment for each in found if each.severity >= 1} >= {"Schedule.carrier=UA"}
-    assert "Schedule.carrier=B6" not in {each.segment for each in found if each.severity >= 1}
+        every = {Key("2", bundle.digest, start, "", "", HOUR // SECOND, "binary"): whole}
+        table.add("late-arrival", {start: NOW}, {start: sums}, f"day {day}")
+        project.quality_table.add("late-arrival", {start: NOW}, {start: every}, f"day {day} whole")
+    judged = harm_of(project, "late-arrival", NOW)
+    assert {each.segment for each in judged if each.severity >= 1} >= {"Schedule.carrier=UA"}
+    assert "Schedule.carrier=B6" not in {each.segment for each in judged if each.severity >= 1}
     watch(project, ["late-arrival"], windows=False, channels={"harm": CHANNELS["harm"]})
-    [incident] = project.incidents.open()
-    assert incident.page
-    assert {each.segment for each in incident.symptoms} >= {"Schedule.carrier=UA"}
-    assert any("in Schedule.carrier=UA was" in each.detail for each in incident.symptoms)
+    incidents = project.incidents.open()
+    assert all(incident.page for incident in incidents)
+    symptoms = [each for incident in incidents for each in incident.symptoms]
+    assert {each.segment for each in symptoms} >= {"Schedule.carrier=UA"}
+    assert any("in Schedule.carrier=UA was" in each.detail for each in symptoms)
 
 
 def forecasts(monitor: Monitor, rows: int = 400) -> flights.Project:
@@ -124,6 +134,7 @@ def forecasts(monitor: Monitor, rows: int = 400) -> flights.Project:
     settings = replace(flights._settings(), monitor_window_us=DAY)
     project = flights.Project(settings, definitions=defined)
     rng = np.random.default_rng(8)
+    reference = profile({"value": rng.normal(size=500), "Plan.days": [float(row % 3) for row in range(500)]})
     bundle = seal(
         Manifest(
             model="demand", task="regression", flavour="onnx", inputs=(), outputs=("value",), run_id="r",
@@ -131,7 +142,7 @@ def forecasts(monitor: Monitor, rows: int = 400) -> flights.Project:
         ),
         {
             "model.onnx": flights._onnx(),
-            "reference.json": msgspec.json.encode(profile({"value": rng.normal(size=500)})),
+            "reference.json": msgspec.json.encode(msgspec.structs.replace(reference, crossed=("Plan.days",))),
         },
         project.signing_key,
     )  # fmt: skip
@@ -181,6 +192,9 @@ def test_forecasts_have_their_quality_by_horizon_with_intervals_up_to_the_consol
             figure = part.figures[name]
             assert figure.low is not None
             assert figure.low < figure.value < (figure.high or 0.0)
+    crossed = project.crossed_quality.sums("demand", day.start, day.end)
+    assert {key.segment.partition("=")[0] for key in crossed} == {"Plan.days"}
+    assert sum(sums["labels"] for sums in crossed.values()) == day.labels
     errors = [parts[f"Plan.days={days}"].figures["mae"].value for days in range(3)]
     assert errors == sorted(errors)
     shown = performance(project, "demand", Period("", day.start, day.end), "mase")

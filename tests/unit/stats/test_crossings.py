@@ -91,3 +91,17 @@ def test_a_column_of_a_million_categories_has_four_bins() -> None:
     wild = np.array([f"c{number}" for number in range(20_000)], object)
     reference = msgspec.structs.replace(profile({"F.wild": wild, "p": np.linspace(0, 1, 20_000)}), crossed=("F.wild",))
     assert len(crossing(reference).bins) == 5
+
+
+def test_totals_are_those_of_the_rows_in_each_bin_and_each_pair_of_bins() -> None:
+    made = crossing()
+    weights = np.stack([SCORES, np.ones(2_000)], axis=1)
+    found = made.totals(COLUMNS, weights)
+    assert made.names == ("F.origin", "F.hour")
+    assert len(found) == 4 + 4 + 4 * 4
+    late = next(name for name in found if name.startswith("F.hour=over"))
+    mine = (ORIGINS == "JFK") & (REFERENCE.columns["F.hour"].edges[47] < HOURS)
+    np.testing.assert_allclose(found[f"F.origin=JFK and {late}"], weights[mine].sum(axis=0))
+    np.testing.assert_allclose(found["F.origin=JFK"], weights[ORIGINS == "JFK"].sum(axis=0))
+    assert made.totals({"F.hour": [None]}, weights[:1]) == {}
+    assert crossing(hidden=("F.origin",)).names == ("F.hour",)

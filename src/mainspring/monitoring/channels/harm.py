@@ -4,7 +4,12 @@ The null hypothesis is not "nothing changed", which is false on the first day, b
 is at most the held-out loss of the version that predicted plus the tolerance"; over fewer days than a week, plus three
 times the tolerance, since bad days come and go. The evidence is anytime-valid: see `stats.sequential.running`. The
 chance of any alarm in a version's whole life is at most `LEVEL` if the null hypothesis holds. Where segments are
-declared, a fifth of it is theirs together. A segment is compared with its own held-out rows.
+declared, or found, a fifth of it is theirs together; where there are both, each kind has half of that. A segment is
+compared with its own held-out rows.
+
+Segments that are found are the bins of the features that matter and their pairs. The one with the most evidence is
+named, if it has more than the whole traffic: a fault in a pair of bins is diluted in its single bins, and a fault of
+all traffic has most rows there. Their losses are judged, not their calibration, once labels are complete.
 
 A prediction counts once, when it is as old as the horizon, with the label known by then. Younger ones have a second
 test, with the weights of `monitoring.channels.harm_sums`.
@@ -16,11 +21,12 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
-from mainspring.core.time import DAY
+from mainspring.core.time import DAY, HOUR
 from mainspring.monitoring.channels.harm_sums import Loss, early_sums, ripe_sums
 from mainspring.monitoring.quality.table import Key
 from mainspring.monitoring.signals import HARM, Signal
@@ -33,6 +39,7 @@ SHORT = 3.0  # times the tolerance, over spans of less than a week
 SEGMENTS_SHARE = 0.2  # of the level
 FEWEST_HELD_OUT = 200  # held-out rows of a segment that is judged
 _ERRORS = 2.0  # standard errors by which a segment's held-out value is taken to be worse than it is
+_ERRORS_FOUND = 3.5  # the same for one of a hundred
 _RECENT = 14  # days back of which each is judged as it ended
 
 
@@ -63,6 +70,13 @@ class Harm(msgspec.Struct, frozen=True, kw_only=True):
     segment: str = ""
 
 
+class Found(NamedTuple):
+    """Segments that are found: sums by day, and those of a bundle's held-out rows by segment and output."""
+
+    sums: Mapping[Key, Sums] = {}
+    held_out: Callable[[str], Mapping[tuple[str, str], Sums]] = lambda _: {}
+
+
 def tolerances_of(task: str, held_out: Mapping[str, float], declared: Mapping[str, float]) -> dict[str, float]:
     """Return metric -> tolerance: the declared ones, else defaults, of metrics that can be judged.
 
@@ -87,6 +101,7 @@ def harms(
     held_out: Callable[[str], Mapping[str, float]],
     declared: Mapping[str, float],
     segments: Callable[[str], Mapping[tuple[str, str], Sums]] = lambda _: {},
+    crossed: Found | None = None,
 ) -> list[Harm]:
     """Return the evidence for each version, metric, segment and recent day, also where it is no alarm; oldest first.
 
@@ -98,32 +113,62 @@ def harms(
         declared: Metric -> tolerance; empty for the defaults.
         segments: Returns the held-out sums of the bundle with a digest, by segment and output. Of these segments, those
             with enough rows are judged.
+        crossed: Segments that are found, judged likewise.
     """
+    crossed = Found() if crossed is None else crossed
     judged = cache(lambda digest: _judged_segments(segments(digest)))
-    groups: dict[tuple[str, str, str, str], dict[Key, Sums]] = {}
-    made: dict[tuple[str, str, str], dict[Key, Sums]] = {}
+    searched = cache(lambda digest: _judged_segments(crossed.held_out(digest)))
+    every: dict[tuple[str, str, str], dict[Key, Sums]] = {}
     for key, each in sums.items():
-        if key.segment and (key.segment, key.output) not in judged(key.digest) and key.age_s:
-            continue
-        if key.age_s:
-            groups.setdefault((key.version, key.digest, key.output, key.segment), {})[key] = each
-        elif not key.output:
-            made.setdefault((key.version, key.digest, key.segment), {})[key] = each
+        if not key.age_s and not key.output:
+            every.setdefault((key.version, key.digest, key.segment), {})[key] = each
+    groups = _by_segment({key: each for key, each in sums.items() if key.age_s}, judged)
     outputs = Counter((version, digest) for version, digest, _, segment in groups if not segment)
     found: list[Harm] = []
     for (version, digest, output, segment), group in groups.items():
-        task, every = next(iter(group)).task, made.get((version, digest, segment), {})
+        task, made = next(iter(group)).task, every.get((version, digest, segment), {})
         own = _of_output(held_out(digest), output)
         tolerances = tolerances_of(task, own, declared)
-        parts = judged(digest)
+        parts, others = judged(digest), searched(digest)
         # Each test, of an output and of a segment, has an equal part of the level.
-        tests = outputs[version, digest] / (1 - SEGMENTS_SHARE if parts else 1)
+        tests = outputs[version, digest] / (1 - SEGMENTS_SHARE if parts or others else 1)
         if segment:
-            own, tests = _of_segment(own, parts[segment, output]), len(parts) / SEGMENTS_SHARE
-        for harm in _of_group(group, every, now, horizon_us, own, tolerances, tests):
-            metric = f"{harm.metric}.{output}" if output else harm.metric
-            found.append(msgspec.structs.replace(harm, version=version, metric=metric, segment=segment))
+            own = _of_segment(own, parts[segment, output], _ERRORS)
+            tests = len(parts) * (2 if others else 1) / SEGMENTS_SHARE
+        of_group = _of_group(group, made, now, horizon_us, own, tolerances, tests)
+        found += [_named(harm, version, output, segment) for harm in of_group]
+    whole = {(each.version, each.metric, each.end): each for each in found if not each.segment and not each.early}
+    worst = dict(whole)
+    for (version, digest, output, segment), group in _by_segment(crossed.sums, searched).items():
+        own, parts = _of_output(held_out(digest), output), searched(digest)
+        tolerances = tolerances_of(next(iter(group)).task, own, declared)
+        losses = {name: tolerance for name, tolerance in tolerances.items() if name != "calibration"}
+        own = _of_segment(own, parts[segment, output], _ERRORS_FOUND)
+        tests = len(parts) * (2 if judged(digest) else 1) / SEGMENTS_SHARE
+        # A sum is of a whole day, which is ripe when its last hour is.
+        for unnamed in _of_group(group, {}, now - DAY + HOUR, horizon_us, own, losses, tests):
+            harm = _named(unnamed, version, output, segment)
+            place = version, harm.metric, harm.end
+            if place not in worst or harm.severity > worst[place].severity:
+                worst[place] = harm
+    found += [harm for place, harm in worst.items() if harm is not whole.get(place)]
     return sorted(found, key=lambda harm: (harm.end, harm.version, harm.segment, harm.metric, harm.early))
+
+
+def _named(harm: Harm, version: str, output: str, segment: str) -> Harm:
+    metric = f"{harm.metric}.{output}" if output else harm.metric
+    return msgspec.structs.replace(harm, version=version, metric=metric, segment=segment)
+
+
+def _by_segment(
+    sums: Mapping[Key, Sums], judged: Callable[[str], Mapping[tuple[str, str], Sums]]
+) -> dict[tuple[str, str, str, str], dict[Key, Sums]]:
+    """Return version, digest, output and segment -> their sums, of all traffic and of segments that are judged."""
+    groups: dict[tuple[str, str, str, str], dict[Key, Sums]] = {}
+    for key, each in sums.items():
+        if not key.segment or (key.segment, key.output) in judged(key.digest):
+            groups.setdefault((key.version, key.digest, key.output, key.segment), {})[key] = each
+    return groups
 
 
 def _of_output(held_out: Mapping[str, float], output: str) -> dict[str, float]:
@@ -137,13 +182,13 @@ def _judged_segments(held_out: Mapping[tuple[str, str], Sums]) -> dict[tuple[str
     return {key: sums for key, sums in held_out.items() if sums["scored"] >= FEWEST_HELD_OUT}
 
 
-def _of_segment(whole: Mapping[str, float], sums: Sums) -> dict[str, float]:
-    """Return the held-out values of a segment, worse by their own error; `whole` has those of all rows."""
+def _of_segment(whole: Mapping[str, float], sums: Sums, errors: float) -> dict[str, float]:
+    """Return the held-out values of a segment, worse by some of their own errors; `whole` has those of all rows."""
     rows = sums["scored"]
 
     def worst(total: float, squares: float) -> float:
         mean = total / rows
-        return mean + _ERRORS * math.sqrt(max(squares / rows - mean**2, 0.0) / rows)
+        return mean + errors * math.sqrt(max(squares / rows - mean**2, 0.0) / rows)
 
     wrong = rows - sums["correct"]
     found = {

@@ -20,8 +20,7 @@ from mainspring.monitoring.channels.statistics import MEAN, NULLS, Measures, sha
 from mainspring.monitoring.channels.surprise import Verdicts
 from mainspring.monitoring.channels.windows import WEEK, Floats, Span, Windows, lay_out
 from mainspring.monitoring.signals import SURPRISE, Signal
-from mainspring.stats.crossings import MEASURES, MISSING, ROWS, SCORE, SQUARES
-from mainspring.stats.segmenting import AND
+from mainspring.stats.crossings import MEASURES, MISSING, ROWS, SCORE, SQUARES, Depth
 from mainspring.stats.sketches import WIDTH
 
 FEWEST_ROWS = 200  # of a segment in a window
@@ -125,18 +124,7 @@ def _laid_out(crossed: Mapping[str, Sequence[Span]], sides: Sides) -> _Segments 
     )
     if not len(windows):
         return None
-    of_feature = [name.partition("=")[0] for name in bins]
-    rows, columns = np.triu_indices(len(bins))
-    kept = [
-        at
-        for at, (one, other) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True))
-        if (one == 0) or of_feature[one] != of_feature[other]
-    ]
-    rows, columns = rows[kept], columns[kept]
-    names = tuple(
-        bins[other] if one == 0 else bins[one] + AND + bins[other]
-        for one, other in zip(rows.tolist(), columns.tolist(), strict=True)
-    )
+    rows, columns, names = Depth.of(bins)
     sums = {measure: np.zeros((len(windows), len(names))) for measure in MEASURES}
     first, last = int(windows.starts[0]), int(windows.starts[-1])
     for measure, spans in crossed.items():

@@ -18,7 +18,7 @@ from mainspring.monitoring.quality.measuring import TASKS, Judged
 from mainspring.registry.bundles import HOLDOUT
 from mainspring.registry.model import Bundle
 from mainspring.stats.metrics import class_places
-from mainspring.stats.quality_sums import BINS, CELLS, Floats, Ints, Rows, Sums, contributions, grouped
+from mainspring.stats.quality_sums import BINS, CELLS, NO_BINS, Floats, Ints, Rows, Sums, contributions, grouped
 from mainspring.stats.segmenting import segments_of
 from mainspring.training.sets.labels import LABEL, SCORES, label_numbers
 
@@ -39,6 +39,7 @@ class HeldOutQuality:
         self._load = load
         self._kept_periods = lru_cache(maxsize=64)(self._periods)
         self._kept_segments = lru_cache(maxsize=64)(self._segments)
+        self._kept_crossed = lru_cache(maxsize=64)(self._crossed)
 
     def periods(self, digest: str, output: str, length_us: int) -> Floats:
         """Return the bins of equal periods of about one length, shape (periods, 64, cells).
@@ -57,6 +58,13 @@ class HeldOutQuality:
         """Return (segment, output) -> the sums of its rows, of segments by columns that the rows have."""
         try:
             return self._kept_segments(digest, tuple(names))
+        except MainspringError:
+            return {}
+
+    def crossed(self, digest: str) -> Mapping[tuple[str, str], Sums]:
+        """Return (segment, output) -> the sums of its rows, in the bins of the features that matter and their pairs."""
+        try:
+            return self._kept_crossed(digest)
         except MainspringError:
             return {}
 
@@ -87,6 +95,19 @@ class HeldOutQuality:
                     named = zip(segments, parts, strict=True)
                     found |= {(segment, output): sums for segment, sums in named if not sums.empty}
         return found
+
+    def _crossed(self, digest: str) -> dict[tuple[str, str], Sums]:
+        bundle = self._load(digest)
+        crossing = Judged.of(bundle).crossing
+        table = None if crossing is None else _table(bundle, crossing.names)
+        if table is None or crossing is None:
+            return {}
+        values = {name: table[name].to_pylist() for name in crossing.names if name in table.column_names}
+        return {
+            (segment, output): Sums(totals, NO_BINS)
+            for output, rows in _rows(bundle, table)
+            for segment, totals in crossing.totals(values, contributions(bundle.manifest.task, rows)[0]).items()
+        }
 
 
 _NOTHING: Floats = np.zeros((0, BINS, len(CELLS)))

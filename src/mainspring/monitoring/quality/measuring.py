@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,17 +16,20 @@ import pyarrow.compute as pc
 from mainspring.core.time import DAY, HOUR, MINUTE, SECOND
 from mainspring.features.definitions import load
 from mainspring.features.describe.personal import personal_names
-from mainspring.monitoring.joins import OUTPUTS, distinct, join_labels, json_rows, label_counts
+from mainspring.monitoring.joins import OUTPUTS, distinct, join_labels, label_counts
 from mainspring.monitoring.model import LabelRows
 from mainspring.monitoring.quality.declared import Forecast, Ranking
+from mainspring.monitoring.quality.documents import FEATURES, Documents, combined, segments_by
 from mainspring.monitoring.quality.sql_metrics import SqlMetric
 from mainspring.monitoring.quality.table import Key
 from mainspring.registry.bundles import FEATURES as FEATURE_FILE
 from mainspring.registry.model import Bundle, several_labels
+from mainspring.stats.crossings import Crossing
 from mainspring.stats.quality_sums import (
     BINS,
     EDGES,
     LEAST,
+    NO_BINS,
     PLACE,
     Floats,
     Ints,
@@ -39,7 +41,7 @@ from mainspring.stats.quality_sums import (
     with_rankings,
 )
 from mainspring.stats.reference import ColumnReference, Reference
-from mainspring.stats.segmenting import AND, OTHER, segments_of, text_of
+from mainspring.stats.segmenting import text_of
 from mainspring.stats.thresholds import THRESHOLD
 
 # Ages of predictions by which labels are counted: the curve of label coverage has these points.
@@ -49,9 +51,8 @@ AGES_US = (
 TASKS = ("binary", "multiclass", "regression")
 EVER_S = 1 << 40  # the age of labels that came later still
 AGES_S = (*(age // SECOND for age in AGES_US), EVER_S)
+LABELLED = 1  # the age in sums by day of labels known by their horizon, whose own ages are not kept
 READ = ("id", "version", "digest", "at", "keys", "score", OUTPUTS)
-FEATURES = "features"
-_MOST_COMBINATIONS = 200  # of the columns of fairness in one window
 _CAP = 10.0  # times the mean absolute error on held-out rows: larger errors count as this in the test of harm
 
 
@@ -67,6 +68,7 @@ class Judged:
     columns: dict[str, ColumnReference]
     personal: frozenset[str] = frozenset()  # features, keys and request fields that identify a person
     caps: Mapping[str, float] = field(default_factory=dict)  # of several labels, by name
+    crossing: Crossing | None = None  # maker of the segments to be found; `None` in bundles of older releases
 
     def edges_of(self, output: str) -> Floats | None:
         """Return the edges of the bins of scores; `None` if they have none.
@@ -85,7 +87,8 @@ class Judged:
     @classmethod
     def of(cls, bundle: Bundle) -> Judged:
         manifest, content = bundle.manifest, bundle.files.get("reference.json")
-        reference = {} if content is None else msgspec.json.decode(content, type=Reference).columns
+        reference = Reference({}) if content is None else msgspec.json.decode(content, type=Reference)
+        hidden = personal_names(*load(bundle.files[FEATURE_FILE])) if FEATURE_FILE in bundle.files else frozenset()
         labels = several_labels(manifest)
         errors = {name: manifest.metrics.get(f"mae.{name}" if name else "mae") for name in ("", *labels)}
         caps = {name: math.inf if error is None else _CAP * error for name, error in errors.items()}
@@ -96,8 +99,9 @@ class Judged:
             threshold=manifest.extra.get(THRESHOLD, {}).get("value"),
             cap=caps[""] if manifest.task == "regression" else -math.log(LEAST),
             caps=caps if manifest.task == "regression" else {},
-            columns=reference,
-            personal=personal_names(*load(bundle.files[FEATURE_FILE])) if FEATURE_FILE in bundle.files else frozenset(),
+            columns=reference.columns,
+            personal=hidden,
+            crossing=Crossing(reference, "", tuple(hidden)) or None,
         )
 
 
@@ -109,6 +113,7 @@ class Watched:
         fairness: Columns whose combinations of values are segments too, but for those that identify a person.
         personal: Whether also those; what is measured must then not be stored.
         metrics: Business metrics in SQL.
+        crossed: Whether quality is also measured in the bins, and pairs of bins, of the features that matter.
     """
 
     segments: Sequence[str] = ()
@@ -117,11 +122,12 @@ class Watched:
     fairness: Sequence[str] = ()
     personal: bool = False
     metrics: Sequence[SqlMetric] = ()
+    crossed: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of predictions to read."""
-        named = self.segments or self.ranking or self.forecast or self.fairness
+        named = self.segments or self.ranking or self.forecast or self.fairness or self.crossed
         request = ("request",) if any("." not in name for name in self.fairness) else ()
         return (*READ, FEATURES, *request) if named else READ
 
@@ -136,13 +142,25 @@ class Measuring:
     Args:
         judged: Returns the description of a bundle by its digest.
         until: Labels visible by this time are included, UTC epoch microseconds.
+        since: Start of the first hour that is measured.
 
     Attributes:
         sums: The sums so far.
+        crossed: Those in bins and pairs of bins, by day, without counts of predictions and without bins of the score.
+            Only labels known by their horizon are in them. `hour` is the start of the day, or `since` in the first.
     """
 
-    def __init__(self, labels: LabelRows | None, judged: Callable[[str], Judged], watched: Watched, until: int) -> None:
+    def __init__(
+        self,
+        labels: LabelRows | None,
+        judged: Callable[[str], Judged],
+        watched: Watched,
+        until: int,
+        since: int = 0,
+    ) -> None:
         self.sums: dict[Key, Sums] = {}
+        self.crossed: dict[Key, Sums] = {}
+        self._since = since
         self._labels = labels
         self._judged = judged
         self._watched = watched
@@ -152,7 +170,7 @@ class Measuring:
         """Add predictions with the columns `Watched.columns`; a later row of one id is ignored."""
         predictions = distinct(predictions)
         joined, labelled, counts = self._joined(predictions)
-        documents = _Documents(predictions)
+        documents = Documents(predictions)
         hours = np.asarray(predictions["at"].cast(pa.int64()).to_numpy(), np.int64) // HOUR * HOUR
         scores = _floats(predictions["score"])
         pairs = predictions.select(["version", "digest"]).group_by(["version", "digest"]).aggregate([])
@@ -195,6 +213,23 @@ class Measuring:
                     self._put(batch.key(hour, segment, output, 0), Sums(np.zeros(len(PLACE)), bins))
             for part in parts:
                 self._add_labelled(batch, part, segments[batch.rows])
+        for part in parts if self._watched.crossed else ():
+            self._add_crossed(batch, part)
+
+    def _add_crossed(self, batch: _Batch, part: _Part) -> None:
+        crossing, labels = batch.judged.crossing, self._labels
+        if crossing is None or labels is None:
+            return
+        found, _ = contributions(batch.judged.task, self._rows(batch, part))
+        values = batch.documents.features(crossing.names, batch.rows)
+        days = np.maximum(batch.hours[batch.rows] // DAY * DAY, self._since)
+        for day in np.unique(days).tolist():
+            mine = np.flatnonzero((days == day) & (part.lag_us <= labels.horizon_us))
+            own = {name: [column[row] for row in mine.tolist()] for name, column in values.items()}
+            for segment, totals in crossing.totals(own, found[mine]).items():
+                key, sums = batch.key(day, segment, part.output, LABELLED), Sums(totals, NO_BINS)
+                before = self.crossed.get(key)
+                self.crossed[key] = sums if before is None else before + sums
 
     def _add_labelled(self, batch: _Batch, part: _Part, segments: npt.NDArray[Any]) -> None:
         rows = self._rows(batch, part)
@@ -241,57 +276,29 @@ class Measuring:
         return Rows(part.score, part.label, part.classes, judged.threshold, cap, naive, quantile, edges)
 
     def _segmentations(
-        self, judged: Judged, documents: _Documents, mine: npt.NDArray[np.bool_]
+        self, judged: Judged, documents: Documents, mine: npt.NDArray[np.bool_]
     ) -> Iterator[npt.NDArray[Any]]:
         """Yield the segment of each row: of all traffic, then by each declared segment."""
         yield np.full(mine.size, "", dtype=object)
         places = np.flatnonzero(mine)
         for name in self._watched.all_segments:
             texts = np.full(mine.size, "", dtype=object)
-            texts[places] = _segments(name, documents.values(name, places), judged)
+            texts[places] = segments_by(name, documents.values(name, places), judged.columns.get(name))
             yield texts
         fairness = self._watched.fairness
         known = len(fairness) == 1 and fairness[0] in self._watched.all_segments
         if fairness and not known and (self._watched.personal or judged.personal.isdisjoint(fairness)):
-            parts = [_segments(name, documents.values(name, places), judged).tolist() for name in fairness]
+            parts = [
+                segments_by(name, documents.values(name, places), judged.columns.get(name)).tolist()
+                for name in fairness
+            ]
             texts = np.full(mine.size, "", dtype=object)
-            texts[places] = _combined(fairness, list(zip(*parts, strict=True)))
+            texts[places] = combined(fairness, list(zip(*parts, strict=True)))
             yield texts
 
     def _put(self, key: Key, sums: Sums) -> None:
         before = self.sums.get(key)
         self.sums[key] = sums if before is None else before + sums
-
-
-def _segments(name: str, values: Sequence[Any], judged: Judged) -> npt.NDArray[Any]:
-    place, names = segments_of(name, values, judged.columns.get(name))
-    return np.array(names, dtype=object)[place]
-
-
-def _combined(names: Sequence[str], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Return one segment a row: `Customer.sex=f and Customer.age_band=old`. The rarest of very many are one."""
-    common = {row for row, _ in Counter(rows).most_common(_MOST_COMBINATIONS)}
-    others = tuple(f"{name}={OTHER}" for name in names)
-    return [AND.join(row if row in common else others) for row in rows]
-
-
-class _Documents:
-    """Keys, features and outputs of predictions, decoded when they are asked for."""
-
-    def __init__(self, predictions: pa.Table) -> None:
-        self._predictions = predictions
-        self._decoded: dict[str, list[dict[str, Any]]] = {}
-
-    def of(self, column: str) -> list[dict[str, Any]]:
-        if column not in self._decoded:
-            there = column in self._predictions.column_names
-            self._decoded[column] = json_rows(self._predictions[column]) if there else [{}] * self._predictions.num_rows
-        return self._decoded[column]
-
-    def values(self, name: str, rows: Ints) -> list[Any]:
-        """Return a feature, key or field of the request of some rows; `None` where it is missing."""
-        features, keys, request = self.of(FEATURES), self.of("keys"), self.of("request")
-        return [features[row].get(name, keys[row].get(name, request[row].get(name))) for row in rows.tolist()]
 
 
 @dataclass(frozen=True)
@@ -304,7 +311,7 @@ class _Batch:
     version: str
     digest: str
     judged: Judged
-    documents: _Documents
+    documents: Documents
     hours: Ints
     scores: Floats
     rows: Ints

@@ -3,6 +3,9 @@
 Rows are differences: when a label arrives or changes, rows with what is added and what is taken away are appended. So
 the sums of an hour are the sums of its rows, in SQL as here. The rows of a day are folded into one for each group when
 it is one, seven and 35 days old, which changes no sum.
+
+The table `predictions__crossed_quality` has the same columns. Its rows are of a day, in the bins of the features that
+matter and in pairs of these: sums of the labels that were known by their horizon.
 """
 
 from __future__ import annotations
@@ -18,9 +21,9 @@ from mainspring.core.expr.sql import quote_name, quote_text
 from mainspring.core.time import DAY
 from mainspring.data import duck
 from mainspring.data.ports import LakeTables
-from mainspring.stats.quality_sums import BINS, CELLS, TOTALS, Sums
+from mainspring.stats.quality_sums import BINS, CELLS, NO_BINS, TOTALS, Sums
 
-TABLE = "predictions__quality"
+TABLE, CROSSED = "predictions__quality", "predictions__crossed_quality"
 _INSTANT = pa.timestamp("us", tz="UTC")
 _FOLDED_DAYS = (1, 7, 35)  # ages of a day at which its rows are folded
 _Value = TypeVar("_Value")
@@ -55,10 +58,15 @@ class Key(NamedTuple):
 
 
 class QualityTable:
-    """Sums by `Key` in a lake's table."""
+    """Sums by `Key` in a lake's table.
 
-    def __init__(self, lake: LakeTables) -> None:
+    Args:
+        name: `TABLE` or `CROSSED`.
+    """
+
+    def __init__(self, lake: LakeTables, name: str = TABLE) -> None:
         self._lake = lake
+        self._name = name
         self._folded: frozenset[tuple[int, int]] = frozenset()
         self._derived: dict[tuple[str, str], tuple[object, Any]] = {}
 
@@ -73,7 +81,7 @@ class QualityTable:
         table = pa.concat_tables(
             _encoded(endpoint, start, computed_at, rows.get(start, {})) for start, computed_at in windows.items()
         )
-        self._lake.append(TABLE, table.to_batches(), SCHEMA, key=key)
+        self._lake.append(self._name, table.to_batches(), SCHEMA, key=key)
 
     def looked(self, endpoint: str, since: int) -> dict[int, int]:
         """Return the start of each window from `since` on -> the time of the last look at it."""
@@ -104,15 +112,15 @@ class QualityTable:
         assert cells is not None
         keys = _keys(table)
         values = np.stack([np.asarray(column.to_numpy(), np.float64) for column in table.columns[len(_KEYS) :]], axis=1)
-        found = {key: Sums(values[row], np.zeros((BINS, len(CELLS)))) for row, key in enumerate(keys)}
+        found = {key: Sums(values[row], NO_BINS) for row, key in enumerate(keys)}
         flat = np.asarray(pc.list_flatten(cells["bins"]).to_numpy(), np.float64)
         for key, bins in zip(_keys(cells), flat.reshape(-1, BINS, len(CELLS)), strict=True):
-            np.add(found[key].bins, bins, out=found[key].bins)
+            found[key] = Sums(found[key].totals, found[key].bins + bins)
         return {key: sums for key, sums in found.items() if not sums.empty}
 
     def derived(self, name: str, endpoint: str, key: Hashable, compute: Callable[[], _Value]) -> _Value:
         """Return what is computed from an endpoint's sums; it is kept until the table or the key changes."""
-        state = (self._lake.version(TABLE), key)
+        state = (self._lake.version(self._name), key)
         kept = self._derived.get((name, endpoint))
         if kept is None or kept[0] != state:
             kept = self._derived[name, endpoint] = (state, compute())
@@ -130,17 +138,17 @@ class QualityTable:
             key = f"fold:{day}:{age}"
             if (
                 (day, age) not in self._folded
-                and self._lake.version(TABLE) is not None
-                and not self._lake.has(TABLE, key)
+                and self._lake.version(self._name) is not None
+                and not self._lake.has(self._name, key)
             ):
-                self._lake.fold(TABLE, "hour", day * DAY, (day + 1) * DAY, folded, key=key)
+                self._lake.fold(self._name, "hour", day * DAY, (day + 1) * DAY, folded, key=key)
         self._folded = frozenset(days)  # a day without anything to fold leaves no key in the table
 
     def _query(self, endpoint: str, select: str, where: str, group: str) -> pa.Table | None:
-        if self._lake.version(TABLE) is None:
+        if self._lake.version(self._name) is None:
             return None
         with duck.connect() as connection:
-            duck.register(connection, "rows", self._lake.scan(TABLE))
+            duck.register(connection, "rows", self._lake.scan(self._name))
             found: pa.Table = connection.sql(
                 f"{select} FROM rows WHERE endpoint = {quote_text(endpoint)} AND {where} {group}"
             ).to_arrow_table()

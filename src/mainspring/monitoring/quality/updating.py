@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import pyarrow as pa
@@ -34,6 +35,8 @@ class QualityUpdates:
     measured again, and the differences from the table appended: an update may be killed at any time, and repeated.
 
     Args:
+        crossed: Table of the sums in bins of features. It is written first, and `table` notes what was looked at: so an
+            update that was killed in between is repeated, and finds no difference.
         labels: Returns an endpoint's current label rows, `None` if its model has no label.
         load: Returns the verified bundle of a digest.
         watched: Returns the declared segments, rankings and forecasts of an endpoint.
@@ -46,6 +49,7 @@ class QualityUpdates:
         predictions: PredictionStore,
         monitors: MonitorStore,
         table: QualityTable,
+        crossed: QualityTable,
         business: BusinessTable,
         *,
         labels: Callable[[str], LabelRows | None],
@@ -59,6 +63,7 @@ class QualityUpdates:
         self._predictions = predictions
         self._monitors = monitors
         self._table = table
+        self._crossed = crossed
         self._business = business
         self._labels = labels
         self._load = load
@@ -99,6 +104,7 @@ class QualityUpdates:
             for span, within in spans.items():  # one at a time: memory stays flat, and what is done stays done
                 self._update(endpoint, span, within, labels)
             self._table.fold(now)
+            self._crossed.fold(now)
             return stale
 
     def _update(
@@ -108,8 +114,11 @@ class QualityUpdates:
             self._count(window, labels)
         looked = {window.start: window.computed_at for window in windows}
         until = max(looked.values())
-        rows = differences(self._table.sums(endpoint, *span), self._measured(endpoint, span, labels, until))
-        self._table.add(endpoint, looked, {windows[0].start: rows}, f"{endpoint}:{span[0]}:{span[1]}:{until}")
+        measured, key = self._measured(endpoint, span, labels, until), f"{endpoint}:{span[0]}:{span[1]}:{until}"
+        for table, sums in ((self._crossed, measured.crossed), (self._table, measured.sums)):
+            rows = differences(table.sums(endpoint, *span), sums)
+            if rows or table is self._table:
+                table.add(endpoint, looked, {windows[0].start: rows}, key)
 
     def _count(self, window: Window, labels: LabelRows | None) -> None:
         """Store the business metrics of a window."""
@@ -120,9 +129,10 @@ class QualityUpdates:
             batches = arrivals.batches if arrivals else ()
             self._business.add(window, business_figures(metrics, batches, labels, window.computed_at))
 
-    def _measured(self, endpoint: str, span: tuple[int, int], labels: LabelRows | None, until: int) -> dict[Key, Sums]:
+    def _measured(self, endpoint: str, span: tuple[int, int], labels: LabelRows | None, until: int) -> Measuring:
         watched = self._watched(endpoint)
-        measuring = Measuring(labels, self._judged, watched, until)
+        watched = replace(watched, crossed=watched.crossed and labels is not None)
+        measuring = Measuring(labels, self._judged, watched, until, span[0])
         arrivals = self._predictions.arrivals(endpoint, span[0], min(span[1], until), columns=watched.columns)
         waiting: list[pa.Table] = []
         for batch in arrivals.batches if arrivals else ():
@@ -132,7 +142,7 @@ class QualityUpdates:
                 waiting = []
         if waiting:
             measuring.add(pa.concat_tables(waiting))
-        return measuring.sums
+        return measuring
 
     def _described(self, digest: str) -> Judged:
         try:

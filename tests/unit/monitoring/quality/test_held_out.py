@@ -51,6 +51,20 @@ def test_held_out_rows_are_cut_into_periods_of_about_the_windows_length() -> Non
     assert len(held_out.periods("d1", "", HOUR)) == MOST_PERIODS
 
 
+def test_bins_of_the_features_that_matter_have_their_own_quality_too() -> None:
+    made, score, label = trained(**{"View.hour": pa.array(np.arange(4_000) % 64)})
+    assert HeldOutQuality(lambda _: made).crossed("d1") == {}  # of an older release
+    reference = profile({"View.carrier": ["UA", "AA"] * 32, "View.hour": [float(i) for i in range(64)]})
+    reference = msgspec.structs.replace(reference, crossed=("View.carrier", "View.hour"))
+    files = {**made.files, "reference.json": msgspec.json.encode(reference)}
+    found = HeldOutQuality(lambda _: Bundle("d1", made.manifest, files)).crossed("d1")
+    assert len(found) == 2 + 4 + 2 * 4
+    [name] = [name for name, _ in found if name.startswith("View.carrier=AA and View.hour=over")]
+    mine = (np.arange(4_000) % 3 == 0) & (np.arange(4_000) % 64 >= 48)
+    assert found[name, ""]["scored"] == mine.sum()
+    assert found[name, ""]["squared"] == pytest.approx(((score - label)[mine] ** 2).sum())
+
+
 def test_segments_of_held_out_rows_have_their_own_quality() -> None:
     made, score, label = trained()
     found = HeldOutQuality(lambda _: made).segments("d1", ("View.carrier", "View.unknown"))
@@ -91,6 +105,7 @@ def test_a_bundle_without_predictions_beside_its_held_out_rows_or_that_is_gone_h
 
     assert HeldOutQuality(gone).periods("d1", "", DAY).size == 0
     assert HeldOutQuality(gone).segments("d1", ("View.carrier",)) == {}
+    assert HeldOutQuality(gone).crossed("d1") == {}
 
 
 def test_a_version_has_an_estimate_with_an_interval_from_its_first_window() -> None:

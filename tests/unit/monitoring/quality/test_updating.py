@@ -15,12 +15,17 @@ import pytest
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, mean_absolute_error, ndcg_score, roc_auc_score
 
 from kit.worlds import arrivals, bundle, label, prediction, sketching
-from mainspring.core.errors import NotFound
+from mainspring.core.errors import NotFound, StorageFull
+from mainspring.core.expr import col
 from mainspring.core.locks import MemoryLocks
+from mainspring.core.schema import String
 from mainspring.core.time import DAY, HOUR, MINUTE, ManualClock
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.adapters.memory import MemoryLake
+from mainspring.data.model import Source
 from mainspring.data.ports import LakeTables
+from mainspring.features.definitions import dump
+from mainspring.features.model import Entity, Observations
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.ledger.model import Prediction
 from mainspring.monitoring.adapters.catalog import CatalogMonitors
@@ -32,13 +37,13 @@ from mainspring.monitoring.quality.declared import Forecast, Ranking
 from mainspring.monitoring.quality.measuring import Watched
 from mainspring.monitoring.quality.reports import estimated, measured
 from mainspring.monitoring.quality.sql_metrics import sql_metric
-from mainspring.monitoring.quality.table import TABLE, Key, QualityTable
+from mainspring.monitoring.quality.table import CROSSED, TABLE, Key, QualityTable
 from mainspring.monitoring.quality.updating import QualityUpdates
 from mainspring.monitoring.window_updates import WindowUpdates
 from mainspring.project.catalog import memory_catalog
 from mainspring.registry.model import Bundle
 from mainspring.stats.quality_figures import auc_resolution, figures
-from mainspring.stats.quality_sums import Sums
+from mainspring.stats.quality_sums import PLACE, Sums
 from mainspring.stats.reference import profile
 from mainspring.stats.thresholds import THRESHOLD
 
@@ -56,13 +61,14 @@ class World:
         self.monitors = CatalogMonitors(memory_catalog())
         self.labels: LabelRows | None = None
         self.table, self.business = QualityTable(self.lake), BusinessTable(self.lake)
+        self.crossed = QualityTable(self.lake, CROSSED)
         self._bundles = {each.digest: each for each in bundles or (bundle(),)}
         common: dict[str, Any] = {"labels": lambda _: self.labels, "load": self._load}
         self.monitor = WindowUpdates(
             self.ledger, self.monitors, self.sketches, clock=self.clock, window_us=window_us, **common
         )
         self.updates = QualityUpdates(
-            self.ledger, self.monitors, self.table, self.business,
+            self.ledger, self.monitors, self.table, self.crossed, self.business,
             clock=self.clock, locks=MemoryLocks(), window_us=window_us, watched=lambda _: watched or Watched(),
             **common,
         )  # fmt: skip
@@ -424,3 +430,104 @@ def test_it_runs_when_five_minutes_have_passed_or_the_clock_went_back() -> None:
         world.updates.run_if_due("late")
         found.append(world.sums()["predictions"])
     assert found == [10, 10, 30, 30]
+
+
+def crossed_bundle(**files: bytes) -> Bundle:
+    carrier, hour = ["UA", "AA"] * 32, [float(i) for i in range(64)]
+    reference = profile({"View.carrier": carrier, "carrier": carrier, "View.hour": hour})
+    reference = msgspec.structs.replace(reference, crossed=("carrier", "View.carrier", "View.hour"))
+    made = bundle(reference)
+    return Bundle(made.digest, made.manifest, {**made.files, **files})
+
+
+def crossed_world(*bundles: Bundle, **options: Any) -> World:
+    return World(*(bundles or (crossed_bundle(),)), watched=Watched(crossed=True), **options)
+
+
+def with_hours(made: list[Prediction]) -> list[Prediction]:
+    return [
+        msgspec.structs.replace(each, features={**each.features, "View.hour": float(i % 64), "carrier": "UA"})
+        for i, each in enumerate(made)
+    ]
+
+
+def by_segment(world: World) -> dict[tuple[int, str], np.ndarray]:
+    """Return day and segment -> the totals, without those that are rounding alone."""
+    found: dict[tuple[int, str], np.ndarray] = {}
+    for key, sums in world.crossed.sums("late", 0, 2**60).items():
+        place = key.hour // DAY, key.segment
+        found[place] = found.get(place, 0.0) + sums.totals
+    return found
+
+
+@pytest.mark.parametrize("window_us", [DAY, 6 * HOUR])
+def test_bins_and_their_pairs_have_the_sums_of_their_rows_however_late_labels_come(window_us: int) -> None:
+    made, late, score = flights(400)
+    made = with_hours(made)
+    times = [each.at + (1 + 5 * (i % 6)) * HOUR for i, each in enumerate(made)]  # some later than the horizon, a day
+    labels = [label(f"f{i}", bool(late[i]), times[i]) for i in range(400)]
+    world = crossed_world(window_us=window_us)
+    for first, end in ((0, 1), (1, 5)):
+        world.predict([each for each in made if first * DAY <= each.at < end * DAY])
+        world.labels = arrivals([row for row, at in zip(labels, times, strict=True) if at < end * DAY])
+        world.run(end * DAY)
+    known = np.array([at - each.at <= DAY for each, at in zip(made, times, strict=True)])
+    of_day, i = np.array([each.at // DAY for each in made]), np.arange(400)
+    found = by_segment(world)
+    last = next(segment for _, segment in found if segment.startswith("View.hour=over"))
+    assert {day for day, _ in found} == {0, 1}
+    for day in (0, 1):
+        for segment, of in (
+            ("View.carrier=AA", i % 3 == 0),
+            (f"View.carrier=UA and {last}", (i % 3 > 0) & (i % 64 >= 48)),
+        ):
+            mine = known & of & (of_day == day)
+            assert found[day, segment][PLACE["scored"]] == mine.sum()
+            assert found[day, segment][PLACE["squared"]] == pytest.approx(((score - late)[mine] ** 2).sum())
+    version = world.lake.version(CROSSED)
+    world.monitors.save([msgspec.structs.replace(each, computed_at=6 * DAY) for each in world.monitors.windows("late")])
+    world.run(6 * DAY)  # everything is measured again
+    assert world.lake.version(CROSSED) == version
+
+
+def test_bins_are_written_once_if_an_update_is_killed_before_the_other_table() -> None:
+    class Full(MemoryLake):
+        full = True
+
+        def append(self, table: str, *args: Any, **options: Any) -> int | None:
+            if self.full and table == TABLE:
+                raise StorageFull("No space left.")
+            return super().append(table, *args, **options)
+
+    lake = Full()
+    world = crossed_world(lake=lake)
+    made, late, _ = flights(100)
+    world.predict(with_hours(made))
+    world.labels = arrivals([label(f"f{i}", bool(late[i]), made[i].at + HOUR) for i in range(100)])
+    with pytest.raises(StorageFull):
+        world.run(3 * DAY)
+    lake.full = False
+    world.run(3 * DAY)
+    assert (
+        sum(totals[PLACE["labels"]] for (_, name), totals in by_segment(world).items() if name == "View.carrier=AA")
+        == 34
+    )
+    assert world.sums()["labels"] == 100
+
+
+def test_personal_features_and_bundles_without_noted_features_have_no_bins() -> None:
+    made, late, _ = flights(100)
+    views = Source("views", schema={"flight": String, "carrier": String}, event_time="at", pii=["carrier"])
+    observations = Observations(views, keys=[Entity("flight", keys={"flight": String})], at=col("at"))
+    for made_by, features in (
+        (bundle(), set()),
+        (bundle(profile({"View.carrier": ["UA", "AA"]})), set()),
+        (crossed_bundle(**{"features.json": dump([], observations)}), {"View.carrier", "View.hour"}),
+        (crossed_bundle(), {"carrier", "View.carrier", "View.hour"}),
+    ):
+        world = crossed_world(made_by)
+        world.predict(with_hours(made))
+        world.labels = arrivals([label(f"f{i}", bool(late[i]), made[i].at + HOUR) for i in range(100)])
+        world.run(3 * DAY)
+        assert {segment.partition("=")[0] for _, segment in by_segment(world)} == features
+        assert world.sums()["labels"] == 100

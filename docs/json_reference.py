@@ -243,7 +243,7 @@ DOCUMENTS = {
     "replay": Document(Replayed, ("Verdict.at",), otherwise=ReplayReport),
     "explain": Document(ExplainedPrediction, ("at", "Verdict.at"), otherwise=ModelExplanation),
     "runs list": Document(list[RunRow], _RAN, {"error": str | None}),
-    "runs show": Document(RunRow, _RAN, {"error": str | None}),
+    **dict.fromkeys(("runs show", "runs rename", "runs note"), Document(RunRow, _RAN, {"error": str | None})),
     "runs compare": Document(
         _object(
             "ComparedRuns", runs=list[RunRow],

@@ -125,6 +125,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("predictions list", []), ("fairness", [f"{MODEL}@champion", "--by", "HubLoad.scans_3h"]),
         ("runs list", []), ("runs show", ["{runs list[0][id]}"]),
         ("runs compare", ["{runs list[0][id]}", "{runs list[1][id]}"]),
+        ("runs rename", ["{runs list[0][id]}", "deeper"]), ("runs note", ["{runs list[0][id]}", "Before the winter."]),
         ("endpoints list", []), ("endpoints show", [MODEL]), ("status", []), ("advise", []),
         ("profile list", []), ("profile check", []), ("doctor", []), ("completion", ["bash"]),
     ]  # fmt: skip

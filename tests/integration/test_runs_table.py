@@ -14,6 +14,7 @@ from mainspring.core.time import parse_instant
 from mainspring.project import open_project
 from mainspring.project.settings import load_settings
 from mainspring.registry.runs import ERROR
+from mainspring.security.model import AuditFilter
 
 STARTED = "2026-03-01T12:34:56Z"
 JUDGED = {"auc": 0.7123, "average_precision": 0.6543, "brier": 0.1987, "log_loss": 0.4321}
@@ -75,6 +76,25 @@ def test_runs_are_found_by_the_beginning_of_their_id(shop: tuple[Path, dict[str,
         assert ["model", model] in [line.split() for line in shown]
     assert "There is no run 'zzz'." in in_a_terminal(80, folder, "runs", "show", "zzz", code=4)[0]
     assert "There is no run ''." in in_a_terminal(80, folder, "runs", "show", "", code=4)[0]  # not all of them
+
+
+def test_a_run_is_renamed_and_noted(shop: tuple[Path, dict[str, str]]) -> None:
+    folder, runs = shop
+    run = next(iter(runs))
+    assert (
+        f"{run} is named deeper [trees]." in in_a_terminal(80, folder, "runs", "rename", run[:12], " deeper [trees]")[0]
+    )
+    assert (
+        f"The note of {run} is written." in in_a_terminal(80, folder, "runs", "note", run[:12], "Before [winter].")[0]
+    )
+    shown = [line.split(maxsplit=1) for line in in_a_terminal(80, folder, "runs", "show", run)]
+    assert ["name", "deeper [trees]"] in shown
+    assert ["note", "Before [winter]."] in shown
+    assert "removed" in in_a_terminal(80, folder, "runs", "note", run, "")[0]
+    assert not any(line.startswith("note") for line in in_a_terminal(80, folder, "runs", "show", run))
+    assert "is no name of a run" in in_a_terminal(80, folder, "runs", "rename", run, " ", code=2)[0]
+    audited = open_project(load_settings(folder, environment={})).audit.search(AuditFilter(action="run.describe"))
+    assert [entry.event.resource for entry in audited] == [f"run/{run}"] * 3
 
 
 def test_a_comparison_has_what_differs(tmp_path: Path) -> None:

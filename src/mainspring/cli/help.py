@@ -114,6 +114,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "runs list": ("runs list late-delivery --limit 5", "runs list --filter 'holdout.auc > 0.7 and started > 7d ago'"),
     "runs show": ("runs show 2d50d1c028af4b639a7348e38a9b700d",),
     "runs compare": ("runs compare 2d50d1c028af4b639a7348e38a9b700d 8e38a9b700d2d50d1c028af4b639a734",),
+    "runs rename": ("runs rename 2d50d1c028af 'deeper trees'",),
+    "runs note": ("runs note 2d50d1c028af 'Trained before the winter timetable.'", "runs note 2d50d1c028af ''"),
     "reproduce": ("reproduce 2d50d1c028af4b639a7348e38a9b700d",),
     "completion": ("completion bash", "completion zsh", "completion fish"),
     "keys create": ("keys create shop --scope predict --expires 30d",),

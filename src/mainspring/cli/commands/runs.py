@@ -1,4 +1,4 @@
-"""`mainspring runs`: list, show and compare training runs."""
+"""`mainspring runs`: list, show, compare, rename and note training runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WIDE, _TIMED = 140, 100
 
 @click.group("runs", cls=Group, default="list")
 def command() -> None:
-    """Training runs: list them, show one, compare several."""
+    """Training runs: list them, show one, compare several, rename one or note on it."""
 
 
 @make("list")
@@ -76,7 +76,7 @@ def show_(call: Call, *, run: str) -> None:
     """Show RUN, by its id or the beginning of it: times, parameters, metrics, tags, and the error if it failed."""
     from mainspring.core.time import format_duration, format_instant
     from mainspring.operations.runs import close_ended, run_of
-    from mainspring.registry.runs import ERROR
+    from mainspring.registry.runs import ERROR, NOTE
 
     close_ended(call.project)
     found = run_of(call.project, run)
@@ -94,6 +94,8 @@ def show_(call: Call, *, run: str) -> None:
         table.add_row("status", found.status)
         took = "" if found.duration is None else f" in {format_duration(max(found.duration, 1))}"
         table.add_row("started", format_instant(found.started_at) + took)
+        if found.tags.get(NOTE):
+            table.add_row("note", escape(found.tags[NOTE]))
         if ERROR in found.tags:
             table.add_row("error", f"[red]{escape(found.tags[ERROR])}[/]")
         for title, values in (("parameter", found.params), ("metric", found.metrics), ("tag", found.tags)):
@@ -139,6 +141,36 @@ def compare(call: Call, *, runs: tuple[str, ...]) -> None:
     call.result({"runs": [_document(each) for each in found], "differing": differing}, show)
 
 
+@make("rename")
+@click.argument("run")
+@click.argument("name")
+def rename(call: Call, *, run: str, name: str) -> None:
+    """Give RUN, by its id or the beginning of it, another NAME; the audit log records the actor."""
+    _describe(call, run, name=name)
+
+
+@make("note")
+@click.argument("run")
+@click.argument("text")
+def note(call: Call, *, run: str, text: str) -> None:
+    """Write the note of RUN, by its id or the beginning of it; an empty TEXT removes it. The audit log records the
+    actor.
+    """
+    _describe(call, run, note=text)
+
+
+def _describe(call: Call, run: str, *, name: str | None = None, note: str | None = None) -> None:
+    from mainspring.operations.promote import actor
+    from mainspring.operations.runs import describe_run, run_of
+
+    found = run_of(call.project, run)
+    describe_run(call.project, found.id, name=name, note=note, by=actor())
+    changed = run_of(call.project, found.id)
+    told = f"The note of {found.id} is {'written' if note else 'removed'}."
+    told = told if name is None else f"{found.id} is named {changed.name}."
+    call.result(_document(changed), lambda console: console.print(told, markup=False, highlight=False))
+
+
 def _value(value: str | float | None) -> str:
     from rich.markup import escape
 
@@ -156,3 +188,5 @@ def _document(run: RunRow) -> dict[str, Any]:
 command.add_command(list_)
 command.add_command(show_)
 command.add_command(compare)
+command.add_command(rename)
+command.add_command(note)

@@ -6,6 +6,7 @@ import msgspec
 
 CONTRACT, SURPRISE, JOINT, HARM, SERVICE, SILENCE = "contract", "surprise", "joint", "harm", "service", "silence"
 ATTRIBUTION, SKEW = "attribution", "skew"
+CLASSIFIER = "classifier"  # the statistic of the joint channel that is judged by week
 CHANNELS = (CONTRACT, SKEW, SURPRISE, JOINT, ATTRIBUTION, HARM, SERVICE, SILENCE)
 
 

@@ -18,9 +18,8 @@ from mainspring.ledger.model import Selection
 from mainspring.monitoring.channels.separation import Separation, coded, judge, separation
 from mainspring.monitoring.channels.windows import WEEK
 from mainspring.monitoring.declaring import ALARMS_PER_WEEK
-from mainspring.monitoring.incidents.model import Judged
+from mainspring.monitoring.incidents.model import WEEKS, Judged
 from mainspring.monitoring.served import Served, served
-from mainspring.monitoring.signals import JOINT
 from mainspring.project import Project
 
 ROWS, BEFORE = 1_500, 3_000  # of the two samples
@@ -41,7 +40,7 @@ class KeptSeparations:
 def separations_judged(
     project: Project, endpoint: str, now: int, kept: KeptSeparations, incidents: Sequence[tuple[int, int]] = ()
 ) -> list[Judged]:
-    """Return the judgement of the weeks that raise an alarm, after measuring the first that is not measured yet.
+    """Return the judgement of the weeks, after measuring the first that is not measured yet.
 
     Without scikit-learn, and for an endpoint that serves nothing or tensors, no week is judged.
 
@@ -54,15 +53,13 @@ def separations_judged(
     if kept.until < until:
         _measure(project, endpoint, until, kept)
     monitor = project.definitions.monitors.get(endpoint)
-    _, signals = judge(
+    weeks, signals = judge(
         endpoint,
         kept.weeks,
         alarms_per_week=ALARMS_PER_WEEK if monitor is None else monitor.alarms_per_week,
         incidents=incidents,
     )
-    # A week without an alarm is no clean window of the joint channel, which is judged by day.
-    weeks = tuple((each.start, each.end) for each in signals)
-    return [Judged(endpoint, JOINT, weeks, tuple(signals))] if signals else []
+    return [Judged(endpoint, WEEKS, tuple(weeks), tuple(signals))] if weeks else []
 
 
 def _measure(project: Project, endpoint: str, until: int, kept: KeptSeparations) -> None:

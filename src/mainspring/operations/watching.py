@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 import msgspec
 
@@ -20,7 +21,7 @@ from mainspring.monitoring.channels.harm import signals as harm_signals
 from mainspring.monitoring.declaring import ALARMS_PER_WEEK
 from mainspring.monitoring.incidents.causes import LABELS, MONITOR, PREDICTIONS, Lineage, Origin, grouped
 from mainspring.monitoring.incidents.feedback import confirmed, dismissed
-from mainspring.monitoring.incidents.model import Incident, Judged, Part, Policy, scope
+from mainspring.monitoring.incidents.model import WEEKS, Incident, Judged, Part, Policy, scope
 from mainspring.monitoring.incidents.silences import Traffic, missing_labels, missing_predictions, monitor_silences
 from mainspring.monitoring.incidents.updating import Change, Evidence, Pair, updated
 from mainspring.monitoring.model import Window
@@ -241,6 +242,8 @@ def _watched(project: Project, judged: Sequence[Judged]) -> Collection[Pair]:
     own = {scope(SILENCE, MONITOR, part) for part in ("", WINDOWS, INCIDENTS, RANKING, ACTIONS, *CHANNELS)}
     silences = {scope(SILENCE, each, "") for each in (PREDICTIONS, LABELS)}
     found = {(name, each) for name in names for each in scopes | silences | own}
+    if find_spec("sklearn") is not None:  # without it no week will be judged
+        found |= {(name, WEEKS) for name in names}
     return found | {(each.endpoint, each.scope) for each in judged}
 
 

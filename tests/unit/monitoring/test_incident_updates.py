@@ -9,15 +9,18 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mainspring.core.time import DAY
+from mainspring.monitoring.channels.windows import WEEK
 from mainspring.monitoring.incidents.causes import Lineage, Origin, grouped
-from mainspring.monitoring.incidents.model import MOST_SYMPTOMS, Incident, Judged, Policy
+from mainspring.monitoring.incidents.model import MOST_SYMPTOMS, WEEKS, Incident, Judged, Policy
 from mainspring.monitoring.incidents.updating import Change, Evidence, closed, updated
-from mainspring.monitoring.signals import CHANNELS, CONTRACT, SURPRISE, Signal
+from mainspring.monitoring.signals import CHANNELS, CLASSIFIER, CONTRACT, JOINT, SURPRISE, Signal
 
 W = 10  # length of a window
 COLUMNS = {f"Weather.{name}": Origin("Weather", "weather") for name in ("wind", "temp", "rain")}
 LINEAGE = Lineage(columns={"late": COLUMNS, "other": COLUMNS})
 WATCHED = [(endpoint, channel) for endpoint in LINEAGE.columns for channel in CHANNELS]
+ALL = [*WATCHED, ("late", WEEKS)]
 POLICIES = {"late": Policy(clean_windows=2, cool_down_us=5 * W)}
 
 
@@ -90,6 +93,22 @@ def test_another_channels_clean_windows_close_nothing() -> None:
     for window in range(1, 9):
         world.see(window, channel=SURPRISE)
     assert world.open == ["i1"]
+
+
+def test_a_ticket_of_the_weekly_classifier_is_closed_by_a_clean_week_and_not_by_days() -> None:
+    alarm = Signal(
+        channel=JOINT, endpoint="late", statistic=CLASSIFIER, column="Weather.wind", start=0, end=WEEK, severity=2.0
+    )  # fmt: skip
+    found = updated([], Evidence.of([Judged("late", WEEKS, ((0, WEEK),))], grouped([alarm], LINEAGE), ALL), WEEK)
+    [opened] = [change.incident for change in found]
+    days = Judged("late", JOINT, tuple((WEEK + day * DAY, WEEK + (day + 1) * DAY) for day in range(7)))
+    week = Judged("late", WEEKS, ((0, WEEK), (WEEK, 2 * WEEK)))
+    same = grouped([alarm], LINEAGE)
+    assert updated([opened], Evidence.of([days], same, ALL), 2 * WEEK) == []
+    [change] = updated([opened], Evidence.of([days, week], same, ALL), 2 * WEEK)
+    assert (change.event, change.incident.closed_through) == ("closed", 2 * WEEK)
+    again = msgspec.structs.replace(opened, reopened=2)  # eight clean windows are more than a week
+    assert updated([again], Evidence.of([days, week], same, ALL), 2 * WEEK) == []
 
 
 def test_a_channel_that_is_gone_keeps_nothing_open() -> None:

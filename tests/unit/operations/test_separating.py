@@ -14,8 +14,11 @@ from kit.models import KEY
 from mainspring.core.errors import Unavailable
 from mainspring.core.time import DAY, HOUR
 from mainspring.data.adapters.memory import MemoryLake
+from mainspring.monitoring.channels.separation import Separation
 from mainspring.monitoring.channels.windows import WEEK
+from mainspring.monitoring.incidents.model import scope
 from mainspring.monitoring.separations import TABLE
+from mainspring.monitoring.signals import CLASSIFIER, JOINT
 from mainspring.operations.separating import KeptSeparations, separations_judged
 from mainspring.project import Project
 from mainspring.project.definitions.loading import Definitions
@@ -78,3 +81,12 @@ def test_each_week_is_measured_once_in_a_pass_and_never_again(project: Project, 
     assert stored(lake) == first
     assert kept.until == FIRST + WEEKS * WEEK
     assert separations_judged(project, "nothing", now, KeptSeparations()) == []
+
+
+def test_weeks_without_an_alarm_are_judged_windows_of_their_own_scope(project: Project) -> None:
+    aucs = [0.61, 0.63, 0.6, 0.62, 0.75, 0.61]
+    weeks = [Separation(number * WEEK, 1_500, 3_000, auc, 0.009) for number, auc in enumerate(aucs)]
+    [judged] = separations_judged(project, "made", 0, KeptSeparations(2**62, weeks))
+    assert (judged.endpoint, judged.scope) == ("made", scope(JOINT, CLASSIFIER, ""))
+    assert judged.windows == ((4 * WEEK, 5 * WEEK), (5 * WEEK, 6 * WEEK))
+    assert [each.start for each in judged.signals] == [4 * WEEK]

@@ -19,11 +19,10 @@ import numpy.typing as npt
 from mainspring.core.time import DAY
 from mainspring.monitoring.channels.budget import WEEKLY
 from mainspring.monitoring.channels.windows import WEEK
-from mainspring.monitoring.signals import JOINT, Signal
+from mainspring.monitoring.signals import CLASSIFIER, JOINT, Signal
 from mainspring.stats.column_counting import as_numbers
 from mainspring.stats.distributions import student_quantile
 
-CLASSIFIER = "classifier"
 FEWEST_ROWS = 500  # of a week, and of those before it
 FEWEST_WEEKS = 4  # judged before an alarm
 _HISTORY = 26  # weeks

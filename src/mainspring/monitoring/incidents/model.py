@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from mainspring.core.time import DAY
-from mainspring.monitoring.signals import SILENCE, Signal
+from mainspring.monitoring.signals import CLASSIFIER, JOINT, SILENCE, Signal
 
 PAGE, TICKET = "page", "ticket"
 LEVELS = (PAGE, TICKET)
@@ -18,6 +18,7 @@ WAITING, SENT, FAILED = "waiting", "sent", "failed"
 BEGUN, DONE, REFUSED, DRY = "begun", "done", "refused", "dry run"  # of an action, which may be `FAILED` too
 MOST_SYMPTOMS = 100  # of one incident; further ones are only counted
 MOST_NOTES = 200
+WEEKS = f"{JOINT} {CLASSIFIER}"  # the scope of windows of a week
 
 
 class Cause(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,7 +200,9 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def scope(channel: str, statistic: str, column: str) -> str:
-    """Return the part of a channel whose windows are judged together: silences are judged each by itself."""
+    """Return the part of a channel whose windows are judged together: silences each alone, weeks apart from days."""
+    if (channel, statistic) == (JOINT, CLASSIFIER):
+        return WEEKS
     return channel if channel != SILENCE else " ".join(filter(None, (channel, statistic, column)))
 
 
@@ -208,7 +211,7 @@ class Judged:
     """The judgement of one channel about an endpoint: windows that it could judge, and its signals in them.
 
     `windows` are (start, end); a window without data is not judged, so that it never counts as a clean one. `scope` is
-    the channel; of silence, see `scope`.
+    the channel; of silence and of the weekly classifier, see `scope`.
     """
 
     endpoint: str
@@ -222,7 +225,8 @@ class Policy:
     """How an endpoint's incidents end.
 
     Attributes:
-        clean_windows: Number of judged windows without a signal after which an incident is closed.
+        clean_windows: Number of judged windows without a signal after which an incident is closed. Of windows of a week
+            one is enough for seven.
         cool_down_us: A closed incident whose cause shows again within this time is reopened.
     """
 

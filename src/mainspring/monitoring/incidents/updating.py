@@ -18,6 +18,7 @@ from mainspring.monitoring.incidents.model import (
     OPENED,
     PAGE,
     REOPENED,
+    WEEKS,
     Cause,
     Incident,
     Judged,
@@ -230,9 +231,10 @@ def _clean_through(incident: Incident, evidence: Evidence) -> int | None:
     wanted, through = _policy(incident, evidence).clean_windows << min(incident.reopened, _DOUBLINGS), incident.last
     for pair, end in last.items():
         clean = [window for window in evidence.judged.get(pair, ()) if window[0] >= end]
-        if len(clean) < wanted:
+        enough = -(-wanted // 7) if pair[1] == WEEKS else wanted
+        if len(clean) < enough:
             return None
-        through = max(through, clean[wanted - 1][1])
+        through = max(through, clean[enough - 1][1])
     return through
 
 

@@ -7,7 +7,6 @@ import pytest
 
 from mainspring.core.time import DAY
 from mainspring.monitoring.channels.separation import (
-    CLASSIFIER,
     FEWEST_WEEKS,
     Separation,
     auc,
@@ -16,6 +15,7 @@ from mainspring.monitoring.channels.separation import (
     separation,
 )
 from mainspring.monitoring.channels.windows import WEEK
+from mainspring.monitoring.signals import CLASSIFIER
 from mainspring.stats.reference import profile
 from mainspring.stats.sketches import Ruler
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
@@ -15,15 +16,18 @@ from mainspring.console.answers import Answer
 from mainspring.console.features.pages import Frame
 from mainspring.console.features.values import entity_address, source_address
 from mainspring.console.render import page
-from mainspring.core.errors import NotFound
+from mainspring.ledger.model import Selection
 from mainspring.operations.endpoint_health import endpoints
+from mainspring.operations.runs import NOTES
 from mainspring.project import Project
-from mainspring.registry.searching import RunQuery
+from mainspring.registry.searching import Column, Condition, Kind, RunQuery
 from mainspring.security.model import AuditEvent, AuditFilter
 
 Words = Annotated[str, Query(max_length=200)]
 _OF_A_KIND, _ALL, _EVENTS = 8, 40, 4
-_NEWEST = 100  # jobs that are looked through
+_COUNTED, _PART = 1_000, 120  # hits of a kind that are counted, characters of a note
+_NEWEST, _NEWEST_INCIDENTS = 100, 500  # jobs and incidents that are looked through
+_NEWEST_PREDICTIONS = 50  # that are counted, of an id's beginning
 _PAGES = (
     "Endpoints",
     "Incidents",
@@ -36,7 +40,7 @@ _PAGES = (
     "Runs",
     "Jobs",
 )
-_PREDICTION = re.compile(r"[0-9A-Za-z]{20,40}(-[0-9]{1,9})?")
+_PREDICTION = re.compile(r"[0-9A-Za-z]{8,40}(-[0-9]{0,9})?")  # an id, or the beginning of one
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,26 +53,64 @@ class Hit:
     note: str = ""
 
 
-def find(project: Project, words: str) -> list[Hit]:
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The hits of one kind that are shown, and how many there are, counted up to `_COUNTED`."""
+
+    kind: str
+    found: int
+    hits: tuple[Hit, ...]
+
+    @property
+    def title(self) -> str:
+        """The number and the kind: `12 runs, 8 shown`."""
+        kinds = self.kind if self.kind.endswith("s") else f"{self.kind}s".replace("tys", "ties")
+        number = f"{self.found:,}{'+' if self.found >= _COUNTED else ''}"
+        shown = f", {len(self.hits)} shown" if self.found > len(self.hits) else ""
+        return f"{number} {self.kind if self.found == 1 else kinds}{shown}"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The hits, the best first, and the same by kind, in the order of the best of each."""
+
+    hits: tuple[Hit, ...] = ()
+    groups: tuple[Group, ...] = ()
+
+
+def find(project: Project, words: str) -> Found:
     """Return what has all the words in its name or note, whatever their case: the best of each kind, at most 40.
 
     A name that begins with the words comes before one that only has them inside.
     """
-    terms = words.casefold().split()
+    terms, text = words.casefold().split(), words.strip()
     if not terms:
-        return []
-    kinds = (_pages, _incidents, _endpoints, _models, _versions, _features, _tables, _pipelines, _jobs)
-    hits = [hit for kind in kinds for hit in _best(kind(project), terms)]
-    hits += _runs(project, terms)
-    hits += _predictions(project, words.strip())
-    hits += _events(project, words.strip())
-    hits += _entities(project, words.strip())
-    return sorted(hits, key=lambda hit: _rank(hit, terms))[:_ALL]
+        return Found()
+    best: list[Hit] = []
+    counts: Counter[str] = Counter()
+    for named in (_pages, _incidents, _endpoints, _models, _versions, _features, _tables, _pipelines, _jobs):
+        matching = [hit for hit in named(project) if all(term in f"{hit.name} {hit.note}".casefold() for term in terms)]
+        counts.update(hit.kind for hit in matching)
+        best += sorted(matching, key=lambda hit: (_rank(hit, terms), len(hit.name)))[:_OF_A_KIND]
+    for hits, count in (
+        _runs(project, terms),
+        _noted(project, terms),
+        _predictions(project, text),
+        _counted(_events(project, text)),
+        _counted(_entities(project, text)),
+    ):
+        best += hits[:_OF_A_KIND]
+        counts.update({hits[0].kind: count} if hits else {})
+    shown = sorted(best, key=lambda hit: _rank(hit, terms))[:_ALL]
+    by_kind: dict[str, list[Hit]] = {}
+    for hit in shown:
+        by_kind.setdefault(hit.kind, []).append(hit)
+    groups = [Group(kind, max(counts[kind], len(hits)), tuple(hits)) for kind, hits in by_kind.items()]
+    return Found(tuple(shown), tuple(groups))
 
 
-def _best(hits: Iterator[Hit], terms: list[str]) -> list[Hit]:
-    matching = [hit for hit in hits if all(term in f"{hit.name} {hit.note}".casefold() for term in terms)]
-    return sorted(matching, key=lambda hit: (_rank(hit, terms), len(hit.name)))[:_OF_A_KIND]
+def _counted(hits: list[Hit]) -> tuple[list[Hit], int]:
+    return hits, len(hits)
 
 
 def _rank(hit: Hit, terms: list[str]) -> int:
@@ -82,8 +124,11 @@ def _pages(project: Project) -> Iterator[Hit]:  # noqa: ARG001  (of the same for
 
 
 def _incidents(project: Project) -> Iterator[Hit]:
-    for each in project.incidents.open():
-        yield Hit("incident", str(each.cause), f"/incidents/{quote(each.id)}", ", ".join(each.endpoints))
+    is_open = project.incidents.open()
+    closed = [each for each in project.incidents.find(limit=_NEWEST_INCIDENTS) if not each.is_open]
+    for each in (*is_open, *closed):
+        note = ", ".join((*each.endpoints, *(() if each.is_open else ("closed",))))
+        yield Hit("incident", str(each.cause), f"/incidents/{quote(each.id)}", note)
 
 
 def _endpoints(project: Project) -> Iterator[Hit]:
@@ -140,24 +185,47 @@ def _same(event: AuditEvent) -> dict[str, str]:
     return {"action": event.action, "resource": event.resource, "actor": event.actor}
 
 
-def _runs(project: Project, terms: list[str]) -> list[Hit]:
-    found = project.run_search.search(RunQuery(words=tuple(terms), limit=_OF_A_KIND))
-    return [
+def _runs(project: Project, terms: list[str]) -> tuple[list[Hit], int]:
+    found = project.run_search.search(RunQuery(words=tuple(terms), limit=_OF_A_KIND), count_to=_COUNTED)
+    hits = [
         Hit("run", run.name or run.id, f"/runs/{quote(run.id)}", f"{run.model} {run.id[:12]}") for run in found.runs
     ]
+    return hits, found.count or 0
 
 
-def _predictions(project: Project, text: str) -> list[Hit]:
-    """Return the prediction of an id. Other searches of predictions have a page of their own."""
+def _noted(project: Project, terms: list[str]) -> tuple[list[Hit], int]:
+    """Return runs by the words of their notes."""
+    for tag in NOTES:
+        noted = Column(Kind.TAG, tag)
+        conditions = tuple(Condition(noted, "contains", term) for term in terms)
+        found = project.run_search.search(RunQuery(conditions, limit=_OF_A_KIND), [noted], count_to=_COUNTED)
+        if found.runs:
+            hits = [
+                Hit("run note", run.name or run.id, f"/runs/{quote(run.id)}", _part(run.tags[tag], terms[0]))
+                for run in found.runs
+            ]
+            return hits, found.count or 0
+    return [], 0
+
+
+def _part(text: str, term: str) -> str:
+    """Return the part of a text that has a word."""
+    flat = " ".join(text.split())
+    begin = max(0, flat.casefold().find(term) - _PART // 3)
+    part = flat[begin : begin + _PART]
+    return f"{'…' if begin else ''}{part}{'…' if begin + _PART < len(flat) else ''}"
+
+
+def _predictions(project: Project, text: str) -> tuple[list[Hit], int]:
+    """Return the newest predictions whose id begins so. Other searches of predictions have a page of their own."""
     if not _PREDICTION.fullmatch(text):
-        return []
-    try:
-        found = project.predictions.find(text)
-    except NotFound:
-        return []
-    return [
-        Hit("prediction", found.id, f"/predictions/{quote(found.id)}", f"{found.endpoint}, version {found.version}")
+        return [], 0
+    found = project.predictions.newest(Selection(id_prefix=text), _NEWEST_PREDICTIONS).predictions
+    hits = [
+        Hit("prediction", each.id, f"/predictions/{quote(each.id)}", f"{each.endpoint}, version {each.version}")
+        for each in found
     ]
+    return hits, len(hits)
 
 
 def _entities(project: Project, text: str) -> list[Hit]:
@@ -179,7 +247,7 @@ def add_find_page(router: APIRouter, project: Project, frame: Frame) -> None:
 
     @router.get("/find")
     def show_found(request: Request, q: Words = "") -> Response:
-        return page("find.html", {**frame(request), "words": q, "hits": find(project, q)})
+        return page("find.html", {**frame(request), "words": q, "found": find(project, q)})
 
 
 def add_find_api(router: APIRouter, project: Project) -> None:
@@ -187,7 +255,9 @@ def add_find_api(router: APIRouter, project: Project) -> None:
 
     @router.get("/find")
     def list_found(q: Words = "") -> Response:
-        """Pages with all the words in their name: endpoints, models, versions, features, sources, pipelines, runs; and
-        the prediction of an id.
+        """Pages with all the words in their name: endpoints, incidents, models, versions, features, sources, pipelines,
+        runs, also by their notes; and predictions by the beginning of an id. `kinds` has the number found of each kind.
         """
-        return Answer({"found": find(project, q)})
+        found = find(project, q)
+        kinds = [{"kind": each.kind, "found": each.found, "shown": len(each.hits)} for each in found.groups]
+        return Answer({"found": found.hits, "kinds": kinds})

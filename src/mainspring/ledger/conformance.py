@@ -413,6 +413,8 @@ class LedgerConformance:
         ("selection", "numbers"),
         [
             (Selection(), range(1, 9)),
+            (Selection(id_prefix="p3"), (3,)),
+            (Selection(id_prefix="P"), ()),
             (Selection(endpoint="late", since=2_000, until=5_000), (2, 3, 4)),
             (Selection(endpoint="early"), (8,)),
             (Selection(version="4"), (7,)),

@@ -206,8 +206,10 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         score_to: The largest score.
         keys: Name of an entity key -> its value as text; the name `ANY_KEY` stands for any key.
         status: Status of at least one stored feature, such as `MISSING`.
+        id_prefix: The beginning of the id.
     """
 
+    id_prefix: str = ""
     endpoint: str | None = None
     version: str | None = None
     since: int | None = None
@@ -221,7 +223,8 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         """Return whether a prediction is selected. A key that is encrypted or was left out equals no value."""
         score = score_of(prediction)
         return (
-            self.endpoint in (None, prediction.endpoint)
+            prediction.id.startswith(self.id_prefix)
+            and self.endpoint in (None, prediction.endpoint)
             and self.version in (None, prediction.version)
             and (self.since is None or prediction.at >= self.since)
             and (self.until is None or prediction.at < self.until)

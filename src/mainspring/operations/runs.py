@@ -14,6 +14,7 @@ from mainspring.security.model import AuditEvent
 
 HELD_OUT, SYSTEM = "holdout.", "system/"  # prefixes of metrics
 LONGEST_NAME, LONGEST_NOTE = 250, 5_000  # characters
+NOTES = ("mlflow.note.content", NOTE)  # tags of a note; MLflow's own tools change only theirs
 _RUNNING = Condition(Column(Kind.ATTRIBUTE, "status"), "=", "RUNNING")
 
 
@@ -125,6 +126,11 @@ def describe_run(project: Project, run_id: str, *, name: str | None = None, note
         project.tracking.log(run_id, tags=changed)
         what = ", ".join({NAME: f"name {tags.get(NAME)!r}", NOTE: "note"}[tag] for tag in changed)
         project.audit.append([AuditEvent(project.wall.now(), by, "run.describe", f"run/{run_id}", what)])
+
+
+def note_of(run: RunRow) -> str:
+    """Return the note of a run, written here or with MLflow's own tools; empty if it has none."""
+    return next((run.tags[tag] for tag in NOTES if run.tags.get(tag)), "")
 
 
 def close_ended(project: Project) -> None:

@@ -75,8 +75,8 @@ def list_(call: Call, *, model: str | None, filter_: str, order: str, limit: int
 def show_(call: Call, *, run: str) -> None:
     """Show RUN, by its id or the beginning of it: times, parameters, metrics, tags, and the error if it failed."""
     from mainspring.core.time import format_duration, format_instant
-    from mainspring.operations.runs import close_ended, run_of
-    from mainspring.registry.runs import ERROR, NOTE
+    from mainspring.operations.runs import close_ended, note_of, run_of
+    from mainspring.registry.runs import ERROR
 
     close_ended(call.project)
     found = run_of(call.project, run)
@@ -94,8 +94,8 @@ def show_(call: Call, *, run: str) -> None:
         table.add_row("status", found.status)
         took = "" if found.duration is None else f" in {format_duration(max(found.duration, 1))}"
         table.add_row("started", format_instant(found.started_at) + took)
-        if found.tags.get(NOTE):
-            table.add_row("note", escape(found.tags[NOTE]))
+        if note := note_of(found):
+            table.add_row("note", escape(note))
         if ERROR in found.tags:
             table.add_row("error", f"[red]{escape(found.tags[ERROR])}[/]")
         for title, values in (("parameter", found.params), ("metric", found.metrics), ("tag", found.tags)):

@@ -19,7 +19,7 @@ from mainspring.console.runs.comparison import MOST, address, comparison, parall
 from mainspring.console.runs.table import MOST_OPEN, SYSTEM, Asked, run_table, state_of
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.core.ids import check_id
-from mainspring.operations.runs import LONGEST_NAME, LONGEST_NOTE, describe_run
+from mainspring.operations.runs import LONGEST_NAME, LONGEST_NOTE, describe_run, note_of
 from mainspring.operations.search.searching import SEARCH
 from mainspring.project import Project
 from mainspring.registry.model import ModelVersion
@@ -73,7 +73,7 @@ class RunView:
     @property
     def note(self) -> str:
         """What a person wrote about it, here or with MLflow's own tools."""
-        return self.said("mlflow.note.content", NOTE)
+        return note_of(self.run)
 
     def said(self, *names: str) -> str:
         """Return the first of these tags that the run has."""

@@ -20,6 +20,7 @@ from mainspring.ledger.ports import Cursor, PredictionPage
 
 MOST_ROWS = 1_000_000  # that one page looks through
 _REMEMBERED = 20_000  # files
+_LAST = chr(0x10FFFF)  # behind every character of an id
 
 
 class NewestFirst:
@@ -111,8 +112,10 @@ class _Span(NamedTuple):
 
     def may_hold(self, selection: Selection, prediction_id: str | None) -> bool:
         """Return whether a row may have the id, if one is given, and fulfil the conditions on bounded columns."""
+        begun = selection.id_prefix
         wanted: tuple[tuple[str, Any, Any], ...] = (
             ("id", prediction_id, prediction_id),
+            ("id", begun or None, begun + _LAST if begun else None),
             ("endpoint", selection.endpoint, selection.endpoint),
             ("version", selection.version, selection.version),
             ("score", selection.score_from, selection.score_to),
@@ -184,6 +187,8 @@ def _conditions(selection: Selection) -> list[str]:
         for name, value in (("endpoint", selection.endpoint), ("version", selection.version))
         if value is not None
     ]
+    if selection.id_prefix:
+        found.append(f"starts_with(id, {quote_text(selection.id_prefix)})")
     if selection.since is not None:
         found.append(f'"at" >= make_timestamptz({selection.since})')
     if selection.until is not None:

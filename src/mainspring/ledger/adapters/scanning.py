@@ -73,6 +73,8 @@ def where(selection: Selection) -> pc.Expression | None:
         for name, value in (("endpoint", selection.endpoint), ("version", selection.version))
         if value is not None
     ]
+    if selection.id_prefix:
+        found.append(pc.starts_with(pc.field("id").cast(pa.large_string()), selection.id_prefix))
     if selection.since is not None:
         found.append(at >= pa.scalar(selection.since, INSTANT))
     if selection.until is not None:

@@ -205,6 +205,30 @@ class SketchStoreConformance:
         assert sketches.summaries("late", "c", 0, 9 * HOUR) == sketches.summaries("other", "a", 0, 9 * HOUR) == {}
         assert all(each.summaries == () for each in sketches.hours("late", 0, 9 * HOUR))
 
+    def test_one_column_is_the_sum_of_its_hours(self, sketches: SketchStore) -> None:
+        assert sketches.column("late", "a", 0, 9 * HOUR) == {}
+        for number in range(12):
+            value = float(number)
+            sketches.add(
+                f"k{number}",
+                [hour_sketch("late", number % 3, value, value), hour_sketch("late", 1, 99.0, segment="s")],
+            )
+        sketches.add("more", [hour_sketch("late", 1, 5.0, version="2"), hour_sketch("late", 1, 5.0, reason="gone")])
+        for since, until in ((0, 9 * HOUR), (HOUR, 2 * HOUR)):
+            expected: dict[tuple[str, str], Sketch] = {}
+            for each in sketches.hours("late", since, until):
+                if "a" in each.sketch.columns:
+                    key, sketch = (each.version, each.digest), each.sketch.select(["a"])
+                    expected[key] = expected[key] + sketch if key in expected else sketch
+            found = sketches.column("late", "a", since, until)
+            assert sorted(found) == sorted(expected) == [("1", "d1"), ("2", "d2")]
+            for key, sketch in found.items():
+                assert sketch.columns == ("a",)
+                assert sketch.counts.tolist() == expected[key].counts.tolist()
+                assert sketch.bins.tolist() == expected[key].bins.tolist()
+                assert sketch.sums == pytest.approx(expected[key].sums)
+        assert sketches.column("late", "c", 0, 9 * HOUR) == sketches.column("other", "a", 0, 9 * HOUR) == {}
+
     def test_what_was_added_behind_a_position_is_told(self, sketches: SketchStore) -> None:
         sketches.add("k1", [hour_sketch("late", 1, 1.0), hour_sketch("other", 7, 1.0)])
         position, hours = sketches.changed("late")

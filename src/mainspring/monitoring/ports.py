@@ -10,6 +10,7 @@ from mainspring.monitoring.model import Checkpoint, Window
 
 if TYPE_CHECKING:
     from mainspring.monitoring.hours import HourSketch
+    from mainspring.stats.sketches import Sketch
     from mainspring.stats.summaries import Summary
 
 
@@ -60,6 +61,12 @@ class SketchStore(Protocol):
 
     def segments(self, endpoint: str, since: int, until: int) -> list[str]:
         """Return the names of the segments of these hours, sorted, without the whole traffic."""
+        ...
+
+    def column(self, endpoint: str, column: str, since: int, until: int) -> dict[tuple[str, str], Sketch]:
+        """Return the sum of a column's sketches of the hours that begin in `[since, until)`, of the whole traffic, by
+        version and digest.
+        """
         ...
 
     def summaries(self, endpoint: str, column: str, since: int, until: int) -> dict[tuple[str, str], Summary]:

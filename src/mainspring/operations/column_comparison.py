@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import reduce
-from operator import add
 
 import msgspec
 
 from mainspring.core.errors import NotFound
 from mainspring.features.describe.personal import personal_names
-from mainspring.monitoring.hours import HourSketch
 from mainspring.monitoring.served import Served, served
 from mainspring.operations.models.cards import personal
 from mainspring.project import Project
@@ -126,19 +123,15 @@ def column_comparison(project: Project, endpoint: str, column: str, since: int, 
     Raises:
         NotFound: No prediction of these hours was sketched, or none has the column.
     """
-    groups: dict[tuple[str, str], list[HourSketch]] = {}
-    for each in project.sketches.hours(endpoint, since, until):
-        if column in each.sketch.columns:
-            groups.setdefault((each.version, each.digest), []).append(each)
-    if not groups:
+    sketches = project.sketches.column(endpoint, column, since, until)
+    if not sketches:
         raise NotFound(
             f"No prediction of {endpoint} in this time has the column {column!r} in its sketches.",
             fix="choose another time or column; the worker of `mainspring up` sketches new predictions.",
         )
-    (version, digest), hours = max(groups.items(), key=lambda item: sum(each.rows for each in item[1]))
+    (version, digest), sketch = max(sketches.items(), key=lambda item: int(item[1].count("rows")[0]))
     bundle = project.bundles.load(digest)
     reference = _reference(served(bundle), column)
-    sketch = reduce(add, (each.sketch.select([column]) for each in hours))
     withheld = column in personal(bundle) | _declared_personal(project, bundle.manifest.model)
     summary = None if withheld else project.sketches.summaries(endpoint, column, since, until).get((version, digest))
     return ColumnComparison(

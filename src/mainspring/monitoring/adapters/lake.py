@@ -108,8 +108,13 @@ class LakeSketches:
         found = pc.unique(self._rows(HOURS, HOUR_SCHEMA, wanted, ["segment"])["segment"]).to_pylist()
         return sorted(str(segment) for segment in found if segment)
 
+    def column(self, endpoint: str, column: str, since: int, until: int) -> dict[tuple[str, str], Sketch]:
+        rows = self._rows(SKETCHES, SKETCH_SCHEMA, _of_column(endpoint, column, since, until), SKETCHED)
+        found = sketches_of(rows, ["version", "digest"])
+        return {(str(version), str(digest)): sketch for (version, digest), sketch in found.items()}
+
     def summaries(self, endpoint: str, column: str, since: int, until: int) -> dict[tuple[str, str], Summary]:
-        wanted = _between(since, until) & _is("endpoint", endpoint) & _is("segment", "") & _is("column", column)
+        wanted = _of_column(endpoint, column, since, until)
         names = ["version", "digest", *(field.name for field in summary_fields())]
         rows = self._rows(SKETCHES, SKETCH_SCHEMA, wanted, names)
         found = summed_summaries(tuples_of(rows, ["version", "digest"]), rows)
@@ -245,6 +250,10 @@ def _runs(hours: Sequence[int]) -> Iterator[tuple[int, int]]:
             first = hour
         if place + 1 == len(hours) or hours[place + 1] - hour > _GAP:
             yield first, hour + HOUR
+
+
+def _of_column(endpoint: str, column: str, since: int, until: int) -> pc.Expression:
+    return _between(since, until) & _is("endpoint", endpoint) & _is("segment", "") & _is("column", column)
 
 
 def _between(since: int, until: int) -> pc.Expression:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from mainspring.core.time import DAY, HOUR
 from mainspring.monitoring.hours import HourSketch, added
 from mainspring.monitoring.ports import Doubt
+from mainspring.stats.sketches import Sketch
 from mainspring.stats.summaries import Summary
 
 
@@ -38,6 +39,14 @@ class MemorySketches:
 
     def segments(self, endpoint: str, since: int, until: int) -> list[str]:
         return sorted({each.segment for each in self.hours(endpoint, since, until, segment=None)} - {""})
+
+    def column(self, endpoint: str, column: str, since: int, until: int) -> dict[tuple[str, str], Sketch]:
+        found: dict[tuple[str, str], Sketch] = {}
+        for each in self.hours(endpoint, since, until):
+            if column in each.sketch.columns:
+                key, of_column = (each.version, each.digest), each.sketch.select([column])
+                found[key] = found[key] + of_column if key in found else of_column
+        return found
 
     def summaries(self, endpoint: str, column: str, since: int, until: int) -> dict[tuple[str, str], Summary]:
         found: dict[tuple[str, str], Summary] = {}

@@ -163,6 +163,7 @@ def addresses(project: Project, runs: int, predictions: int) -> Iterator[str]:
         f"/predictions?version={VERSIONS - 1}&until={day}",
         f"/predictions/{prediction_id(12_345)}",
         f"/runs/{last}",
+        f"/runs?open={many_runs.run_id((runs // len(many_runs.MODELS) - 1) // 50 * 50 * len(many_runs.MODELS))}",
         "/runs?sort=metrics.holdout.auc+desc",
         f"/runs?q={quote('metrics.holdout.auc > 0.5 and params.depth = 7')}&sort={quote('metrics.holdout.brier asc')}",
         f"/runs?q=calm-gull-{runs // 3}",

@@ -33,6 +33,12 @@ def run_id(number: int) -> str:
     return f"{number * 0x9E3779B97F4A7C15 % (1 << 64):016x}{number:016x}"
 
 
+def parent(number: int) -> int | None:
+    """Return the run in which a run is nested: of each 50 runs of a model, the first ten have none."""
+    place = number // len(MODELS) % 50
+    return None if place < 10 else number - place * len(MODELS)
+
+
 def metric_name(number: int) -> str:
     return f"layer{number % 120:03d}/head{number // 120:03d}/norm"
 
@@ -96,6 +102,8 @@ def _tags(runs: int) -> Rows:
             ("mlflow.user", "bench"),
         ):
             yield name, value, run_id(number)
+        if (above := parent(number)) is not None:
+            yield "mlflow.parentRunId", run_id(above), run_id(number)
 
 
 def fill_sqlite(path: Path, tables: dict[str, Rows]) -> None:

@@ -29,6 +29,8 @@ def paths(ids) -> tuple[str, ...]:
     several = "&".join(f"run={ids[f'trial-{number:02d}']}" for number in range(20))
     return (
         "/runs",
+        f"/runs?open={ids['the sweep']}",
+        "/find?q=trial",
         "/runs?q=metrics.holdout.auc+%3E+high",
         "/runs?find=loss&sort=metrics.holdout.auc+desc",
         f"/runs/{ids['trial-52']}",

@@ -61,22 +61,25 @@ def year_cases(folder: Path, lists: Sequence[str], quick: bool, faults: bool) ->
     missing = alarms_peers.absent()
     if faults:
         _print_faults({**found, **peers})
-    cases = []
-    for name, ours in found.items():
-        with_peers = peers if name == lists[-1] else {}
-        notes = missing if name == lists[-1] else {}
+    last = lists[-1]  # beside which the peers stand
+    return [
+        case
+        for name, ours in found.items()
+        for case in _cases(known[name].title, ours, *((peers, missing) if name == last else ({}, {})))
+    ]
 
-        def case(what: str, unit: str, value: Callable[[Outcome], float], wanted: float, more: bool) -> Case:
-            theirs = {peer: value(each) for peer, each in with_peers.items()}  # noqa: B023 used within the turn
-            return Case(f"{known[name].title}: {what}", unit, value(ours), wanted, theirs, notes, more_is_better=more)  # noqa: B023
 
-        cases += [
-            case(f"false incidents, budget {BUDGET:g}", "a week", lambda each: each.false_a_week, 1.2, False),
-            case("gross faults found", "share", lambda each: each.share(gross=True), 0.95, True),
-            case("subtle faults found", "share", lambda each: each.share(gross=False), 0.5, True),
-            Case(f"{known[name].title}: an alarm in two days without a fault", "share", ours.placebo, _base(ours)),
-        ]
-    return cases
+def _cases(title: str, ours: Outcome, peers: dict[str, Outcome], notes: dict[str, str]) -> list[Case]:
+    def case(what: str, unit: str, value: Callable[[Outcome], float], wanted: float, more: bool) -> Case:
+        theirs = {peer: value(each) for peer, each in peers.items()}
+        return Case(f"{title}: {what}", unit, value(ours), wanted, theirs, notes, more_is_better=more)
+
+    return [
+        case(f"false incidents, budget {BUDGET:g}", "a week", lambda each: each.false_a_week, 1.2, False),
+        case("gross faults found", "share", lambda each: each.share(gross=True), 0.95, True),
+        case("subtle faults found", "share", lambda each: each.share(gross=False), 0.5, True),
+        Case(f"{title}: an alarm in two days without a fault", "share", ours.placebo, _base(ours)),
+    ]
 
 
 def _base(found: Outcome) -> float:

@@ -104,7 +104,9 @@ def test_a_comparison_has_what_differs(tmp_path: Path) -> None:
     ids = []
     for depth, auc in (("3", 0.7), ("4", 0.8)):
         run = project.tracking.start("deep", {}, parse_instant(STARTED))
-        project.tracking.log(run, params={"depth": depth, "seed": "0"}, metrics=[("holdout.auc", auc, 0, 0)])
+        project.tracking.log(
+            run, params={"depth": depth, "seed": "0"}, metrics=[("holdout.auc", auc, 0, 0), ("system.cpu", auc, 0, 0)]
+        )
         project.tracking.finish(run, "FINISHED", parse_instant(STARTED) + 1)
         ids.append(run)
     project.close()
@@ -112,5 +114,6 @@ def test_a_comparison_has_what_differs(tmp_path: Path) -> None:
     assert lines[0] == [each[:12] for each in ids]
     assert ["params.depth", "3", "4"] in lines
     assert ["metrics.holdout.auc", "0.7", "0.8"] in lines
+    assert not any("system" in line for row in lines for line in row)  # of the machine, not of the model
     assert not any("seed" in line for row in lines for line in row)
     assert "One run cannot be compared." in in_a_terminal(80, folder, "runs", "compare", ids[0], ids[0][:20], code=2)[0]

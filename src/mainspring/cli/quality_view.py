@@ -1,4 +1,4 @@
-"""What `mainspring monitor` prints: windows, the quality of one in full, and its estimates, in 80 columns."""
+"""Output of `mainspring monitor`: windows, the quality of one in full, and its estimates, in 80 columns."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from mainspring.registry.searching import MOST_RUNS, Column, Condition, Kind, Or
 from mainspring.registry.unknown_names import unknown_names
 from mainspring.security.model import AuditEvent
 
-HELD_OUT, SYSTEM = "holdout.", "system/"  # prefixes of metrics
+HELD_OUT, SYSTEM = "holdout.", ("system/", "system.")  # prefixes of metrics
 LONGEST_NAME, LONGEST_NOTE = 250, 5_000  # characters
 NOTES = ("mlflow.note.content", NOTE)  # tags of a note; MLflow's own tools change only theirs
 _RUNNING = Condition(Column(Kind.ATTRIBUTE, "status"), "=", "RUNNING")
@@ -86,7 +86,7 @@ def run_of(project: Project, run_id: str) -> RunRow:
 def differences(runs: Sequence[RunRow]) -> list[tuple[Column, tuple[str | float | None, ...]]]:
     """Return what differs between runs: parameters, held-out metrics, other metrics; each with the value of each run.
 
-    NaN equals NaN. Metrics of the machine (`system/`) and tags are left out.
+    NaN equals NaN. Metrics of the machine (`SYSTEM`) and tags are left out.
     """
     found: list[tuple[Column, tuple[str | float | None, ...]]] = []
     for kind in (Kind.PARAM, Kind.METRIC):

@@ -117,10 +117,7 @@ def fairness(
         declared=declared,
         example=_example(project, endpoint),
         seen=seen,
-        parts={
-            key: f"version {each.version}" + (f", {each.output}" if each.output else "")
-            for key, each in versions.items()
-        },
+        parts={key: _part_name(each) for key, each in versions.items()},
         part=_part(shown) if shown else "",
         shown=shown,
         measures=known,

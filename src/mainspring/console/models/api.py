@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any
 
-import msgspec
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
-from mainspring.console.answers import Answer, Json
+from mainspring.console.answers import Answer, Json, read_body
 from mainspring.console.background_cache import Looking
 from mainspring.console.endpoints.api import Id, Limit
 from mainspring.console.features.values import Seen
@@ -21,7 +20,7 @@ from mainspring.console.models.listing import model_list
 from mainspring.console.models.model_page import known_versions, model_page
 from mainspring.console.models.reading import carded, evaluated
 from mainspring.console.models.version_page import find_version, version_page
-from mainspring.core.errors import Invalid, Unavailable
+from mainspring.core.errors import Unavailable
 from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.operations.models.cards import document
 from mainspring.operations.models.evaluation import evaluation_document
@@ -94,28 +93,17 @@ def add_model_api(router: APIRouter, project: Project, looking: Looking) -> None
         """
         action = request.url.path.rpartition("/")[2]
         version = find_version(project, check_id(model, "model"), number)
-        made = await run_in_threadpool(decided, project, version, action, await _asked(request), caller(request))
+        made = await run_in_threadpool(
+            decided, project, version, action, await read_body(request, Decision), caller(request)
+        )
         return Answer({"promotion" if action == "promote" else "approval": made})
 
     @router.post("/models/{model}/rollback")
     async def roll_back(request: Request, model: Id) -> Response:
         """Make the previous version champion again, with `{"reason", "champion"}`."""
         known_versions(project, check_id(model, "model"))
-        made = await run_in_threadpool(rolled_back, project, model, await _asked(request), caller(request))
+        made = await run_in_threadpool(rolled_back, project, model, await read_body(request, Decision), caller(request))
         return Answer({"promotion": made})
-
-
-async def _asked(request: Request) -> Decision:
-    """Return the decision of a body, which may be empty.
-
-    Raises:
-        Invalid: It is no such request.
-    """
-    body = await request.body()
-    try:
-        return msgspec.json.decode(body, type=Decision) if body else Decision()
-    except msgspec.MsgspecError as error:
-        raise Invalid(f"The request is not valid: {error}.", fix='send {"reason", "champion"}.') from None
 
 
 def _fields(of: Any) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from markupsafe import Markup
 
 from mainspring.console.charts import Chart, Line, Table
 from mainspring.console.formats import missing, number
-from mainspring.console.runs.table import JUDGED
 from mainspring.core.errors import NotFound
 from mainspring.delivery.gates import BASELINE
+from mainspring.operations.runs import HELD_OUT
 from mainspring.project import Project
 from mainspring.registry.model import ModelVersion, RunRecord
 from mainspring.registry.searching import RunRow
@@ -52,7 +52,7 @@ def figures_of(run: RunRow | None) -> Figures:
     if run is None:
         return NOTHING
     finite = {name: value for name, value in run.metrics.items() if math.isfinite(value)}
-    judged = {name.removeprefix(JUDGED): value for name, value in finite.items() if name.startswith(JUDGED)}
+    judged = {name.removeprefix(HELD_OUT): value for name, value in finite.items() if name.startswith(HELD_OUT)}
     baseline = {name.removeprefix(BASELINE): value for name, value in finite.items() if name.startswith(BASELINE)}
     return Figures(judged or {name: value for name, value in finite.items() if name in HIGHER_IS_BETTER}, baseline)
 

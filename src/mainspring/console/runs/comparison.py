@@ -14,8 +14,9 @@ from markupsafe import Markup
 from mainspring.console import formats
 from mainspring.console.charts import Chart
 from mainspring.console.runs.charts import drawable, laid_over, look, looked_at
-from mainspring.console.runs.table import JUDGED, SYSTEM, Cell, cell
+from mainspring.console.runs.table import Cell, cell
 from mainspring.core.errors import Invalid
+from mainspring.operations.runs import HELD_OUT, SYSTEM
 from mainspring.project import Project
 from mainspring.registry.run_matching import number_of
 from mainspring.registry.searching import Column, Kind, RunRow
@@ -154,7 +155,7 @@ def _values(run: RunRow, kind: Kind) -> Mapping[str, str | float]:
 
 
 def _rank(name: str) -> tuple[bool, str]:
-    return not name.startswith(JUDGED), name
+    return not name.startswith(HELD_OUT), name
 
 
 def _shared(rows: Sequence[RunRow]) -> list[str]:
@@ -166,7 +167,7 @@ def _shared(rows: Sequence[RunRow]) -> list[str]:
                 counts[name] = counts.get(name, 0) + 1
     return sorted(
         (name for name, count in counts.items() if count > 1 or len(rows) == 1),
-        key=lambda name: ("loss" not in name.lower(), not name.startswith(JUDGED), name),
+        key=lambda name: ("loss" not in name.lower(), not name.startswith(HELD_OUT), name),
     )
 
 

@@ -16,10 +16,10 @@ from mainspring.console.guard import caller, form
 from mainspring.console.render import page
 from mainspring.console.runs.charts import looked_at, one_chart
 from mainspring.console.runs.comparison import MOST, address, comparison, parallel_picture
-from mainspring.console.runs.table import MOST_OPEN, SYSTEM, Asked, run_table, state_of
+from mainspring.console.runs.table import MOST_OPEN, Asked, run_table, state_of
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.core.ids import check_id
-from mainspring.operations.runs import LONGEST_NAME, LONGEST_NOTE, describe_run, note_of
+from mainspring.operations.runs import LONGEST_NAME, LONGEST_NOTE, SYSTEM, describe_run, note_of
 from mainspring.operations.search.searching import SEARCH
 from mainspring.project import Project
 from mainspring.registry.model import ModelVersion
@@ -72,7 +72,7 @@ class RunView:
 
     @property
     def note(self) -> str:
-        """What a person wrote about it, here or with MLflow's own tools."""
+        """The note that a person wrote, here or with MLflow's own tools."""
         return note_of(self.run)
 
     def said(self, *names: str) -> str:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from mainspring.console import formats
 from mainspring.console.runs.charts import small
 from mainspring.console.same import cli, python
+from mainspring.operations.runs import HELD_OUT, SYSTEM
 from mainspring.project import Project
 from mainspring.registry.run_filters import Filter, Unreadable, parse_filter, parse_order
 from mainspring.registry.run_matching import number_of
@@ -27,7 +28,6 @@ TELLING, TRIED, MOST_NAMES = (
     100_000,
 )  # runs whose names are read, metrics that may be the sparkline, names of a run
 _NAMED = (Kind.METRIC, Kind.PARAM, Kind.TAG)
-JUDGED, SYSTEM = "holdout.", ("system/", "system.")
 _WHY, _PARENT = Column(Kind.TAG, ERROR), Column(Kind.TAG, PARENT)
 NESTED, NESTED_COUNTED, MOST_OPEN = 25, 1000, 20  # nested runs listed and counted per run, runs opened
 _DIGEST = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
@@ -298,7 +298,7 @@ def _seen(search: RunSearch, runs: Sequence[RunRow], nested: Sequence[RunRow]) -
 def _usual(search: RunSearch, seen: Seen, order: Order) -> tuple[Column, ...]:
     """Return the default columns: the order's column, holdout metrics, and a few parameters."""
     names = [name for name in seen.names[Kind.METRIC] if not name.startswith(SYSTEM)]
-    metrics = [name for name in names if name.startswith(JUDGED)] or names
+    metrics = [name for name in names if name.startswith(HELD_OUT)] or names
     params = [Column(Kind.PARAM, name) for name in seen.names[Kind.PARAM][:OFFERED]]
     values = [run.params for run in search.rows(seen.ids, params)] if params else []
     # Parameters that differ come first.

@@ -10,6 +10,8 @@ command -v alertmanager >/dev/null || command -v prometheus-alertmanager >/dev/n
 # Postgres 17 where it can be had; else whichever is there.
 [ -x /usr/lib/postgresql/17/bin/postgres ] || { [ "$(id -u)" != 0 ] && command -v postgres >/dev/null; } ||
     wanted+=(postgresql-17 postgresql-17-pgvector)
+command -v nats-server >/dev/null || wanted+=(nats-server)
+command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || wanted+=(mosquitto)
 [ ${#wanted[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "Installing ${wanted[*]}" >&2

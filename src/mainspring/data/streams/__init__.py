@@ -1,0 +1,1 @@
+"""Logs of messages, and what their messages hold."""

@@ -26,7 +26,8 @@ from mainspring.operations.keys import create_key
 
 # What needs a process that goes on, or long work: `kit.depot` compares each document of these in other tests.
 ELSEWHERE = {
-    *("bench", "ci", "demo", "migrate", "monitor", "objectives", "predict", "predictions show", "promote", "replay"),
+    *("bench", "ci", "demo", "migrate", "monitor run", "objectives", "predict", "promote", "replay"),
+    "predictions show",
     *("explain", "reproduce", "search", "train"),
     *("up", *(f"rollout {name}" for name in ("start", "status", "stop", "promote", "rollback", "list"))),
     *(f"pipelines {name}" for name in ("list", "run", "status", "retry", "approve", "cancel", "logs", "graph")),
@@ -126,7 +127,8 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("runs list", []), ("runs show", ["{runs list[0][id]}"]),
         ("runs compare", ["{runs list[0][id]}", "{runs list[1][id]}"]),
         ("runs rename", ["{runs list[0][id]}", "deeper"]), ("runs note", ["{runs list[0][id]}", "Before the winter."]),
-        ("endpoints list", []), ("endpoints show", [MODEL]), ("status", []), ("advise", []),
+        ("endpoints list", []), ("endpoints show", [MODEL]), ("monitor skew", [MODEL]),
+        ("monitor query", ["SELECT count(*) AS n FROM incidents"]), ("status", []), ("advise", []),
         ("profile list", []), ("profile check", []), ("doctor", []), ("completion", ["bash"]),
     ]  # fmt: skip
     done = subprocess.run(

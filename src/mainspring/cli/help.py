@@ -66,10 +66,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "predict": ("predict late-delivery order=o7 courier=ana distance_km=3.2 ordered_at=2026-01-05T18:30:00Z",),
     "bench": ("bench late-delivery --connections 16 --seconds 2",),
     "console": ("console", "console --open"),
-    "monitor": (
-        "monitor late-delivery",
-        "monitor query 'SELECT hour, sum(rows) FROM hours GROUP BY hour ORDER BY hour'",
-    ),
+    "monitor run": ("monitor run late-delivery",),
+    "monitor query": ("monitor query 'SELECT hour, sum(rows) FROM hours GROUP BY hour ORDER BY hour'",),
+    "monitor skew": ("monitor skew late-delivery",),
     "incidents end-shed": ("incidents end-shed 01m8be2065zc3r951j33fy83ef --reason 'a second machine is up'",),
     "incidents list": ("incidents list", "incidents list late-delivery --all"),
     "incidents show": ("incidents show 01m8be2065zc3r951j33fy83ef",),

@@ -30,7 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "console": ("console", "Print a link that logs into the console."),
     "predict": ("predict", "Request a prediction from a running endpoint."),
     "bench": ("bench", "Find the highest load that an endpoint can serve."),
-    "monitor": ("monitor", "Join labels; compute quality and drift now."),
+    "monitor": ("monitor", "Quality and drift now; its tables by SQL."),
     "endpoints": ("endpoints", "Endpoints and their health: list, show."),
     "incidents": ("incidents", "Incidents: list, own, silence, close, judge."),
     "objectives": ("objectives", "Show objectives and their error budgets."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.project import Project
@@ -15,6 +16,7 @@ from mainspring.security.model import AuditEvent
 HELD_OUT, SYSTEM = "holdout.", ("system/", "system.")  # prefixes of metrics
 LONGEST_NAME, LONGEST_NOTE = 250, 5_000  # characters
 NOTES = ("mlflow.note.content", NOTE)  # tags of a note; MLflow's own tools change only theirs
+_OF_ONE_RUN = ("mlflow.", "mainspring.")  # tags that always differ, or repeat a column
 _RUNNING = Condition(Column(Kind.ATTRIBUTE, "status"), "=", "RUNNING")
 
 
@@ -83,20 +85,44 @@ def run_of(project: Project, run_id: str) -> RunRow:
     return found
 
 
-def differences(runs: Sequence[RunRow]) -> list[tuple[Column, tuple[str | float | None, ...]]]:
-    """Return what differs between runs: parameters, held-out metrics, other metrics; each with the value of each run.
+@dataclass(frozen=True, slots=True)
+class ComparedColumn:
+    """One column of some runs, with the value of each, `None` where a run has none."""
 
-    NaN equals NaN. Metrics of the machine (`SYSTEM`) and tags are left out.
+    column: Column
+    values: tuple[str | float | None, ...]
+
+    @property
+    def differs(self) -> bool:
+        """Whether the runs' values differ; NaN equals NaN."""
+        first = self.values[0]
+        return any(value != first and repr(value) != repr(first) for value in self.values)
+
+
+def compared_columns(runs: Sequence[RunRow]) -> list[ComparedColumn]:
+    """Return the columns of runs side by side: parameters, held-out metrics, other metrics, tags.
+
+    Metrics of the machine (`SYSTEM`), and tags that always differ or repeat a column, are left out.
     """
-    found: list[tuple[Column, tuple[str | float | None, ...]]] = []
-    for kind in (Kind.PARAM, Kind.METRIC):
-        values: list[Mapping[str, str | float]] = [run.params if kind is Kind.PARAM else run.metrics for run in runs]
-        names = {name for each in values for name in each if not name.startswith(SYSTEM)}
-        for name in sorted(names, key=lambda name: (not name.startswith(HELD_OUT), name)):
-            row = tuple(each.get(name) for each in values)
-            if len({repr(value) for value in row}) > 1:
-                found.append((Column(kind, name), row))
-    return found
+    return [
+        ComparedColumn(Column(kind, name), tuple(each.get(name) for each in values))
+        for kind in (Kind.PARAM, Kind.METRIC, Kind.TAG)
+        for values in [[_values(run, kind) for run in runs]]
+        for name in sorted({name for each in values for name in each}, key=lambda name: (not held_out(name), name))
+    ]
+
+
+def held_out(name: str) -> bool:
+    """Return whether a metric was measured on held-out rows."""
+    return name.startswith(HELD_OUT)
+
+
+def _values(run: RunRow, kind: Kind) -> Mapping[str, str | float]:
+    if kind is Kind.PARAM:
+        return run.params
+    if kind is Kind.METRIC:
+        return {name: value for name, value in run.metrics.items() if not name.startswith(SYSTEM)}
+    return {name: text for name, text in run.tags.items() if not name.startswith(_OF_ONE_RUN)}
 
 
 def describe_run(project: Project, run_id: str, *, name: str | None = None, note: str | None = None, by: str) -> None:

@@ -8,6 +8,7 @@ import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
+from mainspring.cli.help import Group
 from mainspring.cli.stdout_redirect import dated
 
 if TYPE_CHECKING:
@@ -17,10 +18,14 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-@make("monitor")
+@click.group("monitor", cls=Group, default="run")
+def command() -> None:
+    """Quality, drift and skew of an endpoint now, and the tables behind them in SQL."""
+
+
+@make("run")
 @click.argument("endpoint")
-@click.argument("sql", required=False)
-def command(call: Call, *, endpoint: str, sql: str | None) -> None:
+def run(call: Call, *, endpoint: str) -> None:
     """Update the monitoring windows of ENDPOINT: traffic, latency, quality with label coverage, and drift.
 
     First are the open incidents, then the newest windows. Below them is the quality of the newest window with labels,
@@ -29,13 +34,7 @@ def command(call: Call, *, endpoint: str, sql: str | None) -> None:
 
     A drifted column differs from training, as seasons make it do: that is no alarm. Signals of the monitor's channels,
     which judge by the endpoint's own history, open and close incidents: `mainspring incidents list`.
-
-    `mainspring monitor query SQL` reads the tables behind it instead, in DuckDB's SQL: hours, sketches, quality,
-    windows, incidents, predictions, failures.
     """
-    if sql is not None:
-        _query(call, endpoint, sql)
-        return
     from mainspring.operations.notifying import Delivery
     from mainspring.operations.watching import watch
 
@@ -104,9 +103,34 @@ def _skew_table(compared: Mapping[str, Mapping[str, int]]) -> Table:
     return table
 
 
-def _query(call: Call, word: str, sql: str) -> None:
-    if word != "query":
-        raise click.UsageError(f"Got unexpected extra argument ({sql}); for SQL write `mainspring monitor query SQL`.")
+@make("skew", reads_only=True)
+@click.argument("endpoint")
+def skew_(call: Call, *, endpoint: str) -> None:
+    """Show the features of the last day whose served values were compared with the offline read.
+
+    The worker compares a sample of each hour's predictions.
+    """
+    from mainspring.operations.service.skew import skew
+
+    call.project.definitions.endpoint(endpoint)
+    compared = skew(call.project, endpoint)
+
+    def show(console: Console) -> None:
+        if compared:
+            console.print(_skew_table(compared))
+        else:
+            console.print(f"No served feature of {endpoint} was compared in the last day.")
+
+    call.result(compared, show)
+
+
+@make("query", reads_only=True)
+@click.argument("sql")
+def query_(call: Call, *, sql: str) -> None:
+    """Read the tables of the monitor by SQL: hours, sketches, quality, windows, incidents, predictions, failures.
+
+    The SQL is DuckDB's.
+    """
     from mainspring.operations.monitor_query import query
 
     found = query(call.project, sql)
@@ -125,3 +149,7 @@ def _query(call: Call, word: str, sql: str) -> None:
             console.print(f"The first {len(found.rows):,} rows; there are more.")
 
     call.result([dict(zip(found.columns, row, strict=True)) for row in found.rows], show)
+
+
+for part in (run, query_, skew_):
+    command.add_command(part)

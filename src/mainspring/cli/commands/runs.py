@@ -113,13 +113,14 @@ def show_(call: Call, *, run: str) -> None:
 def compare(call: Call, *, runs: tuple[str, ...]) -> None:
     """Compare runs, by their ids or the beginnings of them: the parameters and metrics that differ."""
     from mainspring.core.errors import Invalid
-    from mainspring.operations.runs import close_ended, differences, run_of
+    from mainspring.operations.runs import close_ended, compared_columns, run_of
+    from mainspring.registry.searching import Kind
 
     close_ended(call.project)
     found = list({run.id: run for run in (run_of(call.project, each) for each in runs)}.values())
     if len(found) < 2:
         raise Invalid("One run cannot be compared.", fix="name two or more: `mainspring runs list` lists them.")
-    rows = differences(found)
+    rows = [each for each in compared_columns(found) if each.differs and each.column.kind is not Kind.TAG]
 
     def show(console: Console) -> None:
         from rich.markup import escape
@@ -131,13 +132,13 @@ def compare(call: Call, *, runs: tuple[str, ...]) -> None:
             table.add_column(each.id[:_SHORT], justify="right", overflow="fold")
         table.add_row("model", *(escape(each.model) for each in found))
         table.add_row("status", *(each.status for each in found))
-        for column, values in rows:
-            table.add_row(escape(str(column)), *map(_value, values))
+        for row in rows:
+            table.add_row(escape(str(row.column)), *map(_value, row.values))
         console.print(table)
         if not rows:
             console.print("Their parameters and metrics are the same.")
 
-    differing = [{"column": str(column), "values": list(values)} for column, values in rows]
+    differing = [{"column": str(row.column), "values": list(row.values)} for row in rows]
     call.result({"runs": [_document(each) for each in found], "differing": differing}, show)
 
 

@@ -16,13 +16,12 @@ from mainspring.console.charts import Chart
 from mainspring.console.runs.charts import drawable, laid_over, look, looked_at
 from mainspring.console.runs.table import Cell, cell
 from mainspring.core.errors import Invalid
-from mainspring.operations.runs import HELD_OUT, SYSTEM
+from mainspring.operations.runs import SYSTEM, compared_columns, held_out
 from mainspring.project import Project
 from mainspring.registry.run_matching import number_of
 from mainspring.registry.searching import Column, Kind, RunRow
 
 MOST, LISTED, DRAWN, TRIED, AXES = 50, 100, 6, 12, 7
-_OF_ONE_RUN = ("mlflow.", "mainspring.")  # tags that always differ, or repeat a column
 _WIDTH, _HEIGHT, _TOP, _BOTTOM, _SIDE = 1000, 320, 54, 46, 70
 _LETTER = 12  # the room that one takes
 Spot = tuple[float, float]
@@ -127,35 +126,18 @@ def _differences(
     differing: dict[str, tuple[Difference, ...]] = {}
     same: dict[str, Mapping[str, str]] = {}
     left_out = 0
+    columns = compared_columns(rows)
     for kind in (Kind.PARAM, Kind.METRIC, Kind.TAG):
-        values: list[Mapping[str, str | float]] = [_values(run, kind) for run in rows]
-        names = sorted({name for each in values for name in each}, key=_rank)
-        unequal = [name for name in names if _differs(name, values)]
+        mine = [each for each in columns if each.column.kind is kind]
+        unequal = [each.column for each in mine if each.differs]
         left_out += max(0, len(unequal) - LISTED)
-        columns = [Column(kind, name) for name in unequal[:LISTED]]
-        differing[kind.value] = tuple(Difference(each, tuple(cell(run, each) for run in rows)) for each in columns)
-        others = set(unequal)
-        alike = [name for name in names if name not in others][:LISTED]
-        same[kind.value] = {name: str(values[0][name]) for name in alike}
+        differing[kind.value] = tuple(
+            Difference(each, tuple(cell(run, each) for run in rows)) for each in unequal[:LISTED]
+        )
+        same[kind.value] = {
+            each.column.name: str(each.values[0]) for each in [each for each in mine if not each.differs][:LISTED]
+        }
     return differing, same, left_out
-
-
-def _differs(name: str, values: Sequence[Mapping[str, str | float]]) -> bool:
-    """Return whether the runs' values differ; NaN equals NaN."""
-    first = values[0].get(name)
-    return any((its := each.get(name)) != first and repr(its) != repr(first) for each in values)
-
-
-def _values(run: RunRow, kind: Kind) -> Mapping[str, str | float]:
-    if kind is Kind.PARAM:
-        return run.params
-    if kind is Kind.METRIC:
-        return {name: value for name, value in run.metrics.items() if not name.startswith(SYSTEM)}
-    return {name: text for name, text in run.tags.items() if not name.startswith(_OF_ONE_RUN)}
-
-
-def _rank(name: str) -> tuple[bool, str]:
-    return not name.startswith(HELD_OUT), name
 
 
 def _shared(rows: Sequence[RunRow]) -> list[str]:
@@ -167,7 +149,7 @@ def _shared(rows: Sequence[RunRow]) -> list[str]:
                 counts[name] = counts.get(name, 0) + 1
     return sorted(
         (name for name, count in counts.items() if count > 1 or len(rows) == 1),
-        key=lambda name: ("loss" not in name.lower(), not name.startswith(HELD_OUT), name),
+        key=lambda name: ("loss" not in name.lower(), not held_out(name), name),
     )
 
 

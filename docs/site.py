@@ -30,6 +30,7 @@ ADDRESSES = {
     "SECURITY.md": "project/security.md",
     "LICENSE": "project/license.md",
     "oip-conformance/README.md": "project/oip-conformance.md",
+    "edge-runtime/README.md": "project/edge-runtime.md",
     "examples/flights": "examples/flights.md",
     "examples/fraud": "examples/fraud.md",
     **{

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,6 +161,16 @@ def test_the_protocols_suite_imports_nothing_of_ours() -> None:
     graph = grimp.build_graph("oip_conformance", include_external_packages=True, cache_dir=None)
     assert len(graph.modules) > 10
     assert {"mainspring", "numpy"} & graph.modules == set()
+
+
+def test_a_device_needs_little() -> None:
+    graph = grimp.build_graph("mainspring_edge", include_external_packages=True, cache_dir=None)
+    own = {each for each in graph.modules if each.partition(".")[0] == "mainspring_edge"}
+    assert len(own) > 5
+    needed = {"cryptography", "numpy", "onnxruntime"}
+    extra = {"tuf", "securesystemslib", "paho"}  # of the extra `fleet`
+    others = {each.partition(".")[0] for each in graph.modules - own} - set(sys.stdlib_module_names)
+    assert needed <= others <= needed | extra
 
 
 def test_every_package_has_a_face() -> None:

@@ -23,7 +23,8 @@ MODULES = {path: ".".join(path.relative_to(ROOT / "src").with_suffix("").parts).
            for path in (ROOT / "src").rglob("*.py")}  # fmt: skip
 # What lies beside the package, and is imported without it.
 BESIDE = {path: ".".join(path.relative_to(folder).with_suffix("").parts)
-          for folder in (ROOT / "bench", ROOT / "oip-conformance/src") for path in folder.rglob("*.py")}  # fmt: skip
+          for folder in (ROOT / "bench", ROOT / "oip-conformance/src", ROOT / "edge-runtime/src")
+          for path in folder.rglob("*.py")}  # fmt: skip
 
 
 def changed() -> list[Path]:

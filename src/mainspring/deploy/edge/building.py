@@ -1,0 +1,104 @@
+"""A package from a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mainspring.core.errors import Invalid, NotConvertible
+from mainspring.deploy.edge.golden import Columns, golden_file, made_rows
+from mainspring.deploy.edge.package import FEATURES, GOLDEN, MODEL
+from mainspring.deploy.edge.program import Program, plain_program, program_of
+from mainspring.deploy.edge.signature import signature_of
+from mainspring.features import definitions
+from mainspring.registry import bundles
+from mainspring.registry.model import Bundle
+from mainspring.registry.onnx_file import check_onnx
+from mainspring.training.flavours.scoring import open_session
+
+FP32, INT8 = "fp32", "int8"
+
+_INSTEAD: Mapping[str, str] = {
+    "function": "serve it from a gateway: a device has none of the project's code.",
+    "graph": "build a package of each of its models.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The content of a package, before it is signed.
+
+    Attributes:
+        about: Fields of `edge.json`.
+        stored: Stored features that are inputs of each row.
+        made: The number of golden rows made for the features.
+    """
+
+    about: Mapping[str, Any]
+    files: Mapping[str, bytes]
+    stored: tuple[str, ...]
+    made: int
+
+
+def expect_onnx(bundle: Bundle, name: str) -> None:
+    """Raise if a bundle's model is not ONNX.
+
+    Raises:
+        NotConvertible: It has another flavour; the message names it.
+    """
+    flavour = bundle.manifest.flavour
+    if flavour != "onnx":
+        raise NotConvertible(
+            f"{name} has the flavour {flavour!r}; a device runs ONNX only.",
+            fix=_INSTEAD.get(flavour, "train it with an estimator of scikit-learn, or export it to ONNX and add that."),
+        )
+
+
+def content_of(
+    bundle: Bundle, *, stored_as_inputs: bool = False, model: bytes | None = None, tolerance: float | None = None
+) -> Content:
+    """Return the content of a bundle's package.
+
+    Args:
+        stored_as_inputs: Whether features that need the store become inputs of each row; else they are refused.
+        model: A quantised model in place of the bundle's own, with its `tolerance`.
+
+    Raises:
+        NotConvertible: The model is not ONNX.
+        Invalid: A feature needs the store.
+        Corrupt: The bundle's graph, features or golden rows do not match its manifest.
+    """
+    manifest = bundle.manifest
+    expect_onnx(bundle, manifest.model)
+    content = bundle.files[MODEL] if model is None else model
+    check_onnx(content)
+    if manifest.tensors:
+        columns = {each.name: "tensor" for each in manifest.tensors}
+    else:
+        columns = {each.name: each.dtype.value for each in manifest.inputs}
+    program = plain_program(columns)
+    made: tuple[Columns, Columns, Columns] = ({}, {}, {})
+    if bundles.FEATURES in bundle.files and not manifest.tensors:
+        groups, observations = definitions.load(bundle.files[bundles.FEATURES])
+        program = program_of(list(columns), groups, observations, stored_as_inputs=stored_as_inputs)
+        made = made_rows(program, bundle, groups, observations)
+    about = {
+        "name": manifest.model,
+        "bundle": bundle.digest,
+        "task": manifest.task,
+        "precision": FP32 if model is None else INT8,
+        "tolerance": manifest.tolerance if tolerance is None else tolerance,
+        "columns": columns,
+        "stored": program.stored,
+        "model": signature_of(open_session(content), manifest),
+    }
+    files = {MODEL: content, FEATURES: _encoded(program, manifest.model), GOLDEN: golden_file(bundle, made)}
+    return Content(about, files, program.stored, len(next(iter(made[0].values()), ())))
+
+
+def _encoded(program: Program, model: str) -> bytes:
+    odd = sorted(name for name, dtype in program.inputs.items() if dtype == "duration")
+    if odd:
+        raise Invalid(f"The inputs {odd} of {model!r} are durations, which no row can hold.", fix="cast them.")
+    return program.encode()

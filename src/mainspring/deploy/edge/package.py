@@ -1,0 +1,42 @@
+"""Writing of a package: its files, their index, and the index's signature."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mainspring.core.errors import Conflict
+from mainspring.core.files import disk_errors, make_folder, sync_folder, write_atomic
+from mainspring.security.signing import SigningKey
+
+KIND, FORMAT = "mainspring-edge", 1
+INDEX, SIGNATURE = "edge.json", "edge.sig"
+MODEL, FEATURES, GOLDEN = "model.onnx", "features.json", "golden.json"
+
+
+def write_package(folder: Path, about: Mapping[str, Any], files: Mapping[str, bytes], key: SigningKey) -> bytes:
+    """Write a package into a new folder, the signature last, and return its index.
+
+    Args:
+        about: The fields of `edge.json` but for `kind`, `format` and `files`.
+
+    Raises:
+        Conflict: The folder is not empty.
+        StorageFull: No space.
+    """
+    listed = {
+        name: {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)} for name, content in files.items()
+    }
+    index = msgspec.json.encode({**about, "kind": KIND, "format": FORMAT, "files": listed}, order="sorted")
+    with disk_errors(folder):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise Conflict(f"{folder} exists and is not an empty folder.", fix="name a new folder, or remove this one.")
+        make_folder(folder)
+        for name, content in (*files.items(), (INDEX, index), (SIGNATURE, key.sign(index))):
+            write_atomic(folder / name, content, mode=0o644)
+        sync_folder(folder)
+    return index

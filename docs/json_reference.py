@@ -31,6 +31,7 @@ from mainspring.operations.advise.folder import FirstPage
 from mainspring.operations.advise.model import Advised
 from mainspring.operations.ci.model import Report
 from mainspring.operations.demo.walkthrough import Summary
+from mainspring.operations.edge.building import BuiltPackage
 from mainspring.operations.endpoint_checks import Finding
 from mainspring.operations.endpoint_health import EndpointSummary
 from mainspring.operations.explaining import ExplainedPrediction
@@ -218,6 +219,8 @@ DOCUMENTS = {
     "objectives": Document(list[ObjectiveReport]),
     "export prometheus-rules": Document(_object("ExportedRules", path=str, rules=int)),
     "export prometheus-scrape": Document(_object("ExportedScrape", path=str, targets=int)),
+    "edge build": Document(BuiltPackage),
+    "edge page": Document(_object("EdgePage", folder=str, package=str, bytes=int, runtime=str)),
     "export grafana": Document(_object("ExportedDashboard", path=str, panels=int)),
     "monitor run": Document(list[MeasuredWindow], ("start", "end", "computed_at")),
     "monitor query": Document(list[dict[str, Any]]),

@@ -27,7 +27,7 @@ from mainspring.operations.keys import create_key
 # What needs a process that goes on, or long work: `kit.depot` compares each document of these in other tests.
 ELSEWHERE = {
     *("bench", "ci", "demo", "migrate", "monitor run", "objectives", "predict", "promote", "replay"),
-    "predictions show",
+    *("edge page", "predictions show"),
     *("explain", "reproduce", "search", "train"),
     *("up", *(f"rollout {name}" for name in ("start", "status", "stop", "promote", "rollback", "list"))),
     *(f"pipelines {name}" for name in ("list", "run", "status", "retry", "approve", "cancel", "logs", "graph")),
@@ -113,6 +113,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("models approve", [version, *key]), ("models show", [version]), ("models card", [version]),
         ("models waive", [version, "auc", "--reason", "a test", "--until", "7d", *key]), ("models waivers", [version]),
         ("models withdraw", [version, *key]), ("models history", [MODEL]), ("models export", [version, "v.tar"]),
+        ("edge build", [version, "--to", "edge", "--stored-as-inputs"]),
         ("models import", ["v.tar"]), ("models key", []), ("models trust", ["other", "ab" * 32]),
         ("models add", ["network", "m.onnx"]), ("models function", ["twice", "parcels.maths:doubled", *spec]),
         ("models compose", ["pair", "graph.json"]), ("models list", []), ("models delete", ["network:1"]),

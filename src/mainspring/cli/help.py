@@ -76,6 +76,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "incidents silence": ("incidents silence 01m8be2065zc3r951j33fy83ef --for 8h --reason 'the feed is being moved'",),
     "incidents close": ("incidents close 01m8be2065zc3r951j33fy83ef --reason 'the feed is back'",),
     "incidents verdict": ("incidents verdict 01m8be2065zc3r951j33fy83ef false-alarm",),
+    "edge build": (
+        "edge build late-delivery@champion --to late-edge --stored-as-inputs",
+        "edge build late-delivery:3 --to late-int8 --precision int8 --tolerance 0.01",
+    ),
+    "edge page": ("edge page late-edge --to late-page",),
     "endpoints list": ("endpoints list",),
     "endpoints show": ("endpoints show late-delivery",),
     "objectives": ("objectives",),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mainspring.core.errors import Invalid, NotConvertible
-from mainspring.deploy.edge.golden import Columns, golden_file, made_rows
+from mainspring.deploy.edge.golden import Columns, golden_file, made_rows, recorded_rows
 from mainspring.deploy.edge.package import FEATURES, GOLDEN, MODEL
 from mainspring.deploy.edge.program import Program, plain_program, program_of
 from mainspring.deploy.edge.signature import signature_of
@@ -31,14 +31,16 @@ class Content:
 
     Attributes:
         about: Fields of `edge.json`.
-        stored: Stored features that are inputs of each row.
-        made: The number of golden rows made for the features.
+        inputs: What a row holds: name -> type.
+        stored: The stored features among them.
+        golden_rows: The number of rows that a device has to reproduce.
     """
 
     about: Mapping[str, Any]
     files: Mapping[str, bytes]
+    inputs: Mapping[str, str]
     stored: tuple[str, ...]
-    made: int
+    golden_rows: int
 
 
 def expect_onnx(bundle: Bundle, name: str) -> None:
@@ -82,7 +84,7 @@ def content_of(
     if bundles.FEATURES in bundle.files and not manifest.tensors:
         groups, observations = definitions.load(bundle.files[bundles.FEATURES])
         program = program_of(list(columns), groups, observations, stored_as_inputs=stored_as_inputs)
-        made = made_rows(program, bundle, groups, observations)
+        made = made_rows(program, bundle, content, groups, observations)
     about = {
         "name": manifest.model,
         "bundle": bundle.digest,
@@ -94,7 +96,9 @@ def content_of(
         "model": signature_of(open_session(content), manifest),
     }
     files = {MODEL: content, FEATURES: _encoded(program, manifest.model), GOLDEN: golden_file(bundle, made)}
-    return Content(about, files, program.stored, len(next(iter(made[0].values()), ())))
+    recorded, _ = recorded_rows(bundle)
+    rows = sum(len(next(iter(part.values()), ())) for part in (recorded, made[0]))
+    return Content(about, files, program.inputs, program.stored, rows)
 
 
 def _encoded(program: Program, model: str) -> bytes:

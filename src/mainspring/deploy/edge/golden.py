@@ -18,6 +18,7 @@ from mainspring.core.expr.evaluate import Vector, evaluate, vector
 from mainspring.core.expr.types import columns_of
 from mainspring.core.schema import DType
 from mainspring.core.time import DAY
+from mainspring.deploy.edge.package import MODEL
 from mainspring.deploy.edge.program import Program, to_json
 from mainspring.features.layout import layout_of, request_schema
 from mainspring.features.model import FeatureGroup, FeatureView, Observations, RequestFeatures, views_of
@@ -70,9 +71,12 @@ def golden_file(bundle: Bundle, made: tuple[Columns, Columns, Columns]) -> bytes
 
 
 def made_rows(
-    program: Program, bundle: Bundle, groups: Sequence[FeatureGroup], observations: Observations
+    program: Program, bundle: Bundle, model: bytes, groups: Sequence[FeatureGroup], observations: Observations
 ) -> tuple[Columns, Columns, Columns]:
     """Return rows of made inputs, their features by the two implementations' rules, and the model's outputs.
+
+    Args:
+        model: The package's model, which in INT8 is not the bundle's.
 
     A row is left out if the model has no finite output for it, or a feature of it is null where the model has no null.
     """
@@ -81,8 +85,7 @@ def made_rows(
     inputs = _inputs(program, manifest, dtypes)
     computed = Computed(groups, observations, {name: vector(inputs[name], dtypes[name]) for name in inputs}, MADE_ROWS)
     features = {each.name: computed.feature(each.name).to_list() for each in manifest.inputs}
-    scores = artefact_scores(Artefact("onnx", "model.onnx", bundle.files["model.onnx"]), _arrays(features, manifest),
-                             list(features))  # fmt: skip
+    scores = artefact_scores(Artefact("onnx", MODEL, model), arrays_of(features, manifest), list(features))
     kinds = {each.name: each.dtype for each in manifest.inputs}
     nullable = (DType.String, DType.Float32, DType.Float64)
     fine = [
@@ -168,7 +171,7 @@ def _constants(program: Program) -> tuple[list[str], list[float]]:
     return words, numbers
 
 
-def _arrays(features: Columns, manifest: Manifest) -> dict[str, np.ndarray[Any, Any]]:
+def arrays_of(features: Columns, manifest: Manifest) -> dict[str, np.ndarray[Any, Any]]:
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     for each in manifest.inputs:
         values = features[each.name]

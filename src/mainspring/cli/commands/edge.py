@@ -1,0 +1,104 @@
+"""`mainspring edge`: packages for devices without servers, and the page of one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mainspring.cli.call import Call
+from mainspring.cli.call import command as make
+from mainspring.cli.help import Group
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mainspring.operations.edge.building import BuiltPackage
+
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+@click.group("edge", cls=Group)
+def command() -> None:
+    """Build signed packages for devices: a model, its features, golden rows."""
+
+
+@make("build")
+@click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
+@click.option("--to", "folder", type=_FOLDER, required=True, help="The package's folder, new or empty.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "int8"]),
+    default="auto",
+    show_default=True,
+    help="auto: INT8 where the model's gates and the tolerance allow it, else FP32. int8: INT8, or an error.",
+)
+@click.option("--tolerance", type=float, help="Largest difference that INT8 may make; by default the bundle's own.")
+@click.option("--stored-as-inputs", is_flag=True, help="Features that need the store become inputs of each row.")
+def build(
+    call: Call, *, reference: str, folder: Path, precision: str, tolerance: float | None, stored_as_inputs: bool
+) -> None:
+    """Write the signed edge package of a version into a new folder."""
+    from mainspring.operations.edge.building import build_package
+
+    made = build_package(
+        call.project,
+        reference,
+        folder,
+        precision=precision,
+        tolerance=tolerance,
+        stored_as_inputs=stored_as_inputs,
+    )
+    call.result(made, lambda console: _show(console, made))
+
+
+def _show(console: Console, made: BuiltPackage) -> None:
+    def line(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    inputs = ", ".join(f"{name} ({dtype})" for name, dtype in made.inputs.items())
+    line(f"{made.model}:{made.version} is in {made.folder}: {made.precision.upper()}, {made.bytes:,} bytes.")
+    line(f"Inputs of a row: {inputs}")
+    if made.stored:
+        line(f"Stored features that each row has to bring: {', '.join(made.stored)}")
+    int8 = made.int8
+    if int8 is not None and not int8.allowed:
+        line(f"FP32 was kept: {int8.why}.")
+    elif int8 is not None:
+        line(
+            f"INT8: {made.model_bytes:,} of {made.fp32_bytes:,} bytes; outputs differ by at most {int8.worst:.2g} on "
+            f"{int8.rows:,} rows, {int8.tolerance:g} are allowed."
+        )
+    for gate in () if int8 is None else int8.gates:
+        line(f"  {gate}")
+    line(f"{made.golden_rows:,} golden rows. On the device: mainspring-edge check {made.folder} --key {made.key}")
+
+
+@make("page")
+@click.argument("package", type=_FOLDER)
+@click.option("--to", "folder", type=_FOLDER, required=True, help="The page's folder, new or empty.")
+@click.option(
+    "--onnxruntime-web",
+    "runtime",
+    type=click.Path(exists=True, path_type=Path),
+    help="A folder or an archive of npm with onnxruntime-web; by default `npm pack` fetches it.",
+)
+def page(call: Call, *, package: Path, folder: Path, runtime: Path | None) -> None:
+    """Write a static page that verifies a package and predicts in the browser."""
+    from mainspring.deploy.edge.web import RELEASE, write_page
+
+    size = write_page(folder, package, call.project.signing_key.public, runtime=runtime)
+    call.result(
+        {"folder": str(folder), "package": str(package), "bytes": size, "runtime": RELEASE},
+        lambda console: console.print(
+            f"The page is in {folder}: {size:,} bytes with {RELEASE}. Serve it over HTTPS, or from localhost.",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        ),
+    )
+
+
+for each in (build, page):
+    command.add_command(each)

@@ -1,0 +1,1 @@
+"""Edge packages of registered versions."""

@@ -1,0 +1,117 @@
+"""The edge package of a registered version: built, signed, written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mainspring.core.errors import Invalid, NotConvertible
+from mainspring.deploy.edge.building import FP32, INT8, content_of, expect_onnx
+from mainspring.deploy.edge.package import expect_new, write_package
+from mainspring.operations.auditing import audit
+from mainspring.operations.edge.int8 import Int8, judge_int8
+from mainspring.operations.models.curating import expect_kept, find
+from mainspring.project import Project
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltPackage:
+    """A package that was written.
+
+    Attributes:
+        inputs: What a row holds: name -> type.
+        stored: The stored features among them, whose values come with each row.
+        bytes: Size of all its files.
+        fp32_bytes: Size of the model in FP32.
+        golden_rows: Rows that a device has to reproduce: recorded in training, and made for the features.
+        int8: The verdict on INT8, `None` where it was not asked for.
+        key: Public key that a device has to trust, hexadecimal.
+    """
+
+    folder: str
+    model: str
+    version: str
+    bundle: str
+    precision: str
+    tolerance: float
+    inputs: dict[str, str]
+    stored: tuple[str, ...]
+    outputs: tuple[str, ...]
+    bytes: int
+    model_bytes: int
+    fp32_bytes: int
+    golden_rows: int
+    int8: Int8 | None
+    key: str
+
+
+def build_package(
+    project: Project,
+    reference: str,
+    folder: Path,
+    *,
+    precision: str = AUTO,
+    tolerance: float | None = None,
+    stored_as_inputs: bool = False,
+) -> BuiltPackage:
+    """Write the signed package of a version into a new folder.
+
+    Args:
+        precision: `auto` takes INT8 where the gates and the tolerance allow it, `int8` demands it, `fp32` does not try.
+        tolerance: Largest difference that INT8 may make; by default the bundle's own tolerance.
+        stored_as_inputs: Whether features that need the store become inputs of each row; else they are refused.
+
+    Raises:
+        Conflict: The folder is not empty, or the version is marked for deletion.
+        Invalid: A feature needs the store, or the tolerance is no positive number.
+        NotConvertible: The model is not ONNX, or INT8 was demanded and is not allowed.
+    """
+    if tolerance is not None and not 0 < tolerance < 1:
+        raise Invalid(f"The tolerance {tolerance} is not between 0 and 1.", fix="give --tolerance 0.01, for example.")
+    expect_new(folder)
+    version = find(project, reference)
+    expect_kept(project, version)
+    bundle = project.bundles.load(version.digest)
+    name = f"{version.model}:{version.version}"
+    expect_onnx(bundle, name)
+    content = content_of(bundle, stored_as_inputs=stored_as_inputs)
+    int8, model = None, None
+    if precision != FP32:
+        int8, model = judge_int8(
+            bundle,
+            bundle.manifest.tolerance if tolerance is None else tolerance,
+            project.definitions.models.get(version.model),
+        )
+        if model is not None:
+            content = content_of(bundle, stored_as_inputs=stored_as_inputs, model=model, tolerance=int8.tolerance)
+        elif precision == INT8:
+            raise NotConvertible(
+                f"{name} may not run in INT8: {int8.why}.", fix="give --tolerance, or --precision fp32."
+            )
+    about = {
+        **content.about,
+        "project": project.settings.project,
+        "version": int(version.version),
+        "created_at": project.wall.now(),
+    }
+    index = write_package(folder, about, content.files, project.signing_key)
+    audit(project, "edge.build", f"model/{version.model}", f"version {version.version}, {content.about['precision']}")
+    return BuiltPackage(
+        folder=str(folder),
+        model=version.model,
+        version=version.version,
+        bundle=version.digest,
+        precision=str(content.about["precision"]),
+        tolerance=float(content.about["tolerance"]),
+        inputs=dict(content.inputs),
+        stored=content.stored,
+        outputs=tuple(output["name"] for output in content.about["model"]["outputs"]),
+        bytes=sum(map(len, content.files.values())) + len(index) + 64,
+        model_bytes=len(content.files["model.onnx"]),
+        fp32_bytes=len(bundle.files["model.onnx"]),
+        golden_rows=content.golden_rows,
+        int8=int8,
+        key=project.signing_key.public.hex(),
+    )

@@ -55,6 +55,8 @@ _HOMES = {
     "mainspring.training.space": ["Search", "choice", "integer", "log_uniform", "space", "uniform"],
     "mainspring.training.loop.stopping": ["EarlyStopping"],
     "mainspring.serving.model": ["Endpoint"],
+    "mainspring.serving.streaming.declaring": ["StreamEndpoint", "session", "to_table", "to_topic", "to_webhook"],
+    "mainspring.serving.streaming.event": ["StreamEvent"],
     "mainspring.operations.opened": ["open"],
 }  # fmt: skip
 # A group is the module of its names: `ms.checks.not_null` is `ms.not_null`.
@@ -139,6 +141,12 @@ if TYPE_CHECKING:
     from mainspring.monitoring.service import objectives as objectives
     from mainspring.operations.opened import open_folder
     from mainspring.serving.model import Endpoint as Endpoint
+    from mainspring.serving.streaming.declaring import StreamEndpoint as StreamEndpoint
+    from mainspring.serving.streaming.declaring import session as session
+    from mainspring.serving.streaming.declaring import to_table as to_table
+    from mainspring.serving.streaming.declaring import to_topic as to_topic
+    from mainspring.serving.streaming.declaring import to_webhook as to_webhook
+    from mainspring.serving.streaming.event import StreamEvent as StreamEvent
     from mainspring.stats.metrics import metric as metric
     from mainspring.stats.metrics import precision_at_k as precision_at_k
     from mainspring.stats.metrics import recall_at_k as recall_at_k

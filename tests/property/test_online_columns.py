@@ -15,11 +15,11 @@ from mainspring.core.time import DAY, HOUR
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.features.keys import encode_key
 from mainspring.features.layout import Layout
-from mainspring.features.model import EntityState
+from mainspring.features.model import EntityState, Mark
 from mainspring.features.online import OnlineReader
 from mainspring.features.online.entity import EntityReader
 from mainspring.features.online.reader import Names
-from mainspring.features.state.blobs import Candidates, Recent, State, decode, encode
+from mainspring.features.state.blobs import SETTLING, Candidates, Recent, State, decode, encode
 
 NOW = 1_700_000_000_000_000
 FACTS = ms.Source(
@@ -136,3 +136,24 @@ def test_rows_that_name_one_entity_read_it_once_and_alike() -> None:
     assert read.features["Facts.n"] == [7, None, 7, None]
     assert read.statuses["Facts.n"] == ["PRESENT", "MISSING", "PRESENT", "MISSING"]
     assert reader.read({"k": ["a", "a"]}, NOW).features["Facts.s"] == ["s", "s"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(-DAY, HOUR)), max_size=12), st.integers(-DAY, 0), st.data())
+def test_rows_of_different_instants_say_what_each_says_alone(
+    rows: list[tuple[int, int]], position: int, data: st.DataObject
+) -> None:
+    store = MemoryOnlineStore()
+    layout = Layout(Facts)
+    held = [(encode_key([f"k{n}"]), EntityState(NOW, encode(data.draw(states())))) for n in range(3)]
+    store.write(layout.slot, held)
+    store.advance(layout.slot, Mark(NOW + position))
+    reader = OnlineReader([Facts], store)
+    keys = [f"k{n}" for n, _ in rows]  # k3 was never seen
+    read, earlier = reader.read_each({"k": keys}, [NOW + at for _, at in rows])
+    floor = NOW + position - SETTLING
+    assert earlier == sum(NOW + at < floor for _, at in rows)
+    for row, (_, at) in enumerate(rows):
+        alone = reader.read({"k": [keys[row]]}, max(NOW + at, floor))
+        for name in Facts.columns:
+            assert alike(read.features[name][row], alone.features[name][0])
+            assert read.statuses[name][row] == alone.statuses[name][0]

@@ -199,7 +199,25 @@ class EntityReader:
         """
         if self._flat and (found := self._all_present(payloads, now)) is not None:
             return found
-        reads = [self.read(None if payload is None else decode(payload, self._slot), now) for payload in payloads]
+        return self._columns(
+            [self.read(None if payload is None else decode(payload, self._slot), now) for payload in payloads]
+        )
+
+    def columns_each(self, payloads: Sequence[bytes | None], at: Sequence[int]) -> Columns:
+        """Return the features of many entities, each at its own instant; equal payloads are decoded once.
+
+        Raises:
+            Corrupt: A payload is not a state of this view.
+        """
+        states = {payload: decode(payload, self._slot) for payload in dict.fromkeys(payloads) if payload is not None}
+        return self._columns(
+            [
+                self.read(None if payload is None else states[payload], now)
+                for payload, now in zip(payloads, at, strict=True)
+            ]
+        )
+
+    def _columns(self, reads: list[Read]) -> Columns:
         if not reads:
             return {name: [] for name in self._names}, {name: [] for name in self._names}
         if len(reads) == 1:

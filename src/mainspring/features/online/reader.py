@@ -20,6 +20,7 @@ from mainspring.features.layout import layout_of, request_schema
 from mainspring.features.model import FeatureGroup, FeatureView, RequestFeatures, Status, views_of
 from mainspring.features.online.entity import Columns, EntityReader
 from mainspring.features.ports import OnlineStore
+from mainspring.features.state.blobs import SETTLING
 
 _REMEMBERED = 65_536  # names of one view
 _TYPES = {DType.String: str, DType.Boolean: bool}
@@ -159,6 +160,7 @@ class OnlineRows(msgspec.Struct, frozen=True):
 class _View:
     def __init__(self, view: FeatureView) -> None:
         layout = layout_of(view)
+        self.slot = layout.slot
         self.keys = list(view.entity.keys)
         self.stored = [f"{view.name}.{name}" for name in view.features]
         self.names = Names(layout.slot, view.entity.keys)
@@ -173,6 +175,12 @@ class _View:
             payloads = [*payloads, None]  # for the rows with a null key
         found = self.reader.columns(payloads, now)
         return found if places is None else (_taken(found[0], places), _taken(found[1], places))
+
+    def columns_each(self, payloads: list[bytes | None], places: list[int] | None, at: Sequence[int]) -> Columns:
+        """Return the same, each row as of its own instant."""
+        payloads = [*payloads, None]  # for rows with a null key
+        rows = payloads[: len(at)] if places is None else [payloads[place] for place in places]
+        return self.reader.columns_each(rows, at)
 
 
 class OnlineReader:
@@ -220,6 +228,10 @@ class OnlineReader:
         """
         rows = self._rows(columns)
         stored = self._defaults(columns, rows, now) if without_store else self._stored(columns, now)
+        return self._computed(columns, stored, rows)
+
+    def _computed(self, columns: Mapping[str, Sequence[Value]], stored: list[Columns], rows: int) -> OnlineRows:
+        """Return all features, given the stored ones of each view."""
         if self._plain and len(stored) == 1:
             return OnlineRows(*stored[0])
         values_by_name: dict[str, Any] = dict(columns) if self._requests else {}
@@ -239,6 +251,32 @@ class OnlineReader:
         return OnlineRows(
             {name: features[name] for name in self._columns}, {name: statuses[name] for name in self._with_status}
         )
+
+    def read_each(self, columns: Mapping[str, Sequence[Value]], at: Sequence[int]) -> tuple[OnlineRows, int]:
+        """Return the features of every row as of its own instant, and how many instants the store no longer answers.
+
+        A state answers exactly from a minute before the materialised position on. A row of an earlier instant is
+        answered as of that minute.
+
+        Args:
+            columns: As of `read`.
+            at: UTC epoch microseconds, shape (rows,).
+
+        Raises:
+            Invalid: As of `read`, as are the others.
+        """
+        self._rows(columns)
+        named = [view.names.of(columns) for view in self._views]
+        payloads = self._store.payloads([name for names, _ in named for name in names]) if named else []
+        # Read after the payloads, positions are not behind them.
+        floors = [(self._store.position(view.slot) or 0) - SETTLING for view in self._views]
+        stored, start = [], 0
+        for view, (names, places), floor in zip(self._views, named, floors, strict=True):
+            end = start + len(names)
+            stored.append(view.columns_each(payloads[start:end], places, [max(each, floor) for each in at]))
+            start = end
+        floor = max(floors, default=0)
+        return self._computed(columns, stored, len(at)), sum(each < floor for each in at)
 
     def _rows(self, columns: Mapping[str, Sequence[Value]]) -> int:
         try:

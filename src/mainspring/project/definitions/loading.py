@@ -31,6 +31,7 @@ from mainspring.project.built_in_jobs import BUILT_IN as BUILT_IN_JOBS
 from mainspring.project.definitions.importing import importing, outdated, sources, turn
 from mainspring.project.schedules import check_scheduled
 from mainspring.serving.model import REFUSE, Endpoint
+from mainspring.serving.streaming.declaring import StreamEndpoint
 from mainspring.training.inputs import check_declared
 from mainspring.training.label import label_keys
 from mainspring.training.model import Model, named_features
@@ -50,6 +51,7 @@ _KINDS: Mapping[type, str] = {
     Pipeline: "pipeline",
     Rollout: "rollout",
     Monitor: "monitor",
+    StreamEndpoint: "stream endpoint",
 }
 
 
@@ -68,6 +70,7 @@ class Definitions:
     pipelines: Mapping[str, Pipeline] = field(default_factory=dict)
     rollouts: Mapping[str, Rollout] = field(default_factory=dict)  # by endpoint
     monitors: Mapping[str, Monitor] = field(default_factory=dict)  # by endpoint
+    stream_endpoints: Mapping[str, StreamEndpoint] = field(default_factory=dict)
 
     def source(self, name: str) -> Source:
         return _named(self.sources, name, "source")
@@ -84,6 +87,9 @@ class Definitions:
 
     def endpoint(self, name: str) -> Endpoint:
         return _named(self.endpoints, name, "endpoint")
+
+    def stream_endpoint(self, name: str) -> StreamEndpoint:
+        return _named(self.stream_endpoints, name, "stream endpoint")
 
     def keyings(self, source: str) -> dict[str, tuple[str, ...]]:
         """Return the entities by which last values of the source are read, with their key columns."""
@@ -104,6 +110,7 @@ class Definitions:
                 ("pipeline", self.pipelines),
                 ("rollout", self.rollouts),
                 ("monitor", self.monitors),
+                ("stream endpoint", self.stream_endpoints),
             )
             for name, item in items.items()
         }
@@ -152,6 +159,7 @@ def load_definitions(settings: Settings, known: Callable[[str], bool] = lambda _
         named(Pipeline),
         named(Rollout),
         named(Monitor),
+        named(StreamEndpoint),
     )
 
 
@@ -404,6 +412,8 @@ def _content(item: Any) -> str:
     if isinstance(item, RequestFeatures):
         named = {"views": [view.name for view in item.views]}
         return _pretty(_without_empty({**msgspec.to_builtins(replace(item, views=())), **named}, "views", "tags"))
+    if isinstance(item, StreamEndpoint):
+        return _pretty(item.document())
     if isinstance(item, Rollout):
         return _pretty(item.plan)
     body = msgspec.to_builtins(item)

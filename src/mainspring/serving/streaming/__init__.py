@@ -1,0 +1,1 @@
+"""Predictions on streams: messages in, predictions and decisions out, with state by key, exactly once."""

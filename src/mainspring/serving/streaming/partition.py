@@ -1,0 +1,176 @@
+"""One partition of a stream endpoint: batches are processed and committed, and messages that cannot be are given up."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from mainspring.core.errors import Corrupt, StorageFull, Unavailable
+from mainspring.core.time import Clock, parse_duration
+from mainspring.data.streams.model import Message
+from mainspring.serving.streaming.declaring import StreamEndpoint
+from mainspring.serving.streaming.keyed import KeyState, StateDiffers
+from mainspring.serving.streaming.processor import DEAD_SINK, Outcome, Processor
+from mainspring.serving.streaming.progress import NEVER, Progress
+from mainspring.serving.streaming.scoring import Predictor
+from mainspring.serving.streaming.state_file import Commit, StateFile
+
+PREDICTIONS = "predictions"  # the sink of batches: the prediction log
+_MOST_CACHED = 50_000  # keys of a partition
+_PAUSE_S = 0.05  # between two tries of one message
+# A failure that is not the message's: it is tried again until it passes, or until somebody acts.
+_OTHERS = (Unavailable, StorageFull, Corrupt, StateDiffers)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Cached:
+    state: KeyState
+    content: bytes | None  # as it is stored
+
+
+class Partition:
+    """State of an endpoint in one partition, and its processing. One thread uses an object.
+
+    Args:
+        wall: The machine's clock, for the time of a commit alone.
+        point: Called with a name at the steps between which a process may die; for tests.
+    """
+
+    def __init__(
+        self,
+        endpoint: StreamEndpoint,
+        partition: int,
+        path: Path,
+        wall: Clock,
+        *,
+        durable: bool = True,
+        point: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.partition = partition
+        self.file = StateFile(path, durable=durable)
+        self._endpoint = endpoint
+        self._wall = wall
+        self._point = point
+        self._replay_us = parse_duration(endpoint.replay)
+        ids = [DEAD_SINK, *(sink.id for sink in endpoint.to)]
+        self.processor = Processor(endpoint, self.file.enlist(ids, [PREDICTIONS]))
+        self.progress = self.file.progress()
+        self._cache: dict[bytes, _Cached] = {}
+        self._deaths = self.file.opened()
+        self._failed: dict[str, str] = {}
+        if self._deaths:
+            _log.warning("%s: a process died at or behind %s", path, self.progress and self.progress.next)
+
+    def begin(self, offset: int) -> None:
+        """Begin at an offset, if the partition was never read."""
+        if self.progress is None:
+            self.progress = Progress(str(offset))
+            self.file.begin(self.progress)
+
+    @property
+    def limit(self) -> int:
+        """Number of messages to process at once: one where a process died, until one passed."""
+        return 1 if self._deaths else 1 << 30
+
+    def process(self, messages: Sequence[Message], predictor: Predictor) -> None:
+        """Process messages and commit; those that fail `tries` times become dead letters.
+
+        Raises:
+            Unavailable: A backend does not answer; nothing is lost, call again.
+            StorageFull: No space; likewise.
+            Corrupt: The state is damaged.
+        StateDiffers: The state is of another version than the declared one.
+        """
+        if self._deaths and messages:
+            messages = self._after_death(messages[0])
+        self._divide(messages, predictor)
+
+    def _after_death(self, first: Message) -> Sequence[Message]:
+        if self._deaths >= self._endpoint.tries:
+            reason = f"The process died {self._deaths} times while it processed this message."
+            self._failed[str(first.offset)] = reason
+        return [first]
+
+    def _divide(self, messages: Sequence[Message], predictor: Predictor) -> None:
+        """Process messages at once; if that fails, in halves, to find those that cannot be processed."""
+        try:
+            self._commit(messages, predictor)
+        except _OTHERS:
+            self._cache.clear()
+            raise
+        except Exception as error:
+            self._cache.clear()  # states may be half changed
+            if len(messages) > 1:
+                half = len(messages) // 2
+                self._divide(messages[:half], predictor)
+                self._divide(messages[half:], predictor)
+            else:
+                self._try_again(messages[0], predictor, error)
+
+    def _try_again(self, message: Message, predictor: Predictor, error: Exception) -> None:
+        for _ in range(self._endpoint.tries - 1):
+            time.sleep(_PAUSE_S)
+            try:
+                return self._commit([message], predictor)
+            except _OTHERS:
+                self._cache.clear()
+                raise
+            except Exception as again:
+                self._cache.clear()
+                error = again
+        reason = f"It failed {self._endpoint.tries} times: {type(error).__name__}: {error}"
+        _log.warning("%s: message %s of partition %d is given up. %s", self._endpoint.name, message.offset,
+                     self.partition, reason)  # fmt: skip
+        self._failed[str(message.offset)] = reason
+        return self._commit([message], predictor)
+
+    def _commit(self, messages: Sequence[Message], predictor: Predictor) -> None:
+        assert self.progress is not None
+        self._point("begun")
+        outcome = self.processor.run(messages, self.progress, self._load, predictor, failed=self._failed)
+        self._point("processed")
+        made = self._made(outcome)
+        self.file.commit(made)
+        self._point("committed")
+        self.progress = made.progress
+        for key, (_, content) in made.states.items():
+            self._cache[key] = _Cached(outcome.states[key], content)
+        if len(self._cache) > _MOST_CACHED:
+            self._cache.clear()
+        self._failed.clear()
+        if self._deaths:
+            self._deaths = 0
+            self.file.survived()
+            self.file.opened()
+
+    def _made(self, outcome: Outcome) -> Commit:
+        states = {key: (state.last, self.processor.states.encode(state)) for key, state in outcome.states.items()}
+        outcome.record.undo = {key: known.content if (known := self._cache.get(key)) else None for key in states}
+        watermark, now = outcome.watermark, self._wall.now()
+        outcome.record.latency_us = max(0, now - outcome.progress.accepted_at)
+        return Commit(
+            progress=msgspec.structs.replace(outcome.progress, at=now),
+            record=outcome.record,
+            states=states,
+            outbox=outcome.outbox,
+            expired=None if watermark == NEVER else watermark - self.processor.ttl_us,
+            kept_since=outcome.progress.accepted_at - self._replay_us,
+        )
+
+    def _load(self, keys: Sequence[bytes]) -> dict[bytes, KeyState]:
+        missing = [key for key in keys if key not in self._cache]
+        for key, content in self.file.states(missing).items():
+            self._cache[key] = _Cached(self.processor.states.decode(content), content)
+        return {key: self._cache[key].state for key in keys if key in self._cache}
+
+    def close(self) -> None:
+        """Close the file. The next process sees that this one did not die."""
+        self.file.survived()
+        self.file.close()

@@ -1,0 +1,381 @@
+"""Messages of one partition to predictions: a function of the messages, the states before, and what was read for them.
+
+Event time decides; the machine's clock is not read. Micro-batches only save time: the result is that of one message
+after another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from mainspring.core.errors import Invalid, InvalidData
+from mainspring.core.expr.evaluate import vector
+from mainspring.core.schema import Schema
+from mainspring.core.time import format_duration, parse_duration
+from mainspring.data.streams.model import Message
+from mainspring.features.keys import encode_key
+from mainspring.serving.streaming.declaring import DROP, PROCESS, StreamEndpoint
+from mainspring.serving.streaming.decoding import RowDecoder
+from mainspring.serving.streaming.event import DeadLetter, Output, StreamEvent, event_id
+from mainspring.serving.streaming.keyed import NO_EVENT, KeyState, States
+from mainspring.serving.streaming.progress import NEVER, BatchRecord, Progress
+from mainspring.serving.streaming.rule import Rule, judged
+from mainspring.serving.streaming.scoring import Predictor, Scored
+from mainspring.serving.streaming.state_file import DEAD_LETTER, OUTPUT, Waiting
+from mainspring.serving.streaming.windows import Windows
+
+DEAD_SINK = "dead letters"
+_KEPT_VALUE = 64 << 10  # bytes of a dead letter
+_encode = msgspec.msgpack.Encoder().encode
+
+Load = Callable[[Sequence[bytes]], Mapping[bytes, KeyState]]
+
+
+@dataclass(slots=True)
+class Accepted:
+    """An event that is processed. `floor` is the instant from which the events before it are certain to be kept."""
+
+    message: Message
+    row: list[Any]
+    at: int
+    key: bytes
+    late: bool
+    watermark: int
+    floor: int
+    windows: list[Any] = field(default_factory=list)
+    state: KeyState | None = None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Result of a batch. `states` are those of the keys that it touched."""
+
+    progress: Progress
+    record: BatchRecord
+    states: dict[bytes, KeyState]
+    outbox: list[Waiting]
+    watermark: int
+
+
+class Processor:
+    """Processor of one endpoint's messages.
+
+    Args:
+        sinks: Number of each sink, by id; with `DEAD_SINK` that of the dead letters.
+    """
+
+    def __init__(self, endpoint: StreamEndpoint, sinks: Mapping[str, int]) -> None:
+        self.endpoint = endpoint
+        source = endpoint.source
+        self.windows = Windows(endpoint.windows, source.columns)
+        self.states = States(self.windows, endpoint.state, endpoint.state_version, endpoint.migrate)
+        self.columns: Schema = {**source.columns, **self.windows.types}  # that a model can read
+        self._rule = Rule(endpoint.rule, endpoint.name)
+        self._decoder = RowDecoder(source)
+        place = {name: number for number, name in enumerate(self._decoder.names)}
+        self._keys = [(name, place[name]) for name in endpoint.keys]
+        self._time = place[source.event_time]
+        self._unique = None if endpoint.unique is None else place[endpoint.unique]
+        self.lateness_us, self._ahead_us = endpoint.lateness_us, parse_duration(endpoint.ahead)
+        self._known_us = parse_duration(endpoint.unique_for)
+        kept_us = max(self.windows.reach_us, self._known_us if endpoint.unique else 0)
+        self.ttl_us = max(parse_duration(endpoint.state_ttl), kept_us + self.lateness_us)
+        self._sinks = [(sinks[sink.id], sink.where) for sink in endpoint.to]
+        self._dead = 1 << sinks[DEAD_SINK]
+
+    def check(self, predictor: Predictor) -> None:
+        """Raise if the rule or a sink does not fit the model.
+
+        Raises:
+            Invalid: It reads or names something that there is not; the message names it.
+        """
+        schema = self._schema(predictor)
+        columns = {name: list[Any]() for name in schema}
+        outputs = {*predictor.types, *self._rule.values(columns, schema, 0)}
+        for sink in self.endpoint.to:
+            if sink.where and sink.where not in outputs and self._rule.function is None:
+                raise Invalid(
+                    f"Stream endpoint {self.endpoint.name!r} sends to {sink.id} where {sink.where!r} is true, which is "
+                    "no output.",
+                    fix=f"use one of {sorted(outputs)}.",
+                )
+
+    def watermark(self, progress: Progress) -> int:
+        """Return the instant before which an event is late."""
+        return NEVER if progress.newest == NEVER else progress.newest - self.lateness_us
+
+    def run(
+        self,
+        messages: Sequence[Message],
+        before: Progress,
+        load: Load,
+        predictor: Predictor,
+        *,
+        failed: Mapping[str, str] | None = None,
+    ) -> Outcome:
+        """Process messages of one partition, in order.
+
+        Args:
+            load: Returns the states of keys, those that there are; they are changed.
+            failed: Offset -> reason, of messages to be given up.
+
+        Raises:
+            Exception: A row cannot be processed: whatever the rule or the model raised. States may be half changed.
+        """
+        batch = _Batch(self, before, failed or {})
+        accepted = [each for message in messages if (each := batch.accept(message)) is not None]
+        states = dict(load(list(dict.fromkeys(each.key for each in accepted))))
+        accepted, columns = self._look(accepted, states, batch)
+        scored = Scored({}, {})
+        if accepted:
+            scored = predictor.score(columns, [each.at for each in accepted])
+            self._judge(accepted, columns, scored, predictor, batch)
+        return batch.outcome(messages, accepted, scored, predictor, states)
+
+    def again(self, messages: Sequence[Message], record: BatchRecord, load: Load, predictor: Predictor) -> Outcome:
+        """Process a recorded batch again, with the features that were read then."""
+        return self.run(messages, record.before, load, _Recorded(predictor, record), failed=record.failed)
+
+    def parse(self, message: Message) -> tuple[list[Any], int, bytes]:
+        """Return a message's row, the time of its event, and its key.
+
+        Raises:
+            InvalidData: It cannot be processed; the text is the reason.
+        """
+        row = self._decoder.row(message.value)
+        at = row[self._time]
+        if at is None:
+            raise InvalidData(f"The time of the event, {self.endpoint.source.event_time!r}, is null.")
+        if at > message.at + self._ahead_us:
+            ahead = format_duration(at - message.at)
+            raise InvalidData(f"The event is {ahead} ahead of the time at which the log accepted it.")
+        values = [row[place] for _, place in self._keys]
+        if None in values:
+            raise InvalidData(f"The key {self._keys[values.index(None)][0]!r} is null.")
+        return row, at, encode_key(values)
+
+    def keys_of(self, row: Sequence[Any]) -> dict[str, Any]:
+        return {name: row[place] for name, place in self._keys}
+
+    def sinks_of(self, outputs: Mapping[str, Any]) -> int:
+        """Return the sinks that get an output, as bits."""
+        return sum(1 << number for number, where in self._sinks if not where or outputs.get(where) is True)
+
+    @property
+    def dead(self) -> int:
+        return self._dead
+
+    def _schema(self, predictor: Predictor) -> Schema:
+        return {**self.columns, **predictor.types}
+
+    def _look(
+        self, accepted: Sequence[Accepted], states: dict[bytes, KeyState], batch: _Batch
+    ) -> tuple[list[Accepted], dict[str, list[Any]]]:
+        """Read the windows of each event, then add it to its key's; return the events but duplicates, by column too."""
+        rows = list(zip(*(each.row for each in accepted), strict=True)) or [()] * len(self._decoder.names)
+        columns: dict[str, list[Any]] = {name: list(rows[place]) for place, name in enumerate(self._decoder.names)}
+        schema = self.endpoint.source.columns
+        vectors = {name: vector(columns[name], schema[name]) for name in self.windows.reads}
+        measures = self.windows.measures(vectors, len(accepted))
+        kept = [
+            number
+            for number, (each, values) in enumerate(zip(accepted, measures, strict=True))
+            if self._add(each, values, states) or batch.repeated()
+        ]
+        if len(kept) < len(accepted):
+            accepted = [accepted[number] for number in kept]
+            columns = {name: [column[number] for number in kept] for name, column in columns.items()}
+        found = zip(*(each.windows for each in accepted), strict=True)
+        columns |= {name: list(values) for name, values in zip(self.windows.names, found, strict=False)}
+        return list(accepted), columns
+
+    def _add(self, event: Accepted, values: Sequence[Any], states: dict[bytes, KeyState]) -> bool:
+        """Add an event to the state of its key; return False if it was there before."""
+        state = states.get(event.key)
+        if state is None or (state.last != NO_EVENT and state.last < event.watermark - self.ttl_us):
+            state = states[event.key] = self.states.new()
+        if self._unique is not None and not self._is_new(event, state):
+            return False
+        event.state = state
+        event.windows = self.windows.at(state.events, event.at, event.floor)
+        if self.windows.names:
+            state.events.add(event.at, values)
+            state.events.trim(event.floor)
+        state.last = max(state.last, event.at)
+        return True
+
+    def _is_new(self, event: Accepted, state: KeyState) -> bool:
+        id_, known_since = event.row[self._unique or 0], event.watermark - self._known_us
+        if id_ is None:
+            return True
+        if (seen := state.seen.get(id_)) is not None and seen >= known_since:
+            return False
+        if len(state.seen) > 64 and min(state.seen.values()) < known_since:
+            state.seen = {each: at for each, at in state.seen.items() if at >= known_since}
+        state.seen[id_] = event.at
+        return True
+
+    def _judge(
+        self,
+        accepted: Sequence[Accepted],
+        columns: Mapping[str, list[Any]],
+        scored: Scored,
+        by: Predictor,
+        batch: _Batch,
+    ) -> None:
+        """Apply the rule to each event, and emit its outputs."""
+        rows = len(accepted)
+        everything = {**columns, **scored.features, **scored.outputs}
+        ruled = self._rule.values(everything, self._schema(by), rows)
+        function, stateful = self._rule.function, self.endpoint.state is not None
+        for number, event in enumerate(accepted):
+            outputs = {name: column[number] for name, column in (*scored.outputs.items(), *ruled.items())}
+            if function is not None:
+                seen = self._event(event, number, scored)
+                state = event.state
+                assert state is not None
+                found = function(seen, state.own) if stateful else function(seen)
+                added, state.own = judged(found, stateful, state.own, seen)
+                if added is None:
+                    continue
+                outputs |= added
+            batch.emit(event, outputs, by)
+
+    def _event(self, event: Accepted, number: int, scored: Scored) -> StreamEvent:
+        return StreamEvent(
+            event_id(self.endpoint.name, event.message.partition, event.message.offset),
+            event.at,
+            dict(zip(self._decoder.names, event.row, strict=True)),
+            dict(zip(self.windows.names, event.windows, strict=True)),
+            {name: column[number] for name, column in scored.features.items()},
+            {name: column[number] for name, column in scored.outputs.items()},
+            event.late,
+        )
+
+
+class _Batch:
+    """What comes out of a batch, message by message."""
+
+    def __init__(self, of: Processor, before: Progress, failed: Mapping[str, str]) -> None:
+        self._of = of
+        self._before = before
+        self._failed = failed
+        self._newest = before.newest
+        self._late = self._dead = self._emitted = self._duplicates = 0
+        self._outbox: list[Waiting] = []
+        self._used: dict[str, str] = {}
+
+    def accept(self, message: Message) -> Accepted | None:
+        """Return the event of a message that is to be processed; others are counted, or become dead letters."""
+        endpoint = self._of.endpoint
+        if (reason := self._failed.get(str(message.offset))) is not None:
+            self._used[str(message.offset)] = reason
+            self._bury(message, reason)
+            return None
+        try:
+            row, at, key = self._of.parse(message)
+        except InvalidData as error:
+            self._bury(message, str(error))
+            return None
+        watermark = NEVER if self._newest == NEVER else self._newest - self._of.lateness_us
+        self._newest = max(self._newest, at)
+        late = at < watermark
+        self._late += late
+        if late and endpoint.late != PROCESS:
+            if endpoint.late != DROP:
+                self._bury(message, f"The event is {format_duration(watermark - at)} behind the watermark.")
+            return None
+        floor = NEVER if watermark == NEVER else watermark - self._of.windows.reach_us
+        return Accepted(message, row, at, key, late, watermark, floor)
+
+    def repeated(self) -> bool:
+        self._duplicates += 1
+        return False
+
+    def emit(self, event: Accepted, outputs: dict[str, Any], by: Predictor) -> None:
+        endpoint, message = self._of.endpoint, event.message
+        id_ = event_id(endpoint.name, message.partition, message.offset)
+        keys = self._of.keys_of(event.row)
+        made = Output(id_, event.key, event.at, endpoint.name, by.model, by.version, keys, outputs)
+        self._emitted += 1
+        self._put(OUTPUT, self._of.sinks_of(outputs), _encode(made))
+
+    def outcome(
+        self,
+        messages: Sequence[Message],
+        accepted: Sequence[Accepted],
+        scored: Scored,
+        by: Predictor,
+        states: dict[bytes, KeyState],
+    ) -> Outcome:
+        before, last = self._before, messages[-1]
+        progress = msgspec.structs.replace(
+            before,
+            next=str(last.offset + 1),
+            newest=self._newest,
+            batch=before.batch + 1,
+            seq=before.seq + len(self._outbox),
+            accepted_at=max(before.accepted_at, last.at),
+            processed=before.processed + len(accepted),
+            emitted=before.emitted + self._emitted,
+            late=before.late + self._late,
+            dead=before.dead + self._dead,
+            duplicates=before.duplicates + self._duplicates,
+            clamped=before.clamped + scored.clamped,
+            version=by.version,
+        )
+        digest = hashlib.blake2b(digest_size=16)
+        for each in self._outbox:
+            digest.update(b"%d %d " % (each.sinks, len(each.body)) + each.body)
+        record = BatchRecord(
+            before=before,
+            until=progress.next,
+            undo={},
+            model=by.model,
+            version=by.version,
+            bundle=by.digest,
+            offsets=[str(each.message.offset) for each in accepted],
+            at=[each.at for each in accepted],
+            features=scored.features,
+            statuses=scored.statuses,
+            sent=scored.sent,
+            outputs=scored.outputs,
+            failed=self._used,
+            digest=digest.digest(),
+        )
+        return Outcome(progress, record, states, self._outbox, self._of.watermark(progress))
+
+    def _bury(self, message: Message, reason: str) -> None:
+        value = None if message.value is None else message.value[:_KEPT_VALUE]
+        made = DeadLetter(message.partition, str(message.offset), message.key, value, message.at, reason)
+        self._dead += 1
+        self._put(DEAD_LETTER, self._of.dead, _encode(made))
+
+    def _put(self, kind: int, sinks: int, body: bytes) -> None:
+        self._outbox.append(Waiting(self._before.seq + len(self._outbox) + 1, kind, sinks, body))
+
+
+class _Recorded:
+    """A version of a model that predicts from recorded features."""
+
+    def __init__(self, by: Predictor, record: BatchRecord) -> None:
+        self.model, self.version, self.digest, self.types = by.model, by.version, by.digest, by.types
+        self._by = by
+        self._record = record
+
+    def score(self, _columns: Mapping[str, Sequence[Any]], at: Sequence[int]) -> Scored:
+        record = self._record
+        if list(at) != record.at:
+            raise InvalidData(
+                f"The batch had {len(record.at)} events when it was recorded, and now has {len(at)}: the endpoint's "
+                "declaration or the topic changed."
+            )
+        return Scored(record.features, self.again(record.features, len(at)), record.statuses, record.sent)
+
+    def again(self, features: Mapping[str, Sequence[Any]], rows: int) -> Mapping[str, Sequence[Any]]:
+        return self._by.again(features, rows)

@@ -1,0 +1,83 @@
+"""Progress of a stream endpoint in one partition, and the record of a batch from which it can be replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+NEVER = -(1 << 62)
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """Place of an endpoint in one partition, and counts of messages since its beginning.
+
+    Attributes:
+        next: Offset of the next message, as text: some logs have more than 64 bits.
+        newest: Time of the newest event, UTC epoch microseconds.
+        batch: Number of batches.
+        seq: Number of outputs and dead letters that were put into the outbox.
+        accepted_at: Time at which the log accepted the last message, UTC epoch microseconds.
+        duplicates: Events that were there before.
+        clamped: Events whose stored features are of a later instant.
+        at: Time of the last commit by the machine's clock, UTC epoch microseconds.
+    """
+
+    next: str
+    newest: int = NEVER
+    batch: int = 0
+    seq: int = 0
+    accepted_at: int = 0
+    processed: int = 0
+    emitted: int = 0
+    late: int = 0
+    dead: int = 0
+    duplicates: int = 0
+    clamped: int = 0
+    version: str = ""
+    at: int = 0
+
+    @property
+    def offset(self) -> int:
+        return int(self.next)
+
+
+class BatchRecord(msgspec.Struct, array_like=True):
+    """One batch: what it began with, and what it read from outside the stream.
+
+    Attributes:
+        before: Progress before it.
+        until: Offset behind its last message, as text.
+        undo: Key -> bytes of its state before, None where it had none.
+        offsets: Of the predicted events, as text.
+        at: Times of those events, UTC epoch microseconds.
+        features: Inputs of the model by name, each of shape (events,).
+        sent: Keys and fields of the requests, as `features`.
+        outputs: Of the model, as `features`.
+        failed: Offset -> reason, of messages that were given up because processing them failed.
+        digest: Of the outputs and dead letters, to compare a replay with.
+        latency_us: From the log's acceptance of its last message to the commit.
+    """
+
+    before: Progress
+    until: str
+    undo: dict[bytes, bytes | None]
+    model: str = ""
+    version: str = ""
+    bundle: str = ""
+    offsets: list[str] = []
+    at: list[int] = []
+    features: Mapping[str, Sequence[Any]] = {}
+    statuses: Mapping[str, Sequence[str]] = {}
+    sent: Mapping[str, Sequence[Any]] = {}
+    outputs: Mapping[str, Sequence[Any]] = {}
+    failed: dict[str, str] = {}
+    digest: bytes = b""
+    latency_us: int = 0
+
+
+encode_progress = msgspec.msgpack.Encoder().encode
+decode_progress = msgspec.msgpack.Decoder(Progress).decode
+encode_record = msgspec.msgpack.Encoder().encode
+decode_record = msgspec.msgpack.Decoder(BatchRecord).decode

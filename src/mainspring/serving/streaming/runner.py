@@ -1,0 +1,230 @@
+"""Loop of a stream endpoint: read what is waiting, process, commit, deliver."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from mainspring.core.errors import MainspringError
+from mainspring.core.time import Clock
+from mainspring.data.streams.model import Message
+from mainspring.data.streams.ports import EventLog
+from mainspring.serving.streaming.declaring import FIRST, StreamEndpoint
+from mainspring.serving.streaming.partition import Partition
+from mainspring.serving.streaming.scoring import Predictor
+from mainspring.serving.streaming.sinks import SinkWriter
+from mainspring.serving.streaming.state_file import StateFile
+
+AT_ONCE = 512  # messages of one read
+MOST_WAITING = 20_000  # outputs of one partition that its slowest sink has not delivered
+_PARTITIONS_S = 1.0  # how often the topic is asked for new partitions
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 30.0
+
+_log = logging.getLogger(__name__)
+
+
+def partition_path(folder: Path, partition: int) -> Path:
+    """Return the path of a partition's state file."""
+    return folder / f"{partition}.db"
+
+
+class Runner:
+    """Processes the topic of one endpoint. One thread calls `step`; `delivering` runs a thread a sink beside it.
+
+    Args:
+        folder: Of the endpoint's state files.
+        predictor: Returns the version that predicts now.
+        sinks: Writers of the endpoint's sinks and of its dead letters, `processor.DEAD_SINK`, and of what is told of
+            batches; their ids are as in the state files.
+        point: As of `Partition`.
+    """
+
+    def __init__(
+        self,
+        endpoint: StreamEndpoint,
+        *,
+        log: EventLog,
+        folder: Path,
+        predictor: Callable[[], Predictor],
+        sinks: Sequence[SinkWriter],
+        wall: Clock,
+        at_once: int = AT_ONCE,
+        most_waiting: int = MOST_WAITING,
+        durable: bool = True,
+        point: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._endpoint = endpoint
+        self._log = log
+        self._folder = folder
+        self._predictor = predictor
+        self._sinks = sinks
+        self._wall = wall
+        self._at_once = at_once
+        self._most_waiting = most_waiting
+        self._durable = durable
+        self._point = point
+        self._partitions: dict[int, Partition] = {}
+        self._look_at = 0.0
+        self._checked: Predictor | None = None
+        self._committed = threading.Condition()
+        self._commits = 0
+        self.trouble = ""  # the last failure, while it lasts
+
+    @property
+    def partitions(self) -> Mapping[int, Partition]:
+        return self._partitions
+
+    def step(self, *, wait_s: float = 0.0) -> int:
+        """Process what is waiting, at most one read, and return the number of messages.
+
+        Raises:
+            Invalid: The endpoint does not fit its model.
+            MainspringError: The log, a store or the disk does not do its part; nothing is lost, call again.
+        """
+        predictor = self._predictor()
+        self._look()
+        if predictor is not self._checked:
+            for partition in self._partitions.values():
+                partition.processor.check(predictor)
+            self._checked = predictor
+        open_ = {number: each for number, each in self._partitions.items() if not self._is_full(each)}
+        after = {number: each.progress.offset for number, each in open_.items() if each.progress is not None}
+        if not after:
+            time.sleep(wait_s)
+            return 0
+        messages = self._log.read(self._endpoint.topic, after, limit=self._at_once, wait_s=wait_s)
+        groups: dict[int, list[Message]] = {}
+        for message in messages:
+            groups.setdefault(message.partition, []).append(message)
+        count = 0
+        for number, group in groups.items():
+            partition = open_[number]
+            taken = group[: partition.limit]
+            partition.process(taken, predictor)
+            count += len(taken)
+        if count:
+            self._tell()
+        return count
+
+    def deliver(self) -> int:
+        """Deliver everything that is waiting, in this thread; return the number of outputs."""
+        total = 0
+        for number, partition in self._partitions.items():
+            for sink in self._sinks:
+                while count := self._deliver(sink, partition.file, number):
+                    total += count
+        return total
+
+    @contextmanager
+    def delivering(self, stop: threading.Event) -> Iterator[None]:
+        """Run a thread for each sink inside the block, until `stop` is set."""
+        threads = [threading.Thread(target=self._go_on, args=(sink, stop), name=sink.id) for sink in self._sinks]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            self._tell()
+            for thread in threads:
+                thread.join()
+
+    def run(self, stop: threading.Event, *, idle_s: float | None = None) -> None:
+        """Process until `stop` is set, or nothing came for `idle_s` seconds and all is delivered."""
+        wait_s, since = _FIRST_WAIT_S, time.monotonic()
+        delivered = threading.Event()
+        with self.delivering(delivered):
+            while not stop.is_set():
+                try:
+                    count = self.step(wait_s=min(0.5, idle_s or 0.5))
+                except MainspringError as error:
+                    if str(error) != self.trouble:
+                        _log.warning("%s: %s", self._endpoint.name, error)
+                    self.trouble = str(error)
+                    stop.wait(wait_s)
+                    wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+                    continue
+                self.trouble, wait_s = "", _FIRST_WAIT_S
+                if count or self._undelivered():
+                    since = time.monotonic()
+                elif idle_s is not None and time.monotonic() - since >= idle_s:
+                    break
+
+    def close(self) -> None:
+        for partition in self._partitions.values():
+            partition.close()
+
+    def _look(self) -> None:
+        """Open the partitions that are new."""
+        if self._partitions and time.monotonic() < self._look_at:
+            return
+        topic = self._endpoint.topic
+        new = [number for number in self._log.partitions(topic) if number not in self._partitions]
+        spans = self._log.spans(topic, new) if new else {}
+        later = bool(self._partitions)  # then what it holds already came after the beginning
+        for number in new:
+            path = partition_path(self._folder, number)
+            made = Partition(self._endpoint, number, path, self._wall, durable=self._durable, point=self._point)
+            from_first = self._endpoint.start == FIRST or later
+            made.begin(spans[number].first if from_first else spans[number].next)
+            self._partitions[number] = made
+        self._look_at = time.monotonic() + _PARTITIONS_S
+
+    def _is_full(self, partition: Partition) -> bool:
+        progress = partition.progress
+        return progress is not None and partition.file.undelivered() >= self._most_waiting
+
+    def _undelivered(self) -> int:
+        return sum(each.file.undelivered() for each in self._partitions.values())
+
+    def _deliver(self, sink: SinkWriter, file: StateFile, partition: int) -> int:
+        count = sink.deliver(file, partition)
+        if count:
+            self._point(f"delivered {sink.id}")
+        return count
+
+    def _go_on(self, sink: SinkWriter, stop: threading.Event) -> None:
+        """Deliver to one sink until `stop` is set and what was committed is delivered, or it does not answer."""
+        files: dict[int, StateFile] = {}
+        wait_s, seen = _FIRST_WAIT_S, -1
+        while True:
+            ending, now = stop.is_set(), self._commits
+            try:
+                count = sum(self._deliver(sink, self._file(files, each), each) for each in list(self._partitions))
+                wait_s = _FIRST_WAIT_S
+            except Exception as error:  # whatever it is, the other sinks go on
+                if ending:
+                    break
+                _log.warning("%s: %s: %s", self._endpoint.name, sink.id, error, exc_info=not _ours(error))
+                stop.wait(wait_s)
+                wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+                continue
+            if not count and now == seen:
+                if ending:
+                    break
+                self._await_commit(now, stop)
+            seen = now
+        for file in files.values():
+            file.close()
+
+    def _await_commit(self, seen: int, stop: threading.Event) -> None:
+        with self._committed:
+            self._committed.wait_for(lambda: self._commits != seen or stop.is_set(), 0.5)
+
+    def _file(self, files: dict[int, StateFile], partition: int) -> StateFile:
+        if partition not in files:
+            files[partition] = StateFile(partition_path(self._folder, partition), durable=False)
+        return files[partition]
+
+    def _tell(self) -> None:
+        with self._committed:
+            self._commits += 1
+            self._committed.notify_all()
+
+
+def _ours(error: Exception) -> bool:
+    return isinstance(error, MainspringError)

@@ -1,0 +1,328 @@
+"""File of an endpoint's partition: offsets, states by key, outputs that wait, and what a replay needs, in one
+transaction.
+
+A commit is on the disk when it returns. Sinks write in other connections how far they are; that may be lost with the
+power, as they find out from their destination.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mainspring.core.errors import Conflict, Corrupt, NotFound, StorageFull, Unavailable
+from mainspring.serving.streaming.progress import (
+    BatchRecord,
+    Progress,
+    decode_progress,
+    decode_record,
+    encode_progress,
+    encode_record,
+)
+
+FORMAT = 1
+OUTPUT, DEAD_LETTER = 0, 1
+LARGEST_BYTES = 4 << 30  # of a file; beyond it the oldest batches are forgotten
+_WAIT_S = 30.0
+_SIZES = ("page_size", "page_count", "freelist_count")
+_TABLES = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS states (key BLOB PRIMARY KEY, last INTEGER NOT NULL, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS states_last ON states (last);
+CREATE TABLE IF NOT EXISTS outbox (seq INTEGER PRIMARY KEY, kind INTEGER NOT NULL, sinks INTEGER NOT NULL,
+    body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS sinks (id TEXT PRIMARY KEY, number INTEGER NOT NULL, done INTEGER NOT NULL,
+    note BLOB NOT NULL DEFAULT x'') WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS batches (number INTEGER PRIMARY KEY, accepted_at INTEGER NOT NULL, body BLOB NOT NULL);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An entry of the outbox. `sinks` has bit n set if the sink of number n gets it."""
+
+    seq: int
+    kind: int
+    sinks: int
+    body: bytes
+
+
+@dataclass(slots=True)
+class Commit:
+    """One batch, to be written at once.
+
+    Attributes:
+        states: Key -> time of its newest event and bytes of its state.
+        expired: States of keys whose newest event is older than this are deleted, UTC epoch microseconds.
+        kept_since: Batches that the log accepted before this are no longer needed for a replay.
+    """
+
+    progress: Progress
+    record: BatchRecord
+    states: Mapping[bytes, tuple[int, bytes]]
+    outbox: Sequence[Waiting] = ()
+    expired: int | None = None
+    kept_since: int = 0
+
+
+class StateFile:
+    """State of one partition. One thread uses an object; several objects may use one file, of which one commits.
+
+    Raises:
+        Corrupt: The file is damaged, or of a later version.
+    """
+
+    def __init__(self, path: Path, *, durable: bool = True) -> None:
+        self.path = path
+        self._durable = durable
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _errors(path):
+            self._db = sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
+            path.chmod(0o600)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            (found,) = self._db.execute("PRAGMA user_version").fetchone()
+            if found not in (0, FORMAT):
+                raise Corrupt(f"{path} has the format {found}; this version reads {FORMAT}.", fix="upgrade Mainspring.")
+            self._db.executescript(_TABLES + f"PRAGMA user_version = {FORMAT};")
+
+    def close(self) -> None:
+        self._db.close()
+
+    # What was processed
+
+    def progress(self) -> Progress | None:
+        """Return the progress, None for a partition that was never read."""
+        found = self._meta("progress")
+        return None if found is None else decode_progress(found)
+
+    def begin(self, progress: Progress) -> None:
+        """Store where a partition begins."""
+        with self._transaction():
+            self._put("progress", encode_progress(progress))
+
+    def states(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Return the stored states of keys."""
+        found: dict[bytes, bytes] = {}
+        with _errors(self.path):
+            for start in range(0, len(keys), 500):
+                part = keys[start : start + 500]
+                marks = ",".join("?" * len(part))
+                found.update(self._db.execute(f"SELECT key, value FROM states WHERE key IN ({marks})", part))
+        return found
+
+    def all_states(self) -> dict[bytes, bytes]:
+        """Return all states, for a replay."""
+        with _errors(self.path):
+            return dict(self._db.execute("SELECT key, value FROM states"))
+
+    def commit(self, made: Commit) -> None:
+        """Write a batch, and delete what nothing needs any more."""
+        with self._transaction():
+            if made.expired is not None:
+                self._expire(made, made.expired)
+            self._db.executemany(
+                "INSERT OR REPLACE INTO states VALUES (?, ?, ?)",
+                [(key, last, value) for key, (last, value) in made.states.items()],
+            )
+            self._db.executemany(
+                "INSERT INTO outbox VALUES (?, ?, ?, ?)",
+                [(each.seq, each.kind, each.sinks, each.body) for each in made.outbox],
+            )
+            self._db.execute(
+                "INSERT INTO batches VALUES (?, ?, ?)",
+                (made.progress.batch, made.progress.accepted_at, encode_record(made.record)),
+            )
+            self._put("progress", encode_progress(made.progress))
+            self._forget(made)
+
+    def _expire(self, made: Commit, before: int) -> None:
+        gone = self._db.execute("SELECT key, value FROM states WHERE last < ? LIMIT 1000", (before,)).fetchall()
+        for key, value in gone:
+            if key not in made.states:
+                made.record.undo.setdefault(key, value)
+                self._db.execute("DELETE FROM states WHERE key = ?", (key,))
+
+    def _forget(self, made: Commit) -> None:
+        done = self._db.execute("SELECT min(done) FROM sinks WHERE number >= 0").fetchone()[0]
+        if done is not None:
+            self._db.execute("DELETE FROM outbox WHERE seq <= ?", (done,))
+        logged = self._db.execute("SELECT min(done) FROM sinks WHERE number < 0").fetchone()[0]
+        large = self._bytes() > LARGEST_BYTES
+        for number, accepted_at in self._db.execute("SELECT number, accepted_at FROM batches ORDER BY number LIMIT 4"):
+            if (accepted_at >= made.kept_since and not large) or (logged is not None and number > logged):
+                break
+            self._db.execute("DELETE FROM batches WHERE number = ?", (number,))
+
+    def _bytes(self) -> int:
+        size, pages, free = (self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in _SIZES)
+        return int(size * (pages - free))
+
+    # Batches
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Read one state of the file inside the block, whatever is committed meanwhile."""
+        with _errors(self.path):
+            self._db.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._db.execute("ROLLBACK")
+
+    def batches(self, after: int = 0, *, limit: int = -1) -> Iterator[tuple[int, BatchRecord]]:
+        """Yield the batches after a number, in order."""
+        with _errors(self.path):
+            rows = self._db.execute(
+                "SELECT number, body FROM batches WHERE number > ? ORDER BY number LIMIT ?", (after, limit)
+            )
+            for number, body in rows:
+                yield number, decode_record(body)
+
+    def newest_batches(self) -> Iterator[tuple[int, BatchRecord]]:
+        """Yield the batches, the newest first."""
+        with _errors(self.path):
+            for number, body in self._db.execute("SELECT number, body FROM batches ORDER BY number DESC"):
+                yield number, decode_record(body)
+
+    # Sinks
+
+    def enlist(self, outputs: Sequence[str], batches: Sequence[str] = ()) -> dict[str, int]:
+        """Declare the sinks, and return the number of each: new ones begin with what comes next, others are forgotten.
+
+        Args:
+            outputs: Ids of sinks of the outbox.
+            batches: Ids of sinks of batches; their numbers are negative.
+        """
+        progress = self.progress()
+        seq, batch = (progress.seq, progress.batch) if progress else (0, 0)
+        with self._transaction():
+            numbers: dict[str, int] = dict(self._db.execute("SELECT id, number FROM sinks"))
+            for id_ in numbers.keys() - {*outputs, *batches}:
+                self._db.execute("DELETE FROM sinks WHERE id = ?", (id_,))
+                del numbers[id_]  # another may have the number: it begins behind what was meant for this one
+            for id_ in (*outputs, *batches):
+                if id_ not in numbers:
+                    taken, step = set(numbers.values()), 1 if id_ in outputs else -1
+                    numbers[id_] = next(n for n in range(0 if step > 0 else -1, step * 64, step) if n not in taken)
+                    done = batch if step < 0 else seq
+                    self._db.execute("INSERT INTO sinks (id, number, done) VALUES (?, ?, ?)", (id_, numbers[id_], done))
+        return numbers
+
+    def sinks(self) -> dict[str, int]:
+        """Return the number of each sink."""
+        with _errors(self.path):
+            return dict(self._db.execute("SELECT id, number FROM sinks"))
+
+    def number(self, sink: str) -> int:
+        """Return the number of a sink."""
+        with _errors(self.path):
+            found = self._db.execute("SELECT number FROM sinks WHERE id = ?", (sink,)).fetchone()
+        if found is None:
+            raise NotFound(f"{self.path} has no sink {sink!r}.")
+        return int(found[0])
+
+    def done(self, sink: str) -> int:
+        """Return the last entry that a sink delivered."""
+        with _errors(self.path):
+            found = self._db.execute("SELECT done FROM sinks WHERE id = ?", (sink,)).fetchone()
+        return 0 if found is None else int(found[0])
+
+    def note(self, sink: str) -> bytes:
+        """Return what a sink noted."""
+        with _errors(self.path):
+            found = self._db.execute("SELECT note FROM sinks WHERE id = ?", (sink,)).fetchone()
+        return b"" if found is None else bytes(found[0])
+
+    def deliver(self, sink: str, done: int | None = None, note: bytes | None = None, *, durable: bool = False) -> None:
+        """Store how far a sink is, and its note.
+
+        Args:
+            durable: Return once it is on the disk.
+        """
+        if durable and not self._durable:
+            self._db.execute("PRAGMA synchronous = FULL")
+        with self._transaction():
+            if done is not None:
+                self._db.execute("UPDATE sinks SET done = ? WHERE id = ?", (done, sink))
+            if note is not None:
+                self._db.execute("UPDATE sinks SET note = ? WHERE id = ?", (note, sink))
+        if durable and not self._durable:
+            self._db.execute("PRAGMA synchronous = NORMAL")
+
+    def waiting(self, after: int, limit: int = 1000, until: int = (1 << 62)) -> list[Waiting]:
+        """Return entries of the outbox behind one, in order."""
+        query = "SELECT seq, kind, sinks, body FROM outbox WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+        with _errors(self.path):
+            return [Waiting(*row) for row in self._db.execute(query, (after, until, limit))]
+
+    def undelivered(self) -> int:
+        """Return how many entries of the outbox the slowest sink has not delivered."""
+        with _errors(self.path):
+            (done,) = self._db.execute("SELECT min(done) FROM sinks WHERE number >= 0").fetchone()
+        progress = self.progress()
+        return 0 if done is None or progress is None else progress.seq - int(done)
+
+    # Deaths
+
+    def opened(self) -> int:
+        """Note that a process begins, and return how many died here before it at the same message."""
+        progress = self.progress()
+        place = "" if progress is None else progress.next
+        found = self._meta("running")
+        with self._transaction():
+            deaths = 0
+            if found is not None:
+                count, _, where = bytes(found).decode().partition(" ")
+                deaths = int(count) + 1 if where == place else 1
+            self._put("running", f"{deaths} {place}".encode())
+        return deaths
+
+    def survived(self) -> None:
+        """Note that no process is at work, or that it got further."""
+        with self._transaction():
+            self._db.execute("DELETE FROM meta WHERE name = 'running'")
+
+    def _meta(self, name: str) -> bytes | None:
+        with _errors(self.path):
+            found = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return None if found is None else bytes(found[0])
+
+    def _put(self, name: str, value: bytes) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with _errors(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        text = str(error)
+        if "full" in text:
+            raise StorageFull(f"{path} cannot grow: {text}.", fix="free disk space.") from error
+        if "locked" in text:
+            raise Conflict(f"{path} is in use: {text}.", fix="let one process run the stream endpoint.") from error
+        raise Unavailable(f"{path} cannot be used: {text}.", fix="see the disk's state.") from error
+    except sqlite3.DatabaseError as error:
+        raise Corrupt(f"{path} is damaged: {error}.", fix="restore it from a backup.") from error
+
+
+def files(folder: Path) -> Iterator[tuple[int, Path]]:
+    """Yield the partitions that have a state file in an endpoint's folder, in order."""
+    paths = {int(path.stem): path for path in folder.glob("*.db") if path.stem.isdigit()}
+    yield from sorted(paths.items())

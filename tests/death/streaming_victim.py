@@ -1,0 +1,189 @@
+"""Stream endpoints that are killed: run by test_streaming_kill.py, not a test itself.
+
+`streaming_victim.py prepare FOLDER SEED` makes a topic with disorder, duplicates and broken messages.
+`streaming_victim.py points FOLDER [NUMBER...]` processes copies of FOLDER, each in children of which the first kills
+itself at the next step, and says as one line of JSON what is there when a later one is through; with numbers, only at
+those. `streaming_victim.py run FOLDER` processes with a thread a sink until it is killed or everything is done.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kit.stream_endpoints import OUT, START, Stage, endpoint, message
+from kit.stream_log import FileLog
+from mainspring.data.adapters.delta import DeltaLake
+from mainspring.data.streams.model import NewMessage
+from mainspring.serving.streaming.progress import Progress
+from mainspring.serving.streaming.state_file import StateFile, files
+
+PARTITIONS, MESSAGES = 2, 60
+
+
+def prepare(folder: Path, seed: int) -> None:
+    """Produce messages as producers do that are killed and send again, over networks that reorder."""
+    chance = random.Random(seed)
+    made: list[NewMessage] = []
+    for number in range(MESSAGES):
+        minutes = number * 0.5 - chance.choice([0, 0, 0, 1, 3, 8])
+        card, shop = chance.choice("abcd"), chance.choice(["x", "y", None])
+        each = message(minutes, card, chance.choice([1.5, 0.1, 7e8]), shop=shop, id=number, accepted=10)
+        made += [each] * chance.choice([1, 1, 1, 2])
+        if chance.random() < 0.1:
+            made.append(NewMessage(b"{", key=b"d", at=START))
+    log = FileLog(folder / "log.db")
+    log.create("payments", PARTITIONS)
+    log.create(OUT, 2)
+    log.produce("payments", [dataclasses.replace(each, partition=ord((each.key or b"d")[:1]) % 2) for each in made])
+
+
+def stage(folder: Path, step: Callable[[str], None] = lambda _: None) -> tuple[Stage, Any]:
+    log, lake = _Dying(FileLog(folder / "log.db"), "produce", step), _Dying(DeltaLake(folder / "lake"), "append", step)
+    # Where it is killed again and again at one message, that message is not to blame.
+    made = Stage(folder / "state", partitions=PARTITIONS, log=log, lake=lake, outputs=2, of=endpoint(tries=1000))
+    return made, made.runner(at_once=14, point=step)
+
+
+class _Dying:
+    """A log or a lake of which one method has a step before it and one behind it."""
+
+    def __init__(self, inner: Any, name: str, step: Callable[[str], None]) -> None:
+        self._inner, self._name, self._step = inner, name, step
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if name != self._name:
+            return found
+
+        def stepped(*arguments: Any, **options: Any) -> Any:
+            self._step(f"before {name}")
+            result = found(*arguments, **options)
+            self._step(f"behind {name}")
+            return result
+
+        return stepped
+
+
+def work(folder: Path, step: Callable[[str], None]) -> None:
+    """Process everything, delivering between the batches."""
+    _, runner = stage(folder, step)
+    while runner.step():
+        runner.deliver()
+    runner.deliver()
+    runner.close()
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """Return the outputs, the dead letters, the states and the offsets."""
+    made, _ = stage(folder)
+    progress, states = {}, {}
+    for number, path in files(folder / "state"):
+        file = StateFile(path)
+        found = file.progress()
+        assert isinstance(found, Progress)
+        counts = (found.next, found.newest, found.processed, found.emitted, found.late, found.dead, found.duplicates)
+        progress[number] = [*counts, file.undelivered()]
+        states[number] = sorted((key.hex(), value.hex()) for key, value in file.all_states().items())
+        file.close()
+    outputs = [(each.partition, (each.value or b"").decode()) for each in made.log.all(OUT)]
+    by_partition = {number: [text for of, text in outputs if of == number] for number in range(2)}
+    # Outputs of the two input partitions mix in one topic as they come; those of one key keep their order.
+    by_key: dict[str, list[str]] = {}
+    for _, text in outputs:
+        by_key.setdefault(str(json.loads(text)["key"]), []).append(text)
+    return {
+        "progress": progress,
+        "states": states,
+        "outputs": {number: sorted(texts) for number, texts in by_partition.items()},
+        "by_key": by_key,
+        "table": sorted(map(_row, made.rows("scored"))),
+        "dead": sorted(map(_row, made.rows("checks__dead_letters"))),
+    }
+
+
+def _row(row: dict[str, Any]) -> str:
+    return json.dumps({name: str(value) for name, value in row.items()}, sort_keys=True)
+
+
+def forked(do: Callable[[], None]) -> int:
+    """Run `do` in a forked child and return its wait status."""
+    child = os.fork()
+    if child == 0:
+        try:
+            do()
+            os._exit(0)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+            os._exit(1)
+    return os.waitpid(child, 0)[1]
+
+
+def at_step(number: int, names: Path) -> Callable[[str], None]:
+    passed = 0
+
+    def step(name: str) -> None:
+        nonlocal passed
+        passed += 1
+        if passed == number:
+            names.write_text(name)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return step
+
+
+def trial(folder: Path, number: int) -> bool:
+    """Kill a child at a step, let another finish, and print what is there; return False if there is no such step."""
+    copy, names = folder.with_name(f"{folder.name}-trial"), folder.with_name("step")
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(folder, copy)
+    names.write_text("")
+    status = forked(lambda: work(copy, at_step(number, names)))
+    if status not in (0, signal.SIGKILL):
+        raise SystemExit(f"a child ended with {status}")
+    if forked(lambda: work(copy, lambda _: None)):
+        raise SystemExit("the child that nobody killed failed")
+    said = {"number": number, "step": names.read_text()}
+    if forked(lambda: print(json.dumps({**said, **content(copy)}), flush=True)):
+        raise SystemExit("what is there cannot be read")
+    return status == signal.SIGKILL
+
+
+def run(folder: Path) -> None:
+    """Process with threads, as a process of the product does."""
+    _, runner = stage(folder)
+    print("ready", flush=True)
+    runner.run(threading.Event(), idle_s=0.3)
+    runner.close()
+    print(json.dumps(content(folder)), flush=True)
+
+
+def main() -> None:
+    what, place, *rest = sys.argv[1:]
+    folder = Path(place)
+    if what == "prepare":
+        prepare(folder, int(rest[0]))
+    elif what == "run":
+        run(folder)
+    elif rest:
+        for number in map(int, rest):
+            trial(folder, number)
+    else:
+        number = 1
+        while trial(folder, number):
+            number += 1
+
+
+if __name__ == "__main__":
+    main()

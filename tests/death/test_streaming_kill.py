@@ -1,0 +1,81 @@
+"""What death costs a stream endpoint: nothing. Its outputs, states and offsets are those of an undisturbed run."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kit.depth import examples
+
+VICTIM = Path(__file__).parent / "streaming_victim.py"
+
+
+def victim(*arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(VICTIM.parents[1]), *sys.path])}
+    return subprocess.Popen(
+        [sys.executable, str(VICTIM), *arguments], env=environment, stdout=subprocess.PIPE, text=True
+    )
+
+
+def said(*arguments: str) -> list[dict[str, Any]]:
+    process = victim(*arguments)
+    out, _ = process.communicate(timeout=600)
+    assert process.returncode == 0
+    return [json.loads(line) for line in out.splitlines() if line != "ready"]
+
+
+def undisturbed(found: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in found.items() if name not in ("number", "step")}
+
+
+@pytest.mark.timeout(900)
+def test_a_kill_at_any_step_changes_nothing(tmp_path: Path) -> None:
+    """The steps: before a batch, before and behind its commit, before and behind each write of a sink."""
+    folder = tmp_path / "given"
+    folder.mkdir()
+    said("prepare", str(folder), "7")
+    chosen = random.Random(time.time_ns()).sample(range(1, 60), 3)
+    chosen = examples(gate=[*map(str, chosen), "100000"], deep=[])
+    trials = said("points", str(folder), *chosen)
+    wanted = undisturbed(trials[-1])  # that nobody killed
+    assert trials[-1]["step"] == ""
+    assert wanted["dead"]
+    assert sum(map(len, wanted["outputs"].values())) == len(wanted["table"]) > 40
+    for found in trials:
+        assert undisturbed(found) == wanted, f"after a kill at step {found['number']}, {found['step']}"
+    if not chosen:
+        kinds = {found["step"] for found in trials}
+        assert kinds >= {"begun", "processed", "committed", "before produce", "behind produce", "before append",
+                         "behind append", "delivered topic:scores", "delivered table:scored"}  # fmt: skip
+        print(f"{len(trials) - 1} kills at {sorted(kinds - {''})}")
+
+
+@pytest.mark.timeout(900)
+def test_kills_at_random_change_nothing(tmp_path: Path) -> None:
+    chance = random.Random(time.time_ns())
+    kills = 0
+    for round_ in range(examples(gate=1, deep=12)):
+        calm, wild = tmp_path / f"calm{round_}", tmp_path / f"wild{round_}"
+        for folder in (calm, wild):
+            folder.mkdir()
+            said("prepare", str(folder), str(round_))
+        (wanted,) = said("run", str(calm))
+        for _ in range(examples(gate=2, deep=10)):
+            process = victim("run", str(wild))
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(chance.uniform(0.0, 0.6))
+            kills += process.poll() is None
+            process.kill()
+            process.communicate()
+        (found,) = said("run", str(wild))
+        assert found == wanted
+    print(f"{kills} kills")

@@ -1,0 +1,293 @@
+"""Stream endpoints against brute force, their treatment of bad messages, and their replay."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mainspring as ms
+from kit.depth import examples
+from kit.stream_endpoints import OUT, SPEC, START, TOPIC, Doubling, Seen, Stage, endpoint, message, told
+from kit.stream_oracle import MINUTE_US, brute
+from mainspring.core.errors import Invalid, Unavailable
+from mainspring.data.streams.model import NewMessage, OffsetGone
+from mainspring.serving.streaming.declaring import to_topic
+from mainspring.serving.streaming.replay import Replay
+from mainspring.serving.streaming.runner import partition_path
+
+event = st.builds(
+    message,
+    st.integers(0, 40).map(lambda n: n * 0.5) | st.integers(0, 600).map(float) | st.floats(0, 30, width=32),
+    st.sampled_from(["a", "b", "c"]),
+    st.none() | st.sampled_from([0.1, 0.2, 1e9, -1e9, 3.5]),
+    shop=st.sampled_from([None, "x", "y"]),
+    id=st.none() | st.integers(1, 6),
+)
+broken = st.sampled_from(
+    [
+        NewMessage(None, at=START),
+        NewMessage(b"{", at=START),
+        NewMessage(b"[]", at=START),
+        NewMessage(b'{"card": "a", "at": "2023-11-14T22:13:20"}', at=START),
+        NewMessage(b'{"card": 7, "at": "2023-11-14T22:13:20Z"}', at=START),
+        NewMessage(b'{"at": "2023-11-14T22:13:20Z", "card": null}', at=START),
+        NewMessage(b'{"card": "a"}', at=START),
+        message(30, accepted=-6.0),
+    ]
+)
+
+
+@settings(max_examples=examples(gate=12, deep=3000), deadline=None)
+@given(
+    st.lists(event | event | event | broken, max_size=60),
+    st.integers(1, 9),
+    st.sampled_from(["process", "drop", "dead"]),
+)
+def test_any_history_in_any_batches_is_as_by_brute_force(messages: list[NewMessage], at_once: int, late: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        stage = Stage(Path(folder), of=endpoint(late=late))
+        stage.put(messages)
+        runner = stage.runner(at_once=at_once)
+        while runner.step():
+            pass
+        runner.deliver()
+        progress = runner.partitions[0].progress
+        runner.close()
+        wanted = brute(stage.log.all(TOPIC), dataclasses.replace(SPEC, late=late))
+        assert told(stage.outputs()) == wanted.outputs
+        assert {int(row["offset"]) for row in stage.rows("checks__dead_letters")} == wanted.dead.keys()
+        assert sorted(row["event_id"] for row in stage.rows("scored")) == sorted(
+            each["event_id"] for each in wanted.outputs
+        )
+        assert progress is not None
+        counts = (progress.processed, progress.dead, progress.late, progress.duplicates)
+        assert counts == (len(wanted.outputs), len(wanted.dead), wanted.late, wanted.duplicates)
+
+        replay = Replay(stage.endpoint, stage.log, lambda _: Doubling())
+        if messages:
+            again: list[Any] = []
+            since = len(messages) // 2
+            found = replay.run(partition_path(stage.folder, 0), 0, since, lambda each: again.append(each.document()))
+            assert found.different == []
+            assert again == [
+                each.value
+                for each, of in zip(stage.log.all(OUT), wanted.outputs, strict=True)
+                if int(of["event_id"].rpartition("-")[2]) >= since
+            ]
+
+
+def test_a_message_that_fails_is_a_dead_letter_after_its_tries_and_the_others_are_processed(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, of=endpoint(tries=2))
+    stage.put([message(minute, shop="poison" if minute == 3 else "x") for minute in range(8)])
+    stage.run()
+    assert [each["event_id"] for each in stage.outputs()] == [f"checks-0-{n}" for n in range(8) if n != 3]
+    (dead,) = stage.rows("checks__dead_letters")
+    assert dead["reason"] == "It failed 2 times: ValueError: no shop sells that"
+    assert (dead["partition"], dead["offset"], json.loads(dead["value"])["shop"]) == (0, "3", "poison")
+    clean = Stage(tmp_path / "clean")
+    clean.put([message(minute, shop="x") for minute in range(8) if minute != 3])
+    clean.run()
+    values = [each["outputs"] for each in clean.outputs()]
+    assert [each["outputs"] for each in stage.outputs()] == values  # the poison left nothing behind in the state
+
+
+def test_a_backend_that_does_not_answer_kills_no_message(tmp_path: Path) -> None:
+    class Silent(Doubling):
+        fails = 2
+
+        def score(self, columns: Any, at: Any) -> Any:
+            if self.fails:
+                self.fails -= 1
+                raise Unavailable("The store does not answer.")
+            return super().score(columns, at)
+
+    stage = Stage(tmp_path)
+    stage.predictor = Silent()
+    stage.put([message(minute) for minute in range(3)])
+    runner = stage.runner()
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            runner.step()
+    assert runner.step() == 3
+    runner.deliver()
+    assert len(stage.outputs()) == 3
+    assert stage.rows("checks__dead_letters") == []
+    runner.close()
+
+
+def test_reasons_of_dead_letters_name_the_value(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    stage.put(
+        [
+            NewMessage(None, at=START),
+            NewMessage(b'{"card": "a", "at": "2023-11-14T22:13:20"}', at=START),
+            message(1, card=None),
+            message(7, accepted=-6),
+            NewMessage(b'{"card": "a", "amount": "12"}', at=START),
+            NewMessage(b'{"card": "' + b"x" * (1 << 20) + b'"}', at=START),
+        ]
+    )
+    stage.run()
+    reasons = [row["reason"] for row in stage.rows("checks__dead_letters")]
+    assert reasons[0] == "The message has no value."
+    assert "datetime" in reasons[1]
+    assert "timezone" in reasons[1]
+    assert reasons[2] == "The key 'card' is null."
+    assert reasons[3] == "The event is 6m ahead of the time at which the log accepted it."
+    assert "$.amount" in reasons[4]
+    assert "1,048,588 bytes" in reasons[5]
+    assert max(len(row["value"] or b"") for row in stage.rows("checks__dead_letters")) == 65_536
+
+
+def test_partitions_have_their_own_watermarks_and_a_new_one_is_read_from_its_beginning(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, partitions=2, of=endpoint(late="drop"))
+    first = [dataclasses.replace(message(minute), partition=0) for minute in (0, 60)]
+    stage.put([*first, dataclasses.replace(message(1, card="b"), partition=1)])
+    runner = stage.runner()
+    while runner.step():
+        pass
+    stage.log.create(TOPIC, 3)
+    stage.put([dataclasses.replace(message(2, card="c"), partition=2)])
+    runner._look_at = 0.0
+    while runner.step():
+        pass
+    runner.deliver()
+    assert {each["event_id"] for each in stage.outputs()} == {"checks-0-0", "checks-0-1", "checks-1-0", "checks-2-0"}
+    runner.close()
+
+
+def test_back_pressure_stops_reading_while_a_sink_is_behind(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    stage.put([message(minute / 10) for minute in range(50)])
+    runner = stage.runner(at_once=10, most_waiting=20)
+    assert [runner.step() for _ in range(4)] == [10, 10, 0, 0]
+    runner.deliver()
+    assert [runner.step() for _ in range(3)] == [10, 10, 0]
+    runner.close()
+
+
+def test_a_version_is_pinned_in_the_outputs_and_a_replay_predicts_by_the_recorded_ones(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    stage.put([message(0)])
+    stage.run()
+    stage.predictor = Doubling("2")
+    stage.put([message(1)])
+    stage.run()
+    assert [each["version"] for each in stage.outputs()] == ["1", "2"]
+    asked: list[str] = []
+
+    def predictor(record: Any) -> Doubling:
+        asked.append(record.version)
+        return Doubling(record.version)
+
+    found = Replay(stage.endpoint, stage.log, predictor).run(partition_path(tmp_path, 0), 0)
+    assert (asked, found.different, found.messages, found.outputs) == (["1", "2"], [], 2, 2)
+
+
+def test_a_replay_tells_what_differs(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    stage.put([message(0), message(1)])
+    stage.run(at_once=1)
+
+    class Tripling(Doubling):
+        def again(self, features: Any, rows: int) -> Any:
+            return {"score": [amount * 3 for amount in features["amount"]]}
+
+    path = partition_path(tmp_path, 0)
+    found = Replay(stage.endpoint, stage.log, lambda _: Tripling()).run(path, 0, 1)
+    assert found.different == [(1, 2, "")]
+    with pytest.raises(Invalid, match="recorded from offset 0 on"):
+        Replay(stage.endpoint, stage.log, lambda _: Doubling()).run(path, 0, -1)
+    stage.log.first[TOPIC, 0] = 1
+    with pytest.raises(OffsetGone):
+        Replay(stage.endpoint, stage.log, lambda _: Doubling()).run(path, 0)
+
+
+def test_states_of_an_older_version_are_migrated(tmp_path: Path) -> None:
+    class Newer(msgspec.Struct, frozen=True):
+        total: int = 0
+
+    def count(event: Any, state: Newer) -> tuple[dict[str, int], Newer]:
+        return {"total": state.total + 1}, Newer(state.total + 1)
+
+    stage = Stage(tmp_path)
+    stage.put([message(0), message(1)])
+    stage.run()
+    stage.put([message(2)])
+    stage.endpoint = endpoint(state=Newer, rule=count, state_version=2)
+    with pytest.raises(Invalid, match=r"version 1; this is version 2.*migrate"):
+        stage.runner().step()
+    changes: dict[str, Any] = {"state": Newer, "rule": count, "state_version": 2}
+    stage.endpoint = endpoint(**changes, migrate=lambda version, content: {"total": content["events"]})
+    stage.run()
+    assert stage.outputs()[-1]["outputs"]["total"] == 3
+
+
+def test_rules_of_expressions_and_a_filter_of_a_sink(tmp_path: Path) -> None:
+    alert = (ms.col("score") > 5) | (ms.col("recent") >= 2)
+    rule = {"alert": alert, "amount": ms.col("amount")}
+    of = endpoint(state=None, rule=rule, to=[to_topic(OUT, where="alert")])
+    stage = Stage(tmp_path, of=of)
+    stage.put([message(minute, amount=3.0 if minute == 1 else 1.0) for minute in range(4)])
+    stage.run()
+    assert [each["event_id"] for each in stage.outputs()] == ["checks-0-1", "checks-0-2", "checks-0-3"]
+    stage.endpoint = endpoint(state=None, rule={"alert": ms.col("skore") > 1})
+    with pytest.raises(Invalid, match=r"The rule reads \['skore'\]"):
+        stage.runner().step()
+    stage.endpoint = endpoint(state=None, rule=rule, to=[to_topic(OUT, where="alarm")])
+    with pytest.raises(Invalid, match="'alarm' is true, which is no output"):
+        stage.runner().step()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"key": "amount"}, "'amount' cannot be a key"),
+        ({"key": "kard"}, "'kard' cannot be a key"),
+        ({"late": "maybe"}, "late='maybe'"),
+        ({"to": [to_topic(TOPIC)]}, "reads the topic 'payments' and writes to it"),
+        ({"to": [to_topic(OUT), to_topic(OUT)]}, "Fix: name each destination once"),
+        ({"windows": {"amount": ms.count(window="1h")}}, "'amount'.*a name that is taken"),
+        ({"windows": {"x": ms.sum("fee", window="1h")}}, r"'x'.*reads \['fee'\]"),
+        ({"windows": {"x": ms.last("amount")}}, "'x'.*of kind 'last'"),
+        ({"state": dict}, "the state <class 'dict'>"),
+        ({"rule": {"alert": True}, "state": None}, "The rule of stream endpoint 'checks'"),
+        ({"rule": None}, "no function that changes it"),
+        ({"model": "doubling"}, "write doubling@champion"),
+        ({"tries": 0}, "tries=0"),
+        ({"allowed_lateness": "soon"}, "'soon' is not a duration"),
+        ({"unique": "amount"}, "unique='amount'"),
+    ],
+)
+def test_a_wrong_declaration_is_refused_by_name(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(Invalid, match=said):
+        endpoint(**changes)
+
+
+def test_a_window_is_exact_to_the_microsecond(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    tick = 1 / MINUTE_US
+    stage.put([message(0), message(0), message(10 - tick), message(10), message(10 + tick)])
+    stage.run()
+    # At T a window holds [T - W, T): events of the same instant do not see each other.
+    assert [each["outputs"]["recent"] for each in stage.outputs()] == [0, 0, 2, 3, 2]
+
+
+def test_states_are_no_pickles_and_keep_their_type(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    stage.put([message(0)])
+    runner = stage.runner()
+    runner.step()
+    ((key, content),) = runner.partitions[0].file.all_states().items()
+    assert msgspec.msgpack.decode(key) == ["a"]
+    assert msgspec.msgpack.decode(content)[3] == {"events": 1, "chain": 2.0}
+    assert isinstance(runner.partitions[0].processor.states.decode(content).own, Seen)
+    runner.close()

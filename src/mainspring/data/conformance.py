@@ -16,6 +16,7 @@ from mainspring.data import duck
 from mainspring.data.arrow import INSTANT
 from mainspring.data.model import DatasetCommit, TableScan
 from mainspring.data.ports import LakeTables, Snapshots
+from mainspring.data.write_keys import numbered
 
 _FIELDS: list[pa.Field[Any]] = [
     pa.field("_seq", pa.int64()),
@@ -371,6 +372,49 @@ class LakeTablesConformance:
         for version in (-1, 4):
             with pytest.raises(NotFound, match=f"never had a version {version}"):
                 lake.describe("flights", version)
+
+    def test_marks_are_stored_with_the_rows(self, lake: LakeTables) -> None:
+        names = ["p/0", "p/1", "p/2"]
+        assert lake.marks("flights", names) == {}
+        marks = {"p/0": 0, "p/1": 2**186 + 5}
+        lake.append("flights", table(A).to_batches(), SCHEMA, key="one", marks=marks)
+        assert lake.marks("flights", names) == marks
+        assert lake.append("flights", table(B).to_batches(), SCHEMA, key="one", marks={"p/0": 9}) is None
+        assert lake.marks("flights", names) == marks
+        changes = pa.table({"_seq": [0], "_record_One": [False]})
+        lake.rewrite("flights", table(B), changes, "_seq", key="two", marks={"p/0": 2**62 - 1, "p/2": 7})
+        lake.append("flights", table(C).to_batches(), SCHEMA, key="three")
+        assert lake.marks("flights", names) == {**marks, "p/0": 2**62 - 1, "p/2": 7}
+        assert lake.marks("flights", ["p"]) == lake.marks("weather", names) == {}
+        lake.append("flights", [], SCHEMA, key="four", marks={"p/1": 3, "p/0": 2**62})
+        assert lake.marks("flights", names) == {"p/0": 2**62, "p/1": 3, "p/2": 7}
+
+    def test_a_restore_takes_back_marks(self, lake: LakeTables) -> None:
+        for number, mark in enumerate((5, 2**130, 7)):
+            rows = table((number, 0.0, "x", 0, True)).to_batches()
+            lake.append("flights", rows, SCHEMA, key=f"{number}", marks={"p": mark} if number else {"q": mark})
+        lake.restore("flights", 1)
+        assert lake.marks("flights", ["p", "q"]) == {"p": 2**130, "q": 5}
+        lake.restore("flights", 0)
+        assert lake.marks("flights", ["p", "q"]) == {"q": 5}
+        lake.restore("flights", 2)
+        assert lake.marks("flights", ["p", "q"]) == {"p": 7, "q": 5}
+        lake.restore("flights", None)
+        assert lake.marks("flights", ["p", "q"]) == {}
+
+    def test_of_numbered_keys_the_newest_counts(self, lake: LakeTables) -> None:
+        def put(number: int, rest: str = ".0.0") -> int | None:
+            key = numbered("pay", number) + rest
+            return lake.append("flights", table((number, 0.0, "x", 0, True)).to_batches(), SCHEMA, key=key)
+
+        assert [put(1), put(2), put(2, ".0.1"), put(2, ".1.0"), put(10)] == [0, 1, 2, 3, 4]
+        assert [put(1), put(2, ".0.9"), put(9), put(10)] == [None] * 4
+        assert lake.has("flights", numbered("pay", 9) + ".0.0")
+        assert not lake.has("flights", numbered("pay", 10) + ".0.1")
+        assert not lake.has("flights", numbered("other", 1) + ".0.0")
+        lake.restore("flights", 1)
+        assert not lake.has("flights", numbered("pay", 2) + ".0.1")
+        assert [put(2), put(2, ".0.1")] == [None, 6]
 
     def test_writers_at_once_with_one_key_write_once(self, lake: LakeTables) -> None:
         versions = together(lambda _: lake.append("flights", table(A).to_batches(), SCHEMA, key="one"))

@@ -6,11 +6,12 @@ A load is staged as a whole (`data.staging`), then written in chunks, each of wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from mainspring.core.errors import Conflict
 from mainspring.core.locks import Locks
 from mainspring.core.time import Clock, format_duration, format_instant
 from mainspring.data import duck
@@ -22,9 +23,10 @@ from mainspring.data.heads import Heads
 from mainspring.data.keyings import Keyings, check_keyings, complete_keyings, keyings_there, lacking
 from mainspring.data.landing import LOAD_ROWS, Landing, Progress, Tally
 from mainspring.data.model import RECORD_PREFIX, IngestReport, Source
-from mainspring.data.ports import LakeTables
+from mainspring.data.ports import NO_MARKS, LakeTables
 from mainspring.data.readers import Input, loads, open_input
 from mainspring.data.versions import complete_versions, lacking_versions
+from mainspring.data.write_keys import LAST_LOAD
 
 if TYPE_CHECKING:
     import duckdb
@@ -75,6 +77,8 @@ class Ingestor:
         batch_id: str | None = None,
         nulls: Sequence[str] = (),
         progress: Progress | None = None,
+        marks: Mapping[str, int] = NO_MARKS,
+        since: Mapping[str, int | None] = NO_MARKS,
     ) -> IngestReport:
         """Ingest `data`, any input that `data.readers.open_input` accepts.
 
@@ -84,24 +88,31 @@ class Ingestor:
             nulls: Unquoted CSV texts that mean null, in addition to the empty field.
             batch_id: Identity of the batch, instead of its content digest: ingesting the same id again has no effect.
             progress: Called with the number of rows done and the total, if known.
+            marks: Marks to store in the source's table (`LakeTables.append`): no later than with the last row, and not
+                before it. The data is one load; `batch_id` is given.
+            since: Those of the marks that decide whether the batch is next, with their values before it, None for none.
+                If they have the values of `marks` already, nothing is done.
 
         Raises:
             NotFound: The file does not exist.
             InvalidData: The data as a whole does not fit the source, or its types differ from the table's.
             StorageFull: No space; every written version is complete, and the same call resumes.
-            Conflict: Another ingestion of the source did not end within `wait_s`.
+            Conflict: Another ingestion of the source did not end within `wait_s`; or other marks than `since`.
         """
         keyings = check_keyings(source, keyings)
         opened = open_input(data, source, self._batch_rows, nulls)
         tally = Tally(opened.total, progress)
         with self._alone(source), self._session() as con:
+            if since and self._marked(source, marks, since):
+                return IngestReport(source.name, 0, 0, opened.total or 0, self._lake.version(source.name) or 0)
             changed = self._conform(con, source, keyings)
             keyings = {**keyings_there(self._lake, source), **keyings}
             strict = opened.digest is not None  # for a file, a column without any fitting value is a mistake of columns
             heads = Heads(con, self._lake, source, keyings, self._many_rows)
             landing = Landing(
-                con, self._lake, source, keyings, heads, self._batch_rows, opened.name, strict, tally, self._wall.now()
-            )
+                con, self._lake, source, keyings, heads, self._batch_rows, opened.name, strict, tally, self._wall.now(),
+                marks,
+            )  # fmt: skip
             for number, pieces in enumerate(loads(opened.pieces, self._load_rows)):
                 raw = together(pieces)
                 # Rows that differ only in dropped nanoseconds are different rows.
@@ -110,6 +121,8 @@ class Ingestor:
                     landing.land(tally.drop(raw), f"{known_by}.{number}")
             if self._lake.version(source.name) is None:
                 self._lake.append(source.name, [], landed_schema(source, keyings), key="created")
+            if marks and self._lake.marks(source.name, marks) != marks:  # no row of the load is in the table
+                self._lake.append(source.name, [], self._schema(source), key=f"{batch_id}.{LAST_LOAD}", marks=marks)
             with duck.duck_errors(source.name):
                 heads.settle()
             warnings = [
@@ -164,6 +177,26 @@ class Ingestor:
                     complete_versions(con, self._lake, source, keyings, self._batch_rows)
                 complete_keyings(con, self._lake, source, keyings, self._batch_rows)
         return lines
+
+    def _marked(self, source: Source, marks: Mapping[str, int], since: Mapping[str, int | None]) -> bool:
+        """Return whether a batch was ingested before.
+
+        Raises:
+            Conflict: It is not the next one either.
+        """
+        there = self._lake.marks(source.name, since)
+        if there == {name: marks[name] for name in since}:
+            return True
+        if there != {name: mark for name, mark in since.items() if mark is not None}:
+            raise Conflict(
+                f"Table {source.name!r} has the marks {there}; the batch follows {dict(since)}.",
+                fix="read again from the table's marks.",
+                retryable=True,
+            )
+        return False
+
+    def _schema(self, source: Source) -> pa.Schema:
+        return self._lake.scan(source.name).schema or pa.schema([])
 
     def _alone(self, source: Source) -> Any:
         return self._locks.hold(f"ingest.{source.name}", wait_s=self._wait_s)

@@ -11,7 +11,7 @@ where no lock excludes it, the lake reports the duplicate key, and this module s
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ from mainspring.data.flags import numbers
 from mainspring.data.heads import Heads
 from mainspring.data.keyings import Keyings, declared
 from mainspring.data.model import BATCH, QUARANTINE_SUFFIX, SEQUENCE, VISIBLE_AT, Source, TableScan, TableVersion
-from mainspring.data.ports import LakeTables
+from mainspring.data.ports import NO_MARKS, LakeTables
 from mainspring.data.staging import Staging
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ class Landing:
     Args:
         name, strict: The data's name in messages, and when to refuse it: see `data.staging.Staging`.
         now: UTC epoch microseconds; later events are counted as future.
+        marks: Marks to store with the last rows of a load in the source's table.
     """
 
     con: duckdb.DuckDBPyConnection
@@ -97,6 +98,7 @@ class Landing:
     strict: bool
     tally: Tally
     now: int
+    marks: Mapping[str, int]
 
     def land(self, raw: pa.Table, batch: str) -> None:
         """Write every row of `raw`, the load identified by `batch`, into the table or the quarantine.
@@ -229,12 +231,14 @@ class Landing:
     def _put(self, rows: pa.Table, changes: pa.Table, batch: str, before: int) -> list[int] | None:
         """Write the rows and return their versions; None if another process wrote some of them meanwhile."""
         made = []
+        end = before + len(rows)
         for chunk, changed in self._chunks(rows, changes):
             key = f"{batch}.{before}"
+            marks = self.marks if before + len(chunk) == end else NO_MARKS
             if changed is None:
-                version = self.lake.append(self.source.name, chunk.to_batches(), chunk.schema, key=key)
+                version = self.lake.append(self.source.name, chunk.to_batches(), chunk.schema, key=key, marks=marks)
             else:
-                version = self.lake.rewrite(self.source.name, chunk, changed, SEQUENCE, key=key)
+                version = self.lake.rewrite(self.source.name, chunk, changed, SEQUENCE, key=key, marks=marks)
             if version is None:
                 return None
             made.append(version)

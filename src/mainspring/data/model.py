@@ -34,14 +34,18 @@ BATCH = "_batch"  # string: the batch that brought the row
 RECORD_PREFIX = "_record_"  # + keying name, bool: whether the row counts for last values (cases: record-setting rule)
 SUPERSEDED_AT = "_superseded_at"  # timestamp, for a source with an id: time at which a newer version became visible
 SUPERSEDED_BY = "_superseded_by"  # int64: the `_seq` of that version
+DEAD_LETTERS_SUFFIX = "__dead_letters"  # table of a stream's messages that are no rows
 REASON = "_reason"  # string, in the quarantine only: reason of the failure
 QUARANTINE_SUFFIX = "__quarantine"
 TILES_PREFIX = "tiles__"  # derived tables, which can be rebuilt
 HEADS_PREFIX = "heads__"  # derived as well: each entity's newest row, for ingestion
 DERIVED_PREFIXES = (TILES_PREFIX, HEADS_PREFIX)
 
+_BESIDE = (QUARANTINE_SUFFIX, DEAD_LETTERS_SUFFIX)
+
 __all__ = [
     "BATCH",
+    "DEAD_LETTERS_SUFFIX",
     "DERIVED_PREFIXES",
     "HEADS_PREFIX",
     "QUARANTINE_SUFFIX",
@@ -66,8 +70,14 @@ __all__ = [
     "none_of",
     "not_null",
     "one_of",
+    "source_of",
     "unique",
 ]
+
+
+def source_of(table: str) -> str:
+    """Return the source to which a table, its quarantine or its table of dead letters belongs."""
+    return next((table.removesuffix(suffix) for suffix in _BESIDE if table.endswith(suffix)), table)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,9 +132,10 @@ class Source:
 
     def __post_init__(self) -> None:
         check_id(self.name + QUARANTINE_SUFFIX, "source")
-        if self.name.endswith(QUARANTINE_SUFFIX):
+        if self.name.endswith(_BESIDE):
             raise Invalid(
-                f"Source {self.name!r} would share a table with the quarantine of another source.", fix="rename it."
+                f"Source {self.name!r} would share a table with the quarantine or the dead letters of another source.",
+                fix="rename it.",
             )
         if self.name.startswith(DERIVED_PREFIXES):
             raise Invalid(f"Source {self.name!r} would share a table with derived data.", fix="rename it.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from mainspring.data.model import DatasetCommit, TableScan, TableVersion
@@ -11,18 +12,34 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+NO_MARKS: Mapping[str, int] = MappingProxyType({})
+
+
 class LakeTables(Protocol):
     """Versioned tables of rows. A write makes one new version or none; a version is immutable.
 
     A backend may add versions of its own that hold the same rows in fewer files. Field metadata is kept.
     """
 
-    def append(self, table: str, rows: Iterable[pa.RecordBatch], schema: pa.Schema, *, key: str) -> int | None:
+    def append(
+        self,
+        table: str,
+        rows: Iterable[pa.RecordBatch],
+        schema: pa.Schema,
+        *,
+        key: str,
+        marks: Mapping[str, int] = NO_MARKS,
+    ) -> int | None:
         """Add `rows` as one version and return it; return `None`, without a version, if `key` was written before.
 
         The write is durable on return, also if `key` was written before. The first append creates the table. `rows` is
         consumed in bounded memory. Missing columns are added, null in earlier rows. Concurrent appends with one key
-        store the rows once.
+        store the rows once. Of keys with one name and numbers (`data.write_keys.numbered`) a smaller number counts as
+        written once a larger one is.
+
+        Args:
+            marks: Name -> number to store with the rows, such as the offset after the last message of a partition; not
+                negative, and of any size. Other names keep theirs.
 
         Raises:
             InvalidData: A column's type differs from the table's.
@@ -30,7 +47,16 @@ class LakeTables(Protocol):
         """
         ...
 
-    def rewrite(self, table: str, rows: pa.Table, changes: pa.Table, on: str, *, key: str) -> int | None:
+    def rewrite(
+        self,
+        table: str,
+        rows: pa.Table,
+        changes: pa.Table,
+        on: str,
+        *,
+        key: str,
+        marks: Mapping[str, int] = NO_MARKS,
+    ) -> int | None:
         """Append as `append` does, and in the same version set the columns of `changes` in existing rows with equal
         `on`.
 
@@ -70,8 +96,8 @@ class LakeTables(Protocol):
     def restore(self, table: str, version: int | None) -> int | None:
         """Make an earlier version's rows and schema the newest, as a new version, and return it.
 
-        No row is copied, and the versions in between stay. The set of written keys becomes that of `version`, so later
-        writes can be repeated with their keys.
+        No row is copied, and the versions in between stay. The written keys and the marks become those of `version`, so
+        later writes can be repeated with their keys.
 
         Args:
             version: None for an empty table without written keys; the schema stays.
@@ -86,6 +112,10 @@ class LakeTables(Protocol):
 
     def has(self, table: str, key: str) -> bool:
         """Return whether a write with this key is in the newest version. Cheap."""
+        ...
+
+    def marks(self, table: str, names: Iterable[str]) -> dict[str, int]:
+        """Return the newest version's marks of those names that have one; none if there is no such table. Cheap."""
         ...
 
     def version(self, table: str) -> int | None:

@@ -1,8 +1,8 @@
 """Restoration of tables to the versions of a dataset commit, as new versions. Nothing is lost.
 
-Restored are the tables that ingestion fills, each source's together with its quarantine, as ingestion relies on both
-being consistent. Other tables are logs of events, such as predictions, and stay. A source's table that the commit lacks
-becomes empty.
+Restored are the tables that ingestion fills, each source's together with its quarantine and its dead letters, as
+ingestion relies on all being consistent. Their marks go back too, so a stream reads its messages again. Other tables
+are logs of events, such as predictions, and stay. A source's table that the commit lacks becomes empty.
 
 A tag (`commits.RESTORING`) exists during a restore, so that no commit, and so no training, mixes restored and
 unrestored tables. An interrupted restore leaves the tag until it is repeated.
@@ -18,7 +18,7 @@ from mainspring.core.errors import NotFound
 from mainspring.core.locks import Locks
 from mainspring.core.time import Clock
 from mainspring.data import commits
-from mainspring.data.model import QUARANTINE_SUFFIX, DatasetCommit
+from mainspring.data.model import DatasetCommit, source_of
 from mainspring.data.ports import LakeTables, Snapshots
 
 Progress = Callable[[int, int], None]
@@ -86,7 +86,7 @@ def restore(
         stack.enter_context(locks.hold(_LOCK, wait_s=wait_s))
         with ExitStack() as landing:
             wanted = _wanted(lake, found, source)
-            sources = sorted({table.removesuffix(QUARANTINE_SUFFIX) for table in wanted})
+            sources = sorted({source_of(table) for table in wanted})
             for each in sources:
                 landing.enter_context(locks.hold(f"ingest.{each}", wait_s=wait_s))
             wanted = _wanted(lake, found, source)
@@ -112,7 +112,7 @@ def _wanted(lake: LakeTables, found: DatasetCommit, source: str | None) -> dict[
     landed = [table for table in commits.data_tables(lake) if lake.describe(table).landed]
     if source is not None:
         commits.version_of(found, source)
-        landed = [table for table in landed if table.removesuffix(QUARANTINE_SUFFIX) == source]
+        landed = [table for table in landed if source_of(table) == source]
     return {table: found.versions.get(table) for table in landed}
 
 

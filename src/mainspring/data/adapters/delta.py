@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from mainspring.data.adapters.deltaplaces import FolderPlace, Place
 from mainspring.data.adapters.deltareads import DeltaReads, added_files, arrow_schema
 from mainspring.data.arrow import check_types
 from mainspring.data.model import SEQUENCE
+from mainspring.data.ports import NO_MARKS
 
 _CONFIGURATION = {"delta.enableDeletionVectors": "false", "delta.enableExpiredLogCleanup": "false"}
 _HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
@@ -68,13 +69,23 @@ class DeltaLake(DeltaReads):
         super().__init__(place)
         self.locks: Locks = MemoryLocks() if locks is None else locks
 
-    def append(self, table: str, rows: Iterable[pa.RecordBatch], schema: pa.Schema, *, key: str) -> int | None:
+    def append(
+        self,
+        table: str,
+        rows: Iterable[pa.RecordBatch],
+        schema: pa.Schema,
+        *,
+        key: str,
+        marks: Mapping[str, int] = NO_MARKS,
+    ) -> int | None:
         if isinstance(rows, Sequence):
             self.place.ask_for_room(table, sum(batch.nbytes for batch in rows))
 
         def write(at: DeltaTable | None) -> None:
             merge = at is not None and arrow_schema(at) != schema
-            self._write(table, at, rows, schema, key, mode="append", schema_mode="merge" if merge else None)
+            self._write(
+                table, at, rows, schema, key, mode="append", schema_mode="merge" if merge else None, marks=marks
+            )
 
         return self._commit(table, schema, key, write)
 
@@ -85,7 +96,16 @@ class DeltaLake(DeltaReads):
 
         return self._commit(table, None, key, write)
 
-    def rewrite(self, table: str, rows: pa.Table, changes: pa.Table, on: str, *, key: str) -> int | None:
+    def rewrite(
+        self,
+        table: str,
+        rows: pa.Table,
+        changes: pa.Table,
+        on: str,
+        *,
+        key: str,
+        marks: Mapping[str, int] = NO_MARKS,
+    ) -> int | None:
         self.place.ask_for_room(table, rows.nbytes)
 
         def write(at: DeltaTable | None) -> None:
@@ -106,7 +126,7 @@ class DeltaLake(DeltaReads):
                     source_alias="arrived",
                     target_alias="kept",
                     merge_schema=not set(rows.column_names) <= set(arrow_schema(at).names),
-                    commit_properties=_properties(key),
+                    commit_properties=_properties(at, key, marks),
                     post_commithook_properties=_HOOKS,
                     writer_properties=_encodings(rows.schema),
                 ).when_matched_update(
@@ -256,6 +276,7 @@ class DeltaLake(DeltaReads):
         mode: Any,
         schema_mode: Any,
         predicate: str | None = None,
+        marks: Mapping[str, int] = NO_MARKS,
     ) -> None:
         stream = Stream(rows)
         options = None if at is not None or self.place.options is None else dict(self.place.options)
@@ -267,7 +288,7 @@ class DeltaLake(DeltaReads):
                 schema_mode=schema_mode,
                 predicate=predicate,
                 configuration=_CONFIGURATION if at is None else None,
-                commit_properties=_properties(key),
+                commit_properties=_properties(at, key, marks),
                 post_commithook_properties=_HOOKS,
                 storage_options=options,
                 writer_properties=_encodings(schema),
@@ -336,8 +357,8 @@ def _instant(at: int) -> str:
     return f"arrow_cast('{format_instant(at)}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
 
 
-def _properties(key: str) -> CommitProperties:
-    return CommitProperties(app_transactions=[keys.write(key)], max_commit_retries=_ATTEMPTS)
+def _properties(at: DeltaTable | None, key: str, marks: Mapping[str, int]) -> CommitProperties:
+    return CommitProperties(app_transactions=keys.write(at, key, marks), max_commit_retries=_ATTEMPTS)
 
 
 def _written_ms(actions: Iterable[dict[str, Any]]) -> int:

@@ -33,6 +33,10 @@ class DeltaReads:
         at = self._open(table)
         return at is not None and keys.written(at, key)
 
+    def marks(self, table: str, names: Iterable[str]) -> dict[str, int]:
+        at = self._open(table)
+        return {} if at is None else keys.marks(at, names)
+
     def version(self, table: str) -> int | None:
         at = self._open(table)
         return None if at is None else int(at.version())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -13,6 +13,8 @@ from mainspring.core.errors import NotFound
 from mainspring.core.ids import check_id, new_id
 from mainspring.data.arrow import check_types
 from mainspring.data.model import TableScan, TableVersion
+from mainspring.data.ports import NO_MARKS
+from mainspring.data.write_keys import limbs, marks_of, stored_as
 
 
 @dataclass(slots=True)
@@ -20,20 +22,20 @@ class _Version:
     rows: pa.Table | None  # None once vacuumed
     known: TableVersion
     parent: int | None  # the version that it derives from
-    key: str | None
+    keys: dict[str, int]  # numbers of keys and marks that it set
 
 
 @dataclass(slots=True)
 class _Table:
     versions: list[_Version] = field(default_factory=list)
-    keys: set[str] = field(default_factory=set)
+    keys: dict[str, int] = field(default_factory=dict)
 
-    def keys_of(self, version: int | None) -> set[str]:
-        """Return the keys that count as written at a version."""
-        found: set[str] = set()
+    def keys_of(self, version: int | None) -> dict[str, int]:
+        """Return the numbers of keys and marks at a version; see `data.write_keys`."""
+        found: dict[str, int] = {}
         while version is not None:
             made = self.versions[version]
-            found |= {made.key} - {None}  # type: ignore[arg-type]
+            found = {**made.keys, **found}
             version = made.parent
         return found
 
@@ -45,18 +47,35 @@ class MemoryLake:
         self._tables: dict[str, _Table] = {}
         self._lock = threading.RLock()
 
-    def append(self, table: str, rows: Iterable[pa.RecordBatch], schema: pa.Schema, *, key: str) -> int | None:
+    def append(
+        self,
+        table: str,
+        rows: Iterable[pa.RecordBatch],
+        schema: pa.Schema,
+        *,
+        key: str,
+        marks: Mapping[str, int] = NO_MARKS,
+    ) -> int | None:
         arrived = pa.Table.from_batches(rows, schema)
         with self._lock:
             if self.has(table, key):
                 return None
-            return self._write(table, _joined(table, self._newest(table), arrived), key)
+            return self._write(table, _joined(table, self._newest(table), arrived), key, marks)
 
-    def rewrite(self, table: str, rows: pa.Table, changes: pa.Table, on: str, *, key: str) -> int | None:
+    def rewrite(
+        self,
+        table: str,
+        rows: pa.Table,
+        changes: pa.Table,
+        on: str,
+        *,
+        key: str,
+        marks: Mapping[str, int] = NO_MARKS,
+    ) -> int | None:
         with self._lock:
             if self.has(table, key):
                 return None
-            return self._write(table, _joined(table, _changed(self._required(table), changes, on), rows), key)
+            return self._write(table, _joined(table, _changed(self._required(table), changes, on), rows), key, marks)
 
     def replace(self, table: str, rows: Iterable[pa.RecordBatch], schema: pa.Schema, *, key: str) -> int | None:
         arrived = pa.Table.from_batches(rows, schema)
@@ -95,10 +114,16 @@ class MemoryLake:
             if rows is None or (keys == kept.keys and rows.equals(newest, check_metadata=True)):
                 return None
             kept.keys = keys
-            return self._add(table, rows, version, None, restored=len(kept.versions))
+            return self._add(table, rows, version, {}, restored=len(kept.versions))
 
     def has(self, table: str, key: str) -> bool:
-        return table in self._tables and key in self._tables[table].keys
+        name, number = stored_as(key)
+        return table in self._tables and self._tables[table].keys.get(name, 0) >= number
+
+    def marks(self, table: str, names: Iterable[str]) -> dict[str, int]:
+        with self._lock:
+            numbers = self._tables[table].keys if table in self._tables else {}
+            return marks_of(names, numbers.get)
 
     def version(self, table: str) -> int | None:
         return len(self._tables[table].versions) - 1 if table in self._tables else None
@@ -151,7 +176,7 @@ class MemoryLake:
             left = rows.filter(pc.greater_equal(rows[column], pa.scalar(before, kind)))
             if len(left) < len(rows):
                 newest = self._tables[table].versions[-1].known
-                self._add(table, left, newest.version, None, newest.restored)
+                self._add(table, left, newest.version, {}, newest.restored)
         return len(rows) - len(left)
 
     def shorten(self, table: str, entries: int, *, replaced_before: int) -> int:  # noqa: ARG002
@@ -189,17 +214,20 @@ class MemoryLake:
         assert rows is not None
         return rows
 
-    def _write(self, table: str, rows: pa.Table, key: str) -> int:
+    def _write(self, table: str, rows: pa.Table, key: str, marks: Mapping[str, int] = NO_MARKS) -> int:
         kept = self._tables.setdefault(check_id(table, "table"), _Table())
-        kept.keys.add(key)
+        keys = dict([stored_as(key)])
+        for name, mark in marks.items():
+            keys |= limbs(name, mark, kept.keys.get)
+        kept.keys |= keys
         before = kept.versions[-1].known if kept.versions else None
         parent, restored = (None, None) if before is None else (before.version, before.restored)
-        return self._add(table, rows, parent, key, restored)
+        return self._add(table, rows, parent, keys, restored)
 
-    def _add(self, table: str, rows: pa.Table, parent: int | None, key: str | None, restored: int | None) -> int:
+    def _add(self, table: str, rows: pa.Table, parent: int | None, keys: dict[str, int], restored: int | None) -> int:
         versions = self._tables[table].versions
         known = TableVersion(len(versions), len(rows), rows.schema, restored, (new_id(),))
-        versions.append(_Version(rows, known, parent, key))
+        versions.append(_Version(rows, known, parent, keys))
         return known.version
 
 

@@ -54,6 +54,10 @@ class Span:
     next: int
 
 
+class Undecodable(ValueError):
+    """A message that is not a row of its stream's source; its text is the reason, which quotes no value."""
+
+
 class OffsetGone(MainspringError):
     """The log no longer holds the offset from which a partition was to be read: messages are lost to the reader."""
 

@@ -36,6 +36,7 @@ from mainspring.operations.endpoint_checks import Finding
 from mainspring.operations.endpoint_health import EndpointSummary
 from mainspring.operations.explaining import ExplainedPrediction
 from mainspring.operations.fairness import Fairness
+from mainspring.operations.features.deriving import FunctionCost
 from mainspring.operations.features.entity_values import EntityValues
 from mainspring.operations.features.view_freshness import ViewFreshness
 from mainspring.operations.incidents import IncidentReport
@@ -154,7 +155,7 @@ DOCUMENTS = {
     "features list": Document(
         list[_object(
             "ListedView", view=str, entity=str, keys=list[str], source=str, features=list[str], matches=list[str],
-            owner=str, description=str, freshness=ViewFreshness,
+            owner=str, description=str, freshness=ViewFreshness, function=FunctionCost | None,
         )],
         _FRESHNESS,
     ),

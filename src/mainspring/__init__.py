@@ -33,6 +33,7 @@ _HOMES = {
         "top_k", "variance",
     ],
     "mainspring.features.declaring": ["feature_view", "on_demand_features", "request_features"],
+    "mainspring.features.functions.declaring": ["python_features", "vector"],
     "mainspring.features.model": ["Entity", "FeatureView", "Observations"],
     "mainspring.jobs.declaring": ["job"],
     "mainspring.jobs.pipelines.declaring": [
@@ -118,6 +119,8 @@ if TYPE_CHECKING:
     from mainspring.features.declaring import feature_view as feature_view
     from mainspring.features.declaring import on_demand_features as on_demand_features
     from mainspring.features.declaring import request_features as request_features
+    from mainspring.features.functions.declaring import python_features as python_features
+    from mainspring.features.functions.declaring import vector as vector
     from mainspring.features.model import Entity as Entity
     from mainspring.features.model import FeatureView as FeatureView
     from mainspring.features.model import Observations as Observations

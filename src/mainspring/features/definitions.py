@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import msgspec
 
@@ -11,6 +12,7 @@ from mainspring.core.expr import Node
 from mainspring.core.expr.types import columns_of
 from mainspring.core.schema import DType
 from mainspring.data.model import Check, Source
+from mainspring.features.functions.model import DerivedSource, FeatureFunction, RequestFunction
 from mainspring.features.model import (
     Aggregation,
     Entity,
@@ -35,6 +37,8 @@ class _Source(msgspec.Struct, omit_defaults=True):
     pii: tuple[str, ...] = ()
     id: tuple[str, ...] = ()
     retracted: str | None = None
+    parent: str | None = None  # of a derived source: the source that it was computed from, and by which function
+    function: FeatureFunction | None = None
 
 
 class _Entity(msgspec.Struct, omit_defaults=True):
@@ -62,6 +66,14 @@ class _Request(msgspec.Struct, tag="request", omit_defaults=True):
     tags: dict[str, str] = {}
 
 
+class _Function(msgspec.Struct, tag="function", omit_defaults=True):
+    name: str
+    function: FeatureFunction
+    description: str = ""
+    owner: str = ""
+    tags: dict[str, str] = {}
+
+
 class _Observations(msgspec.Struct, omit_defaults=True):
     source: str
     keys: list[str]
@@ -73,7 +85,7 @@ class _Document(msgspec.Struct, omit_defaults=True):
     format: int
     sources: dict[str, _Source]
     entities: dict[str, _Entity]
-    groups: list[_View | _Request]
+    groups: list[_View | _Request | _Function]
     observations: _Observations
     used: list[_View] = []  # views that groups read without containing them
 
@@ -81,7 +93,8 @@ class _Document(msgspec.Struct, omit_defaults=True):
 def dump(groups: Sequence[FeatureGroup], observations: Observations) -> bytes:
     """Return the groups, in order, and the observations, with the sources and entities they need."""
     views = views_of(groups)
-    sources = {source.name: source for source in [observations.source, *(view.source for view in views)]}
+    used = [observations.source, *(view.source for view in views)]
+    sources = {source.name: source for source in [*(each for view in used for each in _parents(view)), *used]}
     entities = {entity.name: entity for entity in [*observations.keys, *(view.entity for view in views)]}
     document = _Document(
         FORMAT,
@@ -106,7 +119,7 @@ def load(content: bytes) -> tuple[list[FeatureGroup], Observations]:
         document = msgspec.json.decode(content, type=_Document)
         if document.format != FORMAT:
             raise Corrupt(f"Feature definitions have format {document.format}; this version reads {FORMAT}.")
-        sources = {name: _load_source(name, source) for name, source in document.sources.items()}
+        sources = _load_sources(document.sources)
         entities = {
             name: Entity(name, keys=entity.keys, description=entity.description)
             for name, entity in document.entities.items()
@@ -137,11 +150,37 @@ def _dump_source(source: Source) -> _Source:
         tuple(source.pii),
         tuple(source.id),
         source.retracted,
+        *((source.parent.name, source.function) if isinstance(source, DerivedSource) else ()),
     )
 
 
-def _load_source(name: str, source: _Source) -> Source:
-    return Source(
+def _parents(source: Source) -> Iterator[Source]:
+    while isinstance(source, DerivedSource):
+        source = source.parent
+        yield source
+
+
+def _load_sources(described: Mapping[str, _Source]) -> dict[str, Source]:
+    found: dict[str, Source] = {}
+
+    def load_one(name: str, depth: int = 0) -> Source:
+        if depth > len(described):
+            raise Corrupt(f"Feature definitions cannot be read: source {name!r} is computed from itself.")
+        if name not in found:
+            parent = described[name].parent
+            found[name] = _load_source(name, described[name], None if parent is None else load_one(parent, depth + 1))
+        return found[name]
+
+    for name in described:
+        load_one(name)
+    return found
+
+
+def _load_source(name: str, source: _Source, parent: Source | None) -> Source:
+    kind: Callable[..., Source] = Source
+    if parent is not None and source.function is not None:
+        kind = partial(DerivedSource, parent=parent, function=source.function)
+    return kind(
         name,
         schema=source.columns,
         event_time=source.event_time,
@@ -156,9 +195,11 @@ def _load_source(name: str, source: _Source) -> Source:
     )
 
 
-def _dump_group(group: FeatureGroup) -> _View | _Request:
+def _dump_group(group: FeatureGroup) -> _View | _Request | _Function:
     if isinstance(group, FeatureView):
         return _dump_view(group)
+    if isinstance(group, RequestFunction):
+        return _Function(group.name, group.function, group.description, group.owner, dict(group.tags))
     return _Request(group.name, dict(group.features), group.description, group.owner, dict(group.tags))
 
 
@@ -190,7 +231,11 @@ def _load_view(view: _View, sources: Mapping[str, Source], entities: Mapping[str
     )
 
 
-def _load_request(group: _Request, views: Mapping[str, FeatureView]) -> RequestFeatures:
+def _load_request(group: _Request | _Function, views: Mapping[str, FeatureView]) -> RequestFeatures:
+    if isinstance(group, _Function):
+        return RequestFunction(
+            group.name, description=group.description, owner=group.owner, tags=group.tags, function=group.function
+        )
     used = {
         name.partition(".")[0]
         for expression in group.features.values()

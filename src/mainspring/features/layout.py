@@ -17,6 +17,7 @@ import msgspec
 from mainspring.core.expr import Node
 from mainspring.core.expr.types import columns_of, dtype_of
 from mainspring.core.schema import DType, Schema
+from mainspring.features.functions.model import RequestFunction, placeholder
 from mainspring.features.model import Aggregation, FeatureGroup, FeatureView, RequestFeatures, hop
 from mainspring.features.types import COUNTING, single, stored_dtype
 
@@ -207,6 +208,8 @@ def request_schema(group: RequestFeatures, fields: Schema) -> Schema:
     """Return name -> type of the inputs of request features: fields, and features by their full names."""
     used = set().union(*(columns_of(expression) for expression in group.features.values()))
     schema = dict(fields)
+    if isinstance(group, RequestFunction):
+        schema.update((placeholder(name), dtype) for name, dtype in group.function.outputs.items())
     for view in group.views:
         layout = layout_of(view)
         for name, full_name in zip(view.names, view.columns, strict=True):

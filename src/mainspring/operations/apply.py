@@ -8,6 +8,7 @@ from mainspring.core.errors import InvalidData, InvalidDefinition
 from mainspring.core.schema import DType
 from mainspring.data.model import SEQUENCE
 from mainspring.operations.auditing import audit
+from mainspring.operations.features.function_checks import check_functions
 from mainspring.project import Project
 from mainspring.project.definitions.applied import Change, difference
 from mainspring.training.label import label_keys
@@ -31,6 +32,7 @@ def apply(project: Project, *, dry_run: bool = False) -> tuple[list[Change], Con
     definitions = project.definitions
     contents = definitions.contents()
     _check_labels(project)
+    check_functions(project, project.applied.current(), contents)
     with project.locks.hold("apply"):
         changes = [*difference(project.applied.current(), contents), *tables_needed(project)]
         if changes and not dry_run:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mainspring.core.errors import InvalidData, MainspringError, NotFound
+from mainspring.core.errors import Invalid, InvalidData, MainspringError, NotFound
 from mainspring.data.model import QUARANTINE_SUFFIX, REASON, SEQUENCE, IngestReport
+from mainspring.features.functions.model import DerivedSource
 from mainspring.operations.auditing import audit
+from mainspring.operations.features.deriving import derive_from
 from mainspring.project import Project
 from mainspring.project.definitions.loading import load_function, place_of
 
@@ -42,13 +45,30 @@ def land(
     """
     definitions = project.definitions
     chosen = definitions.source(source)
+    if isinstance(chosen, DerivedSource):
+        raise Invalid(
+            f"Source {source!r} is computed from {chosen.parent.name!r}, so nothing can be ingested into it.",
+            fix=f"ingest into {chosen.parent.name!r}; to compute what is missing, run `mainspring materialize`.",
+        )
     if isinstance(data, str):
         data = _rows(project, data) if _FUNCTION.fullmatch(data) else Path(data)
     report = project.ingestor.ingest(
         chosen, data, keyings=definitions.keyings(source), batch_id=batch_id, nulls=nulls, progress=progress
     )
+    report = _derived(project, report)
     counts = f"{report.rows} ingested, {report.quarantined} quarantined, {report.already} already there"
     audit(project, "ingest", f"source/{source}", f"{counts}; version {report.version}")
+    return report
+
+
+def _derived(project: Project, report: IngestReport) -> IngestReport:
+    """Compute the declared feature functions for the new rows; one that fails does not undo the ingestion."""
+    from mainspring.features.functions.process import FunctionFailed
+
+    try:
+        derive_from(project, report.source)
+    except FunctionFailed as error:
+        return replace(report, warnings=(*report.warnings, f"The rows are ingested, but not all features: {error}"))
     return report
 
 

@@ -7,6 +7,7 @@ from functools import partial
 
 from mainspring.core.errors import NotFound
 from mainspring.features.model import FeatureView, MaterialiseReport
+from mainspring.operations.features.deriving import derive
 from mainspring.project import Project
 
 Told = Callable[[str, int, int, int], None]  # view, entities done, total entities, rows
@@ -36,6 +37,7 @@ def materialise_views(
     for view in project.definitions.views.values() if views is None else views:
         told = None if progress is None else partial(progress, view.name)
         try:
+            derive(project, [view])
             reports.append(run(view, through=through, horizon=horizon, progress=told))
         except NotFound as error:
             if project.lake.version(view.source.name) is not None:

@@ -7,10 +7,13 @@ from contextlib import suppress
 
 from mainspring.core.environment import set_variable
 from mainspring.core.errors import MainspringError
+from mainspring.features.model import views_of
 from mainspring.operations.apply import apply
 from mainspring.operations.auditing import audit
+from mainspring.operations.features.deriving import derive
 from mainspring.project import Project
 from mainspring.registry.runs import sweep
+from mainspring.training.inputs import all_groups
 from mainspring.training.model import TrainReport
 
 # OpenMP's threads wait for each other by spinning. On a machine with other load this extends a training from 20 to 70
@@ -44,6 +47,7 @@ def train(
 
         chosen, search_run = with_best(project, chosen)
     until = project.clock.now() if until is None else until
+    derive(project, views_of(all_groups(chosen)))
     try:
         report = project.trainer.train(chosen, since=since, until=until, progress=progress)
     except Exception as error:

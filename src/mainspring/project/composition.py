@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mainspring.data.ingest import Ingestor
     from mainspring.data.ports import LakeTables, Snapshots
     from mainspring.delivery.ports import Evaluations, RolloutStore
+    from mainspring.features.functions.deriving import Deriver
     from mainspring.features.materialise import Materialiser
     from mainspring.features.ports import OnlineStore
     from mainspring.jobs.ports import JobStore
@@ -257,6 +258,13 @@ class Project:
         from mainspring.data.ingest import Ingestor
 
         return Ingestor(self.lake, self.locks, self.clock, wall=self.wall)
+
+    @cached_property
+    def deriver(self) -> Deriver:
+        """Computes the tables of feature functions."""
+        from mainspring.features.functions.deriving import Deriver
+
+        return Deriver(self.lake, self.ingestor, self.locks)
 
     # Features
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from mainspring.features.model import FeatureView
     from mainspring.features.verify import Verification
+    from mainspring.operations.features.deriving import FunctionCost
     from mainspring.operations.features.search import Found
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -81,10 +82,12 @@ def read(call: Call, *, of: tuple[str, ...], to: Path, labels: Path | None, at: 
 @click.option("--owner", help="Only views of this owner.")
 def list_(call: Call, *, search: str, owner: str | None) -> None:
     """List the feature views, with the progress of each view's materialisation."""
+    from mainspring.operations.features.deriving import cost_in_words, function_costs
     from mainspring.operations.features.search import search as find
 
     found = find(call.project.definitions.views.values(), search, owner)
-    rows = [_listed(call, one) for one in found]
+    costs = function_costs(call.project)
+    rows = [_listed(call, one, costs.get(one.view.name)) for one in found]
 
     def show(console: Console) -> None:
         if not rows:
@@ -100,12 +103,14 @@ def list_(call: Call, *, search: str, owner: str | None) -> None:
             for row in rows
         ]  # fmt: skip
         show_records(console, columns, cells, folded=("features", "online"))
+        for name in (row["view"] for row in rows if row["function"]):
+            console.print(f"{name}: {cost_in_words(costs[name])}", style="dim", highlight=False, soft_wrap=True)
 
     instants = [f"freshness.{name}" for name in ("newest_event", "newest_visible", "through", "horizon")]
     call.result([dated(row, *instants) for row in rows], show)
 
 
-def _listed(call: Call, found: Found) -> dict[str, Any]:
+def _listed(call: Call, found: Found, cost: FunctionCost | None) -> dict[str, Any]:
     from mainspring.operations.features.view_freshness import view_freshness
 
     view, project = found.view, call.project
@@ -122,6 +127,7 @@ def _listed(call: Call, found: Found) -> dict[str, Any]:
         "owner": view.owner,
         "description": view.description,
         "freshness": asdict(fresh),
+        "function": None if cost is None else asdict(cost),
     }
 
 
@@ -190,12 +196,17 @@ def _worded(feature: dict[str, Any]) -> str:
 @click.option("--analyze", is_flag=True, help="Add DuckDB's query plan.")
 def explain(call: Call, *, name: str, sql_only: bool, analyze: bool) -> None:
     """Show the plan and the SQL that read the training set of MODEL, or the features of VIEW, from the lake."""
+    from mainspring.operations.features.deriving import cost_in_words, costs_of
     from mainspring.operations.features.explaining import explain as plan
     from mainspring.operations.features.reports import about, laid_out
 
     steps = plan(call.project, name, analyze=analyze)
+    costs = costs_of(call.project, name)
 
     def show(console: Console) -> None:
+        for view, cost in costs.items():
+            console.print(f"-- {view}: {cost.function} {cost.version}, {cost_in_words(cost)}", markup=False,
+                          highlight=False, soft_wrap=True)  # fmt: skip
         for step in steps:
             if not sql_only:
                 console.print(about(step), style="bold", markup=False, highlight=False, soft_wrap=True)

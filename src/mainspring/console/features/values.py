@@ -14,11 +14,13 @@ from mainspring.core.time import HOUR, format_instant
 from mainspring.features.describe.distributions import Distributions, distributions
 from mainspring.features.describe.personal import columns_read
 from mainspring.features.describe.wording import definition, wording
+from mainspring.features.functions.model import DerivedSource
 from mainspring.features.keys import typed_key
 from mainspring.features.layout import feature_dtype, layout_of, slot
 from mainspring.features.model import FeatureView
 from mainspring.operations.data import lineage as graph
 from mainspring.operations.data.lineage import Lineage, Node, lineage, models_using
+from mainspring.operations.features.deriving import FunctionCost, function_costs
 from mainspring.operations.features.entity_values import EntityValues, entity_values
 from mainspring.operations.features.search import owners, search
 from mainspring.operations.features.view_freshness import ViewFreshness, view_freshness
@@ -103,6 +105,8 @@ class ViewPage:
     freshness: ViewFreshness
     lineage: Lineage
     problem: str | None  # reason why the lineage is incomplete
+    parent: str | None  # source of the rows that a function computes the view from
+    cost: FunctionCost | None  # of that function
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +173,8 @@ def view_page(project: Project, view: FeatureView) -> ViewPage:
         freshness=_freshness(project, view, project.clock.now(), visible=True),
         lineage=whole.around(graph.VIEW, view.name),
         problem=problem,
+        parent=view.source.parent.name if isinstance(view.source, DerivedSource) else None,
+        cost=function_costs(project).get(view.name),
     )
 
 

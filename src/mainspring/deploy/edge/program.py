@@ -18,6 +18,7 @@ from mainspring.core.expr import Node
 from mainspring.core.expr.types import Typed, resolve
 from mainspring.core.expr.zones import offsets_of
 from mainspring.core.schema import DType, Schema
+from mainspring.features.functions.model import RequestFunction
 from mainspring.features.layout import layout_of, request_schema
 from mainspring.features.model import FeatureGroup, FeatureView, Observations, RequestFeatures, views_of
 
@@ -190,6 +191,11 @@ class _Found:
         request = self._requests.get(group)
         if request is None or feature not in request.features:
             raise Corrupt(f"The bundle's feature definitions lack {name!r}.", fix="train the model again.")
+        if isinstance(request, RequestFunction):
+            raise Invalid(
+                f"{name} is computed by the Python function {request.function.code}, which a device does not run.",
+                fix="leave it out of the model, or write it as an expression.",
+            )
         return self._programmer.compute(request.features[feature], request_schema(request, self._fields), self.step)
 
     def _of_view(self, view: FeatureView, feature: str) -> int:

@@ -13,12 +13,17 @@ from mainspring.core.expr import Node
 from mainspring.core.expr.sql import quote_name, to_sql
 from mainspring.core.expr.types import columns_of, dtype_of
 from mainspring.core.schema import Schema
+from mainspring.core.time import MINUTE
 from mainspring.data.arrow import ARROW_TYPES
+from mainspring.features.functions.columns import compute
+from mainspring.features.functions.model import FeatureFunction, RequestFunction, placeholder
+from mainspring.features.functions.process import FunctionProcess
 from mainspring.features.layout import layout_of, request_schema
 from mainspring.features.model import FeatureGroup, RequestFeatures, views_of
 from mainspring.features.offline.observed import numbers
 
 _ROW = "_i"
+_LIMIT_US = 10 * MINUTE  # of a call on many rows; the limit of a function is for those of a request
 
 
 class Computed:
@@ -31,10 +36,19 @@ class Computed:
     Args:
         schema: The types of those columns.
         prefix: Prefix of those names in the columns' full names.
+        function: Computes the columns `NAME()` of the expressions from request fields.
     """
 
-    def __init__(self, name: str, expressions: Mapping[str, Node], schema: Schema, prefix: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        expressions: Mapping[str, Node],
+        schema: Schema,
+        prefix: str = "",
+        function: FeatureFunction | None = None,
+    ) -> None:
         self.name = name
+        self._process = None if function is None else FunctionProcess(function, limit_us=_LIMIT_US)
         self.expressions = expressions
         self.used = sorted(set().union(*map(columns_of, expressions.values())))
         self._schema = schema
@@ -61,7 +75,10 @@ class Computed:
 
         Raises:
             InvalidData: A column is missing.
+            FunctionFailed: The group's function failed.
         """
+        if self._process is not None:
+            known = {**known, **self._outputs(self._process, known, rows)}
         missing = [name for name in self.used if self._prefix + name not in known]
         if missing:
             raise InvalidData(f"The observations lack {missing}, which features depend on.", fix="add the columns.")
@@ -70,6 +87,20 @@ class Computed:
         found = con.sql(self.sql).to_arrow_table()
         con.unregister("known")
         return {f"{self.name}.{name}": _typed(found.column(name), kind) for name, kind in self._types.items()}
+
+    @staticmethod
+    def _outputs(
+        process: FunctionProcess, known: Mapping[str, pa.ChunkedArray[Any]], rows: int
+    ) -> dict[str, pa.ChunkedArray[Any]]:
+        function = process.function
+        missing = [name for name in function.columns if name not in known]
+        if missing:
+            raise InvalidData(f"The observations lack {missing}, which features depend on.", fix="add the columns.")
+        inputs: dict[str, Any] = {name: known[name] for name in function.columns}
+        given = pa.table(inputs)
+        parts = [compute(process, given.slice(at, function.batch_rows)) for at in range(0, rows, function.batch_rows)]
+        found = pa.concat_tables(parts) if parts else compute(process, given)
+        return {placeholder(name): found.column(name) for name in function.outputs}
 
 
 def computed_of(groups: Sequence[FeatureGroup], fields: Schema) -> list[Computed]:
@@ -84,11 +115,15 @@ def computed_of(groups: Sequence[FeatureGroup], fields: Schema) -> list[Computed
         if view.derived
     ]
     asked = [
-        Computed(group.name, group.features, request_schema(group, fields))
+        Computed(group.name, group.features, request_schema(group, fields), function=_function_of(group))
         for group in groups
         if isinstance(group, RequestFeatures)
     ]
     return derived + asked
+
+
+def _function_of(group: RequestFeatures) -> FeatureFunction | None:
+    return group.function if isinstance(group, RequestFunction) else None
 
 
 def _typed(values: pa.ChunkedArray[Any], kind: pa.DataType) -> pa.ChunkedArray[Any]:

@@ -15,6 +15,8 @@ from mainspring.core.errors import Invalid
 from mainspring.core.expr.evaluate import Vector, evaluate, vector
 from mainspring.core.expr.types import columns_of
 from mainspring.core.schema import DType, Schema
+from mainspring.features.functions.model import RequestFunction, placeholder
+from mainspring.features.functions.process import FunctionProcess
 from mainspring.features.keys import encode_key
 from mainspring.features.layout import layout_of, request_schema
 from mainspring.features.model import FeatureGroup, FeatureView, RequestFeatures, Status, views_of
@@ -113,6 +115,7 @@ class Computed:
             (f"{group.name}.{name}", expr, sorted(columns_of(expr))) for name, expr in expressions.items()
         ]
         self._used = sorted({name for _, _, names in self._expressions for name in names})
+        self.process = FunctionProcess(group.function) if isinstance(group, RequestFunction) else None
 
     def values(self, known: Mapping[str, Sequence[Any]], rows: int) -> dict[str, list[Any]]:
         """Return each feature's values, shape (rows,).
@@ -122,7 +125,11 @@ class Computed:
 
         Raises:
             InvalidData: A field is of another type.
+            FunctionFailed: The function of the group failed.
         """
+        if self.process is not None:
+            found = self.process.values(known, rows)
+            known = {**known, **{placeholder(name): column for name, column in found.items()}}
         vectors: dict[str, Vector] = {
             name: vector(known[self._prefix + name], self._schema[name]) for name in self._used
         }
@@ -211,6 +218,21 @@ class OnlineReader:
         stored = [name for view in self._views for name in view.stored]
         self._plain = stored == self._columns  # nothing is computed
         self._with_status = [name for group in groups if isinstance(group, FeatureView) for name in group.columns]
+
+    @property
+    def apart(self) -> bool:
+        """Whether a read waits for a function in another process, so that an event loop should not make it."""
+        return any(request.process is not None for request in self._requests)
+
+    def start(self) -> None:
+        """Start the processes of functions, so that the first read need not wait for their imports.
+
+        Raises:
+            FunctionFailed: A function does not load.
+        """
+        for request in self._requests:
+            if request.process is not None:
+                request.process.start()
 
     def read(self, columns: Mapping[str, Sequence[Value]], now: int, *, without_store: bool = False) -> OnlineRows:
         """Return the features of every row, in order, as known at `now`.

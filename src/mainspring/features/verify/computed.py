@@ -13,6 +13,8 @@ from mainspring.data import duck
 from mainspring.data.arrow import arrow_schema
 from mainspring.data.model import TableScan
 from mainspring.features.equal import same
+from mainspring.features.functions.model import placeholder
+from mainspring.features.functions.process import FunctionProcess
 from mainspring.features.layout import request_schema
 from mainspring.features.model import Observations, RequestFeatures
 from mainspring.features.offline.observed import AT
@@ -41,7 +43,10 @@ def verify_computed(
     observed = _sampled(observations, scan(observations.source.name), sample, seed)
     read = point_in_time(observed, [*group.views, group], scan, schema=dict(fields))
     values_by_name: dict[str, Sequence[Any]] = {name: plain(read.column(name)) for name in read.column_names}
-    online = Computed(group, dict(fields)).values(values_by_name, observed.num_rows)
+    computed = Computed(group, dict(fields))
+    online = computed.values(values_by_name, observed.num_rows)
+    if computed.process is not None:  # the third evaluation calls the function row by row
+        values_by_name.update(_one_by_one(computed.process, values_by_name, observed.num_rows))
     mismatches = []
     schema = request_schema(group, dict(fields))
     for name, expression in group.features.items():
@@ -68,6 +73,15 @@ def verify_computed(
         group.name, seed, 0, observed.num_rows, values, 0, values, 0, tuple(mismatches),
         () if observed.num_rows else ("there is no observation yet",),
     )  # fmt: skip
+
+
+def _one_by_one(process: FunctionProcess, known: Mapping[str, Sequence[Any]], rows: int) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {placeholder(name): [] for name in process.function.outputs}
+    for row in range(rows):
+        values = process.values({name: [known[name][row]] for name in process.function.columns}, 1)
+        for name, column in values.items():
+            found[placeholder(name)] += column
+    return found
 
 
 class _Row(Mapping[str, Any]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from mainspring.features.functions.model import DerivedSource
 from mainspring.features.model import FeatureGroup, FeatureView, RequestFeatures, views_of
 from mainspring.registry.model import ModelVersion
 from mainspring.serving.model import Endpoint, Route
@@ -116,6 +117,10 @@ def _of_groups(groups: Mapping[str, FeatureGroup]) -> Iterator[Edge]:
     for group in groups.values():
         if isinstance(group, FeatureView):
             yield Edge(f"{SOURCE}:{group.source.name}", f"{VIEW}:{group.name}", "rows")
+            source = group.source
+            while isinstance(source, DerivedSource):
+                yield Edge(f"{SOURCE}:{source.parent.name}", f"{SOURCE}:{source.name}", "rows")
+                source = source.parent
         else:
             for view in group.views:
                 yield Edge(f"{VIEW}:{view.name}", f"{REQUEST}:{group.name}", "features")

@@ -22,6 +22,7 @@ from mainspring.features.offline.observed import AT
 from mainspring.features.offline.pieces import Observed, count, pieces, workplace
 from mainspring.features.offline.stored import Scan
 from mainspring.operations.features.choosing import Choice
+from mainspring.operations.features.deriving import derive
 from mainspring.operations.features.frames import as_arrow, index_of
 from mainspring.operations.features.progress_bar import steps
 from mainspring.operations.features.rows import Rows
@@ -134,6 +135,7 @@ class Reader:
         self, project: Project, choice: Choice, memory_limit: str, told: Told, temp: Path | None = None
     ) -> None:
         self._project, self._choice, self._memory_limit, self._told = project, choice, memory_limit, told
+        derive(project, choice.views)
         self._scan = pinned(project)
         self._temp = temp
 

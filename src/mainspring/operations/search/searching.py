@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import Invalid, MainspringError, MissingExtra, NotFound
 from mainspring.core.files import write_atomic
+from mainspring.features.model import views_of
 from mainspring.operations.apply import apply
+from mainspring.operations.features.deriving import derive
 from mainspring.operations.runs import find_runs
 from mainspring.operations.search.study import STUDY, opened_study
 from mainspring.project import Project
 from mainspring.registry.runs import process_tags, sweep
+from mainspring.training.inputs import all_groups
 from mainspring.training.loop.signals import interrupts_kept
 from mainspring.training.space import Chosen, Search, check_trials
 
@@ -197,6 +200,7 @@ def _begin(project: Project, model: Model, span: tuple[int | None, int | None]) 
             project.tracking.finish(unfinished.run_id, "RUNNING", project.wall.now())  # again
             return unfinished, path.parent, True
     shutil.rmtree(searches, ignore_errors=True)  # an unfinished search that will not be resumed
+    derive(project, views_of(all_groups(model)))
     pinned = pin(model, project.lake, project.snapshots, project.clock, root)
     tags = {**process_tags(), **pinned.tags, "seed": str(model.seed), SEARCH: digest}
     run_id = project.tracking.start(model.name, tags, project.wall.now())

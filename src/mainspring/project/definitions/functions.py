@@ -16,7 +16,8 @@ from types import ModuleType
 from typing import Any
 
 from mainspring.core.errors import Corrupt, Invalid
-from mainspring.project.definitions.importing import Sources, file_of, importing, sources
+from mainspring.core.module_files import Sources, file_of, sources
+from mainspring.project.definitions.importing import importing
 from mainspring.registry.model import FUNCTION, Code
 
 

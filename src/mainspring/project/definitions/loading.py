@@ -16,11 +16,13 @@ import msgspec
 from mainspring.core.definition_registry import Declared, Place, collecting
 from mainspring.core.errors import Invalid, InvalidDefinition, MainspringError, NotFound
 from mainspring.core.expr.render import render
+from mainspring.core.module_files import sources
 from mainspring.core.nearest import meant
 from mainspring.core.settings import Settings
 from mainspring.data.model import Source
 from mainspring.delivery.rollout.plan import Rollout, unfit
 from mainspring.features.check import check_groups
+from mainspring.features.functions.model import DerivedSource, FeatureFunction, RequestFunction
 from mainspring.features.model import Entity, FeatureGroup, FeatureView, Observations, RequestFeatures
 from mainspring.jobs.declaring import OwnJob
 from mainspring.jobs.pipelines.declaring import Pipeline
@@ -28,7 +30,7 @@ from mainspring.jobs.pipelines.graph import Graph
 from mainspring.monitoring.declaring import Monitor
 from mainspring.monitoring.notify.declaring import Target
 from mainspring.project.built_in_jobs import BUILT_IN as BUILT_IN_JOBS
-from mainspring.project.definitions.importing import importing, outdated, sources, turn
+from mainspring.project.definitions.importing import importing, outdated, turn
 from mainspring.project.schedules import check_scheduled
 from mainspring.serving.model import REFUSE, Endpoint
 from mainspring.serving.streaming.declaring import StreamEndpoint
@@ -409,6 +411,9 @@ def _content(item: Any) -> str:
     if isinstance(item, FeatureView):
         named = {"entity": item.entity.name, "source": item.source.name, "order": item.order if item.derived else ()}
         return _pretty(_without_empty({**msgspec.to_builtins(item), **named}, "derived", "order", "tags"))
+    if isinstance(item, RequestFunction):
+        about = {"description": item.description, "owner": item.owner, "tags": dict(item.tags)}
+        return _pretty(_without_empty({"name": item.name, **_function(item.function), **about}, "tags"))
     if isinstance(item, RequestFeatures):
         named = {"views": [view.name for view in item.views]}
         return _pretty(_without_empty({**msgspec.to_builtins(replace(item, views=())), **named}, "views", "tags"))
@@ -417,11 +422,19 @@ def _content(item: Any) -> str:
     if isinstance(item, Rollout):
         return _pretty(item.plan)
     body = msgspec.to_builtins(item)
+    if isinstance(item, DerivedSource):
+        body |= {"parent": item.parent.name, "function": _function(item.function)}
     if isinstance(item, Source):
         body = _without_empty(body, "id", "retracted")
     if isinstance(item, Endpoint) and item.without_store == REFUSE:  # so that endpoints without it keep their content
         del body["without_store"]
     return _pretty(body)
+
+
+def _function(function: FeatureFunction) -> dict[str, Any]:
+    """Return a feature function as it is compared: its code by digest."""
+    body: dict[str, Any] = msgspec.to_builtins(function)
+    return _without_empty({**body, "code": str(function.code), "digest": function.digest}, "vectors", "version")
 
 
 def _rules(model: Model) -> str:

@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import os
 import resource
-import select
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,11 +24,11 @@ import msgspec
 import numpy as np
 
 from mainspring.core.errors import Corrupt, MainspringError
+from mainspring.core.own_process import end_with_parent, kill, python_path, receive, send
 from mainspring.serving.adapters.sessions import CallLimits, OnnxSession, open_session
 from mainspring.serving.plane.executor import Array, ModelFailed, closed, first_line
 
 _LOAD_S = 120.0
-_LENGTH = struct.Struct("<Q")
 
 
 class _Value(msgspec.Struct, frozen=True, array_like=True):
@@ -86,39 +83,6 @@ def _unpacked(tensor: _Tensor) -> Array:
     return found.reshape(tensor.shape)
 
 
-def _send(connection: socket.socket, message: msgspec.Struct) -> None:
-    content = msgspec.msgpack.encode(message)
-    connection.sendall(_LENGTH.pack(len(content)))
-    connection.sendall(content)
-
-
-def _receive(connection: socket.socket, within_s: float | None = None, most: int = 1 << 34) -> bytearray:
-    """Return the next message.
-
-    Raises:
-        EOFError: The other side is gone, or announces more than `most` bytes.
-        TimeoutError: The message is not whole after `within_s` seconds.
-    """
-    until = None if within_s is None else time.monotonic() + within_s
-    (size,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size, until))
-    if size > most:
-        raise EOFError
-    return _exactly(connection, size, until)
-
-
-def _exactly(connection: socket.socket, size: int, until: float | None) -> bytearray:
-    content = bytearray(size)
-    view = memoryview(content)
-    while view:
-        if until is not None:
-            connection.settimeout(max(0.001, until - time.monotonic()))
-        count = connection.recv_into(view)
-        if not count:
-            raise EOFError
-        view = view[count:]
-    return content
-
-
 class SessionApart:
     """An `OnnxSession` whose graph runs in another process. One call at a time; threads may share it.
 
@@ -163,8 +127,8 @@ class SessionApart:
             raise closed()
         connection.settimeout(self._seconds)
         try:
-            _send(connection, call)
-            answer = _receive(connection, self._seconds, max(self._load.memory_bytes, 1 << 20))
+            send(connection, call)
+            answer = receive(connection, self._seconds, max(self._load.memory_bytes, 1 << 20))
             return msgspec.msgpack.decode(answer, type=_Answer)
         except TimeoutError:
             self._stop()
@@ -184,16 +148,16 @@ class SessionApart:
                 stdout=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 env={
-                    "PYTHONPATH": os.pathsep.join(str(Path(each).absolute()) for each in sys.path if each),
+                    "PYTHONPATH": python_path(),
                     "OMP_NUM_THREADS": "1",  # of NumPy's own library, which would take memory for each processor
                 },
             )
         self._connection = ours
-        self._end = weakref.finalize(self, _kill, child, ours)
+        self._end = weakref.finalize(self, kill, child, ours)
         ours.settimeout(_LOAD_S)
         try:
-            _send(ours, self._load)
-            loaded = msgspec.msgpack.decode(_receive(ours, _LOAD_S), type=_Loaded)
+            send(ours, self._load)
+            loaded = msgspec.msgpack.decode(receive(ours, _LOAD_S), type=_Loaded)
         except (OSError, EOFError, msgspec.DecodeError) as error:
             self._stop()
             raise Corrupt(f"The model of {self._load.name} does not load in a separate process.") from error
@@ -207,21 +171,7 @@ class SessionApart:
         self._end()
 
 
-def _kill(child: subprocess.Popen[bytes], connection: socket.socket) -> None:
-    child.kill()
-    child.wait()
-    connection.close()
-
-
 # The process
-
-
-def _end_with_parent(descriptor: int) -> None:
-    hung_up = select.poll()
-    hung_up.register(descriptor, select.POLLHUP | getattr(select, "POLLRDHUP", 0))
-    while not hung_up.poll():
-        pass
-    os._exit(0)
 
 
 def _described(values: Sequence[Any]) -> list[_Value]:
@@ -250,20 +200,20 @@ def _answered(session: OnnxSession, content: bytearray) -> _Answer:
 def main() -> None:
     """Load a model and answer calls until the parent hangs up."""
     connection = socket.socket(fileno=int(sys.argv[1]))
-    threading.Thread(target=_end_with_parent, args=(connection.fileno(),), daemon=True).start()
+    threading.Thread(target=end_with_parent, args=(connection.fileno(),), daemon=True).start()
     with tempfile.TemporaryDirectory(prefix="mainspring-model-") as empty:
         os.chdir(empty)
-    load = msgspec.msgpack.decode(_receive(connection), type=_Load)
+    load = msgspec.msgpack.decode(receive(connection), type=_Load)
     try:
         session = open_session(load.content, load.name, threads=load.threads, limits=CallLimits(float("inf")))
     except MainspringError as error:
-        _send(connection, _Loaded([], [], str(error)))
+        send(connection, _Loaded([], [], str(error)))
         return
-    _send(connection, _Loaded(_described(session.get_inputs()), _described(session.get_outputs())))
+    send(connection, _Loaded(_described(session.get_inputs()), _described(session.get_outputs())))
     _limit(load.memory_bytes)
     del load
     while True:
-        _send(connection, _answered(session, _receive(connection)))
+        send(connection, _answered(session, receive(connection)))
 
 
 if __name__ == "__main__":

@@ -246,7 +246,8 @@ class Lane:
         jobs = list(work.jobs)  # the thread sorts those of `work`
         reading = self._loop.run_in_executor(self._reads, self._gather, work)
         first = min(job.deadline for job in jobs)
-        if self.defaults:  # from these everybody shall be answered in time
+        defaults = self.defaults and not self.runtime.apart  # a function may hang, which no default replaces
+        if defaults:  # from these everybody shall be answered in time
             now = monotonic_us()
             first = max((now + first) // 2, int(first - _SPARE_US - self.runtime.cost.predict(work.rows)))
 
@@ -258,11 +259,11 @@ class Lane:
             if reading.done():  # in this turn of the loop: `read` is called in the next
                 return
             now, late = monotonic_us(), Unavailable("The online store did not respond in time.")
-            for job in [job for job in jobs if job.deadline <= now and not self.defaults]:
+            for job in [job for job in jobs if job.deadline <= now and not defaults]:
                 jobs.remove(job)
                 self._metrics.rejections["expired"] += 1
                 self._fail(job, late)
-            if jobs and not self.defaults:
+            if jobs and not defaults:
                 timer = wait(min(job.deadline for job in jobs))
                 return
             reading.remove_done_callback(read)

@@ -37,7 +37,8 @@ class Runtime:
     key_names: tuple[str, ...] = ()
     personal: frozenset[str] = frozenset()  # keys, fields and features that identify a person
     stored: bool = False  # whether requests by key need the online store
-    remote: bool = False  # whether that waits for another machine
+    remote: bool = False  # whether a read of features waits for another machine or process
+    apart: bool = False  # whether it waits for a feature function
     halves: tuple[str, ...] = ()  # the outputs that are FP16
 
     @property
@@ -75,6 +76,8 @@ def _ready(bundle: Bundle, online: OnlineStore, executor: Executor) -> Runtime:
         return Runtime(bundle.digest, manifest, executor, schema, manifest.tensors, outputs, cost, halves=halves)
     groups, observations = definitions.load(bundle.files[FEATURES])
     stored = bool(views_of(groups))
+    reader = OnlineReader(groups, online, schema=observations.source.columns)
+    reader.start()
     features = [Field(each.name, each.dtype, nullable=executor.nullable(each.name)) for each in manifest.inputs]
     return Runtime(
         bundle.digest,
@@ -84,11 +87,12 @@ def _ready(bundle: Bundle, online: OnlineStore, executor: Executor) -> Runtime:
         tuple(TensorSpec(field.name, DATATYPES[field.dtype], (-1,)) for field in features),
         outputs,
         cost,
-        reader=OnlineReader(groups, online, schema=observations.source.columns),
+        reader=reader,
         key_names=tuple(name for entity in observations.keys for name in entity.keys),
         personal=personal_names(groups, observations),
         stored=stored,
-        remote=stored and online.remote,
+        remote=(stored and online.remote) or reader.apart,
+        apart=reader.apart,
     )
 
 

@@ -1,0 +1,154 @@
+"""The process in which a feature function runs, apart from its caller: it cannot hang, crash or slow down the gateway.
+
+It is started on the first call, killed when a call takes longer than the function's limit or when nobody holds this
+object any more, and started again by the next call. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from mainspring.core.environment import for_child
+from mainspring.core.errors import MainspringError
+from mainspring.core.own_process import kill, python_path, receive, send
+from mainspring.core.time import format_duration
+from mainspring.features.functions.messages import Answer, Call, Load, Loaded
+from mainspring.features.functions.model import FAIL, FeatureFunction
+
+_CHILD = "mainspring.features.functions.child"
+_LOAD_S = 120.0  # for its imports, which may be large
+
+
+class FunctionFailed(MainspringError):
+    """A feature function did not load, failed, ran too long, or ended its process."""
+
+
+class FunctionProcess:
+    """A feature function in another process. One call at a time; threads may share it.
+
+    Args:
+        limit_us: Maximum duration of a call, µs; by default the function's.
+        loading_s: Maximum duration of the function's imports.
+    """
+
+    def __init__(self, function: FeatureFunction, *, limit_us: int | None = None, loading_s: float = _LOAD_S) -> None:
+        self.function = function
+        self._limit_us = function.timeout_us if limit_us is None else limit_us
+        self._loading_s = loading_s
+        self._running = threading.Lock()
+        self._connection: socket.socket | None = None
+        self._end: Callable[[], object] = lambda: None  # ends the process; so does whoever collects this as garbage
+
+    def start(self) -> None:
+        """Start the process, unless it runs, so that the first call need not wait for the function's imports.
+
+        Raises:
+            FunctionFailed: The function does not load.
+        """
+        with self._running:
+            if self._connection is None:
+                self._connection = self._started()
+
+    def values(self, columns: Mapping[str, Sequence[Any]], rows: int) -> dict[str, list[Any]]:
+        """Return each output, of shape (rows,), for the function's inputs, each of shape (rows,).
+
+        A row for which it fails has nulls.
+
+        Raises:
+            FunctionFailed: It fails altogether, or for a row where `on_error` is `fail`.
+        """
+        lists = {name: list(columns[name]) for name in self.function.columns}
+        return self.call(Call(rows, lists=lists)).lists or {}
+
+    def call(self, call: Call) -> Answer:
+        """Return the answer to a call.
+
+        Raises:
+            FunctionFailed: As `values`.
+        """
+        self.start()
+        with self._running:
+            answer = self._asked(call)
+        if answer.error:
+            raise FunctionFailed(f"{self._named} failed: {answer.error}", fix="correct the function.")
+        if answer.failures and self.function.on_error == FAIL:
+            row, why = next(iter(sorted(answer.failures.items())))
+            raise FunctionFailed(f"{self._named} failed for row {row}: {why}", fix="correct the function.")
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self._connection = None
+        self._end()
+
+    @property
+    def _named(self) -> str:
+        return f"The feature function {self.function.name} ({self.function.code})"
+
+    def _asked(self, call: Call) -> Answer:
+        connection, limit_s = self._connection, self._limit_us / 1e6
+        if connection is None:
+            raise FunctionFailed(f"{self._named} was closed.")
+        connection.settimeout(limit_s)
+        try:
+            send(connection, call)
+            return msgspec.msgpack.decode(receive(connection, limit_s), type=Answer)
+        except TimeoutError:
+            self.close()
+            limit = format_duration(self._limit_us)
+            raise FunctionFailed(
+                f"{self._named} was stopped: it ran for {limit} on {call.rows} rows.",
+                fix="make it faster, give it fewer rows with batch_rows=, or more time with timeout=.",
+            ) from None
+        except (OSError, EOFError, msgspec.DecodeError) as error:
+            self.close()
+            raise FunctionFailed(
+                f"{self._named} ended its process on {call.rows} rows: it crashed, or ran out of memory.",
+                fix="run the function on these rows by itself.",
+            ) from error
+
+    def _started(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            child = subprocess.Popen(
+                [sys.executable, "-m", _CHILD, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                # The order of a set of texts must not differ between processes.
+                env=for_child({"PYTHONPATH": python_path(), "PYTHONHASHSEED": "0"}),
+            )
+        self._end = weakref.finalize(self, kill, child, ours)
+        ours.settimeout(self._loading_s)
+        try:
+            send(ours, Load(self.function))
+            loaded = msgspec.msgpack.decode(receive(ours, self._loading_s), type=Loaded)
+        except (OSError, EOFError, msgspec.DecodeError) as error:
+            self._end()
+            raise FunctionFailed(
+                f"{self._named} does not load: its process ended, or took {self._loading_s:g} s.",
+                fix="import its module by itself.",
+            ) from error
+        if loaded.error:
+            self._end()
+            raise FunctionFailed(f"{self._named} does not load: {loaded.error}", fix="correct its imports.")
+        return ours
+
+
+class FunctionProcesses:
+    """Processes of functions, each started once and kept, as a function's imports may take longer than its calls."""
+
+    def __init__(self) -> None:
+        self._of: dict[tuple[str, int], FunctionProcess] = {}
+
+    def of(self, function: FeatureFunction) -> FunctionProcess:
+        """Return the process of a function."""
+        return self._of.setdefault((function.digest, function.timeout_us), FunctionProcess(function))

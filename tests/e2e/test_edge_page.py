@@ -193,7 +193,7 @@ def exact(typed: Typed) -> bool:
     return typed.operation not in ("log", "exp") and all(map(exact, typed.arguments))
 
 
-@settings(max_examples=examples(gate=60, deep=5_000))
+@settings(max_examples=examples(gate=60, deep=1_500))
 @given(
     st.lists(expressions().filter(lambda each: exact(resolve(each, SCHEMA))), min_size=1, max_size=4),
     rows(),

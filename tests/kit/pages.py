@@ -35,14 +35,20 @@ from kit.waiting import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-_SUITE = ROOT / "oip-conformance" / "src"
 _PATH = (Path(sys.executable).parent, os.environ["PATH"])
 _FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _MARK = re.compile(r"<!-- ([a-z ]+?)(?:: (.*?))? -->\s*\Z")
-_DRIVER = """
+# Programs beside the package, as `pip install ./oip-conformance ./edge-runtime` makes them: name -> folder, module.
+_BESIDE = {
+    "oip-conformance": (ROOT / "oip-conformance" / "src", "oip_conformance"),
+    "mainspring-edge": (ROOT / "edge-runtime" / "src", "mainspring_edge.cli"),
+}
+_DRIVER = (
+    f"SOURCES = {[str(source) for source, _ in _BESIDE.values()]}"
+    + """
 import json, sys, traceback, os
 space = {"__name__": "__main__"}
-sys.path.insert(0, "")
+sys.path[:0] = ["", *SOURCES]
 for line in sys.stdin:
     asked = json.loads(line)
     os.environ.update(asked["environment"])
@@ -55,6 +61,7 @@ for line in sys.stdin:
     sys.stdout.flush()
     print(json.dumps({"failed": answer}), file=sys.stderr, flush=True)
 """
+)
 
 
 def script(name: str) -> ModuleType:
@@ -262,12 +269,14 @@ class Reader:
 
 
 def _programs(folder: Path) -> Path:
-    """Return a folder with `oip-conformance`, as `pip install ./oip-conformance` makes it."""
-    program = folder / ".reader-programs" / "oip-conformance"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nPYTHONPATH="{_SUITE}" exec "{sys.executable}" -m oip_conformance "$@"\n')
-    program.chmod(0o700)
-    return program.parent
+    """Return a folder with the programs beside the package."""
+    programs = folder / ".reader-programs"
+    programs.mkdir()
+    for name, (source, module) in _BESIDE.items():
+        program = programs / name
+        program.write_text(f'#!/bin/sh\nPYTHONPATH="{source}" exec "{sys.executable}" -m {module} "$@"\n')
+        program.chmod(0o700)
+    return programs
 
 
 def _plain(text: str) -> str:

@@ -36,7 +36,7 @@ class Device:
         self.name, self.version = package.name, package.version
         try:
             self._features = Features(package.files[FEATURES])
-            self._model = Model(package.files[MODEL], index["model"])
+            self._model = Model(package.files[MODEL], index["model"], self._features.names)
             self._columns: dict[str, str] = index["columns"]
             self.outputs = [output["name"] for output in index["model"]["outputs"]]
             self._tolerance = float(index["tolerance"])
@@ -56,7 +56,7 @@ class Device:
         """
         if not rows:
             return {name: [] for name in self.outputs}
-        return self._model.predict(self.features(rows), len(rows))
+        return self._model.answer(self._features.rows(rows))
 
     def features(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
         """Return feature -> one value a row, null as `None`. Raises as `predict` does."""
@@ -69,29 +69,27 @@ class Device:
         Raises:
             SelfTestFailed: A feature or an output differs; the message names the first, with both values.
         """
-        golden = json.loads(self._golden)
-        columns = _decoded(golden["columns"], self._columns)
-        expected = golden["outputs"]
-        self._compare(self._answers(columns, _rows(expected)), expected, "model")
-        inputs = _decoded(golden["rows"], self.inputs)
-        if not golden["answers"]:
-            return
-        rows = [dict(zip(inputs, row, strict=True)) for row in zip(*inputs.values(), strict=True)]
-        wanted = _decoded(golden["features"], self._columns)
-        found = self.features(rows)
-        for name, values in wanted.items():
-            for row, (one, other) in enumerate(zip(found[name], values, strict=True)):
-                if not _same(one, other):
-                    raise SelfTestFailed(f"Feature {name} of golden row {row} is {one!r}; expected {other!r}.")
-        self._compare(self._answers(found, _rows(golden["answers"])), golden["answers"], "row")
-
-    def _answers(self, columns: Mapping[str, Sequence[Any]], rows: int) -> dict[str, list[Any]]:
         try:
-            return self._model.predict(columns, rows)
+            self._test(json.loads(self._golden))
         except EdgeError:
             raise
         except Exception as error:  # the runtime's errors have no common base
             raise SelfTestFailed(f"The model fails on the golden rows: {error!r:.300}") from error
+
+    def _test(self, golden: Mapping[str, Any]) -> None:
+        columns, expected = _decoded(golden["columns"], self._columns), golden["outputs"]
+        if expected:
+            self._compare(self._model.predict(columns, _rows(expected)), expected, "model")
+        inputs = _decoded(golden["rows"], self.inputs)
+        if not golden["answers"]:
+            return
+        rows = [dict(zip(inputs, row, strict=True)) for row in zip(*inputs.values(), strict=True)]
+        found = self.features(rows)
+        for name, values in _decoded(golden["features"], self._columns).items():
+            for row, (one, other) in enumerate(zip(found[name], values, strict=True)):
+                if not _same(one, other):
+                    raise SelfTestFailed(f"Feature {name} of golden row {row} is {one!r}; expected {other!r}.")
+        self._compare(self.predict(rows), golden["answers"], "row")
 
     def _compare(self, found: Mapping[str, Sequence[Any]], expected: Mapping[str, Sequence[Any]], kind: str) -> None:
         for name, values in expected.items():

@@ -14,7 +14,7 @@ import pytest
 
 from kit.devices import TRUSTED, package
 from kit.models import mlp_bundle
-from kit.serving import KEY, expected
+from kit.serving import KEY, bundle, expected
 from mainspring_edge import Device, InvalidRow, Refused, SelfTestFailed, load
 from mainspring_edge.cli import main
 
@@ -133,6 +133,19 @@ def test_the_self_test_sees_a_wrong_output_and_a_wrong_feature(tmp_path: Path) -
     ):
         with pytest.raises(SelfTestFailed, match=words):
             _resigned(package(tmp_path / str(number)), "golden.json", change).self_test()
+
+
+def test_held_out_rows_of_people_do_not_leave(tmp_path: Path) -> None:
+    whole = json.loads((package(tmp_path / "whole") / "golden.json").read_bytes())
+    assert len(whole["outputs"]["probability"]) == 2
+    definitions = json.loads(bundle().files["features.json"])
+    definitions["sources"]["schedule"]["pii"] = ["distance"]
+    made = bundle(features_json=json.dumps(definitions).encode())
+    folder = package(tmp_path / "p", made)
+    golden = json.loads((folder / "golden.json").read_bytes())
+    assert (golden["columns"], golden["outputs"]) == ({}, {})
+    assert len(golden["answers"]["probability"]) > 20
+    load(folder, TRUSTED).self_test()
 
 
 def test_an_operation_of_a_newer_build_is_named(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from mainspring.deploy.edge.package import FEATURES, GOLDEN, MODEL
 from mainspring.deploy.edge.program import Program, plain_program, program_of
 from mainspring.deploy.edge.signature import signature_of
 from mainspring.features import definitions
+from mainspring.features.describe.personal import personal_names
 from mainspring.registry import bundles
 from mainspring.registry.model import Bundle
 from mainspring.registry.onnx_file import check_onnx
@@ -68,7 +69,7 @@ def content_of(
 
     Raises:
         NotConvertible: The model is not ONNX.
-        Invalid: A feature needs the store.
+        Invalid: A feature needs the store, or there is no golden row but those of people.
         Corrupt: The bundle's graph, features or golden rows do not match its manifest.
     """
     manifest = bundle.manifest
@@ -81,10 +82,13 @@ def content_of(
         columns = {each.name: each.dtype.value for each in manifest.inputs}
     program = plain_program(columns)
     made: tuple[Columns, Columns, Columns] = ({}, {}, {})
+    recorded = recorded_rows(bundle)
     if bundles.FEATURES in bundle.files and not manifest.tensors:
         groups, observations = definitions.load(bundle.files[bundles.FEATURES])
         program = program_of(list(columns), groups, observations, stored_as_inputs=stored_as_inputs)
         made = made_rows(program, bundle, content, groups, observations)
+        if personal_names(groups, observations) & set(columns):
+            recorded = {}, {}  # held-out rows of people do not leave for devices; made ones do
     about = {
         "name": manifest.model,
         "bundle": bundle.digest,
@@ -95,9 +99,13 @@ def content_of(
         "stored": program.stored,
         "model": signature_of(open_session(content), manifest),
     }
-    files = {MODEL: content, FEATURES: _encoded(program, manifest.model), GOLDEN: golden_file(bundle, made)}
-    recorded, _ = recorded_rows(bundle)
-    rows = sum(len(next(iter(part.values()), ())) for part in (recorded, made[0]))
+    files = {MODEL: content, FEATURES: _encoded(program, manifest.model), GOLDEN: golden_file(manifest, recorded, made)}
+    rows = sum(len(next(iter(part.values()), ())) for part in (recorded[0], made[0]))
+    if not rows:
+        raise Invalid(
+            f"{manifest.model!r} has no golden row that may leave.",
+            fix="train it without features that identify a person.",
+        )
     return Content(about, files, program.inputs, program.stored, rows)
 
 

@@ -52,14 +52,15 @@ def recorded_rows(bundle: Bundle) -> tuple[Columns, Columns]:
     return inputs, outputs
 
 
-def golden_file(bundle: Bundle, made: tuple[Columns, Columns, Columns]) -> bytes:
+def golden_file(manifest: Manifest, recorded: tuple[Columns, Columns], made: tuple[Columns, Columns, Columns]) -> bytes:
     """Return `golden.json`.
 
     Args:
+        recorded: The model's columns and outputs of `recorded_rows`, or nothing.
         made: Rows of inputs, their features, and the model's outputs for them, in the JSON of a package.
     """
-    inputs, outputs = recorded_rows(bundle)
-    dtypes = {each.name: each.dtype for each in bundle.manifest.inputs}
+    inputs, outputs = recorded
+    dtypes = {each.name: each.dtype for each in manifest.inputs}
     columns = {
         name: [to_json(value, dtypes[name]) for value in values] if name in dtypes else values
         for name, values in inputs.items()

@@ -67,7 +67,9 @@ export class Device {
   // Compute the golden rows and compare them with what the package says.
   async selfTest() {
     const { columns, outputs, rows, features, answers } = this.golden;
-    await this.#check(decoded(columns, this.index.columns), outputs, "model");
+    if (Object.keys(outputs).length) {
+      await this.#check(decoded(columns, this.index.columns), outputs, "model");
+    }
     const inputs = Object.entries(decoded(rows, this.inputs));
     if (!Object.keys(answers).length) {
       return;

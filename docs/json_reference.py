@@ -32,6 +32,7 @@ from mainspring.operations.advise.model import Advised
 from mainspring.operations.ci.model import Report
 from mainspring.operations.demo.walkthrough import Summary
 from mainspring.operations.edge.building import BuiltPackage
+from mainspring.operations.edge.fleet import DeviceReport
 from mainspring.operations.endpoint_checks import Finding
 from mainspring.operations.endpoint_health import EndpointSummary
 from mainspring.operations.explaining import ExplainedPrediction
@@ -124,6 +125,11 @@ _PIPELINE_RUN = Document(
     _object("PipelineRun", **_RUN, parameters=dict[str, Any], result=Any, counts=dict[str, int], steps=list[StepState]),
     (*_RUN_INSTANTS, "StepState.started_at", "StepState.ended_at"),
 )
+_FLEET_ROLLOUT = _object(
+    "FleetRollout", id=str, package=str, version=int, before=int | None, status=Literal["running", "done", "stopped"],
+    ring=int, rings=list[float], why=str, actor=str, started_at=int,
+    history=list[_object("FleetEvent", at=int, text=str)],
+)  # fmt: skip
 DOCUMENTS = {
     "demo": Document(Summary),
     "init": Document(_object("Created", project=str)),
@@ -221,6 +227,29 @@ DOCUMENTS = {
     "export prometheus-rules": Document(_object("ExportedRules", path=str, rules=int)),
     "export prometheus-scrape": Document(_object("ExportedScrape", path=str, targets=int)),
     "edge build": Document(BuiltPackage),
+    "edge device": Document(DeviceReport, ("seen_at",)),
+    "edge devices": Document(list[DeviceReport], ("seen_at",)),
+    "edge publish": Document(
+        _object(
+            "PublishedPackage", name=str, version=int, bytes=int, published_at=int, repository=str,
+            expires=dict[str, str],
+        ),
+        ("published_at",),
+    ),
+    "edge register": Document(_object("RegisteredDevice", device=str, package=str, key=str, setup=str)),
+    "edge remove": Document(_object("RemovedDevice", device=str)),
+    "edge rollout": Document(_FLEET_ROLLOUT, ("started_at", "FleetEvent.at")),
+    "edge status": Document(
+        _object(
+            "FleetStatus", devices=int, conditions=dict[str, int], versions=dict[str, int], duplicates=list[str],
+            wrong_clocks=list[str], rollouts=list[_FLEET_ROLLOUT],
+            refusals=list[_object("FleetRefusal", device=str, reason=str, count=int, last_at=int)],
+            releases=list[_object("FleetRelease", name=str, version=int, bytes=int)], expires=dict[str, str],
+            uploaded=int, dropped=int,
+        ),
+        ("FleetRollout.started_at", "FleetEvent.at", "FleetRefusal.last_at"),
+    ),
+    "edge withdraw": Document(_object("WithdrawnPackage", name=str, version=int)),
     "edge page": Document(_object("EdgePage", folder=str, package=str, bytes=int, runtime=str)),
     "export grafana": Document(_object("ExportedDashboard", path=str, panels=int)),
     "monitor run": Document(list[MeasuredWindow], ("start", "end", "computed_at")),

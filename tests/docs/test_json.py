@@ -99,6 +99,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
     project.incidents.save([incident(MODEL, project.clock.now(), actions=(shed,))])
     one = "{incidents list[0][id]}"
     key, version = ["--key-file", "key"], f"{MODEL}:2"
+    addresses = ["--repository", "https://r.example.org", "--broker", "mqtts://b.example.org"]
     ran = [
         ("init", ["elsewhere"]), ("apply", []), ("ingest", ["posted", "wrong.csv"]),
         ("data quarantine", ["posted"]), ("data commit", []), ("data tag", ["old", "now"]), ("data log", []),
@@ -113,7 +114,10 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("models approve", [version, *key]), ("models show", [version]), ("models card", [version]),
         ("models waive", [version, "auc", "--reason", "a test", "--until", "7d", *key]), ("models waivers", [version]),
         ("models withdraw", [version, *key]), ("models history", [MODEL]), ("models export", [version, "v.tar"]),
-        ("edge build", [version, "--to", "edge", "--stored-as-inputs"]),
+        ("edge build", [version, "--to", "edge", "--stored-as-inputs"]), ("edge publish", ["edge"]),
+        ("edge register", ["depot-7", "--package", MODEL, "--key", "ab" * 32, "--to", "depot-7.json", *addresses]),
+        ("edge rollout", [MODEL, "2"]), ("edge devices", []), ("edge device", ["depot-7"]), ("edge status", []),
+        ("edge remove", ["depot-7"]), ("edge withdraw", [MODEL, "2"]),
         ("models import", ["v.tar"]), ("models key", []), ("models trust", ["other", "ab" * 32]),
         ("models add", ["network", "m.onnx"]), ("models function", ["twice", "parcels.maths:doubled", *spec]),
         ("models compose", ["pair", "graph.json"]), ("models list", []), ("models delete", ["network:1"]),

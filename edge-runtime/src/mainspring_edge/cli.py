@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from mainspring_edge import fleet_cli
 from mainspring_edge.errors import EdgeError, InvalidRow, Refused
 from mainspring_edge.runtime import Device, load
 
@@ -29,8 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         each.add_argument("--name", help="refuse a package of another model")
     check.add_argument("--json", action="store_true", help="print one JSON document")
     predict.add_argument("rows", nargs="?", default="-", help="file with the rows; - is standard input")
+    fleet_cli.add_commands(commands)
     given = parser.parse_args(arguments)
     try:
+        if given.command in ("key", "run"):
+            return fleet_cli.print_key(given) if given.command == "key" else fleet_cli.run(given)
         device = load(given.package, _key(given.key), name=given.name)
         if given.command == "predict":
             return _predict(device, given.rows)

@@ -80,7 +80,22 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "edge build late-delivery@champion --to late-edge --stored-as-inputs",
         "edge build late-delivery:3 --to late-int8 --precision int8 --tolerance 0.01",
     ),
+    "edge device": ("edge device depot-7",),
+    "edge devices": ("edge devices", "edge devices --condition failing"),
     "edge page": ("edge page late-edge --to late-page",),
+    "edge publish": ("edge publish late-edge",),
+    "edge register": (
+        "edge register depot-7 --package late-delivery --to depot-7.json "
+        "--key 3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29 "
+        "--repository https://updates.example.org --broker mqtts://mqtt.example.org",
+    ),
+    "edge remove": ("edge remove depot-7",),
+    "edge rollout": (
+        "edge rollout late-delivery 4 --rings 0.01,0.1,1 --soak 1h",
+        "edge rollout late-delivery --stop --reason 'the depots complain'",
+    ),
+    "edge status": ("edge status",),
+    "edge withdraw": ("edge withdraw late-delivery 4",),
     "endpoints list": ("endpoints list",),
     "endpoints show": ("endpoints show late-delivery",),
     "objectives": ("objectives",),

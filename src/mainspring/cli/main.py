@@ -34,7 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "endpoints": ("endpoints", "Endpoints and their health: list, show."),
     "incidents": ("incidents", "Incidents: list, own, silence, close, judge."),
     "objectives": ("objectives", "Show objectives and their error budgets."),
-    "edge": ("edge", "Build signed packages for devices."),
+    "edge": ("edge", "Packages for devices: build, publish, roll out."),
     "export": ("export", "Write rules for Prometheus, dashboards for Grafana."),
     "fairness": ("fairness", "Compare groups: rates, errors, calibration."),
     "predictions": ("predictions", "Logged predictions: list, show."),

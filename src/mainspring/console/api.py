@@ -15,6 +15,7 @@ from mainspring.console.data.explore_api import add_explore_api
 from mainspring.console.endpoints.api import add_endpoint_api
 from mainspring.console.endpoints.live import live
 from mainspring.console.find import add_find_api
+from mainspring.console.fleet.api import add_fleet_api
 from mainspring.console.incidents.api import add_incident_api
 from mainspring.console.jobs.api import add_job_api
 from mainspring.console.models.api import add_model_api
@@ -66,6 +67,7 @@ def api(project: Project, looking: Looking | None = None) -> APIRouter:
     add_rollout_api(router, project)
     add_pipeline_api(router, project)
     add_incident_api(router, project)
+    add_fleet_api(router, project)
 
     add_find_api(router, project)
     add_key_api(router, project)

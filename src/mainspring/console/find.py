@@ -39,6 +39,7 @@ _PAGES = (
     "Pipelines",
     "Runs",
     "Jobs",
+    "Fleet",
 )
 _PREDICTION = re.compile(r"[0-9A-Za-z]{8,40}(-[0-9]{0,9})?")  # an id, or the beginning of one
 

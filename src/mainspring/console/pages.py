@@ -19,6 +19,7 @@ from mainspring.console.data.pages import add_data_pages
 from mainspring.console.endpoints.pages import add_endpoint_pages
 from mainspring.console.features.pages import add_feature_pages
 from mainspring.console.find import add_find_page
+from mainspring.console.fleet.pages import add_fleet_pages
 from mainspring.console.guard import caller, cookie_name, form
 from mainspring.console.incidents.pages import add_incident_pages
 from mainspring.console.jobs.pages import add_job_pages
@@ -44,7 +45,7 @@ _ENDPOINTS = rf"endpoints(/{_ID}(/(performance|fairness|drift|latency|capacity|r
 _PIPELINES = rf"pipelines(/{_ID}(/runs/{_ID}(/steps/[A-Za-z0-9_.%-]{{1,140}})?)?)?"
 _QUERY = r"(\?[!-~]{1,2000})?"  # anything printable: it is used on our own page only
 _OWN_PAGE = re.compile(
-    rf"/(predictions(/{_ID})?|features(/{_ID})?|data(/{_ID}){{,3}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts|incidents)(/{_ID})?|keys|audit|find|{_ENDPOINTS}|{_MODELS}|{_PIPELINES})?{_QUERY}"
+    rf"/(predictions(/{_ID})?|features(/{_ID})?|data(/{_ID}){{,3}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts|incidents|fleet)(/{_ID})?|keys|audit|find|{_ENDPOINTS}|{_MODELS}|{_PIPELINES})?{_QUERY}"
 )
 
 
@@ -85,6 +86,7 @@ def pages(project: Project, sessions: Sessions, looking: Looking, refusals: Refu
         add_rollout_pages,
         add_pipeline_pages,
         add_incident_pages,
+        add_fleet_pages,
         add_find_page,
         add_key_pages,
         add_audit_pages,

@@ -19,8 +19,8 @@ from mainspring.serving.http.acceptor import Acceptor
 from mainspring.serving.http.message import Head, Request, refusal
 
 MAX_BODY_BYTES = 64 << 10
-SIGNED = "/api/webhooks/"  # these routes check a signature of the body themselves
-MAX_DELIVERY_BYTES = 1 << 20  # of a webhook: a push of many commits
+SIGNED = ("/api/webhooks/", "/api/edge/records/")  # these routes check a signature of the body themselves
+MAX_DELIVERY_BYTES = 1 << 20  # of a webhook: a push of many commits; of a device: hundreds of predictions
 _DELIVERIES = 8  # larger than other bodies, arriving at once
 _CONNECTIONS = 256
 # Bodies are read before authentication: slow ones must not exhaust the room of others.

@@ -184,5 +184,6 @@ class Settings:
     jobs_at_once: int = 2  # of a worker
     shadow_nice: int = 19  # priority of the processes of shadows, as of nice: 0 is usual, 19 the lowest
     webhook_secret: str = field(default="", repr=False)  # empty: deliveries are refused
+    fleet: Url | None = None  # broker of the devices; `None`: there are none
     receivers: Mapping[str, Receiver] = field(default_factory=dict)  # by `project.receivers.variable` of the name
     engines: Engines = Engines()

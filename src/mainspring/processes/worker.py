@@ -146,6 +146,7 @@ def duties(project: Project) -> list[Duty]:
 
     return [
         *_pushing(project),
+        *_fleet(project),
         Duty("publishing routes", route, 5.0),
         Duty("starting pipelines", start_pipelines, 5.0),
         Duty("materialising features", materialise, 1.0, lane="features"),
@@ -169,6 +170,25 @@ def _pushing(project: Project) -> list[Duty]:
     from mainspring.operations.service.otlp import MetricsPush
 
     return [Duty("pushing metrics", MetricsPush(project, project.settings.metrics).push, 15.0)]
+
+
+def _fleet(project: Project) -> list[Duty]:
+    """Return the duties of a fleet, if the profile names a broker: its control, and the repository's signatures."""
+    if project.settings.fleet is None:
+        return []
+    from mainspring.operations.edge.fleet import controller
+
+    look = controller(project)
+
+    def control() -> None:
+        for rollout, decided in look():
+            log.info("rollout of %s %d: %s, %s", rollout.package, rollout.candidate, decided.move, decided.why)
+
+    def sign() -> None:
+        if project.packages.refresh():
+            log.info("signed the metadata of the repository of packages again")
+
+    return [Duty("controlling the fleet", control, 1.0), Duty("signing the repository of packages", sign, 600.0)]
 
 
 def _body(project: Project) -> None:

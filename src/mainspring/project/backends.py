@@ -204,6 +204,13 @@ INCIDENTS: Mapping[str, Build] = _by_catalog(
 SERVICE_STORES: Mapping[str, Build] = _by_catalog(
     lambda at: lazily("monitoring.adapters.service", "CatalogService", extra="local")(at.project.engine)
 )
+FLEET_STORES: Mapping[str, Build] = _by_catalog(
+    lambda at: lazily("deploy.adapters.fleet_catalog", "CatalogFleet", extra="gateway")(at.project.engine)
+)
+BROKERS: Mapping[str, Build] = dict.fromkeys(
+    ("mqtt", "mqtts"),
+    lambda at: lazily("deploy.adapters.mqtt", "MqttMessages", extra="edge")(at.url, at.project.settings.project),
+)
 JOB_STORES: Mapping[str, Build] = _by_catalog(
     lambda at: lazily("jobs.adapters.catalog", "CatalogJobs", extra="gateway")(
         at.project.engine, partial(ring, at.state)

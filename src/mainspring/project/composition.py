@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from mainspring.data.ingest import Ingestor
     from mainspring.data.ports import LakeTables, Snapshots
     from mainspring.delivery.ports import Evaluations, RolloutStore
+    from mainspring.deploy.edge.repository import Repository
+    from mainspring.deploy.fleet.ports import FleetStore, Messages
     from mainspring.features.functions.deriving import Deriver
     from mainspring.features.materialise import Materialiser
     from mainspring.features.ports import OnlineStore
@@ -459,6 +461,35 @@ class Project:
     def incidents(self) -> IncidentStore:
         built: IncidentStore = self._build("incidents", backends.INCIDENTS, self.settings.catalog)
         return built
+
+    @cached_property
+    def fleet(self) -> FleetStore:
+        """Devices and rollouts over them."""
+        built: FleetStore = self._build("fleet", backends.FLEET_STORES, self.settings.catalog)
+        return built
+
+    @cached_property
+    def broker(self) -> Messages:
+        """Messages to and from devices.
+
+        Raises:
+            Invalid: The profile names no broker.
+        """
+        if self.settings.fleet is None:
+            raise Invalid(
+                f"Profile {self.settings.profile!r} has no broker for devices.",
+                fix="set MAINSPRING_FLEET to mqtts://user:password@host:port.",
+            )
+        built: Messages = self._build("broker", backends.BROKERS, self.settings.fleet)
+        return built
+
+    @cached_property
+    def packages(self) -> Repository:
+        """The repository from which devices update."""
+        from mainspring.deploy.edge.repository import Repository
+
+        state = self.settings.state
+        return Repository(state / "edge" / "repository", state / "keys", self.own_locks, self.wall.now)
 
     @cached_property
     def service(self) -> ServiceStore:

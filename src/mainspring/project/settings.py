@@ -87,6 +87,7 @@ DEFAULTS: Mapping[str, Any] = {
     "traces_in_clear": False,
     "training_price": "",
     "webhook_secret": "",
+    "fleet": "",
     **asdict(Engines()),
 }
 _PLANES = ("gateway", "control")
@@ -308,6 +309,7 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
         traces=traces(values),
         training_price=price(values, "training_price"),
         webhook_secret=str(values["webhook_secret"]),
+        fleet=url(root, "fleet", str(values["fleet"])) if values["fleet"] else None,
         jobs_at_once=workers(values, "jobs_at_once"),
         shadow_nice=nice(values, "shadow_nice"),
         engines=Engines(**{name: str(values[name]) for name in asdict(Engines())}),

@@ -14,7 +14,7 @@ from mainspring.security.model import Action
 from mainspring.security.sessions import LIFETIME
 
 PUBLIC = {"/health/live", "/health/ready", "/login"}
-SIGNED = "/api/webhooks/"
+SIGNED = ("/api/webhooks/", "/api/edge/records/")
 PATHS = {
     "/",
     "/login",
@@ -100,6 +100,12 @@ PATHS = {
     "/runs/x/search",
     "/api/runs/x/search",
     "/jobs",
+    "/fleet",
+    "/fleet/x",
+    "/api/edge/fleet",
+    "/api/edge/devices",
+    "/api/edge/devices/x",
+    "/api/edge/records/x",
     "/jobs/x",
     "/rollouts",
     "/rollouts/x",

@@ -9,6 +9,7 @@ import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
+from mainspring.cli.commands.edge_fleet import COMMANDS
 from mainspring.cli.help import Group
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 @click.group("edge", cls=Group)
 def command() -> None:
-    """Build signed packages for devices: a model, its features, golden rows."""
+    """Packages for devices: build, publish, roll out by rings; the fleet."""
 
 
 @make("build")
@@ -100,5 +101,5 @@ def page(call: Call, *, package: Path, folder: Path, runtime: Path | None) -> No
     )
 
 
-for each in (build, page):
+for each in (build, page, *COMMANDS):
     command.add_command(each)

@@ -37,12 +37,13 @@ _PUBLISH = "publish a package: `mainspring edge publish FOLDER`."
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A published version of a package."""
+    """A published version of a package. `bundle` is the digest of the bundle that it was built from."""
 
     name: str
     version: int
     size_bytes: int
     published_at: int  # UTC epoch microseconds
+    bundle: str = ""
 
 
 class Repository:
@@ -77,10 +78,10 @@ class Repository:
             for path, source in sources.items():
                 self._add(targets, path, source)
             if f"{name}/{version}/{INDEX}" not in known:
-                published_at = self._now()
+                about = {"published_at": self._now(), "bundle": str(index.get("bundle", ""))}
                 for path, source in sources.items():
                     known[path] = self._info(path, source)
-                    known[path].unrecognized_fields["custom"] = {"published_at": published_at}
+                    known[path].unrecognized_fields["custom"] = about
                 self._sign_all(targets)
             elif not self._named(targets):
                 self._sign_all(targets)
@@ -212,7 +213,8 @@ class Repository:
     def _release(self, targets: Metadata[Any], name: str, version: int) -> Release:
         files = {p: each for p, each in targets.signed.targets.items() if p.startswith(f"{name}/{version}/")}
         custom = files[f"{name}/{version}/{INDEX}"].custom or {}
-        return Release(name, version, sum(each.length for each in files.values()), int(custom.get("published_at", 0)))
+        size, published_at = sum(each.length for each in files.values()), int(custom.get("published_at", 0))
+        return Release(name, version, size, published_at, str(custom.get("bundle", "")))
 
     def _sign_all(self, targets: Metadata[Any]) -> None:
         """Write new targets, then the snapshot that names them, then the timestamp, which makes them seen."""

@@ -1,0 +1,1 @@
+"""The fleet: devices with their versions and health, and rollouts over them."""

@@ -1,0 +1,212 @@
+"""Records that devices upload: each into the prediction log once, dated by the control plane's clock.
+
+A record of the device's present start is dated by how long ago it was made; the device's clock does not matter. One
+of an earlier start has only that clock: it is refused if it lies in the future, or before its version was published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from mainspring.core.errors import Corrupt, Denied, Invalid, NotFound
+from mainspring.deploy.edge.repository import Release
+from mainspring.deploy.fleet.model import CLOCK_WRONG_US, Device, Uploaded
+from mainspring.deploy.fleet.ports import FleetStore
+from mainspring.ledger.model import Prediction
+from mainspring.ledger.ports import PredictionLog, PredictionStore
+from mainspring.security.signing import verify
+
+_MOST_RECORDS = 1000
+Value = bool | int | float | str | None
+
+
+class PredictionRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="prediction"):
+    """A row that a device predicted."""
+
+    id: str
+    boot: str
+    mono_us: int
+    at: int
+    version: int
+    row: dict[str, Value]
+    outputs: dict[str, Value | list[float]]
+    latency_us: int
+    share: float = 1.0
+    features: dict[str, Value] = {}
+
+
+class ProfileRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="profile"):
+    """A summary of all rows of a device over some time."""
+
+    id: str
+    boot: str
+    mono_us: int
+    at: int
+    version: int | None
+    rows: int
+    errors: int
+    columns: dict[str, dict[str, Any]]
+    p50_us: int | None = None
+    p99_us: int | None = None
+
+
+Record = PredictionRecord | ProfileRecord
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """Numbered records of a queue, in order, with the device's clock when they were sent."""
+
+    project: str
+    device: str
+    queue: str
+    boot: str
+    mono_us: int
+    at: int
+    records: list[tuple[int, Record]]
+
+
+class Intake:
+    """Takes deliveries of one project's devices. One at a time for each device.
+
+    Args:
+        releases: Returns the published version of a package, to date and to name what it predicted.
+        now: Clock, UTC epoch microseconds.
+    """
+
+    def __init__(
+        self,
+        project: str,
+        store: FleetStore,
+        log: PredictionLog,
+        predictions: PredictionStore,
+        releases: Callable[[str], Mapping[int, Release]],
+        now: Callable[[], int],
+    ) -> None:
+        self._project, self._store, self._log, self._predictions = project, store, log, predictions
+        self._releases, self._now = releases, now
+
+    def take(self, device_id: str, body: bytes, signature: str) -> Uploaded:
+        """Take a delivery, and return how far the device's queue is taken.
+
+        Raises:
+            Denied: The device is not registered, or did not sign this.
+            Invalid: It cannot be read, or is another project's or device's.
+            StorageFull: No space; the device sends it again.
+        """
+        device = self._store.device(device_id)
+        if device is None:
+            raise Denied(f"There is no device {device_id!r}.", fix="register it: `mainspring edge register`.")
+        _check(device, body, signature)
+        delivery = read_delivery(body)
+        if (delivery.project, delivery.device) != (self._project, device_id):
+            raise Invalid(
+                f"The delivery is of device {delivery.device!r} of project {delivery.project!r}; this is "
+                f"{device_id!r} of {self._project!r}."
+            )
+        before = self._store.upload(device_id, delivery.queue)
+        fresh = [(number, record) for number, record in delivery.records if number > before.until]
+        if not fresh:
+            return before
+        last = fresh[-1][0]
+        self._store.take(msgspec.structs.replace(before, begun=max(before.begun, last)))
+        predictions, refused, profile = self._read(device, delivery, [record for _, record in fresh])
+        doubtful = {record.id for number, record in fresh if number <= before.begun}
+        self._log.append([each for each in predictions if each.id not in doubtful or not self._there(each.id)])
+        after = msgspec.structs.replace(
+            before,
+            until=last,
+            begun=last,
+            taken=before.taken + len(fresh) - refused,
+            refused=before.refused + refused,
+            last_at=self._now(),
+            profile=profile or before.profile,
+        )
+        self._store.take(after)
+        return after
+
+    def _read(
+        self, device: Device, delivery: Delivery, records: Sequence[Record]
+    ) -> tuple[list[Prediction], int, dict[str, Any] | None]:
+        """Return the predictions, the number of refused records, and the newest profile."""
+        releases, now = self._releases(device.package), self._now()
+        predictions, refused, profile = list[Prediction](), 0, None
+        for record in records:
+            release = releases.get(record.version) if record.version is not None else None
+            at = dated(record, delivery, now, 0 if release is None else release.published_at)
+            if at is None or (release is None and isinstance(record, PredictionRecord)):
+                refused += 1
+            elif isinstance(record, ProfileRecord):
+                profile = {**msgspec.to_builtins(record), "at": at}
+            elif release is not None:
+                predictions.append(_prediction(record, device, release, at))
+        return predictions, refused, profile
+
+    def _there(self, id: str) -> bool:
+        try:
+            self._predictions.find(id)
+        except NotFound:
+            return False
+        return True
+
+
+def read_delivery(body: bytes) -> Delivery:
+    """Return a delivery.
+
+    Raises:
+        Invalid: It cannot be read, or its numbers do not grow.
+    """
+    try:
+        delivery = msgspec.json.decode(body, type=Delivery)
+    except msgspec.MsgspecError as error:
+        raise Invalid(f"The delivery cannot be read: {error}.", fix="upgrade mainspring-edge on the device.") from None
+    numbers = [number for number, _ in delivery.records]
+    if numbers != sorted(set(numbers)) or len(numbers) > _MOST_RECORDS:
+        raise Invalid(
+            f"The delivery has {len(numbers)} records; their numbers must grow, and {_MOST_RECORDS} are the most."
+        )
+    if any(not _is_id(record.id) for _, record in delivery.records):
+        raise Invalid("A record has no id of 32 hexadecimal digits.")
+    return delivery
+
+
+def dated(record: Record, delivery: Delivery, now: int, published_at: int) -> int | None:
+    """Return when a record was made, UTC epoch microseconds; `None` where nobody can tell."""
+    if record.boot == delivery.boot:
+        return now - (delivery.mono_us - record.mono_us) if record.mono_us <= delivery.mono_us else None
+    return record.at if published_at - CLOCK_WRONG_US <= record.at <= now + CLOCK_WRONG_US else None
+
+
+def _prediction(record: PredictionRecord, device: Device, release: Release, at: int) -> Prediction:
+    return Prediction(
+        id=record.id,
+        endpoint=device.package,
+        model=device.package,
+        version=str(record.version),
+        digest=release.bundle,
+        at=at,
+        keys={},
+        request=record.row,
+        features=record.features or record.row,
+        statuses={},
+        outputs=record.outputs,
+        latency_us=record.latency_us,
+        principal=f"device:{device.id}",
+        share=record.share if 0.0 < record.share <= 1.0 else 1.0,
+    )
+
+
+def _check(device: Device, body: bytes, signature: str) -> None:
+    try:
+        verify(bytes.fromhex(device.key), bytes.fromhex(signature), body)
+    except (Corrupt, ValueError) as error:
+        raise Denied(
+            f"The delivery is not signed by the key of device {device.id!r}.",
+            fix="register the key that the device has now, under another id if there are two of them.",
+        ) from error
+
+
+def _is_id(text: str) -> bool:
+    return len(text) == 32 and all(each in "0123456789abcdef" for each in text)

@@ -70,6 +70,7 @@ def test_where_each_thing_lives(folder: Path) -> None:
         "tracking": f"sqlite:///{folder}/.mainspring/tracking.db",
         "blobs": f"file://{folder}/.mainspring/bundles",
         "ledger": f"file://{folder}/.mainspring/ledger",
+        "streams": f"sqlite:///{folder}/.mainspring/streams.db",
         "gateway": "http://127.0.0.1:8080",
         "control": "http://127.0.0.1:8081",
         "grpc": "127.0.0.1:9090",

@@ -164,6 +164,7 @@ class Settings:
     monitor_window_us: int
     materialise_every_us: int
     debug: bool
+    streams: Url = Url("memory://")
     gateway_workers: int = 1
     model_time_us: int = 10_000_000  # maximum duration of a call of an ONNX model
     model_memory_bytes: int = 2 << 30  # of a call whose cost depends on the values of the request
@@ -179,6 +180,8 @@ class Settings:
     keep_predictions_us: int | None = None  # `None`: for ever
     keep_sketches_us: int | None = None  # of predictions, from which windows are computed; `None`: for ever
     keep_versions_us: int = 3_600_000_000  # of ingested tables that no dataset commit names
+    keep_messages_us: int | None = 604_800_000_000  # in the embedded log; `None`: for ever
+    keep_messages_bytes: int | None = None  # of each topic there; `None`: any number
     training_price: tuple[float, str] | None = None  # per hour, with its currency; `None`: unknown
     schedules: tuple[ScheduleSetting, ...] = ()
     jobs_at_once: int = 2  # of a worker

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from mainspring.core.errors import MainspringError
 from mainspring.data.retention import retain
@@ -22,6 +23,7 @@ from mainspring.operations.jobs.work_loop import working
 from mainspring.operations.materialize import materialise_views
 from mainspring.operations.pipelines.triggers import Triggers
 from mainspring.operations.service.sampling import Sampler
+from mainspring.operations.topics import retain_messages
 from mainspring.processes.process import log, run
 from mainspring.project import Project
 
@@ -154,6 +156,7 @@ def duties(project: Project) -> list[Duty]:
         Duty("carrying out rollouts", roll_out, 1.0),
         Duty("keeping the processes of shadows", shadows.keep, 1.0),
         Duty("tidying predictions", tidy_predictions, 600.0, due=time.monotonic() + 90.0),
+        Duty("removing old messages", partial(_tidy_messages, project), 60.0, due=time.monotonic() + 30.0),
         Duty("watching endpoints", monitor, 30.0, rest=4.0),  # a fifth of one processor at most
         Duty("sampling service health", sampler.look, 60.0),
         Duty("comparing served features", compare_features, 300.0, due=time.monotonic() + 150.0),
@@ -161,6 +164,12 @@ def duties(project: Project) -> list[Duty]:
         Duty("deleting old versions of tables", retain_tables, 600.0, due=time.monotonic() + 120.0),
         Duty("deleting old tiles and states", put_away, 600.0, due=time.monotonic() + 60.0, lane="features"),
     ]
+
+
+def _tidy_messages(project: Project) -> None:
+    removed = retain_messages(project)
+    if removed:
+        log.info("removed %d old messages from the event log", removed)
 
 
 def _pushing(project: Project) -> list[Duty]:

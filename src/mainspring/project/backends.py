@@ -117,6 +117,10 @@ def _postgres(at: Context) -> Any:
     return store(at.url, at.project.settings.project)
 
 
+EVENT_LOGS: Mapping[str, Build] = {
+    "sqlite": lambda at: lazily("data.adapters.log_sqlite", "SqliteLog", extra="local")(at.url.path),
+    "memory": lambda _: lazily("data.adapters.log_memory", "MemoryLog", extra="local")(),
+}
 ONLINE_STORES: Mapping[str, Build] = {
     "sqlite": lambda at: lazily("features.adapters.sqlite", "SqliteOnlineStore", extra="gateway")(at.url.path),
     "lmdb": lambda at: lazily("features.adapters.lmdb", "LmdbOnlineStore", extra="lmdb")(at.url.path),

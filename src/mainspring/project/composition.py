@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from mainspring.data.ingest import Ingestor
     from mainspring.data.ports import LakeTables, Snapshots
+    from mainspring.data.streams.ports import EventLog
     from mainspring.delivery.ports import Evaluations, RolloutStore
     from mainspring.deploy.edge.repository import Repository
     from mainspring.deploy.fleet.ports import FleetStore, Messages
@@ -267,6 +268,11 @@ class Project:
         from mainspring.features.functions.deriving import Deriver
 
         return Deriver(self.lake, self.ingestor, self.locks)
+
+    @cached_property
+    def streams(self) -> EventLog:
+        built: EventLog = self._build("streams", backends.EVENT_LOGS, self.settings.streams)
+        return built
 
     # Features
 

@@ -48,6 +48,7 @@ DEFAULTS: Mapping[str, Any] = {
     "tracking": f"sqlite:///{STATE_FOLDER}/tracking.db",
     "blobs": f"{STATE_FOLDER}/bundles",
     "ledger": f"{STATE_FOLDER}/ledger",
+    "streams": f"sqlite:///{STATE_FOLDER}/streams.db",
     "gateway": "127.0.0.1:8080",
     "control": "127.0.0.1:8081",
     "grpc": "",
@@ -64,6 +65,8 @@ DEFAULTS: Mapping[str, Any] = {
     "keep_versions": "1h",
     "keep_predictions": "",
     "keep_sketches": "",
+    "keep_messages": "7d",
+    "keep_messages_bytes": 0,
     "gateway_workers": 1,
     "grpc_workers": 1,
     "gateway_max_connections": 1024,
@@ -93,7 +96,7 @@ DEFAULTS: Mapping[str, Any] = {
 _PLANES = ("gateway", "control")
 _TABLES = (*_PLANES, "grpc", "kubernetes")
 _LEAST_HEADER = 8192  # settings of the HTTP server
-_URLS = ("catalog", "lake", "online", "tracking", "blobs", "ledger")
+_URLS = ("catalog", "lake", "online", "tracking", "blobs", "ledger", "streams")
 
 
 def find_project(start: Path) -> Path:
@@ -288,6 +291,8 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
         keep_versions_us=duration(values, "keep_versions"),
         keep_predictions_us=_kept(values, "keep_predictions", "32d", "labels could not be joined to predictions"),
         keep_sketches_us=_kept(values, "keep_sketches", "60d", "channels need six weeks of history"),
+        keep_messages_us=duration(values, "keep_messages") if values["keep_messages"] else None,
+        keep_messages_bytes=count(values, "keep_messages_bytes") or None,
         approvals=count(values, "approvals"),
         debug=bool(values.get("debug", False)),
         gateway_workers=workers(values, "gateway_workers"),

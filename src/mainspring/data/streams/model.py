@@ -68,3 +68,16 @@ class OffsetGone(MainspringError):
             fix="keep messages for longer in the log; to go on, and lose those in between, seek to the first one.",
         )
         self.topic, self.partition, self.wanted, self.first = topic, partition, wanted, first
+
+
+class OffsetAhead(OffsetGone):
+    """A partition ends before the offset from which it was to be read: its log was made anew, or lost its end."""
+
+    def __init__(self, topic: str, partition: int, wanted: int, span: Span) -> None:
+        MainspringError.__init__(
+            self,
+            f"Partition {partition} of topic {topic!r} ends at offset {span.next}; offset {wanted} was to be read "
+            "next: the log was created anew, or lost its last messages.",
+            fix="if what is there now should be read, seek to the first offset.",
+        )
+        self.topic, self.partition, self.wanted, self.first = topic, partition, wanted, span.first

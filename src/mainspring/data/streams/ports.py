@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from mainspring.data.streams.model import Message, NewMessage, Span
 
@@ -59,6 +59,7 @@ class EventLog(Protocol):
         Raises:
             NotFound: There is no such topic, or no such partition.
             OffsetGone: The log no longer holds an offset of `after`, and holds later ones, or would hold those.
+            OffsetAhead: A partition ends before the offset of `after`, where its log can tell.
             Unavailable: The log did not answer.
         """
         ...
@@ -92,4 +93,18 @@ class EventLog(Protocol):
 
     def close(self) -> None:
         """Close connections; the next call opens them again."""
+        ...
+
+
+@runtime_checkable
+class Retaining(Protocol):
+    """A log that does not remove its old messages by itself."""
+
+    def retain(self, *, since: int | None = None, most_bytes: int | None = None) -> int:
+        """Remove messages from the beginnings of partitions; return how many.
+
+        Args:
+            since: Time before which a message must have arrived to be removed, UTC epoch microseconds.
+            most_bytes: Bytes of keys, values and headers that each topic may have; the oldest go first.
+        """
         ...

@@ -17,7 +17,13 @@ from kit.depot import MODEL, Depot, copied, lay_out
 from kit.depth import DEEP
 from kit.object_store import s3_blobs, s3_server, s3_url  # noqa: F401  (fixtures)
 from kit.once import made_once
-from kit.servers import _stores, online_stores, postgres_server, redis_server  # noqa: F401  (fixtures)
+from kit.servers import (  # noqa: F401  (fixtures)
+    _stores,
+    kafka_broker,
+    online_stores,
+    postgres_server,
+    redis_server,
+)
 
 # The scripts of bench/ import each other by bare names. They come last on the path, so that they hide nothing.
 sys.path.append(str(Path(__file__).parents[1] / "bench"))

@@ -7,9 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from kit.servers import KafkaBroker
+from mainspring.data.adapters.log_kafka import KafkaLog
 from mainspring.data.adapters.log_memory import MemoryLog
 from mainspring.data.adapters.log_sqlite import SqliteLog
 from mainspring.data.streams.conformance import EventLogConformance
+
+
+@pytest.fixture(scope="module")
+def kafka_log(kafka_broker: KafkaBroker) -> Iterator[KafkaLog]:
+    log = KafkaLog(kafka_broker.url)
+    yield log
+    log.close()
 
 
 class TestMemory(EventLogConformance):
@@ -31,3 +40,15 @@ class TestSqlite(EventLogConformance):
     def forget(self, log: SqliteLog, topic: str, before: Mapping[int, int]) -> None:
         left = sum(log.spans(topic, [number])[number].next - offset for number, offset in before.items())
         log.retain(most_bytes=left)  # each message has one byte
+
+
+class TestKafka(EventLogConformance):
+    """The broker creates a topic that is asked for, gives none more partitions, and ends the connection of one who
+    asks it to forget: the adapter's part in these is tested in `test_log_kafka.py`."""
+
+    many = 300  # each in a batch of its own: see `KafkaBroker`
+    grows = False
+
+    @pytest.fixture
+    def log(self, kafka_log: KafkaLog) -> KafkaLog:
+        return kafka_log

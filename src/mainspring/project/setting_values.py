@@ -139,7 +139,9 @@ def _check_address(name: str, text: str) -> None:
     """Raise if an unescaped password breaks an address; the message shows none of it."""
     try:
         parts = urlsplit(text)
-        port_is_one = parts.port is None or parts.port > 0
+        user, at, hosts = parts.netloc.rpartition("@")
+        ports = [urlsplit(f"//{user}{at}{host}").port for host in hosts.split(",")]  # Kafka and NATS have several
+        port_is_one = all(port is None or port > 0 for port in ports)
     except ValueError:
         port_is_one = False
     if not port_is_one or "@" in parts.path + parts.query + parts.fragment:

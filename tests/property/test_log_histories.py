@@ -78,11 +78,11 @@ class Clock:
     """Counts up by ten microseconds with each look."""
 
     def __init__(self) -> None:
-        self.now = 0
+        self.last = 0
 
-    def time_ns(self) -> int:
-        self.now += 10
-        return self.now * 1_000
+    def now(self) -> int:
+        self.last += 10
+        return self.last
 
 
 def _check_read(log: EventLog, model: Model, topic: str, after: dict[int, int], limit: int, most: int) -> None:
@@ -134,13 +134,13 @@ def _play(steps: list[Any], log: EventLog, clock: Clock, reopen: Callable[[], Ev
                 for message, (number, offset) in zip(messages, places, strict=True):
                     assert offset == model.span(topic, number).next
                     assert message.partition in (None, number)
-                    at = clock.now if message.at is None else message.at
+                    at = clock.last if message.at is None else message.at
                     made = Message(number, offset, message.key, message.value, at, message.headers)
-                    there[number].append((made, clock.now))
+                    there[number].append((made, clock.last))
             case ("read", topic, after, limit, most):
                 _check_read(log, model, topic, after, limit, most)
             case ("keep", age, most) if isinstance(log, SqliteLog):
-                since = None if age is None else clock.now - age
+                since = None if age is None else clock.last - age
                 assert log.retain(since=since, most_bytes=most) == model.retain(since, most)
             case ("reopen",):
                 log.close()
@@ -157,16 +157,14 @@ def _play(steps: list[Any], log: EventLog, clock: Clock, reopen: Callable[[], Ev
 def test_the_file_is_a_list(steps: list[Any]) -> None:
     clock = Clock()
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patched:
-        patched.setattr("mainspring.data.adapters.log_sqlite.time.time_ns", clock.time_ns)
         patched.setattr(log_sqlite, "_REMOVED_AT_ONCE", 3)
         path = Path(folder) / "streams.db"
-        _play(steps, SqliteLog(path), clock, lambda: SqliteLog(path))
+        _play(steps, SqliteLog(path, clock), clock, lambda: SqliteLog(path, clock))
 
 
 @settings(max_examples=examples(gate=25, deep=3_000), deadline=None)
 @given(st.lists(_step, max_size=examples(gate=25, deep=60)))
 def test_the_memory_is_a_list(steps: list[Any]) -> None:
-    clock, log = Clock(), MemoryLog()
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("mainspring.data.adapters.log_memory.time.time_ns", clock.time_ns)
-        _play(steps, log, clock, lambda: log)
+    clock = Clock()
+    log = MemoryLog(clock)
+    _play(steps, log, clock, lambda: log)

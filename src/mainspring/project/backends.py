@@ -118,9 +118,9 @@ def _postgres(at: Context) -> Any:
 
 
 EVENT_LOGS: Mapping[str, Build] = {
-    "sqlite": lambda at: lazily("data.adapters.log_sqlite", "SqliteLog", extra="local")(at.url.path),
+    "sqlite": lambda at: lazily("data.adapters.log_sqlite", "SqliteLog", extra="local")(at.url.path, at.project.wall),
     "kafka": lambda at: lazily("data.adapters.log_kafka", "KafkaLog", extra="kafka")(at.url),
-    "memory": lambda _: lazily("data.adapters.log_memory", "MemoryLog", extra="local")(),
+    "memory": lambda at: lazily("data.adapters.log_memory", "MemoryLog", extra="local")(at.project.wall),
 }
 ONLINE_STORES: Mapping[str, Build] = {
     "sqlite": lambda at: lazily("features.adapters.sqlite", "SqliteOnlineStore", extra="gateway")(at.url.path),

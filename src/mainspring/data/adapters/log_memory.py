@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
+from mainspring.core.time import Clock, SystemClock
 from mainspring.data.streams.limits import (
     LARGEST_BYTES,
     check_offset,
@@ -33,7 +34,8 @@ class _Partition:
 class MemoryLog:
     """Topics as lists. Shared by the threads of one process."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
         self._topics: dict[str, list[_Partition]] = {}
         self._groups: dict[tuple[str, str], dict[int, int]] = {}
         self._written = 0
@@ -72,7 +74,7 @@ class MemoryLog:
 
     def produce(self, topic: str, messages: Sequence[NewMessage]) -> list[tuple[int, int]]:
         check_sizes(topic, messages, LARGEST_BYTES)
-        now = time.time_ns() // 1_000
+        now = self._clock.now()
         with self._changed:
             count = len(self._partitions(topic))
             places = [partition_of(message, count, self._written + i) for i, message in enumerate(messages)]

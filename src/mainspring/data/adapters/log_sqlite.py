@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from mainspring.core.sqlite_file import SqliteFile
+from mainspring.core.time import Clock, SystemClock
 from mainspring.data.streams.limits import (
     LARGEST_BYTES,
     check_offset,
@@ -66,7 +67,8 @@ class SqliteLog:
         Unavailable: It cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
         self._file = SqliteFile(
             path,
             what="event log",
@@ -116,7 +118,7 @@ class SqliteLog:
     def produce(self, topic: str, messages: Sequence[NewMessage]) -> list[tuple[int, int]]:
         check_sizes(topic, messages, LARGEST_BYTES)
         headers = [_packed(message.headers) if message.headers else None for message in messages]
-        now = time.time_ns() // 1_000
+        now = self._clock.now()
         with self._file.transaction() as connection:
             there = _partitions(connection, topic)
             written_before = sum(span.next for _, span in there.values())

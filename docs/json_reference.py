@@ -56,10 +56,12 @@ from mainspring.operations.rollout.outlook import PlanReport
 from mainspring.operations.rollout.reports import RolloutReport
 from mainspring.operations.search.searching import SearchReport
 from mainspring.operations.status import EndpointStatus, OpenIncident, Status
+from mainspring.operations.stream_endpoints.showing import StreamStatus
 from mainspring.registry.lineage import Lineage
 from mainspring.registry.model import Approval, Deletion, ModelVersion, TensorSpec, TrustedKey, Waiver, Withdrawal
 from mainspring.registry.searching import RunRow
 from mainspring.serving.model import Baseline
+from mainspring.serving.streaming.replay import PartitionReplay
 from mainspring.training.model import TrainReport
 
 PAGE = Path(__file__).parent / "reference" / "json.md"
@@ -111,6 +113,7 @@ _JOB = ("enqueued_at", "due_at", "started_at", "ended_at", "leased_until")
 _ROLLOUT = Document(RolloutReport, otherwise=Promotion)
 _JOBS = Document(list[Job], _JOB)
 _ADDED = Document(Added, more={"inputs": list[TensorSpec], "outputs": list[TensorSpec]})
+_PARTITION = ("PartitionStatus.watermark", "PartitionStatus.at")
 _FRESHNESS = tuple(f"ViewFreshness.{name}" for name in ("newest_event", "newest_visible", "through", "horizon"))
 _WAIVER = ("at", "until", "ended_at")
 _COMMIT: dict[str, Any] = {"id": str, "versions": dict[str, int], "parent": str | None, "message": str, "at": int}
@@ -222,7 +225,14 @@ DOCUMENTS = {
     "predict": Document(Answer),
     "bench": Document(Baseline, ("measured_at",)),
     "endpoints list": Document(list[EndpointSummary]),
-    "endpoints show": Document(_object("ShownEndpoint", endpoint=EndpointStatus, incidents=list[OpenIncident])),
+    "endpoints show": Document(
+        _object(
+            "ShownEndpoint", endpoint=EndpointStatus, incidents=list[OpenIncident], stream=StreamStatus | None
+        ),
+        _PARTITION,
+    ),
+    "stream run": Document(_object("StreamRun", endpoint=str, messages=int, status=StreamStatus), _PARTITION),
+    "stream replay": Document(list[PartitionReplay]),
     "objectives": Document(list[ObjectiveReport]),
     "export prometheus-rules": Document(_object("ExportedRules", path=str, rules=int)),
     "export prometheus-scrape": Document(_object("ExportedScrape", path=str, targets=int)),

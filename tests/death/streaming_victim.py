@@ -4,6 +4,7 @@
 `streaming_victim.py points FOLDER [NUMBER...]` processes copies of FOLDER, each in children of which the first kills
 itself at the next step, and says as one line of JSON what is there when a later one is through; with numbers, only at
 those. `streaming_victim.py run FOLDER` processes with a thread a sink until it is killed or everything is done.
+`streaming_victim.py deadly FOLDER` has a message whose processing kills the process.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from kit.stream_endpoints import OUT, START, Stage, endpoint, message
-from kit.stream_log import FileLog
+from kit.stream_log import all_messages
 from mainspring.data.adapters.delta import DeltaLake
+from mainspring.data.adapters.log_sqlite import SqliteLog
 from mainspring.data.streams.model import NewMessage
 from mainspring.serving.streaming.progress import Progress
 from mainspring.serving.streaming.state_file import StateFile, files
@@ -41,14 +43,17 @@ def prepare(folder: Path, seed: int) -> None:
         made += [each] * chance.choice([1, 1, 1, 2])
         if chance.random() < 0.1:
             made.append(NewMessage(b"{", key=b"d", at=START))
-    log = FileLog(folder / "log.db")
+    log = SqliteLog(folder / "log.db")
     log.create("payments", PARTITIONS)
     log.create(OUT, 2)
     log.produce("payments", [dataclasses.replace(each, partition=ord((each.key or b"d")[:1]) % 2) for each in made])
 
 
 def stage(folder: Path, step: Callable[[str], None] = lambda _: None) -> tuple[Stage, Any]:
-    log, lake = _Dying(FileLog(folder / "log.db"), "produce", step), _Dying(DeltaLake(folder / "lake"), "append", step)
+    log, lake = (
+        _Dying(SqliteLog(folder / "log.db"), "produce", step),
+        _Dying(DeltaLake(folder / "lake"), "append", step),
+    )
     # Where it is killed again and again at one message, that message is not to blame.
     made = Stage(folder / "state", partitions=PARTITIONS, log=log, lake=lake, outputs=2, of=endpoint(tries=1000))
     return made, made.runner(at_once=14, point=step)
@@ -95,7 +100,7 @@ def content(folder: Path) -> dict[str, Any]:
         progress[number] = [*counts, file.undelivered()]
         states[number] = sorted((key.hex(), value.hex()) for key, value in file.all_states().items())
         file.close()
-    outputs = [(each.partition, (each.value or b"").decode()) for each in made.log.all(OUT)]
+    outputs = [(each.partition, (each.value or b"").decode()) for each in all_messages(made.log, OUT)]
     by_partition = {number: [text for of, text in outputs if of == number] for number in range(2)}
     # Outputs of the two input partitions mix in one topic as they come; those of one key keep their order.
     by_key: dict[str, list[str]] = {}
@@ -169,10 +174,32 @@ def run(folder: Path) -> None:
     print(json.dumps(content(folder)), flush=True)
 
 
+def deadly(folder: Path) -> None:
+    """Process messages of which one kills its process, in children, until one of them is through."""
+
+    def judge(event: Any, state: Any) -> Any:
+        if event.fields["shop"] == "deadly":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"events": state.events}, state
+
+    log = SqliteLog(folder / "log.db")
+    log.create("payments", 1)
+    log.create(OUT, 1)
+    log.produce("payments", [message(n / 10, shop="deadly" if n == 7 else "x") for n in range(20)])
+    made = Stage(folder / "state", log=log, lake=DeltaLake(folder / "lake"), of=endpoint(tries=3, rule=judge))
+    deaths = 0
+    while forked(lambda: made.run() and None):
+        deaths += 1
+    ids = [json.loads(each.value or b"")["event_id"] for each in all_messages(log, OUT)]
+    print(json.dumps({"deaths": deaths, "outputs": ids, "dead": made.rows("checks__dead_letters")}, default=str))
+
+
 def main() -> None:
     what, place, *rest = sys.argv[1:]
     folder = Path(place)
-    if what == "prepare":
+    if what == "deadly":
+        deadly(folder)
+    elif what == "prepare":
         prepare(folder, int(rest[0]))
     elif what == "run":
         run(folder)

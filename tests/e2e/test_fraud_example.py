@@ -11,9 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from kit.pages import ROOT, Reader
+from kit.stream_project import documents
 from kit.waiting import free_port
 from mainspring.core.time import DAY
-from mainspring.project import open_project
+from mainspring.operations.stream_endpoints.replaying import replay
+from mainspring.operations.stream_endpoints.showing import status
+from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
 
 EXAMPLE = ROOT / "examples" / "fraud"
@@ -26,6 +29,7 @@ def test_the_example_does_what_its_readme_says(tmp_path: Path) -> None:
         reader.follow(EXAMPLE / "README.md")
 
     project = open_project(load_settings(tmp_path))
+    check_stream(project)
     champion = project.versions.get("fraud", "champion")
     bundle = project.bundles.load(champion.digest)
     extra, metrics = bundle.manifest.extra, bundle.manifest.metrics
@@ -41,3 +45,16 @@ def test_the_example_does_what_its_readme_says(tmp_path: Path) -> None:
     newest = max(pc.max(pq.read_table(file)["_visible_at"]).as_py() for file in known.files)
     assert (newest - pc.max(held_out["_at"]).as_py()).days == 40
     project.close()
+
+
+def check_stream(project: Project) -> None:
+    """The producer's payments were judged once each, and the desk was told of the stolen card once."""
+    found = status(project, "fraud-stream")
+    assert (found.total("processed"), found.total("duplicates"), found.total("dead"), found.lag) == (65, 1, 1, 0)
+    scores = [row for file in project.lake.scan("fraud_scores").files or () for row in pq.read_table(file).to_pylist()]
+    assert len({row["event_id"] for row in scores}) == len(scores) == 65
+    (stolen,) = [each for each in documents(project, "fraud-alerts") if each["key"] == {"card": "c0013"}]
+    assert {"three payments within ten minutes", "two countries within an hour"} & {*stolen["outputs"]["reasons"]}
+    logged = project.predictions.find(scores[0]["event_id"])
+    assert (logged.endpoint, logged.outputs["probability"]) == ("fraud-stream", scores[0]["score"])
+    assert all(not each.different for each in replay(project, "fraud-stream"))

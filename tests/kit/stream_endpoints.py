@@ -10,14 +10,17 @@ from typing import Any
 import msgspec
 
 import mainspring as ms
-from kit.stream_log import ListLog
+from kit.stream_log import ListLog, all_messages
 from kit.stream_oracle import MINUTE_US, Spec
 from mainspring.core.time import ManualClock, format_instant
 from mainspring.data.adapters.memory import MemoryLake
+from mainspring.data.streams.declaring import Stream
+from mainspring.data.streams.decoding import Decoding
 from mainspring.data.streams.model import NewMessage
+from mainspring.operations.stream_endpoints.payloads import DecodedRows
 from mainspring.serving.streaming.declaring import StreamEndpoint, session, to_table, to_topic
 from mainspring.serving.streaming.event import StreamEvent
-from mainspring.serving.streaming.processor import DEAD_SINK
+from mainspring.serving.streaming.processor import DEAD_SINK, RowSource
 from mainspring.serving.streaming.runner import Runner
 from mainspring.serving.streaming.scoring import Scored
 from mainspring.serving.streaming.sinks import TableSink, TopicSink, refusing
@@ -30,6 +33,9 @@ payments = ms.Source(
     schema={"card": ms.String, "amount": ms.Float64, "shop": ms.String, "id": ms.Int64},
     event_time="at",
 )
+
+
+JSON_ROWS = DecodedRows(Decoding(Stream(payments, topic=TOPIC), Path()))
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -123,6 +129,7 @@ class Stage:
         self.log.create(OUT, outputs)
         self.lake = MemoryLake() if lake is None else lake
         self.predictor = Doubling()
+        self.decoder: RowSource = JSON_ROWS
 
     def put(self, messages: Iterable[NewMessage]) -> None:
         self.log.produce(TOPIC, list(messages))
@@ -145,6 +152,7 @@ class Stage:
             wall=ManualClock(START),
             at_once=at_once,
             durable=False,
+            rows=self.decoder,
             point=point,
             **options,
         )
@@ -160,7 +168,7 @@ class Stage:
 
     def outputs(self) -> list[dict[str, Any]]:
         """Return the documents in the topic of outputs."""
-        return [json.loads(each.value) for each in self.log.all(OUT)]
+        return [json.loads(each.value) for each in all_messages(self.log, OUT)]
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         if self.lake.version(table) is None:

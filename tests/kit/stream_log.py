@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from zlib import crc32
 
 from mainspring.core.errors import NotFound
 from mainspring.data.streams.model import Message, NewMessage, OffsetGone, Span
+from mainspring.data.streams.ports import EventLog
 
 
 class ListLog:
@@ -73,69 +71,13 @@ class ListLog:
     def close(self) -> None:
         pass
 
-    def all(self, topic: str) -> list[Message]:
-        return [message for messages in self._topics[topic] for message in messages]
 
-
-class FileLog(ListLog):
-    """The same over a file, for tests that kill processes: what `produce` returned is there afterwards."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("CREATE TABLE IF NOT EXISTS topics (name TEXT PRIMARY KEY, partitions INTEGER)")
-        self._db.execute(
-            "CREATE TABLE IF NOT EXISTS messages (topic TEXT, partition INTEGER, offset INTEGER, key BLOB, value BLOB, "
-            "at INTEGER, headers BLOB, PRIMARY KEY (topic, partition, offset))"
-        )
-
-    def create(self, topic: str, partitions: int = 1) -> None:
-        self._db.execute("INSERT OR REPLACE INTO topics VALUES (?, ?)", (topic, partitions))
-
-    def partitions(self, topic: str) -> list[int]:
-        found = self._db.execute("SELECT partitions FROM topics WHERE name = ?", (topic,)).fetchone()
-        if found is None:
-            raise NotFound(f"There is no topic {topic!r}.")
-        return list(range(found[0]))
-
-    def spans(self, topic: str, partitions: Iterable[int]) -> dict[int, Span]:
-        return {each: Span(0, self._next(topic, each)) for each in partitions}
-
-    def _next(self, topic: str, partition: int) -> int:
-        query = "SELECT coalesce(max(offset) + 1, 0) FROM messages WHERE topic = ? AND partition = ?"
-        return int(self._db.execute(query, (topic, partition)).fetchone()[0])
-
-    def read(
-        self, topic: str, after: Mapping[int, int], *, limit: int, wait_s: float = 0.0, max_bytes: int = 64 << 20
-    ) -> list[Message]:
-        share = max(1, limit // len(after))
-        query = "SELECT * FROM messages WHERE topic = ? AND partition = ? AND offset >= ? ORDER BY offset LIMIT ?"
-        rows = [row for each, at in after.items() for row in self._db.execute(query, (topic, each, at, share))]
-        if not rows:
-            time.sleep(wait_s)
-        return [
-            Message(partition, offset, key, value, at, _headers(headers))
-            for _, partition, offset, key, value, at, headers in rows
-        ]
-
-    def produce(self, topic: str, messages: Sequence[NewMessage]) -> list[tuple[int, int]]:
-        count, written = len(self.partitions(topic)), []
-        self._db.execute("BEGIN IMMEDIATE")
-        for each in messages:
-            partition = each.partition if each.partition is not None else crc32(each.key or b"") % count
-            offset = self._next(topic, partition)
-            headers = json.dumps([[name, value.decode()] for name, value in each.headers])
-            row = (topic, partition, offset, each.key, each.value, self.now if each.at is None else each.at, headers)
-            self._db.execute("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-            written.append((partition, offset))
-        self._db.execute("COMMIT")
-        return written
-
-    def all(self, topic: str) -> list[Message]:
-        found = dict.fromkeys(self.partitions(topic), 0)
-        return sorted(self.read(topic, found, limit=1 << 40), key=lambda each: (each.partition, each.offset))
-
-
-def _headers(text: str) -> tuple[tuple[str, bytes], ...]:
-    return tuple((name, value.encode()) for name, value in json.loads(text))
+def all_messages(log: EventLog, topic: str) -> list[Message]:
+    """Return every message of a topic, by partition and offset."""
+    found: list[Message] = []
+    for partition, span in log.spans(topic, log.partitions(topic)).items():
+        offset = span.first
+        while offset < span.next:
+            found += log.read(topic, {partition: offset}, limit=1_000)
+            offset = found[-1].offset + 1
+    return found

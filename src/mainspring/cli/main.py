@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("predict", "Request a prediction from a running endpoint."),
     "bench": ("bench", "Find the highest load that an endpoint can serve."),
     "monitor": ("monitor", "Quality and drift now; its tables by SQL."),
+    "stream": ("stream", "Stream endpoints: run one here, replay one."),
     "endpoints": ("endpoints", "Endpoints and their health: list, show."),
     "incidents": ("incidents", "Incidents: list, own, silence, close, judge."),
     "objectives": ("objectives", "Show objectives and their error budgets."),

@@ -71,6 +71,7 @@ def duties(project: Project) -> list[Duty]:
     from mainspring.operations.service.skew import compare
     from mainspring.operations.watching import watch
     from mainspring.processes.shadow import ShadowProcesses
+    from mainspring.processes.streams import StreamProcesses
 
     def route() -> None:
         publish_routes(project)
@@ -120,6 +121,7 @@ def duties(project: Project) -> list[Duty]:
         carried.tick()
 
     shadows = ShadowProcesses(project)
+    streams = StreamProcesses(project)
 
     sketches: dict[str, Kept] = {}
 
@@ -155,6 +157,7 @@ def duties(project: Project) -> list[Duty]:
         Duty("compacting predictions", compact, 2.0),
         Duty("carrying out rollouts", roll_out, 1.0),
         Duty("keeping the processes of shadows", shadows.keep, 1.0),
+        Duty("keeping the processes of stream endpoints", streams.keep, 1.0),
         Duty("tidying predictions", tidy_predictions, 600.0, due=time.monotonic() + 90.0),
         Duty("removing old messages", partial(_tidy_messages, project), 60.0, due=time.monotonic() + 30.0),
         Duty("watching endpoints", monitor, 30.0, rest=4.0),  # a fifth of one processor at most

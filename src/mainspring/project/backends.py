@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from mainspring.core.errors import Invalid, MissingExtra
 from mainspring.core.locks import FileLocks
-from mainspring.core.settings import Settings, Url
+from mainspring.core.settings import Receiver, Settings, Url
+from mainspring.core.time import Clock
 from mainspring.jobs.bell import ring
 from mainspring.project.ledger_folder import lake_digest, ledger_folder
 from mainspring.project.receivers import variable
@@ -24,6 +25,7 @@ from mainspring.project.receivers import variable
 if TYPE_CHECKING:
     from mainspring.data.ports import LakeTables
     from mainspring.jobs.pipelines.ports import StepRunner
+    from mainspring.monitoring.adapters.notify_http import SignedPosts
     from mainspring.monitoring.notify.ports import Notifier
     from mainspring.project import Project
     from mainspring.registry.ports import Blobs
@@ -229,6 +231,26 @@ def notifier(kind: str, settings: Settings, name: str) -> Notifier:
     Raises:
         Invalid: The profile has no settings for it, or not all that its kind needs.
     """
+    receiver = _receiver(kind, settings, name)
+    module, adapter = {
+        "webhook": ("notify_http", "WebhookNotifier"),
+        "slack": ("notify_http", "SlackNotifier"),
+        "email": ("notify_email", "EmailNotifier"),
+        "alertmanager": ("notify_http", "AlertmanagerNotifier"),
+        "pagerduty": ("notify_http", "PagerDutyNotifier"),
+    }[kind]
+    made: Notifier = lazily(f"monitoring.adapters.{module}", adapter, extra="gateway")(receiver)
+    return made
+
+
+def signed_posts(settings: Settings, name: str, clock: Clock) -> SignedPosts:
+    """Return what posts outputs to a declared webhook; raises as `notifier`."""
+    receiver = _receiver("webhook", settings, name)
+    made: SignedPosts = lazily("monitoring.adapters.notify_http", "SignedPosts", extra="gateway")(receiver, clock)
+    return made
+
+
+def _receiver(kind: str, settings: Settings, name: str) -> Receiver:
     receiver = settings.receivers.get(variable(name))
     needs = {"email": ("url", "sender", "to"), "pagerduty": ("secret",)}.get(kind, ("url",))
     missing = [field for field in needs if receiver is None or not getattr(receiver, field)]
@@ -241,15 +263,7 @@ def notifier(kind: str, settings: Settings, name: str) -> Notifier:
     if receiver.url and receiver.url.startswith("smtp") != (kind == "email"):
         fix = "write smtp://host:587." if kind == "email" else "write https://host/path."
         raise Invalid(f"The url of the receiver {name!r} does not fit its kind, {kind}.", fix=fix)
-    module, adapter = {
-        "webhook": ("notify_http", "WebhookNotifier"),
-        "slack": ("notify_http", "SlackNotifier"),
-        "email": ("notify_email", "EmailNotifier"),
-        "alertmanager": ("notify_http", "AlertmanagerNotifier"),
-        "pagerduty": ("notify_http", "PagerDutyNotifier"),
-    }[kind]
-    made: Notifier = lazily(f"monitoring.adapters.{module}", adapter, extra="gateway")(receiver)
-    return made
+    return receiver
 
 
 def step_runner(engine: str, settings: Settings) -> StepRunner:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.help import Group
+from mainspring.cli.stdout_redirect import dated
 from mainspring.cli.tables import show_records
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from mainspring.operations.stream_endpoints.showing import StreamStatus
 
 _STYLES = {"page": "red", "ticket": "yellow", "idle": "dim", "silent": "dim", "well": "green"}
 
@@ -68,16 +71,58 @@ def show_(call: Call, *, endpoint: str) -> None:
     """Show ENDPOINT: what it serves, its quality, objectives, drift, and open incidents."""
     from mainspring.cli.commands.status import show_endpoint, show_incidents
     from mainspring.operations.status import endpoint_status, open_incidents
+    from mainspring.operations.stream_endpoints.showing import status
 
     found = endpoint_status(call.project, endpoint)
     incidents = open_incidents(call.project, endpoint)
+    stream = status(call.project, endpoint) if endpoint in call.project.definitions.stream_endpoints else None
 
     def show(console: Console) -> None:
         show_incidents(console, incidents)
         show_endpoint(console, found)
         console.print(f"  windows   mainspring monitor {endpoint}")
+        if stream is not None:
+            show_stream(console, stream)
 
-    call.result({"endpoint": found, "incidents": incidents}, show)
+    call.result({"endpoint": found, "incidents": incidents, "stream": stream and stream_document(stream)}, show)
+
+
+def stream_document(found: StreamStatus) -> dict[str, Any]:
+    """Return the progress of a stream endpoint, with instants as texts."""
+    from dataclasses import asdict
+
+    document = asdict(found)
+    document["partitions"] = [dated(each, "watermark", "at") for each in document["partitions"]]
+    return document
+
+
+def show_stream(console: Console, found: StreamStatus) -> None:
+    """Print the progress of a stream endpoint."""
+    from mainspring.core.time import format_instant
+
+    console.print(f"  topic     {found.topic}, to {', '.join(found.to) or 'nobody'}", markup=False)
+    if found.problem:
+        console.print(f"  {found.problem}", markup=False, style="red")
+    rows = [
+        (
+            str(each.partition),
+            each.next,
+            "–" if each.lag is None else f"{each.lag:,}",
+            "–" if each.watermark is None else format_instant(each.watermark),
+            f"{each.processed:,}",
+            f"{each.emitted:,}",
+            f"{each.late:,}",
+            f"{each.dead:,}",
+            f"{each.duplicates:,}",
+            f"{max(each.waiting.values(), default=0):,}",
+        )
+        for each in found.partitions
+    ]
+    columns = ("partition", "next", "lag", "watermark", "processed", "sent", "late", "dead", "again", "waiting")
+    if rows:
+        show_records(console, columns, rows, right=("next", "lag", *columns[4:]))
+    else:
+        console.print("  Nothing was processed here yet.")
 
 
 command.add_command(list_)

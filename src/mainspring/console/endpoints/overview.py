@@ -24,6 +24,7 @@ from mainspring.monitoring.service.burning import ObjectiveReport
 from mainspring.operations.endpoint_health import endpoints
 from mainspring.operations.incidents import importance
 from mainspring.operations.service.objectives import objectives
+from mainspring.operations.stream_endpoints.showing import StreamStatus, status
 from mainspring.project import Project
 
 SHOWN_PREDICTIONS = 12
@@ -80,6 +81,7 @@ class Overview:
     incidents: tuple[Incident, ...]  # open ones, the most important first
     objectives: tuple[ObjectiveReport, ...]
     previous: str | None  # the version to which a rollback would return
+    stream: StreamStatus | None  # of a stream endpoint
 
     @property
     def total(self) -> int:
@@ -163,6 +165,7 @@ def overview(project: Project, endpoint: str, period: Period) -> Overview:
         incidents=tuple(sorted((i for i in project.incidents.open() if endpoint in i.endpoints), key=importance)),
         objectives=objectives_of(project, endpoint),
         previous=previous_version(project.versions, state.model) if state.alias == CHAMPION else None,
+        stream=status(project, endpoint) if endpoint in project.definitions.stream_endpoints else None,
     )
 
 

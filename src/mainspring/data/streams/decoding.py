@@ -63,6 +63,7 @@ class Decoding:
     def __init__(self, stream: Stream, root: Path) -> None:
         self._columns = stream.source.columns
         self._unit_us = EPOCHS[stream.epoch]
+        self._instants = [place for place, dtype in enumerate(self._columns.values()) if dtype is DType.Timestamp]
         row = _row_type(stream.source, self._unit_us)
         if stream.format == JSON:
             self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(row).decode
@@ -89,18 +90,33 @@ class Decoding:
     def decode(self, messages: Sequence[Message]) -> Decoded:
         """Return the rows and the dead letters among messages. No message raises."""
         rows, letters = [], []
-        decode = self._decode
         for message in messages:
-            value = message.value
             try:
-                if value is None:
-                    raise Undecodable("it has no value: a tombstone")
-                if len(value) > LONGEST_VALUE:
-                    raise Undecodable(f"it has {len(value):,} bytes, more than {LONGEST_VALUE:,}")
-                rows.append(decode(value))
-            except (msgspec.MsgspecError, Undecodable, RecursionError) as error:
-                letters.append((message, str(error) or type(error).__name__))
+                rows.append(self._struct(message.value))
+            except Undecodable as error:
+                letters.append((message, str(error)))
         return Decoded(self._table(rows), tuple(letters))
+
+    def row(self, value: bytes | None) -> list[Any]:
+        """Return the values of the source's columns, in order, of one message; instants as UTC epoch microseconds.
+
+        Raises:
+            Undecodable: It is no row; the text is the reason.
+        """
+        values = list(msgspec.structs.astuple(self._struct(value)))
+        for place in self._instants:
+            values[place] = _instant(values[place], self._unit_us)
+        return values
+
+    def _struct(self, value: bytes | None) -> Any:
+        if value is None:
+            raise Undecodable("it has no value: a tombstone")
+        if len(value) > LONGEST_VALUE:
+            raise Undecodable(f"it has {len(value):,} bytes, more than {LONGEST_VALUE:,}")
+        try:
+            return self._decode(value)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise Undecodable(str(error) or type(error).__name__) from error
 
     def _table(self, rows: Sequence[Any]) -> pa.Table:
         values = zip(*map(msgspec.structs.astuple, rows), strict=True) if rows else ((),) * len(self._columns)
@@ -132,13 +148,11 @@ def letter_rows(letters: Sequence[tuple[Message, str]], first: int, batch: str) 
 
 
 def _times(values: Sequence[datetime | int | None], unit_us: int) -> pa.Array[Any]:
-    return pa.array(
-        [
-            value * unit_us if isinstance(value, int) else None if value is None else from_datetime(value)
-            for value in values
-        ],
-        INSTANT,
-    )
+    return pa.array([_instant(value, unit_us) for value in values], INSTANT)
+
+
+def _instant(value: datetime | int | None, unit_us: int) -> int | None:
+    return value * unit_us if isinstance(value, int) else None if value is None else from_datetime(value)
 
 
 def _row_type(source: Source, unit_us: int) -> type[msgspec.Struct]:

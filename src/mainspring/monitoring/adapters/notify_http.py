@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from mainspring.core.errors import Denied, Invalid, Unavailable
 from mainspring.core.settings import Receiver
-from mainspring.core.time import HOUR, SECOND, format_instant
+from mainspring.core.time import HOUR, SECOND, Clock, format_instant
 from mainspring.monitoring.adapters.deadlines import closing_after
 from mainspring.monitoring.incidents.model import CLOSED, ESCALATED, LEVELS, PAGE
 from mainspring.monitoring.notify.ports import Message, Notice
@@ -43,12 +43,19 @@ class WebhookNotifier:
                 "incidents": [document(each, message) for each in message.notices],
             }
         )
-        time = str(message.now // SECOND)
-        headers = {"Idempotency-Key": message.id, "X-Mainspring-Timestamp": time}
-        if self._receiver.secret:
-            signed = hmac_signature(self._receiver.secret, time.encode() + b"." + body)
-            headers["X-Mainspring-Signature"] = signed
-        _post(self._receiver, self._receiver.url, body, headers, within_s)
+        _post_signed(self._receiver, body, message.id, message.now, within_s)
+
+
+class SignedPosts:
+    """Posts bodies that are JSON already, signed as a webhook's messages are."""
+
+    def __init__(self, receiver: Receiver, clock: Clock) -> None:
+        self._receiver = receiver
+        self._clock = clock
+
+    def __call__(self, body: bytes, key: str, /, *, within_s: float = 10.0) -> None:
+        """Post a body with its idempotency key. See `Notifier.send` for errors."""
+        _post_signed(self._receiver, body, key, self._clock.now(), within_s)
 
 
 class SlackNotifier:
@@ -141,6 +148,14 @@ class PagerDutyNotifier:
         }
         links = [{"href": link(incident, message), "text": "The incident"}]
         return {**key, "client": "Mainspring", "payload": payload, "links": links}
+
+
+def _post_signed(receiver: Receiver, body: bytes, key: str, now: int, within_s: float) -> None:
+    time = str(now // SECOND)
+    headers = {"Idempotency-Key": key, "X-Mainspring-Timestamp": time}
+    if receiver.secret:
+        headers["X-Mainspring-Signature"] = hmac_signature(receiver.secret, time.encode() + b"." + body)
+    _post(receiver, receiver.url, body, headers, within_s)
 
 
 def _encoded(body: Any) -> bytes:

@@ -24,6 +24,7 @@ from mainspring.operations.quality import estimated_now
 from mainspring.operations.service.objectives import objectives
 from mainspring.operations.service.sampling import lags
 from mainspring.operations.service.skew import skew
+from mainspring.operations.stream_endpoints.showing import status
 from mainspring.project import Project
 from mainspring.project.running import read_running
 
@@ -75,6 +76,7 @@ class ControlMetrics(Collector):
         yield from _of_features(self._project)
         yield from _of_skew(self._project)
         yield from _of_capacity(self._project)
+        yield from _of_stream_endpoints(self._project)
         yield from _of_processes(self._project)
         if self._gpus is not None:
             yield from _of_gpus(self._gpus())
@@ -93,6 +95,38 @@ class ControlMetrics(Collector):
 
 def _gauge(name: str, told: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"mainspring_{name}", told, labels=labels)
+
+
+def _of_stream_endpoints(project: Project) -> Iterator[Metric]:
+    labels = ("endpoint", "partition")
+    counts = {
+        name: CounterMetricFamily(f"mainspring_stream_endpoint_{name}", told, labels=labels)
+        for name, told in {
+            "processed": "Messages that were processed.",
+            "emitted": "Outputs that were sent.",
+            "late": "Events that were older than the watermark.",
+            "dead": "Messages that became dead letters.",
+            "duplicates": "Events that were there before.",
+        }.items()
+    }
+    lag = _gauge("stream_endpoint_lag_messages", "Messages in the log that are not processed.", *labels)
+    age = _gauge("stream_endpoint_lag_seconds", "Age of the newest processed message while there are newer.", *labels)
+    watermark = _gauge("stream_endpoint_watermark_seconds", "Instant before which an event is late.", *labels)
+    waiting = _gauge("stream_endpoint_waiting", "Entries that a sink has not delivered.", *labels, "sink")
+    for name in project.definitions.stream_endpoints:
+        for each in status(project, name).partitions:
+            of = [name, str(each.partition)]
+            for count, family in counts.items():
+                family.add_metric(of, getattr(each, count))
+            if each.lag is not None:
+                lag.add_metric(of, each.lag)
+            if each.lag_s is not None:
+                age.add_metric(of, each.lag_s)
+            if each.watermark is not None:
+                watermark.add_metric(of, each.watermark / 1e6)
+            for sink, entries in each.waiting.items():
+                waiting.add_metric([*of, sink], entries)
+    yield from (*counts.values(), lag, age, watermark, waiting)
 
 
 def _of_objectives(project: Project) -> Iterator[Metric]:

@@ -17,6 +17,7 @@ from mainspring.core.ids import check_id
 from mainspring.core.schema import DType
 from mainspring.core.time import parse_duration
 from mainspring.data.model import Source
+from mainspring.data.streams.declaring import Stream
 from mainspring.features.keys import KEY_TYPES
 from mainspring.features.model import Aggregation
 from mainspring.ledger.model import Log
@@ -111,8 +112,9 @@ class StreamEndpoint:
     Args:
         name: Its name, an id.
         model: `model@alias` or `model@version`.
-        topic: Messages of the project's log, each a row of `source` as JSON.
+        topic: Topic of the project's log.
         source: Columns of a message, with the time of the event. What a message lacks is null.
+        payload: An `ms.Stream` of the source whose format and schema files the messages have; by default JSON.
         key: Columns by which state is kept; the producer partitions messages by the same columns.
         windows: Name -> `ms.count("amount", window="10m")` and the like, or `ms.session(gap="30m")`, over the earlier
             events of the same key in this stream. As in a feature view, a window at T holds `[T - W, T)`.
@@ -144,6 +146,7 @@ class StreamEndpoint:
     model: str
     topic: str
     source: Source
+    payload: Stream | None = None
     key: str | Sequence[str]
     windows: Mapping[str, Aggregation | Session] = field(default_factory=dict)
     rule: Mapping[str, Node] | Callable[..., Any] | None = None
@@ -174,6 +177,14 @@ class StreamEndpoint:
         check_id(model, "model")
         check_id(reference, "alias or version")
         expect(self.source, Source, owner.format("source"), fix="give an ms.Source itself, without quotes.")
+        if self.payload is not None:
+            expect(self.payload, Stream, owner.format("payload"), fix="give an ms.Stream, or leave it out.")
+            if self.payload.source is not self.source:
+                raise Invalid(
+                    f"Stream endpoint {self.name!r} is of source {self.source.name!r}, and its payload of "
+                    f"{self.payload.source.name!r}.",
+                    fix="give a stream of the same source.",
+                )
         expect_each(self.keys, str, owner.format("key"), fix='name columns: key="card".')
         expect_each(self.to, Sink, owner.format("outputs"), fix='write to=[ms.to_topic("alerts")].')
         expect(self.tries, int, owner.format("number of tries"), fix="write a whole number.")
@@ -214,6 +225,7 @@ class StreamEndpoint:
             "model": self.model,
             "topic": self.topic,
             "source": self.source.name,
+            "payload": "json" if self.payload is None else self.payload.format,
             "key": list(self.keys),
             "windows": {name: msgspec.to_builtins(window) for name, window in self.windows.items()},
             "rule": _name(rule) if callable(rule) else {name: render(each) for name, each in (rule or {}).items()},

@@ -15,13 +15,14 @@ from mainspring.core.time import Clock, parse_duration
 from mainspring.data.streams.model import Message
 from mainspring.serving.streaming.declaring import StreamEndpoint
 from mainspring.serving.streaming.keyed import KeyState, StateDiffers
-from mainspring.serving.streaming.processor import DEAD_SINK, Outcome, Processor
+from mainspring.serving.streaming.processor import DEAD_SINK, Outcome, Processor, RowSource
 from mainspring.serving.streaming.progress import NEVER, Progress
 from mainspring.serving.streaming.scoring import Predictor
 from mainspring.serving.streaming.state_file import Commit, StateFile
 
 PREDICTIONS = "predictions"  # the sink of batches: the prediction log
 _MOST_CACHED = 50_000  # keys of a partition
+_CAREFUL = 512  # messages, as many as a batch may have had
 _PAUSE_S = 0.05  # between two tries of one message
 # A failure that is not the message's: it is tried again until it passes, or until somebody acts.
 _OTHERS = (Unavailable, StorageFull, Corrupt, StateDiffers)
@@ -40,6 +41,7 @@ class Partition:
 
     Args:
         wall: The machine's clock, for the time of a commit alone.
+        rows: As of `Processor`.
         point: Called with a name at the steps between which a process may die; for tests.
     """
 
@@ -49,6 +51,7 @@ class Partition:
         partition: int,
         path: Path,
         wall: Clock,
+        rows: RowSource,
         *,
         durable: bool = True,
         point: Callable[[str], None] = lambda _: None,
@@ -60,11 +63,12 @@ class Partition:
         self._point = point
         self._replay_us = parse_duration(endpoint.replay)
         ids = [DEAD_SINK, *(sink.id for sink in endpoint.to)]
-        self.processor = Processor(endpoint, self.file.enlist(ids, [PREDICTIONS]))
+        self.processor = Processor(endpoint, self.file.enlist(ids, [PREDICTIONS]), rows)
         self.progress = self.file.progress()
         self._cache: dict[bytes, _Cached] = {}
         self._deaths = self.file.opened()
         self._failed: dict[str, str] = {}
+        self._careful = _CAREFUL if self._deaths else 0  # messages to process one by one
         if self._deaths:
             _log.warning("%s: a process died at or behind %s", path, self.progress and self.progress.next)
 
@@ -76,8 +80,8 @@ class Partition:
 
     @property
     def limit(self) -> int:
-        """Number of messages to process at once: one where a process died, until one passed."""
-        return 1 if self._deaths else 1 << 30
+        """Number of messages to process at once: one where a process died, until a batch has passed."""
+        return 1 if self._careful else 1 << 30
 
     def process(self, messages: Sequence[Message], predictor: Predictor) -> None:
         """Process messages and commit; those that fail `tries` times become dead letters.
@@ -145,10 +149,11 @@ class Partition:
         if len(self._cache) > _MOST_CACHED:
             self._cache.clear()
         self._failed.clear()
-        if self._deaths:
+        if self._careful:
+            self._careful -= len(messages)
             self._deaths = 0
             self.file.survived()
-            self.file.opened()
+            self.file.opened()  # at the next message
 
     def _made(self, outcome: Outcome) -> Commit:
         states = {key: (state.last, self.processor.states.encode(state)) for key, state in outcome.states.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -20,7 +20,6 @@ from mainspring.core.time import format_duration, parse_duration
 from mainspring.data.streams.model import Message
 from mainspring.features.keys import encode_key
 from mainspring.serving.streaming.declaring import DROP, PROCESS, StreamEndpoint
-from mainspring.serving.streaming.decoding import RowDecoder
 from mainspring.serving.streaming.event import DeadLetter, Output, StreamEvent, event_id
 from mainspring.serving.streaming.keyed import NO_EVENT, KeyState, States
 from mainspring.serving.streaming.progress import NEVER, BatchRecord, Progress
@@ -62,22 +61,36 @@ class Outcome:
     watermark: int
 
 
+class RowSource(Protocol):
+    """Decoder of messages."""
+
+    def row(self, value: bytes | None) -> list[Any]:
+        """Return the values of the source's columns, in order; instants as UTC epoch microseconds.
+
+        Raises:
+            InvalidData: The message is no such row; the text is the reason.
+        """
+        ...
+
+
 class Processor:
     """Processor of one endpoint's messages.
 
     Args:
         sinks: Number of each sink, by id; with `DEAD_SINK` that of the dead letters.
+        rows: Decoder of messages.
     """
 
-    def __init__(self, endpoint: StreamEndpoint, sinks: Mapping[str, int]) -> None:
+    def __init__(self, endpoint: StreamEndpoint, sinks: Mapping[str, int], rows: RowSource) -> None:
         self.endpoint = endpoint
         source = endpoint.source
         self.windows = Windows(endpoint.windows, source.columns)
         self.states = States(self.windows, endpoint.state, endpoint.state_version, endpoint.migrate)
         self.columns: Schema = {**source.columns, **self.windows.types}  # that a model can read
         self._rule = Rule(endpoint.rule, endpoint.name)
-        self._decoder = RowDecoder(source)
-        place = {name: number for number, name in enumerate(self._decoder.names)}
+        self._decoder = rows
+        self._names = tuple(source.columns)
+        place = {name: number for number, name in enumerate(self._names)}
         self._keys = [(name, place[name]) for name in endpoint.keys]
         self._time = place[source.event_time]
         self._unique = None if endpoint.unique is None else place[endpoint.unique]
@@ -177,8 +190,8 @@ class Processor:
         self, accepted: Sequence[Accepted], states: dict[bytes, KeyState], batch: _Batch
     ) -> tuple[list[Accepted], dict[str, list[Any]]]:
         """Read the windows of each event, then add it to its key's; return the events but duplicates, by column too."""
-        rows = list(zip(*(each.row for each in accepted), strict=True)) or [()] * len(self._decoder.names)
-        columns: dict[str, list[Any]] = {name: list(rows[place]) for place, name in enumerate(self._decoder.names)}
+        rows = list(zip(*(each.row for each in accepted), strict=True)) or [()] * len(self._names)
+        columns: dict[str, list[Any]] = {name: list(rows[place]) for place, name in enumerate(self._names)}
         schema = self.endpoint.source.columns
         vectors = {name: vector(columns[name], schema[name]) for name in self.windows.reads}
         measures = self.windows.measures(vectors, len(accepted))
@@ -250,7 +263,7 @@ class Processor:
         return StreamEvent(
             event_id(self.endpoint.name, event.message.partition, event.message.offset),
             event.at,
-            dict(zip(self._decoder.names, event.row, strict=True)),
+            dict(zip(self._names, event.row, strict=True)),
             dict(zip(self.windows.names, event.windows, strict=True)),
             {name: column[number] for name, column in scored.features.items()},
             {name: column[number] for name, column in scored.outputs.items()},

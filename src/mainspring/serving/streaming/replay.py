@@ -18,7 +18,7 @@ from mainspring.data.streams.ports import EventLog
 from mainspring.serving.streaming.declaring import StreamEndpoint
 from mainspring.serving.streaming.event import Output
 from mainspring.serving.streaming.keyed import KeyState
-from mainspring.serving.streaming.processor import DEAD_SINK, Processor
+from mainspring.serving.streaming.processor import DEAD_SINK, Processor, RowSource
 from mainspring.serving.streaming.progress import BatchRecord
 from mainspring.serving.streaming.scoring import Predictor
 from mainspring.serving.streaming.state_file import OUTPUT, StateFile, Waiting
@@ -27,7 +27,7 @@ _decode = msgspec.msgpack.Decoder(Output).decode
 
 
 @dataclass(slots=True)
-class Replayed:
+class PartitionReplay:
     """Result of a replay of one partition. `different` are (first offset, offset behind the last) of batches whose
     outputs were others, with the reason where there is one."""
 
@@ -45,16 +45,24 @@ class Replay:
 
     Args:
         predictor: Returns the version of a recorded batch.
+        rows: As of `Processor`.
     """
 
-    def __init__(self, endpoint: StreamEndpoint, log: EventLog, predictor: Callable[[BatchRecord], Predictor]) -> None:
+    def __init__(
+        self,
+        endpoint: StreamEndpoint,
+        log: EventLog,
+        predictor: Callable[[BatchRecord], Predictor],
+        rows: RowSource,
+    ) -> None:
         self._endpoint = endpoint
         self._log = log
         self._predictor = predictor
+        self._rows = rows
 
     def run(
         self, path: Path, partition: int, since: int | None = None, emit: Callable[[Output], None] = lambda _: None
-    ) -> Replayed:
+    ) -> PartitionReplay:
         """Process the messages from an offset on again, and compare the outputs with those of the first time.
 
         Args:
@@ -70,7 +78,7 @@ class Replay:
         try:
             numbers = file.sinks()
             declared = {DEAD_SINK, *(sink.id for sink in self._endpoint.to)}
-            processor = Processor(self._endpoint, {**dict.fromkeys(declared, 62), **numbers})
+            processor = Processor(self._endpoint, {**dict.fromkeys(declared, 62), **numbers}, self._rows)
             with file.snapshot():
                 states, first = self._rewound(file, since)
                 return self._forward(file, processor, states, first, partition, since, emit)
@@ -106,7 +114,7 @@ class Replay:
         partition: int,
         since: int | None,
         emit: Callable[[Output], None],
-    ) -> Replayed:
+    ) -> PartitionReplay:
         found = None
 
         def load(keys: Sequence[bytes]) -> Mapping[bytes, KeyState]:
@@ -114,7 +122,9 @@ class Replay:
 
         for _, record in file.batches(first - 1):
             if found is None:
-                found = Replayed(partition, record.before.offset if since is None else since, record.before.offset)
+                found = PartitionReplay(
+                    partition, record.before.offset if since is None else since, record.before.offset
+                )
             messages = self._messages(partition, record)
             found.batches += 1
             found.until = int(record.until)

@@ -8,13 +8,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from mainspring.core.errors import MainspringError
+from mainspring.core.errors import Corrupt, MainspringError
 from mainspring.core.time import Clock
 from mainspring.data.streams.model import Message
 from mainspring.data.streams.ports import EventLog
 from mainspring.serving.streaming.declaring import FIRST, StreamEndpoint
 from mainspring.serving.streaming.partition import Partition
+from mainspring.serving.streaming.processor import RowSource
 from mainspring.serving.streaming.scoring import Predictor
 from mainspring.serving.streaming.sinks import SinkWriter
 from mainspring.serving.streaming.state_file import StateFile
@@ -40,7 +42,7 @@ class Runner:
         predictor: Returns the version that predicts now.
         sinks: Writers of the endpoint's sinks and of its dead letters, `processor.DEAD_SINK`, and of what is told of
             batches; their ids are as in the state files.
-        point: As of `Partition`.
+        rows: As of `Partition`, as is `point`.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Runner:
         predictor: Callable[[], Predictor],
         sinks: Sequence[SinkWriter],
         wall: Clock,
+        rows: RowSource,
         at_once: int = AT_ONCE,
         most_waiting: int = MOST_WAITING,
         durable: bool = True,
@@ -63,6 +66,7 @@ class Runner:
         self._predictor = predictor
         self._sinks = sinks
         self._wall = wall
+        self._rows = rows
         self._at_once = at_once
         self._most_waiting = most_waiting
         self._durable = durable
@@ -133,9 +137,13 @@ class Runner:
             for thread in threads:
                 thread.join()
 
-    def run(self, stop: threading.Event, *, idle_s: float | None = None) -> None:
-        """Process until `stop` is set, or nothing came for `idle_s` seconds and all is delivered."""
-        wait_s, since = _FIRST_WAIT_S, time.monotonic()
+    def run(self, stop: threading.Event, *, idle_s: float | None = None) -> int:
+        """Process until `stop` is set, or nothing came for `idle_s` seconds and all is delivered.
+
+        Returns:
+            The number of messages.
+        """
+        total, wait_s, since = 0, _FIRST_WAIT_S, time.monotonic()
         delivered = threading.Event()
         with self.delivering(delivered):
             while not stop.is_set():
@@ -148,11 +156,12 @@ class Runner:
                     stop.wait(wait_s)
                     wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
                     continue
-                self.trouble, wait_s = "", _FIRST_WAIT_S
+                self.trouble, wait_s, total = "", _FIRST_WAIT_S, total + count
                 if count or self._undelivered():
                     since = time.monotonic()
                 elif idle_s is not None and time.monotonic() - since >= idle_s:
                     break
+        return total
 
     def close(self) -> None:
         for partition in self._partitions.values():
@@ -163,15 +172,23 @@ class Runner:
         if self._partitions and time.monotonic() < self._look_at:
             return
         topic = self._endpoint.topic
-        new = [number for number in self._log.partitions(topic) if number not in self._partitions]
-        spans = self._log.spans(topic, new) if new else {}
+        spans = self._log.spans(topic, self._log.partitions(topic))
+        new = [number for number in spans if number not in self._partitions]
         later = bool(self._partitions)  # then what it holds already came after the beginning
         for number in new:
             path = partition_path(self._folder, number)
-            made = Partition(self._endpoint, number, path, self._wall, durable=self._durable, point=self._point)
+            options: Any = {"durable": self._durable, "point": self._point}
+            made = Partition(self._endpoint, number, path, self._wall, self._rows, **options)
             from_first = self._endpoint.start == FIRST or later
             made.begin(spans[number].first if from_first else spans[number].next)
             self._partitions[number] = made
+        for number, each in self._partitions.items():
+            if each.progress is not None and number in spans and spans[number].next < each.progress.offset:
+                raise Corrupt(
+                    f"Partition {number} of topic {topic!r} ends at offset {spans[number].next}, and offset "
+                    f"{each.progress.next} was to be read next: the topic was made anew.",
+                    fix=f"move {self._folder} away, to begin anew without states.",
+                )
         self._look_at = time.monotonic() + _PARTITIONS_S
 
     def _is_full(self, partition: Partition) -> bool:

@@ -1,0 +1,1 @@
+"""Stream endpoints: run, show, replay."""

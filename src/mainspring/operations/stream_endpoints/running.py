@@ -1,0 +1,89 @@
+"""Run of a stream endpoint: its runner over the project's log, stores and sinks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mainspring.core.errors import Conflict
+from mainspring.operations.stream_endpoints.payloads import rows_of
+from mainspring.operations.stream_endpoints.versions import Versions
+from mainspring.project import Project, backends
+from mainspring.serving.streaming.declaring import TABLE, TOPIC, Sink, StreamEndpoint
+from mainspring.serving.streaming.predictions import PredictionSink
+from mainspring.serving.streaming.processor import DEAD_SINK
+from mainspring.serving.streaming.runner import Runner
+from mainspring.serving.streaming.sinks import Refuse, SinkWriter, TableSink, TopicSink, WebhookSink, refusing
+
+
+def folder(project: Project, endpoint: str) -> Path:
+    """Return the folder of an endpoint's state files."""
+    return project.settings.state / "streams" / endpoint
+
+
+def run(project: Project, name: str, stop: threading.Event, *, idle_s: float | None = None) -> int:
+    """Process a stream endpoint's topic until `stop` is set, or nothing came for `idle_s` seconds.
+
+    Returns:
+        The number of messages that were processed.
+
+    Raises:
+        NotFound: There is no such stream endpoint, or no such topic.
+        Conflict: It runs already.
+    """
+    with running(project, project.definitions.stream_endpoint(name)) as runner:
+        return runner.run(stop, idle_s=idle_s)
+
+
+@contextmanager
+def running(project: Project, endpoint: StreamEndpoint) -> Iterator[Runner]:
+    """Yield the runner of an endpoint, which nobody else runs meanwhile on any machine.
+
+    Raises:
+        Conflict: It runs already.
+    """
+    try:
+        holding = project.locks.hold(f"stream.{endpoint.name}", wait_s=0)
+        with holding:
+            runner = build(project, endpoint)
+            try:
+                yield runner
+            finally:
+                runner.close()
+    except Conflict as error:
+        raise Conflict(
+            f"The stream endpoint {endpoint.name!r} runs already.", fix="stop `mainspring up`, or let it run there."
+        ) from error
+
+
+def build(project: Project, endpoint: StreamEndpoint) -> Runner:
+    """Return the runner of an endpoint."""
+    versions, lake, log = Versions(project, endpoint), project.lake, project.streams
+    refuse = refusing(lake, endpoint.dead_letters)
+
+    def writer(sink: Sink) -> SinkWriter:
+        return _writer(project, endpoint, sink, refuse)
+
+    return Runner(
+        endpoint,
+        log=log,
+        folder=folder(project, endpoint.name),
+        predictor=versions.live,
+        sinks=[
+            *map(writer, endpoint.to),
+            TableSink(DEAD_SINK, endpoint.dead_letters, lake, f"{endpoint.name}/dead", dead=True),
+            PredictionSink(endpoint.name, versions.recorder, project.predictions),
+        ],
+        wall=project.wall,
+        rows=rows_of(project, endpoint),
+    )
+
+
+def _writer(project: Project, endpoint: StreamEndpoint, sink: Sink, refuse: Refuse) -> SinkWriter:
+    if sink.kind == TOPIC:
+        return TopicSink(sink.id, sink.name, project.streams, refuse)
+    if sink.kind == TABLE:
+        return TableSink(sink.id, sink.name, project.lake, f"{endpoint.name}/{sink.id}")
+    return WebhookSink(sink.id, backends.signed_posts(project.settings, sink.name, project.wall), refuse)

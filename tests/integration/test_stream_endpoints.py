@@ -1,0 +1,174 @@
+"""A stream endpoint in a project: real stores, a real model, a receiver of webhooks, a process that is killed."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from kit.inbox import HttpInbox, http_inbox
+from kit.serving import expected
+from kit.stream_project import NAME, TOPIC, documents, flights, go_live, land_departures, project_in
+from kit.waiting import wait_until
+from mainspring.core.errors import Conflict, Invalid, NotFound
+from mainspring.operations.stream_endpoints.replaying import replay
+from mainspring.operations.stream_endpoints.running import run, running
+from mainspring.operations.stream_endpoints.showing import status
+from mainspring.processes.streams import StreamProcesses
+from mainspring.project import Project
+
+SECRET = "between-us"
+
+
+@pytest.fixture
+def inbox() -> Iterator[HttpInbox]:
+    with http_inbox() as found:
+        yield found
+
+
+@pytest.fixture
+def project(tmp_path: Path, inbox: HttpInbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    monkeypatch.setenv("MAINSPRING_NOTIFY_DESK_URL", inbox.url)
+    monkeypatch.setenv("MAINSPRING_NOTIFY_DESK_SECRET", SECRET)
+    made = project_in(tmp_path)
+    yield made
+    made.close()
+
+
+def process(project: Project) -> int:
+    return run(project, NAME, threading.Event(), idle_s=0.3)
+
+
+def test_messages_become_predictions_alerts_and_a_log_and_a_replay_gives_the_same(
+    project: Project, inbox: HttpInbox
+) -> None:
+    now = project.wall.now()
+    sent = flights(0, 12, now)
+    project.streams.produce(TOPIC, [*sent, sent[3]])  # the producer was not sure about one
+    assert process(project) == 13
+
+    rows = project.lake.scan("late_scores")
+    table = [row for file in rows.files or () for row in _parquet(file)]
+    assert sorted(row["carrier"] for row in table) == ["DL"] * 6 + ["UA"] * 6
+    logged = {row["event_id"]: project.predictions.find(row["event_id"]) for row in table}
+    for row in table:
+        prediction = logged[row["event_id"]]
+        assert prediction.endpoint == NAME
+        assert prediction.features["Carrier.flights_1h"] > 0
+        assert prediction.outputs["probability"] == row["score"]
+        columns = {name: [value] for name, value in prediction.features.items()}
+        assert row["score"] == pytest.approx(expected(columns)[0], rel=1e-5)
+    alerts = documents(project, "late-alerts")
+    assert len(alerts) == 8  # of each carrier from the third flight on
+    assert {each["outputs"]["flights"] for each in alerts} == {3, 4, 5, 6}
+    assert [request.document for request in inbox.requests if request.document["key"] == {"carrier": "UA"}] == [
+        each for each in alerts if each["key"] == {"carrier": "UA"}
+    ]
+    for request in inbox.requests:
+        assert request.headers["idempotency-key"] == request.document["event_id"]
+        stamp = request.headers["x-mainspring-timestamp"].encode()
+        wanted = hmac.new(SECRET.encode(), stamp + b"." + request.body, hashlib.sha256).hexdigest()
+        assert request.headers["x-mainspring-signature"] == f"sha256={wanted}"
+    found = status(project, NAME)
+    assert (found.total("processed"), found.total("duplicates"), found.lag) == (12, 1, 0)
+    assert {entries for each in found.partitions for entries in each.waiting.values()} == {0}
+
+    # The store and the live version go on; what was recorded does not.
+    land_departures(project, datetime.now(UTC))
+    go_live(project, "2", 1.0)
+    again: list[bytes] = []
+    results = replay(project, NAME, emit=lambda output: again.append(output.document()))
+    assert [(each.messages, each.different) for each in results if each.messages] == [
+        (each.messages, []) for each in results if each.messages
+    ]
+    assert sum(each.messages for each in results) == 13
+    assert len(again) == 12
+    project.streams.produce(TOPIC, flights(12, 2, now + 120_000_000))
+    process(project)
+    assert {each["version"] for each in documents(project, "late-alerts")} == {"1", "2"}
+
+
+def test_a_receiver_that_is_down_holds_back_itself_alone_and_gets_all_in_order(
+    project: Project, inbox: HttpInbox
+) -> None:
+    inbox.status = 503
+    project.streams.produce(TOPIC, flights(0, 12, project.wall.now()))
+    stop = threading.Event()
+    thread = threading.Thread(target=run, args=(project, NAME, stop))
+    thread.start()
+    wait_until(lambda: len(documents(project, "late-alerts")) == 8, "alerts in the topic")
+    wait_until(lambda: len(inbox.requests) >= 2, "tries of the webhook")
+    with pytest.raises(Conflict, match="runs already"):
+        process(project)
+    inbox.status = 200
+    failed = len(inbox.requests)
+    wait_until(lambda: len({r.document["event_id"] for r in inbox.requests[failed:]}) == 8, "the webhook")
+    stop.set()
+    thread.join()
+    for carrier in ("UA", "DL"):
+        order = [r.document["outputs"]["flights"] for r in inbox.requests if r.document["key"]["carrier"] == carrier]
+        assert order == sorted(order)
+        assert sorted(set(order)) == [3, 4, 5, 6]
+
+
+def test_a_refused_output_is_a_dead_letter_with_the_reason(project: Project, inbox: HttpInbox) -> None:
+    inbox.status = 400
+    project.streams.produce(TOPIC, flights(0, 6, project.wall.now()))
+    process(project)
+    rows = [row for file in project.lake.scan(f"{NAME}__dead_letters").files or () for row in _parquet(file)]
+    assert len(rows) == 2
+    assert {row["reason"] for row in rows} == {
+        "webhook:desk: The receiver 'desk' answered 400. Fix: correct its url in the settings."
+    }
+
+
+def test_its_process_is_kept_and_a_kill_loses_nothing(project: Project) -> None:
+    # Its child loads the definitions, so the model has to be there.
+    project.versions.register("late", "d" * 64, "run", {}, project.wall.now())
+    processes = StreamProcesses(project)
+    processes.keep()
+    (child,) = processes._children.values()
+    project.streams.produce(TOPIC, flights(0, 6, project.wall.now()))
+    wait_until(lambda: status(project, NAME).total("processed") == 6, "the process", within_s=60)
+    os.kill(child.process.pid, signal.SIGKILL)
+    project.streams.produce(TOPIC, flights(6, 6, project.wall.now()))
+    time.sleep(0.2)
+
+    def again() -> bool:
+        processes.keep()
+        return status(project, NAME).total("processed") == 12
+
+    wait_until(again, "another process", within_s=60)
+    # Two of each carrier: the second flights are between the first.
+    wait_until(lambda: len(documents(project, "late-alerts")) == 6, "its alerts", within_s=60)
+    processes._end(child)
+
+
+def test_what_cannot_run_says_why(project: Project) -> None:
+    with pytest.raises(NotFound, match="no stream endpoint 'late'"):
+        status(project, "late")
+    project.streams.produce(TOPIC, flights(0, 2, project.wall.now()))
+    process(project)
+    with pytest.raises(Invalid, match=r"'5' is no place.*PARTITION:OFFSET"):
+        replay(project, NAME, "5")
+    project.routes.publish([])
+    with (
+        running(project, project.definitions.stream_endpoint(NAME)) as runner,
+        pytest.raises(NotFound, match="mainspring promote late"),
+    ):
+        runner.step()
+
+
+def _parquet(path: str) -> list[dict[str, object]]:
+    import pyarrow.parquet as pq
+
+    rows: list[dict[str, object]] = pq.read_table(path).to_pylist()
+    return rows

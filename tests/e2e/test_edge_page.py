@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from kit.console.chromium import DRIVEN, Browser, Page, browser
 from kit.depth import examples
-from kit.devices import TRUSTED, here, package, program
+from kit.devices import TRUSTED, here, hostile_pairs, package, program
 from kit.expressions import HOSTILE, SCHEMA, ZONES, expressions, rows
 from kit.once import made_once
 from kit.serving import KEY
@@ -217,6 +217,11 @@ def test_casts_and_clocks_are_computed_to_the_bit(page: Page) -> None:
     fields = [getattr(col("t"), part)(zone) for part in TIME_PARTS for zone in ZONES]
     fields += [col("t").start_of(unit.removeprefix("start_of_"), zone) for unit in TIME_STARTS for zone in ZONES]
     check(page, fields, {"t": [*HOSTILE[DType.Timestamp], None]}, {"t": DType.Timestamp})
+
+
+@pytest.mark.parametrize("dtype", [DType.String, DType.Int64, DType.Float32, DType.Float64])
+def test_pairs_of_hostile_values_are_computed_to_the_bit(page: Page, dtype: DType) -> None:
+    check(page, *hostile_pairs(dtype))
 
 
 def test_log_and_exp_differ_in_the_last_bits_at_most(page: Page) -> None:

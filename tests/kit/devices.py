@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from kit.expressions import HOSTILE
 from kit.serving import KEY, bundle
-from mainspring.core.expr import Node
+from mainspring.core.expr import Node, as_expr, col, greatest, least
 from mainspring.core.expr.evaluate import evaluate, vector
 from mainspring.core.expr.types import columns_of
-from mainspring.core.schema import Schema
+from mainspring.core.schema import DType, Schema
 from mainspring.deploy.edge.building import content_of
 from mainspring.deploy.edge.package import write_package
 from mainspring.deploy.edge.program import Program, Programmer
@@ -48,6 +49,22 @@ def here(expressions: Sequence[Node], columns: dict[str, list[Any]], schema: Sch
         used = {name: vector(columns[name], schema[name]) for name in columns_of(expression)}
         found.append(evaluate(expression, used, schema, rows).to_list())
     return found
+
+
+def hostile_pairs(dtype: DType) -> tuple[list[Node], dict[str, list[Any]], Schema]:
+    """Return what is done with two values, and with one, of a type; pairs of its hostile values; their types."""
+    a, b = col("a"), col("b")
+    values = [*HOSTILE[dtype], None]
+    others = [*values[::6], *values[-8:]] if dtype is DType.String else values  # of texts the last are the strangest
+    done = [a < b, a <= b, a > b, a >= b, a == b, a != b, least(a, b), greatest(a, b), a.coalesce(b), a.is_null()]
+    if dtype.numeric:
+        done += [a + b, a - b, a * b, a / b, -a, abs(a), a.sqrt(), a.clip(-1, 2)]
+        done += [each(a) for each in (type(a).floor, type(a).ceil, type(a).round)]
+    if dtype is DType.String:
+        done += [a + b, a.contains(b), a.starts_with(b), a.ends_with(b), a.replace(b, "x"), a.lower(), a.upper()]
+        done += [a.strip(), a.length(), a.slice(1), a.slice(0, 2), a.one_of([text for text in values if text])]
+    columns = {"a": [one for one in values for _ in others], "b": [other for _ in values for other in others]}
+    return [as_expr(each) for each in done], columns, {"a": dtype, "b": dtype}
 
 
 def bits(value: Any) -> Any:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.depth import examples
-from kit.devices import bits, here, on_device
+from kit.devices import bits, here, hostile_pairs, on_device
 from kit.expressions import HOSTILE, SCHEMA, ZONES, expressions, rows
 from mainspring.core.errors import Invalid
-from mainspring.core.expr import Node, as_expr, col
+from mainspring.core.expr import Node, col
 from mainspring.core.expr.types import TIME_PARTS, TIME_STARTS, dtype_of
 from mainspring.core.schema import DType, Schema
 
@@ -54,11 +55,7 @@ def test_every_field_of_every_wall_clock() -> None:
     check(on_device(fields, columns, schema), here(fields, columns, schema))
 
 
-def test_every_pair_of_hostile_numbers() -> None:
-    for left in (DType.Int64, DType.Float64, DType.Float32):
-        schema: Schema = {"a": left, "b": DType.Float64 if left is not DType.Int64 else left}
-        pairs = [(a, b) for a in [*HOSTILE[left], None] for b in [*HOSTILE[schema["b"]], None]]
-        a, b = col("a"), col("b")
-        chosen = [as_expr(each) for each in (a + b, a - b, a * b, a / b, a < b, a == b, a >= b, a.coalesce(b))]
-        columns = {"a": [each for each, _ in pairs], "b": [each for _, each in pairs]}
-        check(on_device(chosen, columns, schema), here(chosen, columns, schema))
+@pytest.mark.parametrize("dtype", [DType.String, DType.Int32, DType.Int64, DType.Float32, DType.Float64])
+def test_pairs_of_hostile_values(dtype: DType) -> None:
+    chosen, columns, schema = hostile_pairs(dtype)
+    check(on_device(chosen, columns, schema), here(chosen, columns, schema))

@@ -65,7 +65,7 @@ def _show(console: Console, made: BuiltPackage) -> None:
         line(f"Stored features that each row has to bring: {', '.join(made.stored)}")
     int8 = made.int8
     if int8 is not None and not int8.allowed:
-        line(f"FP32 was kept: {int8.why}.")
+        line(f"FP32 was kept. {int8.why[:1].upper()}{int8.why[1:]}.")
     elif int8 is not None:
         line(
             f"INT8: {made.model_bytes:,} of {made.fp32_bytes:,} bytes; outputs differ by at most {int8.worst:.2g} on "

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from mainspring.deploy.edge.repository import Repository
     from mainspring.deploy.fleet.ports import FleetStore, Messages
     from mainspring.features.functions.deriving import Deriver
+    from mainspring.features.functions.running import FunctionRunner
     from mainspring.features.materialise import Materialiser
     from mainspring.features.ports import OnlineStore
     from mainspring.jobs.ports import JobStore
@@ -267,7 +268,12 @@ class Project:
         """Computes the tables of feature functions."""
         from mainspring.features.functions.deriving import Deriver
 
-        return Deriver(self.lake, self.ingestor, self.locks)
+        def on_ray() -> FunctionRunner:
+            runner = backends.lazily("features.functions.on_ray", "RayRunner", extra="ray")
+            made: FunctionRunner = runner(self.settings.engines.ray)
+            return made
+
+        return Deriver(self.lake, self.ingestor, self.locks, engines={"ray": on_ray})
 
     @cached_property
     def streams(self) -> EventLog:

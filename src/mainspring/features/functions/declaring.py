@@ -32,6 +32,7 @@ from mainspring.features.functions.model import (
 from mainspring.features.model import Aggregation, Entity, FeatureView, RequestFeatures
 
 MAX_OUTPUTS = 1024
+ENGINES = ("ray",)
 _LIMIT_US = {"ingestion": 10 * MINUTE, "request": SECOND}
 _ON_ERROR = {"ingestion": (NULL, QUARANTINE, FAIL), "request": (NULL, FAIL)}
 
@@ -66,6 +67,7 @@ def python_features(
     batch_rows: int = 1024,
     ttl: str | int | None = None,
     version: str = "",
+    engine: str = "",
     owner: str = "",
     tags: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., Any]], Any]:
@@ -87,6 +89,7 @@ def python_features(
         batch_rows: Maximum rows of a call at ingestion.
         ttl: As of `ms.last`, with `when="ingestion"`.
         version: A text that makes a new version, where a file or a package that the function uses has changed.
+        engine: `ray` computes it on a Ray cluster at ingestion; by default in a process of this machine.
 
     Raises:
         Invalid: An argument is of another kind, a column does not exist, or the function is not a plain function of a
@@ -98,6 +101,11 @@ def python_features(
     if on_error not in _ON_ERROR[when]:
         allowed = " or ".join(map(repr, _ON_ERROR[when]))
         raise Invalid(f"A feature function has on_error={on_error!r}, with when={when!r}.", fix=f"use {allowed}.")
+    if engine not in ("", *ENGINES) or (engine and when == "request"):
+        raise Invalid(
+            f"A feature function has the engine {engine!r}, with when={when!r}.",
+            fix=f"leave it out, or use one of {', '.join(ENGINES)} with when='ingestion'.",
+        )
     if when == "ingestion":
         expect(entity, Entity, "The entity of a feature function", fix="give an ms.Entity itself, without quotes.")
     elif entity is not None or ttl is not None:
@@ -112,7 +120,7 @@ def python_features(
         limit = _LIMIT_US[when] if timeout is None else parse_duration(timeout)
         made = FeatureFunction(
             name, code_of(function), _inputs(name, function, source, columns), plain, vectors, on_error, limit,
-            batch_rows, version,
+            batch_rows, version, engine,
         )  # fmt: skip
         _check(made)
         described = inspect.getdoc(function) or ""

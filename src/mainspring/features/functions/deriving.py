@@ -9,7 +9,7 @@ restored or an interrupted ingestion was completed, it is made again, from the o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +25,10 @@ from mainspring.data.keyings import Keyings
 from mainspring.data.model import QUARANTINE_SUFFIX, SEQUENCE
 from mainspring.data.ports import LakeTables
 from mainspring.features.functions.checking import check_repeats
-from mainspring.features.functions.columns import answered
+from mainspring.features.functions.messages import Answer
 from mainspring.features.functions.model import COST_US, DERIVED_FROM, FAILURE, DerivedSource
-from mainspring.features.functions.process import FunctionProcess, FunctionProcesses
+from mainspring.features.functions.process import FunctionProcesses
+from mainspring.features.functions.running import FunctionRunner, LocalRunner
 
 _LOAD_ROWS = 65_536  # maximum rows of one ingestion
 _LOAD_S = 20.0  # duration after which what is computed is ingested, so that a killed run loses little
@@ -68,11 +69,18 @@ class Deriver:
 
     Args:
         processes: The processes in which the functions run; by default its own.
+        engines: Engine -> what computes there; called when a function asks for it.
     """
 
     def __init__(
-        self, lake: LakeTables, ingestor: Ingestor, locks: Locks, processes: FunctionProcesses | None = None
+        self,
+        lake: LakeTables,
+        ingestor: Ingestor,
+        locks: Locks,
+        processes: FunctionProcesses | None = None,
+        engines: Mapping[str, Callable[[], FunctionRunner]] | None = None,
     ) -> None:
+        self._engines = engines or {}
         self._lake = lake
         self._ingestor = ingestor
         self._locks = locks
@@ -89,8 +97,12 @@ class Deriver:
         if self._lake.version(source.parent.name) is None:
             return DeriveReport(source.function.name, source.name, 0, 0, 0, 0.0)
         with self._locks.hold(f"derive.{source.name}", wait_s=_WAIT_S), duck.connect() as con:
-            process = self._processes.of(source.function)
-            return _Derivation(con, self._lake, self._ingestor, self._locks, source, keyings).run(process, progress)
+            derivation = _Derivation(con, self._lake, self._ingestor, self._locks, source, keyings)
+            return derivation.run(self._processes, self._runner(source.function.engine), progress)
+
+    def _runner(self, engine: str) -> FunctionRunner:
+        make = self._engines.get(engine)
+        return LocalRunner(self._processes) if make is None else make()
 
     def cost(self, source: DerivedSource) -> Cost:
         """Return what the stored outputs cost."""
@@ -117,7 +129,7 @@ class _Derivation:
             name for name in (source.name, source.name + QUARANTINE_SUFFIX) if lake.version(name) is not None
         ]
 
-    def run(self, process: FunctionProcess, progress: Progress | None) -> DeriveReport:
+    def run(self, processes: FunctionProcesses, runner: FunctionRunner, progress: Progress | None) -> DeriveReport:
         duck.register(self._con, "parent", self._lake.scan(self._source.parent.name))
         self._see_done()
         known = not self._is_beginning()
@@ -128,9 +140,11 @@ class _Derivation:
         missing = self._con.sql(query).fetchnumpy()[SEQUENCE].astype(np.int64)
         rows = failed = kept = 0
         seconds = 0.0
-        if len(missing) and last < 0 and not known:
-            check_repeats(process, self._rows(missing[:_SAMPLE]).select(list(self._function.columns)))
-        for made, taken in self._loads(process, missing, known=known):
+        if len(missing) and last < 0 and not known and self._function.digest not in processes.checked:
+            sample = self._rows(missing[:_SAMPLE]).select(list(self._function.columns))
+            check_repeats(processes.of(self._function), sample)
+            processes.checked.add(self._function.digest)
+        for made, taken in self._loads(self._batches(runner, missing, known=known)):
             first, until = made[DERIVED_FROM][0].as_py(), made[DERIVED_FROM][-1].as_py()
             self._ingestor.ingest(self._source, made, keyings=self._keyings, batch_id=f"{first}-{until}")
             rows, kept = rows + len(made) - taken, kept + taken
@@ -192,50 +206,52 @@ class _Derivation:
         ).to_arrow_table()
         return found
 
-    def _loads(self, process: FunctionProcess, missing: Any, *, known: bool) -> Iterator[tuple[pa.Table, int]]:
-        """Yield rows to ingest, and how many of them were known."""
+    def _loads(self, batches: Iterable[tuple[pa.Table, int]]) -> Iterator[tuple[pa.Table, int]]:
+        """Yield rows to ingest together, and how many of them were known."""
         waiting: list[pa.Table] = []
         count = taken = 0
         began = time.monotonic()
-        step = self._function.batch_rows
-        for first in range(0, len(missing), step):
-            rows = self._rows(missing[first : first + step])
-            made, old = self._made(process, rows, known=known)
+        for made, old in batches:
             waiting.append(made)
             count, taken = count + len(made), taken + old
-            if count + step > _LOAD_ROWS or time.monotonic() - began > _LOAD_S:
+            if count + self._function.batch_rows > _LOAD_ROWS or time.monotonic() - began > _LOAD_S:
                 yield pa.concat_tables(waiting), taken
                 waiting, count, taken, began = [], 0, 0, time.monotonic()
         if waiting:
             yield pa.concat_tables(waiting), taken
 
-    def _made(self, process: FunctionProcess, rows: pa.Table, *, known: bool) -> tuple[pa.Table, int]:
-        """Return the derived rows of some rows of the parent, and how many of them were known."""
-        carried = [name for name in self._source.columns if name not in self._computed]
-        order = list(self._source.columns)
-        if not known:
-            return self._called(process, rows).select(order), 0
+    def _batches(self, runner: FunctionRunner, missing: Any, *, known: bool) -> Iterator[tuple[pa.Table, int]]:
+        """Yield derived rows in order, and how many of them were known."""
+        step = self._function.batch_rows
+        given = (self._rows(missing[first : first + step]) for first in range(0, len(missing), step))
+        if known:
+            yield from (self._partly_known(runner, rows) for rows in given)
+            return
+        for rows, found, answer in runner.run(self._function, given):
+            yield self._derived(rows, found, answer), 0
+
+    def _partly_known(self, runner: FunctionRunner, rows: pa.Table) -> tuple[pa.Table, int]:
         self._con.register("wanted", rows)
+        carried = [name for name in self._source.columns if name not in self._computed]
         names = ", ".join(f"known.{quote_name(name)}" for name in self._computed)
         mine = ", ".join(f"wanted.{quote_name(name)}" for name in carried)
         old = self._con.sql(f"SELECT {mine}, {names} FROM wanted JOIN known USING ({DERIVED_FROM})").to_arrow_table()
         new = self._con.sql(f"SELECT wanted.* FROM wanted ANTI JOIN known USING ({DERIVED_FROM})").to_arrow_table()
         self._con.unregister("wanted")
-        parts = [old.select(order)]
+        parts = [old.select(list(self._source.columns))]
         if len(new):
-            parts.append(self._called(process, new).select(order))
-        whole = pa.concat_tables(parts, promote_options="permissive").sort_by(DERIVED_FROM)
-        return whole, len(old)
+            parts += [self._derived(*computed) for computed in runner.run(self._function, [new])]
+        return pa.concat_tables(parts, promote_options="permissive").sort_by(DERIVED_FROM), len(old)
 
-    def _called(self, process: FunctionProcess, rows: pa.Table) -> pa.Table:
-        found, answer = answered(process, rows.select(list(self._function.columns)))
+    def _derived(self, rows: pa.Table, found: pa.Table, answer: Answer) -> pa.Table:
+        """Return the derived rows of some rows of the parent, given the outputs for them."""
         failures = pa.array([answer.failures.get(row) for row in range(len(rows))], pa.string())
         share = pa.array(np.full(len(rows), answer.seconds * 1e6 / max(1, len(rows)), np.float32))
         carried: dict[str, Any] = {
             name: rows.column(name) for name in self._source.columns if name not in self._computed
         }
         computed: dict[str, Any] = dict(zip(found.column_names, found.columns, strict=True))
-        return pa.table({**carried, **computed, FAILURE: failures, COST_US: share})
+        return pa.table({**carried, **computed, FAILURE: failures, COST_US: share}).select(list(self._source.columns))
 
 
 def duck_type(kind: pa.DataType) -> str:

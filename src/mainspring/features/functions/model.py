@@ -44,6 +44,7 @@ class FeatureFunction(msgspec.Struct, frozen=True):
     timeout_us: int = 600_000_000
     batch_rows: int = 1024
     version: str = ""
+    engine: str = ""  # where it is computed at ingestion: `ray`, or in a process of this machine
 
     @property
     def outputs(self) -> dict[str, DType]:
@@ -53,7 +54,7 @@ class FeatureFunction(msgspec.Struct, frozen=True):
 
     @property
     def digest(self) -> str:
-        """Digest of all that decides the outputs, 12 hexadecimal digits. The time limit is not part of it."""
+        """Digest of all that decides the outputs, 12 hexadecimal digits; the time limit and the engine do not."""
         content = [self.code, sorted(self.columns.items()), sorted(self.outputs.items()), self.version, self.on_error]
         return hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()[:12]
 

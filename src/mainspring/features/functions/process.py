@@ -148,6 +148,7 @@ class FunctionProcesses:
 
     def __init__(self) -> None:
         self._of: dict[tuple[str, int], FunctionProcess] = {}
+        self.checked: set[str] = set()  # digests of functions that were found to repeat their values
 
     def of(self, function: FeatureFunction) -> FunctionProcess:
         """Return the process of a function."""

@@ -114,4 +114,12 @@ def test_every_cut_leaves_a_whole_package(tmp_path: Path, monkeypatch: pytest.Mo
                 assert starts_whole(folder) == 2, (how, cut_at)
                 assert not list(folder.rglob("*.partial")), (how, cut_at, list(contents(folder)))
         assert found == {"power": {1, 2}, "kill": {1, 2}}
+        shutil.rmtree(device)
+        shutil.copytree(base, device, symlinks=True)
+        os.sync()
+        update(device, made)
+        done = Memory(device).state
+        flash.cut()  # after the update: all of it is there
+        assert Memory(device).state == done
+        assert (done.active, done.trial, starts_whole(device)) == ("b", False, 2)
         print(f"{power.operations} operations, cut before each {examples(gate=7, deep=1)}.: {found}")

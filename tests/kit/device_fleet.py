@@ -63,12 +63,14 @@ class Fleet:
         self.agents[device] = made
         return made
 
-    def roll(self, version: int, rings: Sequence[float] = (1.0,), gates: Gates = GATES) -> Rollout:
+    def roll(
+        self, version: int, rings: Sequence[float] = (1.0,), gates: Gates = GATES, id: str | None = None
+    ) -> Rollout:
         before = self.store.rollouts(NAME, 1)
         now = self.site.now()
         return self.store.begin(
             Rollout(
-                id=new_id(), package=NAME, candidate=version, fallback=before[0].current if before else None,
+                id=id or new_id(), package=NAME, candidate=version, fallback=before[0].current if before else None,
                 rings=tuple(rings), gates=gates, actor="ana", started_at=now, since=now,
             )
         )  # fmt: skip

@@ -180,6 +180,7 @@ DOCUMENTS = {
             keys=dict[str, str], source=str, features=list[DefinitionRow],
         )
     ),
+    "features sql": Document(_object("Statement", dialect=str, sql=str)),
     "features verify": Document(_object("Verified", equal=bool, views=list[Verification]), ("Mismatch.at",)),
     "materialize": Document(list[MaterialiseReport], ("through",)),
     "train": Document(TrainReport),

@@ -107,6 +107,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("data restore", ["old"]), ("data untag", ["old"]), ("data vacuum", []), ("materialize", []),
         ("features list", []), ("features show", ["HubLoad"]), ("features explain", [MODEL]),
         ("features entity", ["HubLoad", "north"]), ("features verify", ["HubLoad", "--sample", "3"]),
+        ("features sql", ["HubLoad", "--dialect", "spark"]),
         ("features read", ["HubLoad", "--labels", "rows.parquet", "--at", "when", "--to", "read.parquet"]),
         ("jobs run", ["tidy"]), ("jobs list", []), ("jobs show", ["{jobs run[id]}"]),
         ("jobs cancel", ["{jobs run[id]}"]), ("jobs retry", ["{jobs run[id]}"]), ("jobs schedules", []),

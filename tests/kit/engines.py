@@ -19,8 +19,9 @@ VERSIONS = {
     "kubernetes": "kubernetes-validate==1.37.0",
     "ray": "ray==2.60.0",
     "spark": "pyspark==4.3.0",
+    "snowflake": "fakesnow==0.12.1 snowflake-connector-python==3.18.1",
 }
-BESIDE = ("kubernetes", "ray", "spark")  # environments that also see the packages of this one
+BESIDE = ("kubernetes", "ray", "spark", "snowflake")  # environments that also see the packages of this one
 
 
 def python_of(engine: str) -> Path:
@@ -35,6 +36,6 @@ def python_of(engine: str) -> Path:
                 version = f"python{sys.version_info.major}.{sys.version_info.minor}"
                 seen = folder / "lib" / version / "site-packages" / "beside.pth"
                 seen.write_text(sysconfig.get_path("purelib") + "\n")
-            subprocess.run([python, "-m", "pip", "install", "-q", VERSIONS[engine]], check=True)
+            subprocess.run([python, "-m", "pip", "install", "-q", *VERSIONS[engine].split()], check=True)
             done.touch()
     return folder / "bin" / "python"

@@ -27,6 +27,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "features list": ("features list --search courier",),
     "features read": ("features read late-delivery --to training.parquet --since 2026-01-01",),
     "features show": ("features show CourierRecord",),
+    "features sql": ("features sql late-delivery --dialect spark --observations lake.orders",),
     "features verify": ("features verify late-delivery --sample 500",),
     "materialize": ("materialize", "materialize CourierRecord --rebuild"),
     "search": ("search late-delivery --trials 40 --workers 2", "search late-delivery --show"),

@@ -1,4 +1,4 @@
-"""`mainspring features`: list, show, explain, read and verify feature views."""
+"""`mainspring features`: list, show, explain, read and verify feature views; print their SQL for a warehouse."""
 
 from __future__ import annotations
 
@@ -230,6 +230,30 @@ def _show_sql(console: Console, sql: str) -> None:
     console.print(Syntax(sql, "sql", background_color="default", word_wrap=True))
 
 
+@make("sql")
+@click.argument("of", nargs=-1, required=True, metavar="MODEL|VIEW|FEATURE...")
+@click.option("--dialect", required=True, help="spark, snowflake or bigquery.")
+@click.option("--observations", default="observations", show_default=True,
+              help="The table with the keys, the fields of requests and the instants.")  # fmt: skip
+@click.option("--at", default="at", show_default=True, help="The column of its instants, with a time zone.")
+@click.option("--table", "tables", multiple=True, metavar="SOURCE=TABLE",
+              help="The table of a source, by default of the source's name. Repeatable.")  # fmt: skip
+@click.option("--arrival", help="The tables are as sources bring them, and this column orders their rows by arrival; "
+              "by default they are tables of the lake.")  # fmt: skip
+def sql(call: Call, *, of: tuple[str, ...], dialect: str, observations: str, at: str, tables: tuple[str, ...],
+        arrival: str | None) -> None:  # fmt: skip
+    """Print the statement that reads features in a warehouse at the instants of its observations."""
+    from mainspring.features.warehouse import Tables
+    from mainspring.operations.features.statements import warehouse_statement
+
+    named = {source: table for source, _, table in (each.partition("=") for each in tables)}
+    if not all(named.values()):
+        raise click.BadParameter("write SOURCE=TABLE.", param_hint="--table")
+    what = of[0] if len(of) == 1 else list(of)
+    text = warehouse_statement(call.project, what, dialect, Tables(observations, at, named, arrival))
+    call.result({"dialect": dialect, "sql": text}, lambda console: _show_sql(console, text))
+
+
 @make("verify")
 @click.argument("name", metavar="MODEL|VIEW")
 @click.option("--sample", default=200, show_default=True, type=click.IntRange(1, 1_000_000),
@@ -362,5 +386,5 @@ def _shown(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-for _command in (list_, show_, explain, read, verify, entity):
+for _command in (list_, show_, explain, read, sql, verify, entity):
     command.add_command(_command)

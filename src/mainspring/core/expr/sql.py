@@ -167,13 +167,13 @@ class _Compiler:
         return f"TRY_CAST({value} AS {SQL_TYPES[target]})"
 
     def _local(self, zone: str, instant: str) -> str:
-        return self._bind(instant, lambda us: f"{us} + {_offset_sql(zone, us)}")
+        return self._bind(instant, lambda us: f"{us} + {offset_sql(zone, us)}")
 
     def _time_start(self, node: Typed, instant: str) -> str:
         zone = node.zone
         start = _start_sql(node.name, self._local(zone, f"epoch_us({instant})"))
-        first = self._bind(f"epoch_us({instant})", lambda us: f"{start} - {_offset_sql(zone, us)}")
-        return self._instant(self._bind(f"({first})", lambda us: f"CAST({start} AS HUGEINT) - {_offset_sql(zone, us)}"))
+        first = self._bind(f"epoch_us({instant})", lambda us: f"{start} - {offset_sql(zone, us)}")
+        return self._instant(self._bind(f"({first})", lambda us: f"CAST({start} AS HUGEINT) - {offset_sql(zone, us)}"))
 
     def _clip(self, node: Typed, value: str) -> str:
         low, high = (None if bound is None else literal_sql(bound, node.dtype) for bound in node.options)
@@ -275,7 +275,7 @@ def _start_sql(start: str, local: str) -> str:
     return f"({shifted} // {unit} * {unit} - {_SHIFT + first})"
 
 
-def _offset_sql(zone: str, instant: str) -> str:
+def offset_sql(zone: str, instant: str) -> str:
     """Return the zone's offset at an instant (µs) as a binary search written in CASE."""
     table = offsets_of(zone)
 

@@ -1,0 +1,110 @@
+"""The statement of each dialect gives the oracle's values; what a dialect cannot give is refused by name."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+import sqlglot
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kit.depth import deep, examples
+from kit.engines import ROOT, python_of
+from kit.histories import FIELDS, History, histories
+from kit.warehouse import by_duckdb, check, instants_of
+from mainspring.core.errors import Invalid
+from mainspring.core.expr import Node, col
+from mainspring.core.expr.dialects import DIALECTS, Dialect
+from mainspring.core.expr.dialects import dialect as dialect_named
+from mainspring.core.expr.warehouse_sql import to_warehouse_sql
+from mainspring.core.schema import DType
+from mainspring.features.layout import SKETCHES, layout_of
+from mainspring.features.warehouse import Tables, statement
+
+COMMON = settings(
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    max_examples=examples(gate=4, deep=60),
+)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
+@COMMON
+@given(history=histories(), data=st.data())
+def test_a_statement_is_the_oracle(dialect: Dialect, history: History, data: st.DataObject) -> None:
+    arrival = data.draw(st.sampled_from([None, "_seq"]))
+    check(history, data.draw(instants_of(history)), dialect, arrival, by_duckdb(dialect))
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
+@COMMON
+@given(history=histories())
+def test_a_statement_is_read_by_a_parser_or_refused_by_name(dialect: Dialect, history: History) -> None:
+    sketches = [each.name for each in layout_of(history.view).windows if set(each.parts) & set(SKETCHES)]
+    if sketches:
+        with pytest.raises(Invalid, match=rf"{dialect.name} has no exact equal of 'Facts\.({'|'.join(sketches)}), a"):
+            statement([history.view], dialect, Tables())
+        return
+    text = statement([history.view, history.ask], dialect, Tables(), fields=FIELDS)
+    (tree,) = sqlglot.parse(text, dialect=dialect.name)
+    assert tree is not None
+    assert not list(tree.find_all(sqlglot.exp.Command))
+
+
+@COMMON
+@given(history=histories())
+def test_a_feature_that_is_left_out_is_not_refused(history: History) -> None:
+    sketches = {each.name for each in layout_of(history.view).windows if set(each.parts) & set(SKETCHES)}
+    left = [f"Facts.{name}" for name in history.view.features if name not in sketches]
+    if left:
+        text = statement([history.view], DIALECTS["spark"], Tables(), columns=left)
+        assert all(f"`{name}`" in text for name in left)
+
+
+@pytest.mark.parametrize(("engine", "tried"), [("spark", 40), ("snowflake", 60)])
+@deep
+@pytest.mark.timeout(1800)
+def test_the_engine_itself_gives_the_oracles_values(engine: str, tried: int) -> None:
+    ran = subprocess.run(
+        [str(python_of(engine)), "-W", "ignore", "-m", "kit.warehouse_engines", engine, str(tried)],
+        cwd=ROOT / "tests", env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    print(ran.stdout)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    equal = int(ran.stdout.rsplit(": ", 1)[1].split(" of ", 1)[0])
+    assert equal > 1000
+
+
+def test_what_has_no_equal_is_refused_by_name() -> None:
+    schema = {"s": DType.String, "x": DType.Float64, "y": DType.Float32, "t": DType.Timestamp}
+
+    def write(expression: Node, name: str) -> str:
+        return to_warehouse_sql(expression, schema, DIALECTS[name], lambda column, _: column)
+
+    for name in ("snowflake", "bigquery"):
+        with pytest.raises(Invalid, match=f"{name} has no exact equal of 'cast of text to Int64'"):
+            write(col("s").cast(DType.Int64), name)
+        with pytest.raises(Invalid, match=f"{name} has no exact equal of 'float32'"):
+            write(col("x").cast(DType.Float32), name)
+    with pytest.raises(Invalid, match="There is no dialect 'oracle'"):
+        dialect_named("oracle")
+    deep_one = col("x")
+    for _ in range(40):
+        deep_one = deep_one.clip(0, 1)
+    with pytest.raises(Invalid, match="more than 200,000 characters in spark"):
+        write(deep_one, "spark")
+
+
+def test_names_and_text_cannot_leave_their_quotes() -> None:
+    for dialect in DIALECTS.values():
+        for hostile in ("a'b", "a\\'b", 'a"b', "a`b", "a\\", "\n;--"):
+            (tree,) = sqlglot.parse(f"SELECT {dialect.text(hostile)} AS x", dialect=dialect.name)
+            (literal,) = tree.find_all(sqlglot.exp.Literal)
+            assert literal.is_string
+    with pytest.raises(Invalid, match="is not a table's name"):
+        DIALECTS["spark"].table("lake..orders")
+    with pytest.raises(Invalid, match="cannot name a column in snowflake"):
+        DIALECTS["snowflake"].column("a\nb")

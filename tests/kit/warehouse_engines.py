@@ -15,7 +15,7 @@ from kit.histories import History, histories
 from kit.warehouse import Execute, check, in_utc, instants_of
 from mainspring.core.expr.dialects import DIALECTS
 
-_SPARK = {
+SPARK = {
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.ui.enabled": "false",
@@ -30,7 +30,7 @@ def spark() -> Iterator[Execute]:
     from pyspark.sql import SparkSession
 
     builder = SparkSession.builder.master("local[1]").appName("statements")
-    for key, setting in _SPARK.items():
+    for key, setting in SPARK.items():
         builder = builder.config(key, setting)
     session = builder.getOrCreate()
 

@@ -7,7 +7,7 @@ project's own modules, is loaded on first use.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -416,6 +416,14 @@ class OpenedProject:
         from mainspring.operations.ingest import land
 
         return land(self.services, source, data, batch_id=batch_id, nulls=nulls)
+
+    def spark_batches(self, source: str) -> Callable[[Any, int], None]:
+        """Return a function for Spark's `foreachBatch`: each batch lands in `source` once, then its views are
+        materialised.
+        """
+        from mainspring.operations.spark_batches import spark_batches
+
+        return spark_batches(self.services, source)
 
     def materialize(self, *views: str | FeatureView) -> list[MaterialiseReport]:
         """Update the online features of `views`, by default of all, from the lake."""

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import mainspring as ms
-from kit.warehouse_engines import SPARK
+from kit.warehouse_engines import session
 from mainspring.data import duck
 from mainspring.operations import spark_batches
 
@@ -133,15 +133,10 @@ def stream(spark: Any, project: ms.Project, source: Path, checkpoint: Path) -> l
 
 
 def main(folder: Path) -> None:
-    from pyspark.sql import SparkSession
-
-    builder = SparkSession.builder.master("local[1]").appName("stream")
-    for key, setting in SPARK.items():
-        builder = builder.config(key, setting)
-    spark = builder.getOrCreate()
     tables = files(folder / "files")
     project = made(folder / "streamed")
-    begun = stream(spark, project, folder / "files", folder / "checkpoint")
+    with session("stream") as spark:
+        begun = stream(spark, project, folder / "files", folder / "checkpoint")
     assert begun == [0, 1, 1, 2, 2, *range(3, FILES)], begun
     wanted, found = reference(folder / "reference", tables), contents(project)
     assert found.keys() == wanted.keys()
@@ -151,7 +146,6 @@ def main(folder: Path) -> None:
     for name in wanted:
         assert found[name] == wanted[name], name
     print(f"spark: {len(found[tiles])} of {len(wanted[tiles])} tile rows equal, batches {begun}")
-    spark.stop()
 
 
 if __name__ == "__main__":

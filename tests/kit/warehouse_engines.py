@@ -26,22 +26,29 @@ SPARK = {
 
 
 @contextmanager
-def spark() -> Iterator[Execute]:
+def session(name: str) -> Iterator[Any]:
+    """A session of Spark on this machine alone."""
     from pyspark.sql import SparkSession
 
-    builder = SparkSession.builder.master("local[1]").appName("statements")
+    builder = SparkSession.builder.master("local[1]").appName(name)
     for key, setting in SPARK.items():
         builder = builder.config(key, setting)
-    session = builder.getOrCreate()
+    spark = builder.getOrCreate()
+    yield spark
+    spark.stop()
 
-    def execute(text: str, observations: pa.Table, facts: pa.Table) -> list[dict[str, Any]]:
-        session.createDataFrame(observations).createOrReplaceTempView("observations")
-        session.createDataFrame(facts).createOrReplaceTempView("facts")
-        found: pa.Table = session.sql(text).toArrow()
-        return found.to_pylist()
 
-    yield execute
-    session.stop()
+@contextmanager
+def spark() -> Iterator[Execute]:
+    with session("statements") as of:
+
+        def execute(text: str, observations: pa.Table, facts: pa.Table) -> list[dict[str, Any]]:
+            of.createDataFrame(observations).createOrReplaceTempView("observations")
+            of.createDataFrame(facts).createOrReplaceTempView("facts")
+            found: pa.Table = of.sql(text).toArrow()
+            return found.to_pylist()
+
+        yield execute
 
 
 @contextmanager

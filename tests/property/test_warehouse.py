@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from kit.depth import deep, examples
 from kit.engines import ROOT, python_of
+from kit.expressions import SCHEMA as EXPRESSION_SCHEMA
+from kit.expressions import expressions
 from kit.histories import FIELDS, History, histories
 from kit.warehouse import by_duckdb, check, instants_of
 from mainspring.core.errors import Invalid
@@ -63,19 +66,42 @@ def test_a_feature_that_is_left_out_is_not_refused(history: History) -> None:
         assert all(f"`{name}`" in text for name in left)
 
 
-@pytest.mark.parametrize(("engine", "tried"), [("spark", 40), ("snowflake", 60)])
+@pytest.mark.parametrize(
+    ("engine", "program", "least"),
+    [
+        ("spark", ("kit.warehouse_engines", "spark", "40"), 1000),
+        ("snowflake", ("kit.warehouse_engines", "snowflake", "60"), 1000),
+        ("spark", ("kit.spark_expressions", "60"), 1000),
+    ],
+    ids=["spark", "snowflake", "spark-expressions"],
+)
 @deep
 @pytest.mark.timeout(1800)
-def test_the_engine_itself_gives_the_oracles_values(engine: str, tried: int) -> None:
+def test_the_engine_itself_gives_the_oracles_values(engine: str, program: tuple[str, ...], least: int) -> None:
     ran = subprocess.run(
-        [str(python_of(engine)), "-W", "ignore", "-m", "kit.warehouse_engines", engine, str(tried)],
+        [str(python_of(engine)), "-W", "ignore", "-m", *program],
         cwd=ROOT / "tests", env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     print(ran.stdout)
-    assert ran.returncode == 0, ran.stderr[-3000:]
-    equal = int(ran.stdout.rsplit(": ", 1)[1].split(" of ", 1)[0])
-    assert equal > 1000
+    assert ran.returncode == 0, f"{ran.stdout[-3000:]}\n{ran.stderr[-3000:]}"
+    equal, of = re.findall(r"(\d+) of (\d+) values", ran.stdout)[-1]
+    assert int(equal) == int(of) > least
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
+@settings(COMMON, max_examples=examples(gate=10, deep=300))
+@given(expression=expressions(3))
+def test_an_expression_is_read_by_a_parser_or_refused(dialect: Dialect, expression: Node) -> None:
+    try:
+        text = to_warehouse_sql(expression, EXPRESSION_SCHEMA, dialect, lambda name, _: dialect.column(name))
+    except Invalid as refused:
+        if not re.search(rf"characters in|{dialect.name} has no exact equal of", str(refused)):
+            raise
+        return
+    if len(text) < 5_000:
+        (tree,) = sqlglot.parse(f"SELECT {text} AS v", dialect=dialect.name)
+        assert tree is not None
 
 
 def test_what_has_no_equal_is_refused_by_name() -> None:

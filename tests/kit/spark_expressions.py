@@ -1,4 +1,4 @@
-"""A program for Spark's environment: random expressions over hostile values, in Spark and as they are evaluated online."""
+"""A program for Spark's environment: random expressions over hostile values, there and as they are evaluated online."""
 
 from __future__ import annotations
 

@@ -118,8 +118,10 @@ def _progress(state: RolloutState, seen: Observed) -> Decision | None:
             proved = "; ".join(told(reading) for reading in (*seen.goals, *seen.readings))
             return Decision("promote" if plan.on_success == PROMOTE else "wait", proved, state.share)
     if plan.kind == BANDIT and seen.share is not None:
-        share = round(min(max(seen.share, plan.floor), 1 - plan.floor), 2)
-        if abs(share - state.share) >= 0.05:  # few strata
+        limits = plan.floor, 1 - plan.floor
+        share = min(max(round(seen.share, 2), plan.floor), 1 - plan.floor)
+        # Few strata: small moves only to a limit, at which a share usually stays.
+        if abs(share - state.share) >= 0.05 or (share in limits and share != state.share):
             return Decision(SHARE, f"{_percent(share)} of the requests", share)
     return None
 

@@ -13,7 +13,7 @@ from mainspring.core.expr.dialects import SPARK, Dialect, no_equal
 from mainspring.core.expr.sql import offset_sql
 from mainspring.core.expr.tree import Node
 from mainspring.core.expr.types import DECIMAL, INTEGER, Typed, resolve
-from mainspring.core.expr.zones import UNITS
+from mainspring.core.expr.zones import UNITS, offsets_of
 from mainspring.core.schema import DType, Schema
 from mainspring.core.time import DAY, FIRST_INSTANT, HOUR, LAST_INSTANT, MINUTE, SECOND
 
@@ -53,13 +53,21 @@ class _Compiler:
             return self._column(node.name, node.dtype)
         if node.operation == "literal":
             return self._dialect.literal(node.value, node.dtype)
-        made = f"({self._operation(node, [self.sql(argument) for argument in node.arguments])})"
-        if len(made) > _LONGEST:
+        arguments = [self.sql(argument) for argument in node.arguments]
+        # A wall clock writes its argument once for each change of the zone's offset, a start of time twice over.
+        if node.operation in ("time_part", "time_start"):
+            changes = len(offsets_of(node.zone).offsets)
+            self._check_length(len(arguments[0]) * changes ** (1 if node.operation == "time_part" else 2))
+        made = f"({self._operation(node, arguments)})"
+        self._check_length(len(made))
+        return made
+
+    def _check_length(self, characters: int) -> None:
+        if characters > _LONGEST:
             raise Invalid(
                 f"An expression takes more than {_LONGEST:,} characters in {self._dialect.name}.",
                 fix="split it into several features.",
             )
-        return made
 
     def _operation(self, node: Typed, arguments: Sequence[str]) -> str:
         operation, first, write = node.operation, arguments[0], self._dialect.write

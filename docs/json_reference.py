@@ -29,6 +29,7 @@ from mainspring.ledger.model import Prediction
 from mainspring.monitoring.service.burning import ObjectiveReport
 from mainspring.operations.advise.folder import FirstPage
 from mainspring.operations.advise.model import Advised
+from mainspring.operations.batch.values import BatchReport
 from mainspring.operations.ci.model import Report
 from mainspring.operations.demo.walkthrough import Summary
 from mainspring.operations.edge.building import BuiltPackage
@@ -224,6 +225,7 @@ DOCUMENTS = {
     "rollout list": Document(list[RolloutReport]),
     "up": Document(_object("Up", project=str, profile=str, gateway=str, control=str, admin_key=str | None)),
     "predict": Document(Answer),
+    "batch": Document(BatchReport, ("ended_at", "at")),
     "bench": Document(Baseline, ("measured_at",)),
     "endpoints list": Document(list[EndpointSummary]),
     "endpoints show": Document(

@@ -32,6 +32,7 @@ ELSEWHERE = {
     *("up", *(f"rollout {name}" for name in ("start", "status", "stop", "promote", "rollback", "list"))),
     *(f"pipelines {name}" for name in ("list", "run", "status", "retry", "approve", "cancel", "logs", "graph")),
     *(f"pipelines {name}" for name in ("run-step", "step", "export")),
+    "batch",
 }  # fmt: skip
 
 

@@ -65,6 +65,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "rollout list": ("rollout list", "rollout list late-delivery --json"),
     "up": ("up", "up --gateway 127.0.0.1:9080 --control 127.0.0.1:9081"),
     "predict": ("predict late-delivery order=o7 courier=ana distance_km=3.2 ordered_at=2026-01-05T18:30:00Z",),
+    "batch": (
+        "batch late-delivery --from orders --to scored --as-of ordered_at",
+        "batch late-delivery:3 --from 'rows/*.parquet' --to ./scores --new",
+    ),
     "bench": ("bench late-delivery --connections 16 --seconds 2",),
     "console": ("console", "console --open"),
     "monitor run": ("monitor run late-delivery",),

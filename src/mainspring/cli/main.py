@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("up", "Run the gateway, the console and the worker."),
     "console": ("console", "Print a link that logs into the console."),
     "predict": ("predict", "Request a prediction from a running endpoint."),
+    "batch": ("batch", "Predict for many rows: a table, files, a query."),
     "bench": ("bench", "Find the highest load that an endpoint can serve."),
     "monitor": ("monitor", "Quality and drift now; its tables by SQL."),
     "stream": ("stream", "Stream endpoints: run one here, replay one."),

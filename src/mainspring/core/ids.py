@@ -11,8 +11,8 @@ from mainspring.core.errors import Invalid
 
 ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"
 _ID = re.compile(ID_PATTERN)
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]  # of ten bits each
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = [first + second for first in ALPHABET for second in ALPHABET]  # of ten bits each
 _COUNT = 1 << 30
 
 REQUEST_ID = "x-request-id"  # the header, and gRPC's metadatum
@@ -46,7 +46,7 @@ def milliseconds() -> int:
 def new_id() -> str:
     """Return a new id of 26 characters that sorts by its millisecond, with 80 random bits (ULID)."""
     number = milliseconds() << 80 | int.from_bytes(os.urandom(10), "big")
-    return "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
+    return "".join(ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
 
 
 class PredictionIds:

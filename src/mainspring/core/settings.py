@@ -183,6 +183,7 @@ class Settings:
     keep_messages_us: int | None = 604_800_000_000  # in the embedded log; `None`: for ever
     keep_messages_bytes: int | None = None  # of each topic there; `None`: any number
     training_price: tuple[float, str] | None = None  # per hour, with its currency; `None`: unknown
+    batch_price: tuple[float, str] | None = None  # likewise, of batch inference
     schedules: tuple[ScheduleSetting, ...] = ()
     jobs_at_once: int = 2  # of a worker
     shadow_nice: int = 19  # priority of the processes of shadows, as of nice: 0 is usual, 19 the lowest

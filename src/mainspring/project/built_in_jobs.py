@@ -85,6 +85,18 @@ def name(value: Any) -> None:
         raise Invalid("which is not a name.", fix='write a text, such as "late-arrival".')
 
 
+def text(value: Any) -> None:
+    """Raise `Invalid` unless the value is a text that is not empty."""
+    if not isinstance(value, str) or not value.strip():
+        raise Invalid("which is not a text.", fix='write a text, such as "orders".')
+
+
+def columns(value: Any) -> None:
+    """Raise `Invalid` unless the value is a list of columns."""
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise Invalid("which is not a list of columns.", fix='write a list of texts, such as ["order"].')
+
+
 def instant(value: Any) -> None:
     """Raise `Invalid` unless the value is an instant."""
     if not isinstance(value, str):
@@ -107,6 +119,17 @@ class BuiltIn:
 
 
 BUILT_IN: Mapping[str, BuiltIn] = {
+    "batch": BuiltIn(
+        "Predict for many rows, as `mainspring batch`; files lie in the project's folder.",
+        {
+            "endpoint": Option(None, text),
+            "from": Option(None, text),
+            "to": Option(None, text),
+            "as_of": Option("now", text),
+            "keep": Option([], columns),
+            "new": Option(False, flag),
+        },
+    ),
     "collect-garbage": BuiltIn(
         "Remove versions marked for deletion, and unreferenced bundles, as `mainspring models gc` does.",
         {"grace": Option("7d", grace)},
@@ -168,6 +191,12 @@ def options(job: str, argument: Plain) -> dict[str, Any]:
         )
     if "model" in work.options and values.get("model") is None:
         raise Invalid(f"The argument of {job} names no model.", fix='write {"model": "NAME"}.')
+    missing = [key for key in ("endpoint", "from", "to") if key in work.options and values.get(key) is None]
+    if missing:
+        raise Invalid(
+            f"The argument of {job} lacks {', '.join(missing)}.",
+            fix='write {"endpoint": "NAME", "from": "TABLE", "to": "TABLE"}.',
+        )
     for key, value in values.items():
         if value is None and work.options[key].default is None:
             continue  # the same as left out

@@ -95,7 +95,8 @@ def test_what_is_refused_in_a_schedule_is_refused_when_queued_and_run() -> None:
             options("collect-garbage", wrong)
     assert options("forget-jobs", {"ended": "0s"}) == {"ended": "0s", "failed": "365d"}
     for name, work in BUILT_IN.items():
-        needed = {"model": "late-arrival"} if "model" in work.options else {}
+        names = {"model", "endpoint", "from", "to"} & work.options.keys()
+        needed = dict.fromkeys(names, "late-arrival")
         defaults = {each: option.default for each, option in work.options.items()}
         assert options(name, defaults | needed) == options(name, needed)
 
@@ -108,6 +109,8 @@ def test_what_is_refused_in_a_schedule_is_refused_when_queued_and_run() -> None:
         ("train", {"model": None}),
         ("train", {"model": "a b"}),
         ("train", {"model": "x", "since": "yesterday"}),
+        ("batch", {"endpoint": "x", "from": "orders"}),
+        ("batch", {"endpoint": "x", "from": "orders", "to": "scored", "keep": "order"}),
         ("search", {"model": "x", "trials": 0}),
         ("search", {"model": "x", "workers": True}),
         ("monitor", {"endpoints": "x"}),

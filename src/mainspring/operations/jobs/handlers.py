@@ -186,6 +186,32 @@ def _forget(project: Project, _: JobRun, given: dict[str, Any]) -> Plain:
     return {"ended": ended, "failed": project.jobs.forget({Status.FAILED}, now - parse_duration(given["failed"]))}
 
 
+def _batch(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
+    from mainspring.operations.batch.running import run_batch
+    from mainspring.operations.batch.values import Request
+
+    def told(done: int, total: int, left_s: float | None) -> None:
+        run.check()
+        run.progress(done, total, "" if left_s is None else f"ends in {left_s:.0f} s")
+
+    def do() -> Plain:
+        request = Request(
+            given["endpoint"], given["from"], given["to"], given["as_of"], tuple(given["keep"]), given["new"], run.id
+        )
+        # Who queues a job may not read and write all that the worker can.
+        report = run_batch(project, request, progress=told, confined=project.settings.root)
+        names = ("run", "version", "rows", "predicted", "quarantined", "reasons", "seconds", "cost", "drifted")
+        return {name: getattr(report, name) for name in names}
+
+    return run.step("predict", do)
+
+
+def _target(project: Project, given: dict[str, Any]) -> object:
+    from mainspring.operations.batch.planning import version_for
+
+    return version_for(project, given["endpoint"])
+
+
 def _train(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
     from mainspring.operations.train import train
 
@@ -278,6 +304,7 @@ def _sources(project: Project, given: dict[str, Any]) -> object:
 
 
 WORK: Mapping[str, Work] = {
+    "batch": Work(_batch, _target, long=True),
     "collect-garbage": Work(_collect),
     "explain": Work(_explain, _predictions, long=True),
     "forget-jobs": Work(_forget),

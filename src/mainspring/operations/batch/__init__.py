@@ -1,0 +1,1 @@
+"""`mainspring batch`: a version's predictions for many rows, by chunks, each exactly once."""

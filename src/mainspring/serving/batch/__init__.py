@@ -1,0 +1,1 @@
+"""Batch inference: rows in chunks, through a bundle's features and model, into predictions; no gateway uses it."""

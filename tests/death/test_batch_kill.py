@@ -1,0 +1,49 @@
+"""A batch run killed at any change of its output, and at any moment: carried on, it is as if undisturbed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from kit.depth import deep, examples
+
+TESTS = Path(__file__).parents[1]
+
+
+# Renames: plan, of each chunk quarantine (two chunks have one) and part, report. Commits likewise, with facts.
+CHANGES = {"folder": 2 * (1 + 4 + 2 + 1), "table": 2 * (1 + 4 * 2 + 2 + 1), "features": 2 * (1 + 4 + 2 + 1)}
+FEW = {"folder": [3, 9, 16], "table": [6, 11], "features": [5]}
+EVERY = {kind: list(range(1, changes + 1)) for kind, changes in CHANGES.items()}
+
+
+def trials(steps: dict[str, list[float]]) -> dict[str, list[dict[str, Any]]]:
+    """Return by kind what is there after an undisturbed run, then after a kill at each step."""
+    words = [f"{kind}:{step:g}" for kind, numbers in steps.items() for step in (0, *numbers)]
+    command = [sys.executable, str(Path(__file__).with_name("batch_victim.py")), *words]
+    path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
+    ran = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, text=True, capture_output=True, check=False)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    lines = iter(ran.stdout.splitlines())
+    return {kind: [json.loads(next(lines)) for _ in (0, *numbers)] for kind, numbers in steps.items()}
+
+
+def test_killed_at_any_change_it_is_carried_on_to_the_same_end() -> None:
+    for kind, (undisturbed, *found) in trials(examples(gate=FEW, deep=EVERY)).items():
+        assert (undisturbed["killed"], undisturbed["left"]) == (False, []), kind
+        assert (undisturbed["count"], undisturbed["ids"]) == (97, 97), kind
+        for each in found:
+            assert each == undisturbed | {"killed": True}, kind
+
+
+@deep
+def test_killed_at_any_moment_it_is_carried_on_to_the_same_end() -> None:
+    chance = random.Random()
+    moments = {kind: [chance.uniform(0.01, 0.9) for _ in range(20)] for kind in CHANGES}
+    for kind, (undisturbed, *found) in trials(moments).items():
+        for each in found:
+            assert each == undisturbed | {"killed": each["killed"]}, kind

@@ -58,6 +58,7 @@ from mainspring.operations.rollout.reports import RolloutReport
 from mainspring.operations.search.searching import SearchReport
 from mainspring.operations.status import EndpointStatus, OpenIncident, Status
 from mainspring.operations.stream_endpoints.showing import StreamStatus
+from mainspring.operations.topics import ListedPartition, ListedTopic, Produced, ShownMessage
 from mainspring.registry.lineage import Lineage
 from mainspring.registry.model import Approval, Deletion, ModelVersion, TensorSpec, TrustedKey, Waiver, Withdrawal
 from mainspring.registry.searching import RunRow
@@ -147,6 +148,11 @@ DOCUMENTS = {
     ),
     "ingest": Document(IngestReport),
     "data commit": Document(DatasetCommit, ("at",)),
+    "topics list": Document(list[ListedTopic]),
+    "topics create": Document(ListedTopic),
+    "topics show": Document(list[ListedPartition]),
+    "topics tail": Document(list[ShownMessage]),
+    "topics produce": Document(Produced),
     "data diff": Document(_object("Diff", before=str, after=str, tables=list[TableDiff])),
     "data log": Document(
         _object(

@@ -90,6 +90,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
     (root / "more.csv").write_text((root / "scans.csv").read_text().replace("north", "west"))
     (root / "wrong.csv").write_text(f"parcel,hub,weight,posted_at\nx,north,-1,{now.isoformat()}\n")
     (root / "parcels" / "maths.py").write_text("def doubled(x):\n    return x * 2\n")
+    (root / "clicks.jsonl").write_text('{"user": "ana"}\n')
     (root / "m.onnx").write_bytes(mlp())
     (root / "key").write_text(create_key(project, "ben", ["manage"], DAY, created_by="local:ben"))
     pq.write_table(pa.table({"hub": ["north"], "when": pa.array([now])}), root / "rows.parquet")
@@ -110,6 +111,8 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("features entity", ["HubLoad", "north"]), ("features verify", ["HubLoad", "--sample", "3"]),
         ("features sql", ["HubLoad", "--dialect", "spark"]),
         ("features read", ["HubLoad", "--labels", "rows.parquet", "--at", "when", "--to", "read.parquet"]),
+        ("topics create", ["clicks"]), ("topics list", []), ("topics show", ["clicks"]),
+        ("topics produce", ["clicks", "clicks.jsonl"]), ("topics tail", ["clicks"]),
         ("jobs run", ["tidy"]), ("jobs list", []), ("jobs show", ["{jobs run[id]}"]),
         ("jobs cancel", ["{jobs run[id]}"]), ("jobs retry", ["{jobs run[id]}"]), ("jobs schedules", []),
         ("jobs logs", ["{jobs run[id]}"]),

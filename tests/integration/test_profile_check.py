@@ -13,7 +13,7 @@ import psycopg
 
 from kit import prefork
 from kit.certificates import Authority
-from kit.servers import PASSWORD, QUOTED, PostgresServer, RedisServer, running
+from kit.servers import PASSWORD, QUOTED, KafkaBroker, PostgresServer, RedisServer, running
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
 from mainspring.operations.profile import Check, check_profile
@@ -97,6 +97,12 @@ def test_tables_that_are_there_are_said_to_be_of_this_version(tmp_path: Path, po
     assert [(check.backend, check.check) for check in wrong(found)] == [("catalog", "schema"), ("tracking", "schema")]
 
 
+def test_a_log_that_answers(tmp_path: Path, kafka_broker: KafkaBroker) -> None:
+    found = checked(tmp_path, streams=kafka_broker.url.text)
+    assert wrong(found) == []
+    assert found["streams"]["schema"].detail.endswith(" topics")
+
+
 def test_servers_that_are_away(tmp_path: Path) -> None:
     nowhere = "127.0.0.1:9"
     found = checked(
@@ -104,9 +110,10 @@ def test_servers_that_are_away(tmp_path: Path) -> None:
         catalog=f"postgresql://{nowhere}/x",
         online=f"redis://{nowhere}/0",
         blobs=f"s3://bucket/x?endpoint=http://{nowhere}&region=us-east-1",
+        streams=f"kafka://{nowhere}?timeout=1s",
     )
     assert [(check.backend, check.check) for check in wrong(found)] == [
-        (part, "reachable") for part in ("catalog", "online", "blobs")
+        (part, "reachable") for part in ("catalog", "online", "blobs", "streams")
     ]
     assert "start the server" in found["catalog"]["reachable"].fix
 

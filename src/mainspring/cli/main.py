@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "apply": ("apply", "Check the definitions, show the changes, store them."),
     "ingest": ("ingest", "Ingest data into a source's table."),
     "data": ("data", "Versions of the data: log, diff, restore, profile."),
+    "topics": ("topics", "Topics of the event log: list, show, tail, produce."),
     "features": ("features", "List, explain, read and verify features."),
     "materialize": ("materialize", "Bring the online features up to date."),
     "search": ("search", "Tune hyperparameters; training uses the best."),

@@ -2,8 +2,150 @@
 
 from __future__ import annotations
 
+import base64
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+import msgspec
+
+from mainspring.core.errors import Invalid
+from mainspring.core.time import format_instant
+from mainspring.data.streams.model import Message, NewMessage
 from mainspring.data.streams.ports import Retaining
 from mainspring.project import Project
+
+_AT_ONCE = 1_000  # messages
+
+
+class ListedTopic(msgspec.Struct, frozen=True):
+    """A topic and the number of its partitions."""
+
+    topic: str
+    partitions: int
+
+
+class ListedPartition(msgspec.Struct, frozen=True):
+    """The offsets that a partition holds, as texts: those of some logs are larger than 64 bits.
+
+    `committed` is the offset that a group reads next, empty without one.
+    """
+
+    partition: int
+    first: str
+    next: str
+    committed: str = ""
+
+
+class ShownMessage(msgspec.Struct, frozen=True):
+    """A message as text. Bytes that are not UTF-8 are in Base64, after `base64:`."""
+
+    partition: int
+    offset: str
+    at: str
+    key: str | None
+    value: str | None
+    headers: list[tuple[str, str]]
+
+
+class Produced(msgspec.Struct, frozen=True):
+    """Messages that were written to a topic, by partition."""
+
+    topic: str
+    messages: int
+    partitions: dict[str, int]
+
+
+def list_topics(project: Project) -> list[ListedTopic]:
+    """Return the topics of the project's log."""
+    log = project.streams
+    return [ListedTopic(topic, len(log.partitions(topic))) for topic in log.topics()]
+
+
+def create_topic(project: Project, topic: str, partitions: int) -> ListedTopic:
+    """Create a topic, or give it more partitions."""
+    project.streams.create(topic, partitions)
+    return ListedTopic(topic, len(project.streams.partitions(topic)))
+
+
+def show_topic(project: Project, topic: str, group: str | None = None) -> list[ListedPartition]:
+    """Return the offsets of each partition, and those that a group committed."""
+    log = project.streams
+    spans = log.spans(topic, log.partitions(topic))
+    stored = {} if group is None else log.committed(topic, group)
+    return [
+        ListedPartition(number, str(span.first), str(span.next), str(stored.get(number, "")))
+        for number, span in spans.items()
+    ]
+
+
+def tail_topic(project: Project, topic: str, count: int) -> list[ShownMessage]:
+    """Return the newest messages of a topic, in the order of their times."""
+    log = project.streams
+    found: list[Message] = []
+    for number, span in log.spans(topic, log.partitions(topic)).items():
+        wanted = max(span.first, span.next - count)
+        while wanted < span.next:
+            messages = log.read(topic, {number: wanted}, limit=count, wait_s=1.0)
+            if not messages:
+                break
+            found += messages
+            wanted = messages[-1].offset + 1
+    newest = sorted(found, key=lambda each: (each.at, each.partition, each.offset))[-count:]
+    return [
+        ShownMessage(
+            each.partition, str(each.offset), format_instant(each.at), _text(each.key), _text(each.value),
+            [(name, _text(value) or "") for name, value in each.headers],
+        )
+        for each in newest
+    ]  # fmt: skip
+
+
+def produce_lines(project: Project, topic: str, lines: Iterable[bytes], key: str | None = None) -> Produced:
+    """Write each line, a JSON object, as the value of a message.
+
+    Args:
+        key: The field whose value is the message's key; a text as it is, any other value as JSON.
+
+    Raises:
+        Invalid: A line is not a JSON object, or lacks the key. The lines before its thousand were written.
+    """
+    counts: dict[int, int] = {}
+    waiting = _parsed(lines, key)
+    while batch := list(islice(waiting, _AT_ONCE)):
+        for partition, _ in project.streams.produce(topic, batch):
+            counts[partition] = counts.get(partition, 0) + 1
+    return Produced(topic, sum(counts.values()), {str(number): counts[number] for number in sorted(counts)})
+
+
+def _parsed(lines: Iterable[bytes], key: str | None) -> Iterator[NewMessage]:
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if not text:
+            continue
+        try:
+            found = json.loads(text)
+        except ValueError as error:
+            raise Invalid(f"Line {number} is not JSON: {error}.", fix="write one JSON object a line.") from None
+        if not isinstance(found, dict):
+            raise Invalid(f"Line {number} is not a JSON object.", fix="write one JSON object a line.")
+        if key is not None and key not in found:
+            raise Invalid(
+                f"Line {number} has no field {key!r}, which is to be its key.", fix="name another with --key."
+            )
+        own = None if key is None else found[key]
+        yield NewMessage(
+            text, None if own is None else own.encode() if isinstance(own, str) else json.dumps(own).encode()
+        )
+
+
+def _text(content: bytes | None) -> str | None:
+    if content is None:
+        return None
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return f"base64:{base64.b64encode(content).decode()}"
 
 
 def retain_messages(project: Project) -> int:

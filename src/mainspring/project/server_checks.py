@@ -111,6 +111,17 @@ def redis(at: Backend, *, least: tuple[int, int] = LEAST_REDIS) -> Iterator[Outc
     yield from outcomes
 
 
+def event_log(at: Backend) -> Iterator[Outcome]:
+    """Check that a server of messages answers."""
+    log = at.project.streams
+    try:
+        topics = log.topics()
+    finally:
+        log.close()  # a check keeps no connection open
+    yield Outcome("reachable", True, "answers")
+    yield Outcome("schema", True, f"{len(topics)} topics")
+
+
 def bucket(at: Backend) -> Iterator[Outcome]:
     """Check that objects can be created once, read, listed and removed."""
     try:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from kit.servers import KafkaBroker
+from kit.servers import KafkaBroker, NatsServer
 from mainspring.data.adapters.log_kafka import KafkaLog
 from mainspring.data.adapters.log_memory import MemoryLog
+from mainspring.data.adapters.log_nats import NatsLog
 from mainspring.data.adapters.log_sqlite import SqliteLog
 from mainspring.data.streams.conformance import EventLogConformance
 
@@ -17,6 +18,13 @@ from mainspring.data.streams.conformance import EventLogConformance
 @pytest.fixture(scope="module")
 def kafka_log(kafka_broker: KafkaBroker) -> Iterator[KafkaLog]:
     log = KafkaLog(kafka_broker.url)
+    yield log
+    log.close()
+
+
+@pytest.fixture(scope="module")
+def nats_log(nats_server: NatsServer) -> Iterator[NatsLog]:
+    log = NatsLog(nats_server.url)
     yield log
     log.close()
 
@@ -52,3 +60,12 @@ class TestKafka(EventLogConformance):
     @pytest.fixture
     def log(self, kafka_log: KafkaLog) -> KafkaLog:
         return kafka_log
+
+
+class TestNats(EventLogConformance):
+    @pytest.fixture
+    def log(self, nats_log: NatsLog) -> NatsLog:
+        return nats_log
+
+    def forget(self, log: NatsLog, topic: str, before: Mapping[int, int]) -> None:
+        log.forget(topic, before)

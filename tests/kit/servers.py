@@ -246,6 +246,25 @@ class KafkaBroker(Server):
         return Url(f"kafka://127.0.0.1:{self.port}?batch.num.messages=1")
 
 
+class NatsServer(Server):
+    """NATS with JetStream on disk, which outlives a restart."""
+
+    programs = ("nats-server",)
+
+    def command(self) -> list[str]:
+        return [installed(*self.programs), "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.folder)]
+
+    def answers(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+            connection.settimeout(1)
+            return connection.recv(64).startswith(b"INFO")
+        return False
+
+    @property
+    def url(self) -> Url:
+        return Url(f"nats://127.0.0.1:{self.port}")
+
+
 S = TypeVar("S", bound=Server)
 
 
@@ -295,6 +314,12 @@ def postgres_server() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 def kafka_broker() -> Iterator[KafkaBroker]:
     with running(KafkaBroker) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def nats_server() -> Iterator[NatsServer]:
+    with running(NatsServer) as server:
         yield server
 
 

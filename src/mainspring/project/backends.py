@@ -123,6 +123,7 @@ EVENT_LOGS: Mapping[str, Build] = {
     "sqlite": lambda at: lazily("data.adapters.log_sqlite", "SqliteLog", extra="local")(at.url.path, at.project.wall),
     "kafka": lambda at: lazily("data.adapters.log_kafka", "KafkaLog", extra="kafka")(at.url),
     "memory": lambda at: lazily("data.adapters.log_memory", "MemoryLog", extra="local")(at.project.wall),
+    **dict.fromkeys(("nats", "tls"), lambda at: lazily("data.adapters.log_nats", "NatsLog", extra="nats")(at.url)),
 }
 ONLINE_STORES: Mapping[str, Build] = {
     "sqlite": lambda at: lazily("features.adapters.sqlite", "SqliteOnlineStore", extra="gateway")(at.url.path),

@@ -241,6 +241,7 @@ DOCUMENTS = {
         _PARTITION,
     ),
     "stream run": Document(_object("StreamRun", endpoint=str, messages=int, status=StreamStatus), _PARTITION),
+    "stream send": Document(_object("SentMessages", endpoint=str, messages=int)),
     "stream replay": Document(list[PartitionReplay]),
     "objectives": Document(list[ObjectiveReport]),
     "export prometheus-rules": Document(_object("ExportedRules", path=str, rules=int)),

@@ -21,6 +21,7 @@ from kit.waiting import wait_until
 from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.operations.stream_endpoints.replaying import replay
 from mainspring.operations.stream_endpoints.running import run, running
+from mainspring.operations.stream_endpoints.sending import send
 from mainspring.operations.stream_endpoints.showing import status
 from mainspring.processes.streams import StreamProcesses
 from mainspring.project import Project
@@ -150,6 +151,15 @@ def test_its_process_is_kept_and_a_kill_loses_nothing(project: Project) -> None:
     # Two of each carrier: the second flights are between the first.
     wait_until(lambda: len(documents(project, "late-alerts")) == 6, "its alerts", within_s=60)
     processes._end(child)
+
+
+def test_rows_of_a_file_are_sent_with_the_key_of_the_endpoint(project: Project) -> None:
+    lines = [each.value or b"" for each in flights(0, 4, project.wall.now())]
+    assert send(project, NAME, [*lines, b"", b"\n"]) == 4
+    assert process(project) == 4
+    assert [each.processed for each in status(project, NAME).partitions if each.processed] in ([4], [2, 2])
+    with pytest.raises(Invalid, match="Line 2 is no JSON object"):
+        send(project, NAME, [lines[0], b"[1]"])
 
 
 def test_what_cannot_run_says_why(project: Project) -> None:

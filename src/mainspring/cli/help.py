@@ -107,6 +107,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "edge status": ("edge status",),
     "edge withdraw": ("edge withdraw late-delivery 4",),
     "stream run": ("stream run late-orders", "stream run late-orders --until-idle"),
+    "stream send": ("stream send late-orders orders.jsonl",),
     "stream replay": ("stream replay late-orders", "stream replay late-orders --since 0:1200 --to again.jsonl"),
     "endpoints list": ("endpoints list",),
     "endpoints show": ("endpoints show late-delivery",),

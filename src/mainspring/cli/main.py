@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "batch": ("batch", "Predict for many rows: a table, files, a query."),
     "bench": ("bench", "Find the highest load that an endpoint can serve."),
     "monitor": ("monitor", "Quality and drift now; its tables by SQL."),
-    "stream": ("stream", "Stream endpoints: run one here, replay one."),
+    "stream": ("stream", "Stream endpoints: send to one, run it, replay it."),
     "endpoints": ("endpoints", "Endpoints and their health: list, show."),
     "incidents": ("incidents", "Incidents: list, own, silence, close, judge."),
     "objectives": ("objectives", "Show objectives and their error budgets."),

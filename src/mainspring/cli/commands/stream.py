@@ -12,6 +12,7 @@ from mainspring.cli.call import command as make
 from mainspring.cli.help import Group
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from rich.console import Console
@@ -51,6 +52,22 @@ def run_(call: Call, *, endpoint: str, until_idle: bool) -> None:
     call.result(document, show)
 
 
+@make("send")
+@click.argument("endpoint")
+@click.argument("file", type=click.File("rb", lazy=True))
+def send_(call: Call, *, endpoint: str, file: Iterable[bytes]) -> None:
+    """Send the lines of FILE, JSON objects, to the topic of the stream endpoint ENDPOINT, with its key.
+
+    FILE may be -. Topics of the endpoint that are not there are created, with one partition.
+    """
+    from mainspring.operations.stream_endpoints.sending import send
+
+    count = send(call.project, endpoint, file)
+    call.result(
+        {"endpoint": endpoint, "messages": count}, lambda console: console.print(f"{count:,} messages were sent.")
+    )
+
+
 @make("replay", reads_only=True)
 @click.argument("endpoint")
 @click.option("--since", metavar="PARTITION:OFFSET", help="Begin there; by default with the first recorded batch.")
@@ -88,4 +105,5 @@ def _write(path: Path, lines: list[bytes]) -> None:
 
 
 command.add_command(run_)
+command.add_command(send_)
 command.add_command(replay_)

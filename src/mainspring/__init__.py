@@ -27,6 +27,7 @@ _HOMES = {
         "fresh", "in_range", "length", "matches", "none_of", "not_null", "one_of", "unique",
     ],
     "mainspring.data.model": ["Source"],
+    "mainspring.data.streams.declaring": ["Stream"],
     "mainspring.delivery.rollout.plan": ["Rollout"],
     "mainspring.features.aggregations": [
         "count", "distinct", "first", "last", "last_k", "max", "mean", "min", "quantile", "quantiles", "std", "sum",
@@ -102,6 +103,7 @@ if TYPE_CHECKING:
     from mainspring.data.checks import one_of as one_of
     from mainspring.data.checks import unique as unique
     from mainspring.data.model import Source as Source
+    from mainspring.data.streams.declaring import Stream as Stream
     from mainspring.delivery.rollout import guards as guards
     from mainspring.delivery.rollout.plan import Rollout as Rollout
     from mainspring.features.aggregations import count as count

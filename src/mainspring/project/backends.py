@@ -104,6 +104,11 @@ LAKES: Mapping[str, Build] = {
     "memory": lambda _: lazily("data.adapters.memory", "MemoryLake", extra="local")(),
 }
 SNAPSHOTS: Mapping[str, Build] = _in_catalog("data", "CatalogSnapshots", "local")
+STREAM_STORES: Mapping[str, Build] = _by_catalog(
+    lambda at: lazily("data.adapters.streams_catalog", "CatalogStreams", extra="local")(
+        at.project.engine, lake_digest(at.project.settings)
+    )
+)
 KEY_STORES: Mapping[str, Build] = _in_catalog("security", "CatalogKeyStore", "gateway")
 ENDED_SESSIONS: Mapping[str, Build] = _in_catalog("security", "CatalogEndedSessions", "gateway")
 AUDIT_LOGS: Mapping[str, Build] = _in_catalog("security", "CatalogAuditLog", "gateway")

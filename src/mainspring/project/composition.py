@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
+    from mainspring.data.adapters.streams_catalog import CatalogStreams
     from mainspring.data.ingest import Ingestor
     from mainspring.data.ports import LakeTables, Snapshots
     from mainspring.data.streams.ports import EventLog
@@ -255,6 +256,11 @@ class Project:
     @cached_property
     def snapshots(self) -> Snapshots:
         built: Snapshots = self._build("snapshots", backends.SNAPSHOTS, self.settings.catalog)
+        return built
+
+    @cached_property
+    def stream_store(self) -> CatalogStreams:
+        built: CatalogStreams = self._build("stream_store", backends.STREAM_STORES, self.settings.catalog)
         return built
 
     @cached_property

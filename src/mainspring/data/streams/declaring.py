@@ -98,3 +98,13 @@ class Stream:
     @property
     def every_us(self) -> int:
         return parse_duration(self.every)
+
+
+def offset_mark(stream: Stream, partition: int) -> str:
+    """Return the name of the mark that holds the offset after a partition's last message in the table."""
+    return f"offset/{stream.topic}/{partition}"
+
+
+def event_mark(stream: Stream, partition: int) -> str:
+    """Return the name of the mark that holds a partition's newest event time, UTC epoch microseconds."""
+    return f"event/{stream.topic}/{partition}"

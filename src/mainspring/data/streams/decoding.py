@@ -42,9 +42,10 @@ LETTERS = pa.schema(_LETTER)
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Rows of a source, and the messages that are none, each with its reason, in their order."""
+    """Rows of a source, the message of each, and the messages that are none, each with its reason, in their order."""
 
     rows: pa.Table
+    kept: tuple[Message, ...]
     letters: tuple[tuple[Message, str], ...]
 
 
@@ -89,13 +90,14 @@ class Decoding:
 
     def decode(self, messages: Sequence[Message]) -> Decoded:
         """Return the rows and the dead letters among messages. No message raises."""
-        rows, letters = [], []
+        rows, kept, letters = [], [], []
         for message in messages:
             try:
                 rows.append(self._struct(message.value))
+                kept.append(message)
             except Undecodable as error:
                 letters.append((message, str(error)))
-        return Decoded(self._table(rows), tuple(letters))
+        return Decoded(self._table(rows), tuple(kept), tuple(letters))
 
     def row(self, value: bytes | None) -> list[Any]:
         """Return the values of the source's columns, in order, of one message; instants as UTC epoch microseconds.

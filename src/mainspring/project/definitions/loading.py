@@ -20,6 +20,7 @@ from mainspring.core.module_files import sources
 from mainspring.core.nearest import meant
 from mainspring.core.settings import Settings
 from mainspring.data.model import Source
+from mainspring.data.streams.declaring import Stream
 from mainspring.delivery.rollout.plan import Rollout, unfit
 from mainspring.features.check import check_groups
 from mainspring.features.functions.model import DerivedSource, FeatureFunction, RequestFunction
@@ -44,6 +45,7 @@ _known: dict[tuple[Path, tuple[str, ...]], tuple[int, Declared]] = {}  # with th
 
 _KINDS: Mapping[type, str] = {
     Source: "source",
+    Stream: "stream",
     Entity: "entity",
     FeatureView: "feature view",
     RequestFeatures: "request features",
@@ -73,9 +75,13 @@ class Definitions:
     rollouts: Mapping[str, Rollout] = field(default_factory=dict)  # by endpoint
     monitors: Mapping[str, Monitor] = field(default_factory=dict)  # by endpoint
     stream_endpoints: Mapping[str, StreamEndpoint] = field(default_factory=dict)
+    streams: Mapping[str, Stream] = field(default_factory=dict)  # by source
 
     def source(self, name: str) -> Source:
         return _named(self.sources, name, "source")
+
+    def stream(self, source: str) -> Stream:
+        return _named(self.streams, source, "stream of source")
 
     def view(self, name: str) -> FeatureView:
         return _named(self.views, name, "feature view")
@@ -113,6 +119,7 @@ class Definitions:
                 ("rollout", self.rollouts),
                 ("monitor", self.monitors),
                 ("stream endpoint", self.stream_endpoints),
+                ("stream", self.streams),
             )
             for name, item in items.items()
         }
@@ -162,6 +169,7 @@ def load_definitions(settings: Settings, known: Callable[[str], bool] = lambda _
         named(Rollout),
         named(Monitor),
         named(StreamEndpoint),
+        named(Stream),
     )
 
 
@@ -419,6 +427,8 @@ def _content(item: Any) -> str:
         return _pretty(_without_empty({**msgspec.to_builtins(replace(item, views=())), **named}, "views", "tags"))
     if isinstance(item, StreamEndpoint):
         return _pretty(item.document())
+    if isinstance(item, Stream):
+        return _pretty({**_without_empty(msgspec.to_builtins(item), "schema", "message"), "source": item.name})
     if isinstance(item, Rollout):
         return _pretty(item.plan)
     body = msgspec.to_builtins(item)

@@ -59,6 +59,7 @@ from mainspring.operations.search.searching import SearchReport
 from mainspring.operations.status import EndpointStatus, OpenIncident, Status
 from mainspring.operations.stream_endpoints.showing import StreamStatus
 from mainspring.operations.topics import ListedPartition, ListedTopic, Produced, ShownMessage
+from mainspring.operations.streams.reports import StreamReport
 from mainspring.registry.lineage import Lineage
 from mainspring.registry.model import Approval, Deletion, ModelVersion, TensorSpec, TrustedKey, Waiver, Withdrawal
 from mainspring.registry.searching import RunRow
@@ -147,6 +148,13 @@ DOCUMENTS = {
         )
     ),
     "ingest": Document(IngestReport),
+    "streams list": Document(list[StreamReport]),
+    "streams show": Document(StreamReport),
+    "streams letters": Document(
+        list[_object("DeadLetter", partition=int, offset=str, bytes=int | None, reason=str, at=str)]  # type: ignore[misc]
+    ),
+    "streams run": Document(dict[str, int]),
+    "streams seek": Document(dict[str, str]),
     "data commit": Document(DatasetCommit, ("at",)),
     "topics list": Document(list[ListedTopic]),
     "topics create": Document(ListedTopic),

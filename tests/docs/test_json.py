@@ -28,6 +28,7 @@ from mainspring.operations.keys import create_key
 ELSEWHERE = {
     *("bench", "ci", "demo", "migrate", "monitor run", "objectives", "predict", "promote", "replay"),
     *("edge page", "predictions show", "stream replay", "stream run", "stream send"),
+    *(f"streams {name}" for name in ("list", "show", "letters", "run", "seek")),
     *("explain", "reproduce", "search", "train"),
     *("up", *(f"rollout {name}" for name in ("start", "status", "stop", "promote", "rollback", "list"))),
     *(f"pipelines {name}" for name in ("list", "run", "status", "retry", "approve", "cancel", "logs", "graph")),

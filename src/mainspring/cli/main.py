@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("init", "Create a project."),
     "apply": ("apply", "Check the definitions, show the changes, store them."),
     "ingest": ("ingest", "Ingest data into a source's table."),
+    "streams": ("streams", "Streams into sources: list, show, run, seek."),
     "data": ("data", "Versions of the data: log, diff, restore, profile."),
     "topics": ("topics", "Topics of the event log: list, show, tail, produce."),
     "features": ("features", "List, explain, read and verify features."),

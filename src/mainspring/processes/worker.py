@@ -151,6 +151,7 @@ def duties(project: Project) -> list[Duty]:
     return [
         *_pushing(project),
         *_fleet(project),
+        _streams(project),
         Duty("publishing routes", route, 5.0),
         Duty("starting pipelines", start_pipelines, 5.0),
         Duty("materialising features", materialise, 1.0, lane="features"),
@@ -173,6 +174,13 @@ def _tidy_messages(project: Project) -> None:
     removed = retain_messages(project)
     if removed:
         log.info("removed %d old messages from the event log", removed)
+
+
+def _streams(project: Project) -> Duty:
+    """Return the duty that keeps a thread for each stream."""
+    from mainspring.operations.streams.running import StreamThreads
+
+    return Duty("keeping the threads of streams", StreamThreads(project).keep, 1.0)
 
 
 def _pushing(project: Project) -> list[Duty]:

@@ -21,6 +21,8 @@ for _package in ("security", "data", "registry", "serving", "monitoring", "deliv
     importlib.import_module(f"mainspring.{_package}.adapters.catalog")
 for _module in ("incidents", "service"):
     importlib.import_module(f"mainspring.monitoring.adapters.{_module}")
+for _module in ("data.adapters.streams_catalog", "deploy.adapters.fleet_catalog"):
+    importlib.import_module(f"mainspring.{_module}")
 
 
 def _url(folder: Path) -> Url:

@@ -25,6 +25,7 @@ from mainspring.operations.service.objectives import objectives
 from mainspring.operations.service.sampling import lags
 from mainspring.operations.service.skew import skew
 from mainspring.operations.stream_endpoints.showing import status
+from mainspring.operations.streams.reports import listed
 from mainspring.project import Project
 from mainspring.project.running import read_running
 
@@ -74,6 +75,7 @@ class ControlMetrics(Collector):
         yield from _of_estimates(self._project)
         yield from _of_incidents(self._project)
         yield from _of_features(self._project)
+        yield from _of_streams(self._project)
         yield from _of_skew(self._project)
         yield from _of_capacity(self._project)
         yield from _of_stream_endpoints(self._project)
@@ -222,6 +224,28 @@ def _of_features(project: Project) -> Iterator[Metric]:
     for name, lag_us in lags(project).items():
         lag.add_metric([name], float("inf") if lag_us is None else lag_us / 1e6)
     yield lag
+
+
+def _of_streams(project: Project) -> Iterator[Metric]:
+    lag = _gauge("stream_lag_messages", "Messages of a source's stream that are not ingested.", "source")
+    age = _gauge("stream_watermark_age_seconds", "Time since a stream's watermark.", "source")
+    fresh = _gauge(
+        "stream_freshness_seconds", "Time from an event to its features being readable.", "source", "quantile"
+    )
+    letters = _gauge("stream_dead_letters", "Messages of a stream that are no rows.", "source")
+    for found in listed(project) if project.definitions.streams else ():
+        lag.add_metric([found.source], float(found.lag))
+        letters.add_metric([found.source], float(found.dead_letters))
+        if found.watermark_age_s is not None:
+            age.add_metric([found.source], found.watermark_age_s)
+        for quantile, values in (
+            ("0.5", [each.freshness_p50 for each in found.workers]),
+            ("0.99", [each.freshness_p99 for each in found.workers]),
+        ):
+            known = [value for value in values if value is not None]
+            if known:
+                fresh.add_metric([found.source, quantile], max(known))
+    yield from (lag, age, fresh, letters)
 
 
 def _of_skew(project: Project) -> Iterator[Metric]:

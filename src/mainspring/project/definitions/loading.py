@@ -290,8 +290,17 @@ def _problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tupl
                 f"the project's models are {sorted(names)}; to register a file as a version, run `mainspring "
                 f"models add {endpoint.model_name} FILE`.",
             )
+    yield from (line(*problem) for problem in _streams(declared))
     yield from (line(*problem) for problem in _rollouts(declared, models))
     yield from (line(*problem) for problem in _monitors(declared, models))
+
+
+def _streams(declared: Declared) -> Iterable[tuple[object, str, str]]:
+    for stream in declared.of(Stream):
+        assert isinstance(stream, Stream)
+        if isinstance(stream.source, DerivedSource):
+            what = f"The stream is of the source {stream.name!r}, which is computed from {stream.source.parent.name!r}"
+            yield stream, what, "declare a stream of that source."
 
 
 def _rollouts(declared: Declared, models: Iterable[Model]) -> Iterable[tuple[object, str, str]]:

@@ -1,0 +1,1 @@
+"""Use cases on streams: land, list, show, seek."""

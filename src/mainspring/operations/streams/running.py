@@ -1,0 +1,286 @@
+"""Streams: landing them and materialising what landed, in the foreground or in threads of the worker."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+
+import msgspec
+import numpy as np
+
+from mainspring.core.errors import Invalid, MainspringError
+from mainspring.core.ids import new_id
+from mainspring.core.time import SECOND
+from mainspring.data.model import Source
+from mainspring.data.streams.declaring import FIRST, NEXT, STARTS, Stream
+from mainspring.data.streams.decoding import Decoding
+from mainspring.data.streams.landing import Landed, Lander
+from mainspring.features.functions.model import DerivedSource
+from mainspring.features.functions.process import FunctionFailed
+from mainspring.features.materialise import Materialiser
+from mainspring.operations.auditing import audit
+from mainspring.operations.features.deriving import derive_from
+from mainspring.operations.streams.reports import Member
+from mainspring.project import Project
+
+_log = logging.getLogger(__name__)
+
+_REPORT_S = 2.0
+_RECENT_S = 300.0
+_SAMPLED = 512  # events of a batch whose freshness is kept
+
+
+class StreamRun:
+    """Lands one stream and materialises its source's views, in one thread.
+
+    Args:
+        owner: Name of this worker; by default the machine, the process and a number.
+    """
+
+    def __init__(self, project: Project, stream: Stream, owner: str = "") -> None:
+        self.stream = stream
+        self._project = project
+        self._owner = owner or f"{socket.gethostname()[:60]}.{os.getpid()}.{new_id()[-8:]}"
+        self._lander = lander_of(project, stream, self._owner)
+        # One of its own: a long rebuild of another view does not delay this stream.
+        self._materialiser = Materialiser(project.lake, project.online, project.clock, locks=project.locks)
+        self._counts = dict.fromkeys(("messages", "rows", "quarantined", "dead_letters"), 0)
+        self._recent: deque[tuple[float, np.ndarray, np.ndarray]] = deque()
+        self._reported = self._next_s = 0.0
+        self._behind = False  # whether a batch landed that is not materialised
+
+    def step(self, wait_s: float = 0.0) -> Landed | None:
+        """Land one batch and make it readable; return it, None if there was no message.
+
+        Raises:
+            MainspringError: As `Lander.step` and `Materialiser.run`; the next step goes on.
+        """
+        problem = ""
+        try:
+            time.sleep(max(0.0, self._next_s - time.monotonic()))
+            landed = self._lander.step(wait_s)
+            full = landed is not None and landed.messages >= self.stream.batch_rows
+            self._next_s = time.monotonic() + (0.0 if full else self.stream.every_us / SECOND)
+            self._behind |= landed is not None
+            if self._behind:
+                self._materialise()
+                self._behind = False
+            if landed is not None:
+                self._count(landed)
+        except MainspringError as error:
+            problem = str(error)
+            raise
+        finally:
+            self._report(problem)
+        return landed
+
+    @property
+    def reads(self) -> bool:
+        """Whether any partition is this worker's."""
+        return bool(self._lander.epochs)
+
+    def close(self) -> None:
+        """Give up the partitions and release the memory."""
+        with suppress(MainspringError):
+            self._lander.release()
+        self._materialiser.close()
+
+    def _materialise(self) -> None:
+        """Compute the source's derived rows and all views over it; a failing function stops only views that need it."""
+        failure: FunctionFailed | None = None
+        try:
+            derive_from(self._project, self.stream.name)
+        except FunctionFailed as error:
+            failure = error
+        horizon = self._project.settings.materialise_every_us * 5 // 4
+        for view in self._project.definitions.views.values():
+            if _reads(view.source, self.stream.source):
+                self._materialiser.run(view, horizon=horizon)
+        if failure is not None:
+            raise failure
+
+    def _count(self, landed: Landed) -> None:
+        now, at = self._project.wall.now(), time.monotonic()
+        for name, value in (
+            ("messages", landed.messages), ("rows", landed.rows), ("quarantined", landed.quarantined),
+            ("dead_letters", landed.letters),
+        ):  # fmt: skip
+            self._counts[name] += value
+        ages = [now - _sampled(times) for times in (landed.events, landed.accepted)]
+        self._recent.append((at, ages[0], ages[1]))
+        while self._recent and self._recent[0][0] < at - _RECENT_S:
+            self._recent.popleft()
+
+    def _report(self, problem: str) -> None:
+        if time.monotonic() - self._reported < _REPORT_S and not problem:
+            return
+        self._reported = time.monotonic()
+        freshness = _quantiles([each for _, each, _ in self._recent])
+        delay = _quantiles([each for _, _, each in self._recent])
+        member = Member(
+            worker=self._owner, **self._counts, freshness_p50=freshness[0], freshness_p99=freshness[1],
+            delay_p50=delay[0], delay_p99=delay[1], problem=problem,
+        )  # fmt: skip
+        with suppress(MainspringError):  # the next report may succeed
+            self._project.stream_store.report(self.stream.name, self._owner, msgspec.json.encode(member))
+
+
+def lander_of(project: Project, stream: Stream, owner: str) -> Lander:
+    """Return the lander of a stream of the project.
+
+    Raises:
+        NotFound, Invalid, MissingExtra: As `Decoding`.
+    """
+    return Lander(
+        stream,
+        Decoding(stream, project.settings.root),
+        log=project.streams,
+        lake=project.lake,
+        ingestor=project.ingestor,
+        store=project.stream_store,
+        locks=project.locks,
+        wall=project.wall,
+        keyings=project.definitions.keyings(stream.name),
+        owner=owner,
+    )
+
+
+def land_to_the_end(project: Project, names: Sequence[str]) -> dict[str, int]:
+    """Land streams until no message is left; return source -> the number of messages.
+
+    Raises:
+        NotFound: The source has no stream; or as `StreamRun.step`.
+    """
+    counts = {}
+    for name in names:
+        run = StreamRun(project, project.definitions.stream(name))
+        try:
+            counts[name] = 0
+            while (landed := run.step()) is not None:
+                counts[name] += landed.messages
+        finally:
+            run.close()
+    return counts
+
+
+def run_until(project: Project, names: Sequence[str], stop: threading.Event) -> None:
+    """Land streams, each in its own thread, until `stop` is set; a stream that fails is tried again."""
+    threads = StreamThreads(project, names)
+    try:
+        while not stop.wait(1.0):
+            threads.keep()
+    finally:
+        threads.end()
+
+
+class StreamThreads:
+    """A thread per declared stream, which lands it until it is no longer declared.
+
+    Args:
+        names: Sources of the streams; by default of all, as they are declared at the time.
+    """
+
+    def __init__(self, project: Project, names: Sequence[str] = ()) -> None:
+        self._project = project
+        self._names = names
+        self._running: dict[str, tuple[str, threading.Event, threading.Thread]] = {}
+
+    def keep(self) -> None:
+        """Start threads of new streams, and of those that changed; end the others."""
+        definitions = self._project.definitions
+        contents = definitions.contents()
+        wanted = {
+            name: f"{contents['stream', name]} {contents['source', name]} {definitions.keyings(name)}"
+            for name in self._names or definitions.streams
+        }
+        for name, (content, stop, thread) in list(self._running.items()):
+            if wanted.get(name) != content:
+                stop.set()
+            if not thread.is_alive():
+                del self._running[name]
+        for name, content in wanted.items():
+            if name not in self._running:
+                stop = threading.Event()
+                thread = threading.Thread(
+                    target=self._go,
+                    args=(self._project.definitions.stream(name), stop),
+                    name=f"stream {name}",
+                    daemon=True,
+                )
+                self._running[name] = content, stop, thread
+                thread.start()
+
+    def end(self, wait_s: float = 5.0) -> None:
+        """End all threads; a batch in the making is completed by the next worker."""
+        for _, stop, _ in self._running.values():
+            stop.set()
+        deadline = time.monotonic() + wait_s
+        for _, _, thread in self._running.values():
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _go(self, stream: Stream, stop: threading.Event) -> None:
+        failures = 0
+        run: StreamRun | None = None
+        while not stop.is_set():
+            try:
+                run = run or StreamRun(self._project, stream)
+                run.step(wait_s=0.5)
+                failures = 0
+                if not run.reads:
+                    stop.wait(0.5)
+            except MainspringError as error:
+                failures += 1
+                _log.warning("stream of %s: %s", stream.name, error)
+            except Exception:
+                failures += 1
+                _log.exception("stream of %s failed", stream.name)
+            if failures:
+                stop.wait(min(30.0, 0.5 * 2 ** min(failures, 6)))
+        if run is not None:
+            run.close()
+
+
+def seek(project: Project, source: str, to: str) -> dict[int, int]:
+    """Make a stream go on at the `first` message that the log holds, or at the `next` one; return the offsets.
+
+    Messages that are passed over are never landed; those that are read again land again.
+
+    Raises:
+        NotFound: The source has no stream, or the log no such topic.
+        Invalid: `to` is neither.
+    """
+    if to not in STARTS:
+        raise Invalid(f"A stream cannot seek to {to!r}.", fix=f"use {FIRST} or {NEXT}.")
+    stream = project.definitions.stream(source)
+    log = project.streams
+    spans = log.spans(stream.topic, log.partitions(stream.topic))
+    offsets = {each: span.first if to == FIRST else span.next for each, span in spans.items()}
+    lander_of(project, stream, f"seek.{os.getpid()}").seek(offsets)
+    audit(project, "stream.seek", f"source/{source}", f"to the {to} messages of {stream.topic}")
+    return offsets
+
+
+def _reads(source: Source, stream: Source) -> bool:
+    """Return whether a source is a stream's, or computed from it."""
+    while source.name != stream.name and isinstance(source, DerivedSource):
+        source = source.parent
+    return source.name == stream.name
+
+
+def _sampled(times: np.ndarray) -> np.ndarray:
+    return times[:: -(-len(times) // _SAMPLED) or 1]
+
+
+def _quantiles(ages: Sequence[np.ndarray]) -> tuple[float | None, float | None]:
+    """Return median and 99th percentile of ages in microseconds, as seconds."""
+    every = np.concatenate(ages) if ages else np.zeros(0)
+    if not len(every):
+        return None, None
+    middle, high = np.quantile(every, (0.5, 0.99)) / SECOND
+    return round(float(middle), 3), round(float(high), 3)

@@ -58,8 +58,8 @@ from mainspring.operations.rollout.reports import RolloutReport
 from mainspring.operations.search.searching import SearchReport
 from mainspring.operations.status import EndpointStatus, OpenIncident, Status
 from mainspring.operations.stream_endpoints.showing import StreamStatus
-from mainspring.operations.topics import ListedPartition, ListedTopic, Produced, ShownMessage
 from mainspring.operations.streams.reports import StreamReport
+from mainspring.operations.topics import ListedPartition, ListedTopic, Produced, ShownMessage
 from mainspring.registry.lineage import Lineage
 from mainspring.registry.model import Approval, Deletion, ModelVersion, TensorSpec, TrustedKey, Waiver, Withdrawal
 from mainspring.registry.searching import RunRow

@@ -43,6 +43,7 @@ SECTIONS = {
     "Projects": "mainspring.operations",
     "Types": "mainspring.core.schema",
     "Data": "mainspring.data.model",
+    "Streams": "mainspring.data.streams",
     "Checks": "mainspring.data.checks",
     "Features": "mainspring.features",
     "Expressions": "mainspring.core.expr",

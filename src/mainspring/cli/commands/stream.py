@@ -12,7 +12,6 @@ from mainspring.cli.call import command as make
 from mainspring.cli.help import Group
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     from rich.console import Console
@@ -54,15 +53,16 @@ def run_(call: Call, *, endpoint: str, until_idle: bool) -> None:
 
 @make("send")
 @click.argument("endpoint")
-@click.argument("file", type=click.File("rb", lazy=True))
-def send_(call: Call, *, endpoint: str, file: Iterable[bytes]) -> None:
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
+def send_(call: Call, *, endpoint: str, file: str) -> None:
     """Send the lines of FILE, JSON objects, to the topic of the stream endpoint ENDPOINT, with its key.
 
     FILE may be -. Topics of the endpoint that are not there are created, with one partition.
     """
     from mainspring.operations.stream_endpoints.sending import send
 
-    count = send(call.project, endpoint, file)
+    with click.open_file(file, "rb") as lines:
+        count = send(call.project, endpoint, lines)
     call.result(
         {"endpoint": endpoint, "messages": count}, lambda console: console.print(f"{count:,} messages were sent.")
     )

@@ -218,11 +218,11 @@ class Killed(MemoryLake):
         self.at: tuple[str, int] | None = None  # before or after which write
         self.writes = 0
 
-    def _write(self, table: str, rows: Any, key: str) -> int:
+    def _write(self, table: str, rows: Any, key: str, *marks: Any) -> int:
         self.writes += 1
         if self.at == ("before", self.writes):
             raise Unavailable("killed before")
-        version = super()._write(table, rows, key)
+        version = super()._write(table, rows, key, *marks)
         if self.at == ("after", self.writes):
             raise Unavailable("killed after")
         return version

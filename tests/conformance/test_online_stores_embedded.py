@@ -151,7 +151,7 @@ def test_a_file_that_was_cut_short_is_refused(path: Path, scheme: str) -> None:
 def test_sqlite_with_a_limit_on_its_pages_stays_as_it_was(path: Path) -> None:
     store = SqliteOnlineStore(path)
     store.write("v", [(b"a", EntityState(1, b"x"))])
-    store._connection().execute("PRAGMA max_page_count = 8")
+    store._file.connection().execute("PRAGMA max_page_count = 8")
     with pytest.raises(StorageFull, match="online"):
         store.write("v", [(bytes([n]), EntityState(2, b"y" * 10_000)) for n in range(20)])
     assert store.read([("v", b"a"), ("v", bytes([0]))]) == [EntityState(1, b"x"), None]
@@ -160,7 +160,7 @@ def test_sqlite_with_a_limit_on_its_pages_stays_as_it_was(path: Path) -> None:
 
 def test_a_locked_sqlite_file_is_unavailable(path: Path) -> None:
     store = SqliteOnlineStore(path)
-    store._connection().execute("PRAGMA busy_timeout = 10")
+    store._file.connection().execute("PRAGMA busy_timeout = 10")
     blocker = sqlite3.connect(path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
     with pytest.raises(Unavailable) as refused:
@@ -250,7 +250,7 @@ def test_a_sweep_that_was_cut_short_is_finished_later(path: Path, scheme: str) -
     store.swap("w", "v")
     assert store.read([("w", b"a"), ("w", bytes(4)), ("v", bytes(4))]) == [EntityState(1, b"again"), None, None]
     if scheme == "sqlite":
-        left = store._connection().execute("SELECT count(*) FROM entity").fetchone()[0]
+        left = store._file.connection().execute("SELECT count(*) FROM entity").fetchone()[0]
     else:
         with store._file().reading() as transaction:
             left = sum(key[:1] == b"e" for key in transaction.cursor().iternext(values=False))

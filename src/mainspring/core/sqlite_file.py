@@ -78,7 +78,7 @@ class SqliteFile:
         try:
             yield
         except (sqlite3.Error, UnicodeDecodeError) as error:
-            raise self._translated(error) from error
+            raise self.translated(error) from error
 
     def close(self) -> None:
         with self._lock:
@@ -88,7 +88,8 @@ class SqliteFile:
             self._open.clear()
             self._local = threading.local()
 
-    def _translated(self, error: sqlite3.Error | UnicodeDecodeError) -> MainspringError:
+    def translated(self, error: sqlite3.Error | UnicodeDecodeError) -> MainspringError:
+        """Return the error that `errors` raises for one of SQLite's."""
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         # Texts are valid UTF-8: other bytes were not written by this package.
         undecodable = isinstance(error, UnicodeDecodeError) or "Could not decode" in str(error)

@@ -73,7 +73,7 @@ class SqliteLog:
             path,
             what="event log",
             damaged=f"stop Mainspring, and restore {path} from a backup; messages that were landed are in the lake.",
-            # What `produce` has returned outlives a power cut.
+            # Messages that `produce` has acknowledged outlive a power cut.
             pragmas=("synchronous=FULL", "mmap_size=268435456", "journal_size_limit=67108864"),
         )
         self._file.create(_SCHEMA)

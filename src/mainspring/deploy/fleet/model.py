@@ -18,7 +18,7 @@ Condition = Literal["never seen", "off", "failing", "trial", "updating", "behind
 
 
 class QueueDepth(msgspec.Struct, frozen=True):
-    """What waits on a device; `dropped` for room and `lost` with damaged files."""
+    """Records that wait on a device; `dropped` for room and `lost` with damaged files."""
 
     rows: int = 0
     size_bytes: int = 0

@@ -1,4 +1,4 @@
-"""What a fleet's control needs: a store of devices and rollouts, and messages to and from devices."""
+"""Ports of a fleet's control: a store of devices and rollouts, and messages to and from devices."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do with a rollout, and why."""
+    """A decision on a rollout, and its reason."""
 
     move: Literal["wait", "advance", "stop"]
     why: str

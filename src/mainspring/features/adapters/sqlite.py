@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from mainspring.core.errors import Corrupt, MainspringError, StorageFull, Unavailable
-from mainspring.core.files import is_full
+from mainspring.core.sqlite_file import SqliteFile
 from mainspring.features.model import EntityState, Mark
 
 # A slot has the states and the mark of one view. A slot without a view was replaced: its states are to be deleted.
@@ -75,17 +71,18 @@ class SqliteOnlineStore:
     longest_key: int | None = None
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._local = threading.local()
-        self._open: list[sqlite3.Connection] = []
-        self._lock = threading.Lock()
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.touch(mode=0o600)
-        with self._errors():
-            self._connection().executescript(_SCHEMA)
+        self._file = SqliteFile(
+            path,
+            what="online store",
+            damaged=f"stop Mainspring, delete {path} and run `mainspring materialize`: the store is rebuilt from the "
+            "lake.",
+            # A power cut may lose the last writes: the states are computed from the lake again.
+            pragmas=("synchronous=NORMAL", "mmap_size=268435456", "temp_store=MEMORY"),
+        )
+        self._file.create(_SCHEMA)
 
     def write(self, view: str, rows: Sequence[tuple[bytes, EntityState]]) -> None:
-        with self._transaction() as connection:
+        with self._file.transaction() as connection:
             connection.execute("INSERT INTO slot (view) VALUES (?) ON CONFLICT DO NOTHING", (view,))
             (slot,) = connection.execute("SELECT id FROM slot WHERE view = ?", (view,)).fetchone()
             connection.executemany(
@@ -102,9 +99,9 @@ class SqliteOnlineStore:
         return [payload for (payload,) in self._rows(wanted, "payload")]
 
     def mark(self, view: str) -> Mark | None:
-        with self._errors():
+        with self._file.errors():
             row = (
-                self._connection()
+                self._file.connection()
                 .execute("SELECT position, landed, newest, until FROM slot WHERE view = ?", (view,))
                 .fetchone()
             )
@@ -115,63 +112,59 @@ class SqliteOnlineStore:
         return None if mark is None else mark.position
 
     def advance(self, view: str, mark: Mark) -> None:
-        with self._transaction() as connection:
+        with self._file.transaction() as connection:
             connection.execute(_ADVANCE, (view, mark.position, mark.landed, mark.newest, mark.until))
 
     def clear(self, view: str) -> None:
-        with self._transaction() as connection:
+        with self._file.transaction() as connection:
             connection.execute("UPDATE slot SET view = NULL WHERE view = ?", (view,))
         self._sweep()
 
     def swap(self, view: str, by: str) -> None:
-        with self._transaction() as connection:
+        with self._file.transaction() as connection:
             connection.execute("UPDATE slot SET view = NULL WHERE view = ?", (view,))
             connection.execute("UPDATE slot SET view = ? WHERE view = ?", (view, by))
         self._sweep()
 
     def views(self) -> list[str]:
         something = "position IS NOT NULL OR EXISTS (SELECT 1 FROM entity WHERE slot = id)"
-        with self._errors():
-            rows = self._connection().execute(f"SELECT view FROM slot WHERE view IS NOT NULL AND ({something})")
+        with self._file.errors():
+            rows = self._file.connection().execute(f"SELECT view FROM slot WHERE view IS NOT NULL AND ({something})")
             return sorted(view for (view,) in rows)
 
     def entities(self, view: str) -> Iterator[list[tuple[bytes, EntityState]]]:
         newest, after = b"", ">="
         while True:
-            with self._errors():
+            with self._file.errors():
                 query = _AFTER.format(after=after)
-                rows = self._connection().execute(query, (view, newest, _COPIED_AT_ONCE)).fetchall()
+                rows = self._file.connection().execute(query, (view, newest, _COPIED_AT_ONCE)).fetchall()
             if not rows:
                 return
             newest, after = rows[-1][0], ">"
             yield [(key, EntityState(position, payload, landed)) for key, position, payload, landed in rows]
 
     def ping(self) -> None:
-        with self._errors():
-            self._connection().execute("SELECT 1 FROM slot LIMIT 1").fetchall()
+        with self._file.errors():
+            self._file.connection().execute("SELECT 1 FROM slot LIMIT 1").fetchall()
 
     def _sweep(self) -> None:
         """Delete the states of dropped slots, in pieces between which other processes can write."""
-        with self._errors():
-            doomed = self._connection().execute("SELECT id FROM slot WHERE view IS NULL").fetchall()
+        with self._file.errors():
+            doomed = self._file.connection().execute("SELECT id FROM slot WHERE view IS NULL").fetchall()
         for (slot,) in doomed:
             deleted = _SWEPT_AT_ONCE
             while deleted == _SWEPT_AT_ONCE:
-                with self._transaction() as connection:
+                with self._file.transaction() as connection:
                     deleted = connection.execute(_SWEEP, (slot,)).rowcount
                     if deleted < _SWEPT_AT_ONCE:
                         connection.execute("DELETE FROM slot WHERE id = ? AND view IS NULL", (slot,))
 
     def close(self) -> None:
-        with self._lock:
-            for connection in self._open:
-                connection.close()
-            self._open.clear()
-            self._local = threading.local()
+        self._file.close()
 
     def _rows(self, wanted: Sequence[tuple[str, bytes]], columns: str) -> list[tuple[Any, ...]]:
         try:
-            connection = self._connection()
+            connection = self._file.connection()
             if len(wanted) <= _AT_ONCE:
                 return _fetch(connection, wanted, columns)
             connection.execute("BEGIN")  # one snapshot: a write is seen completely or not at all
@@ -182,58 +175,8 @@ class SqliteOnlineStore:
             finally:
                 connection.execute("COMMIT")
         except (sqlite3.Error, UnicodeDecodeError) as error:
-            raise self._translated(error) from error
+            raise self._file.translated(error) from error
         return rows
-
-    def _connection(self) -> sqlite3.Connection:
-        # A connection does not survive a fork.
-        if getattr(self._local, "process", None) != os.getpid():
-            connection = sqlite3.connect(self._path, timeout=10.0, isolation_level=None, check_same_thread=False)
-            with self._lock:
-                self._open.append(connection)
-            # A power cut may lose the last writes: the states are computed from the lake again.
-            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "mmap_size=268435456", "temp_store=MEMORY"):
-                connection.execute(f"PRAGMA {pragma}")
-            self._local.connection = connection
-            self._local.process = os.getpid()
-        held: sqlite3.Connection = self._local.connection
-        return held
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._errors():
-            connection = self._connection()
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, UnicodeDecodeError) as error:
-            raise self._translated(error) from error
-
-    def _translated(self, error: sqlite3.Error | UnicodeDecodeError) -> MainspringError:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        # Names of views are texts: other bytes were not written by this package.
-        undecodable = isinstance(error, UnicodeDecodeError) or "Could not decode" in str(error)
-        if undecodable or code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-            return Corrupt(
-                f"The online store {self._path} is damaged: {error}.",
-                fix=f"stop Mainspring, delete {self._path} and run `mainspring materialize`: the store is rebuilt "
-                "from the lake.",
-            )
-        if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and is_full(self._path)):
-            return StorageFull(
-                f"No space left for the online store {self._path}.", fix="free some space and run the command again."
-            )
-        return Unavailable(f"The online store {self._path} did not respond: {error}.")
 
 
 def _fetch(connection: sqlite3.Connection, wanted: Sequence[tuple[str, bytes]], columns: str) -> list[tuple[Any, ...]]:

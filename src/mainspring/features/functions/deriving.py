@@ -52,7 +52,7 @@ class DeriveReport:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a function has cost so far. `behind` rows of the source are not computed yet."""
+    """Cost of a function so far. `behind` rows of the source are not computed yet."""
 
     rows: int
     failed: int

@@ -1,4 +1,4 @@
-"""What a batch run is asked, the facts of a written chunk, and the report."""
+"""Values of a batch run: its request, the facts of a written chunk, and the report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mainspring.stats.sketches import Sketch
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked of a batch run.
+    """Request of a batch run.
 
     Attributes:
         target: An endpoint, for its live version, or `MODEL:VERSION`.

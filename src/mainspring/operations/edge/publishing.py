@@ -79,7 +79,7 @@ def check_package(project: Project, package: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class DeviceSetup:
-    """What a device is told once. It holds no secret: the broker's password is added on the device."""
+    """Setup that a device is given once. It holds no secret: the broker's password is added on the device."""
 
     project: str
     device: str

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FunctionCost:
-    """What the function of a view has cost so far.
+    """Cost of a view's function so far.
 
     Attributes:
         rows: Rows it was computed for, of which it failed for `failed`; `behind` rows are not computed yet.

@@ -198,7 +198,7 @@ def _batch(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
         request = Request(
             given["endpoint"], given["from"], given["to"], given["as_of"], tuple(given["keep"]), given["new"], run.id
         )
-        # Who queues a job may not read and write all that the worker can.
+        # The caller that queues a job may read and write less than the worker.
         report = run_batch(project, request, progress=told, confined=project.settings.root)
         names = ("run", "version", "rows", "predicted", "quarantined", "reasons", "seconds", "cost", "drifted")
         return {name: getattr(report, name) for name in names}

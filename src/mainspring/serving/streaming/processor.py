@@ -272,7 +272,7 @@ class Processor:
 
 
 class _Batch:
-    """What comes out of a batch, message by message."""
+    """Results of a batch, collected message by message."""
 
     def __init__(self, of: Processor, before: Progress, failed: Mapping[str, str]) -> None:
         self._of = of

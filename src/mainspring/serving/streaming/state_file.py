@@ -92,7 +92,7 @@ class StateFile:
     def close(self) -> None:
         self._db.close()
 
-    # What was processed
+    # Progress
 
     def progress(self) -> Progress | None:
         """Return the progress, None for a partition that was never read."""

@@ -33,6 +33,8 @@ for _module in (
     *(f"{each}.adapters.catalog" for each in ("security", "data", "registry", "serving", "monitoring")),
     "delivery.adapters.catalog",
     "jobs.adapters.tables",
+    "data.adapters.streams_catalog",
+    "deploy.adapters.fleet_catalog",
 ):
     importlib.import_module(f"mainspring.{_module}")
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from kit.prefork_client import umask
 from mainspring.cli.main import cli
 from mainspring.data.streams.model import NewMessage
 from mainspring.operations.topics import ListedTopic, list_topics, retain_messages, show_topic, tail_topic
@@ -20,6 +23,14 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "mainspring.toml").write_text('name = "clicks"\n')
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _own_umask() -> Iterator[None]:
+    """Restore the umask of this process, which a command narrows."""
+    before = umask()
+    yield
+    os.umask(before)
 
 
 def _run(*words: str, given: str | None = None) -> Result:

@@ -209,8 +209,13 @@ class Group(click.Group):
         self.no_args_is_help = not default
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        named = args[0] in self.commands or args[0] in ctx.help_option_names if args else ctx.resilient_parsing
-        return super().parse_args(ctx, args if named or not self._default else [self._default, *args])
+        asks = args[0] in ctx.help_option_names if args else ctx.resilient_parsing
+        return super().parse_args(ctx, args if asks else self.completed(args))
+
+    def completed(self, args: list[str]) -> list[str]:
+        """Return the arguments with the name of the command that is meant."""
+        named = bool(args) and args[0] in self.commands
+        return args if named or not self._default else [self._default, *args]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = []

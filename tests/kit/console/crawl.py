@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 import click
 
 from kit.console.client import Client
+from mainspring.cli.help import Group
 from mainspring.cli.main import cli
 
 # What Python writes of a value and no person does, and numbers that are instants without saying so.
@@ -87,6 +88,8 @@ def _parse(words: list[str]) -> None:
     while isinstance(command, click.Group):
         if not words:
             return
+        if isinstance(command, Group):
+            words = command.completed(words)
         name, command, words = command.resolve_command(context, words)
         if isinstance(command, click.Group) or not words:
             context = click.Context(command, parent=context, info_name=name)

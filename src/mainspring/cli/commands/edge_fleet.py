@@ -29,18 +29,19 @@ def publish(call: Call, *, folder: Path) -> None:
 
     done = publish(call.project, folder)
     release = done.release
+    expires = {role: format_instant(at) for role, at in done.expires.items()}
     document = {
         "name": release.name,
         "version": release.version,
         "bytes": release.size_bytes,
         "published_at": format_instant(release.published_at),
         "repository": done.repository,
-        "expires": {role: format_instant(at) for role, at in done.expires.items()},
+        "expires": expires,
     }
 
     def show(console: Console) -> None:
         _line(console, f"{release.name} {release.version} is published: {release.size_bytes:,} bytes.")
-        _line(console, f"Serve {done.repository} over HTTPS. Its timestamp expires {document['expires']['timestamp']}.")  # type: ignore[index]
+        _line(console, f"Serve {done.repository} over HTTPS. Its timestamp expires {expires['timestamp']}.")
 
     call.result(document, show)
 

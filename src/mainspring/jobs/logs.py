@@ -6,7 +6,6 @@ import os
 import re
 import select
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +13,7 @@ _LOOK_S = 0.2
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")  # of ECMA-48
 _CONTROLS = dict.fromkeys([*range(9), *range(11, 13), *range(14, 32), *range(127, 160)])
 _LOG_BYTES = 1 << 20  # of each of the two files of a log
+_PIPE_BYTES = 1 << 16
 
 
 class JobLog:
@@ -27,16 +27,17 @@ class JobLog:
         self._pipe = pipe
         self._path: Path | None = None
         self._size = 0
+        self._open = True
         self._changing = threading.Lock()
         self._thread = threading.Thread(target=self._copy, name="job-log", daemon=True)
         self._thread.start()
 
     def to(self, path: Path | None) -> None:
-        """Copy to another file from now on; to none if it is `None`."""
-        until = time.monotonic() + _LOOK_S
-        while self._unread() and time.monotonic() < until:  # the rest of the job before belongs to its log
-            time.sleep(0.001)
+        """Copy to another file from now on, to none if it is `None`. All written until now goes to the one before."""
         with self._changing:
+            left = _PIPE_BYTES  # a writer that goes on must not keep this
+            while left > 0 and self._open and self._unread(0):
+                left -= self._take()
             self._path = path
             if path is not None:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -46,18 +47,26 @@ class JobLog:
         """Wait for the rest, but not for a process that was left behind and still could write."""
         self._thread.join(_LOOK_S)
 
-    def _unread(self) -> bool:
-        try:
-            return bool(select.select([self._pipe], [], [], 0)[0])
-        except (OSError, ValueError):
-            return False
+    def _unread(self, within_ms: int | None) -> bool:
+        polled = select.poll()  # one that two threads share refuses the second
+        polled.register(self._pipe, select.POLLIN)
+        return bool(polled.poll(within_ms))
+
+    def _take(self) -> int:
+        """Copy the next piece and return its bytes, 0 at the end. The caller holds the lock."""
+        piece = os.read(self._pipe, _PIPE_BYTES)
+        if not piece:
+            self._open = False
+        elif self._path is not None:
+            self._size = append(self._path, piece, self._size)
+        return len(piece)
 
     def _copy(self) -> None:
-        with suppress(OSError):
-            while piece := os.read(self._pipe, 1 << 16):
-                with self._changing:
-                    if self._path is not None:
-                        self._size = append(self._path, piece, self._size)
+        while self._open:
+            self._unread(None)
+            with self._changing:
+                if self._open and self._unread(0):
+                    self._take()
         os.close(self._pipe)
 
 

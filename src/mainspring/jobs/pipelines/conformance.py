@@ -204,10 +204,10 @@ def _text(path: Path) -> str:
 def _attempt(
     store: JobStore, asked: Callable[[], Renewal | None] = lambda: Renewal.HELD, *, timeout_us: int | None = None
 ) -> JobRun:
-    """Return an attempt at a job of its own."""
-    clock = SystemClock()
-    store.enqueue([NewJob("step", id=new_id(), timeout_us=timeout_us)], clock.now())
-    [lease] = store.claim("suite", {"step"}, clock.now(), _LEASE, 1)
+    """Return an attempt at a job of its own, which no other attempt can claim."""
+    clock, id = SystemClock(), new_id()
+    store.enqueue([NewJob(f"step-{id}", id=id, timeout_us=timeout_us)], clock.now())
+    [lease] = store.claim("suite", {f"step-{id}"}, clock.now(), _LEASE, 1)
     return JobRun(lease, store, clock, asked)
 
 

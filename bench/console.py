@@ -26,7 +26,7 @@ from urllib.parse import quote
 import numpy as np
 
 import many_runs
-from console_project import COLUMNS, DAYS, END, ENDPOINTS, MODELS, VERSIONS, made, prediction_id
+from console_project import COLUMNS, DAYS, END, ENDPOINTS, MODELS, VERSIONS, device_id, made, prediction_id
 from environments import ROOT
 from mainspring.console.app import create_app
 from mainspring.core.time import HOUR, format_instant
@@ -117,6 +117,7 @@ def addresses(project: Project, runs: int, predictions: int) -> Iterator[str]:
         "run_id": older, "job_id": project.jobs.find(handlers=["tidy"], limit=1)[0].id, "rollout": "rollout0000",
         "rollout_id": "rollout0003", "incident": "incident000003", "incident_id": "incident000300",
         "commit": f"{150:064x}", "view": "Visits", "source": "orders", "run": pipeline.id, "step": "load",
+        "device_id": device_id(7),
     }  # fmt: skip
     named = {
         "/api/endpoints": ENDPOINTS[0],

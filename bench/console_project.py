@@ -25,6 +25,7 @@ from mainspring.data.model import SEQUENCE, VISIBLE_AT, DatasetCommit
 from mainspring.delivery.rollout.deciding import intervened
 from mainspring.delivery.rollout.model import Look, RolloutState
 from mainspring.delivery.rollout.plan import Plan
+from mainspring.deploy.fleet.model import Device, Report
 from mainspring.features.offline.observed import AT
 from mainspring.jobs.model import NewJob, Outcome, Status
 from mainspring.jobs.runner import Runner
@@ -52,7 +53,7 @@ from kit.console.pipelined import FLOWS
 from kit.console.registered import searched
 
 END = parse_instant("2026-03-02T00:00:00Z")
-DAYS, BLOCK, LABELS, AUDITED, JOBS, ROLLOUTS = 60, 100_000, 500_000, 100_000, 1_000, 50
+DAYS, BLOCK, LABELS, AUDITED, JOBS, ROLLOUTS, DEVICES = 60, 100_000, 500_000, 100_000, 1_000, 50, 1_000
 ENDPOINTS = ("returns", "fraud", "delay", "churn")
 MODELS = many_runs.MODELS[: len(ENDPOINTS)]
 VERSIONS, SWITCH = 12, 0.6  # of each model; from this share of the time on the newest version answers
@@ -134,6 +135,7 @@ def _make(project: Project, runs: int, predictions: int) -> None:
     _service(project)
     _incidents(project)
     _life(project, digests)
+    _fleet(project)
 
 
 def _reference() -> Reference:
@@ -418,6 +420,25 @@ def _incidents(project: Project) -> None:
             )
         )
     project.incidents.save(made)
+
+
+def _fleet(project: Project) -> None:
+    """Devices that run two versions of a package; some have not been seen for days."""
+    draw = random.Random(19)
+    for number in range(DEVICES):
+        id, at = device_id(number), END - round(draw.expovariate(1.0) * HOUR)
+        report = Report(
+            project=project.settings.project, device=id, package=MODELS[0], version=draw.choice((1, 2)),
+            state="running", revision=1, sequence=1, boot=f"{number:032x}", at=at, mono_us=HOUR,
+            rows=draw.randrange(10_000), p99_us=900,
+        )  # fmt: skip
+        key = f"{number:064x}"
+        device = Device(id=id, package=MODELS[0], key=key, added_at=END - DAY, wanted=2, revision=1)
+        project.fleet.add(msgspec.structs.replace(device, seen_at=at, report=report))
+
+
+def device_id(number: int) -> str:
+    return f"device-{number:06d}"
 
 
 def _life(project: Project, digests: dict[str, list[str]]) -> None:

@@ -150,11 +150,13 @@ DOCUMENTS = {
     "ingest": Document(IngestReport),
     "streams list": Document(list[StreamReport]),
     "streams show": Document(StreamReport),
-    "streams letters": Document(
+    "streams dead-letters": Document(
         list[_object("DeadLetter", partition=int, offset=str, bytes=int | None, reason=str, at=str)]  # type: ignore[misc]
     ),
     "streams run": Document(dict[str, int]),
+    "streams send": Document(_object("SentMessages", endpoint=str, messages=int)),
     "streams seek": Document(dict[str, str]),
+    "streams replay": Document(list[PartitionReplay]),
     "data commit": Document(DatasetCommit, ("at",)),
     "topics list": Document(list[ListedTopic]),
     "topics create": Document(ListedTopic),
@@ -248,9 +250,6 @@ DOCUMENTS = {
         ),
         _PARTITION,
     ),
-    "stream run": Document(_object("StreamRun", endpoint=str, messages=int, status=StreamStatus), _PARTITION),
-    "stream send": Document(_object("SentMessages", endpoint=str, messages=int)),
-    "stream replay": Document(list[PartitionReplay]),
     "objectives": Document(list[ObjectiveReport]),
     "export prometheus-rules": Document(_object("ExportedRules", path=str, rules=int)),
     "export prometheus-scrape": Document(_object("ExportedScrape", path=str, targets=int)),

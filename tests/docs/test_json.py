@@ -27,8 +27,8 @@ from mainspring.operations.keys import create_key
 # What needs a process that goes on, or long work: `kit.depot` compares each document of these in other tests.
 ELSEWHERE = {
     *("bench", "ci", "demo", "migrate", "monitor run", "objectives", "predict", "promote", "replay"),
-    *("edge page", "predictions show", "stream replay", "stream run", "stream send"),
-    *(f"streams {name}" for name in ("list", "show", "letters", "run", "seek")),
+    *("edge page", "predictions show"),
+    *(f"streams {name}" for name in ("list", "show", "dead-letters", "run", "send", "seek", "replay")),
     *("explain", "reproduce", "search", "train"),
     *("up", *(f"rollout {name}" for name in ("start", "status", "stop", "promote", "rollback", "list"))),
     *(f"pipelines {name}" for name in ("list", "run", "status", "retry", "approve", "cancel", "logs", "graph")),

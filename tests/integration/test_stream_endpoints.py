@@ -23,6 +23,7 @@ from mainspring.operations.stream_endpoints.replaying import replay
 from mainspring.operations.stream_endpoints.running import run, running
 from mainspring.operations.stream_endpoints.sending import send
 from mainspring.operations.stream_endpoints.showing import status
+from mainspring.operations.streams import reports
 from mainspring.processes.streams import StreamProcesses
 from mainspring.project import Project
 
@@ -81,6 +82,15 @@ def test_messages_become_predictions_alerts_and_a_log_and_a_replay_gives_the_sam
     found = status(project, NAME)
     assert (found.total("processed"), found.total("duplicates"), found.lag) == (12, 1, 0)
     assert {entries for each in found.partitions for entries in each.waiting.values()} == {0}
+    (listed,) = reports.listed(project)
+    assert (listed.stream, listed.kind, listed.topic, listed.lag, listed.dead_letters) == (
+        NAME,
+        "endpoint",
+        TOPIC,
+        0,
+        0,
+    )
+    assert [each.end for each in listed.partitions] == [each.next for each in found.partitions]
 
     # The store and the live version go on; what was recorded does not.
     land_departures(project, datetime.now(UTC))
@@ -129,6 +139,7 @@ def test_a_refused_output_is_a_dead_letter_with_the_reason(project: Project, inb
     assert {row["reason"] for row in rows} == {
         "webhook:desk: The receiver 'desk' answered 400. Fix: correct its url in the settings."
     }
+    assert [each["reason"] for each in reports.dead_letters(project, NAME, 1)] == [rows[0]["reason"]]
 
 
 def test_its_process_is_kept_and_a_kill_loses_nothing(project: Project) -> None:

@@ -40,11 +40,12 @@ def test_a_stream_from_its_topic_to_its_features(depot: Depot) -> None:
     assert depot.json("streams", "run", "scans", "--to-end") == {"scans": 4}
     assert depot.json("streams", "run", "--to-end") == {"scans": 0}
     (listed,) = depot.json("streams", "list")
-    assert (listed["source"], listed["lag"], listed["dead_letters"], len(listed["partitions"])) == ("scans", 0, 1, 2)
+    assert (listed["stream"], listed["kind"], listed["lag"], listed["dead_letters"]) == ("scans", "source", 0, 1)
+    assert len(listed["partitions"]) == 2
     assert listed["watermark"]
     assert "scans" in depot.run("streams", "list").stdout
     assert depot.json("streams", "show", "scans") | {"watermark_age_s": 0} == listed | {"watermark_age_s": 0}
-    (letter,) = depot.json("streams", "letters", "scans")
+    (letter,) = depot.json("streams", "dead-letters", "scans")
     assert "`$.backlog`" in letter["reason"]
     north = depot.json("features", "entity", "HubLoad", "north")["values"]
     values = {each["feature"]: each["online"] for each in north}

@@ -1,4 +1,4 @@
-"""Names of the project that a shell completes: endpoints, models, sources, views, open incidents."""
+"""Names of the project that a shell completes: endpoints, models, sources, streams, views, open incidents."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ _NAMES: dict[str, Callable[[Project], Iterable[str]]] = {
     "model": lambda project: project.definitions.models,
     "models": lambda project: project.definitions.models,
     "reference": lambda project: project.definitions.models,
+    "stream": lambda project: [*project.definitions.streams, *project.definitions.stream_endpoints],
+    "streams": lambda project: [*project.definitions.streams, *project.definitions.stream_endpoints],
     "source": lambda project: project.definitions.sources,
     "view": lambda project: project.definitions.views,
     "views": lambda project: project.definitions.views,

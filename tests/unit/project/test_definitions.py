@@ -245,6 +245,16 @@ def test_a_monitor_is_a_definition_like_others(root: Path) -> None:
     assert '"within_us": 50000' in definitions.contents()["monitor", "big"]
 
 
+def test_a_stream_has_one_name(root: Path) -> None:
+    streams = (
+        "ms.Stream(orders, topic='orders')\n"
+        "ms.StreamEndpoint('orders', model='big@champion', topic='orders', source=orders, key='buyer')\n"
+    )
+    write(root, views_of=FILES[f"{PACKAGE}/views.py"], views=ROLLOUT_MODEL + streams)
+    with pytest.raises(InvalidDefinition, match="'orders' has the name of a source with a stream"):
+        load(root)
+
+
 def test_a_gate_that_no_metric_decides_is_one(root: Path) -> None:
     model = (
         "import mainspring as ms\n"

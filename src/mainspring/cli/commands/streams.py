@@ -1,12 +1,12 @@
-"""`mainspring streams`: list, show, land in the foreground, see dead letters, seek."""
+"""`mainspring streams`: streams of sources and stream endpoints."""
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
 import click
 
+from mainspring.cli import exits
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.help import Group
@@ -16,25 +16,28 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-@click.group("streams", cls=Group)
+@click.group("streams", cls=Group, default="list")
 def command() -> None:
-    """Streams: topics whose messages are rows of a source. The worker lands them while `mainspring up` runs."""
+    """Streams: topics whose messages are rows of a source, or get predictions from a stream endpoint.
+
+    A stream has the name of its source or endpoint. `mainspring up` runs them all.
+    """
 
 
 @make("list", reads_only=True)
 def list_(call: Call) -> None:
-    """List the declared streams with their lag, watermark and freshness."""
+    """List the streams with their lag, watermark and freshness."""
     from mainspring.operations.streams.reports import listed
 
     found = listed(call.project)
 
     def show(console: Console) -> None:
         if not found:
-            console.print("No streams are declared: see `ms.Stream`.")
+            console.print("No streams are declared: see `ms.Stream` and `ms.StreamEndpoint`.")
             return
         rows = [
             (
-                each.source, each.topic, each.format, f"{len(each.partitions)}", f"{each.lag:,}",
+                each.stream, each.kind, each.topic, each.format, f"{len(each.partitions)}", _count(each.lag),
                 "" if each.watermark is None else each.watermark[:19],
                 ", ".join(f"{one.freshness_p99:.2f} s" for one in each.workers if one.freshness_p99 is not None),
                 f"{each.dead_letters:,}", f"{len(each.workers)}", each.problem,
@@ -42,8 +45,8 @@ def list_(call: Call) -> None:
             for each in found
         ]  # fmt: skip
         columns = (
-            "source", "topic", "format", "partitions", "lag", "watermark", "freshness p99", "dead letters", "workers",
-            "problem",
+            "stream", "kind", "topic", "format", "partitions", "lag", "watermark", "freshness p99", "dead letters",
+            "workers", "problem",
         )  # fmt: skip
         show_records(console, columns, rows, right=("partitions", "lag", "dead letters", "workers"))
 
@@ -51,18 +54,19 @@ def list_(call: Call) -> None:
 
 
 @make("show", reads_only=True)
-@click.argument("source")
-def show(call: Call, *, source: str) -> None:
-    """Show how far the partitions of SOURCE's stream are, and which worker reads each."""
+@click.argument("stream")
+def show(call: Call, *, stream: str) -> None:
+    """Show how far the partitions of STREAM are, and which worker reads each."""
     from mainspring.operations.streams.reports import shown
 
-    found = shown(call.project, source)
+    found = shown(call.project, stream)
 
     def show(console: Console) -> None:
-        console.print(f"[bold]{found.source}[/] from topic {found.topic} ({found.format}); lag {found.lag:,}")
-        console.print(f"watermark {found.watermark or 'unknown'}; {found.dead_letters:,} dead letters")
+        console.print(f"[bold]{found.stream}[/], {found.kind}, of topic {found.topic} ({found.format})")
+        dead = f"{found.dead_letters:,} dead letters"
+        console.print(f"lag {_count(found.lag)}; watermark {found.watermark or 'unknown'}; {dead}")
         rows = [
-            (f"{p.partition}", p.position, p.end, f"{p.lag:,}", p.newest_event or "", p.worker)
+            (f"{p.partition}", p.position, p.end or "–", _count(p.lag), p.newest_event or "", p.worker)
             for p in found.partitions
         ]
         columns = ("partition", "position", "end", "lag", "newest event", "worker")
@@ -79,14 +83,18 @@ def show(call: Call, *, source: str) -> None:
     call.result(found, show)
 
 
-@make("letters", reads_only=True)
-@click.argument("source")
+def _count(lag: int | None) -> str:
+    return "–" if lag is None else f"{lag:,}"
+
+
+@make("dead-letters", reads_only=True)
+@click.argument("stream")
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000))
-def letters(call: Call, *, source: str, limit: int) -> None:
-    """List messages of SOURCE's stream that are no rows, newest first, with the reason."""
+def dead_letters(call: Call, *, stream: str, limit: int) -> None:
+    """List messages of STREAM that could not be processed, newest first, with the reason."""
     from mainspring.operations.streams import reports
 
-    found = reports.letters(call.project, source, limit)
+    found = reports.dead_letters(call.project, stream, limit)
 
     def show(console: Console) -> None:
         if not found:
@@ -99,21 +107,23 @@ def letters(call: Call, *, source: str, limit: int) -> None:
 
 
 @make("run")
-@click.argument("sources", nargs=-1)
-@click.option("--to-end", is_flag=True, help="End once every message is landed.")
-def run(call: Call, *, sources: tuple[str, ...], to_end: bool) -> None:
-    """Land the streams of SOURCES, by default of all, in the foreground.
+@click.argument("streams", nargs=-1)
+@click.option("--to-end", is_flag=True, help="End once every message is processed and delivered.")
+def run(call: Call, *, streams: tuple[str, ...], to_end: bool) -> None:
+    """Process STREAMS in the foreground, by default those of all sources, until Ctrl-C.
 
-    Workers of one catalog share the partitions: run it on as many machines as you like.
+    Workers of one catalog share the partitions of a source's stream: run it on as many machines as you like. One
+    process at a time runs a stream endpoint.
     """
-    from mainspring.operations.streams.running import land_to_the_end, run_until
+    import signal
+    import threading
 
-    names = [call.project.definitions.stream(name).name for name in sources] or sorted(call.project.definitions.streams)
-    counts: dict[str, int] = {}
-    if to_end:
-        counts = land_to_the_end(call.project, names)
-    else:
-        run_until(call.project, names, threading.Event())
+    from mainspring.operations.streams.foreground import run_streams
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    counts = run_streams(call.project, streams or sorted(call.project.definitions.streams), stop, to_end=to_end)
 
     def show(console: Console) -> None:
         for name, count in counts.items():
@@ -122,11 +132,28 @@ def run(call: Call, *, sources: tuple[str, ...], to_end: bool) -> None:
     call.result(counts, show)
 
 
+@make("send")
+@click.argument("endpoint")
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
+def send(call: Call, *, endpoint: str, file: str) -> None:
+    """Send the lines of FILE, JSON objects, to the topic of the stream endpoint ENDPOINT, with its key.
+
+    FILE may be -. Topics of the endpoint that are not there are created, with one partition.
+    """
+    from mainspring.operations.stream_endpoints.sending import send
+
+    with click.open_file(file, "rb") as lines:
+        count = send(call.project, endpoint, lines)
+    call.result(
+        {"endpoint": endpoint, "messages": count}, lambda console: console.print(f"{count:,} messages were sent.")
+    )
+
+
 @make("seek")
 @click.argument("source")
 @click.option("--to", type=click.Choice(["first", "next"]), required=True, help="Message of the log to go on at.")
 def seek(call: Call, *, source: str, to: str) -> None:
-    """Make SOURCE's stream go on at the first message of the log, or at the next one.
+    """Make the stream of SOURCE go on at the first message of the log, or at the next one.
 
     Use it when the log lost messages. Messages that are read again land again.
     """
@@ -140,5 +167,37 @@ def seek(call: Call, *, source: str, to: str) -> None:
     call.result(offsets, show)
 
 
-for each in (list_, show, letters, run, seek):
+@make("replay", reads_only=True)
+@click.argument("endpoint")
+@click.option("--since", metavar="PARTITION:OFFSET", help="Begin there; by default with the first recorded batch.")
+@click.option("--to", type=click.Path(dir_okay=False), help="Write the outputs to this file, a line of JSON each.")
+def replay(call: Call, *, endpoint: str, since: str | None, to: str | None) -> int:
+    """Process the messages of the stream endpoint ENDPOINT again, and compare the outputs bit for bit.
+
+    Features are those that were read the first time. Nothing is sent. Exits with 3 if an output differs.
+    """
+    from pathlib import Path
+
+    from mainspring.operations.stream_endpoints.replaying import replay
+
+    lines: list[bytes] = []
+    found = replay(call.project, endpoint, since, lambda output: lines.append(output.document()) if to else None)
+    if to:
+        Path(to).write_bytes(b"".join(line + b"\n" for line in lines))
+
+    def show(console: Console) -> None:
+        for each in found:
+            console.print(
+                f"Partition {each.partition}, offsets {each.since} to {each.until}: {each.messages:,} messages, "
+                f"{each.outputs:,} outputs, "
+                + (f"{len(each.different)} batches differ." if each.different else "all as before.")
+            )
+            for first, until, why in each.different[:10]:
+                console.print(f"  differs: offsets {first} to {until} {why}", markup=False)
+
+    call.result(found, show)
+    return exits.GATE if any(each.different for each in found) else exits.OK
+
+
+for each in (list_, show, dead_letters, run, send, seek, replay):
     command.add_command(each)

@@ -25,7 +25,7 @@ from mainspring.operations.service.objectives import objectives
 from mainspring.operations.service.sampling import lags
 from mainspring.operations.service.skew import skew
 from mainspring.operations.stream_endpoints.showing import status
-from mainspring.operations.streams.reports import listed
+from mainspring.operations.streams.reports import shown
 from mainspring.project import Project
 from mainspring.project.running import read_running
 
@@ -233,18 +233,20 @@ def _of_streams(project: Project) -> Iterator[Metric]:
         "stream_freshness_seconds", "Time from an event to its features being readable.", "source", "quantile"
     )
     letters = _gauge("stream_dead_letters", "Messages of a stream that are no rows.", "source")
-    for found in listed(project) if project.definitions.streams else ():
-        lag.add_metric([found.source], float(found.lag))
-        letters.add_metric([found.source], float(found.dead_letters))
+    for name in project.definitions.streams:
+        found = shown(project, name)
+        letters.add_metric([name], float(found.dead_letters))
+        if found.lag is not None:
+            lag.add_metric([name], float(found.lag))
         if found.watermark_age_s is not None:
-            age.add_metric([found.source], found.watermark_age_s)
+            age.add_metric([name], found.watermark_age_s)
         for quantile, values in (
             ("0.5", [each.freshness_p50 for each in found.workers]),
             ("0.99", [each.freshness_p99 for each in found.workers]),
         ):
             known = [value for value in values if value is not None]
             if known:
-                fresh.add_metric([found.source, quantile], max(known))
+                fresh.add_metric([name, quantile], max(known))
     yield from (lag, age, fresh, letters)
 
 

@@ -31,7 +31,7 @@ def replay(
     paths = dict(files(folder(project, name)))
     if not paths:
         raise NotFound(
-            f"The stream endpoint {name!r} has processed nothing here.", fix=f"run `mainspring stream run {name}`."
+            f"The stream endpoint {name!r} has processed nothing here.", fix=f"run `mainspring streams run {name}`."
         )
     chosen: dict[int, int | None] = dict.fromkeys(paths)
     if since is not None:

@@ -1,14 +1,19 @@
-"""Streams: how far they are, who lands them, and their dead letters."""
+"""Streams of sources and stream endpoints: how far they are, who reads them, and their dead letters."""
 
 from __future__ import annotations
 
 import msgspec
 
-from mainspring.core.errors import MainspringError
+from mainspring.core.errors import MainspringError, NotFound
+from mainspring.core.nearest import meant
 from mainspring.core.time import SECOND, format_instant
-from mainspring.data.model import DEAD_LETTERS_SUFFIX, SEQUENCE
-from mainspring.data.streams.declaring import FIRST, Stream, event_mark, offset_mark
+from mainspring.data.model import DEAD_LETTERS_SUFFIX
+from mainspring.data.streams.declaring import FIRST, JSON, Stream, event_mark, offset_mark
+from mainspring.operations.stream_endpoints.showing import status
 from mainspring.project import Project
+from mainspring.serving.streaming.declaring import StreamEndpoint
+
+SOURCE, ENDPOINT = "source", "endpoint"
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,23 +35,29 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PartitionReport(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a partition is landed: offsets are text, as some logs' have more than 64 bits."""
+    """How far a partition is read: offsets are text, as some logs' have more than 64 bits."""
 
     partition: int
     position: str  # offset that is read next
-    end: str  # offset after the newest message
-    lag: int  # offsets in between, at most the number of messages
+    end: str | None  # offset after the newest message; None while the log does not answer
+    lag: int | None  # offsets in between, at most the number of messages
     newest_event: str | None
     worker: str
 
 
 class StreamReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A stream: what is not landed yet, and the time before which no event is expected any more."""
+    """A stream: what is not processed yet, and the time before which no event is expected any more.
 
-    source: str
+    Attributes:
+        stream: Name of its source, or of its endpoint.
+        kind: `source` or `endpoint`.
+    """
+
+    stream: str
+    kind: str
     topic: str
     format: str
-    lag: int
+    lag: int | None
     watermark: str | None
     watermark_age_s: float | None
     dead_letters: int
@@ -55,69 +66,117 @@ class StreamReport(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""
 
 
+def names(project: Project) -> list[str]:
+    """Return the names of all streams."""
+    return sorted({*project.definitions.streams, *project.definitions.stream_endpoints})
+
+
+def declared(project: Project, name: str) -> Stream | StreamEndpoint:
+    """Return a stream of a source, or a stream endpoint, by its name.
+
+    Raises:
+        NotFound: There is neither.
+    """
+    definitions = project.definitions
+    found = definitions.streams.get(name) or definitions.stream_endpoints.get(name)
+    if found is None:
+        raise NotFound(f"The project has no stream {name!r}.", fix=meant(name, names(project)))
+    return found
+
+
 def listed(project: Project) -> list[StreamReport]:
-    """Return the declared streams with their lag, watermark and workers."""
-    return [shown(project, name) for name in sorted(project.definitions.streams)]
+    """Return all streams, sorted by name."""
+    return [shown(project, name) for name in names(project)]
 
 
-def shown(project: Project, source: str) -> StreamReport:
+def shown(project: Project, name: str) -> StreamReport:
     """Return one stream. What the log does not tell while it is away, is left out, with the problem.
 
     Raises:
-        NotFound: The source has no stream.
+        NotFound: There is no such stream.
     """
-    stream = project.definitions.stream(source)
-    partitions, problem = [], ""
+    stream = declared(project, name)
+    partitions: list[tuple[PartitionReport, int | None]] = []
+    problem = ""
     try:
-        partitions = _partitions(project, stream)
+        if isinstance(stream, Stream):
+            partitions = _of_source(project, stream)
+        else:
+            partitions, problem = _of_endpoint(project, stream)
     except MainspringError as error:
         problem = str(error)
     now = project.wall.now()
     members = [
         msgspec.json.decode(each.document, type=Member) if each.document else Member(worker=each.owner)
-        for each in project.stream_store.members(source)
+        for each in project.stream_store.members(name)
         if each.until > now
     ]
     events = [event for _, event in partitions if event is not None]
     watermark = min(events) - stream.lateness_us if events else None
-    table = source + DEAD_LETTERS_SUFFIX
+    lags = [each.lag for each, _ in partitions if each.lag is not None]
+    payload = stream if isinstance(stream, Stream) else stream.payload
     return StreamReport(
-        source=source,
+        stream=name,
+        kind=SOURCE if isinstance(stream, Stream) else ENDPOINT,
         topic=stream.topic,
-        format=stream.format,
-        lag=sum(each.lag for each, _ in partitions),
+        format=JSON if payload is None else payload.format,
+        lag=sum(lags) if lags else None,
         watermark=None if watermark is None else format_instant(watermark),
         watermark_age_s=None if watermark is None else (now - watermark) / SECOND,
-        dead_letters=0 if project.lake.version(table) is None else project.lake.describe(table).rows,
+        dead_letters=_count(project, name + DEAD_LETTERS_SUFFIX),
         workers=members,
         partitions=[each for each, _ in partitions],
         problem=problem or next((each.problem for each in members if each.problem), ""),
     )
 
 
-def letters(project: Project, source: str, limit: int) -> list[dict[str, object]]:
+def dead_letters(project: Project, name: str, limit: int) -> list[dict[str, object]]:
     """Return dead letters of a stream, newest first: where they were, their size and the reason; not their values.
 
     Raises:
-        NotFound: The source has no stream.
+        NotFound: There is no such stream.
     """
     from mainspring.data import duck
 
-    project.definitions.stream(source)
-    table = source + DEAD_LETTERS_SUFFIX
+    declared(project, name)
+    table = name + DEAD_LETTERS_SUFFIX
     if project.lake.version(table) is None:
         return []
     with duck.connect() as connection:
         duck.register(connection, "letters", project.lake.scan(table))
         rows = connection.sql(
             'SELECT "partition", "offset", octet_length("value") AS bytes, reason, "at" FROM letters '
-            f"ORDER BY {SEQUENCE} DESC LIMIT {int(limit)}"
+            f'ORDER BY "at" DESC, "partition", length("offset") DESC, "offset" DESC LIMIT {int(limit)}'
         ).to_arrow_table()
     found: list[dict[str, object]] = rows.to_pylist()
     return [{**row, "at": str(row["at"])} for row in found]
 
 
-def _partitions(project: Project, stream: Stream) -> list[tuple[PartitionReport, int | None]]:
+def _count(project: Project, table: str) -> int:
+    return 0 if project.lake.version(table) is None else project.lake.describe(table).rows
+
+
+def _of_endpoint(project: Project, endpoint: StreamEndpoint) -> tuple[list[tuple[PartitionReport, int | None]], str]:
+    """Return the partitions, each with the time of its newest event, and why the ends of the topic are unknown."""
+    found = status(project, endpoint.name)
+    return [
+        (
+            PartitionReport(
+                partition=each.partition,
+                position=each.next,
+                end=None if each.lag is None else str(int(each.next) + each.lag),
+                lag=each.lag,
+                newest_event=None if event is None else format_instant(event),
+                worker="",
+            ),
+            event,
+        )
+        for each in found.partitions
+        for event in [None if each.watermark is None else each.watermark + endpoint.lateness_us]
+    ], found.problem
+
+
+def _of_source(project: Project, stream: Stream) -> list[tuple[PartitionReport, int | None]]:
     log, now = project.streams, project.wall.now()
     spans = log.spans(stream.topic, log.partitions(stream.topic))
     names = [name for each in spans for name in (offset_mark(stream, each), event_mark(stream, each))]

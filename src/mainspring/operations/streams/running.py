@@ -151,8 +151,8 @@ def lander_of(project: Project, stream: Stream, owner: str) -> Lander:
     )
 
 
-def land_to_the_end(project: Project, names: Sequence[str]) -> dict[str, int]:
-    """Land streams until no message is left; return source -> the number of messages.
+def land_to_the_end(project: Project, names: Sequence[str], stop: threading.Event) -> dict[str, int]:
+    """Land streams until no message is left, or `stop` is set; return source -> the number of messages.
 
     Raises:
         NotFound: The source has no stream; or as `StreamRun.step`.
@@ -162,7 +162,7 @@ def land_to_the_end(project: Project, names: Sequence[str]) -> dict[str, int]:
         run = StreamRun(project, project.definitions.stream(name))
         try:
             counts[name] = 0
-            while (landed := run.step()) is not None:
+            while not stop.is_set() and (landed := run.step()) is not None:
                 counts[name] += landed.messages
         finally:
             run.close()

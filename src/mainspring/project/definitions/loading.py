@@ -301,6 +301,11 @@ def _streams(declared: Declared) -> Iterable[tuple[object, str, str]]:
         if isinstance(stream.source, DerivedSource):
             what = f"The stream is of the source {stream.name!r}, which is computed from {stream.source.parent.name!r}"
             yield stream, what, "declare a stream of that source."
+    sources = {stream.name for stream in declared.of(Stream) if isinstance(stream, Stream)}
+    for endpoint in declared.of(StreamEndpoint):  # commands, tables of dead letters and locks have a stream's name
+        if isinstance(endpoint, StreamEndpoint) and endpoint.name in sources:
+            what = f"The stream endpoint {endpoint.name!r} has the name of a source with a stream"
+            yield endpoint, what, "give it another name."
 
 
 def _rollouts(declared: Declared, models: Iterable[Model]) -> Iterable[tuple[object, str, str]]:

@@ -65,7 +65,7 @@ class JobLog:
         while self._open:
             self._unread(None)
             with self._changing:
-                if self._open and self._unread(0):
+                if self._unread(0):
                     self._take()
         os.close(self._pipe)
 

@@ -128,6 +128,7 @@ def _postgres(at: Context) -> Any:
 EVENT_LOGS: Mapping[str, Build] = {
     "sqlite": lambda at: lazily("data.adapters.log_sqlite", "SqliteLog", extra="local")(at.url.path, at.project.wall),
     "kafka": lambda at: lazily("data.adapters.log_kafka", "KafkaLog", extra="kafka")(at.url),
+    "kinesis": lambda at: lazily("data.adapters.log_kinesis", "KinesisLog", extra="kinesis")(at.url),
     "memory": lambda at: lazily("data.adapters.log_memory", "MemoryLog", extra="local")(at.project.wall),
     **dict.fromkeys(("nats", "tls"), lambda at: lazily("data.adapters.log_nats", "NatsLog", extra="nats")(at.url)),
 }

@@ -191,7 +191,7 @@ def _of_source(project: Project, stream: Stream) -> list[tuple[PartitionReport, 
             partition=partition,
             position=str(position),
             end=str(span.next),
-            lag=max(0, span.next - position),
+            lag=span.lag(position),
             newest_event=None if event is None else format_instant(event),
             worker=owners.get(partition, ""),
         )

@@ -133,10 +133,10 @@ def _broken(world: World, body: bytes) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(world.project.fleet, name)
 
-        def take(self, upload: Any) -> None:
+        def take(self, upload: Any, *sketches: Any) -> None:
             if upload.until == upload.begun and upload.last_at:
                 raise Died
-            world.project.fleet.take(upload)
+            world.project.fleet.take(upload, *sketches)
 
     project = world.project
     releases = {each.version: each for each in project.packages.releases()}

@@ -57,16 +57,30 @@ class Sum:
 
 
 def package(
-    folder: Path, version: int, *, name: str = NAME, key: SigningKey = KEY, size: int = 2000, **golden: Any
+    folder: Path,
+    version: int,
+    *,
+    name: str = NAME,
+    key: SigningKey = KEY,
+    size: int = 2000,
+    about: Mapping[str, str] = {},
+    sketch: bytes | None = None,
+    **golden: Any,
 ) -> Path:
-    """Write a package and return its folder."""
+    """Write a package and return its folder.
+
+    Args:
+        about: Fields of its index, in place of made ones.
+    """
     files = {
         "model.onnx": bytes(version % 251 for _ in range(size)),
         "features.json": b"{}",
         "golden.json": json.dumps(golden).encode(),
     }
-    about = {"name": name, "version": version, "bundle": f"{version:064x}", "tolerance": 1e-6}
-    write_package(folder / f"{name}-{version}", about, files, key)
+    if sketch is not None:
+        files["sketch.json"] = sketch
+    fields = {"name": name, "version": version, "bundle": f"{version:064x}", "tolerance": 1e-6, **about}
+    write_package(folder / f"{name}-{version}", fields, files, key)
     return folder / f"{name}-{version}"
 
 

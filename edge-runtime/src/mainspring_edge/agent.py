@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +21,7 @@ from mainspring_edge.errors import EdgeError, InvalidRow
 from mainspring_edge.health import Health, Limits
 from mainspring_edge.link import Desired, Link, read_desired, signed
 from mainspring_edge.memory import Memory, check_device_id, device_key
-from mainspring_edge.queue import Queue
+from mainspring_edge.queue import HOUR_US, Queue
 from mainspring_edge.slots import Load, NoPackage, Slots, Started
 from mainspring_edge.updates import Unreachable, Updates
 from mainspring_edge.upload import Uploads
@@ -45,7 +47,7 @@ class Setup:
         control: Address of the control plane, to which predictions are uploaded; empty: they are not.
         ca: PEM file of the authorities of all three servers; empty: the machine's.
         certificate: PEM files of a client certificate and its key, for the broker; or empty.
-        share: Share of predictions that are recorded.
+        share: Share of predictions that are uploaded row by row; the others are sketched.
         most_queued_bytes: The queue's bound.
         limits: Limits of a package on trial.
     """
@@ -224,6 +226,9 @@ class Agent:
         return lambda folder, before: self._updates.fetch(desired.package, desired.version, folder, before)
 
     def _run(self, started: Started) -> None:
+        content = getattr(started.device, "sketch", None)
+        if content is not None:
+            self._queue.know(started.device.version, content)
         with self._changing:
             self._running, self._health, self._since = started, Health(), self._monotonic()
         if started.went_back:
@@ -232,27 +237,32 @@ class Agent:
     def _record(
         self, rows: Sequence[Mapping[str, Any]], outputs: Mapping[str, Sequence[Any]], took_us: int, device: Any
     ) -> None:
-        clock = self._clock()
-        chosen = [at for at in range(len(rows)) if random.random() < self._setup.share]  # noqa: S311
-        if not chosen:
+        share = self._setup.share
+        chosen = [random.random() < share for _ in rows]  # noqa: S311
+        is_sketched = getattr(device, "sketch", None) is not None
+        if not any(chosen) and not is_sketched:
             return
-        features: dict[str, list[Any]] = device.features([rows[at] for at in chosen])
-        self._queue.add(
-            [
-                {
-                    **clock,
-                    "kind": "prediction",
-                    "id": os.urandom(16).hex(),
-                    "version": device.version,
-                    "row": dict(rows[at]),
-                    "features": {name: values[place] for name, values in features.items()},
-                    "outputs": {name: values[at] for name, values in outputs.items()},
-                    "latency_us": took_us,
-                    "share": self._setup.share,
-                }
-                for place, at in enumerate(chosen)
-            ]
-        )
+        clock, features = self._clock(), device.features(rows)
+        records = [
+            {
+                **clock,
+                "kind": "prediction",
+                "id": os.urandom(16).hex(),
+                "version": device.version,
+                "row": {name: _plain(value) for name, value in rows[at].items()},
+                "features": {name: _plain(values[at]) for name, values in features.items()},
+                "outputs": {name: _plain(values[at]) for name, values in outputs.items()},
+                "latency_us": took_us,
+                "share": 1.0 if is_sketched else share,  # it stands for no other row: those are in the sketch
+            }
+            for at in range(len(rows))
+            if chosen[at] or is_sketched
+        ]
+        if is_sketched:
+            self._queue.skip([record for record, is_one in zip(records, chosen, strict=True) if not is_one])
+            records = [record for record, is_one in zip(records, chosen, strict=True) if is_one]
+        if records:
+            self._queue.add(records)
 
     def _profile(self) -> None:
         """Queue a profile of the last period; it holds every row, whatever share is recorded."""
@@ -299,6 +309,7 @@ class Agent:
     def _upload(self) -> None:
         if self._uploads is None or self._monotonic() < self._upload_at:
             return
+        self._queue.pack(self._now() // HOUR_US)
         try:
             while self._uploads.send(self._queue, self._clock()):
                 pass
@@ -309,3 +320,12 @@ class Agent:
     def _clock(self) -> dict[str, Any]:
         """Return the time by this device's clock, and since it started, by which the control plane dates a record."""
         return {"at": self._now(), "boot": self._boot, "mono_us": int(self._monotonic() * 1e6)}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it: an instant as text, a number that is not finite as null."""
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -24,6 +24,7 @@ KIND = "mainspring-edge"
 FORMAT = 1
 INDEX, SIGNATURE = "edge.json", "edge.sig"
 MODEL, FEATURES, GOLDEN = "model.onnx", "features.json", "golden.json"
+SKETCH = "sketch.json"
 _NEEDED = {MODEL, FEATURES, GOLDEN}
 _LARGEST_INDEX = 4 << 20
 _SIGNATURE_BYTES = 64

@@ -11,7 +11,7 @@ from typing import Any
 from mainspring_edge.errors import EdgeError, Refused, SelfTestFailed
 from mainspring_edge.features import Features
 from mainspring_edge.model import Model
-from mainspring_edge.package import FEATURES, GOLDEN, MODEL, Package, open_package
+from mainspring_edge.package import FEATURES, GOLDEN, MODEL, SKETCH, Package, open_package
 from mainspring_edge.values import from_json
 
 _SAME = 1e-12  # relative: C libraries differ in the last bits of log and exp
@@ -29,6 +29,7 @@ class Device:
     Attributes:
         inputs: Input of a row -> type.
         outputs: The names of the outputs.
+        sketch: Content of `sketch.json`, if the package has one.
     """
 
     def __init__(self, package: Package) -> None:
@@ -44,6 +45,7 @@ class Device:
             raise Refused("format", f"The package is signed, but cannot be read: {error!r:.200}.") from error
         self.inputs = self._features.inputs
         self._golden = package.files[GOLDEN]
+        self.sketch = package.files.get(SKETCH)
 
     def predict(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
         """Return output -> one value a row.

@@ -60,6 +60,7 @@ class Uploads:
         if not records:
             return 0
         body = json.dumps({**self._about, **clock, "queue": queue.id, "records": records}).encode()
+        queue.sending(records[-1][0])
         answer = self._post(body)
         until = int(answer["until"])
         queue.done(until)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mainspring.core.time import DAY, HOUR
-from mainspring.monitoring.hours import HourSketch, latency_buckets
+from mainspring.monitoring.hours import FLEET, HourSketch, latency_buckets
 from mainspring.monitoring.model import Checkpoint, ColumnDrift, Window
 from mainspring.monitoring.ports import Doubt, MonitorStore, SketchStore
 from mainspring.stats.reference import profile
@@ -106,6 +106,7 @@ def hour_sketch(
     """Return the sketch of predictions with these values of the column `a`, in the hour of this number."""
     ruler = Ruler(profile({"a": np.arange(64.0), "b": ["x", "y"] * 32}))
     sketch, pairs, summaries = ruler.measure_all({"a": list(values), "b": ["x"] * len(values)})
+    is_part = segment not in ("", FLEET)
     return HourSketch(
         endpoint,
         version,
@@ -113,7 +114,7 @@ def hour_sketch(
         hour * HOUR,
         segment,
         Sketch.empty(()) if reason else sketch,
-        None if segment or reason else pairs,
+        None if is_part or reason else pairs,
         share,
         reason,
         len(values),
@@ -308,6 +309,30 @@ class SketchStoreConformance:
         assert comparable(sketches.hours("late", 0, 2 * DAY)) == comparable(expected[:1])
         sketches.tidy(replaced_before=0, entries=99, folded_before=2 * DAY)
         assert comparable(sketches.hours("late", 0, 2 * DAY, segment=None)) == comparable(expected)
+
+    def test_predictions_that_no_log_has_are_a_part_of_the_whole_and_stay_in_a_recount(
+        self, sketches: SketchStore
+    ) -> None:
+        sketches.add("k1", [hour_sketch("late", 1, 1.0), hour_sketch("late", 2, 2.0)])
+        position, _ = sketches.changed("late")
+        ring = hour_sketch("late", 1, 7.0, segment=f"{FLEET} ring 1")
+        sketches.add("k2", [hour_sketch("late", 1, 7.0, 8.0, segment=FLEET), ring])
+        whole = [hour_sketch("late", 1, 1.0, 7.0, 8.0), hour_sketch("late", 2, 2.0)]
+        for number in range(5):
+            assert comparable(sketches.hours("late", 0, 9 * HOUR)) == comparable(whole)
+            assert comparable(sketches.hours("late", 0, 9 * HOUR, segment=None)) == comparable(
+                [whole[0], ring, whole[1]]
+            )
+            assert comparable(sketches.hours("late", 0, 9 * HOUR, segment=ring.segment)) == comparable([ring])
+            assert sketches.segments("late", 0, 9 * HOUR) == [ring.segment]
+            assert sketches.changed("late")[1] == {HOUR: 3, 2 * HOUR: 1}
+            assert sketches.column("late", "a", 0, 9 * HOUR)["1", "d1"].count("rows").tolist() == [4]
+            if number == 0:
+                assert sketches.changed("late", position)[1] == {HOUR: 2}
+            logged = [hour_sketch("late", 1, 1.0), hour_sketch("late", 2, 2.0)]
+            sketches.recount(f"d{number}", 0, 9 * HOUR, logged)
+        sketches.tidy(replaced_before=0, entries=99, folded_before=2 * DAY)
+        assert comparable(sketches.hours("late", 0, DAY)) == comparable([hour_sketch("late", 0, 1.0, 7.0, 8.0, 2.0)])
 
     def test_an_empty_store_is_recounted(self, sketches: SketchStore) -> None:
         sketches.doubt(Doubt("d", None, None))

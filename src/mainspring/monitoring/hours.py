@@ -17,6 +17,9 @@ from mainspring.stats.summaries import Summary
 
 _PER_OCTAVE = 16  # a bucket is 4% wide
 CROSSED = "(crossed) "  # of segments with the sums of `stats.crossings` as pairs, without columns; before a measure
+# Segment of predictions on devices that are in no log; a part of the whole traffic. Other segments that begin with it
+# are of devices as well. They are not made of the log, so a recount of the log leaves them.
+FLEET = "(fleet)"
 LATENCIES = 30 * _PER_OCTAVE  # buckets: to 2**30 microseconds, 18 minutes
 
 

@@ -40,9 +40,12 @@ class Served:
         """Maker of sketches of the features and the score; `None` without a reference."""
         if self.reference is None:
             return None
-        # In the precision of training: a client's 0.1 is the float32 seen there.
-        narrow = [name for name, dtype in self.features.items() if dtype in (DType.Float32, DType.Boolean)]
-        return Ruler(self.reference, [*self.features, self.score], float32=narrow)
+        return Ruler(self.reference, [*self.features, self.score], float32=self.narrow)
+
+    @property
+    def narrow(self) -> frozenset[str]:
+        """Features that are sketched in the precision of training: a client's 0.1 is the float32 seen there."""
+        return frozenset(name for name, dtype in self.features.items() if dtype in (DType.Float32, DType.Boolean))
 
     @cached_property
     def crossing(self) -> Crossing | None:

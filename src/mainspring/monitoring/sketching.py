@@ -23,7 +23,7 @@ from mainspring.monitoring.ports import Doubt, SketchStore
 from mainspring.monitoring.served import Served
 from mainspring.stats.crossings import MEASURES
 from mainspring.stats.segmenting import segments_of
-from mainspring.stats.sketches import Sketch
+from mainspring.stats.sketches import Ruler, Sketch
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Sketching:
         self._at_once = at_once
         self._ages = ages
         self._seen: set[tuple[str, str]] = set()  # endpoints with features whose past segments were looked for
-        self._slot_us = slot_us
+        self.slot_us = slot_us
         self._store = store
         self._segments = segments
         self._ruler = lru_cache(maxsize=32)(lambda digest: _Ruler(served(digest)))
@@ -140,6 +140,10 @@ class Sketching:
         except MainspringError:  # the bundle is gone
             return False
 
+    def ruler(self, digest: str) -> Ruler | None:
+        """Return the ruler of a bundle, `None` if it has no reference."""
+        return self._ruler(digest).ruler
+
     def tidy(self, *, replaced_before: int, entries: int) -> None:
         ages = Ages() if self._ages is None else self._ages()
         self._store.tidy(
@@ -157,7 +161,7 @@ class Sketching:
         return added(sketch for each in predictions for sketch in self._of(each))
 
     def _of(self, seen: Observed) -> list[HourSketch]:
-        groups = list(_groups(seen, self._slot_us))
+        groups = list(_groups(seen, self.slot_us))
         reason = ""
         try:
             ruler = self._ruler(seen.digest)
@@ -177,7 +181,7 @@ class _Ruler:
     def __init__(self, served: Served) -> None:
         self._references = {} if served.reference is None else served.reference.columns
         self._score = served.score
-        self._ruler = served.ruler
+        self.ruler = served.ruler
         self._crossing = served.crossing
 
     def has_segments(self, feature: str) -> bool:
@@ -189,13 +193,13 @@ class _Ruler:
 
         A feature that the predictions lack is null, unless it was left out of the log.
         """
-        if self._ruler is None:
+        if self.ruler is None:
             return {}
         given = {**seen.features, self._score: seen.score}
         nothing = pa.nulls(len(seen.at))
         return {
             name: _column(given[name]) if name in given else nothing
-            for name in self._ruler.columns
+            for name in self.ruler.columns
             if name in given or name not in seen.left_out
         }
 
@@ -217,11 +221,11 @@ class _Ruler:
         segments: Sequence[tuple[Ints, list[str]]],
     ) -> Iterator[HourSketch]:
         """Yield the sketches of one hour: of all its rows, of each segment, and sums by bins of features."""
-        if self._ruler is None:
+        if self.ruler is None:
             yield _hour(seen, hour, share, "", rows, Sketch.empty(()))
             return
         taken = {name: _taken(column, rows) for name, column in values.items()}
-        sketch, pairs, summaries = self._ruler.measure_all(taken, hidden=seen.personal)
+        sketch, pairs, summaries = self.ruler.measure_all(taken, hidden=seen.personal)
         yield replace(_hour(seen, hour, share, "", rows, sketch, pairs), summaries=summaries)
         if self._crossing:
             for measure, sums in zip(MEASURES, self._crossing.sums(taken, pairs.rows), strict=True):
@@ -233,7 +237,7 @@ class _Ruler:
             here = places[rows]
             for place in np.unique(here).tolist():
                 inside = np.flatnonzero(here == place)
-                part = self._ruler.sketch({name: _taken(column, inside) for name, column in taken.items()})
+                part = self.ruler.sketch({name: _taken(column, inside) for name, column in taken.items()})
                 whole = inside + rows.start if isinstance(rows, slice) else rows[inside]
                 yield _hour(seen, hour, share, labels[place], whole, part)
 

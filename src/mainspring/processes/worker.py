@@ -160,6 +160,7 @@ def duties(project: Project) -> list[Duty]:
         Duty("keeping the processes of shadows", shadows.keep, 1.0),
         Duty("keeping the processes of stream endpoints", streams.keep, 1.0),
         Duty("tidying predictions", tidy_predictions, 600.0, due=time.monotonic() + 90.0),
+        Duty("adding the sketches of devices", partial(_add_sketches, project), 15.0),
         Duty("removing old messages", partial(_tidy_messages, project), 60.0, due=time.monotonic() + 30.0),
         Duty("watching endpoints", monitor, 30.0, rest=4.0),  # a fifth of one processor at most
         Duty("sampling service health", sampler.look, 60.0),
@@ -168,6 +169,12 @@ def duties(project: Project) -> list[Duty]:
         Duty("deleting old versions of tables", retain_tables, 600.0, due=time.monotonic() + 120.0),
         Duty("deleting old tiles and states", put_away, 600.0, due=time.monotonic() + 60.0, lane="features"),
     ]
+
+
+def _add_sketches(project: Project) -> None:
+    from mainspring.operations.edge.sketches import add_waiting
+
+    add_waiting(project)
 
 
 def _tidy_messages(project: Project) -> None:

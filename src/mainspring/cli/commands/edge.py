@@ -37,8 +37,16 @@ def command() -> None:
 )
 @click.option("--tolerance", type=float, help="Largest difference that INT8 may make; by default the bundle's own.")
 @click.option("--stored-as-inputs", is_flag=True, help="Features that need the store become inputs of each row.")
+@click.option("--endpoint", help="Endpoint that devices predict for; by default the one that serves the model.")
 def build(
-    call: Call, *, reference: str, folder: Path, precision: str, tolerance: float | None, stored_as_inputs: bool
+    call: Call,
+    *,
+    reference: str,
+    folder: Path,
+    precision: str,
+    tolerance: float | None,
+    stored_as_inputs: bool,
+    endpoint: str | None,
 ) -> None:
     """Write the signed edge package of a version into a new folder."""
     from mainspring.operations.edge.building import build_package
@@ -50,6 +58,7 @@ def build(
         precision=precision,
         tolerance=tolerance,
         stored_as_inputs=stored_as_inputs,
+        endpoint=endpoint,
     )
     call.result(made, lambda console: _show(console, made))
 
@@ -61,6 +70,7 @@ def _show(console: Console, made: BuiltPackage) -> None:
     inputs = ", ".join(f"{name} ({dtype})" for name, dtype in made.inputs.items())
     line(f"{made.model}:{made.version} is in {made.folder}: {made.precision.upper()}, {made.bytes:,} bytes.")
     line(f"Inputs of a row: {inputs}")
+    line(f"Predictions of devices are logged under the endpoint {made.endpoint}.")
     if made.stored:
         line(f"Stored features that each row has to bring: {', '.join(made.stored)}")
     int8 = made.int8

@@ -174,13 +174,17 @@ def device(call: Call, *, device_id: str) -> None:
     """Show one device."""
     from mainspring.operations.edge.fleet import device
 
-    found = _shown(device(call.project, device_id))
+    found = device(call.project, device_id)
 
     def show(console: Console) -> None:
-        for name, value in found.items():
-            _line(console, f"{name}: {value}")
+        for name, value in _shown(found).items():
+            if name not in ("profile", "sketch"):
+                _line(console, f"{name}: {value}")
+        drifted = [] if found.sketch is None else [each for each in found.sketch.columns if each.drifted]
+        for each in drifted:
+            _line(console, f"drifted: {each.column} ({each.test}), KS {each.ks:.2f}")
 
-    call.result(found, show)
+    call.result(_shown(found), show)
 
 
 @make("status", reads_only=True)

@@ -10,9 +10,12 @@ import sqlalchemy as sa
 
 from mainspring.core.catalog import catalog_errors, metadata
 from mainspring.core.errors import Conflict, NotFound
+from mainspring.core.ids import new_id
+from mainspring.core.time import DAY
 from mainspring.deploy.fleet.model import Device, Refusal, Rollout, Uploaded
 
 _KEPT_REFUSALS = 200
+_KEPT_DAYS = 8
 
 edge_devices = sa.Table(
     "edge_devices",
@@ -49,6 +52,20 @@ edge_uploads = sa.Table(
     sa.Column("begun", sa.BigInteger, nullable=False),
     sa.Column("document", sa.LargeBinary, nullable=False),
 )
+edge_sketches = sa.Table(
+    "edge_sketches",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("batch", sa.String(32), index=True),  # under which they are being added to the monitor's store
+    sa.Column("document", sa.LargeBinary, nullable=False),
+)
+edge_days = sa.Table(
+    "edge_days",
+    metadata,
+    sa.Column("device", sa.String(64), primary_key=True),
+    sa.Column("day", sa.BigInteger, primary_key=True),
+    sa.Column("document", sa.LargeBinary, nullable=False),
+)
 
 
 class CatalogFleet:
@@ -73,7 +90,8 @@ class CatalogFleet:
         with catalog_errors(self._name), self._engine.begin() as connection:
             if not connection.execute(edge_devices.delete().where(edge_devices.c.id == id)).rowcount:
                 raise NotFound(f"There is no device {id!r}.", fix="`mainspring edge devices` lists them.")
-            connection.execute(edge_uploads.delete().where(edge_uploads.c.device == id))
+            for table in (edge_uploads, edge_days):
+                connection.execute(table.delete().where(table.c.device == id))
 
     def devices(self) -> list[Device]:
         rows = self._read(sa.select(edge_devices.c.document).order_by(edge_devices.c.id))
@@ -155,13 +173,40 @@ class CatalogFleet:
         rows = self._read(sa.select(edge_uploads.c.document).where(*mine))
         return msgspec.json.decode(rows[0].document, type=Uploaded) if rows else Uploaded(device=device, queue=queue)
 
-    def take(self, upload: Uploaded) -> None:
+    def take(self, upload: Uploaded, waiting: Sequence[bytes] = (), days: Mapping[int, bytes] = {}) -> None:
         mine = (edge_uploads.c.device == upload.device, edge_uploads.c.queue == upload.queue)
         values = {"until": upload.until, "begun": upload.begun, "document": msgspec.json.encode(upload)}
         with catalog_errors(self._name), self._engine.begin() as connection:
             if not connection.execute(edge_uploads.update().where(*mine).values(values)).rowcount:
                 row = {"device": upload.device, "queue": upload.queue, **values}
                 connection.execute(edge_uploads.insert().values(row))
+            if waiting:
+                connection.execute(edge_sketches.insert(), [{"id": new_id(), "document": each} for each in waiting])
+            if days:
+                table, rows = edge_days.c, [{"device": upload.device, "day": d, "document": c} for d, c in days.items()]
+                old = table.day.in_(days) | (table.day <= max(days) - _KEPT_DAYS * DAY)
+                connection.execute(edge_days.delete().where(table.device == upload.device, old))
+                connection.execute(edge_days.insert(), rows)
+
+    def days(self, device: str) -> dict[int, bytes]:
+        query = sa.select(edge_days.c.day, edge_days.c.document).where(edge_days.c.device == device)
+        return {row.day: row.document for row in self._read(query.order_by(edge_days.c.day))}
+
+    def waiting(self, most: int) -> tuple[str, list[bytes]] | None:
+        table = edge_sketches.c
+        with catalog_errors(self._name), self._engine.begin() as connection:
+            # A batch whose process died keeps its key and its sketches, so that it is added once.
+            key = connection.execute(sa.select(sa.func.min(table.batch))).scalar()
+            if key is None:
+                key, first = new_id(), sa.select(table.id).where(table.batch.is_(None)).order_by(table.id).limit(most)
+                ids = connection.execute(first).scalars().all()
+                connection.execute(edge_sketches.update().where(table.id.in_(ids)).values(batch=key))
+            rows = connection.execute(sa.select(table.document).where(table.batch == key).order_by(table.id)).all()
+        return (key, [row.document for row in rows]) if rows else None
+
+    def added(self, key: str) -> None:
+        with catalog_errors(self._name), self._engine.begin() as connection:
+            connection.execute(edge_sketches.delete().where(edge_sketches.c.batch == key))
 
     def _read(self, query: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
         with catalog_errors(self._name), self._engine.connect() as connection:

@@ -16,7 +16,7 @@ from mainspring.security.signing import SigningKey
 
 KIND, FORMAT = "mainspring-edge", 1
 INDEX, SIGNATURE = "edge.json", "edge.sig"
-MODEL, FEATURES, GOLDEN = "model.onnx", "features.json", "golden.json"
+MODEL, FEATURES, GOLDEN, SKETCH = "model.onnx", "features.json", "golden.json", "sketch.json"
 
 
 def write_package(folder: Path, about: Mapping[str, Any], files: Mapping[str, bytes], key: SigningKey) -> bytes:

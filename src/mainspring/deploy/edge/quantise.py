@@ -53,6 +53,7 @@ def quantised(content: bytes, calibration: Mapping[str, Array]) -> bytes:
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=list(KINDS),
                 per_channel=opset >= _PER_CHANNEL,
+                reduce_range=True,  # else processors without VNNI saturate, and answer otherwise than the others
             )
             made = onnx.load_model(path)
     except Exception as error:  # the library's errors have no common base

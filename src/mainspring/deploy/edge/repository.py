@@ -32,18 +32,26 @@ LIFETIMES: Mapping[str, timedelta] = {
     "snapshot": timedelta(days=14),
     "timestamp": timedelta(days=2),
 }
+_TOLD = ("bundle", "endpoint")  # fields of a package's index that the repository repeats
 _PUBLISH = "publish a package: `mainspring edge publish FOLDER`."
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A published version of a package. `bundle` is the digest of the bundle that it was built from."""
+    """A published version of a package.
+
+    Attributes:
+        published_at: UTC epoch microseconds.
+        bundle: Digest of the bundle that it was built from.
+        endpoint: The endpoint whose predictions it makes; empty of packages of older releases.
+    """
 
     name: str
     version: int
     size_bytes: int
-    published_at: int  # UTC epoch microseconds
+    published_at: int
     bundle: str = ""
+    endpoint: str = ""
 
 
 class Repository:
@@ -78,7 +86,7 @@ class Repository:
             for path, source in sources.items():
                 self._add(targets, path, source)
             if f"{name}/{version}/{INDEX}" not in known:
-                about = {"published_at": self._now(), "bundle": str(index.get("bundle", ""))}
+                about = {"published_at": self._now(), **{each: str(index.get(each, "")) for each in _TOLD}}
                 for path, source in sources.items():
                     known[path] = self._info(path, source)
                     known[path].unrecognized_fields["custom"] = about
@@ -214,7 +222,7 @@ class Repository:
         files = {p: each for p, each in targets.signed.targets.items() if p.startswith(f"{name}/{version}/")}
         custom = files[f"{name}/{version}/{INDEX}"].custom or {}
         size, published_at = sum(each.length for each in files.values()), int(custom.get("published_at", 0))
-        return Release(name, version, size, published_at, str(custom.get("bundle", "")))
+        return Release(name, version, size, published_at, *(str(custom.get(each, "")) for each in _TOLD))
 
     def _sign_all(self, targets: Metadata[Any]) -> None:
         """Write new targets, then the snapshot that names them, then the timestamp, which makes them seen."""

@@ -122,6 +122,7 @@ class Uploaded(msgspec.Struct, frozen=True, kw_only=True):
         taken, refused: Numbers of records.
         last_at: When the last delivery came, UTC epoch microseconds.
         profile: The newest profile of the device.
+        sketched: Number of rows that came in sketches; `dropped` of them were dropped from a full queue.
     """
 
     device: str
@@ -132,6 +133,8 @@ class Uploaded(msgspec.Struct, frozen=True, kw_only=True):
     refused: int = 0
     last_at: int = 0
     profile: dict[str, Any] | None = None
+    sketched: int = 0
+    dropped: int = 0
 
 
 class Gates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -92,6 +92,23 @@ class FleetStore(Protocol):
         """Return how far a queue was taken."""
         ...
 
-    def take(self, upload: Uploaded) -> None:
-        """Store how far a queue was taken."""
+    def take(self, upload: Uploaded, waiting: Sequence[bytes] = (), days: Mapping[int, bytes] = {}) -> None:
+        """Store how far a queue was taken, and with it the sketches of what was taken, all or nothing.
+
+        Args:
+            waiting: Sketches that wait to be added to the monitor's store.
+            days: Start of a day -> the device's sketches, in place of those before. Old days are forgotten.
+        """
+        ...
+
+    def days(self, device: str) -> dict[int, bytes]:
+        """Return the sketches of a device's last days."""
+        ...
+
+    def waiting(self, most: int) -> tuple[str, list[bytes]] | None:
+        """Return sketches that wait, under a key that they keep until `added`; `None` if none wait."""
+        ...
+
+    def added(self, key: str) -> None:
+        """Forget the sketches of a key: the monitor's store has them."""
         ...

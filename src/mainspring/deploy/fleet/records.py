@@ -7,7 +7,7 @@ of an earlier start has only that clock: it is refused if it lies in the future,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -39,7 +39,7 @@ class PredictionRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="kin
 
 
 class ProfileRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="profile"):
-    """A summary of all rows of a device over some time."""
+    """A summary of all rows of a device over some time, for its page."""
 
     id: str
     boot: str
@@ -53,7 +53,50 @@ class ProfileRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind",
     p99_us: int | None = None
 
 
-Record = PredictionRecord | ProfileRecord
+Sparse = tuple[list[int], list[int]]  # places and counts of what is not 0
+
+
+class SketchRecord(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="sketch"):
+    """Counts of rows that are not uploaded one by one, in the bins of their version; see `mainspring_edge.sketches`.
+
+    `at` and `mono_us` are those of its first row; `dropped` of the rows were dropped from a full queue.
+    """
+
+    id: str
+    boot: str
+    mono_us: int
+    at: int
+    version: int
+    rows: int
+    counts: list[list[int]]
+    bins: list[Sparse]
+    sums: list[list[float]]
+    products: list[float]
+    latencies: Sparse
+    dropped: int = 0
+
+
+Record = PredictionRecord | ProfileRecord | SketchRecord
+
+
+class Counted(NamedTuple):
+    """What a delivery adds to the sketches.
+
+    Attributes:
+        waiting: Sketches for the monitor's store, encoded.
+        days: Of the device: start of the day -> the sketches of all of its rows, encoded.
+        refused: Number of sketches that are not in the bins of their version.
+        rows: Number of rows in the others; `dropped` of them were dropped from a full queue.
+    """
+
+    waiting: Sequence[bytes] = ()
+    days: Mapping[int, bytes] = {}
+    refused: int = 0
+    rows: int = 0
+    dropped: int = 0
+
+
+Count = Callable[[Device, Sequence[Prediction], Sequence[tuple[SketchRecord, int, Release]]], Counted]
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +117,7 @@ class Intake:
     Args:
         releases: Returns the published version of a package, to date and to name what it predicted.
         now: Clock, UTC epoch microseconds.
+        count: Returns what predictions, and sketches with the instants of their first rows, add to the sketches.
     """
 
     def __init__(
@@ -84,9 +128,10 @@ class Intake:
         predictions: PredictionStore,
         releases: Callable[[str], Mapping[int, Release]],
         now: Callable[[], int],
+        count: Count = lambda *_: Counted(),
     ) -> None:
         self._project, self._store, self._log, self._predictions = project, store, log, predictions
-        self._releases, self._now = releases, now
+        self._releases, self._now, self._count = releases, now, count
 
     def take(self, device_id: str, body: bytes, signature: str) -> Uploaded:
         """Take a delivery, and return how far the device's queue is taken.
@@ -112,9 +157,11 @@ class Intake:
             return before
         last = fresh[-1][0]
         self._store.take(msgspec.structs.replace(before, begun=max(before.begun, last)))
-        predictions, refused, profile = self._read(device, delivery, [record for _, record in fresh])
+        predictions, sketches, refused, profile = self._read(device, delivery, [record for _, record in fresh])
         doubtful = {record.id for number, record in fresh if number <= before.begun}
         self._log.append([each for each in predictions if each.id not in doubtful or not self._there(each.id)])
+        counted = self._count(device, predictions, sketches)
+        refused += counted.refused
         after = msgspec.structs.replace(
             before,
             until=last,
@@ -123,26 +170,31 @@ class Intake:
             refused=before.refused + refused,
             last_at=self._now(),
             profile=profile or before.profile,
+            sketched=before.sketched + counted.rows,
+            dropped=before.dropped + counted.dropped,
         )
-        self._store.take(after)
+        self._store.take(after, counted.waiting, counted.days)
         return after
 
     def _read(
         self, device: Device, delivery: Delivery, records: Sequence[Record]
-    ) -> tuple[list[Prediction], int, dict[str, Any] | None]:
-        """Return the predictions, the number of refused records, and the newest profile."""
+    ) -> tuple[list[Prediction], list[tuple[SketchRecord, int, Release]], int, dict[str, Any] | None]:
+        """Return the predictions, the sketches, the number of refused records, and the newest profile."""
         releases, now = self._releases(device.package), self._now()
         predictions, refused, profile = list[Prediction](), 0, None
+        sketches: list[tuple[SketchRecord, int, Release]] = []
         for record in records:
             release = releases.get(record.version) if record.version is not None else None
             at = dated(record, delivery, now, 0 if release is None else release.published_at)
-            if at is None or (release is None and isinstance(record, PredictionRecord)):
-                refused += 1
-            elif isinstance(record, ProfileRecord):
+            if at is not None and isinstance(record, ProfileRecord):
                 profile = {**msgspec.to_builtins(record), "at": at}
-            elif release is not None:
+            elif at is None or release is None:
+                refused += 1
+            elif isinstance(record, SketchRecord):
+                sketches.append((record, at, release))
+            elif isinstance(record, PredictionRecord):
                 predictions.append(_prediction(record, device, release, at))
-        return predictions, refused, profile
+        return predictions, sketches, refused, profile
 
     def _there(self, id: str) -> bool:
         try:
@@ -182,7 +234,7 @@ def dated(record: Record, delivery: Delivery, now: int, published_at: int) -> in
 def _prediction(record: PredictionRecord, device: Device, release: Release, at: int) -> Prediction:
     return Prediction(
         id=record.id,
-        endpoint=device.package,
+        endpoint=release.endpoint or device.package,
         model=device.package,
         version=str(record.version),
         digest=release.bundle,

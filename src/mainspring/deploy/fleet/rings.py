@@ -51,6 +51,12 @@ def in_ring(devices: Iterable[Device], rollout: Rollout) -> list[Device]:
     return [each for at, _, each in placed if at < share] or [each for _, _, each in placed[:1]]
 
 
+def ring_of(device: str, rollout: Rollout) -> int:
+    """Return the number of the ring, from 1, in which a rollout reaches a device."""
+    at = place(device, rollout.id)
+    return next(ring for ring, share in enumerate(rollout.rings, 1) if at < share)
+
+
 def wanted(devices: Sequence[Device], rollout: Rollout) -> dict[str, int | None]:
     """Return device -> the version that it is to run."""
     mine = [each.id for each in devices if each.package == rollout.package]

@@ -26,7 +26,7 @@ from mainspring.monitoring.adapters.sketch_rows import (
     SKETCHED,
     SKETCHES,
     SPAN,
-    always,
+    all_replaced,
     by_number,
     folded_to,
     latencies_of,
@@ -40,9 +40,10 @@ from mainspring.monitoring.adapters.sketch_rows import (
     to_spans,
     tuples_of,
     with_arrival,
+    with_fleet,
 )
 from mainspring.monitoring.adapters.summary_rows import summary_fields
-from mainspring.monitoring.hours import HourSketch
+from mainspring.monitoring.hours import FLEET, HourSketch
 from mainspring.monitoring.ports import Doubt
 from mainspring.stats.sketch_table import pairs_of, sketches_of
 from mainspring.stats.sketches import Sketch
@@ -81,9 +82,9 @@ class LakeSketches:
     def hours(self, endpoint: str, since: int, until: int, *, segment: str | None = "") -> list[HourSketch]:
         wanted = _between(since, until) & _is("endpoint", endpoint)
         if segment is not None:
-            wanted &= _is("segment", segment)
-        hours = by_number(self._rows(HOURS, HOUR_SCHEMA, wanted))
-        rows = by_number(self._rows(SKETCHES, SKETCH_SCHEMA, wanted, [*SKETCHED, SPAN.name]))
+            wanted &= _is("segment", segment) if segment else _is_whole()
+        hours = with_fleet(by_number(self._rows(HOURS, HOUR_SCHEMA, wanted)))
+        rows = with_fleet(by_number(self._rows(SKETCHES, SKETCH_SCHEMA, wanted, [*SKETCHED, SPAN.name])))
         # Sketches are folded before their hours, and late ones come behind: all of a folded time go together.
         spans = spans_of(rows)
         sketches, hours = sketches_of(to_spans(rows, spans), [*KEYS]), to_spans(hours, spans)
@@ -106,7 +107,7 @@ class LakeSketches:
     def segments(self, endpoint: str, since: int, until: int) -> list[str]:
         wanted = _between(since, until) & _is("endpoint", endpoint)
         found = pc.unique(self._rows(HOURS, HOUR_SCHEMA, wanted, ["segment"])["segment"]).to_pylist()
-        return sorted(str(segment) for segment in found if segment)
+        return sorted(str(segment) for segment in found if segment not in ("", FLEET))
 
     def column(self, endpoint: str, column: str, since: int, until: int) -> dict[tuple[str, str], Sketch]:
         rows = self._rows(SKETCHES, SKETCH_SCHEMA, _of_column(endpoint, column, since, until), SKETCHED)
@@ -130,7 +131,7 @@ class LakeSketches:
         if after is not None:
             wanted &= pc.field("arrival") > after
         rows = self._rows(HOURS, HOUR_SCHEMA, wanted, ["hour", "rows", "segment"])
-        whole = pc.equal(rows["segment"], pa.scalar(""))
+        whole = pc.equal(with_fleet(rows)["segment"], pa.scalar(""))
         rows = rows.set_column(1, "rows", pc.if_else(whole, rows["rows"], 0))
         sums = by_number(rows).group_by("hour").aggregate([("rows", "sum")]).sort_by("hour")
         found: dict[int, int] = dict(zip(sums["hour"].to_pylist(), sums["rows_sum"].to_pylist(), strict=True))  # type: ignore[arg-type]
@@ -170,7 +171,7 @@ class LakeSketches:
                 self._lake.append(table, [], schema, key="first")
             arrival = (self._version(table) or 0) + 1
             new = with_arrival(rows, arrival).select(schema.names).cast(schema)
-            change = segments_replaced(new, endpoint, feature) if feature else always(new)
+            change = segments_replaced(new, endpoint, feature) if feature else all_replaced(new)
             self._lake.fold(table, "hour", since, until, change, key=_part(key, since))
 
     def recounted(self, key: str, since: int) -> bool:
@@ -253,7 +254,7 @@ def _runs(hours: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def _of_column(endpoint: str, column: str, since: int, until: int) -> pc.Expression:
-    return _between(since, until) & _is("endpoint", endpoint) & _is("segment", "") & _is("column", column)
+    return _between(since, until) & _is("endpoint", endpoint) & _is_whole() & _is("column", column)
 
 
 def _between(since: int, until: int) -> pc.Expression:
@@ -264,6 +265,10 @@ def _between(since: int, until: int) -> pc.Expression:
 def _is(column: str, text: str) -> pc.Expression:
     # Cast, as a rewritten file has statistics of another type of strings, with which pyarrow cannot compare.
     return pc.field(column).cast(pa.large_string()) == pa.scalar(text, pa.large_string())
+
+
+def _is_whole() -> pc.Expression:
+    return _is("segment", "") | _is("segment", FLEET)
 
 
 def _part(key: str, since: int) -> str:

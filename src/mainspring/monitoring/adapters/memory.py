@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mainspring.core.time import DAY, HOUR
-from mainspring.monitoring.hours import HourSketch, added
+from mainspring.monitoring.hours import FLEET, HourSketch, added
 from mainspring.monitoring.ports import Doubt
 from mainspring.stats.sketches import Sketch
 from mainspring.stats.summaries import Summary
@@ -30,11 +30,12 @@ class MemorySketches:
             self._write(sketches)
 
     def hours(self, endpoint: str, since: int, until: int, *, segment: str | None = "") -> list[HourSketch]:
-        found = [
-            replace(each, hour=self._start(each.hour))
+        every = (
+            replace(each, hour=self._start(each.hour), segment="" if each.segment == FLEET else each.segment)
             for _, each in self._written
-            if each.endpoint == endpoint and since <= self._start(each.hour) < until and segment in (None, each.segment)
-        ]
+            if each.endpoint == endpoint and since <= self._start(each.hour) < until
+        )
+        found = [each for each in every if segment in (None, each.segment)]
         return sorted((replace(each, summaries=()) for each in added(found)), key=lambda each: each.key)
 
     def segments(self, endpoint: str, since: int, until: int) -> list[str]:
@@ -62,7 +63,7 @@ class MemorySketches:
         found: Counter[int] = Counter()
         for position, each in self._written:
             if each.endpoint == endpoint and (after is None or position > after):
-                found[self._start(each.hour)] += 0 if each.segment else each.rows
+                found[self._start(each.hour)] += each.rows if each.segment in ("", FLEET) else 0
         return self._position, {hour: found[hour] for hour in sorted(found)}
 
     def started(self) -> bool:
@@ -86,7 +87,7 @@ class MemorySketches:
     ) -> None:
         def replaced(each: HourSketch) -> bool:
             ours = not feature or (each.endpoint == endpoint and each.segment.startswith(f"{feature}="))
-            return ours and since <= each.hour < until
+            return ours and since <= each.hour < until and not each.segment.startswith(FLEET)
 
         self._written = [(at, each) for at, each in self._written if not replaced(each)]
         self._recounted.add((key, since))

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mainspring.monitoring.adapters.summary_rows import summaries_of, summary_fields, with_summaries
-from mainspring.monitoring.hours import LATENCIES, HourSketch
+from mainspring.monitoring.hours import FLEET, LATENCIES, HourSketch
 from mainspring.stats.sketch_table import pair_fields, pair_rows, pairs_of, sketch_fields, sketch_rows, sketches_of
 from mainspring.stats.sketches import Pairs
 from mainspring.stats.summaries import Summary, added
@@ -168,5 +168,20 @@ def segments_replaced(new: pa.Table, endpoint: str, feature: str) -> Change:
     return replaced
 
 
-def always(rows: pa.Table) -> Change:
-    return lambda _: rows
+def all_replaced(new: pa.Table) -> Change:
+    """Return the change that replaces all that is made of the log."""
+
+    def replaced(rows: pa.Table) -> pa.Table:
+        of_devices = rows.filter(pc.starts_with(rows["segment"], FLEET))
+        return pa.concat_tables([of_devices, new.select(rows.column_names).cast(rows.schema)])
+
+    return replaced
+
+
+def with_fleet(rows: pa.Table) -> pa.Table:
+    """Return the rows with predictions that are in no log as a part of the whole traffic."""
+    segments = rows["segment"]
+    if not pc.any(pc.equal(segments, pa.scalar(FLEET))).as_py():
+        return rows
+    whole = pc.if_else(pc.equal(segments, pa.scalar(FLEET)), pa.scalar(""), segments)
+    return rows.set_column(rows.column_names.index("segment"), "segment", whole)

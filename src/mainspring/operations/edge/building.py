@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mainspring.core.errors import Invalid, NotConvertible
 from mainspring.deploy.edge.building import FP32, INT8, content_of, expect_onnx
-from mainspring.deploy.edge.package import expect_new, write_package
+from mainspring.deploy.edge.package import SKETCH, expect_new, write_package
+from mainspring.monitoring.served import served
 from mainspring.operations.auditing import audit
 from mainspring.operations.edge.int8 import Int8, judge_int8
+from mainspring.operations.edge.sketches import sketch_file
 from mainspring.operations.models.curating import expect_kept, find
 from mainspring.project import Project
 
@@ -21,6 +23,7 @@ class BuiltPackage:
     """A package that was written.
 
     Attributes:
+        endpoint: The endpoint under which predictions of devices are logged.
         inputs: What a row holds: name -> type.
         stored: The stored features among them, whose values come with each row.
         bytes: Size of all its files.
@@ -32,6 +35,7 @@ class BuiltPackage:
 
     folder: str
     model: str
+    endpoint: str
     version: str
     bundle: str
     precision: str
@@ -55,6 +59,7 @@ def build_package(
     precision: str = AUTO,
     tolerance: float | None = None,
     stored_as_inputs: bool = False,
+    endpoint: str | None = None,
 ) -> BuiltPackage:
     """Write the signed package of a version into a new folder.
 
@@ -62,10 +67,12 @@ def build_package(
         precision: `auto` takes INT8 where the gates and the tolerance allow it, `int8` demands it, `fp32` does not try.
         tolerance: Largest difference that INT8 may make; by default the bundle's own tolerance.
         stored_as_inputs: Whether features that need the store become inputs of each row; else they are refused.
+        endpoint: The endpoint among whose predictions those of devices are logged and watched; by default the one that
+            serves the model, or where none or several do, one named like the model.
 
     Raises:
         Conflict: The folder is not empty, or the version is marked for deletion.
-        Invalid: A feature needs the store, or the tolerance is no positive number.
+        Invalid: A feature needs the store, the tolerance is no positive number, or the endpoint serves another model.
         NotConvertible: The model is not ONNX, or INT8 was demanded and is not allowed.
     """
     if tolerance is not None and not 0 < tolerance < 1:
@@ -90,8 +97,12 @@ def build_package(
             raise NotConvertible(
                 f"{name} may not run in INT8: {int8.why}.", fix="give --tolerance, or --precision fp32."
             )
+    sketch = sketch_file(served(bundle))
+    if sketch is not None:
+        content = replace(content, files={**content.files, SKETCH: sketch})
     about = {
         **content.about,
+        "endpoint": _endpoint(project, version.model, endpoint),
         "project": project.settings.project,
         "version": int(version.version),
         "created_at": project.wall.now(),
@@ -101,6 +112,7 @@ def build_package(
     return BuiltPackage(
         folder=str(folder),
         model=version.model,
+        endpoint=str(about["endpoint"]),
         version=version.version,
         bundle=version.digest,
         precision=str(content.about["precision"]),
@@ -115,3 +127,13 @@ def build_package(
         int8=int8,
         key=project.signing_key.public.hex(),
     )
+
+
+def _endpoint(project: Project, model: str, chosen: str | None) -> str:
+    serving = sorted(name for name, each in project.definitions.endpoints.items() if each.model_name == model)
+    if chosen is not None and chosen not in serving:
+        raise Invalid(
+            f"The endpoint {chosen!r} does not serve the model {model!r}.",
+            fix=f"choose one of {', '.join(serving)}." if serving else "leave out --endpoint.",
+        )
+    return chosen or (serving[0] if len(serving) == 1 else model)

@@ -6,7 +6,9 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -18,6 +20,7 @@ from mainspring.deploy.fleet.model import DEVICE_ID_PATTERN, Condition, Device, 
 from mainspring.deploy.fleet.records import Intake
 from mainspring.deploy.fleet.rings import Decision, judge
 from mainspring.operations.auditing import audit
+from mainspring.operations.edge.sketches import DeviceSketch, counted, device_sketch
 from mainspring.project import Project
 from mainspring.registry.processes import local_user
 
@@ -47,6 +50,9 @@ class DeviceReport:
     dropped: int
     uploaded: int
     refused: int
+    sketched: int  # rows that came in sketches; some of them were dropped
+    profile: dict[str, Any] | None = None  # the newest, of all rows of about an hour
+    sketch: DeviceSketch | None = None  # of one device, where it is asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +168,8 @@ def device(project: Project, id: str) -> DeviceReport:
     known = project.fleet.device(id)
     if known is None:
         raise NotFound(f"There is no device {id!r:.80}.", fix="`mainspring edge devices` lists them.")
-    return _report(known, _uploads(project).get(id, []), project.wall.now())
+    found = _report(known, _uploads(project).get(id, []), project.wall.now())
+    return replace(found, sketch=device_sketch(project, id))
 
 
 def status(project: Project) -> FleetReport:
@@ -197,8 +204,9 @@ def take_records(project: Project, device: str, body: bytes, signature: str) -> 
     if re.fullmatch(DEVICE_ID_PATTERN, device) is None:
         raise Denied(f"{device!r:.80} is no id of a device.")
     intake = Intake(
-        project.settings.project, project.fleet, project.prediction_log, project.predictions, releases, project.wall.now
-    )
+        project.settings.project, project.fleet, project.prediction_log, project.predictions, releases,
+        project.wall.now, partial(counted, project),
+    )  # fmt: skip
     with project.locks.hold(f"edge-records-{zlib.crc32(device.encode()) % 16}"):
         return intake.take(device, body, signature)
 
@@ -250,4 +258,6 @@ def _report(device: Device, uploads: Sequence[Uploaded], now: int) -> DeviceRepo
         dropped=0 if report is None else report.queue.dropped,
         uploaded=sum(each.taken for each in uploads),
         refused=sum(each.refused for each in uploads),
+        sketched=sum(each.sketched for each in uploads),
+        profile=max((each.profile for each in uploads if each.profile), key=lambda each: int(each["at"]), default=None),
     )

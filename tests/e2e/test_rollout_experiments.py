@@ -49,7 +49,7 @@ ms.Rollout(
     goals=[ms.guards.outcome("late", **late)],
 )
 ms.Rollout(
-    "same", kind="bandit", hold="1s", longest="{examples(gate="30s", deep="4m")}", guards=errors,
+    "same", kind="bandit", hold="1s", longest="{examples(gate="16s", deep="4m")}", guards=errors,
     goals=[ms.guards.outcome("late", **late)]
 )
 '''

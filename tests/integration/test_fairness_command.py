@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from kit.depot import ENDPOINT, MODEL, Depot, inputs
+from kit.depot import ENDPOINT, MODEL, Depot, inputs, opened
 from kit.waiting import wait_until
+from mainspring.ledger.model import Selection
 
 pytestmark = pytest.mark.slow
 BY = "HubLoad.scans_3h"
@@ -45,7 +46,8 @@ def test_groups_of_held_out_rows_and_of_live_predictions(depot: Depot) -> None:
                           posted_at=now.isoformat())  # fmt: skip
             asked = up.ask("POST", f"/v2/models/{ENDPOINT}/infer", body, key=up.document["admin_key"])
             assert asked.status == 200
-        wait_until(lambda: depot.json("status")["endpoints"][0]["predictions"] == 12, "the log to be compacted")
+        predictions = opened(depot).predictions
+        wait_until(lambda: len(predictions.sample(Selection(), 99)) == 12, "the log to be compacted")
     assert depot.json("fairness", ENDPOINT, "--by", "hub")["versions"] == []
     assert "no labelled predictions" in depot.run("fairness", ENDPOINT, "--by", "hub").stdout
     with (depot.root / "more.csv").open("w", newline="") as file:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+_LONGEST_REST_S = 0.4
+
 
 def free_port() -> int:
     """Return a port of 127.0.0.1 on which nobody listens."""
@@ -20,17 +22,19 @@ def free_port() -> int:
 def wait_until(happened: Callable[[], Any], what: str, within_s: float = 120.0, every_s: float = 0.02) -> Any:
     """Wait until `happened()` is true and return it; a refused connection counts as not yet.
 
+    It is asked every `every_s`; where asking takes longer than that, what is waited for has half of the time.
+
     Raises:
         AssertionError: It did not happen within `within_s`, with `what` in its message.
     """
     end = time.monotonic() + within_s
-    while time.monotonic() < end:
+    while (asked := time.monotonic()) < end:
         try:
             if found := happened():
                 return found
         except (OSError, http.client.HTTPException):
             pass
-        time.sleep(every_s)
+        time.sleep(max(every_s, min(_LONGEST_REST_S, time.monotonic() - asked)))
     raise AssertionError(f"waited {within_s:g} s for {what}")
 
 

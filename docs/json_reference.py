@@ -117,6 +117,7 @@ _ROLLOUT = Document(RolloutReport, otherwise=Promotion)
 _JOBS = Document(list[Job], _JOB)
 _ADDED = Document(Added, more={"inputs": list[TensorSpec], "outputs": list[TensorSpec]})
 _PARTITION = ("PartitionStatus.watermark", "PartitionStatus.at")
+_STREAM = ("watermark", "PartitionReport.newest_event", "Member.through")
 _FRESHNESS = tuple(f"ViewFreshness.{name}" for name in ("newest_event", "newest_visible", "through", "horizon"))
 _WAIVER = ("at", "until", "ended_at")
 _COMMIT: dict[str, Any] = {"id": str, "versions": dict[str, int], "parent": str | None, "message": str, "at": int}
@@ -148,10 +149,11 @@ DOCUMENTS = {
         )
     ),
     "ingest": Document(IngestReport),
-    "streams list": Document(list[StreamReport]),
-    "streams show": Document(StreamReport),
+    "streams list": Document(list[StreamReport], _STREAM),
+    "streams show": Document(StreamReport, _STREAM),
     "streams dead-letters": Document(
-        list[_object("DeadLetter", partition=int, offset=str, bytes=int | None, reason=str, at=str)]  # type: ignore[misc]
+        list[_object("DeadLetter", partition=int, offset=str, bytes=int | None, reason=str, at=int)],  # type: ignore[misc]
+        ("at",),
     ),
     "streams run": Document(dict[str, int]),
     "streams send": Document(_object("SentMessages", endpoint=str, messages=int)),

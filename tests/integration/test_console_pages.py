@@ -12,6 +12,7 @@ from kit.console.queued import queued
 from kit.console.registered import registered, searched
 from kit.console.rolled import rolled
 from kit.console.shop import shop
+from kit.console.streaming import streaming
 from kit.console.trials import tried
 from kit.console.troubled import troubled
 from mainspring.console.app import create_app
@@ -30,6 +31,7 @@ PROJECTS = {
     "queued": _queued,
     "troubled": lambda _: troubled().project,
     "rolled": lambda _: rolled().project,
+    "streaming": lambda _: streaming(),
     "pipelined": lambda folder: pipelined(folder).project,
 }
 

@@ -24,6 +24,7 @@ from mainspring.console.predictions.pages import add_prediction_api
 from mainspring.console.rollouts.api import add_rollout_api
 from mainspring.console.runs.api import add_run_api
 from mainspring.console.search.api import add_search_api
+from mainspring.console.streams.pages import add_stream_api
 from mainspring.console.webhooks import add_webhook_api
 from mainspring.core.ids import ID_PATTERN
 from mainspring.operations.endpoint_health import endpoints
@@ -68,6 +69,7 @@ def api(project: Project, looking: Looking | None = None) -> APIRouter:
     add_pipeline_api(router, project)
     add_incident_api(router, project)
     add_fleet_api(router, project)
+    add_stream_api(router, project)
 
     add_find_api(router, project)
     add_key_api(router, project)

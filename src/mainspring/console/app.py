@@ -9,11 +9,12 @@ from starlette.exceptions import HTTPException
 
 from mainspring.console.answers import Json, error_json
 from mainspring.console.api import api
-from mainspring.console.background_cache import Looking
+from mainspring.console.background_cache import Looking, Shared
 from mainspring.console.guard import METRICS, Guard
 from mainspring.console.live_events import Changes, add_events, mark_of
 from mainspring.console.pages import pages
 from mainspring.console.render import error_page, wants_page
+from mainspring.console.streams.pages import stream_mark
 from mainspring.core.errors import Invalid, MainspringError, NotFound
 from mainspring.operations.service.exposition import ControlMetrics
 from mainspring.project import Project
@@ -45,6 +46,7 @@ _PARTS = (
     "service",
     "baselines",
     "jobs",
+    "stream_store",
     "definitions",
 )
 
@@ -69,7 +71,8 @@ def create_app(project: Project, looking: Looking | None = None) -> FastAPI:
     sessions = Sessions(session_secret(project.pepper), project.wall, project.ended_sessions)
     looking = looking or Looking()
     app.state.refusals = Refusals(project.audit, project.wall, action="console.login.refused", resource="console")
-    app.state.changes = Changes(lambda: mark_of(project))
+    streams = Shared(lambda: stream_mark(project), keep_s=10.0)  # their reports change every two seconds
+    app.state.changes = Changes(lambda: mark_of(project) + streams.get())
     events = APIRouter(include_in_schema=False)
     add_events(events, app.state.changes)
     shown = pages(project, sessions, looking, app.state.refusals)

@@ -19,6 +19,7 @@ from mainspring.console.render import page
 from mainspring.ledger.model import Selection
 from mainspring.operations.endpoint_health import endpoints
 from mainspring.operations.runs import NOTES
+from mainspring.operations.streams.reports import names
 from mainspring.project import Project
 from mainspring.registry.searching import Column, Condition, Kind, RunQuery
 from mainspring.security.model import AuditEvent, AuditFilter
@@ -38,6 +39,7 @@ _PAGES = (
     "Rollouts",
     "Pipelines",
     "Runs",
+    "Streams",
     "Jobs",
     "Fleet",
 )
@@ -89,7 +91,7 @@ def find(project: Project, words: str) -> Found:
         return Found()
     best: list[Hit] = []
     counts: Counter[str] = Counter()
-    for named in (_pages, _incidents, _endpoints, _models, _versions, _features, _tables, _pipelines, _jobs):
+    for named in (_pages, _incidents, _endpoints, _models, _versions, _features, _tables, _streams, _pipelines, _jobs):
         matching = [hit for hit in named(project) if all(term in f"{hit.name} {hit.note}".casefold() for term in terms)]
         counts.update(hit.kind for hit in matching)
         best += sorted(matching, key=lambda hit: (_rank(hit, terms), len(hit.name)))[:_OF_A_KIND]
@@ -161,6 +163,11 @@ def _features(project: Project) -> Iterator[Hit]:
 def _tables(project: Project) -> Iterator[Hit]:
     for name, source in project.definitions.sources.items():
         yield Hit("source", name, source_address(name), source.description)
+
+
+def _streams(project: Project) -> Iterator[Hit]:
+    for name in names(project):
+        yield Hit("stream", name, f"/streams/{quote(name)}")
 
 
 def _pipelines(project: Project) -> Iterator[Hit]:

@@ -31,6 +31,7 @@ from mainspring.console.render import login_page
 from mainspring.console.rollouts.pages import add_rollout_pages
 from mainspring.console.runs.pages import add_run_pages
 from mainspring.console.search.pages import add_search_pages
+from mainspring.console.streams.pages import add_stream_pages
 from mainspring.core.errors import Denied, Overloaded
 from mainspring.project import Project
 from mainspring.security.attempts import Attempts
@@ -45,7 +46,7 @@ _ENDPOINTS = rf"endpoints(/{_ID}(/(performance|fairness|drift|latency|capacity|r
 _PIPELINES = rf"pipelines(/{_ID}(/runs/{_ID}(/steps/[A-Za-z0-9_.%-]{{1,140}})?)?)?"
 _QUERY = r"(\?[!-~]{1,2000})?"  # anything printable: it is used on our own page only
 _OWN_PAGE = re.compile(
-    rf"/(predictions(/{_ID})?|features(/{_ID})?|data(/{_ID}){{,3}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts|incidents|fleet)(/{_ID})?|keys|audit|find|{_ENDPOINTS}|{_MODELS}|{_PIPELINES})?{_QUERY}"
+    rf"/(predictions(/{_ID})?|features(/{_ID})?|data(/{_ID}){{,3}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts|incidents|fleet|streams)(/{_ID})?|keys|audit|find|{_ENDPOINTS}|{_MODELS}|{_PIPELINES})?{_QUERY}"
 )
 
 
@@ -77,6 +78,7 @@ def pages(project: Project, sessions: Sessions, looking: Looking, refusals: Refu
         add_explanation_pages,
         add_prediction_pages,
         add_endpoint_pages,
+        add_stream_pages,
     ):
         add(router, project, looking, frame)
     for each in (

@@ -17,6 +17,7 @@ from mainspring.operations.endpoint_checks import Finding, check_endpoints, well
 from mainspring.operations.jobs.queue import failing
 from mainspring.operations.monitor_checks import check_monitor
 from mainspring.operations.plane_connection import answers
+from mainspring.operations.streams.checking import check_streams
 from mainspring.project import Project, place_checks
 from mainspring.project.ledger_folder import ledger_folder, stranded
 from mainspring.project.running import alive, read_running, where_up
@@ -41,6 +42,7 @@ def examine(project: Project, only: str | None = None) -> list[Finding]:
         ("runs", _runs),
         ("models", _models),
         ("endpoints", check_endpoints),
+        ("streams", check_streams),
         ("predictions", _predictions),
         ("monitor", check_monitor),
         ("certificates", _certificates),

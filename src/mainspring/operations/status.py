@@ -12,6 +12,7 @@ from mainspring.operations.endpoint_checks import problem_of
 from mainspring.operations.incidents import importance
 from mainspring.operations.service.objectives import objectives
 from mainspring.operations.shedding import in_words
+from mainspring.operations.streams.reports import listed
 from mainspring.project import Project
 from mainspring.project.running import Running, alive, read_running
 
@@ -53,6 +54,17 @@ class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
     version: int | None
 
 
+class StreamLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One stream, of a source or of a stream endpoint; `mainspring streams show` has the rest."""
+
+    stream: str
+    kind: str
+    state: str
+    lag: int | None
+    lag_s: float | None
+    problem: str
+
+
 class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The online store: its address, and the reason why it does not respond, empty if it does."""
 
@@ -71,6 +83,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     online: StoreStatus
     damaged_segments: int = 0  # damaged segments of the prediction log
     incidents: list[OpenIncident] = []  # the most important first
+    streams: list[StreamLine] = []
 
 
 def status(project: Project) -> Status:
@@ -87,7 +100,14 @@ def status(project: Project) -> Status:
         online=_online(project),
         damaged_segments=project.predictions.damaged(),
         incidents=open_incidents(project),
-    )
+        streams=[
+            StreamLine(
+                stream=each.stream, kind=each.kind, state=each.state, lag=each.lag, lag_s=each.lag_s,
+                problem=each.problem,
+            )
+            for each in listed(project)
+        ],
+    )  # fmt: skip
 
 
 def open_incidents(project: Project, endpoint: str | None = None) -> list[OpenIncident]:

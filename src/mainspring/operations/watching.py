@@ -36,9 +36,11 @@ from mainspring.operations.ranking import effect
 from mainspring.operations.separating import separations_judged
 from mainspring.operations.service.objectives import judged as service_judged
 from mainspring.operations.service.skew import judged as skew_judged
+from mainspring.operations.streams.reports import names as streams
+from mainspring.operations.streams.watching import judged as streams_judged
 from mainspring.project import Project
 
-WINDOWS, INCIDENTS, RANKING, ACTIONS = "windows", "incidents", "ranking", "actions"
+WINDOWS, STREAMS, INCIDENTS, RANKING, ACTIONS = "windows", "streams", "incidents", "ranking", "actions"
 OLDEST_US = 30 * DAY  # of signals that may open an incident; labels are joined as long
 _TRIES = 5
 _RANKED = 5  # incidents of a pass
@@ -155,6 +157,9 @@ def watch(
         for name, channel in channels.items():
             with parts.part(endpoint, name):
                 found += channel(Watch(project, endpoint, now, now - OLDEST_US, {} if kept is None else kept))
+    if streams(project):
+        with parts.part("", STREAMS):
+            found += streams_judged(project)
     changes: list[Change] = []
     found += monitor_silences(before, parts.ran, project.settings.monitor_window_us)
     with parts.part("", INCIDENTS):
@@ -239,7 +244,7 @@ def _watched(project: Project, judged: Sequence[Judged]) -> Collection[Pair]:
     """Return the pairs of endpoint and scope that exist, whether this pass judged them or not."""
     names = [*project.definitions.endpoints, ""]
     scopes = {each for each in CHANNEL_NAMES if each != SILENCE}
-    own = {scope(SILENCE, MONITOR, part) for part in ("", WINDOWS, INCIDENTS, RANKING, ACTIONS, *CHANNELS)}
+    own = {scope(SILENCE, MONITOR, part) for part in ("", WINDOWS, STREAMS, INCIDENTS, RANKING, ACTIONS, *CHANNELS)}
     silences = {scope(SILENCE, each, "") for each in (PREDICTIONS, LABELS)}
     found = {(name, each) for name in names for each in scopes | silences | own}
     if find_spec("sklearn") is not None:  # without it no week will be judged

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from mainspring.operations.status import EndpointStatus, OpenIncident
+    from mainspring.operations.status import EndpointStatus, OpenIncident, StreamLine
 
 
 _NAMED = 4  # drifted columns that are named
@@ -41,6 +41,8 @@ def command(call: Call) -> None:
         for source in found.sources:
             state = "no data yet" if source.version is None else f"table version {source.version}"
             console.print(f"  source    {source.source}: {state}")
+        for stream in found.streams:
+            show_stream(console, stream)
         said = f"[red]{escape(found.online.problem)}[/]" if found.online.problem else "answers"
         console.print(f"  store     {escape(found.online.address)}: {said}", soft_wrap=True)
         if found.damaged_segments:
@@ -49,6 +51,17 @@ def command(call: Call) -> None:
             )
 
     call.result(found, show)
+
+
+def show_stream(console: Console, stream: StreamLine) -> None:
+    """Print one stream."""
+    waits = "" if not stream.lag else f", {stream.lag:,} messages wait"
+    if waits and stream.lag_s:
+        waits += f" for {stream.lag_s:,.0f} s"
+    style = "default" if stream.state == "running" else "yellow"
+    console.print(f"  stream    {stream.stream} ({stream.kind}): [{style}]{stream.state}[/]{waits}")
+    if stream.problem:
+        console.print(f"            [yellow]{escape(stream.problem)}[/]", soft_wrap=True)
 
 
 def show_incidents(console: Console, incidents: Sequence[OpenIncident]) -> None:

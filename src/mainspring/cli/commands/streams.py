@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,10 +10,15 @@ from mainspring.cli import exits
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
 from mainspring.cli.help import Group
+from mainspring.cli.stdout_redirect import dated
 from mainspring.cli.tables import show_records
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from mainspring.operations.streams.reports import StreamReport
+
+_STYLES = {"running": "green", "behind": "yellow", "failing": "red", "stopped": "yellow"}
 
 
 @click.group("streams", cls=Group, default="list")
@@ -26,31 +31,37 @@ def command() -> None:
 
 @make("list", reads_only=True)
 def list_(call: Call) -> None:
-    """List the streams with their lag, watermark and freshness."""
+    """List the streams with their state, lag, watermark and freshness.
+
+    A state is `failing` with a problem, `stopped` if no process reads the stream, `behind` if messages wait for longer
+    than its `max_lag` or events for longer than its `freshness`, else `running`.
+    """
     from mainspring.operations.streams.reports import listed
 
     found = listed(call.project)
 
     def show(console: Console) -> None:
+        from rich.text import Text
+
         if not found:
             console.print("No streams are declared: see `ms.Stream` and `ms.StreamEndpoint`.")
             return
         rows = [
             (
-                each.stream, each.kind, each.topic, each.format, f"{len(each.partitions)}", _count(each.lag),
-                "" if each.watermark is None else each.watermark[:19],
-                ", ".join(f"{one.freshness_p99:.2f} s" for one in each.workers if one.freshness_p99 is not None),
-                f"{each.dead_letters:,}", f"{len(each.workers)}", each.problem,
+                each.stream, each.kind, each.topic, Text(each.state, _STYLES[each.state]), f"{len(each.partitions)}",
+                _count(each.lag), _seconds(each.lag_s), _at(each.watermark), _seconds(each.freshness_p99),
+                f"{each.rate:,.1f}", f"{each.dead_letters:,}", each.problem,
             )
             for each in found
         ]  # fmt: skip
         columns = (
-            "stream", "kind", "topic", "format", "partitions", "lag", "watermark", "freshness p99", "dead letters",
-            "workers", "problem",
+            "stream", "kind", "topic", "state", "partitions", "lag", "waiting for", "watermark", "freshness p99",
+            "a second", "dead letters", "problem",
         )  # fmt: skip
-        show_records(console, columns, rows, right=("partitions", "lag", "dead letters", "workers"))
+        right = ("partitions", "lag", "waiting for", "freshness p99", "a second", "dead letters")
+        show_records(console, columns, rows, right=right)
 
-    call.result(found, show)
+    call.result([_document(each) for each in found], show)
 
 
 @make("show", reads_only=True)
@@ -62,29 +73,52 @@ def show(call: Call, *, stream: str) -> None:
     found = shown(call.project, stream)
 
     def show(console: Console) -> None:
-        console.print(f"[bold]{found.stream}[/], {found.kind}, of topic {found.topic} ({found.format})")
-        dead = f"{found.dead_letters:,} dead letters"
-        console.print(f"lag {_count(found.lag)}; watermark {found.watermark or 'unknown'}; {dead}")
+        style = _STYLES[found.state]
+        console.print(
+            f"[bold]{found.stream}[/], {found.kind}, of topic {found.topic} ({found.format}): [{style}]{found.state}[/]"
+        )
+        console.print(
+            f"lag {_count(found.lag)}, waiting for {_seconds(found.lag_s)} of at most {found.max_lag_s:,.0f} s"
+        )
+        console.print(f"watermark {_at(found.watermark)}; {found.dead_letters:,} dead letters")
         rows = [
-            (f"{p.partition}", p.position, p.end or "–", _count(p.lag), p.newest_event or "", p.worker)
+            (f"{p.partition}", p.position, p.end or "–", _count(p.lag), _at(p.newest_event), p.worker)
             for p in found.partitions
         ]
         columns = ("partition", "position", "end", "lag", "newest event", "worker")
         show_records(console, columns, rows, right=("partition", "position", "end", "lag"))
         for each in found.workers:
-            if each.freshness_p99 is not None:
-                console.print(
-                    f"{each.worker}: {each.messages:,} messages; event to readable {each.freshness_p50:.2f} s, "
-                    f"p99 {each.freshness_p99:.2f} s"
-                )
+            console.print(
+                f"{each.worker}: {each.messages:,} messages, {each.rate:,.1f} a second; freshness "
+                f"{_seconds(each.freshness_p50)}, p99 {_seconds(each.freshness_p99)}"
+            )
         if found.problem:
             console.print(found.problem, markup=False, style="yellow")
 
-    call.result(found, show)
+    call.result(_document(found), show)
+
+
+def _document(found: StreamReport) -> dict[str, Any]:
+    import msgspec
+
+    made = dated(msgspec.structs.asdict(found), "watermark")
+    made["partitions"] = [dated(msgspec.structs.asdict(each), "newest_event") for each in found.partitions]
+    made["workers"] = [dated(msgspec.structs.asdict(each), "through") for each in found.workers]
+    return made
 
 
 def _count(lag: int | None) -> str:
     return "–" if lag is None else f"{lag:,}"
+
+
+def _seconds(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{seconds:,.2f} s"
+
+
+def _at(instant: int | None) -> str:
+    from mainspring.core.time import format_instant
+
+    return "–" if instant is None else format_instant(instant // 1_000_000 * 1_000_000)
 
 
 @make("dead-letters", reads_only=True)
@@ -94,16 +128,16 @@ def dead_letters(call: Call, *, stream: str, limit: int) -> None:
     """List messages of STREAM that could not be processed, newest first, with the reason."""
     from mainspring.operations.streams import reports
 
-    found = reports.dead_letters(call.project, stream, limit)
+    rows = [dated(each, "at") for each in reports.dead_letters(call.project, stream, limit)]
 
     def show(console: Console) -> None:
-        if not found:
+        if not rows:
             console.print("No dead letters.")
             return
         columns = ("partition", "offset", "bytes", "reason", "at")
-        show_records(console, columns, [tuple(str(row[name]) for name in columns) for row in found])
+        show_records(console, columns, [tuple(str(row[name]) for name in columns) for row in rows])
 
-    call.result(found, show)
+    call.result(rows, show)
 
 
 @make("run")

@@ -80,7 +80,7 @@ class Service:
 def service(project: Project, endpoint: str, period: Period) -> Service:
     """Return the service of an endpoint, without a choice of the last day by the machine's clock."""
     since, until = period.bounds(project.wall.now(), _DEFAULT)
-    slots = _slots(project.service.samples(since, until, [endpoint, GATEWAY]), endpoint)
+    slots = slots_of(project.service.samples(since, until, [endpoint, GATEWAY]), endpoint)
     state = live(project, endpoint, project.routes.current().get(endpoint))
     windows = windows_in(project, endpoint, period)
     marks = promotions(project, state, windows)
@@ -97,7 +97,7 @@ def service(project: Project, endpoint: str, period: Period) -> Service:
     )
 
 
-def _slots(samples: Sequence[Sample], endpoint: str) -> list[Slot]:
+def slots_of(samples: Sequence[Sample], endpoint: str) -> list[Slot]:
     """Return the intervals from the first to the last sample of the endpoint, oldest first.
 
     They are as long as the longest sample, as one is not divided, and at most `_MOST_STEPS`.

@@ -15,6 +15,7 @@ from mainspring.delivery.promote import previous_version
 from mainspring.delivery.routing import CHAMPION
 from mainspring.monitoring.incidents.model import Incident, Outgoing, Symptom, Taken
 from mainspring.monitoring.model import ColumnDrift, Window
+from mainspring.monitoring.signals import STREAM
 from mainspring.operations.incidents import find, importance
 from mainspring.operations.shedding import live_sheds
 from mainspring.project import Project
@@ -212,6 +213,9 @@ def remedies(project: Project, incident: Incident) -> tuple[Remedy, ...]:
         found.append(Remedy("Ingest the labels that are due:", f"mainspring ingest {cause.name} FILE"))
     elif cause.kind in ("traffic", "service", "monitor"):
         found.append(Remedy("Ask the installation what is wrong:", "mainspring doctor"))
+    for name in {each.endpoint or each.column for each in incident.symptoms if each.channel == STREAM}:
+        command = f"mainspring streams show {name}"
+        found.append(Remedy(f"Look at the stream {name}:", command, f"/streams/{quote(name)}"))
     time = {"since": format_instant(incident.started)}
     if not incident.is_open:
         time["until"] = format_instant(incident.last)

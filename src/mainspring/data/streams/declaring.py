@@ -35,6 +35,8 @@ class Stream:
         lateness: Time by which events may be late; the watermark is behind the newest event by so much.
         every: Minimum time between two batches. Shorter is fresher; each batch is a version of the table.
         batch_rows: Maximum number of messages in a batch.
+        max_lag: Longest time that messages may wait in the log; beyond it the stream is behind, an incident.
+        freshness: Longest time from an event to its features being readable, for 99 of 100 events; None promises none.
 
     Raises:
         Invalid: An argument is not one of the above.
@@ -51,6 +53,8 @@ class Stream:
     lateness: str | int = "5m"
     every: str | int = "250ms"
     batch_rows: int = 20_000
+    max_lag: str | int = "5m"
+    freshness: str | int | None = None
     description: str = ""
     owner: str = ""
 
@@ -76,7 +80,7 @@ class Stream:
         expect(self.batch_rows, int, f"{what}'s batch_rows", fix="give a whole number.")
         if not 1 <= self.batch_rows <= _MOST_ROWS:
             raise Invalid(f"{what} has batch_rows={self.batch_rows}.", fix=f"use 1 to {_MOST_ROWS:,}.")
-        _ = self.lateness_us, self.every_us
+        _ = self.lateness_us, self.every_us, self.max_lag_us, self.freshness_us
         declare(self)
 
     @property
@@ -98,6 +102,14 @@ class Stream:
     @property
     def every_us(self) -> int:
         return parse_duration(self.every)
+
+    @property
+    def max_lag_us(self) -> int:
+        return parse_duration(self.max_lag)
+
+    @property
+    def freshness_us(self) -> int | None:
+        return None if self.freshness is None else parse_duration(self.freshness)
 
 
 def offset_mark(stream: Stream, partition: int) -> str:

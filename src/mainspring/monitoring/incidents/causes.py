@@ -11,7 +11,7 @@ import msgspec
 
 from mainspring.monitoring.channels.statistics import ROWS
 from mainspring.monitoring.incidents.model import Cause
-from mainspring.monitoring.signals import HARM, JOINT, SERVICE, SILENCE, Signal
+from mainspring.monitoring.signals import HARM, JOINT, SERVICE, SILENCE, STREAM, Signal
 from mainspring.stats.segmenting import AND
 
 PREDICTIONS, LABELS, MONITOR = "predictions", "labels", "monitor"  # statistics of the channel of silence
@@ -68,7 +68,7 @@ def grouped(signals: Sequence[Signal], lineage: Lineage) -> list[Group]:
     columns: list[Signal] = []
     whole = {(each.endpoint, each.column) for each in alarms if each.column and not each.segment}
     for each in alarms:
-        if each.channel in (SILENCE, HARM, SERVICE) or (each.statistic == ROWS and not each.segment):
+        if each.channel in (SILENCE, HARM, SERVICE, STREAM) or (each.statistic == ROWS and not each.segment):
             add(_general(each, lineage), each)
         elif each.segment and (each.endpoint, each.column) not in whole:
             add(_segment(each), each)
@@ -92,7 +92,9 @@ def _general(signal: Signal, lineage: Lineage) -> Cause:
         if not signal.segment:
             return whole
         return msgspec.structs.replace(_own("quality", signal.endpoint, signal.segment), within=(whole.key,))
-    if signal.channel == SERVICE:
+    if signal.channel == STREAM and not signal.endpoint:
+        return _source(signal.column)
+    if signal.channel in (SERVICE, STREAM):
         return _own("service", signal.endpoint)
     if signal.statistic == LABELS:
         source = lineage.labels.get(signal.endpoint, "")
@@ -100,6 +102,10 @@ def _general(signal: Signal, lineage: Lineage) -> Cause:
     if signal.statistic == MONITOR:
         return _own("monitor", signal.endpoint, signal.column)
     return msgspec.structs.replace(_own("traffic", signal.endpoint), within=(_EVERY_ENDPOINT.key,))
+
+
+def _source(name: str) -> Cause:
+    return Cause(kind="source", name=name, key=f"source:{name}")
 
 
 def _own(kind: str, endpoint: str, name: str = "") -> Cause:
@@ -142,7 +148,7 @@ def _above(endpoint: str, origin: Origin) -> tuple[Cause, ...]:
     """Return the causes above a column, the widest first."""
     if not origin.source:  # values that the callers of this endpoint send
         return (_own("request", endpoint, origin.group),)
-    source = Cause(kind="source", name=origin.source, key=f"source:{origin.source}")
+    source = _source(origin.source)
     view = Cause(kind="view", name=origin.group, key=f"view:{origin.group}", within=(source.key,))
     return source, view
 

@@ -8,6 +8,7 @@ Keys of `counts`, with a blank before the variable part:
 - `features expired`: values of stored features by status;
 - `lag 300`: looks at a view whose materialisation lagged at most 300 s and more than the bound before;
 - `match View.feature`, `mismatch ...`, `missing ...`, `extra ...`: compared values, see `skew`;
+- `stopped`, `problem TEXT`: looks at a stream that nothing read, or that failed, see `streams`;
 - `cpu_s`: processor time of a process; `children_cpu_s`: of the processes that it started, such as jobs of the worker.
 """
 
@@ -30,7 +31,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """Counts of `[start, end)`.
 
     Attributes:
-        subject: An endpoint's name, `view NAME`, `process KIND`, or `skew ENDPOINT`.
+        subject: An endpoint's name, `view NAME`, `process KIND`, `skew ENDPOINT`, or `stream NAME`.
         start: UTC epoch microseconds.
         end: After `start`.
         observed_us: Time inside the interval that was observed; less than its length where merged samples had gaps.

@@ -1,4 +1,4 @@
-"""Sampling of this machine's gateway processes and of the features' freshness, into a history by minute and hour."""
+"""Sampling of gateway processes, of the features' freshness and of streams, into a history by minute and hour."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from mainspring.features.layout import slot
 from mainspring.monitoring.service.objectives import LAG_BOUNDS_US, LONGEST
 from mainspring.monitoring.service.readings import EVERY_US, read, sampled
 from mainspring.monitoring.service.samples import CHILDREN_BYTES, CHILDREN_CPU, LAG, PROCESS, VIEW, Sample
+from mainspring.operations.streams.watching import looks
 from mainspring.project import Project
 from mainspring.project.running import read_running
 from mainspring.serving.plane.slots import folder, numbers
@@ -43,7 +44,7 @@ class Sampler:
             texts = numbers(folder(project.settings.state))
             readings = {slot: read(text.decode(errors="replace")) for slot, text in texts.items()}
             samples, state = sampled(before, readings, now)
-            store.save(here, [*samples, *self._of_views(now), *self._of_children(now)], state)
+            store.save(here, [*samples, *self._of_views(now), *self._of_children(now), *looks(project, now)], state)
         # Not right after the clock jumped: it may be wrong, and what is deleted is gone.
         if before is not None and abs(now - before.at) < HOUR and not 0 <= now - self.compacted < HOUR:
             store.compact(merge_before=now - MINUTES_US, delete_before=now - KEPT_US)

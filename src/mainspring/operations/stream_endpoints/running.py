@@ -10,6 +10,7 @@ from pathlib import Path
 from mainspring.core.errors import Conflict
 from mainspring.operations.stream_endpoints.payloads import rows_of
 from mainspring.operations.stream_endpoints.versions import Versions
+from mainspring.operations.streams.members import reporting
 from mainspring.project import Project, backends
 from mainspring.serving.streaming.declaring import TABLE, TOPIC, Sink, StreamEndpoint
 from mainspring.serving.streaming.predictions import PredictionSink
@@ -33,7 +34,8 @@ def run(project: Project, name: str, stop: threading.Event, *, idle_s: float | N
         NotFound: There is no such stream endpoint, or no such topic.
         Conflict: It runs already.
     """
-    with running(project, project.definitions.stream_endpoint(name)) as runner:
+    endpoint = project.definitions.stream_endpoint(name)
+    with running(project, endpoint) as runner, reporting(project, name, runner):
         return runner.run(stop, idle_s=idle_s)
 
 

@@ -6,32 +6,17 @@ import msgspec
 
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.core.nearest import meant
-from mainspring.core.time import SECOND, format_instant
+from mainspring.core.time import SECOND
 from mainspring.data.model import DEAD_LETTERS_SUFFIX
 from mainspring.data.streams.declaring import FIRST, JSON, Stream, event_mark, offset_mark
+from mainspring.data.streams.model import Span
 from mainspring.operations.stream_endpoints.showing import status
+from mainspring.operations.streams.members import Member
 from mainspring.project import Project
 from mainspring.serving.streaming.declaring import StreamEndpoint
 
 SOURCE, ENDPOINT = "source", "endpoint"
-
-
-class Member(msgspec.Struct, frozen=True, kw_only=True):
-    """Report of a worker that lands a stream. Times are seconds, of the last five minutes; None without events.
-
-    `freshness` is the time from an event to its features being readable, `delay` that from its acceptance by the log.
-    """
-
-    worker: str
-    messages: int = 0
-    rows: int = 0
-    quarantined: int = 0
-    dead_letters: int = 0
-    freshness_p50: float | None = None
-    freshness_p99: float | None = None
-    delay_p50: float | None = None
-    delay_p99: float | None = None
-    problem: str = ""
+RUNNING, BEHIND, FAILING, STOPPED = "running", "behind", "failing", "stopped"
 
 
 class PartitionReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +26,7 @@ class PartitionReport(msgspec.Struct, frozen=True, kw_only=True):
     position: str  # offset that is read next
     end: str | None  # offset after the newest message; None while the log does not answer
     lag: int | None  # offsets in between, at most the number of messages
-    newest_event: str | None
+    newest_event: int | None  # UTC epoch microseconds
     worker: str
 
 
@@ -51,14 +36,27 @@ class StreamReport(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         stream: Name of its source, or of its endpoint.
         kind: `source` or `endpoint`.
+        state: `failing` with a problem, `stopped` if no process reads it, `behind` if it is beyond `max_lag` or its
+            freshness, else `running`.
+        lag_s: Longest time for which messages wait that are not processed; None if that is unknown.
+        freshness_p99: 99th percentile of the time from an event to its features being readable, or to its output, of
+            the last five minutes, seconds.
+        rate: Messages a second of the last minute.
     """
 
     stream: str
     kind: str
     topic: str
     format: str
+    state: str
     lag: int | None
-    watermark: str | None
+    lag_s: float | None
+    max_lag_s: float
+    freshness_p50: float | None
+    freshness_p99: float | None
+    freshness_s: float | None  # as promised
+    rate: float
+    watermark: int | None  # UTC epoch microseconds
     watermark_age_s: float | None
     dead_letters: int
     workers: list[Member]
@@ -114,19 +112,33 @@ def shown(project: Project, name: str) -> StreamReport:
     events = [event for _, event in partitions if event is not None]
     watermark = min(events) - stream.lateness_us if events else None
     lags = [each.lag for each, _ in partitions if each.lag is not None]
+    lag, problem = sum(lags) if lags else None, problem or next((each.problem for each in members if each.problem), "")
+    through = min((each.through for each in members if each.through is not None), default=None)
+    lag_s = 0.0 if lag == 0 else None if lag is None or through is None else max(0.0, (now - through) / SECOND)
+    fresh = [each.freshness_p99 for each in members if each.freshness_p99 is not None]
+    promised_us = stream.freshness_us
+    behind = (lag_s or 0.0) > stream.max_lag_us / SECOND
+    behind |= promised_us is not None and max(fresh, default=0.0) > promised_us / SECOND
     payload = stream if isinstance(stream, Stream) else stream.payload
     return StreamReport(
         stream=name,
         kind=SOURCE if isinstance(stream, Stream) else ENDPOINT,
         topic=stream.topic,
         format=JSON if payload is None else payload.format,
-        lag=sum(lags) if lags else None,
-        watermark=None if watermark is None else format_instant(watermark),
+        state=FAILING if problem else STOPPED if not members else BEHIND if behind else RUNNING,
+        lag=lag,
+        lag_s=lag_s,
+        max_lag_s=stream.max_lag_us / SECOND,
+        freshness_p50=max((each.freshness_p50 for each in members if each.freshness_p50 is not None), default=None),
+        freshness_p99=max(fresh, default=None),
+        freshness_s=None if promised_us is None else promised_us / SECOND,
+        rate=sum(each.rate for each in members),
+        watermark=watermark,
         watermark_age_s=None if watermark is None else (now - watermark) / SECOND,
         dead_letters=_count(project, name + DEAD_LETTERS_SUFFIX),
         workers=members,
         partitions=[each for each, _ in partitions],
-        problem=problem or next((each.problem for each in members if each.problem), ""),
+        problem=problem,
     )
 
 
@@ -145,11 +157,11 @@ def dead_letters(project: Project, name: str, limit: int) -> list[dict[str, obje
     with duck.connect() as connection:
         duck.register(connection, "letters", project.lake.scan(table))
         rows = connection.sql(
-            'SELECT "partition", "offset", octet_length("value") AS bytes, reason, "at" FROM letters '
+            'SELECT "partition", "offset", octet_length("value") AS bytes, reason, epoch_us("at") AS "at" FROM letters '
             f'ORDER BY "at" DESC, "partition", length("offset") DESC, "offset" DESC LIMIT {int(limit)}'
         ).to_arrow_table()
     found: list[dict[str, object]] = rows.to_pylist()
-    return [{**row, "at": str(row["at"])} for row in found]
+    return found
 
 
 def _count(project: Project, table: str) -> int:
@@ -158,30 +170,46 @@ def _count(project: Project, table: str) -> int:
 
 def _of_endpoint(project: Project, endpoint: StreamEndpoint) -> tuple[list[tuple[PartitionReport, int | None]], str]:
     """Return the partitions, each with the time of its newest event, and why the ends of the topic are unknown."""
-    found = status(project, endpoint.name)
-    return [
+    found, owners = status(project, endpoint.name), _owners(project, endpoint.name)
+    reports = [
         (
             PartitionReport(
                 partition=each.partition,
                 position=each.next,
                 end=None if each.lag is None else str(int(each.next) + each.lag),
                 lag=each.lag,
-                newest_event=None if event is None else format_instant(event),
-                worker="",
+                newest_event=event,
+                worker=owners.get(each.partition, ""),
             ),
             event,
         )
         for each in found.partitions
         for event in [None if each.watermark is None else each.watermark + endpoint.lateness_us]
-    ], found.problem
+    ]
+    if found.problem or reports:
+        return reports, found.problem
+    spans = project.streams.spans(endpoint.topic, project.streams.partitions(endpoint.topic))
+    return [(_unread(partition, span, endpoint.start), None) for partition, span in sorted(spans.items())], ""
+
+
+def _unread(partition: int, span: Span, start: str) -> PartitionReport:
+    position = span.first if start == FIRST else span.next
+    return PartitionReport(
+        partition=partition,
+        position=str(position),
+        end=str(span.next),
+        lag=span.next - position,
+        newest_event=None,
+        worker="",
+    )
 
 
 def _of_source(project: Project, stream: Stream) -> list[tuple[PartitionReport, int | None]]:
-    log, now = project.streams, project.wall.now()
+    log = project.streams
     spans = log.spans(stream.topic, log.partitions(stream.topic))
     names = [name for each in spans for name in (offset_mark(stream, each), event_mark(stream, each))]
     marks = project.lake.marks(stream.name, names)
-    owners = {each.partition: each.owner for each in project.stream_store.leases(stream.name) if each.until > now}
+    owners = _owners(project, stream.name)
     found = []
     for partition, span in sorted(spans.items()):
         start = span.first if stream.start == FIRST else span.next
@@ -191,9 +219,15 @@ def _of_source(project: Project, stream: Stream) -> list[tuple[PartitionReport, 
             partition=partition,
             position=str(position),
             end=str(span.next),
-            lag=span.lag(position),
-            newest_event=None if event is None else format_instant(event),
+            lag=max(0, span.next - position),
+            newest_event=event,
             worker=owners.get(partition, ""),
         )
         found.append((report, event))
     return found
+
+
+def _owners(project: Project, stream: str) -> dict[int, str]:
+    """Return partition -> the process that has its lease."""
+    now = project.wall.now()
+    return {each.partition: each.owner for each in project.stream_store.leases(stream) if each.until > now}

@@ -4,36 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 
-import msgspec
-import numpy as np
-
 from mainspring.core.errors import Invalid, MainspringError
-from mainspring.core.ids import new_id
 from mainspring.core.time import SECOND
 from mainspring.data.model import Source
 from mainspring.data.streams.declaring import FIRST, NEXT, STARTS, Stream
 from mainspring.data.streams.decoding import Decoding
 from mainspring.data.streams.landing import Landed, Lander
+from mainspring.data.streams.recent import Recent
 from mainspring.features.functions.model import DerivedSource
 from mainspring.features.functions.process import FunctionFailed
 from mainspring.features.materialise import Materialiser
 from mainspring.operations.auditing import audit
 from mainspring.operations.features.deriving import derive_from
-from mainspring.operations.streams.reports import Member
+from mainspring.operations.streams.members import REPORT_S, process_name, report
 from mainspring.project import Project
 
 _log = logging.getLogger(__name__)
-
-_REPORT_S = 2.0
-_RECENT_S = 300.0
-_SAMPLED = 512  # events of a batch whose freshness is kept
 
 
 class StreamRun:
@@ -46,12 +37,13 @@ class StreamRun:
     def __init__(self, project: Project, stream: Stream, owner: str = "") -> None:
         self.stream = stream
         self._project = project
-        self._owner = owner or f"{socket.gethostname()[:60]}.{os.getpid()}.{new_id()[-8:]}"
+        self._owner = owner or process_name()
         self._lander = lander_of(project, stream, self._owner)
         # One of its own: a long rebuild of another view does not delay this stream.
         self._materialiser = Materialiser(project.lake, project.online, project.clock, locks=project.locks)
         self._counts = dict.fromkeys(("messages", "rows", "quarantined", "dead_letters"), 0)
-        self._recent: deque[tuple[float, np.ndarray, np.ndarray]] = deque()
+        self._recent = Recent()
+        self._through: int | None = None
         self._reported = self._next_s = 0.0
         self._behind = False  # whether a batch landed that is not materialised
 
@@ -64,6 +56,7 @@ class StreamRun:
         problem = ""
         try:
             time.sleep(max(0.0, self._next_s - time.monotonic()))
+            asked = self._project.wall.now()
             landed = self._lander.step(wait_s)
             full = landed is not None and landed.messages >= self.stream.batch_rows
             self._next_s = time.monotonic() + (0.0 if full else self.stream.every_us / SECOND)
@@ -73,6 +66,8 @@ class StreamRun:
                 self._behind = False
             if landed is not None:
                 self._count(landed)
+            elif self.reads:
+                self._through = asked
         except MainspringError as error:
             problem = str(error)
             raise
@@ -106,29 +101,23 @@ class StreamRun:
             raise failure
 
     def _count(self, landed: Landed) -> None:
-        now, at = self._project.wall.now(), time.monotonic()
         for name, value in (
             ("messages", landed.messages), ("rows", landed.rows), ("quarantined", landed.quarantined),
             ("dead_letters", landed.letters),
         ):  # fmt: skip
             self._counts[name] += value
-        ages = [now - _sampled(times) for times in (landed.events, landed.accepted)]
-        self._recent.append((at, ages[0], ages[1]))
-        while self._recent and self._recent[0][0] < at - _RECENT_S:
-            self._recent.popleft()
+        self._recent.add(landed.events, landed.accepted, self._project.wall.now())
+        if landed.messages:
+            self._through = int(landed.accepted.max())
 
     def _report(self, problem: str) -> None:
-        if time.monotonic() - self._reported < _REPORT_S and not problem:
+        if time.monotonic() - self._reported < REPORT_S and not problem:
             return
         self._reported = time.monotonic()
-        freshness = _quantiles([each for _, each, _ in self._recent])
-        delay = _quantiles([each for _, _, each in self._recent])
-        member = Member(
-            worker=self._owner, **self._counts, freshness_p50=freshness[0], freshness_p99=freshness[1],
-            delay_p50=delay[0], delay_p99=delay[1], problem=problem,
-        )  # fmt: skip
-        with suppress(MainspringError):  # the next report may succeed
-            self._project.stream_store.report(self.stream.name, self._owner, msgspec.json.encode(member))
+        through = self._through if self.reads else None
+        report(
+            self._project, self.stream.name, self._owner, self._recent, through=through, problem=problem, **self._counts
+        )
 
 
 def lander_of(project: Project, stream: Stream, owner: str) -> Lander:
@@ -271,16 +260,3 @@ def _reads(source: Source, stream: Source) -> bool:
     while source.name != stream.name and isinstance(source, DerivedSource):
         source = source.parent
     return source.name == stream.name
-
-
-def _sampled(times: np.ndarray) -> np.ndarray:
-    return times[:: -(-len(times) // _SAMPLED) or 1]
-
-
-def _quantiles(ages: Sequence[np.ndarray]) -> tuple[float | None, float | None]:
-    """Return median and 99th percentile of ages in microseconds, as seconds."""
-    every = np.concatenate(ages) if ages else np.zeros(0)
-    if not len(every):
-        return None, None
-    middle, high = np.quantile(every, (0.5, 0.99)) / SECOND
-    return round(float(middle), 3), round(float(high), 3)

@@ -136,6 +136,8 @@ class StreamEndpoint:
         tries: Number of times that a message may fail, or that the process may die on it, before it is a dead letter.
         replay: How long a replay is possible: for messages that the log accepted since then.
         log: Log settings of the predictions.
+        max_lag: Longest time that messages may wait in the log; beyond it the stream is behind, an incident.
+        freshness: Longest time from an event to its output, for 99 of 100 events; None promises none.
 
     Raises:
         Invalid: An argument is of another kind; the message names it.
@@ -164,6 +166,8 @@ class StreamEndpoint:
     tries: int = 5
     replay: str | int = "1d"
     log: Log = _EVERYTHING
+    max_lag: str | int = "5m"
+    freshness: str | int | None = None
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -214,6 +218,14 @@ class StreamEndpoint:
         return parse_duration(self.allowed_lateness)
 
     @property
+    def max_lag_us(self) -> int:
+        return parse_duration(self.max_lag)
+
+    @property
+    def freshness_us(self) -> int | None:
+        return None if self.freshness is None else parse_duration(self.freshness)
+
+    @property
     def dead_letters(self) -> str:
         """Table of messages that were not processed."""
         return f"{self.name}__dead_letters"
@@ -240,6 +252,8 @@ class StreamEndpoint:
             "tries": self.tries,
             "replay": self.replay,
             "log": msgspec.to_builtins(self.log),
+            "max_lag": self.max_lag,
+            "freshness": self.freshness,
             "description": self.description,
         }
 
@@ -270,7 +284,10 @@ class StreamEndpoint:
                 f"Stream endpoint {self.name!r} has unique={self.unique!r}, no column of text or numbers.",
                 fix=f"name one of {sorted(self.source.columns)}.",
             )
-        for duration in (self.state_ttl, self.unique_for, self.allowed_lateness, self.ahead, self.replay):
+        for duration in (
+            self.state_ttl, self.unique_for, self.allowed_lateness, self.ahead, self.replay, self.max_lag,
+            self.freshness or 0,
+        ):  # fmt: skip
             parse_duration(duration)
         ids = [sink.id for sink in self.to]
         if len(set(ids)) < len(ids):

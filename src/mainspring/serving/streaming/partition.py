@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from mainspring.core.errors import Corrupt, StorageFull, Unavailable
 from mainspring.core.time import Clock, parse_duration
 from mainspring.data.streams.model import Message
+from mainspring.data.streams.recent import Recent
 from mainspring.serving.streaming.declaring import StreamEndpoint
 from mainspring.serving.streaming.keyed import KeyState, StateDiffers
 from mainspring.serving.streaming.processor import DEAD_SINK, Outcome, Processor, RowSource
@@ -43,6 +45,7 @@ class Partition:
         wall: The machine's clock, for the time of a commit alone.
         rows: As of `Processor`.
         point: Called with a name at the steps between which a process may die; for tests.
+        recent: Told of what is committed.
     """
 
     def __init__(
@@ -55,7 +58,9 @@ class Partition:
         *,
         durable: bool = True,
         point: Callable[[str], None] = lambda _: None,
+        recent: Recent | None = None,
     ) -> None:
+        self._recent = recent or Recent()
         self.partition = partition
         self.file = StateFile(path, durable=durable)
         self._endpoint = endpoint
@@ -144,6 +149,8 @@ class Partition:
         self.file.commit(made)
         self._point("committed")
         self.progress = made.progress
+        accepted = np.array([message.at for message in messages], np.int64)
+        self._recent.add(np.array(outcome.record.at, np.int64), accepted, made.progress.at)
         for key, (_, content) in made.states.items():
             self._cache[key] = _Cached(outcome.states[key], content)
         if len(self._cache) > _MOST_CACHED:

@@ -12,8 +12,9 @@ from typing import Any
 
 from mainspring.core.errors import Corrupt, MainspringError
 from mainspring.core.time import Clock
-from mainspring.data.streams.model import Message, OffsetAhead
+from mainspring.data.streams.model import Message
 from mainspring.data.streams.ports import EventLog
+from mainspring.data.streams.recent import Recent
 from mainspring.serving.streaming.declaring import FIRST, StreamEndpoint
 from mainspring.serving.streaming.partition import Partition
 from mainspring.serving.streaming.processor import RowSource
@@ -43,6 +44,12 @@ class Runner:
         sinks: Writers of the endpoint's sinks and of its dead letters, `processor.DEAD_SINK`, and of what is told of
             batches; their ids are as in the state files.
         rows: As of `Partition`, as is `point`.
+
+    Attributes:
+        recent: What was committed lately; readable from other threads, as are the next ones.
+        through: Messages that the log accepted before this instant are processed, UTC epoch microseconds; None if
+            that is unknown.
+        trouble: The last failure, while it lasts.
     """
 
     def __init__(
@@ -76,7 +83,9 @@ class Runner:
         self._checked: Predictor | None = None
         self._committed = threading.Condition()
         self._commits = 0
-        self.trouble = ""  # the last failure, while it lasts
+        self.recent = Recent()
+        self.through: int | None = None
+        self.trouble = ""
 
     @property
     def partitions(self) -> Mapping[int, Partition]:
@@ -100,11 +109,8 @@ class Runner:
         if not after:
             time.sleep(wait_s)
             return 0
-        try:
-            messages = self._log.read(self._endpoint.topic, after, limit=self._at_once, wait_s=wait_s)
-        except OffsetAhead as error:
-            fix = f"move {self._folder} away, to begin anew without states."
-            raise Corrupt(error.what, fix=fix) from error
+        asked = self._wall.now()
+        messages = self._log.read(self._endpoint.topic, after, limit=self._at_once, wait_s=wait_s)
         groups: dict[int, list[Message]] = {}
         for message in messages:
             groups.setdefault(message.partition, []).append(message)
@@ -116,6 +122,10 @@ class Runner:
             count += len(taken)
         if count:
             self._tell()
+        if messages:
+            self.through = max(message.at for message in messages)
+        elif len(open_) == len(self._partitions):
+            self.through = asked
         return count
 
     def deliver(self) -> int:
@@ -176,16 +186,23 @@ class Runner:
         if self._partitions and time.monotonic() < self._look_at:
             return
         topic = self._endpoint.topic
-        new = [number for number in self._log.partitions(topic) if number not in self._partitions]
-        spans = self._log.spans(topic, new) if new else {}
+        spans = self._log.spans(topic, self._log.partitions(topic))
+        new = [number for number in spans if number not in self._partitions]
         later = bool(self._partitions)  # then what it holds already came after the beginning
         for number in new:
             path = partition_path(self._folder, number)
-            options: Any = {"durable": self._durable, "point": self._point}
+            options: Any = {"durable": self._durable, "point": self._point, "recent": self.recent}
             made = Partition(self._endpoint, number, path, self._wall, self._rows, **options)
             from_first = self._endpoint.start == FIRST or later
             made.begin(spans[number].first if from_first else spans[number].next)
             self._partitions[number] = made
+        for number, each in self._partitions.items():
+            if each.progress is not None and number in spans and spans[number].next < each.progress.offset:
+                raise Corrupt(
+                    f"Partition {number} of topic {topic!r} ends at offset {spans[number].next}, and offset "
+                    f"{each.progress.next} was to be read next: the topic was made anew.",
+                    fix=f"move {self._folder} away, to begin anew without states.",
+                )
         self._look_at = time.monotonic() + _PARTITIONS_S
 
     def _is_full(self, partition: Partition) -> bool:

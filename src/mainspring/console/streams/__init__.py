@@ -1,0 +1,1 @@
+"""Streams: their list, and one with its course over time."""

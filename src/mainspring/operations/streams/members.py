@@ -1,0 +1,94 @@
+"""Reports of the processes that read streams, by which any machine sees how a stream is."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+
+import msgspec
+
+from mainspring.core.errors import MainspringError
+from mainspring.core.ids import new_id
+from mainspring.data.streams.landing import LEASE_US
+from mainspring.data.streams.recent import Recent
+from mainspring.project import Project
+from mainspring.serving.streaming.runner import Runner
+
+REPORT_S = 2.0
+
+
+class Member(msgspec.Struct, frozen=True, kw_only=True):
+    """Report of a process that reads a stream. Times are seconds, of the last five minutes; None without events.
+
+    `freshness` is the time from an event to its features being readable, or to its output; `delay` that from its
+    acceptance by the log. `rows` and `quarantined` are of sources. Messages that the log accepted before `through`, UTC
+    epoch microseconds, are processed; None while it has no partition.
+    """
+
+    worker: str
+    messages: int = 0
+    rows: int = 0
+    quarantined: int = 0
+    dead_letters: int = 0
+    rate: float = 0.0
+    freshness_p50: float | None = None
+    freshness_p99: float | None = None
+    delay_p50: float | None = None
+    delay_p99: float | None = None
+    through: int | None = None
+    problem: str = ""
+
+
+def process_name() -> str:
+    """Return a name for a reader in this process that no other has."""
+    return f"{socket.gethostname()[:60]}.{os.getpid()}.{new_id()[-8:]}"
+
+
+def report(
+    project: Project, stream: str, owner: str, recent: Recent, *, through: int | None, problem: str, **counts: int
+) -> None:
+    """Store a report, or none while the catalog does not answer."""
+    freshness, delay = recent.freshness(), recent.delay()
+    member = Member(
+        worker=owner, **counts, rate=recent.rate(), freshness_p50=freshness[0], freshness_p99=freshness[1],
+        delay_p50=delay[0], delay_p99=delay[1], through=through, problem=problem,
+    )  # fmt: skip
+    with suppress(MainspringError):  # the next report may succeed
+        project.stream_store.report(stream, owner, msgspec.json.encode(member))
+
+
+@contextmanager
+def reporting(project: Project, endpoint: str, runner: Runner) -> Iterator[None]:
+    """Report how a stream endpoint is, every two seconds inside the block."""
+    owner, done = process_name(), threading.Event()
+
+    def tell() -> None:
+        partitions: Collection[int] = list(runner.partitions)
+        now = project.wall.now()
+        project.stream_store.claim(endpoint, owner, partitions, now, now + LEASE_US)
+        of = [each.progress for each in list(runner.partitions.values()) if each.progress is not None]
+        messages, dead = sum(each.processed for each in of), sum(each.dead for each in of)
+        report(
+            project, endpoint, owner, runner.recent, through=runner.through, problem=runner.trouble,
+            messages=messages, dead_letters=dead,
+        )  # fmt: skip
+
+    def go_on() -> None:
+        while True:
+            with suppress(MainspringError):
+                tell()
+            if done.wait(REPORT_S):
+                break
+        with suppress(MainspringError):
+            project.stream_store.release(endpoint, owner)
+
+    thread = threading.Thread(target=go_on, name=f"reports of {endpoint}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

@@ -192,9 +192,9 @@ def test_anonymous_gets_401(anonymous, method, path) -> None:
 
 
 @EVERY_ROUTE
-@pytest.mark.parametrize("header", ["Bearer nonsense", "Basic YTpi", "Bearer "])
-def test_a_wrong_key_gets_401(anonymous, method, path, header) -> None:
-    assert anonymous(method, path, headers={"authorization": header}).status_code == 401
+def test_a_wrong_key_gets_401(anonymous, method, path) -> None:
+    for header in ("Bearer nonsense", "Basic YTpi", "Bearer "):
+        assert anonymous(method, path, headers={"authorization": header}).status_code == 401, header
 
 
 @pytest.mark.parametrize(("method", "path"), [pair for pair in KEYED if pair[1] != "/metrics"])
@@ -218,12 +218,12 @@ def test_viewing_is_not_managing(app, project, method, path) -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), ALL)
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:8081", ""])
-def test_another_host_is_answered_nowhere(administrator, method, path, host) -> None:
+def test_another_host_is_answered_nowhere(administrator, method, path) -> None:
     """DNS rebinding: the attacker's name points here, and the browser says that name."""
-    response = administrator(method, path, headers={"host": host})
-    assert response.status_code == 403
-    assert method == "HEAD" or "does not serve the host" in response.text
+    for host in ("evil.example", "127.0.0.1.evil.example:8081", ""):
+        response = administrator(method, path, headers={"host": host})
+        assert response.status_code == 403, host
+        assert method == "HEAD" or "does not serve the host" in response.text
 
 
 @pytest.mark.parametrize("path", ["/login", "/logout", "/api/keys"])

@@ -39,6 +39,8 @@ KNOWN = {
     # The libraries of trees that bench/explain.py explains on both sides.
     "shap": Peer(("shap",), usual=False, then=("scikit-learn", "xgboost-cpu", "lightgbm")),
     "ray": Peer(("ray[serve,data,train]",), "ray", usual=False, then=("onnxruntime",)),
+    # Reads the same broker as bench/stream.py.
+    "quix": Peer(("quixstreams",), usual=False),
     "lightning": Peer(("torch>=2.6", "lightning"), usual=False, by_pip=True),
     "zenml": Peer(("zenml[local]",), "zenml", usual=False),
     "prefect": Peer(("prefect",), "prefect", usual=False),

@@ -8,7 +8,9 @@ them little. Freshness is from an event to its features being readable, in time 
 is a share of the capacity, in a process that also sends. Catch-up is the time until nothing is left after a stop, while
 messages go on to arrive at half the capacity, measured after a short stop and given for an hour's.
 
-Peers that are not here: Quix Streams reads Kafka only, and stores no tiles.
+The peer is Quix Streams (`bench/peers.py quix`), which reads Kafka only: all sides read the same topic of a broker in
+memory. It keeps count, sum and last of an hour by card in RocksDB, at least once, and lands nothing. The messages have
+the card as key, by which it needs them to be partitioned; ours needs no key.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import subprocess
 import sys
 import tempfile
 import threading
@@ -26,7 +29,9 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from confluent_kafka import Producer
 
+from environments import PEERS, ROOT
 from mainspring.core.time import format_instant
 from mainspring.data.streams.model import NewMessage
 from mainspring.data.streams.ports import EventLog
@@ -35,7 +40,11 @@ from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
 from report import Case, report
 
+sys.path.insert(0, str(ROOT / "tests"))
+from kit.servers import KafkaBroker, running
+
 CARDS = 20_000
+_WAIT_S = 1.0  # for messages of a broker
 PARTITIONS = 4
 MODULE = """
 import mainspring as ms
@@ -54,9 +63,10 @@ class Spending:
 """
 
 
-def opened(folder: Path) -> Project:
+def opened(folder: Path, log: str = "") -> Project:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "mainspring.toml").write_text('name = "bench"\nmodules = ["shop"]\n\n[profiles.local]\n')
+    streams = f'streams = "{log}"\n' if log else ""
+    (folder / "mainspring.toml").write_text(f'name = "bench"\nmodules = ["shop"]\n\n[profiles.local]\n{streams}')
     (folder / "shop.py").write_text(MODULE)
     return open_project(load_settings(folder, environment={}))
 
@@ -98,7 +108,7 @@ def bare(log: EventLog, limit: int) -> int:
     after = {partition: span.first for partition, span in log.spans("payments", after).items()}
     sums: dict[str, list[float]] = {}
     total = 0
-    while found := log.read("payments", after, limit=limit):
+    while found := log.read("payments", after, limit=limit, wait_s=_WAIT_S):
         for message in found:
             assert message.value is not None
             payment = decode(message.value)
@@ -126,12 +136,38 @@ def capacity(project: Project, count: int) -> tuple[float, float]:
     floor = count / (processor_s() - begun)
     run = StreamRun(project, stream)
     begun, landed = processor_s(), 0
-    while (batch := run.step()) is not None:
+    while (batch := run.step(_WAIT_S)) is not None:
         landed += batch.messages
     ours = count / (processor_s() - begun)
     run.close()
     assert landed == count
     return ours, floor
+
+
+def on_kafka(folder: Path, count: int) -> Case:
+    """Return messages a second of processor time from one topic of a Kafka broker: ours, the bare loop's and Quix's."""
+    with running(KafkaBroker) as broker:
+        address = f"127.0.0.1:{broker.port}"
+        project = opened(folder, f"kafka://{address}?batch.num.messages=1")
+        project.streams.create("payments", PARTITIONS)
+        producer, now = Producer({"bootstrap.servers": address}), project.wall.now() - count
+        for place, message in enumerate(messages(0, count, now)):
+            card = json.loads(message.value or b"")["card"]
+            # The last of each partition comes alone: the broker tells the end of a batch as if it had one message.
+            alone = place >= count - PARTITIONS
+            if alone or place % 1_000 == 0:
+                assert producer.flush(60.0) == 0
+            producer.produce("payments", message.value, card, (place if alone else int(card[1:])) % PARTITIONS)
+        assert producer.flush(60.0) == 0
+        ours, floor = capacity(project, count)
+        peers: dict[str, float | None] = {"quix": None}
+        python, notes = PEERS / "quix" / "bin" / "python", {"quix": "not installed: python bench/peers.py quix"}
+        if python.exists():
+            command = [str(python), "-W", "ignore", str(ROOT / "bench" / "stream_quix.py"), address, str(count)]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=600)
+            peers, notes = {"quix": json.loads(done.stdout.splitlines()[-1])["rate"]}, {}
+    name = "the same from Kafka"
+    return Case(name, "messages/s of a core", ours, floor, peers=peers, more_is_better=True, notes=notes)
 
 
 @contextmanager
@@ -200,6 +236,7 @@ def main() -> None:
             middle, high, count = freshness(project, ours * share, chosen.seconds)
             notes = {"ours": f"{ours * share:,.0f} messages/s, {count:,} measured; median {middle:.2f} s"}
             cases.append(Case(f"freshness p99 at {share:.0%} of the capacity", "s", high, notes=notes))
+        cases.append(on_kafka(Path(folder) / "kafka", chosen.messages // 2))
         took = catch_up(project, ours / 2, chosen.seconds)
         notes = {"ours": f"{took:.1f} s after a stop of {chosen.seconds:.0f} s"}
         name = "catch-up after an hour's stop at half the capacity"

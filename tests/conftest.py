@@ -20,6 +20,7 @@ from kit.once import made_once
 from kit.servers import (  # noqa: F401  (fixtures)
     _stores,
     kafka_broker,
+    kinesis_server,
     nats_server,
     online_stores,
     postgres_server,

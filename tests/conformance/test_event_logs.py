@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from kit.servers import KafkaBroker, NatsServer
+from kit.object_store import ENVIRONMENT
+from kit.servers import KafkaBroker, KinesisServer, NatsServer
 from mainspring.data.adapters.log_kafka import KafkaLog
+from mainspring.data.adapters.log_kinesis import KinesisLog
 from mainspring.data.adapters.log_memory import MemoryLog
 from mainspring.data.adapters.log_nats import NatsLog
 from mainspring.data.adapters.log_sqlite import SqliteLog
@@ -27,6 +29,16 @@ def nats_log(nats_server: NatsServer) -> Iterator[NatsLog]:
     log = NatsLog(nats_server.url)
     yield log
     log.close()
+
+
+@pytest.fixture(scope="module")
+def kinesis_log(kinesis_server: KinesisServer) -> Iterator[KinesisLog]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        log = KinesisLog(kinesis_server.url)
+        yield log
+        log.close()
 
 
 class TestMemory(EventLogConformance):
@@ -69,3 +81,21 @@ class TestNats(EventLogConformance):
 
     def forget(self, log: NatsLog, topic: str, before: Mapping[int, int]) -> None:
         log.forget(topic, before)
+
+
+class TestKinesis(EventLogConformance):
+    many = 1_200  # more than two calls write
+    groups = False
+    remembers_its_end = False
+
+    @pytest.fixture
+    def log(self, kinesis_log: KinesisLog) -> KinesisLog:
+        return kinesis_log
+
+    @pytest.fixture(autouse=True)
+    def _server(self, kinesis_server: KinesisServer) -> None:
+        self.server = kinesis_server
+
+    def forget(self, log: KinesisLog, topic: str, before: Mapping[int, int]) -> None:
+        for number, offset in before.items():
+            self.server.tell("trim", [topic, number, offset])

@@ -101,13 +101,7 @@ def content(folder: Path) -> dict[str, str]:
 
 
 def killed(folder: Path, killer: Callable[[int], Callable[[], Callable[[], None]]]) -> int:
-    """Land in children with killers until one ends by itself; return the number that died.
-
-    The catalog is made before: what a kill leaves of its first migration is no matter of streams.
-    """
-    made_catalog = forked(lambda: open_catalog(Url(f"sqlite:///{folder / 'catalog.db'}"), FileLocks(folder / "locks")))
-    if made_catalog != 0:
-        raise SystemExit("the catalog was not made")
+    """Land in children with killers until one ends by itself; return the number that died."""
     for life in range(LIVES):
         made = killer(life)
         status = forked(lambda made=made, life=life: play(folder, made(), life=life))  # type: ignore[misc]

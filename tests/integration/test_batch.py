@@ -364,7 +364,7 @@ def test_a_damaged_chunk_is_named(project: Project, tmp_path: Path) -> None:
     part = sorted((tmp_path / "out").glob("*.parquet"))[0]
     part.write_bytes(part.read_bytes()[:-7])
     with pytest.raises(MainspringError, match=part.name):
-        output.done(plan)
+        output.done(plan, range(plan.chunks))
     (tmp_path / "out" / "_batch" / f"{plan.run}.plan.json").write_bytes(
         msgspec.json.encode(json.loads(msgspec.json.encode(msgspec.structs.replace(plan, format=2))))
     )

@@ -1,4 +1,4 @@
-"""Steps on engines as they are installed: the conformance suite and a pipeline, on Ray and on Spark."""
+"""Ray and Spark as they are installed: the conformance suites of steps and of batch runs, and a pipeline."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from kit.engines import ROOT, python_of
 from mainspring.core.settings import Engines
 from mainspring.deploy.engines.manifest import manifest
 
+SUITES = [("test_step_runners.py::Test{}Runner", 11), ("test_chunk_engines.py::Test{}", 4)]
 PIPELINE = '''
 """A pipeline on three kinds of places."""
 import mainspring as ms
@@ -60,11 +61,12 @@ def run(python: Path, *arguments: str, at: Path = ROOT) -> str:
 
 @deep
 @pytest.mark.timeout(1600)
-@pytest.mark.parametrize(("engine", "runner"), [("ray", "Ray"), ("spark", "Spark")])
-def test_an_engine_passes_the_suite(engine: str, runner: str) -> None:
-    suite = f"tests/conformance/test_step_runners.py::Test{runner}Runner"
+@pytest.mark.parametrize("engine", ["ray", "spark"])
+@pytest.mark.parametrize(("suite", "count"), SUITES)
+def test_an_engine_passes_the_suite(suite: str, count: int, engine: str) -> None:
+    suite = f"tests/conformance/{suite.format(engine.title())}"
     told = run(python_of(engine), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "filterwarnings=default", suite)
-    assert "11 passed" in told
+    assert f"{count} passed" in told
     assert "skipped" not in told
 
 

@@ -6,6 +6,7 @@ is skipped; with CI=true it fails: tests/servers.sh installs what is missing.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -265,6 +267,30 @@ class NatsServer(Server):
         return Url(f"nats://127.0.0.1:{self.port}")
 
 
+class KinesisServer(Server):
+    """Moto's Kinesis in memory, mended: see `kinesis_server.py`."""
+
+    programs = ("python",)
+
+    def command(self) -> list[str]:
+        return [sys.executable, str(Path(__file__).with_name("kinesis_server.py")), str(self.port)]
+
+    def answers(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            return True
+        return False
+
+    def tell(self, what: str, given: object) -> None:
+        """Let it misbehave; see `kinesis_server.py`."""
+        address = f"http://127.0.0.1:{self.port}/-/{what}"
+        with urllib.request.urlopen(address, json.dumps(given).encode(), timeout=_START_S):
+            pass
+
+    @property
+    def url(self) -> Url:
+        return Url(f"kinesis://eu-central-1?endpoint=http://127.0.0.1:{self.port}")
+
+
 S = TypeVar("S", bound=Server)
 
 
@@ -320,6 +346,12 @@ def kafka_broker() -> Iterator[KafkaBroker]:
 @pytest.fixture(scope="session")
 def nats_server() -> Iterator[NatsServer]:
     with running(NatsServer) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def kinesis_server() -> Iterator[KinesisServer]:
+    with running(KinesisServer) as server:
         yield server
 
 

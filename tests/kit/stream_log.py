@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from zlib import crc32
 
 from mainspring.core.errors import NotFound
-from mainspring.data.streams.model import Message, NewMessage, OffsetGone, Span
+from mainspring.data.streams.limits import check_offset
+from mainspring.data.streams.model import Message, NewMessage, Span
 from mainspring.data.streams.ports import EventLog
 
 
@@ -40,9 +41,8 @@ class ListLog:
         self, topic: str, after: Mapping[int, int], *, limit: int, wait_s: float = 0.0, max_bytes: int = 64 << 20
     ) -> list[Message]:
         self.partitions(topic)
-        for partition, offset in after.items():
-            if offset < (first := self.first.get((topic, partition), 0)):
-                raise OffsetGone(topic, partition, offset, first)
+        for partition, span in self.spans(topic, after).items():
+            check_offset(topic, partition, after[partition], span)
         share = max(1, limit // len(after))
         with self._lock:
             found = [each for number, offset in after.items() for each in self._topics[topic][number][offset:][:share]]

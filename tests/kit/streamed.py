@@ -22,6 +22,7 @@ from mainspring.data.streams.declaring import Stream
 from mainspring.data.streams.decoding import Decoding
 from mainspring.data.streams.landing import Lander
 from mainspring.data.streams.model import Message, NewMessage, OffsetGone, Span
+from mainspring.data.streams.ports import EventLog
 from mainspring.data.streams.store import StreamStore
 
 
@@ -140,7 +141,7 @@ class ListLog:
 
 
 def lander(
-    lake: LakeTables, locks: Locks, store: StreamStore, log: ListLog, clock: Clock, *, owner: str = "one",
+    lake: LakeTables, locks: Locks, store: StreamStore, log: EventLog, clock: Clock, *, owner: str = "one",
     stream: Stream = STREAM, wall: Clock | None = None,
 ) -> Lander:  # fmt: skip
     return Lander(

@@ -48,12 +48,7 @@ class Bucket:
                 f"{url.shown} is not an address in an object store, or has an option other than {known}.",
                 fix=f"write {parts.scheme}://bucket/prefix?name=value.",
             )
-        endpoint = urlsplit(given.get("endpoint", ""))
-        if endpoint.scheme == "http" and not in_clear and not Address(endpoint.hostname or "", 0).loopback:
-            raise Invalid(
-                f"Data for {url.shown} would go to {endpoint.hostname} without encryption.",
-                fix="use https; in a network of your own, add in_clear=true to the address.",
-            )
+        check_encrypted(url.shown, given.get("endpoint", ""), in_clear=in_clear)
         return cls(parts.netloc, parts.path.strip("/"), given)
 
     @property
@@ -67,6 +62,16 @@ class Bucket:
     @property
     def plain(self) -> bool:
         return self.endpoint.startswith("http://")
+
+
+def check_encrypted(shown: str, endpoint: str, *, in_clear: bool) -> None:
+    """Raise `Invalid` if data for an address would go to another machine in clear, unless that is allowed."""
+    parts = urlsplit(endpoint)
+    if parts.scheme == "http" and not in_clear and not Address(parts.hostname or "", 0).loopback:
+        raise Invalid(
+            f"Data for {shown} would go to {parts.hostname} without encryption.",
+            fix="use https; in a network of your own, add in_clear=true to the address.",
+        )
 
 
 def said_by_store(error: Exception, shown: str, setting: str) -> MainspringError:

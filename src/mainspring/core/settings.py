@@ -98,9 +98,12 @@ class Traces:
     share: float = 1.0
 
 
+CHUNK_ENGINES = ("ray", "spark")  # of batch runs
+
+
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """Where steps of pipelines run that ask for another place than the worker's machine."""
+    """Where steps of pipelines and batch runs run that ask for another place than this machine."""
 
     ray: str = ""  # address of a cluster; empty: Ray is started on this machine
     spark: str = "local[*]"  # master

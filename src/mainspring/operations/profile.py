@@ -105,7 +105,7 @@ def _checks(project: Project, part: str, url: Url) -> Iterator[Outcome]:
         "lmdb": place_checks.lmdb,
         "sqlite": place_checks.sqlite,
         "s3": server_checks.bucket,
-        **dict.fromkeys(("kafka", "nats", "tls"), server_checks.event_log),
+        **dict.fromkeys(("kafka", "nats", "tls", "kinesis"), server_checks.event_log),
         **dict.fromkeys(("redis", "rediss", "valkey", "valkeys"), server_checks.redis),
     }
     if part in postgres:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
@@ -13,6 +14,7 @@ from mainspring.core.errors import Invalid
 from mainspring.core.time import format_instant
 from mainspring.data.streams.model import Message, NewMessage
 from mainspring.data.streams.ports import Retaining
+from mainspring.data.streams.reading import read_between
 from mainspring.project import Project
 
 _AT_ONCE = 1_000  # messages
@@ -84,13 +86,11 @@ def tail_topic(project: Project, topic: str, count: int) -> list[ShownMessage]:
     log = project.streams
     found: list[Message] = []
     for number, span in log.spans(topic, log.partitions(topic)).items():
-        wanted = max(span.first, span.next - count)
-        while wanted < span.next:
-            messages = log.read(topic, {number: wanted}, limit=count, wait_s=1.0)
-            if not messages:
-                break
-            found += messages
-            wanted = messages[-1].offset + 1
+        first = max(span.first, span.next - count) if span.counts else span.first
+        kept: deque[Message] = deque(maxlen=count)
+        for messages in read_between(log, topic, {number: (first, span.next)}, max(count, _AT_ONCE)):
+            kept.extend(messages)
+        found += kept
     newest = sorted(found, key=lambda each: (each.at, each.partition, each.offset))[-count:]
     return [
         ShownMessage(

@@ -24,6 +24,7 @@ from mainspring.project.receivers import variable
 
 if TYPE_CHECKING:
     from mainspring.data.ports import LakeTables
+    from mainspring.deploy.engines.ports import ChunkEngine
     from mainspring.jobs.pipelines.ports import StepRunner
     from mainspring.monitoring.adapters.notify_http import SignedPosts
     from mainspring.monitoring.notify.ports import Notifier
@@ -127,6 +128,7 @@ def _postgres(at: Context) -> Any:
 EVENT_LOGS: Mapping[str, Build] = {
     "sqlite": lambda at: lazily("data.adapters.log_sqlite", "SqliteLog", extra="local")(at.url.path, at.project.wall),
     "kafka": lambda at: lazily("data.adapters.log_kafka", "KafkaLog", extra="kafka")(at.url),
+    "kinesis": lambda at: lazily("data.adapters.log_kinesis", "KinesisLog", extra="kinesis")(at.url),
     "memory": lambda at: lazily("data.adapters.log_memory", "MemoryLog", extra="local")(at.project.wall),
     **dict.fromkeys(("nats", "tls"), lambda at: lazily("data.adapters.log_nats", "NatsLog", extra="nats")(at.url)),
 }
@@ -284,6 +286,16 @@ def spark_session(settings: Settings, name: str) -> AbstractContextManager[Any]:
         settings.engines.spark, name
     )
     return session
+
+
+def chunk_engine(engine: str, settings: Settings) -> ChunkEngine | None:
+    """Return one of `CHUNK_ENGINES` for batch runs; `None` for an empty name: this process."""
+    if not engine:
+        return None
+    at: tuple[str, ...] = (settings.engines.ray,) if engine == "ray" else (settings.engines.spark, settings.project)
+    make = lazily(f"deploy.adapters.{engine}_chunks", f"{engine.title()}Chunks", extra=engine)
+    found: ChunkEngine = make(*at)
+    return found
 
 
 def copy_table(source: LakeTables, target: LakeTables, table: str) -> None:

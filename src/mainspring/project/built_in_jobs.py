@@ -12,6 +12,7 @@ from typing import Any
 
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.ids import ID_PATTERN
+from mainspring.core.settings import CHUNK_ENGINES
 from mainspring.core.time import DAY, parse_duration, parse_instant
 from mainspring.jobs.plain import Plain
 
@@ -91,6 +92,12 @@ def text(value: Any) -> None:
         raise Invalid("which is not a text.", fix='write a text, such as "orders".')
 
 
+def engine(value: Any) -> None:
+    """Raise `Invalid` unless the value is an engine of chunks, or empty for this machine."""
+    if value not in ("", *CHUNK_ENGINES):
+        raise Invalid("which is no engine.", fix=f"write one of {', '.join(CHUNK_ENGINES)}, or leave it out.")
+
+
 def columns(value: Any) -> None:
     """Raise `Invalid` unless the value is a list of columns."""
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
@@ -128,6 +135,7 @@ BUILT_IN: Mapping[str, BuiltIn] = {
             "as_of": Option("now", text),
             "keep": Option([], columns),
             "new": Option(False, flag),
+            "engine": Option("", engine),
         },
     ),
     "collect-garbage": BuiltIn(

@@ -155,6 +155,8 @@ def _migrate(engine: sa.Engine, url: Url, schema: str) -> None:
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             _prepare(connection, schema)
+        else:  # otherwise the driver would commit each statement on its own until the first row is written
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
         revision = _version(connection)
         if revision is not None and revision not in known:
             raise Conflict(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from kit.reach import within_reach
 from kit.station import STATION, TRAINS, World, instant, train, view
 from mainspring.core.errors import Invalid, NotFound, Unavailable
 from mainspring.core.locks import MemoryLocks
-from mainspring.core.time import DAY, HOUR, ManualClock
+from mainspring.core.time import DAY, HOUR, MINUTE, SECOND, ManualClock, format_instant
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.ingest import Ingestor
@@ -57,7 +58,7 @@ class RecordingStore(MemoryOnlineStore):
         super().advance(view, mark)
         self._step()
 
-    def payloads(self) -> dict[tuple[str, bytes], bytes]:
+    def reachable(self) -> dict[tuple[str, bytes], bytes]:
         """What is held of VIEW, as far as windows can reach it now."""
         position = self.position(slot(VIEW))
         assert position is not None
@@ -88,7 +89,7 @@ def rebuilt(lake: Any, now: int, horizon: int) -> dict[tuple[str, bytes], bytes]
     materialiser = Materialiser(lake, store, ManualClock(now))
     materialiser.run(VIEW, horizon=horizon)
     materialiser.close()
-    return store.payloads()
+    return store.reachable()
 
 
 def test_a_run_that_dies_at_any_step_and_runs_again_leaves_the_same() -> None:
@@ -111,7 +112,7 @@ def test_a_run_that_dies_at_any_step_and_runs_again_leaves_the_same() -> None:
             # A new process knows nothing of the old one's memory.
             materialiser = Materialiser(lake, store, clock, entities_at_once=3)
             materialiser.run(VIEW, horizon=HOUR)
-        assert store.payloads() == wanted
+        assert store.reachable() == wanted
         assert store.mark(slot(VIEW)).position == later  # type: ignore[union-attr]
         materialiser.close()
     assert died == len([step for step in steps if step <= 10])  # four writes and an advance, before and after each
@@ -123,10 +124,10 @@ def test_a_second_run_writes_nothing_new() -> None:
     report = materialiser.run(VIEW)
     assert (report.view, report.entities, report.rows) == ("Trains", 7, 84)
     assert report.through == instant("2013-03-08T00:00:00Z")
-    before = store.payloads()
+    before = store.reachable()
     report = materialiser.run(VIEW)
     assert (report.entities, report.rows) == (0, 0)
-    assert store.payloads() == before
+    assert store.reachable() == before
     assert len(store.written) == 1
 
 
@@ -186,7 +187,7 @@ def test_the_rest_of_an_ingestion_that_was_cut_short_is_found() -> None:
         == 24
     )
     materialiser.run(VIEW)
-    assert store.payloads() == rebuilt(lake, clock.now(), 0)
+    assert store.reachable() == rebuilt(lake, clock.now(), 0)
 
 
 def test_a_lake_that_goes_back_takes_the_store_with_it() -> None:
@@ -199,7 +200,7 @@ def test_a_lake_that_goes_back_takes_the_store_with_it() -> None:
     materialiser = Materialiser(lambda name: lake.scan(name, first), store, clock)
     materialiser.run(VIEW)
     assert store.read([(slot(VIEW), encode_key(["gone"]))]) == [None]
-    assert store.payloads() == rebuilt(landed(hourly()), clock.now(), 0)
+    assert store.reachable() == rebuilt(landed(hourly()), clock.now(), 0)
 
 
 def test_a_later_instant_than_now_settles_nothing_that_is_not_known_yet() -> None:
@@ -276,8 +277,44 @@ def test_over_delta_only_new_files_are_read_and_the_result_is_the_same(tmp_path:
     for batch in batches:
         ingestor.ingest(TRAINS, batch, keyings=KEYINGS)
         materialiser.run(VIEW, horizon=HOUR)
-        assert store.payloads() == rebuilt(lake, clock.now(), HOUR)
+        assert store.reachable() == rebuilt(lake, clock.now(), HOUR)
         clock.advance(2 * HOUR)
+
+
+@pytest.mark.parametrize("seed", range(examples(gate=1, deep=60)))
+def test_steps_of_a_stream_write_only_what_landed_and_answer_as_the_past(seed: int) -> None:
+    draw = random.Random(seed)
+    world = World(VIEW, hourly(hours=range(6, 11)))
+    store = world.store = RecordingStore()
+    materialiser = Materialiser(world.lake, store, world.clock)
+    world.clock.set(instant("12:00"))
+    materialiser.run(VIEW, horizon=HOUR)
+    settled = world.clock.now()
+    for _ in range(examples(gate=20, deep=60)):
+        world.clock.advance(draw.choice((1, 20, 700, 5_000, 35_000, 61_000)) * SECOND // 1_000)
+        now = world.clock.now()
+        rows = []
+        for station in draw.sample(STATIONS, draw.randrange(4)):
+            left = now - draw.choice((0, 0, 1, 90, 4_000)) * SECOND
+            known = now + draw.choice((0, 0, 0, 40, 3_000)) * SECOND
+            rows.append(train(format_instant(left), draw.randrange(99) / 8, format_instant(known), station))
+        if rows:
+            world.land(*rows)
+        written = len(store.written)
+        materialiser.run(VIEW, horizon=HOUR)
+        touched = {key for keys in store.written[written:] for key in keys}
+        landed = {encode_key([row["station"]]) for row in rows}
+        if now - settled < MINUTE:
+            assert touched == landed
+        else:
+            assert touched >= landed
+            settled = now
+        reader = OnlineReader([VIEW], store)
+        if draw.random() < 0.5:
+            station, at = draw.choice(STATIONS), draw.choice((now, now - 59 * SECOND, now + 50 * MINUTE))
+            features = reader.read({"station": [station]}, at).features
+            online = {name.partition(".")[2]: values[0] for name, values in features.items()}
+            assert online == pytest.approx(world.offline(at, station), rel=1e-12)
 
 
 def test_what_was_not_ingested_for_the_entity_is_told() -> None:

@@ -30,7 +30,10 @@ _SHOWN = 8  # columns of drift
     help="A column to keep beside the predictions; by default all but the model's inputs.",
 )
 @click.option("--new", is_flag=True, help="Read only what is new since the last run into this output.")
-@click.option("--threads", type=click.IntRange(1), help="Number of threads; by default one per core.")
+@click.option(
+    "--engine", type=click.Choice(["ray", "spark"]), help="Score on Ray or Spark; by default in this process."
+)
+@click.option("--threads", type=click.IntRange(1), help="Number of threads of this process; by default one per core.")
 @click.option("--chunk-rows", type=click.IntRange(1), help="Rows of a chunk; by default 131,072.")
 def command(
     call: Call,
@@ -41,6 +44,7 @@ def command(
     as_of: str,
     keep: tuple[str, ...],
     new: bool,
+    engine: str | None,
     threads: int | None,
     chunk_rows: int | None,
 ) -> None:
@@ -55,6 +59,7 @@ def command(
     from mainspring.core.time import format_duration
     from mainspring.operations.batch.running import run_batch
     from mainspring.operations.batch.values import Request
+    from mainspring.project.backends import chunk_engine
 
     request = Request(endpoint, source, output, as_of, keep, new, threads=threads or 0, chunk_rows=chunk_rows or 0)
     with call.progress() as progress:
@@ -63,7 +68,8 @@ def command(
             left = "" if left_s is None else f", ends in {format_duration(max(1, round(left_s)) * 1_000_000)}"
             progress.update("predict", done, total, f"rows{left}")
 
-        report = run_batch(call.project, request, progress=told)
+        elsewhere = chunk_engine(engine or "", call.project.settings)
+        report = run_batch(call.project, request, engine=elsewhere, progress=told)
         progress.finish("predict", f"{report.predicted:,} predictions")
     call.result(dated(asdict(report), "ended_at", "at"), lambda console: _show(console, report))
 

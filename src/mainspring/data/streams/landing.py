@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from mainspring.data.streams.declaring import FIRST, Stream, event_mark, offset_
 from mainspring.data.streams.decoding import LETTERS, Decoded, Decoding, letter_rows
 from mainspring.data.streams.model import Message, OffsetGone
 from mainspring.data.streams.ports import EventLog
+from mainspring.data.streams.reading import read_between
 from mainspring.data.streams.store import Batch, StreamStore
 from mainspring.data.write_keys import numbered
 
@@ -226,17 +228,11 @@ class Lander:
         self._land(batch, self._read_again(batch))
 
     def _read_again(self, batch: Batch) -> list[Message]:
-        found: list[Message] = []
         spans = self._log.spans(batch.topic, batch.spans)
-        after = {each: spans[each].first if since is None else since for each, (since, _) in batch.spans.items()}
-        ends = {each: end for each, (_, end) in batch.spans.items()}
-        while after := {each: offset for each, offset in after.items() if offset < ends[each]}:
-            messages = self._log.read(batch.topic, after, limit=self.stream.batch_rows)
-            if not messages:
-                break  # the rest was compacted
-            for message in messages:
-                after[message.partition] = message.offset + 1
-            found += [message for message in messages if message.offset < ends[message.partition]]
+        ends = {
+            each: (spans[each].first if since is None else since, end) for each, (since, end) in batch.spans.items()
+        }
+        found = chain.from_iterable(read_between(self._log, batch.topic, ends, self.stream.batch_rows))
         return sorted(found, key=lambda message: (message.partition, message.offset))
 
     def _land(self, batch: Batch, messages: Sequence[Message]) -> Landed:

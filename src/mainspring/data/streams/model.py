@@ -48,10 +48,20 @@ class NewMessage:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The offsets that a partition holds: from `first`, which is not there in an empty one, up to before `next`."""
+    """The offsets that a partition holds: from `first`, which is not there in an empty one, up to before `next`.
+
+    Args:
+        counts: Whether a message's offset is about one larger than that of the message before it.
+    """
 
     first: int
     next: int
+    counts: bool = True
+
+    def lag(self, position: int) -> int:
+        """Return the number of messages from an offset on, at most; 1 for any number where offsets do not count."""
+        left = max(0, self.next - position)
+        return left if self.counts else min(left, 1)
 
 
 class Undecodable(ValueError):

@@ -9,6 +9,7 @@ from typing import Any
 import ray
 
 from mainspring.core.environment import set_variable
+from mainspring.core.errors import Unavailable
 from mainspring.core.settings import Settings
 from mainspring.deploy.engines.asking import ENTRY, Watch, asked, value
 from mainspring.jobs.model import StepFailed
@@ -40,9 +41,9 @@ class RayRunner:
         self._settings = settings
 
     def run(self, call: StepCall, attempt: JobRun) -> Plain:
-        """See `StepRunner.run`. Raises `StepFailed` also if there is no cluster."""
+        """See `StepRunner.run`. Raises `Unavailable` if there is no cluster."""
         watch = Watch(attempt)
-        _connect(self._settings.engines.ray)
+        connect(self._settings.engines.ray)
         task = ray.remote(max_calls=1, max_retries=0)(_answer)
         request = asked(self._settings, call, attempt.id, log=str(call.log))
         asks = {_OPTIONS[name]: amount for name, amount in call.resources.items()}
@@ -63,7 +64,12 @@ class RayRunner:
             ) from None
 
 
-def _connect(address: str) -> None:
+def connect(address: str) -> None:
+    """Connect this process to a cluster, or start Ray on this machine, unless it is connected.
+
+    Raises:
+        Unavailable: There is no cluster.
+    """
     with _connecting:
         if ray.is_initialized():
             return
@@ -72,7 +78,7 @@ def _connect(address: str) -> None:
         try:
             ray.init(address=address or "local", log_to_driver=False, logging_level="warning", **local)
         except (OSError, RuntimeError, ValueError) as error:
-            raise StepFailed(
+            raise Unavailable(
                 f"Ray at {address or 'this machine'} does not answer: {error}", fix="check the setting ray."
             ) from error
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pyspark.sql import SparkSession
 
-_HERE = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1", "spark.ui.enabled": "false"}
+from mainspring.core.environment import set_variable
+
+_HERE = {
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+}
 
 
 @contextmanager
@@ -23,6 +31,7 @@ def spark_session(master: str, name: str) -> Iterator[SparkSession]:
     if master.startswith("local"):
         for key, setting in _HERE.items():
             builder = builder.config(key, setting)
+        set_variable("PYSPARK_PYTHON", sys.executable, default=True)  # not the first python3 of the path
     session = builder.getOrCreate()
     try:
         yield session

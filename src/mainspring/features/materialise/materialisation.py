@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -39,6 +39,15 @@ CLOCK_BACK = BEHIND
 LARGE_STATE = 1_000_000  # bytes
 _WAIT_S = 600.0
 _TRIES = 3
+
+
+class Changes(NamedTuple):
+    """Rows that may change states: those that began or ceased to count at `since` or later, and those that landed with
+    a `_seq` over `newest`.
+    """
+
+    since: int
+    newest: int
 
 
 @dataclass
@@ -232,7 +241,12 @@ class Materialisation:
         if mark == new.mark:
             return mark
         known = ledger is not None and new == msgspec.structs.replace(ledger, position=new.position, until=new.until)
-        self._write(target, new, since, record=not known)
+        # Rows settle in their tiles once in a while: between, a stream's batch costs as much as it has entities.
+        if ledger is None or self.rows.versions or new.position - since.position >= SETTLING:
+            changes, settled = Changes(since.position - SETTLING, mark.newest), new.position
+        else:
+            changes, settled = Changes(mark.until + 1, mark.newest), since.position
+        self._write(target, new, changes, settled, record=not known)
         self.store.advance(target, new.mark)
         return new.mark
 
@@ -252,7 +266,7 @@ class Materialisation:
             self._refresh_ordered(scan, position, None)
             ledger = self._ledger(scan, position, until)
         assert ledger is not None
-        self._write(self.shadow, ledger, None, record=True, after=after)
+        self._write(self.shadow, ledger, None, ledger.position, record=True, after=after)
         self.store.advance(self.shadow, ledger.mark)
 
     def _refresh_ordered(self, scan: TableScan, position: int, heard: int | None) -> None:
@@ -273,9 +287,13 @@ class Materialisation:
         found = self.con.execute(query, msgspec.msgpack.decode(key)).fetchall()
         return int(found[0][0]) if found else 0
 
-    def _write(self, target: str, ledger: Ledger, since: Mark | None, *, record: bool, after: int = 0) -> None:
-        """Write the states of the entities with a number over `after` that changed since a mark, or of all."""
-        changed, total = self._changed(since, ledger.until, after)
+    def _write(
+        self, target: str, ledger: Ledger, changes: Changes | None, settled: int, *, record: bool, after: int = 0
+    ) -> None:
+        """Write the states of the entities with a number over `after` that changed, or of all; then the ledger, with
+        the position up to which all have settled.
+        """
+        changed, total = self._changed(changes, ledger.until, after)
         done = counted = 0
         self._tell(done, total, counted)
         batch: list[tuple[bytes, EntityState]] = []
@@ -287,13 +305,13 @@ class Materialisation:
                 counted += built.rows
                 self.largest = max(self.largest, len(built.payload))
                 if len(batch) == self.at_once and done < total:
-                    if since is None:
+                    if changes is None:
                         batch.append(ledger.row(built.key))
                     self.store.write(target, batch)
                     batch = []
                     self._tell(done, total, counted)
         if record or done:
-            batch.append(ledger.row())
+            batch.append(msgspec.structs.replace(ledger, position=settled).row())
         if batch:
             self.store.write(target, batch)
         self.entities += done
@@ -301,12 +319,12 @@ class Materialisation:
         if total:
             self._tell(done, total, counted)
 
-    def _changed(self, mark: Mark | None, until: int, after: int) -> tuple[str, int]:
+    def _changed(self, changes: Changes | None, until: int, after: int) -> tuple[str, int]:
         """Create a table (kid, rows) of the entities whose state may differ from the stored one; return its name and
         size.
         """
         name, rows = f"changed_{self.rows.number}", self.rows
-        if mark is None:
+        if changes is None:
             found = (
                 f"SELECT kid, counted - coalesce(later, 0) AS rows FROM {rows.entities} LEFT JOIN ("
                 f"SELECT kid, count(*) AS later FROM {rows.raw} WHERE v > {until} GROUP BY kid) USING (kid) "
@@ -315,20 +333,19 @@ class Materialisation:
         else:
             found = (
                 f"SELECT kid, count(*) AS rows FROM (SELECT kid FROM {rows.raw} WHERE v <= {until} "
-                f"AND (v >= {mark.position - SETTLING} OR seq > {mark.newest}) UNION ALL "
-                f"SELECT kid FROM {rows.arrived} WHERE seq > {mark.newest} {self._ended(mark, until)}) GROUP BY kid"
+                f"AND (v >= {changes.since} OR seq > {changes.newest}) UNION ALL SELECT kid FROM {rows.arrived} "
+                f"WHERE seq > {changes.newest} {self._ended(changes, until)}) GROUP BY kid"
             )
         self.con.execute(f"CREATE OR REPLACE TABLE {name} AS {found}")
         return name, int(duck.one_row(self.con, f"SELECT count(*) FROM {name}")[0])
 
-    def _ended(self, mark: Mark, until: int) -> str:
-        """Return a part of a union: the entities of superseded rows that began or ceased to count since a mark."""
+    def _ended(self, changes: Changes, until: int) -> str:
+        """Return a part of a union: the entities of superseded rows that began or ceased to count."""
         if not self.rows.versions:
             return ""
-        since = mark.position - SETTLING
         return (
-            f"UNION ALL SELECT kid FROM {self.rows.mortals} WHERE g <= {until} AND g >= {since} "
-            f"OR v <= {until} AND (v >= {since} OR seq > {mark.newest})"
+            f"UNION ALL SELECT kid FROM {self.rows.mortals} WHERE g <= {until} AND g >= {changes.since} "
+            f"OR v <= {until} AND (v >= {changes.since} OR seq > {changes.newest})"
         )
 
     def _tell(self, done: int, total: int, rows: int) -> None:

@@ -21,8 +21,9 @@ LEDGER_KEY = b"\xc1"
 class Ledger(msgspec.Struct, frozen=True, array_like=True):
     """Provenance of states: the rows with a `_seq` up to `newest`.
 
-    `position` and `until` are those of the mark when states were last written. `done` is the key of the last written
-        entity, in the order of keys, or empty once all are written. The other fields show when the rows need not be
+    `position` is the one of the mark when all rows had settled (`state.blobs.SETTLING`), `until` the one when states
+        were last written. `done` is the key of the last written entity, in the order of keys, or empty once all are
+        written. The other fields show when the rows need not be
         read: `source` is their `content_digest`, or empty; `changes` is the first instant after `until` at which a row
         begins or ceases to count; `tiles` is the version of the log of tiles whose pieces are all valid, -1 for none.
     """

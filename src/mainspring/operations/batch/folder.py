@@ -6,6 +6,7 @@ chunk is written if its file is there, and the file's metadata has its facts.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ import pyarrow.parquet as pq
 
 from mainspring.core.errors import Conflict, Corrupt
 from mainspring.core.files import disk_errors, make_folder, sync_file, sync_folder, write_atomic
+from mainspring.core.ids import new_id
 from mainspring.operations.batch.values import BatchReport, Chunk
 from mainspring.serving.batch.plan import Plan, read_plan
 from mainspring.serving.batch.scoring import DIGEST, MODEL, VERSION, Scored
 
 _PLANS, _QUARANTINE = "_batch", "_quarantine"
+_PARTIAL = ".partial"
 _FACTS = "mainspring.chunk"
 _WORDS = (MODEL, VERSION, DIGEST)
 
@@ -60,9 +63,9 @@ class FolderOutput:
         make_folder(self._plans)
         write_atomic(self._plans / f"{plan.run}.plan.json", msgspec.json.encode(plan))
 
-    def done(self, plan: Plan) -> dict[int, Chunk]:
+    def done(self, plan: Plan, numbers: Iterable[int]) -> dict[int, Chunk]:
         found = {}
-        for number in range(plan.chunks):
+        for number in numbers:
             path = self._part(plan, number)
             if path.exists():
                 found[number] = _facts(path)
@@ -80,8 +83,9 @@ class FolderOutput:
 
     def finish(self, plan: Plan, report: BatchReport) -> None:
         write_atomic(self._report(plan), msgspec.json.format(msgspec.json.encode(report), indent=2))
-        for path in self._plans.glob(f"{plan.run}.input.parquet"):
-            path.unlink()
+        (self._plans / f"{plan.run}.input.parquet").unlink(missing_ok=True)
+        for path in self._folder.rglob(f".{plan.run}-*{_PARTIAL}"):  # of writers that were killed
+            path.unlink(missing_ok=True)
 
     def _part(self, plan: Plan, number: int) -> Path:
         return self._folder / f"{plan.chunk_id(number)}.parquet"
@@ -100,8 +104,8 @@ def _facts(path: Path) -> Chunk:
 
 
 def _write(path: Path, rows: pa.Table, dictionaries: Any, facts: dict[str, str] | None = None) -> None:
-    """Write a file that a reader sees whole or not at all. The partial file of a killed writer is replaced."""
-    partial = path.with_name(f".{path.name}.partial")
+    """Write a file that a reader sees whole or not at all, whoever else writes it at the same time."""
+    partial = path.with_name(f".{path.name}.{new_id()}{_PARTIAL}")
     with disk_errors(path):
         try:
             # Without Arrow's own schema other types than Parquet's, such as dictionaries, do not come back.

@@ -8,40 +8,40 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-import pyarrow as pa
 
 from mainspring.core.errors import Conflict
-from mainspring.features.offline import point_in_time_pieces
-from mainspring.features.offline.observed import AT
 from mainspring.monitoring.served import served
 from mainspring.operations.auditing import audit
-from mainspring.operations.batch.planning import joined_of, make_plan, output_of, version_for
+from mainspring.operations.batch.chunks import chunks_of, writer
+from mainspring.operations.batch.elsewhere import scored_on
+from mainspring.operations.batch.planning import make_plan, output_of, version_for
 from mainspring.operations.batch.values import BatchReport, Chunk, Output, Request, together
 from mainspring.project import Project
 from mainspring.project.executors import executors
-from mainspring.serving.batch.plan import Plan, prediction_ids
-from mainspring.serving.batch.reading import read_chunks
-from mainspring.serving.batch.scoring import Sampling, Scorer, instants
+from mainspring.serving.batch.plan import Plan
 from mainspring.stats.drift import judge
 
 if TYPE_CHECKING:
+    from mainspring.deploy.engines.ports import ChunkEngine
     from mainspring.registry.model import Bundle
-    from mainspring.serving.ports import Executor
 
 ACTION = "batch.run"
-SAMPLED_ROWS = 100_000  # of a run, for its drift
 _LOCK_S = 5.0
 
 Told = Callable[[int, int, float | None], None]  # rows done, total rows, seconds to the end
 
 
 def run_batch(
-    project: Project, request: Request, *, progress: Told | None = None, confined: Path | None = None
+    project: Project,
+    request: Request,
+    *,
+    engine: ChunkEngine | None = None,
+    progress: Told | None = None,
+    confined: Path | None = None,
 ) -> BatchReport:
     """Predict for all rows of an input, each exactly once, and return the report.
 
@@ -49,6 +49,7 @@ def run_batch(
     `request.new` what is new is read afterwards.
 
     Args:
+        engine: Where the chunks are scored; `None` for threads of this process.
         progress: Called after each chunk; what it raises stops the run, which can be resumed.
         confined: Folder outside of which no file is read or written; `None` for no limit.
 
@@ -56,6 +57,7 @@ def run_batch(
         NotFound: There is no such endpoint, version, input or table.
         InvalidData: The input does not fit the model.
         Conflict: The output is there already, or another process writes it.
+        Unavailable: The engine does not answer, or has no processor free.
     """
     output = output_of(project, request.output, confined)
     lock = f"batch-{hashlib.sha256(output.name.encode()).hexdigest()[:32]}"
@@ -67,7 +69,7 @@ def run_batch(
             return report
         if last is not None and report is None:
             _check_same(last, request, output)
-            report = _carry_out(project, last, output, request, progress)
+            report = _carry_out(project, last, output, request, engine, progress)
             if not request.new:
                 return report
         elif earlier and not request.new:
@@ -86,7 +88,7 @@ def run_batch(
             return _nothing_new(project, earlier[-1], output)
         output.begin(plan)
         audit(project, ACTION, f"model/{plan.model}", f"{plan.model}:{plan.version}, {plan.rows} rows, {output.name}")
-        return _carry_out(project, plan, output, request, progress)
+        return _carry_out(project, plan, output, request, engine, progress)
 
 
 def _check_same(plan: Plan, request: Request, output: Output) -> None:
@@ -99,108 +101,64 @@ def _check_same(plan: Plan, request: Request, output: Output) -> None:
         )
 
 
-def _carry_out(project: Project, plan: Plan, output: Output, request: Request, progress: Told | None) -> BatchReport:
+def _carry_out(
+    project: Project, plan: Plan, output: Output, request: Request, engine: ChunkEngine | None, progress: Told | None
+) -> BatchReport:
     begun = time.monotonic()
+    done = output.done(plan, range(plan.chunks))
+    written = _scored(project, plan, output, done, request, engine, progress)
     bundle = project.bundles.load(plan.digest)
-    done = output.done(plan)
-    executor = executors(project, one_thread=True)(bundle)
-    try:
-        written = _scored(project, plan, bundle, executor, output, done, request.threads, progress)
-    finally:
-        executor.close()
     report = _report(project, plan, bundle, output, done, written, time.monotonic() - begun)
     output.finish(plan, report)
     return report
 
 
 def _scored(
-    project: Project, plan: Plan, bundle: Bundle, executor: Executor, output: Output, done: dict[int, Chunk],
-    threads: int, progress: Told | None,
+    project: Project, plan: Plan, output: Output, done: dict[int, Chunk], request: Request, engine: ChunkEngine | None,
+    progress: Told | None,
 ) -> list[Chunk]:  # fmt: skip
-    """Score and write the chunks that are not done."""
+    """Score and write the chunks that are not done, and return their facts."""
     pending = [number for number in range(plan.chunks) if number not in done]
-    scorer = scorer_of(bundle, executor, plan)
     pace = _Pace(plan, sum(_rows(plan, number) for number in done), progress)
-
-    def score(number: int, given: pa.Table, rows: pa.Table) -> Chunk:
-        first, _ = plan.span(number)
-        return output.write(plan, number, scorer.score(given, rows, partial(prediction_ids, plan, first), first))
-
-    workers = threads or _cores()
-    running: set[Future[Chunk]] = set()
-    written: list[Chunk] = []
-
-    def collect(at_most: int) -> None:
-        nonlocal running
-        while len(running) > at_most:
-            ended, running = wait(running, return_when=FIRST_COMPLETED)
-            for each in ended:
-                written.append(each.result())
-                pace.tell(_rows(plan, written[-1].number))
-
-    with (
-        ThreadPoolExecutor(workers, thread_name_prefix="batch") as pool,
-        closing(_chunks(project, plan, bundle, pending)) as chunks,
-    ):
-        try:
-            for number, given, rows in chunks:
-                running.add(pool.submit(score, number, given, rows))
-                collect(workers)  # a chunk is read ahead of those that are scored
-            collect(0)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    chunks = (
+        _here(project, plan, output, pending, request.threads or _cores())
+        if engine is None
+        else scored_on(engine, project, plan, output, pending)
+    )
+    written = []
+    with closing(chunks):
+        for chunk in chunks:
+            written.append(chunk)
+            pace.tell(_rows(plan, chunk.number))
     return written
 
 
-def _chunks(
-    project: Project, plan: Plan, bundle: Bundle, pending: Sequence[int]
-) -> Generator[tuple[int, pa.Table, pa.Table]]:
-    """Yield the number of each chunk, its rows as they are read, and with the model's inputs."""
-    schema = plan.columns
-    joined = joined_of(bundle) if plan.joined else None
-    if joined is None:
-        for number, rows in read_chunks(plan, schema, pending):
-            yield number, rows, rows
-        return
-    if not pending:
-        return
+def _here(
+    project: Project, plan: Plan, output: Output, pending: Sequence[int], workers: int
+) -> Generator[Chunk, None, None]:
+    """Score chunks in threads of this process, and yield each when it is written."""
+    bundle = project.bundles.load(plan.digest)
+    running: set[Future[Chunk]] = set()
 
-    def observed() -> Iterator[pa.Table]:
-        return (observed_at(rows, plan) for _, rows in read_chunks(plan, schema, pending))
+    def ended(at_most: int) -> Iterator[Chunk]:
+        nonlocal running
+        while len(running) > at_most:
+            found, running = wait(running, return_when=FIRST_COMPLETED)
+            yield from (each.result() for each in found)
 
-    with closing(
-        point_in_time_pieces(
-            observed, joined.groups, lambda source: project.lake.scan(source, plan.tables[source]),
-            schema=joined.schema, at=AT, memory_limit="512MB", temp=project.settings.state / "tmp",
-        )
-    ) as pieces:  # fmt: skip
-        for number, rows in zip(pending, pieces, strict=True):
-            yield number, rows.select(schema.names), rows
-
-
-def observed_at(rows: pa.Table, plan: Plan) -> pa.Table:
-    """Return rows with the instant at which their features are read."""
-    # In a column of its own: features may be computed from the column with the instants, too.
-    return rows.append_column(AT, rows[plan.as_of] if plan.at is None else instants(plan.at, len(rows)))
-
-
-def scorer_of(bundle: Bundle, executor: Executor, plan: Plan) -> Scorer:
-    """Return the scorer of a plan's version."""
-    description, joined = served(bundle), joined_of(bundle) if plan.joined else None
-    sampling = None
-    if description.ruler is not None:
-        sampling = Sampling(description.ruler, description.score, max(1, plan.rows // SAMPLED_ROWS))
-    return Scorer(
-        bundle,
-        executor,
-        version=plan.version,
-        keys=() if joined is None else joined.keys,
-        at=plan.as_of if plan.at is None else plan.at,
-        carried=plan.carried,
-        call_rows=plan.call_rows,
-        sampling=sampling,
-    )
+    with (
+        writer(project, plan, bundle, output) as write,
+        ThreadPoolExecutor(workers, thread_name_prefix="batch") as pool,
+        closing(chunks_of(project, plan, bundle, pending)) as chunks,
+    ):
+        try:
+            for number, given, rows in chunks:
+                running.add(pool.submit(write, number, given, rows))
+                yield from ended(workers)  # a chunk is read ahead of those that are scored
+            yield from ended(0)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 class _Pace:

@@ -23,7 +23,7 @@ from mainspring.serving.batch.plan import Plan, read_plan
 from mainspring.serving.batch.scoring import DIGEST, MODEL, VERSION, Scored
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from mainspring.data.ports import LakeTables
 
@@ -82,12 +82,12 @@ class TableOutput:
     def begin(self, plan: Plan) -> None:
         self._note(plan, _PLAN, 0, msgspec.json.encode(plan))
 
-    def done(self, plan: Plan) -> dict[int, Chunk]:
+    def done(self, plan: Plan, numbers: Iterable[int]) -> dict[int, Chunk]:
         facts = self._read(_CHUNK, plan.run)
         return {
-            number: msgspec.json.decode(content, type=Chunk)
-            for number, content in facts.items()
-            if self._lake.has(self._table, plan.chunk_id(number))
+            number: msgspec.json.decode(facts[number], type=Chunk)
+            for number in numbers
+            if number in facts and self._lake.has(self._table, plan.chunk_id(number))
         }
 
     def write(self, plan: Plan, number: int, scored: Scored) -> Chunk:

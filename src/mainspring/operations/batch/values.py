@@ -31,7 +31,7 @@ class Request:
         keep: Input columns that the predictions have; empty for all that are no inputs of the model.
         new: Whether only what is new since the last run is read.
         asked_by: Id of what asks, such as a job: asked again, it gets the report of its own finished run.
-        threads: Number of threads; 0 for one per core.
+        threads: Number of threads of this process; 0 for one per core.
         chunk_rows: Rows of a chunk; 0 for the default.
     """
 
@@ -156,12 +156,12 @@ class Output(Protocol):
         """Store a plan; durable on return."""
         ...
 
-    def done(self, plan: Plan) -> dict[int, Chunk]:
-        """Return the facts of the chunks that are written, by number."""
+    def done(self, plan: Plan, numbers: Iterable[int]) -> dict[int, Chunk]:
+        """Return the facts of those of the chunks that are written, by number."""
         ...
 
     def write(self, plan: Plan, number: int, scored: Scored) -> Chunk:
-        """Write a chunk, unless it is written; durable on return. Threads may call this at once."""
+        """Write a chunk, unless it is written; durable on return. Threads and processes may call this at once."""
         ...
 
     def finish(self, plan: Plan, report: BatchReport) -> None:

@@ -189,6 +189,7 @@ def _forget(project: Project, _: JobRun, given: dict[str, Any]) -> Plain:
 def _batch(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
     from mainspring.operations.batch.running import run_batch
     from mainspring.operations.batch.values import Request
+    from mainspring.project.backends import chunk_engine
 
     def told(done: int, total: int, left_s: float | None) -> None:
         run.check()
@@ -199,7 +200,8 @@ def _batch(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
             given["endpoint"], given["from"], given["to"], given["as_of"], tuple(given["keep"]), given["new"], run.id
         )
         # The caller that queues a job may read and write less than the worker.
-        report = run_batch(project, request, progress=told, confined=project.settings.root)
+        engine = chunk_engine(given["engine"], project.settings)
+        report = run_batch(project, request, engine=engine, progress=told, confined=project.settings.root)
         names = ("run", "version", "rows", "predicted", "quarantined", "reasons", "seconds", "cost", "drifted")
         return {name: getattr(report, name) for name in names}
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mainspring.core.errors import MainspringError
 from mainspring.core.time import SECOND
+from mainspring.data.streams.model import Span
 from mainspring.operations.stream_endpoints.running import folder
 from mainspring.project import Project
 from mainspring.serving.streaming.partition import PREDICTIONS
@@ -77,9 +78,9 @@ def status(project: Project, name: str) -> StreamStatus:
     """
     endpoint = project.definitions.stream_endpoint(name)
     found = {number: _read(path) for number, path in files(folder(project, name))}
-    ends, problem = _ends(project, endpoint.topic)
+    spans, problem = _spans(project, endpoint.topic)
     partitions = [
-        _status(number, progress, waiting, ends.get(number), endpoint.lateness_us, project.wall.now())
+        _status(number, progress, waiting, spans.get(number), endpoint.lateness_us, project.wall.now())
         for number, (progress, waiting) in found.items()
         if progress is not None
     ]
@@ -87,12 +88,11 @@ def status(project: Project, name: str) -> StreamStatus:
     return StreamStatus(name, endpoint.topic, endpoint.model, to, endpoint.dead_letters, partitions, problem)
 
 
-def _ends(project: Project, topic: str) -> tuple[dict[int, int], str]:
+def _spans(project: Project, topic: str) -> tuple[dict[int, Span], str]:
     try:
-        spans = project.streams.spans(topic, project.streams.partitions(topic))
+        return project.streams.spans(topic, project.streams.partitions(topic)), ""
     except MainspringError as error:
         return {}, str(error)
-    return {number: span.next for number, span in spans.items()}, ""
 
 
 def _read(path: Path) -> tuple[Progress | None, dict[str, int]]:
@@ -108,9 +108,9 @@ def _read(path: Path) -> tuple[Progress | None, dict[str, int]]:
 
 
 def _status(
-    partition: int, progress: Progress, waiting: dict[str, int], end: int | None, lateness_us: int, now: int
+    partition: int, progress: Progress, waiting: dict[str, int], span: Span | None, lateness_us: int, now: int
 ) -> PartitionStatus:
-    lag = None if end is None else max(0, end - progress.offset)
+    lag = None if span is None else span.lag(progress.offset)
     behind = max(0, now - progress.accepted_at) / SECOND if progress.accepted_at else None
     return PartitionStatus(
         partition=partition,

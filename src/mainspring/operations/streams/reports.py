@@ -198,7 +198,7 @@ def _unread(partition: int, span: Span, start: str) -> PartitionReport:
         partition=partition,
         position=str(position),
         end=str(span.next),
-        lag=span.next - position,
+        lag=span.lag(position),
         newest_event=None,
         worker="",
     )
@@ -219,7 +219,7 @@ def _of_source(project: Project, stream: Stream) -> list[tuple[PartitionReport, 
             partition=partition,
             position=str(position),
             end=str(span.next),
-            lag=max(0, span.next - position),
+            lag=span.lag(position),
             newest_event=event,
             worker=owners.get(partition, ""),
         )

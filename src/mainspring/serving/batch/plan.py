@@ -6,6 +6,7 @@ predictions are those of an undisturbed run, ids included.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -124,6 +125,13 @@ def spans(chunks: Sequence[int]) -> Iterator[tuple[int, int]]:
         if place == len(chunks) - 1 or chunks[place + 1] != number + 1:
             yield chunks[first], number
             first = place + 1
+
+
+def shares(chunks: Sequence[int], count: int) -> list[Sequence[int]]:
+    """Return chunks in at most `count` parts of about the same size, in their order."""
+    count = max(1, min(count, len(chunks)))
+    ends = [len(chunks) * place // count for place in range(count + 1)]
+    return [chunks[first:end] for first, end in itertools.pairwise(ends)]
 
 
 def prediction_ids(plan: Plan, first: int, rows: int) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,7 @@ import msgspec
 from mainspring.core.errors import Invalid, InvalidData
 from mainspring.data.streams.model import Message
 from mainspring.data.streams.ports import EventLog
+from mainspring.data.streams.reading import read_between
 from mainspring.serving.streaming.declaring import StreamEndpoint
 from mainspring.serving.streaming.event import Output
 from mainspring.serving.streaming.keyed import KeyState
@@ -151,12 +153,5 @@ class Replay:
                     yield output
 
     def _messages(self, partition: int, record: BatchRecord) -> list[Message]:
-        after, until = record.before.offset, int(record.until)
-        found: list[Message] = []
-        while after < until:
-            read = self._log.read(self._endpoint.topic, {partition: after}, limit=1_000)
-            if not read:
-                break
-            found += [message for message in read if message.offset < until]
-            after = read[-1].offset + 1
-        return found
+        ends = {partition: (record.before.offset, int(record.until))}
+        return list(chain.from_iterable(read_between(self._log, self._endpoint.topic, ends, 1_000)))

@@ -12,7 +12,7 @@ from typing import Any
 
 from mainspring.core.errors import Corrupt, MainspringError
 from mainspring.core.time import Clock
-from mainspring.data.streams.model import Message
+from mainspring.data.streams.model import Message, OffsetAhead
 from mainspring.data.streams.ports import EventLog
 from mainspring.data.streams.recent import Recent
 from mainspring.serving.streaming.declaring import FIRST, StreamEndpoint
@@ -110,7 +110,11 @@ class Runner:
             time.sleep(wait_s)
             return 0
         asked = self._wall.now()
-        messages = self._log.read(self._endpoint.topic, after, limit=self._at_once, wait_s=wait_s)
+        try:
+            messages = self._log.read(self._endpoint.topic, after, limit=self._at_once, wait_s=wait_s)
+        except OffsetAhead as error:
+            fix = f"move {self._folder} away, to begin anew without states."
+            raise Corrupt(error.what, fix=fix) from error
         groups: dict[int, list[Message]] = {}
         for message in messages:
             groups.setdefault(message.partition, []).append(message)
@@ -186,8 +190,8 @@ class Runner:
         if self._partitions and time.monotonic() < self._look_at:
             return
         topic = self._endpoint.topic
-        spans = self._log.spans(topic, self._log.partitions(topic))
-        new = [number for number in spans if number not in self._partitions]
+        new = [number for number in self._log.partitions(topic) if number not in self._partitions]
+        spans = self._log.spans(topic, new) if new else {}
         later = bool(self._partitions)  # then what it holds already came after the beginning
         for number in new:
             path = partition_path(self._folder, number)
@@ -196,13 +200,6 @@ class Runner:
             from_first = self._endpoint.start == FIRST or later
             made.begin(spans[number].first if from_first else spans[number].next)
             self._partitions[number] = made
-        for number, each in self._partitions.items():
-            if each.progress is not None and number in spans and spans[number].next < each.progress.offset:
-                raise Corrupt(
-                    f"Partition {number} of topic {topic!r} ends at offset {spans[number].next}, and offset "
-                    f"{each.progress.next} was to be read next: the topic was made anew.",
-                    fix=f"move {self._folder} away, to begin anew without states.",
-                )
         self._look_at = time.monotonic() + _PARTITIONS_S
 
     def _is_full(self, partition: Partition) -> bool:

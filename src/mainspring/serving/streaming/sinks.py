@@ -15,6 +15,7 @@ from mainspring.core.errors import Denied, Invalid, TooLarge, Unavailable
 from mainspring.data.ports import LakeTables
 from mainspring.data.streams.model import NewMessage, OffsetGone
 from mainspring.data.streams.ports import EventLog
+from mainspring.data.streams.reading import AGAIN_S
 from mainspring.serving.streaming.event import DeadLetter, Output
 from mainspring.serving.streaming.state_file import DEAD_LETTER, StateFile, Waiting
 
@@ -119,7 +120,7 @@ class TopicSink:
         found: set[str] = set()
         while after:
             try:
-                messages = self._log.read(self._topic, after, limit=_AT_ONCE)
+                messages = self._log.read(self._topic, after, limit=_AT_ONCE, wait_s=AGAIN_S)
             except OffsetGone as error:
                 after[error.partition] = error.first
                 continue

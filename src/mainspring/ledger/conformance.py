@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from mainspring.core.errors import NotFound
+from mainspring.ledger.key_sample import key_hash
 from mainspring.ledger.model import (
     REQUESTED,
     SAMPLED,
@@ -474,6 +475,29 @@ class LedgerConformance:
         assert set(first) != set(other)
         assert {*first, *other} <= {f"p{number}" for number in range(1, 51)}
         assert ledger.store.sample(selection, 0) == []
+
+    def test_a_sample_by_key_has_the_same_keys_at_any_time(self, ledger: Ledger) -> None:
+        def asked(hour: int, number: int) -> Prediction:
+            id_, keys = f"h{hour}n{number}", {"card": f"c{number % 40}"} if number < 60 else {}
+            return msgspec.structs.replace(prediction(1), id=id_, at=1_000 * hour + number // 2, keys=keys)
+
+        made = [[asked(hour, number) for number in range(61)] for hour in (1, 2, 3)]
+        for hour in made:
+            ledger.log.append(hour[::-1])
+            ledger.store.compact()
+        for selection in (
+            Selection(since=1_000, until=2_000), Selection(since=2_000, until=3_000), Selection(),
+            Selection(keys={"card": "c7"}), Selection(endpoint="nobody"),
+        ):  # fmt: skip
+            held = [each for hour in made for each in hour if each.keys and selection.holds(each)]
+            by_card: dict[str, list[Prediction]] = {}
+            for each in sorted(held, key=lambda each: (-each.at, each.id)):
+                by_card.setdefault(str(each.keys["card"]), []).append(each)
+            cards = sorted(by_card, key=lambda card: key_hash(f'{{"card":"{card}"}}'))
+            turns = range(max(map(len, by_card.values()), default=0))
+            expected = [by_card[card][turn].id for turn in turns for card in cards if turn < len(by_card[card])]
+            for count in (0, 7, 40, 55, 1_000):
+                assert ledger.store.sample_by_key(selection, count) == expected[:count]
 
     def test_a_batch_keeps_which_of_its_requests_a_rollout_assigned(self, ledger: Ledger) -> None:
         made = batch(1, 2, 1, 1)

@@ -274,6 +274,14 @@ class PredictionStore(Protocol):
         """
         ...
 
+    def sample_by_key(self, selection: Selection, count: int) -> list[str]:
+        """Return the ids of `count` compacted predictions of a selection, or of all with entity keys if there are
+        fewer: of the keys whose hashes are smallest the newest each, then the one before, and so on.
+
+        So every selection gives the same keys, as far as it has them. In memory for `count` ids.
+        """
+        ...
+
     def scan(self, selection: Selection, ids: Collection[str] | None = None) -> Iterator[list[Prediction]]:
         """Yield the compacted predictions of a selection, in no order, some thousands at a time, with sealed personal
         values.

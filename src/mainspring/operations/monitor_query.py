@@ -29,6 +29,7 @@ _TABLES = {  # short name -> table of the lake
     "quality": "predictions__quality",
     "crossed_quality": "predictions__crossed_quality",
     "separations": "predictions__separations",
+    "skew": "predictions__skew",
 }
 
 
@@ -44,8 +45,8 @@ def query(project: Project, sql: str, *, limit: int = MOST_ROWS) -> QueryResult:
     """Return the rows of one SELECT over monitoring's tables, in DuckDB's SQL.
 
     The tables are those of the lake, under their own names and short ones: `predictions`, `failures`, `explanations`,
-    `sketches`, `hours`, `quality`, `crossed_quality` and `separations`; and of the catalog `windows` and `incidents`.
-    Personal values stay encrypted. The query reads no file and writes nothing.
+    `sketches`, `hours`, `quality`, `crossed_quality`, `separations` and `skew`; and of the catalog `windows` and
+    `incidents`. Personal values stay encrypted. The query reads no file and writes nothing.
 
     Args:
         limit: Largest number of rows.

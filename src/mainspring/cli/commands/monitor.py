@@ -108,7 +108,8 @@ def _skew_table(compared: Mapping[str, Mapping[str, int]]) -> Table:
 def skew_(call: Call, *, endpoint: str) -> None:
     """Show the features of the last day whose served values were compared with the offline read.
 
-    The worker compares a sample of each hour's predictions.
+    The worker compares a sample of each hour's predictions, drawn by a hash of their keys. The table `skew` of
+    `mainspring monitor query` has them by hour and version.
     """
     from mainspring.operations.service.skew import skew
 
@@ -127,7 +128,7 @@ def skew_(call: Call, *, endpoint: str) -> None:
 @make("query", reads_only=True)
 @click.argument("sql")
 def query_(call: Call, *, sql: str) -> None:
-    """Read the tables of the monitor by SQL: hours, sketches, quality, windows, incidents, predictions, failures.
+    """Read the tables of the monitor by SQL: hours, sketches, quality, skew, windows, incidents, predictions, failures.
 
     The SQL is DuckDB's.
     """

@@ -244,6 +244,10 @@ class LakePredictions:
         dataset = self._tables.dataset()
         return [] if dataset is None else scanning.sample(dataset, selection, count, seed)
 
+    def sample_by_key(self, selection: Selection, count: int) -> list[str]:
+        dataset = self._tables.dataset()
+        return [] if dataset is None else scanning.sample_by_key(dataset, selection, count)
+
     def scan(self, selection: Selection, ids: Collection[str] | None = None) -> Iterator[list[Prediction]]:
         dataset = self._tables.dataset()
         return iter(()) if dataset is None else scanning.scan(dataset, selection, ids)

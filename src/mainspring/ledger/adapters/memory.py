@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from mainspring.core.errors import NotFound
 from mainspring.core.time import HOUR
 from mainspring.ledger.batches import batches_of, predictions_of
+from mainspring.ledger.key_sample import hashed, smallest
 from mainspring.ledger.model import SAMPLED, Batch, Failure, KeptExplanation, Prediction, Selection
 from mainspring.ledger.ports import Arrivals, Cursor, Observations, Observed, Observer, PredictionPage, Seals
 from mainspring.ledger.sealing import KEY_BYTES, Opener, Sealer, revealed
@@ -183,6 +184,9 @@ class MemoryLedger:
     def sample(self, selection: Selection, count: int, *, seed: int = 0) -> list[str]:
         found = [each.id for part in self.scan(selection) for each in part]
         return found if len(found) <= count else random.Random(seed).sample(found, count)  # noqa: S311
+
+    def sample_by_key(self, selection: Selection, count: int) -> list[str]:
+        return smallest(map(hashed, self.scan(selection)), count)
 
     def scan(self, selection: Selection, ids: Collection[str] | None = None) -> Iterator[list[Prediction]]:
         with self._lock:

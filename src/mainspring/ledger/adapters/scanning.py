@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from mainspring.ledger.columns import INSTANT, from_table
+from mainspring.ledger.key_sample import NO_KEYS, Hashed, hashed, key_hash, smallest
 from mainspring.ledger.model import Prediction, Selection
 
 _ROWS_AT_ONCE = 8_192
@@ -43,6 +45,26 @@ def sample(dataset: ds.Dataset, selection: Selection, count: int, seed: int) -> 
             chosen = np.argpartition(numbers, count)[:count]
             kept, numbers = [kept[place] for place in chosen.tolist()], numbers[chosen]
     return kept
+
+
+def sample_by_key(dataset: ds.Dataset, selection: Selection, count: int) -> list[str]:
+    """Return the ids of `count` selected rows, by the hashes of their keys."""
+    if _needs_rows(selection):
+        return smallest(map(hashed, scan(dataset, selection, None)), count)
+    wanted, keyed = where(selection), ~same("keys", NO_KEYS)
+    batches = dataset.to_batches(
+        columns=["id", "keys", "at"], filter=keyed if wanted is None else wanted & keyed, batch_size=_IDS_AT_ONCE,
+        batch_readahead=1, fragment_readahead=1, use_threads=False,
+    )  # fmt: skip
+    return smallest(map(_hashed, batches), count)
+
+
+def _hashed(batch: pa.RecordBatch) -> Hashed:
+    keys: Any = batch["keys"].dictionary_encode()
+    hashes = np.array([key_hash(str(text)) for text in keys.dictionary.to_pylist()], np.uint64)
+    return Hashed(
+        np.array(batch["id"].to_pylist(), str), hashes[keys.indices.to_numpy()], batch["at"].cast(pa.int64()).to_numpy()
+    )
 
 
 def scan(dataset: ds.Dataset, selection: Selection, ids: Collection[str] | None) -> Iterator[list[Prediction]]:

@@ -1,9 +1,13 @@
-"""Comparison of served features with the offline read, on a bounded sample of each hour's predictions."""
+"""Comparison of served features with the offline read, on a bounded sample of each hour's predictions.
+
+The sample is drawn by a hash of the entity keys, so it has the same keys each hour.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mainspring.core.time import DAY, HOUR, MINUTE
@@ -29,8 +33,8 @@ _LOOKED_BACK_US = 3 * HOUR  # windows that a pass judges
 def compare(project: Project, endpoint: str, now: int) -> bool:
     """Compare a sample of the newest complete hour, once; return whether there was one.
 
-    Hours that passed while no worker ran are left out. A sample is stored with the hour that it is of, in one
-    transaction, so a worker that is killed repeats it or has it.
+    Hours that passed while no worker ran are left out. A sample is stored in the lake, then in the catalog with its
+    hour. A worker that is killed in between compares the hour again, and the lake keeps what it has.
 
     Args:
         now: By the domain's clock.
@@ -41,24 +45,29 @@ def compare(project: Project, endpoint: str, now: int) -> bool:
     if before is not None and before.at >= until:
         return False
     selection = Selection(endpoint=endpoint, since=until - HOUR, until=until)
-    ids = project.predictions.sample(selection, AN_HOUR, seed=until // HOUR)
-    counts: dict[str, float] = defaultdict(float)
-    by_digest: dict[str, list[Prediction]] = defaultdict(list)
+    ids = project.predictions.sample_by_key(selection, AN_HOUR)
+    by_version: dict[tuple[str, str], list[Prediction]] = defaultdict(list)
     for part in project.predictions.scan(selection, ids) if ids else ():
         for each in part:
-            by_digest[each.digest].append(each)
-    for digest, predictions in by_digest.items():
-        _count(project, digest, predictions, counts)
+            by_version[each.version, each.digest].append(each)
+    compared = {version: _compared(project, version[1], predictions) for version, predictions in by_version.items()}
+    counts = sum(compared.values(), Counter())
+    if counts:
+        from mainspring.monitoring.service.skew_table import SkewTable
+
+        SkewTable(project.lake).add(endpoint, until - HOUR, compared)
     at = project.wall.now()
     sample = Sample(subject=subject(endpoint), start=at - HOUR, end=at, observed_us=HOUR, counts=dict(counts))
     project.service.save(place, [sample] if counts else [], State(until))
     return True
 
 
-def _count(project: Project, digest: str, predictions: list[Prediction], counts: dict[str, float]) -> None:
+def _compared(project: Project, digest: str, predictions: Sequence[Prediction]) -> Counter[str]:
+    """Return the counts of a sample, by outcome and feature."""
+    counts = Counter[str]()
     bundle = project.bundles.load(digest)
     if not stored(bundle):
-        return
+        return counts
     groups, _ = definitions.load(bundle.files[FEATURES])
     names = {name for group in groups for name in group.columns}
     for each, check in zip(predictions, check_features(predictions, bundle, project.lake.scan), strict=True):
@@ -67,6 +76,7 @@ def _count(project: Project, digest: str, predictions: list[Prediction], counts:
         for name in names & each.features.keys():
             found = check.differing.get(name)
             counts[f"{MATCH if found is None else outcome(found.logged, found.again)} {name}"] += 1
+    return counts
 
 
 def skew(project: Project, endpoint: str) -> dict[str, dict[str, int]]:

@@ -196,6 +196,20 @@ def test_a_reader_that_is_nearly_too_late_looks_whether_its_next_message_is_ther
     kinesis_server.tell("pages", 10_000)
 
 
+def test_an_iterator_that_expired_is_replaced(log: KinesisLog, kinesis_server: KinesisServer) -> None:
+    log.create("rests", 2)
+    wanted = starts(log, "rests")
+    for number in range(3):
+        places = log.produce("rests", messages(3) + messages(3, partition=1))
+        kinesis_server.tell("expire", None)
+        found = []
+        while part := log.read("rests", wanted, limit=4):  # without waiting: what is there is found
+            found += [(each.partition, each.offset) for each in part]
+            wanted |= {each.partition: each.offset + 1 for each in part}
+            kinesis_server.tell("expire", None)
+        assert sorted(found) == sorted(places), number
+
+
 def test_a_topic_that_vanishes_and_comes_back_empty(log: KinesisLog, kinesis_server: KinesisServer) -> None:
     log.create("vanishes")
     places = log.produce("vanishes", messages(5))

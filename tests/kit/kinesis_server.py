@@ -4,7 +4,8 @@ Moto moves the records of a shard that is split into its children, writes to clo
 loses records of producers that write at once, and numbers records without gaps.
 
 A test makes it misbehave by a post to `/-/`: `trim` removes the first records of a shard, `age` makes them old, `pages`
-gives few records at a time and none every second time, `refuse` lets the next records of calls fail, `busy` calls.
+gives few records at a time and none every second time, `refuse` lets the next records of calls fail, `busy` calls;
+`expire` ends all iterators.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ _busy = [0]  # calls that are refused as a whole
 _pages = [10_000, 0]  # records of a page; number of pages given
 _put, _get = models.KinesisBackend.put_records, models.KinesisBackend.get_records
 _iterate = models.KinesisBackend.get_shard_iterator
+
+
+_live: set[str] = set()  # iterators
 
 
 def _numbered(stream: models.Stream) -> int:
@@ -72,7 +76,9 @@ def _put_record(shard: models.Shard, key: str, data: str, explicit: str) -> str:
 def _get_iterator(backend: Any, arn: Any, name: str, shard: str, kind: str, number: str | None, at: Any) -> str:
     if number is not None and int(number) % 16 != 2:
         raise InvalidArgumentError(f"StartingSequenceNumber {number} is invalid")
-    return str(_iterate(backend, arn, name, shard, kind, number, at))
+    iterator = str(_iterate(backend, arn, name, shard, kind, number, at))
+    _live.add(iterator)
+    return iterator
 
 
 def _put_records(backend: Any, arn: Any, name: Any, records: list[dict[str, Any]]) -> dict[str, Any]:
@@ -91,10 +97,13 @@ def _put_records(backend: Any, arn: Any, name: Any, records: list[dict[str, Any]
 def _get_records(backend: Any, arn: Any, iterator: str, limit: Any) -> tuple[str | None, list[Any], int]:
     with _lock:
         _raise_if_busy()
+        if iterator not in _live:
+            raise JsonRESTError("ExpiredIteratorException", "Iterator expired")
         most, _pages[1] = _pages[0], _pages[1] + 1
         if most < 10_000 and _pages[1] % 2:
             return iterator, [], 1
         after, records, _ = _get(backend, arn, iterator, min(most, limit or most))
+        _live.add(after)
         stream, name, last = utils.decompose_shard_iterator(after)
         shard = backend.streams[stream].shards[name]
         if not records or int(last) >= shard.get_max_sequence_number():
@@ -146,6 +155,8 @@ def main(port: int) -> None:
                 _age(*given)
             elif path == "/-/refuse":
                 _refused[:] = given
+            elif path == "/-/expire":
+                _live.clear()
             elif path == "/-/pages":
                 _pages[0] = given
             else:

@@ -327,8 +327,11 @@ class KinesisLog:
             try:
                 page = self._page(topic, reader.iterator, min(max(limit, _PUT_RECORDS), _GET_RECORDS))
             except _Told:  # no one read for five minutes
-                reader.iterator = None
+                reader.iterator, reader.idle = None, False
                 return
+            except MainspringError:
+                reader.iterator = None  # the stream may be another by now
+                raise
         reader.came.extend(_message(number, each) for each in page.records)
         reader.iterator, reader.ended = page.iterator, page.iterator is None
         reader.idle = not page.behind_ms
@@ -404,7 +407,7 @@ class KinesisLog:
             except ClientError as error:
                 code = error.response.get("Error", {}).get("Code", "")
                 if code in told:
-                    raise _Told(code) from error
+                    raise _Told(f"The log {self._shown} failed: {error}.") from error
                 fault = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500
                 if code not in _BUSY and not (fault and name != "put_records"):
                     raise self._failed(error, code, topic) from error
@@ -426,7 +429,6 @@ class KinesisLog:
     def _failed(self, error: ClientError, code: str, topic: str) -> MainspringError:
         said = error.response.get("Error", {}).get("Message") or code
         if code == "ResourceNotFoundException":
-            self._shards.pop(topic, None)
             return unknown_topic(topic)
         if code in _DENIED:
             return Denied(f"The log {self._shown} refused: {said}.", fix="correct the credentials or their rights.")
@@ -459,7 +461,7 @@ class KinesisLog:
             return self._pool
 
 
-class _Told(Exception):
+class _Told(Unavailable):
     """An error of the service that the caller expects."""
 
 

@@ -126,7 +126,7 @@ class DeltaLake(DeltaReads):
                     source_alias="arrived",
                     target_alias="kept",
                     merge_schema=not set(rows.column_names) <= set(arrow_schema(at).names),
-                    commit_properties=_properties(at, key, marks),
+                    commit_properties=self._properties(table, at, key, marks),
                     post_commithook_properties=_HOOKS,
                     writer_properties=_encodings(rows.schema),
                 ).when_matched_update(
@@ -288,7 +288,7 @@ class DeltaLake(DeltaReads):
                 schema_mode=schema_mode,
                 predicate=predicate,
                 configuration=_CONFIGURATION if at is None else None,
-                commit_properties=_properties(at, key, marks),
+                commit_properties=self._properties(table, at, key, marks),
                 post_commithook_properties=_HOOKS,
                 storage_options=options,
                 writer_properties=_encodings(schema),
@@ -299,7 +299,7 @@ class DeltaLake(DeltaReads):
     ) -> int | None:
         with self.place.errors(check_id(table, "table")), self.locks.hold(table, wait_s=600.0):
             at = self._open(table)
-            if at is not None and keys.written(at, key):
+            if at is not None and keys.written(key, self._stored(table, at)):
                 self.place.sync(table, None)  # its writer may have died before syncing
                 return None
             if at is not None and schema is not None:
@@ -317,6 +317,10 @@ class DeltaLake(DeltaReads):
             with suppress(StorageFull, Conflict):  # the rows are stored; the next write retries
                 self._compact(table)
             return version
+
+    def _properties(self, table: str, at: DeltaTable | None, key: str, marks: Mapping[str, int]) -> CommitProperties:
+        stored: Callable[[str], int | None] = (lambda _: None) if at is None else self._stored(table, at)
+        return CommitProperties(app_transactions=keys.write(key, marks, stored), max_commit_retries=_ATTEMPTS)
 
     def _compact(self, table: str) -> None:
         """Merge small files when there are many: a separate version with the same rows."""
@@ -355,10 +359,6 @@ def _spans(name: str, values: pa.ChunkedArray[Any]) -> str:
 def _instant(at: int) -> str:
     """Return an instant, UTC epoch microseconds, as SQL of delta-rs."""
     return f"arrow_cast('{format_instant(at)}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
-
-
-def _properties(at: DeltaTable | None, key: str, marks: Mapping[str, int]) -> CommitProperties:
-    return CommitProperties(app_transactions=keys.write(at, key, marks), max_commit_retries=_ATTEMPTS)
 
 
 def _written_ms(actions: Iterable[dict[str, Any]]) -> int:

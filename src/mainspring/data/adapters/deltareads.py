@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Container, Hashable, Iterable, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from mainspring.data.adapters.deltadisk import LOG, appended_in, whole_parquet
 from mainspring.data.adapters.deltaerrors import delta_errors
 from mainspring.data.adapters.deltaplaces import Place
 from mainspring.data.model import TableScan, TableVersion
+from mainspring.data.write_keys import marks_of
 
 
 class DeltaReads:
@@ -31,11 +33,11 @@ class DeltaReads:
 
     def has(self, table: str, key: str) -> bool:
         at = self._open(table)
-        return at is not None and keys.written(at, key)
+        return at is not None and keys.written(key, self._stored(table, at))
 
     def marks(self, table: str, names: Iterable[str]) -> dict[str, int]:
         at = self._open(table)
-        return {} if at is None else keys.marks(at, names)
+        return {} if at is None else marks_of(names, self._stored(table, at))
 
     def version(self, table: str) -> int | None:
         at = self._open(table)
@@ -84,9 +86,8 @@ class DeltaReads:
         if version is not None and newest is not None and not 0 <= version <= newest:
             raise NotFound(f"Table {table!r} never had a version {version}.", fix=f"its newest version is {newest}.")
         at = self._version(table, version)
-        return TableVersion(
-            int(at.version()), int(at.count()), arrow_schema(at), keys.restored(at), tuple(file_names(at))
-        )
+        restored = keys.restored(self._stored(table, at))
+        return TableVersion(int(at.version()), int(at.count()), arrow_schema(at), restored, tuple(file_names(at)))
 
     def damage(self, table: str) -> list[str]:
         at = self._open(table)
@@ -147,10 +148,12 @@ class DeltaReads:
         identity = self.place.identity(check_id(table, "table"))
         if identity is None:
             return None
-        opened: dict[str, tuple[Hashable, DeltaTable]] = self._thread.__dict__.setdefault("opened", {})
+        opened: dict[str, _Opened] = self._thread.__dict__.setdefault("opened", {})
         known = opened.pop(table, None)
+        if known is None or known.identity != identity:
+            known = None
         with delta_errors(self._address(table)):
-            at = known[1] if known is not None and known[0] == identity else None
+            at = None if known is None else known.at
             if at is None:
                 self.place.check(table, None)
                 try:
@@ -160,8 +163,22 @@ class DeltaReads:
             elif self.place.newer(table, int(at.version())):
                 self.place.check(table, int(at.version()))
                 at.update_incremental()
-        opened[table] = identity, at
+        numbers = keys.Numbers(partial(self.place.read, table)) if known is None else known.numbers
+        opened[table] = _Opened(identity, at, numbers)
         return at
+
+    def _stored(self, table: str, at: DeltaTable) -> Callable[[str], int | None]:
+        """Return a function that returns the number of a key's or a mark's name; see `deltakeys`."""
+        newest: _Opened | None = self._thread.__dict__.get("opened", {}).get(table)
+        return newest.numbers.stored(at) if newest is not None and newest.at is at else at.transaction_version
+
+
+class _Opened(NamedTuple):
+    """Newest version that a thread has seen of a table; `identity` is that of the table, which may be made anew."""
+
+    identity: Hashable
+    at: DeltaTable
+    numbers: keys.Numbers
 
 
 def _damage(path: Path | None, size: int) -> str | None:

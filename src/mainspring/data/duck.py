@@ -7,11 +7,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from mainspring.core.errors import Corrupt, Invalid, MainspringError, NotFound, StorageFull
 from mainspring.core.expr.sql import quote_name, quote_text
@@ -26,7 +28,10 @@ SPILL = "spill-"  # prefix of spill folders, followed by a pid; removed once the
 _FULL = ("No space left", "max_temp_directory_size", "File too large", "Disk quota")
 _MEMORY = "parse_formatted_bytes(current_setting('memory_limit'))"
 _THREAD_BYTES = 125_000_000
+_REMEMBERED = 20_000  # files, which never change
 _GONE = ("No files found that match", "No such file")
+
+Columns = tuple[tuple[str, str], ...]  # name and type
 
 
 def connect(
@@ -109,16 +114,40 @@ def register(con: duckdb.DuckDBPyConnection, name: str, scan: TableScan) -> None
     if not scan.files:
         con.register(name, _nothing(scan))
         return
-    files = f"read_parquet([{', '.join(map(quote_text, scan.files))}], union_by_name = true, hive_partitioning = false)"
+    listed = ", ".join(map(quote_text, scan.files))
+    columns = ["*"]
     with duck_errors("the lake", scan):
-        present = {row[0] for row in con.execute(f"DESCRIBE SELECT * FROM {files}").fetchall()}
-        columns = ["*"]
-        if scan.schema is not None:
+        schemas = {_schema(file) for file in scan.files}
+        alike = len(schemas) == 1 and None not in schemas
+        names = {name for schema in schemas for name, _ in schema or ()}
+        # Where they differ, each statement that names the view opens all files.
+        files = f"read_parquet([{listed}], union_by_name = {str(not alike).lower()}, hive_partitioning = false)"
+        if scan.schema is not None and not (alike and names.issuperset(scan.schema.names)):
+            present = {row[0] for row in con.execute(f"DESCRIBE SELECT * FROM {files}").fetchall()}
             con.register(f"{name} without rows", _nothing(scan))
             types = con.execute(f"DESCRIBE SELECT * FROM {quote_name(f'{name} without rows')}").fetchall()
             con.unregister(f"{name} without rows")
             columns += [f"NULL::{kind} AS {quote_name(column)}" for column, kind, *_ in types if column not in present]
         con.execute(f"CREATE OR REPLACE TEMP VIEW {quote_name(name)} AS SELECT {', '.join(columns)} FROM {files}")
+
+
+def _schema(file: str) -> Columns | None:
+    """Return the columns of a Parquet file; None if it cannot be read: DuckDB will say why."""
+    try:
+        return _read_schema(file)
+    except (OSError, pa.ArrowException):
+        return None
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _read_schema(file: str) -> Columns:
+    return _once(tuple((field.name, str(field.type)) for field in pq.read_schema(file)))
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _once(schema: Columns) -> Columns:
+    """Return the first of equal schemas, so that many files do not keep many of them."""
+    return schema
 
 
 def _filled(rows: pa.Table, schema: pa.Schema | None) -> pa.Table:

@@ -43,7 +43,7 @@ def write_keyed(folder: Path, rows: int, entities: int, facts: int) -> None:
     """Write observations of entities, each at an instant of its own, and facts about them."""
     rng = np.random.default_rng(1)
     at = rng.integers(DAY_US, 30 * DAY_US, rows)
-    keyed = {"user": rng.integers(0, entities, rows), "at": pa.array(at).cast(_INSTANT)}
+    keyed = {"user": rng.integers(0, entities, rows), "asked_at": pa.array(at).cast(_INSTANT)}
     pq.write_table(pa.table(keyed), folder / "keyed.parquet", row_group_size=GROUP_ROWS)
     values = {f"v{number}": rng.random(facts, np.float32) for number in range(10)}
     came = pa.array(np.sort(rng.integers(0, 30 * DAY_US, facts))).cast(_INSTANT)

@@ -39,14 +39,14 @@ def main() -> None:
         values = [f"v{number}" for number in range(10)]
         columns = {"user": ms.Int64, **dict.fromkeys(values, ms.Float32)}
         facts = ms.Source("facts", schema=columns, event_time="came_at")
-        asked = ms.Source("asked", schema={"user": ms.Int64}, event_time="at")
+        asked = ms.Source("asked", schema={"user": ms.Int64}, event_time="asked_at")
         view = ms.feature_view(entity=user, source=facts)(type("View", (), {name: ms.last(name) for name in values}))
-        observations = ms.Observations(asked, keys=[user], at=ms.col("at"))
+        observations = ms.Observations(asked, keys=[user], at=ms.col("asked_at"))
         files[FEATURES] = dump([view], observations)
         Ingestor(project.lake, MemoryLocks(), project.clock).ingest(
             facts, folder / "facts.parquet", keyings={"user": ("user",)}
         )
-        names, source, as_of = [f"View.{name}" for name in values], folder / "keyed.parquet", "at"
+        names, source, as_of = [f"View.{name}" for name in values], folder / "keyed.parquet", "asked_at"
     else:
         names = pq.read_schema(source).names
     manifest = Manifest(

@@ -77,7 +77,8 @@ class FolderOutput:
             make_folder(self._folder / _QUARANTINE)
             _write(self._folder / _QUARANTINE / path.name, scored.refused, True)
         rows = scored.predictions
-        texts = [name for name in rows.column_names if name in {*_WORDS, *plan.carried}]
+        carried = {name for name in plan.carried if pa.types.is_string(rows.schema.field(name).type)}
+        texts = [name for name in rows.column_names if name in {*_WORDS, *carried}]
         _write(path, rows, texts, {_FACTS: msgspec.json.encode(chunk).decode()})
         return chunk
 

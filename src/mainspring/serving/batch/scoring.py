@@ -98,25 +98,22 @@ class Scorer:
             first: The number of the first row.
         """
         count = rows.num_rows
-        reasons = np.full(count, None, np.object_)
+        reasons: dict[int, str] = {}  # the first one of each row
         for name in (*self._keys, *([self._at] if isinstance(self._at, str) else [])):
             if rows[name].null_count:
-                _set(reasons, np.asarray(pc.is_null(rows[name])), f"{name} is null")
+                _add(reasons, np.asarray(pc.is_null(rows[name])), f"{name} is null")
         inputs, faults = inputs_of(rows, self._manifest, self._executor)
         for reason, mask in faults.items():
-            _set(reasons, mask, reason)
-        kept = np.flatnonzero(_free(reasons))
-        answers, failed = self._answers(inputs, kept)
-        for place, reason in failed.items():
-            reasons[place] = reason
-        whole = bool(_free(reasons).all())
-        good = np.flatnonzero(_free(reasons))
-        taken = rows if whole else rows.take(good)
-        identifiers = ids(count) if whole else ids(count).take(good)
+            _add(reasons, mask, reason)
+        answers, failed = self._answers(inputs, _others(reasons, count))
+        reasons |= failed
+        good = _others(reasons, count)
+        taken = rows.take(good) if reasons else rows
+        identifiers = ids(count).take(good) if reasons else ids(count)
         predictions = self._predictions(taken, identifiers, answers)
         sketch = None if self._sampling is None else self._sketch(taken, answers, good + first, self._sampling)
-        bad = np.flatnonzero(~_free(reasons))
-        refused = given.take(bad).append_column(REASON, pa.array(reasons[bad].tolist(), pa.string()))
+        bad = np.array(sorted(reasons), np.int64)
+        refused = given.take(bad).append_column(REASON, pa.array([reasons[row] for row in bad.tolist()], pa.string()))
         return Scored(predictions, refused.append_column(ROW, pa.array(bad + first, pa.int64())), sketch)
 
     def _answers(self, inputs: Mapping[str, Array], kept: Array) -> tuple[dict[str, list[Array]], dict[int, str]]:
@@ -190,11 +187,14 @@ def instants(at: int, rows: int) -> Any:
     return pa.array(np.full(rows, at, np.int64), pa.int64()).cast(INSTANT)
 
 
-def _free(reasons: Array) -> Array:
-    """Return a mask of the rows without a reason."""
-    return np.array([reason is None for reason in reasons.tolist()], bool)
-
-
-def _set(reasons: Array, mask: Array, reason: str) -> None:
+def _add(reasons: dict[int, str], mask: Array, reason: str) -> None:
     """Give rows a reason unless they have one."""
-    reasons[mask & _free(reasons)] = reason
+    for row in np.flatnonzero(mask).tolist():
+        reasons.setdefault(row, reason)
+
+
+def _others(reasons: Mapping[int, str], count: int) -> Array:
+    """Return the rows without a reason."""
+    free = np.ones(count, bool)
+    free[list(reasons)] = False
+    return np.flatnonzero(free)

@@ -13,6 +13,7 @@ import numpy as np
 import onnxruntime as ort
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # of a busy machine
 
 import ray
 

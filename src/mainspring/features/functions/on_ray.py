@@ -91,7 +91,7 @@ class RayRunner:
         local: dict[str, Any] = {} if self._address else {"include_dashboard": False}
         try:
             ray.init(address=self._address or "local", log_to_driver=False, logging_level="warning", **local)
-        except (OSError, RuntimeError, ValueError) as error:
+        except Exception as error:  # so Ray says that a node has not started in time
             raise Unavailable(
                 f"Ray at {self._address or 'this machine'} does not answer: {error}", fix="check the setting ray."
             ) from error

@@ -34,7 +34,7 @@ sys.path.append(str(Path(__file__).parents[1] / "bench"))
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is slow now and then: nothing is asserted on a time. In CI what is drawn is always the same.
-for profile, default in (("gate", 40), ("deep", 100)):
+for profile, default in (("gate", 25), ("deep", 100)):
     settings.register_profile(profile, settings.default, deadline=None, max_examples=default)
 settings.load_profile("deep" if DEEP else "gate")
 

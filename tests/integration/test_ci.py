@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
+from kit import prefork
 from kit.depot import ENDPOINT, MODEL, Depot
 from kit.depth import deep
 from kit.waiting import wait_until
@@ -85,7 +86,7 @@ def test_the_script_of_a_workflow_runs(depot: Depot, system: str) -> None:
         scripts = [line for job in ("check", "deliver") for line in written[job]["script"]]
     environment = {
         **depot.environment,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PATH": os.pathsep.join(map(str, [prefork.programs(), Path(sys.executable).parent, os.environ["PATH"]])),
         "GITHUB_STEP_SUMMARY": str(depot.root / "summary.md"),
     }
     for script in scripts:

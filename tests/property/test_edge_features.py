@@ -23,7 +23,7 @@ def check(found: list[list[Any]], wanted: list[list[Any]]) -> None:
     ]
 
 
-@settings(max_examples=examples(gate=100, deep=3_000))
+@settings(max_examples=examples(gate=50, deep=3_000))
 @given(st.lists(expressions(), min_size=1, max_size=4), rows())
 def test_random_expressions_over_hostile_rows(chosen: list[Node], columns: dict[str, list[Any]]) -> None:
     check(on_device(chosen, columns, SCHEMA), here(chosen, columns, SCHEMA))

@@ -248,13 +248,13 @@ def test_deep_nesting_computes_each_part_once(duck: duckdb.DuckDBPyConnection) -
     check(duck, expr, columns, schema)
 
 
-@settings(max_examples=examples(gate=80, deep=300), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(gate=40, deep=300), deadline=None, suppress_health_check=list(HealthCheck))
 @given(expr=expressions(), columns=rows())
 def test_random_trees(duck: duckdb.DuckDBPyConnection, expr: Node, columns: dict[str, list[Any]]) -> None:
     check(duck, expr, columns)
 
 
-@settings(max_examples=examples(gate=25, deep=50), deadline=None)
+@settings(max_examples=examples(gate=12, deep=50), deadline=None)
 @given(expr=expressions())
 def test_json_keeps_an_expression(expr: Node) -> None:
     again = msgspec.json.decode(msgspec.json.encode(expr), type=Node)

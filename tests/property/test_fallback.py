@@ -49,7 +49,7 @@ def found(
     return seqs, values
 
 
-@settings(deadline=None, max_examples=examples(gate=12, deep=40))
+@settings(deadline=None, max_examples=examples(gate=6, deep=40))
 @given(history=histories(), data=st.data())
 def test_the_union_finds_what_the_native_join_finds(history: History, data: st.DataObject) -> None:
     assume(Layout(history.view).lasts)

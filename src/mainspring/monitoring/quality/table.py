@@ -86,10 +86,9 @@ class QualityTable:
     def looked(self, endpoint: str, since: int) -> dict[int, int]:
         """Return the start of each window from `since` on -> the time of the last look at it."""
         where = f"epoch_us({quote_name('window')}) >= {since}"
-        found = self._query(
-            endpoint, f"SELECT epoch_us({quote_name('window')}), max(epoch_us(computed_at))", where, "GROUP BY 1"
-        )
-        return {} if found is None else dict(zip(*(column.to_pylist() for column in found.columns), strict=True))
+        select = f"SELECT epoch_us({quote_name('window')}), max(epoch_us(computed_at))"
+        found = self._query(endpoint, where, (select, "GROUP BY 1"))
+        return dict(zip(*(column.to_pylist() for column in found[0].columns), strict=True)) if found else {}
 
     def sums(
         self, endpoint: str, since: int, until: int, *, segment: str | None = None, version: str | None = None
@@ -105,11 +104,12 @@ class QualityTable:
             where += "" if wanted is None else f" AND {name} = {quote_text(wanted)}"
         names = ", ".join(map(quote_name, _KEYS))
         totals = ", ".join(f"sum({quote_name(name)})" for name in TOTALS)
-        table = self._query(endpoint, f"SELECT {names}, {totals}", where, f"GROUP BY {names}")
-        if table is None:
+        of_rows = f"SELECT {names}, {totals}", f"GROUP BY {names}"
+        of_bins = f"SELECT {names}, bins", "AND bins IS NOT NULL"
+        found_rows = self._query(endpoint, where, of_rows, of_bins)
+        if not found_rows:
             return {}
-        cells = self._query(endpoint, f"SELECT {names}, bins", f"{where} AND bins IS NOT NULL", "")
-        assert cells is not None
+        table, cells = found_rows
         keys = _keys(table)
         values = np.stack([np.asarray(column.to_numpy(), np.float64) for column in table.columns[len(_KEYS) :]], axis=1)
         found = {key: Sums(values[row], NO_BINS) for row, key in enumerate(keys)}
@@ -144,15 +144,18 @@ class QualityTable:
                 self._lake.fold(self._name, "hour", day * DAY, (day + 1) * DAY, folded, key=key)
         self._folded = frozenset(days)  # a day without anything to fold leaves no key in the table
 
-    def _query(self, endpoint: str, select: str, where: str, group: str) -> pa.Table | None:
+    def _query(self, endpoint: str, where: str, *asked: tuple[str, str]) -> list[pa.Table]:
+        """Return the answers from one version of the table, none if there is no table yet.
+
+        Args:
+            asked: What stands before FROM, and behind the conditions.
+        """
         if self._lake.version(self._name) is None:
-            return None
+            return []
+        which = f"FROM rows WHERE endpoint = {quote_text(endpoint)} AND {where}"
         with duck.connect() as connection:
             duck.register(connection, "rows", self._lake.scan(self._name))
-            found: pa.Table = connection.sql(
-                f"{select} FROM rows WHERE endpoint = {quote_text(endpoint)} AND {where} {group}"
-            ).to_arrow_table()
-        return found
+            return [connection.sql(f"{select} {which} {rest}").to_arrow_table() for select, rest in asked]
 
 
 def folded(rows: pa.Table) -> pa.Table | None:

@@ -22,7 +22,7 @@ from mainspring.core.schema import String
 from mainspring.core.time import DAY, HOUR, MINUTE, ManualClock
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.adapters.memory import MemoryLake
-from mainspring.data.model import Source
+from mainspring.data.model import Source, TableScan
 from mainspring.data.ports import LakeTables
 from mainspring.features.definitions import dump
 from mainspring.features.model import Entity, Observations
@@ -380,6 +380,27 @@ def test_a_key_is_one_row_after_another_and_a_second_write_of_it_is_none() -> No
     assert table.sums("late", 0, HOUR)[key]["predictions"] == 3.0
     assert table.looked("late", 0) == {0: 7}
     assert table.sums("other", 0, HOUR) == {}
+
+
+class Busy(MemoryLake):
+    """A lake in which a window is added to a table right after it was looked at."""
+
+    def scan(self, table: str, version: int | None = None) -> TableScan:
+        found = super().scan(table, version)
+        QualityTable(self).add("late", {1: 7}, {1: {Key("2", "d1", 0, "", "", 0, "binary"): _one()}}, "later")
+        return found
+
+
+def _one() -> Sums:
+    one = Sums.nothing()
+    one.totals[0] = one.bins[0, 0] = 1.0
+    return one
+
+
+def test_sums_are_of_one_version_of_the_table_while_another_process_writes() -> None:
+    lake, key = Busy(), Key("1", "d1", 0, "", "", 0, "binary")
+    QualityTable(lake).add("late", {0: 7}, {0: {key: _one()}}, "first")
+    assert set(QualityTable(lake).sums("late", 0, HOUR)) == {key}
 
 
 @pytest.mark.parametrize("kind", [MemoryLake, DeltaLake])

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 from tests.kit.trained import Trained
@@ -74,12 +74,16 @@ def test_chi_square_is_scipys(random: np.random.Generator) -> None:
     assert found.unseen_share == pytest.approx(shares[1][-1])
 
 
+@example(there=0, missing=1, before=0, missing_before=1)
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 60), st.integers(0, 60))
 def test_missing_values_have_fishers_exact_test(there: int, missing: int, before: int, missing_before: int) -> None:
     if not there + missing or not before + missing_before:
         return
     values = [1.0] * before + [None] * missing_before
     found = one(Trained(values).compare([1.0] * there + [None] * missing), "missing").p_value
+    if not there + before:
+        assert found == 1.0  # nothing but nulls, then and now
+        return
     sides = []
     for table in ([[missing, there], [missing_before, before]], [[there, missing], [before, missing_before]]):
         p = stats.fisher_exact(table, alternative="greater").pvalue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -354,6 +355,17 @@ def test_progress_tells_rows_and_the_end(project: Project, tmp_path: Path) -> No
     assert [said[:2] for said in told] == [(0, 200), (50, 200), (100, 200), (150, 200), (200, 200)]
     assert told[0][2] is None
     assert told[-1][2] == 0.0
+
+
+def test_what_is_scored_is_let_go_without_a_collection_of_garbage(project: Project, tmp_path: Path) -> None:
+    source = stored(tmp_path / "rows.parquet", scoring.numbers(20_000, nulls=0))
+    gc.disable()
+    try:
+        before = pa.total_allocated_bytes()
+        run(project, source, tmp_path / "out", chunk_rows=1_000)
+        assert pa.total_allocated_bytes() - before < 50_000  # the inputs of all chunks have 320,000
+    finally:
+        gc.enable()
 
 
 def test_a_damaged_chunk_is_named(project: Project, tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 
 import pyarrow.parquet as pq
+import pytest
 
 from kit.depot import ENDPOINT, MODEL, PARCELS, Depot, opened
 from mainspring.data import duck
@@ -28,6 +30,14 @@ def test_a_table_is_scored_by_the_live_version_as_of_each_rows_time(depot: Depot
     assert f"{PARCELS:,} predictions of {MODEL} version 2 in other" in shown.stdout
 
 
+@pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed")
+def test_an_engine_that_is_not_installed_is_named_with_the_fix(depot: Depot) -> None:
+    ran = depot.run("batch", ENDPOINT, "--from", "posted", "--to", "./out", "--engine", "ray")
+    assert ran.code != 0
+    assert "mainspring[ray]" in ran.stderr
+    assert not (depot.root / "out").exists()
+
+
 def test_the_job_scores_and_then_what_is_new(depot: Depot) -> None:
     job = depot.json("jobs", "run", "batch", json.dumps(ARGUMENT | {"new": True}), "--here")
     assert job["result"]["predicted"] == PARCELS
@@ -41,6 +51,7 @@ def test_the_job_scores_and_then_what_is_new(depot: Depot) -> None:
         ({}, "lacks endpoint, from, to"),
         (ARGUMENT | {"to": "/tmp/out"}, "outside of the project's folder"),
         (ARGUMENT | {"keep": "parcel"}, "not a list of columns"),
+        (ARGUMENT | {"engine": "dask"}, "write one of ray, spark"),
         (ARGUMENT | {"endpoint": "nowhere"}, "nowhere"),
     ):
         ran = depot.run("jobs", "run", "batch", json.dumps(argument), "--here")

@@ -121,24 +121,22 @@ class Scorer:
         answers: dict[str, list[Array]] = {name: [] for name in self._outputs}
         failed: dict[int, str] = {}
         contiguous = len(kept) == (len(next(iter(inputs.values()))) if inputs else 0)
-
-        def ask(places: Array) -> None:
+        # No function that calls itself: as a cycle it would keep the chunk's rows until a collection of garbage.
+        calls = [kept[start : start + self._call_rows] for start in range(0, len(kept), self._call_rows)][::-1]
+        while calls:
+            places = calls.pop()
             of = slice(int(places[0]), int(places[-1]) + 1) if contiguous else places
             try:
                 found = self._executor.predict({name: values[of] for name, values in inputs.items()}, len(places))
             except (Invalid, ModelFailed) as error:
                 if len(places) == 1:
                     failed[int(places[0])] = error.what
-                    return
-                half = len(places) // 2
-                ask(places[:half])
-                ask(places[half:])
-                return
+                else:
+                    half = len(places) // 2
+                    calls += [places[half:], places[:half]]
+                continue
             for name, part in found.items():
                 answers[name].append(part)
-
-        for start in range(0, len(kept), self._call_rows):
-            ask(kept[start : start + self._call_rows])
         return answers, failed
 
     def _predictions(self, rows: pa.Table, ids: Any, answers: Mapping[str, Sequence[Array]]) -> pa.Table:

@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from kit.servers import PostgresServer
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
-from mainspring.project.catalog import memory_catalog, open_catalog
+from mainspring.project.catalog import memory_catalog, open_catalog, schema_of
+
+PROJECT = "conformance"
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -23,3 +26,17 @@ def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sa.Engin
         made = open_catalog(Url(f"sqlite:///{file}"), MemoryLocks())
     yield made
     made.dispose()
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres_server: PostgresServer) -> Iterator[sa.Engine]:
+    made = open_catalog(postgres_server.url, MemoryLocks(), PROJECT)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def engine(migrated: sa.Engine, postgres_server: PostgresServer) -> sa.Engine:
+    """Return an empty catalog on Postgres, in a schema of its own."""
+    postgres_server.emptied(schema_of(PROJECT))
+    return migrated

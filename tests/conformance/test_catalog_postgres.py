@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,14 +32,6 @@ from mainspring.security.model import AuditEvent
 from mainspring.serving.adapters.catalog import CatalogBaselines, CatalogRoutes
 from mainspring.serving.conformance import RoutesConformance
 from mainspring.serving.conformance.baselines import BaselinesConformance
-
-
-@pytest.fixture
-def engine(postgres_server: PostgresServer) -> Iterator[sa.Engine]:
-    """A catalog of a project's own, among others in one database."""
-    made = open_catalog(postgres_server.url, MemoryLocks(), f"p{secrets.token_hex(6)}")
-    yield made
-    made.dispose()
 
 
 @pytest.fixture(scope="session")

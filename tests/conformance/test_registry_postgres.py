@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterator
-
 import pytest
 import sqlalchemy as sa
 
-from kit.servers import PostgresServer
-from mainspring.core.locks import MemoryLocks
-from mainspring.project.catalog import open_catalog
 from mainspring.registry.adapters.catalog import CatalogApprovals, CatalogDeletions, CatalogTrustedKeys, CatalogWaivers
 from mainspring.registry.conformance import (
     ApprovalsConformance,
@@ -18,13 +12,6 @@ from mainspring.registry.conformance import (
     TrustedKeysConformance,
     WaiversConformance,
 )
-
-
-@pytest.fixture
-def engine(postgres_server: PostgresServer) -> Iterator[sa.Engine]:
-    made = open_catalog(postgres_server.url, MemoryLocks(), f"p{secrets.token_hex(6)}")
-    yield made
-    made.dispose()
 
 
 class TestApprovals(ApprovalsConformance):

@@ -196,7 +196,24 @@ class PostgresServer(Server):
             connection.execute(_RESTORE)
         return self.database(name)
 
+    def emptied(self, schema: str) -> None:
+        """Delete the rows of a catalog's schema, whose sequences begin anew: its migrations would take longer."""
+        with psycopg.connect(self.url.text) as connection:
+            connection.execute("SET LOCAL lock_timeout = '30s'")
+            connection.execute("SET LOCAL session_replication_role = replica")
+            connection.execute(_EMPTY.format(schema))  # type: ignore[call-overload]
 
+
+_EMPTY = """
+DO $$ DECLARE each text; BEGIN
+    FOR each IN SELECT tablename FROM pg_tables WHERE schemaname = '{0}' AND tablename <> 'alembic_version' LOOP
+        EXECUTE format('DELETE FROM {0}.%I', each);
+    END LOOP;
+    FOR each IN SELECT sequencename FROM pg_sequences WHERE schemaname = '{0}' AND last_value IS NOT NULL LOOP
+        PERFORM setval(format('{0}.%I', each), 1, false);
+    END LOOP;
+END $$
+"""
 _KEEP = """
 DO $$ DECLARE each text; BEGIN
     CREATE SCHEMA kept;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
@@ -167,12 +167,13 @@ class LakeTables(Protocol):
         """
         ...
 
-    def shorten(self, table: str, entries: int, *, replaced_before: int) -> int:
-        """Drop old versions from the log of a table that is never restored; return the number of log files removed.
+    def shorten(self, table: str, entries: int, *, replaced_before: int, keep: Collection[int] = ()) -> int:
+        """Drop old versions from a table's log; return the number of log files removed.
 
         Args:
             entries: Number of newest versions to keep. Written keys are kept.
             replaced_before: UTC epoch microseconds; versions since then are kept, for `vacuum`.
+            keep: Older versions to keep.
         """
         ...
 

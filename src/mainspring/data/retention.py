@@ -1,6 +1,7 @@
-"""Retention of data files: files needed only by unnamed versions are deleted after some time.
+"""Retention of data files and log entries: what only unnamed versions need is deleted after some time.
 
-Each batch that changes earlier rows rewrites files, and so does a compaction; the old files stay for older versions.
+Each batch that changes earlier rows rewrites files, and so does a compaction; the old files stay for older versions. A
+stream makes up to 350,000 versions a day: without an end, so would the entries of its table's log.
 """
 
 from __future__ import annotations
@@ -14,9 +15,14 @@ _COMMITS = 1_000_000
 
 
 def retain(
-    lake: LakeTables, snapshots: Snapshots, replaced_before: int, seen: MutableMapping[str, int] | None = None
+    lake: LakeTables,
+    snapshots: Snapshots,
+    replaced_before: int,
+    seen: MutableMapping[str, int] | None = None,
+    *,
+    entries: int = 1_000,
 ) -> dict[str, int]:
-    """Delete files of ingested tables that no dataset commit needs; return table -> number of files.
+    """Delete files and log entries of ingested tables that no dataset commit needs; return table -> number of files.
 
     Versions named by a dataset commit or a tag, and each table's newest, are kept. Versions already vacuumed are
     skipped.
@@ -25,6 +31,7 @@ def retain(
         replaced_before: UTC epoch microseconds; files replaced later are kept, as a reader may still use them.
         seen: Table -> version at which nothing was left to delete; such tables are skipped until they change. Updated
             in place.
+        entries: Newest versions that stay in a table's log in any case.
     """
     commits = snapshots.log(_COMMITS)
     commits += [snapshots.get(name) for name in snapshots.tags()]
@@ -35,6 +42,7 @@ def retain(
         named = {found.versions[table] for found in commits if table in found.versions}
         kept = lake.readable(table, sorted(named))
         done[table] = lake.vacuum(table, kept, replaced_before=replaced_before)
+        lake.shorten(table, entries, replaced_before=replaced_before, keep=named)
         if seen is not None and not lake.vacuum(table, kept, dry_run=True):
             seen[table] = newest
     return done

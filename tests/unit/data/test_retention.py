@@ -6,6 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
+from deltalake import DeltaTable
+
+from mainspring.core.errors import NotFound
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.schema import Int64, String
 from mainspring.core.time import ManualClock, SystemClock
@@ -56,6 +60,35 @@ def test_versions_that_nobody_named_go_and_named_ones_stay(tmp_path: Path) -> No
     for each, rows in zip(named, (12, 24), strict=True):
         assert lake.describe("facts", each.versions["facts"]).rows == rows
         assert len(lake.scan("facts", each.versions["facts"]).files or ()) > 0
+
+
+def test_a_log_keeps_the_entries_of_named_versions_and_the_newest(tmp_path: Path) -> None:
+    lake, snapshots = DeltaLake(tmp_path), CatalogSnapshots(memory_catalog())
+    ingestor = Ingestor(lake, MemoryLocks(), ManualClock())
+    batches = backwards(16)
+    for number, batch in enumerate(batches):
+        ingestor.ingest(FACTS, batch, keyings={})
+        if number == 6:
+            named = commit(lake, snapshots, ManualClock(number)).versions["facts"]
+        if number % 4 == 1:  # as after each hundredth version
+            DeltaTable(tmp_path / "facts").create_checkpoint()
+    log = tmp_path / "facts" / "_delta_log"
+    entries = len([*log.glob("*.json")])
+    hour_ago = SystemClock().now() - 3_600_000_000
+    retain(lake, snapshots, hour_ago, entries=2)
+    assert len([*log.glob("*.json")]) == entries  # a vacuum may need them
+    retain(lake, snapshots, FAR, entries=2)
+    assert len([*log.glob("*.json")]) < entries - 4
+    fresh = DeltaLake(tmp_path)
+    assert fresh.describe("facts", named).rows == 28
+    assert len(fresh.scan("facts", named).files or ()) > 0
+    for gone in (0, named + 1):
+        with pytest.raises(NotFound, match=f"not have version {gone}"):
+            fresh.describe("facts", gone)
+    assert fresh.describe("facts").rows == 64
+    ingestor.ingest(FACTS, batches[0], keyings={})  # its key is in the log still
+    ingestor.ingest(FACTS, [{"at": 900, "known": 999, "place": "p", "value": 1}], keyings={})
+    assert DeltaLake(tmp_path).describe("facts").rows == 65
 
 
 def test_a_named_version_that_is_gone_keeps_nothing_from_being_tidied(tmp_path: Path) -> None:

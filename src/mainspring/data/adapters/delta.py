@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,12 @@ from mainspring.data.arrow import check_types
 from mainspring.data.model import SEQUENCE
 from mainspring.data.ports import NO_MARKS
 
-_CONFIGURATION = {"delta.enableDeletionVectors": "false", "delta.enableExpiredLogCleanup": "false"}
+_CONFIGURATION = {
+    "delta.enableDeletionVectors": "false",
+    "delta.enableExpiredLogCleanup": "false",
+    # Checkpoints name files that were removed, for so long; `vacuum` here reads the entries instead.
+    "delta.deletedFileRetentionDuration": "interval 1 hours",
+}
 _HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
 _ATTEMPTS = 20
 _MANY_FILES = 64
@@ -209,7 +214,7 @@ class DeltaLake(DeltaReads):
             self.place.sync(table, version)
             return int(done["num_deleted_rows"] or 0)
 
-    def shorten(self, table: str, entries: int, *, replaced_before: int) -> int:
+    def shorten(self, table: str, entries: int, *, replaced_before: int, keep: Collection[int] = ()) -> int:
         with self.locks.hold(check_id(table, "table"), wait_s=600.0):
             newest = self.version(table)
             if newest is None:
@@ -223,8 +228,13 @@ class DeltaLake(DeltaReads):
             needed = min([newest - entries, *written[late : late + 1]])
             checkpoints = [version_of(name) for name in names if "checkpoint" in name]
             whole = max((each for each in checkpoints if each <= needed), default=-1)
-            # Readers of later versions start from that checkpoint.
-            doomed = [name for name in names if 0 <= version_of(name) < whole]
+            # Readers of later versions start from that checkpoint, and those of a kept one from the one before it.
+            needed_too = {
+                number
+                for version in keep
+                for number in range(max((each for each in checkpoints if each <= version), default=0), version + 1)
+            }
+            doomed = [name for name in names if 0 <= version_of(name) < whole and version_of(name) not in needed_too]
             self.place.remove(table, doomed)
         return len(doomed)
 

@@ -113,6 +113,12 @@ class DeltaReads:
                 return self._at(table, version)
         except TableNotFoundError:  # the log was truncated
             raise self._gone(table, version) from None
+        except Corrupt:
+            try:
+                self.place.read(table, f"{LOG}/{version:020d}.json")
+            except FileNotFoundError:  # its entry was dropped, and a version before it was kept
+                raise self._gone(table, version) from None
+            raise
 
     def _check_files(self, table: str, at: DeltaTable, names: Sequence[str], there: Container[str]) -> None:
         lost = [name for name in names if name not in there]

@@ -22,6 +22,8 @@ from mainspring.core.errors import Conflict, Denied, Unavailable
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
 from mainspring.data.adapters.catalog import CatalogSnapshots
+from mainspring.data.adapters.streams_catalog import CatalogStreams
+from mainspring.data.streams.store import Batch
 from mainspring.monitoring.adapters.catalog import CatalogMonitors
 from mainspring.project.catalog import HEAD, open_catalog, schema_of
 from mainspring.project.definitions.applied import Applied
@@ -121,6 +123,25 @@ def test_tags_definitions_and_windows_by_two_at_once(url: Url) -> None:
     assert len(set(Applied(engine).current().values())) == 1, "the definitions of one, not some of each"
     at_once("save", url, 15)
     assert len(CatalogMonitors(engine).windows("a")) == 30
+    engine.dispose()
+
+
+def test_a_partition_of_a_stream_is_leased_by_one_at_a_time(url: Url) -> None:
+    engine = opened(url)
+    one, other = ({(partition, epoch) for partition, epoch in had} for had in at_once("lease", url, 25))
+    assert one
+    assert other
+    assert one & other == set()  # an epoch is of one owner
+    streams = CatalogStreams(engine, "lake")
+    batch = Batch("orders", "paid", 3, {0: (None, 2**186), 7: (5, 9)})  # Kinesis' offsets are that long
+    streams.record(batch)
+    assert streams.batch("orders") == batch
+    now = 10**16
+    held = streams.claim("orders", "late", [0, 1], now, now + 10)
+    assert streams.holds("orders", "late", held, now + 9)
+    assert not streams.holds("orders", "late", held, now + 10)
+    streams.report("orders", "late", b"{}")
+    assert [(each.owner, each.document) for each in streams.members("orders")] == [("late", b"{}")]
     engine.dispose()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from mainspring.core.errors import Conflict
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
 from mainspring.data.adapters.catalog import CatalogSnapshots
+from mainspring.data.adapters.streams_catalog import CatalogStreams
 from mainspring.data.model import DatasetCommit
 from mainspring.monitoring.adapters.catalog import CatalogMonitors
 from mainspring.monitoring.model import Window
@@ -101,8 +103,19 @@ def runs(url: str, who: str, count: int) -> int:
     return count
 
 
+def lease(url: str, who: str, count: int) -> list[tuple[int, int]]:
+    """Claim the partitions of a stream, and give them up at times; return (partition, epoch) of every lease had."""
+    streams, had = CatalogStreams(_engine(url), "lake"), set[tuple[int, int]]()
+    for number in range(count):
+        now = time.time_ns() // 1_000
+        had |= {*streams.claim("orders", who, range(8), now, now + 20_000).items()}
+        if number % 7 == 6:
+            streams.release("orders", who)
+    return sorted(had)
+
+
 DUTIES: dict[str, Callable[[str, str, int], Any]] = {
-    each.__name__: each for each in (migrate, move, publish, audit, tag, apply, save, runs)
+    each.__name__: each for each in (migrate, move, publish, audit, tag, apply, save, runs, lease)
 }
 
 if __name__ == "__main__":

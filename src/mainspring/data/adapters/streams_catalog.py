@@ -119,9 +119,10 @@ class CatalogStreams:
 
     def release(self, stream: str, owner: str) -> None:
         with catalog_errors(self._name), self._engine.begin() as connection:
+            # Members first, as in `claim`: otherwise the two wait for each other.
+            connection.execute(_members.delete().where(*self._of(_members, stream), _members.c.owner == owner))
             mine = (*self._of(_leases, stream), _leases.c.owner == owner)
             connection.execute(_leases.update().where(*mine).values(until=0))
-            connection.execute(_members.delete().where(*self._of(_members, stream), _members.c.owner == owner))
 
     def report(self, stream: str, owner: str, document: bytes) -> None:
         with catalog_errors(self._name), self._engine.begin() as connection:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+import mainspring as ms
 from kit.prefork_client import umask
 from mainspring.cli.main import cli
+from mainspring.core.errors import InvalidData, NotFound
 from mainspring.data.streams.model import NewMessage
 from mainspring.operations.topics import ListedTopic, list_topics, retain_messages, show_topic, tail_topic
 from mainspring.project import Project, open_project
@@ -59,6 +62,27 @@ def test_a_topic_is_made_filled_and_looked_into(root: Path) -> None:
     assert len(tail_topic(project, "clicks", 2)) == 2
     assert '{"user": 7, "n": 3}' in _run("tail", "clicks").output
     assert list_topics(project) == [ListedTopic("clicks", 3)]
+
+
+def test_rows_are_produced_from_python(root: Path) -> None:
+    opened = ms.open(root)
+    at = datetime(2026, 1, 5, 18, 30, tzinfo=UTC)
+    rows = [{"user": "ana", "at": at}, {"user": 7, "at": at}, {"user": None}]
+    with pytest.raises(NotFound, match="topics create clicks"):
+        opened.produce("clicks", rows)
+    sent = opened.produce("clicks", rows, key="user", partitions=2)
+    assert (sent.messages, sum(sent.partitions.values())) == (3, 3)
+    assert opened.produce("clicks", iter(rows[:1]), partitions=9).messages == 1
+    assert list_topics(_project(root)) == [ListedTopic("clicks", 2)]
+    tailed = tail_topic(_project(root), "clicks", 4)
+    assert {(each.key, each.value) for each in tailed} == {
+        ("ana", '{"user":"ana","at":"2026-01-05T18:30:00Z"}'), ("7", '{"user":7,"at":"2026-01-05T18:30:00Z"}'),
+        (None, '{"user":null}'), (None, '{"user":"ana","at":"2026-01-05T18:30:00Z"}'),
+    }  # fmt: skip
+    with pytest.raises(InvalidData, match="Row 2 has a time without an offset: 'at'"):
+        opened.produce("clicks", [{"a": 1}, {"at": at.replace(tzinfo=None)}])
+    with pytest.raises(InvalidData, match="Row 1 cannot be written as JSON"):
+        opened.produce("clicks", [{"a": object()}])
 
 
 def test_bytes_that_are_no_text_are_shown(root: Path) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 
 import mainspring as ms
-from kit.stream_log import ListLog, all_messages
+from kit.stream_log import all_messages
 from kit.stream_oracle import MINUTE_US, Spec
 from mainspring.core.time import ManualClock, format_instant
+from mainspring.data.adapters.log_memory import MemoryLog
 from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.streams.declaring import Stream
 from mainspring.data.streams.decoding import Decoding
@@ -124,7 +125,7 @@ class Stage:
     ) -> None:
         self.folder = folder
         self.endpoint = of or endpoint()
-        self.log = ListLog() if log is None else log
+        self.log = MemoryLog(ManualClock()) if log is None else log
         self.log.create(TOPIC, partitions)
         self.log.create(OUT, outputs)
         self.lake = MemoryLake() if lake is None else lake

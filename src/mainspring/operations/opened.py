@@ -7,7 +7,7 @@ project's own modules, is loaded on first use.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mainspring.operations.models.adding import Added
     from mainspring.operations.pipelines.control import RunState
     from mainspring.operations.rollout.in_code import Rollouts
+    from mainspring.operations.topics import Produced
     from mainspring.project import Project
     from mainspring.project.definitions.applied import Change
     from mainspring.registry.searching import RunRow
@@ -416,6 +417,25 @@ class OpenedProject:
         from mainspring.operations.ingest import land
 
         return land(self.services, source, data, batch_id=batch_id, nulls=nulls)
+
+    def produce(
+        self, topic: str, rows: Iterable[Mapping[str, Any]], *, key: str | None = None, partitions: int = 0
+    ) -> Produced:
+        """Write rows as messages of a topic of the project's log, a JSON object each; they are durable on return.
+
+        Args:
+            rows: Dictionaries. Times need an offset from UTC.
+            key: Column whose value is the key: messages of equal keys are in one partition, in their order.
+            partitions: With a number, the topic is created with so many partitions if it is not there.
+
+        Raises:
+            NotFound: There is no such topic.
+            InvalidData: A value cannot be written as JSON, or a time has no offset.
+            Unavailable: The log did not respond; some rows may be written.
+        """
+        from mainspring.operations.topics import produce_rows
+
+        return produce_rows(self.services, topic, rows, key, partitions)
 
     def spark_batches(self, source: str) -> Callable[[Any, int], None]:
         """Return a function for Spark's `foreachBatch`: each batch lands in `source` once, then its views are

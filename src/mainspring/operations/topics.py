@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from itertools import islice
+from typing import Any
 
 import msgspec
 
-from mainspring.core.errors import Invalid
+from mainspring.core.errors import Invalid, InvalidData
 from mainspring.core.time import format_instant
 from mainspring.data.streams.model import Message, NewMessage
 from mainspring.data.streams.ports import Retaining
@@ -110,8 +112,41 @@ def produce_lines(project: Project, topic: str, lines: Iterable[bytes], key: str
     Raises:
         Invalid: A line is not a JSON object, or lacks the key. The lines before its thousand were written.
     """
+    return _write(project, topic, _parsed(lines, key))
+
+
+def produce_rows(
+    project: Project, topic: str, rows: Iterable[Mapping[str, Any]], key: str | None = None, partitions: int = 0
+) -> Produced:
+    """Write each row, as a JSON object, as the value of a message.
+
+    Args:
+        key: As of `produce_lines`; a row that lacks it, or in which it is None, has no key.
+        partitions: With a number, the topic is created with so many partitions if it is not there.
+
+    Raises:
+        NotFound: There is no such topic.
+        InvalidData: JSON has no such value. The rows before its thousand were written.
+    """
+    if partitions and topic not in project.streams.topics():
+        project.streams.create(topic, partitions)
+    return _write(project, topic, _encoded(rows, key))
+
+
+def _encoded(rows: Iterable[Mapping[str, Any]], key: str | None) -> Iterator[NewMessage]:
+    for number, row in enumerate(rows, 1):
+        naive = [name for name, value in row.items() if isinstance(value, datetime) and value.tzinfo is None]
+        if naive:
+            raise InvalidData(f"Row {number} has a time without an offset: {naive[0]!r}.", fix="give it a time zone.")
+        try:
+            value = msgspec.json.encode(row)
+        except (TypeError, OverflowError) as error:
+            raise InvalidData(f"Row {number} cannot be written as JSON: {error}.") from error
+        yield NewMessage(value, None if key is None else _key(row.get(key)))
+
+
+def _write(project: Project, topic: str, waiting: Iterator[NewMessage]) -> Produced:
     counts: dict[int, int] = {}
-    waiting = _parsed(lines, key)
     while batch := list(islice(waiting, _AT_ONCE)):
         for partition, _ in project.streams.produce(topic, batch):
             counts[partition] = counts.get(partition, 0) + 1
@@ -133,10 +168,11 @@ def _parsed(lines: Iterable[bytes], key: str | None) -> Iterator[NewMessage]:
             raise Invalid(
                 f"Line {number} has no field {key!r}, which is to be its key.", fix="name another with --key."
             )
-        own = None if key is None else found[key]
-        yield NewMessage(
-            text, None if own is None else own.encode() if isinstance(own, str) else json.dumps(own).encode()
-        )
+        yield NewMessage(text, None if key is None else _key(found[key]))
+
+
+def _key(value: Any) -> bytes | None:
+    return None if value is None else value.encode() if isinstance(value, str) else json.dumps(value).encode()
 
 
 def _text(content: bytes | None) -> str | None:

@@ -204,4 +204,5 @@ def test_deletion_vectors_and_expiry_are_off(tmp_path: Path) -> None:
     assert metadata["configuration"] == {
         "delta.enableDeletionVectors": "false",
         "delta.enableExpiredLogCleanup": "false",
+        "delta.deletedFileRetentionDuration": "interval 1 hours",
     }

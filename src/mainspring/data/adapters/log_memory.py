@@ -34,8 +34,9 @@ class _Partition:
 class MemoryLog:
     """Topics as lists. Shared by the threads of one process."""
 
-    def __init__(self, clock: Clock | None = None) -> None:
+    def __init__(self, clock: Clock | None = None, *, largest_bytes: int = LARGEST_BYTES) -> None:
         self._clock = clock or SystemClock()
+        self._largest_bytes = largest_bytes
         self._topics: dict[str, list[_Partition]] = {}
         self._groups: dict[tuple[str, str], dict[int, int]] = {}
         self._written = 0
@@ -73,7 +74,7 @@ class MemoryLog:
                 self._changed.wait(left)
 
     def produce(self, topic: str, messages: Sequence[NewMessage]) -> list[tuple[int, int]]:
-        check_sizes(topic, messages, LARGEST_BYTES)
+        check_sizes(topic, messages, self._largest_bytes)
         now = self._clock.now()
         with self._changed:
             count = len(self._partitions(topic))

@@ -171,12 +171,14 @@ def _count(project: Project, table: str) -> int:
 def _of_endpoint(project: Project, endpoint: StreamEndpoint) -> tuple[list[tuple[PartitionReport, int | None]], str]:
     """Return the partitions, each with the time of its newest event, and why the ends of the topic are unknown."""
     found, owners = status(project, endpoint.name), _owners(project, endpoint.name)
+    topic = endpoint.topic
+    spans = {} if found.problem else project.streams.spans(topic, project.streams.partitions(topic))
     reports = [
         (
             PartitionReport(
                 partition=each.partition,
                 position=each.next,
-                end=None if each.lag is None else str(int(each.next) + each.lag),
+                end=str(spans[each.partition].next) if each.partition in spans else None,
                 lag=each.lag,
                 newest_event=event,
                 worker=owners.get(each.partition, ""),
@@ -186,10 +188,8 @@ def _of_endpoint(project: Project, endpoint: StreamEndpoint) -> tuple[list[tuple
         for each in found.partitions
         for event in [None if each.watermark is None else each.watermark + endpoint.lateness_us]
     ]
-    if found.problem or reports:
-        return reports, found.problem
-    spans = project.streams.spans(endpoint.topic, project.streams.partitions(endpoint.topic))
-    return [(_unread(partition, span, endpoint.start), None) for partition, span in sorted(spans.items())], ""
+    unread = spans.keys() - {each.partition for each in found.partitions}
+    return [*reports, *((_unread(each, spans[each], endpoint.start), None) for each in sorted(unread))], found.problem
 
 
 def _unread(partition: int, span: Span, start: str) -> PartitionReport:

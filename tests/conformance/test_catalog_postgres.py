@@ -21,7 +21,7 @@ from mainspring.monitoring.adapters.service import CatalogService
 from mainspring.monitoring.conformance import MonitorStoreConformance
 from mainspring.monitoring.incidents.conformance import IncidentStoreConformance
 from mainspring.monitoring.service.conformance import ServiceStoreConformance
-from mainspring.project.catalog import open_catalog
+from mainspring.project.catalog import open_catalog, schema_of
 from mainspring.project.definitions.applied import Applied
 from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
 from mainspring.registry.adapters.mlflow_versions import MlflowVersions
@@ -32,6 +32,8 @@ from mainspring.security.model import AuditEvent
 from mainspring.serving.adapters.catalog import CatalogBaselines, CatalogRoutes
 from mainspring.serving.conformance import RoutesConformance
 from mainspring.serving.conformance.baselines import BaselinesConformance
+
+DEPOT = "depot"
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +49,14 @@ def empty_store(postgres_server: PostgresServer, tmp_path_factory: pytest.TempPa
 
 @pytest.fixture
 def store_url(postgres_server: PostgresServer, empty_store: str) -> Url:
-    return postgres_server.restored(empty_store)
+    return postgres_server.restored(empty_store, spare=schema_of(DEPOT))
+
+
+@pytest.fixture(scope="session")
+def beside(postgres_server: PostgresServer, empty_store: str) -> Iterator[sa.Engine]:
+    made = open_catalog(postgres_server.database(empty_store), MemoryLocks(), DEPOT)
+    yield made
+    made.dispose()
 
 
 class TestSnapshots(SnapshotsConformance):
@@ -135,11 +144,10 @@ class TestVersions(VersionsConformance):
     """MLflow's tables and the catalog in one database, as a small installation has them."""
 
     @pytest.fixture
-    def versions(self, store_url: Url) -> Iterator[MlflowVersions]:
-        engine = open_catalog(store_url, MemoryLocks(), "depot")
-        store = MlflowVersions(store_url.text, engine)
+    def versions(self, store_url: Url, beside: sa.Engine, postgres_server: PostgresServer) -> Iterator[MlflowVersions]:
+        postgres_server.emptied(schema_of(DEPOT), store_url.path.name)
+        store = MlflowVersions(store_url.text, beside)
         yield store
-        engine.dispose()
         store._store.engine.dispose()
 
 

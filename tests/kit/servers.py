@@ -184,8 +184,8 @@ class PostgresServer(Server):
         with psycopg.connect(self.database(name).text) as connection:
             connection.execute(_KEEP)
 
-    def restored(self, name: str) -> Url:
-        """Return a database in which rows, tables and schemas are those of `keep`; indexes stay.
+    def restored(self, name: str, *, spare: str = "") -> Url:
+        """Return a database in which rows, tables and schemas are those of `keep`; indexes and the schema `spare` stay.
 
         No connection may have a transaction open. A copy of MLflow's tables would be 700 files, which are slow to
         make and to remove.
@@ -193,12 +193,12 @@ class PostgresServer(Server):
         with psycopg.connect(self.database(name).text) as connection:
             connection.execute("SET LOCAL lock_timeout = '30s'")
             connection.execute("SET LOCAL session_replication_role = replica")  # no foreign key is in the way
-            connection.execute(_RESTORE)
+            connection.execute(_RESTORE.format(spare))  # type: ignore[call-overload]
         return self.database(name)
 
-    def emptied(self, schema: str) -> None:
+    def emptied(self, schema: str, database: str = "postgres") -> None:
         """Delete the rows of a catalog's schema, whose sequences begin anew: its migrations would take longer."""
-        with psycopg.connect(self.url.text) as connection:
+        with psycopg.connect(self.database(database).text) as connection:
             connection.execute("SET LOCAL lock_timeout = '30s'")
             connection.execute("SET LOCAL session_replication_role = replica")
             connection.execute(_EMPTY.format(schema))  # type: ignore[call-overload]
@@ -225,7 +225,7 @@ END $$
 _RESTORE = """
 DO $$ DECLARE each text; filled boolean; BEGIN
     FOR each IN SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' LOOP
-        IF each NOT IN ('public', 'kept', 'information_schema') THEN
+        IF each NOT IN ('public', 'kept', 'information_schema', '{0}') THEN
             EXECUTE format('DROP SCHEMA %I CASCADE', each);
         END IF;
     END LOOP;

@@ -4,14 +4,12 @@ An hour of 60 payments, in no exact order. A thief uses one card five times in e
 producer sends one payment twice, and one message is broken.
 """
 
-import json
 from datetime import timedelta
 
 import numpy as np
 
 import mainspring as ms
 from fraud.data import CARDS, COUNTRIES, END, MERCHANTS
-from mainspring.data.streams.model import NewMessage
 
 STOLEN = "c0013"
 
@@ -32,25 +30,17 @@ def payments() -> list[dict[str, object]]:
             "merchant": f"m{int(rng.integers(MERCHANTS)):02d}",
             "amount": row["amount"],
             "country": row["country"],
-            "paid_at": (END + timedelta(minutes=row["minute"])).isoformat(),
+            "paid_at": END + timedelta(minutes=row["minute"]),
         }
         for number, row in enumerate(rows)
     ]
 
 
-def messages() -> list[NewMessage]:
-    """Return the messages: the key is the card, so that all payments of a card are in one partition, in order."""
-    made = [NewMessage(json.dumps(row).encode(), key=str(row["card"]).encode()) for row in payments()]
-    return [*made, made[7], NewMessage(b'{"payment": "live-999", "card": null}', key=b"?")]
-
-
 def main() -> None:
-    """Create the topics where they are not there, and send the payments."""
-    log = ms.open().services.streams
-    for topic, partitions in (("payments", 2), ("fraud-alerts", 1)):
-        if topic not in log.topics():
-            log.create(topic, partitions)
-    log.produce("payments", messages())
+    """Send the payments; the key is the card, so that all payments of a card are in one partition, in order."""
+    project, rows = ms.open(), payments()
+    project.produce("payments", [*rows, rows[7], {"payment": "live-999", "card": None}], key="card", partitions=2)
+    project.produce("fraud-alerts", [], partitions=1)
 
 
 if __name__ == "__main__":

@@ -132,6 +132,12 @@ _PIPELINE_RUN = Document(
     _object("PipelineRun", **_RUN, parameters=dict[str, Any], result=Any, counts=dict[str, int], steps=list[StepState]),
     (*_RUN_INSTANTS, "StepState.started_at", "StepState.ended_at"),
 )
+_LISTED = msgspec.defstruct(
+    "ListedPrediction",
+    [(each.name, each.type) for each in msgspec.structs.fields(Prediction) if each.name != "sealed"]
+    + [("withheld", Literal["encrypted", "left out"] | None)],
+)
+_ROLE_KEY = _object("RoleKey", role=str, key=str, file=str, present=bool, expires=int)
 _FLEET_ROLLOUT = _object(
     "FleetRollout", id=str, package=str, version=int, before=int | None, status=Literal["running", "done", "stopped"],
     ring=int, rings=list[float], why=str, actor=str, started_at=int,
@@ -265,6 +271,9 @@ DOCUMENTS = {
         ),
         ("published_at",),
     ),
+    "edge keys": Document(list[_ROLE_KEY], ("RoleKey.expires",)),
+    "edge rotate": Document(_ROLE_KEY, ("expires",)),
+    "edge sign": Document(dict[str, str]),
     "edge register": Document(_object("RegisteredDevice", device=str, package=str, key=str, setup=str)),
     "edge remove": Document(_object("RemovedDevice", device=str)),
     "edge rollout": Document(_FLEET_ROLLOUT, ("started_at", "FleetEvent.at")),
@@ -297,9 +306,9 @@ DOCUMENTS = {
     "predictions list": Document(
         _object(
             "ListedPredictions", next=str | None, searched=int | None,
-            predictions=list[Prediction],
+            predictions=list[_LISTED],
         ),
-        ("searched", "Prediction.at"),
+        ("searched", "ListedPrediction.at"),
     ),
     "predictions show": Document(
         Prediction, ("at",), {"withheld": Literal["encrypted", "left out"] | None}, less=("sealed",)

@@ -15,6 +15,8 @@ from mainspring.data.adapters.catalog import CatalogSnapshots
 from mainspring.data.conformance import SnapshotsConformance
 from mainspring.delivery.adapters.catalog import CatalogRollouts
 from mainspring.delivery.conformance import RolloutStoreConformance
+from mainspring.deploy.adapters.fleet_catalog import CatalogFleet
+from mainspring.deploy.fleet.conformance import FleetStoreConformance
 from mainspring.monitoring.adapters.catalog import CatalogMonitors
 from mainspring.monitoring.adapters.incidents import CatalogIncidents
 from mainspring.monitoring.adapters.service import CatalogService
@@ -57,6 +59,12 @@ def beside(postgres_server: PostgresServer, empty_store: str) -> Iterator[sa.Eng
     made = open_catalog(postgres_server.database(empty_store), MemoryLocks(), DEPOT)
     yield made
     made.dispose()
+
+
+class TestFleet(FleetStoreConformance):
+    @pytest.fixture
+    def store(self, engine: sa.Engine) -> CatalogFleet:
+        return CatalogFleet(engine)
 
 
 class TestSnapshots(SnapshotsConformance):

@@ -11,6 +11,8 @@ import pytest
 
 from kit.edge_packages import KEY, NAME, Site, contents, install, package, site, slots
 from mainspring.core.errors import Conflict, NotFound
+from mainspring.core.locks import MemoryLocks
+from mainspring.deploy.edge.repository import Repository
 from mainspring.security.signing import SigningKey
 from mainspring_edge.errors import Refused
 from mainspring_edge.memory import Memory
@@ -161,6 +163,102 @@ def test_keys_are_rotated_without_touching_devices(made: Site, memory: Memory) -
     install(memory, made, 2, root=root)
     install(Memory(memory.folder.with_name("new")), made, 2, root=root)
     assert running(memory) == 2
+
+
+def test_devices_that_slept_through_two_rotations_of_every_key_update(made: Site, memory: Memory) -> None:
+    install(memory, made, 1)
+    first, root = Memory(memory.folder.with_name("asleep")), made.repository.first_root()
+    install(first, made, 1)
+    before = made.folder / "before"
+    shutil.copytree(made.repository.folder, before)
+    for version in (2, 3):
+        for role in ("root", "targets", "snapshot", "timestamp", "root"):
+            made.repository.rotate(role)
+        made.publish(version)
+        install(memory, made, version)
+    install(first, made, 3, root=root)
+    assert (running(memory), running(first)) == (3, 3)
+    made.served = before  # an old state, signed by keys that were replaced since
+    with pytest.raises(Refused) as refused:
+        install(memory, made, 1)
+    assert refused.value.reason in ("rollback", "signature")
+    made.served = made.repository.folder
+    made.offset_us = 3 * DAY_US  # frozen: not signed again
+    with pytest.raises(Refused, match="an old copy is being served"):
+        install(memory, made, 3)
+    made.repository.refresh()
+    install(memory, made, 3)
+
+
+def test_a_replaced_key_signs_nothing_that_devices_believe(made: Site, memory: Memory) -> None:
+    install(memory, made, 1)
+    thief = Repository(made.folder / "stolen", made.folder / "stolen-keys", MemoryLocks(), made.now)
+    shutil.copytree(made.repository.folder, thief.folder)
+    shutil.copytree(made.folder / "keys", made.folder / "stolen-keys")
+    for role in ("timestamp", "root"):
+        made.repository.rotate(role)
+    install(memory, made, 1)
+    thief.publish(package(made.folder / "evil", 9))
+    made.served = thief.folder
+    with pytest.raises(Refused) as refused:
+        install(memory, made, 9)
+    assert refused.value.reason in ("rollback", "signature")
+    # The new root without the old root's signature.
+    made.served = made.repository.folder
+    made.repository.rotate("root")
+    newest = max(made.repository.folder.glob("metadata/*.root.json"), key=lambda each: int(each.name.split(".")[0]))
+    document = json.loads(newest.read_bytes())
+    new = document["signed"]["roles"]["root"]["keyids"]
+    document["signatures"] = [each for each in document["signatures"] if each["keyid"] in new]
+    newest.write_text(json.dumps(document))
+    with pytest.raises(Refused) as refused:
+        install(memory, made, 1)
+    assert refused.value.reason == "signature"
+
+
+def test_the_key_of_the_root_may_be_elsewhere(made: Site, memory: Memory) -> None:
+    away = made.folder / "drive"
+    away.mkdir()
+    here = made.folder / "keys" / "edge-root"
+    here.rename(away / "edge-root")
+    made.publish(2)
+    made.offset_us = 200 * DAY_US  # the root is more than half through
+    assert made.repository.refresh()
+    install(memory, made, 2)
+    assert made.repository.expires()["root"] < made.now() + 170 * DAY_US
+    with pytest.raises(NotFound, match="is not the key of the role 'root'"):
+        made.repository.rotate("targets")
+    assert not here.exists(), "another key would be trusted by nobody"
+    keys, root_key = made.folder / "keys", away / "edge-root"
+    drive = Repository(made.repository.folder, keys, MemoryLocks(), made.now, root_key=root_key)
+    for role in ("root", "targets"):
+        drive.rotate(role)
+    assert [(each.role, each.present) for each in drive.role_keys()] == [
+        (role, True) for role in ("root", "targets", "snapshot", "timestamp")
+    ]
+    assert {each.name for each in away.iterdir()} == {"edge-root", "edge-root.before-2"}
+    made.publish(3)
+    install(memory, made, 3)
+
+
+@pytest.mark.parametrize("role", ["root", "timestamp"])
+@pytest.mark.parametrize("at", ["_write", "_sign_all"])
+def test_a_rotation_that_is_killed_leaves_a_repository_that_signs(
+    made: Site, memory: Memory, role: str, at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:  # before the root that names the new key, and right after it
+        dying.setattr(Repository, at, killed)
+        with pytest.raises(KeyboardInterrupt):
+            made.repository.rotate(role)
+    made.publish(2)
+    install(memory, made, 2)
+    made.repository.rotate(role)
+    made.publish(3)
+    install(memory, made, 3)
+    assert running(memory) == 3
 
 
 def test_a_version_never_changes_and_may_be_withdrawn(made: Site, memory: Memory, tmp_path: Path) -> None:

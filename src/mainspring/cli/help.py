@@ -99,6 +99,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "edge device": ("edge device depot-7",),
     "edge devices": ("edge devices", "edge devices --condition failing"),
+    "edge keys": ("edge keys",),
     "edge page": ("edge page late-edge --to late-page",),
     "edge publish": ("edge publish late-edge",),
     "edge register": (
@@ -111,6 +112,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "edge rollout late-delivery 4 --rings 0.01,0.1,1 --soak 1h",
         "edge rollout late-delivery --stop --reason 'the depots complain'",
     ),
+    "edge rotate": ("edge rotate timestamp",),
+    "edge sign": ("edge sign",),
     "edge status": ("edge status",),
     "edge withdraw": ("edge withdraw late-delivery 4",),
     "endpoints list": ("endpoints list",),

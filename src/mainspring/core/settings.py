@@ -192,5 +192,7 @@ class Settings:
     shadow_nice: int = 19  # priority of the processes of shadows, as of nice: 0 is usual, 19 the lowest
     webhook_secret: str = field(default="", repr=False)  # empty: deliveries are refused
     fleet: Url | None = None  # broker of the devices; `None`: there are none
+    fleet_unseen_us: int = 86_400_000_000  # after which a device that has not reported is an incident
+    fleet_root_key: Path | None = None  # file with the key of the root role; `None`: beside the others
     receivers: Mapping[str, Receiver] = field(default_factory=dict)  # by `project.receivers.variable` of the name
     engines: Engines = Engines()

@@ -13,6 +13,7 @@ from mainspring.core.ids import ID_PATTERN
 from mainspring.core.time import DAY, format_instant
 from mainspring.jobs.model import Status
 from mainspring.ledger.model import PREDICTIONS
+from mainspring.operations.edge.watching import check_fleet
 from mainspring.operations.endpoint_checks import Finding, check_endpoints, well
 from mainspring.operations.jobs.queue import failing
 from mainspring.operations.monitor_checks import check_monitor
@@ -46,6 +47,7 @@ def examine(project: Project, only: str | None = None) -> list[Finding]:
         ("predictions", _predictions),
         ("monitor", check_monitor),
         ("certificates", _certificates),
+        ("fleet", check_fleet),
         ("jobs", _jobs),
         ("processes", _processes),
     ]

@@ -30,6 +30,7 @@ from mainspring.monitoring.signals import HARM, SILENCE
 from mainspring.operations.acting import act
 from mainspring.operations.attributions import attributions_judged
 from mainspring.operations.distributions import Kept, judged, traffic
+from mainspring.operations.edge.watching import judged as fleet_judged
 from mainspring.operations.notifying import outgoing
 from mainspring.operations.quality import drifts_of, harm_of
 from mainspring.operations.ranking import effect
@@ -40,7 +41,7 @@ from mainspring.operations.streams.reports import names as streams
 from mainspring.operations.streams.watching import judged as streams_judged
 from mainspring.project import Project
 
-WINDOWS, STREAMS, INCIDENTS, RANKING, ACTIONS = "windows", "streams", "incidents", "ranking", "actions"
+WINDOWS, STREAMS, FLEET, INCIDENTS, RANKING, ACTIONS = "windows", "streams", "fleet", "incidents", "ranking", "actions"
 OLDEST_US = 30 * DAY  # of signals that may open an incident; labels are joined as long
 _TRIES = 5
 _RANKED = 5  # incidents of a pass
@@ -160,6 +161,9 @@ def watch(
     if streams(project):
         with parts.part("", STREAMS):
             found += streams_judged(project)
+    if project.settings.fleet is not None:
+        with parts.part("", FLEET):
+            found.append(fleet_judged(project))
     changes: list[Change] = []
     found += monitor_silences(before, parts.ran, project.settings.monitor_window_us)
     with parts.part("", INCIDENTS):
@@ -244,7 +248,9 @@ def _watched(project: Project, judged: Sequence[Judged]) -> Collection[Pair]:
     """Return the pairs of endpoint and scope that exist, whether this pass judged them or not."""
     names = [*project.definitions.endpoints, ""]
     scopes = {each for each in CHANNEL_NAMES if each != SILENCE}
-    own = {scope(SILENCE, MONITOR, part) for part in ("", WINDOWS, STREAMS, INCIDENTS, RANKING, ACTIONS, *CHANNELS)}
+    own = {
+        scope(SILENCE, MONITOR, part) for part in ("", WINDOWS, STREAMS, FLEET, INCIDENTS, RANKING, ACTIONS, *CHANNELS)
+    }
     silences = {scope(SILENCE, each, "") for each in (PREDICTIONS, LABELS)}
     found = {(name, each) for name in names for each in scopes | silences | own}
     if find_spec("sklearn") is not None:  # without it no week will be judged

@@ -507,7 +507,10 @@ class Project:
         from mainspring.deploy.edge.repository import Repository
 
         state = self.settings.state
-        return Repository(state / "edge" / "repository", state / "keys", self.own_locks, self.wall.now)
+        return Repository(
+            state / "edge" / "repository", state / "keys", self.own_locks, self.wall.now,
+            root_key=self.settings.fleet_root_key,
+        )  # fmt: skip
 
     @cached_property
     def service(self) -> ServiceStore:

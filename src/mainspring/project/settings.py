@@ -92,6 +92,8 @@ DEFAULTS: Mapping[str, Any] = {
     "batch_price": "",
     "webhook_secret": "",
     "fleet": "",
+    "fleet_unseen": "1d",
+    "fleet_root_key": "",
     **asdict(Engines()),
 }
 _PLANES = ("gateway", "control")
@@ -317,6 +319,8 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
         batch_price=price(values, "batch_price"),
         webhook_secret=str(values["webhook_secret"]),
         fleet=url(root, "fleet", str(values["fleet"])) if values["fleet"] else None,
+        fleet_unseen_us=duration(values, "fleet_unseen"),
+        fleet_root_key=root / str(values["fleet_root_key"]) if values["fleet_root_key"] else None,
         jobs_at_once=workers(values, "jobs_at_once"),
         shadow_nice=nice(values, "shadow_nice"),
         engines=Engines(**{name: str(values[name]) for name in asdict(Engines())}),

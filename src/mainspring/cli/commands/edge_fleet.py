@@ -1,4 +1,4 @@
-"""`mainspring edge publish|withdraw|register|remove|rollout|devices|device|status`: a fleet of devices."""
+"""`mainspring edge publish|keys|rotate|sign|register|rollout|devices|status` and more: a fleet of devices."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mainspring.cli.tables import show_records
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from mainspring.deploy.edge.repository import RoleKey
     from mainspring.deploy.fleet.model import Rollout
     from mainspring.operations.edge.fleet import DeviceReport, FleetReport
 
@@ -56,6 +57,57 @@ def withdraw(call: Call, *, name: str, version: int) -> None:
     release = withdraw(call.project, name, version)
     text = f"{name} {version} is withdrawn; devices that run it keep it."
     call.result({"name": release.name, "version": release.version}, lambda console: _line(console, text))
+
+
+@make("keys", reads_only=True)
+def keys(call: Call) -> None:
+    """List the keys of the repository's roles, and when what they sign expires."""
+    found = call.project.packages.role_keys()
+
+    def show(console: Console) -> None:
+        rows = [
+            (each.role, each.id[:12], f"{each.file}{'' if each.present else ' (not here)'}", _instant(each.expires))
+            for each in found
+        ]
+        show_records(console, ("role", "key", "file", "expires"), rows, folded=("file",))
+
+    call.result([_key(each) for each in found], show)
+
+
+@make("rotate")
+@click.argument("role", type=click.Choice(("root", "targets", "snapshot", "timestamp")))
+def rotate(call: Call, *, role: str) -> None:
+    """Replace the key of a role by a new one. The root's key has to be there."""
+    from mainspring.operations.edge.publishing import rotate
+
+    made = rotate(call.project, role)
+    text = f"The role {role} has the new key {made.id[:12]}… in {made.file}. The old one is beside it: destroy it."
+    call.result(_key(made), lambda console: _line(console, text))
+
+
+@make("sign")
+def sign(call: Call) -> None:
+    """Sign the repository's metadata again, so that it does not expire."""
+    from mainspring.core.time import format_instant
+    from mainspring.operations.edge.publishing import sign
+
+    expires = {role: format_instant(at) for role, at in sign(call.project).items()}
+
+    def show(console: Console) -> None:
+        for role, at in expires.items():
+            _line(console, f"{role} expires {at}")
+
+    call.result(expires, show)
+
+
+def _key(each: RoleKey) -> dict[str, object]:
+    return {
+        "role": each.role,
+        "key": each.id,
+        "file": str(each.file),
+        "present": each.present,
+        "expires": _instant(each.expires),
+    }
 
 
 @make("register")
@@ -273,4 +325,4 @@ def _line(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-COMMANDS = (publish, withdraw, register, remove, rollout, devices, device, status)
+COMMANDS = (publish, withdraw, keys, rotate, sign, register, remove, rollout, devices, device, status)

@@ -13,6 +13,7 @@ from paho.mqtt.client import Client, MQTTMessage, MQTTv311
 from paho.mqtt.enums import CallbackAPIVersion
 
 from mainspring.core.errors import Denied, Unavailable
+from mainspring.core.ids import new_id
 from mainspring.core.settings import Url
 from mainspring.deploy.fleet.model import DEVICE_ID_PATTERN
 from mainspring.deploy.fleet.ports import Arrived
@@ -26,8 +27,8 @@ _AT_ONCE = 200  # desired states under way
 class MqttMessages:
     """`Messages`. The address is `mqtts://user:password@host:port?ca=FILE&cert=FILE&key=FILE`."""
 
-    def __init__(self, url: Url, project: str) -> None:
-        self._url, self._prefix = url, f"mainspring/{project}"
+    def __init__(self, url: Url, project: str, *, name: str = "control") -> None:
+        self._url, self._project, self._prefix, self._name = url, project, f"mainspring/{project}", name
         self._topic = re.compile(rf"{re.escape(self._prefix)}/({DEVICE_ID_PATTERN})/reported")
         self._client: Client | None = None
         self._session, self._arrived, self._problem = 0, list[Arrived](), ""
@@ -53,6 +54,13 @@ class MqttMessages:
                 self._wait(under_way)
                 under_way.clear()
         self._wait(under_way)
+
+    def check(self) -> None:
+        beside = MqttMessages(self._url, self._project, name=f"check-{new_id()}")  # of one name, only one is connected
+        try:
+            beside._connected()
+        finally:
+            beside.close()
 
     def close(self) -> None:
         if self._client is not None:
@@ -92,7 +100,7 @@ class MqttMessages:
     def _begin(self) -> Client:
         parts = urlsplit(self._url.text)
         files = {name: values[0] for name, values in parse_qs(parts.query).items()}
-        client = Client(CallbackAPIVersion.VERSION2, client_id=f"{self._prefix}/control", protocol=MQTTv311)
+        client = Client(CallbackAPIVersion.VERSION2, client_id=f"{self._prefix}/{self._name}", protocol=MQTTv311)
         if parts.username:
             client.username_pw_set(unquote(parts.username), unquote(parts.password or ""))
         if parts.scheme == "mqtts":

@@ -54,16 +54,33 @@ class Release:
     endpoint: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class RoleKey:
+    """The key of a role: its id, its file, whether that is there, and when the role's metadata expires (µs, UTC)."""
+
+    role: str
+    id: str
+    file: Path
+    present: bool
+    expires: int
+
+
 class Repository:
     """A repository in `folder`, signed by keys in `keys`, one file a role.
 
     Args:
         locks: One writer at a time.
         now: Clock, UTC epoch microseconds.
+        root_key: File of the root's key, by default beside the others. It is needed to begin, and to rotate a key; a
+            root that expires soon is signed again only while the file is there.
     """
 
-    def __init__(self, folder: Path, keys: Path, locks: Locks, now: Callable[[], int]) -> None:
-        self.folder, self._keys, self._locks, self._now = folder, keys, locks, now
+    def __init__(
+        self, folder: Path, keys: Path, locks: Locks, now: Callable[[], int], *, root_key: Path | None = None
+    ) -> None:
+        self.folder, self._locks, self._now = folder, locks, now
+        self._files = {role: keys / f"edge-{role}" for role in ROLES}
+        self._files["root"] = root_key or self._files["root"]
 
     def publish(self, package: Path) -> Release:
         """Add a verified package and sign the metadata anew.
@@ -167,16 +184,19 @@ class Repository:
 
         root = Root(version=1, expires=self._expiry("root"), consistent_snapshot=True)
         for role in ROLES:
-            root.add_key(self._signer(role).public_key, role)
-        self._write("root", Metadata(root), version=1)
+            root.add_key(_signer_of(load_or_create(self._files[role])).public_key, role)
+        self._write("root", Metadata(root), version=1, signers=[_signer_of(load_or_create(self._files["root"]))])
         return Metadata(Targets(version=1, expires=self._expiry("targets")))
 
-    def rotate(self, role: str) -> None:
-        """Replace a role's key by a new one, in a root that the old and the new root key sign.
+    def rotate(self, role: str) -> str:
+        """Replace a role's key by a new one, in a root that the old and the new root key sign; return its id.
+
+        The new key is beside the old one, with the ending `.next`, until the root that names it is there: killed at any
+        moment, the repository is signed by the keys that its newest root names.
 
         Raises:
             Invalid: There is no such role.
-            NotFound: Nothing was published yet.
+            NotFound: Nothing was published yet, or the root's key is not there.
         """
         if role not in ROLES:
             raise Invalid(f"{role!r} is no role.", fix=f"choose one of {', '.join(ROLES)}.")
@@ -184,17 +204,29 @@ class Repository:
             root, targets = self._load("root"), self._load("targets")
             if root is None or targets is None:
                 raise NotFound("The repository of packages is empty.", fix=_PUBLISH)
-            signers = [self._signer("root")]
-            root.signed.revoke_key(self._signer(role).public_key.keyid, role)
-            path = self._keys / f"edge-{role}"
-            path.replace(path.with_name(f"edge-{role}.before-{root.signed.version + 1}"))
-            root.signed.add_key(self._signer(role).public_key, role)
+            signers, old = [self._signer("root")], self._signer(role)
+            path = self._files[role]
+            _next(path).unlink(missing_ok=True)  # of a rotation that was killed before its root
+            new = _signer_of(load_or_create(_next(path)))
+            root.signed.revoke_key(old.public_key.keyid, role)
+            root.signed.add_key(new.public_key, role)
             root.signed.version += 1
             root.signed.expires = self._expiry("root")
             if role == "root":
-                signers.append(self._signer("root"))
+                signers.append(new)
             self._write("root", root, version=root.signed.version, signers=signers)
             self._sign_all(targets)
+            return str(self._signer(role).public_key.keyid)
+
+    def role_keys(self) -> list[RoleKey]:
+        """Return the key that each role is signed with, and where it is."""
+        root, expires = self._load("root"), self.expires()
+        if root is None:
+            return []
+        return [
+            RoleKey(role, root.signed.roles[role].keyids[0], path, path.exists(), expires.get(role, 0))
+            for role, path in self._files.items()
+        ]
 
     def _add(self, targets: Metadata[Any], path: str, source: Path) -> None:
         """Copy a file under the name that its hash gives it."""
@@ -229,7 +261,7 @@ class Repository:
         from tuf.api.metadata import Metadata, MetaFile, Snapshot
 
         root = self._load("root")
-        if root is not None and self._old("root", root):
+        if root is not None and self._old("root", root) and self._files["root"].exists():
             root.signed.version += 1
             root.signed.expires = self._expiry("root")
             self._write("root", root, version=root.signed.version)
@@ -311,10 +343,27 @@ class Repository:
         return (at + LIFETIMES[role]).replace(microsecond=0)
 
     def _signer(self, role: str) -> Any:
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-        from securesystemslib.signer import CryptoSigner
+        """Return the signer of a role, by the key that the newest root names.
 
-        return CryptoSigner(Ed25519PrivateKey.from_private_bytes(load_or_create(self._keys / f"edge-{role}", 32)))
+        Raises:
+            NotFound: That key is not there.
+        """
+        root, path = self._load("root"), self._files[role]
+        trusted = () if root is None else root.signed.roles[role].keyids
+        for file in (path, _next(path)):
+            if not file.exists():
+                continue
+            signer = _signer_of(load_or_create(file))
+            if signer.public_key.keyid in trusted:
+                if file != path:  # the root names it now
+                    path.replace(path.with_name(f"{path.name}.before-{root.signed.version}"))
+                    file.replace(path)
+                    sync_folder(path.parent)
+                return signer
+        raise NotFound(
+            f"{path} is not the key of the role {role!r} of the repository of packages.",
+            fix="set MAINSPRING_FLEET_ROOT_KEY to the file with it." if role == "root" else "restore it from a backup.",
+        )
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -322,6 +371,17 @@ class Repository:
             make_folder(self.folder, mode=0o755)
             yield
             sync_folder(self.folder)
+
+
+def _next(path: Path) -> Path:
+    return path.with_name(f"{path.name}.next")
+
+
+def _signer_of(secret: bytes) -> Any:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from securesystemslib.signer import CryptoSigner
+
+    return CryptoSigner(Ed25519PrivateKey.from_private_bytes(secret))
 
 
 def _index(package: Path) -> dict[str, Any]:

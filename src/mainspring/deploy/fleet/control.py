@@ -115,7 +115,7 @@ def moved(rollout: Rollout, decision: Decision, now: int) -> Rollout:
     if decision.move == "stop":
         back = "no version before" if rollout.fallback is None else f"back to version {rollout.fallback}"
         text = f"stopped in {share}, {back}: {decision.why}"
-        changes = {"status": "stopped", "why": decision.why}
+        changes = {"status": "stopped", "why": decision.why, "by_gate": True}
     elif last:
         text, changes = f"done: {decision.why}", {"status": "done", "why": decision.why}
     else:

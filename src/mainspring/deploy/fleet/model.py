@@ -180,6 +180,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
         ring: Number of the current ring, from 0.
         since: When the current ring began, UTC epoch microseconds.
         why: Why it ended, or what it waits for.
+        by_gate: Whether a gate stopped it, not a person.
         history: (instant, what happened).
     """
 
@@ -195,6 +196,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     since: int = 0
     status: Literal["running", "done", "stopped"] = "running"
     why: str = ""
+    by_gate: bool = False
     history: tuple[tuple[int, str], ...] = ()
     revision: int = 0
 

@@ -35,6 +35,15 @@ class Messages(Protocol):
         """
         ...
 
+    def check(self) -> None:
+        """Raise if the broker does not take the project, by a connection that disturbs no other.
+
+        Raises:
+            Unavailable: The broker does not answer.
+            Denied: It refuses the project.
+        """
+        ...
+
     @property
     def session(self) -> int:
         """Number of the connection: in a new one everything is sent again, as the broker may have lost it."""

@@ -18,7 +18,7 @@ from mainspring.deploy.edge.repository import Release
 from mainspring.deploy.fleet.control import FleetControl, newest
 from mainspring.deploy.fleet.model import DEVICE_ID_PATTERN, Condition, Device, Gates, Rollout, Uploaded, check_rings
 from mainspring.deploy.fleet.records import Intake
-from mainspring.deploy.fleet.rings import Decision, judge
+from mainspring.deploy.fleet.rings import Decision, judge, ring_of
 from mainspring.operations.auditing import audit
 from mainspring.operations.edge.sketches import DeviceSketch, counted, device_sketch
 from mainspring.project import Project
@@ -38,6 +38,7 @@ class DeviceReport:
     condition: Condition
     version: int | None
     wanted: int | None
+    ring: int | None  # of the newest rollout of its package, from 1
     seen_at: int | None
     clock_ahead_us: int | None  # where the device's clock is wrong by more than a minute
     duplicate: bool
@@ -158,8 +159,8 @@ def stop(project: Project, package: str, reason: str = "") -> Rollout:
 
 def devices(project: Project, *, condition: str | None = None, package: str | None = None) -> list[DeviceReport]:
     """Return devices by id, of a condition or a package."""
-    now, uploads = project.wall.now(), _uploads(project)
-    found = [_report(each, uploads.get(each.id, []), now) for each in project.fleet.devices()]
+    now, uploads, rollouts = project.wall.now(), _uploads(project), _rollouts(project)
+    found = [_report(each, uploads.get(each.id, []), rollouts, now) for each in project.fleet.devices()]
     return [each for each in found if condition in (None, each.condition) and package in (None, each.package)]
 
 
@@ -168,7 +169,7 @@ def device(project: Project, id: str) -> DeviceReport:
     known = project.fleet.device(id)
     if known is None:
         raise NotFound(f"There is no device {id!r:.80}.", fix="`mainspring edge devices` lists them.")
-    found = _report(known, _uploads(project).get(id, []), project.wall.now())
+    found = _report(known, _uploads(project).get(id, []), _rollouts(project), project.wall.now())
     return replace(found, sketch=device_sketch(project, id))
 
 
@@ -238,7 +239,11 @@ def _uploads(project: Project) -> dict[str, list[Uploaded]]:
     return found
 
 
-def _report(device: Device, uploads: Sequence[Uploaded], now: int) -> DeviceReport:
+def _rollouts(project: Project) -> dict[str, Rollout]:
+    return {each.package: each for each in newest(project.fleet)}
+
+
+def _report(device: Device, uploads: Sequence[Uploaded], rollouts: Mapping[str, Rollout], now: int) -> DeviceReport:
     report = device.report
     return DeviceReport(
         id=device.id,
@@ -246,6 +251,7 @@ def _report(device: Device, uploads: Sequence[Uploaded], now: int) -> DeviceRepo
         condition=device.condition(now),
         version=device.version,
         wanted=device.wanted,
+        ring=ring_of(device.id, rollouts[device.package]) if device.package in rollouts else None,
         seen_at=device.seen_at,
         clock_ahead_us=device.skew_us if device.clock_wrong else None,
         duplicate=device.duplicate_at is not None,

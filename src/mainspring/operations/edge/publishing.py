@@ -11,7 +11,7 @@ from typing import Any
 
 from mainspring.core.errors import Corrupt, Invalid, NotFound
 from mainspring.deploy.edge.package import INDEX, SIGNATURE
-from mainspring.deploy.edge.repository import Release
+from mainspring.deploy.edge.repository import Release, RoleKey
 from mainspring.operations.auditing import audit
 from mainspring.project import Project
 from mainspring.security.signing import verify
@@ -48,6 +48,30 @@ def withdraw(project: Project, name: str, version: int) -> Release:
     project.packages.withdraw(name, version)
     audit(project, "edge.withdraw", f"package/{name}:{version}")
     return release
+
+
+def rotate(project: Project, role: str) -> RoleKey:
+    """Replace the key of a role of the repository by a new one, and return it.
+
+    Raises:
+        Invalid: There is no such role.
+        NotFound: Nothing was published yet, or the root's key is not there.
+    """
+    id = project.packages.rotate(role)
+    audit(project, "edge.rotate", f"key/{role}", id)
+    return next(each for each in project.packages.role_keys() if each.role == role)
+
+
+def sign(project: Project) -> dict[str, int]:
+    """Sign the repository's metadata anew, and return when each role's expires (UTC epoch microseconds).
+
+    Raises:
+        NotFound: Nothing was published yet.
+    """
+    if not project.packages.refresh(force=True):
+        raise NotFound("The repository of packages is empty.", fix="publish one: `mainspring edge publish FOLDER`.")
+    audit(project, "edge.sign", "repository")
+    return dict(project.packages.expires())
 
 
 def check_package(project: Project, package: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import logging
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -20,6 +21,7 @@ from mainspring.core.gpus import Gpu, gpu_reader
 from mainspring.core.process_usage import of_descendants
 from mainspring.monitoring.incidents.model import PAGE, TICKET
 from mainspring.operations.data.tables import newest
+from mainspring.operations.edge.fleet import devices as fleet_devices
 from mainspring.operations.quality import estimated_now
 from mainspring.operations.service.objectives import objectives
 from mainspring.operations.service.sampling import lags
@@ -79,6 +81,7 @@ class ControlMetrics(Collector):
         yield from _of_skew(self._project)
         yield from _of_capacity(self._project)
         yield from _of_stream_endpoints(self._project)
+        yield from _of_fleet(self._project)
         yield from _of_processes(self._project)
         if self._gpus is not None:
             yield from _of_gpus(self._gpus())
@@ -129,6 +132,29 @@ def _of_stream_endpoints(project: Project) -> Iterator[Metric]:
             for sink, entries in each.waiting.items():
                 waiting.add_metric([*of, sink], entries)
     yield from (*counts.values(), lag, age, watermark, waiting)
+
+
+def _of_fleet(project: Project) -> Iterator[Metric]:
+    devices = _gauge("fleet_devices", "Devices.", "package", "version", "ring", "condition")
+    unseen = _gauge("fleet_unseen_seconds", "Time since the device that was unseen for longest was seen.", "package")
+    waiting = _gauge("fleet_waiting_records", "Records that wait on devices.", "package")
+    dropped = CounterMetricFamily("mainspring_fleet_dropped_records", "Records dropped on devices.", labels=["package"])
+    failed = _gauge("fleet_failed_updates", "Devices that went back from a version.", "package", "version")
+    expires = _gauge("fleet_metadata_expires_seconds", "When metadata of the repository expires, Unix time.", "role")
+    found, now = fleet_devices(project), project.wall.now()
+    for key, count in Counter((e.package, str(e.version or ""), str(e.ring or ""), e.condition) for e in found).items():
+        devices.add_metric(key, count)
+    for key, count in Counter((e.package, version) for e in found for version in e.failed).items():
+        failed.add_metric(key, count)
+    for package in sorted({each.package for each in found}):
+        mine = [each for each in found if each.package == package]
+        unseen.add_metric([package], max(now - (each.seen_at or now) for each in mine) / 1e6)
+        waiting.add_metric([package], sum(each.queued for each in mine))
+        dropped.add_metric([package], sum(each.dropped for each in mine))
+    if project.packages.folder.exists():
+        for role, at in project.packages.expires().items():
+            expires.add_metric([role], at / 1e6)
+    yield from (devices, unseen, waiting, dropped, failed, expires)
 
 
 def _of_objectives(project: Project) -> Iterator[Metric]:

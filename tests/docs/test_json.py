@@ -124,6 +124,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("edge register", ["depot-7", "--package", MODEL, "--key", "ab" * 32, "--to", "depot-7.json", *addresses]),
         ("edge rollout", [MODEL, "2"]), ("edge devices", []), ("edge device", ["depot-7"]), ("edge status", []),
         ("edge remove", ["depot-7"]), ("edge withdraw", [MODEL, "2"]),
+        ("edge keys", []), ("edge rotate", ["timestamp"]), ("edge sign", []),
         ("models import", ["v.tar"]), ("models key", []), ("models trust", ["other", "ab" * 32]),
         ("models add", ["network", "m.onnx"]), ("models function", ["twice", "parcels.maths:doubled", *spec]),
         ("models compose", ["pair", "graph.json"]), ("models list", []), ("models delete", ["network:1"]),

@@ -23,10 +23,17 @@ from mainspring.deploy.fleet.rings import in_ring, place
 from mainspring_edge.health import Limits
 from mainspring_edge.memory import device_key
 
-COUNT, PROCESSES = examples(gate=24, deep=1000), examples(gate=1, deep=4)
+COUNT, PROCESSES = examples(gate=12, deep=1000), examples(gate=1, deep=4)
 OFF_AFTER_US = 600_000_000  # a busy machine lets a device wait for its turn
-GATES = Gates(least_healthy=0.8, least_tried=0.9, soak_us=1_000_000, off_after_us=OFF_AFTER_US, least_rows=5)
+GATES = Gates(
+    least_healthy=0.8,
+    least_tried=0.9,
+    soak_us=examples(gate=0, deep=1_000_000),
+    off_after_us=OFF_AFTER_US,
+    least_rows=5,
+)
 RINGS = (0.01, 0.1, 1.0)
+TRIAL_S = examples(gate=2, deep=10) / 10
 PATIENCE_S = examples(gate=120, deep=1500)
 
 pytestmark = pytest.mark.timeout(examples(gate=300, deep=3600))
@@ -50,14 +57,14 @@ def passes(made: Fleet, took_s: list[float]) -> None:
 def test_a_fleet_updates_by_rings(folder: Path) -> None:
     devices = [f"depot-{number:04}" for number in range(COUNT)]
     behaviour = Behaviour(
-        off=frozenset(devices[5::20]), slow=frozenset(devices[7::20]), failing=frozenset(devices[9::100])
+        3 * TRIAL_S, off=frozenset(devices[5::20]), slow=frozenset(devices[7::20]), failing=frozenset(devices[9::100])
     )
     with fleet(folder, devices) as made:
         home, took_s = folder / "devices", list[float]()
         for each in devices:
             key = device_key(home / each).public_key().public_bytes_raw().hex()
             made.store.add(Device(id=each, package=NAME, key=key, added_at=made.site.now()))
-        setup = made.setup("any", report_every_s=5.0, limits=Limits(trial_s=1.0, least_rows=3))
+        setup = made.setup("any", report_every_s=5 * TRIAL_S, limits=Limits(trial_s=TRIAL_S, least_rows=3))
         address = f"{made.broker.scheme}://{{}}:{{}}@127.0.0.1:{made.broker.port}"
         context = multiprocessing.get_context("spawn")
         parts = [devices[part::PROCESSES] for part in range(PROCESSES)]
@@ -122,7 +129,7 @@ def _first(made: Fleet, id: str) -> set[str]:
 
 def _step(made: Fleet, took_s: list[float]) -> bool:
     passes(made, took_s)
-    time.sleep(0.2)
+    time.sleep(TRIAL_S / 5)
     return True
 
 

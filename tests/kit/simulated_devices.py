@@ -13,13 +13,12 @@ from kit.edge_packages import Sum
 from mainspring_edge.agent import Agent, Setup
 from mainspring_edge.errors import SelfTestFailed
 
-SLOW_S = 3.0
-
 
 @dataclass(frozen=True)
 class Behaviour:
-    """How each device behaves: by default it is on, quick and well."""
+    """How each device behaves: by default it is on, quick and well. Slow ones tick every `slow_s`, others 15 times."""
 
+    slow_s: float
     off: frozenset[str] = frozenset()  # until the file `on` is there
     slow: frozenset[str] = frozenset()
     failing: frozenset[str] = frozenset()  # version 2 fails its self-test there
@@ -50,7 +49,7 @@ def simulate(devices: Sequence[str], folder: Path, setup: Setup, broker: str, be
                 load: Any = Fails if each in behaviour.failing else Sum
                 agents[each] = Agent(folder / each, mine, load)
             if time.monotonic() >= due[each]:
-                due[each] = time.monotonic() + (SLOW_S if each in behaviour.slow else 0.2)
+                due[each] = time.monotonic() + behaviour.slow_s / (1 if each in behaviour.slow else 15)
                 agents[each].tick()
                 if agents[each].version is not None:
                     _predict(agents[each])

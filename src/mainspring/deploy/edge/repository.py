@@ -351,7 +351,7 @@ class Repository:
         root, path = self._load("root"), self._files[role]
         trusted = () if root is None else root.signed.roles[role].keyids
         for file in (path, _next(path)):
-            if not file.exists():
+            if root is None or not file.exists():
                 continue
             signer = _signer_of(load_or_create(file))
             if signer.public_key.keyid in trusted:

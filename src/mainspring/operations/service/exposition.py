@@ -144,8 +144,8 @@ def _of_fleet(project: Project) -> Iterator[Metric]:
     found, now = fleet_devices(project), project.wall.now()
     for key, count in Counter((e.package, str(e.version or ""), str(e.ring or ""), e.condition) for e in found).items():
         devices.add_metric(key, count)
-    for key, count in Counter((e.package, version) for e in found for version in e.failed).items():
-        failed.add_metric(key, count)
+    for of, count in Counter((each.package, version) for each in found for version in each.failed).items():
+        failed.add_metric(of, count)
     for package in sorted({each.package for each in found}):
         mine = [each for each in found if each.package == package]
         unseen.add_metric([package], max(now - (each.seen_at or now) for each in mine) / 1e6)

@@ -85,7 +85,7 @@ class FolderOutput:
     def finish(self, plan: Plan, report: BatchReport) -> None:
         write_atomic(self._report(plan), msgspec.json.format(msgspec.json.encode(report), indent=2))
         (self._plans / f"{plan.run}.input.parquet").unlink(missing_ok=True)
-        for path in self._folder.rglob(f".{plan.run}-*{_PARTIAL}"):  # of writers that were killed
+        for path in self._folder.rglob(f".*{_PARTIAL}"):  # of writers that were killed, also before there was a plan
             path.unlink(missing_ok=True)
 
     def _part(self, plan: Plan, number: int) -> Path:

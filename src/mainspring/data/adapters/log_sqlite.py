@@ -51,7 +51,7 @@ _PARTITIONS = """
 SELECT number, partition.id, first, next FROM partition JOIN topic ON topic.id = topic
 WHERE name = ? ORDER BY number
 """
-_SIZE = "coalesce(length(headers), 0) + coalesce(length(key), 0) + coalesce(length(value), 0)"
+_SIZE = "coalesce(length(key), 0) + coalesce(length(value), 0)"  # without the headers, which are stored packed
 _POLL_S = 0.005  # a look at the file's counter takes microseconds
 _REMOVED_AT_ONCE = 5_000
 
@@ -242,9 +242,9 @@ def _kept_from(
 
 def _ages(connection: Connection, base: int, span: Span) -> Iterator[tuple[int, int, int, int]]:
     """Yield (time of arrival, row number of offset 0, offset, bytes) of a partition's messages."""
-    query = f"SELECT arrived, id, {_SIZE} FROM message WHERE id >= ? AND id < ? ORDER BY id"
-    for arrived, id_, size in connection.execute(query, (base + span.first, base + span.next)):
-        yield arrived, base, id_ - base, size
+    query = f"SELECT arrived, id, {_SIZE}, headers FROM message WHERE id >= ? AND id < ? ORDER BY id"
+    for arrived, id_, size, headers in connection.execute(query, (base + span.first, base + span.next)):
+        yield arrived, base, id_ - base, size + _header_bytes(headers)
 
 
 def _remove(connection: Connection, base: int, until: int) -> None:
@@ -252,7 +252,14 @@ def _remove(connection: Connection, base: int, until: int) -> None:
     (size,) = connection.execute(
         f"SELECT coalesce(sum({_SIZE}), 0) FROM message WHERE {span}", (base, base + until)
     ).fetchone()
+    packed = f"SELECT headers FROM message WHERE {span} AND headers IS NOT NULL"
+    size += sum(_header_bytes(headers) for (headers,) in connection.execute(packed, (base, base + until)))
     connection.execute(f"DELETE FROM message WHERE {span}", (base, base + until))
     connection.execute(
         "UPDATE partition SET first = ?, bytes = bytes - ? WHERE id = ?", (until, size, base >> _OFFSET_BITS)
     )
+
+
+def _header_bytes(headers: bytes | None) -> int:
+    """Return the bytes of packed headers as `limits.size_of` counts them."""
+    return 0 if headers is None else sum(len(name) + len(value) for name, value in _unpacked(headers))

@@ -80,7 +80,7 @@ Record = PredictionRecord | ProfileRecord | SketchRecord
 
 
 class Counted(NamedTuple):
-    """What a delivery adds to the sketches.
+    """Additions of a delivery to the sketches.
 
     Attributes:
         waiting: Sketches for the monitor's store, encoded.

@@ -17,7 +17,7 @@ _FEWEST = 2  # looks that agree: a reader may have been starting at one
 
 
 class Bounds(NamedTuple):
-    """What is allowed to a stream.
+    """Limits of a stream.
 
     Args:
         endpoint: The stream endpoint; empty for the stream of a source.

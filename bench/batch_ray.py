@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
+import pyarrow.parquet as pq
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # of a busy machine
@@ -35,13 +36,16 @@ class Predictor:
 
 def main() -> None:
     folder, workers = Path(sys.argv[1]), int(sys.argv[2])
-    ray.init(address="local", num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="warning")
+    # Two more processors than predictors, for the tasks that read and write: without them none of those ever starts.
+    ray.init(
+        address="local", num_cpus=workers + 2, include_dashboard=False, log_to_driver=False, logging_level="warning"
+    )
     ray.data.DataContext.get_current().enable_progress_bars = False
     begun = time.perf_counter()
     rows = ray.data.read_parquet(str(folder / "rows.parquet"))
-    total = rows.count()
+    total = pq.ParquetFile(folder / "rows.parquet").metadata.num_rows
     answers = rows.map_batches(
-        Predictor, fn_constructor_args=(str(folder / "mlp.onnx"),), batch_size=4096, concurrency=workers, num_cpus=0.5
+        Predictor, fn_constructor_args=(str(folder / "mlp.onnx"),), batch_size=4096, concurrency=workers, num_cpus=1
     )
     answers.write_parquet(str(folder / "ray"))
     seconds = time.perf_counter() - begun

@@ -105,6 +105,7 @@ def bundle() -> Bundle:
 
 def lay_out(folder: Path) -> None:
     """Write both packages, and the row that every side is asked."""
+    sys.path.insert(0, str(RUNTIME / "src"))  # as its sides do: it is a distribution of its own
     from mainspring_edge import load
 
     made = bundle()

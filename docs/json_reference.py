@@ -49,6 +49,7 @@ from mainspring.operations.models.curating import Happened
 from mainspring.operations.models.transferring import Moved
 from mainspring.operations.pipelines.control import StepState
 from mainspring.operations.predict import Answer
+from mainspring.operations.predictions import Label
 from mainspring.operations.profile import Check, Profile
 from mainspring.operations.quality import MeasuredWindow
 from mainspring.operations.replay.model import Replayed, ReplayReport
@@ -135,7 +136,7 @@ _PIPELINE_RUN = Document(
 _LISTED = msgspec.defstruct(
     "ListedPrediction",
     [(each.name, each.type) for each in msgspec.structs.fields(Prediction) if each.name != "sealed"]
-    + [("withheld", Literal["encrypted", "left out"] | None)],
+    + [("withheld", Literal["encrypted", "left out"] | None), ("label", Label | dict[str, Label])],
 )
 _ROLE_KEY = _object("RoleKey", role=str, key=str, file=str, present=bool, expires=int)
 _FLEET_ROLLOUT = _object(

@@ -17,7 +17,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kit.console.flights import Project
+import mainspring as ms
+from kit import serving
+from kit.console import shop
+from kit.console.flights import Project, declared
 from kit.depth import examples
 from kit.edge_packages import NAME, package
 from kit.waiting import free_port
@@ -28,7 +31,10 @@ from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Address
 from mainspring.deploy.edge.repository import Repository
 from mainspring.deploy.fleet.records import Intake
+from mainspring.features.definitions import dump
 from mainspring.operations.edge.fleet import device, register, take_records
+from mainspring.registry.bundles import FEATURES, seal
+from mainspring.registry.model import Bundle
 from mainspring_edge.errors import Refused
 from mainspring_edge.queue import Queue
 from mainspring_edge.updates import Unreachable
@@ -80,8 +86,8 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 
 @contextmanager
-def a_world(folder: Path, repository: Repository) -> Iterator[World]:
-    project, key = Project(packages=repository), Ed25519PrivateKey.generate()
+def a_world(folder: Path, repository: Repository, **parts: Any) -> Iterator[World]:
+    project, key = Project(packages=repository, **parts), Ed25519PrivateKey.generate()
     register(project, "depot-1", NAME, key.public_key().public_bytes_raw().hex())
     try:
         yield World(folder, key, project)
@@ -168,8 +174,46 @@ def test_a_profile_is_kept_beside_the_device(world: World) -> None:
     world.send(world.body([(1, profile)]))
     kept = world.project.fleet.uploads()[0].profile
     assert kept is not None
-    assert (kept["rows"], kept["columns"]) == (3, columns)
+    assert (kept["rows"], kept["columns"]) == (3, {}), "without the bundle nobody can tell which identify a person"
     assert world.logged() == {}
+
+
+@pytest.fixture(scope="module")
+def shops(tmp_path_factory: pytest.TempPathFactory) -> tuple[Repository, Bundle]:
+    """A repository with a package of a model that reads the column `email`, marked `pii`, and the model's bundle."""
+    folder, now = tmp_path_factory.mktemp("shop"), Project().wall.now()
+    kit = serving.bundle()
+    files = {**kit.files, FEATURES: dump(shop.fraud.features, shop.checkouts)}
+    bundle = seal(kit.manifest, files, Project().signing_key)
+    made = Repository(folder / "repository", folder / "keys", MemoryLocks(), lambda: now)
+    made.publish(package(folder / "packages", 1, about={"bundle": bundle.digest, "endpoint": "checkout"}))
+    return made, bundle
+
+
+@pytest.mark.parametrize("treatment", ["encrypt", "leave out"])
+def test_what_identifies_a_person_is_logged_as_the_gateway_logs_it(
+    tmp_path: Path, shops: tuple[Repository, Bundle], treatment: Any
+) -> None:
+    repository, bundle = shops
+    who = {"Orders.email": "ana@example.org"}
+    checkout = ms.Endpoint("checkout", model="fraud@champion", log=ms.Log(personal=treatment))
+    with a_world(tmp_path, repository, definitions=declared(endpoints={"checkout": checkout})) as world:
+        world.project.bundles.save(bundle)
+        features = {**who, "Basket.share": 0.5}
+        summary = {name: {"count": 1, "nulls": 0} for name in (*features, "probability")}
+        profile = {"kind": "profile", "id": f"{2:032x}", "boot": "b1", "mono_us": 1, "at": 0, "version": 1,
+                   "rows": 1, "errors": 0, "columns": summary}  # fmt: skip
+        world.send(world.body([(1, world.record(1, row={"value": 9.0, **who}, features=features)), (2, profile)]))
+        (one,) = world.project.predictions.recent("checkout", 10)
+        assert "ana" not in repr(one)
+        assert (one.request, one.features) == ({"value": 9.0}, {"Basket.share": 0.5})
+        assert one.withheld == {"encrypt": "encrypted", "leave out": "left out"}[treatment]
+        if treatment == "encrypt":
+            shown = world.project.predictions.revealed(one)
+            assert (shown.request, shown.features) == ({"value": 9.0, **who}, features)
+        kept = world.project.fleet.uploads()[0].profile
+        assert kept is not None
+        assert set(kept["columns"]) == {"Basket.share", "probability"}
 
 
 def test_bad_deliveries_are_refused(world: World) -> None:

@@ -9,7 +9,7 @@ cannot be moved to another row.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from itertools import count
 from typing import Any
@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from mainspring.core.errors import Corrupt
 from mainspring.ledger.model import Prediction
+from mainspring.ledger.ports import Seals
 
 KEY_BYTES = 32
 _FORMAT = b"\x01"
@@ -74,6 +75,28 @@ class Opener:
 
 def _cipher(key: bytes, salt: bytes) -> AESGCM:
     return AESGCM(HKDF(SHA256(), KEY_BYTES, salt=salt, info=b"mainspring ledger 1").derive(key))
+
+
+def hidden(prediction: Prediction, personal: Collection[str] | None, sealer: Seals | None) -> Prediction:
+    """Return the prediction with its personal values encrypted, as `revealed` decrypts them.
+
+    Args:
+        personal: Their names; `None` if nobody can tell, and every value but the outputs is taken for one.
+        sealer: With `None` they are left out.
+    """
+    groups = {"keys": prediction.keys, "request": prediction.request, "features": prediction.features}
+    values = {
+        group: {name: value for name, value in of.items() if personal is None or name in personal}
+        for group, of in groups.items()
+    }
+    names = tuple(dict.fromkeys(name for of in values.values() for name in of))
+    if not names:
+        return prediction
+    kept = {
+        group: {name: value for name, value in of.items() if name not in values[group]} for group, of in groups.items()
+    }
+    sealed = b"" if sealer is None else sealer.seal(prediction.id, values)
+    return msgspec.structs.replace(prediction, **kept, personal=names, sealed=sealed)
 
 
 def revealed(prediction: Prediction, opener: Opener) -> Prediction:

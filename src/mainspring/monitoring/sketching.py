@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from hashlib import blake2b
@@ -144,6 +144,10 @@ class Sketching:
         """Return the ruler of a bundle, `None` if it has no reference."""
         return self._ruler(digest).ruler
 
+    def personal(self, digest: str) -> Collection[str]:
+        """Return the names of a bundle's features, keys and request fields that identify a person."""
+        return self._ruler(digest).personal
+
     def tidy(self, *, replaced_before: int, entries: int) -> None:
         ages = Ages() if self._ages is None else self._ages()
         self._store.tidy(
@@ -182,6 +186,7 @@ class _Ruler:
         self._references = {} if served.reference is None else served.reference.columns
         self._score = served.score
         self.ruler = served.ruler
+        self.personal = served.personal
         self._crossing = served.crossing
 
     def has_segments(self, feature: str) -> bool:

@@ -140,11 +140,15 @@ def list_predictions(
     return Listing(rows=tuple(found), next=_text(cursor), searched=searched, labels=True)
 
 
-def document(listed: Listed, *, labels: bool) -> dict[str, Any]:
-    """Return a row for JSON: of personal values it has only the names, and whether they can be revealed."""
-    made = listed.prediction
+def document(made: Prediction) -> dict[str, Any]:
+    """Return a prediction for JSON: of personal values it has only the names, and whether they can be revealed."""
     fields = {name: getattr(made, name) for name in made.__struct_fields__ if name != "sealed"}
-    return {**fields, "withheld": made.withheld, **({"label": listed.label} if labels else {})}
+    return {**fields, "withheld": made.withheld}
+
+
+def listed_document(listed: Listed) -> dict[str, Any]:
+    """Return a row for JSON. Its label is null where it is not known, or labels were not joined."""
+    return {**document(listed.prediction), "label": listed.label}
 
 
 def table(listing: Listing) -> tuple[list[str], list[list[Any]]]:

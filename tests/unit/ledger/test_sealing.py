@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mainspring.core.errors import Corrupt
-from mainspring.ledger.sealing import Opener, Sealer
+from mainspring.ledger.model import Prediction
+from mainspring.ledger.sealing import Opener, Sealer, hidden, revealed
 
 KEY = bytes(range(32))
 VALUES = st.dictionaries(st.text(max_size=9), st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.text())
@@ -40,3 +41,26 @@ def test_a_sealed_value_that_was_cut_off_is_noticed(length: int) -> None:
 def test_another_key_another_prediction_or_no_key_open_nothing(key: bytes | None, name: str) -> None:
     with pytest.raises(Corrupt, match="keys/ledger"):
         Opener(key).open(name, Sealer(KEY).seal("p1", {"email": "a"}))
+
+
+NAMED = st.dictionaries(st.sampled_from("abcd"), st.none() | st.integers(-9, 9) | st.text(max_size=3))
+
+
+@given(NAMED, NAMED, NAMED, st.none() | st.sets(st.sampled_from("abcd")), st.booleans())
+def test_what_is_hidden_is_nowhere_and_is_revealed_whole(
+    keys: dict, request: dict, features: dict, personal: set[str] | None, left_out: bool
+) -> None:
+    plain = Prediction(
+        id="p1", endpoint="e", model="m", version="1", digest="d", at=0, keys=keys, request=request, features=features,
+        statuses={}, outputs={"a": 1.0}, latency_us=1, principal="",
+    )  # fmt: skip
+    made = hidden(plain, personal, None if left_out else Sealer(KEY))
+    names = {*keys, *request, *features}
+    gone = names if personal is None else names & personal
+    for before, after in ((keys, made.keys), (request, made.request), (features, made.features)):
+        assert after == {name: value for name, value in before.items() if name not in gone}
+    assert set(made.personal) == gone
+    assert made.outputs == {"a": 1.0}
+    assert made.withheld == (None if not gone else "left out" if left_out else "encrypted")
+    if not left_out:
+        assert revealed(made, Opener(KEY)) == plain

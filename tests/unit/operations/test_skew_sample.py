@@ -6,15 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import mainspring as ms
 from kit import serving as serving_kit
-from mainspring.core.time import HOUR, MINUTE, parse_instant, to_datetime
+from mainspring.core.time import DAY, HOUR, MINUTE, parse_instant, to_datetime
+from mainspring.data.adapters.delta import DeltaLake
 from mainspring.features.definitions import dump
 from mainspring.features.online import OnlineReader
 from mainspring.ledger.key_sample import key_hash
 from mainspring.ledger.model import Prediction
+from mainspring.monitoring.service.skew_table import TABLE, SkewTable
 from mainspring.operations.apply import apply
 from mainspring.operations.ingest import land
 from mainspring.operations.materialize import materialise_views
@@ -145,3 +149,16 @@ def test_planted_differences_are_found_by_feature_and_kind_and_nothing_else(proj
         name: {"match": 2 * AN_HOUR + match, "mismatch": mismatch, "missing": missing, "extra": extra}
         for name, match, mismatch, missing, extra in found
     }
+
+
+def test_old_counts_are_deleted_once_a_day(tmp_path: Path) -> None:
+    lake = DeltaLake(tmp_path)
+    table = SkewTable(lake)
+    compared = {("3", "d"): {"match Card.amount": 5.0}}
+    ended = [table.add("fraud", day * DAY + hour * HOUR, compared) for day in (20_000, 20_001) for hour in range(3)]
+    assert ended == [False, False, False, True, False, False]
+    table.tidy(made_before=20_001 * DAY, replaced_before=0)
+    kept = pa.concat_tables(pq.read_table(file) for file in lake.scan(TABLE).files or ())
+    assert sorted(kept["hour"].cast(pa.int64()).to_pylist()) == [20_001 * DAY + hour * HOUR for hour in range(3)]
+    table.tidy(made_before=None, replaced_before=2**60)
+    assert len(list((tmp_path / TABLE).rglob("*.parquet"))) == len(lake.scan(TABLE).files or ())

@@ -43,10 +43,10 @@ def list_(call: Call, *, limit: int, before: str, labels: bool, **conditions: st
 
     A list ends early if very many predictions do not match: continue it with --before.
     """
-    from mainspring.operations.predictions import Conditions, document, list_predictions
+    from mainspring.operations.predictions import Conditions, list_predictions, listed_document
 
     found = list_predictions(call.project, Conditions(**conditions), limit=limit, before=before, labels=labels)
-    rows = [dated(document(each, labels=found.labels), "at") for each in found.rows]
+    rows = [dated(listed_document(each), "at") for each in found.rows]
     result = dated({"predictions": rows, "next": found.next or None, "searched": found.searched}, "searched")
     call.result(result, lambda console: _show(console, found))
 

@@ -25,10 +25,10 @@ from mainspring.operations.predictions import (
     LIMIT,
     STATUSES,
     Conditions,
-    Listed,
     Listing,
     document,
     list_predictions,
+    listed_document,
     table,
 )
 from mainspring.operations.replay.replaying import replay
@@ -148,7 +148,7 @@ def add_prediction_api(router: APIRouter, project: Project, looking: Looking) ->
         found = list_predictions(project, asked, limit=limit, before=before, labels=labels)
         return Answer(
             {
-                "predictions": [document(each, labels=found.labels) for each in found.rows],
+                "predictions": [listed_document(each) for each in found.rows],
                 "next": found.next or None,
                 "searched": found.searched,
             }
@@ -160,7 +160,7 @@ def add_prediction_api(router: APIRouter, project: Project, looking: Looking) ->
         view = evidence(project, check_id(prediction_id, "prediction"))
         return Answer(
             {
-                "prediction": document(Listed(prediction=view.prediction), labels=False),
+                "prediction": document(view.prediction),
                 "label": view.label,
                 **({"labels": view.labels} if len(view.labels) > 1 else {}),
                 "version": view.version,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from importlib import import_module
 from typing import Any
 
 import ray
 
-from mainspring.core.environment import set_variable
-from mainspring.core.errors import Unavailable
+from mainspring.core.ray_cluster import connect
 from mainspring.core.settings import Settings
 from mainspring.deploy.engines.asking import ENTRY, Watch, asked, value
 from mainspring.jobs.model import StepFailed
@@ -20,7 +18,6 @@ from mainspring.jobs.runner import JobRun
 _OPTIONS = {"cpu": "num_cpus", "memory": "memory", "gpu": "num_gpus"}
 _LOOK_S = 0.2
 _END_S = 60.0  # for Ray to report that a cancelled task has ended
-_connecting = threading.Lock()
 
 
 def _answer(entry: str, request: str) -> str:
@@ -62,25 +59,6 @@ class RayRunner:
                 f"Its Ray task ended by {type(error).__name__}: {told[0] if told else 'no reason is given'}",
                 fix=f"read {call.log}, or Ray's own logs.",
             ) from None
-
-
-def connect(address: str) -> None:
-    """Connect this process to a cluster, or start Ray on this machine, unless it is connected.
-
-    Raises:
-        Unavailable: There is no cluster.
-    """
-    with _connecting:
-        if ray.is_initialized():
-            return
-        set_variable("RAY_USAGE_STATS_ENABLED", "0", default=True)
-        local: dict[str, Any] = {} if address else {"include_dashboard": False}
-        try:
-            ray.init(address=address or "local", log_to_driver=False, logging_level="warning", **local)
-        except Exception as error:  # so Ray says that a node has not started in time
-            raise Unavailable(
-                f"Ray at {address or 'this machine'} does not answer: {error}", fix="check the setting ray."
-            ) from error
 
 
 def _end(reference: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 
 from mainspring.core.errors import Unavailable
-from mainspring.deploy.adapters.ray import connect
+from mainspring.core.ray_cluster import connect
 from mainspring.serving.batch.plan import shares
 
 _TICK_S = 1.0

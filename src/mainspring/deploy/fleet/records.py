@@ -6,7 +6,7 @@ of an earlier start has only that clock: it is refused if it lies in the future,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,6 +17,7 @@ from mainspring.deploy.fleet.model import CLOCK_WRONG_US, Device, Uploaded
 from mainspring.deploy.fleet.ports import FleetStore
 from mainspring.ledger.model import Prediction
 from mainspring.ledger.ports import PredictionLog, PredictionStore
+from mainspring.ledger.sealing import hidden
 from mainspring.security.signing import verify
 
 _MOST_RECORDS = 1000
@@ -96,6 +97,18 @@ class Counted(NamedTuple):
     dropped: int = 0
 
 
+class Privacy(NamedTuple):
+    """Treatment of what identifies a person in the records of a release.
+
+    Attributes:
+        names: Names of such inputs and features; `None` if nobody can tell, and all are taken for such.
+        encrypted: Whether the log keeps their values, encrypted; else they are left out.
+    """
+
+    names: Collection[str] | None = ()
+    encrypted: bool = True
+
+
 Count = Callable[[Device, Sequence[Prediction], Sequence[tuple[SketchRecord, int, Release]]], Counted]
 
 
@@ -118,6 +131,7 @@ class Intake:
         releases: Returns the published version of a package, to date and to name what it predicted.
         now: Clock, UTC epoch microseconds.
         count: Returns what predictions, and sketches with the instants of their first rows, add to the sketches.
+        privacy: Returns how a release's personal values are treated.
     """
 
     def __init__(
@@ -129,9 +143,10 @@ class Intake:
         releases: Callable[[str], Mapping[int, Release]],
         now: Callable[[], int],
         count: Count = lambda *_: Counted(),
+        privacy: Callable[[Release], Privacy] = lambda _: Privacy(),
     ) -> None:
         self._project, self._store, self._log, self._predictions = project, store, log, predictions
-        self._releases, self._now, self._count = releases, now, count
+        self._releases, self._now, self._count, self._privacy = releases, now, count, privacy
 
     def take(self, device_id: str, body: bytes, signature: str) -> Uploaded:
         """Take a delivery, and return how far the device's queue is taken.
@@ -159,8 +174,10 @@ class Intake:
         self._store.take(msgspec.structs.replace(before, begun=max(before.begun, last)))
         predictions, sketches, refused, profile = self._read(device, delivery, [record for _, record in fresh])
         doubtful = {record.id for number, record in fresh if number <= before.begun}
-        self._log.append([each for each in predictions if each.id not in doubtful or not self._there(each.id)])
-        counted = self._count(device, predictions, sketches)
+        self._log.append(
+            [self._hidden(each, of) for each, of in predictions if each.id not in doubtful or not self._there(each.id)]
+        )
+        counted = self._count(device, [each for each, _ in predictions], sketches)
         refused += counted.refused
         after = msgspec.structs.replace(
             before,
@@ -178,23 +195,32 @@ class Intake:
 
     def _read(
         self, device: Device, delivery: Delivery, records: Sequence[Record]
-    ) -> tuple[list[Prediction], list[tuple[SketchRecord, int, Release]], int, dict[str, Any] | None]:
+    ) -> tuple[list[tuple[Prediction, Release]], list[tuple[SketchRecord, int, Release]], int, dict[str, Any] | None]:
         """Return the predictions, the sketches, the number of refused records, and the newest profile."""
         releases, now = self._releases(device.package), self._now()
-        predictions, refused, profile = list[Prediction](), 0, None
+        predictions, refused, profile = list[tuple[Prediction, Release]](), 0, None
         sketches: list[tuple[SketchRecord, int, Release]] = []
         for record in records:
             release = releases.get(record.version) if record.version is not None else None
             at = dated(record, delivery, now, 0 if release is None else release.published_at)
             if at is not None and isinstance(record, ProfileRecord):
-                profile = {**msgspec.to_builtins(record), "at": at}
+                profile = {**msgspec.to_builtins(record), "at": at, "columns": self._impersonal(record, release)}
             elif at is None or release is None:
                 refused += 1
             elif isinstance(record, SketchRecord):
                 sketches.append((record, at, release))
             elif isinstance(record, PredictionRecord):
-                predictions.append(_prediction(record, device, release, at))
+                predictions.append((_prediction(record, device, release, at), release))
         return predictions, sketches, refused, profile
+
+    def _hidden(self, prediction: Prediction, release: Release) -> Prediction:
+        names, encrypted = self._privacy(release)
+        return hidden(prediction, names, self._log.sealer if encrypted else None)
+
+    def _impersonal(self, record: ProfileRecord, release: Release | None) -> dict[str, Any]:
+        """Return the summaries of columns that identify nobody: that of one row has its values."""
+        names = None if release is None else self._privacy(release).names
+        return {name: each for name, each in record.columns.items() if names is not None and name not in names}
 
     def _there(self, id: str) -> bool:
         try:

@@ -14,8 +14,8 @@ import pyarrow as pa
 import ray
 from ray.util import ActorPool
 
-from mainspring.core.environment import set_variable
 from mainspring.core.errors import Unavailable
+from mainspring.core.ray_cluster import connect
 from mainspring.features.functions.columns import as_stream, from_stream
 from mainspring.features.functions.messages import Answer, Call
 from mainspring.features.functions.model import FeatureFunction
@@ -51,7 +51,7 @@ class RayRunner:
         self._address = address
 
     def run(self, function: FeatureFunction, batches: Iterable[pa.Table]) -> Iterator[Computed]:
-        self._connect()
+        connect(self._address)
         count = max(1, min(_MOST_ACTORS, int(ray.cluster_resources().get("CPU", 1))))
         actor: Any = ray.remote(num_cpus=1, max_restarts=0)(_Actor)
         actors = [actor.remote(msgspec.msgpack.encode(function)) for _ in range(count)]
@@ -83,15 +83,3 @@ class RayRunner:
             raise FunctionFailed(what, fix=fix)
         answer = msgspec.msgpack.decode(content, type=Answer)
         return rows, from_stream(answer.stream or b""), answer
-
-    def _connect(self) -> None:
-        if ray.is_initialized():
-            return
-        set_variable("RAY_USAGE_STATS_ENABLED", "0", default=True)
-        local: dict[str, Any] = {} if self._address else {"include_dashboard": False}
-        try:
-            ray.init(address=self._address or "local", log_to_driver=False, logging_level="warning", **local)
-        except Exception as error:  # so Ray says that a node has not started in time
-            raise Unavailable(
-                f"Ray at {self._address or 'this machine'} does not answer: {error}", fix="check the setting ray."
-            ) from error

@@ -13,6 +13,7 @@ from mainspring.monitoring.service.samples import variable
 from mainspring.monitoring.service.skew import OUTCOMES
 
 TABLE = "predictions__skew"
+_ENTRIES = 1_000  # versions that stay in the table's log
 _TYPES: dict[str, pa.DataType] = {
     "endpoint": pa.string(), "version": pa.string(), "digest": pa.string(),
     "hour": pa.timestamp("us", tz="UTC"),  # start of the hour of the predictions
@@ -27,8 +28,10 @@ class SkewTable:
     def __init__(self, lake: LakeTables) -> None:
         self._lake = lake
 
-    def add(self, endpoint: str, hour: int, compared: Mapping[tuple[str, str], Mapping[str, float]]) -> None:
-        """Append the counts of an hour, later than any before; a second time they are not written.
+    def add(self, endpoint: str, hour: int, compared: Mapping[tuple[str, str], Mapping[str, float]]) -> bool:
+        """Append the counts of an hour, later than any before, and return whether a day with counts has ended.
+
+        A second time they are not written.
 
         Args:
             hour: Start of the hour, UTC epoch microseconds.
@@ -43,10 +46,18 @@ class SkewTable:
                              "feature": feature, **found})  # fmt: skip
         batch = pa.RecordBatch.from_pylist(rows, SCHEMA)
         self._lake.append(TABLE, [batch], SCHEMA, key=numbered(f"skew/{endpoint}", hour // HOUR))
-        self._join(hour // DAY - 1)
+        return self._join(hour // DAY - 1)
 
-    def _join(self, day: int) -> None:
-        """Write the rows of a day as one file."""
-        key = f"day:{day}"
-        if not self._lake.has(TABLE, key):
-            self._lake.fold(TABLE, "hour", day * DAY, (day + 1) * DAY, lambda rows: rows or None, key=key)
+    def tidy(self, *, made_before: int | None, replaced_before: int) -> None:
+        """Delete counts of hours before `made_before`, and files replaced before `replaced_before`, UTC epoch µs."""
+        if made_before is not None:
+            self._lake.expire(TABLE, "hour", made_before)
+        self._lake.vacuum(TABLE, [], replaced_before=replaced_before)
+        self._lake.shorten(TABLE, _ENTRIES, replaced_before=replaced_before)
+
+    def _join(self, day: int) -> bool:
+        """Write the rows of a day as one file, once; return whether that was now."""
+        key, since = f"day:{day}", day * DAY
+        if self._lake.has(TABLE, key):
+            return False
+        return self._lake.fold(TABLE, "hour", since, since + DAY, lambda rows: rows or None, key=key) is not None

@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
-from mainspring.core.errors import Conflict, Denied, Invalid, NotFound
+from mainspring.core.errors import Conflict, Corrupt, Denied, Invalid, NotFound
 from mainspring.core.ids import new_id
 from mainspring.deploy.edge.repository import Release
 from mainspring.deploy.fleet.control import FleetControl, newest
 from mainspring.deploy.fleet.model import DEVICE_ID_PATTERN, Condition, Device, Gates, Rollout, Uploaded, check_rings
-from mainspring.deploy.fleet.records import Intake
+from mainspring.deploy.fleet.records import Intake, Privacy
 from mainspring.deploy.fleet.rings import Decision, judge, ring_of
 from mainspring.operations.auditing import audit
 from mainspring.operations.edge.sketches import DeviceSketch, counted, device_sketch
@@ -206,7 +206,7 @@ def take_records(project: Project, device: str, body: bytes, signature: str) -> 
         raise Denied(f"{device!r:.80} is no id of a device.")
     intake = Intake(
         project.settings.project, project.fleet, project.prediction_log, project.predictions, releases,
-        project.wall.now, partial(counted, project),
+        project.wall.now, partial(counted, project), partial(_privacy, project),
     )  # fmt: skip
     with project.locks.hold(f"edge-records-{zlib.crc32(device.encode()) % 16}"):
         return intake.take(device, body, signature)
@@ -230,6 +230,15 @@ def controller(project: Project) -> Callable[[], list[tuple[Rollout, Decision]]]
         return moved
 
     return look
+
+
+def _privacy(project: Project, release: Release) -> Privacy:
+    endpoint = project.definitions.endpoints.get(release.endpoint)
+    encrypted = endpoint is None or endpoint.log.personal == "encrypt"
+    try:
+        return Privacy(project.sketching.personal(release.bundle), encrypted)
+    except (Invalid, NotFound, Corrupt):  # the bundle is gone, or of another project
+        return Privacy(None, encrypted)
 
 
 def _uploads(project: Project) -> dict[str, list[Uploaded]]:

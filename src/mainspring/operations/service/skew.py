@@ -55,7 +55,12 @@ def compare(project: Project, endpoint: str, now: int) -> bool:
     if counts:
         from mainspring.monitoring.service.skew_table import SkewTable
 
-        SkewTable(project.lake).add(endpoint, until - HOUR, compared)
+        table = SkewTable(project.lake)
+        if table.add(endpoint, until - HOUR, compared):
+            table.tidy(
+                made_before=project.oldest_kept(project.settings.keep_sketches_us),
+                replaced_before=project.wall.now() - project.settings.keep_versions_us,
+            )
     at = project.wall.now()
     sample = Sample(subject=subject(endpoint), start=at - HOUR, end=at, observed_us=HOUR, counts=dict(counts))
     project.service.save(place, [sample] if counts else [], State(until))

@@ -1,0 +1,32 @@
+"""Connection of this process to a Ray cluster."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import ray
+
+from mainspring.core.environment import set_variable
+from mainspring.core.errors import Unavailable
+
+_connecting = threading.Lock()
+
+
+def connect(address: str) -> None:
+    """Connect this process to a cluster, or start Ray on this machine, unless it is connected.
+
+    Raises:
+        Unavailable: There is no cluster.
+    """
+    with _connecting:
+        if ray.is_initialized():
+            return
+        set_variable("RAY_USAGE_STATS_ENABLED", "0", default=True)
+        local: dict[str, Any] = {} if address else {"include_dashboard": False}
+        try:
+            ray.init(address=address or "local", log_to_driver=False, logging_level="warning", **local)
+        except Exception as error:  # so Ray says that a node has not started in time
+            raise Unavailable(
+                f"Ray at {address or 'this machine'} does not answer: {error}", fix="check the setting ray."
+            ) from error

@@ -175,7 +175,10 @@ def run(folder: Path) -> None:
 
 
 def deadly(folder: Path) -> None:
-    """Process messages of which one kills its process, in children, until one of them is through."""
+    """Process messages of which one kills its process, in children, until one of them is through.
+
+    Another partition is idle meanwhile, and gets a message then.
+    """
 
     def judge(event: Any, state: Any) -> Any:
         if event.fields["shop"] == "deadly":
@@ -183,13 +186,20 @@ def deadly(folder: Path) -> None:
         return {"events": state.events}, state
 
     log = SqliteLog(folder / "log.db")
-    log.create("payments", 1)
+    log.create("payments", 2)
     log.create(OUT, 1)
-    log.produce("payments", [message(n / 10, shop="deadly" if n == 7 else "x") for n in range(20)])
-    made = Stage(folder / "state", log=log, lake=DeltaLake(folder / "lake"), of=endpoint(tries=3, rule=judge))
+
+    def put(partition: int, shops: list[str]) -> None:
+        made = [message(n / 10, shop=shop) for n, shop in enumerate(shops)]
+        log.produce("payments", [dataclasses.replace(each, partition=partition) for each in made])
+
+    put(0, ["deadly" if n == 7 else "x" for n in range(20)])
+    made = Stage(folder / "state", partitions=2, log=log, lake=DeltaLake(folder / "lake"), of=endpoint(tries=3, rule=judge))
     deaths = 0
     while forked(lambda: made.run() and None):
         deaths += 1
+    put(1, ["x"])
+    made.run()
     ids = [json.loads(each.value or b"")["event_id"] for each in all_messages(log, OUT)]
     print(json.dumps({"deaths": deaths, "outputs": ids, "dead": made.rows("checks__dead_letters")}, default=str))
 

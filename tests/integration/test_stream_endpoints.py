@@ -6,12 +6,15 @@ import hashlib
 import hmac
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from kit.inbox import HttpInbox, http_inbox
@@ -19,15 +22,32 @@ from kit.serving import expected
 from kit.stream_project import NAME, TOPIC, documents, flights, go_live, land_departures, project_in
 from kit.waiting import wait_until
 from mainspring.core.errors import Conflict, Invalid, NotFound
+from mainspring.data.streams.model import NewMessage
 from mainspring.operations.stream_endpoints.replaying import replay
 from mainspring.operations.stream_endpoints.running import run, running
 from mainspring.operations.stream_endpoints.sending import send
 from mainspring.operations.stream_endpoints.showing import status
 from mainspring.operations.streams import reports
+from mainspring.processes.kinds import log_path
 from mainspring.processes.streams import StreamProcesses
 from mainspring.project import Project
+from mainspring.serving.streaming.state_file import StateFile, files
 
 SECRET = "between-us"
+DYING = """
+ms.Stream(departures, topic="departures")
+
+
+def die(flight: ms.StreamEvent) -> dict:
+    import os, signal
+
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+ms.StreamEndpoint(
+    "dying", model="late@champion", topic="schedule", source=schedule, key="carrier", ahead="1d", rule=die, tries=99
+)
+"""
 
 
 @pytest.fixture
@@ -161,7 +181,41 @@ def test_its_process_is_kept_and_a_kill_loses_nothing(project: Project) -> None:
     wait_until(again, "another process", within_s=60)
     # Two of each carrier: the second flights are between the first.
     wait_until(lambda: len(documents(project, "late-alerts")) == 6, "its alerts", within_s=60)
-    processes._end(child)
+    processes.end()
+
+
+def test_one_command_runs_all_streams_and_one_that_dies_stops_no_other(
+    tmp_path: Path, inbox: HttpInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAINSPRING_NOTIFY_DESK_URL", inbox.url)
+    monkeypatch.setenv("MAINSPRING_NOTIFY_DESK_SECRET", SECRET)
+    project = project_in(tmp_path, DYING)
+    project.versions.register("late", "d" * 64, "run", {}, project.wall.now())
+    (route,) = project.routes.current().values()
+    project.routes.publish([route, msgspec.structs.replace(route, endpoint="dying")])
+    project.streams.create("departures")
+    project.streams.produce(TOPIC, flights(0, 12, project.wall.now()))
+    command = [sys.executable, "-m", "mainspring", "streams", "run"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    try:
+        log = log_path(project.settings.state, "stream-dying")
+        wait_until(lambda: status(project, NAME).total("processed") == 12, "one endpoint", within_s=60)
+        wait_until(lambda: log.exists() and log.read_text().count("started") > 1, "the other, again", within_s=60)
+        project.streams.produce("departures", [NewMessage(b'{"carrier": "AA", "departed_at": "2026-01-01T00:00:00Z"}')])
+        wait_until(lambda: reports.shown(project, "departures").lag == 0, "the stream of a source", within_s=60)
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        _, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert (process.returncode, time.monotonic() - began < 10) == (0, True)
+    assert "the process of the stream endpoint dying ended with -9" in said
+    folder = project.settings.state / "streams" / NAME
+    assert {StateFile(path).opened() for _, path in files(folder)} == {(False, 0)}  # it was not killed
+    project.routes.publish([route])
+    ended = subprocess.run([*command, "--to-end"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, "dying: No version is live" in ended.stderr) == (4, True)
+    project.close()
 
 
 def test_rows_of_a_file_are_sent_with_the_key_of_the_endpoint(project: Project) -> None:

@@ -129,6 +129,7 @@ class Stage:
         self.log.create(TOPIC, partitions)
         self.log.create(OUT, outputs)
         self.lake = MemoryLake() if lake is None else lake
+        self.wall = ManualClock(START)
         self.predictor = Doubling()
         self.decoder: RowSource = JSON_ROWS
 
@@ -150,7 +151,7 @@ class Stage:
             folder=self.folder,
             predictor=lambda: self.predictor,
             sinks=writers,
-            wall=ManualClock(START),
+            wall=self.wall,
             at_once=at_once,
             durable=False,
             rows=self.decoder,

@@ -69,9 +69,13 @@ ms.StreamEndpoint(
 """
 
 
-def project_in(folder: Path) -> Project:
-    """Return the project, with departures of the last hours materialised and version 1 live."""
-    (folder / "service.py").write_text(SERVICE)
+def project_in(folder: Path, more: str = "") -> Project:
+    """Return the project, with departures of the last hours materialised and version 1 live.
+
+    Args:
+        more: Further definitions.
+    """
+    (folder / "service.py").write_text(SERVICE + more)
     (folder / "mainspring.toml").write_text('name = "streaming"\nmodules = ["service"]\n')
     project = open_project(load_settings(folder))
     project.expect_models()

@@ -43,6 +43,7 @@ class Duty:
     failures: int = 0
     lane: str = ""  # duties of one lane run one after another; empty: its own lane
     rest: float = 0.0  # minimum rest after a run, as a multiple of its duration
+    end: Callable[[], None] | None = None  # called once, by the lane's thread, when it stops
 
     def run(self, now: float) -> None:
         """Run the duty; after failures, retry with growing delays."""
@@ -158,7 +159,7 @@ def duties(project: Project) -> list[Duty]:
         Duty("compacting predictions", compact, 2.0),
         Duty("carrying out rollouts", roll_out, 1.0),
         Duty("keeping the processes of shadows", shadows.keep, 1.0),
-        Duty("keeping the processes of stream endpoints", streams.keep, 1.0),
+        Duty("keeping the processes of stream endpoints", streams.keep, 1.0, end=streams.end),
         Duty("tidying predictions", tidy_predictions, 600.0, due=time.monotonic() + 90.0),
         Duty("adding the sketches of devices", partial(_add_sketches, project), 15.0),
         Duty("removing old messages", partial(_tidy_messages, project), 60.0, due=time.monotonic() + 30.0),
@@ -250,12 +251,15 @@ def run_lanes(work: Sequence[Duty], stop: threading.Event) -> Iterator[None]:
 
 
 def _go_round(work: list[Duty], stop: threading.Event) -> None:
-    """Run due duties until `stop` is set."""
+    """Run due duties until `stop` is set, then end them."""
     while not stop.is_set():
         for duty in work:
             if time.monotonic() >= duty.due and not stop.is_set():
                 duty.run(time.monotonic())
         stop.wait(0.25)
+    for duty in work:
+        if duty.end is not None:
+            duty.end()
 
 
 if __name__ == "__main__":

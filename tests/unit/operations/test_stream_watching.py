@@ -35,7 +35,9 @@ class Depot:
     def __init__(self) -> None:
         payments = ms.Source("payments", schema={"card": ms.String}, event_time="at")
         stream = ms.Stream(payments, topic="payments", freshness="2s")
-        endpoint = ms.StreamEndpoint("fraud", model="fraud@champion", topic="payments", source=payments, key="card")
+        endpoint = ms.StreamEndpoint(
+            "fraud", model="fraud@champion", topic="payments", source=payments, key="card", freshness="2s"
+        )
         self.clock = ManualClock(START)
         definitions = declared(
             sources={"payments": payments}, streams={"payments": stream}, stream_endpoints={"fraud": endpoint}
@@ -99,6 +101,13 @@ def test_a_stream_endpoint_has_an_incident_of_its_own() -> None:
     depot.pass_by({"stopped": 1.0}, {}, stream="fraud")
     (incident,) = depot.open()
     assert (str(incident.cause), incident.endpoints) == ("service fraud", ("fraud",))
+
+
+def test_outputs_that_are_late_are_an_incident_of_the_endpoint() -> None:
+    depot = Depot()
+    depot.pass_by({}, WELL | {streams.FRESH_P99: 2.5}, stream="fraud")
+    (incident,) = depot.open()
+    assert "fraud has its output only after 2.5 s; 2 s are promised" in incident.symptoms[0].detail
 
 
 def test_the_worker_looks_at_each_stream_once_a_minute() -> None:

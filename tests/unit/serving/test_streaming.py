@@ -12,6 +12,7 @@ from typing import Any
 
 import fastavro
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -40,6 +41,7 @@ from mainspring.data.adapters.log_memory import MemoryLog
 from mainspring.data.streams.declaring import Stream
 from mainspring.data.streams.decoding import Decoding
 from mainspring.data.streams.model import NewMessage, OffsetGone
+from mainspring.data.streams.recent import delays
 from mainspring.operations.stream_endpoints.payloads import DecodedRows
 from mainspring.serving.streaming.declaring import to_topic
 from mainspring.serving.streaming.replay import Replay
@@ -194,6 +196,46 @@ def test_back_pressure_stops_reading_while_a_sink_is_behind(tmp_path: Path) -> N
     assert [runner.step() for _ in range(4)] == [10, 10, 0, 0]
     runner.deliver()
     assert [runner.step() for _ in range(3)] == [10, 10, 0]
+    runner.close()
+
+
+def test_an_output_is_as_old_as_its_event_until_every_sink_has_it(tmp_path: Path) -> None:
+    class Away(MemoryLog):
+        away = True
+
+        def produce(self, topic: str, messages: Any) -> Any:
+            if topic == OUT and self.away:
+                raise Unavailable("The log does not answer.")
+            return super().produce(topic, messages)
+
+    stage = Stage(tmp_path, log=(log := Away(ManualClock())))
+    stage.wall = wall = ManualClock(START + 10 * MINUTE_US)
+    stage.put([message(minute, accepted=1, id=minute % 4, shop="x") for minute in range(5)])
+
+    def minutes(runner: Any) -> list[float]:
+        found = delays([runner.partitions[0].recent], wall.now())
+        return [round(each / 60, 2) for each in msgspec.structs.astuple(found)]
+
+    runner = stage.runner()
+    runner.step()
+    held = [10.0, 9.0, 8.0, 7.0]  # their median, and nearly the oldest; so of what the log accepted a minute later
+    assert minutes(runner) == [8.5, 9.97, 7.0, 8.96]
+    assert runner.partitions[0].recent.rate() == 5.0
+    wall.advance(MINUTE_US)
+    with pytest.raises(Unavailable):
+        runner.deliver()
+    assert minutes(runner)[:2] == [9.5, 10.97]
+    runner.close()
+    runner = stage.runner()  # the next process knows what waits
+    runner.step()
+    assert minutes(runner)[:2] == [9.5, 10.97]
+    log.away = False
+    runner.deliver()
+    wall.advance(60 * MINUTE_US)
+    assert minutes(runner)[:2] == [round(np.quantile(np.array(held) + 1, each), 2) for each in (0.5, 0.99)]
+    stage.put([message(1, id=1)])  # nothing waits for it
+    runner.step()
+    assert minutes(runner)[:2] == [9.5, 10.97]
     runner.close()
 
 

@@ -82,11 +82,15 @@ def show(call: Call, *, stream: str) -> None:
         )
         console.print(f"watermark {_at(found.watermark)}; {found.dead_letters:,} dead letters")
         rows = [
-            (f"{p.partition}", p.position, p.end or "–", _count(p.lag), _at(p.newest_event), p.worker)
+            (
+                f"{p.partition}", p.position, p.end or "–", _count(p.lag), _seconds(p.lag_s), _at(p.newest_event),
+                _seconds(p.freshness_p99), p.worker,
+            )
             for p in found.partitions
-        ]
-        columns = ("partition", "position", "end", "lag", "newest event", "worker")
-        show_records(console, columns, rows, right=("partition", "position", "end", "lag"))
+        ]  # fmt: skip
+        right = ("partition", "position", "end", "lag", "waiting for", "freshness p99")
+        columns = ("partition", "position", "end", "lag", "waiting for", "newest event", "freshness p99", "worker")
+        show_records(console, columns, rows, right=right)
         for each in found.workers:
             console.print(
                 f"{each.worker}: {each.messages:,} messages, {each.rate:,.1f} a second; freshness "
@@ -144,20 +148,23 @@ def dead_letters(call: Call, *, stream: str, limit: int) -> None:
 @click.argument("streams", nargs=-1)
 @click.option("--to-end", is_flag=True, help="End once every message is processed and delivered.")
 def run(call: Call, *, streams: tuple[str, ...], to_end: bool) -> None:
-    """Process STREAMS in the foreground, by default those of all sources, until Ctrl-C.
+    """Process STREAMS in the foreground, by default all, until Ctrl-C.
 
+    Several stream endpoints run in a process each; one that fails stops no other stream, and is started again.
     Workers of one catalog share the partitions of a source's stream: run it on as many machines as you like. One
     process at a time runs a stream endpoint.
     """
     import signal
     import threading
 
-    from mainspring.operations.streams.foreground import run_streams
+    from mainspring.operations.streams.reports import names
+    from mainspring.processes.streams import run_streams, run_streams_to_the_end
 
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    counts = run_streams(call.project, streams or sorted(call.project.definitions.streams), stop, to_end=to_end)
+    process = run_streams_to_the_end if to_end else run_streams
+    counts = process(call.project, streams or names(call.project), stop)
 
     def show(console: Console) -> None:
         for name, count in counts.items():

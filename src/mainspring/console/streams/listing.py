@@ -128,7 +128,7 @@ def _charts(found: Sequence[Slot]) -> tuple[Chart, ...]:
         chart("waiting", "Waiting time", [("seconds", peak(streams.LAG_S))], seconds, "of messages, seconds"),
         chart(
             "freshness", "Freshness", [("p50", peak(streams.FRESH_P50)), ("p99", peak(streams.FRESH_P99))], seconds,
-            "from an event to its being readable, seconds",
+            "from an event to its being readable, or to its output, seconds",
         ),
         chart(
             "lag", "Lag", [("messages", peak(streams.LAG))], lambda value: formats.whole(round(value)),

@@ -73,8 +73,9 @@ def signals(stream: str, bounds: Bounds, samples: Sequence[Sample], before: Sequ
         add("lag", detail, lag, bounds.max_lag_s)
     fresh = next((each.peaks[FRESH_P99] for each in reversed(samples) if FRESH_P99 in each.peaks), 0.0)
     if bounds.freshness_s is not None and fresh > bounds.freshness_s:
+        becomes = "has its output" if bounds.endpoint else "is readable"
         detail = (
-            f"One of 100 events of the stream {stream} is readable only after {fresh:,.3g} s; "
+            f"One of 100 events of the stream {stream} {becomes} only after {fresh:,.3g} s; "
             f"{bounds.freshness_s:,.3g} s are promised."
         )
         add("freshness", detail, fresh, bounds.freshness_s)

@@ -115,7 +115,12 @@ def _of_stream_endpoints(project: Project) -> Iterator[Metric]:
         }.items()
     }
     lag = _gauge("stream_endpoint_lag_messages", "Messages in the log that are not processed.", *labels)
-    age = _gauge("stream_endpoint_lag_seconds", "Age of the newest processed message while there are newer.", *labels)
+    age = _gauge("stream_endpoint_lag_seconds", "Time for which messages wait that are not processed.", *labels)
+    fresh = _gauge("stream_endpoint_freshness_seconds", "Time from an event to its output.", *labels, "quantile")
+    delay = _gauge(
+        "stream_endpoint_delay_seconds", "Time from a message's acceptance by the log to its output.", *labels,
+        "quantile",
+    )  # fmt: skip
     watermark = _gauge("stream_endpoint_watermark_seconds", "Instant before which an event is late.", *labels)
     waiting = _gauge("stream_endpoint_waiting", "Entries that a sink has not delivered.", *labels, "sink")
     for name in project.definitions.stream_endpoints:
@@ -123,15 +128,19 @@ def _of_stream_endpoints(project: Project) -> Iterator[Metric]:
             of = [name, str(each.partition)]
             for count, family in counts.items():
                 family.add_metric(of, getattr(each, count))
-            if each.lag is not None:
-                lag.add_metric(of, each.lag)
-            if each.lag_s is not None:
-                age.add_metric(of, each.lag_s)
             if each.watermark is not None:
                 watermark.add_metric(of, each.watermark / 1e6)
             for sink, entries in each.waiting.items():
                 waiting.add_metric([*of, sink], entries)
-    yield from (*counts.values(), lag, age, watermark, waiting)
+        for found in shown(project, name).partitions:
+            of = [name, str(found.partition)]
+            for gauge, value, *quantile in (
+                (lag, found.lag), (age, found.lag_s), (fresh, found.freshness_p50, "0.5"),
+                (fresh, found.freshness_p99, "0.99"), (delay, found.delay_p50, "0.5"), (delay, found.delay_p99, "0.99"),
+            ):  # fmt: skip
+                if value is not None:
+                    gauge.add_metric([*of, *quantile], value)
+    yield from (*counts.values(), lag, age, fresh, delay, watermark, waiting)
 
 
 def _of_fleet(project: Project) -> Iterator[Metric]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 import msgspec
@@ -13,19 +13,19 @@ import msgspec
 from mainspring.core.errors import MainspringError
 from mainspring.core.ids import new_id
 from mainspring.data.streams.landing import LEASE_US
-from mainspring.data.streams.recent import Recent
+from mainspring.data.streams.recent import Delays, Recent, delays
 from mainspring.project import Project
 from mainspring.serving.streaming.runner import Runner
 
 REPORT_S = 2.0
+_NONE: Mapping[int, Delays] = {}
 
 
-class Member(msgspec.Struct, frozen=True, kw_only=True):
-    """Report of a process that reads a stream. Times are seconds, of the last five minutes; None without events.
+class Member(Delays, frozen=True, kw_only=True):
+    """Report of a process that reads a stream.
 
-    `freshness` is the time from an event to its features being readable, or to its output; `delay` that from its
-    acceptance by the log. `rows` and `quarantined` are of sources. Messages that the log accepted before `through`, UTC
-    epoch microseconds, are processed; None while it has no partition.
+    `rows` and `quarantined` are of sources, `partitions` of stream endpoints. Messages that the log accepted before
+    `through`, UTC epoch microseconds, are processed; None while it has no partition.
     """
 
     worker: str
@@ -34,12 +34,9 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     quarantined: int = 0
     dead_letters: int = 0
     rate: float = 0.0
-    freshness_p50: float | None = None
-    freshness_p99: float | None = None
-    delay_p50: float | None = None
-    delay_p99: float | None = None
     through: int | None = None
     problem: str = ""
+    partitions: dict[int, Delays] = {}
 
 
 def process_name() -> str:
@@ -48,13 +45,20 @@ def process_name() -> str:
 
 
 def report(
-    project: Project, stream: str, owner: str, recent: Recent, *, through: int | None, problem: str, **counts: int
+    project: Project,
+    stream: str,
+    owner: str,
+    recent: Sequence[Recent],
+    *,
+    through: int | None,
+    problem: str,
+    partitions: Mapping[int, Delays] = _NONE,
+    **counts: int,
 ) -> None:
     """Store a report, or none while the catalog does not answer."""
-    freshness, delay = recent.freshness(), recent.delay()
     member = Member(
-        worker=owner, **counts, rate=recent.rate(), freshness_p50=freshness[0], freshness_p99=freshness[1],
-        delay_p50=delay[0], delay_p99=delay[1], through=through, problem=problem,
+        worker=owner, **counts, rate=round(sum(each.rate() for each in recent), 3), through=through, problem=problem,
+        partitions=dict(partitions), **msgspec.structs.asdict(delays(recent, project.wall.now())),
     )  # fmt: skip
     with suppress(MainspringError):  # the next report may succeed
         project.stream_store.report(stream, owner, msgspec.json.encode(member))
@@ -66,14 +70,14 @@ def reporting(project: Project, endpoint: str, runner: Runner) -> Iterator[None]
     owner, done = process_name(), threading.Event()
 
     def tell() -> None:
-        partitions: Collection[int] = list(runner.partitions)
-        now = project.wall.now()
-        project.stream_store.claim(endpoint, owner, partitions, now, now + LEASE_US)
-        of = [each.progress for each in list(runner.partitions.values()) if each.progress is not None]
+        partitions, now = dict(runner.partitions), project.wall.now()
+        project.stream_store.claim(endpoint, owner, list(partitions), now, now + LEASE_US)
+        of = [each.progress for each in partitions.values() if each.progress is not None]
         messages, dead = sum(each.processed for each in of), sum(each.dead for each in of)
         report(
-            project, endpoint, owner, runner.recent, through=runner.through, problem=runner.trouble,
-            messages=messages, dead_letters=dead,
+            project, endpoint, owner, [each.recent for each in partitions.values()], through=runner.through,
+            problem=runner.trouble, messages=messages, dead_letters=dead,
+            partitions={number: delays([each.recent], now) for number, each in partitions.items()},
         )  # fmt: skip
 
     def go_on() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from mainspring.core.errors import MainspringError, NotFound
@@ -10,6 +12,7 @@ from mainspring.core.time import SECOND
 from mainspring.data.model import DEAD_LETTERS_SUFFIX
 from mainspring.data.streams.declaring import FIRST, JSON, Stream, event_mark, offset_mark
 from mainspring.data.streams.model import Span
+from mainspring.data.streams.recent import Delays
 from mainspring.operations.stream_endpoints.showing import status
 from mainspring.operations.streams.members import Member
 from mainspring.project import Project
@@ -19,8 +22,11 @@ SOURCE, ENDPOINT = "source", "endpoint"
 RUNNING, BEHIND, FAILING, STOPPED = "running", "behind", "failing", "stopped"
 
 
-class PartitionReport(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a partition is read: offsets are text, as some logs' have more than 64 bits."""
+class PartitionReport(Delays, frozen=True, kw_only=True):
+    """How far a partition is read: offsets are text, as some logs' have more than 64 bits.
+
+    Its delays are of stream endpoints: a source's partitions become readable together.
+    """
 
     partition: int
     position: str  # offset that is read next
@@ -28,6 +34,7 @@ class PartitionReport(msgspec.Struct, frozen=True, kw_only=True):
     lag: int | None  # offsets in between, at most the number of messages
     newest_event: int | None  # UTC epoch microseconds
     worker: str
+    lag_s: float | None = None  # time for which its messages wait; None if that is unknown
 
 
 class StreamReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,7 +121,8 @@ def shown(project: Project, name: str) -> StreamReport:
     lags = [each.lag for each, _ in partitions if each.lag is not None]
     lag, problem = sum(lags) if lags else None, problem or next((each.problem for each in members if each.problem), "")
     through = min((each.through for each in members if each.through is not None), default=None)
-    lag_s = 0.0 if lag == 0 else None if lag is None or through is None else max(0.0, (now - through) / SECOND)
+    lag_s = _waiting_s(lag, through, now)
+    partitions = [(_timed(each, members, now), event) for each, event in partitions]
     fresh = [each.freshness_p99 for each in members if each.freshness_p99 is not None]
     promised_us = stream.freshness_us
     behind = (lag_s or 0.0) > stream.max_lag_us / SECOND
@@ -139,6 +147,21 @@ def shown(project: Project, name: str) -> StreamReport:
         workers=members,
         partitions=[each for each, _ in partitions],
         problem=problem,
+    )
+
+
+def _waiting_s(lag: int | None, through: int | None, now: int) -> float | None:
+    return 0.0 if lag == 0 else None if lag is None or through is None else max(0.0, (now - through) / SECOND)
+
+
+def _timed(of: PartitionReport, members: Sequence[Member], now: int) -> PartitionReport:
+    """Return a partition with the delays that its reader reports."""
+    reader = next((each for each in members if each.worker == of.worker), None)
+    if reader is None:
+        return of
+    waiting_s, delays = _waiting_s(of.lag, reader.through, now), reader.partitions.get(of.partition, Delays())
+    return msgspec.structs.replace(
+        of, lag_s=of.lag_s if waiting_s is None else waiting_s, **msgspec.structs.asdict(delays)
     )
 
 
@@ -182,6 +205,7 @@ def _of_endpoint(project: Project, endpoint: StreamEndpoint) -> tuple[list[tuple
                 lag=each.lag,
                 newest_event=event,
                 worker=owners.get(each.partition, ""),
+                lag_s=each.lag_s,
             ),
             event,
         )
@@ -189,10 +213,11 @@ def _of_endpoint(project: Project, endpoint: StreamEndpoint) -> tuple[list[tuple
         for event in [None if each.watermark is None else each.watermark + endpoint.lateness_us]
     ]
     unread = spans.keys() - {each.partition for each in found.partitions}
-    return [*reports, *((_unread(each, spans[each], endpoint.start), None) for each in sorted(unread))], found.problem
+    new = [(_unread(each, spans[each], endpoint.start, owners.get(each, "")), None) for each in sorted(unread)]
+    return [*reports, *new], found.problem
 
 
-def _unread(partition: int, span: Span, start: str) -> PartitionReport:
+def _unread(partition: int, span: Span, start: str, worker: str) -> PartitionReport:
     position = span.first if start == FIRST else span.next
     return PartitionReport(
         partition=partition,
@@ -200,7 +225,7 @@ def _unread(partition: int, span: Span, start: str) -> PartitionReport:
         end=str(span.next),
         lag=span.lag(position),
         newest_event=None,
-        worker="",
+        worker=worker,
     )
 
 

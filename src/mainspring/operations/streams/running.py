@@ -116,7 +116,8 @@ class StreamRun:
         self._reported = time.monotonic()
         through = self._through if self.reads else None
         report(
-            self._project, self.stream.name, self._owner, self._recent, through=through, problem=problem, **self._counts
+            self._project, self.stream.name, self._owner, [self._recent], through=through, problem=problem,
+            **self._counts,
         )
 
 
@@ -156,16 +157,6 @@ def land_to_the_end(project: Project, names: Sequence[str], stop: threading.Even
         finally:
             run.close()
     return counts
-
-
-def run_until(project: Project, names: Sequence[str], stop: threading.Event) -> None:
-    """Land streams, each in its own thread, until `stop` is set; a stream that fails is tried again."""
-    threads = StreamThreads(project, names)
-    try:
-        while not stop.wait(1.0):
-            threads.keep()
-    finally:
-        threads.end()
 
 
 class StreamThreads:

@@ -45,7 +45,9 @@ class Partition:
         wall: The machine's clock, for the time of a commit alone.
         rows: As of `Processor`.
         point: Called with a name at the steps between which a process may die; for tests.
-        recent: Told of what is committed.
+
+    Attributes:
+        recent: Delays of what was committed lately, until every sink has delivered it; readable from other threads.
     """
 
     def __init__(
@@ -58,9 +60,8 @@ class Partition:
         *,
         durable: bool = True,
         point: Callable[[str], None] = lambda _: None,
-        recent: Recent | None = None,
     ) -> None:
-        self._recent = recent or Recent()
+        self.recent = Recent()
         self.partition = partition
         self.file = StateFile(path, durable=durable)
         self._endpoint = endpoint
@@ -71,11 +72,12 @@ class Partition:
         self.processor = Processor(endpoint, self.file.enlist(ids, [PREDICTIONS]), rows)
         self.progress = self.file.progress()
         self._cache: dict[bytes, _Cached] = {}
-        self._deaths = self.file.opened()
+        died, self._deaths = self.file.opened()
         self._failed: dict[str, str] = {}
-        self._careful = _CAREFUL if self._deaths else 0  # messages to process one by one
-        if self._deaths:
+        self._careful = _CAREFUL if died else 0  # messages to process one by one
+        if self._careful:
             _log.warning("%s: a process died at or behind %s", path, self.progress and self.progress.next)
+        self._recall()
 
     def begin(self, offset: int) -> None:
         """Begin at an offset, if the partition was never read."""
@@ -95,17 +97,37 @@ class Partition:
             Unavailable: A backend does not answer; nothing is lost, call again.
             StorageFull: No space; likewise.
             Corrupt: The state is damaged.
-        StateDiffers: The state is of another version than the declared one.
+            StateDiffers: The state is of another version than the declared one.
         """
-        if self._deaths and messages:
-            messages = self._after_death(messages[0])
+        if self._careful:
+            self._attempt(messages[0])
         self._divide(messages, predictor)
 
-    def _after_death(self, first: Message) -> Sequence[Message]:
+    def delivered(self, file: StateFile) -> None:
+        """Note how far the sinks are. Each sink's thread calls it, with its own object of the file."""
+        self.recent.release(file.delivered(), self._wall.now())
+
+    def _recall(self) -> None:
+        """Hold what an earlier process committed and not every sink has."""
+        if self.progress is None:
+            return
+        done, end, accepted = self.file.delivered(), self.progress.seq, self.progress.accepted_at
+        held = []
+        for _, record in self.file.newest_batches():
+            if end <= done:
+                break
+            held.append((end, record.at, accepted))
+            end, accepted = record.before.seq, record.before.accepted_at
+        for number, events, at in reversed(held):
+            self.recent.hold(number, np.array(events, np.int64), np.array([at], np.int64), self._wall.now())
+
+    def _attempt(self, message: Message) -> None:
+        """Note that a message is processed alone, so that it is to blame if the process dies; or give it up."""
         if self._deaths >= self._endpoint.tries:
             reason = f"The process died {self._deaths} times while it processed this message."
-            self._failed[str(first.offset)] = reason
-        return [first]
+            self._failed[str(message.offset)] = reason
+        else:
+            self.file.attempt(self._deaths + 1)
 
     def _divide(self, messages: Sequence[Message], predictor: Predictor) -> None:
         """Process messages at once; if that fails, in halves, to find those that cannot be processed."""
@@ -149,8 +171,11 @@ class Partition:
         self.file.commit(made)
         self._point("committed")
         self.progress = made.progress
-        accepted = np.array([message.at for message in messages], np.int64)
-        self._recent.add(np.array(outcome.record.at, np.int64), accepted, made.progress.at)
+        events, accepted = (np.array(at, np.int64) for at in (outcome.record.at, [each.at for each in messages]))
+        if made.outbox:
+            self.recent.hold(made.progress.seq, events, accepted, made.progress.at)
+        else:
+            self.recent.add(events, accepted, made.progress.at)
         for key, (_, content) in made.states.items():
             self._cache[key] = _Cached(outcome.states[key], content)
         if len(self._cache) > _MOST_CACHED:

@@ -14,7 +14,6 @@ from mainspring.core.errors import Corrupt, MainspringError
 from mainspring.core.time import Clock
 from mainspring.data.streams.model import Message, OffsetAhead
 from mainspring.data.streams.ports import EventLog
-from mainspring.data.streams.recent import Recent
 from mainspring.serving.streaming.declaring import FIRST, StreamEndpoint
 from mainspring.serving.streaming.partition import Partition
 from mainspring.serving.streaming.processor import RowSource
@@ -26,6 +25,7 @@ AT_ONCE = 512  # messages of one read
 MOST_WAITING = 20_000  # outputs of one partition that its slowest sink has not delivered
 _PARTITIONS_S = 1.0  # how often the topic is asked for new partitions
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 30.0
+_GRACE_S = 2.0  # for deliveries at the end
 
 _log = logging.getLogger(__name__)
 
@@ -46,9 +46,8 @@ class Runner:
         rows: As of `Partition`, as is `point`.
 
     Attributes:
-        recent: What was committed lately; readable from other threads, as are the next ones.
         through: Messages that the log accepted before this instant are processed, UTC epoch microseconds; None if
-            that is unknown.
+            that is unknown. Readable from other threads, as is the next one.
         trouble: The last failure, while it lasts.
     """
 
@@ -83,7 +82,7 @@ class Runner:
         self._checked: Predictor | None = None
         self._committed = threading.Condition()
         self._commits = 0
-        self.recent = Recent()
+        self._end_by = 0.0
         self.through: int | None = None
         self.trouble = ""
 
@@ -143,13 +142,17 @@ class Runner:
 
     @contextmanager
     def delivering(self, stop: threading.Event) -> Iterator[None]:
-        """Run a thread for each sink inside the block, until `stop` is set."""
+        """Run a thread for each sink inside the block, until `stop` is set.
+
+        At its end a sink has some seconds for what was committed; the next process delivers what is left.
+        """
         threads = [threading.Thread(target=self._go_on, args=(sink, stop), name=sink.id) for sink in self._sinks]
         for thread in threads:
             thread.start()
         try:
             yield
         finally:
+            self._end_by = time.monotonic() + _GRACE_S
             stop.set()
             self._tell()
             for thread in threads:
@@ -160,6 +163,9 @@ class Runner:
 
         Returns:
             The number of messages.
+
+        Raises:
+            MainspringError: With `idle_s`, a failure that does not pass by itself; without it, that is tried again.
         """
         total, wait_s, since = 0, _FIRST_WAIT_S, time.monotonic()
         delivered = threading.Event()
@@ -168,6 +174,8 @@ class Runner:
                 try:
                     count = self.step(wait_s=min(0.5, idle_s or 0.5))
                 except MainspringError as error:
+                    if idle_s is not None and not error.retryable:
+                        raise
                     if str(error) != self.trouble:
                         _log.warning("%s: %s", self._endpoint.name, error)
                     self.trouble = str(error)
@@ -195,7 +203,7 @@ class Runner:
         later = bool(self._partitions)  # then what it holds already came after the beginning
         for number in new:
             path = partition_path(self._folder, number)
-            options: Any = {"durable": self._durable, "point": self._point, "recent": self.recent}
+            options: Any = {"durable": self._durable, "point": self._point}
             made = Partition(self._endpoint, number, path, self._wall, self._rows, **options)
             from_first = self._endpoint.start == FIRST or later
             made.begin(spans[number].first if from_first else spans[number].next)
@@ -212,11 +220,12 @@ class Runner:
     def _deliver(self, sink: SinkWriter, file: StateFile, partition: int) -> int:
         count = sink.deliver(file, partition)
         if count:
+            self._partitions[partition].delivered(file)
             self._point(f"delivered {sink.id}")
         return count
 
     def _go_on(self, sink: SinkWriter, stop: threading.Event) -> None:
-        """Deliver to one sink until `stop` is set and what was committed is delivered, or it does not answer."""
+        """Deliver to one sink until `stop` is set, and what was committed is delivered or takes too long."""
         files: dict[int, StateFile] = {}
         wait_s, seen = _FIRST_WAIT_S, -1
         while True:
@@ -231,9 +240,9 @@ class Runner:
                 stop.wait(wait_s)
                 wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
                 continue
+            if ending and ((not count and now == seen) or time.monotonic() > self._end_by):
+                break
             if not count and now == seen:
-                if ending:
-                    break
                 self._await_commit(now, stop)
             seen = now
         for file in files.values():

@@ -21,6 +21,7 @@ from mainspring.serving.streaming.state_file import DEAD_LETTER, StateFile, Wait
 
 EVENT_ID = "event-id"
 _AT_ONCE = 1_000
+_POSTS_AT_ONCE = 8
 _ROWS_AT_ONCE = 50_000
 _decode = msgspec.msgpack.Decoder(Output).decode
 _decode_dead = msgspec.msgpack.Decoder(DeadLetter).decode
@@ -185,7 +186,7 @@ class WebhookSink:
         self._refuse = refuse
 
     def deliver(self, file: StateFile, _partition: int) -> int:
-        entries = file.waiting(file.done(self.id), _AT_ONCE)
+        entries = file.waiting(file.done(self.id), _POSTS_AT_ONCE)
         for each in _mine(self.id, file, entries):
             self._send(_decode(each.body))
             file.deliver(self.id, each.seq)

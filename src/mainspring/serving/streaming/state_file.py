@@ -259,27 +259,35 @@ class StateFile:
         with _errors(self.path):
             return [Waiting(*row) for row in self._db.execute(query, (after, until, limit))]
 
-    def undelivered(self) -> int:
-        """Return how many entries of the outbox the slowest sink has not delivered."""
+    def delivered(self) -> int:
+        """Return the last entry of the outbox that every sink has delivered."""
         with _errors(self.path):
             (done,) = self._db.execute("SELECT min(done) FROM sinks WHERE number >= 0").fetchone()
+        return int(done or 0)
+
+    def undelivered(self) -> int:
+        """Return how many entries of the outbox the slowest sink has not delivered."""
         progress = self.progress()
-        return 0 if done is None or progress is None else progress.seq - int(done)
+        return 0 if progress is None else progress.seq - self.delivered()
 
     # Deaths
 
-    def opened(self) -> int:
-        """Note that a process begins, and return how many died here before it at the same message."""
-        progress = self.progress()
-        place = "" if progress is None else progress.next
+    def opened(self) -> tuple[bool, int]:
+        """Note that a process begins; return whether the one before it died, and how many died on the next message."""
         found = self._meta("running")
+        count, _, where = b"0 ".partition(b" ") if found is None else found.partition(b" ")
+        deaths = int(count) if where == self._place() else 0
+        self.attempt(deaths)
+        return found is not None, deaths
+
+    def attempt(self, number: int) -> None:
+        """Note that the next message is processed alone for the `number`th time: if the process dies, on that message."""
         with self._transaction():
-            deaths = 0
-            if found is not None:
-                count, _, where = bytes(found).decode().partition(" ")
-                deaths = int(count) + 1 if where == place else 1
-            self._put("running", f"{deaths} {place}".encode())
-        return deaths
+            self._put("running", b"%d %s" % (number, self._place()))
+
+    def _place(self) -> bytes:
+        progress = self.progress()
+        return b"" if progress is None else progress.next.encode()
 
     def survived(self) -> None:
         """Note that no process is at work, or that it got further."""

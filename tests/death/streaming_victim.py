@@ -194,7 +194,9 @@ def deadly(folder: Path) -> None:
         log.produce("payments", [dataclasses.replace(each, partition=partition) for each in made])
 
     put(0, ["deadly" if n == 7 else "x" for n in range(20)])
-    made = Stage(folder / "state", partitions=2, log=log, lake=DeltaLake(folder / "lake"), of=endpoint(tries=3, rule=judge))
+    made = Stage(
+        folder / "state", partitions=2, log=log, lake=DeltaLake(folder / "lake"), of=endpoint(tries=3, rule=judge)
+    )
     deaths = 0
     while forked(lambda: made.run() and None):
         deaths += 1

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
 import pytest
+from msgspec.structs import replace
 
 from kit.inbox import HttpInbox, http_inbox
 from kit.serving import expected
@@ -31,6 +33,8 @@ from mainspring.operations.streams import reports
 from mainspring.processes.kinds import log_path
 from mainspring.processes.streams import StreamProcesses
 from mainspring.project import Project
+from mainspring.serving.model import Arm
+from mainspring.serving.plane.live import Router
 from mainspring.serving.streaming.state_file import StateFile, files
 
 SECRET = "between-us"
@@ -184,6 +188,42 @@ def test_its_process_is_kept_and_a_kill_loses_nothing(project: Project) -> None:
     processes.end()
 
 
+def test_a_rollout_splits_the_keys_as_a_gateway_does_and_its_evidence_is_in_the_log(project: Project) -> None:
+    arms = [replace(go_live(project, version, bias), weight=0.5) for version, bias in (("1", 0.0), ("2", 1.0))]
+    (route,) = project.routes.current().values()
+    routers = {str(salt): Router(NAME, arms, str(salt)) for salt in range(99)}
+    picks = {
+        salt: {carrier: each.pick(repr([carrier]).encode()).version for carrier in ("UA", "DL")}
+        for salt, each in routers.items()
+    }
+    salt, versions = next((salt, of) for salt, of in picks.items() if of == {"UA": "2", "DL": "1"})
+    project.routes.publish([replace(route, arms=tuple(arms), rollout="r1", salt=salt, by="carrier")])
+    project.streams.produce(TOPIC, flights(0, 12, project.wall.now()))
+    assert process(project) == 12
+    alerts = documents(project, "late-alerts")
+    assert len(alerts) == 8
+    assert all(each["version"] == versions[each["key"]["carrier"]] for each in alerts)
+    project.predictions.compact()
+    found = project.predictions.observations("r1")
+    assert found is not None
+    seen = [row for batch in found.batches for row in batch.to_pylist()]
+    assert Counter((row["version"], row["weight"], row["status"]) for row in seen) == {
+        ("1", 0.5, 200): 6, ("2", 0.5, 200): 6,
+    }  # fmt: skip
+    assert len({row["unit"] for row in seen}) == 2
+    again: list[bytes] = []
+    project.routes.publish([replace(route, arms=(arms[1],))])  # the candidate was promoted
+    assert [each.different for each in replay(project, NAME, emit=lambda each: again.append(each.document()))] == [
+        [] for _ in range(len(status(project, NAME).partitions))
+    ]
+    assert Counter(json.loads(each)["version"] for each in again) == {"1": 6, "2": 6}
+    # A candidate that cannot be loaded takes no event.
+    project.routes.publish([replace(route, arms=(arms[0], Arm("3", "f" * 64, 0.5)), rollout="r2")])
+    project.streams.produce(TOPIC, flights(12, 2, project.wall.now()))
+    assert process(project) == 2
+    assert {each.version for each in status(project, NAME).partitions} == {"1"}
+
+
 def test_one_command_runs_all_streams_and_one_that_dies_stops_no_other(
     tmp_path: Path, inbox: HttpInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,7 +232,7 @@ def test_one_command_runs_all_streams_and_one_that_dies_stops_no_other(
     project = project_in(tmp_path, DYING)
     project.versions.register("late", "d" * 64, "run", {}, project.wall.now())
     (route,) = project.routes.current().values()
-    project.routes.publish([route, msgspec.structs.replace(route, endpoint="dying")])
+    project.routes.publish([route, replace(route, endpoint="dying")])
     project.streams.create("departures")
     project.streams.produce(TOPIC, flights(0, 12, project.wall.now()))
     command = [sys.executable, "-m", "mainspring", "streams", "run"]
@@ -213,7 +253,8 @@ def test_one_command_runs_all_streams_and_one_that_dies_stops_no_other(
     folder = project.settings.state / "streams" / NAME
     assert {StateFile(path).opened() for _, path in files(folder)} == {(False, 0)}  # it was not killed
     project.routes.publish([route])
-    ended = subprocess.run([*command, "--to-end"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    command.append("--to-end")
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert (ended.returncode, "dying: No version is live" in ended.stderr) == (4, True)
     project.close()
 

@@ -19,6 +19,7 @@ from mainspring.data.streams.declaring import Stream
 from mainspring.data.streams.decoding import Decoding
 from mainspring.data.streams.model import NewMessage
 from mainspring.operations.stream_endpoints.payloads import DecodedRows
+from mainspring.serving.streaming.arms import Arms
 from mainspring.serving.streaming.declaring import StreamEndpoint, session, to_table, to_topic
 from mainspring.serving.streaming.event import StreamEvent
 from mainspring.serving.streaming.processor import DEAD_SINK, RowSource
@@ -131,6 +132,7 @@ class Stage:
         self.lake = MemoryLake() if lake is None else lake
         self.wall = ManualClock(START)
         self.predictor = Doubling()
+        self.arms: Arms | None = None  # by default `predictor` alone
         self.decoder: RowSource = JSON_ROWS
 
     def put(self, messages: Iterable[NewMessage]) -> None:
@@ -149,7 +151,7 @@ class Stage:
             self.endpoint,
             log=self.log,
             folder=self.folder,
-            predictor=lambda: self.predictor,
+            arms=lambda: self.arms or Arms([self.predictor]),
             sinks=writers,
             wall=self.wall,
             at_once=at_once,

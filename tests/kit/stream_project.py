@@ -103,7 +103,7 @@ def land_departures(project: Project, now: datetime) -> None:
     materialise_views(project)
 
 
-def go_live(project: Project, version: str, bias: float) -> None:
+def go_live(project: Project, version: str, bias: float) -> Arm:
     """Put a version behind the endpoint, whose answers are shifted."""
     manifest = Manifest(
         model=MODEL, task="binary", flavour="onnx", inputs=INPUTS, outputs=("probability",), run_id="run",
@@ -118,6 +118,7 @@ def go_live(project: Project, version: str, bias: float) -> None:
     project.bundles.save(made)
     arm = Arm(version, made.digest)
     project.routes.publish([Route(endpoint=NAME, model=MODEL, arms=(arm,), deadline_us=1_000_000, max_queue_rows=4096)])
+    return arm
 
 
 def flights(first: int, count: int, now: int) -> list[NewMessage]:

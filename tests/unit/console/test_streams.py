@@ -75,7 +75,7 @@ def test_a_stream_endpoint_shows_its_delays_by_partition_and_exports_them() -> N
     assert [(each["worker"], each["lag_s"], each["freshness_p99"]) for each in partitions] == [
         (reader, 3.0 if each["lag"] else 0.0, late) for each, late in zip(partitions, (None, 1.5), strict=True)
     ]
-    assert "p99 1.5 s" in client.page(f"/streams/{STOPPED}").text.replace("\N{NARROW NO-BREAK SPACE}", " ")
+    assert "p99 1 s" in client.page(f"/streams/{STOPPED}").text.replace("\N{NARROW NO-BREAK SPACE}", " ")
     exported = ControlMetrics(project).text().decode()
     for name, quantile, value in (
         ("freshness", "0.5", 0.25), ("freshness", "0.99", 1.5), ("delay", "0.5", 0.125), ("delay", "0.99", 0.75),

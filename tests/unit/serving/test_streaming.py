@@ -43,9 +43,14 @@ from mainspring.data.streams.decoding import Decoding
 from mainspring.data.streams.model import NewMessage, OffsetGone
 from mainspring.data.streams.recent import delays
 from mainspring.operations.stream_endpoints.payloads import DecodedRows
+from mainspring.serving.model import Arm, Route
+from mainspring.serving.plane.live import Router
+from mainspring.serving.streaming.arms import Arms
 from mainspring.serving.streaming.declaring import to_topic
 from mainspring.serving.streaming.replay import Replay
 from mainspring.serving.streaming.runner import partition_path
+from mainspring.serving.streaming.scoring import Scored
+from mainspring.serving.streaming.state_file import StateFile
 
 event = st.builds(
     message,
@@ -249,12 +254,107 @@ def test_a_version_is_pinned_in_the_outputs_and_a_replay_predicts_by_the_recorde
     assert [each["version"] for each in stage.outputs()] == ["1", "2"]
     asked: list[str] = []
 
-    def predictor(record: Any) -> Doubling:
-        asked.append(record.version)
-        return Doubling(record.version)
+    def predictor(part: Any) -> Doubling:
+        asked.append(part.version)
+        return Doubling(part.version)
 
     found = Replay(stage.endpoint, stage.log, predictor, JSON_ROWS).run(partition_path(tmp_path, 0), 0)
     assert (asked, found.different, found.messages, found.outputs) == (["1", "2"], [], 2, 2)
+
+
+class Tripling(Doubling):
+    """A candidate with other features: three times the amount, less what the key spent lately."""
+
+    def score(self, columns: Any, at: Any) -> Scored:
+        features = {"amount": list(columns["amount"]), "recent": list(columns["recent"])}
+        if "fails" in columns["shop"]:
+            raise ValueError("no such shop")
+        return Scored(features, self.again(features, len(at)))
+
+    def again(self, features: Any, rows: int) -> dict[str, list[float]]:
+        self.calls.append(rows)
+        return {"score": [(amount or 0.0) * 3.0 for amount in features["amount"]]}
+
+
+VERSIONS = {"1": Doubling("1"), "2": Tripling("2")}
+
+
+def rollout(share: float, assign: Any = "key") -> Route:
+    arms = Arm("1", "d1", 1 - share), Arm("2", "d2", share)
+    return Route(
+        endpoint="checks", model="doubling", arms=arms, deadline_us=1, max_queue_rows=1, rollout="r1", salt="grain",
+        assign=assign,
+    )  # fmt: skip
+
+
+@settings(max_examples=examples(gate=12, deep=300), deadline=None)
+@given(st.lists(event | broken, max_size=40), st.integers(1, 9), st.sampled_from([0.0, 0.3, 0.7, 1.0]))
+def test_a_rollout_gives_a_key_the_version_that_a_gateway_gives_it_and_a_replay_the_same(
+    messages: list[NewMessage], at_once: int, share: float
+) -> None:
+    route = rollout(share)
+    router = Router(route.endpoint, route.arms, route.salt)
+
+    def version(card: str) -> str:
+        return router.pick(repr([card]).encode()).version
+
+    def score(fields: Any) -> float:
+        return (fields["amount"] or 0.0) * (2.0 if version(fields["card"]) == "1" else 3.0)
+
+    with tempfile.TemporaryDirectory() as folder:
+        stage = Stage(Path(folder))
+        stage.arms = Arms(list(VERSIONS.values()), route, ["card"])
+        stage.put(messages)
+        stage.run(at_once=at_once)
+        wanted = brute(all_messages(stage.log, TOPIC), dataclasses.replace(SPEC, score=score))
+        assert told(stage.outputs()) == wanted.outputs
+        assert all(each["version"] == version(each["key"]["card"]) for each in stage.outputs())
+        if messages:
+            stage.arms = None  # the rollout is over
+            again: list[Any] = []
+            replay = Replay(stage.endpoint, stage.log, lambda part: VERSIONS[part.version], JSON_ROWS)
+            found = replay.run(partition_path(stage.folder, 0), 0, None, lambda each: again.append(each.document()))
+            assert found.different == []
+            assert again == [each.value for each in all_messages(stage.log, OUT)]
+
+
+def test_a_rollout_by_request_assigns_events_by_their_ids(tmp_path: Path) -> None:
+    stage, route = Stage(tmp_path), rollout(0.5, "request")
+    for each in VERSIONS.values():
+        each.calls.clear()
+    stage.arms = Arms(list(VERSIONS.values()), route)
+    stage.put([message(minute) for minute in range(30)])
+    stage.run(at_once=7)
+    calls = [rows for each in VERSIONS.values() for rows in each.calls]
+    assert (sum(calls), len(calls) <= 10) == (30, True)  # each version once a batch
+    router = Router(route.endpoint, route.arms, route.salt)
+    found = {each["event_id"]: each["version"] for each in stage.outputs()}
+    assert found == {id_: router.pick(id_.encode()).version for id_ in found}
+    assert {*found.values()} == {"1", "2"}
+
+
+def test_what_a_candidate_fails_on_is_a_dead_letter_and_its_failure(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, of=endpoint(tries=2))
+    stage.arms = Arms(list(VERSIONS.values()), rollout(1.0), ["card"])
+    stage.put([message(minute, shop="fails" if minute == 2 else "x") for minute in range(4)])
+    runner = stage.run()
+    assert [each["event_id"] for each in stage.outputs()] == ["checks-0-0", "checks-0-1", "checks-0-3"]
+    assert stage.rows("checks__dead_letters")[0]["reason"] == "It failed 2 times: ValueError: no such shop"
+    file = StateFile(runner.partitions[0].file.path)
+    (lost,) = [each for _, record in file.batches() for each in record.lost]
+    file.close()
+    assert (lost.version, lost.rollout, lost.weight, lost.offset, lost.kind) == ("2", "r1", 1.0, "2", "ValueError")
+
+
+def test_a_candidate_that_does_not_fit_the_endpoint_leaves_the_control_alone(tmp_path: Path) -> None:
+    class Other(Doubling):
+        types = {"points": ms.Float64}
+
+    stage = Stage(tmp_path, of=endpoint(state=None, rule={"alert": ms.col("score") > 5}))
+    stage.arms = Arms([Doubling("1"), Other("2")], rollout(1.0), ["card"])
+    stage.put([message(0)])
+    stage.run()
+    assert [each["version"] for each in stage.outputs()] == ["1"]
 
 
 def test_a_replay_tells_what_differs(tmp_path: Path) -> None:
@@ -262,12 +362,8 @@ def test_a_replay_tells_what_differs(tmp_path: Path) -> None:
     stage.put([message(0), message(1)])
     stage.run(at_once=1)
 
-    class Tripling(Doubling):
-        def again(self, features: Any, rows: int) -> Any:
-            return {"score": [amount * 3 for amount in features["amount"]]}
-
     path = partition_path(tmp_path, 0)
-    found = Replay(stage.endpoint, stage.log, lambda _: Tripling(), JSON_ROWS).run(path, 0, 1)
+    found = Replay(stage.endpoint, stage.log, lambda _: Tripling("1"), JSON_ROWS).run(path, 0, 1)
     assert found.different == [(1, 2, "")]
     with pytest.raises(Invalid, match="recorded from offset 0 on"):
         Replay(stage.endpoint, stage.log, lambda _: Doubling(), JSON_ROWS).run(path, 0, -1)

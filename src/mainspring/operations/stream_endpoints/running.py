@@ -72,11 +72,11 @@ def build(project: Project, endpoint: StreamEndpoint) -> Runner:
         endpoint,
         log=log,
         folder=folder(project, endpoint.name),
-        predictor=versions.live,
+        arms=versions.live,
         sinks=[
             *map(writer, endpoint.to),
             TableSink(DEAD_SINK, endpoint.dead_letters, lake, f"{endpoint.name}/dead", dead=True),
-            PredictionSink(endpoint.name, versions.recorder, project.predictions),
+            PredictionSink(endpoint.name, versions.recorder, project.predictions, project.prediction_log.fail),
         ],
         wall=project.wall,
         rows=rows_of(project, endpoint),

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
-from mainspring.core.errors import NotFound, Unavailable
+from mainspring.core.errors import MainspringError, NotFound, Unavailable
 from mainspring.core.schema import Schema
 from mainspring.ledger.model import Log
 from mainspring.ledger.recording import Recorder
 from mainspring.project import Project
 from mainspring.project.executors import executors
+from mainspring.serving.model import Route
 from mainspring.serving.plane.runtime import Runtime, load
+from mainspring.serving.streaming.arms import Arms
 from mainspring.serving.streaming.declaring import StreamEndpoint
-from mainspring.serving.streaming.progress import BatchRecord
+from mainspring.serving.streaming.progress import Made
 from mainspring.serving.streaming.scoring import BundlePredictor
 from mainspring.serving.streaming.windows import Windows
 
 _LOOK_S = 1.0
+_log = logging.getLogger(__name__)
 
 
 class Versions:
-    """Predictors of one endpoint by bundle; the live one follows the routing table.
-
-    During a rollout the control predicts: a stream has no requests to assign.
-    """
+    """Predictors of one endpoint by bundle; the live ones follow the routing table."""
 
     def __init__(self, project: Project, endpoint: StreamEndpoint) -> None:
         self._project = project
@@ -35,12 +36,12 @@ class Versions:
         self._runtimes: dict[str, Runtime] = {}
         self._predictors: dict[str, BundlePredictor] = {}
         self._recorders: dict[tuple[str, str], Recorder] = {}
-        self._live: BundlePredictor | None = None
+        self._live: Arms | None = None
         self._revision = -1
         self._look_at = 0.0
 
-    def live(self) -> BundlePredictor:
-        """Return the live version.
+    def live(self) -> Arms:
+        """Return the live versions.
 
         Raises:
             NotFound: No version was promoted.
@@ -67,26 +68,42 @@ class Versions:
                 f"No version is live behind the stream endpoint {self._endpoint.name!r}.",
                 fix=f"run `mainspring promote {self._endpoint.model_name}`.",
             )
-        arm = route.arms[0]
-        self._live = self._of(route.model, arm.version, arm.digest)
+        self._live = self._arms(route)
         self._revision = revision
 
-    def recorded(self, record: BatchRecord) -> BundlePredictor:
-        """Return the version of a recorded batch."""
-        return self._of(record.model, record.version, record.bundle)
+    def _arms(self, route: Route) -> Arms:
+        """Return the versions of a route; the control alone while a candidate cannot be loaded."""
+        control = self._of(route.model, route.arms[0].version, route.arms[0].digest)
+        named = control.runtime.key_names
+        of = self._endpoint.source.columns
+        keys = [name for name in ((route.by,) if route.by in named else named) if name in of]
+        versions = [control]
+        for arm in route.arms[1:]:
+            try:
+                versions.append(self._of(route.model, arm.version, arm.digest))
+            except Unavailable:
+                raise
+            except MainspringError as error:
+                _log.warning("%s: version %s does not predict: %s", self._endpoint.name, arm.version, error)
+                return Arms([control])
+        return Arms(versions, route, keys or self._endpoint.keys)
 
-    def recorder(self, record: BatchRecord) -> Recorder:
-        """Return what logs the predictions of a batch; each survives a power cut before it counts as logged."""
-        key = record.version, record.bundle
+    def recorded(self, made: Made) -> BundlePredictor:
+        """Return the version that predicted a part of a recorded batch."""
+        return self._of(made.model, made.version, made.bundle)
+
+    def recorder(self, made: Made) -> Recorder:
+        """Return what logs the predictions of a version; each survives a power cut before it counts as logged."""
+        key = made.version, made.bundle
         if key not in self._recorders:
-            runtime, policy = self._runtime(record.bundle), self._endpoint.log
+            runtime, policy = self._runtime(made.bundle), self._endpoint.log
             whole = Log(sync=True, personal=policy.personal, explanations=policy.explanations)
             self._recorders[key] = Recorder(
                 self._project.prediction_log,
                 endpoint=self._endpoint.name,
-                model=record.model,
-                version=record.version,
-                digest=record.bundle,
+                model=made.model,
+                version=made.version,
+                digest=made.bundle,
                 keys=runtime.key_names,
                 personal=runtime.personal,
                 policy=whole if policy.share == 1.0 else policy,

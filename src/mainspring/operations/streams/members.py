@@ -52,8 +52,8 @@ def report(
     *,
     through: int | None,
     problem: str,
+    counts: Mapping[str, int],
     partitions: Mapping[int, Delays] = _NONE,
-    **counts: int,
 ) -> None:
     """Store a report, or none while the catalog does not answer."""
     member = Member(
@@ -76,7 +76,7 @@ def reporting(project: Project, endpoint: str, runner: Runner) -> Iterator[None]
         messages, dead = sum(each.processed for each in of), sum(each.dead for each in of)
         report(
             project, endpoint, owner, [each.recent for each in partitions.values()], through=runner.through,
-            problem=runner.trouble, messages=messages, dead_letters=dead,
+            problem=runner.trouble, counts={"messages": messages, "dead_letters": dead},
             partitions={number: delays([each.recent], now) for number, each in partitions.items()},
         )  # fmt: skip
 

@@ -116,8 +116,13 @@ class StreamRun:
         self._reported = time.monotonic()
         through = self._through if self.reads else None
         report(
-            self._project, self.stream.name, self._owner, [self._recent], through=through, problem=problem,
-            **self._counts,
+            self._project,
+            self.stream.name,
+            self._owner,
+            [self._recent],
+            through=through,
+            problem=problem,
+            counts=self._counts,
         )
 
 

@@ -13,11 +13,12 @@ import asyncio
 import logging
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import accumulate
+from typing import Any
 
 import msgspec
 
@@ -68,6 +69,11 @@ class Router:
         hashed = int.from_bytes(blake2b(unit, digest_size=8, person=self._person).digest(), "big")
         # An arm without weight has an empty interval; bisecting to the right steps over it.
         return min(bisect_right(self._bounds, (hashed >> 11) / 2**53), len(self._arms) - 1), hashed
+
+
+def key_unit(values: Iterable[Any]) -> bytes:
+    """Return the unit that an entity is, from the values of its key columns."""
+    return repr([*values]).encode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from mainspring.serving.plane.arms import HANGS_US, FailureBuffer, Patience
 from mainspring.serving.plane.batch_run import Waiter
 from mainspring.serving.plane.catalog_copy import CatalogCopy
 from mainspring.serving.plane.lane import LAST, Answer, Ask, Lane, monotonic_us
-from mainspring.serving.plane.live import Live, Served
+from mainspring.serving.plane.live import Live, Served, key_unit
 from mainspring.serving.plane.metrics import Metrics
 from mainspring.serving.plane.watch import StoreWatch
 from mainspring.serving.ports import Loader, RoutingTable
@@ -416,7 +416,7 @@ def _key(asked: Asked, rows: Rows, lane: Lane, by: str) -> bytes:
     """
     if rows.keyed:
         names = (by,) if by in lane.runtime.key_names else lane.runtime.key_names
-        return repr([rows.columns[name][0] for name in names]).encode()
+        return key_unit(rows.columns[name][0] for name in names)
     if asked.id:
         return asked.id.encode()
     first = [rows.columns[spec.name][:1] for spec in lane.runtime.inputs]

@@ -11,15 +11,15 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from mainspring.core.errors import Corrupt, StorageFull, Unavailable
+from mainspring.core.errors import Corrupt, InvalidData, StorageFull, Unavailable
 from mainspring.core.time import Clock, parse_duration
 from mainspring.data.streams.model import Message
 from mainspring.data.streams.recent import Recent
+from mainspring.serving.streaming.arms import Arms
 from mainspring.serving.streaming.declaring import StreamEndpoint
 from mainspring.serving.streaming.keyed import KeyState, StateDiffers
 from mainspring.serving.streaming.processor import DEAD_SINK, Outcome, Processor, RowSource
-from mainspring.serving.streaming.progress import NEVER, Progress
-from mainspring.serving.streaming.scoring import Predictor
+from mainspring.serving.streaming.progress import NEVER, Lost, Progress
 from mainspring.serving.streaming.state_file import Commit, StateFile
 
 PREDICTIONS = "predictions"  # the sink of batches: the prediction log
@@ -74,6 +74,7 @@ class Partition:
         self._cache: dict[bytes, _Cached] = {}
         died, self._deaths = self.file.opened()
         self._failed: dict[str, str] = {}
+        self._lost: list[Lost] = []
         self._careful = _CAREFUL if died else 0  # messages to process one by one
         if self._careful:
             _log.warning("%s: a process died at or behind %s", path, self.progress and self.progress.next)
@@ -90,7 +91,7 @@ class Partition:
         """Number of messages to process at once: one where a process died, until a batch has passed."""
         return 1 if self._careful else 1 << 30
 
-    def process(self, messages: Sequence[Message], predictor: Predictor) -> None:
+    def process(self, messages: Sequence[Message], arms: Arms) -> None:
         """Process messages and commit; those that fail `tries` times become dead letters.
 
         Raises:
@@ -100,8 +101,8 @@ class Partition:
             StateDiffers: The state is of another version than the declared one.
         """
         if self._careful:
-            self._attempt(messages[0])
-        self._divide(messages, predictor)
+            self._attempt(messages[0], arms)
+        self._divide(messages, arms)
 
     def delivered(self, file: StateFile) -> None:
         """Note how far the sinks are. Each sink's thread calls it, with its own object of the file."""
@@ -121,18 +122,18 @@ class Partition:
         for number, events, at in reversed(held):
             self.recent.hold(number, np.array(events, np.int64), np.array([at], np.int64), self._wall.now())
 
-    def _attempt(self, message: Message) -> None:
+    def _attempt(self, message: Message, arms: Arms) -> None:
         """Note that a message is processed alone, so that it is to blame if the process dies; or give it up."""
         if self._deaths >= self._endpoint.tries:
             reason = f"The process died {self._deaths} times while it processed this message."
-            self._failed[str(message.offset)] = reason
+            self._give_up(message, reason, arms, "ProcessDied")
         else:
             self.file.attempt(self._deaths + 1)
 
-    def _divide(self, messages: Sequence[Message], predictor: Predictor) -> None:
+    def _divide(self, messages: Sequence[Message], arms: Arms) -> None:
         """Process messages at once; if that fails, in halves, to find those that cannot be processed."""
         try:
-            self._commit(messages, predictor)
+            self._commit(messages, arms)
         except _OTHERS:
             self._cache.clear()
             raise
@@ -140,16 +141,16 @@ class Partition:
             self._cache.clear()  # states may be half changed
             if len(messages) > 1:
                 half = len(messages) // 2
-                self._divide(messages[:half], predictor)
-                self._divide(messages[half:], predictor)
+                self._divide(messages[:half], arms)
+                self._divide(messages[half:], arms)
             else:
-                self._try_again(messages[0], predictor, error)
+                self._try_again(messages[0], arms, error)
 
-    def _try_again(self, message: Message, predictor: Predictor, error: Exception) -> None:
+    def _try_again(self, message: Message, arms: Arms, error: Exception) -> None:
         for _ in range(self._endpoint.tries - 1):
             time.sleep(_PAUSE_S)
             try:
-                return self._commit([message], predictor)
+                return self._commit([message], arms)
             except _OTHERS:
                 self._cache.clear()
                 raise
@@ -159,13 +160,38 @@ class Partition:
         reason = f"It failed {self._endpoint.tries} times: {type(error).__name__}: {error}"
         _log.warning("%s: message %s of partition %d is given up. %s", self._endpoint.name, message.offset,
                      self.partition, reason)  # fmt: skip
-        self._failed[str(message.offset)] = reason
-        return self._commit([message], predictor)
+        self._give_up(message, reason, arms, type(error).__name__)
+        return self._commit([message], arms)
 
-    def _commit(self, messages: Sequence[Message], predictor: Predictor) -> None:
+    def _give_up(self, message: Message, reason: str, arms: Arms, kind: str) -> None:
+        """Let a message become a dead letter, and a failure of the version that a rollout assigned."""
+        self._failed[str(message.offset)] = reason
+        if not arms.rollout:
+            return
+        try:
+            row, at, _ = self.processor.parse(message)
+        except InvalidData:  # then it had no version yet
+            return
+        columns = {name: [value] for name, value in zip(self._endpoint.source.columns, row, strict=True)}
+        (chosen,) = arms.choose(columns, [self.processor.id_of(message)])
+        self._lost.append(
+            Lost(
+                model=chosen.by.model,
+                version=chosen.by.version,
+                bundle=chosen.by.digest,
+                rollout=chosen.rollout,
+                weight=chosen.weight,
+                offset=str(message.offset),
+                at=at,
+                unit=chosen.units[0],
+                kind=kind,
+            )
+        )
+
+    def _commit(self, messages: Sequence[Message], arms: Arms) -> None:
         assert self.progress is not None
         self._point("begun")
-        outcome = self.processor.run(messages, self.progress, self._load, predictor, failed=self._failed)
+        outcome = self.processor.run(messages, self.progress, self._load, arms, failed=self._failed)
         self._point("processed")
         made = self._made(outcome)
         self.file.commit(made)
@@ -181,6 +207,7 @@ class Partition:
         if len(self._cache) > _MOST_CACHED:
             self._cache.clear()
         self._failed.clear()
+        self._lost.clear()
         if self._careful:
             self._careful -= len(messages)
             self._deaths = 0
@@ -192,6 +219,7 @@ class Partition:
         outcome.record.undo = {key: known.content if (known := self._cache.get(key)) else None for key in states}
         watermark, now = outcome.watermark, self._wall.now()
         outcome.record.latency_us = max(0, now - outcome.progress.accepted_at)
+        outcome.record.lost = [*self._lost]
         return Commit(
             progress=msgspec.structs.replace(outcome.progress, at=now),
             record=outcome.record,

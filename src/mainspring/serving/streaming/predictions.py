@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from mainspring.core.errors import NotFound
 from mainspring.core.time import SECOND
-from mainspring.ledger.model import Asked
+from mainspring.ledger.model import Asked, Assigned, Failure
 from mainspring.ledger.ports import PredictionStore
 from mainspring.ledger.recording import Recorder
 from mainspring.serving.streaming.event import event_id
 from mainspring.serving.streaming.partition import PREDICTIONS
-from mainspring.serving.streaming.progress import BatchRecord
+from mainspring.serving.streaming.progress import BatchRecord, Made, Part
 from mainspring.serving.streaming.state_file import StateFile
 
 _AT_ONCE = 64  # batches
+_FAILED = 500  # status of a message that was given up
 
 
 class PredictionSink:
@@ -23,16 +24,24 @@ class PredictionSink:
     An entry of the log has one instant: events within a second are logged with that of the newest.
 
     Args:
-        recorder: Returns the recorder of the version that predicted a batch.
+        recorder: Returns the recorder of a version that predicted.
         store: Where it is looked up after a start what was logged already.
+        fail: Logs failures of rollouts' versions. After a crash one may be there twice.
     """
 
     id = PREDICTIONS
 
-    def __init__(self, endpoint: str, recorder: Callable[[BatchRecord], Recorder], store: PredictionStore) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        recorder: Callable[[Made], Recorder],
+        store: PredictionStore,
+        fail: Callable[[Sequence[Failure]], None],
+    ) -> None:
         self._endpoint = endpoint
         self._recorder = recorder
         self._store = store
+        self._fail = fail
         self._known: set[int] = set()  # partitions of which what was logged is known
 
     def deliver(self, file: StateFile, partition: int) -> int:
@@ -40,33 +49,56 @@ class PredictionSink:
         count = done = 0
         for batch, record in list(file.batches(file.done(self.id), limit=_AT_ONCE)):
             doubtful = partition not in self._known
-            for start, end in _entries(record.at):
-                ids = [event_id(self._endpoint, partition, int(offset)) for offset in record.offsets[start:end]]
-                if not (doubtful and self._is_logged(ids[0])):
-                    self._log(record, start, end, ids)
+            for part in record.parts:
+                at = [record.at[row] for row in part.rows]
+                ids = [event_id(self._endpoint, partition, int(record.offsets[row])) for row in part.rows]
+                for start, end in _entries(at):
+                    if not (doubtful and self._is_logged(ids[start])):
+                        self._log(part, max(at[start:end]), slice(start, end), ids[start:end], record.latency_us)
+            self._log_lost(record, partition)
             count, done = count + 1, batch
         if count:
             file.deliver(self.id, done)
         self._known.add(partition)
         return count
 
-    def _log(self, record: BatchRecord, start: int, end: int, ids: list[str]) -> None:
-        recorder = self._recorder(record)
+    def _log(self, part: Part, at: int, rows: slice, ids: list[str], latency_us: int) -> None:
         features, outputs, sent, statuses = (
-            {name: column[start:end] for name, column in columns.items()}
-            for columns in (record.features, record.outputs, record.sent, record.statuses)
+            {name: column[rows] for name, column in columns.items()}
+            for columns in (part.features, part.outputs, part.sent, part.statuses)
         )
-        written = recorder.record(
-            at=max(record.at[start:end]),
+        written = self._recorder(part).record(
+            at=at,
             ids=ids,
-            asked=[Asked(f"stream {self._endpoint}", record.latency_us, 1, id_) for id_ in ids],
+            asked=[Asked(self._principal, latency_us, 1, id_) for id_ in ids],
             features=features,
             outputs=outputs,
             sent=sent,
             statuses=statuses,
+            assigned=[Assigned(part.rollout, part.weight, unit) for unit in part.units[rows]],
         )
         if written is not None:
             written.result()
+
+    def _log_lost(self, record: BatchRecord, partition: int) -> None:
+        failures = [
+            self._recorder(lost).failure(
+                at=lost.at,
+                kind=lost.kind,
+                status=_FAILED,
+                latency_us=record.latency_us,
+                assigned=Assigned(lost.rollout, lost.weight, lost.unit),
+                principal=self._principal,
+                request_id=event_id(self._endpoint, partition, int(lost.offset)),
+            )
+            for lost in record.lost
+        ]
+        if failures:
+            self._fail([each for each in failures if each is not None])
+
+    @property
+    def _principal(self) -> str:
+        return f"stream {self._endpoint}"
 
     def _is_logged(self, prediction_id: str) -> bool:
         try:

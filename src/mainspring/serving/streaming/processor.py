@@ -19,12 +19,13 @@ from mainspring.core.schema import Schema
 from mainspring.core.time import format_duration, parse_duration
 from mainspring.data.streams.model import Message
 from mainspring.features.keys import encode_key
+from mainspring.serving.streaming.arms import Chooser, Chosen, taken
 from mainspring.serving.streaming.declaring import DROP, PROCESS, StreamEndpoint
 from mainspring.serving.streaming.event import DeadLetter, Output, StreamEvent, event_id
 from mainspring.serving.streaming.keyed import NO_EVENT, KeyState, States
-from mainspring.serving.streaming.progress import NEVER, BatchRecord, Progress
+from mainspring.serving.streaming.progress import NEVER, BatchRecord, Part, Progress
 from mainspring.serving.streaming.rule import Rule, judged
-from mainspring.serving.streaming.scoring import Predictor, Scored
+from mainspring.serving.streaming.scoring import Columns, Predictor, Scored
 from mainspring.serving.streaming.state_file import DEAD_LETTER, OUTPUT, Waiting
 from mainspring.serving.streaming.windows import Windows
 
@@ -33,6 +34,7 @@ _KEPT_VALUE = 64 << 10  # bytes of a dead letter
 _encode = msgspec.msgpack.Encoder().encode
 
 Load = Callable[[Sequence[bytes]], Mapping[bytes, KeyState]]
+_Scored = tuple[Chosen, Scored]
 
 
 @dataclass(slots=True)
@@ -127,7 +129,7 @@ class Processor:
         messages: Sequence[Message],
         before: Progress,
         load: Load,
-        predictor: Predictor,
+        arms: Chooser,
         *,
         failed: Mapping[str, str] | None = None,
     ) -> Outcome:
@@ -135,6 +137,7 @@ class Processor:
 
         Args:
             load: Returns the states of keys, those that there are; they are changed.
+            arms: Chooses the version that predicts an event.
             failed: Offset -> reason, of messages to be given up.
 
         Raises:
@@ -144,15 +147,18 @@ class Processor:
         accepted = [each for message in messages if (each := batch.accept(message)) is not None]
         states = dict(load(list(dict.fromkeys(each.key for each in accepted))))
         accepted, columns = self._look(accepted, states, batch)
-        scored = Scored({}, {})
-        if accepted:
-            scored = predictor.score(columns, [each.at for each in accepted])
-            self._judge(accepted, columns, scored, predictor, batch)
-        return batch.outcome(messages, accepted, scored, predictor, states)
+        scored = self._score(accepted, columns, arms) if accepted else []
+        self._judge(accepted, columns, scored, batch)
+        return batch.outcome(messages, accepted, scored, states)
 
-    def again(self, messages: Sequence[Message], record: BatchRecord, load: Load, predictor: Predictor) -> Outcome:
-        """Process a recorded batch again, with the features that were read then."""
+    def again(
+        self, messages: Sequence[Message], record: BatchRecord, load: Load, predictor: Callable[[Part], Predictor]
+    ) -> Outcome:
+        """Process a recorded batch again, by the versions and with the features of then."""
         return self.run(messages, record.before, load, _Recorded(predictor, record), failed=record.failed)
+
+    def id_of(self, message: Message) -> str:
+        return event_id(self.endpoint.name, message.partition, message.offset)
 
     def parse(self, message: Message) -> tuple[list[Any], int, bytes]:
         """Return a message's row, the time of its event, and its key.
@@ -233,23 +239,27 @@ class Processor:
         state.seen[id_] = event.at
         return True
 
-    def _judge(
-        self,
-        accepted: Sequence[Accepted],
-        columns: Mapping[str, list[Any]],
-        scored: Scored,
-        by: Predictor,
-        batch: _Batch,
-    ) -> None:
+    def _score(self, accepted: Sequence[Accepted], columns: Columns, arms: Chooser) -> list[_Scored]:
+        ids = [self.id_of(each.message) for each in accepted]
+        return [
+            (chosen, chosen.by.score(taken(columns, chosen.rows), [accepted[row].at for row in chosen.rows]))
+            for chosen in arms.choose(columns, ids)
+        ]
+
+    def _judge(self, accepted: Sequence[Accepted], columns: Columns, scores: Sequence[_Scored], batch: _Batch) -> None:
         """Apply the rule to each event, and emit its outputs."""
-        rows = len(accepted)
-        everything = {**columns, **scored.features, **scored.outputs}
-        ruled = self._rule.values(everything, self._schema(by), rows)
+        predicted: dict[int, tuple[Predictor, Scored, int, Columns]] = {}
+        for chosen, scored in scores:
+            everything: Columns = {**taken(columns, chosen.rows), **scored.features, **scored.outputs}
+            ruled = self._rule.values(everything, self._schema(chosen.by), len(chosen.rows))
+            outputs_of = {**scored.outputs, **ruled}
+            predicted.update({row: (chosen.by, scored, place, outputs_of) for place, row in enumerate(chosen.rows)})
         function, stateful = self._rule.function, self.endpoint.state is not None
         for number, event in enumerate(accepted):
-            outputs = {name: column[number] for name, column in (*scored.outputs.items(), *ruled.items())}
+            by, scored, place, columns = predicted[number]
+            outputs = {name: column[place] for name, column in columns.items()}
             if function is not None:
-                seen = self._event(event, number, scored)
+                seen = self._event(event, place, scored)
                 state = event.state
                 assert state is not None
                 found = function(seen, state.own) if stateful else function(seen)
@@ -261,7 +271,7 @@ class Processor:
 
     def _event(self, event: Accepted, number: int, scored: Scored) -> StreamEvent:
         return StreamEvent(
-            event_id(self.endpoint.name, event.message.partition, event.message.offset),
+            self.id_of(event.message),
             event.at,
             dict(zip(self._names, event.row, strict=True)),
             dict(zip(self.windows.names, event.windows, strict=True)),
@@ -311,10 +321,8 @@ class _Batch:
         return False
 
     def emit(self, event: Accepted, outputs: dict[str, Any], by: Predictor) -> None:
-        endpoint, message = self._of.endpoint, event.message
-        id_ = event_id(endpoint.name, message.partition, message.offset)
-        keys = self._of.keys_of(event.row)
-        made = Output(id_, event.key, event.at, endpoint.name, by.model, by.version, keys, outputs)
+        id_, keys = self._of.id_of(event.message), self._of.keys_of(event.row)
+        made = Output(id_, event.key, event.at, self._of.endpoint.name, by.model, by.version, keys, outputs)
         self._emitted += 1
         self._put(OUTPUT, self._of.sinks_of(outputs), _encode(made))
 
@@ -322,8 +330,7 @@ class _Batch:
         self,
         messages: Sequence[Message],
         accepted: Sequence[Accepted],
-        scored: Scored,
-        by: Predictor,
+        scores: Sequence[_Scored],
         states: dict[bytes, KeyState],
     ) -> Outcome:
         before, last = self._before, messages[-1]
@@ -339,8 +346,8 @@ class _Batch:
             late=before.late + self._late,
             dead=before.dead + self._dead,
             duplicates=before.duplicates + self._duplicates,
-            clamped=before.clamped + scored.clamped,
-            version=by.version,
+            clamped=before.clamped + sum(scored.clamped for _, scored in scores),
+            version=scores[0][0].by.version if scores else before.version,
         )
         digest = hashlib.blake2b(digest_size=16)
         for each in self._outbox:
@@ -349,15 +356,9 @@ class _Batch:
             before=before,
             until=progress.next,
             undo={},
-            model=by.model,
-            version=by.version,
-            bundle=by.digest,
             offsets=[str(each.message.offset) for each in accepted],
             at=[each.at for each in accepted],
-            features=scored.features,
-            statuses=scored.statuses,
-            sent=scored.sent,
-            outputs=scored.outputs,
+            parts=[_part(chosen, scored) for chosen, scored in scores],
             failed=self._used,
             digest=digest.digest(),
         )
@@ -373,22 +374,53 @@ class _Batch:
         self._outbox.append(Waiting(self._before.seq + len(self._outbox) + 1, kind, sinks, body))
 
 
-class _Recorded:
-    """A version of a model that predicts from recorded features."""
+def _part(of: Chosen, scored: Scored) -> Part:
+    return Part(
+        model=of.by.model,
+        version=of.by.version,
+        bundle=of.by.digest,
+        rollout=of.rollout,
+        weight=of.weight,
+        rows=[*of.rows],
+        features=scored.features,
+        statuses=scored.statuses,
+        sent=scored.sent,
+        outputs=scored.outputs,
+        units=[*of.units],
+    )
 
-    def __init__(self, by: Predictor, record: BatchRecord) -> None:
-        self.model, self.version, self.digest, self.types = by.model, by.version, by.digest, by.types
-        self._by = by
+
+class _Recorded:
+    """Versions of a recorded batch, for the events of then."""
+
+    def __init__(self, predictor: Callable[[Part], Predictor], record: BatchRecord) -> None:
+        self._predictor = predictor
         self._record = record
 
-    def score(self, _columns: Mapping[str, Sequence[Any]], at: Sequence[int]) -> Scored:
+    def choose(self, _columns: Columns, ids: Sequence[str]) -> list[Chosen]:
         record = self._record
-        if list(at) != record.at:
+        if [each.rpartition("-")[2] for each in ids] != record.offsets:
             raise InvalidData(
-                f"The batch had {len(record.at)} events when it was recorded, and now has {len(at)}: the endpoint's "
-                "declaration or the topic changed."
+                f"The batch had {len(record.offsets)} events when it was recorded, and now has {len(ids)}: the "
+                "endpoint's declaration or the topic changed."
             )
-        return Scored(record.features, self.again(record.features, len(at)), record.statuses, record.sent)
+        return [
+            Chosen(_RecordedPredictor(self._predictor(part), part), part.rows, part.rollout, part.weight, part.units)
+            for part in record.parts
+        ]
 
-    def again(self, features: Mapping[str, Sequence[Any]], rows: int) -> Mapping[str, Sequence[Any]]:
+
+class _RecordedPredictor:
+    """A version of a model that predicts from recorded features."""
+
+    def __init__(self, by: Predictor, part: Part) -> None:
+        self.model, self.version, self.digest, self.types = by.model, by.version, by.digest, by.types
+        self._by = by
+        self._part = part
+
+    def score(self, _columns: Columns, at: Sequence[int]) -> Scored:
+        features = self._part.features
+        return Scored(features, self.again(features, len(at)), self._part.statuses, self._part.sent)
+
+    def again(self, features: Columns, rows: int) -> Columns:
         return self._by.again(features, rows)

@@ -43,6 +43,48 @@ class Progress(msgspec.Struct, frozen=True):
         return int(self.next)
 
 
+class Made(msgspec.Struct, array_like=True, kw_only=True):
+    """The version that predicted, and by which probability a rollout assigned it; an empty rollout is none."""
+
+    model: str
+    version: str
+    bundle: str
+    rollout: str = ""
+    weight: float = 1.0
+
+
+class Part(Made, array_like=True, kw_only=True):
+    """Events of a batch that one version predicted.
+
+    Attributes:
+        rows: Their places among the events of the batch, ascending.
+        features: Inputs of the model by name, each of shape (rows,).
+        sent: Keys and fields of the requests, as `features`.
+        outputs: Of the model, as `features`.
+        units: Hash of each event's unit; without a rollout empty.
+    """
+
+    rows: Sequence[int]
+    features: Mapping[str, Sequence[Any]]
+    statuses: Mapping[str, Sequence[str]]
+    sent: Mapping[str, Sequence[Any]]
+    outputs: Mapping[str, Sequence[Any]]
+    units: Sequence[int] = ()
+
+
+class Lost(Made, array_like=True, kw_only=True):
+    """A message of a rollout that was given up, as a failure of its version.
+
+    Attributes:
+        kind: Name of the error.
+    """
+
+    offset: str
+    at: int
+    unit: int
+    kind: str
+
+
 class BatchRecord(msgspec.Struct, array_like=True):
     """One batch: what it began with, and what it read from outside the stream.
 
@@ -52,10 +94,9 @@ class BatchRecord(msgspec.Struct, array_like=True):
         undo: Key -> bytes of its state before, None where it had none.
         offsets: Of the predicted events, as text.
         at: Times of those events, UTC epoch microseconds.
-        features: Inputs of the model by name, each of shape (events,).
-        sent: Keys and fields of the requests, as `features`.
-        outputs: Of the model, as `features`.
+        parts: Versions that predicted, each with its events.
         failed: Offset -> reason, of messages that were given up because processing them failed.
+        lost: Those of them that count as failures of a rollout's version.
         digest: Of the outputs and dead letters, to compare a replay with.
         latency_us: From the log's acceptance of its last message to the commit.
     """
@@ -63,18 +104,13 @@ class BatchRecord(msgspec.Struct, array_like=True):
     before: Progress
     until: str
     undo: dict[bytes, bytes | None]
-    model: str = ""
-    version: str = ""
-    bundle: str = ""
     offsets: list[str] = []
     at: list[int] = []
-    features: Mapping[str, Sequence[Any]] = {}
-    statuses: Mapping[str, Sequence[str]] = {}
-    sent: Mapping[str, Sequence[Any]] = {}
-    outputs: Mapping[str, Sequence[Any]] = {}
+    parts: list[Part] = []
     failed: dict[str, str] = {}
     digest: bytes = b""
     latency_us: int = 0
+    lost: list[Lost] = []
 
 
 encode_progress = msgspec.msgpack.Encoder().encode

@@ -21,7 +21,7 @@ from mainspring.serving.streaming.declaring import StreamEndpoint
 from mainspring.serving.streaming.event import Output
 from mainspring.serving.streaming.keyed import KeyState
 from mainspring.serving.streaming.processor import DEAD_SINK, Processor, RowSource
-from mainspring.serving.streaming.progress import BatchRecord
+from mainspring.serving.streaming.progress import BatchRecord, Part
 from mainspring.serving.streaming.scoring import Predictor
 from mainspring.serving.streaming.state_file import OUTPUT, StateFile, Waiting
 
@@ -46,7 +46,7 @@ class Replay:
     """Replays of one endpoint.
 
     Args:
-        predictor: Returns the version of a recorded batch.
+        predictor: Returns the version that predicted a part of a recorded batch.
         rows: As of `Processor`.
     """
 
@@ -54,7 +54,7 @@ class Replay:
         self,
         endpoint: StreamEndpoint,
         log: EventLog,
-        predictor: Callable[[BatchRecord], Predictor],
+        predictor: Callable[[Part], Predictor],
         rows: RowSource,
     ) -> None:
         self._endpoint = endpoint
@@ -132,7 +132,7 @@ class Replay:
             found.until = int(record.until)
             found.messages += len(messages)
             try:
-                outcome = processor.again(messages, record, load, self._predictor(record))
+                outcome = processor.again(messages, record, load, self._predictor)
             except InvalidData as error:
                 found.different.append((record.before.offset, found.until, error.what))
                 break

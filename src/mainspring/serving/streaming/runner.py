@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mainspring.core.errors import Corrupt, MainspringError
+from mainspring.core.errors import Corrupt, Invalid, MainspringError
 from mainspring.core.time import Clock
 from mainspring.data.streams.model import Message, OffsetAhead
 from mainspring.data.streams.ports import EventLog
+from mainspring.serving.streaming.arms import Arms
 from mainspring.serving.streaming.declaring import FIRST, StreamEndpoint
 from mainspring.serving.streaming.partition import Partition
 from mainspring.serving.streaming.processor import RowSource
-from mainspring.serving.streaming.scoring import Predictor
 from mainspring.serving.streaming.sinks import SinkWriter
 from mainspring.serving.streaming.state_file import StateFile
 
@@ -40,7 +40,7 @@ class Runner:
 
     Args:
         folder: Of the endpoint's state files.
-        predictor: Returns the version that predicts now.
+        arms: Returns the versions that predict now; the same object until they change.
         sinks: Writers of the endpoint's sinks and of its dead letters, `processor.DEAD_SINK`, and of what is told of
             batches; their ids are as in the state files.
         rows: As of `Partition`, as is `point`.
@@ -57,7 +57,7 @@ class Runner:
         *,
         log: EventLog,
         folder: Path,
-        predictor: Callable[[], Predictor],
+        arms: Callable[[], Arms],
         sinks: Sequence[SinkWriter],
         wall: Clock,
         rows: RowSource,
@@ -69,7 +69,7 @@ class Runner:
         self._endpoint = endpoint
         self._log = log
         self._folder = folder
-        self._predictor = predictor
+        self._arms = arms
         self._sinks = sinks
         self._wall = wall
         self._rows = rows
@@ -79,7 +79,7 @@ class Runner:
         self._point = point
         self._partitions: dict[int, Partition] = {}
         self._look_at = 0.0
-        self._checked: Predictor | None = None
+        self._checked: tuple[Arms, Arms] | None = None  # as they were given, and those of them that fit
         self._committed = threading.Condition()
         self._commits = 0
         self._end_by = 0.0
@@ -97,12 +97,11 @@ class Runner:
             Invalid: The endpoint does not fit its model.
             MainspringError: The log, a store or the disk does not do its part; nothing is lost, call again.
         """
-        predictor = self._predictor()
+        given = self._arms()
         self._look()
-        if predictor is not self._checked:
-            for partition in self._partitions.values():
-                partition.processor.check(predictor)
-            self._checked = predictor
+        if self._checked is None or self._checked[0] is not given:
+            self._checked = given, self._fitting(given)
+        arms = self._checked[1]
         open_ = {number: each for number, each in self._partitions.items() if not self._is_full(each)}
         after = {number: each.progress.offset for number, each in open_.items() if each.progress is not None}
         if not after:
@@ -121,7 +120,7 @@ class Runner:
         for number, group in groups.items():
             partition = open_[number]
             taken = group[: partition.limit]
-            partition.process(taken, predictor)
+            partition.process(taken, arms)
             count += len(taken)
         if count:
             self._tell()
@@ -130,6 +129,23 @@ class Runner:
         elif len(open_) == len(self._partitions):
             self.through = asked
         return count
+
+    def _fitting(self, arms: Arms) -> Arms:
+        """Return the versions, or the control alone where a candidate does not fit the endpoint.
+
+        Raises:
+            Invalid: The control does not fit it.
+        """
+        for version in arms.versions:
+            try:
+                for partition in self._partitions.values():
+                    partition.processor.check(version)
+            except Invalid as error:
+                if version is arms.versions[0]:
+                    raise
+                _log.warning("%s: version %s does not predict: %s", self._endpoint.name, version.version, error)
+                return arms.alone()
+        return arms
 
     def deliver(self) -> int:
         """Deliver everything that is waiting, in this thread; return the number of outputs."""

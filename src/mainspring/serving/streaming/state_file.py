@@ -23,7 +23,7 @@ from mainspring.serving.streaming.progress import (
     encode_record,
 )
 
-FORMAT = 1
+FORMAT = 2
 OUTPUT, DEAD_LETTER = 0, 1
 LARGEST_BYTES = 4 << 30  # of a file; beyond it the oldest batches are forgotten
 _WAIT_S = 30.0
@@ -72,7 +72,7 @@ class StateFile:
     """State of one partition. One thread uses an object; several objects may use one file, of which one commits.
 
     Raises:
-        Corrupt: The file is damaged, or of a later version.
+        Corrupt: The file is damaged, or of another version.
     """
 
     def __init__(self, path: Path, *, durable: bool = True) -> None:
@@ -86,7 +86,8 @@ class StateFile:
             self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             (found,) = self._db.execute("PRAGMA user_version").fetchone()
             if found not in (0, FORMAT):
-                raise Corrupt(f"{path} has the format {found}; this version reads {FORMAT}.", fix="upgrade Mainspring.")
+                fix = "upgrade Mainspring." if found > FORMAT else "move the file away, to begin anew without states."
+                raise Corrupt(f"{path} has the format {found}; this version reads {FORMAT}.", fix=fix)
             self._db.executescript(_TABLES + f"PRAGMA user_version = {FORMAT};")
 
     def close(self) -> None:
@@ -281,7 +282,7 @@ class StateFile:
         return found is not None, deaths
 
     def attempt(self, number: int) -> None:
-        """Note that the next message is processed alone for the `number`th time: if the process dies, on that message."""
+        """Note that the next message is processed alone for the `number`th time, so that a death is due to it."""
         with self._transaction():
             self._put("running", b"%d %s" % (number, self._place()))
 

@@ -1,7 +1,7 @@
 """Commands in forked processes: `mainspring ...` without the start of an interpreter and its imports.
 
-A server (`serve`, in a process of its own for each process of pytest) imports once what commands import, and forks
-for each command: a process of its own, with its own arguments, environment, folder and streams, that has nothing of
+A server (`serve`, a process of its own, one for all workers of a run) imports once what commands import, and forks for
+each command: a process of its own, with its own arguments, environment, folder and streams, that has nothing of
 another command's. A shell finds the same as the programs `mainspring` and `python` in the folder `programs()`
 (`prefork_client`), and so do forked commands that start a child. `MAINSPRING_TESTS_START=real` starts an interpreter
 for each instead, as `make test-deep` does. So do tests of what starting is: its time, what is imported, signals
@@ -21,6 +21,7 @@ import pkgutil
 import re
 import runpy
 import selectors
+import shutil
 import signal
 import socket
 import sqlite3
@@ -38,6 +39,7 @@ from typing import IO, Any
 
 from kit import prefork_client
 from kit.prefork_client import COUNT, exactly, number, umask
+from mainspring.core.locks import FileLocks
 
 _HEAVY = (
     "mlflow.store.model_registry.sqlalchemy_store",
@@ -190,30 +192,46 @@ def written(file: IO[bytes]) -> str:
 
 
 class _Server:
+    """The server of a run of tests: started by the first worker that needs it, it ends after the last that used it."""
+
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="prefork-")
-        self.address = str(Path(self._folder.name) / "socket")
-        self.environment = _bound(os.environ) | {"OMP_NUM_THREADS": "1"}
-        self.programs = Path(self._folder.name) / "bin"
+        run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or f"alone-{os.getpid()}"
+        folder = Path(tempfile.gettempdir()) / f"prefork-{run}"
+        self.address, self.programs = str(folder / "socket"), folder / "bin"
+        environment, users = folder / "environment", folder / "users"
+        with FileLocks(folder).hold("start", wait_s=380):
+            if not environment.exists():
+                os.mkfifo(users)
+                until = os.open(users, os.O_RDONLY | os.O_NONBLOCK)
+                self._user = os.open(users, os.O_WRONLY)
+                environment.write_text(json.dumps(self._start(until)))
+                os.close(until)
+            else:
+                self._user = os.open(users, os.O_WRONLY)
+            self.environment = json.loads(environment.read_text())
+
+    def _start(self, until: int) -> dict[str, str]:
+        """Start it, to run until this input ends; return its environment."""
         self.programs.mkdir()
         for name in ("mainspring", "python"):
             text = _PROGRAM.format(python=sys.executable, tests=_TESTS, address=self.address)
             (self.programs / name).write_text(text)
             (self.programs / name).chmod(0o700)
+        environment = _bound(os.environ) | {"OMP_NUM_THREADS": "1"}
         ready, told = os.pipe()
         program = f"import sys; sys.path[0] = {_TESTS!r}; from kit import prefork; prefork.serve()"
         command = [sys.executable, "-c", program, self.address, str(told)]
-        self._process = subprocess.Popen(command, env=self.environment, pass_fds=[told], stdin=subprocess.PIPE)
+        process = subprocess.Popen(command, env=environment, pass_fds=[told], stdin=until)
         os.close(told)
         with os.fdopen(ready) as started:
             assert started.read() == "ready", "the server of forked commands did not start"
-        atexit.register(self.close)
+        atexit.register(self._end, process)
+        return environment
 
-    def close(self) -> None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.communicate(timeout=30)  # its end of input
-        self._process.kill()
-        self._folder.cleanup()
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        os.close(self._user)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # another process uses it for longer
+            process.wait(30)
 
 
 _server = functools.cache(_Server)
@@ -234,7 +252,7 @@ def _bound(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def serve() -> None:
-    """Fork for every command that is asked for at the address on the command line, until the parent ends."""
+    """Fork for every command that is asked for at the address on the command line, until standard input ends."""
     address, ready = sys.argv[1], int(sys.argv[2])
     here = _bound(os.environ)  # before imports add to it
     gc.disable()  # what is imported stays
@@ -256,6 +274,7 @@ def serve() -> None:
         os.write(ready, b"ready")
         os.close(ready)
         _Attendant(listener, here, str(Path(address).parent / "bin" / "python")).attend()
+    shutil.rmtree(Path(address).parent, ignore_errors=True)
 
 
 class _Attendant:
@@ -272,7 +291,7 @@ class _Attendant:
         signal.signal(signal.SIGCHLD, lambda *_: None)  # not ignored: the time of children is in that of the tests
 
     def attend(self) -> None:
-        """Attend until standard input ends: then pytest has ended, however it went, and so do all commands."""
+        """Attend until standard input ends: then all of pytest has ended, however it went, and so do all commands."""
         for each in (self._listener, self._woken, 0):
             self._waiting.register(each, selectors.EVENT_READ)
         while 0 not in (ready := [key.fileobj for key, _ in self._waiting.select()]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import msgspec
@@ -203,11 +204,12 @@ class _Faults(NamedTuple):
 
 
 def _outlooks(faults: _Faults) -> Iterator[Foreseen]:
+    outlook = cache(faults.outlook)
     for size in faults.sizes:
-        yield _of(faults, size, faults.outlook(size), least=False)
-    smallest = smallest_effect(faults.outlook, *faults.range)
+        yield _of(faults, size, outlook(size), least=False)
+    smallest = smallest_effect(outlook, *faults.range, tried=faults.sizes)
     if smallest is not None:
-        yield _of(faults, smallest, faults.outlook(smallest), least=True)
+        yield _of(faults, smallest, outlook(smallest), least=True)
 
 
 def _faults(course: Course, guard: Guard, traffic: Traffic) -> _Faults | None:

@@ -41,7 +41,8 @@ def mixed(log_likelihoods: Floats, log_weights: Floats) -> Floats:
     """Return the log of the weighted mean of likelihoods over the last axis."""
     terms = log_likelihoods + log_weights
     largest = terms.max(axis=-1, keepdims=True)
-    return np.asarray(largest[..., 0] + np.log(np.exp(terms - largest).sum(axis=-1)))
+    terms -= largest
+    return np.asarray(largest[..., 0] + np.log(np.exp(terms, out=terms).sum(axis=-1)))
 
 
 def log_likelihoods(weight: npt.ArrayLike, candidate: npt.ArrayLike, control: npt.ArrayLike, tilts: Floats) -> Floats:

@@ -20,6 +20,7 @@ from mainspring.stats.sequential.means import Bounds
 from mainspring.stats.sequential.verdicts import Verdicts, of_errors, of_latency, of_means, of_scores
 
 WEEK = 168  # hours
+_AT_ONCE = 4  # runs
 _SOONEST = 1e-4  # first look, as a share of the whole course: a minute of a week
 
 _Ints = npt.NDArray[np.int64]
@@ -108,8 +109,10 @@ def foresee_events(
     _shares([rate, *(rate * effect for effect in effects)])
 
     def judge(random: np.random.Generator, candidate: _Ints, control: _Ints, by: _Strata, effect: float) -> Verdicts:
-        counts = by.of(random.binomial(candidate, rate * effect)), by.of(random.binomial(control, rate))
-        return of_errors(by.weights, *counts, np.cumsum(candidate, axis=1), tolerance, at_most)
+        def verdicts(mine: _Ints, its: _Ints, asked: _Ints) -> Verdicts:
+            return of_errors(by.weights, by.of(mine), by.of(its), np.cumsum(asked, axis=1), tolerance, at_most)
+
+        return _judged(verdicts, random.binomial(candidate, rate * effect), random.binomial(control, rate), candidate)
 
     return _simulated(course, effects, judge)
 
@@ -131,7 +134,7 @@ def foresee_latency(
             random.multinomial(number, np.bincount(bins.of(values * times), minlength=len(bins.shares)) / values.size)
             for number, times in ((candidate, effect / factor), (control, 1.0))
         ]
-        return of_latency(bins, by.weights, *map(by.of, drawn))
+        return _judged(lambda mine, its: of_latency(bins, by.weights, by.of(mine), by.of(its)), *drawn)
 
     return _simulated(course, effects, judge)
 
@@ -153,7 +156,8 @@ def foresee_scores(
 
     def judge(random: np.random.Generator, candidate: _Ints, control: _Ints, by: _Strata, effect: float) -> Verdicts:
         moved = random.multinomial(candidate, shares(values + effect * values.std()))
-        return of_scores(by.weights, by.of(moved), by.of(random.multinomial(control, shares(values))), tolerance)
+        drawn = moved, random.multinomial(control, shares(values))
+        return _judged(lambda mine, its: of_scores(by.weights, by.of(mine), by.of(its), tolerance), *drawn)
 
     return _simulated(course, effects, judge)
 
@@ -175,8 +179,8 @@ def foresee_means(
 
     def judge(random: np.random.Generator, candidate: _Ints, control: _Ints, by: _Strata, effect: float) -> Verdicts:
         worse = tilted(bounds.nodes, usual, float(usual @ bounds.nodes) + effect)
-        counts = by.of(random.multinomial(candidate, worse)), by.of(random.multinomial(control, usual))
-        return of_means(bounds, by.weights, *counts, tolerance)
+        drawn = random.multinomial(candidate, worse), random.multinomial(control, usual)
+        return _judged(lambda mine, its: of_means(bounds, by.weights, by.of(mine), by.of(its), tolerance), *drawn)
 
     return _simulated(course, effects, judge)
 
@@ -203,16 +207,22 @@ def tilted(values: Floats, shares: Floats, mean: float) -> Floats:
     return at(high)
 
 
-def smallest_effect(foresee: Callable[[float], Outlook], low: float, high: float, power: float = 0.8) -> float | None:
+def smallest_effect(
+    foresee: Callable[[float], Outlook], low: float, high: float, power: float = 0.8, tried: Sequence[float] = ()
+) -> float | None:
     """Return the smallest effect that a rollout finds to be a breach with probability `power`, to a twentieth.
 
     Args:
         foresee: Outlook of an effect, such as `lambda effect: foresee_events(course, 0.01, [effect])[0]`.
         low, high: Positive effects, the first too small.
+        tried: Ascending effects whose outlook `foresee` remembers: the search starts between two of them.
 
     Returns:
         `None` if also `high` is found less often.
     """
+    for effect in tried:
+        if low < effect < high:
+            low, high = (low, effect) if foresee(effect).breached >= power else (effect, high)
     if foresee(high).breached < power:
         return None
     while high / low > 1.05:
@@ -272,6 +282,14 @@ def _simulated(course: Course, effects: Sequence[float], judge: _Judge) -> list[
         breach, clear = _first(worse >= limits[0]), _first(fine >= limits[1])
         found.append(_outlook(course, effect, by, np.stack([breach, clear]), candidate))
     return found
+
+
+def _judged(verdicts: Callable[..., Verdicts], *counts: _Ints) -> Verdicts:
+    """Return the verdicts of all runs, from a few runs at a time: those stay in the processor's cache."""
+    parts = [
+        verdicts(*(each[first : first + _AT_ONCE] for each in counts)) for first in range(0, len(counts[0]), _AT_ONCE)
+    ]
+    return Verdicts(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def _outlook(course: Course, effect: float, by: _Strata, first: _Ints, candidate: _Ints) -> Outlook:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import tempfile
@@ -28,6 +29,7 @@ SPILL = "spill-"  # prefix of spill folders, followed by a pid; removed once the
 _FULL = ("No space left", "max_temp_directory_size", "File too large", "Disk quota")
 _MEMORY = "parse_formatted_bytes(current_setting('memory_limit'))"
 _THREAD_BYTES = 125_000_000
+_SESSIONS = 50  # of a kept database, which remembers what is in each file that they read
 _REMEMBERED = 20_000  # files, which never change
 _GONE = ("No files found that match", "No such file")
 
@@ -78,6 +80,39 @@ def connect(
         affordable = one_row(con, f"SELECT current_setting('threads'), {_MEMORY} // {_THREAD_BYTES}")
         con.execute(f"SET threads = {max(1, min(affordable))}")
     return con
+
+
+@contextmanager
+def session(threads: int | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Context with a private session for a short read, which changes no setting and creates only temporary tables.
+
+    It belongs to a database that the process keeps for other such sessions: to open one costs more than most reads.
+
+    Args:
+        threads: As of `connect`.
+    """
+    database, left = _kept.pop(threads, (None, _SESSIONS))
+    database = database or connect(threads=threads)
+    connection = database.cursor()
+    if left > 1:
+        _kept[threads] = (database, left - 1)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+_kept: dict[int | None, tuple[duckdb.DuckDBPyConnection, int]] = {}  # by threads: a database, and how often it opens
+
+
+def _after_fork() -> None:
+    """Forget what the parent keeps and never close it: its threads are not in this process."""
+    for database, _ in _kept.values():
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(database))
+    _kept.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _spill(temp: Path | None) -> Path:

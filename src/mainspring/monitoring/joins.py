@@ -92,7 +92,7 @@ def join_labels(predictions: pa.Table, labels: LabelRows, now: int, *, complete:
     keys = ", ".join(f"{_comparable(name, labels.keys)} AS {quote_name(name)}" for name in labels.keys)
     matches = " AND ".join(f"asked.{quote_name(name)} = {_comparable(name, labels.keys)}" for name in labels.keys)
     join = Join(labels.label, tuple(labels.keys), "_id", now, kind, feed="landed", complete=complete)
-    with duck.connect() as connection:
+    with duck.session() as connection:
         connection.register("observed", _asked(distinct(predictions), labels.keys))
         open_versions(connection, "landed", labels.scan, source)
         connection.execute(
@@ -120,7 +120,7 @@ def label_counts(predictions: pa.Table, labels: LabelRows, now: int) -> pa.Table
         keys = ", ".join(f"{_comparable(name, single.keys)} AS {quote_name(name)}" for name in single.keys)
         matches = " AND ".join(f"asked.{quote_name(name)} = landed.{quote_name(name)}" for name in single.keys)
         known = f"{VISIBLE_AT} <= TIMESTAMPTZ '{format_instant(now)}'"
-        with duck.connect() as connection:
+        with duck.session() as connection:
             connection.register("asked", _asked(distinct(predictions), single.keys))
             duck.register(connection, "landed", single.scan)
             found.append(
@@ -166,7 +166,7 @@ def arrived(labels: LabelRows, since: int, until: int) -> bool:
     """Return whether any label row became visible in `(since, until]`, UTC epoch microseconds."""
     if labels.others:
         return any(arrived(label, since, until) for label in labels.each)
-    with duck.connect() as connection:
+    with duck.session() as connection:
         duck.register(connection, "labels", labels.scan)
         row = connection.execute(f"SELECT 1 FROM labels WHERE {_between(since, until)} LIMIT 1").fetchone()
     return row is not None
@@ -177,7 +177,7 @@ def known_through(labels: LabelRows, now: int) -> int | None:
     found: list[int] = []
     by_now = f"{VISIBLE_AT} <= TIMESTAMPTZ '{format_instant(now)}'"
     for single in labels.each:
-        with duck.connect() as connection:
+        with duck.session() as connection:
             duck.register(connection, "labels", single.scan)
             row = connection.execute(f"SELECT epoch_us(max({VISIBLE_AT})) FROM labels WHERE {by_now}").fetchone()
         if row is None or row[0] is None:
@@ -210,7 +210,7 @@ def changed_keys(labels: LabelRows, before: Checkpoint, until: int) -> pa.Table 
         return None
     source = labels.label.source
     keys = ", ".join(f"{_comparable(name, labels.keys)} AS {quote_name(name)}" for name in labels.keys)
-    with duck.connect() as connection:
+    with duck.session() as connection:
         duck.register(connection, "labels", labels.scan)
         duck.register(connection, "came", appended)
         rows = f"SELECT * FROM labels WHERE {_between(before.until, until)} UNION ALL BY NAME SELECT * FROM came"
@@ -225,7 +225,7 @@ def touched(keys: pa.Table, labels: LabelRows, batches: Iterable[pa.Table], wind
     """Return the starts of windows with a prediction of one of the keys; batches have `at` and `keys`."""
     starts: set[int] = set()
     matches = " AND ".join(f"asked.{quote_name(name)} = changed.{quote_name(name)}" for name in labels.keys)
-    with duck.connect() as connection:
+    with duck.session() as connection:
         connection.register("changed", keys)
         for batch in batches:
             keyed = _with_keys(batch.select(["at"]).rename_columns(["_at"]), batch["keys"], labels.keys)

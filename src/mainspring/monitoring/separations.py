@@ -52,7 +52,7 @@ class SeparationTable:
         if self._lake.version(TABLE) is None:
             return []
         names = ", ".join(f'"{name}"' for name in _TYPES if name not in ("endpoint", "week"))
-        with duck.connect() as connection:
+        with duck.session() as connection:
             duck.register(connection, "rows_", self._lake.scan(TABLE))
             rows: list[tuple[Any, ...]] = connection.execute(
                 f'SELECT epoch_us("week"), {names} FROM rows_ WHERE endpoint = {quote_text(endpoint)} '

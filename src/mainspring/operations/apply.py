@@ -79,14 +79,11 @@ def _first(project: Project, model: Model) -> float | None:
     keys = ", ".join(map(quote_name, label_keys(model.observations, model.label)))
     order = ", ".join(f"{quote_name(each)} DESC NULLS LAST" for each in (*source.times, SEQUENCE))
     newest = f"SELECT {name} FROM labels QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {order}) = 1"
-    con = duck.connect()
-    try:
+    with duck.session() as con:
         duck.register(con, "labels", project.lake.scan(source.name))
         row = con.execute(f"SELECT {name} FROM labels WHERE {wrong} LIMIT 1").fetchone()
         if row is not None:  # a later row may replace it; a table without such a row need not be sorted
             row = con.execute(f"SELECT {name} FROM ({newest}) WHERE {wrong} LIMIT 1").fetchone()
-    finally:
-        con.close()
     return None if row is None else float(row[0])
 
 

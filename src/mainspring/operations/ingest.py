@@ -149,7 +149,7 @@ def _newest(project: Project, table: str, limit: int) -> list[dict[str, Any]]:
         scan = project.lake.scan(table)
     except NotFound:
         return []
-    with duck.connect() as connection:
+    with duck.session() as connection:
         duck.register(connection, "rows", scan)
         rows = connection.sql(f"SELECT * FROM rows ORDER BY {SEQUENCE} DESC LIMIT {int(limit)}").to_arrow_table()
     found: list[dict[str, Any]] = rows.to_pylist()

@@ -161,3 +161,33 @@ def test_a_group_of_rows_larger_than_the_memory_is_read(tmp_path: Path) -> None:
     with duck.duck_errors("wide"):
         found = duck.one_row(con, f"SELECT {sums} FROM there")
     assert found == pytest.approx(numbers.sum(axis=1).tolist())
+
+
+def test_short_sessions_share_a_database_and_no_temporary_table() -> None:
+    with duck.session() as one, duck.session() as other:
+        one.execute("CREATE TEMP TABLE own AS SELECT 1 AS a")
+        one.execute("CREATE TABLE common AS SELECT 2 AS a")
+        assert other.execute("FROM common").fetchall() == [(2,)]
+        with pytest.raises(duckdb.CatalogException):
+            other.execute("FROM own")
+    for _ in range(50):  # then what the database remembers of files is let go
+        with duck.session() as last, pytest.raises(duckdb.CatalogException):
+            last.execute("FROM own")
+    with duck.session() as new, pytest.raises(duckdb.CatalogException):
+        new.execute("FROM common")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # a fork of a process with threads
+def test_a_forked_process_leaves_the_database_of_its_parent_alone() -> None:
+    with duck.session() as session:
+        session.execute("CREATE OR REPLACE TABLE of_the_parent AS SELECT 1 AS a")
+    if not (child := os.fork()):
+        code = 1
+        try:
+            with duck.session() as session:
+                assert session.execute("SELECT count(*) FROM range(500_000)").fetchall() == [(500_000,)]
+                session.execute("CREATE TABLE of_the_parent AS SELECT 2 AS a")
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0

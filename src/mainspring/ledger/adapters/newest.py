@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import msgspec
@@ -41,7 +40,7 @@ class NewestFirst:
         """Return the next `limit` predictions of a selection after a cursor; see `PredictionStore.newest`."""
         found: list[Prediction] = []
         looked = 0
-        with _session() as connection:  # one for all files: to open one takes as long as to read a file
+        with duck.session(threads=1) as connection:
             for high, rows, part in self._parts(scan, selection, before):
                 complete = [each for each in found if each.at > high]
                 if len(complete) > limit:
@@ -58,7 +57,7 @@ class NewestFirst:
     def find(self, scan: TableScan, prediction_id: str) -> Prediction | None:
         """Return the prediction with this id."""
         wanted = f"SELECT * FROM predictions WHERE id = {quote_text(prediction_id)} LIMIT 1"
-        with _session() as connection:
+        with duck.session(threads=1) as connection:
             for _, _, part in self._parts(scan, Selection(), None, prediction_id):
                 with duck.duck_errors("predictions", part):
                     duck.register(connection, "predictions", part)
@@ -174,12 +173,6 @@ def _read(
         shown = f'{where} {"AND" if where else "WHERE"} "at" IN ({those})'
         found: pa.Table = connection.sql(f"SELECT * FROM predictions {shown}").to_arrow_table()
     return [each for each in from_table(found.select(SCHEMA.names)) if selection.holds(each)]
-
-
-@contextmanager
-def _session() -> Iterator[Any]:
-    with duck.connect(threads=1) as connection:
-        yield connection
 
 
 def _conditions(selection: Selection) -> list[str]:

@@ -61,7 +61,7 @@ class BusinessTable:
         """Return (start, end, version) -> the metrics of each window that starts at or after `since`."""
         if self._lake.version(TABLE) is None:
             return {}
-        with duck.connect() as connection:
+        with duck.session() as connection:
             duck.register(connection, "rows", self._lake.scan(TABLE))
             rows: list[tuple[Any, ...]] = connection.execute(
                 'SELECT epoch_us("start"), epoch_us("end"), version, metric, value, error FROM rows '

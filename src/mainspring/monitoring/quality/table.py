@@ -153,7 +153,7 @@ class QualityTable:
         if self._lake.version(self._name) is None:
             return []
         which = f"FROM rows WHERE endpoint = {quote_text(endpoint)} AND {where}"
-        with duck.connect() as connection:
+        with duck.session() as connection:
             duck.register(connection, "rows", self._lake.scan(self._name))
             return [connection.sql(f"{select} {which} {rest}").to_arrow_table() for select, rest in asked]
 

@@ -117,7 +117,7 @@ class TableOutput:
 
     def _read(self, kind: str, run: str | None = None) -> dict[int, bytes]:
         """Return documents by chunk; of a kind that each run has once, by the order of the runs."""
-        with duck.connect() as con:
+        with duck.session() as con:
             duck.register(con, "batches", self._lake.scan(self._table + _SUFFIX))
             of = "" if run is None else f" AND run = {quote_text(run)}"
             found = con.execute(

@@ -56,7 +56,7 @@ def _check(project: Project, source: Source, function: FeatureFunction) -> None:
             process.start()
             return
         names = ", ".join(map(quote_name, function.columns))
-        with duck.connect() as con:
+        with duck.session() as con:
             duck.register(con, "source", project.lake.scan(source.name))
             rows = con.sql(f"SELECT {names} FROM source ORDER BY {SEQUENCE} DESC LIMIT {_SAMPLE}").to_arrow_table()
         check_repeats(process, rows)

@@ -177,7 +177,7 @@ def dead_letters(project: Project, name: str, limit: int) -> list[dict[str, obje
     table = name + DEAD_LETTERS_SUFFIX
     if project.lake.version(table) is None:
         return []
-    with duck.connect() as connection:
+    with duck.session() as connection:
         duck.register(connection, "letters", project.lake.scan(table))
         rows = connection.sql(
             'SELECT "partition", "offset", octet_length("value") AS bytes, reason, epoch_us("at") AS "at" FROM letters '

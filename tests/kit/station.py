@@ -13,6 +13,7 @@ from mainspring.core.time import HOUR, ManualClock, parse_instant
 from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.ingest import Ingestor
 from mainspring.data.model import Source
+from mainspring.data.ports import LakeTables
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.features.declaring import feature_view
 from mainspring.features.materialise import Materialiser
@@ -44,9 +45,11 @@ def view(source: Source = TRAINS, entity: Entity = STATION, **features: Any) -> 
 class World:
     """A lake, an online store, and the two reads of one view."""
 
-    def __init__(self, features: FeatureView, *batches: Sequence[dict[str, Any]]) -> None:
+    def __init__(
+        self, features: FeatureView, *batches: Sequence[dict[str, Any]], lake: LakeTables | None = None
+    ) -> None:
         self.view = features
-        self.lake = MemoryLake()
+        self.lake = lake or MemoryLake()
         self.clock = ManualClock()
         self.store = MemoryOnlineStore()
         self.ingestor = Ingestor(self.lake, MemoryLocks(), self.clock)

@@ -226,6 +226,9 @@ class LakeTablesConformance:
         found = [lake.appended("flights", since) for since in range(3)]
         assert [scan.version for scan in found if scan] == [2, 2, 2]
         assert [_numbers(scan) for scan in found if scan] == [[1, 2], [2], []]
+        until = lake.appended("flights", 0, 1)
+        assert until is not None
+        assert (until.version, _numbers(until)) == (1, [1])
         lake.replace("flights", table((7, 0.0, "x", 0, True)).to_batches(), SCHEMA, key="other")
         assert lake.appended("flights", 2) is None
         with pytest.raises(NotFound):

@@ -139,8 +139,8 @@ class LakeTables(Protocol):
         """Return those of a table's versions that exist and were not vacuumed, in order, without reading rows."""
         ...
 
-    def appended(self, table: str, since: int) -> TableScan | None:
-        """Return a scan of the rows appended after version `since`; its version is the newest.
+    def appended(self, table: str, since: int, until: int | None = None) -> TableScan | None:
+        """Return a scan of the rows appended after version `since`, up to version `until`, by default the newest.
 
         Returns:
             `None` if unknown: rows were changed, replaced or restored since, or files no longer exist.

@@ -14,6 +14,7 @@ from mainspring.core.errors import Corrupt, Invalid, StorageFull
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import ManualClock
 from mainspring.data.adapters.delta import DeltaLake
+from mainspring.data.adapters.deltaplaces import FolderPlace
 from mainspring.data.conformance import SCHEMA, A, B, C, read, table, together
 from mainspring.data.ingest import Ingestor
 from mainspring.data.model import Source
@@ -195,6 +196,36 @@ def test_many_small_files_become_few(tmp_path: Path) -> None:
     assert [row[0] for row in read(lake, "flights", 50)] == list(range(51))
     assert all(lake.has("flights", f"{number}") for number in range(70))
     assert append(lake, A, key="69") is None
+
+
+class WatchedPlace(FolderPlace):
+    """A folder that notes which log entries are read."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.entries: list[str] = []
+
+    def read(self, table: str, name: str) -> bytes:
+        self.entries.append(name)
+        return super().read(table, name)
+
+
+def test_small_files_are_merged_without_large_ones_and_a_vacuum_reads_only_new_entries(tmp_path: Path) -> None:
+    place = WatchedPlace(tmp_path)
+    lake = DeltaLake(place)
+    lake.append("facts", big(200_000).to_batches(), big(1).schema, key="large")
+    (large,) = lake.scan("facts").files or ()
+    for number in range(64):
+        lake.append("facts", big(1, 200_000 + number).to_batches(), big(1).schema, key=f"{number}")
+    there = lake.scan("facts").files or ()
+    assert large in there
+    assert len(there) < 5
+    assert lake.vacuum("facts", [], replaced_before=0) == 0
+    place.entries.clear()
+    lake.append("facts", big(1, 300_000).to_batches(), big(1).schema, key="one more")
+    assert lake.vacuum("facts", [], replaced_before=0) == 0
+    assert len(set(place.entries)) < 5
+    assert lake.vacuum("facts", [], replaced_before=2**62) == 64
 
 
 def test_deletion_vectors_and_expiry_are_off(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.features.keys import encode_key
 from mainspring.features.layout import slot
 from mainspring.features.materialise import Materialiser
-from mainspring.features.materialise.provenance import LEDGER_KEY
+from mainspring.features.materialise.provenance import LEDGER_KEY, read_ledger
 from mainspring.features.model import EntityState, Mark
 from mainspring.features.online import OnlineReader
 
@@ -315,6 +315,44 @@ def test_steps_of_a_stream_write_only_what_landed_and_answer_as_the_past(seed: i
             features = reader.read({"station": [station]}, at).features
             online = {name.partition(".")[2]: values[0] for name, values in features.items()}
             assert online == pytest.approx(world.offline(at, station), rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(examples(gate=1, deep=40)))
+def test_a_stream_settles_a_few_entities_at_a_time(seed: int, tmp_path: Path) -> None:
+    draw = random.Random(seed)
+    lake = DeltaLake(tmp_path / "lake")
+    world = World(VIEW, hourly(hours=range(6, 11)), lake=lake)
+    store = world.store = RecordingStore()
+    materialiser = Materialiser(lake, store, world.clock)
+    world.clock.set(instant("12:00"))
+    world.land(*(train("12:00", 1.0, station=station) for station in STATIONS))
+    materialiser.run(VIEW, horizon=HOUR)
+    store.dies_at = store.steps + draw.randrange(50, 80)
+    for _ in range(22):
+        world.clock.advance(5 * SECOND)
+        now = world.clock.now()
+        station = draw.choice(STATIONS)
+        world.land(train(format_instant(now - draw.choice((0, 90)) * SECOND), 1.0, format_instant(now), station))
+        written = len(store.written)
+        try:
+            materialiser.run(VIEW, horizon=HOUR, gradually=True)
+        except Unavailable:
+            materialiser.run(VIEW, horizon=HOUR, gradually=True)
+        touched = [key for keys in store.written[written:] for key in keys]
+        assert encode_key([station]) in touched
+        assert len(touched) <= 4
+        if draw.random() < 0.8:
+            continue
+        station, at = draw.choice(STATIONS), draw.choice((now, now - 59 * SECOND, now + 50 * MINUTE))
+        features = OnlineReader([VIEW], store).read({"station": [station]}, at).features
+        online = {name.partition(".")[2]: values[0] for name, values in features.items()}
+        assert online == pytest.approx(world.offline(at, station), rel=1e-12)
+    ledger = read_ledger(store, slot(VIEW))
+    assert ledger is not None
+    assert ledger.position > instant("12:00")
+    world.clock.advance(4 * MINUTE)
+    materialiser.run(VIEW, horizon=HOUR, gradually=True)  # it has been due for too long
+    assert store.reachable() == rebuilt(lake, world.clock.now(), HOUR)
 
 
 def test_what_was_not_ingested_for_the_entity_is_told() -> None:

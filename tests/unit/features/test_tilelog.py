@@ -23,6 +23,7 @@ from mainspring.data.ingest import Ingestor
 from mainspring.data.ports import LakeTables
 from mainspring.features.layout import Layout
 from mainspring.features.state import sql as parts
+from mainspring.features.tilelog import rows as rows_of
 from mainspring.features.tilelog.rows import tiles_table
 from mainspring.features.tilelog.slices import Slice
 
@@ -294,3 +295,64 @@ def test_loads_whose_rows_are_all_kept_one_by_one_wait(lake: LakeTables) -> None
     kept.refresh()
     assert lake.version(TABLE) is not None
     assert not kept.slice.tiles.any_untiled
+
+
+def content(rows: Slice, heard: int) -> list[list[tuple[Any, ...]]]:
+    """The rows of a slice's tables, with the keys of entities instead of their numbers."""
+    keyed = f"JOIN (SELECT kid, k0 FROM {rows.entities}) USING (kid)"
+    queries = [f"SELECT * EXCLUDE (kid, counted) FROM {rows.entities}"]
+    queries += [f"SELECT * EXCLUDE (kid) FROM {rows.raw} {keyed}"]
+    queries += [f"SELECT DISTINCT k0, seq FROM {rows.arrived} {keyed} WHERE seq > {heard}"]
+    queries += [
+        f"SELECT k0, start, enters, {parts.merged(rows_of.parts_of(LAYOUT, width))} FROM {table} {keyed} "
+        "GROUP BY k0, start, enters"
+        for width, table in rows.tiles.tables.items()
+    ]
+    return [sorted(map(repr, rows.con.execute(query).fetchall())) for query in queries]  # type: ignore[misc]
+
+
+def arriving_rows(chance: random.Random, now: int, number: int) -> list[dict[str, Any]]:
+    """Rows that are recorded one after another from `now` on, some of them late: no earlier row changes."""
+    made = random_rows(chance, number)
+    for place, row in enumerate(made):
+        row["known_at"] = at(now + place)
+        row["left_at"] = at(now + place - chance.choice([0, 1, HOUR, chance.randrange(0, 2 * DAY)]))
+    return made
+
+
+@pytest.mark.parametrize("seed", range(examples(gate=1, deep=10)))
+def test_a_slice_that_grows_is_the_one_that_is_read_anew(tmp_path: Path, seed: int) -> None:
+    """Files are compacted, and single rows settle, in the course of it; both are refreshed without a read of all."""
+    lake, chance = DeltaLake(tmp_path / "lake"), random.Random(seed)
+    land(lake, arriving_rows(chance, BASE, 20), batch="0")
+    kept = Slice(duck.connect(), lake, MemoryLocks(), LAYOUT, 1)
+    low, heard, compacted, settled = BASE, 0, 0, 0
+    kept.refresh(lake.scan("trains"), since=low, heard=heard)
+    for number in range(1, 9):
+        files = set(lake.scan("trains").files or ())
+        land(lake, arriving_rows(chance, BASE + number * 6 * HOUR, chance.randrange(50, 80)), batch=str(number))
+        if number % 3 == 0:
+            low, heard = BASE + (number - 1) * 6 * HOUR, kept.newest
+            kept.trim(low, anyway=True)
+        scan, before = lake.scan("trains"), kept.low
+        compacted += not files <= {*(scan.files or ())}
+        kept.refresh(scan, since=low, heard=heard)
+        settled += kept.low > before
+        assert not kept.ordered
+    fresh = Slice(duck.connect(), lake, MemoryLocks(), LAYOUT, 2)
+    fresh.refresh(scan, since=kept.low, heard=heard)
+    assert content(kept, heard) == content(fresh, heard)
+    assert kept.content == fresh.content
+    assert compacted
+    assert settled
+
+
+def test_rows_that_were_deleted_beside_a_compaction_are_seen(tmp_path: Path) -> None:
+    lake, chance = DeltaLake(tmp_path / "lake"), random.Random(1)
+    kept = Kept(lake)
+    for number in range(2):
+        land(lake, arriving_rows(chance, BASE + number * DAY, 300), batch=str(number))
+        if number == 0:
+            kept.refresh()
+    assert lake.expire("trains", "left_at", BASE)
+    assert kept.refresh().content == Kept(lake).refresh().content

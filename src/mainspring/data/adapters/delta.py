@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,8 @@ _CONFIGURATION = {
 _HOOKS = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
 _ATTEMPTS = 20
 _MANY_FILES = 64
-_SMALL_BYTES = 64 << 20
+# Sizes to which small files are merged, in turn: a row is written twice more, however small the batches are.
+_MERGED_BYTES = (1 << 20, 64 << 20)
 _SPANS = 32  # maximum number of value ranges in a merge predicate
 _NEW = "_is_new"  # in the source of a merge: true for a row to insert, false for a change
 
@@ -73,6 +74,8 @@ class DeltaLake(DeltaReads):
             locks = FileLocks(place.folder / ".locks") if locks is None else locks
         super().__init__(place)
         self.locks: Locks = MemoryLocks() if locks is None else locks
+        # Table and its identity -> version -> what `_replaced` needs of its commit.
+        self._commits: dict[Hashable, dict[int, tuple[int, tuple[str, ...]]]] = {}
 
     def append(
         self,
@@ -245,6 +248,8 @@ class DeltaLake(DeltaReads):
     def vacuum(
         self, table: str, keep: Sequence[int], *, dry_run: bool = False, replaced_before: int | None = None
     ) -> int:
+        if replaced_before is not None:  # the log is read before writers wait
+            self._replaced(table, replaced_before // 1_000)
         with self.locks.hold(check_id(table, "table")):
             self.place.sync(table, None)  # make the newest version durable before removing the files that it replaced
             lying = self.place.lying(table)
@@ -261,16 +266,26 @@ class DeltaLake(DeltaReads):
                 self.place.remove(table, doomed)
         return len(doomed)
 
-    def _replaced(self, table: str, since_ms: int) -> Iterator[str]:
-        """Yield the names of files that commits have removed from the table since a time."""
+    def _replaced(self, table: str, since_ms: int) -> set[str]:
+        """Return the names of files that commits have removed from the table since a time."""
+        of = table, self.place.identity(table)
+        known, late = self._commits.get(of, {}), {}
         for version in range(self.version(table) or 0, -1, -1):
             try:
-                actions = self._actions(table, version)
+                written_ms, names = known.get(version) or self._commit_of(table, version)
             except FileNotFoundError:
-                return
-            if _written_ms(actions) < since_ms:
-                return
-            yield from (Path(unquote(action["remove"]["path"])).name for action in actions if "remove" in action)
+                break
+            if written_ms < since_ms:
+                break
+            late[version] = written_ms, names
+        self._commits[of] = late
+        return {name for _, names in late.values() for name in names}
+
+    def _commit_of(self, table: str, version: int) -> tuple[int, tuple[str, ...]]:
+        """Return when a commit was written, UTC epoch milliseconds, and the names of the files that it removed."""
+        actions = self._actions(table, version)
+        removed = (Path(unquote(action["remove"]["path"])).name for action in actions if "remove" in action)
+        return _written_ms(actions), tuple(removed)
 
     def _actions(self, table: str, version: int) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.place.read(table, f"{LOG}/{version:020d}.json").splitlines()]
@@ -337,15 +352,19 @@ class DeltaLake(DeltaReads):
         at = self._open(table)
         if at is not None and len(at.file_uris()) >= _MANY_FILES:
             sizes = added_files(at)["size_bytes"].to_pylist()
-            if sum(size is not None and size < _SMALL_BYTES for size in sizes) >= _MANY_FILES:
+            for least, merged in itertools.pairwise((0, *_MERGED_BYTES)):
+                # Of files larger than half, no two fit into one.
+                if sum(size is not None and least < 2 * size <= merged for size in sizes) < _MANY_FILES:
+                    continue
                 before = int(at.version())
                 with delta_errors(self._address(table)):
                     at.optimize.compact(
-                        target_size=_SMALL_BYTES,
+                        target_size=merged,
                         post_commithook_properties=_HOOKS,
                         writer_properties=_encodings(arrow_schema(at)),
                     )
                 self.place.sync(table, before)
+                return
 
 
 def _encodings(schema: pa.Schema) -> WriterProperties:

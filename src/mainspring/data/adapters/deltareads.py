@@ -62,12 +62,13 @@ class DeltaReads:
                 found.append(version)
         return found
 
-    def appended(self, table: str, since: int) -> TableScan | None:
+    def appended(self, table: str, since: int, until: int | None = None) -> TableScan | None:
         at = self._open(table)
         if at is None:
             raise NotFound(f"There is no table {table!r}.", fix=f"the lake has {self.tables()}.")
         names: list[str] = []
-        for version in range(since + 1, int(at.version()) + 1):
+        until = int(at.version()) if until is None else until
+        for version in range(since + 1, until + 1):
             try:
                 entry = self.place.read(table, f"{LOG}/{version:020d}.json")
             except FileNotFoundError:  # removed by a log clean-up
@@ -77,9 +78,9 @@ class DeltaReads:
                 return None
             names += added
         found = self.place.fetch(table, names)
-        if since > at.version() or len(found) < len(set(names)):
+        if since > until or len(found) < len(set(names)):
             return None
-        return TableScan(int(at.version()), files=tuple(str(found[name]) for name in names), schema=arrow_schema(at))
+        return TableScan(until, files=tuple(str(found[name]) for name in names), schema=arrow_schema(at))
 
     def describe(self, table: str, version: int | None = None) -> TableVersion:
         newest = self.version(table)

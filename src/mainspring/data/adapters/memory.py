@@ -151,9 +151,9 @@ class MemoryLake:
             there = self._tables[table].versions if table in self._tables else []
             return [each for each in versions if 0 <= each < len(there) and there[each].rows is not None]
 
-    def appended(self, table: str, since: int) -> TableScan | None:
+    def appended(self, table: str, since: int, until: int | None = None) -> TableScan | None:
         with self._lock:
-            newest = self.scan(table)
+            newest = self.scan(table, until)
             versions = self._tables[table].versions
             before = versions[since].rows if 0 <= since < len(versions) else None
         assert newest.rows is not None

@@ -29,7 +29,7 @@ from mainspring.features.state.blobs import SETTLING
 from mainspring.features.tilelog.lakes import TileTables
 from mainspring.features.tilelog.landed import content_digest, key_columns
 from mainspring.features.tilelog.rows import BEHIND, tiles_table
-from mainspring.features.tilelog.slices import Slice
+from mainspring.features.tilelog.slices import Settling, Slice
 
 Progress = Callable[[int, int, int], None]  # entities done, total entities, rows
 
@@ -37,6 +37,7 @@ BUILDING = "~"  # suffix of a slot's name: the slot of its next states
 # A mark further ahead of the clock than this was made by a wrong clock, or by a replay.
 CLOCK_BACK = BEHIND
 LARGE_STATE = 1_000_000  # bytes
+_LONG_UNSETTLED = 4 * SETTLING
 _WAIT_S = 600.0
 _TRIES = 3
 
@@ -71,6 +72,7 @@ class Materialisation:
     through: int | None
     horizon: int
     progress: Progress | None
+    gradually: bool = False
     entities: int = 0
     counted: int = 0  # rows
     largest: int = 0  # bytes
@@ -242,11 +244,15 @@ class Materialisation:
             return mark
         known = ledger is not None and new == msgspec.structs.replace(ledger, position=new.position, until=new.until)
         # Rows settle in their tiles once in a while: between, a stream's batch costs as much as it has entities.
-        if ledger is None or self.rows.versions or new.position - since.position >= SETTLING:
+        unsettled = new.position - since.position
+        settling = ledger is None or self.rows.versions or unsettled >= SETTLING
+        some = self.gradually and ledger is not None and not self.rows.versions and target == self.slot
+        some = some and settling and unsettled < _LONG_UNSETTLED
+        if settling and not some:
             changes, settled = Changes(since.position - SETTLING, mark.newest), new.position
         else:
             changes, settled = Changes(mark.until + 1, mark.newest), since.position
-        self._write(target, new, changes, settled, record=not known)
+        self._write(target, new, changes, settled, record=not known, settling=some)
         self.store.advance(target, new.mark)
         return new.mark
 
@@ -288,12 +294,28 @@ class Materialisation:
         return int(found[0][0]) if found else 0
 
     def _write(
-        self, target: str, ledger: Ledger, changes: Changes | None, settled: int, *, record: bool, after: int = 0
+        self,
+        target: str,
+        ledger: Ledger,
+        changes: Changes | None,
+        settled: int,
+        *,
+        record: bool,
+        after: int = 0,
+        settling: bool = False,
     ) -> None:
         """Write the states of the entities with a number over `after` that changed, or of all; then the ledger, with
         the position up to which all have settled.
+
+        Args:
+            settling: Whether to settle some more entities than those that changed.
         """
         changed, total = self._changed(changes, ledger.until, after)
+        now: Settling | None = None
+        if settling:
+            more, now = self.rows.settle_some(changed, settled, ledger.position, ledger.until)
+            total += more
+            settled = settled if now.left else now.position
         done = counted = 0
         self._tell(done, total, counted)
         batch: list[tuple[bytes, EntityState]] = []
@@ -314,6 +336,7 @@ class Materialisation:
             batch.append(msgspec.structs.replace(ledger, position=settled).row())
         if batch:
             self.store.write(target, batch)
+        self.rows.settling = now
         self.entities += done
         self.counted += counted
         if total:

@@ -69,7 +69,13 @@ class Materialiser:
         self._lock = threading.Lock()
 
     def run(
-        self, view: FeatureView, *, through: int | None = None, horizon: int = 0, progress: Progress | None = None
+        self,
+        view: FeatureView,
+        *,
+        through: int | None = None,
+        horizon: int = 0,
+        progress: Progress | None = None,
+        gradually: bool = False,
     ) -> MaterialiseReport:
         """Materialise the rows visible through an instant, and as pending the rows that become visible soon after it.
 
@@ -80,6 +86,7 @@ class Materialiser:
             through: UTC epoch microseconds, by default now. An instant after now extends the horizon instead.
             horizon: Microseconds.
             progress: Called with (entities done, total entities, rows).
+            gradually: Whether entities without new rows settle over several runs, none of which then takes long.
 
         Raises:
             Unavailable: The store did not respond; run it again.
@@ -87,7 +94,7 @@ class Materialiser:
             Conflict: Another process took too long to build the view's states.
         """
         with self._lock, duck.duck_errors(view.source.name):
-            return self._materialisation(view, through, horizon, progress).bring()
+            return self._materialisation(view, through, horizon, progress, gradually=gradually).bring()
 
     def rebuild(
         self, view: FeatureView, *, through: int | None = None, horizon: int = 0, progress: Progress | None = None
@@ -121,7 +128,13 @@ class Materialiser:
                 self._con = None
 
     def _materialisation(
-        self, view: FeatureView, through: int | None, horizon: int, progress: Progress | None
+        self,
+        view: FeatureView,
+        through: int | None,
+        horizon: int,
+        progress: Progress | None,
+        *,
+        gradually: bool = False,
     ) -> Materialisation:
         layout = layout_of(view)
         return Materialisation(
@@ -136,6 +149,7 @@ class Materialiser:
             through=through,
             horizon=horizon,
             progress=progress,
+            gradually=gradually,
         )
 
     def _slice(self, layout: Layout) -> Slice:

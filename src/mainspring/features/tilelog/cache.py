@@ -74,13 +74,12 @@ class TileCache:
         new = [piece for piece in pieces if piece not in self._pieces]
         if new:
             self._read(new)
-        self._con.execute(f"DELETE FROM {self.untiled}")
         self.any_untiled = bool(missing.any())
-        if self.any_untiled:
-            untiled = pa.array(loads.numbers[missing].tolist(), pa.int64())
-            self._con.register("untiled_now", pa.table({"load": untiled}))
-            self._con.execute(f"INSERT INTO {self.untiled} SELECT load FROM untiled_now")
-            self._con.unregister("untiled_now")
+        untiled = pa.array(loads.numbers[missing].tolist(), pa.int64())
+        self._con.register("untiled_now", pa.table({"load": untiled}))
+        # A table made anew: deleted rows would stay in memory.
+        self._con.execute(f"CREATE OR REPLACE TABLE {self.untiled} AS SELECT load FROM untiled_now")
+        self._con.unregister("untiled_now")
 
     def drop(self) -> None:
         for table in (self.untiled, *self.tables.values()):
@@ -89,7 +88,6 @@ class TileCache:
         self._low = None
 
     def _create(self) -> None:
-        self._con.execute(f"CREATE TABLE {self.untiled} (load BIGINT)")
         for width, table in self.tables.items():
             parts = "".join(f", {name} {self.types[name]}" for name in map(sql.column, parts_of(self._layout, width)))
             self._con.execute(f"CREATE TABLE {table} (piece BIGINT, kid BIGINT, start BIGINT, enters BIGINT{parts})")

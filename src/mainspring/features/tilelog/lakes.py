@@ -21,7 +21,9 @@ class TileTables(Protocol):
 
     def scan(self, table: str) -> TableScan: ...
 
-    def describe(self, table: str) -> TableVersion | None: ...
+    def appended(self, table: str, since: int, until: int | None = None) -> TableScan | None: ...
+
+    def describe(self, table: str, version: int | None = None) -> TableVersion | None: ...
 
     def vacuum(self, table: str, keep: Sequence[int]) -> int: ...
 
@@ -52,7 +54,10 @@ class BorrowedLake:
         held = self._tables.get(table)
         return self._source(table) if held is None else TableScan(self._versions[table], rows=held, schema=held.schema)
 
-    def describe(self, table: str) -> TableVersion | None:  # noqa: ARG002 - only a look at the rows tells
+    def appended(self, table: str, since: int, until: int | None = None) -> TableScan | None:  # noqa: ARG002 - as below
+        return None
+
+    def describe(self, table: str, version: int | None = None) -> TableVersion | None:  # noqa: ARG002 - only a look at the rows tells
         return None
 
     def vacuum(self, table: str, keep: Sequence[int]) -> int:  # noqa: ARG002 - no version stays

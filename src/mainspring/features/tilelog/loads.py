@@ -7,6 +7,7 @@ so that data made from it can be checked for validity.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,34 @@ class Loads:
         """The largest `_seq` of all, -1 for none."""
         return int(self.newest[-1]) if len(self) else -1
 
+    def grown(self, more: Loads) -> Loads:
+        """Return these loads with the rows of others, some of which may continue the same loads."""
+        if not len(more):
+            return self
+        at = int(np.searchsorted(self.numbers, more.numbers[0]))
+        numbers, places = np.unique(np.concatenate((self.numbers[at:], more.numbers)), return_inverse=True)
+
+        def combined(combine: np.ufunc, start: int, mine: Any, others: Any) -> Any:
+            values = np.full(len(numbers), start, mine.dtype)
+            combine.at(values, places, np.concatenate((mine, others)))
+            return values
+
+        digests = (each[1:] ^ each[:-1] for each in (self._digests[at:], more._digests))
+        tail = Loads(
+            numbers,
+            combined(np.add, 0, np.diff(self._rows[at:]), np.diff(more._rows)),
+            combined(np.bitwise_xor, 0, *digests),
+            combined(np.maximum, -1, self.newest[at:], more.newest),
+            combined(np.minimum, np.iinfo(np.int64).max, self.first[at:], more.first),
+        )
+        # The earlier loads, of which there may be a million, are only copied.
+        whole = copy(self)
+        for name in ("numbers", "newest", "first"):
+            setattr(whole, name, np.concatenate((getattr(self, name)[:at], getattr(tail, name))))
+        whole._rows = np.concatenate((self._rows[:at], self._rows[at] + tail._rows))
+        whole._digests = np.concatenate((self._digests[:at], self._digests[at] ^ tail._digests))
+        return whole
+
     def places(self, first: int, last: int) -> slice:
         """Return the slice of the loads numbered `first` to `last`."""
         start, end = np.searchsorted(self.numbers, [first, last + 1])
@@ -74,15 +103,12 @@ class Loads:
 
 
 def read_loads(con: Any, table: str, digest: str = "digest") -> Loads:
-    """Return the loads in a table of `loads_sql`, in which a load may have several rows.
+    """Return the loads in a table of `loads_sql`.
 
     Args:
         digest: The digest that identifies their content.
     """
-    found = con.execute(
-        f"SELECT load, sum(rows)::BIGINT AS rows, bit_xor({digest}) AS digest, max(newest) AS newest, "
-        f"min(first) AS first FROM {table} GROUP BY load ORDER BY load"
-    ).fetchnumpy()
+    found = con.execute(f"SELECT load, rows, {digest} AS digest, newest, first FROM {table} ORDER BY load").fetchnumpy()
     columns = [np.asarray(found[name]) for name in ("load", "rows", "digest", "newest", "first")]
     return Loads(*columns)
 

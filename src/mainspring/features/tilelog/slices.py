@@ -7,20 +7,22 @@ single rows only from `low` on, by visible time: a boundary of the widest hop, b
 are UTC epoch microseconds. Tables, n being the slice's number:
 
 - `entities_n`: kid (a small integer, at first in the order of keys), k<i> (keys), since (when its first row became
-  visible), counted (its rows), and the standing row for last values among those before `low`: sv, se (visible and
-  event time) and x<i>;
+  visible), counted (its rows, while the slice is in order), and the standing row for last values among those before
+  `low`: sv, se (visible and event time) and x<i>;
 - `raw_n`: kid, e, v, r, seq, counts, x<i>, m<i> of the rows with v >= low;
 - `arrived_n`: kid, seq of the rows with v < low that landed after the last materialisation;
 - `mortals_n`, if rows are versions of facts: as `raw_n` with g, for the rows that count in [v, g) only, with g > low.
   Then `raw_n` has none of them, `entities_n` has also sr and sq (recorded time and seq of the standing row), and
   `arrived_n` also the rows that were superseded since, each with the seq of the row that superseded it;
-- `loads_n`: see features.tilelog.loads.
+- `loads_n`: of the rows that were read last; see features.tilelog.loads.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
+
+import pyarrow.parquet as pq
 
 from mainspring.core.locks import Locks
 from mainspring.core.time import LAST_INSTANT
@@ -28,6 +30,7 @@ from mainspring.data import duck
 from mainspring.data.model import TableScan
 from mainspring.features.layout import Layout
 from mainspring.features.offline.versions import landed_versioning
+from mainspring.features.state.blobs import SETTLING
 from mainspring.features.tilelog.cache import TileCache
 from mainspring.features.tilelog.lakes import TileTables
 from mainspring.features.tilelog.landed import close_landing, key_columns, open_landing, value_columns
@@ -35,8 +38,25 @@ from mainspring.features.tilelog.loads import LOAD_BITS, NOTHING, Content, Loads
 from mainspring.features.tilelog.log import TileLog
 
 _WORTH_TRIMMING = 100_000  # rows
+_SETTLING_RUNS = 50
 _TRIM_EVERY = 50  # runs
 _ALL = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Settling:
+    """Rows of all entities settle in tiles, over several runs.
+
+    Args:
+        settled: Position through which all had settled before.
+        position: Position through which all have settled when no entity is `left`.
+        share: Number of entities a run.
+    """
+
+    settled: int
+    position: int
+    left: int
+    share: int
 
 
 class Slice:
@@ -44,6 +64,7 @@ class Slice:
 
     Attributes:
         loads: Loads of the source, once it was read.
+        settling: Settling in the making; see `settle_some`.
         low: Visible time from which single rows are kept.
         ordered: Whether entities are numbered in the order of their keys.
         tiles: Tiles of the rows before.
@@ -61,6 +82,9 @@ class Slice:
         self._tiled: Loads | None = None  # the same, identified by the content of tiles
         self.versions = False
         self._trims = 0
+        self._trimming = False  # whether the next refresh moves `low`
+        self._lake = lake
+        self._rows: int | None = None  # of the version that was read last
         self._landing = f"landing_{number}"
         self._loads = f"loads_{number}"
         self.number = number
@@ -70,39 +94,44 @@ class Slice:
         self.raw = f"raw_{number}"
         self.arrived = f"arrived_{number}"
         self.mortals = f"mortals_{number}"
+        self._unsettled = f"unsettled_{number}"
+        self.settling: Settling | None = None
         self.tiles = TileCache(con, TileLog(con, lake, locks, layout, self._landing), layout, number, self.entities)
 
     def refresh(self, scan: TableScan, *, since: int, heard: int | None) -> None:
         """Update the slice to a version of the source, with single rows from `since` on and arrivals after `heard`.
 
-        Files are immutable, so if the new version only adds files, only those are read. A version without an old file
-        (flags of rows changed, files were compacted) is read completely, in a few passes and bounded memory. `heard`
-        None means that no existing row counts as an arrival.
+        Files are immutable, so if rows were only appended, only their files are read. A version in which other rows
+        changed is read completely, in a few passes and bounded memory. `heard` None means that no existing row counts
+        as an arrival.
         """
         low = self._floor(since)
         known = self._version is not None and low >= self.low and (heard is None or heard >= self._heard)
         if known and scan.version == self._version:
             return
-        files = frozenset(scan.files or ())
-        grown = known and scan.files is not None and self._files <= files
+        description = self._lake.describe(self._layout.view.source.name, scan.version)
+        rows = None if description is None else description.rows
+        added = self._added(scan, rows) if known else None
         self._version = None  # until all of it is done
         versions = landed_versioning(scan) is not None
-        grown, self.versions = grown and versions == self.versions, versions
-        if grown:
-            added = tuple(name for name in scan.files or () if name not in self._files)
-            if added:
-                self._add(replace(scan, files=added))
+        grown, self.versions = added is not None and versions == self.versions, versions
+        if grown and added:
+            self._add(replace(scan, files=added))
+        if grown and self._trimming and low > self.low:
+            self._settle(low, heard)
         open_landing(self._con, self._layout, scan, self._landing)
         if not grown:
             self.low, self._heard = low, _ALL if heard is None else heard
             self._load()
-        self.loads = read_loads(self._con, self._loads)
-        self._tiled = read_loads(self._con, self._loads, "tiled") if self.versions else self.loads
+        loads, tiled = self.loads, self._tiled
+        if added or not grown or loads is None or tiled is None:
+            self.loads = loads = self._read_loads("digest", loads if grown else None)
+            self._tiled = tiled = self._read_loads("tiled", tiled if grown else None) if self.versions else loads
         self._heard = min(self._heard, self.newest)
         if self._layout.windows:
-            self.tiles.refresh(self._tiled, self.low)
+            self.tiles.refresh(tiled, self.low)
         close_landing(self._con, self._landing)
-        self._version, self._files = scan.version, files
+        self._version, self._files, self._rows = scan.version, frozenset(scan.files or ()), rows
 
     @property
     def newest(self) -> int:
@@ -157,18 +186,47 @@ class Slice:
         """Read everything again at the next refresh."""
         self._version = None
 
-    def trim(self, since: int) -> None:
-        """Drop the slice if most of its single rows became visible before `since`; the next refresh reads fewer."""
+    def trim(self, since: int, *, anyway: bool = False) -> None:
+        """Make the next refresh drop single rows if most of them became visible before `since`, or `anyway`."""
         self._trims += 1
         low = self._floor(since)
-        if self._trims % _TRIM_EVERY or self._version is None or low <= self.low:
+        if (self._trims % _TRIM_EVERY and not anyway) or self._version is None or low <= self.low:
             return
         settled, rows = duck.one_row(self._con, f"SELECT count(*) FILTER (v < {low}), count(*) FROM {self.raw}")
-        if settled > _WORTH_TRIMMING and settled * 2 > rows:
-            self.forget()
+        if anyway or (settled > _WORTH_TRIMMING and settled * 2 > rows):
+            self._trimming = True
+            if self.versions:
+                self.forget()
+
+    def settle_some(self, changed: str, settled: int, position: int, until: int) -> tuple[int, Settling]:
+        """Add to table `changed` (kid, rows) some entities with rows that may settle in tiles.
+
+        Args:
+            settled: Position through which all entities have settled.
+            position: Position of this run, at which the entities of `changed` settle too.
+            until: Visible time of the latest rows in states.
+
+        Returns:
+            Number of added entities, and what `settling` is once the states are written.
+        """
+        con, table, now = self._con, self._unsettled, self.settling
+        if now is None or now.settled != settled or not now.left:
+            found = f"SELECT DISTINCT kid FROM {self.raw} WHERE v >= {settled - SETTLING} AND v <= {until}"
+            con.execute(f"CREATE OR REPLACE TABLE {table} AS {found}")
+            (count,) = duck.one_row(con, f"SELECT count(*) FROM {table}")
+            now = Settling(settled, position, count, -(-count // _SETTLING_RUNS))
+        self.settling = None  # if the states are not written, it begins anew
+        others = f"CREATE OR REPLACE TABLE {table} AS SELECT kid FROM {table} ANTI JOIN {changed} USING (kid)"
+        con.execute(others)
+        con.execute(f"INSERT INTO {changed} SELECT kid, 0 FROM {table} LIMIT {now.share}")
+        (before,) = duck.one_row(con, f"SELECT count(*) FROM {table}")
+        con.execute(others)
+        (left,) = duck.one_row(con, f"SELECT count(*) FROM {table}")
+        return before - left, replace(now, left=left)
 
     def drop(self) -> None:
-        for table in (self.entities, self.raw, self.arrived, self.mortals, self._loads):
+        self.settling = None
+        for table in (self.entities, self.raw, self.arrived, self.mortals, self._loads, self._unsettled):
             self._con.execute(f"DROP TABLE IF EXISTS {table}")
         self.tiles.drop()
 
@@ -176,11 +234,57 @@ class Slice:
         widest = max(self._layout.hops, default=1)
         return since // widest * widest
 
+    def _added(self, scan: TableScan, rows: int | None) -> tuple[str, ...] | None:
+        """Return the files of the rows that a version has in addition to the one read last; `None` if that is unknown.
+
+        Args:
+            rows: Number of rows of the version.
+        """
+        if scan.files is None or self._version is None:
+            return None
+        if self._files.issubset(scan.files):
+            return tuple(name for name in scan.files if name not in self._files)
+        # Files were compacted, or rows changed: rows that were deleted are missing in the sum.
+        appended = self._lake.appended(self._layout.view.source.name, self._version, scan.version)
+        if appended is None or rows is None or self._rows is None:
+            return None
+        more = sum(pq.read_metadata(name).num_rows for name in appended.files or ())
+        return appended.files if self._rows + more == rows else None
+
+    def _read_loads(self, digest: str, before: Loads | None) -> Loads:
+        """Return the loads of the rows that were read last, and of those before."""
+        loads = read_loads(self._con, self._loads, digest)
+        return loads if before is None else before.grown(loads)
+
+    def _settle(self, low: int, heard: int | None) -> None:
+        """Move `low`: single rows before it become standing rows and arrivals."""
+        con = self._con
+        self._heard = _ALL if heard is None else heard
+        if self._layout.lasts:
+            values = self._standing[2:]
+            fields = ", ".join(f"{name}: {name}" for name in ("e", *values))
+            found = (
+                f"SELECT kid, max(v) AS sv, arg_max({{{fields}}}, v) AS s "
+                f"FROM {self.raw} WHERE counts AND v < {low} GROUP BY kid"
+            )
+            assigned = "".join(f", {name} = s.{name}" for name in values)
+            con.execute(
+                f"UPDATE {self.entities} AS known SET sv = found.sv, se = s.e{assigned} FROM ({found}) AS found "
+                "WHERE known.kid = found.kid"
+            )
+        con.execute(f"DELETE FROM {self.arrived} WHERE seq <= {self._heard}")
+        con.execute(
+            f"INSERT INTO {self.arrived} SELECT kid, seq FROM {self.raw} WHERE v < {low} AND seq > {self._heard}"
+        )
+        # A table made anew gives its memory back, and is in order.
+        con.execute(f"CREATE OR REPLACE TABLE {self.raw} AS SELECT * FROM {self.raw} WHERE v >= {low} ORDER BY v")
+        self.low, self._trimming = low, False
+
     def _load(self) -> None:
         """Read the whole source: each query is one pass over it."""
         con = self._con
         self.drop()
-        self.ordered = True
+        self.ordered, self._trimming = True, False
         con.execute(f"CREATE TABLE {self._loads} AS {loads_sql(self._landing)}")
         con.execute(
             f"CREATE TABLE {self.entities} AS "
@@ -198,11 +302,12 @@ class Slice:
         con.execute(f"CREATE OR REPLACE TEMP TABLE {opened}_rows AS SELECT * FROM {opened}")
         close_landing(con, opened)
         con.execute(f"CREATE OR REPLACE TEMP VIEW {self._landing} AS SELECT * FROM {opened}_rows")
-        con.execute(f"INSERT INTO {self._loads} {loads_sql(self._landing)}")
+        con.execute(f"CREATE OR REPLACE TABLE {self._loads} AS {loads_sql(self._landing)}")
         self.ordered = False
+        con.execute(f"CREATE OR REPLACE TEMP TABLE {opened}_entities AS {self._entities_sql()}")
         con.execute(
             f"INSERT INTO {self.entities} SELECT (SELECT count(*) FROM {self.entities}) + "
-            f"row_number() OVER (ORDER BY {self._keys}) AS kid, * REPLACE (0 AS counted) FROM ({self._entities_sql()}) "
+            f"row_number() OVER (ORDER BY {self._keys}) AS kid, * FROM {opened}_entities "
             f"ANTI JOIN {self.entities} USING ({self._keys})"
         )
         standing = "found.sv > coalesce(known.sv, found.sv - 1)"
@@ -210,10 +315,10 @@ class Slice:
             f", {name} = CASE WHEN {standing} THEN found.{name} ELSE known.{name} END" for name in self._standing
         )
         same = " AND ".join(f"found.{name} = known.{name}" for name in key_columns(self._layout))
+        # Most rows of a stream are neither the first of their entity nor late.
         con.execute(
-            f"UPDATE {self.entities} AS known SET since = least(known.since, found.since), "
-            f"counted = known.counted + found.counted{values} "
-            f"FROM ({self._entities_sql()}) AS found WHERE {same}"
+            f"UPDATE {self.entities} AS known SET since = least(known.since, found.since){values} "
+            f"FROM {opened}_entities AS found WHERE {same} AND (found.since < known.since OR {standing})"
         )
         con.execute(f"INSERT INTO {self.raw} {self._raw_sql()}")
         con.execute(f"INSERT INTO {self.arrived} {self._arrived_sql()}")
@@ -221,6 +326,7 @@ class Slice:
             con.execute(f"INSERT INTO {self.mortals} {self._mortals_sql()}")
         con.execute(f"DROP VIEW {self._landing}")
         con.execute(f"DROP TABLE {opened}_rows")
+        con.execute(f"DROP TABLE {opened}_entities")
 
     @property
     def _standing(self) -> list[str]:

@@ -56,10 +56,10 @@ class StreamRun:
         problem = ""
         try:
             time.sleep(max(0.0, self._next_s - time.monotonic()))
-            asked = self._project.wall.now()
+            asked, begun_s = self._project.wall.now(), time.monotonic()
             landed = self._lander.step(wait_s)
             full = landed is not None and landed.messages >= self.stream.batch_rows
-            self._next_s = time.monotonic() + (0.0 if full else self.stream.every_us / SECOND)
+            self._next_s = begun_s + (0.0 if full else self.stream.every_us / SECOND)
             self._behind |= landed is not None
             if self._behind:
                 self._materialise()
@@ -96,7 +96,7 @@ class StreamRun:
         horizon = self._project.settings.materialise_every_us * 5 // 4
         for view in self._project.definitions.views.values():
             if _reads(view.source, self.stream.source):
-                self._materialiser.run(view, horizon=horizon)
+                self._materialiser.run(view, horizon=horizon, gradually=True)
         if failure is not None:
             raise failure
 

@@ -23,6 +23,7 @@ from kit.console.chromium import DRIVEN, Browser, Page, browser
 from kit.depth import examples
 from kit.devices import TRUSTED, here, hostile_pairs, package, program
 from kit.expressions import HOSTILE, SCHEMA, ZONES, expressions, rows
+from kit.native_trees import trees
 from kit.once import made_once
 from kit.serving import KEY
 from mainspring.core.errors import Corrupt, NotFound
@@ -155,6 +156,23 @@ def test_predictions_are_those_of_the_python_runtime(page: Page, folder: Path) -
         }})()"""
     )
     assert max(abs(one - other) for one, other in zip(found, wanted, strict=True)) <= 1e-6
+
+
+def test_trees_of_another_library_answer_here_too(page: Page, folder: Path) -> None:
+    package(folder / "trees", trees("lightgbm"))
+    given_rows = [
+        {**ROW, "Carrier.flights_1h": n, "Carrier.delay_1h": None if n % 5 == 0 else n / 3} for n in range(60)
+    ]
+    wanted = load(folder / "trees", TRUSTED).predict(given_rows)["probability"]
+    found = page.do(
+        f"""(async () => {{
+            const {{ load }} = await import("/device.js");
+            const device = await load("{page.do("location.href")}trees/", "{TRUSTED.hex()}");
+            await device.selfTest();
+            return (await device.predict({json.dumps(given_rows)})).probability;
+        }})()"""
+    )
+    assert found == pytest.approx(wanted, abs=1e-12)
 
 
 def computed(page: Page, chosen: list[Node], columns: dict[str, list[Any]], schema: Schema) -> list[list[Any]]:

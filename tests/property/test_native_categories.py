@@ -1,4 +1,4 @@
-"""Text features of XGBoost and LightGBM: the served model answers as the library does on pandas' categories."""
+"""Text features of XGBoost and LightGBM: a gateway and a device answer as the library does on pandas' categories."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from kit.depth import examples
 from kit.models import sealed
 from mainspring.core.schema import DType
+from mainspring.deploy.edge.converting import tree_model
 from mainspring.registry.model import Bundle, Input
 from mainspring.serving.adapters.lightgbm import LightgbmExecutor
 from mainspring.serving.adapters.xgboost import XgboostExecutor
-from mainspring.training.flavours import convert_estimator, estimator_scores
+from mainspring.training.flavours import Artefact, convert_estimator, estimator_scores
 from mainspring.training.flavours.scoring import artefact_scores
 from mainspring.training.sets.training_set import Split, TrainingSet
 
@@ -140,3 +141,5 @@ def test_a_gateway_answers_as_the_library_does(
     assert np.array_equal(estimator_scores(estimator, frame, task), expected)
     artefact = convert_estimator(estimator, bundle.manifest.inputs, task)
     assert np.array_equal(artefact_scores(artefact, frame, NAMES), expected)
+    device = artefact_scores(Artefact("onnx", "model.onnx", tree_model(bundle, "made")), frame, NAMES)
+    np.testing.assert_allclose(device, expected, rtol=2e-6, atol=2e-6)

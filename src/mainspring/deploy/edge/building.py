@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mainspring.core.errors import Invalid, NotConvertible
+from mainspring.core.errors import Invalid
+from mainspring.deploy.edge.converting import in_onnx
 from mainspring.deploy.edge.golden import Columns, golden_file, made_rows, recorded_rows
 from mainspring.deploy.edge.package import FEATURES, GOLDEN, MODEL
 from mainspring.deploy.edge.program import Program, plain_program, program_of
@@ -19,11 +20,6 @@ from mainspring.registry.onnx_file import check_onnx
 from mainspring.training.flavours.scoring import open_session
 
 FP32, INT8 = "fp32", "int8"
-
-_INSTEAD: Mapping[str, str] = {
-    "function": "serve it from a gateway: a device has none of the project's code.",
-    "graph": "build a package of each of its models.",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +40,6 @@ class Content:
     golden_rows: int
 
 
-def expect_onnx(bundle: Bundle, name: str) -> None:
-    """Raise if a bundle's model is not ONNX.
-
-    Raises:
-        NotConvertible: It has another flavour; the message names it.
-    """
-    flavour = bundle.manifest.flavour
-    if flavour != "onnx":
-        raise NotConvertible(
-            f"{name} has the flavour {flavour!r}; a device runs ONNX only.",
-            fix=_INSTEAD.get(flavour, "train it with an estimator of scikit-learn, or export it to ONNX and add that."),
-        )
-
-
 def content_of(
     bundle: Bundle, *, stored_as_inputs: bool = False, model: bytes | None = None, tolerance: float | None = None
 ) -> Content:
@@ -68,12 +50,12 @@ def content_of(
         model: A quantised model in place of the bundle's own, with its `tolerance`.
 
     Raises:
-        NotConvertible: The model is not ONNX.
+        NotConvertible: The model cannot be converted to ONNX.
         Invalid: A feature needs the store, or there is no golden row but those of people.
         Corrupt: The bundle's graph, features or golden rows do not match its manifest.
     """
+    bundle = in_onnx(bundle, bundle.manifest.model)
     manifest = bundle.manifest
-    expect_onnx(bundle, manifest.model)
     content = bundle.files[MODEL] if model is None else model
     check_onnx(content)
     if manifest.tensors:

@@ -26,6 +26,7 @@ from mainspring.registry.bundles import GOLDEN
 from mainspring.registry.model import Bundle, Manifest
 from mainspring.training.flavours import Artefact
 from mainspring.training.flavours.scoring import artefact_scores
+from mainspring.training.frames import Array
 
 MADE_ROWS = 64
 _SEED = 20130101
@@ -137,6 +138,13 @@ class Computed:
         return evaluate(expression, columns, request_schema(request, self._fields), self._rows)
 
 
+def worst_difference(found: Array, wanted: Array) -> float:
+    """Return the largest difference of outputs over 1 + the wanted one's size; infinite where only one is NaN."""
+    difference = np.abs(found - wanted) / (1 + np.abs(wanted))
+    difference[np.isnan(found) & np.isnan(wanted)] = 0.0
+    return float(np.where(np.isnan(difference), np.inf, difference).max(initial=0.0))
+
+
 def _inputs(program: Program, manifest: Manifest, dtypes: Mapping[str, DType]) -> Columns:
     """Return made values: the program's constants and their neighbours, seen categories, plain values, and nulls."""
     random = Random(_SEED)  # noqa: S311  (made rows are no secret)
@@ -172,8 +180,8 @@ def _constants(program: Program) -> tuple[list[str], list[float]]:
     return words, numbers
 
 
-def arrays_of(features: Columns, manifest: Manifest) -> dict[str, np.ndarray[Any, Any]]:
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
+def arrays_of(features: Columns, manifest: Manifest) -> dict[str, Array]:
+    arrays: dict[str, Array] = {}
     for each in manifest.inputs:
         values = features[each.name]
         if each.dtype == DType.String:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mainspring.core.errors import Invalid, NotConvertible
-from mainspring.deploy.edge.building import FP32, INT8, content_of, expect_onnx
+from mainspring.deploy.edge.building import FP32, INT8, content_of
+from mainspring.deploy.edge.converting import in_onnx
 from mainspring.deploy.edge.package import SKETCH, expect_new, write_package
 from mainspring.monitoring.served import served
 from mainspring.operations.auditing import audit
@@ -73,16 +74,15 @@ def build_package(
     Raises:
         Conflict: The folder is not empty, or the version is marked for deletion.
         Invalid: A feature needs the store, the tolerance is no positive number, or the endpoint serves another model.
-        NotConvertible: The model is not ONNX, or INT8 was demanded and is not allowed.
+        NotConvertible: The model cannot be converted to ONNX, or INT8 was demanded and is not allowed.
     """
     if tolerance is not None and not 0 < tolerance < 1:
         raise Invalid(f"The tolerance {tolerance} is not between 0 and 1.", fix="give --tolerance 0.01, for example.")
     expect_new(folder)
     version = find(project, reference)
     expect_kept(project, version)
-    bundle = project.bundles.load(version.digest)
     name = f"{version.model}:{version.version}"
-    expect_onnx(bundle, name)
+    bundle = in_onnx(project.bundles.load(version.digest), name)
     content = content_of(bundle, stored_as_inputs=stored_as_inputs)
     int8, model = None, None
     if precision != FP32:

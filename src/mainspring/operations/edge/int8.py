@@ -13,7 +13,7 @@ from mainspring.delivery.gates import BASELINE
 from mainspring.delivery.held_out import read_held_out, score_held_out
 from mainspring.delivery.model import GateResult
 from mainspring.delivery.verdicts import verdicts
-from mainspring.deploy.edge.golden import arrays_of, recorded_rows
+from mainspring.deploy.edge.golden import arrays_of, recorded_rows, worst_difference
 from mainspring.deploy.edge.package import MODEL
 from mainspring.deploy.edge.quantise import quantised
 from mainspring.registry.bundles import HOLDOUT
@@ -94,9 +94,7 @@ def _worst(bundle: Bundle, small: Bundle, judged: pa.Table) -> tuple[float, int]
     worst, rows = 0.0, 0
     for columns in (_columns(bundle, judged), arrays_of(golden, bundle.manifest)):
         wanted, found = (artefact_scores(_artefact(each), columns, names) for each in (bundle, small))
-        difference = np.abs(found - wanted) / (1 + np.abs(wanted))
-        difference[np.isnan(found) & np.isnan(wanted)] = 0.0
-        worst = max(worst, float(np.where(np.isnan(difference), np.inf, difference).max(initial=0.0)))
+        worst = max(worst, worst_difference(found, wanted))
         rows += len(wanted)
     return worst, rows
 

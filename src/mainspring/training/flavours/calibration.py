@@ -180,7 +180,7 @@ class CalibratedFlavour(Estimators):
         inner = flavour_of(estimator.estimator).convert(estimator.estimator, inputs, task, wide)
         if inner.native:
             return replace(inner, curve=_curve(estimator))
-        return Artefact(inner.flavour, inner.name, with_curve(inner.content, estimator))
+        return Artefact(inner.flavour, inner.name, with_curve(inner.content, _curve(estimator)))
 
     def thresholds(self, estimator: Any, held_out: pd.DataFrame, numeric: Sequence[str]) -> Mapping[str, Array]:
         return flavour_of(estimator.estimator).thresholds(estimator.estimator, held_out, numeric)
@@ -192,8 +192,8 @@ def _curve(estimator: Any) -> Curve:
     return Curve(estimator.least, knots=tuple(estimator.knots.tolist()), heights=tuple(estimator.heights.tolist()))
 
 
-def with_curve(content: bytes, estimator: Any) -> bytes:
-    """Append the calibration to the model, whose output becomes the calibrated probability, shape (rows,)."""
+def with_curve(content: bytes, curve: Curve) -> bytes:
+    """Append a calibration curve to the model, whose output becomes the calibrated probability, shape (rows,)."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -206,7 +206,7 @@ def with_curve(content: bytes, estimator: Any) -> bytes:
             for position, name in enumerate(names):
                 if name == answer.name:
                     names[position] = _RAW
-    constants: dict[str, Any] = {"least": estimator.least, "most": 1 - estimator.least, "one": 1.0}
+    constants: dict[str, Any] = {"least": curve.least, "most": 1 - curve.least, "one": 1.0}
     nodes = [
         ("Cast", [_RAW], "wide", {"to": TensorProto.DOUBLE}),
         ("Max", ["wide", "calibration.least"], "above", {}),
@@ -216,15 +216,15 @@ def with_curve(content: bytes, estimator: Any) -> bytes:
         ("Log", ["rest"], "log_rest", {}),
         ("Sub", ["log", "log_rest"], "x", {}),
     ]
-    if estimator.knots is None:
-        constants |= {"slope": estimator.slope, "intercept": estimator.intercept}
+    if not curve.knots:
+        constants |= {"slope": curve.slope, "intercept": curve.intercept}
         nodes += [
             ("Mul", ["x", "calibration.slope"], "scaled", {}),
             ("Add", ["scaled", "calibration.intercept"], "z", {}),
             ("Sigmoid", ["z"], "found", {}),
         ]
     else:
-        knots, heights = estimator.knots, estimator.heights
+        knots, heights = np.array(curve.knots), np.array(curve.heights)
         widths = np.diff(knots)
         constants |= {
             "knots": knots[:-1], "widths": widths, "slopes": (np.diff(heights) / widths).reshape(-1, 1),

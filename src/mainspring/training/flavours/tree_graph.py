@@ -10,7 +10,7 @@ comparing are rounded in the graph too, so that a value near a threshold falls o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -181,17 +181,9 @@ def tree_converter(scope: Any, operator: Any, container: Any) -> None:
     estimator = operator.raw_operator
     forest = read_forest(estimator)
     nodes = Nodes(scope, container)
-    given = operator.inputs[0].full_name
-    if forest.narrow:
-        given = nodes.add("Cast", [given], to=TensorProto.FLOAT)
-    wide = nodes.add("Cast", [given], to=TensorProto.DOUBLE)
-    summed = nodes.add("TreeEnsemble", [wide], domain="ai.onnx.ml", **ensemble(forest))
-    if forest.base.any():
-        summed = nodes.add("Add", [summed, nodes.constant(forest.base)])
     # A surrounding estimator may need the value before the link, as CalibratedClassifierCV does.
     raw = bool((container.get_options(estimator, fail=False) or {}).get("raw_scores"))
-    if forest.link != IDENTITY and not raw:
-        summed = nodes.add(_OPERATORS[forest.link], [summed])
+    summed = sum_of_trees(nodes, operator.inputs[0].full_name, replace(forest, link=IDENTITY) if raw else forest)
     classifier = hasattr(estimator, "classes_")
     if classifier and len(forest.base) == 1:  # the first class has the negated score, or 1 minus the probability
         other = nodes.add("Sub", [nodes.constant(np.zeros(1) if raw else np.ones(1)), summed])
@@ -203,6 +195,19 @@ def tree_converter(scope: Any, operator: Any, container: Any) -> None:
         likeliest = nodes.add("ArgMax", [summed], axis=1, keepdims=0)
         classes = nodes.constant(_labels(estimator.classes_))
         nodes.add("Gather", [classes, likeliest], output=operator.outputs[0].full_name)
+
+
+def sum_of_trees(nodes: Nodes, given: str, forest: Forest) -> str:
+    """Add a forest's nodes and return the name of its answers, float64 of shape (rows, targets)."""
+    from onnx import TensorProto
+
+    if forest.narrow:
+        given = nodes.add("Cast", [given], to=TensorProto.FLOAT)
+    wide = nodes.add("Cast", [given], to=TensorProto.DOUBLE)
+    summed = nodes.add("TreeEnsemble", [wide], domain="ai.onnx.ml", **ensemble(forest))
+    if forest.base.any():
+        summed = nodes.add("Add", [summed, nodes.constant(forest.base)])
+    return summed if forest.link == IDENTITY else nodes.add(_OPERATORS[forest.link], [summed])
 
 
 def newest_trees(model: Any) -> None:

@@ -6,7 +6,8 @@ consumer: it reads the same log, parses the messages and adds up the same values
 but offsets. Rates are per second of processor time, user and system, of one process, so that a busy machine changes
 them little. Freshness is from an event to its features being readable, in time of the clock, while another process
 sends messages at a share of the capacity; it is measured for long enough that rows settle in tiles and files are
-compacted. Catch-up is measured on the messages of an hour, which all lie in the log at its begin.
+compacted. Catch-up is measured on the messages of an hour, which all lie in the log at its begin. A small batch is
+measured in a young table, and again after as many versions as a stream makes in a quarter of an hour or more.
 
 The peer is Quix Streams (`bench/peers.py quix`), which reads Kafka only: all sides read the same topic of a broker in
 memory. It keeps count, sum and last of an hour by card in RocksDB, at least once, and lands nothing. The messages have
@@ -34,6 +35,7 @@ from environments import PEERS, ROOT
 from mainspring.core.time import format_instant
 from mainspring.data.streams.model import NewMessage
 from mainspring.data.streams.ports import EventLog
+from mainspring.data.write_keys import numbered
 from mainspring.operations.streams.running import StreamRun
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
@@ -233,10 +235,41 @@ def catch_up(folder: Path, rate: float) -> tuple[float, float]:
     return land(project, count)
 
 
+def growth(folder: Path, versions: int) -> tuple[float, float]:
+    """Return the processor time of a small batch, milliseconds, in a young table and in one of many more versions."""
+    project = opened(folder)
+    fill(project, CARDS)
+    land(project, CARDS)
+    run, count = StreamRun(project, project.definitions.stream("payments")), 100
+
+    def small() -> float:
+        costs = []
+        for _ in range(15):
+            sent = messages(time.time_ns() // 1_000, count, project.wall.now() - count)
+            project.streams.produce("payments", sent)
+            begun = processor_s()
+            batch = run.step(_WAIT_S)
+            costs.append(processor_s() - begun)
+            assert batch is not None
+            assert batch.messages == count
+        return float(np.median(costs)) * 1e3
+
+    small()  # opens what a process opens once
+    young = small()
+    schema = project.lake.scan("payments").schema
+    assert schema is not None
+    for number in range(versions):
+        project.lake.append("payments", [], schema, key=numbered("bench", number + 1))
+    old = small()
+    run.close()
+    return young, old
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=200_000)
     parser.add_argument("--seconds", type=float, default=75.0, help="of each measurement of freshness")
+    parser.add_argument("--versions", type=int, default=3_000, help="between two measurements of a small batch")
     parser.add_argument("--send", type=Path, help="only send messages to the project in this folder")
     parser.add_argument("--rate", type=float, default=100.0, help="messages a second, of --send and of the hour's stop")
     chosen = parser.parse_args()
@@ -261,6 +294,10 @@ def main() -> None:
         cases.append(Case(name, "s", took, notes={"ours": f"{rate:,.0f} messages/s of a core"}))
         # While messages go on to arrive at half the capacity, an hour's are caught up in an hour if the rate is this.
         wishes.append(("catch-up, of the capacity", ">= 1", round(rate / ours, 2), rate >= ours))
+        young, old = growth(Path(folder) / "old", chosen.versions)
+        name = f"a batch of 100 messages after {chosen.versions:,} versions"
+        cases.append(Case(name, "ms of a core", old, notes={"ours": f"{young:,.0f} ms in a young table"}))
+        wishes.append((f"{name}, of a young table", "<= 1.2", round(old / young, 2), old <= 1.2 * young))
         cases.append(on_kafka(Path(folder) / "kafka", chosen.messages // 2))
     for name, want, got, is_met in wishes:
         print(f"{name:60} wanted {want:8} got {got:8} {'met' if is_met else 'NOT MET'}")

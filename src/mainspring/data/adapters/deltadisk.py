@@ -91,14 +91,14 @@ def sync_log(folder: Path, after: int | None) -> None:
     """
     log = folder / LOG
     first = -1 if after is None else after
-    if after is None:
-        after = _checkpoint(log)
-    for version, entry in _entries(log, after):
+    newest = _checkpoint(log)
+    for version, entry in _entries(log, newest if after is None else after):
         for name in _added(entry):
             with suppress(FileNotFoundError):  # replaced by a later commit and vacuumed
                 sync_file(folder / name)
         sync_file(entry)
-        for checkpoint in log.glob(f"{version:020d}.checkpoint*.parquet"):
+        # A search lists the whole log, which has many entries where a stream writes.
+        for checkpoint in log.glob(f"{version:020d}.checkpoint*.parquet") if after is None or version == newest else ():
             sync_file(checkpoint)
             with suppress(FileNotFoundError):  # removed by `recover_log`
                 sync_file(log / _POINTER)

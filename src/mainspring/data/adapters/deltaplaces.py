@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Hashable, Iterable, Mapping
@@ -129,12 +130,12 @@ class FolderPlace:
 
     def tables(self) -> list[str]:
         logs = self.folder.glob(f"*/{LOG}")
-        return sorted(log.parent.name for log in logs if is_table(log.parent.name) and any(log.iterdir()))
+        return sorted(log.parent.name for log in logs if is_table(log.parent.name) and _any_inside(log))
 
     def identity(self, table: str) -> Hashable | None:
         log = self._path(table) / LOG
         try:
-            return log.stat().st_ino if any(log.iterdir()) else None
+            return log.stat().st_ino if _any_inside(log) else None
         except FileNotFoundError:
             return None
 
@@ -163,8 +164,8 @@ class FolderPlace:
 
     def fetch(self, table: str, names: Iterable[str]) -> dict[str, Path]:
         folder = self._path(table)
-        there = {path.name for path in folder.iterdir()} if folder.exists() else set()
-        return {name: folder / name for name in names if name in there}
+        # The folder also has the files of older versions, which may be many more.
+        return {name: folder / name for name in names if (folder / name).exists()}
 
     def lying(self, table: str) -> list[str]:
         folder = self._path(table)
@@ -190,6 +191,12 @@ class FolderPlace:
 
     def _path(self, table: str) -> Path:
         return self.folder / check_id(table, "table")
+
+
+def _any_inside(folder: Path) -> bool:
+    """Return whether a folder has any file; the log of a stream's table has many thousands."""
+    with os.scandir(folder) as entries:
+        return next(entries, None) is not None
 
 
 def is_log(name: str) -> bool:

@@ -354,9 +354,12 @@ class Materialisation:
                 f"WHERE since <= {until} AND kid > {after}"
             )
         else:
+            # One range for each part: blocks outside it are skipped, as rows came in order of both.
+            earlier = min(changes.since, until + 1)
             found = (
                 f"SELECT kid, count(*) AS rows FROM (SELECT kid FROM {rows.raw} WHERE v <= {until} "
-                f"AND (v >= {changes.since} OR seq > {changes.newest}) UNION ALL SELECT kid FROM {rows.arrived} "
+                f"AND v >= {changes.since} UNION ALL SELECT kid FROM {rows.raw} WHERE v < {earlier} "
+                f"AND seq > {changes.newest} UNION ALL SELECT kid FROM {rows.arrived} "
                 f"WHERE seq > {changes.newest} {self._ended(changes, until)}) GROUP BY kid"
             )
         self.con.execute(f"CREATE OR REPLACE TABLE {name} AS {found}")

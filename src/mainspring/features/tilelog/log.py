@@ -66,14 +66,24 @@ class TileLog:
         lake: Lake that stores the log.
         locks: Locks that allow one writer of a log at a time.
         landing: Name of that view.
+        open_landing: Creates the view, if it is not there.
     """
 
-    def __init__(self, con: Any, lake: TileTables, locks: Locks, layout: Layout, landing: str) -> None:
+    def __init__(
+        self,
+        con: Any,
+        lake: TileTables,
+        locks: Locks,
+        layout: Layout,
+        landing: str,
+        open_landing: Callable[[], None],
+    ) -> None:
         self._con = con
         self._lake = lake
         self._locks = locks
         self._layout = layout
         self._landing = landing
+        self._open_landing = open_landing
         self._version: int | None = None
         self._base = ""
         self._pieces: list[Piece] = []
@@ -101,6 +111,7 @@ class TileLog:
             The valid pieces of the log, without overlap, and the mask of loads in none of them.
         """
         if not self.types:
+            self._open_landing()
             self.types = column_types(self._con, self._layout, self._landing)
         pieces, missing = self.read(loads)
         if self._scan is not None and self._schema() != self._types_there(self._scan):
@@ -181,6 +192,7 @@ class TileLog:
         return {name: schema.field(name).type for name in self.types}
 
     def _append(self, spans: Sequence[Span], loads: Loads) -> None:
+        self._open_landing()
         places = [(span.first, loads.places(span.first, span.last)) for span in spans]
         self._con.register(
             "tiled",

@@ -86,6 +86,8 @@ class Slice:
         self._lake = lake
         self._rows: int | None = None  # of the version that was read last
         self._landing = f"landing_{number}"
+        self._scan: TableScan | None = None
+        self._opened = False
         self._loads = f"loads_{number}"
         self.number = number
         self.low = 0
@@ -96,7 +98,9 @@ class Slice:
         self.mortals = f"mortals_{number}"
         self._unsettled = f"unsettled_{number}"
         self.settling: Settling | None = None
-        self.tiles = TileCache(con, TileLog(con, lake, locks, layout, self._landing), layout, number, self.entities)
+        self.tiles = TileCache(
+            con, TileLog(con, lake, locks, layout, self._landing, self._open_landing), layout, number, self.entities
+        )
 
     def refresh(self, scan: TableScan, *, since: int, heard: int | None) -> None:
         """Update the slice to a version of the source, with single rows from `since` on and arrivals after `heard`.
@@ -113,15 +117,17 @@ class Slice:
         rows = None if description is None else description.rows
         added = self._added(scan, rows) if known else None
         self._version = None  # until all of it is done
+        self._close_landing()  # left open by a refresh that failed
         versions = landed_versioning(scan) is not None
         grown, self.versions = added is not None and versions == self.versions, versions
         if grown and added:
             self._add(replace(scan, files=added))
         if grown and self._trimming and low > self.low:
             self._settle(low, heard)
-        open_landing(self._con, self._layout, scan, self._landing)
+        self._scan = scan
         if not grown:
             self.low, self._heard = low, _ALL if heard is None else heard
+            self._open_landing()
             self._load()
         loads, tiled = self.loads, self._tiled
         if added or not grown or loads is None or tiled is None:
@@ -130,7 +136,7 @@ class Slice:
         self._heard = min(self._heard, self.newest)
         if self._layout.windows:
             self.tiles.refresh(tiled, self.low)
-        close_landing(self._con, self._landing)
+        self._close_landing()
         self._version, self._files, self._rows = scan.version, frozenset(scan.files or ()), rows
 
     @property
@@ -165,13 +171,14 @@ class Slice:
         if inside.start == inside.stop or int(loads.newest[inside.start]) <= newest:
             return loads.content(0, load)
         # A load that continued since: its earlier rows are read.
-        open_landing(self._con, self._layout, scan, self._landing)
+        self._scan = scan
+        self._open_landing()
         rows, digest = duck.one_row(
             self._con,
             f"SELECT count(*), coalesce(bit_xor(digest), 0) FROM {self._landing} "
             f"WHERE seq >= {load << LOAD_BITS} AND seq <= {newest}",
         )
-        close_landing(self._con, self._landing)
+        self._close_landing()
         return loads.content(0, load - 1) ^ Content(rows, digest)
 
     def compact(self, *, anyway: bool = False) -> bool:
@@ -233,6 +240,18 @@ class Slice:
     def _floor(self, since: int) -> int:
         widest = max(self._layout.hops, default=1)
         return since // widest * widest
+
+    def _open_landing(self) -> None:
+        """Open the rows of the version that is read, unless they are open; in many a refresh nobody needs them."""
+        if not self._opened:
+            assert self._scan is not None
+            open_landing(self._con, self._layout, self._scan, self._landing)
+            self._opened = True
+
+    def _close_landing(self) -> None:
+        if self._opened:
+            close_landing(self._con, self._landing)
+            self._opened = False
 
     def _added(self, scan: TableScan, rows: int | None) -> tuple[str, ...] | None:
         """Return the files of the rows that a version has in addition to the one read last; `None` if that is unknown.
@@ -304,24 +323,38 @@ class Slice:
         con.execute(f"CREATE OR REPLACE TEMP VIEW {self._landing} AS SELECT * FROM {opened}_rows")
         con.execute(f"CREATE OR REPLACE TABLE {self._loads} AS {loads_sql(self._landing)}")
         self.ordered = False
-        con.execute(f"CREATE OR REPLACE TEMP TABLE {opened}_entities AS {self._entities_sql()}")
-        con.execute(
-            f"INSERT INTO {self.entities} SELECT (SELECT count(*) FROM {self.entities}) + "
-            f"row_number() OVER (ORDER BY {self._keys}) AS kid, * FROM {opened}_entities "
-            f"ANTI JOIN {self.entities} USING ({self._keys})"
-        )
-        standing = "found.sv > coalesce(known.sv, found.sv - 1)"
-        values = "".join(
-            f", {name} = CASE WHEN {standing} THEN found.{name} ELSE known.{name} END" for name in self._standing
-        )
+        better = "found.since < known.since"
+        if self._standing:
+            better += " OR found.sv > coalesce(known.sv, found.sv - 1)"
         same = " AND ".join(f"found.{name} = known.{name}" for name in key_columns(self._layout))
-        # Most rows of a stream are neither the first of their entity nor late.
         con.execute(
-            f"UPDATE {self.entities} AS known SET since = least(known.since, found.since){values} "
-            f"FROM {opened}_entities AS found WHERE {same} AND (found.since < known.since OR {standing})"
+            f"CREATE OR REPLACE TEMP TABLE {opened}_entities AS SELECT found.*, kid, {better} AS better "
+            f"FROM ({self._entities_sql()}) AS found LEFT JOIN {self.entities} AS known ON {same}"
         )
+        # In most batches of a stream all entities are known, and no row is the first of its entity, or late.
+        new, some_better, late = duck.one_row(
+            con,
+            "SELECT count(*) FILTER (kid IS NULL), count(*) FILTER (better), "
+            f"(SELECT count(*) FROM {self._landing} WHERE v < {self.low}) FROM {opened}_entities",
+        )
+        if new:
+            con.execute(
+                f"INSERT INTO {self.entities} SELECT (SELECT count(*) FROM {self.entities}) + "
+                f"row_number() OVER (ORDER BY {self._keys}) AS kid, * EXCLUDE (kid, better) "
+                f"FROM {opened}_entities WHERE kid IS NULL"
+            )
+        if some_better:
+            standing = "found.sv > coalesce(known.sv, found.sv - 1)"
+            values = "".join(
+                f", {name} = CASE WHEN {standing} THEN found.{name} ELSE known.{name} END" for name in self._standing
+            )
+            con.execute(
+                f"UPDATE {self.entities} AS known SET since = least(known.since, found.since){values} "
+                f"FROM {opened}_entities AS found WHERE better AND found.kid = known.kid"
+            )
         con.execute(f"INSERT INTO {self.raw} {self._raw_sql()}")
-        con.execute(f"INSERT INTO {self.arrived} {self._arrived_sql()}")
+        if late or self.versions:
+            con.execute(f"INSERT INTO {self.arrived} {self._arrived_sql()}")
         if self.versions:
             con.execute(f"INSERT INTO {self.mortals} {self._mortals_sql()}")
         con.execute(f"DROP VIEW {self._landing}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from typing import Any
 
@@ -77,3 +78,9 @@ async def test_a_function_that_fails_costs_its_requests_and_the_gateway_goes_on(
             assert says in said
             assert "The feature function Schedule" in said
             await well()
+
+        numbers = (await each.client.get("/metrics")).text
+        rows = 'mainspring_feature_function_rows_total{endpoint="late-arrival",function="Schedule"} 5.0'
+        assert rows in numbers, "four answers and a failure"
+        (took,) = re.findall(r'mainspring_feature_function_seconds_total{.*function="Schedule"} (.*)', numbers)
+        assert 0.0 < float(took) < 3.0

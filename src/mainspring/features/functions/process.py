@@ -44,6 +44,7 @@ class FunctionProcess:
         self._limit_us = function.timeout_us if limit_us is None else limit_us
         self._loading_s = loading_s
         self._running = threading.Lock()
+        self._rows, self._seconds = 0, 0.0  # of calls since `spent`
         self._connection: socket.socket | None = None
         self._end: Callable[[], object] = lambda: None  # ends the process; so does whoever collects this as garbage
 
@@ -77,12 +78,21 @@ class FunctionProcess:
         self.start()
         with self._running:
             answer = self._asked(call)
+            self._rows += 0 if answer.error else call.rows
+            self._seconds += answer.seconds
         if answer.error:
             raise FunctionFailed(f"{self._named} failed: {answer.error}", fix="correct the function.")
         if answer.failures and self.function.on_error == FAIL:
             row, why = next(iter(sorted(answer.failures.items())))
             raise FunctionFailed(f"{self._named} failed for row {row}: {why}", fix="correct the function.")
         return answer
+
+    def spent(self) -> tuple[int, float]:
+        """Return the rows computed since this was called last, and the function's duration, seconds."""
+        with self._running:
+            found = self._rows, self._seconds
+            self._rows, self._seconds = 0, 0.0
+        return found
 
     def close(self) -> None:
         """End the process."""

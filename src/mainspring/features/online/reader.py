@@ -220,9 +220,9 @@ class OnlineReader:
         self._with_status = [name for group in groups if isinstance(group, FeatureView) for name in group.columns]
 
     @property
-    def apart(self) -> bool:
-        """Whether a read waits for a function in another process, so that an event loop should not make it."""
-        return any(request.process is not None for request in self._requests)
+    def functions(self) -> tuple[FunctionProcess, ...]:
+        """The functions that a read waits for, in other processes, so that an event loop should not make it."""
+        return tuple(request.process for request in self._requests if request.process is not None)
 
     def start(self) -> None:
         """Start the processes of functions, so that the first read need not wait for their imports.
@@ -230,9 +230,8 @@ class OnlineReader:
         Raises:
             FunctionFailed: A function does not load.
         """
-        for request in self._requests:
-            if request.process is not None:
-                request.process.start()
+        for process in self.functions:
+            process.start()
 
     def read(self, columns: Mapping[str, Sequence[Value]], now: int, *, without_store: bool = False) -> OnlineRows:
         """Return the features of every row, in order, as known at `now`.

@@ -246,7 +246,7 @@ class Lane:
         jobs = list(work.jobs)  # the thread sorts those of `work`
         reading = self._loop.run_in_executor(self._reads, self._gather, work)
         first = min(job.deadline for job in jobs)
-        defaults = self.defaults and not self.runtime.apart  # a function may hang, which no default replaces
+        defaults = self.defaults and not self.runtime.functions  # they may hang, which no default replaces
         if defaults:  # from these everybody shall be answered in time
             now = monotonic_us()
             first = max((now + first) // 2, int(first - _SPARE_US - self.runtime.cost.predict(work.rows)))
@@ -320,6 +320,8 @@ class Lane:
         self._metrics.stages["features"].observe((work.read - work.begun) / 1e6)
         self._metrics.stages["compute"].observe(work.took_us / 1e6)
         self._metrics.found(work.gathered.statuses.values())
+        for process in self.runtime.functions:
+            self._metrics.spent(process.function.name, *process.spent())
         work.ids = self._ids.take(work.rows)
         waiting = work.record(self.recorder, monotonic_us(), assigned=self._assigned)
         work.unlogged = len(waiting)

@@ -87,6 +87,7 @@ class EndpointMetrics:
         self.arms: dict[str, ArmMetrics] = {}  # by version
         self.versions: dict[str, VersionMetrics] = {}
         self.features = {status.value: 0 for status in Status}  # values of stored features, by how they were found
+        self.functions: dict[str, tuple[int, float]] = {}  # feature function -> rows, seconds
 
     def arm(self, version: str) -> ArmMetrics:
         """Return the numbers of a version."""
@@ -102,6 +103,11 @@ class EndpointMetrics:
                 for status in column:
                     if status != _PRESENT:
                         features[status] += 1
+
+    def spent(self, function: str, rows: int, seconds: float) -> None:
+        """Count calls of a feature function, by its own time."""
+        before = self.functions.get(function, (0, 0.0))
+        self.functions[function] = before[0] + rows, before[1] + seconds
 
     def version(self, version: str) -> VersionMetrics:
         """Return the numbers of a version that is served."""
@@ -323,7 +329,20 @@ class Metrics(Collector):
                 stages.add_metric([name, stage], *histogram.cumulative())
             batches.add_metric([name], *endpoint.batch_rows.cumulative())
         yield from (stages, batches)
+        yield from self._of_functions()
         yield from self._of_versions()
+
+    def _of_functions(self) -> Iterator[Metric]:
+        labels = ["endpoint", "function"]
+        rows = CounterMetricFamily("mainspring_feature_function_rows", "Rows of feature functions.", labels=labels)
+        seconds = CounterMetricFamily(
+            "mainspring_feature_function_seconds", "Time of feature functions on requests.", labels=labels
+        )
+        for name, endpoint in self._endpoints.items():
+            for function, (count, spent) in endpoint.functions.items():
+                rows.add_metric([name, function], float(count))
+                seconds.add_metric([name, function], spent)
+        yield from (rows, seconds)
 
     def _of_versions(self) -> Iterator[Metric]:
         labels, served = ["endpoint", "version"], self._served()

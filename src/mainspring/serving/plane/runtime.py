@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mainspring.core.errors import Corrupt
 from mainspring.features import definitions
 from mainspring.features.describe.personal import personal_names
+from mainspring.features.functions.process import FunctionProcess
 from mainspring.features.model import FeatureGroup, Observations, RequestFeatures, views_of
 from mainspring.features.online import OnlineReader
 from mainspring.features.ports import OnlineStore
@@ -38,7 +39,7 @@ class Runtime:
     personal: frozenset[str] = frozenset()  # keys, fields and features that identify a person
     stored: bool = False  # whether requests by key need the online store
     remote: bool = False  # whether a read of features waits for another machine or process
-    apart: bool = False  # whether it waits for a feature function
+    functions: tuple[FunctionProcess, ...] = ()  # feature functions that it waits for
     halves: tuple[str, ...] = ()  # the outputs that are FP16
 
     @property
@@ -91,8 +92,8 @@ def _ready(bundle: Bundle, online: OnlineStore, executor: Executor) -> Runtime:
         key_names=tuple(name for entity in observations.keys for name in entity.keys),
         personal=personal_names(groups, observations),
         stored=stored,
-        remote=(stored and online.remote) or reader.apart,
-        apart=reader.apart,
+        remote=(stored and online.remote) or bool(reader.functions),
+        functions=reader.functions,
     )
 
 

@@ -87,25 +87,26 @@ def endpoint(project: Any, topic: str, *, state: bool) -> Any:
     )
 
 
-def ours(project: Any, topic: str, *, state: bool) -> tuple[float, Any]:
-    """Return events a second of one process, delivered and logged, and its runner's folder."""
-    from mainspring.operations.stream_endpoints.running import build, folder
+def ours(project: Any, topic: str, *, state: bool) -> float:
+    """Return events a second of one process, delivered and logged."""
+    from mainspring.operations.stream_endpoints.running import running
 
-    place = folder(project, keyed.ENDPOINT)
-    shutil.rmtree(place, ignore_errors=True)
-    runner = build(project, endpoint(project, topic, state=state))
-    if not state:  # the prediction log is a part of what is compared with nothing
-        runner._sinks = [sink for sink in runner._sinks if sink.id != "predictions"]
-    runner.step(wait_s=0.0)  # opens the files, loads the model
-    begun = time.perf_counter()
-    done = 0
-    delivered = threading.Event()
-    with runner.delivering(delivered):
-        while done < EVENTS - _AT_ONCE:
-            done += runner.step(wait_s=0.1)
-    seconds = time.perf_counter() - begun  # to the last delivery, as the threads end then
-    runner.close()
-    return done / seconds, place
+    forget(project)
+    with running(project, endpoint(project, topic, state=state)) as runner:
+        if not state:  # the prediction log is a part of what is compared with nothing
+            runner._sinks = [sink for sink in runner._sinks if sink.id != "predictions"]
+        runner.step(wait_s=0.0)  # opens the files, loads the model
+        begun = time.perf_counter()
+        done = 0
+        delivered = threading.Event()
+        with runner.delivering(delivered):
+            while done < EVENTS - _AT_ONCE:
+                done += runner.step(wait_s=0.1)
+        return done / (time.perf_counter() - begun)  # to the last delivery, as the threads end then
+
+
+def forget(project: Any) -> None:
+    shutil.rmtree(project.settings.state / "streams" / keyed.ENDPOINT, ignore_errors=True)
 
 
 def bare(project: Any, topic: str, facts: Mapping[str, Sequence[float]], model: Path) -> float:
@@ -131,16 +132,20 @@ def latency(project: Any, rate: float, seconds: float = 15.0) -> list[float]:
     """Return ms from a message's acceptance to its output in the topic, at a rate, one message at a time."""
     from mainspring.core.time import format_instant
     from mainspring.data.streams.model import NewMessage
-    from mainspring.operations.stream_endpoints.running import build, folder
+    from mainspring.operations.stream_endpoints.running import running
 
     topic = "paced"
     project.streams.create(topic, 1)
-    shutil.rmtree(folder(project, keyed.ENDPOINT), ignore_errors=True)
-    runner = build(project, endpoint(project, topic, state=True))
+    forget(project)
     log = project.streams
     first = log.spans(OUT, [0])[0].next
     stop, chance = threading.Event(), random.Random(5)
-    thread = threading.Thread(target=runner.run, args=(stop,))
+
+    def run() -> None:
+        with running(project, endpoint(project, topic, state=True)) as runner:
+            runner.run(stop)
+
+    thread = threading.Thread(target=run)
     thread.start()
     sent: dict[int, float] = {}
     begun, number = time.perf_counter(), 0
@@ -156,7 +161,6 @@ def latency(project: Any, rate: float, seconds: float = 15.0) -> list[float]:
     time.sleep(2.0)
     stop.set()
     thread.join()
-    runner.close()
     took, offset = [], first
     end = log.spans(OUT, [0])[0].next
     while offset < end:
@@ -187,8 +191,8 @@ def main() -> None:
         project.streams.create(OUT, 1)
         produce(project, TOPIC, EVENTS)
         floor = best(lambda: bare(project, TOPIC, facts, model))
-        whole = best(lambda: ours(project, TOPIC, state=True)[0])
-        plain = best(lambda: ours(project, TOPIC, state=False)[0])
+        whole = best(lambda: ours(project, TOPIC, state=True))
+        plain = best(lambda: ours(project, TOPIC, state=False))
         took = latency(project, min(whole / 2, 1_000.0))
         project.close()
     centiles = statistics.quantiles(took, n=100)

@@ -4,6 +4,8 @@
 `streaming_victim.py points FOLDER [NUMBER...]` processes copies of FOLDER, each in children of which the first kills
 itself at the next step, and says as one line of JSON what is there when a later one is through; with numbers, only at
 those. `streaming_victim.py run FOLDER` processes with a thread a sink until it is killed or everything is done.
+`streaming_victim.py shared FOLDER NUMBER...` is as `points`, with another process that has half of the partitions
+meanwhile, and takes over those of the one that died.
 `streaming_victim.py deadly FOLDER` has a message whose processing kills the process.
 """
 
@@ -23,11 +25,16 @@ from typing import Any
 
 from kit.stream_endpoints import OUT, START, Stage, endpoint, message
 from kit.stream_log import all_messages
+from mainspring.core.locks import FileLocks
+from mainspring.core.settings import Url
+from mainspring.core.time import SECOND, SystemClock
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.adapters.log_sqlite import SqliteLog
+from mainspring.data.adapters.streams_catalog import CatalogStreams
 from mainspring.data.streams.model import NewMessage
+from mainspring.operations.stream_endpoints.sharing import Leases
+from mainspring.project.catalog import open_catalog
 from mainspring.serving.streaming.progress import Progress
-from mainspring.serving.streaming.state_file import StateFile, files
 
 PARTITIONS, MESSAGES = 2, 60
 
@@ -46,6 +53,7 @@ def prepare(folder: Path, seed: int) -> None:
     log = SqliteLog(folder / "log.db")
     log.create("payments", PARTITIONS)
     log.create(OUT, 2)
+    open_catalog(Url(f"sqlite:///{folder / 'catalog.db'}"), FileLocks(folder / "locks")).dispose()
     log.produce("payments", [dataclasses.replace(each, partition=ord((each.key or b"d")[:1]) % 2) for each in made])
 
 
@@ -88,12 +96,39 @@ def work(folder: Path, step: Callable[[str], None]) -> None:
     runner.close()
 
 
+def work_shared(folder: Path, step: Callable[[str], None]) -> None:
+    """Process this process's share, and what others leave, until everything is processed and delivered."""
+    made, _ = stage(folder, step)
+    locks, wall = FileLocks(folder / "locks"), SystemClock()
+    store = CatalogStreams(open_catalog(Url(f"sqlite:///{folder / 'catalog.db'}"), locks), "lake")
+    made.share = leases = Leases("checks", str(os.getpid()), store, locks, wall, lease_us=SECOND)
+    runner = made.runner(at_once=14, point=step)
+    while not finished(made):
+        leases.renew()
+        runner.step(wait_s=0.02)
+        runner.deliver()
+    runner.close()
+    leases.close()
+
+
+def finished(made: Stage) -> bool:
+    spans = made.log.spans("payments", made.log.partitions("payments"))
+    states = {number: made.states.open(number) for number in made.states.partitions()}
+    found = {number: (state.progress(), state.undelivered()) for number, state in states.items()}
+    for state in states.values():
+        state.close()
+    return found.keys() == spans.keys() and all(
+        progress is not None and progress.offset == spans[number].next and not waiting
+        for number, (progress, waiting) in found.items()
+    )
+
+
 def content(folder: Path) -> dict[str, Any]:
     """Return the outputs, the dead letters, the states and the offsets."""
     made, _ = stage(folder)
     progress, states = {}, {}
-    for number, path in files(folder / "state"):
-        file = StateFile(path)
+    for number in made.states.partitions():
+        file = made.states.open(number)
         found = file.progress()
         assert isinstance(found, Progress)
         counts = (found.next, found.newest, found.processed, found.emitted, found.late, found.dead, found.duplicates)
@@ -122,6 +157,11 @@ def _row(row: dict[str, Any]) -> str:
 
 def forked(do: Callable[[], None]) -> int:
     """Run `do` in a forked child and return its wait status."""
+    return os.waitpid(begun(do), 0)[1]
+
+
+def begun(do: Callable[[], None]) -> int:
+    """Run `do` in a forked child and return its process id."""
     child = os.fork()
     if child == 0:
         try:
@@ -132,7 +172,7 @@ def forked(do: Callable[[], None]) -> int:
 
             traceback.print_exc()
             os._exit(1)
-    return os.waitpid(child, 0)[1]
+    return child
 
 
 def at_step(number: int, names: Path) -> Callable[[str], None]:
@@ -148,16 +188,22 @@ def at_step(number: int, names: Path) -> Callable[[str], None]:
     return step
 
 
-def trial(folder: Path, number: int) -> bool:
+def trial(folder: Path, number: int, shared: bool = False) -> bool:
     """Kill a child at a step, let another finish, and print what is there; return False if there is no such step."""
     copy, names = folder.with_name(f"{folder.name}-trial"), folder.with_name("step")
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(folder, copy)
     names.write_text("")
-    status = forked(lambda: work(copy, at_step(number, names)))
+    if shared:
+        survivor = begun(lambda: work_shared(copy, lambda _: None))
+        status = forked(lambda: work_shared(copy, at_step(number, names)))
+        failed = os.waitpid(survivor, 0)[1]
+    else:
+        status = forked(lambda: work(copy, at_step(number, names)))
+        failed = forked(lambda: work(copy, lambda _: None))
     if status not in (0, signal.SIGKILL):
         raise SystemExit(f"a child ended with {status}")
-    if forked(lambda: work(copy, lambda _: None)):
+    if failed:
         raise SystemExit("the child that nobody killed failed")
     said = {"number": number, "step": names.read_text()}
     if forked(lambda: print(json.dumps({**said, **content(copy)}), flush=True)):
@@ -217,7 +263,7 @@ def main() -> None:
         run(folder)
     elif rest:
         for number in map(int, rest):
-            trial(folder, number)
+            trial(folder, number, what == "shared")
     else:
         number = 1
         while trial(folder, number):

@@ -58,6 +58,21 @@ def test_a_kill_at_any_step_changes_nothing(tmp_path: Path) -> None:
         print(f"{len(trials) - 1} kills at {sorted(kinds - {''})}")
 
 
+@pytest.mark.timeout(900)
+def test_a_kill_of_one_of_two_processes_changes_nothing(tmp_path: Path) -> None:
+    """The other takes over the partitions of the one that died, with their states, at whichever step that was."""
+    folder = tmp_path / "given"
+    folder.mkdir()
+    said("prepare", str(folder), "11")
+    (calm,) = said("points", str(folder), "100000")
+    chosen = random.Random(time.time_ns()).sample(range(1, 25), examples(gate=2, deep=24))
+    trials = said("shared", str(folder), *map(str, chosen), "100000")
+    assert trials[-1]["step"] == ""
+    for found in trials:
+        assert undisturbed(found) == undisturbed(calm), f"after a kill at step {found['number']}, {found['step']}"
+    print(f"kills at {sorted(found['step'] for found in trials)}")
+
+
 def test_a_message_on_which_the_process_dies_is_a_dead_letter(tmp_path: Path) -> None:
     (found,) = said("deadly", str(tmp_path))
     assert found["deaths"] == 4  # once in its batch, then alone as often as it may be tried

@@ -37,6 +37,7 @@ for _module in (
     "jobs.adapters.tables",
     "data.adapters.streams_catalog",
     "deploy.adapters.fleet_catalog",
+    "serving.adapters.stream_states",
 ):
     importlib.import_module(f"mainspring.{_module}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,11 @@ from mainspring.serving.streaming.arms import Arms
 from mainspring.serving.streaming.declaring import StreamEndpoint, session, to_table, to_topic
 from mainspring.serving.streaming.event import StreamEvent
 from mainspring.serving.streaming.processor import DEAD_SINK, RowSource
-from mainspring.serving.streaming.runner import Runner
+from mainspring.serving.streaming.runner import Runner, Share
 from mainspring.serving.streaming.scoring import Scored
 from mainspring.serving.streaming.sinks import TableSink, TopicSink, refusing
+from mainspring.serving.streaming.state import StateStore
+from mainspring.serving.streaming.state_file import StateFiles
 
 START = 1_700_000_000_000_000
 TOPIC, OUT = "payments", "scores"
@@ -111,6 +113,16 @@ def message(minutes: float, card: str | None = "a", amount: float | None = 1.0, 
     return NewMessage(json.dumps(body).encode(), key=(card or "").encode(), at=at + round(accepted * MINUTE_US))
 
 
+class Alone:
+    """A share of all partitions."""
+
+    def held(self, partitions: Collection[int]) -> Mapping[int, int]:
+        return dict.fromkeys(partitions, 1)
+
+    def give_up(self, partition: int) -> None:
+        pass
+
+
 class Stage:
     """An endpoint over a log and a lake in memory, with its state files in a folder."""
 
@@ -124,7 +136,8 @@ class Stage:
         lake: Any = None,
         outputs: int = 1,
     ) -> None:
-        self.folder = folder
+        self.states: StateStore = StateFiles(folder)
+        self.share: Share = Alone()
         self.endpoint = of or endpoint()
         self.log = MemoryLog(ManualClock()) if log is None else log
         self.log.create(TOPIC, partitions)
@@ -150,7 +163,8 @@ class Stage:
         return Runner(
             self.endpoint,
             log=self.log,
-            folder=self.folder,
+            states=self.states,
+            share=self.share,
             arms=lambda: self.arms or Arms([self.predictor]),
             sinks=writers,
             wall=self.wall,

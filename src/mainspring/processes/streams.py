@@ -115,8 +115,7 @@ def run_streams(project: Project, names: Sequence[str], stop: threading.Event) -
         Name -> number of messages, of an endpoint that ran alone.
 
     Raises:
-        NotFound: There is no such stream, or the endpoint that runs alone has no topic.
-        Conflict: The endpoint that runs alone runs already.
+        NotFound: There is no such stream.
     """
     sources, endpoints = _parted(project, names)
     if len(endpoints) == 1 and not sources:

@@ -110,6 +110,24 @@ STREAM_STORES: Mapping[str, Build] = _by_catalog(
         at.project.engine, lake_digest(at.project.settings)
     )
 )
+
+
+def _stream_files(at: Context) -> Callable[[str], Any]:
+    from mainspring.serving.streaming.state_file import StateFiles
+
+    return lambda endpoint: StateFiles(at.state / "streams" / endpoint)
+
+
+def _stream_rows(at: Context) -> Callable[[str], Any]:
+    states = lazily("serving.adapters.stream_states", "CatalogStates", extra="postgres")
+    return lambda endpoint: states(at.project.engine, lake_digest(at.project.settings), endpoint)
+
+
+STREAM_STATES: Mapping[str, Build] = {
+    "sqlite": _stream_files,
+    "memory": _stream_files,
+    **dict.fromkeys(("postgresql", "postgres"), _stream_rows),
+}
 KEY_STORES: Mapping[str, Build] = _in_catalog("security", "CatalogKeyStore", "gateway")
 ENDED_SESSIONS: Mapping[str, Build] = _in_catalog("security", "CatalogEndedSessions", "gateway")
 AUDIT_LOGS: Mapping[str, Build] = _in_catalog("security", "CatalogAuditLog", "gateway")

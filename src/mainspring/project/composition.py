@@ -11,7 +11,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from mainspring.security.ports import AuditLog, Authoriser, EndedSessions, KeyStore
     from mainspring.security.signing import SigningKey
     from mainspring.serving.ports import Baselines, Routes
+    from mainspring.serving.streaming.state import StateStore
     from mainspring.training.runs.provenance import ModuleFiles
     from mainspring.training.trainer import Trainer
 
@@ -261,6 +262,12 @@ class Project:
     @cached_property
     def stream_store(self) -> CatalogStreams:
         built: CatalogStreams = self._build("stream_store", backends.STREAM_STORES, self.settings.catalog)
+        return built
+
+    @cached_property
+    def stream_states(self) -> Callable[[str], StateStore]:
+        """Returns the states of a stream endpoint: files of this machine, or in a catalog that machines share."""
+        built: Callable[[str], StateStore] = self._build("stream_states", backends.STREAM_STATES, self.settings.catalog)
         return built
 
     @cached_property

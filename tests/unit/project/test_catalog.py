@@ -21,7 +21,7 @@ for _package in ("security", "data", "registry", "serving", "monitoring", "deliv
     importlib.import_module(f"mainspring.{_package}.adapters.catalog")
 for _module in ("incidents", "service"):
     importlib.import_module(f"mainspring.monitoring.adapters.{_module}")
-for _module in ("data.adapters.streams_catalog", "deploy.adapters.fleet_catalog"):
+for _module in ("data.adapters.streams_catalog", "deploy.adapters.fleet_catalog", "serving.adapters.stream_states"):
     importlib.import_module(f"mainspring.{_module}")
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import tempfile
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from kit.stream_endpoints import (
     SPEC,
     START,
     TOPIC,
+    Alone,
     Doubling,
     Seen,
     Stage,
@@ -48,9 +50,7 @@ from mainspring.serving.plane.live import Router
 from mainspring.serving.streaming.arms import Arms
 from mainspring.serving.streaming.declaring import to_topic
 from mainspring.serving.streaming.replay import Replay
-from mainspring.serving.streaming.runner import partition_path
 from mainspring.serving.streaming.scoring import Scored
-from mainspring.serving.streaming.state_file import StateFile
 
 event = st.builds(
     message,
@@ -105,7 +105,7 @@ def test_any_history_in_any_batches_is_as_by_brute_force(messages: list[NewMessa
         if messages:
             again: list[Any] = []
             since = len(messages) // 2
-            found = replay.run(partition_path(stage.folder, 0), 0, since, lambda each: again.append(each.document()))
+            found = replay.run(stage.states.open(0), 0, since, lambda each: again.append(each.document()))
             assert found.different == []
             assert again == [
                 each.value
@@ -194,6 +194,25 @@ def test_partitions_have_their_own_watermarks_and_a_new_one_is_read_from_its_beg
     runner.close()
 
 
+def test_the_end_is_not_reached_before_what_a_dead_process_left_is_processed(tmp_path: Path) -> None:
+    class Late(Alone):
+        """A share that gets a partition only once its dead owner's lease has ended."""
+
+        asked = 0
+
+        def held(self, partitions: Any) -> Any:
+            self.asked += 1
+            return super().held(partitions) if self.asked > 3 else {}
+
+    stage = Stage(tmp_path)
+    stage.share = Late()
+    stage.put([message(minute) for minute in range(5)])
+    runner = stage.runner()
+    assert runner.run(threading.Event(), idle_s=0.01) == 5
+    runner.close()
+    assert len(stage.outputs()) == 5
+
+
 def test_back_pressure_stops_reading_while_a_sink_is_behind(tmp_path: Path) -> None:
     stage = Stage(tmp_path)
     stage.put([message(minute / 10) for minute in range(50)])
@@ -258,7 +277,7 @@ def test_a_version_is_pinned_in_the_outputs_and_a_replay_predicts_by_the_recorde
         asked.append(part.version)
         return Doubling(part.version)
 
-    found = Replay(stage.endpoint, stage.log, predictor, JSON_ROWS).run(partition_path(tmp_path, 0), 0)
+    found = Replay(stage.endpoint, stage.log, predictor, JSON_ROWS).run(stage.states.open(0), 0)
     assert (asked, found.different, found.messages, found.outputs) == (["1", "2"], [], 2, 2)
 
 
@@ -313,7 +332,7 @@ def test_a_rollout_gives_a_key_the_version_that_a_gateway_gives_it_and_a_replay_
             stage.arms = None  # the rollout is over
             again: list[Any] = []
             replay = Replay(stage.endpoint, stage.log, lambda part: VERSIONS[part.version], JSON_ROWS)
-            found = replay.run(partition_path(stage.folder, 0), 0, None, lambda each: again.append(each.document()))
+            found = replay.run(stage.states.open(0), 0, None, lambda each: again.append(each.document()))
             assert found.different == []
             assert again == [each.value for each in all_messages(stage.log, OUT)]
 
@@ -337,12 +356,10 @@ def test_what_a_candidate_fails_on_is_a_dead_letter_and_its_failure(tmp_path: Pa
     stage = Stage(tmp_path, of=endpoint(tries=2))
     stage.arms = Arms(list(VERSIONS.values()), rollout(1.0), ["card"])
     stage.put([message(minute, shop="fails" if minute == 2 else "x") for minute in range(4)])
-    runner = stage.run()
+    stage.run()
     assert [each["event_id"] for each in stage.outputs()] == ["checks-0-0", "checks-0-1", "checks-0-3"]
     assert stage.rows("checks__dead_letters")[0]["reason"] == "It failed 2 times: ValueError: no such shop"
-    file = StateFile(runner.partitions[0].file.path)
-    (lost,) = [each for _, record in file.batches() for each in record.lost]
-    file.close()
+    (lost,) = [each for _, record in stage.states.open(0).batches() for each in record.lost]
     assert (lost.version, lost.rollout, lost.weight, lost.offset, lost.kind) == ("2", "r1", 1.0, "2", "ValueError")
 
 
@@ -362,14 +379,13 @@ def test_a_replay_tells_what_differs(tmp_path: Path) -> None:
     stage.put([message(0), message(1)])
     stage.run(at_once=1)
 
-    path = partition_path(tmp_path, 0)
-    found = Replay(stage.endpoint, stage.log, lambda _: Tripling("1"), JSON_ROWS).run(path, 0, 1)
+    found = Replay(stage.endpoint, stage.log, lambda _: Tripling("1"), JSON_ROWS).run(stage.states.open(0), 0, 1)
     assert found.different == [(1, 2, "")]
     with pytest.raises(Invalid, match="recorded from offset 0 on"):
-        Replay(stage.endpoint, stage.log, lambda _: Doubling(), JSON_ROWS).run(path, 0, -1)
+        Replay(stage.endpoint, stage.log, lambda _: Doubling(), JSON_ROWS).run(stage.states.open(0), 0, -1)
     stage.log.forget(TOPIC, {0: 1})
     with pytest.raises(OffsetGone):
-        Replay(stage.endpoint, stage.log, lambda _: Doubling(), JSON_ROWS).run(path, 0)
+        Replay(stage.endpoint, stage.log, lambda _: Doubling(), JSON_ROWS).run(stage.states.open(0), 0)
 
 
 def test_states_of_an_older_version_are_migrated(tmp_path: Path) -> None:

@@ -151,8 +151,7 @@ def run(call: Call, *, streams: tuple[str, ...], to_end: bool) -> None:
     """Process STREAMS in the foreground, by default all, until Ctrl-C.
 
     Several stream endpoints run in a process each; one that fails stops no other stream, and is started again.
-    Workers of one catalog share the partitions of a source's stream: run it on as many machines as you like. One
-    process at a time runs a stream endpoint.
+    Workers of one catalog share the partitions of a stream: run it on as many machines as you like.
     """
     import signal
     import threading

@@ -6,12 +6,10 @@ from collections.abc import Callable
 
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.operations.stream_endpoints.payloads import rows_of
-from mainspring.operations.stream_endpoints.running import folder
 from mainspring.operations.stream_endpoints.versions import Versions
 from mainspring.project import Project
 from mainspring.serving.streaming.event import Output
 from mainspring.serving.streaming.replay import PartitionReplay, Replay
-from mainspring.serving.streaming.state_file import files
 
 
 def replay(
@@ -28,20 +26,20 @@ def replay(
         NotFound: The endpoint has processed nothing.
     """
     endpoint = project.definitions.stream_endpoint(name)
-    paths = dict(files(folder(project, name)))
-    if not paths:
+    states = project.stream_states(name)
+    if not (partitions := states.partitions()):
         raise NotFound(
             f"The stream endpoint {name!r} has processed nothing here.", fix=f"run `mainspring streams run {name}`."
         )
-    chosen: dict[int, int | None] = dict.fromkeys(paths)
+    chosen: dict[int, int | None] = dict.fromkeys(partitions)
     if since is not None:
         partition, colon, offset = since.partition(":")
-        if not (colon and partition.isdigit() and offset.isdigit()) or int(partition) not in paths:
+        if not (colon and partition.isdigit() and offset.isdigit()) or int(partition) not in partitions:
             raise Invalid(
                 f"{since!r} is no place in the topic {endpoint.topic!r}.",
-                fix=f"write PARTITION:OFFSET, with one of the partitions {sorted(paths)}.",
+                fix=f"write PARTITION:OFFSET, with one of the partitions {partitions}.",
             )
         chosen = {int(partition): int(offset)}
     versions = Versions(project, endpoint)
     again = Replay(endpoint, project.streams, versions.recorded, rows_of(project, endpoint))
-    return [again.run(paths[number], number, offset, emit) for number, offset in chosen.items()]
+    return [again.run(states.open(number, durable=False), number, offset, emit) for number, offset in chosen.items()]

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import closing, contextmanager
 
-from mainspring.core.errors import Conflict
 from mainspring.operations.stream_endpoints.payloads import rows_of
+from mainspring.operations.stream_endpoints.sharing import Leases
 from mainspring.operations.stream_endpoints.versions import Versions
-from mainspring.operations.streams.members import reporting
+from mainspring.operations.streams.members import process_name, reporting
 from mainspring.project import Project, backends
 from mainspring.serving.streaming.declaring import TABLE, TOPIC, Sink, StreamEndpoint
 from mainspring.serving.streaming.predictions import PredictionSink
 from mainspring.serving.streaming.processor import DEAD_SINK
-from mainspring.serving.streaming.runner import Runner
+from mainspring.serving.streaming.runner import Runner, Share
 from mainspring.serving.streaming.sinks import Refuse, SinkWriter, TableSink, TopicSink, WebhookSink, refusing
-
-
-def folder(project: Project, endpoint: str) -> Path:
-    """Return the folder of an endpoint's state files."""
-    return project.settings.state / "streams" / endpoint
 
 
 def run(project: Project, name: str, stop: threading.Event, *, idle_s: float | None = None) -> int:
@@ -32,35 +26,24 @@ def run(project: Project, name: str, stop: threading.Event, *, idle_s: float | N
 
     Raises:
         NotFound: There is no such stream endpoint, or no such topic.
-        Conflict: It runs already.
     """
-    endpoint = project.definitions.stream_endpoint(name)
-    with running(project, endpoint) as runner, reporting(project, name, runner):
+    with running(project, project.definitions.stream_endpoint(name)) as runner:
         return runner.run(stop, idle_s=idle_s)
 
 
 @contextmanager
 def running(project: Project, endpoint: StreamEndpoint) -> Iterator[Runner]:
-    """Yield the runner of an endpoint, which nobody else runs meanwhile on any machine.
-
-    Raises:
-        Conflict: It runs already.
-    """
-    try:
-        holding = project.locks.hold(f"stream.{endpoint.name}", wait_s=0)
-        with holding:
-            runner = build(project, endpoint)
-            try:
-                yield runner
-            finally:
-                runner.close()
-    except Conflict as error:
-        raise Conflict(
-            f"The stream endpoint {endpoint.name!r} runs already.", fix="stop `mainspring up`, or let it run there."
-        ) from error
+    """Yield the runner of an endpoint, for this process's share of the partitions."""
+    name = endpoint.name
+    with (
+        closing(Leases(name, process_name(), project.stream_store, project.locks, project.wall)) as leases,
+        closing(build(project, endpoint, leases)) as runner,
+        reporting(project, name, runner, leases),
+    ):
+        yield runner
 
 
-def build(project: Project, endpoint: StreamEndpoint) -> Runner:
+def build(project: Project, endpoint: StreamEndpoint, share: Share) -> Runner:
     """Return the runner of an endpoint."""
     versions, lake, log = Versions(project, endpoint), project.lake, project.streams
     refuse = refusing(lake, endpoint.dead_letters)
@@ -71,7 +54,8 @@ def build(project: Project, endpoint: StreamEndpoint) -> Runner:
     return Runner(
         endpoint,
         log=log,
-        folder=folder(project, endpoint.name),
+        states=project.stream_states(endpoint.name),
+        share=share,
         arms=versions.live,
         sinks=[
             *map(writer, endpoint.to),

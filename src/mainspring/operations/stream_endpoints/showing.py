@@ -1,18 +1,17 @@
-"""Progress of stream endpoints, read from their state files, whoever runs them."""
+"""Progress of stream endpoints, read from their states, whoever runs them."""
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from mainspring.core.errors import MainspringError
 from mainspring.core.time import SECOND
 from mainspring.data.streams.model import Span
-from mainspring.operations.stream_endpoints.running import folder
 from mainspring.project import Project
 from mainspring.serving.streaming.partition import PREDICTIONS
 from mainspring.serving.streaming.progress import NEVER, Progress
-from mainspring.serving.streaming.state_file import StateFile, files
+from mainspring.serving.streaming.state import PartitionState
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,8 @@ def status(project: Project, name: str) -> StreamStatus:
         NotFound: There is no such stream endpoint.
     """
     endpoint = project.definitions.stream_endpoint(name)
-    found = {number: _read(path) for number, path in files(folder(project, name))}
+    states = project.stream_states(name)
+    found = {number: _read(states.open(number, durable=False)) for number in states.partitions()}
     spans, problem = _spans(project, endpoint.topic)
     partitions = [
         _status(number, progress, waiting, spans.get(number), endpoint.lateness_us, project.wall.now())
@@ -95,16 +95,13 @@ def _spans(project: Project, topic: str) -> tuple[dict[int, Span], str]:
         return {}, str(error)
 
 
-def _read(path: Path) -> tuple[Progress | None, dict[str, int]]:
-    file = StateFile(path, durable=False)
-    try:
-        progress = file.progress()
+def _read(state: PartitionState) -> tuple[Progress | None, dict[str, int]]:
+    with closing(state):
+        progress = state.progress()
         if progress is None:
             return None, {}
-        heads = {id_: progress.batch if id_ == PREDICTIONS else progress.seq for id_ in file.sinks()}
-        return progress, {id_: head - file.done(id_) for id_, head in heads.items()}
-    finally:
-        file.close()
+        heads = {id_: progress.batch if id_ == PREDICTIONS else progress.seq for id_ in state.sinks()}
+        return progress, {id_: head - state.done(id_) for id_, head in heads.items()}
 
 
 def _status(

@@ -12,8 +12,8 @@ import msgspec
 
 from mainspring.core.errors import MainspringError
 from mainspring.core.ids import new_id
-from mainspring.data.streams.landing import LEASE_US
 from mainspring.data.streams.recent import Delays, Recent, delays
+from mainspring.operations.stream_endpoints.sharing import Leases
 from mainspring.project import Project
 from mainspring.serving.streaming.runner import Runner
 
@@ -65,17 +65,17 @@ def report(
 
 
 @contextmanager
-def reporting(project: Project, endpoint: str, runner: Runner) -> Iterator[None]:
-    """Report how a stream endpoint is, every two seconds inside the block."""
-    owner, done = process_name(), threading.Event()
+def reporting(project: Project, endpoint: str, runner: Runner, leases: Leases) -> Iterator[None]:
+    """Renew the leases and report how a stream endpoint is, every two seconds inside the block."""
+    done = threading.Event()
 
     def tell() -> None:
+        leases.renew()
         partitions, now = dict(runner.partitions), project.wall.now()
-        project.stream_store.claim(endpoint, owner, list(partitions), now, now + LEASE_US)
         of = [each.progress for each in partitions.values() if each.progress is not None]
         messages, dead = sum(each.processed for each in of), sum(each.dead for each in of)
         report(
-            project, endpoint, owner, [each.recent for each in partitions.values()], through=runner.through,
+            project, endpoint, leases.owner, [each.recent for each in partitions.values()], through=runner.through,
             problem=runner.trouble, counts={"messages": messages, "dead_letters": dead},
             partitions={number: delays([each.recent], now) for number, each in partitions.items()},
         )  # fmt: skip
@@ -86,8 +86,6 @@ def reporting(project: Project, endpoint: str, runner: Runner) -> Iterator[None]
                 tell()
             if done.wait(REPORT_S):
                 break
-        with suppress(MainspringError):
-            project.stream_store.release(endpoint, owner)
 
     thread = threading.Thread(target=go_on, name=f"reports of {endpoint}", daemon=True)
     thread.start()

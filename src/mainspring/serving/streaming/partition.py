@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from mainspring.core.errors import Corrupt, InvalidData, StorageFull, Unavailable
+from mainspring.core.errors import Conflict, Corrupt, InvalidData, MainspringError, StorageFull, Unavailable
 from mainspring.core.time import Clock, parse_duration
 from mainspring.data.streams.model import Message
 from mainspring.data.streams.recent import Recent
@@ -20,14 +21,14 @@ from mainspring.serving.streaming.declaring import StreamEndpoint
 from mainspring.serving.streaming.keyed import KeyState, StateDiffers
 from mainspring.serving.streaming.processor import DEAD_SINK, Outcome, Processor, RowSource
 from mainspring.serving.streaming.progress import NEVER, Lost, Progress
-from mainspring.serving.streaming.state_file import Commit, StateFile
+from mainspring.serving.streaming.state import Commit, PartitionState
 
 PREDICTIONS = "predictions"  # the sink of batches: the prediction log
 _MOST_CACHED = 50_000  # keys of a partition
 _CAREFUL = 512  # messages, as many as a batch may have had
 _PAUSE_S = 0.05  # between two tries of one message
 # A failure that is not the message's: it is tried again until it passes, or until somebody acts.
-_OTHERS = (Unavailable, StorageFull, Corrupt, StateDiffers)
+_OTHERS = (Unavailable, StorageFull, Corrupt, Conflict, StateDiffers)
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class Partition:
     """State of an endpoint in one partition, and its processing. One thread uses an object.
 
     Args:
+        state: Of the partition, opened to be written.
         wall: The machine's clock, for the time of a commit alone.
         rows: As of `Processor`.
         point: Called with a name at the steps between which a process may die; for tests.
@@ -54,16 +56,15 @@ class Partition:
         self,
         endpoint: StreamEndpoint,
         partition: int,
-        path: Path,
+        state: PartitionState,
         wall: Clock,
         rows: RowSource,
         *,
-        durable: bool = True,
         point: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.recent = Recent()
         self.partition = partition
-        self.file = StateFile(path, durable=durable)
+        self.file = state
         self._endpoint = endpoint
         self._wall = wall
         self._point = point
@@ -75,9 +76,14 @@ class Partition:
         died, self._deaths = self.file.opened()
         self._failed: dict[str, str] = {}
         self._lost: list[Lost] = []
+        self._delivering: dict[str, threading.Lock] = {}
+        self._given_up = False
         self._careful = _CAREFUL if died else 0  # messages to process one by one
         if self._careful:
-            _log.warning("%s: a process died at or behind %s", path, self.progress and self.progress.next)
+            _log.warning(
+                "%s: a process died at or behind message %s of partition %d",
+                endpoint.name, self.progress and self.progress.next, partition,
+            )  # fmt: skip
         self._recall()
 
     def begin(self, offset: int) -> None:
@@ -104,9 +110,20 @@ class Partition:
             self._attempt(messages[0], arms)
         self._divide(messages, arms)
 
-    def delivered(self, file: StateFile) -> None:
-        """Note how far the sinks are. Each sink's thread calls it, with its own object of the file."""
-        self.recent.release(file.delivered(), self._wall.now())
+    @contextmanager
+    def delivering(self, sink: str) -> Iterator[bool]:
+        """Yield whether a sink may deliver inside the block: not once the partition is given up."""
+        with self._delivering.setdefault(sink, threading.Lock()):
+            yield not self._given_up
+
+    def delivered(self, state: PartitionState) -> None:
+        """Note how far the sinks are. Each sink's thread calls it, with its own object of the state."""
+        self.recent.release(state.delivered(), self._wall.now())
+
+    def give_up(self) -> bool:
+        """Let no delivery begin any more; return whether none goes on."""
+        self._given_up = True
+        return not any(each.locked() for each in list(self._delivering.values()))
 
     def _recall(self) -> None:
         """Hold what an earlier process committed and not every sink has."""
@@ -236,6 +253,7 @@ class Partition:
         return {key: self._cache[key].state for key in keys if key in self._cache}
 
     def close(self) -> None:
-        """Close the file. The next process sees that this one did not die."""
-        self.file.survived()
+        """Close the state. The next process sees that this one did not die."""
+        with suppress(MainspringError):  # another process may have the partition
+            self.file.survived()
         self.file.close()

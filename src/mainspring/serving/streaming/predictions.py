@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from weakref import WeakSet
 
 from mainspring.core.errors import NotFound
 from mainspring.core.time import SECOND
@@ -12,7 +13,7 @@ from mainspring.ledger.recording import Recorder
 from mainspring.serving.streaming.event import event_id
 from mainspring.serving.streaming.partition import PREDICTIONS
 from mainspring.serving.streaming.progress import BatchRecord, Made, Part
-from mainspring.serving.streaming.state_file import StateFile
+from mainspring.serving.streaming.state import PartitionState
 
 _AT_ONCE = 64  # batches
 _FAILED = 500  # status of a message that was given up
@@ -42,13 +43,13 @@ class PredictionSink:
         self._recorder = recorder
         self._store = store
         self._fail = fail
-        self._known: set[int] = set()  # partitions of which what was logged is known
+        self._known: WeakSet[PartitionState] = WeakSet()  # of which it is known what was logged
 
-    def deliver(self, file: StateFile, partition: int) -> int:
+    def deliver(self, file: PartitionState, partition: int) -> int:
         """Log the batches of a partition that were not logged. See `sinks.SinkWriter`."""
         count = done = 0
         for batch, record in list(file.batches(file.done(self.id), limit=_AT_ONCE)):
-            doubtful = partition not in self._known
+            doubtful = file not in self._known
             for part in record.parts:
                 at = [record.at[row] for row in part.rows]
                 ids = [event_id(self._endpoint, partition, int(record.offsets[row])) for row in part.rows]
@@ -59,7 +60,7 @@ class PredictionSink:
             count, done = count + 1, batch
         if count:
             file.deliver(self.id, done)
-        self._known.add(partition)
+        self._known.add(file)
         return count
 
     def _log(self, part: Part, at: int, rows: slice, ids: list[str], latency_us: int) -> None:

@@ -26,7 +26,7 @@ from mainspring.serving.streaming.keyed import NO_EVENT, KeyState, States
 from mainspring.serving.streaming.progress import NEVER, BatchRecord, Part, Progress
 from mainspring.serving.streaming.rule import Rule, judged
 from mainspring.serving.streaming.scoring import Columns, Predictor, Scored
-from mainspring.serving.streaming.state_file import DEAD_LETTER, OUTPUT, Waiting
+from mainspring.serving.streaming.state import DEAD_LETTER, OUTPUT, Waiting
 from mainspring.serving.streaming.windows import Windows
 
 DEAD_SINK = "dead letters"

@@ -7,9 +7,9 @@ nor an alias knows its past. So a replay needs the messages in the log, the reco
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
 
 import msgspec
 
@@ -23,7 +23,7 @@ from mainspring.serving.streaming.keyed import KeyState
 from mainspring.serving.streaming.processor import DEAD_SINK, Processor, RowSource
 from mainspring.serving.streaming.progress import BatchRecord, Part
 from mainspring.serving.streaming.scoring import Predictor
-from mainspring.serving.streaming.state_file import OUTPUT, StateFile, Waiting
+from mainspring.serving.streaming.state import OUTPUT, PartitionState, Waiting
 
 _decode = msgspec.msgpack.Decoder(Output).decode
 
@@ -63,12 +63,16 @@ class Replay:
         self._rows = rows
 
     def run(
-        self, path: Path, partition: int, since: int | None = None, emit: Callable[[Output], None] = lambda _: None
+        self,
+        state: PartitionState,
+        partition: int,
+        since: int | None = None,
+        emit: Callable[[Output], None] = lambda _: None,
     ) -> PartitionReplay:
         """Process the messages from an offset on again, and compare the outputs with those of the first time.
 
         Args:
-            path: The partition's state file, which is only read.
+            state: The partition's, which is only read, and closed then.
             since: Offset; by default the first of the recorded batches. The batch that holds it is the first.
             emit: Called with each output of an event at `since` or behind it.
 
@@ -76,18 +80,15 @@ class Replay:
             Invalid: The recorded batches do not reach back to the offset.
             OffsetGone: The log no longer holds the messages.
         """
-        file = StateFile(path, durable=False)
-        try:
-            numbers = file.sinks()
+        with closing(state):
+            numbers = state.sinks()
             declared = {DEAD_SINK, *(sink.id for sink in self._endpoint.to)}
             processor = Processor(self._endpoint, {**dict.fromkeys(declared, 62), **numbers}, self._rows)
-            with file.snapshot():
-                states, first = self._rewound(file, since)
-                return self._forward(file, processor, states, first, partition, since, emit)
-        finally:
-            file.close()
+            with state.snapshot():
+                states, first = self._rewound(state, since)
+                return self._forward(state, processor, states, first, partition, since, emit)
 
-    def _rewound(self, file: StateFile, since: int | None) -> tuple[dict[bytes, bytes], int]:
+    def _rewound(self, file: PartitionState, since: int | None) -> tuple[dict[bytes, bytes], int]:
         """Return the states before the batch of an offset, and the number of that batch."""
         states, number, reached = file.all_states(), 0, None
         for number, record in file.newest_batches():
@@ -109,7 +110,7 @@ class Replay:
 
     def _forward(
         self,
-        file: StateFile,
+        file: PartitionState,
         processor: Processor,
         states: dict[bytes, bytes],
         first: int,

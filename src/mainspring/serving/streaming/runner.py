@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from typing import Protocol
 
 from mainspring.core.errors import Corrupt, Invalid, MainspringError
 from mainspring.core.time import Clock
@@ -19,7 +18,7 @@ from mainspring.serving.streaming.declaring import FIRST, StreamEndpoint
 from mainspring.serving.streaming.partition import Partition
 from mainspring.serving.streaming.processor import RowSource
 from mainspring.serving.streaming.sinks import SinkWriter
-from mainspring.serving.streaming.state_file import StateFile
+from mainspring.serving.streaming.state import PartitionState, StateStore
 
 AT_ONCE = 512  # messages of one read
 MOST_WAITING = 20_000  # outputs of one partition that its slowest sink has not delivered
@@ -30,16 +29,24 @@ _GRACE_S = 2.0  # for deliveries at the end
 _log = logging.getLogger(__name__)
 
 
-def partition_path(folder: Path, partition: int) -> Path:
-    """Return the path of a partition's state file."""
-    return folder / f"{partition}.db"
+class Share(Protocol):
+    """The partitions that this process may process. One thread uses it."""
+
+    def held(self, partitions: Collection[int], /) -> Mapping[int, int]:
+        """Return partition -> epoch of those of a topic's partitions that are this process's now."""
+        ...
+
+    def give_up(self, partition: int, /) -> None:
+        """Let another process have a partition that is no longer held."""
+        ...
 
 
 class Runner:
     """Processes the topic of one endpoint. One thread calls `step`; `delivering` runs a thread a sink beside it.
 
     Args:
-        folder: Of the endpoint's state files.
+        states: Of the endpoint.
+        share: Partitions of this process.
         arms: Returns the versions that predict now; the same object until they change.
         sinks: Writers of the endpoint's sinks and of its dead letters, `processor.DEAD_SINK`, and of what is told of
             batches; their ids are as in the state files.
@@ -56,7 +63,8 @@ class Runner:
         endpoint: StreamEndpoint,
         *,
         log: EventLog,
-        folder: Path,
+        states: StateStore,
+        share: Share,
         arms: Callable[[], Arms],
         sinks: Sequence[SinkWriter],
         wall: Clock,
@@ -68,7 +76,8 @@ class Runner:
     ) -> None:
         self._endpoint = endpoint
         self._log = log
-        self._folder = folder
+        self._states = states
+        self._share = share
         self._arms = arms
         self._sinks = sinks
         self._wall = wall
@@ -78,6 +87,9 @@ class Runner:
         self._durable = durable
         self._point = point
         self._partitions: dict[int, Partition] = {}
+        self._leaving: dict[int, Partition] = {}
+        self._epochs: dict[int, int] = {}
+        self._known: set[int] = set()  # partitions of the topic
         self._look_at = 0.0
         self._checked: tuple[Arms, Arms] | None = None  # as they were given, and those of them that fit
         self._committed = threading.Condition()
@@ -106,12 +118,13 @@ class Runner:
         after = {number: each.progress.offset for number, each in open_.items() if each.progress is not None}
         if not after:
             time.sleep(wait_s)
+            self.through = None if not self._partitions else self.through
             return 0
         asked = self._wall.now()
         try:
             messages = self._log.read(self._endpoint.topic, after, limit=self._at_once, wait_s=wait_s)
         except OffsetAhead as error:
-            fix = f"move {self._folder} away, to begin anew without states."
+            fix = f"remove the states in {self._states.place}, to begin anew without them."
             raise Corrupt(error.what, fix=fix) from error
         groups: dict[int, list[Message]] = {}
         for message in messages:
@@ -152,7 +165,7 @@ class Runner:
         total = 0
         for number, partition in self._partitions.items():
             for sink in self._sinks:
-                while count := self._deliver(sink, partition.file, number):
+                while count := self._deliver(sink, partition, partition.file, number):
                     total += count
         return total
 
@@ -175,7 +188,7 @@ class Runner:
                 thread.join()
 
     def run(self, stop: threading.Event, *, idle_s: float | None = None) -> int:
-        """Process until `stop` is set, or nothing came for `idle_s` seconds and all is delivered.
+        """Process until `stop` is set, or nothing came for `idle_s` seconds and all is delivered, by others too.
 
         Returns:
             The number of messages.
@@ -201,30 +214,54 @@ class Runner:
                 self.trouble, wait_s, total = "", _FIRST_WAIT_S, total + count
                 if count or self._undelivered():
                     since = time.monotonic()
-                elif idle_s is not None and time.monotonic() - since >= idle_s:
+                elif idle_s is not None and time.monotonic() - since >= idle_s and self._others_are_done():
                     break
         return total
 
     def close(self) -> None:
-        for partition in self._partitions.values():
+        for number, partition in {**self._partitions, **self._leaving}.items():
             partition.close()
+            self._share.give_up(number)
 
     def _look(self) -> None:
-        """Open the partitions that are new."""
+        """Open the partitions that are new to this process, and give up those that it lost."""
         if self._partitions and time.monotonic() < self._look_at:
             return
         topic = self._endpoint.topic
-        new = [number for number in self._log.partitions(topic) if number not in self._partitions]
+        partitions = self._log.partitions(topic)
+        held = self._share.held(partitions)
+        for number in [*self._partitions]:
+            if held.get(number) != self._epochs[number]:
+                self._leaving[number] = self._partitions.pop(number)
+        for number in [each for each, partition in self._leaving.items() if partition.give_up()]:
+            self._leaving.pop(number).close()
+            self._share.give_up(number)
+        new = [number for number in held if number not in self._partitions and number not in self._leaving]
         spans = self._log.spans(topic, new) if new else {}
-        later = bool(self._partitions)  # then what it holds already came after the beginning
+        if new:
+            self._checked = None  # whether the versions fit is asked of partitions
         for number in new:
-            path = partition_path(self._folder, number)
-            options: Any = {"durable": self._durable, "point": self._point}
-            made = Partition(self._endpoint, number, path, self._wall, self._rows, **options)
-            from_first = self._endpoint.start == FIRST or later
+            state = self._states.open(number, held[number], durable=self._durable)
+            made = Partition(self._endpoint, number, state, self._wall, self._rows, point=self._point)
+            # What a partition holds that was added meanwhile came after the beginning.
+            from_first = self._endpoint.start == FIRST or bool(self._known and number not in self._known)
             made.begin(spans[number].first if from_first else spans[number].next)
-            self._partitions[number] = made
+            self._partitions[number], self._epochs[number] = made, held[number]
+        self._known = {*partitions}
         self._look_at = time.monotonic() + _PARTITIONS_S
+
+    def _others_are_done(self) -> bool:
+        """Return whether nothing is left in the partitions of other processes, which may have died."""
+        others = self._known - self._partitions.keys()
+        if not others <= {*self._states.partitions()}:
+            return not others
+        spans = self._log.spans(self._endpoint.topic, others) if others else {}
+        for number, span in spans.items():
+            with closing(self._states.open(number, durable=False)) as state:
+                progress = state.progress()
+                if progress is None or progress.offset < span.next or state.undelivered():
+                    return False
+        return True
 
     def _is_full(self, partition: Partition) -> bool:
         progress = partition.progress
@@ -233,21 +270,25 @@ class Runner:
     def _undelivered(self) -> int:
         return sum(each.file.undelivered() for each in self._partitions.values())
 
-    def _deliver(self, sink: SinkWriter, file: StateFile, partition: int) -> int:
-        count = sink.deliver(file, partition)
+    def _deliver(self, sink: SinkWriter, partition: Partition, state: PartitionState, number: int) -> int:
+        with partition.delivering(sink.id) as ours:
+            count = sink.deliver(state, number) if ours else 0
         if count:
-            self._partitions[partition].delivered(file)
+            partition.delivered(state)
             self._point(f"delivered {sink.id}")
         return count
 
     def _go_on(self, sink: SinkWriter, stop: threading.Event) -> None:
         """Deliver to one sink until `stop` is set, and what was committed is delivered or takes too long."""
-        files: dict[int, StateFile] = {}
+        states: dict[int, tuple[Partition, PartitionState]] = {}
         wait_s, seen = _FIRST_WAIT_S, -1
         while True:
             ending, now = stop.is_set(), self._commits
             try:
-                count = sum(self._deliver(sink, self._file(files, each), each) for each in list(self._partitions))
+                count = sum(
+                    self._deliver(sink, partition, self._state(states, number, partition), number)
+                    for number, partition in list(self._partitions.items())
+                )
                 wait_s = _FIRST_WAIT_S
             except Exception as error:  # whatever it is, the other sinks go on
                 if ending:
@@ -261,17 +302,23 @@ class Runner:
             if not count and now == seen:
                 self._await_commit(now, stop)
             seen = now
-        for file in files.values():
-            file.close()
+        for _, state in states.values():
+            state.close()
 
     def _await_commit(self, seen: int, stop: threading.Event) -> None:
         with self._committed:
             self._committed.wait_for(lambda: self._commits != seen or stop.is_set(), 0.5)
 
-    def _file(self, files: dict[int, StateFile], partition: int) -> StateFile:
-        if partition not in files:
-            files[partition] = StateFile(partition_path(self._folder, partition), durable=False)
-        return files[partition]
+    def _state(
+        self, states: dict[int, tuple[Partition, PartitionState]], number: int, partition: Partition
+    ) -> PartitionState:
+        """Return a thread's own object of a partition's state, another one where the partition came back."""
+        found = states.get(number)
+        if found is None or found[0] is not partition:
+            if found is not None:
+                found[1].close()
+            found = states[number] = partition, self._states.open(number, self._epochs[number], durable=False)
+        return found[1]
 
     def _tell(self) -> None:
         with self._committed:

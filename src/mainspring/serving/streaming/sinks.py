@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -17,7 +18,7 @@ from mainspring.data.streams.model import NewMessage, OffsetGone
 from mainspring.data.streams.ports import EventLog
 from mainspring.data.streams.reading import AGAIN_S
 from mainspring.serving.streaming.event import DeadLetter, Output
-from mainspring.serving.streaming.state_file import DEAD_LETTER, StateFile, Waiting
+from mainspring.serving.streaming.state import DEAD_LETTER, PartitionState, Waiting
 
 EVENT_ID = "event-id"
 _AT_ONCE = 1_000
@@ -38,7 +39,7 @@ class SinkWriter(Protocol):
 
     id: str
 
-    def deliver(self, file: StateFile, partition: int, /) -> int:
+    def deliver(self, file: PartitionState, partition: int, /) -> int:
         """Deliver what waits in a partition's outbox, store how far that is, and return the number of
         entries.
 
@@ -48,41 +49,43 @@ class SinkWriter(Protocol):
         ...
 
 
-def _mine(id_: str, file: StateFile, entries: Sequence[Waiting]) -> list[Waiting]:
+def _mine(id_: str, file: PartitionState, entries: Sequence[Waiting]) -> list[Waiting]:
     """Return the entries that a sink gets."""
     number = file.number(id_)
     return [each for each in entries if each.sinks >> number & 1]
 
 
 class TopicSink:
-    """Produces outputs to a topic. Before the first delivery of a process the topic's end is read."""
+    """Produces outputs to a topic. Before the first delivery from a partition the topic's end is read."""
 
     def __init__(self, id_: str, topic: str, log: EventLog, refuse: Refuse) -> None:
         self.id = id_
         self._topic = topic
         self._log = log
         self._refuse = refuse
-        self._open: dict[int, dict[int, int]] = {}  # partition of the input -> partition of the output -> next offset
-        self._written: dict[int, set[str]] = {}  # of what waits, by partition of the input
+        # By the object of the input's state, as a partition may come back after another process had it:
+        # partition of the output -> next offset, and what is written of that which waits.
+        self._open: WeakKeyDictionary[PartitionState, dict[int, int]] = WeakKeyDictionary()
+        self._written: WeakKeyDictionary[PartitionState, set[str]] = WeakKeyDictionary()
 
-    def deliver(self, file: StateFile, partition: int) -> int:
-        if partition not in self._open:
-            self._recover(file, partition)
+    def deliver(self, file: PartitionState, _partition: int) -> int:
+        if file not in self._open:
+            self._recover(file)
         entries = file.waiting(file.done(self.id), _AT_ONCE)
         if not entries:
             return 0
         outputs = [_decode(each.body) for each in _mine(self.id, file, entries)]
-        written = self._written[partition]
+        written = self._written[file]
         new = [each for each in outputs if each.event_id not in written]
-        places = self._open[partition]
+        places = self._open[file]
         if new:
-            for where, offset in self._produce(new, partition):
+            for where, offset in self._produce(new, file):
                 places[where] = max(places.get(where, 0), offset + 1)
         written.difference_update([each.event_id for each in outputs])
         file.deliver(self.id, entries[-1].seq, self._note(places))
         return len(entries)
 
-    def _produce(self, outputs: Sequence[Output], partition: int) -> list[tuple[int, int]]:
+    def _produce(self, outputs: Sequence[Output], file: PartitionState) -> list[tuple[int, int]]:
         messages = [
             NewMessage(each.document(), key=each.key, headers=((EVENT_ID, each.event_id.encode()),)) for each in outputs
         ]
@@ -91,21 +94,21 @@ class TopicSink:
         except TooLarge as error:
             if len(outputs) > 1:
                 half = len(outputs) // 2
-                return [*self._produce(outputs[:half], partition), *self._produce(outputs[half:], partition)]
+                return [*self._produce(outputs[:half], file), *self._produce(outputs[half:], file)]
             self._refuse(self.id, outputs[0], str(error))
             return []
         except BaseException:
-            del self._open[partition]  # some may have been written
+            del self._open[file]  # some may have been written
             raise
 
-    def _recover(self, file: StateFile, partition: int) -> None:
+    def _recover(self, file: PartitionState) -> None:
         """Find what was produced since the last stored place."""
         spans = self._log.spans(self._topic, self._log.partitions(self._topic))
         note = file.note(self.id)
         if not note:
             places = {where: span.next for where, span in spans.items()}
             file.deliver(self.id, note=self._note(places), durable=True)
-            self._open[partition], self._written[partition] = places, set()
+            self._open[file], self._written[file] = places, set()
             return
         places = {where: int(offset) for where, offset in _decode_note(note).items()}
         for where, span in spans.items():
@@ -113,8 +116,8 @@ class TopicSink:
         waiting = {
             _decode(each.body).event_id for each in _mine(self.id, file, file.waiting(file.done(self.id), 1 << 30))
         }
-        self._written[partition] = self._written_since(places, spans, waiting) if waiting else set()
-        self._open[partition] = places
+        self._written[file] = self._written_since(places, spans, waiting) if waiting else set()
+        self._open[file] = places
 
     def _written_since(self, places: Mapping[int, int], spans: Mapping[int, Any], waiting: set[str]) -> set[str]:
         after = {where: offset for where, offset in places.items() if where in spans and offset < spans[where].next}
@@ -147,7 +150,7 @@ class TableSink:
         self._owner = owner
         self._dead = dead
 
-    def deliver(self, file: StateFile, partition: int) -> int:
+    def deliver(self, file: PartitionState, partition: int) -> int:
         done, note = file.done(self.id), file.note(self.id)
         chunk = _decode_chunk(note) if note else (0, 0)
         if chunk[1] <= done:
@@ -185,7 +188,7 @@ class WebhookSink:
         self._post = post
         self._refuse = refuse
 
-    def deliver(self, file: StateFile, _partition: int) -> int:
+    def deliver(self, file: PartitionState, _partition: int) -> int:
         entries = file.waiting(file.done(self.id), _POSTS_AT_ONCE)
         for each in _mine(self.id, file, entries):
             self._send(_decode(each.body))

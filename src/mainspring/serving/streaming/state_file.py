@@ -1,16 +1,10 @@
-"""File of an endpoint's partition: offsets, states by key, outputs that wait, and what a replay needs, in one
-transaction.
-
-A commit is on the disk when it returns. Sinks write in other connections how far they are; that may be lost with the
-power, as they find out from their destination.
-"""
+"""States of a stream endpoint in files of this machine, a SQLite database a partition."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from mainspring.core.errors import Conflict, Corrupt, NotFound, StorageFull, Unavailable
@@ -22,10 +16,9 @@ from mainspring.serving.streaming.progress import (
     encode_progress,
     encode_record,
 )
+from mainspring.serving.streaming.state import LARGEST_BYTES, Commit, Waiting, died, fresh_numbers
 
 FORMAT = 2
-OUTPUT, DEAD_LETTER = 0, 1
-LARGEST_BYTES = 4 << 30  # of a file; beyond it the oldest batches are forgotten
 _WAIT_S = 30.0
 _SIZES = ("page_size", "page_count", "freelist_count")
 _TABLES = """
@@ -40,36 +33,25 @@ CREATE TABLE IF NOT EXISTS batches (number INTEGER PRIMARY KEY, accepted_at INTE
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """An entry of the outbox. `sinks` has bit n set if the sink of number n gets it."""
+class StateFiles:
+    """`StateStore` in a folder. Who writes has the partition's lock, so no epoch is needed."""
 
-    seq: int
-    kind: int
-    sinks: int
-    body: bytes
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
+    @property
+    def place(self) -> str:
+        return str(self._folder)
 
-@dataclass(slots=True)
-class Commit:
-    """One batch, to be written at once.
+    def partitions(self) -> list[int]:
+        return sorted(int(path.stem) for path in self._folder.glob("*.db") if path.stem.isdigit())
 
-    Attributes:
-        states: Key -> time of its newest event and bytes of its state.
-        expired: States of keys whose newest event is older than this are deleted, UTC epoch microseconds.
-        kept_since: Batches that the log accepted before this are no longer needed for a replay.
-    """
-
-    progress: Progress
-    record: BatchRecord
-    states: Mapping[bytes, tuple[int, bytes]]
-    outbox: Sequence[Waiting] = ()
-    expired: int | None = None
-    kept_since: int = 0
+    def open(self, partition: int, epoch: int | None = None, *, durable: bool = True) -> StateFile:  # noqa: ARG002
+        return StateFile(self._folder / f"{partition}.db", durable=durable)
 
 
 class StateFile:
-    """State of one partition. One thread uses an object; several objects may use one file, of which one commits.
+    """`PartitionState` in a file.
 
     Raises:
         Corrupt: The file is damaged, or of another version.
@@ -96,17 +78,14 @@ class StateFile:
     # Progress
 
     def progress(self) -> Progress | None:
-        """Return the progress, None for a partition that was never read."""
         found = self._meta("progress")
         return None if found is None else decode_progress(found)
 
     def begin(self, progress: Progress) -> None:
-        """Store where a partition begins."""
         with self._transaction():
             self._put("progress", encode_progress(progress))
 
     def states(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """Return the stored states of keys."""
         found: dict[bytes, bytes] = {}
         with _errors(self.path):
             for start in range(0, len(keys), 500):
@@ -116,12 +95,10 @@ class StateFile:
         return found
 
     def all_states(self) -> dict[bytes, bytes]:
-        """Return all states, for a replay."""
         with _errors(self.path):
             return dict(self._db.execute("SELECT key, value FROM states"))
 
     def commit(self, made: Commit) -> None:
-        """Write a batch, and delete what nothing needs any more."""
         with self._transaction():
             if made.expired is not None:
                 self._expire(made, made.expired)
@@ -166,7 +143,6 @@ class StateFile:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Read one state of the file inside the block, whatever is committed meanwhile."""
         with _errors(self.path):
             self._db.execute("BEGIN")
             try:
@@ -175,7 +151,6 @@ class StateFile:
                 self._db.execute("ROLLBACK")
 
     def batches(self, after: int = 0, *, limit: int = -1) -> Iterator[tuple[int, BatchRecord]]:
-        """Yield the batches after a number, in order."""
         with _errors(self.path):
             rows = self._db.execute(
                 "SELECT number, body FROM batches WHERE number > ? ORDER BY number LIMIT ?", (after, limit)
@@ -184,7 +159,6 @@ class StateFile:
                 yield number, decode_record(body)
 
     def newest_batches(self) -> Iterator[tuple[int, BatchRecord]]:
-        """Yield the batches, the newest first."""
         with _errors(self.path):
             for number, body in self._db.execute("SELECT number, body FROM batches ORDER BY number DESC"):
                 yield number, decode_record(body)
@@ -192,12 +166,6 @@ class StateFile:
     # Sinks
 
     def enlist(self, outputs: Sequence[str], batches: Sequence[str] = ()) -> dict[str, int]:
-        """Declare the sinks, and return the number of each: new ones begin with what comes next, others are forgotten.
-
-        Args:
-            outputs: Ids of sinks of the outbox.
-            batches: Ids of sinks of batches; their numbers are negative.
-        """
         progress = self.progress()
         seq, batch = (progress.seq, progress.batch) if progress else (0, 0)
         with self._transaction():
@@ -205,21 +173,17 @@ class StateFile:
             for id_ in numbers.keys() - {*outputs, *batches}:
                 self._db.execute("DELETE FROM sinks WHERE id = ?", (id_,))
                 del numbers[id_]  # another may have the number: it begins behind what was meant for this one
-            for id_ in (*outputs, *batches):
-                if id_ not in numbers:
-                    taken, step = set(numbers.values()), 1 if id_ in outputs else -1
-                    numbers[id_] = next(n for n in range(0 if step > 0 else -1, step * 64, step) if n not in taken)
-                    done = batch if step < 0 else seq
-                    self._db.execute("INSERT INTO sinks (id, number, done) VALUES (?, ?, ?)", (id_, numbers[id_], done))
+            for id_, number in fresh_numbers(dict(numbers), outputs, batches):
+                numbers[id_] = number
+                done = batch if number < 0 else seq
+                self._db.execute("INSERT INTO sinks (id, number, done) VALUES (?, ?, ?)", (id_, number, done))
         return numbers
 
     def sinks(self) -> dict[str, int]:
-        """Return the number of each sink."""
         with _errors(self.path):
             return dict(self._db.execute("SELECT id, number FROM sinks"))
 
     def number(self, sink: str) -> int:
-        """Return the number of a sink."""
         with _errors(self.path):
             found = self._db.execute("SELECT number FROM sinks WHERE id = ?", (sink,)).fetchone()
         if found is None:
@@ -227,23 +191,16 @@ class StateFile:
         return int(found[0])
 
     def done(self, sink: str) -> int:
-        """Return the last entry that a sink delivered."""
         with _errors(self.path):
             found = self._db.execute("SELECT done FROM sinks WHERE id = ?", (sink,)).fetchone()
         return 0 if found is None else int(found[0])
 
     def note(self, sink: str) -> bytes:
-        """Return what a sink noted."""
         with _errors(self.path):
             found = self._db.execute("SELECT note FROM sinks WHERE id = ?", (sink,)).fetchone()
         return b"" if found is None else bytes(found[0])
 
     def deliver(self, sink: str, done: int | None = None, note: bytes | None = None, *, durable: bool = False) -> None:
-        """Store how far a sink is, and its note.
-
-        Args:
-            durable: Return once it is on the disk.
-        """
         if durable and not self._durable:
             self._db.execute("PRAGMA synchronous = FULL")
         with self._transaction():
@@ -255,34 +212,27 @@ class StateFile:
             self._db.execute("PRAGMA synchronous = NORMAL")
 
     def waiting(self, after: int, limit: int = 1000, until: int = (1 << 62)) -> list[Waiting]:
-        """Return entries of the outbox behind one, in order."""
         query = "SELECT seq, kind, sinks, body FROM outbox WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
         with _errors(self.path):
             return [Waiting(*row) for row in self._db.execute(query, (after, until, limit))]
 
     def delivered(self) -> int:
-        """Return the last entry of the outbox that every sink has delivered."""
         with _errors(self.path):
             (done,) = self._db.execute("SELECT min(done) FROM sinks WHERE number >= 0").fetchone()
         return int(done or 0)
 
     def undelivered(self) -> int:
-        """Return how many entries of the outbox the slowest sink has not delivered."""
         progress = self.progress()
         return 0 if progress is None else progress.seq - self.delivered()
 
     # Deaths
 
     def opened(self) -> tuple[bool, int]:
-        """Note that a process begins; return whether the one before it died, and how many died on the next message."""
-        found = self._meta("running")
-        count, _, where = b"0 ".partition(b" ") if found is None else found.partition(b" ")
-        deaths = int(count) if where == self._place() else 0
-        self.attempt(deaths)
-        return found is not None, deaths
+        found = died(self._meta("running"), self._place())
+        self.attempt(found[1])
+        return found
 
     def attempt(self, number: int) -> None:
-        """Note that the next message is processed alone for the `number`th time, so that a death is due to it."""
         with self._transaction():
             self._put("running", b"%d %s" % (number, self._place()))
 
@@ -291,7 +241,6 @@ class StateFile:
         return b"" if progress is None else progress.next.encode()
 
     def survived(self) -> None:
-        """Note that no process is at work, or that it got further."""
         with self._transaction():
             self._db.execute("DELETE FROM meta WHERE name = 'running'")
 
@@ -329,9 +278,3 @@ def _errors(path: Path) -> Iterator[None]:
         raise Unavailable(f"{path} cannot be used: {text}.", fix="see the disk's state.") from error
     except sqlite3.DatabaseError as error:
         raise Corrupt(f"{path} is damaged: {error}.", fix="restore it from a backup.") from error
-
-
-def files(folder: Path) -> Iterator[tuple[int, Path]]:
-    """Yield the partitions that have a state file in an endpoint's folder, in order."""
-    paths = {int(path.stem): path for path in folder.glob("*.db") if path.stem.isdigit()}
-    yield from sorted(paths.items())

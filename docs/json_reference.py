@@ -33,6 +33,7 @@ from mainspring.operations.batch.values import BatchReport
 from mainspring.operations.ci.model import Report
 from mainspring.operations.demo.walkthrough import Summary
 from mainspring.operations.edge.building import BuiltPackage
+from mainspring.operations.edge.checking import CheckedPackage
 from mainspring.operations.edge.fleet import DeviceReport
 from mainspring.operations.endpoint_checks import Finding
 from mainspring.operations.endpoint_health import EndpointSummary
@@ -263,6 +264,7 @@ DOCUMENTS = {
     "export prometheus-rules": Document(_object("ExportedRules", path=str, rules=int)),
     "export prometheus-scrape": Document(_object("ExportedScrape", path=str, targets=int)),
     "edge build": Document(BuiltPackage),
+    "edge check": Document(CheckedPackage),
     "edge device": Document(DeviceReport, ("seen_at",)),
     "edge devices": Document(list[DeviceReport], ("seen_at",)),
     "edge publish": Document(

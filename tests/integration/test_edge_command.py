@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from kit.depot import MODEL, Depot
+from kit.depot import MODEL, Depot, opened
+from mainspring.operations.edge.checking import CheckedPackage, check_package
 
 SOURCE = Path(__file__).parents[2] / "edge-runtime" / "src"
 
@@ -60,3 +62,54 @@ def test_what_cannot_be_built_is_named(depot: Depot, arguments: list[str], code:
     done = depot.run("edge", "build", *arguments)
     assert (done.code, words in done.stderr) == (code, True), done.stderr
     assert not (depot.root / "p").exists()
+
+
+def test_a_package_and_a_version_are_checked_before_a_rollout(
+    depot: Depot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "p"
+    made = depot.json("edge", "build", f"{MODEL}:1", "--to", folder, "--stored-as-inputs")
+    shown = depot.run("edge", "check", folder)
+    assert (shown.code, "All is well." in shown.stdout) == (0, True), shown.stderr
+    project = opened(depot)
+
+    def checked(target: object) -> CheckedPackage:
+        with monkeypatch.context() as changed:
+            changed.setenv("PYTHONPATH", str(SOURCE))
+            return check_package(project, str(target))
+
+    package, version = checked(folder), checked(f"{MODEL}:1")
+    for found in (package, version):
+        assert found.well
+        assert found.memory_bytes is not None
+        assert found.memory_bytes > 20 << 20
+        details = {each.check: each.detail for each in found.findings}
+        assert details["golden rows"] == "The device's runtime computes them on this machine."
+        assert details["personal columns"] == "The model takes none."
+        assert (dict(found.inputs), list(found.stored)) == (made["inputs"], made["stored"])
+        assert (found.golden_rows, found.model_bytes) == (made["golden_rows"], made["model_bytes"])
+    assert package.bytes == made["bytes"]
+    assert version.package == ""
+    golden = json.loads((folder / "golden.json").read_bytes())
+    golden["answers"]["probability"][3] += 0.01
+    content = json.dumps(golden).encode()
+    index = json.loads((folder / "edge.json").read_bytes())
+    index["files"]["golden.json"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    for name, changed in (("golden.json", content), ("edge.json", json.dumps(index).encode())):
+        (folder / name).write_bytes(changed)
+    assert depot.run("edge", "check", folder).code == 7  # not what the key signed
+    (folder / "edge.sig").write_bytes(project.signing_key.sign((folder / "edge.json").read_bytes()))
+    (wrong,) = (each for each in checked(folder).findings if not each.ok)
+    assert "Output probability of golden row 3" in wrong.detail
+
+
+def test_a_version_that_cannot_be_built_says_why(depot: Depot) -> None:
+    (depot.root / "parcels" / "maths.py").write_text("def doubled(x):\n    return x * 2\n")
+    spec = ["--input", "x:FP32:-1,4", "--output", "y:FP32:-1,4"]
+    depot.json("models", "function", "twice", "parcels.maths:doubled", *spec)
+    done = depot.run("edge", "check", "twice", "--json")
+    assert (done.code, done.document["well"]) == (13, False)
+    assert [each["check"] for each in done.document["findings"] if not each["ok"]] == ["model"]
+    assert "has the flavour 'function'" in done.document["findings"][0]["detail"]
+    assert depot.run("edge", "check", "nobody").code == 4
+    assert depot.run("edge", "check", depot.root / "nowhere").code == 4

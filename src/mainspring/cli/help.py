@@ -97,6 +97,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "edge build late-delivery@champion --to late-edge --stored-as-inputs",
         "edge build late-delivery:3 --to late-int8 --precision int8 --tolerance 0.01",
     ),
+    "edge check": ("edge check late-edge", "edge check late-delivery@champion"),
     "edge device": ("edge device depot-7",),
     "edge devices": ("edge devices", "edge devices --condition failing"),
     "edge keys": ("edge keys",),

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mainspring.cli import exits
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
+from mainspring.cli.commands.doctor import show_findings
 from mainspring.cli.commands.edge_fleet import COMMANDS
 from mainspring.cli.help import Group
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mainspring.operations.edge.building import BuiltPackage
+    from mainspring.operations.edge.checking import CheckedPackage
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -86,6 +89,34 @@ def _show(console: Console, made: BuiltPackage) -> None:
     line(f"{made.golden_rows:,} golden rows. On the device: mainspring-edge check {made.folder} --key {made.key}")
 
 
+@make("check", reads_only=True)
+@click.argument("target", metavar="PACKAGE|NAME[@ALIAS|:VERSION]")
+def check(call: Call, *, target: str) -> int:
+    """Check a package, or a version as one, before it is rolled out; exit with 13 if there is a problem.
+
+    A package: its signature and files, its golden rows on this machine, its size and memory, what each row has to
+    bring, and whether values of personal columns are in it. A version: the same, built in memory, or why it cannot be.
+    """
+    from mainspring.operations.edge.checking import check_package
+
+    found = check_package(call.project, target)
+    call.result(found, lambda console: _show_checked(console, found))
+    return exits.OK if found.well else exits.UNHEALTHY
+
+
+def _show_checked(console: Console, found: CheckedPackage) -> None:
+    def line(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    show_findings(console, found.findings)
+    if found.inputs:
+        memory = "" if found.memory_bytes is None else f", {found.memory_bytes >> 20:,} MB of memory with the runtime"
+        line(f"{found.name}:{found.version}, {found.precision.upper()}: {found.bytes:,} bytes{memory}.")
+        line(f"Inputs of a row: {', '.join(f'{name} ({dtype})' for name, dtype in found.inputs.items())}")
+        line(f"Outputs: {', '.join(found.outputs)}. {found.golden_rows:,} golden rows, tolerance {found.tolerance:g}.")
+    console.print("All is well." if found.well else "Not all is well.", style="bold")
+
+
 @make("page")
 @click.argument("package", type=_FOLDER)
 @click.option("--to", "folder", type=_FOLDER, required=True, help="The page's folder, new or empty.")
@@ -111,5 +142,5 @@ def page(call: Call, *, package: Path, folder: Path, runtime: Path | None) -> No
     )
 
 
-for each in (build, page, *COMMANDS):
+for each in (build, check, page, *COMMANDS):
     command.add_command(each)

@@ -15,7 +15,7 @@ from mainspring.deploy.edge.signature import signature_of
 from mainspring.features import definitions
 from mainspring.features.describe.personal import personal_names
 from mainspring.registry import bundles
-from mainspring.registry.model import Bundle
+from mainspring.registry.model import Bundle, Manifest
 from mainspring.registry.onnx_file import check_onnx
 from mainspring.training.flavours.scoring import open_session
 
@@ -58,18 +58,14 @@ def content_of(
     manifest = bundle.manifest
     content = bundle.files[MODEL] if model is None else model
     check_onnx(content)
-    if manifest.tensors:
-        columns = {each.name: "tensor" for each in manifest.tensors}
-    else:
-        columns = {each.name: each.dtype.value for each in manifest.inputs}
-    program = plain_program(columns)
+    columns, program = _columns(manifest), program_for(bundle, stored_as_inputs=stored_as_inputs)
     made: tuple[Columns, Columns, Columns] = ({}, {}, {})
     recorded = recorded_rows(bundle)
     if bundles.FEATURES in bundle.files and not manifest.tensors:
         groups, observations = definitions.load(bundle.files[bundles.FEATURES])
-        program = program_of(list(columns), groups, observations, stored_as_inputs=stored_as_inputs)
-        made = made_rows(program, bundle, content, groups, observations)
-        if personal_names(groups, observations) & set(columns):
+        personal = personal_names(groups, observations)
+        made = made_rows(program, bundle, content, groups, observations, personal)
+        if personal & set(columns):
             recorded = {}, {}  # held-out rows of people do not leave for devices; made ones do
     about = {
         "name": manifest.model,
@@ -81,7 +77,7 @@ def content_of(
         "stored": program.stored,
         "model": signature_of(open_session(content), manifest),
     }
-    files = {MODEL: content, FEATURES: _encoded(program, manifest.model), GOLDEN: golden_file(manifest, recorded, made)}
+    files = {MODEL: content, FEATURES: program.encode(), GOLDEN: golden_file(manifest, recorded, made)}
     rows = sum(len(next(iter(part.values()), ())) for part in (recorded[0], made[0]))
     if not rows:
         raise Invalid(
@@ -91,8 +87,27 @@ def content_of(
     return Content(about, files, program.inputs, program.stored, rows)
 
 
-def _encoded(program: Program, model: str) -> bytes:
+def program_for(bundle: Bundle, *, stored_as_inputs: bool = False) -> Program:
+    """Return the program of the features of a bundle's model.
+
+    Raises:
+        Invalid: A feature needs the store and `stored_as_inputs` is false, a feature is a Python function, or an input
+            is a duration.
+        Corrupt: The bundle's definitions lack a feature.
+    """
+    manifest = bundle.manifest
+    columns = _columns(manifest)
+    program = plain_program(columns)
+    if bundles.FEATURES in bundle.files and not manifest.tensors:
+        groups, observations = definitions.load(bundle.files[bundles.FEATURES])
+        program = program_of(list(columns), groups, observations, stored_as_inputs=stored_as_inputs)
     odd = sorted(name for name, dtype in program.inputs.items() if dtype == "duration")
     if odd:
-        raise Invalid(f"The inputs {odd} of {model!r} are durations, which no row can hold.", fix="cast them.")
-    return program.encode()
+        raise Invalid(f"The inputs {odd} of {manifest.model!r} are durations, which no row can hold.", fix="cast them.")
+    return program
+
+
+def _columns(manifest: Manifest) -> dict[str, str]:
+    if manifest.tensors:
+        return {each.name: "tensor" for each in manifest.tensors}
+    return {each.name: each.dtype.value for each in manifest.inputs}

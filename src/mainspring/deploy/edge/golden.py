@@ -6,7 +6,7 @@ constants and corners of the features, with the features as `core.expr` computes
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -73,18 +73,25 @@ def golden_file(manifest: Manifest, recorded: tuple[Columns, Columns], made: tup
 
 
 def made_rows(
-    program: Program, bundle: Bundle, model: bytes, groups: Sequence[FeatureGroup], observations: Observations
+    program: Program,
+    bundle: Bundle,
+    model: bytes,
+    groups: Sequence[FeatureGroup],
+    observations: Observations,
+    personal: Collection[str] = (),
 ) -> tuple[Columns, Columns, Columns]:
     """Return rows of made inputs, their features by the two implementations' rules, and the model's outputs.
 
     Args:
         model: The package's model, which in INT8 is not the bundle's.
+        personal: Columns whose texts of training the rows do not repeat.
 
     A row is left out if the model has no finite output for it, or a feature of it is null where the model has no null.
     """
     manifest = bundle.manifest
     dtypes = {name: DType(dtype) for name, dtype in program.inputs.items()}
-    inputs = _inputs(program, manifest, dtypes)
+    words = [text for each in manifest.inputs if each.name not in personal for text in each.categories[:20]]
+    inputs = _inputs(program, words, dtypes)
     computed = Computed(groups, observations, {name: vector(inputs[name], dtypes[name]) for name in inputs}, MADE_ROWS)
     features = {each.name: computed.feature(each.name).to_list() for each in manifest.inputs}
     scores = artefact_scores(Artefact("onnx", MODEL, model), arrays_of(features, manifest), list(features))
@@ -145,11 +152,11 @@ def worst_difference(found: Array, wanted: Array) -> float:
     return float(np.where(np.isnan(difference), np.inf, difference).max(initial=0.0))
 
 
-def _inputs(program: Program, manifest: Manifest, dtypes: Mapping[str, DType]) -> Columns:
+def _inputs(program: Program, seen: Sequence[str], dtypes: Mapping[str, DType]) -> Columns:
     """Return made values: the program's constants and their neighbours, seen categories, plain values, and nulls."""
     random = Random(_SEED)  # noqa: S311  (made rows are no secret)
     words, numbers = _constants(program)
-    words += [category for each in manifest.inputs for category in each.categories[:20]]
+    words += seen
     near = [value + change for value in numbers for change in (-1, 0, 1) if abs(value) < 1e6]
     pools: Mapping[DType, Sequence[Any]] = {
         DType.String: (*_TEXTS, *words),

@@ -9,7 +9,7 @@ from typing import Any
 
 from kit.console.chromium import Browser
 from kit.console.flights import Project
-from kit.depth import DEEP
+from kit.depth import DEEP, in_turns
 from kit.waiting import free_port
 from mainspring.console.app import create_app
 from mainspring.console.server import serve
@@ -54,10 +54,11 @@ def log_in(page: Any, address: str, key: str) -> None:
 TOO_FAINT = """(() => {
   const parse = (text) => text.match(/[\\d.]+/g).map(Number);
   const over = ([r, g, b, a = 1], [R, G, B]) => [r * a + R * (1 - a), g * a + G * (1 - a), b * a + B * (1 - a)];
+  const seen = new Map([[null, [255, 255, 255]]]);
   const behind = (node) => {
-    const layers = [];
-    for (let at = node; at; at = at.parentElement) layers.push(parse(getComputedStyle(at).backgroundColor));
-    return layers.reverse().reduce((base, layer) => over(layer, base), [255, 255, 255]);
+    if (!seen.has(node))
+      seen.set(node, over(parse(getComputedStyle(node).backgroundColor), behind(node.parentElement)));
+    return seen.get(node);
   };
   const light = (rgb) => rgb.map((v) => v / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
@@ -117,17 +118,17 @@ OUTSIDE = """[...document.querySelectorAll('main .card *:not(svg *)')].filter((e
   .map((each) => each.outerHTML.slice(0, 90))"""
 
 # Width, and whether dark.
-LOOKS = ((1280, False), (1280, True), (800, False), (400, False), (400, True), (320, False))
+LOOKS = in_turns((1280, 800, 400, 320), (False, True))
 
 
 def in_order(visitor: Browser, address: str, paths: Iterable[str], *, cards: bool = False) -> None:
-    """Each page, on every screen and in both colour schemes, can be read and keeps to itself.
+    """Each page, on every screen and in either colour scheme, can be read and keeps to itself.
 
     It fits the screen, its text stands out (WCAG 2.2, 1.4.3), its controls and tables have names, controls are large
     enough and within a keyboard's reach, tables can be saved, no id is there twice, it complains of nothing but an
     answer with 422, which browsers note, and it fetches nothing from anywhere else.
 
-    The gate loads a page once, and then changes the screen; `make test-deep` loads it for each.
+    The gate loads a page once, and then changes the screen; `make test-deep` loads it for each, in both colour schemes.
 
     Args:
         cards: Also, that nothing runs out of the card around it.

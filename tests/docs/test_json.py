@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kit import documents
+from kit import documents, prefork
 from kit.depot import MODEL, Depot, opened
 from kit.incidents import incident
 from kit.models import mlp
@@ -145,7 +144,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("profile list", []), ("profile check", []), ("doctor", []), ("completion", ["bash"]),
     ]  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-c", _COMMANDS], cwd=root, capture_output=True, text=True, check=False,
+        [prefork.programs() / "python", "-c", _COMMANDS], cwd=root, capture_output=True, text=True, check=False,
         input=json.dumps(ran), env=depot.environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

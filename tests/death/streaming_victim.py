@@ -19,6 +19,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,9 @@ def work_shared(folder: Path, step: Callable[[str], None]) -> None:
     store = CatalogStreams(open_catalog(Url(f"sqlite:///{folder / 'catalog.db'}"), locks), "lake")
     made.share = leases = Leases("checks", str(os.getpid()), store, locks, wall, lease_us=SECOND)
     runner = made.runner(at_once=14, point=step)
+    leases.renew()
+    while len(store.members("checks")) < 2:  # so that each has one of the partitions
+        time.sleep(0.01)
     while not finished(made):
         leases.renew()
         runner.step(wait_s=0.02)

@@ -77,7 +77,8 @@ class SqliteOnlineStore:
             damaged=f"stop Mainspring, delete {path} and run `mainspring materialize`: the store is rebuilt from the "
             "lake.",
             # A power cut may lose the last writes: the states are computed from the lake again.
-            pragmas=("synchronous=NORMAL", "mmap_size=268435456", "temp_store=MEMORY"),
+            # Pages wait in the log until it has 64 MB: a stream's batch writes nearly all of them anew.
+            pragmas=("synchronous=NORMAL", "mmap_size=268435456", "temp_store=MEMORY", "wal_autocheckpoint=16384"),
         )
         self._file.create(_SCHEMA)
 

@@ -1,4 +1,4 @@
-"""What is to be known before a package, or a version as one, goes to devices."""
+"""Checks of a package, or of a version that may become one, before it goes to devices."""
 
 from __future__ import annotations
 

@@ -243,7 +243,7 @@ class Runner:
         for number in new:
             state = self._states.open(number, held[number], durable=self._durable)
             made = Partition(self._endpoint, number, state, self._wall, self._rows, point=self._point)
-            # What a partition holds that was added meanwhile came after the beginning.
+            # All messages of a partition that was added meanwhile came after the beginning.
             from_first = self._endpoint.start == FIRST or bool(self._known and number not in self._known)
             made.begin(spans[number].first if from_first else spans[number].next)
             self._partitions[number], self._epochs[number] = made, held[number]

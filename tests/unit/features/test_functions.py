@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -342,6 +344,28 @@ def test_a_result_of_another_form_is_refused(function: Any, says: str) -> None:
     ).function
     with pytest.raises(Misfit, match=says):
         Runner(declared, function).run(pa.table({"text": ["a"] * 5}))
+
+
+def test_what_was_spent_is_told_while_a_call_runs() -> None:
+    slow = ms.python_features(
+        entity=shop, source=reviews, columns=["text"], returns={"size": ms.Int64}, timeout="1m"
+    )(hangs)  # fmt: skip
+    process = FunctionProcess(derived(slow).function)
+    process.start()
+
+    def hang() -> None:
+        with suppress(FunctionFailed):
+            process.values({"text": ["a"]}, 1)
+
+    call = threading.Thread(target=hang)
+    call.start()
+    time.sleep(0.3)
+    began = time.monotonic()
+    assert process.spent() == (0, 0.0)
+    assert time.monotonic() - began < 5.0
+    assert call.is_alive(), "the call runs for a minute"
+    process.close()
+    call.join()
 
 
 def test_a_process_is_started_again_after_a_hang() -> None:

@@ -44,6 +44,7 @@ class FunctionProcess:
         self._limit_us = function.timeout_us if limit_us is None else limit_us
         self._loading_s = loading_s
         self._running = threading.Lock()
+        self._counting = threading.Lock()  # never held while the function runs, as an event loop asks what was spent
         self._rows, self._seconds = 0, 0.0  # of calls since `spent`
         self._connection: socket.socket | None = None
         self._end: Callable[[], object] = lambda: None  # ends the process; so does whoever collects this as garbage
@@ -78,6 +79,7 @@ class FunctionProcess:
         self.start()
         with self._running:
             answer = self._asked(call)
+        with self._counting:
             self._rows += 0 if answer.error else call.rows
             self._seconds += answer.seconds
         if answer.error:
@@ -88,8 +90,11 @@ class FunctionProcess:
         return answer
 
     def spent(self) -> tuple[int, float]:
-        """Return the rows computed since this was called last, and the function's duration, seconds."""
-        with self._running:
+        """Return the rows computed since this was called last, and the function's duration, seconds.
+
+        It does not wait for a call that runs.
+        """
+        with self._counting:
             found = self._rows, self._seconds
             self._rows, self._seconds = 0, 0.0
         return found

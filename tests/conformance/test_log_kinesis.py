@@ -76,6 +76,10 @@ def test_a_shard_is_read_to_its_end_before_those_that_follow_it(log: KinesisLog)
             assert numbers == sorted(numbers)
     last = {number: span.next for number, span in log.spans("split", log.partitions("split")).items()}
     assert log.read("split", last, limit=5) == []
+    assert log.parents("split") == {1: (0,), 2: (0,), 3: (1,), 4: (1,), 5: (2,), 6: (2,)}
+    for _ in range(2):  # what is known is not asked for again
+        assert log.emptied("split", last) == {0, 1, 2}  # the others are not closed
+    assert log.emptied("split", {0: last[0] - 1, 1: 0, 2: last[2] + 5}) == {2}
     with pytest.raises(Invalid, match="4 partitions"):
         log.create("split", 3)
 

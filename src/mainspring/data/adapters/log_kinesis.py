@@ -1,8 +1,8 @@
 """Kinesis Data Streams: a topic is a stream, a partition a shard, and an offset the sequence number of its record.
 
 Shards that were split or merged stay partitions until the retention removes them, and are read to their end before
-those that follow them. Kinesis does not tell the first and the last number of a shard: both are found by reading. A
-shard that holds nothing begins and ends at offset 0.
+those that follow them, by whichever workers (`streams.succession`). Kinesis does not tell the first and the last number
+of a shard: both are found by reading. A shard that holds nothing begins and ends at offset 0.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
 _MAKING_S = 120.0  # after which a stream that is made or split is given up
 _LATE_MS = 23 * 3_600_000  # an hour less than the shortest retention: what is read next may be gone by then
 _NEAR_S = 60.0  # before a shard's newest time: where its last record is looked for first
+_OLDEST: tuple[str, dict[str, str]] = ("TRIM_HORIZON", {})
 _KEYLESS = "-"  # partition key of messages without a key, whose shard is chosen by us
 _OWN = b"\0mainspring\0"  # begins the data of messages for which Kinesis lacks a place
 _REGION = re.compile(r"[a-z0-9-]+")
@@ -133,6 +134,7 @@ class KinesisLog:
         self._pool: ThreadPoolExecutor | None = None
         self._shards: dict[str, dict[int, _Shard]] = {}
         self._readers: dict[tuple[str, int], _Reader] = {}
+        self._ends: dict[tuple[str, int], int] = {}  # of ended shards: an offset from which on they hold nothing
         self._turn = 0
 
     def create(self, topic: str, partitions: int = 1) -> None:
@@ -191,6 +193,16 @@ class KinesisLog:
             if idle:
                 time.sleep(min(left, _PACE_S))
 
+    def parents(self, topic: str) -> dict[int, tuple[int, ...]]:
+        shards = self._shards.get(topic) or self._listed(topic)
+        found = {number: tuple(each for each in shard.parents if each in shards) for number, shard in shards.items()}
+        return {number: parents for number, parents in found.items() if parents}
+
+    def emptied(self, topic: str, positions: Mapping[int, int]) -> set[int]:
+        self._check(topic, positions)
+        found = self._threads().map(lambda number: self._is_emptied(topic, number, positions[number]), positions)
+        return {number for number, emptied in zip(positions, found, strict=True) if emptied}
+
     def produce(self, topic: str, messages: Sequence[NewMessage]) -> list[tuple[int, int]]:
         """Write messages. Records of a call that were refused for their number are written after the others of it."""
         check_sizes(topic, messages, self._largest)
@@ -228,6 +240,7 @@ class KinesisLog:
             client, pool, self._client, self._pool = self._client, self._pool, None, None
             self._readers.clear()
             self._shards.clear()
+            self._ends.clear()
         if pool is not None:
             pool.shutdown()
         if client is not None:
@@ -305,6 +318,20 @@ class KinesisLog:
         while (page := self._page(topic, after)).records:
             newest, after = page.records[-1], page.iterator
         return int(newest["SequenceNumber"])
+
+    def _is_emptied(self, topic: str, number: int, offset: int) -> bool:
+        known = self._ends.get((topic, number))
+        if known is not None and offset >= known:
+            return True
+        try:
+            asked = ("AFTER_SEQUENCE_NUMBER", {"StartingSequenceNumber": str(offset - 1)}) if offset else _OLDEST
+            page = self._page(topic, self._iterator(topic, number, asked[0], **asked[1]), 1)
+        except _Told:  # no record ever had that number
+            return offset >= self._span(topic, number).next
+        if page.records or page.iterator is not None:
+            return False
+        self._ends[topic, number] = offset
+        return True
 
     # Reading
 

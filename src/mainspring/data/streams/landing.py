@@ -32,6 +32,7 @@ from mainspring.data.streams.model import Message, OffsetGone
 from mainspring.data.streams.ports import EventLog
 from mainspring.data.streams.reading import read_between
 from mainspring.data.streams.store import Batch, StreamStore
+from mainspring.data.streams.succession import order
 from mainspring.data.write_keys import numbered
 
 GROUP = "mainspring"  # consumer group under which a log shows our lag
@@ -171,8 +172,8 @@ class Lander:
         now = self._wall.now()
         if now - self._renewed < _RENEW_US and self._renewed <= now:
             return
-        partitions = self._log.partitions(self.stream.topic)
         before = self.epochs
+        partitions = order(self._log, self.stream.topic, self._marks, from_first=self.stream.start == FIRST).ready
         self.epochs = self._store.claim(self.stream.name, self.owner, partitions, now, now + LEASE_US)
         self._renewed = now
         moved = self._moved(self.positions)

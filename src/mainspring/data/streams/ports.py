@@ -108,3 +108,20 @@ class Retaining(Protocol):
             most_bytes: Bytes of keys, values and headers that each topic may have; the oldest go first.
         """
         ...
+
+
+@runtime_checkable
+class Splitting(Protocol):
+    """A log whose partitions are split and merged: they end, and others, of larger numbers, follow them."""
+
+    def parents(self, topic: str) -> dict[int, tuple[int, ...]]:
+        """Return partition -> the ended partitions that it follows and that the log still has, of those with any.
+
+        Raises:
+            NotFound: There is no such topic.
+        """
+        ...
+
+    def emptied(self, topic: str, positions: Mapping[int, int]) -> set[int]:
+        """Return the ended partitions that hold nothing from an offset on; 0 is their beginning."""
+        ...

@@ -6,13 +6,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from typing import Protocol
 
 from mainspring.core.errors import Corrupt, Invalid, MainspringError
 from mainspring.core.time import Clock
 from mainspring.data.streams.model import Message, OffsetAhead
 from mainspring.data.streams.ports import EventLog
+from mainspring.data.streams.succession import Order, order
 from mainspring.serving.streaming.arms import Arms
 from mainspring.serving.streaming.declaring import FIRST, StreamEndpoint
 from mainspring.serving.streaming.partition import Partition
@@ -89,7 +90,8 @@ class Runner:
         self._partitions: dict[int, Partition] = {}
         self._leaving: dict[int, Partition] = {}
         self._epochs: dict[int, int] = {}
-        self._known: set[int] = set()  # partitions of the topic
+        self._order = Order([])
+        self._known: set[int] = set()  # partitions of the topic that are read, or will be
         self._look_at = 0.0
         self._checked: tuple[Arms, Arms] | None = None  # as they were given, and those of them that fit
         self._committed = threading.Condition()
@@ -139,7 +141,7 @@ class Runner:
             self._tell()
         if messages:
             self.through = max(message.at for message in messages)
-        elif len(open_) == len(self._partitions):
+        elif len(open_) == len(self._partitions) and not self._order.waiting:
             self.through = asked
         return count
 
@@ -227,9 +229,9 @@ class Runner:
         """Open the partitions that are new to this process, and give up those that it lost."""
         if self._partitions and time.monotonic() < self._look_at:
             return
-        topic = self._endpoint.topic
-        partitions = self._log.partitions(topic)
-        held = self._share.held(partitions)
+        topic, first = self._endpoint.topic, self._endpoint.start == FIRST
+        self._order = found = order(self._log, topic, self._positions, from_first=first)
+        held = self._share.held(found.ready)
         for number in [*self._partitions]:
             if held.get(number) != self._epochs[number]:
                 self._leaving[number] = self._partitions.pop(number)
@@ -244,11 +246,21 @@ class Runner:
             state = self._states.open(number, held[number], durable=self._durable)
             made = Partition(self._endpoint, number, state, self._wall, self._rows, point=self._point)
             # All messages of a partition that was added meanwhile came after the beginning.
-            from_first = self._endpoint.start == FIRST or bool(self._known and number not in self._known)
-            made.begin(spans[number].first if from_first else spans[number].next)
+            added = number in found.heirs or bool(self._known and number not in self._known)
+            made.begin(spans[number].first if first or added else spans[number].next)
             self._partitions[number], self._epochs[number] = made, held[number]
-        self._known = {*partitions}
+        self._known = {*found.ready, *found.waiting}
         self._look_at = time.monotonic() + _PARTITIONS_S
+
+    def _positions(self, partitions: Collection[int]) -> dict[int, int]:
+        """Return the next offsets in partitions that were begun, by any process; 0 while outputs of one wait."""
+        found = {}
+        for number in {*self._states.partitions()}.intersection(partitions):
+            ours = self._partitions.get(number)
+            with nullcontext(ours.file) if ours else closing(self._states.open(number, durable=False)) as state:
+                if (progress := state.progress()) is not None:
+                    found[number] = 0 if state.undelivered() else progress.offset
+        return found
 
     def _others_are_done(self) -> bool:
         """Return whether nothing is left in the partitions of other processes, which may have died."""

@@ -1,0 +1,57 @@
+"""Order of partitions that were split or merged: those that follow others wait until these were read to their end.
+
+How far they were read is what is committed with the batches, so all workers know it, whichever of them reads what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from itertools import chain
+
+from mainspring.data.streams.ports import EventLog, Splitting
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Partitions of a topic.
+
+    Attributes:
+        ready: Those that may be read now, sorted.
+        waiting: Those that follow a partition which is not read to its end.
+        heirs: Those that follow a partition of which an offset is committed: they begin at their first message.
+    """
+
+    ready: list[int]
+    waiting: frozenset[int] = frozenset()
+    heirs: frozenset[int] = frozenset()
+
+
+def order(
+    log: EventLog, topic: str, positions: Callable[[Collection[int]], Mapping[int, int]], *, from_first: bool
+) -> Order:
+    """Return which partitions of a topic may be read now.
+
+    Args:
+        positions: Returns partition -> the offset that is read next, of those of which one is committed.
+        from_first: Whether reading begins at the first messages; else partitions that ended before are passed over.
+    """
+    numbers = log.partitions(topic)
+    if not isinstance(log, Splitting) or not (parents := log.parents(topic)):
+        return Order(numbers)
+    at = positions(numbers)
+    heirs: set[int] = set()
+    for number in numbers:
+        if any(each in at or each in heirs for each in parents.get(number, ())):
+            heirs.add(number)
+    ended = {*chain.from_iterable(parents.values())}
+    passed = set() if from_first else ended - at.keys() - heirs
+    empty = log.emptied(topic, {each: at.get(each, 0) for each in ended - passed})
+    done = set(passed)
+    waiting: set[int] = set()
+    for number in numbers:
+        if not done.issuperset(parents.get(number, ())):
+            waiting.add(number)
+        elif number in empty:
+            done.add(number)
+    return Order([each for each in numbers if each not in waiting | passed], frozenset(waiting), frozenset(heirs))

@@ -173,6 +173,16 @@ def test_trees_of_another_library_answer_here_too(page: Page, folder: Path) -> N
         }})()"""
     )
     assert found == pytest.approx(wanted, abs=1e-12)
+    said = page.do(
+        f"""(async () => {{
+            const {{ load }} = await import("/device.js");
+            const device = await load("{page.do("location.href")}trees/", "{TRUSTED.hex()}");
+            const rows = {json.dumps(given_rows)};
+            rows[3]["Carrier.delay_1h"] = Infinity;
+            return await device.predict(rows).catch((error) => `${{error.name}}: ${{error.message}}`);
+        }})()"""
+    )
+    assert said == "InvalidRow: Input 'Carrier.delay_1h' is infinite, or too large for float64, in row 3."
 
 
 def computed(page: Page, chosen: list[Node], columns: dict[str, list[Any]], schema: Schema) -> list[list[Any]]:

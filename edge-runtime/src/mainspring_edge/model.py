@@ -22,7 +22,8 @@ class Model:
         content: A verified ONNX file.
         names: The columns of `answer`'s rows.
         signature: `model` of `edge.json`: `feeds` (name, datatype, columns, shape), `outputs` (name, fetch, column),
-            and `batch`, which is 1 for a model that takes one row at a time.
+            `batch`, which is 1 for a model that takes one row at a time, and `finite`, the type in which numbers have
+            to be finite, if they have to.
 
     Raises:
         Refused: ONNX Runtime cannot run the model.
@@ -41,6 +42,8 @@ class Model:
         self._outputs = [(each["name"], each["fetch"], each["column"]) for each in signature["outputs"]]
         self._fetches = list(dict.fromkeys(fetch for _, fetch, _ in self._outputs))
         self._alone = signature.get("batch") == 1
+        self._finite = signature.get("finite")
+        self._columns = {feed["name"]: list(feed["columns"]) for feed in signature["feeds"]}
         self._names = list(names)
         self._matrix = _matrix(signature["feeds"], self._names)
 
@@ -55,7 +58,8 @@ class Model:
         """Return output -> one value a row (a nested list where the model's output is a tensor).
 
         Raises:
-            InvalidRow: A value is null where the model has no null, or a tensor has another shape.
+            InvalidRow: A value is null where the model has no null, or infinite where it takes finite ones, or a tensor
+                has another shape.
         """
         if self._alone and rows != 1:
             parts = [self.predict({name: [values[row]] for name, values in columns.items()}, 1) for row in range(rows)]
@@ -63,8 +67,21 @@ class Model:
         return self._run({name: feed(columns, rows) for name, feed in self._feeds}, rows)
 
     def _run(self, feeds: dict[str, Any], rows: int) -> dict[str, list[Any]]:
+        if self._finite is not None:
+            self._expect_finite(feeds)
         found = dict(zip(self._fetches, self._session.run(self._fetches, feeds), strict=True))
         return {name: _split(found[fetch], column, rows) for name, fetch, column in self._outputs}
+
+    def _expect_finite(self, feeds: Mapping[str, Any]) -> None:
+        for feed, array in feeds.items():
+            if array.dtype.kind != "f":
+                continue
+            with np.errstate(over="ignore"):
+                infinite = np.argwhere(np.isinf(array.astype(self._finite, copy=False)))
+            if len(infinite):
+                names, place = self._columns[feed], infinite[0]
+                name = names[place[1]] if len(names) > 1 else names[0]
+                raise InvalidRow(f"Input {name!r} is infinite, or too large for {self._finite}, in row {place[0]}.")
 
 
 def _matrix(feeds: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Callable[[Any], dict[str, Any]] | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,17 +13,25 @@ import msgspec
 import numpy as np
 import pytest
 
+import mainspring as ms
+from kit import serving
 from kit.devices import TRUSTED, package
 from kit.models import FEATURES, lightgbm_bundle, xgboost_bundle, xgboost_file
 from kit.native_trees import FILES, grown, grown_by_texts, trees
 from kit.serving import INPUTS
-from mainspring.core.errors import Corrupt, NotConvertible
+from mainspring.core.errors import Corrupt, Invalid, NotConvertible
 from mainspring.deploy.edge.converting import in_onnx, tree_model
+from mainspring.deploy.edge.signature import signature_of
+from mainspring.features.declaring import request_features
+from mainspring.features.definitions import dump
 from mainspring.operations.edge.int8 import judge_int8
 from mainspring.registry.model import Bundle
+from mainspring.serving.ports import Executor
 from mainspring.stats.curves import Curve
 from mainspring.training.flavours import fresh
-from mainspring_edge import load
+from mainspring.training.flavours.scoring import open_session
+from mainspring_edge import InvalidRow, load
+from mainspring_edge.model import Model
 
 ROW = {
     "Carrier.flights_1h": 3,
@@ -48,6 +58,61 @@ def test_a_package_answers_as_the_library_and_tests_itself(library: str, curve: 
     features = device.features(rows)
     given = {each.name: np.array(features[each.name], np.float64).reshape(-1, 1) for each in INPUTS}
     assert device.predict(rows)["probability"] == pytest.approx(native(given)[:, 0], abs=2e-6)
+
+
+@pytest.mark.parametrize("library", FILES)
+def test_infinite_numbers_are_refused_or_answered_as_the_gateway_does(library: str, tmp_path: Path) -> None:
+    made = trees(library)
+    device = load(package(tmp_path / "p", made), TRUSTED)
+    gateway = open_executor(library, made)
+    for value in (math.inf, -math.inf):
+        for field, name in (("Carrier.delay_1h", "Carrier.delay_1h"), ("distance", "Schedule.thousands")):
+            rows = [ROW, {**ROW, field: value}]
+            features = device.features(rows)
+            assert features[name][1] == value
+            if library == "catboost":
+                wanted = gateway.predict(features, 2)["probability"]
+                assert device.predict(rows)["probability"] == pytest.approx(list(wanted), abs=1e-9)
+                continue
+            with pytest.raises(Invalid) as refused:
+                gateway.predict(features, 2)
+            kind = "float32" if library == "xgboost" else "float64"
+            assert refused.value.what == f"Input {name!r} is infinite, or too large for {kind}, in row 1."
+            with pytest.raises(InvalidRow) as told:
+                device.predict(rows)
+            assert str(told.value) == refused.value.what
+
+
+def open_executor(library: str, made: Bundle) -> Executor:
+    module = importlib.import_module(f"mainspring.serving.adapters.{library}")
+    executor: Executor = getattr(module, f"{library.capitalize()}Executor")(made)
+    return executor
+
+
+def test_what_float32_rounds_to_infinity_is_refused_too() -> None:
+    """An ensemble of XGBoost takes float64 from a device, and float32 inside."""
+    pytest.importorskip("xgboost")
+    made = in_onnx(trees("xgboost"), "late:1")
+    signature = signature_of(open_session(made.files["model.onnx"]), made.manifest)
+    model = Model(made.files["model.onnx"], signature, [each.name for each in INPUTS])
+    rows = {each.name: [1.0, 1e39 if each.name == "Carrier.delay_1h" else 2.0] for each in INPUTS}
+    with pytest.raises(InvalidRow, match=r"'Carrier\.delay_1h' is infinite, or too large for float32, in row 1"):
+        model.predict(rows, 2)
+
+
+def test_made_rows_leave_out_what_is_refused(tmp_path: Path) -> None:
+    @request_features
+    class Schedule:
+        thousands = ms.col("distance") * 1e306
+        hour = ms.col("scheduled_at").hour().cast(ms.Int64)
+
+    made = trees("lightgbm")
+    files = {**made.files, "features.json": dump([serving.Carrier, Schedule], serving.OBSERVATIONS)}
+    folder = package(tmp_path / "p", replace(made, files=files))
+    golden = json.loads((folder / "golden.json").read_bytes())
+    assert max(each or 0.0 for each in golden["rows"]["distance"]) == 100.0
+    assert len(golden["rows"]["distance"]) > 20
+    load(folder, TRUSTED).self_test()
 
 
 @pytest.mark.parametrize("library", FILES)

@@ -59,12 +59,13 @@ def content_of(
     content = bundle.files[MODEL] if model is None else model
     check_onnx(content)
     columns, program = _columns(manifest), program_for(bundle, stored_as_inputs=stored_as_inputs)
+    signature = signature_of(open_session(content), manifest)
     made: tuple[Columns, Columns, Columns] = ({}, {}, {})
     recorded = recorded_rows(bundle)
     if bundles.FEATURES in bundle.files and not manifest.tensors:
         groups, observations = definitions.load(bundle.files[bundles.FEATURES])
         personal = personal_names(groups, observations)
-        made = made_rows(program, bundle, content, groups, observations, personal)
+        made = made_rows(program, bundle, content, groups, observations, personal, finite=signature["finite"])
         if personal & set(columns):
             recorded = {}, {}  # held-out rows of people do not leave for devices; made ones do
     about = {
@@ -75,7 +76,7 @@ def content_of(
         "tolerance": manifest.tolerance if tolerance is None else tolerance,
         "columns": columns,
         "stored": program.stored,
-        "model": signature_of(open_session(content), manifest),
+        "model": signature,
     }
     files = {MODEL: content, FEATURES: program.encode(), GOLDEN: golden_file(manifest, recorded, made)}
     rows = sum(len(next(iter(part.values()), ())) for part in (recorded[0], made[0]))

@@ -14,6 +14,7 @@ from mainspring.core.errors import NotConvertible
 from mainspring.core.schema import DType
 from mainspring.deploy.edge.golden import arrays_of, recorded_rows, worst_difference
 from mainspring.deploy.edge.package import MODEL
+from mainspring.deploy.edge.signature import FINITE
 from mainspring.deploy.edge.trees import ZERO, Columns, Derived, read_trees
 from mainspring.registry.flavours import MODEL_FILES
 from mainspring.registry.model import Bundle, Manifest
@@ -25,6 +26,7 @@ from mainspring.training.flavours.scoring import artefact_scores, open_session
 from mainspring.training.flavours.tree_graph import VERSION, Forest, sum_of_trees
 from mainspring.training.frames import Array
 
+_REFUSE_INFINITE = ("xgboost", "lightgbm")  # as their executors do; CatBoost answers
 _LARGEST = 64 << 20  # bytes of a table of categories
 _INSTEAD: Mapping[str, str] = {
     "function": "serve it from a gateway: a device has none of the project's code.",
@@ -150,6 +152,8 @@ def tree_model(bundle: Bundle, owner: str) -> bytes:
         opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", VERSION)],
         ir_version=10,
     )
+    if manifest.flavour in _REFUSE_INFINITE:
+        helper.set_model_props(model, {FINITE: "float32" if forest.narrow else "float64"})
     if not manifest.tensors:
         name_outputs(model, answer, range(len(manifest.outputs)), manifest.outputs, double=not narrow)
     content = content_of(model)

@@ -79,14 +79,18 @@ def made_rows(
     groups: Sequence[FeatureGroup],
     observations: Observations,
     personal: Collection[str] = (),
+    *,
+    finite: str | None = None,
 ) -> tuple[Columns, Columns, Columns]:
     """Return rows of made inputs, their features by the two implementations' rules, and the model's outputs.
 
     Args:
         model: The package's model, which in INT8 is not the bundle's.
         personal: Columns whose texts of training the rows do not repeat.
+        finite: As of `signature_of`.
 
-    A row is left out if the model has no finite output for it, or a feature of it is null where the model has no null.
+    A row is left out if the model has no finite output for it, or a feature of it is null where the model has no null,
+    or infinite where the model takes finite ones.
     """
     manifest = bundle.manifest
     dtypes = {name: DType(dtype) for name, dtype in program.inputs.items()}
@@ -94,13 +98,17 @@ def made_rows(
     inputs = _inputs(program, words, dtypes)
     computed = Computed(groups, observations, {name: vector(inputs[name], dtypes[name]) for name in inputs}, MADE_ROWS)
     features = {each.name: computed.feature(each.name).to_list() for each in manifest.inputs}
-    scores = artefact_scores(Artefact("onnx", MODEL, model), arrays_of(features, manifest), list(features))
+    given = arrays_of(features, manifest)
+    scores = artefact_scores(Artefact("onnx", MODEL, model), given, list(features))
+    with np.errstate(over="ignore"):
+        refused = [np.isinf(each.astype(finite)) for each in given.values() if finite and each.dtype.kind == "f"]
     kinds = {each.name: each.dtype for each in manifest.inputs}
     nullable = (DType.String, DType.Float32, DType.Float64)
     fine = [
         row
         for row in range(MADE_ROWS)
         if np.isfinite(scores[row]).all()
+        and not any(each[row] for each in refused)
         and all(values[row] is not None or kinds[name] in nullable for name, values in features.items())
     ]
     return (

@@ -25,6 +25,7 @@ _DATATYPES: Mapping[str, str] = {
     "tensor(string)": "object",
 }
 _FLOATS = ("float16", "float32", "float64")
+FINITE = "mainspring.finite"  # property of a graph: its inputs have to be finite in this type
 
 
 def signature_of(session: Any, manifest: Manifest) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def signature_of(session: Any, manifest: Manifest) -> dict[str, Any]:
 
     `feeds` has for each of the graph's inputs its name, datatype, columns, and shape after the rows; `outputs` for each
     output its name, the graph's output to fetch, and its column there (`None` for a whole tensor). `batch` is 1 for a
-    model that takes one row at a time.
+    model that takes one row at a time. `finite` is the type in which inputs have to be finite, or `None`.
 
     Raises:
         Corrupt: The graph does not have the manifest's inputs and outputs.
@@ -42,12 +43,14 @@ def signature_of(session: Any, manifest: Manifest) -> dict[str, Any]:
     for each in (*graph, *answers):
         if each.type not in _DATATYPES:
             raise NotConvertible(f"{each.name!r} of the model is {each.type}, which no device takes.")
+    finite = session.get_modelmeta().custom_metadata_map.get(FINITE)
     if manifest.tensors:
         alone = any(list(each.shape[:1]) == [1] for each in graph)
         feeds = [_feed(each, (each.name,), list(_open(each.shape[1:]))) for each in graph]
         outputs = [{"name": each.name, "fetch": each.name, "column": None} for each in manifest.output_tensors]
-        return {"feeds": feeds, "outputs": outputs, "batch": 1 if alone else None}
-    return {"feeds": _column_feeds(graph, manifest), "outputs": _column_outputs(answers, manifest), "batch": None}
+        return {"feeds": feeds, "outputs": outputs, "batch": 1 if alone else None, "finite": finite}
+    feeds, outputs = _column_feeds(graph, manifest), _column_outputs(answers, manifest)
+    return {"feeds": feeds, "outputs": outputs, "batch": None, "finite": finite}
 
 
 def _open(shape: Sequence[Any]) -> list[int]:

@@ -114,7 +114,7 @@ export class Device {
     }
     const feeds = {};
     for (const feed of this.index.model.feeds) {
-      feeds[feed.name] = tensor(feed, columns, rows);
+      feeds[feed.name] = tensor(feed, columns, rows, this.index.model.finite);
     }
     const found = await this.session.run(feeds);
     const outputs = Object.fromEntries(this.index.model.outputs.map((output) => [output.name, output]));
@@ -140,7 +140,7 @@ function json(content) {
   return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(content));
 }
 
-function tensor(feed, columns, rows) {
+function tensor(feed, columns, rows, finite) {
   const beside = feed.columns.map((name) => columns[name]);
   const flat = [];
   for (let row = 0; row < rows; row += 1) {
@@ -160,9 +160,14 @@ function tensor(feed, columns, rows) {
   }
   const wide = feed.datatype.endsWith("int64");
   const floats = feed.datatype.startsWith("float");
-  const numbers = flat.map((value) => {
+  const numbers = flat.map((value, place) => {
     if (value === null && floats) {
       return NaN;
+    }
+    if (finite && floats && Math.abs(finite === "float32" ? Math.fround(Number(value)) : Number(value)) === Infinity) {
+      const name = feed.columns[feed.columns.length > 1 ? place % feed.columns.length : 0];
+      const row = Math.floor(place / (flat.length / rows));
+      throw new InvalidRow(`Input '${name}' is infinite, or too large for ${finite}, in row ${row}.`);
     }
     if (value === null || typeof value === "string") {
       throw new InvalidRow(`Input '${feed.name}' of the model is ${value}, which is not ${feed.datatype}.`);

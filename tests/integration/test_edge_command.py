@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from kit.depot import MODEL, Depot, opened
@@ -90,6 +91,10 @@ def test_a_package_and_a_version_are_checked_before_a_rollout(
         assert (found.golden_rows, found.model_bytes) == (made["golden_rows"], made["model_bytes"])
     assert package.bytes == made["bytes"]
     assert version.package == ""
+    assert version.int8 is not None
+    assert msgspec.json.decode(msgspec.json.encode(version.int8)) == made["int8"]
+    (said,) = (each.detail for each in version.findings if each.check == "int8")
+    assert said == f"FP32 is kept. {made['int8']['why']}."
     golden = json.loads((folder / "golden.json").read_bytes())
     golden["answers"]["probability"][3] += 0.01
     content = json.dumps(golden).encode()

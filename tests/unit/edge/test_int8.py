@@ -16,8 +16,9 @@ from kit.devices import TRUSTED, package
 from kit.serving import KEY
 from kit.stage import Stage, rows
 from mainspring.core.errors import NotConvertible
-from mainspring.deploy.edge.building import content_of
+from mainspring.deploy.edge.building import FP32, content_of
 from mainspring.deploy.edge.quantise import quantised
+from mainspring.operations.edge.building import AUTO, packed
 from mainspring.operations.edge.int8 import judge_int8
 from mainspring.registry.model import Bundle
 from mainspring.training.gate_kinds import Gate
@@ -92,6 +93,19 @@ def test_a_row_has_the_same_answer_alone_and_in_a_batch_on_a_device(made: Bundle
     given = table.select(["V.a", "V.b"]).to_pylist()
     together = device.predict(given)["probability"]
     assert together == [device.predict([row])["probability"][0] for row in given]
+
+
+def test_a_package_has_what_the_verdict_says(made: Bundle) -> None:
+    content, found = packed(made, None, AUTO, 0.02, stored_as_inputs=False)
+    assert found is not None
+    assert (found.allowed, content.about["precision"], len(content.files["model.onnx"])) == (True, "int8", found.bytes)
+    fp32 = len(made.files["model.onnx"])
+    assert found.detail(fp32).startswith(f"INT8: {found.bytes:,} of {fp32:,} bytes; outputs differ by at most 0.0")
+    content, found = packed(made, None, AUTO, None, stored_as_inputs=False)
+    assert found is not None
+    assert found.detail(fp32) == f"An output differs by {found.worst:.2g}, more than 1e-05."
+    assert (content.about["precision"], content.files["model.onnx"]) == ("fp32", made.files["model.onnx"])
+    assert packed(made, None, FP32, None, stored_as_inputs=False)[1] is None
 
 
 def test_fp32_is_the_default_of_a_package(made: Bundle, tmp_path: Path) -> None:

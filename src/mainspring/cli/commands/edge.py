@@ -77,13 +77,8 @@ def _show(console: Console, made: BuiltPackage) -> None:
     if made.stored:
         line(f"Stored features that each row has to bring: {', '.join(made.stored)}")
     int8 = made.int8
-    if int8 is not None and not int8.allowed:
-        line(f"FP32 was kept. {int8.why[:1].upper()}{int8.why[1:]}.")
-    elif int8 is not None:
-        line(
-            f"INT8: {made.model_bytes:,} of {made.fp32_bytes:,} bytes; outputs differ by at most {int8.worst:.2g} on "
-            f"{int8.rows:,} rows, {int8.tolerance:g} are allowed."
-        )
+    if int8 is not None:
+        line(("" if int8.allowed else "FP32 was kept. ") + int8.detail(made.fp32_bytes))
     for gate in () if int8 is None else int8.gates:
         line(f"  {gate}")
     line(f"{made.golden_rows:,} golden rows. On the device: mainspring-edge check {made.folder} --key {made.key}")
@@ -91,15 +86,17 @@ def _show(console: Console, made: BuiltPackage) -> None:
 
 @make("check", reads_only=True)
 @click.argument("target", metavar="PACKAGE|NAME[@ALIAS|:VERSION]")
-def check(call: Call, *, target: str) -> int:
+@click.option("--tolerance", type=float, help="Largest difference that INT8 may make in a version, as of `build`.")
+def check(call: Call, *, target: str, tolerance: float | None) -> int:
     """Check a package, or a version as one, before it is rolled out; exit with 13 if there is a problem.
 
     A package: its signature and files, its golden rows on this machine, its size and memory, what each row has to
-    bring, and whether values of personal columns are in it. A version: the same, built in memory, or why it cannot be.
+    bring, and whether values of personal columns are in it. A version: the same, built in memory, with the verdict on
+    INT8, or why it cannot be.
     """
     from mainspring.operations.edge.checking import check_package
 
-    found = check_package(call.project, target)
+    found = check_package(call.project, target, tolerance)
     call.result(found, lambda console: _show_checked(console, found))
     return exits.OK if found.well else exits.UNHEALTHY
 
@@ -109,6 +106,8 @@ def _show_checked(console: Console, found: CheckedPackage) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     show_findings(console, found.findings)
+    for gate in () if found.int8 is None else found.int8.gates:
+        line(f"  {gate}")
     if found.inputs:
         memory = "" if found.memory_bytes is None else f", {found.memory_bytes >> 20:,} MB of memory with the runtime"
         line(f"{found.name}:{found.version}, {found.precision.upper()}: {found.bytes:,} bytes{memory}.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mainspring.core.errors import Invalid, NotConvertible
-from mainspring.deploy.edge.building import FP32, INT8, content_of
+from mainspring.deploy.edge.building import FP32, INT8, Content, content_of
 from mainspring.deploy.edge.converting import in_onnx
 from mainspring.deploy.edge.package import SKETCH, expect_new, write_package
 from mainspring.monitoring.served import served
@@ -15,6 +15,8 @@ from mainspring.operations.edge.int8 import Int8, judge_int8
 from mainspring.operations.edge.sketches import sketch_file
 from mainspring.operations.models.curating import expect_kept, find
 from mainspring.project import Project
+from mainspring.registry.model import Bundle
+from mainspring.training.model import Model
 
 AUTO = "auto"
 
@@ -76,30 +78,16 @@ def build_package(
         Invalid: A feature needs the store, the tolerance is no positive number, or the endpoint serves another model.
         NotConvertible: The model cannot be converted to ONNX, or INT8 was demanded and is not allowed.
     """
-    if tolerance is not None and not 0 < tolerance < 1:
-        raise Invalid(f"The tolerance {tolerance} is not between 0 and 1.", fix="give --tolerance 0.01, for example.")
+    expect_tolerance(tolerance)
     expect_new(folder)
     version = find(project, reference)
     expect_kept(project, version)
     name = f"{version.model}:{version.version}"
     bundle = in_onnx(project.bundles.load(version.digest), name)
-    content = content_of(bundle, stored_as_inputs=stored_as_inputs)
-    int8, model = None, None
-    if precision != FP32:
-        int8, model = judge_int8(
-            bundle,
-            bundle.manifest.tolerance if tolerance is None else tolerance,
-            project.definitions.models.get(version.model),
-        )
-        if model is not None:
-            content = content_of(bundle, stored_as_inputs=stored_as_inputs, model=model, tolerance=int8.tolerance)
-        elif precision == INT8:
-            raise NotConvertible(
-                f"{name} may not run in INT8: {int8.why}.", fix="give --tolerance, or --precision fp32."
-            )
-    sketch = sketch_file(served(bundle))
-    if sketch is not None:
-        content = replace(content, files={**content.files, SKETCH: sketch})
+    declared = project.definitions.models.get(version.model)
+    content, int8 = packed(bundle, declared, precision, tolerance, stored_as_inputs=stored_as_inputs)
+    if precision == INT8 and int8 is not None and not int8.allowed:
+        raise NotConvertible(f"{name} may not run in INT8: {int8.why}.", fix="give --tolerance, or --precision fp32.")
     about = {
         **content.about,
         "endpoint": _endpoint(project, version.model, endpoint),
@@ -127,6 +115,36 @@ def build_package(
         int8=int8,
         key=project.signing_key.public.hex(),
     )
+
+
+def expect_tolerance(tolerance: float | None) -> None:
+    """Raise `Invalid` for a tolerance that allows everything or nothing."""
+    if tolerance is not None and not 0 < tolerance < 1:
+        raise Invalid(f"The tolerance {tolerance} is not between 0 and 1.", fix="give --tolerance 0.01, for example.")
+
+
+def packed(
+    bundle: Bundle, declared: Model | None, precision: str, tolerance: float | None, *, stored_as_inputs: bool
+) -> tuple[Content, Int8 | None]:
+    """Return the files of a package, in INT8 where that is asked for and allowed, and the verdict on it.
+
+    Args:
+        bundle: In ONNX.
+        declared: As of `judge_int8`.
+
+    Raises:
+        Invalid: A feature needs the store.
+    """
+    content, int8 = content_of(bundle, stored_as_inputs=stored_as_inputs), None
+    if precision != FP32:
+        allowed = bundle.manifest.tolerance if tolerance is None else tolerance
+        int8, small = judge_int8(bundle, allowed, declared)
+        if small is not None:
+            content = content_of(bundle, stored_as_inputs=stored_as_inputs, model=small, tolerance=allowed)
+    sketch = sketch_file(served(bundle))
+    if sketch is not None:
+        content = replace(content, files={**content.files, SKETCH: sketch})
+    return content, int8
 
 
 def _endpoint(project: Project, model: str, chosen: str | None) -> str:

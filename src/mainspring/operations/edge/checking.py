@@ -7,18 +7,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from mainspring.core.errors import MainspringError, NotFound
-from mainspring.deploy.edge.building import content_of, program_for
+from mainspring.core.errors import Invalid, MainspringError, NotFound
+from mainspring.deploy.edge.building import program_for
 from mainspring.deploy.edge.converting import in_onnx
 from mainspring.deploy.edge.package import FEATURES, GOLDEN, INDEX, MODEL, SKETCH, read_package, write_package
-from mainspring.monitoring.served import served
-from mainspring.operations.edge.sketches import sketch_file
+from mainspring.operations.edge.building import AUTO, expect_tolerance, packed
+from mainspring.operations.edge.int8 import Int8
 from mainspring.operations.endpoint_checks import Finding, well
 from mainspring.operations.models.cards import personal
 from mainspring.operations.models.curating import expect_kept, find
@@ -63,6 +64,7 @@ class CheckedPackage:
         bytes: Size of its files.
         memory_bytes: Peak of a process that loads it and computes its golden rows; `None` where it is not known.
         golden_rows: Rows that a device has to reproduce.
+        int8: The verdict on INT8 for a version that could become a package.
     """
 
     name: str
@@ -80,18 +82,26 @@ class CheckedPackage:
     model_bytes: int = 0
     memory_bytes: int | None = None
     golden_rows: int = 0
+    int8: Int8 | None = None
 
 
-def check_package(project: Project, target: str) -> CheckedPackage:
+def check_package(project: Project, target: str, tolerance: float | None = None) -> CheckedPackage:
     """Return what is found about a package's folder, or about a version, which is built in memory only.
 
+    Args:
+        tolerance: Largest difference that INT8 may make in a version; by default the bundle's own.
+
     Raises:
+        Invalid: The tolerance is no positive number, or is given for a package.
         NotFound: There is no such package or version.
         Corrupt: A file of the package was changed, or another key signed it.
     """
     folder = Path(target)
     if not (folder / INDEX).exists() and os.sep not in target:
-        return _version(project, target)
+        expect_tolerance(tolerance)
+        return _version(project, target, tolerance)
+    if tolerance is not None:
+        raise Invalid("A package has its precision.", fix="give --tolerance with a version.")
     files = read_package(folder, project.signing_key.public)
     about = msgspec.json.decode(files[INDEX])
     try:
@@ -102,7 +112,7 @@ def check_package(project: Project, target: str) -> CheckedPackage:
     return _checked(str(folder), about, files, _tried(folder, project.signing_key.public), bundle, [signed])
 
 
-def _version(project: Project, reference: str) -> CheckedPackage:
+def _version(project: Project, reference: str, tolerance: float | None) -> CheckedPackage:
     version = find(project, reference)
     name = f"{version.model}:{version.version}"
     bundle = project.bundles.load(version.digest)
@@ -112,19 +122,24 @@ def _version(project: Project, reference: str) -> CheckedPackage:
     _attempt(findings, "version", "", lambda: expect_kept(project, version))
     converted = _attempt(findings, "model", said, lambda: in_onnx(bundle, name))
     _attempt(findings, "features", "", lambda: program_for(bundle, stored_as_inputs=True))
-    content = None
+    made = None
     if converted is not None and all(each.ok for each in findings):
-        content = _attempt(findings, "package", "", lambda: content_of(converted, stored_as_inputs=True))
-    if content is None:
+        declared = project.definitions.models.get(version.model)
+        pack = partial(packed, converted, declared, AUTO, tolerance, stored_as_inputs=True)
+        made = _attempt(findings, "package", "", pack)
+    if converted is None or made is None:
         return CheckedPackage(version.model, version.version, "", False, tuple(findings))
-    sketch = sketch_file(served(bundle))
-    files = {**content.files, **({} if sketch is None else {SKETCH: sketch})}
+    content, int8 = made
+    if int8 is not None:
+        kept = "" if int8.allowed else "FP32 is kept. "
+        findings.append(well("int8", kept + int8.detail(len(converted.files[MODEL]))))
     about = {**content.about, "version": int(version.version)}
     with tempfile.TemporaryDirectory(prefix="mainspring-edge-") as place:
         key = SigningKey(os.urandom(32))
-        index = write_package(Path(place) / "package", about, files, key)
+        index = write_package(Path(place) / "package", about, content.files, key)
         tried = _tried(Path(place) / "package", key.public)
-    return _checked("", msgspec.json.decode(index), {**files, INDEX: index}, tried, bundle, findings)
+    files = {**content.files, INDEX: index}
+    return replace(_checked("", msgspec.json.decode(index), files, tried, bundle, findings), int8=int8)
 
 
 def _attempt(findings: list[Finding], check: str, said: str, make: Callable[[], T]) -> T | None:

@@ -48,6 +48,15 @@ class Int8:
     bytes: int = 0
     gates: tuple[GateResult, ...] = ()
 
+    def detail(self, fp32_bytes: int) -> str:
+        """Return the verdict in words, beside the size of the model in FP32."""
+        if not self.allowed:
+            return f"{self.why[:1].upper()}{self.why[1:]}."
+        return (
+            f"INT8: {self.bytes:,} of {fp32_bytes:,} bytes; outputs differ by at most {self.worst:.2g} on "
+            f"{self.rows:,} rows, {self.tolerance:g} are allowed."
+        )
+
 
 def judge_int8(bundle: Bundle, tolerance: float, declared: Model | None = None) -> tuple[Int8, bytes | None]:
     """Return the verdict on the quantised model of a bundle, and that model if its gates and the tolerance allow it.

@@ -8,6 +8,7 @@ from importlib import import_module
 import click
 from click.exceptions import NoArgsIsHelpError
 
+from mainspring.core.ending import exits_beside_threads
 from mainspring.core.memory import reserve_little
 
 # name -> (module in cli/commands, one line of help), in the order of a project's life
@@ -100,15 +101,24 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and exit."""
-    arguments = sys.argv[1:]
-    reserve_little()
+    with exits_beside_threads():
+        reserve_little()
+        sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line and return the exit code.
+
+    Raises:
+        SystemExit: The command itself exits.
+    """
     try:
         code = cli.main(args=arguments, prog_name="mainspring", standalone_mode=False)
     except click.ClickException as error:
-        sys.exit(_misused(error, arguments))
+        return _misused(error, arguments)
     except click.Abort:
-        sys.exit(130)
-    sys.exit(code if isinstance(code, int) else 0)
+        return 130
+    return code if isinstance(code, int) else 0
 
 
 def _misused(error: click.ClickException, arguments: list[str]) -> int:

@@ -15,6 +15,8 @@ import signal
 import sys
 import threading
 
+from mainspring.core.ending import exits_beside_threads
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -35,7 +37,8 @@ def main() -> None:
     pipe, module, *arguments = sys.argv[1:]
     die_with_supervisor(int(pipe))
     sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    with exits_beside_threads():
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

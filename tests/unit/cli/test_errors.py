@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from mainspring.cli import exits
 from mainspring.cli.call import Call, guarded
-from mainspring.cli.main import main
+from mainspring.cli.main import run
 from mainspring.core.catalog import catalog_errors
 from mainspring.core.errors import Denied, Invalid
 from mainspring.operations.predict import first_row, tensors
@@ -149,11 +149,6 @@ def test_what_the_system_refuses_has_a_fix(
 
 
 @pytest.mark.parametrize(("typed", "said"), [("trian", "Did you mean 'train'?"), ("zzz", "There are demo, init")])
-def test_no_such_command_names_what_there_is(
-    typed: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sys.argv", ["mainspring", typed])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == exits.USAGE
+def test_no_such_command_names_what_there_is(typed: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([typed]) == exits.USAGE
     assert said in " ".join(capsys.readouterr().err.split())

@@ -6,6 +6,8 @@ itself at the next step, and says as one line of JSON what is there when a later
 those. `streaming_victim.py run FOLDER` processes with a thread a sink until it is killed or everything is done.
 `streaming_victim.py shared FOLDER NUMBER...` is as `points`, with another process that has half of the partitions
 meanwhile, and takes over those of the one that died.
+`streaming_victim.py candidate FOLDER` kills a child at each step of the prediction log; its endpoint has a candidate
+that fails on messages. It says which failures are there once a later child is through.
 `streaming_victim.py deadly FOLDER` has a message whose processing kills the process.
 """
 
@@ -24,17 +26,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kit.stream_endpoints import OUT, START, Stage, endpoint, message
+from kit.stream_endpoints import OUT, START, Doubling, Stage, endpoint, message, rollout
 from kit.stream_log import all_messages
-from mainspring.core.locks import FileLocks
+from mainspring.core.locks import FileLocks, MemoryLocks
 from mainspring.core.settings import Url
 from mainspring.core.time import SECOND, SystemClock
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.adapters.log_sqlite import SqliteLog
+from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.adapters.streams_catalog import CatalogStreams
 from mainspring.data.streams.model import NewMessage
+from mainspring.ledger.adapters.lake import LakePredictions
+from mainspring.ledger.adapters.segments import SegmentLog
+from mainspring.ledger.model import Log
+from mainspring.ledger.recording import Recorder
 from mainspring.operations.stream_endpoints.sharing import Leases
 from mainspring.project.catalog import open_catalog
+from mainspring.serving.streaming.arms import Arms
+from mainspring.serving.streaming.predictions import PredictionSink
 from mainspring.serving.streaming.progress import Progress
 
 PARTITIONS, MESSAGES = 2, 60
@@ -256,11 +265,59 @@ def deadly(folder: Path) -> None:
     print(json.dumps({"deaths": deaths, "outputs": ids, "dead": made.rows("checks__dead_letters")}, default=str))
 
 
+def candidate(folder: Path) -> None:
+    """Log what a candidate fails on, and kill before and behind each such write of the log, and behind its delivery."""
+
+    def run(step: Callable[[str], None], copy: Path) -> None:
+        stage = Stage(copy / "state", log=SqliteLog(copy / "log.db"), of=endpoint(tries=2))
+        arms = [Doubling("1"), Doubling("2")]
+        stage.arms = Arms(arms, rollout(1.0), ["card"])
+        log = _Dying(SegmentLog(copy / "segments"), "fail", step)
+        by = {
+            each.version: Recorder(
+                log,
+                endpoint="checks",
+                model=each.model,
+                version=each.version,
+                digest=each.digest,
+                policy=Log(sync=True),
+            )
+            for each in arms
+        }
+        store = LakePredictions(copy / "segments", MemoryLake(), MemoryLocks())
+        stage.sinks = [PredictionSink("checks", lambda made: by[made.version], store, log)]
+        stage.run(at_once=4, point=lambda name: step(name) if name == "delivered predictions" else None)
+        log.close()
+
+    messages = [message(n, shop="poison" if n % 3 == 2 else "x") for n in range(6)]
+    log = SqliteLog(folder / "log.db")
+    log.create("payments", 1)
+    log.produce("payments", messages)
+    log.close()
+    number, died = 0, True
+    while died:
+        number += 1
+        copy, names = folder / str(number), folder / "step"
+        copy.mkdir()
+        shutil.copy(folder / "log.db", copy)
+        names.write_text("")
+        died = forked(lambda: run(at_step(number, names), copy)) == signal.SIGKILL  # noqa: B023
+        if forked(lambda: run(lambda _: None, copy)):  # noqa: B023
+            raise SystemExit("the child that nobody killed failed")
+        store = LakePredictions(copy / "segments", MemoryLake(), MemoryLocks())
+        store.compact()
+        failures = [(each.id, each.request_id) for each in store.failures("r1")]
+        predictions = sorted(each.id for each in store.recent(limit=100))
+        print(json.dumps({"step": names.read_text(), "failures": failures, "predictions": predictions}))
+
+
 def main() -> None:
     what, place, *rest = sys.argv[1:]
     folder = Path(place)
     if what == "deadly":
         deadly(folder)
+    elif what == "candidate":
+        candidate(folder)
     elif what == "prepare":
         prepare(folder, int(rest[0]))
     elif what == "run":

@@ -81,6 +81,15 @@ def test_a_message_on_which_the_process_dies_is_a_dead_letter(tmp_path: Path) ->
     assert (dead["offset"], dead["reason"]) == ("7", "The process died 3 times while it processed this message.")
 
 
+def test_what_a_candidate_fails_on_is_logged_once(tmp_path: Path) -> None:
+    trials = said("candidate", str(tmp_path))
+    assert {each["step"] for each in trials} >= {"before fail", "behind fail", "delivered predictions", ""}
+    for found in trials:
+        assert found["failures"] == [[f"checks-0-{n}@2", f"checks-0-{n}"] for n in (2, 5)], found["step"]
+        assert found["predictions"] == [f"checks-0-{n}" for n in (0, 1, 3, 4)], found["step"]
+    print(f"{len(trials) - 1} kills")
+
+
 @pytest.mark.timeout(900)
 def test_kills_at_random_change_nothing(tmp_path: Path) -> None:
     chance = random.Random(time.time_ns())

@@ -19,13 +19,14 @@ from mainspring.data.streams.declaring import Stream
 from mainspring.data.streams.decoding import Decoding
 from mainspring.data.streams.model import NewMessage
 from mainspring.operations.stream_endpoints.payloads import DecodedRows
+from mainspring.serving.model import Arm, Route
 from mainspring.serving.streaming.arms import Arms
 from mainspring.serving.streaming.declaring import StreamEndpoint, session, to_table, to_topic
 from mainspring.serving.streaming.event import StreamEvent
 from mainspring.serving.streaming.processor import DEAD_SINK, RowSource
 from mainspring.serving.streaming.runner import Runner, Share
 from mainspring.serving.streaming.scoring import Scored
-from mainspring.serving.streaming.sinks import TableSink, TopicSink, refusing
+from mainspring.serving.streaming.sinks import SinkWriter, TableSink, TopicSink, refusing
 from mainspring.serving.streaming.state import StateStore
 from mainspring.serving.streaming.state_file import StateFiles
 
@@ -105,6 +106,15 @@ def endpoint(**changes: Any) -> StreamEndpoint:
     return StreamEndpoint("checks", **{**given, **changes})
 
 
+def rollout(share: float, assign: Any = "key") -> Route:
+    """Return the route of a rollout of version 2, which has a share of the keys or of the requests."""
+    arms = Arm("1", "d1", 1 - share), Arm("2", "d2", share)
+    return Route(
+        endpoint="checks", model="doubling", arms=arms, deadline_us=1, max_queue_rows=1, rollout="r1", salt="grain",
+        assign=assign,
+    )  # fmt: skip
+
+
 def message(minutes: float, card: str | None = "a", amount: float | None = 1.0, **fields: Any) -> NewMessage:
     """Return a payment some minutes after the start; the log accepts it at once, or `accepted` minutes later."""
     accepted = fields.pop("accepted", 0.0)
@@ -147,6 +157,7 @@ class Stage:
         self.predictor = Doubling()
         self.arms: Arms | None = None  # by default `predictor` alone
         self.decoder: RowSource = JSON_ROWS
+        self.sinks: list[SinkWriter] = []  # beside those of the endpoint
 
     def put(self, messages: Iterable[NewMessage]) -> None:
         self.log.produce(TOPIC, list(messages))
@@ -154,7 +165,7 @@ class Stage:
     def runner(self, *, at_once: int = 512, point: Callable[[str], None] = lambda _: None, **options: Any) -> Runner:
         refuse = refusing(self.lake, self.endpoint.dead_letters)
         dead = TableSink(DEAD_SINK, self.endpoint.dead_letters, self.lake, self.endpoint.name, dead=True)
-        writers: list[Any] = [dead]
+        writers: list[Any] = [dead, *self.sinks]
         for sink in self.endpoint.to:
             if sink.kind == "topic":
                 writers.append(TopicSink(sink.id, sink.name, self.log, refuse))

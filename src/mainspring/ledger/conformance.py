@@ -522,12 +522,21 @@ class LedgerConformance:
             assert ledger.store.digests() == {"d" * 64}
             with pytest.raises(NotFound):
                 ledger.store.find("f1")
+            assert ledger.store.failed("r1", ["f1", "f2", "f9"]) == {"f1", "f2"}
+            assert ledger.store.failed("r2", ["f1"]) == set()
             ledger.store.compact()
         assert ledger.store.read("late", 0, 10_000)["id"].to_pylist() == ["p3"]
         assert _ids(ledger.store.arrivals("late", 0)) == ["p3"]
         assert ledger.store.failures("r1") == [failure(1), failure(2, count=40, unit=0)]
         assert ledger.store.failures("r2") == []
         assert (ledger.log.damaged(), dict(ledger.log.unlogged), dict(ledger.log.unlogged_failures)) == (0, {}, {})
+
+    def test_a_failure_that_is_waited_for_is_there(self, ledger: Ledger) -> None:
+        assert ledger.log.fail([failure(1)]) is None
+        written = ledger.log.fail([failure(2), failure(3)], sync=True)
+        assert written is not None
+        written.result(timeout=30)
+        assert ledger.store.failed("r1", ["f2", "f3"]) == {"f2", "f3"}
 
     def test_explanations_are_kept_apart_from_predictions_and_expire_with_them(self, ledger: Ledger) -> None:
         ledger.log.append([prediction(1), prediction(5)])

@@ -47,11 +47,14 @@ class PredictionLog(Protocol):
         """
         ...
 
-    def fail(self, failures: Sequence[Failure]) -> None:
+    def fail(self, failures: Sequence[Failure], *, sync: bool = False) -> Future[None] | None:
         """Append failures without waiting, as durable as `add`.
 
         What cannot be written is summed up by arm, kind and weight (`Failure.count`), counted in `unlogged_failures`
         and written as soon as there is room, so that no arm seems better than it was.
+
+        Args:
+            sync: As of `add`: a future, which fails where they cannot be durable; then they are not written later.
         """
         ...
 
@@ -293,6 +296,10 @@ class PredictionStore(Protocol):
 
     def failures(self, rollout: str) -> list[Failure]:
         """Return the compacted failures of a rollout, oldest first."""
+        ...
+
+    def failed(self, rollout: str, ids: Collection[str]) -> set[str]:
+        """Return those of these ids that are of failures of a rollout, compacted or not."""
         ...
 
     def explanations(self, prediction_id: str) -> list[KeptExplanation]:

@@ -148,13 +148,25 @@ class Recorder:
         )
 
     def failure(
-        self, *, at: int, kind: str, status: int, latency_us: int, assigned: Assigned, principal: str, request_id: str
+        self,
+        *,
+        at: int,
+        kind: str,
+        status: int,
+        latency_us: int,
+        assigned: Assigned,
+        principal: str,
+        request_id: str,
+        id_: str = "",
     ) -> Failure | None:
         """Return the record of a request that failed; `None` if the policy's share does not choose it.
 
         It is chosen as its predictions would have been, independently of the arm.
+
+        Args:
+            id_: Of the record; by default a new one.
         """
-        id_, share = new_id(), self.policy.share
+        id_, share = id_ or new_id(), self.policy.share
         if share < 1.0 and not _chosen(request_id or id_, share):
             return None
         endpoint, model, version, digest = self._made_by

@@ -33,6 +33,7 @@ from kit.stream_endpoints import (
     endpoint,
     message,
     payments,
+    rollout,
     told,
 )
 from kit.stream_log import all_messages
@@ -45,7 +46,6 @@ from mainspring.data.streams.decoding import Decoding
 from mainspring.data.streams.model import NewMessage, OffsetGone
 from mainspring.data.streams.recent import delays
 from mainspring.operations.stream_endpoints.payloads import DecodedRows
-from mainspring.serving.model import Arm, Route
 from mainspring.serving.plane.live import Router
 from mainspring.serving.streaming.arms import Arms
 from mainspring.serving.streaming.declaring import to_topic
@@ -296,14 +296,6 @@ class Tripling(Doubling):
 
 
 VERSIONS = {"1": Doubling("1"), "2": Tripling("2")}
-
-
-def rollout(share: float, assign: Any = "key") -> Route:
-    arms = Arm("1", "d1", 1 - share), Arm("2", "d2", share)
-    return Route(
-        endpoint="checks", model="doubling", arms=arms, deadline_us=1, max_queue_rows=1, rollout="r1", salt="grain",
-        assign=assign,
-    )  # fmt: skip
 
 
 @settings(max_examples=examples(gate=12, deep=300), deadline=None)

@@ -21,7 +21,7 @@ from mainspring.ledger.adapters import scanning
 from mainspring.ledger.adapters.compaction import Compaction
 from mainspring.ledger.adapters.newest import NewestFirst
 from mainspring.ledger.adapters.tables import SCHEMAS, LedgerTables, dataset_of
-from mainspring.ledger.adapters.unread import damaged, unread, unread_explanations
+from mainspring.ledger.adapters.unread import damaged, unread, unread_explanations, unread_failures
 from mainspring.ledger.column_batches import observed_rows
 from mainspring.ledger.columns import (
     FAILURE_SCHEMA,
@@ -255,6 +255,15 @@ class LakePredictions:
     def failures(self, rollout: str) -> list[Failure]:
         dataset = self._tables.dataset(FAILURES)
         return [] if dataset is None else failures_from(dataset.to_table(filter=scanning.same("rollout", rollout)))
+
+    def failed(self, rollout: str, ids: Collection[str]) -> set[str]:
+        # Segments first, as in `find`.
+        found = {each.id for each in unread_failures(self._folder, rollout) if each.rollout == rollout}
+        dataset = self._tables.dataset(FAILURES)
+        if dataset is not None:
+            wanted = scanning.same("rollout", rollout) & pc.field("id").isin([*ids])
+            found.update(map(str, dataset.to_table(columns=["id"], filter=wanted)["id"].to_pylist()))
+        return found.intersection(ids)
 
     def explanations(self, prediction_id: str) -> list[KeptExplanation]:
         check_id(prediction_id, "prediction")

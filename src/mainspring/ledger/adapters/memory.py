@@ -55,9 +55,14 @@ class MemoryLedger:
         done.set_result(None)
         return done
 
-    def fail(self, failures: Sequence[Failure]) -> None:
+    def fail(self, failures: Sequence[Failure], *, sync: bool = False) -> Future[None] | None:
         with self._lock:
             self._failed.extend(failures)
+        if not sync:
+            return None
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
 
     def explain(self, explanations: Sequence[KeptExplanation]) -> None:
         with self._lock:
@@ -200,6 +205,11 @@ class MemoryLedger:
         with self._lock:
             found = [each for each in self._failures.values() if each.rollout == rollout]
         return sorted(found, key=lambda failure: (failure.at, failure.id))
+
+    def failed(self, rollout: str, ids: Collection[str]) -> set[str]:
+        with self._lock:
+            known = [*self._failures.values(), *self._failed]
+        return {each.id for each in known if each.rollout == rollout}.intersection(ids)
 
     def explanations(self, prediction_id: str) -> list[KeptExplanation]:
         with self._lock:

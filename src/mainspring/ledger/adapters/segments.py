@@ -58,6 +58,12 @@ class _Group:
             _settle(future, error)
 
 
+def _failed(error: MainspringError) -> Future[None]:
+    failed: Future[None] = Future()
+    failed.set_exception(error)
+    return failed
+
+
 def _settle(future: Future[None], error: MainspringError | None) -> None:
     if error is None:
         future.set_result(None)
@@ -127,19 +133,21 @@ class SegmentLog:
             if not sync:
                 self.skip(batch.heading.endpoint, "closed" if self._closing else "buffer_full", len(batch.ids))
                 return None
-            failed: Future[None] = Future()
-            failed.set_exception(error)
-            return failed
+            return _failed(error)
 
-    def fail(self, failures: Sequence[Failure]) -> None:
+    def fail(self, failures: Sequence[Failure], *, sync: bool = False) -> Future[None] | None:
         with self._lock:
             try:
                 self._check()
-            except Unavailable:
+            except Unavailable as error:
+                if sync:
+                    return _failed(error)
                 for each in failures:
                     self._owed.add(each)
             else:
                 self._put(failures)
+                return self._wait("synced", 1) if sync else None
+        return None
 
     def explain(self, explanations: Sequence[KeptExplanation]) -> None:
         with self._lock:

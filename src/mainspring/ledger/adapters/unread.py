@@ -22,7 +22,7 @@ from mainspring.core.errors import Corrupt
 from mainspring.core.files import sync_folder, write_atomic
 from mainspring.ledger import frames
 from mainspring.ledger.adapters.segmentfile import SUFFIX, UNNAMED
-from mainspring.ledger.model import KeptExplanation, Prediction
+from mainspring.ledger.model import Failure, KeptExplanation, Prediction
 
 DAMAGED = "damaged"  # folder of segments that were set aside
 _DAMAGED_BEFORE = ".damaged"  # the suffix that an older version gave them instead
@@ -184,6 +184,11 @@ def unread(folder: Path, containing: str | None = None) -> Iterator[Prediction]:
 def unread_explanations(folder: Path, containing: str) -> Iterator[KeptExplanation]:
     """Yield explanations that may not be in the lake yet, of frames with a text."""
     return _unread(folder, containing, frames.decode_explanations)
+
+
+def unread_failures(folder: Path, containing: str) -> Iterator[Failure]:
+    """Yield failures that may not be in the lake yet, of frames with a text."""
+    return _unread(folder, containing, lambda payload: frames.decode_all(payload)[1])
 
 
 def _unread(folder: Path, containing: str | None, decode: Callable[[bytes], list[_T]]) -> Iterator[_T]:

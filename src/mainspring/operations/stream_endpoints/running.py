@@ -60,7 +60,7 @@ def build(project: Project, endpoint: StreamEndpoint, share: Share) -> Runner:
         sinks=[
             *map(writer, endpoint.to),
             TableSink(DEAD_SINK, endpoint.dead_letters, lake, f"{endpoint.name}/dead", dead=True),
-            PredictionSink(endpoint.name, versions.recorder, project.predictions, project.prediction_log.fail),
+            PredictionSink(endpoint.name, versions.recorder, project.predictions, project.prediction_log),
         ],
         wall=project.wall,
         rows=rows_of(project, endpoint),

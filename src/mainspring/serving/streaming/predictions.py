@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from weakref import WeakSet
 
 from mainspring.core.errors import NotFound
 from mainspring.core.time import SECOND
 from mainspring.ledger.model import Asked, Assigned, Failure
-from mainspring.ledger.ports import PredictionStore
+from mainspring.ledger.ports import PredictionLog, PredictionStore
 from mainspring.ledger.recording import Recorder
 from mainspring.serving.streaming.event import event_id
 from mainspring.serving.streaming.partition import PREDICTIONS
@@ -27,7 +27,7 @@ class PredictionSink:
     Args:
         recorder: Returns the recorder of a version that predicted.
         store: Where it is looked up after a start what was logged already.
-        fail: Logs failures of rollouts' versions. After a crash one may be there twice.
+        log: Takes the failures of rollouts' versions.
     """
 
     id = PREDICTIONS
@@ -37,26 +37,27 @@ class PredictionSink:
         endpoint: str,
         recorder: Callable[[Made], Recorder],
         store: PredictionStore,
-        fail: Callable[[Sequence[Failure]], None],
+        log: PredictionLog,
     ) -> None:
         self._endpoint = endpoint
         self._recorder = recorder
         self._store = store
-        self._fail = fail
+        self._failures = log
         self._known: WeakSet[PartitionState] = WeakSet()  # of which it is known what was logged
 
     def deliver(self, file: PartitionState, partition: int) -> int:
         """Log the batches of a partition that were not logged. See `sinks.SinkWriter`."""
         count = done = 0
+        doubtful = file not in self._known
+        self._known.discard(file)  # until all is delivered
         for batch, record in list(file.batches(file.done(self.id), limit=_AT_ONCE)):
-            doubtful = file not in self._known
             for part in record.parts:
                 at = [record.at[row] for row in part.rows]
                 ids = [event_id(self._endpoint, partition, int(record.offsets[row])) for row in part.rows]
                 for start, end in _entries(at):
                     if not (doubtful and self._is_logged(ids[start])):
                         self._log(part, max(at[start:end]), slice(start, end), ids[start:end], record.latency_us)
-            self._log_lost(record, partition)
+            self._log_lost(record, partition, doubtful=doubtful)
             count, done = count + 1, batch
         if count:
             file.deliver(self.id, done)
@@ -81,21 +82,29 @@ class PredictionSink:
         if written is not None:
             written.result()
 
-    def _log_lost(self, record: BatchRecord, partition: int) -> None:
-        failures = [
-            self._recorder(lost).failure(
-                at=lost.at,
-                kind=lost.kind,
+    def _log_lost(self, record: BatchRecord, partition: int, *, doubtful: bool) -> None:
+        """Log the messages that a rollout's version lost, each under its event's id and the version."""
+        lost: dict[str, list[Failure]] = {}
+        for each in record.lost:
+            event = event_id(self._endpoint, partition, int(each.offset))
+            failure = self._recorder(each).failure(
+                id_=f"{event}@{each.version}",
+                at=each.at,
+                kind=each.kind,
                 status=_FAILED,
                 latency_us=record.latency_us,
-                assigned=Assigned(lost.rollout, lost.weight, lost.unit),
+                assigned=Assigned(each.rollout, each.weight, each.unit),
                 principal=self._principal,
-                request_id=event_id(self._endpoint, partition, int(lost.offset)),
+                request_id=event,
             )
-            for lost in record.lost
-        ]
-        if failures:
-            self._fail([each for each in failures if each is not None])
+            if failure is not None:
+                lost.setdefault(each.rollout, []).append(failure)
+        for rollout, failures in lost.items():
+            known = self._store.failed(rollout, [each.id for each in failures]) if doubtful else set[str]()
+            new = [each for each in failures if each.id not in known]
+            written = self._failures.fail(new, sync=True) if new else None
+            if written is not None:
+                written.result()
 
     @property
     def _principal(self) -> str:

@@ -355,6 +355,27 @@ def test_a_stream_settles_a_few_entities_at_a_time(seed: int, tmp_path: Path) ->
     assert store.reachable() == rebuilt(lake, world.clock.now(), HOUR)
 
 
+def test_entities_settle_over_a_minute_however_often_a_stream_lands(tmp_path: Path) -> None:
+    lake = DeltaLake(tmp_path / "lake")
+    world = World(VIEW, lake=lake)
+    store = RecordingStore()
+    materialiser = Materialiser(lake, store, world.clock)
+    world.clock.set(instant("12:00"))
+    world.land(*(train("12:00", 1.0, station=f"station {number}") for number in range(300)))
+    materialiser.run(VIEW, horizon=HOUR)
+    world.clock.advance(MINUTE)
+    written = len(store.written)
+    for _ in range(4):
+        world.clock.advance(SECOND // 10)
+        world.land(train(format_instant(world.clock.now()), 1.0, station="station 299"))
+        materialiser.run(VIEW, horizon=HOUR, gradually=True)
+    assert [len(keys) for keys in store.written[written:]] == [1, 2, 2, 2]
+    world.clock.advance(30 * SECOND)
+    world.land(train(format_instant(world.clock.now()), 1.0, station="station 299"))
+    materialiser.run(VIEW, horizon=HOUR, gradually=True)
+    assert len(store.written[-1]) == 1 + 300 // 50  # after a pause it is no more
+
+
 def test_what_was_not_ingested_for_the_entity_is_told() -> None:
     world = World(VIEW)
     with pytest.raises(NotFound):

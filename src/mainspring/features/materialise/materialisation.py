@@ -315,7 +315,7 @@ class Materialisation:
         if settling:
             more, now = self.rows.settle_some(changed, settled, ledger.position, ledger.until)
             total += more
-            settled = settled if now.left else now.position
+            settled = settled if len(now.left) else now.position
         done = counted = 0
         self._tell(done, total, counted)
         batch: list[tuple[bytes, EntityState]] = []

@@ -19,14 +19,18 @@ are UTC epoch microseconds. Tables, n being the slice's number:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mainspring.core.locks import Locks
 from mainspring.core.time import LAST_INSTANT
 from mainspring.data import duck
+from mainspring.data.flags import arrow_of
 from mainspring.data.model import TableScan
 from mainspring.features.layout import Layout
 from mainspring.features.offline.versions import landed_versioning
@@ -38,7 +42,7 @@ from mainspring.features.tilelog.loads import LOAD_BITS, NOTHING, Content, Loads
 from mainspring.features.tilelog.log import TileLog
 
 _WORTH_TRIMMING = 100_000  # rows
-_SETTLING_RUNS = 50
+_FEWEST_RUNS = 50  # of a settling
 _TRIM_EVERY = 50  # runs
 _ALL = 2**63 - 1
 
@@ -50,13 +54,22 @@ class Settling:
     Args:
         settled: Position through which all had settled before.
         position: Position through which all have settled when no entity is `left`.
-        share: Number of entities a run.
+        last: Position of the last run.
+        left: Sorted numbers of the entities that have not settled, int64 of shape (entities,).
+        most: Number of entities a run.
     """
 
     settled: int
     position: int
-    left: int
-    share: int
+    last: int
+    left: np.ndarray
+    most: int
+
+    def due(self, position: int) -> int:
+        """Return the number of entities that settle in a run: a share of those left by the time since the last one."""
+        end = self.position + SETTLING
+        share = 1.0 if position >= end else (position - self.last) / (end - self.last)
+        return min(self.most, math.ceil(share * len(self.left)))
 
 
 class Slice:
@@ -96,7 +109,6 @@ class Slice:
         self.raw = f"raw_{number}"
         self.arrived = f"arrived_{number}"
         self.mortals = f"mortals_{number}"
-        self._unsettled = f"unsettled_{number}"
         self.settling: Settling | None = None
         self.tiles = TileCache(
             con, TileLog(con, lake, locks, layout, self._landing, self._open_landing), layout, number, self.entities
@@ -216,24 +228,27 @@ class Slice:
         Returns:
             Number of added entities, and what `settling` is once the states are written.
         """
-        con, table, now = self._con, self._unsettled, self.settling
-        if now is None or now.settled != settled or not now.left:
-            found = f"SELECT DISTINCT kid FROM {self.raw} WHERE v >= {settled - SETTLING} AND v <= {until}"
-            con.execute(f"CREATE OR REPLACE TABLE {table} AS {found}")
-            (count,) = duck.one_row(con, f"SELECT count(*) FROM {table}")
-            now = Settling(settled, position, count, -(-count // _SETTLING_RUNS))
+        now = self.settling
+        if now is None or now.settled != settled or not len(now.left):
+            left = self._kids(f"{self.raw} WHERE v >= {settled - SETTLING} AND v <= {until}")
+            now = Settling(settled, position, position, left, -(-len(left) // _FEWEST_RUNS))
         self.settling = None  # if the states are not written, it begins anew
-        others = f"CREATE OR REPLACE TABLE {table} AS SELECT kid FROM {table} ANTI JOIN {changed} USING (kid)"
-        con.execute(others)
-        con.execute(f"INSERT INTO {changed} SELECT kid, 0 FROM {table} LIMIT {now.share}")
-        (before,) = duck.one_row(con, f"SELECT count(*) FROM {table}")
-        con.execute(others)
-        (left,) = duck.one_row(con, f"SELECT count(*) FROM {table}")
-        return before - left, replace(now, left=left)
+        left = np.setdiff1d(now.left, self._kids(changed), assume_unique=True)
+        due = left[: now.due(position)]
+        if len(due):
+            self._con.register("settling_now", pa.table({"kid": arrow_of(due)}))
+            self._con.execute(f"INSERT INTO {changed} SELECT kid, 0 FROM settling_now")
+            self._con.unregister("settling_now")
+        return len(due), replace(now, last=position, left=left[len(due) :])
+
+    def _kids(self, rows: str) -> np.ndarray:
+        """Return the sorted numbers of the entities in `rows`, int64 of shape (entities,)."""
+        found = self._con.execute(f"SELECT DISTINCT kid FROM {rows} ORDER BY kid").fetchnumpy()
+        return np.asarray(found["kid"], np.int64)
 
     def drop(self) -> None:
         self.settling = None
-        for table in (self.entities, self.raw, self.arrived, self.mortals, self._loads, self._unsettled):
+        for table in (self.entities, self.raw, self.arrived, self.mortals, self._loads):
             self._con.execute(f"DROP TABLE IF EXISTS {table}")
         self.tiles.drop()
 

@@ -8,6 +8,8 @@ those. `streaming_victim.py run FOLDER` processes with a thread a sink until it 
 meanwhile, and takes over those of the one that died.
 `streaming_victim.py candidate FOLDER` kills a child at each step of the prediction log; its endpoint has a candidate
 that fails on messages. It says which failures are there once a later child is through.
+`streaming_victim.py takeover FOLDER` kills a process that has all partitions, and lets another go on while the clock of
+the leases stands still.
 `streaming_victim.py deadly FOLDER` has a message whose processing kills the process.
 """
 
@@ -30,7 +32,7 @@ from kit.stream_endpoints import OUT, START, Doubling, Stage, endpoint, message,
 from kit.stream_log import all_messages
 from mainspring.core.locks import FileLocks, MemoryLocks
 from mainspring.core.settings import Url
-from mainspring.core.time import SECOND, SystemClock
+from mainspring.core.time import SECOND, ManualClock, SystemClock
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.adapters.log_sqlite import SqliteLog
 from mainspring.data.adapters.memory import MemoryLake
@@ -42,6 +44,7 @@ from mainspring.ledger.model import Log
 from mainspring.ledger.recording import Recorder
 from mainspring.operations.stream_endpoints.sharing import Leases
 from mainspring.project.catalog import open_catalog
+from mainspring.registry.processes import has_ended, process_name
 from mainspring.serving.streaming.arms import Arms
 from mainspring.serving.streaming.predictions import PredictionSink
 from mainspring.serving.streaming.progress import Progress
@@ -122,6 +125,39 @@ def work_shared(folder: Path, step: Callable[[str], None]) -> None:
         runner.deliver()
     runner.close()
     leases.close()
+
+
+def takeover(folder: Path) -> None:
+    """Say how many renewals of its leases another process needs to have the partitions of one that was killed."""
+    wall, locks = ManualClock(START), FileLocks(folder / "locks")
+
+    def process(step: Callable[[str], None]) -> tuple[Stage, Any, Leases]:
+        made, _ = stage(folder, step)
+        engine = open_catalog(Url(f"sqlite:///{folder / 'catalog.db'}"), locks)
+        store = CatalogStreams(engine, "lake", has_ended)
+        made.share = leases = Leases("checks", process_name(), store, locks, wall)
+        return made, made.runner(at_once=14, point=step), leases
+
+    def first() -> None:
+        _, runner, _ = process(lambda name: os.kill(os.getpid(), signal.SIGKILL) if name == "committed" else None)
+        runner.step()
+
+    def second() -> None:
+        made, runner, leases = process(lambda _: None)
+        renewals = 0
+        while not finished(made) and renewals < 100:
+            leases.renew()
+            renewals += 1
+            runner.step()
+            had = len(runner.partitions)
+            while runner.step():
+                runner.deliver()
+            runner.deliver()
+        print(json.dumps({"renewals": renewals, "had": had, "finished": finished(made)}), flush=True)
+
+    status = forked(first)
+    if status != signal.SIGKILL or forked(second):
+        raise SystemExit(f"the first child ended with {status}, or the second one failed")
 
 
 def finished(made: Stage) -> bool:
@@ -318,6 +354,8 @@ def main() -> None:
         deadly(folder)
     elif what == "candidate":
         candidate(folder)
+    elif what == "takeover":
+        takeover(folder)
     elif what == "prepare":
         prepare(folder, int(rest[0]))
     elif what == "run":

@@ -90,6 +90,11 @@ def test_what_a_candidate_fails_on_is_logged_once(tmp_path: Path) -> None:
     print(f"{len(trials) - 1} kills")
 
 
+def test_partitions_of_a_process_that_died_here_do_not_wait_for_their_leases(tmp_path: Path) -> None:
+    said("prepare", str(tmp_path), "13")
+    assert said("takeover", str(tmp_path)) == [{"renewals": 1, "had": 2, "finished": True}]
+
+
 @pytest.mark.timeout(900)
 def test_kills_at_random_change_nothing(tmp_path: Path) -> None:
     chance = random.Random(time.time_ns())

@@ -105,11 +105,16 @@ LAKES: Mapping[str, Build] = {
     "memory": lambda _: lazily("data.adapters.memory", "MemoryLake", extra="local")(),
 }
 SNAPSHOTS: Mapping[str, Build] = _in_catalog("data", "CatalogSnapshots", "local")
-STREAM_STORES: Mapping[str, Build] = _by_catalog(
-    lambda at: lazily("data.adapters.streams_catalog", "CatalogStreams", extra="local")(
-        at.project.engine, lake_digest(at.project.settings)
-    )
-)
+
+
+def _stream_store(at: Context) -> Any:
+    from mainspring.registry.processes import has_ended
+
+    store = lazily("data.adapters.streams_catalog", "CatalogStreams", extra="local")
+    return store(at.project.engine, lake_digest(at.project.settings), has_ended)
+
+
+STREAM_STORES: Mapping[str, Build] = _by_catalog(_stream_store)
 
 
 def _stream_files(at: Context) -> Callable[[str], Any]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pwd
 import socket
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+
+from mainspring.core.ids import new_id
 
 HOST, BOOT, PID, STARTED = "mainspring.host", "mainspring.boot", "mainspring.pid", "mainspring.process_started"
 USER = "mainspring.user"  # user of the process, according to the operating system
@@ -35,6 +39,39 @@ def is_dead(tags: Mapping[str, str]) -> bool:
     if tags.get(BOOT) != _boot():
         return True
     return _started(int(tags[PID])) != tags.get(STARTED)
+
+
+def process_name() -> str:
+    """Return a name for a reader of streams in this process that no other has, for `has_ended`."""
+    pid, place = os.getpid(), _place()
+    started = place and _started(pid)
+    return f"{socket.gethostname()[:60]}.{pid}.{place}-{started}.{new_id()[-8:]}"
+
+
+def has_ended(name: str) -> bool:
+    """Return whether the process of a `process_name` is known to have ended: no, if it cannot be seen from here."""
+    *_, pid, identity, _ = ("", "", *name.rsplit(".", 3))
+    place, _, started = identity.partition("-")
+    if not place or place != _place():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # it lives, and may be hidden
+        return False
+    return _started(int(pid)) != started
+
+
+@cache
+def _place() -> str:
+    """Return a digest of this boot of the machine and of its processes that this one sees; empty where unknown."""
+    try:
+        namespace = Path("/proc/self/ns/pid").readlink()  # two containers may have equal pids, and equal names
+    except OSError:
+        return ""
+    boot = _boot()
+    return hashlib.sha256(f"{boot} {namespace}".encode()).hexdigest()[:10] if boot else ""
 
 
 def _boot() -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from mainspring.core.time import SECOND, ManualClock
 from mainspring.registry.adapters.memory import MemoryTracking
-from mainspring.registry.processes import BOOT, HOST, PID, STARTED, is_dead, process_tags
+from mainspring.registry.processes import BOOT, HOST, PID, STARTED, has_ended, is_dead, process_name, process_tags
 from mainspring.registry.runs import PARENT, sweep
 
 
@@ -54,6 +54,34 @@ def test_what_ran_before_a_restart_of_the_machine_is_dead() -> None:
 @pytest.mark.parametrize("tags", [{}, {PID: "1"}, {**process_tags(), HOST: "elsewhere", PID: "999999999"}])
 def test_what_cannot_be_judged_is_taken_to_live(tags: dict[str, str]) -> None:
     assert not is_dead(tags)
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_a_name_tells_whether_its_process_has_ended(wait: bool) -> None:
+    script = "from mainspring.registry.processes import process_name as n; print(n(), flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", script], text=True, **pipes) as other:
+        assert other.stdout is not None
+        name = other.stdout.readline().strip()
+        assert not has_ended(name)
+        other.kill()
+        if wait:
+            other.wait()
+        while not has_ended(name):  # until the signal has arrived: a zombie has ended too
+            pass
+    host, pid, identity, number = name.rsplit(".", 3)
+    assert not has_ended(f"{host}.{pid}.0{identity[1:]}x.{number}")  # of another machine, or another container
+
+
+def test_names_that_are_not_known_to_have_ended() -> None:
+    name = process_name()
+    host, pid, identity, number = name.rsplit(".", 3)
+    place, _, started = identity.partition("-")
+    assert not has_ended(name)
+    assert name != process_name()
+    assert has_ended(f"{host}.{pid}.{place}-1{started}.{number}")  # the pid was given to this process
+    for other in ("one", "", f"{host}.{pid}.-.{number}", f"{host}.{pid}.another-{started}.{number}"):
+        assert not has_ended(other)
 
 
 def test_the_sweep_closes_only_the_dead(other: subprocess.Popen[bytes]) -> None:

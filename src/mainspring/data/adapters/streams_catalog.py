@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 import sqlalchemy as sa
@@ -46,11 +46,13 @@ class CatalogStreams:
 
     Args:
         lake: Digest of the lake whose tables the streams fill: profiles may share a catalog.
+        ended: Whether the process that is an owner is known to have ended.
     """
 
-    def __init__(self, engine: sa.Engine, lake: str) -> None:
+    def __init__(self, engine: sa.Engine, lake: str, ended: Callable[[str], bool] = lambda _: False) -> None:
         self._engine = engine
         self._lake = lake
+        self._ended = ended
         self._name = engine.url.render_as_string(hide_password=True)
 
     def batch(self, stream: str) -> Batch | None:
@@ -86,8 +88,9 @@ class CatalogStreams:
             )
             owners = connection.scalars(
                 sa.select(_members.c.owner).where(*self._of(_members, stream), _members.c.until > now)
-            )
-            live = sorted(owners)
+            ).all()
+            ended = {each for each in owners if each != owner and self._ended(each)}
+            live = sorted({*owners} - ended)
             share = len(partitions) // len(live) + (live.index(owner) < len(partitions) % len(live))
             rows = connection.execute(sa.select(_leases).where(*self._of(_leases, stream))).all()
             there = {row.partition: Lease(row.partition, row.owner, row.epoch, row.until) for row in rows}
@@ -96,7 +99,7 @@ class CatalogStreams:
                 lease = there.get(partition)
                 if lease is not None and lease.owner == owner and lease.until > now:
                     held.append(lease)
-                elif lease is None or lease.until <= now:
+                elif lease is None or lease.until <= now or lease.owner in ended:
                     free.append(Lease(partition, owner, 1 + (lease.epoch if lease else 0), until))
             kept = [*held[:share], *free[: max(0, share - len(held))]]
             changed = [

@@ -9,8 +9,9 @@ from contextlib import closing, contextmanager
 from mainspring.operations.stream_endpoints.payloads import rows_of
 from mainspring.operations.stream_endpoints.sharing import Leases
 from mainspring.operations.stream_endpoints.versions import Versions
-from mainspring.operations.streams.members import process_name, reporting
+from mainspring.operations.streams.members import reporting
 from mainspring.project import Project, backends
+from mainspring.registry.processes import process_name
 from mainspring.serving.streaming.declaring import TABLE, TOPIC, Sink, StreamEndpoint
 from mainspring.serving.streaming.predictions import PredictionSink
 from mainspring.serving.streaming.processor import DEAD_SINK

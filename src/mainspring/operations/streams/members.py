@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -11,7 +9,6 @@ from contextlib import contextmanager, suppress
 import msgspec
 
 from mainspring.core.errors import MainspringError
-from mainspring.core.ids import new_id
 from mainspring.data.streams.recent import Delays, Recent, delays
 from mainspring.operations.stream_endpoints.sharing import Leases
 from mainspring.project import Project
@@ -37,11 +34,6 @@ class Member(Delays, frozen=True, kw_only=True):
     through: int | None = None
     problem: str = ""
     partitions: dict[int, Delays] = {}
-
-
-def process_name() -> str:
-    """Return a name for a reader in this process that no other has."""
-    return f"{socket.gethostname()[:60]}.{os.getpid()}.{new_id()[-8:]}"
 
 
 def report(

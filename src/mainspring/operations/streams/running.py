@@ -21,8 +21,9 @@ from mainspring.features.functions.process import FunctionFailed
 from mainspring.features.materialise import Materialiser
 from mainspring.operations.auditing import audit
 from mainspring.operations.features.deriving import derive_from
-from mainspring.operations.streams.members import REPORT_S, process_name, report
+from mainspring.operations.streams.members import REPORT_S, report
 from mainspring.project import Project
+from mainspring.registry.processes import process_name
 
 _log = logging.getLogger(__name__)
 

@@ -1,13 +1,16 @@
 """What only a folder of Delta tables can suffer: damage, a full disk, odd paths, writers that no lock keeps apart."""
 
 import json
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 
 from kit.landing import source
 from mainspring.core.errors import Corrupt, Invalid, StorageFull
@@ -226,6 +229,59 @@ def test_small_files_are_merged_without_large_ones_and_a_vacuum_reads_only_new_e
     assert lake.vacuum("facts", [], replaced_before=0) == 0
     assert len(set(place.entries)) < 5
     assert lake.vacuum("facts", [], replaced_before=2**62) == 64
+
+
+class CountedTable(DeltaTable):
+    """A table that notes each question whose answer takes as long as the table has files."""
+
+    asked: list[str]
+
+    def file_uris(self, *args: Any, **kwargs: Any) -> list[str]:
+        self.asked.append("files")
+        return super().file_uris(*args, **kwargs)
+
+    def count(self) -> int:
+        self.asked.append("rows")
+        return super().count()
+
+
+class CountedLake(DeltaLake):
+    """A lake of such tables."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.asked: list[str] = []
+
+    def _at(self, table: str, version: int | None = None) -> DeltaTable:
+        at = CountedTable(self._address(table), version=version)
+        at.asked = self.asked
+        return at
+
+
+def test_looks_at_a_table_list_no_folder_and_ask_once_for_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(DeltaLake(tmp_path), A, key="one")
+    lake = CountedLake(tmp_path)
+    lake.version("flights")
+    listed: list[Any] = []
+    scandir = os.scandir
+
+    def counted(path: Any = ".") -> Any:
+        listed.append(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", counted)
+    for number in range(3):
+        append(lake, B, key=f"{number}")
+        lake.asked.clear()
+        for _ in range(5):
+            assert lake.describe("flights").rows == number + 2
+            assert len(lake.scan("flights").files or ()) == number + 2
+            assert lake.has("flights", f"{number}")
+            assert lake.marks("flights", ["offset"]) == {}
+        assert lake.asked == ["rows"]  # the write had asked for the files
+    assert listed == []
 
 
 def test_deletion_vectors_and_expiry_are_off(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_a_named_version_that_is_gone_keeps_nothing_from_being_tidied(tmp_path: 
 class RemotePlace(FolderPlace):
     """A folder from which nothing may be fetched."""
 
-    def fetch(self, table: str, names: Iterable[str]) -> dict[str, Path]:
+    def fetch(self, table: str, names: Iterable[str]) -> dict[str, str]:
         raise AssertionError(f"{list(names)} of {table} were fetched")
 
 

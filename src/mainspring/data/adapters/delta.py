@@ -90,7 +90,7 @@ class DeltaLake(DeltaReads):
             self.place.ask_for_room(table, sum(batch.nbytes for batch in rows))
 
         def write(at: DeltaTable | None) -> None:
-            merge = at is not None and arrow_schema(at) != schema
+            merge = at is not None and self._content(table, at).schema != schema
             self._write(
                 table, at, rows, schema, key, mode="append", schema_mode="merge" if merge else None, marks=marks
             )
@@ -328,7 +328,7 @@ class DeltaLake(DeltaReads):
                 self.place.sync(table, None)  # its writer may have died before syncing
                 return None
             if at is not None and schema is not None:
-                check_types(table, arrow_schema(at), schema)
+                check_types(table, self._content(table, at).schema, schema)
             before = -1 if at is None else int(at.version())
             try:
                 write(at)
@@ -350,7 +350,7 @@ class DeltaLake(DeltaReads):
     def _compact(self, table: str) -> None:
         """Merge small files when there are many: a separate version with the same rows."""
         at = self._open(table)
-        if at is not None and len(at.file_uris()) >= _MANY_FILES:
+        if at is not None and len(self._content(table, at).names) >= _MANY_FILES:
             sizes = added_files(at)["size_bytes"].to_pylist()
             for least, merged in itertools.pairwise((0, *_MERGED_BYTES)):
                 # Of files larger than half, no two fit into one.

@@ -103,7 +103,7 @@ class ObjectsPlace:
     def ask_for_room(self, table: str, size: int) -> None:
         pass
 
-    def fetch(self, table: str, names: Iterable[str]) -> dict[str, Path]:
+    def fetch(self, table: str, names: Iterable[str]) -> dict[str, str]:
         wanted = {name: self._cached(table, name) for name in names}
         missing = [name for name, path in wanted.items() if not _touched(path)]
         if missing:
@@ -116,7 +116,7 @@ class ObjectsPlace:
                 if not there:
                     del wanted[name]
             self._tidy(folder, set(wanted))
-        return wanted
+        return {name: str(path) for name, path in wanted.items()}
 
     def lying(self, table: str) -> list[str]:
         return [name for name in self._names(table) if not name.startswith(f"{LOG}/")]

@@ -43,7 +43,7 @@ class Place(Protocol):
 
     def identity(self, table: str) -> Hashable | None:
         """Return a value that changes when a table is replaced under the same name; `None` if it surely does not
-        exist.
+        exist. It costs the same however long the table's log is.
         """
         ...
 
@@ -75,8 +75,8 @@ class Place(Protocol):
         """
         ...
 
-    def fetch(self, table: str, names: Iterable[str]) -> dict[str, Path]:
-        """Return name -> local path of the data files; missing files are omitted."""
+    def fetch(self, table: str, names: Iterable[str]) -> dict[str, str]:
+        """Return name -> local path of the data files, as text: they may be many; missing files are omitted."""
         ...
 
     def lying(self, table: str) -> list[str]:
@@ -133,14 +133,13 @@ class FolderPlace:
         return sorted(log.parent.name for log in logs if is_table(log.parent.name) and _any_inside(log))
 
     def identity(self, table: str) -> Hashable | None:
-        log = self._path(table) / LOG
         try:
-            return log.stat().st_ino if _any_inside(log) else None
+            return (self._path(table) / LOG).stat().st_ino
         except FileNotFoundError:
             return None
 
     def newer(self, table: str, version: int) -> bool:
-        return (self._path(table) / LOG / f"{version + 1:020d}.json").exists()
+        return os.access(f"{self._path(table)}/{LOG}/{version + 1:020d}.json", os.F_OK)
 
     def check(self, table: str, after: int | None) -> None:
         check_log(self._path(table), after)
@@ -162,10 +161,11 @@ class FolderPlace:
                 fix="free some space and run the command again.",
             )
 
-    def fetch(self, table: str, names: Iterable[str]) -> dict[str, Path]:
+    def fetch(self, table: str, names: Iterable[str]) -> dict[str, str]:
         folder = self._path(table)
+        paths = {name: f"{folder}/{name}" for name in names}
         # The folder also has the files of older versions, which may be many more.
-        return {name: folder / name for name in names if (folder / name).exists()}
+        return {name: path for name, path in paths.items() if os.access(path, os.F_OK)}
 
     def lying(self, table: str) -> list[str]:
         folder = self._path(table)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Container, Hashable, Iterable, Sequence
 from contextlib import suppress
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -48,10 +49,10 @@ class DeltaReads:
 
     def scan(self, table: str, version: int | None = None) -> TableScan:
         at = self._version(table, version)
-        names = file_names(at)
-        found = self.place.fetch(table, names)
-        self._check_files(table, at, names, found)
-        return TableScan(int(at.version()), files=tuple(str(found[name]) for name in names), schema=arrow_schema(at))
+        content = self._content(table, at)
+        found = self.place.fetch(table, content.names)
+        self._check_files(table, at, content.names, found)
+        return TableScan(content.version, files=tuple(found[name] for name in content.names), schema=content.schema)
 
     def readable(self, table: str, versions: Iterable[int]) -> list[int]:
         lying = set(self.place.lying(table))
@@ -80,15 +81,15 @@ class DeltaReads:
         found = self.place.fetch(table, names)
         if since > until or len(found) < len(set(names)):
             return None
-        return TableScan(until, files=tuple(str(found[name]) for name in names), schema=arrow_schema(at))
+        return TableScan(until, files=tuple(found[name] for name in names), schema=self._content(table, at).schema)
 
     def describe(self, table: str, version: int | None = None) -> TableVersion:
         newest = self.version(table)
         if version is not None and newest is not None and not 0 <= version <= newest:
             raise NotFound(f"Table {table!r} never had a version {version}.", fix=f"its newest version is {newest}.")
         at = self._version(table, version)
-        restored = keys.restored(self._stored(table, at))
-        return TableVersion(int(at.version()), int(at.count()), arrow_schema(at), restored, tuple(file_names(at)))
+        content, restored = self._content(table, at), keys.restored(self._stored(table, at))
+        return TableVersion(content.version, content.rows, content.schema, restored, content.names)
 
     def damage(self, table: str) -> list[str]:
         at = self._open(table)
@@ -133,9 +134,9 @@ class DeltaReads:
     def _needed(self, table: str, version: int | None, lying: Container[str]) -> list[str]:
         """Return the file names of a version, after checking that all exist; fetches nothing."""
         at = self._version(table, version)
-        names = file_names(at)
+        names = self._content(table, at).names
         self._check_files(table, at, names, lying)
-        return names
+        return [*names]
 
     def _gone(self, table: str, version: int) -> NotFound:
         return NotFound(
@@ -170,9 +171,17 @@ class DeltaReads:
             elif self.place.newer(table, int(at.version())):
                 self.place.check(table, int(at.version()))
                 at.update_incremental()
-        numbers = keys.Numbers(partial(self.place.read, table)) if known is None else known.numbers
-        opened[table] = _Opened(identity, at, numbers)
+        opened[table] = known or _Opened(identity, at, keys.Numbers(partial(self.place.read, table)))
         return at
+
+    def _content(self, table: str, at: DeltaTable) -> _Content:
+        """Return the content of a version; that of the newest is read from delta-rs once."""
+        newest: _Opened | None = self._thread.__dict__.get("opened", {}).get(table)
+        if newest is None or newest.at is not at:
+            return _Content(at)
+        if newest.content is None or newest.content.version != at.version():
+            newest.content = _Content(at)
+        return newest.content
 
     def _stored(self, table: str, at: DeltaTable) -> Callable[[str], int | None]:
         """Return a function that returns the number of a key's or a mark's name; see `deltakeys`."""
@@ -180,18 +189,36 @@ class DeltaReads:
         return newest.numbers.stored(at) if newest is not None and newest.at is at else at.transaction_version
 
 
-class _Opened(NamedTuple):
+class _Content:
+    """Names of the files, schema and number of rows of one version, which delta-rs tells in time of all its files."""
+
+    def __init__(self, at: DeltaTable) -> None:
+        self._at = at
+        self.version = int(at.version())
+        self.names = tuple(file_names(at))
+        self.schema = arrow_schema(at)
+
+    @cached_property
+    def rows(self) -> int:
+        assert self._at.version() == self.version
+        return int(self._at.count())
+
+
+@dataclass
+class _Opened:
     """Newest version that a thread has seen of a table; `identity` is that of the table, which may be made anew."""
 
     identity: Hashable
     at: DeltaTable
     numbers: keys.Numbers
+    content: _Content | None = None
 
 
-def _damage(path: Path | None, size: int) -> str | None:
+def _damage(file: str | None, size: int) -> str | None:
     """Return a description of a data file's damage, given its size in the log; None if it is intact."""
-    if path is None:
+    if file is None:
         return "is gone"
+    path = Path(file)
     there = path.stat().st_size
     if there != size:
         return f"has {there} of {size} bytes"

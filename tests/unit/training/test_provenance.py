@@ -6,6 +6,7 @@ import importlib
 import platform
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -164,7 +165,8 @@ def test_state_data_and_environments_do_not_count(project: Path) -> None:
 
 def test_the_environment_names_every_package() -> None:
     found = environment()
-    assert found["python"] == platform.python_version()
+    installed = {package.metadata["Name"]: package.version for package in metadata.distributions()}
+    assert found == {"python": platform.python_version(), **installed}
     assert {"numpy", "msgspec", "scikit-learn", "pytest"} <= set(found)
     assert f"numpy={found['numpy']}" in environment_summary(found)
     assert "pytest=" not in environment_summary(found)

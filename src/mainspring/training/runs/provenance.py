@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -255,10 +256,17 @@ def package_digest() -> str:
 
 def environment() -> dict[str, str]:
     """Return name -> version of Python and of every installed package."""
-    versions = {
-        package.metadata["Name"]: package.version for package in metadata.distributions() if package.metadata["Name"]
-    }
+    found = map(_name_and_version, metadata.distributions())
+    versions = {name: version for name, version in found if name}
     return {"python": platform.python_version(), **dict(sorted(versions.items(), key=lambda item: item[0].lower()))}
+
+
+def _name_and_version(package: metadata.Distribution) -> tuple[str, str]:
+    """Return what the head of a package's metadata says; `package.metadata` parses its long description each time."""
+    text = package.read_text("METADATA") or package.read_text("PKG-INFO") or package.read_text("") or ""
+    head = text.partition("\n\n")[0]
+    name, version = (re.search(rf"^{field}:[ \t]*(\S.*?)[ \t]*$", head, re.MULTILINE) for field in ("Name", "Version"))
+    return name[1] if name else "", version[1] if version else ""
 
 
 def machine() -> dict[str, str]:

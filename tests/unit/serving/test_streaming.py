@@ -7,6 +7,7 @@ import io
 import json
 import tempfile
 import threading
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -342,6 +343,47 @@ def test_a_rollout_by_request_assigns_events_by_their_ids(tmp_path: Path) -> Non
     found = {each["event_id"]: each["version"] for each in stage.outputs()}
     assert found == {id_: router.pick(id_.encode()).version for id_ in found}
     assert {*found.values()} == {"1", "2"}
+
+
+class SplitLog(MemoryLog):
+    """A log whose partition 0 was split into 1 and 2, once there are three."""
+
+    def parents(self, topic: str) -> dict[int, tuple[int, ...]]:
+        return {1: (0,), 2: (0,)} if topic == TOPIC and len(self.partitions(topic)) == 3 else {}
+
+    def emptied(self, topic: str, positions: Mapping[int, int]) -> set[int]:
+        spans = self.spans(topic, positions)
+        return {number for number, offset in positions.items() if offset >= spans[number].next}
+
+
+@pytest.mark.parametrize("start", ["first", "next"])
+def test_a_split_is_followed_once_what_was_before_it_is_delivered(start: str, tmp_path: Path) -> None:
+    stage = Stage(tmp_path, of=endpoint(start=start), log=SplitLog(ManualClock()))
+    stage.run()  # which begins
+    stage.put([message(minute) for minute in range(3)])
+    stage.log.create(TOPIC, 3)
+    stage.put([dataclasses.replace(message(minute), partition=1 + minute % 2) for minute in range(3, 7)])
+    runner = stage.runner()  # another process, which does not know what was there before
+    assert runner.step() == 3
+    for delivered in (False, True):
+        runner._look_at = 0.0
+        assert (runner.step(), {*runner.partitions}) == ((4, {0, 1, 2}) if delivered else (0, {0}))
+        runner.deliver()
+    runner.close()
+    ids = [each["event_id"] for each in stage.outputs()]
+    assert sorted(ids) == [f"checks-{each}" for each in ("0-0", "0-1", "0-2", "1-0", "1-1", "2-0", "2-1")]
+    assert [each[7] for each in ids[:3]] == ["0", "0", "0"]
+
+
+def test_who_begins_with_the_next_message_leaves_out_what_was_split_before(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, of=endpoint(start="next"), log=SplitLog(ManualClock()), partitions=3)
+    stage.put([dataclasses.replace(message(0), partition=each) for each in range(3)])
+    runner = stage.runner()
+    runner.step()
+    assert {*runner.partitions} == {1, 2}
+    stage.put([dataclasses.replace(message(1), partition=2)])
+    assert runner.step() == 1
+    runner.close()
 
 
 def test_what_a_candidate_fails_on_is_a_dead_letter_and_its_failure(tmp_path: Path) -> None:

@@ -328,7 +328,7 @@ class KinesisLog:
             page = self._page(topic, self._iterator(topic, number, asked[0], **asked[1]), 1)
         except _Told:  # no record ever had that number
             return offset >= self._span(topic, number).next
-        if page.records or page.iterator is not None:
+        if page.records or (page.iterator is not None and self._shards[topic][number].open):
             return False
         self._ends[topic, number] = offset
         return True

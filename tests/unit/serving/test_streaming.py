@@ -375,6 +375,16 @@ def test_a_split_is_followed_once_what_was_before_it_is_delivered(start: str, tm
     assert [each[7] for each in ids[:3]] == ["0", "0", "0"]
 
 
+def test_a_partition_that_was_added_while_no_process_ran_is_read_from_its_first_message(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, of=endpoint(start="next"))
+    stage.put([message(0)])
+    stage.run()  # which begins behind it
+    stage.log.create(TOPIC, 2)
+    stage.put([dataclasses.replace(message(minute), partition=minute % 2) for minute in range(1, 5)])
+    stage.run()
+    assert sorted(each["event_id"] for each in stage.outputs()) == [f"checks-{n}" for n in ("0-1", "0-2", "1-0", "1-1")]
+
+
 def test_who_begins_with_the_next_message_leaves_out_what_was_split_before(tmp_path: Path) -> None:
     stage = Stage(tmp_path, of=endpoint(start="next"), log=SplitLog(ManualClock()), partitions=3)
     stage.put([dataclasses.replace(message(0), partition=each) for each in range(3)])

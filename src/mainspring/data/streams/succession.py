@@ -19,12 +19,10 @@ class Order:
     Attributes:
         ready: Those that may be read now, sorted.
         waiting: Those that follow a partition which is not read to its end.
-        heirs: Those that follow a partition of which an offset is committed: they begin at their first message.
     """
 
     ready: list[int]
     waiting: frozenset[int] = frozenset()
-    heirs: frozenset[int] = frozenset()
 
 
 def order(
@@ -40,12 +38,12 @@ def order(
     if not isinstance(log, Splitting) or not (parents := log.parents(topic)):
         return Order(numbers)
     at = positions(numbers)
-    heirs: set[int] = set()
+    begun = {*at}  # or behind one that was
     for number in numbers:
-        if any(each in at or each in heirs for each in parents.get(number, ())):
-            heirs.add(number)
+        if not begun.isdisjoint(parents.get(number, ())):
+            begun.add(number)
     ended = {*chain.from_iterable(parents.values())}
-    passed = set() if from_first else ended - at.keys() - heirs
+    passed = set() if from_first else ended - begun
     empty = log.emptied(topic, {each: at.get(each, 0) for each in ended - passed})
     done = set(passed)
     waiting: set[int] = set()
@@ -54,4 +52,4 @@ def order(
             waiting.add(number)
         elif number in empty:
             done.add(number)
-    return Order([each for each in numbers if each not in waiting | passed], frozenset(waiting), frozenset(heirs))
+    return Order([each for each in numbers if each not in waiting | passed], frozenset(waiting))

@@ -91,7 +91,7 @@ class Runner:
         self._leaving: dict[int, Partition] = {}
         self._epochs: dict[int, int] = {}
         self._order = Order([])
-        self._known: set[int] = set()  # partitions of the topic that are read, or will be
+        self._known: set[int] = set()  # partitions that were begun; what comes later was added
         self._look_at = 0.0
         self._checked: tuple[Arms, Arms] | None = None  # as they were given, and those of them that fit
         self._committed = threading.Condition()
@@ -231,6 +231,8 @@ class Runner:
             return
         topic, first = self._endpoint.topic, self._endpoint.start == FIRST
         self._order = found = order(self._log, topic, self._positions, from_first=first)
+        if not self._known:
+            self._known = {*self._positions(found.ready)}
         held = self._share.held(found.ready)
         for number in [*self._partitions]:
             if held.get(number) != self._epochs[number]:
@@ -246,10 +248,10 @@ class Runner:
             state = self._states.open(number, held[number], durable=self._durable)
             made = Partition(self._endpoint, number, state, self._wall, self._rows, point=self._point)
             # All messages of a partition that was added meanwhile came after the beginning.
-            added = number in found.heirs or bool(self._known and number not in self._known)
+            added = bool(self._known and number not in self._known)
             made.begin(spans[number].first if first or added else spans[number].next)
             self._partitions[number], self._epochs[number] = made, held[number]
-        self._known = {*found.ready, *found.waiting}
+        self._known = {*found.ready}
         self._look_at = time.monotonic() + _PARTITIONS_S
 
     def _positions(self, partitions: Collection[int]) -> dict[int, int]:
@@ -264,7 +266,7 @@ class Runner:
 
     def _others_are_done(self) -> bool:
         """Return whether nothing is left in the partitions of other processes, which may have died."""
-        others = self._known - self._partitions.keys()
+        others = {*self._order.ready, *self._order.waiting} - self._partitions.keys()
         if not others <= {*self._states.partitions()}:
             return not others
         spans = self._log.spans(self._endpoint.topic, others) if others else {}

@@ -4,10 +4,10 @@ An entity's head is its row of highest rank. It is the last of its rows that cou
 after it need no other row for comparison. Heads depend only on rows, not on flags: merging the heads of two sets of
 files gives the heads of both, even if the sets overlap.
 
-A table `heads__<source>` in the lake stores the heads of the files that existed at some version. Rows in other files
-are read each time, until they are many; then the table is rebuilt. It is derived from the source's table and may be
-deleted at any time. The heads of a large load are taken while it is ingested, so that its file need not be read for
-them.
+A table `heads__<source>` in the lake stores the heads of the files that existed at some version. Once rows in other
+files are many, the table is rebuilt. It is derived from the source's table and may be deleted at any time. Of a file
+the number of rows and their newest values are read once, and the rest only if new rows may be older than its rows. The
+heads of a large load are taken while it is ingested, so that its file need not be read for them.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from mainspring.core.errors import Conflict, Corrupt, NotFound, StorageFull
 from mainspring.core.expr.sql import quote_name, quote_text
@@ -57,8 +59,18 @@ class _Cover(msgspec.Struct, frozen=True):
     event: int | None  # the latest event time, UTC epoch microseconds
 
 
+class _Newest(NamedTuple):
+    """Number of rows in a file, and the newest values among them; times are UTC epoch microseconds."""
+
+    rows: int
+    sequence: int | None
+    event: int | None
+    visible: int | None
+
+
 class Heads:
-    """Heads of a source's table during one ingestion. Creates the views `heads_kept` and `heads_others` in `con`.
+    """Heads of a source's table during one ingestion. Creates the views `heads_kept`, `heads_others`, `kept_newest` and
+    `kept` in `con`, the last three where it needs them.
 
     Args:
         keyings: The table's keyings; those with undeclared columns have no heads.
@@ -81,6 +93,8 @@ class Heads:
         self._opened = False
         self._pinned: TableScan | None = None
         self._uncovered = False  # True if the pinned version has files without heads
+        self._without: TableScan | None = None  # the files without heads
+        self._viewed = False  # whether `heads_others` is of these
         self._tops: tuple[int | None, int | None] = (None, None)  # highest `_seq`, latest event time
 
     def pin(self, scan: TableScan, known: TableVersion) -> None:
@@ -101,13 +115,13 @@ class Heads:
 
     def newest(self) -> tuple[int | None, int | None]:
         """Return the table's highest `_seq` and its latest event time in UTC epoch microseconds; None without rows."""
-        event = quote_name(self._source.event_time)
-        found = duck.one_row(self._con, f"SELECT max({SEQUENCE}), epoch_us(max({event})) FROM heads_others")
         kept = (None, None) if self._cover is None else (self._cover.sequence, self._cover.event)
-        return _latest(found[0], kept[0], self._tops[0]), _latest(found[1], kept[1], self._tops[1])
+        found = self._others_newest()
+        return _latest(found.sequence, kept[0], self._tops[0]), _latest(found.event, kept[1], self._tops[1])
 
-    def competitors(self, arriving: str, name: str, keys: Sequence[str], rows: int, since: int) -> str:
-        """Return a SQL query of the pinned version's counting rows that rows of `arriving` must be compared with.
+    def competitors(self, arriving: str, name: str, keys: Sequence[str], rows: int, since: int) -> str | None:
+        """Return a SQL query of the pinned version's counting rows that rows of `arriving` must be compared with; None
+        if there are certainly none.
 
         If few rows became visible since the first arriving event, these suffice: all others are older than the arriving
         rows, and were known before them. Otherwise the query gives, for each entity, its head if all its arriving rows
@@ -118,12 +132,19 @@ class Heads:
         """
         con, listed = self._con, _list(keys)
         event, recorded, _ = rank_columns(self._source)
-        newest = f"FROM kept WHERE {VISIBLE_AT} >= make_timestamptz({since}::BIGINT)"
+        scan, most = self._visible(since)
+        if most == 0:
+            return None
+        duck.register(con, "kept_newest", scan)
+        newest = f"FROM kept_newest WHERE {VISIBLE_AT} >= make_timestamptz({since}::BIGINT)"
         few = max(rows, self._many_rows // _FEW)
-        if duck.one_row(con, f"SELECT count(*) FROM (SELECT {SEQUENCE} {newest} LIMIT {few + 1})")[0] <= few:
+        if most is None or most > few:
+            (most,) = duck.one_row(con, f"SELECT count(*) FROM (SELECT {SEQUENCE} {newest} LIMIT {few + 1})")
+        if most <= few:
             columns = _list(dict.fromkeys((*keys, *self._source.times, VISIBLE_AT, SEQUENCE)))
             counting = f"{present(keys)} AND {quote_name(RECORD_PREFIX + name)}"
             return f"SELECT {columns} {newest} AND {counting} ORDER BY {event}, {recorded}, {SEQUENCE}"
+        self.open_kept()
         recorded = f", {_RECORDED} AS {recorded}" if recorded != event else ""
         con.execute(f"""
             CREATE OR REPLACE TEMP TABLE firsts AS
@@ -136,6 +157,46 @@ class Heads:
             FROM met WHERE {VISIBLE_AT} < _since""")
         self._look_back(name, keys)
         return "SELECT * FROM competing"
+
+    def open_kept(self) -> None:
+        """Create the view `kept` of the pinned version."""
+        assert self._pinned is not None
+        duck.register(self._con, "kept", self._pinned)
+
+    def _visible(self, since: int) -> tuple[TableScan, int | None]:
+        """Return the files of the pinned version that may have a row visible since an instant, and the number of their
+        rows; None if that is unknown.
+        """
+        scan = self._pinned
+        assert scan is not None
+        newest = self._newest_of(scan)
+        if newest is None or scan.files is None:
+            return scan, None
+        pairs = zip(scan.files, newest, strict=True)
+        late = {file: one.rows for file, one in pairs if one.visible is not None and one.visible >= since}
+        return replace(scan, files=tuple(late)), sum(late.values())
+
+    def _newest_of(self, scan: TableScan) -> list[_Newest] | None:
+        """Return the newest values of each file; None if they are unknown."""
+        if scan.files is None:
+            return None
+        try:
+            return [_newest_in(file, self._source.event_time) for file in scan.files]
+        except (OSError, pa.ArrowException):  # DuckDB will say why
+            return None
+
+    def _others_newest(self) -> _Newest:
+        """Return the newest values of all rows in files without heads."""
+        scan = self._without
+        assert scan is not None
+        newest = self._newest_of(scan)
+        if newest is None:
+            self._open_others()
+            columns = [f"epoch_us(max({name}))" for name in (quote_name(self._source.event_time), VISIBLE_AT)]
+            query = f"SELECT count(*), max({SEQUENCE}), {', '.join(columns)} FROM heads_others"
+            return _Newest(*duck.one_row(self._con, query))
+        sequences, events, visibles = ([one[place] for one in newest] for place in (1, 2, 3))
+        return _Newest(sum(one.rows for one in newest), _latest(*sequences), _latest(*events), _latest(*visibles))
 
     def _look_back(self, name: str, keys: Sequence[str]) -> None:
         """Add to `competing` the rows needed for entities whose head is not older than all their arriving rows.
@@ -238,7 +299,7 @@ class Heads:
         if not self._opened:
             self._open(scan, known)
         self._others(scan)
-        (without,) = duck.one_row(self._con, "SELECT count(*) FROM heads_others")
+        without = self._others_newest().rows
         heads = 0 if self._cover is None else self._cover.heads
         if (
             scan.files is not None
@@ -272,14 +333,21 @@ class Heads:
             self._cover = cover
 
     def _others(self, scan: TableScan) -> None:
-        """Create the view `heads_others` of the rows in files without heads."""
+        """Find the files without heads."""
         if scan.files is not None:
             covered = self._absorbed | {*(() if self._cover is None else self._cover.files)}
             scan = replace(scan, files=tuple(file for file in scan.files if Path(file).name not in covered))
         self._uncovered = scan.files != ()
+        self._without, self._viewed = scan, False
+
+    def _open_others(self) -> None:
+        """Create the view `heads_others` of the rows in files without heads."""
+        if self._viewed or self._without is None:
+            return
         self._con.unregister("heads_others")
         self._con.execute("DROP VIEW IF EXISTS heads_others")
-        duck.register(self._con, "heads_others", scan)
+        duck.register(self._con, "heads_others", self._without)
+        self._viewed = True
 
     def _absorb(self, scan: TableScan) -> None:
         """Compute the heads of files without heads into the temporary tables."""
@@ -289,7 +357,7 @@ class Heads:
         for index, keys in enumerate(self._keyings.values()):
             self._merge(index, keys, self._ranked(keys, ""))
         self._absorbed |= _names(scan)
-        self._absorbed_rows += duck.one_row(self._con, "SELECT count(*) FROM heads_others")[0]
+        self._absorbed_rows += self._others_newest().rows
 
     def _merge(self, index: int, keys: Sequence[str], others: list[str]) -> None:
         con, own = self._con, f"heads_own_{index}"
@@ -313,6 +381,7 @@ class Heads:
         return [f"SELECT {_list((*keys, *_VALUES))} FROM heads_own_{index}"] if self._absorbed else []
 
     def _ranked(self, keys: Sequence[str], among: str) -> list[str]:
+        self._open_others()
         event, recorded, _ = rank_columns(self._source)
         return [f"""
             SELECT {_list(keys)}, {event} AS {_EVENT}, {recorded} AS {_RECORDED}, {SEQUENCE}, {VISIBLE_AT},
@@ -374,6 +443,25 @@ def _grouped(keys: Sequence[str], parts: Iterable[str]) -> str:
         SELECT {_list(keys)}, {fields}, {_FIRST} FROM (
             SELECT {_list(keys)}, max({rank}) AS _head, min({_FIRST}) AS {_FIRST}
             FROM ({" UNION ALL BY NAME ".join(parts)}) GROUP BY {_list(keys)})"""
+
+
+@lru_cache(maxsize=20_000)
+def _newest_in(file: str, event: str) -> _Newest:
+    """Return the newest values in a Parquet file, which never changes."""
+    metadata = pq.read_metadata(file)
+    columns = [_highest(file, metadata, name) for name in (SEQUENCE, event, VISIBLE_AT)]
+    return _Newest(metadata.num_rows, *columns)
+
+
+def _highest(file: str, metadata: pq.FileMetaData, name: str) -> int | None:
+    """Return a column's highest value, None without rows: by the file's statistics, or else by its rows."""
+    place = metadata.schema.to_arrow_schema().get_field_index(name)
+    found = [metadata.row_group(group).column(place).statistics for group in range(metadata.num_row_groups)]
+    values: list[Any] = [one.max_raw for one in found if one is not None and one.has_min_max]
+    if len(values) == len(found):
+        return max(values, default=None)
+    highest: int | None = pc.max(pq.read_table(file, columns=[name])[name].cast(pa.int64())).as_py()
+    return highest
 
 
 def _names(scan: TableScan) -> set[str]:

@@ -28,6 +28,7 @@ from mainspring.data.heads import Heads
 from mainspring.data.keyings import Keyings, declared
 from mainspring.data.model import BATCH, QUARANTINE_SUFFIX, SEQUENCE, VISIBLE_AT, Source, TableScan, TableVersion
 from mainspring.data.ports import NO_MARKS, LakeTables
+from mainspring.data.quality import unique_rules
 from mainspring.data.staging import Staging
 
 if TYPE_CHECKING:
@@ -122,16 +123,18 @@ class Landing:
         tally = self.tally
         # Everything below refers to one version of each table. The quarantine's is pinned last: it then has the failing
         # rows of every load of which the table has a row.
-        kept = self._pin(self.source.name, "kept")
-        failed = self._pin(self._quarantine, "kept_quarantine")
-        landed = self._there(self.source.name, "kept", batch) if kept else no_rows(_SEQUENCES)
-        bad = self._there(self._quarantine, "kept_quarantine", batch) if failed else no_rows(_SEQUENCES)
+        kept = self._pin(self.source.name)
+        failed = self._pin(self._quarantine)
+        landed = self._there(self.source.name, kept, batch)
+        bad = self._there(self._quarantine, failed, batch)
         there = pa.concat_tables([landed, bad])
         tally.count(already=len(there) - (tally.done - before))
         if len(there) == len(raw):
             return True
         if kept is not None:
             self.heads.pin(*kept)
+            if self.source.versioning is not None or any(unique_rules(self.source)):
+                self.heads.open_kept()
         base = self._base(there, kept, failed)
         staging = Staging(
             self.con,
@@ -174,22 +177,22 @@ class Landing:
     def _quarantine(self) -> str:
         return self.source.name + QUARANTINE_SUFFIX
 
-    def _pin(self, table: str, view: str) -> tuple[TableScan, TableVersion] | None:
-        """Create a view of a table's newest version; return scan and description, None if there is no table."""
+    def _pin(self, table: str) -> tuple[TableScan, TableVersion] | None:
+        """Return scan and description of a table's newest version, None if there is no table."""
         if self.lake.version(table) is None:
             return None
         scan = self.lake.scan(table)
         if table == self.source.name:
             scan = widened(scan, self.source)
-        duck.register(self.con, view, scan)
         return scan, self.lake.describe(table, scan.version)
 
-    def _there(self, table: str, view: str, batch: str) -> pa.Table:
-        """Return the `_seq` of the load's rows in a table's view, which is read only if the load has begun there."""
-        if not self.lake.has(table, f"{batch}.0"):
+    def _there(self, table: str, pinned: tuple[TableScan, TableVersion] | None, batch: str) -> pa.Table:
+        """Return the `_seq` of the load's rows in a table, which is read only if the load has begun there."""
+        if pinned is None or not self.lake.has(table, f"{batch}.0"):
             return no_rows(_SEQUENCES)
+        duck.register(self.con, "pinned", pinned[0])
         found: pa.Table = self.con.sql(
-            f"SELECT {SEQUENCE} FROM {view} WHERE {BATCH} = {quote_text(batch)}"
+            f"SELECT {SEQUENCE} FROM pinned WHERE {BATCH} = {quote_text(batch)}"
         ).to_arrow_table()
         return found
 
@@ -210,7 +213,8 @@ class Landing:
         if kept is not None:
             newest.append(self.heads.newest()[0])
         if failed is not None:
-            newest.append(duck.one_row(self.con, f"SELECT max({SEQUENCE}) FROM kept_quarantine")[0])
+            duck.register(self.con, "pinned", failed[0])
+            newest.append(duck.one_row(self.con, f"SELECT max({SEQUENCE}) FROM pinned")[0])
         next_load = max((number // LOAD_ROWS + 1 for number in newest if number is not None), default=0)
         tables = [pinned[1] for pinned in (kept, failed) if pinned is not None]
         if any(found.restored is not None for found in tables):

@@ -235,7 +235,8 @@ class Staging:
         if self._kept and len(rows):
             arriving, since = f"(SELECT * FROM typed WHERE {REASON} IS NULL)", pc.min(rows[self._source.event_time])
             known = self._heads.competitors(arriving, name, keys, len(rows), since.cast(pa.int64()).as_py())
-            there = self._con.sql(known).to_arrow_table().select(rows.column_names).cast(rows.schema)
+            if known is not None:
+                there = self._con.sql(known).to_arrow_table().select(rows.column_names).cast(rows.schema)
         hashes = self._hashes(rows, keys)
         counted = counting_rows(rows, keys, ranked, hashes)
         self._heads.note(name, keys, rows, counted)

@@ -49,6 +49,20 @@ def test_the_heads_of_many_loads_are_taken_as_they_land(tmp_path: Path) -> None:
     assert flags(lake) == {0: True, 1: True, 2: True, 3: False, 4: True, 5: False, 6: True}
 
 
+def test_a_batch_of_newer_rows_reads_no_file_of_earlier_ones(tmp_path: Path) -> None:
+    lake = DeltaLake(tmp_path)
+    ingestor = Ingestor(lake, MemoryLocks(), ManualClock(10**9))
+    landed: list[tuple[str, bytes]] = []
+    for at in range(5):
+        ingestor.ingest(FACTS, [{"at": at, "place": "here", "value": at}], keyings={"place": ("place",)})
+        for file, content in landed:
+            Path(file).write_bytes(content)
+        assert flags(lake) == dict.fromkeys(range(at + 1), True)
+        landed = [(file, Path(file).read_bytes()) for file in lake.scan("facts").files or ()]
+        for file, content in landed:
+            Path(file).write_bytes(b"?" * len(content))
+
+
 def empty_entry(table: Path) -> None:
     max((table / "_delta_log").glob("*.json")).write_bytes(b"")
 

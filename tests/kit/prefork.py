@@ -44,7 +44,12 @@ from mainspring.core.locks import FileLocks
 _HEAVY = (
     "mlflow.store.model_registry.sqlalchemy_store",
     "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.tracing.processor.base_mlflow",
+    "mlflow.tracing.processor.otel",
+    "narwhals._pandas_like.namespace",
+    "narwhals.stable.v2._namespace",
     "pyarrow.dataset",
+    "rich._emoji_codes",
     "scipy.stats",
     "skl2onnx",
     "sklearn.ensemble",
@@ -264,6 +269,7 @@ def serve() -> None:
         importlib.import_module(name)
     with tempfile.TemporaryDirectory() as folder:  # a child that makes a store of runs has its bytes
         importlib.import_module("mainspring.registry.adapters.mlflow_store").create_sqlite(Path(folder) / "runs.db")
+    importlib.import_module("mainspring.training.runs.provenance").package_digest()  # of what is imported, so of all
     typing._cleanups.clear()  # type: ignore[attr-defined]  # some libraries empty these caches, of all, at their end
     gc.collect()
     gc.freeze()  # a child's collection shall not touch, and so copy, what all share

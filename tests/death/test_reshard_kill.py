@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from uuid import uuid4
 
@@ -29,7 +27,7 @@ KEYS, MESSAGES = 9, 54
 
 
 @pytest.mark.parametrize("what", ["land", "score"])
-@pytest.mark.parametrize("step", examples(gate=[0], deep=[*range(1, 7)]))
+@pytest.mark.parametrize("step", examples(gate=[1], deep=[1, 2, 3]))
 def test_order_by_key_over_splits_and_merges(
     what: str, step: int, tmp_path: Path, kinesis_server: KinesisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -47,14 +45,14 @@ def test_order_by_key_over_splits_and_merges(
             _merge(kinesis_server, topic)
     assert log.parents(topic) == {1: (0,), 2: (0,), 3: (1, 2)}
     log.close()
-    chosen = step or random.Random(time.time_ns()).randrange(1, 4)
-    found = _victim(what, kinesis_server.url.text, topic, str(MESSAGES), str(tmp_path), str(chosen))
-    assert found["statuses"] == [signal.SIGKILL, 0]
+    found = _victim(what, kinesis_server.url.text, topic, str(MESSAGES), str(tmp_path), str(step))
+    assert found["statuses"] in ([signal.SIGKILL, 0], [0, 0])
+    assert found["statuses"][0] or step > 1  # the other one may have read so much that there are no more reads
     assert {key: len(numbers) for key, numbers in found["found"].items()} == {
         str(key): len(range(key, MESSAGES, KEYS)) for key in range(KEYS)
     }
     for key, numbers in found["found"].items():
-        assert numbers == sorted(numbers), f"{key} after a kill at read {chosen}"
+        assert numbers == sorted(numbers), f"{key} after a kill at read {step}"
 
 
 def _message(what: str, number: int) -> NewMessage:
@@ -75,7 +73,7 @@ def _merge(server: KinesisServer, topic: str) -> None:
 def _victim(*arguments: str) -> dict[str, dict[str, list[int]]]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(VICTIM.parents[1]), *sys.path])}
     command = [sys.executable, str(VICTIM), *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, dict[str, list[int]]] = json.loads(done.stdout.splitlines()[-1])
     return found

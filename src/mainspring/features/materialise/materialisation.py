@@ -362,8 +362,7 @@ class Materialisation:
                 f"AND seq > {changes.newest} UNION ALL SELECT kid FROM {rows.arrived} "
                 f"WHERE seq > {changes.newest} {self._ended(changes, until)}) GROUP BY kid"
             )
-        self.con.execute(f"CREATE OR REPLACE TABLE {name} AS {found}")
-        return name, int(duck.one_row(self.con, f"SELECT count(*) FROM {name}")[0])
+        return name, int(duck.one_row(self.con, f"CREATE OR REPLACE TABLE {name} AS {found}")[0])
 
     def _ended(self, changes: Changes, until: int) -> str:
         """Return a part of a union: the entities of superseded rows that began or ceased to count."""

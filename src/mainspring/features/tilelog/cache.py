@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from mainspring.data import duck
+from mainspring.data.flags import arrow_of
 from mainspring.features.layout import Layout
 from mainspring.features.state import sql
 from mainspring.features.tilelog.landed import key_columns
-from mainspring.features.tilelog.loads import Loads
+from mainspring.features.tilelog.loads import Ints, Loads
 from mainspring.features.tilelog.log import Mask, Piece, TileLog
 from mainspring.features.tilelog.rows import parts_of, tail_of
 
@@ -36,6 +38,7 @@ class TileCache:
         self._pieces: dict[Piece, int] = {}
         self._made = 0
         self._low: int | None = None
+        self._untiled: Ints | None = None  # what is in the table of that name
         self.untiled = f"untiled_{number}"
         self.tables = {width: f"tiles_{number}_{width}" for width in layout.hops}
         self.any_untiled = False
@@ -74,9 +77,17 @@ class TileCache:
         new = [piece for piece in pieces if piece not in self._pieces]
         if new:
             self._read(new)
-        self.any_untiled = bool(missing.any())
-        untiled = pa.array(loads.numbers[missing].tolist(), pa.int64())
-        self._con.register("untiled_now", pa.table({"load": untiled}))
+        self._list_untiled(loads.numbers[missing])
+
+    def _list_untiled(self, loads: Ints) -> None:
+        """Make the table of the loads that are not in the log; a batch of a stream mostly adds one."""
+        known, self._untiled = self._untiled, loads
+        self.any_untiled = bool(len(loads))
+        if known is not None and np.array_equal(known, loads[: len(known)]):
+            if more := loads[len(known) :].tolist():
+                self._con.execute(f"INSERT INTO {self.untiled} VALUES {', '.join(f'({load})' for load in more)}")
+            return
+        self._con.register("untiled_now", pa.table({"load": arrow_of(loads)}))
         # A table made anew: deleted rows would stay in memory.
         self._con.execute(f"CREATE OR REPLACE TABLE {self.untiled} AS SELECT load FROM untiled_now")
         self._con.unregister("untiled_now")
@@ -85,7 +96,7 @@ class TileCache:
         for table in (self.untiled, *self.tables.values()):
             self._con.execute(f"DROP TABLE IF EXISTS {table}")
         self._pieces.clear()
-        self._low = None
+        self._low = self._untiled = None
 
     def _create(self) -> None:
         for width, table in self.tables.items():

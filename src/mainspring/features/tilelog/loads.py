@@ -102,23 +102,18 @@ class Loads:
         return Content(int(rows), int(self._digests[where.stop] ^ self._digests[where.start]))
 
 
-def read_loads(con: Any, table: str, digest: str = "digest") -> Loads:
-    """Return the loads in a table of `loads_sql`.
-
-    Args:
-        digest: The digest that identifies their content.
-    """
-    found = con.execute(f"SELECT load, rows, {digest} AS digest, newest, first FROM {table} ORDER BY load").fetchnumpy()
-    columns = [np.asarray(found[name]) for name in ("load", "rows", "digest", "newest", "first")]
-    return Loads(*columns)
-
-
-def loads_sql(landing: str, where: str = "TRUE") -> str:
-    """SELECT the loads of the rows in `landing` (columns seq, v, digest, tiled)."""
-    return (
+def read_loads(con: Any, landing: str) -> tuple[Loads, Loads]:
+    """Return the loads of the rows in `landing` (columns seq, v, digest, tiled), identified by each of the digests."""
+    query = (
         f"SELECT seq >> {LOAD_BITS} AS load, count(*) AS rows, bit_xor(digest) AS digest, bit_xor(tiled) AS tiled, "
-        f"max(seq) AS newest, min(v) AS first FROM {landing} WHERE {where} GROUP BY ALL"
+        f"max(seq) AS newest, min(v) AS first FROM {landing} GROUP BY ALL ORDER BY load"
     )
+    found = {name: np.asarray(column) for name, column in con.execute(query).fetchnumpy().items()}
+    by, tiled = (
+        Loads(found["load"], found["rows"], found[digest], found["newest"], found["first"])
+        for digest in ("digest", "tiled")
+    )
+    return by, tiled
 
 
 def seqs_of(first: int, last: int) -> str:

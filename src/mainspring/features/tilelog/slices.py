@@ -14,7 +14,6 @@ are UTC epoch microseconds. Tables, n being the slice's number:
 - `mortals_n`, if rows are versions of facts: as `raw_n` with g, for the rows that count in [v, g) only, with g > low.
   Then `raw_n` has none of them, `entities_n` has also sr and sq (recorded time and seq of the standing row), and
   `arrived_n` also the rows that were superseded since, each with the seq of the row that superseded it;
-- `loads_n`: of the rows that were read last; see features.tilelog.loads.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from mainspring.features.state.blobs import SETTLING
 from mainspring.features.tilelog.cache import TileCache
 from mainspring.features.tilelog.lakes import TileTables
 from mainspring.features.tilelog.landed import close_landing, key_columns, open_landing, value_columns
-from mainspring.features.tilelog.loads import LOAD_BITS, NOTHING, Content, Loads, loads_sql, read_loads
+from mainspring.features.tilelog.loads import LOAD_BITS, NOTHING, Content, Loads, read_loads
 from mainspring.features.tilelog.log import TileLog
 
 _WORTH_TRIMMING = 100_000  # rows
@@ -101,7 +100,6 @@ class Slice:
         self._landing = f"landing_{number}"
         self._scan: TableScan | None = None
         self._opened = False
-        self._loads = f"loads_{number}"
         self.number = number
         self.low = 0
         self.ordered = False
@@ -141,10 +139,8 @@ class Slice:
             self.low, self._heard = low, _ALL if heard is None else heard
             self._open_landing()
             self._load()
-        loads, tiled = self.loads, self._tiled
-        if added or not grown or loads is None or tiled is None:
-            self.loads = loads = self._read_loads("digest", loads if grown else None)
-            self._tiled = tiled = self._read_loads("tiled", tiled if grown else None) if self.versions else loads
+        tiled = self._tiled
+        assert tiled is not None
         self._heard = min(self._heard, self.newest)
         if self._layout.windows:
             self.tiles.refresh(tiled, self.low)
@@ -248,7 +244,7 @@ class Slice:
 
     def drop(self) -> None:
         self.settling = None
-        for table in (self.entities, self.raw, self.arrived, self.mortals, self._loads):
+        for table in (self.entities, self.raw, self.arrived, self.mortals):
             self._con.execute(f"DROP TABLE IF EXISTS {table}")
         self.tiles.drop()
 
@@ -285,10 +281,15 @@ class Slice:
         more = sum(pq.read_metadata(name).num_rows for name in appended.files or ())
         return appended.files if self._rows + more == rows else None
 
-    def _read_loads(self, digest: str, before: Loads | None) -> Loads:
-        """Return the loads of the rows that were read last, and of those before."""
-        loads = read_loads(self._con, self._loads, digest)
-        return loads if before is None else before.grown(loads)
+    def _read_loads(self) -> None:
+        """Read the loads of the rows in `landing`, in addition to those known."""
+        digests = read_loads(self._con, self._landing)
+        loads, tiled = digests if self.versions else (digests[0], digests[0])
+        if self.loads is None or self._tiled is None:
+            self.loads, self._tiled = loads, tiled
+            return
+        self.loads = grown = self.loads.grown(loads)
+        self._tiled = self._tiled.grown(tiled) if self.versions else grown
 
     def _settle(self, low: int, heard: int | None) -> None:
         """Move `low`: single rows before it become standing rows and arrivals."""
@@ -319,7 +320,8 @@ class Slice:
         con = self._con
         self.drop()
         self.ordered, self._trimming = True, False
-        con.execute(f"CREATE TABLE {self._loads} AS {loads_sql(self._landing)}")
+        self.loads = self._tiled = None
+        self._read_loads()
         con.execute(
             f"CREATE TABLE {self.entities} AS "
             f"SELECT row_number() OVER (ORDER BY {self._keys}) AS kid, * FROM ({self._entities_sql()})"
@@ -336,7 +338,7 @@ class Slice:
         con.execute(f"CREATE OR REPLACE TEMP TABLE {opened}_rows AS SELECT * FROM {opened}")
         close_landing(con, opened)
         con.execute(f"CREATE OR REPLACE TEMP VIEW {self._landing} AS SELECT * FROM {opened}_rows")
-        con.execute(f"CREATE OR REPLACE TABLE {self._loads} AS {loads_sql(self._landing)}")
+        self._read_loads()
         self.ordered = False
         better = "found.since < known.since"
         if self._standing:

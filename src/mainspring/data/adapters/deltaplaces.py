@@ -115,6 +115,7 @@ class FolderPlace:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
+        self._paths: dict[str, Path] = {}  # by table: a batch of a stream asks a hundred times
         path = str(self.folder)
         if set(path) & set("[]|^\\") or unquote(path) != path:
             raise Invalid(
@@ -190,7 +191,10 @@ class FolderPlace:
             (self._path(table) / name).unlink(missing_ok=True)
 
     def _path(self, table: str) -> Path:
-        return self.folder / check_id(table, "table")
+        path = self._paths.get(table)
+        if path is None:
+            path = self._paths[table] = self.folder / check_id(table, "table")
+        return path
 
 
 def _any_inside(folder: Path) -> bool:

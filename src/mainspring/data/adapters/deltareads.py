@@ -159,20 +159,19 @@ class DeltaReads:
         opened: dict[str, _Opened] = self._thread.__dict__.setdefault("opened", {})
         known = opened.pop(table, None)
         if known is None or known.identity != identity:
-            known = None
-        with delta_errors(self._address(table)):
-            at = None if known is None else known.at
-            if at is None:
+            with delta_errors(self._address(table)):
                 self.place.check(table, None)
                 try:
                     at = self._at(table)
                 except TableNotFoundError:
                     return None
-            elif self.place.newer(table, int(at.version())):
-                self.place.check(table, int(at.version()))
-                at.update_incremental()
-        opened[table] = known or _Opened(identity, at, keys.Numbers(partial(self.place.read, table)))
-        return at
+            known = _Opened(identity, at, keys.Numbers(partial(self.place.read, table)))
+        elif self.place.newer(table, int(known.at.version())):
+            with delta_errors(self._address(table)):
+                self.place.check(table, int(known.at.version()))
+                known.at.update_incremental()
+        opened[table] = known
+        return known.at
 
     def _content(self, table: str, at: DeltaTable) -> _Content:
         """Return the content of a version; that of the newest is read from delta-rs once."""

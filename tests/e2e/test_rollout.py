@@ -202,7 +202,7 @@ def test_a_shadow_that_is_killed_goes_on_and_the_caller_never_meets_it(tmp_path:
             return found
 
         up.until_serving()
-        load = Load(depot.gateway, key)
+        load = Load(depot.gateway, key, pause_s=0.02)  # 100 pairs are enough
         with load.going():
             load.until_answered(300)
             interventions.start(project, "fraud")

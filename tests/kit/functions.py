@@ -37,11 +37,16 @@ GOLDEN = '{"inputs": {"x": [[-1.5], [-0.5]]}}'  # rows on which its author tried
 
 @dataclass
 class Load:
-    """Requests to an endpoint, one after another in each of two threads, and what became of each."""
+    """Requests to an endpoint, one after another in each of two threads, and what became of each.
+
+    Attributes:
+        pause_s: Time that a thread rests after each request.
+    """
 
     port: int
     key: str
     endpoint: str = "fraud"
+    pause_s: float = 0.002
     answers: list[tuple[float, int, str]] = field(default_factory=list)  # when, status, version
     lost: list[str] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
@@ -67,7 +72,7 @@ class Load:
                 connection.close()
                 continue
             self.answers.append((time.monotonic(), reply.status, str(document.get("model_version", ""))))
-            self.stop.wait(0.002)
+            self.stop.wait(self.pause_s)
         connection.close()
 
     def until_answered(self, more: int) -> None:

@@ -33,7 +33,7 @@ from mainspring.operations.stream_endpoints.sharing import Leases
 from mainspring.project.catalog import open_catalog
 from mainspring.serving.streaming.declaring import to_topic
 
-AT_ONCE = 9
+AT_ONCE = 6
 
 
 class Hasty:

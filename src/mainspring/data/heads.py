@@ -16,7 +16,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -336,7 +335,7 @@ class Heads:
         """Find the files without heads."""
         if scan.files is not None:
             covered = self._absorbed | {*(() if self._cover is None else self._cover.files)}
-            scan = replace(scan, files=tuple(file for file in scan.files if Path(file).name not in covered))
+            scan = replace(scan, files=tuple(file for file in scan.files if _name(file) not in covered))
         self._uncovered = scan.files != ()
         self._without, self._viewed = scan, False
 
@@ -465,7 +464,11 @@ def _highest(file: str, metadata: pq.FileMetaData, name: str) -> int | None:
 
 
 def _names(scan: TableScan) -> set[str]:
-    return {Path(file).name for file in scan.files or ()}
+    return {_name(file) for file in scan.files or ()}
+
+
+def _name(file: str) -> str:
+    return file.rpartition("/")[2]
 
 
 def _latest(*values: int | None) -> int | None:

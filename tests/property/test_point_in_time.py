@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -18,7 +20,7 @@ from kit.oracle import DAY, HOUR, MINUTE, Row, value_at
 from kit.reach import within_reach
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.schema import DType
-from mainspring.core.time import ManualClock
+from mainspring.core.time import SECOND, ManualClock
 from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.ingest import Ingestor
@@ -26,7 +28,9 @@ from mainspring.data.model import TableScan
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.features.keys import encode_key
 from mainspring.features.layout import feature_dtype, slot
-from mainspring.features.materialise import Materialiser
+from mainspring.features.materialise import Materialiser, materialisation
+from mainspring.features.materialise.continuing import Continuation
+from mainspring.features.materialise.rebuild import Built
 from mainspring.features.model import FeatureView
 from mainspring.features.offline import point_in_time
 from mainspring.features.online import OnlineReader, OnlineRows
@@ -47,6 +51,7 @@ class Cases:
     online = 0
     states = 0
     computed = 0
+    continued = 0
     stores: ClassVar[set[str]] = set()
 
 
@@ -58,7 +63,7 @@ def count(request: pytest.FixtureRequest) -> Iterator[None]:
         print(
             f"\npoint in time: {Cases.offline} random values offline and {Cases.online} online equal to the oracle's "
             f"({', '.join(sorted(Cases.stores))}), {Cases.computed} computed from them, "
-            f"{Cases.states} states equal to a rebuild's"
+            f"{Cases.states} states equal to a rebuild's, {Cases.continued} were continued"
         )
 
 
@@ -286,6 +291,54 @@ def test_what_ingestion_lands_is_read_as_the_oracle_reads_it(
     materialiser.run(history.view, horizon=DAY)
     check_rebuilt(history, store, lake.scan("facts"), clock, DAY)
     materialiser.close()
+
+
+@settings(COMMON, max_examples=examples(gate=8, deep=100))
+@given(history=histories(versioned=st.just(False)), data=st.data())
+def test_what_a_stream_lands_is_read_as_the_oracle_reads_it(
+    monkeypatch: pytest.MonkeyPatch, history: History, data: st.DataObject
+) -> None:
+    """Batches seconds apart, whose rows are late by seconds or minutes: most states are continued, and some settle."""
+    monkeypatch.setattr(materialisation, "Continuation", Counted)
+    rng = random.Random(data.draw(st.integers(0, 2**32)))
+    recorded, rows = history.base, []
+    for seq in range(40):
+        row = history.rows[seq % len(history.rows)]
+        recorded += rng.randrange(6 * SECOND)
+        event = recorded - rng.choice((0, 0, 0, 1, 7 * SECOND, 40 * SECOND, 3 * MINUTE, -20 * SECOND))
+        rows.append(replace(row, key=KEYS[seq % 2], event=event, recorded=recorded, seq=seq))
+    history = replace(history, rows=rows)
+    lake, clock, store = MemoryLake(), ManualClock(), MemoryOnlineStore()
+    ingestor, materialiser = Ingestor(lake, MemoryLocks(), clock), Materialiser(lake, store, clock, entities_at_once=2)
+    horizon = rng.choice((0, 10 * SECOND, HOUR))
+    early = rng.choice((0, 20 * SECOND))  # rows that land before they can be seen
+    through, there = history.base, 0
+    for step in range(12):
+        through += rng.choice((0, 1, 2 * MINUTE, *(rng.randrange(15 * SECOND) for _ in range(9))))
+        clock.set(through)
+        upto = there + sum(row.recorded <= through + early for row in rows[there:])
+        if upto > there or not there:
+            batch = landed(history, rows[there:upto])
+            ingestor.ingest(history.source, batch, keyings={"pair": ("k", "n")}, batch_id=f"batch-{step}")
+            there = upto
+        materialiser.run(history.view, horizon=horizon, gradually=rng.random() < 0.7)
+        edges = [at for at in history.edges() if through - SETTLING < at < through + horizon] or [through]
+        near_edges = [rng.choice(edges) + rng.choice((-1, 0, 1)) for _ in range(3)]
+        instants = [through, *(min(max(at, through - SETTLING), through + horizon) for at in near_edges)]
+        check_online(history, rows[:there], reading(history, store), instants)
+    clock.set(through + 5 * MINUTE)
+    materialiser.run(history.view, horizon=horizon)  # all rows settle
+    check_rebuilt(history, store, lake.scan("facts"), clock, horizon)
+    materialiser.close()
+
+
+class Counted(Continuation):
+    """A continuation that counts the states."""
+
+    def states(self, changed: str, until: int, at_once: int) -> Iterator[Built]:
+        for built in super().states(changed, until, at_once):
+            Cases.continued += 1
+            yield built
 
 
 def check_rebuilt(history: History, store: OnlineStore, table: TableScan, clock: ManualClock, horizon: int) -> None:

@@ -14,6 +14,7 @@ from mainspring.features.model import EntityState, Mark
 
 # A slot has the states and the mark of one view. A slot without a view was replaced: its states are to be deleted.
 # (`state` and `mark` are tables of an earlier layout; their content is computed from the lake again.)
+# The table has a rowid, unlike in files of 0.1.0: without, a state of more than a kilobyte takes a page of its own.
 _SCHEMA = """
 DROP TABLE IF EXISTS state;
 DROP TABLE IF EXISTS mark;
@@ -23,7 +24,7 @@ CREATE TABLE IF NOT EXISTS slot (
 CREATE TABLE IF NOT EXISTS entity (
     slot INTEGER NOT NULL, key BLOB NOT NULL, position INTEGER NOT NULL, landed INTEGER NOT NULL, payload BLOB NOT NULL,
     PRIMARY KEY (slot, key)
-) WITHOUT ROWID;
+);
 """
 _WRITE = """
 INSERT INTO entity (slot, key, position, landed, payload) VALUES (?, ?, ?, ?, ?)

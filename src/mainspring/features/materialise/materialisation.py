@@ -21,8 +21,9 @@ from mainspring.core.time import Clock
 from mainspring.data import duck
 from mainspring.data.model import TableScan
 from mainspring.features.layout import Layout
+from mainspring.features.materialise.continuing import MOST_ROWS, Continuation
 from mainspring.features.materialise.provenance import Ledger, read_ledger
-from mainspring.features.materialise.rebuild import Rebuild
+from mainspring.features.materialise.rebuild import Built, Rebuild
 from mainspring.features.model import EntityState, Mark, MaterialiseReport
 from mainspring.features.ports import OnlineStore
 from mainspring.features.state.blobs import SETTLING
@@ -249,10 +250,10 @@ class Materialisation:
         some = self.gradually and ledger is not None and not self.rows.versions and target == self.slot
         some = some and settling and unsettled < _LONG_UNSETTLED
         if settling and not some:
-            changes, settled = Changes(since.position - SETTLING, mark.newest), new.position
+            changes, settled, held = Changes(since.position - SETTLING, mark.newest), new.position, None
         else:
-            changes, settled = Changes(mark.until + 1, mark.newest), since.position
-        self._write(target, new, changes, settled, record=not known, settling=some)
+            changes, settled, held = Changes(mark.until + 1, mark.newest), since.position, mark
+        self._write(target, new, changes, settled, record=not known, settling=some, held=held)
         self.store.advance(target, new.mark)
         return new.mark
 
@@ -303,35 +304,50 @@ class Materialisation:
         record: bool,
         after: int = 0,
         settling: bool = False,
+        held: Mark | None = None,
     ) -> None:
         """Write the states of the entities with a number over `after` that changed, or of all; then the ledger, with
         the position up to which all have settled.
 
         Args:
             settling: Whether to settle some more entities than those that changed.
+            held: The mark of the stored states, if they may be continued.
         """
         changed, total = self._changed(changes, ledger.until, after)
+        self._tell(0, total, 0)
+        batch: list[tuple[bytes, EntityState]] = []
+        done = counted = 0
+
+        def add(built: Built) -> None:
+            nonlocal batch, done, counted
+            if len(batch) == self.at_once:
+                if changes is None:
+                    batch.append(ledger.row(batch[-1][0]))
+                self.store.write(target, batch)
+                batch = []
+                self._tell(done, total, counted)
+            batch.append((built.key, EntityState(ledger.position, built.payload, ledger.rows)))
+            done += 1
+            counted += built.rows
+            self.largest = max(self.largest, len(built.payload))
+
+        left = total
+        if held is not None and total and self._are_few(changed) and not self.rows.versions:
+            continuation = Continuation(self.con, self.layout, self.rows, self.store, target, held)
+            for built in continuation.states(changed, ledger.until, self.at_once):
+                add(built)
+            left = len(continuation.left[0])
+            made = "SELECT unnest(?::BIGINT[]) AS kid, unnest(?::BIGINT[]) AS rows"
+            self.con.execute(f"CREATE OR REPLACE TABLE {changed} AS {made}", continuation.left)
         now: Settling | None = None
         if settling:
             more, now = self.rows.settle_some(changed, settled, ledger.position, ledger.until)
-            total += more
+            total, left = total + more, left + more
             settled = settled if len(now.left) else now.position
-        done = counted = 0
-        self._tell(done, total, counted)
-        batch: list[tuple[bytes, EntityState]] = []
-        if total:
+        if left:
             states = Rebuild(self.con, self.layout, self.rows, ledger.position - SETTLING, ledger.until)
-            for built in states.states(changed, whole=total <= self.at_once):
-                batch.append((built.key, EntityState(ledger.position, built.payload, ledger.rows)))
-                done += 1
-                counted += built.rows
-                self.largest = max(self.largest, len(built.payload))
-                if len(batch) == self.at_once and done < total:
-                    if changes is None:
-                        batch.append(ledger.row(built.key))
-                    self.store.write(target, batch)
-                    batch = []
-                    self._tell(done, total, counted)
+            for built in states.states(changed, whole=left <= self.at_once):
+                add(built)
         if record or done:
             batch.append(msgspec.structs.replace(ledger, position=settled).row())
         if batch:
@@ -341,6 +357,10 @@ class Materialisation:
         self.counted += counted
         if total:
             self._tell(done, total, counted)
+
+    def _are_few(self, changed: str) -> bool:
+        """Return whether the new rows of the entities in table `changed` may all be held in memory."""
+        return bool(duck.one_row(self.con, f"SELECT sum(rows) <= {MOST_ROWS} FROM {changed}")[0])
 
     def _changed(self, changes: Changes | None, until: int, after: int) -> tuple[str, int]:
         """Create a table (kid, rows) of the entities whose state may differ from the stored one; return its name and

@@ -2,8 +2,10 @@
 
 A state is columnar, so that a read consists of slices and sums. Most states are a single row of last values; their
 bytes are flat: `[since, visible, event, number of nulls, value, value, ...]`, and many of them are read column by
-column in a few steps. Tiles and single rows are merged as by `features.state.sql` for the offline read. Times are UTC
-epoch microseconds.
+column in a few steps. Others are stored as `[since, [candidates, single rows], tiles]`, where an instant in `visible`
+is the distance from the one before it, and one in `event` the distance from its row's `visible`: most take a few bytes.
+Before 0.2 they were stored as `State`, which can still be read. Tiles and single rows are merged as by
+`features.state.sql` for the offline read. Times are UTC epoch microseconds.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import accumulate
+from operator import sub
 from typing import Any
 
 import msgspec
@@ -64,12 +68,6 @@ class Recent(msgspec.Struct, array_like=True):
     gone: list[int | None] = []  # instant from which each no longer counts; not stored if none ends
 
 
-class _Unranked(msgspec.Struct, array_like=True):
-    visible: list[int]
-    event: list[int]
-    values: list[list[Any]]
-
-
 class State(msgspec.Struct, array_like=True):
     since: int  # when the entity's first row became visible
     lasts: Candidates
@@ -77,10 +75,52 @@ class State(msgspec.Struct, array_like=True):
     recent: Recent
 
 
-_NESTED = b"\x94"  # first byte of a state that is not flat: an array of four
+class _Rows(msgspec.Struct, array_like=True):
+    lasts: Candidates
+    recent: Recent
 
+
+class _Stored(msgspec.Struct, array_like=True):
+    since: int
+    rows: _Rows
+    tiles: list[Tiles]
+
+
+class Open(msgspec.Struct, array_like=True):
+    """A state as it is stored, open for more rows; its tiles stay as they are."""
+
+    since: int
+    rows: _Rows
+    tiles: msgspec.Raw
+
+    @classmethod
+    def of(cls, payload: bytes) -> Open | None:
+        """Return the state in `payload`, `None` if it is of another format, or damaged."""
+        try:
+            if payload.startswith(_STORED):
+                return _decode_open(payload)
+            if payload.startswith(_UNCODED):
+                return None
+            since, visible, event, _, *row = decode_flat(payload)
+        except (msgspec.MsgspecError, ValueError):
+            return None
+        lasts = Candidates([visible], [visible - event], [[value] for value in row])
+        return cls(since, _Rows(lasts, Recent([], [], [])), _NO_TILES)
+
+    def encode(self) -> bytes:
+        lasts, recent = self.rows.lasts, self.rows.recent
+        return _encode([self.since, [lasts, _trimmed(recent, recent.visible, recent.event)], self.tiles])
+
+
+# First bytes of states that are not flat.
+_STORED = b"\x93"  # an array of three
+_UNCODED = b"\x94"  # an array of four, in which instants are not coded
+
+_NO_TILES = msgspec.Raw(b"\x90")
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(State).decode
+_decode = msgspec.msgpack.Decoder(_Stored).decode
+_decode_open = msgspec.msgpack.Decoder(Open).decode
+_decode_uncoded = msgspec.msgpack.Decoder(State).decode
 decode_flat = msgspec.msgpack.Decoder(tuple[Any, ...]).decode
 
 
@@ -89,10 +129,26 @@ def encode(state: State) -> bytes:
     if lasts.values and len(lasts.visible) == 1 and not state.tiles:
         row = [column[0] for column in lasts.values]
         return _encode((state.since, lasts.visible[0], lasts.event[0], row.count(None), *row))
-    if recent.seq or recent.gone:
-        return _encode(state)
-    unranked: Any = _Unranked(recent.visible, recent.event, recent.values)
-    return _encode(State(state.since, state.lasts, state.tiles, unranked))
+    standing = [distances(lasts.visible), list(map(sub, lasts.visible, lasts.event)), lasts.values]
+    singles = _trimmed(recent, distances(recent.visible), list(map(sub, recent.visible, recent.event)))
+    return _encode([state.since, [standing, singles], state.tiles])
+
+
+def distances(visible: list[int]) -> list[int]:
+    """Return the distance of each instant from the one before it, the first as it is."""
+    return [*visible[:1], *map(sub, visible[1:], visible)] if len(visible) > 1 else visible
+
+
+def _instants(visible: list[int], ages: list[int]) -> tuple[list[int], list[int]]:
+    visible = list(accumulate(visible)) if len(visible) > 1 else visible
+    return visible, list(map(sub, visible, ages))
+
+
+def _trimmed(recent: Recent, visible: list[int], event: list[int]) -> list[Any]:
+    """Return single rows in the form in which they are stored, without what is not stored."""
+    if recent.gone:
+        return [visible, event, recent.values, recent.seq, recent.gone]
+    return [visible, event, recent.values, recent.seq] if recent.seq else [visible, event, recent.values]
 
 
 def decode(payload: bytes, slot: str) -> State:
@@ -102,8 +158,16 @@ def decode(payload: bytes, slot: str) -> State:
         Corrupt: It is not a state.
     """
     try:
-        if payload.startswith(_NESTED):
-            return _decode(payload)
+        if payload.startswith(_STORED):
+            stored = _decode(payload)
+            lasts, recent = stored.rows.lasts, stored.rows.recent
+            if lasts.visible:
+                lasts.visible, lasts.event = _instants(lasts.visible, lasts.event)
+            if recent.visible:
+                recent.visible, recent.event = _instants(recent.visible, recent.event)
+            return State(stored.since, lasts, stored.tiles, recent)
+        if payload.startswith(_UNCODED):
+            return _decode_uncoded(payload)
         since, visible, event, _, *row = decode_flat(payload)
         if not row or {type(since), type(visible), type(event)} != {int}:
             raise msgspec.ValidationError("it is neither a flat state nor another")

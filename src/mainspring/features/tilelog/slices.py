@@ -41,7 +41,7 @@ from mainspring.features.tilelog.loads import LOAD_BITS, NOTHING, Content, Loads
 from mainspring.features.tilelog.log import TileLog
 
 _WORTH_TRIMMING = 100_000  # rows
-_FEWEST_RUNS = 50  # of a settling
+_SETTLING_RUNS = 20  # each costs as much as reading all rows of the last hour
 _TRIM_EVERY = 50  # runs
 _ALL = 2**63 - 1
 
@@ -53,7 +53,7 @@ class Settling:
     Args:
         settled: Position through which all had settled before.
         position: Position through which all have settled when no entity is `left`.
-        last: Position of the last run.
+        last: Position of the last run in which some settled.
         left: Sorted numbers of the entities that have not settled, int64 of shape (entities,).
         most: Number of entities a run.
     """
@@ -65,8 +65,10 @@ class Settling:
     most: int
 
     def due(self, position: int) -> int:
-        """Return the number of entities that settle in a run: a share of those left by the time since the last one."""
+        """Return the number of entities that settle in a run: a share of those left by the time since the last such."""
         end = self.position + SETTLING
+        if position < min(end, self.last + SETTLING // _SETTLING_RUNS):
+            return 0
         share = 1.0 if position >= end else (position - self.last) / (end - self.last)
         return min(self.most, math.ceil(share * len(self.left)))
 
@@ -227,7 +229,7 @@ class Slice:
         now = self.settling
         if now is None or now.settled != settled or not len(now.left):
             left = self._kids(f"{self.raw} WHERE v >= {settled - SETTLING} AND v <= {until}")
-            now = Settling(settled, position, position, left, -(-len(left) // _FEWEST_RUNS))
+            now = Settling(settled, position, position, left, -(-len(left) // _SETTLING_RUNS))
         self.settling = None  # if the states are not written, it begins anew
         left = np.setdiff1d(now.left, self._kids(changed), assume_unique=True)
         due = left[: now.due(position)]
@@ -235,7 +237,7 @@ class Slice:
             self._con.register("settling_now", pa.table({"kid": arrow_of(due)}))
             self._con.execute(f"INSERT INTO {changed} SELECT kid, 0 FROM settling_now")
             self._con.unregister("settling_now")
-        return len(due), replace(now, last=position, left=left[len(due) :])
+        return len(due), replace(now, last=position if len(due) else now.last, left=left[len(due) :])
 
     def _kids(self, rows: str) -> np.ndarray:
         """Return the sorted numbers of the entities in `rows`, int64 of shape (entities,)."""

@@ -294,8 +294,7 @@ class Mark:
     until: int = 0  # rows that become visible by then are in the states as pending; UTC epoch microseconds
 
 
-@dataclass(frozen=True, slots=True)
-class EntityState:
+class EntityState(msgspec.Struct, frozen=True, gc=False):
     """State of one (view, entity) in an online store: an opaque payload, and its freshness.
 
     `position` is UTC epoch microseconds: all rows visible by then are in the payload. `landed` is the number of rows in

@@ -6,21 +6,23 @@ until it is made anew.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator
-from itertools import accumulate, islice
+from itertools import islice
 from typing import Any
+
+import msgspec
 
 from mainspring.features.keys import encode_key
 from mainspring.features.layout import Layout
 from mainspring.features.materialise.rebuild import Built, Columns, batches
 from mainspring.features.model import EntityState, Mark
 from mainspring.features.ports import OnlineStore
-from mainspring.features.state.blobs import SETTLING, Candidates, Open, Recent, distances
+from mainspring.features.state.blobs import Grown, grown
 from mainspring.features.tilelog.landed import key_columns
 from mainspring.features.tilelog.slices import Slice
 
 MOST_ROWS = 100_000  # that are held in memory; with more, states are made anew
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class Continuation:
@@ -95,78 +97,35 @@ class _NewRows:
     """Rows as `Continuation._rows_sql` selects them, without kid."""
 
     def __init__(self, layout: Layout, columns: Columns) -> None:
-        self._visible, self._events, self._seqs, self._counts, *values = columns
-        self._lasts, self._measures = values[: len(layout.last_exprs)], values[len(layout.last_exprs) :]
-        self._windows, self._ranked = bool(layout.windows), layout.ranked
+        visible, events, seqs, counts, *values = columns
+        self._windows = bool(layout.windows)
+        if not layout.lasts:
+            counts = [False] * len(visible)
+        ranks = [seqs] if layout.ranked else []
+        self._rows = list(zip(visible, events, counts, *values, *ranks, strict=True))
 
     def added_to(self, held: EntityState, rows: range) -> bytes | None:
-        """Return an entity's state with these rows, in the order of `visible`; `None` if it must be made anew."""
-        state = Open.of(held.payload)
-        if state is None or self._visible[rows.start] < state.since:
+        """Return an entity's state with these rows; `None` if it must be made anew."""
+        state = Grown.of(held.payload, held.position)
+        if state is None:
             return None
-        if self._lasts:
-            records = [row for row in rows if self._counts[row]]
-            if records and not self._succeed(state.rows.lasts, records):
-                return None
-            if not records and not self._windows:
-                return held.payload
-        if self._windows and not self._append(state.rows.recent, held.position - SETTLING, rows):
-            return None
-        return state.encode()
-
-    def _succeed(self, standing: Candidates, records: list[int]) -> bool:
-        """Add last values; return False if the rows are not visible after all that stand."""
-        visible, events = self._visible, self._events
-        if not standing.visible or len(standing.values) != len(self._lasts):
-            return False
-        last = sum(standing.visible)
-        if visible[records[0]] <= last:
-            return False  # those that are visible later may not stand any more
-        for row in records:
-            instant = visible[row]
-            standing.visible.append(instant - last)
-            standing.event.append(instant - events[row])
-            for column, values in zip(standing.values, self._lasts):  # noqa: B905  (it costs time)
-                column.append(values[row])
-            last = instant
-        return True
-
-    def _append(self, recent: Recent, floor: int, rows: range) -> bool:
-        """Add single rows; return False if one may be visible so early that it belongs in a tile.
-
-        Args:
-            floor: Visible time from which no row has settled.
-        """
-        visible, events, distances = self._visible, self._events, recent.visible
-        first, last = visible[rows.start], sum(distances)
-        if recent.gone or len(recent.values) != len(self._measures):
-            return False
-        if first < (min(floor, distances[0]) if distances else floor):
-            return False
-        if first < last:
-            self._insert(recent, rows)
-            return True
+        floor, newest, standing, size, count, ordered, content = state
+        parts = [content]
         for row in rows:
-            instant = visible[row]
-            distances.append(instant - last)
-            recent.event.append(instant - events[row])
-            for column, values in zip(recent.values, self._measures):  # noqa: B905  (it costs time)
-                column.append(values[row])
-            if self._ranked:
-                recent.seq.append(self._seqs[row])
-            last = instant
-        return True
-
-    def _insert(self, recent: Recent, rows: range) -> None:
-        """Add single rows of which some are visible before others that are there."""
-        instants = list(accumulate(recent.visible))
-        for row in rows:
-            instant = self._visible[row]
-            place = bisect_right(instants, instant)
-            instants.insert(place, instant)
-            recent.event.insert(place, instant - self._events[row])
-            for column, values in zip(recent.values, self._measures, strict=True):
-                column.insert(place, values[row])
-            if self._ranked:
-                recent.seq.insert(place, self._seqs[row])
-        recent.visible = distances(instants)
+            visible, event, counts, *values = self._rows[row]
+            if visible < floor:
+                return None  # it belongs in a tile, or before the entity was seen
+            if counts:
+                if visible <= standing:
+                    return None  # those that are visible later may not stand any more
+                standing = visible
+            elif not self._windows:
+                continue
+            if visible < newest:
+                ordered = False
+            else:
+                newest = visible
+            parts.append(_encode((visible - floor, visible - event, counts, *values)))
+        if len(parts) == 1:
+            return held.payload
+        return grown(floor, newest, standing, size, count + len(parts) - 1, ordered, content=parts)

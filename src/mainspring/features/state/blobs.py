@@ -4,18 +4,19 @@ A state is columnar, so that a read consists of slices and sums. Most states are
 bytes are flat: `[since, visible, event, number of nulls, value, value, ...]`, and many of them are read column by
 column in a few steps. Others are stored as `[since, [candidates, single rows], tiles]`, where an instant in `visible`
 is the distance from the one before it, and one in `event` the distance from its row's `visible`: most take a few bytes.
-Before 0.2 they were stored as `State`, which can still be read. Tiles and single rows are merged as by
-`features.state.sql` for the offline read. Times are UTC epoch microseconds.
+Before 0.2 they were stored as `State`, which can still be read. Rows may be added behind a state (`Grown`). Tiles and
+single rows are merged as by `features.state.sql` for the offline read. Times are UTC epoch microseconds.
 """
 
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, compress
 from operator import sub
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -86,40 +87,15 @@ class _Stored(msgspec.Struct, array_like=True):
     tiles: list[Tiles]
 
 
-class Open(msgspec.Struct, array_like=True):
-    """A state as it is stored, open for more rows; its tiles stay as they are."""
-
-    since: int
-    rows: _Rows
-    tiles: msgspec.Raw
-
-    @classmethod
-    def of(cls, payload: bytes) -> Open | None:
-        """Return the state in `payload`, `None` if it is of another format, or damaged."""
-        try:
-            if payload.startswith(_STORED):
-                return _decode_open(payload)
-            if payload.startswith(_UNCODED):
-                return None
-            since, visible, event, _, *row = decode_flat(payload)
-        except (msgspec.MsgspecError, ValueError):
-            return None
-        lasts = Candidates([visible], [visible - event], [[value] for value in row])
-        return cls(since, _Rows(lasts, Recent([], [], [])), _NO_TILES)
-
-    def encode(self) -> bytes:
-        lasts, recent = self.rows.lasts, self.rows.recent
-        return _encode([self.since, [lasts, _trimmed(recent, recent.visible, recent.event)], self.tiles])
-
-
 # First bytes of states that are not flat.
 _STORED = b"\x93"  # an array of three
 _UNCODED = b"\x94"  # an array of four, in which instants are not coded
+_GROWN = b"\xc1"  # no value of MessagePack
 
-_NO_TILES = msgspec.Raw(b"\x90")
+_ROWS = b"\xdd"  # an array, whose length follows in four bytes
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Stored).decode
-_decode_open = msgspec.msgpack.Decoder(Open).decode
+_decode_any = msgspec.msgpack.Decoder().decode
 _decode_uncoded = msgspec.msgpack.Decoder(State).decode
 decode_flat = msgspec.msgpack.Decoder(tuple[Any, ...]).decode
 
@@ -129,13 +105,12 @@ def encode(state: State) -> bytes:
     if lasts.values and len(lasts.visible) == 1 and not state.tiles:
         row = [column[0] for column in lasts.values]
         return _encode((state.since, lasts.visible[0], lasts.event[0], row.count(None), *row))
-    standing = [distances(lasts.visible), list(map(sub, lasts.visible, lasts.event)), lasts.values]
-    singles = _trimmed(recent, distances(recent.visible), list(map(sub, recent.visible, recent.event)))
+    standing = [_distances(lasts.visible), list(map(sub, lasts.visible, lasts.event)), lasts.values]
+    singles = _trimmed(recent, _distances(recent.visible), list(map(sub, recent.visible, recent.event)))
     return _encode([state.since, [standing, singles], state.tiles])
 
 
-def distances(visible: list[int]) -> list[int]:
-    """Return the distance of each instant from the one before it, the first as it is."""
+def _distances(visible: list[int]) -> list[int]:
     return [*visible[:1], *map(sub, visible[1:], visible)] if len(visible) > 1 else visible
 
 
@@ -149,6 +124,92 @@ def _trimmed(recent: Recent, visible: list[int], event: list[int]) -> list[Any]:
     if recent.gone:
         return [visible, event, recent.values, recent.seq, recent.gone]
     return [visible, event, recent.values, recent.seq] if recent.seq else [visible, event, recent.values]
+
+
+class Grown(NamedTuple):
+    """A state with rows that were added behind it, each `(visible - floor, visible - event, counts, value, ...)`: last
+    values, then measures, then the order of arrival if that matters.
+
+    Args:
+        floor: Instant from which no row has settled, and at which the entity has been seen.
+        newest: Visible time of the latest row, or an instant before.
+        standing: Visible time of the last candidate.
+        size: Number of bytes of the state without the rows.
+        rows: Number of rows that were added.
+        ordered: Whether none of them is visible before an earlier one.
+        content: Bytes of the state and of the rows.
+    """
+
+    floor: int
+    newest: int
+    standing: int
+    size: int
+    rows: int
+    ordered: bool
+    content: bytes
+
+    @classmethod
+    def of(cls, payload: bytes, position: int) -> Grown | None:
+        """Open the state in `payload` for more rows; return `None` if it is damaged.
+
+        Args:
+            position: Its position in the store.
+        """
+        try:
+            if payload.startswith(_GROWN):
+                return _grown(payload)
+            state = decode(payload, "")
+        except (struct.error, Corrupt):
+            return None
+        latest = max(state.recent.visible[-1:] + state.lasts.visible[-1:], default=state.since)
+        standing = state.lasts.visible[-1] if state.lasts.visible else state.since
+        return cls(max(state.since, position - SETTLING), latest, standing, len(payload), 0, True, payload)
+
+    def state(self, slot: str) -> State:
+        """Return the state with all rows.
+
+        Raises:
+            Corrupt: It is damaged.
+        """
+        state = decode(self.content[: self.size], slot)
+        rows = _decode_any(_ROWS + self.rows.to_bytes(4, "big") + self.content[self.size :])
+        if not rows:
+            return state
+        distances, ages, counts, *values = zip(*rows, strict=True)
+        lasts, recent = state.lasts, state.recent
+        visible = [self.floor + distance for distance in distances]
+        event = list(map(sub, visible, ages))
+        if lasts.values:
+            records = list(compress(range(len(rows)), counts))
+            lasts.visible += [visible[row] for row in records]
+            lasts.event += [event[row] for row in records]
+            for column, new in zip(lasts.values, values, strict=False):
+                column.extend(new[row] for row in records)
+        if recent.values:
+            recent.visible += visible
+            recent.event += event
+            values = values[len(lasts.values) :]
+            for column, new in zip(recent.values, values, strict=False):
+                column.extend(new)
+            if len(values) > len(recent.values):
+                recent.seq += values[-1]
+            if not self.ordered:
+                order = sorted(range(len(recent.visible)), key=recent.visible.__getitem__)
+                for unordered in (recent.visible, recent.event, *recent.values, *([recent.seq] if recent.seq else [])):
+                    unordered[:] = [unordered[row] for row in order]
+        return state
+
+
+_GROWN_HEAD = struct.Struct(">qqqII?")
+
+
+def _grown(payload: bytes) -> Grown:
+    return Grown._make((*_GROWN_HEAD.unpack_from(payload, 1), payload[1 + _GROWN_HEAD.size :]))
+
+
+def grown(*head: int, content: list[bytes]) -> bytes:
+    """Return the bytes of a `Grown` with these fields, and its content in parts."""
+    return b"".join((_GROWN, _GROWN_HEAD.pack(*head), *content))
 
 
 def decode(payload: bytes, slot: str) -> State:
@@ -166,12 +227,14 @@ def decode(payload: bytes, slot: str) -> State:
             if recent.visible:
                 recent.visible, recent.event = _instants(recent.visible, recent.event)
             return State(stored.since, lasts, stored.tiles, recent)
+        if payload.startswith(_GROWN):
+            return _grown(payload).state(slot)
         if payload.startswith(_UNCODED):
             return _decode_uncoded(payload)
         since, visible, event, _, *row = decode_flat(payload)
         if not row or {type(since), type(visible), type(event)} != {int}:
             raise msgspec.ValidationError("it is neither a flat state nor another")
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, TypeError, struct.error) as error:
         raise damaged(slot, error) from error
     return State(since, Candidates([visible], [event], [[value] for value in row]), [], Recent([], [], []))
 

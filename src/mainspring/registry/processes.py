@@ -16,6 +16,7 @@ from mainspring.core.ids import new_id
 HOST, BOOT, PID, STARTED = "mainspring.host", "mainspring.boot", "mainspring.pid", "mainspring.process_started"
 USER = "mainspring.user"  # user of the process, according to the operating system
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_PROC = Path("/proc")
 
 
 def process_tags(pid: int | None = None) -> dict[str, str]:
@@ -38,39 +39,46 @@ def is_dead(tags: Mapping[str, str]) -> bool:
         return False
     if tags.get(BOOT) != _boot():
         return True
-    return _started(int(tags[PID])) != tags.get(STARTED)
+    return _is_gone(int(tags[PID]), tags.get(STARTED))
 
 
 def process_name() -> str:
     """Return a name for a reader of streams in this process that no other has, for `has_ended`."""
     pid, place = os.getpid(), _place()
     started = place and _started(pid)
-    return f"{socket.gethostname()[:60]}.{pid}.{place}-{started}.{new_id()[-8:]}"
+    identity = f"{place}-{started}" if started else ""  # it is never known to have ended
+    return f"{socket.gethostname()[:60]}.{pid}.{identity}.{new_id()[-8:]}"
 
 
 def has_ended(name: str) -> bool:
     """Return whether the process of a `process_name` is known to have ended: no, if it cannot be seen from here."""
     *_, pid, identity, _ = ("", "", *name.rsplit(".", 3))
     place, _, started = identity.partition("-")
-    if not place or place != _place():
-        return False
+    return bool(place) and place == _place() and _is_gone(int(pid), started)
+
+
+def _is_gone(pid: int, started: str | None) -> bool:
+    """Return whether a process is known to have ended, or to be a zombie: no, where its start cannot be read now."""
     try:
-        os.kill(int(pid), 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    except PermissionError:  # it lives, and may be hidden
-        return False
-    return _started(int(pid)) != started
+    except PermissionError:  # another user has the pid
+        pass
+    now = _started(pid)
+    return now is not None and now != started
 
 
 @cache
 def _place() -> str:
     """Return a digest of this boot of the machine and of its processes that this one sees; empty where unknown."""
     try:
-        namespace = Path("/proc/self/ns/pid").readlink()  # two containers may have equal pids, and equal names
+        namespace = (_PROC / "self/ns/pid").readlink()  # two containers may have equal pids, and equal names
+        own, boot = (_PROC / "self").readlink().name == str(os.getpid()), _boot()
     except OSError:
         return ""
-    boot = _boot()
+    if not own:  # its pids are those of another namespace
+        return ""
     return hashlib.sha256(f"{boot} {namespace}".encode()).hexdigest()[:10] if boot else ""
 
 
@@ -79,15 +87,14 @@ def _boot() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """Return the process's start time in an opaque form, for comparison only; `None` if it does not run (or is a
-    zombie).
+    """Return the process's start time in an opaque form, for comparison only; empty if it is a zombie, `None` if it
+    does not run or is hidden.
     """
-    stat = Path(f"/proc/{pid}/stat")
-    if Path("/proc/self/stat").exists():
+    if (_PROC / "self/stat").exists():
         try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
+            fields = (_PROC / f"{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
             return None
-        return None if fields[0] in "ZX" else fields[19]  # proc(5): the state and starttime
+        return "" if fields[0] in "ZX" else fields[19]  # proc(5): the state and starttime
     shown = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)  # noqa: S607
     return shown.stdout.strip() or None

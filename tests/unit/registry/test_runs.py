@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from mainspring.core.time import SECOND, ManualClock
+from mainspring.registry import processes
 from mainspring.registry.adapters.memory import MemoryTracking
 from mainspring.registry.processes import BOOT, HOST, PID, STARTED, has_ended, is_dead, process_name, process_tags
 from mainspring.registry.runs import PARENT, sweep
+
+STAT = f"1 (python) R{' 1' * 18} 77"  # proc(5)
 
 
 @pytest.fixture
@@ -82,6 +87,50 @@ def test_names_that_are_not_known_to_have_ended() -> None:
     assert has_ended(f"{host}.{pid}.{place}-1{started}.{number}")  # the pid was given to this process
     for other in ("one", "", f"{host}.{pid}.-.{number}", f"{host}.{pid}.another-{started}.{number}"):
         assert not has_ended(other)
+
+
+@pytest.fixture
+def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder instead of /proc; returns the file that this process is seen by."""
+    own, seen = tmp_path / f"own/{os.getpid()}", tmp_path / str(os.getpid())
+    (own / "ns").mkdir(parents=True)
+    (own / "ns/pid").symlink_to("pid:[1]")
+    (own / "stat").write_text(STAT)
+    (tmp_path / "self").symlink_to(own)
+    seen.mkdir()
+    (seen / "stat").write_text(STAT)
+    monkeypatch.setattr(processes, "_PROC", tmp_path)
+    processes._place.cache_clear()
+    yield seen / "stat"
+    processes._place.cache_clear()
+
+
+def test_a_process_that_is_hidden_has_not_ended(proc: Path) -> None:
+    name, tags = process_name(), process_tags()
+    assert "-77." in name
+    proc.unlink()  # as by hidepid=2
+    assert not has_ended(name)
+    assert not is_dead(tags)
+    proc.mkdir()  # it cannot be read, as by hidepid=1
+    assert not has_ended(name)
+    assert not is_dead(tags)
+
+
+def test_a_process_that_does_not_know_its_start_is_not_known_to_have_ended(proc: Path) -> None:
+    proc.unlink()
+    name = process_name()
+    assert not has_ended(name)
+    proc.write_text(STAT)
+    assert not has_ended(name)
+
+
+def test_pids_of_another_namespace_say_nothing(proc: Path) -> None:
+    own = proc.parent.parent / f"own/{os.getpid()}"
+    (proc.parent.parent / "self").unlink()
+    (proc.parent.parent / "self").symlink_to(own.rename(own.parent / "1"))
+    name = process_name()
+    proc.write_text(STAT + "8")  # another process has this pid there
+    assert not has_ended(name)
 
 
 def test_the_sweep_closes_only_the_dead(other: subprocess.Popen[bytes]) -> None:

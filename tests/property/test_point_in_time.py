@@ -335,8 +335,8 @@ def test_what_a_stream_lands_is_read_as_the_oracle_reads_it(
 class Counted(Continuation):
     """A continuation that counts the states."""
 
-    def states(self, changed: str, until: int, at_once: int) -> Iterator[Built]:
-        for built in super().states(changed, until, at_once):
+    def states(self, changed: str, position: int, until: int, at_once: int) -> Iterator[Built]:
+        for built in super().states(changed, position, until, at_once):
             Cases.continued += 1
             yield built
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import mainspring as ms
 from kit.station import World, instant, train, view
@@ -16,6 +19,7 @@ from mainspring.features.materialise import Materialiser, materialisation
 from mainspring.features.materialise.continuing import Continuation
 from mainspring.features.materialise.rebuild import Built
 from mainspring.features.model import EntityState, FeatureView
+from mainspring.features.state.blobs import Candidates, DamagedState, Recent, State, decode, encode, grown
 
 WINDOWS = view(n=ms.count(window="1h"), total=ms.sum("delay", window="24h"))
 ALL = view(n=ms.count(window="1h"), total=ms.sum("delay", window="24h"), last=ms.last("delay"))
@@ -30,8 +34,8 @@ class Stream:
         counts = self.counts = [0, 0]  # continued, made anew
 
         class Counted(Continuation):
-            def states(self, changed: str, until: int, at_once: int) -> Any:
-                for built in super().states(changed, until, at_once):
+            def states(self, changed: str, position: int, until: int, at_once: int) -> Any:
+                for built in super().states(changed, position, until, at_once):
                     assert isinstance(built, Built)
                     counts[0] += 1
                     yield built
@@ -125,6 +129,16 @@ def test_an_entity_that_is_seen_before_its_first_known_row_is_made_anew(monkeypa
     assert stream.counts == [0, 2]
 
 
+def test_late_rows_of_an_entity_that_was_idle_settle(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Stream(WINDOWS, monkeypatch)
+    stream.run(600)
+    for second in range(600, 660, 10):
+        stream.land(stream.row(second - 300, 8.0))
+        stream.run(second)
+    stream.agrees(650, 649, 600, stations=("mile end",))
+    assert stream.counts == [0, 6]
+
+
 class DyingStore(MemoryOnlineStore):
     dies = False
 
@@ -149,16 +163,44 @@ def test_rows_are_added_once_after_a_run_that_was_killed(pause_s: int, monkeypat
     assert stream.counts[1] >= 1
 
 
-def test_a_state_of_the_earlier_format_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_became_visible_are_added_once_after_a_run_that_was_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = DyingStore()
+    stream = Stream(WINDOWS, monkeypatch, store)
+    stream.land(stream.row(7200, 8.0))
+    stream.run(5)
+    store.dies = True
+    with pytest.raises(Unavailable):
+        stream.materialiser.run(WINDOWS, horizon=3 * HOUR)  # at the same instant
+    stream.materialiser.run(WINDOWS, horizon=3 * HOUR)
+    stream.agrees(7200, 7201, 3600, stations=("mile end",))
+
+
+@pytest.mark.parametrize("start", [b"\x94", b"\xc1"])
+def test_a_damaged_state_is_made_anew(start: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Stream(WINDOWS, monkeypatch)
     for (slot, key), state in stream.world.store.states().items():
         if state.payload.startswith(b"\x93"):
-            damaged = EntityState(state.position, b"\x94" + state.payload[1:], state.landed)
+            damaged = EntityState(state.position, start + state.payload[1:20], state.landed)
             stream.world.store.write(slot, [(key, damaged)])
     stream.land(stream.row(5, 8.0))
     stream.run(5)
     stream.agrees(5, 4, stations=("mile end",))
     assert stream.counts == [0, 1]
+
+
+@given(st.binary(max_size=80), st.integers(0, 90))
+def test_damaged_rows_of_a_state_are_found(noise: bytes, place: int) -> None:
+    state = encode(State(1, Candidates([1], [1], [[2.0]]), [], Recent([], [], [])))
+    rows = b"".join(msgspec.msgpack.encode((n, 0, True, float(n))) for n in range(3))
+    whole = grown(1, 3, 1, len(state), 3, True, content=[state, rows])
+    damaged = whole[:place] + noise + whole[place + len(noise) :]
+    for payload in (damaged, grown(1, 3, 1, len(whole), 0, True, content=[whole])):
+        try:
+            decode(payload, "Trains")
+        except DamagedState:
+            continue
+        assert payload == damaged  # noise may be a state too
+    assert decode(whole, "Trains").lasts.values == [[2.0, 0.0, 1.0, 2.0]]
 
 
 def test_many_new_rows_are_not_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Continuation of stored states by the rows that came since, which is all that most batches of a stream need.
 
-A continued state answers as one made anew from all of its entity's rows would, but no row settles in a tile: it grows
-until it is made anew.
+A continued state answers as one recomputed from all of its entity's rows would, but no row settles in a tile: it grows
+until it is recomputed.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from mainspring.features.layout import Layout
 from mainspring.features.materialise.rebuild import Built, Columns, batches
 from mainspring.features.model import EntityState, Mark
 from mainspring.features.ports import OnlineStore
-from mainspring.features.state.blobs import Grown, grown
+from mainspring.features.state.blobs import SETTLING, Grown, grown
 from mainspring.features.tilelog.landed import key_columns
 from mainspring.features.tilelog.slices import Slice
 
-MOST_ROWS = 100_000  # that are held in memory; with more, states are made anew
+MOST_ROWS = 100_000  # that are held in memory; with more, states are recomputed
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -29,7 +29,7 @@ class Continuation:
     """Continuation of the states in one slot from its mark on.
 
     Attributes:
-        left: Numbers of the entities whose states must be made anew, and of their rows.
+        left: Numbers of the entities whose states must be recomputed, and of their rows.
     """
 
     def __init__(self, con: Any, layout: Layout, rows: Slice, store: OnlineStore, slot: str, mark: Mark) -> None:
@@ -41,10 +41,12 @@ class Continuation:
         self._mark = mark
         self.left: tuple[list[int], list[int]] = [], []
 
-    def states(self, changed: str, until: int, at_once: int) -> Iterator[Built]:
+    def states(self, changed: str, position: int, until: int, at_once: int) -> Iterator[Built]:
         """Yield the continued states of entities in table `changed` (kid, rows), with their rows visible by `until`.
 
         Args:
+            position: Position of this run. A row that was visible a minute before would never settle: the runs in which
+                rows settle look at later ones.
             at_once: Number of states that are read at once.
         """
         query = (
@@ -56,9 +58,9 @@ class Continuation:
         (late,) = batches(
             self._con, f"SELECT kid FROM {self._rows.arrived} WHERE seq > {self._mark.newest}", whole=True
         )
-        behind = set(late[0])
+        late_kids = set(late[0])
         ((kids, *columns),) = batches(self._con, self._rows_sql(until), whole=True)
-        new = _NewRows(self._layout, columns)
+        new = _NewRows(self._layout, columns, self._mark.until, position - SETTLING)
         kids.append(None)
         end = 0
         while some := list(islice(numbered, at_once)):
@@ -69,7 +71,7 @@ class Continuation:
                 while kids[end] == kid:
                     end += 1
                 payload = None
-                if state is not None and end > start and kid not in behind and self._is_older(state):
+                if state is not None and end > start and kid not in late_kids and self._is_known(state):
                     payload = new.added_to(state, range(start, end))
                 if payload is None:
                     self.left[0].append(kid)
@@ -88,32 +90,40 @@ class Continuation:
             f"UNION ALL {selected} WHERE v <= {earlier} AND seq > {mark.newest}) ORDER BY kid, v, seq"
         )
 
-    def _is_older(self, held: EntityState) -> bool:
-        """Return False for a state of a run that was killed: it may have the rows already."""
+    def _is_known(self, held: EntityState) -> bool:
+        """Return False for a state that is newer than the mark, of a run that was killed: it may have the rows."""
         return held.position <= self._mark.position and held.landed <= self._mark.landed
 
 
 class _NewRows:
-    """Rows as `Continuation._rows_sql` selects them, without kid."""
+    """Rows as `Continuation._rows_sql` selects them, without kid.
 
-    def __init__(self, layout: Layout, columns: Columns) -> None:
+    Args:
+        until: Visible time of the latest rows in stored states.
+        floor: Visible time from which rows may be appended.
+    """
+
+    def __init__(self, layout: Layout, columns: Columns, until: int, floor: int) -> None:
         visible, events, seqs, counts, *values = columns
-        self._windows = bool(layout.windows)
+        self._windows, self._until, self._floor = bool(layout.windows), until, floor
         if not layout.lasts:
             counts = [False] * len(visible)
         ranks = [seqs] if layout.ranked else []
         self._rows = list(zip(visible, events, counts, *values, *ranks, strict=True))
 
     def added_to(self, held: EntityState, rows: range) -> bytes | None:
-        """Return an entity's state with these rows; `None` if it must be made anew."""
+        """Return an entity's state with these rows; `None` if it must be recomputed."""
         state = Grown.of(held.payload, held.position)
         if state is None:
             return None
         floor, newest, standing, size, count, ordered, content = state
+        if newest > self._until:
+            return None  # of a run that was killed: it has rows that were visible later than the mark's
+        least = max(floor, self._floor)
         parts = [content]
         for row in rows:
             visible, event, counts, *values = self._rows[row]
-            if visible < floor:
+            if visible < least:
                 return None  # it belongs in a tile, or before the entity was seen
             if counts:
                 if visible <= standing:

@@ -334,7 +334,7 @@ class Materialisation:
         left = total
         if held is not None and total and self._are_few(changed) and not self.rows.versions:
             continuation = Continuation(self.con, self.layout, self.rows, self.store, target, held)
-            for built in continuation.states(changed, ledger.until, self.at_once):
+            for built in continuation.states(changed, ledger.position, ledger.until, self.at_once):
                 add(built)
             left = len(continuation.left[0])
             made = "SELECT unnest(?::BIGINT[]) AS kid, unnest(?::BIGINT[]) AS rows"

@@ -1,8 +1,9 @@
 """Materialisation: update an online store from the lake.
 
-The state of an entity is a pure function of the lake's version and of the instant: states are recomputed from tiles and
-rows, never patched. So a run that died at any step can be repeated, and a late row, by any amount, is found by the
-order of arrival and inserted into the past.
+The state of an entity answers as a pure function of the lake's version and of the instant: it is recomputed from tiles
+and rows, or its newest rows are appended to it (features.materialise.continuing) where that is the same. So a run that
+died at any step can be repeated, and a late row, by any amount, is found by the order of arrival and inserted into the
+past.
 
 If no row landed, and none began or ceased to count, a process that has not read the source yet advances only the
 instant: reads stay exact, and the next run that reads rows moves settled rows into tiles.
@@ -86,7 +87,7 @@ class Materialiser:
             through: UTC epoch microseconds, by default now. An instant after now extends the horizon instead.
             horizon: Microseconds.
             progress: Called with (entities done, total entities, rows).
-            gradually: Whether entities without new rows settle over several runs, none of which then takes long.
+            gradually: Whether entities settle over several runs, none of which then takes long.
 
         Raises:
             Unavailable: The store did not respond; run it again.

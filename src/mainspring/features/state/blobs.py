@@ -4,7 +4,7 @@ A state is columnar, so that a read consists of slices and sums. Most states are
 bytes are flat: `[since, visible, event, number of nulls, value, value, ...]`, and many of them are read column by
 column in a few steps. Others are stored as `[since, [candidates, single rows], tiles]`, where an instant in `visible`
 is the distance from the one before it, and one in `event` the distance from its row's `visible`: most take a few bytes.
-Before 0.2 they were stored as `State`, which can still be read. Rows may be added behind a state (`Grown`). Tiles and
+Before 0.2 they were stored as `State`, which can still be read. Rows may be appended to a state (`Grown`). Tiles and
 single rows are merged as by `features.state.sql` for the offline read. Times are UTC epoch microseconds.
 """
 
@@ -120,14 +120,14 @@ def _instants(visible: list[int], ages: list[int]) -> tuple[list[int], list[int]
 
 
 def _trimmed(recent: Recent, visible: list[int], event: list[int]) -> list[Any]:
-    """Return single rows in the form in which they are stored, without what is not stored."""
+    """Return single rows in the form in which they are stored: without empty lists at the end."""
     if recent.gone:
         return [visible, event, recent.values, recent.seq, recent.gone]
     return [visible, event, recent.values, recent.seq] if recent.seq else [visible, event, recent.values]
 
 
 class Grown(NamedTuple):
-    """A state with rows that were added behind it, each `(visible - floor, visible - event, counts, value, ...)`: last
+    """A state with appended rows, each `(visible - floor, visible - event, counts, value, ...)`: last
     values, then measures, then the order of arrival if that matters.
 
     Args:
@@ -135,7 +135,7 @@ class Grown(NamedTuple):
         newest: Visible time of the latest row, or an instant before.
         standing: Visible time of the last candidate.
         size: Number of bytes of the state without the rows.
-        rows: Number of rows that were added.
+        rows: Number of appended rows.
         ordered: Whether none of them is visible before an earlier one.
         content: Bytes of the state and of the rows.
     """
@@ -169,13 +169,19 @@ class Grown(NamedTuple):
         """Return the state with all rows.
 
         Raises:
-            Corrupt: It is damaged.
+            Corrupt, IndexError, TypeError, ValueError: It is damaged.
         """
-        state = decode(self.content[: self.size], slot)
-        rows = _decode_any(_ROWS + self.rows.to_bytes(4, "big") + self.content[self.size :])
+        if self.content.startswith(_GROWN):
+            raise ValueError("rows were appended to a state with appended rows")
+        state, appended = decode(self.content[: self.size], slot), self.content[self.size :]
+        if self.rows > len(appended):
+            raise ValueError(f"{self.rows} rows in {len(appended)} bytes")
+        rows = _decode_any(_ROWS + self.rows.to_bytes(4, "big") + appended)
         if not rows:
             return state
         distances, ages, counts, *values = zip(*rows, strict=True)
+        if {*map(type, distances), *map(type, ages)} != {int}:
+            raise TypeError("an instant is no integer")
         lasts, recent = state.lasts, state.recent
         visible = [self.floor + distance for distance in distances]
         event = list(map(sub, visible, ages))
@@ -234,7 +240,7 @@ def decode(payload: bytes, slot: str) -> State:
         since, visible, event, _, *row = decode_flat(payload)
         if not row or {type(since), type(visible), type(event)} != {int}:
             raise msgspec.ValidationError("it is neither a flat state nor another")
-    except (msgspec.MsgspecError, ValueError, TypeError, struct.error) as error:
+    except (msgspec.MsgspecError, IndexError, TypeError, ValueError, struct.error) as error:
         raise damaged(slot, error) from error
     return State(since, Candidates([visible], [event], [[value] for value in row]), [], Recent([], [], []))
 

@@ -81,16 +81,17 @@ class TileCache:
 
     def _list_untiled(self, loads: Ints) -> None:
         """Make the table of the loads that are not in the log; a batch of a stream mostly adds one."""
-        known, self._untiled = self._untiled, loads
+        known, self._untiled = self._untiled, None  # until the table is written
         self.any_untiled = bool(len(loads))
         if known is not None and np.array_equal(known, loads[: len(known)]):
             if more := loads[len(known) :].tolist():
                 self._con.execute(f"INSERT INTO {self.untiled} VALUES {', '.join(f'({load})' for load in more)}")
-            return
-        self._con.register("untiled_now", pa.table({"load": arrow_of(loads)}))
-        # A table made anew: deleted rows would stay in memory.
-        self._con.execute(f"CREATE OR REPLACE TABLE {self.untiled} AS SELECT load FROM untiled_now")
-        self._con.unregister("untiled_now")
+        else:
+            self._con.register("untiled_now", pa.table({"load": arrow_of(loads)}))
+            # A table made anew: deleted rows would stay in memory.
+            self._con.execute(f"CREATE OR REPLACE TABLE {self.untiled} AS SELECT load FROM untiled_now")
+            self._con.unregister("untiled_now")
+        self._untiled = loads
 
     def drop(self) -> None:
         for table in (self.untiled, *self.tables.values()):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,10 +15,10 @@ from mainspring.core.ending import exits_beside_threads
 
 class Last:
     def __del__(self, sleep=time.sleep, write=os.write):
-        write(1, b"apart")
+        write(1, b"finalized")
         sleep(SECONDS)
 
-builtins.last = Last()  # it goes when the interpreter is taken apart
+builtins.last = Last()  # it goes when the interpreter is finalized
 begun = threading.Event()
 """
 # While the interpreter sleeps in `__del__`, the thread returns from the model.
@@ -51,11 +53,12 @@ with exits_beside_threads():
     time.sleep(0.2)  # to be in native code
     EXIT
 """
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
 
 def ran(program: str, seconds: float = 0) -> tuple[int, str, str]:
     command = [sys.executable, "-c", program.replace("SECONDS", str(seconds))]
-    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, env=BUFFERED)
     return ended.returncode, ended.stdout, ended.stderr
 
 
@@ -71,5 +74,33 @@ def test_a_program_exits_beside_a_thread_as_ever(how: str, ended: tuple[int, str
     assert ran(BEGIN + ASLEEP + END.replace("EXIT", how)) == ended
 
 
-def test_a_program_without_threads_takes_its_interpreter_apart() -> None:
-    assert ran(BEGIN + "with exits_beside_threads():\n    sys.exit(3)\n") == (3, "apart", "")
+def test_a_program_without_threads_finalizes_its_interpreter() -> None:
+    assert ran(BEGIN + "with exits_beside_threads():\n    sys.exit(3)\n") == (3, "finalized", "")
+
+
+@pytest.mark.parametrize(("error", "code"), [("ValueError('bad')", 1), ("KeyboardInterrupt", 130)])
+def test_an_error_that_is_not_caught_is_printed_beside_a_thread(error: str, code: int) -> None:
+    ended, output, errors = ran(BEGIN + ASLEEP + END.replace("EXIT", f"raise {error}"))
+    assert (ended, output) == (code, "at exit\n")
+    assert errors.startswith("Traceback")
+    assert error.partition("(")[0] in errors
+
+
+def test_what_c_wrote_is_flushed_beside_a_thread() -> None:
+    write = "import ctypes; ctypes.CDLL(None).printf(b'of C')"
+    assert ran(BEGIN + ASLEEP + END.replace("EXIT", write)) == (0, "at exit\nof C", "")
+
+
+@pytest.mark.parametrize(("output", "code"), [("&-", 3), ("/dev/full", 120), ("&1 | true", 120)])
+@pytest.mark.parametrize("thread", ["", "    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"])
+def test_output_that_cannot_be_written_beside_a_thread_ends_as_without_one(
+    output: str, code: int, thread: str, tmp_path: Path
+) -> None:
+    program = tmp_path / "program.py"
+    rest = f"{thread}    time.sleep(0.2)\n    print('is lost')\n    sys.exit(3)\n"
+    program.write_text(BEGIN.partition("class")[0] + "with exits_beside_threads():\n" + rest)
+    command = f"({sys.executable} {program}; echo $? >&3) 3>&2 2>{tmp_path}/errors >{output}"
+    ended = subprocess.run(command, check=False, shell=True, stderr=subprocess.PIPE, timeout=60, env=BUFFERED)
+    assert int(ended.stderr) == code
+    errors = (tmp_path / "errors").read_text()
+    assert errors.startswith("Exception ignored") if code != 3 else not errors

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
-_NOT_FLUSHED = 120  # as of Python
+_NOT_FLUSHED = 120  # as Python does
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import io
 import json
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -46,10 +46,14 @@ from mainspring.data.streams.declaring import Stream
 from mainspring.data.streams.decoding import Decoding
 from mainspring.data.streams.model import NewMessage, OffsetGone
 from mainspring.data.streams.recent import delays
+from mainspring.ledger.adapters.memory import MemoryLedger
+from mainspring.ledger.recording import Recorder
 from mainspring.operations.stream_endpoints.payloads import DecodedRows
 from mainspring.serving.plane.live import Router
 from mainspring.serving.streaming.arms import Arms
 from mainspring.serving.streaming.declaring import to_topic
+from mainspring.serving.streaming.predictions import PredictionSink
+from mainspring.serving.streaming.progress import Made
 from mainspring.serving.streaming.replay import Replay
 from mainspring.serving.streaming.scoring import Scored
 
@@ -405,6 +409,34 @@ def test_what_a_candidate_fails_on_is_a_dead_letter_and_its_failure(tmp_path: Pa
     assert stage.rows("checks__dead_letters")[0]["reason"] == "It failed 2 times: ValueError: no such shop"
     (lost,) = [each for _, record in stage.states.open(0).batches() for each in record.lost]
     assert (lost.version, lost.rollout, lost.weight, lost.offset, lost.kind) == ("2", "r1", 1.0, "2", "ValueError")
+
+
+def test_what_was_logged_of_lost_messages_is_looked_up_once_after_a_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Counted(MemoryLedger):
+        asked = 0
+
+        def failed(self, rollout: str, ids: Collection[str]) -> set[str]:
+            self.asked += 1
+            return super().failed(rollout, ids)
+
+    stage, ledger = Stage(tmp_path, of=endpoint(tries=2)), Counted()
+    stage.arms = Arms(list(VERSIONS.values()), rollout(1.0), ["card"])
+    stage.put([message(minute, shop="fails") for minute in range(2)])
+    stage.run(at_once=1)
+
+    def recorder(made: Made) -> Recorder:
+        return Recorder(ledger, endpoint="checks", model=made.model, version=made.version, digest=made.bundle)
+
+    for asked in (1, 2):  # the second time all of them are known
+        file = stage.states.open(0)
+        monkeypatch.setattr(file, "deliver", lambda *_: None)  # as of a process that was killed before it
+        assert PredictionSink("checks", recorder, ledger, ledger).deliver(file, 0) == 2
+        file.close()
+        ledger.compact()
+        assert ledger.asked == asked
+        assert [each.id for each in ledger.failures("r1")] == [f"checks-0-{n}@2" for n in range(2)]
 
 
 def test_a_candidate_that_does_not_fit_the_endpoint_leaves_the_control_alone(tmp_path: Path) -> None:

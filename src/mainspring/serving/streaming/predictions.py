@@ -12,7 +12,7 @@ from mainspring.ledger.ports import PredictionLog, PredictionStore
 from mainspring.ledger.recording import Recorder
 from mainspring.serving.streaming.event import event_id
 from mainspring.serving.streaming.partition import PREDICTIONS
-from mainspring.serving.streaming.progress import BatchRecord, Made, Part
+from mainspring.serving.streaming.progress import BatchRecord, Lost, Made, Part
 from mainspring.serving.streaming.state import PartitionState
 
 _AT_ONCE = 64  # batches
@@ -50,14 +50,16 @@ class PredictionSink:
         count = done = 0
         doubtful = file not in self._known
         self._known.discard(file)  # until all is delivered
-        for batch, record in list(file.batches(file.done(self.id), limit=_AT_ONCE)):
+        batches = list(file.batches(file.done(self.id), limit=_AT_ONCE))
+        known = self._known_lost([record for _, record in batches], partition) if doubtful else set[str]()
+        for batch, record in batches:
             for part in record.parts:
                 at = [record.at[row] for row in part.rows]
                 ids = [event_id(self._endpoint, partition, int(record.offsets[row])) for row in part.rows]
                 for start, end in _entries(at):
                     if not (doubtful and self._is_logged(ids[start])):
                         self._log(part, max(at[start:end]), slice(start, end), ids[start:end], record.latency_us)
-            self._log_lost(record, partition, doubtful=doubtful)
+            self._log_lost(record, partition, known)
             count, done = count + 1, batch
         if count:
             file.deliver(self.id, done)
@@ -82,29 +84,38 @@ class PredictionSink:
         if written is not None:
             written.result()
 
-    def _log_lost(self, record: BatchRecord, partition: int, *, doubtful: bool) -> None:
+    def _known_lost(self, records: list[BatchRecord], partition: int) -> set[str]:
+        """Return the ids of lost messages that are logged; a look-up reads all segments, so there is one a rollout."""
+        ids: dict[str, list[str]] = {}
+        for each in (lost for record in records for lost in record.lost):
+            ids.setdefault(each.rollout, []).append(self._lost_id(partition, each))
+        return {known for rollout, some in ids.items() for known in self._store.failed(rollout, some)}
+
+    def _lost_id(self, partition: int, lost: Lost) -> str:
+        return f"{event_id(self._endpoint, partition, int(lost.offset))}@{lost.version}"
+
+    def _log_lost(self, record: BatchRecord, partition: int, known: set[str]) -> None:
         """Log the messages that a rollout's version lost, each under its event's id and the version."""
-        lost: dict[str, list[Failure]] = {}
+        lost: list[Failure] = []
         for each in record.lost:
-            event = event_id(self._endpoint, partition, int(each.offset))
+            id_ = self._lost_id(partition, each)
+            if id_ in known:
+                continue
             failure = self._recorder(each).failure(
-                id_=f"{event}@{each.version}",
+                id_=id_,
                 at=each.at,
                 kind=each.kind,
                 status=_FAILED,
                 latency_us=record.latency_us,
                 assigned=Assigned(each.rollout, each.weight, each.unit),
                 principal=self._principal,
-                request_id=event,
+                request_id=event_id(self._endpoint, partition, int(each.offset)),
             )
             if failure is not None:
-                lost.setdefault(each.rollout, []).append(failure)
-        for rollout, failures in lost.items():
-            known = self._store.failed(rollout, [each.id for each in failures]) if doubtful else set[str]()
-            new = [each for each in failures if each.id not in known]
-            written = self._failures.fail(new, sync=True) if new else None
-            if written is not None:
-                written.result()
+                lost.append(failure)
+        written = self._failures.fail(lost, sync=True) if lost else None
+        if written is not None:
+            written.result()
 
     @property
     def _principal(self) -> str:

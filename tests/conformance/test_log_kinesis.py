@@ -84,6 +84,16 @@ def test_a_shard_is_read_to_its_end_before_those_that_follow_it(log: KinesisLog)
         log.create("split", 3)
 
 
+def test_a_closed_shard_ends_where_its_iterator_does(log: KinesisLog, kinesis_server: KinesisServer) -> None:
+    log.create("closing", 1)
+    ((_, offset),) = log.produce("closing", messages(1))
+    log.create("closing", 2)
+    kinesis_server.tell("linger", 100)  # as Amazon's before it shows the last records
+    assert log.emptied("closing", {0: offset + 1}) == set()
+    kinesis_server.tell("linger", 2)
+    assert log.emptied("closing", {0: offset + 1}) == {0}
+
+
 def test_records_that_are_refused_are_written_again(log: KinesisLog, kinesis_server: KinesisServer) -> None:
     log.create("refused", 2)
     first = starts(log, "refused")

@@ -5,7 +5,7 @@ loses records of producers that write at once, and numbers records without gaps.
 
 A test makes it misbehave by a post to `/-/`: `trim` removes the first records of a shard, `age` makes them old, `pages`
 gives few records at a time and none every second time, `refuse` lets the next records of calls fail, `busy` calls;
-`expire` ends all iterators.
+`linger` gives iterators for some calls behind the end of closed shards; `expire` ends all iterators.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 _lock = threading.RLock()
 _refused: list[int] = []  # of one call each: how many of its records, from its second one, are refused
 _busy = [0]  # calls that are refused as a whole
+_linger = [0]  # calls behind the end of closed shards that still give an iterator
 _pages = [10_000, 0]  # records of a page; number of pages given
 _put, _get = models.KinesisBackend.put_records, models.KinesisBackend.get_records
 _iterate = models.KinesisBackend.get_shard_iterator
@@ -107,7 +108,9 @@ def _get_records(backend: Any, arn: Any, iterator: str, limit: Any) -> tuple[str
         stream, name, last = utils.decompose_shard_iterator(after)
         shard = backend.streams[stream].shards[name]
         if not records or int(last) >= shard.get_max_sequence_number():
-            return after if shard.is_open else None, records, 0
+            goes_on = shard.is_open or _linger[0] > 0
+            _linger[0] -= not shard.is_open
+            return after if goes_on else None, records, 0
         return after, records, max(1, int(1_000 * (time.time() - records[-1].created_at)))
 
 
@@ -157,6 +160,8 @@ def main(port: int) -> None:
                 _refused[:] = given
             elif path == "/-/expire":
                 _live.clear()
+            elif path == "/-/linger":
+                _linger[0] = given
             elif path == "/-/pages":
                 _pages[0] = given
             else:

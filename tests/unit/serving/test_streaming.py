@@ -7,7 +7,7 @@ import io
 import json
 import tempfile
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ from mainspring.core.time import ManualClock
 from mainspring.data.adapters.log_memory import MemoryLog
 from mainspring.data.streams.declaring import Stream
 from mainspring.data.streams.decoding import Decoding
-from mainspring.data.streams.model import NewMessage, OffsetGone
+from mainspring.data.streams.model import Message, NewMessage, OffsetAhead, OffsetGone, Span
 from mainspring.data.streams.recent import delays
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.ledger.recording import Recorder
@@ -52,10 +52,12 @@ from mainspring.operations.stream_endpoints.payloads import DecodedRows
 from mainspring.serving.plane.live import Router
 from mainspring.serving.streaming.arms import Arms
 from mainspring.serving.streaming.declaring import to_topic
+from mainspring.serving.streaming.partition import PREDICTIONS
 from mainspring.serving.streaming.predictions import PredictionSink
 from mainspring.serving.streaming.progress import Made
 from mainspring.serving.streaming.replay import Replay
 from mainspring.serving.streaming.scoring import Scored
+from mainspring.serving.streaming.state import PartitionState
 
 event = st.builds(
     message,
@@ -371,7 +373,7 @@ def test_a_split_is_followed_once_what_was_before_it_is_delivered(start: str, tm
     assert runner.step() == 3
     for delivered in (False, True):
         runner._look_at = 0.0
-        assert (runner.step(), {*runner.partitions}) == ((4, {0, 1, 2}) if delivered else (0, {0}))
+        assert (runner.step(), {*runner.partitions}) == ((4, {1, 2}) if delivered else (0, {0}))
         runner.deliver()
     runner.close()
     ids = [each["event_id"] for each in stage.outputs()]
@@ -387,6 +389,82 @@ def test_a_partition_that_was_added_while_no_process_ran_is_read_from_its_first_
     stage.put([dataclasses.replace(message(minute), partition=minute % 2) for minute in range(1, 5)])
     stage.run()
     assert sorted(each["event_id"] for each in stage.outputs()) == [f"checks-{n}" for n in ("0-1", "0-2", "1-0", "1-1")]
+
+
+class Parted:
+    """A share of some partitions."""
+
+    def __init__(self, *partitions: int) -> None:
+        self.partitions = {*partitions}
+
+    def held(self, partitions: Collection[int]) -> Mapping[int, int]:
+        return dict.fromkeys(self.partitions.intersection(partitions), 1)
+
+    def give_up(self, partition: int) -> None:
+        pass
+
+
+def test_all_partitions_of_the_beginning_begin_with_the_next_message_whoever_reads_them(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, of=endpoint(start="next"), partitions=4)
+
+    def each_gets(minute: int) -> None:
+        stage.put([dataclasses.replace(message(minute), partition=each) for each in range(4)])
+
+    each_gets(0)  # the backlog
+    stage.share = Parted(0, 1)
+    stage.run()
+    assert stage.outputs() == []
+    each_gets(1)
+    stage.share = Parted(2, 3)  # a slower one, or the next one after a kill
+    stage.run()
+    assert sorted(each["event_id"] for each in stage.outputs()) == ["checks-2-1", "checks-3-1"]
+
+
+def test_a_shard_that_was_read_to_its_end_is_not_opened_again(tmp_path: Path) -> None:
+    class Expired(SplitLog):
+        def spans(self, topic: str, partitions: Iterable[int]) -> dict[int, Span]:
+            found = super().spans(topic, partitions)
+            return {each: Span(0, 0) if topic == TOPIC and each == 0 and gone else found[each] for each in found}
+
+        def emptied(self, topic: str, positions: Mapping[int, int]) -> set[int]:
+            return {0} & positions.keys() if gone else super().emptied(topic, positions)
+
+        def read(self, topic: str, after: Mapping[int, int], **options: Any) -> list[Message]:
+            if gone and after.get(0):
+                raise OffsetAhead(topic, 0, after[0], Span(0, 0))
+            return super().read(topic, after, **options)
+
+    gone = False
+    stage = Stage(tmp_path, log=Expired(ManualClock()))
+    stage.put([message(0)])
+    stage.run()
+    stage.log.create(TOPIC, 3)
+    stage.put([dataclasses.replace(message(1), partition=1)])
+    gone = True
+    assert {*stage.run().partitions} == {1, 2}
+    assert len(stage.outputs()) == 2
+
+
+def test_a_shard_is_kept_until_its_batches_are_delivered_too(tmp_path: Path) -> None:
+    class Late:
+        id = PREDICTIONS
+
+        def deliver(self, file: PartitionState, _partition: int) -> int:
+            found = [number for number, _ in file.batches(file.done(self.id))] if open_ else []
+            if found:
+                file.deliver(self.id, found[-1])
+            return len(found)
+
+    open_ = False
+    stage = Stage(tmp_path, log=SplitLog(ManualClock()))
+    stage.sinks = [Late()]
+    stage.put([message(0)])
+    stage.run()
+    stage.log.create(TOPIC, 3)
+    assert {*stage.run().partitions} == {0}
+    open_ = True
+    assert {*stage.run().partitions} == {0}
+    assert {*stage.run().partitions} == {1, 2}
 
 
 def test_who_begins_with_the_next_message_leaves_out_what_was_split_before(tmp_path: Path) -> None:

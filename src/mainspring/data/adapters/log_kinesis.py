@@ -51,6 +51,7 @@ _LARGEST_BYTES = 1 << 20  # of a record with its key, unless its stream allows m
 _PUT_RECORDS, _PUT_BYTES = 500, 5 << 20  # of one call
 _GET_RECORDS = 10_000  # of one call
 _READS_AT_ONCE = 16
+_END_CALLS = 3  # of a look whether a closed shard ends; it does where its iterator ends, which may be a few calls on
 _PACE_S = 0.2  # a shard may be asked five times a second
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
 _MAKING_S = 120.0  # after which a stream that is made or split is given up
@@ -195,8 +196,7 @@ class KinesisLog:
 
     def parents(self, topic: str) -> dict[int, tuple[int, ...]]:
         shards = self._shards.get(topic) or self._listed(topic)
-        found = {number: tuple(each for each in shard.parents if each in shards) for number, shard in shards.items()}
-        return {number: parents for number, parents in found.items() if parents}
+        return {number: shard.parents for number, shard in shards.items() if shard.parents}
 
     def emptied(self, topic: str, positions: Mapping[int, int]) -> set[int]:
         self._check(topic, positions)
@@ -325,13 +325,18 @@ class KinesisLog:
             return True
         try:
             asked = ("AFTER_SEQUENCE_NUMBER", {"StartingSequenceNumber": str(offset - 1)}) if offset else _OLDEST
-            page = self._page(topic, self._iterator(topic, number, asked[0], **asked[1]), 1)
+            iterator: str | None = self._iterator(topic, number, asked[0], **asked[1])
         except _Told:  # no record ever had that number
             return offset >= self._span(topic, number).next
-        if page.records or (page.iterator is not None and self._shards[topic][number].open):
-            return False
-        self._ends[topic, number] = offset
-        return True
+        for _ in range(_END_CALLS):
+            page = self._page(topic, iterator, 1)
+            if page.records:
+                return False
+            if page.iterator is None:
+                self._ends[topic, number] = offset
+                return True
+            iterator = page.iterator
+        return False
 
     # Reading
 

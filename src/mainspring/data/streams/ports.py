@@ -115,7 +115,7 @@ class Splitting(Protocol):
     """A log whose partitions are split and merged: they end, and others, of larger numbers, follow them."""
 
     def parents(self, topic: str) -> dict[int, tuple[int, ...]]:
-        """Return partition -> the ended partitions that it follows and that the log still has, of those with any.
+        """Return partition -> the ended partitions that it follows, also where these are gone, of those with any.
 
         Raises:
             NotFound: There is no such topic.

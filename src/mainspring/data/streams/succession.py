@@ -17,7 +17,7 @@ class Order:
     """Partitions of a topic.
 
     Attributes:
-        ready: Those that may be read now, sorted.
+        ready: Those that may be read now, sorted, without those that were begun and are read to their end.
         waiting: Those that follow a partition which is not read to its end.
     """
 
@@ -26,30 +26,34 @@ class Order:
 
 
 def order(
-    log: EventLog, topic: str, positions: Callable[[Collection[int]], Mapping[int, int]], *, from_first: bool
+    log: EventLog, topic: str, positions: Callable[[Collection[int]], Mapping[int, int | None]], *, from_first: bool
 ) -> Order:
     """Return which partitions of a topic may be read now.
 
     Args:
-        positions: Returns partition -> the offset that is read next, of those of which one is committed.
+        positions: Returns partition -> the offset that is read next, of those of which one is committed; None keeps
+            those that follow it waiting.
         from_first: Whether reading begins at the first messages; else partitions that ended before are passed over.
     """
     numbers = log.partitions(topic)
     if not isinstance(log, Splitting) or not (parents := log.parents(topic)):
         return Order(numbers)
-    at = positions(numbers)
+    before = {*chain.from_iterable(parents.values())}
+    at = positions({*numbers, *before})
     begun = {*at}  # or behind one that was
     for number in numbers:
         if not begun.isdisjoint(parents.get(number, ())):
             begun.add(number)
-    ended = {*chain.from_iterable(parents.values())}
+    ended = before.intersection(numbers)
     passed = set() if from_first else ended - begun
-    empty = log.emptied(topic, {each: at.get(each, 0) for each in ended - passed})
-    done = set(passed)
+    asked = {each: at.get(each, 0) for each in ended - passed}
+    empty = log.emptied(topic, {each: offset for each, offset in asked.items() if offset is not None})
+    done = passed | (before - ended)
     waiting: set[int] = set()
     for number in numbers:
         if not done.issuperset(parents.get(number, ())):
             waiting.add(number)
         elif number in empty:
             done.add(number)
-    return Order([each for each in numbers if each not in waiting | passed], frozenset(waiting))
+    left_out = waiting | passed | (done & at.keys())
+    return Order([each for each in numbers if each not in left_out], frozenset(waiting))

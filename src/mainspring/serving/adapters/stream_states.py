@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,8 +15,10 @@ from mainspring.serving.streaming.progress import (
     Progress,
     decode_progress,
     decode_record,
+    decode_starts,
     encode_progress,
     encode_record,
+    encode_starts,
 )
 from mainspring.serving.streaming.state import Commit, Waiting, died, fresh_numbers, lost
 
@@ -66,6 +68,7 @@ _batches = _table(
     sa.Column("body", sa.LargeBinary, nullable=False),
 )
 _PLACE = ("lake", "endpoint", "partition")
+_STARTS = -1  # the row of `partitions` that has `StateStore.starts` as its progress
 _EXPIRED_AT_ONCE = 1000
 _FORGOTTEN_AT_ONCE = 4
 _PAGE = 64  # records that are read at once
@@ -90,9 +93,22 @@ class CatalogStates:
         return f"the catalog's tables stream_endpoint_*, of endpoint {self._endpoint!r}"
 
     def partitions(self) -> list[int]:
-        query = sa.select(_heads.c.partition).where(_heads.c.lake == self._lake, _heads.c.endpoint == self._endpoint)
+        ours = (_heads.c.lake == self._lake, _heads.c.endpoint == self._endpoint)
+        query = sa.select(_heads.c.partition).where(*ours, _heads.c.partition != _STARTS)
         with catalog_errors(self._name), self._engine.connect() as connection:
             return sorted(connection.scalars(query))
+
+    def starts(self, find: Callable[[], Mapping[int, int]]) -> dict[int, int]:
+        place = dict(zip(_PLACE, (self._lake, self._endpoint, _STARTS), strict=True))
+        query = sa.select(_heads.c.progress).where(*(_heads.c[name] == value for name, value in place.items()))
+        with catalog_errors(self._name), self._engine.connect() as connection:
+            known = connection.scalar(query)
+        if known is None:
+            new = {**place, "epoch": 0, "progress": encode_starts(find())}
+            with catalog_errors(self._name), self._engine.begin() as connection:
+                connection.execute(upsert(self._engine, _heads, _PLACE, ("lake",)), new)
+                known = connection.scalar(query)
+        return decode_starts(known or b"")
 
     def open(
         self,

@@ -46,6 +46,22 @@ class StateStoreConformance:
         assert store.partitions() == [9, 10]
         assert state.progress() == Progress("7")
 
+    def test_where_partitions_begin_is_stored_once(self, store: StateStore) -> None:
+        assert store.starts(lambda: {0: 7, 3: 1 << 90}) == {0: 7, 3: 1 << 90}
+
+        def late() -> dict[int, int]:  # not asked
+            raise AssertionError
+
+        assert store.starts(late) == {0: 7, 3: 1 << 90}
+        assert store.partitions() == []
+
+    def test_who_is_faster_stores_where_partitions_begin(self, store: StateStore) -> None:
+        def slow() -> dict[int, int]:
+            assert store.starts(lambda: {1: 2}) == {1: 2}
+            return {1: 3}
+
+        assert store.starts(slow) == {1: 2}
+
     def test_a_commit_has_progress_states_outputs_and_record(self, store: StateStore, state: PartitionState) -> None:
         made = _batch(1, states={b"a": (5, b"A"), b"\x00": (6, b"")})
         state.commit(made)

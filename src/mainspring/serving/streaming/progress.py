@@ -117,3 +117,12 @@ encode_progress = msgspec.msgpack.Encoder().encode
 decode_progress = msgspec.msgpack.Decoder(Progress).decode
 encode_record = msgspec.msgpack.Encoder().encode
 decode_record = msgspec.msgpack.Decoder(BatchRecord).decode
+
+
+def encode_starts(starts: Mapping[int, int]) -> bytes:
+    """Return offsets by partition as bytes, as texts: they may be larger than an integer of msgpack."""
+    return msgspec.msgpack.encode({number: str(offset) for number, offset in starts.items()})
+
+
+def decode_starts(content: bytes) -> dict[int, int]:
+    return {number: int(text) for number, text in msgspec.msgpack.decode(content, type=dict[int, str]).items()}

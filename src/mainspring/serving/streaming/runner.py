@@ -18,6 +18,7 @@ from mainspring.serving.streaming.arms import Arms
 from mainspring.serving.streaming.declaring import FIRST, StreamEndpoint
 from mainspring.serving.streaming.partition import Partition
 from mainspring.serving.streaming.processor import RowSource
+from mainspring.serving.streaming.progress import Progress
 from mainspring.serving.streaming.sinks import SinkWriter
 from mainspring.serving.streaming.state import PartitionState, StateStore
 
@@ -91,7 +92,7 @@ class Runner:
         self._leaving: dict[int, Partition] = {}
         self._epochs: dict[int, int] = {}
         self._order = Order([])
-        self._known: set[int] = set()  # partitions that were begun; what comes later was added
+        self._starts: Mapping[int, int] | None = None  # of partitions that were there when the endpoint began
         self._look_at = 0.0
         self._checked: tuple[Arms, Arms] | None = None  # as they were given, and those of them that fit
         self._committed = threading.Condition()
@@ -230,9 +231,9 @@ class Runner:
         if self._partitions and time.monotonic() < self._look_at:
             return
         topic, first = self._endpoint.topic, self._endpoint.start == FIRST
+        if self._starts is None:
+            self._starts = {} if first else self._states.starts(self._ends)
         self._order = found = order(self._log, topic, self._positions, from_first=first)
-        if not self._known:
-            self._known = {*self._positions(found.ready)}
         held = self._share.held(found.ready)
         for number in [*self._partitions]:
             if held.get(number) != self._epochs[number]:
@@ -247,22 +248,36 @@ class Runner:
         for number in new:
             state = self._states.open(number, held[number], durable=self._durable)
             made = Partition(self._endpoint, number, state, self._wall, self._rows, point=self._point)
-            # All messages of a partition that was added meanwhile came after the beginning.
-            added = bool(self._known and number not in self._known)
-            made.begin(spans[number].first if first or added else spans[number].next)
+            span = spans[number]
+            # All messages of a partition that was added later came after the beginning.
+            made.begin(min(max(self._starts.get(number, span.first), span.first), span.next))
             self._partitions[number], self._epochs[number] = made, held[number]
-        self._known = {*found.ready}
         self._look_at = time.monotonic() + _PARTITIONS_S
 
-    def _positions(self, partitions: Collection[int]) -> dict[int, int]:
-        """Return the next offsets in partitions that were begun, by any process; 0 while outputs of one wait."""
-        found = {}
+    def _ends(self) -> dict[int, int]:
+        """Return the offsets behind what the topic has; none if partitions were begun before."""
+        topic = self._endpoint.topic
+        if self._positions(self._log.partitions(topic)):
+            return {}
+        ready = order(self._log, topic, self._positions, from_first=False).ready
+        return {number: span.next for number, span in self._log.spans(topic, ready).items()}
+
+    def _positions(self, partitions: Collection[int]) -> dict[int, int | None]:
+        """Return the next offsets in partitions that were begun, by any process; None while something of one waits."""
+        found: dict[int, int | None] = {}
+        found.update((number, at) for number, at in (self._starts or {}).items() if number in partitions)
         for number in {*self._states.partitions()}.intersection(partitions):
             ours = self._partitions.get(number)
             with nullcontext(ours.file) if ours else closing(self._states.open(number, durable=False)) as state:
                 if (progress := state.progress()) is not None:
-                    found[number] = 0 if state.undelivered() else progress.offset
+                    found[number] = None if self._is_waiting(state, progress) else progress.offset
         return found
+
+    def _is_waiting(self, state: PartitionState, progress: Progress) -> bool:
+        """Return whether a sink, also one of batches, has not delivered all of a partition."""
+        numbers = state.sinks()
+        batches = [sink.id for sink in self._sinks if numbers.get(sink.id, 0) < 0]
+        return bool(state.undelivered()) or any(state.done(each) < progress.batch for each in batches)
 
     def _others_are_done(self) -> bool:
         """Return whether nothing is left in the partitions of other processes, which may have died."""

@@ -4,7 +4,7 @@ needs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -153,6 +153,10 @@ class StateStore(Protocol):
 
     def partitions(self) -> list[int]:
         """Return the partitions that have a state, sorted."""
+        ...
+
+    def starts(self, find: Callable[[], Mapping[int, int]]) -> dict[int, int]:
+        """Return partition -> the offset where it begins, as `find` told in the first call of all processes."""
         ...
 
     def open(self, partition: int, epoch: int | None = None, *, durable: bool = True) -> PartitionState:

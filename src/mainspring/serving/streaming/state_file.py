@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from mainspring.core.errors import Conflict, Corrupt, NotFound, StorageFull, Unavailable
@@ -13,8 +13,10 @@ from mainspring.serving.streaming.progress import (
     Progress,
     decode_progress,
     decode_record,
+    decode_starts,
     encode_progress,
     encode_record,
+    encode_starts,
 )
 from mainspring.serving.streaming.state import LARGEST_BYTES, Commit, Waiting, died, fresh_numbers
 
@@ -46,6 +48,10 @@ class StateFiles:
     def partitions(self) -> list[int]:
         return sorted(int(path.stem) for path in self._folder.glob("*.db") if path.stem.isdigit())
 
+    def starts(self, find: Callable[[], Mapping[int, int]]) -> dict[int, int]:
+        with closing(StateFile(self._folder / "starts.db")) as file:
+            return file.starts(find)
+
     def open(self, partition: int, epoch: int | None = None, *, durable: bool = True) -> StateFile:  # noqa: ARG002
         return StateFile(self._folder / f"{partition}.db", durable=durable)
 
@@ -74,6 +80,15 @@ class StateFile:
 
     def close(self) -> None:
         self._db.close()
+
+    def starts(self, find: Callable[[], Mapping[int, int]]) -> dict[int, int]:
+        """Do the store's `starts` in a file of its own."""
+        if (known := self._meta("starts")) is None:
+            found = encode_starts(find())
+            with self._transaction():
+                self._db.execute("INSERT OR IGNORE INTO meta VALUES ('starts', ?)", (found,))
+            known = self._meta("starts")
+        return decode_starts(known or b"")
 
     # Progress
 

@@ -39,11 +39,11 @@ def test_a_log_without_splits_has_all_ready() -> None:
 def test_one_follows_once_those_before_it_are_read_to_their_end() -> None:
     log = SplitLog({2: (0, 1), 3: (2,)}, [2, 2, 0, 1])
     assert look(log, {}).ready == [0, 1]
-    assert look(log, {0: 6, 1: 3}) == Order([0, 1], frozenset({2, 3}))
+    assert look(log, {0: 6, 1: 3}) == Order([1], frozenset({2, 3}))
     # The merged one was split again before it had any message.
-    assert look(log, {0: 6, 1: 6}).ready == [0, 1, 2, 3]
+    assert look(log, {0: 6, 1: 6}).ready == [2, 3]
     # Back at the first messages, those that follow wait again.
-    assert look(log, {0: 0, 1: 6, 2: 0, 3: 3}).ready == [0, 1]
+    assert look(log, {0: 0, 1: 6, 2: 0, 3: 3}).ready == [0]
 
 
 def test_who_begins_at_the_next_message_passes_over_what_ended() -> None:
@@ -52,7 +52,23 @@ def test_who_begins_at_the_next_message_passes_over_what_ended() -> None:
     assert look(log, {2: 3}, from_first=False) == Order([2, 3])  # begun by another worker
     # Begun before the splits: all messages behind them are wanted, from the first ones on.
     assert look(log, {0: 3}, from_first=False) == Order([0], frozenset({1, 2, 3}))
-    assert look(log, {0: 6}, from_first=False) == Order([0, 1, 2], frozenset({3}))
+    assert look(log, {0: 6}, from_first=False) == Order([1, 2], frozenset({3}))
+
+
+def test_what_waits_is_not_done() -> None:
+    log = SplitLog({1: (0,)}, [0, 1])
+    found = order(log, TOPIC, lambda _: {0: None}, from_first=True)
+    assert found == Order([0], frozenset({1}))
+
+
+def test_what_follows_one_that_is_gone_is_read_if_that_was_begun() -> None:
+    class Gone(SplitLog):
+        def partitions(self, _topic: str) -> list[int]:
+            return [1, 2, 3, 4]
+
+    log = Gone({1: (0,), 2: (0,), 3: (2,), 4: (2,)}, [3, 1, 1, 1, 1])
+    assert look(log, {0: 9, 1: 3}, from_first=False) == Order([1, 2], frozenset({3, 4}))
+    assert look(log, {1: 3}, from_first=False) == Order([1, 3, 4])
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from kit.depot import MODEL, Depot, opened
+from mainspring.core.errors import Invalid
 from mainspring.operations.edge.checking import CheckedPackage, check_package
 
 SOURCE = Path(__file__).parents[2] / "edge-runtime" / "src"
@@ -95,6 +96,12 @@ def test_a_package_and_a_version_are_checked_before_a_rollout(
     assert msgspec.json.decode(msgspec.json.encode(version.int8)) == made["int8"]
     (said,) = (each.detail for each in version.findings if each.check == "int8")
     assert said == f"FP32 is kept. {made['int8']['why']}."
+    for precision, well in (("fp32", True), ("int8", False)):
+        asked = check_package(project, f"{MODEL}:1", precision=precision)
+        assert (asked.well, asked.int8) == (well, None)
+    assert asked.findings[-1].detail == f"The model may not run in INT8: {made['int8']['why']}."
+    with pytest.raises(Invalid, match="A package has its precision"):
+        check_package(project, str(folder), precision="fp32")
     golden = json.loads((folder / "golden.json").read_bytes())
     golden["answers"]["probability"][3] += 0.01
     content = json.dumps(golden).encode()
@@ -117,4 +124,5 @@ def test_a_version_that_cannot_be_built_says_why(depot: Depot) -> None:
     assert [each["check"] for each in done.document["findings"] if not each["ok"]] == ["model"]
     assert "has the flavour 'function'" in done.document["findings"][0]["detail"]
     assert depot.run("edge", "check", "nobody").code == 4
-    assert depot.run("edge", "check", depot.root / "nowhere").code == 4
+    for options in ([], ["--tolerance", "0.1"], ["--precision", "int8"]):
+        assert depot.run("edge", "check", depot.root / "nowhere", *options).code == 4

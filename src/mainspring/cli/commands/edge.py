@@ -21,6 +21,16 @@ if TYPE_CHECKING:
     from mainspring.operations.edge.checking import CheckedPackage
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
+_PRECISION = click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "int8"]),
+    default="auto",
+    show_default=True,
+    help="auto: INT8 where the model's gates and the tolerance allow it, else FP32. int8: INT8, or an error.",
+)
+_TOLERANCE = click.option(
+    "--tolerance", type=float, help="Largest difference that INT8 may make; by default the bundle's own."
+)
 
 
 @click.group("edge", cls=Group)
@@ -31,14 +41,8 @@ def command() -> None:
 @make("build")
 @click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
 @click.option("--to", "folder", type=_FOLDER, required=True, help="The package's folder, new or empty.")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "fp32", "int8"]),
-    default="auto",
-    show_default=True,
-    help="auto: INT8 where the model's gates and the tolerance allow it, else FP32. int8: INT8, or an error.",
-)
-@click.option("--tolerance", type=float, help="Largest difference that INT8 may make; by default the bundle's own.")
+@_PRECISION
+@_TOLERANCE
 @click.option("--stored-as-inputs", is_flag=True, help="Features that need the store become inputs of each row.")
 @click.option("--endpoint", help="Endpoint that devices predict for; by default the one that serves the model.")
 def build(
@@ -86,17 +90,18 @@ def _show(console: Console, made: BuiltPackage) -> None:
 
 @make("check", reads_only=True)
 @click.argument("target", metavar="PACKAGE|NAME[@ALIAS|:VERSION]")
-@click.option("--tolerance", type=float, help="Largest difference that INT8 may make in a version, as of `build`.")
-def check(call: Call, *, target: str, tolerance: float | None) -> int:
+@_PRECISION
+@_TOLERANCE
+def check(call: Call, *, target: str, precision: str, tolerance: float | None) -> int:
     """Check a package, or a version as one, before it is rolled out; exit with 13 if there is a problem.
 
     A package: its signature and files, its golden rows on this machine, its size and memory, what each row has to
-    bring, and whether values of personal columns are in it. A version: the same, built in memory, with the verdict on
-    INT8, or why it cannot be.
+    bring, and whether values of personal columns are in it. A version: the same, built in memory with the precision
+    and tolerance of `build`, with the verdict on INT8, or why it cannot be.
     """
     from mainspring.operations.edge.checking import check_package
 
-    found = check_package(call.project, target, tolerance)
+    found = check_package(call.project, target, precision=precision, tolerance=tolerance)
     call.result(found, lambda console: _show_checked(console, found))
     return exits.OK if found.well else exits.UNHEALTHY
 

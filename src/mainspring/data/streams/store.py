@@ -64,8 +64,8 @@ class StreamStore(Protocol):
     def claim(self, stream: str, owner: str, partitions: Collection[int], now: int, until: int) -> dict[int, int]:
         """Extend an owner's leases to `until`, take its fair share of those partitions, and give up what is more.
 
-        Live owners share the partitions evenly. A partition is taken only once its lease has ended or was given up, or
-        its owner is known to have ended.
+        Live owners share the partitions evenly. A partition is taken only if its lease has expired or was given up, or
+        if its owner is known to have ended.
 
         Returns:
             Partition -> epoch of the leases that the owner has now.

@@ -86,8 +86,6 @@ def build_package(
     bundle = in_onnx(project.bundles.load(version.digest), name)
     declared = project.definitions.models.get(version.model)
     content, int8 = packed(bundle, declared, precision, tolerance, stored_as_inputs=stored_as_inputs)
-    if precision == INT8 and int8 is not None and not int8.allowed:
-        raise NotConvertible(f"{name} may not run in INT8: {int8.why}.", fix="give --tolerance, or --precision fp32.")
     about = {
         **content.about,
         "endpoint": _endpoint(project, version.model, endpoint),
@@ -134,11 +132,15 @@ def packed(
 
     Raises:
         Invalid: A feature needs the store.
+        NotConvertible: INT8 was demanded and is not allowed.
     """
     content, int8 = content_of(bundle, stored_as_inputs=stored_as_inputs), None
     if precision != FP32:
         allowed = bundle.manifest.tolerance if tolerance is None else tolerance
         int8, small = judge_int8(bundle, allowed, declared)
+        if precision == INT8 and not int8.allowed:
+            why = f"The model may not run in INT8: {int8.why}."
+            raise NotConvertible(why, fix="give --tolerance, or --precision fp32.")
         if small is not None:
             content = content_of(bundle, stored_as_inputs=stored_as_inputs, model=small, tolerance=allowed)
     sketch = sketch_file(served(bundle))

@@ -85,24 +85,27 @@ class CheckedPackage:
     int8: Int8 | None = None
 
 
-def check_package(project: Project, target: str, tolerance: float | None = None) -> CheckedPackage:
+def check_package(
+    project: Project, target: str, *, precision: str = AUTO, tolerance: float | None = None
+) -> CheckedPackage:
     """Return what is found about a package's folder, or about a version, which is built in memory only.
 
     Args:
+        precision: That of a version's package, as in `build_package`.
         tolerance: Largest difference that INT8 may make in a version; by default the bundle's own.
 
     Raises:
-        Invalid: The tolerance is no positive number, or is given for a package.
+        Invalid: The tolerance is no positive number, or it or a precision is given for a package.
         NotFound: There is no such package or version.
         Corrupt: A file of the package was changed, or another key signed it.
     """
     folder = Path(target)
     if not (folder / INDEX).exists() and os.sep not in target:
         expect_tolerance(tolerance)
-        return _version(project, target, tolerance)
-    if tolerance is not None:
-        raise Invalid("A package has its precision.", fix="give --tolerance with a version.")
+        return _version(project, target, precision, tolerance)
     files = read_package(folder, project.signing_key.public)
+    if precision != AUTO or tolerance is not None:
+        raise Invalid("A package has its precision.", fix="give --precision and --tolerance with a version.")
     about = msgspec.json.decode(files[INDEX])
     try:
         bundle = project.bundles.load(about["bundle"])
@@ -112,7 +115,7 @@ def check_package(project: Project, target: str, tolerance: float | None = None)
     return _checked(str(folder), about, files, _tried(folder, project.signing_key.public), bundle, [signed])
 
 
-def _version(project: Project, reference: str, tolerance: float | None) -> CheckedPackage:
+def _version(project: Project, reference: str, precision: str, tolerance: float | None) -> CheckedPackage:
     version = find(project, reference)
     name = f"{version.model}:{version.version}"
     bundle = project.bundles.load(version.digest)
@@ -125,7 +128,7 @@ def _version(project: Project, reference: str, tolerance: float | None) -> Check
     made = None
     if converted is not None and all(each.ok for each in findings):
         declared = project.definitions.models.get(version.model)
-        pack = partial(packed, converted, declared, AUTO, tolerance, stored_as_inputs=True)
+        pack = partial(packed, converted, declared, precision, tolerance, stored_as_inputs=True)
         made = _attempt(findings, "package", "", pack)
     if converted is None or made is None:
         return CheckedPackage(version.model, version.version, "", False, tuple(findings))

@@ -147,11 +147,7 @@ class Lander:
         with self._locks.hold(f"stream.{self.stream.name}", wait_s=600.0):
             with suppress(OffsetGone):  # then the seek is what its fix asks for
                 self._complete()
-            since = self._marks(offsets)
-            spans = {each: (since.get(each), offset) for each, offset in offsets.items()}
-            batch = Batch(self.stream.name, self.stream.topic, self._last() + 1, spans)
-            self._store.record(batch)
-            self._land(batch, [])
+            self._pass_over(offsets)
         self.positions.clear()
 
     def release(self) -> None:
@@ -173,8 +169,7 @@ class Lander:
         if now - self._renewed < _RENEW_US and self._renewed <= now:
             return
         before = self.epochs
-        partitions = order(self._log, self.stream.topic, self._marks, from_first=self.stream.start == FIRST).ready
-        self.epochs = self._store.claim(self.stream.name, self.owner, partitions, now, now + LEASE_US)
+        self.epochs = self._store.claim(self.stream.name, self.owner, self._ready(), now, now + LEASE_US)
         self._renewed = now
         moved = self._moved(self.positions)
         for partition in list(self.positions):
@@ -189,14 +184,26 @@ class Lander:
         topic = self.stream.topic
         with self._locks.hold(f"stream.{self.stream.name}", wait_s=600.0):
             self._complete()
+            if self.stream.start != FIRST and not self._marks(self._log.partitions(topic)):
+                # All at once: what a later worker is the first to read, or is added later, begins at its first message.
+                self._pass_over({each: span.next for each, span in self._log.spans(topic, self._ready()).items()})
         marks = self._marks(new)
         fresh = [partition for partition in new if partition not in marks]
         spans = self._log.spans(topic, fresh) if fresh else {}
-        if fresh and self.stream.start != FIRST and not self._marks(self._log.partitions(topic)):  # not one added later
-            self.seek({partition: spans[partition].next for partition in fresh})
-            marks |= self._marks(fresh)
         self.positions |= {each: marks[each] if each in marks else spans[each].first for each in new}
         self._marked = self._marked - {*new} | {*marks}
+
+    def _ready(self) -> list[int]:
+        """Return the partitions that may be read now."""
+        return order(self._log, self.stream.topic, self._marks, from_first=self.stream.start == FIRST).ready
+
+    def _pass_over(self, offsets: Mapping[int, int]) -> None:
+        """Commit that partitions go on at other offsets, by a batch without messages. The stream's lock is held."""
+        since = self._marks(offsets)
+        spans = {each: (since.get(each), offset) for each, offset in offsets.items()}
+        batch = Batch(self.stream.name, self.stream.topic, self._last() + 1, spans)
+        self._store.record(batch)
+        self._land(batch, [])
 
     def _outdated(self, messages: Sequence[Message]) -> bool:
         """Return whether messages must be read again: a lease was lost, or the table's marks are not our positions."""

@@ -205,6 +205,19 @@ def test_a_stream_may_start_at_the_next_message_and_seek_past_lost_ones() -> Non
     assert drain(house.lander("other")) == 0
 
 
+def test_at_its_start_a_stream_passes_over_the_messages_of_partitions_that_another_worker_holds() -> None:
+    house = House(*(values(seed, 20) for seed in range(4)))
+    late = Stream(CORRECTED, topic="visits", start="next")
+    house.store.claim(CORRECTED.name, "two", [2, 3], house.clock.now(), house.clock.now() + LEASE_US)
+    one = house.lander("one", stream=late)
+    assert one.step() is None
+    assert sorted(one.epochs) == [0, 1]
+    house.log.values[1] += values(5, 3)
+    house.log.values[2] += values(6, 4)
+    assert drain(one, house.lander("two", stream=late)) > 0
+    assert sum(house.counts()) == 7
+
+
 def test_an_open_batch_of_lost_messages_does_not_bar_a_seek() -> None:
     house = House(values(1, 60))
     one = house.lander()

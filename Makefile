@@ -3,7 +3,7 @@
 #   make test    every test; make check is the fast part of it, make test-deep tries everything for longer
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo quick check lint types unit test test-deep bench bench-peers docs docs-pictures lock servers clean
+.PHONY: help demo quick check lint types audit unit test test-deep bench bench-peers docs docs-pictures lock servers clean
 
 # Every process of a test would compile what it imports.
 unexport PYTHONDONTWRITEBYTECODE
@@ -68,6 +68,9 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
+audit: $(READY) ## known vulnerabilities of the locked dependencies
+	$(BIN)/python tests/audit.py
+
 unit: $(READY)
 	$(UNIT) tests/unit tests/architecture
 
@@ -76,8 +79,8 @@ quick: $(READY) ## the unit tests that what you changed since main can break, an
 	$(BIN)/ruff format --check .
 	$(UNIT) $$($(BIN)/python tests/kit/affected.py)
 
-check: $(READY) ## the fast gate: style, types, layers, dead code, unit tests
-	@$(MAKE) --no-print-directory -j 3 lint types unit
+check: $(READY) ## the fast gate: style, types, layers, dead code, known vulnerabilities, unit tests
+	@$(MAKE) --no-print-directory -j 3 lint types audit unit
 
 test: check servers ## everything
 	$(REST) tests

@@ -368,6 +368,12 @@ DOCUMENTS = {
         ("created_at", "expires_at", "revoked_at"),
     ),
     "keys revoke": Document(_object("RevokedKey", revoked=str)),
+    "sbom": Document(
+        _object(
+            "BillOfMaterials", bomFormat=str, specVersion=str, serialNumber=str, version=int, metadata=dict[str, Any],
+            components=list[dict[str, Any]], dependencies=list[dict[str, Any]], signature=dict[str, Any],
+        )
+    ),
     "status": Document(Status),
     "advise": Document(Advised, otherwise=FirstPage),
     "migrate": Document(_object("Migrated", **{"from": str}, to=str, moved=list[MovedPart])),

@@ -48,6 +48,14 @@ def test_a_promotion_waits_for_what_people_have_to_say(depot: Depot, tmp_path: P
         assert "Moves: the mean absolute contribution, in the log-odds" in file.read_text()
     assert json.loads(depot.run("models", "card", MODEL, "--format", "json").stdout)["complete"]
 
+    bill = tmp_path / "late.cdx.json"
+    assert depot.run("sbom", MODEL, "--output", bill).code == 0
+    found = depot.json("sbom", MODEL)
+    assert json.loads(bill.read_text()) == found
+    kinds = {each["type"] for each in found["components"]}
+    assert kinds == {"file", "data", "library"}
+    assert found["metadata"]["component"]["modelCard"]["considerations"]["useCases"] == ["Said."]
+
 
 def test_what_cannot_be_a_card_is_said(depot: Depot, tmp_path: Path) -> None:
     assert depot.run("models", "card", f"{MODEL}:9").code == 4

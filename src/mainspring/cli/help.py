@@ -161,6 +161,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "keys create": ("keys create shop --scope predict --expires 30d",),
     "keys list": ("keys list --all",),
     "keys revoke": ("keys revoke 01m8be2bwh331ajhxkj67gs77w",),
+    "sbom": ("sbom --output mainspring.cdx.json", "sbom late-delivery:3 --output late-delivery.cdx.json"),
     "status": ("status", "status --json"),
     "advise": ("advise", "advise --json"),
     "migrate": ("migrate --to production",),

@@ -48,6 +48,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reproduce": ("reproduce", "Repeat a recorded training, and compare."),
     "jobs": ("jobs", "Background work: list, run, cancel, retry."),
     "pipelines": ("pipelines", "Graphs of steps: run, approve, retry, export."),
+    "sbom": ("sbom", "Bills of materials, of software and versions."),
     "keys": ("keys", "Create, list and revoke API keys."),
     "status": ("status", "Show live versions and the state of endpoints."),
     "advise": ("advise", "Name the next step that the project's use justifies."),

@@ -54,7 +54,7 @@ def card_of(project: Project, version: ModelVersion) -> Card:
         lineage_of(version, bundle.manifest, run, project.versions.all()),
         run=run,
         history=lambda metric: project.tracking.history(version.run_id, metric),
-        tables=_tables(project, bundle.manifest.dataset_commit),
+        tables=tables_of(project, bundle.manifest.dataset_commit),
         words=_words(project, name),
         words_file=name,
         hidden=personal(bundle),
@@ -165,7 +165,8 @@ def _run(project: Project, run_id: str) -> RunRecord | None:
         return None
 
 
-def _tables(project: Project, commit: str) -> dict[str, int] | None:
+def tables_of(project: Project, commit: str) -> dict[str, int] | None:
+    """Return the tables of a dataset commit with their versions, `None` if it is unknown here."""
     if not commit:
         return None
     try:

@@ -134,6 +134,33 @@ class Receiver:
 
 
 @dataclass(frozen=True, slots=True)
+class TrustedIssuer:
+    """An issuer of signed tokens, and for whom its tokens have to be."""
+
+    url: str  # exactly as the tokens have it
+    audiences: tuple[str, ...]
+    hosts: tuple[str, ...] = ()  # from which its keys may come, beside its own
+    keys: Path | None = None  # file with its JWK set, in place of its discovery document
+    ca: Path | None = None  # PEM file of authorities; by default the machine's
+
+
+@dataclass(frozen=True, slots=True)
+class SignIn:
+    """The identity provider of people (OpenID Connect), and who of them is admitted."""
+
+    issuer: TrustedIssuer
+    client_id: str
+    client_secret: str = field(default="", repr=False)  # empty, and no file: a public client
+    client_secret_file: Path | None = None
+    cli_client_id: str = ""  # public client of the command line; empty: the same client
+    scopes: tuple[str, ...] = ("openid", "profile", "email")
+    groups_claim: str = "groups"
+    name_claim: str = "name"
+    allowed_groups: tuple[str, ...] = ()
+    allowed_domains: tuple[str, ...] = ()  # of e-mail addresses that the provider has verified
+
+
+@dataclass(frozen=True, slots=True)
 class ScheduleSetting:
     """A periodic job of the worker: `when` is a duration or five cron fields, in UTC."""
 
@@ -196,3 +223,4 @@ class Settings:
     fleet_root_key: Path | None = None  # file with the key of the root role; `None`: beside the others
     receivers: Mapping[str, Receiver] = field(default_factory=dict)  # by `project.receivers.variable` of the name
     engines: Engines = Engines()
+    sign_in: SignIn | None = None  # `None`: with API keys alone

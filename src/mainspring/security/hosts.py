@@ -1,4 +1,4 @@
-"""Checks of `Host` and `Origin`: allowed server names, and pages that may send requests.
+"""Checks of `Host` and `Origin`: allowed server names, and pages that may send requests; and of addresses to call.
 
 A page of an attacker's domain whose address is changed to 127.0.0.1 (DNS rebinding) still sends the attacker's name in
 `Host`, so the name is checked, not the address.
@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterable
 from urllib.parse import urlsplit
 
-from mainspring.core.errors import WrongHost
+from mainspring.core.errors import Invalid, WrongHost
 from mainspring.core.settings import Address
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::(\d{1,5}))?")
@@ -73,3 +73,23 @@ def check_origin(origin_header: str | None, host_header: str | None) -> None:
         raise WrongHost(
             f"This request comes from the page {origin_header[:100]!r}, which does not belong to this server."
         )
+
+
+def check_address(url: str, what: str, *, loopback: bool = True) -> str:
+    """Return the host of an address to fetch from or to send a browser to.
+
+    Args:
+        loopback: Whether it may be http on this machine's loopback.
+
+    Raises:
+        Invalid: It is not https, or has a password or a fragment.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _port = (parts.hostname or "").lower(), parts.port
+    except ValueError:
+        parts, host = urlsplit(""), ""
+    safe = parts.scheme == "https" or (loopback and parts.scheme == "http" and Address(host, 0).loopback)
+    if not host or not safe or "@" in parts.netloc or parts.fragment or not url.isascii() or not url.isprintable():
+        raise Invalid(f"{what} is not an https address.", fix="use https://...; http:// is for 127.0.0.1 alone.")
+    return host

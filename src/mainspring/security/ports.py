@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Protocol
 
 from mainspring.core.errors import Unavailable
@@ -21,6 +21,10 @@ class Unchecked(Unavailable):
     async def wait(self, longest_s: float) -> None:
         """Wait until the catalog was checked, at most `longest_s` seconds. Several callers may wait together."""
         await asyncio.wait([asyncio.wrap_future(self._checked)], timeout=max(0.0, longest_s))
+
+    def block(self, longest_s: float) -> None:
+        """Do as `wait` does, in a thread of its own."""
+        wait([self._checked], timeout=longest_s)
 
 
 class FindsKeys(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import stat
 from pathlib import Path
 
 from mainspring.core.errors import Corrupt, Invalid
@@ -23,6 +24,29 @@ def load_or_create(path: Path, size: int = 32) -> bytes:
     if not path.exists():
         write_once(path, secrets.token_bytes(size))
     return _read(path, size)
+
+
+def read_private(path: Path, what: str) -> bytes:
+    """Return the content of a file that only its owner may read.
+
+    A group may read files of the system's administrator: distributions share keys with services in this way.
+
+    Args:
+        what: What the file is, for messages.
+
+    Raises:
+        Invalid: The file cannot be read, or others can read it.
+    """
+    try:
+        status, content = path.stat(), path.read_bytes()
+    except OSError as error:
+        raise Invalid(
+            f"The {what} {path} cannot be read: {error.strerror}.", fix="put the file there, or correct the profile."
+        ) from None
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o077 & ~(0o640 if status.st_uid == 0 else 0o600):
+        raise Invalid(f"The {what} {path} is readable by other users (mode {mode:o}).", fix=f"run `chmod 600 {path}`.")
+    return content
 
 
 def _read(path: Path, size: int) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from mainspring.core.errors import Invalid
 from mainspring.core.settings import Tls
 from mainspring.core.time import from_datetime, to_datetime
+from mainspring.security.secrets import read_private
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +60,7 @@ def _certificates(path: Path, what: str) -> list[x509.Certificate]:
 
 
 def _check_key(tls: Tls, certificate: x509.Certificate) -> None:
-    status = tls.key.stat() if tls.key.exists() else None
-    content = _read(tls.key, "key")
-    # A group may read files of the system's administrator: distributions share keys with services in this way.
-    allowed = 0o640 if status and status.st_uid == 0 else 0o600
-    mode = stat.S_IMODE(status.st_mode) if status else 0
-    if mode & 0o077 & ~allowed:
-        raise Invalid(
-            f"The key {tls.key} is readable by other users (mode {mode:o}).", fix=f"run `chmod 600 {tls.key}`."
-        )
+    content = read_private(tls.key, "key")
     try:
         key = load_pem_private_key(content, password=None)
     except TypeError:

@@ -7,9 +7,9 @@ import ssl
 from email.message import EmailMessage
 from urllib.parse import urlsplit
 
+from mainspring.core.deadlines import closing_after
 from mainspring.core.errors import Denied, Invalid, Unavailable
 from mainspring.core.settings import Receiver
-from mainspring.monitoring.adapters.deadlines import closing_after
 from mainspring.monitoring.notify.ports import Message
 from mainspring.monitoring.notify.wording import lines, subject, title
 

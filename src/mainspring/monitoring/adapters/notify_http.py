@@ -5,17 +5,14 @@ Only the address of the settings is called. Redirects are not followed, and prox
 
 from __future__ import annotations
 
-import http.client
 import json
-import ssl
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from mainspring.core.errors import Denied, Invalid, Unavailable
+from mainspring.core.http_exchange import FAILURES, exchange
 from mainspring.core.settings import Receiver
 from mainspring.core.time import HOUR, SECOND, Clock, format_instant
-from mainspring.monitoring.adapters.deadlines import closing_after
 from mainspring.monitoring.incidents.model import CLOSED, ESCALATED, LEVELS, PAGE
 from mainspring.monitoring.notify.ports import Message, Notice
 from mainspring.monitoring.notify.wording import document, lines, link, one_line, subject, title
@@ -164,35 +161,18 @@ def _encoded(body: Any) -> bytes:
 
 def _post(receiver: Receiver, url: str, body: bytes, headers: Mapping[str, str], within_s: float) -> None:
     """Send a request. See `Notifier.send` for errors, none of which shows the address: it may hold a secret."""
-    parts = urlsplit(url)
-    host, path = parts.hostname or "", parts.path or "/"
     where = f"The receiver {receiver.name!r}"
-    if parts.scheme == "https":
-        context = ssl.create_default_context(cafile=receiver.ca or None)
-        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-            host, parts.port, timeout=within_s, context=context
-        )
-    else:
-        connection = http.client.HTTPConnection(host, parts.port, timeout=within_s)
+    sent = {"Content-Type": "application/json", **headers}
     try:
-        connection.connect()
-        with closing_after(connection.sock, within_s):
-            connection.request(
-                "POST",
-                f"{path}?{parts.query}" if parts.query else path,
-                body,
-                {"Content-Type": "application/json", "User-Agent": "mainspring", **headers},
-            )
-            response = connection.getresponse()
-            response.read(_MOST_ANSWER)
-    except (OSError, http.client.HTTPException, ValueError) as error:
+        status = exchange(
+            "POST", url, body=body, headers=sent, within_s=within_s, most_bytes=_MOST_ANSWER, ca=receiver.ca or None
+        ).status
+    except FAILURES as error:
         said = str(error).strip() or type(error).__name__
         raise Unavailable(
             f"{where} did not answer within {within_s:g} s: {said}.", fix="see whether it runs."
         ) from None
-    finally:
-        connection.close()
-    _check(where, response.status)
+    _check(where, status)
 
 
 def _check(where: str, status: int) -> None:

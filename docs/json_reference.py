@@ -65,6 +65,7 @@ from mainspring.operations.topics import ListedPartition, ListedTopic, Produced,
 from mainspring.registry.lineage import Lineage
 from mainspring.registry.model import Approval, Deletion, ModelVersion, TensorSpec, TrustedKey, Waiver, Withdrawal
 from mainspring.registry.searching import RunRow
+from mainspring.security.verification import Verdict
 from mainspring.serving.model import Baseline
 from mainspring.serving.streaming.replay import PartitionReplay
 from mainspring.training.model import TrainReport
@@ -374,6 +375,11 @@ DOCUMENTS = {
             components=list[dict[str, Any]], dependencies=list[dict[str, Any]], signature=dict[str, Any],
         )
     ),
+    "audit search": Document(
+        list[_object("FoundEvent", number=int, at=int, actor=str, action=str, resource=str, detail=str)],  # type: ignore[misc]
+        ("at",),
+    ),
+    "audit verify": Document(_object("VerifiedLog", well=bool, verdict=Verdict)),
     "status": Document(Status),
     "advise": Document(Advised, otherwise=FirstPage),
     "migrate": Document(_object("Migrated", **{"from": str}, to=str, moved=list[MovedPart])),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from kit.auditing import audit_log
 from kit.servers import PostgresServer
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
@@ -28,7 +29,8 @@ from mainspring.project.definitions.applied import Applied
 from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
 from mainspring.registry.adapters.mlflow_versions import MlflowVersions
 from mainspring.registry.conformance import TrackingConformance, VersionsConformance
-from mainspring.security.adapters.catalog import CatalogAuditLog, CatalogEndedSessions, CatalogKeyStore
+from mainspring.security.adapters.audit import CatalogAuditLog
+from mainspring.security.adapters.catalog import CatalogEndedSessions, CatalogKeyStore
 from mainspring.security.conformance import AuditLogConformance, EndedSessionsConformance, KeyStoreConformance
 from mainspring.security.model import AuditEvent
 from mainspring.serving.adapters.catalog import CatalogBaselines, CatalogRoutes
@@ -88,7 +90,7 @@ class TestEndedSessions(EndedSessionsConformance):
 class TestAuditLog(AuditLogConformance):
     @pytest.fixture
     def log(self, engine: sa.Engine) -> CatalogAuditLog:
-        return CatalogAuditLog(engine)
+        return audit_log(engine)
 
     def test_what_no_database_takes_is_written_out(self, log: CatalogAuditLog) -> None:
         log.append([AuditEvent(1, "nobody", "predict", "a\0b", "half \ud800 of a pair")])

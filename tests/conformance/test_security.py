@@ -3,7 +3,8 @@
 import pytest
 import sqlalchemy as sa
 
-from mainspring.security.adapters.catalog import CatalogAuditLog, CatalogEndedSessions, CatalogKeyStore
+from kit.auditing import audit_log
+from mainspring.security.adapters.catalog import CatalogEndedSessions, CatalogKeyStore
 from mainspring.security.conformance import (
     AuditLogConformance,
     AuthoriserConformance,
@@ -29,7 +30,7 @@ class TestCatalogEndedSessions(EndedSessionsConformance):
 class TestCatalogAuditLog(AuditLogConformance):
     @pytest.fixture
     def log(self, catalog: sa.Engine) -> AuditLog:
-        return CatalogAuditLog(catalog)
+        return audit_log(catalog)
 
 
 class TestCedarAuthoriser(AuthoriserConformance):

@@ -16,6 +16,7 @@ from alembic.migration import MigrationContext
 
 import mainspring.project.definitions.applied  # noqa: F401 (describes its table)
 from kit import catalog_writers, prefork
+from kit.auditing import audit_log
 from kit.servers import PASSWORD, QUOTED, PostgresServer, running
 from mainspring.core.catalog import metadata
 from mainspring.core.errors import Conflict, Denied, Unavailable
@@ -29,11 +30,11 @@ from mainspring.project.catalog import HEAD, open_catalog, schema_of
 from mainspring.project.definitions.applied import Applied
 from mainspring.registry.adapters.catalog import AliasMoves
 from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
-from mainspring.security.adapters.catalog import CatalogAuditLog
 
 for _module in (
     *(f"{each}.adapters.catalog" for each in ("security", "data", "registry", "serving", "monitoring")),
     "delivery.adapters.catalog",
+    "security.adapters.audit",
     "jobs.adapters.tables",
     "data.adapters.streams_catalog",
     "deploy.adapters.fleet_catalog",
@@ -106,7 +107,7 @@ def test_each_publication_has_a_revision_of_its_own(url: Url) -> None:
 def test_no_audit_event_is_lost_or_torn_from_its_batch(url: Url) -> None:
     engine = opened(url)
     at_once("audit", url, 40)
-    events = CatalogAuditLog(engine).read(1000)[::-1]
+    events = audit_log(engine).read(1000)[::-1]
     assert len(events) == 160
     for who in "01":
         mine = [(event.resource, event.detail) for event in events if event.actor == who]

@@ -11,6 +11,7 @@ import pytest
 
 import mainspring as ms
 from kit import bakery
+from kit.auditing import audit_log
 from kit.bakery import Bakery, Order, Traffic, outcomes, placed
 from mainspring.core.errors import Invalid
 from mainspring.core.time import HOUR
@@ -20,7 +21,6 @@ from mainspring.delivery.promote import promote
 from mainspring.delivery.verdicts import verdicts
 from mainspring.project.catalog import memory_catalog
 from mainspring.registry.model import AliasMove, Bundle
-from mainspring.security.adapters.catalog import CatalogAuditLog
 from mainspring.serving.adapters.catalog import CatalogRoutes
 from mainspring.stats.metrics import score
 from mainspring.training.gate_kinds import Gate
@@ -45,7 +45,7 @@ def world(tmp_path: Path) -> Bakery:
 def judged(world: Bakery, gates: list[Gate]) -> tuple[GateResult, ...]:
     promotion = promote(
         "late", world.versions.all("late")[0].version, gates=gates, versions=world.versions, load=world.bundles.load,
-        routes=CatalogRoutes(memory_catalog()), endpoints=[], gated=(), audit=CatalogAuditLog(memory_catalog()),
+        routes=CatalogRoutes(memory_catalog()), endpoints=[], gated=(), audit=audit_log(),
         clock=world.clock, actor="ana",
     )  # fmt: skip
     return promotion.results

@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 from deltalake import DeltaTable
 
+from kit.auditing import audit_log
 from kit.servers import PostgresServer
 from mainspring.core.errors import Conflict, InvalidData, NotFound
 from mainspring.core.locks import MemoryLocks
@@ -28,7 +29,7 @@ from mainspring.operations.migrate.states import LEFT, move_states
 from mainspring.project.catalog import open_catalog
 from mainspring.registry.adapters.memory import MemoryBlobs
 from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
-from mainspring.security.adapters.catalog import CatalogAuditLog, audit_events
+from mainspring.security.adapters.audit import audit_events
 from mainspring.security.model import AuditEvent
 
 
@@ -51,12 +52,12 @@ def catalogs(tmp_path: Path, postgres_server: PostgresServer) -> Iterator[tuple[
 
 def test_rows_arrive_as_they_are_and_numbers_go_on(catalogs: tuple[sa.Engine, sa.Engine]) -> None:
     here, there = catalogs
-    CatalogAuditLog(here).append([event(number) for number in range(2_500)])
+    audit_log(here).append([event(number) for number in range(2_500)])
     moved = {each.name: each.rows for each in move_tables(here, there, "the catalog", decisive=(), step=step)}
     assert moved["audit_events"] == 2_500
-    assert CatalogAuditLog(there).read(3_000) == CatalogAuditLog(here).read(3_000)
-    CatalogAuditLog(there).append([event(9_999)])
-    assert CatalogAuditLog(there).read(1) == [event(9_999)]
+    assert audit_log(there).read(3_000) == audit_log(here).read(3_000)
+    audit_log(there).append([event(9_999)])
+    assert audit_log(there).read(1) == [event(9_999)]
     with pytest.raises(Conflict, match="audit_events"):
         move_tables(here, there, "the catalog", decisive=(), step=step)
 
@@ -65,13 +66,13 @@ def test_a_row_that_postgres_does_not_take_is_said_and_nothing_is_there(
     catalogs: tuple[sa.Engine, sa.Engine],
 ) -> None:
     here, there = catalogs
-    CatalogAuditLog(here).append([event(1)])
+    audit_log(here).append([event(1)])
     with here.begin() as connection:
-        row = {"at": 2, "actor": "a\0b", "action": "predict", "resource": "", "detail": ""}
+        row = {"at": 2, "actor": "a\0b", "action": "predict", "resource": "", "detail": "", "seq": 1, "leaf": bytes(32)}
         connection.execute(audit_events.insert().values(row))
     with pytest.raises(InvalidData, match="NUL"):
         move_tables(here, there, "the catalog", decisive=(), step=step)
-    assert CatalogAuditLog(there).read() == []
+    assert audit_log(there).read() == []
 
 
 def test_runs_go_to_postgres_and_back(tmp_path: Path, postgres_server: PostgresServer) -> None:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import mainspring as ms
+from kit.auditing import audit_log
 from kit.bakery import ORDERS, START, Bakery, late_model, regress
 from mainspring.core.time import MINUTE
 from mainspring.delivery.promote import promote
@@ -19,7 +20,6 @@ from mainspring.governance.performance import performance_of
 from mainspring.project.catalog import memory_catalog
 from mainspring.registry.bundles import seal
 from mainspring.registry.model import Bundle
-from mainspring.security.adapters.catalog import CatalogAuditLog
 from mainspring.serving.adapters.catalog import CatalogRoutes
 from mainspring.stats.metrics import MetricFailed
 from mainspring.stats.thresholds import THRESHOLD
@@ -113,7 +113,7 @@ def test_the_threshold_is_recorded_and_its_cost_is_that_of_the_held_out_rows(
 def promoted(bakery: Bakery, version: str, declared: Model, routes: CatalogRoutes) -> Any:
     return promote(
         "late-order", version, gates=declared.gates, versions=bakery.versions, load=bakery.bundles.load,
-        routes=routes, endpoints=[], gated=(), audit=CatalogAuditLog(memory_catalog()), clock=bakery.clock, actor="ana",
+        routes=routes, endpoints=[], gated=(), audit=audit_log(), clock=bakery.clock, actor="ana",
         metrics=declared.measured, threshold=declared.threshold,
     )  # fmt: skip
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kit.auditing import audit_log
 from mainspring.core.errors import Conflict
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
@@ -25,7 +26,6 @@ from mainspring.project.definitions.applied import Applied
 from mainspring.registry.adapters.catalog import AliasMoves
 from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
 from mainspring.registry.model import AliasMove
-from mainspring.security.adapters.catalog import CatalogAuditLog
 from mainspring.security.model import AuditEvent
 from mainspring.serving.adapters.catalog import CatalogRoutes
 from mainspring.serving.conformance.routes import route
@@ -61,7 +61,7 @@ def publish(url: str, who: str, count: int) -> list[int]:
 
 
 def audit(url: str, who: str, count: int) -> int:
-    log = CatalogAuditLog(_engine(url))
+    log = audit_log(_engine(url))
     for number in range(count):
         log.append([AuditEvent(number, who, "predict", f"r{number}", part) for part in ("a", "b")])
     return count

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sklearn.linear_model import LogisticRegression
 
+from kit.auditing import audit_log
 from mainspring.core.schema import DType
 from mainspring.core.time import HOUR, ManualClock
 from mainspring.delivery.model import Promotion
@@ -23,7 +24,7 @@ from mainspring.project.catalog import memory_catalog
 from mainspring.registry.adapters.memory import MemoryBlobs, MemoryVersions
 from mainspring.registry.bundles import Bundles, seal
 from mainspring.registry.model import Bundle, Input, Manifest, ModelVersion
-from mainspring.security.adapters.catalog import CatalogAuditLog
+from mainspring.security.adapters.audit import CatalogAuditLog
 from mainspring.security.signing import SigningKey
 from mainspring.serving.adapters.catalog import CatalogRoutes
 from mainspring.serving.model import Endpoint
@@ -93,7 +94,7 @@ class Stage:
     versions: MemoryVersions = field(default_factory=MemoryVersions)
     blobs: MemoryBlobs = field(default_factory=MemoryBlobs)
     routes: CatalogRoutes = field(default_factory=lambda: CatalogRoutes(memory_catalog()))
-    audit: CatalogAuditLog = field(default_factory=lambda: CatalogAuditLog(memory_catalog()))
+    audit: CatalogAuditLog = field(default_factory=audit_log)
     clock: ManualClock = field(default_factory=lambda: ManualClock(1_000))
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from kit.auditing import audit_log
 from kit.depth import examples
 from mainspring.core.errors import Conflict, NotFound
 from mainspring.core.time import DAY, MINUTE, ManualClock
@@ -29,7 +30,6 @@ from mainspring.delivery.routing import publish, routes_for
 from mainspring.project.catalog import memory_catalog
 from mainspring.registry.adapters.memory import MemoryVersions
 from mainspring.registry.model import AliasMove
-from mainspring.security.adapters.catalog import CatalogAuditLog
 from mainspring.serving.adapters.catalog import CatalogRoutes
 from mainspring.serving.model import Endpoint
 
@@ -47,7 +47,7 @@ class World:
 
     def __init__(self) -> None:
         catalog = memory_catalog()
-        self.store, self.routes, self.audit = CatalogRollouts(catalog), CatalogRoutes(catalog), CatalogAuditLog(catalog)
+        self.store, self.routes, self.audit = CatalogRollouts(catalog), CatalogRoutes(catalog), audit_log(catalog)
         self.versions, self.clock = MemoryVersions(), ManualClock(DAY)
         for digest in ("1" * 64, "2" * 64, "3" * 64):
             self.versions.register("late", digest, "r", {}, 0)

@@ -162,6 +162,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "keys list": ("keys list --all",),
     "keys revoke": ("keys revoke 01m8be2bwh331ajhxkj67gs77w",),
     "sbom": ("sbom --output mainspring.cdx.json", "sbom late-delivery:3 --output late-delivery.cdx.json"),
+    "audit search": ("audit search --action keys --since 2026-01-01", "audit search --resource model/late-delivery"),
+    "audit verify": ("audit verify", "audit verify --json"),
     "status": ("status", "status --json"),
     "advise": ("advise", "advise --json"),
     "migrate": ("migrate --to production",),

@@ -50,6 +50,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pipelines": ("pipelines", "Graphs of steps: run, approve, retry, export."),
     "sbom": ("sbom", "Bills of materials, of software and versions."),
     "keys": ("keys", "Create, list and revoke API keys."),
+    "audit": ("audit", "The audit log: search it, verify that it is whole."),
     "status": ("status", "Show live versions and the state of endpoints."),
     "advise": ("advise", "Name the next step that the project's use justifies."),
     "migrate": ("migrate", "Copy the project's data to another profile."),

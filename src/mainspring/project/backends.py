@@ -135,7 +135,14 @@ STREAM_STATES: Mapping[str, Build] = {
 }
 KEY_STORES: Mapping[str, Build] = _in_catalog("security", "CatalogKeyStore", "gateway")
 ENDED_SESSIONS: Mapping[str, Build] = _in_catalog("security", "CatalogEndedSessions", "gateway")
-AUDIT_LOGS: Mapping[str, Build] = _in_catalog("security", "CatalogAuditLog", "gateway")
+
+
+def _audit_log(at: Context) -> Any:
+    log = lazily("security.adapters.audit", "CatalogAuditLog", extra="gateway")
+    return log(at.project.engine, lambda: at.project.signing_key)
+
+
+AUDIT_LOGS: Mapping[str, Build] = _by_catalog(_audit_log)
 
 
 def _redis(at: Context) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Action(StrEnum):
@@ -51,10 +52,45 @@ class AuditEvent:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """An event with its number in the log, by which a search goes on."""
+    """An event with its number in the log: its place in the tree, from 0, by which a search goes on too."""
 
     number: int
     event: AuditEvent
+
+
+class AuditRecord(NamedTuple):
+    """An event as it is stored, with what makes it a leaf of the tree. A tuple, because millions are read at once."""
+
+    number: int
+    at: int
+    actor: str
+    action: str
+    resource: str
+    detail: str
+    commitment: bytes | None  # to the event's subject; None if it never had one
+    leaf: bytes  # hash of the leaf as it was appended
+    salt: bytes | None  # by which the commitment was made; None once the subject is erased
+    subject: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditTree:
+    """The log's tree as it is stored; none of it is checked.
+
+    Attributes:
+        origin: Name of the log.
+        size: Number of events, as far as the tree has them.
+        frontier: Roots of the complete subtrees that it consists of, the largest first.
+        note: Head of the tree, signed; empty if no process with the key has written yet.
+        first, last: Smallest and largest number of a stored event; `None` if there are none.
+    """
+
+    origin: str
+    size: int
+    frontier: tuple[bytes, ...]
+    note: str
+    first: int | None
+    last: int | None
 
 
 @dataclass(frozen=True, slots=True)

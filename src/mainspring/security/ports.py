@@ -8,7 +8,19 @@ from concurrent.futures import Future, wait
 from typing import Protocol
 
 from mainspring.core.errors import Unavailable
-from mainspring.security.model import Action, ApiKey, AuditEntry, AuditEvent, AuditFilter, Principal
+from mainspring.security.model import (
+    Action,
+    ApiKey,
+    AuditEntry,
+    AuditEvent,
+    AuditFilter,
+    AuditRecord,
+    AuditTree,
+    Principal,
+)
+
+ITSELF, ADOPTED = "mainspring", "audit.adopt"  # actor and action where a log takes over a head that is not its key's
+TREE_HEIGHTS = (8, 16, 24)  # of the complete subtrees whose roots an audit log stores: 256 leaves, 65,536, ...
 
 
 class Unchecked(Unavailable):
@@ -73,14 +85,19 @@ class KeyStore(Protocol):
 
 
 class AuditLog(Protocol):
-    """An append-only list of audit events."""
+    """An append-only list of audit events, and the Merkle tree over them."""
 
     def append(self, events: Sequence[AuditEvent], *, unless_among: int = 0) -> None:
-        """Add events, in order, durably.
+        """Add events, in order, durably, with their places in the tree and its new head, or nothing of it.
+
+        A head that this installation's key did not sign is taken over, and the first event added says so.
 
         Args:
             unless_among: Events that are among so many of the newest are left out. Of processes that add the same event
                 at once, one does.
+
+        Raises:
+            Corrupt: The tree's head is not that of the tree, or an event has the next number already.
         """
         ...
 
@@ -93,6 +110,24 @@ class AuditLog(Protocol):
 
         Args:
             before: Return only events with a smaller number.
+        """
+        ...
+
+    def tree(self) -> AuditTree | None:
+        """Return the tree, `None` if nothing was ever appended."""
+        ...
+
+    def records(self, begin: int, end: int) -> list[AuditRecord]:
+        """Return the stored events with numbers from `begin` to before `end`, in order, those that are there."""
+        ...
+
+    def hashes(self, height: int, begin: int, end: int) -> list[bytes | None]:
+        """Return the stored roots of complete subtrees, `None` where one is missing.
+
+        Args:
+            height: 0 for leaves; other heights are those of `TREE_HEIGHTS`.
+            begin: Number of the first subtree among those of its height.
+            end: Number after that of the last.
         """
         ...
 

@@ -19,9 +19,14 @@ from mainspring.project.catalog import HEAD, MIGRATIONS, begin, memory_catalog, 
 
 for _package in ("security", "data", "registry", "serving", "monitoring", "delivery", "jobs"):
     importlib.import_module(f"mainspring.{_package}.adapters.catalog")
-for _module in ("incidents", "service"):
-    importlib.import_module(f"mainspring.monitoring.adapters.{_module}")
-for _module in ("data.adapters.streams_catalog", "deploy.adapters.fleet_catalog", "serving.adapters.stream_states"):
+for _module in ("monitoring.adapters.incidents", "monitoring.adapters.service", "security.adapters.audit"):
+    importlib.import_module(f"mainspring.{_module}")
+for _module in (
+    "data.adapters.streams_catalog",
+    "deploy.adapters.fleet_catalog",
+    "serving.adapters.stream_states",
+    "security.adapters.audit",
+):
     importlib.import_module(f"mainspring.{_module}")
 
 

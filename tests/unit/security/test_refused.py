@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import pytest
 
+from kit.auditing import KEY, audit_log
 from mainspring.core.errors import Unavailable
 from mainspring.core.time import MINUTE, SECOND, ManualClock
 from mainspring.project.catalog import memory_catalog
-from mainspring.security.adapters.catalog import CatalogAuditLog
+from mainspring.security.adapters.audit import CatalogAuditLog
 from mainspring.security.model import AuditEvent
 from mainspring.security.refused import Refusals
 
@@ -26,7 +27,7 @@ def counted(audit: CatalogAuditLog) -> int:
 
 
 def test_of_an_address_and_a_minute_the_first_is_written_and_the_others_are_counted() -> None:
-    audit, clock = CatalogAuditLog(memory_catalog()), ManualClock(100 * MINUTE)
+    audit, clock = audit_log(), ManualClock(100 * MINUTE)
     refused = refusals(audit, clock)
     begun = sum(refused.add("10.0.0.1", "That is not an API key.") for _ in range(5000))
     assert begun == 1  # a flood is not a flood of timers
@@ -42,7 +43,7 @@ def test_of_an_address_and_a_minute_the_first_is_written_and_the_others_are_coun
 
 
 def test_counts_are_written_within_the_minute_too_each_attempt_once() -> None:
-    audit, clock = CatalogAuditLog(memory_catalog()), ManualClock(100 * MINUTE)
+    audit, clock = audit_log(), ManualClock(100 * MINUTE)
     refused = refusals(audit, clock)
     assert [refused.add("10.0.0.1", "no") for _ in range(5)] == [False, True, False, False, False]
     clock.advance(10 * SECOND)
@@ -58,7 +59,7 @@ def test_counts_are_written_within_the_minute_too_each_attempt_once() -> None:
 
 
 def test_a_flood_from_many_addresses_is_bounded_and_counted() -> None:
-    audit, clock = CatalogAuditLog(memory_catalog()), ManualClock(100 * MINUTE)
+    audit, clock = audit_log(), ManualClock(100 * MINUTE)
     refused = refusals(audit, clock)
     for number in range(3000):
         refused.add(f"10.0.{number // 250}.{number % 250}", "That is not an API key.")
@@ -69,7 +70,7 @@ def test_a_flood_from_many_addresses_is_bounded_and_counted() -> None:
 
 
 def test_the_counts_of_a_minute_come_with_the_next_attempt() -> None:
-    audit, clock = CatalogAuditLog(memory_catalog()), ManualClock(100 * MINUTE)
+    audit, clock = audit_log(), ManualClock(100 * MINUTE)
     refused = refusals(audit, clock)
     for _ in range(3):
         refused.add("10.0.0.1", "no")
@@ -90,7 +91,7 @@ def test_what_cannot_be_written_now_is_written_later() -> None:
                 raise Unavailable("The catalog does not answer.")
             super().append(events)
 
-    audit, clock = Away(memory_catalog()), ManualClock(100 * MINUTE)
+    audit, clock = Away(memory_catalog(), lambda: KEY), ManualClock(100 * MINUTE)
     refused = refusals(audit, clock)
     for _ in range(3):
         refused.add("10.0.0.1", "no")

@@ -1,16 +1,14 @@
-"""Keys, ended sessions and audit events in the catalog."""
+"""Keys and ended sessions in the catalog."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
 
 from mainspring.core.catalog import catalog_errors, metadata
 from mainspring.core.errors import Conflict, NotFound
-from mainspring.security.model import Action, ApiKey, AuditEntry, AuditEvent, AuditFilter
+from mainspring.security.model import Action, ApiKey
 
 api_keys = sa.Table(
     "api_keys",
@@ -30,18 +28,6 @@ ended_sessions = sa.Table(
     metadata,
     sa.Column("id", sa.String(32), primary_key=True),
     sa.Column("expires_at", sa.BigInteger, nullable=False),
-)
-
-audit_events = sa.Table(
-    "audit_events",
-    metadata,
-    # A plain INTEGER on SQLite, the only type with automatic numbers there.
-    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
-    sa.Column("at", sa.BigInteger, nullable=False),
-    sa.Column("actor", sa.Text, nullable=False),
-    sa.Column("action", sa.Text, nullable=False),
-    sa.Column("resource", sa.Text, nullable=False),
-    sa.Column("detail", sa.Text, nullable=False),
 )
 
 
@@ -122,64 +108,3 @@ class CatalogEndedSessions:
         query = sa.select(ended_sessions.c.id).where(ended_sessions.c.id == session_id)
         with catalog_errors(self._name), self._engine.connect() as connection:
             return connection.execute(query).one_or_none() is not None
-
-
-def _storable(text: str) -> str:
-    """Return text that every database accepts. Postgres rejects NUL, and none stores half of a surrogate pair; a
-    caller's text must not prevent the logging of an event.
-    """
-    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
-
-
-class CatalogAuditLog:
-    def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine
-        self._name = engine.url.render_as_string(hide_password=True)
-
-    def append(self, events: Sequence[AuditEvent], *, unless_among: int = 0) -> None:
-        added = [
-            AuditEvent(e.at, _storable(e.actor), _storable(e.action), _storable(e.resource), _storable(e.detail))
-            for e in events
-        ]
-        if not added:
-            return
-        with catalog_errors(self._name), self._engine.connect() as connection:
-            if unless_among:
-                sqlite = self._engine.dialect.name == "sqlite"
-                connection.exec_driver_sql(
-                    "BEGIN IMMEDIATE" if sqlite else "LOCK TABLE audit_events IN SHARE ROW EXCLUSIVE MODE"
-                )
-                there = set(_newest(connection, unless_among))
-                added = [event for event in added if event not in there]
-            if added:
-                connection.execute(audit_events.insert(), [asdict(event) for event in added])
-            connection.commit()
-
-    def read(self, limit: int = 100) -> list[AuditEvent]:
-        with catalog_errors(self._name), self._engine.connect() as connection:
-            return _newest(connection, limit)
-
-    def search(self, wanted: AuditFilter, *, before: int | None = None, limit: int = 100) -> list[AuditEntry]:
-        columns = audit_events.c
-        query = sa.select(audit_events).where(columns.at >= wanted.since)
-        if wanted.until is not None:
-            query = query.where(columns.at < wanted.until)
-        if before is not None:
-            query = query.where(columns.seq < before)
-        if wanted.action:
-            query = query.where(columns.action.istartswith(wanted.action, autoescape=True))
-        for name in ("actor", "resource", "detail"):
-            if part := getattr(wanted, name):
-                query = query.where(columns[name].icontains(part, autoescape=True))
-        with catalog_errors(self._name), self._engine.connect() as connection:
-            rows = connection.execute(query.order_by(columns.seq.desc()).limit(limit))
-            return [AuditEntry(row.seq, _event(row)) for row in rows]
-
-
-def _newest(connection: sa.Connection, limit: int) -> list[AuditEvent]:
-    query = sa.select(audit_events).order_by(audit_events.c.seq.desc()).limit(limit)
-    return [_event(row) for row in connection.execute(query)]
-
-
-def _event(row: Any) -> AuditEvent:
-    return AuditEvent(row.at, row.actor, row.action, row.resource, row.detail)

@@ -1,0 +1,117 @@
+"""What does security cost? Each section measures one part against its floor.
+
+The audit log: events appended in batches and one by one, against a bare `executemany` of the same rows into such a
+table; and verified, against reading the rows. Both databases are SQLite files with WAL, synced at every commit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import astuple
+from pathlib import Path
+from statistics import quantiles
+
+from mainspring.core.locks import MemoryLocks
+from mainspring.core.settings import Url
+from mainspring.project.catalog import open_catalog
+from mainspring.security.adapters.audit import CatalogAuditLog
+from mainspring.security.model import AuditEvent
+from mainspring.security.signing import SigningKey
+from mainspring.security.verification import verify_log
+from report import Case, report
+
+BATCH = 1_000
+ROUNDS = 3
+KEY = SigningKey(bytes(range(32)))
+_TABLE = (
+    "CREATE TABLE events (seq INTEGER PRIMARY KEY, at INTEGER, actor TEXT, action TEXT, resource TEXT, detail TEXT)"
+)
+_INSERT = "INSERT INTO events (at, actor, action, resource, detail) VALUES (?, ?, ?, ?, ?)"
+
+
+def events(count: int) -> list[AuditEvent]:
+    """Return events as an installation writes them."""
+    return [
+        AuditEvent(1_700_000_000_000_000 + number, f"local:user{number % 50}", "predictions.reveal",
+                   f"prediction/{number:026d}", "amount, country")
+        for number in range(count)
+    ]  # fmt: skip
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """Return how long an action takes."""
+    begun = time.perf_counter()
+    action()
+    return time.perf_counter() - begun
+
+
+def audit(count: int, singles: int) -> list[Case]:
+    """Measure the audit log."""
+    made = events(count)
+    batches = [made[begin : begin + BATCH] for begin in range(0, count, BATCH)]
+    ours, floor = [], []
+    for _ in range(ROUNDS):
+        with tempfile.TemporaryDirectory() as folder:
+            floor.append(_bare(Path(folder) / "floor.db", batches, made[:singles]))
+            ours.append(_logged(Path(folder) / "catalog.db", batches, made[:singles]))
+    rates = {"appended, in batches of 1,000": "append", "verified": "verify", "appended and verified": "both"}
+    cases = [
+        Case(f"events {what}", "events/s", max(each[key][0] for each in ours), max(each[key][0] for each in floor),
+             more_is_better=True)
+        for what, key in rates.items()
+    ]  # fmt: skip
+    for at, name in ((50, "p50"), (99, "p99")):
+        best = [min(quantiles(each["single"], n=100)[at - 1] for each in side) for side in (ours, floor)]
+        cases.append(Case(f"one event appended, {name}", "µs", *(round(each * 1e6, 1) for each in best)))
+    return cases
+
+
+def _measured(count: int, append: float, verify: float, single: list[float]) -> Mapping[str, list[float]]:
+    rates = {"append": append, "verify": verify, "both": append + verify}
+    return {**{name: [round(count / each)] for name, each in rates.items()}, "single": single}
+
+
+def _bare(path: Path, batches: Sequence[Sequence[AuditEvent]], few: Sequence[AuditEvent]) -> Mapping[str, list[float]]:
+    rows = [[astuple(event) for event in batch] for batch in batches]
+    with closing(sqlite3.connect(path)) as connection:
+        for statement in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", _TABLE):
+            connection.execute(statement)
+
+        def insert(batch: Sequence[tuple[object, ...]]) -> None:
+            with connection:
+                connection.executemany(_INSERT, batch)
+
+        append = seconds(lambda: [insert(batch) for batch in rows])
+        read = seconds(lambda: connection.execute("SELECT * FROM events ORDER BY seq").fetchall())
+        single = [seconds(lambda each=each: insert([each])) for each in map(astuple, few)]
+    return _measured(sum(map(len, batches)), append, read, single)
+
+
+def _logged(
+    path: Path, batches: Sequence[Sequence[AuditEvent]], few: Sequence[AuditEvent]
+) -> Mapping[str, list[float]]:
+    engine = open_catalog(Url(f"sqlite:///{path}"), MemoryLocks())
+    log = CatalogAuditLog(engine, lambda: KEY)
+    append = seconds(lambda: [log.append(batch) for batch in batches])
+    verify = seconds(lambda: verify_log(log, KEY.public))
+    single = [seconds(lambda each=each: log.append([each])) for each in few]
+    engine.dispose()
+    return _measured(sum(map(len, batches)), append, verify, single)
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=100_000)
+    parser.add_argument("--singles", type=int, default=1_000)
+    chosen = parser.parse_args()
+    report("security", audit(chosen.events, chosen.singles))
+
+
+if __name__ == "__main__":
+    main()

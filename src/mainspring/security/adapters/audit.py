@@ -1,0 +1,239 @@
+"""The audit log in the catalog: events, and the Merkle tree over them with its signed head.
+
+An append holds the catalog's lock from the reading of the tree to its commit, so events and tree are always of one
+state. Only the newest head is stored: an older one would let whoever can write to the catalog cut the log back to it.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+
+from mainspring.core.catalog import catalog_errors, keep_writers_out, metadata
+from mainspring.core.errors import Corrupt
+from mainspring.core.ids import new_id
+from mainspring.security.audit_leaves import event_leaf
+from mainspring.security.merkle import extend, root
+from mainspring.security.model import AuditEntry, AuditEvent, AuditFilter, AuditRecord, AuditTree
+from mainspring.security.ports import ADOPTED, ITSELF, TREE_HEIGHTS
+from mainspring.security.signing import SigningKey
+from mainspring.security.tree_heads import ForeignHead, Head, open_head, sign_head
+
+Row = dict[str, Any]
+
+_HASH_BYTES = 32
+
+audit_events = sa.Table(
+    "audit_events",
+    metadata,
+    # The number in the tree, which is dense; a plain INTEGER on SQLite, where that is the table's own key.
+    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("resource", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text),
+    sa.Column("salt", sa.LargeBinary(_HASH_BYTES)),
+    sa.Column("commitment", sa.LargeBinary(_HASH_BYTES)),
+    sa.Column("leaf", sa.LargeBinary(_HASH_BYTES), nullable=False),
+)
+
+audit_tree = sa.Table(
+    "audit_tree",
+    metadata,
+    sa.Column("only", sa.Integer, primary_key=True, autoincrement=False),  # 0: one row
+    sa.Column("origin", sa.String(128), nullable=False),  # name of the log in its heads
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("frontier", sa.LargeBinary, nullable=False),  # hashes side by side, of the largest subtree first
+    sa.Column("note", sa.Text, nullable=False),
+)
+
+audit_subtrees = sa.Table(
+    "audit_subtrees",
+    metadata,
+    sa.Column("height", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("position", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("hash", sa.LargeBinary(_HASH_BYTES), nullable=False),
+)
+
+_COLUMNS = ("seq", "at", "actor", "action", "resource", "detail", "leaf")
+_EVENT = (
+    audit_events.c.seq, audit_events.c.at, audit_events.c.actor, audit_events.c.action, audit_events.c.resource,
+    audit_events.c.detail,
+)  # fmt: skip
+
+
+def _storable(event: AuditEvent) -> AuditEvent:
+    """Return an event with texts that every database accepts. Postgres rejects NUL, and none stores half of a surrogate
+    pair; a caller's text must not prevent the logging of an event.
+    """
+    texts = event.actor, event.action, event.resource, event.detail
+    joined = "".join(texts)
+    if joined.isascii() and "\0" not in joined:
+        return event
+    return AuditEvent(
+        event.at, *(text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode() for text in texts)
+    )
+
+
+def _insert(connection: sa.Connection, rows: list[tuple[Any, ...]]) -> None:
+    """Insert rows of events. As tuples to the driver: SQLAlchemy would take most of the time."""
+    mark = "?" if connection.dialect.name == "sqlite" else "%s"
+    marks = ", ".join([mark] * len(_COLUMNS))
+    connection.exec_driver_sql(f"INSERT INTO audit_events ({', '.join(_COLUMNS)}) VALUES ({marks})", rows)
+
+
+class CatalogAuditLog:
+    """Args:
+    key: Returns the key that signs heads; called at the first append.
+    """
+
+    def __init__(self, engine: sa.Engine, key: Callable[[], SigningKey]) -> None:
+        self._engine = engine
+        self._name = engine.url.render_as_string(hide_password=True)
+        self._key = key
+        self._last: Row | None = None  # of the tree, as this object wrote it
+
+    def append(self, events: Sequence[AuditEvent], *, unless_among: int = 0) -> None:
+        added = [_storable(event) for event in events]
+        if not added:
+            return
+        with catalog_errors(self._name), self._writing() as connection:
+            if unless_among:
+                there = set(_newest(connection, unless_among))
+                added = [event for event in added if event not in there]
+            if added:
+                last = self._add(connection, added)
+                connection.commit()
+                self._last = last
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        """Context of a transaction in which no other process appends."""
+        with self._engine.connect() as connection:
+            if connection.dialect.name == "sqlite":
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            else:
+                keep_writers_out(connection, audit_tree)
+            yield connection
+
+    def _add(self, connection: sa.Connection, added: list[AuditEvent]) -> Row:
+        """Append to events, subtrees and tree; return the tree's row."""
+        found = connection.execute(sa.select(audit_tree)).mappings().one_or_none()
+        before: Row = {"only": 0, "origin": f"{ITSELF}/{new_id()}", "size": 0, "frontier": b"", "note": ""}
+        before |= found or {}
+        size, frontier, key = before["size"], _hashes(before["frontier"]), self._key()
+        if found and before != self._last and (why := _foreign(before, root(frontier), key)):
+            adopted = f"{size} events, root {b64encode(root(frontier)).decode()}: {why}"
+            added = [AuditEvent(added[0].at, ITSELF, ADOPTED, "audit", adopted), *added]
+        rows = [(number, e.at, e.actor, e.action, e.resource, e.detail, None) for number, e in enumerate(added, size)]
+        leaves = [event_leaf(*row) for row in rows]
+        try:
+            _insert(connection, [(*row[:6], leaf) for row, leaf in zip(rows, leaves, strict=True)])
+        except sa.exc.IntegrityError as error:
+            raise Corrupt(
+                f"The audit log has an event of the number {size} or after it, which is not in its tree.",
+                fix="run `mainspring audit verify`, then restore the catalog from a backup.",
+            ) from error
+        frontier, completed = extend(frontier, size, leaves)
+        subtrees = [
+            {"height": height, "position": position, "hash": each}
+            for height in TREE_HEIGHTS
+            if height < len(completed)
+            for position, each in enumerate(completed[height], size >> height)
+        ]
+        if subtrees:
+            connection.execute(audit_subtrees.insert(), subtrees)
+        size += len(rows)
+        head = Head(before["origin"], size, root(frontier))
+        after = {**before, "size": size, "frontier": b"".join(frontier), "note": sign_head(head, key)}
+        connection.execute(audit_tree.update().values(after) if found else audit_tree.insert().values(after))
+        return after
+
+    def read(self, limit: int = 100) -> list[AuditEvent]:
+        with catalog_errors(self._name), self._engine.connect() as connection:
+            return _newest(connection, limit)
+
+    def search(self, wanted: AuditFilter, *, before: int | None = None, limit: int = 100) -> list[AuditEntry]:
+        columns = audit_events.c
+        query = sa.select(*_EVENT).where(columns.at >= wanted.since)
+        if wanted.until is not None:
+            query = query.where(columns.at < wanted.until)
+        if before is not None:
+            query = query.where(columns.seq < before)
+        if wanted.action:
+            query = query.where(columns.action.istartswith(wanted.action, autoescape=True))
+        for name in ("actor", "resource", "detail"):
+            if part := getattr(wanted, name):
+                query = query.where(columns[name].icontains(part, autoescape=True))
+        with catalog_errors(self._name), self._engine.connect() as connection:
+            rows = connection.execute(query.order_by(columns.seq.desc()).limit(limit))
+            return [AuditEntry(row.seq, AuditEvent(*row[1:])) for row in rows]
+
+    def tree(self) -> AuditTree | None:
+        number, of = audit_events.c.seq, audit_tree.c
+        ends = sa.select(sa.func.min(number)).scalar_subquery(), sa.select(sa.func.max(number)).scalar_subquery()
+        query = sa.select(of.origin, of.size, of.frontier, of.note, *ends)  # of one moment
+        with catalog_errors(self._name), self._engine.connect() as connection:
+            row = connection.execute(query).one_or_none()
+            if row is None:
+                first, last = connection.execute(sa.select(*ends)).one()
+                return None if last is None else AuditTree("", 0, (), "", first, last)
+        return AuditTree(row[0], row[1], tuple(_hashes(row[2])), *row[3:])
+
+    def records(self, begin: int, end: int) -> list[AuditRecord]:
+        of = audit_events.c
+        query = sa.select(*_EVENT, of.commitment, of.leaf, of.salt, of.subject)
+        query = query.where(of.seq >= begin, of.seq < end).order_by(of.seq)
+        with catalog_errors(self._name), self._engine.connect() as connection:
+            return [AuditRecord._make(row) for row in connection.execute(query).all()]
+
+    def hashes(self, height: int, begin: int, end: int) -> list[bytes | None]:
+        at: Any
+        if height == 0:
+            at, query = audit_events.c.seq, sa.select(audit_events.c.seq, audit_events.c.leaf)
+        else:
+            at = audit_subtrees.c.position
+            query = sa.select(at, audit_subtrees.c.hash).where(audit_subtrees.c.height == height)
+        found: list[bytes | None] = [None] * (end - begin)
+        with catalog_errors(self._name), self._engine.connect() as connection:
+            for position, each in connection.execute(query.where(at >= begin, at < end)):
+                found[position - begin] = bytes(each)
+        return found
+
+
+def _foreign(row: Row, there: bytes, key: SigningKey) -> str:
+    """Return why a tree's head is to be taken over; empty if this key signed it.
+
+    Args:
+        there: Root of the tree.
+
+    Raises:
+        Corrupt: This key signed another tree.
+    """
+    if not row["note"]:
+        return "their head was not signed"
+    try:
+        head = open_head(row["note"], key.public)
+    except ForeignHead:
+        return "their head was signed by another key"
+    if head != Head(row["origin"], row["size"], there):
+        raise Corrupt(
+            f"The audit log's tree of {row['size']:,} events is not the one that was signed, of {head.size:,} events.",
+            fix="run `mainspring audit verify`, then restore the catalog from a backup.",
+        )
+    return ""
+
+
+def _hashes(joined: bytes) -> list[bytes]:
+    return [bytes(joined[at : at + _HASH_BYTES]) for at in range(0, len(joined), _HASH_BYTES)]
+
+
+def _newest(connection: sa.Connection, limit: int) -> list[AuditEvent]:
+    query = sa.select(*_EVENT[1:]).order_by(audit_events.c.seq.desc()).limit(limit)
+    return [AuditEvent(*row) for row in connection.execute(query)]

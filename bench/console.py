@@ -34,7 +34,7 @@ from mainspring.project import Project
 from mainspring.registry.run_filters import parse_filter
 from mainspring.registry.searching import RunQuery
 from mainspring.security.keys import issue
-from mainspring.security.model import Action
+from mainspring.security.model import KeyScope
 from report import Case, report
 
 WANTED_MS, TURNS, PEER_TURNS = 200.0, 7, 2
@@ -216,7 +216,7 @@ def main() -> None:
     key = issue(
         project.key_store,
         name="bench",
-        scopes=tuple(Action),
+        scopes=tuple(KeyScope),
         lifetime_us=HOUR,
         clock=project.wall,
         pepper=project.pepper,

@@ -158,9 +158,9 @@ def gateway(serving: Project, folder: Path) -> Iterator[tuple[int, str]]:
     """Run a project's gateway in one process, with everything on; yield its port and a key."""
     from mainspring.core.time import HOUR
     from mainspring.operations import keys
-    from mainspring.security.model import Action
+    from mainspring.security.model import KeyScope
 
-    token = keys.create_key(serving, "bench", [Action.PREDICT], HOUR)
+    token = keys.create_key(serving, "bench", [KeyScope.PREDICT], HOUR)
     port = free_ports()
     command = [sys.executable, "-m", "mainspring.processes.gateway", "--project", str(serving.settings.root)]
     with process(command, port, folder, "ours", MAINSPRING_GATEWAY=f"127.0.0.1:{port}"):

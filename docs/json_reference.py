@@ -65,6 +65,7 @@ from mainspring.operations.topics import ListedPartition, ListedTopic, Produced,
 from mainspring.registry.lineage import Lineage
 from mainspring.registry.model import Approval, Deletion, ModelVersion, TensorSpec, TrustedKey, Waiver, Withdrawal
 from mainspring.registry.searching import RunRow
+from mainspring.security.model import Account, AccountGroup, Grant
 from mainspring.security.verification import Verdict
 from mainspring.serving.model import Baseline
 from mainspring.serving.streaming.replay import PartitionReplay
@@ -364,7 +365,7 @@ DOCUMENTS = {
     "keys list": Document(
         list[_object(
             "ListedKey", id=str, name=str, scopes=list[str], created_at=int, expires_at=int,
-            revoked_at=int | None, created_by=str,
+            revoked_at=int | None, created_by=str, owner=str,
         )],
         ("created_at", "expires_at", "revoked_at"),
     ),
@@ -380,6 +381,20 @@ DOCUMENTS = {
         ("at",),
     ),
     "audit verify": Document(_object("VerifiedLog", well=bool, verdict=Verdict)),
+    **dict.fromkeys(
+        (f"{of} {name}" for of in ("users", "service-accounts") for name in ("add", "disable", "enable", "remove")),
+        Document(Account, ("created_at", "disabled_at")),
+    ),
+    **dict.fromkeys(("users list", "service-accounts list"), Document(list[Account], ("created_at", "disabled_at"))),
+    "groups add": Document(AccountGroup, ("created_at",)),
+    "groups list": Document(list[AccountGroup], ("created_at",)),
+    "groups remove": Document(_object("RemovedGroup", removed=str)),
+    **dict.fromkeys(
+        ("groups add-member", "groups remove-member"),
+        Document(_object("Membership", group=str, account=str, member=bool)),
+    ),
+    **dict.fromkeys(("roles grant", "roles revoke"), Document(Grant, ("granted_at",))),
+    "roles list": Document(list[Grant], ("granted_at",)),
     "status": Document(Status),
     "advise": Document(Advised, otherwise=FirstPage),
     "migrate": Document(_object("Migrated", **{"from": str}, to=str, moved=list[MovedPart])),

@@ -29,9 +29,16 @@ from mainspring.project.definitions.applied import Applied
 from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
 from mainspring.registry.adapters.mlflow_versions import MlflowVersions
 from mainspring.registry.conformance import TrackingConformance, VersionsConformance
+from mainspring.security.adapters.accounts import CatalogAccounts
 from mainspring.security.adapters.audit import CatalogAuditLog
 from mainspring.security.adapters.catalog import CatalogEndedSessions, CatalogKeyStore
-from mainspring.security.conformance import AuditLogConformance, EndedSessionsConformance, KeyStoreConformance
+from mainspring.security.conformance import (
+    AccountsConformance,
+    AuditLogConformance,
+    EndedSessionsConformance,
+    KeyStoreConformance,
+    OwnedKeysConformance,
+)
 from mainspring.security.model import AuditEvent
 from mainspring.serving.adapters.catalog import CatalogBaselines, CatalogRoutes
 from mainspring.serving.conformance import RoutesConformance
@@ -75,10 +82,20 @@ class TestSnapshots(SnapshotsConformance):
         return CatalogSnapshots(engine)
 
 
-class TestKeyStore(KeyStoreConformance):
+class TestKeyStore(KeyStoreConformance, OwnedKeysConformance):
     @pytest.fixture
     def store(self, engine: sa.Engine) -> CatalogKeyStore:
         return CatalogKeyStore(engine)
+
+    @pytest.fixture
+    def accounts(self, engine: sa.Engine) -> CatalogAccounts:
+        return CatalogAccounts(engine)
+
+
+class TestAccounts(AccountsConformance):
+    @pytest.fixture
+    def accounts(self, engine: sa.Engine) -> CatalogAccounts:
+        return CatalogAccounts(engine)
 
 
 class TestEndedSessions(EndedSessionsConformance):

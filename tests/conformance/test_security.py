@@ -4,21 +4,34 @@ import pytest
 import sqlalchemy as sa
 
 from kit.auditing import audit_log
+from mainspring.security.adapters.accounts import CatalogAccounts
 from mainspring.security.adapters.catalog import CatalogEndedSessions, CatalogKeyStore
 from mainspring.security.conformance import (
+    AccountsConformance,
     AuditLogConformance,
     AuthoriserConformance,
     EndedSessionsConformance,
     KeyStoreConformance,
+    OwnedKeysConformance,
 )
 from mainspring.security.policy import CedarAuthoriser
-from mainspring.security.ports import AuditLog, Authoriser, EndedSessions, KeyStore
+from mainspring.security.ports import Accounts, AuditLog, Authoriser, EndedSessions, KeyStore
 
 
-class TestCatalogKeyStore(KeyStoreConformance):
+class TestCatalogKeyStore(KeyStoreConformance, OwnedKeysConformance):
     @pytest.fixture
     def store(self, catalog: sa.Engine) -> KeyStore:
         return CatalogKeyStore(catalog)
+
+    @pytest.fixture
+    def accounts(self, catalog: sa.Engine) -> Accounts:
+        return CatalogAccounts(catalog)
+
+
+class TestCatalogAccounts(AccountsConformance):
+    @pytest.fixture
+    def accounts(self, catalog: sa.Engine) -> Accounts:
+        return CatalogAccounts(catalog)
 
 
 class TestCatalogEndedSessions(EndedSessionsConformance):

@@ -15,7 +15,7 @@ from kit.depot import ENDPOINT, Answer, Depot, Up, copied, keyed, opened
 from mainspring.console.app import create_app
 from mainspring.core.time import SECOND, ManualClock
 from mainspring.security.keys import issue
-from mainspring.security.model import Action
+from mainspring.security.model import KeyScope
 from mainspring.serving.http.gateway import ROUTES
 
 PROBES = {
@@ -77,14 +77,14 @@ def planes(trained: tuple[Path, Any], tmp_path_factory: pytest.TempPathFactory) 
         up.until_serving()
         project = opened(depot)
 
-        def key(*scopes: Action, clock: Any = project.wall, lifetime_us: int = 600 * SECOND) -> str:
+        def key(*scopes: KeyScope, clock: Any = project.wall, lifetime_us: int = 600 * SECOND) -> str:
             store, pepper = project.key_store, project.pepper
             return issue(store, name="t", scopes=scopes, lifetime_us=lifetime_us, clock=clock, pepper=pepper)
 
-        revoked = key(*Action)
+        revoked = key(*KeyScope)
         project.key_store.revoke(revoked.split("_")[1], project.wall.now())
-        expired = key(*Action, clock=ManualClock(project.wall.now() - 10 * SECOND), lifetime_us=5 * SECOND)
-        good = key(*Action)
+        expired = key(*KeyScope, clock=ManualClock(project.wall.now() - 10 * SECOND), lifetime_us=5 * SECOND)
+        good = key(*KeyScope)
         refused = {
             "nobody": None,
             "an empty key": "",
@@ -95,7 +95,7 @@ def planes(trained: tuple[Path, Any], tmp_path_factory: pytest.TempPathFactory) 
         }
         admin = up.document["admin_key"]
         asked = up.ask("POST", f"/v2/models/{ENDPOINT}/infer", keyed("p"), key=admin).body
-        narrow = {str(action): key(action) for action in Action}
+        narrow = {str(action): key(action) for action in KeyScope}
         project.engine.dispose()
         yield Planes(up, admin, refused, narrow, all_routes(depot), asked["parameters"]["prediction_ids"][0])
 

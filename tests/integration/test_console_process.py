@@ -14,7 +14,7 @@ from mainspring.core.time import DAY
 from mainspring.project import open_project
 from mainspring.project.settings import load_settings
 from mainspring.security.keys import issue
-from mainspring.security.model import Action
+from mainspring.security.model import KeyScope
 
 MODULE = """
 import mainspring as ms
@@ -58,7 +58,7 @@ def test_it_answers_until_sigterm_and_shares_its_port_with_nobody(root) -> None:
         key = issue(
             project.key_store,
             name="test",
-            scopes=[Action.VIEW],
+            scopes=[KeyScope.VIEW],
             lifetime_us=DAY,
             clock=project.wall,
             pepper=project.pepper,

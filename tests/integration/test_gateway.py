@@ -24,7 +24,7 @@ from kit.waiting import free_port, wait_until_async
 from mainspring.core.errors import Conflict, Unavailable
 from mainspring.core.settings import Address, Limits
 from mainspring.ledger.adapters.segments import SegmentLog
-from mainspring.security.model import Action
+from mainspring.security.model import KeyScope
 from mainspring.serving.http.gateway import Gateway
 from mainspring.serving.http.server import serve
 from mainspring.serving.model import DEFAULTS, Arm
@@ -257,7 +257,7 @@ async def test_anonymous_gets_401_everywhere_but_at_the_probes() -> None:
 @on_a_loop
 async def test_a_key_without_the_scope_gets_403() -> None:
     async with running(published()) as each:
-        every = set(Action)
+        every = set(KeyScope)
         for data_route in Gateway.ROUTES:
             if data_route.action is not None:
                 header = {"authorization": each.kit.key(*(every - {data_route.action}))}

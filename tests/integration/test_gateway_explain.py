@@ -19,7 +19,7 @@ from kit.waiting import free_port, wait_until_async
 from mainspring.core.settings import Address
 from mainspring.ledger.model import Log
 from mainspring.registry.model import Bundle
-from mainspring.security.model import Action
+from mainspring.security.model import KeyScope
 from mainspring.serving.adapters.onnx_explainer import OnnxExplainer
 from mainspring.serving.http.server import serve
 from mainspring.serving.plane.explaining import MOST_ROWS
@@ -113,7 +113,7 @@ def test_by_key_the_stored_features_are_explained() -> None:
 def test_what_is_asked_wrongly_is_refused_without_a_prediction() -> None:
     async def check() -> None:
         async with running() as (kit, client):
-            names = {"authorization": kit.key(Action.SCRAPE)}
+            names = {"authorization": kit.key(KeyScope.SCRAPE)}
             many = keyed_request(*["AA"] * (MOST_ROWS + 1))
             binary = full_request(parameters={"binary_data_output": True})
             for status, reply in (

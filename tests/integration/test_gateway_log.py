@@ -19,7 +19,7 @@ from mainspring.core.settings import Address
 from mainspring.ledger.adapters.segments import SegmentLog
 from mainspring.ledger.adapters.unread import unread
 from mainspring.ledger.model import Log, Prediction
-from mainspring.security.model import Action
+from mainspring.security.model import KeyScope
 from mainspring.serving.http.server import serve
 
 KEY = bytes(range(32))
@@ -39,7 +39,7 @@ async def serving(log: SegmentLog, policy: Log) -> AsyncIterator[tuple[Kit, http
     task = asyncio.create_task(serve(gateway, Address("127.0.0.1", port), stop=stop, started=started.set))
     try:
         await asyncio.wait((task, asyncio.create_task(started.wait())), return_when=asyncio.FIRST_COMPLETED)
-        headers = {"authorization": kit.key(Action.PREDICT, Action.SCRAPE), "content-type": "application/json"}
+        headers = {"authorization": kit.key(KeyScope.PREDICT, KeyScope.SCRAPE), "content-type": "application/json"}
         url = f"http://127.0.0.1:{port}"
         async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=60) as client:
             await wait_until_async(lambda: gateway.unready() is None, "the gateway to be ready")

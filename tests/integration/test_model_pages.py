@@ -10,7 +10,7 @@ from kit.searching import searched
 from mainspring.console.app import create_app
 from mainspring.core.time import DAY
 from mainspring.operations.keys import create_key
-from mainspring.security.model import Action
+from mainspring.security.model import KeyScope
 from unit.console.test_pages import text_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -23,7 +23,7 @@ def test_what_was_searched_trained_and_promoted_is_there(depot: Depot) -> None:
     depot.json("models", "delete", f"{MODEL}:{version['version']}", "--reason", "only to see")
     depot.json("models", "restore", f"{MODEL}:{version['version']}")
     project = opened(depot)
-    token = create_key(project, "ana", [Action.VIEW], DAY)
+    token = create_key(project, "ana", [KeyScope.VIEW], DAY)
     client = Client(create_app(project), token)
 
     search = client.get(f"/api/runs/{found['run_id']}/search").json()

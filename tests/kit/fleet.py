@@ -27,7 +27,7 @@ from mainspring.project.running import read_running
 from mainspring.project.settings import load_settings
 from mainspring.registry.bundles import seal
 from mainspring.security.keys import issue
-from mainspring.security.model import Action
+from mainspring.security.model import KeyScope
 from mainspring.serving.model import Arm
 
 INFER = "/v2/models/late-arrival/infer"
@@ -65,7 +65,7 @@ class Fleet:
         self.key = issue(
             self.project.key_store,
             name="test",
-            scopes=(Action.PREDICT, Action.SCRAPE),
+            scopes=(KeyScope.PREDICT, KeyScope.SCRAPE),
             lifetime_us=HOUR,
             clock=self.project.wall,
             pepper=self.project.pepper,

@@ -24,7 +24,7 @@ from mainspring.security import hosts, secrets
 from mainspring.security.adapters.catalog import CatalogEndedSessions, CatalogKeyStore
 from mainspring.security.issuers import Issuer
 from mainspring.security.keys import Authenticator, issue
-from mainspring.security.model import Action, Principal
+from mainspring.security.model import EVERY_ROLE, KeyScope, Principal
 from mainspring.security.policy import CedarAuthoriser
 from mainspring.security.sessions import Sessions
 from mainspring.security.signing import SigningKey as OwnKey
@@ -38,14 +38,14 @@ PEPPER = bytes(range(32))
 def keys() -> Iterator[Refusal]:
     clock, store = ManualClock(1_000), CatalogKeyStore(memory_catalog())
 
-    def key(lifetime_us: int = DAY, scopes=(Action.VIEW,), name="ana", pepper=PEPPER):
+    def key(lifetime_us: int = DAY, scopes=(KeyScope.VIEW,), name="ana", pepper=PEPPER):
         return issue(store, name=name, scopes=scopes, lifetime_us=lifetime_us, clock=clock, pepper=pepper)
 
     good, revoked, foreign = key(), key(), key(pepper=bytes(32))
     store.revoke(revoked.split("_")[1], clock.now())
     check = Authenticator(store, PEPPER, clock)
     elsewhere = issue(
-        CatalogKeyStore(memory_catalog()), name="x", scopes=[Action.VIEW], lifetime_us=DAY, clock=clock, pepper=PEPPER
+        CatalogKeyStore(memory_catalog()), name="x", scopes=[KeyScope.VIEW], lifetime_us=DAY, clock=clock, pepper=PEPPER
     )
     headers = {
         "no header": None,
@@ -86,8 +86,8 @@ def _with_checksum(body: str) -> str:
 
 def policies() -> Iterator[Refusal]:
     authoriser = CedarAuthoriser()
-    for action in Action:
-        others = Principal("id", "name", frozenset(Action) - {action})
+    for action in KeyScope:
+        others = Principal("id", "name", frozenset(KeyScope) - {action}, roles=EVERY_ROLE)
         for _ in range(2):  # decided, and remembered
             yield (
                 f"policy: {action} without its scope",

@@ -27,7 +27,7 @@ from mainspring.registry.bundles import Bundles, seal
 from mainspring.registry.model import Bundle, Input, Manifest
 from mainspring.security.adapters.catalog import CatalogKeyStore
 from mainspring.security.keys import Authenticator, issue
-from mainspring.security.model import Action
+from mainspring.security.model import KeyScope
 from mainspring.security.policy import CedarAuthoriser
 from mainspring.security.signing import SigningKey
 from mainspring.serving.adapters.catalog import CatalogRoutes
@@ -209,12 +209,12 @@ class Kit:
             max_body_bytes=self.max_body_bytes,
         )
 
-    def key(self, *scopes: Action) -> str:
+    def key(self, *scopes: KeyScope) -> str:
         """Return an `Authorization` header; without scopes it may predict and scrape."""
         token = issue(
             self.keys,
             name="test",
-            scopes=scopes or (Action.PREDICT, Action.SCRAPE),
+            scopes=scopes or (KeyScope.PREDICT, KeyScope.SCRAPE),
             lifetime_us=24 * 365 * HOUR,
             clock=self.clock,
             pepper=PEPPER,

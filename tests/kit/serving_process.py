@@ -144,7 +144,7 @@ async def _grpc(
     from mainspring.core.time import SystemClock
     from mainspring.ledger.adapters.segments import SegmentLog
     from mainspring.security.keys import Authenticator
-    from mainspring.security.model import Action
+    from mainspring.security.model import KeyScope
     from mainspring.security.policy import CedarAuthoriser
     from mainspring.serving.adapters.onnx import OnnxExecutor
     from mainspring.serving.grpc.server import credentials, serve
@@ -163,7 +163,7 @@ async def _grpc(
         authoriser=CedarAuthoriser(),
         message_timeout_s=settings.get("message_timeout_s", 10.0),
     )
-    (folder / "scrape-key").write_text(kit.key(Action.SCRAPE))
+    (folder / "scrape-key").write_text(kit.key(KeyScope.SCRAPE))
     tls = [Path(each) for each in settings.get("tls", ())]
     await serve(
         service,

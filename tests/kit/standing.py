@@ -20,7 +20,7 @@ from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
 from mainspring.registry.bundles import seal
 from mainspring.security.keys import issue
-from mainspring.security.model import Action
+from mainspring.security.model import KeyScope
 from mainspring.serving.model import Arm
 
 INFER = "/v2/models/late-arrival/infer"
@@ -58,7 +58,7 @@ class Standing:
     def key(self, name: str = "test") -> str:
         """Return a new key's token."""
         return issue(
-            self.project.key_store, name=name, scopes=[Action.PREDICT, Action.SCRAPE], lifetime_us=DAY,
+            self.project.key_store, name=name, scopes=[KeyScope.PREDICT, KeyScope.SCRAPE], lifetime_us=DAY,
             clock=self.project.wall, pepper=self.project.pepper,
         )  # fmt: skip
 

@@ -26,7 +26,7 @@ from mainspring.core.error_codes import codes_of
 from mainspring.core.errors import Invalid, MainspringError, TooLarge
 from mainspring.project import Project
 from mainspring.security.hosts import allowed_hosts, check_host, check_origin
-from mainspring.security.model import Action, Principal, Session
+from mainspring.security.model import KeyScope, Principal, Session
 from mainspring.security.sessions import Sessions
 
 METRICS = "/metrics"
@@ -91,13 +91,13 @@ def cookie_name(project: Project) -> str:
     return f"mainspring_{project.settings.control.port}"
 
 
-def action_for(method: str, path: str) -> Action:
+def action_for(method: str, path: str) -> KeyScope:
     """Return the action that this request requires. Listing and creating keys require the same one."""
     if path == "/logout":
-        return Action.VIEW
+        return KeyScope.VIEW
     if path == METRICS:
-        return Action.SCRAPE
-    return Action.VIEW if method in _SAFE and not path.startswith(("/api/keys", "/keys")) else Action.MANAGE
+        return KeyScope.SCRAPE
+    return KeyScope.VIEW if method in _SAFE and not path.startswith(("/api/keys", "/keys")) else KeyScope.MANAGE
 
 
 class Guard:

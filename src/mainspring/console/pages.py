@@ -35,7 +35,7 @@ from mainspring.console.streams.pages import add_stream_pages
 from mainspring.core.errors import Denied, Overloaded
 from mainspring.project import Project
 from mainspring.security.attempts import Attempts
-from mainspring.security.model import Action, AuditEvent, Principal
+from mainspring.security.model import AuditEvent, KeyScope, Principal
 from mainspring.security.refused import FLUSH_S, Refusals
 from mainspring.security.sessions import LIFETIME, Sessions
 
@@ -123,7 +123,7 @@ def pages(project: Project, sessions: Sessions, looking: Looking, refusals: Refu
             return refused
         try:
             principal = await run_in_threadpool(_identified, project, sessions, fields)
-            project.authoriser.check(principal, Action.VIEW, "console")
+            project.authoriser.check(principal, KeyScope.VIEW, "console")
         except Denied as denied:
             # The text entered as a key is not logged: it may be a password.
             await refuse(denied.what)

@@ -24,6 +24,7 @@ from mainspring.project.ledger_folder import ledger_folder, stranded
 from mainspring.project.running import alive, read_running, where_up
 from mainspring.security.secrets import load_or_create
 
+_NAMED = 5  # keys named in a finding
 _RENEW_US = 14 * DAY  # before a certificate expires
 
 
@@ -166,7 +167,7 @@ def _known_tables(project: Project) -> dict[str, tuple[int, str]]:
 
 
 def _keys(project: Project) -> Iterator[Finding]:
-    """Read the existing secrets; none is created."""
+    """Read the existing secrets, none of which is created, and the keys that no role bounds."""
     damaged = False
     for name in ("pepper", "ledger"):
         path = project.settings.state / "keys" / name
@@ -179,6 +180,15 @@ def _keys(project: Project) -> Iterator[Finding]:
             yield Finding(check="keys", ok=False, detail=error.what, fix=error.fix or "")
     if not damaged:
         yield well("keys", "all secrets are intact")
+    now = project.wall.now()
+    free = [key for key in project.key_store.all() if not key.owner and key.revoked_at is None and key.expires_at > now]
+    if free:
+        named = ", ".join(f"{key.name} ({key.id})" for key in free[:_NAMED])
+        more = f" and {len(free) - _NAMED} more" if len(free) > _NAMED else ""
+        yield well(
+            "keys",
+            f"valid API keys without an owner, which have every role: {len(free)}: {named}{more}",
+        )
 
 
 def _online(project: Project) -> Iterator[Finding]:

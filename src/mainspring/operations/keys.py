@@ -10,7 +10,7 @@ from mainspring.operations.auditing import audit
 from mainspring.project import Project
 from mainspring.registry.processes import local_user
 from mainspring.security import keys
-from mainspring.security.model import Action
+from mainspring.security.model import KeyScope
 from mainspring.security.sessions import LIFETIME, Sessions, session_secret
 
 ADMINISTRATOR = "administrator"
@@ -19,15 +19,22 @@ _CONSOLE = "console of "  # begins the names of keys behind log-in links, which 
 
 
 def create_key(
-    project: Project, name: str, scopes: Iterable[str], lifetime_us: int, *, created_by: str | None = None
+    project: Project,
+    name: str,
+    scopes: Iterable[str],
+    lifetime_us: int,
+    *,
+    created_by: str | None = None,
+    owner: str = "",
 ) -> str:
     """Create a key and return its token, which cannot be shown again.
 
     Args:
         created_by: Creator of the key, by default the user of this process. A key cannot approve versions of this
             person.
+        owner: Id of the account whose roles it has; empty for a key with every role.
     """
-    allowed = [Action(scope) for scope in scopes]
+    allowed = [KeyScope(scope) for scope in scopes]
     token = keys.issue(
         project.key_store,
         name=name,
@@ -36,6 +43,7 @@ def create_key(
         clock=project.wall,
         pepper=project.pepper,
         created_by=local_user() if created_by is None else created_by,
+        owner=owner,
     )
     audit(project, "keys.create", f"key/{token.split('_')[1]}", f"{name}: {' '.join(sorted(allowed))}")
     return token
@@ -44,9 +52,9 @@ def create_key(
 def first_key(project: Project) -> str | None:
     """Create the administrator's key if no key with the scope manage ever existed; return its token, else `None`."""
     with project.locks.hold("first-key"):
-        if any(Action.MANAGE in key.scopes and not key.name.startswith(_CONSOLE) for key in project.key_store.all()):
+        if any(KeyScope.MANAGE in key.scopes and not key.name.startswith(_CONSOLE) for key in project.key_store.all()):
             return None
-        return create_key(project, ADMINISTRATOR, list(Action), _ADMINISTRATOR_LIFETIME)
+        return create_key(project, ADMINISTRATOR, list(KeyScope), _ADMINISTRATOR_LIFETIME)
 
 
 def console_link(project: Project, path: str = "/") -> str:
@@ -62,7 +70,7 @@ def console_link(project: Project, path: str = "/") -> str:
     name = f"{_CONSOLE}{user}"[:128]
     known = (key for key in project.key_store.all() if key.name == name and key.created_by == user)
     valid = [key.id for key in known if key.revoked_at is None and key.expires_at > now + LIFETIME // 2]
-    key_id = valid[-1] if valid else create_key(project, name, list(Action), LIFETIME).split("_")[1]
+    key_id = valid[-1] if valid else create_key(project, name, list(KeyScope), LIFETIME).split("_")[1]
     ticket = Sessions(session_secret(project.pepper), project.wall, project.ended_sessions).ticket(key_id)
     query = urlencode({"ticket": ticket} if path == "/" else {"ticket": ticket, "next": path})
     return f"{project.settings.control.url}/login?{query}"
@@ -70,7 +78,7 @@ def console_link(project: Project, path: str = "/") -> str:
 
 def brief_key(project: Project, name: str, lifetime_us: int = MINUTE) -> str:
     """Create a short-lived key for predictions by this machine itself."""
-    return create_key(project, name, [Action.PREDICT], lifetime_us)
+    return create_key(project, name, [KeyScope.PREDICT], lifetime_us)
 
 
 def revoke_key(project: Project, key_id: str) -> None:

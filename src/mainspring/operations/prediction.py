@@ -10,7 +10,7 @@ from mainspring.ledger.model import Prediction
 from mainspring.operations.auditing import audit
 from mainspring.project import Project
 from mainspring.registry.model import Manifest
-from mainspring.security.model import Action, Principal
+from mainspring.security.model import KeyScope, Principal
 
 REVEAL = "predictions.reveal"
 
@@ -33,7 +33,7 @@ def reveal(project: Project, prediction_id: str, principal: Principal | None = N
     """
     resource = f"prediction/{prediction_id}"
     if principal is not None:
-        project.authoriser.check(principal, Action.MANAGE, resource)
+        project.authoriser.check(principal, KeyScope.MANAGE, resource)
     prediction = project.predictions.find(prediction_id)
     if prediction.personal and not prediction.sealed:
         raise Conflict(

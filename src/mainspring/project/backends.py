@@ -133,6 +133,9 @@ STREAM_STATES: Mapping[str, Build] = {
     "memory": _stream_files,
     **dict.fromkeys(("postgresql", "postgres"), _stream_rows),
 }
+ACCOUNTS: Mapping[str, Build] = _by_catalog(
+    lambda at: lazily("security.adapters.accounts", "CatalogAccounts", extra="gateway")(at.project.engine)
+)
 KEY_STORES: Mapping[str, Build] = _in_catalog("security", "CatalogKeyStore", "gateway")
 ENDED_SESSIONS: Mapping[str, Build] = _in_catalog("security", "CatalogEndedSessions", "gateway")
 

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from mainspring.registry.ports import Approvals, Blobs, Deletions, ModelVersions, Tracking, TrustedKeys, Waivers
     from mainspring.registry.searching import RunSearch
     from mainspring.security.keys import Authenticator
-    from mainspring.security.ports import AuditLog, Authoriser, EndedSessions, KeyStore
+    from mainspring.security.ports import Accounts, AuditLog, Authoriser, EndedSessions, KeyStore
     from mainspring.security.signing import SigningKey
     from mainspring.serving.ports import Baselines, Routes
     from mainspring.serving.streaming.state import StateStore
@@ -226,6 +226,11 @@ class Project:
         return built
 
     @cached_property
+    def accounts(self) -> Accounts:
+        built: Accounts = self._build("accounts", backends.ACCOUNTS, self.settings.catalog)
+        return built
+
+    @cached_property
     def ended_sessions(self) -> EndedSessions:
         built: EndedSessions = self._build("sessions", backends.ENDED_SESSIONS, self.settings.catalog)
         return built
@@ -239,7 +244,7 @@ class Project:
     def authenticator(self) -> Authenticator:
         from mainspring.security.keys import Authenticator
 
-        return Authenticator(self.key_store, self.pepper, self.wall)
+        return Authenticator(self.key_store, self.pepper, self.wall, accounts=self.accounts)
 
     @cached_property
     def authoriser(self) -> Authoriser:

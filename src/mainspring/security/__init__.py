@@ -5,6 +5,6 @@ the audit log.
 manage an installation's own keys. Backends are in `adapters`.
 """
 
-from mainspring.security.model import Action, ApiKey, AuditEvent, Principal, Session
+from mainspring.security.model import ApiKey, AuditEvent, KeyScope, Principal, Session
 
-__all__ = ["Action", "ApiKey", "AuditEvent", "Principal", "Session"]
+__all__ = ["ApiKey", "AuditEvent", "KeyScope", "Principal", "Session"]

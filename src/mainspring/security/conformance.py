@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from mainspring.core.errors import Conflict, Denied, NotFound
-from mainspring.security.model import Action, ApiKey, AuditEvent, AuditFilter, Principal
-from mainspring.security.ports import AuditLog, Authoriser, EndedSessions, KeyStore
+from mainspring.security.model import (
+    EVERY_ROLE,
+    Account,
+    AccountGroup,
+    ApiKey,
+    AuditEvent,
+    AuditFilter,
+    Binding,
+    Grant,
+    Holder,
+    KeyScope,
+    Kind,
+    Principal,
+    Role,
+)
+from mainspring.security.ports import Accounts, AuditLog, Authoriser, EndedSessions, KeyStore
 
-_ANA = ApiKey("ana", "Ana's laptop", frozenset({Action.PREDICT, Action.VIEW}), b"\x00\xffana", 10, 20)
-_BOB = ApiKey("bob", "nightly <batch>", frozenset({Action.PREDICT}), b"bob", 5, 2**53, created_by="local:ana")
+_ANA = ApiKey("ana", "Ana's laptop", frozenset({KeyScope.PREDICT, KeyScope.VIEW}), b"\x00\xffana", 10, 20)
+_BOB = ApiKey("bob", "nightly <batch>", frozenset({KeyScope.PREDICT}), b"bob", 5, 2**53, created_by="local:ana")
+
+
+_PERSON = Account(
+    "person", Kind.USER, 'Ana "\u0391na" <b>', "ana@example.org", "https://idp.example", "7", ("CN=data", "CN=ops"), 20
+)
+_SERVICE = Account("service", Kind.SERVICE, "nightly", created_at=10)
 
 
 class KeyStoreConformance:
@@ -66,6 +88,140 @@ class KeyStoreConformance:
         except NotFound:
             return
         raise AssertionError("revoking an unknown key went through")
+
+
+class OwnedKeysConformance:
+    """Takes fixtures `store` and `accounts`: an empty key store and the empty account store beside it."""
+
+    def test_a_key_is_read_with_what_its_owner_has_now(self, store: KeyStore, accounts: Accounts) -> None:
+        store.add(replace(_ANA, owner=_PERSON.id))
+        store.add(_BOB)
+        assert [key.holder for key in store.all()] == [None, None]
+        accounts.add(_PERSON)
+        accounts.add_group(AccountGroup("risk"))
+        accounts.add_member("risk", _PERSON.id)
+        accounts.grant(Grant("user", _PERSON.id, Role.VIEWER))
+        accounts.grant(Grant("group", "risk", Role.ENGINEER, "model/late"))
+        roles = frozenset({Binding(Role.VIEWER), Binding(Role.ENGINEER, "model/late")})
+        held = Holder(_PERSON.id, Kind.USER, _PERSON.name, frozenset({"risk"}), roles)
+        assert [key.holder for key in store.all()] == [None, held]
+        found = store.find("ana")
+        assert found == replace(_ANA, owner=_PERSON.id, holder=held)
+        assert accounts.holder(_PERSON.id) == held
+        accounts.replace(replace(_PERSON, disabled_at=7))
+        assert accounts.holder(_PERSON.id) == replace(held, disabled_at=7)
+        accounts.remove(_PERSON.id)
+        found = store.find("ana")
+        assert found == replace(_ANA, owner=_PERSON.id)
+
+    def test_the_mark_changes_with_accounts_groups_and_grants(self, store: KeyStore, accounts: Accounts) -> None:
+        grant = Grant("group", "risk", Role.VIEWER)
+        marks = [store.mark()]
+        changes: list[Callable[[], None]] = [
+            lambda: accounts.add(_PERSON),
+            lambda: accounts.replace(replace(_PERSON, disabled_at=7)),
+            lambda: accounts.add_group(AccountGroup("risk")),
+            lambda: accounts.add_member("risk", _PERSON.id),
+            lambda: accounts.grant(grant),
+            lambda: accounts.revoke(grant),
+            lambda: accounts.remove_member("risk", _PERSON.id),
+            lambda: accounts.remove_group("risk"),
+            lambda: accounts.remove(_PERSON.id),
+        ]
+        for change in changes:
+            change()
+            marks.append(store.mark())
+        assert len(set(marks)) == len(marks)
+
+
+class AccountsConformance:
+    """Takes a fixture `accounts`: an empty account store."""
+
+    def test_an_account_comes_back_as_it_was(self, accounts: Accounts) -> None:
+        accounts.add(_PERSON)
+        accounts.add(_SERVICE)
+        assert accounts.find(_PERSON.id) == _PERSON
+        assert accounts.find("nobody") is None
+        assert accounts.all() == [_SERVICE, _PERSON]
+        assert accounts.of_subject(_PERSON.issuer, _PERSON.subject) == _PERSON
+        assert accounts.of_subject("", "") is None
+
+    def test_an_identity_and_a_service_name_are_taken_once_and_a_users_name_is_not(self, accounts: Accounts) -> None:
+        accounts.add(_PERSON)
+        accounts.add(_SERVICE)
+        for taken in (replace(_SERVICE, id="other"), replace(_PERSON, id="other"), replace(_PERSON, subject="other")):
+            _expect(Conflict, partial(accounts.add, taken))
+        accounts.add(replace(_PERSON, id="other", subject="other"))
+        accounts.add(Account("a", Kind.USER, _PERSON.name))
+        accounts.add(Account("b", Kind.USER, _SERVICE.name))
+
+    def test_a_replaced_account_keeps_its_identity(self, accounts: Accounts) -> None:
+        accounts.add(_PERSON)
+        accounts.replace(replace(_PERSON, name="Ana M", issuer="else", subject="else", disabled_at=3))
+        assert accounts.find(_PERSON.id) == replace(_PERSON, name="Ana M", disabled_at=3)
+        _expect(NotFound, lambda: accounts.replace(_SERVICE))
+
+    def test_roles_come_from_grants_groups_and_the_providers_groups(self, accounts: Accounts) -> None:
+        accounts.add(_PERSON)
+        accounts.add(_SERVICE)
+        for name, provider_group in (("risk", ""), ("data", "CN=data"), ("also", "CN=data"), ("CN=ops", "")):
+            accounts.add_group(AccountGroup(name, provider_group))
+            accounts.grant(Grant("group", name, Role.OPERATOR, f"model/{name}"))
+        accounts.add_member("risk", _SERVICE.id)
+        accounts.add_member("risk", _SERVICE.id)
+        accounts.grant(Grant("service", _SERVICE.id, Role.VIEWER))
+        assert [sorted(group.members) for group in accounts.groups()] == [[], [], [], [_SERVICE.id]]
+        held = accounts.holder(_PERSON.id)
+        assert held is not None
+        assert held.groups == {"data", "also"}
+        assert held.roles == {Binding(Role.OPERATOR, "model/data"), Binding(Role.OPERATOR, "model/also")}
+        served = accounts.holder(_SERVICE.id)
+        assert served is not None
+        assert served.roles == {Binding(Role.VIEWER), Binding(Role.OPERATOR, "model/risk")}
+
+    def test_what_is_removed_leaves_no_rights_to_a_later_namesake(self, accounts: Accounts) -> None:
+        accounts.add(_SERVICE)
+        accounts.add_group(AccountGroup("risk"))
+        for grant in (Grant("service", _SERVICE.id, Role.VIEWER), Grant("group", "risk", Role.VIEWER)):
+            accounts.grant(grant)
+            accounts.grant(grant)
+        accounts.add_member("risk", _SERVICE.id)
+        assert len(accounts.grants()) == 2
+        accounts.remove(_SERVICE.id)
+        accounts.remove_group("risk")
+        assert accounts.grants() == []
+        accounts.add(_SERVICE)
+        accounts.add_group(AccountGroup("risk"))
+        held = accounts.holder(_SERVICE.id)
+        assert held == Holder(_SERVICE.id, Kind.SERVICE, _SERVICE.name)
+        assert accounts.groups() == [AccountGroup("risk")]
+
+    def test_what_is_not_there_is_said_so(self, accounts: Accounts) -> None:
+        accounts.add(_PERSON)
+        accounts.add_group(AccountGroup("risk"))
+        _expect(Conflict, lambda: accounts.add_group(AccountGroup("risk")))
+        wrongs: list[Callable[[], None]] = [
+            lambda: accounts.remove("nobody"),
+            lambda: accounts.remove_group("none"),
+            lambda: accounts.add_member("none", _PERSON.id),
+            lambda: accounts.add_member("risk", "nobody"),
+            lambda: accounts.remove_member("risk", _PERSON.id),
+            lambda: accounts.grant(Grant("user", "nobody", Role.VIEWER)),
+            lambda: accounts.grant(Grant("service", _PERSON.id, Role.VIEWER)),  # of another kind
+            lambda: accounts.grant(Grant("group", "none", Role.VIEWER)),
+            lambda: accounts.revoke(Grant("user", _PERSON.id, Role.VIEWER)),
+        ]
+        for wrong in wrongs:
+            _expect(NotFound, wrong)
+        assert accounts.grants() == []
+
+
+def _expect(error: type[Exception], call: Callable[[], None]) -> None:
+    try:
+        call()
+    except error:
+        return
+    raise AssertionError(f"no {error.__name__}")
 
 
 class EndedSessionsConformance:
@@ -151,20 +307,25 @@ class AuthoriserConformance:
     """Takes a fixture `authoriser`."""
 
     def test_a_scope_permits_its_action_and_no_other(self, authoriser: Authoriser) -> None:
-        for scope in Action:
-            for action in Action:
-                principal = Principal("id", "name", frozenset({scope}))
+        for scope in KeyScope:
+            for action in KeyScope:
+                principal = Principal("id", "name", frozenset({scope}), roles=EVERY_ROLE)
                 assert _may(authoriser, principal, action) == (scope == action)
 
     def test_all_scopes_permit_all_actions(self, authoriser: Authoriser) -> None:
-        administrator = Principal("id", "name", frozenset(Action))
-        assert all(_may(authoriser, administrator, action) for action in Action)
+        administrator = Principal("id", "name", frozenset(KeyScope), roles=EVERY_ROLE)
+        assert all(_may(authoriser, administrator, action) for action in KeyScope)
 
     def test_no_scope_permits_nothing(self, authoriser: Authoriser) -> None:
-        assert not any(_may(authoriser, Principal("id", "name", frozenset()), action) for action in Action)
+        nobody = Principal("id", "name", frozenset(), roles=EVERY_ROLE)
+        assert not any(_may(authoriser, nobody, action) for action in KeyScope)
+
+    def test_no_role_permits_nothing(self, authoriser: Authoriser) -> None:
+        nobody = Principal("id", "name", frozenset(KeyScope))
+        assert not any(_may(authoriser, nobody, action) for action in KeyScope)
 
 
-def _may(authoriser: Authoriser, principal: Principal, action: Action) -> bool:
+def _may(authoriser: Authoriser, principal: Principal, action: KeyScope) -> bool:
     try:
         authoriser.check(principal, action, "endpoint/late-arrival")
     except Denied as denied:

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable
 from mainspring.core.errors import Denied, Invalid
 from mainspring.core.ids import new_id
 from mainspring.core.time import DAY, Clock
-from mainspring.security.model import Action, ApiKey, Principal
-from mainspring.security.ports import FindsKeys, KeyStore
+from mainspring.security.model import EVERY_ROLE, ApiKey, Holder, KeyScope, Kind, Principal
+from mainspring.security.ports import FindsHolders, FindsKeys, KeyStore
 
 _TOKEN = re.compile(r"(msp_([0-9a-z]{26})_[0-9A-Za-z]{43})([0-9a-f]{8})")
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"  # 43 of these are 256 bits
@@ -32,11 +32,12 @@ def issue(
     store: KeyStore,
     *,
     name: str,
-    scopes: Iterable[Action],
+    scopes: Iterable[KeyScope],
     lifetime_us: int,
     clock: Clock,
     pepper: bytes,
     created_by: str = "",
+    owner: str = "",
 ) -> str:
     """Store a new key and return its token, which cannot be shown again.
 
@@ -45,16 +46,17 @@ def issue(
         scopes: Permitted actions, at least one.
         lifetime_us: Microseconds until it expires, counted from now.
         created_by: Creator of the key, as named by `registry.processes.local_user`.
+        owner: Id of the account whose roles bound the key; empty for a key that has every role.
 
     Raises:
         Invalid: The name is empty or not printable, there is no scope, or the lifetime is not
             positive, or over ten years.
     """
-    allowed = frozenset(Action(scope) for scope in scopes)
+    allowed = frozenset(KeyScope(scope) for scope in scopes)
     if not (0 < len(name) <= 128 and name.isprintable() and name.strip()):
         raise Invalid(f"{name[:140]!r} cannot name a key.", fix="use 1 to 128 printable characters.")
     if not allowed:
-        raise Invalid(f"Key {name!r} has no scope.", fix=f"give it at least one of: {', '.join(Action)}.")
+        raise Invalid(f"Key {name!r} has no scope.", fix=f"give it at least one of: {', '.join(KeyScope)}.")
     if lifetime_us <= 0:
         raise Invalid(f"Key {name!r} has a lifetime of {lifetime_us} µs.", fix="give it a positive one, such as 90d.")
     if lifetime_us > _LONGEST_LIFETIME:
@@ -66,7 +68,7 @@ def issue(
     token = f"{body}{_checksum(body)}"
     now = clock.now()
     digest = _digest(pepper, token)
-    store.add(ApiKey(key_id, name, allowed, digest, now, now + lifetime_us, created_by=created_by))
+    store.add(ApiKey(key_id, name, allowed, digest, now, now + lifetime_us, created_by=created_by, owner=owner))
     return token
 
 
@@ -82,12 +84,24 @@ _UNKNOWN: tuple[float, ApiKey | None] = (0.0, None)
 
 
 class Authenticator:
-    """Authenticates callers. A key's row and a verified header are cached for a second."""
+    """Authenticates callers. A key's row, a verified header and an account are cached for a second.
+
+    Args:
+        accounts: Accounts of people who sign in without a key.
+    """
 
     def __init__(
-        self, store: FindsKeys, pepper: bytes, clock: Clock, *, monotonic: Callable[[], float] = time.monotonic
+        self,
+        store: FindsKeys,
+        pepper: bytes,
+        clock: Clock,
+        *,
+        accounts: FindsHolders | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
+        self._accounts = accounts
+        self._people: dict[str, tuple[float, Holder]] = {}
         self._pepper = pepper
         self._monotonic = monotonic
         self._rows: dict[str, tuple[float, ApiKey]] = {}
@@ -133,8 +147,7 @@ class Authenticator:
         since, key = self._rows.get(principal.id, _UNKNOWN)
         if key is None or self._monotonic() - since >= _KEEP_S:
             return False
-        now = self.clock.now()
-        return (key.revoked_at is None or key.revoked_at > now) and key.expires_at > now
+        return self._trouble(key) is None
 
     def identify(self, token: str) -> Principal:
         """Return the principal of a token. Raises as `authenticate` does."""
@@ -159,16 +172,46 @@ class Authenticator:
             raise Denied("The API key is unknown here.", fix=_GET_ONE)
         return self._standing(key)
 
+    def user(self, account_id: str) -> Principal:
+        """Return the principal of a person who signed in, by the id of their account.
+
+        Raises:
+            Denied: The account was removed or disabled.
+        """
+        now = self._monotonic()
+        since, holder = self._people.get(account_id, (0.0, None))
+        if holder is None or now - since >= _KEEP_S:
+            holder = self._accounts.holder(account_id) if self._accounts is not None else None
+            if len(self._people) >= _KEEP_KEYS:
+                self._people.clear()
+            if holder is not None:
+                self._people[account_id] = (now, holder)
+        if holder is None or holder.disabled_at is not None:
+            self._people.pop(account_id, None)
+            raise Denied("The account was disabled or removed.", fix="ask an administrator of this installation.")
+        return Principal(holder.id, holder.name, frozenset(KeyScope), holder.kind, "", holder.groups, holder.roles)
+
     def _standing(self, key: ApiKey) -> Principal:
         self._check_standing(key)
-        return Principal(key.id, key.name, key.scopes)
+        if key.holder is None:
+            return Principal(key.id, key.name, key.scopes, roles=EVERY_ROLE)
+        return Principal(key.id, key.name, key.scopes, Kind.KEY, key.owner, key.holder.groups, key.holder.roles)
 
     def _check_standing(self, key: ApiKey) -> None:
+        trouble = self._trouble(key)
+        if trouble is not None:
+            raise Denied(trouble, fix=_GET_ONE)
+
+    def _trouble(self, key: ApiKey) -> str | None:
+        """Return why a key is not valid, `None` if it is."""
         now = self.clock.now()
         if key.revoked_at is not None and key.revoked_at <= now:
-            raise Denied(f"The API key {key.name!r} was revoked.", fix=_GET_ONE)
+            return f"The API key {key.name!r} was revoked."
         if key.expires_at <= now:
-            raise Denied(f"The API key {key.name!r} has expired.", fix=_GET_ONE)
+            return f"The API key {key.name!r} has expired."
+        if key.owner and (key.holder is None or key.holder.disabled_at is not None):
+            return f"The owner of the API key {key.name!r} was disabled or removed."
+        return None
 
     def _find(self, key_id: str) -> ApiKey | None:
         now = self._monotonic()

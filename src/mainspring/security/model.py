@@ -7,13 +7,112 @@ from enum import StrEnum
 from typing import NamedTuple
 
 
-class Action(StrEnum):
-    """An action on an installation. Every route and command requires one."""
+class KeyScope(StrEnum):
+    """A scope of an API key: an upper bound of the actions that it permits."""
 
     PREDICT = "predict"  # request predictions from an endpoint and read its schema
     VIEW = "view"  # read models, data, predictions, monitoring
     SCRAPE = "scrape"  # read metrics
     MANAGE = "manage"  # change anything
+
+
+class Kind(StrEnum):
+    """A kind of principal."""
+
+    USER = "user"
+    SERVICE = "service"  # an account of a program
+    KEY = "key"
+
+
+class Role(StrEnum):
+    """A role of `roles.cedar`, bound to an account or a group for the project or one of its resources."""
+
+    VIEWER = "viewer"
+    ANALYST = "analyst"
+    ENGINEER = "engineer"
+    APPROVER = "approver"
+    OPERATOR = "operator"
+    AUDITOR = "auditor"
+    ADMINISTRATOR = "administrator"
+
+
+PROJECT = "project"  # the resource above every other
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Binding:
+    """A role for a resource: `project`, or a kind and a name such as `model/late-arrival`."""
+
+    role: Role
+    resource: str = PROJECT
+
+
+EVERY_ROLE = frozenset({Binding(Role.ADMINISTRATOR)})  # the roles of a key without an owner
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A user or a service account.
+
+    Attributes:
+        name: For people. Only those of service accounts are unique.
+        issuer, subject: Identity at an OIDC provider, unique together; both empty for accounts without one.
+        provider_groups: Groups of the provider's last token.
+    """
+
+    id: str
+    kind: Kind
+    name: str
+    email: str = ""
+    issuer: str = ""
+    subject: str = ""
+    provider_groups: tuple[str, ...] = ()
+    created_at: int = 0  # UTC epoch microseconds
+    disabled_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AccountGroup:
+    """A group of accounts.
+
+    Attributes:
+        provider_group: Group of the OIDC provider whose holders are members too; empty for none.
+        members: Ids of accounts.
+    """
+
+    name: str
+    provider_group: str = ""
+    created_at: int = 0  # UTC epoch microseconds
+    members: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A role granted to an account or a group.
+
+    Attributes:
+        kind: `user`, `service` or `group`.
+        who: Id of the account, or name of the group.
+    """
+
+    kind: str
+    who: str
+    role: Role
+    resource: str = PROJECT
+    granted_at: int = 0  # UTC epoch microseconds
+    granted_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """An account with the groups and roles that it has, its groups' roles included."""
+
+    id: str
+    kind: Kind
+    name: str
+    groups: frozenset[str] = frozenset()
+    roles: frozenset[Binding] = frozenset()
+    disabled_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,21 +121,37 @@ class ApiKey:
 
     id: str
     name: str
-    scopes: frozenset[Action]
+    scopes: frozenset[KeyScope]
     digest: bytes  # HMAC-SHA-256 of the whole token under the installation's pepper
     created_at: int  # UTC epoch microseconds
     expires_at: int
     revoked_at: int | None = None
     created_by: str = ""  # the person who made it, or whose key made it; empty for older keys
+    owner: str = ""  # id of the account whose roles it has; empty for a key that has every role
+    holder: Holder | None = None  # the owner as its store read it; `None` if there is none, or it was removed
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """An authenticated caller."""
+    """An authenticated caller.
+
+    Attributes:
+        id: Id of the key, or of the account of a person who signed in.
+        owner: Id of a key's account; empty for a key without an owner, and for an account itself.
+    """
 
     id: str
     name: str
-    scopes: frozenset[Action]
+    scopes: frozenset[KeyScope]
+    kind: Kind = Kind.KEY
+    owner: str = ""
+    groups: frozenset[str] = frozenset()
+    roles: frozenset[Binding] = frozenset()
+
+    @property
+    def account(self) -> str:
+        """Id of the account that acts: the key's owner, or the person. Empty for a key without an owner."""
+        return self.owner if self.kind is Kind.KEY else self.id
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from importlib.resources import files
 import cedarpy
 
 from mainspring.core.errors import Denied
-from mainspring.security.model import Action, Principal
+from mainspring.security.model import EVERY_ROLE, KeyScope, Principal
 
 _CALLER = {"type": "Caller", "id": "caller"}
 
@@ -22,9 +22,9 @@ class CedarAuthoriser:
 
     def __init__(self) -> None:
         self._policies = cedarpy.PolicySet.from_str(files(__package__).joinpath("policies.cedar").read_text("utf-8"))
-        self._decided: dict[tuple[frozenset[Action], Action, str], bool] = {}
+        self._decided: dict[tuple[frozenset[KeyScope], KeyScope, str], bool] = {}
 
-    def check(self, principal: Principal, action: Action, resource: str) -> None:
+    def check(self, principal: Principal, action: KeyScope, resource: str) -> None:
         kind = resource.partition("/")[0]
         question = (principal.scopes, action, kind)
         allowed = self._decided.get(question)
@@ -32,14 +32,14 @@ class CedarAuthoriser:
             allowed = self._decide(*question)
             if len(self._decided) < 1024:  # there are few kinds; the bound protects against a programming error
                 self._decided[question] = allowed
-        if not allowed:
+        if not allowed or not principal.roles >= EVERY_ROLE:  # until roles have policies, the highest alone counts
             raise Denied(
                 f"The API key {principal.name!r} may not {action.value} {resource}.",
                 authenticated=True,
                 fix=f"use a key with the scope {action.value!r}.",
             )
 
-    def _decide(self, scopes: frozenset[Action], action: Action, kind: str) -> bool:
+    def _decide(self, scopes: frozenset[KeyScope], action: KeyScope, kind: str) -> bool:
         caller = {
             "uid": _CALLER,
             "attrs": {},

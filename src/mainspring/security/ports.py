@@ -9,13 +9,17 @@ from typing import Protocol
 
 from mainspring.core.errors import Unavailable
 from mainspring.security.model import (
-    Action,
+    Account,
+    AccountGroup,
     ApiKey,
     AuditEntry,
     AuditEvent,
     AuditFilter,
     AuditRecord,
     AuditTree,
+    Grant,
+    Holder,
+    KeyScope,
     Principal,
 )
 
@@ -53,7 +57,7 @@ class FindsKeys(Protocol):
 
 
 class KeyStore(Protocol):
-    """API keys by id."""
+    """API keys by id. A key is returned with its `holder`, whatever was stored as such."""
 
     def add(self, key: ApiKey) -> None:
         """Store a new key.
@@ -72,7 +76,10 @@ class KeyStore(Protocol):
         ...
 
     def mark(self) -> str:
-        """Return a text that changes whenever a key is added or revoked. Cheap compared with `all`."""
+        """Return a text that changes whenever a key is added or revoked, or an account, group or grant changes.
+
+        Cheap compared with `all`.
+        """
         ...
 
     def revoke(self, key_id: str, at: int) -> None:
@@ -80,6 +87,110 @@ class KeyStore(Protocol):
 
         Raises:
             NotFound: There is no such key.
+        """
+        ...
+
+
+class FindsHolders(Protocol):
+    """Account lookup, the part of an account store that authentication needs."""
+
+    def holder(self, account_id: str) -> Holder | None:
+        """Return an account with its groups and roles, disabled ones included; `None` if there is none."""
+        ...
+
+
+class Accounts(FindsHolders, Protocol):
+    """Users, service accounts, their groups, and the roles granted to them."""
+
+    def add(self, account: Account) -> None:
+        """Store a new account.
+
+        Raises:
+            Conflict: Its id, the name of a service account, or its identity at the provider is taken.
+        """
+        ...
+
+    def replace(self, account: Account) -> None:
+        """Replace an account's name, e-mail, provider groups and `disabled_at`.
+
+        Raises:
+            NotFound: There is no such account.
+        """
+        ...
+
+    def remove(self, account_id: str) -> None:
+        """Remove an account with its memberships and grants; its keys lose their holder.
+
+        Raises:
+            NotFound: There is no such account.
+        """
+        ...
+
+    def find(self, account_id: str) -> Account | None:
+        """Return an account."""
+        ...
+
+    def of_subject(self, issuer: str, subject: str) -> Account | None:
+        """Return the account of an identity at a provider."""
+        ...
+
+    def all(self) -> list[Account]:
+        """Return all accounts, oldest first."""
+        ...
+
+    def groups(self) -> list[AccountGroup]:
+        """Return all groups by name. `members` are those added here, without those by `provider_group`."""
+        ...
+
+    def add_group(self, group: AccountGroup) -> None:
+        """Store a new group without members.
+
+        Raises:
+            Conflict: Its name is taken.
+        """
+        ...
+
+    def remove_group(self, name: str) -> None:
+        """Remove a group with its memberships and grants.
+
+        Raises:
+            NotFound: There is no such group.
+        """
+        ...
+
+    def add_member(self, group: str, account_id: str) -> None:
+        """Add an account to a group; nothing changes if it is a member.
+
+        Raises:
+            NotFound: There is no such group or account.
+        """
+        ...
+
+    def remove_member(self, group: str, account_id: str) -> None:
+        """Remove an account from a group.
+
+        Raises:
+            NotFound: It is not a member.
+        """
+        ...
+
+    def grants(self) -> list[Grant]:
+        """Return all grants, ordered by who, role and resource."""
+        ...
+
+    def grant(self, grant: Grant) -> None:
+        """Grant a role; nothing changes if it is granted for the same resource.
+
+        Raises:
+            NotFound: There is no such account or group.
+        """
+        ...
+
+    def revoke(self, grant: Grant) -> None:
+        """Revoke a role for a resource.
+
+        Raises:
+            NotFound: It is not granted.
         """
         ...
 
@@ -150,7 +261,7 @@ class EndedSessions(Protocol):
 class Authoriser(Protocol):
     """Port of authorisation decisions."""
 
-    def check(self, principal: Principal, action: Action, resource: str) -> None:
+    def check(self, principal: Principal, action: KeyScope, resource: str) -> None:
         """Raise if `principal` is not allowed `action` on `resource` (`endpoint/late-arrival`, `console`).
 
         Raises:

@@ -29,7 +29,7 @@ from mainspring.project.definitions.loading import Definitions
 from mainspring.registry.bundles import seal
 from mainspring.registry.model import AliasMove, Input, Manifest
 from mainspring.security.keys import issue
-from mainspring.security.model import Action
+from mainspring.security.model import KeyScope
 from mainspring.security.signing import SigningKey
 from mainspring.serving.model import Arm, Endpoint, Route
 from mainspring.stats.reference import profile
@@ -135,12 +135,12 @@ class Project(MainspringProject):
             settings or self.settings, **{name: getattr(self, name) for name in stores} | self._given | parts
         )
 
-    def key(self, *scopes: Action, name: str = "administrator") -> str:
+    def key(self, *scopes: KeyScope, name: str = "administrator") -> str:
         """Return a new key's token, with all scopes unless some are named."""
         return issue(
             self.key_store,
             name=name,
-            scopes=scopes or tuple(Action),
+            scopes=scopes or tuple(KeyScope),
             lifetime_us=30 * DAY,
             clock=self.wall,
             pepper=self.pepper,
@@ -240,7 +240,7 @@ def populated(endpoint: str = "late-arrival", *, monitor: Monitor | None = None)
         [Route(endpoint=endpoint, model="late-arrival", arms=(arm,), deadline_us=50_000, max_queue_rows=4096)]
     )
     _land(project)
-    asker = project.key(Action.PREDICT, name="check-in desk").split("_")[1]
+    asker = project.key(KeyScope.PREDICT, name="check-in desk").split("_")[1]
     project.predictions.append(_predictions(endpoint, version.digest, version.version, asker))
     project.monitors.save(windows(endpoint))
     return project

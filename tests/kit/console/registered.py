@@ -23,7 +23,7 @@ from mainspring.registry.lineage import PARENT as MADE_FROM
 from mainspring.registry.model import AliasMove, Approval, Deletion, Input, Manifest, ModelVersion
 from mainspring.registry.processes import USER
 from mainspring.registry.runs import NAME, PARENT
-from mainspring.security.model import Action, ApiKey
+from mainspring.security.model import ApiKey, KeyScope
 from mainspring.serving.model import Arm, Route
 from mainspring.stats.metrics import score
 from mainspring.training.gates import approved
@@ -97,7 +97,9 @@ def _decide(project: Project, made: list[ModelVersion]) -> None:
 
 def key(key_id: str, created_by: str) -> ApiKey:
     """Return a key that may manage, of `created_by`."""
-    return ApiKey(key_id, created_by, frozenset({Action.MANAGE}), bytes(32), NOW - 9 * DAY, NOW + DAY, None, created_by)
+    return ApiKey(
+        key_id, created_by, frozenset({KeyScope.MANAGE}), bytes(32), NOW - 9 * DAY, NOW + DAY, None, created_by
+    )
 
 
 def version(

@@ -10,7 +10,7 @@ from kit.console.client import Client
 from kit.console.flights import NOW, Project, populated
 from mainspring.console.app import create_app
 from mainspring.core.time import DAY, HOUR
-from mainspring.security.model import Action, AuditEvent
+from mainspring.security.model import AuditEvent, KeyScope
 from unit.console.test_guard import log_in
 from unit.console.test_pages import text_of
 
@@ -53,7 +53,7 @@ class TestKeys:
         assert [key.name for key in project.key_store.all()].count("x") == 0
 
     def test_a_revoked_key_is_refused_and_only_after_a_confirmation(self, project: Project, browser: Client) -> None:
-        token = project.key(Action.VIEW)
+        token = project.key(KeyScope.VIEW)
         key_id = token.split("_")[1]
         assert posted(browser, f"/keys/{key_id}/revoke").status_code == 400
         assert posted(browser, f"/keys/{key_id}/revoke", confirm="yes").status_code == 303
@@ -63,7 +63,7 @@ class TestKeys:
         assert Client(create_app(project), token).get("/api/status").status_code == 401
 
     def test_a_viewer_sees_no_keys_and_no_link_to_them(self, project: Project) -> None:
-        viewer = Client(create_app(project), project.key(Action.VIEW))
+        viewer = Client(create_app(project), project.key(KeyScope.VIEW))
         assert viewer.page("/keys").status_code == 403
         assert 'href="/keys"' not in viewer.page("/").text
         assert viewer.page("/audit").status_code == 200

@@ -8,7 +8,7 @@ from mainspring.console.app import create_app
 from mainspring.core.errors import Denied
 from mainspring.core.time import DAY
 from mainspring.security.keys import issue
-from mainspring.security.model import Action
+from mainspring.security.model import KeyScope
 
 
 def test_status_says_what_is_live(administrator) -> None:
@@ -107,7 +107,7 @@ class TestKeys:
         made = self.create(owner)
         assert made.status_code == 201
         token = made.json()["token"]
-        assert here.authenticator.identify(token).scopes == {Action.PREDICT}
+        assert here.authenticator.identify(token).scopes == {KeyScope.PREDICT}
         listed = owner.get("/api/keys")
         assert token.split("_")[2] not in listed.text
         (key,) = [key for key in listed.json()["keys"] if key["name"] == "batch"]
@@ -118,7 +118,7 @@ class TestKeys:
         first = issue(
             here.key_store,
             name="ana",
-            scopes=list(Action),
+            scopes=list(KeyScope),
             lifetime_us=DAY,
             clock=here.authenticator.clock,
             pepper=here.pepper,

@@ -17,7 +17,7 @@ from mainspring.console.app import create_app
 from mainspring.core.time import DAY
 from mainspring.operations.promote import promote
 from mainspring.security.keys import issue
-from mainspring.security.model import Action
+from mainspring.security.model import KeyScope
 from mainspring.training.gates import at_most
 from unit.console.test_pages import Markup, text_of
 
@@ -36,7 +36,7 @@ def asking(project: Project, *gates: Any) -> Project:
 class Person:
     """A logged-in browser."""
 
-    def __init__(self, project: Project, *scopes: Action, maker: str = "") -> None:
+    def __init__(self, project: Project, *scopes: KeyScope, maker: str = "") -> None:
         self.client = Client(create_app(project))
         key = issue(
             project.key_store,
@@ -69,7 +69,7 @@ class Person:
         return self.post(form[0], **{**fields, **changed})
 
 
-MANAGER = (Action.VIEW, Action.MANAGE)
+MANAGER = (KeyScope.VIEW, KeyScope.MANAGE)
 
 
 class TestPromotion:
@@ -184,7 +184,7 @@ class TestApproval:
 @pytest.mark.parametrize("path", [f"{VERSION}/2/promote", f"{VERSION}/2/approve", f"/models/{MODEL}/rollback"])
 def test_a_viewer_sees_the_scope_that_is_missing(path: str) -> None:
     project = asking(populated())
-    viewer = Person(project, Action.VIEW)
+    viewer = Person(project, KeyScope.VIEW)
     page = viewer.shown(path)
     assert "needs the scope manage" in text_of(page)
     assert 'class="confirm"' not in page

@@ -10,7 +10,7 @@ from kit.console.flights import Project, populated
 from mainspring.console.app import create_app
 from mainspring.core.time import ManualClock
 from mainspring.registry.adapters.memory import MemoryTracking
-from mainspring.security.model import Action
+from mainspring.security.model import KeyScope
 from mainspring.security.sessions import LIFETIME
 
 PUBLIC = {"/health/live", "/health/ready", "/login"}
@@ -199,19 +199,19 @@ def test_a_wrong_key_gets_401(anonymous, method, path) -> None:
 
 @pytest.mark.parametrize(("method", "path"), [pair for pair in KEYED if pair[1] != "/metrics"])
 def test_a_key_without_the_scope_gets_403(app, project, method, path) -> None:
-    predictor = Client(app, project.key(Action.PREDICT, Action.SCRAPE))
+    predictor = Client(app, project.key(KeyScope.PREDICT, KeyScope.SCRAPE))
     assert predictor(method, path).status_code == 403
 
 
 def test_metrics_are_for_keys_that_scrape(app, project) -> None:
-    others = [action for action in Action if action is not Action.SCRAPE]
+    others = [action for action in KeyScope if action is not KeyScope.SCRAPE]
     assert Client(app, project.key(*others)).get("/metrics").status_code == 403
-    assert Client(app, project.key(Action.SCRAPE)).get("/metrics").status_code == 200
+    assert Client(app, project.key(KeyScope.SCRAPE)).get("/metrics").status_code == 200
 
 
 @pytest.mark.parametrize(("method", "path"), [pair for pair in MANAGING if pair[1] != "/logout"])
 def test_viewing_is_not_managing(app, project, method, path) -> None:
-    viewer = Client(app, project.key(Action.VIEW))
+    viewer = Client(app, project.key(KeyScope.VIEW))
     response = viewer(method, path)
     assert response.status_code == 403
     assert "manage" in response.json()["fix"]
@@ -351,7 +351,7 @@ class TestSessions:
         assert restarted.page("/").status_code == 401
 
     def test_a_key_that_may_not_view_opens_nothing(self, here) -> None:
-        answer = log_in(Client(create_app(here)), here.key(Action.PREDICT))
+        answer = log_in(Client(create_app(here)), here.key(KeyScope.PREDICT))
         assert answer.status_code == 401
         assert "may not view" in answer.text
 

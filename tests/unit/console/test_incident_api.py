@@ -11,7 +11,7 @@ from kit.console.client import Client
 from kit.incidents import incident
 from mainspring.console.app import create_app
 from mainspring.monitoring.incidents.model import Incident
-from mainspring.security.model import Action
+from mainspring.security.model import KeyScope
 
 ENDPOINT = "late-arrival"
 
@@ -33,7 +33,7 @@ def changed(client: Client, made: Incident, action: str, **body: Any) -> tuple[i
 
 
 def test_incidents_are_listed_and_shown_to_who_may_view(project: flights.Project, there: Incident) -> None:
-    client = Client(create_app(project), project.key(Action.VIEW))
+    client = Client(create_app(project), project.key(KeyScope.VIEW))
     [listed] = client.get(f"/api/incidents?endpoint={ENDPOINT}").json()["incidents"]
     assert (listed["id"], listed["cause"], listed["level"]) == (there.id, "source weather", "page")
     shown = client.get(f"/api/incidents/{there.id}").json()["incident"]
@@ -45,7 +45,7 @@ def test_incidents_are_listed_and_shown_to_who_may_view(project: flights.Project
 
 
 def test_changes_are_on_behalf_of_the_caller_and_audited(project: flights.Project, there: Incident) -> None:
-    client = Client(create_app(project), project.key(Action.VIEW, Action.MANAGE, name="ana"))
+    client = Client(create_app(project), project.key(KeyScope.VIEW, KeyScope.MANAGE, name="ana"))
     status, answer = changed(client, there, "own")
     assert (status, answer["incident"]["owner"].split()[0]) == (200, "ana")
     assert changed(client, there, "silence", until="2h", reason="a test")[1]["incident"]["status"] == "silenced"

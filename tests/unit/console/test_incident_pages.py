@@ -8,7 +8,7 @@ from kit.console.client import Client
 from kit.console.flights import Project, populated
 from kit.console.troubled import ENDPOINT, WEATHER, Troubled, troubled
 from mainspring.console.app import create_app
-from mainspring.security.model import Action
+from mainspring.security.model import KeyScope
 from unit.console.test_guard import log_in
 from unit.console.test_pages import Markup, text_of
 
@@ -118,6 +118,6 @@ class TestActions:
         before = self.stored(made.project, made.weather)
         assert self.act(browser, made.weather, "close").status_code == 400
         assert self.act(browser, made.weather, "silence", confirm="yes", until="soon").status_code == 400
-        viewer = Client(create_app(made.project), made.project.key(Action.VIEW))
+        viewer = Client(create_app(made.project), made.project.key(KeyScope.VIEW))
         assert 'action="/incidents' not in viewer.page(f"/incidents/{made.weather}").text
         assert self.stored(made.project, made.weather) == before

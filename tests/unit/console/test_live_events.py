@@ -9,7 +9,7 @@ from kit.console.flights import NOW, Project, populated
 from mainspring.console.app import create_app
 from mainspring.console.live_events import Changes, mark_of
 from mainspring.core.errors import Unavailable
-from mainspring.security.model import Action, AuditEvent
+from mainspring.security.model import AuditEvent, KeyScope
 
 
 class Marks:
@@ -87,7 +87,7 @@ def project() -> Project:
 
 
 def test_the_stream_names_the_mark_and_then_what_is_new(project: Project) -> None:
-    viewer = Client(create_app(project), project.key(Action.VIEW))
+    viewer = Client(create_app(project), project.key(KeyScope.VIEW))
     first = viewer.get("/events")
     assert first.headers["content-type"].startswith("text/event-stream")
     assert "event: start" in first.text

@@ -18,7 +18,7 @@ from mainspring.console.app import create_app
 from mainspring.core.time import MINUTE, SECOND, ManualClock
 from mainspring.operations.service.sampling import Sampler
 from mainspring.project.running import Running, write_running
-from mainspring.security.model import Action
+from mainspring.security.model import KeyScope
 from mainspring.serving.conformance.baselines import measured
 from mainspring.serving.plane.metrics import Metrics
 
@@ -40,7 +40,7 @@ def project(tmp_path: Path) -> Project:
 
 def scraped(project: Project) -> dict[tuple[str, ...], float]:
     """Return (name, label values...) -> value, as a scrape has them."""
-    reply = Client(create_app(project), project.key(Action.SCRAPE)).get("/metrics")
+    reply = Client(create_app(project), project.key(KeyScope.SCRAPE)).get("/metrics")
     assert reply.status_code == 200
     assert reply.headers["content-type"].startswith("text/plain; version=0.0.4")
     return {
@@ -89,7 +89,7 @@ def test_the_history_is_in_the_api(project: Project, tmp_path: Path) -> None:
     metrics.of("late-arrival").requests.update({200: 900, 500: 100})
     with answering(tmp_path, metrics.text):
         Sampler(project).look()
-    viewer = Client(create_app(project), project.key(Action.VIEW))
+    viewer = Client(create_app(project), project.key(KeyScope.VIEW))
     base = "/api/endpoints/late-arrival"
     found = viewer.get(f"{base}/objectives").json()["objectives"]
     assert [(each["objective"], each["alert"]) for each in found][:2] == [

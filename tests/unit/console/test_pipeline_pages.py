@@ -17,7 +17,7 @@ from mainspring.jobs.pipelines.graph import Graph, Node
 from mainspring.operations.pipelines import control
 from mainspring.operations.pipelines.names import step_log
 from mainspring.security.keys import issue
-from mainspring.security.model import Action
+from mainspring.security.model import KeyScope
 from unit.console.test_model_pages import row, shown
 from unit.console.test_pages import text_of
 from unit.console.test_rollout_pages import browser, post
@@ -185,7 +185,7 @@ class TestTheButtons:
 
     def test_a_run_is_started_approved_retried_and_cancelled(self, own: Pipelined) -> None:
         project = own.project
-        person, csrf = browser(project, Action.VIEW, Action.MANAGE)
+        person, csrf = browser(project, KeyScope.VIEW, KeyScope.MANAGE)
         sure = {"csrf": csrf, "confirm": "yes"}
 
         here = f"/pipelines/nightly/runs/{own.asking}"
@@ -224,7 +224,7 @@ class TestTheButtons:
 
         def key(made_by: str) -> Client:
             token = issue(
-                project.key_store, name="k", scopes=(Action.VIEW, Action.MANAGE), lifetime_us=10**12,
+                project.key_store, name="k", scopes=(KeyScope.VIEW, KeyScope.MANAGE), lifetime_us=10**12,
                 clock=project.authenticator.clock, pepper=project.pepper, created_by=made_by,
             )  # fmt: skip
             return Client(create_app(project), token)
@@ -250,7 +250,7 @@ class TestTheButtons:
         assert client("POST", path, json={"key": "x" * 256}).status_code == 201
 
     def test_a_viewer_has_no_buttons_and_no_right(self, flows: Pipelined) -> None:
-        person, csrf = browser(flows.project, Action.VIEW)
+        person, csrf = browser(flows.project, KeyScope.VIEW)
         path = f"/pipelines/nightly/runs/{flows.asking}"
         assert 'class="action"' not in person.page(path).text
         assert post(person, f"{path}/cancel", {"csrf": csrf, "confirm": "yes"}).status_code == 403

@@ -31,7 +31,7 @@ from mainspring.delivery.rollout.plan import Plan
 from mainspring.delivery.rollout.plan_in_words import planned, waits_for
 from mainspring.operations.rollout.gateways import unready
 from mainspring.operations.rollout.reports import report
-from mainspring.security.model import Action
+from mainspring.security.model import KeyScope
 from mainspring.serving.plane.metrics import Metrics
 from unit.console.test_model_pages import row, shown
 from unit.console.test_pages import text_of
@@ -318,7 +318,7 @@ class TestTheDrawings:
         assert sequence([(1, Reading(guard="errors", note="no label came"))], 2) is None
 
 
-def browser(project: Project, *scopes: Action) -> tuple[Client, str]:
+def browser(project: Project, *scopes: KeyScope) -> tuple[Client, str]:
     """Return a logged-in browser and its CSRF token."""
     made = Client(create_app(project))
     form = {"key": project.key(*scopes, name="nina"), "next": "/rollouts"}
@@ -339,7 +339,7 @@ def post(client: Client, path: str, fields: dict[str, Any]) -> Any:
 class TestTheButtons:
     def test_a_live_rollout_is_stopped_by_its_form_and_the_person_is_recorded(self) -> None:
         made = rolled()
-        person, csrf = browser(made.project, Action.VIEW, Action.MANAGE)
+        person, csrf = browser(made.project, KeyScope.VIEW, KeyScope.MANAGE)
         page = person.page(f"/rollouts/{made.live}").text
         actions = re.findall(r'<form method="post" action="(/rollouts/[^"]+)"', page)
         assert [each.rpartition("/")[2] for each in actions] == ["stop", "rollback", "promote"]
@@ -369,7 +369,7 @@ class TestTheButtons:
 
     def test_the_candidate_is_promoted_over_the_api(self) -> None:
         made = rolled()
-        manager = Client(create_app(made.project), made.project.key(Action.VIEW, Action.MANAGE, name="olaf"))
+        manager = Client(create_app(made.project), made.project.key(KeyScope.VIEW, KeyScope.MANAGE, name="olaf"))
         assert manager("POST", f"/api/rollouts/{made.live}/promote", json={"because": "x"}).status_code == 400
         assert manager("POST", f"/api/rollouts/{made.live}/burn").status_code == 404
         answer = manager("POST", f"/api/rollouts/{made.live}/promote", json={"reason": "enough seen"})
@@ -380,7 +380,7 @@ class TestTheButtons:
         assert manager("POST", f"/api/rollouts/{made.live}/rollback").status_code == 409
 
     def test_a_viewer_has_no_buttons_and_no_right(self, rollouts: Rolled) -> None:
-        person, csrf = browser(rollouts.project, Action.VIEW)
+        person, csrf = browser(rollouts.project, KeyScope.VIEW)
         page = person.page(f"/rollouts/{rollouts.live}").text
         assert "/stop" not in page
         assert "needs the scope manage" in page

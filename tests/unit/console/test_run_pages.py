@@ -11,7 +11,7 @@ from kit.console.trials import tried
 from mainspring.console.app import create_app
 from mainspring.operations.runs import find_runs
 from mainspring.registry.runs import ERROR, NAME, NOTE
-from mainspring.security.model import Action
+from mainspring.security.model import KeyScope
 from unit.console.test_pages import Markup, text_of
 
 
@@ -224,7 +224,7 @@ def test_a_run_is_renamed_and_noted_by_those_who_may(project, ids) -> None:
     for asked in ({"name": ""}, {"name": "two\nlines"}, {"name": "x" * 251}, {"note": "x" * 5001}, {"nane": "x"}):
         assert client("POST", f"/api/runs/{run}", json=asked).status_code == 400
     assert client("POST", "/api/runs/nobody", json={"name": "x"}).status_code == 404
-    viewer = Client(client.app, project.key(Action.VIEW))
+    viewer = Client(client.app, project.key(KeyScope.VIEW))
     assert viewer("POST", f"/runs/{run}", data={"name": "mine"}).status_code == 403
     assert "Name and note" not in shown(viewer, f"/runs/{run}")
 

@@ -9,7 +9,7 @@ from kit.console.flights import Project, populated
 from mainspring.console.app import create_app
 from mainspring.core.time import HOUR, MINUTE
 from mainspring.operations.keys import ADMINISTRATOR, console_link, first_key
-from mainspring.security.model import Action
+from mainspring.security.model import KeyScope
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_a_link_does_not_keep_the_administrator_from_their_key() -> None:
     console_link(project)
     assert first_key(project) is not None
     assert first_key(project) is None
-    names = [key.name for key in project.key_store.all() if Action.MANAGE in key.scopes]
+    names = [key.name for key in project.key_store.all() if KeyScope.MANAGE in key.scopes]
     assert ADMINISTRATOR in names
 
 

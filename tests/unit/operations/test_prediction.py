@@ -11,7 +11,7 @@ from mainspring.ledger.model import Log
 from mainspring.operations.prediction import reveal
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
-from mainspring.security.model import Action, Principal
+from mainspring.security.model import EVERY_ROLE, KeyScope, Principal
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def project(tmp_path: Path) -> Project:
 def test_values_are_shown_and_the_audit_log_says_to_whom(project: Project) -> None:
     assert "email" not in project.predictions.find("p1").keys
     assert reveal(project, "p1").keys["email"] == "1@example.org"
-    manager = Principal("key-7", "manager", frozenset({Action.MANAGE}))
+    manager = Principal("key-7", "manager", frozenset({KeyScope.MANAGE}), roles=EVERY_ROLE)
     project.predictions.compact()
     assert reveal(project, "p1", manager).features["Person.age"] == 41
     events = project.audit.read()
@@ -40,7 +40,9 @@ def test_values_are_shown_and_the_audit_log_says_to_whom(project: Project) -> No
 
 def test_who_may_only_look_is_denied_and_nothing_is_shown(project: Project) -> None:
     with pytest.raises(Denied):
-        reveal(project, "p1", Principal("key-8", "viewer", frozenset({Action.VIEW, Action.PREDICT})))
+        reveal(
+            project, "p1", Principal("key-8", "viewer", frozenset({KeyScope.VIEW, KeyScope.PREDICT}), roles=EVERY_ROLE)
+        )
     assert project.audit.read() == []
 
 

@@ -39,7 +39,7 @@ from mainspring.project.definitions.functions import source_digest
 from mainspring.project.executors import executors
 from mainspring.project.settings import load_settings
 from mainspring.registry.model import Bundle, Graph, Input, Node, TensorSpec
-from mainspring.security.model import Action, Principal
+from mainspring.security.model import EVERY_ROLE, KeyScope, Principal
 
 AT = 1_700_000_000_000_000
 ROWS = 40
@@ -312,7 +312,7 @@ def test_sealed_inputs_need_the_right_and_an_audit_event(project: Project, tmp_p
         ("predictions.reveal", f"prediction/{first}"),
         ("predictions.replay", "endpoint/*"),
     ]
-    viewer = Principal("viewer", "viewer", frozenset({Action.VIEW}))
+    viewer = Principal("viewer", "viewer", frozenset({KeyScope.VIEW}), roles=EVERY_ROLE)
     with pytest.raises(Denied):
         replay(project, second, reveal=True, principal=viewer)
 

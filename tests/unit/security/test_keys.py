@@ -2,15 +2,17 @@ import hashlib
 import hmac
 import re
 import zlib
+from dataclasses import replace
 
 import pytest
 
 from mainspring.core.errors import Denied
 from mainspring.core.time import DAY, ManualClock
 from mainspring.project.catalog import memory_catalog
+from mainspring.security.adapters.accounts import CatalogAccounts
 from mainspring.security.adapters.catalog import CatalogKeyStore
 from mainspring.security.keys import Authenticator, issue
-from mainspring.security.model import Action, Principal
+from mainspring.security.model import EVERY_ROLE, Account, Binding, Grant, KeyScope, Kind, Principal, Role
 
 PEPPER = b"p" * 32
 
@@ -27,13 +29,18 @@ class Installation:
     """A key store and an authenticator whose two times a test sets."""
 
     def __init__(self) -> None:
-        self.store = CountingKeyStore(memory_catalog())
+        catalog = memory_catalog()
+        self.store, self.accounts = CountingKeyStore(catalog), CatalogAccounts(catalog)
         self.clock = ManualClock(1_000)
         self.seconds = 0.0
-        self.authenticator = Authenticator(self.store, PEPPER, self.clock, monotonic=lambda: self.seconds)
+        self.authenticator = Authenticator(
+            self.store, PEPPER, self.clock, accounts=self.accounts, monotonic=lambda: self.seconds
+        )
 
-    def issue(self, lifetime_us: int = DAY, scopes=(Action.PREDICT,), name: str = "ana") -> str:
-        return issue(self.store, name=name, scopes=scopes, lifetime_us=lifetime_us, clock=self.clock, pepper=PEPPER)
+    def issue(self, lifetime_us: int = DAY, scopes=(KeyScope.PREDICT,), name: str = "ana", owner: str = "") -> str:
+        return issue(
+            self.store, name=name, scopes=scopes, lifetime_us=lifetime_us, clock=self.clock, pepper=PEPPER, owner=owner
+        )
 
     def call(self, token: str) -> Principal:
         return self.authenticator.authenticate(f"Bearer {token}")
@@ -60,9 +67,10 @@ def test_the_stored_digest_is_an_hmac_of_the_token_and_holds_no_part_of_it(here)
 
 
 def test_a_key_is_recognised_with_its_scopes(here) -> None:
-    token = here.issue(scopes=[Action.PREDICT, Action.VIEW], name="Ana's laptop")
+    token = here.issue(scopes=[KeyScope.PREDICT, KeyScope.VIEW], name="Ana's laptop")
     principal = here.call(token)
-    assert principal == Principal(token.split("_")[1], "Ana's laptop", frozenset({Action.PREDICT, Action.VIEW}))
+    scopes = frozenset({KeyScope.PREDICT, KeyScope.VIEW})
+    assert principal == Principal(token.split("_")[1], "Ana's laptop", scopes, roles=EVERY_ROLE)
     assert here.authenticator.principal(principal.id) == principal
 
 
@@ -147,3 +155,58 @@ def test_no_refusal_repeats_the_token(here) -> None:
         with pytest.raises(Denied) as refusal:
             here.authenticator.authenticate(header)
         assert token[31:60] not in str(refusal.value)
+
+
+ANA = Account("ana", Kind.USER, "Ana", issuer="https://idp.example", subject="7")
+VIEWER = Binding(Role.VIEWER, "model/late")
+
+
+def test_a_key_has_the_roles_of_its_owner_and_an_old_one_every_role(here) -> None:
+    here.accounts.add(ANA)
+    here.accounts.grant(Grant("user", "ana", VIEWER.role, VIEWER.resource))
+    owned, old = here.call(here.issue(owner="ana")), here.call(here.issue())
+    assert (owned.kind, owned.owner, owned.account, owned.roles) == (Kind.KEY, "ana", "ana", {VIEWER})
+    assert (old.owner, old.account, old.roles) == ("", "", {Binding(Role.ADMINISTRATOR)})
+    assert owned.scopes == old.scopes == {KeyScope.PREDICT}
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_keys_of_a_disabled_or_removed_owner_are_void_after_a_second(here, removed: bool) -> None:
+    here.accounts.add(ANA)
+    token = here.issue(owner="ana")
+    principal = here.call(token)
+    assert here.authenticator.stands(principal)
+    if removed:
+        here.accounts.remove("ana")
+    else:
+        here.accounts.replace(replace(ANA, disabled_at=5))
+    here.seconds += 1
+    assert not here.authenticator.stands(principal)
+    for use in (lambda: here.call(token), lambda: here.authenticator.principal(principal.id)):
+        with pytest.raises(Denied, match="owner of the API key 'ana' was disabled or removed") as denied:
+            use()
+        assert not denied.value.authenticated
+    here.accounts.add(ANA) if removed else here.accounts.replace(ANA)
+    here.seconds += 1
+    assert here.call(token) == replace(principal, roles=frozenset())
+
+
+def test_a_key_of_an_account_that_never_was_is_void(here) -> None:
+    with pytest.raises(Denied, match="disabled or removed"):
+        here.call(here.issue(owner="nobody"))
+
+
+def test_a_person_has_every_scope_and_their_roles_until_disabled(here) -> None:
+    here.accounts.add(ANA)
+    here.accounts.grant(Grant("user", "ana", VIEWER.role, VIEWER.resource))
+    found = here.authenticator.user("ana")
+    assert found == Principal("ana", "Ana", frozenset(KeyScope), Kind.USER, roles=frozenset({VIEWER}))
+    assert found.account == "ana"
+    here.accounts.replace(replace(ANA, disabled_at=5))
+    here.seconds += 1
+    for who in ("ana", "nobody"):
+        with pytest.raises(Denied, match="disabled or removed") as denied:
+            here.authenticator.user(who)
+        assert not denied.value.authenticated
+    here.accounts.replace(ANA)
+    assert here.authenticator.user("ana") == found

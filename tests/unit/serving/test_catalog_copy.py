@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,10 @@ from kit.waiting import wait_until
 from mainspring.core.errors import Denied, Unavailable
 from mainspring.core.time import DAY, HOUR, SECOND, ManualClock
 from mainspring.project.catalog import memory_catalog
+from mainspring.security.adapters.accounts import CatalogAccounts
 from mainspring.security.adapters.catalog import CatalogKeyStore
 from mainspring.security.keys import Authenticator, issue
-from mainspring.security.model import Action
+from mainspring.security.model import Account, KeyScope, Kind
 from mainspring.security.ports import Unchecked
 from mainspring.serving.adapters.catalog import CatalogRoutes
 from mainspring.serving.model import Arm
@@ -28,7 +31,8 @@ class Catalog:
     """Routes and keys that a test can take away; counts how often it was asked for keys."""
 
     def __init__(self) -> None:
-        self.routes, self.keys = CatalogRoutes(memory_catalog()), CatalogKeyStore(memory_catalog())
+        catalog, self.routes = memory_catalog(), CatalogRoutes(memory_catalog())
+        self.keys, self.accounts = CatalogKeyStore(catalog), CatalogAccounts(catalog)
         self.routes.publish([route(Arm("1", "a" * 64))])
         self.away = False
         self.asked = 0
@@ -39,10 +43,9 @@ class Catalog:
         self.asked += 1
         return self.routes, self.keys
 
-    def key(self) -> str:
-        return issue(
-            self.keys, name="ana", scopes=[Action.PREDICT], lifetime_us=DAY, clock=ManualClock(NOW), pepper=PEPPER
-        )
+    def key(self, owner: str = "") -> str:
+        clock, scopes = ManualClock(NOW), [KeyScope.PREDICT]
+        return issue(self.keys, name="ana", scopes=scopes, lifetime_us=DAY, clock=clock, pepper=PEPPER, owner=owner)
 
 
 class Here:
@@ -103,6 +106,38 @@ def test_a_new_key_is_found_at_once_and_a_revoked_one_soon_refused(here: Here) -
         return False
 
     wait_until(refused, "the revocation to count")
+
+
+def test_keys_of_a_disabled_or_removed_owner_are_refused_also_after_a_start_without_the_catalog(here: Here) -> None:
+    ana, ben = Account("ana", Kind.USER, "Ana"), Account("ben", Kind.USER, "Ben")
+    tokens = []
+    for person in (ana, ben):
+        here.catalog.accounts.add(person)
+        tokens.append(here.catalog.key(person.id))
+        assert here.call(tokens[-1]) == "ana"
+    here.catalog.accounts.replace(replace(ana, disabled_at=NOW))
+    here.catalog.accounts.remove(ben.id)
+    here.passes(1)
+
+    def refused() -> bool:
+        count = 0
+        for token in tokens:
+            with suppress(Denied):
+                here.call(token)
+                count += 1
+        return count == 0
+
+    def saved() -> bool:
+        kept = here.file.load()
+        return kept is not None and all(key.holder is None or key.holder.disabled_at for key in kept.keys.values())
+
+    wait_until(refused, "the owners' end to count")
+    wait_until(saved, "the copy to be saved")
+    here.catalog.away = True
+    again = here.started()
+    for token in tokens:
+        with pytest.raises(Denied, match="disabled or removed"):
+            here.call(token, again)
 
 
 def test_many_unknown_keys_are_looked_for_together(here: Here) -> None:

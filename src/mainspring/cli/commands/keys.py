@@ -26,13 +26,16 @@ def command() -> None:
 @click.argument("name")
 @click.option("--scope", "scopes", multiple=True, required=True, type=click.Choice([*_SCOPES, "admin"]))
 @click.option("--expires", default="90d", show_default=True, help="Lifetime of the key.")
-def create(call: Call, *, name: str, scopes: tuple[str, ...], expires: str) -> None:
+@click.option("--owner", help="user:NAME or service:NAME, whose roles the key has; without it the key has every role.")
+def create(call: Call, *, name: str, scopes: tuple[str, ...], expires: str, owner: str | None) -> None:
     """Create a key for NAME and show it once."""
     from mainspring.core.time import parse_duration
+    from mainspring.operations.access import parse_account
     from mainspring.operations.keys import create_key
 
     wanted = _SCOPES if "admin" in scopes else scopes
-    token = create_key(call.project, name, wanted, parse_duration(expires))
+    account = "" if owner is None else parse_account(call.project, owner).id
+    token = create_key(call.project, name, wanted, parse_duration(expires), owner=account)
     call.result(
         {"name": name, "scopes": list(wanted), "key": token}, lambda console: console.print(token, soft_wrap=True)
     )
@@ -53,15 +56,16 @@ def list_(call: Call, *, all_: bool) -> None:
         for key in keys:
             revoked = "" if key.revoked_at is None else _to_the_second(key.revoked_at)
             scopes, expires = " ".join(sorted(key.scopes)), _to_the_second(key.expires_at)
-            rows.append((key.id, key.name, scopes, expires, revoked, key.created_by))
-        show_records(console, ("id", "name", "scopes", "expires", "revoked", "made by"), rows)
+            owner = key.holder.name if key.holder is not None else key.owner
+            rows.append((key.id, key.name, scopes, expires, revoked, key.created_by, owner))
+        show_records(console, ("id", "name", "scopes", "expires", "revoked", "made by", "owner"), rows)
 
     call.result(
         [
             {"id": key.id, "name": key.name, "scopes": sorted(key.scopes), "created_at": format_instant(key.created_at),
              "expires_at": format_instant(key.expires_at),
              "revoked_at": None if key.revoked_at is None else format_instant(key.revoked_at),
-             "created_by": key.created_by}
+             "created_by": key.created_by, "owner": key.owner}
             for key in keys
         ],
         show,

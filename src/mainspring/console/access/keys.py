@@ -20,7 +20,7 @@ from mainspring.core.ids import check_id
 from mainspring.core.time import parse_duration
 from mainspring.project import Project
 from mainspring.security.keys import issue
-from mainspring.security.model import Action, ApiKey, AuditEvent, Principal
+from mainspring.security.model import ApiKey, AuditEvent, KeyScope, Kind, Principal
 
 STATES = {"valid": ("Valid", "fresh"), "expired": ("Expired", "plain"), "revoked": ("Revoked", "plain")}
 
@@ -29,7 +29,7 @@ class NewKey(msgspec.Struct, forbid_unknown_fields=True):
     """Request for a new API key."""
 
     name: str
-    scopes: list[Action]
+    scopes: list[KeyScope]
     lifetime: str  # a duration: "90d"
 
 
@@ -63,7 +63,7 @@ def add_key_pages(router: APIRouter, project: Project, frame: Frame) -> None:
         request: Request, *, made: str = "", refused: MainspringError | None = None, status: int = 200
     ) -> Response:
         rows = key_rows(project, caller(request).principal.id)
-        content = {"rows": rows, "states": STATES, "scopes": list(Action), "made": made, "refused": refused}
+        content = {"rows": rows, "states": STATES, "scopes": list(KeyScope), "made": made, "refused": refused}
         return page("keys.html", {**frame(request), "section": "access", **content}, status=status)
 
     @router.get("/keys")
@@ -74,7 +74,7 @@ def add_key_pages(router: APIRouter, project: Project, frame: Frame) -> None:
     async def make_key(request: Request) -> Response:
         """The new key is in the answer alone: it is stored nowhere, and a reload of the page cannot repeat it."""
         fields = form(await request.body())
-        scopes = [scope for scope in Action if fields.get(f"scope.{scope}") == "yes"]
+        scopes = [scope for scope in KeyScope if fields.get(f"scope.{scope}") == "yes"]
         try:
             wanted = NewKey(fields.get("name", ""), scopes, fields.get("lifetime", ""))
             token = await run_in_threadpool(create, project, wanted, caller(request).principal)
@@ -126,6 +126,7 @@ def create(project: Project, wanted: NewKey, by: Principal) -> str:
         clock=project.authenticator.clock,
         pepper=project.pepper,
         created_by=_person(project, by),
+        owner=by.account,
     )
     _note(project, by, "key.create", f"key/{_id_of(token)}", ",".join(wanted.scopes))
     return token
@@ -143,6 +144,8 @@ def revoke(project: Project, key_id: str, by: Principal) -> None:
 
 def _person(project: Project, principal: Principal) -> str:
     """Return the person behind a key: a key made with another key belongs to the person who made the first."""
+    if principal.kind is not Kind.KEY:
+        return f"{principal.kind}:{principal.id}"
     key = project.key_store.find(principal.id)
     return "" if key is None else key.created_by
 
@@ -160,6 +163,7 @@ def _shown(key: ApiKey) -> dict[str, Any]:
         "expires_at": key.expires_at,
         "revoked_at": key.revoked_at,
         "created_by": key.created_by,
+        "owner": key.owner,
     }
 
 

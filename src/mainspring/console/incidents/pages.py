@@ -17,7 +17,7 @@ from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.monitoring.incidents.model import VERDICTS
 from mainspring.project import Project
-from mainspring.security.model import Action
+from mainspring.security.model import KeyScope
 
 Before = Annotated[str, Query(max_length=80)]
 
@@ -26,7 +26,7 @@ def add_incident_pages(router: APIRouter, project: Project, frame: Frame) -> Non
     """Add the routes under `/incidents`."""
 
     def framed(request: Request, **content: Any) -> dict[str, Any]:
-        may_manage = Action.MANAGE in caller(request).principal.scopes
+        may_manage = KeyScope.MANAGE in caller(request).principal.scopes
         shared = {"section": "incidents", "states": STATES, "verdicts": VERDICTS, "may_manage": may_manage}
         return {**frame(request), **shared, **content}
 

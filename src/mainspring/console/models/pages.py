@@ -45,7 +45,7 @@ from mainspring.governance.words import prose
 from mainspring.operations.models.cards import render, words_file
 from mainspring.project import Project
 from mainspring.registry.model import ModelVersion
-from mainspring.security.model import Action
+from mainspring.security.model import KeyScope
 
 Frame = Callable[[Request], dict[str, Any]]
 Before = Annotated[int | None, Query(ge=1, le=10**12)]
@@ -94,7 +94,7 @@ def add_model_pages(router: APIRouter, project: Project, looking: Looking, frame
         return page("evaluation.html", framed(request, **content))
 
     def proposed(request: Request, proposal: Proposal, back: str, **content: Any) -> Response:
-        may_manage = Action.MANAGE in caller(request).principal.scopes
+        may_manage = KeyScope.MANAGE in caller(request).principal.scopes
         shared = {"proposal": proposal, "back": back, "may_manage": may_manage, "kept": {}, "reason": ""}
         shared["here"] = request.url.path
         return page("confirm.html", framed(request, **{**shared, **content}))

@@ -25,7 +25,7 @@ from mainspring.console.render import page
 from mainspring.core.ids import check_id
 from mainspring.operations.pipelines import control
 from mainspring.project import Project
-from mainspring.security.model import Action
+from mainspring.security.model import KeyScope
 
 Begin = Annotated[int, Query(ge=0, le=10**9, alias="from")]
 
@@ -43,7 +43,7 @@ def add_pipeline_pages(router: APIRouter, project: Project, frame: Frame) -> Non
             "is_asked": is_asked,
             "line": line,
             "written": written,
-            "may_manage": Action.MANAGE in caller(request).principal.scopes,
+            "may_manage": KeyScope.MANAGE in caller(request).principal.scopes,
         }
         return {**frame(request), **shared, **content}
 

@@ -21,7 +21,7 @@ from mainspring.delivery.rollout.plan_in_words import planned
 from mainspring.operations.promote import expect_promoted
 from mainspring.operations.rollout.interventions import end, promote
 from mainspring.project import Project
-from mainspring.security.model import Action
+from mainspring.security.model import KeyScope
 
 Begin = Annotated[int, Query(ge=0, le=10**9, alias="from")]
 ACTIONS = ("stop", "rollback", "promote")
@@ -31,7 +31,7 @@ def add_rollout_pages(router: APIRouter, project: Project, frame: Frame) -> None
     """Add the routes under `/rollouts`."""
 
     def framed(request: Request, **content: Any) -> dict[str, Any]:
-        may_manage = Action.MANAGE in caller(request).principal.scopes
+        may_manage = KeyScope.MANAGE in caller(request).principal.scopes
         shared = {"section": "rollouts", "states": STATES, "decisions": DECISIONS, "may_manage": may_manage}
         return {**frame(request), **shared, **content}
 

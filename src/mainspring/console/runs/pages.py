@@ -25,7 +25,7 @@ from mainspring.project import Project
 from mainspring.registry.model import ModelVersion
 from mainspring.registry.runs import ERROR, NOTE
 from mainspring.registry.searching import PARENT, STATUSES, Axis, Column, Condition, Kind, RunQuery, RunRow
-from mainspring.security.model import Action
+from mainspring.security.model import KeyScope
 
 Several = Annotated[list[str] | None, Query()]
 _LONGEST = 2000
@@ -212,7 +212,7 @@ def add_run_pages(router: APIRouter, project: Project, frame: Frame) -> None:
     @router.get("/runs/{run_id}")
     def show_run(request: Request, run_id: str, find: str = "", metric: Several = None) -> Response:
         view = run_view(project, check_id(run_id, "run"), find=find.strip()[:200], metric=metric or ())
-        may_manage = Action.MANAGE in caller(request).principal.scopes
+        may_manage = KeyScope.MANAGE in caller(request).principal.scopes
         shared = {"listed": LISTED, "longest": (LONGEST_NAME, LONGEST_NOTE), "may_manage": may_manage}
         return page("run.html", framed(request, view=view, **shared))
 

@@ -30,7 +30,7 @@ from mainspring.operations.predict import route_of
 from mainspring.project import Project
 from mainspring.registry.bundles import FEATURES, GOLDEN
 from mainspring.registry.model import Bundle
-from mainspring.security.model import Action
+from mainspring.security.model import KeyScope
 from mainspring.serving.load.capacity import capacity, point, search
 from mainspring.serving.load.generator import http_request, run
 from mainspring.serving.load.numbers import EndpointNumbers, read_numbers
@@ -78,7 +78,7 @@ def bench(project: Project, endpoint: str, how: How, told: Told = lambda _: None
     # A model of tensors has no features, so its golden rows are requested.
     groups, observations = definitions.load(bundle.files[FEATURES]) if FEATURES in bundle.files else ((), None)
     by = how.by or ("keys" if views_of(groups) else "features")
-    token = keys.create_key(project, "mainspring bench", [Action.PREDICT, Action.SCRAPE], HOUR)
+    token = keys.create_key(project, "mainspring bench", [KeyScope.PREDICT, KeyScope.SCRAPE], HOUR)
     told("starting a gateway")
     with _revoked(project, token), gateway_apart(project) as (address, own_core):
         metadata = get(address, f"/v2/models/{endpoint}/versions/{arm.version}", token)

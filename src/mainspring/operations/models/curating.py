@@ -15,7 +15,7 @@ from mainspring.registry.garbage import Collected, collect, graph_members
 from mainspring.registry.lineage import Lineage, authors_of, lineage_of
 from mainspring.registry.model import AliasMove, Approval, Deletion, ModelVersion, RunRecord, Waiver, Withdrawal
 from mainspring.registry.processes import local_user
-from mainspring.security.model import Action, AuditEvent, Principal
+from mainspring.security.model import AuditEvent, KeyScope, Principal
 from mainspring.security.ports import KeyStore
 
 _KEY = "key:"  # prefix of an API key's id and name among approvers
@@ -243,7 +243,7 @@ def who(project: Project, key: str | None) -> str:
 
 def _holder(project: Project, token: str) -> str:
     principal = project.authenticator.authenticate(f"Bearer {token}")
-    if Action.MANAGE not in principal.scopes:
+    if KeyScope.MANAGE not in principal.scopes:
         raise Denied(
             f"The key {principal.name!r} may not approve.", authenticated=True, fix="use one with the scope manage."
         )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
 
 from mainspring.core.catalog import catalog_errors, metadata
 from mainspring.core.errors import Conflict, NotFound
-from mainspring.security.model import Action, ApiKey
+from mainspring.security.adapters.accounts import access_changes, read_holders
+from mainspring.security.model import ApiKey, Holder, KeyScope
 
 api_keys = sa.Table(
     "api_keys",
@@ -21,6 +23,7 @@ api_keys = sa.Table(
     sa.Column("expires_at", sa.BigInteger, nullable=False),
     sa.Column("revoked_at", sa.BigInteger),
     sa.Column("created_by", sa.String(256), nullable=False, server_default=""),
+    sa.Column("owner", sa.String(26), nullable=False, server_default=""),
 )
 
 ended_sessions = sa.Table(
@@ -46,6 +49,7 @@ class CatalogKeyStore:
             "expires_at": key.expires_at,
             "revoked_at": key.revoked_at,
             "created_by": key.created_by,
+            "owner": key.owner,
         }
         with catalog_errors(self._name):
             try:
@@ -57,12 +61,14 @@ class CatalogKeyStore:
     def find(self, key_id: str) -> ApiKey | None:
         with catalog_errors(self._name), self._engine.connect() as connection:
             row = connection.execute(sa.select(api_keys).where(api_keys.c.id == key_id)).one_or_none()
-        return None if row is None else _key(row)
+            return None if row is None else _key(row, read_holders(connection, row.owner) if row.owner else {})
 
     def all(self) -> list[ApiKey]:
         query = sa.select(api_keys).order_by(api_keys.c.created_at, api_keys.c.id)
         with catalog_errors(self._name), self._engine.connect() as connection:
-            return [_key(row) for row in connection.execute(query)]
+            rows = connection.execute(query).all()
+            holders = read_holders(connection) if any(row.owner for row in rows) else {}
+            return [_key(row, holders) for row in rows]
 
     def mark(self) -> str:
         # Keys are only added and revoked; a restored backup may have the same number, but not these instants.
@@ -71,7 +77,8 @@ class CatalogKeyStore:
             sa.func.count(), sa.func.count(columns.revoked_at), sa.func.max(columns.id), sa.func.max(columns.revoked_at)
         ).select_from(api_keys)
         with catalog_errors(self._name), self._engine.connect() as connection:
-            return " ".join(map(str, connection.execute(query).one()))
+            changed = connection.execute(sa.select(access_changes.c.mark)).scalar_one_or_none()
+            return " ".join(map(str, (*connection.execute(query).one(), changed)))
 
     def revoke(self, key_id: str, at: int) -> None:
         mine = api_keys.c.id == key_id
@@ -82,10 +89,18 @@ class CatalogKeyStore:
             raise NotFound(f"There is no key {key_id}.", fix="run `mainspring keys list`.")
 
 
-def _key(row: Any) -> ApiKey:
-    scopes = frozenset(Action(scope) for scope in row.scopes.split())
+def _key(row: Any, holders: Mapping[str, Holder]) -> ApiKey:
     return ApiKey(
-        row.id, row.name, scopes, bytes(row.digest), row.created_at, row.expires_at, row.revoked_at, row.created_by
+        id=row.id,
+        name=row.name,
+        scopes=frozenset(KeyScope(scope) for scope in row.scopes.split()),
+        digest=bytes(row.digest),
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        revoked_at=row.revoked_at,
+        created_by=row.created_by,
+        owner=row.owner,
+        holder=holders.get(row.owner),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from google.protobuf.json_format import ParseDict
 
 from mainspring.core.errors import Invalid, NotFound, Unavailable
-from mainspring.security.model import Action
+from mainspring.security.model import KeyScope
 from mainspring.serving.grpc import health, wire
 from mainspring.serving.grpc.infer import read_parameters, read_request, write_reply
 from mainspring.serving.plane.metadata import (
@@ -42,7 +42,7 @@ class Call:
     """A call of one message. `action` is what a key must allow; `None`: a probe, for which no key is needed."""
 
     name: str
-    action: Action | None
+    action: KeyScope | None
     answer: Callable[[DataPlane, Any, Caller], Awaitable[Any]]
     model_field: str = ""  # of its message: which endpoint it is about
     service: str = wire.SERVICE
@@ -155,23 +155,23 @@ async def _check(plane: DataPlane, message: Any, _caller: Caller) -> Any:
     return health.check(plane, message.service)
 
 
-INFER = Call("ModelInfer", Action.PREDICT, _infer, "model_name")
+INFER = Call("ModelInfer", KeyScope.PREDICT, _infer, "model_name")
 CALLS = (
     Call("ServerLive", None, _server_live),
     Call("ServerReady", None, _server_ready),
-    Call("ModelReady", Action.PREDICT, _model_ready, "name"),
-    Call("ServerMetadata", Action.PREDICT, _server),
-    Call("ModelMetadata", Action.PREDICT, _model, "name"),
+    Call("ModelReady", KeyScope.PREDICT, _model_ready, "name"),
+    Call("ServerMetadata", KeyScope.PREDICT, _server),
+    Call("ModelMetadata", KeyScope.PREDICT, _model, "name"),
     INFER,
-    Call("ModelConfig", Action.PREDICT, _config, "name"),
-    Call("ModelStatistics", Action.PREDICT, _statistics, "name"),
-    Call("RepositoryIndex", Action.PREDICT, _index),
+    Call("ModelConfig", KeyScope.PREDICT, _config, "name"),
+    Call("ModelStatistics", KeyScope.PREDICT, _statistics, "name"),
+    Call("RepositoryIndex", KeyScope.PREDICT, _index),
     # None is registered, so there is none to list, and nothing to take back.
     *(
-        Call(name, Action.PREDICT, _nothing(name))
+        Call(name, KeyScope.PREDICT, _nothing(name))
         for kind in ("System", "Cuda")
         for name in (f"{kind}SharedMemoryStatus", f"{kind}SharedMemoryUnregister")
     ),
-    *(Call(f"{kind}SharedMemoryRegister", Action.PREDICT, _no_shared_memory) for kind in ("System", "Cuda")),
+    *(Call(f"{kind}SharedMemoryRegister", KeyScope.PREDICT, _no_shared_memory) for kind in ("System", "Cuda")),
     Call("Check", None, _check, service=wire.HEALTH),
 )

@@ -33,7 +33,7 @@ from mainspring.ledger.ports import PredictionLog
 from mainspring.registry.bundles import Bundles
 from mainspring.security.hosts import check_host
 from mainspring.security.keys import Authenticator
-from mainspring.security.model import Action, Principal
+from mainspring.security.model import KeyScope, Principal
 from mainspring.security.ports import Authoriser, Unchecked
 from mainspring.serving.http.body import MIN_COMPRESSED, Bodies, accepted, compressed
 from mainspring.serving.http.handlers import Extensions, Handlers
@@ -54,7 +54,7 @@ _KNOWN_HOSTS = 256
 _KEY_US = 1_000_000  # the longest that a key is looked for, where the endpoint's deadline allows it
 _HUNG_UP = 499  # in the metrics only: nobody is there to be told
 _Handler = Callable[[Request], Awaitable[Reply | None]]
-_NO_METHODS: dict[str, tuple[Action | None, _Handler]] = {}
+_NO_METHODS: dict[str, tuple[KeyScope | None, _Handler]] = {}
 _NOBODY: tuple[None, None] = (None, None)
 
 
@@ -128,7 +128,7 @@ class Gateway:
         self._explaining = None if explainers is None else Explaining(bundles, explainers)
         self._handlers = Handlers(self._plane, self._bodies, self._tell, self._numbers, self._explaining)
         self._infer = self._handlers.infer
-        self._routes: dict[str, dict[str, tuple[Action | None, _Handler]]] = {}
+        self._routes: dict[str, dict[str, tuple[KeyScope | None, _Handler]]] = {}
         owners = (self._handlers, Extensions(self._plane, self._bodies))
         for route in ROUTES:
             handler = next(getattr(owner, route.handler) for owner in owners if hasattr(owner, route.handler))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from mainspring.security.model import Action
+from mainspring.security.model import KeyScope
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,12 +14,12 @@ class DataRoute:
 
     method: str
     path: str  # {model}, {version} and {region} stand for one segment each
-    action: Action | None
+    action: KeyScope | None
     handler: str  # the method of `Gateway`, or of `Extensions`, that answers
 
 
 def _predict(method: str, path: str, handler: str) -> DataRoute:
-    return DataRoute(method, path, Action.PREDICT, handler)
+    return DataRoute(method, path, KeyScope.PREDICT, handler)
 
 
 def _versioned(method: str, last: str, handler: str) -> tuple[DataRoute, ...]:
@@ -61,7 +61,7 @@ ROUTES: tuple[DataRoute, ...] = (
     _predict("POST", "/v2/repository/models/{model}/unload", "load"),
     *_REGIONS,
     *_SETTINGS,
-    DataRoute("GET", "/metrics", Action.SCRAPE, "numbers"),
+    DataRoute("GET", "/metrics", KeyScope.SCRAPE, "numbers"),
 )
 _LONGEST = 512
 

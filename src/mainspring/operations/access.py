@@ -1,0 +1,189 @@
+"""Management of users, service accounts, groups and granted roles, with each change in the audit log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.ids import check_id, new_id
+from mainspring.operations.auditing import audit
+from mainspring.project import Project
+from mainspring.registry.processes import local_user
+from mainspring.security.model import PROJECT, Account, AccountGroup, Grant, Kind, Role
+
+GROUP = "group"
+GRANTED_ON = ("endpoint", "model", "feature-view", "table", "pipeline")  # kinds of resources with roles of their own
+_LISTS = {Kind.USER: "mainspring users list", Kind.SERVICE: "mainspring service-accounts list"}
+
+
+def add_account(
+    project: Project,
+    kind: Kind,
+    name: str,
+    *,
+    email: str = "",
+    issuer: str = "",
+    subject: str = "",
+    provider_groups: Iterable[str] = (),
+    who: str | None = None,
+) -> Account:
+    """Add a user or a service account, without any role.
+
+    Args:
+        issuer, subject: Identity at an OIDC provider, for a user who signs in there.
+        who: Actor of the audit event, by default the user of this process.
+
+    Raises:
+        Invalid: A name, e-mail or identity is not valid.
+        Conflict: The service account or the identity exists.
+    """
+    if kind is Kind.SERVICE:
+        check_id(name, "service account")
+    for what, text, longest, wanted in (
+        ("name", name, 128, True),
+        ("e-mail", email, 256, False),
+        ("issuer", issuer, 512, bool(subject)),
+        ("subject", subject, 256, bool(issuer)),
+    ):
+        _check(text, what, longest, wanted=wanted)
+    account = Account(new_id(), kind, name, email, issuer, subject, tuple(provider_groups), project.wall.now())
+    project.accounts.add(account)
+    audit(project, "accounts.add", f"{kind}/{account.id}", f"{name} {email}".strip(), who=who)
+    return account
+
+
+def find_account(project: Project, kind: Kind, text: str) -> Account:
+    """Return the account with an id, e-mail or name.
+
+    Raises:
+        NotFound: There is none.
+        Invalid: There are several: give the id.
+    """
+    known = [account for account in project.accounts.all() if account.kind is kind]
+    for given in ("id", "email", "name"):
+        found = [account for account in known if text and getattr(account, given) == text]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            ids = ", ".join(account.id for account in found)
+            raise Invalid(f"Several accounts have the {given} {text!r}: {ids}.", fix="give the id of one.")
+    raise NotFound(f"There is no {kind} account {text!r}.", fix=f"run `{_LISTS[kind]}`.")
+
+
+def parse_account(project: Project, who: str) -> Account:
+    """Return the account that a command names as `user:NAME` or `service:NAME`; raises as `find_account` does."""
+    kind, _, name = who.partition(":")
+    if kind not in (Kind.USER, Kind.SERVICE):
+        raise Invalid(f"{who!r} names no account.", fix="write user:NAME or service:NAME.")
+    return find_account(project, Kind(kind), name)
+
+
+def set_disabled(project: Project, account: Account, disabled: bool) -> Account:
+    """Disable an account, which voids its keys and sessions within two seconds, or enable it again."""
+    if disabled == (account.disabled_at is not None):
+        return account
+    changed = replace(account, disabled_at=project.wall.now() if disabled else None)
+    project.accounts.replace(changed)
+    audit(project, "accounts.disable" if disabled else "accounts.enable", f"{account.kind}/{account.id}", account.name)
+    return changed
+
+
+def remove_account(project: Project, account: Account) -> None:
+    """Remove an account with its memberships and roles; its keys and sessions are void within two seconds."""
+    project.accounts.remove(account.id)
+    audit(project, "accounts.remove", f"{account.kind}/{account.id}", account.name)
+
+
+def add_group(project: Project, name: str, provider_group: str = "") -> AccountGroup:
+    """Add a group.
+
+    Args:
+        provider_group: Group of the OIDC provider whose holders are members too.
+
+    Raises:
+        Invalid: The name is not an id, or `provider_group` is not printable.
+        Conflict: It exists.
+    """
+    _check(provider_group, "group of the provider", 512, wanted=False)
+    group = AccountGroup(check_id(name, "group"), provider_group, project.wall.now())
+    project.accounts.add_group(group)
+    audit(project, "groups.add", f"group/{name}", provider_group)
+    return group
+
+
+def remove_group(project: Project, name: str) -> None:
+    """Remove a group with its roles.
+
+    Raises:
+        NotFound: There is no such group.
+    """
+    project.accounts.remove_group(name)
+    audit(project, "groups.remove", f"group/{name}")
+
+
+def set_member(project: Project, group: str, account: Account, *, member: bool) -> None:
+    """Add an account to a group, or remove it.
+
+    Raises:
+        NotFound: There is no such group, or the account to remove is not a member.
+    """
+    change = project.accounts.add_member if member else project.accounts.remove_member
+    change(group, account.id)
+    audit(project, "groups.add-member" if member else "groups.remove-member", f"group/{group}", _named(account))
+
+
+def parse_grant(project: Project, role: str, who: str, resource: str = PROJECT) -> Grant:
+    """Return the grant that a command names.
+
+    Args:
+        who: `user:`, `service:` or `group:`, and an id or name of one.
+        resource: `project`, or a kind of `GRANTED_ON` and a name: `model/late-arrival`.
+
+    Raises:
+        Invalid: One of the three is malformed.
+        NotFound: There is no such account or group.
+    """
+    kind, _, name = who.partition(":")
+    if kind != GROUP:
+        name = parse_account(project, who).id
+    kinds, _, of = resource.partition("/")
+    if resource != PROJECT:
+        if kinds not in GRANTED_ON:
+            raise Invalid(
+                f"A role cannot be granted on {resource!r}.",
+                fix=f"write project, or one of {', '.join(GRANTED_ON)} and a name: model/late-arrival.",
+            )
+        check_id(of, kinds)
+    return Grant(kind, name, Role(role), resource, project.wall.now(), local_user())
+
+
+def grant_role(project: Project, grant: Grant) -> None:
+    """Grant a role.
+
+    Raises:
+        NotFound: There is no such account or group.
+    """
+    project.accounts.grant(grant)
+    audit(project, "roles.grant", f"{grant.kind}/{grant.who}", f"{grant.role} on {grant.resource}")
+
+
+def revoke_role(project: Project, grant: Grant) -> None:
+    """Revoke a role for a resource.
+
+    Raises:
+        NotFound: It is not granted.
+    """
+    project.accounts.revoke(grant)
+    audit(project, "roles.revoke", f"{grant.kind}/{grant.who}", f"{grant.role} on {grant.resource}")
+
+
+def _named(account: Account) -> str:
+    return f"{account.kind} {account.id}: {account.name}"
+
+
+def _check(text: str, what: str, longest: int, *, wanted: bool) -> None:
+    if not text and not wanted:
+        return
+    if not (0 < len(text) <= longest and text.isprintable() and text.strip()):
+        raise Invalid(f"{text[:140]!r} is not a valid {what}.", fix=f"use 1 to {longest} printable characters.")

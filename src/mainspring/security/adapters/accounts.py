@@ -1,0 +1,270 @@
+"""Users, service accounts, groups and granted roles in the catalog."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from typing import Any
+
+import sqlalchemy as sa
+
+from mainspring.core.catalog import catalog_errors, metadata, upsert
+from mainspring.core.errors import Conflict, MainspringError, NotFound
+from mainspring.core.ids import new_id
+from mainspring.security.model import Account, AccountGroup, Binding, Grant, Holder, Kind, Role
+
+accounts = sa.Table(
+    "accounts",
+    metadata,
+    sa.Column("id", sa.String(26), primary_key=True),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("name", sa.String(128), nullable=False),
+    sa.Column("email", sa.String(256), nullable=False),
+    sa.Column("service", sa.String(128), unique=True),  # the name of a service account
+    sa.Column("issuer", sa.String(512)),  # NULL without an identity at a provider
+    sa.Column("subject", sa.String(256)),
+    sa.Column("provider_groups", sa.Text, nullable=False),  # JSON
+    sa.Column("created_at", sa.BigInteger, nullable=False),  # UTC epoch microseconds, like every instant
+    sa.Column("disabled_at", sa.BigInteger),
+    sa.UniqueConstraint("issuer", "subject"),
+)
+
+account_groups = sa.Table(
+    "account_groups",
+    metadata,
+    sa.Column("name", sa.String(128), primary_key=True),
+    sa.Column("provider_group", sa.String(512), nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+)
+
+account_group_members = sa.Table(
+    "account_group_members",
+    metadata,
+    sa.Column("group_name", sa.String(128), primary_key=True),
+    sa.Column("account_id", sa.String(26), primary_key=True),
+)
+
+role_grants = sa.Table(
+    "role_grants",
+    metadata,
+    sa.Column("kind", sa.String(16), primary_key=True),
+    sa.Column("who", sa.String(128), primary_key=True),
+    sa.Column("role", sa.String(32), primary_key=True),
+    sa.Column("resource", sa.String(300), primary_key=True),
+    sa.Column("granted_at", sa.BigInteger, nullable=False),
+    sa.Column("granted_by", sa.String(256), nullable=False),
+)
+
+access_changes = sa.Table(  # one row, whose mark changes with each of the tables above
+    "access_changes",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("mark", sa.String(26), nullable=False),
+)
+
+_GROUP = "group"
+
+
+class CatalogAccounts:
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._name = engine.url.render_as_string(hide_password=True)
+
+    def add(self, account: Account) -> None:
+        row = {
+            "id": account.id,
+            "kind": account.kind,
+            "name": account.name,
+            "email": account.email,
+            "service": account.name if account.kind is Kind.SERVICE else None,
+            "issuer": account.issuer or None,
+            "subject": account.subject or None,
+            "provider_groups": json.dumps(account.provider_groups),
+            "created_at": account.created_at,
+            "disabled_at": account.disabled_at,
+        }
+        taken = Conflict(f"The {account.kind} account {account.name!r} already exists.")
+        self._insert(accounts.insert().values(row), taken)
+
+    def replace(self, account: Account) -> None:
+        changed = accounts.update().where(accounts.c.id == account.id)
+        changed = changed.values(
+            name=account.name,
+            email=account.email,
+            provider_groups=json.dumps(account.provider_groups),
+            disabled_at=account.disabled_at,
+        )
+        self._change(changed, _no_account(account.id))
+
+    def remove(self, account_id: str) -> None:
+        of_it = account_group_members.delete().where(account_group_members.c.account_id == account_id)
+        granted = role_grants.delete().where(role_grants.c.kind != _GROUP, role_grants.c.who == account_id)
+        self._change(accounts.delete().where(accounts.c.id == account_id), _no_account(account_id), of_it, granted)
+
+    def find(self, account_id: str) -> Account | None:
+        return self._one(accounts.c.id == account_id)
+
+    def of_subject(self, issuer: str, subject: str) -> Account | None:
+        return self._one(accounts.c.issuer == issuer, accounts.c.subject == subject)
+
+    def _one(self, *conditions: Any) -> Account | None:
+        with catalog_errors(self._name), self._engine.connect() as connection:
+            row = connection.execute(sa.select(accounts).where(*conditions)).one_or_none()
+        return None if row is None else _account(row)
+
+    def all(self) -> list[Account]:
+        query = sa.select(accounts).order_by(accounts.c.created_at, accounts.c.id)
+        with catalog_errors(self._name), self._engine.connect() as connection:
+            return [_account(row) for row in connection.execute(query)]
+
+    def holder(self, account_id: str) -> Holder | None:
+        with catalog_errors(self._name), self._engine.connect() as connection:
+            return read_holders(connection, account_id).get(account_id)
+
+    def groups(self) -> list[AccountGroup]:
+        members: dict[str, set[str]] = defaultdict(set)
+        with catalog_errors(self._name), self._engine.connect() as connection:
+            rows = connection.execute(sa.select(account_groups).order_by(account_groups.c.name)).all()
+            for group, account in connection.execute(sa.select(account_group_members)):
+                members[group].add(account)
+        return [
+            AccountGroup(row.name, row.provider_group, row.created_at, frozenset(members[row.name])) for row in rows
+        ]
+
+    def add_group(self, group: AccountGroup) -> None:
+        row = {"name": group.name, "provider_group": group.provider_group, "created_at": group.created_at}
+        self._insert(account_groups.insert().values(row), Conflict(f"The group {group.name!r} already exists."))
+
+    def remove_group(self, name: str) -> None:
+        of_it = account_group_members.delete().where(account_group_members.c.group_name == name)
+        granted = role_grants.delete().where(role_grants.c.kind == _GROUP, role_grants.c.who == name)
+        self._change(account_groups.delete().where(account_groups.c.name == name), _no_group(name), of_it, granted)
+
+    def add_member(self, group: str, account_id: str) -> None:
+        insert = upsert(self._engine, account_group_members, ("group_name", "account_id"), ("account_id",))
+        with catalog_errors(self._name), self._engine.begin() as connection:
+            _expect(connection, account_groups.c.name == group, _no_group(group))
+            _expect(connection, accounts.c.id == account_id, _no_account(account_id))
+            connection.execute(insert, {"group_name": group, "account_id": account_id})
+            self._mark(connection)
+
+    def remove_member(self, group: str, account_id: str) -> None:
+        columns = account_group_members.c
+        gone = account_group_members.delete().where(columns.group_name == group, columns.account_id == account_id)
+        missing = NotFound(f"{account_id} is not a member of the group {group!r}.", fix="run `mainspring groups list`.")
+        self._change(gone, missing)
+
+    def grants(self) -> list[Grant]:
+        columns = role_grants.c
+        query = sa.select(role_grants).order_by(columns.kind, columns.who, columns.role, columns.resource)
+        with catalog_errors(self._name), self._engine.connect() as connection:
+            return [
+                Grant(row.kind, row.who, Role(row.role), row.resource, row.granted_at, row.granted_by)
+                for row in connection.execute(query)
+            ]
+
+    def grant(self, grant: Grant) -> None:
+        row = {
+            "kind": grant.kind,
+            "who": grant.who,
+            "role": grant.role,
+            "resource": grant.resource,
+            "granted_at": grant.granted_at,
+            "granted_by": grant.granted_by,
+        }
+        with catalog_errors(self._name), self._engine.begin() as connection:
+            if grant.kind == _GROUP:
+                _expect(connection, account_groups.c.name == grant.who, _no_group(grant.who))
+            else:
+                _expect(connection, accounts.c.id == grant.who, _no_account(grant.who), accounts.c.kind == grant.kind)
+            found = connection.execute(sa.select(role_grants).where(*_same(grant))).one_or_none()
+            if found is None:
+                connection.execute(role_grants.insert().values(row))
+                self._mark(connection)
+
+    def revoke(self, grant: Grant) -> None:
+        missing = NotFound(
+            f"The role {grant.role} on {grant.resource} is not granted to {grant.kind} {grant.who}.",
+            fix="run `mainspring roles list`.",
+        )
+        self._change(role_grants.delete().where(*_same(grant)), missing)
+
+    def _insert(self, statement: Any, taken: MainspringError) -> None:
+        with catalog_errors(self._name):
+            try:
+                with self._engine.begin() as connection:
+                    connection.execute(statement)
+                    self._mark(connection)
+            except sa.exc.IntegrityError as error:
+                raise taken from error
+
+    def _change(self, statement: Any, missing: MainspringError, *more: Any) -> None:
+        """Execute statements, of which the first must change a row."""
+        with catalog_errors(self._name), self._engine.begin() as connection:
+            if not connection.execute(statement).rowcount:
+                raise missing
+            for each in more:
+                connection.execute(each)
+            self._mark(connection)
+
+    def _mark(self, connection: sa.Connection) -> None:
+        insert = upsert(self._engine, access_changes, ("id",), ("mark",))
+        connection.execute(insert, {"id": 1, "mark": new_id()})
+
+
+def read_holders(connection: sa.Connection, account_id: str | None = None) -> dict[str, Holder]:
+    """Return accounts with their groups and roles by id: all, or the one with an id, if it exists."""
+    query, members = sa.select(accounts), sa.select(account_group_members)
+    if account_id is not None:
+        query = query.where(accounts.c.id == account_id)
+        members = members.where(account_group_members.c.account_id == account_id)
+    rows = connection.execute(query).all()
+    if not rows:
+        return {}
+    groups: dict[str, set[str]] = defaultdict(set)
+    for group, account in connection.execute(members):
+        groups[account].add(group)
+    mapped: dict[str, set[str]] = defaultdict(set)
+    for name, provider_group in connection.execute(sa.select(account_groups.c.name, account_groups.c.provider_group)):
+        mapped[provider_group].add(name)
+    granted: dict[tuple[bool, str], set[Binding]] = defaultdict(set)
+    for row in connection.execute(sa.select(role_grants)):
+        granted[row.kind == _GROUP, row.who].add(Binding(Role(row.role), row.resource))
+    found = {}
+    for row in rows:
+        mine = groups[row.id].union(*(mapped[each] for each in json.loads(row.provider_groups) if each))
+        roles = granted[False, row.id].union(*(granted[True, group] for group in mine))
+        found[row.id] = Holder(row.id, Kind(row.kind), row.name, frozenset(mine), frozenset(roles), row.disabled_at)
+    return found
+
+
+def _same(grant: Grant) -> tuple[Any, ...]:
+    return tuple(role_grants.c[name] == getattr(grant, name) for name in ("kind", "who", "role", "resource"))
+
+
+def _expect(connection: sa.Connection, condition: Any, missing: MainspringError, *more: Any) -> None:
+    """Raise if there is no such row, and keep it from being removed until this transaction ends."""
+    if connection.execute(sa.select(sa.literal(1)).where(condition, *more).with_for_update()).one_or_none() is None:
+        raise missing
+
+
+def _no_account(account_id: str) -> NotFound:
+    return NotFound(f"There is no account {account_id}.", fix="run `mainspring users list`.")
+
+
+def _no_group(name: str) -> NotFound:
+    return NotFound(f"There is no group {name!r}.", fix="run `mainspring groups list`.")
+
+
+def _account(row: Any) -> Account:
+    return Account(
+        id=row.id,
+        kind=Kind(row.kind),
+        name=row.name,
+        email=row.email,
+        issuer=row.issuer or "",
+        subject=row.subject or "",
+        provider_groups=tuple(json.loads(row.provider_groups)),
+        created_at=row.created_at,
+        disabled_at=row.disabled_at,
+    )

@@ -30,11 +30,13 @@ from mainspring.ledger.adapters.lake import LakePredictions
 from mainspring.ledger.adapters.segments import SegmentLog
 from mainspring.ledger.model import Asked, Batch, Log
 from mainspring.ledger.recording import Recorder
+from mainspring.ledger.sealing import Opener, Sealer
+from mainspring.security.data_keys import OneKey
 from report import Case, report
 
 NAMES = [f"Traffic.departures_{number}" for number in range(30)]
 TURNS = 5
-KEY = bytes(range(32))
+KEY = OneKey()
 IDS = PredictionIds()
 _encoder = msgspec.msgpack.Encoder()
 
@@ -120,7 +122,7 @@ def on_the_loop(folder: Path, calls: int) -> list[Case]:
         ("loop: the same, a key encrypted, 1 row", 1, {"personal": True}),
         ("loop: the same, one request in ten, 1 row", 1, {"policy": Log(share=0.1)}),
     ):
-        log = SegmentLog(folder / case, KEY, max_buffer_bytes=1 << 40)
+        log = SegmentLog(folder / case, Sealer(KEY), max_buffer_bytes=1 << 40)
         traffic, buffer = Traffic(log, rows, **options), []
         ours = fastest(traffic.record, calls // rows) / rows
         log.close()
@@ -152,7 +154,7 @@ def lateness(make: Callable[[Path], Any], folder: Path, seconds: float) -> tuple
 
 def sustained(folder: Path, predictions: int) -> Case:
     """Log as fast as one thread can until all is synced, against the same bytes written plainly."""
-    log = SegmentLog(folder / "sustained", KEY, max_buffer_bytes=1 << 40)
+    log = SegmentLog(folder / "sustained", Sealer(KEY), max_buffer_bytes=1 << 40)
     traffic = Traffic(log, 8)
     began = time.perf_counter()
     for _ in range(predictions // 8):
@@ -174,7 +176,7 @@ def sustained(folder: Path, predictions: int) -> Case:
 
 def flushed(folder: Path, times: int) -> Case:
     """From `record` to the bytes being in the file."""
-    log, waits = SegmentLog(folder / "flushed", KEY), []
+    log, waits = SegmentLog(folder / "flushed", Sealer(KEY)), []
     traffic, (path,) = Traffic(log, 1), (folder / "flushed").glob("*.segment")
     for _ in range(times):
         time.sleep(random.random() / 50)
@@ -190,7 +192,7 @@ def flushed(folder: Path, times: int) -> Case:
 
 def in_sync(folder: Path, callers: int, seconds: float) -> Case:
     """`sync`: callers who each wait for their prediction to be durable, against one fsync a prediction."""
-    log, waits = SegmentLog(folder / f"sync-{callers}", KEY), []
+    log, waits = SegmentLog(folder / f"sync-{callers}", Sealer(KEY)), []
     traffic = Traffic(log, 1, policy=Log(sync=True))
 
     async def call(end: float) -> None:
@@ -222,12 +224,12 @@ def in_sync(folder: Path, callers: int, seconds: float) -> Case:
 
 
 def compacted(folder: Path, predictions: int) -> Case:
-    log = SegmentLog(folder / "compacted", KEY)
+    log = SegmentLog(folder / "compacted", Sealer(KEY))
     traffic = Traffic(log, 8)
     for _ in range(predictions // 8):
         traffic.record()
     log.close()
-    store = LakePredictions(folder / "compacted", DeltaLake(folder / "lake"), FileLocks(folder / "locks"), KEY)
+    store = LakePredictions(folder / "compacted", DeltaLake(folder / "lake"), FileLocks(folder / "locks"), Opener(KEY))
     began = time.perf_counter()
     moved = store.compact()
     return Case("into the lake", "predictions/s", round(moved / (time.perf_counter() - began)), more_is_better=True)
@@ -241,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         cases = on_the_loop(folder, 2_000 * scale)
-        ours, used = lateness(lambda at: SegmentLog(at / "late", KEY), folder, scale / 2)
+        ours, used = lateness(lambda at: SegmentLog(at / "late", Sealer(KEY)), folder, scale / 2)
         other, other_used = lateness(HandedOver, folder, scale / 2)
         notes = {"ours": f"{used}% of a core", "handed over": f"{other_used}% of a core"}
         cases.append(Case("a timer's p99 lateness at 8,000/s", "ms", ours, peers={"handed over": other}, notes=notes))

@@ -35,6 +35,7 @@ from mainspring.operations.demo.walkthrough import Summary
 from mainspring.operations.edge.building import BuiltPackage
 from mainspring.operations.edge.checking import CheckedPackage
 from mainspring.operations.edge.fleet import DeviceReport
+from mainspring.operations.encryption import Rotation
 from mainspring.operations.endpoint_checks import Finding
 from mainspring.operations.endpoint_health import EndpointSummary
 from mainspring.operations.explaining import ExplainedPrediction
@@ -395,6 +396,16 @@ DOCUMENTS = {
     ),
     **dict.fromkeys(("roles grant", "roles revoke"), Document(Grant, ("granted_at",))),
     "roles list": Document(list[Grant], ("granted_at",)),
+    "encryption status": Document(
+        _object(
+            "EncryptionStatus", service=str, version=str,
+            keys=list[_object(
+                "DataKey", id=str, purpose=str, number=int, version=str, behind=bool, created_at=int,
+            )],
+        ),
+        ("DataKey.created_at",),
+    ),
+    "encryption rotate": Document(Rotation),
     "status": Document(Status),
     "advise": Document(Advised, otherwise=FirstPage),
     "migrate": Document(_object("Migrated", **{"from": str}, to=str, moved=list[MovedPart])),

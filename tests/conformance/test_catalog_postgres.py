@@ -32,9 +32,11 @@ from mainspring.registry.conformance import TrackingConformance, VersionsConform
 from mainspring.security.adapters.accounts import CatalogAccounts
 from mainspring.security.adapters.audit import CatalogAuditLog
 from mainspring.security.adapters.catalog import CatalogEndedSessions, CatalogKeyStore
+from mainspring.security.adapters.data_keys import CatalogDataKeys
 from mainspring.security.conformance import (
     AccountsConformance,
     AuditLogConformance,
+    DataKeyStoreConformance,
     EndedSessionsConformance,
     KeyStoreConformance,
     OwnedKeysConformance,
@@ -102,6 +104,12 @@ class TestEndedSessions(EndedSessionsConformance):
     @pytest.fixture
     def ended(self, engine: sa.Engine) -> CatalogEndedSessions:
         return CatalogEndedSessions(engine)
+
+
+class TestDataKeys(DataKeyStoreConformance):
+    @pytest.fixture
+    def store(self, engine: sa.Engine) -> CatalogDataKeys:
+        return CatalogDataKeys(engine)
 
 
 class TestAuditLog(AuditLogConformance):

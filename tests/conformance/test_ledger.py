@@ -11,8 +11,10 @@ from mainspring.ledger.adapters.lake import LakePredictions
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.ledger.adapters.segments import SegmentLog
 from mainspring.ledger.conformance import Ledger, LedgerConformance
+from mainspring.ledger.sealing import Opener, Sealer
+from mainspring.security.data_keys import OneKey
 
-KEY = bytes(range(32))
+KEY = OneKey()
 
 
 class TestMemoryLedger(LedgerConformance):
@@ -24,13 +26,13 @@ class TestMemoryLedger(LedgerConformance):
 
 def over_segments(folder: Path, lake, locks, **limits):
     """Yield a ledger of segments and a lake, and close every log that was opened."""
-    logs = [SegmentLog(folder, KEY, **limits)]
+    logs = [SegmentLog(folder, Sealer(KEY), **limits)]
 
     def reopen() -> SegmentLog:
-        logs.append(SegmentLog(folder, KEY, **limits))
+        logs.append(SegmentLog(folder, Sealer(KEY), **limits))
         return logs[-1]
 
-    yield Ledger(logs[0], LakePredictions(folder, lake, locks, KEY), reopen)
+    yield Ledger(logs[0], LakePredictions(folder, lake, locks, Opener(KEY)), reopen)
     for log in logs:
         log.close()
 

@@ -142,6 +142,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("groups remove-member", ["risk", "user:ana"]), ("groups remove", ["risk"]),
         *((f"users {name}", ["ana@example.org"]) for name in ("disable", "enable", "remove")),
         *((f"service-accounts {name}", ["nightly"]) for name in ("disable", "enable", "remove")),
+        ("encryption status", []), ("encryption rotate", []),
         ("console", []), *((f"export {name}", []) for name in ("prometheus-rules", "prometheus-scrape", "grafana")),
         ("predictions list", []), ("fairness", [f"{MODEL}@champion", "--by", "HubLoad.scans_3h"]),
         ("runs list", []), ("runs show", ["{runs list[0][id]}"]),

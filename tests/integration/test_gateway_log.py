@@ -19,10 +19,12 @@ from mainspring.core.settings import Address
 from mainspring.ledger.adapters.segments import SegmentLog
 from mainspring.ledger.adapters.unread import unread
 from mainspring.ledger.model import Log, Prediction
+from mainspring.ledger.sealing import Sealer
+from mainspring.security.data_keys import OneKey
 from mainspring.security.model import KeyScope
 from mainspring.serving.http.server import serve
 
-KEY = bytes(range(32))
+SEALER = Sealer(OneKey())
 
 
 def publish(kit: Kit, log: Log) -> None:
@@ -73,7 +75,7 @@ def ids(reply: httpx.Response) -> list[str]:
 
 def test_in_sync_an_answer_is_in_the_log_before_its_caller_has_it(tmp_path: Path) -> None:
     async def run() -> None:
-        async with serving(SegmentLog(tmp_path, KEY), Log(sync=True)) as (_, client):
+        async with serving(SegmentLog(tmp_path, SEALER), Log(sync=True)) as (_, client):
             replies = await asyncio.gather(*(infer(client, keyed_request("AA", "UA", id=f"r{n}")) for n in range(20)))
             found = logged(tmp_path)
             for number, reply in enumerate(replies):
@@ -84,7 +86,7 @@ def test_in_sync_an_answer_is_in_the_log_before_its_caller_has_it(tmp_path: Path
 
 def test_otherwise_it_is_there_soon_after(tmp_path: Path) -> None:
     async def run() -> None:
-        async with serving(SegmentLog(tmp_path, KEY), Log()) as (_, client):
+        async with serving(SegmentLog(tmp_path, SEALER), Log()) as (_, client):
             told = ids(await infer(client, full_request()))
             await wait_until_async(lambda: set(told) <= logged(tmp_path).keys(), "the answers in the log")
 
@@ -95,7 +97,7 @@ def test_a_share_of_requests_is_logged_the_rest_counted_and_a_retry_alike(tmp_pa
     async def run() -> list[dict[str, bool]]:
         names = [f"request-{number}" for number in range(60)]
         rounds = []
-        async with serving(SegmentLog(tmp_path, KEY), Log(share=0.4)) as (_, client):
+        async with serving(SegmentLog(tmp_path, SEALER), Log(share=0.4)) as (_, client):
             for _ in range(2):
                 rounds.append({name: ids(await infer(client, full_request(id=name))) for name in names})
             counted = await unlogged(client)
@@ -120,7 +122,7 @@ class FullDisk(SegmentLog):
 
 def test_a_policy_that_changes_reaches_requests_and_a_full_disk_refuses_only_in_sync(tmp_path: Path) -> None:
     async def run() -> None:
-        log = FullDisk(tmp_path, KEY)
+        log = FullDisk(tmp_path, SEALER)
         async with serving(log, Log()) as (kit, client):
             assert (await infer(client, full_request())).status_code == 200
             publish(kit, Log(sync=True))

@@ -18,8 +18,9 @@ from mainspring.ledger.column_batches import ColumnBatch, gathered, joined
 from mainspring.ledger.columns import to_batch
 from mainspring.ledger.model import Asked, Assigned, Batch, Heading
 from mainspring.ledger.sealing import Opener, Sealer
+from mainspring.security.data_keys import OneKey
 
-KEY = bytes(range(32))
+KEY = OneKey()
 names = st.one_of(
     st.sampled_from(["Traffic.wind", "a", "order", 'with "quotes"', "back\\slash", "line\nbreak", "Å"]), st.text()
 )
@@ -131,5 +132,5 @@ def test_personal_features_are_decrypted_for_an_observer_and_absent_where_they_w
     assert one(left_out).features(Opener(KEY)) == {"a": [1.0, 2.0]}
     assert len(gathered([(heading, batch), (heading, left_out)])) == 2
     with pytest.raises(Corrupt):
-        one(batch).features(Opener(bytes(32)))
+        one(batch).features(Opener(OneKey()))
     assert predictions_of(heading, batch)[0].features == {"a": 1.0}  # the log's rows stay sealed

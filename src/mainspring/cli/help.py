@@ -163,6 +163,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "keys create nightly --scope view --owner service:nightly",
     ),
     "keys list": ("keys list --all",),
+    "encryption status": ("encryption status",),
+    "encryption rotate": ("encryption rotate", "encryption rotate --data-keys"),
     "keys revoke": ("keys revoke 01m8be2bwh331ajhxkj67gs77w",),
     "sbom": ("sbom --output mainspring.cdx.json", "sbom late-delivery:3 --output late-delivery.cdx.json"),
     "audit search": ("audit search --action keys --since 2026-01-01", "audit search --resource model/late-delivery"),

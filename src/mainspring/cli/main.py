@@ -55,6 +55,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "groups": ("groups", "Groups of accounts, and their members."),
     "service-accounts": ("service_accounts", "Accounts of programs: owners of their keys."),
     "roles": ("roles", "Grant, revoke and list roles."),
+    "encryption": ("encryption", "Keys that encrypt stored data: status, rotate."),
     "status": ("status", "Show live versions and the state of endpoints."),
     "advise": ("advise", "Name the next step that the project's use justifies."),
     "migrate": ("migrate", "Copy the project's data to another profile."),

@@ -1,17 +1,14 @@
-"""Personal values of predictions, encrypted: AES-256-GCM under a key of the installation.
+"""Personal values of predictions, encrypted: an envelope (`security.envelopes`) for each prediction.
 
-A sealed value is `1, salt (16 bytes), nonce (12 bytes), ciphertext, tag (16 bytes)`. Each `Sealer` draws a salt,
-derives its own key from the installation's (HKDF, RFC 5869) and counts its nonces, because random nonces under one key
-are safe for 2^32 predictions only (NIST SP 800-38D, 8.3). The prediction's id is authenticated with its values, so they
-cannot be moved to another row.
+The prediction's id is authenticated with its values, so they cannot be moved to another row. Earlier versions wrote
+`1, salt (16 bytes), nonce (12 bytes), ciphertext, tag (16 bytes)` under a key that HKDF (RFC 5869) derives from a file;
+those are still read.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
-from itertools import count
 from typing import Any
 
 import msgspec
@@ -21,49 +18,68 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from mainspring.core.errors import Corrupt
-from mainspring.ledger.model import Prediction
+from mainspring.ledger.model import PREDICTIONS, Prediction
 from mainspring.ledger.ports import Seals
+from mainspring.security import envelopes
+from mainspring.security.ports import Keys
 
 KEY_BYTES = 32
-_FORMAT = b"\x01"
+_FORMER = b"\x01"
 _SALT, _NONCE = 16, 12
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(dict[str, Any])
 
 
 class Sealer:
-    """Encryption, one object per log. Two must not share a salt, so an object must not survive in a fork."""
+    """Encryption under the key of the purpose `predictions`."""
 
-    def __init__(self, key: bytes) -> None:
-        salt = os.urandom(_SALT)
-        self._cipher = _cipher(key, salt)
-        self._head = _FORMAT + salt
-        self._numbers = count()
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
 
     def seal(self, prediction_id: str, values: Mapping[str, Any]) -> bytes:
-        """Return the values by name, encrypted."""
-        nonce = next(self._numbers).to_bytes(_NONCE)
-        return self._head + nonce + self._cipher.encrypt(nonce, _encoder.encode(values), prediction_id.encode())
+        return envelopes.seal(self._keys.newest(PREDICTIONS), PREDICTIONS, prediction_id, _encoder.encode(values))
 
 
 class Opener:
-    """Decryption of values from sealers with the same key."""
+    """Decryption of values.
 
-    def __init__(self, key: bytes | None) -> None:
-        self._cipher = None if key is None else lru_cache(maxsize=1024)(lambda salt: _cipher(key, salt))
+    Args:
+        keys: The keys of the sealers; with `None` nothing opens.
+        former: Returns the key of values that earlier versions sealed, 32 bytes; `None` if there is none.
+    """
+
+    def __init__(self, keys: Keys | None, former: Callable[[], bytes | None] = lambda: None) -> None:
+        self._keys = keys
+        self._former = former
+        self._former_cipher = lru_cache(maxsize=1024)(_former_cipher)
 
     def open(self, prediction_id: str, sealed: bytes) -> dict[str, Any]:
         """Return the values by name.
 
         Raises:
             Corrupt: They were sealed by another key or for another prediction, or were modified; or there is no key.
+            Unavailable: The key service, or the catalog, does not answer.
         """
-        head = len(_FORMAT) + _SALT
-        if self._cipher is not None and sealed[: len(_FORMAT)] == _FORMAT:
+        if sealed[: len(_FORMER)] == _FORMER:
+            return self._open_former(prediction_id, sealed)
+        try:
+            if self._keys is not None:
+                (secret,) = self._keys.secrets([envelopes.key_of(sealed)])
+                return _decoder.decode(envelopes.unseal(secret, PREDICTIONS, prediction_id, sealed))
+            why, fix = "there is no key", None
+        except Corrupt as error:
+            why, fix = error.what, error.fix
+        except msgspec.DecodeError:
+            why, fix = "they are not values", None
+        raise Corrupt(f"The personal values of prediction {prediction_id} cannot be decrypted: {why}", fix=fix)
+
+    def _open_former(self, prediction_id: str, sealed: bytes) -> dict[str, Any]:
+        head, key = len(_FORMER) + _SALT, self._former()
+        if key is not None:
             nonce, secret = sealed[head : head + _NONCE], sealed[head + _NONCE :]
             try:
-                plain = self._cipher(sealed[len(_FORMAT) : head]).decrypt(nonce, secret, prediction_id.encode())
-                return _decoder.decode(plain)
+                cipher = self._former_cipher(key, sealed[len(_FORMER) : head])
+                return _decoder.decode(cipher.decrypt(nonce, secret, prediction_id.encode()))
             except (InvalidTag, ValueError):
                 pass
         raise Corrupt(
@@ -73,7 +89,7 @@ class Opener:
         )
 
 
-def _cipher(key: bytes, salt: bytes) -> AESGCM:
+def _former_cipher(key: bytes, salt: bytes) -> AESGCM:
     return AESGCM(HKDF(SHA256(), KEY_BYTES, salt=salt, info=b"mainspring ledger 1").derive(key))
 
 

@@ -14,6 +14,7 @@ from mainspring.core.time import DAY, format_instant
 from mainspring.jobs.model import Status
 from mainspring.ledger.model import PREDICTIONS
 from mainspring.operations.edge.watching import check_fleet
+from mainspring.operations.encryption import check_encryption
 from mainspring.operations.endpoint_checks import Finding, check_endpoints, well
 from mainspring.operations.jobs.queue import failing
 from mainspring.operations.monitor_checks import check_monitor
@@ -39,6 +40,7 @@ def examine(project: Project, only: str | None = None) -> list[Finding]:
         ("private files", _private),
         ("catalog", _catalog),
         ("keys", _keys),
+        ("encryption", check_encryption),
         ("lake", _lake),
         ("online store", _online),
         ("runs", _runs),

@@ -146,6 +146,21 @@ def _audit_log(at: Context) -> Any:
 
 
 AUDIT_LOGS: Mapping[str, Build] = _by_catalog(_audit_log)
+DATA_KEYS: Mapping[str, Build] = _by_catalog(
+    lambda at: lazily("security.adapters.data_keys", "CatalogDataKeys", extra="gateway")(at.project.engine)
+)
+
+
+def _key_files(at: Context) -> Any:
+    files = lazily("security.adapters.key_file", "FileKeys", extra="gateway")
+    return files(at.state / "keys" / "master" if at.url.path == Path("/") else at.url.path)
+
+
+KEY_SERVICES: Mapping[str, Build] = {
+    "file": _key_files,
+    "vault": lambda at: lazily("security.adapters.key_vault", "VaultKeys", extra="gateway")(at.url),
+    "awskms": lambda at: lazily("security.adapters.key_awskms", "AwsKmsKeys", extra="awskms")(at.url),
+}
 
 
 def _redis(at: Context) -> Any:
@@ -221,7 +236,7 @@ BASELINES: Mapping[str, Build] = _in_catalog("serving", "CatalogBaselines", "gat
 ROUTES: Mapping[str, Build] = _in_catalog("serving", "CatalogRoutes", "gateway")
 PREDICTION_LOGS: Mapping[str, Build] = {
     "file": lambda at: lazily("ledger.adapters.segments", "SegmentLog", extra="gateway")(
-        ledger_folder(at.project.settings), at.project.ledger_key
+        ledger_folder(at.project.settings), at.project.sealer
     ),
     "memory": lambda at: at.project.predictions,
 }
@@ -230,7 +245,7 @@ PREDICTIONS: Mapping[str, Build] = {
         ledger_folder(at.project.settings, claim=not at.project.reads_only),
         at.project.lake,
         at.project.own_locks,
-        at.project.ledger_key,
+        at.project.opener,
         observer=at.project.sketching,
     ),
     "memory": lambda at: lazily("ledger.adapters.memory", "MemoryLedger", extra="local")(at.project.sketching),

@@ -24,6 +24,7 @@ from mainspring.core.time import DAY, HOUR, Clock, ReplayClock, SystemClock
 from mainspring.project import backends
 from mainspring.project.backends import Build, Context
 from mainspring.project.gitignore import keep_out_of_git
+from mainspring.project.setting_values import key_service
 from mainspring.project.settings import modules_of
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
     from mainspring.features.materialise import Materialiser
     from mainspring.features.ports import OnlineStore
     from mainspring.jobs.ports import JobStore
-    from mainspring.ledger.ports import PredictionLog, PredictionStore
+    from mainspring.ledger.ports import PredictionLog, PredictionStore, Seals
+    from mainspring.ledger.sealing import Opener
     from mainspring.monitoring.incidents.ports import IncidentStore
     from mainspring.monitoring.model import LabelRows
     from mainspring.monitoring.ports import MonitorStore, SketchStore
@@ -60,8 +62,17 @@ if TYPE_CHECKING:
     from mainspring.registry.bundles import Bundles
     from mainspring.registry.ports import Approvals, Blobs, Deletions, ModelVersions, Tracking, TrustedKeys, Waivers
     from mainspring.registry.searching import RunSearch
+    from mainspring.security.data_keys import DataKeys
     from mainspring.security.keys import Authenticator
-    from mainspring.security.ports import Accounts, AuditLog, Authoriser, EndedSessions, KeyStore
+    from mainspring.security.ports import (
+        Accounts,
+        AuditLog,
+        Authoriser,
+        DataKeyStore,
+        EndedSessions,
+        KeyService,
+        KeyStore,
+    )
     from mainspring.security.signing import SigningKey
     from mainspring.serving.ports import Baselines, Routes
     from mainspring.serving.streaming.state import StateStore
@@ -208,11 +219,56 @@ class Project:
         return secrets.load_or_create(self.settings.state / "keys" / "pepper")
 
     @cached_property
-    def ledger_key(self) -> bytes:
-        """Encryption key of personal values in the prediction log."""
+    def key_service(self) -> KeyService:
+        """The service that holds the master keys."""
+        return self._key_service(self.settings.encryption)
+
+    def _key_service(self, at: Url) -> KeyService:
+        built: KeyService = self._build("key_service", backends.KEY_SERVICES, at)
+        return built
+
+    def key_service_at(self, address: str) -> KeyService:
+        """Return the key service at an address as the profile writes it.
+
+        Raises:
+            Invalid: There is no adapter for it.
+        """
+        return self._key_service(key_service(self.settings.root, address))
+
+    @cached_property
+    def data_key_store(self) -> DataKeyStore:
+        built: DataKeyStore = self._build("data_keys", backends.DATA_KEYS, self.settings.catalog)
+        return built
+
+    @cached_property
+    def data_keys(self) -> DataKeys:
+        """Keys that encrypt what is stored."""
+        from mainspring.security.data_keys import DataKeys
+
+        return DataKeys(
+            lambda: self.data_key_store,
+            self.key_service,
+            self.wall,
+            project=self.settings.project,
+            keep_us=self.settings.encryption_keep_us,
+            copy=None if self.settings.catalog.scheme == "memory" else self.settings.state / "keys" / "data-keys",
+        )
+
+    @cached_property
+    def sealer(self) -> Seals:
+        """Encrypts personal values in the prediction log."""
+        from mainspring.ledger.sealing import Sealer
+
+        return Sealer(self.data_keys)
+
+    @cached_property
+    def opener(self) -> Opener:
+        """Decrypts personal values in the prediction log."""
+        from mainspring.ledger.sealing import Opener
         from mainspring.security import secrets
 
-        return secrets.load_or_create(self.settings.state / "keys" / "ledger")
+        former = self.settings.state / "keys" / "ledger"
+        return Opener(self.data_keys, lambda: secrets.load_or_create(former) if former.exists() else None)
 
     @cached_property
     def signing_key(self) -> SigningKey:

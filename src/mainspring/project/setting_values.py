@@ -135,6 +135,17 @@ def url(root: Path, name: str, text: str) -> Url:
     return Url(text)
 
 
+def key_service(root: Path, text: str) -> Url:
+    """Return the address of a key service: `file:` is the state folder's own, `file:keys` a folder below the root."""
+    scheme, colon, rest = text.partition(":")
+    if not colon:
+        raise Invalid(f"encryption is {text!r}.", fix='write a scheme: encryption = "file:".')
+    if scheme == "file" and rest.strip("/"):
+        return Url(f"file://{(root / (rest[2:] if rest.startswith('//') else rest)).as_posix()}")
+    _check_address("encryption", text)
+    return Url(text)
+
+
 def _check_address(name: str, text: str) -> None:
     """Raise if an unescaped password breaks an address; the message shows none of it."""
     try:

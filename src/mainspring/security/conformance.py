@@ -1,4 +1,4 @@
-"""Conformance of key stores, audit logs and authorisers. Derive a test class and give it the fixture."""
+"""Conformance of security's ports. Derive a test class and give it the fixture."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from mainspring.core.errors import Conflict, Denied, NotFound
+from mainspring.core.errors import Conflict, Corrupt, Denied, Invalid, MainspringError, NotFound
 from mainspring.security.model import (
     EVERY_ROLE,
     Account,
@@ -23,8 +23,18 @@ from mainspring.security.model import (
     Kind,
     Principal,
     Role,
+    StoredKey,
+    Wrapped,
 )
-from mainspring.security.ports import Accounts, AuditLog, Authoriser, EndedSessions, KeyStore
+from mainspring.security.ports import (
+    Accounts,
+    AuditLog,
+    Authoriser,
+    DataKeyStore,
+    EndedSessions,
+    KeyService,
+    KeyStore,
+)
 
 _ANA = ApiKey("ana", "Ana's laptop", frozenset({KeyScope.PREDICT, KeyScope.VIEW}), b"\x00\xffana", 10, 20)
 _BOB = ApiKey("bob", "nightly <batch>", frozenset({KeyScope.PREDICT}), b"bob", 5, 2**53, created_by="local:ana")
@@ -323,6 +333,114 @@ class AuthoriserConformance:
     def test_no_role_permits_nothing(self, authoriser: Authoriser) -> None:
         nobody = Principal("id", "name", frozenset(KeyScope))
         assert not any(_may(authoriser, nobody, action) for action in KeyScope)
+
+
+class KeyServiceConformance:
+    """Takes a fixture `service`: a key service.
+
+    Attributes:
+        many: Keys in one call.
+        refusals: What is raised for a key that is not what was wrapped.
+    """
+
+    many = 2_000
+    refusals: tuple[type[MainspringError], ...] = (Corrupt,)
+
+    def test_keys_come_back_in_order(self, service: KeyService) -> None:
+        keys = [bytes([number]) * size for number, size in enumerate((1, 16, 32, 4096))]
+        contexts = [f"mainspring/shop/{number}/na\u00efve" for number in range(4)]
+        wrapped = service.wrap(keys, contexts)
+        assert service.unwrap(wrapped, contexts) == keys
+        assert service.unwrap(wrapped[::-1], contexts[::-1]) == keys[::-1]
+        assert service.wrap([], []) == []
+        assert service.unwrap([], []) == []
+        assert {each.version for each in wrapped} == {service.version()}
+
+    def test_nothing_of_a_key_is_in_what_is_stored(self, service: KeyService) -> None:
+        first, second = service.wrap([b"a" * 32] * 2, ["c"] * 2)
+        assert b"a" * 8 not in first.content + second.content
+        assert first.content != second.content
+
+    def test_another_context_opens_nothing(self, service: KeyService) -> None:
+        wrapped = service.wrap([b"a" * 32, b"b" * 32], ["mainspring/a", "mainspring/b"])
+        for contexts in (["mainspring/b", "mainspring/a"], ["mainspring/a", "mainspring/B"], ["", ""]):
+            self._refused(service, wrapped, contexts)
+
+    def test_a_changed_byte_is_noticed_wherever_it_is(self, service: KeyService) -> None:
+        (wrapped,) = service.wrap([b"a" * 32], ["c"])
+        for place in range(len(wrapped.content)):
+            changed = bytearray(wrapped.content)
+            changed[place] ^= 1
+            self._refused(service, [wrapped._replace(content=bytes(changed))], ["c"])
+        for length in (0, 1, len(wrapped.content) - 1):
+            self._refused(service, [wrapped._replace(content=wrapped.content[:length])], ["c"])
+
+    def test_one_damaged_key_of_several_is_noticed(self, service: KeyService) -> None:
+        first, second = service.wrap([b"a" * 32] * 2, ["c"] * 2)
+        self._refused(service, [first, second._replace(content=first.content[:-1])], ["c"] * 2)
+
+    def test_old_versions_open_after_a_rotation(self, service: KeyService) -> None:
+        old, before = service.wrap([b"a" * 32], ["c"]), service.version()
+        try:
+            made = service.rotate()
+        except Invalid:  # they are made elsewhere
+            return
+        assert made == service.version() != before
+        new = service.wrap([b"a" * 32], ["c"])
+        assert [each.version for each in (*old, *new)] == [before, made]
+        assert service.unwrap([*new, *old], ["c", "c"]) == [b"a" * 32] * 2
+
+    def test_an_unknown_version_is_refused(self, service: KeyService) -> None:
+        (wrapped,) = service.wrap([b"a" * 32], ["c"])
+        self._refused(service, [self.of_unknown_version(wrapped)], ["c"])
+
+    def of_unknown_version(self, wrapped: Wrapped) -> Wrapped:
+        """Return what a service has wrapped as if by a version of the master key that it does not have."""
+        return wrapped._replace(version="4711")
+
+    def test_many_are_wrapped_in_a_call(self, service: KeyService) -> None:
+        keys = [number.to_bytes(32) for number in range(self.many)]
+        contexts = [f"c/{number}" for number in range(self.many)]
+        assert service.unwrap(service.wrap(keys, contexts), contexts) == keys
+
+    def test_it_tells_where_it_is(self, service: KeyService) -> None:
+        assert service.describe()
+
+    def _refused(self, service: KeyService, wrapped: list[Wrapped], contexts: list[str]) -> None:
+        try:
+            service.unwrap(wrapped, contexts)
+        except self.refusals:
+            return
+        raise AssertionError("a key was unwrapped that is not what was wrapped")
+
+
+class DataKeyStoreConformance:
+    """Takes a fixture `store`: an empty store of data keys."""
+
+    def test_keys_come_back_as_they_were(self, store: DataKeyStore) -> None:
+        assert (store.newest("a"), store.all(), store.find(["0"])) == (None, [], [None])
+        first, second, other = (_stored(*each) for each in (("1", "a", 1), ("2", "a", 2), ("3", "b", 1)))
+        for each in (second, other, first):
+            assert store.add(each) == each
+        assert (store.newest("a"), store.newest("b"), store.newest("c")) == (second, other, None)
+        assert store.all() == [first, second, other]
+        assert store.find(["3", "x", "1", "3"]) == [other, None, first, other]
+
+    def test_of_those_that_add_the_first_at_once_one_does(self, store: DataKeyStore) -> None:
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(lambda number: store.add(_stored(str(number), "a", 1)), range(8)))
+        assert found == [store.newest("a")] * 8
+
+    def test_a_key_is_wrapped_again_unless_it_changed_meanwhile(self, store: DataKeyStore) -> None:
+        first, second = (store.add(_stored(*each)) for each in (("1", "a", 1), ("2", "a", 2)))
+        new = [Wrapped(b"new", "2"), Wrapped(b"newer", "2")]
+        assert store.rewrap([first], new[:1]) == 1
+        assert store.rewrap([first, second], new[::-1]) == 1
+        assert [each.wrapped for each in store.all()] == new[:1] + new[:1]
+
+
+def _stored(id_: str, purpose: str, number: int) -> StoredKey:
+    return StoredKey(id_, purpose, number, Wrapped(b"\x00\xff" + id_.encode(), "1"), 2**53)
 
 
 def _may(authoriser: Authoriser, principal: Principal, action: KeyScope) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -234,3 +234,34 @@ class Session:
     principal_id: str
     opened_at: int  # UTC epoch microseconds
     expires_at: int
+
+
+class Wrapped(NamedTuple):
+    """A data key, encrypted by a key service. `version` is that of the master key, as the service names it."""
+
+    content: bytes
+    version: str
+
+
+class DataKey(NamedTuple):
+    """A key that encrypts contents. Ciphertext names its `id`, 32 hexadecimal digits."""
+
+    id: str
+    secret: bytes  # 32 bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """A data key as the catalog has it.
+
+    Attributes:
+        purpose: What it encrypts, such as `predictions`.
+        number: Place among the keys of its purpose, from 1; the last encrypts, all decrypt.
+        created_at: UTC epoch microseconds.
+    """
+
+    id: str
+    purpose: str
+    number: int
+    wrapped: Wrapped = field(repr=False)
+    created_at: int

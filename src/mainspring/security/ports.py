@@ -1,4 +1,4 @@
-"""Ports of security: stores of keys, ended sessions and audit events, and authorisation."""
+"""Ports of security: stores of keys, ended sessions and audit events, authorisation, and encryption."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from mainspring.security.model import (
     AuditFilter,
     AuditRecord,
     AuditTree,
+    DataKey,
     Grant,
     Holder,
     KeyScope,
     Principal,
+    StoredKey,
+    Wrapped,
 )
 
 ITSELF, ADOPTED = "mainspring", "audit.adopt"  # actor and action where a log takes over a head that is not its key's
@@ -266,5 +269,90 @@ class Authoriser(Protocol):
 
         Raises:
             Denied: The action is not allowed; `authenticated` is True.
+        """
+        ...
+
+
+class KeyService(Protocol):
+    """A holder of master keys, which never leave it, that encrypts data keys under them. Thread-safe.
+
+    A context is a text that is authenticated, not stored: what was wrapped in one is unwrapped in that one only. Every
+    method may raise `Unavailable` where the service does not answer, and `Denied` where it refuses the caller.
+    """
+
+    def version(self) -> str:
+        """Return the version of the master key under which `wrap` encrypts."""
+        ...
+
+    def wrap(self, keys: Sequence[bytes], contexts: Sequence[str]) -> list[Wrapped]:
+        """Encrypt keys of 1 to 4,096 bytes, each in its context, under the current master key."""
+        ...
+
+    def unwrap(self, wrapped: Sequence[Wrapped], contexts: Sequence[str]) -> list[bytes]:
+        """Decrypt keys that were wrapped under any version of the master key.
+
+        Raises:
+            Corrupt: One was changed, was wrapped in another context or by another service, or its version is unknown.
+        """
+        ...
+
+    def rotate(self) -> str:
+        """Make a new version of the master key, and return its name. Older ones still unwrap.
+
+        Raises:
+            Invalid: Its versions are made elsewhere; the message says how.
+        """
+        ...
+
+    def describe(self) -> str:
+        """Return where the master keys are and in how many versions, without secrets, for a person."""
+        ...
+
+
+class DataKeyStore(Protocol):
+    """Wrapped data keys. Durable; of callers at once each sees a change whole or not at all."""
+
+    def add(self, key: StoredKey) -> StoredKey:
+        """Store a key, unless its purpose has one of that number; return the one that is there."""
+        ...
+
+    def newest(self, purpose: str) -> StoredKey | None:
+        """Return the key of a purpose with the highest number."""
+        ...
+
+    def find(self, ids: Sequence[str]) -> list[StoredKey | None]:
+        """Return the keys in the order asked; `None` for an unknown id."""
+        ...
+
+    def all(self) -> list[StoredKey]:
+        """Return all keys by purpose, then number."""
+        ...
+
+    def rewrap(self, keys: Sequence[StoredKey], wrapped: Sequence[Wrapped]) -> int:
+        """Replace what is stored of keys by another wrapping of the same secrets; return how many were replaced.
+
+        Args:
+            keys: As they were read: one that was changed since stays as it is.
+        """
+        ...
+
+
+class Keys(Protocol):
+    """Data keys as those who encrypt and decrypt see them. Thread-safe."""
+
+    def newest(self, purpose: str) -> DataKey:
+        """Return the key that encrypts for a purpose, made if there is none.
+
+        Raises:
+            Unavailable: The key service, or the catalog, does not answer, and no copy of the key is valid any more.
+        """
+        ...
+
+    def secrets(self, ids: Sequence[str]) -> list[bytes]:
+        """Return the secrets of keys, for decryption.
+
+        Raises:
+            Corrupt: A key is unknown, or cannot be unwrapped.
+            Unavailable: As `newest`.
         """
         ...

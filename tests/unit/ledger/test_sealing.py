@@ -7,8 +7,14 @@ from hypothesis import strategies as st
 from mainspring.core.errors import Corrupt
 from mainspring.ledger.model import Prediction
 from mainspring.ledger.sealing import Opener, Sealer, hidden, revealed
+from mainspring.security.data_keys import OneKey
 
-KEY = bytes(range(32))
+KEY = OneKey(bytes(range(32)))
+# Of the version before envelopes: prediction p1, {"email": "a@example.org"}, under the bytes from 0 to 31.
+FORMER = bytes.fromhex(
+    "018fd68a2b7962d33172dcfe0a9a03ebc400000000000000000000000081c4a3c56b358abb8ac6e5"
+    "54ec22799860b84a4a748cce14082c5eebf005fe648a02ff343f"
+)
 VALUES = st.dictionaries(st.text(max_size=9), st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.text())
 
 
@@ -37,10 +43,20 @@ def test_a_sealed_value_that_was_cut_off_is_noticed(length: int) -> None:
         Opener(KEY).open("p1", Sealer(KEY).seal("p1", {"email": "a" * 60})[:length])
 
 
-@pytest.mark.parametrize(("key", "name"), [(bytes(32), "p1"), (KEY, "p2"), (None, "p1")])
-def test_another_key_another_prediction_or_no_key_open_nothing(key: bytes | None, name: str) -> None:
-    with pytest.raises(Corrupt, match="keys/ledger"):
+@pytest.mark.parametrize(("key", "name"), [(OneKey(bytes(32)), "p1"), (KEY, "p2"), (None, "p1")])
+def test_another_key_another_prediction_or_no_key_open_nothing(key: OneKey | None, name: str) -> None:
+    with pytest.raises(Corrupt, match=name):
         Opener(key).open(name, Sealer(KEY).seal("p1", {"email": "a"}))
+
+
+def test_values_of_the_version_before_are_read() -> None:
+    assert Opener(KEY, lambda: bytes(range(32))).open("p1", FORMER) == {"email": "a@example.org"}
+
+
+@pytest.mark.parametrize(("key", "name"), [(bytes(32), "p1"), (bytes(range(32)), "p2"), (None, "p1")])
+def test_values_of_the_version_before_open_with_their_key_only(key: bytes | None, name: str) -> None:
+    with pytest.raises(Corrupt, match="keys/ledger"):
+        Opener(KEY, lambda: key).open(name, FORMER)
 
 
 NAMED = st.dictionaries(st.sampled_from("abcd"), st.none() | st.integers(-9, 9) | st.text(max_size=3))

@@ -22,7 +22,7 @@ from mainspring.ledger.adapters.unread import segments
 from mainspring.ledger.model import PREDICTIONS, Asked, Batch, Heading, Prediction
 from mainspring.ledger.ports import Observed
 from mainspring.ledger.recording import Recorder
-from mainspring.ledger.sealing import KEY_BYTES
+from mainspring.ledger.sealing import Opener, Sealer
 from mainspring.monitoring.adapters.lake import DOUBTS, LakeSketches
 from mainspring.monitoring.adapters.memory import MemorySketches
 from mainspring.monitoring.adapters.sketch_rows import HOURS, SKETCHES
@@ -30,11 +30,12 @@ from mainspring.monitoring.conformance import comparable
 from mainspring.monitoring.hours import CROSSED, HourSketch, latency_ms
 from mainspring.monitoring.served import Served
 from mainspring.monitoring.sketching import Ages, Sketching
+from mainspring.security.data_keys import OneKey
 from mainspring.stats.reference import profile
 from mainspring.stats.sketches import Ruler
 
 START = 480_000 * HOUR
-KEY = bytes(KEY_BYTES)
+KEY = OneKey()
 REFERENCE = profile({"a": np.arange(1000.0), "b": ["x"] * 6 + ["y"] * 3 + ["z"], "p": np.linspace(0.0, 1.0, 100)})
 SERVED = Served("binary", {"a": DType.Float64, "b": DType.String}, "p", REFERENCE)
 
@@ -75,7 +76,7 @@ class Places:
         self.observer = Sketching(self.sketches, served, segments)
 
     def log(self, *predictions: Prediction) -> None:
-        log = SegmentLog(self.folder, KEY)
+        log = SegmentLog(self.folder, Sealer(KEY))
         for each in predictions:
             log.append([each])
         log.close()
@@ -83,7 +84,7 @@ class Places:
     def store(self, *, at_once_bytes: int = 4 << 20, observed: bool = True) -> LakePredictions:
         observer = self.observer if observed else None
         return LakePredictions(
-            self.folder, self.lake, MemoryLocks(), KEY, at_once_bytes=at_once_bytes, observer=observer
+            self.folder, self.lake, MemoryLocks(), Opener(KEY), at_once_bytes=at_once_bytes, observer=observer
         )
 
     def found(self, *, segment: str | None = "") -> list[HourSketch]:
@@ -193,7 +194,7 @@ def test_the_sums_of_found_segments_are_kept_exactly_once(tmp_path: Path) -> Non
 
 
 def test_personal_values_are_sketched_where_they_are_sealed_and_absent_where_they_are_left_out(places: Places) -> None:
-    log = SegmentLog(places.folder, KEY)
+    log = SegmentLog(places.folder, Sealer(KEY))
     for sealer in (log.sealer, None):
         log.sealer = sealer
         recorder = Recorder(log, endpoint="late", model="m", version="1", digest="d1", personal=["a"])
@@ -309,7 +310,7 @@ def test_batches_of_rows_by_columns_and_single_rows_are_sketched_alike(tmp_path:
     columns = [[1.0, 2.0, None], ["x", None, "new"], [0.25, 0.5, 0.75]]
     batch = Batch(heading, START, 1.0, ["p", "q", "r"], [Asked("", 5, 3)], columns)
     together, apart = (Places(tmp_path / name, MemoryLake(), lambda _: []) for name in ("together", "apart"))
-    log = SegmentLog(together.folder, KEY)
+    log = SegmentLog(together.folder, Sealer(KEY))
     log.add(batch)
     log.close()
     rows = zip(*columns, strict=True)

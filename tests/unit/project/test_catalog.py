@@ -19,7 +19,12 @@ from mainspring.project.catalog import HEAD, MIGRATIONS, begin, memory_catalog, 
 
 for _package in ("security", "data", "registry", "serving", "monitoring", "delivery", "jobs"):
     importlib.import_module(f"mainspring.{_package}.adapters.catalog")
-for _module in ("monitoring.adapters.incidents", "monitoring.adapters.service", "security.adapters.audit"):
+for _module in (
+    "monitoring.adapters.incidents",
+    "monitoring.adapters.service",
+    "security.adapters.audit",
+    "security.adapters.data_keys",
+):
     importlib.import_module(f"mainspring.{_module}")
 for _module in (
     "data.adapters.streams_catalog",

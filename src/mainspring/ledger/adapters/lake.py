@@ -63,7 +63,7 @@ class LakePredictions:
         folder: Folder of the segments.
         lake: Lake that receives the predictions, in the table `predictions`.
         locks: Locks; the lock `predictions` allows one compaction at a time.
-        key: The installation's key for personal values, 32 bytes; without it they cannot be decrypted.
+        opener: Decrypts personal values; by default none can be decrypted.
         at_once_bytes: Bytes of a segment that are compacted at once: 8 MiB are some 25,000 predictions, 200 MB as rows.
         observer: Counts each prediction once, as it comes into the table.
     """
@@ -73,7 +73,7 @@ class LakePredictions:
         folder: Path,
         lake: LakeTables,
         locks: Locks,
-        key: bytes | None = None,
+        opener: Opener | None = None,
         *,
         at_once_bytes: int = 8 << 20,
         observer: Observer | None = None,
@@ -81,7 +81,7 @@ class LakePredictions:
         self._folder = folder
         self._lake = lake
         self._locks = locks
-        self._opener = Opener(key)
+        self._opener = Opener(None) if opener is None else opener
         self._newest = NewestFirst()
         self._observer = observer
         self._tables = LedgerTables(lake)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import secrets
 import threading
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -16,7 +15,8 @@ from mainspring.ledger.batches import batches_of, predictions_of
 from mainspring.ledger.key_sample import hashed, smallest
 from mainspring.ledger.model import SAMPLED, Batch, Failure, KeptExplanation, Prediction, Selection
 from mainspring.ledger.ports import Arrivals, Cursor, Observations, Observed, Observer, PredictionPage, Seals
-from mainspring.ledger.sealing import KEY_BYTES, Opener, Sealer, revealed
+from mainspring.ledger.sealing import Opener, Sealer, revealed
+from mainspring.security.data_keys import OneKey
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,7 +32,7 @@ class MemoryLedger:
     def __init__(self, observer: Observer | None = None) -> None:
         self._observer = observer
         self._compactions = 0
-        key = secrets.token_bytes(KEY_BYTES)
+        key = OneKey()
         self._appended: list[Prediction] = []
         self._compacted: dict[str, Prediction] = {}  # in order of arrival
         self._failed: list[Failure] = []

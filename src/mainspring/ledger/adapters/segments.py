@@ -26,7 +26,6 @@ from mainspring.ledger.adapters.unread import damaged
 from mainspring.ledger.model import Batch, Failure, Heading, KeptExplanation, Prediction
 from mainspring.ledger.ports import Seals
 from mainspring.ledger.recording import Tally
-from mainspring.ledger.sealing import Sealer
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +75,7 @@ class SegmentLog:
 
     Args:
         folder: Folder of the segments; made if missing.
-        key: The installation's key for personal values, 32 bytes; without it they are left out.
+        sealer: Encrypts personal values; without it they are left out.
         max_bytes: Size at which a segment is closed and a new one begun.
         max_age_s: Age at which this happens, at the next write.
         flush_within_s: Maximum time until a batch is written.
@@ -87,7 +86,7 @@ class SegmentLog:
     def __init__(
         self,
         folder: Path,
-        key: bytes | None = None,
+        sealer: Seals | None = None,
         *,
         max_bytes: int = 64 << 20,
         max_age_s: float = 600.0,
@@ -112,7 +111,7 @@ class SegmentLog:
         self._owed = Tally()  # failures that could not be written: they go with the next frame
         self._troubles: set[str] = set()  # operations that currently fail: "write", "sync"
         self.unlogged: Counter[tuple[str, str]] = Counter()
-        self.sealer: Seals | None = None if key is None else Sealer(key)
+        self.sealer = sealer
         try:
             self._file = SegmentFile.begin(folder)
         except StorageFull as error:

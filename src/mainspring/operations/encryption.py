@@ -1,0 +1,111 @@
+"""Encryption at rest: its keys, and their rotation, with each step in the audit log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mainspring.operations.auditing import audit
+from mainspring.operations.endpoint_checks import Finding, well
+from mainspring.project import Project
+
+
+@dataclass(frozen=True, slots=True)
+class DataKeyState:
+    """A data key. `behind`: it is wrapped under an older version of the master key."""
+
+    id: str
+    purpose: str
+    number: int
+    version: str
+    behind: bool
+    created_at: int  # UTC epoch microseconds
+
+
+@dataclass(frozen=True, slots=True)
+class EncryptionState:
+    """The key service and its current version, and all data keys, which it has just unwrapped."""
+
+    service: str
+    version: str
+    keys: list[DataKeyState]
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """Result of a rotation: the current version, how many data keys were wrapped again, and purposes with a new one."""
+
+    version: str
+    wrapped: int
+    renewed: list[str]
+
+
+def state(project: Project) -> EncryptionState:
+    """Return the state of the keys, after unwrapping each. Nothing is made.
+
+    Raises:
+        Corrupt: A data key does not open.
+        Unavailable: The key service does not answer.
+    """
+    service = project.key_service
+    version = service.version()
+    project.data_keys.check()
+    keys = [
+        DataKeyState(
+            id=key.id,
+            purpose=key.purpose,
+            number=key.number,
+            version=key.wrapped.version,
+            behind=key.wrapped.version != version,
+            created_at=key.created_at,
+        )
+        for key in project.data_key_store.all()
+    ]
+    return EncryptionState(service=service.describe(), version=version, keys=keys)
+
+
+def rotate(project: Project, *, former: str = "") -> Rotation:
+    """Make a new version of the master key, and wrap all data keys under it; what they encrypted stays as it is.
+
+    Where data keys are under an older version, another rotation was interrupted, or the version was made in the
+    service: then none is made, and only these are wrapped again.
+
+    Args:
+        former: Address of the service that wrapped the data keys, where it was another: then its keys are wrapped under
+            the current version of the profile's service, and no version is made.
+    """
+    service = project.key_service
+    with project.locks.hold("encryption"):
+        if not former and not any(key.wrapped.version != service.version() for key in project.data_key_store.all()):
+            version = service.rotate()
+            audit(project, "encryption.rotate", f"key/{version}", f"made in {service.describe()}")
+        wrapped = project.data_keys.rewrap(project.key_service_at(former) if former else None)
+        version = service.version()
+        source = f", from {former.partition(':')[0]}" if former else ""
+        audit(project, "encryption.rotate", f"key/{version}", f"{wrapped} data keys wrapped under it{source}")
+    return Rotation(version=version, wrapped=wrapped, renewed=[])
+
+
+def renew(project: Project) -> Rotation:
+    """Make a new data key for each purpose that has one: it encrypts what is written from now on."""
+    with project.locks.hold("encryption"):
+        renewed = sorted({key.purpose for key in project.data_key_store.all()})
+        for purpose in renewed:
+            made = project.data_keys.renew(purpose)
+            audit(project, "encryption.renew", f"key/{made.id}", f"number {made.number} of {purpose}")
+    return Rotation(version=project.key_service.version(), wrapped=0, renewed=renewed)
+
+
+def check_encryption(project: Project) -> Iterator[Finding]:
+    """Check that the key service answers, that every data key opens, and that no rotation was interrupted."""
+    found = state(project)
+    behind = [key for key in found.keys if key.behind]
+    if behind:
+        yield Finding(
+            check="encryption",
+            ok=False,
+            detail=f"{len(behind)} of {len(found.keys)} data keys are under an older master key than {found.version}",
+            fix="run `mainspring encryption rotate`, which wraps them again",
+        )
+    else:
+        yield well("encryption", f"{found.service}; all {len(found.keys)} data keys open")

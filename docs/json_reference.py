@@ -378,8 +378,19 @@ DOCUMENTS = {
         )
     ),
     "audit search": Document(
-        list[_object("FoundEvent", number=int, at=int, actor=str, action=str, resource=str, detail=str)],  # type: ignore[misc]
+        list[_object("FoundEvent", number=int, at=int, actor=str, action=str, resource=str, detail=str,
+                     subject=str | None)],  # type: ignore[misc]
         ("at",),
+    ),
+    "audit export": Document(_object("ExportedEvents", file=str, events=int)),
+    "audit proof": Document(
+        _object(
+            "ProvenEvent", head=str,
+            event=_object(
+                "LoggedEvent", number=int, at=int, actor=str, action=str, resource=str, detail=str,
+                commitment=str | None, salt=str | None, subject=str | None, proof=list[str],
+            ),
+        )
     ),
     "audit verify": Document(_object("VerifiedLog", well=bool, verdict=Verdict)),
     **dict.fromkeys(

@@ -1,17 +1,21 @@
 """Every adapter of security's ports, against the shared suites."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from kit.auditing import audit_log
+from mainspring.core.errors import Corrupt
 from mainspring.security.adapters.accounts import CatalogAccounts
+from mainspring.security.adapters.anchors_file import FileAnchors
 from mainspring.security.adapters.catalog import CatalogEndedSessions, CatalogKeyStore
 from mainspring.security.adapters.data_keys import CatalogDataKeys
 from mainspring.security.adapters.key_file import FileKeys
 from mainspring.security.conformance import (
     AccountsConformance,
+    AnchorsConformance,
     AuditLogConformance,
     AuthoriserConformance,
     DataKeyStoreConformance,
@@ -23,6 +27,7 @@ from mainspring.security.conformance import (
 from mainspring.security.policy import CedarAuthoriser
 from mainspring.security.ports import (
     Accounts,
+    Anchors,
     AuditLog,
     Authoriser,
     DataKeyStore,
@@ -58,6 +63,29 @@ class TestCatalogAuditLog(AuditLogConformance):
     @pytest.fixture
     def log(self, catalog: sa.Engine) -> AuditLog:
         return audit_log(catalog)
+
+
+class TestFileAnchors(AnchorsConformance):
+    @pytest.fixture
+    def anchors(self, tmp_path: Path) -> Anchors:
+        return FileAnchors(tmp_path / "elsewhere" / "anchors.jsonl")
+
+    @pytest.fixture
+    def again(self, tmp_path: Path) -> Callable[[], Anchors]:
+        return lambda: FileAnchors(tmp_path / "elsewhere" / "anchors.jsonl")
+
+    def test_an_unfinished_line_is_none_and_a_damaged_one_is_told(self, anchors: Anchors, tmp_path: Path) -> None:
+        anchors.append("first")
+        path = tmp_path / "elsewhere" / "anchors.jsonl"
+        whole = path.read_bytes()
+        path.write_bytes(whole + whole[:-3])
+        assert anchors.read() == ["first"]
+        anchors.append("second")
+        assert anchors.read() == ["first", "second"]
+        assert path.stat().st_mode & 0o777 == 0o600
+        path.write_bytes(b"x\n" + whole)
+        with pytest.raises(Corrupt, match="damaged"):
+            anchors.read()
 
 
 class TestCedarAuthoriser(AuthoriserConformance):

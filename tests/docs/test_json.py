@@ -150,6 +150,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("runs rename", ["{runs list[0][id]}", "deeper"]), ("runs note", ["{runs list[0][id]}", "Before the winter."]),
         ("endpoints list", []), ("endpoints show", [MODEL]), ("monitor skew", [MODEL]),
         ("audit search", ["--limit", "3"]), ("audit verify", []),
+        ("audit export", ["events.jsonl"]), ("audit proof", ["0"]),
         ("monitor query", ["SELECT count(*) AS n FROM incidents"]), ("status", []), ("advise", []),
         ("profile list", []), ("profile check", []), ("doctor", []), ("completion", ["bash"]),
     ]  # fmt: skip

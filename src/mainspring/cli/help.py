@@ -168,7 +168,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "keys revoke": ("keys revoke 01m8be2bwh331ajhxkj67gs77w",),
     "sbom": ("sbom --output mainspring.cdx.json", "sbom late-delivery:3 --output late-delivery.cdx.json"),
     "audit search": ("audit search --action keys --since 2026-01-01", "audit search --resource model/late-delivery"),
-    "audit verify": ("audit verify", "audit verify --json"),
+    "audit export": ("audit export events.jsonl", "audit export keys.jsonl --action keys --since 2026-01-01"),
+    "audit proof": ("audit proof 12",),
+    "audit verify": ("audit verify", "audit verify events.jsonl"),
     "users add": (
         "users add ana --email ana@example.org",
         "users add ana --issuer https://login.example.org --subject 00u1a2b3",

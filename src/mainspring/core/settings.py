@@ -222,6 +222,7 @@ class Settings:
     encryption_keep_us: int = 3_600_000_000  # how long an unwrapped data key is used without asking that service
     fleet: Url | None = None  # broker of the devices; `None`: there are none
     fleet_unseen_us: int = 86_400_000_000  # after which a device that has not reported is an incident
+    audit_anchors: tuple[Url, ...] = ()  # places of the audit log's heads, beside the file in the state folder
     fleet_root_key: Path | None = None  # file with the key of the root role; `None`: beside the others
     receivers: Mapping[str, Receiver] = field(default_factory=dict)  # by `project.receivers.variable` of the name
     engines: Engines = Engines()

@@ -4,41 +4,162 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import IO, TYPE_CHECKING, Any
 
-from mainspring.core.errors import Corrupt
+from mainspring.core.errors import Corrupt, MainspringError, NotFound
 from mainspring.project import Project
 from mainspring.registry.processes import local_user
-from mainspring.security.model import AuditEvent
+from mainspring.security.model import AuditEvent, AuditFilter
 
 if TYPE_CHECKING:
+    from mainspring.security.audit_proofs import Proofs
+    from mainspring.security.tree_heads import Head
     from mainspring.security.verification import Verdict
 
-VERIFIED = "audit.verify"
+VERIFIED, EXPORTED = "audit.verify", "audit.export"
 
 
-def audit(project: Project, action: str, resource: str, detail: str = "", *, who: str | None = None) -> None:
+def audit(
+    project: Project,
+    action: str,
+    resource: str,
+    detail: str = "",
+    *,
+    subject: str | None = None,
+    who: str | None = None,
+) -> None:
     """Append one event to the audit log, durably.
 
     Args:
         action: A verb such as `train` or `keys.create`.
         resource: A kind and a name: `model/late-arrival`.
+        subject: The person whom it is about, if there is one. Only this part can be erased later.
         who: By default the user of this process.
     """
     actor = local_user() if who is None else who
-    project.audit.append([AuditEvent(project.wall.now(), actor, action, resource, detail)])
+    project.audit.append([AuditEvent(project.wall.now(), actor, action, resource, detail, subject)])
 
 
 def verify_audit(project: Project, progress: Callable[[int, int], None] | None = None) -> Verdict:
-    """Verify the audit log, and append the outcome to it.
+    """Verify the audit log, also against the anchored heads; append the outcome to it, and anchor a whole one.
 
     Args:
         progress: Called with the number of verified events, and that of all.
     """
-    from mainspring.security.verification import verify_log
+    from mainspring.security.tree_heads import read_head
+    from mainspring.security.verification import Damage, verify_log
 
-    verdict = verify_log(project.audit, project.signing_key.public, progress=progress)
+    heads: list[Head] = []
+    unread: list[Damage] = []
+    for name, place in project.anchors.items():
+        try:
+            heads += [read_head(note) for note in place.read()]
+        except MainspringError as error:
+            unread.append(Damage("anchor", f"{name}: {error.what}"))
+    verdict = verify_log(project.audit, project.signing_key.public, heads, progress)
+    verdict = replace(verdict, damage=(*verdict.damage, *unread))
     found = f"{len(verdict.damage)} findings" if verdict.damage else "whole"
     with suppress(Corrupt):  # the head is damaged, which the verdict says
         audit(project, VERIFIED, "audit", f"{verdict.events} events: {found}")
+    if not verdict.damage:
+        anchored(project, add=True)
     return verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Anchored:
+    """One place of anchors: the number of events of its newest head, and what is wrong there, empty if nothing is."""
+
+    place: str
+    events: int
+    problem: str
+
+
+def anchored(project: Project, *, add: bool = False) -> list[Anchored]:
+    """Return the state of each place of anchors. A failure at one holds back neither work nor the others.
+
+    Args:
+        add: Whether the log's newest head is kept at each place, if it continues the one that is there.
+
+    Raises:
+        Corrupt: The log's head is not signed with this key.
+    """
+    from mainspring.security.audit_proofs import Proofs, signed_head
+    from mainspring.security.tree_heads import read_head
+
+    try:
+        note, head = signed_head(project.audit, project.signing_key.public)
+    except NotFound:  # nothing was appended yet
+        return []
+    proofs = Proofs(project.audit)
+    found: list[Anchored] = []
+    for name, place in project.anchors.items():
+        events, problem = 0, ""
+        try:
+            kept = place.read()[-1:]
+            for last in map(read_head, kept):
+                events = last.size
+                _check_continues(proofs, last, head)
+            if add and kept != [note]:
+                place.append(note)
+                events = head.size
+        except MainspringError as error:
+            problem = error.what
+        found.append(Anchored(name, events, problem))
+    return found
+
+
+def _check_continues(proofs: Proofs, last: Head, head: Head) -> None:
+    """Raise if a head is not that of a log which continues the log of a kept head.
+
+    Raises:
+        Corrupt: The log was cut off, changed, or replaced by another.
+    """
+    from mainspring.security.merkle import extends
+
+    shown = last.size <= head.size and extends(
+        last.root, last.size, head.root, head.size, proofs.consistency(last.size, head.size)
+    )
+    if not shown:
+        raise Corrupt(
+            f"The audit log of {head.size:,} events does not continue the anchored one of {last.size:,}.",
+            fix="run `mainspring audit verify`.",
+        )
+
+
+def prove(project: Project, number: int) -> tuple[str, dict[str, Any]]:
+    """Return the newest head, and an event with the proof that it is in the head's tree.
+
+    Raises:
+        NotFound: There is no such event, or no signed head yet.
+        Corrupt: The head is not of this installation's key, or a hash is missing.
+    """
+    from mainspring.security.audit_proofs import Proofs, proven, signed_head
+
+    note, head = signed_head(project.audit, project.signing_key.public)
+    found = project.audit.records(number, number + 1) if number < head.size else []
+    if not found:
+        raise NotFound(f"There is no event {number}.", fix=f"the log has the events 0 to {head.size - 1}.")
+    return note, proven(found[0], Proofs(project.audit).inclusion(number, head.size))
+
+
+def export_audit(project: Project, file: IO[str], wanted: AuditFilter, *, subjects: bool = False) -> int:
+    """Write matching events with their proofs to a file, and append that to the log; return their number.
+
+    Args:
+        subjects: Whether the file names the subjects of events. They would outlive their erasure from the log.
+
+    Raises:
+        NotFound: The log has no signed head yet.
+        Corrupt: The head is not of this installation's key, or a hash is missing.
+    """
+    from mainspring.security.audit_proofs import export
+
+    what = "with subjects" if subjects else "without subjects"
+    audit(project, EXPORTED, "audit", what)
+    written = -1  # the first line is the head
+    for line in export(project.audit, project.signing_key.public, wanted, subjects=subjects):
+        file.write(f"{line}\n")
+        written += 1
+    return written

@@ -26,6 +26,7 @@ from mainspring.project.running import alive, read_running, where_up
 from mainspring.security.secrets import load_or_create
 
 _NAMED = 5  # keys named in a finding
+_VERIFY = "run `mainspring audit verify`"
 _RENEW_US = 14 * DAY  # before a certificate expires
 
 
@@ -41,6 +42,7 @@ def examine(project: Project, only: str | None = None) -> list[Finding]:
         ("catalog", _catalog),
         ("keys", _keys),
         ("encryption", check_encryption),
+        ("audit log", _audit_log),
         ("lake", _lake),
         ("online store", _online),
         ("runs", _runs),
@@ -166,6 +168,19 @@ def _known_tables(project: Project) -> dict[str, tuple[int, str]]:
         if any(window.predictions for window in project.monitors.windows(endpoint)):
             expected.setdefault(PREDICTIONS, (0, f"windows of endpoint {endpoint} were computed from it"))
     return expected
+
+
+def _audit_log(project: Project) -> Iterator[Finding]:
+    """Look at the head and at its anchors; `audit verify` reads every event."""
+    from mainspring.operations.auditing import anchored
+
+    tree = project.audit.tree()
+    yield well("audit log", f"a tree of {0 if tree is None else tree.size:,} events")
+    for each in anchored(project):
+        if each.problem:
+            yield Finding(check="audit log", ok=False, detail=f"anchors at {each.place}: {each.problem}", fix=_VERIFY)
+        else:
+            yield well("audit log", f"{each.events:,} events are anchored at {each.place}")
 
 
 def _keys(project: Project) -> Iterator[Finding]:

@@ -167,6 +167,7 @@ def duties(project: Project) -> list[Duty]:
         Duty("sampling service health", sampler.look, 60.0),
         Duty("comparing served features", compare_features, 300.0, due=time.monotonic() + 150.0),
         Duty("sending messages", send, 5.0),
+        Duty("anchoring the audit log", partial(_anchor, project), 300.0, end=partial(_anchor, project)),
         Duty("deleting old versions of tables", retain_tables, 600.0, due=time.monotonic() + 120.0),
         Duty("deleting old tiles and states", put_away, 600.0, due=time.monotonic() + 60.0, lane="features"),
     ]
@@ -176,6 +177,17 @@ def _add_sketches(project: Project) -> None:
     from mainspring.operations.edge.sketches import add_waiting
 
     add_waiting(project)
+
+
+def _anchor(project: Project) -> None:
+    from mainspring.operations.auditing import anchored
+
+    try:
+        for each in anchored(project, add=True):
+            if each.problem:
+                log.warning("the audit log is not anchored at %s: %s", each.place, each.problem)
+    except MainspringError as error:
+        log.warning("the audit log is not anchored: %s", error)
 
 
 def _tidy_messages(project: Project) -> None:

@@ -161,6 +161,9 @@ KEY_SERVICES: Mapping[str, Build] = {
     "vault": lambda at: lazily("security.adapters.key_vault", "VaultKeys", extra="gateway")(at.url),
     "awskms": lambda at: lazily("security.adapters.key_awskms", "AwsKmsKeys", extra="awskms")(at.url),
 }
+ANCHORS: Mapping[str, Build] = {
+    "file": lambda at: lazily("security.adapters.anchors_file", "FileAnchors", extra="gateway")(at.url.path),
+}
 
 
 def _redis(at: Context) -> Any:

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from mainspring.security.keys import Authenticator
     from mainspring.security.ports import (
         Accounts,
+        Anchors,
         AuditLog,
         Authoriser,
         DataKeyStore,
@@ -295,6 +296,13 @@ class Project:
     def audit(self) -> AuditLog:
         built: AuditLog = self._build("audit", backends.AUDIT_LOGS, self.settings.catalog)
         return built
+
+    @cached_property
+    def anchors(self) -> Mapping[str, Anchors]:
+        """Places of the audit log's heads, by their addresses: a file in the state folder, and those of the profile."""
+        own = Url(f"file://{(self.settings.state / 'audit-anchors.jsonl').as_posix()}")
+        places = (own, *self.settings.audit_anchors)
+        return {each.shown: self._build("anchors", backends.ANCHORS, each) for each in places}
 
     @cached_property
     def authenticator(self) -> Authenticator:

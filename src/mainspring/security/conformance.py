@@ -28,6 +28,7 @@ from mainspring.security.model import (
 )
 from mainspring.security.ports import (
     Accounts,
+    Anchors,
     AuditLog,
     Authoriser,
     DataKeyStore,
@@ -311,6 +312,19 @@ class AuditLogConformance:
 
     def test_an_empty_log_reads_empty(self, log: AuditLog) -> None:
         assert log.read() == []
+
+
+class AnchorsConformance:
+    """Takes a fixture `anchors`: a place without heads; and `again`, which opens the same place once more."""
+
+    def test_heads_come_back_in_their_order(self, anchors: Anchors, again: Callable[[], Anchors]) -> None:
+        assert anchors.read() == []
+        notes = [f"log/ünïcode\n{size}\nroot\n\n\u2014 log/ünïcode sig\n" for size in (1, 12, 9, 9)]
+        for note in notes:
+            anchors.append(note)
+        assert anchors.read() == again().read() == notes
+        again().append(notes[0])
+        assert anchors.read() == [*notes, notes[0]]
 
 
 class AuthoriserConformance:

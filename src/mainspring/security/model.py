@@ -156,13 +156,14 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class AuditEvent:
-    """One audited action."""
+    """One audited action. `subject` is a person whom it is about, as text that can be erased without a trace."""
 
     at: int  # UTC epoch microseconds
     actor: str
     action: str
     resource: str
     detail: str = ""
+    subject: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +187,10 @@ class AuditRecord(NamedTuple):
     leaf: bytes  # hash of the leaf as it was appended
     salt: bytes | None  # by which the commitment was made; None once the subject is erased
     subject: str | None
+
+    @property
+    def event(self) -> AuditEvent:
+        return AuditEvent(self.at, self.actor, self.action, self.resource, self.detail, self.subject)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +221,7 @@ class AuditFilter:
         action: Beginning of the action: `keys` finds `keys.create`.
         since: UTC epoch microseconds, included.
         until: UTC epoch microseconds, excluded; `None` for no end.
+        subject: The whole subject, letter by letter.
     """
 
     actor: str = ""
@@ -224,6 +230,18 @@ class AuditFilter:
     detail: str = ""
     since: int = 0
     until: int | None = None
+    subject: str = ""
+
+    def matches(self, event: AuditEvent) -> bool:
+        """Return whether the filter finds an event."""
+        parts = ((self.actor, event.actor), (self.resource, event.resource), (self.detail, event.detail))
+        return (
+            self.since <= event.at
+            and (self.until is None or event.at < self.until)
+            and event.action.lower().startswith(self.action.lower())
+            and all(part.lower() in text.lower() for part, text in parts)
+            and self.subject in ("", event.subject)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -227,6 +227,13 @@ class AuditLog(Protocol):
         """
         ...
 
+    def erase(self, subject: str) -> int:
+        """Erase a subject from all events about it, with what its commitments were made by; return how many.
+
+        The events stay, and so do their places in the tree.
+        """
+        ...
+
     def tree(self) -> AuditTree | None:
         """Return the tree, `None` if nothing was ever appended."""
         ...
@@ -242,6 +249,22 @@ class AuditLog(Protocol):
             height: 0 for leaves; other heights are those of `TREE_HEIGHTS`.
             begin: Number of the first subtree among those of its height.
             end: Number after that of the last.
+        """
+        ...
+
+
+class Anchors(Protocol):
+    """Heads of the audit log at a place that whoever can write to the catalog does not change with it."""
+
+    def append(self, note: str) -> None:
+        """Keep a head durably, after those that are there."""
+        ...
+
+    def read(self) -> list[str]:
+        """Return all heads, in the order in which they came.
+
+        Raises:
+            Corrupt: They are damaged.
         """
         ...
 

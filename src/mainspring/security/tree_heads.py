@@ -62,7 +62,7 @@ def open_head(note: str, public: bytes) -> Head:
     mine = _key_id(head.origin, public)
     for line in signatures.splitlines():
         _, name, encoded = line.split(" ")
-        signature = _decoded(encoded)
+        signature = decoded(encoded)
         if name == head.origin and signature[:4] == mine:
             verify(public, signature[4:], text.encode())
             return head
@@ -77,14 +77,22 @@ def _parsed(note: str) -> tuple[Head, str, str]:
     if found is None:
         raise Corrupt("The head is not a signed checkpoint.", fix="run `mainspring audit verify`.")
     origin, size, encoded, more, signatures = found.groups()
-    return Head(origin, int(size), _decoded(encoded)), f"{origin}\n{size}\n{encoded}\n{more}", signatures
+    return Head(origin, int(size), decoded(encoded)), f"{origin}\n{size}\n{encoded}\n{more}", signatures
 
 
-def _decoded(text: str) -> bytes:
+def decoded(text: str) -> bytes:
+    """Return the bytes of a text in base 64.
+
+    Raises:
+        Corrupt: It is not base 64, or not the one way to write these bytes.
+    """
     try:
-        return b64decode(text, validate=True)
+        content = b64decode(text, validate=True)
     except ValueError:
-        raise Corrupt("The head has text that is not base 64.", fix="run `mainspring audit verify`.") from None
+        content = b""
+    if b64encode(content).decode() != text:
+        raise Corrupt(f"{text[:100]!r} is not base 64.", fix="run `mainspring audit verify`.")
+    return content
 
 
 def _key_id(name: str, public: bytes) -> bytes:

@@ -336,7 +336,7 @@ def entity(call: Call, *, view: str, key: tuple[str, ...], reveal: bool) -> None
     chosen = project.definitions.view(view)
     typed = typed_key(chosen.entity.keys, _named_keys(chosen, key), f"View {chosen.name!r}")
     if reveal:
-        audit(project, "features.reveal", f"view/{chosen.name}", ", ".join(map(str, typed.values())))
+        audit(project, "features.reveal", f"view/{chosen.name}", subject=", ".join(map(str, typed.values())))
     found = entity_values(chosen, typed, project.online, project.lake.scan, project.clock.now(), reveal=reveal)
 
     def show(console: Console) -> None:

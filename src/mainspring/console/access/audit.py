@@ -17,7 +17,7 @@ from mainspring.console.render import page
 from mainspring.core.errors import Invalid
 from mainspring.core.time import format_instant, parse_end, parse_instant
 from mainspring.project import Project
-from mainspring.security.model import AuditFilter
+from mainspring.security.model import AuditEvent, AuditFilter
 
 Word = Annotated[str, Query(max_length=200)]
 Moment = Annotated[str, Query(max_length=40)]
@@ -98,4 +98,11 @@ def add_audit_api(router: APIRouter, project: Project) -> None:
         found = project.audit.search(asked.filter(), before=before, limit=limit + 1)
         rows = found[:limit]
         follows = rows[-1].number if len(found) > limit else None
-        return Answer({"events": [each.event for each in rows], "next": follows})
+        return Answer({"events": [_shown(each.event) for each in rows], "next": follows})
+
+
+def _shown(event: AuditEvent) -> dict[str, object]:
+    """Return an event without the person whom it is about: a key with the scope `view` may not look people up."""
+    shown = asdict(event)
+    del shown["subject"]
+    return shown

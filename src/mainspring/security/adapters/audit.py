@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from mainspring.core.catalog import catalog_errors, keep_writers_out, metadata
 from mainspring.core.errors import Corrupt
 from mainspring.core.ids import new_id
-from mainspring.security.audit_leaves import event_leaf
+from mainspring.security.audit_leaves import commit, event_leaf
 from mainspring.security.merkle import extend, root
 from mainspring.security.model import AuditEntry, AuditEvent, AuditFilter, AuditRecord, AuditTree
 from mainspring.security.ports import ADOPTED, ITSELF, TREE_HEIGHTS
@@ -61,10 +61,11 @@ audit_subtrees = sa.Table(
     sa.Column("hash", sa.LargeBinary(_HASH_BYTES), nullable=False),
 )
 
-_COLUMNS = ("seq", "at", "actor", "action", "resource", "detail", "leaf")
+_COLUMNS = ("seq", "at", "actor", "action", "resource", "detail", "commitment", "leaf", "salt", "subject")
 _EVENT = (
     audit_events.c.seq, audit_events.c.at, audit_events.c.actor, audit_events.c.action, audit_events.c.resource,
     audit_events.c.detail,
+    audit_events.c.subject,
 )  # fmt: skip
 
 
@@ -72,13 +73,16 @@ def _storable(event: AuditEvent) -> AuditEvent:
     """Return an event with texts that every database accepts. Postgres rejects NUL, and none stores half of a surrogate
     pair; a caller's text must not prevent the logging of an event.
     """
-    texts = event.actor, event.action, event.resource, event.detail
-    joined = "".join(texts)
+    joined = f"{event.actor}{event.action}{event.resource}{event.detail}{event.subject}"
     if joined.isascii() and "\0" not in joined:
         return event
-    return AuditEvent(
-        event.at, *(text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode() for text in texts)
-    )
+    actor, action, resource, detail = map(_storable_text, (event.actor, event.action, event.resource, event.detail))
+    subject = None if event.subject is None else _storable_text(event.subject)
+    return AuditEvent(event.at, actor, action, resource, detail, subject)
+
+
+def _storable_text(text: str) -> str:
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
 def _insert(connection: sa.Connection, rows: list[tuple[Any, ...]]) -> None:
@@ -131,10 +135,15 @@ class CatalogAuditLog:
         if found and before != self._last and (why := _foreign(before, root(frontier), key)):
             adopted = f"{size} events, root {b64encode(root(frontier)).decode()}: {why}"
             added = [AuditEvent(added[0].at, ITSELF, ADOPTED, "audit", adopted), *added]
-        rows = [(number, e.at, e.actor, e.action, e.resource, e.detail, None) for number, e in enumerate(added, size)]
+        sealed = [(None, None) if event.subject is None else commit(event.subject) for event in added]
+        rows = [
+            (number, e.at, e.actor, e.action, e.resource, e.detail, commitment)
+            for number, (e, (_, commitment)) in enumerate(zip(added, sealed, strict=True), size)
+        ]
         leaves = [event_leaf(*row) for row in rows]
         try:
-            _insert(connection, [(*row[:6], leaf) for row, leaf in zip(rows, leaves, strict=True)])
+            more = zip(rows, leaves, sealed, added, strict=True)
+            _insert(connection, [(*row, leaf, salt, event.subject) for row, leaf, (salt, _), event in more])
         except sa.exc.IntegrityError as error:
             raise Corrupt(
                 f"The audit log has an event of the number {size} or after it, which is not in its tree.",
@@ -166,6 +175,8 @@ class CatalogAuditLog:
             query = query.where(columns.at < wanted.until)
         if before is not None:
             query = query.where(columns.seq < before)
+        if wanted.subject:
+            query = query.where(columns.subject == _storable_text(wanted.subject))
         if wanted.action:
             query = query.where(columns.action.istartswith(wanted.action, autoescape=True))
         for name in ("actor", "resource", "detail"):
@@ -174,6 +185,12 @@ class CatalogAuditLog:
         with catalog_errors(self._name), self._engine.connect() as connection:
             rows = connection.execute(query.order_by(columns.seq.desc()).limit(limit))
             return [AuditEntry(row.seq, AuditEvent(*row[1:])) for row in rows]
+
+    def erase(self, subject: str) -> int:
+        of = audit_events.c
+        mine = audit_events.update().where(of.subject == _storable_text(subject)).values(subject=None, salt=None)
+        with catalog_errors(self._name), self._engine.begin() as connection:
+            return connection.execute(mine).rowcount
 
     def tree(self) -> AuditTree | None:
         number, of = audit_events.c.seq, audit_tree.c
@@ -188,7 +205,7 @@ class CatalogAuditLog:
 
     def records(self, begin: int, end: int) -> list[AuditRecord]:
         of = audit_events.c
-        query = sa.select(*_EVENT, of.commitment, of.leaf, of.salt, of.subject)
+        query = sa.select(*(of[name] for name in _COLUMNS))
         query = query.where(of.seq >= begin, of.seq < end).order_by(of.seq)
         with catalog_errors(self._name), self._engine.connect() as connection:
             return [AuditRecord._make(row) for row in connection.execute(query).all()]

@@ -1,0 +1,44 @@
+"""Anchors in a file: one line of JSON for each head, synced to the disk."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+
+from mainspring.core.errors import Corrupt
+from mainspring.core.files import disk_errors, make_folder, sync_folder
+
+
+class FileAnchors:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def append(self, note: str) -> None:
+        with disk_errors(self._path):
+            make_folder(self._path.parent)
+            is_new = not self._path.exists()
+            with os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "a+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)  # a power cut may have left a line unfinished
+                file.write(json.dumps({"head": note}, ensure_ascii=False).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            if is_new:
+                sync_folder(self._path.parent)
+
+    def read(self) -> list[str]:
+        try:
+            content = self._path.read_bytes()
+        except FileNotFoundError:
+            return []
+        lines = content[: content.rfind(b"\n") + 1].splitlines()
+        try:
+            return [str(json.loads(line)["head"]) for line in lines]
+        except (ValueError, LookupError, TypeError):
+            raise Corrupt(
+                f"The anchors of the audit log in {self._path} are damaged.",
+                fix="restore the file from a backup; if there is none, move it away, and find out who changed it.",
+            ) from None

@@ -1,0 +1,86 @@
+"""Anchors of the audit log: what is kept where, and what they show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from kit.console.flights import Project
+from mainspring.core.errors import Unavailable
+from mainspring.operations.auditing import VERIFIED, anchored, audit, verify_audit
+from mainspring.operations.doctor import examine
+from mainspring.security.adapters.anchors_file import FileAnchors
+from mainspring.security.ports import Anchors
+
+
+class Away:
+    """A place that does not answer."""
+
+    def append(self, note: str) -> None:
+        raise Unavailable("It is away.")
+
+    def read(self) -> list[str]:
+        raise Unavailable("It is away.")
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> dict[str, Anchors]:
+    return {"away": Away(), "file": FileAnchors(tmp_path / "anchors.jsonl")}
+
+
+@pytest.fixture
+def project(places: dict[str, Anchors]) -> Project:
+    return Project(anchors=places)
+
+
+def cut(project: Project, *, to: int) -> None:
+    """Put the log back to fewer events, whole in itself, with a head of this installation's key."""
+    kept = project.audit.read(1_000)[::-1][:to]
+    with project.engine.begin() as connection:
+        for table in ("audit_events", "audit_subtrees", "audit_tree"):
+            connection.execute(sa.text(f"DELETE FROM {table}"))
+    project.audit.append(kept)
+
+
+def test_a_head_is_kept_once_and_a_place_that_is_away_holds_back_none(
+    project: Project, places: dict[str, Anchors]
+) -> None:
+    assert anchored(project, add=True) == []  # there is no head yet
+    audit(project, "train", "model/late")
+    for _ in range(2):
+        away, file = anchored(project, add=True)
+        assert (away.problem, away.events, file.problem, file.events) == ("It is away.", 0, "", 1)
+    assert len(places["file"].read()) == 1
+    audit(project, "train", "model/late")
+    assert anchored(project)[1].events == 1
+    assert anchored(project, add=True)[1].events == 2
+    checked = [(each.ok, each.detail) for each in examine(project, "audit log")]
+    assert [ok for ok, _ in checked] == [True, False, True]
+    assert "away" in checked[1][1]
+
+
+def test_a_log_that_went_back_is_found_and_not_anchored(project: Project, places: dict[str, Anchors]) -> None:
+    del places["away"]
+    for number in range(5):
+        audit(project, "train", f"model/{number}")
+    assert verify_audit(project).damage == ()  # an event itself; then it anchors
+    assert anchored(project)[0].events == 6
+    cut(project, to=4)
+    assert [(each.kind, each.first, each.last) for each in verify_audit(project).damage] == [("anchor", 4, 5)]
+    assert project.audit.read(1)[0].action == VERIFIED
+    [place] = anchored(project, add=True)
+    assert "does not continue" in place.problem
+    audit(project, "train", "model/late")
+    assert [(each.kind, each.first, each.last) for each in verify_audit(project).damage] == [("anchor", 0, 5)]
+    assert len(places["file"].read()) == 1
+
+
+def test_anchors_that_cannot_be_read_are_damage(project: Project, places: dict[str, Anchors], tmp_path: Path) -> None:
+    audit(project, "train", "model/late")
+    assert [each.what for each in verify_audit(project).damage] == ["away: It is away."]
+    places.pop("away")
+    anchored(project, add=True)
+    (tmp_path / "anchors.jsonl").write_bytes(b"{}\n")
+    assert ["damaged" in each.what for each in verify_audit(project).damage] == [True]

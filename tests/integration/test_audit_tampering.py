@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -209,6 +212,27 @@ def test_instants_may_go_back(catalog: sa.Engine) -> None:
         log.append([event(at)])
     assert [each.at for each in log.read()] == [9_000, -1_000, 3_000, 3_000, 5_000]
     assert found(log) == []
+
+
+def test_optimised_python_finds_the_same(tmp_path: Path) -> None:
+    program = """
+import sys
+from kit.auditing import KEY, event, filled, found, tamper
+from mainspring.project.catalog import memory_catalog
+catalog = memory_catalog()
+log = filled(catalog, 300)
+tamper(catalog, "UPDATE audit_events SET actor = 'ben' WHERE seq = 7", "UPDATE audit_tree SET size = 299")
+print(sys.flags.optimize, found(log))
+try:
+    log.append([event(300)])
+except Exception as error:
+    print(type(error).__name__)
+"""
+    done = subprocess.run(
+        [sys.executable, "-O", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["1 [('edited', 7, 7), ('head', None, None)]", "Corrupt"]
 
 
 def test_progress_tells_of_every_event(catalog: sa.Engine) -> None:

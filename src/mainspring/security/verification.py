@@ -81,7 +81,7 @@ def verify_log(
     if tree.last is not None and tree.last >= found.size:
         what = f"{_events(found.size, tree.last)} no place in the tree of {found.size:,} events."
         damage.append(Damage("inserted", what, found.size, tree.last))
-    damage.sort(key=lambda each: (each.first is None, each.first or 0))
+    damage.sort(key=lambda each: (each.kind == "anchor", each.first is None, each.first or 0))
     note = "" if head is None else tree.note
     return Verdict(found.size, note, found.redacted, tuple(found.adopted), found.agreed, tuple(damage))
 

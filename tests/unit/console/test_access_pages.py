@@ -10,6 +10,7 @@ from kit.console.client import Client
 from kit.console.flights import NOW, Project, populated
 from mainspring.console.app import create_app
 from mainspring.core.time import DAY, HOUR
+from mainspring.operations.auditing import VERIFIED
 from mainspring.security.model import AuditEvent, KeyScope
 from unit.console.test_guard import log_in
 from unit.console.test_pages import text_of
@@ -94,6 +95,16 @@ class TestAudit:
         rows = list(csv.reader(io.StringIO(client.get("/audit.csv?actor=BEN&action=keys").text)))
         assert (len(rows), rows[0]) == (61, ["at", "actor", "action", "resource", "detail"])
         assert 'href="/api/audit?actor=BEN&amp;action=keys"' in page
+
+    def test_the_page_tells_of_the_tree_and_shows_no_subject(self, client: Client, project: Project) -> None:
+        assert "A tree of 61 events, its head signed; never verified." in text_of(client.page("/audit").text)
+        project.audit.append([AuditEvent(NOW, "local:ana", "features.reveal", "view/Late", subject="Zoe Quux")])
+        project.audit.append([AuditEvent(NOW, "local:ana", VERIFIED, "audit", "62 events: whole")])
+        page = client.page("/audit").text
+        assert "A tree of 63 events, its head signed; last verified" in text_of(page)
+        shown = [page, client.get("/api/audit").text, client.get("/audit.csv").text]
+        assert ["features.reveal" in each for each in shown] == [True] * 3
+        assert not any("Quux" in each for each in shown)
 
     def test_a_spreadsheet_computes_nothing(self, client: Client) -> None:
         assert ",'=1+1" in client.get("/audit.csv?action=promote&actor=ana").text

@@ -74,7 +74,8 @@ def verify(call: Call, *, file: Path | None, key: str) -> int:
         if not verdict.head and well:
             console.print("[yellow]•[/] No head is signed yet: the next event signs one.")
         if verdict.anchors:
-            console.print(f"{verdict.anchors:,} anchored heads are of this log.")
+            heads = "head is" if verdict.anchors == 1 else "heads are"
+            console.print(f"{verdict.anchors:,} anchored {heads} of this log.")
         erased = f", {verdict.redacted:,} without their subject" if verdict.redacted else ""
         console.print(f"{verdict.events:,} events{erased}: {'whole' if well else 'damaged'}.", style="bold")
 

@@ -16,6 +16,7 @@ from mainspring.console.features.pages import Frame
 from mainspring.console.render import page
 from mainspring.core.errors import Invalid
 from mainspring.core.time import format_instant, parse_end, parse_instant
+from mainspring.operations.auditing import VERIFIED
 from mainspring.project import Project
 from mainspring.security.model import AuditEvent, AuditFilter
 
@@ -65,10 +66,13 @@ def add_audit_pages(router: APIRouter, project: Project, frame: Frame) -> None:
         else:
             found = project.audit.search(wanted, before=before, limit=_PAGE + 1)
         rows = found[:_PAGE]
+        tree, verified = project.audit.tree(), project.audit.search(AuditFilter(action=VERIFIED), limit=1)
         kept = urlencode({name: text for name, text in asdict(asked).items() if text})
         content: dict[str, Any] = {
             "asked": asdict(asked),
             "rows": rows,
+            "tree": tree,
+            "verified": verified[0].event if verified else None,
             "before": before,
             "next": rows[-1].number if len(found) > _PAGE else None,
             "kept": kept,

@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import astuple
 from pathlib import Path
 from statistics import quantiles
 
@@ -76,8 +75,12 @@ def _measured(count: int, append: float, verify: float, single: list[float]) -> 
     return {**{name: [round(count / each)] for name, each in rates.items()}, "single": single}
 
 
+def _row(event: AuditEvent) -> tuple[object, ...]:
+    return event.at, event.actor, event.action, event.resource, event.detail
+
+
 def _bare(path: Path, batches: Sequence[Sequence[AuditEvent]], few: Sequence[AuditEvent]) -> Mapping[str, list[float]]:
-    rows = [[astuple(event) for event in batch] for batch in batches]
+    rows = [[_row(event) for event in batch] for batch in batches]
     with closing(sqlite3.connect(path)) as connection:
         for statement in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", _TABLE):
             connection.execute(statement)
@@ -88,7 +91,7 @@ def _bare(path: Path, batches: Sequence[Sequence[AuditEvent]], few: Sequence[Aud
 
         append = seconds(lambda: [insert(batch) for batch in rows])
         read = seconds(lambda: connection.execute("SELECT * FROM events ORDER BY seq").fetchall())
-        single = [seconds(lambda each=each: insert([each])) for each in map(astuple, few)]
+        single = [seconds(lambda each=each: insert([each])) for each in map(_row, few)]
     return _measured(sum(map(len, batches)), append, read, single)
 
 

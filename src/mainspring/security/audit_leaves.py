@@ -23,9 +23,12 @@ def event_leaf(
     number: int, at: int, actor: str, action: str, resource: str, detail: str, commitment: bytes | None
 ) -> bytes:
     """Return the hash of an event as a leaf of the tree."""
-    who, what, of, more, sealed = actor.encode(), action.encode(), resource.encode(), detail.encode(), commitment or b""
-    header = _HEADER.pack(0, _VERSION, number, at, len(who), len(what), len(of), len(more), len(sealed))
-    return sha256(header + who + what + of + more + sealed).digest()
+    joined, sealed = f"{actor}{action}{resource}{detail}", commitment or b""
+    lengths = [len(actor), len(action), len(resource), len(detail)]
+    if not joined.isascii():
+        lengths = [len(text.encode()) for text in (actor, action, resource, detail)]
+    header = _HEADER.pack(0, _VERSION, number, at, *lengths, len(sealed))
+    return sha256(header + joined.encode() + sealed).digest()
 
 
 def commit(subject: str) -> tuple[bytes, bytes]:

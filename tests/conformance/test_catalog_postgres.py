@@ -32,7 +32,7 @@ from mainspring.registry.conformance import TrackingConformance, VersionsConform
 from mainspring.security.adapters.accounts import CatalogAccounts
 from mainspring.security.adapters.audit import CatalogAuditLog
 from mainspring.security.adapters.catalog import CatalogEndedSessions, CatalogKeyStore
-from mainspring.security.adapters.data_keys import CatalogDataKeys
+from mainspring.security.adapters.data_keys import CatalogDataKeys, CatalogSubjectKeys
 from mainspring.security.conformance import (
     AccountsConformance,
     AuditLogConformance,
@@ -42,6 +42,7 @@ from mainspring.security.conformance import (
     OwnedKeysConformance,
 )
 from mainspring.security.model import AuditEvent
+from mainspring.security.subject_conformance import SubjectKeyStoreConformance
 from mainspring.serving.adapters.catalog import CatalogBaselines, CatalogRoutes
 from mainspring.serving.conformance import RoutesConformance
 from mainspring.serving.conformance.baselines import BaselinesConformance
@@ -110,6 +111,12 @@ class TestDataKeys(DataKeyStoreConformance):
     @pytest.fixture
     def store(self, engine: sa.Engine) -> CatalogDataKeys:
         return CatalogDataKeys(engine)
+
+
+class TestSubjectKeys(SubjectKeyStoreConformance):
+    @pytest.fixture
+    def store(self, engine: sa.Engine) -> CatalogSubjectKeys:
+        return CatalogSubjectKeys(engine)
 
 
 class TestAuditLog(AuditLogConformance):

@@ -11,7 +11,7 @@ from mainspring.core.errors import Corrupt
 from mainspring.security.adapters.accounts import CatalogAccounts
 from mainspring.security.adapters.anchors_file import FileAnchors
 from mainspring.security.adapters.catalog import CatalogEndedSessions, CatalogKeyStore
-from mainspring.security.adapters.data_keys import CatalogDataKeys
+from mainspring.security.adapters.data_keys import CatalogDataKeys, CatalogSubjectKeys
 from mainspring.security.adapters.key_file import FileKeys
 from mainspring.security.conformance import (
     AccountsConformance,
@@ -34,7 +34,9 @@ from mainspring.security.ports import (
     EndedSessions,
     KeyService,
     KeyStore,
+    SubjectKeyStore,
 )
+from mainspring.security.subject_conformance import SubjectKeyStoreConformance
 
 
 class TestCatalogKeyStore(KeyStoreConformance, OwnedKeysConformance):
@@ -98,6 +100,12 @@ class TestCatalogDataKeys(DataKeyStoreConformance):
     @pytest.fixture
     def store(self, catalog: sa.Engine) -> DataKeyStore:
         return CatalogDataKeys(catalog)
+
+
+class TestCatalogSubjectKeys(SubjectKeyStoreConformance):
+    @pytest.fixture
+    def store(self, catalog: sa.Engine) -> SubjectKeyStore:
+        return CatalogSubjectKeys(catalog)
 
 
 class TestFileKeys(KeyServiceConformance):

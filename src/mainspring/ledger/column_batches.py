@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain, repeat
 from typing import Any
@@ -75,8 +75,9 @@ class ColumnBatch:
         """
         found = dict(zip(self.heading.features, self._of("features"), strict=True))
         if self.sealed and (hidden := set(self.heading.personal)):
-            opened = [opener.open(id_, seal)["features"] for id_, seal in zip(self.ids, self.sealed, strict=True)]
-            found |= {name: [values[name] for values in opened] for name in opened[0] if name in hidden}
+            opened = [values and values["features"] for values in opener.open_all(self.ids, self.sealed)]
+            names = next((values for values in opened if values), {})
+            found |= {name: [values and values[name] for values in opened] for name in names if name in hidden}
         return found
 
     def observed(self, opener: Opener) -> Observed:
@@ -98,6 +99,14 @@ class ColumnBatch:
             {*heading.personal} - features.keys(),
             heading.personal,
         )
+
+    def under_subjects(self, opener: Opener) -> ColumnBatch:
+        """Return the predictions with personal values encrypted under the keys of their subjects."""
+        if not self.sealed:
+            return self
+        columns = self._of("keys")
+        keys = [dict(zip(self.heading.keys, row, strict=True)) for row in zip(*columns, strict=True)]
+        return replace(self, sealed=[*opener.resealed(self.ids, keys or [{}] * len(self.ids), self.sealed)])
 
     def record_batch(self, arrival: int | None = None) -> pa.RecordBatch:
         """Return the rows as `columns.to_batch` does."""
@@ -185,10 +194,8 @@ def observed_rows(table: pa.Table, opener: Opener) -> Iterator[Observed]:
     A NaN is null, as the table's JSON has no NaN.
     """
     documents = [_decoded(text) for text in table["features"].to_pylist()]
-    for row, (id_, sealed) in enumerate(zip(table["id"].to_pylist(), table["sealed"].to_pylist(), strict=True)):
-        if sealed:
-            with suppress(Corrupt):
-                documents[row] |= opener.open(str(id_), sealed)["features"]
+    for document, values in zip(documents, _opened_where_possible(table, opener), strict=True):
+        document.update({} if values is None else values["features"])
     made = zip(*(table[name].to_pylist() for name in ("endpoint", "version", "digest", "personal")), strict=True)
     groups: dict[tuple[Any, ...], list[int]] = {}
     for row, (by, features) in enumerate(zip(made, documents, strict=True)):
@@ -204,6 +211,20 @@ def observed_rows(table: pa.Table, opener: Opener) -> Iterator[Observed]:
         yield Observed(
             endpoint, version, digest, at[rows], share[rows], latency_us[rows], features, scores, left_out, hidden
         )
+
+
+def _opened_where_possible(table: pa.Table, opener: Opener) -> list[dict[str, Any] | None]:
+    ids, sealed = [str(each) for each in table["id"].to_pylist()], [each or b"" for each in table["sealed"].to_pylist()]
+    try:
+        return opener.open_all(ids, sealed)
+    except Corrupt:  # at least one; the others are looked for
+        found = list[dict[str, Any] | None]()
+        for id_, each in zip(ids, sealed, strict=True):
+            try:
+                found.append(opener.open(id_, each))
+            except Corrupt:
+                found.append(None)
+        return found
 
 
 def _decoded(text: Any) -> dict[str, Any]:

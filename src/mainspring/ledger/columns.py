@@ -176,11 +176,9 @@ def read_of(table: pa.Table, opener: Opener, columns: Sequence[str] = READ) -> p
     shares = pa.array([_whole(share) for share in table["share"].to_pylist()], pa.float64())
     table = table.set_column(table.column_names.index("share"), "share", shares)
     sealed: list[Any] = table["sealed"].to_pylist()
-    opened = {
-        row: opener.open(str(id_), seal)
-        for row, (id_, seal) in enumerate(zip(table["id"].to_pylist(), sealed, strict=True))
-        if seal
-    }
+    ids = [str(each) for each in table["id"].to_pylist()]
+    values_by_row = opener.open_all(ids, [each or b"" for each in sealed])
+    opened = {row: values for row, values in enumerate(values_by_row) if values is not None}
     personal = ["[]" if row in opened else names or "[]" for row, names in enumerate(table["personal"].to_pylist())]
     table = table.set_column(table.column_names.index("personal"), "personal", pa.array(personal, pa.string()))
     for name in set(columns).intersection(_SEALED) if opened else ():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mainspring.operations.auditing import audit
 from mainspring.operations.endpoint_checks import Finding, well
 from mainspring.project import Project
+from mainspring.security.subject_keys import NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +88,12 @@ def rotate(project: Project, *, former: str = "") -> Rotation:
 
 
 def renew(project: Project) -> Rotation:
-    """Make a new data key for each purpose that has one: it encrypts what is written from now on."""
+    """Make a new data key for each purpose that has one: it encrypts what is written from now on.
+
+    That of subjects' names stays: under another, a subject would have another digest.
+    """
     with project.locks.hold("encryption"):
-        renewed = sorted({key.purpose for key in project.data_key_store.all()})
+        renewed = sorted({key.purpose for key in project.data_key_store.all()} - {NAMES})
         for purpose in renewed:
             made = project.data_keys.renew(purpose)
             audit(project, "encryption.renew", f"key/{made.id}", f"number {made.number} of {purpose}")

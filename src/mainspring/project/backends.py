@@ -150,6 +150,10 @@ DATA_KEYS: Mapping[str, Build] = _by_catalog(
     lambda at: lazily("security.adapters.data_keys", "CatalogDataKeys", extra="gateway")(at.project.engine)
 )
 
+SUBJECT_KEYS: Mapping[str, Build] = _by_catalog(
+    lambda at: lazily("security.adapters.data_keys", "CatalogSubjectKeys", extra="gateway")(at.project.engine)
+)
+
 
 def _key_files(at: Context) -> Any:
     files = lazily("security.adapters.key_file", "FileKeys", extra="gateway")

@@ -73,8 +73,10 @@ if TYPE_CHECKING:
         EndedSessions,
         KeyService,
         KeyStore,
+        SubjectKeyStore,
     )
     from mainspring.security.signing import SigningKey
+    from mainspring.security.subject_keys import SubjectKeys
     from mainspring.serving.ports import Baselines, Routes
     from mainspring.serving.streaming.state import StateStore
     from mainspring.training.runs.provenance import ModuleFiles
@@ -256,6 +258,21 @@ class Project:
         )
 
     @cached_property
+    def subject_keys(self) -> SubjectKeys:
+        """Keys of persons and other subjects, whose destruction erases what they encrypted."""
+        from mainspring.security.subject_keys import SubjectKeys
+
+        def store() -> SubjectKeyStore:
+            return self._subject_key_store
+
+        return SubjectKeys(store, self.data_keys, self.settings.state / "keys" / "erased", self.wall)
+
+    @cached_property
+    def _subject_key_store(self) -> SubjectKeyStore:
+        built: SubjectKeyStore = self._build("subject_keys", backends.SUBJECT_KEYS, self.settings.catalog)
+        return built
+
+    @cached_property
     def sealer(self) -> Seals:
         """Encrypts personal values in the prediction log."""
         from mainspring.ledger.sealing import Sealer
@@ -269,7 +286,9 @@ class Project:
         from mainspring.security import secrets
 
         former = self.settings.state / "keys" / "ledger"
-        return Opener(self.data_keys, lambda: secrets.load_or_create(former) if former.exists() else None)
+        return Opener(
+            self.data_keys, lambda: secrets.load_or_create(former) if former.exists() else None, self.subject_keys
+        )
 
     @cached_property
     def signing_key(self) -> SigningKey:

@@ -283,3 +283,20 @@ class StoredKey:
     number: int
     wrapped: Wrapped = field(repr=False)
     created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSubject:
+    """The key of a subject as the catalog has it.
+
+    Attributes:
+        subject: Digest of its name, 32 bytes.
+        wrapped: Envelope of the secret; empty once it is destroyed.
+        destroyed_at: UTC epoch microseconds, as `created_at`; `None` while the key is there.
+    """
+
+    id: str
+    subject: bytes
+    wrapped: bytes = field(repr=False)
+    created_at: int
+    destroyed_at: int | None

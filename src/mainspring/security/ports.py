@@ -23,6 +23,7 @@ from mainspring.security.model import (
     KeyScope,
     Principal,
     StoredKey,
+    StoredSubject,
     Wrapped,
 )
 
@@ -357,6 +358,34 @@ class DataKeyStore(Protocol):
         Args:
             keys: As they were read: one that was changed since stays as it is.
         """
+        ...
+
+
+class SubjectKeyStore(Protocol):
+    """Wrapped keys of subjects. Durable; of callers at once each sees a change whole or not at all."""
+
+    def add(self, keys: Sequence[StoredSubject]) -> None:
+        """Store the keys of those subjects that have none and were not destroyed."""
+        ...
+
+    def find(self, subjects: Sequence[bytes]) -> list[StoredSubject | None]:
+        """Return the keys of subjects by their digests, in the order asked; `None` for an unknown one."""
+        ...
+
+    def subjects(self, ids: Sequence[str]) -> list[bytes | None]:
+        """Return the digests of the subjects of keys, in the order asked; `None` where an id is no subject's."""
+        ...
+
+    def destroy(self, subjects: Sequence[bytes], at: int) -> None:
+        """Delete what is wrapped of subjects, with or without a key, and mark them as destroyed for ever.
+
+        Args:
+            at: UTC epoch microseconds; of those that are destroyed already the first instant stays.
+        """
+        ...
+
+    def destroyed(self) -> list[bytes]:
+        """Return the digests of all destroyed subjects."""
         ...
 
 

@@ -115,3 +115,49 @@ def test_values_of_earlier_versions_open_with_the_file_they_were_encrypted_with(
 def test_an_address_without_a_service_is_refused(tmp_path: Path, address: str) -> None:
     with pytest.raises(Invalid):
         _ = opened(tmp_path, encryption=address).key_service
+
+
+def by_person(project: Project, people: dict[str, str]) -> None:
+    """Log a prediction by id for each person, with the key `person`."""
+    recorder = Recorder(
+        project.prediction_log, endpoint="late", model="late", version="1", digest="d", keys=["person"],
+        personal=["email"],
+    )  # fmt: skip
+    for id_, person in people.items():
+        outputs: dict[str, Any] = {"probability": [0.5]}
+        recorder.record(
+            at=1, ids=[id_], asked=[Asked("test", 1, 1, "")], features={"email": [f"{person}@example.org"]},
+            sent={"person": [person]}, outputs=outputs,
+        )  # fmt: skip
+    project.prediction_log.close()
+
+
+def test_an_erased_subject_is_read_nowhere_and_all_else_is(tmp_path: Path) -> None:
+    running = opened(tmp_path)
+    by_person(running, {"p1": "ana", "p2": "ben", "p3": "ana"})
+    running.predictions.compact()
+    by_person(opened(tmp_path), {"p4": "ana", "p5": "ben"})  # not compacted yet
+    named = [key_of(running.predictions.find(each).sealed) for each in ("p1", "p2", "p3", "p4", "p5")]
+    assert (named[0] == named[2], named[3] == named[4], len(set(named))) == (True, True, 3)
+    assert opened(tmp_path).subject_keys.destroy(["person=ana"]) == 1
+
+    def shown(project: Project) -> list[Any]:
+        found = [project.predictions.revealed(project.predictions.find(f"p{number}")) for number in range(1, 6)]
+        return [(each.withheld, each.features.get("email")) for each in found]
+
+    erased, ben = ("left out", None), (None, "ben@example.org")
+    assert shown(running) == shown(opened(tmp_path)) == [erased, ben, erased, erased, ben]
+    later = opened(tmp_path)
+    later.predictions.compact()
+    assert later.predictions.find("p4").withheld == "left out"  # compaction stored none of it
+    assert shown(later) == [erased, ben, erased, erased, ben]
+    table = later.predictions.read("late", 0, 10).sort_by("id")
+    assert ["@" in each for each in table["features"].to_pylist()] == [False, True, False, False, True]
+    assert table["personal"].to_pylist() == ['["email"]', "[]", '["email"]', '["email"]', "[]"]
+
+
+def test_a_new_data_key_changes_no_subject(tmp_path: Path) -> None:
+    project = opened(tmp_path)
+    (before,) = project.subject_keys.keys(["person=ana"])
+    assert encryption.renew(project).renewed == ["subjects"]
+    assert opened(tmp_path).subject_keys.keys(["person=ana"]) == [before]

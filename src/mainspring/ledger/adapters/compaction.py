@@ -27,7 +27,7 @@ class Compaction:
     Args:
         folder: Folder of the segments.
         tables: Tables that receive what was appended.
-        opener: Decrypts personal values for the observer.
+        opener: Decrypts personal values for the observer, and encrypts them under their subjects' keys.
         at_once_bytes: Bytes of a segment that are compacted at once.
         observer: Counts each prediction once, as it comes into the table.
 
@@ -113,7 +113,10 @@ class Compaction:
         if batches:
             arrival = self._arrival(PREDICTIONS)
             version = self._tables.lake.append(
-                PREDICTIONS, [each.record_batch(arrival) for each in batches], SCHEMA, key=key
+                PREDICTIONS,
+                [each.under_subjects(self._opener).record_batch(arrival) for each in batches],
+                SCHEMA,
+                key=key,
             )
             if self._observer is not None:  # after the append: a prediction that the lake lacks was never observed
                 self._observer.observe(key, [each.observed(self._opener) for each in batches])

@@ -1,0 +1,199 @@
+"""Keys of persons and other subjects, one each: a subject is erased by destroying its key.
+
+A subject is known here by an HMAC of its name. Its key is an envelope under a data key, so a rotation of the master key
+touches no subject. A destroyed key stays as a mark, in the catalog and in a file beside: a catalog that was restored
+from before an erasure has the key again, and the file says that it must not be used.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mainspring.core.files import disk_errors, make_folder, sync_folder
+from mainspring.core.time import Clock
+from mainspring.security import envelopes
+from mainspring.security.data_keys import SECRET_BYTES
+from mainspring.security.model import DataKey, StoredSubject
+from mainspring.security.ports import Keys, SubjectKeyStore
+
+NAMES, WRAPS = "subject-names", "subjects"  # purposes: of the HMAC, whose key is never renewed, and of what wraps keys
+_KEPT_S = 1.0  # how long a key is used without looking whether it was destroyed
+_MOST = 100_000  # keys in memory
+_DIGEST = 32
+
+
+class SubjectKeys:
+    """Keys of subjects over a store, wrapped by data keys. Thread-safe.
+
+    Args:
+        store: Opens the store.
+        erased: File of the digests of erased subjects. Back it up apart, and never restore an older one over it.
+        monotonic: Returns seconds.
+    """
+
+    def __init__(
+        self,
+        store: Callable[[], SubjectKeyStore],
+        keys: Keys,
+        erased: Path,
+        clock: Clock,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._file = erased
+        self._clock = clock
+        self._monotonic = monotonic
+        self._changing = threading.Lock()
+        self._by_digest: dict[bytes, tuple[DataKey, float]] = {}  # and when the store was asked
+        self._by_id: dict[str, bytes] = {}  # id -> digest
+        self._others: set[str] = set()  # ids that are no subject's
+        self._marks: frozenset[bytes] = frozenset()  # the file's content as of `_read`
+        self._read: tuple[int, int] | None = None
+        self._reconciled = False
+
+    def keys(self, subjects: Sequence[str]) -> list[DataKey | None]:
+        """Return the keys of subjects, made where there is none; `None` for an erased subject.
+
+        Raises:
+            Unavailable: The catalog or the key service does not answer.
+        """
+        digests = self._digests(subjects)
+        known = self._known(list(dict.fromkeys(digests)))
+        missing = [each for each, key in known.items() if key is None and each not in self._erased()]
+        if missing:
+            made = [(DataKey(os.urandom(16).hex(), secrets.token_bytes(SECRET_BYTES)), each) for each in missing]
+            under, now = self._keys.newest(WRAPS), self._clock.now()
+            self._store().add(
+                [StoredSubject(key.id, each, _wrapped(under, each, key), now, None) for key, each in made]
+            )
+            known |= self._known(missing)
+        return [known[each] for each in digests]
+
+    def secrets(self, ids: Sequence[str]) -> list[bytes | None]:
+        """Return the secrets of the keys, of subjects or others; `None` where a subject was erased.
+
+        Raises:
+            Corrupt: A key is unknown.
+            Unavailable: As `keys`.
+        """
+        wanted = list(dict.fromkeys(ids))
+        unknown = [each for each in wanted if each not in self._by_id and each not in self._others]
+        if unknown:
+            for each, digest in zip(unknown, self._store().subjects(unknown), strict=True):
+                if digest is None:
+                    self._others.add(each)
+                else:
+                    self._by_id[each] = digest
+        others = [each for each in wanted if each in self._others]
+        found: dict[str, bytes | None] = dict(zip(others, self._keys.secrets(others), strict=True))
+        mine = {each: self._by_id[each] for each in wanted if each not in self._others}
+        known = self._known(list(dict.fromkeys(mine.values())))
+        for each, digest in mine.items():
+            key = known[digest]
+            found[each] = None if key is None or key.id != each else key.secret
+        return [found[each] for each in ids]
+
+    def erased(self, subjects: Sequence[str]) -> list[bool]:
+        """Return whether subjects were erased."""
+        marks = self._erased()
+        return [each in marks for each in self._digests(subjects)]
+
+    def destroy(self, subjects: Sequence[str]) -> int:
+        """Destroy the keys of subjects, which get none again; return how many were not erased before.
+
+        Every process stops within a second to read what they encrypted. Killed between its steps, it is finished by
+        the next process that uses a subject's key.
+        """
+        digests = list(dict.fromkeys(self._digests(subjects)))
+        new = [each for each in digests if each not in self._erased()]
+        self._mark(new)
+        self._store().destroy(digests, self._clock.now())
+        with self._changing:
+            for each in digests:
+                self._by_digest.pop(each, None)
+        return len(new)
+
+    def _known(self, digests: Sequence[bytes]) -> dict[bytes, DataKey | None]:
+        """Return the keys that are stored and not destroyed."""
+        marks, now = self._erased(), self._monotonic()
+        held = {each: self._by_digest.get(each) for each in digests}
+        asked = [each for each, key in held.items() if key is None or now - key[1] > _KEPT_S]
+        if asked:
+            there = [key for key in self._store().find(asked) if key is not None and key.wrapped]
+            fresh = [key for key in there if (old := held[key.subject]) is None or old[0].id != key.id]
+            under = self._keys.secrets([envelopes.key_of(key.wrapped) for key in fresh])
+            opened = {
+                key.id: DataKey(key.id, envelopes.unseal(secret, WRAPS, key.subject.hex(), key.wrapped))
+                for key, secret in zip(fresh, under, strict=True)
+            }
+            found: dict[bytes, tuple[DataKey, float]] = {}
+            for key in there:
+                old = held[key.subject]
+                found[key.subject] = (opened[key.id] if key.id in opened or old is None else old[0]), now
+            with self._changing:
+                if len(self._by_digest) + len(there) > _MOST:
+                    self._by_digest.clear()
+                    self._by_id.clear()
+                for digest in asked:
+                    self._by_digest.pop(digest, None)
+                self._by_digest.update(found)
+                self._by_id.update((key.id, key.subject) for key in there)
+            held |= {digest: found.get(digest) for digest in asked}
+        return {digest: None if key is None or digest in marks else key[0] for digest, key in held.items()}
+
+    def _digests(self, subjects: Sequence[str]) -> list[bytes]:
+        secret = self._keys.newest(NAMES).secret
+        return [hmac.digest(secret, each.encode(), "sha256") for each in subjects]
+
+    def _erased(self) -> frozenset[bytes]:
+        """Return the digests of erased subjects, as the file has them now. The first look also compares it with the
+        catalog: each gets what only the other has.
+        """
+        if not self._reconciled:
+            stored = {*self._store().destroyed()}
+            marks = self._marked()
+            self._mark([each for each in stored if each not in marks])
+            if restored := [each for each in marks if each not in stored]:
+                self._store().destroy(restored, self._clock.now())
+            self._reconciled = True
+        return self._marked()
+
+    def _marked(self) -> frozenset[bytes]:
+        try:
+            status = self._file.stat()
+        except FileNotFoundError:
+            return frozenset()
+        if (read := (status.st_size, status.st_mtime_ns)) != self._read:
+            lines = self._file.read_bytes().split(b"\n")  # of a torn one the next mark begins a new line
+            self._marks = frozenset(bytes.fromhex(each.decode()) for each in lines if _is_digest(each))
+            self._read = read
+        return self._marks
+
+    def _mark(self, digests: Sequence[bytes]) -> None:
+        if not digests:
+            return
+        make_folder(self._file.parent)
+        with disk_errors(self._file):
+            descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(descriptor, b"".join(b"\n" + each.hex().encode() + b"\n" for each in digests))
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        sync_folder(self._file.parent)
+
+
+def _wrapped(under: DataKey, subject: bytes, key: DataKey) -> bytes:
+    return envelopes.seal(under, WRAPS, subject.hex(), key.secret)
+
+
+def _is_digest(line: bytes) -> bool:
+    return len(line) == 2 * _DIGEST and all(each in b"0123456789abcdef" for each in line)

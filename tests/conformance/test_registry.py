@@ -14,6 +14,7 @@ from mainspring.registry.adapters.memory import MemoryBlobs, MemoryTracking, Mem
 from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
 from mainspring.registry.adapters.mlflow_versions import MlflowVersions
 from mainspring.registry.adapters.objects import ObjectBlobs
+from mainspring.registry.adapters.sealed import SealedBlobs
 from mainspring.registry.conformance import (
     ApprovalsConformance,
     BlobsConformance,
@@ -24,6 +25,7 @@ from mainspring.registry.conformance import (
     WaiversConformance,
 )
 from mainspring.registry.model import AliasMove
+from mainspring.security.data_keys import OneKey
 
 
 @pytest.fixture(scope="session")
@@ -81,6 +83,12 @@ class TestMemoryBlobs(BlobsConformance):
     @pytest.fixture
     def blobs(self) -> MemoryBlobs:
         return MemoryBlobs()
+
+
+class TestSealedBlobs(BlobsConformance):
+    @pytest.fixture
+    def blobs(self) -> SealedBlobs:
+        return SealedBlobs(MemoryBlobs(), OneKey(), encrypt=True)
 
 
 class TestFolderBlobs(BlobsConformance):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mainspring.monitoring.notify.ports import Notifier
     from mainspring.project import Project
     from mainspring.registry.ports import Blobs
+    from mainspring.security.ports import Keys
 
 Build = Callable[["Context"], Any]
 
@@ -201,6 +202,13 @@ BLOBS: Mapping[str, Build] = {
         ("s3", "gs", "az"), lambda at: lazily("registry.adapters.objects", "open_objects", extra="objects")(at.url)
     ),
 }
+
+
+def sealed_blobs(blobs: Blobs, keys: Keys, *, encrypt: bool) -> Blobs:
+    """Return a blob store whose new files are encrypted if `encrypt`, and whose encrypted files are decrypted."""
+    from mainspring.registry.adapters.sealed import SealedBlobs
+
+    return SealedBlobs(blobs, keys, encrypt=encrypt)
 
 
 def kept_blobs(blobs: Blobs, folder: Path) -> Blobs:

@@ -433,7 +433,8 @@ class Project:
 
     @cached_property
     def blobs(self) -> Blobs:
-        built: Blobs = self._build("blobs", backends.BLOBS, self.settings.blobs)
+        stored: Blobs = self._build("blobs", backends.BLOBS, self.settings.blobs)
+        built = backends.sealed_blobs(stored, self.data_keys, encrypt=self.settings.blobs_encrypted)
         if not self._keeps_bundles or self.settings.blobs.scheme in ("file", "memory"):
             return built
         return backends.kept_blobs(built, self.settings.state / "cache" / "bundles")

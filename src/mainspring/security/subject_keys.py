@@ -150,6 +150,8 @@ class SubjectKeys:
         return {digest: None if key is None or digest in marks else key[0] for digest, key in held.items()}
 
     def _digests(self, subjects: Sequence[str]) -> list[bytes]:
+        if not subjects:
+            return []
         secret = self._keys.newest(NAMES).secret
         return [hmac.digest(secret, each.encode(), "sha256") for each in subjects]
 

@@ -76,7 +76,7 @@ class ColumnBatch:
         found = dict(zip(self.heading.features, self._of("features"), strict=True))
         if self.sealed and (hidden := set(self.heading.personal)):
             opened = [values and values["features"] for values in opener.open_all(self.ids, self.sealed)]
-            names = next((values for values in opened if values), {})
+            names: dict[str, Any] = next((values for values in opened if values), {})
             found |= {name: [values and values[name] for values in opened] for name in names if name in hidden}
         return found
 

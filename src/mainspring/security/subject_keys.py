@@ -104,7 +104,7 @@ class SubjectKeys:
     def erased(self, subjects: Sequence[str]) -> list[bool]:
         """Return whether subjects were erased."""
         marks = self._erased()
-        return [each in marks for each in self._digests(subjects)]
+        return [each in marks for each in self._digests(subjects)] if marks else [False] * len(subjects)
 
     def destroy(self, subjects: Sequence[str]) -> int:
         """Destroy the keys of subjects, which get none again; return how many were not erased before.

@@ -37,7 +37,7 @@ def test_a_changed_byte_is_noticed(data: st.DataObject) -> None:
         Opener(KEY).open("p1", bytes(sealed))
 
 
-@given(st.integers(0, 80))
+@given(st.integers(1, 80))  # none at all are values that were left out
 def test_a_sealed_value_that_was_cut_off_is_noticed(length: int) -> None:
     with pytest.raises(Corrupt):
         Opener(KEY).open("p1", Sealer(KEY).seal("p1", {"email": "a" * 60})[:length])

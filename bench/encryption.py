@@ -1,0 +1,111 @@
+"""What does encryption at rest cost? Processor time of one thread against its floor.
+
+Envelopes against AES-256-GCM alone, with one key and without a record's name; personal values of a prediction against
+the same values in MessagePack and AES-256-GCM; a batch of a compaction under its subjects' keys, against opening and
+encrypting each under one key; data keys wrapped and unwrapped by files, against AES-256-GCM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from mainspring.core.time import SystemClock
+from mainspring.ledger.sealing import Opener, Sealer
+from mainspring.project.catalog import memory_catalog
+from mainspring.security import envelopes
+from mainspring.security.adapters.data_keys import CatalogSubjectKeys
+from mainspring.security.adapters.key_file import FileKeys
+from mainspring.security.data_keys import OneKey
+from mainspring.security.subject_keys import SubjectKeys
+from report import Case, report
+
+ROUNDS = 5
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """Return the processor time of an action."""
+    begun = time.thread_time()
+    action()
+    return time.thread_time() - begun
+
+
+def _rate(what: str, mebibytes: int, ours: Callable[[], object], floor: Callable[[], object]) -> Case:
+    best = [min(seconds(each) for _ in range(ROUNDS)) for each in (ours, floor)]
+    return Case(what, "MiB/s", *(round(mebibytes / each) for each in best), more_is_better=True)
+
+
+def _each(what: str, rows: int, ours: Callable[[], object], floor: Callable[[], object]) -> Case:
+    best = [min(seconds(each) for _ in range(ROUNDS)) for each in (ours, floor)]
+    return Case(what, "µs", *(round(each / rows * 1e6, 2) for each in best))
+
+
+def encryption(mebibytes: int, rows: int) -> list[Case]:
+    """Measure envelopes, the personal values of predictions, and keys."""
+    keys, bare = OneKey(), AESGCM(bytes(32))
+    key, content, nonce = keys.newest(""), os.urandom(mebibytes << 20), bytes(12)
+    sealed, ciphertext = envelopes.seal(key, "bench", "one", content), bare.encrypt(nonce, content, b"")
+    cases = [
+        _rate(f"{mebibytes} MiB encrypted", mebibytes, lambda: envelopes.seal(key, "bench", "one", content),
+              lambda: bare.encrypt(nonce, content, b"")),
+        _rate(f"{mebibytes} MiB decrypted", mebibytes, lambda: envelopes.unseal(key.secret, "bench", "one", sealed),
+              lambda: bare.decrypt(nonce, ciphertext, b"")),
+    ]  # fmt: skip
+    values = {"keys": {}, "request": {}, "features": {"Person.email": "ana@example.org", "Person.age": 41}}
+    sealer, opener, encode = Sealer(keys), Opener(keys), msgspec.msgpack.Encoder().encode
+    ids = [f"{number:026d}" for number in range(rows)]
+    of_log, encoded = [sealer.seal(id_, values) for id_ in ids], bare.encrypt(nonce, encode(values), b"id")
+    cases += [
+        _each("a prediction's values encrypted", rows, lambda: [sealer.seal(id_, values) for id_ in ids],
+              lambda: [bare.encrypt(nonce, encode(values), b"id") for _ in ids]),
+        _each("a prediction's values decrypted", rows, lambda: opener.open_all(ids, of_log),
+              lambda: [msgspec.msgpack.decode(bare.decrypt(nonce, encoded, b"id")) for _ in ids]),
+    ]  # fmt: skip
+
+    def under_subjects(people: int) -> object:
+        subjects = SubjectKeys(lambda: store, keys, Path(folder) / "erased", SystemClock())
+        plain = [{"person": number % people} for number in range(rows)]
+        return Opener(keys, subjects=subjects).resealed(ids, plain, of_log)
+
+    def under_one() -> object:
+        opened = opener.open_all(ids, of_log)
+        return [sealer.seal(id_, each or {}) for id_, each in zip(ids, opened, strict=True)]
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = CatalogSubjectKeys(memory_catalog())
+        for people in (rows // 10, rows):
+            under_subjects(people)  # makes their keys
+            cases.append(
+                _each(f"a row under the keys of {people} subjects", rows, lambda many=people: under_subjects(many),
+                      under_one)
+            )  # fmt: skip
+        service, contexts = FileKeys(Path(folder) / "master"), ids
+        secrets = [os.urandom(32) for _ in ids]
+        wrapped, floor = service.wrap(secrets, contexts), [bare.encrypt(nonce, each, b"") for each in secrets]
+        cases += [
+            _each("a data key wrapped, files", rows, lambda: service.wrap(secrets, contexts),
+                  lambda: [bare.encrypt(nonce, each, b"") for each in secrets]),
+            _each("a data key unwrapped, files", rows, lambda: service.unwrap(wrapped, contexts),
+                  lambda: [bare.decrypt(nonce, each, b"") for each in floor]),
+        ]  # fmt: skip
+    return cases
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mebibytes", type=int, default=64)
+    parser.add_argument("--rows", type=int, default=10_000)
+    chosen = parser.parse_args()
+    report("encryption", encryption(chosen.mebibytes, chosen.rows))
+
+
+if __name__ == "__main__":
+    main()

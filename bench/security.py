@@ -2,11 +2,13 @@
 
 The audit log: events appended in batches and one by one, against a bare `executemany` of the same rows into such a
 table; and verified, against reading the rows. Both databases are SQLite files with WAL, synced at every commit.
+Authorisation: a decision that Cedar makes, and one that is remembered.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sqlite3
 import tempfile
 import time
@@ -15,11 +17,14 @@ from contextlib import closing
 from pathlib import Path
 from statistics import quantiles
 
+import cedarpy
+
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
 from mainspring.project.catalog import open_catalog
 from mainspring.security.adapters.audit import CatalogAuditLog
-from mainspring.security.model import AuditEvent
+from mainspring.security.model import Action, AuditEvent, Binding, KeyScope, Principal, Role
+from mainspring.security.policy import CedarAuthoriser
 from mainspring.security.signing import SigningKey
 from mainspring.security.verification import verify_log
 from report import Case, report
@@ -107,13 +112,47 @@ def _logged(
     return _measured(sum(map(len, batches)), append, verify, single)
 
 
+def authorise(count: int) -> list[Case]:
+    """Measure decisions: of principals never seen before, against Cedar with everything parsed but the entities; and
+    remembered ones, against a look-up in a dictionary.
+    """
+    authoriser, roles = CedarAuthoriser(), frozenset({Binding(Role.ENGINEER, "model/late")})
+    callers = [Principal(f"{number:026d}", "name", frozenset(KeyScope), roles=roles) for number in range(count)]
+    who, what = {"type": "Key", "id": "0"}, {"type": "Model", "id": "late"}
+    policy = cedarpy.PolicySet.from_str('permit (principal in Role::"engineer", action, resource);')
+    entities = json.dumps([{"uid": who, "attrs": {}, "parents": [{"type": "Role", "id": "engineer"}]}])
+    request = {"principal": who, "action": {"type": "Action", "id": "model.read"}, "resource": what, "context": {}}
+    known: dict[tuple[Principal, Action, str], bool] = {}
+
+    def decide(caller: Principal) -> None:
+        authoriser.check(caller, Action.MODEL_READ, "model/late")
+
+    def look_up(caller: Principal) -> None:
+        known[caller, Action.MODEL_READ, "model/late"] = True
+
+    sides = {
+        "decided": (decide, lambda _: cedarpy.is_authorized(request, policy, entities)),
+        "remembered": (decide, look_up),
+    }
+    times = {
+        name: [[seconds(lambda call=call, caller=caller: call(caller)) for caller in callers] for call in both]
+        for name, both in sides.items()
+    }
+    return [
+        Case(f"{name}, {label}", "µs", *(round(quantiles(each, n=100)[at - 1] * 1e6, 1) for each in both))
+        for name, both in times.items()
+        for at, label in ((50, "p50"), (99, "p99"))
+    ]
+
+
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--singles", type=int, default=1_000)
+    parser.add_argument("--decisions", type=int, default=5_000)
     chosen = parser.parse_args()
-    report("security", audit(chosen.events, chosen.singles))
+    report("security", [*audit(chosen.events, chosen.singles), *authorise(chosen.decisions)])
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ from mainspring.operations.models.adding import Added
 from mainspring.operations.models.curating import Happened
 from mainspring.operations.models.transferring import Moved
 from mainspring.operations.pipelines.control import StepState
+from mainspring.operations.policies import Case
 from mainspring.operations.predict import Answer
 from mainspring.operations.predictions import Label
 from mainspring.operations.profile import Check, Profile
@@ -67,6 +68,7 @@ from mainspring.registry.lineage import Lineage
 from mainspring.registry.model import Approval, Deletion, ModelVersion, TensorSpec, TrustedKey, Waiver, Withdrawal
 from mainspring.registry.searching import RunRow
 from mainspring.security.model import Account, AccountGroup, Grant
+from mainspring.security.policy import Explanation
 from mainspring.security.verification import Verdict
 from mainspring.serving.model import Baseline
 from mainspring.serving.streaming.replay import PartitionReplay
@@ -417,6 +419,9 @@ DOCUMENTS = {
         ("DataKey.created_at",),
     ),
     "encryption rotate": Document(Rotation),
+    "policy check": Document(_object("CheckedPolicies", files=list[str])),
+    "policy test": Document(_object("TestedPolicies", cases=int, wrong=list[Case])),
+    "policy explain": Document(Explanation),
     "status": Document(Status),
     "advise": Document(Advised, otherwise=FirstPage),
     "migrate": Document(_object("Migrated", **{"from": str}, to=str, moved=list[MovedPart])),

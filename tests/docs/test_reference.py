@@ -29,6 +29,11 @@ def test_the_command_line_is_current() -> None:
     assert written == script("cli_reference").page(), "run `python docs/cli_reference.py`"
 
 
+def test_roles_and_actions_are_current() -> None:
+    written = (REFERENCE / "access.md").read_text(encoding="utf-8")
+    assert written == script("access_reference").page(), "run `python docs/access_reference.py`"
+
+
 def test_settings_are_those_of_the_code() -> None:
     documented = {cells[0]: cells[1:3] for cells in rows("settings.md", "Every setting")[1:]}
     assert documented == {name: [f"MAINSPRING_{name.upper()}", str(default)] for name, default in DEFAULTS.items()}

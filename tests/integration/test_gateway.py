@@ -24,7 +24,7 @@ from kit.waiting import free_port, wait_until_async
 from mainspring.core.errors import Conflict, Unavailable
 from mainspring.core.settings import Address, Limits
 from mainspring.ledger.adapters.segments import SegmentLog
-from mainspring.security.model import KeyScope
+from mainspring.security.model import Action, KeyScope
 from mainspring.serving.http.gateway import Gateway
 from mainspring.serving.http.server import serve
 from mainspring.serving.model import DEFAULTS, Arm
@@ -260,7 +260,8 @@ async def test_a_key_without_the_scope_gets_403() -> None:
         every = set(KeyScope)
         for data_route in Gateway.ROUTES:
             if data_route.action is not None:
-                header = {"authorization": each.kit.key(*(every - {data_route.action}))}
+                scope = KeyScope.SCRAPE if data_route.action is Action.METRICS_SCRAPE else KeyScope.PREDICT
+                header = {"authorization": each.kit.key(*(every - {scope}))}
                 path = data_route.path.format(model="late-arrival", version="1", region="r")
                 reply = await each.client.request(data_route.method, path, headers=header)
                 assert reply.status_code == 403

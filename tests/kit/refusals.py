@@ -24,7 +24,7 @@ from mainspring.security import hosts, secrets
 from mainspring.security.adapters.catalog import CatalogEndedSessions, CatalogKeyStore
 from mainspring.security.issuers import Issuer
 from mainspring.security.keys import Authenticator, issue
-from mainspring.security.model import EVERY_ROLE, KeyScope, Principal
+from mainspring.security.model import EVERY_ROLE, PROJECT, Action, KeyScope, Principal
 from mainspring.security.policy import CedarAuthoriser
 from mainspring.security.sessions import Sessions
 from mainspring.security.signing import SigningKey as OwnKey
@@ -86,13 +86,18 @@ def _with_checksum(body: str) -> str:
 
 def policies() -> Iterator[Refusal]:
     authoriser = CedarAuthoriser()
-    for action in KeyScope:
-        others = Principal("id", "name", frozenset(KeyScope) - {action}, roles=EVERY_ROLE)
+    for scope, action in (
+        (KeyScope.PREDICT, Action.ENDPOINT_PREDICT),
+        (KeyScope.VIEW, Action.MODEL_READ),
+        (KeyScope.SCRAPE, Action.METRICS_SCRAPE),
+        (KeyScope.MANAGE, Action.KEYS_MANAGE),
+    ):
+        others = Principal("id", "name", frozenset(KeyScope) - {scope}, roles=EVERY_ROLE)
         for _ in range(2):  # decided, and remembered
             yield (
                 f"policy: {action} without its scope",
                 Denied,
-                lambda p=others, a=action: authoriser.check(p, a, "x/y"),
+                lambda p=others, a=action: authoriser.check(p, a, PROJECT),
             )
 
 

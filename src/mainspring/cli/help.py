@@ -192,6 +192,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "roles grant": ("roles grant engineer group:risk", "roles grant viewer user:ana --on model/late-delivery"),
     "roles revoke": ("roles revoke engineer group:risk",),
     "roles list": ("roles list",),
+    "policy check": ("policy check",),
+    "policy test": ("policy test policies/cases.csv",),
+    "policy explain": (
+        "policy explain user:ana model.promote model/late-delivery",
+        "policy explain role:viewer table.rows table/orders",
+    ),
     "status": ("status", "status --json"),
     "advise": ("advise", "advise --json"),
     "migrate": ("migrate --to production",),

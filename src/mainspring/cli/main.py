@@ -56,6 +56,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "service-accounts": ("service_accounts", "Accounts of programs: owners of their keys."),
     "roles": ("roles", "Grant, revoke and list roles."),
     "encryption": ("encryption", "Keys that encrypt stored data: status, rotate."),
+    "policy": ("policy", "Check, test and explain who may do what."),
     "status": ("status", "Show live versions and the state of endpoints."),
     "advise": ("advise", "Name the next step that the project's use justifies."),
     "migrate": ("migrate", "Copy the project's data to another profile."),

@@ -82,7 +82,7 @@ def create_app(project: Project, looking: Looking | None = None) -> FastAPI:
     app.add_exception_handler(MainspringError, _stated)
     app.add_exception_handler(HTTPException, _unrouted)
     app.add_exception_handler(RequestValidationError, _malformed)
-    app.add_middleware(Guard, project=project, sessions=sessions)
+    app.add_middleware(Guard, project=project, sessions=sessions, routes=app.router.routes)
     return app
 
 

@@ -15,6 +15,7 @@ from fastapi.responses import Response
 from mainspring.console.answers import Answer
 from mainspring.console.features.pages import Frame
 from mainspring.console.features.values import entity_address, source_address
+from mainspring.console.permissions import may
 from mainspring.console.render import page
 from mainspring.ledger.model import Selection
 from mainspring.operations.endpoint_health import endpoints
@@ -22,7 +23,7 @@ from mainspring.operations.runs import NOTES
 from mainspring.operations.streams.reports import names
 from mainspring.project import Project
 from mainspring.registry.searching import Column, Condition, Kind, RunQuery
-from mainspring.security.model import AuditEvent, AuditFilter
+from mainspring.security.model import PROJECT, Action, AuditEvent, AuditFilter
 
 Words = Annotated[str, Query(max_length=200)]
 _OF_A_KIND, _ALL, _EVENTS = 8, 40, 4
@@ -81,10 +82,13 @@ class Found:
     groups: tuple[Group, ...] = ()
 
 
-def find(project: Project, words: str) -> Found:
+def find(project: Project, words: str, *, events: bool = True) -> Found:
     """Return what has all the words in its name or note, whatever their case: the best of each kind, at most 40.
 
     A name that begins with the words comes before one that only has them inside.
+
+    Args:
+        events: Whether the audit log is searched too.
     """
     terms, text = words.casefold().split(), words.strip()
     if not terms:
@@ -99,7 +103,7 @@ def find(project: Project, words: str) -> Found:
         _runs(project, terms),
         _noted(project, terms),
         _predictions(project, text),
-        _counted(_events(project, text)),
+        _counted(_events(project, text) if events else []),
         _counted(_entities(project, text)),
     ):
         best += hits[:_OF_A_KIND]
@@ -255,17 +259,18 @@ def add_find_page(router: APIRouter, project: Project, frame: Frame) -> None:
 
     @router.get("/find")
     def show_found(request: Request, q: Words = "") -> Response:
-        return page("find.html", {**frame(request), "words": q, "found": find(project, q)})
+        found = find(project, q, events=may(request, project, Action.AUDIT_READ, PROJECT))
+        return page("find.html", {**frame(request), "words": q, "found": found})
 
 
 def add_find_api(router: APIRouter, project: Project) -> None:
     """Add `/api/find`."""
 
     @router.get("/find")
-    def list_found(q: Words = "") -> Response:
+    def list_found(request: Request, q: Words = "") -> Response:
         """Pages with all the words in their name: endpoints, incidents, models, versions, features, sources, pipelines,
         runs, also by their notes; and predictions by the beginning of an id. `kinds` has the number found of each kind.
         """
-        found = find(project, q)
+        found = find(project, q, events=may(request, project, Action.AUDIT_READ, PROJECT))
         kinds = [{"kind": each.kind, "found": each.found, "shown": len(each.hits)} for each in found.groups]
         return Answer({"found": found.hits, "kinds": kinds})

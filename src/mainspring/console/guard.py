@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
@@ -17,16 +18,18 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request, cookie_parser
 from starlette.responses import Response
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mainspring.console.answers import error_json
+from mainspring.console.permissions import Permissions
 from mainspring.console.render import error_page, login_page, wants_page
 from mainspring.console.server import MAX_BODY_BYTES, MAX_DELIVERY_BYTES, SIGNED
 from mainspring.core.error_codes import codes_of
 from mainspring.core.errors import Invalid, MainspringError, TooLarge
 from mainspring.project import Project
 from mainspring.security.hosts import allowed_hosts, check_host, check_origin
-from mainspring.security.model import KeyScope, Principal, Session
+from mainspring.security.model import Principal, Session
 from mainspring.security.sessions import Sessions
 
 METRICS = "/metrics"
@@ -91,20 +94,16 @@ def cookie_name(project: Project) -> str:
     return f"mainspring_{project.settings.control.port}"
 
 
-def action_for(method: str, path: str) -> KeyScope:
-    """Return the action that this request requires. Listing and creating keys require the same one."""
-    if path == "/logout":
-        return KeyScope.VIEW
-    if path == METRICS:
-        return KeyScope.SCRAPE
-    return KeyScope.VIEW if method in _SAFE and not path.startswith(("/api/keys", "/keys")) else KeyScope.MANAGE
-
-
 class Guard:
-    """ASGI middleware, outermost."""
+    """ASGI middleware, outermost.
 
-    def __init__(self, app: ASGIApp, *, project: Project, sessions: Sessions) -> None:
+    Args:
+        routes: The application's routes, whose actions `permissions.NEEDS` says.
+    """
+
+    def __init__(self, app: ASGIApp, *, project: Project, sessions: Sessions, routes: Sequence[BaseRoute]) -> None:
         self._app = app
+        self._permissions = Permissions(project, routes)
         self._project = project
         self._sessions = sessions
         self._hosts = allowed_hosts(project.settings.control, project.settings.allowed_hosts)
@@ -144,7 +143,7 @@ class Guard:
         signed = method == "POST" and path.startswith(SIGNED)
         if path not in PUBLIC and not signed:
             known = await run_in_threadpool(self._identify, headers)
-            self._project.authoriser.check(known.principal, action_for(method, path), "console")
+            await run_in_threadpool(self._permissions.check, known.principal, scope)
             scope["mainspring.caller"] = known
         if method in _SAFE:
             return receive

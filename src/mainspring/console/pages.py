@@ -25,6 +25,7 @@ from mainspring.console.incidents.pages import add_incident_pages
 from mainspring.console.jobs.pages import add_job_pages
 from mainspring.console.models.explanation import add_explanation_pages
 from mainspring.console.models.pages import add_model_pages
+from mainspring.console.permissions import may
 from mainspring.console.pipelines.pages import add_pipeline_pages
 from mainspring.console.predictions.pages import add_prediction_pages
 from mainspring.console.render import login_page
@@ -35,7 +36,7 @@ from mainspring.console.streams.pages import add_stream_pages
 from mainspring.core.errors import Denied, Overloaded
 from mainspring.project import Project
 from mainspring.security.attempts import Attempts
-from mainspring.security.model import AuditEvent, KeyScope, Principal
+from mainspring.security.model import PROJECT, Action, AuditEvent, Principal
 from mainspring.security.refused import FLUSH_S, Refusals
 from mainspring.security.sessions import LIFETIME, Sessions
 
@@ -67,7 +68,7 @@ def pages(project: Project, sessions: Sessions, looking: Looking, refusals: Refu
             "caller": caller(request),
             "release": release,
             "section": "",
-            "open_incidents": incidents.get(),
+            "open_incidents": incidents.get() if may(request, project, Action.INCIDENT_READ, PROJECT) else 0,
             "query": f"?{request.url.query}" if request.url.query else "",
         }
 
@@ -123,7 +124,7 @@ def pages(project: Project, sessions: Sessions, looking: Looking, refusals: Refu
             return refused
         try:
             principal = await run_in_threadpool(_identified, project, sessions, fields)
-            project.authoriser.check(principal, KeyScope.VIEW, "console")
+            project.authoriser.check(principal, Action.CONSOLE_OPEN, PROJECT)
         except Denied as denied:
             # The text entered as a key is not logged: it may be a password.
             await refuse(denied.what)

@@ -176,7 +176,7 @@ class Settings:
     """Settings of a process: its backends' addresses and its limits."""
 
     project: str  # its name
-    root: Path  # the folder of mainspring.toml
+    root: Path  # the folder of mainspring.toml; `policies` in it has the project's own policies
     modules: tuple[str, ...]
     profile: str
     state: Path  # root / ".mainspring", unless the profile sets another

@@ -9,6 +9,7 @@ from mainspring.core.schema import DType
 from mainspring.data.model import SEQUENCE
 from mainspring.operations.auditing import audit
 from mainspring.operations.features.function_checks import check_functions
+from mainspring.operations.policies import own_policies
 from mainspring.project import Project
 from mainspring.project.definitions.applied import Change, difference
 from mainspring.training.label import label_keys
@@ -26,11 +27,13 @@ def apply(project: Project, *, dry_run: bool = False) -> tuple[list[Change], Con
     values), so that readers of the applied definitions can read the data by them.
 
     Raises:
+        Invalid: A policy is not valid.
         InvalidDefinition: The definitions are inconsistent, or a table cannot be migrated to its source's declaration;
             the applied definitions and all tables are unchanged.
     """
     definitions = project.definitions
     contents = definitions.contents()
+    own_policies(project)
     _check_labels(project)
     check_functions(project, project.applied.current(), contents)
     with project.locks.hold("apply"):

@@ -19,6 +19,7 @@ from mainspring.operations.endpoint_checks import Finding, check_endpoints, well
 from mainspring.operations.jobs.queue import failing
 from mainspring.operations.monitor_checks import check_monitor
 from mainspring.operations.plane_connection import answers
+from mainspring.operations.policies import own_policies
 from mainspring.operations.streams.checking import check_streams
 from mainspring.project import Project, place_checks
 from mainspring.project.ledger_folder import ledger_folder, stranded
@@ -43,6 +44,7 @@ def examine(project: Project, only: str | None = None) -> list[Finding]:
         ("audit log", _audit_log),
         ("keys", _keys),
         ("encryption", check_encryption),
+        ("policies", _policies),
         ("lake", _lake),
         ("online store", _online),
         ("runs", _runs),
@@ -206,6 +208,16 @@ def _keys(project: Project) -> Iterator[Finding]:
             "keys",
             f"valid API keys without an owner, which have every role: {len(free)}: {named}{more}",
         )
+
+
+def _policies(project: Project) -> Iterator[Finding]:
+    try:
+        files = sorted(own_policies(project).own)
+    except MainspringError as error:
+        detail = f"{error.what} Running processes follow the policies that were valid last"
+        yield Finding(check="policies", ok=False, detail=detail, fix="run `mainspring policy check`")
+        return
+    yield well("policies", f"valid: {', '.join(files)}" if files else "the roles, without policies of the project")
 
 
 def _online(project: Project) -> Iterator[Finding]:

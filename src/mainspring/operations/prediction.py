@@ -10,7 +10,7 @@ from mainspring.ledger.model import Prediction
 from mainspring.operations.auditing import audit
 from mainspring.project import Project
 from mainspring.registry.model import Manifest
-from mainspring.security.model import KeyScope, Principal
+from mainspring.security.model import Action, Principal
 
 REVEAL = "predictions.reveal"
 
@@ -23,17 +23,18 @@ def reveal(project: Project, prediction_id: str, principal: Principal | None = N
     """Return a prediction with its sealed values decrypted. The access is audited before the decryption.
 
     Args:
-        principal: The caller, by default the user of this process; a key needs the scope `manage`.
+        principal: The caller, by default the user of this process; who must be allowed `column.reveal` on its endpoint.
 
     Raises:
         NotFound: It was never logged.
-        Denied: The key lacks the scope.
+        Denied: The caller may not see such values.
         Conflict: Its endpoint does not log such values.
         Corrupt: The values were sealed by another installation's key.
     """
     resource = f"prediction/{prediction_id}"
-    if principal is not None:
-        project.authoriser.check(principal, KeyScope.MANAGE, resource)
+    if principal is not None and not project.authoriser.allows_everywhere(principal, Action.COLUMN_REVEAL):
+        found = f"endpoint/{project.predictions.find(prediction_id).endpoint}"
+        project.authoriser.check(principal, Action.COLUMN_REVEAL, found)
     prediction = project.predictions.find(prediction_id)
     if prediction.personal and not prediction.sealed:
         raise Conflict(

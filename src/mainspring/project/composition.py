@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from mainspring.registry.searching import RunSearch
     from mainspring.security.data_keys import DataKeys
     from mainspring.security.keys import Authenticator
+    from mainspring.security.policy_files import PolicyFiles
     from mainspring.security.ports import (
         Accounts,
         Anchors,
@@ -333,7 +334,14 @@ class Project:
     def authoriser(self) -> Authoriser:
         from mainspring.security.policy import CedarAuthoriser
 
-        return CedarAuthoriser()
+        return CedarAuthoriser(self.settings.project, self.policy_files)
+
+    @cached_property
+    def policy_files(self) -> PolicyFiles:
+        """The project's own policies, followed while this process runs."""
+        from mainspring.security.policy_files import POLICIES, PolicyFiles
+
+        return PolicyFiles(self.settings.root / POLICIES, self.settings.state / "policies.json")
 
     # Data
 

@@ -11,8 +11,10 @@ from typing import Any
 from mainspring.core.errors import Conflict, Corrupt, Denied, Invalid, MainspringError, NotFound
 from mainspring.security.model import (
     EVERY_ROLE,
+    PROJECT,
     Account,
     AccountGroup,
+    Action,
     ApiKey,
     AuditEvent,
     AuditFilter,
@@ -35,6 +37,7 @@ from mainspring.security.ports import (
     EndedSessions,
     KeyService,
     KeyStore,
+    visible,
 )
 
 _ANA = ApiKey("ana", "Ana's laptop", frozenset({KeyScope.PREDICT, KeyScope.VIEW}), b"\x00\xffana", 10, 20)
@@ -328,25 +331,79 @@ class AnchorsConformance:
 
 
 class AuthoriserConformance:
-    """Takes a fixture `authoriser`."""
+    """Takes a fixture `authoriser`, of a project without policies of its own."""
 
-    def test_a_scope_permits_its_action_and_no_other(self, authoriser: Authoriser) -> None:
+    def test_a_scope_bounds_what_every_role_permits(self, authoriser: Authoriser) -> None:
+        needed = {
+            Action.ENDPOINT_PREDICT: KeyScope.PREDICT,
+            Action.GATEWAY_OPEN: KeyScope.PREDICT,
+            Action.CONSOLE_OPEN: KeyScope.VIEW,
+            Action.MODEL_READ: KeyScope.VIEW,
+            Action.METRICS_SCRAPE: KeyScope.SCRAPE,
+            Action.MODEL_APPROVE: KeyScope.MANAGE,
+            Action.KEYS_READ: KeyScope.MANAGE,
+        }
         for scope in KeyScope:
-            for action in KeyScope:
-                principal = Principal("id", "name", frozenset({scope}), roles=EVERY_ROLE)
-                assert _may(authoriser, principal, action) == (scope == action)
+            key = Principal("id", "name", frozenset({scope}), roles=EVERY_ROLE)
+            assert [action for action in needed if _may(authoriser, key, action)] == [
+                action for action, its in needed.items() if its is scope
+            ]
 
-    def test_all_scopes_permit_all_actions(self, authoriser: Authoriser) -> None:
+    def test_every_role_and_scope_permit_every_action(self, authoriser: Authoriser) -> None:
         administrator = Principal("id", "name", frozenset(KeyScope), roles=EVERY_ROLE)
-        assert all(_may(authoriser, administrator, action) for action in KeyScope)
+        assert all(_may(authoriser, administrator, action) for action in Action)
+        assert all(authoriser.allows_everywhere(administrator, action) for action in Action)
 
     def test_no_scope_permits_nothing(self, authoriser: Authoriser) -> None:
         nobody = Principal("id", "name", frozenset(), roles=EVERY_ROLE)
-        assert not any(_may(authoriser, nobody, action) for action in KeyScope)
+        assert not any(_may(authoriser, nobody, action) for action in Action)
 
-    def test_no_role_permits_nothing(self, authoriser: Authoriser) -> None:
-        nobody = Principal("id", "name", frozenset(KeyScope))
-        assert not any(_may(authoriser, nobody, action) for action in KeyScope)
+    def test_no_role_permits_only_to_open_lists(self, authoriser: Authoriser) -> None:
+        for kind in Kind:
+            nobody = Principal("id", "name", frozenset(KeyScope), kind, groups=frozenset({"administrator"}))
+            permitted = [action for action in Action if _may(authoriser, nobody, action)]
+            assert permitted == [Action.CONSOLE_OPEN, Action.GATEWAY_OPEN]
+
+    def test_a_role_on_one_resource_permits_nothing_on_another(self, authoriser: Authoriser) -> None:
+        for role in Role:
+            one = _person(Binding(role, "model/late"))
+            for other in ("model/later", "model/lat", "endpoint/late", "model/late.", 'model/late"', PROJECT):
+                for action in (Action.MODEL_READ, Action.MODEL_APPROVE, Action.ENDPOINT_READ, Action.KEYS_MANAGE):
+                    assert not authoriser.allows(one, action, other), (role, action, other)
+            assert authoriser.allows(one, Action.MODEL_READ, "model/late")
+            assert not authoriser.allows_everywhere(one, Action.MODEL_READ)
+
+    def test_a_role_for_a_table_counts_for_its_columns(self, authoriser: Authoriser) -> None:
+        one = _person(Binding(Role.ADMINISTRATOR, "table/orders"))
+        assert authoriser.allows(one, Action.COLUMN_REVEAL, "column/orders/email")
+        assert not authoriser.allows(one, Action.COLUMN_REVEAL, "column/customers/email")
+
+    def test_an_engineer_ships_and_does_not_approve_and_the_other_way_round(self, authoriser: Authoriser) -> None:
+        decisions = (Action.MODEL_PROMOTE, Action.MODEL_APPROVE)
+        for role, allowed in (
+            (Role.ENGINEER, [True, False]),
+            (Role.APPROVER, [False, True]),
+            (Role.ANALYST, [False, False]),
+            (Role.AUDITOR, [False, False]),
+        ):
+            assert [authoriser.allows(_person(Binding(role)), each, "model/late") for each in decisions] == allowed
+
+    def test_names_are_values_and_never_text_of_a_policy(self, authoriser: Authoriser) -> None:
+        hostile = '"); permit(principal, action, resource); //\n\0\u202eВ'
+        one = Principal(hostile, hostile, frozenset(KeyScope), owner=hostile, groups=frozenset({hostile}))
+        assert not authoriser.allows(one, Action.MODEL_READ, f"model/{hostile}")
+        assert authoriser.allows(
+            replace(one, roles=frozenset({Binding(Role.VIEWER, f"model/{hostile}")})),
+            Action.MODEL_READ,
+            f"model/{hostile}",
+        )
+
+    def test_a_list_shows_what_one_may_see_in_its_order(self, authoriser: Authoriser) -> None:
+        names = ["late", "fraud", "b", "a"]
+        one = _person(Binding(Role.VIEWER, "model/fraud"), Binding(Role.AUDITOR, "model/a"))
+        assert visible(authoriser, one, Action.MODEL_READ, "model", names, str) == ["fraud", "a"]
+        everyone = _person(Binding(Role.VIEWER))
+        assert visible(authoriser, everyone, Action.MODEL_READ, "model", names, str) == names
 
 
 class KeyServiceConformance:
@@ -457,9 +514,13 @@ def _stored(id_: str, purpose: str, number: int) -> StoredKey:
     return StoredKey(id_, purpose, number, Wrapped(b"\x00\xff" + id_.encode(), "1"), 2**53)
 
 
-def _may(authoriser: Authoriser, principal: Principal, action: KeyScope) -> bool:
+def _person(*roles: Binding) -> Principal:
+    return Principal("id", "name", frozenset(KeyScope), Kind.USER, roles=frozenset(roles))
+
+
+def _may(authoriser: Authoriser, principal: Principal, action: Action) -> bool:
     try:
-        authoriser.check(principal, action, "endpoint/late-arrival")
+        authoriser.check(principal, action, PROJECT)
     except Denied as denied:
         if not denied.authenticated:
             raise AssertionError("a known caller was refused as an unknown one") from denied

@@ -140,12 +140,15 @@ class Authenticator:
         return principal
 
     def stands(self, principal: Principal) -> bool:
-        """Return whether a key that `authenticate` has accepted is still valid: cached, not revoked and not expired.
+        """Return whether a key that `authenticate` has accepted is still valid: cached, not revoked, not expired, its
+        owner's roles unchanged.
 
         Also False if the key has not been looked up for a second: call `authenticate` again.
         """
         since, key = self._rows.get(principal.id, _UNKNOWN)
         if key is None or self._monotonic() - since >= _KEEP_S:
+            return False
+        if key.holder is not None and (key.holder.roles, key.holder.groups) != (principal.roles, principal.groups):
             return False
         return self._trouble(key) is None
 

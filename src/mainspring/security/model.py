@@ -16,6 +16,45 @@ class KeyScope(StrEnum):
     MANAGE = "manage"  # change anything
 
 
+class Action(StrEnum):
+    """An action on a resource. Every route and command that goes through the API requires one.
+
+    `policies.cedarschema` says on which resources, `roles.cedar` who may, and `scopes.cedar` with which keys.
+    """
+
+    AUDIT_READ = "audit.read"  # read and search the audit log
+    COLUMN_REVEAL = "column.reveal"  # see values that identify a person
+    CONSOLE_OPEN = "console.open"  # sign in, and open lists, which show what one may read
+    ENDPOINT_DESCRIBE = "endpoint.describe"  # read an endpoint's schema and statistics from the gateway
+    ENDPOINT_PREDICT = "endpoint.predict"  # request predictions and explanations
+    ENDPOINT_READ = "endpoint.read"  # see health, quality, drift, fairness and capacity
+    ENDPOINT_ROLLOUT = "endpoint.rollout"  # stop, go on with or end a rollout
+    FEATURES_ENTITY = "features.entity"  # see an entity's feature values
+    FEATURES_READ = "features.read"  # see a view's definition, freshness and distributions
+    FLEET_READ = "fleet.read"  # see devices and their packages
+    GATEWAY_OPEN = "gateway.open"  # read the gateway's own metadata and its list of endpoints
+    INCIDENT_READ = "incident.read"  # see incidents
+    INCIDENT_WRITE = "incident.write"  # own, silence, judge and close incidents
+    JOB_READ = "job.read"  # see jobs and their logs
+    KEYS_MANAGE = "keys.manage"  # create and revoke API keys
+    KEYS_READ = "keys.read"  # list API keys, without secrets
+    METRICS_SCRAPE = "metrics.scrape"  # read metrics
+    MODEL_APPROVE = "model.approve"  # approve versions
+    MODEL_PROMOTE = "model.promote"  # promote versions
+    MODEL_READ = "model.read"  # see versions, cards, evaluations and the history of decisions
+    MODEL_ROLLBACK = "model.rollback"  # move the champion back
+    PIPELINE_APPROVE = "pipeline.approve"  # approve a waiting step
+    PIPELINE_READ = "pipeline.read"  # see pipelines, runs and logs
+    PIPELINE_RUN = "pipeline.run"  # start, retry and cancel runs
+    PREDICTION_READ = "prediction.read"  # see, replay and explain logged predictions
+    PROJECT_READ = "project.read"  # see pages about the whole project: status, lineage, commits, search
+    RUN_READ = "run.read"  # see training runs
+    RUN_WRITE = "run.write"  # name runs and write notes
+    STREAM_READ = "stream.read"  # see streams and dead letters
+    TABLE_READ = "table.read"  # see a source's schema, checks, profile and versions
+    TABLE_ROWS = "table.rows"  # see rows
+
+
 class Kind(StrEnum):
     """A kind of principal."""
 

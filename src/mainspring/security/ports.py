@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, wait
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from mainspring.core.errors import Unavailable
 from mainspring.security.model import (
     Account,
     AccountGroup,
+    Action,
     ApiKey,
     AuditEntry,
     AuditEvent,
@@ -20,13 +21,13 @@ from mainspring.security.model import (
     DataKey,
     Grant,
     Holder,
-    KeyScope,
     Principal,
     StoredKey,
     StoredSubject,
     Wrapped,
 )
 
+T = TypeVar("T")
 ITSELF, ADOPTED = "mainspring", "audit.adopt"  # actor and action where a log takes over a head that is not its key's
 TREE_HEIGHTS = (8, 16, 24)  # of the complete subtrees whose roots an audit log stores: 256 leaves, 65,536, ...
 
@@ -288,13 +289,46 @@ class EndedSessions(Protocol):
 class Authoriser(Protocol):
     """Port of authorisation decisions."""
 
-    def check(self, principal: Principal, action: KeyScope, resource: str) -> None:
-        """Raise if `principal` is not allowed `action` on `resource` (`endpoint/late-arrival`, `console`).
+    @property
+    def mark(self) -> object:
+        """An object that is another one once the policies have changed; cheap."""
+        ...
+
+    def check(self, principal: Principal, action: Action, resource: str) -> None:
+        """Raise if `principal` is not allowed `action` on `resource` (`endpoint/late-arrival`, `project`).
 
         Raises:
-            Denied: The action is not allowed; `authenticated` is True.
+            Denied: The action is not allowed; `authenticated` is True. The message is the same whether or not there is
+                such a resource.
         """
         ...
+
+    def allows(self, principal: Principal, action: Action, resource: str) -> bool:
+        """Return whether `principal` is allowed `action` on `resource`."""
+        ...
+
+    def allows_everywhere(self, principal: Principal, action: Action) -> bool:
+        """Return whether it is known that `principal` is allowed `action` on every resource."""
+        ...
+
+
+def visible(
+    authoriser: Authoriser,
+    principal: Principal,
+    action: Action,
+    kind: str,
+    items: Iterable[T],
+    name: Callable[[T], str],
+) -> list[T]:
+    """Return the items of a list on which `principal` is allowed `action`, in their order. Every list uses it.
+
+    Args:
+        kind: Kind of the resources: `model`.
+        name: Returns the name of an item's resource.
+    """
+    if authoriser.allows_everywhere(principal, action):
+        return list(items)
+    return [item for item in items if authoriser.allows(principal, action, f"{kind}/{name(item)}")]
 
 
 class KeyService(Protocol):

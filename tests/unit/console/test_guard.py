@@ -353,7 +353,7 @@ class TestSessions:
     def test_a_key_that_may_not_view_opens_nothing(self, here) -> None:
         answer = log_in(Client(create_app(here)), here.key(KeyScope.PREDICT))
         assert answer.status_code == 401
-        assert "may not view" in answer.text
+        assert "may not console.open" in answer.text
 
     @pytest.mark.parametrize(
         ("wanted", "there"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
@@ -17,13 +18,16 @@ from mainspring.console.features.values import (
     feature_list,
     find_view,
     looked_up,
+    only,
     over_time,
     project_lineage,
     view_page,
 )
+from mainspring.console.permissions import seen
 from mainspring.core.errors import NotFound, Unavailable
 from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.project import Project
+from mainspring.security.model import Action
 
 Id = Annotated[str, Path(pattern=f"^{ID_PATTERN}$")]
 MaybeId = Annotated[str | None, Query(pattern=f"^{ID_PATTERN}$")]
@@ -36,9 +40,10 @@ def add_explore_api(router: APIRouter, project: Project, looking: Looking) -> No
     """Add the routes under `/api/features`, `/api/lineage` and `/api/data`."""
 
     @router.get("/features")
-    def list_features(q: Words = "", owner: Words = "") -> Response:
+    def list_features(request: Request, q: Words = "", owner: Words = "") -> Response:
         """Feature views, with how fresh they are and the models that use them; those found, with `q` and `owner`."""
-        return Answer(feature_list(project, q, owner or None))
+        known = seen(request, project, Action.FEATURES_READ, "feature-view", project.definitions.views)
+        return Answer(only(project, feature_list(project, q, owner or None), known))
 
     @router.get("/features/{view}")
     def show_view(view: Id) -> Response:
@@ -69,9 +74,9 @@ def add_explore_api(router: APIRouter, project: Project, looking: Looking) -> No
         return Answer({"nodes": found.nodes, "edges": found.edges, "problem": problem})
 
     @router.get("/data")
-    def list_tables() -> Response:
+    def list_tables(request: Request) -> Response:
         """Every source with its table: rows, size, newest event, quarantine; and the other tables."""
-        return Answer(table_list(project))
+        return Answer(table_list(project, partial(seen, request, project, Action.TABLE_READ, "table")))
 
     @router.get("/data/commits")
     def list_commits() -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -14,6 +15,7 @@ from mainspring.console.data.tables import find_source, profiled, source_page, s
 from mainspring.console.features.pages import Frame
 from mainspring.console.features.values import page_of, source_address
 from mainspring.console.lineage_picture import picture
+from mainspring.console.permissions import seen
 from mainspring.console.render import page
 from mainspring.core.errors import MainspringError
 from mainspring.core.ids import check_id
@@ -21,6 +23,7 @@ from mainspring.core.schema import DType
 from mainspring.data.model import REASON
 from mainspring.operations.data.lineage import SOURCE
 from mainspring.project import Project
+from mainspring.security.model import Action
 
 Of = Annotated[str, Query(pattern="^(landed|quarantine)$")]
 SHOWN_ROWS = 50
@@ -34,7 +37,8 @@ def add_data_pages(router: APIRouter, project: Project, looking: Looking, frame:
 
     @router.get("/data")
     def show_tables(request: Request) -> Response:
-        return page("data.html", framed(request, found=table_list(project)))
+        tables = partial(seen, request, project, Action.TABLE_READ, "table")
+        return page("data.html", framed(request, found=table_list(project, tables)))
 
     @router.get("/data/commits")
     def show_commits(request: Request) -> Response:
@@ -44,8 +48,8 @@ def add_data_pages(router: APIRouter, project: Project, looking: Looking, frame:
     def show_commit(request: Request, commit: str, to: str | None = None) -> Response:
         other = check_id(to, "commit") if to else None
         view = commit_page(project, check_id(commit, "commit"), other)
-        seen = differences(project, looking, view)
-        differing = {each.table: each for each in seen.found or ()}
+        compared = differences(project, looking, view)
+        differing = {each.table: each for each in compared.found or ()}
         return page("commit.html", framed(request, view=view, seen=seen, differing=differing))
 
     @router.get("/data/tables/{name}/rows")

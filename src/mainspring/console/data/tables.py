@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -88,16 +88,20 @@ class SourcePage:
     problems: tuple[str, ...]
 
 
-def table_list(project: Project) -> TableList:
-    """Return every source with its table, and the tables without a source."""
+def table_list(project: Project, seen: Callable[[Iterable[str]], list[str]] = list) -> TableList:
+    """Return every source with its table, and the tables without a source.
+
+    Args:
+        seen: Returns those of some tables' names that the caller may see.
+    """
     sources, now = project.definitions.sources, project.clock.now()
-    rows = tuple(_row(project, sources[name], now) for name in sorted(sources))
+    rows = tuple(_row(project, sources[name], now) for name in seen(sorted(sources)))
     others: tuple[OtherTable, ...] = ()
     problem = None
     known = {*sources, *(name + QUARANTINE_SUFFIX for name in sources)}
     try:
         names = [name for name in project.lake.tables() if name not in known and not name.startswith(DERIVED_PREFIXES)]
-        others = tuple(_other(project, name) for name in names)
+        others = tuple(_other(project, name) for name in seen(names))
         commits = len(project.snapshots.log(SHOWN_COMMITS))
     except MainspringError as error:
         commits, problem = 0, str(error)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
 from mainspring.console.answers import Answer
+from mainspring.console.permissions import seen_endpoints
 from mainspring.core.errors import NotFound
 from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.operations.column_comparison import column_comparison
@@ -34,10 +35,11 @@ def add_endpoint_api(router: APIRouter, project: Project) -> None:
         return name
 
     @router.get("/endpoints")
-    def list_endpoints() -> Response:
+    def list_endpoints(request: Request) -> Response:
         """Every endpoint, declared or routed, with its route; null where it has none."""
         table = project.routes.current()
-        return Answer({"endpoints": [{"name": name, "route": table.get(name)} for name in endpoints(project)]})
+        names = seen_endpoints(request, project, endpoints(project))
+        return Answer({"endpoints": [{"name": name, "route": table.get(name)} for name in names]})
 
     @router.get("/endpoints/{name}/windows")
     def list_windows(name: Id, since: Instant = 0, until: Instant | None = None) -> Response:

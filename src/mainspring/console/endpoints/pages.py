@@ -19,12 +19,14 @@ from mainspring.console.endpoints.period import RANGES, Period, asked_period
 from mainspring.console.endpoints.service import service
 from mainspring.console.features.pages import Frame
 from mainspring.console.features.values import source_address
+from mainspring.console.permissions import seen, seen_endpoints
 from mainspring.console.render import page
 from mainspring.console.rollouts.listing import STATES, rollout_list
 from mainspring.core.ids import check_id
 from mainspring.operations.endpoint_health import endpoints, health
 from mainspring.operations.service.skew import skew
 from mainspring.project import Project
+from mainspring.security.model import Action
 from mainspring.stats.fairness.reporting import LEAST_ROWS
 
 HEALTH = {  # state -> its word and its look
@@ -55,7 +57,7 @@ def add_endpoint_pages(router: APIRouter, project: Project, looking: Looking, fr
         shared = {
             "section": "overview",
             "endpoint": endpoint,
-            "others": known_endpoints(project, check_id(endpoint, "endpoint")),
+            "others": seen_endpoints(request, project, known_endpoints(project, check_id(endpoint, "endpoint"))),
             "tab": tab,
             "tabs": TABS,
             "period": period,
@@ -70,7 +72,7 @@ def add_endpoint_pages(router: APIRouter, project: Project, looking: Looking, fr
 
     @router.get("/")
     def show_overview(request: Request, period: Asked, endpoint: str | None = None) -> Response:
-        names = endpoints(project)
+        names = seen_endpoints(request, project, endpoints(project))
         if endpoint is None and len(names) > 1:
             return show_endpoints(request)
         if endpoint is None and not names:
@@ -79,7 +81,7 @@ def add_endpoint_pages(router: APIRouter, project: Project, looking: Looking, fr
 
     @router.get("/endpoints")
     def show_endpoints(request: Request) -> Response:
-        rows = health(project)
+        rows = seen(request, project, Action.ENDPOINT_READ, "endpoint", health(project), lambda row: row.name)
         lines = {row.name: spark(row.predictions, max(row.predictions, default=0) or 1) for row in rows}
         content = {"rows": rows, "sparks": lines, "states": HEALTH, "section": "overview"}
         return page("endpoints.html", {**frame(request), **content})

@@ -19,12 +19,14 @@ from mainspring.console.features.values import (
     feature_list,
     find_view,
     looked_up,
+    only,
     over_time,
     page_of,
     source_address,
     view_page,
 )
 from mainspring.console.lineage_picture import picture
+from mainspring.console.permissions import seen
 from mainspring.console.render import page
 from mainspring.core.error_codes import codes_of
 from mainspring.core.errors import MainspringError, NotFound
@@ -35,6 +37,7 @@ from mainspring.features.model import FeatureView
 from mainspring.operations.data.lineage import VIEW
 from mainspring.operations.features.entity_values import EntityValues
 from mainspring.project import Project
+from mainspring.security.model import Action
 
 Frame = Callable[[Request], dict[str, Any]]
 _LONGEST_SEARCH = 200
@@ -46,7 +49,8 @@ def add_feature_pages(router: APIRouter, project: Project, looking: Looking, fra
     @router.get("/features")
     def show_features(request: Request, q: str = "", owner: str = "") -> Response:
         words = q.strip()[:_LONGEST_SEARCH]
-        found = feature_list(project, words, owner or None)
+        known = seen(request, project, Action.FEATURES_READ, "feature-view", project.definitions.views)
+        found = only(project, feature_list(project, words, owner or None), known)
         content = {
             "found": found,
             "words": words,

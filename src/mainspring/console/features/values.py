@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 from urllib.parse import urlencode
 
@@ -141,6 +141,16 @@ def feature_list(project: Project, words: str = "", owner: str | None = None) ->
     asked = bool(words.strip()) or owner is not None
     demanded = () if asked else _on_demand(project)
     return FeatureList(rows, demanded, tuple(owners(definitions.views.values())), len(definitions.views), now)
+
+
+def only(project: Project, found: FeatureList, names: Collection[str]) -> FeatureList:
+    """Return a list as one sees it who may see the views of some names."""
+    known = project.definitions.views
+    if known.keys() <= set(names):
+        return found
+    owned = tuple(owners(known[name] for name in sorted(names)))
+    views = tuple(row for row in found.views if row.name in names)
+    return replace(found, views=views, on_demand=(), owners=owned, total=len(names))
 
 
 def find_view(project: Project, name: str) -> FeatureView:

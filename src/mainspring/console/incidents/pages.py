@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -12,12 +13,13 @@ from mainspring.console.features.pages import Frame
 from mainspring.console.guard import caller, confirmed
 from mainspring.console.incidents.api import Intervention, MaybeId, changed
 from mainspring.console.incidents.listing import STATES, incident_list, incident_page
+from mainspring.console.permissions import may, seen_endpoints
 from mainspring.console.render import page
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.monitoring.incidents.model import VERDICTS
 from mainspring.project import Project
-from mainspring.security.model import KeyScope
+from mainspring.security.model import Action
 
 Before = Annotated[str, Query(max_length=80)]
 
@@ -26,13 +28,15 @@ def add_incident_pages(router: APIRouter, project: Project, frame: Frame) -> Non
     """Add the routes under `/incidents`."""
 
     def framed(request: Request, **content: Any) -> dict[str, Any]:
-        may_manage = KeyScope.MANAGE in caller(request).principal.scopes
+        incident = request.path_params.get("incident", "")
+        may_manage = may(request, project, Action.INCIDENT_WRITE, f"incident/{incident}")
         shared = {"section": "incidents", "states": STATES, "verdicts": VERDICTS, "may_manage": may_manage}
         return {**frame(request), **shared, **content}
 
     @router.get("/incidents")
     def show_incidents(request: Request, endpoint: MaybeId = "", before: Before = "") -> Response:
         found = incident_list(project, endpoint, before=_position(before))
+        found = replace(found, endpoints=tuple(seen_endpoints(request, project, found.endpoints)))
         return page("incidents.html", framed(request, found=found))
 
     @router.get("/incidents/{incident}")

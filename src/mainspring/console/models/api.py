@@ -20,6 +20,7 @@ from mainspring.console.models.listing import model_list
 from mainspring.console.models.model_page import known_versions, model_page
 from mainspring.console.models.reading import carded, evaluated
 from mainspring.console.models.version_page import find_version, version_page
+from mainspring.console.permissions import seen_models
 from mainspring.core.errors import Unavailable
 from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.operations.models.cards import document
@@ -38,9 +39,9 @@ def add_model_api(router: APIRouter, project: Project, looking: Looking) -> None
     """Add the routes under `/models`."""
 
     @router.get("/models")
-    def list_models(q: Words = "") -> Response:
+    def list_models(request: Request, q: Words = "") -> Response:
         """Every model, declared or registered, with its aliases, champion, and serving endpoints."""
-        found = model_list(project, q)
+        found = model_list(project, q, seen_models(request, project))
         return Answer({"models": found.rows, "found": found.found, "of": found.of})
 
     @router.get("/models/{model}")

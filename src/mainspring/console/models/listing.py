@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mainspring.delivery.routing import CHAMPION
@@ -74,8 +74,12 @@ def shares(of: tuple[Serving, ...], version: str) -> dict[str, float]:
     return {each.endpoint: each.versions[version] for each in of if each.versions.get(version)}
 
 
-def model_list(project: Project, words: str = "") -> ModelList:
-    """Return every model, declared or registered, by name."""
+def model_list(project: Project, words: str = "", seen: Callable[[Iterable[str]], list[str]] = list) -> ModelList:
+    """Return every model, declared or registered, by name.
+
+    Args:
+        seen: Returns those of some names that the caller may see.
+    """
     versions: dict[str, list[ModelVersion]] = {name: [] for name in project.definitions.models}
     for version in project.versions.all():
         versions.setdefault(version.model, []).append(version)
@@ -83,9 +87,10 @@ def model_list(project: Project, words: str = "") -> ModelList:
     for mark in project.deletions.all():
         marks[mark.model] = marks.get(mark.model, 0) + 1
     served = serving(project)
-    wanted = [name for name in sorted(versions) if words.lower() in name.lower()]
+    known = seen(sorted(versions))
+    wanted = [name for name in known if words.lower() in name.lower()]
     rows = [_row(project, name, versions[name], marks.get(name, 0), served.get(name, ())) for name in wanted[:LISTED]]
-    return ModelList(tuple(rows), len(wanted), len(versions))
+    return ModelList(tuple(rows), len(wanted), len(known))
 
 
 def _row(

@@ -28,6 +28,7 @@ from mainspring.console.models.listing import STATES, model_list
 from mainspring.console.models.model_page import known_versions, model_page
 from mainspring.console.models.reading import carded, evaluated
 from mainspring.console.models.version_page import find_version, version_page
+from mainspring.console.permissions import may, seen_models
 from mainspring.console.render import page
 from mainspring.console.runs.table import state_of
 from mainspring.core.errors import Unavailable
@@ -45,7 +46,7 @@ from mainspring.governance.words import prose
 from mainspring.operations.models.cards import render, words_file
 from mainspring.project import Project
 from mainspring.registry.model import ModelVersion
-from mainspring.security.model import KeyScope
+from mainspring.security.model import Action
 
 Frame = Callable[[Request], dict[str, Any]]
 Before = Annotated[int | None, Query(ge=1, le=10**12)]
@@ -64,7 +65,9 @@ def add_model_pages(router: APIRouter, project: Project, looking: Looking, frame
     @router.get("/models")
     def show_models(request: Request, q: str = "") -> Response:
         words = q.strip()[:200]
-        return page("models.html", framed(request, found=model_list(project, words), words=words))
+        return page(
+            "models.html", framed(request, found=model_list(project, words, seen_models(request, project)), words=words)
+        )
 
     @router.get("/models/{model}")
     def show_model(request: Request, model: str, before: Before = None) -> Response:
@@ -94,7 +97,8 @@ def add_model_pages(router: APIRouter, project: Project, looking: Looking, frame
         return page("evaluation.html", framed(request, **content))
 
     def proposed(request: Request, proposal: Proposal, back: str, **content: Any) -> Response:
-        may_manage = KeyScope.MANAGE in caller(request).principal.scopes
+        action = Action(f"model.{request.url.path.rpartition('/')[2]}")
+        may_manage = may(request, project, action, f"model/{request.path_params['model']}")
         shared = {"proposal": proposal, "back": back, "may_manage": may_manage, "kept": {}, "reason": ""}
         shared["here"] = request.url.path
         return page("confirm.html", framed(request, **{**shared, **content}))

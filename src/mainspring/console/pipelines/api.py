@@ -14,6 +14,7 @@ from mainspring.console.answers import Answer, read_body
 from mainspring.console.endpoints.api import Id, Limit
 from mainspring.console.guard import caller
 from mainspring.console.jobs.api import raw
+from mainspring.console.permissions import seen
 from mainspring.console.pipelines.graph_picture import is_asked
 from mainspring.console.pipelines.listing import (
     SHOWN,
@@ -31,6 +32,7 @@ from mainspring.jobs.plain import Plain
 from mainspring.operations.pipelines import control
 from mainspring.operations.pipelines.control import StepState
 from mainspring.project import Project
+from mainspring.security.model import Action
 
 MOST_STEPS = 1_000
 Text = Annotated[str, Query(max_length=200)]
@@ -58,9 +60,10 @@ def add_pipeline_api(router: APIRouter, project: Project) -> None:
     """Add the routes under `/pipelines`."""
 
     @router.get("/pipelines")
-    def list_pipelines() -> Response:
+    def list_pipelines(request: Request) -> Response:
         """The declared pipelines, how they start, and the newest runs of each."""
-        return Answer({"pipelines": [_pipeline(each) for each in pipeline_list(project)]})
+        rows = seen(request, project, Action.PIPELINE_READ, "pipeline", pipeline_list(project), lambda row: row.name)
+        return Answer({"pipelines": [_pipeline(each) for each in rows]})
 
     @router.get("/pipelines/{name}")
     def show_pipeline(name: Id, before: Text = "", limit: Limit = SHOWN) -> Response:

@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from mainspring.console.features.pages import Frame
 from mainspring.console.guard import caller, confirmed
 from mainspring.console.jobs.listing import STATES, line, written
+from mainspring.console.permissions import may, seen
 from mainspring.console.pipelines.graph_picture import SIGNS, is_asked, took, word_of
 from mainspring.console.pipelines.listing import (
     STEPS,
@@ -25,7 +26,7 @@ from mainspring.console.render import page
 from mainspring.core.ids import check_id
 from mainspring.operations.pipelines import control
 from mainspring.project import Project
-from mainspring.security.model import KeyScope
+from mainspring.security.model import Action
 
 Begin = Annotated[int, Query(ge=0, le=10**9, alias="from")]
 
@@ -43,13 +44,17 @@ def add_pipeline_pages(router: APIRouter, project: Project, frame: Frame) -> Non
             "is_asked": is_asked,
             "line": line,
             "written": written,
-            "may_manage": KeyScope.MANAGE in caller(request).principal.scopes,
+            "may_manage": any(
+                may(request, project, action, f"pipeline/{request.path_params.get('name', '')}")
+                for action in (Action.PIPELINE_RUN, Action.PIPELINE_APPROVE)
+            ),
         }
         return {**frame(request), **shared, **content}
 
     @router.get("/pipelines")
     def show_pipelines(request: Request) -> Response:
-        return page("pipelines.html", framed(request, rows=pipeline_list(project)))
+        rows = seen(request, project, Action.PIPELINE_READ, "pipeline", pipeline_list(project), lambda row: row.name)
+        return page("pipelines.html", framed(request, rows=rows))
 
     @router.get("/pipelines/{name}")
     def show_pipeline(request: Request, name: str, before: str = "") -> Response:

@@ -15,6 +15,7 @@ from mainspring.console.downloads import csv_file
 from mainspring.console.endpoints.api import Id
 from mainspring.console.features.pages import Frame
 from mainspring.console.features.values import entity_address
+from mainspring.console.permissions import seen_endpoints
 from mainspring.console.predictions import explanation
 from mainspring.console.predictions.evidence import evidence
 from mainspring.console.render import page
@@ -100,7 +101,7 @@ def add_prediction_pages(router: APIRouter, project: Project, looking: Looking, 
             "labels": labels,
             "refused": refused,
             "kept": urlencode(given),
-            "endpoints": endpoints(project),
+            "endpoints": seen_endpoints(request, project, endpoints(project)),
             "statuses": STATUSES,
             "moments": _moments(project),
         }

@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from mainspring.console.features.pages import Frame
 from mainspring.console.guard import caller, confirmed
+from mainspring.console.permissions import may
 from mainspring.console.render import page
 from mainspring.console.rollouts.listing import LOOKS, STATES, find_rollout, rollout_list, rollout_page
 from mainspring.console.rollouts.words import DECISIONS, why
@@ -21,7 +22,7 @@ from mainspring.delivery.rollout.plan_in_words import planned
 from mainspring.operations.promote import expect_promoted
 from mainspring.operations.rollout.interventions import end, promote
 from mainspring.project import Project
-from mainspring.security.model import KeyScope
+from mainspring.security.model import Action
 
 Begin = Annotated[int, Query(ge=0, le=10**9, alias="from")]
 ACTIONS = ("stop", "rollback", "promote")
@@ -31,7 +32,8 @@ def add_rollout_pages(router: APIRouter, project: Project, frame: Frame) -> None
     """Add the routes under `/rollouts`."""
 
     def framed(request: Request, **content: Any) -> dict[str, Any]:
-        may_manage = KeyScope.MANAGE in caller(request).principal.scopes
+        rollout = request.path_params.get("rollout", "")
+        may_manage = may(request, project, Action.ENDPOINT_ROLLOUT, f"rollout/{rollout}")
         shared = {"section": "rollouts", "states": STATES, "decisions": DECISIONS, "may_manage": may_manage}
         return {**frame(request), **shared, **content}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from mainspring.console.charts import Chart
 from mainspring.console.features.pages import Frame
 from mainspring.console.guard import caller, form
+from mainspring.console.permissions import may, seen_models
 from mainspring.console.render import page
 from mainspring.console.runs.charts import looked_at, one_chart
 from mainspring.console.runs.comparison import MOST, address, comparison, parallel_picture
@@ -25,7 +26,7 @@ from mainspring.project import Project
 from mainspring.registry.model import ModelVersion
 from mainspring.registry.runs import ERROR, NOTE
 from mainspring.registry.searching import PARENT, STATUSES, Axis, Column, Condition, Kind, RunQuery, RunRow
-from mainspring.security.model import KeyScope
+from mainspring.security.model import Action
 
 Several = Annotated[list[str] | None, Query()]
 _LONGEST = 2000
@@ -191,6 +192,7 @@ def add_run_pages(router: APIRouter, project: Project, frame: Frame) -> None:
             tuple(check_id(each, "run") for each in dict.fromkeys(open or ()))[:MOST_OPEN],
         )
         found = run_table(project, asked)
+        found = replace(found, models=tuple(seen_models(request, project)(found.models)))
         content = framed(request, found=found, statuses=STATUSES, most=MOST)
         return page("runs.html", content, status=422 if found.problem else 200)
 
@@ -212,7 +214,7 @@ def add_run_pages(router: APIRouter, project: Project, frame: Frame) -> None:
     @router.get("/runs/{run_id}")
     def show_run(request: Request, run_id: str, find: str = "", metric: Several = None) -> Response:
         view = run_view(project, check_id(run_id, "run"), find=find.strip()[:200], metric=metric or ())
-        may_manage = KeyScope.MANAGE in caller(request).principal.scopes
+        may_manage = may(request, project, Action.RUN_WRITE, f"run/{run_id}")
         shared = {"listed": LISTED, "longest": (LONGEST_NAME, LONGEST_NOTE), "may_manage": may_manage}
         return page("run.html", framed(request, view=view, **shared))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mainspring.core.errors import Conflict, Denied, Invalid, NotFound
+from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.core.time import format_instant
 from mainspring.delivery.routing import CHAMPION
 from mainspring.operations.auditing import audit
@@ -15,7 +15,7 @@ from mainspring.registry.garbage import Collected, collect, graph_members
 from mainspring.registry.lineage import Lineage, authors_of, lineage_of
 from mainspring.registry.model import AliasMove, Approval, Deletion, ModelVersion, RunRecord, Waiver, Withdrawal
 from mainspring.registry.processes import local_user
-from mainspring.security.model import AuditEvent, KeyScope, Principal
+from mainspring.security.model import Action, AuditEvent, Principal
 from mainspring.security.ports import KeyStore
 
 _KEY = "key:"  # prefix of an API key's id and name among approvers
@@ -174,7 +174,7 @@ def approve(
         Conflict: They approved it already, or it is marked for deletion.
     """
     version = find(project, reference)
-    approver = by or who(project, key)
+    approver = by or who(project, key, version.model)
     expect_approver(project, version, approver)
     project.bundles.load(version.digest)  # a damaged bundle cannot be approved
     reason = storable(reason)
@@ -214,7 +214,7 @@ def withdraw(
         Denied: The key is invalid or lacks the scope.
     """
     version = find(project, reference)
-    actor = who(project, key)
+    actor = who(project, key, version.model)
     reason, at = storable(reason), project.wall.now()
     whose = actor if approver is None else approver
     done = project.approvals.withdraw(version.model, version.version, whose, actor=actor, reason=reason, at=at)
@@ -232,21 +232,16 @@ def makers(keys: KeyStore, approvers: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def who(project: Project, key: str | None) -> str:
-    """Return who decides: the holder of an API key that may manage, or the user of this process.
+def who(project: Project, key: str | None, model: str) -> str:
+    """Return who decides: the holder of an API key that may approve versions of a model, or the user of this process.
 
     Raises:
         Denied: The key does not stand or may not.
     """
-    return local_user() if key is None else _holder(project, key)
-
-
-def _holder(project: Project, token: str) -> str:
-    principal = project.authenticator.authenticate(f"Bearer {token}")
-    if KeyScope.MANAGE not in principal.scopes:
-        raise Denied(
-            f"The key {principal.name!r} may not approve.", authenticated=True, fix="use one with the scope manage."
-        )
+    if key is None:
+        return local_user()
+    principal = project.authenticator.authenticate(f"Bearer {key}")
+    project.authoriser.check(principal, Action.MODEL_APPROVE, f"model/{model}")
     return key_holder(principal)
 
 

@@ -37,7 +37,7 @@ def waive(project: Project, reference: str, gate: str, *, reason: str, until: st
     now = project.wall.now()
     end = _end(until, now)
     check_end(now, end)
-    actor = who(project, key)
+    actor = who(project, key, version.model)
     expect_kept(project, version)
     if needed(gates, project.settings.approvals):
         person = makers(project.key_store, [actor]).get(actor)
@@ -68,7 +68,7 @@ def end_waiver(project: Project, reference: str, gate: str, *, key: str | None =
     if len(found) > 1:
         raise Invalid(f"{len(found)} waivers match {gate[:140]!r}.", fix=f"give one of: {'; '.join(found)}.")
     chosen = found[0] if found else gate.strip()
-    actor = who(project, key)
+    actor = who(project, key, version.model)
     done = project.waivers.end(version.model, version.version, chosen, actor=actor, at=project.wall.now())
     noted(project, actor, "end waiver", version, done.gate)
     return done

@@ -11,7 +11,7 @@ from typing import Any
 from google.protobuf.json_format import ParseDict
 
 from mainspring.core.errors import Invalid, NotFound, Unavailable
-from mainspring.security.model import KeyScope
+from mainspring.security.model import Action
 from mainspring.serving.grpc import health, wire
 from mainspring.serving.grpc.infer import read_parameters, read_request, write_reply
 from mainspring.serving.plane.metadata import (
@@ -35,14 +35,16 @@ class Caller:
     deadline: float = math.inf
     answered: Answered | None = None
     request_id: str = ""
+    sees: Callable[[str], bool] = lambda _endpoint: False  # whether the caller may see an endpoint in a list
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call of one message. `action` is what a key must allow; `None`: a probe, for which no key is needed."""
+    """A call of one message. `action` is what the caller must be allowed on the endpoint; where the
+    message names none, the action is `gateway.open`. `None`: a probe, for which no key is needed."""
 
     name: str
-    action: KeyScope | None
+    action: Action | None
     answer: Callable[[DataPlane, Any, Caller], Awaitable[Any]]
     model_field: str = ""  # of its message: which endpoint it is about
     service: str = wire.SERVICE
@@ -92,12 +94,12 @@ async def _config(plane: DataPlane, message: Any, _caller: Caller) -> Any:
     return _filled("ModelConfig", {"config": model_config(message.name, runtime)})
 
 
-async def _statistics(plane: DataPlane, message: Any, _caller: Caller) -> Any:
-    return _filled("ModelStatistics", model_statistics(plane, message.name, message.version))
+async def _statistics(plane: DataPlane, message: Any, caller: Caller) -> Any:
+    return _filled("ModelStatistics", model_statistics(plane, message.name, message.version, caller.sees))
 
 
-async def _index(plane: DataPlane, message: Any, _caller: Caller) -> Any:
-    return _filled("RepositoryIndex", {"models": repository_index(plane, ready=message.ready)})
+async def _index(plane: DataPlane, message: Any, caller: Caller) -> Any:
+    return _filled("RepositoryIndex", {"models": repository_index(plane, caller.sees, ready=message.ready)})
 
 
 async def _infer(plane: DataPlane, message: Any, caller: Caller) -> Any:
@@ -155,23 +157,23 @@ async def _check(plane: DataPlane, message: Any, _caller: Caller) -> Any:
     return health.check(plane, message.service)
 
 
-INFER = Call("ModelInfer", KeyScope.PREDICT, _infer, "model_name")
+INFER = Call("ModelInfer", Action.ENDPOINT_PREDICT, _infer, "model_name")
 CALLS = (
     Call("ServerLive", None, _server_live),
     Call("ServerReady", None, _server_ready),
-    Call("ModelReady", KeyScope.PREDICT, _model_ready, "name"),
-    Call("ServerMetadata", KeyScope.PREDICT, _server),
-    Call("ModelMetadata", KeyScope.PREDICT, _model, "name"),
+    Call("ModelReady", Action.ENDPOINT_DESCRIBE, _model_ready, "name"),
+    Call("ServerMetadata", Action.GATEWAY_OPEN, _server),
+    Call("ModelMetadata", Action.ENDPOINT_DESCRIBE, _model, "name"),
     INFER,
-    Call("ModelConfig", KeyScope.PREDICT, _config, "name"),
-    Call("ModelStatistics", KeyScope.PREDICT, _statistics, "name"),
-    Call("RepositoryIndex", KeyScope.PREDICT, _index),
+    Call("ModelConfig", Action.ENDPOINT_DESCRIBE, _config, "name"),
+    Call("ModelStatistics", Action.ENDPOINT_DESCRIBE, _statistics, "name"),
+    Call("RepositoryIndex", Action.GATEWAY_OPEN, _index),
     # None is registered, so there is none to list, and nothing to take back.
     *(
-        Call(name, KeyScope.PREDICT, _nothing(name))
+        Call(name, Action.GATEWAY_OPEN, _nothing(name))
         for kind in ("System", "Cuda")
         for name in (f"{kind}SharedMemoryStatus", f"{kind}SharedMemoryUnregister")
     ),
-    *(Call(f"{kind}SharedMemoryRegister", KeyScope.PREDICT, _no_shared_memory) for kind in ("System", "Cuda")),
+    *(Call(f"{kind}SharedMemoryRegister", Action.GATEWAY_OPEN, _no_shared_memory) for kind in ("System", "Cuda")),
     Call("Check", None, _check, service=wire.HEALTH),
 )

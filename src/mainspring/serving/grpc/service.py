@@ -21,7 +21,7 @@ from mainspring.core.error_codes import codes_of
 from mainspring.core.errors import Denied, Invalid, MainspringError, Overloaded, Shed, TooSlow, Unavailable
 from mainspring.core.ids import REQUEST_ID, RequestIds, repeatable
 from mainspring.security.keys import Authenticator
-from mainspring.security.model import Principal
+from mainspring.security.model import PROJECT, Action, Principal
 from mainspring.security.ports import Authoriser, Unchecked
 from mainspring.serving.grpc import health, wire
 from mainspring.serving.grpc.calls import CALLS, INFER, Call, Caller
@@ -228,6 +228,9 @@ class Service:
             await unchecked.wait(_KEY_S if left_s is None else min(_KEY_S, left_s))
             return self._authenticator.authenticate(header)
 
+    def _sees(self, principal: Principal, endpoint: str) -> bool:
+        return self._authoriser.allows(principal, Action.ENDPOINT_DESCRIBE, f"endpoint/{endpoint}")
+
     async def _message(self, context: Any) -> bytes:
         try:
             async with asyncio.timeout(self._message_timeout_s):
@@ -242,9 +245,11 @@ class Service:
         principal = counted.principal
         counted.model = call.model_of(message)
         if call.action is not None and principal is not None:
-            resource = f"endpoint/{counted.model}" if counted.model else "gateway"
-            self._authoriser.check(principal, call.action, resource)
+            named_one = f"endpoint/{counted.model}" if counted.model else PROJECT
+            self._authoriser.check(principal, call.action if counted.model else Action.GATEWAY_OPEN, named_one)
         caller = Caller(principal.id if principal else "", counted.received, request_id=named)
+        if principal is not None:
+            caller.sees = partial(self._sees, principal)
         left_s = context.time_remaining()  # gRPC counts it from when the call arrived
         if left_s is not None:
             caller.deadline = monotonic_us() + left_s * 1e6

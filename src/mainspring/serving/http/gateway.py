@@ -33,7 +33,7 @@ from mainspring.ledger.ports import PredictionLog
 from mainspring.registry.bundles import Bundles
 from mainspring.security.hosts import check_host
 from mainspring.security.keys import Authenticator
-from mainspring.security.model import KeyScope, Principal
+from mainspring.security.model import PROJECT, Action, Principal
 from mainspring.security.ports import Authoriser, Unchecked
 from mainspring.serving.http.body import MIN_COMPRESSED, Bodies, accepted, compressed
 from mainspring.serving.http.handlers import Extensions, Handlers
@@ -54,7 +54,7 @@ _KNOWN_HOSTS = 256
 _KEY_US = 1_000_000  # the longest that a key is looked for, where the endpoint's deadline allows it
 _HUNG_UP = 499  # in the metrics only: nobody is there to be told
 _Handler = Callable[[Request], Awaitable[Reply | None]]
-_NO_METHODS: dict[str, tuple[KeyScope | None, _Handler]] = {}
+_NO_METHODS: dict[str, tuple[Action | None, _Handler]] = {}
 _NOBODY: tuple[None, None] = (None, None)
 
 
@@ -67,6 +67,7 @@ class _Passed(msgspec.Struct, eq=False):
     id: str  # its caller's name for it
     handler: _Handler | None = None
     principal: Principal | None = None
+    policies: object = None  # `Authoriser.mark` of the decision
 
 
 class Gateway:
@@ -126,10 +127,10 @@ class Gateway:
         self._squeezing = ThreadPoolExecutor(1, thread_name_prefix="squeeze")
         self._bodies = Bodies(max_bytes=max_body_bytes, threads=self._squeezing)
         self._explaining = None if explainers is None else Explaining(bundles, explainers)
-        self._handlers = Handlers(self._plane, self._bodies, self._tell, self._numbers, self._explaining)
+        self._handlers = Handlers(self._plane, self._bodies, self._tell, self._numbers, self._sees, self._explaining)
         self._infer = self._handlers.infer
-        self._routes: dict[str, dict[str, tuple[KeyScope | None, _Handler]]] = {}
-        owners = (self._handlers, Extensions(self._plane, self._bodies))
+        self._routes: dict[str, dict[str, tuple[Action | None, _Handler]]] = {}
+        owners = (self._handlers, Extensions(self._plane, self._bodies, self._sees))
         for route in ROUTES:
             handler = next(getattr(owner, route.handler) for owner in owners if hasattr(owner, route.handler))
             self._routes.setdefault(route.path, {})[route.method] = (route.action, handler)
@@ -184,6 +185,7 @@ class Gateway:
         request.id = passed.id or self._ids.fresh()
         try:
             if passed.handler is None:
+                passed.policies = self._authoriser.mark
                 passed.handler, passed.principal = self._handler(request)
                 head.passed = passed
             request.principal = passed.principal
@@ -211,8 +213,15 @@ class Gateway:
         self._begin(request, again=True)
 
     def _stands(self, passed: _Passed) -> bool:
-        """Return whether the cached authentication of a head still holds."""
-        return passed.principal is None or self._authenticator.stands(passed.principal)
+        """Return whether the cached authentication and authorisation of a head still hold."""
+        principal = passed.principal
+        return principal is None or (self._authenticator.stands(principal) and passed.policies is self._authoriser.mark)
+
+    def _sees(self, request: Request, endpoint: str) -> bool:
+        principal = request.principal
+        return principal is not None and self._authoriser.allows(
+            principal, Action.ENDPOINT_DESCRIBE, f"endpoint/{endpoint}"
+        )
 
     def _keep(self, answering: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine as a task, and hold a reference to it."""
@@ -296,7 +305,7 @@ class Gateway:
             # Who calls comes before whether there is such a path: strangers learn nothing of it.
             principal = request.principal = self._authenticator.authenticate(headers.get("authorization"))
             if action is not None:
-                resource = f"endpoint/{request.model}" if request.model else "gateway"
+                resource = f"endpoint/{request.model}" if request.model else PROJECT
                 self._authoriser.check(principal, action, resource)
         if handler is None:
             if methods:

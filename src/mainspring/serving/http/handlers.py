@@ -6,6 +6,7 @@ import math
 import re
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import msgspec
 
@@ -45,6 +46,7 @@ class Handlers:
         bodies: Reads requests' bodies.
         tell: Sends what became of an `infer`.
         numbers: Returns the Prometheus text of every process.
+        sees: Returns whether a request's caller may see an endpoint in a list.
         explaining: Explains predictions; `None` where nothing does.
     """
 
@@ -54,6 +56,7 @@ class Handlers:
         bodies: Bodies,
         tell: Tell,
         numbers: Callable[[], Awaitable[bytes]],
+        sees: Callable[[Request, str], bool],
         explaining: Explaining | None,
     ) -> None:
         self._plane = plane
@@ -61,6 +64,7 @@ class Handlers:
         self._bodies = bodies
         self._tell = tell
         self._numbers = numbers
+        self._sees = sees
 
     async def live_probe(self, _request: Request) -> Reply:
         return reply(200, {"live": True})
@@ -74,9 +78,10 @@ class Handlers:
     async def server(self, _request: Request) -> Reply:
         return reply(200, server_metadata())
 
-    async def openapi(self, _request: Request) -> Reply:
+    async def openapi(self, request: Request) -> Reply:
         routes = ((route.method, route.path, route.action is not None) for route in ROUTES)
-        return reply(200, document(self._plane.served, routes))
+        seen = {name: served for name, served in self._plane.served.items() if self._sees(request, name)}
+        return reply(200, document(seen, routes))
 
     async def model(self, request: Request) -> Reply:
         served = self._plane.endpoint(request.model)
@@ -257,18 +262,20 @@ class Extensions:
 
     Args:
         bodies: Reads requests' bodies, which has to be done also where nothing of them matters.
+        sees: Returns whether a request's caller may see an endpoint in a list.
     """
 
-    def __init__(self, plane: DataPlane, bodies: Bodies) -> None:
+    def __init__(self, plane: DataPlane, bodies: Bodies, sees: Callable[[Request, str], bool]) -> None:
         self._plane = plane
         self._bodies = bodies
+        self._sees = sees
 
     async def config(self, request: Request) -> Reply:
         lane = lane_of(self._plane.endpoint(request.model), request.version)
         return reply(200, model_config(request.model, lane.runtime))
 
     async def statistics(self, request: Request) -> Reply:
-        return reply(200, model_statistics(self._plane, request.model, request.version))
+        return reply(200, model_statistics(self._plane, request.model, request.version, partial(self._sees, request)))
 
     async def index(self, request: Request) -> Reply:
         body = await self._bodies.read(request)
@@ -276,7 +283,7 @@ class Extensions:
             ready = _index_decoder.decode(body or b"{}").ready
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Invalid(f"The request does not follow the protocol: {error}.") from None
-        return reply(200, repository_index(self._plane, ready=ready))
+        return reply(200, repository_index(self._plane, partial(self._sees, request), ready=ready))
 
     async def load(self, request: Request) -> Reply:
         await self._bodies.read(request)

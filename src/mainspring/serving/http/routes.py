@@ -5,30 +5,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from mainspring.security.model import KeyScope
+from mainspring.security.model import Action
 
 
 @dataclass(frozen=True, slots=True)
 class DataRoute:
-    """One route of the data plane. `action` is what a key must allow; `None`: a probe, for which no key is needed."""
+    """One route of the data plane. `action` is what the caller must be allowed on the endpoint of the path, or on the
+    project where it has none; `None`: a probe, for which no key is needed."""
 
     method: str
     path: str  # {model}, {version} and {region} stand for one segment each
-    action: KeyScope | None
+    action: Action | None
     handler: str  # the method of `Gateway`, or of `Extensions`, that answers
 
 
-def _predict(method: str, path: str, handler: str) -> DataRoute:
-    return DataRoute(method, path, KeyScope.PREDICT, handler)
+def _open(method: str, path: str, handler: str) -> DataRoute:
+    return DataRoute(method, path, Action.GATEWAY_OPEN, handler)
 
 
 def _versioned(method: str, last: str, handler: str) -> tuple[DataRoute, ...]:
-    return tuple(_predict(method, f"/v2/models/{{model}}{version}{last}", handler) for version in _VERSIONS)
+    action = Action.ENDPOINT_PREDICT if method == "POST" else Action.ENDPOINT_DESCRIBE
+    return tuple(DataRoute(method, f"/v2/models/{{model}}{version}{last}", action, handler) for version in _VERSIONS)
 
 
 _VERSIONS = ("", "/versions/{version}")
 _REGIONS = tuple(
-    _predict(method, f"/v2/{kind}sharedmemory/{path}", handler)
+    _open(method, f"/v2/{kind}sharedmemory/{path}", handler)
     for kind in ("system", "cuda")
     for method, path, handler in (
         ("GET", "status", "regions"),
@@ -39,7 +41,7 @@ _REGIONS = tuple(
     )
 )
 _SETTINGS = tuple(
-    _predict(method, path, "settings")
+    DataRoute(method, path, Action.ENDPOINT_DESCRIBE if "{model}" in path else Action.GATEWAY_OPEN, "settings")
     for path in ("/v2/trace/setting", "/v2/models/{model}/trace/setting", "/v2/logging")
     for method in ("GET", "POST")
 )
@@ -47,21 +49,21 @@ _SETTINGS = tuple(
 ROUTES: tuple[DataRoute, ...] = (
     DataRoute("GET", "/v2/health/live", None, "live_probe"),
     DataRoute("GET", "/v2/health/ready", None, "ready_probe"),
-    _predict("GET", "/v2", "server"),
-    _predict("GET", "/v2/openapi.json", "openapi"),
+    _open("GET", "/v2", "server"),
+    _open("GET", "/v2/openapi.json", "openapi"),
     *_versioned("GET", "", "model"),
     *_versioned("GET", "/ready", "model_ready"),
     *_versioned("POST", "/infer", "infer"),
     *_versioned("POST", "/explain", "explain"),
     *_versioned("GET", "/config", "config"),
     *_versioned("GET", "/stats", "statistics"),
-    _predict("GET", "/v2/models/stats", "statistics"),
-    _predict("POST", "/v2/repository/index", "index"),
-    _predict("POST", "/v2/repository/models/{model}/load", "load"),
-    _predict("POST", "/v2/repository/models/{model}/unload", "load"),
+    _open("GET", "/v2/models/stats", "statistics"),
+    _open("POST", "/v2/repository/index", "index"),
+    DataRoute("POST", "/v2/repository/models/{model}/load", Action.ENDPOINT_DESCRIBE, "load"),
+    DataRoute("POST", "/v2/repository/models/{model}/unload", Action.ENDPOINT_DESCRIBE, "load"),
     *_REGIONS,
     *_SETTINGS,
-    DataRoute("GET", "/metrics", KeyScope.SCRAPE, "numbers"),
+    DataRoute("GET", "/metrics", Action.METRICS_SCRAPE, "numbers"),
 )
 _LONGEST = 512
 

@@ -6,6 +6,7 @@ https://github.com/triton-inference-server/server/tree/main/docs/protocol. What 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from mainspring.core.errors import Invalid
@@ -88,8 +89,11 @@ def model_config(endpoint: str, runtime: Runtime) -> dict[str, Any]:
     return config | {"dynamic_batching": {}} if batched else config
 
 
-def model_statistics(plane: DataPlane, endpoint: str = "", version: str = "") -> dict[str, Any]:
+def model_statistics(plane: DataPlane, endpoint: str, version: str, sees: Callable[[str], bool]) -> dict[str, Any]:
     """Return `ModelStatisticsResponse`: of one version, of an endpoint's, or of all, as this process counted them.
+
+    Args:
+        sees: Whether the caller may see an endpoint among all.
 
     Raises:
         NotFound: There is no such endpoint or version.
@@ -97,7 +101,8 @@ def model_statistics(plane: DataPlane, endpoint: str = "", version: str = "") ->
     """
     if version and not endpoint:
         raise Invalid(f"Version {version[:100]!r} is given without a model.", fix="name the model too.")
-    served = {endpoint: plane.endpoint(endpoint)} if endpoint else plane.served
+    served = plane.served
+    served = {endpoint: plane.endpoint(endpoint)} if endpoint else {name: served[name] for name in served if sees(name)}
     if version:
         lane_of(served[endpoint], version)
     return {
@@ -110,14 +115,17 @@ def model_statistics(plane: DataPlane, endpoint: str = "", version: str = "") ->
     }
 
 
-def repository_index(plane: DataPlane, *, ready: bool = False) -> list[dict[str, Any]]:
-    """Return `RepositoryIndexResponse`'s models, a line a version; with `ready` only those that are served."""
+def repository_index(plane: DataPlane, sees: Callable[[str], bool], *, ready: bool = False) -> list[dict[str, Any]]:
+    """Return `RepositoryIndexResponse`'s models that the caller `sees`, a line a version; with `ready` only those that
+    are served.
+    """
     served = [
         {"name": name, "version": version, "state": "READY"}
         for name, each in plane.served.items()
         for version in each.lanes
+        if sees(name)
     ]
-    lost = [] if ready else sorted(set(plane.refused) - plane.served.keys())
+    lost = [] if ready else sorted(filter(sees, set(plane.refused) - plane.served.keys()))
     return served + [{"name": name, "state": "UNAVAILABLE", "reason": "No version can be served."} for name in lost]
 
 

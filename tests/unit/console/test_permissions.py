@@ -1,0 +1,161 @@
+"""Every route has an action, and nobody gets past it to another resource: neither by a route nor in a list."""
+
+import re
+from typing import Any
+
+import pytest
+
+from kit.console.client import Client
+from kit.console.flights import Project, populated
+from mainspring.console.app import create_app
+from mainspring.console.guard import PUBLIC
+from mainspring.console.permissions import NEEDS
+from mainspring.console.server import SIGNED
+from mainspring.core.time import DAY
+from mainspring.security.keys import issue
+from mainspring.security.model import PROJECT, Account, Action, Binding, Grant, KeyScope, Kind, Role
+
+MODEL, VIEW, TABLE = "late-arrival", "OriginTraffic", "schedule"
+KINDS = ("model", "endpoint", "feature-view", "table", "pipeline")
+LISTS = [key for key, needs in NEEDS.items() if (needs.unnamed or needs.action) is Action.CONSOLE_OPEN]
+OTHERS = [key for key in NEEDS if key not in LISTS]
+
+
+class Here:
+    """The project, and callers with keys of accounts."""
+
+    def __init__(self) -> None:
+        self.project: Project = populated()
+        self.app: Any = create_app(self.project)
+        run = self.project.tracking.search(MODEL)[0].id
+        self.names = {
+            "model": MODEL,
+            "endpoint": MODEL,
+            "view": VIEW,
+            "source": TABLE,
+            "number": "1",
+            "run_id": run,
+            "run": run,
+            "prediction_id": self.project.predictions.recent(limit=1)[0].id,
+        }
+
+    def caller(self, *roles: Binding, scopes: tuple[KeyScope, ...] = tuple(KeyScope)) -> Client:
+        account = f"a{len(self.project.accounts.all())}"
+        self.project.accounts.add(Account(account, Kind.SERVICE, account))
+        for role in roles:
+            self.project.accounts.grant(Grant("service", account, role.role, role.resource))
+        token = issue(
+            self.project.key_store,
+            name=account,
+            scopes=scopes,
+            lifetime_us=DAY,
+            clock=self.project.wall,
+            pepper=self.project.pepper,
+            owner=account,
+        )
+        return Client(self.app, token)
+
+    def filled(self, path: str) -> str:
+        named = VIEW if path.startswith("/features") else TABLE if path.startswith("/data") else MODEL
+        return re.sub(r"\{(\w+)\}", lambda found: self.names.get(found[1], named), path)
+
+
+@pytest.fixture(scope="module")
+def here() -> Here:
+    return Here()
+
+
+def flat(routes: Any) -> Any:
+    for route in routes:
+        inner = getattr(getattr(route, "original_router", route), "routes", None)
+        if getattr(route, "methods", None):
+            yield route
+        elif inner is not None:
+            yield from flat(inner)
+
+
+def test_every_route_has_an_action_and_no_action_is_left_over(here: Here) -> None:
+    routes = {(method, route.path) for route in flat(here.app.routes) for method in route.methods if method != "HEAD"}
+    open_ = {route for route in routes if route[1] in PUBLIC or (route[0] == "POST" and route[1].startswith(SIGNED))}
+    assert routes - open_ == NEEDS.keys()
+
+
+def test_who_administers_everything_else_gets_at_nothing_here(here: Here) -> None:
+    stranger = here.caller(*(Binding(Role.ADMINISTRATOR, f"{kind}/other") for kind in KINDS))
+    for method, path in OTHERS:
+        answer = stranger(method, here.filled(path))
+        assert answer.status_code == 403, (method, path, answer.text)
+        assert "administrator" in answer.json()["fix"], (method, path)
+
+
+def test_lists_hide_what_one_may_not_see(here: Here) -> None:
+    stranger = here.caller(*(Binding(Role.ADMINISTRATOR, f"{kind}/other") for kind in KINDS))
+    for method, path in LISTS:
+        if path in ("/logout", "/events", "/static/{name}", "/api/openapi.json"):
+            continue
+        answer = stranger(method, path)
+        assert answer.status_code == 200, (path, answer.text)
+        model = MODEL if path.startswith("/api/") else f"/{MODEL}"  # the name is in a page's example too
+        for hidden in (model, VIEW, here.names["run_id"], here.names["prediction_id"]):
+            assert hidden not in answer.text, (path, hidden)
+
+
+def test_who_may_see_one_resource_sees_it_in_lists_and_by_its_routes(here: Here) -> None:
+    bound = {"model": MODEL, "endpoint": MODEL, "feature-view": VIEW, "table": TABLE}
+    viewer = here.caller(*(Binding(Role.ANALYST, f"{kind}/{name}") for kind, name in bound.items()))
+    for path, name in {
+        "/api/models": MODEL,
+        "/api/endpoints": MODEL,
+        "/api/features": VIEW,
+        "/api/data": TABLE,
+    }.items():
+        assert name in viewer.get(path).text, path
+    assert "Weather" not in viewer.get("/api/features").text
+    for path in (f"/api/runs?model={MODEL}", f"/api/predictions?endpoint={MODEL}", f"/models/{MODEL}"):
+        assert viewer.get(path).status_code == 200, path
+    for path in ("/api/runs", "/api/predictions", f"/api/runs?model={MODEL}&model=other", "/api/keys", "/api/audit"):
+        assert viewer.get(path).status_code == 403, path
+    for path in ("/api/runs/{run_id}", "/api/predictions/{prediction_id}"):
+        assert viewer.get(here.filled(path)).status_code == 200, path
+
+
+def test_an_id_that_is_not_there_is_refused_as_another_ones(here: Here) -> None:
+    stranger = here.caller(Binding(Role.ADMINISTRATOR, "model/other"))
+    for known, unknown in (("run_id", "0" * 32), ("prediction_id", "0" * 26)):
+        kind = known.removesuffix("_id")
+        there = stranger.get(f"/api/{kind}s/{here.names[known]}").json()
+        missing = stranger.get(f"/api/{kind}s/{unknown}").json()
+        assert there["error"].replace(here.names[known], unknown) == missing["error"]
+
+
+def test_names_of_other_scripts_and_quotes_are_other_names(here: Here) -> None:
+    one = here.caller(Binding(Role.ADMINISTRATOR, f"model/{MODEL}"))
+    for name in (
+        "lаte-arrival",
+        "late-arrival ",
+        "LATE-ARRIVAL",
+        'late-arrival"',
+        "late-arrival%00",
+    ):
+        assert one.get(f"/api/models/{name}").status_code in (403, 404), name
+
+
+def test_a_key_is_bounded_by_its_scopes_and_by_its_owners_roles(here: Here) -> None:
+    narrow = here.caller(Binding(Role.ADMINISTRATOR, PROJECT), scopes=(KeyScope.VIEW,))
+    assert narrow.get("/api/models").status_code == 200
+    assert narrow.get("/api/keys").status_code == 403
+    assert "scope 'manage'" in narrow.get("/api/keys").json()["fix"]
+    engineer = here.caller(Binding(Role.ENGINEER, PROJECT))
+    made = engineer("POST", "/api/keys", json={"name": "x", "scopes": ["manage"], "lifetime": "1d"})
+    assert made.status_code == 403
+
+
+def test_a_key_made_over_the_api_has_its_makers_owner(here: Here) -> None:
+    administrator = here.caller(Binding(Role.ADMINISTRATOR, PROJECT))
+    made = administrator("POST", "/api/keys", json={"name": "x", "scopes": ["view"], "lifetime": "1d"}).json()
+    owner = next(key.owner for key in here.project.key_store.all() if key.id == made["id"])
+    assert owner
+    assert Client(here.app, made["token"]).get("/api/models").status_code == 200
+    here.project.accounts.remove(owner)
+    here.project.authenticator._rows.clear()  # as a second later
+    assert Client(here.app, made["token"]).get("/api/models").status_code == 401

@@ -139,14 +139,17 @@ def latency(project: Any, rate: float, seconds: float = 15.0) -> list[float]:
     forget(project)
     log = project.streams
     first = log.spans(OUT, [0])[0].next
-    stop, chance = threading.Event(), random.Random(5)
+    ready, stop, chance = threading.Event(), threading.Event(), random.Random(5)
 
     def run() -> None:
         with running(project, endpoint(project, topic, state=True)) as runner:
+            runner.step(wait_s=0.0)  # opens the files, loads the model
+            ready.set()
             runner.run(stop)
 
     thread = threading.Thread(target=run)
     thread.start()
+    ready.wait(60.0)
     sent: dict[int, float] = {}
     begun, number = time.perf_counter(), 0
     while (now := time.perf_counter() - begun) < seconds:

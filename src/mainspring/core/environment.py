@@ -21,6 +21,24 @@ def for_child(changes: Mapping[str, str]) -> dict[str, str]:
     return {**os.environ, **changes}
 
 
+# What a library may need, and nothing that could be a secret; names that end with _ are beginnings.
+_HARMLESS = (
+    "PATH", "HOME", "LANG", "LANGUAGE", "LC_", "TZ", "TZDIR", "PYTHON_", "PYTHONPATH", "PYTHONHASHSEED", "OMP_", "KMP_",
+    "OPENBLAS_", "MKL_", "NUMEXPR_", "VECLIB_", "MALLOC_", "ARROW_", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH",
+    "CUDA_", "NVIDIA_", "TORCH_", "KERAS_", "HF_HOME", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "TOKENIZERS_",
+)  # fmt: skip
+
+
+def for_foreign_code(changes: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a process that runs code which must not see this one's secrets."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _HARMLESS or any(name.startswith(each) for each in _HARMLESS if each.endswith("_"))
+    }
+    return {**kept, **changes}
+
+
 def set_variable(name: str, value: str, *, default: bool = False) -> None:
     """Set a variable for a library that reads it.
 

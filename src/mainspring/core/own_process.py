@@ -1,19 +1,27 @@
-"""Messages between a process and a child that runs code apart from it: MessagePack after a length of eight bytes."""
+"""A child that runs code apart from its parent, and their messages: MessagePack after a length of eight bytes."""
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
+import weakref
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
 _LENGTH = struct.Struct("<Q")
+_MINUTE_S, _MOST_LINES, _LONGEST_LINE = 60.0, 100, 2_000
+
+_log = logging.getLogger(__name__)
 
 
 def python_path() -> str:
@@ -55,8 +63,83 @@ def _exactly(connection: socket.socket, size: int, until: float | None) -> bytea
     return content
 
 
-def kill(child: subprocess.Popen[bytes], connection: socket.socket) -> None:
-    """End a process, and close the connection to it."""
+class Child:
+    """A process that answers messages. It ends with `stop`, with this object, and with this process.
+
+    Args:
+        name: Whose lines are logged: what the process writes to its standard error, as far as that is little.
+        module: It is run as `python -m MODULE FD`, and talks through that descriptor.
+        environment: Its whole environment.
+    """
+
+    def __init__(self, name: str, module: str, environment: Mapping[str, str]) -> None:
+        self._name = name
+        self._module = module
+        self._environment = environment
+        self._connection: socket.socket | None = None
+        self._end: Callable[[], object] = lambda: None
+
+    @property
+    def runs(self) -> bool:
+        return self._connection is not None
+
+    def start(self, load: msgspec.Struct, within_s: float) -> bytearray:
+        """Start the process and send its first message; return the answer. Raises as `ask` does."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            child = subprocess.Popen(
+                [sys.executable, "-m", self._module, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,  # its own file would be the one that it can write to, and fill
+                pass_fds=(theirs.fileno(),),
+                env=dict(self._environment),
+            )
+        threading.Thread(target=_relay, args=(self._name, child.stderr), daemon=True).start()
+        self._connection = ours
+        self._end = weakref.finalize(self, _kill, child, ours)
+        return self.ask(load, within_s)
+
+    def ask(self, message: msgspec.Struct, within_s: float, most: int = 1 << 34) -> bytearray:
+        """Send a message and return the answer. After an error the process has ended.
+
+        Raises:
+            EOFError: It ended, does not run, or answers more than `most` bytes.
+            OSError: It ended; as TimeoutError, it took too long.
+        """
+        connection = self._connection
+        if connection is None:
+            raise EOFError
+        connection.settimeout(within_s)
+        try:
+            send(connection, message)
+            return receive(connection, within_s, most)
+        except (OSError, EOFError):
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End the process."""
+        self._connection = None
+        self._end()
+
+
+def _relay(name: str, lines: IO[bytes]) -> None:
+    """Log lines until their end, at most `_MOST_LINES` a minute; the others are counted."""
+    since, left, dropped = time.monotonic(), _MOST_LINES, 0
+    with lines:
+        while line := lines.readline(_LONGEST_LINE):
+            if time.monotonic() - since > _MINUTE_S:
+                since, left = time.monotonic(), _MOST_LINES
+            if left:
+                text = line.decode(errors="replace").rstrip()
+                _log.warning("%s: %s%s", name, text, f" ({dropped} lines before it were dropped)" if dropped else "")
+                left, dropped = left - 1, 0
+            else:
+                dropped += 1
+
+
+def _kill(child: subprocess.Popen[bytes], connection: socket.socket) -> None:
     child.kill()
     child.wait()
     connection.close()

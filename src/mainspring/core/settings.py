@@ -11,8 +11,10 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from mainspring.core.errors import Invalid
+from mainspring.core.sandbox import Policy
 
 LOWEST_PRIORITY = 19  # of nice
+PROJECT_FILE = "mainspring.toml"  # in the folder of a project
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -198,6 +200,7 @@ class Settings:
     gateway_workers: int = 1
     model_time_us: int = 10_000_000  # maximum duration of a call of an ONNX model
     model_memory_bytes: int = 2 << 30  # of a call whose cost depends on the values of the request
+    isolation: Policy = field(default_factory=Policy)  # of processes that run models and functions
     approvals: int = 0  # number that every version needs to go live
     gateway_limits: Limits = Limits()
     gateway_liveness_us: int = 10_000_000  # silence after which a gateway is killed

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from mainspring.core import sandbox
 from mainspring.core.errors import Conflict, MainspringError
 from mainspring.core.ids import ID_PATTERN
 from mainspring.core.time import DAY, format_instant
@@ -49,6 +50,7 @@ def examine(project: Project, only: str | None = None) -> list[Finding]:
         ("online store", _online),
         ("runs", _runs),
         ("models", _models),
+        ("isolation", _isolation),
         ("endpoints", check_endpoints),
         ("streams", check_streams),
         ("predictions", _predictions),
@@ -266,6 +268,23 @@ def _models(project: Project) -> Iterator[Finding]:
             yield Finding(check="models", ok=False, detail=told, fix=fix)
             return
     yield well("models", f"{len(versions)} versions, with intact and signed bundles")
+
+
+def _isolation(project: Project) -> Iterator[Finding]:
+    mode, missing = project.settings.isolation.mode, sorted(sandbox.ALL - sandbox.available())
+    if mode == sandbox.OFF:
+        yield well("isolation", "is off: code of models and functions runs with the rights of this user")
+    elif not missing:
+        yield well("isolation", "code of models and functions reaches no state, network or other process")
+    elif mode == sandbox.AVAILABLE:
+        yield well("isolation", f"this machine cannot close {', '.join(missing)} to code of models and functions")
+    else:
+        yield Finding(
+            check="isolation",
+            ok=False,
+            detail=f"is required, and this machine cannot close {', '.join(missing)}",
+            fix="use a Linux kernel with Landlock and seccomp",
+        )
 
 
 def _predictions(project: Project) -> Iterator[Finding]:

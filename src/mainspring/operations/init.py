@@ -9,8 +9,8 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 from mainspring.core.errors import Conflict, Invalid
+from mainspring.core.settings import PROJECT_FILE
 from mainspring.core.time import SystemClock, to_datetime
-from mainspring.project.settings import PROJECT_FILE
 
 _TOML = """\
 name = "{name}"

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from mainspring.core.errors import Invalid, MainspringError, NotFound
 from mainspring.core.locks import FileLocks, Locks
 from mainspring.core.memory import expect_room
+from mainspring.core.sandbox import set_policy
 from mainspring.core.settings import Settings, Url
 from mainspring.core.time import DAY, HOUR, Clock, ReplayClock, SystemClock
 from mainspring.project import backends
@@ -126,6 +127,7 @@ class Project:
 
     def __init__(self, settings: Settings, **parts: Any) -> None:
         self.settings: Settings = settings
+        set_policy(settings.isolation)
         self.reads_only: bool = False  # whether the opener writes nothing that is shared with other profiles
         self.wall: Clock = parts.pop("wall", SystemClock())
         self._building = threading.RLock()  # held while a part of the project is built, or its definitions are loaded

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING
 
 from mainspring.core.errors import Corrupt
+from mainspring.core.sandbox import policy
 from mainspring.project.backends import lazily
 
 if TYPE_CHECKING:
     from mainspring.project import Project
-    from mainspring.registry.model import Bundle, TensorSpec
+    from mainspring.registry.model import Bundle, Code, TensorSpec
+    from mainspring.serving.adapters.sessions import CallLimits
     from mainspring.serving.ports import Executor, Loader
 
+_FUNCTION_PROCESS = "mainspring.project.function_process"
 Make = Callable[["Project", "Bundle", bool], "Executor"]  # the last: whether on one thread in any case
 
 
@@ -30,9 +32,7 @@ def _onnx(project: Project, bundle: Bundle, one_thread: bool) -> Executor:
     from mainspring.serving.adapters.threads import measured
 
     executor = lazily("serving.adapters.onnx", "OnnxExecutor", extra="gateway")
-    limits = lazily("serving.adapters.sessions", "CallLimits", extra="gateway")(
-        project.settings.model_time_us / 1e6, project.settings.model_memory_bytes
-    )
+    limits = _limits(project)
     if one_thread:
         alone: Executor = executor(bundle, limits=limits)
         return alone
@@ -42,10 +42,23 @@ def _onnx(project: Project, bundle: Bundle, one_thread: bool) -> Executor:
 
 
 def _function(project: Project, bundle: Bundle, _one_thread: bool) -> Executor:
-    from mainspring.project.definitions.functions import load_code
+    from mainspring.serving.adapters.apart import FunctionApart, LoadFunction
     from mainspring.serving.adapters.function import FunctionExecutor
 
-    return FunctionExecutor(bundle, partial(load_code, project.settings.root))
+    settings = project.settings
+
+    def apart(code: Code) -> FunctionApart:
+        root, state, limits = str(settings.root), str(settings.state), _limits(project)
+        load = LoadFunction(code, root, state, limits.memory_bytes, policy())
+        return FunctionApart(_FUNCTION_PROCESS, load, limits)
+
+    return FunctionExecutor(bundle, apart)
+
+
+def _limits(project: Project) -> CallLimits:
+    from mainspring.serving.adapters.sessions import CallLimits
+
+    return CallLimits(project.settings.model_time_us / 1e6, project.settings.model_memory_bytes)
 
 
 def _graph(project: Project, bundle: Bundle, one_thread: bool) -> Executor:

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mainspring.core.errors import Invalid
+from mainspring.core.sandbox import AVAILABLE, OFF, REQUIRED, Policy
 from mainspring.core.settings import LOWEST_PRIORITY, Address, Tls, Traces, Url
 from mainspring.core.time import parse_duration
 
@@ -94,6 +95,18 @@ def names(given: Given, name: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         raise Invalid(f"{name} is {value!r}.", fix=f'write a list of names: {name} = ["example.org"].')
     return tuple(value)
+
+
+def isolation(given: Given) -> Policy:
+    """Return what the processes of models and functions are held to."""
+    mode, modes = given["isolation"], (REQUIRED, AVAILABLE, OFF)
+    if mode not in modes:
+        raise Invalid(f"isolation is {mode!r}.", fix=f"write one of {', '.join(modes)}.")
+    reads = names(given, "model_reads")
+    for each in reads:
+        if not Path(each).is_absolute():
+            raise Invalid(f"model_reads has {each!r}.", fix='write absolute paths: model_reads = ["/data/models"].')
+    return Policy(mode, reads)
 
 
 def workers(given: Given, name: str) -> int:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from mainspring.core.environment import variables
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.ids import check_id
-from mainspring.core.settings import Address, Engines, Limits, Settings
+from mainspring.core.sandbox import AVAILABLE
+from mainspring.core.settings import PROJECT_FILE, Address, Engines, Limits, Settings
 from mainspring.core.time import parse_duration
 from mainspring.project.receivers import read_receivers
 from mainspring.project.schedules import read_schedules
@@ -25,6 +26,7 @@ from mainspring.project.setting_values import (
     count,
     duration,
     flag,
+    isolation,
     key_service,
     names,
     nice,
@@ -40,7 +42,6 @@ from mainspring.project.sign_in import read_sign_in
 if TYPE_CHECKING:
     import argparse
 
-PROJECT_FILE = "mainspring.toml"
 STATE_FOLDER = ".mainspring"
 
 DEFAULTS: Mapping[str, Any] = {
@@ -61,6 +62,8 @@ DEFAULTS: Mapping[str, Any] = {
     "max_body_bytes": 8 * 1024 * 1024,
     "model_time": "10s",
     "model_memory_bytes": 2 * 1024**3,
+    "isolation": AVAILABLE,
+    "model_reads": [],
     "monitor_window": "1d",
     "materialise_every": "1m",
     "jobs_at_once": 2,
@@ -297,6 +300,7 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
         max_body_bytes=whole(values, "max_body_bytes"),
         model_time_us=duration(values, "model_time"),
         model_memory_bytes=whole(values, "model_memory_bytes"),
+        isolation=isolation(values),
         monitor_window_us=duration(values, "monitor_window"),
         materialise_every_us=duration(values, "materialise_every"),
         keep_versions_us=duration(values, "keep_versions"),

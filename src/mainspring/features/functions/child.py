@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -20,8 +21,11 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mainspring.core.errors import MainspringError
 from mainspring.core.own_process import end_with_parent, receive, send
+from mainspring.core.sandbox import enforce
 from mainspring.core.schema import DType
+from mainspring.core.settings import PROJECT_FILE
 from mainspring.data.arrow import ARROW_TYPES, arrow_schema
 from mainspring.features.functions.code import Code, packages_of
 from mainspring.features.functions.columns import as_lists, as_stream, from_stream
@@ -197,8 +201,15 @@ def answered(runner: Runner, call: Call, schema: Mapping[str, DType]) -> Answer:
 def main() -> None:
     """Load a function and answer calls until the parent hangs up."""
     connection = socket.socket(fileno=int(sys.argv[1]))
+    load = msgspec.msgpack.decode(receive(connection), type=Load)
+    function = load.function
+    try:
+        # The code came with the message: its value is that of its text alone, so it reads no file of the project.
+        enforce(load.policy, left_out=[Path(each) for each in sys.path if Path(each, PROJECT_FILE).exists()])
+    except MainspringError as error:
+        send(connection, Loaded(str(error)))
+        return
     threading.Thread(target=end_with_parent, args=(connection.fileno(),), daemon=True).start()
-    function = msgspec.msgpack.decode(receive(connection), type=Load).function
     try:
         runner = Runner(function, loaded_function(function.code))
     except Exception as error:

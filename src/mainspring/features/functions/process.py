@@ -6,19 +6,16 @@ object any more, and started again by the next call. Nothing is pickled.
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
 import threading
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from mainspring.core.environment import for_child
+from mainspring.core.environment import for_foreign_code
 from mainspring.core.errors import MainspringError
-from mainspring.core.own_process import kill, python_path, receive, send
+from mainspring.core.own_process import Child, python_path
+from mainspring.core.sandbox import policy
 from mainspring.core.time import format_duration
 from mainspring.features.functions.messages import Answer, Call, Load, Loaded
 from mainspring.features.functions.model import FAIL, FeatureFunction
@@ -46,8 +43,9 @@ class FunctionProcess:
         self._running = threading.Lock()
         self._counting = threading.Lock()  # never held while the function runs, as an event loop asks what was spent
         self._rows, self._seconds = 0, 0.0  # of calls since `spent`
-        self._connection: socket.socket | None = None
-        self._end: Callable[[], object] = lambda: None  # ends the process; so does whoever collects this as garbage
+        # The order of a set of texts must not differ between processes.
+        environment = for_foreign_code({"PYTHONPATH": python_path(), "PYTHONHASHSEED": "0"})
+        self._child = Child(function.name, _CHILD, environment)
 
     def start(self) -> None:
         """Start the process, unless it runs, so that the first call need not wait for the function's imports.
@@ -56,8 +54,8 @@ class FunctionProcess:
             FunctionFailed: The function does not load.
         """
         with self._running:
-            if self._connection is None:
-                self._connection = self._started()
+            if not self._child.runs:
+                self._started()
 
     def values(self, columns: Mapping[str, Sequence[Any]], rows: int) -> dict[str, list[Any]]:
         """Return each output, of shape (rows,), for the function's inputs, each of shape (rows,).
@@ -101,23 +99,18 @@ class FunctionProcess:
 
     def close(self) -> None:
         """End the process."""
-        self._connection = None
-        self._end()
+        self._child.stop()
 
     @property
     def _named(self) -> str:
         return f"The feature function {self.function.name} ({self.function.code})"
 
     def _asked(self, call: Call) -> Answer:
-        connection, limit_s = self._connection, self._limit_us / 1e6
-        if connection is None:
+        if not self._child.runs:
             raise FunctionFailed(f"{self._named} was closed.")
-        connection.settimeout(limit_s)
         try:
-            send(connection, call)
-            return msgspec.msgpack.decode(receive(connection, limit_s), type=Answer)
+            return msgspec.msgpack.decode(self._child.ask(call, self._limit_us / 1e6), type=Answer)
         except TimeoutError:
-            self.close()
             limit = format_duration(self._limit_us)
             raise FunctionFailed(
                 f"{self._named} was stopped: it ran for {limit} on {call.rows} rows.",
@@ -130,32 +123,19 @@ class FunctionProcess:
                 fix="run the function on these rows by itself.",
             ) from error
 
-    def _started(self) -> socket.socket:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            child = subprocess.Popen(
-                [sys.executable, "-m", _CHILD, str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                # The order of a set of texts must not differ between processes.
-                env=for_child({"PYTHONPATH": python_path(), "PYTHONHASHSEED": "0"}),
-            )
-        self._end = weakref.finalize(self, kill, child, ours)
-        ours.settimeout(self._loading_s)
+    def _started(self) -> None:
         try:
-            send(ours, Load(self.function))
-            loaded = msgspec.msgpack.decode(receive(ours, self._loading_s), type=Loaded)
+            answer = self._child.start(Load(self.function, policy()), self._loading_s)
+            loaded = msgspec.msgpack.decode(answer, type=Loaded)
         except (OSError, EOFError, msgspec.DecodeError) as error:
-            self._end()
+            self.close()
             raise FunctionFailed(
                 f"{self._named} does not load: its process ended, or took {self._loading_s:g} s.",
                 fix="import its module by itself.",
             ) from error
         if loaded.error:
-            self._end()
+            self.close()
             raise FunctionFailed(f"{self._named} does not load: {loaded.error}", fix="correct its imports.")
-        return ours
 
 
 class FunctionProcesses:

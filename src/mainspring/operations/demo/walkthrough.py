@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 import mainspring
 from mainspring.core.errors import Conflict, Invalid, MissingExtra, NotFound
+from mainspring.core.settings import PROJECT_FILE
 from mainspring.core.time import DAY, ReplayClock, format_instant, parse_instant
 from mainspring.operations.apply import apply
 from mainspring.operations.demo import agreement
@@ -26,7 +27,6 @@ from mainspring.operations.keys import first_key
 from mainspring.operations.promote import promote
 from mainspring.operations.train import train
 from mainspring.project import Project
-from mainspring.project.settings import PROJECT_FILE
 
 SOURCES = ("schedule", "departures", "arrivals", "weather")
 MODEL = ENDPOINT = "late-arrival"

@@ -19,6 +19,7 @@ import msgspec
 
 from mainspring.core import errors
 from mainspring.core.errors import Corrupt, Invalid, MainspringError
+from mainspring.core.sandbox import Policy, enforce, expanded, policy, set_policy
 from mainspring.registry.bundles import GOLDEN
 from mainspring.registry.model import Bundle, Manifest, TensorSpec
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 LONGEST_S = 120.0
 _DRAFT, _RESULT = "draft.json", "result.json"
+_LARGEST_RESULT = 1 << 30  # bytes
 _LEAST_MEMORY = 8 * 1024**3  # address space, which is much larger than the memory used
 _PER_BYTE = 16
 
@@ -69,9 +71,10 @@ def probe(project: Project, draft: Draft, files: dict[str, bytes], *, longest_s:
             process = subprocess.run(command, capture_output=True, text=True, timeout=longest_s, check=False)
         except subprocess.TimeoutExpired:
             raise Invalid(f"The model did not respond within {longest_s:.0f} s when it was tested.") from None
-        if not (folder / _RESULT).exists():
+        result = folder / _RESULT
+        if not result.exists() or not result.stat().st_size:
             raise Corrupt(f"The model {_ending(process)} when it was tested.", fix="export the model again.")
-        probed = msgspec.json.decode((folder / _RESULT).read_bytes(), type=Probed)
+        probed = msgspec.json.decode(result.read_bytes(), type=Probed)
     if probed.refused:
         raise _refusal(probed)
     return probed
@@ -92,13 +95,16 @@ def _ending(process: subprocess.CompletedProcess[str]) -> str:
     return f"ended with code {process.returncode} ({lines[-1][:200] if lines else 'and said nothing'})"
 
 
-def _tried(project: Project, folder: Path) -> Probed:
+def _draft(folder: Path) -> tuple[Draft, dict[str, bytes]]:
+    draft = msgspec.json.decode((folder / _DRAFT).read_bytes(), type=Draft)
+    return draft, {name: (folder / name).read_bytes() for name in draft.files}
+
+
+def _tried(project: Project, draft: Draft, files: dict[str, bytes]) -> Probed:
     from mainspring.operations.models.golden_rows import make_golden
     from mainspring.project.executors import executors
     from mainspring.serving.plane.golden import warm_up
 
-    draft = msgspec.json.decode((folder / _DRAFT).read_bytes(), type=Draft)
-    files = {name: (folder / name).read_bytes() for name in draft.files}
     manifest = draft.manifest
     if manifest.flavour == "onnx" and not manifest.tensors:
         from mainspring.project.executors import describe_onnx
@@ -124,20 +130,33 @@ def _limit_memory(folder: Path) -> None:
 
 
 def main() -> None:
-    from mainspring.project import open_project
-    from mainspring.project.settings import child_arguments, load_settings
+    from mainspring.project.settings import child_arguments
 
     parser = child_arguments("operations.models.probing")
     parser.add_argument("--folder", type=Path, required=True)
     chosen = parser.parse_args()
     _limit_memory(chosen.folder)
+    with (chosen.folder / _RESULT).open("wb") as result:  # all that the model can write to
+        result.write(msgspec.json.encode(_probed(chosen.project, chosen.profile, chosen.folder)))
+
+
+def _probed(root: Path, profile: str, folder: Path) -> Probed:
+    from mainspring.project import open_project
+    from mainspring.project.settings import load_settings
+
     try:
-        found = _tried(open_project(load_settings(chosen.project, chosen.profile)), chosen.folder)
+        project = open_project(load_settings(root, profile))
+        draft, files = _draft(folder)
+        if draft.manifest.graph is None:  # the parts of a graph were probed, and may come from a store
+            settings, known = project.settings, policy()
+            own = map(str, expanded([settings.root], [settings.state]))
+            set_policy(Policy(known.mode, (*known.reads, *own)))  # processes of models are confined once more
+            enforce(policy(), spawns=True, write_bytes=_LARGEST_RESULT)
+        return _tried(project, draft, files)
     except MainspringError as error:
-        found = Probed(refused=error.what, fix=error.fix, error=type(error).__name__)
+        return Probed(refused=error.what, fix=error.fix, error=type(error).__name__)
     except MemoryError:
-        found = Probed(refused="The model needs more memory than this machine has.", error="Invalid")
-    (chosen.folder / _RESULT).write_bytes(msgspec.json.encode(found))
+        return Probed(refused="The model needs more memory than this machine has.", error="Invalid")
 
 
 if __name__ == "__main__":

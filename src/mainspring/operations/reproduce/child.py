@@ -14,10 +14,11 @@ from pathlib import Path
 import msgspec
 
 from mainspring.core.errors import Invalid, MainspringError
+from mainspring.core.settings import PROJECT_FILE
 from mainspring.core.time import parse_instant
 from mainspring.project import Project, open_project
 from mainspring.project.scratch import scratch_bundles, scratch_tracking, scratch_versions
-from mainspring.project.settings import PROJECT_FILE, child_arguments, load_settings
+from mainspring.project.settings import child_arguments, load_settings
 from mainspring.registry.model import RunRecord
 from mainspring.training.model import Model
 from mainspring.training.space import Chosen

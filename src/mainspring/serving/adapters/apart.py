@@ -1,9 +1,9 @@
-"""A session of ONNX Runtime in a process of its own, for a model whose cost the values of a request decide.
+"""Models in processes of their own: sessions of ONNX Runtime whose cost values of a request decide, and functions.
 
-`python -m mainspring.serving.adapters.apart FD` is that process. It gets the model through a socket, gets no
-environment, works in a folder that is gone, may take no more memory than the limit beyond what the loaded model takes,
-and ends when its parent does. A call that takes longer than the limit ends with the process; the next call starts
-another. Messages are MessagePack after their length of eight bytes; nothing is pickled.
+`python -m mainspring.serving.adapters.apart FD` is the process of a session. It gets the model through a socket and no
+environment, may take no more memory than the limit beyond what the loaded model takes, reaches neither files nor the
+network, and ends when its parent does. A call that takes longer than the limit ends with the process; the next call
+starts another. Messages are MessagePack after their length of eight bytes; nothing is pickled.
 """
 
 from __future__ import annotations
@@ -11,24 +11,27 @@ from __future__ import annotations
 import os
 import resource
 import socket
-import subprocess
 import sys
-import tempfile
 import threading
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from mainspring.core import errors
+from mainspring.core.environment import for_foreign_code
 from mainspring.core.errors import Corrupt, MainspringError
-from mainspring.core.own_process import end_with_parent, kill, python_path, receive, send
+from mainspring.core.own_process import Child, end_with_parent, python_path, receive, send
+from mainspring.core.sandbox import Policy, enforce, policy
+from mainspring.registry.model import Code
 from mainspring.serving.adapters.sessions import CallLimits, OnnxSession, open_session
 from mainspring.serving.plane.executor import Array, ModelFailed, closed, first_line
 
 _LOAD_S = 120.0
+_ONE = ""  # the name of what a function returns that is no mapping
 
 
 class _Value(msgspec.Struct, frozen=True, array_like=True):
@@ -39,7 +42,7 @@ class _Value(msgspec.Struct, frozen=True, array_like=True):
     shape: list[int | str | None] | None
 
 
-class _Tensor(msgspec.Struct, frozen=True, array_like=True):
+class Tensor(msgspec.Struct, frozen=True, array_like=True):
     name: str
     dtype: str  # as NumPy writes it; `O` is texts
     shape: tuple[int, ...]
@@ -51,6 +54,7 @@ class _Load(msgspec.Struct, frozen=True, array_like=True):
     name: str
     threads: int
     memory_bytes: int
+    policy: Policy
 
 
 class _Loaded(msgspec.Struct, frozen=True, array_like=True):
@@ -59,23 +63,42 @@ class _Loaded(msgspec.Struct, frozen=True, array_like=True):
     error: str = ""
 
 
-class _Call(msgspec.Struct, frozen=True, array_like=True):
-    fetches: list[str]
-    feed: list[_Tensor]
+class LoadFunction(msgspec.Struct, frozen=True, array_like=True):
+    """A function of a project's code, whose state stays closed to it."""
+
+    code: Code
+    root: str
+    state: str
+    memory_bytes: int
+    policy: Policy
 
 
-class _Answer(msgspec.Struct, frozen=True, array_like=True):
-    outputs: list[_Tensor]
+class LoadedFunction(msgspec.Struct, frozen=True, array_like=True):
     error: str = ""
+    fix: str = ""
 
 
-def _packed(name: str, array: Array) -> _Tensor:
+class Call(msgspec.Struct, frozen=True, array_like=True):
+    fetches: list[str]  # of a session
+    feed: list[Tensor]
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True):
+    """Outputs, or why there are none; `kind` is the class of an error that a function raised about its rows."""
+
+    outputs: list[Tensor]
+    error: str = ""
+    kind: str = ""
+    fix: str = ""
+
+
+def packed(name: str, array: Array) -> Tensor:
     if array.dtype.hasobject:
-        return _Tensor(name, "O", array.shape, array.ravel().tolist())
-    return _Tensor(name, array.dtype.str, array.shape, array.tobytes())
+        return Tensor(name, "O", array.shape, array.ravel().tolist())
+    return Tensor(name, array.dtype.str, array.shape, array.tobytes())
 
 
-def _unpacked(tensor: _Tensor) -> Array:
+def unpacked(tensor: Tensor) -> Array:
     if isinstance(tensor.content, bytes):
         return np.frombuffer(bytearray(tensor.content), tensor.dtype).reshape(tensor.shape)
     found = np.empty(len(tensor.content), np.object_)
@@ -83,21 +106,86 @@ def _unpacked(tensor: _Tensor) -> Array:
     return found.reshape(tensor.shape)
 
 
-class SessionApart:
-    """An `OnnxSession` whose graph runs in another process. One call at a time; threads may share it.
+def answer_of(found: Any) -> Answer:
+    """Return the answer that holds what a function returned: an array, or a mapping of them."""
+    outputs = found if isinstance(found, Mapping) else {_ONE: found}
+    return Answer([packed(str(name), np.asarray(array)) for name, array in outputs.items()])
+
+
+class _Apart:
+    """A process that answers calls, one at a time; threads may share it. It is started again after it ended.
+
+    Args:
+        name: Of the model, for messages.
+        load: Its first message.
+    """
+
+    def __init__(self, name: str, child: Child, load: msgspec.Struct, limits: CallLimits) -> None:
+        self._name = name
+        self._child = child
+        self._load = load
+        self._limits = limits
+        self._running = threading.Lock()
+        self._closed = False
+
+    def close(self) -> None:
+        self._closed = True
+        self._child.stop()
+
+    def _started(self) -> bytearray:
+        try:
+            return self._child.start(self._load, _LOAD_S)
+        except (OSError, EOFError) as error:
+            raise Corrupt(f"The model of {self._name} does not load in a separate process.") from error
+
+    def _restart(self) -> None:
+        self._started()
+
+    def _asked(self, call: Call) -> Answer:
+        with self._running:
+            if self._closed:
+                raise closed()
+            if not self._child.runs:
+                self._restart()
+            return self._answer(call)
+
+    def _answer(self, call: Call) -> Answer:
+        seconds = self._limits.seconds
+        try:
+            answer = self._child.ask(call, seconds, max(self._limits.memory_bytes, 1 << 20))
+            return msgspec.msgpack.decode(answer, type=Answer)
+        except TimeoutError:
+            raise ModelFailed(f"The model of {self._name} was stopped: it ran for {seconds:g} s.") from None
+        except (OSError, EOFError, msgspec.DecodeError) as error:
+            self._child.stop()
+            if self._closed:
+                raise closed() from error
+            raise ModelFailed(
+                f"The process of model {self._name} ended: the model crashed, or ran out of memory."
+            ) from error
+
+
+class SessionApart(_Apart):
+    """An `OnnxSession` whose graph runs in another process.
 
     Raises:
         Corrupt: The model does not load.
     """
 
     def __init__(self, content: bytes, name: str, *, threads: int, limits: CallLimits) -> None:
-        self._load = _Load(content, name, threads, limits.memory_bytes)
-        self._seconds = limits.seconds
-        self._running = threading.Lock()
-        self._closed = False
-        self._connection: socket.socket | None = None
-        self._end: Callable[[], object] = lambda: None  # ends the process; so does whoever collects this as garbage
-        self._loaded = self._start()
+        environment = {
+            "PYTHONPATH": python_path(),
+            "OMP_NUM_THREADS": "1",  # of NumPy's own library, which would take memory for each processor
+        }
+        load = _Load(content, name, threads, limits.memory_bytes, policy())
+        super().__init__(name, Child(name, __name__, environment), load, limits)
+        try:
+            self._loaded = msgspec.msgpack.decode(self._started(), type=_Loaded)
+        except msgspec.DecodeError as error:
+            raise Corrupt(f"The model of {name} does not load in a separate process.") from error
+        if self._loaded.error:
+            self._child.stop()
+            raise Corrupt(self._loaded.error)
 
     def get_inputs(self) -> Sequence[_Value]:
         return self._loaded.inputs
@@ -106,111 +194,88 @@ class SessionApart:
         return self._loaded.outputs
 
     def run(self, fetches: Sequence[str], feed: Mapping[str, Array]) -> Sequence[Any]:
-        call = _Call(list(fetches), [_packed(name, array) for name, array in feed.items()])
-        with self._running:
-            if self._closed:
-                raise closed()
-            if self._connection is None:
-                self._start()
-            answer = self._asked(call)
+        answer = self._asked(Call(list(fetches), [packed(name, array) for name, array in feed.items()]))
         if answer.error:
             raise ModelFailed(f"The model failed: {answer.error}")
-        return [_unpacked(each) for each in answer.outputs]
+        return [unpacked(each) for each in answer.outputs]
 
-    def close(self) -> None:
-        self._closed = True
-        self._stop()
 
-    def _asked(self, call: _Call) -> _Answer:
-        name, connection = self._load.name, self._connection
-        if connection is None:
-            raise closed()
-        connection.settimeout(self._seconds)
+class FunctionApart(_Apart):
+    """A function of the project's code in another process, to be called with its inputs by name.
+
+    Args:
+        module: The process; it takes a `LoadFunction` and answers with a `LoadedFunction`.
+
+    Raises:
+        Corrupt: The function cannot be imported, or was changed.
+    """
+
+    def __init__(self, module: str, load: LoadFunction, limits: CallLimits) -> None:
+        environment = for_foreign_code({"PYTHONPATH": python_path(), "OPENBLAS_NUM_THREADS": "1"})
+        super().__init__(load.code.function, Child(load.code.function, module, environment), load, limits)
+        self._restart()
+
+    def __call__(self, **arrays: Array) -> Any:
+        answer = self._asked(Call([], [packed(name, array) for name, array in arrays.items()]))
+        if answer.kind:  # what the function says of its rows
+            kind: type[MainspringError] = getattr(errors, answer.kind, ModelFailed)
+            error = kind.__new__(kind)
+            MainspringError.__init__(error, answer.error, fix=answer.fix or None)
+            raise error
+        if answer.error:
+            raise ModelFailed(f"The function {self._name} failed: {answer.error}")
+        found = {each.name: unpacked(each) for each in answer.outputs}
+        return found[_ONE] if found.keys() == {_ONE} else found
+
+    def _restart(self) -> None:
         try:
-            send(connection, call)
-            answer = receive(connection, self._seconds, max(self._load.memory_bytes, 1 << 20))
-            return msgspec.msgpack.decode(answer, type=_Answer)
-        except TimeoutError:
-            self._stop()
-            raise ModelFailed(f"The model of {name} was stopped: it ran for {self._seconds:g} s.") from None
-        except (OSError, EOFError, msgspec.DecodeError) as error:
-            self._stop()
-            if self._closed:
-                raise closed() from error
-            raise ModelFailed(f"The process of model {name} ended: the model crashed, or ran out of memory.") from error
-
-    def _start(self) -> _Loaded:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            child = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                env={
-                    "PYTHONPATH": python_path(),
-                    "OMP_NUM_THREADS": "1",  # of NumPy's own library, which would take memory for each processor
-                },
-            )
-        self._connection = ours
-        self._end = weakref.finalize(self, kill, child, ours)
-        ours.settimeout(_LOAD_S)
-        try:
-            send(ours, self._load)
-            loaded = msgspec.msgpack.decode(receive(ours, _LOAD_S), type=_Loaded)
-        except (OSError, EOFError, msgspec.DecodeError) as error:
-            self._stop()
-            raise Corrupt(f"The model of {self._load.name} does not load in a separate process.") from error
+            loaded = msgspec.msgpack.decode(self._started(), type=LoadedFunction)
+        except msgspec.DecodeError as error:
+            raise Corrupt(f"The function {self._name} does not load in a separate process.") from error
         if loaded.error:
-            self._stop()
-            raise Corrupt(loaded.error)
-        return loaded
-
-    def _stop(self) -> None:
-        self._connection = None
-        self._end()
+            self._child.stop()
+            raise Corrupt(loaded.error, fix=loaded.fix or None)
 
 
-# The process
+# The process of a session
 
 
 def _described(values: Sequence[Any]) -> list[_Value]:
     return [_Value(each.name, each.type, each.shape) for each in values]
 
 
-def _limit(more_bytes: int) -> None:
-    """Let no allocation succeed that would take more than so much beyond what the process has by now."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform == "linux":
+def limit_memory(more_bytes: int) -> None:
+    """Let no allocation of this process succeed that would take more than so much beyond what it has by now."""
+    # A child of a confined process has that one's limit; other systems have no such file.
+    with suppress(PermissionError, FileNotFoundError):
         now = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
         wanted = now + more_bytes
         resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
-def _answered(session: OnnxSession, content: bytearray) -> _Answer:
+def _answered(session: OnnxSession, content: bytearray) -> Answer:
     try:
-        call = msgspec.msgpack.decode(content, type=_Call)
-        found = session.run(call.fetches, {each.name: _unpacked(each) for each in call.feed})
-        return _Answer([_packed(name, np.asarray(array)) for name, array in zip(call.fetches, found, strict=True)])
+        call = msgspec.msgpack.decode(content, type=Call)
+        found = session.run(call.fetches, {each.name: unpacked(each) for each in call.feed})
+        return Answer([packed(name, np.asarray(array)) for name, array in zip(call.fetches, found, strict=True)])
     except Exception as error:  # the runtime's own, or no memory
-        return _Answer([], first_line(error))
+        return Answer([], first_line(error))
 
 
 def main() -> None:
     """Load a model and answer calls until the parent hangs up."""
     connection = socket.socket(fileno=int(sys.argv[1]))
-    threading.Thread(target=end_with_parent, args=(connection.fileno(),), daemon=True).start()
-    with tempfile.TemporaryDirectory(prefix="mainspring-model-") as empty:
-        os.chdir(empty)
     load = msgspec.msgpack.decode(receive(connection), type=_Load)
     try:
+        enforce(load.policy)
+        threading.Thread(target=end_with_parent, args=(connection.fileno(),), daemon=True).start()
         session = open_session(load.content, load.name, threads=load.threads, limits=CallLimits(float("inf")))
     except MainspringError as error:
         send(connection, _Loaded([], [], str(error)))
         return
     send(connection, _Loaded(_described(session.get_inputs()), _described(session.get_outputs())))
-    _limit(load.memory_bytes)
+    limit_memory(load.memory_bytes)
     del load
     while True:
         send(connection, _answered(session, receive(connection)))

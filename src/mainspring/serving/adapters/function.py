@@ -1,4 +1,4 @@
-"""A Python function of the project as a model: arrays by name in, arrays by name out. It always runs in a thread."""
+"""A Python function of the project as a model: arrays by name in, arrays by name out. It is called in a thread."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from mainspring.core.errors import Corrupt, MainspringError
 from mainspring.registry.model import Bundle, Code, TensorSpec
+from mainspring.serving.adapters.apart import FunctionApart
 from mainspring.serving.plane.executor import Array, ModelFailed, by_name, closed, first_line, given, tensor
 from mainspring.serving.protocol.tensor import DTYPES
 
@@ -62,6 +63,8 @@ class FunctionExecutor:
         return self._answers(found, rows)
 
     def close(self) -> None:
+        if isinstance(self._function, FunctionApart):
+            self._function.close()
         self._function = None
 
     def _answers(self, found: Any, rows: int) -> dict[str, Array]:

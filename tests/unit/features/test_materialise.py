@@ -328,7 +328,7 @@ def test_a_stream_settles_a_few_entities_at_a_time(seed: int, tmp_path: Path) ->
     world.land(*(train("12:00", 1.0, station=station) for station in STATIONS))
     materialiser.run(VIEW, horizon=HOUR)
     store.dies_at = store.steps + draw.randrange(50, 80)
-    for _ in range(22):
+    for _ in range(30):  # after a death a round of settling begins anew
         world.clock.advance(5 * SECOND)
         now = world.clock.now()
         station = draw.choice(STATIONS)

@@ -33,6 +33,7 @@ from mainspring.security.adapters.accounts import CatalogAccounts
 from mainspring.security.adapters.audit import CatalogAuditLog
 from mainspring.security.adapters.catalog import CatalogEndedSessions, CatalogKeyStore
 from mainspring.security.adapters.data_keys import CatalogDataKeys, CatalogSubjectKeys
+from mainspring.security.adapters.sign_ins import CatalogUserSessions
 from mainspring.security.conformance import (
     AccountsConformance,
     AuditLogConformance,
@@ -40,6 +41,7 @@ from mainspring.security.conformance import (
     EndedSessionsConformance,
     KeyStoreConformance,
     OwnedKeysConformance,
+    UserSessionsConformance,
 )
 from mainspring.security.model import AuditEvent
 from mainspring.security.subject_conformance import SubjectKeyStoreConformance
@@ -117,6 +119,12 @@ class TestSubjectKeys(SubjectKeyStoreConformance):
     @pytest.fixture
     def store(self, engine: sa.Engine) -> CatalogSubjectKeys:
         return CatalogSubjectKeys(engine)
+
+
+class TestUserSessions(UserSessionsConformance):
+    @pytest.fixture
+    def sessions(self, engine: sa.Engine) -> CatalogUserSessions:
+        return CatalogUserSessions(engine)
 
 
 class TestAuditLog(AuditLogConformance):

@@ -13,6 +13,7 @@ from mainspring.security.adapters.anchors_file import FileAnchors
 from mainspring.security.adapters.catalog import CatalogEndedSessions, CatalogKeyStore
 from mainspring.security.adapters.data_keys import CatalogDataKeys, CatalogSubjectKeys
 from mainspring.security.adapters.key_file import FileKeys
+from mainspring.security.adapters.sign_ins import CatalogUserSessions
 from mainspring.security.conformance import (
     AccountsConformance,
     AnchorsConformance,
@@ -23,6 +24,7 @@ from mainspring.security.conformance import (
     KeyServiceConformance,
     KeyStoreConformance,
     OwnedKeysConformance,
+    UserSessionsConformance,
 )
 from mainspring.security.policy import CedarAuthoriser
 from mainspring.security.ports import (
@@ -35,6 +37,7 @@ from mainspring.security.ports import (
     KeyService,
     KeyStore,
     SubjectKeyStore,
+    UserSessions,
 )
 from mainspring.security.subject_conformance import SubjectKeyStoreConformance
 
@@ -59,6 +62,12 @@ class TestCatalogEndedSessions(EndedSessionsConformance):
     @pytest.fixture
     def ended(self, catalog: sa.Engine) -> EndedSessions:
         return CatalogEndedSessions(catalog)
+
+
+class TestCatalogUserSessions(UserSessionsConformance):
+    @pytest.fixture
+    def sessions(self, catalog: sa.Engine) -> UserSessions:
+        return CatalogUserSessions(catalog)
 
 
 class TestCatalogAuditLog(AuditLogConformance):

@@ -120,6 +120,7 @@ class IdentityProvider:
         self.accesses: dict[str, str] = {}
         self.devices: dict[str, dict[str, Any]] = {}
         self.secret = SECRET
+        self.now = time.time
 
     def document(self) -> dict[str, Any]:
         paths = {
@@ -133,7 +134,7 @@ class IdentityProvider:
         return {"issuer": self.url, **{name: self.url + path for name, path in paths.items()}}
 
     def claims(self, sub: str = "ana", **more: Any) -> dict[str, Any]:
-        now = int(time.time())
+        now = int(self.now())
         times = {"iat": now, "exp": now + self.lifetime_s}
         return {"iss": self.url, "aud": CLIENT, **times, **self.people[sub].claims(), **more}
 

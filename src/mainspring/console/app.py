@@ -69,20 +69,21 @@ def create_app(project: Project, looking: Looking | None = None) -> FastAPI:
     for part in _PARTS:
         getattr(project, part)
     sessions = Sessions(session_secret(project.pepper), project.wall, project.ended_sessions)
+    sign_ins = project.sign_ins(sessions)
     looking = looking or Looking()
     app.state.refusals = Refusals(project.audit, project.wall, action="console.login.refused", resource="console")
     streams = Shared(lambda: stream_mark(project), keep_s=10.0)  # their reports change every two seconds
     app.state.changes = Changes(lambda: mark_of(project) + streams.get())
     events = APIRouter(include_in_schema=False)
     add_events(events, app.state.changes)
-    shown = pages(project, sessions, looking, app.state.refusals)
+    shown = pages(project, sessions, looking, app.state.refusals, sign_ins)
     for router in (_health(project), _metrics(project), events, api(project, looking), shown):
         # `include_router` would build every route a second time, at the first request.
         app.router.routes.extend(router.routes)
     app.add_exception_handler(MainspringError, _stated)
     app.add_exception_handler(HTTPException, _unrouted)
     app.add_exception_handler(RequestValidationError, _malformed)
-    app.add_middleware(Guard, project=project, sessions=sessions, routes=app.router.routes)
+    app.add_middleware(Guard, project=project, sessions=sessions, routes=app.router.routes, sign_ins=sign_ins)
     return app
 
 

@@ -26,14 +26,17 @@ from mainspring.console.permissions import Permissions
 from mainspring.console.render import error_page, login_page, wants_page
 from mainspring.console.server import MAX_BODY_BYTES, MAX_DELIVERY_BYTES, SIGNED
 from mainspring.core.error_codes import codes_of
-from mainspring.core.errors import Invalid, MainspringError, TooLarge
+from mainspring.core.errors import Denied, Invalid, MainspringError, TooLarge
 from mainspring.project import Project
 from mainspring.security.hosts import allowed_hosts, check_host, check_origin
 from mainspring.security.model import Principal, Session
-from mainspring.security.sessions import Sessions
+from mainspring.security.sessions import USER, Sessions
+from mainspring.security.sign_ins import SignIns
 
 METRICS = "/metrics"
-PUBLIC = frozenset({"/health/live", "/health/ready", "/login"})
+LOG_OUT = "/logout"
+SIGN_IN, CALLBACK = "/login/provider", "/login/callback"
+PUBLIC = frozenset({"/health/live", "/health/ready", "/login", SIGN_IN, CALLBACK})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _FORM = "application/x-www-form-urlencoded"
 _MOST_FIELDS = 20
@@ -101,11 +104,20 @@ class Guard:
         routes: The application's routes, whose actions `permissions.NEEDS` says.
     """
 
-    def __init__(self, app: ASGIApp, *, project: Project, sessions: Sessions, routes: Sequence[BaseRoute]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        project: Project,
+        sessions: Sessions,
+        routes: Sequence[BaseRoute],
+        sign_ins: SignIns | None = None,
+    ) -> None:
         self._app = app
         self._permissions = Permissions(project, routes)
         self._project = project
         self._sessions = sessions
+        self._sign_ins = sign_ins
         self._hosts = allowed_hosts(project.settings.control, project.settings.allowed_hosts)
         self._cookie = cookie_name(project)
 
@@ -121,7 +133,7 @@ class Guard:
         try:
             receive = await self._admit(scope, receive)
         except MainspringError as error:
-            await _refusal(scope, error)(scope, receive, send)
+            await self._refusal(scope, error)(scope, receive, send)
             return
         try:
             await self._app(scope, receive, send)
@@ -129,7 +141,7 @@ class Guard:
             _log.exception("%s %s failed", scope["method"], scope["path"])
             if not send.started:
                 broken = MainspringError("An internal error occurred.", fix="see the console's log.")
-                await _refusal(scope, broken)(scope, receive, send)
+                await self._refusal(scope, broken)(scope, receive, send)
 
     async def _admit(self, scope: Scope, receive: Receive) -> Receive:
         """Authenticate, store the caller in the scope, and return a `receive` for the route. Raises `Denied`,
@@ -143,7 +155,8 @@ class Guard:
         signed = method == "POST" and path.startswith(SIGNED)
         if path not in PUBLIC and not signed:
             known = await run_in_threadpool(self._identify, headers)
-            await run_in_threadpool(self._permissions.check, known.principal, scope)
+            if path != LOG_OUT or known.session is None:  # whoever is in may leave
+                await run_in_threadpool(self._permissions.check, known.principal, scope)
             scope["mainspring.caller"] = known
         if method in _SAFE:
             return receive
@@ -162,17 +175,23 @@ class Guard:
             session = self._sessions.read(cookie_parser(headers.get("cookie", "")).get(self._cookie))
         if session is None:
             return Caller(self._project.authenticator.authenticate(authorization), None)
-        principal = self._project.authenticator.principal(session.principal_id)
+        principal = self._principal(session)
         return Caller(principal, session, self._sessions.csrf(session))
 
+    def _principal(self, session: Session) -> Principal:
+        if not session.principal_id.startswith(USER):
+            return self._project.authenticator.principal(session.principal_id)
+        if self._sign_ins is None:
+            raise Denied("This console has no identity provider any more.")
+        return self._project.authenticator.user(self._sign_ins.account(session))
 
-def _refusal(scope: Scope, error: MainspringError) -> Response:
-    status = codes_of(error).http
-    if not wants_page(scope):
-        return error_json(error)
-    if status == 401:
-        return login_page(scope, status=401)
-    return error_page(scope, error)
+    def _refusal(self, scope: Scope, error: MainspringError) -> Response:
+        status = codes_of(error).http
+        if not wants_page(scope):
+            return error_json(error)
+        if status == 401:
+            return login_page(scope, status=401, provider=SIGN_IN if self._sign_ins is not None else "")
+        return error_page(scope, error)
 
 
 async def _read(receive: Receive, largest: int) -> bytes:

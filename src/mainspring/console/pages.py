@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from mainspring.console.access.audit import add_audit_pages
 from mainspring.console.access.keys import add_key_pages
+from mainspring.console.access.sign_in import add_sign_in
 from mainspring.console.assets import add_assets
 from mainspring.console.background_cache import Looking, Shared
 from mainspring.console.data.pages import add_data_pages
@@ -20,7 +21,7 @@ from mainspring.console.endpoints.pages import add_endpoint_pages
 from mainspring.console.features.pages import add_feature_pages
 from mainspring.console.find import add_find_page
 from mainspring.console.fleet.pages import add_fleet_pages
-from mainspring.console.guard import caller, cookie_name, form
+from mainspring.console.guard import SIGN_IN, caller, cookie_name, form
 from mainspring.console.incidents.pages import add_incident_pages
 from mainspring.console.jobs.pages import add_job_pages
 from mainspring.console.models.explanation import add_explanation_pages
@@ -28,7 +29,7 @@ from mainspring.console.models.pages import add_model_pages
 from mainspring.console.permissions import may
 from mainspring.console.pipelines.pages import add_pipeline_pages
 from mainspring.console.predictions.pages import add_prediction_pages
-from mainspring.console.render import login_page
+from mainspring.console.render import login_page, onward_page
 from mainspring.console.rollouts.pages import add_rollout_pages
 from mainspring.console.runs.pages import add_run_pages
 from mainspring.console.search.pages import add_search_pages
@@ -36,9 +37,10 @@ from mainspring.console.streams.pages import add_stream_pages
 from mainspring.core.errors import Denied, Overloaded
 from mainspring.project import Project
 from mainspring.security.attempts import Attempts
-from mainspring.security.model import PROJECT, Action, AuditEvent, Principal
+from mainspring.security.model import PROJECT, Action, AuditEvent, Kind, Principal
 from mainspring.security.refused import FLUSH_S, Refusals
 from mainspring.security.sessions import LIFETIME, Sessions
+from mainspring.security.sign_ins import SignIns
 
 _ID = r"[A-Za-z0-9_.-]{1,128}"
 _VERSION_PAGES = "card|evaluation|explanation|promote|approve"
@@ -51,7 +53,9 @@ _OWN_PAGE = re.compile(
 )
 
 
-def pages(project: Project, sessions: Sessions, looking: Looking, refusals: Refusals) -> APIRouter:
+def pages(
+    project: Project, sessions: Sessions, looking: Looking, refusals: Refusals, sign_ins: SignIns | None = None
+) -> APIRouter:
     """Return the routes of the pages."""
     router = APIRouter(include_in_schema=False)
     cookie, release, attempts = cookie_name(project), version("mainspring"), Attempts()
@@ -97,29 +101,36 @@ def pages(project: Project, sessions: Sessions, looking: Looking, refusals: Refu
         each(router, project, frame)
     add_assets(router)
 
+    provider = "" if sign_ins is None else SIGN_IN
+
+    async def refuse(request: Request, reason: str) -> None:
+        if await run_in_threadpool(refusals.add, _address(request), reason):
+            loop = asyncio.get_running_loop()
+            loop.call_later(FLUSH_S, lambda: loop.run_in_executor(None, refusals.flush))
+
+    async def check_rate(request: Request) -> None:
+        try:
+            attempts.check(_address(request))
+        except Overloaded:
+            await refuse(request, "Too many log-in attempts.")
+            raise
+
+    if sign_ins is not None:
+        add_sign_in(router, project, sign_ins, cookie, own_page, check_rate, refuse)
+
     @router.get("/login")
     def show_login(request: Request, ticket: str = "", next_: Annotated[str, Query(alias="next")] = "/") -> Response:
         # A ticket is used by the form alone: a browser may fetch an address ahead.
-        wanted = next_ if _OWN_PAGE.fullmatch(next_) else "/"
-        return login_page(request.scope, wanted=wanted, ticket=ticket[:1000])
+        return login_page(request.scope, wanted=own_page(next_), ticket=ticket[:1000], provider=provider)
 
     @router.post("/login")
     async def log_in(request: Request) -> Response:
         fields = form(await request.body())
-        wanted = fields.get("next", "/")
-        wanted = wanted if _OWN_PAGE.fullmatch(wanted) else "/"
-        address = request.client.host if request.client else ""
-
-        async def refuse(reason: str) -> None:
-            if await run_in_threadpool(refusals.add, address, reason):
-                loop = asyncio.get_running_loop()
-                loop.call_later(FLUSH_S, lambda: loop.run_in_executor(None, refusals.flush))
-
+        wanted = own_page(fields.get("next", "/"))
         try:
-            attempts.check(address)
+            await check_rate(request)
         except Overloaded as full:
-            await refuse("Too many log-in attempts.")
-            refused = login_page(request.scope, status=429, refused=str(full), wanted=wanted)
+            refused = login_page(request.scope, status=429, refused=str(full), wanted=wanted, provider=provider)
             refused.headers["retry-after"] = str(full.retry_after_ms // 1000)
             return refused
         try:
@@ -127,8 +138,8 @@ def pages(project: Project, sessions: Sessions, looking: Looking, refusals: Refu
             project.authoriser.check(principal, Action.CONSOLE_OPEN, PROJECT)
         except Denied as denied:
             # The text entered as a key is not logged: it may be a password.
-            await refuse(denied.what)
-            return login_page(request.scope, status=401, refused=str(denied), wanted=wanted)
+            await refuse(request, denied.what)
+            return login_page(request.scope, status=401, refused=str(denied), wanted=wanted, provider=provider)
         await run_in_threadpool(_note, project, _named(principal), "console.login")
         response = RedirectResponse(wanted, status_code=303)
         response.set_cookie(
@@ -147,11 +158,28 @@ def pages(project: Project, sessions: Sessions, looking: Looking, refusals: Refu
         if known.session is not None:
             sessions.close(known.session)
             _note(project, _named(known.principal), "console.logout")
-        response = RedirectResponse("/login", status_code=303)
+        elsewhere = ""
+        if known.session is not None and sign_ins is not None and known.principal.kind is Kind.USER:
+            elsewhere = sign_ins.close(known.session)
+        # The policy lets no form lead to another origin; a page of ours may go there.
+        response: Response = (
+            onward_page(request.scope, elsewhere, done="out")
+            if elsewhere
+            else RedirectResponse("/login", status_code=303)
+        )
         response.delete_cookie(cookie, httponly=True, samesite="strict")
         return response
 
     return router
+
+
+def own_page(wanted: str) -> str:
+    """Return a page of the console: the wanted one if it is one, else the first."""
+    return wanted if _OWN_PAGE.fullmatch(wanted) else "/"
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
 
 
 def _identified(project: Project, sessions: Sessions, fields: dict[str, str]) -> Principal:

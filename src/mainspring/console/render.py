@@ -73,18 +73,31 @@ def page(template: str, content: Mapping[str, Any], *, status: int = 200) -> HTM
 
 
 def login_page(
-    scope: Scope, *, status: int = 200, refused: str | None = None, wanted: str | None = None, ticket: str = ""
+    scope: Scope,
+    *,
+    status: int = 200,
+    refused: str | None = None,
+    wanted: str | None = None,
+    ticket: str = "",
+    provider: str = "",
 ) -> HTMLResponse:
     """Return the log-in form; after it, the browser goes to `wanted` (by default the requested page).
 
     Args:
         ticket: Of a log-in link: it takes the place of a key.
+        provider: Address of the sign-in at an identity provider; empty without one.
     """
-    content = {"refused": refused, "ticket": ticket, "wanted": wanted or _address(scope), **_inline_style(scope)}
+    content = {"refused": refused, "ticket": ticket, "wanted": wanted or _address(scope), "provider": provider}
+    content |= _inline_style(scope)
     response = page("login.html", content, status=status)
     if status == 401:
         response.headers["www-authenticate"] = "Bearer"
     return response
+
+
+def onward_page(scope: Scope, address: str, *, done: str = "in") -> HTMLResponse:
+    """Return a page that goes on to an address at once, as a page of ours: a redirect would be another's."""
+    return page("onward.html", {"address": address, "done": done, **_inline_style(scope)}, status=200)
 
 
 def _address(scope: Scope) -> str:

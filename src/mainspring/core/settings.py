@@ -154,6 +154,7 @@ class SignIn:
     client_id: str
     client_secret: str = field(default="", repr=False)  # empty, and no file: a public client
     client_secret_file: Path | None = None
+    redirect: str = ""  # the console's address for the way back; empty: as it listens
     cli_client_id: str = ""  # public client of the command line; empty: the same client
     scopes: tuple[str, ...] = ("openid", "profile", "email")
     groups_claim: str = "groups"

@@ -76,7 +76,10 @@ if TYPE_CHECKING:
         KeyService,
         KeyStore,
         SubjectKeyStore,
+        UserSessions,
     )
+    from mainspring.security.sessions import Sessions
+    from mainspring.security.sign_ins import SignIns
     from mainspring.security.signing import SigningKey
     from mainspring.security.subject_keys import SubjectKeys
     from mainspring.serving.ports import Baselines, Routes
@@ -313,6 +316,34 @@ class Project:
     def ended_sessions(self) -> EndedSessions:
         built: EndedSessions = self._build("sessions", backends.ENDED_SESSIONS, self.settings.catalog)
         return built
+
+    @cached_property
+    def user_sessions(self) -> UserSessions:
+        built: UserSessions = self._build("user_sessions", backends.USER_SESSIONS, self.settings.catalog)
+        return built
+
+    def sign_ins(self, sessions: Sessions) -> SignIns | None:
+        """Return the sign-in at the identity provider; `None` if the profile has none."""
+        settings = self.settings.sign_in
+        if settings is None:
+            return None
+        from mainspring.security.issuers import Issuer
+        from mainspring.security.model import AuditEvent
+        from mainspring.security.oidc import Provider
+        from mainspring.security.sign_ins import SignIns
+
+        return SignIns(
+            Provider(settings, Issuer(settings.issuer, self.wall)),
+            self.accounts,
+            sessions,
+            self.user_sessions,
+            self.wall,
+            secret=self.pepper,
+            redirect=settings.redirect or f"{self.settings.control.url}/login/callback",
+            ended=lambda account, why: self.audit.append(
+                [AuditEvent(self.wall.now(), account, "console.session.ended", "console", why)]
+            ),
+        )
 
     @cached_property
     def audit(self) -> AuditLog:

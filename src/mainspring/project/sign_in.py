@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from mainspring.core.errors import Invalid
 from mainspring.core.settings import SignIn, TrustedIssuer
 from mainspring.security.hosts import check_address
 
 _TEXTS = (
-    "issuer", "client_id", "client_secret", "client_secret_file", "cli_client_id", "keys", "ca", "groups_claim",
-    "name_claim",
+    "issuer", "client_id", "client_secret", "client_secret_file", "cli_client_id", "redirect", "keys", "ca",
+    "groups_claim", "name_claim",
 )  # fmt: skip
 _LISTS = ("audiences", "hosts", "scopes", "allowed_groups", "allowed_domains")
 
@@ -46,12 +47,18 @@ def read_sign_in(root: Path, given: Any, environment: Mapping[str, str]) -> Sign
         raise Invalid("oidc has two secrets.", fix="keep client_secret_file, or the variable, not both.")
     command_line = text(values, "oidc", "cli_client_id")
     names = (client, *([command_line] if command_line else ()), *texts(values, "oidc", "audiences"))
+    redirect = text(values, "oidc", "redirect")
+    if redirect:
+        check_address(redirect, "redirect of oidc")
+        if urlsplit(redirect).path != "/login/callback":
+            raise Invalid(f"redirect of oidc is {redirect!r}.", fix="write https://HOST/login/callback.")
     default = SignIn(TrustedIssuer("", ()), client)
     return SignIn(
         issuer=trusted_issuer(root, values, "oidc", names),
         client_id=client,
         client_secret=text(values, "oidc", "client_secret"),
         client_secret_file=path(root, values, "oidc", "client_secret_file"),
+        redirect=redirect,
         cli_client_id=command_line,
         scopes=tuple(dict.fromkeys(("openid", *texts(values, "oidc", "scopes"))))
         if "scopes" in values

@@ -26,6 +26,7 @@ from mainspring.security.model import (
     Principal,
     Role,
     StoredKey,
+    UserSession,
     Wrapped,
 )
 from mainspring.security.ports import (
@@ -37,6 +38,7 @@ from mainspring.security.ports import (
     EndedSessions,
     KeyService,
     KeyStore,
+    UserSessions,
     visible,
 )
 
@@ -526,3 +528,33 @@ def _may(authoriser: Authoriser, principal: Principal, action: Action) -> bool:
             raise AssertionError("a known caller was refused as an unknown one") from denied
         return False
     return True
+
+
+class UserSessionsConformance:
+    """Takes a fixture `sessions`: an empty store of user sessions."""
+
+    def test_a_session_comes_back_until_it_is_removed(self, sessions: UserSessions) -> None:
+        mine = UserSession("s1", "ana", 10, 100, 10, b"\x00\xff")
+        sessions.add(mine, 10)
+        sessions.add(replace(mine, id="s2", opened_at=5), 10)
+        sessions.add(replace(mine, id="s3", account_id="ben"), 10)
+        assert sessions.find("s1") == mine
+        assert [each.id for each in sessions.of("ana")] == ["s2", "s1"]
+        assert (sessions.remove("s1"), sessions.remove("s1")) == (True, False)
+        assert sessions.find("s1") is None
+        assert (sessions.remove_all("ana"), sessions.remove_all("ana")) == (1, 0)
+        assert [each.id for each in sessions.of("ben")] == ["s3"]
+
+    def test_a_check_replaces_what_is_sealed_and_revives_nothing(self, sessions: UserSessions) -> None:
+        mine = UserSession("s1", "ana", 10, 100, 10, b"old")
+        sessions.add(mine, 10)
+        sessions.check("s1", 20, b"new")
+        assert sessions.find("s1") == replace(mine, checked_at=20, sealed=b"new")
+        sessions.remove("s1")
+        sessions.check("s1", 30, b"newer")
+        assert sessions.find("s1") is None
+
+    def test_expired_ones_are_deleted_with_the_next(self, sessions: UserSessions) -> None:
+        for name, expires in (("old", 20), ("new", 200)):
+            sessions.add(UserSession(name, "ana", 0, expires, 0, b""), 10 if name == "old" else 20)
+        assert [each.id for each in sessions.of("ana")] == ["new"]

@@ -339,3 +339,20 @@ class StoredSubject:
     wrapped: bytes = field(repr=False)
     created_at: int
     destroyed_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class UserSession:
+    """Console session of a person who signed in at an identity provider.
+
+    Attributes:
+        checked_at: When the provider last said that the person is there, UTC epoch microseconds.
+        sealed: The provider's tokens, encrypted.
+    """
+
+    id: str
+    account_id: str
+    opened_at: int  # UTC epoch microseconds
+    expires_at: int
+    checked_at: int
+    sealed: bytes

@@ -24,6 +24,7 @@ from mainspring.security.model import (
     Principal,
     StoredKey,
     StoredSubject,
+    UserSession,
     Wrapped,
 )
 
@@ -283,6 +284,34 @@ class EndedSessions(Protocol):
 
     def holds(self, session_id: str) -> bool:
         """Return whether a session was ended. Cheap, because it is called for every request of a session."""
+        ...
+
+
+class UserSessions(Protocol):
+    """Console sessions of people who signed in. One that is not here has ended."""
+
+    def add(self, session: UserSession, now: int) -> None:
+        """Store a new session durably. Sessions that have expired at `now` are deleted."""
+        ...
+
+    def find(self, session_id: str) -> UserSession | None:
+        """Return a session. Cheap, because it is called for every request of one."""
+        ...
+
+    def of(self, account_id: str) -> list[UserSession]:
+        """Return the sessions of an account, oldest first."""
+        ...
+
+    def check(self, session_id: str, checked_at: int, sealed: bytes) -> None:
+        """Replace the time of the last check and what is sealed. Nothing changes for a session that has ended."""
+        ...
+
+    def remove(self, session_id: str) -> bool:
+        """End a session; return whether it was there."""
+        ...
+
+    def remove_all(self, account_id: str) -> int:
+        """End all sessions of an account; return how many there were."""
         ...
 
 

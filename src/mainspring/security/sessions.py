@@ -21,6 +21,7 @@ from mainspring.security.ports import EndedSessions
 
 LIFETIME = 12 * HOUR
 TICKET_LIFETIME = 10 * MINUTE
+USER = "user:"  # begins the `principal_id` of a person who signed in
 _MAC_BYTES = 32
 
 
@@ -41,6 +42,11 @@ class Sessions:
     def open(self, principal: Principal) -> str:
         """Return a cookie for a person who has just logged in with a key."""
         return self._signed("session", principal.id, self._lifetime_us)
+
+    def open_for_user(self, account_id: str) -> tuple[str, Session]:
+        """Return a cookie for a person who has just signed in, and its session."""
+        session = self._made(USER + account_id, self._lifetime_us)
+        return self._sealed("session", msgspec.json.encode(session)), session
 
     def ticket(self, principal_id: str) -> str:
         """Return a text that opens one session of a key, once, within ten minutes."""
@@ -64,22 +70,48 @@ class Sessions:
         return self._read("session", cookie)
 
     def _signed(self, purpose: str, principal_id: str, lifetime_us: int) -> str:
+        return self._sealed(purpose, msgspec.json.encode(self._made(principal_id, lifetime_us)))
+
+    def _made(self, principal_id: str, lifetime_us: int) -> Session:
         now = self._clock.now()
-        content = msgspec.json.encode(Session(secrets.token_hex(16), principal_id, now, now + lifetime_us))
-        return base64.urlsafe_b64encode(self._mac(purpose, content) + content).decode()
+        return Session(secrets.token_hex(16), principal_id, now, now + lifetime_us)
 
     def _read(self, purpose: str, text: str | None) -> Session | None:
-        try:
-            raw = base64.b64decode((text or "").encode(), altchars=b"-_", validate=True)
-        except ValueError:
-            return None
-        mac, content = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
-        if not hmac.compare_digest(mac, self._mac(purpose, content)):
+        content = self._unsealed(purpose, text)
+        if content is None:
             return None
         session = msgspec.json.decode(content, type=Session)
         if session.expires_at <= self._clock.now() or self._ended.holds(session.id):
             return None
         return session
+
+    def seal(self, purpose: str, content: bytes, lifetime_us: int) -> str:
+        """Return a text that a browser keeps for a while, and cannot change. It can read it."""
+        expires = self._clock.now() + lifetime_us
+        return self._sealed(purpose, expires.to_bytes(8, "big") + content)
+
+    def unseal(self, purpose: str, text: str | None) -> bytes | None:
+        """Return the content of such a text, `None` if it is not ours, was modified or has expired."""
+        content = self._unsealed(purpose, text)
+        if content is None or int.from_bytes(content[:8], "big") <= self._clock.now():
+            return None
+        return content[8:]
+
+    def use(self, once: str, lifetime_us: int) -> bool:
+        """Return whether this id, which cannot come back after `lifetime_us`, is used for the first time."""
+        now = self._clock.now()
+        return self._ended.add(once, now + lifetime_us, now)
+
+    def _sealed(self, purpose: str, content: bytes) -> str:
+        return base64.urlsafe_b64encode(self._mac(purpose, content) + content).decode()
+
+    def _unsealed(self, purpose: str, text: str | None) -> bytes | None:
+        try:
+            raw = base64.b64decode((text or "").encode(), altchars=b"-_", validate=True)
+        except ValueError:
+            return None
+        mac, content = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
+        return content if hmac.compare_digest(mac, self._mac(purpose, content)) else None
 
     def close(self, session: Session) -> None:
         """End a session before its expiry, even if its cookie lives on."""

@@ -9,8 +9,9 @@ HOST = "localhost:8081"
 
 
 class Client:
-    def __init__(self, app: Any, key: str | None = None) -> None:
+    def __init__(self, app: Any, key: str | None = None, *, address: str = "127.0.0.1") -> None:
         self.app = app
+        self._address = address
         self._headers = {} if key is None else {"authorization": f"Bearer {key}"}
         self.cookies = httpx.Cookies()
 
@@ -18,7 +19,7 @@ class Client:
         return asyncio.run(self._send(method, path, **options))
 
     async def _send(self, method: str, path: str, headers: dict[str, str] | None = None, **options: Any):
-        transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=False)
+        transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=False, client=(self._address, 123))
         async with httpx.AsyncClient(
             transport=transport, base_url=f"http://{HOST}", cookies=self.cookies, headers=self._headers
         ) as client:

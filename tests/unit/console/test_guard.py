@@ -13,7 +13,7 @@ from mainspring.registry.adapters.memory import MemoryTracking
 from mainspring.security.model import KeyScope
 from mainspring.security.sessions import LIFETIME
 
-PUBLIC = {"/health/live", "/health/ready", "/login"}
+PUBLIC = {"/health/live", "/health/ready", "/login", "/login/provider", "/login/callback"}
 SIGNED = ("/api/webhooks/", "/api/edge/records/")
 PATHS = {
     "/",

@@ -164,6 +164,24 @@ class SignIn:
 
 
 @dataclass(frozen=True, slots=True)
+class Workload:
+    """Tokens that stand for a service account: by a subject, or its pattern, and by further claims."""
+
+    account: str  # name of the service account
+    subject: str
+    claims: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadIssuer:
+    """A platform whose workloads have tokens."""
+
+    name: str
+    issuer: TrustedIssuer
+    workloads: tuple[Workload, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ScheduleSetting:
     """A periodic job of the worker: `when` is a duration or five cron fields, in UTC."""
 
@@ -232,3 +250,4 @@ class Settings:
     receivers: Mapping[str, Receiver] = field(default_factory=dict)  # by `project.receivers.variable` of the name
     engines: Engines = Engines()
     sign_in: SignIn | None = None  # `None`: with API keys alone
+    workload_issuers: tuple[WorkloadIssuer, ...] = ()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mainspring.project import Project
+from mainspring.security.model import Holder
 from mainspring.serving.plane.catalog_copy import CatalogCopy
 from mainspring.serving.plane.copy_file import CopyFile
 
@@ -20,9 +23,14 @@ def copy_catalog(project: Project) -> CatalogCopy:
     if settings.catalog.scheme != "memory":
         of = f"{settings.project} in {settings.catalog.shown}"
         file = CopyFile(settings.state / FILE, of=of, pepper=project.pepper)
+
+    def services() -> Mapping[str, Holder]:  # called in the copy's thread: the catalog may be away now
+        return project.accounts.services() if settings.workload_issuers else {}
+
     return CatalogCopy(
         lambda: (project.routes, project.key_store),
         project.wall,
+        services=services,
         max_stale_us=settings.gateway_limits.stale_us,
         file=file,
     )

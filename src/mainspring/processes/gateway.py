@@ -38,7 +38,9 @@ def build_gateway(project: Project, tracing: Tracing | None = None) -> Gateway:
         log=project.prediction_log,
         executors=executors(project),
         explainers=load_explainer,
-        authenticator=Authenticator(catalog, project.pepper, project.wall),
+        authenticator=Authenticator(
+            catalog, project.pepper, project.wall, accounts=catalog, workloads=project.workloads(waits=False)
+        ),
         authoriser=project.authoriser,
         clock=project.clock,
         allowed_hosts=project.allowed_hosts,

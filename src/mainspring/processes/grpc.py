@@ -61,7 +61,9 @@ async def _serve(project: Project, slots: Slots, tracing: Tracing | None, *, sha
     )
     service = Service(
         plane,
-        authenticator=Authenticator(catalog, project.pepper, project.wall),
+        authenticator=Authenticator(
+            catalog, project.pepper, project.wall, accounts=catalog, workloads=project.workloads(waits=False)
+        ),
         authoriser=project.authoriser,
         message_timeout_s=settings.gateway_limits.body_us / 1e6,
         tracing=tracing,

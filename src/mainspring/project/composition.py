@@ -361,7 +361,17 @@ class Project:
     def authenticator(self) -> Authenticator:
         from mainspring.security.keys import Authenticator
 
-        return Authenticator(self.key_store, self.pepper, self.wall, accounts=self.accounts)
+        return Authenticator(
+            self.key_store, self.pepper, self.wall, accounts=self.accounts, workloads=self.workloads(waits=True)
+        )
+
+    def workloads(self, *, waits: bool) -> Callable[[str], tuple[str, int]] | None:
+        """Return the reader of workloads' tokens; `None` if the profile has none. See `security.workloads`."""
+        if not self.settings.workload_issuers:
+            return None
+        from mainspring.security.workloads import Workloads
+
+        return Workloads(self.settings.workload_issuers, self.wall, waits=waits).identify
 
     @cached_property
     def authoriser(self) -> Authoriser:

@@ -37,7 +37,7 @@ from mainspring.project.setting_values import (
     whole,
     workers,
 )
-from mainspring.project.sign_in import read_sign_in
+from mainspring.project.sign_in import read_sign_in, read_workloads
 
 if TYPE_CHECKING:
     import argparse
@@ -153,14 +153,16 @@ def load_settings(
     profiled, set_outside = _flat(profiles.get(name, {})), _from_environment(environment)
     written = {**_defaults({**profiled, **set_outside, **(overrides or {})}), **profiled}
     values = {**written, **_stricter(written, set_outside), **(overrides or {})}
-    unknown = set(values) - set(DEFAULTS) - {"debug", "schedules", "notify", "oidc"}
+    unknown = set(values) - set(DEFAULTS) - {"debug", "schedules", "notify", "oidc", "workloads"}
     if unknown:
         raise Invalid(
             f"Profile {name!r} has the unknown settings {sorted(unknown)}.", fix=f"known: {sorted(DEFAULTS)}."
         )
     receivers = read_receivers(values.get("notify", {}), environment)
     sign_in = read_sign_in(root.resolve(), values.get("oidc", {}), environment)
-    return replace(_build(root.resolve(), document, name, values), receivers=receivers, sign_in=sign_in)
+    workloads = read_workloads(root.resolve(), values.get("workloads", {}))
+    built = _build(root.resolve(), document, name, values)
+    return replace(built, receivers=receivers, sign_in=sign_in, workload_issuers=workloads)
 
 
 def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:

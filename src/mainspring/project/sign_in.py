@@ -1,4 +1,4 @@
-"""The identity provider of people, from a profile and the environment.
+"""The identity provider of people, and the issuers of workloads, from a profile and the environment.
 
 `[profiles.NAME.oidc]` has it in the file; `MAINSPRING_OIDC_CLIENT_SECRET` and the like take precedence.
 """
@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mainspring.core.errors import Invalid
-from mainspring.core.settings import SignIn, TrustedIssuer
-from mainspring.security.hosts import check_address
+from mainspring.core.settings import SignIn, TrustedIssuer, Workload, WorkloadIssuer
+from mainspring.security.hosts import check_address, subject_pattern
 
 _TEXTS = (
     "issuer", "client_id", "client_secret", "client_secret_file", "cli_client_id", "redirect", "keys", "ca",
@@ -77,6 +77,49 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         for name, found in texts.items()
         if found is not None
     }
+
+
+def read_workloads(root: Path, given: Any) -> tuple[WorkloadIssuer, ...]:
+    """Return the issuers of workloads' tokens.
+
+    Args:
+        root: Folder to which paths are relative.
+        given: The profile's table `workloads`: an issuer's settings by a name of its own.
+
+    Raises:
+        Invalid: A setting is unknown, missing or has an invalid value.
+    """
+    if not isinstance(given, dict) or not all(isinstance(each, dict) for each in given.values()):
+        raise Invalid("workloads is not a table of issuers.", fix="write [profiles.local.workloads.github].")
+    found = tuple(_workload_issuer(root, name, values) for name, values in given.items())
+    if len({each.issuer.url for each in found}) != len(found):
+        raise Invalid("Two tables of workloads have the same issuer.", fix="write its accounts in one table.")
+    return found
+
+
+def _workload_issuer(root: Path, name: str, values: Mapping[str, Any]) -> WorkloadIssuer:
+    where = f"workloads.{name}"
+    unknown = sorted(values.keys() - {"issuer", "audiences", "hosts", "keys", "ca", "accounts"})
+    audiences, accounts = texts(values, where, "audiences"), values.get("accounts")
+    if unknown:
+        raise Invalid(f"{where} has the unknown settings {unknown}.")
+    if not audiences:
+        raise Invalid(f"{where} has no audiences.", fix='name the audience of its tokens: audiences = ["mainspring"].')
+    if not isinstance(accounts, list) or not accounts or not all(isinstance(each, dict) for each in accounts):
+        raise Invalid(f"{where} has no accounts.", fix='write accounts = [{ account = "...", subject = "..." }].')
+    workloads = tuple(_workload(f"accounts of {where}", each) for each in accounts)
+    return WorkloadIssuer(name, trusted_issuer(root, values, where, audiences), workloads)
+
+
+def _workload(where: str, values: Mapping[str, Any]) -> Workload:
+    claims = values.get("claims", {})
+    if values.keys() - {"account", "subject", "claims"} or not isinstance(claims, dict):
+        raise Invalid(f"{where} have other settings than account, subject and claims.")
+    account, subject = text(values, where, "account"), text(values, where, "subject")
+    if not account or not all(isinstance(each, str) for each in claims.values()):
+        raise Invalid(f"{where} have one without an account, or with a claim that is no text.")
+    subject_pattern(subject)
+    return Workload(account, subject, claims)
 
 
 def trusted_issuer(root: Path, values: Mapping[str, Any], where: str, audiences: tuple[str, ...]) -> TrustedIssuer:

@@ -14,6 +14,7 @@ from mainspring.core.errors import Invalid, WrongHost
 from mainspring.core.settings import Address
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::(\d{1,5}))?")
+_SEPARATOR = re.compile(r"([:/])")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _ANY = ("0.0.0.0", "::")  # noqa: S104  (listened on elsewhere; here they are names that no client may use)
 
@@ -93,3 +94,19 @@ def check_address(url: str, what: str, *, loopback: bool = True) -> str:
     if not host or not safe or "@" in parts.netloc or parts.fragment or not url.isascii() or not url.isprintable():
         raise Invalid(f"{what} is not an https address.", fix="use https://...; http:// is for 127.0.0.1 alone.")
     return host
+
+
+def subject_pattern(text: str) -> re.Pattern[str]:
+    """Return the expression of a subject: literal, but a part between `:` and `/` that is `*` stands for one such part.
+
+    Raises:
+        Invalid: It is empty, has a `*` beside other characters, or nothing but `*`.
+    """
+    parts = _SEPARATOR.split(text)
+    names = parts[::2]
+    if not text or any("*" in part and part != "*" for part in names) or all(part in ("", "*") for part in names):
+        raise Invalid(
+            f"The subject {text!r} is not a pattern.",
+            fix="write the whole subject; a * stands for one whole part between : and /, and cannot be all of it.",
+        )
+    return re.compile("".join("[^:/]+" if part == "*" else re.escape(part) for part in parts))

@@ -80,14 +80,22 @@ def _digest(pepper: bytes, token: str) -> bytes:
     return hmac.digest(pepper, token.encode(), hashlib.sha256)
 
 
+_PREFIX = "msp_"
+_NO_TOKEN = ("", 0)
 _UNKNOWN: tuple[float, ApiKey | None] = (0.0, None)
+
+
+def _nobody(_: str) -> Holder | None:
+    return None
 
 
 class Authenticator:
     """Authenticates callers. A key's row, a verified header and an account are cached for a second.
 
     Args:
-        accounts: Accounts of people who sign in without a key.
+        accounts: Accounts of people who sign in without a key, and of workloads.
+        workloads: Returns the service account that a workload's token stands for, and until when, as
+            `workloads.Workloads.identify` does; without it tokens are refused.
     """
 
     def __init__(
@@ -97,10 +105,14 @@ class Authenticator:
         clock: Clock,
         *,
         accounts: FindsHolders | None = None,
+        workloads: Callable[[str], tuple[str, int]] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._accounts = accounts
+        self._workloads = workloads
+        # Service accounts of verified headers, and their tokens' expiry, by the same hash as `_seen`.
+        self._tokens: dict[bytes, tuple[str, int]] = {}
         self._people: dict[str, tuple[float, Holder]] = {}
         self._pepper = pepper
         self._monotonic = monotonic
@@ -128,9 +140,21 @@ class Authenticator:
                 self._check_standing(key)
                 return principal
             self._seen.pop(name, None)
+        account, expires = self._tokens.get(name, _NO_TOKEN)
+        if account:
+            if self.clock.now() < expires:
+                return self._service(account)
+            del self._tokens[name]
         scheme, _, token = header.partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Denied("No API key was given.", fix="send the header `Authorization: Bearer msp_...`.")
+        if self._workloads is not None and not token.lstrip().startswith(_PREFIX):
+            account, expires = self._workloads(token.strip())
+            principal = self._service(account)
+            if len(self._tokens) >= _KEEP_KEYS:
+                self._tokens.clear()
+            self._tokens[name] = account, expires
+            return principal
         principal = self.identify(token.strip())
         row = self._rows.get(principal.id)
         if row is not None:
@@ -145,7 +169,7 @@ class Authenticator:
 
         Also False if the key has not been looked up for a second: call `authenticate` again.
         """
-        since, key = self._rows.get(principal.id, _UNKNOWN)
+        since, key = self._rows.get(principal.id, _UNKNOWN)  # never there for an account: its token may have expired
         if key is None or self._monotonic() - since >= _KEEP_S:
             return False
         if key.holder is not None and (key.holder.roles, key.holder.groups) != (principal.roles, principal.groups):
@@ -181,16 +205,23 @@ class Authenticator:
         Raises:
             Denied: The account was removed or disabled.
         """
+        return self._holding(account_id, self._accounts.holder if self._accounts is not None else _nobody)
+
+    def _service(self, name: str) -> Principal:
+        """Return the principal of a service account by its name. Raises as `user` does."""
+        return self._holding(f"service/{name}", lambda _: self._accounts.service(name) if self._accounts else None)
+
+    def _holding(self, of: str, find: Callable[[str], Holder | None]) -> Principal:
         now = self._monotonic()
-        since, holder = self._people.get(account_id, (0.0, None))
+        since, holder = self._people.get(of, (0.0, None))
         if holder is None or now - since >= _KEEP_S:
-            holder = self._accounts.holder(account_id) if self._accounts is not None else None
+            holder = find(of)
             if len(self._people) >= _KEEP_KEYS:
                 self._people.clear()
             if holder is not None:
-                self._people[account_id] = (now, holder)
+                self._people[of] = (now, holder)
         if holder is None or holder.disabled_at is not None:
-            self._people.pop(account_id, None)
+            self._people.pop(of, None)
             raise Denied("The account was disabled or removed.", fix="ask an administrator of this installation.")
         return Principal(holder.id, holder.name, frozenset(KeyScope), holder.kind, "", holder.groups, holder.roles)
 

@@ -104,9 +104,17 @@ class FindsHolders(Protocol):
         """Return an account with its groups and roles, disabled ones included; `None` if there is none."""
         ...
 
+    def service(self, name: str) -> Holder | None:
+        """Return a service account by its name, as `holder` does an account by its id."""
+        ...
+
 
 class Accounts(FindsHolders, Protocol):
     """Users, service accounts, their groups, and the roles granted to them."""
+
+    def services(self) -> dict[str, Holder]:
+        """Return all service accounts by name, as `service` does one."""
+        ...
 
     def add(self, account: Account) -> None:
         """Store a new account.

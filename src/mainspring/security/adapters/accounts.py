@@ -121,6 +121,17 @@ class CatalogAccounts:
         with catalog_errors(self._name), self._engine.connect() as connection:
             return read_holders(connection, account_id).get(account_id)
 
+    def service(self, name: str) -> Holder | None:
+        query = sa.select(accounts.c.id).where(accounts.c.service == name)
+        with catalog_errors(self._name), self._engine.connect() as connection:
+            found = connection.execute(query).scalar_one_or_none()
+            return None if found is None else read_holders(connection, found).get(found)
+
+    def services(self) -> dict[str, Holder]:
+        with catalog_errors(self._name), self._engine.connect() as connection:
+            found = read_holders(connection)
+        return {each.name: each for each in found.values() if each.kind is Kind.SERVICE}
+
     def groups(self) -> list[AccountGroup]:
         members: dict[str, set[str]] = defaultdict(set)
         with catalog_errors(self._name), self._engine.connect() as connection:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from mainspring.core.errors import MainspringError, Unavailable
 from mainspring.core.time import DAY, HOUR, Clock, format_duration
-from mainspring.security.model import ApiKey
+from mainspring.security.model import ApiKey, Holder
 from mainspring.security.ports import KeyStore, Unchecked
 from mainspring.serving.model import Route
 from mainspring.serving.plane.copy_file import CopyFile, Kept
@@ -42,15 +42,19 @@ class _Known:
     highest: int
     routes: Mapping[str, Route]
     keys: Mapping[str, ApiKey]
+    services: Mapping[str, Holder]
     table: int = 1  # how often `routes` were others, this time included
 
 
 class CatalogCopy:
-    """A `RoutingTable` and `FindsKeys` from memory. `start` begins to follow the catalog, `stop` ends it.
+    """A `RoutingTable`, `FindsKeys` and `FindsHolders` from memory.
+
+    `start` begins to follow the catalog, `stop` ends it.
 
     Args:
         connect: Opens the catalog; called in the thread, again after each failure.
         clock: The machine's.
+        services: Returns the service accounts by name, for tokens of workloads; called where keys are read.
         max_stale_us: Longest time that keys and routes stay valid without the catalog's confirmation.
         file: File that saves the copy for the next start.
     """
@@ -60,11 +64,13 @@ class CatalogCopy:
         connect: Connect,
         clock: Clock,
         *,
+        services: Callable[[], Mapping[str, Holder]] = dict,
         max_stale_us: int = HOUR,
         file: CopyFile | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connect = connect
+        self._read_services = services
         self._clock = clock
         self._max_stale_us = max_stale_us
         self._file = file
@@ -91,7 +97,7 @@ class CatalogCopy:
         if kept is not None:
             age_s = max(0, self._clock.now() - kept.confirmed_at) / 1e6
             self._confirmed, self._confirmed_at = self._monotonic() - age_s, kept.confirmed_at / 1e6
-            self._known = _Known(kept.revision, kept.highest, kept.routes, kept.keys)
+            self._known = _Known(kept.revision, kept.highest, kept.routes, kept.keys, kept.services)
         # A daemon: a look that hangs must not keep the process from its end.
         self._thread = threading.Thread(target=self._follow, name="catalog", daemon=True)
         self._thread.start()
@@ -173,6 +179,15 @@ class CatalogCopy:
         self._wake.set()
         raise Unchecked("The API key was not looked up in time.", checked)
 
+    def holder(self, account_id: str) -> Holder | None:  # noqa: ARG002
+        return None  # people sign in at the console alone
+
+    def service(self, name: str) -> Holder | None:
+        trouble, known = self.trouble, self._known
+        if trouble is not None or known is None:
+            raise Unavailable(trouble or "")
+        return known.services.get(name)
+
     # The thread
 
     def _follow(self) -> None:
@@ -222,9 +237,10 @@ class CatalogCopy:
         table = known.routes if known is not None and followed else dict(routes.current())
         if known is not None and table == known.routes:
             table = known.routes
-        found = known.keys if known is not None else {}
+        found: Mapping[str, ApiKey] = known.keys if known is not None else {}
+        services: Mapping[str, Holder] = known.services if known is not None else {}
         if keys or begun - self._keys_at >= _KEYS_S:
-            found = self._read_keys(store, found, begun)
+            found, services = self._read_keys(store, found, services, begun)
         highest = max(revision, known.highest if known is not None else 0)
         if known is not None and revision < highest and revision != known.revision:
             _log.error(
@@ -232,24 +248,34 @@ class CatalogCopy:
 "revoked keys stay revoked.", revision, highest,
             )  # fmt: skip
         self._confirmed, self._confirmed_at = begun, self._clock.now() / 1e6
-        changed = known is None or (revision, table, found) != (known.revision, known.routes, known.keys)
+        changed = known is None or (revision, table, found, services) != (
+            known.revision,
+            known.routes,
+            known.keys,
+            known.services,
+        )
         if changed:
             number = 1 if known is None else known.table + (table is not known.routes)
-            self._known = _Known(revision, highest, table, found, number)
+            self._known = _Known(revision, highest, table, found, services, number)
         if self._file is not None and (changed or begun - self._saved_at >= _SAVE_S):
             self._save(self._file)
             self._saved_at = begun
 
-    def _read_keys(self, store: KeyStore, before: Mapping[str, ApiKey], now: float) -> Mapping[str, ApiKey]:
-        """Return all keys but those that expired over a day ago; `before` itself where nothing changed."""
+    def _read_keys(
+        self, store: KeyStore, before: Mapping[str, ApiKey], services: Mapping[str, Holder], now: float
+    ) -> tuple[Mapping[str, ApiKey], Mapping[str, Holder]]:
+        """Return all keys but those that expired over a day ago, and the service accounts; what is given where nothing
+        changed.
+        """
         mark = store.mark()
         self._keys_at = now
         if mark == self._mark and now - self._all_keys_at < _ALL_KEYS_S:
-            return before
+            return before, services
         wall = self._clock.now()
         found = {key.id: _still_revoked(key, before.get(key.id)) for key in store.all() if key.expires_at > wall - DAY}
+        services = self._read_services()
         self._mark, self._all_keys_at = mark, now
-        return before if found == before else found
+        return before if found == before else found, services
 
     def _save(self, file: CopyFile) -> None:
         known = self._known
@@ -262,6 +288,7 @@ class CatalogCopy:
                     highest=known.highest,
                     routes=dict(known.routes),
                     keys=dict(known.keys),
+                    services=dict(known.services),
                 )
             )
 

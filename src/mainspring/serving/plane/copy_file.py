@@ -15,7 +15,7 @@ import msgspec
 
 from mainspring.core.errors import MainspringError
 from mainspring.core.files import write_atomic
-from mainspring.security.model import ApiKey
+from mainspring.security.model import ApiKey, Holder
 from mainspring.serving.model import Route
 
 _FORMAT = 1
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """The routing table and the API keys, as the catalog had them.
+    """The routing table, the API keys and the service accounts by name, as the catalog had them.
 
     Attributes:
         of: Identity of the catalog and its project.
@@ -39,6 +39,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     highest: int
     routes: dict[str, Route]
     keys: dict[str, ApiKey]
+    services: dict[str, Holder] = {}
     format: int = _FORMAT
 
 

@@ -69,7 +69,7 @@ types: $(READY)
 	$(BIN)/mypy
 
 audit: $(READY) ## known vulnerabilities of the locked dependencies
-	$(BIN)/python tests/audit.py
+	$(BIN)/python tests/kit/advisories.py
 
 unit: $(READY)
 	$(UNIT) tests/unit tests/architecture

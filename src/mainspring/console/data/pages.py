@@ -50,7 +50,7 @@ def add_data_pages(router: APIRouter, project: Project, looking: Looking, frame:
         view = commit_page(project, check_id(commit, "commit"), other)
         compared = differences(project, looking, view)
         differing = {each.table: each for each in compared.found or ()}
-        return page("commit.html", framed(request, view=view, seen=seen, differing=differing))
+        return page("commit.html", framed(request, view=view, seen=compared, differing=differing))
 
     @router.get("/data/tables/{name}/rows")
     def show_rows(request: Request, name: str, of: Of = "landed") -> Response:

@@ -12,7 +12,7 @@ LOCKS = ("requirements.lock", "requirements-dev.lock")
 
 
 def main() -> int:
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     asked = [part for lock in LOCKS for part in ("-r", str(root / lock))]
     options = ["--disable-pip", "--format", "json", "--progress-spinner", "off"]
     command = [sys.executable, "-m", "pip_audit", *asked, *options]

@@ -316,11 +316,11 @@ def test_sealed_inputs_need_the_right_and_an_audit_event(project: Project, tmp_p
     with pytest.raises(Denied):
         replay(project, second, reveal=True, principal=viewer)
 
-    (project.settings.state / "keys" / "ledger").write_bytes(bytes(32))
+    (project.settings.state / "keys" / "master" / "1").write_bytes(bytes(32))
     elsewhere = Project(project.settings, signing_key=KEY)
     report = replay_sample(elsewhere, Selection(), 10, reveal=True)
     assert report.outcomes["cannot"] == 10
-    assert "another key" in report.missing[0].why
+    assert "master keys" in report.missing[0].why
 
 
 def test_inputs_that_were_left_out_cannot_come_back(project: Project) -> None:

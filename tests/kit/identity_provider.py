@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
 import secrets
 import threading
@@ -120,6 +121,7 @@ class IdentityProvider:
         self.accesses: dict[str, str] = {}
         self.devices: dict[str, dict[str, Any]] = {}
         self.secret = SECRET
+        self.shows_page = False  # whether a person has to click, as at a provider that asks for a password
         self.now = time.time
 
     def document(self) -> dict[str, Any]:
@@ -165,7 +167,10 @@ class IdentityProvider:
         code = secrets.token_urlsafe(16)
         self.codes[code] = {**given, "sub": self.person}
         back = urlencode({"code": code, "state": given["state"]})
-        return 302, {"Location": f"{given['redirect_uri']}?{back}"}, b""
+        address = f"{given['redirect_uri']}?{back}"
+        if self.shows_page:
+            return 200, {"Content-Type": "text/html"}, f'<a id="back" href="{html.escape(address)}">Yes</a>'.encode()
+        return 302, {"Location": address}, b""
 
     def _token(self, given: dict[str, str], headers: Mapping[str, str]) -> Answer:
         basic = "Basic " + base64.b64encode(f"{CLIENT}:{self.secret}".replace(" ", "+").encode()).decode()

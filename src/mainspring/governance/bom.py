@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from mainspring.core.errors import NotFound
 from mainspring.core.time import to_datetime
 from mainspring.governance.model import Card, Section
 from mainspring.registry.lineage import Lineage
@@ -20,7 +21,15 @@ from mainspring.security.signing import SigningKey
 
 MODEL, DATA = "model", "data"  # references within a document
 _NAMED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_SPDX = re.compile(r"[A-Za-z0-9.+-]+( (AND|OR|WITH) [A-Za-z0-9.+-]+)*")
+_LICENSES = frozenset([  # of SPDX's list, those that packages commonly have
+    "0BSD", "AFL-3.0", "AGPL-3.0-only", "AGPL-3.0-or-later", "Apache-2.0", "Artistic-2.0", "BlueOak-1.0.0",
+    "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0", "CC-BY-4.0", "CC-BY-SA-4.0", "CNRI-Python", "ECL-2.0",
+    "EPL-1.0", "EPL-2.0", "EUPL-1.2", "GPL-2.0-only", "GPL-2.0-or-later", "GPL-3.0-only", "GPL-3.0-or-later",
+    "HPND", "ISC", "LGPL-2.1-only", "LGPL-2.1-or-later", "LGPL-3.0-only", "LGPL-3.0-or-later", "MIT", "MIT-0",
+    "MIT-CMU", "MPL-1.1", "MPL-2.0", "MulanPSL-2.0", "NCSA", "OFL-1.1", "OLDAP-2.8", "OpenSSL", "PostgreSQL",
+    "PSF-2.0", "Python-2.0", "Unicode-3.0", "Unlicense", "UPL-1.0", "WTFPL", "X11", "Zlib", "ZPL-2.1",
+])  # fmt: skip
+_EXCEPTIONS = frozenset(["Classpath-exception-2.0", "GCC-exception-3.1", "LLVM-exception"])
 _TASKS = {
     "binary": "binary classification",
     "multiclass": "multiclass classification",
@@ -34,7 +43,8 @@ class Package:
     """An installed distribution.
 
     Attributes:
-        license: An SPDX expression, or a license's name; empty if its metadata has none.
+        license: An SPDX expression, or a license's name; empty if its metadata has none. Expressions of uncommon
+            licenses are taken for names.
         requires: Names of the distributions that it needs; those that are not installed are ignored.
     """
 
@@ -50,9 +60,17 @@ def software(packages: Iterable[Package], root: str, *, at: int) -> dict[str, An
     Args:
         root: The distribution that the bill is of.
         at: UTC epoch microseconds.
+
+    Raises:
+        NotFound: `root` is not among them.
     """
     found = {normalised(each.name): each for each in sorted(packages, key=lambda each: normalised(each.name))}
     root = normalised(root)
+    if root not in found:
+        raise NotFound(
+            f"The distribution {root!r} has no metadata in this environment, so what it needs is unknown.",
+            fix="install it with pip or uv, instead of a copy of its source on the path.",
+        )
     others = [each for name, each in found.items() if name != root]
     dependencies = []
     for name, each in found.items():
@@ -170,11 +188,18 @@ def _library(package: Package) -> dict[str, Any]:
         "purl": purl,
     }
     if package.license:
-        as_expression = _SPDX.fullmatch(package.license) is not None
         found["licenses"] = [
-            {"expression": package.license} if as_expression else {"license": {"name": package.license}}
+            {"expression": package.license} if _is_spdx(package.license) else {"license": {"name": package.license}}
         ]
     return found
+
+
+def _is_spdx(text: str) -> bool:
+    for each in re.split(" (?:AND|OR) ", text):
+        license, with_, exception = each.partition(" WITH ")
+        if license not in _LICENSES or (with_ and exception not in _EXCEPTIONS):
+            return False
+    return True
 
 
 def _purl(package: Package) -> str:

@@ -19,7 +19,7 @@ _LICENSES = "License :: OSI Approved :: "
 
 
 def software_bill(project: Project) -> dict[str, Any]:
-    """Return the bill of the software that this process could import."""
+    """Return the bill of the software that this process could import. Raises as `bom.software` does."""
     return bom.signed(bom.software(_installed(), _ROOT, at=project.wall.now()), project.signing_key)
 
 

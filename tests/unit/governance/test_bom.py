@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
+from mainspring.core.errors import NotFound
 from mainspring.core.schema import DType
 from mainspring.governance.bom import Package, canonical, model, normalised, required, signed, software
 from mainspring.governance.model import Card, Estimate, Fact, Gap, Group, Performance, Resources, Section, Slice
@@ -46,6 +47,31 @@ def test_software_is_listed_with_what_needs_it() -> None:
     assert needs["pkg:pypi/house@0.1"] == ["pkg:pypi/zeta-lib@1.0%2Bcpu"]
     assert software(reversed(PACKAGES), "house", at=AT) == document
     assert software(PACKAGES[1:], "house", at=AT)["serialNumber"] != document["serialNumber"]
+
+
+@pytest.mark.parametrize(
+    ("license", "as_expression"),
+    [
+        ("MIT", True),
+        ("MIT-0 OR Apache-2.0 WITH LLVM-exception AND BSD-2-Clause", True),
+        ("BSD", False),
+        ("Proprietary", False),
+        ("MIT OR Proprietary", False),
+        ("MIT WITH Apache-2.0", False),
+        ("MIT OR", False),
+        ("MITx0", False),
+    ],
+)
+def test_only_known_licenses_make_an_expression(license: str, as_expression: bool) -> None:
+    document = software([Package("house", "1", license)], "house", at=AT)
+    check(document)
+    expected = {"expression": license} if as_expression else {"license": {"name": license}}
+    assert document["metadata"]["component"]["licenses"] == [expected]
+
+
+def test_a_bill_of_what_is_not_installed_says_so() -> None:
+    with pytest.raises(NotFound, match="'gone' has no metadata"):
+        software(PACKAGES, "gone", at=AT)
 
 
 def test_what_is_installed_here_is_a_valid_bill() -> None:

@@ -72,8 +72,8 @@ def rotate(project: Project, *, former: str = "") -> Rotation:
     service: then none is made, and only these are wrapped again.
 
     Args:
-        former: Address of the service that wrapped the data keys, where it was another: then its keys are wrapped under
-            the current version of the profile's service, and no version is made.
+        former: Address of the service that wrapped the data keys, where it was another: then those that the profile's
+            service does not open are wrapped under its current version too, and no version is made.
     """
     service = project.key_service
     with project.locks.hold("encryption"):

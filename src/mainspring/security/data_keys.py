@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from mainspring.core.errors import Corrupt, MainspringError, Unavailable
+from mainspring.core.errors import Corrupt, Denied, MainspringError, Unavailable
 from mainspring.core.files import write_atomic
 from mainspring.core.time import Clock
 from mainspring.security.model import DataKey, StoredKey, Wrapped
@@ -126,19 +126,20 @@ class DataKeys:
         self._newest.pop(purpose, None)
         return made
 
-    def rewrap(self, service: KeyService | None = None) -> int:
+    def rewrap(self, former: KeyService | None = None) -> int:
         """Wrap all keys under the current master key that are not; return how many were. It may be repeated.
 
         Args:
-            service: The service that unwraps them, where it was another; then all are wrapped again.
+            former: Service that unwraps the keys which the current one does not open.
         """
-        current = self._service.version()
-        old = [key for key in self._store().all() if service is not None or key.wrapped.version != current]
-        if not old:
+        current, stored = self._service.version(), self._store().all()
+        theirs = [] if former is None else [key for key in stored if not self._opens(key)]
+        mine = [key for key in stored if key.wrapped.version != current and key not in theirs]
+        if not mine and not theirs:
             return 0
-        contexts = [self._context(key) for key in old]
-        opened = (service or self._service).unwrap([key.wrapped for key in old], contexts)
-        return self._store().rewrap(old, self._service.wrap(opened, contexts))
+        opened = self._unwrap(mine) + self._unwrap(theirs, former)
+        contexts = [self._context(key) for key in [*mine, *theirs]]
+        return self._store().rewrap([*mine, *theirs], self._service.wrap(opened, contexts))
 
     def check(self) -> int:
         """Unwrap every key by asking the service, and return their number.
@@ -215,8 +216,16 @@ class DataKeys:
         except (OSError, msgspec.DecodeError):
             return {}
 
-    def _unwrap(self, keys: Sequence[StoredKey]) -> list[bytes]:
-        opened = self._service.unwrap([key.wrapped for key in keys], [self._context(key) for key in keys])
+    def _opens(self, key: StoredKey) -> bool:
+        try:
+            self._unwrap([key])
+        except (Corrupt, Denied):  # some services refuse a key of another as one that the caller may not use
+            return False
+        return True
+
+    def _unwrap(self, keys: Sequence[StoredKey], service: KeyService | None = None) -> list[bytes]:
+        asked = self._service if service is None else service
+        opened = asked.unwrap([key.wrapped for key in keys], [self._context(key) for key in keys])
         for key, secret in zip(keys, opened, strict=True):
             if len(secret) != SECRET_BYTES:
                 raise Corrupt(f"The data key {key.id} has {len(secret)} bytes.", fix="restore the catalog.")

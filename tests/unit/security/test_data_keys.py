@@ -133,6 +133,24 @@ def test_keys_move_to_another_service(made: Installation, tmp_path: Path) -> Non
     assert made.process().newest("a") == key
 
 
+def test_a_move_to_another_service_goes_on_with_the_keys_that_are_left(made: Installation, tmp_path: Path) -> None:
+    old = made.process().newest("a"), made.process().newest("b")
+    former, made.service = made.service, Leaving(tmp_path / "other")
+    new = made.process().newest("c")  # under the new service before the others are
+    assert [made.process().rewrap(former), made.process().rewrap(former)] == [2, 0]
+    made.service.rotate()
+    assert [made.process().rewrap(former), made.process().rewrap(former)] == [3, 0]
+    assert made.process().secrets([each.id for each in (*old, new)]) == [each.secret for each in (*old, new)]
+
+
+def test_no_key_is_taken_for_another_service_s_while_the_new_one_is_away(made: Installation, tmp_path: Path) -> None:
+    made.process().newest("a")
+    former, made.service = made.service, Leaving(tmp_path / "other")
+    made.service.away = True
+    with pytest.raises(Unavailable):
+        made.process().rewrap(former)
+
+
 def test_a_new_data_key_encrypts_and_the_old_one_decrypts(made: Installation) -> None:
     running, other = made.process(), made.process()
     old = running.newest("a")

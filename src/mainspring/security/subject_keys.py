@@ -8,6 +8,7 @@ from before an erasure has the key again, and the file says that it must not be 
 from __future__ import annotations
 
 import hmac
+import math
 import os
 import secrets
 import threading
@@ -23,9 +24,10 @@ from mainspring.security.model import DataKey, StoredSubject
 from mainspring.security.ports import Keys, SubjectKeyStore
 
 NAMES, WRAPS = "subject-names", "subjects"  # purposes: of the HMAC, whose key is never renewed, and of what wraps keys
-_KEPT_S = 1.0  # how long a key is used without looking whether it was destroyed
+_KEPT_S = 1.0  # how long keys and marks are used without asking the catalog what was destroyed
 _MOST = 100_000  # keys in memory
 _DIGEST = 32
+_LINE = 2 * _DIGEST + 2  # bytes of a mark: a digest between line ends
 
 
 class SubjectKeys:
@@ -57,7 +59,7 @@ class SubjectKeys:
         self._others: set[str] = set()  # ids that are no subject's
         self._marks: frozenset[bytes] = frozenset()  # the file's content as of `_read`
         self._read: tuple[int, int] | None = None
-        self._reconciled = False
+        self._asked = -math.inf  # when the store's marks were
 
     def keys(self, subjects: Sequence[str]) -> list[DataKey | None]:
         """Return the keys of subjects, made where there is none; `None` for an erased subject.
@@ -67,7 +69,9 @@ class SubjectKeys:
         """
         digests = self._digests(subjects)
         known = self._known(list(dict.fromkeys(digests)))
-        missing = [each for each, key in known.items() if key is None and each not in self._erased()]
+        if missing := [each for each, key in known.items() if key is None]:
+            marks = self._erased()
+            missing = [each for each in missing if each not in marks]
         if missing:
             made = [(DataKey(os.urandom(16).hex(), secrets.token_bytes(SECRET_BYTES)), each) for each in missing]
             under, now = self._keys.newest(WRAPS), self._clock.now()
@@ -85,16 +89,18 @@ class SubjectKeys:
             Unavailable: As `keys`.
         """
         wanted = list(dict.fromkeys(ids))
-        unknown = [each for each in wanted if each not in self._by_id and each not in self._others]
+        digests = {each: self._by_id.get(each) for each in wanted}
+        unknown = [each for each, digest in digests.items() if digest is None and each not in self._others]
         if unknown:
             for each, digest in zip(unknown, self._store().subjects(unknown), strict=True):
+                digests[each] = digest
                 if digest is None:
                     self._others.add(each)
                 else:
                     self._by_id[each] = digest
-        others = [each for each in wanted if each in self._others]
+        mine = {each: digest for each, digest in digests.items() if digest is not None}
+        others = [each for each in wanted if each not in mine]
         found: dict[str, bytes | None] = dict(zip(others, self._keys.secrets(others), strict=True))
-        mine = {each: self._by_id[each] for each in wanted if each not in self._others}
         known = self._known(list(dict.fromkeys(mine.values())))
         for each, digest in mine.items():
             key = known[digest]
@@ -102,7 +108,11 @@ class SubjectKeys:
         return [found[each] for each in ids]
 
     def erased(self, subjects: Sequence[str]) -> list[bool]:
-        """Return whether subjects were erased."""
+        """Return whether subjects were erased, on any machine, at the latest a second ago.
+
+        Raises:
+            Unavailable: As `keys`.
+        """
         marks = self._erased()
         return [each in marks for each in self._digests(subjects)] if marks else [False] * len(subjects)
 
@@ -113,7 +123,8 @@ class SubjectKeys:
         the next process that uses a subject's key.
         """
         digests = list(dict.fromkeys(self._digests(subjects)))
-        new = [each for each in digests if each not in self._erased()]
+        marks = self._erased()
+        new = [each for each in digests if each not in marks]
         self._mark(new)
         self._store().destroy(digests, self._clock.now())
         with self._changing:
@@ -123,6 +134,8 @@ class SubjectKeys:
 
     def _known(self, digests: Sequence[bytes]) -> dict[bytes, DataKey | None]:
         """Return the keys that are stored and not destroyed."""
+        if not digests:
+            return {}
         marks, now = self._erased(), self._monotonic()
         held = {each: self._by_digest.get(each) for each in digests}
         asked = [each for each, key in held.items() if key is None or now - key[1] > _KEPT_S]
@@ -139,7 +152,7 @@ class SubjectKeys:
                 old = held[key.subject]
                 found[key.subject] = (opened[key.id] if key.id in opened or old is None else old[0]), now
             with self._changing:
-                if len(self._by_digest) + len(there) > _MOST:
+                if len(self._by_id) + len(there) > _MOST:
                     self._by_digest.clear()
                     self._by_id.clear()
                 for digest in asked:
@@ -156,16 +169,17 @@ class SubjectKeys:
         return [hmac.digest(secret, each.encode(), "sha256") for each in subjects]
 
     def _erased(self) -> frozenset[bytes]:
-        """Return the digests of erased subjects, as the file has them now. The first look also compares it with the
-        catalog: each gets what only the other has.
+        """Return the digests of erased subjects, as the file has them now. Once a second it is compared with the
+        catalog first: each gets what only the other has.
         """
-        if not self._reconciled:
+        now = self._monotonic()
+        if now - self._asked > _KEPT_S:
             stored = {*self._store().destroyed()}
             marks = self._marked()
             self._mark([each for each in stored if each not in marks])
             if restored := [each for each in marks if each not in stored]:
                 self._store().destroy(restored, self._clock.now())
-            self._reconciled = True
+            self._asked = now
         return self._marked()
 
     def _marked(self) -> frozenset[bytes]:
@@ -183,10 +197,12 @@ class SubjectKeys:
         if not digests:
             return
         make_folder(self._file.parent)
+        content = b"".join(b"\n" + each.hex().encode() + b"\n" for each in digests)
         with disk_errors(self._file):
             descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
-                os.write(descriptor, b"".join(b"\n" + each.hex().encode() + b"\n" for each in digests))
+                while content:  # a torn mark is written again: another process may have written behind it
+                    content = content[os.write(descriptor, content) // _LINE * _LINE :]
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)

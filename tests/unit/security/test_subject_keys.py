@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import sqlalchemy as sa
 from mainspring.core.errors import Corrupt
 from mainspring.core.time import ManualClock
 from mainspring.project.catalog import memory_catalog
+from mainspring.security import subject_keys as module
 from mainspring.security.adapters.data_keys import CatalogSubjectKeys, subject_keys
 from mainspring.security.data_keys import OneKey
 from mainspring.security.subject_keys import SubjectKeys
@@ -100,8 +103,23 @@ def test_a_process_of_another_machine_stops_within_a_second(machine: Machine, tm
     other.now += 1.1
     assert process.secrets([ana.id]) == [None]
     assert process.keys([ANA]) == [None]
-    assert other.process().erased([ANA]) == [True]  # a new process takes the mark over
-    assert other.file.exists()
+    assert other.file.exists()  # it has taken the mark over
+
+
+def test_a_running_process_takes_over_what_another_machine_erased(machine: Machine, tmp_path: Path) -> None:
+    other = Machine(tmp_path / "other", machine.catalog, machine.under)
+    process = other.process()
+    (ana,) = process.keys([ANA])
+    assert ana is not None
+    assert process.erased([ANA, BEN]) == [False, False]
+    backup = machine.rows()
+    machine.process().destroy([ANA, BEN])  # Ben has no key
+    other.now += 1.1
+    assert process.erased([ANA, BEN]) == [True, True]
+    machine.restore(backup)
+    other.now += 1.1
+    assert process.secrets([ana.id]) == [None]  # this machine's file knows it as well
+    assert [bytes(row["wrapped"]) for row in machine.rows()] == [b""] * 2
 
 
 def test_a_restored_catalog_brings_nothing_back(machine: Machine) -> None:
@@ -143,6 +161,37 @@ def test_an_erasure_that_was_killed_is_finished(machine: Machine, monkeypatch: p
             machine.process().destroy([ANA])
     assert machine.process().secrets([ana.id]) == [None]
     assert [bytes(row["wrapped"]) for row in machine.rows()] == [b""]
+
+
+@pytest.mark.parametrize("taken", [66, 70, 131])
+def test_marks_that_the_disk_takes_in_parts_are_all_written(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    process, write = machine.process(), os.write
+    process.erased([ANA])
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", lambda descriptor, content: write(descriptor, content[:taken]))
+        process.destroy([ANA, BEN])
+    assert len({line for line in machine.file.read_bytes().split(b"\n") if len(line) == 64}) == 2
+    assert process.erased([ANA, BEN]) == [True, True]
+
+
+def test_keys_that_another_thread_drops_from_memory_are_read_again(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MOST", 2)
+    ana, ben = machine.process().keys([ANA, BEN])
+    assert ana is not None
+    assert ben is not None
+    process, subjects = machine.process(), CatalogSubjectKeys.subjects
+    process.secrets([ana.id])
+
+    def meanwhile(store: CatalogSubjectKeys, ids: Sequence[str]) -> list[bytes | None]:
+        process.keys(["person=cid", "person=dan"])  # more than are kept
+        return subjects(store, ids)
+
+    monkeypatch.setattr(CatalogSubjectKeys, "subjects", meanwhile)
+    assert process.secrets([ana.id, ben.id]) == [ana.secret, ben.secret]
 
 
 @pytest.mark.parametrize("cut", [1, 20, 64])

@@ -15,7 +15,7 @@ from starlette.datastructures import QueryParams
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
-from mainspring.core.errors import Denied, MainspringError
+from mainspring.core.errors import Denied, Invalid, MainspringError
 from mainspring.operations.incidents import find as find_incident
 from mainspring.project import Project
 from mainspring.security.model import EVERY_ROLE, PROJECT, Action, Principal
@@ -35,12 +35,14 @@ class Needs:
             the kind may be one of `_OWNERS`.
         chosen: Other actions, by the path's last segment.
         unnamed: Action on the project where the query names nothing; by default the same.
+        several: Whether the query may name several, on each of which the action is required.
     """
 
     action: Action
     on: str = PROJECT
     chosen: Mapping[str, Action] | None = None
     unnamed: Action | None = None
+    several: bool = False
 
 
 def _pair(get: str, needs: Needs) -> dict[tuple[str, str], Needs]:
@@ -71,7 +73,7 @@ NEEDS: Mapping[tuple[str, str], Needs] = {
     ),
     **_all(Needs(Action.ENDPOINT_READ, "endpoint?endpoint", unnamed=Action.CONSOLE_OPEN), "GET /"),
     **_pair("/runs", Needs(Action.RUN_READ, "model?model")),
-    **_all(Needs(Action.RUN_READ, "run?run", unnamed=Action.CONSOLE_OPEN), "GET /runs/compare"),
+    **_all(Needs(Action.RUN_READ, "run?run", unnamed=Action.CONSOLE_OPEN, several=True), "GET /runs/compare"),
     **_pair("/predictions", Needs(Action.PREDICTION_READ, "endpoint?endpoint")),
     **_all(Needs(Action.PREDICTION_READ, "endpoint?endpoint"), "GET /predictions.csv"),
     **_pair("/incidents", Needs(Action.INCIDENT_READ, "endpoint?endpoint")),
@@ -202,6 +204,7 @@ class Permissions:
         """Raise if the caller may not make the request. A path of no route requires `console.open`.
 
         Raises:
+            Invalid: The query names a resource twice: its route would take only one of the names.
             Denied: The action is not allowed. Of a run, prediction, incident or rollout it is the same whether it
                 belongs to another resource or does not exist.
         """
@@ -214,6 +217,8 @@ class Permissions:
         else:
             kind, _, name = needs.on.partition("?")
             names = [each.strip() for each in QueryParams(scope["query_string"]).getlist(name)]
+            if len(names) > 1 and not needs.several:
+                raise Invalid(f"The parameter {name!r} is given {len(names)} times.", fix="give it once.")
         if not any(names):
             authoriser.check(principal, needs.unnamed or action, PROJECT)
         for each in filter(None, names):

@@ -113,10 +113,29 @@ def test_who_may_see_one_resource_sees_it_in_lists_and_by_its_routes(here: Here)
     assert "Weather" not in viewer.get("/api/features").text
     for path in (f"/api/runs?model={MODEL}", f"/api/predictions?endpoint={MODEL}", f"/models/{MODEL}"):
         assert viewer.get(path).status_code == 200, path
-    for path in ("/api/runs", "/api/predictions", f"/api/runs?model={MODEL}&model=other", "/api/keys", "/api/audit"):
+    for path in ("/api/runs", "/api/predictions", "/api/runs?model=other", "/api/keys", "/api/audit"):
         assert viewer.get(path).status_code == 403, path
     for path in ("/api/runs/{run_id}", "/api/predictions/{prediction_id}"):
         assert viewer.get(here.filled(path)).status_code == 200, path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/api/predictions?endpoint", "/predictions?endpoint", "/predictions.csv?endpoint", "/incidents?endpoint"),
+        *("/api/incidents?endpoint", "/api/rollouts?endpoint", "/runs?model", "/api/runs?model"),
+    ],
+)
+def test_a_query_names_a_resource_once_and_an_empty_name_is_the_project(here: Here, path: str) -> None:
+    other = here.caller(*(Binding(Role.ADMINISTRATOR, f"{kind}/other") for kind in ("model", "endpoint")))
+    route, name = path.split("?")
+    for query in (f"{name}=other&{name}=", f"{name}=&{name}=other", f"{name}=other&{name}={MODEL}"):
+        for who in (other, here.caller(Binding(Role.ADMINISTRATOR))):
+            assert who.get(f"{route}?{query}").status_code == 400, query
+    for query in ("", f"{name}=", f"{name}=%20"):
+        answer = other.get(f"{route}?{query}")
+        assert answer.status_code == 403, query
+        assert f"/{MODEL}" not in answer.text
 
 
 def test_an_id_that_is_not_there_is_refused_as_another_ones(here: Here) -> None:

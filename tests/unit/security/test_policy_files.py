@@ -1,6 +1,8 @@
 """A running process follows the project's policies, and never runs without those that were valid last."""
 
 import logging
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -82,3 +84,50 @@ def test_a_file_that_is_no_text_is_refused(here: Here) -> None:
     (here.folder / "own.cedar").write_bytes(b"\xff\xfe")
     with pytest.raises(Invalid, match="cannot be read"):
         here.files()
+
+
+def unreadable(folder: Path, monkeypatch) -> None:
+    """Refuse the folder, as to a process that is not root once its mode is 0."""
+    listed = os.scandir
+
+    def refused(path):
+        if Path(path) == folder:
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+
+
+def a_file(folder: Path, _monkeypatch) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("no folder")
+
+
+@pytest.mark.parametrize("lose", [unreadable, a_file, lambda folder, _: shutil.rmtree(folder)])
+def test_a_lost_folder_leaves_the_old_ones_in_force_also_after_a_start(here: Here, monkeypatch, lose) -> None:
+    here.write(FORBID)
+    files = here.files()
+    authoriser = CedarAuthoriser("flights", files)
+    lose(here.folder, monkeypatch)
+    here.seconds += 1
+    assert not authoriser.allows(ROOT, Action.MODEL_READ, "model/b")
+    again = here.files()
+    assert again.current().own == {"own.cedar": FORBID}
+    for each in (files, again):
+        assert each.trouble is not None
+        assert "policies/" in each.trouble
+    monkeypatch.undo()
+    if here.folder.is_file():
+        here.folder.unlink()
+    here.folder.mkdir(exist_ok=True)
+    here.write(FORBID.replace('"b"', '"c"'))
+    assert authoriser.allows(ROOT, Action.MODEL_READ, "model/b")
+    assert files.trouble is None
+
+
+def test_a_folder_that_was_never_there_has_no_policies(here: Here) -> None:
+    here.folder.rmdir()
+    files = here.files()
+    here.seconds += 1
+    assert files.current().own == {}
+    assert files.trouble is None

@@ -83,10 +83,10 @@ def set_disabled(project: Project, account: Account, disabled: bool) -> Account:
     """Disable an account, which voids its keys and sessions within two seconds, or enable it again."""
     if disabled == (account.disabled_at is not None):
         return account
-    changed = replace(account, disabled_at=project.wall.now() if disabled else None)
-    project.accounts.replace(changed)
+    at = project.wall.now() if disabled else None
+    project.accounts.set_disabled(account.id, at)
     audit(project, "accounts.disable" if disabled else "accounts.enable", f"{account.kind}/{account.id}", account.name)
-    return changed
+    return replace(account, disabled_at=at)
 
 
 def remove_account(project: Project, account: Account) -> None:

@@ -124,7 +124,7 @@ class OwnedKeysConformance:
         found = store.find("ana")
         assert found == replace(_ANA, owner=_PERSON.id, holder=held)
         assert accounts.holder(_PERSON.id) == held
-        accounts.replace(replace(_PERSON, disabled_at=7))
+        accounts.set_disabled(_PERSON.id, 7)
         assert accounts.holder(_PERSON.id) == replace(held, disabled_at=7)
         accounts.remove(_PERSON.id)
         found = store.find("ana")
@@ -135,7 +135,8 @@ class OwnedKeysConformance:
         marks = [store.mark()]
         changes: list[Callable[[], None]] = [
             lambda: accounts.add(_PERSON),
-            lambda: accounts.replace(replace(_PERSON, disabled_at=7)),
+            lambda: accounts.set_disabled(_PERSON.id, 7),
+            lambda: accounts.describe(_PERSON.id, "Ana", "", ()),
             lambda: accounts.add_group(AccountGroup("risk")),
             lambda: accounts.add_member("risk", _PERSON.id),
             lambda: accounts.grant(grant),
@@ -171,11 +172,18 @@ class AccountsConformance:
         accounts.add(Account("a", Kind.USER, _PERSON.name))
         accounts.add(Account("b", Kind.USER, _SERVICE.name))
 
-    def test_a_replaced_account_keeps_its_identity(self, accounts: Accounts) -> None:
+    def test_the_providers_words_and_disabling_do_not_overwrite_each_other(self, accounts: Accounts) -> None:
         accounts.add(_PERSON)
-        accounts.replace(replace(_PERSON, name="Ana M", issuer="else", subject="else", disabled_at=3))
-        assert accounts.find(_PERSON.id) == replace(_PERSON, name="Ana M", disabled_at=3)
-        _expect(NotFound, lambda: accounts.replace(_SERVICE))
+        accounts.add(_SERVICE)
+        accounts.set_disabled(_PERSON.id, 3)
+        accounts.describe(_PERSON.id, "Ana M", "", ("CN=hr",))
+        described = replace(_PERSON, name="Ana M", email="", provider_groups=("CN=hr",), disabled_at=3)
+        assert accounts.find(_PERSON.id) == described
+        accounts.set_disabled(_PERSON.id, None)
+        assert accounts.find(_PERSON.id) == replace(described, disabled_at=None)
+        assert accounts.find(_SERVICE.id) == _SERVICE
+        _expect(NotFound, lambda: accounts.set_disabled("nobody", 3))
+        _expect(NotFound, lambda: accounts.describe("nobody", "Ana", "", ()))
 
     def test_roles_come_from_grants_groups_and_the_providers_groups(self, accounts: Accounts) -> None:
         accounts.add(_PERSON)

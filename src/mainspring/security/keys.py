@@ -144,7 +144,7 @@ class Authenticator:
         if account:
             if self.clock.now() < expires:
                 return self._service(account)
-            del self._tokens[name]
+            self._tokens.pop(name, None)
         scheme, _, token = header.partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Denied("No API key was given.", fix="send the header `Authorization: Bearer msp_...`.")

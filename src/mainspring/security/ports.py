@@ -124,8 +124,16 @@ class Accounts(FindsHolders, Protocol):
         """
         ...
 
-    def replace(self, account: Account) -> None:
-        """Replace an account's name, e-mail, provider groups and `disabled_at`.
+    def describe(self, account_id: str, name: str, email: str, provider_groups: Sequence[str]) -> None:
+        """Replace what the identity provider says of an account, and nothing else.
+
+        Raises:
+            NotFound: There is no such account.
+        """
+        ...
+
+    def set_disabled(self, account_id: str, at: int | None) -> None:
+        """Replace an account's `disabled_at`, and nothing else.
 
         Raises:
             NotFound: There is no such account.

@@ -224,5 +224,5 @@ def account_of(accounts: Accounts, identity: Identity, now: int) -> tuple[Accoun
         raise Denied("Your account was disabled.", fix="ask an administrator of this installation.")
     said = replace(found, name=identity.name, email=identity.email, provider_groups=identity.groups)
     if said != found:
-        accounts.replace(said)
+        accounts.describe(said.id, said.name, said.email, said.provider_groups)
     return said, False

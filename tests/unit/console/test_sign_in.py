@@ -17,7 +17,8 @@ from kit.identity_provider import CLIENT, SECRET, IdentityProvider, Person, Sign
 from mainspring.console.app import create_app
 from mainspring.core.settings import SignIn, TrustedIssuer
 from mainspring.core.time import MINUTE, SECOND
-from mainspring.security.model import Grant, Role
+from mainspring.operations.access import set_disabled
+from mainspring.security.model import Account, Grant, Role
 from mainspring.security.sign_ins import AWAY_US, CHECK_US
 
 ADDRESSES = itertools.count()
@@ -193,10 +194,33 @@ def test_a_person_removed_at_the_provider_is_out_within_a_minute(console) -> Non
 def test_a_person_disabled_here_is_out_and_cannot_come_back(console) -> None:
     console.sign_in()
     account = console.project.accounts.of_subject(console.provider.url, "ana")
-    console.project.accounts.replace(replace(account, disabled_at=1))
+    console.project.accounts.set_disabled(account.id, 1)
     console.wait(2 * SECOND)
     assert console.status() == 401
     assert console.sign_in().status_code == 401
+
+
+@pytest.mark.parametrize("signs_in", [True, False])
+def test_a_person_disabled_during_a_sign_in_or_a_refresh_stays_disabled(console, monkeypatch, signs_in) -> None:
+    console.sign_in()
+    accounts = console.project.accounts
+    account, of_subject = accounts.of_subject(console.provider.url, "ana"), accounts.of_subject
+
+    def read_and_disable(issuer: str, subject: str) -> Account | None:
+        found = of_subject(issuer, subject)
+        set_disabled(console.project, account, True)
+        return found
+
+    monkeypatch.setattr(accounts, "of_subject", read_and_disable)
+    console.provider.people["ana"].groups = ["ml"]
+    if signs_in:
+        console.sign_in()
+    else:
+        console.wait(CHECK_US)
+    assert console.status() == 401
+    kept = accounts.find(account.id)
+    assert kept.disabled_at is not None
+    assert kept.provider_groups == ("ml",)
 
 
 def test_sessions_go_on_for_a_while_without_the_provider_and_survive_a_restart(console) -> None:

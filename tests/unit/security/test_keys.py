@@ -179,14 +179,14 @@ def test_keys_of_a_disabled_or_removed_owner_are_void_after_a_second(here, remov
     if removed:
         here.accounts.remove("ana")
     else:
-        here.accounts.replace(replace(ANA, disabled_at=5))
+        here.accounts.set_disabled("ana", 5)
     here.seconds += 1
     assert not here.authenticator.stands(principal)
     for use in (lambda: here.call(token), lambda: here.authenticator.principal(principal.id)):
         with pytest.raises(Denied, match="owner of the API key 'ana' was disabled or removed") as denied:
             use()
         assert not denied.value.authenticated
-    here.accounts.add(ANA) if removed else here.accounts.replace(ANA)
+    here.accounts.add(ANA) if removed else here.accounts.set_disabled("ana", None)
     here.seconds += 1
     assert here.call(token) == replace(principal, roles=frozenset())
 
@@ -202,11 +202,11 @@ def test_a_person_has_every_scope_and_their_roles_until_disabled(here) -> None:
     found = here.authenticator.user("ana")
     assert found == Principal("ana", "Ana", frozenset(KeyScope), Kind.USER, roles=frozenset({VIEWER}))
     assert found.account == "ana"
-    here.accounts.replace(replace(ANA, disabled_at=5))
+    here.accounts.set_disabled("ana", 5)
     here.seconds += 1
     for who in ("ana", "nobody"):
         with pytest.raises(Denied, match="disabled or removed") as denied:
             here.authenticator.user(who)
         assert not denied.value.authenticated
-    here.accounts.replace(ANA)
+    here.accounts.set_disabled("ana", None)
     assert here.authenticator.user("ana") == found

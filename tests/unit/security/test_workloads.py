@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -123,15 +122,29 @@ def test_it_is_valid_until_it_expires_whatever_is_cached(platform) -> None:
         platform.call(token)
 
 
+def test_one_that_expires_in_two_threads_at_once_is_refused_in_both(platform) -> None:
+    token = platform.token(exp=platform.clock.now() // SECOND + 60)
+    platform.call(token)
+
+    class OtherThreadFirst(ManualClock):
+        def now(self) -> int:
+            platform.authenticator._tokens.clear()
+            return super().now()
+
+    platform.authenticator.clock = OtherThreadFirst(platform.clock.now() + 90 * SECOND)
+    platform.clock.advance(90 * SECOND)
+    with pytest.raises(NotAccepted, match="expired"):
+        platform.call(token)
+
+
 def test_a_disabled_or_removed_account_is_out_within_a_second(platform) -> None:
     token = platform.token()
     platform.call(token)
-    account = platform.accounts.find("scorer-id")
-    platform.accounts.replace(replace(account, disabled_at=1))
+    platform.accounts.set_disabled("scorer-id", 1)
     platform.seconds += 1
     with pytest.raises(Denied, match="disabled"):
         platform.call(token)
-    platform.accounts.replace(account)
+    platform.accounts.set_disabled("scorer-id", None)
     assert platform.call(token).id == "scorer-id"
     platform.accounts.remove("scorer-id")
     platform.seconds += 1

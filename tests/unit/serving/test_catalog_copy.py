@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +114,7 @@ def test_keys_of_a_disabled_or_removed_owner_are_refused_also_after_a_start_with
         here.catalog.accounts.add(person)
         tokens.append(here.catalog.key(person.id))
         assert here.call(tokens[-1]) == "ana"
-    here.catalog.accounts.replace(replace(ana, disabled_at=NOW))
+    here.catalog.accounts.set_disabled(ana.id, NOW)
     here.catalog.accounts.remove(ben.id)
     here.passes(1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -86,15 +87,14 @@ class CatalogAccounts:
         taken = Conflict(f"The {account.kind} account {account.name!r} already exists.")
         self._insert(accounts.insert().values(row), taken)
 
-    def replace(self, account: Account) -> None:
-        changed = accounts.update().where(accounts.c.id == account.id)
-        changed = changed.values(
-            name=account.name,
-            email=account.email,
-            provider_groups=json.dumps(account.provider_groups),
-            disabled_at=account.disabled_at,
-        )
-        self._change(changed, _no_account(account.id))
+    def describe(self, account_id: str, name: str, email: str, provider_groups: Sequence[str]) -> None:
+        self._update(account_id, name=name, email=email, provider_groups=json.dumps(provider_groups))
+
+    def set_disabled(self, account_id: str, at: int | None) -> None:
+        self._update(account_id, disabled_at=at)
+
+    def _update(self, account_id: str, **columns: Any) -> None:
+        self._change(accounts.update().where(accounts.c.id == account_id).values(columns), _no_account(account_id))
 
     def remove(self, account_id: str) -> None:
         of_it = account_group_members.delete().where(account_group_members.c.account_id == account_id)

@@ -58,8 +58,59 @@ def take_endpoint(page: Any) -> None:
         take(page, f"{address}/incidents/{made.weather}", "incident", height=900)
 
 
+def take_streams(page: Any) -> None:
+    """Take the page of all streams."""
+    from kit.console.looks import anywhere, log_in, served
+    from kit.console.streaming import streaming
+
+    streams = anywhere(streaming())
+    with served(streams) as address:
+        log_in(page, address, streams.key())
+        take(page, f"{address}/streams", "streams", height=620)
+
+
+def take_fleet(page: Any, folder: Path) -> None:
+    """Take the page of a fleet in the middle of a rollout."""
+    import msgspec
+
+    from kit.console.flights import Project
+    from kit.console.looks import anywhere, log_in, served
+    from kit.edge_packages import NAME, package
+    from mainspring.core.locks import MemoryLocks
+    from mainspring.deploy.edge.repository import Repository
+    from mainspring.deploy.fleet.model import QueueDepth, Report
+    from mainspring.operations.edge import fleet
+    from mainspring.operations.edge.publishing import publish
+    from mainspring.security.signing import SigningKey
+
+    now = Project().wall.now()
+    made = anywhere(Project(packages=Repository(folder / "edge", folder / "keys", MemoryLocks(), lambda: now)))
+    for version in (1, 2):
+        publish(made, package(folder, version, key=SigningKey(bytes(32))))
+    answered = Report(
+        project="flights", device="", package=NAME, version=1, state="running", revision=1, sequence=1, boot="b",
+        at=now, mono_us=0, rows=0, errors=0, p99_us=0, queue=QueueDepth(rows=0, size_bytes=0, dropped=0),
+    )  # fmt: skip
+    for number in range(60):
+        name = f"depot-{number:02}"
+        registered = fleet.register(made, name, NAME, f"{number:064x}")
+        changed: dict[str, Any] = {"rows": 900 + 37 * number, "p99_us": 3_000 + 61 * (number % 9)}
+        if number < 15:
+            changed["version"] = 2
+        elif number == 15:
+            changed |= {"failed": {"2": "Row 3 of the golden rows answers 0.41, not 0.44"}, "errors": 12}
+        at = now - 3_600_000_000 * (number in (22, 41))
+        seen = registered.reported(msgspec.structs.replace(answered, device=name, at=at, **changed), at, kept=False)
+        made.fleet.keep([msgspec.structs.replace(seen, wanted=2 if number < 16 else 1)])
+    fleet.start(made, NAME, 2)
+    with served(made) as address:
+        log_in(page, address, made.key())
+        take(page, f"{address}/fleet", "fleet", height=760)
+
+
 def main() -> None:
-    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+    root = Path(__file__).parent.parent
+    sys.path[:0] = [str(root / "tests"), str(root / "edge-runtime" / "src")]
     from kit.console.chromium import browser
     from kit.console.looks import anywhere, log_in, served
     from kit.console.pipelined import pipelined
@@ -72,6 +123,8 @@ def main() -> None:
     with TemporaryDirectory() as folder, browser(Path(folder) / "chromium") as chromium:
         page = chromium.page(width=WIDTH, height=900)
         take_endpoint(page)
+        take_streams(page)
+        take_fleet(page, Path(folder))
         flights = anywhere(registered(Path(folder) / "project"))
         with served(flights) as address:
             log_in(page, address, flights.key())

@@ -111,7 +111,7 @@ class TestKeys:
         listed = owner.get("/api/keys")
         assert token.split("_")[2] not in listed.text
         (key,) = [key for key in listed.json()["keys"] if key["name"] == "batch"]
-        assert set(key) == {"id", "name", "scopes", "created_at", "expires_at", "revoked_at", "created_by"}
+        assert set(key) == {"id", "name", "scopes", "created_at", "expires_at", "revoked_at", "created_by", "owner"}
         assert key["expires_at"] - key["created_at"] == 90 * DAY
 
     def test_a_key_made_with_a_key_is_of_the_person_who_made_the_first(self, here) -> None:

@@ -5,8 +5,10 @@ What would harm the machine is asked for in a way that fails after the permissio
 
 import ctypes
 import errno
+import fcntl
 import mmap
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -91,9 +93,14 @@ def become_another(place: Place) -> object:
     os.execv(sys.executable, [sys.executable, "-c", f"open({place.secret!r}).read()"])
 
 
-def undo_limits(place: Place) -> object:
-    import resource
+def raise_a_limit(_: Place) -> object:
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+    except ValueError as error:  # Python's word for EPERM
+        raise PermissionError(errno.EPERM, str(error)) from error
 
+
+def undo_limits(place: Place) -> object:
     return resource.prlimit(place.other, resource.RLIMIT_NOFILE, (3, 3))
 
 
@@ -101,6 +108,12 @@ def escape_by_a_link(place: Place) -> object:
     link = Path(place.outside, "link")
     link.symlink_to(place.secret)
     return link.read_text()
+
+
+def datagram(path: str) -> object:
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with one, other:
+        return one.sendto(b"secrets", path)
 
 
 def connect(family: int, address: Any, kind: int = socket.SOCK_STREAM) -> object:
@@ -125,7 +138,13 @@ ACTS: dict[str, Callable[[Place], object]] = {
     "move a secret": lambda place: Path(place.secret).rename(place.secret + ".moved"),
     "link to a secret": escape_by_a_link,
     "cut a secret off": lambda place: os.truncate(place.secret, 0),
-    "change rights": lambda place: Path(place.outside, "x").mkdir(mode=0o777),
+    "make a folder": lambda place: Path(place.outside, "x").mkdir(),
+    "change rights": lambda place: Path(place.secret).chmod(0o644),
+    "lock others out": lambda place: Path(place.secret).parent.chmod(0),
+    "change dates": lambda place: os.utime(place.secret, (0, 0)),
+    "change an owner": lambda place: os.chown(place.secret, 1, 1),
+    "tag a file": lambda place: os.setxattr(place.secret, "user.hostile", b"x"),
+    "hand a descriptor to a service": lambda place: datagram(f"{place.outside}/service"),
     "fill the disk": fill_the_disk,
     "fill a memory file": fill_the_memory_file,
     "map a large memory file": map_a_memory_file,
@@ -141,6 +160,8 @@ ACTS: dict[str, Callable[[Place], object]] = {
     "spawn a program": lambda _: os.posix_spawn("/bin/true", ["true"], {}),
     "become another program": become_another,
     "signal another": lambda place: os.kill(place.other, signal.SIGKILL),
+    "signal a thread of another": lambda place: _system_call(234, 131, place.other, place.other, 9),
+    "own the signals of a descriptor": lambda place: fcntl.fcntl(0, fcntl.F_SETOWN, place.other),
     "signal the parent": lambda _: os.kill(os.getppid(), 0),
     "trace another": lambda place: _call("ptrace", 16, place.other, 0, 0),
     "limit another": undo_limits,
@@ -148,6 +169,7 @@ ACTS: dict[str, Callable[[Place], object]] = {
     "enter new namespaces": lambda _: _call("unshare", 0x10000000),
     "load a program into the kernel": lambda _: _system_call(321, 280, 0, 0, 0),
     "ring": lambda _: _system_call(425, 425, 8, bytes(120)),
+    "raise a limit": raise_a_limit,
     "set the clock": lambda _: _system_call(227, 112, 0, None),
 }
 
@@ -156,7 +178,8 @@ ACTS: dict[str, Callable[[Place], object]] = {
 MILD = (
     "read a secret", "read a secret in a thread", "list the secrets", "write a file",
     "link to a secret", "fill a memory file", "connect over TCP", "send over UDP", "listen", "fork", "run a program",
-    "spawn a program", "limit another",
+    "spawn a program", "limit another", "make a folder", "change rights", "change dates", "change an owner",
+    "hand a descriptor to a service", "own the signals of a descriptor",
 )  # fmt: skip
 
 

@@ -18,7 +18,11 @@ from typing import IO
 
 import msgspec
 
+from mainspring.core.sandbox import Confinement
+
+_BEGINNING = "mainspring.core.confined"
 _LENGTH = struct.Struct("<Q")
+_AT_ONCE = 64 << 20  # bytes that are reserved for a message before they come
 _MINUTE_S, _MOST_LINES, _LONGEST_LINE = 60.0, 100, 2_000
 
 _log = logging.getLogger(__name__)
@@ -51,15 +55,18 @@ def receive(connection: socket.socket, within_s: float | None = None, most: int 
 
 
 def _exactly(connection: socket.socket, size: int, until: float | None) -> bytearray:
-    content = bytearray(size)
-    view = memoryview(content)
-    while view:
+    content = bytearray(min(size, _AT_ONCE))  # grows as bytes come: who announces many need not have them
+    count = 0
+    while count < size:
+        if count == len(content):
+            content += bytes(min(size - count, count))
         if until is not None:
             connection.settimeout(max(0.001, until - time.monotonic()))
-        count = connection.recv_into(view)
-        if not count:
+        with memoryview(content) as view:
+            got = connection.recv_into(view[count:])
+        if not got:
             raise EOFError
-        view = view[count:]
+        count += got
     return content
 
 
@@ -68,14 +75,20 @@ class Child:
 
     Args:
         name: Whose lines are logged: what the process writes to its standard error, as far as that is little.
-        module: It is run as `python -m MODULE FD`, and talks through that descriptor.
+        module: Its `main` gets the connection; see `core.confined`.
         environment: Its whole environment.
+        confinement: What it may reach.
+        most: Largest answer, bytes.
     """
 
-    def __init__(self, name: str, module: str, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, module: str, environment: Mapping[str, str], confinement: Confinement, *, most: int = 1 << 30
+    ) -> None:
         self._name = name
         self._module = module
         self._environment = environment
+        self._confinement = confinement
+        self._most = most
         self._connection: socket.socket | None = None
         self._end: Callable[[], object] = lambda: None
 
@@ -84,11 +97,17 @@ class Child:
         return self._connection is not None
 
     def start(self, load: msgspec.Struct, within_s: float) -> bytearray:
-        """Start the process and send its first message; return the answer. Raises as `ask` does."""
+        """Start the process and send its first message; return the answer. Raises as `ask` does.
+
+        Raises:
+            Unavailable: The confinement is required, and this machine cannot do it.
+        """
+        self._confinement.check()
         ours, theirs = socket.socketpair()
         with theirs:
             child = subprocess.Popen(
-                [sys.executable, "-m", self._module, str(theirs.fileno())],
+                [sys.executable, "-P", "-m", _BEGINNING, str(theirs.fileno()), self._module],
+                cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,  # its own file would be the one that it can write to, and fill
@@ -98,13 +117,19 @@ class Child:
         threading.Thread(target=_relay, args=(self._name, child.stderr), daemon=True).start()
         self._connection = ours
         self._end = weakref.finalize(self, _kill, child, ours)
+        ours.settimeout(within_s)
+        try:
+            send(ours, self._confinement)
+        except OSError:
+            self.stop()
+            raise
         return self.ask(load, within_s)
 
-    def ask(self, message: msgspec.Struct, within_s: float, most: int = 1 << 34) -> bytearray:
+    def ask(self, message: msgspec.Struct, within_s: float) -> bytearray:
         """Send a message and return the answer. After an error the process has ended.
 
         Raises:
-            EOFError: It ended, does not run, or answers more than `most` bytes.
+            EOFError: It ended, does not run, or answers too many bytes.
             OSError: It ended; as TimeoutError, it took too long.
         """
         connection = self._connection
@@ -113,7 +138,7 @@ class Child:
         connection.settimeout(within_s)
         try:
             send(connection, message)
-            return receive(connection, within_s, most)
+            return receive(connection, within_s, self._most)
         except (OSError, EOFError):
             self.stop()
             raise

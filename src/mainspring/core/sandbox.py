@@ -66,6 +66,12 @@ _REFUSED = {
     "rt_tgsigqueueinfo": (297, 240), "kcmp": (312, 272), "migrate_pages": (256, 238), "move_pages": (279, 239),
     "setpriority": (141, 140), "ioprio_set": (251, 30), "sched_setscheduler": (144, 119), "sched_setparam": (142, 118),
     "sched_setattr": (314, 274), "shmget": (29, 194), "msgget": (68, 186), "semget": (64, 190), "mq_open": (240, 180),
+    # rights and dates of files, for which Landlock has no right
+    "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None),
+    "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54), "utime": (132, None), "utimes": (235, None),
+    "utimensat": (280, 88), "futimesat": (261, None), "setxattr": (188, 5), "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7), "setxattrat": (463, 463), "removexattr": (197, 14), "lremovexattr": (198, 15),
+    "fremovexattr": (199, 16), "removexattrat": (466, 466), "file_setattr": (469, 469), "truncate": (76, 45),
     # the kernel and the system
     "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51), "unshare": (272, 97),
     "setns": (308, 268), "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430), "fsmount": (432, 432),
@@ -78,8 +84,11 @@ _REFUSED = {
     "name_to_handle_at": (303, 264), "open_by_handle_at": (304, 265), "iopl": (172, None), "ioperm": (173, None),
 }  # fmt: skip
 _SPAWNING = ("fork", "vfork", "execve", "execveat", "kill")
-_CLONE, _CLONE3, _PRLIMIT = (56, 220), (435, 435), (302, 261)
-_CLONE_THREAD = 0x10000
+_CLONE, _CLONE3, _PRLIMIT, _TGKILL = (56, 220), (435, 435), (302, 261), (234, 131)
+_SOCKETPAIR, _FCNTL = (53, 199), (72, 25)
+_CLONE_THREAD, _CLONE_NEW = 0x10000, 0x7E020080  # the latter: any new namespace
+_STREAM, _KIND = 1, 0xF  # of a socket
+_SET_OWNER, _SET_SIGNAL, _SET_OWNER_EX = 8, 10, 15  # of fcntl: signals to whoever owns a descriptor
 _SET_X32 = 0x40000000  # system calls of x86's third binary interface, which have other numbers
 
 
@@ -120,61 +129,70 @@ def set_policy(wanted: Policy) -> None:
     _policies[:] = [wanted]
 
 
-def enforce(
-    wanted: Policy,
-    reads: Iterable[Path] = (),
-    *,
-    hidden: Collection[Path] = (),
-    left_out: Collection[Path] = (),
-    spawns: bool = False,
-    write_bytes: int = 0,
-) -> frozenset[str]:
-    """Confine this process as a policy wants it; return the parts that hold. Raises and takes what `confine` does.
+class Confinement(msgspec.Struct, frozen=True, array_like=True):
+    """What a process is confined to.
 
-    Raises:
-        Unavailable: A part is required, and this machine lacks it.
-    """
-    if wanted.mode == OFF:
-        return frozenset()
-    found = confine(
-        [*map(Path, wanted.reads), *reads], hidden=hidden, left_out=left_out, spawns=spawns, write_bytes=write_bytes
-    )
-    if wanted.mode == REQUIRED and found != ALL:
-        raise Unavailable(
-            f"Code cannot be confined on this machine: {', '.join(sorted(ALL - found))} would be open to it.",
-            fix='use a kernel with Landlock and seccomp, or set isolation = "available" in the profile.',
-        )
-    return found
-
-
-def confine(
-    reads: Iterable[Path] = (),
-    *,
-    hidden: Collection[Path] = (),
-    left_out: Collection[Path] = (),
-    spawns: bool = False,
-    write_bytes: int = 0,
-) -> frozenset[str]:
-    """Let this process read the given files and those of the interpreter, and write, connect and start nothing.
-
-    What it has open stays open. Call it before a second thread of Python starts, and before any foreign code runs.
-
-    Args:
-        reads: Files, and folders with what is in them.
-        hidden: Folders that stay closed although they are in one of `reads`, or in the interpreter's path.
-        left_out: Entries of the interpreter's path that are not opened for being that; what is in them may be.
+    Attributes:
+        reads: Files, and folders with what is in them, that it may read beside the interpreter and those of the policy.
+        hidden: Folders and files that stay closed although they are in one of `reads`.
         spawns: Whether it may start the interpreter, to which all of this applies too.
         write_bytes: The largest file that it may make of those that it has open for writing.
+        threads: Whether it is confined although it has other threads already. Those stay free: only where no foreign
+            code is ever run in them.
+    """
+
+    policy: Policy
+    reads: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+    spawns: bool = False
+    write_bytes: int = 0
+    threads: bool = False
+
+    def check(self) -> None:
+        """Raise if this machine cannot do what the policy requires.
+
+        Raises:
+            Unavailable: A part is missing.
+        """
+        _require(self.policy, available() if self.policy.mode == REQUIRED else ALL)
+
+
+def enforce(wanted: Confinement) -> frozenset[str]:
+    """Let this process read what it is confined to, and write, connect and start nothing; what it has open stays open.
 
     Returns:
         The parts that hold, of `ALL`.
 
     Raises:
-        RuntimeError: Another thread runs, which would stay free.
+        RuntimeError: It has another thread, which would stay free.
+        Unavailable: A part is required, and this machine lacks it.
     """
-    if threading.active_count() > 1:
+    if wanted.policy.mode == OFF:
+        return frozenset()
+    if not wanted.threads and _threads() > 1:
         raise RuntimeError("A process is confined before its second thread starts.")
-    resource.setrlimit(resource.RLIMIT_FSIZE, (write_bytes, write_bytes))
+    found = _confine(wanted)
+    _require(wanted.policy, found)
+    return found
+
+
+def _require(wanted: Policy, found: frozenset[str]) -> None:
+    if wanted.mode == REQUIRED and found != ALL:
+        raise Unavailable(
+            f"Code cannot be confined on this machine: {', '.join(sorted(ALL - found))} would be open to it.",
+            fix='use a kernel with Landlock and seccomp, or set isolation = "available" in the profile.',
+        )
+
+
+def _threads() -> int:
+    try:
+        return len([*Path("/proc/self/task").iterdir()])  # also those that are no Python's
+    except OSError:
+        return threading.active_count()
+
+
+def _confine(wanted: Confinement) -> frozenset[str]:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (wanted.write_bytes, wanted.write_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     machine = _machine()
     if machine is None:
@@ -183,11 +201,11 @@ def confine(
     if libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0):
         return frozenset()
     found = set()
-    needed = [each for each in _interpreter() if each not in left_out]
-    if _restrict_files(libc, expanded([*needed, *reads], hidden), spawns=spawns):
+    reads = [*_interpreter(), *map(Path, wanted.policy.reads), *map(Path, wanted.reads)]
+    if _restrict_files(libc, expanded(reads, [*map(Path, wanted.hidden)]), spawns=wanted.spawns):
         found.add(FILES)
     _drop_capabilities(libc, machine)
-    if _filter_calls(libc, _program(machine, spawns=spawns), machine):
+    if _filter_calls(libc, _program(machine, spawns=wanted.spawns), machine):
         found |= {NETWORK, PROCESSES}
     return frozenset(found)
 
@@ -214,23 +232,25 @@ def _libc() -> ctypes.CDLL:
 
 
 def _interpreter() -> list[Path]:
-    return [
-        *map(Path, _SYSTEM),
-        *(Path(each) for each in (sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path) if each),
-        Path(os.path.realpath(sys.executable)),
-    ]
+    """Return what the interpreter reads: not each entry of its path, which may be a folder of anything."""
+    homes = {Path(each).resolve() for each in (sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix)}
+    packages = [Path(each) for each in sys.path if Path(each).name in ("site-packages", "dist-packages")]
+    return [*map(Path, _SYSTEM), *homes, *packages, Path(__file__).parents[1], Path(os.path.realpath(sys.executable))]
 
 
 def expanded(reads: Iterable[Path], hidden: Collection[Path]) -> Iterator[Path]:
-    """Yield what is to be read, with folders that contain something hidden replaced by the rest of their content."""
+    """Yield what is to be read, with folders that contain something hidden replaced by the rest of their content.
+
+    Links in such folders are left out, as they may lead anywhere.
+    """
     closed = [each.resolve() for each in hidden]
     for each in reads:
         path = each.resolve()
         if any(path.is_relative_to(other) for other in closed):
             continue
         if any(other.is_relative_to(path) for other in closed):
-            with suppress(PermissionError):  # of a process that is confined already
-                yield from expanded(path.iterdir(), closed)
+            with suppress(OSError):  # of a process that is confined already
+                yield from expanded([inner for inner in path.iterdir() if not inner.is_symlink()], closed)
         else:
             yield path
 
@@ -261,6 +281,7 @@ def _restrict_files(libc: ctypes.CDLL, reads: Iterable[Path], *, spawns: bool) -
     try:
         for path in reads:
             _allow(libc, ruleset, path, _READ_FILE | _READ_DIR)
+        _allow(libc, ruleset, Path(__file__).parents[2], _READ_DIR)  # an import looks for this package there
         for path in (Path(os.path.realpath(sys.executable)), *map(Path, _LOADERS)) if spawns else ():
             _allow(libc, ruleset, path, _EXECUTE)
         for device in _devices():
@@ -308,36 +329,38 @@ def _filter_calls(libc: ctypes.CDLL, program: bytes, machine: _Machine) -> bool:
 
 def _program(machine: _Machine, *, spawns: bool) -> bytes:
     """Return a program of classic BPF over `struct seccomp_data`: number, architecture, address, arguments."""
-    load, equal, above, any_bit, answer = 0x20, 0x15, 0x35, 0x45, 0x06
-    number, architecture, argument = 0, 4, 16
-    column, refused = machine.column, _ERRNO | errno.EPERM
+    load, equal, above, any_bit, mask, answer = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
+    number, architecture, first, second = 0, 4, 16, 24
+    column, refused, unknown = machine.column, _ERRNO | errno.EPERM, _ERRNO | errno.ENOSYS
     lines: list[tuple[int, int, int, int]] = [
         (load, 0, 0, architecture),
         (equal, 1, 0, machine.audit),
         (answer, 0, 0, _KILL),
         (load, 0, 0, number),
         (above, 0, 1, _SET_X32),
-        (answer, 0, 0, _ERRNO | errno.ENOSYS),
-        (equal, 0, 4, _PRLIMIT[column]),
-        (load, 0, 0, argument),
-        (equal, 1, 0, 0),  # its own limits
-        (answer, 0, 0, refused),
-        (answer, 0, 0, _ALLOW),
+        (answer, 0, 0, unknown),
+        # The C library asks for clone where there is no clone3, whose flags a filter cannot see.
+        (equal, 0, 1, _CLONE3[column]),
+        (answer, 0, 0, unknown),
     ]
-    if not spawns:
-        lines += [
-            # The C library asks for clone where there is no clone3, whose flags a filter cannot see.
-            (equal, 0, 1, _CLONE3[column]),
-            (answer, 0, 0, _ERRNO | errno.ENOSYS),
-            (equal, 0, 4, _CLONE[column]),
-            (load, 0, 0, argument),
-            (any_bit, 1, 0, _CLONE_THREAD),
-            (answer, 0, 0, refused),
-            (answer, 0, 0, _ALLOW),
-        ]
+
+    def only(call: int, place: int, *test: tuple[int, int, int, int]) -> None:
+        """Add that a call is refused unless a test of its argument, with jumps to behind it by 1, allows it."""
+        body = [(load, 0, 0, place), *test, (answer, 0, 0, refused), (answer, 0, 0, _ALLOW)]
+        lines.extend([(equal, 0, len(body), call), *body])
+
+    if spawns:
+        only(_CLONE[column], first, (any_bit, 0, 1, _CLONE_NEW))
+    else:
+        only(_CLONE[column], first, (any_bit, 1, 0, _CLONE_THREAD))
+        only(_TGKILL[column], first, (equal, 1, 0, os.getpid()))
+    only(_PRLIMIT[column], first, (equal, 1, 0, 0))  # its own limits
+    only(_SOCKETPAIR[column], second, (mask, 0, 0, _KIND), (equal, 1, 0, _STREAM))
+    owning = ((equal, 2, 0, _SET_OWNER), (equal, 1, 0, _SET_SIGNAL), (equal, 0, 1, _SET_OWNER_EX))
+    only(_FCNTL[column], second, *owning)
     for name, numbers in _REFUSED.items():
         call = numbers[column]
         if call is not None and not (spawns and name in _SPAWNING):
-            lines += [(equal, 0, 1, call), (answer, 0, 0, refused)]
+            lines.extend([(equal, 0, 1, call), (answer, 0, 0, refused)])
     lines.append((answer, 0, 0, _ALLOW))
     return b"".join(struct.pack("=HBBI", *line) for line in lines)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from mainspring.core.errors import Corrupt
-from mainspring.core.sandbox import policy
 from mainspring.project.backends import lazily
+from mainspring.project.code_reach import closed_to_code, open_to_code
 
 if TYPE_CHECKING:
     from mainspring.project import Project
@@ -45,12 +45,16 @@ def _function(project: Project, bundle: Bundle, _one_thread: bool) -> Executor:
     from mainspring.serving.adapters.apart import FunctionApart, LoadFunction
     from mainspring.serving.adapters.function import FunctionExecutor
 
-    settings = project.settings
-
     def apart(code: Code) -> FunctionApart:
-        root, state, limits = str(settings.root), str(settings.state), _limits(project)
-        load = LoadFunction(code, root, state, limits.memory_bytes, policy())
-        return FunctionApart(_FUNCTION_PROCESS, load, limits)
+        limits = _limits(project)
+        load = LoadFunction(code, str(project.settings.root), limits.memory_bytes)
+        return FunctionApart(
+            _FUNCTION_PROCESS,
+            load,
+            limits,
+            reads=open_to_code(project.settings),
+            hidden=closed_to_code(project.settings),
+        )
 
     return FunctionExecutor(bundle, apart)
 

@@ -1,6 +1,7 @@
 """A function that serves as a model is held in a process that computes and reaches nothing."""
 
 import logging
+import resource
 import socket
 import subprocess
 import time
@@ -12,14 +13,21 @@ import numpy as np
 import pytest
 
 from kit.hostile import ACTS
+from mainspring.core import sandbox
 from mainspring.core.errors import Corrupt, Invalid, Unavailable
-from mainspring.core.sandbox import ALL, OFF, REQUIRED, Policy, available
+from mainspring.core.own_process import receive
+from mainspring.core.sandbox import ALL, OFF, REQUIRED, Policy, available, set_policy
+from mainspring.core.sandbox import policy as current_policy
+from mainspring.project.code_reach import closed_to_code, open_to_code
 from mainspring.project.definitions.functions import source_digest
+from mainspring.project.settings import load_settings
 from mainspring.registry.model import Code
 from mainspring.serving.adapters.apart import FunctionApart, LoadFunction
 from mainspring.serving.adapters.sessions import CallLimits
 from mainspring.serving.plane.executor import ModelFailed
 
+TESTS = Path(__file__).parents[2]
+PROCESS = "mainspring.project.function_process"
 MODULE = """
 import json, os, sys, time
 from pathlib import Path
@@ -85,12 +93,16 @@ def made(root: Path) -> Iterator[Any]:
 
     def make(name: str, seconds: float = 20.0, policy: Policy = Policy(), module: str = "models") -> FunctionApart:  # noqa: B008
         code = Code(f"{module}:{name}", source_digest(root, f"{module}:{name}"))
-        load = LoadFunction(code, str(root), str(root / ".mainspring"), 200 << 20, policy)
-        found = FunctionApart("mainspring.project.function_process", load, CallLimits(seconds, 200 << 20))
+        set_policy(policy)
+        load, limits = LoadFunction(code, str(root), 200 << 20), CallLimits(seconds, 200 << 20)
+        reads = [*root.glob("[!.]*"), TESTS]
+        found = FunctionApart(PROCESS, load, limits, reads=reads, hidden=[root / ".mainspring"])
         functions.append(found)
         return found
 
+    before = current_policy()
     yield make
+    set_policy(before)
     for each in functions:
         each.close()
 
@@ -164,18 +176,44 @@ def test_isolation_may_be_required_and_switched_off(made: Any, monkeypatch: pyte
     assert made("f", policy=Policy(OFF), module="stolen")(x=X).tolist() == X.tolist()
 
 
-def test_a_machine_that_cannot_confine_refuses_where_that_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mainspring.core import sandbox
-
-    monkeypatch.setattr(sandbox, "confine", lambda *_, **__: frozenset({sandbox.FILES}))
+def test_a_machine_that_cannot_confine_refuses_where_that_is_required(
+    made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "available", lambda: frozenset({sandbox.FILES}))
     with pytest.raises(Unavailable, match="network, processes would be open"):
-        sandbox.enforce(Policy(REQUIRED))
-    assert sandbox.enforce(Policy()) == {sandbox.FILES}
+        made("doubled", policy=Policy(REQUIRED))
+    assert made("doubled")(x=X).tolist() == [8.0, 4.0]
+
+
+def test_a_reply_that_announces_more_than_it_sends_takes_no_memory() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.sendall((1 << 30).to_bytes(8, "little"))
+    theirs.close()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(EOFError), ours:
+        receive(ours)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10
+
+
+def test_what_is_open_to_code_of_a_project(tmp_path: Path) -> None:
+    root = tmp_path / "shop"
+    for each in ("shop", ".mainspring/keys", "data/lake", "keys"):
+        (root / each).mkdir(parents=True)
+    for each in ("mainspring.toml", ".env", "words.txt"):
+        (root / each).write_text("")
+    (root / "current").symlink_to(".")
+    (root / "mainspring.toml").write_text(
+        'name = "shop"\nmodules = ["shop"]\n[profiles.local]\nlake = "data/lake"\nencryption = "file:keys"\n'
+    )
+    settings = load_settings(root, "local")
+    assert [each.name for each in open_to_code(settings)] == ["data", "keys", "shop", "words.txt"]
+    found = [*sandbox.expanded(open_to_code(settings), closed_to_code(settings))]
+    assert [each.name for each in found] == ["shop", "words.txt"]
 
 
 def test_a_changed_source_is_refused(made: Any, root: Path) -> None:
     code = Code("models:doubled", "0" * 64)
-    load = LoadFunction(code, str(root), str(root / ".mainspring"), 200 << 20, Policy())
+    load = LoadFunction(code, str(root), 200 << 20)
     with pytest.raises(Corrupt, match="has changed") as caught:
-        FunctionApart("mainspring.project.function_process", load, CallLimits())
+        FunctionApart(PROCESS, load, CallLimits(), reads=[*root.glob("[!.]*")])
     assert "register it again" in (caught.value.fix or "")

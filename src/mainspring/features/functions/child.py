@@ -1,4 +1,4 @@
-"""The process of a feature function: `python -m mainspring.features.functions.child FD`.
+"""The process of a feature function: see `core.confined`.
 
 It gets the function's code through a socket, executes it, answers calls, and ends when its parent does.
 """
@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -21,11 +19,8 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mainspring.core.errors import MainspringError
-from mainspring.core.own_process import end_with_parent, receive, send
-from mainspring.core.sandbox import enforce
+from mainspring.core.own_process import receive, send
 from mainspring.core.schema import DType
-from mainspring.core.settings import PROJECT_FILE
 from mainspring.data.arrow import ARROW_TYPES, arrow_schema
 from mainspring.features.functions.code import Code, packages_of
 from mainspring.features.functions.columns import as_lists, as_stream, from_stream
@@ -198,18 +193,11 @@ def answered(runner: Runner, call: Call, schema: Mapping[str, DType]) -> Answer:
     return Answer(lists=as_lists(found), failures=failures, seconds=seconds)
 
 
-def main() -> None:
-    """Load a function and answer calls until the parent hangs up."""
-    connection = socket.socket(fileno=int(sys.argv[1]))
-    load = msgspec.msgpack.decode(receive(connection), type=Load)
-    function = load.function
-    try:
-        # The code came with the message: its value is that of its text alone, so it reads no file of the project.
-        enforce(load.policy, left_out=[Path(each) for each in sys.path if Path(each, PROJECT_FILE).exists()])
-    except MainspringError as error:
-        send(connection, Loaded(str(error)))
-        return
-    threading.Thread(target=end_with_parent, args=(connection.fileno(),), daemon=True).start()
+def main(connection: socket.socket) -> None:
+    """Load a function and answer calls until the parent hangs up. The code came with the message, so that the values
+    are those of its text alone: it reads no file of the project.
+    """
+    function = msgspec.msgpack.decode(receive(connection), type=Load).function
     try:
         runner = Runner(function, loaded_function(function.code))
     except Exception as error:
@@ -219,7 +207,3 @@ def main() -> None:
     while True:
         call = msgspec.msgpack.decode(receive(connection), type=Call)
         send(connection, answered(runner, call, function.columns))
-
-
-if __name__ == "__main__":
-    main()

@@ -6,13 +6,11 @@ from typing import Any
 
 import msgspec
 
-from mainspring.core.sandbox import Policy
 from mainspring.features.functions.model import FeatureFunction
 
 
 class Load(msgspec.Struct, frozen=True, array_like=True):
     function: FeatureFunction
-    policy: Policy = Policy()
 
 
 class Loaded(msgspec.Struct, frozen=True, array_like=True):

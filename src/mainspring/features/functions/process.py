@@ -15,7 +15,7 @@ import msgspec
 from mainspring.core.environment import for_foreign_code
 from mainspring.core.errors import MainspringError
 from mainspring.core.own_process import Child, python_path
-from mainspring.core.sandbox import policy
+from mainspring.core.sandbox import Confinement, policy
 from mainspring.core.time import format_duration
 from mainspring.features.functions.messages import Answer, Call, Load, Loaded
 from mainspring.features.functions.model import FAIL, FeatureFunction
@@ -45,7 +45,7 @@ class FunctionProcess:
         self._rows, self._seconds = 0, 0.0  # of calls since `spent`
         # The order of a set of texts must not differ between processes.
         environment = for_foreign_code({"PYTHONPATH": python_path(), "PYTHONHASHSEED": "0"})
-        self._child = Child(function.name, _CHILD, environment)
+        self._child = Child(function.name, _CHILD, environment, Confinement(policy()))
 
     def start(self) -> None:
         """Start the process, unless it runs, so that the first call need not wait for the function's imports.
@@ -125,7 +125,7 @@ class FunctionProcess:
 
     def _started(self) -> None:
         try:
-            answer = self._child.start(Load(self.function, policy()), self._loading_s)
+            answer = self._child.start(Load(self.function), self._loading_s)
             loaded = msgspec.msgpack.decode(answer, type=Loaded)
         except (OSError, EOFError, msgspec.DecodeError) as error:
             self.close()

@@ -19,7 +19,7 @@ import msgspec
 
 from mainspring.core import errors
 from mainspring.core.errors import Corrupt, Invalid, MainspringError
-from mainspring.core.sandbox import Policy, enforce, expanded, policy, set_policy
+from mainspring.core.sandbox import Confinement, Policy, enforce, expanded, policy, set_policy
 from mainspring.registry.bundles import GOLDEN
 from mainspring.registry.model import Bundle, Manifest, TensorSpec
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from mainspring.project import Project
 
 LONGEST_S = 120.0
-_DRAFT, _RESULT = "draft.json", "result.json"
-_LARGEST_RESULT = 1 << 30  # bytes
+_DRAFT, _RESULT, _SAID = "draft.json", "result.json", "said.txt"
+_LARGEST_RESULT, _LAST_BYTES = 1 << 30, 4096
 _LEAST_MEMORY = 8 * 1024**3  # address space, which is much larger than the memory used
 _PER_BYTE = 16
 
@@ -68,12 +68,23 @@ def probe(project: Project, draft: Draft, files: dict[str, bytes], *, longest_s:
         arguments = ["--project", str(project.settings.root), "--profile", project.settings.profile]
         command = [sys.executable, "-m", "mainspring.operations.models.probing", *arguments, "--folder", place]
         try:
-            process = subprocess.run(command, capture_output=True, text=True, timeout=longest_s, check=False)
+            with (folder / _SAID).open("wb") as said:
+                process = subprocess.run(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=said,
+                    timeout=longest_s,
+                    check=False,
+                )
         except subprocess.TimeoutExpired:
             raise Invalid(f"The model did not respond within {longest_s:.0f} s when it was tested.") from None
         result = folder / _RESULT
         if not result.exists() or not result.stat().st_size:
-            raise Corrupt(f"The model {_ending(process)} when it was tested.", fix="export the model again.")
+            raise Corrupt(
+                f"The model {_ending(process.returncode, folder / _SAID)} when it was tested.",
+                fix="export the model again.",
+            )
         probed = msgspec.json.decode(result.read_bytes(), type=Probed)
     if probed.refused:
         raise _refusal(probed)
@@ -88,11 +99,13 @@ def _refusal(found: Probed) -> MainspringError:
     return error
 
 
-def _ending(process: subprocess.CompletedProcess[str]) -> str:
-    if process.returncode < 0:
-        return f"crashed ({signal.Signals(-process.returncode).name})"
-    lines = process.stderr.strip().splitlines()
-    return f"ended with code {process.returncode} ({lines[-1][:200] if lines else 'and said nothing'})"
+def _ending(code: int, said: Path) -> str:
+    if code < 0:
+        return f"crashed ({signal.Signals(-code).name})"
+    with said.open("rb") as file:
+        file.seek(max(0, said.stat().st_size - _LAST_BYTES))
+        lines = file.read().decode(errors="replace").strip().splitlines()
+    return f"ended with code {code} ({lines[-1][:200] if lines else 'and said nothing'})"
 
 
 def _draft(folder: Path) -> tuple[Draft, dict[str, bytes]]:
@@ -142,16 +155,18 @@ def main() -> None:
 
 def _probed(root: Path, profile: str, folder: Path) -> Probed:
     from mainspring.project import open_project
+    from mainspring.project.code_reach import closed_to_code, open_to_code
     from mainspring.project.settings import load_settings
 
     try:
         project = open_project(load_settings(root, profile))
         draft, files = _draft(folder)
         if draft.manifest.graph is None:  # the parts of a graph were probed, and may come from a store
-            settings, known = project.settings, policy()
-            own = map(str, expanded([settings.root], [settings.state]))
-            set_policy(Policy(known.mode, (*known.reads, *own)))  # processes of models are confined once more
-            enforce(policy(), spawns=True, write_bytes=_LARGEST_RESULT)
+            known = policy()
+            own = expanded(open_to_code(project.settings), closed_to_code(project.settings))
+            # Processes of models are confined once more, and cannot list these then.
+            set_policy(Policy(known.mode, (*known.reads, *map(str, own))))
+            enforce(Confinement(policy(), spawns=True, write_bytes=_LARGEST_RESULT, threads=True))
         return _tried(project, draft, files)
     except MainspringError as error:
         return Probed(refused=error.what, fix=error.fix, error=type(error).__name__)

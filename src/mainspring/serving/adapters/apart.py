@@ -1,6 +1,6 @@
 """Models in processes of their own: sessions of ONNX Runtime whose cost values of a request decide, and functions.
 
-`python -m mainspring.serving.adapters.apart FD` is the process of a session. It gets the model through a socket and no
+This module is the process of a session too (see `core.confined`). It gets the model through a socket and no
 environment, may take no more memory than the limit beyond what the loaded model takes, reaches neither files nor the
 network, and ends when its parent does. A call that takes longer than the limit ends with the process; the next call
 starts another. Messages are MessagePack after their length of eight bytes; nothing is pickled.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import resource
 import socket
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -21,11 +20,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from mainspring.core import errors
 from mainspring.core.environment import for_foreign_code
-from mainspring.core.errors import Corrupt, MainspringError
-from mainspring.core.own_process import Child, end_with_parent, python_path, receive, send
-from mainspring.core.sandbox import Policy, enforce, policy
+from mainspring.core.errors import Corrupt, Invalid, MainspringError
+from mainspring.core.own_process import Child, python_path, receive, send
+from mainspring.core.sandbox import Confinement, policy
 from mainspring.registry.model import Code
 from mainspring.serving.adapters.sessions import CallLimits, OnnxSession, open_session
 from mainspring.serving.plane.executor import Array, ModelFailed, closed, first_line
@@ -54,7 +52,6 @@ class _Load(msgspec.Struct, frozen=True, array_like=True):
     name: str
     threads: int
     memory_bytes: int
-    policy: Policy
 
 
 class _Loaded(msgspec.Struct, frozen=True, array_like=True):
@@ -64,13 +61,11 @@ class _Loaded(msgspec.Struct, frozen=True, array_like=True):
 
 
 class LoadFunction(msgspec.Struct, frozen=True, array_like=True):
-    """A function of a project's code, whose state stays closed to it."""
+    """A function of the code of the project in a folder."""
 
     code: Code
     root: str
-    state: str
     memory_bytes: int
-    policy: Policy
 
 
 class LoadedFunction(msgspec.Struct, frozen=True, array_like=True):
@@ -84,11 +79,11 @@ class Call(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
-    """Outputs, or why there are none; `kind` is the class of an error that a function raised about its rows."""
+    """Outputs, or why there are none; `invalid` if a function says that of its rows."""
 
     outputs: list[Tensor]
     error: str = ""
-    kind: str = ""
+    invalid: bool = False
     fix: str = ""
 
 
@@ -110,6 +105,10 @@ def answer_of(found: Any) -> Answer:
     """Return the answer that holds what a function returned: an array, or a mapping of them."""
     outputs = found if isinstance(found, Mapping) else {_ONE: found}
     return Answer([packed(str(name), np.asarray(array)) for name, array in outputs.items()])
+
+
+def _most(limits: CallLimits) -> int:
+    return max(limits.memory_bytes, 1 << 20)
 
 
 class _Apart:
@@ -152,8 +151,7 @@ class _Apart:
     def _answer(self, call: Call) -> Answer:
         seconds = self._limits.seconds
         try:
-            answer = self._child.ask(call, seconds, max(self._limits.memory_bytes, 1 << 20))
-            return msgspec.msgpack.decode(answer, type=Answer)
+            return msgspec.msgpack.decode(self._child.ask(call, seconds), type=Answer)
         except TimeoutError:
             raise ModelFailed(f"The model of {self._name} was stopped: it ran for {seconds:g} s.") from None
         except (OSError, EOFError, msgspec.DecodeError) as error:
@@ -177,8 +175,9 @@ class SessionApart(_Apart):
             "PYTHONPATH": python_path(),
             "OMP_NUM_THREADS": "1",  # of NumPy's own library, which would take memory for each processor
         }
-        load = _Load(content, name, threads, limits.memory_bytes, policy())
-        super().__init__(name, Child(name, __name__, environment), load, limits)
+        load = _Load(content, name, threads, limits.memory_bytes)
+        child = Child(name, __name__, environment, Confinement(policy()), most=_most(limits))
+        super().__init__(name, child, load, limits)
         try:
             self._loaded = msgspec.msgpack.decode(self._started(), type=_Loaded)
         except msgspec.DecodeError as error:
@@ -205,23 +204,32 @@ class FunctionApart(_Apart):
 
     Args:
         module: The process; it takes a `LoadFunction` and answers with a `LoadedFunction`.
+        reads: Files and folders that it may read.
+        hidden: Those among them that it may not.
 
     Raises:
         Corrupt: The function cannot be imported, or was changed.
     """
 
-    def __init__(self, module: str, load: LoadFunction, limits: CallLimits) -> None:
+    def __init__(
+        self,
+        module: str,
+        load: LoadFunction,
+        limits: CallLimits,
+        *,
+        reads: Sequence[Path] = (),
+        hidden: Sequence[Path] = (),
+    ) -> None:
         environment = for_foreign_code({"PYTHONPATH": python_path(), "OPENBLAS_NUM_THREADS": "1"})
-        super().__init__(load.code.function, Child(load.code.function, module, environment), load, limits)
+        confinement = Confinement(policy(), tuple(map(str, reads)), tuple(map(str, hidden)))
+        child = Child(load.code.function, module, environment, confinement, most=_most(limits))
+        super().__init__(load.code.function, child, load, limits)
         self._restart()
 
     def __call__(self, **arrays: Array) -> Any:
         answer = self._asked(Call([], [packed(name, array) for name, array in arrays.items()]))
-        if answer.kind:  # what the function says of its rows
-            kind: type[MainspringError] = getattr(errors, answer.kind, ModelFailed)
-            error = kind.__new__(kind)
-            MainspringError.__init__(error, answer.error, fix=answer.fix or None)
-            raise error
+        if answer.invalid:  # what the function says of its rows
+            raise Invalid(answer.error, fix=answer.fix or None)
         if answer.error:
             raise ModelFailed(f"The function {self._name} failed: {answer.error}")
         found = {each.name: unpacked(each) for each in answer.outputs}
@@ -250,8 +258,8 @@ def limit_memory(more_bytes: int) -> None:
     with suppress(PermissionError, FileNotFoundError):
         now = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        wanted = now + more_bytes
-        resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+        wanted = now + more_bytes if hard == resource.RLIM_INFINITY else min(now + more_bytes, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (wanted, wanted))  # for good
 
 
 def _answered(session: OnnxSession, content: bytearray) -> Answer:
@@ -263,13 +271,10 @@ def _answered(session: OnnxSession, content: bytearray) -> Answer:
         return Answer([], first_line(error))
 
 
-def main() -> None:
+def main(connection: socket.socket) -> None:
     """Load a model and answer calls until the parent hangs up."""
-    connection = socket.socket(fileno=int(sys.argv[1]))
     load = msgspec.msgpack.decode(receive(connection), type=_Load)
     try:
-        enforce(load.policy)
-        threading.Thread(target=end_with_parent, args=(connection.fileno(),), daemon=True).start()
         session = open_session(load.content, load.name, threads=load.threads, limits=CallLimits(float("inf")))
     except MainspringError as error:
         send(connection, _Loaded([], [], str(error)))
@@ -279,7 +284,3 @@ def main() -> None:
     del load
     while True:
         send(connection, _answered(session, receive(connection)))
-
-
-if __name__ == "__main__":
-    main()

@@ -202,8 +202,22 @@ def test_nothing_is_appended_to_a_tree_that_was_changed(catalog: sa.Engine) -> N
             before = content(catalog)
             with pytest.raises(Corrupt, match="audit"):
                 log.append([event(1)])
+            with pytest.raises(Corrupt, match="audit"):
+                log.check()
             assert content(catalog) == before, statement
             restore(catalog, kept)
+
+
+def test_a_process_does_not_go_back_to_an_older_tree(catalog: sa.Engine) -> None:
+    writer = filled(catalog, 300)
+    kept = content(catalog)
+    writer.append([event(300)])
+    restore(catalog, kept)
+    for refused in (writer.check, lambda: writer.append([event(301)])):
+        with pytest.raises(Corrupt, match="had 301"):
+            refused()
+    audit_log(catalog).check()
+    audit_log(catalog).append([event(301)])
 
 
 def test_instants_may_go_back(catalog: sa.Engine) -> None:

@@ -1,4 +1,7 @@
-"""Management of users, service accounts, groups and granted roles, with each change in the audit log."""
+"""Management of users, service accounts, groups and granted roles, with each change in the audit log.
+
+A change raises `Corrupt`, and is not made, where the audit log would take no event.
+"""
 
 from __future__ import annotations
 
@@ -48,6 +51,7 @@ def add_account(
     ):
         _check(text, what, longest, wanted=wanted)
     account = Account(new_id(), kind, name, email, issuer, subject, tuple(provider_groups), project.wall.now())
+    project.audit.check()
     project.accounts.add(account)
     audit(project, "accounts.add", f"{kind}/{account.id}", f"{name} {email}".strip(), who=who)
     return account
@@ -84,6 +88,7 @@ def set_disabled(project: Project, account: Account, disabled: bool) -> Account:
     if disabled == (account.disabled_at is not None):
         return account
     at = project.wall.now() if disabled else None
+    project.audit.check()
     project.accounts.set_disabled(account.id, at)
     audit(project, "accounts.disable" if disabled else "accounts.enable", f"{account.kind}/{account.id}", account.name)
     return replace(account, disabled_at=at)
@@ -91,6 +96,7 @@ def set_disabled(project: Project, account: Account, disabled: bool) -> Account:
 
 def remove_account(project: Project, account: Account) -> None:
     """Remove an account with its memberships and roles; its keys and sessions are void within two seconds."""
+    project.audit.check()
     project.accounts.remove(account.id)
     audit(project, "accounts.remove", f"{account.kind}/{account.id}", account.name)
 
@@ -107,6 +113,7 @@ def add_group(project: Project, name: str, provider_group: str = "") -> AccountG
     """
     _check(provider_group, "group of the provider", 512, wanted=False)
     group = AccountGroup(check_id(name, "group"), provider_group, project.wall.now())
+    project.audit.check()
     project.accounts.add_group(group)
     audit(project, "groups.add", f"group/{name}", provider_group)
     return group
@@ -118,6 +125,7 @@ def remove_group(project: Project, name: str) -> None:
     Raises:
         NotFound: There is no such group.
     """
+    project.audit.check()
     project.accounts.remove_group(name)
     audit(project, "groups.remove", f"group/{name}")
 
@@ -129,6 +137,7 @@ def set_member(project: Project, group: str, account: Account, *, member: bool) 
         NotFound: There is no such group, or the account to remove is not a member.
     """
     change = project.accounts.add_member if member else project.accounts.remove_member
+    project.audit.check()
     change(group, account.id)
     audit(project, "groups.add-member" if member else "groups.remove-member", f"group/{group}", _named(account))
 
@@ -164,6 +173,7 @@ def grant_role(project: Project, grant: Grant) -> None:
     Raises:
         NotFound: There is no such account or group.
     """
+    project.audit.check()
     project.accounts.grant(grant)
     audit(project, "roles.grant", f"{grant.kind}/{grant.who}", f"{grant.role} on {grant.resource}")
 
@@ -174,6 +184,7 @@ def revoke_role(project: Project, grant: Grant) -> None:
     Raises:
         NotFound: It is not granted.
     """
+    project.audit.check()
     project.accounts.revoke(grant)
     audit(project, "roles.revoke", f"{grant.kind}/{grant.who}", f"{grant.role} on {grant.resource}")
 

@@ -1,4 +1,7 @@
-"""Management of API keys, with each change in the audit log."""
+"""Management of API keys, with each change in the audit log.
+
+A change raises `Corrupt`, and is not made, where the audit log would take no event.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,7 @@ def create_key(
         owner: Id of the account whose roles it has; empty for a key with every role.
     """
     allowed = [KeyScope(scope) for scope in scopes]
+    project.audit.check()
     token = keys.issue(
         project.key_store,
         name=name,
@@ -87,5 +91,6 @@ def revoke_key(project: Project, key_id: str) -> None:
     Raises:
         NotFound: There is no such key.
     """
+    project.audit.check()
     project.key_store.revoke(key_id, project.wall.now())
     audit(project, "keys.revoke", f"key/{key_id}")

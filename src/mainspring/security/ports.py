@@ -30,6 +30,7 @@ from mainspring.security.model import (
 
 T = TypeVar("T")
 ITSELF, ADOPTED = "mainspring", "audit.adopt"  # actor and action where a log takes over a head that is not its key's
+ERASED = "audit.erase"  # action; the detail names the numbers of the events
 TREE_HEIGHTS = (8, 16, 24)  # of the complete subtrees whose roots an audit log stores: 256 leaves, 65,536, ...
 
 
@@ -230,7 +231,8 @@ class AuditLog(Protocol):
                 at once, one does.
 
         Raises:
-            Corrupt: The tree's head is not that of the tree, or an event has the next number already.
+            Corrupt: The tree's head is not that of the tree, the tree is older than one that this object wrote, or an
+                event has the next number already.
         """
         ...
 
@@ -246,10 +248,26 @@ class AuditLog(Protocol):
         """
         ...
 
-    def erase(self, subject: str) -> int:
+    def check(self) -> None:
+        """Raise if nothing could be appended.
+
+        Raises:
+            Corrupt: As for `append`.
+        """
+        ...
+
+    def erase(self, subject: str, at: int, actor: str) -> int:
         """Erase a subject from all events about it, with what its commitments were made by; return how many.
 
-        The events stay, and so do their places in the tree.
+        The events stay, and so do their places in the tree. With the erasure, or not at all, an event is appended that
+        names their numbers: an event that lacks its subject and is named by none was tampered with.
+
+        Args:
+            at: Instant of that event.
+            actor: Actor of that event.
+
+        Raises:
+            Corrupt: As for `append`.
         """
         ...
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from mainspring.core.errors import Corrupt
 from mainspring.security.audit_leaves import commitment, event_leaf
+from mainspring.security.erasures import Run, outside, read_named, runs
 from mainspring.security.merkle import extend, root
 from mainspring.security.model import AuditRecord, AuditTree
-from mainspring.security.ports import ADOPTED, ITSELF, TREE_HEIGHTS, AuditLog
+from mainspring.security.ports import ADOPTED, ERASED, ITSELF, TREE_HEIGHTS, AuditLog
 from mainspring.security.tree_heads import Head, open_head
 
 _HEIGHT = TREE_HEIGHTS[0]
@@ -61,7 +62,8 @@ def verify_log(
     anchored: Iterable[Head] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Verdict:
-    """Verify every event of a log. Events that are appended meanwhile are left out; memory holds some thousands.
+    """Verify every event of a log. Events that are appended meanwhile are left out; memory holds some thousands,
+    and the numbers of those without their subject.
 
     Args:
         public: Public key of the installation.
@@ -83,7 +85,7 @@ def verify_log(
         damage.append(Damage("inserted", what, found.size, tree.last))
     damage.sort(key=lambda each: (each.kind == "anchor", each.first is None, each.first or 0))
     note = "" if head is None else tree.note
-    return Verdict(found.size, note, found.redacted, tuple(found.adopted), found.agreed, tuple(damage))
+    return Verdict(found.size, note, len(found.redacted), tuple(found.adopted), found.agreed, tuple(damage))
 
 
 def _events(first: int, last: int, one: str = "has", several: str = "have") -> str:
@@ -114,8 +116,9 @@ class _Verification:
         self._doubtful: list[int] = []  # subtrees whose events fit the hashes of their leaves, and not their own hash
         self._changed: list[AuditRecord] = []  # events that do not fit the hash of their leaf
         self._agreed_until: int | None = 0  # None once a head did not agree
+        self._erased: list[Run] = []  # named by erasures
         self.damage: list[Damage] = []
-        self.redacted, self.adopted, self.agreed = 0, list[int](), 0
+        self.redacted, self.adopted, self.agreed = list[int](), list[int](), 0
 
     def run(self) -> Iterator[int]:
         """Verify the events, and yield from time to time how many."""
@@ -130,6 +133,18 @@ class _Verification:
                 what = f"The log has {self.size:,} events, and had {head.size:,} when its head was anchored."
                 self.damage.append(Damage("anchor", what, self.size, head.size - 1))
                 break
+        self._check_erased()
+
+    def _check_erased(self) -> None:
+        """Find events without their subject that no erasure names; it may have been appended meanwhile."""
+        begin = self.size
+        while list(outside(self.redacted, self._erased)) and (later := self._log.records(begin, begin + _AT_ONCE)):
+            self._erased += [run for each in later if each.action == ERASED for run in read_named(each.detail)]
+            begin += _AT_ONCE
+        for first, last in runs(outside(self.redacted, self._erased)):
+            what = f"{_events(first, last, 'lacks its subject', 'lack their subjects')}, and no erasure names "
+            what += "it." if first == last else "them."
+            self.damage.append(Damage("edited", what, first, last))
 
     def _leaves(self, begin: int, end: int) -> tuple[list[bytes], list[bytes], set[int]]:
         """Return the hashes of events, as computed and as stored, and the subtrees of those that differ."""
@@ -150,19 +165,21 @@ class _Verification:
         """Return the records with a stand-in for each that is not there."""
         found = {each.number: each for each in records}
         gone = [number for number in range(begin, end) if number not in found]
-        for first, last in _runs(gone):
+        for first, last in runs(gone):
             self.damage.append(Damage("missing", f"{_events(first, last, 'is', 'are')} missing.", first, last))
         return [found.get(number) or _absent(number) for number in range(begin, end)]
 
     def _note(self, records: Sequence[AuditRecord]) -> None:
         """Count events without their subject and those that took over a head; check the other subjects."""
-        for number, _, actor, action, _, _, sealed, _, salt, subject in records:
+        for number, _, actor, action, _, detail, sealed, _, salt, subject in records:
             if action == ADOPTED and actor == ITSELF:
                 self.adopted.append(number)
+            elif action == ERASED:
+                self._erased += read_named(detail)
             if sealed is None and salt is None and subject is None:
                 continue
             if salt is None and subject is None:
-                self.redacted += 1
+                self.redacted.append(number)
             elif salt is None or subject is None or commitment(salt, subject) != sealed:
                 self.damage.append(Damage("edited", f"Event {number} has another subject.", number, number))
 
@@ -217,14 +234,14 @@ class _Verification:
     def judged(self, head: Head | None) -> list[Damage]:
         """Return what events and hashes that differ mean: it depends on which of them lead to the signed root."""
         of_events, of_hashes = root(self._of_events), root([*self._of_hashes, *extend([], 0, self._tail)[0]])
-        runs = [(first << _HEIGHT, (last + 1 << _HEIGHT) - 1) for first, last in _runs(self._doubtful)]
+        ranges = [(first << _HEIGHT, (last + 1 << _HEIGHT) - 1) for first, last in runs(self._doubtful)]
         if head is not None and of_events == head.root:
-            runs += _runs([each.number for each in self._changed])
+            ranges += runs([each.number for each in self._changed])
             what = "the events are those that were signed, and their stored hashes are not"
-            return [Damage("hash", f"{_events(*each, '', '').strip()}: {what}.", *each) for each in runs]
+            return [Damage("hash", f"{_events(*each, '', '').strip()}: {what}.", *each) for each in ranges]
         damage = [
             Damage("edited", f"Among events {first} to {last} at least one is not what was logged.", first, last)
-            for first, last in runs
+            for first, last in ranges
         ]
         damage += _moved(self._changed)
         if head is not None and of_hashes != head.root and not damage and not self.damage:
@@ -245,21 +262,10 @@ def _moved(changed: Sequence[AuditRecord]) -> list[Damage]:
         else:
             what = f"Event {number} is the one that was logged as number {came_from}."
             damage.append(Damage("moved", what, number, number))
-    for first, last in _runs([each.number for each in changed[_COMPARED:]]):
+    for first, last in runs([each.number for each in changed[_COMPARED:]]):
         damage.append(Damage("edited", f"{_events(first, last, 'is', 'are')} not what was logged.", first, last))
     return damage
 
 
 def _absent(number: int) -> AuditRecord:
     return AuditRecord(number, 0, "", "", "", "", None, _ABSENT, None, None)
-
-
-def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """Return ascending numbers as first and last of each run without gaps."""
-    runs: list[tuple[int, int]] = []
-    for number in numbers:
-        if runs and runs[-1][1] == number - 1:
-            runs[-1] = (runs[-1][0], number)
-        else:
-            runs.append((number, number))
-    return runs

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from kit.console.flights import Project
-from mainspring.core.errors import Unavailable
+from mainspring.core.errors import Corrupt, Unavailable
+from mainspring.core.time import DAY
+from mainspring.operations.access import add_account, grant_role, parse_grant, remove_account
 from mainspring.operations.auditing import VERIFIED, anchored, audit, verify_audit
 from mainspring.operations.doctor import examine
+from mainspring.operations.keys import create_key, revoke_key
 from mainspring.security.adapters.anchors_file import FileAnchors
+from mainspring.security.model import KeyScope, Kind
 from mainspring.security.ports import Anchors
 
 
@@ -35,13 +40,15 @@ def project(places: dict[str, Anchors]) -> Project:
     return Project(anchors=places)
 
 
-def cut(project: Project, *, to: int) -> None:
-    """Put the log back to fewer events, whole in itself, with a head of this installation's key."""
+def cut(project: Project, *, to: int) -> Project:
+    """Put the log back to fewer events, whole in itself, with a head of this installation's key; return it reopened."""
     kept = project.audit.read(1_000)[::-1][:to]
     with project.engine.begin() as connection:
         for table in ("audit_events", "audit_subtrees", "audit_tree"):
             connection.execute(sa.text(f"DELETE FROM {table}"))
-    project.audit.append(kept)
+    reopened = project.having()
+    reopened.audit.append(kept)
+    return reopened
 
 
 def test_a_head_is_kept_once_and_a_place_that_is_away_holds_back_none(
@@ -67,7 +74,7 @@ def test_a_log_that_went_back_is_found_and_not_anchored(project: Project, places
         audit(project, "train", f"model/{number}")
     assert verify_audit(project).damage == ()  # an event itself; then it anchors
     assert anchored(project)[0].events == 6
-    cut(project, to=4)
+    project = cut(project, to=4)
     assert [(each.kind, each.first, each.last) for each in verify_audit(project).damage] == [("anchor", 4, 5)]
     assert project.audit.read(1)[0].action == VERIFIED
     [place] = anchored(project, add=True)
@@ -77,6 +84,38 @@ def test_a_log_that_went_back_is_found_and_not_anchored(project: Project, places
     assert len(places["file"].read()) == 1
 
 
+def test_a_place_that_the_system_refuses_is_named_and_holds_back_none(
+    project: Project, places: dict[str, Anchors], tmp_path: Path
+) -> None:
+    del places["away"]
+    (tmp_path / "folder").mkdir()
+    project.anchors = {"folder": FileAnchors(tmp_path / "folder"), **places}
+    audit(project, "train", "model/late")
+    [damage] = verify_audit(project).damage
+    assert "folder cannot be reached: Is a directory" in damage.what
+    folder, file = anchored(project, add=True)
+    assert "Is a directory" in folder.problem
+    assert (file.problem, file.events) == ("", 2)
+
+
+def test_a_file_is_cut_only_where_a_line_is_unfinished(tmp_path: Path) -> None:
+    path = tmp_path / "anchors.jsonl"
+    place = FileAnchors(path)
+    place.append("one")
+    if subprocess.run(["chattr", "+a", path], capture_output=True, check=False).returncode:
+        pytest.skip("no append-only files here")
+    try:
+        place.append("two")
+        with path.open("ab") as file:
+            file.write(b'{"he')
+        with pytest.raises(Unavailable, match=r"anchors\.jsonl"):
+            place.append("three")
+    finally:
+        subprocess.run(["chattr", "-a", path], check=True)
+    place.append("three")
+    assert place.read() == ["one", "two", "three"]
+
+
 def test_anchors_that_cannot_be_read_are_damage(project: Project, places: dict[str, Anchors], tmp_path: Path) -> None:
     audit(project, "train", "model/late")
     assert [each.what for each in verify_audit(project).damage] == ["away: It is away."]
@@ -84,3 +123,24 @@ def test_anchors_that_cannot_be_read_are_damage(project: Project, places: dict[s
     anchored(project, add=True)
     (tmp_path / "anchors.jsonl").write_bytes(b"{}\n")
     assert ["damaged" in each.what for each in verify_audit(project).damage] == [True]
+
+
+def test_no_right_changes_where_the_log_would_take_no_event(project: Project) -> None:
+    account = add_account(project, Kind.USER, "Ana")
+    key_id = create_key(project, "nightly", [KeyScope.VIEW], DAY).split("_")[1]
+    grant = parse_grant(project, "viewer", f"user:{account.id}")
+    with project.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE audit_tree SET size = size - 1"))
+    for change in (
+        lambda: grant_role(project, grant),
+        lambda: remove_account(project, account),
+        lambda: add_account(project, Kind.USER, "Ben"),
+        lambda: revoke_key(project, key_id),
+        lambda: create_key(project, "other", [KeyScope.VIEW], DAY),
+    ):
+        with pytest.raises(Corrupt, match="audit log"):
+            change()
+    assert project.accounts.all() == [account]
+    assert project.accounts.grants() == []
+    [key] = project.key_store.all()
+    assert key.revoked_at is None

@@ -15,7 +15,7 @@ from mainspring.core.errors import Corrupt, NotFound
 from mainspring.project.catalog import memory_catalog
 from mainspring.security.audit_proofs import Proofs, export, verify_export
 from mainspring.security.merkle import extend, extends, includes, leaf_hash, root
-from mainspring.security.model import AuditFilter
+from mainspring.security.model import AuditEvent, AuditFilter
 from mainspring.security.ports import TREE_HEIGHTS
 from mainspring.security.signing import SigningKey
 from mainspring.security.tree_heads import read_head
@@ -129,13 +129,34 @@ class TestSubjects:
         assert log.search(AuditFilter(subject="an%")) == []
         assert [each.subject for each in log.read()] == [None, "", "ana", "bo", "ana"]
         before = log.tree()
-        assert [log.erase(subject) for subject in ("a%", "ANA", "ana", "ana")] == [0, 0, 2, 0]
-        assert log.tree() == before
-        assert [each.subject for each in log.read()] == [None, "", None, "bo", None]
+        assert [log.erase(subject, 7, "local:ben") for subject in ("a%", "ANA", "ana", "ana")] == [0, 0, 2, 0]
+        after = log.tree()
+        assert after is not None
+        assert before is not None
+        assert after.size == before.size + 1
+        assert log.read(1) == [AuditEvent(7, "local:ben", "audit.erase", "audit", "0 2")]
+        assert [each.subject for each in log.read()] == [None, None, "", None, "bo", None]
         verdict = verify_log(log, KEY.public)
         assert (verdict.damage, verdict.redacted) == ((), 2)
         log.append([event(5)])
         assert found(log) == []
+
+    def test_a_subject_that_no_event_says_was_erased_is_damage(self) -> None:
+        catalog = memory_catalog()
+        log = audit_log(catalog)
+        log.append([replace(event(number), subject=f"{number % 3}") for number in range(9)])
+        log.erase("1", 7, "local:ben")
+        assert found(log) == []
+        tamper(catalog, "UPDATE audit_events SET subject = NULL, salt = NULL WHERE seq IN (4, 5, 6)")
+        assert found(log) == [("edited", 5, 6)]
+        log.append([AuditEvent(7, "local:ben", "audit.erase", "audit", "5 x 6-9000000000000000000")])
+        assert found(log) == []
+
+    def test_an_erasure_during_the_verification_is_none_of_its_findings(self) -> None:
+        log = audit_log()
+        log.append([replace(event(number), subject="ana" if number == 8_500 else None) for number in range(9_000)])
+        verdict = verify_log(log, KEY.public, progress=lambda done, _: log.erase("ana", done, "ben") and None)
+        assert (verdict.events, verdict.redacted, verdict.damage) == (9_000, 1, ())
 
     def test_the_same_subject_is_sealed_differently_each_time(self) -> None:
         log = audit_log()
@@ -146,8 +167,8 @@ class TestSubjects:
 
     def test_a_subject_that_was_changed_is_found(self) -> None:
         for change in (
-            "subject = 'bo'", "subject = NULL", "salt = NULL", "salt = leaf", "commitment = NULL",
-            "commitment = NULL, salt = NULL, subject = NULL",
+            "subject = 'bo'", "salt = NULL, subject = NULL", "subject = NULL", "salt = NULL", "salt = leaf",
+            "commitment = NULL",            "commitment = NULL, salt = NULL, subject = NULL",
         ):  # fmt: skip
             catalog = memory_catalog()
             log = audit_log(catalog)
@@ -160,7 +181,7 @@ class TestSubjects:
         log.append([replace(event(0), subject="a\0\ud800")])
         assert log.search(AuditFilter(subject="a\0\ud800"))[0].event.subject == "a\\x00\\ud800"
         assert found(log) == []
-        assert log.erase("a\0\ud800") == 1
+        assert log.erase("a\0\ud800", 7, "local:ben") == 1
 
 
 def test_heads_are_notes_as_published() -> None:

@@ -117,6 +117,7 @@ def create(project: Project, wanted: NewKey, by: Principal) -> str:
     Raises:
         Invalid: The name, the scopes or the lifetime is not valid.
     """
+    project.audit.check()
     # By the authenticator's clock, which also decides when the key has expired.
     token = issue(
         project.key_store,
@@ -138,6 +139,7 @@ def revoke(project: Project, key_id: str, by: Principal) -> None:
     Raises:
         NotFound: There is no such key.
     """
+    project.audit.check()
     project.key_store.revoke(key_id, project.authenticator.clock.now())
     _note(project, by, "key.revoke", f"key/{key_id}")
 

@@ -17,9 +17,10 @@ from mainspring.core.catalog import catalog_errors, keep_writers_out, metadata
 from mainspring.core.errors import Corrupt
 from mainspring.core.ids import new_id
 from mainspring.security.audit_leaves import commit, event_leaf
+from mainspring.security.erasures import named
 from mainspring.security.merkle import extend, root
 from mainspring.security.model import AuditEntry, AuditEvent, AuditFilter, AuditRecord, AuditTree
-from mainspring.security.ports import ADOPTED, ITSELF, TREE_HEIGHTS
+from mainspring.security.ports import ADOPTED, ERASED, ITSELF, TREE_HEIGHTS
 from mainspring.security.signing import SigningKey
 from mainspring.security.tree_heads import ForeignHead, Head, open_head, sign_head
 
@@ -132,6 +133,7 @@ class CatalogAuditLog:
         before: Row = {"only": 0, "origin": f"{ITSELF}/{new_id()}", "size": 0, "frontier": b"", "note": ""}
         before |= found or {}
         size, frontier, key = before["size"], _hashes(before["frontier"]), self._key()
+        self._check_newer(size)
         if found and before != self._last and (why := _foreign(before, root(frontier), key)):
             adopted = f"{size} events, root {b64encode(root(frontier)).decode()}: {why}"
             added = [AuditEvent(added[0].at, ITSELF, ADOPTED, "audit", adopted), *added]
@@ -145,10 +147,7 @@ class CatalogAuditLog:
             more = zip(rows, leaves, sealed, added, strict=True)
             _insert(connection, [(*row, leaf, salt, event.subject) for row, leaf, (salt, _), event in more])
         except sa.exc.IntegrityError as error:
-            raise Corrupt(
-                f"The audit log has an event of the number {size} or after it, which is not in its tree.",
-                fix="run `mainspring audit verify`, then restore the catalog from a backup.",
-            ) from error
+            raise _occupied(size) from error
         frontier, completed = extend(frontier, size, leaves)
         subtrees = [
             {"height": height, "position": position, "hash": each}
@@ -163,6 +162,25 @@ class CatalogAuditLog:
         after = {**before, "size": size, "frontier": b"".join(frontier), "note": sign_head(head, key)}
         connection.execute(audit_tree.update().values(after) if found else audit_tree.insert().values(after))
         return after
+
+    def _check_newer(self, size: int) -> None:
+        if self._last is not None and size < self._last["size"]:
+            had = self._last["size"]
+            raise Corrupt(
+                f"The audit log has {size:,} events, and had {had:,} when this process appended the last.",
+                fix="run `mainspring audit verify`; if the catalog was restored from a backup, restart this process.",
+            )
+
+    def check(self) -> None:
+        tree = self.tree()
+        size = 0 if tree is None else tree.size
+        self._check_newer(size)
+        if tree is None:
+            return
+        if tree.last is not None and tree.last >= size:
+            raise _occupied(size)
+        if tree.origin:
+            _foreign({"origin": tree.origin, "size": size, "note": tree.note}, root(tree.frontier), self._key())
 
     def read(self, limit: int = 100) -> list[AuditEvent]:
         with catalog_errors(self._name), self._engine.connect() as connection:
@@ -186,11 +204,17 @@ class CatalogAuditLog:
             rows = connection.execute(query.order_by(columns.seq.desc()).limit(limit))
             return [AuditEntry(row.seq, AuditEvent(*row[1:])) for row in rows]
 
-    def erase(self, subject: str) -> int:
-        of = audit_events.c
-        mine = audit_events.update().where(of.subject == _storable_text(subject)).values(subject=None, salt=None)
-        with catalog_errors(self._name), self._engine.begin() as connection:
-            return connection.execute(mine).rowcount
+    def erase(self, subject: str, at: int, actor: str) -> int:
+        mine = audit_events.c.subject == _storable_text(subject)
+        with catalog_errors(self._name), self._writing() as connection:
+            query = sa.select(audit_events.c.seq).where(mine).order_by(audit_events.c.seq)
+            numbers = connection.execute(query).scalars().all()
+            if numbers:
+                connection.execute(audit_events.update().where(mine).values(subject=None, salt=None))
+                last = self._add(connection, [_storable(AuditEvent(at, actor, ERASED, "audit", named(numbers)))])
+                connection.commit()
+                self._last = last
+            return len(numbers)
 
     def tree(self) -> AuditTree | None:
         number, of = audit_events.c.seq, audit_tree.c
@@ -222,6 +246,13 @@ class CatalogAuditLog:
             for position, each in connection.execute(query.where(at >= begin, at < end)):
                 found[position - begin] = bytes(each)
         return found
+
+
+def _occupied(size: int) -> Corrupt:
+    return Corrupt(
+        f"The audit log has an event of the number {size} or after it, which is not in its tree.",
+        fix="run `mainspring audit verify`, then restore the catalog from a backup.",
+    )
 
 
 def _foreign(row: Row, there: bytes, key: SigningKey) -> str:

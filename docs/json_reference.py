@@ -394,7 +394,7 @@ DOCUMENTS = {
             ),
         )
     ),
-    "audit verify": Document(_object("VerifiedLog", well=bool, verdict=Verdict)),
+    "audit verify": Document(_object("VerifiedLog", well=bool, key_from_file=bool, verdict=Verdict)),
     **dict.fromkeys(
         (f"{of} {name}" for of in ("users", "service-accounts") for name in ("add", "disable", "enable", "remove")),
         Document(Account, ("created_at", "disabled_at")),

@@ -17,9 +17,10 @@ from kit.servers import PostgresServer
 from mainspring.core.errors import Corrupt
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
-from mainspring.project.catalog import open_catalog
+from mainspring.project.catalog import memory_catalog, open_catalog
 from mainspring.security.adapters.audit import audit_events, audit_subtrees, audit_tree
 from mainspring.security.audit_leaves import event_leaf
+from mainspring.security.audit_proofs import signed_head
 from mainspring.security.ports import AuditLog
 from mainspring.security.signing import SigningKey
 from mainspring.security.tree_heads import Head, read_head
@@ -124,6 +125,52 @@ def test_a_log_is_whole_and_each_kind_of_tampering_is_found(catalog: sa.Engine) 
         assert found(log) == damage, name
         restore(catalog, kept)
     assert found(log) == []
+
+
+OF_SQLITE: dict[str, tuple[str, str, int | None, int | None]] = {
+    f"UPDATE audit_events SET {change} WHERE seq = 7": (kind, "", 7, 7)
+    for change, kind in {
+        "at = 'x'": "edited", "at = 1.5": "edited", "commitment = 'x'": "edited", "salt = 'x'": "edited",
+        "salt = 'x', subject = 'y'": "edited", "salt = leaf, subject = x'ff'": "edited", "actor = x'616e61'": "edited",
+        "actor = CAST(x'ff' AS TEXT)": "edited", "detail = x'c3a4'": "edited", "leaf = 'x'": "hash",
+    }.items()
+} | {
+    "UPDATE audit_tree SET note = CAST(note AS BLOB)": ("head", "note", None, None),
+    "UPDATE audit_tree SET note = CAST(x'ff' AS TEXT)": ("head", "note", None, None),
+    "UPDATE audit_tree SET frontier = 'x'": ("head", "frontier", None, None),
+    "UPDATE audit_tree SET size = 'x'": ("head", "size", None, None),
+    "INSERT INTO audit_tree SELECT 1, origin, size, frontier, note FROM audit_tree": ("head", "several", None, None),
+    "UPDATE audit_subtrees SET hash = 'x' WHERE position = 0": ("hash", "", 0, 255),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("statement", OF_SQLITE)
+def test_values_of_other_types_are_named(statement: str) -> None:
+    """SQLite stores any type in any column."""
+    catalog = memory_catalog()
+    log = filled(catalog, 300)
+    tamper(catalog, statement)
+    kind, what, *places = OF_SQLITE[statement]
+    [damage] = verify_log(log, KEY.public).damage
+    assert [damage.kind, damage.first, damage.last] == [kind, *places]
+    assert what in damage.what
+    if kind == "head":
+        for refused in (log.check, lambda: audit_log(catalog).append([event(1)]), lambda: signed_head(log, KEY.public)):
+            with pytest.raises(Corrupt):
+                refused()
+
+
+@pytest.mark.parametrize("size", [10_000_000, 4 * 10**18])
+def test_a_size_of_nobody_is_one_finding(catalog: sa.Engine, size: int) -> None:
+    log = filled(catalog, 300)
+    tamper(catalog, f"UPDATE audit_tree SET size = {size}, note = 'x'")
+    assert found(log) == [("missing", 300, size - 1), ("head", None, None)]
+
+
+def test_many_that_are_missing_are_one_finding(catalog: sa.Engine) -> None:
+    log = filled(catalog, 20_000, at_once=10_000)
+    tamper(catalog, "DELETE FROM audit_events WHERE seq >= 100", "DELETE FROM audit_subtrees")
+    assert found(log) == [("hash", 0, 19_967), ("missing", 100, 19_999)]
 
 
 def test_an_event_changed_with_its_hashes_is_one_of_256(catalog: sa.Engine) -> None:

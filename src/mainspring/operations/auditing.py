@@ -10,14 +10,14 @@ from typing import IO, TYPE_CHECKING, Any
 from mainspring.core.errors import Corrupt, MainspringError, NotFound
 from mainspring.project import Project
 from mainspring.registry.processes import local_user
-from mainspring.security.model import AuditEvent, AuditFilter
+from mainspring.security.model import AuditEntry, AuditEvent, AuditFilter
 
 if TYPE_CHECKING:
     from mainspring.security.audit_proofs import Proofs
     from mainspring.security.tree_heads import Head
     from mainspring.security.verification import Verdict
 
-VERIFIED, EXPORTED = "audit.verify", "audit.export"
+VERIFIED, EXPORTED, REVEALED = "audit.verify", "audit.export", "audit.reveal"
 
 
 def audit(
@@ -47,18 +47,22 @@ def verify_audit(project: Project, progress: Callable[[int, int], None] | None =
     Args:
         progress: Called with the number of verified events, and that of all.
     """
-    from mainspring.security.tree_heads import read_head
     from mainspring.security.verification import Damage, verify_log
 
     heads: list[Head] = []
     unread: list[Damage] = []
+    foreign: list[str] = []
     for name, place in project.anchors.items():
         try:
-            heads += [read_head(note) for note in place.read()]
+            read = [_own_head(note, project.signing_key.public) for note in place.read()]
         except MainspringError as error:
             unread.append(Damage("anchor", f"{name}: {error.what}"))
+            continue
+        heads += [head for head in read if head is not None]
+        if None in read:
+            foreign.append(f"{name}: {read.count(None):,} of {len(read):,}")
     verdict = verify_log(project.audit, project.signing_key.public, heads, progress)
-    verdict = replace(verdict, damage=(*verdict.damage, *unread))
+    verdict = replace(verdict, damage=(*verdict.damage, *unread), foreign=tuple(foreign))
     found = f"{len(verdict.damage)} findings" if verdict.damage else "whole"
     with suppress(Corrupt):  # the head is damaged, which the verdict says
         audit(project, VERIFIED, "audit", f"{verdict.events} events: {found}")
@@ -86,7 +90,6 @@ def anchored(project: Project, *, add: bool = False) -> list[Anchored]:
         Corrupt: The log's head is not signed with this key.
     """
     from mainspring.security.audit_proofs import Proofs, signed_head
-    from mainspring.security.tree_heads import read_head
 
     try:
         note, head = signed_head(project.audit, project.signing_key.public)
@@ -97,17 +100,29 @@ def anchored(project: Project, *, add: bool = False) -> list[Anchored]:
     for name, place in project.anchors.items():
         events, problem = 0, ""
         try:
-            kept = place.read()[-1:]
-            for last in map(read_head, kept):
+            kept = place.read()
+            own = (_own_head(each, project.signing_key.public) for each in reversed(kept))
+            last = next(filter(None, own), None)
+            if last is not None:
                 events = last.size
                 _check_continues(proofs, last, head)
-            if add and kept != [note]:
+            if add and kept[-1:] != [note]:
                 place.append(note)
                 events = head.size
         except MainspringError as error:
             problem = error.what
         found.append(Anchored(name, events, problem))
     return found
+
+
+def _own_head(note: str, public: bytes) -> Head | None:
+    """Return the head in a note, `None` if another key signed it."""
+    from mainspring.security.tree_heads import ForeignHead, open_head
+
+    try:
+        return open_head(note, public)
+    except ForeignHead:
+        return None
 
 
 def _check_continues(proofs: Proofs, last: Head, head: Head) -> None:
@@ -128,8 +143,23 @@ def _check_continues(proofs: Proofs, last: Head, head: Head) -> None:
         )
 
 
-def prove(project: Project, number: int) -> tuple[str, dict[str, Any]]:
+def search_audit(project: Project, wanted: AuditFilter, *, limit: int, subjects: bool = False) -> list[AuditEntry]:
+    """Return matching events, newest first.
+
+    Args:
+        subjects: Whether they name their subjects; that is appended to the log.
+    """
+    if subjects:
+        audit(project, REVEALED, "audit", "search")
+    found = project.audit.search(wanted, limit=limit)
+    return found if subjects else [replace(each, event=replace(each.event, subject=None)) for each in found]
+
+
+def prove(project: Project, number: int, *, subjects: bool = False) -> tuple[str, dict[str, Any]]:
     """Return the newest head, and an event with the proof that it is in the head's tree.
+
+    Args:
+        subjects: Whether the event names its subject; that is appended to the log.
 
     Raises:
         NotFound: There is no such event, or no signed head yet.
@@ -137,11 +167,14 @@ def prove(project: Project, number: int) -> tuple[str, dict[str, Any]]:
     """
     from mainspring.security.audit_proofs import Proofs, proven, signed_head
 
+    if subjects:
+        audit(project, REVEALED, "audit", f"event {number}")
     note, head = signed_head(project.audit, project.signing_key.public)
     found = project.audit.records(number, number + 1) if number < head.size else []
     if not found:
         raise NotFound(f"There is no event {number}.", fix=f"the log has the events 0 to {head.size - 1}.")
-    return note, proven(found[0], Proofs(project.audit).inclusion(number, head.size))
+    shown = found[0] if subjects else found[0].without_subject
+    return note, proven(shown, Proofs(project.audit).inclusion(number, head.size))
 
 
 def export_audit(project: Project, file: IO[str], wanted: AuditFilter, *, subjects: bool = False) -> int:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
-from mainspring.core.errors import Corrupt, NotFound
+from mainspring.core.errors import Corrupt, Invalid, NotFound
 from mainspring.security.audit_leaves import commitment, event_leaf
 from mainspring.security.merkle import consistency_ranges, extend, includes, inclusion_ranges, root
 from mainspring.security.model import AuditFilter, AuditRecord
@@ -84,9 +84,11 @@ def signed_head(log: AuditLog, public: bytes) -> tuple[str, Head]:
 
     Raises:
         NotFound: There is none yet.
-        Corrupt: This key did not sign it.
+        Corrupt: This key did not sign it, or the stored tree is damaged.
     """
     tree = log.tree()
+    if tree is not None and tree.damaged:
+        raise Corrupt(tree.damaged, fix="run `mainspring audit verify`.")
     if tree is None or not tree.note:
         raise NotFound("The audit log has no signed head yet.", fix="the next event signs one.")
     return tree.note, open_head(tree.note, public)
@@ -109,7 +111,7 @@ def export(log: AuditLog, public: bytes, wanted: AuditFilter, *, subjects: bool 
     for begin in range(0, head.size, _AT_ONCE):
         for record in log.records(begin, min(begin + _AT_ONCE, head.size)):
             if wanted.matches(record.event):
-                shown = record if subjects else record._replace(salt=None, subject=None)
+                shown = record if subjects else record.without_subject
                 yield json.dumps(proven(shown, proofs.inclusion(record.number, head.size)), ensure_ascii=False)
 
 
@@ -133,6 +135,7 @@ def verify_export(lines: Iterable[bytes], public: bytes | None) -> tuple[Verdict
 
     Raises:
         Corrupt: The first line has no head, or its signature is not that of the key.
+        Invalid: A line is nested too deeply.
     """
     iterator = iter(lines)
     note, head = _read_head(next(iterator, b""), public)
@@ -149,7 +152,7 @@ def verify_export(lines: Iterable[bytes], public: bytes | None) -> tuple[Verdict
 
 def _read_head(line: bytes, public: bytes | None) -> tuple[str, Head]:
     try:
-        found = json.loads(line)
+        found = _parsed(line)
         note, key = found["head"], found["key"]
         signer = decoded(key.split("+", 2)[-1])[1:] if public is None else public
         head = open_head(note, signer)
@@ -163,13 +166,22 @@ def _read_head(line: bytes, public: bytes | None) -> tuple[str, Head]:
     )
 
 
+def _parsed(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except RecursionError:
+        raise Invalid(
+            "A line of the file is nested too deeply.", fix="name a file that `mainspring audit export` wrote."
+        ) from None
+
+
 def _read_event(line: bytes, head: Head, last: int) -> tuple[int, bool]:
     """Return an event's number, and whether it has a subject that it does not name.
 
     Raises:
         Corrupt: Its proof does not lead to the root, its subject is another one, or it does not come after `last`.
     """
-    found = json.loads(line)
+    found = _parsed(line)
     number, salt, subject = found["number"], found["salt"], found["subject"]
     sealed = None if found["commitment"] is None else decoded(found["commitment"])
     actor, action, resource, detail = (found[name] for name in _TEXTS)

@@ -317,6 +317,11 @@ class AuditLogConformance:
         assert (found(detail="0 %"), found(detail="%"), found(detail="_")) == ([3], [3], [])
         assert found(since=2, until=4) == [3, 2]
 
+    def test_a_search_finds_what_was_before_1970(self, log: AuditLog) -> None:
+        log.append([AuditEvent(-1, "ana", "promote", "model/late")])
+        assert [entry.event.at for entry in log.search(AuditFilter())] == [-1]
+        assert log.search(AuditFilter(since=0)) == []
+
     def test_a_search_goes_on_where_it_ended(self, log: AuditLog) -> None:
         log.append([AuditEvent(at, "ana", "promote", "model/late") for at in range(5)])
         first = log.search(AuditFilter(), limit=2)

@@ -231,6 +231,10 @@ class AuditRecord(NamedTuple):
     def event(self) -> AuditEvent:
         return AuditEvent(self.at, self.actor, self.action, self.resource, self.detail, self.subject)
 
+    @property
+    def without_subject(self) -> AuditRecord:
+        return self._replace(salt=None, subject=None)
+
 
 @dataclass(frozen=True, slots=True)
 class AuditTree:
@@ -242,6 +246,7 @@ class AuditTree:
         frontier: Roots of the complete subtrees that it consists of, the largest first.
         note: Head of the tree, signed; empty if no process with the key has written yet.
         first, last: Smallest and largest number of a stored event; `None` if there are none.
+        damaged: Why the stored row is none of a tree; empty if it is one. What cannot be read of it is empty.
     """
 
     origin: str
@@ -250,6 +255,7 @@ class AuditTree:
     note: str
     first: int | None
     last: int | None
+    damaged: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +264,7 @@ class AuditFilter:
 
     Attributes:
         action: Beginning of the action: `keys` finds `keys.create`.
-        since: UTC epoch microseconds, included.
+        since: UTC epoch microseconds, included; `None` for the beginning.
         until: UTC epoch microseconds, excluded; `None` for no end.
         subject: The whole subject, letter by letter.
     """
@@ -267,7 +273,7 @@ class AuditFilter:
     action: str = ""
     resource: str = ""
     detail: str = ""
-    since: int = 0
+    since: int | None = None
     until: int | None = None
     subject: str = ""
 
@@ -275,7 +281,7 @@ class AuditFilter:
         """Return whether the filter finds an event."""
         parts = ((self.actor, event.actor), (self.resource, event.resource), (self.detail, event.detail))
         return (
-            self.since <= event.at
+            (self.since is None or self.since <= event.at)
             and (self.until is None or event.at < self.until)
             and event.action.lower().startswith(self.action.lower())
             and all(part.lower() in text.lower() for part, text in parts)

@@ -8,12 +8,13 @@ together with its hash is known to be among 256.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mainspring.core.errors import Corrupt
 from mainspring.security.audit_leaves import commitment, event_leaf
-from mainspring.security.erasures import Run, outside, read_named, runs
+from mainspring.security.erasures import Run, add_run, outside, read_named, runs
 from mainspring.security.merkle import extend, root
 from mainspring.security.model import AuditRecord, AuditTree
 from mainspring.security.ports import ADOPTED, ERASED, ITSELF, TREE_HEIGHTS, AuditLog
@@ -22,6 +23,7 @@ from mainspring.security.tree_heads import Head, open_head
 _HEIGHT = TREE_HEIGHTS[0]
 _AT_ONCE = 1 << _HEIGHT + 5
 _COMPARED = 100  # most changed events that are compared with each other's places
+_WRONG = (TypeError, AttributeError, ValueError, struct.error)  # raised for values that no event has
 _ABSENT = bytes(32)  # stands for the hash of an event that is not there
 
 
@@ -45,6 +47,7 @@ class Verdict:
         redacted: Number of events whose subject was erased.
         adopted: Numbers of the events that took over a head of nobody or of another key.
         anchors: Number of heads from elsewhere that the log agrees with.
+        foreign: Places with heads of another key, which were left out, and how many of how many.
         damage: What is wrong, in the order of the events.
     """
 
@@ -54,6 +57,7 @@ class Verdict:
     adopted: tuple[int, ...] = ()
     anchors: int = 0
     damage: tuple[Damage, ...] = ()
+    foreign: tuple[str, ...] = ()
 
 
 def verify_log(
@@ -72,7 +76,9 @@ def verify_log(
     """
     tree = log.tree() or AuditTree("", 0, (), "", None, None)
     head, damage = _head(tree, public)
-    found = _Verification(log, tree.size if head is None else head.size, anchored)
+    there = 0 if tree.last is None else max(tree.last + 1, 0)
+    size = there if tree.damaged else min(max(tree.size, 0), there)
+    found = _Verification(log, size if head is None else head.size, anchored)
     for done in found.run():
         if progress is not None:
             progress(done, found.size)
@@ -83,6 +89,9 @@ def verify_log(
     if tree.last is not None and tree.last >= found.size:
         what = f"{_events(found.size, tree.last)} no place in the tree of {found.size:,} events."
         damage.append(Damage("inserted", what, found.size, tree.last))
+    if head is None and tree.size > found.size:
+        what = f"{_events(found.size, tree.size - 1, 'is', 'are')} missing."
+        damage.append(Damage("missing", what, found.size, tree.size - 1))
     damage.sort(key=lambda each: (each.kind == "anchor", each.first is None, each.first or 0))
     note = "" if head is None else tree.note
     return Verdict(found.size, note, len(found.redacted), tuple(found.adopted), found.agreed, tuple(damage))
@@ -93,12 +102,15 @@ def _events(first: int, last: int, one: str = "has", several: str = "have") -> s
 
 
 def _head(tree: AuditTree, public: bytes) -> tuple[Head | None, list[Damage]]:
+    damage = [Damage("head", tree.damaged)] if tree.damaged else []
     if not tree.note:
-        return None, []
+        return None, damage
     try:
         head = open_head(tree.note, public)
     except Corrupt as error:
-        return None, [Damage("head", error.what)]
+        return None, damage or [Damage("head", error.what)]
+    if damage:
+        return head, damage
     if head == Head(tree.origin, tree.size, root(tree.frontier)):
         return head, []
     return head, [Damage("head", f"The stored tree, of {tree.size:,} events, is not the signed one of {head.size:,}.")]
@@ -117,6 +129,9 @@ class _Verification:
         self._changed: list[AuditRecord] = []  # events that do not fit the hash of their leaf
         self._agreed_until: int | None = 0  # None once a head did not agree
         self._erased: list[Run] = []  # named by erasures
+        self._missing: list[Run] = []
+        self._malformed: list[Run] = []  # events with values that no event has
+        self._lost: dict[int, list[Run]] = {height: [] for height in TREE_HEIGHTS}  # subtrees without their hash
         self.damage: list[Damage] = []
         self.redacted, self.adopted, self.agreed = list[int](), list[int](), 0
 
@@ -134,12 +149,23 @@ class _Verification:
                 self.damage.append(Damage("anchor", what, self.size, head.size - 1))
                 break
         self._check_erased()
+        for first, last in self._missing:
+            self.damage.append(Damage("missing", f"{_events(first, last, 'is', 'are')} missing.", first, last))
+        for first, last in self._malformed:
+            what = f"{_events(first, last, 'is', 'are')} not what was logged."
+            self.damage.append(Damage("edited", what, first, last))
+        for height, lost in self._lost.items():
+            for first, last in ((first << height, (last + 1 << height) - 1) for first, last in lost):
+                what = (
+                    f"Stored hashes over events {first} to {last} are missing, or not those of the hashes below them."
+                )
+                self.damage.append(Damage("hash", what, first, last))
 
     def _check_erased(self) -> None:
         """Find events without their subject that no erasure names; it may have been appended meanwhile."""
         begin = self.size
         while list(outside(self.redacted, self._erased)) and (later := self._log.records(begin, begin + _AT_ONCE)):
-            self._erased += [run for each in later if each.action == ERASED for run in read_named(each.detail)]
+            self._erased += [run for each in later if each.action == ERASED for run in read_named(str(each.detail))]
             begin += _AT_ONCE
         for first, last in runs(outside(self.redacted, self._erased)):
             what = f"{_events(first, last, 'lacks its subject', 'lack their subjects')}, and no erasure names "
@@ -151,8 +177,15 @@ class _Verification:
         records = self._log.records(begin, end)
         if len(records) != end - begin:
             records = self._filled(records, begin, end)
-        leaves = [event_leaf(*record[:7]) if record.leaf is not _ABSENT else _ABSENT for record in records]
+        try:
+            leaves = _hashed(records)
+        except _WRONG:
+            records = [self._well_formed(record) for record in records]
+            leaves = _hashed(records)
         kept = [record.leaf for record in records]
+        if leaves != kept:
+            records = [each if _is_hash(each.leaf) else each._replace(leaf=b"") for each in records]
+            kept = [record.leaf for record in records]
         wrong = {record.number >> _HEIGHT for record in records if record.leaf is _ABSENT}
         if leaves != kept:
             changed = [each for each, leaf in zip(records, leaves, strict=True) if each.leaf != leaf]
@@ -166,8 +199,17 @@ class _Verification:
         found = {each.number: each for each in records}
         gone = [number for number in range(begin, end) if number not in found]
         for first, last in runs(gone):
-            self.damage.append(Damage("missing", f"{_events(first, last, 'is', 'are')} missing.", first, last))
+            add_run(self._missing, first, last)
         return [found.get(number) or _absent(number) for number in range(begin, end)]
+
+    def _well_formed(self, record: AuditRecord) -> AuditRecord:
+        """Return the record, or a stand-in if no event has such values."""
+        try:
+            _hashed([record])
+        except _WRONG:
+            add_run(self._malformed, record.number, record.number)
+            return _absent(record.number)
+        return record
 
     def _note(self, records: Sequence[AuditRecord]) -> None:
         """Count events without their subject and those that took over a head; check the other subjects."""
@@ -175,12 +217,12 @@ class _Verification:
             if action == ADOPTED and actor == ITSELF:
                 self.adopted.append(number)
             elif action == ERASED:
-                self._erased += read_named(detail)
+                self._erased += read_named(str(detail))
             if sealed is None and salt is None and subject is None:
                 continue
             if salt is None and subject is None:
                 self.redacted.append(number)
-            elif salt is None or subject is None or commitment(salt, subject) != sealed:
+            elif not _commits(salt, subject, sealed):
                 self.damage.append(Damage("edited", f"Event {number} has another subject.", number, number))
 
     def _extended(self, begin: int, leaves: Sequence[bytes]) -> list[bytes]:
@@ -213,7 +255,7 @@ class _Verification:
         stored = self._log.hashes(_HEIGHT, first, first + len(computed))
         for position, (there, made) in enumerate(zip(stored, computed, strict=True), first):
             if there is None:
-                self._hash_missing(_HEIGHT, position)
+                add_run(self._lost[_HEIGHT], position, position)
             elif there != made and position not in wrong:
                 self._doubtful.append(position)
         roots = [made if there is None else there for there, made in zip(stored, computed, strict=True)]
@@ -224,12 +266,7 @@ class _Verification:
             ):
                 [there] = self._log.hashes(height, position, position + 1)
                 if there != made:
-                    self._hash_missing(height, position)
-
-    def _hash_missing(self, height: int, position: int) -> None:
-        first, last = position << height, (position + 1 << height) - 1
-        what = f"The stored hash over events {first} to {last} is missing, or not that of the hashes below it."
-        self.damage.append(Damage("hash", what, first, last))
+                    add_run(self._lost[height], position, position)
 
     def judged(self, head: Head | None) -> list[Damage]:
         """Return what events and hashes that differ mean: it depends on which of them lead to the signed root."""
@@ -265,6 +302,21 @@ def _moved(changed: Sequence[AuditRecord]) -> list[Damage]:
     for first, last in runs([each.number for each in changed[_COMPARED:]]):
         damage.append(Damage("edited", f"{_events(first, last, 'is', 'are')} not what was logged.", first, last))
     return damage
+
+
+def _is_hash(value: object) -> bool:
+    return isinstance(value, bytes)
+
+
+def _hashed(records: Iterable[AuditRecord]) -> list[bytes]:
+    return [event_leaf(*record[:7]) if record.leaf is not _ABSENT else _ABSENT for record in records]
+
+
+def _commits(salt: bytes | None, subject: str | None, sealed: bytes | None) -> bool:
+    try:
+        return salt is not None and subject is not None and commitment(salt, subject) == sealed
+    except _WRONG:
+        return False
 
 
 def _absent(number: int) -> AuditRecord:

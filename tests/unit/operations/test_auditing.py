@@ -12,12 +12,14 @@ from kit.console.flights import Project
 from mainspring.core.errors import Corrupt, Unavailable
 from mainspring.core.time import DAY
 from mainspring.operations.access import add_account, grant_role, parse_grant, remove_account
-from mainspring.operations.auditing import VERIFIED, anchored, audit, verify_audit
+from mainspring.operations.auditing import REVEALED, VERIFIED, anchored, audit, prove, search_audit, verify_audit
 from mainspring.operations.doctor import examine
 from mainspring.operations.keys import create_key, revoke_key
 from mainspring.security.adapters.anchors_file import FileAnchors
-from mainspring.security.model import KeyScope, Kind
+from mainspring.security.model import AuditFilter, KeyScope, Kind
 from mainspring.security.ports import Anchors
+from mainspring.security.signing import SigningKey
+from mainspring.security.tree_heads import Head, sign_head
 
 
 class Away:
@@ -114,6 +116,31 @@ def test_a_file_is_cut_only_where_a_line_is_unfinished(tmp_path: Path) -> None:
         subprocess.run(["chattr", "-a", path], check=True)
     place.append("three")
     assert place.read() == ["one", "two", "three"]
+
+
+def test_heads_of_another_key_are_named_and_left_out(project: Project, places: dict[str, Anchors]) -> None:
+    del places["away"]
+    file = places["file"]
+    audit(project, "train", "model/late")
+    anchored(project, add=True)
+    file.append(sign_head(Head("mainspring/x", 99, bytes(32)), SigningKey(bytes(range(32)))))
+    assert [(each.events, each.problem) for each in anchored(project)] == [(1, "")]
+    verdict = verify_audit(project)
+    assert (verdict.damage, verdict.anchors, verdict.foreign) == ((), 1, ("file: 1 of 2",))
+    assert len(file.read()) == 3
+
+
+def test_subjects_are_named_on_demand_and_that_is_an_event(project: Project) -> None:
+    audit(project, "features.reveal", "model/late", subject="ana")
+    [hidden] = search_audit(project, AuditFilter(subject="ana"), limit=9)
+    assert hidden.event.subject is None
+    assert [prove(project, 0)[1][name] for name in ("salt", "subject")] == [None, None]
+    assert len(project.audit.read()) == 1
+    [shown] = search_audit(project, AuditFilter(subject="ana"), limit=9, subjects=True)
+    assert shown.event.subject == prove(project, 0, subjects=True)[1]["subject"] == "ana"
+    assert [(each.action, each.detail) for each in project.audit.read(2)] == [
+        (REVEALED, "event 0"), (REVEALED, "search")
+    ]  # fmt: skip
 
 
 def test_anchors_that_cannot_be_read_are_damage(project: Project, places: dict[str, Anchors], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from kit.auditing import KEY, audit_log, event, filled, found, tamper
 from kit.depth import examples
-from mainspring.core.errors import Corrupt, NotFound
+from mainspring.core.errors import Corrupt, Invalid, NotFound
 from mainspring.project.catalog import memory_catalog
 from mainspring.security.audit_proofs import Proofs, export, verify_export
 from mainspring.security.merkle import extend, extends, includes, leaf_hash, root
@@ -103,6 +103,13 @@ def test_a_file_that_is_no_export_is_refused(lines: list[bytes]) -> None:
     for public in (KEY.public, None):
         with pytest.raises(Corrupt):
             verify_export(lines, public)
+
+
+def test_a_file_that_is_nested_too_deeply_is_refused() -> None:
+    deep = b"[" * 200_000
+    for lines in ([deep], [*exported(1), deep]):
+        with pytest.raises(Invalid, match="nested"):
+            verify_export(lines, None)
 
 
 def test_lines_that_are_no_events_are_named() -> None:

@@ -43,11 +43,18 @@ def _filtered(function: Function) -> Function:
     return function
 
 
+def _with_subjects(function: Function) -> Function:
+    text = "Name the subjects of events too; the audit log records it."
+    return click.option("--subjects", is_flag=True, help=text)(function)
+
+
 def _filter(since: str, until: str, **parts: str) -> AuditFilter:
     from mainspring.core.time import parse_end, parse_instant
     from mainspring.security.model import AuditFilter
 
-    return AuditFilter(since=parse_instant(since) if since else 0, until=parse_end(until) if until else None, **parts)
+    return AuditFilter(
+        since=parse_instant(since) if since else None, until=parse_end(until) if until else None, **parts
+    )
 
 
 @make("verify")
@@ -73,13 +80,16 @@ def verify(call: Call, *, file: Path | None, key: str) -> int:
             console.print(f"[yellow]•[/] Event {number} took over events whose head this key had not signed.")
         if not verdict.head and well:
             console.print("[yellow]•[/] No head is signed yet: the next event signs one.")
+        for each in verdict.foreign:
+            console.print("[yellow]•[/] ", end="")
+            console.print(f"{each} anchored heads are signed by another key: left out.", markup=False)
         if verdict.anchors:
             heads = "head is" if verdict.anchors == 1 else "heads are"
             console.print(f"{verdict.anchors:,} anchored {heads} of this log.")
         erased = f", {verdict.redacted:,} without their subject" if verdict.redacted else ""
         console.print(f"{verdict.events:,} events{erased}: {'whole' if well else 'damaged'}.", style="bold")
 
-    call.result({"well": well, "verdict": verdict}, show)
+    call.result({"well": well, "key_from_file": False, "verdict": verdict}, show)
     return exits.OK if well else exits.CORRUPT
 
 
@@ -113,20 +123,22 @@ def _verify_file(call: Call, file: Path, key: str) -> int:
         of, judged = f"{head.size:,} events of {head.origin}", "as they were logged" if well else "damaged"
         console.print(f"{verdict.events:,} of {of}: {judged}.", style="bold")
 
-    call.result({"well": well, "verdict": verdict}, show)
+    call.result({"well": well, "key_from_file": public is None, "verdict": verdict}, show)
     return exits.OK if well else exits.CORRUPT
 
 
 @make("search")
 @_filtered
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1), help="Most events that are shown.")
-def search(call: Call, *, limit: int, **parts: str) -> None:
+@_with_subjects
+def search(call: Call, *, limit: int, subjects: bool, **parts: str) -> None:
     """List events with every given part, newest first."""
     from msgspec import to_builtins
 
     from mainspring.core.time import SECOND, format_instant
+    from mainspring.operations.auditing import search_audit
 
-    found = call.project.audit.search(_filter(**parts), limit=limit)
+    found = search_audit(call.project, _filter(**parts), limit=limit, subjects=subjects)
 
     def show(console: Console) -> None:
         rows = [
@@ -146,7 +158,7 @@ def search(call: Call, *, limit: int, **parts: str) -> None:
 @make("export")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @_filtered
-@click.option("--subjects", is_flag=True, help="Name the subjects of events too; the audit log records it.")
+@_with_subjects
 def export(call: Call, *, file: Path, subjects: bool, **parts: str) -> None:
     """Write events with every given part to FILE, each with the proof that it is in the log.
 
@@ -163,14 +175,15 @@ def export(call: Call, *, file: Path, subjects: bool, **parts: str) -> None:
 
 @make("proof")
 @click.argument("number", type=click.IntRange(0))
-def proof(call: Call, *, number: int) -> None:
+@_with_subjects
+def proof(call: Call, *, number: int, subjects: bool) -> None:
     """Show an event, the signed head of the log, and the hashes that lead from one to the other.
 
     An inclusion proof (RFC 9162, 2.1.3) of the leaf at the index NUMBER, in base 64.
     """
     from mainspring.operations.auditing import prove
 
-    note, event = prove(call.project, number)
+    note, event = prove(call.project, number, subjects=subjects)
 
     def show(console: Console) -> None:
         for name, value in event.items():

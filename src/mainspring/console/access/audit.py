@@ -46,7 +46,7 @@ class AskedEvents:
             Invalid: A time cannot be read.
         """
         end = parse_end(self.until) if self.until else None
-        since = parse_instant(self.since) if self.since else 0
+        since = parse_instant(self.since) if self.since else None
         return AuditFilter(self.actor, self.action, self.resource, self.detail, since, end)
 
 

@@ -6,8 +6,9 @@ state. Only the newest head is stored: an older one would let whoever can write 
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -63,6 +64,8 @@ audit_subtrees = sa.Table(
 )
 
 _COLUMNS = ("seq", "at", "actor", "action", "resource", "detail", "commitment", "leaf", "salt", "subject")
+_TREE: dict[str, type] = {"only": int, "origin": str, "size": int, "frontier": bytes, "note": str}
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _EVENT = (
     audit_events.c.seq, audit_events.c.at, audit_events.c.actor, audit_events.c.action, audit_events.c.resource,
     audit_events.c.detail,
@@ -129,7 +132,9 @@ class CatalogAuditLog:
 
     def _add(self, connection: sa.Connection, added: list[AuditEvent]) -> Row:
         """Append to events, subtrees and tree; return the tree's row."""
-        found = connection.execute(sa.select(audit_tree)).mappings().one_or_none()
+        found, damaged = _tree_of(_stored(connection, sa.select(*_raw(audit_tree, _TREE)).limit(2)))
+        if damaged:
+            raise Corrupt(damaged, fix="run `mainspring audit verify`, then restore the catalog from a backup.")
         before: Row = {"only": 0, "origin": f"{ITSELF}/{new_id()}", "size": 0, "frontier": b"", "note": ""}
         before |= found or {}
         size, frontier, key = before["size"], _hashes(before["frontier"]), self._key()
@@ -177,6 +182,8 @@ class CatalogAuditLog:
         self._check_newer(size)
         if tree is None:
             return
+        if tree.damaged:
+            raise Corrupt(tree.damaged, fix="run `mainspring audit verify`, then restore the catalog from a backup.")
         if tree.last is not None and tree.last >= size:
             raise _occupied(size)
         if tree.origin:
@@ -188,7 +195,9 @@ class CatalogAuditLog:
 
     def search(self, wanted: AuditFilter, *, before: int | None = None, limit: int = 100) -> list[AuditEntry]:
         columns = audit_events.c
-        query = sa.select(*_EVENT).where(columns.at >= wanted.since)
+        query = sa.select(*_EVENT)
+        if wanted.since is not None:
+            query = query.where(columns.at >= wanted.since)
         if wanted.until is not None:
             query = query.where(columns.at < wanted.until)
         if before is not None:
@@ -217,34 +226,35 @@ class CatalogAuditLog:
             return len(numbers)
 
     def tree(self) -> AuditTree | None:
-        number, of = audit_events.c.seq, audit_tree.c
+        number = audit_events.c.seq
         ends = sa.select(sa.func.min(number)).scalar_subquery(), sa.select(sa.func.max(number)).scalar_subquery()
-        query = sa.select(of.origin, of.size, of.frontier, of.note, *ends)  # of one moment
+        query = sa.select(*_raw(audit_tree, _TREE), *ends).limit(2)  # of one moment
         with catalog_errors(self._name), self._engine.connect() as connection:
-            row = connection.execute(query).one_or_none()
+            rows = _stored(connection, query)
+            row, damaged = _tree_of(rows)
             if row is None:
                 first, last = connection.execute(sa.select(*ends)).one()
                 return None if last is None else AuditTree("", 0, (), "", first, last)
-        return AuditTree(row[0], row[1], tuple(_hashes(row[2])), *row[3:])
+        frontier, (first, last) = tuple(_hashes(row["frontier"])), rows[0][len(_TREE) :]
+        return AuditTree(row["origin"], row["size"], frontier, row["note"], first, last, damaged)
 
     def records(self, begin: int, end: int) -> list[AuditRecord]:
         of = audit_events.c
-        query = sa.select(*(of[name] for name in _COLUMNS))
-        query = query.where(of.seq >= begin, of.seq < end).order_by(of.seq)
+        query = sa.select(*_raw(audit_events, _COLUMNS)).where(of.seq >= begin, of.seq < end).order_by(of.seq)
         with catalog_errors(self._name), self._engine.connect() as connection:
-            return [AuditRecord._make(row) for row in connection.execute(query).all()]
+            return [AuditRecord._make(row) for row in _stored(connection, query)]
 
     def hashes(self, height: int, begin: int, end: int) -> list[bytes | None]:
         at: Any
         if height == 0:
-            at, query = audit_events.c.seq, sa.select(audit_events.c.seq, audit_events.c.leaf)
+            at, query = audit_events.c.seq, sa.select(*_raw(audit_events, ("seq", "leaf")))
         else:
             at = audit_subtrees.c.position
-            query = sa.select(at, audit_subtrees.c.hash).where(audit_subtrees.c.height == height)
+            query = sa.select(*_raw(audit_subtrees, ("position", "hash"))).where(audit_subtrees.c.height == height)
         found: list[bytes | None] = [None] * (end - begin)
         with catalog_errors(self._name), self._engine.connect() as connection:
             for position, each in connection.execute(query.where(at >= begin, at < end)):
-                found[position - begin] = bytes(each)
+                found[position - begin] = each if isinstance(each, bytes) else None
         return found
 
 
@@ -276,6 +286,42 @@ def _foreign(row: Row, there: bytes, key: SigningKey) -> str:
             fix="run `mainspring audit verify`, then restore the catalog from a backup.",
         )
     return ""
+
+
+def _raw(table: sa.Table, names: Iterable[str]) -> list[sa.ColumnElement[Any]]:
+    """Return columns whose values are read as they are stored: SQLite takes any type in each."""
+    return [sa.type_coerce(table.c[name], sa.types.NULLTYPE) for name in names]
+
+
+def _stored(connection: sa.Connection, query: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
+    """Return the rows of a query, with surrogates for the bytes of texts that are not UTF-8: they fit no hash."""
+    try:
+        return connection.execute(query).all()
+    except sa.exc.OperationalError as error:
+        driver: Any = connection.connection.driver_connection
+        if "decode to UTF-8" not in str(error.orig) or connection.dialect.name != "sqlite":
+            raise
+    driver.text_factory = lambda content: content.decode(errors="surrogateescape")
+    try:
+        return connection.execute(query).all()
+    finally:
+        driver.text_factory = str
+
+
+def _tree_of(rows: Sequence[sa.Row[Any]]) -> tuple[Row | None, str]:
+    """Return the tree's row, `None` if there is none, and why it is damaged; what cannot be read of it is empty."""
+    if not rows:
+        return None, ""
+    row: Row = dict(zip(_TREE, rows[0][: len(_TREE)], strict=True))
+    wrong = [name for name, kind in _TREE.items() if not _is(row[name], kind)]
+    damaged = f"The audit log's stored tree has no valid {', '.join(wrong)}." if wrong else ""
+    if len(rows) > 1:
+        damaged = "The audit log has several stored trees."
+    return row | {name: _TREE[name]() for name in wrong}, damaged
+
+
+def _is(value: object, kind: type) -> bool:
+    return isinstance(value, kind) and not (isinstance(value, str) and _SURROGATE.search(value))
 
 
 def _hashes(joined: bytes) -> list[bytes]:

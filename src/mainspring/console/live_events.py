@@ -36,7 +36,7 @@ def mark_of(project: Project) -> str:
     running = project.jobs.find(statuses=[Status.RUNNING], limit=_RUNNING)
     state = (
         project.routes.revision(),
-        newest[0].number if newest else 0,
+        newest[0].number if newest else -1,
         sorted(project.jobs.counts().items()),
         [(job.id, job.attempts, job.progress) for job in running],
         [(each.id, each.revision) for each in project.rollouts.live()],

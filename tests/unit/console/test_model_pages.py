@@ -330,7 +330,7 @@ class TestVersion:
     def test_a_damaged_bundle_is_said_and_the_rest_is_there(self, tmp_path: Path) -> None:
         project = registered(tmp_path, versions=10)
         version = project.versions.get(MODEL, "9")
-        _, files = project.blobs._blobs[version.digest]
+        _, files = project.blobs._store._blobs[version.digest]
         files["model.onnx"] = b"changed"
         page = shown(Client(create_app(project), project.key()), f"/models/{MODEL}/versions/9")
         assert "The file model.onnx of bundle" in text_of(page)
@@ -438,7 +438,7 @@ class TestCard:
     def test_a_damaged_bundle_has_no_card(self, tmp_path: Path) -> None:
         project = registered(tmp_path, versions=10)
         version = project.versions.get(MODEL, "9")
-        project.blobs._blobs[version.digest][1]["holdout.parquet"] = b"changed"
+        project.blobs._store._blobs[version.digest][1]["holdout.parquet"] = b"changed"
         client = Client(create_app(project), project.key())
         assert "The card cannot be computed" in text_of(shown(client, f"/models/{MODEL}/versions/9/card"))
         assert client.get(f"/models/{MODEL}/versions/9/card.md").status_code == 503

@@ -14,6 +14,7 @@ from mainspring.core.errors import Conflict, Corrupt, Denied, Invalid, NotFound
 from mainspring.core.settings import Url
 from mainspring.core.time import DAY, HOUR, ManualClock, SystemClock
 from mainspring.ledger.conformance import prediction
+from mainspring.operations.access import add_account
 from mainspring.operations.keys import create_key
 from mainspring.operations.models import curating, transferring
 from mainspring.operations.models.adding import add_file
@@ -24,6 +25,7 @@ from mainspring.registry.bundles import seal
 from mainspring.registry.lineage import PARENT
 from mainspring.registry.model import AliasMove, Approval, Graph, Manifest, ModelVersion, Node, TensorSpec
 from mainspring.registry.processes import local_user, process_tags
+from mainspring.security.model import Grant, Kind, Role
 
 _PEOPLE = (f"person-{number}" for number in count())
 X, Y = TensorSpec("x", "FP32", (-1, 2)), TensorSpec("y", "FP32", (-1, 2))
@@ -106,6 +108,27 @@ def test_a_key_that_the_author_made_approves_nothing_of_theirs(tmp_path: Path) -
     assert refused.results[0].short_by == 1.0
 
     curating.approve(project, "late:1", key=create_key(project, "dan", ["manage"], DAY, created_by="local:dan"))
+    assert promote(project, "late").promoted
+
+
+def test_an_approver_is_the_account_however_it_comes(tmp_path: Path) -> None:
+    project = project_in(tmp_path / "here", approvals=2)
+    registered(project)
+    accounts = [add_account(project, Kind.USER, name) for name in ("Ana", "Ben")]
+    for account in accounts:
+        project.accounts.grant(Grant(Kind.USER, account.id, Role.APPROVER))
+    ana, ben = accounts
+    for _ in "ab":  # made by the author, for Ana
+        curating.approve(project, "late:1", key=create_key(project, "ana", ["manage"], DAY, owner=ana.id))
+    curating.approve(project, "late:1", by=curating.approver_of(project.authenticator.user(ana.id)))
+    refused = promote(project, "late")
+    assert not refused.promoted
+    assert refused.results[0].short_by == 1.0
+    project.accounts.remove(ana.id)
+    assert promote(project, "late").results[0].short_by == 1.0
+
+    given = curating.approve(project, "late:1", by=curating.approver_of(project.authenticator.user(ben.id)))
+    assert given.approver == f"user:{ben.id}"
     assert promote(project, "late").promoted
 
 

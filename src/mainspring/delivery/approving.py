@@ -30,7 +30,7 @@ def check_approver(approver: str, version: ModelVersion, authors: Sequence[str],
     """Raise if `approver` may not approve a version.
 
     Args:
-        person: For an API key, the person who created it, empty if unknown; `None` for a person.
+        person: For an API key, its owner or else who created it, empty if unknown; `None` for a person.
 
     Raises:
         Denied: The approver is an author, an author created the approver's key, or one of the two is unknown.
@@ -73,11 +73,11 @@ def counted(
 ) -> dict[str, str]:
     """Return person -> one of the names under which the person gave a valid approval of a version.
 
-    Approvals by an author, by a key that an author created, or of another bundle do not count. Several keys created by
-    one person count once.
+    Approvals by an author, by a key of an author, or of another bundle do not count. Several keys of one person count
+    once.
 
     Args:
-        people: For API keys among the approvers: approver -> the person who created the key, empty if unknown.
+        people: For API keys among the approvers: approver -> the key's owner or else who created it, empty if unknown.
     """
     persons: dict[str, str] = {}
     for each in approvals:

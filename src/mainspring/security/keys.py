@@ -72,6 +72,14 @@ def issue(
     return token
 
 
+def person_of(store: FindsKeys, principal: Principal) -> str:
+    """Return who acts: the account, as `user:ID` or `service:ID`, or the person of a key; empty if unknown."""
+    if principal.kind is not Kind.KEY:
+        return f"{principal.kind}:{principal.id}"
+    key = store.find(principal.id)
+    return "" if key is None else key.person
+
+
 def _checksum(body: str) -> str:
     return f"{zlib.crc32(body.encode()):08x}"
 

@@ -169,6 +169,13 @@ class ApiKey:
     owner: str = ""  # id of the account whose roles it has; empty for a key that has every role
     holder: Holder | None = None  # the owner as its store read it; `None` if there is none, or it was removed
 
+    @property
+    def person(self) -> str:
+        """Who acts with it: the owner, as `user:ID` or `service:ID`, or else who made it; empty if unknown."""
+        if not self.owner:
+            return self.created_by
+        return f"{Kind.USER if self.holder is None else self.holder.kind}:{self.owner}"
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:

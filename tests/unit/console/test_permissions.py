@@ -172,8 +172,10 @@ def test_a_key_is_bounded_by_its_scopes_and_by_its_owners_roles(here: Here) -> N
 def test_a_key_made_over_the_api_has_its_makers_owner(here: Here) -> None:
     administrator = here.caller(Binding(Role.ADMINISTRATOR, PROJECT))
     made = administrator("POST", "/api/keys", json={"name": "x", "scopes": ["view"], "lifetime": "1d"}).json()
-    owner = next(key.owner for key in here.project.key_store.all() if key.id == made["id"])
+    key = here.project.key_store.find(made["id"])
+    owner = key.owner
     assert owner
+    assert key.created_by == key.person == f"service:{owner}"
     assert Client(here.app, made["token"]).get("/api/models").status_code == 200
     here.project.accounts.remove(owner)
     here.project.authenticator._rows.clear()  # as a second later

@@ -17,7 +17,7 @@ from mainspring.jobs.pipelines.graph import Graph, Node
 from mainspring.operations.pipelines import control
 from mainspring.operations.pipelines.names import step_log
 from mainspring.security.keys import issue
-from mainspring.security.model import KeyScope
+from mainspring.security.model import Account, Grant, KeyScope, Kind, Role
 from unit.console.test_model_pages import row, shown
 from unit.console.test_pages import text_of
 from unit.console.test_rollout_pages import browser, post
@@ -222,16 +222,20 @@ class TestTheButtons:
         own = pipelined(tmp_path, approvals=1)
         project = own.project
 
-        def key(made_by: str) -> Client:
+        def key(made_by: str, owner: str = "") -> Client:
             token = issue(
                 project.key_store, name="k", scopes=(KeyScope.VIEW, KeyScope.MANAGE), lifetime_us=10**12,
-                clock=project.authenticator.clock, pepper=project.pepper, created_by=made_by,
+                clock=project.authenticator.clock, pepper=project.pepper, created_by=made_by, owner=owner,
             )  # fmt: skip
             return Client(create_app(project), token)
 
         path, asked = f"/api/pipelines/nightly/runs/{own.asking}/approve", {"step": "release"}
         assert key("ana")("POST", path, json=asked).status_code == 403  # ana started it
         assert key("")("POST", path, json=asked).status_code == 403
+        project.accounts.add(Account("carla", Kind.USER, "Carla"))
+        project.accounts.grant(Grant(Kind.USER, "carla", Role.ENGINEER))
+        mine = key("bob", "carla")("POST", "/api/pipelines/nightly/runs", json={}).json()["id"]
+        assert control.find_run(project, mine).argument["by"] == "user:carla"
         answer = key("bob")("POST", path, json=asked)
         assert answer.status_code == 200
         assert {each["name"]: each["approved_by"] for each in answer.json()["steps"]}["release"] == ["bob"]

@@ -19,8 +19,8 @@ from mainspring.core.errors import Conflict, Invalid, MainspringError
 from mainspring.core.ids import check_id
 from mainspring.core.time import parse_duration
 from mainspring.project import Project
-from mainspring.security.keys import issue
-from mainspring.security.model import ApiKey, AuditEvent, KeyScope, Kind, Principal
+from mainspring.security.keys import issue, person_of
+from mainspring.security.model import ApiKey, AuditEvent, KeyScope, Principal
 
 STATES = {"valid": ("Valid", "fresh"), "expired": ("Expired", "plain"), "revoked": ("Revoked", "plain")}
 
@@ -126,7 +126,7 @@ def create(project: Project, wanted: NewKey, by: Principal) -> str:
         lifetime_us=parse_duration(wanted.lifetime),
         clock=project.authenticator.clock,
         pepper=project.pepper,
-        created_by=_person(project, by),
+        created_by=person_of(project.key_store, by),
         owner=by.account,
     )
     _note(project, by, "key.create", f"key/{_id_of(token)}", ",".join(wanted.scopes))
@@ -142,14 +142,6 @@ def revoke(project: Project, key_id: str, by: Principal) -> None:
     project.audit.check()
     project.key_store.revoke(key_id, project.authenticator.clock.now())
     _note(project, by, "key.revoke", f"key/{key_id}")
-
-
-def _person(project: Project, principal: Principal) -> str:
-    """Return the person behind a key: a key made with another key belongs to the person who made the first."""
-    if principal.kind is not Kind.KEY:
-        return f"{principal.kind}:{principal.id}"
-    key = project.key_store.find(principal.id)
-    return "" if key is None else key.created_by
 
 
 def _id_of(token: str) -> str:

@@ -18,6 +18,7 @@ from mainspring.operations.models import curating
 from mainspring.operations.promote import expect_promoted, promote, rollback
 from mainspring.project import Project
 from mainspring.registry.model import Approval, ModelVersion
+from mainspring.security.keys import person_of
 from mainspring.security.model import Principal
 
 
@@ -93,11 +94,11 @@ def approval_proposal(project: Project, version: ModelVersion, principal: Princi
     name = f"{version.model} {version.version}"
     obstacle = ""
     try:
-        curating.expect_approver(project, version, curating.key_holder(principal))
+        curating.expect_approver(project, version, curating.approver_of(principal))
     except MainspringError as error:
         obstacle = str(error)
     changes = (
-        f"{name} counts one more approval, by the person who made the key {principal.name!r}.",
+        f"{name} counts one more approval, by {person_of(project.key_store, principal) or principal.name}.",
         "Nothing is promoted; an approval can be withdrawn.",
     )
     command = f"mainspring models approve {version.model}:{version.version}"
@@ -126,7 +127,7 @@ def decided(project: Project, version: ModelVersion, action: str, asked: Decisio
     """
     if action == "approve":
         reference = f"{version.model}:{version.version}"
-        return curating.approve(project, reference, by=curating.key_holder(by.principal), reason=asked.reason)
+        return curating.approve(project, reference, by=curating.approver_of(by.principal), reason=asked.reason)
     _expect_seen(project, version.model, asked)
     return expect_promoted(promote(project, version.model, version.version, reason=asked.reason, by=by.actor))
 

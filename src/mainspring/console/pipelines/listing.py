@@ -21,6 +21,7 @@ from mainspring.operations.pipelines import control
 from mainspring.operations.pipelines.control import RunState, StepState
 from mainspring.operations.pipelines.names import RUN
 from mainspring.project import Project
+from mainspring.security.keys import person_of
 from mainspring.security.model import Principal
 
 SHOWN, STEPS, RECENT = 25, 100, 5
@@ -248,7 +249,7 @@ def acted(project: Project, name: str, run: str, action: str, principal: Princip
     run_state(project, name, run)
     who = person(project, principal)
     if action == "approve":
-        if project.settings.approvals and not _maker(project, principal):
+        if project.settings.approvals and not person_of(project.key_store, principal):
             raise Denied(
                 f"The creator of the key {principal.name} is unknown, so its holder may have started the run {run}.",
                 authenticated=True,
@@ -266,13 +267,8 @@ def acted(project: Project, name: str, run: str, action: str, principal: Princip
 
 
 def person(project: Project, principal: Principal) -> str:
-    """Return the person behind a key, so that separate keys do not make separate people; else the key."""
-    return _maker(project, principal) or f"{principal.name} ({principal.id})"
-
-
-def _maker(project: Project, principal: Principal) -> str:
-    key = project.key_store.find(principal.id)
-    return "" if key is None else key.created_by
+    """Return the person who acts, so that separate keys do not make separate people; else the key."""
+    return person_of(project.key_store, principal) or f"{principal.name} ({principal.id})"
 
 
 def _row(project: Project, graph: Graph, schedules: Mapping[str, Planned]) -> PipelineRow:

@@ -15,7 +15,7 @@ from mainspring.registry.garbage import Collected, collect, graph_members
 from mainspring.registry.lineage import Lineage, authors_of, lineage_of
 from mainspring.registry.model import AliasMove, Approval, Deletion, ModelVersion, RunRecord, Waiver, Withdrawal
 from mainspring.registry.processes import local_user
-from mainspring.security.model import Action, AuditEvent, Principal
+from mainspring.security.model import Action, AuditEvent, Kind, Principal
 from mainspring.security.ports import KeyStore
 
 _KEY = "key:"  # prefix of an API key's id and name among approvers
@@ -167,7 +167,7 @@ def approve(
 
     Args:
         key: An API key with the scope manage, which identifies the approver; by default the user of this process.
-        by: Name of an approver who is identified already; see `key_holder`.
+        by: Name of an approver who is identified already; see `approver_of`.
 
     Raises:
         Denied: The approver is its author, or the key is invalid or lacks the scope.
@@ -223,12 +223,12 @@ def withdraw(
 
 
 def makers(keys: KeyStore, approvers: Iterable[str]) -> dict[str, str]:
-    """Return the creator of each API key among `approvers`; empty if unknown."""
+    """Return the person of each API key among `approvers`, its owner or else its creator; empty if unknown."""
     found = {}
     for approver in approvers:
         if approver.startswith(_KEY):
             key = keys.find(approver.removeprefix(_KEY).partition(":")[0])
-            found[approver] = "" if key is None else key.created_by
+            found[approver] = "" if key is None else key.person
     return found
 
 
@@ -242,11 +242,13 @@ def who(project: Project, key: str | None, model: str) -> str:
         return local_user()
     principal = project.authenticator.authenticate(f"Bearer {key}")
     project.authoriser.check(principal, Action.MODEL_APPROVE, f"model/{model}")
-    return key_holder(principal)
+    return approver_of(principal)
 
 
-def key_holder(principal: Principal) -> str:
-    """Return the name under which the holder of an API key approves."""
+def approver_of(principal: Principal) -> str:
+    """Return the name under which a caller approves."""
+    if principal.kind is not Kind.KEY:
+        return f"{principal.kind}:{principal.id}"
     return f"{_KEY}{principal.id}:{principal.name}"
 
 

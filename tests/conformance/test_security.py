@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from kit.auditing import audit_log
 from mainspring.core.errors import Corrupt
+from mainspring.security.adapters import accounts as accounts_module
 from mainspring.security.adapters.accounts import CatalogAccounts
 from mainspring.security.adapters.anchors_file import FileAnchors
 from mainspring.security.adapters.catalog import CatalogEndedSessions, CatalogKeyStore
@@ -26,6 +29,7 @@ from mainspring.security.conformance import (
     OwnedKeysConformance,
     UserSessionsConformance,
 )
+from mainspring.security.model import Account, AccountGroup, Grant, Kind, Role
 from mainspring.security.policy import CedarAuthoriser
 from mainspring.security.ports import (
     Accounts,
@@ -56,6 +60,36 @@ class TestCatalogAccounts(AccountsConformance):
     @pytest.fixture
     def accounts(self, catalog: sa.Engine) -> Accounts:
         return CatalogAccounts(catalog)
+
+    def test_a_group_that_is_removed_meanwhile_leaves_nothing_to_its_namesake(
+        self, accounts: Accounts, catalog: sa.Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        others: list[Thread] = []
+        expect = accounts_module._expect
+
+        def replace_group() -> None:
+            other = CatalogAccounts(catalog)
+            other.remove_group("risk")
+            other.add_group(AccountGroup("risk"))
+
+        def meanwhile(*given: Any) -> None:
+            expect(*given)
+            if not others:
+                others.append(Thread(target=replace_group))
+                others[0].start()
+                others[0].join(0.3)
+
+        monkeypatch.setattr(accounts_module, "_expect", meanwhile)
+        accounts.add(Account("ana", Kind.USER, "Ana"))
+        accounts.add_group(AccountGroup("risk"))
+        for change in (
+            lambda: accounts.grant(Grant("group", "risk", Role.OPERATOR)),
+            lambda: accounts.add_member("risk", "ana"),
+        ):
+            change()
+            others.pop().join()
+            assert accounts.grants() == []
+            assert accounts.groups() == [AccountGroup("risk")]
 
 
 class TestCatalogEndedSessions(EndedSessionsConformance):

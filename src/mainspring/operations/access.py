@@ -65,14 +65,13 @@ def find_account(project: Project, kind: Kind, text: str) -> Account:
         Invalid: There are several: give the id.
     """
     known = [account for account in project.accounts.all() if account.kind is kind]
-    for given in ("id", "email", "name"):
-        found = [account for account in known if text and getattr(account, given) == text]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            ids = ", ".join(account.id for account in found)
-            raise Invalid(f"Several accounts have the {given} {text!r}: {ids}.", fix="give the id of one.")
-    raise NotFound(f"There is no {kind} account {text!r}.", fix=f"run `{_LISTS[kind]}`.")
+    found = [account for account in known if text and text in (account.id, account.email, account.name)]
+    if not found:
+        raise NotFound(f"There is no {kind} account {text!r}.", fix=f"run `{_LISTS[kind]}`.")
+    if len(found) > 1:  # also where one has as name what is another's e-mail or id
+        ids = ", ".join(account.id for account in found)
+        raise Invalid(f"{text!r} is the id, e-mail or name of several accounts: {ids}.", fix="give the id of one.")
+    return found[0]
 
 
 def parse_account(project: Project, who: str) -> Account:

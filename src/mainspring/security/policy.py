@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any, Protocol
@@ -32,7 +32,8 @@ _PRINCIPALS = {Kind.USER: "User", Kind.SERVICE: "ServiceAccount", Kind.KEY: "Key
 _CALLED = {Kind.USER: "The user", Kind.SERVICE: "The service account", Kind.KEY: "The API key"}
 _SHIPPED = ("roles.cedar", "scopes.cedar")
 _SCOPE = "scope-"  # begins the ids of the policies of `scopes.cedar`
-_MOST_DECISIONS = 8192
+_MOST_DECISIONS, _LONGEST = 8192, 300  # remembered, of names of at most so many characters
+_Question = tuple[Principal, Action, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,15 @@ def _ids(text: str, name: str = "") -> list[str]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What was decided by some policies. Refusals are apart: who invents names drives out no permitted request."""
+
+    permitted: dict[_Question, Decision] = field(default_factory=dict)
+    refused: dict[_Question, Decision] = field(default_factory=dict)
+    least: dict[tuple[Action, str], Role] = field(default_factory=dict)
+
+
 class CedarAuthoriser:
     """An `Authoriser`.
 
@@ -136,22 +146,22 @@ class CedarAuthoriser:
         self._project = {"type": _RESOURCES[PROJECT], "id": project}
         self._own = own
         self._policies = Policies() if own is None else own.current()
-        self._refusals: dict[tuple[Principal, Action, str], Denied | None] = {}
+        self._known = _Known()
 
     @property
     def mark(self) -> object:
         """An object that is another one once the policies have changed."""
         if self._own is not None and self._own.current() is not self._policies:
-            self._policies, self._refusals = self._own.current(), {}
+            self._policies, self._known = self._own.current(), _Known()
         return self._policies
 
     def check(self, principal: Principal, action: Action, resource: str) -> None:
-        refusal = self._refusal(principal, action, resource)
-        if refusal is not None:
-            raise Denied(refusal.what, authenticated=True, fix=refusal.fix)
+        decision = self._decided(principal, action, resource)
+        if not decision.allowed:
+            raise self._refused(principal, action, resource, decision)
 
     def allows(self, principal: Principal, action: Action, resource: str) -> bool:
-        return self._refusal(principal, action, resource) is None
+        return self._decided(principal, action, resource).allowed
 
     def allows_everywhere(self, principal: Principal, action: Action) -> bool:
         return not self._policies.own and self.allows(principal, action, PROJECT)
@@ -163,31 +173,40 @@ class CedarAuthoriser:
         enough = () if decision.allowed else tuple(self._enough(principal, action, resource))
         return Explanation(decision.allowed, decision.rules, roles, enough)
 
-    def _refusal(self, principal: Principal, action: Action, resource: str) -> Denied | None:
+    def _decided(self, principal: Principal, action: Action, resource: str) -> Decision:
         _ = self.mark
-        question, refusals = (principal, action, resource), self._refusals
-        try:
-            return refusals[question]
-        except KeyError:
-            pass
-        decision = self._decide(principal, action, resource)
-        refusal = None if decision.allowed else self._refused(principal, action, resource, decision)
-        if len(refusals) >= _MOST_DECISIONS:
-            refusals.clear()
-        refusals[question] = refusal
-        return refusal
+        question, known = (principal, action, resource), self._known
+        found = known.permitted.get(question) or known.refused.get(question)
+        if found is None:
+            found = self._decide(principal, action, resource)
+            kept = known.permitted if found.allowed else known.refused
+            if len(kept) >= _MOST_DECISIONS:
+                kept.clear()
+            if len(resource) <= _LONGEST:
+                kept[question] = found
+        return found
 
     def _refused(self, principal: Principal, action: Action, resource: str, decision: Decision) -> Denied:
         on = resource if resource.isprintable() else ascii(resource)
         what = f"{_CALLED[principal.kind]} {principal.name!r} may not {action.value} on {on}."
         scopes = [rule.removeprefix(_SCOPE) for rule in decision.rules if rule.startswith(_SCOPE)]
         if scopes:
-            return Denied(what, fix=f"use a key with the scope {scopes[0]!r}.")
+            return Denied(what, authenticated=True, fix=f"use a key with the scope {scopes[0]!r}.")
         if decision.rules:
-            return Denied(what, fix=f"the policy {decision.rules[0]!r} forbids it: ask an administrator.")
-        enough = next(iter(self._enough(principal, action, resource)), Role.ADMINISTRATOR)
+            fix = f"the policy {decision.rules[0]!r} forbids it: ask an administrator."
+            return Denied(what, authenticated=True, fix=fix)
+        enough = self._least(action, resource.partition("/")[0])
         where = on if on == PROJECT else f"{on}, or on the project"
-        return Denied(what, fix=f"ask an administrator for the role {enough} on {where}.")
+        return Denied(what, authenticated=True, fix=f"ask an administrator for the role {enough} on {where}.")
+
+    def _least(self, action: Action, kind: str) -> Role:
+        """Return the smallest role that is enough for an action on some resource of a kind."""
+        known = self._known.least
+        if (action, kind) not in known:
+            anybody = Principal("", "", frozenset(), Kind.USER)
+            enough = self._enough(anybody, action, kind if kind == PROJECT else f"{kind}/")
+            known[action, kind] = next(iter(enough), Role.ADMINISTRATOR)
+        return known[action, kind]
 
     def _enough(self, principal: Principal, action: Action, resource: str) -> Sequence[Role]:
         def with_role(role: Role) -> Principal:

@@ -5,6 +5,7 @@ import cedarpy
 import pytest
 
 from mainspring.core.errors import Denied, Invalid
+from mainspring.security import policy
 from mainspring.security.model import EVERY_ROLE, Action, Binding, KeyScope, Kind, Principal, Role
 from mainspring.security.policy import CedarAuthoriser, Policies, schema
 
@@ -99,6 +100,23 @@ def test_a_decision_is_remembered_until_the_policies_or_the_roles_change(monkeyp
     own.policies = Policies({"own.cedar": MINE.replace('"b"', '"a"')})
     assert not authoriser.allows(viewer, Action.MODEL_READ, "model/a")
     assert authoriser.mark is not mark
+
+
+def test_invented_names_cost_a_decision_each_and_drive_out_nothing_permitted(monkeypatch) -> None:
+    asked = []
+    decide = CedarAuthoriser._decide
+    monkeypatch.setattr(CedarAuthoriser, "_decide", lambda self, *q: asked.append(q) or decide(self, *q))
+    monkeypatch.setattr(policy, "_MOST_DECISIONS", 8)
+    authoriser, viewer = CedarAuthoriser(), person(Binding(Role.VIEWER))
+    assert authoriser.allows(viewer, Action.MODEL_READ, "model/a")
+    asked.clear()
+    for number in range(20):
+        with pytest.raises(Denied, match="role approver on model/x"):
+            authoriser.check(viewer, Action.MODEL_APPROVE, f"model/x{number}{'y' * 400 * (number % 2)}")
+    assert len(asked) == 20 + len(Role)  # once, which role would be enough
+    asked.clear()
+    assert authoriser.allows(viewer, Action.MODEL_READ, "model/a")
+    assert not asked
 
 
 @pytest.mark.parametrize(

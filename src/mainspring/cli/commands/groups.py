@@ -80,7 +80,7 @@ def _member(call: Call, group: str, who: str, *, member: bool) -> None:
     said = "is a member" if member else "is no member"
     call.result(
         {"group": group, "account": account.id, "member": member},
-        lambda console: console.print(f"{account.name} {said} of {group}."),
+        lambda console: console.print(f"{account.name} ({account.id}) {said} of {group}."),
     )
 
 

@@ -34,7 +34,10 @@ def create(call: Call, *, name: str, scopes: tuple[str, ...], expires: str, owne
     from mainspring.operations.keys import create_key
 
     wanted = _SCOPES if "admin" in scopes else scopes
-    account = "" if owner is None else parse_account(call.project, owner).id
+    account = ""
+    if owner is not None:
+        account = parse_account(call.project, owner).id
+        click.echo(f"The key belongs to {owner} ({account}).", err=True)
     token = create_key(call.project, name, wanted, parse_duration(expires), owner=account)
     call.result(
         {"name": name, "scopes": list(wanted), "key": token}, lambda console: console.print(token, soft_wrap=True)

@@ -35,6 +35,10 @@ def _shown(grant: Grant) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _said(who: str, grant: Grant) -> str:
+    return who if grant.kind == "group" else f"{who} ({grant.who})"
+
+
 @make("grant")
 @click.argument("role", type=click.Choice(_ROLES))
 @click.argument("who")
@@ -45,7 +49,7 @@ def grant(call: Call, *, role: str, who: str, resource: str) -> None:
 
     granted = parse_grant(call.project, role, who, resource)
     grant_role(call.project, granted)
-    call.result(_shown(granted), lambda console: console.print(f"{who} is {role} on {resource}."))
+    call.result(_shown(granted), lambda console: console.print(f"{_said(who, granted)} is {role} on {resource}."))
 
 
 @make("revoke")
@@ -58,7 +62,9 @@ def revoke(call: Call, *, role: str, who: str, resource: str) -> None:
 
     revoked = parse_grant(call.project, role, who, resource)
     revoke_role(call.project, revoked)
-    call.result(_shown(revoked), lambda console: console.print(f"{who} is no longer {role} on {resource}."))
+    call.result(
+        _shown(revoked), lambda console: console.print(f"{_said(who, revoked)} is no longer {role} on {resource}.")
+    )
 
 
 @make("list", reads_only=True)

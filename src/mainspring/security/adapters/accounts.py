@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -153,7 +154,7 @@ class CatalogAccounts:
 
     def add_member(self, group: str, account_id: str) -> None:
         insert = upsert(self._engine, account_group_members, ("group_name", "account_id"), ("account_id",))
-        with catalog_errors(self._name), self._engine.begin() as connection:
+        with self._checking() as connection:
             _expect(connection, account_groups.c.name == group, _no_group(group))
             _expect(connection, accounts.c.id == account_id, _no_account(account_id))
             connection.execute(insert, {"group_name": group, "account_id": account_id})
@@ -183,7 +184,7 @@ class CatalogAccounts:
             "granted_at": grant.granted_at,
             "granted_by": grant.granted_by,
         }
-        with catalog_errors(self._name), self._engine.begin() as connection:
+        with self._checking() as connection:
             if grant.kind == _GROUP:
                 _expect(connection, account_groups.c.name == grant.who, _no_group(grant.who))
             else:
@@ -199,6 +200,17 @@ class CatalogAccounts:
             fix="run `mainspring roles list`.",
         )
         self._change(role_grants.delete().where(*_same(grant)), missing)
+
+    @contextmanager
+    def _checking(self) -> Iterator[sa.Connection]:
+        """Context of a transaction in which what `_expect` finds stays: on SQLite, which locks no rows, nobody else
+        writes.
+        """
+        with catalog_errors(self._name), self._engine.connect() as connection:
+            if connection.dialect.name == "sqlite":
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield connection
+            connection.commit()
 
     def _insert(self, statement: Any, taken: MainspringError) -> None:
         with catalog_errors(self._name):
@@ -254,7 +266,7 @@ def _same(grant: Grant) -> tuple[Any, ...]:
 
 
 def _expect(connection: sa.Connection, condition: Any, missing: MainspringError, *more: Any) -> None:
-    """Raise if there is no such row, and keep it from being removed until this transaction ends."""
+    """Raise if there is no such row, and keep it from being removed until the transaction of `_checking` ends."""
     if connection.execute(sa.select(sa.literal(1)).where(condition, *more).with_for_update()).one_or_none() is None:
         raise missing
 

@@ -340,8 +340,8 @@ class Project:
             self.wall,
             secret=self.pepper,
             redirect=settings.redirect or f"{self.settings.control.url}/login/callback",
-            ended=lambda account, why: self.audit.append(
-                [AuditEvent(self.wall.now(), account, "console.session.ended", "console", why)]
+            record=lambda account, action, resource, detail: self.audit.append(
+                [AuditEvent(self.wall.now(), account, action, resource, detail)]
             ),
         )
 

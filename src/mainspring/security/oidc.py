@@ -156,19 +156,35 @@ class Provider:
         check_identity(token, claims, client=self.client, trusted=trusted, nonce=nonce, access=tokens.access or None)
         return identity_of(self._settings, claims)
 
-    def present(self, access: str, subject: str) -> bool:
-        """Return whether the provider still knows the person whose access token this is.
+    def look_up(self, access: str, last: Identity, *, refreshed: bool) -> Identity:
+        """Return the person whose access token this is, as the userinfo endpoint describes them now.
+
+        Args:
+            last: What was known of the person. A claim that the endpoint leaves out is as it was.
+            refreshed: Whether the token is new, which says that the person is there. Then no endpoint is needed.
 
         Raises:
-            Unavailable: The provider does not answer, or has no such endpoint.
+            Denied: The provider does not know the person any more, or the person is not admitted.
+            Invalid: The provider has no such endpoint.
+            Unavailable: The provider does not answer.
         """
-        headers = {"Authorization": f"Bearer {access}"}
-        status, document = self.issuer.request("GET", self._endpoint("userinfo"), headers=headers)
-        if status in (401, 403):
-            return False
-        if status != 200 or not isinstance(document, dict):
-            raise Unavailable(f"The identity provider {self.issuer.url} answered {status}.")
-        return document.get("sub") == subject
+        if refreshed and not self.issuer.metadata().userinfo:
+            document: Any = {"sub": last.subject}
+        else:
+            headers = {"Authorization": f"Bearer {access}"}
+            status, document = self.issuer.request("GET", self._endpoint("userinfo"), headers=headers)
+            if status in (401, 403):
+                raise Denied("The identity provider has ended this sign-in.", fix="sign in again.")
+            if status != 200 or not isinstance(document, dict):
+                raise Unavailable(f"The identity provider {self.issuer.url} answered {status}.")
+        known: dict[str, Any] = {
+            "sub": "",
+            self._settings.groups_claim: list(last.groups),
+            self._settings.name_claim: last.name,
+        }
+        if "email" not in document:
+            known |= {"email": last.email, "email_verified": bool(last.email)}
+        return identity_of(self._settings, {**known, **document, "iss": last.issuer})
 
     def begin_device(self) -> Device:
         """Begin a sign-in that a person confirms on another device.

@@ -28,10 +28,12 @@ from mainspring.security.sessions import LIFETIME, Sessions
 
 CHECK_US = 45 * SECOND
 AWAY_US = 15 * MINUTE  # how long sessions go on without an answer of the provider
+RETRY_US = 10 * SECOND  # after a failed try, before a request of another session tries; of the same one, twice as long
 ATTEMPT_US = 10 * MINUTE
 _NONCE_BYTES = 12
 _PURPOSE = "sign-in"
 _ENDED = "Your session has ended."
+_KEEP_FAILED = 4096
 
 
 class _Kept(msgspec.Struct, frozen=True):
@@ -65,7 +67,7 @@ class SignIns:
     """Sign-in at one provider, and the sessions that follow.
 
     Args:
-        ended: Called with the id of an account whose session the provider has ended, and the reason.
+        record: Called with the account, action, resource and detail of an audit event.
         redirect: Address of this console to which the provider sends browsers back.
         secret: Secret of this installation, for the tokens' seals.
     """
@@ -80,17 +82,19 @@ class SignIns:
         *,
         secret: bytes,
         redirect: str,
-        ended: Callable[[str, str], None],
+        record: Callable[[str, str, str, str], None],
     ) -> None:
         self.redirect = redirect
-        self._ended = ended
+        self._record = record
         self._provider = provider
         self._accounts = accounts
         self._sessions = sessions
         self._store = store
         self._clock = clock
         self._cipher = AESGCM(hmac.digest(secret, b"tokens of user sessions", hashlib.sha256))
-        self._checking = [threading.Lock() for _ in range(64)]  # by session: one request asks, the others wait for it
+        self._checking = [threading.Lock() for _ in range(64)]  # by session: one request asks
+        self._failed: dict[str, int] = {}  # by session, when its last try failed
+        self._away: int | None = None  # when the last try of any session failed
 
     def begin(self, wanted: str) -> tuple[str, str]:
         """Return the provider's address for a browser, and the cookie that it has to bring back.
@@ -121,7 +125,7 @@ class SignIns:
             raise Denied("The sign-in was used before.", fix="begin again at the log-in page.")
         attempt = Attempt(begun.state, begun.nonce, begun.verifier, begun.wanted)
         identity, tokens = self._provider.finish(attempt, self.redirect, answer)
-        account, new = account_of(self._accounts, identity, self._clock.now())
+        account, new = self._account_of(identity)
         return SignedIn(account, self._open(account, tokens), begun.wanted, new)
 
     def _open(self, account: Account, tokens: Tokens) -> str:
@@ -140,45 +144,78 @@ class SignIns:
         kept = self._store.find(session.id)
         if kept is None:
             raise Denied(_ENDED, fix="sign in again.")
-        if self._clock.now() - kept.checked_at >= CHECK_US:
-            with self._checking[hash(kept.id) % len(self._checking)]:
-                self._check(kept.id)
+        now = self._clock.now()
+        if now - kept.checked_at >= CHECK_US and not self._rests(kept, now):
+            asking = self._checking[hash(kept.id) % len(self._checking)]
+            # While another request asks, this one goes on by the last answer, unless that is too old.
+            if asking.acquire(blocking=now - kept.checked_at >= AWAY_US):
+                try:
+                    self._check(kept.id)
+                finally:
+                    asking.release()
         return kept.account_id
+
+    def _rests(self, kept: UserSession, now: int) -> bool:
+        """Return whether a try failed so recently that the provider is not asked again yet.
+
+        Raises:
+            Unavailable: So it is, and the session's last answer is too old to go on by.
+        """
+        failed = self._failed.get(kept.id)
+        rests = failed is not None and now - failed < 2 * RETRY_US
+        rests = rests or (self._away is not None and now - self._away < RETRY_US)
+        if rests and now - kept.checked_at >= AWAY_US:
+            raise Unavailable("The identity provider does not answer.", fix="try again in half a minute.")
+        return rests
 
     def _check(self, session_id: str) -> None:
         kept, now = self._store.find(session_id), self._clock.now()
         if kept is None:
             raise Denied(_ENDED, fix="sign in again.")
-        if now - kept.checked_at < CHECK_US:
+        if now - kept.checked_at < CHECK_US or self._rests(kept, now):
             return  # another request has asked
+        if self._away is not None:
+            self._away = now  # one request tries, those of other sessions go on
         try:
             tokens = self._asked(kept)
         except Unavailable:
+            if len(self._failed) >= _KEEP_FAILED:
+                self._failed.clear()
+            self._failed[session_id] = self._away = self._clock.now()
             if now - kept.checked_at >= AWAY_US:
                 raise
             return
         except Denied as denied:
+            self._away = None
             if self._store.remove(session_id):
-                self._ended(kept.account_id, denied.what)
+                self._record(kept.account_id, "console.session.ended", "console", denied.what)
             raise
+        self._away = None
+        self._failed.pop(session_id, None)
         self._store.check(session_id, now, self._seal(session_id, tokens))
 
     def _asked(self, kept: UserSession) -> Tokens:
-        """Ask the provider for new tokens, or where it gave none to refresh with, about the person."""
+        """Ask the provider for new tokens, where it gave one to refresh with, and about the person."""
         tokens, account = self._unsealed(kept), self._accounts.find(kept.account_id)
         if tokens is None or account is None:
             raise Denied(_ENDED, fix="sign in again.")
-        if not tokens.refresh:
-            if not self._provider.present(tokens.access, account.subject):
-                raise Denied(_ENDED, fix="sign in again.")
-            return tokens
-        fresh = self._provider.refresh(tokens.refresh)
+        fresh = tokens
+        if tokens.refresh:
+            fresh = self._provider.refresh(tokens.refresh)
+            # The old tokens may be void from now on, whatever fails below.
+            self._store.check(kept.id, kept.checked_at, self._seal(kept.id, fresh))
         if fresh.identity:
             identity = self._provider.identify(fresh, None)
-            if (identity.issuer, identity.subject) != (account.issuer, account.subject):
-                raise Denied("The identity provider answers for another person.", fix="sign in again.")
-            account_of(self._accounts, identity, self._clock.now())
+        else:
+            last = Identity(account.issuer, account.subject, account.name, account.email, account.provider_groups)
+            identity = self._provider.look_up(fresh.access, last, refreshed=bool(tokens.refresh))
+        if (identity.issuer, identity.subject) != (account.issuer, account.subject):
+            raise Denied("The identity provider answers for another person.", fix="sign in again.")
+        self._account_of(identity)
         return fresh
+
+    def _account_of(self, identity: Identity) -> tuple[Account, bool]:
+        return account_of(self._accounts, identity, self._clock.now(), self._record)
 
     def close(self, session: Session) -> str:
         """End a session, and return the address that ends it at the provider too; empty if there is none."""
@@ -199,10 +236,12 @@ class SignIns:
         return Tokens("", found.access, found.refresh, 0)
 
 
-def account_of(accounts: Accounts, identity: Identity, now: int) -> tuple[Account, bool]:
+def account_of(
+    accounts: Accounts, identity: Identity, now: int, record: Callable[[str, str, str, str], None]
+) -> tuple[Account, bool]:
     """Return the account of a person, with the provider's newest words on it, and whether it was made now.
 
-    It is found by issuer and subject alone. A new one has no role.
+    It is found by issuer and subject alone. A new one has no role. A change of the provider's groups is recorded.
 
     Raises:
         Denied: The account is disabled.
@@ -223,6 +262,10 @@ def account_of(accounts: Accounts, identity: Identity, now: int) -> tuple[Accoun
     if found.disabled_at is not None:
         raise Denied("Your account was disabled.", fix="ask an administrator of this installation.")
     said = replace(found, name=identity.name, email=identity.email, provider_groups=identity.groups)
+    if set(said.provider_groups) != set(found.provider_groups):
+        # Before the change: groups may bring roles, and none come without an event.
+        groups = f"groups at the identity provider: {list(said.provider_groups)}, before {list(found.provider_groups)}"
+        record(found.id, "accounts.provider-groups", f"{found.kind}/{found.id}", groups)
     if said != found:
         accounts.describe(said.id, said.name, said.email, said.provider_groups)
     return said, False

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -13,13 +15,13 @@ import pytest
 
 from kit.console.client import HOST, Client
 from kit.console.flights import Project, populated
-from kit.identity_provider import CLIENT, SECRET, IdentityProvider, Person, SigningKey, running
+from kit.identity_provider import CLIENT, SECRET, IdentityProvider, Person, SigningKey, in_json, running
 from mainspring.console.app import create_app
 from mainspring.core.settings import SignIn, TrustedIssuer
 from mainspring.core.time import MINUTE, SECOND
 from mainspring.operations.access import set_disabled
-from mainspring.security.model import Account, Grant, Role
-from mainspring.security.sign_ins import AWAY_US, CHECK_US
+from mainspring.security.model import Account, AuditEvent, Grant, Role
+from mainspring.security.sign_ins import AWAY_US, CHECK_US, RETRY_US
 
 ADDRESSES = itertools.count()
 CALLBACK = f"http://{HOST}/login/callback"
@@ -234,21 +236,152 @@ def test_sessions_go_on_for_a_while_without_the_provider_and_survive_a_restart(c
     console.wait(2)
     assert console.status() == 503
     console.provider.answers.clear()
+    console.wait(2 * RETRY_US)
     assert console.status() == 200
 
 
+def test_a_provider_that_does_not_answer_is_not_asked_by_each_request(console) -> None:
+    console.sign_in()
+    other = Console(console.project, console.provider, console.app)
+    other.sign_in()
+    console.wait(CHECK_US)
+    answering, asked = threading.Event(), threading.Event()
+
+    def late() -> tuple[int, dict[str, str], bytes]:
+        asked.set()
+        answering.wait(10)
+        return 503, {}, b"{}"
+
+    console.provider.answers["/token"] = late
+    console.provider.asked.clear()
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(console.status)
+        assert asked.wait(10)
+        copy = browser_of(console.app)
+        copy.cookies.update(console.browser.cookies)
+        assert copy.page("/audit").status_code == 200
+        assert not first.done(), "a request waits for another's question"
+        answering.set()
+        assert first.result() == 200
+    assert [console.status(), other.status(), console.status()] == [200] * 3
+    tries = [path for path, _ in console.provider.asked if path == "/token"]
+    assert len(tries) == 1
+    console.wait(RETRY_US)
+    assert [console.status(), other.status(), console.status(), other.status()] == [200] * 4
+    tries = [path for path, _ in console.provider.asked if path == "/token"]
+    assert len(tries) == 2, "one session tries for all"
+    console.provider.answers.clear()
+    del console.provider.people["ana"]
+    console.wait(2 * RETRY_US)
+    assert (console.status(), other.status()) == (401, 401)
+
+
+@pytest.mark.usefixtures("complete")
 def test_without_a_refresh_token_the_person_is_asked_for_by_the_access_token(console) -> None:
-    tokens = console.provider.tokens
-    console.provider.tokens = lambda *args, **more: {**tokens(*args, **more), "refresh_token": ""}
-    try:
-        console.sign_in()
-    finally:
-        console.provider.tokens = tokens
+    without(console, refresh_token="")
+    console.sign_in()
     console.wait(CHECK_US)
     assert console.status() == 200
     console.provider.accesses.clear()
     console.wait(CHECK_US)
     assert console.status() == 401
+
+
+def without(console: Console, **left_out: str) -> None:
+    """Have the provider leave tokens out of its answers from now on."""
+    tokens = console.provider.tokens
+    console.provider.tokens = lambda *args, **more: {**tokens(*args, **more), **left_out}
+
+
+@pytest.fixture
+def complete(shared) -> Iterator[None]:
+    yield
+    vars(shared[1]).pop("tokens", None)
+
+
+@pytest.mark.usefixtures("complete")
+@pytest.mark.parametrize("left_out", ["refresh_token", "id_token"])
+def test_userinfo_brings_the_newest_groups_and_no_other_person(console, left_out) -> None:
+    if left_out == "refresh_token":
+        without(console, refresh_token="")
+    console.sign_in()
+    without(console, **{left_out: ""})
+    groups = console.provider.people["ana"].groups
+    for now in (["ml"], ["ml", "hr"], []):
+        groups[:] = now
+        console.wait(CHECK_US)
+        assert console.status() == 200
+        assert console.project.accounts.of_subject(console.provider.url, "ana").provider_groups == tuple(now)
+    console.provider.answers["/userinfo"] = lambda: in_json({**Person("ana").claims(), "sub": "ben"})
+    console.wait(CHECK_US)
+    assert console.status() == 401
+
+
+@pytest.mark.usefixtures("complete")
+@pytest.mark.parametrize("left_out", ["refresh_token", "id_token"])
+@pytest.mark.parametrize("limits", [{"allowed_groups": ("ml",)}, {"allowed_domains": ("example.org",)}])
+def test_a_person_who_is_not_admitted_any_more_is_out_also_without_an_id_token(shared, left_out, limits) -> None:
+    project, provider, _ = shared
+    provider.people = {"ana": Person("ana", "Ana", groups=["ml"])}
+    provider.answers, provider.change = {}, dict
+    only = replace(project.settings.sign_in, **limits)
+    console = Console(project.having(replace(project.settings, sign_in=only)), provider)
+    if left_out == "refresh_token":
+        without(console, refresh_token="")
+    console.sign_in()
+    console.grant()
+    without(console, **{left_out: ""})
+    provider.answers["/userinfo"] = lambda: in_json({"sub": "ana"})
+    console.wait(CHECK_US)
+    assert console.status() == 200, "a claim that is left out is as it was"
+    provider.answers.clear()
+    provider.people["ana"] = Person("ana", "Ana", "ana@elsewhere.org", ["sales"])
+    console.wait(CHECK_US)
+    assert console.status() == 401
+
+
+@pytest.mark.usefixtures("complete")
+def test_new_tokens_are_kept_where_userinfo_does_not_answer(console) -> None:
+    console.sign_in()
+    without(console, id_token="")
+    console.provider.answers["/userinfo"] = lambda: (503, {}, b"{}")
+    console.wait(CHECK_US)
+    assert console.status() == 200
+    console.provider.answers.clear()
+    console.wait(2 * RETRY_US)
+    assert console.status() == 200
+
+
+def test_a_change_of_groups_is_an_event_with_those_before_and_after(console) -> None:
+    console.sign_in()
+    account = console.project.accounts.of_subject(console.provider.url, "ana")
+
+    def change(groups: list[str], action: Callable[[], object]) -> list[AuditEvent]:
+        console.provider.people["ana"].groups = groups
+        before = console.project.wall.now()
+        console.wait(CHECK_US)
+        action()
+        return [e for e in console.project.audit.read(10) if e.at > before and e.action == "accounts.provider-groups"]
+
+    for action in (console.status, console.sign_in):
+        (event,) = change(["ml", "hr"], action)
+        assert (event.actor, event.resource) == (account.id, f"user/{account.id}")
+        assert event.detail == "groups at the identity provider: ['ml', 'hr'], before []"
+        assert change(["hr", "ml"], action) == [], "their order is no change"
+        (event,) = change([], action)
+        assert event.detail == "groups at the identity provider: [], before ['hr', 'ml']"
+    console.provider.people["ben"].groups = ["ml"]
+    console.sign_in("ben")
+    assert console.project.audit.read(2)[1].detail == "first sign-in, groups at the identity provider: ['ml']"
+
+
+def test_a_stranger_is_shown_nothing_of_this_installation(console, caplog) -> None:
+    console.provider.answers["/token"] = lambda: (503, {}, b"{}")
+    shown = console.browser.page(console.begin())
+    assert shown.status_code == 503
+    for ours in (console.provider.url, "client_id", "answered"):
+        assert ours not in shown.text
+    assert f"{console.provider.url} answered 503" in caplog.text
 
 
 def test_a_refresh_brings_the_newest_groups_and_no_other_person(console) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter, Request
@@ -11,11 +12,13 @@ from starlette.concurrency import run_in_threadpool
 from mainspring.console.guard import CALLBACK, SIGN_IN
 from mainspring.console.render import login_page, onward_page
 from mainspring.core.error_codes import codes_of
-from mainspring.core.errors import Denied, MainspringError
+from mainspring.core.errors import Denied, MainspringError, Overloaded
 from mainspring.project import Project
 from mainspring.security.model import AuditEvent
 from mainspring.security.sessions import LIFETIME
 from mainspring.security.sign_ins import ATTEMPT_US, SignIns
+
+_log = logging.getLogger(__name__)
 
 Refuse = Callable[[Request, str], Awaitable[None]]
 
@@ -70,7 +73,8 @@ def add_sign_in(
         events = [AuditEvent(project.wall.now(), who, "console.login", "console", "identity provider")]
         if found.new:
             account = f"user/{found.account.id}"
-            events.insert(0, AuditEvent(project.wall.now(), who, "accounts.add", account, "first sign-in"))
+            detail = f"first sign-in, groups at the identity provider: {list(found.account.provider_groups)}"
+            events.insert(0, AuditEvent(project.wall.now(), who, "accounts.add", account, detail))
         await run_in_threadpool(project.audit.append, events)
         # Not a redirect: the browser would count it as the provider's, and keep the strict cookie back.
         response = onward_page(request.scope, own_page(found.wanted))
@@ -86,8 +90,10 @@ def add_sign_in(
         return response
 
     async def refused(request: Request, error: MainspringError, wanted: str) -> Response:
+        shown = str(error)
         if isinstance(error, Denied):
             await refuse(request, error.what)
-        return login_page(
-            request.scope, status=codes_of(error).http, refused=str(error), wanted=wanted, provider=SIGN_IN
-        )
+        elif not isinstance(error, Overloaded):  # it names addresses and files of this installation
+            _log.warning("A sign-in failed: %s", error)
+            shown = "The sign-in does not work now. Fix: try again later, or ask the operator of this installation."
+        return login_page(request.scope, status=codes_of(error).http, refused=shown, wanted=wanted, provider=SIGN_IN)

@@ -134,7 +134,7 @@ def test_a_user_without_rights(tmp_path: Path, postgres_server: PostgresServer) 
     with psycopg.connect(database.text, autocommit=True) as connection:
         connection.execute(f"GRANT USAGE ON SCHEMA {schema_of('depot')} TO {guest}")  # type: ignore[call-overload]
         lacking = checked(tmp_path, catalog=url)["catalog"]["rights"]
-        assert "lacks permission to DELETE alias_moves" in lacking.detail
+        assert "lacks permission to DELETE access_changes" in lacking.detail
         rights = "SELECT, INSERT, UPDATE, DELETE"
         connection.execute(  # type: ignore[call-overload]
             f"GRANT {rights} ON ALL TABLES IN SCHEMA {schema_of('depot')} TO {guest}"

@@ -63,12 +63,12 @@ def test_memory_of_a_call_ends_where_the_limit_is() -> None:
     executor.close()
 
 
-def test_the_process_is_told_no_secret_and_has_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_process_is_told_no_secret_and_is_in_no_folder_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAINSPRING_CATALOG", "postgresql://user:password@host/db")
     executor = OnnxExecutor(counted(KEY))
     (child,) = children()
     assert b"password" not in Path(f"/proc/{child}/environ").read_bytes()
-    assert str(Path(f"/proc/{child}/cwd").readlink()).endswith("(deleted)")
+    assert str(Path(f"/proc/{child}/cwd").readlink()) == "/"
     executor.close()
 
 

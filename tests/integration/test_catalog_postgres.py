@@ -34,7 +34,7 @@ from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
 for _module in (
     *(f"{each}.adapters.catalog" for each in ("security", "data", "registry", "serving", "monitoring")),
     "delivery.adapters.catalog",
-    "security.adapters.audit",
+    *(f"security.adapters.{each}" for each in ("accounts", "audit", "data_keys", "sign_ins")),
     "jobs.adapters.tables",
     "data.adapters.streams_catalog",
     "deploy.adapters.fleet_catalog",

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-import mainspring.project.definitions.applied  # noqa: F401 (describes its table)
+import mainspring
 from kit import catalog_writers, prefork
 from kit.auditing import audit_log
 from kit.servers import PASSWORD, QUOTED, PostgresServer, running
@@ -31,16 +31,10 @@ from mainspring.project.definitions.applied import Applied
 from mainspring.registry.adapters.catalog import AliasMoves
 from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
 
-for _module in (
-    *(f"{each}.adapters.catalog" for each in ("security", "data", "registry", "serving", "monitoring")),
-    "delivery.adapters.catalog",
-    *(f"security.adapters.{each}" for each in ("accounts", "audit", "data_keys", "sign_ins")),
-    "jobs.adapters.tables",
-    "data.adapters.streams_catalog",
-    "deploy.adapters.fleet_catalog",
-    "serving.adapters.stream_states",
-):
-    importlib.import_module(f"mainspring.{_module}")
+_SOURCE = Path(mainspring.__file__).parent
+for _path in sorted(_SOURCE.rglob("*.py")):  # all that describe tables, whatever else has been imported
+    if "sa.Table(" in _path.read_text("utf-8") and "migrations" not in _path.parts:
+        importlib.import_module(".".join(("mainspring", *_path.relative_to(_SOURCE).with_suffix("").parts)))
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ _PIPELINE = {"approve": Action.PIPELINE_APPROVE}
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a route requires.
+    """The action and resource that a route requires.
 
     Attributes:
         action: The action.

@@ -21,7 +21,7 @@ def for_child(changes: Mapping[str, str]) -> dict[str, str]:
     return {**os.environ, **changes}
 
 
-# What a library may need, and nothing that could be a secret; names that end with _ are beginnings.
+# Variables that a library may need, and none that could be a secret; names that end with _ are beginnings.
 _HARMLESS = (
     "PATH", "HOME", "LANG", "LANGUAGE", "LC_", "TZ", "TZDIR", "PYTHON_", "PYTHONPATH", "PYTHONHASHSEED", "OMP_", "KMP_",
     "OPENBLAS_", "MKL_", "NUMEXPR_", "VECLIB_", "MALLOC_", "ARROW_", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH",

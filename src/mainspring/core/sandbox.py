@@ -30,7 +30,7 @@ REQUIRED, AVAILABLE, OFF = "required", "available", "off"
 FILES, NETWORK, PROCESSES = "files", "network", "processes"
 ALL = frozenset({FILES, NETWORK, PROCESSES})
 
-# What an interpreter and numerical libraries read.
+# Files that an interpreter and numerical libraries read.
 _SYSTEM = (
     "/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime",
     "/etc/timezone", "/etc/ssl", "/etc/fonts", "/etc/os-release", "/etc/passwd", "/etc/group", "/etc/nsswitch.conf",
@@ -105,7 +105,7 @@ _MACHINES = {"x86_64": _Machine(0xC000003E, 317, 126, 0), "aarch64": _Machine(0x
 
 
 class Policy(msgspec.Struct, frozen=True, array_like=True):
-    """What the processes that run foreign code are held to.
+    """Rules for all processes that run foreign code.
 
     Attributes:
         mode: `required`: they do not run where not all parts hold; `available`: with those that do; `off`: unconfined.
@@ -130,7 +130,7 @@ def set_policy(wanted: Policy) -> None:
 
 
 class Confinement(msgspec.Struct, frozen=True, array_like=True):
-    """What a process is confined to.
+    """Confinement of one process.
 
     Attributes:
         reads: Files, and folders with what is in them, that it may read beside the interpreter and those of the policy.

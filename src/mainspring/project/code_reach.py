@@ -1,4 +1,4 @@
-"""What of a project's folder is open to the code of its models, and what is not."""
+"""Files of a project that are open to the code of its models, and those that are closed to it."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ class ApiKey:
 
     @property
     def person(self) -> str:
-        """Who acts with it: the owner, as `user:ID` or `service:ID`, or else who made it; empty if unknown."""
+        """The person or service that acts with it: the owner, as `user:ID` or `service:ID`, or its maker; or empty."""
         if not self.owner:
             return self.created_by
         return f"{Kind.USER if self.holder is None else self.holder.kind}:{self.owner}"

@@ -127,7 +127,7 @@ def _ids(text: str, name: str = "") -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What was decided by some policies. Refusals are apart: who invents names drives out no permitted request."""
+    """Decisions of some policies. Refusals are apart: who invents names drives out no permitted request."""
 
     permitted: dict[_Question, Decision] = field(default_factory=dict)
     refused: dict[_Question, Decision] = field(default_factory=dict)

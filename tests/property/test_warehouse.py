@@ -124,6 +124,13 @@ def test_what_has_no_equal_is_refused_by_name() -> None:
         write(deep_one, "spark")
 
 
+def test_spark_is_given_only_escapes_that_it_knows() -> None:
+    text = to_warehouse_sql(col("s").strip(), {"s": DType.String}, DIALECTS["spark"], lambda column, _: column)
+    (stripped,) = re.findall(r"'(.*)'", text)
+    assert stripped.encode().decode("unicode_escape") == " \t\n\r\f\v"
+    assert not re.findall(r"\\[^nrtu]", stripped)
+
+
 def test_names_and_text_cannot_leave_their_quotes() -> None:
     for dialect in DIALECTS.values():
         for hostile in ("a'b", "a\\'b", 'a"b', "a`b", "a\\", "\n;--"):

@@ -153,7 +153,7 @@ SPARK = Dialect(
         "starts_with": "STARTSWITH({0}, {1})",
         "ends_with": "ENDSWITH({0}, {1})",
         "length": "CHAR_LENGTH({0})",
-        "strip": "BTRIM({0}, ' \\t\\n\\r\\f\\u000b')",
+        "strip": "BTRIM({0}, ' \\t\\n\\r\\u000c\\u000b')",  # \\f is a letter to it
         # FLOOR and CEIL of a double are whole numbers here; one from 2^52 on is whole already.
         "floor": "CASE WHEN ABS({0}) < 4503599627370496 THEN CAST(FLOOR({0}) AS DOUBLE) ELSE {0} END",
         "ceil": "CASE WHEN ABS({0}) < 4503599627370496 THEN CAST(CEIL({0}) AS DOUBLE) ELSE {0} END",

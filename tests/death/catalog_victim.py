@@ -26,7 +26,7 @@ from death.materialise_victim import at_step, forked
 from mainspring.core.catalog import open_engine
 from mainspring.core.locks import FileLocks
 from mainspring.core.settings import Url
-from mainspring.project.catalog import MIGRATIONS, begin, open_catalog
+from mainspring.project.catalog import MIGRATIONS, open_catalog
 
 JOB = (
     "INSERT INTO jobs (id, handler, argument, status, enqueued_at, due_at, attempts, most_attempts, cancelling) "
@@ -40,7 +40,9 @@ def url(folder: Path) -> Url:
 
 def older(folder: Path, revision: str) -> None:
     """Make a catalog of that revision, with a row."""
-    begin(folder / "catalog.db")
+    folder.mkdir()
+    with closing(sqlite3.connect(folder / "catalog.db")) as connection:
+        connection.execute("VACUUM")  # writes the first page
     if not revision:
         return
     config = Config()

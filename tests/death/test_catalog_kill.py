@@ -5,13 +5,12 @@ the next process that opens the catalog migrates it.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from kit import prefork
 from kit.depth import examples
 
 VICTIM = Path(__file__).parent / "catalog_victim.py"
@@ -19,9 +18,8 @@ VICTIM = Path(__file__).parent / "catalog_victim.py"
 
 @pytest.mark.parametrize("revision", ["", *examples(gate=["0011"], deep=["0005", "0011", "0015"])])
 def test_a_killed_migration_leaves_nothing_and_the_next_one_succeeds(revision: str, tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(VICTIM.parents[1]), *filter(None, sys.path)])}
-    command = [sys.executable, str(VICTIM), str(tmp_path), revision, str(examples(gate=23, deep=1))]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
+    command = prefork.script(VICTIM, tmp_path, revision, examples(gate=23, deep=1))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
     assert len(found["lives"]) >= examples(gate=2, deep=20)

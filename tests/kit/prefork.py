@@ -111,6 +111,15 @@ def program(module: types.ModuleType, *arguments: object) -> list[str]:
     return [str(programs() / "python"), "-c", code, *map(str, arguments)]
 
 
+def script(path: Path, *arguments: object) -> list[str]:
+    """Return the command that runs a file as a program, as `program` does a module; it finds what lies beside it."""
+    code = (
+        f"import runpy, sys; sys.path[:0] = [{str(path.parent)!r}, {_TESTS!r}]; "
+        f"runpy.run_path({str(path)!r}, run_name='__main__')"
+    )
+    return [str(programs() / "python"), "-c", code, *map(str, arguments)]
+
+
 def run(
     arguments: Sequence[str], *, cwd: Path, environment: Mapping[str, str], timeout_s: float
 ) -> tuple[int, str, str]:
@@ -269,6 +278,7 @@ def serve() -> None:
         importlib.import_module(name)
     with tempfile.TemporaryDirectory() as folder:  # a child that makes a store of runs has its bytes
         importlib.import_module("mainspring.registry.adapters.mlflow_store").create_sqlite(Path(folder) / "runs.db")
+    importlib.import_module("mainspring.project.catalog").memory_catalog().dispose()  # and those of catalogs
     importlib.import_module("mainspring.training.runs.provenance").package_digest()  # of what is imported, so of all
     typing._cleanups.clear()  # type: ignore[attr-defined]  # some libraries empty these caches, of all, at their end
     gc.collect()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
-from contextlib import closing, suppress
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +12,7 @@ import sqlalchemy as sa
 
 from mainspring.core.catalog import SCHEMA, catalog_errors, check_not_deleted, open_engine
 from mainspring.core.errors import Conflict, Corrupt, Denied, MissingExtra
-from mainspring.core.files import disk_errors, sync_folder
+from mainspring.core.files import write_once
 from mainspring.core.locks import Locks
 from mainspring.core.settings import Url
 
@@ -29,7 +27,8 @@ _MIGRATING = threading.Lock()  # alembic keeps its state in globals
 def open_catalog(url: Url, locks: Locks, project: str = "") -> sa.Engine:
     """Return an engine on the catalog, migrated to this version of the package.
 
-    An up-to-date catalog is recognised without importing alembic.
+    An up-to-date catalog is recognised without importing alembic. A new SQLite catalog appears whole, as a copy of what
+    the migrations make once per process.
 
     Args:
         url: Its address; `memory://` is a `memory_catalog`.
@@ -46,7 +45,7 @@ def open_catalog(url: Url, locks: Locks, project: str = "") -> sa.Engine:
     if url.scheme == "memory":
         return memory_catalog()
     if url.scheme == "sqlite":
-        begin(url.path)
+        _begin(url.path)
     engine = open_engine(url.text, schema)
     try:
         with catalog_errors(url.shown):
@@ -62,8 +61,7 @@ def open_catalog(url: Url, locks: Locks, project: str = "") -> sa.Engine:
 def memory_catalog() -> sa.Engine:
     """Return an empty catalog in this process's memory, for tests and experiments. `dispose` deletes it.
 
-    Its tables are made by the migrations, which run once per process; each further catalog is a copy, made in under a
-    millisecond. Threads may share it.
+    Each is a copy, made in under a millisecond, of what the migrations make once per process. Threads may share it.
 
     Raises:
         MissingExtra: alembic is not installed.
@@ -91,33 +89,20 @@ def _driver(connection: sa.Connection) -> sqlite3.Connection:
     return driver
 
 
-def begin(path: Path) -> None:
-    """Create an empty SQLite catalog if it is missing; the file appears whole.
+def _begin(path: Path) -> None:
+    """Create a SQLite catalog if it is missing; the file appears whole.
 
     Raises:
         Corrupt: The file is empty. SQLite would treat it as a new database, without keys and routes.
     """
     check_not_deleted(path, f"The catalog {path}")
-    if path.exists():
-        if not path.stat().st_size:
-            raise Corrupt(
-                f"The catalog {path} is empty (0 bytes): its keys, routes and commits are lost.",
-                fix=f"restore {path} from a backup; or delete it, to start without its contents.",
-            )
-        return
-    beside = path.with_name(f".{path.name}.{os.urandom(6).hex()}.partial")
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        beside.touch(mode=0o600)
-        try:
-            with closing(sqlite3.connect(beside)) as connection:
-                connection.execute("PRAGMA user_version=0")
-                connection.execute("VACUUM")  # writes the first page
-            with suppress(FileExistsError):  # somebody was faster
-                path.hardlink_to(beside)
-        finally:
-            beside.unlink(missing_ok=True)
-        sync_folder(path.parent)
+    if not path.exists():
+        write_once(path, _migrated_tables())
+    elif not path.stat().st_size:
+        raise Corrupt(
+            f"The catalog {path} is empty (0 bytes): its keys, routes and commits are lost.",
+            fix=f"restore {path} from a backup; or delete it, to start without its contents.",
+        )
 
 
 def schema_of(project: str) -> str:

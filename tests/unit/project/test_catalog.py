@@ -15,7 +15,7 @@ from mainspring.core.catalog import metadata
 from mainspring.core.errors import Conflict, Corrupt
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
-from mainspring.project.catalog import HEAD, MIGRATIONS, begin, memory_catalog, open_catalog, version
+from mainspring.project.catalog import HEAD, MIGRATIONS, memory_catalog, open_catalog, version
 
 for _package in ("security", "data", "registry", "serving", "monitoring", "delivery", "jobs"):
     importlib.import_module(f"mainspring.{_package}.adapters.catalog")
@@ -93,7 +93,7 @@ def test_a_catalog_of_no_bytes_is_refused_and_left_alone(tmp_path: Path) -> None
 
 
 def test_a_new_catalog_never_has_no_bytes(tmp_path: Path) -> None:
-    begin(tmp_path / "catalog.db")
+    open_catalog(_url(tmp_path), MemoryLocks()).dispose()
     assert (tmp_path / "catalog.db").stat().st_size > 0
     assert (tmp_path / "catalog.db").stat().st_mode & 0o777 == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["catalog.db"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,8 +20,11 @@ TIME = {
 
 def _uses(source: str, wanted: set[str]) -> list[str]:
     """Return the uses of `wanted` (dotted names) in this Python source, also where they were imported by name."""
-    if not any(name.rpartition(".")[2] in source for name in wanted):
-        return []
+    modules = {name.rpartition(".")[0] for name in wanted} | {"pandas"}
+    above = {name.rpartition(".")[0] for name in modules} - {""}
+    imported = rf"(?:import|from) (?:{'|'.join(modules)})\b|from (?:{'|'.join(above or modules)}) import"
+    if not re.search(rf"^[ \t]*(?:{imported})", source, re.MULTILINE):
+        return []  # parsing takes long
     tree = ast.parse(source)
     names = {}
     for node in ast.walk(tree):

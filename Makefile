@@ -32,9 +32,13 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=20 -p no:schemathesis
 GATE := bash tests/in_memory.sh env $(TESTS)
 # One process more than cores, as some tests wait.
-UNIT := $(GATE) -n 3 --dist worksteal
+UNIT := MAINSPRING_TESTS_BUDGET_S=400 $(GATE) -n 3 --dist worksteal
 # These wait for what other processes do; a fourth process saves nothing on two cores.
-REST := $(GATE) -n 3 --dist worksteal --reruns 1 -r aR --ignore tests/unit --ignore tests/architecture
+REST := MAINSPRING_TESTS_BUDGET_S=1300 $(GATE) -n 3 --dist worksteal --reruns 1 -r aR --ignore tests/unit --ignore tests/architecture
+
+# Each part can be run alone, and again: make test-deep PART="property death".
+PART := architecture unit property conformance docs integration e2e death
+DEEP := MAINSPRING_TESTS_DEEP=1 MAINSPRING_TESTS_START=real $(TESTS) -n 2 --dist worksteal --timeout 600
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -85,8 +89,11 @@ check: $(READY) ## the fast gate: style, types, layers, dead code, known vulnera
 test: check servers ## everything
 	$(REST) tests
 
-test-deep: lint types servers ## everything, with all examples and kills and a real interpreter for each command
-	MAINSPRING_TESTS_DEEP=1 MAINSPRING_TESTS_START=real $(TESTS) -n 2 --dist worksteal --timeout 600 tests
+test-deep: lint types servers ## all examples and kills, an interpreter for each command (PART=property: that part)
+	@failed=; for part in $(PART); do \
+		echo "== $$part"; \
+		$(DEEP) tests/$$part || failed="$$failed $$part"; \
+	done; [ -z "$$failed" ] || { echo "Failed:$$failed" >&2; exit 1; }
 
 servers: ## the programs that some tests drive, from the system's packages where that is allowed
 	@bash tests/servers.sh

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from kit.budget import account
 from kit.depot import MODEL, Depot, copied, lay_out
 from kit.depth import DEEP
 from kit.object_store import s3_blobs, s3_server, s3_url  # noqa: F401  (fixtures)
@@ -34,7 +37,7 @@ sys.path.append(str(Path(__file__).parents[1] / "bench"))
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is slow now and then: nothing is asserted on a time. In CI what is drawn is always the same.
-for profile, default in (("gate", 25), ("deep", 100)):
+for profile, default in (("gate", 12), ("deep", 100)):
     settings.register_profile(profile, settings.default, deadline=None, max_examples=default)
 settings.load_profile("deep" if DEEP else "gate")
 
@@ -86,10 +89,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how a test failed that passed when it was run again: otherwise nobody could make it steady."""
+    """Say how a test failed that passed when it was run again, to make it steady; and what a budget was spent on."""
     for report in terminalreporter.stats.get("rerun", ()):
         terminalreporter.section(f"{report.nodeid} failed at first")
         terminalreporter.line(report.longreprtext[-10_000:])
+    if budget_s := os.environ.get("MAINSPRING_TESTS_BUDGET_S"):
+        terminalreporter.section("time of the tests")
+        every = itertools.chain(*terminalreporter.stats.values())
+        for line in account((each for each in every if isinstance(each, pytest.TestReport)), float(budget_s)):
+            terminalreporter.line(line)
 
 
 def _make(root: Path) -> dict[str, Any]:

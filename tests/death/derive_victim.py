@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -81,7 +82,8 @@ def main() -> None:
         copy = folder.with_name(f"{folder.name}-trial")
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(folder, copy)
-        child = subprocess.Popen([sys.executable, __file__, str(copy), "work"], stdout=subprocess.PIPE)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        child = subprocess.Popen([sys.executable, __file__, str(copy), "work"], env=environment, stdout=subprocess.PIPE)
         assert child.stdout is not None
         child.stdout.readline()
         try:

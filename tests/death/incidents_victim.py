@@ -40,7 +40,7 @@ from mainspring.registry.model import AliasMove
 
 ENDPOINT = "late-arrival"
 START = flights.NOW
-STRIDE = examples(gate=2, deep=1)  # steps between two kills
+STRIDE = examples(gate=4, deep=1)  # steps between two kills
 MONITORS = {ENDPOINT: Monitor(ENDPOINT, notify=[webhook("ops")], actions=[shed(0.25, channels=[CONTRACT], lasts="1d")])}
 
 

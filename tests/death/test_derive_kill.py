@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from death import derive_victim
+from kit import prefork
 from kit.depth import examples
 
 VICTIM = Path(__file__).parent / "derive_victim.py"
 
 
 def trials(folder: Path, moments: list[str]) -> list[dict[str, Any]]:
-    environment = os.environ | {"PYTHONPATH": f"{VICTIM.parent.parent}:{os.environ.get('PYTHONPATH', '')}"}
-    command = [sys.executable, str(VICTIM), str(folder), *moments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=550, check=False)
+    command = prefork.script(VICTIM, folder, *moments)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=550, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 

@@ -4,19 +4,17 @@ between deciding to shed requests, publishing that, and ending it."""
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
+
+from kit import prefork
 
 VICTIM = Path(__file__).parent / "incidents_victim.py"
 
 
 def test_an_incident_opens_once_and_its_messages_arrive_wherever_the_worker_is_killed(tmp_path: Path) -> None:
-    paths = [str(VICTIM.parent), str(VICTIM.parents[1]), *sys.path]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    command = [sys.executable, str(VICTIM), str(tmp_path)]
-    done = subprocess.run(command, check=False, env=environment, stdout=subprocess.PIPE, text=True, timeout=400)
+    command = prefork.script(VICTIM, tmp_path)
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True, timeout=400)
     told = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, told[-1:]
     opened = [each for each in told if each["incidents"] == [{"open": True, "windows": 1}]]

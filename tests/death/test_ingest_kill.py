@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from kit.depth import deep, examples
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.schema import Float32, Int32, String
 from mainspring.core.time import ManualClock
@@ -139,7 +140,7 @@ def test_a_killed_ingestion_is_resumed_and_nothing_is_there_twice(tmp_path: Path
     Ingestor(lake, MemoryLocks(), ManualClock(), **OPTIONS).ingest(FLIGHTS, folder / "first.parquet", keyings=KEYINGS)
     chance = random.Random()
     killed = 0
-    for _ in range(30):
+    for _ in range(examples(gate=12, deep=30)):
         child = start(tmp_path / "lake", tmp_path / "locks", folder / "second.parquet")
         assert child.stdout is not None
         go(child)
@@ -166,7 +167,10 @@ def test_a_killed_ingestion_is_resumed_and_nothing_is_there_twice(tmp_path: Path
     assert lying == {Path(file).name for table in lake.tables() for file in lake.scan(table).files or ()}
 
 
-@pytest.mark.parametrize("shared", [True, False], ids=["under one lock", "where no lock reaches"])
+@pytest.mark.parametrize(
+    "shared",
+    [pytest.param(True, marks=deep, id="under one lock"), pytest.param(False, id="where no lock reaches")],
+)
 def test_one_batch_by_several_processes_at_once_lands_once(shared: bool, tmp_path: Path, undisturbed: Any) -> None:
     folder, expected = undisturbed
     lake = DeltaLake(tmp_path / "lake")

@@ -19,7 +19,7 @@ import pytest
 import sqlalchemy as sa
 
 from kit.depot import Depot, lay_out
-from kit.depth import examples
+from kit.depth import deep, examples
 from kit.waiting import wait_until
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
@@ -92,7 +92,7 @@ def ending(processes: list[subprocess.Popen[str]]) -> Iterator[None]:
             process.communicate()
 
 
-@pytest.mark.parametrize("runners", [1, 2])
+@pytest.mark.parametrize("runners", examples(gate=[2], deep=[1, 2]))
 def test_killed_at_any_moment_every_job_finishes_and_no_finished_step_is_done_again(scene: Scene, runners: int) -> None:
     print(f"DEATH_SEED={SEED}")
     chance, clock = random.Random(f"{SEED} {runners}"), SystemClock()
@@ -134,6 +134,7 @@ def test_killed_at_any_moment_every_job_finishes_and_no_finished_step_is_done_ag
     assert len(beats) == len(set(beats))
 
 
+@deep
 def test_the_worker_of_an_up_is_killed_and_its_jobs_go_on(tmp_path: Path) -> None:
     depot = lay_out(tmp_path / "depot")
     toml = depot.root / "mainspring.toml"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from kit.depth import examples
 from kit.waiting import wait_until
 from mainspring.core.locks import FileLocks
 from mainspring.data.adapters.delta import DeltaLake
@@ -105,7 +106,7 @@ while True:
     store.compact()
     store.tidy(made_before=int(sys.argv[2]), replaced_before=2**62, entries=1)
 """
-ROUNDS, KEPT_FROM = 6, 2  # the predictions of the first two rounds are removed
+ROUNDS, KEPT_FROM = examples(gate=3, deep=6), 2  # the predictions of the first two rounds are removed
 
 
 def start(program: str, *arguments: str) -> subprocess.Popen[str]:

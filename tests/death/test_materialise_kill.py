@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from kit.depth import examples
+from kit import prefork
+from kit.depth import deep, examples
 from kit.reach import within_reach
 from kit.visits import KEYINGS, NOW, SHOPS, VIEW, VISITS, batch
 from mainspring.core.locks import MemoryLocks
@@ -60,9 +61,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def victim(*arguments: str) -> list[dict[str, Any]]:
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
-    command = [sys.executable, str(VICTIM), *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    command = prefork.script(VICTIM, *arguments)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -74,7 +74,9 @@ def same(trials: list[dict[str, Any]]) -> None:
     assert found[-1]["views"] == repr([slot(VIEW)])
 
 
-@pytest.mark.parametrize(("scenario", "steps"), [("first", 6), ("later", 4), ("rebuild", 5)])
+@pytest.mark.parametrize(
+    ("scenario", "steps"), examples(gate=[("later", 4)], deep=[("first", 6), ("later", 4), ("rebuild", 5)])
+)
 def test_killed_at_every_step_the_replay_leaves_the_same(folders: dict[str, Path], scenario: str, steps: int) -> None:
     trials = victim("steps", str(folders[scenario]), scenario)
     assert [trial["killed"] for trial in trials] == [True] * (len(trials) - 1) + [False]
@@ -82,6 +84,7 @@ def test_killed_at_every_step_the_replay_leaves_the_same(folders: dict[str, Path
     same(trials)
 
 
+@deep
 def test_killed_at_any_moment_the_replay_leaves_the_same(folders: dict[str, Path]) -> None:
     # A fast machine is done before most of these moments: then others are drawn, of half the time.
     longest, trials = 0.6, list[dict[str, Any]]()

@@ -26,7 +26,7 @@ VICTIM = Path(__file__).parent / "reshard_victim.py"
 KEYS, MESSAGES = 9, 54
 
 
-@pytest.mark.parametrize("what", ["land", "score"])
+@pytest.mark.parametrize("what", examples(gate=["land"], deep=["land", "score"]))
 @pytest.mark.parametrize("step", examples(gate=[2], deep=[1, 2, 3]))
 def test_order_by_key_over_splits_and_merges(
     what: str, step: int, tmp_path: Path, kinesis_server: KinesisServer, monkeypatch: pytest.MonkeyPatch

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kit import prefork
 from mainspring.core.catalog import metadata, open_engine
 from mainspring.core.errors import Conflict
 from mainspring.core.locks import FileLocks
@@ -98,7 +98,13 @@ def test_a_killed_restore_is_run_again_and_nobody_named_half_of_it(tmp_path: Pat
     place.land(0)
     then = place.commit()
     few = place.rows()
-    command = [sys.executable, "-c", VICTIM.format(tests=str(Path(__file__).parent.parent)), str(tmp_path), then.id]
+    command = [
+        prefork.programs() / "python",
+        "-c",
+        VICTIM.format(tests=str(Path(__file__).parent.parent)),
+        str(tmp_path),
+        then.id,
+    ]
     refused = step = code = 0
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as victim:
         assert victim.stdin is not None

@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import random
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from death.run_victim import tracking_in, value
+from kit import prefork
 from kit.depth import examples
 from mainspring.core.time import SystemClock
 from mainspring.registry.runs import NAME, PARENT, sweep
 
 TESTS = Path(__file__).parents[1]
-KILLS = examples(gate=4, deep=10)
+KILLS = examples(gate=2, deep=10)
 
 
 @pytest.mark.slow
@@ -25,10 +25,9 @@ def test_what_was_flushed_survives_and_the_run_is_killed(tmp_path: Path) -> None
     moments = random.Random(os.environ.get("DEATH_SEED"))
     seeds = [str(2 * moments.randrange(2**30) + number % 2) for number in range(KILLS)]
     done = subprocess.run(
-        [sys.executable, str(TESTS / "death" / "run_victim.py"), str(tmp_path), *seeds],
+        prefork.script(TESTS / "death" / "run_victim.py", tmp_path, *seeds),
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(TESTS), "MLFLOW_DISABLE_TELEMETRY": "true"},
         check=True,
         timeout=500,
     )

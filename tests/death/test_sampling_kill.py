@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
+
+from kit import prefork
 
 VICTIM = Path(__file__).parent / "sampling_victim.py"
 
 
 def test_a_look_that_is_killed_at_any_step_counts_nothing_twice_and_loses_nothing(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(VICTIM.parents[1]), *sys.path])}
-    command = [sys.executable, str(VICTIM), str(tmp_path)]
-    done = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True, timeout=200)
+    command = prefork.script(VICTIM, tmp_path)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=200)
     told = json.loads(done.stdout)
     assert told["ended"] == 0
     assert told["kills"] >= 5

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kit.depth import examples
+from kit.depth import deep, examples
 
 VICTIM = Path(__file__).parent / "streaming_victim.py"
 
@@ -42,7 +42,7 @@ def test_a_kill_at_any_step_changes_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "given"
     folder.mkdir()
     said("prepare", str(folder), "7")
-    chosen = random.Random(time.time_ns()).sample(range(1, 60), 3)
+    chosen = random.Random(time.time_ns()).sample(range(1, 60), 2)
     chosen = examples(gate=[*map(str, chosen), "100000"], deep=[])
     trials = said("points", str(folder), *chosen)
     wanted = undisturbed(trials[-1])  # that nobody killed
@@ -65,7 +65,7 @@ def test_a_kill_of_one_of_two_processes_changes_nothing(tmp_path: Path) -> None:
     folder.mkdir()
     said("prepare", str(folder), "11")
     (calm,) = said("points", str(folder), "100000")
-    chosen = random.Random(time.time_ns()).sample(range(1, 25), examples(gate=2, deep=24))
+    chosen = random.Random(time.time_ns()).sample(range(1, 25), examples(gate=1, deep=24))
     trials = said("shared", str(folder), *map(str, chosen), "100000")
     assert trials[-1]["step"] == ""
     for found in trials:
@@ -95,6 +95,7 @@ def test_partitions_of_a_process_that_died_here_do_not_wait_for_their_leases(tmp
     assert said("takeover", str(tmp_path)) == [{"renewals": 1, "had": 2, "finished": True}]
 
 
+@deep
 @pytest.mark.timeout(900)
 def test_kills_at_random_change_nothing(tmp_path: Path) -> None:
     chance = random.Random(time.time_ns())

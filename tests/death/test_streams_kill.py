@@ -5,25 +5,21 @@ tiles and the online store are those of an undisturbed run.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kit.depth import examples
+from kit import prefork
+from kit.depth import deep, examples
 
 VICTIM = Path(__file__).parent / "streams_victim.py"
 
 
 def victim(*arguments: str) -> dict[str, Any]:
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent.parent), *filter(None, sys.path)])
-    }
-    command = [sys.executable, str(VICTIM), *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    command = prefork.script(VICTIM, *arguments)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -45,6 +41,7 @@ def test_a_worker_killed_at_every_step_changes_nothing(stride: int, tmp_path: Pa
     assert found == undisturbed
 
 
+@deep
 @pytest.mark.parametrize("seed", examples(gate=["a"], deep=[str(seed) for seed in range(10)]))
 def test_a_worker_killed_at_any_moment_changes_nothing(seed: str, tmp_path: Path, undisturbed: Any) -> None:
     found = victim("moments", str(tmp_path / "moments"), seed)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import random
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from death.training_victim import project
+from kit import prefork
 from kit.bakery import Bakery
 from kit.depth import examples
 from mainspring.core.time import SystemClock
@@ -22,10 +22,10 @@ STAGES = ["pin the data", "read the features", "fit", "fit the baseline", "conve
 
 def victim(state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(TESTS / "death" / "training_victim.py"), str(state), *arguments],
+        prefork.script(TESTS / "death" / "training_victim.py", state, *arguments),
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         check=True,
         timeout=500,
     )
@@ -51,9 +51,9 @@ def check_whole(bakery: Bakery) -> None:
 @pytest.mark.timeout(600)
 def test_no_moment_is_a_bad_one(state: Path) -> None:
     moments = random.Random(os.environ.get("DEATH_SEED"))
-    random_kills = [f"+{moments.uniform(0.0, 1.5):.3f}" for _ in range(examples(gate=2, deep=8))]
+    random_kills = [f"+{moments.uniform(0.0, 1.5):.3f}" for _ in range(examples(gate=1, deep=8))]
     first = f"+{moments.uniform(0.1, 1.2):.3f}"  # while the tracking store is being made
-    stages = moments.sample(STAGES, examples(gate=4, deep=len(STAGES)))
+    stages = moments.sample(STAGES, examples(gate=2, deep=len(STAGES)))
     kills = [first, *(f"@{stage}" for stage in stages), *random_kills, "@done"]
     done = victim(state, "train", *kills, "-")
     codes = [line.rsplit(" ", 2)[1] for line in done.stderr.splitlines()]

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from kit.depot import ENDPOINT, MODEL, PARCELS, Depot, Up, copied, gone, half_sent, keyed, opened, refuses
-from kit.depth import DEEP, examples
+from kit.depth import DEEP, deep, examples
 from kit.load import Load
 from kit.waiting import wait_until
 from mainspring.ledger.model import PREDICTIONS
@@ -152,7 +152,7 @@ def viewer(depot: Depot) -> str:
 
 def test_a_killed_child_comes_back_and_nothing_is_lost(depot: Depot, chance: random.Random) -> None:
     key = depot.json("keys", "create", "caller", "--scope", "predict", "--expires", "1h")["key"]
-    victims = ["gateway"] * examples(gate=1, deep=2) + ["control", "worker"]
+    victims = examples(gate=["gateway", "worker"], deep=["gateway", "gateway", "control", "worker"])
     chance.shuffle(victims)
     with depot.up(real=True) as up:
         up.until_serving()
@@ -181,6 +181,7 @@ def answers(up: Up) -> bool:
     return gateway.status == control.status == 200
 
 
+@deep
 def test_a_restarted_gateway_still_answers_what_is_in_flight_at_the_end(depot: Depot) -> None:
     """The kernel kills a child with the thread that started it: the supervisor's must live until its children ended."""
     key = depot.json("keys", "create", "caller", "--scope", "predict", "--expires", "1h")["key"]
@@ -226,6 +227,7 @@ def beside(serving: Up) -> Iterator[Up]:
     assert serving.depot.json("doctor")["well"]
 
 
+@deep
 def test_a_killed_ingest_beside_it_lands_once(beside: Up, chance: random.Random) -> None:
     rows, depot = 30_000, beside.depot
     with (depot.root / "more.csv").open("w", newline="") as file:
@@ -250,6 +252,7 @@ def count(depot: Depot, table: str) -> dict[str, int]:
     return {"rows": len(parcels), "parcels": len(set(parcels))}
 
 
+@deep
 def test_killed_commands_beside_it_leave_no_trace(beside: Up, chance: random.Random) -> None:
     depot = beside.depot
     features = depot.root / "parcels" / "features.py"
@@ -270,6 +273,7 @@ def test_killed_commands_beside_it_leave_no_trace(beside: Up, chance: random.Ran
     assert found.status == 200
 
 
+@deep
 def test_killed_trainings_and_promotions_beside_it(beside: Up, chance: random.Random) -> None:
     depot = beside.depot
     for _ in range(2):

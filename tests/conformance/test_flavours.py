@@ -16,7 +16,6 @@ from kit.pages import DOCS
 from mainspring.training.conformance import CASES, FlavourConformance
 
 TEXTS = {"texts": "['V.kind'] are texts"}
-COLUMNS = ("float32, booleans", "float64", "texts")
 NARROW = {"float64": "['V.epoch']", "integers over 2^24": "['V.cents']"}
 
 
@@ -75,24 +74,24 @@ class TestSklearnLinear(_Documented):
 
 class TestXgboost(_Documented):
     needs, name, fit = "xgboost", "XGBoost", staticmethod(flavour_kit.xgboost)
-    gate = (*COLUMNS, "several classes")
+    gate = ("float32, booleans", "texts", "several classes")
 
 
 class TestLightgbm(_Documented):
     needs, name, fit = "lightgbm", "LightGBM", staticmethod(flavour_kit.lightgbm)
-    gate = (*COLUMNS, "regression around 1e6")
+    gate = ("float32, booleans", "float64", "regression around 1e6")
 
 
 class TestCatboost(_Documented):
     needs, name, fit = "catboost", "CatBoost", staticmethod(flavour_kit.catboost)
-    gate = (*COLUMNS, "several classes")
+    gate = ("float32, booleans", "texts")
 
 
 @pytest.mark.slow
 class TestTorch(_Documented):
     needs, name, fit = "torch", "torch", staticmethod(flavour_kit.torch)
     refused = {**TEXTS, **NARROW}
-    gate = (*COLUMNS, *NARROW, "several classes")
+    gate = ("float32, booleans", "texts", *NARROW, "several classes")
 
 
 @pytest.mark.slow
@@ -106,13 +105,14 @@ class TestTorchOfFloat64(_Documented):
 class TestKeras(_Documented):
     needs, name, fit = "keras", "Keras", staticmethod(flavour_kit.keras)
     refused = {**TEXTS, **NARROW}
-    gate = (*COLUMNS, *NARROW, "regression around 1e6")
+    gate = ("float32, booleans", "texts")
 
     @pytest.fixture(autouse=True)
     def _torch_too(self) -> None:
         pytest.importorskip("torch")
 
 
+@deep
 @pytest.mark.slow
 def test_the_table_of_tensors_is_current() -> None:
     pytest.importorskip("torch")

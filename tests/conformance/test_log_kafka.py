@@ -48,7 +48,7 @@ def test_a_key_has_the_partition_that_kafkas_own_clients_give_it(kafka_broker: K
 
 
 def test_a_broker_that_hangs_is_told_within_the_timeout(broker: KafkaBroker) -> None:
-    log = KafkaLog(Url(f"{broker.url.text}&timeout=2s"))
+    log = KafkaLog(Url(f"{broker.url.text}&timeout=1s"))
     log.create("clicks")
     first = starts(log, "clicks")
     log.produce("clicks", messages(1))

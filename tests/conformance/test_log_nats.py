@@ -41,7 +41,7 @@ def _produce_soon(log: NatsLog, message: NewMessage) -> None:
 # nats-py leaves the transport of a reconnection that failed to the collector of garbage.
 @pytest.mark.filterwarnings("ignore:unclosed <StreamWriter:ResourceWarning")
 def test_a_server_that_hangs_is_told_within_the_timeout(server: NatsServer) -> None:
-    log = NatsLog(Url(f"{server.url.text}?timeout=2s"))
+    log = NatsLog(Url(f"{server.url.text}?timeout=1s"))
     log.create("clicks")
     first = starts(log, "clicks")
     log.produce("clicks", messages(1))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kit.depth import deep
 from kit.once import made_once
 from kit.pages import DOCS, Reader, blocks, name_of, pages
 from kit.waiting import free_port
@@ -15,6 +17,15 @@ from kit.waiting import free_port
 pytestmark = pytest.mark.timeout(300)  # a page is many commands, each a process
 TUTORIAL = DOCS / "tutorial" / "first-model.md"
 RUN = {"bash", "python", "toml"}
+# Pages of ten commands and more, or of libraries that are slow to start; other tests of the gate run what they show.
+LONG = {
+    *("explanation/runs-and-reproducibility", "tutorial/first-rollout"),
+    *(f"howto/{name}" for name in (
+        "choose-a-framework", "ci", "explain", "find-runs", "measure-capacity", "model-cards", "registry", "replay",
+        "reproduce", "roll-out", "run-it", "search", "serve-any-model", "train-and-promote", "train-with-torch",
+        "use-from-code", "version-data", "watch", "write-an-adapter",
+    )),
+}  # fmt: skip
 WITH_BLOCKS = [
     page for page in pages() if page != TUTORIAL and any(block.language in RUN or block.title for block in blocks(page))
 ]
@@ -41,7 +52,12 @@ def test_the_tutorial_does_what_it_says(courier: Path) -> None:
     assert (courier / ".mainspring" / "catalog.db").exists()
 
 
-@pytest.mark.parametrize("page", WITH_BLOCKS, ids=name_of)
+def _marked(page: Path) -> Any:
+    long = page.relative_to(DOCS).with_suffix("").as_posix() in LONG
+    return pytest.param(page, marks=deep, id=name_of(page)) if long else pytest.param(page, id=name_of(page))
+
+
+@pytest.mark.parametrize("page", map(_marked, WITH_BLOCKS))
 def test_a_page_does_what_it_says(page: Path, reader: Reader, request: pytest.FixtureRequest) -> None:
     if "<!-- starts in: courier -->" in page.read_text(encoding="utf-8"):
         shutil.copytree(

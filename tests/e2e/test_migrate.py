@@ -16,6 +16,7 @@ import psycopg
 import pytest
 
 from kit.depot import ENDPOINT, MODEL, Depot, keyed
+from kit.depth import deep, examples
 from kit.object_store import ENVIRONMENT, new_bucket
 from kit.servers import PostgresServer, RedisServer, running
 from kit.waiting import wait_until
@@ -80,6 +81,7 @@ def answers(depot: Depot, *arguments: str) -> tuple[list[Any], list[str]]:
     return outputs, [each.body["parameters"]["prediction_ids"][0] for each in said]
 
 
+@deep
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_same_predictions_from_postgres_redis_and_s3(depot: Depot, elsewhere: Elsewhere) -> None:
@@ -133,7 +135,8 @@ def test_it_is_refused_while_the_project_is_up(depot: Depot, elsewhere: Elsewher
 def test_killed_at_any_moment_and_run_again_it_is_whole(depot: Depot, elsewhere: Elsewhere) -> None:
     kept = state(depot)
     chance = random.Random(5)
-    for stage in ("checks", "predictions", "tables of the lake", "bundles", "online features", "runs and versions"):
+    stages = ("checks", "predictions", "tables of the lake", "bundles", "online features", "runs and versions")
+    for stage in examples(gate=("tables of the lake", "online features"), deep=stages):
         with depot.begun("migrate", "--to", "production", "--json") as begun:
             wait_until(
                 lambda begun=begun, stage=stage: begun.ended or re.search(rf"^ *{stage}", begun.told, re.MULTILINE),
@@ -192,6 +195,7 @@ def test_from_files_to_other_files(depot: Depot) -> None:
     assert [version for version, _ in there] == ["1"] * len(PARCELS)
 
 
+@deep
 @pytest.mark.timeout(400)
 def test_a_gateway_serves_on_while_its_catalog_is_away_and_follows_it_after(depot: Depot) -> None:
     with running(PostgresServer) as server:

@@ -110,7 +110,7 @@ def test_tests_that_hang_or_leave_a_process_behind_end(tmp_path: Path) -> None:
     """The sleeping children are killed with their parent: no pipe is waited for, and nothing goes on."""
     sleeper = "import subprocess, sys\np = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
     hanging = folder_with(tmp_path / "a", f"{sleeper}open('pid', 'w').write(str(p.pid))\np.wait()\n")
-    check = own_tests(hanging, longest_s=8.0)
+    check = own_tests(hanging, longest_s=5.0)
     assert (check.state, "did not end within" in check.detail) == ("failed", True)
     left = folder_with(tmp_path / "b", f"{sleeper}open('pid', 'w').write(str(p.pid))\ndef test_it():\n    pass\n")
     assert own_tests(left).state == "passed"

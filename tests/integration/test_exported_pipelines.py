@@ -82,7 +82,9 @@ def test_an_engine_runs_the_export(
     assert ran(project.settings.root) == expected, done.stderr[-3000:]
 
 
-@pytest.mark.parametrize(("name", "expected"), [("nightly", RAN), ("asked", {"load 1": 1, "retire": 1})])
+@pytest.mark.parametrize(
+    ("name", "expected"), [pytest.param("nightly", RAN, marks=deep), ("asked", {"load 1": 1, "retire": 1})]
+)
 def test_step_functions_run_the_export(name: str, expected: dict[str, int], project: Project) -> None:
     graph = project.definitions.pipeline(name)
     with function(project) as served:

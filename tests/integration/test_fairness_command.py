@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from kit.depot import ENDPOINT, MODEL, Depot, inputs, opened
+from kit.depth import deep
 from kit.waiting import wait_until
 from mainspring.ledger.model import Selection
 
@@ -15,6 +16,7 @@ pytestmark = pytest.mark.slow
 BY = "HubLoad.scans_3h"
 
 
+@deep
 def test_groups_of_held_out_rows_and_of_live_predictions(depot: Depot) -> None:
     assert depot.run("fairness", ENDPOINT).code == 2
     assert depot.run("fairness", "nobody").code == 4

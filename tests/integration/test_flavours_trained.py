@@ -17,6 +17,7 @@ from onnx import helper
 
 import mainspring as ms
 from kit.bakery import ORDERS, START, Bakery, Order, Traffic, late_model, orders
+from kit.depth import deep
 from kit.flavours import encoder, encoder_examples, network
 from kit.models import onnx_model, sealed
 from mainspring.core.errors import Corrupt, Invalid, NotConvertible
@@ -106,8 +107,8 @@ def torch(data: Any, run: Any) -> Any:
 @pytest.mark.parametrize(
     ("train", "flavour", "file", "others"),
     [
-        (xgboost, "xgboost", "model.ubj", Numbers),
-        (lightgbm, "lightgbm", "model.txt", Numbers),
+        pytest.param(xgboost, "xgboost", "model.ubj", Numbers, marks=deep),
+        pytest.param(lightgbm, "lightgbm", "model.txt", Numbers, marks=deep),
         (catboost, "catboost", "model.cbm", Order),
         (xgboost_by_category, "xgboost", "model.ubj", Order),
         (lightgbm_by_category, "lightgbm", "model.txt", Order),
@@ -166,6 +167,7 @@ def _project() -> Any:
     return Nobody()
 
 
+@deep
 def test_the_same_training_of_catboost_makes_the_same_model(bakery: Bakery) -> None:
     model = late_model(catboost, features=[Order], baseline=[], gates=[])
     first, again = (bakery.trainer.train(model, since=START, until=UNTIL).digest for _ in range(2))
@@ -222,7 +224,7 @@ def test_an_onnx_file_that_answers_only_nan_is_no_model(project: Any, tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["network", "encoder"])
+@pytest.mark.parametrize("kind", ["network", pytest.param("encoder", marks=deep)])
 def test_a_network_is_registered_and_answers(project: Any, kind: str) -> None:
     library = pytest.importorskip("torch")
     pytest.importorskip("transformers")

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pytest
 
 import mainspring as ms
+from kit.depth import deep
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import DAY, HOUR, ManualClock, parse_instant
 from mainspring.data.adapters.memory import MemoryLake
@@ -35,6 +36,8 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "flights"
 SINCE, UNTIL = parse_instant("2013-01-08T05:00:00Z"), parse_instant("2013-02-05T05:00:00Z")
 LIMIT = 0.85
 ROWS = 12_000
+
+pytestmark = deep
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
+from kit.depth import deep
 from kit.serving import FEATURES, expected
 from kit.serving_process import MODELS, ServingProcess, grpc_process
 from kit.tensors import WIDE
@@ -285,6 +286,7 @@ def test_a_stream_without_a_key_is_refused(server: ServingProcess) -> None:
         assert "No API key" in str(error)
 
 
+@deep
 def test_perf_analyzer(server: ServingProcess, tmp_path: Path) -> None:
     program = shutil.which("perf_analyzer", path=Path(sys.executable).parent)
     assert program is not None

@@ -23,6 +23,7 @@ from tritonclient.utils import InferenceServerException
 
 from kit.certificates import Authority
 from kit.depot import ENDPOINT, Depot, opened
+from kit.depth import deep
 from kit.fleet import Fleet
 from kit.serving import FEATURES, expected
 from kit.serving_process import grpc_process
@@ -183,6 +184,7 @@ def summed(address: str, key: str, authority: Authority, shown: Tls | None = Non
         return float(reply.as_numpy("sum").item())
 
 
+@deep
 def test_tls(tmp_path: Path, authority: Authority) -> None:
     tls = authority.issue("server")
     with grpc_process(tmp_path, tls=[str(tls.cert), str(tls.key)]) as server:

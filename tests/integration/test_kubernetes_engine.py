@@ -16,6 +16,7 @@ import pytest
 
 import mainspring as ms
 from kit.cluster import TOKEN, Cluster
+from kit.depth import deep
 from mainspring.core.errors import Denied, Invalid, MissingExtra
 from mainspring.core.settings import Engines
 from mainspring.core.time import MINUTE, SECOND, SystemClock
@@ -88,7 +89,7 @@ def test_a_step_is_one_job_that_is_deleted_with_its_pod(project: Project, cluste
     assert pod["restartPolicy"] == "Never"
 
 
-@pytest.mark.parametrize("ended", [True, False])
+@pytest.mark.parametrize("ended", [True, pytest.param(False, marks=deep)])
 def test_the_job_of_a_dead_runner_is_followed(ended: bool, project: Project, cluster: Cluster) -> None:
     attempt, runner, api = attempt_of(project), runner_of(project, cluster), Api(cluster.url, token=TOKEN)
     assert runner.run(call_of(project, value=1), attempt) == 1
@@ -101,6 +102,7 @@ def test_the_job_of_a_dead_runner_is_followed(ended: bool, project: Project, clu
     assert runner.run(call_of(project, value=2), attempt) == 2
 
 
+@deep
 def test_the_job_of_a_dead_runner_that_died_too_is_replaced(project: Project, cluster: Cluster) -> None:
     attempt, runner, api = attempt_of(project), runner_of(project, cluster), Api(cluster.url, token=TOKEN)
     assert runner.run(call_of(project, value=1), attempt) == 1
@@ -111,6 +113,7 @@ def test_the_job_of_a_dead_runner_that_died_too_is_replaced(project: Project, cl
     assert (len(cluster.jobs), len(cluster.pods)) == (3, 0)
 
 
+@deep
 def test_another_job_of_a_dead_runner_is_ended_first(project: Project, cluster: Cluster) -> None:
     attempt, runner = attempt_of(project), runner_of(project, cluster)
     old = manifest(project.settings.engines, f"mainspring-{attempt.id}", "{}", None)

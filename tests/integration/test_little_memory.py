@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kit.depot import MODEL, Depot, Ran
+from kit.depth import deep
 from mainspring.cli import exits
 
 
@@ -12,6 +13,7 @@ def within(depot: Depot, mib: int, *arguments: object) -> Ran:
     return depot.run(*arguments, prefix=("sh", "-c", f'ulimit -v {mib << 10}; exec "$@"', "sh"), timeout_s=300)
 
 
+@deep
 @pytest.mark.parametrize("command", ["train", "monitor"])
 def test_two_gigabytes_are_enough_for_little_data(depot: Depot, command: str) -> None:
     ran = within(depot, 2048, command, MODEL)

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from deltalake import DeltaTable
 
 from kit.auditing import audit_log
+from kit.depth import deep
 from kit.servers import PostgresServer
 from mainspring.core.errors import Conflict, InvalidData, NotFound
 from mainspring.core.locks import MemoryLocks
@@ -75,6 +76,7 @@ def test_a_row_that_postgres_does_not_take_is_said_and_nothing_is_there(
     assert audit_log(there).read() == []
 
 
+@deep
 def test_runs_go_to_postgres_and_back(tmp_path: Path, postgres_server: PostgresServer) -> None:
     urls = [
         Url(f"sqlite:///{tmp_path / 'tracking.db'}"), postgres_server.fresh(), Url(f"sqlite:///{tmp_path / 'back.db'}"),

@@ -11,6 +11,8 @@ from importlib.util import find_spec
 
 import pytest
 
+from kit.depth import examples
+
 _HIDDEN = """
 import sys, warnings
 warnings.simplefilter("ignore")
@@ -64,9 +66,7 @@ CASES: dict[str, tuple[str, str, bool, str, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", [
-    pytest.param(each, marks=pytest.mark.slow) if each == "onnxscript" else each for each in CASES
-])  # fmt: skip
+@pytest.mark.parametrize("name", examples(gate=["skl2onnx", "xgboost, serving"], deep=list(CASES)))
 def test_what_is_missing_is_said_with_the_line_that_installs_it(name: str) -> None:
     fit, hidden, served, what, extra = CASES[name]
     if find_spec(hidden) is None:

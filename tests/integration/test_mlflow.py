@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from kit.depth import deep
 from mainspring.core.catalog import metadata, open_engine
 from mainspring.core.errors import Corrupt, Invalid, NotFound
 from mainspring.core.time import SECOND
@@ -100,6 +101,7 @@ def test_a_linked_artefact_is_not_read(tracking: MlflowTracking, tmp_path: Path)
         tracking.artefact(run_id, "plot.png")
 
 
+@deep
 def test_importing_an_adapter_imports_no_mlflow_and_using_it_says_nothing(tmp_path: Path) -> None:
     script = f"""
 import json, os, sys, warnings

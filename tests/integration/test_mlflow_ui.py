@@ -15,11 +15,14 @@ from urllib.parse import urlencode
 
 import pytest
 
+from kit.depth import deep
 from kit.full_mlflow import full_mlflow
 from kit.waiting import free_port, wait_until
 from mainspring.core.time import SECOND, ManualClock
 from mainspring.registry.adapters.mlflow_tracking import MlflowTracking
 from mainspring.training.runs.run import Run
+
+pytestmark = deep
 
 
 class Pages:

@@ -6,6 +6,7 @@ import pytest
 
 from kit.console.client import Client
 from kit.depot import MODEL, Depot, opened
+from kit.depth import deep
 from kit.searching import searched
 from mainspring.console.app import create_app
 from mainspring.core.time import DAY
@@ -16,6 +17,7 @@ from unit.console.test_pages import text_of
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
+@deep
 def test_what_was_searched_trained_and_promoted_is_there(depot: Depot) -> None:
     searched(depot)
     found = depot.json("search", MODEL, "--trials", 6)

@@ -26,6 +26,7 @@ from onnx import TensorProto, helper
 
 from kit import prefork
 from kit.depot import lay_out, opened
+from kit.depth import deep
 from kit.models import identity, lightgbm_file, mlp, onnx_model, training_data, xgboost_file
 from kit.serving import KEY
 from kit.tensors import counted
@@ -216,6 +217,7 @@ def test_the_same_file_is_the_same_version_and_another_the_next(place: Place) ->
     assert sorted(bundle.files) == ["golden.json", "model.onnx"]
 
 
+@deep
 def test_forests_are_served_as_their_libraries_answer(place: Place) -> None:
     import lightgbm
     import xgboost
@@ -550,7 +552,7 @@ def test_a_function_that_crashes_or_hangs_when_it_is_tried_takes_nothing_with_it
         code=Code("mine.bad:hang", source_digest(place.root, "mine.bad:hang")),
     )  # fmt: skip
     with pytest.raises(Invalid, match="did not respond"):
-        probe(place.project, Draft(manifest, ()), {}, longest_s=8.0)
+        probe(place.project, Draft(manifest, ()), {}, longest_s=2.0)
     assert place.project.versions.all("bad") == []
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kit.depth import examples as chosen
 from kit.flavours import encoder, encoder_examples, prove
 from mainspring.core.errors import Invalid, MissingExtra, NotConvertible
 from mainspring.core.schema import DType
@@ -183,7 +184,7 @@ REFUSED_NETWORKS: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED_NETWORKS)
+@pytest.mark.parametrize("name", chosen(gate=["NaN", "batch mates"], deep=list(REFUSED_NETWORKS)))
 def test_networks_that_are_refused(name: str) -> None:
     answer, said = REFUSED_NETWORKS[name]
     with pytest.raises(NotConvertible, match=said):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from kit.depth import deep
 from mainspring.operations.runs import close_ended, find_runs
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
@@ -35,6 +36,7 @@ def opened(folder: Path) -> Project:
     return open_project(load_settings(folder, environment={}))
 
 
+@deep
 def test_runs_are_listed_without_mlflow_until_one_has_to_be_closed(tmp_path: Path) -> None:
     project = opened(tmp_path)
     assert loads_mlflow(tmp_path) == "False"

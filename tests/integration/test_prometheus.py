@@ -24,6 +24,7 @@ from mainspring.operations.service.scraping import scrape_config
 QUICK = (BurnRule(14.4, 4 * SECOND, 2 * SECOND, True),)  # windows of seconds instead of an hour and five minutes
 
 
+@deep
 @pytest.mark.timeout(120)
 def test_an_endpoint_that_fails_alerts_within_seconds(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, workers=1)

@@ -14,6 +14,7 @@ import pytest
 
 import mainspring as ms
 from kit.console.flights import NOW, Project, definitions, populated
+from kit.depth import examples
 from kit.prometheus import promtool
 from mainspring.core.gpus import Gpu
 from mainspring.core.time import DAY, HOUR, MINUTE
@@ -111,7 +112,7 @@ SCENARIOS = {
 }
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES[:2], ids=lambda each: each.kind)
+@pytest.mark.parametrize("objective", OBJECTIVES[: examples(gate=1, deep=2)], ids=lambda each: each.kind)
 def test_prometheus_alerts_exactly_as_the_worker_does(objective: Objective, tmp_path: Path) -> None:
     document = rules([ms.Monitor("late-arrival", objectives=[objective])])
     (tmp_path / "mainspring.rules.yml").write_text(yaml(document))

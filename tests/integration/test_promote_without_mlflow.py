@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kit.depth import deep
 from mainspring.project import open_project
 from mainspring.project.settings import load_settings
 
@@ -42,6 +43,7 @@ def said(folder: Path, model: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@deep
 def test_a_misspelt_name_needs_nothing_of_mlflow(folder: Path) -> None:
     unknown = "The project has no model 'lat'."
     assert said(folder, "lat") == [unknown, unknown, "False"]

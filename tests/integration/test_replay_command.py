@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from kit.depot import ENDPOINT, MODEL, Depot, keyed, opened
+from kit.depth import deep
 from kit.waiting import wait_until
 from mainspring.core.time import HOUR, MINUTE
 from mainspring.ledger.model import Selection
@@ -33,6 +34,7 @@ def many(rows: int) -> dict[str, Any]:
     }
 
 
+@deep
 def test_served_answers_and_features_are_the_same_again(depot: Depot) -> None:
     with depot.up() as up:
         up.until_serving()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from kit.depot import MODEL, Depot, copied, opened
+from kit.depth import deep
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # a training is several processes
 
@@ -36,6 +37,7 @@ def newest(trained: tuple[Path, dict[str, Any]]) -> str:
     return str(trained[1]["train again"]["run_id"])
 
 
+@deep
 def test_of_a_project_outside_git_nothing_differs_until_its_function_changes(depot: Depot, newest: str) -> None:
     before = depot.json("runs", MODEL)
     depot.json("ingest", "posted", "posted.csv")  # data that came since does not get in

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from kit.depot import MODEL, Depot, opened
+from kit.depth import deep
 from kit.searching import searched, told
 from mainspring.registry.runs import PARENT
 
@@ -57,6 +58,7 @@ def test_the_best_of_a_search_is_trained_and_no_trial_sees_a_held_out_row(depot:
     assert depot.json("reproduce", run.id)["same"]
 
 
+@deep
 def test_a_trial_that_reports_worse_than_others_is_stopped(depot: Depot) -> None:
     searched(depot, 'for step in range(4):\n    run.log_metric("validation_auc", params["rate"], step)')
     found = depot.json("search", MODEL, "--trials", 14)

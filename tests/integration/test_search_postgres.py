@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from kit.depot import MODEL, Depot
+from kit.depth import deep
 from kit.searching import searched, told
 from kit.servers import PostgresServer
 from kit.waiting import wait_until
@@ -28,6 +29,7 @@ def states(url: str) -> list[str]:
         return [state for (state,) in connection.execute("SELECT state FROM optuna_depot.trials ORDER BY number")]
 
 
+@deep
 def test_trials_are_on_the_server_and_a_killed_search_goes_on_from_there(
     depot: Depot, postgres_server: PostgresServer
 ) -> None:

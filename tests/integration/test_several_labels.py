@@ -16,6 +16,7 @@ import pytest
 
 import mainspring as ms
 from kit.bakery import Bakery
+from kit.depth import examples
 from kit.worlds import ledger, prediction, sketched
 from mainspring.core.errors import InvalidData, MainspringError, NotConvertible
 from mainspring.core.locks import MemoryLocks
@@ -248,7 +249,13 @@ def one_only(data: ms.TrainingSet, run: ms.Run) -> Any:
     return HistGradientBoostingRegressor(max_iter=5).fit(data.train.X, data.train.y)
 
 
-@pytest.mark.parametrize("train", [forest, one_a_label, boosted, vector_leaves, catboost, network])
+@pytest.mark.parametrize(
+    "train",
+    examples(
+        gate=[forest, one_a_label, boosted, network],
+        deep=[forest, one_a_label, boosted, vector_leaves, catboost, network],
+    ),
+)
 def test_estimators_of_several_numbers_are_served_as_they_answer(airport: Bakery, train: Any) -> None:
     fitted: list[Any] = []
 

@@ -12,6 +12,7 @@ import pytest
 
 import mainspring as ms
 from kit.bakery import ORDERS, START, Bakery, Order, Traffic, late_model, regress, shop, visits
+from kit.depth import examples
 from mainspring.core.errors import Invalid
 from mainspring.core.time import HOUR, MINUTE, ManualClock
 from mainspring.data.arrow import ARROW_TYPES
@@ -131,7 +132,10 @@ def boosted(kind: str, columns: list[str], data: ms.TrainingSet) -> Any:
     return made.fit(data.train.X[columns], data.train.y)
 
 
-@pytest.mark.parametrize(("kind", "calibrate"), [("xgboost", False), ("lightgbm", False), ("xgboost", True)])
+@pytest.mark.parametrize(
+    ("kind", "calibrate"),
+    examples(gate=[("xgboost", True)], deep=[("xgboost", False), ("lightgbm", False), ("xgboost", True)]),
+)
 def test_a_booster_may_be_fitted_on_some_of_the_columns_in_an_order_of_its_own(
     bakery: Bakery, kind: str, calibrate: bool
 ) -> None:

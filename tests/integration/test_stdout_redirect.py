@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from kit.depth import deep
 from mainspring.cli.stdout_redirect import dated
 
 FEATURES = """
@@ -72,12 +73,14 @@ def test_also_of_an_error(project: Path) -> None:
     assert "printed" in done.stderr
 
 
+@deep
 def test_without_it_they_print_where_they_like(project: Path) -> None:
     done = run(project, "ingest", "orders", "shop.features:rows")
     assert done.returncode == 0, done.stderr
     assert set(ALL) <= set(done.stdout.splitlines())
 
 
+@deep
 def test_a_reader_that_has_read_enough_is_no_error(project: Path) -> None:
     code = f"{sys.executable} -m mainspring data log --json | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", code], cwd=project, capture_output=True, text=True, check=False)

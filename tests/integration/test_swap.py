@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kit.depth import deep, examples
 from kit.fleet import BODY, INFER, Fleet
 from kit.serving import bundle, golden, route
 from kit.waiting import wait_until
@@ -24,15 +25,15 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         yield fleet
 
 
-def test_twenty_swaps_and_a_kill_lose_only_what_the_killed_one_was_answering(fleet: Fleet) -> None:
+def test_many_swaps_and_a_kill_lose_only_what_the_killed_one_was_answering(fleet: Fleet) -> None:
     """Promotions and rollbacks under steady load; `Fleet.load` checks each answer against the version that it names."""
-    chance = random.Random(7)
+    chance, swaps = random.Random(7), examples(gate=8, deep=20)
     with fleet.load() as load:
         load.until_answered(50)
-        for number in range(20):
+        for number in range(swaps):
             version = str(number // 2 + 2) if number % 2 == 0 else "1"  # a new one, and back
             fleet.publish(version)
-            if number == 9:
+            if number == swaps // 2:
                 killed, at = fleet.kill("gateway-1"), time.monotonic()
             fleet.until_all_serve(version)
             load.until_answered(chance.randrange(5, 30))
@@ -41,7 +42,9 @@ def test_twenty_swaps_and_a_kill_lose_only_what_the_killed_one_was_answering(fle
     assert len(load.failures) <= 4, load.failures
     assert len({each.thread for each in load.failures}) == len(load.failures)
     assert all(at <= each.at <= at + 30 for each in load.failures)
-    assert {each.document["model_version"] for each in load.answered} == {str(version) for version in range(1, 12)}
+    assert {each.document["model_version"] for each in load.answered} == {
+        str(version) for version in range(1, swaps // 2 + 2)
+    }
 
 
 def test_a_change_is_seen_by_each_caller_once(fleet: Fleet) -> None:
@@ -57,6 +60,7 @@ def test_a_change_is_seen_by_each_caller_once(fleet: Fleet) -> None:
     assert late == []
 
 
+@deep
 def test_weights_change_under_load(fleet: Fleet) -> None:
     with fleet.load() as load:
         for weights in ({"1": 1.0, "2": 1.0}, {"1": 1.0, "2": 9.0}, {"1": 0.0, "2": 1.0}):

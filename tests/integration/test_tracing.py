@@ -18,6 +18,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from kit.collector import Collector, Received, collector
+from kit.depth import deep
 from kit.fleet import BODY, INFER, Fleet
 from kit.serving import FEATURES
 from kit.waiting import free_port, wait_until
@@ -210,6 +211,7 @@ def test_a_collector_that_is_away_is_no_ones_trouble(tmp_path: Path) -> None:
     assert log.endswith("gateway ended\n")  # by itself, and not killed since it went on waiting
 
 
+@deep
 def test_without_the_setting_there_is_no_tracing(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path / "project", workers=1)
     fleet.publish("1")

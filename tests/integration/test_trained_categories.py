@@ -14,6 +14,7 @@ import pytest
 import mainspring as ms
 from integration.test_gateway import running
 from kit.bakery import ORDERS, START, Bakery, Order, Traffic, late_model, orders, outcomes
+from kit.depth import deep
 from kit.serving import Kit, route
 from mainspring.core.errors import Corrupt
 from mainspring.core.locks import MemoryLocks
@@ -89,6 +90,7 @@ async def answers(bakery: Bakery, bundle: Bundle, kinds: list[str | None]) -> li
         return list(reply.json()["outputs"][0]["data"])
 
 
+@deep
 @pytest.mark.parametrize("kind", ["xgboost", "lightgbm"])
 def test_each_version_answers_by_the_categories_of_its_training(bakery: Bakery, kind: str) -> None:
     model = late_model(lambda data, run: boosted(kind, data, run), baseline=[Order], gates=[])

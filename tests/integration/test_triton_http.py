@@ -20,6 +20,7 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
+from kit.depth import deep
 from kit.serving import FEATURES, expected, full_request, keyed_request
 from kit.serving_process import ServingProcess, gateway_process
 from kit.tensors import WIDE
@@ -406,6 +407,7 @@ def test_refusals_name_the_field(server: ServingProcess) -> None:
         assert (reply.status_code, "Inference-Header-Content-Length" in reply.json()["error"]) == (400, True)
 
 
+@deep
 def test_perf_analyzer(server: ServingProcess, tmp_path: Path) -> None:
     program = shutil.which("perf_analyzer", path=Path(sys.executable).parent)
     assert program is not None

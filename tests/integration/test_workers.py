@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from kit.depth import deep
 from kit.fleet import BODY, INFER, Fleet
 from kit.waiting import wait_until
 from mainspring.core.errors import Conflict
@@ -115,6 +116,7 @@ def test_a_process_told_to_end_loses_nothing_and_is_replaced(fleet: Fleet) -> No
     assert load.failures == []
 
 
+@deep
 def test_who_connects_while_the_only_process_is_away_waits_for_its_successor(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, workers=1)
     fleet.publish("1")

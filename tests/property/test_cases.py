@@ -41,7 +41,7 @@ instants = st.one_of(st.builds(lambda at, by: at + by, edges, near), st.integers
 moments = st.one_of(st.sampled_from([1, MINUTE, 5 * MINUTE, HOUR]), st.integers(1, 6 * HOUR))  # of time
 behinds = st.one_of(st.sampled_from([0, 1, 5 * MINUTE, HOUR]), st.integers(0, 2 * HOUR))
 CASE = settings(
-    max_examples=examples(gate=3, deep=12),
+    max_examples=examples(gate=2, deep=12),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -334,7 +334,7 @@ def test_replay_crash_idempotent(online_stores: Stores, event: int, seed: int, d
         assert states(store) == states(once), name
 
 
-@settings(CASE, max_examples=examples(gate=2, deep=8))
+@settings(CASE, max_examples=examples(gate=1, deep=8))
 @given(event=instants, seed=st.integers(0, 999))
 def test_rebalance_backfill_overlap(online_stores: Stores, event: int, seed: int) -> None:
     rng = random.Random(seed)

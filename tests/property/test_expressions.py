@@ -115,7 +115,7 @@ def test_comparisons_of_every_pair(duck: duckdb.DuckDBPyConnection, name: str) -
 @pytest.mark.parametrize("name", ARITHMETIC)
 def test_arithmetic_of_every_pair(duck: duckdb.DuckDBPyConnection, name: str) -> None:
     for left, right in itertools.product(NUMBERS, NUMBERS):
-        check_pairs(duck, lambda a, b: getattr(a, name)(b), left, right, constants=examples(gate=8, deep=30))
+        check_pairs(duck, lambda a, b: getattr(a, name)(b), left, right, constants=examples(gate=4, deep=30))
 
 
 @pytest.mark.parametrize("dtype", COLUMN_TYPES)
@@ -171,9 +171,7 @@ def test_functions_of_one_value(duck: duckdb.DuckDBPyConnection) -> None:
 
 @pytest.mark.parametrize("name", [*PARTS_OF_TEXT, "__add__"])
 def test_strings_in_strings_of_every_pair(duck: duckdb.DuckDBPyConnection, name: str) -> None:
-    check_pairs(
-        duck, lambda a, b: getattr(a, name)(b), DType.String, DType.String, constants=examples(gate=10, deep=40)
-    )
+    check_pairs(duck, lambda a, b: getattr(a, name)(b), DType.String, DType.String, constants=examples(gate=5, deep=40))
 
 
 @pytest.mark.parametrize("old", ["", "a", "0", "00", "\0", "é", "\U0010ffff", "'", "{0}", "%"])
@@ -236,7 +234,7 @@ def test_times_and_durations_of_every_pair(duck: duckdb.DuckDBPyConnection) -> N
         check_pairs(duck, build, DType.Int64, DType.Int64)
     schema, columns = pairs(DType.Int64, DType.Int32)
     check(duck, span(col("a")) * col("b"), columns, schema)
-    check_pairs(duck, lambda a, b: b * span(a), DType.Int64, DType.Int64, constants=examples(gate=8, deep=0x7FFF))
+    check_pairs(duck, lambda a, b: b * span(a), DType.Int64, DType.Int64, constants=examples(gate=4, deep=0x7FFF))
 
 
 def test_deep_nesting_computes_each_part_once(duck: duckdb.DuckDBPyConnection) -> None:
@@ -248,7 +246,7 @@ def test_deep_nesting_computes_each_part_once(duck: duckdb.DuckDBPyConnection) -
     check(duck, expr, columns, schema)
 
 
-@settings(max_examples=examples(gate=40, deep=300), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(gate=20, deep=300), deadline=None, suppress_health_check=list(HealthCheck))
 @given(expr=expressions(), columns=rows())
 def test_random_trees(duck: duckdb.DuckDBPyConnection, expr: Node, columns: dict[str, list[Any]]) -> None:
     check(duck, expr, columns)

@@ -100,7 +100,7 @@ def seen(happened: int, recorded: int) -> Row:
     return {"place": "1", "number": 1, "value": 0.5, "happened": happened, "recorded": recorded}
 
 
-@settings(max_examples=examples(gate=12, deep=40), deadline=None)
+@settings(max_examples=examples(gate=6, deep=40), deadline=None)
 # Of the rows there, the last before the new one decides, not the first.
 @example(source=RECORDED, arriving=[[seen(0, 0), seen(2, 2)], [seen(1, 6)]], batch_rows=5, load_rows=9)
 # A row that comes late shadows one there that is visible at the same instant, and one after it.
@@ -125,7 +125,7 @@ def test_any_split_of_any_rows_gives_the_flags_of_the_rule(
     assert [only(row, source) for row in arrived] == [only(row, source) for row in everything]
 
 
-@settings(max_examples=examples(gate=4, deep=10), deadline=None)
+@settings(max_examples=examples(gate=2, deep=10), deadline=None)
 # An entity's last row before a late one lies far back.
 @example(
     source=RECORDED,
@@ -161,7 +161,7 @@ def test_heads_that_are_kept_in_the_lake_give_the_same_flags(
         assert len(check_version(lake, report.version, source)) == len(first) + len(then)
 
 
-@settings(max_examples=examples(gate=6, deep=20), deadline=None)
+@settings(max_examples=examples(gate=3, deep=20), deadline=None)
 @given(source=st.sampled_from([BARE, RECORDED]), first=batches, then=batches)
 def test_a_keying_that_comes_later_has_the_flags_it_would_have_had(
     source: Source, first: list[list[Row]], then: list[list[Row]]
@@ -179,7 +179,7 @@ def test_a_keying_that_comes_later_has_the_flags_it_would_have_had(
         check_version(lake, version, source)
 
 
-@settings(max_examples=examples(gate=8, deep=25), deadline=None)
+@settings(max_examples=examples(gate=4, deep=25), deadline=None)
 @given(arriving=batches, batch_rows=st.integers(1, 10), load_rows=st.integers(1, 10))
 def test_of_rows_that_must_differ_the_first_stays(arriving: list[list[Row]], batch_rows: int, load_rows: int) -> None:
     checks = [unique("place", "number"), unique("happened", "number")]

@@ -106,7 +106,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=examples(gate=60, deep=2_000), deadline=None)
+@settings(max_examples=examples(gate=30, deep=2_000), deadline=None)
 @given(GRAPHS, EVENTS)
 def test_whatever_happens_nobody_is_early_and_nobody_is_stuck(
     graph: list[tuple[set[int], set[int], bool]], events: list[tuple[str, int]]

@@ -187,7 +187,7 @@ def check_derived_statuses(history: History, read: OnlineRows) -> None:
 COMMON = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-    max_examples=examples(gate=12, deep=40),
+    max_examples=examples(gate=6, deep=40),
 )
 
 
@@ -219,7 +219,7 @@ def test_views_that_are_read_together_are_the_oracle(history: History, data: st.
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "lmdb", "redis", "postgres"])
-@settings(COMMON, max_examples=examples(gate=5, deep=40))
+@settings(COMMON, max_examples=examples(gate=3, deep=40))
 @given(history=histories(), data=st.data())
 def test_online_is_the_oracle_between_materialisations(
     online_stores: Callable[[], dict[str, OnlineStore]], kind: str, history: History, data: st.DataObject
@@ -252,7 +252,7 @@ def test_online_is_the_oracle_between_materialisations(
     materialiser.close()
 
 
-@settings(COMMON, max_examples=examples(gate=6, deep=20))
+@settings(COMMON, max_examples=examples(gate=2, deep=20))
 @given(history=histories(), data=st.data())
 def test_what_ingestion_lands_is_read_as_the_oracle_reads_it(
     tmp_path_factory: pytest.TempPathFactory, history: History, data: st.DataObject
@@ -293,7 +293,7 @@ def test_what_ingestion_lands_is_read_as_the_oracle_reads_it(
     materialiser.close()
 
 
-@settings(COMMON, max_examples=examples(gate=8, deep=100))
+@settings(COMMON, max_examples=examples(gate=3, deep=100))
 @given(history=histories(versioned=st.just(False)), data=st.data())
 def test_what_a_stream_lands_is_read_as_the_oracle_reads_it(
     monkeypatch: pytest.MonkeyPatch, history: History, data: st.DataObject

@@ -107,13 +107,13 @@ def live(lake: LakeTables, batches: list[list[Row]], todo: list[tuple[str, int]]
             assert given_numbers.setdefault(seq, row) == row
 
 
-@settings(max_examples=examples(gate=10, deep=40), deadline=None)
+@settings(max_examples=examples(gate=5, deep=40), deadline=None)
 @given(batches=BATCHES, todo=steps)
 def test_the_tables_are_those_of_the_model(batches: list[list[Row]], todo: list[tuple[str, int]]) -> None:
     live(MemoryLake(), batches, todo)
 
 
-@settings(max_examples=examples(gate=2, deep=6), deadline=None)
+@settings(max_examples=examples(gate=1, deep=6), deadline=None)
 @given(batches=BATCHES, todo=steps)
 def test_on_delta_as_well(tmp_path_factory: Any, batches: list[list[Row]], todo: list[tuple[str, int]]) -> None:
     live(DeltaLake(tmp_path_factory.mktemp("lake")), batches, todo)

@@ -237,4 +237,4 @@ class Rollouts(RuleBasedStateMachine):
 
 
 TestRollouts = Rollouts.TestCase
-TestRollouts.settings = settings(max_examples=examples(gate=40, deep=400), stateful_step_count=30, deadline=None)
+TestRollouts.settings = settings(max_examples=examples(gate=15, deep=400), stateful_step_count=30, deadline=None)

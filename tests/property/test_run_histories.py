@@ -64,7 +64,7 @@ def put(url: str, logged: dict[str, list[Any]]) -> None:
     made.into(url)
 
 
-@settings(max_examples=examples(gate=20, deep=80), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(gate=8, deep=80), deadline=None, suppress_health_check=list(HealthCheck))
 @given(histories=st.lists(histories, min_size=2, max_size=2), points=points_asked, axis=st.sampled_from(Axis))
 def test_few_of_whatever_was_logged(store: tuple[str, Any], histories, points, axis) -> None:
     url, search = store

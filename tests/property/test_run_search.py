@@ -112,7 +112,7 @@ def comparable(run: Any) -> Any:
     return replace(run, metrics=metrics)
 
 
-@settings(max_examples=examples(gate=12, deep=60), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(gate=6, deep=60), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 10**6), count=st.sampled_from((0, 1, 30)), asked=questions, few=FEW_OR_MANY,
     many=FEW_OR_MANY, shown=st.lists(columns, max_size=3),
@@ -136,7 +136,7 @@ def test_pages_and_counts(
             assert list(map(comparable, found.runs)) == list(map(comparable, whole.runs))
 
 
-@settings(max_examples=examples(gate=6, deep=25), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(gate=3, deep=25), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 10**6), points=st.sampled_from((1, 2, 7, 100)), axis=st.sampled_from(Axis),
     text=st.sampled_from(("", "AUC", "l", "note", "zz")), limit=st.sampled_from((1, 100)),

@@ -107,7 +107,7 @@ def partitions(draw: st.DrawFn, dtypes: tuple[DType, ...]) -> tuple[DType, list[
     return dtype, tiles, draw(st.lists(pool, max_size=10))
 
 
-@settings(max_examples=examples(gate=15, deep=60), deadline=None)
+@settings(max_examples=examples(gate=8, deep=60), deadline=None)
 @given(given_=partitions(BINNED), share=st.integers(0, 1_000_000))
 def test_quantiles_whatever_the_partition(duck: Any, given_: Any, share: int) -> None:
     dtype, tiles, rows = given_
@@ -135,7 +135,7 @@ def test_quantiles_of_many_values_are_those_of_all(spread: float) -> None:
         assert repr(sketches.quantile(merged, share)) == repr(sketches.value_of(ordered[rank - 1]))
 
 
-@settings(max_examples=examples(gate=15, deep=60), deadline=None)
+@settings(max_examples=examples(gate=8, deep=60), deadline=None)
 @given(given_=partitions(COUNTED), most=st.integers(1, 9))
 def test_the_most_frequent_whatever_the_partition(duck: Any, given_: Any, most: int) -> None:
     dtype, tiles, rows = given_
@@ -174,7 +174,7 @@ def test_coded_counts_of_very_many_values() -> None:
     assert coded(large) == large
 
 
-@settings(max_examples=examples(gate=15, deep=60), deadline=None)
+@settings(max_examples=examples(gate=8, deep=60), deadline=None)
 @given(given_=partitions(COUNTED))
 def test_few_distinct_values_are_counted_exactly(duck: Any, given_: Any) -> None:
     dtype, tiles, rows = given_
@@ -216,7 +216,7 @@ def test_the_estimate_is_unbiased_with_the_error_that_is_said(duck: Any) -> None
 
 
 @pytest.mark.parametrize("part", ["oldest", "newest", "newest_1", "newest_3"])
-@settings(max_examples=examples(gate=8, deep=25), deadline=None)
+@settings(max_examples=examples(gate=4, deep=25), deadline=None)
 @given(given_=partitions((DType.Float64, DType.String, DType.Int64, DType.Boolean)))
 def test_the_newest_whatever_the_partition(duck: Any, part: str, given_: Any) -> None:
     dtype, tiles, rows = given_
@@ -236,7 +236,7 @@ def test_the_newest_whatever_the_partition(duck: Any, part: str, given_: Any) ->
     assert repr(found) == repr(wanted)
 
 
-@settings(max_examples=examples(gate=10, deep=40), deadline=None)
+@settings(max_examples=examples(gate=5, deep=40), deadline=None)
 @given(
     given_=partitions((DType.Int64,)),
     part=st.sampled_from(["n", "sum", "min", "max", "oldest", "newest", "newest_2", "hashes", "bins", "values"]),
@@ -276,7 +276,7 @@ def test_the_smallest_hashes_of_many_tiles_are_those_of_all(copies: int) -> None
         assert found.tolist() == np.unique(hashes)[: sketches.KEPT].tolist()
 
 
-@settings(max_examples=examples(gate=15, deep=60), deadline=None)
+@settings(max_examples=examples(gate=8, deep=60), deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     different=st.sampled_from([1, 3, 300, 3_000]),

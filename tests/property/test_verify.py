@@ -51,7 +51,7 @@ def count(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @settings(
     deadline=None,
-    max_examples=examples(gate=6, deep=20),
+    max_examples=examples(gate=3, deep=20),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
 @given(history=histories(), seed=st.integers(0, 2**31), sample=st.integers(1, 40))

@@ -90,7 +90,7 @@ def test_the_engine_itself_gives_the_oracles_values(engine: str, program: tuple[
 
 
 @pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
-@settings(COMMON, max_examples=examples(gate=10, deep=300))
+@settings(COMMON, max_examples=examples(gate=5, deep=300))
 @given(expression=expressions(3))
 def test_an_expression_is_read_by_a_parser_or_refused(dialect: Dialect, expression: Node) -> None:
     try:

@@ -56,7 +56,7 @@ _HOMES = {
     "mainspring.training.sets.training_set": ["TrainingSet"],
     "mainspring.training.space": ["Search", "choice", "integer", "log_uniform", "space", "uniform"],
     "mainspring.training.loop.stopping": ["EarlyStopping"],
-    "mainspring.serving.model": ["Endpoint"],
+    "mainspring.serving.model": ["Endpoint", "Unusual"],
     "mainspring.serving.streaming.declaring": ["StreamEndpoint", "session", "to_table", "to_topic", "to_webhook"],
     "mainspring.serving.streaming.event": ["StreamEvent"],
     "mainspring.operations.opened": ["open"],
@@ -146,6 +146,7 @@ if TYPE_CHECKING:
     from mainspring.monitoring.service import objectives as objectives
     from mainspring.operations.opened import open_folder
     from mainspring.serving.model import Endpoint as Endpoint
+    from mainspring.serving.model import Unusual as Unusual
     from mainspring.serving.streaming.declaring import StreamEndpoint as StreamEndpoint
     from mainspring.serving.streaming.declaring import session as session
     from mainspring.serving.streaming.declaring import to_table as to_table

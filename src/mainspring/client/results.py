@@ -21,12 +21,15 @@ class Prediction:
         version: The version of the model that answered.
         values: Output -> the model's value; a list if an output has several numbers per row.
         statuses: Stored feature -> `PRESENT`, `NULL`, `EXPIRED` or `MISSING`; empty unless requested.
+        unusual: The feature by which the row is unlike the training rows, empty if it is not, or if the endpoint does
+            not flag such rows.
     """
 
     id: str
     version: str
     values: Mapping[str, Any]
     statuses: Mapping[str, str]
+    unusual: str = ""
 
     @property
     def value(self) -> Any:
@@ -45,6 +48,7 @@ class Predictions(Sequence[Prediction]):
     Args:
         outputs: Output -> one value per row.
         statuses: Stored feature -> one status per row.
+        unusual: One feature per row, see `Prediction`; empty if the endpoint does not flag such rows.
     """
 
     endpoint: str
@@ -52,6 +56,7 @@ class Predictions(Sequence[Prediction]):
     ids: tuple[str, ...]
     outputs: Mapping[str, Sequence[Any]]
     statuses: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    unusual: tuple[str, ...] = ()
 
     @property
     def values(self) -> list[Any]:
@@ -77,6 +82,7 @@ class Predictions(Sequence[Prediction]):
             version=self.version,
             values={name: column[place] for name, column in self.outputs.items()},
             statuses={name: column[place] for name, column in self.statuses.items()},
+            unusual=self.unusual[place] if self.unusual else "",
         )
 
 

@@ -84,6 +84,7 @@ def predictions_of(endpoint: str, reply: Mapping[str, Any], rows: int) -> Predic
         ids=ids,
         outputs=outputs,
         statuses=parameters.get("feature_statuses") or {},
+        unusual=tuple(parameters.get("unusual") or ()),
     )
 
 

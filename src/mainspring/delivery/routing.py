@@ -61,6 +61,7 @@ def routes_for(
                 max_queue_rows=endpoint.max_queue_rows,
                 log=endpoint.log,
                 without_store=endpoint.without_store,
+                unusual=endpoint.unusual,
                 shed=sheds.get(endpoint.name),
             )
         )

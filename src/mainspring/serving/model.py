@@ -20,10 +20,39 @@ LATENCY_BOUNDS = (
 )  # fmt: skip
 IN_TIME = 0.99  # of the requests that were due, at least, for a load to be met
 
-REFUSE, DEFAULTS = "refuse", "defaults"
+REFUSE, DEFAULTS, FLAG = "refuse", "defaults", "flag"
 KEY, REQUEST = "key", "request"
 _ROUNDING = 1e-9
 _EVERYTHING = Log()
+
+
+@dataclass(frozen=True)
+class Unusual:
+    """What becomes of rows that are unlike those that a model was trained on.
+
+    A row is unusual if something about it is rarer, among the training rows, than anything about all but a share of the
+    rows that the model was judged on; see `stats.unusual`. Models of tensors and bundles of older releases cannot tell:
+    their rows are counted as unchecked.
+
+    Args:
+        then: "flag": the reply says which rows are unusual, and by which feature most; "refuse": a request with an
+            unusual row is refused.
+        share: The largest share of usual rows that may be taken for unusual. The judged rows have to be many enough: of
+            999, it cannot be less than 0.001.
+    """
+
+    then: str
+    share: float = 0.001
+
+    def __post_init__(self) -> None:
+        if self.then not in (REFUSE, FLAG):
+            raise Invalid(f"Unusual rows are to be {self.then!r}.", fix=f'write "{FLAG}" or "{REFUSE}".')
+        expect(self.share, float, "The share of usual rows that may be taken for unusual", fix="write share=0.001.")
+        if not 0 < self.share <= 0.1:
+            raise Invalid(
+                f"The share of usual rows that may be taken for unusual is {self.share!r}.",
+                fix="write a share above 0 and at most 0.1: share=0.001.",
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +68,7 @@ class Endpoint:
         without_store: What becomes of a request by key while the online store does not answer: "refuse" is 503,
             "defaults" an answer from the stored features' defaults, as if the entity had never been seen. Their status
             is then UNAVAILABLE, in the reply and in the log.
+        unusual: What becomes of rows that are unlike the training rows; by default they are answered as all are.
     """
 
     name: str
@@ -50,6 +80,7 @@ class Endpoint:
     log: Log = _EVERYTHING
     description: str = ""
     without_store: str = REFUSE
+    unusual: Unusual | None = None
 
     def __post_init__(self) -> None:
         check_id(self.name, "endpoint")
@@ -70,6 +101,8 @@ class Endpoint:
                 f"Endpoint {self.name!r} has without_store={self.without_store!r}.",
                 fix=f'write without_store="{REFUSE}" or "{DEFAULTS}".',
             )
+        if self.unusual is not None:
+            expect(self.unusual, Unusual, owner.format("unusual rows"), fix='write unusual=ms.Unusual("flag").')
         declare(self)
 
     @property
@@ -130,6 +163,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     max_queue_rows: int
     log: Log = _EVERYTHING
     without_store: str = REFUSE
+    unusual: Unusual | None = None
     revision: int = 0
     rollout: str = ""
     assign: Literal["key", "request"] = "key"

@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from mainspring.stats import summaries
 from mainspring.stats.binning import Binning
-from mainspring.stats.reference import BINS, BUCKETS, MOST_CATEGORIES, ColumnReference, Values, text_hash
+from mainspring.stats.reference import BINS, BUCKETS, MOST_CATEGORIES, ColumnReference, Values
 from mainspring.stats.summaries import Summary
+from mainspring.stats.text_hash import text_hash
 
 COUNTS = ("rows", "nulls", "nans", "type_errors", "unseen", "below", "above", "commonest")
 WIDTH = max(BINS, MOST_CATEGORIES + BUCKETS)  # bins of a column in a sketch; unused ones are 0

@@ -11,7 +11,6 @@ All other categories share 16 buckets by their hash.
 from __future__ import annotations
 
 import math
-import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,6 +18,9 @@ from typing import Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
+
+from mainspring.stats.text_hash import text_hash
+from mainspring.stats.unusual import Scoring
 
 BINS = 64
 MOST_CATEGORIES = 64
@@ -94,13 +96,15 @@ class ColumnReference(msgspec.Struct, frozen=True, kw_only=True):
 class Reference(msgspec.Struct, frozen=True, omit_defaults=True):
     """References of all training columns, by name. Its JSON is a bundle's `reference.json`.
 
-    `history` are the days of training, packed by `sketch_history.pack`, and `crossed` the features whose bins are
-    searched for segments, the most important first; both are empty in bundles of older releases.
+    `history` are the days of training, packed by `sketch_history.pack`, `crossed` the features whose bins are
+    searched for segments, the most important first, and `scoring` tells rows that are unlike the training rows; all
+    three are missing from bundles of older releases.
     """
 
     columns: dict[str, ColumnReference]
     history: bytes = b""
     crossed: tuple[str, ...] = ()
+    scoring: Scoring | None = None
 
 
 def profile(columns: Mapping[str, Values]) -> Reference:
@@ -131,11 +135,6 @@ def profile_column(values: Values) -> ColumnReference:
         edges=tuple(edges),
     )
     return _with_range(reference, ordered) if ordered.size else reference
-
-
-def text_hash(text: str) -> int:
-    """Return the 32-bit hash of a category, the same in each process and release."""
-    return zlib.crc32(text.encode("utf-8", "surrogatepass"))
 
 
 def _with_range(reference: ColumnReference, ordered: npt.NDArray[np.float64]) -> ColumnReference:

@@ -16,7 +16,7 @@ from mainspring.features.offline.observed import AT
 from mainspring.registry import bundles, column_codec
 from mainspring.registry.model import Bundle, Input, Manifest
 from mainspring.security.signing import SigningKey
-from mainspring.stats import reference, sketch_history
+from mainspring.stats import reference, sketch_history, unusual
 from mainspring.stats.crossings import important
 from mainspring.stats.metrics import OWN_METRICS
 from mainspring.stats.sketches import Pairs, Ruler, Sketch, beside
@@ -220,7 +220,25 @@ def reference_file(train: Split, scores: Array, outputs: Sequence[str], history:
     columns.update({name: scores[:, position] for position, name in enumerate(outputs)})
     found = reference.profile(columns)
     days = _history(found, scores, outputs, history)
-    return msgspec.json.encode(msgspec.structs.replace(found, history=days, crossed=_crossed(found, scores, history)))
+    crossed, scoring = _crossed(found, scores, history), _scoring(train, history)
+    return msgspec.json.encode(msgspec.structs.replace(found, history=days, crossed=crossed, scoring=scoring))
+
+
+def _scoring(train: Split, parts: Sequence[Split]) -> unusual.Scoring | None:
+    """Return how rare rows are among the training rows, calibrated by the parts that are not among them."""
+    columns, others = _columns(train, unusual.MOST_ROWS), [part for part in parts if part is not train]
+    scoring = unusual.fit(columns)
+    if scoring is None or not others:
+        return scoring
+    share = unusual.MOST_ROWS // len(others)
+    rows = [_columns(part, share) for part in others]
+    return unusual.calibrated(scoring, {name: np.concatenate([each[name] for each in rows]) for name in columns})
+
+
+def _columns(part: Split, most: int) -> dict[str, Array]:
+    """Return the columns of a part; of very many rows, some at even steps."""
+    step = max(1, -(-len(part) // most))
+    return {name: part.X[name].to_numpy()[::step] for name in part.X.columns}
 
 
 def _crossed(profile: reference.Reference, scores: Array, parts: Sequence[Split]) -> tuple[str, ...]:

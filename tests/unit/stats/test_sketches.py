@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mainspring.stats.reference import ColumnReference, Reference, profile, text_hash
+from mainspring.stats.reference import ColumnReference, Reference, profile
 from mainspring.stats.sketches import COUNTS, WIDTH, Pairs, Ruler, Sketch
+from mainspring.stats.text_hash import text_hash
 
 numbers = st.one_of(
     st.floats(-1e6, 1e6),

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mainspring.monitoring.adapters.summary_rows import summaries_of, with_summaries
-from mainspring.stats.reference import profile, text_hash
+from mainspring.stats.reference import profile
 from mainspring.stats.sketches import Ruler
 from mainspring.stats.summaries import MOST_FREQUENT, Summary, added, of_numbers, of_texts
+from mainspring.stats.text_hash import text_hash
 
 
 def of_words(words: list[str]) -> Summary:

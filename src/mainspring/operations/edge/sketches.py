@@ -30,8 +30,9 @@ from mainspring.monitoring.served import Served, served
 from mainspring.project import Project
 from mainspring.stats.column_counting import COUNTS, WIDTH, placing
 from mainspring.stats.drift import Verdict, judge
-from mainspring.stats.reference import CATEGORICAL, ColumnReference, text_hash
+from mainspring.stats.reference import CATEGORICAL, ColumnReference
 from mainspring.stats.sketches import MOMENTS, Pairs, Ruler, Sketch
+from mainspring.stats.text_hash import text_hash
 
 FORMAT = 1
 _LARGEST = 1e150  # as in `stats.column_counting`

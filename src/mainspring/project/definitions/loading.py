@@ -450,9 +450,15 @@ def _content(item: Any) -> str:
         body |= {"parent": item.parent.name, "function": _function(item.function)}
     if isinstance(item, Source):
         body = _without_empty(body, "id", "retracted")
-    if isinstance(item, Endpoint) and item.without_store == REFUSE:  # so that endpoints without it keep their content
-        del body["without_store"]
+    if isinstance(item, Endpoint):
+        body = _endpoint(item, body)
     return _pretty(body)
+
+
+def _endpoint(item: Endpoint, body: dict[str, Any]) -> dict[str, Any]:
+    """Leave out rare options that are not used, so that other endpoints keep their content."""
+    stored = {} if item.without_store == REFUSE else {"without_store": item.without_store}
+    return _without_empty({**body, "without_store": ""}, "without_store", "unusual") | stored
 
 
 def _function(function: FeatureFunction) -> dict[str, Any]:

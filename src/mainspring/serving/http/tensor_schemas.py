@@ -90,7 +90,7 @@ def reply_schema(endpoint: str, runtime: Runtime) -> Schema:
             "outputs": {"type": "array", "items": outputs[0] if len(outputs) == 1 else {"anyOf": outputs}},
             "parameters": {
                 "type": "object",
-                "properties": {"prediction_ids": _TEXTS, "feature_statuses": {"type": "object"}},
+                "properties": {"prediction_ids": _TEXTS, "feature_statuses": {"type": "object"}, "unusual": _TEXTS},
             },
         },
     }

@@ -149,6 +149,11 @@ class Answer:
         return {name: values[self._start : self._end] for name, values in self.work.gathered.features.items()}
 
     @property
+    def unusual(self) -> list[str]:
+        """For each row the feature by which it is unusual; empty if it is not."""
+        return [self.work.unusual.get(row, "") for row in range(self._start, self._end)]
+
+    @property
     def statuses(self) -> dict[str, list[str]]:
         """Feature -> how it was found, by row; of requests by key."""
         found = self.work.gathered.statuses if self._keyed else {}
@@ -188,6 +193,7 @@ class Work:
         took_us: How long the model took.
         answered: When the requests were told.
         without_store: Whether stored features have their defaults, because the online store did not answer in time.
+        unusual: Unusual rows, each with the feature by which it is.
         unlogged: How many entries of the log have to be on the disk before the requests are answered.
     """
 
@@ -204,6 +210,7 @@ class Work:
     outputs: Outputs = field(default_factory=dict)
     without_store: bool = False
     ids: list[str] = field(default_factory=list)
+    unusual: Mapping[int, str] = field(default_factory=dict)
     unlogged: int = 0
 
     def __post_init__(self) -> None:

@@ -24,11 +24,13 @@ from mainspring.ledger.model import Assigned, Log
 from mainspring.ledger.ports import PredictionLog
 from mainspring.ledger.recording import Recorder
 from mainspring.serving.batching.batcher import Batcher, Job
+from mainspring.serving.model import Unusual
 from mainspring.serving.plane.arms import ArmOutcomes, FailureBuffer
 from mainspring.serving.plane.batch_run import Answer, Ask, Waiter, Work, alike
 from mainspring.serving.plane.executor import ModelFailed
 from mainspring.serving.plane.metrics import EndpointMetrics
 from mainspring.serving.plane.runtime import MAX_ROWS, Runtime
+from mainspring.serving.plane.screening import Screen, refusal, screen_of
 from mainspring.serving.plane.shedding import Shedder
 from mainspring.serving.plane.statistics import Statistics
 from mainspring.serving.plane.watch import StoreDamaged
@@ -61,6 +63,7 @@ class Lane:
         policy: What of the predictions the log keeps, and whether answers wait for it.
         defaults: Whether stored features have their defaults where the online store does not answer.
         failures: Gets the failed requests of rollouts; by default one that logs them.
+        unusual: What becomes of rows that are unlike the training rows.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Lane:
         suspect: Callable[[StoreDamaged], None] = lambda _: None,
         defaults: bool = False,
         failures: FailureBuffer | None = None,
+        unusual: Unusual | None = None,
     ) -> None:
         self.version = version
         self.runtime = runtime
@@ -93,6 +97,7 @@ class Lane:
             policy=policy,
         )
         self.defaults = defaults
+        self.screen = screen_of(unusual, runtime)  # may be changed at any time
         self.arm = ArmOutcomes(self.recorder, metrics.arm(version), failures or FailureBuffer(log), clock)
         self._assigned = False  # whether a rollout ever assigned a request to it
         self.statistics = Statistics(clock)
@@ -232,6 +237,8 @@ class Lane:
 
     def _compute(self, work: Work) -> bool:
         """Run the model on what was gathered. Returns whether it is done; if not, `_computed` will go on."""
+        if self.screen is not None and not self._screened(work, self.screen):
+            return True
         if self._slow(work.rows):
             running = self._loop.run_in_executor(self._threads, self._predict, work)
             running.add_done_callback(lambda done: self._computed(work, done))
@@ -239,6 +246,27 @@ class Lane:
         self._predict(work)
         self._finish(work)
         return True
+
+    def _screened(self, work: Work, screen: Screen) -> bool:
+        """Find the unusual rows, and refuse their requests if they are to be. Returns whether any request is left."""
+        found, counted = screen.unusual(work.gathered.features, work.rows), self._metrics.screened
+        if found is None:
+            counted["unchecked"] += work.rows
+            return True
+        counted["flagged" if screen.flags else "refused"] += len(found)
+        if screen.flags or not found:
+            work.unusual = found
+            return True
+        stay, start = [], 0
+        for job in work.jobs:
+            row = next((row for row in sorted(found) if start <= row < start + job.rows), None)
+            if row is None:
+                stay.append(job)
+            else:
+                self._fail(job, refusal(row - start, found[row]))
+            start += job.rows
+        work.keep(stay)
+        return bool(stay)
 
     def _read(self, work: Work) -> None:
         """Gather in a thread; a read that hangs is left to its own time-out when nobody can wait for it any more."""

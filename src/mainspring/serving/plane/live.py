@@ -28,6 +28,7 @@ from mainspring.serving.model import DEFAULTS, Arm, Route
 from mainspring.serving.plane.lane import Lane, monotonic_us
 from mainspring.serving.plane.leases import Leases
 from mainspring.serving.plane.runtime import Runtime
+from mainspring.serving.plane.screening import screen_of
 from mainspring.serving.plane.shedding import Shedder
 from mainspring.serving.ports import RoutingTable
 
@@ -312,6 +313,7 @@ class Live:
                 kept.batcher.max_queue_rows = route.max_queue_rows
                 kept.recorder.policy = route.log
                 kept.defaults = route.without_store == DEFAULTS
+                kept.screen = screen_of(route.unusual, kept.runtime, kept.screen)
                 lanes[arm.version] = kept
             else:
                 runtime = self._runtimes[arm.digest]

@@ -88,6 +88,7 @@ class EndpointMetrics:
         self.versions: dict[str, VersionMetrics] = {}
         self.features = {status.value: 0 for status in Status}  # values of stored features, by how they were found
         self.functions: dict[str, tuple[int, float]] = {}  # feature function -> rows, seconds
+        self.screened: dict[str, int] = defaultdict(int)  # unusual rows, and unchecked ones, by outcome
 
     def arm(self, version: str) -> ArmMetrics:
         """Return the numbers of a version."""
@@ -300,6 +301,11 @@ class Metrics(Collector):
         unlogged = CounterMetricFamily(
             "mainspring_unlogged_predictions", "Rows that were predicted but not logged.", labels=["endpoint", "cause"]
         )
+        unusual = CounterMetricFamily(
+            "mainspring_unusual_rows",
+            "Rows unlike the training rows by what became of them, and rows that could not be checked.",
+            labels=["endpoint", "outcome"],
+        )
         for (name, cause), count in sorted(self._unlogged().items()):
             unlogged.add_metric([name, cause], float(count))
         for status, count in self.outside.items():
@@ -310,9 +316,11 @@ class Metrics(Collector):
             for cause, count in endpoint.rejections.items():
                 rejections.add_metric([name, cause], float(count))
             rows.add_metric([name], float(endpoint.rows))
+            for outcome, count in endpoint.screened.items():
+                unusual.add_metric([name, outcome], float(count))
             for each, count in endpoint.features.items():
                 features.add_metric([name, each.lower()], float(count))
-        yield from (requests, rejections, rows, features, unlogged)
+        yield from (requests, rejections, rows, features, unlogged, unusual)
         if outcomes := self.spans():
             spans = CounterMetricFamily("mainspring_spans", "Spans by outcome.", labels=["outcome"])
             for outcome, count in outcomes.items():

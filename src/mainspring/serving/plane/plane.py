@@ -218,6 +218,7 @@ class DataPlane:
             suspect=self._store.suspect,
             defaults=route.without_store == DEFAULTS,
             failures=self._failures,
+            unusual=route.unusual,
         )
 
 
@@ -349,6 +350,8 @@ class Inference:
         said: dict[str, Any] = {"prediction_ids": answer.ids}
         if self.asked.parameters.feature_statuses:
             said["feature_statuses"] = answer.statuses
+        if self.lane.screen is not None and self.lane.screen.flags:
+            said["unusual"] = answer.unusual
         found = Answered(self.served.route.endpoint, self.lane.version, outputs, said, self.asked.id)
         if self.job is not None:
             found.ran = (self.lane, self.job, answer)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from mainspring.core.errors import Corrupt
 from mainspring.features import definitions
 from mainspring.features.describe.personal import personal_names
@@ -12,13 +14,14 @@ from mainspring.features.functions.process import FunctionProcess
 from mainspring.features.model import FeatureGroup, Observations, RequestFeatures, views_of
 from mainspring.features.online import OnlineReader
 from mainspring.features.ports import OnlineStore
-from mainspring.registry.bundles import FEATURES, GOLDEN
+from mainspring.registry.bundles import FEATURES, GOLDEN, REFERENCE
 from mainspring.registry.model import Bundle, Manifest, TensorSpec
 from mainspring.serving.batching.estimates import Cost
 from mainspring.serving.plane.golden import warm_up
 from mainspring.serving.ports import Executor, Loader
 from mainspring.serving.protocol.schema import DATATYPES, Field, RequestSchema, TensorSchema
 from mainspring.serving.protocol.tensor import check_specs
+from mainspring.stats.unusual import Scoring
 
 MAX_ROWS = 1024  # of one request, and of one batch
 
@@ -41,6 +44,7 @@ class Runtime:
     remote: bool = False  # whether a read of features waits for another machine or process
     functions: tuple[FunctionProcess, ...] = ()  # feature functions that it waits for
     halves: tuple[str, ...] = ()  # the outputs that are FP16
+    scoring: Scoring | None = None  # of rows from the training rows
 
     @property
     def tensors(self) -> bool:
@@ -94,7 +98,21 @@ def _ready(bundle: Bundle, online: OnlineStore, executor: Executor) -> Runtime:
         stored=stored,
         remote=(stored and online.remote) or bool(reader.functions),
         functions=reader.functions,
+        scoring=_scoring(bundle),
     )
+
+
+class _Profile(msgspec.Struct):
+    """What is served by of a bundle's reference."""
+
+    scoring: Scoring | None = None
+
+
+def _scoring(bundle: Bundle) -> Scoring | None:
+    try:
+        return msgspec.json.decode(bundle.files.get(REFERENCE, b"{}"), type=_Profile).scoring
+    except msgspec.DecodeError as error:
+        raise Corrupt(f"The reference of the bundle {bundle.digest[:12]} cannot be read.") from error
 
 
 def keyed_fields(groups: Sequence[FeatureGroup], observations: Observations) -> list[Field]:

@@ -37,9 +37,10 @@ class Asked(msgspec.Struct, eq=False):
 class Answered(msgspec.Struct, eq=False):
     """The reply to one `infer`. The outputs' data are arrays of shape (rows, ...).
 
-    `parameters` has `prediction_ids`, one a row, and where they were asked for `feature_statuses`, feature -> a word a
-    row. `ran` and `encoded` are for traces: the execution as `plane.tracing.Ran`, which the
-    protocol does not look into, and when the reply was encoded, from and to, monotonic, ns.
+    `parameters` has `prediction_ids`, one a row, where they were asked for `feature_statuses`, feature -> a word a row,
+    and where the endpoint flags unusual rows `unusual`, one a row. `ran` and `encoded` are for traces: the execution as
+    `plane.tracing.Ran`, which the protocol does not look into, and when the reply was encoded, from and to, monotonic,
+    ns.
     """
 
     model_name: str

@@ -1,0 +1,144 @@
+"""Unusual rows at an endpoint: flagged, or refused without the requests beside them; what is unchecked is counted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kit.serving import NOW, bundle, route
+from kit.tensors import sums
+from mainspring.core.errors import Invalid
+from mainspring.core.time import ManualClock
+from mainspring.features.adapters.memory import MemoryOnlineStore
+from mainspring.ledger.adapters.memory import MemoryLedger
+from mainspring.registry.model import Bundle
+from mainspring.serving.adapters.onnx import OnnxExecutor
+from mainspring.serving.model import Arm, Unusual
+from mainspring.serving.plane import runtime
+from mainspring.serving.plane.lane import Lane
+from mainspring.serving.plane.live import Router, Served
+from mainspring.serving.plane.metrics import EndpointMetrics
+from mainspring.serving.plane.screening import screen_of
+from mainspring.serving.protocol.asked import Asked
+from mainspring.serving.protocol.tensor import Tensor
+from mainspring.stats.unusual import Scoring, calibrated, fit
+from unit.serving.test_plane import ask, on_a_loop, x
+
+FLAG, REFUSE = Unusual("flag"), Unusual("refuse")
+KEY = "Schedule.thousands"
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
+def scoring() -> Scoring:
+    rng = np.random.default_rng(0)
+    rows = {
+        "Carrier.flights_1h": rng.poisson(3, 4_000),
+        "Carrier.delay_1h": [None if gone else 10.0 for gone in rng.random(4_000) < 0.5],
+        "Schedule.thousands": rng.uniform(0.1, 3, 4_000),
+        "Schedule.hour": rng.integers(0, 24, 4_000),
+    }
+    found = fit({name: values[:2_000] for name, values in rows.items()})
+    assert found is not None
+    return calibrated(found, {name: values[2_000:] for name, values in rows.items()})
+
+
+def serve(threads: ThreadPoolExecutor, policy: Unusual | None, made: Bundle | None = None) -> tuple[Served, Lane]:
+    """Return an endpoint; its version can be checked unless it is given."""
+    loaded = runtime.load(made or bundle(), MemoryOnlineStore(), OnnxExecutor)
+    lane = Lane(
+        "late-arrival",
+        "1",
+        loaded if made else replace(loaded, scoring=scoring()),
+        log=MemoryLedger(),
+        clock=ManualClock(NOW),
+        metrics=EndpointMetrics(),
+        threads=threads,
+        reads=threads,
+        max_queue_rows=4096,
+        unusual=policy,
+    )
+    arm = Arm("1", loaded.digest, 1.0)
+    return Served(route(arm), Router("late-arrival", [arm]), {"1": lane}), lane
+
+
+def rows(*thousands: float) -> Asked:
+    count = len(thousands)
+    return Asked(
+        None,
+        [
+            Tensor("Carrier.flights_1h", "INT64", (count,), [3] * count),
+            Tensor("Carrier.delay_1h", "FP32", (count,), [None] * count),
+            Tensor("Schedule.thousands", "FP64", (count,), list(thousands)),
+            Tensor("Schedule.hour", "INT64", (count,), [7] * count),
+        ],
+    )
+
+
+@on_a_loop
+async def test_flagged_rows_are_answered_and_named(threads: ThreadPoolExecutor) -> None:
+    behind, lane = serve(threads, FLAG)
+    answers = await asyncio.gather(ask(behind, rows(0.5, 900.0)), ask(behind, rows(1.0)), ask(behind, rows(-80.0)))
+    assert [each.parameters["unusual"] for each in answers] == [["", KEY], [""], [KEY]]
+    assert lane._metrics.screened == {"flagged": 2}
+    unasked, _ = serve(threads, None)
+    plain = await ask(unasked, rows(0.5, 900.0))
+    assert "unusual" not in plain.parameters
+    assert plain.outputs[0].data.tolist() == answers[0].outputs[0].data.tolist()
+
+
+@on_a_loop
+async def test_a_request_with_an_unusual_row_is_refused_alone(threads: ThreadPoolExecutor) -> None:
+    behind, lane = serve(threads, REFUSE)
+    asked = rows(0.5, 900.0), rows(1.0, 2.0), rows(-80.0), rows(0.2)
+    first, second, third, last = await asyncio.gather(*(ask(behind, each) for each in asked), return_exceptions=True)
+    for error, place in ((first, 1), (third, 0)):
+        assert isinstance(error, Invalid)
+        assert f"Row {place} is unlike" in error.what
+        assert KEY in error.what
+        assert "900" not in f"{error}"
+    plain, _ = serve(threads, None)
+    for answered, each in ((second, asked[1]), (last, asked[3])):
+        wanted = (await ask(plain, each)).outputs[0].data.tolist()
+        assert answered.outputs[0].data.tolist() == wanted
+    assert len(lane.recorder._log.recent()) == 3
+    assert lane._metrics.screened == {"refused": 2}
+    with pytest.raises(Invalid, match="unlike"):  # nobody is left in the batch
+        await ask(behind, rows(900.0))
+    assert (await ask(behind, rows(1.0))).outputs
+
+
+@on_a_loop
+async def test_rows_that_cannot_be_checked_are_answered_and_counted(threads: ThreadPoolExecutor) -> None:
+    from kit.serving import KEY as signing
+
+    behind, lane = serve(threads, REFUSE, sums(signing))
+    assert (await ask(behind, Asked(None, x(1.0, 1e30)))).outputs
+    assert lane._metrics.screened == {"unchecked": 2}
+
+
+@on_a_loop
+async def test_a_screen_is_made_again_only_for_another_policy(threads: ThreadPoolExecutor) -> None:
+    _, lane = serve(threads, FLAG)
+    first = lane.screen
+    assert screen_of(FLAG, lane.runtime, first) is first
+    assert screen_of(None, lane.runtime, first) is None
+    other = screen_of(Unusual("refuse", share=0.01), lane.runtime, first)
+    assert other is not None
+    assert not other.flags
+
+
+@pytest.mark.parametrize(("then", "share"), [("ignore", 0.001), ("flag", 0.0), ("flag", 0.5), ("flag", float("nan"))])
+def test_a_policy_that_is_none_says_what_to_write(then: str, share: float) -> None:
+    with pytest.raises(Invalid) as error:
+        Unusual(then, share)
+    assert "write" in (error.value.fix or "")

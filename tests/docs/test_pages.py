@@ -53,11 +53,11 @@ def test_the_tutorial_does_what_it_says(courier: Path) -> None:
 
 
 def _marked(page: Path) -> Any:
-    long = page.relative_to(DOCS).with_suffix("").as_posix() in LONG
+    long = name_of(page).removeprefix("docs/").removesuffix(".md") in LONG
     return pytest.param(page, marks=deep, id=name_of(page)) if long else pytest.param(page, id=name_of(page))
 
 
-@pytest.mark.parametrize("page", map(_marked, WITH_BLOCKS))
+@pytest.mark.parametrize("page", [*map(_marked, WITH_BLOCKS)])
 def test_a_page_does_what_it_says(page: Path, reader: Reader, request: pytest.FixtureRequest) -> None:
     if "<!-- starts in: courier -->" in page.read_text(encoding="utf-8"):
         shutil.copytree(

@@ -67,7 +67,7 @@ from mainspring.operations.topics import ListedPartition, ListedTopic, Produced,
 from mainspring.registry.lineage import Lineage
 from mainspring.registry.model import Approval, Deletion, ModelVersion, TensorSpec, TrustedKey, Waiver, Withdrawal
 from mainspring.registry.searching import RunRow
-from mainspring.security.model import Account, AccountGroup, Grant
+from mainspring.security.model import Account, AccountGroup, BoundName, Grant
 from mainspring.security.policy import Explanation
 from mainspring.security.verification import Verdict
 from mainspring.serving.model import Baseline
@@ -400,6 +400,7 @@ DOCUMENTS = {
         Document(Account, ("created_at", "disabled_at")),
     ),
     **dict.fromkeys(("users list", "service-accounts list"), Document(list[Account], ("created_at", "disabled_at"))),
+    **dict.fromkeys(("users bind", "service-accounts bind"), Document(BoundName, ("at",))),
     "groups add": Document(AccountGroup, ("created_at",)),
     "groups list": Document(list[AccountGroup], ("created_at",)),
     "groups remove": Document(_object("RemovedGroup", removed=str)),

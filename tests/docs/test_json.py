@@ -18,10 +18,12 @@ from kit.depot import MODEL, Depot, opened
 from kit.incidents import incident
 from kit.models import mlp
 from kit.pages import script
+from kit.people import known
 from mainspring.cli.main import cli
 from mainspring.core.time import DAY, to_datetime
 from mainspring.monitoring.incidents.model import Taken
 from mainspring.operations.keys import create_key
+from mainspring.registry.processes import local_user
 
 # What needs a process that goes on, or long work: `kit.depot` compares each document of these in other tests.
 ELSEWHERE = {
@@ -93,6 +95,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
     (root / "clicks.jsonl").write_text('{"user": "ana"}\n')
     (root / "cases.csv").write_text("who,action,resource,expected\nrole:viewer,model.read,project,denied\n")
     (root / "m.onnx").write_bytes(mlp())
+    known(project, local_user(), "local:ben")
     (root / "key").write_text(create_key(project, "ben", ["manage"], DAY, created_by="local:ben"))
     pq.write_table(pa.table({"hub": ["north"], "when": pa.array([now])}), root / "rows.parquet")
     node = {"name": "one", "model": "twice@1", "inputs": {"x": "x"}}
@@ -141,6 +144,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("service-accounts add", ["nightly"]), ("service-accounts list", []),
         ("roles grant", ["engineer", "group:risk"]), ("roles list", []), ("roles revoke", ["engineer", "group:risk"]),
         ("groups remove-member", ["risk", "user:ana"]), ("groups remove", ["risk"]),
+        ("users bind", ["ana@example.org", "local:ana"]), ("service-accounts bind", ["nightly", "local:runner"]),
         *((f"users {name}", ["ana@example.org"]) for name in ("disable", "enable", "remove")),
         *((f"service-accounts {name}", ["nightly"]) for name in ("disable", "enable", "remove")),
         ("encryption status", []), ("encryption rotate", []),

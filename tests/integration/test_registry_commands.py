@@ -13,10 +13,12 @@ import pytest
 
 from kit import prefork
 from kit.depot import MODEL, Depot, copied, opened
+from kit.people import known
 from mainspring.core.errors import StorageFull
 from mainspring.core.time import DAY
 from mainspring.operations.keys import create_key
 from mainspring.operations.models.transferring import export_version
+from mainspring.registry.processes import local_user
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # each command is a process
 
@@ -66,6 +68,7 @@ def test_a_version_from_its_training_to_another_installation(depot: Depot, tmp_p
     assert people.code == 0
     assert shown["dataset_commit"] in people.stdout or "dataset commit" in people.stdout
 
+    known(opened(depot), local_user(), "local:carla")
     key = tmp_path / "ben.key"
     own = tmp_path / "own.key"
     own.write_text(depot.json("keys", "create", "ben", "--scope", "manage")["key"] + "\n")
@@ -77,7 +80,7 @@ def test_a_version_from_its_training_to_another_installation(depot: Depot, tmp_p
     assert depot.run("models", "approve", f"{MODEL}:2").code != 0  # its author
     bypass = depot.run("models", "approve", f"{MODEL}:2", "--key-file", own)
     assert bypass.code == 9
-    assert "cannot approve it" in bypass.stderr
+    assert "cannot approve" in bypass.stderr
     given = depot.json("models", "approve", f"{MODEL}:2", "--key-file", key, "--reason", "I looked")
     assert given["approver"].endswith(":ben")
     taken = depot.run("models", "withdraw", f"{MODEL}:2", "--approver", given["approver"], "--reason", "not sure")

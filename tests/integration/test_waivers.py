@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from kit.models import mlp
+from kit.people import known
 from mainspring.core.errors import Conflict, Denied, Invalid, NotFound
 from mainspring.core.time import DAY, HOUR
 from mainspring.delivery.verdicts import verdicts
@@ -64,6 +65,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def registered(project: Project) -> ModelVersion:
+    known(project, local_user())
     run_id = project.tracking.start("late", process_tags(), project.wall.now())
     x, y = TensorSpec("x", "FP32", (-1, 4)), TensorSpec("y", "FP32", (-1, 3))
     manifest = Manifest(
@@ -166,6 +168,7 @@ def test_approvals_cannot_be_waived_and_the_author_waives_nothing_where_they_are
         if number:
             with pytest.raises(Invalid, match="'approved by 1' cannot be waived"):
                 waiving.waive(project, "late:1", "approved", reason="why", until="7d")
+        known(project, "local:carla")
         key = create_key(project, "ben", ["manage"], DAY, created_by="local:carla")
         for gate in (AUC, SIZE):
             waiving.waive(project, "late:1", gate, reason="why", until="7d", key=key)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from mainspring.core.errors import Denied, Invalid
 from mainspring.delivery.model import GateResult
 from mainspring.registry.model import Approval, ModelVersion
+from mainspring.security.people import KEY, LOCAL, People
 from mainspring.training.gate_kinds import Gate
 
 APPROVED = "approved"  # kind of the gate
@@ -26,14 +27,11 @@ def needed(gates: Sequence[Gate], always: int) -> int:
     return max([always, *map(int, asked)])
 
 
-def check_approver(approver: str, version: ModelVersion, authors: Sequence[str], person: str | None = None) -> None:
-    """Raise if `approver` may not approve a version.
-
-    Args:
-        person: For an API key, its owner or else who created it, empty if unknown; `None` for a person.
+def check_approver(approver: str, version: ModelVersion, authors: Sequence[str], people: People) -> None:
+    """Raise if `approver` is not known to be another person than the authors of a version.
 
     Raises:
-        Denied: The approver is an author, an author created the approver's key, or one of the two is unknown.
+        Denied: The approver is an author or a program, or one of them is unknown.
     """
     name = f"{version.model}:{version.version}"
     if not authors:
@@ -42,49 +40,49 @@ def check_approver(approver: str, version: ModelVersion, authors: Sequence[str],
             authenticated=True,
             fix="train or register it again: since this release the run records its author.",
         )
-    if approver in authors:
-        raise Denied(
-            f"{approver} is the author of {name} and cannot approve it.",
-            authenticated=True,
-            fix="let somebody else approve it.",
-        )
-    if person == "":
-        raise Denied(
-            f"The creator of {approver} is unknown, so its holder may be an author of {name}.",
-            authenticated=True,
-            fix="approve with a key that was created since this release, by `mainspring keys create`.",
-        )
-    if person in authors:
-        raise Denied(
-            f"{person} is the author of {name} and created {approver}, which therefore cannot approve it.",
-            authenticated=True,
-            fix="approve with a key that somebody else created, or as another user of this machine.",
-        )
+    check_apart(approver, authors, people, f"is the author of {name}", f"approve {name}")
 
 
-def is_another(approver: str, authors: Sequence[str], people: Mapping[str, str]) -> bool:
-    """Return whether an approver is known to be another person than every author; see `check_approver`, `counted`."""
-    person = people.get(approver, approver)
-    return bool(authors and person) and not {approver, person} & set(authors)
+def check_apart(who: str, others: Sequence[str], people: People, role: str, act: str) -> None:
+    """Raise if `who` is not known to be another person than `others`.
+
+    Args:
+        role: What the others are: `is the author of late:3`.
+        act: Action in question: `approve late:3`.
+
+    Raises:
+        Denied: It is one of them or a program, or one of them is unknown.
+    """
+    trouble = people.unclear((who, *others))
+    if people.same(who, others):
+        what, fix = f"{who} {role}, as far as is known, and cannot {act}.", "let somebody else do it."
+    elif people.program(who):
+        what, fix = f"{who} belongs to a program, which cannot {act}.", "let a person do it."
+    elif trouble is not None:
+        what = f"{trouble[0]} {trouble[1]}, so {who} may be the one who {role}, and cannot {act}."
+        fix = "sign in there with `mainspring login`, or let somebody else run `mainspring users bind`."
+        if trouble[0].startswith(KEY):
+            fix = "use a key that was made by `mainspring keys create`."
+        elif not trouble[0].startswith(LOCAL):
+            fix = "train or register it again."
+    else:
+        return
+    raise Denied(what, authenticated=True, fix=fix)
 
 
 def counted(
-    version: ModelVersion, authors: Sequence[str], approvals: Sequence[Approval], people: Mapping[str, str]
-) -> dict[str, str]:
-    """Return person -> one of the names under which the person gave a valid approval of a version.
+    version: ModelVersion, authors: Sequence[str], approvals: Sequence[Approval], people: People
+) -> tuple[str, ...]:
+    """Return the approvers whose approvals of a version count, sorted: one for each person.
 
-    Approvals by an author, by a key of an author, or of another bundle do not count. Several keys of one person count
-    once.
-
-    Args:
-        people: For API keys among the approvers: approver -> the key's owner or else who created it, empty if unknown.
+    Approvals of another bundle do not count, nor those by somebody not known to be another person than the authors.
     """
-    persons: dict[str, str] = {}
+    found: list[str] = []
     for each in approvals:
-        person = people.get(each.approver, each.approver)
-        if each.digest == version.digest and person and person not in authors:
-            persons.setdefault(person, each.approver)
-    return persons
+        right = each.digest == version.digest and authors and people.apart(each.approver, authors)
+        if right and not people.same(each.approver, found):
+            found.append(each.approver)
+    return tuple(sorted(found))
 
 
 def verdict(
@@ -92,10 +90,10 @@ def verdict(
     version: ModelVersion,
     authors: Sequence[str],
     approvals: Sequence[Approval],
-    people: Mapping[str, str] | None = None,
+    people: People,
 ) -> GateResult:
     """Return the gate's result: whether enough people approved a version; see `counted`."""
-    who = set(counted(version, authors, approvals, people or {}).values())
+    who = counted(version, authors, approvals, people)
     missing = max(0, count - len(who))
     name = f"{version.model}:{version.version}"
     return GateResult(
@@ -106,7 +104,7 @@ def verdict(
         passed=not missing,
         short_by=float(missing),
         note=(
-            f"approved by {', '.join(sorted(who)) or 'nobody'}; somebody other than the author must run "
+            f"approved by {', '.join(who) or 'nobody'}; somebody other than the author must run "
             f"`mainspring models approve {name}`"
         )
         if missing

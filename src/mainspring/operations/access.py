@@ -13,7 +13,8 @@ from mainspring.core.ids import check_id, new_id
 from mainspring.operations.auditing import audit
 from mainspring.project import Project
 from mainspring.registry.processes import local_user
-from mainspring.security.model import PROJECT, Account, AccountGroup, Grant, Kind, Role
+from mainspring.security.model import PROJECT, Account, AccountGroup, BoundName, Grant, Kind, Role
+from mainspring.security.people import LOCAL
 
 GROUP = "group"
 GRANTED_ON = ("endpoint", "model", "feature-view", "table", "pipeline")  # kinds of resources with roles of their own
@@ -80,6 +81,30 @@ def parse_account(project: Project, who: str) -> Account:
     if kind not in (Kind.USER, Kind.SERVICE):
         raise Invalid(f"{who!r} names no account.", fix="write user:NAME or service:NAME.")
     return find_account(project, Kind(kind), name)
+
+
+def bind_name(project: Project, account: Account, name: str, *, by: str | None = None) -> BoundName:
+    """Bind a user of a machine to an account, so that what they did there is known to be this account's.
+
+    Several accounts may have one name. It tells people apart only if it was bound by somebody else.
+
+    Args:
+        name: As records have it: `local:ana`.
+        by: Who binds it, by default the user of this process; the issuer for a provider's word.
+
+    Raises:
+        Invalid: It is not the name of a user of a machine.
+    """
+    _check(name, "name of a user", 256, wanted=True)
+    if not name.startswith(LOCAL) or name == LOCAL:
+        raise Invalid(
+            f"{name[:140]!r} is not a user of a machine.", fix="write local:NAME, as `models show` prints it."
+        )
+    bound = BoundName(name, account.id, project.wall.now(), local_user() if by is None else by)
+    project.audit.check()
+    project.accounts.bind(bound)
+    audit(project, "accounts.bind", f"{account.kind}/{account.id}", name, who=by)
+    return bound
 
 
 def set_disabled(project: Project, account: Account, disabled: bool) -> Account:

@@ -13,7 +13,7 @@ from mainspring.delivery.gates import CARD, judge_card
 from mainspring.delivery.model import Evaluation, GateResult, Promotion
 from mainspring.delivery.verdicts import verdicts
 from mainspring.delivery.waiving import with_waivers
-from mainspring.operations.models.curating import authors, expect_kept, makers, storable
+from mainspring.operations.models.curating import authors, expect_kept, people, storable
 from mainspring.operations.models.serving_memory import serving_memory
 from mainspring.operations.models.waiving import from_others
 from mainspring.operations.shedding import sheds
@@ -139,8 +139,7 @@ def _approved(project: Project, gates: Sequence[Gate], version: ModelVersion) ->
     if not count:
         return []
     given = project.approvals.of(version.model, version.version)
-    people = makers(project.key_store, (each.approver for each in given))
-    return [approving.verdict(count, version, authors(project, version), given, people)]
+    return [approving.verdict(count, version, authors(project, version), given, people(project))]
 
 
 def waived(project: Project, version: ModelVersion, results: Sequence[GateResult]) -> list[GateResult]:

@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from mainspring.core.environment import variables
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.ids import check_id
 from mainspring.core.sandbox import AVAILABLE
-from mainspring.core.settings import PROJECT_FILE, Address, Engines, Limits, Settings
+from mainspring.core.settings import PROJECT_FILE, Address, Engines, Limits, Settings, Url
 from mainspring.core.time import parse_duration
 from mainspring.project.receivers import read_receivers
 from mainspring.project.schedules import read_schedules
@@ -162,7 +163,15 @@ def load_settings(
     sign_in = read_sign_in(root.resolve(), values.get("oidc", {}), environment)
     workloads = read_workloads(root.resolve(), values.get("workloads", {}))
     built = _build(root.resolve(), document, name, values)
-    return replace(built, receivers=receivers, sign_in=sign_in, workload_issuers=workloads)
+    others = {each: _flat(given) for each, given in profiles.items() if each != name}
+    asked = _approvals_of(root.resolve(), others, {**set_outside, **(overrides or {})}, built.catalog)
+    return replace(
+        built,
+        receivers=receivers,
+        sign_in=sign_in,
+        workload_issuers=workloads,
+        approvals=max(built.approvals, asked),
+    )
 
 
 def _defaults(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -266,6 +275,31 @@ def _stricter(profile: Mapping[str, Any], environment: dict[str, Any]) -> dict[s
     if "approvals" in environment:
         environment["approvals"] = max(count(environment, "approvals"), count(profile, "approvals"))
     return environment
+
+
+def _approvals_of(root: Path, profiles: Mapping[str, Mapping[str, Any]], above: Mapping[str, Any], catalog: Url) -> int:
+    """Return the largest number of approvals that other profiles with a catalog require.
+
+    Whoever promotes chooses the profile: a laxer one for the same catalog must not require less.
+
+    Args:
+        above: Settings that take precedence over those of profiles.
+    """
+    most = 0
+    for profile in profiles.values():
+        try:
+            at = url(root, "catalog", str({**_defaults({**profile, **above}), **profile, **above}["catalog"]))
+            if _same_place(at, catalog):
+                most = max(most, count({"approvals": 0, **profile}, "approvals"))
+        except Invalid:  # reported where the profile is chosen
+            continue
+    return most
+
+
+def _same_place(one: Url, other: Url) -> bool:
+    """Return whether two addresses name one database, whoever opens it."""
+    places = [(parts.hostname, parts.port, parts.path) for parts in (urlsplit(each.text) for each in (one, other))]
+    return places[0] == places[1] and one.scheme != "memory"
 
 
 def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mapping[str, Any]) -> Settings:

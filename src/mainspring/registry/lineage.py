@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from mainspring.registry.model import Manifest, ModelVersion, RunRecord
-from mainspring.registry.processes import USER
+from mainspring.registry.processes import STARTER, USER
 
 AUTHOR = "author"  # a version's tag, for a version whose run does not name its author
 ORIGINAL_AUTHOR = "imported.author"
@@ -44,12 +44,15 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def authors_of(version: ModelVersion, run: RunRecord | None) -> tuple[str, ...]:
-    """Return the authors of a version: the user of the training or command, and for an import also the original author.
+    """Return the authors of a version: the user of the training or command, who started the pipeline that trained it,
+    and for an import also the original authors.
 
     Empty for versions made before authors were recorded.
     """
-    who = version.tags.get(AUTHOR) or ("" if run is None else run.tags.get(USER, ""))
-    return tuple(dict.fromkeys(name for name in (who, version.tags.get(ORIGINAL_AUTHOR, "")) if name))
+    tags = {} if run is None else run.tags
+    who = version.tags.get(AUTHOR) or tags.get(USER, "")
+    names = (who, tags.get(STARTER, ""), *version.tags.get(ORIGINAL_AUTHOR, "").split(", "))
+    return tuple(dict.fromkeys(name for name in names if name))
 
 
 def lineage_of(

@@ -7,7 +7,9 @@ import os
 import pwd
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from mainspring.core.ids import new_id
 
 HOST, BOOT, PID, STARTED = "mainspring.host", "mainspring.boot", "mainspring.pid", "mainspring.process_started"
 USER = "mainspring.user"  # user of the process, according to the operating system
+STARTER = "mainspring.started_by"  # who started the pipeline in which the process works
+_starter: ContextVar[str] = ContextVar("mainspring_starter", default="")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PROC = Path("/proc")
 
@@ -22,7 +26,18 @@ _PROC = Path("/proc")
 def process_tags(pid: int | None = None) -> dict[str, str]:
     """Return tags that identify a process (by default this one) uniquely, for `is_dead`."""
     pid = os.getpid() if pid is None else pid
-    return {HOST: socket.gethostname(), BOOT: _boot(), PID: str(pid), STARTED: _started(pid) or "", USER: local_user()}
+    own = {HOST: socket.gethostname(), BOOT: _boot(), PID: str(pid), STARTED: _started(pid) or "", USER: local_user()}
+    return {**own, STARTER: starter} if (starter := _starter.get()) else own
+
+
+@contextmanager
+def started_by(name: str) -> Iterator[None]:
+    """Context of work that somebody else than the user of this process started; an empty name is nobody."""
+    before = _starter.set(name)
+    try:
+        yield
+    finally:
+        _starter.reset(before)
 
 
 def local_user() -> str:

@@ -19,6 +19,7 @@ from mainspring.security.model import (
     AuditEvent,
     AuditFilter,
     Binding,
+    BoundName,
     Grant,
     Holder,
     KeyScope,
@@ -219,6 +220,22 @@ class AccountsConformance:
         held = accounts.holder(_SERVICE.id)
         assert held == Holder(_SERVICE.id, Kind.SERVICE, _SERVICE.name)
         assert accounts.groups() == [AccountGroup("risk")]
+
+    def test_names_are_bound_to_several_accounts_and_outlive_them(self, accounts: Accounts) -> None:
+        accounts.add(_PERSON)
+        accounts.add(_SERVICE)
+        identity = BoundName(f"oidc:{_PERSON.issuer} {_PERSON.subject}", _PERSON.id, _PERSON.created_at, _PERSON.issuer)
+        bound = [BoundName("local:ana", each.id, 5, "local:cem") for each in (_PERSON, _SERVICE)]
+        for each in (*bound, replace(bound[0], at=6)):
+            accounts.bind(each)
+        accounts.remove(_PERSON.id)
+        expected = sorted([replace(bound[0], at=6), bound[1]], key=lambda each: each.account_id)
+        assert accounts.names() == [*expected, identity]
+        _expect(NotFound, lambda: accounts.bind(bound[0]))
+        accounts.add(replace(_PERSON, id="again"))
+        assert [each.account_id for each in accounts.names() if each.name == identity.name] == sorted(
+            ["again", _PERSON.id]
+        )
 
     def test_what_is_not_there_is_said_so(self, accounts: Accounts) -> None:
         accounts.add(_PERSON)

@@ -111,6 +111,20 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class BoundName:
+    """A name that an account has in records: a user of a machine, or an identity at a provider. Outlives the account.
+
+    Attributes:
+        by: Who bound it; for what a provider said, its issuer.
+    """
+
+    name: str
+    account_id: str
+    at: int  # UTC epoch microseconds
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class AccountGroup:
     """A group of accounts.
 

@@ -18,6 +18,7 @@ from mainspring.security.model import (
     AuditFilter,
     AuditRecord,
     AuditTree,
+    BoundName,
     DataKey,
     Grant,
     Holder,
@@ -159,6 +160,18 @@ class Accounts(FindsHolders, Protocol):
 
     def all(self) -> list[Account]:
         """Return all accounts, oldest first."""
+        ...
+
+    def bind(self, bound: BoundName) -> None:
+        """Bind a name to an account, beside others that it may be bound to; for the same account it is bound anew.
+
+        Raises:
+            NotFound: There is no such account.
+        """
+        ...
+
+    def names(self) -> list[BoundName]:
+        """Return all bound names with their accounts, ordered; those of removed accounts, and identities, included."""
         ...
 
     def groups(self) -> list[AccountGroup]:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kit.console.flights import NOW, Project, populated
+from kit.people import known
 from mainspring.core.schema import Boolean, Float32, String
 from mainspring.core.time import DAY, HOUR, MINUTE, SECOND
 from mainspring.features.offline.observed import AT
@@ -81,6 +82,7 @@ def _decide(project: Project, made: list[ModelVersion]) -> None:
     ):
         project.versions.set_alias(AliasMove(MODEL, "champion", old, new, actor, why, at))
     project.versions.set_alias(AliasMove(MODEL, "challenger", None, newest.version, "local:ana", "", NOW - 2 * HOUR))
+    known(project, *(f"local:{name}" for name in ("ana", "ben", "cem", "dan")))
     project.key_store.add(key("k1", "local:cem"))
     for each, who, why, at in (
         (newer, "key:k1:cem", "looked at the slices", NOW - 50 * HOUR),

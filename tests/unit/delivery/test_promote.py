@@ -21,12 +21,16 @@ from mainspring.registry.adapters.memory import MemoryVersions
 from mainspring.registry.bundles import seal
 from mainspring.registry.model import AliasMove, Approval, Bundle, ModelVersion
 from mainspring.registry.ports import Check
+from mainspring.security.adapters.accounts import CatalogAccounts
+from mainspring.security.adapters.catalog import CatalogKeyStore
+from mainspring.security.people import People
 from mainspring.serving.model import Endpoint
 from mainspring.training.gate_kinds import Gate
 from mainspring.training.gates import approved, at_least, at_most, beats
 
 GATES = (beats("auc", by=0.05), at_most("brier", 0.24))
 ALL = ("V.a", "V.b", "V.c")
+PEOPLE = People(CatalogAccounts(memory_catalog()), CatalogKeyStore(memory_catalog()))
 
 
 @pytest.fixture
@@ -345,14 +349,16 @@ def test_a_rollback_passes_over_what_was_deleted(stage: Stage) -> None:
 
 def test_what_is_no_gate_of_a_metric_counts_as_well(stage: Stage) -> None:
     version = stage.register(("V.a",))
-    missing = verdict(2, version, ("ana",), [Approval("late", "1", version.digest, "ben", "", 0)])
+    missing = verdict(2, version, ("ana",), [Approval("late", "1", version.digest, "ben", "", 0)], PEOPLE)
     refused = stage.promote("1", more=lambda: [missing])
     assert not refused.promoted
     assert refused.results == (missing,)
     assert "approved by ben" in str(missing)
     assert stage.audit.read()[0].detail.startswith("version 1 refused: approved by 2")
     enough = [Approval("late", "1", version.digest, name, "", 0) for name in ("ben", "cat", "ana")]
-    assert stage.promote("1", gates=[approved(2)], more=lambda: [verdict(2, version, ("ana",), enough)]).promoted
+    assert stage.promote(
+        "1", gates=[approved(2)], more=lambda: [verdict(2, version, ("ana",), enough, PEOPLE)]
+    ).promoted
 
 
 def test_approvals_are_counted_after_everything_else_was_judged(stage: Stage) -> None:
@@ -371,7 +377,7 @@ def test_approvals_are_counted_after_everything_else_was_judged(stage: Stage) ->
         "2",
         [beats("auc", by=-1.0)],
         rebuild=withdrawn_meanwhile,
-        more=lambda: [verdict(1, version, ("ana",), approvals.of("late", "2"))],
+        more=lambda: [verdict(1, version, ("ana",), approvals.of("late", "2"), PEOPLE)],
     )
     assert [(each.gate, each.passed) for each in refused.results][-1] == ("approved by 1", False)
     assert all(each.passed for each in refused.results[:-1])
@@ -391,7 +397,7 @@ def test_approvals_are_counted_after_everything_else_was_judged(stage: Stage) ->
 def test_only_others_words_for_this_bundle_count(approvals: list[tuple[str, str]], passed: bool) -> None:
     version = ModelVersion("late", "1", "a", "run", 0)
     given = [Approval("late", "1", digest, name, "", 0) for name, digest in approvals]
-    assert verdict(1, version, ("ana",), given).passed is passed
+    assert verdict(1, version, ("ana",), given, PEOPLE).passed is passed
 
 
 def test_the_larger_number_of_approvals_counts() -> None:

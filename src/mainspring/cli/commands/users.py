@@ -64,6 +64,21 @@ def add_common(group: click.Group, kind: str, what: str) -> None:
 
         call.result([shown(account) for account in found], show)
 
+    @make("bind", help=f"Bind NAME, a user of a machine such as local:ana, to a {what}; for approvals by other people.")
+    @click.argument("account", metavar="ACCOUNT")
+    @click.argument("name")
+    def bind(call: Call, *, account: str, name: str) -> None:
+        from mainspring.core.time import format_instant
+        from mainspring.operations.access import bind_name, find_account
+        from mainspring.security.model import Kind
+
+        found = find_account(call.project, Kind(kind), account)
+        bound = bind_name(call.project, found, name)
+        if bound.by == bound.name:
+            call.say(f"{name} tells nobody apart until somebody else binds it too, or it signs in.")
+        document = {"name": name, "account_id": found.id, "at": format_instant(bound.at), "by": bound.by}
+        call.result(document, lambda console: console.print(f"{name} is {found.name} ({found.id})."))
+
     def change(name: str, explained: str, act: Callable[[Call, Account], Account], said: str) -> None:
         @make(name, help=explained)
         @click.argument("account", metavar="ACCOUNT")
@@ -77,6 +92,7 @@ def add_common(group: click.Group, kind: str, what: str) -> None:
         group.add_command(body)
 
     group.add_command(list_)
+    group.add_command(bind)
     void = "its keys and sessions are void within two seconds."
     change("disable", f"Disable a {what}, by id, e-mail or name; {void}", _disable, "disabled")
     change("enable", f"Enable a {what} again.", _enable, "enabled")

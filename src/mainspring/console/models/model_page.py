@@ -12,7 +12,7 @@ from mainspring.console.models.listing import Serving, serving, shares, state_of
 from mainspring.core.errors import NotFound
 from mainspring.delivery.approving import counted
 from mainspring.delivery.routing import CHAMPION
-from mainspring.operations.models.curating import makers
+from mainspring.operations.models.curating import people
 from mainspring.operations.search.searching import SEARCH
 from mainspring.project import Project
 from mainspring.registry.lineage import authors_of
@@ -128,7 +128,7 @@ def _rows(
     approvals: dict[str, list[Approval]] = {}
     for each in project.approvals.of(shown[0].model) if shown else ():
         approvals.setdefault(each.version, []).append(each)
-    rows = []
+    rows, known = [], people(project)
     for version in shown:
         run = runs.get(version.run_id)
         authors = authors_of(version, record_of(run))
@@ -137,21 +137,13 @@ def _rows(
                 version=version,
                 authors=authors,
                 figures=figures.get(version.run_id, Figures({}, {})),
-                approvers=counting(project, version, authors, approvals.get(version.version, ())),
+                approvers=counted(version, authors, approvals.get(version.version, ()), known),
                 mark=marks.get(version.version),
                 serves=shares(served, version.version),
                 run=run is not None,
             )
         )
     return tuple(rows)
-
-
-def counting(
-    project: Project, version: ModelVersion, authors: Sequence[str], approvals: Sequence[Approval]
-) -> tuple[str, ...]:
-    """Return the approvers whose approval counts, once per person."""
-    people = makers(project.key_store, (each.approver for each in approvals))
-    return tuple(sorted(counted(version, authors, approvals, people).values()))
 
 
 def searches(project: Project, model: str) -> tuple[RunRow, ...]:

@@ -10,15 +10,15 @@ from mainspring.console.features.values import Seen
 from mainspring.console.models.decision_history import Happening, happenings
 from mainspring.console.models.figures import record_of, runs_of
 from mainspring.console.models.listing import serving, shares, state_of
-from mainspring.console.models.model_page import counting
 from mainspring.console.models.reading import Verified, carded, verified
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.core.time import DAY
 from mainspring.data.model import DatasetCommit
-from mainspring.delivery.approving import needed
+from mainspring.delivery.approving import counted, needed
 from mainspring.delivery.gates import BASELINE
 from mainspring.delivery.model import Evaluation
 from mainspring.governance.model import Estimate
+from mainspring.operations.models.curating import people
 from mainspring.project import Project
 from mainspring.registry.lineage import PARENT, Lineage, authors_of, lineage_of
 from mainspring.registry.model import Approval, Deletion, Manifest, ModelVersion, Withdrawal
@@ -129,7 +129,7 @@ def version_page(project: Project, looking: Looking, model: str, number: str) ->
         intervals=intervals,
         approvals=tuple(approvals),
         withdrawn=tuple(project.approvals.withdrawn(model, version.version)),
-        approvers=counting(project, version, authors, approvals),
+        approvers=counted(version, authors, approvals, people(project)),
         needed=needed(declared.gates if declared else (), project.settings.approvals),
         evaluation=next(iter(project.evaluations.newest(model, version.version)), None),
         mark=next((mark for mark in project.deletions.all() if _is(mark, version)), None),

@@ -21,7 +21,6 @@ from mainspring.console.pipelines.listing import (
     PipelineRow,
     RunRow,
     acted,
-    person,
     pipeline_list,
     pipeline_page,
     run_page,
@@ -29,6 +28,7 @@ from mainspring.console.pipelines.listing import (
 )
 from mainspring.core.ids import check_id
 from mainspring.jobs.plain import Plain
+from mainspring.operations.models.curating import approver_of
 from mainspring.operations.pipelines import control
 from mainspring.operations.pipelines.control import StepState
 from mainspring.project import Project
@@ -78,7 +78,7 @@ def add_pipeline_api(router: APIRouter, project: Project) -> None:
     async def start_run(request: Request, name: Id) -> Response:
         """Queue a run from `{"parameters", "key", "cache"}`."""
         asked = await read_body(request, NewRun)
-        by = person(project, caller(request).principal)
+        by = approver_of(caller(request).principal)
         made = await run_in_threadpool(
             control.start,
             project,

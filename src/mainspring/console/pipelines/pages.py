@@ -16,7 +16,6 @@ from mainspring.console.pipelines.graph_picture import SIGNS, is_asked, took, wo
 from mainspring.console.pipelines.listing import (
     STEPS,
     acted,
-    person,
     pipeline_list,
     pipeline_page,
     run_page,
@@ -24,6 +23,7 @@ from mainspring.console.pipelines.listing import (
 )
 from mainspring.console.render import page
 from mainspring.core.ids import check_id
+from mainspring.operations.models.curating import approver_of
 from mainspring.operations.pipelines import control
 from mainspring.project import Project
 from mainspring.security.model import Action
@@ -64,7 +64,7 @@ def add_pipeline_pages(router: APIRouter, project: Project, frame: Frame) -> Non
     @router.post("/pipelines/{name}/runs")
     async def start_run(request: Request, name: str) -> Response:
         await confirmed(request)
-        by = person(project, caller(request).principal)
+        by = approver_of(caller(request).principal)
         made = await run_in_threadpool(control.start, project, check_id(name, "pipeline"), by=by)
         return RedirectResponse(f"/pipelines/{name}/runs/{made.id}", status_code=303)
 

@@ -35,6 +35,7 @@ def asked(settings: Settings, call: StepCall, id: str, **more: Plain) -> str:
             "step": call.step,
             "function": call.function,
             "inputs": dict(call.inputs),
+            "by": call.by,
             **more,
         }
     )

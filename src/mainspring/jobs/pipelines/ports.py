@@ -23,6 +23,7 @@ class StepCall:
         inputs: JSON values by argument.
         log: File that what the step writes is appended to.
         resources: What it needs of `cpu`, `memory` (bytes) and `gpu`.
+        by: Who started the run; empty for a schedule or trigger.
     """
 
     pipeline: str
@@ -32,6 +33,7 @@ class StepCall:
     inputs: Mapping[str, Plain]
     log: Path
     resources: Mapping[str, float] = field(default_factory=dict)
+    by: str = ""
 
 
 class StepRunner(Protocol):

@@ -24,6 +24,7 @@ from mainspring.jobs.plain import Plain, decoded, encoded
 from mainspring.operations.pipelines.calling import call_step
 from mainspring.project import Project, open_project
 from mainspring.project.settings import child_arguments, load_settings
+from mainspring.registry.processes import started_by
 
 T = TypeVar("T")
 
@@ -95,7 +96,8 @@ def run_job(project: Project, line: Line, asked: Mapping[str, Any]) -> None:
     try:
         if "function" in asked:
             node = Node(asked["step"], function=asked["function"], engine=asked["engine"])
-            result = call_step(project, node, asked["argument"], run)
+            with started_by(asked["by"]):
+                result = call_step(project, node, asked["argument"], run)
         else:
             from mainspring.operations.jobs.handlers import handler
 

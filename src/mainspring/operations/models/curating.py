@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,9 +15,7 @@ from mainspring.registry.lineage import Lineage, authors_of, lineage_of
 from mainspring.registry.model import AliasMove, Approval, Deletion, ModelVersion, RunRecord, Waiver, Withdrawal
 from mainspring.registry.processes import local_user
 from mainspring.security.model import Action, AuditEvent, Kind, Principal
-from mainspring.security.ports import KeyStore
-
-_KEY = "key:"  # prefix of an API key's id and name among approvers
+from mainspring.security.people import KEY, People
 
 
 def find(project: Project, reference: str) -> ModelVersion:
@@ -194,7 +191,7 @@ def expect_approver(project: Project, version: ModelVersion, approver: str) -> N
     from mainspring.delivery.approving import check_approver
 
     expect_kept(project, version)
-    check_approver(approver, version, authors(project, version), makers(project.key_store, [approver]).get(approver))
+    check_approver(approver, version, authors(project, version), people(project))
 
 
 def withdraw(
@@ -222,14 +219,9 @@ def withdraw(
     return done
 
 
-def makers(keys: KeyStore, approvers: Iterable[str]) -> dict[str, str]:
-    """Return the person of each API key among `approvers`, its owner or else its creator; empty if unknown."""
-    found = {}
-    for approver in approvers:
-        if approver.startswith(_KEY):
-            key = keys.find(approver.removeprefix(_KEY).partition(":")[0])
-            found[approver] = "" if key is None else key.person
-    return found
+def people(project: Project) -> People:
+    """Return who is behind the names in records, as the catalog knows it now."""
+    return People(project.accounts, project.key_store)
 
 
 def who(project: Project, key: str | None, model: str) -> str:
@@ -249,7 +241,7 @@ def approver_of(principal: Principal) -> str:
     """Return the name under which a caller approves."""
     if principal.kind is not Kind.KEY:
         return f"{principal.kind}:{principal.id}"
-    return f"{_KEY}{principal.id}:{principal.name}"
+    return f"{KEY}{principal.id}:{principal.name}"
 
 
 def delete(project: Project, reference: str, *, reason: str = "") -> Deletion:

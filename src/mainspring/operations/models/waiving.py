@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.time import parse_duration, parse_instant
-from mainspring.delivery.approving import check_approver, is_another, needed
+from mainspring.delivery.approving import check_approver, needed
 from mainspring.delivery.waiving import check_end, gate_named, holds, said
-from mainspring.operations.models.curating import authors, expect_kept, find, makers, noted, storable, who
+from mainspring.operations.models.curating import authors, expect_kept, find, noted, people, storable, who
 from mainspring.project import Project
 from mainspring.registry.model import ModelVersion, Waiver
 
@@ -40,8 +40,7 @@ def waive(project: Project, reference: str, gate: str, *, reason: str, until: st
     actor = who(project, key, version.model)
     expect_kept(project, version)
     if needed(gates, project.settings.approvals):
-        person = makers(project.key_store, [actor]).get(actor)
-        check_approver(actor, version, authors(project, version), person)
+        check_approver(actor, version, authors(project, version), people(project))
     project.bundles.load(version.digest)
     made = Waiver(version.model, version.version, version.digest, str(chosen), actor, reason, now, end)
     made = replace(made, signature=project.signing_key.sign(made.content()))
@@ -123,9 +122,8 @@ def from_others(project: Project, version: ModelVersion, waivers: Sequence[Waive
     declared = project.definitions.models.get(version.model)
     if not waivers or not needed(declared.gates if declared else (), project.settings.approvals):
         return list(waivers)
-    people = makers(project.key_store, {each.actor for each in waivers})
-    wrote = authors(project, version)
-    return [each for each in waivers if is_another(each.actor, wrote, people)]
+    wrote, known = authors(project, version), people(project)
+    return [each for each in waivers if wrote and known.apart(each.actor, wrote)]
 
 
 def _end(until: str, now: int) -> int:

@@ -10,8 +10,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from mainspring.core.errors import Conflict, Denied, Invalid, MainspringError, NotFound
+from mainspring.core.errors import Conflict, Invalid, MainspringError, NotFound
 from mainspring.core.nearest import meant
+from mainspring.delivery.approving import check_apart
 from mainspring.jobs.model import ENDED, Job, Status, Step
 from mainspring.jobs.pipelines.graph import Graph, Node, graph_of
 from mainspring.jobs.pipelines.values import computed, outputs, shown
@@ -20,6 +21,7 @@ from mainspring.jobs.runner import Runner
 from mainspring.operations.auditing import audit
 from mainspring.operations.jobs.children import find_logs
 from mainspring.operations.jobs.queue import job
+from mainspring.operations.models.curating import people
 from mainspring.operations.pipelines.calling import call_step
 from mainspring.operations.pipelines.names import APPROVAL, APPROVED, CACHE, PLAN, RUN, of_run, step_log
 from mainspring.operations.pipelines.running import check_resources, scope_of
@@ -340,7 +342,8 @@ def approve(project: Project, run: str, name: str, *, note: str = "", by: str | 
     Raises:
         NotFound: There is no such run or approval.
         Conflict: It is not asked for now, or the person has approved it already.
-        Denied: The person started the run, and the profile asks for approvals by others (`approvals`).
+        Denied: The person is not known to be another than the one who started the run, and the profile asks for
+            approvals by others (`approvals`).
     """
     found = state(project, run)
     [step] = _named(found, [name])
@@ -349,15 +352,11 @@ def approve(project: Project, run: str, name: str, *, note: str = "", by: str | 
     who = local_user() if by is None else by
     plan = _plan(project, found.job)
     author = "" if plan is None else plan["by"]
-    if project.settings.approvals and who == author:
-        raise Denied(
-            f"{who} started the run {run} and cannot approve it.",
-            authenticated=True,
-            fix="let somebody else approve it.",
-        )
+    if project.settings.approvals and author:
+        check_apart(who, [author], people(project), f"started the run {run}", "approve it")
     if step.status is not Status.WAITING or step.started_at is None:
         raise Conflict(f"The approval {name!r} of run {run} is not asked for: it is {step.status}.", fix="wait for it.")
-    if who in step.approved_by:
+    if people(project).same(who, step.approved_by):
         raise Conflict(f"{who} has approved {name!r} of run {run} already.", fix="let somebody else approve it too.")
     project.jobs.signal(step.job, Step(f"{APPROVED}{who}", {"note": note}, project.wall.now()))
     audit(project, "pipelines.approve", f"run/{run}", f"{name} {note}".strip(), who=who)

@@ -22,6 +22,7 @@ from mainspring.jobs.pipelines.graph import Node
 from mainspring.operations.pipelines.calling import LoneRun, call_step
 from mainspring.project import open_project
 from mainspring.project.settings import load_settings
+from mainspring.registry.processes import started_by
 
 
 def answer(request: str) -> str:
@@ -37,7 +38,8 @@ def _called(asked: Mapping[str, Any]) -> str:
     try:
         with closing(open_project(load_settings(Path(asked["root"]), asked["profile"]))) as project:
             run = LoneRun(asked["inputs"], asked["id"])
-            result = call_step(project, Node(asked["step"], function=asked["function"]), asked["inputs"], run)
+            with started_by(asked["by"]):
+                result = call_step(project, Node(asked["step"], function=asked["function"]), asked["inputs"], run)
             return json.dumps({"done": result})
     except MainspringError as error:
         sys.stderr.write(f"{error}\n")

@@ -53,6 +53,7 @@ def of_node(run: str, plan: dict[str, Any], node: Node, document: Plain, priorit
             "parameters": {name: plan["parameters"][name] for name in used},
             "jobs": {need: jobs[need] for need in node.needs},
             "cache": plan["cache"],
+            "by": plan.get("by", ""),
         },
         id=jobs[node.name],
         parent=run,

@@ -38,6 +38,7 @@ from mainspring.operations.pipelines.names import (
 )
 from mainspring.project import Project
 from mainspring.project.backends import step_runner
+from mainspring.registry.processes import started_by
 
 _RUNS_LOGGED = 200  # of the newest runs the logs are kept
 
@@ -102,6 +103,7 @@ def run_step(project: Project, children: Children | None, run: JobRun) -> Plain:
         inputs,
         step_log(project.settings.state, argument["run"], argument["name"]),
         node.resources,
+        argument.get("by", ""),
     )
     key, why = cache_key(project, node, inputs) if argument.get("cache", True) else (None, "--no-cache")
     if key is not None:
@@ -127,13 +129,16 @@ class LocalRunner:
 
     def run(self, call: StepCall, attempt: JobRun) -> Plain:
         if self._children is None:
-            return call_step(self._project, Node(call.step, function=call.function, engine=self._engine), call.inputs)
+            node = Node(call.step, function=call.function, engine=self._engine)
+            with started_by(call.by):
+                return call_step(self._project, node, call.inputs)
         named = {
             "name": f"step {call.step}",
             "step": call.step,
             "function": call.function,
             "engine": self._engine,
             "argument": dict(call.inputs),
+            "by": call.by,
         }
         return self._children.run(attempt, call.log, **named)
 

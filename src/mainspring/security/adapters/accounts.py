@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from mainspring.core.catalog import catalog_errors, metadata, upsert
 from mainspring.core.errors import Conflict, MainspringError, NotFound
 from mainspring.core.ids import new_id
-from mainspring.security.model import Account, AccountGroup, Binding, Grant, Holder, Kind, Role
+from mainspring.security.model import Account, AccountGroup, Binding, BoundName, Grant, Holder, Kind, Role
+from mainspring.security.people import identity_name
 
 accounts = sa.Table(
     "accounts",
@@ -29,6 +30,15 @@ accounts = sa.Table(
     sa.Column("created_at", sa.BigInteger, nullable=False),  # UTC epoch microseconds, like every instant
     sa.Column("disabled_at", sa.BigInteger),
     sa.UniqueConstraint("issuer", "subject"),
+)
+
+account_names = sa.Table(  # rows stay when their account is removed
+    "account_names",
+    metadata,
+    sa.Column("name", sa.String(800), primary_key=True),
+    sa.Column("account_id", sa.String(26), primary_key=True),
+    sa.Column("bound_at", sa.BigInteger, nullable=False),
+    sa.Column("bound_by", sa.String(256), nullable=False),
 )
 
 account_groups = sa.Table(
@@ -86,7 +96,12 @@ class CatalogAccounts:
             "disabled_at": account.disabled_at,
         }
         taken = Conflict(f"The {account.kind} account {account.name!r} already exists.")
-        self._insert(accounts.insert().values(row), taken)
+        inserts = [accounts.insert().values(row)]
+        if account.issuer:
+            name = identity_name(account.issuer, account.subject)
+            named = upsert(self._engine, account_names, ("name", "account_id"), ("bound_at", "bound_by"))
+            inserts.append(named.values(_bound_row(name, account.id, account.created_at, account.issuer)))
+        self._insert(taken, *inserts)
 
     def describe(self, account_id: str, name: str, email: str, provider_groups: Sequence[str]) -> None:
         self._update(account_id, name=name, email=email, provider_groups=json.dumps(provider_groups))
@@ -133,6 +148,20 @@ class CatalogAccounts:
             found = read_holders(connection)
         return {each.name: each for each in found.values() if each.kind is Kind.SERVICE}
 
+    def bind(self, bound: BoundName) -> None:
+        insert = upsert(self._engine, account_names, ("name", "account_id"), ("bound_at", "bound_by"))
+        with self._checking() as connection:
+            _expect(connection, accounts.c.id == bound.account_id, _no_account(bound.account_id))
+            connection.execute(insert, _bound_row(bound.name, bound.account_id, bound.at, bound.by))
+
+    def names(self) -> list[BoundName]:
+        columns = account_names.c
+        query = sa.select(account_names).order_by(columns.name, columns.account_id)
+        with catalog_errors(self._name), self._engine.connect() as connection:
+            return [
+                BoundName(row.name, row.account_id, row.bound_at, row.bound_by) for row in connection.execute(query)
+            ]
+
     def groups(self) -> list[AccountGroup]:
         members: dict[str, set[str]] = defaultdict(set)
         with catalog_errors(self._name), self._engine.connect() as connection:
@@ -145,7 +174,7 @@ class CatalogAccounts:
 
     def add_group(self, group: AccountGroup) -> None:
         row = {"name": group.name, "provider_group": group.provider_group, "created_at": group.created_at}
-        self._insert(account_groups.insert().values(row), Conflict(f"The group {group.name!r} already exists."))
+        self._insert(Conflict(f"The group {group.name!r} already exists."), account_groups.insert().values(row))
 
     def remove_group(self, name: str) -> None:
         of_it = account_group_members.delete().where(account_group_members.c.group_name == name)
@@ -212,11 +241,12 @@ class CatalogAccounts:
             yield connection
             connection.commit()
 
-    def _insert(self, statement: Any, taken: MainspringError) -> None:
+    def _insert(self, taken: MainspringError, *statements: Any) -> None:
         with catalog_errors(self._name):
             try:
                 with self._engine.begin() as connection:
-                    connection.execute(statement)
+                    for statement in statements:
+                        connection.execute(statement)
                     self._mark(connection)
             except sa.exc.IntegrityError as error:
                 raise taken from error
@@ -259,6 +289,10 @@ def read_holders(connection: sa.Connection, account_id: str | None = None) -> di
         roles = granted[False, row.id].union(*(granted[True, group] for group in mine))
         found[row.id] = Holder(row.id, Kind(row.kind), row.name, frozenset(mine), frozenset(roles), row.disabled_at)
     return found
+
+
+def _bound_row(name: str, account_id: str, at: int, by: str) -> dict[str, Any]:
+    return {"name": name, "account_id": account_id, "bound_at": at, "bound_by": by[:256]}
 
 
 def _same(grant: Grant) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ from mainspring.core.errors import Invalid, MainspringError
 from mainspring.core.time import Clock
 from mainspring.registry.naming import check_names
 from mainspring.registry.ports import Tracking
+from mainspring.registry.processes import STARTER, USER
 from mainspring.registry.runs import ERROR, NAME, PARENT, error_text, process_tags
 from mainspring.training.runs.system import Sampler
 
@@ -119,7 +120,7 @@ class Run:
         """Set a tag of the run, as text, replacing its value.
 
         Raises:
-            Invalid: `name` is not a valid tag name, or the text exceeds 8,000 characters.
+            Invalid: `name` is not a valid tag name or names who trains, or the text exceeds 8,000 characters.
         """
         self.set_tags({name: value})
 
@@ -127,6 +128,8 @@ class Run:
         """Set several tags of the run, all or none. Raises as `set_tag` does."""
         check_names(values, "tag")
         texts = {self._prefix + name: str(value) for name, value in values.items()}
+        if taken := sorted(texts.keys() & {USER, STARTER}):
+            raise Invalid(f"The tag {taken[0]!r} names who trains, and cannot be set.", fix="use another name.")
         for name, text in texts.items():
             if len(text) > _LONGEST_TAG:
                 raise Invalid(

@@ -38,7 +38,7 @@ class Unusual:
         then: "flag": the reply says which rows are unusual, and by which feature most; "refuse": a request with an
             unusual row is refused.
         share: The largest share of usual rows that may be taken for unusual. The judged rows have to be many enough: of
-            999, it cannot be less than 0.001.
+            1,999, it cannot be less than 0.001.
     """
 
     then: str

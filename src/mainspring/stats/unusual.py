@@ -1,20 +1,22 @@
-"""How unlike the training rows a row of features is: a score, and which score is rare among rows like these.
+"""How unlike the training rows a row of features is: two scores, and which scores are rare among rows like these.
 
-The score of a row is that of the rarest thing about it, minus twice the logarithm of its share of the training rows: a
-text, a null, another value of a number that was constant, or the numbers together. Of these it is the squared
-Mahalanobis distance that is rare: after each is mapped to a normal distribution by its ranks, and with a covariance
-shrunk towards a multiple of the identity (OAS: Chen, Wiesel, Eldar and Hero, IEEE Trans. Signal Processing 58, 2010).
+A score is minus twice the logarithm of a share of the training rows. The one is of the rarest value by itself: a text,
+a null, another value of a number that was constant, or a number beyond all before, whose share falls exponentially
+with the mean excess of the farthest ones. The other is of the numbers together: of their squared Mahalanobis distance,
+after each is mapped to a normal distribution by its ranks, and with a covariance shrunk towards a multiple of the
+identity (OAS: Chen, Wiesel, Eldar and Hero, IEEE Trans. Signal Processing 58, 2010).
 
 Whether a score is rare is decided by rows that were not trained on, as a split conformal p-value (Bates, Candès, Lei,
-Romano and Sesia, Annals of Statistics 51, 2023): among rows that are exchangeable with those, at most the given share
-is taken for unusual, whatever the score is like. A better one only finds more of the others.
+Romano and Sesia, Annals of Statistics 51, 2023), of each score for its part of a given share: among rows that are
+exchangeable with those, at most this share is taken for unusual, whatever the scores are like. Better ones only find
+more of the others.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -26,10 +28,11 @@ from mainspring.stats.text_hash import text_hash
 
 MOST_NUMBERS = 256  # numeric columns; their covariance is a square of so many
 MOST_CATEGORIES = 10_000  # of a text column, whose shares are kept
-MOST_KEPT = 4096  # highest scores of calibration rows
+MOST_KEPT = 4096  # highest of each score of the calibration rows
 MOST_ROWS = 200_000  # that the score is fitted on, and is calibrated by
 _KNOTS = 64  # of the map of a column
 _FARTHEST = 1e6  # times as far as the farthest training value; values beyond count as this far
+_FAR = 0.02  # of the training values are the farthest on each side
 _LARGEST = 1e300  # beyond which knots would overflow
 _TAIL = 24  # ranks of distances, each twice the one before
 
@@ -53,6 +56,7 @@ class Numbers(msgspec.Struct, frozen=True):
         knots: Ascending values of each, float64, shape (columns, 64); a column with fewer repeats its last.
         scores: Normal scores of their ranks, float64, of the same shape.
         medians: Of each.
+        excess: Of each, how far its farthest values lie on average beyond the others, below and above.
         inverse: Of the shrunk covariance of the normal scores, float32, shape (columns, columns).
         distances: Descending squared distances of training rows, at the ranks 1, 2, 4, ...
         rows: Number of training rows.
@@ -62,13 +66,14 @@ class Numbers(msgspec.Struct, frozen=True):
     knots: bytes
     scores: bytes
     medians: tuple[float, ...]
+    excess: tuple[tuple[float, float], ...]
     inverse: bytes
     distances: tuple[float, ...]
     rows: int
 
 
 class Scoring(msgspec.Struct, frozen=True):
-    """A fitted score with its calibration. Columns that are neither number, Boolean nor text are left out.
+    """Fitted scores with their calibration. Columns that are neither number, Boolean nor text are left out.
 
     Attributes:
         numbers: `None` if no numeric column had two values.
@@ -76,7 +81,7 @@ class Scoring(msgspec.Struct, frozen=True):
         texts: Text column -> costs of its categories.
         nulls: Column -> cost of a null or NaN.
         strange: Cost of what never occurred.
-        highest: The highest scores of the calibration rows, descending, float64, little-endian.
+        highest: The highest scores of the calibration rows, alone and together: descending, float64, little-endian.
         rows: Number of calibration rows.
     """
 
@@ -85,7 +90,7 @@ class Scoring(msgspec.Struct, frozen=True):
     texts: dict[str, Texts]
     nulls: dict[str, float]
     strange: float
-    highest: bytes = b""
+    highest: tuple[bytes, bytes] = (b"", b"")
     rows: int = 0
 
 
@@ -121,8 +126,10 @@ def calibrated(scoring: Scoring, columns: Columns) -> Scoring:
     rows = len(next(iter(columns.values()), ()))
     if not rows:
         return scoring
-    highest = np.sort(Detector(scoring).scores(columns, rows))[::-1][:MOST_KEPT]
-    return msgspec.structs.replace(scoring, highest=highest.astype("<f8").tobytes(), rows=rows)
+    alone, together = (
+        np.sort(each)[::-1][:MOST_KEPT].astype("<f8").tobytes() for each in Detector(scoring).scores(columns, rows)
+    )
+    return msgspec.structs.replace(scoring, highest=(alone, together), rows=rows)
 
 
 class Detector:
@@ -142,45 +149,47 @@ class Detector:
             )
             for name, each in scoring.texts.items()
         }
-        highest = _array(scoring.highest, "<f8")
-        self.share = max(share, 1 / (scoring.rows + 1))
-        place = min(math.floor(self.share * (scoring.rows + 1) + 1e-9), len(highest))
-        self._limit = float(highest[place - 1]) if place else math.inf
+        self.share = max(share, 2 / (scoring.rows + 1))  # a half for each score
+        place = min(math.floor(self.share / 2 * (scoring.rows + 1) + 1e-9), MOST_KEPT)
+        self._alone, self._together = (
+            _array(each, "<f8")[place - 1] if each and place else math.inf for each in scoring.highest
+        )
 
-    def scores(self, columns: Columns, rows: int) -> Floats:
-        """Return the score of each row, shape (rows,)."""
-        found = np.zeros(rows)
-        for _, costs in self._costs(columns, rows):
-            np.maximum(found, costs, out=found)
-        return found
+    def scores(self, columns: Columns, rows: int) -> tuple[Floats, Floats]:
+        """Return the scores of each row: of its rarest value, and of its numbers together; each of shape (rows,)."""
+        costs, together = self._costs(columns, rows)
+        return np.max([np.zeros(rows), *costs.values()], axis=0), together
 
     def unusual(self, columns: Columns, rows: int) -> dict[int, str]:
         """Return the unusual rows, each with the column that makes it so; of several, the one that does most."""
-        costs = list(self._costs(columns, rows))
-        highest = np.max([each for _, each in costs], axis=0)
+        costs, together = self._costs(columns, rows)
+        alone = np.max([np.zeros(rows), *costs.values()], axis=0)
         found = {}
-        for row in np.flatnonzero(highest > self._limit).tolist():
-            name = next(name for name, each in costs if each[row] == highest[row])
-            found[row] = self._joint.foremost(columns, row) if self._joint is not None and not name else name
+        for row in np.flatnonzero((alone > self._alone) | (together > self._together)).tolist():
+            if alone[row] > self._alone or self._joint is None:
+                found[row] = next(name for name, each in costs.items() if each[row] == alone[row])
+            else:
+                found[row] = self._joint.foremost(columns, row)
         return found
 
-    def _costs(self, columns: Columns, rows: int) -> Iterator[tuple[str, Floats]]:
-        """Yield columns with their costs by row; the numbers together have no name."""
+    def _costs(self, columns: Columns, rows: int) -> tuple[dict[str, Floats], Floats]:
+        """Return columns with the costs of their values, where any has one, and the costs of the numbers together."""
+        found = dict[str, Floats]()
         scoring = self._scoring
         for name, (known, of) in self._texts.items():
             null, unseen = scoring.nulls[name], of.unseen
             costs = [known.get(text_hash(each), unseen) if type(each) is str else null for each in columns[name]]
-            yield name, np.array(costs)
+            found[name] = np.array(costs)
         for name, value in scoring.constants.items():
             values = _floats(columns[name])
-            strange: Floats = np.where(np.isnan(values), scoring.nulls[name], (values != value) * scoring.strange)
-            yield name, strange
-        if self._joint is not None:
-            table, missing = self._joint.normal(columns, rows)
-            if missing.any():
-                for place, name in enumerate(self._joint.names):
-                    yield name, np.where(missing[:, place], scoring.nulls[name], 0.0)
-            yield "", self._joint.cost(table)
+            found[name] = np.where(np.isnan(values), scoring.nulls[name], (values != value) * scoring.strange)
+        if self._joint is None:
+            return found, np.zeros(rows)
+        alone, together = self._joint.costs(self._joint.table(columns, rows), scoring.nulls)
+        found.update(
+            (self._joint.names[place], alone[:, place]) for place in np.flatnonzero(alone.any(axis=0)).tolist()
+        )
+        return found, together
 
 
 class _Joint:
@@ -190,24 +199,41 @@ class _Joint:
         self.names = numbers.names
         size = len(self.names)
         knots, scores = (_array(each, "<f8").reshape(size, -1) for each in (numbers.knots, numbers.scores))
+        self._low, self._high = knots[:, 0], knots[:, -1]
+        self._below, self._above = np.array(numbers.excess).T
+        self._beyond = 2 * math.log(numbers.rows)
         self._maps = [_extended(*each) for each in zip(knots, scores, numbers.medians, strict=True)]
         self._inverse = _array(numbers.inverse, "<f4").reshape(size, size).astype(np.float64)
         distances = np.array(numbers.distances)[::-1]
         ranks = 2.0 ** np.arange(len(distances))[::-1]
         self._distances, self._costs = distances, -2 * np.log((ranks + 1) / (numbers.rows + 1))
 
-    def normal(self, columns: Columns, rows: int) -> tuple[Floats, npt.NDArray[np.bool_]]:
-        """Return the normal scores, shape (rows, columns), those of nulls 0, and where the nulls are."""
+    def table(self, columns: Columns, rows: int) -> Floats:
+        """Return the numbers, shape (rows, columns)."""
         found = np.empty((len(self.names), rows))
         for place, name in enumerate(self.names):
-            found[place] = np.interp(_floats(columns[name]), *self._maps[place])
-        table = found.T
-        null = np.isnan(table)
-        table[null] = 0.0
-        return table, null
+            found[place] = _floats(columns[name])
+        return found.T
 
-    def cost(self, normal: Floats) -> Floats:
-        """Return how rare the distance of each row is."""
+    def normal(self, table: Floats) -> Floats:
+        """Return normal scores, those of nulls 0."""
+        found = np.empty_like(table)
+        for place, of in enumerate(self._maps):
+            found[:, place] = np.interp(table[:, place], *of)
+        found[np.isnan(found)] = 0.0
+        return found
+
+    def costs(self, table: Floats, nulls: Mapping[str, float]) -> tuple[Floats, Floats]:
+        """Return how rare each number is that is null or beyond all before, 0 for others, and how rare the rows are."""
+        alone = np.where(np.isnan(table), [nulls[name] for name in self.names], 0.0)
+        under, over = table < self._low, table > self._high
+        if under.any() or over.any():
+            with np.errstate(over="ignore", invalid="ignore"):
+                beyond = np.where(under, (self._low - table) / self._below, (table - self._high) / self._above)
+            alone = np.where(under | over, self._beyond + 2 * np.minimum(beyond, _FARTHEST), alone)
+        return alone, self._together(self.normal(table))
+
+    def _together(self, normal: Floats) -> Floats:
         squared = (normal * (normal @ self._inverse)).sum(axis=1)
         costs = np.interp(squared, self._distances, self._costs, left=0.0)
         farthest = self._distances[-1]
@@ -216,7 +242,7 @@ class _Joint:
 
     def foremost(self, columns: Columns, row: int) -> str:
         """Return the column that contributes most to the distance of a row."""
-        [normal], _ = self.normal({name: columns[name][row : row + 1] for name in self.names}, 1)
+        [normal] = self.normal(self.table({name: columns[name][row : row + 1] for name in self.names}, 1))
         return self.names[int((normal * (self._inverse @ normal)).argmax())]
 
 
@@ -261,6 +287,7 @@ def _numbers(columns: Columns, names: Sequence[str], rows: int) -> Numbers | Non
     if not names:
         return None
     knots, scores, medians = np.empty((len(names), _KNOTS)), np.empty((len(names), _KNOTS)), list[float]()
+    excess = list[tuple[float, float]]()
     normal = NormalDist()
     for place, name in enumerate(names):
         values = _floats(columns[name])
@@ -270,16 +297,25 @@ def _numbers(columns: Columns, names: Sequence[str], rows: int) -> Numbers | Non
         knots[place, : len(at)], scores[place, : len(at)] = at, [normal.inv_cdf(each) for each in ranks]
         knots[place, len(at) :], scores[place, len(at) :] = at[-1], scores[place, len(at) - 1]
         medians.append(float(ordered[len(ordered) // 2]))
+        excess.append((_excess(-ordered[::-1]), _excess(ordered)))
     found = Numbers(
-        tuple(names), knots.astype("<f8").tobytes(), scores.astype("<f8").tobytes(), tuple(medians),
+        tuple(names), knots.astype("<f8").tobytes(), scores.astype("<f8").tobytes(), tuple(medians), tuple(excess),
         np.eye(len(names), dtype="<f4").tobytes(), (1.0,), rows,
     )  # fmt: skip
-    z, _ = _Joint(found).normal(columns, rows)
+    joint = _Joint(found)
+    z = joint.normal(joint.table(columns, rows))
     inverse = np.linalg.inv(_shrunk(z.T @ z / rows, rows))
     squared = np.sort((z * (z @ inverse)).sum(axis=1))[::-1]
     tail = [2**power - 1 for power in range(_TAIL) if 2**power <= rows]
     distances = tuple(max(each, 1e-9) for each in squared[tail].tolist())
     return msgspec.structs.replace(found, inverse=inverse.astype("<f4").tobytes(), distances=distances)
+
+
+def _excess(ordered: Floats) -> float:
+    """Return how far the largest of ascending values lie on average beyond the others, at least 1 % of their range."""
+    farthest = ordered[-max(1, round(_FAR * len(ordered))) :]
+    least = 0.01 * (ordered[-1] - ordered[0])
+    return float(max((farthest - farthest[0]).mean(), least))
 
 
 def _shrunk(covariance: Floats, rows: int) -> Floats:

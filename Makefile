@@ -34,10 +34,13 @@ GATE := bash tests/in_memory.sh env $(TESTS)
 # One process more than cores, as some tests wait.
 UNIT := MAINSPRING_TESTS_BUDGET_S=400 $(GATE) -n 3 --dist worksteal
 # These wait for what other processes do; a fourth process saves nothing on two cores.
-REST := MAINSPRING_TESTS_BUDGET_S=1300 $(GATE) -n 3 --dist worksteal --reruns 1 -r aR --ignore tests/unit --ignore tests/architecture
+REST := MAINSPRING_TESTS_BUDGET_S=1600 $(GATE) -n 3 --dist worksteal --reruns 1 -r aR
+FOLDERS := property conformance docs integration e2e death
+# Modules of unit tests that take seconds are no part of `make check`.
+SLOW = $(shell grep -rlx 'pytestmark = pytest.mark.slow' tests/unit)
 
 # Each part can be run alone, and again: make test-deep PART="property death".
-PART := architecture unit property conformance docs integration e2e death
+PART := architecture unit $(FOLDERS)
 DEEP := MAINSPRING_TESTS_DEEP=1 MAINSPRING_TESTS_START=real $(TESTS) -n 2 --dist worksteal --timeout 600
 
 help: ## what can be made
@@ -76,7 +79,7 @@ audit: $(READY) ## known vulnerabilities of the locked dependencies
 	$(BIN)/python tests/kit/advisories.py
 
 unit: $(READY)
-	$(UNIT) tests/unit tests/architecture
+	$(UNIT) $(SLOW:%=--ignore=%) tests/unit tests/architecture
 
 quick: $(READY) ## the unit tests that what you changed since main can break, and its style
 	$(BIN)/ruff check .
@@ -87,7 +90,7 @@ check: $(READY) ## the fast gate: style, types, layers, dead code, known vulnera
 	@$(MAKE) --no-print-directory -j 3 lint types audit unit
 
 test: check servers ## everything
-	$(REST) tests
+	$(REST) $(FOLDERS:%=tests/%) $(SLOW)
 
 test-deep: lint types servers ## all examples and kills, an interpreter for each command (PART=property: that part)
 	@failed=; for part in $(PART); do \

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from kit.cluster import TOKEN, Cluster
+from kit.depth import deep
 from mainspring.core.settings import Engines
 from mainspring.jobs.pipelines.conformance import STEPS, StepRunnerConformance
 from mainspring.jobs.pipelines.ports import StepRunner
@@ -81,6 +82,14 @@ class TestKubernetesRunner(StepRunnerConformance):
         yield ENGINES["kubernetes"](project)
         project.settings = before
         assert not cluster.pods, "Jobs are left"
+
+    @deep
+    def test_a_step_that_takes_too_long_is_ended(self, runner: StepRunner, store: JobStore, folder: Path) -> None:
+        super().test_a_step_that_takes_too_long_is_ended(runner, store, folder)
+
+    @deep
+    def test_a_step_that_is_told_to_stop_has_ended(self, runner: StepRunner, store: JobStore, folder: Path) -> None:
+        super().test_a_step_that_is_told_to_stop_has_ended(runner, store, folder)
 
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")

@@ -31,7 +31,7 @@ from mainspring.project.catalog import open_catalog
 pytestmark = pytest.mark.slow
 SEED = int(os.environ.get("DEATH_SEED") or random.randrange(1_000_000))
 VICTIM = Path(__file__).parent / "jobs_victim.py"
-JOBS, STEPS, KILLS = examples(gate=12, deep=20), 8, examples(gate=4, deep=8)
+JOBS, STEPS, KILLS = examples(gate=8, deep=20), 8, examples(gate=3, deep=8)
 
 
 class Scene:

@@ -19,7 +19,7 @@ from kit.depth import examples
 pytest.importorskip("torch")
 
 ROUNDS = examples(gate=1, deep=3)
-KILLS = int(os.environ.get("MAINSPRING_KILLS", str(examples(gate=3, deep=15))))
+KILLS = int(os.environ.get("MAINSPRING_KILLS", str(examples(gate=2, deep=15))))
 VICTIM = Path(__file__).with_name("loop_victim.py")
 
 

@@ -43,11 +43,11 @@ CALLS = [
 ]
 # Who is suspended where while a rollout is stopped, and dies where when it goes on.
 SUSPENDED = [
+    ("before-routes.publish", "after-routes.publish"),
     ("", "recorded"),
     ("decided", ""),
     ("promoting", ""),
-    ("before-routes.publish", "after-routes.publish"),
-]
+][: examples(gate=2, deep=4)]
 
 
 @dataclass

@@ -15,7 +15,7 @@ from kit.searching import searched, told
 from kit.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-TRIALS = examples(gate=5, deep=10)
+TRIALS = examples(gate=4, deep=10)
 # A trial goes on once it has taken the token, or once all may.
 WAITING = """
 while not (TOLD.parent / "all").exists():

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kit.depth import deep
 from kit.pages import DOCS, name_of, script
 
 if "CI" in os.environ:
@@ -28,6 +29,7 @@ warnings.filterwarnings("ignore", module="ipykernel")
 """
 
 
+@deep
 @pytest.mark.parametrize("page", NOTEBOOKS, ids=name_of)
 @pytest.mark.slow
 def test_a_notebook_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

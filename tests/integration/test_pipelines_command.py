@@ -48,7 +48,7 @@ def depot(tmp_path: Path) -> Depot:
 
 
 def test_the_worker_runs_a_pipeline_and_jobs_in_processes_of_their_own(depot: Depot) -> None:
-    with depot.up(real=True):
+    with depot.up():
         shouted = depot.json("jobs", "run", "shout", "--wait")
         assert (shouted["status"], shouted["progress"]["done"]) == ("done", 1)
         assert depot.json("jobs", "logs", shouted["id"]) == {"log": "loud and clear\n"}

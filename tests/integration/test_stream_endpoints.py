@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -19,6 +18,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from kit import prefork
 from kit.inbox import HttpInbox, http_inbox
 from kit.serving import expected
 from kit.stream_project import NAME, TOPIC, documents, flights, go_live, land_departures, project_in
@@ -232,7 +232,7 @@ def test_one_command_runs_all_streams_and_one_that_dies_stops_no_other(
     project.routes.publish([route, replace(route, endpoint="dying")])
     project.streams.create("departures")
     project.streams.produce(TOPIC, flights(0, 12, project.wall.now()))
-    command = [sys.executable, "-m", "mainspring", "streams", "run"]
+    command = [prefork.programs() / "mainspring", "streams", "run"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     try:
         log = log_path(project.settings.state, "stream-dying")

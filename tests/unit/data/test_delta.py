@@ -22,6 +22,8 @@ from mainspring.data.conformance import SCHEMA, A, B, C, read, table, together
 from mainspring.data.ingest import Ingestor
 from mainspring.data.model import Source
 
+pytestmark = pytest.mark.slow
+
 
 def append(lake: DeltaLake, *rows: tuple[object, ...], key: str) -> int | None:
     return lake.append("flights", table(*rows).to_batches(), SCHEMA, key=key)

@@ -16,6 +16,8 @@ from mainspring.core.errors import Corrupt, Invalid, NotFound, StorageFull
 from mainspring.data import duck
 from mainspring.data.model import TableScan
 
+pytestmark = pytest.mark.slow
+
 
 def scan_of(*files: Path) -> TableScan:
     return TableScan(0, files=tuple(map(str, files)), schema=pq.read_schema(files[0]))

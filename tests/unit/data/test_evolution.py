@@ -21,6 +21,8 @@ from mainspring.data.ingest import Ingestor
 from mainspring.data.model import IngestReport, Source, unique
 from mainspring.data.ports import LakeTables
 
+pytestmark = pytest.mark.slow
+
 KEYINGS = {"one": ("name",)}
 
 

@@ -23,6 +23,8 @@ from mainspring.data.ingest import Ingestor
 from mainspring.data.landing import LOAD_ROWS
 from mainspring.data.model import Check, IngestReport, Source, fresh, in_range, not_null, one_of, unique
 
+pytestmark = pytest.mark.slow
+
 
 def fact(at: int, **values: Any) -> dict[str, Any]:
     return {**ROW, "at": at, **values}

@@ -19,6 +19,8 @@ from mainspring.core.errors import Invalid
 from mainspring.core.schema import Boolean, Float32, Float64, Int32, Int64, String, Timestamp
 from mainspring.data.model import Check, Source
 
+pytestmark = pytest.mark.slow
+
 COLUMNS = {"text": String, "number": Int64, "value": Float64, "flag": Boolean}
 FRAME = pd.DataFrame(
     {

@@ -20,6 +20,8 @@ from mainspring.data.model import Source, TableScan
 from mainspring.data.profile import BINS, ColumnProfile, TableProfile, profile
 from mainspring.data.row_sample import spread
 
+pytestmark = pytest.mark.slow
+
 SOURCE = Source(
     "facts",
     schema={"name": String, "number": Int64, "value": Float64, "small": Float32, "flag": Boolean},

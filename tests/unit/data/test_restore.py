@@ -24,6 +24,8 @@ from mainspring.data.ports import LakeTables
 from mainspring.data.restore import RestoreReport, restore
 from mainspring.project.catalog import memory_catalog
 
+pytestmark = pytest.mark.slow
+
 KEYINGS = {"one": ("name",)}
 FACTS = Source("facts", schema={"name": String, "value": Int32}, event_time="at", checks=[not_null("value")])
 OTHERS = Source("others", schema={"name": String}, event_time="at")

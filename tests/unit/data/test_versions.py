@@ -20,6 +20,8 @@ from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.ingest import Ingestor
 from mainspring.data.ports import LakeTables
 
+pytestmark = pytest.mark.slow
+
 START = 1_700_000_000_000_000
 KEYINGS = {"card": ("card",), "shop": ("shop", "till")}
 SCHEMA = {"card": ms.String, "shop": ms.String, "till": ms.Int64, "payment": ms.Int64, "void": ms.Boolean}

@@ -25,6 +25,8 @@ from mainspring.stats.sequential.distributions import Bins
 from mainspring.stats.sequential.slowness import places
 from mainspring.stats.sequential.verdicts import of_errors, of_latency, of_scores
 
+pytestmark = pytest.mark.slow
+
 SHARE = 0.2
 DEFAULT = ms.Rollout("late").plan
 

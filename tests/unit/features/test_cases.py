@@ -17,6 +17,8 @@ from mainspring.data.model import Source
 from mainspring.features.model import Entity
 from mainspring.features.offline import point_in_time
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_tie_in_event_time_goes_to_the_latest_record_then_to_the_latest_arrival() -> None:
     rows = [train("10:00", 1.0, "10:00"), train("10:00", 2.0, "10:05"), train("10:00", 3.0, "10:05")]

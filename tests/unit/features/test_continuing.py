@@ -21,6 +21,8 @@ from mainspring.features.materialise.rebuild import Built
 from mainspring.features.model import EntityState, FeatureView
 from mainspring.features.state.blobs import Candidates, DamagedState, Recent, State, decode, encode, grown
 
+pytestmark = pytest.mark.slow
+
 WINDOWS = view(n=ms.count(window="1h"), total=ms.sum("delay", window="24h"))
 ALL = view(n=ms.count(window="1h"), total=ms.sum("delay", window="24h"), last=ms.last("delay"))
 RANKED = view(newest=ms.last_k("delay", 3, window="1h"), last=ms.last("delay"))

@@ -23,6 +23,8 @@ from mainspring.features.model import FeatureView
 from mainspring.features.offline import point_in_time
 from mainspring.features.online import OnlineReader
 
+pytestmark = pytest.mark.slow
+
 NOW = parse_instant("2013-03-05T12:00:00Z")
 SCHEMA = {"station": ms.String, "delay": ms.Float64, "train": ms.String, "void": ms.Boolean}
 KEYINGS = {"station": ("station",)}

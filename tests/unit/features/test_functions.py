@@ -38,6 +38,8 @@ from mainspring.features.model import FeatureView
 from mainspring.features.offline import point_in_time
 from mainspring.features.online import OnlineReader
 
+pytestmark = pytest.mark.slow
+
 KEYINGS = {"shop": ("shop",)}
 PROCESSES = FunctionProcesses()  # shared by all tests: to start one takes half a second
 OUTPUTS = ["letters", "shout", *(f"mix_{n}" for n in range(5))]

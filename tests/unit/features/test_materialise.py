@@ -26,6 +26,8 @@ from mainspring.features.materialise.provenance import LEDGER_KEY, read_ledger
 from mainspring.features.model import EntityState, Mark
 from mainspring.features.online import OnlineReader
 
+pytestmark = pytest.mark.slow
+
 VIEW = view(
     n=ms.count(window="1h"), day=ms.mean("delay", window="24h"), sd=ms.std("delay", window="24h"), last=ms.last("delay")
 )

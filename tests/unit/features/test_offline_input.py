@@ -22,6 +22,8 @@ from mainspring.data.ingest import Ingestor
 from mainspring.data.model import TableScan
 from mainspring.features.offline import point_in_time
 
+pytestmark = pytest.mark.slow
+
 FEATURES = view(delay=ms.last("delay"), n=ms.count(window="1h"))
 INSTANT = pa.timestamp("us", tz="UTC")
 

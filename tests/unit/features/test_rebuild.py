@@ -23,6 +23,8 @@ from mainspring.features.materialise import Materialiser
 from mainspring.features.materialise.provenance import LEDGER_KEY
 from mainspring.features.model import EntityState, Mark
 
+pytestmark = pytest.mark.slow
+
 VIEW = view(n=ms.count(window="1h"), mean=ms.mean("delay", window="24h"), last=ms.last("delay"))
 STATIONS = [f"station {number}" for number in range(7)]
 KEYINGS = {"station": ("station",)}

@@ -20,6 +20,8 @@ from mainspring.data.ingest import Ingestor
 from mainspring.features.describe.sampling import Bounds, bounded, rows_of, sample
 from mainspring.features.offline import point_in_time
 
+pytestmark = pytest.mark.slow
+
 
 @ms.feature_view(entity=buyer, source=orders)
 class Newest:

@@ -32,6 +32,8 @@ from mainspring.features.online import OnlineReader
 from mainspring.features.online.entity import EntityReader
 from mainspring.features.state.blobs import DamagedState, decode, encode
 
+pytestmark = pytest.mark.slow
+
 START = 1_383_350_400_000_000
 UTC = pa.timestamp("us", tz="UTC")
 USER = Entity("user", keys={"user": ms.Int64})

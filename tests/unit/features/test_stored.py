@@ -21,6 +21,8 @@ from mainspring.features.offline import point_in_time, point_in_time_pieces
 from mainspring.features.offline.plan import explain
 from mainspring.features.offline.stored import by_source
 
+pytestmark = pytest.mark.slow
+
 OTHERS = Source("others", schema=TRAINS.schema, event_time="left_at", recorded_time="known_at")
 LATE = Entity("late", keys={"delay": ms.Int64})
 NOW = pa.array([instant("11:30")] * 3, pa.timestamp("us", "UTC"))

@@ -27,6 +27,8 @@ from mainspring.features.tilelog import rows as rows_of
 from mainspring.features.tilelog.rows import tiles_table
 from mainspring.features.tilelog.slices import Slice
 
+pytestmark = pytest.mark.slow
+
 VIEW = view(
     n=ms.count(window="1h"),
     sum=ms.sum("delay", window="24h"),

@@ -21,6 +21,8 @@ from mainspring.features.materialise import Materialiser
 from mainspring.features.model import FeatureView, MaterialiseReport
 from mainspring.features.online import OnlineReader
 
+pytestmark = pytest.mark.slow
+
 VIEW = view(
     n=ms.count(window="1h"), mean=ms.mean("delay", window="24h"), last=ms.last("delay", ttl="2h"),
     kinds=ms.distinct(ms.col("delay").cast(ms.Int64), window="24h"),

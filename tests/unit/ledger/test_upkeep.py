@@ -21,6 +21,8 @@ from mainspring.ledger.conformance import prediction
 from mainspring.ledger.model import PREDICTIONS
 from mainspring.project.catalog import memory_catalog
 
+pytestmark = pytest.mark.slow
+
 
 def filled(root: Path, commits: int, *, start: int = 0, days: int = 1) -> LakePredictions:
     """Return a store with one more prediction a commit, the number of its day times ten thousand after it."""

@@ -18,6 +18,8 @@ from mainspring.ledger.ports import Arrivals
 from mainspring.monitoring.model import Window
 from unit.monitoring.test_monitor import COLUMNS, REFERENCE, WINDOW, World, steady, traffic
 
+pytestmark = pytest.mark.slow
+
 FAR = normal_reference(COLUMNS, np.random.default_rng(9))
 
 

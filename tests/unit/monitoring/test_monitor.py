@@ -28,6 +28,8 @@ from mainspring.stats.reference import profile
 from mainspring.stats.thresholds import Costs
 from mainspring.training.label import Label
 
+pytestmark = pytest.mark.slow
+
 WINDOW = 1_000_000
 COLUMNS = [f"View.f{i}" for i in range(12)]
 

@@ -24,6 +24,8 @@ from mainspring.training.label import Label
 from unit.monitoring.test_incremental import FAR, CountedLedger, counted, plain
 from unit.monitoring.test_monitor import REFERENCE, WINDOW, World, steady, traffic
 
+pytestmark = pytest.mark.slow
+
 END = 30 * WINDOW
 FIRST = label("f298", True, 3 * WINDOW, reported=9)
 

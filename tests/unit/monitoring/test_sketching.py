@@ -34,6 +34,8 @@ from mainspring.security.data_keys import OneKey
 from mainspring.stats.reference import profile
 from mainspring.stats.sketches import Ruler
 
+pytestmark = pytest.mark.slow
+
 START = 480_000 * HOUR
 KEY = OneKey()
 REFERENCE = profile({"a": np.arange(1000.0), "b": ["x"] * 6 + ["y"] * 3 + ["z"], "p": np.linspace(0.0, 1.0, 100)})

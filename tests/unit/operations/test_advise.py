@@ -19,6 +19,8 @@ from mainspring.operations.advise.model import Advised, EndpointFacts, Facts, Mo
 from mainspring.project import open_project
 from mainspring.project.settings import load_settings
 
+pytestmark = pytest.mark.slow
+
 NOW = 1_000 * DAY
 MODEL = ModelFacts(
     name="late",

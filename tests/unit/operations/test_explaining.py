@@ -27,6 +27,8 @@ from mainspring.project.settings import load_settings
 from mainspring.registry.model import ModelVersion
 from mainspring.serving.explanation import ANSWER, NotExplainable
 
+pytestmark = pytest.mark.slow
+
 VERSION = ModelVersion("made", "1", "0" * 64, "run", 0)
 
 

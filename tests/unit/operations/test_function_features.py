@@ -25,6 +25,8 @@ from mainspring.project.settings import load_settings
 from mainspring.registry.bundles import FEATURES, seal
 from mainspring.serving.model import Arm
 
+pytestmark = pytest.mark.slow
+
 START = parse_instant("2024-03-05T10:00:00Z")
 TOML = 'name = "shop"\nmodules = ["notes_of_shop"]\n\n[profiles.local]\nclock = "replay"\n'
 MODULE = """\

@@ -41,6 +41,8 @@ from mainspring.project.settings import load_settings
 from mainspring.registry.model import Bundle, Graph, Input, Node, TensorSpec
 from mainspring.security.model import EVERY_ROLE, KeyScope, Principal
 
+pytestmark = pytest.mark.slow
+
 AT = 1_700_000_000_000_000
 ROWS = 40
 RNG = np.random.default_rng(5)

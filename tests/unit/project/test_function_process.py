@@ -26,6 +26,8 @@ from mainspring.serving.adapters.apart import FunctionApart, LoadFunction
 from mainspring.serving.adapters.sessions import CallLimits
 from mainspring.serving.plane.executor import ModelFailed
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parents[2]
 PROCESS = "mainspring.project.function_process"
 MODULE = """

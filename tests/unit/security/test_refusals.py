@@ -1,8 +1,4 @@
-"""Everything that must be refused is refused, with assertions compiled in and with them compiled out."""
-
-import subprocess
-import sys
-from pathlib import Path
+"""Everything that must be refused is refused; without assertions: tests/integration/test_without_assertions.py."""
 
 import pytest
 
@@ -13,10 +9,3 @@ from kit import refusals
 def test_it_is_refused(kind, call) -> None:
     with pytest.raises(kind):
         call()
-
-
-def test_it_is_refused_without_assertions() -> None:
-    program = Path(refusals.__file__)
-    done = subprocess.run([sys.executable, "-O", program], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"{len(refusals.refusals())} refusals tried, optimised: 1\n"

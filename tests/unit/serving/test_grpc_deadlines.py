@@ -19,6 +19,8 @@ from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.plane import DataPlane
 from unit.serving.test_live import serving
 
+pytestmark = pytest.mark.slow
+
 DEADLINE_US = 10_000_000  # the endpoint's
 FIELDS = {"INT64": "int64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents"}
 

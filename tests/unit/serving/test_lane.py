@@ -28,6 +28,8 @@ from mainspring.serving.plane.lane import Answer, Ask, Lane, monotonic_us
 from mainspring.serving.plane.metrics import EndpointMetrics
 from mainspring.serving.protocol.codec import decode_infer, encode
 
+pytestmark = pytest.mark.slow
+
 LONG_US = 60_000_000
 
 

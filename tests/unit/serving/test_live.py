@@ -30,6 +30,8 @@ from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.plane import DataPlane, infer
 from mainspring.serving.protocol.codec import decode_infer, encode
 
+pytestmark = pytest.mark.slow
+
 
 def on_a_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     @wraps(test)

@@ -13,6 +13,8 @@ import pytest
 from mainspring.core.errors import Invalid, Unavailable
 from mainspring.serving.load.generator import http_request, run
 
+pytestmark = pytest.mark.slow
+
 REQUEST = http_request("test", "/ask", b"{}")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"

@@ -14,6 +14,8 @@ from mainspring.stats import intervals as module
 from mainspring.stats import metrics
 from mainspring.stats.intervals import intervals
 
+pytestmark = pytest.mark.slow
+
 
 def looped(
     task: str, y: npt.NDArray[np.float64], score: npt.NDArray[np.float64], seed: int, resamples: int

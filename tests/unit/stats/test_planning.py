@@ -24,6 +24,8 @@ from mainspring.stats.sequential.planning import (
     smallest_effect,
 )
 
+pytestmark = pytest.mark.slow
+
 CANARY = (Step(0.05, 2), Step(0.25, 2), Step(0.5, 4))
 COURSE = Course(steps=CANARY, requests_an_hour=5_000)
 

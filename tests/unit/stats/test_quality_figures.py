@@ -23,6 +23,8 @@ from sklearn.metrics import (
 from mainspring.stats.quality_figures import auc, auc_resolution, calibration_curve, figures
 from mainspring.stats.quality_sums import Rows, Sums, scores_summed, summed, with_rankings
 
+pytestmark = pytest.mark.slow
+
 
 def binary(rows: int, seed: int, shift: float = -1.2, spread: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)

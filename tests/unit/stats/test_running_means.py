@@ -10,6 +10,8 @@ import pytest
 from mainspring.core.errors import Invalid
 from mainspring.stats.sequential.running import log_weights, running_mean_above
 
+pytestmark = pytest.mark.slow
+
 LEVEL = math.log(1 / 0.05)
 
 

@@ -27,6 +27,8 @@ from mainspring.training.flavours import estimator_scores, output_names
 from mainspring.training.flavours.calibration import Calibrated, calibrated, isotonic, log_odds, platt
 from mainspring.training.stages import Fitted
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("skl2onnx")
 
 

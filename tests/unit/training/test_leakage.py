@@ -18,6 +18,8 @@ from mainspring.core.schema import DType
 from mainspring.training.sets.leakage import Leakage, find_leaks, refuse_leaks
 from mainspring.training.sets.single_feature_auc import bins, is_shadow, knows_the_future, power_alone
 
+pytestmark = pytest.mark.slow
+
 
 def ids(data: Any) -> dict[str, bool]:
     return {each.id: each.severe for each in find_leaks(data)}

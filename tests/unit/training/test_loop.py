@@ -23,6 +23,8 @@ from mainspring.training.loop.signals import Interrupted
 from mainspring.training.loop.stopping import EarlyStopping
 from mainspring.training.runs.run import Run
 
+pytestmark = pytest.mark.slow
+
 torch = pytest.importorskip("torch")
 LOSS = torch.nn.functional.mse_loss
 X = torch.randn(70, 4, generator=torch.Generator().manual_seed(0))

@@ -26,6 +26,8 @@ from mainspring.training.flavours.scoring import artefact_scores
 from mainspring.training.flavours.sklearn import split_thresholds, to_onnx
 from mainspring.training.flavours.tree_graph import KINDS, read_forest
 
+pytestmark = pytest.mark.slow
+
 FAR = {
     "epoch seconds": 1_760_000_000.37,
     "microseconds": 1_760_000_000_000_000.0,

@@ -20,6 +20,8 @@ from mainspring.data.streams.landing import LEASE_US, Lander
 from mainspring.data.streams.model import OffsetGone
 from mainspring.project.catalog import memory_catalog
 
+pytestmark = pytest.mark.slow
+
 TABLES = (CORRECTED.name, f"{CORRECTED.name}__quarantine", f"{CORRECTED.name}__dead_letters")
 
 

@@ -3,6 +3,8 @@ import pytest
 
 from mainspring.monitoring.channels.budget import FEWEST_SCORES, thresholds
 
+pytestmark = pytest.mark.slow
+
 
 def rate(scores: np.ndarray, share: float, first: int = 200) -> float:
     limits = thresholds(scores, np.ones(len(scores), bool), share)

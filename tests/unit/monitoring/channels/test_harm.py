@@ -14,6 +14,8 @@ from mainspring.monitoring.quality.measuring import AGES_S, AGES_US
 from mainspring.monitoring.quality.table import Key
 from mainspring.stats.quality_sums import PLACE, Rows, Sums, scores_summed, summed
 
+pytestmark = pytest.mark.slow
+
 Truth = Callable[[np.random.Generator, np.ndarray, int], np.ndarray]
 HELD_OUT = {"brier": 0.1667}  # of a uniform score that is the probability
 
@@ -63,7 +65,7 @@ def test_a_model_at_its_tolerance_is_hardly_ever_an_alarm_in_a_life_of_daily_loo
         # Scores are too extreme: the Brier score is .25, its held-out value plus the tolerance, every day.
         return (rng.random(score.size) < 0.25 + score / 2).astype(float)
 
-    lives = examples(gate=15, deep=40)
+    lives = examples(gate=10, deep=40)
     alarms = sum(
         any(looked(traffic(seed, 25, 200, worse), 25, {"brier": 0.0833, "calibration": 0.03})) for seed in range(lives)
     )

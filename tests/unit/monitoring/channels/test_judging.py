@@ -15,6 +15,8 @@ from mainspring.stats.reference import Reference, profile
 from mainspring.stats.sketch_history import Day, pack
 from mainspring.stats.sketches import MOST_PAIRED, Pairs, Ruler, Sketch
 
+pytestmark = pytest.mark.slow
+
 DAYS, TRAINED = 84, 60
 END = (FIRST + DAYS) * DAY
 

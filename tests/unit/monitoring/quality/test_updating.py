@@ -47,6 +47,8 @@ from mainspring.stats.quality_sums import PLACE, Sums
 from mainspring.stats.reference import profile
 from mainspring.stats.thresholds import THRESHOLD
 
+pytestmark = pytest.mark.slow
+
 
 class World:
     def __init__(

@@ -5,9 +5,7 @@ No prediction becomes an object: a row's JSON documents are encoded directly fro
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain, repeat
@@ -171,21 +169,6 @@ def joined(batches: Iterable[ColumnBatch]) -> list[ColumnBatch]:
     for batch in batches:
         groups.setdefault((batch.heading, bool(batch.sealed)), []).append(batch)
     return [same[0] if len(same) == 1 else _joined(same) for same in groups.values()]
-
-
-@contextmanager
-def without_collection() -> Iterator[None]:
-    """Pause the collection of reference cycles: it would visit each of the many small lists several times.
-
-    Decoded batches have no cycles. At one row a batch it takes two thirds of decoding's time.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def observed_rows(table: pa.Table, opener: Opener) -> Iterator[Observed]:

@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mainspring.core.errors import Corrupt
+from mainspring.core.garbage import without_collection
 from mainspring.ledger import frames
 from mainspring.ledger.adapters.tables import SCHEMAS, LedgerTables
 from mainspring.ledger.adapters.unread import DamagedSegment, Progress, Segment, segments, tidy
 from mainspring.ledger.batches import batches_of
-from mainspring.ledger.column_batches import ColumnBatch, gathered, joined, without_collection
+from mainspring.ledger.column_batches import ColumnBatch, gathered, joined
 from mainspring.ledger.columns import SCHEMA, explanations_batch, failures_batch, from_table
 from mainspring.ledger.model import EXPLANATIONS, FAILURES, PREDICTIONS
 from mainspring.ledger.ports import Observer, Past

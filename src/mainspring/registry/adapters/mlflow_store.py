@@ -7,7 +7,6 @@ that.
 from __future__ import annotations
 
 import fcntl
-import gc
 import importlib
 import logging
 import os
@@ -26,6 +25,7 @@ from mainspring.core.catalog import catalog_errors, check_not_deleted, open_engi
 from mainspring.core.environment import set_variable
 from mainspring.core.errors import MainspringError, MissingExtra, NotFound, Unavailable
 from mainspring.core.files import disk_errors, sync_file, sync_folder
+from mainspring.core.garbage import without_collection
 
 ENTITIES = "mlflow.entities"
 _LOCK_KEY = 0x6D6C666C6F77  # Mainspring's own key among the advisory locks of a Postgres database
@@ -42,7 +42,7 @@ def mlflow(module: str) -> Any:
     """
     set_variable("MLFLOW_DISABLE_TELEMETRY", "true")  # before the import, which reads both variables
     set_variable("DO_NOT_TRACK", "true")
-    with _importing, warnings.catch_warnings(), _uncollected():
+    with _importing, warnings.catch_warnings(), without_collection():
         warnings.simplefilter("ignore")
         try:
             loaded = importlib.import_module(module)
@@ -52,18 +52,6 @@ def mlflow(module: str) -> Any:
             raise MissingExtra("The MLflow store of runs and versions", "local") from error
         logging.getLogger("mlflow").setLevel(logging.CRITICAL + 1)  # it logs every error that it also raises
         return loaded
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Turn off garbage collection in the block: an import leaves no garbage, and scans take a quarter of it."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def open_store(module: str, url: str, *arguments: str) -> Any:

@@ -400,6 +400,12 @@ DOCUMENTS = {
         Document(Account, ("created_at", "disabled_at")),
     ),
     **dict.fromkeys(("users list", "service-accounts list"), Document(list[Account], ("created_at", "disabled_at"))),
+    "login": Document(_object("SignedIn", account=str, name=str, email=str, issuer=str, kept_in=str)),
+    "logout": Document(_object("SignedOut", signed_out=bool)),
+    "whoami": Document(
+        _object("Myself", user=str, account=str, name=str, roles=list[str], groups=list[str], expires_at=str | None,
+                console=str)
+    ),
     **dict.fromkeys(("users bind", "service-accounts bind"), Document(BoundName, ("at",))),
     "groups add": Document(AccountGroup, ("created_at",)),
     "groups list": Document(list[AccountGroup], ("created_at",)),

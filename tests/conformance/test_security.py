@@ -9,11 +9,12 @@ import pytest
 import sqlalchemy as sa
 
 from kit.auditing import audit_log
-from mainspring.core.errors import Corrupt
+from mainspring.core.errors import Corrupt, Invalid, Unavailable
 from mainspring.security.adapters import accounts as accounts_module
 from mainspring.security.adapters.accounts import CatalogAccounts
 from mainspring.security.adapters.anchors_file import FileAnchors
 from mainspring.security.adapters.catalog import CatalogEndedSessions, CatalogKeyStore
+from mainspring.security.adapters.credentials import FileCredentials, KeyringCredentials
 from mainspring.security.adapters.data_keys import CatalogDataKeys, CatalogSubjectKeys
 from mainspring.security.adapters.key_file import FileKeys
 from mainspring.security.adapters.sign_ins import CatalogUserSessions
@@ -22,6 +23,7 @@ from mainspring.security.conformance import (
     AnchorsConformance,
     AuditLogConformance,
     AuthoriserConformance,
+    CredentialsConformance,
     DataKeyStoreConformance,
     EndedSessionsConformance,
     KeyServiceConformance,
@@ -54,6 +56,53 @@ class TestCatalogKeyStore(KeyStoreConformance, OwnedKeysConformance):
     @pytest.fixture
     def accounts(self, catalog: sa.Engine) -> Accounts:
         return CatalogAccounts(catalog)
+
+
+class TestFileCredentials(CredentialsConformance):
+    @pytest.fixture
+    def credentials(self, tmp_path: Path) -> FileCredentials:
+        return FileCredentials(tmp_path / "keys" / "sign-in")
+
+    def test_what_others_can_read_is_refused(self, credentials: FileCredentials, tmp_path: Path) -> None:
+        credentials.save(b"x")
+        (tmp_path / "keys" / "sign-in").chmod(0o644)
+        with pytest.raises(Invalid, match="readable by other users"):
+            credentials.load()
+
+
+class Keyring:
+    """The functions of the package `keyring`, over a dictionary."""
+
+    class errors:
+        class KeyringError(Exception):
+            pass
+
+    def __init__(self) -> None:
+        self.entries: dict[tuple[str, str], str] = {}
+        self.locked = False
+
+    def get_password(self, service: str, name: str) -> str | None:
+        if self.locked:
+            raise self.errors.KeyringError("locked")
+        return self.entries.get((service, name))
+
+    def set_password(self, service: str, name: str, text: str) -> None:
+        self.entries[service, name] = text
+
+    def delete_password(self, service: str, name: str) -> None:
+        del self.entries[service, name]
+
+
+class TestKeyringCredentials(CredentialsConformance):
+    @pytest.fixture
+    def credentials(self) -> KeyringCredentials:
+        return KeyringCredentials(Keyring(), "shop local")
+
+    def test_a_locked_keyring_is_said(self) -> None:
+        keyring = Keyring()
+        keyring.locked = True
+        with pytest.raises(Unavailable, match="does not answer: locked"):
+            KeyringCredentials(keyring, "shop").load()
 
 
 class TestCatalogAccounts(AccountsConformance):

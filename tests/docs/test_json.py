@@ -28,7 +28,7 @@ from mainspring.registry.processes import local_user
 # What needs a process that goes on, or long work: `kit.depot` compares each document of these in other tests.
 ELSEWHERE = {
     *("bench", "ci", "demo", "migrate", "monitor run", "objectives", "predict", "promote", "replay"),
-    *("edge page", "predictions show"),
+    *("edge page", "login", "predictions show"),
     *(f"streams {name}" for name in ("list", "show", "dead-letters", "run", "send", "seek", "replay")),
     *("explain", "reproduce", "search", "train"),
     *("up", *(f"rollout {name}" for name in ("start", "status", "stop", "promote", "rollback", "list"))),
@@ -139,7 +139,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("incidents end-shed", [one]), ("incidents verdict", [one, "real"]),
         ("incidents show", [one]), ("incidents close", [one]),
         ("keys create", ["ana", "--scope", "view"]), ("keys list", []), ("keys revoke", ["{keys list[0][id]}"]),
-        ("users add", ["ana", "--email", "ana@example.org"]), ("users list", []),
+        ("whoami", []), ("logout", []), ("users add", ["ana", "--email", "ana@example.org"]), ("users list", []),
         ("groups add", ["risk"]), ("groups add-member", ["risk", "user:ana"]), ("groups list", []),
         ("service-accounts add", ["nightly"]), ("service-accounts list", []),
         ("roles grant", ["engineer", "group:risk"]), ("roles list", []), ("roles revoke", ["engineer", "group:risk"]),

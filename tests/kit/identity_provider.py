@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from mainspring.core.http_exchange import Reply
 
 CLIENT, SECRET = "mainspring", "a secret of the client"
+COMMAND_LINE = "mainspring-cli"  # a public client, which comes back to any port of loopback
 
 
 def b64(content: bytes) -> str:
@@ -161,7 +162,9 @@ class IdentityProvider:
         return 404, {}, b"{}"
 
     def _authorize(self, given: dict[str, str]) -> Answer:
-        known = given["client_id"] == CLIENT and given["redirect_uri"] in self.redirects
+        back = urlsplit(given["redirect_uri"])
+        public = given["client_id"] == COMMAND_LINE and (back.scheme, back.hostname) == ("http", "127.0.0.1")
+        known = public or (given["client_id"] == CLIENT and given["redirect_uri"] in self.redirects)
         if not known or given["response_type"] != "code" or given["code_challenge_method"] != "S256":
             return 400, {}, b"refused"
         code = secrets.token_urlsafe(16)
@@ -174,7 +177,8 @@ class IdentityProvider:
 
     def _token(self, given: dict[str, str], headers: Mapping[str, str]) -> Answer:
         basic = "Basic " + base64.b64encode(f"{CLIENT}:{self.secret}".replace(" ", "+").encode()).decode()
-        if self.secret and headers.get("Authorization") != basic:
+        client = CLIENT if "Authorization" in headers else given.get("client_id", "")
+        if client != COMMAND_LINE and self.secret and headers.get("Authorization") != basic:
             return in_json({"error": "invalid_client"}, 401)
         kind = given.get("grant_type")
         nonce: dict[str, Any] = {}
@@ -182,6 +186,8 @@ class IdentityProvider:
             code = self.codes.pop(given["code"], None)
             proof = b64(hashlib.sha256(given.get("code_verifier", "").encode()).digest())
             if code is None or code["code_challenge"] != proof or code["redirect_uri"] != given["redirect_uri"]:
+                return in_json({"error": "invalid_grant"}, 400)
+            if client and code["client_id"] != client:
                 return in_json({"error": "invalid_grant"}, 400)
             sub, nonce = code["sub"], {"nonce": code["nonce"]}
         elif kind == "refresh_token":
@@ -196,7 +202,7 @@ class IdentityProvider:
             return in_json({"error": "unsupported_grant_type"}, 400)
         if sub not in self.people:
             return in_json({"error": "invalid_grant"}, 400)
-        return in_json(self.tokens(sub, **nonce))
+        return in_json(self.tokens(sub, **nonce, **({"aud": client} if client == COMMAND_LINE else {})))
 
     def tokens(self, sub: str, **more: Any) -> dict[str, Any]:
         access, refresh = secrets.token_urlsafe(16), secrets.token_urlsafe(16)

@@ -171,6 +171,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "audit export": ("audit export events.jsonl", "audit export keys.jsonl --action keys --since 2026-01-01"),
     "audit proof": ("audit proof 12",),
     "audit verify": ("audit verify", "audit verify events.jsonl"),
+    "login": ("login", "login --browser"),
+    "logout": ("logout",),
+    "whoami": ("whoami",),
     "users add": (
         "users add ana --email ana@example.org",
         "users add ana --issuer https://login.example.org --subject 00u1a2b3",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from mainspring.console.access.audit import add_audit_api
@@ -19,6 +19,7 @@ from mainspring.console.fleet.api import add_fleet_api
 from mainspring.console.incidents.api import add_incident_api
 from mainspring.console.jobs.api import add_job_api
 from mainspring.console.models.api import add_model_api
+from mainspring.console.permissions import caller_of
 from mainspring.console.pipelines.api import add_pipeline_api
 from mainspring.console.predictions.pages import add_prediction_api
 from mainspring.console.rollouts.api import add_rollout_api
@@ -54,6 +55,21 @@ def api(project: Project, looking: Looking | None = None) -> APIRouter:
                 "wall": project.wall.now(),
                 "revision": project.routes.revision(),
                 "endpoints": [live(project, name, table.get(name)) for name in endpoints(project)],
+            }
+        )
+
+    @router.get("/whoami")
+    def whoami(request: Request) -> Response:
+        """The caller: kind, id, name, groups and roles."""
+        principal = caller_of(request)
+        return Answer(
+            {
+                "kind": principal.kind,
+                "id": principal.id,
+                "name": principal.name,
+                "account": principal.account,
+                "groups": sorted(principal.groups),
+                "roles": [{"role": each.role, "resource": each.resource} for each in sorted(principal.roles)],
             }
         )
 

@@ -69,7 +69,7 @@ NEEDS: Mapping[tuple[str, str], Needs] = {
         _LIST,
         *("GET /endpoints", "GET /api/endpoints", "GET /models", "GET /api/models", "GET /features"),
         *("GET /api/features", "GET /data", "GET /api/data", "GET /pipelines", "GET /api/pipelines"),
-        *("GET /events", "GET /static/{name}", "GET /api/openapi.json", "POST /logout"),
+        *("GET /events", "GET /static/{name}", "GET /api/whoami", "GET /api/openapi.json", "POST /logout"),
     ),
     **_all(Needs(Action.ENDPOINT_READ, "endpoint?endpoint", unnamed=Action.CONSOLE_OPEN), "GET /"),
     **_pair("/runs", Needs(Action.RUN_READ, "model?model")),

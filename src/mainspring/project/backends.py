@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from mainspring.monitoring.notify.ports import Notifier
     from mainspring.project import Project
     from mainspring.registry.ports import Blobs
-    from mainspring.security.ports import Keys
+    from mainspring.security.ports import Credentials, Keys
 
 Build = Callable[["Context"], Any]
 
@@ -98,6 +99,16 @@ LOCKS: Mapping[str, Build] = {
 def _in_bucket(at: Context) -> Any:
     lake = lazily("data.adapters.deltaobjects", "open_object_lake", extra="objects")
     return lake(at.url, at.state / "cache" / "lake", at.project.locks)
+
+
+def credentials(settings: Settings) -> Credentials:
+    """Return the place of the command line's sign-in: a usable keyring of the package `keyring`, or a file."""
+    from mainspring.security.adapters.credentials import FileCredentials, KeyringCredentials
+
+    keyring = import_module("keyring") if find_spec("keyring") is not None else None
+    if keyring is not None and keyring.get_keyring().priority > 0:
+        return KeyringCredentials(keyring, f"{settings.project} {settings.profile} {settings.root}")
+    return FileCredentials(settings.state / "keys" / "sign-in")
 
 
 LAKES: Mapping[str, Build] = {

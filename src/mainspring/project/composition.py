@@ -65,12 +65,14 @@ if TYPE_CHECKING:
     from mainspring.registry.searching import RunSearch
     from mainspring.security.data_keys import DataKeys
     from mainspring.security.keys import Authenticator
+    from mainspring.security.oidc import Provider
     from mainspring.security.policy_files import PolicyFiles
     from mainspring.security.ports import (
         Accounts,
         Anchors,
         AuditLog,
         Authoriser,
+        Credentials,
         DataKeyStore,
         EndedSessions,
         KeyService,
@@ -345,6 +347,21 @@ class Project:
             ),
         )
 
+    def command_line_provider(self) -> Provider | None:
+        """Return the identity provider for the command line's client; `None` if the profile has none."""
+        settings = self.settings.sign_in
+        if settings is None:
+            return None
+        from mainspring.security.issuers import Issuer
+        from mainspring.security.oidc import Provider
+
+        return Provider(settings, Issuer(settings.issuer, self.wall), command_line=True)
+
+    @cached_property
+    def credentials(self) -> Credentials:
+        """The sign-in of this user of the machine: in a keyring of the package `keyring`, or in a file."""
+        return backends.credentials(self.settings)
+
     @cached_property
     def audit(self) -> AuditLog:
         built: AuditLog = self._build("audit", backends.AUDIT_LOGS, self.settings.catalog)
@@ -362,8 +379,21 @@ class Project:
         from mainspring.security.keys import Authenticator
 
         return Authenticator(
-            self.key_store, self.pepper, self.wall, accounts=self.accounts, workloads=self.workloads(waits=True)
+            self.key_store,
+            self.pepper,
+            self.wall,
+            accounts=self.accounts,
+            workloads=self.workloads(waits=True),
+            people=self._person_tokens(),
         )
+
+    def _person_tokens(self) -> Callable[[str], tuple[str, int] | None] | None:
+        provider = self.command_line_provider()
+        if provider is None:
+            return None
+        from mainspring.security.person_tokens import PersonTokens
+
+        return PersonTokens(provider, self.accounts).identify
 
     def workloads(self, *, waits: bool) -> Callable[[str], tuple[str, int]] | None:
         """Return the reader of workloads' tokens; `None` if the profile has none. See `security.workloads`."""

@@ -35,6 +35,7 @@ from mainspring.security.ports import (
     Anchors,
     AuditLog,
     Authoriser,
+    Credentials,
     DataKeyStore,
     EndedSessions,
     KeyService,
@@ -263,6 +264,20 @@ def _expect(error: type[Exception], call: Callable[[], None]) -> None:
     except error:
         return
     raise AssertionError(f"no {error.__name__}")
+
+
+class CredentialsConformance:
+    """Takes a fixture `credentials`: a place without a sign-in."""
+
+    def test_it_keeps_the_last_and_forgets(self, credentials: Credentials) -> None:
+        assert credentials.load() is None
+        assert not credentials.delete()
+        for content in (b"first", '{"name": "\u0391na"}'.encode()):
+            credentials.save(content)
+            assert credentials.load() == content
+        assert credentials.delete()
+        assert credentials.load() is None
+        assert credentials.place
 
 
 class EndedSessionsConformance:

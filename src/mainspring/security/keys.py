@@ -13,6 +13,7 @@ import secrets
 import time
 import zlib
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from mainspring.core.errors import Denied, Invalid
 from mainspring.core.ids import new_id
@@ -89,7 +90,6 @@ def _digest(pepper: bytes, token: str) -> bytes:
 
 
 _PREFIX = "msp_"
-_NO_TOKEN = ("", 0)
 _UNKNOWN: tuple[float, ApiKey | None] = (0.0, None)
 
 
@@ -102,6 +102,8 @@ class Authenticator:
 
     Args:
         accounts: Accounts of people who sign in without a key, and of workloads.
+        people: Returns the id of the account of a person's token and until when, or `None` for other tokens, as
+            `person_tokens.PersonTokens.identify` does.
         workloads: Returns the service account that a workload's token stands for, and until when, as
             `workloads.Workloads.identify` does; without it tokens are refused.
     """
@@ -114,13 +116,15 @@ class Authenticator:
         *,
         accounts: FindsHolders | None = None,
         workloads: Callable[[str], tuple[str, int]] | None = None,
+        people: Callable[[str], tuple[str, int] | None] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._accounts = accounts
         self._workloads = workloads
-        # Service accounts of verified headers, and their tokens' expiry, by the same hash as `_seen`.
-        self._tokens: dict[bytes, tuple[str, int]] = {}
+        self._person = people
+        # Accounts of verified headers, and their tokens' expiry, by the same hash as `_seen`.
+        self._tokens: dict[bytes, tuple[Callable[[], Principal], int]] = {}
         self._people: dict[str, tuple[float, Holder]] = {}
         self._pepper = pepper
         self._monotonic = monotonic
@@ -148,20 +152,21 @@ class Authenticator:
                 self._check_standing(key)
                 return principal
             self._seen.pop(name, None)
-        account, expires = self._tokens.get(name, _NO_TOKEN)
-        if account:
+        known = self._tokens.get(name)
+        if known is not None:
+            find, expires = known
             if self.clock.now() < expires:
-                return self._service(account)
+                return find()
             self._tokens.pop(name, None)
         scheme, _, token = header.partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Denied("No API key was given.", fix="send the header `Authorization: Bearer msp_...`.")
-        if self._workloads is not None and not token.lstrip().startswith(_PREFIX):
-            account, expires = self._workloads(token.strip())
-            principal = self._service(account)
+        if (self._workloads or self._person) and not token.lstrip().startswith(_PREFIX):
+            find, expires = self._holder_of(token.strip())
+            principal = find()
             if len(self._tokens) >= _KEEP_KEYS:
                 self._tokens.clear()
-            self._tokens[name] = account, expires
+            self._tokens[name] = find, expires
             return principal
         principal = self.identify(token.strip())
         row = self._rows.get(principal.id)
@@ -214,6 +219,16 @@ class Authenticator:
             Denied: The account was removed or disabled.
         """
         return self._holding(account_id, self._accounts.holder if self._accounts is not None else _nobody)
+
+    def _holder_of(self, token: str) -> tuple[Callable[[], Principal], int]:
+        """Return what looks up the principal of a provider's token, and until when the token is valid."""
+        person = self._person(token) if self._person is not None else None
+        if person is not None:
+            return partial(self.user, person[0]), person[1]
+        if self._workloads is None:
+            raise Denied("The token is of another issuer.", fix=_GET_ONE)
+        name, expires = self._workloads(token)
+        return partial(self._service, name), expires
 
     def _service(self, name: str) -> Principal:
         """Return the principal of a service account by its name. Raises as `user` does."""

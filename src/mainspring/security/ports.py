@@ -319,6 +319,32 @@ class Anchors(Protocol):
         ...
 
 
+class Credentials(Protocol):
+    """Place of the command line's sign-in: one for each user of a machine and each project. Never printed."""
+
+    @property
+    def place(self) -> str:
+        """Where it is, for a person."""
+        ...
+
+    def load(self) -> bytes | None:
+        """Return what is kept, `None` if nothing is.
+
+        Raises:
+            Invalid: Others can read it.
+            Unavailable: The place does not answer.
+        """
+        ...
+
+    def save(self, content: bytes) -> None:
+        """Keep text in UTF-8 instead of what is there."""
+        ...
+
+    def delete(self) -> bool:
+        """Delete what is kept; return whether there was something."""
+        ...
+
+
 class EndedSessions(Protocol):
     """Console sessions that were ended early, until they would have expired."""
 

@@ -61,6 +61,7 @@ PATHS = {
     "/models/x/versions/x/explanation",
     "/models/x/versions/x/card.md",
     "/api/runs",
+    "/api/whoami",
     "/api/keys",
     "/api/keys/x",
     "/api/audit",

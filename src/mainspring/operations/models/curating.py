@@ -225,14 +225,21 @@ def people(project: Project) -> People:
 
 
 def who(project: Project, key: str | None, model: str) -> str:
-    """Return who decides: the holder of an API key that may approve versions of a model, or the user of this process.
+    """Return who decides: the holder of an API key, or who is signed in here, who may approve versions of a model; with
+    neither, the user of this process.
 
     Raises:
-        Denied: The key does not stand or may not.
+        Denied: The key or the sign-in does not stand or may not.
     """
-    if key is None:
-        return local_user()
-    principal = project.authenticator.authenticate(f"Bearer {key}")
+    if key is not None:
+        principal = project.authenticator.authenticate(f"Bearer {key}")
+    else:
+        from mainspring.operations.signing_in import signed_in
+
+        signed = signed_in(project)
+        if signed is None:
+            return local_user()
+        principal = project.authenticator.user(signed.account.id)
     project.authoriser.check(principal, Action.MODEL_APPROVE, f"model/{model}")
     return approver_of(principal)
 

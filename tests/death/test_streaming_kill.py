@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from kit import prefork
 from kit.depth import deep, examples
 
 VICTIM = Path(__file__).parent / "streaming_victim.py"
@@ -26,10 +27,9 @@ def victim(*arguments: str) -> subprocess.Popen[str]:
 
 
 def said(*arguments: str) -> list[dict[str, Any]]:
-    process = victim(*arguments)
-    out, _ = process.communicate(timeout=600)
-    assert process.returncode == 0
-    return [json.loads(line) for line in out.splitlines() if line != "ready"]
+    command = prefork.script(VICTIM, *arguments)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=600, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines() if line != "ready"]
 
 
 def undisturbed(found: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import pytest
 from msgspec.structs import replace
 
 from kit import prefork
+from kit.depth import deep
 from kit.inbox import HttpInbox, http_inbox
 from kit.serving import expected
 from kit.stream_project import NAME, TOPIC, documents, flights, go_live, land_departures, project_in
@@ -221,6 +222,7 @@ def test_a_rollout_splits_the_keys_as_a_gateway_does_and_its_evidence_is_in_the_
     assert {each.version for each in status(project, NAME).partitions} == {"1"}
 
 
+@deep
 def test_one_command_runs_all_streams_and_one_that_dies_stops_no_other(
     tmp_path: Path, inbox: HttpInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.depth import examples
+from kit.depth import deep, examples
 
 pytest.importorskip("torch")
 
@@ -67,6 +67,7 @@ def test_the_finished_weights_are_those_of_an_undisturbed_training(
     assert not [path for path in tmp_path.rglob("*") if path.name.endswith((".partial", ".corrupt"))]
 
 
+@deep
 def test_a_signal_leaves_a_checkpoint_of_the_very_step(undisturbed: str, tmp_path: Path) -> None:
     """SIGTERM at the first write of step 1, 3, 5...: the next goes on from where it came, not from before."""
     first, second, last = run(tmp_path, "~12", "~40", "-")
@@ -75,6 +76,7 @@ def test_a_signal_leaves_a_checkpoint_of_the_very_step(undisturbed: str, tmp_pat
     assert last[4] == undisturbed
 
 
+@deep
 def test_it_does_go_on_from_where_it_was_killed(undisturbed: str, tmp_path: Path) -> None:
     killed, last = run(tmp_path, "#150", "-")
     assert killed[1] == "-9"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.depth import DEEP
+from kit.depth import DEEP, deep
 from kit.servers import PostgresServer
 from kit.waiting import wait_until
 from mainspring.jobs.model import Status
@@ -114,7 +114,7 @@ def check(project: Project, run: str, kills: int) -> None:
     assert sum(effects.values()) - len(effects) <= 2 * kills
 
 
-@pytest.mark.parametrize(("method", "when", "count"), POINTS if DEEP else POINTS[1::3])
+@pytest.mark.parametrize(("method", "when", "count"), POINTS if DEEP else POINTS[1::6])
 def test_a_worker_killed_at_a_point_is_followed_by_one_that_ends_the_run(
     project: Project, method: str, when: str, count: int
 ) -> None:
@@ -126,7 +126,8 @@ def test_a_worker_killed_at_a_point_is_followed_by_one_that_ends_the_run(
     check(project, run, kills=1)
 
 
-@pytest.mark.parametrize(("method", "when", "count"), POINTS if DEEP else [("end_and_claim", "after", 2)])
+@deep
+@pytest.mark.parametrize(("method", "when", "count"), POINTS)
 def test_on_postgres_too(tmp_path: Path, postgres_server: PostgresServer, method: str, when: str, count: int) -> None:
     with project_in(tmp_path, postgres_server.fresh().text) as project:
         test_a_worker_killed_at_a_point_is_followed_by_one_that_ends_the_run(project, method, when, count)

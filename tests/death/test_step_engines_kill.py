@@ -101,16 +101,11 @@ def settings_of(engine: str, root: Path) -> Iterator[tuple[str, list[tuple[str, 
         assert not cluster.pods, "Jobs are left"
 
 
+@deep
 @pytest.mark.slow
 @pytest.mark.timeout(1600)
 @pytest.mark.parametrize(
-    ("engine", "ends_alone"),
-    [
-        ("kubernetes", False),
-        pytest.param("kubernetes", True, marks=deep),
-        pytest.param("ray", False, marks=deep),
-        pytest.param("spark", False, marks=deep),
-    ],
+    ("engine", "ends_alone"), [("kubernetes", False), ("kubernetes", True), ("ray", False), ("spark", False)]
 )
 def test_a_step_elsewhere_whose_worker_is_killed_is_done_once(engine: str, ends_alone: bool, tmp_path: Path) -> None:
     python = sys.executable if engine == "kubernetes" else str(python_of(engine))

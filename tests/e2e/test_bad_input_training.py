@@ -162,6 +162,7 @@ def check_locked(depot: Depot, name: str) -> None:
     assert depot.json("doctor")["well"]
 
 
+@deep
 @deep  # each word to the store waits for MLflow's patience, one after another
 def test_runs_locked_in_the_middle_of_a_training(depot: Depot) -> None:
     teach(depot, WAITS)
@@ -196,6 +197,7 @@ def test_runs_deleted_in_the_middle_of_a_training_are_not_begun_anew_beside_thei
     check_whole(depot)
 
 
+@deep
 def test_postgres_stops_in_the_middle_of_a_training(depot: Depot) -> None:
     teach(depot, WAITS)
     with running(PostgresServer) as server:
@@ -223,6 +225,7 @@ def test_postgres_stops_in_the_middle_of_a_training(depot: Depot) -> None:
 # Bundles
 
 
+@deep
 def test_a_bucket_that_goes_away_before_the_bundle_is_stored(depot: Depot, s3_server: str) -> None:
     place = new_bucket(s3_server)
     bucket = f"{s3_server}/{place.text.partition('//')[2].partition('/')[0]}"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kit.depot import ENDPOINT, Depot, opened
+from kit.depth import deep
 from kit.models import mlp
 from kit.waiting import wait_until
 from mainspring.core.time import format_instant
@@ -15,7 +16,7 @@ FAST = ("--seconds", "0.3", "--connections", "8")
 FASTEST = ("--seconds", "0.1", "--connections", "8")  # where the loads that it finds are of no interest
 
 
-@pytest.mark.parametrize(("by", "rows"), [("keys", 1), ("features", 5)])
+@pytest.mark.parametrize(("by", "rows"), [("keys", 1), pytest.param("features", 5, marks=deep)])
 def test_the_highest_load_is_found_and_kept(depot: Depot, by: str, rows: int) -> None:
     logged = sorted(path.name for path in (depot.root / ".mainspring" / "ledger").rglob("*"))
     told = depot.json("bench", ENDPOINT, "--by", by, "--rows", rows, *FAST)
@@ -35,6 +36,7 @@ def test_the_highest_load_is_found_and_kept(depot: Depot, by: str, rows: int) ->
     assert key.revoked_at is not None
 
 
+@deep
 def test_a_model_of_tensors_is_asked_with_its_golden_rows(depot: Depot) -> None:
     (depot.root / "mlp.onnx").write_bytes(mlp())
     service = depot.root / "parcels" / "service.py"

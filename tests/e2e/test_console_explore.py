@@ -6,6 +6,7 @@ from kit.console.chromium import DRIVEN
 from kit.console.flights import Project
 from kit.console.looks import anywhere, in_order
 from kit.console.shop import shop
+from kit.depth import deep
 
 pytestmark = DRIVEN
 
@@ -72,6 +73,7 @@ def test_the_lineage_leads_from_the_view_to_its_source_and_back(visitor, address
     assert page.do("location.pathname") == "/features/Orders"
 
 
+@deep
 @pytest.mark.parametrize(("width", "shown"), [(1280, "across"), (400, "down")])
 def test_the_lineage_has_a_picture_for_each_screen(visitor, address, width, shown) -> None:
     page = visitor.page(width=width)
@@ -104,6 +106,7 @@ def test_pointing_at_bands_says_every_quantile(visitor, address) -> None:
     assert [line.split()[0] for line in said[1:]] == ["p95", "p75", "median", "p25", "p5"]
 
 
+@deep
 def test_without_scripts_everything_can_be_read(visitor, address) -> None:
     page = visitor.page(scripts=False)
     page.go(f"{address}{ENTITY}")

@@ -8,6 +8,7 @@ from kit.console.chromium import DRIVEN
 from kit.console.flights import Project
 from kit.console.looks import anywhere, in_order
 from kit.console.registered import MODEL, registered, searched
+from kit.depth import deep
 
 pytestmark = DRIVEN
 
@@ -100,6 +101,7 @@ def test_the_best_dot_is_highest_and_its_line_never_falls(visitor, address, sear
     assert page.complaints == []
 
 
+@deep
 def test_without_scripts_everything_is_there(visitor, address, searches) -> None:
     page = visitor.page(scripts=False)
     page.go(f"{address}/runs/{searches.ended}/search")

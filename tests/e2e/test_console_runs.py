@@ -8,6 +8,7 @@ from kit.console.chromium import DRIVEN
 from kit.console.flights import NOW, Project
 from kit.console.looks import anywhere, in_order
 from kit.console.trials import tried
+from kit.depth import deep
 from mainspring.core.time import HOUR, MINUTE, SECOND
 from mainspring.registry.runs import NAME
 
@@ -67,6 +68,7 @@ def test_a_person_finds_runs_and_compares_them(visitor, address) -> None:
     assert page.complaints == []
 
 
+@deep
 def test_without_scripts_everything_can_be_read(visitor, address, paths) -> None:
     page = visitor.page(scripts=False)
     page.go(f"{address}{paths[-1]}")

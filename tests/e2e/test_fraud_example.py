@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from kit.depth import deep
 from kit.pages import ROOT, Reader
 from kit.stream_project import documents
 from kit.waiting import free_port
@@ -22,6 +23,7 @@ from mainspring.project.settings import load_settings
 EXAMPLE = ROOT / "examples" / "fraud"
 
 
+@deep
 @pytest.mark.timeout(300)
 def test_the_example_does_what_its_readme_says(tmp_path: Path) -> None:
     shutil.copytree(EXAMPLE, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", ".mainspring"))

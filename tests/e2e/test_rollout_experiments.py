@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from kit.depot import MODEL, Depot, Up, keyed, opened
-from kit.depth import examples
+from kit.depth import deep, examples
 from kit.waiting import wait_until
 from mainspring.operations.opened import OpenedProject
 from mainspring.project import Project
@@ -104,6 +104,7 @@ def status(depot: Depot, endpoint: str) -> Any:
     return depot.json("rollout", "status", endpoint)
 
 
+@deep
 def test_experiments_end_as_their_labels_say(depot: Depot, capsys: pytest.CaptureFixture[str]) -> None:
     (depot.root / "parcels" / "service.py").write_text(SERVICE)
     depot.json("apply")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kit.depth import deep
 from kit.waiting import free_port
 from mainspring.core.time import DAY
 from mainspring.project import open_project
@@ -48,6 +49,7 @@ def ask(url: str, key: str | None = None) -> int:
             return error.code
 
 
+@deep
 def test_it_answers_until_sigterm_and_shares_its_port_with_nobody(root) -> None:
     project = open_project(load_settings(root))
     url = project.settings.control.url

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from kit.depth import deep
 from kit.device_fleet import GATES, PROJECT, Fleet, fleet
 from kit.edge_packages import KEY, NAME, Sum
 from kit.mosquitto import certified
@@ -113,6 +114,7 @@ def test_a_device_that_was_off_updates_when_it_is_back(made: Fleet) -> None:
     made.until(lambda: back.version == 2)
 
 
+@deep
 def test_the_broker_may_go_and_come_back(made: Fleet) -> None:
     all_on_first(made, DEVICES[:2])
     made.broker.stop()

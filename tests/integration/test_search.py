@@ -73,6 +73,7 @@ def test_a_trial_that_reports_worse_than_others_is_stopped(depot: Depot) -> None
             assert trial["steps"]
 
 
+@deep
 def test_a_bad_trial_costs_itself_alone_and_all_bad_ones_say_the_first_reason(depot: Depot) -> None:
     searched(
         depot,

@@ -197,6 +197,7 @@ def test_the_end_exports_what_waits(tmp_path: Path) -> None:
         assert all(len(received.of(trace_id(number))) == 6 for number in range(10, 60))
 
 
+@deep
 def test_a_collector_that_is_away_is_no_ones_trouble(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path / "project", workers=1, settings={"traces": f"http://127.0.0.1:{free_port()}"})
     fleet.publish("1")

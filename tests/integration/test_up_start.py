@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from kit.depot import ENDPOINT, Depot, ask, keyed, opened
+from kit.depth import deep
 from kit.servers import PostgresServer, running
 from kit.standing import Standing
 from kit.waiting import wait_until
@@ -47,6 +48,7 @@ def test_a_signal_while_it_starts_loses_no_answer(depot: Depot) -> None:
     assert not left.exists()
 
 
+@deep
 def test_a_start_waits_for_its_catalog(tmp_path: Path) -> None:
     with running(PostgresServer) as server:
         standing = Standing(tmp_path / "project", catalog=server.fresh().text)

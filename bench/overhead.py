@@ -41,7 +41,15 @@ class Sent:
 
     status = 0
 
-    def respond(self, _request: Request, status: int, _headers: Any, body: bytes) -> None:
+    def respond(
+        self,
+        _request: Request,
+        status: int,
+        _headers: Any,
+        body: bytes,
+        *,
+        overloaded: bool = False,  # noqa: ARG002
+    ) -> None:
         self.status, self.answer = status, body
 
 

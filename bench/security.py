@@ -2,31 +2,45 @@
 
 The audit log: events appended in batches and one by one, against a bare `executemany` of the same rows into such a
 table; and verified, against reading the rows. Both databases are SQLite files with WAL, synced at every commit.
-Authorisation: a decision that Cedar makes, and one that is remembered.
+Authorisation: a decision that Cedar makes, and one that is remembered. Quotas: the gateway's own work for a request to
+an endpoint with two quotas, whose file eight processes have written, against one without, in turns.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import sqlite3
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from statistics import quantiles
+from statistics import median, quantiles
 
 import cedarpy
+import msgspec
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from kit.serving import NOW, Kit, route
+from kit.tensors import network
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
+from mainspring.core.time import ManualClock
+from mainspring.ledger.adapters.segments import SegmentLog
 from mainspring.project.catalog import open_catalog
 from mainspring.security.adapters.audit import CatalogAuditLog
 from mainspring.security.model import Action, AuditEvent, Binding, KeyScope, Principal, Role
 from mainspring.security.policy import CedarAuthoriser
 from mainspring.security.signing import SigningKey
 from mainspring.security.verification import verify_log
+from mainspring.serving.model import Arm
+from mainspring.serving.plane.counts import FILE, Counts
+from mainspring.serving.quota import Quota
+from overhead import INPUTS, OUTPUTS, TOGETHER, fastest, requests
 from report import Case, report
 
 BATCH = 1_000
@@ -145,14 +159,48 @@ def authorise(count: int) -> list[Case]:
     ]
 
 
+async def quota(folder: Path, turns: int) -> list[Case]:
+    """Measure what quotas add to the gateway's own work."""
+    counts, others = Counts(folder / FILE), [Counts(folder / FILE) for _ in range(7)]
+    for each in others:
+        each.row("another", 0)
+    kit, made = Kit(log=SegmentLog(folder / "log"), clock=ManualClock(NOW)), network(KEY, INPUTS, OUTPUTS)
+    kit.bundles.save(made)
+    limits = (Quota("month", per="month", rows=10**9), Quota("burst", per="second", requests=10**7, by="owner"))
+    free, limited = (route(Arm("1", made.digest), endpoint=name) for name in ("network", "limited"))
+    kit.routes.publish([free, msgspec.structs.replace(limited, quotas=limits)])
+    gateway = kit.gateway(counts)
+    gateway.start()
+    await gateway.preloaded()
+    cases = []
+    for case, (endpoint, headers, body) in requests(kit.key()).items():
+        if endpoint != "network":
+            continue
+        for count in (TOGETHER, 1):
+            sides: dict[str, list[float]] = {"limited": [], "network": []}
+            for _ in range(turns):
+                for name, found in sides.items():
+                    path = f"/v2/models/{name}/infer"
+                    found.append(await fastest(gateway.handle, path, headers, body, count, 8))
+            how = f"{count} at once" if count > 1 else "alone"
+            ours, floor = (round(median(found), 2) for found in sides.values())
+            cases.append(Case(f"with quotas, {case}, {how}", "µs", ours, floor))
+    await gateway.stop()
+    kit.log.close()
+    return cases
+
+
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--singles", type=int, default=1_000)
     parser.add_argument("--decisions", type=int, default=5_000)
+    parser.add_argument("--turns", type=int, default=100)
     chosen = parser.parse_args()
-    report("security", [*audit(chosen.events, chosen.singles), *authorise(chosen.decisions)])
+    with tempfile.TemporaryDirectory() as folder:
+        quotas = asyncio.run(quota(Path(folder), chosen.turns))
+    report("security", [*quotas, *audit(chosen.events, chosen.singles), *authorise(chosen.decisions)])
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ from mainspring.operations.predict import Answer
 from mainspring.operations.predictions import Label
 from mainspring.operations.profile import Check, Profile
 from mainspring.operations.quality import MeasuredWindow
+from mainspring.operations.quotas import QuotaUse
 from mainspring.operations.replay.model import Replayed, ReplayReport
 from mainspring.operations.reproduce.reproducing import Reproduction
 from mainspring.operations.rollout.outlook import PlanReport
@@ -266,6 +267,7 @@ DOCUMENTS = {
         _PARTITION,
     ),
     "objectives": Document(list[ObjectiveReport]),
+    "quotas": Document(list[QuotaUse]),
     "export prometheus-rules": Document(_object("ExportedRules", path=str, rules=int)),
     "export prometheus-scrape": Document(_object("ExportedScrape", path=str, targets=int)),
     "edge build": Document(BuiltPackage),

@@ -35,6 +35,7 @@ from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.adapters.onnx_explainer import OnnxExplainer
 from mainspring.serving.http.gateway import Gateway
 from mainspring.serving.model import Arm, Route
+from mainspring.serving.plane.counts import Counts
 
 NOW = 1_372_636_800_000_000  # 2013-07-01T00:00:00Z
 KEY = SigningKey(bytes(range(32)))
@@ -194,7 +195,7 @@ class Kit:
     executors: Any = OnnxExecutor
     explainers: Any = OnnxExplainer
 
-    def gateway(self) -> Gateway:
+    def gateway(self, counts: Counts | None = None) -> Gateway:
         return Gateway(
             routes=self.routes,
             bundles=self.bundles,
@@ -207,6 +208,7 @@ class Kit:
             clock=self.clock,
             allowed_hosts={"127.0.0.1", "localhost"},
             max_body_bytes=self.max_body_bytes,
+            counts=counts,
         )
 
     def key(self, *scopes: KeyScope) -> str:

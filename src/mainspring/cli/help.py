@@ -120,6 +120,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "endpoints list": ("endpoints list",),
     "endpoints show": ("endpoints show late-delivery",),
     "objectives": ("objectives",),
+    "quotas": ("quotas",),
     "export prometheus-rules": ("export prometheus-rules --output rules.yml",),
     "export prometheus-scrape": ("export prometheus-scrape --output prometheus.yml",),
     "export grafana": ("export grafana --output dashboard.json",),

@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "endpoints": ("endpoints", "Endpoints and their health: list, show."),
     "incidents": ("incidents", "Incidents: list, own, silence, close, judge."),
     "objectives": ("objectives", "Show objectives and their error budgets."),
+    "quotas": ("quotas", "Show what callers used of their quotas."),
     "edge": ("edge", "Packages for devices: build, publish, roll out."),
     "export": ("export", "Write rules for Prometheus, dashboards for Grafana."),
     "fairness": ("fairness", "Compare groups: rates, errors, calibration."),

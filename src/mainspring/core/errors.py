@@ -119,6 +119,14 @@ class Shed(Overloaded):
     """The request was refused on purpose: the endpoint sheds a share of its load for a while."""
 
 
+class QuotaExceeded(Overloaded):
+    """A quota of the caller is spent. `fields` are header fields that say so."""
+
+    def __init__(self, what: str, *, retry_after_ms: int, fields: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(what, retry_after_ms=retry_after_ms)
+        self.fields = fields
+
+
 class NoRoom(Overloaded):
     """The bodies that are arriving use all the memory allowed for them."""
 

@@ -63,6 +63,8 @@ def routes_for(
                 without_store=endpoint.without_store,
                 unusual=endpoint.unusual,
                 shed=sheds.get(endpoint.name),
+                quotas=tuple(endpoint.quotas),
+                price=endpoint.price,
             )
         )
     return routes

@@ -22,13 +22,14 @@ from mainspring.project.settings import child_arguments
 from mainspring.security.keys import Authenticator
 from mainspring.serving.http.gateway import Gateway
 from mainspring.serving.http.server import serve
+from mainspring.serving.plane.counts import FILE, Counts
 from mainspring.serving.plane.slots import Slots, folder
 
 if TYPE_CHECKING:
     from mainspring.serving.plane.tracing import Tracing
 
 
-def build_gateway(project: Project, tracing: Tracing | None = None) -> Gateway:
+def build_gateway(project: Project, tracing: Tracing | None = None, counts: Counts | None = None) -> Gateway:
     """Return the gateway over the project's adapters."""
     catalog = copy_catalog(project)
     return Gateway(
@@ -47,6 +48,7 @@ def build_gateway(project: Project, tracing: Tracing | None = None) -> Gateway:
         max_body_bytes=project.settings.max_body_bytes,
         tracing=tracing,
         catalog=catalog,
+        counts=counts,
     )
 
 
@@ -68,6 +70,7 @@ def main() -> int:
 
             tls.check(certificates, now=project.wall.now())
         at = f"{settings.gateway.url}, slot {chosen.slot}"
+        place = chosen.apart or folder(settings.state)
 
         def started() -> None:
             # Existing objects stay; searching them for cycles would block everything for 50 to 80 ms.
@@ -77,12 +80,12 @@ def main() -> int:
 
         with traced(project, f"gateway-{chosen.slot}") as tracing:
             serving = serve(
-                build_gateway(project, tracing),
+                build_gateway(project, tracing, Counts(place / FILE)),
                 settings.gateway,
                 listener=listener,
                 limits=settings.gateway_limits,
                 tls=certificates,
-                slots=Slots(chosen.apart or folder(settings.state), chosen.slot, chosen.slots),
+                slots=Slots(place, chosen.slot, chosen.slots),
                 started=started,
             )
             asyncio.run(serving)

@@ -19,6 +19,7 @@ from mainspring.project import Project
 from mainspring.project.executors import executors
 from mainspring.project.settings import child_arguments
 from mainspring.security.keys import Authenticator
+from mainspring.serving.plane.counts import FILE, Counts
 from mainspring.serving.plane.plane import DataPlane
 from mainspring.serving.plane.slots import Slots, folder
 
@@ -58,6 +59,7 @@ async def _serve(project: Project, slots: Slots, tracing: Tracing | None, *, sha
         clock=project.clock,
         threads=2,
         catalog=catalog,
+        counts=Counts(folder(settings.state) / FILE),
     )
     service = Service(
         plane,

@@ -13,6 +13,7 @@ from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.core.time import parse_duration
 from mainspring.ledger.model import Log
+from mainspring.serving.quota import Price, Quota
 
 # Upper bounds of the histograms of durations, seconds.
 LATENCY_BOUNDS = (
@@ -24,6 +25,7 @@ REFUSE, DEFAULTS, FLAG = "refuse", "defaults", "flag"
 KEY, REQUEST = "key", "request"
 _ROUNDING = 1e-9
 _EVERYTHING = Log()
+_FREE = Price()
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Endpoint:
             "defaults" an answer from the stored features' defaults, as if the entity had never been seen. Their status
             is then UNAVAILABLE, in the reply and in the log.
         unusual: What becomes of rows that are unlike the training rows; by default they are answered as all are.
+        quotas: Limits of what callers may ask for.
+        price: Price of its answers, for quotas of money.
     """
 
     name: str
@@ -81,6 +85,8 @@ class Endpoint:
     description: str = ""
     without_store: str = REFUSE
     unusual: Unusual | None = None
+    quotas: Sequence[Quota] = ()
+    price: Price = _FREE
 
     def __post_init__(self) -> None:
         check_id(self.name, "endpoint")
@@ -90,6 +96,10 @@ class Endpoint:
         expect(self.log, Log, owner.format("log"), fix="write log=ms.Log(...).")
         expect(self.max_queue_rows, int, owner.format("longest queue"), fix="write a number of rows.")
         expect_each(self.replicas, int, owner.format("replicas"), fix="write the least and the most: (1, 1).")
+        expect_each(self.quotas, Quota, owner.format("quotas"), fix="write quotas=[ms.Quota(...)].")
+        expect(self.price, Price, owner.format("price"), fix="write price=ms.Price(row=0.001).")
+        if self.price == _FREE and any(quota.cost is not None for quota in self.quotas):
+            raise Invalid(f"Endpoint {self.name!r} has a quota of money and no price.", fix="write price=ms.Price().")
         model, _, reference = self.model.partition("@")
         if not reference:
             raise Invalid(f"Endpoint {self.name!r} serves {self.model!r}.", fix=f"write {self.model}@champion.")
@@ -170,6 +180,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     salt: str = ""
     by: str = ""
     shed: Shed | None = None
+    quotas: tuple[Quota, ...] = ()
+    price: Price = _FREE
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@ from mainspring.ledger.conformance import failure
 from mainspring.ledger.model import Failure, Log, Prediction
 from mainspring.project.catalog import memory_catalog
 from mainspring.registry.model import Bundle
+from mainspring.security.model import Principal
 from mainspring.serving.adapters.catalog import CatalogRoutes, revision_table, routes_table
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.grpc import calls
@@ -36,6 +37,7 @@ from mainspring.serving.protocol.codec import decode_infer, encode
 from unit.serving.test_grpc_deadlines import message
 from unit.serving.test_live import on_a_loop, serving
 
+ASKING = Principal("key", "test", frozenset())
 HALVES = (0.5, 0.5)
 
 
@@ -151,7 +153,7 @@ async def test_grpc_assigns_and_fails_as_http_does(bad: type[Bad]) -> None:
     async with serving(kit, bad) as plane:
         versions = {}
         for number in range(24):
-            caller = calls.Caller("key", monotonic_us(), request_id=f"call {number}")
+            caller = calls.Caller(ASKING, monotonic_us(), request_id=f"call {number}")
             reply = await calls.INFER.answer(plane, message(), caller)
             versions[f"call {number}"] = reply.model_version
             over_http = await ask(plane, full_request(), named=f"call {number}")
@@ -159,7 +161,7 @@ async def test_grpc_assigns_and_fails_as_http_does(bad: type[Bad]) -> None:
         assert set(versions.values()) == {"1", "2"}
         bad.fails = ModelFailed
         for name, version in versions.items():
-            asking = calls.INFER.answer(plane, message(), calls.Caller("key", monotonic_us(), request_id=name))
+            asking = calls.INFER.answer(plane, message(), calls.Caller(ASKING, monotonic_us(), request_id=name))
             if version == "2":
                 with pytest.raises(ModelFailed):
                     await asking

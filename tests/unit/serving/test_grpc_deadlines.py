@@ -11,6 +11,7 @@ import pytest
 
 from kit.serving import FEATURES, Kit
 from mainspring.core.errors import DeadlineExceeded, Invalid
+from mainspring.security.model import Principal
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.batching.batcher import Job
 from mainspring.serving.grpc import wire
@@ -21,6 +22,7 @@ from unit.serving.test_live import serving
 
 pytestmark = pytest.mark.slow
 
+ASKING = Principal("key", "test", frozenset())
 DEADLINE_US = 10_000_000  # the endpoint's
 FIELDS = {"INT64": "int64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents"}
 
@@ -50,7 +52,7 @@ def answer(asked: Any, *, since_us: int, left_us: int | None) -> Any:
     async def main() -> Any:
         async with loaded() as plane:
             now = monotonic_us()
-            caller = Caller("key", now - since_us)
+            caller = Caller(ASKING, now - since_us)
             if left_us is not None:
                 caller.deadline = now + left_us
             return await INFER.answer(plane, asked, caller)
@@ -86,14 +88,14 @@ def test_what_the_queue_has_no_time_for_is_refused_before_its_tensors_are_decode
     async def main() -> None:
         async with loaded() as plane:
             with pytest.raises(Invalid):  # an idle lane has time for anybody
-                await INFER.answer(plane, asked, Caller("key", monotonic_us()))
+                await INFER.answer(plane, asked, Caller(ASKING, monotonic_us()))
             (lane,) = plane.endpoint("late-arrival").lanes.values()
             lane.batcher.cost.observe(1, 10 * DEADLINE_US)  # a batch takes longer than anybody has
             lane.batcher.offer(Job(None, 1, monotonic_us() + 100 * DEADLINE_US))  # type: ignore[arg-type]
             lane.batcher.take()
             before = lane.batcher.waiting_rows
             with pytest.raises(DeadlineExceeded, match="would miss the deadline"):
-                await INFER.answer(plane, asked, Caller("key", monotonic_us()))
+                await INFER.answer(plane, asked, Caller(ASKING, monotonic_us()))
             assert (lane.batcher.waiting_rows, kit_rejections(plane)) == (before, 1)
 
     asyncio.run(main())

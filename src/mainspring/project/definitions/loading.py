@@ -34,6 +34,7 @@ from mainspring.project.built_in_jobs import BUILT_IN as BUILT_IN_JOBS
 from mainspring.project.definitions.importing import importing, outdated, turn
 from mainspring.project.schedules import check_scheduled
 from mainspring.serving.model import REFUSE, Endpoint
+from mainspring.serving.quota import Price, Quota
 from mainspring.serving.streaming.declaring import StreamEndpoint
 from mainspring.training.inputs import check_declared
 from mainspring.training.label import label_keys
@@ -290,9 +291,19 @@ def _problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tupl
                 f"the project's models are {sorted(names)}; to register a file as a version, run `mainspring "
                 f"models add {endpoint.model_name} FILE`.",
             )
+    yield from (line(*problem) for problem in _quotas(declared))
     yield from (line(*problem) for problem in _streams(declared))
     yield from (line(*problem) for problem in _rollouts(declared, models))
     yield from (line(*problem) for problem in _monitors(declared, models))
+
+
+def _quotas(declared: Declared) -> Iterable[tuple[object, str, str]]:
+    known: dict[str, Quota] = {}
+    for endpoint in declared.of(Endpoint):
+        assert isinstance(endpoint, Endpoint)
+        for quota in endpoint.quotas:
+            if known.setdefault(quota.name, quota) != quota:
+                yield endpoint, f"There are two quotas named {quota.name!r}, which differ", "rename one of them."
 
 
 def _streams(declared: Declared) -> Iterable[tuple[object, str, str]]:
@@ -458,7 +469,9 @@ def _content(item: Any) -> str:
 def _endpoint(item: Endpoint, body: dict[str, Any]) -> dict[str, Any]:
     """Leave out rare options that are not used, so that other endpoints keep their content."""
     stored = {} if item.without_store == REFUSE else {"without_store": item.without_store}
-    return _without_empty({**body, "without_store": ""}, "without_store", "unusual") | stored
+    price = {} if item.price == Price() else {"price": body["price"]}
+    unused = {**body, "without_store": "", "price": ""}
+    return _without_empty(unused, "without_store", "unusual", "quotas", "price") | stored | price
 
 
 def _function(function: FeatureFunction) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from google.protobuf.json_format import ParseDict
 
 from mainspring.core.errors import Invalid, NotFound, Unavailable
-from mainspring.security.model import Action
+from mainspring.security.model import Action, Principal
 from mainspring.serving.grpc import health, wire
 from mainspring.serving.grpc.infer import read_parameters, read_request, write_reply
 from mainspring.serving.plane.metadata import (
@@ -27,10 +27,10 @@ from mainspring.serving.protocol.asked import Answered
 
 @dataclass(eq=False, slots=True)
 class Caller:
-    """A caller: the id of its key, empty where none is needed; since when, and the call's own deadline (monotonic, µs).
+    """A caller: who it is, `None` where no key is needed; since when, and the call's own deadline (monotonic, µs).
     `answered` is what an `infer` came to; `request_id` is its own name for a call of one message."""
 
-    principal: str
+    principal: Principal | None
     received: int
     deadline: float = math.inf
     answered: Answered | None = None
@@ -133,10 +133,11 @@ async def _infer(plane: DataPlane, message: Any, caller: Caller) -> Any:
         asked,
         served,
         version=message.model_version,
-        principal=caller.principal,
+        principal=caller.principal.id if caller.principal is not None else "",
         received_us=caller.received,
         deadline_us=deadline,
         named=caller.request_id,
+        caller=caller.principal,
         encode=encode,
     )
     return replies[0]

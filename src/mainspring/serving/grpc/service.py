@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 
 from mainspring.core.error_codes import codes_of
-from mainspring.core.errors import Denied, Invalid, MainspringError, Overloaded, Shed, TooSlow, Unavailable
+from mainspring.core.errors import (
+    Denied,
+    Invalid,
+    MainspringError,
+    Overloaded,
+    QuotaExceeded,
+    Shed,
+    TooSlow,
+    Unavailable,
+)
 from mainspring.core.ids import REQUEST_ID, RequestIds, repeatable
 from mainspring.security.keys import Authenticator
 from mainspring.security.model import PROJECT, Action, Principal
@@ -28,7 +37,7 @@ from mainspring.serving.grpc.calls import CALLS, INFER, Call, Caller
 from mainspring.serving.grpc.stream import answered_in_order
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.plane import DataPlane
-from mainspring.serving.plane.status import public_text, retry_after_s
+from mainspring.serving.plane.status import counted_status, public_text, retry_after_s
 
 if TYPE_CHECKING:
     from mainspring.serving.plane.tracing import Tracing
@@ -188,7 +197,7 @@ class Service:
             status, code = 200, grpc.StatusCode.OK
         except Exception as error:
             code = code_of(error)
-            status = codes_of(error).http
+            status = counted_status(error)
             raise
         finally:
             self.plane.in_flight -= 1
@@ -247,7 +256,7 @@ class Service:
         if call.action is not None and principal is not None:
             named_one = f"endpoint/{counted.model}" if counted.model else PROJECT
             self._authoriser.check(principal, call.action if counted.model else Action.GATEWAY_OPEN, named_one)
-        caller = Caller(principal.id if principal else "", counted.received, request_id=named)
+        caller = Caller(principal, counted.received, request_id=named)
         if principal is not None:
             caller.sees = partial(self._sees, principal)
         left_s = context.time_remaining()  # gRPC counts it from when the call arrived
@@ -291,6 +300,7 @@ def details_of(error: Exception) -> str:
 
 
 def trailers_of(error: Exception) -> tuple[tuple[str, str], ...]:
-    """Return the trailing metadata: when to try again, where that helps."""
+    """Return the trailing metadata: when to try again, where that helps, and what is left of a quota."""
     after = retry_after_s(error) if isinstance(error, MainspringError) else None
-    return () if after is None else (("retry-after", str(after)),)
+    fields = error.fields if isinstance(error, QuotaExceeded) else ()
+    return fields if after is None else (("retry-after", str(after)), *fields)

@@ -22,6 +22,7 @@ from mainspring.core.errors import (
     NoRoom,
     NotFound,
     Overloaded,
+    QuotaExceeded,
     Shed,
     WrongHost,
     WrongMethod,
@@ -40,9 +41,11 @@ from mainspring.serving.http.handlers import Extensions, Handlers
 from mainspring.serving.http.message import Reply, Request, refusal, reply
 from mainspring.serving.http.routes import ROUTES, split_path
 from mainspring.serving.plane.catalog_copy import CatalogCopy
+from mainspring.serving.plane.counts import Counts
 from mainspring.serving.plane.explaining import Explaining
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.plane import DataPlane
+from mainspring.serving.plane.status import SPENT
 from mainspring.serving.ports import ExplainerLoader, Loader, RoutingTable
 from mainspring.serving.protocol.codec import ErrorResponse
 
@@ -88,6 +91,7 @@ class Gateway:
         threads: Largest number of slow models that run concurrently.
         tracing: Makes spans of requests, if any are wanted.
         catalog: The copy of the catalog that routes and keys come from, where they do.
+        counts: Counts of spent quotas; by default in this process's memory.
     """
 
     ROUTES = ROUTES
@@ -109,6 +113,7 @@ class Gateway:
         threads: int = 2,
         tracing: Tracing | None = None,
         catalog: CatalogCopy | None = None,
+        counts: Counts | None = None,
     ) -> None:
         self._plane = DataPlane(
             routes=routes,
@@ -119,6 +124,7 @@ class Gateway:
             clock=clock,
             threads=threads,
             catalog=catalog,
+            counts=counts,
         )
         self._authenticator = authenticator
         self._authoriser = authoriser
@@ -247,8 +253,9 @@ class Gateway:
         if told is None:
             self._over(request, _HUNG_UP)
             return
-        # A shed says nothing about this process: the next request of its connection may be an important one.
-        overloaded = isinstance(told, (DeadlineExceeded, Overloaded)) and not isinstance(told, Shed)
+        # Sheds and quotas say nothing about this process: the connection's next request may be an important one.
+        overloaded = isinstance(told, (DeadlineExceeded, Overloaded)) and not isinstance(told, (QuotaExceeded, Shed))
+        counted = SPENT if isinstance(told, QuotaExceeded) else None
         if isinstance(told, NoRoom) and request.model in self._plane.served:
             self.metrics.of(request.model).rejections["no_room"] += 1
         if isinstance(told, Exception):
@@ -256,16 +263,16 @@ class Gateway:
         if len(told.body) >= MIN_COMPRESSED and (encoding := accepted(request.headers.get("accept-encoding"))):
             self._keep(self._squeeze(request, told, encoding))
             return
-        self._send(request, told, overloaded=overloaded)
+        self._send(request, told, overloaded=overloaded, counted=counted)
 
     async def _squeeze(self, request: Request, told: Reply, encoding: str) -> None:
         told.body = await compressed(told.body, encoding, self._squeezing)
         told.headers = (*told.headers, ("content-encoding", encoding), ("vary", "accept-encoding"))
         self._send(request, told)
 
-    def _send(self, request: Request, told: Reply, *, overloaded: bool = False) -> None:
+    def _send(self, request: Request, told: Reply, *, overloaded: bool = False, counted: int | None = None) -> None:
         request.respond(told.status, (*told.headers, (REQUEST_ID, request.id)), told.body, overloaded=overloaded)
-        self._over(request, told.status)
+        self._over(request, counted or told.status)
 
     def _over(self, request: Request, status: int) -> None:
         plane = self._plane

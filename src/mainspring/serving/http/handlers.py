@@ -13,7 +13,7 @@ import msgspec
 from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.core.ids import REQUEST_ID, repeatable
 from mainspring.serving.http.body import Bodies
-from mainspring.serving.http.message import Headers, Reply, Request, reply
+from mainspring.serving.http.message import JSON_ONLY, Headers, Reply, Request, reply
 from mainspring.serving.http.openapi import document
 from mainspring.serving.http.routes import ROUTES
 from mainspring.serving.model import REQUEST
@@ -120,7 +120,8 @@ class Handlers:
             raise Invalid("An explanation is JSON, and so are the outputs beside it.", fix="ask for no binary data.")
         answered, explained = await self._explaining.infer(inference, deadline)
         content, _ = encode_infer(answered)
-        return Reply(200, b'%s,"explanations":%s}' % (content[:-1], msgspec.json.encode(explained)))
+        told = b'%s,"explanations":%s}' % (content[:-1], msgspec.json.encode(explained))
+        return Reply(200, told, JSON_ONLY + inference.limits)
 
     def _inference(self, request: Request, body: bytes | memoryview) -> tuple[Inference, Decoded, float]:
         """Return a request decoded, and its deadline."""
@@ -143,6 +144,7 @@ class Handlers:
             principal=request.principal.id if request.principal else "",
             received_us=request.received,
             named=repeatable(request.headers.get(REQUEST_ID)) if by_request else "",
+            caller=request.principal,
         )
         return inference, decoded, deadline
 
@@ -185,10 +187,8 @@ class _Pending:
         self._metrics.stages["encode"].observe((ended - begun) / 1e9)
         answered.encoded = (begun, ended)
         self._request.answered = answered
-        if header_length is None:
-            self._end(Reply(200, content))
-        else:
-            self._end(Reply(200, content, (_BINARY, (HEADER_LENGTH, str(header_length)))))
+        headers = JSON_ONLY if header_length is None else (_BINARY, (HEADER_LENGTH, str(header_length)))
+        self._end(Reply(200, content, headers + self._inference.limits))
 
     def set_exception(self, error: Exception, /) -> None:
         self._over = True

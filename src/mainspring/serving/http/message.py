@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from mainspring.core.error_codes import codes_of
-from mainspring.core.errors import DeadlineExceeded, MainspringError, Overloaded
+from mainspring.core.errors import DeadlineExceeded, MainspringError, Overloaded, QuotaExceeded
 from mainspring.security.model import Principal
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.status import public_text, retry_after_s
@@ -277,7 +277,7 @@ def reply(status: int, value: Any) -> Reply:
 
 def refusal(error: MainspringError) -> Reply:
     """Return the reply for an error."""
-    if isinstance(error, (DeadlineExceeded, Overloaded)):
+    if isinstance(error, (DeadlineExceeded, Overloaded)) and not isinstance(error, QuotaExceeded):
         return _overloaded(codes_of(error).http, public_text(error), retry_after_s(error))
     status = codes_of(error).http
     headers = [JSON]
@@ -286,6 +286,8 @@ def refusal(error: MainspringError) -> Reply:
     after = retry_after_s(error)
     if after is not None:
         headers.append(("retry-after", str(after)))
+    if isinstance(error, QuotaExceeded):
+        headers += error.fields
     return Reply(status, encode(ErrorResponse(public_text(error))), tuple(headers))
 
 

@@ -25,7 +25,7 @@ _ERRORS = {
     "408": "The body was not received in time.",
     "413": "The body is too large, as sent or decompressed.",
     "415": "The Content-Encoding is not one of gzip, deflate, identity.",
-    "429": "The queue is full.",
+    "429": "The queue is full, or a quota of the caller is spent.",
     "431": "The headers are too large.",
     "500": "The model failed.",
     "503": "The response would miss the deadline, or a part of the server does not respond.",

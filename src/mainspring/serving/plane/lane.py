@@ -23,11 +23,13 @@ from mainspring.core.time import Clock
 from mainspring.ledger.model import Assigned, Log
 from mainspring.ledger.ports import PredictionLog
 from mainspring.ledger.recording import Recorder
+from mainspring.security.model import Principal
 from mainspring.serving.batching.batcher import Batcher, Job
 from mainspring.serving.model import Unusual
 from mainspring.serving.plane.arms import ArmOutcomes, FailureBuffer
 from mainspring.serving.plane.batch_run import Answer, Ask, Waiter, Work, alike
 from mainspring.serving.plane.executor import ModelFailed
+from mainspring.serving.plane.metering import Account, Quotas
 from mainspring.serving.plane.metrics import EndpointMetrics
 from mainspring.serving.plane.runtime import MAX_ROWS, Runtime
 from mainspring.serving.plane.screening import Screen, refusal, screen_of
@@ -154,6 +156,14 @@ class Lane:
             shedder.check(priority or LAST, unit)
         except Overloaded:
             self._metrics.rejections["shed"] += 1
+            raise
+
+    def charge(self, quotas: Quotas, caller: Principal, rows: int) -> Account:
+        """Charge a request to its caller; arguments and errors as of `Quotas.charge`."""
+        try:
+            return quotas.charge(caller, rows)
+        except MainspringError:
+            self._metrics.rejections["quota"] += 1
             raise
 
     def check_queue(self, rows: int, *, received: int, deadline: float, priority: int) -> None:

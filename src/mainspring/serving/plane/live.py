@@ -25,8 +25,10 @@ import msgspec
 from mainspring.core.errors import MainspringError
 from mainspring.core.time import Clock, SystemClock
 from mainspring.serving.model import DEFAULTS, Arm, Route
+from mainspring.serving.plane.counts import Counts
 from mainspring.serving.plane.lane import Lane, monotonic_us
 from mainspring.serving.plane.leases import Leases
+from mainspring.serving.plane.metering import Quotas
 from mainspring.serving.plane.runtime import Runtime
 from mainspring.serving.plane.screening import screen_of
 from mainspring.serving.plane.shedding import Shedder
@@ -79,12 +81,18 @@ def key_unit(values: Iterable[Any]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """One endpoint as it is served: a lane a version. `shedder` refuses a share of its requests on purpose."""
+    """One endpoint as it is served: a lane a version.
+
+    Attributes:
+        shedder: Refuses a share of its requests on purpose.
+        quotas: Limit its callers; `None` without any.
+    """
 
     route: Route
     router: Router
     lanes: Mapping[str, Lane]
     shedder: Shedder | None = None
+    quotas: Quotas | None = None
 
     @property
     def control(self) -> Lane:
@@ -122,7 +130,8 @@ class Live:
         lane: Makes a lane for an arm of a route; called on the event loop.
         mark: Returns a number that changes with the routing table, 0 while nothing was published; called in a thread,
             often. By default the table's revision, which is the same again where a backup came and was changed.
-        wall: The machine's clock, for the end of sheds.
+        wall: The machine's clock, for the end of sheds and the periods of quotas.
+        counts: Counts of spent quotas; by default in memory.
     """
 
     def __init__(
@@ -133,9 +142,11 @@ class Live:
         lane: Callable[[Route, Arm, Runtime], Lane],
         mark: Callable[[], int] | None = None,
         wall: Clock | None = None,
+        counts: Counts | None = None,
     ) -> None:
         self._routes = routes
         self._wall = wall or SystemClock()
+        self._counts = counts or Counts()
         self._mark = mark or routes.revision
         self._load = load
         self._lane = lane
@@ -265,7 +276,7 @@ class Live:
             if ready is not None:
                 served[name] = self._serve(ready, old)
             elif old is not None:
-                served[name] = replace(old, shedder=self._shedder(route, old))
+                served[name] = replace(old, shedder=self._shedder(route, old), quotas=self._quotas(route, old))
             wrong = [arm for arm in missing if arm.digest in reasons]
             if wrong:
                 refused[name] = f"Version {wrong[0].version} is not served: {reasons[wrong[0].digest]}"
@@ -319,7 +330,8 @@ class Live:
                 runtime = self._runtimes[arm.digest]
                 lanes[arm.version] = self._lane(route, arm, runtime)
                 self._leases.lend(runtime.executor, lanes[arm.version])
-        return Served(route, Router(route.endpoint, route.arms, route.salt), lanes, self._shedder(route, old))
+        router = Router(route.endpoint, route.arms, route.salt)
+        return Served(route, router, lanes, self._shedder(route, old), self._quotas(route, old))
 
     def _shedder(self, route: Route, old: Served | None) -> Shedder | None:
         """Return the shedder of a route: the same one while its shed is the same, as it knows the last requests."""
@@ -328,6 +340,13 @@ class Live:
         if old is not None and old.shedder is not None and old.shedder.shed == route.shed:
             return old.shedder
         return Shedder(route.shed, self._wall)
+
+    def _quotas(self, route: Route, old: Served | None) -> Quotas | None:
+        if not route.quotas:
+            return None
+        if old is not None and old.quotas is not None and old.quotas.stands_for(route):
+            return old.quotas
+        return Quotas(route, self._counts, self._wall)
 
 
 def _digests(routes: Mapping[str, Route]) -> set[str]:

@@ -18,14 +18,17 @@ from mainspring.features.ports import OnlineStore
 from mainspring.ledger.model import Assigned
 from mainspring.ledger.ports import PredictionLog
 from mainspring.registry.bundles import Bundles
+from mainspring.security.model import Principal
 from mainspring.serving.batching.batcher import Job
 from mainspring.serving.model import DEFAULTS, REQUEST, Arm, Route
 from mainspring.serving.plane import runtime
 from mainspring.serving.plane.arms import HANGS_US, FailureBuffer, Patience
 from mainspring.serving.plane.batch_run import Waiter
 from mainspring.serving.plane.catalog_copy import CatalogCopy
+from mainspring.serving.plane.counts import Counts
 from mainspring.serving.plane.lane import LAST, Answer, Ask, Lane, monotonic_us
 from mainspring.serving.plane.live import Live, Served, key_unit
+from mainspring.serving.plane.metering import Account, Fields
 from mainspring.serving.plane.metrics import Metrics
 from mainspring.serving.plane.watch import StoreWatch
 from mainspring.serving.ports import Loader, RoutingTable
@@ -51,6 +54,7 @@ class DataPlane:
         threads: Largest number of slow models that run concurrently.
         catalog: The copy of the catalog that `routes` and the callers' keys come from, where they do.
         hangs_us: How long after its deadline a request of a rollout is given up that a model keeps.
+        counts: Counts of spent quotas; by default in this process's memory.
 
     Attributes:
         in_flight: Number of requests in flight, counted by the protocol's server.
@@ -69,6 +73,7 @@ class DataPlane:
         threads: int,
         catalog: CatalogCopy | None = None,
         hangs_us: int = HANGS_US,
+        counts: Counts | None = None,
     ) -> None:
         self._catalog = catalog
         self._log = log
@@ -81,6 +86,7 @@ class DataPlane:
             load=lambda digest: runtime.load(bundles.load(digest), online, executors),
             lane=self._new_lane,
             mark=catalog.mark if catalog is not None else None,
+            counts=counts,
         )
         self._store = StoreWatch(online)
         self.metrics = Metrics(
@@ -233,23 +239,47 @@ class Inference:
         principal: Id of the caller's key.
         received_us: Arrival of the request, monotonic, µs.
         named: The caller's name for the request where the request itself has none.
+        caller: Whose quotas it is charged to.
 
     Raises:
         Invalid: The request does not follow the model's schema.
         NotFound: `version` is not served.
+        QuotaExceeded: A quota of the caller is spent.
         Shed: The endpoint refuses it on purpose.
     """
 
-    __slots__ = ("_principal", "_received", "_rows", "_wanted", "asked", "assigned", "job", "lane", "served")
+    __slots__ = (
+        "_account",
+        "_principal",
+        "_received",
+        "_rows",
+        "_wanted",
+        "asked",
+        "assigned",
+        "job",
+        "lane",
+        "served",
+    )
 
     def __init__(
-        self, asked: Asked, served: Served, version: str, *, principal: str, received_us: int, named: str = ""
+        self,
+        asked: Asked,
+        served: Served,
+        version: str,
+        *,
+        principal: str,
+        received_us: int,
+        named: str = "",
+        caller: Principal | None = None,
     ) -> None:
         rollout = "" if version else served.route.rollout
         lane = served.control if rollout else lane_of(served, version)
         if served.shedder is not None:  # before a rollout assigns it: an arm loses no request that it was given
             lane.check_shed(served.shedder, asked.parameters.priority, asked.id or named)
         rows = lane.runtime.schema.read(asked.inputs)
+        self._account: Account | None = None
+        if served.quotas is not None and caller is not None:  # before a rollout assigns it, likewise
+            self._account = lane.charge(served.quotas, caller, rows.count)
         self.asked = asked
         self.served = served
         self.lane = lane
@@ -257,6 +287,7 @@ class Inference:
         self.assigned: Assigned | None = None
         self._principal = principal
         self._received = received_us
+        self._rows = rows
         try:
             if not version and len(served.lanes) > 1:
                 self._choose(_unit(asked, rows, lane, served.route, named), rollout)
@@ -266,8 +297,13 @@ class Inference:
             self._rows = rows
             self._wanted = _wanted(asked, self.lane)
         except Exception as error:
-            self.failed(error)
+            self._refused(error)
             raise
+
+    @property
+    def limits(self) -> Fields:
+        """Header fields of the reply that say what is left of the caller's quotas."""
+        return () if self._account is None else self._account.fields
 
     @property
     def rows(self) -> int:
@@ -309,7 +345,7 @@ class Inference:
         try:
             self.lane.submit(self.job)
         except Exception as error:
-            self.failed(error)
+            self._refused(error)
             raise
         if self.assigned is not None:
             self.lane.arm.watch(waiter, self.job.deadline)
@@ -331,6 +367,11 @@ class Inference:
         self.lane.numbers.seconds.observe(took_us / 1e6)
         if self.assigned is not None:
             self.lane.arm.answered(took_us)
+
+    def _refused(self, error: Exception) -> None:
+        if self._account is not None:
+            self._account.refund(self.rows)
+        self.failed(error)
 
     def failed(self, error: Exception) -> None:
         """Count it as failed, unless by the caller's fault; log it if a rollout assigned it."""
@@ -367,6 +408,7 @@ async def infer(
     received_us: int,
     deadline_us: float | None = None,
     named: str = "",
+    caller: Principal | None = None,
     encode: Callable[[Answered], None] = lambda _: None,
 ) -> Answered:
     """Return the reply to an `infer`; arguments and errors as of `Inference`. Cancellation drops the request.
@@ -374,7 +416,9 @@ async def infer(
     Args:
         encode: Makes the protocol's reply; an error of it is one of the request.
     """
-    inference = Inference(asked, served, version, principal=principal, received_us=received_us, named=named)
+    inference = Inference(
+        asked, served, version, principal=principal, received_us=received_us, named=named, caller=caller
+    )
     future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
     inference.submit(future, deadline_us=deadline_us)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mainspring.core.error_codes import codes_of
-from mainspring.core.errors import DeadlineExceeded, MainspringError, Overloaded
+from mainspring.core.errors import DeadlineExceeded, MainspringError, Overloaded, QuotaExceeded
 from mainspring.serving.plane.watch import StoreDamaged
 
 # What the caller cannot have caused is logged here and told them only in general.
@@ -12,6 +12,14 @@ _OURS = {
     503: "A part of this server does not respond.",
     507: "This server has no space left.",
 }
+
+
+SPENT = 430  # in the metrics only: refused for a quota, which is no overload of this server
+
+
+def counted_status(error: BaseException) -> int:
+    """Return the status by which a request is counted."""
+    return SPENT if isinstance(error, QuotaExceeded) else codes_of(error).http
 
 
 def public_text(error: MainspringError) -> str:

@@ -1,0 +1,75 @@
+"""Use of the quotas in force, as the processes of this machine count it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from mainspring.core.time import format_instant
+from mainspring.project import Project
+from mainspring.serving.plane.counts import FILE, Counts
+from mainspring.serving.plane.slots import folder
+from mainspring.serving.quota import COST, ENDPOINT, MILLIONTHS, Quota, period
+
+
+class QuotaUse(msgspec.Struct, frozen=True, kw_only=True):
+    """Use of one limit by one count in the current period.
+
+    Attributes:
+        endpoints: Endpoints that have the quota.
+        by: "key", "owner" or "endpoint": callers that share the count.
+        who: Name of the key, account or endpoint; its id if it is gone.
+        id: Id of the key or account, or name of the endpoint.
+        measure: "rows", "requests" or "cost"; `limit`, `spent` and `left` are numbers of it.
+        resets_at: End of the period.
+    """
+
+    quota: str
+    endpoints: list[str]
+    per: str
+    by: str
+    who: str
+    id: str
+    measure: str
+    limit: float
+    spent: float
+    left: float
+    resets_at: str
+
+
+def use(project: Project) -> list[QuotaUse]:
+    """Return what was spent of each quota in its current period, the fullest first. What nobody used is left out."""
+    declared: dict[str, tuple[Quota, list[str]]] = {}
+    for name, route in sorted(project.routes.current().items()):
+        for quota in route.quotas:
+            declared.setdefault(quota.name, (quota, []))[1].append(name)
+    path = folder(project.settings.state) / FILE
+    if not declared or not path.exists():
+        return []
+    counts, now, names = Counts(path, writes=False), project.wall.now(), _names(project)
+    found = []
+    for name in counts.names():
+        of, measure, per, subject = name.split("\0")
+        if of not in declared:
+            continue
+        quota, endpoints = declared[of]
+        if quota.per != per or measure not in quota.limits:
+            continue
+        _, end = period(per, now)
+        spent = counts.spent(name, end, period(per, end)[1])
+        if spent:
+            limit, unit = quota.limits[measure], MILLIONTHS if measure == COST else 1
+            who = subject if quota.by == ENDPOINT else names.get(subject, subject)
+            found.append(
+                QuotaUse(
+                    quota=of, endpoints=endpoints, per=per, by=quota.by, who=who, id=subject, measure=measure,
+                    limit=limit / unit, spent=spent / unit, left=max(0, limit - spent) / unit,
+                    resets_at=format_instant(end),
+                )
+            )  # fmt: skip
+    return sorted(found, key=lambda each: (each.left / each.limit, each.quota, each.who, each.measure))
+
+
+def _names(project: Project) -> dict[str, str]:
+    """Return the names of keys and accounts by id."""
+    accounts = {account.id: account.name for account in project.accounts.all()}
+    return accounts | {key.id: key.name for key in project.key_store.all()}

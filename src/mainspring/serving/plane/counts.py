@@ -1,0 +1,219 @@
+"""Counts of spent quotas, shared by the processes of one machine in a mapped file.
+
+Each process writes a column of its own, one aligned machine word at a time, and reads the others': no request waits for
+a lock, a process that is killed or stopped holds nobody up, and what it spent stays spent. Two processes that count in
+the same microsecond may both see the sum of both, or each its own alone.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, nullcontext, suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+from mainspring.core.errors import Conflict, Corrupt, Unavailable
+from mainspring.core.files import disk_errors
+from mainspring.core.locks import FileLocks, Locks, MemoryLocks
+
+FILE = "quotas"
+ROWS, COLUMNS = 8192, 64
+_NEAR = 64  # rows in which a name may be
+_NAME, _LENGTH = 192, 8  # bytes of a name with its length
+_MARK = 0x31_61_74_6F_75_71  # "quota1"
+_PAGE = 4096
+_MARKED, _WIDTH, _TURN = range(3)  # words of the first page: format, columns in use, times that a row was given away
+_CELLS = _PAGE + ROWS * _NAME
+_COLUMN = ROWS * 16  # bytes: two words a row, the end of its period and what was spent
+_FIRST = _CELLS // 8
+_SIZE = _CELLS + COLUMNS * _COLUMN
+_ADD_WAIT_S = 0.05
+
+
+class Row(NamedTuple):
+    """A count: place of a name, and the turn in which it has it."""
+
+    number: int
+    turn: int
+
+
+class Counts:
+    """The counts. One thread adds; the file is opened with the first name.
+
+    Args:
+        path: The file; `None` counts in this process's memory.
+        writes: False for one who only reads a file that is there.
+    """
+
+    def __init__(self, path: Path | None = None, *, writes: bool = True) -> None:
+        self._path = path
+        self._writes = writes
+        self._locks: Locks = FileLocks(path.parent) if path is not None else MemoryLocks()
+        self._held = ExitStack()
+        self._words: memoryview[int] | None = None
+        self._bytes: mmap.mmap
+        self._own = _FIRST  # word at which the own column begins
+
+    def close(self) -> None:
+        """Give the column back."""
+        self._held.close()
+
+    def row(self, name: str, now: int) -> Row:
+        """Return the row of a name; a new name takes one that is free, or whose periods have ended by `now`.
+
+        Raises:
+            Unavailable: Other names have all rows that it may take, or another process is adding one and does not end.
+            StorageFull: There is no space for the file.
+        """
+        words = self._words if self._words is not None else self._open()
+        found = self._find(name)
+        if found is None:
+            try:
+                with self._locks.hold(FILE, wait_s=_ADD_WAIT_S):
+                    found = self._find(name)
+                    if found is None:
+                        found = self._add(name, now)
+            except Conflict:
+                raise Unavailable("The counts of quotas are in use by another process.") from None
+        return Row(found, words[_TURN])
+
+    @property
+    def width(self) -> int:
+        """Number of processes that counted, at least 1."""
+        return 1 if self._words is None else self._words[_WIDTH]
+
+    def add(self, row: Row, amount: int, end: int, after: int) -> int | None:
+        """Add to a count, and return what all processes have spent of it; `None` if its row was given away.
+
+        Args:
+            end: End of the period. `after`: end of the period after it, in which a clock that was set back may have
+                counted: that counts in this one, too.
+        """
+        words = self._words
+        if words is None or words[_TURN] != row.turn:
+            return None
+        at = self._own + 2 * row.number
+        held = words[at]
+        if end <= held <= after:
+            words[at + 1] += amount
+        else:
+            words[at + 1] = amount if held < end else words[at + 1] + amount
+            words[at] = end  # last: until then the cell is one of another period
+        return self._sum(words, row.number, end, after)
+
+    def spent(self, name: str, end: int, after: int) -> int:
+        """Return what all processes have spent of a name."""
+        if self._words is None:
+            self._open()
+        assert self._words is not None
+        row = self._find(name)
+        return 0 if row is None else self._sum(self._words, row, end, after)
+
+    def names(self) -> Iterator[str]:
+        """Yield the names that have a row."""
+        if self._words is None:
+            self._open()
+        for row in range(ROWS):
+            if (name := self._name(row)) is not None:
+                yield name.decode(errors="replace")
+
+    def _sum(self, words: memoryview[int], row: int, end: int, after: int) -> int:
+        total, at = 0, _FIRST + 2 * row
+        for _ in range(words[_WIDTH]):
+            if end <= words[at] <= after:
+                total += words[at + 1]
+            at += _COLUMN // 8
+        return total
+
+    def _open(self) -> memoryview[int]:
+        path = self._path
+        if path is None:
+            self._bytes = mmap.mmap(-1, _SIZE)
+            self._words = words = memoryview(self._bytes).cast("q")
+            words[_WIDTH] = 1
+            return words
+        with disk_errors(path):
+            if self._writes:
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            descriptor = os.open(path, os.O_CLOEXEC | (os.O_RDWR | os.O_CREAT if self._writes else os.O_RDONLY), 0o600)
+            try:
+                with self._locks.hold(FILE) if self._writes else nullcontext():
+                    self._words = words = self._map(descriptor, path)
+            finally:
+                os.close(descriptor)
+        return words
+
+    def _map(self, descriptor: int, path: Path) -> memoryview[int]:
+        size = os.fstat(descriptor).st_size
+        if size != _SIZE and (size or not self._writes):
+            raise Corrupt(f"{path} has {size} bytes, not {_SIZE}.", fix=f"delete {path}: its counts begin again.")
+        if os.pread(descriptor, 8, 0) not in (b"", bytes(8), _MARK.to_bytes(8, sys.byteorder)):
+            raise Corrupt(f"{path} has another format.", fix=f"delete {path}: its counts begin again.")
+        if not self._writes:
+            self._bytes = mmap.mmap(descriptor, _SIZE, access=mmap.ACCESS_READ)
+            return memoryview(self._bytes).cast("q")
+        column = self._claim()
+        os.ftruncate(descriptor, _SIZE)
+        for begin, length in ((0, _CELLS), (_CELLS + column * _COLUMN, _COLUMN)):
+            _reserve(descriptor, begin, length)
+        self._bytes = mmap.mmap(descriptor, _SIZE)
+        words = memoryview(self._bytes).cast("q")
+        words[_MARKED] = _MARK
+        words[_WIDTH] = max(words[_WIDTH], column + 1)
+        self._own = _FIRST + column * _COLUMN // 8
+        return words
+
+    def _claim(self) -> int:
+        """Return a column that no living process has; what its last one spent stays in it."""
+        for column in range(COLUMNS):
+            with suppress(Conflict):
+                self._held.enter_context(self._locks.hold(f"{FILE}-{column}", wait_s=0))
+                return column
+        raise Conflict(f"{COLUMNS} processes count quotas already.", fix="run fewer workers.")
+
+    def _name(self, row: int) -> bytes | None:
+        at = _PAGE + row * _NAME
+        length = int.from_bytes(self._bytes[at : at + _LENGTH], sys.byteorder)
+        return self._bytes[at + _LENGTH : at + _LENGTH + length] if length else None
+
+    def _find(self, name: str) -> int | None:
+        sought = name.encode()
+        for row in _near(sought):
+            held = self._name(row)
+            if held is None:
+                return None
+            if held == sought:
+                return row
+        return None
+
+    def _add(self, name: str, now: int) -> int:
+        sought, words = name.encode(), self._words
+        assert words is not None
+        for row in _near(sought):
+            cells = [_FIRST + 2 * row + column * _COLUMN // 8 for column in range(words[_WIDTH])]
+            begin = _PAGE + row * _NAME
+            if self._name(row) is not None:
+                if any(words[cell] > now for cell in cells):
+                    continue
+                words[_TURN] += 1  # first: who has the row looks again
+                for cell in cells:  # a clock that is set back must not find them
+                    words[cell] = 0
+            self._bytes[begin + _LENGTH : begin + _LENGTH + len(sought)] = sought
+            words[begin // 8] = len(sought)
+            return row
+        raise Unavailable("Too many callers are counted for quotas at once.")
+
+
+def _near(name: bytes) -> Iterator[int]:
+    first = int.from_bytes(blake2b(name, digest_size=4).digest(), "big")
+    return ((first + step) % ROWS for step in range(_NEAR))
+
+
+def _reserve(descriptor: int, begin: int, length: int) -> None:
+    """Take space on the disk: a mapped page without any would end the process when it is written."""
+    if sys.platform == "linux":
+        os.posix_fallocate(descriptor, begin, length)

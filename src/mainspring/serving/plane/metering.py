@@ -1,0 +1,224 @@
+"""Charging of requests to their callers' quotas.
+
+A process takes a lease of a thousandth of a limit at once and charges requests to that, in its own memory. What it
+takes is added to the shared count first and taken back if it was too much, so what passes stays within the limit.
+RateLimit fields: draft-ietf-httpapi-ratelimit-headers-10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mainspring.core.errors import Invalid, QuotaExceeded
+from mainspring.core.time import SECOND, Clock, SystemClock
+from mainspring.security.model import Kind, Principal
+from mainspring.serving.model import Route
+from mainspring.serving.plane.counts import Counts
+from mainspring.serving.quota import COST, KEY, MILLIONTHS, OWNER, REQUESTS, ROWS, Price, Quota, period
+
+_MOST_CALLERS = 4096
+_LEASES = 1024  # parts of a limit; smaller limits are counted one by one
+Fields = tuple[tuple[str, str], ...]
+
+
+class Meter:
+    """Counter of one limit, for the callers of one count.
+
+    Attributes:
+        permits: What is left of the lease.
+        begin, end: Period of the lease, UTC epoch microseconds.
+    """
+
+    __slots__ = (
+        "_counts", "_left", "_name", "_quota", "_row", "after", "begin", "end", "label", "limit", "measure",
+        "per_request", "per_row", "permits", "policy",
+    )  # fmt: skip
+
+    def __init__(self, counts: Counts, quota: Quota, measure: str, subject: str, price: Price) -> None:
+        self._counts = counts
+        self._quota = quota
+        self._name = name_of(quota, measure, subject)
+        self.begin = self.end = self.after = self.permits = self._left = 0
+        self.measure = measure
+        self.limit = quota.limits[measure]
+        self.per_row = price.micros_a_row if measure == COST else int(measure == ROWS)
+        self.per_request = price.micros_a_request if measure == COST else int(measure == REQUESTS)
+        self.label = quota.name if len(quota.limits) == 1 else f"{quota.name}-{measure}"
+        begin, end = period(quota.per, 0)
+        unit = "" if measure == REQUESTS else f';qu="{measure}"'
+        self.policy = f'"{self.label}";q={_shown(measure, self.limit)}{unit};w={(end - begin) // SECOND}'
+
+    def lease(self, amount: int, now: int) -> None:
+        """Have permits for an amount.
+
+        Raises:
+            QuotaExceeded: The quota is spent.
+            Invalid: The amount alone is more than the limit.
+        """
+        if not self.begin <= now < self.end:
+            self.begin, self.end = period(self._quota.per, now)
+            self.after = period(self._quota.per, self.end)[1]
+            self.permits = 0
+            self._row = self._counts.row(self._name, now)
+        left = self.limit - self._add(amount - self.permits, now)
+        if left < 0:
+            self._add(self.permits - amount, now)
+            raise self._refusal(amount, left + amount, now)
+        # A part of what is left: all processes may do this at once.
+        more = min(left // (2 * self._counts.width), self.limit // _LEASES)
+        if more:
+            self._add(more, now)
+        self.permits, self._left = amount + more, left - more
+
+    def _add(self, amount: int, now: int) -> int:
+        while (spent := self._counts.add(self._row, amount, self.end, self.after)) is None:
+            self._row = self._counts.row(self._name, now)
+        return spent
+
+    def _refusal(self, amount: int, left: int, now: int) -> Exception:
+        what, limit = _worded(self.measure, amount), _worded(self.measure, self.limit)
+        if amount > self.limit:
+            return Invalid(
+                f"The request is for {what}; the quota {self._quota.name!r} is {limit} a {self._quota.per}.",
+                fix="send fewer rows at once.",
+            )
+        self._left = max(0, left - self.permits)
+        return QuotaExceeded(
+            f"The quota {self._quota.name!r} of {limit} a {self._quota.per} is spent.",
+            retry_after_ms=-(-(self.end - now) // 1000),
+            fields=(("ratelimit-policy", self.policy), ("ratelimit", self.state(now))),
+        )
+
+    def state(self, now: int) -> str:
+        """Return the item of the field RateLimit."""
+        left = _shown(self.measure, self._left + self.permits)
+        return f'"{self.label}";r={left};t={-(-(self.end - now) // SECOND)}'
+
+
+class Account:
+    """Meters of one caller.
+
+    Attributes:
+        fields: Header fields of replies, as of the last lease or the last second.
+    """
+
+    __slots__ = ("_clock", "_from", "_meters", "_until", "caller", "fields")
+
+    def __init__(self, caller: Principal, meters: Sequence[Meter], clock: Clock) -> None:
+        self.caller = caller
+        self._meters = meters
+        self._clock = clock
+        self._from = self._until = 0  # within, the fields hold and no period ends
+        self.fields: Fields = ()
+
+    def charge(self, rows: int) -> None:
+        """Count a request.
+
+        Raises:
+            QuotaExceeded: A quota is spent; nothing was counted.
+            Invalid: The request alone is more than a quota.
+        """
+        meters = self._meters
+        now = self._clock.now()
+        leased = not self._from <= now < self._until
+        for number, meter in enumerate(meters):
+            amount = meter.per_row * rows + meter.per_request
+            if meter.permits < amount or (leased and not meter.begin <= now < meter.end):
+                try:
+                    meter.lease(amount, now)
+                except Exception:
+                    _refund(meters[:number], rows)
+                    raise
+                leased = True
+            meter.permits -= amount
+        if leased and meters:
+            self._from, self._until = now, min(now + SECOND, *(meter.end for meter in meters))
+            self.fields = (("ratelimit", ", ".join([meter.state(now) for meter in meters])),)
+
+    def refund(self, rows: int) -> None:
+        """Take a request back that was refused before anything was computed for it."""
+        _refund(self._meters, rows)
+
+
+def _refund(meters: Sequence[Meter], rows: int) -> None:
+    for meter in meters:
+        meter.permits += meter.per_row * rows + meter.per_request
+
+
+class Quotas:
+    """Quotas of one endpoint."""
+
+    def __init__(self, route: Route, counts: Counts, clock: Clock | None = None) -> None:
+        self.of = _of(route)
+        self._endpoint = route.endpoint
+        self._quotas, self._price = route.quotas, route.price
+        self._counts = counts
+        self._clock = clock or SystemClock()
+        self._accounts: dict[str, Account] = {}
+        self._meters: dict[str, Meter] = {}
+
+    def stands_for(self, route: Route) -> bool:
+        """Return whether a route has the same quotas and price."""
+        return self.of == _of(route)
+
+    def charge(self, caller: Principal, rows: int) -> Account:
+        """Count a request, and return the account that it was charged to; errors as of `Account.charge`."""
+        account = self._accounts.get(caller.id)
+        if account is None or account.caller is not caller:
+            account = self._account(caller, account)
+        account.charge(rows)
+        return account
+
+    def _account(self, caller: Principal, known: Account | None) -> Account:
+        if known is not None and known.caller == caller:
+            known.caller = caller
+            return known
+        if len(self._accounts) >= _MOST_CALLERS:
+            self._accounts.clear()
+            self._meters.clear()
+        meters = []
+        for quota in self._quotas:
+            if not applies(quota, caller):
+                continue
+            subject = subject_of(quota, caller, self._endpoint)
+            for measure in quota.limits:
+                name = name_of(quota, measure, subject)
+                if name not in self._meters:
+                    self._meters[name] = Meter(self._counts, quota, measure, subject, self._price)
+                meters.append(self._meters[name])
+        found = self._accounts[caller.id] = Account(caller, meters, self._clock)
+        return found
+
+
+def _of(route: Route) -> tuple[tuple[Quota, ...], Price]:
+    return route.quotas, route.price
+
+
+def applies(quota: Quota, caller: Principal) -> bool:
+    """Return whether a quota limits a caller."""
+    if not quota.only:
+        return True
+    names = {f"group:{group}" for group in caller.groups} | {f"role:{binding.role}" for binding in caller.roles}
+    names.add(f"{'key' if caller.kind is Kind.KEY else 'service'}:{caller.name}")
+    return not names.isdisjoint(quota.only)
+
+
+def subject_of(quota: Quota, caller: Principal, endpoint: str) -> str:
+    """Return the name of who shares the count with a caller."""
+    if quota.by == KEY:
+        return caller.id
+    return (caller.account or caller.id) if quota.by == OWNER else endpoint
+
+
+def name_of(quota: Quota, measure: str, subject: str) -> str:
+    """Return the name of a count."""
+    return "\0".join((quota.name, measure, quota.per, subject))
+
+
+def _shown(measure: str, amount: int) -> int:
+    """Return a number for a header, where money is in whole units."""
+    return amount // MILLIONTHS if measure == COST else amount
+
+
+def _worded(measure: str, amount: int) -> str:
+    return f"{amount / MILLIONTHS:g} of money" if measure == COST else f"{amount:,} {measure}"

@@ -57,6 +57,7 @@ _HOMES = {
     "mainspring.training.space": ["Search", "choice", "integer", "log_uniform", "space", "uniform"],
     "mainspring.training.loop.stopping": ["EarlyStopping"],
     "mainspring.serving.model": ["Endpoint", "Unusual"],
+    "mainspring.serving.outputs": ["Outputs"],
     "mainspring.serving.quota": ["Price", "Quota"],
     "mainspring.serving.streaming.declaring": ["StreamEndpoint", "session", "to_table", "to_topic", "to_webhook"],
     "mainspring.serving.streaming.event": ["StreamEvent"],
@@ -148,6 +149,7 @@ if TYPE_CHECKING:
     from mainspring.operations.opened import open_folder
     from mainspring.serving.model import Endpoint as Endpoint
     from mainspring.serving.model import Unusual as Unusual
+    from mainspring.serving.outputs import Outputs as Outputs
     from mainspring.serving.quota import Price as Price
     from mainspring.serving.quota import Quota as Quota
     from mainspring.serving.streaming.declaring import StreamEndpoint as StreamEndpoint

@@ -126,6 +126,7 @@ def test_models_and_ports_know_no_service(graph: grimp.ImportGraph) -> None:
     values |= {f"mainspring.delivery.rollout.{name}" for name in ("guards", "model", "plan")}
     values |= {
         "mainspring.serving.explanation",
+        "mainspring.serving.outputs",
         "mainspring.serving.quota",
         "mainspring.training.gate_kinds",
         "mainspring.training.gates",

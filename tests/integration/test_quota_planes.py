@@ -7,35 +7,38 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
+import pytest
 
 from integration.test_grpc_workers import message
-from kit.fleet import BODY, INFER, Fleet
+from kit.fleet import BODY, INFER, Fleet, answer_of
 from kit.waiting import free_port
+from mainspring.ledger.adapters.unread import unread
 from mainspring.operations.quotas import use
 from mainspring.processes.supervisor import Supervisor
 from mainspring.serving.grpc import wire
 from mainspring.serving.model import Route
+from mainspring.serving.outputs import Outputs
 from mainspring.serving.quota import Quota
 
 REQUESTS = 12
+BINARY = {"parameters": {"binary_data_output": True}}
 QUOTA = Quota("trial", per="month", requests=REQUESTS, only=("key:test",))
 
 
 def test_a_quota_holds_over_protocols_processes_and_restarts(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path, workers=2, settings={"grpc": f"127.0.0.1:{free_port()}"})
-    fleet.publish("1", quotas=(QUOTA,))
+    fleet.publish("1", quotas=(QUOTA,), outputs=(Outputs(digits=1),))
+    shown = np.float32([round(each, 1) for each in answer_of("1")]).tolist()
     environment = {f"MAINSPRING_{name.upper()}": str(value) for name, value in fleet._settings.items()}
     supervisor = Supervisor(fleet.project, environment | {"OMP_NUM_THREADS": "1"}, parts=("gateway", "grpc"))
     answered = 0
 
-    def over_grpc() -> tuple[int, Any]:
+    def over_grpc() -> Any:
+        asking = [("authorization", f"Bearer {fleet.key}")]
         with grpc.insecure_channel(str(fleet.settings["grpc"])) as channel:
             infer = channel.unary_unary(f"/{wire.SERVICE}/ModelInfer")
-            try:
-                infer(message(), metadata=[("authorization", f"Bearer {fleet.key}")], timeout=60, wait_for_ready=True)
-            except grpc.RpcError as error:
-                return 0, error
-        return 1, None
+            return wire.InferResponse.FromString(infer(message(), metadata=asking, timeout=60, wait_for_ready=True))
 
     with supervisor.running(ready_within_s=60):
         for _ in range(4):  # each over a connection of its own, so by either process
@@ -43,8 +46,13 @@ def test_a_quota_holds_over_protocols_processes_and_restarts(tmp_path: Path) -> 
             assert reply.status == 200, reply
             answered += 1
             assert f'"trial";r={REQUESTS - answered};t=' in reply.headers["ratelimit"]
-        assert over_grpc()[0]
-        answered += 1
+            assert json.loads(reply.body)["outputs"][0]["data"] == shown
+        assert fleet.ask("POST", INFER.replace("infer", "explain"), BODY).status == 403
+        reply = fleet.ask("POST", INFER, json.dumps({**json.loads(BODY), **BINARY}).encode())
+        numbers = reply.body[int(reply.headers["inference-header-content-length"]) :]
+        assert np.frombuffer(numbers, np.float32).tolist() == shown
+        answered += 2
+        assert list(over_grpc().outputs[0].contents.fp32_contents) == shown
         fleet.until_replaced("gateway", fleet.kill("gateway"))
         while (reply := fleet.ask("POST", INFER, BODY)).status == 200:
             answered += 1
@@ -54,7 +62,9 @@ def test_a_quota_holds_over_protocols_processes_and_restarts(tmp_path: Path) -> 
         assert int(reply.headers["retry-after"]) > 0
         assert reply.headers["ratelimit-policy"] == f'"trial";q={REQUESTS};w=2678400'
         assert '"trial";r=0;t=' in reply.headers["ratelimit"]
-        _, error = over_grpc()
+        with pytest.raises(grpc.RpcError) as caught:
+            over_grpc()
+        error = caught.value
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         trailers = dict(error.trailing_metadata())
         assert int(trailers["retry-after"]) > 0
@@ -62,6 +72,8 @@ def test_a_quota_holds_over_protocols_processes_and_restarts(tmp_path: Path) -> 
         metrics = fleet.scrape()
         assert 'cause="quota",endpoint="late-arrival"} 1.0' in metrics
         assert 'endpoint="late-arrival",status="430"} 1.0' in metrics
+    kept = {round(float(each.outputs["probability"]), 6) for each in unread(fleet.project.settings.state / "ledger")}
+    assert kept == {round(each, 6) for each in answer_of("1")}
     [used] = use(fleet.project)
     assert (used.who, used.spent, used.left, used.endpoints) == ("test", REQUESTS, 0, ["late-arrival"])
     with fleet.up():

@@ -65,6 +65,7 @@ def routes_for(
                 shed=sheds.get(endpoint.name),
                 quotas=tuple(endpoint.quotas),
                 price=endpoint.price,
+                outputs=tuple(endpoint.outputs),
             )
         )
     return routes

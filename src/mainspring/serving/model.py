@@ -13,6 +13,7 @@ from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.core.time import parse_duration
 from mainspring.ledger.model import Log
+from mainspring.serving.outputs import Outputs
 from mainspring.serving.quota import Price, Quota
 
 # Upper bounds of the histograms of durations, seconds.
@@ -73,6 +74,7 @@ class Endpoint:
         unusual: What becomes of rows that are unlike the training rows; by default they are answered as all are.
         quotas: Limits of what callers may ask for.
         price: Price of its answers, for quotas of money.
+        outputs: What callers get of the model's numbers, by default all; the first policy that names a caller holds.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Endpoint:
     unusual: Unusual | None = None
     quotas: Sequence[Quota] = ()
     price: Price = _FREE
+    outputs: Sequence[Outputs] = ()
 
     def __post_init__(self) -> None:
         check_id(self.name, "endpoint")
@@ -98,6 +101,7 @@ class Endpoint:
         expect_each(self.replicas, int, owner.format("replicas"), fix="write the least and the most: (1, 1).")
         expect_each(self.quotas, Quota, owner.format("quotas"), fix="write quotas=[ms.Quota(...)].")
         expect(self.price, Price, owner.format("price"), fix="write price=ms.Price(row=0.001).")
+        expect_each(self.outputs, Outputs, owner.format("outputs"), fix="write outputs=[ms.Outputs(digits=2)].")
         if self.price == _FREE and any(quota.cost is not None for quota in self.quotas):
             raise Invalid(f"Endpoint {self.name!r} has a quota of money and no price.", fix="write price=ms.Price().")
         model, _, reference = self.model.partition("@")
@@ -182,6 +186,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     shed: Shed | None = None
     quotas: tuple[Quota, ...] = ()
     price: Price = _FREE
+    outputs: tuple[Outputs, ...] = ()
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -16,6 +17,8 @@ OWNER: Literal["owner"] = "owner"
 ENDPOINT: Literal["endpoint"] = "endpoint"
 PERIODS = {"second": SECOND, "minute": MINUTE, "hour": HOUR, "day": DAY}
 MONTH = "month"
+REFUSE: Literal["refuse"] = "refuse"
+LABELS: Literal["labels"] = "labels"
 ROWS, REQUESTS, COST = "rows", "requests", "cost"
 MILLIONTHS = 1_000_000  # of the currency, in which money is counted
 _KINDS = ("group", "key", "role", "service")
@@ -59,6 +62,7 @@ class Quota(msgspec.Struct, frozen=True):
             callers of an endpoint.
         only: Callers whom it limits, by default all: "group:NAME", "role:ROLE", "key:NAME", and for the tokens of a
             workload "service:NAME".
+        spent: What becomes of requests when it is spent: "refuse", or "labels", answers with the class alone.
     """
 
     name: str
@@ -68,6 +72,7 @@ class Quota(msgspec.Struct, frozen=True):
     cost: float | None = None
     by: Literal["key", "owner", "endpoint"] = KEY
     only: tuple[str, ...] = ()
+    spent: Literal["refuse", "labels"] = REFUSE
 
     def __post_init__(self) -> None:
         check_id(self.name, "quota")
@@ -86,12 +91,9 @@ class Quota(msgspec.Struct, frozen=True):
             expect(given, kinds, f"{owner}'s limit of {measure}", fix="write a number above 0.")
             if not 0 < self.limits[measure] <= _MOST:
                 raise Invalid(f"{owner} has the limit of {given:g} {measure}.", fix="write a number above 0.")
-        expect_each(self.only, str, f"{owner}'s callers", fix='write only=["group:NAME"].')
-        msgspec.structs.force_setattr(self, "only", tuple(self.only))
-        for each in self.only:
-            kind, _, name = each.partition(":")
-            if kind not in _KINDS or not name:
-                raise Invalid(f"{owner} limits only {each!r}.", fix=f"write one of {':NAME, '.join(_KINDS)}:NAME.")
+        if self.spent not in (REFUSE, LABELS):
+            raise Invalid(f"{owner} has spent={self.spent!r}.", fix=f'write spent="{REFUSE}" or "{LABELS}".')
+        msgspec.structs.force_setattr(self, "only", check_callers(self.only, owner))
 
     @property
     def limits(self) -> dict[str, int]:
@@ -99,6 +101,20 @@ class Quota(msgspec.Struct, frozen=True):
         given = {ROWS: self.rows, REQUESTS: self.requests}
         found = {measure: limit for measure, limit in given.items() if limit is not None}
         return found if self.cost is None else {**found, COST: round(self.cost * MILLIONTHS)}
+
+
+def check_callers(given: Sequence[str], owner: str) -> tuple[str, ...]:
+    """Return the callers that a declaration names.
+
+    Raises:
+        Invalid: One is not written as `KIND:NAME`.
+    """
+    expect_each(given, str, f"{owner}'s callers", fix='write only=["group:NAME"].')
+    for each in given:
+        kind, _, name = each.partition(":")
+        if kind not in _KINDS or not name:
+            raise Invalid(f"{owner} is for {each!r} only.", fix=f"write one of {':NAME, '.join(_KINDS)}:NAME.")
+    return tuple(given)
 
 
 def period(per: str, at: int) -> tuple[int, int]:

@@ -34,7 +34,7 @@ from mainspring.project.built_in_jobs import BUILT_IN as BUILT_IN_JOBS
 from mainspring.project.definitions.importing import importing, outdated, turn
 from mainspring.project.schedules import check_scheduled
 from mainspring.serving.model import REFUSE, Endpoint
-from mainspring.serving.quota import Price, Quota
+from mainspring.serving.quota import LABELS, Price, Quota
 from mainspring.serving.streaming.declaring import StreamEndpoint
 from mainspring.training.inputs import check_declared
 from mainspring.training.label import label_keys
@@ -299,11 +299,20 @@ def _problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tupl
 
 def _quotas(declared: Declared) -> Iterable[tuple[object, str, str]]:
     known: dict[str, Quota] = {}
+    models = {item.name: item for item in declared.of(Model) if isinstance(item, Model)}
     for endpoint in declared.of(Endpoint):
         assert isinstance(endpoint, Endpoint)
         for quota in endpoint.quotas:
             if known.setdefault(quota.name, quota) != quota:
                 yield endpoint, f"There are two quotas named {quota.name!r}, which differ", "rename one of them."
+        model = models.get(endpoint.model_name)
+        labels = any(each.labels for each in endpoint.outputs) or any(each.spent == LABELS for each in endpoint.quotas)
+        if labels and model is not None and model.task == "regression":
+            yield (
+                endpoint,
+                f"Endpoint {endpoint.name!r} answers labels, which a regression has not",
+                "write digits=2.",
+            )
 
 
 def _streams(declared: Declared) -> Iterable[tuple[object, str, str]]:
@@ -471,7 +480,7 @@ def _endpoint(item: Endpoint, body: dict[str, Any]) -> dict[str, Any]:
     stored = {} if item.without_store == REFUSE else {"without_store": item.without_store}
     price = {} if item.price == Price() else {"price": body["price"]}
     unused = {**body, "without_store": "", "price": ""}
-    return _without_empty(unused, "without_store", "unusual", "quotas", "price") | stored | price
+    return _without_empty(unused, "without_store", "unusual", "quotas", "price", "outputs") | stored | price
 
 
 def _function(function: FeatureFunction) -> dict[str, Any]:

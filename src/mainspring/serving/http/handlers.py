@@ -10,7 +10,7 @@ from functools import partial
 
 import msgspec
 
-from mainspring.core.errors import Conflict, Invalid, NotFound
+from mainspring.core.errors import Conflict, Denied, Invalid, NotFound
 from mainspring.core.ids import REQUEST_ID, repeatable
 from mainspring.serving.http.body import Bodies
 from mainspring.serving.http.message import JSON_ONLY, Headers, Reply, Request, reply
@@ -116,6 +116,10 @@ class Handlers:
         if self._explaining is None:
             raise NotFound("This server does not explain predictions.")
         inference, decoded, deadline = self._inference(request, body)
+        if inference.shaped:
+            error = Denied("An explanation would show more than your outputs of this endpoint.", authenticated=True)
+            inference.refuse(error)
+            raise error
         if decoded.binary:
             raise Invalid("An explanation is JSON, and so are the outputs beside it.", fix="ask for no binary data.")
         answered, explained = await self._explaining.infer(inference, deadline)

@@ -7,14 +7,14 @@ RateLimit fields: draft-ietf-httpapi-ratelimit-headers-10.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from mainspring.core.errors import Invalid, QuotaExceeded
 from mainspring.core.time import SECOND, Clock, SystemClock
 from mainspring.security.model import Kind, Principal
 from mainspring.serving.model import Route
 from mainspring.serving.plane.counts import Counts
-from mainspring.serving.quota import COST, KEY, MILLIONTHS, OWNER, REQUESTS, ROWS, Price, Quota, period
+from mainspring.serving.quota import COST, KEY, LABELS, MILLIONTHS, OWNER, REQUESTS, ROWS, Price, Quota, period
 
 _MOST_CALLERS = 4096
 _LEASES = 1024  # parts of a limit; smaller limits are counted one by one
@@ -31,7 +31,7 @@ class Meter:
 
     __slots__ = (
         "_counts", "_left", "_name", "_quota", "_row", "after", "begin", "end", "label", "limit", "measure",
-        "per_request", "per_row", "permits", "policy",
+        "per_request", "per_row", "permits", "policy", "then_labels",
     )  # fmt: skip
 
     def __init__(self, counts: Counts, quota: Quota, measure: str, subject: str, price: Price) -> None:
@@ -40,6 +40,7 @@ class Meter:
         self._name = name_of(quota, measure, subject)
         self.begin = self.end = self.after = self.permits = self._left = 0
         self.measure = measure
+        self.then_labels = quota.spent == LABELS
         self.limit = quota.limits[measure]
         self.per_row = price.micros_a_row if measure == COST else int(measure == ROWS)
         self.per_request = price.micros_a_request if measure == COST else int(measure == REQUESTS)
@@ -100,9 +101,10 @@ class Account:
 
     Attributes:
         fields: Header fields of replies, as of the last lease or the last second.
+        labels: Whether the last request is answered with labels alone, because a quota of scores is spent.
     """
 
-    __slots__ = ("_clock", "_from", "_meters", "_until", "caller", "fields")
+    __slots__ = ("_clock", "_from", "_meters", "_until", "caller", "fields", "labels")
 
     def __init__(self, caller: Principal, meters: Sequence[Meter], clock: Clock) -> None:
         self.caller = caller
@@ -110,6 +112,7 @@ class Account:
         self._clock = clock
         self._from = self._until = 0  # within, the fields hold and no period ends
         self.fields: Fields = ()
+        self.labels = False
 
     def charge(self, rows: int) -> None:
         """Count a request.
@@ -118,31 +121,31 @@ class Account:
             QuotaExceeded: A quota is spent; nothing was counted.
             Invalid: The request alone is more than a quota.
         """
-        meters = self._meters
+        meters, self.labels = self._meters, False
         now = self._clock.now()
         leased = not self._from <= now < self._until
         for number, meter in enumerate(meters):
             amount = meter.per_row * rows + meter.per_request
             if meter.permits < amount or (leased and not meter.begin <= now < meter.end):
+                leased = True
                 try:
                     meter.lease(amount, now)
                 except Exception:
-                    _refund(meters[:number], rows)
+                    if meter.then_labels:
+                        self.labels = True
+                        continue
+                    self.refund(rows, meters[:number])
                     raise
-                leased = True
             meter.permits -= amount
         if leased and meters:
             self._from, self._until = now, min(now + SECOND, *(meter.end for meter in meters))
             self.fields = (("ratelimit", ", ".join([meter.state(now) for meter in meters])),)
 
-    def refund(self, rows: int) -> None:
-        """Take a request back that was refused before anything was computed for it."""
-        _refund(self._meters, rows)
-
-
-def _refund(meters: Sequence[Meter], rows: int) -> None:
-    for meter in meters:
-        meter.permits += meter.per_row * rows + meter.per_request
+    def refund(self, rows: int, meters: Sequence[Meter] | None = None) -> None:
+        """Take the last request back, which was refused before anything was computed for it."""
+        for meter in self._meters if meters is None else meters:
+            if not (self.labels and meter.then_labels):  # was not charged
+                meter.permits += meter.per_row * rows + meter.per_request
 
 
 class Quotas:
@@ -178,7 +181,7 @@ class Quotas:
             self._meters.clear()
         meters = []
         for quota in self._quotas:
-            if not applies(quota, caller):
+            if not named(quota.only, caller):
                 continue
             subject = subject_of(quota, caller, self._endpoint)
             for measure in quota.limits:
@@ -194,13 +197,15 @@ def _of(route: Route) -> tuple[tuple[Quota, ...], Price]:
     return route.quotas, route.price
 
 
-def applies(quota: Quota, caller: Principal) -> bool:
-    """Return whether a quota limits a caller."""
-    if not quota.only:
+def named(only: Collection[str], caller: Principal | None) -> bool:
+    """Return whether a declaration names a caller; one without names is for all."""
+    if not only:
         return True
+    if caller is None:
+        return False
     names = {f"group:{group}" for group in caller.groups} | {f"role:{binding.role}" for binding in caller.roles}
     names.add(f"{'key' if caller.kind is Kind.KEY else 'service'}:{caller.name}")
-    return not names.isdisjoint(quota.only)
+    return not names.isdisjoint(only)
 
 
 def subject_of(quota: Quota, caller: Principal, endpoint: str) -> str:

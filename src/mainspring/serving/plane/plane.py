@@ -21,6 +21,7 @@ from mainspring.registry.bundles import Bundles
 from mainspring.security.model import Principal
 from mainspring.serving.batching.batcher import Job
 from mainspring.serving.model import DEFAULTS, REQUEST, Arm, Route
+from mainspring.serving.outputs import LABELS
 from mainspring.serving.plane import runtime
 from mainspring.serving.plane.arms import HANGS_US, FailureBuffer, Patience
 from mainspring.serving.plane.batch_run import Waiter
@@ -30,6 +31,7 @@ from mainspring.serving.plane.lane import LAST, Answer, Ask, Lane, monotonic_us
 from mainspring.serving.plane.live import Live, Served, key_unit
 from mainspring.serving.plane.metering import Account, Fields
 from mainspring.serving.plane.metrics import Metrics
+from mainspring.serving.plane.shaping import policy_of, shaped
 from mainspring.serving.plane.watch import StoreWatch
 from mainspring.serving.ports import Loader, RoutingTable
 from mainspring.serving.protocol.asked import Answered, Asked
@@ -239,7 +241,7 @@ class Inference:
         principal: Id of the caller's key.
         received_us: Arrival of the request, monotonic, µs.
         named: The caller's name for the request where the request itself has none.
-        caller: Whose quotas it is charged to.
+        caller: Whose quotas it is charged to, and for whom its outputs are shaped.
 
     Raises:
         Invalid: The request does not follow the model's schema.
@@ -253,6 +255,7 @@ class Inference:
         "_principal",
         "_received",
         "_rows",
+        "_shape",
         "_wanted",
         "asked",
         "assigned",
@@ -280,6 +283,8 @@ class Inference:
         self._account: Account | None = None
         if served.quotas is not None and caller is not None:  # before a rollout assigns it, likewise
             self._account = lane.charge(served.quotas, caller, rows.count)
+        labels = self._account is not None and self._account.labels
+        self._shape = LABELS if labels else policy_of(served.route.outputs, caller) if served.route.outputs else None
         self.asked = asked
         self.served = served
         self.lane = lane
@@ -297,8 +302,13 @@ class Inference:
             self._rows = rows
             self._wanted = _wanted(asked, self.lane)
         except Exception as error:
-            self._refused(error)
+            self.refuse(error)
             raise
+
+    @property
+    def shaped(self) -> bool:
+        """Whether its caller gets less than the model's outputs."""
+        return self._shape is not None
 
     @property
     def limits(self) -> Fields:
@@ -345,7 +355,7 @@ class Inference:
         try:
             self.lane.submit(self.job)
         except Exception as error:
-            self._refused(error)
+            self.refuse(error)
             raise
         if self.assigned is not None:
             self.lane.arm.watch(waiter, self.job.deadline)
@@ -368,7 +378,8 @@ class Inference:
         if self.assigned is not None:
             self.lane.arm.answered(took_us)
 
-    def _refused(self, error: Exception) -> None:
+    def refuse(self, error: Exception) -> None:
+        """Count it as failed before anything was computed for it."""
         if self._account is not None:
             self._account.refund(self.rows)
         self.failed(error)
@@ -383,10 +394,13 @@ class Inference:
 
     def answered(self, answer: Answer) -> Answered:
         """Return the reply to it."""
-        specs = self.lane.runtime.outputs
+        runtime, specs = self.lane.runtime, self.lane.runtime.outputs
+        arrays = None
+        if self._shape is not None:
+            arrays = shaped(self._shape, runtime.manifest, {name: answer.output(name) for name in specs})
         outputs = []
         for name in self._wanted:
-            array = answer.output(name)
+            array = answer.output(name) if arrays is None else arrays[name]
             outputs.append(Tensor(name, specs[name].datatype, array.shape, array))
         said: dict[str, Any] = {"prediction_ids": answer.ids}
         if self.asked.parameters.feature_statuses:

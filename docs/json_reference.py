@@ -227,6 +227,16 @@ DOCUMENTS = {
         {"approvals": list[Approval], "withdrawn": list[Withdrawal], "deletion": Deletion | None},
     ),
     "models history": Document(list[Happened], ("at",)),
+    "models label-issues": Document(
+        _object(
+            "LabelIssues", model=str, run=str, rows=int, classes=list[str | int], joint=list[list[float]],
+            suspects=list[_object(
+                "SuspectLabel", keys=dict[str, Any], at=int, label=str | int, suggested=str | int, confidence=float,
+                repeats=bool,
+            )],
+        ),
+        ("SuspectLabel.at",),
+    ),
     "models card": Document(Card, more={"complete": bool}),
     "models approve": Document(Approval, ("at",)),
     "models withdraw": Document(Withdrawal, ("at", "Approval.at")),

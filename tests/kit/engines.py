@@ -19,6 +19,7 @@ VERSIONS = {
     "kubernetes": "kubernetes-validate==1.37.0",
     "ray": "ray==2.60.0",
     "spark": "pyspark==4.3.0",
+    "cleanlab": "cleanlab==2.9.0",
     "snowflake": "fakesnow==0.12.1 snowflake-connector-python==3.18.1",
 }
 BESIDE = ("kubernetes", "ray", "spark", "snowflake")  # environments that also see the packages of this one

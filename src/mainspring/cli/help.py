@@ -55,6 +55,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "models history": ("models history late-delivery --alias champion",),
     "models import": ("models import late.tar",),
     "models key": ("models key",),
+    "models label-issues": ("models label-issues late-delivery", "models label-issues late-delivery --folds 10 --json"),
     "models list": ("models list late-delivery",),
     "models restore": ("models restore late-delivery:3",),
     "models show": ("models show late-delivery", "models show late-delivery:3"),

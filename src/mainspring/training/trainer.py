@@ -28,6 +28,7 @@ from mainspring.training.flavours import estimator_scores
 from mainspring.training.frames import Array
 from mainspring.training.inputs import check_declared, personal_sources
 from mainspring.training.judge import constant, constant_scores, judge, undefined
+from mainspring.training.label_issues import Suspects, suspects, table_of
 from mainspring.training.model import Model, TrainReport
 from mainspring.training.runs.provenance import (
     CODE_CHANGED,
@@ -43,6 +44,7 @@ from mainspring.training.sets.assemble import labelled_observations, training_se
 from mainspring.training.sets.leakage import refuse_leaks
 from mainspring.training.stages import Converted, Fitted, Observed
 
+PURPOSE = "mainspring.purpose"  # tag of a run that is no training
 _SYSTEM_EVERY_S = 5.0
 _LONGEST_CHANGED = 1000  # characters
 
@@ -143,6 +145,38 @@ class Trainer:
             left_out=dict(observed.everything.left_out),
             notes=notes,
         )
+
+    def suspects(
+        self,
+        model: Model,
+        *,
+        since: int | None = None,
+        until: int | None = None,
+        folds: int = 5,
+        progress: Progress | None = None,
+    ) -> tuple[str, Suspects]:
+        """Search the labels of the observations in `[since, until)` for wrong ones; see `label_issues.suspects`.
+
+        Returns:
+            The id of the run that it is recorded in, whose `label_issues.csv` has every suspect, and what was found.
+        """
+        check_declared(model)
+        tell = progress or _nobody
+        tell("pin the data", 0.0)
+        pinned = pin(model, self._lake, self._snapshots, self._clock, self._root)
+        with self._start(model, pinned) as run:
+            run.set_tag(PURPOSE, "label issues")
+            _log_inputs(run, model, pinned, since, until)
+            tell("read the features", 0.05)
+            observed = self._observe(model, pinned, since, until, 1.0)
+            found = suspects(
+                model, observed.data, run, folds=folds, tell=lambda stage, share: tell(stage, 0.1 + 0.9 * share)
+            )
+            run.log_metrics({"label_issues": float(len(found.suspects)), "rows": float(found.rows)})
+            run.log_artefact("label_issues.csv", table_of(found, hidden=model.observations.source.pii))
+        self._tracking.finish(run.id, "FINISHED", self._clock.now())
+        tell("done", 1.0)
+        return run.id, found
 
     def _start(self, model: Model, pinned: Pinned) -> Run:
         tags = {**process_tags(), **pinned.tags, "seed": str(model.seed)}

@@ -17,7 +17,7 @@ from mainspring.stats.sequential.events import log_e_differs, log_e_sample_ratio
 
 ALPHA = 0.05
 LIMIT = math.log(1 / ALPHA)
-RUNS = examples(gate=100, deep=2_000)
+RUNS = examples(gate=200, deep=2_000)
 
 
 def alarms(strata: Array, candidate: Array, control: Array) -> bool:

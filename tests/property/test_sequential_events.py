@@ -27,7 +27,7 @@ from mainspring.stats.sequential.events import (
 )
 
 ALPHA = 0.05
-RUNS = examples(gate=200, deep=10_000)
+RUNS = examples(gate=400, deep=10_000)
 TESTS = {"above": log_e_above, "below": log_e_below, "differs": log_e_differs}
 LIMIT = math.log(1 / ALPHA)
 

@@ -32,7 +32,7 @@ from mainspring.stats.sequential.verdicts import of_latency, of_scores
 
 ALPHA = 0.05
 LIMIT = math.log(1 / ALPHA)
-RUNS = examples(gate=100, deep=2_000)
+RUNS = examples(gate=200, deep=2_000)
 STEP = 25
 REQUESTS = 600
 

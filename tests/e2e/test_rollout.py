@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from kit.depot import opened
-from kit.depth import examples
+from kit.depth import deep, examples
 from kit.functions import GOOD, Load, processes_of, shop
 from kit.waiting import wait_until
 from mainspring.delivery.rollout.model import RolloutState, Status
@@ -176,7 +176,7 @@ def logged(project: Project, number: int) -> None:
     project.predictions.compact()
 
 
-@pytest.mark.parametrize("fault", BAD_SHADOWS)
+@pytest.mark.parametrize("fault", examples(gate=["crashes"], deep=list(BAD_SHADOWS)))
 def test_a_shadow_that_hangs_or_crashes_ends_and_says_why(
     fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +204,7 @@ def test_a_shadow_that_hangs_or_crashes_ends_and_says_why(
     assert state.why == f"version 2 answers no predictions: 3 times its process {why}"
 
 
+@deep
 def test_a_candidate_that_crashes_is_rolled_back_by_its_errors(tmp_path: Path) -> None:
     candidate = "import os\n\n\ndef score(x):\n    (x > 0).any() and os.abort()\n    return x\n"
     depot = shop(tmp_path / "shop", SHADOW.replace("least_requests=100", "least_requests=20"), candidate)

@@ -15,6 +15,7 @@ from kit.console.shop import shop
 from kit.console.streaming import streaming
 from kit.console.trials import tried
 from kit.console.troubled import troubled
+from kit.depth import examples
 from mainspring.console.app import create_app
 
 
@@ -36,7 +37,9 @@ PROJECTS = {
 }
 
 
-@pytest.mark.parametrize("name", PROJECTS)
+@pytest.mark.parametrize(
+    "name", examples(gate=["flights", "shop", "rolled", "streaming", "pipelined"], deep=list(PROJECTS))
+)
 def test_each_page_is_in_order(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = PROJECTS[name](tmp_path)
     pages = pages_of(Client(create_app(project), project.key()))

@@ -112,7 +112,7 @@ def torch(data: Any, run: Any) -> Any:
         (catboost, "catboost", "model.cbm", Order),
         (xgboost_by_category, "xgboost", "model.ubj", Order),
         (lightgbm_by_category, "lightgbm", "model.txt", Order),
-        pytest.param(torch, "onnx", "model.onnx", Numbers, marks=pytest.mark.slow),
+        pytest.param(torch, "onnx", "model.onnx", Numbers, marks=deep),
     ],
 )
 def test_what_is_trained_is_what_is_served(

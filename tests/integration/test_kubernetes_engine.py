@@ -125,6 +125,7 @@ def test_another_job_of_a_dead_runner_is_ended_first(project: Project, cluster: 
     assert not cluster.pods
 
 
+@deep
 def test_an_api_that_is_away_for_a_moment_costs_nothing(project: Project, cluster: Cluster) -> None:
     runner, attempt = runner_of(project, cluster), attempt_of(project)
     cluster.away = 3

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from kit.depth import deep
 from kit.depth import examples as chosen
 from kit.flavours import encoder, encoder_examples, prove
 from mainspring.core.errors import Invalid, MissingExtra, NotConvertible
@@ -154,6 +155,7 @@ def test_a_network_is_exported_and_proved() -> None:
     assert export(network, ROWS_OF_4, outputs=["y"]).artefact == made.artefact
 
 
+@deep
 def test_an_encoder_is_proved_over_lengths_and_padding() -> None:
     pytest.importorskip("transformers")
     made = export(encoder(), encoder_examples())

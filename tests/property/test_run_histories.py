@@ -35,7 +35,7 @@ histories = st.lists(st.tuples(values, steps, instants), max_size=30)
 points_asked = st.integers(1, 40) | st.just(MOST_POINTS)
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+@pytest.fixture(scope="module", params=examples(gate=["sqlite"], deep=["sqlite", "postgres"]))
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Any]]:
     folder: Path = tmp_path_factory.mktemp("histories")
     url = f"sqlite:///{folder / 'tracking.db'}"

@@ -61,6 +61,7 @@ from mainspring.operations.reproduce.reproducing import Reproduction
 from mainspring.operations.rollout.outlook import PlanReport
 from mainspring.operations.rollout.reports import RolloutReport
 from mainspring.operations.search.searching import SearchReport
+from mainspring.operations.sessions import OpenSession
 from mainspring.operations.status import EndpointStatus, OpenIncident, Status
 from mainspring.operations.stream_endpoints.showing import StreamStatus
 from mainspring.operations.streams.reports import StreamReport
@@ -412,6 +413,8 @@ DOCUMENTS = {
         Document(Account, ("created_at", "disabled_at")),
     ),
     **dict.fromkeys(("users list", "service-accounts list"), Document(list[Account], ("created_at", "disabled_at"))),
+    "sessions list": Document(list[OpenSession], ("opened_at", "expires_at", "checked_at")),
+    "sessions end": Document(_object("EndedSessions", ended=int)),
     "login": Document(_object("SignedIn", account=str, name=str, email=str, issuer=str, kept_in=str)),
     "logout": Document(_object("SignedOut", signed_out=bool)),
     "whoami": Document(

@@ -16,6 +16,7 @@ from mainspring.security.adapters.anchors_file import FileAnchors
 from mainspring.security.adapters.catalog import CatalogEndedSessions, CatalogKeyStore
 from mainspring.security.adapters.credentials import FileCredentials, KeyringCredentials
 from mainspring.security.adapters.data_keys import CatalogDataKeys, CatalogSubjectKeys
+from mainspring.security.adapters.directory import CatalogDirectory
 from mainspring.security.adapters.key_file import FileKeys
 from mainspring.security.adapters.sign_ins import CatalogUserSessions
 from mainspring.security.conformance import (
@@ -25,6 +26,7 @@ from mainspring.security.conformance import (
     AuthoriserConformance,
     CredentialsConformance,
     DataKeyStoreConformance,
+    DirectoryConformance,
     EndedSessionsConformance,
     KeyServiceConformance,
     KeyStoreConformance,
@@ -52,6 +54,16 @@ class TestCatalogKeyStore(KeyStoreConformance, OwnedKeysConformance):
     @pytest.fixture
     def store(self, catalog: sa.Engine) -> KeyStore:
         return CatalogKeyStore(catalog)
+
+    @pytest.fixture
+    def accounts(self, catalog: sa.Engine) -> Accounts:
+        return CatalogAccounts(catalog)
+
+
+class TestCatalogDirectory(DirectoryConformance):
+    @pytest.fixture
+    def directory(self, catalog: sa.Engine) -> CatalogDirectory:
+        return CatalogDirectory(catalog)
 
     @pytest.fixture
     def accounts(self, catalog: sa.Engine) -> Accounts:

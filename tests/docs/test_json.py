@@ -24,6 +24,7 @@ from mainspring.core.time import DAY, to_datetime
 from mainspring.monitoring.incidents.model import Taken
 from mainspring.operations.keys import create_key
 from mainspring.registry.processes import local_user
+from mainspring.security.model import UserSession
 
 # What needs a process that goes on, or long work: `kit.depot` compares each document of these in other tests.
 ELSEWHERE = {
@@ -102,6 +103,8 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
     (root / "graph.json").write_text(json.dumps({"nodes": [node], "outputs": {"y": "one.y"}}))
     spec = ["--input", "x:FP32:-1,4", "--output", "y:FP32:-1,4"]
     shed = Taken(action=f"shed {MODEL}", at=0, state="done", share=0.1, until=project.wall.now() + DAY)
+    at = project.wall.now()
+    project.user_sessions.add(UserSession("s" * 32, "somebody", at, at + DAY, at, b""), at)
     project.incidents.save([incident(MODEL, project.clock.now(), actions=(shed,))])
     one = "{incidents list[0][id]}"
     key, version = ["--key-file", "key"], f"{MODEL}:2"
@@ -139,7 +142,9 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("incidents end-shed", [one]), ("incidents verdict", [one, "real"]),
         ("incidents show", [one]), ("incidents close", [one]),
         ("keys create", ["ana", "--scope", "view"]), ("keys list", []), ("keys revoke", ["{keys list[0][id]}"]),
-        ("whoami", []), ("logout", []), ("users add", ["ana", "--email", "ana@example.org"]), ("users list", []),
+        ("whoami", []), ("logout", []), ("sessions list", []),
+        ("sessions end", ["s" * 32, "--reason", "why"]),
+        ("users add", ["ana", "--email", "ana@example.org"]), ("users list", []),
         ("groups add", ["risk"]), ("groups add-member", ["risk", "user:ana"]), ("groups list", []),
         ("service-accounts add", ["nightly"]), ("service-accounts list", []),
         ("roles grant", ["engineer", "group:risk"]), ("roles list", []), ("roles revoke", ["engineer", "group:risk"]),

@@ -25,6 +25,7 @@ PROBES = {
     ("control", "GET", "/health/ready"),
 }
 DOOR = {("control", "GET", "/login"), ("control", "POST", "/login")}
+MANAGED = ("/api/keys", "/keys", "/api/sessions", "/sessions", "/scim/")  # also what is read there needs manage
 Route = tuple[str, str, str]  # plane, method, path
 
 
@@ -148,7 +149,7 @@ def test_a_key_of_too_small_a_scope_is_refused(planes: Planes) -> None:
             enough = {"scrape" if needed[path] is Action.METRICS_SCRAPE else "predict"}
         elif path == "/metrics":
             enough = {"scrape"}
-        elif (method in ("GET", "HEAD") and not path.startswith(("/api/keys", "/keys"))) or path == "/logout":
+        elif (method in ("GET", "HEAD") and not path.startswith(MANAGED)) or path == "/logout":
             enough = {"view"}
         else:
             enough = {"manage"}

@@ -185,6 +185,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "users disable": ("users disable ana@example.org",),
     "users enable": ("users enable ana@example.org",),
     "users remove": ("users remove 01m8be2bwh331ajhxkj67gs77w",),
+    "sessions list": ("sessions list", "sessions list --user ana@example.org"),
+    "sessions end": ("sessions end --user ana@example.org --reason 'a lost laptop'",),
     "groups add": ("groups add risk", "groups add risk --provider-group CN=risk"),
     "groups list": ("groups list",),
     "groups remove": ("groups remove risk",),

@@ -56,6 +56,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logout": ("logout", "Forget the sign-in of this machine's user."),
     "whoami": ("whoami", "Show who you are, here and to the console."),
     "users": ("users", "Add, list, disable and remove users."),
+    "sessions": ("sessions", "Console sessions of people: list, end."),
     "groups": ("groups", "Groups of accounts, and their members."),
     "service-accounts": ("service_accounts", "Accounts of programs: owners of their keys."),
     "roles": ("roles", "Grant, revoke and list roles."),

@@ -9,6 +9,7 @@ from fastapi.responses import Response
 
 from mainspring.console.access.audit import add_audit_api
 from mainspring.console.access.keys import add_key_api
+from mainspring.console.access.sessions import add_session_api
 from mainspring.console.answers import Answer
 from mainspring.console.background_cache import Looking
 from mainspring.console.data.explore_api import add_explore_api
@@ -89,6 +90,7 @@ def api(project: Project, looking: Looking | None = None) -> APIRouter:
 
     add_find_api(router, project)
     add_key_api(router, project)
+    add_session_api(router, project)
     add_audit_api(router, project)
     add_explore_api(router, project, looking)
     return router

@@ -7,6 +7,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
+from mainspring.console.access.scim import add_scim
+from mainspring.console.access.scim_answers import ROOT, scim_error
 from mainspring.console.answers import Json, error_json
 from mainspring.console.api import api
 from mainspring.console.background_cache import Looking, Shared
@@ -25,6 +27,7 @@ from mainspring.serving.plane.metrics import CONTENT_TYPE
 # Built here, one after the other: requests run in threads, and each would build the shared parts first.
 _PARTS = (
     "authenticator",
+    "directory",
     "authoriser",
     "audit",
     "lake",
@@ -77,7 +80,7 @@ def create_app(project: Project, looking: Looking | None = None) -> FastAPI:
     events = APIRouter(include_in_schema=False)
     add_events(events, app.state.changes)
     shown = pages(project, sessions, looking, app.state.refusals, sign_ins)
-    for router in (_health(project), _metrics(project), events, api(project, looking), shown):
+    for router in (_health(project), _metrics(project), _scim(project), events, api(project, looking), shown):
         # `include_router` would build every route a second time, at the first request.
         app.router.routes.extend(router.routes)
     app.add_exception_handler(MainspringError, _stated)
@@ -118,7 +121,15 @@ def _metrics(project: Project) -> APIRouter:
     return router
 
 
+def _scim(project: Project) -> APIRouter:
+    router = APIRouter(prefix=ROOT, include_in_schema=False)
+    add_scim(router, project)
+    return router
+
+
 def _answer(request: Request, error: MainspringError) -> Response:
+    if request.url.path.startswith(f"{ROOT}/"):
+        return scim_error(error)
     return error_page(request.scope, error) if wants_page(request.scope) else error_json(error)
 
 

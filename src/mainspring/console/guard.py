@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mainspring.console.access.scim_answers import ROOT, scim_error
 from mainspring.console.answers import error_json
 from mainspring.console.permissions import Permissions
 from mainspring.console.render import error_page, login_page, wants_page
@@ -187,6 +188,8 @@ class Guard:
 
     def _refusal(self, scope: Scope, error: MainspringError) -> Response:
         status = codes_of(error).http
+        if scope["path"].startswith(f"{ROOT}/"):
+            return scim_error(error)
         if not wants_page(scope):
             return error_json(error)
         if status == 401:

@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from mainspring.console.access.audit import add_audit_pages
 from mainspring.console.access.keys import add_key_pages
+from mainspring.console.access.sessions import add_session_pages
 from mainspring.console.access.sign_in import add_sign_in
 from mainspring.console.assets import add_assets
 from mainspring.console.background_cache import Looking, Shared
@@ -49,7 +50,7 @@ _ENDPOINTS = rf"endpoints(/{_ID}(/(performance|fairness|drift|latency|capacity|r
 _PIPELINES = rf"pipelines(/{_ID}(/runs/{_ID}(/steps/[A-Za-z0-9_.%-]{{1,140}})?)?)?"
 _QUERY = r"(\?[!-~]{1,2000})?"  # anything printable: it is used on our own page only
 _OWN_PAGE = re.compile(
-    rf"/(predictions(/{_ID})?|features(/{_ID})?|data(/{_ID}){{,3}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts|incidents|fleet|streams)(/{_ID})?|keys|audit|find|{_ENDPOINTS}|{_MODELS}|{_PIPELINES})?{_QUERY}"
+    rf"/(predictions(/{_ID})?|features(/{_ID})?|data(/{_ID}){{,3}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts|incidents|fleet|streams)(/{_ID})?|keys|sessions|audit|find|{_ENDPOINTS}|{_MODELS}|{_PIPELINES})?{_QUERY}"
 )
 
 
@@ -96,6 +97,7 @@ def pages(
         add_fleet_pages,
         add_find_page,
         add_key_pages,
+        add_session_pages,
         add_audit_pages,
     ):
         each(router, project, frame)

@@ -160,7 +160,16 @@ NEEDS: Mapping[tuple[str, str], Needs] = {
     **_all(Needs(Action.KEYS_READ), "GET /keys", "GET /api/keys"),
     **_all(Needs(Action.KEYS_MANAGE), "POST /keys", "POST /keys/{key_id}/revoke", "POST /api/keys"),
     **_all(Needs(Action.KEYS_MANAGE), "DELETE /api/keys/{key_id}"),
+    **_all(Needs(Action.SESSIONS_READ), "GET /sessions", "GET /api/sessions"),
+    **_all(Needs(Action.SESSIONS_END), "POST /sessions/{session_id}/end", "POST /api/sessions/{session_id}/end"),
     **_all(Needs(Action.METRICS_SCRAPE), "GET /metrics"),
+    **_all(
+        Needs(Action.ACCOUNTS_PROVISION),
+        *("GET /scim/v2/ServiceProviderConfig", "GET /scim/v2/ResourceTypes"),
+        *(f"{method} /scim/v2/{kind}" for kind in ("Users", "Groups") for method in ("GET", "POST")),
+        *(f"{method} /scim/v2/Users/{{user_id}}" for method in ("GET", "PUT", "PATCH", "DELETE")),
+        *(f"{method} /scim/v2/Groups/{{group_id}}" for method in ("GET", "PUT", "PATCH", "DELETE")),
+    ),
 }
 
 

@@ -107,22 +107,26 @@ def bind_name(project: Project, account: Account, name: str, *, by: str | None =
     return bound
 
 
-def set_disabled(project: Project, account: Account, disabled: bool) -> Account:
-    """Disable an account, which voids its keys and sessions within two seconds, or enable it again."""
+def set_disabled(project: Project, account: Account, disabled: bool, *, who: str | None = None) -> Account:
+    """Disable an account, which voids its keys within two seconds and ends its sessions, or enable it again."""
     if disabled == (account.disabled_at is not None):
         return account
     at = project.wall.now() if disabled else None
     project.audit.check()
     project.accounts.set_disabled(account.id, at)
-    audit(project, "accounts.disable" if disabled else "accounts.enable", f"{account.kind}/{account.id}", account.name)
+    if disabled:
+        project.user_sessions.remove_all(account.id)
+    action = "accounts.disable" if disabled else "accounts.enable"
+    audit(project, action, f"{account.kind}/{account.id}", account.name, who=who)
     return replace(account, disabled_at=at)
 
 
-def remove_account(project: Project, account: Account) -> None:
-    """Remove an account with its memberships and roles; its keys and sessions are void within two seconds."""
+def remove_account(project: Project, account: Account, *, who: str | None = None) -> None:
+    """Remove an account with its memberships, roles and sessions; its keys are void within two seconds."""
     project.audit.check()
     project.accounts.remove(account.id)
-    audit(project, "accounts.remove", f"{account.kind}/{account.id}", account.name)
+    project.user_sessions.remove_all(account.id)
+    audit(project, "accounts.remove", f"{account.kind}/{account.id}", account.name, who=who)
 
 
 def add_group(project: Project, name: str, provider_group: str = "") -> AccountGroup:

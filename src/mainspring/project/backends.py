@@ -148,6 +148,9 @@ STREAM_STATES: Mapping[str, Build] = {
 ACCOUNTS: Mapping[str, Build] = _by_catalog(
     lambda at: lazily("security.adapters.accounts", "CatalogAccounts", extra="gateway")(at.project.engine)
 )
+DIRECTORIES: Mapping[str, Build] = _by_catalog(
+    lambda at: lazily("security.adapters.directory", "CatalogDirectory", extra="gateway")(at.project.engine)
+)
 KEY_STORES: Mapping[str, Build] = _in_catalog("security", "CatalogKeyStore", "gateway")
 USER_SESSIONS: Mapping[str, Build] = _by_catalog(
     lambda at: lazily("security.adapters.sign_ins", "CatalogUserSessions", extra="gateway")(at.project.engine)

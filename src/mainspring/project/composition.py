@@ -74,6 +74,7 @@ if TYPE_CHECKING:
         Authoriser,
         Credentials,
         DataKeyStore,
+        Directory,
         EndedSessions,
         KeyService,
         KeyStore,
@@ -312,6 +313,11 @@ class Project:
     @cached_property
     def accounts(self) -> Accounts:
         built: Accounts = self._build("accounts", backends.ACCOUNTS, self.settings.catalog)
+        return built
+
+    @cached_property
+    def directory(self) -> Directory:
+        built: Directory = self._build("directory", backends.DIRECTORIES, self.settings.catalog)
         return built
 
     @cached_property

@@ -22,6 +22,7 @@ class Action(StrEnum):
     `policies.cedarschema` says on which resources, `roles.cedar` who may, and `scopes.cedar` with which keys.
     """
 
+    ACCOUNTS_PROVISION = "accounts.provision"  # create, change and remove users and groups over SCIM
     AUDIT_READ = "audit.read"  # read and search the audit log
     COLUMN_REVEAL = "column.reveal"  # see values that identify a person
     CONSOLE_OPEN = "console.open"  # sign in, and open lists, which show what one may read
@@ -50,6 +51,8 @@ class Action(StrEnum):
     PROJECT_READ = "project.read"  # see pages about the whole project: status, lineage, commits, search
     RUN_READ = "run.read"  # see training runs
     RUN_WRITE = "run.write"  # name runs and write notes
+    SESSIONS_END = "sessions.end"  # end console sessions of other people
+    SESSIONS_READ = "sessions.read"  # list console sessions
     STREAM_READ = "stream.read"  # see streams and dead letters
     TABLE_READ = "table.read"  # see a source's schema, checks, profile and versions
     TABLE_ROWS = "table.rows"  # see rows
@@ -72,6 +75,7 @@ class Role(StrEnum):
     APPROVER = "approver"
     OPERATOR = "operator"
     AUDITOR = "auditor"
+    PROVISIONER = "provisioner"
     ADMINISTRATOR = "administrator"
 
 
@@ -136,6 +140,35 @@ class AccountGroup:
     name: str
     provider_group: str = ""
     created_at: int = 0  # UTC epoch microseconds
+    members: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryUser:
+    """A user of an organisation's directory. Name, e-mail and whether it is disabled are its account's.
+
+    Attributes:
+        user_name: Unique whatever the case of its letters.
+        external_id: Id in the directory.
+    """
+
+    account_id: str
+    user_name: str
+    external_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryGroup:
+    """A group of an organisation's directory: its members hold the group of the provider of this name.
+
+    Attributes:
+        name: Unique whatever the case of its letters.
+        members: Ids of accounts.
+    """
+
+    id: str
+    name: str
+    external_id: str = ""
     members: frozenset[str] = frozenset()
 
 

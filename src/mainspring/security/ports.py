@@ -20,6 +20,8 @@ from mainspring.security.model import (
     AuditTree,
     BoundName,
     DataKey,
+    DirectoryGroup,
+    DirectoryUser,
     Grant,
     Holder,
     Principal,
@@ -231,6 +233,68 @@ class Accounts(FindsHolders, Protocol):
         ...
 
 
+class Directory(Protocol):
+    """Users and groups of an organisation's directory. Each change is whole or not at all."""
+
+    def add_user(self, account: Account, user: DirectoryUser) -> None:
+        """Store a user of an account, and the account unless there is one of this id.
+
+        Raises:
+            Conflict: The user name or the account's identity is taken, or the account has a user.
+        """
+        ...
+
+    def save_user(self, user: DirectoryUser) -> None:
+        """Replace a user.
+
+        Raises:
+            NotFound: The account has none.
+            Conflict: The user name is taken.
+        """
+        ...
+
+    def users(
+        self, attribute: str = "", value: str = "", *, begin: int = 0, limit: int = 100
+    ) -> tuple[int, list[DirectoryUser]]:
+        """Return how many users have a value of an attribute, or how many there are, and a page of them, ordered.
+
+        Args:
+            attribute: `id`, `userName` (whatever the case of its letters) or `externalId`; empty for all users.
+        """
+        ...
+
+    def add_group(self, group: DirectoryGroup) -> None:
+        """Store a group.
+
+        Raises:
+            Conflict: Its id or name is taken.
+        """
+        ...
+
+    def save_group(self, group: DirectoryGroup) -> None:
+        """Replace a group and its members.
+
+        Raises:
+            NotFound: There is none of this id.
+            Conflict: The name is taken.
+        """
+        ...
+
+    def remove_group(self, group_id: str) -> None:
+        """Remove a group.
+
+        Raises:
+            NotFound: There is none.
+        """
+        ...
+
+    def groups(
+        self, attribute: str = "", value: str = "", *, begin: int = 0, limit: int = 100
+    ) -> tuple[int, list[DirectoryGroup]]:
+        """Do as `users`, by `id`, `displayName` or `externalId`."""
+        ...
+
+
 class AuditLog(Protocol):
     """An append-only list of audit events, and the Merkle tree over them."""
 
@@ -373,6 +437,10 @@ class UserSessions(Protocol):
 
     def of(self, account_id: str) -> list[UserSession]:
         """Return the sessions of an account, oldest first."""
+        ...
+
+    def all(self) -> list[UserSession]:
+        """Return all sessions, oldest first, also those that have expired and are not deleted yet."""
         ...
 
     def check(self, session_id: str, checked_at: int, sealed: bytes) -> None:

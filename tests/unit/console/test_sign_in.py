@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
 import pytest
@@ -25,6 +26,7 @@ from mainspring.security.sign_ins import AWAY_US, CHECK_US, RETRY_US
 
 ADDRESSES = itertools.count()
 CALLBACK = f"http://{HOST}/login/callback"
+FORM = "application/x-www-form-urlencoded"
 
 
 @pytest.fixture(scope="module")
@@ -436,3 +438,35 @@ def test_attempts_of_one_address_are_limited(console) -> None:
     browser = browser_of(console.app)
     answers = [browser.page("/login/provider").status_code for _ in range(21)]
     assert answers == [303] * 20 + [429]
+
+
+def test_a_session_is_listed_and_ended_with_a_reason(console) -> None:
+    project = console.project
+    for each in project.user_sessions.all():
+        project.user_sessions.remove(each.id)
+    console.sign_in()
+    ben = browser_of(console.app)
+    console.provider.person = "ben"
+    ben.page(console.begin(browser=ben))
+    page = console.browser.page("/sessions").text
+    assert "2 open" in page
+    told = console.browser.get("/api/sessions").json()["sessions"]
+    assert [each["name"] for each in told] == ["Ana", "Ben"]
+    assert not {"sealed", "access", "refresh"} & told[0].keys()
+    path = f"/sessions/{told[1]['id']}/end"
+    csrf = re.search(r'name="csrf" value="([^"]+)"', page)[1]
+
+    def end(**fields: str) -> int:
+        headers = {"origin": f"http://{HOST}", "accept": "text/html", "content-type": FORM}
+        return console.browser("POST", path, headers=headers, content=urlencode({"csrf": csrf, **fields})).status_code
+
+    assert end(reason="a lost laptop") == 400  # not confirmed
+    assert end(confirm="yes", reason=" ") == 400
+    assert ben.page("/sessions").status_code == 403  # he has no role, and is in
+    assert end(confirm="yes", reason="a lost laptop") == 303
+    assert ben.page("/sessions").status_code == 401
+    assert end(confirm="yes", reason="again") == 404
+    event = next(each for each in project.audit.read(5) if each.action == "sessions.end")
+    assert event.detail == f"session {told[1]['id']}: a lost laptop"
+    assert event.actor.startswith("Ana (")
+    assert console.status("/sessions") == 200

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from mainspring.security.model import Grant
 
-_ROLES = ("viewer", "analyst", "engineer", "approver", "operator", "auditor", "administrator")
+_ROLES = ("viewer", "analyst", "engineer", "approver", "operator", "auditor", "provisioner", "administrator")
 
 
 @click.group("roles", cls=Group)

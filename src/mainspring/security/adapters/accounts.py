@@ -56,6 +56,31 @@ account_group_members = sa.Table(
     sa.Column("account_id", sa.String(26), primary_key=True),
 )
 
+directory_users = sa.Table(
+    "directory_users",
+    metadata,
+    sa.Column("account_id", sa.String(26), primary_key=True),
+    sa.Column("user_name", sa.String(256), nullable=False),
+    sa.Column("folded", sa.String(1024), nullable=False, unique=True),  # the name without regard to case
+    sa.Column("external_id", sa.String(256), nullable=False),
+)
+
+directory_groups = sa.Table(
+    "directory_groups",
+    metadata,
+    sa.Column("id", sa.String(26), primary_key=True),
+    sa.Column("name", sa.String(256), nullable=False),
+    sa.Column("folded", sa.String(1024), nullable=False, unique=True),
+    sa.Column("external_id", sa.String(256), nullable=False),
+)
+
+directory_members = sa.Table(
+    "directory_members",
+    metadata,
+    sa.Column("group_id", sa.String(26), primary_key=True),
+    sa.Column("account_id", sa.String(26), primary_key=True),
+)
+
 role_grants = sa.Table(
     "role_grants",
     metadata,
@@ -83,25 +108,8 @@ class CatalogAccounts:
         self._name = engine.url.render_as_string(hide_password=True)
 
     def add(self, account: Account) -> None:
-        row = {
-            "id": account.id,
-            "kind": account.kind,
-            "name": account.name,
-            "email": account.email,
-            "service": account.name if account.kind is Kind.SERVICE else None,
-            "issuer": account.issuer or None,
-            "subject": account.subject or None,
-            "provider_groups": json.dumps(account.provider_groups),
-            "created_at": account.created_at,
-            "disabled_at": account.disabled_at,
-        }
         taken = Conflict(f"The {account.kind} account {account.name!r} already exists.")
-        inserts = [accounts.insert().values(row)]
-        if account.issuer:
-            name = identity_name(account.issuer, account.subject)
-            named = upsert(self._engine, account_names, ("name", "account_id"), ("bound_at", "bound_by"))
-            inserts.append(named.values(_bound_row(name, account.id, account.created_at, account.issuer)))
-        self._insert(taken, *inserts)
+        self._insert(taken, *account_rows(self._engine, account))
 
     def describe(self, account_id: str, name: str, email: str, provider_groups: Sequence[str]) -> None:
         self._update(account_id, name=name, email=email, provider_groups=json.dumps(provider_groups))
@@ -115,7 +123,10 @@ class CatalogAccounts:
     def remove(self, account_id: str) -> None:
         of_it = account_group_members.delete().where(account_group_members.c.account_id == account_id)
         granted = role_grants.delete().where(role_grants.c.kind != _GROUP, role_grants.c.who == account_id)
-        self._change(accounts.delete().where(accounts.c.id == account_id), _no_account(account_id), of_it, granted)
+        listed = directory_users.delete().where(directory_users.c.account_id == account_id)
+        joined = directory_members.delete().where(directory_members.c.account_id == account_id)
+        gone = accounts.delete().where(accounts.c.id == account_id)
+        self._change(gone, _no_account(account_id), of_it, granted, listed, joined)
 
     def find(self, account_id: str) -> Account | None:
         return self._one(accounts.c.id == account_id)
@@ -261,8 +272,36 @@ class CatalogAccounts:
             self._mark(connection)
 
     def _mark(self, connection: sa.Connection) -> None:
-        insert = upsert(self._engine, access_changes, ("id",), ("mark",))
-        connection.execute(insert, {"id": 1, "mark": new_id()})
+        mark_changed(self._engine, connection)
+
+
+def mark_changed(engine: sa.Engine, connection: sa.Connection) -> None:
+    """Change the mark of accounts, groups and grants."""
+    connection.execute(upsert(engine, access_changes, ("id",), ("mark",)), {"id": 1, "mark": new_id()})
+
+
+def account_rows(engine: sa.Engine, account: Account) -> list[Any]:
+    """Return the statements that insert an account, with its identity among the bound names."""
+    row = {
+        "id": account.id,
+        "kind": account.kind,
+        "name": account.name,
+        "email": account.email,
+        "service": account.name if account.kind is Kind.SERVICE else None,
+        "issuer": account.issuer or None,
+        "subject": account.subject or None,
+        "provider_groups": json.dumps(account.provider_groups),
+        "created_at": account.created_at,
+        "disabled_at": account.disabled_at,
+    }
+    if not account.issuer:
+        return [accounts.insert().values(row)]
+    bound = upsert(engine, account_names, ("name", "account_id"), ("bound_at", "bound_by"))
+    name = identity_name(account.issuer, account.subject)
+    return [
+        accounts.insert().values(row),
+        bound.values(_bound_row(name, account.id, account.created_at, account.issuer)),
+    ]
 
 
 def read_holders(connection: sa.Connection, account_id: str | None = None) -> dict[str, Holder]:
@@ -280,12 +319,21 @@ def read_holders(connection: sa.Connection, account_id: str | None = None) -> di
     mapped: dict[str, set[str]] = defaultdict(set)
     for name, provider_group in connection.execute(sa.select(account_groups.c.name, account_groups.c.provider_group)):
         mapped[provider_group].add(name)
+    listed: dict[str, set[str]] = defaultdict(set)  # groups of the directory
+    joined = sa.select(directory_members.c.account_id, directory_groups.c.name).where(
+        directory_groups.c.id == directory_members.c.group_id
+    )
+    if account_id is not None:
+        joined = joined.where(directory_members.c.account_id == account_id)
+    for account, name in connection.execute(joined):
+        listed[account].add(name)
     granted: dict[tuple[bool, str], set[Binding]] = defaultdict(set)
     for row in connection.execute(sa.select(role_grants)):
         granted[row.kind == _GROUP, row.who].add(Binding(Role(row.role), row.resource))
     found = {}
     for row in rows:
-        mine = groups[row.id].union(*(mapped[each] for each in json.loads(row.provider_groups) if each))
+        provided = listed[row.id].union(json.loads(row.provider_groups))
+        mine = groups[row.id].union(*(mapped[each] for each in provided if each))
         roles = granted[False, row.id].union(*(granted[True, group] for group in mine))
         found[row.id] = Holder(row.id, Kind(row.kind), row.name, frozenset(mine), frozenset(roles), row.disabled_at)
     return found

@@ -39,9 +39,15 @@ class CatalogUserSessions:
         return None if row is None else _session(row)
 
     def of(self, account_id: str) -> list[UserSession]:
-        query = sa.select(user_sessions).where(user_sessions.c.account_id == account_id)
+        return self._listed(user_sessions.c.account_id == account_id)
+
+    def all(self) -> list[UserSession]:
+        return self._listed(sa.true())
+
+    def _listed(self, condition: Any) -> list[UserSession]:
+        query = sa.select(user_sessions).where(condition).order_by(user_sessions.c.opened_at)
         with catalog_errors(self._name), self._engine.connect() as connection:
-            return [_session(row) for row in connection.execute(query.order_by(user_sessions.c.opened_at))]
+            return [_session(row) for row in connection.execute(query)]
 
     def check(self, session_id: str, checked_at: int, sealed: bytes) -> None:
         mine = user_sessions.update().where(user_sessions.c.id == session_id)

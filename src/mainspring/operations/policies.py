@@ -39,6 +39,29 @@ def own_policies(project: Project) -> Policies:
     return Policies(read_policies(project.settings.root / POLICIES))
 
 
+def invalid_policies(project: Project) -> list[str]:
+    """Return what is not valid about the project's policies, one line a file, beginning with its name; empty if nothing
+    is. Meanwhile running processes follow the policies that were valid last.
+    """
+    folder = project.settings.root / POLICIES
+    if not folder.is_dir():
+        return []
+    problems = []
+    for path in sorted(folder.glob("*.cedar")):
+        try:
+            Policies({path.name: path.read_text("utf-8")})
+        except (OSError, UnicodeDecodeError) as error:
+            problems.append(f"{path.name} cannot be read: {error}.")
+        except Invalid as error:
+            problems.append(error.what if path.name in error.what else f"{path.name}: {error.what}")
+    if not problems:
+        try:
+            own_policies(project)  # together: ids are given once
+        except Invalid as error:
+            problems.append(error.what)
+    return problems
+
+
 def tested(project: Project, path: Path) -> list[Case]:
     """Return the decision of each case of a CSV file with the columns who, action, resource and expected.
 

@@ -84,10 +84,13 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     damaged_segments: int = 0  # damaged segments of the prediction log
     incidents: list[OpenIncident] = []  # the most important first
     streams: list[StreamLine] = []
+    invalid_policies: list[str] = []  # one line a file of the project's policies that is not valid
 
 
 def status(project: Project) -> Status:
     """Return the project at a glance."""
+    from mainspring.operations.policies import invalid_policies
+
     running = read_running(project.settings.state)
     if running is not None and not alive(running.pid):
         running = None
@@ -100,6 +103,7 @@ def status(project: Project) -> Status:
         online=_online(project),
         damaged_segments=project.predictions.damaged(),
         incidents=open_incidents(project),
+        invalid_policies=invalid_policies(project),
         streams=[
             StreamLine(
                 stream=each.stream, kind=each.kind, state=each.state, lag=each.lag, lag_s=each.lag_s,

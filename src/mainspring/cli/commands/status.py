@@ -45,6 +45,8 @@ def command(call: Call) -> None:
             show_stream(console, stream)
         said = f"[red]{escape(found.online.problem)}[/]" if found.online.problem else "answers"
         console.print(f"  store     {escape(found.online.address)}: {said}", soft_wrap=True)
+        for problem in found.invalid_policies:
+            console.print(f"  policies  [red]{escape(problem)} The last valid ones are in force.[/]", soft_wrap=True)
         if found.damaged_segments:
             console.print(
                 f"  log       [red]{found.damaged_segments} damaged segments are set aside: run `mainspring doctor`[/]"

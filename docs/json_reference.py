@@ -65,6 +65,8 @@ from mainspring.operations.sessions import OpenSession
 from mainspring.operations.status import EndpointStatus, OpenIncident, Status
 from mainspring.operations.stream_endpoints.showing import StreamStatus
 from mainspring.operations.streams.reports import StreamReport
+from mainspring.operations.subjects.erasing import Held, Plan
+from mainspring.operations.subjects.exporting import Exported
 from mainspring.operations.topics import ListedPartition, ListedTopic, Produced, ShownMessage
 from mainspring.registry.lineage import Lineage
 from mainspring.registry.model import Approval, Deletion, ModelVersion, TensorSpec, TrustedKey, Waiver, Withdrawal
@@ -129,6 +131,13 @@ _PARTITION = ("PartitionStatus.watermark", "PartitionStatus.at")
 _STREAM = ("watermark", "PartitionReport.newest_event", "Member.through")
 _FRESHNESS = tuple(f"ViewFreshness.{name}" for name in ("newest_event", "newest_visible", "through", "horizon"))
 _WAIVER = ("at", "until", "ended_at")
+_RECEIPT_CONTENT = _object(
+    "ErasureContent", format=str, id=str, project=str, entity=str, subjects=list[str], reason=str, by=str,
+    began_at=str, done_at=str, stores=list[Held], rebuilt=list[str], commits_no_longer_readable=list[str],
+    models_to_decide_on=list[str], not_reached=list[str], files_searched=bool, still_in=list[str],
+)  # fmt: skip
+_RECEIPT = _object("ErasureReceipt", receipt=_RECEIPT_CONTENT, key=str, signature=str)
+_HOLD = _object("Hold", subject=str, entity=str, reason=str, held_at=int, held_by=str)
 _COMMIT: dict[str, Any] = {"id": str, "versions": dict[str, int], "parent": str | None, "message": str, "at": int}
 _MARKED: dict[str, Any] = {"model": str, "version": str, "digest": str, "actor": str, "reason": str, "at": int}
 _RUN: dict[str, Any] = {
@@ -431,6 +440,16 @@ DOCUMENTS = {
     ),
     **dict.fromkeys(("roles grant", "roles revoke"), Document(Grant, ("granted_at",))),
     "roles list": Document(list[Grant], ("granted_at",)),
+    "erase": Document(_object("ErasureAnswer", plan=Plan | None, receipts=list[_RECEIPT])),  # type: ignore[valid-type]
+    "subject export": Document(_object("ExportedSubject", archive=str, files=list[Exported])),
+    "subject receipt": Document(_RECEIPT),
+    "subject receipts": Document(
+        list[_object("ListedErasure", id=str, entity=str, subjects=int, began_at=int, done_at=int | None)],
+        ("began_at", "done_at"),
+    ),
+    "subject verify": Document(_object("VerifiedReceipt", well=bool, receipt=_RECEIPT_CONTENT)),
+    **dict.fromkeys(("subject hold", "subject holds"), Document(list[_HOLD], ("held_at",))),  # type: ignore[valid-type]
+    "subject release": Document(_object("ReleasedSubjects", released=int)),
     "encryption status": Document(
         _object(
             "EncryptionStatus", service=str, version=str,

@@ -17,6 +17,7 @@ from mainspring.security.adapters.catalog import CatalogEndedSessions, CatalogKe
 from mainspring.security.adapters.credentials import FileCredentials, KeyringCredentials
 from mainspring.security.adapters.data_keys import CatalogDataKeys, CatalogSubjectKeys
 from mainspring.security.adapters.directory import CatalogDirectory
+from mainspring.security.adapters.erasures import CatalogErasures
 from mainspring.security.adapters.key_file import FileKeys
 from mainspring.security.adapters.sign_ins import CatalogUserSessions
 from mainspring.security.conformance import (
@@ -42,12 +43,13 @@ from mainspring.security.ports import (
     Authoriser,
     DataKeyStore,
     EndedSessions,
+    Erasures,
     KeyService,
     KeyStore,
     SubjectKeyStore,
     UserSessions,
 )
-from mainspring.security.subject_conformance import SubjectKeyStoreConformance
+from mainspring.security.subject_conformance import ErasuresConformance, SubjectKeyStoreConformance
 
 
 class TestCatalogKeyStore(KeyStoreConformance, OwnedKeysConformance):
@@ -210,6 +212,12 @@ class TestCatalogSubjectKeys(SubjectKeyStoreConformance):
     @pytest.fixture
     def store(self, catalog: sa.Engine) -> SubjectKeyStore:
         return CatalogSubjectKeys(catalog)
+
+
+class TestCatalogErasures(ErasuresConformance):
+    @pytest.fixture
+    def store(self, catalog: sa.Engine) -> Erasures:
+        return CatalogErasures(catalog)
 
 
 class TestFileKeys(KeyServiceConformance):

@@ -162,6 +162,11 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("endpoints list", []), ("endpoints show", [MODEL]), ("monitor skew", [MODEL]),
         ("audit search", ["--limit", "3"]), ("audit verify", []),
         ("audit export", ["events.jsonl"]), ("audit proof", ["0"]),
+        ("subject export", ["parcel", "x", "--output", "x.zip"]),
+        ("subject hold", ["parcel", "x", "--reason", "a case"]), ("subject holds", []),
+        ("subject release", ["parcel", "x"]), ("erase", ["parcel", "x"]), ("subject receipts", []),
+        ("subject receipt", ["{subject receipts[0][id]}", "--output", "receipt.json"]),
+        ("subject verify", ["receipt.json"]),
         ("monitor query", ["SELECT count(*) AS n FROM incidents"]), ("status", []), ("advise", []),
         ("profile list", []), ("profile check", []), ("doctor", []), ("completion", ["bash"]),
     ]  # fmt: skip

@@ -59,6 +59,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sessions": ("sessions", "Console sessions of people: list, end."),
     "groups": ("groups", "Groups of accounts, and their members."),
     "service-accounts": ("service_accounts", "Accounts of programs: owners of their keys."),
+    "erase": ("erase", "Erase subjects, such as a customer, from every store."),
+    "subject": ("subject", "Export a subject's data; receipts, legal holds."),
     "roles": ("roles", "Grant, revoke and list roles."),
     "encryption": ("encryption", "Keys that encrypt stored data: status, rotate."),
     "policy": ("policy", "Check, test and explain who may do what."),

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mainspring.core.errors import Corrupt, MainspringError, StorageFull, Unavailable
 from mainspring.core.files import is_full, sync_folder
+
+_PATIENCE_S = 10.0
 
 
 class SqliteFile:
@@ -72,6 +75,11 @@ class SqliteFile:
                     connection.execute("ROLLBACK")
                 raise
 
+    def rewrite(self) -> None:
+        """Write the file anew; see `rewrite`."""
+        with self.errors():
+            rewrite(self.path)
+
     @contextmanager
     def errors(self) -> Iterator[None]:
         """Context in which SQLite's errors become `Corrupt`, `StorageFull` or `Unavailable`."""
@@ -100,3 +108,21 @@ class SqliteFile:
                 f"No space left for the {self._what} {self.path}.", fix="free some space and run the command again."
             )
         return Unavailable(f"The {self._what} {self.path} did not respond: {error}.")
+
+
+def rewrite(path: Path) -> None:
+    """Write a SQLite file anew, without any bytes of what was deleted or replaced, and empty its log.
+
+    Raises:
+        Unavailable: A process reads an old state of the file for seconds.
+    """
+    connection = sqlite3.connect(path, timeout=60.0, isolation_level=None)
+    try:
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.execute("VACUUM")
+        end = time.monotonic() + _PATIENCE_S
+        while connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            if time.monotonic() > end:
+                raise Unavailable(f"{path} is in use by a long read.", fix="run the command again.")
+    finally:
+        connection.close()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from mainspring.core.errors import InvalidData
+from mainspring.core.errors import Invalid, InvalidData
 from mainspring.core.schema import DType, Schema
 from mainspring.data.model import (
     BATCH,
@@ -18,6 +18,7 @@ from mainspring.data.model import (
     SUPERSEDED_AT,
     SUPERSEDED_BY,
     VISIBLE_AT,
+    KeyValue,
     Source,
     TableScan,
 )
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 INSTANT = pa.timestamp("us", tz="UTC")
+Where = Mapping[str, Collection[KeyValue]]  # column -> values of rows; see `LakeTables.erase`
 
 ARROW_TYPES: Mapping[DType, pa.DataType] = {
     DType.String: pa.string(),
@@ -46,6 +48,44 @@ _ID, _RETRACTED = b"id", b"retracted"  # metadata of `_superseded_at`: the colum
 def arrow_schema(schema: Schema) -> pa.Schema:
     """Return the Arrow schema of Mainspring's column types."""
     return pa.schema([pa.field(name, ARROW_TYPES[dtype]) for name, dtype in schema.items()])
+
+
+def expect_columns(where: Where) -> None:
+    """Raise if a condition names no column, and so would hold for every row."""
+    if not where:
+        raise Invalid("An erasure names no column.", fix="name the columns and values of the rows to erase.")
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Return whether a type is of text; delta-rs writes views of it into files."""
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def fitting(values: Collection[KeyValue], kind: pa.DataType) -> list[KeyValue]:
+    """Return the values that a column of a type can have."""
+    if is_text(kind):
+        return [each for each in values if isinstance(each, str)]
+    if pa.types.is_boolean(kind):
+        return [each for each in values if isinstance(each, bool)]
+    if not pa.types.is_integer(kind) and not pa.types.is_timestamp(kind):
+        return []
+    limit = 1 << (kind.bit_width - 1)
+    return [each for each in values if type(each) is int and -limit <= each < limit]
+
+
+def matching(rows: pa.Table, where: Where) -> pa.ChunkedArray[Any]:
+    """Return which rows of a table match."""
+    import pyarrow.compute as pc
+
+    found: pa.ChunkedArray[Any] = pa.chunked_array([pa.repeat(True, len(rows))])
+    no_match: pa.ChunkedArray[Any] = pa.chunked_array([pa.repeat(False, len(rows))])
+    for name, values in where.items():
+        if name not in rows.column_names:
+            return no_match
+        kind = rows.schema.field(name).type
+        column = rows[name].cast(pa.string()) if is_text(kind) else rows[name]
+        found = pc.and_(found, pc.is_in(column, pa.array(fitting(values, kind), column.type)))
+    return found
 
 
 def no_rows(schema: pa.Schema) -> pa.Table:

@@ -247,6 +247,63 @@ class LakeTablesConformance:
         assert lake.append("flights", table(A).to_batches(), SCHEMA, key="0") is None
         assert [row[0] for row in read(lake, "flights")] == [2, 3]
 
+    def test_erased_rows_are_in_no_version_and_what_was_written_stays_written(self, lake: LakeTables) -> None:
+        hostile = ["%", "_", "x' OR '1'='1", 'a"b', "\\", "../x", "x;--", "ä\n\t", "42"]
+        rows = [(number, 0.5, text, number * 1_000, True) for number, text in enumerate((*hostile, "x", None))]
+        lake.append("flights", table(*rows).to_batches(), SCHEMA, key="one", marks={"at": 7})
+        lake.append("flights", table((90, 0.0, "42", 0, True)).to_batches(), SCHEMA, key="two")
+        left = [*rows, (90, 0.0, "42", 0, True)]
+        would = lake.erase("flights", {"select": ["42"]}, dry_run=True)
+        assert (would.rows, lake.version("flights"), len(read(lake, "flights", 0))) == (2, 1, 11)
+        for text in hostile:
+            found = lake.erase("flights", {"select": [text]})
+            assert found.rows == (2 if text == "42" else 1), text
+            left = [row for row in left if row[2] != text]
+            assert sorted(read(lake, "flights")) == sorted(left), text
+        newest = lake.version("flights")
+        assert newest is not None
+        assert lake.readable("flights", [0, 1, 2, newest]) == [newest]
+        with pytest.raises(NotFound, match="vacuumed"):
+            lake.scan("flights", 0)
+        assert lake.describe("flights", 0).rows == 11
+        assert lake.append("flights", table(A).to_batches(), SCHEMA, key="one") is None
+        assert lake.marks("flights", ["at"]) == {"at": 7}
+        assert lake.append("flights", table((91, 0.0, "%", 0, True)).to_batches(), SCHEMA, key="three") == newest + 1
+        assert len(read(lake, "flights")) == 3
+
+    def test_an_erasure_of_nothing_leaves_every_version(self, lake: LakeTables) -> None:
+        for number in range(2):
+            lake.append("flights", table((number, 0.0, "x", 0, True)).to_batches(), SCHEMA, key=f"{number}")
+        wheres: tuple[dict[str, list[str | int | bool]], ...] = (
+            {"select": ["y"]}, {"select": [1]}, {"_seq": ["0"]}, {"_seq": [2**70]}, {"nowhere": ["x"]}, {"select": []},
+            {"select": ["x"], "_seq": [7]}, {"_record_One": [False]},
+        )  # fmt: skip
+        for where in wheres:
+            assert not lake.erase("flights", where), where
+        assert lake.version("flights") == 1
+        assert lake.readable("flights", [0, 1]) == [0, 1]
+        with pytest.raises(Invalid):
+            lake.erase("flights", {})
+        with pytest.raises(NotFound):
+            lake.erase("nowhere", {"select": ["x"]})
+        lake.replace("flights", table(A).to_batches(), SCHEMA, key="new")
+        lake.forget("flights")
+        assert lake.readable("flights", [0, 1, 2]) == [2]
+        with pytest.raises(NotFound):
+            lake.forget("nowhere")
+
+    def test_rows_are_erased_by_several_columns_and_from_older_versions_alone(self, lake: LakeTables) -> None:
+        for number in range(3):
+            lake.append("flights", table((number, 0.0, "x", 1_000, True)).to_batches(), SCHEMA, key=f"{number}")
+        found = lake.erase("flights", {"select": ["x"], "_seq": [1, 7], "at": [1_000], "_record_One": [True]})
+        assert (found.rows, [row[0] for row in read(lake, "flights")]) == (1, [0, 2])
+        lake.replace("flights", table((5, 0.0, "x", 0, True)).to_batches(), SCHEMA, key="new")
+        found = lake.erase("flights", {"_seq": [0]})
+        assert (found.rows, found.past > 0) == (0, True)
+        assert [row[0] for row in read(lake, "flights")] == [5]
+        assert lake.readable("flights", range(4)) == []
+        assert not lake.erase("flights", {"_seq": [0]})
+
     def test_the_rows_of_a_span_are_folded_in_one_version(self, lake: LakeTables) -> None:
         for number in range(4):
             rows = table((number, float(number), "x", number * 1_000, True), (10 + number, 1.0, None, 5_000, False))

@@ -41,6 +41,8 @@ TILES_PREFIX = "tiles__"  # derived tables, which can be rebuilt
 HEADS_PREFIX = "heads__"  # derived as well: each entity's newest row, for ingestion
 DERIVED_PREFIXES = (TILES_PREFIX, HEADS_PREFIX)
 
+KeyValue = str | int | bool
+
 _BESIDE = (QUARANTINE_SUFFIX, DEAD_LETTERS_SUFFIX)
 
 __all__ = [
@@ -58,7 +60,9 @@ __all__ = [
     "VISIBLE_AT",
     "Check",
     "DatasetCommit",
+    "Erased",
     "IngestReport",
+    "KeyValue",
     "Source",
     "SourceColumn",
     "TableScan",
@@ -264,6 +268,22 @@ class TableVersion:
     def landed(self) -> bool:
         """True if ingestion fills the table, which can then be restored. Other tables are logs, or derived."""
         return {SEQUENCE, BATCH} <= set(self.schema.names)
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """Result of an erasure from a table; true if it had any of the rows.
+
+    Attributes:
+        rows: Rows of the newest version.
+        past: Files of older versions, or entries about them, that had such rows.
+    """
+
+    rows: int = 0
+    past: int = 0
+
+    def __bool__(self) -> bool:
+        return self.rows > 0 or self.past > 0
 
 
 @dataclass(frozen=True, slots=True)

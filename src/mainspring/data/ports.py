@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
-from mainspring.data.model import DatasetCommit, TableScan, TableVersion
+from mainspring.data.model import DatasetCommit, Erased, KeyValue, TableScan, TableVersion
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -164,6 +164,31 @@ class LakeTables(Protocol):
 
         Args:
             before: UTC epoch microseconds. If no row is older, no version is made.
+        """
+        ...
+
+    def erase(self, table: str, where: Mapping[str, Collection[KeyValue]], *, dry_run: bool = False) -> Erased:
+        """Delete rows from every version: if any version had some, all that need other files than the newest can no
+        longer be read.
+
+        On return neither a file of the table nor its log has them; killed, it is finished by a repetition. Written keys
+        and marks stay, and so do the descriptions of versions. A table that never had such a row is left as it is.
+
+        Args:
+            where: Column -> values; the rows in which each column equals one of its values, as text in columns of text
+                and as UTC epoch microseconds in timestamps. A table without one of the columns has no such row.
+
+        Raises:
+            Invalid: `where` names no column.
+            NotFound: The table does not exist.
+        """
+        ...
+
+    def forget(self, table: str) -> None:
+        """Remove every version that needs other files than the newest, and values of rows from the log.
+
+        Raises:
+            NotFound: The table does not exist.
         """
         ...
 

@@ -159,6 +159,30 @@ class OnlineStoreConformance:
         store.write("v", [(_A, EntityState(1, b"again"))])
         assert store.read([("v", _A)]) == [EntityState(1, b"again")]
 
+    def test_deleted_states_are_gone_and_the_others_stay(self, store: OnlineStore) -> None:
+        keys = [*_HOSTILE, b"%", b"_", b"*", b"?", b"[a-z]"]
+        for view in ("v", "w"):
+            store.write(view, [(key, EntityState(5, b"x")) for key in keys])
+            store.advance(view, Mark(5))
+        gone = [
+            ("v", keys[5]),
+            ("v", b"a" * 5_000),
+            ("v", b"%"),
+            ("w", b"*"),
+            ("nobody", _A),
+            ("v", b"never"),
+            ("v", _C),
+        ]
+        assert store.delete(gone) == 4
+        found = store.read([(view, key) for view in ("v", "w") for key in keys])
+        there = [(view, key) for view in ("v", "w") for key in keys if (view, key) not in gone]
+        assert sum(state is not None for state in found) == len(there)
+        assert all(state is not None for state in store.read(there))
+        assert (store.delete(gone), store.delete([])) == (0, 0)
+        assert (store.mark("v"), store.mark("w")) == (Mark(5), Mark(5))
+        store.write("v", [(b"%", EntityState(1, b"again"))])
+        assert store.read([("v", b"%")]) == [EntityState(1, b"again")]
+
     def test_swapping_puts_one_view_in_the_place_of_another(self, store: OnlineStore) -> None:
         store.write("v", [(_A, EntityState(9, b"old")), (_B, EntityState(9, b"gone"))])
         store.advance("v", Mark(9, 2, 1, 9))

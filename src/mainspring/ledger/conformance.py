@@ -258,6 +258,35 @@ class LedgerConformance:
         assert found.sealed == b""
         assert documents(ledger.store.read("late", 0, 10_000), "keys") == [{"carrier": "AA"}]
 
+    def test_a_subjects_predictions_are_erased_in_clear_and_encrypted_compacted_or_not(self, ledger: Ledger) -> None:
+        record_persons(recorder(ledger.log), 1, 2, 3)
+        record_persons(recorder(ledger.log, Log(personal="leave out")), 4)
+        ledger.log.append([prediction(5), msgspec.structs.replace(prediction(6), keys={"carrier": "'); --%"})])
+        ledger.log.explain([explanation(2), explanation(3)])
+        settled(ledger)
+        ana: dict[str, Any] = {"email": "2@example.org"}
+        for subject, gone in (
+            (ana, "p2"),
+            ({"email": "3@example.org", "carrier": "AA"}, "p3"),
+            ({"carrier": "'); --%"}, "p6"),
+        ):
+            assert [each.id for each in ledger.store.of_subject(subject)] == [gone]
+            assert ledger.store.erase(subject, dry_run=True) == 1
+            assert ledger.store.find(gone).id == gone
+            assert ledger.store.erase(subject) == 1
+            with pytest.raises(NotFound):
+                ledger.store.find(gone)
+            assert ledger.store.explanations(gone) == []
+            assert ledger.store.erase(subject) == 0
+        for other in ({"email": "%@example.org"}, {"email": "1@example.org", "carrier": "BB"}, {"town": "Nîmes"}):
+            assert ledger.store.erase(other) == 0
+        assert sorted(each.id for each in ledger.store.recent("late")) == ["p1", "p4", "p5"]
+        record_persons(recorder(ledger.log), 7)
+        settled(ledger)
+        ledger.store.compact()
+        assert ledger.store.find("p7").id == "p7"
+        assert ledger.log.damaged() == 0
+
     def test_a_share_is_logged_with_every_prediction_and_the_rest_is_counted(self, ledger: Ledger) -> None:
         by = recorder(ledger.log, Log(share=0.5))
         for number in range(200):

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from mainspring.ledger.model import Batch, Failure, KeptExplanation, Prediction, Selection
+from mainspring.ledger.model import Batch, Failure, KeptExplanation, Prediction, Selection, Value
 
 if TYPE_CHECKING:
     import numpy as np
@@ -292,6 +292,21 @@ class PredictionStore(Protocol):
         Args:
             ids: Only these of them.
         """
+        ...
+
+    def erase(self, keys: Mapping[str, Value], *, dry_run: bool = False) -> int:
+        """Delete the predictions of a subject with their explanations, compacted or not; return how many there were.
+
+        On return no file of the store holds any, except what was set aside as damaged. Predictions whose keys were left
+        out cannot be told from others, and stay.
+
+        Args:
+            keys: Entity keys, all of which a prediction of the subject has, in clear or encrypted.
+        """
+        ...
+
+    def of_subject(self, keys: Mapping[str, Value]) -> Iterator[Prediction]:
+        """Yield the predictions of a subject as `erase` finds them, with personal values decrypted."""
         ...
 
     def failures(self, rollout: str) -> list[Failure]:

@@ -130,6 +130,14 @@ class Opener:
         subject = _subject_of(keys, values["keys"])
         return self._subjects is not None and subject is not None and self._subjects.erased([subject])[0]
 
+    def subjects_key(self, keys: Mapping[str, Any]) -> str | None:
+        """Return the id of the key of the subject with these keys; `None` if there never was one."""
+        return None if self._subjects is None else self._subjects.ids([subject_named(keys)])[0]
+
+    def are_of_subjects(self, ids: Sequence[str]) -> list[bool]:
+        """Return whether keys, by their ids, are those of subjects."""
+        return [False] * len(ids) if self._subjects is None else self._subjects.are_of_subjects(ids)
+
     def _secrets(self, ids: Sequence[str]) -> Sequence[bytes | None]:
         if self._subjects is not None:
             return self._subjects.secrets(ids)
@@ -167,8 +175,12 @@ def _about(prediction_id: str) -> Iterator[None]:
 
 def _subject_of(keys: Mapping[str, Any], personal: Mapping[str, Any]) -> str | None:
     """Return the name of a prediction's subject; `None` if it has no entity keys."""
-    chosen = personal or keys
-    return urlencode(sorted((name, str(value)) for name, value in chosen.items())) or None
+    return subject_named(personal or keys) or None
+
+
+def subject_named(keys: Mapping[str, Any]) -> str:
+    """Return the name of the subject with these keys."""
+    return urlencode(sorted((name, str(value)) for name, value in keys.items()))
 
 
 def _former_cipher(key: bytes, salt: bytes) -> AESGCM:

@@ -173,6 +173,11 @@ SUBJECT_KEYS: Mapping[str, Build] = _by_catalog(
 )
 
 
+ERASURES: Mapping[str, Build] = _by_catalog(
+    lambda at: lazily("security.adapters.erasures", "CatalogErasures", extra="gateway")(at.project.engine)
+)
+
+
 def _key_files(at: Context) -> Any:
     files = lazily("security.adapters.key_file", "FileKeys", extra="gateway")
     return files(at.state / "keys" / "master" if at.url.path == Path("/") else at.url.path)

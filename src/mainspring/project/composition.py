@@ -76,6 +76,7 @@ if TYPE_CHECKING:
         DataKeyStore,
         Directory,
         EndedSessions,
+        Erasures,
         KeyService,
         KeyStore,
         SubjectKeyStore,
@@ -279,6 +280,12 @@ class Project:
     @cached_property
     def _subject_key_store(self) -> SubjectKeyStore:
         built: SubjectKeyStore = self._build("subject_keys", backends.SUBJECT_KEYS, self.settings.catalog)
+        return built
+
+    @cached_property
+    def erasures(self) -> Erasures:
+        """Erasures of subjects with their receipts, and legal holds."""
+        built: Erasures = self._build("erasures", backends.ERASURES, self.settings.catalog)
         return built
 
     @cached_property

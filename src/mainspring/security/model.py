@@ -402,6 +402,34 @@ class StoredSubject:
 
 
 @dataclass(frozen=True, slots=True)
+class Erasure:
+    """An erasure of subjects, which are known here by digests of their names.
+
+    Attributes:
+        began_at: UTC epoch microseconds, as `done_at`; that is `None` as long as it is not finished.
+        receipt: Signed receipt, JSON; empty as long as it is not finished.
+    """
+
+    id: str
+    entity: str
+    subjects: tuple[bytes, ...]
+    began_at: int
+    done_at: int | None = None
+    receipt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LegalHold:
+    """A subject that must not be erased, known by the digest of its name."""
+
+    subject: bytes
+    entity: str
+    reason: str
+    held_at: int  # UTC epoch microseconds
+    held_by: str
+
+
+@dataclass(frozen=True, slots=True)
 class UserSession:
     """Console session of a person who signed in at an identity provider.
 

@@ -22,8 +22,10 @@ from mainspring.security.model import (
     DataKey,
     DirectoryGroup,
     DirectoryUser,
+    Erasure,
     Grant,
     Holder,
+    LegalHold,
     Principal,
     StoredKey,
     StoredSubject,
@@ -590,6 +592,34 @@ class SubjectKeyStore(Protocol):
 
     def destroyed(self) -> list[bytes]:
         """Return the digests of all destroyed subjects."""
+        ...
+
+
+class Erasures(Protocol):
+    """Erasures of subjects with their receipts, and legal holds. Durable."""
+
+    def begin(self, erasure: Erasure) -> None:
+        """Record that an erasure begins."""
+        ...
+
+    def finish(self, erasure_id: str, receipt: str, at: int) -> None:
+        """Store the receipt of an erasure."""
+        ...
+
+    def all(self, limit: int = 100) -> list[Erasure]:
+        """Return erasures, the newest first."""
+        ...
+
+    def hold(self, hold: LegalHold) -> None:
+        """Hold a subject; an older hold of it is replaced."""
+        ...
+
+    def release(self, subject: bytes) -> bool:
+        """End the hold of a subject; return whether there was one."""
+        ...
+
+    def holds(self) -> list[LegalHold]:
+        """Return all holds, the oldest first."""
         ...
 
 

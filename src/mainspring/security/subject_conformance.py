@@ -1,11 +1,11 @@
-"""Conformance of stores of subjects' keys. Derive a test class and give it the fixture."""
+"""Conformance of stores of subjects' keys, and of erasures. Derive a test class and give it the fixture."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from mainspring.security.model import StoredSubject
-from mainspring.security.ports import SubjectKeyStore
+from mainspring.security.model import Erasure, LegalHold, StoredSubject
+from mainspring.security.ports import Erasures, SubjectKeyStore
 
 
 class SubjectKeyStoreConformance:
@@ -45,6 +45,30 @@ class SubjectKeyStoreConformance:
         store.add(keys)
         assert store.find([each.subject for each in keys]) == keys
         assert store.subjects([each.id for each in keys]) == [each.subject for each in keys]
+
+
+class ErasuresConformance:
+    """Takes a fixture `store`: an empty store of erasures."""
+
+    def test_erasures_come_back_the_newest_first(self, store: Erasures) -> None:
+        first = Erasure("1", "customer", (b"a" * 32, b"\x00" * 32), 10)
+        second = Erasure("2", "customer", (b"b" * 32,), 20)
+        store.begin(first)
+        store.begin(second)
+        assert store.all() == [second, first]
+        store.finish("1", '{"ä": 1}', 2**53)
+        assert store.all(1) == [second]
+        assert store.all()[1] == Erasure("1", "customer", first.subjects, 10, 2**53, '{"ä": 1}')
+
+    def test_a_subject_is_held_until_it_is_released(self, store: Erasures) -> None:
+        ana, ben = (LegalHold(each * 32, "customer", "why", 10, "local:me") for each in (b"a", b"\x00"))
+        store.hold(ben)
+        store.hold(ana)
+        again = LegalHold(ana.subject, "customer", "another case", 20, "local:me")
+        store.hold(again)
+        assert store.holds() == [ben, again]
+        assert [store.release(ana.subject), store.release(ana.subject)] == [True, False]
+        assert store.holds() == [ben]
 
 
 def _of_subject(id_: str, letter: bytes) -> StoredSubject:

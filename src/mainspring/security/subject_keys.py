@@ -67,7 +67,7 @@ class SubjectKeys:
         Raises:
             Unavailable: The catalog or the key service does not answer.
         """
-        digests = self._digests(subjects)
+        digests = self.digests(subjects)
         known = self._known(list(dict.fromkeys(digests)))
         if missing := [each for each, key in known.items() if key is None]:
             marks = self._erased()
@@ -107,6 +107,18 @@ class SubjectKeys:
             found[each] = None if key is None or key.id != each else key.secret
         return [found[each] for each in ids]
 
+    def ids(self, subjects: Sequence[str]) -> list[str | None]:
+        """Return the ids of the subjects' keys, also of destroyed ones; `None` where there never was one.
+
+        Raises:
+            Unavailable: As `keys`.
+        """
+        return [None if key is None else key.id for key in self._store().find(self.digests(subjects))]
+
+    def are_of_subjects(self, ids: Sequence[str]) -> list[bool]:
+        """Return whether keys are those of subjects."""
+        return [digest is not None for digest in self._store().subjects(ids)]
+
     def erased(self, subjects: Sequence[str]) -> list[bool]:
         """Return whether subjects were erased, on any machine, at the latest a second ago.
 
@@ -114,7 +126,7 @@ class SubjectKeys:
             Unavailable: As `keys`.
         """
         marks = self._erased()
-        return [each in marks for each in self._digests(subjects)] if marks else [False] * len(subjects)
+        return [each in marks for each in self.digests(subjects)] if marks else [False] * len(subjects)
 
     def destroy(self, subjects: Sequence[str]) -> int:
         """Destroy the keys of subjects, which get none again; return how many were not erased before.
@@ -122,7 +134,7 @@ class SubjectKeys:
         Every process stops within a second to read what they encrypted. Killed between its steps, it is finished by
         the next process that uses a subject's key.
         """
-        digests = list(dict.fromkeys(self._digests(subjects)))
+        digests = list(dict.fromkeys(self.digests(subjects)))
         marks = self._erased()
         new = [each for each in digests if each not in marks]
         self._mark(new)
@@ -162,7 +174,8 @@ class SubjectKeys:
             held |= {digest: found.get(digest) for digest in asked}
         return {digest: None if key is None or digest in marks else key[0] for digest, key in held.items()}
 
-    def _digests(self, subjects: Sequence[str]) -> list[bytes]:
+    def digests(self, subjects: Sequence[str]) -> list[bytes]:
+        """Return the HMACs by which subjects are known here, 32 bytes each."""
         if not subjects:
             return []
         secret = self._keys.newest(NAMES).secret

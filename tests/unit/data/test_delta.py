@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
@@ -20,7 +21,7 @@ from mainspring.data.adapters.delta import DeltaLake
 from mainspring.data.adapters.deltaplaces import FolderPlace
 from mainspring.data.conformance import SCHEMA, A, B, C, read, table, together
 from mainspring.data.ingest import Ingestor
-from mainspring.data.model import Source
+from mainspring.data.model import Erased, Source
 
 pytestmark = pytest.mark.slow
 
@@ -295,3 +296,52 @@ def test_deletion_vectors_and_expiry_are_off(tmp_path: Path) -> None:
         "delta.enableExpiredLogCleanup": "false",
         "delta.deletedFileRetentionDuration": "interval 1 hours",
     }
+
+
+def test_no_byte_of_an_erased_row_is_left_in_files_or_log(tmp_path: Path) -> None:
+    lake = DeltaLake(tmp_path)
+    secret = "zz-7f3e9c21"  # the largest of its column, so that the log has it as a bound
+    for number in range(3):
+        append(lake, (number, 0.0, secret, 1_000, True), (number + 10, 0.0, "b", 0, True), key=f"{number}")
+    lake.erase("flights", {"select": ["b"]}, dry_run=True)
+    with_checkpoint = DeltaTable(str(tmp_path / "flights"))
+    with_checkpoint.create_checkpoint()
+    append(lake, (20, 0.0, secret, 0, True), key="3")
+    reader = DeltaLake(tmp_path)
+    assert len(read(reader, "flights")) == 7
+    assert found_in(tmp_path, secret)
+    assert lake.erase("flights", {"select": [secret]}).rows == 4
+    assert found_in(tmp_path, secret) == set()
+    assert [row[0] for row in read(reader, "flights")] == [10, 11, 12]
+    assert [lake.describe("flights", version).rows for version in range(4)] == [2, 4, 6, 7]
+    lake.erase("flights", {"select": ["b"]})  # its checkpoint takes the place of the one that the reader knows
+    assert reader.describe("flights").rows == 0
+    append(lake, *((number, 0.0, "c", 0, True) for number in range(4)), key="4")
+    assert len(read(reader, "flights")) == len(read(DeltaLake(tmp_path), "flights")) == 4
+    assert lake.damage("flights") == []
+
+
+def test_what_an_interrupted_erasure_left_is_found_again(tmp_path: Path) -> None:
+    lake = DeltaLake(tmp_path)
+    secret = "zz-7f3e9c21"
+    append(lake, (0, 0.0, secret, 0, True), (1, 0.0, "b", 0, True), key="0")
+    DeltaTable(str(tmp_path / "flights")).delete(f"\"select\" = '{secret}'")  # killed before anything was removed
+    (tmp_path / "flights" / "part-torn.parquet").write_bytes(b"PAR1" + secret.encode())
+    assert lake.erase("flights", {"select": [secret]}) == Erased(0, 3)
+    assert found_in(tmp_path, secret) == set()
+    append(lake, (2, 0.0, secret, 0, True), key="1")
+    lake.replace("flights", table(B).to_batches(), SCHEMA, key="2")
+    lake.vacuum("flights", [])  # its bounds in the log stay
+    assert found_in(tmp_path, secret)
+    assert lake.erase("flights", {"select": [secret]}) == Erased(0, 1)
+    assert found_in(tmp_path, secret) == set()
+
+
+def found_in(folder: Path, text: str) -> set[str]:
+    """Return the files with a text, also in a column of Parquet."""
+    found = set()
+    for path in files(folder):
+        rows = repr(pq.read_table(path).to_pylist()) if path.suffix == ".parquet" and "torn" not in path.name else ""
+        if text.encode() in path.read_bytes() or text in rows:
+            found.add(path.name)
+    return found

@@ -24,6 +24,7 @@ for _module in (
     "monitoring.adapters.service",
     "security.adapters.audit",
     "security.adapters.data_keys",
+    "security.adapters.erasures",
     "security.adapters.sign_ins",
 ):
     importlib.import_module(f"mainspring.{_module}")

@@ -29,14 +29,15 @@ from deltalake import (
 from mainspring.core.errors import Conflict, NotFound, StorageFull
 from mainspring.core.ids import check_id
 from mainspring.core.locks import FileLocks, Locks, MemoryLocks
-from mainspring.core.time import format_instant, from_datetime
+from mainspring.core.time import from_datetime
+from mainspring.data.adapters import deltaerase as erasing
 from mainspring.data.adapters import deltakeys as keys
 from mainspring.data.adapters.deltadisk import LOG, version_of
 from mainspring.data.adapters.deltaerrors import Stream, delta_errors
 from mainspring.data.adapters.deltaplaces import FolderPlace, Place
-from mainspring.data.adapters.deltareads import DeltaReads, added_files, arrow_schema
-from mainspring.data.arrow import check_types
-from mainspring.data.model import SEQUENCE
+from mainspring.data.adapters.deltareads import DeltaReads, added_files, arrow_schema, file_names
+from mainspring.data.arrow import Where, check_types, expect_columns
+from mainspring.data.model import SEQUENCE, Erased
 from mainspring.data.ports import NO_MARKS
 
 _CONFIGURATION = {
@@ -169,7 +170,7 @@ class DeltaLake(DeltaReads):
             files = ds.dataset(list(scan.files or ()), schema=schema, format="parquet")
             changed = change(files.to_table(filter=(at_column >= least) & (at_column < end)))
             if changed is not None:
-                predicate = f'"{column}" >= {_instant(since)} AND "{column}" < {_instant(until)}'
+                predicate = f'"{column}" >= {erasing.instant(since)} AND "{column}" < {erasing.instant(until)}'
                 rows = changed.select(schema.names).cast(schema)
                 self._write(
                     table, at, rows.to_batches(), schema, key, mode="overwrite", schema_mode=None, predicate=predicate
@@ -213,9 +214,78 @@ class DeltaLake(DeltaReads):
                 return 0
             version = int(at.version())
             with delta_errors(self._address(table)):
-                done = at.delete(f'"{column}" < {_instant(before)}', post_commithook_properties=_HOOKS)
+                done = at.delete(f'"{column}" < {erasing.instant(before)}', post_commithook_properties=_HOOKS)
             self.place.sync(table, version)
             return int(done["num_deleted_rows"] or 0)
+
+    def erase(self, table: str, where: Where, *, dry_run: bool = False) -> Erased:
+        expect_columns(where)
+        with self.place.errors(check_id(table, "table")), self.locks.hold(table, wait_s=600.0):
+            at = self._required(table)
+            found = self._matching(table, at, where)
+            if found and not dry_run:
+                if found.rows:
+                    before = int(at.version())
+                    with delta_errors(self._address(table)):
+                        at.delete(
+                            erasing.predicate(where, arrow_schema(at)),
+                            post_commithook_properties=_HOOKS,
+                            writer_properties=_encodings(arrow_schema(at)),
+                        )
+                    self._thread.__dict__.pop("opened", None)
+                    self.place.sync(table, before)
+                self._forget_past(table)
+            return found
+
+    def forget(self, table: str) -> None:
+        with self.place.errors(check_id(table, "table")), self.locks.hold(table, wait_s=600.0):
+            self._required(table)
+            self._forget_past(table)
+
+    def _required(self, table: str) -> DeltaTable:
+        at = self._open(table)
+        if at is None:
+            raise NotFound(f"There is no table {table!r}.", fix=f"the lake has {self.tables()}.")
+        return at
+
+    def _matching(self, table: str, at: DeltaTable, where: Where) -> Erased:
+        """Count the rows of the newest version that match, and the files of older ones and of the log with some."""
+        used = set(self._content(table, at).names)
+        rows = past = 0
+        # An unused file that cannot be read was left by a killed writer, and may hold anything.
+        for name, path in self.place.fetch(table, self.place.lying(table)).items():
+            there = erasing.rows_in(path, where)
+            if name in used:
+                rows += there or 0
+            else:
+                past += there != 0
+        past += sum(erasing.bounds_in(name, self.place.read(table, name), where) for name in self.place.log(table))
+        return Erased(rows, past)
+
+    def _forget_past(self, table: str) -> None:
+        """Remove what only versions before the newest need: bounds of files from the log, then the files.
+
+        In this order: as long as a file is there, a repetition finds what an interrupted erasure left. A version with a
+        checkpoint is made first: by it, processes that hold older ones get along without the checkpoints before it.
+        """
+        at = self._at(table)
+        before, used = int(at.version()), set(file_names(at))
+        with delta_errors(self._address(table)):
+            at.create_write_transaction([], "append", at.schema(), [], post_commithook_properties=_HOOKS)
+            at = self._at(table)
+            at.create_checkpoint()
+        self._thread.__dict__.pop("opened", None)
+        self.place.sync(table, before)
+        for name in self.place.log(table):
+            if name.endswith(".json"):
+                entry = self.place.read(table, name)
+                if (without := erasing.without_values(entry, used)) != entry:
+                    self.place.write(table, name, without)
+        newest = int(at.version())
+        self.place.remove(
+            table, [name for name in self.place.log(table) if "checkpoint." in name and version_of(name) < newest]
+        )
+        self.place.remove(table, [name for name in self.place.lying(table) if name not in used])
 
     def shorten(self, table: str, entries: int, *, replaced_before: int, keep: Collection[int] = ()) -> int:
         with self.locks.hold(check_id(table, "table"), wait_s=600.0):
@@ -383,11 +453,6 @@ def _spans(name: str, values: pa.ChunkedArray[Any]) -> str:
     starts = [0, *sorted(gaps), len(numbers)]
     spans = [(numbers[start], numbers[end - 1]) for start, end in itertools.pairwise(starts)]
     return " OR ".join(f'kept."{name}" BETWEEN {low} AND {high}' for low, high in spans)
-
-
-def _instant(at: int) -> str:
-    """Return an instant, UTC epoch microseconds, as SQL of delta-rs."""
-    return f"arrow_cast('{format_instant(at)}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
 
 
 def _written_ms(actions: Iterable[dict[str, Any]]) -> int:

@@ -18,7 +18,7 @@ from deltalake.exceptions import TableNotFoundError
 from mainspring.core.errors import Corrupt, NotFound
 from mainspring.core.ids import check_id
 from mainspring.data.adapters import deltakeys as keys
-from mainspring.data.adapters.deltadisk import LOG, appended_in, whole_parquet
+from mainspring.data.adapters.deltadisk import LOG, appended_in, version_of, whole_parquet
 from mainspring.data.adapters.deltaerrors import delta_errors
 from mainspring.data.adapters.deltaplaces import Place
 from mainspring.data.model import TableScan, TableVersion
@@ -116,11 +116,17 @@ class DeltaReads:
         except TableNotFoundError:  # the log was truncated
             raise self._gone(table, version) from None
         except Corrupt:
-            try:
-                self.place.read(table, f"{LOG}/{version:020d}.json")
-            except FileNotFoundError:  # its entry was dropped, and a version before it was kept
+            if self._dropped(table, version):
                 raise self._gone(table, version) from None
             raise
+
+    def _dropped(self, table: str, version: int) -> bool:
+        """Return whether what describes a version was removed from the log: its entry, or all that it begins with."""
+        names = self.place.log(table)
+        entries = {version_of(name) for name in names if name.endswith(".json")}
+        begins = {0, *(version_of(name) for name in names if "checkpoint." in name)} & {*range(version + 1)}
+        first = max((each for each in begins if each or 0 in entries), default=None)
+        return first is None or not entries.issuperset(range(first + 1, version + 1))
 
     def _check_files(self, table: str, at: DeltaTable, names: Sequence[str], there: Container[str]) -> None:
         lost = [name for name in names if name not in there]

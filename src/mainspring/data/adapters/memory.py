@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from mainspring.core.errors import NotFound
 from mainspring.core.ids import check_id, new_id
-from mainspring.data.arrow import check_types
-from mainspring.data.model import TableScan, TableVersion
+from mainspring.data.arrow import Where, check_types, expect_columns, matching
+from mainspring.data.model import Erased, TableScan, TableVersion
 from mainspring.data.ports import NO_MARKS
 from mainspring.data.write_keys import limbs, marks_of, stored_as
 
@@ -178,6 +178,24 @@ class MemoryLake:
                 newest = self._tables[table].versions[-1].known
                 self._add(table, left, newest.version, {}, newest.restored)
         return len(rows) - len(left)
+
+    def erase(self, table: str, where: Where, *, dry_run: bool = False) -> Erased:
+        expect_columns(where)
+        with self._lock:
+            rows, versions = self._required(table), self._tables[table].versions
+            doomed = matching(rows, where)
+            there = [each.rows for each in versions[:-1] if each.rows is not None]
+            past = sum(bool(pc.any(matching(each, where)).as_py()) for each in there)
+            found = Erased(int(pc.sum(doomed).as_py() or 0), past)
+            if found and not dry_run:
+                if found.rows:
+                    newest = versions[-1].known
+                    self._add(table, rows.filter(pc.invert(doomed)), newest.version, {}, newest.restored)
+                self.forget(table)
+            return found
+
+    def forget(self, table: str) -> None:
+        self.vacuum(table, [])
 
     def shorten(self, *_: object, **__: object) -> int:
         return 0

@@ -90,6 +90,14 @@ class LmdbOnlineStore:
         self._file().writing(lambda transaction: _forget(transaction, view))
         self._sweep()
 
+    def delete(self, names: Sequence[tuple[str, bytes]]) -> int:
+        def work(transaction: Any) -> int:
+            slots = {view: _slot(transaction, view) for view, _ in names}
+            found = [(slot, key) for view, key in names if (slot := slots[view]) is not None]
+            return sum(transaction.delete(_prefix(slot) + bounded(key, _LONGEST)) for slot, key in found)
+
+        return int(self._file().writing(work)) if names else 0
+
     def swap(self, view: str, by: str) -> None:
         def work(transaction: Any) -> None:
             _forget(transaction, view)

@@ -55,6 +55,11 @@ class MemoryOnlineStore:
         with self._lock:
             self._views.pop(view, None)
 
+    def delete(self, names: Sequence[tuple[str, bytes]]) -> int:
+        with self._lock:
+            held = [(self._views[view].states, key) for view, key in names if view in self._views]
+            return sum(states.pop(key, None) is not None for states, key in held)
+
     def swap(self, view: str, by: str) -> None:
         with self._lock:
             self._views[view] = self._views.pop(by, _View())

@@ -73,6 +73,11 @@ MARK = """
 SELECT position, landed, newest, until FROM mainspring_online.slot
 WHERE project = %b AND view = %b AND position IS NOT NULL
 """
+DELETE = """
+DELETE FROM mainspring_online.entity AS e USING mainspring_online.slot AS s
+WHERE e.slot = s.id AND s.project = %b AND s.view = %b AND e.key = ANY(%b::bytea[])
+"""
+REWRITE = "VACUUM (FULL) mainspring_online.entity"  # the bytes of deleted rows stay in their pages otherwise
 FORGET = "UPDATE mainspring_online.slot SET view = NULL WHERE project = %b AND view = %b"
 RENAME = "UPDATE mainspring_online.slot SET view = %b WHERE project = %b AND view = %b"
 VIEWS = """
@@ -180,6 +185,17 @@ class PostgresOnlineStore:
     def clear(self, view: str) -> None:
         self._written(partial(_changed, FORGET, (self._project, view)))
         self._sweep()
+
+    def delete(self, names: Sequence[tuple[str, bytes]]) -> int:
+        keys: dict[str, list[bytes]] = {}
+        for view, key in names:
+            keys.setdefault(view, []).append(bounded(key, _LONGEST))
+        deleted = 0
+        for view, of in keys.items():
+            deleted += self._written(partial(_changed, DELETE, (self._project, view, of)))
+        if keys:
+            self._written(partial(_changed, REWRITE, ()))
+        return deleted
 
     def swap(self, view: str, by: str) -> None:
         def work(connection: psycopg.Connection[Any]) -> None:

@@ -161,6 +161,15 @@ class RedisOnlineStore:
         keys = [self._states(view), self._marks, self._views]
         self._asked(self._patience.write, lambda: self._clear(keys, [view]))
 
+    def delete(self, names: Sequence[tuple[str, bytes]]) -> int:
+        def attempt() -> int:
+            pipeline = self._writing.pipeline(transaction=False)
+            for view, key in names:
+                pipeline.execute_command("HDEL", self._states(view), key)
+            return sum(pipeline.execute())
+
+        return self._asked(self._patience.write, attempt) if names else 0
+
     def swap(self, view: str, by: str) -> None:
         keys = [self._states(view), self._states(by), self._marks, self._views]
         self._asked(self._patience.write, self._writing.ping)

@@ -52,6 +52,7 @@ _AFTER = """
 SELECT key, position, payload, landed FROM entity
 WHERE slot = (SELECT id FROM slot WHERE view = ?) AND key {after} ? ORDER BY key LIMIT ?
 """
+_DELETE = "DELETE FROM entity WHERE slot = (SELECT id FROM slot WHERE view = ?) AND key = ?"
 _COPIED_AT_ONCE = 1_000
 _SWEPT_AT_ONCE = 10_000
 _SWEEP = (
@@ -121,6 +122,19 @@ class SqliteOnlineStore:
         with self._file.transaction() as connection:
             connection.execute("UPDATE slot SET view = NULL WHERE view = ?", (view,))
         self._sweep()
+
+    def delete(self, names: Sequence[tuple[str, bytes]]) -> int:
+        if not names:
+            return 0
+        with self._file.errors():
+            self._file.connection().execute("PRAGMA secure_delete = ON")
+        try:
+            with self._file.transaction() as connection:
+                deleted = connection.executemany(_DELETE, names).rowcount
+        finally:
+            self._file.connection().execute("PRAGMA secure_delete = OFF")
+        self._file.rewrite()
+        return deleted
 
     def swap(self, view: str, by: str) -> None:
         with self._file.transaction() as connection:

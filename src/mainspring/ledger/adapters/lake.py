@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,11 @@ from mainspring.core.time import HOUR
 from mainspring.data.model import TableScan
 from mainspring.data.ports import LakeTables
 from mainspring.ledger.adapters import scanning
+from mainspring.ledger.adapters.belonging import Belonging
 from mainspring.ledger.adapters.compaction import Compaction
 from mainspring.ledger.adapters.newest import NewestFirst
 from mainspring.ledger.adapters.tables import SCHEMAS, LedgerTables, dataset_of
-from mainspring.ledger.adapters.unread import damaged, unread, unread_explanations, unread_failures
+from mainspring.ledger.adapters.unread import damaged, segments, unread, unread_explanations, unread_failures
 from mainspring.ledger.column_batches import observed_rows
 from mainspring.ledger.columns import (
     FAILURE_SCHEMA,
@@ -46,6 +47,7 @@ from mainspring.ledger.model import (
     KeptExplanation,
     Prediction,
     Selection,
+    Value,
 )
 from mainspring.ledger.ports import Arrivals, Cursor, Observations, Observed, Observer, PredictionPage
 from mainspring.ledger.sealing import Opener, revealed
@@ -149,6 +151,33 @@ class LakePredictions:
             if self._observer is not None:
                 self._observer.tidy(replaced_before=replaced_before, entries=entries)
             return removed
+
+    def erase(self, keys: Mapping[str, Value], *, dry_run: bool = False) -> int:
+        with self._locks.hold(LOCK):
+            if dry_run:
+                return sum(1 for _ in self._of_subject(keys))
+            self._compaction.run(self)
+            for segment in segments(self._folder):
+                segment.blank()
+            dataset = self._tables.dataset()
+            ids = [] if dataset is None else [*Belonging(keys, self._opener).ids(dataset)]
+            for table in (EXPLANATIONS, PREDICTIONS) if ids else ():
+                if self._tables.version(table) is not None:
+                    self._lake.erase(table, {"id": ids})
+            return len(ids)
+
+    def of_subject(self, keys: Mapping[str, Value]) -> Iterator[Prediction]:
+        return map(self.revealed, self._of_subject(keys))
+
+    def _of_subject(self, keys: Mapping[str, Value]) -> Iterator[Prediction]:
+        mine, seen = Belonging(keys, self._opener), set[str]()
+        for each in filter(mine.holds, unread(self._folder)):  # segments first, as in `find`
+            seen.add(each.id)
+            yield each
+        dataset = self._tables.dataset()
+        ids = set() if dataset is None else {*mine.ids(dataset)} - seen
+        for part in self.scan(Selection(), ids) if ids else ():
+            yield from part
 
     def find(self, prediction_id: str) -> Prediction:
         check_id(prediction_id, "prediction")

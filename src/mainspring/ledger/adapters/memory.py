@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from mainspring.core.errors import NotFound
 from mainspring.core.time import HOUR
 from mainspring.ledger.batches import batches_of, predictions_of
 from mainspring.ledger.key_sample import hashed, smallest
-from mainspring.ledger.model import SAMPLED, Batch, Failure, KeptExplanation, Prediction, Selection
+from mainspring.ledger.model import SAMPLED, Batch, Failure, KeptExplanation, Prediction, Selection, Value
 from mainspring.ledger.ports import Arrivals, Cursor, Observations, Observed, Observer, PredictionPage, Seals
 from mainspring.ledger.sealing import Opener, Sealer, revealed
 from mainspring.security.data_keys import OneKey
@@ -119,6 +119,23 @@ class MemoryLedger:
                 self._removed += len(old)
                 self._told_since = self._removed + len(self._compacted)
         return len(old)
+
+    def erase(self, keys: Mapping[str, Value], *, dry_run: bool = False) -> int:
+        gone = {each.id for each in self.of_subject(keys)}
+        if not dry_run and gone:
+            with self._lock:
+                self._appended = [each for each in self._appended if each.id not in gone]
+                self._came = [each for each in self._came if each.id not in gone]
+                self._explained = {key: each for key, each in self._explained.items() if key[0] not in gone}
+                for each in gone:
+                    self._removed += self._compacted.pop(each, None) is not None
+                self._told_since = self._removed + len(self._compacted)
+        return len(gone)
+
+    def of_subject(self, keys: Mapping[str, Value]) -> Iterator[Prediction]:
+        for each in map(self.revealed, self._all()):
+            if all(name in each.keys and each.keys[name] == value for name, value in keys.items()):
+                yield each
 
     def find(self, prediction_id: str) -> Prediction:
         for prediction in self._all():

@@ -26,6 +26,7 @@ from mainspring.ledger.model import Failure, KeptExplanation, Prediction
 
 DAMAGED = "damaged"  # folder of segments that were set aside
 _DAMAGED_BEFORE = ".damaged"  # the suffix that an older version gave them instead
+_BLANKED_AT_ONCE = 1 << 20
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
@@ -133,6 +134,17 @@ class Segment:
                 sync_folder(folder)
                 sync_folder(path.parent)
         _log.error("The segment %s is damaged: it was moved to %s", self.path.name, folder)
+
+    def blank(self) -> None:
+        """Overwrite the bytes that are in the lake. The caller holds the compaction's lock."""
+        with suppress(FileNotFoundError):
+            start, end = len(frames.MAGIC), self.progress().done
+            with self.path.open("r+b") as file:
+                file.seek(start)
+                while start < end:
+                    start += file.write(bytes(min(end - start, _BLANKED_AT_ONCE)))
+                file.flush()
+                os.fsync(file.fileno())
 
     def forget(self) -> None:
         """Delete the segment, then its progress: in the other order a kill in between would count all of it again."""

@@ -1,0 +1,277 @@
+"""Erasure of subjects from every store of the project, with a signed receipt.
+
+Every step can be repeated. So an erasure that was killed is finished by the same command, and one of a lake or a
+catalog that was restored from an older backup by `erase_again`: which subjects were erased is known by digests in
+`keys/erased`, outside of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from mainspring.core.errors import Conflict
+from mainspring.core.ids import new_id
+from mainspring.core.sqlite_file import rewrite
+from mainspring.core.time import format_instant
+from mainspring.data.model import DERIVED_PREFIXES, Erased, source_of
+from mainspring.features.layout import slot
+from mainspring.features.model import Entity, FeatureView, views_of
+from mainspring.features.tilelog.rows import tiles_table
+from mainspring.ledger.model import PREDICTIONS
+from mainspring.operations.auditing import audit
+from mainspring.operations.materialize import materialise_views
+from mainspring.operations.subjects.naming import Subject
+from mainspring.operations.subjects.receipts import signed
+from mainspring.operations.subjects.remains import remains, searchable
+from mainspring.operations.subjects.tables import batches, conditions
+from mainspring.project import Project
+from mainspring.registry.processes import local_user
+from mainspring.security.model import Erasure
+
+LOCK = "erase"
+ACTION = "subject.erase"
+_WAIT_S = 600.0
+Told = Callable[[str], None]  # gets the name of the store that follows
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a store has of subjects.
+
+    Attributes:
+        store: `lake/TABLE`, `online`, `predictions`, `keys` or `audit`.
+        rows: Rows, states, predictions, keys or events.
+        past: Files of older versions of a table, and entries of its log.
+        how: What an erasure does.
+    """
+
+    store: str
+    rows: int
+    past: int = 0
+    how: str = "deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an erasure erases, and what it leaves to decide.
+
+    Attributes:
+        held: Stores that have something, in the order of the erasure.
+        rebuilt: Views of other entities over the same sources: their states are computed again.
+        commits: Dataset commits, with their tags, of which a table can no longer be restored or trained on.
+        models: Versions of models that read these tables, or features of them: to keep, or to train again.
+        outside: What no erasure here reaches.
+    """
+
+    held: list[Held] = field(default_factory=list)
+    rebuilt: list[str] = field(default_factory=list)
+    commits: list[str] = field(default_factory=list)
+    models: list[str] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
+
+
+def plan(project: Project, subjects: Sequence[Subject]) -> Plan:
+    """Return what an erasure of subjects would do. Nothing is changed.
+
+    Raises:
+        Conflict: A subject is held.
+    """
+    _expect_free(project, subjects)
+    tables = {table: _erase_table(project, table, subjects, dry_run=True) for table in project.lake.tables()}
+    held = [Held(f"lake/{table}", each.rows, each.past) for table, each in tables.items() if each]
+    touched = {source_of(table) for table, each in tables.items() if each and not table.startswith(DERIVED_PREFIXES)}
+    names = _online_names(project, subjects)
+    states = sum(state is not None for state in project.online.payloads(names))
+    predictions = sum(project.predictions.erase(each.keys, dry_run=True) for each in subjects)
+    keys = [*project.subject_keys.erased([each.name for each in subjects])].count(False)
+    for store, rows, how in (
+        ("online", states, "deleted"),
+        (PREDICTIONS, predictions, "deleted, with explanations"),
+        ("keys", keys, "destroyed for ever"),
+    ):
+        if rows:
+            held.append(Held(store, rows, how=how))
+    return Plan(
+        held,
+        [view.name for view in _others(project, touched, subjects)],
+        _commits(project, {table for table, each in tables.items() if each}),
+        _models(project, touched),
+        _outside(project),
+    )
+
+
+def erase(project: Project, subjects: Sequence[Subject], *, reason: str = "", told: Told = lambda _: None) -> Erasure:
+    """Erase subjects from every store, and return the record with its signed receipt.
+
+    Args:
+        told: Called before each store.
+
+    Raises:
+        Conflict: A subject is held; nothing was changed.
+    """
+    with project.locks.hold(LOCK, wait_s=_WAIT_S):
+        project.audit.check()
+        planned = plan(project, subjects)
+        digests = tuple(project.subject_keys.digests([each.name for each in subjects]))
+        entity = subjects[0].entity.name
+        begun = Erasure(new_id(), entity, digests, project.wall.now())
+        project.erasures.begin(begun)
+        audit(project, ACTION, f"erasure/{begun.id}", f"{len(subjects)} of {entity} begun {reason}".rstrip())
+        held = {each.store: each for each in planned.held}
+        _carry_out(project, subjects, planned, told)
+        again = plan(project, subjects).held  # what was written meanwhile
+        if any(each.store != "keys" for each in again):
+            _carry_out(project, subjects, planned, told)
+            held |= {each.store: each for each in again if each.store not in held}
+        told("files")
+        left = remains(project, subjects) if searchable(subjects) else None
+        done = project.wall.now()
+        receipt = signed(project, begun, planned, [*held.values()], left, reason, done)
+        project.erasures.finish(begun.id, receipt, done)
+        audit(project, ACTION, f"erasure/{begun.id}", f"{len(subjects)} of {entity} done")
+        return Erasure(begun.id, entity, digests, begun.began_at, done, receipt)
+
+
+def erase_again(project: Project, told: Told = lambda _: None) -> list[Erasure]:
+    """Erase what a restored backup has brought back of subjects that were erased; return the erasures.
+
+    The key values in tables and online stores are compared with the digests of erased subjects.
+    """
+    made = []
+    for entity in project.definitions.entities.values():
+        found = {each.name: each for each in _known(project, entity)}
+        erased = project.subject_keys.erased([*found])
+        back = [each for each, gone in zip(found.values(), erased, strict=True) if gone]
+        if back:
+            made.append(erase(project, back, reason="again: a restored backup had brought it back", told=told))
+    return made
+
+
+def _known(project: Project, entity: Entity) -> Iterator[Subject]:
+    """Yield the subjects of an entity that tables and online stores have."""
+    names = list(entity.keys)
+    for table in project.lake.tables():
+        schema = project.lake.describe(table).schema
+        if table.startswith(DERIVED_PREFIXES) or any(name not in schema.names for name in names):
+            continue
+        for batch in batches(project, table, names):
+            for values in {*zip(*(_values(batch[name]) for name in names), strict=True)}:
+                if None not in values:
+                    yield Subject(entity, dict(zip(names, values, strict=True)))
+    for view in project.definitions.views.values():
+        for piece in project.online.entities(slot(view)) if view.entity == entity else ():
+            for key, _ in piece:
+                with suppress(msgspec.DecodeError):  # of a record of the materialiser, or a key that was shortened
+                    values = msgspec.msgpack.decode(key, type=tuple[str | int | bool, ...])
+                    if len(values) == len(names):
+                        yield Subject(entity, dict(zip(names, values, strict=True)))
+
+
+def _values(column: pa.Array[Any]) -> list[Any]:
+    """Return key values as `Subject` has them."""
+    return (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).to_pylist()
+
+
+def _expect_free(project: Project, subjects: Sequence[Subject]) -> None:
+    digests = project.subject_keys.digests([each.name for each in subjects])
+    for hold in project.erasures.holds():
+        if hold.subject in digests:
+            since = format_instant(hold.held_at)[:10]
+            raise Conflict(
+                f"The subject is held by {hold.held_by} since {since}: {hold.reason}. Nothing was erased.",
+                fix="end the hold with `mainspring subject release`, if you may.",
+            )
+
+
+def _carry_out(project: Project, subjects: Sequence[Subject], planned: Plan, told: Told) -> None:
+    for table in project.lake.tables():
+        if not table.startswith(DERIVED_PREFIXES):
+            told(f"lake/{table}")
+            _erase_table(project, table, subjects)
+    views = [project.definitions.views[name] for name in planned.rebuilt]
+    for view in views:
+        told(f"view {view.name}")
+        materialise_views(project, [view], rebuild=True)
+        project.materialiser.compact(view)
+    for table in project.lake.tables():
+        if table.startswith(DERIVED_PREFIXES):
+            told(f"lake/{table}")
+            _erase_table(project, table, subjects)
+    for table in {tiles_table(slot(view)) for view in views}:
+        if project.lake.version(table) is not None:
+            project.lake.forget(table)
+    told("online")
+    with ExitStack() as held:
+        for view in _views_of(project, subjects):
+            for what in ("build", "states"):  # no materialisation writes what it read before
+                held.enter_context(project.locks.hold(f"{what}.{tiles_table(slot(view))}", wait_s=_WAIT_S))
+        project.online.delete(_online_names(project, subjects))
+    told(PREDICTIONS)
+    for subject in subjects:
+        project.predictions.erase(subject.keys)
+    told("keys")
+    project.subject_keys.destroy([each.name for each in subjects])
+    told("audit")
+    for subject in subjects:
+        project.audit.erase(subject.name, project.wall.now(), local_user())
+    if project.settings.catalog.scheme == "sqlite":
+        rewrite(project.settings.catalog.path)
+
+
+def _erase_table(project: Project, table: str, subjects: Sequence[Subject], *, dry_run: bool = False) -> Erased:
+    found = [project.lake.erase(table, where, dry_run=dry_run) for where in conditions(project, table, subjects)]
+    return Erased(sum(each.rows for each in found), sum(each.past for each in found))
+
+
+def _views_of(project: Project, subjects: Sequence[Subject]) -> list[FeatureView]:
+    return [view for view in project.definitions.views.values() if view.entity == subjects[0].entity]
+
+
+def _others(project: Project, sources: set[str], subjects: Sequence[Subject]) -> list[FeatureView]:
+    views = project.definitions.views.values()
+    return [view for view in views if view.source.name in sources and view.entity != subjects[0].entity]
+
+
+def _online_names(project: Project, subjects: Sequence[Subject]) -> list[tuple[str, bytes]]:
+    """Return the names of the subjects' states, also in slots of views that are no longer declared."""
+    others = {slot(view) for view in project.definitions.views.values() if view.entity != subjects[0].entity}
+    slots = [each for each in project.online.views() if not any(each.startswith(other) for other in others)]
+    return [(each, subject.encoded) for each in slots for subject in subjects]
+
+
+def _commits(project: Project, tables: set[str]) -> list[str]:
+    """Return the dataset commits that have a version of the tables, which an erasure makes unreadable."""
+    tags: dict[str, list[str]] = {}
+    for tag, commit in project.snapshots.tags().items():
+        tags.setdefault(commit, []).append(tag)
+    commits = {each.id: each for each in project.snapshots.log(1_000_000)}
+    commits |= {each: project.snapshots.get(each) for each in tags if each not in commits}
+    return [
+        " ".join([id_, *sorted(tags.get(id_, ()))])
+        for id_, commit in commits.items()
+        if any(project.lake.readable(table, [version]) for table, version in commit.versions.items() if table in tables)
+    ]
+
+
+def _models(project: Project, sources: set[str]) -> list[str]:
+    """Return the versions of models that read the sources, or features of them."""
+    found = []
+    for name, model in project.definitions.models.items():
+        read = {model.observations.source.name, *(each.source.name for each in model.labels)}
+        read |= {view.source.name for view in views_of([*model.features, *model.baseline])}
+        if read & sources:
+            found += [f"{name}:{each.version}" for each in project.versions.all(name)]
+    return found
+
+
+def _outside(project: Project) -> list[str]:
+    """Return what holds rows and is not reached from here."""
+    streams = project.definitions.streams.values()
+    found = [f"messages of topic {stream.topic} in {project.settings.streams.shown}" for stream in streams]
+    return [*found, "copies of the files elsewhere, such as backups: see `mainspring erase --again`"]

@@ -1,0 +1,60 @@
+"""Subjects by their entity and key values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mainspring.core.errors import Invalid, NotFound
+from mainspring.data.model import KeyValue
+from mainspring.features.keys import encode_key, typed_key
+from mainspring.features.model import Entity
+from mainspring.ledger.sealing import subject_named
+from mainspring.project import Project
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One instance of an entity, such as a customer."""
+
+    entity: Entity
+    keys: Mapping[str, KeyValue]
+
+    @property
+    def name(self) -> str:
+        """The text whose digest identifies the subject in the catalog."""
+        return subject_named(self.keys)
+
+    @property
+    def encoded(self) -> bytes:
+        """The key in online stores."""
+        return encode_key(list(self.keys.values()))
+
+
+def find_subjects(project: Project, entity: str, texts: Sequence[str]) -> list[Subject]:
+    """Return the subjects that a command names, each once.
+
+    Args:
+        texts: Values of the entity's key, each a subject; or, of an entity with several keys, `KEY=VALUE` of one.
+
+    Raises:
+        NotFound: There is no such entity.
+        Invalid: A key is missing, unknown, or of another type.
+    """
+    found = project.definitions.entities.get(entity)
+    if found is None:
+        known = ", ".join(sorted(project.definitions.entities)) or "none"
+        raise NotFound(f"There is no entity {entity!r}.", fix=f"the project declares {known}.")
+    if len(found.keys) == 1:
+        (name,) = found.keys
+        named = [{name: text} for text in texts]
+    else:
+        pairs = [text.partition("=") for text in texts]
+        if any(not separator or name not in found.keys for name, separator, _ in pairs):
+            raise Invalid(
+                f"Entity {entity!r} has the keys {', '.join(found.keys)}.",
+                fix=f"write {' '.join(f'{name}=VALUE' for name in found.keys)}.",
+            )
+        named = [{name: value for name, _, value in pairs}]
+    typed = [typed_key(found.keys, each, f"Entity {entity!r}") for each in named]
+    return list({each.encoded: each for each in (Subject(found, keys) for keys in typed)}.values())

@@ -1,0 +1,98 @@
+"""Rows of the lake's tables that belong to subjects."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from mainspring.core.schema import DType
+from mainspring.core.time import format_instant
+from mainspring.data.arrow import Where, fitting, is_text
+from mainspring.data.model import DEAD_LETTERS_SUFFIX, SEQUENCE, TILES_PREFIX, KeyValue
+from mainspring.features.layout import slot
+from mainspring.features.tilelog.rows import tiles_table
+from mainspring.ledger.model import EXPLANATIONS, FAILURES, PREDICTIONS, key_text
+from mainspring.operations.subjects.naming import Subject
+from mainspring.project import Project
+
+
+def conditions(project: Project, table: str, subjects: Sequence[Subject]) -> list[Where]:
+    """Return conditions on the rows of a table that belong to subjects of one entity; none for a table without any.
+
+    Rows belong to the subject whose keys they have, in columns of the same names; those of a stream that were no rows,
+    to each subject whose key values they quote.
+    """
+    if table in (PREDICTIONS, EXPLANATIONS, FAILURES):
+        return []  # of predictions, whose keys are in documents
+    schema = project.lake.describe(table).schema
+    if table.endswith(DEAD_LETTERS_SUFFIX):
+        quoting = _quoting(project, table, subjects)
+        return [{SEQUENCE: quoting}] if quoting else []
+    entity = subjects[0].entity
+    names = list(entity.keys)
+    if table.startswith(TILES_PREFIX):
+        owners = {tiles_table(slot(view)): view.entity for view in project.definitions.views.values()}
+        columns = [f"k{number}" for number in range(len(names))]
+        if owners.get(table, entity) != entity or f"k{len(names)}" in schema.names:
+            return []
+    else:
+        columns = names
+    if any(column not in schema.names for column in columns):
+        return []
+    found: list[dict[str, list[KeyValue]]] = [
+        {
+            column: _values(subject.keys[name], entity.keys[name], schema.field(column).type)
+            for name, column in zip(names, columns, strict=True)
+        }
+        for subject in subjects
+    ]
+    if len(columns) == 1:
+        found = [{columns[0]: [value for each in found for value in each[columns[0]]]}]
+    return [each for each in found if all(each.values())]
+
+
+def _values(value: KeyValue, dtype: DType, kind: pa.DataType) -> list[KeyValue]:
+    """Return a key value as a column has it; a quarantine has all as text."""
+    if is_text(kind) and not isinstance(value, str):
+        return [key_text(value), *([format_instant(int(value))] if dtype == DType.Timestamp else [])]
+    return fitting([value], kind)
+
+
+def _quoting(project: Project, table: str, subjects: Sequence[Subject]) -> list[KeyValue]:
+    """Return the numbers of dead letters that quote a subject's key values, each as a word of its own."""
+    patterns = [[quoted(value) for value in subject.keys.values()] for subject in subjects]
+    found: list[KeyValue] = []
+    for batch in batches(project, table, (SEQUENCE, "key", "value")):
+        for number, *parts in zip(*(batch[name].to_pylist() for name in batch.schema.names), strict=True):
+            text = b"\n".join(each or b"" for each in parts)
+            if any(all(pattern.search(text) for pattern in each) for each in patterns):
+                found.append(number)
+    return found
+
+
+def quoted(value: KeyValue) -> re.Pattern[bytes]:
+    """Return a pattern of a value as text, or as in a JSON document, that is not part of a longer word."""
+    text = key_text(value)
+    forms = {text.encode(), msgspec.json.encode(text)[1:-1]}
+    if isinstance(value, str):
+        forms.add(json.dumps(value)[1:-1].encode())
+    either = b"|".join(re.escape(each) for each in sorted(forms))
+    return re.compile(rb"(?<![0-9A-Za-z])(?:" + either + rb")(?![0-9A-Za-z])")
+
+
+def batches(project: Project, table: str, columns: Sequence[str] | None = None, **options: Any) -> Iterator[Any]:
+    """Yield the rows of a table's newest version."""
+    scan = project.lake.scan(table)
+    if scan.rows is not None:
+        dataset: ds.Dataset = ds.dataset(scan.rows)
+    elif scan.files:
+        dataset = ds.dataset(list(scan.files), schema=scan.schema, format="parquet")
+    else:
+        return
+    yield from dataset.to_batches(columns=None if columns is None else list(columns), **options)

@@ -1,0 +1,156 @@
+"""Erasure of subjects: afterwards no byte of any store has their keys or values, and everybody else is as before."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from kit.erased_shop import ANA, BEN, HOSTILE, customers, found_in, ingest, opened, planted, rows, subject, write
+from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound
+from mainspring.operations.materialize import materialise_views
+from mainspring.operations.subjects import erasing, exporting, holding
+from mainspring.operations.subjects.naming import find_subjects
+from mainspring.operations.subjects.receipts import verified
+from mainspring.project import Project
+from mainspring.security.model import Erasure
+
+
+def test_after_an_erasure_no_byte_of_any_store_is_the_subjects(tmp_path: Path) -> None:
+    state = tmp_path / ".mainspring"
+    project = planted(tmp_path)
+    before = " ".join(found_in(state))
+    for store in (
+        "purchases/",
+        "purchases__quarantine/",
+        "predictions/",
+        "tiles__Shop",
+        "tiles__Spending",
+        "online.db",
+    ):
+        assert store in before
+    assert "ledger/" in before
+    assert "catalog.db" in before
+    ana, ben = subject(project), subject(project, BEN)
+    slots = [each for each in project.online.views() if each.startswith("Spending")]
+    bens = project.online.payloads([(each, ben.encoded) for each in slots])
+    with zipfile.ZipFile(_exported(project, tmp_path)) as archive:
+        lines = {name: archive.read(name).splitlines() for name in archive.namelist()}
+        manifest = msgspec.json.decode(archive.read("manifest.json"))
+    assert manifest["keys"] == {"customer": ANA}
+    assert {each["file"]: each["rows"] for each in manifest["files"]} == {
+        "tables/purchases.jsonl": 2, "tables/purchases__quarantine.jsonl": 1, "features.jsonl": 1,
+        "predictions.jsonl": 3, "audit.jsonl": 3,
+    }  # fmt: skip
+    assert sum(ANA.encode() in line for line in lines["predictions.jsonl"]) == 3
+    assert not any(BEN.encode() in line or b"ana-7f3e9c21x" in line for each in lines.values() for line in each)
+    planned = erasing.plan(project, [ana])
+    held = {each.store: each.rows for each in planned.held if "tiles" not in each.store}
+    assert held == {
+        "lake/purchases": 2, "lake/purchases__quarantine": 1, "online": 1, "predictions": 3, "keys": 1,
+    }  # fmt: skip
+    assert planned.rebuilt == ["Shop"]
+    assert [each.partition(" ")[2] for each in planned.commits] == ["before"]
+    assert " ".join(found_in(state)) == before
+
+    erasure = erasing.erase(project, [ana], reason="asked")
+    receipt = verified(erasure.receipt.encode(), project.signing_key.public)
+    assert {each["store"]: each["rows"] for each in receipt["stores"] if "tiles" not in each["store"]} == held
+    assert receipt["still_in"] == []
+    assert found_in(state) == []
+    assert project.erasures.all() == [erasure]
+    with pytest.raises(Corrupt):
+        verified(erasure.receipt.replace("asked", "ashed").encode())
+    assert customers(project) == sorted({BEN, *HOSTILE})
+    assert project.online.payloads([(each, ben.encoded) for each in slots]) == bens
+    assert {each.id for each in project.predictions.recent()} == {"clear1", "clear2", "sealed1", "late1"}
+    with pytest.raises(NotFound, match="vacuumed"):
+        project.lake.scan("purchases", 0)
+    assert erasing.plan(project, [ana]).held == []
+    materialise_views(project)
+    assert found_in(state) == []
+
+
+def _exported(project: Project, folder: Path) -> Path:
+    path = folder / "ana.zip"
+    exporting.export(project, subject(project), path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    return path
+
+
+def test_hostile_names_erase_only_themselves_also_at_once(tmp_path: Path) -> None:
+    project = planted(tmp_path)
+    with ThreadPoolExecutor(2) as threads:
+        done = list(threads.map(lambda name: _erased(tmp_path, name), HOSTILE))
+    assert [each.subjects for each in done] == [
+        (project.subject_keys.digests([subject(project, name).name])[0],) for name in HOSTILE
+    ]
+    assert customers(project) == [ANA, BEN]
+    assert {each.id for each in project.predictions.recent()} == {
+        "clear0", "clear1", "sealed0", "sealed1", "late0", "late1",
+    }  # fmt: skip
+
+
+def _erased(folder: Path, name: str) -> Erasure:
+    project = opened(folder)
+    return erasing.erase(project, [subject(project, name)])
+
+
+def test_a_restored_backup_brings_nobody_back(tmp_path: Path) -> None:
+    state, backup = tmp_path / ".mainspring", tmp_path.with_name("backup")
+    project = planted(tmp_path)
+    names = ("lake", "online.db", "catalog.db")
+    project.close()
+    for name in names:
+        _copied(state / name, backup / name)
+    _erased(tmp_path, ANA)
+    assert found_in(state) == []
+    for path in (*state.glob("*.db-*"), *(state / name for name in names)):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for name in names:
+        _copied(backup / name, state / name)
+    project = opened(tmp_path)
+    assert ANA in customers(project)
+    made = erasing.erase_again(project)
+    assert [each.subjects for each in made] == [tuple(project.subject_keys.digests([subject(project).name]))]
+    assert found_in(state) == []
+    assert erasing.erase_again(project) == []
+    assert customers(project) == sorted({BEN, *HOSTILE})
+
+
+def _copied(source: Path, to: Path) -> None:
+    to.parent.mkdir(exist_ok=True)
+    shutil.copytree(source, to) if source.is_dir() else shutil.copy(source, to)
+
+
+def test_a_held_subject_is_not_erased(tmp_path: Path) -> None:
+    write(tmp_path)
+    project = opened(tmp_path)
+    ingest(project, tmp_path, *rows(ANA, "a@example.org", [1.0]), *rows(BEN, "b@example.org", [1.0]))
+    ana = [subject(project)]
+    holding.hold(project, ana, "case 4711")
+    for attempt in (erasing.plan, erasing.erase):
+        with pytest.raises(Conflict, match="case 4711"):
+            attempt(project, [*ana, subject(project, BEN)])
+    assert customers(project) == [ANA, BEN]
+    holding.release(project, ana)
+    erasing.erase(project, ana)
+    assert customers(project) == [BEN]
+    with pytest.raises(NotFound):
+        holding.release(project, ana)
+    with pytest.raises(Invalid):
+        holding.hold(project, ana, " ")
+
+
+@pytest.mark.parametrize(
+    ("entity", "keys", "error"),
+    [("nobody", ["1"], NotFound), ("shop", ["one"], Invalid), ("shop", [str(2**63)], Invalid)],
+)
+def test_a_name_of_no_subject_is_refused(tmp_path: Path, entity: str, keys: list[str], error: type[Exception]) -> None:
+    write(tmp_path)
+    with pytest.raises(error):
+        find_subjects(opened(tmp_path), entity, keys)

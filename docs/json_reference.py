@@ -401,6 +401,19 @@ DOCUMENTS = {
             components=list[dict[str, Any]], dependencies=list[dict[str, Any]], signature=dict[str, Any],
         )
     ),
+    "evidence": Document(
+        _object(
+            "EvidenceReport", format=str, framework=_object("Framework", id=str, name=str, title=str, scope=str),
+            project=str, profile=str, installation=str, mainspring=str, at=str, states=dict[str, int],
+            controls=list[_object(
+                "Control", ref=str, about=str, measures=list[str], remains=str, state=str,
+            )],  # type: ignore[misc]
+            measures=list[_object(
+                "Measure", name=str, what=str, off_by=str, test=str, state=str, found=str,
+            )],  # type: ignore[misc]
+            signature=dict[str, Any],
+        )
+    ),
     "audit search": Document(
         list[_object("FoundEvent", number=int, at=int, actor=str, action=str, resource=str, detail=str,
                      subject=str | None)],  # type: ignore[misc]

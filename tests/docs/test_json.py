@@ -125,6 +125,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("jobs logs", ["{jobs run[id]}"]),
         ("models approve", [version, *key]), ("models show", [version]), ("models card", [version]),
         ("sbom", [version]),
+        ("evidence", ["gdpr"]),
         ("models waive", [version, "auc", "--reason", "a test", "--until", "7d", *key]), ("models waivers", [version]),
         ("models withdraw", [version, *key]), ("models history", [MODEL]), ("models export", [version, "v.tar"]),
         ("edge build", [version, "--to", "edge", "--stored-as-inputs"]), ("edge check", [version]),

@@ -11,22 +11,14 @@ from typing import Any
 
 import pytest
 
-from kit.depot import ENDPOINT, Answer, Depot, Up, copied, keyed, opened
-from mainspring.console.app import create_app
+from kit.depot import ENDPOINT, Answer, Up, copied, keyed, opened
+from kit.planes import DOOR, PROBES, SIGNED, Route, all_routes, filled
 from mainspring.core.time import SECOND, ManualClock
 from mainspring.security.keys import issue
 from mainspring.security.model import Action, KeyScope
 from mainspring.serving.http.gateway import ROUTES
 
-PROBES = {
-    ("gateway", "GET", "/v2/health/live"),
-    ("gateway", "GET", "/v2/health/ready"),
-    ("control", "GET", "/health/live"),
-    ("control", "GET", "/health/ready"),
-}
-DOOR = {("control", "GET", "/login"), ("control", "POST", "/login")}
 MANAGED = ("/api/keys", "/keys", "/api/sessions", "/sessions", "/scim/")  # also what is read there needs manage
-Route = tuple[str, str, str]  # plane, method, path
 
 
 @dataclass(frozen=True)
@@ -42,33 +34,6 @@ class Planes:
         plane, method, path = route
         body = {} if method not in ("GET", "HEAD") else None
         return self.up.ask(method, path, body, key=key, plane=plane, headers=headers)
-
-
-def all_routes(depot: Depot) -> tuple[Route, ...]:
-    """Return every route of both planes, something standing for what varies in a path."""
-    found = [("gateway", route.method, _filled(route.path)) for route in ROUTES]
-    project = opened(depot)
-    app = create_app(project)
-    for route in _flat(app.routes):
-        found += [("control", method, _filled(route.path)) for method in sorted(route.methods)]
-    project.engine.dispose()
-    return tuple(sorted(set(found)))
-
-
-def _flat(routes: Any) -> Iterator[Any]:
-    for route in routes:
-        inner = getattr(getattr(route, "original_router", route), "routes", None)  # included, or mounted
-        if getattr(route, "methods", None):
-            yield route
-        elif inner is not None:
-            yield from _flat(inner)
-        else:
-            raise AssertionError(f"{route!r} is neither a route nor a group of them")
-
-
-def _filled(path: str) -> str:
-    path = path.replace("{model}", ENDPOINT).replace("{name}", ENDPOINT).replace("{version}", "1")
-    return re.sub(r"\{\w+\}", "something", path)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +63,8 @@ def planes(trained: tuple[Path, Any], tmp_path_factory: pytest.TempPathFactory) 
         asked = up.ask("POST", f"/v2/models/{ENDPOINT}/infer", keyed("p"), key=admin).body
         narrow = {str(action): key(action) for action in KeyScope}
         project.engine.dispose()
-        yield Planes(up, admin, refused, narrow, all_routes(depot), asked["parameters"]["prediction_ids"][0])
+        routes = tuple(sorted({(plane, method, filled(path)) for plane, method, path in all_routes(depot)}))
+        yield Planes(up, admin, refused, narrow, routes, asked["parameters"]["prediction_ids"][0])
 
 
 def test_all_routes_are_known(planes: Planes) -> None:
@@ -137,12 +103,12 @@ def test_a_path_of_no_route_says_nothing_to_strangers(planes: Planes) -> None:
 
 
 def test_a_key_of_too_small_a_scope_is_refused(planes: Planes) -> None:
-    needed = {_filled(route.path): route.action for route in ROUTES}
+    needed = {filled(route.path): route.action for route in ROUTES}
     for route in planes.routes:
         if route in PROBES | DOOR:
             continue
         plane, method, path = route
-        if path.startswith(("/api/webhooks/", "/api/edge/records/")):  # a host or device signs: no key is enough
+        if path.startswith(SIGNED):
             assert {planes.ask(route, key).status for key in planes.narrow.values()} == {401}
             continue
         if plane == "gateway":

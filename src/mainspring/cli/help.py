@@ -169,6 +169,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "encryption rotate": ("encryption rotate", "encryption rotate --data-keys"),
     "keys revoke": ("keys revoke 01m8be2bwh331ajhxkj67gs77w",),
     "sbom": ("sbom --output mainspring.cdx.json", "sbom late-delivery:3 --output late-delivery.cdx.json"),
+    "evidence": ("evidence gdpr", "evidence eu-ai-act --output eu-ai-act.html"),
     "audit search": ("audit search --action keys --since 2026-01-01", "audit search --resource model/late-delivery"),
     "audit export": ("audit export events.jsonl", "audit export keys.jsonl --action keys --since 2026-01-01"),
     "audit proof": ("audit proof 12",),

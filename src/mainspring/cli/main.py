@@ -50,6 +50,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "jobs": ("jobs", "Background work: list, run, cancel, retry."),
     "pipelines": ("pipelines", "Graphs of steps: run, approve, retry, export."),
     "sbom": ("sbom", "Bills of materials, of software and versions."),
+    "evidence": ("evidence", "What serves the controls of GDPR, HIPAA and others."),
     "keys": ("keys", "Create, list and revoke API keys."),
     "audit": ("audit", "The audit log: search it, verify that it is whole."),
     "login": ("login", "Sign in at the identity provider."),

@@ -42,11 +42,22 @@ def audit(
 
 
 def verify_audit(project: Project, progress: Callable[[int, int], None] | None = None) -> Verdict:
-    """Verify the audit log, also against the anchored heads; append the outcome to it, and anchor a whole one.
+    """Verify the audit log, append the outcome to it, and anchor a whole one.
 
     Args:
         progress: Called with the number of verified events, and that of all.
     """
+    verdict = verdict_of(project, progress)
+    found = f"{len(verdict.damage)} findings" if verdict.damage else "whole"
+    with suppress(Corrupt):  # the head is damaged, which the verdict says
+        audit(project, VERIFIED, "audit", f"{verdict.events} events: {found}")
+    if not verdict.damage:
+        anchored(project, add=True)
+    return verdict
+
+
+def verdict_of(project: Project, progress: Callable[[int, int], None] | None = None) -> Verdict:
+    """Verify the audit log, also against the anchored heads, without appending to it."""
     from mainspring.security.verification import Damage, verify_log
 
     heads: list[Head] = []
@@ -62,13 +73,7 @@ def verify_audit(project: Project, progress: Callable[[int, int], None] | None =
         if None in read:
             foreign.append(f"{name}: {read.count(None):,} of {len(read):,}")
     verdict = verify_log(project.audit, project.signing_key.public, heads, progress)
-    verdict = replace(verdict, damage=(*verdict.damage, *unread), foreign=tuple(foreign))
-    found = f"{len(verdict.damage)} findings" if verdict.damage else "whole"
-    with suppress(Corrupt):  # the head is damaged, which the verdict says
-        audit(project, VERIFIED, "audit", f"{verdict.events} events: {found}")
-    if not verdict.damage:
-        anchored(project, add=True)
-    return verdict
+    return replace(verdict, damage=(*verdict.damage, *unread), foreign=tuple(foreign))
 
 
 @dataclass(frozen=True, slots=True)

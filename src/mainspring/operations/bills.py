@@ -20,7 +20,7 @@ _LICENSES = "License :: OSI Approved :: "
 
 def software_bill(project: Project) -> dict[str, Any]:
     """Return the bill of the software that this process could import. Raises as `bom.software` does."""
-    return bom.signed(bom.software(_installed(), _ROOT, at=project.wall.now()), project.signing_key)
+    return bom.signed(bom.software(installed(), _ROOT, at=project.wall.now()), project.signing_key)
 
 
 def version_bill(project: Project, reference: str) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def version_bill(project: Project, reference: str) -> dict[str, Any]:
     return bom.signed(document, project.signing_key)
 
 
-def _installed() -> Iterator[Package]:
+def installed() -> Iterator[Package]:
     seen = set()
     for found in metadata.distributions():
         about = found.metadata

@@ -7,6 +7,7 @@ import pytest
 
 from kit.console.client import Client
 from kit.console.flights import Project, populated
+from kit.planes import flat
 from mainspring.console.app import create_app
 from mainspring.console.guard import PUBLIC
 from mainspring.console.permissions import NEEDS
@@ -63,15 +64,6 @@ class Here:
 @pytest.fixture(scope="module")
 def here() -> Here:
     return Here()
-
-
-def flat(routes: Any) -> Any:
-    for route in routes:
-        inner = getattr(getattr(route, "original_router", route), "routes", None)
-        if getattr(route, "methods", None):
-            yield route
-        elif inner is not None:
-            yield from flat(inner)
 
 
 def test_every_route_has_an_action_and_no_action_is_left_over(here: Here) -> None:

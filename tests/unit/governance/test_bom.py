@@ -14,7 +14,7 @@ from mainspring.core.errors import NotFound
 from mainspring.core.schema import DType
 from mainspring.governance.bom import Package, canonical, model, normalised, required, signed, software
 from mainspring.governance.model import Card, Estimate, Fact, Gap, Group, Performance, Resources, Section, Slice
-from mainspring.operations.bills import _installed
+from mainspring.operations.bills import installed
 from mainspring.registry.lineage import Ancestor, Lineage
 from mainspring.registry.model import Input, Manifest
 from mainspring.security.signing import SigningKey
@@ -69,13 +69,13 @@ def test_only_known_licenses_make_an_expression(license: str, as_expression: boo
     assert document["metadata"]["component"]["licenses"] == [expected]
 
 
-def test_a_bill_of_what_is_not_installed_says_so() -> None:
+def test_a_bill_of_what_is_notinstalled_says_so() -> None:
     with pytest.raises(NotFound, match="'gone' has no metadata"):
         software(PACKAGES, "gone", at=AT)
 
 
-def test_what_is_installed_here_is_a_valid_bill() -> None:
-    document = software(_installed(), "mainspring", at=AT)
+def test_what_isinstalled_here_is_a_valid_bill() -> None:
+    document = software(installed(), "mainspring", at=AT)
     check(document)
     needs = {each["ref"]: each["dependsOn"] for each in document["dependencies"]}
     direct = needs[document["metadata"]["component"]["bom-ref"]]

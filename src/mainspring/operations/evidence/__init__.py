@@ -1,0 +1,1 @@
+"""Evidence of what protects an installation, measured in it, by the controls of a framework."""

@@ -33,11 +33,13 @@ from mainspring.security.adapters.accounts import CatalogAccounts
 from mainspring.security.adapters.audit import CatalogAuditLog
 from mainspring.security.adapters.catalog import CatalogEndedSessions, CatalogKeyStore
 from mainspring.security.adapters.data_keys import CatalogDataKeys, CatalogSubjectKeys
+from mainspring.security.adapters.directory import CatalogDirectory
 from mainspring.security.adapters.sign_ins import CatalogUserSessions
 from mainspring.security.conformance import (
     AccountsConformance,
     AuditLogConformance,
     DataKeyStoreConformance,
+    DirectoryConformance,
     EndedSessionsConformance,
     KeyStoreConformance,
     OwnedKeysConformance,
@@ -91,6 +93,16 @@ class TestKeyStore(KeyStoreConformance, OwnedKeysConformance):
     @pytest.fixture
     def store(self, engine: sa.Engine) -> CatalogKeyStore:
         return CatalogKeyStore(engine)
+
+    @pytest.fixture
+    def accounts(self, engine: sa.Engine) -> CatalogAccounts:
+        return CatalogAccounts(engine)
+
+
+class TestDirectory(DirectoryConformance):
+    @pytest.fixture
+    def directory(self, engine: sa.Engine) -> CatalogDirectory:
+        return CatalogDirectory(engine)
 
     @pytest.fixture
     def accounts(self, engine: sa.Engine) -> CatalogAccounts:

@@ -28,7 +28,7 @@ from mainspring.security.model import UserSession
 
 # What needs a process that goes on, or long work: `kit.depot` compares each document of these in other tests.
 ELSEWHERE = {
-    *("bench", "ci", "demo", "migrate", "monitor run", "objectives", "predict", "promote", "replay"),
+    *("bench", "ci", "demo", "migrate", "monitor run", "objectives", "predict", "promote", "quotas", "replay"),
     *("edge page", "login", "predictions show"),
     *(f"streams {name}" for name in ("list", "show", "dead-letters", "run", "send", "seek", "replay")),
     *("explain", "models label-issues", "reproduce", "search", "train"),

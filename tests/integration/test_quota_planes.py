@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import msgspec
 import numpy as np
 import pytest
 
 from integration.test_grpc_workers import message
+from kit import documents
 from kit.fleet import BODY, INFER, Fleet, answer_of
 from kit.waiting import free_port
 from mainspring.ledger.adapters.unread import unread
@@ -75,6 +77,7 @@ def test_a_quota_holds_over_protocols_processes_and_restarts(tmp_path: Path) -> 
     kept = {round(float(each.outputs["probability"]), 6) for each in unread(fleet.project.settings.state / "ledger")}
     assert kept == {round(each, 6) for each in answer_of("1")}
     [used] = use(fleet.project)
+    documents.check(["quotas"], msgspec.to_builtins([used]))
     assert (used.who, used.spent, used.left, used.endpoints) == ("test", REQUESTS, 0, ["late-arrival"])
     with fleet.up():
         assert fleet.ask("POST", INFER, BODY).status == 429

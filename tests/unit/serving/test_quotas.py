@@ -101,9 +101,14 @@ def test_a_refusal_says_when_and_what_is_left_and_counts_nothing() -> None:
         of.charge(caller(), 101)
 
 
-def test_what_the_server_refuses_is_taken_back() -> None:
+def test_what_is_refused_is_taken_back_for_every_process(tmp_path: Path) -> None:
     of = quotas(ROWS)
     of.charge(caller(), 100).refund(100)
+    counts, other = Counts(tmp_path / counting.FILE), Counts(tmp_path / counting.FILE)
+    two = quotas(ROWS, Quota("asked", requests=1), counts=counts)
+    two.charge(caller(), 60)
+    assert not passes(two, caller(), 40)  # the rows were counted before the request was refused
+    assert passes(quotas(ROWS, counts=other), caller(), 40)
     assert passes(of, caller(), 100)
 
 

@@ -71,6 +71,14 @@ class Meter:
             self._add(more, now)
         self.permits, self._left = amount + more, left - more
 
+    def refund(self, amount: int) -> None:
+        """Take an amount back; what is more than a lease, for any process to use."""
+        self.permits += amount
+        surplus = self.permits - self.limit // _LEASES
+        if surplus > 0:
+            self._counts.add(self._row, -surplus, self.end, self.after)
+            self.permits, self._left = self.permits - surplus, self._left + surplus
+
     def _add(self, amount: int, now: int) -> int:
         while (spent := self._counts.add(self._row, amount, self.end, self.after)) is None:
             self._row = self._counts.row(self._name, now)
@@ -145,7 +153,7 @@ class Account:
         """Take the last request back, which was refused before anything was computed for it."""
         for meter in self._meters if meters is None else meters:
             if not (self.labels and meter.then_labels):  # was not charged
-                meter.permits += meter.per_row * rows + meter.per_request
+                meter.refund(meter.per_row * rows + meter.per_request)
 
 
 class Quotas:

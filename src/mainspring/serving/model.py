@@ -40,8 +40,8 @@ class Unusual:
     Args:
         then: "flag": the reply says which rows are unusual, and by which feature most; "refuse": a request with an
             unusual row is refused.
-        share: The largest share of usual rows that may be taken for unusual. The judged rows have to be many enough: of
-            1,999, it cannot be less than 0.001.
+        share: The largest share of usual rows that may be taken for unusual. The judged rows have to be enough, at
+            least 1,999 for 0.001; with fewer the rows are counted as unchecked.
     """
 
     then: str

@@ -136,7 +136,7 @@ class Detector:
     """Finds the rows whose score is rare.
 
     Args:
-        share: The largest share of rows like those of the calibration that may be found.
+        share: The largest share of rows like those of the calibration that may be found. Below `least_share` none is.
     """
 
     def __init__(self, scoring: Scoring, share: float = 0.001) -> None:
@@ -149,8 +149,7 @@ class Detector:
             )
             for name, each in scoring.texts.items()
         }
-        self.share = max(share, 2 / (scoring.rows + 1))  # a half for each score
-        place = min(math.floor(self.share / 2 * (scoring.rows + 1) + 1e-9), MOST_KEPT)
+        place = min(math.floor(share / 2 * (scoring.rows + 1) + 1e-9), MOST_KEPT)  # a half for each score
         self._alone, self._together = (
             _array(each, "<f8")[place - 1] if each and place else math.inf for each in scoring.highest
         )
@@ -164,12 +163,11 @@ class Detector:
         """Return the unusual rows, each with the column that makes it so; of several, the one that does most."""
         costs, together = self._costs(columns, rows)
         alone = np.max([np.zeros(rows), *costs.values()], axis=0)
-        found = {}
-        for row in np.flatnonzero((alone > self._alone) | (together > self._together)).tolist():
-            if alone[row] > self._alone or self._joint is None:
-                found[row] = next(name for name, each in costs.items() if each[row] == alone[row])
-            else:
-                found[row] = self._joint.foremost(columns, row)
+        single = np.flatnonzero(alone > self._alone).tolist()
+        found = {row: next(name for name, each in costs.items() if each[row] == alone[row]) for row in single}
+        several = np.flatnonzero((together > self._together) & (alone <= self._alone))
+        if several.size and self._joint is not None:
+            found |= zip(several.tolist(), self._joint.foremost(columns, rows, several), strict=True)
         return found
 
     def _costs(self, columns: Columns, rows: int) -> tuple[dict[str, Floats], Floats]:
@@ -240,10 +238,10 @@ class _Joint:
         found: Floats = costs + 2 * np.log(np.maximum(squared / farthest, 1.0))
         return found
 
-    def foremost(self, columns: Columns, row: int) -> str:
-        """Return the column that contributes most to the distance of a row."""
-        [normal] = self.normal(self.table({name: columns[name][row : row + 1] for name in self.names}, 1))
-        return self.names[int((normal * (self._inverse @ normal)).argmax())]
+    def foremost(self, columns: Columns, rows: int, chosen: npt.NDArray[np.intp]) -> list[str]:
+        """Return for each of the chosen rows the column that contributes most to its distance."""
+        normal = self.normal(self.table(columns, rows)[chosen])
+        return [self.names[place] for place in (normal * (normal @ self._inverse)).argmax(axis=1).tolist()]
 
 
 def _extended(knots: Floats, scores: Floats, median: float) -> tuple[Floats, Floats]:
@@ -256,6 +254,11 @@ def _extended(knots: Floats, scores: Floats, median: float) -> tuple[Floats, Flo
         np.array([ends[0], *knots, ends[1]]),
         np.array([first * (1 + _FARTHEST), *scores, last * (1 + _FARTHEST)]),
     )
+
+
+def least_share(scoring: Scoring) -> float:
+    """Return the smallest share that a detector can keep: that of one calibration row for each of the two scores."""
+    return 2 / (scoring.rows + 1)
 
 
 def _array(content: bytes, dtype: str) -> npt.NDArray[Any]:
@@ -291,7 +294,7 @@ def _numbers(columns: Columns, names: Sequence[str], rows: int) -> Numbers | Non
     normal = NormalDist()
     for place, name in enumerate(names):
         values = _floats(columns[name])
-        ordered = np.sort(values[np.isfinite(values)])
+        ordered = np.clip(np.sort(values[np.isfinite(values)]), -_LARGEST, _LARGEST)
         at = np.unique(ordered[np.linspace(0, len(ordered) - 1, _KNOTS).round().astype(int)])
         ranks = (np.searchsorted(ordered, at) + np.searchsorted(ordered, at, side="right")) / 2 / len(ordered)
         knots[place, : len(at)], scores[place, : len(at)] = at, [normal.inv_cdf(each) for each in ranks]

@@ -124,6 +124,25 @@ async def test_rows_that_cannot_be_checked_are_answered_and_counted(threads: Thr
     behind, lane = serve(threads, REFUSE, sums(signing))
     assert (await ask(behind, Asked(None, x(1.0, 1e30)))).outputs
     assert lane._metrics.screened == {"unchecked": 2}
+    flagged, _ = serve(threads, FLAG, sums(signing))
+    assert "unusual" not in (await ask(flagged, Asked(None, x(1e30)))).parameters
+    share, lane = serve(threads, Unusual("flag", share=0.0005))  # 2,000 rows cannot tell
+    assert "unusual" not in (await ask(share, rows(900.0))).parameters
+    assert lane._metrics.screened == {"unchecked": 1}
+
+
+@on_a_loop
+async def test_many_rows_are_screened_beside_the_loop_with_the_same_result(threads: ThreadPoolExecutor) -> None:
+    behind, _ = serve(threads, FLAG)
+    many = [0.5] * 1_023 + [900.0]
+    answered = await ask(behind, rows(*many))
+    assert answered.parameters["unusual"] == [""] * 1_023 + [KEY]
+    refusing, _ = serve(threads, REFUSE)
+    found = await asyncio.gather(ask(refusing, rows(*many)), ask(refusing, rows(*many[:900])), return_exceptions=True)
+    assert isinstance(found[0], Invalid)
+    assert "Row 1023" in found[0].what
+    assert len(found[1].outputs[0].data) == 900  # type: ignore[union-attr]
+    assert (await ask(refusing, rows(1.0))).outputs
 
 
 @on_a_loop

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.depth import examples
-from mainspring.stats.unusual import Detector, Scoring, calibrated, fit
+from mainspring.stats.unusual import Detector, Scoring, calibrated, fit, least_share
 
-ROWS = 999
+ROWS = 1_999
 
 
 def table(rng: np.random.Generator, rows: int) -> dict[str, Any]:
@@ -59,9 +59,7 @@ def test_a_row_is_unusual_exactly_if_its_conformal_p_value_is_at_most_the_share(
         [(1 + np.sum(known >= each)) / (rows + 1) for each in of_asked]
         for known, of_asked in zip(of_others, Detector(scoring).scores(asked, 300), strict=True)
     ]
-    wanted = {
-        place for place, both in enumerate(zip(*p, strict=True)) if min(both) <= max(share / 2, 1 / (rows + 1)) + 1e-12
-    }
+    wanted = {place for place, both in enumerate(zip(*p, strict=True)) if min(both) <= share / 2 + 1e-12}
     assert set(kept.unusual(asked, 300)) == wanted
 
 
@@ -101,12 +99,13 @@ def test_what_is_often_null_may_be() -> None:
     assert Detector(fitted()).unusual(row(columns, sometimes=math.nan), 1) == {}
 
 
-def test_too_few_calibration_rows_make_the_share_as_small_as_they_can() -> None:
+def test_too_few_calibration_rows_for_a_share_find_nothing() -> None:
     scoring = fitted(rows=49)
-    assert Detector(scoring, 0.001).share == pytest.approx(0.04)
-    assert Detector(msgspec.structs.replace(scoring, highest=(b"", b""), rows=0), 0.001).unusual(
-        row(table(np.random.default_rng(9), 1), amount=1e9), 1
-    ) == {}  # fmt: skip
+    assert least_share(scoring) == pytest.approx(0.04)
+    far = row(table(np.random.default_rng(9), 1), amount=1e9)
+    assert Detector(scoring, 0.001).unusual(far, 1) == {}
+    assert Detector(scoring, 0.04).unusual(far, 1) == {0: "amount"}
+    assert Detector(msgspec.structs.replace(scoring, highest=(b"", b""), rows=0), 0.1).unusual(far, 1) == {}
 
 
 def test_it_survives_being_written_and_columns_that_repeat_each_other() -> None:
@@ -117,8 +116,26 @@ def test_it_survives_being_written_and_columns_that_repeat_each_other() -> None:
     assert scoring is not None
     content = msgspec.json.encode(calibrated(scoring, columns))
     again = msgspec.json.decode(content, type=Scoring)
-    assert Detector(again).unusual({"a": [0.1], "b": [0.1], "c": [0.2], "flag": [True]}, 1) == {}
-    assert set(Detector(again).unusual({"a": [1.0], "b": [-1.0], "c": [2.0], "flag": [True]}, 1)) == {0}
+    assert Detector(again, 0.01).unusual({"a": [0.1], "b": [0.1], "c": [0.2], "flag": [True]}, 1) == {}
+    assert set(Detector(again, 0.01).unusual({"a": [1.0], "b": [-1.0], "c": [2.0], "flag": [True]}, 1)) == {0}
+
+
+def test_each_of_many_rows_is_named_as_it_would_be_alone() -> None:
+    detector, columns = Detector(fitted()), table(np.random.default_rng(9), 300)
+    columns["minutes"][::3] -= 400.0  # within its range, and never with these hours
+    columns["amount"][::7] = 1e9
+    found = detector.unusual(columns, 300)
+    assert set(found) >= {*range(0, 300, 3), *range(0, 300, 7)}
+    assert all(detector.unusual(row(columns, place), 1) == {0: name} for place, name in found.items())
+
+
+def test_values_as_large_as_numbers_go_are_none_that_breaks_it() -> None:
+    far = np.array([1.7e308, -1.7e308, *np.linspace(0, 1, 98)])
+    scoring = calibrated(fit({"x": far}) or fitted(), {"x": far})
+    again = msgspec.json.decode(msgspec.json.encode(scoring), type=Scoring)
+    for value in (math.inf, 1.7e308, 0.5):
+        alone, together = Detector(again, 0.1).scores({"x": [value]}, 1)
+        assert np.isfinite([*alone, *together]).all()
 
 
 def test_there_is_none_without_rows_or_columns_that_it_knows() -> None:

@@ -149,9 +149,10 @@ class Answer:
         return {name: values[self._start : self._end] for name, values in self.work.gathered.features.items()}
 
     @property
-    def unusual(self) -> list[str]:
-        """For each row the feature by which it is unusual; empty if it is not."""
-        return [self.work.unusual.get(row, "") for row in range(self._start, self._end)]
+    def unusual(self) -> list[str] | None:
+        """For each row the feature by which it is unusual, empty if it is not; `None` if rows are not flagged."""
+        found = self.work.unusual
+        return None if found is None else [found.get(row, "") for row in range(self._start, self._end)]
 
     @property
     def statuses(self) -> dict[str, list[str]]:
@@ -193,7 +194,7 @@ class Work:
         took_us: How long the model took.
         answered: When the requests were told.
         without_store: Whether stored features have their defaults, because the online store did not answer in time.
-        unusual: Unusual rows, each with the feature by which it is.
+        unusual: Unusual rows, each with the feature by which it is; `None` if they are not flagged.
         unlogged: How many entries of the log have to be on the disk before the requests are answered.
     """
 
@@ -210,7 +211,7 @@ class Work:
     outputs: Outputs = field(default_factory=dict)
     without_store: bool = False
     ids: list[str] = field(default_factory=list)
-    unusual: Mapping[int, str] = field(default_factory=dict)
+    unusual: Mapping[int, str] | None = None
     unlogged: int = 0
 
     def __post_init__(self) -> None:

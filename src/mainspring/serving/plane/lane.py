@@ -11,8 +11,9 @@ import asyncio
 import logging
 import os
 import time
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from concurrent.futures import Future as Pending
 from copy import copy
@@ -42,6 +43,7 @@ INLINE_US = 200.0  # a model call predicted to take longer runs in a thread
 ONE_CORE_US = 2_000.0  # the same where a thread would only take turns with the event loop
 LAST = 2**32 + 1  # the priority of who names none
 _RECENT = 16  # batches
+_SCREENED_AT_ONCE = 2_048  # values; more are screened in a thread
 _SPARE_US = 5_000  # beside the model's time, for an answer from defaults that is still in time
 
 __all__ = ["Answer", "Ask", "Lane", "monotonic_us"]
@@ -247,8 +249,28 @@ class Lane:
 
     def _compute(self, work: Work) -> bool:
         """Run the model on what was gathered. Returns whether it is done; if not, `_computed` will go on."""
-        if self.screen is not None and not self._screened(work, self.screen):
-            return True
+        screen = self.screen
+        if screen is None:
+            return self._run_model(work)
+        if work.rows * len(self._names) <= _SCREENED_AT_ONCE:
+            return not self._screened(work, screen, screen.unusual(work.gathered.features, work.rows)) or (
+                self._run_model(work)
+            )
+        screening = self._loop.run_in_executor(self._threads, screen.unusual, work.gathered.features, work.rows)
+
+        def screened(done: asyncio.Future[dict[int, str] | None]) -> None:
+            try:
+                if self._screened(work, screen, done.result()) and not self._run_model(work):
+                    return
+            except Exception as error:
+                self._failed(work, error)
+            self._go_on()
+
+        screening.add_done_callback(screened)
+        return False
+
+    def _run_model(self, work: Work) -> bool:
+        """Run the model. Returns whether it is done, as `_compute` does."""
         if self._slow(work.rows):
             running = self._loop.run_in_executor(self._threads, self._predict, work)
             running.add_done_callback(lambda done: self._computed(work, done))
@@ -257,23 +279,28 @@ class Lane:
         self._finish(work)
         return True
 
-    def _screened(self, work: Work, screen: Screen) -> bool:
-        """Find the unusual rows, and refuse their requests if they are to be. Returns whether any request is left."""
-        found, counted = screen.unusual(work.gathered.features, work.rows), self._metrics.screened
+    def _screened(self, work: Work, screen: Screen, found: Mapping[int, str] | None) -> bool:
+        """Keep the unusual rows, or refuse their requests if they are to be. Returns whether any request is left.
+
+        Args:
+            found: The rows; `None` if they could not be checked.
+        """
+        counted = self._metrics.screened
         if found is None:
             counted["unchecked"] += work.rows
             return True
         counted["flagged" if screen.flags else "refused"] += len(found)
-        if screen.flags or not found:
+        if screen.flags:
             work.unusual = found
+        if screen.flags or not found:
             return True
-        stay, start = [], 0
+        stay, start, rows = [], 0, sorted(found)
         for job in work.jobs:
-            row = next((row for row in sorted(found) if start <= row < start + job.rows), None)
-            if row is None:
-                stay.append(job)
+            place = bisect_left(rows, start)
+            if place < len(rows) and rows[place] < start + job.rows:
+                self._fail(job, refusal(rows[place] - start, found[rows[place]]))
             else:
-                self._fail(job, refusal(row - start, found[row]))
+                stay.append(job)
             start += job.rows
         work.keep(stay)
         return bool(stay)

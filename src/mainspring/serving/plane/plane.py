@@ -405,8 +405,8 @@ class Inference:
         said: dict[str, Any] = {"prediction_ids": answer.ids}
         if self.asked.parameters.feature_statuses:
             said["feature_statuses"] = answer.statuses
-        if self.lane.screen is not None and self.lane.screen.flags:
-            said["unusual"] = answer.unusual
+        if (unusual := answer.unusual) is not None:
+            said["unusual"] = unusual
         found = Answered(self.served.route.endpoint, self.lane.version, outputs, said, self.asked.id)
         if self.job is not None:
             found.ran = (self.lane, self.job, answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ from mainspring.serving.ports import Executor, Loader
 from mainspring.serving.protocol.schema import DATATYPES, Field, RequestSchema, TensorSchema
 from mainspring.serving.protocol.tensor import check_specs
 from mainspring.stats.unusual import Scoring
+
+_log = logging.getLogger(__name__)
 
 MAX_ROWS = 1024  # of one request, and of one batch
 
@@ -103,7 +106,7 @@ def _ready(bundle: Bundle, online: OnlineStore, executor: Executor) -> Runtime:
 
 
 class _Profile(msgspec.Struct):
-    """What is served by of a bundle's reference."""
+    """The part of a bundle's reference by which rows are screened."""
 
     scoring: Scoring | None = None
 
@@ -111,8 +114,9 @@ class _Profile(msgspec.Struct):
 def _scoring(bundle: Bundle) -> Scoring | None:
     try:
         return msgspec.json.decode(bundle.files.get(REFERENCE, b"{}"), type=_Profile).scoring
-    except msgspec.DecodeError as error:
-        raise Corrupt(f"The reference of the bundle {bundle.digest[:12]} cannot be read.") from error
+    except msgspec.DecodeError as error:  # the model answers without; its rows count as unchecked
+        _log.warning("Rows of the bundle %s cannot be checked: %s", bundle.digest[:12], error)
+        return None
 
 
 def keyed_fields(groups: Sequence[FeatureGroup], observations: Observations) -> list[Field]:

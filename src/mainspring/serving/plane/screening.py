@@ -8,14 +8,15 @@ from typing import Any
 from mainspring.core.errors import Invalid
 from mainspring.serving.model import FLAG, Unusual
 from mainspring.serving.plane.runtime import Runtime
-from mainspring.stats.unusual import Detector, Scoring
+from mainspring.stats.unusual import Detector, Scoring, least_share
 
 
 class Screen:
     """An endpoint's policy on unusual rows, for one version.
 
     Args:
-        scoring: `None` if the version has none, so that no row of it can be checked.
+        scoring: `None` if the version has none, so that no row of it can be checked; nor can one if the version was
+            judged on too few rows for the policy's share.
     """
 
     __slots__ = ("_detector", "flags", "policy", "scoring")
@@ -24,7 +25,9 @@ class Screen:
         self.policy = policy
         self.scoring = scoring
         self.flags = policy.then == FLAG
-        self._detector = None if scoring is None else Detector(scoring, policy.share)
+        self._detector = None
+        if scoring is not None and policy.share >= least_share(scoring):
+            self._detector = Detector(scoring, policy.share)
 
     def unusual(self, features: Mapping[str, Any], rows: int) -> dict[int, str] | None:
         """Return the unusual rows, each with the feature by which it is most; `None` if they cannot be checked."""

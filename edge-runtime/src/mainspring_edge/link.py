@@ -57,7 +57,7 @@ def read_desired(message: bytes, *, trusted_key: bytes | str, project: str, devi
         raise Refused("name", f"The desired state is for the {name} {found!r:.80}; this is {wanted[name]!r}.")
     try:
         return Desired(package, int(body["version"]), int(body["revision"]), int(body["at"]))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise Refused("format", "The desired state is signed, but lacks a version, a revision or a time.") from None
 
 
@@ -74,13 +74,16 @@ def verified(message: bytes, key: bytes | str) -> dict[str, Any]:
     try:
         envelope = json.loads(message)
         text, signature = envelope["body"].encode(), bytes.fromhex(envelope["signature"])
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Refused("format", "The message is no JSON object with a body and a signature.") from None
     try:
         public_key(key).verify(signature, text)
     except InvalidSignature:
         raise Refused("signature", "The message was changed, or signed by another key.") from None
-    body = json.loads(text)
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        body = None
     if not isinstance(body, dict):
         raise Refused("format", "The message's body is no JSON object.")
     return body

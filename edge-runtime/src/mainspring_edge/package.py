@@ -96,16 +96,25 @@ def _index(content: bytes) -> dict[str, Any]:
     try:
         index = json.loads(content)
         kind, version = index["kind"], index["format"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise Refused("format", f"{INDEX} is signed, but is not the index of an edge package.") from None
     if kind != KIND or type(version) is not int:
         raise Refused("format", f"{INDEX} is signed, but is a {kind!r:.40} of format {version!r:.40}.")
     if version != FORMAT:
         raise Refused("format", f"The package has the format {version}; this runtime reads {FORMAT}. Upgrade it.")
+    if not (isinstance(index.get("name"), str) and type(index.get("version")) is int and _lists(index.get("files"))):
+        raise Refused("format", f"{INDEX} is signed, but lacks a name, a version or files with size and SHA-256.")
     names = set(index["files"])
     if not names >= _NEEDED or not all(_NAME.fullmatch(name) for name in names):
         raise Refused("format", f"The package lists the files {sorted(names)}; it needs {sorted(_NEEDED)}.")
     return dict(index)
+
+
+def _lists(files: Any) -> bool:
+    return isinstance(files, dict) and all(
+        isinstance(each, dict) and type(each.get("size")) is int and 0 <= each["size"] < 1 << 40 and "sha256" in each
+        for each in files.values()
+    )
 
 
 def _file(folder: Path, name: str, listed: Mapping[str, Any]) -> bytes:

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 
 from mainspring.core.error_codes import codes_of
 from mainspring.core.errors import Invalid, MainspringError
+from mainspring.core.json_content import decoded
 
 _Kind = TypeVar("_Kind", bound=msgspec.Struct)
 
@@ -46,7 +47,7 @@ async def read_body(request: Request, kind: type[_Kind]) -> _Kind:
         Invalid: It is no JSON, lacks a field, or has one that `kind` does not know.
     """
     try:
-        return msgspec.json.decode(await request.body() or b"{}", type=kind)
+        return decoded(await request.body() or b"{}", kind)
     except msgspec.MsgspecError as error:
         names = ", ".join(f'"{name}"' for name in kind.__struct_fields__)
         raise Invalid(f"The request is not valid: {error}.", fix=f"send {{{names}}}.") from None

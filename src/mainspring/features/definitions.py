@@ -10,6 +10,7 @@ import msgspec
 from mainspring.core.errors import Corrupt
 from mainspring.core.expr import Node
 from mainspring.core.expr.types import columns_of
+from mainspring.core.json_content import decoded
 from mainspring.core.schema import DType
 from mainspring.data.model import Check, Source
 from mainspring.features.functions.model import DerivedSource, FeatureFunction, RequestFunction
@@ -116,7 +117,7 @@ def load(content: bytes) -> tuple[list[FeatureGroup], Observations]:
         Corrupt: `content` is not such a document.
     """
     try:
-        document = msgspec.json.decode(content, type=_Document)
+        document = decoded(content, _Document)
         if document.format != FORMAT:
             raise Corrupt(f"Feature definitions have format {document.format}; this version reads {FORMAT}.")
         sources = _load_sources(document.sources)

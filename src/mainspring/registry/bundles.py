@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import msgspec
 
 from mainspring.core.errors import Corrupt, Invalid, NotFound
+from mainspring.core.json_content import decoded
 from mainspring.registry.flavours import MODEL_FILES, check_model
 from mainspring.registry.model import Bundle, Manifest
 from mainspring.registry.ports import Blobs
@@ -157,7 +158,7 @@ def open_blob(digest: str, blob: Mapping[str, bytes], public_key: bytes, *, look
 
 def _read_manifest(content: bytes, bundle: str) -> Manifest:
     try:
-        manifest = msgspec.json.decode(content, type=Manifest)
+        manifest = decoded(content, Manifest)
     except msgspec.DecodeError as error:
         raise _damaged(f"The manifest of {bundle} cannot be read: {error}.") from error
     if manifest.format != FORMAT:

@@ -19,6 +19,7 @@ import msgspec
 
 from mainspring.core.errors import Corrupt, Denied, Invalid
 from mainspring.core.ids import ID_PATTERN
+from mainspring.core.json_content import decoded
 from mainspring.registry.bundles import MANIFEST, SIGNATURE, encode_manifest, open_blob
 from mainspring.registry.model import Bundle
 from mainspring.registry.model_file import open_plain
@@ -166,8 +167,8 @@ def _signer(index: bytes, signature: bytes, trusted: Mapping[str, bytes], what: 
             continue
         return name
     try:
-        key = f"The export names the key {msgspec.json.decode(index, type=Export).key[:64]}."
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        key = f"The export names the key {decoded(index, Export).key[:64]}."
+    except msgspec.DecodeError:
         key = "The export does not name its key."
     raise Denied(
         f"{what} is not signed by a key that is trusted here. {key}",
@@ -179,8 +180,8 @@ def _signer(index: bytes, signature: bytes, trusted: Mapping[str, bytes], what: 
 
 def _decode(index: bytes, what: str) -> Export:
     try:
-        export = msgspec.json.decode(index, type=Export)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        export = decoded(index, Export)
+    except msgspec.DecodeError as error:
         raise _damaged(f"{what} has an index that cannot be read: {error}.") from error
     if export.format != FORMAT:
         raise Corrupt(f"{what} has the format {export.format}; this version reads {FORMAT}.", fix="upgrade mainspring.")

@@ -492,6 +492,10 @@ class TestAnswers:
         for client, path in ((administrator, "/api/keys"), (anonymous, "/login")):
             assert client("POST", path, content=b"x" * 70_000).status_code == 413
 
+    def test_a_body_that_is_not_utf_8_is_refused(self, administrator) -> None:
+        answer = administrator("POST", "/api/keys", content=b'{"name": "\xff"}')
+        assert (answer.status_code, "UTF-8" in answer.json()["error"]) == (400, True)
+
     def test_a_failure_tells_nothing(self, caplog) -> None:
         class BrokenTracking(MemoryTracking):
             def search(self, model=None, *, status=None, limit=50):

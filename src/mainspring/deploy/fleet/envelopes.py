@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from mainspring.core.errors import Invalid
+from mainspring.core.json_content import decoded
 from mainspring.deploy.fleet.model import Device, Report
 from mainspring.security.signing import SigningKey, verify
 
@@ -41,12 +42,12 @@ def read_report(content: bytes, key: bytes) -> Report:
     if len(content) > LARGEST_REPORT:
         raise Invalid(f"The report has {len(content):,} bytes; {LARGEST_REPORT:,} are the most.")
     try:
-        envelope = msgspec.json.decode(content, type=_Envelope)
+        envelope = decoded(content, _Envelope)
         signature = bytes.fromhex(envelope.signature)
     except (msgspec.MsgspecError, ValueError) as error:
         raise Invalid(f"The report cannot be read: {error}.") from None
     verify(key, signature, envelope.body.encode())
     try:
-        return msgspec.json.decode(envelope.body, type=Report)
+        return decoded(envelope.body, Report)
     except msgspec.MsgspecError as error:
         raise Invalid(f"The report cannot be read: {error}.") from None

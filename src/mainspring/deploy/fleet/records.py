@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from mainspring.core.errors import Corrupt, Denied, Invalid, NotFound
+from mainspring.core.json_content import decoded
 from mainspring.deploy.edge.repository import Release
 from mainspring.deploy.fleet.model import CLOCK_WRONG_US, Device, Uploaded
 from mainspring.deploy.fleet.ports import FleetStore
@@ -237,7 +238,7 @@ def read_delivery(body: bytes) -> Delivery:
         Invalid: It cannot be read, or its numbers do not grow.
     """
     try:
-        delivery = msgspec.json.decode(body, type=Delivery)
+        delivery = decoded(body, Delivery)
     except msgspec.MsgspecError as error:
         raise Invalid(f"The delivery cannot be read: {error}.", fix="upgrade mainspring-edge on the device.") from None
     numbers = [number for number, _ in delivery.records]

@@ -15,6 +15,7 @@ import msgspec
 
 from mainspring.core.errors import Conflict, Invalid
 from mainspring.core.ids import check_id
+from mainspring.core.json_content import decoded
 from mainspring.operations.models.curating import expect_kept, find
 from mainspring.operations.models.golden_rows import SEED
 from mainspring.operations.models.probing import Draft, probe
@@ -284,9 +285,9 @@ def read_golden(path: Path) -> dict[str, Any]:
             raise Invalid(
                 f"{path.name} has {path.stat().st_size:,} bytes; golden rows may have at most {_LARGEST_GOLDEN:,}."
             )
-        found = msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, list[Any]]])
+        found = decoded(path.read_bytes(), dict[str, dict[str, list[Any]]])
         golden = msgspec.convert({"outputs": {}, **found}, Golden)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except msgspec.DecodeError as error:
         raise Invalid(
             f"{path.name} does not contain golden rows: {error}.",
             fix='write {"inputs": {"x": [[...], ...]}, "outputs": {...}}.',

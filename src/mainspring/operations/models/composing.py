@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from mainspring.core.errors import Invalid
+from mainspring.core.json_content import decoded
 from mainspring.operations.models.adding import TENSORS, Added, Made, check_name, read_golden, register
 from mainspring.operations.models.curating import expect_kept
 from mainspring.project import Project
@@ -42,8 +43,8 @@ def read_plan(path: Path) -> Plan:
         Invalid: It is not a valid graph; the message names the place.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Plan)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return decoded(path.read_bytes(), Plan)
+    except msgspec.DecodeError as error:
         raise Invalid(
             f"{path.name} does not contain a graph: {error}.", fix="docs/howto/serve-any-model.md shows an example."
         ) from error

@@ -11,6 +11,7 @@ import msgspec
 
 from mainspring.core.errors import Invalid
 from mainspring.core.files import write_atomic
+from mainspring.core.json_content import decoded
 from mainspring.jobs.model import StepFailed
 from mainspring.jobs.pipelines.alone import NO_ITEM, Outcome, failed, items_of, run_alone, untagged
 from mainspring.jobs.plain import Plain
@@ -32,7 +33,7 @@ def read_scope(text: str | bytes) -> Asked:
         Invalid: It is something else.
     """
     try:
-        return msgspec.json.decode(text, type=Asked)
+        return decoded(text, Asked)
     except msgspec.MsgspecError as error:
         raise Invalid(
             f"The scope of a step is not readable: {error}.", fix='give {"parameters": {...}, "outcomes": {...}}.'

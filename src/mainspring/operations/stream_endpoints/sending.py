@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from mainspring.core.errors import Invalid
+from mainspring.core.json_content import decoded
 from mainspring.data.streams.model import NewMessage
 from mainspring.project import Project
 from mainspring.serving.streaming.declaring import TOPIC
@@ -43,6 +44,6 @@ def send(project: Project, name: str, lines: Iterable[bytes]) -> int:
 
 def _row(line: bytes, number: int) -> dict[str, Any]:
     try:
-        return msgspec.json.decode(line, type=dict[str, Any])
+        return decoded(line, dict[str, Any])
     except msgspec.MsgspecError as error:
         raise Invalid(f"Line {number} is no JSON object: {error}.", fix="write one object a line.") from error

@@ -23,6 +23,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 
 from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound
 from mainspring.core.ids import check_id, new_id
+from mainspring.core.json_content import decoded
 from mainspring.core.object_store_url import NO_BUCKET, Bucket, said_by_store
 from mainspring.core.settings import Url
 from mainspring.core.time import SECOND
@@ -205,8 +206,8 @@ class ObjectBlobs:
                 raise
             return None
         try:
-            marker = msgspec.json.decode(content, type=Marker)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            marker = decoded(content, Marker)
+        except msgspec.DecodeError as error:
             raise _damaged(f"The blob {digest[:12]} has a damaged entry: {error}.") from error
         found = _PART.fullmatch(marker.parts)
         if found is None or found[1] != digest:

@@ -12,6 +12,7 @@ import msgspec
 
 from mainspring.core.errors import Conflict, Denied, Invalid, NotFound
 from mainspring.core.ids import REQUEST_ID, repeatable
+from mainspring.core.json_content import decoded
 from mainspring.serving.http.body import Bodies
 from mainspring.serving.http.message import JSON_ONLY, Headers, Reply, Request, reply
 from mainspring.serving.http.openapi import document
@@ -256,9 +257,6 @@ class _IndexRequest(msgspec.Struct):
     ready: bool = False
 
 
-_index_decoder = msgspec.json.Decoder(_IndexRequest)
-
-
 class Extensions:
     """Handlers of Triton's extensions among `routes.ROUTES`: what this server does not have is refused in words.
 
@@ -284,8 +282,8 @@ class Extensions:
     async def index(self, request: Request) -> Reply:
         body = await self._bodies.read(request)
         try:
-            ready = _index_decoder.decode(body or b"{}").ready
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            ready = decoded(body or b"{}", _IndexRequest).ready
+        except msgspec.DecodeError as error:
             raise Invalid(f"The request does not follow the protocol: {error}.") from None
         return reply(200, repository_index(self._plane, partial(self._sees, request), ready=ready))
 

@@ -12,7 +12,7 @@ from mainspring.operations.features.deriving import derive
 from mainspring.project import Project
 from mainspring.registry.runs import sweep
 from mainspring.training.inputs import all_groups
-from mainspring.training.label_issues import Suspects
+from mainspring.training.label_issues import Suspects, personal_keys
 
 WITHHELD = "withheld"
 
@@ -44,7 +44,7 @@ def label_issues(
     until = project.clock.now() if until is None else until
     derive(project, views_of(all_groups(chosen)))
     run, found = project.trainer.suspects(chosen, since=since, until=until, folds=folds, progress=progress)
-    hidden = chosen.observations.source.pii
+    hidden = personal_keys(chosen)
     if reveal and hidden:
         audit(project, "labels.reveal", f"model/{model}", f"run {run}")
     elif hidden:

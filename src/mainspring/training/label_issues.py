@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -66,11 +66,11 @@ def suspects(
     """Return the rows of all parts whose labels are probably wrong.
 
     The rows are parted in the order of time into blocks of equal size; each is judged by a fit on the others, before
-    and after it.
+    and after it, without those that lie within the model's embargo of it.
 
     Raises:
-        Invalid: The task has no classes, or `folds` is less than 2.
-        InvalidData: A block's other rows lack a class.
+        Invalid: The task has no classes.
+        InvalidData: There are fewer rows than blocks, one class, or a block's other rows lack a class.
         MainspringError: See `fit_model`.
     """
     if model.task not in ("binary", "multiclass"):
@@ -78,45 +78,88 @@ def suspects(
             f"Labels of the task {model.task!r} are numbers, of which none is wrong by itself.",
             fix="search models of the tasks binary and multiclass.",
         )
-    if folds < 2:
-        raise Invalid(f"Rows cannot be judged by others in {folds} fold.", fix="take at least 2.")
-    everything = _joined([data.train, data.validation, data.holdout])
-    labels = np.asarray(everything.y)
-    classes, given = np.unique(labels, return_inverse=True)
-    probabilities = np.empty((len(labels), len(classes)))
-    edges = np.arange(folds + 1) * len(labels) // folds
+    rows = _joined([data.train, data.validation, data.holdout])
+    classes, given = np.unique(np.asarray(rows.y), return_inverse=True)
+    if not 2 <= folds <= len(rows) or len(classes) < 2:
+        raise InvalidData(
+            f"{len(rows):,} rows with {len(classes)} classes cannot be judged in {folds} folds.",
+            fix="take at least 2 folds, and rows of at least 2 classes.",
+        )
+    probabilities = np.empty((len(rows), len(classes)))
+    edges = np.arange(folds + 1) * len(rows) // folds
     for number, (begin, end) in enumerate(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)):
         tell(f"fold {number + 1} of {folds}", number / folds)
-        rest = _joined([everything.rows(slice(0, begin)), everything.rows(slice(end, None))])
-        cut = round(len(rest) * (1 - _VALIDATION))
-        block = everything.rows(slice(begin, end))
-        if len(known := np.unique(np.asarray(rest.y)[:cut])) < len(classes):
-            missing = sorted(map(str, {*classes.tolist()} - {*known.tolist()}))
+        part = _without(data, rows, begin, end)
+        known = {*np.unique(np.asarray(part.train.y)).tolist()}
+        if missing := [each for each in classes.tolist() if each not in known]:
             raise InvalidData(
-                f"Without block {number + 1} of {folds} no row has the label {', '.join(missing)}.",
+                f"Without block {number + 1} of {folds} no row has the label {', '.join(map(str, missing))}.",
                 fix="leave the class out, or judge in other folds: --folds.",
             )
-        part = replace(data, train=rest.rows(slice(0, cut)), validation=rest.rows(slice(cut, None)), holdout=block)
         with run.prefixed(f"fold{number + 1}.") as prefixed:
             fitted = fit_model(model, part, prefixed)
         scores = estimator_scores(fitted.estimator, fitted.data.holdout.X, model.task)
         probabilities[begin:end] = _by_class(scores, fitted.outputs, classes.tolist(), model.task)
     found = label_issues.find(given.astype(np.int64), probabilities)
-    twins, names = _twins(everything, given), classes.tolist()
-    rows = [
-        Suspect(
-            {} if everything.keys is None else everything.keys.iloc[row].to_dict(),
-            int(everything.at[row]),
-            names[given[row]],
-            names[suggested],
-            float(confidence),
-            int(suggested) in twins[row],
+    return Suspects(
+        len(rows),
+        tuple(classes.tolist()),
+        tuple(map(tuple, found.joint.tolist())),
+        tuple(_told(rows, given, classes.tolist(), found)),
+    )
+
+
+def _without(data: TrainingSet, rows: Split, begin: int, end: int) -> TrainingSet:
+    """Return a block of the rows as the holdout, and the others as training and validation."""
+    at = np.asarray(rows.at)
+    before = int(np.searchsorted(at, at[begin] - data.embargo_us)) if data.embargo_us else begin
+    after = int(np.searchsorted(at, at[end - 1] + data.embargo_us, side="right")) if data.embargo_us else end
+    rest = _joined([rows.rows(slice(0, min(before, begin))), rows.rows(slice(max(after, end), None))])
+    cut = round(len(rest) * (1 - _VALIDATION))
+    return replace(
+        data,
+        train=rest.rows(slice(0, cut)),
+        validation=rest.rows(slice(cut, None)),
+        holdout=rows.rows(slice(begin, end)),
+    )
+
+
+def _told(rows: Split, given: Array, classes: Sequence[Any], found: label_issues.LabelIssues) -> Iterator[Suspect]:
+    """Yield the suspects, the least plausible first."""
+    import pandas as pd
+
+    places = found.rows
+    hashes = pd.util.hash_pandas_object(rows.X, index=False).to_numpy()
+    alike = np.flatnonzero(np.isin(hashes, hashes[places]))  # rows with the features of a suspect
+    with_label = {*zip(hashes[alike].tolist(), given[alike].tolist(), strict=True)}
+    keys: Sequence[Mapping[Any, Any]] = [{}] * len(places)
+    if rows.keys is not None:
+        keys = rows.keys.iloc[places].astype(object).to_dict("records")  # as objects: whole numbers stay whole
+    for row, suggested, confidence, of in zip(
+        places.tolist(), found.suggested.tolist(), found.confidence.tolist(), keys, strict=True
+    ):
+        yield Suspect(
+            {name: _plain(value) for name, value in of.items()},
+            int(rows.at[row]),
+            classes[given[row]],
+            classes[suggested],
+            confidence,
+            (hashes[row].item(), suggested) in with_label,
         )
-        for row, suggested, confidence in zip(
-            found.rows.tolist(), found.suggested.tolist(), found.confidence.tolist(), strict=True
-        )
-    ]
-    return Suspects(len(labels), tuple(names), tuple(map(tuple, found.joint.tolist())), tuple(rows))
+
+
+def _plain(value: Any) -> Any:
+    """Return a key's value as JSON has it."""
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    return value.item() if hasattr(value, "item") else value
+
+
+def personal_keys(model: Model) -> frozenset[str]:
+    """Return the names of columns that identify a person, in the observations' source or a label's."""
+    return frozenset(
+        name for source in (model.observations.source, *(each.source for each in model.labels)) for name in source.pii
+    )
 
 
 def table_of(found: Suspects, *, hidden: Collection[str] = ()) -> bytes:
@@ -124,10 +167,14 @@ def table_of(found: Suspects, *, hidden: Collection[str] = ()) -> bytes:
     keys = [name for name in (found.suspects[0].keys if found.suspects else ()) if name not in hidden]
     text = io.StringIO()
     writer = csv.writer(text)
+
+    def cell(value: Any) -> Any:  # no spreadsheet takes it for a formula
+        return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
     writer.writerow([*keys, "at", "label", "suggested", "confidence", "repeats"])
     for each in found.suspects:
         told = (format_instant(each.at), each.label, each.suggested, f"{each.confidence:.6g}", each.repeats)
-        writer.writerow([*(each.keys[name] for name in keys), *told])
+        writer.writerow([cell(value) for value in (*(each.keys[name] for name in keys), *told)])
     return text.getvalue().encode()
 
 
@@ -150,16 +197,3 @@ def _by_class(scores: Array, outputs: Sequence[str], classes: Sequence[Any], tas
         return np.column_stack([1.0 - positive, positive])
     places = {name: place for place, name in enumerate(outputs)}
     return np.asarray(scores)[:, [places[str(each)] for each in classes]]
-
-
-def _twins(rows: Split, given: Array) -> list[frozenset[int]]:
-    """Return for each row the classes of the rows with the same features, its own included."""
-    import pandas as pd
-
-    hashes = pd.util.hash_pandas_object(rows.X, index=False).to_numpy()
-    _, group = np.unique(hashes, return_inverse=True)
-    of_group: dict[int, set[int]] = {}
-    for number, label in zip(group.tolist(), given.tolist(), strict=True):
-        of_group.setdefault(number, set()).add(label)
-    frozen = {number: frozenset(found) for number, found in of_group.items()}
-    return [frozen[number] for number in group.tolist()]

@@ -28,7 +28,7 @@ from mainspring.training.flavours import estimator_scores
 from mainspring.training.frames import Array
 from mainspring.training.inputs import check_declared, personal_sources
 from mainspring.training.judge import constant, constant_scores, judge, undefined
-from mainspring.training.label_issues import Suspects, suspects, table_of
+from mainspring.training.label_issues import Suspects, personal_keys, suspects, table_of
 from mainspring.training.model import Model, TrainReport
 from mainspring.training.runs.provenance import (
     CODE_CHANGED,
@@ -44,7 +44,7 @@ from mainspring.training.sets.assemble import labelled_observations, training_se
 from mainspring.training.sets.leakage import refuse_leaks
 from mainspring.training.stages import Converted, Fitted, Observed
 
-PURPOSE = "mainspring.purpose"  # tag of a run that is no training
+PURPOSE = "mainspring.purpose"  # tag of a run that is no training: what it is for
 _SYSTEM_EVERY_S = 5.0
 _LONGEST_CHANGED = 1000  # characters
 
@@ -169,11 +169,12 @@ class Trainer:
             _log_inputs(run, model, pinned, since, until)
             tell("read the features", 0.05)
             observed = self._observe(model, pinned, since, until, 1.0)
-            found = suspects(
-                model, observed.data, run, folds=folds, tell=lambda stage, share: tell(stage, 0.1 + 0.9 * share)
-            )
+            with run.aside("label issues"):
+                found = suspects(
+                    model, observed.data, run, folds=folds, tell=lambda stage, share: tell(stage, 0.1 + 0.9 * share)
+                )
             run.log_metrics({"label_issues": float(len(found.suspects)), "rows": float(found.rows)})
-            run.log_artefact("label_issues.csv", table_of(found, hidden=model.observations.source.pii))
+            run.log_artefact("label_issues.csv", table_of(found, hidden=personal_keys(model)))
         self._tracking.finish(run.id, "FINISHED", self._clock.now())
         tell("done", 1.0)
         return run.id, found

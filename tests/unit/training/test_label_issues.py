@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.compose import make_column_transformer
 from sklearn.impute import SimpleImputer
@@ -16,7 +18,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from kit.bakery import late_model
 from kit.training_sets import toy
 from mainspring.core.errors import Invalid, InvalidData
-from mainspring.core.time import ManualClock
+from mainspring.core.time import HOUR, ManualClock
 from mainspring.registry.adapters.memory import MemoryTracking
 from mainspring.training.label_issues import Suspects, suspects, table_of
 from mainspring.training.runs.run import Run
@@ -92,12 +94,50 @@ def test_the_table_of_suspects_leaves_out_what_identifies_a_person() -> None:
     assert len(table_of(found).splitlines()) == len(found.suspects) + 1
 
 
+def test_keys_are_as_they_were_and_no_formula() -> None:
+    data, _ = planted()
+    large = 2**60 + 1
+    parts = [
+        replace(
+            part,
+            keys=pd.DataFrame(
+                {"id": large + np.arange(len(part)), "weight": 0.5, "shop": "=cmd()", "day": pd.Timestamp("2026-01-05")}
+            ),
+        )
+        for part in (data.train, data.validation, data.holdout)
+    ]
+    found = search(replace(data, train=parts[0], validation=parts[1], holdout=parts[2]), folds=2)
+    assert all(each.keys["id"] >= large and type(each.keys["id"]) is int for each in found.suspects)
+    json.dumps([each.keys for each in found.suspects])
+    assert b",'=cmd()," in table_of(found)
+
+
+def test_rows_within_the_embargo_of_a_block_are_not_fitted_on() -> None:
+    data, _ = planted()
+    fitted: list[Any] = []
+
+    def spied(part: Any, run: Any) -> Any:
+        fitted.append(part)
+        return fit(part, run)
+
+    tracking = MemoryTracking()
+    with Run(tracking, tracking.start("late", {}, 0), ManualClock(), seed=7) as run:
+        suspects(late_model(spied, task="binary"), replace(data, embargo_us=3 * HOUR), run)
+    for part in fitted:
+        rest = np.concatenate([part.train.at, part.validation.at])
+        first, last = part.holdout.at[0], part.holdout.at[-1]
+        assert np.all((rest < first - 2 * HOUR) | (rest > last + 2 * HOUR))
+        assert len(rest) >= 1_000 - len(part.holdout) - 8
+    assert sum(len(part.holdout) for part in fitted) == 1_000
+
+
 def test_what_cannot_be_judged_says_so() -> None:
     data, _ = planted()
     with pytest.raises(Invalid, match="regression"):
         search(toy(100, "regression"))
-    with pytest.raises(Invalid, match="1 fold"):
-        search(data, folds=1)
+    for folds in (1, 1_001):
+        with pytest.raises(InvalidData, match=f"1,000 rows with 2 classes cannot be judged in {folds} folds"):
+            search(data, folds=folds)
     y = np.zeros_like(data.train.y)
     y[:10] = 1
     validation, holdout = (replace(part, y=np.zeros_like(part.y)) for part in (data.validation, data.holdout))

@@ -23,15 +23,17 @@ from mainspring.security.model import KeyScope
 from mainspring.serving.adapters.onnx_explainer import OnnxExplainer
 from mainspring.serving.http.server import serve
 from mainspring.serving.plane.explaining import MOST_ROWS
+from mainspring.serving.quota import Quota
 
 EXPLAIN = "/v2/models/late-arrival/explain"
 INFER = "/v2/models/late-arrival/infer"
 
 
 @asynccontextmanager
-async def running(**settings: Any) -> AsyncIterator[tuple[Kit, httpx.AsyncClient]]:
+async def running(*, quotas: tuple[Quota, ...] = (), **settings: Any) -> AsyncIterator[tuple[Kit, httpx.AsyncClient]]:
     kit = Kit(**settings)
     kit.publish("1")
+    kit.routes.publish([msgspec.structs.replace(each, quotas=quotas) for each in kit.routes.current().values()])
     gateway, port, stop, started = kit.gateway(), free_port(), asyncio.Event(), asyncio.Event()
     serving = asyncio.create_task(serve(gateway, Address("127.0.0.1", port), stop=stop, started=started.set))
     try:
@@ -218,5 +220,21 @@ def test_an_arm_that_answers_is_the_one_that_is_explained() -> None:
                 total = each.json()["explanations"][0]["outputs"]["probability"]["total"]
                 answer = each.json()["outputs"][0]["data"][0]
                 assert 1 / (1 + np.exp(-total)) == pytest.approx(answer, abs=1e-6)
+
+    asyncio.run(check())
+
+
+def test_a_refused_explanation_is_not_charged() -> None:
+    async def check() -> None:
+        async with running(quotas=(Quota("q", requests=2),)) as (_, client):
+            binary = full_request() | {"parameters": {"binary_data_output": True}}
+            many = full_request()
+            for each in many["inputs"]:
+                each["data"], each["shape"] = each["data"][:1] * (MOST_ROWS + 1), [MOST_ROWS + 1]
+            for refused in (binary, many):
+                for _ in range(3):
+                    assert (await post(client, refused)).status_code == 400
+            replies = [await post(client, full_request()) for _ in range(3)]
+            assert [each.status_code for each in replies] == [200, 200, 429]
 
     asyncio.run(check())

@@ -27,6 +27,7 @@ def main() -> None:
     caller = Principal("k1", "test", frozenset(KeyScope))
     draw = random.Random(seed)
     file = os.open(got, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    counts.open(wait_s=60)
     print("ready", flush=True)
     sys.stdin.readline()
     refused = 0

@@ -7,6 +7,7 @@ import msgspec
 from mainspring.core.time import format_instant
 from mainspring.project import Project
 from mainspring.serving.plane.counts import FILE, Counts
+from mainspring.serving.plane.metering import name_of
 from mainspring.serving.plane.slots import folder
 from mainspring.serving.quota import COST, ENDPOINT, MILLIONTHS, Quota, period
 
@@ -58,7 +59,9 @@ def use(project: Project) -> list[QuotaUse]:
         spent = counts.spent(name, end, period(per, end)[1])
         if spent:
             limit, unit = quota.limits[measure], MILLIONTHS if measure == COST else 1
-            who = subject if quota.by == ENDPOINT else names.get(subject, subject)
+            if quota.by == ENDPOINT:  # its own name, where a hash stands for it
+                subject = next((each for each in endpoints if name_of(quota, measure, each) == name), subject)
+            who = names.get(subject, subject) if quota.by != ENDPOINT else subject
             found.append(
                 QuotaUse(
                     quota=of, endpoints=endpoints, per=per, by=quota.by, who=who, id=subject, measure=measure,

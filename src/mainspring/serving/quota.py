@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Literal
 
 import msgspec
@@ -62,7 +63,7 @@ class Quota(msgspec.Struct, frozen=True):
             callers of an endpoint.
         only: Callers whom it limits, by default all: "group:NAME", "role:ROLE", "key:NAME", and for the tokens of a
             workload "service:NAME".
-        spent: What becomes of requests when it is spent: "refuse", or "labels", answers with the class alone.
+        spent: Treatment of requests when it is spent: "refuse", or "labels", answers with the class alone.
     """
 
     name: str
@@ -81,16 +82,16 @@ class Quota(msgspec.Struct, frozen=True):
             raise Invalid(f"{owner} is per {self.per!r}.", fix=f"write per= one of {', '.join(PERIODS)}, {MONTH}.")
         if self.by not in (KEY, OWNER, ENDPOINT):
             raise Invalid(f"{owner} is by {self.by!r}.", fix=f'write by="{KEY}", "{OWNER}" or "{ENDPOINT}".')
-        if not self.limits:
-            raise Invalid(f"{owner} has no limit.", fix=f"give it {ROWS}=, {REQUESTS}= or {COST}=.")
         for measure in (ROWS, REQUESTS, COST):
             given = getattr(self, measure)
             if given is None:
                 continue
             kinds = (int, float) if measure == COST else int
             expect(given, kinds, f"{owner}'s limit of {measure}", fix="write a number above 0.")
-            if not 0 < self.limits[measure] <= _MOST:
+            if not isfinite(given) or not 0 < self.limits[measure] <= _MOST:
                 raise Invalid(f"{owner} has the limit of {given:g} {measure}.", fix="write a number above 0.")
+        if not self.limits:
+            raise Invalid(f"{owner} has no limit.", fix=f"give it {ROWS}=, {REQUESTS}= or {COST}=.")
         if self.spent not in (REFUSE, LABELS):
             raise Invalid(f"{owner} has spent={self.spent!r}.", fix=f'write spent="{REFUSE}" or "{LABELS}".')
         msgspec.structs.force_setattr(self, "only", check_callers(self.only, owner))

@@ -21,14 +21,17 @@ from mainspring.project.catalog import memory_catalog
 from mainspring.registry.adapters.memory import MemoryBlobs
 from mainspring.registry.bundles import Bundles
 from mainspring.registry.model import Bundle
+from mainspring.security.model import KeyScope, Principal
 from mainspring.serving.adapters.catalog import CatalogRoutes
 from mainspring.serving.adapters.onnx import OnnxExecutor
-from mainspring.serving.model import Arm, Route
+from mainspring.serving.model import Arm, Route, Unusual
+from mainspring.serving.outputs import Outputs
 from mainspring.serving.plane import runtime
 from mainspring.serving.plane.catalog_copy import CatalogCopy
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.plane import DataPlane, infer
 from mainspring.serving.protocol.codec import decode_infer, encode
+from mainspring.serving.quota import Quota
 
 pytestmark = pytest.mark.slow
 
@@ -390,3 +393,25 @@ async def test_a_bundle_that_is_deleted_while_it_serves_goes_on_serving() -> Non
         await wait_until_async(lambda: plane.served["late-arrival"].route.arms[1].weight == 1.0)
         assert (await ask(plane))[0] == "2"
         assert not plane.refused
+
+
+@on_a_loop
+async def test_limits_hold_while_their_version_cannot_be_loaded() -> None:
+    kit, made = Kit(), Made()
+    kit.publish("1")
+    async with serving(kit, made) as plane:
+        before = plane.served["late-arrival"]
+        outputs, unusual = (Outputs(labels=True),), Unusual("flag", share=0.01)
+        missing = msgspec.structs.replace(
+            route(Arm("2", "f" * 64)), outputs=outputs, unusual=unusual, quotas=(Quota("q", rows=5),)
+        )
+        kit.routes.publish([missing])
+        await wait_until_async(lambda: plane.served["late-arrival"] is not before and bool(plane.refused))
+        served = plane.served["late-arrival"]
+        assert (served.route.outputs, served.route.quotas) == (outputs, missing.quotas)
+        assert served.route.arms == before.route.arms
+        screen = served.lanes["1"].screen
+        assert screen is not None
+        assert screen.policy == unusual
+        assert served.quotas is not None
+        assert not served.quotas.charge(Principal("k1", "test", frozenset(KeyScope)), 5).labels

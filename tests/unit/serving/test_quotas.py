@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 
 from kit.depth import examples
 from kit.serving import NOW, route
-from mainspring.core.errors import Corrupt, Invalid, QuotaExceeded, Unavailable
+from mainspring.core.errors import Corrupt, Invalid, QuotaExceeded, StorageFull, Unavailable
 from mainspring.core.time import DAY, HOUR, MINUTE, SECOND, ManualClock, parse_instant
 from mainspring.security.model import Binding, KeyScope, Kind, Principal, Role
 from mainspring.serving.model import Arm, Endpoint
@@ -52,6 +54,9 @@ def passes(of: Quotas, who: Principal, rows: int = 1) -> bool:
         ({"rows": 2.5}, "limit of rows"),
         ({"requests": True}, "limit of requests"),
         ({"cost": -1}, "limit of -1"),
+        ({"cost": float("inf")}, "limit of inf"),
+        ({"cost": float("nan")}, "limit of nan"),
+        ({"cost": "5"}, "limit of cost"),
         ({}, "no limit"),
         ({"rows": 1, "per": "week"}, "per 'week'"),
         ({"rows": 1, "by": "user"}, "by 'user'"),
@@ -103,13 +108,119 @@ def test_a_refusal_says_when_and_what_is_left_and_counts_nothing() -> None:
 
 def test_what_is_refused_is_taken_back_for_every_process(tmp_path: Path) -> None:
     of = quotas(ROWS)
-    of.charge(caller(), 100).refund(100)
+    of.charge(caller(), 100).refund()
     counts, other = Counts(tmp_path / counting.FILE), Counts(tmp_path / counting.FILE)
     two = quotas(ROWS, Quota("asked", requests=1), counts=counts)
     two.charge(caller(), 60)
     assert not passes(two, caller(), 40)  # the rows were counted before the request was refused
     assert passes(quotas(ROWS, counts=other), caller(), 40)
     assert passes(of, caller(), 100)
+
+
+def test_a_refund_is_of_its_own_request_and_period() -> None:
+    clock = ManualClock(NOW)
+    of = quotas(Quota("scores", rows=4, spent="labels"), Quota("all", rows=10), clock=clock)
+    first, labels = of.charge(caller(), 4), of.charge(caller(), 2)
+    assert (first.labels, labels.labels) == (False, True)
+    first.refund()
+    labels.refund()  # the scores were not charged for it
+    last = of.charge(caller(), 4)
+    assert not last.labels
+    assert of.charge(caller(), 1).labels
+    clock.advance(DAY)
+    last.refund()
+    assert of.charge(caller(), 5).labels
+
+
+def test_a_quota_that_cannot_be_counted_answers_no_labels_and_counts_as_soon_as_it_can(tmp_path: Path) -> None:
+    path = tmp_path / counting.FILE
+    counts = Counts(path)
+    of = quotas(Quota("first", requests=1), Quota("scores", rows=10, spent="labels"), counts=counts)
+    with Counts(path)._locks.hold(counting.FILE):
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                of.charge(caller(), 1)
+    assert not of.charge(caller(), 1).labels
+    with Counts(path)._locks.hold(counting.FILE):
+        begun = monotonic()
+        with pytest.raises(Unavailable):
+            of.charge(caller("other"), 1)
+        assert monotonic() - begun < 0.04  # by which the event loop is held up
+    assert passes(of, caller("other"))
+
+
+def test_a_full_disk_takes_no_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = Counts(tmp_path / counting.FILE)
+
+    def full(*_arguments: int) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(counting, "_reserve", full)
+        patched.setattr(counting, "COLUMNS", 3)
+        for _ in range(3):
+            with pytest.raises(StorageFull):
+                counts.open()
+    counts.open()
+    assert counts.width == 1
+
+
+def test_a_name_too_long_for_a_row_is_counted_by_a_hash() -> None:
+    counts, clock = Counts(), ManualClock(NOW)
+    long, endpoint = Quota("q" * 128, requests=3, by="endpoint"), "e" * 128
+    of = quotas(long, counts=counts, clock=clock, endpoint=endpoint)
+    assert [passes(of, caller()) for _ in range(4)] == [True, True, True, False]
+    (name,) = counts.names()
+    assert name == name_of(long, "requests", endpoint)
+    assert name != name_of(long, "requests", endpoint[1:])
+    assert name.split("\0")[:3] == [long.name, "requests", "day"]
+    with pytest.raises(AssertionError):
+        counts.row("q" * 185, NOW)
+
+
+def test_callers_beyond_those_kept_give_their_leases_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metering, "_MOST_CALLERS", 3)
+    counts = Counts()
+    of, passed = quotas(Quota("all", rows=4096, by="endpoint"), Quota("each", rows=2048), counts=counts), 0
+    while passes(of, caller(f"k{passed % 4}")):
+        passed += 1
+    assert passed == 4096
+    of = quotas(Quota("large", rows=102_400), counts=counts)
+    of.charge(caller(), 1)
+    of.close()
+    assert counts.spent(name_of(Quota("large", rows=1), "rows", "k1"), *ends()) == 1
+
+
+def ends() -> tuple[int, int]:
+    end = period("day", NOW)[1]
+    return end, end + DAY
+
+
+def test_a_row_that_is_given_away_while_it_is_found_is_looked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting, "_near", lambda _name: iter([7, 8]))
+    one, two = Counts(tmp_path / counting.FILE), Counts(tmp_path / counting.FILE)
+    two.add(two.row("a", 0), 1, 10, 20)
+    find = Counts._find
+
+    def slow(counts: Counts, name: str) -> int | None:
+        found = find(counts, name)
+        if counts is two:
+            monkeypatch.setattr(Counts, "_find", find)
+            one.add(one.row("b", 50), 3, 100, 200)
+        return found
+
+    monkeypatch.setattr(Counts, "_find", slow)
+    assert two.add(two.row("a", 50), 5, 100, 200) is None
+    assert two.add(two.row("a", 50), 5, 100, 200) == 5
+    assert one.spent("b", 100, 200) == 3
+
+
+def test_thousands_of_names_find_a_row() -> None:
+    counts = Counts()
+    for number in range(6500):
+        counts.add(counts.row(f"caller {number}", 0), 1, 10, 20)
 
 
 def test_callers_share_a_count_as_declared() -> None:

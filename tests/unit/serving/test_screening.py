@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import time
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from kit.serving import NOW, bundle, route
 from kit.tensors import sums
-from mainspring.core.errors import Invalid
+from mainspring.core.errors import DeadlineExceeded, Invalid, QuotaExceeded
 from mainspring.core.time import ManualClock
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.registry.model import Bundle
+from mainspring.security.model import KeyScope, Principal
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.model import Arm, Unusual
 from mainspring.serving.plane import runtime
-from mainspring.serving.plane.lane import Lane
+from mainspring.serving.plane.counts import Counts
+from mainspring.serving.plane.lane import Lane, monotonic_us
 from mainspring.serving.plane.live import Router, Served
+from mainspring.serving.plane.metering import Quotas
 from mainspring.serving.plane.metrics import EndpointMetrics
+from mainspring.serving.plane.plane import infer
 from mainspring.serving.plane.screening import screen_of
-from mainspring.serving.protocol.asked import Asked
+from mainspring.serving.protocol.asked import Answered, Asked
 from mainspring.serving.protocol.tensor import Tensor
+from mainspring.serving.quota import Quota
 from mainspring.stats.unusual import Scoring, calibrated, fit
 from unit.serving.test_plane import ask, on_a_loop, x
 
@@ -161,3 +169,34 @@ def test_a_policy_that_is_none_says_what_to_write(then: str, share: float) -> No
     with pytest.raises(Invalid) as error:
         Unusual(then, share)
     assert "write" in (error.value.fix or "")
+
+
+@on_a_loop
+async def test_requests_that_are_refused_before_the_model_runs_are_not_charged(threads: ThreadPoolExecutor) -> None:
+    behind, _ = serve(threads, REFUSE)
+    limited = msgspec.structs.replace(behind.route, quotas=(Quota("q", rows=1),))
+    behind = replace(behind, route=limited, quotas=Quotas(limited, Counts()))
+    caller = Principal("k1", "test", frozenset(KeyScope))
+
+    def asking(thousands: float, within_us: int = 10_000_000) -> Coroutine[Any, Any, Answered]:
+        now = monotonic_us()
+        return infer(
+            rows(thousands),
+            behind,
+            version="",
+            principal="k1",
+            received_us=now,
+            deadline_us=now + within_us,
+            caller=caller,
+        )
+
+    with pytest.raises(Invalid, match="unlike"):
+        await asking(900.0)
+    expiring = asyncio.create_task(asking(1.0, 50_000))
+    await asyncio.sleep(0)  # it is queued
+    time.sleep(0.06)
+    with pytest.raises(DeadlineExceeded):
+        await expiring
+    assert (await asking(1.0)).outputs
+    with pytest.raises(QuotaExceeded):
+        await asking(1.0)

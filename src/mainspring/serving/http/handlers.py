@@ -105,7 +105,6 @@ class Handlers:
     def begin(self, request: Request, body: bytes | memoryview) -> None:
         """Decode a request and queue it for a batch; its outcome is sent in a later turn of the loop."""
         inference, decoded, deadline = self._inference(request, body)
-        _check_halves(decoded, inference.served)
         pending = _Pending(request, inference, decoded.binary, self._plane.metrics.of(request.model), self._tell)
         inference.submit(pending, deadline_us=deadline)
         request.on_leave = pending.leave
@@ -117,13 +116,19 @@ class Handlers:
         if self._explaining is None:
             raise NotFound("This server does not explain predictions.")
         inference, decoded, deadline = self._inference(request, body)
-        if inference.shaped:
-            error = Denied("An explanation would show more than your outputs of this endpoint.", authenticated=True)
-            inference.refuse(error)
-            raise error
-        if decoded.binary:
-            raise Invalid("An explanation is JSON, and so are the outputs beside it.", fix="ask for no binary data.")
-        answered, explained = await self._explaining.infer(inference, deadline)
+        try:
+            if inference.shaped:
+                error = Denied("An explanation would show more than your outputs of this endpoint.", authenticated=True)
+                inference.failed(error)
+                raise error
+            if decoded.binary:
+                raise Invalid(
+                    "An explanation is JSON, and so are the outputs beside it.", fix="ask for no binary data."
+                )
+            answered, explained = await self._explaining.infer(inference, deadline)
+        except Exception:
+            inference.refund()
+            raise
         content, _ = encode_infer(answered)
         told = b'%s,"explanations":%s}' % (content[:-1], msgspec.json.encode(explained))
         return Reply(200, told, JSON_ONLY + inference.limits)
@@ -140,6 +145,7 @@ class Handlers:
         if decoded.asked.parameters.timeout:
             deadline = min(deadline, request.received + decoded.asked.parameters.timeout)
             lane.check_time(request.received, deadline)
+        _check_halves(decoded, served)
         route = served.route
         by_request = served.shedder is not None or (route.rollout and route.assign == REQUEST)
         inference = Inference(

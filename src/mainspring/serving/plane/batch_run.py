@@ -171,7 +171,7 @@ class Waiter(Protocol):
 
 class Ask(msgspec.Struct, eq=False):
     """One request as it waits. `received` is monotonic, µs; `request_id` is its caller's name for it; `assigned` says
-    to which arm of a rollout it belongs."""
+    to which arm of a rollout it belongs; `refused`, that nothing will be computed for it."""
 
     rows: Rows
     principal: str
@@ -179,6 +179,7 @@ class Ask(msgspec.Struct, eq=False):
     waiter: Waiter
     request_id: str = ""
     assigned: Assigned | None = None
+    refused: bool = False
 
 
 @dataclass(eq=False, slots=True)

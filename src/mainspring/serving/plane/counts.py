@@ -1,8 +1,8 @@
 """Counts of spent quotas, shared by the processes of one machine in a mapped file.
 
-Each process writes a column of its own, one aligned machine word at a time, and reads the others': no request waits for
-a lock, a process that is killed or stopped holds nobody up, and what it spent stays spent. Two processes that count in
-the same microsecond may both see the sum of both, or each its own alone.
+Each process writes a column of its own, one aligned machine word at a time, and reads the others': to count in a row
+takes no lock, and what a killed process spent stays spent. A new name takes a lock, and waits for it 5 ms at most. Two
+processes that count in the same microsecond may both see the sum of both, or each its own alone.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext, suppress
 from hashlib import blake2b
@@ -22,16 +23,20 @@ from mainspring.core.locks import FileLocks, Locks, MemoryLocks
 
 FILE = "quotas"
 ROWS, COLUMNS = 8192, 64
-_NEAR = 64  # rows in which a name may be
+_NEAR = 512  # rows in which a name may be
 _NAME, _LENGTH = 192, 8  # bytes of a name with its length
 _MARK = 0x31_61_74_6F_75_71  # "quota1"
 _PAGE = 4096
-_MARKED, _WIDTH, _TURN = range(3)  # words of the first page: format, columns in use, times that a row was given away
+# Words of the first page: format, columns in use, begins and ends of giving a row away.
+_MARKED, _WIDTH, _TURN = range(3)
 _CELLS = _PAGE + ROWS * _NAME
 _COLUMN = ROWS * 16  # bytes: two words a row, the end of its period and what was spent
 _FIRST = _CELLS // 8
 _SIZE = _CELLS + COLUMNS * _COLUMN
-_ADD_WAIT_S = 0.05
+LONGEST = _NAME - _LENGTH  # bytes of a name
+_ADD_WAIT_S = 0.005  # of the event loop
+_AGAIN_S = 0.0002
+_IN_USE = "The counts of quotas are in use by other processes."
 
 
 class Row(NamedTuple):
@@ -42,7 +47,7 @@ class Row(NamedTuple):
 
 
 class Counts:
-    """The counts. One thread adds; the file is opened with the first name.
+    """The counts. One thread adds; the file is opened by `open`, or else with the first name.
 
     Args:
         path: The file; `None` counts in this process's memory.
@@ -58,6 +63,17 @@ class Counts:
         self._bytes: mmap.mmap
         self._own = _FIRST  # word at which the own column begins
 
+    def open(self, *, wait_s: float = 1.0) -> None:
+        """Map the file, once.
+
+        Raises:
+            Conflict: Another process opens it for all of `wait_s`, or all columns are taken.
+            Corrupt: Another file is in its place.
+            StorageFull: There is no space for the file.
+        """
+        if self._words is None:
+            self._words = self._open(wait_s)
+
     def close(self) -> None:
         """Give the column back."""
         self._held.close()
@@ -66,20 +82,27 @@ class Counts:
         """Return the row of a name; a new name takes one that is free, or whose periods have ended by `now`.
 
         Raises:
-            Unavailable: Other names have all rows that it may take, or another process is adding one and does not end.
-            StorageFull: There is no space for the file.
+            Unavailable: Other names have all rows that it may take, or another process adds one and does not end.
+            As of `open`.
         """
-        words = self._words if self._words is not None else self._open()
-        found = self._find(name)
-        if found is None:
-            try:
-                with self._locks.hold(FILE, wait_s=_ADD_WAIT_S):
-                    found = self._find(name)
-                    if found is None:
-                        found = self._add(name, now)
-            except Conflict:
-                raise Unavailable("The counts of quotas are in use by another process.") from None
-        return Row(found, words[_TURN])
+        try:
+            self.open(wait_s=0)
+        except Conflict:
+            raise Unavailable(_IN_USE) from None
+        assert self._words is not None
+        turn = self._words[_TURN]  # before the search: a row that is given away meanwhile is known by it
+        found = self._find(name) if turn % 2 == 0 else None
+        if found is not None:
+            return Row(found, turn)
+        until = time.monotonic() + _ADD_WAIT_S
+        while True:
+            with suppress(Conflict), self._locks.hold(FILE, wait_s=0):
+                self._words[_TURN] += self._words[_TURN] % 2  # its last holder may have died
+                found = self._find(name)
+                return Row(self._add(name, now) if found is None else found, self._words[_TURN])
+            if time.monotonic() >= until:
+                raise Unavailable(_IN_USE)
+            time.sleep(_AGAIN_S)
 
     @property
     def width(self) -> int:
@@ -103,20 +126,21 @@ class Counts:
         else:
             words[at + 1] = amount if held < end else words[at + 1] + amount
             words[at] = end  # last: until then the cell is one of another period
+        if words[_TURN] != row.turn:  # given away meanwhile: its next name must not find this
+            words[at + 1] -= amount
+            return None
         return self._sum(words, row.number, end, after)
 
     def spent(self, name: str, end: int, after: int) -> int:
         """Return what all processes have spent of a name."""
-        if self._words is None:
-            self._open()
+        self.open()
         assert self._words is not None
         row = self._find(name)
         return 0 if row is None else self._sum(self._words, row, end, after)
 
     def names(self) -> Iterator[str]:
         """Yield the names that have a row."""
-        if self._words is None:
-            self._open()
+        self.open()
         for row in range(ROWS):
             if (name := self._name(row)) is not None:
                 yield name.decode(errors="replace")
@@ -129,11 +153,11 @@ class Counts:
             at += _COLUMN // 8
         return total
 
-    def _open(self) -> memoryview[int]:
+    def _open(self, wait_s: float) -> memoryview[int]:
         path = self._path
         if path is None:
             self._bytes = mmap.mmap(-1, _SIZE)
-            self._words = words = memoryview(self._bytes).cast("q")
+            words = memoryview(self._bytes).cast("q")
             words[_WIDTH] = 1
             return words
         with disk_errors(path):
@@ -141,11 +165,10 @@ class Counts:
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             descriptor = os.open(path, os.O_CLOEXEC | (os.O_RDWR | os.O_CREAT if self._writes else os.O_RDONLY), 0o600)
             try:
-                with self._locks.hold(FILE) if self._writes else nullcontext():
-                    self._words = words = self._map(descriptor, path)
+                with self._locks.hold(FILE, wait_s=wait_s) if self._writes else nullcontext():
+                    return self._words or self._map(descriptor, path)  # another thread may have been first
             finally:
                 os.close(descriptor)
-        return words
 
     def _map(self, descriptor: int, path: Path) -> memoryview[int]:
         size = os.fstat(descriptor).st_size
@@ -157,9 +180,13 @@ class Counts:
             self._bytes = mmap.mmap(descriptor, _SIZE, access=mmap.ACCESS_READ)
             return memoryview(self._bytes).cast("q")
         column = self._claim()
-        os.ftruncate(descriptor, _SIZE)
-        for begin, length in ((0, _CELLS), (_CELLS + column * _COLUMN, _COLUMN)):
-            _reserve(descriptor, begin, length)
+        try:
+            os.ftruncate(descriptor, _SIZE)
+            for begin, length in ((0, _CELLS), (_CELLS + column * _COLUMN, _COLUMN)):
+                _reserve(descriptor, begin, length)
+        except OSError:
+            self._held.close()
+            raise
         self._bytes = mmap.mmap(descriptor, _SIZE)
         words = memoryview(self._bytes).cast("q")
         words[_MARKED] = _MARK
@@ -193,19 +220,31 @@ class Counts:
     def _add(self, name: str, now: int) -> int:
         sought, words = name.encode(), self._words
         assert words is not None
+        assert len(sought) <= LONGEST
         for row in _near(sought):
             cells = [_FIRST + 2 * row + column * _COLUMN // 8 for column in range(words[_WIDTH])]
-            begin = _PAGE + row * _NAME
             if self._name(row) is not None:
                 if any(words[cell] > now for cell in cells):
                     continue
-                words[_TURN] += 1  # first: who has the row looks again
-                for cell in cells:  # a clock that is set back must not find them
-                    words[cell] = 0
-            self._bytes[begin + _LENGTH : begin + _LENGTH + len(sought)] = sought
-            words[begin // 8] = len(sought)
+                words[_TURN] += 1  # odd: who counts in the row now sees that, or is seen
+                try:
+                    if any(words[cell] > now for cell in cells):
+                        continue
+                    for cell in cells:  # a clock that is set back must not find them
+                        words[cell] = 0
+                    self._write(row, sought)
+                finally:
+                    words[_TURN] += 1
+            else:
+                self._write(row, sought)
             return row
         raise Unavailable("Too many callers are counted for quotas at once.")
+
+    def _write(self, row: int, name: bytes) -> None:
+        assert self._words is not None
+        begin = _PAGE + row * _NAME
+        self._bytes[begin + _LENGTH : begin + _LENGTH + len(name)] = name
+        self._words[begin // 8] = len(name)
 
 
 def _near(name: bytes) -> Iterator[int]:

@@ -30,7 +30,7 @@ from mainspring.serving.model import Unusual
 from mainspring.serving.plane.arms import ArmOutcomes, FailureBuffer
 from mainspring.serving.plane.batch_run import Answer, Ask, Waiter, Work, alike
 from mainspring.serving.plane.executor import ModelFailed
-from mainspring.serving.plane.metering import Account, Quotas
+from mainspring.serving.plane.metering import Charge, Quotas
 from mainspring.serving.plane.metrics import EndpointMetrics
 from mainspring.serving.plane.runtime import MAX_ROWS, Runtime
 from mainspring.serving.plane.screening import Screen, refusal, screen_of
@@ -160,7 +160,7 @@ class Lane:
             self._metrics.rejections["shed"] += 1
             raise
 
-    def charge(self, quotas: Quotas, caller: Principal, rows: int) -> Account:
+    def charge(self, quotas: Quotas, caller: Principal, rows: int) -> Charge:
         """Charge a request to its caller; arguments and errors as of `Quotas.charge`."""
         try:
             return quotas.charge(caller, rows)
@@ -214,6 +214,7 @@ class Lane:
         batch = self.batcher.take()
         for job in batch.late:
             self._metrics.rejections["expired"] += 1
+            job.payload.refused = True
             self._fail(job, DeadlineExceeded("The deadline passed in the queue."))
         if batch.jobs:
             self._taken, self._rows, self._sound = monotonic_us(), batch.rows, True
@@ -298,6 +299,7 @@ class Lane:
         for job in work.jobs:
             place = bisect_left(rows, start)
             if place < len(rows) and rows[place] < start + job.rows:
+                job.payload.refused = True
                 self._fail(job, refusal(rows[place] - start, found[rows[place]]))
             else:
                 stay.append(job)

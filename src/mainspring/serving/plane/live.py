@@ -218,6 +218,8 @@ class Live:
             return
         changed = mark != self.table.mark
         routes = await loop.run_in_executor(self._thread, self._routes.current)
+        if any(route.quotas for route in routes.values()):
+            await loop.run_in_executor(self._thread, self._open_counts)
         reasons: dict[str, str] = {}
         while missing := _digests(routes) - self._runtimes.keys() - reasons.keys():
             self._swap(mark, routes, reasons)
@@ -230,6 +232,12 @@ class Live:
         self._swap(mark, routes, reasons, whole=True)
         self._retry_after = _RETRY_FIRST_US if changed else min(2 * self._retry_after, _RETRY_LAST_US)
         self._retry_at = monotonic_us() + self._retry_after
+
+    def _open_counts(self) -> None:
+        try:
+            self._counts.open()
+        except MainspringError as error:  # each request tries again
+            _log.error("Quotas cannot be counted: %s", error)
 
     async def _newer(
         self, mark: int, routes: Mapping[str, Route], reasons: Mapping[str, str]
@@ -276,12 +284,15 @@ class Live:
             if ready is not None:
                 served[name] = self._serve(ready, old)
             elif old is not None:
-                served[name] = replace(old, shedder=self._shedder(route, old), quotas=self._quotas(route, old))
+                served[name] = self._limited(route, old)
             wrong = [arm for arm in missing if arm.digest in reasons]
             if wrong:
                 refused[name] = f"Version {wrong[0].version} is not served: {reasons[wrong[0].digest]}"
             elif missing and name in self.table.refused:
                 refused[name] = self.table.refused[name]
+        for name, old in self.table.served.items():
+            if old.quotas is not None and (name not in served or served[name].quotas is not old.quotas):
+                old.quotas.close()
         in_use = {lane.runtime.digest for each in served.values() for lane in each.lanes.values()}
         self.table = Table(mark, served, refused)
         self._keep(in_use if whole else in_use | _digests(routes))
@@ -332,6 +343,16 @@ class Live:
                 self._leases.lend(runtime.executor, lanes[arm.version])
         router = Router(route.endpoint, route.arms, route.salt)
         return Served(route, router, lanes, self._shedder(route, old), self._quotas(route, old))
+
+    def _limited(self, route: Route, old: Served) -> Served:
+        """Return what goes on serving, with the limits and policies of a route that cannot be served yet."""
+        for lane in old.lanes.values():
+            lane.screen = screen_of(route.unusual, lane.runtime, lane.screen)
+        kept = msgspec.structs.replace(
+            old.route, shed=route.shed, quotas=route.quotas, price=route.price, outputs=route.outputs,
+            unusual=route.unusual,
+        )  # fmt: skip
+        return replace(old, route=kept, shedder=self._shedder(route, old), quotas=self._quotas(route, old))
 
     def _shedder(self, route: Route, old: Served | None) -> Shedder | None:
         """Return the shedder of a route: the same one while its shed is the same, as it knows the last requests."""

@@ -1,6 +1,6 @@
 """Charging of requests to their callers' quotas.
 
-A process takes a lease of a thousandth of a limit at once and charges requests to that, in its own memory. What it
+A process takes a lease of a 1,024th of a limit at once and charges requests to that, in its own memory. What it
 takes is added to the shared count first and taken back if it was too much, so what passes stays within the limit.
 RateLimit fields: draft-ietf-httpapi-ratelimit-headers-10.
 """
@@ -8,12 +8,14 @@ RateLimit fields: draft-ietf-httpapi-ratelimit-headers-10.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from hashlib import blake2b
+from typing import NamedTuple
 
 from mainspring.core.errors import Invalid, QuotaExceeded
 from mainspring.core.time import SECOND, Clock, SystemClock
 from mainspring.security.model import Kind, Principal
 from mainspring.serving.model import Route
-from mainspring.serving.plane.counts import Counts
+from mainspring.serving.plane.counts import LONGEST, Counts
 from mainspring.serving.quota import COST, KEY, LABELS, MILLIONTHS, OWNER, REQUESTS, ROWS, Price, Quota, period
 
 _MOST_CALLERS = 4096
@@ -25,20 +27,21 @@ class Meter:
     """Counter of one limit, for the callers of one count.
 
     Attributes:
-        permits: What is left of the lease.
+        permits: Unused part of the lease.
+        users: Number of accounts that it is of.
         begin, end: Period of the lease, UTC epoch microseconds.
     """
 
     __slots__ = (
-        "_counts", "_left", "_name", "_quota", "_row", "after", "begin", "end", "label", "limit", "measure",
-        "per_request", "per_row", "permits", "policy", "then_labels",
+        "_counts", "_left", "_quota", "_row", "after", "begin", "end", "label", "limit", "measure", "name",
+        "per_request", "per_row", "permits", "policy", "then_labels", "users",
     )  # fmt: skip
 
-    def __init__(self, counts: Counts, quota: Quota, measure: str, subject: str, price: Price) -> None:
+    def __init__(self, counts: Counts, name: str, quota: Quota, measure: str, price: Price) -> None:
         self._counts = counts
         self._quota = quota
-        self._name = name_of(quota, measure, subject)
-        self.begin = self.end = self.after = self.permits = self._left = 0
+        self.name = name
+        self.begin = self.end = self.after = self.permits = self.users = self._left = 0
         self.measure = measure
         self.then_labels = quota.spent == LABELS
         self.limit = quota.limits[measure]
@@ -57,10 +60,10 @@ class Meter:
             Invalid: The amount alone is more than the limit.
         """
         if not self.begin <= now < self.end:
-            self.begin, self.end = period(self._quota.per, now)
-            self.after = period(self._quota.per, self.end)[1]
+            row = self._counts.row(self.name, now)
+            begin, end = period(self._quota.per, now)
+            self._row, self.begin, self.end, self.after = row, begin, end, period(self._quota.per, end)[1]
             self.permits = 0
-            self._row = self._counts.row(self._name, now)
         left = self.limit - self._add(amount - self.permits, now)
         if left < 0:
             self._add(self.permits - amount, now)
@@ -74,14 +77,14 @@ class Meter:
     def refund(self, amount: int) -> None:
         """Take an amount back; what is more than a lease, for any process to use."""
         self.permits += amount
-        surplus = self.permits - self.limit // _LEASES
+        surplus = self.permits - (self.limit // _LEASES if self.users else 0)
         if surplus > 0:
             self._counts.add(self._row, -surplus, self.end, self.after)
             self.permits, self._left = self.permits - surplus, self._left + surplus
 
     def _add(self, amount: int, now: int) -> int:
         while (spent := self._counts.add(self._row, amount, self.end, self.after)) is None:
-            self._row = self._counts.row(self._name, now)
+            self._row = self._counts.row(self.name, now)
         return spent
 
     def _refusal(self, amount: int, left: int, now: int) -> Exception:
@@ -104,56 +107,67 @@ class Meter:
         return f'"{self.label}";r={left};t={-(-(self.end - now) // SECOND)}'
 
 
-class Account:
-    """Meters of one caller.
+class Charge(NamedTuple):
+    """A counted request.
 
     Attributes:
-        fields: Header fields of replies, as of the last lease or the last second.
-        labels: Whether the last request is answered with labels alone, because a quota of scores is spent.
+        labels: Whether it is answered with labels alone, because a quota of scores is spent.
+        fields: Header fields of its reply.
     """
 
-    __slots__ = ("_clock", "_from", "_meters", "_until", "caller", "fields", "labels")
+    at: int
+    rows: int
+    meters: Sequence[Meter]
+    labels: bool
+    fields: Fields
+
+    def refund(self) -> None:
+        """Take the request back, once: it was refused before anything was computed for it."""
+        for meter in self.meters:
+            if meter.begin <= self.at < meter.end:  # else its period has ended
+                meter.refund(meter.per_row * self.rows + meter.per_request)
+
+
+class Account:
+    """Meters of one caller."""
+
+    __slots__ = ("_clock", "_fields", "_from", "_until", "caller", "meters")
 
     def __init__(self, caller: Principal, meters: Sequence[Meter], clock: Clock) -> None:
         self.caller = caller
-        self._meters = meters
+        self.meters = meters
         self._clock = clock
         self._from = self._until = 0  # within, the fields hold and no period ends
-        self.fields: Fields = ()
-        self.labels = False
+        self._fields: Fields = ()
 
-    def charge(self, rows: int) -> None:
+    def charge(self, rows: int) -> Charge:
         """Count a request.
 
         Raises:
             QuotaExceeded: A quota is spent; nothing was counted.
             Invalid: The request alone is more than a quota.
+            As of `Counts.row`: It cannot be counted.
         """
-        meters, self.labels = self._meters, False
+        charged, labels = self.meters, False
         now = self._clock.now()
         leased = not self._from <= now < self._until
-        for number, meter in enumerate(meters):
+        for number, meter in enumerate(self.meters):
             amount = meter.per_row * rows + meter.per_request
             if meter.permits < amount or (leased and not meter.begin <= now < meter.end):
                 leased = True
                 try:
                     meter.lease(amount, now)
-                except Exception:
-                    if meter.then_labels:
-                        self.labels = True
+                except Exception as error:
+                    if meter.then_labels and isinstance(error, (QuotaExceeded, Invalid)):
+                        charged, labels = [each for each in charged if each is not meter], True
                         continue
-                    self.refund(rows, meters[:number])
+                    Charge(now, rows, [each for each in self.meters[:number] if each in charged], False, ()).refund()
                     raise
             meter.permits -= amount
-        if leased and meters:
-            self._from, self._until = now, min(now + SECOND, *(meter.end for meter in meters))
-            self.fields = (("ratelimit", ", ".join([meter.state(now) for meter in meters])),)
-
-    def refund(self, rows: int, meters: Sequence[Meter] | None = None) -> None:
-        """Take the last request back, which was refused before anything was computed for it."""
-        for meter in self._meters if meters is None else meters:
-            if not (self.labels and meter.then_labels):  # was not charged
-                meter.refund(meter.per_row * rows + meter.per_request)
+        if leased and self.meters:
+            self._from, self._until = now, min(now + SECOND, *(meter.end for meter in self.meters))
+            self._fields = (("ratelimit", ", ".join([meter.state(now) for meter in self.meters])),)
+        return Charge(now, rows, charged, labels, self._fields)
 
 
 class Quotas:
@@ -172,21 +186,22 @@ class Quotas:
         """Return whether a route has the same quotas and price."""
         return self.of == _of(route)
 
-    def charge(self, caller: Principal, rows: int) -> Account:
-        """Count a request, and return the account that it was charged to; errors as of `Account.charge`."""
+    def charge(self, caller: Principal, rows: int) -> Charge:
+        """Count a request; errors as of `Account.charge`."""
         account = self._accounts.get(caller.id)
         if account is None or account.caller is not caller:
             account = self._account(caller, account)
-        account.charge(rows)
-        return account
+        return account.charge(rows)
+
+    def close(self) -> None:
+        """Give the leases back, for others to use."""
+        for id in tuple(self._accounts):
+            self._release(self._accounts.pop(id))
 
     def _account(self, caller: Principal, known: Account | None) -> Account:
         if known is not None and known.caller == caller:
             known.caller = caller
             return known
-        if len(self._accounts) >= _MOST_CALLERS:
-            self._accounts.clear()
-            self._meters.clear()
         meters = []
         for quota in self._quotas:
             if not named(quota.only, caller):
@@ -195,10 +210,24 @@ class Quotas:
             for measure in quota.limits:
                 name = name_of(quota, measure, subject)
                 if name not in self._meters:
-                    self._meters[name] = Meter(self._counts, quota, measure, subject, self._price)
+                    self._meters[name] = Meter(self._counts, name, quota, measure, self._price)
+                self._meters[name].users += 1
                 meters.append(self._meters[name])
+        if known is not None:
+            self._release(known)
+        elif len(self._accounts) >= _MOST_CALLERS:
+            self._release(self._accounts.pop(next(iter(self._accounts))))
         found = self._accounts[caller.id] = Account(caller, meters, self._clock)
         return found
+
+    def _release(self, account: Account) -> None:
+        now = self._clock.now()
+        for meter in account.meters:
+            meter.users -= 1
+            if not meter.users:
+                del self._meters[meter.name]
+                if meter.begin <= now < meter.end:
+                    meter.refund(0)
 
 
 def _of(route: Route) -> tuple[tuple[Quota, ...], Price]:
@@ -217,15 +246,18 @@ def named(only: Collection[str], caller: Principal | None) -> bool:
 
 
 def subject_of(quota: Quota, caller: Principal, endpoint: str) -> str:
-    """Return the name of who shares the count with a caller."""
+    """Return the id of the key or account, or the name of the endpoint, that a caller's requests are counted for."""
     if quota.by == KEY:
         return caller.id
     return (caller.account or caller.id) if quota.by == OWNER else endpoint
 
 
 def name_of(quota: Quota, measure: str, subject: str) -> str:
-    """Return the name of a count."""
-    return "\0".join((quota.name, measure, quota.per, subject))
+    """Return the name of a count; of a subject too long for a row, a hash stands in it."""
+    name = f"{quota.name}\0{measure}\0{quota.per}\0{subject}"
+    if len(name.encode()) <= LONGEST:
+        return name
+    return name.removesuffix(subject) + blake2b(subject.encode(), digest_size=16).hexdigest()
 
 
 def _shown(measure: str, amount: int) -> int:

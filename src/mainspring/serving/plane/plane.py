@@ -29,7 +29,7 @@ from mainspring.serving.plane.catalog_copy import CatalogCopy
 from mainspring.serving.plane.counts import Counts
 from mainspring.serving.plane.lane import LAST, Answer, Ask, Lane, monotonic_us
 from mainspring.serving.plane.live import Live, Served, key_unit
-from mainspring.serving.plane.metering import Account, Fields
+from mainspring.serving.plane.metering import Charge, Fields
 from mainspring.serving.plane.metrics import Metrics
 from mainspring.serving.plane.shaping import policy_of, shaped
 from mainspring.serving.plane.watch import StoreWatch
@@ -251,7 +251,7 @@ class Inference:
     """
 
     __slots__ = (
-        "_account",
+        "_charge",
         "_principal",
         "_received",
         "_rows",
@@ -280,10 +280,10 @@ class Inference:
         if served.shedder is not None:  # before a rollout assigns it: an arm loses no request that it was given
             lane.check_shed(served.shedder, asked.parameters.priority, asked.id or named)
         rows = lane.runtime.schema.read(asked.inputs)
-        self._account: Account | None = None
+        self._charge: Charge | None = None
         if served.quotas is not None and caller is not None:  # before a rollout assigns it, likewise
-            self._account = lane.charge(served.quotas, caller, rows.count)
-        labels = self._account is not None and self._account.labels
+            self._charge = lane.charge(served.quotas, caller, rows.count)
+        labels = self._charge is not None and self._charge.labels
         self._shape = LABELS if labels else policy_of(served.route.outputs, caller) if served.route.outputs else None
         self.asked = asked
         self.served = served
@@ -302,7 +302,7 @@ class Inference:
             self._rows = rows
             self._wanted = _wanted(asked, self.lane)
         except Exception as error:
-            self.refuse(error)
+            self.failed(error)
             raise
 
     @property
@@ -313,7 +313,7 @@ class Inference:
     @property
     def limits(self) -> Fields:
         """Header fields of the reply that say what is left of the caller's quotas."""
-        return () if self._account is None else self._account.fields
+        return () if self._charge is None else self._charge.fields
 
     @property
     def rows(self) -> int:
@@ -355,7 +355,8 @@ class Inference:
         try:
             self.lane.submit(self.job)
         except Exception as error:
-            self.refuse(error)
+            self.job = None
+            self.failed(error)
             raise
         if self.assigned is not None:
             self.lane.arm.watch(waiter, self.job.deadline)
@@ -378,14 +379,15 @@ class Inference:
         if self.assigned is not None:
             self.lane.arm.answered(took_us)
 
-    def refuse(self, error: Exception) -> None:
-        """Count it as failed before anything was computed for it."""
-        if self._account is not None:
-            self._account.refund(self.rows)
-        self.failed(error)
+    def refund(self) -> None:
+        """Take its charge back if it was refused before anything was computed for it. Idempotent."""
+        if self._charge is not None and (self.job is None or self.job.payload.refused):
+            self._charge.refund()
+            self._charge = None
 
     def failed(self, error: Exception) -> None:
         """Count it as failed, unless by the caller's fault; log it if a rollout assigned it."""
+        self.refund()
         if isinstance(error, Overloaded) or codes_of(error).http >= 500:
             self.lane.numbers.failed += 1
         if self.assigned is not None:

@@ -1,9 +1,9 @@
 """Processes that migrate a catalog and are killed: run by test_catalog_kill.py, not a test itself.
 
-`catalog_victim.py FOLDER REVISION STRIDE` migrates copies of a catalog of an older REVISION, or a new one if it is
-empty, each in a child that kills itself (SIGKILL) after a later statement, and opens it again. Then it prints, as one
-line of JSON, what the undisturbed catalog holds, and for each kill what is there before and after the catalog is
-opened again.
+`catalog_victim.py FOLDER REVISION STRIDE` migrates copies of a catalog of an older REVISION, each in a child that kills
+itself (SIGKILL) after a later statement, and opens it again. If REVISION is empty there is no catalog yet, and a child
+kills itself before a later operation on its files. Then it prints, as one line of JSON, what the undisturbed catalog
+holds, and for each kill what is there before and after the catalog is opened again.
 """
 
 from __future__ import annotations
@@ -34,17 +34,20 @@ JOB = (
 )
 
 
+TOUCHES = {"open", "os.mkdir", "os.link", "os.rename", "os.remove", "sqlite3.connect"}
+
+
 def url(folder: Path) -> Url:
     return Url(f"sqlite:///{folder / 'catalog.db'}")
 
 
 def older(folder: Path, revision: str) -> None:
-    """Make a catalog of that revision, with a row."""
+    """Make a catalog of that revision, with a row; of none, an empty folder."""
     folder.mkdir()
-    with closing(sqlite3.connect(folder / "catalog.db")) as connection:
-        connection.execute("VACUUM")  # writes the first page
     if not revision:
         return
+    with closing(sqlite3.connect(folder / "catalog.db")) as connection:
+        connection.execute("VACUUM")  # writes the first page
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.set_main_option("path_separator", "os")
@@ -57,6 +60,8 @@ def older(folder: Path, revision: str) -> None:
 
 
 def content(folder: Path) -> list[str]:
+    if not (folder / "catalog.db").exists():
+        return []
     with closing(sqlite3.connect(folder / "catalog.db")) as connection:
         return list(connection.iterdump())
 
@@ -66,16 +71,21 @@ def migrate(folder: Path, step: Callable[[], None]) -> None:
     open_catalog(url(folder), FileLocks(folder / "locks"))
 
 
+def create(folder: Path, step: Callable[[], None]) -> None:
+    sys.addaudithook(lambda event, arguments: step() if event in TOUCHES and str(folder) in str(arguments) else None)
+    open_catalog(url(folder), FileLocks(folder / "locks"))
+
+
 def main() -> None:
     root, revision, stride = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     older(root / "older", revision)
     shutil.copytree(root / "older", root / "whole")
     open_catalog(url(root / "whole"), FileLocks(root / "whole/locks")).dispose()
-    lives = []
+    lives, work = [], migrate if revision else create
     for number in itertools.count(stride, stride):
         folder = root / str(number)
         shutil.copytree(root / "older", folder)
-        status = forked(lambda folder=folder, number=number: migrate(folder, at_step(number)))  # type: ignore[misc]
+        status = forked(lambda folder=folder, number=number: work(folder, at_step(number)))  # type: ignore[misc]
         if status == 0:
             break
         if status != signal.SIGKILL:

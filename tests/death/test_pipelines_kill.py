@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.depth import DEEP, deep
+from kit.depth import DEEP
 from kit.servers import PostgresServer
 from kit.waiting import wait_until
 from mainspring.jobs.model import Status
@@ -126,8 +126,7 @@ def test_a_worker_killed_at_a_point_is_followed_by_one_that_ends_the_run(
     check(project, run, kills=1)
 
 
-@deep
-@pytest.mark.parametrize(("method", "when", "count"), POINTS)
+@pytest.mark.parametrize(("method", "when", "count"), POINTS if DEEP else [("end_and_claim", "after", 2)])
 def test_on_postgres_too(tmp_path: Path, postgres_server: PostgresServer, method: str, when: str, count: int) -> None:
     with project_in(tmp_path, postgres_server.fresh().text) as project:
         test_a_worker_killed_at_a_point_is_followed_by_one_that_ends_the_run(project, method, when, count)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from kit.depth import deep
+from kit.depth import examples
 from mainspring.core.errors import MainspringError
 from mainspring.core.time import SystemClock
 from mainspring.registry.adapters.memory_search import MemoryRunSearch, row_of
@@ -83,7 +83,7 @@ def look_round(search: RunSearch) -> int:
     return seen
 
 
-@deep
+@pytest.mark.parametrize("url", examples(gate=["sqlite"], deep=["sqlite", "postgres"]), indirect=True)
 def test_searching_while_runs_are_logged_and_writers_are_killed(
     url: str, tracking: MlflowTracking, tmp_path: Path
 ) -> None:

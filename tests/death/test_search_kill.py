@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kit.depot import MODEL, Depot, opened
-from kit.depth import DEEP, deep, examples
+from kit.depth import DEEP, examples
 from kit.searching import searched, told
 from kit.waiting import wait_until
 
@@ -75,7 +75,6 @@ def test_a_killed_worker_and_a_killed_search_lose_nothing_and_repeat_nothing(dep
     assert all(begun[run] in tried for run in killed if run in begun)  # the parameters were tried again
 
 
-@deep
 @pytest.mark.parametrize("whole_group", [True, False] if DEEP else [True])
 def test_an_interrupt_ends_a_search_at_once_and_the_same_command_goes_on(depot: Depot, whole_group: bool) -> None:
     searched(depot, WAITING)

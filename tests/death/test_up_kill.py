@@ -152,7 +152,7 @@ def viewer(depot: Depot) -> str:
 
 def test_a_killed_child_comes_back_and_nothing_is_lost(depot: Depot, chance: random.Random) -> None:
     key = depot.json("keys", "create", "caller", "--scope", "predict", "--expires", "1h")["key"]
-    victims = examples(gate=["gateway", "worker"], deep=["gateway", "gateway", "control", "worker"])
+    victims = examples(gate=["gateway", "control", "worker"], deep=["gateway", "gateway", "control", "worker"])
     chance.shuffle(victims)
     with depot.up(real=True) as up:
         up.until_serving()

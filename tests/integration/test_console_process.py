@@ -1,6 +1,8 @@
 """The control plane as `mainspring up` starts it: a process on a project, until SIGTERM."""
 
+import asyncio
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -11,6 +13,9 @@ import pytest
 
 from kit.depth import deep
 from kit.waiting import free_port
+from mainspring.console.server import serve
+from mainspring.core.errors import Conflict
+from mainspring.core.settings import Address
 from mainspring.core.time import DAY
 from mainspring.project import open_project
 from mainspring.project.settings import load_settings
@@ -78,6 +83,13 @@ def test_it_answers_until_sigterm_and_shares_its_port_with_nobody(root) -> None:
         assert process.wait(20) == 0
         assert "Traceback" not in process.stderr.read()
     project.close()
+
+
+def test_its_port_is_shared_with_nobody() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = Address(*other.getsockname())
+        with pytest.raises(Conflict, match=f"Cannot listen on {address.host}:{address.port}"):
+            asyncio.run(serve(None, address))
 
 
 def test_a_folder_without_a_project_is_one_clear_line(tmp_path) -> None:

@@ -16,11 +16,17 @@ pytestmark = pytest.mark.slow
 BY = "HubLoad.scans_3h"
 
 
-@deep
-def test_groups_of_held_out_rows_and_of_live_predictions(depot: Depot) -> None:
+def test_what_cannot_be_compared_is_refused(depot: Depot) -> None:
     assert depot.run("fairness", ENDPOINT).code == 2
     assert depot.run("fairness", "nobody").code == 4
     assert depot.run("fairness", f"{MODEL}@champion", "--by", "sex").code == 2
+    found = depot.json("fairness", f"{MODEL}@champion", "--by", BY, "--least-rows", "20")
+    assert found["rows"] == "held-out rows"
+    assert sum(group["rows"] for group in found["versions"][0]["reports"][0]["groups"]) == found["versions"][0]["rows"]
+
+
+@deep
+def test_groups_of_held_out_rows_and_of_live_predictions(depot: Depot) -> None:
     service = depot.root / "parcels" / "service.py"
     service.write_text(service.read_text() + f'ms.Monitor("{ENDPOINT}", fairness=["{BY}", "hub"])\n')
 

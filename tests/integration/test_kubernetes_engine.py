@@ -113,7 +113,6 @@ def test_the_job_of_a_dead_runner_that_died_too_is_replaced(project: Project, cl
     assert (len(cluster.jobs), len(cluster.pods)) == (3, 0)
 
 
-@deep
 def test_another_job_of_a_dead_runner_is_ended_first(project: Project, cluster: Cluster) -> None:
     attempt, runner = attempt_of(project), runner_of(project, cluster)
     old = manifest(project.settings.engines, f"mainspring-{attempt.id}", "{}", None)

@@ -24,6 +24,7 @@ from kit.serving import FEATURES
 from kit.waiting import free_port, wait_until
 from mainspring.processes.kinds import log_path
 from mainspring.processes.supervisor import Supervisor
+from mainspring.processes.tracing import traced
 from mainspring.serving.protocol.tensor import DTYPES
 
 STAGES = ["queue", "features", "compute", "log", "encode"]
@@ -210,6 +211,14 @@ def test_a_collector_that_is_away_is_no_ones_trouble(tmp_path: Path) -> None:
     log = log_path(fleet.project.settings.state, "gateway").read_text()
     assert "spans did not reach the collector" in log
     assert log.endswith("gateway ended\n")  # by itself, and not killed since it went on waiting
+
+
+def test_an_exporter_is_built_by_the_setting_alone(tmp_path: Path) -> None:
+    for settings in ({}, {"traces": f"http://127.0.0.1:{free_port()}"}):
+        project = Fleet(tmp_path / str(len(settings)), settings=settings).project
+        with traced(project, "gateway") as tracing:
+            assert (tracing is not None) == bool(settings)
+        project.close()
 
 
 @deep

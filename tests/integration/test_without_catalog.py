@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from kit.depth import deep
 from kit.servers import PostgresServer, running
 from kit.standing import Standing
 from kit.waiting import wait_until
@@ -104,7 +103,6 @@ def test_a_gateway_that_starts_without_its_catalog_serves_its_last_copy(
         server.start()
 
 
-@deep
 def test_a_locked_sqlite_catalog_stops_no_prediction(tmp_path: Path) -> None:
     standing = Standing(tmp_path / "project")
     standing.publish()

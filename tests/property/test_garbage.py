@@ -139,7 +139,7 @@ def step(world: World, data: st.DataObject) -> None:
             world.versions.set_alias(move)
 
 
-@settings(max_examples=examples(gate=12, deep=300), deadline=None)
+@settings(max_examples=examples(gate=25, deep=300), deadline=None)
 @given(st.data())
 def test_what_is_left_is_what_something_leads_to(data: st.DataObject) -> None:
     world = World()
@@ -164,7 +164,7 @@ def test_what_is_left_is_what_something_leads_to(data: st.DataObject) -> None:
         assert (again.versions, again.bundles) == ([], [])
 
 
-@settings(max_examples=examples(gate=20, deep=400), deadline=None)
+@settings(max_examples=examples(gate=40, deep=400), deadline=None)
 @given(st.data())
 def test_what_is_registered_in_the_middle_of_a_collection_is_kept(data: st.DataObject) -> None:
     """Registrations, aliases and routes fall into every moment between two of the collection's calls."""

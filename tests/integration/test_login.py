@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import socket
 import stat
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,7 +24,7 @@ from integration.test_registry_life import project_in, registered
 from kit.console.client import Client
 from kit.documents import check
 from kit.identity_provider import CLIENT, COMMAND_LINE, SECRET, IdentityProvider, Person, SigningKey, in_json, running
-from kit.people import REGISTRAR
+from kit.people import REGISTRAR, registrar
 from mainspring.console.app import create_app
 from mainspring.core.errors import Denied, Invalid, Unavailable
 from mainspring.core.settings import SignIn, TrustedIssuer
@@ -29,9 +32,10 @@ from mainspring.operations.access import set_disabled
 from mainspring.operations.models import curating
 from mainspring.operations.promote import promote
 from mainspring.operations.signing_in import Signed, login, logout, signed_in, whoami
-from mainspring.project import Project
+from mainspring.project import Project, backends
 from mainspring.registry.processes import local_user
 from mainspring.security.model import Account, BoundName, Grant, Role
+from mainspring.security.oidc import Identity
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +83,7 @@ def test_a_device_is_confirmed_elsewhere(project: Project, provider: IdentityPro
     assert shown == [(f"{provider.url}/code", "WDJB-MJHT")]
     assert waits == [1, 1, 6]  # pending, then slower by five seconds
     assert (found.account.name, found.account.issuer) == ("Ana", provider.url)
-    kept = project.settings.state / "keys" / "sign-in"
+    kept = project.settings.state / "keys" / "sign-in-local"
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     bound = BoundName(local_user(), found.account.id, 0, provider.url)
     assert [replace(each, at=0) for each in project.accounts.names() if each.name == local_user()] == [bound]
@@ -212,7 +216,10 @@ def test_who_is_signed_in_is_the_author_and_approves_as_themselves(
 ) -> None:
     registered(project)
     with project.engine.begin() as connection:
-        connection.exec_driver_sql("DELETE FROM account_names")  # the user of this machine is nobody yet
+        connection.exec_driver_sql(
+            "DELETE FROM account_names WHERE name LIKE 'local:%'"
+        )  # the user of this machine is nobody yet
+    registrar(project)
     ana = by_device(project).account
     project.accounts.grant(Grant("user", ana.id, Role.ADMINISTRATOR))
     with pytest.raises(Denied, match=f"user:{ana.id} is the author of late:1"):
@@ -258,7 +265,7 @@ def test_the_command_prints_no_token(
     document = json.loads(ran.stdout)
     check(["login"], document)
     assert document["name"] == "Ana"
-    assert document["kept_in"].endswith("/keys/sign-in")
+    assert document["kept_in"].endswith("/keys/sign-in-local")
     assert "WDJB-MJHT" in ran.stderr
     assert "eyJ" not in ran.stdout + ran.stderr  # as every JSON Web Token begins
 
@@ -268,3 +275,89 @@ def confirmed(provider: IdentityProvider) -> Any:
     provider.devices["d"] = {"sub": "ana"}
     page = {"verification_uri": f"{provider.url}/code", "user_code": "WDJB-MJHT", "interval": 1, "expires_in": 60}
     return in_json({"device_code": "d", **page})
+
+
+def test_who_has_signed_out_decides_nothing(project: Project, provider: IdentityProvider) -> None:
+    registered(project)
+    by_device(project)
+    place: Any = project.credentials
+    kept = place.load()
+    place.save(kept.replace(b"mainspring-cli", b"another"))
+    for _ in range(2):
+        with pytest.raises(Denied, match="Nobody is signed in here"):
+            curating.approve(project, "late:1")
+        logout(project)
+
+
+def test_a_renewed_token_of_another_person_is_not_kept(project: Project, provider: IdentityProvider) -> None:
+    provider.lifetime_s = 30
+    by_device(project)
+    of_ben = provider.keys[0].token(provider.claims("ben", aud=COMMAND_LINE))
+    provider.answers["/token"] = lambda: in_json({"id_token": of_ben, "refresh_token": "next"})
+    with pytest.raises(Denied, match="answers for another person"):
+        signed_in(project)
+    assert project.credentials.load() is None
+    assert account_names(project) == ["Ana"]
+
+
+@pytest.mark.parametrize("answer", [{}, {"id_token": "e30.e30.e30"}], ids=["no token", "no valid token"])
+def test_a_new_refresh_token_is_kept_whatever_fails_after(
+    project: Project, provider: IdentityProvider, answer: dict[str, str]
+) -> None:
+    provider.lifetime_s = 30
+    before = by_device(project)
+    provider.answers["/token"] = lambda: in_json({**answer, "refresh_token": "rotated"})
+    with pytest.raises(Denied):
+        signed_in(project)
+    kept = json.loads(project.credentials.load() or b"")
+    assert (kept["identity"], kept["refresh"]) == (before.token, "rotated")
+
+
+def test_sign_out_waits_for_a_renewal(project: Project) -> None:
+    by_device(project)
+    left = threading.Thread(target=logout, args=(project,))
+    with project.locks.hold(f"sign-in-{os.geteuid()}"):
+        left.start()
+        left.join(0.3)
+        assert left.is_alive()
+        assert project.credentials.load() is not None
+    left.join()
+    assert project.credentials.load() is None
+
+
+def test_who_came_back_by_the_browser_is_asked_for(project: Project, provider: IdentityProvider) -> None:
+    asked = []
+
+    def confirm(identity: Identity) -> bool:
+        asked.append(identity.name)
+        return False
+
+    def show(address: str, code: str) -> None:
+        back = urlsplit(parse_qs(urlsplit(address).query)["redirect_uri"][0])
+        silent.append(socket.create_connection(("127.0.0.1", back.port or 0)))  # holds up nobody
+        threading.Thread(target=visit, args=(address,)).start()
+
+    silent: list[socket.socket] = []
+    started = time.monotonic()
+    with pytest.raises(Denied, match="Ana was not confirmed"):
+        login(project, show, browser=True, confirm=confirm)
+    assert time.monotonic() - started < 4
+    silent[0].close()
+    assert asked == ["Ana"]
+    assert account_names(project) == []
+    assert project.credentials.load() is None
+
+
+def test_a_device_that_the_provider_refuses_is_not_polled_on(project: Project, provider: IdentityProvider) -> None:
+    polls = iter([(500, {}, b"{}"), (429, {}, b"{}"), (401, {}, b'{"error": "invalid_client"}')])
+    provider.answers["/token"] = lambda: next(polls)
+    waits: list[float] = []
+    with pytest.raises(Unavailable, match="answered 401"):
+        login(project, lambda *_: None, sleep=waits.append)
+    assert waits == [1, 2, 4]
+
+
+def test_profiles_keep_sign_ins_apart(project: Project) -> None:
+    places = {backends.credentials(replace(project.settings, profile=name)).place for name in ("local", "prod", "../x")}
+    assert len({Path(place).parent for place in places}) == 1
+    assert len(places) == 3

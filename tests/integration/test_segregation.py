@@ -13,11 +13,11 @@ import pytest
 
 from integration.test_registry_life import project_in, registered
 from kit.console.client import HOST, Client
-from kit.people import REGISTRAR, known
+from kit.people import REGISTRAR, known, registrar
 from mainspring.console.app import create_app
 from mainspring.core.errors import Denied, Invalid
 from mainspring.core.time import DAY
-from mainspring.operations.access import add_account, add_group, bind_name, set_member
+from mainspring.operations.access import add_account, add_group, bind_name, set_disabled, set_member
 from mainspring.operations.keys import console_link, create_key
 from mainspring.operations.models import curating
 from mainspring.operations.promote import judged, promote
@@ -215,7 +215,8 @@ def test_who_is_bound_to_nobody_is_told_apart_from_nobody(tmp_path: Path) -> Non
     desk.project, desk.version = project, registered(project)
     # `registered` binds this process's user, as an administrator would have; without that:
     with project.engine.begin() as connection:
-        connection.exec_driver_sql("DELETE FROM account_names")
+        connection.exec_driver_sql("DELETE FROM account_names WHERE name LIKE 'local:%'")
+    registrar(project)
     ben = desk.person("ben")
     with pytest.raises(Denied, match=rf"{ME} is bound to no account, so user:{ben.id} may be the one"):
         desk.approve(by=desk.signed_in(ben))
@@ -300,3 +301,49 @@ def test_training_code_does_not_say_who_trains(desk: Desk) -> None:
             run.set_tag(name, "local:ben")
     with pytest.raises(Invalid, match="names who trains"):
         run.prefixed("mainspring.").set_tag("user", "local:ben")
+
+
+def test_a_machines_user_decides_only_as_accounts_that_may(desk: Desk) -> None:
+    """Ben works on this machine, and Ana trained on another."""
+    project = desk.project
+    with project.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM account_names WHERE name = 'ME'".replace("ME", ME))
+    project.tracking.log(desk.version.run_id, tags={"mainspring.user": "local:elsewhere"})
+    known(project, "local:elsewhere")
+    ben = add_account(project, Kind.USER, "ben", issuer=ISSUER, subject="a second ben")
+    project.accounts.bind(BoundName(ME, ben.id, 0, REGISTRAR))
+    with pytest.raises(Denied, match=r"may not model\.approve"):
+        desk.approve()
+    project.accounts.grant(Grant(Kind.USER, ben.id, Role.APPROVER))
+    project.authenticator._people.clear()  # its cache is by the machine's time
+    ben = set_disabled(project, ben, True)
+    with pytest.raises(Denied, match="disabled"):
+        desk.approve()
+    ben = set_disabled(project, ben, False)
+    project.authenticator._people.clear()
+    desk.approve()
+    ben = set_disabled(project, ben, True)
+    assert not promote(project, "late").promoted  # nor do approvals of before count
+    with pytest.raises(Denied, match="belongs to a disabled account"):
+        desk.approve(by=f"user:{ben.id}")
+    set_disabled(project, ben, False)
+    assert promote(project, "late").promoted
+
+
+@pytest.mark.parametrize("way", ["another user of the machine", "the approver", "an account of no role", "a sign-in"])
+def test_a_name_that_no_other_administrator_bound_tells_nobody_apart(desk: Desk, way: str) -> None:
+    project, stranger = desk.project, desk.person("stranger", Role.VIEWER)
+    with project.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM account_names WHERE name = 'ME'".replace("ME", ME))
+    by = {
+        "another user of the machine": "local:ana2",
+        "the approver": f"user:{desk.ben.id}",
+        "an account of no role": f"user:{stranger.id}",
+        "a sign-in": ISSUER,
+    }[way]
+    bind_name(project, stranger, "local:ana2", by="local:ana2")
+    bind_name(project, desk.ana if way != "the approver" else stranger, ME, by=by)
+    with pytest.raises(Denied, match=f"{ME} was "):
+        desk.approve(by=desk.signed_in(desk.ben))
+    bind_name(project, desk.ana, ME, by=f"user:{desk.person('cem').id}")
+    desk.approve(by=desk.signed_in(desk.ben))

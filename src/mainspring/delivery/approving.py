@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mainspring.core.errors import Denied, Invalid
 from mainspring.delivery.model import GateResult
 from mainspring.registry.model import Approval, ModelVersion
-from mainspring.security.people import KEY, LOCAL, People
+from mainspring.security.people import IMPORTED, KEY, LOCAL, People
 from mainspring.training.gate_kinds import Gate
 
 APPROVED = "approved"  # kind of the gate
@@ -53,17 +53,24 @@ def check_apart(who: str, others: Sequence[str], people: People, role: str, act:
     Raises:
         Denied: It is one of them or a program, or one of them is unknown.
     """
-    trouble = people.unclear((who, *others))
+    trouble = people.unclear(who, others)
     if people.same(who, others):
         what, fix = f"{who} {role}, as far as is known, and cannot {act}.", "let somebody else do it."
     elif people.program(who):
         what, fix = f"{who} belongs to a program, which cannot {act}.", "let a person do it."
+    elif people.disabled(who):
+        what, fix = (
+            f"{who} belongs to a disabled account, and cannot {act}.",
+            "let somebody else do it.",
+        )
     elif trouble is not None:
         what = f"{trouble[0]} {trouble[1]}, so {who} may be the one who {role}, and cannot {act}."
-        fix = "sign in there with `mainspring login`, or let somebody else run `mainspring users bind`."
+        fix = (
+            "train again, signed in with `mainspring login`, or let another administrator run `mainspring users bind`."
+        )
         if trouble[0].startswith(KEY):
             fix = "use a key that was made by `mainspring keys create`."
-        elif not trouble[0].startswith(LOCAL):
+        elif not trouble[0].startswith((LOCAL, IMPORTED)):
             fix = "train or register it again."
     else:
         return

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import http.client
 import os
+import queue
+import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
@@ -24,7 +27,7 @@ from mainspring.operations.plane_connection import connect
 from mainspring.project import Project
 from mainspring.registry.processes import local_user
 from mainspring.security.model import Account, Kind
-from mainspring.security.oidc import Identity, Pending, Provider, Tokens
+from mainspring.security.oidc import Identity, Pending, Provider, Refused, Tokens
 from mainspring.security.sign_ins import account_of
 from mainspring.security.tokens import NotAccepted, expiry, parse
 
@@ -55,7 +58,12 @@ class Signed:
 
 
 def login(
-    project: Project, show: Show, *, browser: bool = False, sleep: Callable[[float], None] = time.sleep
+    project: Project,
+    show: Show,
+    *,
+    browser: bool = False,
+    sleep: Callable[[float], None] = time.sleep,
+    confirm: Callable[[Identity], bool] = lambda _: True,
 ) -> Signed:
     """Sign a person in, and keep that.
 
@@ -65,6 +73,8 @@ def login(
     Args:
         show: Called with what the person has to open.
         browser: Use a browser of this machine in any case.
+        confirm: Called with who came back by the browser, before they are signed in: another user of this machine may
+            have seen the address, and have signed in as themselves.
 
     Raises:
         Denied: The person refused, was too slow, is not admitted, or their account is disabled.
@@ -76,34 +86,44 @@ def login(
     identity, tokens = _by_device(provider, show, sleep) if device else _by_browser(provider, show)
     if not tokens.identity:
         raise NotAccepted("there is no ID token")
+    if not device and not confirm(identity):
+        raise Denied(f"{identity.name} was not confirmed, and is not signed in.", fix=_AGAIN)
     account, new = account_of(project.accounts, identity, project.wall.now(), _recorder(project))
     who = f"{Kind.USER}:{account.id}"
     if new:
         audit(project, "accounts.add", f"user/{account.id}", f"first sign-in, {account.name}", who=who)
     bind_name(project, account, local_user(), by=account.issuer)
     audit(project, "cli.login", f"user/{account.id}", local_user(), who=who)
-    _keep(project, provider, tokens)
+    with _locked(project):
+        _keep(project, provider, tokens)
     return Signed(account, tokens.identity, expiry(parse(tokens.identity).claims))
+
+
+def _locked(project: Project) -> AbstractContextManager[object]:
+    return project.locks.hold(f"sign-in-{os.geteuid()}")
 
 
 def _by_device(provider: Provider, show: Show, sleep: Callable[[float], None]) -> tuple[Identity, Tokens]:
     device = provider.begin_device()
     show(device.complete or device.address, device.user_code)
     wait, left = device.interval_s, device.lifetime_s
-    while left > 0:
+    until = time.monotonic() + left
+    while left > 0 and time.monotonic() < until:
         sleep(wait)
         left -= wait
         try:
             return provider.poll_device(device)
         except Pending as pending:
             wait += _SLOWER_S if pending.slower else 0
+        except Refused:
+            raise
         except Unavailable:
             wait *= 2
     raise Denied("The sign-in was not confirmed in time.", fix=_AGAIN)
 
 
 def _by_browser(provider: Provider, show: Show) -> tuple[Identity, Tokens]:
-    answers: list[dict[str, str]] = []
+    answers = queue.SimpleQueue[dict[str, str]]()
 
     class Back(BaseHTTPRequestHandler):
         timeout = 5
@@ -113,7 +133,7 @@ def _by_browser(provider: Provider, show: Show) -> tuple[Identity, Tokens]:
             if parts.path != "/callback":
                 self.send_error(404)
                 return
-            answers.append(dict(parse_qsl(parts.query)))
+            answers.put(dict(parse_qsl(parts.query)))
             content = b"You may close this page, and go on in the terminal.\n"
             self.send_response(200)
             self.send_header("Content-Type", "text/plain")
@@ -124,24 +144,33 @@ def _by_browser(provider: Provider, show: Show) -> tuple[Identity, Tokens]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Back) as server:
+    class Server(ThreadingHTTPServer):  # a silent connection holds up no other
+        daemon_threads = True
+        block_on_close = False
+
+    with Server(("127.0.0.1", 0), Back) as server:
         redirect = f"http://127.0.0.1:{server.server_address[1]}/callback"
         address, attempt = provider.begin(redirect)
-        show(address, "")
-        until = time.monotonic() + _BROWSER_S
-        while time.monotonic() < until:
-            server.timeout = max(0.0, until - time.monotonic())
-            server.handle_request()
-            # Any page can send a browser here: an answer without this attempt's state ends nothing.
-            if (answer := answers.pop() if answers else None) and answer.get("state") == attempt.state:
-                return provider.finish(attempt, redirect, answer)
+        threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
+        try:
+            show(address, "")
+            until = time.monotonic() + _BROWSER_S
+            while (left := until - time.monotonic()) > 0:
+                with suppress(queue.Empty):
+                    answer = answers.get(timeout=left)
+                    # Any page can send a browser here: an answer without this attempt's state ends nothing.
+                    if answer.get("state") == attempt.state:
+                        return provider.finish(attempt, redirect, answer)
+        finally:
+            server.shutdown()
     raise Denied("No browser came back in five minutes.", fix=_AGAIN)
 
 
 def logout(project: Project) -> bool:
     """Forget the sign-in that is kept; return whether there was one. The machine's user stays bound."""
-    if not project.credentials.delete():
-        return False
+    with _locked(project):
+        if not project.credentials.delete():
+            return False
     audit(project, "cli.logout", "console", local_user())
     return True
 
@@ -156,7 +185,7 @@ def signed_in(project: Project) -> Signed | None:
     if project.settings.sign_in is None or project.credentials.load() is None:
         return None
     provider = _provider(project)
-    with project.locks.hold(f"sign-in-{os.geteuid()}"):  # a refresh token is often good for one use
+    with _locked(project):  # a refresh token is often good for one use
         kept = _loaded(project, provider)
         if kept is None:
             return None
@@ -221,14 +250,23 @@ def _renewed(project: Project, provider: Provider, kept: _Kept) -> tuple[_Kept, 
     except Denied:
         project.credentials.delete()
         raise Denied("Your sign-in has expired: the identity provider has ended it.", fix=_AGAIN) from None
+    # The old refresh token may be void from now on, whatever fails below.
+    kept = _save(project, msgspec.structs.replace(kept, refresh=tokens.refresh))
     if not tokens.identity:
         raise Denied("Your sign-in has expired, and the identity provider renews no ID token.", fix=_AGAIN)
     identity = provider.identify(tokens, None)
+    before = parse(kept.identity).claims
+    if (identity.issuer, identity.subject) != (before["iss"], before["sub"]):  # OpenID Connect Core, section 12.2
+        project.credentials.delete()
+        raise Denied("The identity provider answers for another person.", fix=_AGAIN)
     return _keep(project, provider, tokens), identity
 
 
 def _keep(project: Project, provider: Provider, tokens: Tokens) -> _Kept:
-    kept = _Kept(provider.issuer.url, provider.client, tokens.identity, tokens.refresh)
+    return _save(project, _Kept(provider.issuer.url, provider.client, tokens.identity, tokens.refresh))
+
+
+def _save(project: Project, kept: _Kept) -> _Kept:
     project.credentials.save(msgspec.json.encode(kept))
     return kept
 

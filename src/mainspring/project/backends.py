@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from mainspring.core.errors import Invalid, MissingExtra
 from mainspring.core.locks import FileLocks
@@ -108,7 +109,7 @@ def credentials(settings: Settings) -> Credentials:
     keyring = import_module("keyring") if find_spec("keyring") is not None else None
     if keyring is not None and keyring.get_keyring().priority > 0:
         return KeyringCredentials(keyring, f"{settings.project} {settings.profile} {settings.root}")
-    return FileCredentials(settings.state / "keys" / "sign-in")
+    return FileCredentials(settings.state / "keys" / f"sign-in-{quote(settings.profile, safe='')}")
 
 
 LAKES: Mapping[str, Build] = {

@@ -18,6 +18,7 @@ from mainspring.security.secrets import read_private
 from mainspring.security.tokens import LONGEST, NotAccepted, check_identity, parse
 
 _DEVICE = "urn:ietf:params:oauth:grant-type:device_code"
+_LONGEST_WAIT_S, _LONGEST_DEVICE_S = 60, 1_800  # between two polls, and in all
 _MOST_GROUPS, _LONGEST_NAME = 1_000, 128
 _LAST = frozenset({"invalid_grant", "access_denied", "expired_token"})  # errors that end what they answer
 
@@ -28,6 +29,10 @@ class Pending(Unavailable):
     def __init__(self, *, slower: bool) -> None:
         super().__init__("The sign-in is not confirmed yet.")
         self.slower = slower
+
+
+class Refused(Unavailable):
+    """The provider refuses what it was asked, and will again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +208,12 @@ class Provider:
         code, user_code, address = (_text(given, name) for name in ("device_code", "user_code", "verification_uri"))
         if not (code and user_code and address):
             raise Invalid("The identity provider's answer to a device cannot be read.")
-        complete, seconds = _text(given, "verification_uri_complete"), _seconds(given, "interval", 5)
-        return Device(code, user_code, address, complete, seconds, _seconds(given, "expires_in", 300))
+        complete, seconds = (
+            _text(given, "verification_uri_complete"),
+            min(_seconds(given, "interval", 5), _LONGEST_WAIT_S),
+        )
+        lifetime = min(_seconds(given, "expires_in", 300), _LONGEST_DEVICE_S)
+        return Device(code, user_code, address, complete, seconds, lifetime)
 
     def poll_device(self, device: Device) -> tuple[Identity, Tokens]:
         """Return who has confirmed the device.
@@ -212,6 +221,8 @@ class Provider:
         Raises:
             Pending: Nobody has yet: wait, then call again.
             Denied: It was refused, has expired, or the person is not admitted.
+            Refused: The provider refuses the client.
+            Unavailable: The provider does not answer.
         """
         tokens = self._tokens({"grant_type": _DEVICE, "device_code": device.code})
         return self.identify(tokens, None), tokens
@@ -239,7 +250,8 @@ class Provider:
         if error in _LAST:
             raise Denied("The identity provider has ended this sign-in.", fix="sign in again.")
         if status != 200 or not isinstance(given, dict):
-            raise Unavailable(
+            refused = 400 <= status < 500 and status not in (408, 429)
+            raise (Refused if refused else Unavailable)(
                 f"The identity provider {self.issuer.url} answered {status} to the client {self.client!r}.",
                 fix="see whether client_id, its secret and its redirect address are as they are registered there.",
             )

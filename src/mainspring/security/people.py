@@ -11,10 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from mainspring.security.model import Account, ApiKey, BoundName, Kind
+from mainspring.security.model import Account, ApiKey, Binding, BoundName, Kind, Role
 from mainspring.security.ports import Accounts, KeyStore
 
 LOCAL, KEY = "local:", "key:"
+IMPORTED = "from:"  # begins the name of another installation's record: `from:SIGNER:local:ana`
 _IDENTITY = "oidc:"  # begins the name of an identity at a provider
 
 
@@ -31,14 +32,21 @@ class Behind:
         people: Identities, for comparison only.
         unknown: Names that lead to no person, each with the reason.
         programs: Service accounts among `people`.
+        binders: Names of machines' users, each with the people of one administrator who bound it.
     """
 
     people: frozenset[str] = frozenset()
     unknown: frozenset[tuple[str, str]] = frozenset()
     programs: frozenset[str] = frozenset()
+    binders: frozenset[tuple[str, frozenset[str]]] = frozenset()
 
     def __or__(self, other: Behind) -> Behind:
-        return Behind(self.people | other.people, self.unknown | other.unknown, self.programs | other.programs)
+        return Behind(
+            self.people | other.people,
+            self.unknown | other.unknown,
+            self.programs | other.programs,
+            self.binders | other.binders,
+        )
 
 
 class People:
@@ -73,10 +81,11 @@ class People:
         """Return who may be behind a name.
 
         Behind a key are its owner and who made any key of this owner, since each of them may have it. Behind a user of
-        a machine are the accounts to which it was bound by somebody else. Other names, as `monitor`, are themselves.
+        a machine are the accounts to which it was bound, and nobody else if another administrator bound it: a sign-in
+        does not say who else works there. Other names, as `monitor`, are themselves.
         """
         kind, _, rest = name.partition(":")
-        if name.startswith(LOCAL):
+        if name.startswith((LOCAL, IMPORTED)):
             return self._local(name)
         if name.startswith(KEY):
             return self._key(name, rest.partition(":")[0])
@@ -88,10 +97,47 @@ class People:
         bound = self._bound.get(name, [])
         people = frozenset(self._person(each.account_id) for each in bound)
         programs = frozenset(each.account_id for each in bound if self._is_program(each.account_id)) & people
-        if any(each.by != name for each in bound):
-            return Behind(people, programs=programs)
-        why = "was bound by nobody but itself" if bound else "is bound to no account"
+        binders = frozenset((name, found) for each in bound if (found := self._binder(each)) and not found & people)
+        if binders:
+            return Behind(people, programs=programs, binders=binders)
+        why = "is bound to no account"
+        if bound:
+            signed = any(self._word(each) for each in bound)
+            why = "was not signed in" if signed else "was bound by nobody but itself, or by no administrator"
         return Behind(people, frozenset({(name, why)}), programs)
+
+    def _word(self, bound: BoundName) -> bool:
+        """Return whether a binding is an identity provider's word."""
+        return self._identities.get(bound.account_id, "").startswith(identity_name(bound.by, ""))
+
+    def _binder(self, bound: BoundName) -> frozenset[str]:
+        """Return the people behind the administrator who bound a name; none if it was nobody of that role.
+
+        Where people are known by a provider, an administrator's own name of a machine has to be known by it, too.
+        """
+        ids = self._ids(bound.by)
+        local = self._bound.get(bound.by, []) if bound.by.startswith(LOCAL) else []
+        known = not self._identities or all(map(self._word, local))
+        return frozenset(map(self._person, ids)) if known and all(map(self._rules, ids)) else frozenset()
+
+    def _rules(self, account_id: str) -> bool:
+        holder = self._store.holder(account_id)
+        return holder is not None and Binding(Role.ADMINISTRATOR) in holder.roles
+
+    def _ids(self, name: str) -> set[str]:
+        """Return the accounts that a name stands for itself."""
+        kind, _, rest = name.partition(":")
+        if name.startswith((LOCAL, IMPORTED)):
+            return {each.account_id for each in self._bound.get(name, [])}
+        if name.startswith(KEY):
+            key = self._made.get(rest.partition(":")[0])
+            return set() if key is None else {key.owner} if key.owner else self._ids(key.created_by)
+        return {rest} if kind in (Kind.USER, Kind.SERVICE) else set()
+
+    def disabled(self, name: str) -> bool:
+        """Return whether an account that a name stands for is disabled."""
+        found = [self._accounts.get(each) for each in self._ids(name)]
+        return any(each is not None and each.disabled_at is not None for each in found)
 
     def _key(self, name: str, key_id: str) -> Behind:
         key = self._made.get(key_id)
@@ -138,14 +184,21 @@ class People:
         mine = self.behind(name).people
         return name in others or any(mine & self.behind(other).people for other in others)
 
-    def unclear(self, names: Iterable[str]) -> tuple[str, str] | None:
-        """Return a name behind which nobody is known, and the reason; `None` if there is none."""
-        return min((each for name in names for each in self.behind(name).unknown), default=None)
+    def unclear(self, who: str, others: Iterable[str]) -> tuple[str, str] | None:
+        """Return a name behind which nobody is known to tell `who` from `others`, and the reason, or `None`."""
+        mine, theirs = self.behind(who), Behind()
+        for each in others:
+            theirs |= self.behind(each)
+        found = set(mine.unknown | theirs.unknown)
+        for one, other in ((mine, theirs), (theirs, mine)):
+            apart = {name for name, binder in one.binders if not binder & other.people}
+            found |= {(name, "was bound by one of both alone") for name, _ in one.binders if name not in apart}
+        return min(found, default=None)
 
     def program(self, name: str) -> bool:
         """Return whether a program may be behind a name."""
         return bool(self.behind(name).programs)
 
     def apart(self, name: str, others: Sequence[str]) -> bool:
-        """Return whether a name is known to be that of another person than the others, and of no program."""
-        return not (self.same(name, others) or self.unclear((name, *others)) or self.program(name))
+        """Return whether a name is known to be that of another person than the others, enabled, and of no program."""
+        return not (self.disabled(name) or self.same(name, others) or self.unclear(name, others) or self.program(name))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
+
+if TYPE_CHECKING:
+    from mainspring.security.oidc import Identity
 
 
 @make("login")
@@ -29,7 +34,12 @@ def command(call: Call, *, browser: bool, no_open: bool) -> None:
 
             webbrowser.open(address)
 
-    found = signing_in.login(call.project, show, browser=browser)
+    def confirm(identity: Identity) -> bool:
+        who = f"{identity.name} {identity.email or identity.subject}"
+        call.say(f"{who} has signed in.", markup=False)
+        return click.confirm("Is this you?", err=True)
+
+    found = signing_in.login(call.project, show, browser=browser, confirm=confirm)
     account = found.account
     call.result(
         {"account": account.id, "name": account.name, "email": account.email, "issuer": account.issuer,

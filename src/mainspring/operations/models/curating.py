@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mainspring.core.errors import Conflict, Invalid, NotFound
+from mainspring.core.errors import Conflict, Denied, Invalid, NotFound
 from mainspring.core.time import format_instant
 from mainspring.delivery.routing import CHAMPION
 from mainspring.operations.auditing import audit
@@ -225,11 +225,18 @@ def people(project: Project) -> People:
 
 
 def who(project: Project, key: str | None, model: str) -> str:
-    """Return who decides: the holder of an API key, or who is signed in here, who may approve versions of a model; with
-    neither, the user of this process.
+    """Return who decides on versions of a model; see `decider`."""
+    return decider(project, key, Action.MODEL_APPROVE, f"model/{model}")
+
+
+def decider(project: Project, key: str | None, action: Action, resource: str) -> str:
+    """Return who decides, after a check of their roles: the holder of an API key, or who is signed in here; in a
+    profile without an identity provider, the user of this process.
+
+    A user of a machine that was bound to accounts may do what each of them may.
 
     Raises:
-        Denied: The key or the sign-in does not stand or may not.
+        Denied: The key or the sign-in does not stand or may not, or nobody is signed in where people sign in.
     """
     if key is not None:
         principal = project.authenticator.authenticate(f"Bearer {key}")
@@ -237,10 +244,16 @@ def who(project: Project, key: str | None, model: str) -> str:
         from mainspring.operations.signing_in import signed_in
 
         signed = signed_in(project)
+        if signed is None and project.settings.sign_in is not None:
+            raise Denied("Nobody is signed in here.", fix="run `mainspring login`, or use an API key.")
         if signed is None:
-            return local_user()
+            user = local_user()
+            bound = {each.account_id for each in project.accounts.names() if each.name == user}
+            for each in sorted(bound):
+                project.authoriser.check(project.authenticator.user(each), action, resource)
+            return user
         principal = project.authenticator.user(signed.account.id)
-    project.authoriser.check(principal, Action.MODEL_APPROVE, f"model/{model}")
+    project.authoriser.check(principal, action, resource)
     return approver_of(principal)
 
 

@@ -31,10 +31,10 @@ from mainspring.core.settings import SignIn, TrustedIssuer
 from mainspring.operations.access import set_disabled
 from mainspring.operations.models import curating
 from mainspring.operations.promote import promote
-from mainspring.operations.signing_in import Signed, login, logout, signed_in, whoami
+from mainspring.operations.signing_in import Signed, login, logout, person, signed_in, whoami
 from mainspring.project import Project, backends
-from mainspring.registry.processes import local_user
-from mainspring.security.model import Account, BoundName, Grant, Role
+from mainspring.registry.processes import local_user, work_as
+from mainspring.security.model import Account, Action, BoundName, Grant, Role
 from mainspring.security.oidc import Identity
 
 
@@ -361,3 +361,46 @@ def test_profiles_keep_sign_ins_apart(project: Project) -> None:
     places = {backends.credentials(replace(project.settings, profile=name)).place for name in ("local", "prod", "../x")}
     assert len({Path(place).parent for place in places}) == 1
     assert len(places) == 3
+
+
+def test_two_people_of_one_machines_user_are_told_apart_by_their_sign_ins(
+    project: Project, provider: IdentityProvider
+) -> None:
+    """Each container has `local:root`: who was signed in is the author, and a run of nobody is of anybody."""
+    work_as(lambda: person(project))
+    try:
+        ana = by_device(project).account
+        registered(project)
+        logout(project)
+        registered(project, number=2)
+    finally:
+        work_as(str)
+    with project.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM account_names WHERE name LIKE 'local:%'")
+    provider.person = "ben"
+    ben = by_device(project).account
+    for each in (ana, ben):
+        project.accounts.grant(Grant("user", each.id, Role.APPROVER))
+        project.accounts.bind(BoundName(local_user(), each.id, 0, provider.url))
+    assert curating.authors(project, project.versions.get("late", "1")) == (f"user:{ana.id}",)
+    curating.approve(project, "late:1")
+    with pytest.raises(Denied, match="is the author of late:2, as far as is known"):
+        curating.approve(project, "late:2")
+    provider.person = "cem"
+    provider.people["cem"] = Person("cem", "Cem")
+    with project.engine.begin() as connection:
+        connection.exec_driver_sql(f"DELETE FROM account_names WHERE name = '{local_user()}'")
+    project.accounts.bind(BoundName(local_user(), ana.id, 0, provider.url))
+    with pytest.raises(Denied, match=f"{local_user()} was not signed in"):
+        curating.approve(project, "late:2")
+
+
+def test_steps_of_pipelines_are_decided_by_who_is_signed_in(project: Project, provider: IdentityProvider) -> None:
+    with pytest.raises(Denied, match="Nobody is signed in here"):
+        curating.decider(project, None, Action.PIPELINE_APPROVE, "pipeline/nightly")
+    ana = by_device(project).account
+    with pytest.raises(Denied, match=r"may not pipeline\.approve"):
+        curating.decider(project, None, Action.PIPELINE_APPROVE, "pipeline/nightly")
+    project.accounts.grant(Grant("user", ana.id, Role.APPROVER))
+    project.authenticator._people.clear()
+    assert curating.decider(project, None, Action.PIPELINE_APPROVE, "pipeline/nightly") == f"user:{ana.id}"

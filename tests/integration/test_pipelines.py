@@ -15,12 +15,15 @@ from mainspring.core.errors import Conflict, Denied, Invalid, NotFound
 from mainspring.core.time import SECOND
 from mainspring.jobs.model import NewJob, Status
 from mainspring.jobs.runner import Runner
+from mainspring.operations.access import add_account, bind_name
 from mainspring.operations.jobs.children import Children
 from mainspring.operations.jobs.handlers import handlers
 from mainspring.operations.opened import OpenedProject
 from mainspring.operations.pipelines import control
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
+from mainspring.registry.processes import local_user
+from mainspring.security.model import Kind
 
 FLOWS = '''
 """Pipelines of the tests."""
@@ -329,6 +332,15 @@ def test_who_may_approve(project: Project) -> None:
     with pytest.raises(Invalid, match="not an approval"):
         control.approve(project, run, "load", by="bob")
     control.approve(project, run, "go-live", by="bob")
+
+
+def test_the_user_of_a_machine_approves_as_the_account_that_it_is(project: Project) -> None:
+    run = control.start(project, "nightly", by="ana").id
+    control.run_here(project, run)
+    account = add_account(project, Kind.USER, "viewer")
+    bind_name(project, account, local_user(), by="local:somebody")
+    with pytest.raises(Denied, match=r"may not pipeline\.approve"):
+        control.approve(project, run, "go-live")
 
 
 def test_one_run_at_a_time_and_a_cancelled_one_gives_way(project: Project) -> None:

@@ -15,12 +15,12 @@ from integration.test_registry_life import project_in, registered
 from kit.console.client import HOST, Client
 from kit.people import REGISTRAR, known, registrar
 from mainspring.console.app import create_app
-from mainspring.core.errors import Denied, Invalid
+from mainspring.core.errors import Conflict, Denied, Invalid
 from mainspring.core.time import DAY
 from mainspring.operations.access import add_account, add_group, bind_name, set_disabled, set_member
 from mainspring.operations.keys import console_link, create_key
-from mainspring.operations.models import curating
-from mainspring.operations.promote import judged, promote
+from mainspring.operations.models import curating, transferring
+from mainspring.operations.promote import judged, promote, rollback
 from mainspring.project import Project
 from mainspring.project.settings import load_settings
 from mainspring.registry.model import ModelVersion
@@ -292,11 +292,33 @@ def test_no_environment_asks_for_less(tmp_path: Path, environment: dict[str, str
     assert load_settings(tmp_path, "local", environment={}).approvals == 0
 
 
+@pytest.mark.parametrize(
+    ("address", "approvals"),
+    [
+        ("postgres://db:5432/shop", 2), ("postgresql://DB./sho%70", 2), ("postgresql:///shop?host=db", 3),
+        ("postgresql://db:5433/shop", 0), ("postgresql://db2/shop", 0), ("postgresql://db/shop2", 0),
+        ("postgresql://localhost/own", 3), ("postgresql://127.0.0.1:5432/own", 3), ("sqlite:///link/c.db", 4),
+    ],
+)  # fmt: skip
+def test_another_spelling_of_a_catalog_asks_for_no_less(tmp_path: Path, address: str, approvals: int) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    profiles = {
+        "lax": address,
+        "prod": 'postgresql://db/shop"\napprovals = "2',
+        "own": 'postgresql://[::1]/own"\napprovals = "3',
+        "file": 'sqlite:///real/c.db"\napprovals = "4',
+    }
+    text = "".join(f'[profiles.{name}]\ncatalog = "{at}"\n' for name, at in profiles.items())
+    (tmp_path / "mainspring.toml").write_text(f'name = "shop"\n{text}')
+    assert load_settings(tmp_path, "lax", environment={}).approvals == approvals
+
+
 def test_training_code_does_not_say_who_trains(desk: Desk) -> None:
     from mainspring.training.runs.run import Run
 
     run = Run(desk.project.tracking, desk.version.run_id, desk.project.wall, seed=1)
-    for name in ("mainspring.user", STARTER):
+    for name in ("mainspring.user", "mainspring.person", STARTER):
         with pytest.raises(Invalid, match="names who trains"):
             run.set_tag(name, "local:ben")
     with pytest.raises(Invalid, match="names who trains"):
@@ -347,3 +369,60 @@ def test_a_name_that_no_other_administrator_bound_tells_nobody_apart(desk: Desk,
         desk.approve(by=desk.signed_in(desk.ben))
     bind_name(project, desk.ana, ME, by=f"user:{desk.person('cem').id}")
     desk.approve(by=desk.signed_in(desk.ben))
+
+
+def test_an_author_of_another_installation_is_nobody_here_until_bound(desk: Desk, tmp_path: Path) -> None:
+    other = project_in(tmp_path / "other")
+    for name in (ME, "user:of, theirs", "key:k1:ben, too"):
+        with started_by(name):
+            registered(other, "far", number=len(name))
+        exported = f"far:{len(other.versions.all('far'))}"
+        transferring.export_version(other, exported, tmp_path / exported)
+    transferring.trust(desk.project, "theirs", other.signing_key.public.hex())
+    moved = [transferring.import_version(desk.project, tmp_path / f"far:{number}") for number in (1, 2, 3)]
+    names = [curating.authors(desk.project, desk.project.versions.get("far", each.version)) for each in moved]
+    theirs = f"from:theirs:{ME}"
+    assert names == [
+        (ME, theirs),
+        (ME, theirs, "from:theirs:user:of, theirs"),
+        (ME, theirs, "from:theirs:key:k1:ben, too"),
+    ]
+    with pytest.raises(Denied, match="is bound to no account") as denied:
+        curating.approve(desk.project, "far:3", by=desk.signed_in(desk.ben))
+    assert "users bind" in str(denied.value)
+    cem = desk.person("cem")
+    for name in names[2][1:]:
+        bind_name(desk.project, plain(desk, "one of theirs"), name, by=f"user:{cem.id}")
+    curating.approve(desk.project, "far:3", by=desk.signed_in(desk.ben))
+
+
+def test_an_author_alone_rolls_back_to_what_is_not_approved_only_in_an_emergency(desk: Desk) -> None:
+    project = desk.project
+    for number in (1, 2):
+        if number == 2:
+            registered(project, number=2)
+        curating.approve(project, f"late:{number}", by=desk.signed_in(desk.ben))
+        assert promote(project, "late", str(number)).promoted
+    approvals = project.approvals.of("late", "1")
+    approver = approvals[0].approver
+    project.approvals.withdraw("late", "1", approver, actor=approver, reason="it leaks", at=9)
+    for author in (None, f"user:{desk.ana.id}"):
+        with pytest.raises(Conflict, match="Version 1 of late has not the approvals that it needs") as refused:
+            rollback(project, "late", by=author)
+        assert "--emergency" in str(refused.value)
+    with pytest.raises(Invalid, match="needs a reason"):
+        rollback(project, "late", emergency=True)
+    assert rollback(project, "late", emergency=True, reason="fire").version == "1"
+    events = [(each.action, each.detail) for each in project.audit.read(5)]
+    assert ("rollback.emergency", "to version 1: fire") in events
+
+
+def test_another_operator_rolls_back_without_approvals(desk: Desk) -> None:
+    project = desk.project
+    registered(project, number=2)
+    for number in ("1", "2"):
+        curating.approve(project, f"late:{number}", by=desk.signed_in(desk.ben))
+        assert promote(project, "late", number).promoted
+    given = project.approvals.of("late", "1")[0].approver
+    project.approvals.withdraw("late", "1", given, actor=given, reason="", at=9)
+    assert rollback(project, "late", by=f"user:{desk.ben.id}").version == "1"

@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     from mainspring.project import Project
 
 
+def _signed_in(project: Project) -> str:
+    from mainspring.operations.signing_in import person
+
+    return person(project)
+
+
 @dataclass
 class Call:
     """One run of one command."""
@@ -71,6 +77,10 @@ class Call:
         root = find_project(self.folder or Path.cwd())
         project = open_project(load_settings(root, self.profile, self.overrides))
         project.reads_only = self.reads_only
+        if project.settings.sign_in is not None:
+            from mainspring.registry.processes import work_as
+
+            work_as(lambda: _signed_in(project))
         return project
 
     def heard(self) -> None:

@@ -14,7 +14,7 @@ from mainspring.operations.auditing import audit
 from mainspring.project import Project
 from mainspring.registry.processes import local_user
 from mainspring.security.model import PROJECT, Account, AccountGroup, BoundName, Grant, Kind, Role
-from mainspring.security.people import LOCAL
+from mainspring.security.people import IMPORTED, LOCAL
 
 GROUP = "group"
 GRANTED_ON = ("endpoint", "model", "feature-view", "table", "pipeline")  # kinds of resources with roles of their own
@@ -89,14 +89,14 @@ def bind_name(project: Project, account: Account, name: str, *, by: str | None =
     Several accounts may have one name. It tells people apart only if it was bound by somebody else.
 
     Args:
-        name: As records have it: `local:ana`.
+        name: As records have it: `local:ana`, or `from:SIGNER:...` for an author of an imported version.
         by: Who binds it, by default the user of this process; the issuer for a provider's word.
 
     Raises:
         Invalid: It is not the name of a user of a machine.
     """
     _check(name, "name of a user", 256, wanted=True)
-    if not name.startswith(LOCAL) or name == LOCAL:
+    if not name.startswith((LOCAL, IMPORTED)) or name == LOCAL:
         raise Invalid(
             f"{name[:140]!r} is not a user of a machine.", fix="write local:NAME, as `models show` prints it."
         )

@@ -129,7 +129,7 @@ def _rolled_back(project: Project, id: str, endpoint: str, noted: Taken) -> str:
     if (now := _champion(project, endpoint)) != version:  # done before this worker was killed, or by a person
         return f"version {now} is champion instead of version {version}"
     model = project.definitions.endpoint(endpoint).model_name
-    made = rollback(project, model, reason=f"incident {id}", by=MONITOR)
+    made = rollback(project, model, reason=f"incident {id}", by=MONITOR, emergency=True)
     return f"version {made.version} is champion instead of version {made.previous}"
 
 

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mainspring.core.errors import Conflict, NotFound
+from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.delivery import approving, routing
 from mainspring.delivery import promote as delivery
 from mainspring.delivery.gates import CARD, judge_card
 from mainspring.delivery.model import Evaluation, GateResult, Promotion
 from mainspring.delivery.verdicts import verdicts
 from mainspring.delivery.waiving import with_waivers
+from mainspring.operations.auditing import audit
+from mainspring.operations.models import curating
 from mainspring.operations.models.curating import authors, expect_kept, people, storable
 from mainspring.operations.models.serving_memory import serving_memory
 from mainspring.operations.models.waiving import from_others
@@ -203,20 +205,36 @@ def read_again(project: Project, bundle: Bundle, champion: Bundle, commit: Datas
     return held_out_again(bundle, champion, labels, partial(pinned_scan, project.lake, commit))
 
 
-def rollback(project: Project, model: str, *, reason: str = "", by: str | None = None) -> Promotion:
+def rollback(
+    project: Project, model: str, *, reason: str = "", by: str | None = None, emergency: bool = False
+) -> Promotion:
     """Make the previous version champion, and end the live rollouts of the model.
 
     Where a rollout ended and there is no previous version, the champion stays.
 
     Args:
-        by: Person who does it; by default the user of this process.
+        by: Person who does it; by default who is signed in here, or else the user of this process.
+        emergency: Whether an author may return to a version that has not the approvals it needs; that wants a reason.
 
     Raises:
         NotFound: There is no such model, or neither a previous version nor a rollout.
+        Conflict: The previous version has not the approvals that it needs, and nobody but an author wants it.
+        Invalid: An emergency has no reason.
     """
     from mainspring.operations.rollout.interventions import end_of_model
 
-    _gates(project, model)
+    if emergency and not reason.strip():
+        raise Invalid("An emergency needs a reason.", fix="give --reason.")
+    gates, who = _gates(project, model), by or curating.actor(project)
+    before = delivery.previous_version(project.versions, model)
+    if before is not None and not _may_return(project, gates, project.versions.get(model, before), who):
+        if not emergency:
+            raise Conflict(
+                f"Version {before} of {model} has not the approvals that it needs, and {who} may be its author.",
+                fix="let somebody else roll back, or run "
+                f"`mainspring rollback {model} --emergency --reason WHY`, which is recorded.",
+            )
+        audit(project, "rollback.emergency", f"model/{model}", f"to version {before}: {storable(reason)}", who=who)
     ended = end_of_model(project, model, reason=reason or f"rollback of {model}", by=by)
     if ended and delivery.previous_version(project.versions, model) is None:
         return Promotion(model=model, version=ended[0].champion, previous=ended[0].candidate, promoted=True, results=())
@@ -230,11 +248,18 @@ def rollback(project: Project, model: str, *, reason: str = "", by: str | None =
         audit=project.audit,
         clock=project.wall,
         domain=project.clock,
-        actor=by or actor(),
+        actor=who,
         reason=storable(reason),
         rollouts=project.rollouts.live,
         sheds=partial(sheds, project),
     )
+
+
+def _may_return(project: Project, gates: Sequence[Gate], version: ModelVersion, who: str) -> bool:
+    """Return whether a rollback may return to a version: one that is approved, or for another than its authors."""
+    wrote = authors(project, version)
+    approved = all(each.passed for each in _approved(project, gates, version))
+    return approved or (bool(wrote) and people(project).apart(who, wrote))
 
 
 def actor() -> str:

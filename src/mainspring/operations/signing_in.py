@@ -202,6 +202,20 @@ def signed_in(project: Project) -> Signed | None:
     return Signed(account, kept.identity, expiry(parse(kept.identity).claims))
 
 
+def person(project: Project) -> str:
+    """Return who is signed in here, as records name them; empty if nobody is, or it cannot be verified now."""
+    try:
+        signed = signed_in(project)
+    except (Denied, Unavailable):
+        return ""
+    return "" if signed is None else f"{Kind.USER}:{signed.account.id}"
+
+
+def actor(project: Project) -> str:
+    """Return who acts here for the records: who is signed in, or else the user of this process."""
+    return person(project) or local_user()
+
+
 @dataclass(frozen=True, slots=True)
 class Myself:
     """Who is here, as this machine and the console see it."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from mainspring.core.environment import variables
 from mainspring.core.errors import Invalid, NotFound
@@ -297,9 +297,24 @@ def _approvals_of(root: Path, profiles: Mapping[str, Mapping[str, Any]], above: 
 
 
 def _same_place(one: Url, other: Url) -> bool:
-    """Return whether two addresses name one database, whoever opens it."""
-    places = [(parts.hostname, parts.port, parts.path) for parts in (urlsplit(each.text) for each in (one, other))]
-    return places[0] == places[1] and one.scheme != "memory"
+    """Return whether two addresses may name one database, whoever opens it and however they are written."""
+    kinds = ["postgresql" if each.scheme == "postgres" else each.scheme for each in (one, other)]
+    if kinds[0] != kinds[1] or kinds[0] == "memory":
+        return False
+    if kinds[0] == "sqlite":
+        return one.path.resolve() == other.path.resolve()
+    parts = [urlsplit(each.text) for each in (one, other)]
+    asked = parse_qs(f"{parts[0].query}&{parts[1].query}")
+    if asked.keys() & {"host", "hostaddr", "port", "dbname", "service"}:  # they name another place than the rest
+        return True
+    servers, databases = {_server(each) for each in parts}, {unquote(each.path).strip("/") for each in parts}
+    return len(servers) == 1 and (len(databases) == 1 or "" in databases)
+
+
+def _server(parts: SplitResult) -> tuple[str, int]:
+    host = unquote(parts.hostname or "").rstrip(".").lower()
+    here = host in ("", "localhost", "::1") or host.startswith(("127.", "/"))
+    return "localhost" if here else host, parts.port or 5432
 
 
 def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mapping[str, Any]) -> Settings:

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from mainspring.registry.model import Manifest, ModelVersion, RunRecord
-from mainspring.registry.processes import STARTER, USER
+from mainspring.registry.processes import PERSON, STARTER, USER
 
 AUTHOR = "author"  # a version's tag, for a version whose run does not name its author
 ORIGINAL_AUTHOR = "imported.author"
+SIGNER = "imported.from"  # a tag of an import's run
 PARENT = "parent"  # a version's tag: the digest of the bundle that it was made from
 
 
@@ -44,15 +45,21 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def authors_of(version: ModelVersion, run: RunRecord | None) -> tuple[str, ...]:
-    """Return the authors of a version: the user of the training or command, who started the pipeline that trained it,
-    and for an import also the original authors.
+    """Return the authors of a version: who was signed in at the training or command, or else the user of the machine;
+    who started the pipeline that trained it; and for an import also the original authors, as `from:SIGNER:NAME`.
 
     Empty for versions made before authors were recorded.
     """
     tags = {} if run is None else run.tags
-    who = version.tags.get(AUTHOR) or tags.get(USER, "")
-    names = (who, tags.get(STARTER, ""), *version.tags.get(ORIGINAL_AUTHOR, "").split(", "))
+    who = version.tags.get(AUTHOR) or tags.get(PERSON) or tags.get(USER, "")
+    names = (who, tags.get(STARTER, ""), *_original(version.tags.get(ORIGINAL_AUTHOR, ""), tags.get(SIGNER, "")))
     return tuple(dict.fromkeys(name for name in names if name))
+
+
+def _original(written: str, signer: str) -> list[str]:
+    if written.startswith("["):
+        return msgspec.json.decode(written, type=list[str])
+    return [f"from:{signer}:{name}" for name in written.split(", ") if name]  # as imports were recorded before
 
 
 def lineage_of(

@@ -7,7 +7,7 @@ import os
 import pwd
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -18,7 +18,9 @@ from mainspring.core.ids import new_id
 HOST, BOOT, PID, STARTED = "mainspring.host", "mainspring.boot", "mainspring.pid", "mainspring.process_started"
 USER = "mainspring.user"  # user of the process, according to the operating system
 STARTER = "mainspring.started_by"  # who started the pipeline in which the process works
+PERSON = "mainspring.person"  # who was signed in where the process works
 _starter: ContextVar[str] = ContextVar("mainspring_starter", default="")
+_person: ContextVar[Callable[[], str]] = ContextVar("mainspring_person", default=str)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PROC = Path("/proc")
 
@@ -27,7 +29,13 @@ def process_tags(pid: int | None = None) -> dict[str, str]:
     """Return tags that identify a process (by default this one) uniquely, for `is_dead`."""
     pid = os.getpid() if pid is None else pid
     own = {HOST: socket.gethostname(), BOOT: _boot(), PID: str(pid), STARTED: _started(pid) or "", USER: local_user()}
-    return {**own, STARTER: starter} if (starter := _starter.get()) else own
+    more = {STARTER: _starter.get(), PERSON: _person.get()()}
+    return {**own, **{name: who for name, who in more.items() if who}}
+
+
+def work_as(find: Callable[[], str]) -> None:
+    """Ask `find` who is signed in, from now on; it returns an empty name for nobody."""
+    _person.set(find)
 
 
 @contextmanager

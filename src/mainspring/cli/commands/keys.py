@@ -32,13 +32,16 @@ def create(call: Call, *, name: str, scopes: tuple[str, ...], expires: str, owne
     from mainspring.core.time import parse_duration
     from mainspring.operations.access import parse_account
     from mainspring.operations.keys import create_key
+    from mainspring.operations.signing_in import actor
 
     wanted = _SCOPES if "admin" in scopes else scopes
     account = ""
     if owner is not None:
         account = parse_account(call.project, owner).id
         click.echo(f"The key belongs to {owner} ({account}).", err=True)
-    token = create_key(call.project, name, wanted, parse_duration(expires), owner=account)
+    token = create_key(
+        call.project, name, wanted, parse_duration(expires), owner=account, created_by=actor(call.project)
+    )
     call.result(
         {"name": name, "scopes": list(wanted), "key": token}, lambda console: console.print(token, soft_wrap=True)
     )

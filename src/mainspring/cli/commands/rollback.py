@@ -11,11 +11,12 @@ from mainspring.cli.call import command as make
 @make("rollback")
 @click.argument("model")
 @click.option("--reason", default="", help="Reason, for the promotion history.")
-def command(call: Call, *, model: str, reason: str) -> None:
+@click.option("--emergency", is_flag=True, help="Return to a version of your own that is not approved; give a reason.")
+def command(call: Call, *, model: str, reason: str, emergency: bool) -> None:
     """Move MODEL@champion back to the version before."""
     from mainspring.operations.promote import rollback
 
-    done = rollback(call.project, model, reason=reason)
+    done = rollback(call.project, model, reason=reason, emergency=emergency)
     call.result(
         done,
         lambda console: console.print(

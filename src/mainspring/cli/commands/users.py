@@ -70,12 +70,13 @@ def add_common(group: click.Group, kind: str, what: str) -> None:
     def bind(call: Call, *, account: str, name: str) -> None:
         from mainspring.core.time import format_instant
         from mainspring.operations.access import bind_name, find_account
+        from mainspring.operations.signing_in import actor
         from mainspring.security.model import Kind
 
         found = find_account(call.project, Kind(kind), account)
-        bound = bind_name(call.project, found, name)
+        bound = bind_name(call.project, found, name, by=actor(call.project))
         if bound.by == bound.name:
-            call.say(f"{name} tells nobody apart until somebody else binds it too, or it signs in.")
+            call.say(f"{name} tells nobody apart until an administrator who is somebody else binds it too.")
         document = {"name": name, "account_id": found.id, "at": format_instant(bound.at), "by": bound.by}
         call.result(document, lambda console: console.print(f"{name} is {found.name} ({found.id})."))
 

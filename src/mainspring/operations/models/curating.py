@@ -257,6 +257,13 @@ def decider(project: Project, key: str | None, action: Action, resource: str) ->
     return approver_of(principal)
 
 
+def actor(project: Project) -> str:
+    """Return who acts here for the records; see `signing_in.actor`."""
+    from mainspring.operations import signing_in
+
+    return signing_in.actor(project)
+
+
 def approver_of(principal: Principal) -> str:
     """Return the name under which a caller approves."""
     if principal.kind is not Kind.KEY:

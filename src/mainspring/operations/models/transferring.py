@@ -6,18 +6,21 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
+
 from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.core.files import disk_errors
 from mainspring.core.ids import check_id
 from mainspring.operations.auditing import audit
-from mainspring.operations.models.curating import authors, expect_kept, find
+from mainspring.operations.models.curating import actor, authors, expect_kept, find
 from mainspring.project import Project
 from mainspring.registry import garbage
 from mainspring.registry.bundles import encode_manifest
-from mainspring.registry.lineage import AUTHOR, ORIGINAL_AUTHOR
+from mainspring.registry.lineage import AUTHOR, ORIGINAL_AUTHOR, SIGNER
 from mainspring.registry.model import Bundle, ModelVersion, RunRecord, TrustedKey
 from mainspring.registry.processes import local_user, process_tags
 from mainspring.registry.transfer import Export, ExportedRun, members_of, read_export, write_export
+from mainspring.security.people import IMPORTED
 
 _OWN = "this installation"
 _PRIVATE = ("mlflow.", "mainspring.")  # tags that describe where a run ran
@@ -123,8 +126,10 @@ def import_version(project: Project, path: Path) -> Moved:
     run_id = _import_run(project, export, signer)
     tags = {
         **export.tags,
-        AUTHOR: local_user(),
-        ORIGINAL_AUTHOR: ", ".join(export.authors),
+        AUTHOR: actor(project),
+        ORIGINAL_AUTHOR: msgspec.json.encode(
+            [name if signer == _OWN else f"{IMPORTED}{signer}:{name}" for name in export.authors]
+        ).decode(),
         "imported.version": f"{export.model}:{export.version}",
         "imported.key": trusted[signer].hex(),
         "imported.run": "" if export.run is None else export.run.id,
@@ -140,7 +145,7 @@ def import_version(project: Project, path: Path) -> Moved:
 def _import_run(project: Project, export: Export, signer: str) -> str:
     now = project.wall.now
     run = export.run
-    origin = {"made_by": "import", "imported.from": signer, "imported.run": "" if run is None else run.id}
+    origin = {"made_by": "import", SIGNER: signer, "imported.run": "" if run is None else run.id}
     run_id = project.tracking.start(export.model, {**process_tags(), **origin}, now())
     status = "FAILED"
     try:

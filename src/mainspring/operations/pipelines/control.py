@@ -21,12 +21,12 @@ from mainspring.jobs.runner import Runner
 from mainspring.operations.auditing import audit
 from mainspring.operations.jobs.children import find_logs
 from mainspring.operations.jobs.queue import job
-from mainspring.operations.models.curating import people
+from mainspring.operations.models.curating import actor, decider, people
 from mainspring.operations.pipelines.calling import call_step
 from mainspring.operations.pipelines.names import APPROVAL, APPROVED, CACHE, PLAN, RUN, of_run, step_log
 from mainspring.operations.pipelines.running import check_resources, scope_of
 from mainspring.project import Project
-from mainspring.registry.processes import local_user
+from mainspring.security.model import Action
 
 _MOST = 20_000  # jobs of a run
 _LOOK_S = 0.2
@@ -92,7 +92,7 @@ def start(
         cache: Whether remembered results of steps may be used.
         key: Two runs of one pipeline with the same key are one run.
         priority: Of the run and its steps; by default the pipeline's.
-        by: Who starts it; by default the user of this process.
+        by: Who starts it; by default who is signed in here, or else the user of this process.
 
     Raises:
         NotFound: There is no such pipeline.
@@ -104,7 +104,7 @@ def start(
     given = dict(parameters or {})
     graph.bound(given)
     _expect_types(graph, given)
-    by = local_user() if by is None else by
+    by = actor(project) if by is None else by
     argument = {"parameters": given, "graph": graph.document(), "cache": cache, "by": by}
     encoded(argument, f"The parameters and the graph of {name}")
     [made] = project.jobs.enqueue([of_run(graph, argument, key, priority)], project.wall.now())
@@ -337,22 +337,22 @@ def cancel(project: Project, run: str, *, by: str | None = None) -> Job:
 
 
 def approve(project: Project, run: str, name: str, *, note: str = "", by: str | None = None) -> StepState:
-    """Approve on behalf of a person, the user of this process by default.
+    """Approve on behalf of a person, by default of who decides here; see `curating.decider`.
 
     Raises:
         NotFound: There is no such run or approval.
         Conflict: It is not asked for now, or the person has approved it already.
         Denied: The person is not known to be another than the one who started the run, and the profile asks for
-            approvals by others (`approvals`).
+            approvals by others (`approvals`) or has an identity provider; or may not.
     """
     found = state(project, run)
     [step] = _named(found, [name])
     if step.kind != "approval":
         raise Invalid(f"Step {name!r} of run {run} is not an approval.", fix="name one of its approvals.")
-    who = local_user() if by is None else by
+    who = decider(project, None, Action.PIPELINE_APPROVE, f"pipeline/{found.graph.name}") if by is None else by
     plan = _plan(project, found.job)
     author = "" if plan is None else plan["by"]
-    if project.settings.approvals and author:
+    if (project.settings.approvals or project.settings.sign_in is not None) and author:
         check_apart(who, [author], people(project), f"started the run {run}", "approve it")
     if step.status is not Status.WAITING or step.started_at is None:
         raise Conflict(f"The approval {name!r} of run {run} is not asked for: it is {step.status}.", fix="wait for it.")

@@ -128,7 +128,7 @@ def _undo_promotion(project: Project, ended: RolloutState, who: str) -> None:
     champion = project.versions.get(ended.model, CHAMPION).version
     before = delivery.previous_version(project.versions, ended.model)
     if (champion, before) == (ended.candidate, ended.champion):
-        promoting.rollback(project, ended.model, reason=f"rollout {ended.id}: {ended.why}", by=who)
+        promoting.rollback(project, ended.model, reason=f"rollout {ended.id}: {ended.why}", by=who, emergency=True)
 
 
 def end_of_model(project: Project, model: str, *, reason: str = "", by: str | None = None) -> list[RolloutState]:

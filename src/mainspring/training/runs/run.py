@@ -16,7 +16,7 @@ from mainspring.core.errors import Invalid, MainspringError
 from mainspring.core.time import Clock
 from mainspring.registry.naming import check_names
 from mainspring.registry.ports import Tracking
-from mainspring.registry.processes import STARTER, USER
+from mainspring.registry.processes import PERSON, STARTER, USER
 from mainspring.registry.runs import ERROR, NAME, PARENT, error_text, process_tags
 from mainspring.training.runs.system import Sampler
 
@@ -128,7 +128,7 @@ class Run:
         """Set several tags of the run, all or none. Raises as `set_tag` does."""
         check_names(values, "tag")
         texts = {self._prefix + name: str(value) for name, value in values.items()}
-        if taken := sorted(texts.keys() & {USER, STARTER}):
+        if taken := sorted(texts.keys() & {USER, STARTER, PERSON}):
             raise Invalid(f"The tag {taken[0]!r} names who trains, and cannot be set.", fix="use another name.")
         for name, text in texts.items():
             if len(text) > _LONGEST_TAG:

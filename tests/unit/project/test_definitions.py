@@ -192,6 +192,17 @@ def test_a_rollout_that_cannot_be_is_refused_where_it_stands(root: Path, rollout
 
 
 @pytest.mark.parametrize(
+    ("outputs", "said"),
+    [("top=1", "answers the largest classes"), ("labels=True", "answers labels, which a regression has not")],
+)
+def test_outputs_that_a_model_has_not_are_refused_where_they_stand(root: Path, outputs: str, said: str) -> None:
+    endpoint = f"ms.Endpoint('few', model='big@champion', outputs=[ms.Outputs({outputs})])"
+    write(root, views_of=FILES[f"{PACKAGE}/views.py"], views=ROLLOUT_MODEL + endpoint)
+    with pytest.raises(InvalidDefinition, match=said):
+        load(root)
+
+
+@pytest.mark.parametrize(
     ("monitor", "said"),
     [
         ("ms.Monitor('big')\nms.Monitor('big')", "There are two monitors named 'big'; the first is at"),

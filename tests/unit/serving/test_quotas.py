@@ -19,7 +19,7 @@ from kit.depth import examples
 from kit.serving import NOW, route
 from mainspring.core.errors import Corrupt, Invalid, QuotaExceeded, StorageFull, Unavailable
 from mainspring.core.time import DAY, HOUR, MINUTE, SECOND, ManualClock, parse_instant
-from mainspring.security.model import Binding, KeyScope, Kind, Principal, Role
+from mainspring.security.model import EVERY_ROLE, Binding, KeyScope, Kind, Principal, Role
 from mainspring.serving.model import Arm, Endpoint
 from mainspring.serving.plane import counts as counting
 from mainspring.serving.plane import metering
@@ -237,7 +237,8 @@ def test_only_the_named_callers_are_limited() -> None:
     of = quotas(Quota("q", requests=1, only=("group:trial", "role:viewer", "key:demo", "service:nightly")))
     limited = (
         caller("a", groups=frozenset({"trial"})),
-        caller("b", roles=frozenset({Binding(Role.VIEWER, "model/x")})),
+        caller("b", owner="ana", roles=frozenset({Binding(Role.VIEWER)})),
+        caller("b2", owner="ana", roles=frozenset({Binding(Role.VIEWER, "endpoint/late-arrival")})),
         caller("c", name="demo"),
         caller("d", name="nightly", kind=Kind.SERVICE),
     )
@@ -246,6 +247,10 @@ def test_only_the_named_callers_are_limited() -> None:
         assert not passes(of, each)
     free = caller("e", name="nightly", groups=frozenset({"demo"}))
     assert of.charge(free, 1).fields == ()
+    others = Binding(Role.VIEWER, "endpoint/other"), Binding(Role.VIEWER, "model/late-arrival")
+    assert of.charge(caller("f", owner="ana", roles=frozenset(others)), 1).fields == ()
+    ownerless = Quota("q", requests=1, only=("role:administrator",))
+    assert quotas(ownerless).charge(caller("g", roles=EVERY_ROLE), 1).fields == ()
     # A caller is judged anew when their groups change.
     assert passes(of, caller("e", name="nightly", groups=frozenset({"trial"})))
     assert not passes(of, caller("e", name="nightly", groups=frozenset({"trial"})))

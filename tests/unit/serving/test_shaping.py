@@ -15,19 +15,20 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from kit.depth import examples
-from kit.serving import KEY, bundle
+from kit.serving import KEY, bundle, route
 from kit.tensors import network
 from mainspring.core.errors import Denied, Invalid
 from mainspring.ledger.adapters.memory import MemoryLedger
-from mainspring.registry.model import Manifest
+from mainspring.registry.model import Manifest, TensorSpec
 from mainspring.security.model import KeyScope, Principal
+from mainspring.serving.model import Arm
 from mainspring.serving.outputs import LABELS, Outputs
 from mainspring.serving.plane.counts import Counts
 from mainspring.serving.plane.lane import monotonic_us
 from mainspring.serving.plane.live import Served
 from mainspring.serving.plane.metering import Quotas
 from mainspring.serving.plane.plane import infer
-from mainspring.serving.plane.shaping import policy_of, shaped
+from mainspring.serving.plane.shaping import Policies, check, needed, shaped
 from mainspring.serving.protocol.asked import Asked
 from mainspring.serving.quota import Quota
 from unit.serving.test_plane import features, on_a_loop, served
@@ -101,11 +102,58 @@ def test_labels_of_a_number_that_is_no_class_are_refused_and_whole_numbers_are_l
 
 def test_the_first_policy_that_names_a_caller_holds() -> None:
     policies = (Outputs(only=("key:ours",)), Outputs(labels=True, only=("group:partners",)), Outputs(digits=2))
-    assert policy_of(policies, PARTNER) == policies[1]
-    assert policy_of(policies, replace(PARTNER, groups=frozenset())) == policies[2]
-    assert policy_of(policies, replace(PARTNER, name="ours")) is None
-    assert policy_of(policies, None) == policies[2]
-    assert policy_of(policies[:2], None) is None
+    of = Policies(msgspec.structs.replace(route(Arm("1", "d")), outputs=policies))
+    for _ in range(2):  # a caller is judged anew when their groups change
+        assert of.of(PARTNER) == policies[1]
+        assert of.of(replace(PARTNER, groups=frozenset())) == policies[2]
+    assert of.of(replace(PARTNER, name="ours")) is None
+    assert of.of(None) == policies[2]
+    assert Policies(msgspec.structs.replace(route(Arm("1", "d")), outputs=policies[:2])).of(None) is None
+
+
+@pytest.mark.parametrize(
+    ("digits", "number", "kind", "expected"),
+    [
+        (2, 700.5, np.float16, 700.5),
+        (5, 0.9, np.float16, 0.9),
+        (15, 1e25, np.float32, 1e25),
+        (15, 1e300, np.float64, 1e300),
+        (2, np.inf, np.float32, np.inf),
+    ],
+)
+def test_no_number_is_rounded_out_of_its_range(digits: int, number: float, kind: Any, expected: float) -> None:
+    found = shaped(Outputs(digits=digits), REGRESSION, {"value": np.array([number], kind)})["value"]
+    assert found.dtype == kind
+    assert found[0] == kind(expected)
+
+
+def test_labels_are_0_or_1_of_one_class_and_of_rows_without_a_number() -> None:
+    one = msgspec.structs.replace(CLASSES, outputs=("a",))
+    assert shaped(LABELS, one, {"a": np.array([0.3456])})["a"].tolist() == [1.0]
+    scores = np.array([[np.nan] * 4, [np.nan, 0.1, 0.2, np.nan]])
+    found = shaped(LABELS, CLASSES, by_class(scores))
+    assert [found[name].tolist() for name in CLASSES.outputs] == [[0, 0], [0, 0], [0, 1], [0, 0]]
+
+
+def test_wanted_outputs_alone_decide_and_before_they_are_computed() -> None:
+    specs = {
+        "number": TensorSpec("number", "FP32", (-1, 1)),
+        "scores": TensorSpec("scores", "FP32", (-1, 3)),
+        "unknown": TensorSpec("unknown", "FP16", (-1, -1)),
+        "label": TensorSpec("label", "INT64", (-1,)),
+    }
+    check(LABELS, TENSORS, [specs[name] for name in ("scores", "unknown", "label")])
+    check(Outputs(digits=2), TENSORS, [*specs.values()])
+    with pytest.raises(Denied, match="'number' is none"):
+        check(LABELS, TENSORS, [*specs.values()])
+    check(LABELS, BINARY, [TensorSpec("probability", "FP32", (-1,))])
+    check(LABELS, CLASSES, [TensorSpec("a", "FP32", (-1,))])
+    with pytest.raises(Denied):
+        check(LABELS, CLASSES, [TensorSpec("margin", "FP32", (-1,))])
+    with pytest.raises(Denied):
+        shaped(LABELS, CLASSES, {"margin": np.array([1.5])})
+    assert set(needed(CLASSES, ["a"])) == set(CLASSES.outputs)
+    assert needed(CLASSES, ["margin"]) == ["margin"]
 
 
 @pytest.mark.parametrize(
@@ -148,3 +196,16 @@ async def test_callers_get_less_and_the_log_has_all(threads: ThreadPoolExecutor)
     assert isinstance(log, MemoryLedger)
     logged = [round(float(each.outputs["probability"]), 6) for each in log._appended]  # type: ignore[arg-type]
     assert logged == true * 6
+
+
+@on_a_loop
+async def test_a_denied_output_is_not_computed(threads: ThreadPoolExecutor) -> None:
+    behind = served(threads, bundle())
+    (lane,) = behind.lanes.values()
+    manifest = msgspec.structs.replace(lane.runtime.manifest, task="regression")
+    lane.runtime = replace(lane.runtime, manifest=manifest)
+    limited = shaping(behind, Quota("q", rows=2), outputs=(LABELS,))
+    for _ in range(3):
+        with pytest.raises(Denied, match="labels alone"):
+            await answers(limited)
+    assert not lane.recorder._log._appended  # type: ignore[attr-defined]

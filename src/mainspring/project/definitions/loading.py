@@ -313,6 +313,10 @@ def _quotas(declared: Declared) -> Iterable[tuple[object, str, str]]:
                 f"Endpoint {endpoint.name!r} answers labels, which a regression has not",
                 "write digits=2.",
             )
+        top = any(each.top is not None for each in endpoint.outputs)
+        if top and model is not None and model.task in ("binary", "regression"):
+            what = f"Endpoint {endpoint.name!r} answers the largest classes, but its model has one output"
+            yield endpoint, what, "write digits=2."
 
 
 def _streams(declared: Declared) -> Iterable[tuple[object, str, str]]:

@@ -31,6 +31,7 @@ from mainspring.serving.plane.leases import Leases
 from mainspring.serving.plane.metering import Quotas
 from mainspring.serving.plane.runtime import Runtime
 from mainspring.serving.plane.screening import screen_of
+from mainspring.serving.plane.shaping import Policies
 from mainspring.serving.plane.shedding import Shedder
 from mainspring.serving.ports import RoutingTable
 
@@ -86,6 +87,7 @@ class Served:
     Attributes:
         shedder: Refuses a share of its requests on purpose.
         quotas: Limit its callers; `None` without any.
+        policies: On its callers' outputs.
     """
 
     route: Route
@@ -93,6 +95,10 @@ class Served:
     lanes: Mapping[str, Lane]
     shedder: Shedder | None = None
     quotas: Quotas | None = None
+    policies: Policies = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "policies", Policies(self.route))
 
     @property
     def control(self) -> Lane:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from mainspring.core.errors import Invalid, QuotaExceeded
 from mainspring.core.time import SECOND, Clock, SystemClock
-from mainspring.security.model import Kind, Principal
+from mainspring.security.model import PROJECT, Kind, Principal
 from mainspring.serving.model import Route
 from mainspring.serving.plane.counts import LONGEST, Counts
 from mainspring.serving.quota import COST, KEY, LABELS, MILLIONTHS, OWNER, REQUESTS, ROWS, Price, Quota, period
@@ -204,7 +204,7 @@ class Quotas:
             return known
         meters = []
         for quota in self._quotas:
-            if not named(quota.only, caller):
+            if not named(quota.only, caller, self._endpoint):
                 continue
             subject = subject_of(quota, caller, self._endpoint)
             for measure in quota.limits:
@@ -234,13 +234,19 @@ def _of(route: Route) -> tuple[tuple[Quota, ...], Price]:
     return route.quotas, route.price
 
 
-def named(only: Collection[str], caller: Principal | None) -> bool:
-    """Return whether a declaration names a caller; one without names is for all."""
+def named(only: Collection[str], caller: Principal | None, endpoint: str) -> bool:
+    """Return whether a declaration of an endpoint names a caller; one without names is for all.
+
+    A role counts where it is bound to the endpoint or the project. Keys without an owner have none.
+    """
     if not only:
         return True
     if caller is None:
         return False
-    names = {f"group:{group}" for group in caller.groups} | {f"role:{binding.role}" for binding in caller.roles}
+    names = {f"group:{group}" for group in caller.groups}
+    if caller.account:
+        covering = (PROJECT, f"endpoint/{endpoint}")
+        names |= {f"role:{binding.role}" for binding in caller.roles if binding.resource in covering}
     names.add(f"{'key' if caller.kind is Kind.KEY else 'service'}:{caller.name}")
     return not names.isdisjoint(only)
 

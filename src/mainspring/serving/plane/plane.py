@@ -31,7 +31,7 @@ from mainspring.serving.plane.lane import LAST, Answer, Ask, Lane, monotonic_us
 from mainspring.serving.plane.live import Live, Served, key_unit
 from mainspring.serving.plane.metering import Charge, Fields
 from mainspring.serving.plane.metrics import Metrics
-from mainspring.serving.plane.shaping import policy_of, shaped
+from mainspring.serving.plane.shaping import check, needed, shaped
 from mainspring.serving.plane.watch import StoreWatch
 from mainspring.serving.ports import Loader, RoutingTable
 from mainspring.serving.protocol.asked import Answered, Asked
@@ -284,7 +284,7 @@ class Inference:
         if served.quotas is not None and caller is not None:  # before a rollout assigns it, likewise
             self._charge = lane.charge(served.quotas, caller, rows.count)
         labels = self._charge is not None and self._charge.labels
-        self._shape = LABELS if labels else policy_of(served.route.outputs, caller) if served.route.outputs else None
+        self._shape = LABELS if labels else served.policies.of(caller)
         self.asked = asked
         self.served = served
         self.lane = lane
@@ -301,6 +301,9 @@ class Inference:
                 self.assigned = Assigned(rollout, 1.0, 0)
             self._rows = rows
             self._wanted = _wanted(asked, self.lane)
+            if self._shape is not None:
+                outputs = self.lane.runtime.outputs
+                check(self._shape, self.lane.runtime.manifest, [outputs[name] for name in self._wanted])
         except Exception as error:
             self.failed(error)
             raise
@@ -399,7 +402,8 @@ class Inference:
         runtime, specs = self.lane.runtime, self.lane.runtime.outputs
         arrays = None
         if self._shape is not None:
-            arrays = shaped(self._shape, runtime.manifest, {name: answer.output(name) for name in specs})
+            read = {name: answer.output(name) for name in needed(runtime.manifest, self._wanted)}
+            arrays = shaped(self._shape, runtime.manifest, read)
         outputs = []
         for name in self._wanted:
             array = answer.output(name) if arrays is None else arrays[name]

@@ -23,6 +23,8 @@ from mainspring.project import Project
 from mainspring.project.executors import executors
 from mainspring.registry.model import Bundle, ModelVersion
 from mainspring.registry.processes import local_user
+from mainspring.security.model import Kind
+from mainspring.security.people import KEY, LOCAL
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -206,7 +208,13 @@ def read_again(project: Project, bundle: Bundle, champion: Bundle, commit: Datas
 
 
 def rollback(
-    project: Project, model: str, *, reason: str = "", by: str | None = None, emergency: bool = False
+    project: Project,
+    model: str,
+    *,
+    reason: str = "",
+    by: str | None = None,
+    approver: str = "",
+    emergency: bool = False,
 ) -> Promotion:
     """Make the previous version champion, and end the live rollouts of the model.
 
@@ -214,6 +222,7 @@ def rollback(
 
     Args:
         by: Person who does it; by default who is signed in here, or else the user of this process.
+        approver: Name under which this person approves, where it is not `by`; see `curating.approver_of`.
         emergency: Whether an author may return to a version that has not the approvals it needs; that wants a reason.
 
     Raises:
@@ -225,16 +234,13 @@ def rollback(
 
     if emergency and not reason.strip():
         raise Invalid("An emergency needs a reason.", fix="give --reason.")
-    gates, who = _gates(project, model), by or curating.actor(project)
-    before = delivery.previous_version(project.versions, model)
-    if before is not None and not _may_return(project, gates, project.versions.get(model, before), who):
+    who = by or curating.actor(project)
+    try:
+        expect_return(project, model, approver or who)
+    except Conflict:
         if not emergency:
-            raise Conflict(
-                f"Version {before} of {model} has not the approvals that it needs, and {who} may be its author.",
-                fix="let somebody else roll back, or run "
-                f"`mainspring rollback {model} --emergency --reason WHY`, which is recorded.",
-            )
-        audit(project, "rollback.emergency", f"model/{model}", f"to version {before}: {storable(reason)}", who=who)
+            raise
+        audit(project, "rollback.emergency", f"model/{model}", storable(reason), who=who)
     ended = end_of_model(project, model, reason=reason or f"rollback of {model}", by=by)
     if ended and delivery.previous_version(project.versions, model) is None:
         return Promotion(model=model, version=ended[0].champion, previous=ended[0].candidate, promoted=True, results=())
@@ -255,11 +261,30 @@ def rollback(
     )
 
 
-def _may_return(project: Project, gates: Sequence[Gate], version: ModelVersion, who: str) -> bool:
-    """Return whether a rollback may return to a version: one that is approved, or for another than its authors."""
-    wrote = authors(project, version)
-    approved = all(each.passed for each in _approved(project, gates, version))
-    return approved or (bool(wrote) and people(project).apart(who, wrote))
+def expect_return(project: Project, model: str, approver: str) -> None:
+    """Raise if a rollback may not return to a model's previous version: one that has not the approvals that it needs
+    goes live again only for another than its authors.
+
+    Args:
+        approver: Who rolls back, under the name by which they approve.
+
+    Raises:
+        Conflict: It may not.
+        NotFound: There is no such model.
+    """
+    gates, before = _gates(project, model), delivery.previous_version(project.versions, model)
+    if before is None:
+        return
+    version = project.versions.get(model, before)
+    if all(each.passed for each in _approved(project, gates, version)):
+        return
+    wrote, named = authors(project, version), approver.startswith((LOCAL, KEY, f"{Kind.USER}:"))
+    if not (named and wrote and people(project).apart(approver, wrote)):
+        raise Conflict(
+            f"Version {before} of {model} has not the approvals that it needs, and {approver} may be its author.",
+            fix="let somebody else roll back, or run "
+            f"`mainspring rollback {model} --emergency --reason WHY`, which is recorded.",
+        )
 
 
 def actor() -> str:

@@ -15,7 +15,7 @@ from mainspring.delivery.model import GateResult, Promotion
 from mainspring.delivery.promote import previous_version
 from mainspring.delivery.routing import CHAMPION
 from mainspring.operations.models import curating
-from mainspring.operations.promote import expect_promoted, promote, rollback
+from mainspring.operations.promote import expect_promoted, expect_return, promote, rollback
 from mainspring.project import Project
 from mainspring.registry.model import Approval, ModelVersion
 from mainspring.security.keys import person_of
@@ -71,7 +71,7 @@ def promotion_proposal(project: Project, looking: Looking, version: ModelVersion
     return Proposal(f"Promote {model} {number}", "Promote", tuple(changes), command, champion, gates, obstacle)
 
 
-def rollback_proposal(project: Project, model: str) -> Proposal:
+def rollback_proposal(project: Project, model: str, principal: Principal) -> Proposal:
     """Return what rolling a model back would change."""
     champion, before = champion_of(project, model), previous_version(project.versions, model)
     ending = [state for state in project.rollouts.live() if state.model == model]
@@ -80,6 +80,10 @@ def rollback_proposal(project: Project, model: str) -> Proposal:
         changes = [f"Version {before} becomes champion of {model} again, instead of version {champion}."]
         changes += _served(project, model)
         changes.append("No gate is judged; the signature of its bundle is verified.")
+        try:
+            expect_return(project, model, curating.approver_of(principal))
+        except Conflict as error:
+            obstacle = str(error)
     elif not ending:
         obstacle = f"The champion of {model} has no earlier version to return to."
     changes += [
@@ -140,7 +144,8 @@ def rolled_back(project: Project, model: str, asked: Decision, by: Caller) -> Pr
         Conflict: The champion is not the one that was seen.
     """
     _expect_seen(project, model, asked)
-    return rollback(project, model, reason=asked.reason, by=by.actor)
+    approver = curating.approver_of(by.principal)
+    return rollback(project, model, reason=asked.reason, by=by.actor, approver=approver)
 
 
 def _served(project: Project, model: str) -> list[str]:

@@ -127,7 +127,7 @@ def add_model_pages(router: APIRouter, project: Project, looking: Looking, frame
         known_versions(project, check_id(model, "model"))
         back = _returned(model, endpoint, incident)
         content = {"kept": {"endpoint": endpoint, "incident": incident}, "reason": incident and f"incident {incident}"}
-        return proposed(request, rollback_proposal(project, model), back, **content)
+        return proposed(request, rollback_proposal(project, model, caller(request).principal), back, **content)
 
     @router.post("/models/{model}/rollback")
     async def roll_back(request: Request, model: str) -> Response:

@@ -51,7 +51,8 @@ def on_spark():
 
 
 def run(python: Path, *arguments: str, at: Path = ROOT) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    seen = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])  # also by the processes of an engine
+    environment = {**os.environ, "PYTHONPATH": seen}
     done = subprocess.run(
         [str(python), *arguments], cwd=at, env=environment, capture_output=True, text=True, timeout=800, check=False
     )

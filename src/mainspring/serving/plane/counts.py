@@ -17,7 +17,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
-from mainspring.core.errors import Conflict, Corrupt, Unavailable
+from mainspring.core.errors import Conflict, Corrupt, Invalid, Unavailable
 from mainspring.core.files import disk_errors
 from mainspring.core.locks import FileLocks, Locks, MemoryLocks
 
@@ -82,6 +82,7 @@ class Counts:
         """Return the row of a name; a new name takes one that is free, or whose periods have ended by `now`.
 
         Raises:
+            Invalid: The name is longer than `LONGEST`.
             Unavailable: Other names have all rows that it may take, or another process adds one and does not end.
             As of `open`.
         """
@@ -220,7 +221,8 @@ class Counts:
     def _add(self, name: str, now: int) -> int:
         sought, words = name.encode(), self._words
         assert words is not None
-        assert len(sought) <= LONGEST
+        if len(sought) > LONGEST:  # it would overwrite the next name
+            raise Invalid(f"The name of a count has {len(sought)} bytes, more than {LONGEST}.")
         for row in _near(sought):
             cells = [_FIRST + 2 * row + column * _COLUMN // 8 for column in range(words[_WIDTH])]
             if self._name(row) is not None:

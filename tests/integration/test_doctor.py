@@ -72,8 +72,11 @@ def test_damaged_segments_of_a_profile_with_its_own_lake_are_named_in_its_own_fo
     assert found.detail.startswith(f"1 damaged segments of the log are set aside in {ledger / 'damaged'}")
 
 
-def test_an_unexpected_error_is_one_checks_failure(project: Project) -> None:
-    (project.settings.state / "locks").write_bytes(b"no folder")
+def test_an_unexpected_error_is_one_checks_failure(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: Project) -> None:
+        raise FileExistsError("no folder")
+
+    monkeypatch.setattr(type(project), "versions", property(fails))
     found = {finding.check: finding for finding in examine(project)}
     assert not found["models"].ok
     assert found["models"].detail.startswith("the check failed: FileExistsError: ")

@@ -28,7 +28,7 @@ OFF_AFTER_US = 600_000_000  # a busy machine lets a device wait for its turn
 GATES = Gates(
     least_healthy=0.8,
     least_tried=0.9,
-    soak_us=examples(gate=0, deep=1_000_000),
+    soak_us=1_000_000,
     off_after_us=OFF_AFTER_US,
     least_rows=5,
 )

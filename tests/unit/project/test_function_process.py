@@ -162,7 +162,7 @@ def test_a_function_that_is_slow_greedy_or_dies_ends_alone(made: Any) -> None:
 def test_what_a_function_writes_is_logged_within_bounds(made: Any, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         made("loud")(x=X)
-        for _ in range(100):
+        for _ in range(1_000):  # a busy machine takes its time
             lines = [record.getMessage() for record in caplog.records]
             if len(lines) >= 100:
                 break

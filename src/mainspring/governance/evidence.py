@@ -79,7 +79,7 @@ class Framework:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found in an installation at one instant, by the controls of a framework.
+    """Findings in an installation at one instant, by the controls of a framework.
 
     Attributes:
         installation: Public key, hex.

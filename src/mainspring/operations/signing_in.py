@@ -218,7 +218,7 @@ def actor(project: Project) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Myself:
-    """Who is here, as this machine and the console see it."""
+    """The person who is here, as this machine and the console see it."""
 
     user: str
     signed: Signed | None

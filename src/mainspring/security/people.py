@@ -26,7 +26,7 @@ def identity_name(issuer: str, subject: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """Who may be behind a name.
+    """People who may be behind a name.
 
     Attributes:
         people: Identities, for comparison only.

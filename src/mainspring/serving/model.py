@@ -31,7 +31,7 @@ _FREE = Price()
 
 @dataclass(frozen=True)
 class Unusual:
-    """What becomes of rows that are unlike those that a model was trained on.
+    """Treatment of rows that are unlike those that a model was trained on.
 
     A row is unusual if something about it is rarer, among the training rows, than anything about all but a share of the
     rows that the model was judged on; see `stats.unusual`. Models of tensors and bundles of older releases cannot tell:

@@ -138,7 +138,7 @@ def _add_groups(router: APIRouter, project: Project) -> None:
 def _add_descriptions(router: APIRouter) -> None:
     @router.get("/ServiceProviderConfig")
     def configuration() -> Response:
-        """What of SCIM there is."""
+        """The parts of SCIM that are supported."""
         absent = {"supported": False}
         return Scim(
             {

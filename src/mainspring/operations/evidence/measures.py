@@ -146,7 +146,7 @@ def _approvals(project: Project) -> Outcome:
     return (State.PARTLY if without else State.HOLDS), f"Approvals needed: {told}."
 
 
-# What was done
+# Records of acts
 
 
 @_measure(

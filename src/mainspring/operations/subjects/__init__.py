@@ -1,1 +1,1 @@
-"""What is held about a subject, such as a person: its erasure, and holds that forbid it."""
+"""Data about a subject, such as a person: its erasure, its export, and holds that forbid erasing."""

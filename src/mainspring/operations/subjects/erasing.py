@@ -42,7 +42,7 @@ Told = Callable[[str], None]  # gets the name of the store that follows
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a store has of subjects.
+    """Count of what a store has of subjects.
 
     Attributes:
         store: `lake/TABLE`, `online`, `predictions`, `keys` or `audit`.
@@ -59,7 +59,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What an erasure erases, and what it leaves to decide.
+    """Plan of an erasure: what it erases, and what it leaves to decide.
 
     Attributes:
         held: Stores that have something, in the order of the erasure.

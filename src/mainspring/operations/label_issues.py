@@ -9,12 +9,11 @@ from mainspring.features.model import views_of
 from mainspring.operations.apply import apply
 from mainspring.operations.auditing import audit
 from mainspring.operations.features.deriving import derive
+from mainspring.operations.ingest import WITHHELD
 from mainspring.project import Project
 from mainspring.registry.runs import sweep
 from mainspring.training.inputs import all_groups
 from mainspring.training.label_issues import Suspects, personal_keys
-
-WITHHELD = "withheld"
 
 
 def label_issues(

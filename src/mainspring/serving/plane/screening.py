@@ -19,11 +19,10 @@ class Screen:
             judged on too few rows for the policy's share.
     """
 
-    __slots__ = ("_detector", "flags", "policy", "scoring")
+    __slots__ = ("_detector", "flags", "policy")
 
     def __init__(self, policy: Unusual, scoring: Scoring | None) -> None:
         self.policy = policy
-        self.scoring = scoring
         self.flags = policy.then == FLAG
         self._detector = None
         if scoring is not None and policy.share >= least_share(scoring):

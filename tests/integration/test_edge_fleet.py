@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from kit.depth import deep
-from kit.device_fleet import GATES, PROJECT, Fleet, fleet
+from kit.device_fleet import GATES, LIMITS, PROJECT, Fleet, fleet
 from kit.edge_packages import KEY, NAME, Sum
 from kit.mosquitto import certified
 from kit.waiting import wait_until
@@ -99,6 +100,35 @@ def test_a_bad_version_is_stopped_in_its_first_ring_and_goes_back(made: Fleet, f
         assert again.version == 1
         again.close()
     made.agents.clear()
+
+
+def test_a_version_whose_first_rows_fail_is_not_kept_for_want_of_rows(made: Fleet) -> None:
+    all_on_first(made, DEVICES[:1])
+    made.site.publish(2, wrong=True)
+    made.roll(2)
+    agent = made.agents[DEVICES[0]]
+    made.until(lambda: agent.version == 2)
+    with pytest.raises(ValueError, match="the model failed"):
+        agent.predict([{"x": 1.0}])
+    begun = time.monotonic()
+    made.until(lambda: time.monotonic() - begun > 3 * LIMITS.trial_s)
+    assert agent.version == 2, "one row of five does not end the trial"
+    assert made.rollout.status == "running"
+    with pytest.raises(ValueError, match="the model failed"):
+        agent.predict([{"x": 1.0}] * 4)
+    made.until(lambda: made.rollout.status == "stopped" and agent.version == 1)
+
+
+def test_a_rollout_that_is_stopped_ends_a_trial_that_waits_for_rows(made: Fleet) -> None:
+    all_on_first(made, DEVICES[:1])
+    made.site.publish(2, wrong=True)
+    made.roll(2)
+    agent = made.agents[DEVICES[0]]
+    made.until(lambda: agent.version == 2)
+    with pytest.raises(ValueError, match="the model failed"):
+        agent.predict([{"x": 1.0}])
+    made.store.replace(msgspec.structs.replace(made.rollout, status="stopped", why="by hand"))
+    made.until(lambda: agent.version == 1)
 
 
 def test_a_device_that_was_off_updates_when_it_is_back(made: Fleet) -> None:

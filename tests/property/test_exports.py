@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,12 @@ PLACE = Place(image="toys:1")
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    logging.getLogger("mainspring").setLevel(logging.CRITICAL)
-    return toys(tmp_path_factory.mktemp("toys"))
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    log = logging.getLogger("mainspring")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    yield toys(tmp_path_factory.mktemp("toys"))
+    log.setLevel(level)  # the tests after these want its lines
 
 
 def done(outcomes: Mapping[str, Any]) -> dict[str, Any]:

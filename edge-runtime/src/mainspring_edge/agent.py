@@ -193,14 +193,18 @@ class Agent:
         """End the trial of the running package, or go back."""
         if self._running is None or not self._memory.state.trial:
             return
-        wrong = self._health.verdict(self._setup.limits)
+        wrong, limits = self._health.verdict(self._setup.limits), self._setup.limits
+        over = self._monotonic() - self._since >= limits.trial_s
+        unsure = self._health.unsure(limits)
+        if over and unsure and self._desired is not None and self._desired.version != self.version:
+            wrong = wrong or "rows failed in its trial, and another version is wanted"
         if wrong:
             try:
                 self._run(self._slots.go_back(wrong))
             except NoPackage as error:
                 self._problem = str(error)
                 self._slots.confirm()  # there is nothing better
-        elif self._monotonic() - self._since >= self._setup.limits.trial_s:
+        elif over and not unsure:
             self._slots.confirm()
 
     def _update(self) -> None:

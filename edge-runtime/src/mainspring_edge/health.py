@@ -19,7 +19,7 @@ class Limits:
     Attributes:
         trial_s: How long it has to stay healthy.
         most_error_share: The largest share of failed rows, once there are `least_rows`.
-        least_rows: Rows before the share is judged. The trial does not wait for them.
+        least_rows: Rows before the share is judged. The trial waits for them if any row failed.
         most_p99_us: The largest 99th percentile of a call's latency.
     """
 
@@ -101,6 +101,10 @@ class Health:
         ):
             return f"the 99th percentile of the latency is {p99:,} µs; the limit is {limits.most_p99_us:,} µs"
         return ""
+
+    def unsure(self, limits: Limits) -> bool:
+        """Return whether rows failed, and there are too few to judge their share."""
+        return self.errors > 0 and self.rows < limits.least_rows
 
     def profile(self) -> dict[str, Any]:
         """Return rows, errors, latency (µs) and a summary of each column."""

@@ -1,6 +1,5 @@
 """Every adapter of security's ports, against the shared suites."""
 
-from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -9,10 +8,9 @@ import pytest
 import sqlalchemy as sa
 
 from kit.auditing import audit_log
-from mainspring.core.errors import Corrupt, Invalid, Unavailable
+from mainspring.core.errors import Invalid, Unavailable
 from mainspring.security.adapters import accounts as accounts_module
 from mainspring.security.adapters.accounts import CatalogAccounts
-from mainspring.security.adapters.anchors_file import FileAnchors
 from mainspring.security.adapters.catalog import CatalogEndedSessions, CatalogKeyStore
 from mainspring.security.adapters.credentials import FileCredentials, KeyringCredentials
 from mainspring.security.adapters.data_keys import CatalogDataKeys, CatalogSubjectKeys
@@ -22,7 +20,6 @@ from mainspring.security.adapters.key_file import FileKeys
 from mainspring.security.adapters.sign_ins import CatalogUserSessions
 from mainspring.security.conformance import (
     AccountsConformance,
-    AnchorsConformance,
     AuditLogConformance,
     AuthoriserConformance,
     CredentialsConformance,
@@ -38,7 +35,6 @@ from mainspring.security.model import Account, AccountGroup, Grant, Kind, Role
 from mainspring.security.policy import CedarAuthoriser
 from mainspring.security.ports import (
     Accounts,
-    Anchors,
     AuditLog,
     Authoriser,
     DataKeyStore,
@@ -171,29 +167,6 @@ class TestCatalogAuditLog(AuditLogConformance):
     @pytest.fixture
     def log(self, catalog: sa.Engine) -> AuditLog:
         return audit_log(catalog)
-
-
-class TestFileAnchors(AnchorsConformance):
-    @pytest.fixture
-    def anchors(self, tmp_path: Path) -> Anchors:
-        return FileAnchors(tmp_path / "elsewhere" / "anchors.jsonl")
-
-    @pytest.fixture
-    def again(self, tmp_path: Path) -> Callable[[], Anchors]:
-        return lambda: FileAnchors(tmp_path / "elsewhere" / "anchors.jsonl")
-
-    def test_an_unfinished_line_is_none_and_a_damaged_one_is_told(self, anchors: Anchors, tmp_path: Path) -> None:
-        anchors.append("first")
-        path = tmp_path / "elsewhere" / "anchors.jsonl"
-        whole = path.read_bytes()
-        path.write_bytes(whole + whole[:-3])
-        assert anchors.read() == ["first"]
-        anchors.append("second")
-        assert anchors.read() == ["first", "second"]
-        assert path.stat().st_mode & 0o777 == 0o600
-        path.write_bytes(b"x\n" + whole)
-        with pytest.raises(Corrupt, match="damaged"):
-            anchors.read()
 
 
 class TestCedarAuthoriser(AuthoriserConformance):

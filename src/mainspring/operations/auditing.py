@@ -14,6 +14,7 @@ from mainspring.security.model import AuditEntry, AuditEvent, AuditFilter
 
 if TYPE_CHECKING:
     from mainspring.security.audit_proofs import Proofs
+    from mainspring.security.ports import Anchors
     from mainspring.security.tree_heads import Head
     from mainspring.security.verification import Verdict
 
@@ -105,14 +106,11 @@ def anchored(project: Project, *, add: bool = False) -> list[Anchored]:
     for name, place in project.anchors.items():
         events, problem = 0, ""
         try:
-            kept = place.read()
-            own = (_own_head(each, project.signing_key.public) for each in reversed(kept))
-            last = next(filter(None, own), None)
-            if last is not None:
-                events = last.size
-                _check_continues(proofs, last, head)
-            if add and kept[-1:] != [note]:
-                place.append(note)
+            newest, last = _newest(place, project.signing_key.public)
+            events = 0 if last is None else last.size
+            proof = [] if last is None else _continuing(proofs, last, head)
+            if add and newest != note:
+                place.append(note, proof)
                 events = head.size
         except MainspringError as error:
             problem = error.what
@@ -130,22 +128,32 @@ def _own_head(note: str, public: bytes) -> Head | None:
         return None
 
 
-def _check_continues(proofs: Proofs, last: Head, head: Head) -> None:
-    """Raise if a head is not that of a log which continues the log of a kept head.
+def _newest(place: Anchors, public: bytes) -> tuple[str, Head | None]:
+    """Return the newest head at a place as a note, empty if there is none, and the newest one of this key."""
+    newest = ""
+    for note in place.read():
+        newest = newest or note
+        head = _own_head(note, public)
+        if head is not None:
+            return newest, head
+    return newest, None
+
+
+def _continuing(proofs: Proofs, last: Head, head: Head) -> list[bytes]:
+    """Return the proof that a head is that of a log which continues the log of a kept head.
 
     Raises:
         Corrupt: The log was cut off, changed, or replaced by another.
     """
     from mainspring.security.merkle import extends
 
-    shown = last.size <= head.size and extends(
-        last.root, last.size, head.root, head.size, proofs.consistency(last.size, head.size)
-    )
-    if not shown:
+    proof = proofs.consistency(last.size, head.size) if last.size <= head.size else []
+    if not extends(last.root, last.size, head.root, head.size, proof):
         raise Corrupt(
             f"The audit log of {head.size:,} events does not continue the anchored one of {last.size:,}.",
             fix="run `mainspring audit verify`.",
         )
+    return proof
 
 
 def search_audit(project: Project, wanted: AuditFilter, *, limit: int, subjects: bool = False) -> list[AuditEntry]:

@@ -191,6 +191,7 @@ KEY_SERVICES: Mapping[str, Build] = {
 }
 ANCHORS: Mapping[str, Build] = {
     "file": lambda at: lazily("security.adapters.anchors_file", "FileAnchors", extra="gateway")(at.url.path),
+    "s3": lambda at: lazily("security.adapters.anchors_s3", "LockedAnchors", extra="objectlock")(at.url),
 }
 
 

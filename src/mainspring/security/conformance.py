@@ -6,9 +6,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from hashlib import sha256
 from typing import Any
 
 from mainspring.core.errors import Conflict, Corrupt, Denied, Invalid, MainspringError, NotFound
+from mainspring.security.merkle import consistency_ranges, extend, root
 from mainspring.security.model import (
     EVERY_ROLE,
     PROJECT,
@@ -46,6 +48,8 @@ from mainspring.security.ports import (
     UserSessions,
     visible,
 )
+from mainspring.security.signing import SigningKey
+from mainspring.security.tree_heads import Head, sign_head
 
 _ANA = ApiKey("ana", "Ana's laptop", frozenset({KeyScope.PREDICT, KeyScope.VIEW}), b"\x00\xffana", 10, 20)
 _BOB = ApiKey("bob", "nightly <batch>", frozenset({KeyScope.PREDICT}), b"bob", 5, 2**53, created_by="local:ana")
@@ -417,16 +421,43 @@ class AuditLogConformance:
 
 
 class AnchorsConformance:
-    """Takes a fixture `anchors`: a place without heads; and `again`, which opens the same place once more."""
+    """Takes a fixture `anchors`: a place without heads; and `again`, which opens the same place once more.
 
-    def test_heads_come_back_in_their_order(self, anchors: Anchors, again: Callable[[], Anchors]) -> None:
-        assert anchors.read() == []
-        notes = [f"log/ünïcode\n{size}\nroot\n\n\u2014 log/ünïcode sig\n" for size in (1, 12, 9, 9)]
-        for note in notes:
-            anchors.append(note)
-        assert anchors.read() == again().read() == notes
-        again().append(notes[0])
-        assert anchors.read() == [*notes, notes[0]]
+    A place that verifies heads takes those of `ANCHORED_BY`.
+    """
+
+    def test_heads_come_back_the_newest_first(self, anchors: Anchors, again: Callable[[], Anchors]) -> None:
+        assert list(anchors.read()) == []
+        kept: list[str] = []
+        for note, proof in heads_of_a_log(1, 9, 12):
+            anchors.append(note, proof)
+            kept = [note, *kept]
+        assert list(anchors.read()) == list(again().read()) == kept
+        assert next(anchors.read()) == kept[0]
+
+
+ANCHORED_BY = SigningKey(bytes(range(1, 33)))
+
+
+def heads_of_a_log(*sizes: int, of: bytes = b"") -> list[tuple[str, list[bytes]]]:
+    """Return the signed heads of a log at these sizes, ascending, each with the proof from the one before.
+
+    Args:
+        of: Begins the leaves, so that logs differ.
+    """
+    leaves = [sha256(of + bytes([number])).digest() for number in range(sizes[-1])]
+
+    def root_over(begin: int, end: int) -> bytes:
+        return root(extend([], 0, leaves[begin:end])[0])
+
+    befores = (0, *sizes[:-1])
+    return [
+        (
+            sign_head(Head("mainspring/courier", size, root_over(0, size)), ANCHORED_BY),
+            [root_over(*each) for each in consistency_ranges(before, size)] if before else [],
+        )
+        for before, size in zip(befores, sizes, strict=True)
+    ]
 
 
 class AuthoriserConformance:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from typing import Protocol, TypeVar
 
@@ -372,12 +372,17 @@ class AuditLog(Protocol):
 class Anchors(Protocol):
     """Heads of the audit log at a place that whoever can write to the catalog does not change with it."""
 
-    def append(self, note: str) -> None:
-        """Keep a head durably, after those that are there."""
+    def append(self, note: str, proof: Sequence[bytes], /) -> None:
+        """Keep a head durably, after those that are there.
+
+        Args:
+            proof: Consistency proof (RFC 9162, 2.1.4) from the newest head of this log that is there; empty for the
+                first.
+        """
         ...
 
-    def read(self) -> list[str]:
-        """Return all heads, in the order in which they came.
+    def read(self) -> Iterator[str]:
+        """Yield all heads, the last that came first.
 
         Raises:
             Corrupt: They are damaged.

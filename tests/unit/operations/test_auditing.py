@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,10 @@ from mainspring.security.tree_heads import Head, sign_head
 class Away:
     """A place that does not answer."""
 
-    def append(self, note: str) -> None:
+    def append(self, _note: str, _proof: Sequence[bytes], /) -> None:
         raise Unavailable("It is away.")
 
-    def read(self) -> list[str]:
+    def read(self) -> Iterator[str]:
         raise Unavailable("It is away.")
 
 
@@ -61,7 +62,7 @@ def test_a_head_is_kept_once_and_a_place_that_is_away_holds_back_none(
     for _ in range(2):
         away, file = anchored(project, add=True)
         assert (away.problem, away.events, file.problem, file.events) == ("It is away.", 0, "", 1)
-    assert len(places["file"].read()) == 1
+    assert len(list(places["file"].read())) == 1
     audit(project, "train", "model/late")
     assert anchored(project)[1].events == 1
     assert anchored(project, add=True)[1].events == 2
@@ -83,7 +84,7 @@ def test_a_log_that_went_back_is_found_and_not_anchored(project: Project, places
     assert "does not continue" in place.problem
     audit(project, "train", "model/late")
     assert [(each.kind, each.first, each.last) for each in verify_audit(project).damage] == [("anchor", 0, 5)]
-    assert len(places["file"].read()) == 1
+    assert len(list(places["file"].read())) == 1
 
 
 def test_a_place_that_the_system_refuses_is_named_and_holds_back_none(
@@ -103,19 +104,19 @@ def test_a_place_that_the_system_refuses_is_named_and_holds_back_none(
 def test_a_file_is_cut_only_where_a_line_is_unfinished(tmp_path: Path) -> None:
     path = tmp_path / "anchors.jsonl"
     place = FileAnchors(path)
-    place.append("one")
+    place.append("one", [])
     if subprocess.run(["chattr", "+a", path], capture_output=True, check=False).returncode:
         pytest.skip("no append-only files here")
     try:
-        place.append("two")
+        place.append("two", [])
         with path.open("ab") as file:
             file.write(b'{"he')
         with pytest.raises(Unavailable, match=r"anchors\.jsonl"):
-            place.append("three")
+            place.append("three", [])
     finally:
         subprocess.run(["chattr", "-a", path], check=True)
-    place.append("three")
-    assert place.read() == ["one", "two", "three"]
+    place.append("three", [])
+    assert list(place.read()) == ["three", "two", "one"]
 
 
 def test_heads_of_another_key_are_named_and_left_out(project: Project, places: dict[str, Anchors]) -> None:
@@ -123,11 +124,11 @@ def test_heads_of_another_key_are_named_and_left_out(project: Project, places: d
     file = places["file"]
     audit(project, "train", "model/late")
     anchored(project, add=True)
-    file.append(sign_head(Head("mainspring/x", 99, bytes(32)), SigningKey(bytes(range(32)))))
+    file.append(sign_head(Head("mainspring/x", 99, bytes(32)), SigningKey(bytes(range(32)))), [])
     assert [(each.events, each.problem) for each in anchored(project)] == [(1, "")]
     verdict = verify_audit(project)
     assert (verdict.damage, verdict.anchors, verdict.foreign) == ((), 1, ("file: 1 of 2",))
-    assert len(file.read()) == 3
+    assert len(list(file.read())) == 3
 
 
 def test_subjects_are_named_on_demand_and_that_is_an_event(project: Project) -> None:

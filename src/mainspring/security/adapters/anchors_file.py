@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,7 +30,7 @@ class FileAnchors:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def append(self, note: str) -> None:
+    def append(self, note: str, _proof: Sequence[bytes], /) -> None:
         with _reached(self._path):
             make_folder(self._path.parent)
             is_new = not self._path.exists()
@@ -47,17 +47,18 @@ class FileAnchors:
             if is_new:
                 sync_folder(self._path.parent)
 
-    def read(self) -> list[str]:
+    def read(self) -> Iterator[str]:
         with _reached(self._path):
             try:
                 content = self._path.read_bytes()
             except FileNotFoundError:
-                return []
+                return
         lines = content[: content.rfind(b"\n") + 1].splitlines()
         try:
-            return [str(json.loads(line)["head"]) for line in lines]
+            heads = [str(json.loads(line)["head"]) for line in lines]
         except (ValueError, LookupError, TypeError, RecursionError):
             raise Corrupt(
                 f"The anchors of the audit log in {self._path} are damaged.",
                 fix="restore the file from a backup; if there is none, move it away, and find out who changed it.",
             ) from None
+        yield from reversed(heads)

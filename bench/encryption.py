@@ -2,7 +2,8 @@
 
 Envelopes against AES-256-GCM alone, with one key and without a record's name; personal values of a prediction against
 the same values in MessagePack and AES-256-GCM; a batch of a compaction under its subjects' keys, against opening and
-encrypting each under one key; data keys wrapped and unwrapped by files, against AES-256-GCM.
+encrypting each under one key; data keys wrapped and unwrapped by files, against AES-256-GCM; states of an online store
+in memory, against AES-256-GCM and the same store.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from mainspring.core.time import SystemClock
+from mainspring.features.adapters.memory import MemoryOnlineStore
+from mainspring.features.adapters.sealed import SealedOnlineStore
+from mainspring.features.model import EntityState
 from mainspring.ledger.sealing import Opener, Sealer
 from mainspring.project.catalog import memory_catalog
 from mainspring.security import envelopes
@@ -98,13 +102,35 @@ def encryption(mebibytes: int, rows: int) -> list[Case]:
     return cases
 
 
+def states(rows: int) -> list[Case]:
+    """Measure states of an online store, as many at once and one by one."""
+    bare, nonce, plain = AESGCM(bytes(32)), bytes(12), MemoryOnlineStore()
+    sealed = SealedOnlineStore(MemoryOnlineStore(), OneKey())
+    held = [(b"%d" % number, EntityState(1, os.urandom(200))) for number in range(rows)]
+    wanted = [("view", key) for key, _ in held]
+
+    def write() -> None:
+        plain.write("view", [(key, EntityState(1, bare.encrypt(nonce, each.payload, key))) for key, each in held])
+
+    def read(asked: list[tuple[str, bytes]]) -> None:
+        for (_, key), payload in zip(asked, plain.payloads(asked), strict=True):
+            bare.decrypt(nonce, payload or b"", key)
+
+    return [
+        _each("a state written, of many", rows, lambda: sealed.write("view", held), write),
+        _each("a state read, of many", rows, lambda: sealed.payloads(wanted), lambda: read(wanted)),
+        _each("a state read alone", rows, lambda: [sealed.payloads([each]) for each in wanted],
+              lambda: [read([each]) for each in wanted]),
+    ]  # fmt: skip
+
+
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mebibytes", type=int, default=64)
     parser.add_argument("--rows", type=int, default=10_000)
     chosen = parser.parse_args()
-    report("encryption", encryption(chosen.mebibytes, chosen.rows))
+    report("encryption", encryption(chosen.mebibytes, chosen.rows) + states(chosen.rows))
 
 
 if __name__ == "__main__":

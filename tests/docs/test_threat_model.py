@@ -16,7 +16,20 @@ from mainspring.processes.kinds import MODULES
 TESTS = Path(__file__).parents[1]
 PAGE = (TESTS.parent / "docs/explanation/threat-model.md").read_text()
 VERDICTS = ("prevented", "limited", "detected", "open")
-OTHERS = {"shadow", "confined", "apart", "edge", "batch", "streams", "catalog", "objects", "lake", "keys", "supervisor"}
+OTHERS = {
+    "shadow",
+    "confined",
+    "apart",
+    "edge",
+    "batch",
+    "streams",
+    "catalog",
+    "objects",
+    "lake",
+    "online",
+    "keys",
+    "supervisor",
+}
 MEASURES = {measure.name: measure for measure in described()}
 
 

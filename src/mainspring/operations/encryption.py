@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mainspring.operations.auditing import audit
 from mainspring.operations.endpoint_checks import Finding, well
 from mainspring.project import Project
-from mainspring.security.subject_keys import NAMES
+from mainspring.security.data_keys import NEVER_RENEWED
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +90,10 @@ def rotate(project: Project, *, former: str = "") -> Rotation:
 def renew(project: Project) -> Rotation:
     """Make a new data key for each purpose that has one: it encrypts what is written from now on.
 
-    That of subjects' names stays: under another, a subject would have another digest.
+    Those of names stay: under another, a subject or an entity would have another HMAC.
     """
     with project.locks.hold("encryption"):
-        renewed = sorted({key.purpose for key in project.data_key_store.all()} - {NAMES})
+        renewed = sorted({key.purpose for key in project.data_key_store.all()} - NEVER_RENEWED)
         for purpose in renewed:
             made = project.data_keys.renew(purpose)
             audit(project, "encryption.renew", f"key/{made.id}", f"number {made.number} of {purpose}")

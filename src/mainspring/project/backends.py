@@ -27,6 +27,7 @@ from mainspring.project.receivers import variable
 if TYPE_CHECKING:
     from mainspring.data.ports import LakeTables
     from mainspring.deploy.engines.ports import ChunkEngine
+    from mainspring.features.ports import OnlineStore
     from mainspring.jobs.pipelines.ports import StepRunner
     from mainspring.monitoring.adapters.notify_http import SignedPosts
     from mainspring.monitoring.notify.ports import Notifier
@@ -226,6 +227,13 @@ BLOBS: Mapping[str, Build] = {
         ("s3", "gs", "az"), lambda at: lazily("registry.adapters.objects", "open_objects", extra="objects")(at.url)
     ),
 }
+
+
+def sealed_online(store: OnlineStore, keys: Keys) -> OnlineStore:
+    """Return an online store whose states are encrypted."""
+    from mainspring.features.adapters.sealed import SealedOnlineStore
+
+    return SealedOnlineStore(store, keys)
 
 
 def sealed_blobs(blobs: Blobs, keys: Keys, *, encrypt: bool) -> Blobs:

@@ -479,6 +479,12 @@ class Project:
 
     @cached_property
     def online(self) -> OnlineStore:
+        stored = self.stored_online
+        return backends.sealed_online(stored, self.data_keys) if self.settings.online_encrypted else stored
+
+    @cached_property
+    def stored_online(self) -> OnlineStore:
+        """The online store as the settings name it; its states may be encrypted."""
         built: OnlineStore = self._build("online", backends.ONLINE_STORES, self.settings.online)
         return built
 

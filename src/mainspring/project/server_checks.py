@@ -83,7 +83,7 @@ def redis(at: Backend, *, least: tuple[int, int] = LEAST_REDIS) -> Iterator[Outc
     """Check the server, that it evicts nothing, and that the online store can write and read a state."""
     from mainspring.features.adapters.redis import RedisOnlineStore
 
-    store = at.project.online
+    store = at.project.stored_online
     assert isinstance(store, RedisOnlineStore)
     outcomes = probed(store)
     yield next(outcomes)

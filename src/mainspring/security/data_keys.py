@@ -20,6 +20,8 @@ from mainspring.security.model import DataKey, StoredKey, Wrapped
 from mainspring.security.ports import DataKeyStore, KeyService
 
 SECRET_BYTES = 32
+SUBJECT_NAMES, ENTITY_NAMES = "subject-names", "entity-names"  # purposes of HMACs
+NEVER_RENEWED = frozenset({SUBJECT_NAMES, ENTITY_NAMES})  # under another key, each name would have another HMAC
 _CHECK_S = 60.0  # between looks for a newer key, which another process may have made
 _RETRY_S = 1.0
 

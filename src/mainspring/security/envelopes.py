@@ -7,13 +7,20 @@ Every envelope draws a salt, from which and the data key its own key follows: on
 is cut into chunks of 256 KiB, whose nonce is their number and, of the last, a flag (STREAM, Hoang et al. 2015): a chunk
 that is missing, repeated or in another place is noticed. Each chunk authenticates the store and the record that it
 belongs to, so an envelope cannot be moved to another.
+
+Many small contents, such as the values of a column, share a salt, so that a key is derived once for all of them:
+
+    "MSE", 2 | id of the data key, 16 bytes | salt, 16 bytes | number, 4 bytes | content, with a tag of 16 bytes
+
+The nonce of each is its number among them; the label of the derivation is another than that of the first kind.
 """
 
 from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -22,10 +29,13 @@ from mainspring.core.errors import Corrupt
 from mainspring.security.model import DataKey
 
 MAGIC = b"MSE\x01"
+MAGIC_EACH = b"MSE\x02"
 CHUNK = 256 * 1024  # bytes of a content
-_ID, _SALT, _TAG = 16, 16, 16
+_ID, _SALT, _TAG, _NUMBER = 16, 16, 16, 4
 _HEAD = len(MAGIC) + _ID + _SALT
 _LABEL = b"\x00\x00\x00\x01mainspring envelope 1\x00"
+_LABEL_EACH = b"\x00\x00\x00\x01mainspring envelope 2\x00"
+_MOST_EACH = 1 << 32  # contents under one derived key: as many as there are numbers
 _BITS = b"\x00\x00\x01\x00"  # of the derived key
 _ONLY = bytes(11) + b"\x01"  # nonce of a content's only chunk
 
@@ -51,9 +61,50 @@ def key_of(envelope: bytes) -> str:
     Raises:
         Corrupt: It is not an envelope.
     """
-    if envelope[: len(MAGIC)] != MAGIC or len(envelope) < _HEAD:
+    if envelope[: len(MAGIC)] not in (MAGIC, MAGIC_EACH) or len(envelope) < _HEAD:
         raise _damaged("is not an envelope of this version")
     return envelope[len(MAGIC) : len(MAGIC) + _ID].hex()
+
+
+def seal_each(key: DataKey, store: str, records: Iterable[str], contents: Sequence[bytes]) -> list[bytes]:
+    """Return contents encrypted, each for its record of a store, under one key that is derived for all of them."""
+    if len(contents) > _MOST_EACH:
+        raise ValueError(f"{len(contents)} contents have no nonces of their own.")
+    salt = os.urandom(_SALT)
+    head, encrypt = MAGIC_EACH + bytes.fromhex(key.id) + salt, _cipher_each(key.secret, salt).encrypt
+    numbers = (number.to_bytes(_NUMBER) for number in range(len(contents)))
+    return [
+        head + number + encrypt(bytes(8) + number, content, _about(store, record))
+        for number, record, content in zip(numbers, records, contents, strict=True)
+    ]
+
+
+def unseal_each(
+    secrets: Callable[[str], bytes], store: str, records: Iterable[str], envelopes: Sequence[bytes]
+) -> list[bytes]:
+    """Return the contents of envelopes of `seal_each`, which may be of several calls and keys.
+
+    Args:
+        secrets: Returns the secret of a data key by its id.
+
+    Raises:
+        Corrupt: One is no such envelope, was changed, is another record's, or the key is another.
+    """
+    ciphers: dict[bytes, AESGCM] = {}  # by head
+    found = []
+    for record, envelope in zip(records, envelopes, strict=True):
+        head = envelope[:_HEAD]
+        cipher = ciphers.get(head)
+        if cipher is None:
+            if head[: len(MAGIC)] != MAGIC_EACH:
+                raise _damaged("is not one of several envelopes of this version")
+            cipher = ciphers[head] = _cipher_each(secrets(key_of(head)), head[len(MAGIC) + _ID :])
+        number, sealed = envelope[_HEAD : _HEAD + _NUMBER], envelope[_HEAD + _NUMBER :]
+        try:
+            found.append(cipher.decrypt(bytes(8) + number, sealed, _about(store, record)))
+        except (InvalidTag, ValueError):
+            raise _damaged(f"does not open as {record} of {store}") from None
+    return found
 
 
 def unseal(secret: bytes, store: str, record: str, envelope: bytes) -> bytes:
@@ -104,6 +155,11 @@ def _begin(key: DataKey) -> tuple[bytes, AESGCM]:
 
 def _cipher(secret: bytes, salt: bytes) -> AESGCM:
     return AESGCM(hmac.digest(secret, _LABEL + salt + _BITS, "sha256"))
+
+
+@lru_cache(maxsize=1024)  # states of a store that were written together are read one by one
+def _cipher_each(secret: bytes, salt: bytes) -> AESGCM:
+    return AESGCM(hmac.digest(secret, _LABEL_EACH + salt + _BITS, "sha256"))
 
 
 def _about(store: str, record: str) -> bytes:

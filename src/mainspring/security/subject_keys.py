@@ -19,11 +19,11 @@ from pathlib import Path
 from mainspring.core.files import disk_errors, make_folder, sync_folder
 from mainspring.core.time import Clock
 from mainspring.security import envelopes
-from mainspring.security.data_keys import SECRET_BYTES
+from mainspring.security.data_keys import SECRET_BYTES, SUBJECT_NAMES
 from mainspring.security.model import DataKey, StoredSubject
 from mainspring.security.ports import Keys, SubjectKeyStore
 
-NAMES, WRAPS = "subject-names", "subjects"  # purposes: of the HMAC, whose key is never renewed, and of what wraps keys
+WRAPS = "subjects"  # purpose of what wraps keys
 _KEPT_S = 1.0  # how long keys and marks are used without asking the catalog what was destroyed
 _MOST = 100_000  # keys in memory
 _DIGEST = 32
@@ -178,7 +178,7 @@ class SubjectKeys:
         """Return the HMACs by which subjects are known here, 32 bytes each."""
         if not subjects:
             return []
-        secret = self._keys.newest(NAMES).secret
+        secret = self._keys.newest(SUBJECT_NAMES).secret
         return [hmac.digest(secret, each.encode(), "sha256") for each in subjects]
 
     def _erased(self) -> frozenset[bytes]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mainspring.core.errors import Corrupt
-from mainspring.security.envelopes import CHUNK, key_of, seal, seal_parts, unseal, unseal_parts
+from mainspring.security.envelopes import CHUNK, key_of, seal, seal_each, seal_parts, unseal, unseal_each, unseal_parts
 from mainspring.security.model import DataKey
 
 KEY = DataKey("0f" * 16, bytes(range(32)))
@@ -118,3 +118,31 @@ def test_parts_are_encrypted_in_the_memory_of_some_chunks() -> None:
     next(made)
     assert len(taken) <= 2
     assert len(next(made)) == CHUNK + TAG
+
+
+def _each(envelopes: list[bytes], records: list[str], secret: bytes = KEY.secret) -> list[bytes]:
+    return unseal_each(lambda _: secret, "store", records, envelopes)
+
+
+@given(st.lists(st.binary(max_size=90), max_size=9), st.lists(st.binary(max_size=90), max_size=9))
+def test_contents_of_several_calls_open_in_any_order(some: list[bytes], more: list[bytes]) -> None:
+    contents = [*some, *more]
+    records = [str(number) for number in range(len(contents))]
+    sealed = seal_each(KEY, "store", records[: len(some)], some) + seal_each(KEY, "store", records[len(some) :], more)
+    assert _each(sealed[::-1], records[::-1]) == contents[::-1]
+    assert [len(each) for each in sealed] == [HEAD + 4 + len(content) + TAG for content in contents]
+    assert len(set(sealed)) == len(sealed)
+    assert {key_of(each) for each in sealed} <= {KEY.id}
+
+
+def test_one_of_several_is_neither_moved_nor_changed_nor_of_the_other_kind() -> None:
+    one, two = seal_each(KEY, "store", ["one", "two"], [b"a" * 40, b"b" * 40])
+    renumbered = one[:HEAD] + two[HEAD : HEAD + 4] + one[HEAD + 4 :]
+    broken = [two, renumbered, one[:-1], one[: HEAD + 2], one[:9], one[:-1] + bytes([one[-1] ^ 1]), SMALL]
+    for envelope in broken:
+        with pytest.raises(Corrupt):
+            _each([envelope], ["one"])
+    with pytest.raises(Corrupt):
+        _each([one], ["one"], secret=bytes(32))
+    with pytest.raises(Corrupt):
+        _one(one)

@@ -441,6 +441,18 @@ def _bundles_encrypted(project: Project) -> Outcome:
 
 
 @_measure(
+    "encryption-of-features",
+    "States in the online store are encrypted, and entities have pseudonyms there.",
+    off_by="`online_encrypted = false`",
+    test="unit/features/test_sealed_online.py::test_no_file_of_any_store_has_keys_or_values",
+)
+def _states_encrypted(project: Project) -> Outcome:
+    if not project.settings.online_encrypted:
+        return State.OFF, "States are stored in clear."
+    return State.HOLDS, "States and keys of entities are encrypted."
+
+
+@_measure(
     "key-rotation",
     "Master keys and data keys are renewed without downtime.",
     off_by="`mainspring encryption rotate` is not run",

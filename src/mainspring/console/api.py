@@ -24,6 +24,7 @@ from mainspring.console.permissions import caller_of
 from mainspring.console.pipelines.api import add_pipeline_api
 from mainspring.console.predictions.pages import add_prediction_api
 from mainspring.console.rollouts.api import add_rollout_api
+from mainspring.console.routing import router_of
 from mainspring.console.runs.api import add_run_api
 from mainspring.console.search.api import add_search_api
 from mainspring.console.streams.pages import add_stream_api
@@ -41,7 +42,7 @@ def api(project: Project, looking: Looking | None = None) -> APIRouter:
     Args:
         looking: Cache of costly results, shared with the pages.
     """
-    router = APIRouter(prefix="/api", default_response_class=Answer)
+    router = router_of(prefix="/api", default_response_class=Answer)
     looking = looking or Looking()
 
     @router.get("/status")

@@ -16,6 +16,7 @@ from mainspring.console.guard import METRICS, Guard
 from mainspring.console.live_events import Changes, add_events, mark_of
 from mainspring.console.pages import pages
 from mainspring.console.render import error_page, wants_page
+from mainspring.console.routing import router_of
 from mainspring.console.streams.pages import stream_mark
 from mainspring.core.errors import Invalid, MainspringError, NotFound
 from mainspring.operations.service.exposition import ControlMetrics
@@ -77,7 +78,7 @@ def create_app(project: Project, looking: Looking | None = None) -> FastAPI:
     app.state.refusals = Refusals(project.audit, project.wall, action="console.login.refused", resource="console")
     streams = Shared(lambda: stream_mark(project), keep_s=10.0)  # their reports change every two seconds
     app.state.changes = Changes(lambda: mark_of(project) + streams.get())
-    events = APIRouter(include_in_schema=False)
+    events = router_of(include_in_schema=False)
     add_events(events, app.state.changes)
     shown = pages(project, sessions, looking, app.state.refusals, sign_ins)
     for router in (_health(project), _metrics(project), _scim(project), events, api(project, looking), shown):
@@ -91,7 +92,7 @@ def create_app(project: Project, looking: Looking | None = None) -> FastAPI:
 
 
 def _health(project: Project) -> APIRouter:
-    router = APIRouter(prefix="/health", default_response_class=Json)
+    router = router_of(prefix="/health", default_response_class=Json)
 
     @router.get("/live")
     def live() -> Response:
@@ -111,7 +112,7 @@ def _health(project: Project) -> APIRouter:
 
 
 def _metrics(project: Project) -> APIRouter:
-    router, metrics = APIRouter(include_in_schema=False), ControlMetrics(project)
+    router, metrics = router_of(include_in_schema=False), ControlMetrics(project)
 
     @router.get(METRICS)
     def numbers() -> Response:
@@ -122,7 +123,7 @@ def _metrics(project: Project) -> APIRouter:
 
 
 def _scim(project: Project) -> APIRouter:
-    router = APIRouter(prefix=ROOT, include_in_schema=False)
+    router = router_of(prefix=ROOT, include_in_schema=False)
     add_scim(router, project)
     return router
 

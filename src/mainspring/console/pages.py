@@ -32,6 +32,7 @@ from mainspring.console.pipelines.pages import add_pipeline_pages
 from mainspring.console.predictions.pages import add_prediction_pages
 from mainspring.console.render import login_page, onward_page
 from mainspring.console.rollouts.pages import add_rollout_pages
+from mainspring.console.routing import router_of
 from mainspring.console.runs.pages import add_run_pages
 from mainspring.console.search.pages import add_search_pages
 from mainspring.console.streams.pages import add_stream_pages
@@ -58,7 +59,7 @@ def pages(
     project: Project, sessions: Sessions, looking: Looking, refusals: Refusals, sign_ins: SignIns | None = None
 ) -> APIRouter:
     """Return the routes of the pages."""
-    router = APIRouter(include_in_schema=False)
+    router = router_of(include_in_schema=False)
     cookie, release, attempts = cookie_name(project), version("mainspring"), Attempts()
     incidents = Shared(lambda: len(project.incidents.open()))
 

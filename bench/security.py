@@ -3,7 +3,8 @@
 The audit log: events appended in batches and one by one, against a bare `executemany` of the same rows into such a
 table; and verified, against reading the rows. Both databases are SQLite files with WAL, synced at every commit.
 Authorisation: a decision that Cedar makes, and one that is remembered. Quotas: the gateway's own work for a request to
-an endpoint with two quotas, whose file eight processes have written, against one without, in turns.
+an endpoint with two quotas, whose file eight processes have written, against one without, in turns. Erasure of one
+subject of many: see `erasure.py`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import msgspec
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+from erasure import erasure
 from kit.serving import NOW, Kit, route
 from kit.tensors import network
 from mainspring.core.locks import MemoryLocks
@@ -197,10 +199,14 @@ def main() -> None:
     parser.add_argument("--singles", type=int, default=1_000)
     parser.add_argument("--decisions", type=int, default=5_000)
     parser.add_argument("--turns", type=int, default=100)
+    parser.add_argument("--subjects", type=int, default=1_000_000)
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         quotas = asyncio.run(quota(Path(folder), chosen.turns))
-    report("security", [*quotas, *audit(chosen.events, chosen.singles), *authorise(chosen.decisions)])
+    report(
+        "security",
+        [*quotas, *audit(chosen.events, chosen.singles), *authorise(chosen.decisions), *erasure(chosen.subjects)],
+    )
 
 
 if __name__ == "__main__":

@@ -135,3 +135,19 @@ def test_nobody_there() -> None:
         log.topics()
     assert "s3cret" not in str(refused.value)
     log.close()
+
+
+def test_no_byte_of_an_erased_message_is_left_in_the_servers_files(server: NatsServer) -> None:
+    log = NatsLog(server.url)
+    log.create("clicks")
+    places = log.produce("clicks", [NewMessage(b"of-%s" % name, name) for name in (b"ben", b"ana-7f3e9c21", b"eve")])
+    log.produce("clicks", messages(100))
+    log.erase("clicks", [places[1]])
+    files = [path for path in server.folder.rglob("*") if path.is_file()]
+    assert any(b"of-ben" in path.read_bytes() for path in files)
+    assert [path for path in files if b"of-ana" in path.read_bytes()] == []
+    assert len(read_all(log, "clicks", {0: 1}, 102)) == 102
+    log.close()
+    server.stop(signal.SIGKILL)
+    server.start()
+    assert [path for path in server.folder.rglob("*") if path.is_file() and b"of-ana" in path.read_bytes()] == []

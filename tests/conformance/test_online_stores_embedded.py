@@ -78,6 +78,39 @@ def test_it_works_again_after_close(opened: Callable[[], Any]) -> None:
     assert store.read([("v", b"a")]) == [EntityState(1, b"x")]
 
 
+def test_no_byte_of_a_deleted_state_is_left_in_its_files(opened: Callable[[], Any], path: Path) -> None:
+    store, other = opened(), opened()
+    others = [(b"ben%04d" % number, EntityState(number, b"x" * (number % 90))) for number in range(1_000)]
+    for position in range(4):
+        store.write("v", [(b"ana", EntityState(position, b"personal" * position))])
+        store.write("v", others)
+    store.advance("v", Mark(7))
+    for there in (1, 0):
+        assert store.delete([("v", b"ana")]) == there
+        files = [file for file in path.parent.rglob("*") if file.is_file()]
+        assert [file for file in files if any(each in file.read_bytes() for each in (b"ana", b"personal"))] == []
+        assert [row for piece in other.entities("v") for row in piece] == others
+        assert (other.mark("v"), other.views()) == (Mark(7), ["v"])
+
+
+def test_a_long_read_delays_a_deletion_and_a_repetition_completes_it(path: Path, lmdb: LmdbOnlineStore) -> None:
+    lmdb.write("v", [(b"ana", EntityState(1, b"personal")), (b"ben", EntityState(1, b"x"))])
+    lmdb.close()
+    reads = "import lmdb, sys; held = lmdb.open(sys.argv[1]).begin(); print('reads', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", reads, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == b"reads\n"
+        with pytest.raises(Unavailable, match="long read"):
+            lmdb.delete([("v", b"ana")])
+        assert b"personal" in (path / "data.mdb").read_bytes()
+        reader.communicate()
+    assert lmdb.delete([("v", b"ana")]) == 0
+    assert b"personal" not in (path / "data.mdb").read_bytes()
+    assert lmdb.read([("v", b"ben")]) == [EntityState(1, b"x")]
+
+
 def test_any_thread_may_use_it(opened: Callable[[], Any]) -> None:
     store = opened()
     failures: list[BaseException] = []

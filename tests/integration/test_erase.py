@@ -12,7 +12,10 @@ import pytest
 
 from kit.erased_shop import ANA, BEN, HOSTILE, customers, found_in, ingest, opened, planted, rows, subject, write
 from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound
+from mainspring.data.streams.model import NewMessage
+from mainspring.data.streams.reading import read_between
 from mainspring.operations.materialize import materialise_views
+from mainspring.operations.streams.running import lander_of
 from mainspring.operations.subjects import erasing, exporting, holding
 from mainspring.operations.subjects.naming import find_subjects
 from mainspring.operations.subjects.receipts import verified
@@ -144,6 +147,43 @@ def test_a_held_subject_is_not_erased(tmp_path: Path) -> None:
         holding.release(project, ana)
     with pytest.raises(Invalid):
         holding.hold(project, ana, " ")
+
+
+def test_messages_of_a_stream_are_erased_once_they_are_ingested(tmp_path: Path) -> None:
+    write(tmp_path)
+    module = tmp_path / "erased_shop.py"
+    module.write_text(module.read_text() + '\nms.Stream(purchases, topic="bought", epoch="s")\n')
+    project = opened(tmp_path)
+    stream = project.definitions.streams["purchases"]
+    lander = lander_of(project, stream, "test")
+    project.streams.create("bought", 2)
+
+    def produce(*customers: str) -> None:
+        made = [{"customer": each, "shop": 1, "email": f"{each}@example.org", "amount": 2, "at": 1_700_000_000}
+                for each in customers]  # fmt: skip
+        project.streams.produce("bought", [NewMessage(msgspec.json.encode(each)) for each in made])
+
+    produce(ANA, BEN, *HOSTILE, ANA)
+    broken = NewMessage(f'{{"customer": "{ANA}", "shop": '.encode(), b"broken")
+    project.streams.produce("bought", [broken, NewMessage(f"of {BEN}".encode())])
+    while lander.step() is not None:
+        pass
+    produce(ANA)
+    erasure = erasing.erase(project, [subject(project)])
+    receipt = verified(erasure.receipt.encode())
+    held = {each["store"]: each["rows"] for each in receipt["stores"]}
+    assert (held["stream/purchases"], held["lake/purchases"], held["lake/purchases__dead_letters"]) == (3, 2, 1)
+    assert receipt["not_reached"][0].startswith("messages of stream purchases that are not ingested yet: 1;")
+    assert receipt["still_in"] == ["streams.db"]
+    while lander.step() is not None:
+        pass
+    receipt = verified(erasing.erase(project, [subject(project)]).receipt.encode())
+    assert (receipt["still_in"], len(receipt["not_reached"])) == ([], 1)
+    assert found_in(tmp_path / ".mainspring") == []
+    assert sorted(each for each in customers(project) if each != BEN) == sorted(HOSTILE)
+    spans = project.streams.spans("bought", [0, 1])
+    left = list(read_between(project.streams, "bought", {n: (s.first, s.next) for n, s in spans.items()}, 100))
+    assert sum(len(each) for each in left) == len(HOSTILE) + 2
 
 
 @pytest.mark.parametrize(

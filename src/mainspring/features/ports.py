@@ -72,8 +72,8 @@ class OnlineStore(Protocol):
         """Delete the states of (view, entity key), and return how many there were.
 
         All that the store itself can overwrite is overwritten on return, also if there were none: an embedded store's
-        files have no bytes of these states. LMDB keeps them in free pages until it uses these again. What a server
-        keeps beside its tables, such as logs and snapshots, is its own.
+        files have no bytes of these states. What a server keeps beside its tables, such as logs and snapshots, is its
+        own.
 
         Raises:
             Unavailable: The store did not answer, or its file is in use; a repetition goes on.

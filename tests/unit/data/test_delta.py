@@ -18,7 +18,7 @@ from mainspring.core.errors import Corrupt, Invalid, StorageFull
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.time import ManualClock
 from mainspring.data.adapters.delta import DeltaLake
-from mainspring.data.adapters.deltaplaces import FolderPlace
+from mainspring.data.adapters.deltaplaces import FOLLOWED, FolderPlace
 from mainspring.data.conformance import SCHEMA, A, B, C, read, table, together
 from mainspring.data.ingest import Ingestor
 from mainspring.data.model import Erased, Source
@@ -345,3 +345,22 @@ def found_in(folder: Path, text: str) -> set[str]:
         if text.encode() in path.read_bytes() or text in rows:
             found.add(path.name)
     return found
+
+
+@pytest.mark.parametrize(("held", "keep"), [(0, []), (2, [2]), (2, []), (6, [2, 6])])
+def test_who_holds_a_version_that_the_log_has_lost_sees_the_newest(tmp_path: Path, held: int, keep: list[int]) -> None:
+    writer, reader = DeltaLake(tmp_path), DeltaLake(tmp_path)
+    for number in range(12):
+        append(writer, A, key=f"{number}")
+        if number in (4, 9):
+            DeltaTable(tmp_path / "flights").create_checkpoint()
+        if number == held:
+            assert reader.version("flights") == held
+            assert reader.has("flights", "0")
+    assert writer.shorten("flights", 1, replaced_before=2**62, keep=keep) > 0
+    assert reader.version("flights") == 11
+    assert reader.has("flights", "10")
+    assert not reader.has("flights", "never")
+    assert {*keep, 9, 10, 11} <= {*writer.readable("flights", range(12))}
+    writer.shorten("flights", 1, replaced_before=2**62)
+    assert not any(name.endswith(FOLLOWED) for name in writer.place.log("flights"))

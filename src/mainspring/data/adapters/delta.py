@@ -34,7 +34,7 @@ from mainspring.data.adapters import deltaerase as erasing
 from mainspring.data.adapters import deltakeys as keys
 from mainspring.data.adapters.deltadisk import LOG, version_of
 from mainspring.data.adapters.deltaerrors import Stream, delta_errors
-from mainspring.data.adapters.deltaplaces import FolderPlace, Place
+from mainspring.data.adapters.deltaplaces import FOLLOWED, FolderPlace, Place
 from mainspring.data.adapters.deltareads import DeltaReads, added_files, arrow_schema, file_names
 from mainspring.data.arrow import Where, check_types, expect_columns
 from mainspring.data.model import SEQUENCE, Erased
@@ -308,6 +308,9 @@ class DeltaLake(DeltaReads):
                 for number in range(max((each for each in checkpoints if each <= version), default=0), version + 1)
             }
             doomed = [name for name in names if 0 <= version_of(name) < whole and version_of(name) not in needed_too]
+            for version in keep:
+                if version < whole:
+                    self.place.write(table, f"{LOG}/{version:020d}{FOLLOWED}", b"")
             self.place.remove(table, doomed)
         return len(doomed)
 

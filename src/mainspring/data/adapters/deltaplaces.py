@@ -16,7 +16,8 @@ from mainspring.core.files import disk_errors, write_atomic
 from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.data.adapters.deltadisk import LOG, check_log, recover_log, sync_log
 
-_LOG_FILE = re.compile(LOG + r"/(\d{20}\.(json|checkpoint(\.[\w-]+)*\.parquet)|_last_checkpoint)")
+FOLLOWED = ".followed"  # of a version in a log that lacks the next entries, but not the newest
+_LOG_FILE = re.compile(LOG + r"/(\d{20}\.(json|followed|checkpoint(\.[\w-]+)*\.parquet)|_last_checkpoint)")
 _SPARE_BYTES = 1 << 20  # for the log
 
 
@@ -140,7 +141,11 @@ class FolderPlace:
             return None
 
     def newer(self, table: str, version: int) -> bool:
-        return os.access(f"{self._path(table)}/{LOG}/{version + 1:020d}.json", os.F_OK)
+        entry = f"{self._path(table)}/{LOG}/{version:020d}"
+        following = f"{self._path(table)}/{LOG}/{version + 1:020d}.json"
+        if os.access(following, os.F_OK) or not os.access(f"{entry}.json", os.F_OK):
+            return True
+        return os.access(f"{entry}{FOLLOWED}", os.F_OK)
 
     def check(self, table: str, after: int | None) -> None:
         check_log(self._path(table), after)

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 from deltalake import DeltaTable
-from deltalake.exceptions import TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from mainspring.core.errors import Corrupt, NotFound
 from mainspring.core.ids import check_id
@@ -175,7 +175,10 @@ class DeltaReads:
         elif self.place.newer(table, int(known.at.version())):
             with delta_errors(self._address(table)):
                 self.place.check(table, int(known.at.version()))
-                known.at.update_incremental()
+                try:
+                    known.at.update_incremental()
+                except DeltaError:  # the log was shortened: there is no way from the version to the newest
+                    known = _Opened(identity, self._at(table), keys.Numbers(partial(self.place.read, table)))
         opened[table] = known
         return known.at
 

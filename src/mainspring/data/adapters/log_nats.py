@@ -14,7 +14,7 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
@@ -55,6 +55,7 @@ _AT_ONCE = 500
 _PULL_S = 1.0  # how long the server holds a pull for which there is no message
 _IDLE_S = 60.0  # after which the server forgets a consumer
 _LOOK_S = 2.0  # between two looks at an idle stream
+_NO_MESSAGE = (10_037, 10_043, 10_057)
 _FULL = (10_047, 10_077, 10_023)  # JetStream's codes of no room
 
 _packed = msgspec.msgpack.Encoder().encode
@@ -144,6 +145,12 @@ class NatsLog:
                 await js.purge_stream(_stream(topic, number), seq=offset)
 
         self._run(purge())
+
+    def erase(self, topic: str, places: Collection[tuple[int, int]]) -> None:
+        """Delete messages; the server overwrites each with random bytes. See `ports.Erasing`."""
+        self._check(topic, {number for number, _ in places})
+        for number, offset in places:
+            self._run(self._overwrite(_stream(topic, number), offset))
 
     def close(self) -> None:
         with self._lock:
@@ -304,6 +311,13 @@ class NatsLog:
             return
         reader.looked = time.monotonic()
         check_offset(topic, number, reader.next, await self._span(topic, number))
+
+    async def _overwrite(self, stream: str, offset: int) -> None:
+        try:
+            await (await self._js()).delete_msg(stream, offset)
+        except APIError as error:
+            if error.err_code not in _NO_MESSAGE:
+                raise
 
     async def _bucket(self) -> Any:
         js = await self._js()

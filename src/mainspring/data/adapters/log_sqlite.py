@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any
@@ -157,6 +157,20 @@ class SqliteLog:
     def retain(self, *, since: int | None = None, most_bytes: int | None = None) -> int:
         """Remove old messages, in pieces between which other processes can write; see `ports.Retaining`."""
         return sum(self._retain(topic, since, most_bytes) for topic in self.topics())
+
+    def erase(self, topic: str, places: Collection[tuple[int, int]]) -> None:
+        with self._file.transaction() as connection:
+            there = _partitions(connection, topic)
+            for number, offset in places:
+                base, _ = _named(topic, there, number)
+                found = f"SELECT {_SIZE}, headers FROM message WHERE id = ?"
+                for size, headers in connection.execute(found, (base | offset,)).fetchall():
+                    connection.execute("DELETE FROM message WHERE id = ?", (base | offset,))
+                    connection.execute(
+                        "UPDATE partition SET bytes = bytes - ? WHERE id = ?",
+                        (size + _header_bytes(headers), base >> _OFFSET_BITS),
+                    )
+        self._file.rewrite()
 
     def close(self) -> None:
         self._file.close()

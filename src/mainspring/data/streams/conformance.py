@@ -13,7 +13,7 @@ import pytest
 from mainspring.core.errors import Invalid, NotFound, TooLarge
 from mainspring.core.time import SystemClock
 from mainspring.data.streams.model import Message, NewMessage, OffsetAhead, OffsetGone
-from mainspring.data.streams.ports import EventLog
+from mainspring.data.streams.ports import Erasing, EventLog
 
 _AT = 1_764_288_000_123_000  # whole milliseconds: some logs have no finer times
 _FAR = 1_000_000  # of an offset that no test reaches
@@ -260,6 +260,25 @@ class EventLogConformance:
         ((_, offset),) = log.produce(topic, messages(1))
         assert offset > places[9][1]
         assert [each.offset for each in read_all(log, topic, {0: span.next}, 1)] == [offset]
+
+    def test_erased_messages_are_gone_and_others_keep_their_offsets(self, log: EventLog, topic: str) -> None:
+        if not isinstance(log, Erasing):
+            pytest.skip("the log deletes no single messages")
+        log.create(topic, 2)
+        places = log.produce(topic, [NewMessage(b"v%d" % number, b"k", partition=0) for number in range(6)])
+        places += log.produce(topic, messages(2, partition=1))
+        doomed = [places[0], places[2], places[5], places[6]]
+        for _ in range(2):
+            log.erase(topic, doomed)
+        first = starts(log, topic)
+        found = read_all(log, topic, first, 4)
+        assert sorted((each.partition, each.offset) for each in found) == sorted({*places} - {*doomed})
+        assert {each.value for each in found} == {b"v1", b"v3", b"v4", b"1"}
+        assert log.spans(topic, [0])[0].next == places[5][1] + 1
+        ((_, offset),) = log.produce(topic, [NewMessage(b"new", partition=0)])
+        assert offset > places[5][1]
+        with pytest.raises(NotFound):
+            log.erase(f"{topic}-never", [(0, 1)])
 
     def test_an_offset_beyond_the_end_is_an_error(self, log: EventLog, topic: str) -> None:
         if not self.tells_ahead:

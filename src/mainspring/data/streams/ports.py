@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from mainspring.data.streams.model import Message, NewMessage, Span
@@ -106,6 +106,22 @@ class Retaining(Protocol):
         Args:
             since: Time before which a message must have arrived to be removed, UTC epoch microseconds.
             most_bytes: Bytes of keys, values and headers that each topic may have; the oldest go first.
+        """
+        ...
+
+
+@runtime_checkable
+class Erasing(Protocol):
+    """A log that can delete single messages."""
+
+    def erase(self, topic: str, places: Collection[tuple[int, int]]) -> None:
+        """Delete messages by (partition, offset); the others keep their offsets, and one that is gone is no error.
+
+        On return no file of the log has their bytes, as far as the log itself can overwrite them. A message that the
+        reader has not passed should stay: some logs then begin after it, which a reader takes for a loss.
+
+        Raises:
+            NotFound: There is no such topic, or no such partition.
         """
         ...
 

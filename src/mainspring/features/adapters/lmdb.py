@@ -2,7 +2,7 @@
 
 The first byte of a B-tree key is its kind. `s` and a view's name: the number of its slot, and its mark; `e`, a slot's
 number and an entity's key: a state; `d` and a number: a slot without a view, whose states are to be deleted; `n`: the
-next number. A view is cleared or swapped by giving its name another number.
+next number; `z`: see `LmdbFile.rewrite`. A view is cleared or swapped by giving its name another number.
 """
 
 from __future__ import annotations
@@ -96,7 +96,12 @@ class LmdbOnlineStore:
             found = [(slot, key) for view, key in names if (slot := slots[view]) is not None]
             return sum(transaction.delete(_prefix(slot) + bounded(key, _LONGEST)) for slot, key in found)
 
-        return int(self._file().writing(work)) if names else 0
+        if not names:
+            return 0
+        deleted = int(self._file().writing(work))
+        close(self._folder)  # its memory has pages with what was deleted
+        self._file().rewrite()
+        return deleted
 
     def swap(self, view: str, by: str) -> None:
         def work(transaction: Any) -> None:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import shutil
+import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +22,13 @@ from mainspring.core.files import is_full
 
 _FIRST_MAP = 1 << 26  # bytes of address space, not of disk or memory
 _READERS = 512
+
+_PATIENCE_S = 3.0
+_PAGE_HEAD = 16  # bytes; a value of the rest has a page of its own
+_FILLER = b"z"  # first byte of keys of entries that fill free pages, and are deleted again
+_FILLED_AT_ONCE = 1_000
+_FULL_COMMITS = 4  # that used no free page: those of the last two become free later
+_READING = re.compile(r"^\s*\d+\s+\w+\s+(\d+)", re.MULTILINE)  # versions that are being read
 
 _DAMAGED = (
     lmdb.InvalidError,
@@ -119,6 +131,51 @@ class LmdbFile:
                     with self._map:
                         self._env.set_mapsize(0)
 
+    def rewrite(self) -> None:
+        """Write every entry to new pages, and fill all other pages, so that the file has no byte of what was deleted.
+
+        The file grows to twice its entries. New pages are zeroed only while this process has written nothing through
+        the environment, as LMDB uses the memory of written pages again.
+
+        Raises:
+            Unavailable: A read of an old state goes on for seconds.
+        """
+        self._empty()  # after a rewrite that was killed
+        self.writing(self._copy_back)
+        with self.errors():
+            size, end = self._env.stat()["psize"] - _PAGE_HEAD, time.monotonic() + _PATIENCE_S
+            self.writing(partial(_fill, range(1), size))
+            done = self._env.info()["last_txnid"]
+            while any(int(each) < done for each in _READING.findall(self._env.readers())):
+                if time.monotonic() > end:
+                    raise Unavailable(f"{self.folder} is in use by a long read.", fix="run the command again.")
+                time.sleep(0.01)
+            full = number = 0
+            while full < _FULL_COMMITS:
+                pages, count = self._env.info()["last_pgno"], 8 if full else _FILLED_AT_ONCE
+                self.writing(partial(_fill, range(number, number + count), size))
+                number += count
+                full = full + 1 if self._env.info()["last_pgno"] > pages else 0
+            self._empty()
+            self._env.sync(True)
+
+    def _copy_back(self, transaction: Any) -> None:
+        """Replace all entries by those of a copy without free pages, which is made while no other process writes."""
+        copy = self.folder / "copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        copy.mkdir(mode=0o700)
+        try:
+            self._env.copy(str(copy), compact=True)
+            with lmdb.open(str(copy), readonly=True, lock=False) as source, source.begin() as entries:
+                transaction.drop(self._env.open_db(txn=transaction), delete=False)
+                transaction.cursor().putmulti(entries.cursor(), append=True)
+        finally:
+            shutil.rmtree(copy)
+
+    def _empty(self) -> None:
+        while self.writing(_emptied):
+            pass
+
     def hold(self) -> None:
         """Wait until no transaction of this process is open, and block new ones."""
         self._writing.acquire()
@@ -161,6 +218,22 @@ class LmdbFile:
                 f"No space left for the online store {self.folder}.", fix="free some space and run the command again."
             )
         return Unavailable(f"The online store {self.folder} did not respond: {error}.")
+
+
+def _fill(numbers: range, size: int, transaction: Any) -> None:
+    for each in numbers:
+        transaction.put(_FILLER + struct.pack(">I", each), bytes(size))
+
+
+def _emptied(transaction: Any) -> bool:
+    """Delete some fillers; return whether there were any."""
+    cursor = transaction.cursor()
+    there = cursor.set_range(_FILLER)
+    for _ in range(_FILLED_AT_ONCE):
+        if not there or cursor.key()[:1] != _FILLER:
+            return False
+        there = cursor.delete()
+    return True
 
 
 _lock = threading.Lock()

@@ -544,7 +544,10 @@ def _erasure(project: Project) -> Outcome:
     if unfinished:
         return State.FAILS, f"{_count(unfinished, 'erasure')} began and did not end: run `mainspring erase` again."
     told = f"Erasures with a receipt: {len(erasures)}." if erasures else "Nobody was erased yet."
-    return State.PARTLY, f"{told} Messages in event logs, states of stream endpoints and files of jobs are not reached."
+    return (
+        State.PARTLY,
+        f"{told} Messages in Kafka and Kinesis, states of stream endpoints and files of jobs are not reached.",
+    )
 
 
 @_measure(

@@ -7,7 +7,7 @@ catalog that was restored from an older backup by `erase_again`: which subjects 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +26,7 @@ from mainspring.features.tilelog.rows import tiles_table
 from mainspring.ledger.model import PREDICTIONS
 from mainspring.operations.auditing import audit
 from mainspring.operations.materialize import materialise_views
+from mainspring.operations.subjects import messages
 from mainspring.operations.subjects.naming import Subject
 from mainspring.operations.subjects.receipts import signed
 from mainspring.operations.subjects.remains import remains, searchable
@@ -45,7 +46,7 @@ class Held:
     """Count of what a store has of subjects.
 
     Attributes:
-        store: `lake/TABLE`, `online`, `predictions`, `keys` or `audit`.
+        store: `lake/TABLE`, `stream/NAME`, `online`, `predictions`, `keys` or `audit`.
         rows: Rows, states, predictions, keys or events.
         past: Files of older versions of a table, and entries of its log.
         how: What an erasure does.
@@ -86,6 +87,8 @@ def plan(project: Project, subjects: Sequence[Subject]) -> Plan:
     tables = {table: _erase_table(project, table, subjects, dry_run=True) for table in project.lake.tables()}
     held = [Held(f"lake/{table}", each.rows, each.past) for table, each in tables.items() if each]
     touched = {source_of(table) for table, each in tables.items() if each and not table.startswith(DERIVED_PREFIXES)}
+    found = {stream.name: messages.find(project, stream, subjects) for stream in messages.erasable(project)}
+    held += [Held(f"stream/{name}", len(each.places)) for name, each in found.items() if each.places]
     names = _online_names(project, subjects)
     states = sum(state is not None for state in project.online.payloads(names))
     predictions = sum(project.predictions.erase(each.keys, dry_run=True) for each in subjects)
@@ -102,7 +105,7 @@ def plan(project: Project, subjects: Sequence[Subject]) -> Plan:
         [view.name for view in _others(project, touched, subjects)],
         _commits(project, {table for table, each in tables.items() if each}),
         _models(project, touched),
-        _outside(project),
+        _outside(project, {name: each.waiting for name, each in found.items()}),
     )
 
 
@@ -206,6 +209,7 @@ def _carry_out(project: Project, subjects: Sequence[Subject], planned: Plan, tol
     for table in {tiles_table(slot(view)) for view in views}:
         if project.lake.version(table) is not None:
             project.lake.forget(table)
+    messages.erase(project, subjects, told)
     told("online")
     with ExitStack() as held:
         for view in _views_of(project, subjects):
@@ -270,8 +274,16 @@ def _models(project: Project, sources: set[str]) -> list[str]:
     return found
 
 
-def _outside(project: Project) -> list[str]:
-    """Return what holds rows and is not reached from here."""
-    streams = project.definitions.streams.values()
-    found = [f"messages of topic {stream.topic} in {project.settings.streams.shown}" for stream in streams]
+def _outside(project: Project, waiting: Mapping[str, int]) -> list[str]:
+    """Return what holds rows and is not reached from here.
+
+    Args:
+        waiting: Stream -> number of the subjects' messages to be ingested; of streams whose log deletes messages.
+    """
+    streams = project.definitions.streams
+    shown = project.settings.streams.shown
+    found = [f"messages of topic {each.topic} in {shown}" for name, each in streams.items() if name not in waiting]
+    found += [f"messages of stream {name} that are not ingested yet: {count}; erase again when they are"
+              for name, count in waiting.items() if count]  # fmt: skip
+    found += [f"states and batches of stream endpoint {name}" for name in project.definitions.stream_endpoints]
     return [*found, "copies of the files elsewhere, such as backups: see `mainspring erase --again`"]

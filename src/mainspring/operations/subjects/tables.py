@@ -35,20 +35,28 @@ def conditions(project: Project, table: str, subjects: Sequence[Subject]) -> lis
         quoting = _quoting(project, table, subjects)
         return [{SEQUENCE: quoting}] if quoting else []
     entity = subjects[0].entity
-    names = list(entity.keys)
     if table.startswith(TILES_PREFIX):
         owners = {tiles_table(slot(view)): view.entity for view in project.definitions.views.values()}
-        columns = [f"k{number}" for number in range(len(names))]
-        if owners.get(table, entity) != entity or f"k{len(names)}" in schema.names:
+        if owners.get(table, entity) != entity or f"k{len(entity.keys)}" in schema.names:
             return []
-    else:
-        columns = names
+        return on_keys(schema, subjects, [f"k{number}" for number in range(len(entity.keys))])
+    return on_keys(schema, subjects)
+
+
+def on_keys(schema: pa.Schema, subjects: Sequence[Subject], columns: Sequence[str] = ()) -> list[Where]:
+    """Return conditions on rows that have the keys of subjects of one entity.
+
+    Args:
+        columns: Columns of the keys, in their order; by default those of their names.
+    """
+    entity = subjects[0].entity
+    columns = columns or list(entity.keys)
     if any(column not in schema.names for column in columns):
         return []
     found: list[dict[str, list[KeyValue]]] = [
         {
             column: _values(subject.keys[name], entity.keys[name], schema.field(column).type)
-            for name, column in zip(names, columns, strict=True)
+            for name, column in zip(entity.keys, columns, strict=True)
         }
         for subject in subjects
     ]

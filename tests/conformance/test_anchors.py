@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 from kit.object_store import ENVIRONMENT
 from mainspring.core.errors import Corrupt, Invalid, NotFound, Unavailable
 from mainspring.core.settings import Url
+from mainspring.core.time import SystemClock
 from mainspring.security.adapters.anchors_file import FileAnchors
 from mainspring.security.adapters.anchors_s3 import LockedAnchors
 from mainspring.security.conformance import AnchorsConformance
@@ -58,7 +59,7 @@ def url(s3: Any, s3_server: str) -> Url:
 
 @pytest.fixture
 def locked(url: Url) -> Anchors:
-    return LockedAnchors(url)
+    return LockedAnchors(url, SystemClock())
 
 
 class TestLockedAnchors(AnchorsConformance):
@@ -68,7 +69,7 @@ class TestLockedAnchors(AnchorsConformance):
 
     @pytest.fixture
     def again(self, url: Url) -> Callable[[], Anchors]:
-        return lambda: LockedAnchors(url)
+        return lambda: LockedAnchors(url, SystemClock())
 
 
 def test_neither_deletes_nor_writes_over_change_a_head(locked: Anchors, url: Url, s3: Any) -> None:
@@ -91,13 +92,13 @@ def test_a_bucket_without_locks_or_none_is_refused(s3: Any, url: Url) -> None:
     bucket = urlsplit(url.text).netloc
     s3.create_bucket(Bucket=f"{bucket}-plain")
     with pytest.raises(Invalid, match="no Object Lock"):
-        LockedAnchors(Url(url.text.replace(bucket, f"{bucket}-plain"))).append("head", [])
+        LockedAnchors(Url(url.text.replace(bucket, f"{bucket}-plain")), SystemClock()).append("head", [])
     with pytest.raises(NotFound, match="no bucket"):
-        list(LockedAnchors(Url(url.text.replace(bucket, f"{bucket}-none"))).read())
+        list(LockedAnchors(Url(url.text.replace(bucket, f"{bucket}-none")), SystemClock()).read())
     with pytest.raises(Unavailable, match="did not answer"):
-        list(LockedAnchors(Url("s3://heads/x?endpoint=http://127.0.0.1:1")).read())
+        list(LockedAnchors(Url("s3://heads/x?endpoint=http://127.0.0.1:1"), SystemClock()).read())
     with pytest.raises(Invalid, match="option"):
-        LockedAnchors(Url("s3://heads/x?mode=GOVERNANCE"))
+        LockedAnchors(Url("s3://heads/x?mode=GOVERNANCE"), SystemClock())
 
 
 def test_a_writer_that_comes_second_takes_the_next_number(locked: Anchors, url: Url) -> None:
@@ -111,5 +112,5 @@ def test_a_writer_that_comes_second_takes_the_next_number(locked: Anchors, url: 
             return super()._versions() if self.listings > 1 else iter(())
 
     locked.append("first", [])
-    Late(url).append("second", [])
+    Late(url, SystemClock()).append("second", [])
     assert list(locked.read()) == ["second", "first"]

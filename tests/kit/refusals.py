@@ -90,6 +90,7 @@ def policies() -> Iterator[Refusal]:
         (KeyScope.PREDICT, Action.ENDPOINT_PREDICT),
         (KeyScope.VIEW, Action.MODEL_READ),
         (KeyScope.SCRAPE, Action.METRICS_SCRAPE),
+        (KeyScope.ANCHOR, Action.AUDIT_ANCHOR),
         (KeyScope.MANAGE, Action.KEYS_MANAGE),
     ):
         others = Principal("id", "name", frozenset(KeyScope) - {scope}, roles=EVERY_ROLE)

@@ -156,6 +156,7 @@ NEEDS: Mapping[tuple[str, str], Needs] = {
     **_all(Needs(Action.STREAM_READ), "GET /api/streams/{name}", "GET /api/streams/{name}/dead-letters"),
     **_all(Needs(Action.FLEET_READ), "GET /fleet", "GET /fleet/{device_id}", "GET /api/edge/fleet"),
     **_all(Needs(Action.FLEET_READ), "GET /api/edge/devices", "GET /api/edge/devices/{device_id}"),
+    **_all(Needs(Action.AUDIT_ANCHOR), "GET /api/audit/heads", "POST /api/audit/heads"),
     **_all(Needs(Action.AUDIT_READ), "GET /audit", "GET /audit.csv", "GET /api/audit"),
     **_all(Needs(Action.KEYS_READ), "GET /keys", "GET /api/keys"),
     **_all(Needs(Action.KEYS_MANAGE), "POST /keys", "POST /keys/{key_id}/revoke", "POST /api/keys"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 
 CONTRACT, SURPRISE, JOINT, HARM, SERVICE, SILENCE = "contract", "surprise", "joint", "harm", "service", "silence"
-ATTRIBUTION, SKEW, STREAM, FLEET = "attribution", "skew", "stream", "fleet"
+ATTRIBUTION, SKEW, STREAM, FLEET, AUDIT = "attribution", "skew", "stream", "fleet", "audit"
 CLASSIFIER = "classifier"  # the statistic of the joint channel that is judged by week
-CHANNELS = (CONTRACT, SKEW, SURPRISE, JOINT, ATTRIBUTION, HARM, SERVICE, STREAM, FLEET, SILENCE)
+CHANNELS = (CONTRACT, SKEW, SURPRISE, JOINT, ATTRIBUTION, HARM, SERVICE, STREAM, FLEET, AUDIT, SILENCE)
 
 
 class Signal(msgspec.Struct, frozen=True, kw_only=True):

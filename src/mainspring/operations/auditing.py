@@ -114,8 +114,21 @@ def anchored(project: Project, *, add: bool = False) -> list[Anchored]:
                 events = head.size
         except MainspringError as error:
             problem = error.what
+        if add:
+            _note(project, name, events, problem)
         found.append(Anchored(name, events, problem))
     return found
+
+
+def _note(project: Project, place: str, events: int, problem: str) -> None:
+    """Note how far the log is anchored at a place, or that it has been tried in vain since now."""
+    from mainspring.security.model import AnchorState
+
+    before = project.anchor_states.all().get(place)
+    if not problem and (before is None or before.events != events):
+        project.anchor_states.save(AnchorState(place, events, project.wall.now()))
+    elif before is None:
+        project.anchor_states.save(AnchorState(place, 0, project.wall.now()))
 
 
 def _own_head(note: str, public: bytes) -> Head | None:

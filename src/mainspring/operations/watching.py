@@ -28,6 +28,7 @@ from mainspring.monitoring.model import Window
 from mainspring.monitoring.signals import CHANNELS as CHANNEL_NAMES
 from mainspring.monitoring.signals import HARM, SILENCE
 from mainspring.operations.acting import act
+from mainspring.operations.anchoring import judged as anchors_judged
 from mainspring.operations.attributions import attributions_judged
 from mainspring.operations.distributions import Kept, judged, traffic
 from mainspring.operations.edge.watching import judged as fleet_judged
@@ -41,7 +42,8 @@ from mainspring.operations.streams.reports import names as streams
 from mainspring.operations.streams.watching import judged as streams_judged
 from mainspring.project import Project
 
-WINDOWS, STREAMS, FLEET, INCIDENTS, RANKING, ACTIONS = "windows", "streams", "fleet", "incidents", "ranking", "actions"
+WINDOWS, STREAMS, FLEET, ANCHORS = "windows", "streams", "fleet", "anchors"
+INCIDENTS, RANKING, ACTIONS = "incidents", "ranking", "actions"
 OLDEST_US = 30 * DAY  # of signals that may open an incident; labels are joined as long
 _TRIES = 5
 _RANKED = 5  # incidents of a pass
@@ -164,6 +166,9 @@ def watch(
     if project.settings.fleet is not None:
         with parts.part("", FLEET):
             found.append(fleet_judged(project))
+    if project.settings.audit_anchors or project.settings.audit_anchored:
+        with parts.part("", ANCHORS):
+            found.append(anchors_judged(project))
     changes: list[Change] = []
     found += monitor_silences(before, parts.ran, project.settings.monitor_window_us)
     with parts.part("", INCIDENTS):
@@ -249,7 +254,8 @@ def _watched(project: Project, judged: Sequence[Judged]) -> Collection[Pair]:
     names = [*project.definitions.endpoints, ""]
     scopes = {each for each in CHANNEL_NAMES if each != SILENCE}
     own = {
-        scope(SILENCE, MONITOR, part) for part in ("", WINDOWS, STREAMS, FLEET, INCIDENTS, RANKING, ACTIONS, *CHANNELS)
+        scope(SILENCE, MONITOR, part)
+        for part in ("", WINDOWS, STREAMS, FLEET, ANCHORS, INCIDENTS, RANKING, ACTIONS, *CHANNELS)
     }
     silences = {scope(SILENCE, each, "") for each in (PREDICTIONS, LABELS)}
     found = {(name, each) for name in names for each in scopes | silences | own}

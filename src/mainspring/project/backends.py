@@ -175,6 +175,12 @@ SUBJECT_KEYS: Mapping[str, Build] = _by_catalog(
 )
 
 
+RECEIVED_HEADS: Mapping[str, Build] = _by_catalog(
+    lambda at: lazily("security.adapters.heads", "CatalogReceivedHeads", extra="gateway")(at.project.engine)
+)
+ANCHOR_STATES: Mapping[str, Build] = _by_catalog(
+    lambda at: lazily("security.adapters.heads", "CatalogAnchorStates", extra="gateway")(at.project.engine)
+)
 ERASURES: Mapping[str, Build] = _by_catalog(
     lambda at: lazily("security.adapters.erasures", "CatalogErasures", extra="gateway")(at.project.engine)
 )
@@ -192,7 +198,15 @@ KEY_SERVICES: Mapping[str, Build] = {
 }
 ANCHORS: Mapping[str, Build] = {
     "file": lambda at: lazily("security.adapters.anchors_file", "FileAnchors", extra="gateway")(at.url.path),
-    "s3": lambda at: lazily("security.adapters.anchors_s3", "LockedAnchors", extra="objectlock")(at.url),
+    **dict.fromkeys(
+        ("http", "https"),
+        lambda at: lazily("security.adapters.anchors_installation", "InstallationAnchors", extra="gateway")(
+            at.url, at.project.signing_key.public
+        ),
+    ),
+    "s3": lambda at: lazily("security.adapters.anchors_s3", "LockedAnchors", extra="objectlock")(
+        at.url, at.project.wall
+    ),
 }
 
 

@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from mainspring.security.ports import (
         Accounts,
         Anchors,
+        AnchorStates,
         AuditLog,
         Authoriser,
         Credentials,
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
         Erasures,
         KeyService,
         KeyStore,
+        ReceivedHeads,
         SubjectKeyStore,
         UserSessions,
     )
@@ -386,6 +388,18 @@ class Project:
         own = Url(f"file://{(self.settings.state / 'audit-anchors.jsonl').as_posix()}")
         places = (own, *self.settings.audit_anchors)
         return {each.shown: self._build("anchors", backends.ANCHORS, each) for each in places}
+
+    @cached_property
+    def anchor_states(self) -> AnchorStates:
+        """How far the audit log is anchored, by place."""
+        built: AnchorStates = self._build("anchor states", backends.ANCHOR_STATES, self.settings.catalog)
+        return built
+
+    @cached_property
+    def received_heads(self) -> ReceivedHeads:
+        """Heads of other installations' audit logs."""
+        built: ReceivedHeads = self._build("received heads", backends.RECEIVED_HEADS, self.settings.catalog)
+        return built
 
     @cached_property
     def authenticator(self) -> Authenticator:

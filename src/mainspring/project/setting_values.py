@@ -6,6 +6,7 @@ An invalid value is rejected with the setting's name and a valid form. All raise
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,13 @@ def names(given: Given, name: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         raise Invalid(f"{name} is {value!r}.", fix=f'write a list of names: {name} = ["example.org"].')
     return tuple(value)
+
+
+def public_key(name: str, text: str) -> bytes:
+    """Return an Ed25519 public key of 64 hexadecimal digits."""
+    if not re.fullmatch("[0-9a-f]{64}", text):
+        raise Invalid(f"{name} has {text[:80]!r}.", fix="write the key that `mainspring models key` prints there.")
+    return bytes.fromhex(text)
 
 
 def isolation(given: Given) -> Policy:

@@ -470,6 +470,7 @@ class AuthoriserConformance:
             Action.CONSOLE_OPEN: KeyScope.VIEW,
             Action.MODEL_READ: KeyScope.VIEW,
             Action.METRICS_SCRAPE: KeyScope.SCRAPE,
+            Action.AUDIT_ANCHOR: KeyScope.ANCHOR,
             Action.MODEL_APPROVE: KeyScope.MANAGE,
             Action.KEYS_READ: KeyScope.MANAGE,
         }
@@ -500,7 +501,9 @@ class AuthoriserConformance:
             for other in ("model/later", "model/lat", "endpoint/late", "model/late.", 'model/late"', PROJECT):
                 for action in (Action.MODEL_READ, Action.MODEL_APPROVE, Action.ENDPOINT_READ, Action.KEYS_MANAGE):
                     assert not authoriser.allows(one, action, other), (role, action, other)
-            assert authoriser.allows(one, Action.MODEL_READ, "model/late") == (role is not Role.PROVISIONER)
+            assert authoriser.allows(one, Action.MODEL_READ, "model/late") == (
+                role not in (Role.PROVISIONER, Role.ANCHORER)
+            )
             assert not authoriser.allows_everywhere(one, Action.MODEL_READ)
 
     def test_a_role_for_a_table_counts_for_its_columns(self, authoriser: Authoriser) -> None:

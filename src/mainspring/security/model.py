@@ -13,6 +13,7 @@ class KeyScope(StrEnum):
     PREDICT = "predict"  # request predictions from an endpoint and read its schema
     VIEW = "view"  # read models, data, predictions, monitoring
     SCRAPE = "scrape"  # read metrics
+    ANCHOR = "anchor"  # send heads of another installation's audit log
     MANAGE = "manage"  # change anything
 
 
@@ -23,6 +24,7 @@ class Action(StrEnum):
     """
 
     ACCOUNTS_PROVISION = "accounts.provision"  # create, change and remove users and groups over SCIM
+    AUDIT_ANCHOR = "audit.anchor"  # send heads of another installation's audit log, and read them
     AUDIT_READ = "audit.read"  # read and search the audit log
     COLUMN_REVEAL = "column.reveal"  # see values that identify a person
     CONSOLE_OPEN = "console.open"  # sign in, and open lists, which show what one may read
@@ -76,6 +78,7 @@ class Role(StrEnum):
     OPERATOR = "operator"
     AUDITOR = "auditor"
     PROVISIONER = "provisioner"
+    ANCHORER = "anchorer"
     ADMINISTRATOR = "administrator"
 
 
@@ -310,6 +313,34 @@ class AuditTree:
     first: int | None
     last: int | None
     damaged: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedHead:
+    """A head of another installation's audit log.
+
+    Attributes:
+        public: The key that signed it.
+        number: Dense by key, from 0.
+        refused: Why it does not continue the one before; empty if it does.
+    """
+
+    public: bytes
+    number: int
+    size: int
+    note: str
+    received_at: int
+    received_by: str
+    refused: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorState:
+    """How many events of the audit log are anchored at a place, and since when it is tried to anchor further ones."""
+
+    place: str
+    events: int
+    since: int
 
 
 @dataclass(frozen=True, slots=True)

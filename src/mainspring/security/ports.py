@@ -12,6 +12,7 @@ from mainspring.security.model import (
     Account,
     AccountGroup,
     Action,
+    AnchorState,
     ApiKey,
     AuditEntry,
     AuditEvent,
@@ -27,6 +28,7 @@ from mainspring.security.model import (
     Holder,
     LegalHold,
     Principal,
+    ReceivedHead,
     StoredKey,
     StoredSubject,
     UserSession,
@@ -387,6 +389,45 @@ class Anchors(Protocol):
         Raises:
             Corrupt: They are damaged.
         """
+        ...
+
+
+class ReceivedHeads(Protocol):
+    """Heads of other installations' audit logs, as they came, the refused ones included."""
+
+    def add(self, head: ReceivedHead) -> None:
+        """Keep a head.
+
+        Raises:
+            Conflict: There is one of its number.
+        """
+        ...
+
+    def of(
+        self, public: bytes, *, taken: bool = False, before: int | None = None, limit: int = 1
+    ) -> list[ReceivedHead]:
+        """Return the newest heads of a key, newest first.
+
+        Args:
+            taken: Leave out refused ones.
+            before: Return only those with a smaller number.
+        """
+        ...
+
+    def refused(self, since: int) -> list[ReceivedHead]:
+        """Return refused heads that came at an instant or later, oldest first."""
+        ...
+
+
+class AnchorStates(Protocol):
+    """How far the audit log is anchored, by place."""
+
+    def save(self, state: AnchorState) -> None:
+        """Replace the state of a place."""
+        ...
+
+    def all(self) -> dict[str, AnchorState]:
+        """Return all states by place."""
         ...
 
 

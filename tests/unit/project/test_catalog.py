@@ -25,6 +25,7 @@ for _module in (
     "security.adapters.audit",
     "security.adapters.data_keys",
     "security.adapters.erasures",
+    "security.adapters.heads",
     "security.adapters.sign_ins",
 ):
     importlib.import_module(f"mainspring.{_module}")

@@ -14,7 +14,7 @@ from mainspring.cli.tables import show_records
 if TYPE_CHECKING:
     from rich.console import Console
 
-_SCOPES = ("predict", "view", "scrape", "manage")
+_SCOPES = ("predict", "view", "scrape", "anchor", "manage")
 
 
 @click.group("keys", cls=Group)

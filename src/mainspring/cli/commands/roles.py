@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from mainspring.security.model import Grant
 
-_ROLES = ("viewer", "analyst", "engineer", "approver", "operator", "auditor", "provisioner", "administrator")
+_ROLES = (
+    "viewer", "analyst", "engineer", "approver", "operator", "auditor", "provisioner", "anchorer", "administrator",
+)  # fmt: skip
 
 
 @click.group("roles", cls=Group)

@@ -6,19 +6,24 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
+import msgspec
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
 
-from mainspring.console.answers import Answer
+from mainspring.console.answers import Answer, Json, read_body
 from mainspring.console.downloads import csv_file
 from mainspring.console.endpoints.api import Limit
 from mainspring.console.features.pages import Frame
+from mainspring.console.guard import caller
 from mainspring.console.render import page
-from mainspring.core.errors import Invalid
+from mainspring.core.errors import Corrupt, Invalid
 from mainspring.core.time import format_instant, parse_end, parse_instant
+from mainspring.operations.anchoring import receive_head
 from mainspring.operations.auditing import VERIFIED
 from mainspring.project import Project
 from mainspring.security.model import AuditEvent, AuditFilter
+from mainspring.security.tree_heads import decoded
 
 Word = Annotated[str, Query(max_length=200)]
 Moment = Annotated[str, Query(max_length=40)]
@@ -48,6 +53,13 @@ class AskedEvents:
         end = parse_end(self.until) if self.until else None
         since = parse_instant(self.since) if self.since else None
         return AuditFilter(self.actor, self.action, self.resource, self.detail, since, end)
+
+
+class SentHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A head of another installation's audit log, with the consistency proof from the one before."""
+
+    head: Annotated[str, msgspec.Meta(max_length=64 << 10)]
+    proof: Annotated[list[Annotated[str, msgspec.Meta(max_length=44)]], msgspec.Meta(max_length=128)] = []
 
 
 Asked = Annotated[AskedEvents, Depends()]
@@ -103,6 +115,34 @@ def add_audit_api(router: APIRouter, project: Project) -> None:
         rows = found[:limit]
         follows = rows[-1].number if len(found) > limit else None
         return Answer({"events": [_shown(each.event) for each in rows], "next": follows})
+
+    @router.get("/audit/heads")
+    def list_heads(
+        key: Annotated[str, Query(pattern="^[0-9a-f]{64}$")], before: Before = None, limit: Limit = 100
+    ) -> Response:
+        """Heads of another installation's audit log that were anchored here, newest first, by its public key.
+
+        `next` is the `before` of the next page.
+        """
+        found = project.received_heads.of(bytes.fromhex(key), taken=True, before=before, limit=limit + 1)
+        rows = found[:limit]
+        return Answer(
+            {
+                "heads": [each.note for each in rows],
+                "next": rows[-1].number if len(found) > limit else None,
+            }
+        )
+
+    @router.post("/audit/heads", status_code=201)
+    async def add_head(request: Request) -> Response:
+        """Anchor `{"head", "proof"}`: a signed head, and in base 64 the consistency proof from the one before."""
+        sent = await read_body(request, SentHead)
+        try:
+            proof = [decoded(each) for each in sent.proof]
+        except Corrupt as error:
+            raise Invalid(error.what, fix="send each hash in base 64.") from error
+        await run_in_threadpool(receive_head, project, sent.head, proof, caller(request).principal)
+        return Json({"anchored": True}, 201)
 
 
 def _shown(event: AuditEvent) -> dict[str, object]:

@@ -20,6 +20,7 @@ from mainspring.core.errors import MainspringError
 from mainspring.core.gpus import Gpu, gpu_reader
 from mainspring.core.process_usage import of_descendants
 from mainspring.monitoring.incidents.model import PAGE, TICKET
+from mainspring.operations.anchoring import lags as anchor_lags
 from mainspring.operations.data.tables import newest
 from mainspring.operations.edge.fleet import devices as fleet_devices
 from mainspring.operations.quality import estimated_now
@@ -82,6 +83,7 @@ class ControlMetrics(Collector):
         yield from _of_capacity(self._project)
         yield from _of_stream_endpoints(self._project)
         yield from _of_fleet(self._project)
+        yield from _of_anchors(self._project)
         yield from _of_processes(self._project)
         if self._gpus is not None:
             yield from _of_gpus(self._gpus())
@@ -164,6 +166,16 @@ def _of_fleet(project: Project) -> Iterator[Metric]:
         for role, at in project.packages.expires().items():
             expires.add_metric([role], at / 1e6)
     yield from (devices, unseen, waiting, dropped, failed, expires)
+
+
+def _of_anchors(project: Project) -> Iterator[Metric]:
+    events = _gauge("audit_anchor_lag_events", "Events of the audit log that are not anchored at a place.", "place")
+    age = _gauge("audit_anchor_lag_seconds", "Time for which the oldest of these events waits.", "place")
+    now = project.wall.now()
+    for each in anchor_lags(project):
+        events.add_metric([each.place], each.events)
+        age.add_metric([each.place], 0.0 if each.since is None else max(0, now - each.since) / 1e6)
+    yield from (events, age)
 
 
 def _of_objectives(project: Project) -> Iterator[Metric]:

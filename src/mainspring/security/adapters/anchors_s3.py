@@ -23,7 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from mainspring.core.errors import Corrupt, Denied, Invalid, NotFound, Unavailable
 from mainspring.core.object_store_url import S3, Bucket
 from mainspring.core.settings import Url
-from mainspring.core.time import parse_duration
+from mainspring.core.time import SECOND, Clock, parse_duration
 
 _MOST = 10**12
 _NAME = re.compile(r"[0-9]{12}")
@@ -43,12 +43,12 @@ class LockedAnchors:
         Invalid: The address names no bucket, or has an unknown option.
     """
 
-    def __init__(self, url: Url) -> None:
+    def __init__(self, url: Url, wall: Clock) -> None:
         parts = urlsplit(url.text)
         given = dict(parse_qsl(parts.query))
         self._keep = timedelta(microseconds=parse_duration(given.pop("keep", "365d")))
         self._bucket = Bucket.parse(Url(parts._replace(query=urlencode(given)).geturl()), S3)
-        self._shown = url.shown
+        self._shown, self._wall = url.shown, wall
         self._prefix = f"{self._bucket.prefix}/" if self._bucket.prefix else ""
 
     def append(self, note: str, _proof: Sequence[bytes], /) -> None:
@@ -87,7 +87,7 @@ class LockedAnchors:
 
     def _is_added(self, name: str, note: str) -> bool:
         """Create an object; return whether its name was free."""
-        until = datetime.now(UTC) + self._keep
+        until = datetime.fromtimestamp(self._wall.now() / SECOND, UTC) + self._keep
         try:
             made = self._s3.put_object(
                 Bucket=self._bucket.name, Key=name, Body=note.encode(), IfNoneMatch="*", ContentType="text/plain",

@@ -166,6 +166,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("subject export", ["parcel", "x", "--output", "x.zip"]),
         ("subject hold", ["parcel", "x", "--reason", "a case"]), ("subject holds", []),
         ("subject release", ["parcel", "x"]), ("erase", ["parcel", "x"]), ("subject receipts", []),
+        ("retention", []),
         ("subject receipt", ["{subject receipts[0][id]}", "--output", "receipt.json"]),
         ("subject verify", ["receipt.json"]),
         ("monitor query", ["SELECT count(*) AS n FROM incidents"]), ("status", []), ("advise", []),

@@ -200,6 +200,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "service-accounts enable": ("service-accounts enable nightly",),
     "service-accounts remove": ("service-accounts remove nightly",),
     "erase": ("erase courier ana --plan", "erase courier ana ben --reason 'asked on 3 May'", "erase --again"),
+    "retention": ("retention --plan", "retention"),
     "subject export": ("subject export courier ana --output ana.zip",),
     "subject hold": ("subject hold courier ana --reason 'case 4711'",),
     "subject holds": ("subject holds",),

@@ -61,6 +61,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "groups": ("groups", "Groups of accounts, and their members."),
     "service-accounts": ("service_accounts", "Accounts of programs: owners of their keys."),
     "erase": ("erase", "Erase subjects, such as a customer, from every store."),
+    "retention": ("retention", "Delete rows past the retention of their sources."),
     "subject": ("subject", "Export a subject's data; receipts, legal holds."),
     "roles": ("roles", "Grant, revoke and list roles."),
     "encryption": ("encryption", "Keys that encrypt stored data: status, rotate."),

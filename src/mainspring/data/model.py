@@ -10,7 +10,7 @@ from mainspring.core.definition_registry import declare, expect, expect_each
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
 from mainspring.core.schema import DType, Schema, check_schema
-from mainspring.core.time import parse_duration
+from mainspring.core.time import DAY, parse_duration
 from mainspring.data.checks import (
     Check,
     fresh,
@@ -44,6 +44,7 @@ DERIVED_PREFIXES = (TILES_PREFIX, HEADS_PREFIX)
 KeyValue = str | int | bool
 
 _BESIDE = (QUARANTINE_SUFFIX, DEAD_LETTERS_SUFFIX)
+_MOST_DAYS = 36_500
 
 __all__ = [
     "BATCH",
@@ -63,6 +64,7 @@ __all__ = [
     "Erased",
     "IngestReport",
     "KeyValue",
+    "Retention",
     "Source",
     "SourceColumn",
     "TableScan",
@@ -97,6 +99,35 @@ class SourceColumn:
         return f"{self.source.name}.{self.column}"
 
 
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long a source's rows are kept after their event time, and what for.
+
+    Args:
+        days: After so many days, counted to the end of the day (UTC), rows are deleted from every version.
+        purpose: What the rows are kept for until then; for the receipts.
+        columns: Columns whose values are removed instead, while the rows stay.
+
+    Raises:
+        Invalid: `days` is no whole number of at least 1.
+    """
+
+    days: int
+    _: KW_ONLY
+    purpose: str = ""
+    columns: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        expect(self.days, int, "The days of a retention", fix="give whole days: days=90.")
+        if self.days is True or not 1 <= self.days <= _MOST_DAYS:
+            raise Invalid(f"A retention of {self.days!r} days is not possible.", fix="give whole days: days=90.")
+        object.__setattr__(self, "columns", (self.columns,) if isinstance(self.columns, str) else tuple(self.columns))
+
+    def before(self, now: int) -> int:
+        """Return the event time before which rows are past it, both UTC epoch microseconds."""
+        return now // DAY * DAY - self.days * DAY
+
+
 @dataclass(frozen=True, eq=False)
 class Source:
     """A stream of facts, ingested into one table.
@@ -115,10 +146,12 @@ class Source:
         checks: Rules that each row must satisfy: checks of this package, or pandera schemas, which are translated (kept
             as a tuple of `Check`). A failing row goes to the quarantine with the reason.
         pii: Columns that identify a person.
+        retention: How long rows, or values of some columns, are kept; several, if they differ by column. By default for
+            ever.
 
     Raises:
         Invalid: A name or type is not valid, a check names an unknown column or cannot be translated, `lag` is not a
-            duration, or the columns of `id` or `retracted` are unsuitable.
+            duration, or the columns of `id`, `retracted` or `retention` are unsuitable.
     """
 
     name: str
@@ -133,6 +166,7 @@ class Source:
     description: str = ""
     owner: str = ""
     pii: Sequence[str] = ()
+    retention: Retention | Sequence[Retention] = ()
 
     def __post_init__(self) -> None:
         check_id(self.name + QUARANTINE_SUFFIX, "source")
@@ -171,7 +205,28 @@ class Source:
             fix = 'name a Boolean column: retracted="void".'
             expect(self.retracted, str, f"The retraction of source {self.name!r}", fix=fix)
         self._check_id()
+        self._check_retention()
         declare(self)
+
+    def _check_retention(self) -> None:
+        found = self.retentions
+        expect_each(
+            found, Retention, f"The retention of source {self.name!r}", fix="write retention=ms.Retention(days=90)."
+        )
+        fixed = {*self.times, *self.id, self.retracted}
+        unfit = sorted({name for each in found for name in each.columns} - (self.columns.keys() - fixed))
+        if unfit:
+            raise Invalid(
+                f"Source {self.name!r} cannot remove values of {unfit[0]!r} alone: it is no column, or times and "
+                "identity of facts depend on it.",
+                fix="name other columns, or let the rows be deleted.",
+            )
+        named = [each.columns for each in found]
+        if named.count(()) > 1:
+            raise Invalid(
+                f"Source {self.name!r} has several times after which its rows are deleted.",
+                fix="declare the longest alone; for a purpose that ends earlier, name `columns`.",
+            )
 
     def _check_id(self) -> None:
         unfit = [name for name in self.id if self.columns.get(name) in (None, DType.Float32, DType.Float64)]
@@ -192,6 +247,11 @@ class Source:
                 f"Source {self.name!r} has the check {clash[0]}, but versions of a fact share its id.",
                 fix="remove the check: only one version of a fact counts at a time.",
             )
+
+    @property
+    def retentions(self) -> tuple[Retention, ...]:
+        """The retentions, none or several."""
+        return (self.retention,) if isinstance(self.retention, Retention) else tuple(self.retention)
 
     @property
     def versioning(self) -> tuple[tuple[str, ...], str | None] | None:

@@ -169,6 +169,9 @@ def duties(project: Project) -> list[Duty]:
         Duty("sending messages", send, 5.0),
         Duty("anchoring the audit log", partial(_anchor, project), 300.0, end=partial(_anchor, project)),
         Duty("deleting old versions of tables", retain_tables, 600.0, due=time.monotonic() + 120.0),
+        Duty(
+            "deleting rows past their retention", partial(_end_retention, project), 3600.0, due=time.monotonic() + 180.0
+        ),
         Duty("deleting old tiles and states", put_away, 600.0, due=time.monotonic() + 60.0, lane="features"),
     ]
 
@@ -188,6 +191,14 @@ def _anchor(project: Project) -> None:
                 log.warning("the audit log is not anchored at %s: %s", each.place, each.problem)
     except MainspringError as error:
         log.warning("the audit log is not anchored: %s", error)
+
+
+def _end_retention(project: Project) -> None:
+    from mainspring.operations.subjects.retaining import retain as retain_rows
+
+    done = retain_rows(project)
+    if done is not None:
+        log.info("deleted rows past their retention: see `mainspring subject receipt %s`", done.id)
 
 
 def _tidy_messages(project: Project) -> None:

@@ -46,7 +46,7 @@ def command(call: Call, *, entity: str | None, keys: tuple[str, ...], plan_: boo
         raise Invalid(f"No {entity} is named.", fix=f"write `mainspring erase {entity} KEY`.")
     if plan_:
         planned = erasing.plan(project, subjects)
-        call.result(_answer(planned, ()), lambda console: _show_plan(console, planned))
+        call.result(_answer(planned, ()), lambda console: show_plan(console, planned))
         return
     with call.progress() as progress:
         erasure = erasing.erase(project, subjects, reason=reason, told=progress.say)
@@ -64,7 +64,7 @@ def _show_again(console: Console, count: int) -> None:
     console.print(f"{count} erasures were repeated." if count else "Nobody who was erased is back.")
 
 
-def _show_plan(console: Console, planned: Plan) -> None:
+def show_plan(console: Console, planned: Plan) -> None:
     show_records(
         console,
         ("store", "rows", "older", "would be"),
@@ -95,7 +95,8 @@ def show_receipt(console: Console, receipt: dict[str, Any]) -> None:
             "still in": receipt["still_in"],
         },
     )
-    console.print(f"Receipt {receipt['id']}: {len(receipt['subjects'])} of {receipt['entity']}, {receipt['done_at']}.")
+    of = f"{len(receipt['subjects'])} of {receipt['entity']}" if receipt["entity"] else receipt["reason"]
+    console.print(f"Receipt {receipt['id']}: {of}, {receipt['done_at']}.")
 
 
 def _show_lists(console: Console, lists: dict[str, list[str]]) -> None:

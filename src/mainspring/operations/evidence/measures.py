@@ -512,7 +512,25 @@ def _retention(project: Project) -> Outcome:
     kept = project.settings.keep_predictions_us
     if kept is None:
         return State.OFF, "Predictions are kept for ever."
-    return State.HOLDS, f"Predictions are kept for {format_duration(kept)}. Tables of sources have no time limit."
+    return State.HOLDS, f"Predictions are kept for {format_duration(kept)}."
+
+
+@_measure(
+    "retention-of-rows",
+    "Rows with personal values are deleted from every version, or lose these, after a time by purpose.",
+    off_by="a source with `pii`, without `retention`",
+    test="integration/test_retention.py::test_rows_past_their_time_are_in_no_byte_of_any_store",
+)
+def _retention_of_rows(project: Project) -> Outcome:
+    sources = [source for source in project.definitions.sources.values() if source.pii]
+    if not sources:
+        return State.IDLE, "No column is marked as personal."
+    unlimited = sorted(source.name for source in sources if not source.retentions)
+    if len(unlimited) == len(sources):
+        return State.OFF, "Rows of sources with personal columns are kept for ever."
+    if unlimited:
+        return State.PARTLY, f"Kept for ever: rows of {', '.join(unlimited)}."
+    return State.HOLDS, f"Times are declared for {_count(sources, 'source')} with personal columns."
 
 
 @_measure(

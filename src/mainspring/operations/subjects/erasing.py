@@ -7,13 +7,11 @@ catalog that was restored from an older backup by `erase_again`: which subjects 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
-import pyarrow as pa
 
 from mainspring.core.errors import Conflict
 from mainspring.core.ids import new_id
@@ -27,7 +25,7 @@ from mainspring.ledger.model import PREDICTIONS
 from mainspring.operations.auditing import audit
 from mainspring.operations.materialize import materialise_views
 from mainspring.operations.subjects import messages
-from mainspring.operations.subjects.naming import Subject
+from mainspring.operations.subjects.naming import Subject, key_values
 from mainspring.operations.subjects.receipts import signed
 from mainspring.operations.subjects.remains import remains, searchable
 from mainspring.operations.subjects.tables import batches, conditions
@@ -103,8 +101,8 @@ def plan(project: Project, subjects: Sequence[Subject]) -> Plan:
     return Plan(
         held,
         [view.name for view in _others(project, touched, subjects)],
-        _commits(project, {table for table, each in tables.items() if each}),
-        _models(project, touched),
+        commits_of(project, {table for table, each in tables.items() if each}),
+        models_of(project, touched),
         _outside(project, {name: each.waiting for name, each in found.items()}),
     )
 
@@ -164,7 +162,7 @@ def _known(project: Project, entity: Entity) -> Iterator[Subject]:
         if table.startswith(DERIVED_PREFIXES) or any(name not in schema.names for name in names):
             continue
         for batch in batches(project, table, names):
-            for values in {*zip(*(_values(batch[name]) for name in names), strict=True)}:
+            for values in {*zip(*(key_values(batch[name]) for name in names), strict=True)}:
                 if None not in values:
                     yield Subject(entity, dict(zip(names, values, strict=True)))
     for view in project.definitions.views.values():
@@ -174,11 +172,6 @@ def _known(project: Project, entity: Entity) -> Iterator[Subject]:
                     values = msgspec.msgpack.decode(key, type=tuple[str | int | bool, ...])
                     if len(values) == len(names):
                         yield Subject(entity, dict(zip(names, values, strict=True)))
-
-
-def _values(column: pa.Array[Any]) -> list[Any]:
-    """Return key values as `Subject` has them."""
-    return (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).to_pylist()
 
 
 def _expect_free(project: Project, subjects: Sequence[Subject]) -> None:
@@ -198,17 +191,12 @@ def _carry_out(project: Project, subjects: Sequence[Subject], planned: Plan, tol
             told(f"lake/{table}")
             _erase_table(project, table, subjects)
     views = [project.definitions.views[name] for name in planned.rebuilt]
-    for view in views:
-        told(f"view {view.name}")
-        materialise_views(project, [view], rebuild=True)
-        project.materialiser.compact(view)
+    _materialise(project, views, told)
     for table in project.lake.tables():
         if table.startswith(DERIVED_PREFIXES):
             told(f"lake/{table}")
             _erase_table(project, table, subjects)
-    for table in {tiles_table(slot(view)) for view in views}:
-        if project.lake.version(table) is not None:
-            project.lake.forget(table)
+    _forget_tiles(project, views)
     messages.erase(project, subjects, told)
     told("online")
     with ExitStack() as held:
@@ -226,6 +214,28 @@ def _carry_out(project: Project, subjects: Sequence[Subject], planned: Plan, tol
         project.audit.erase(subject.name, project.wall.now(), local_user())
     if project.settings.catalog.scheme == "sqlite":
         rewrite(project.settings.catalog.path)
+
+
+def rebuild(project: Project, views: Sequence[FeatureView], told: Told) -> None:
+    """Compute views anew after rows of their sources were deleted, and overwrite what they were."""
+    _materialise(project, views, told)
+    _forget_tiles(project, views)
+    if views:
+        told("online")
+        project.online.delete([(slot(views[0]), b"")])  # nobody's: an embedded store's file is written anew
+
+
+def _materialise(project: Project, views: Sequence[FeatureView], told: Told) -> None:
+    for view in views:
+        told(f"view {view.name}")
+        materialise_views(project, [view], rebuild=True)
+        project.materialiser.compact(view)
+
+
+def _forget_tiles(project: Project, views: Sequence[FeatureView]) -> None:
+    for table in {tiles_table(slot(view)) for view in views}:
+        if project.lake.version(table) is not None:
+            project.lake.forget(table)
 
 
 def _erase_table(project: Project, table: str, subjects: Sequence[Subject], *, dry_run: bool = False) -> Erased:
@@ -249,7 +259,7 @@ def _online_names(project: Project, subjects: Sequence[Subject]) -> list[tuple[s
     return [(each, subject.encoded) for each in slots for subject in subjects]
 
 
-def _commits(project: Project, tables: set[str]) -> list[str]:
+def commits_of(project: Project, tables: Collection[str]) -> list[str]:
     """Return the dataset commits that have a version of the tables, which an erasure makes unreadable."""
     tags: dict[str, list[str]] = {}
     for tag, commit in project.snapshots.tags().items():
@@ -263,7 +273,7 @@ def _commits(project: Project, tables: set[str]) -> list[str]:
     ]
 
 
-def _models(project: Project, sources: set[str]) -> list[str]:
+def models_of(project: Project, sources: set[str]) -> list[str]:
     """Return the versions of models that read the sources, or features of them."""
     found = []
     for name, model in project.definitions.models.items():

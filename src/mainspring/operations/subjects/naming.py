@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
 
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.data.model import KeyValue
@@ -29,6 +32,11 @@ class Subject:
     def encoded(self) -> bytes:
         """The key in online stores."""
         return encode_key(list(self.keys.values()))
+
+
+def key_values(column: pa.Array[Any] | pa.ChunkedArray[Any]) -> list[Any]:
+    """Return key values as `Subject` has them."""
+    return (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).to_pylist()
 
 
 def find_subjects(project: Project, entity: str, texts: Sequence[str]) -> list[Subject]:

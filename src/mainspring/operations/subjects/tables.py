@@ -14,7 +14,7 @@ import pyarrow.dataset as ds
 from mainspring.core.schema import DType
 from mainspring.core.time import format_instant
 from mainspring.data.arrow import Where, fitting, is_text
-from mainspring.data.model import DEAD_LETTERS_SUFFIX, SEQUENCE, TILES_PREFIX, KeyValue
+from mainspring.data.model import DEAD_LETTERS_SUFFIX, SEQUENCE, TILES_PREFIX, KeyValue, TableScan
 from mainspring.features.layout import slot
 from mainspring.features.tilelog.rows import tiles_table
 from mainspring.ledger.model import EXPLANATIONS, FAILURES, PREDICTIONS, key_text
@@ -96,11 +96,13 @@ def quoted(value: KeyValue) -> re.Pattern[bytes]:
 
 def batches(project: Project, table: str, columns: Sequence[str] | None = None, **options: Any) -> Iterator[Any]:
     """Yield the rows of a table's newest version."""
-    scan = project.lake.scan(table)
+    dataset = opened(project.lake.scan(table))
+    if dataset is not None:
+        yield from dataset.to_batches(columns=None if columns is None else list(columns), **options)
+
+
+def opened(scan: TableScan) -> ds.Dataset | None:
+    """Return a version of a table as a dataset; `None` for one without files."""
     if scan.rows is not None:
-        dataset: ds.Dataset = ds.dataset(scan.rows)
-    elif scan.files:
-        dataset = ds.dataset(list(scan.files), schema=scan.schema, format="parquet")
-    else:
-        return
-    yield from dataset.to_batches(columns=None if columns is None else list(columns), **options)
+        return ds.dataset(scan.rows)
+    return ds.dataset(list(scan.files), schema=scan.schema, format="parquet") if scan.files else None

@@ -1,0 +1,252 @@
+"""Retention of rows: what is past its source's time is deleted from every version, or loses values, with a receipt.
+
+The steps can be repeated: tables whose deletion was begun and not ended are forgotten again by the next run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from mainspring.core.errors import Invalid
+from mainspring.core.ids import new_id
+from mainspring.core.time import format_instant, parse_instant
+from mainspring.data.arrow import is_text
+from mainspring.data.model import HEADS_PREFIX, QUARANTINE_SUFFIX, KeyValue, Retention, Source, TableScan
+from mainspring.features.functions.model import DerivedSource
+from mainspring.features.keys import typed_key
+from mainspring.features.model import Entity
+from mainspring.operations.auditing import audit
+from mainspring.operations.subjects.erasing import LOCK, Held, Plan, Told, commits_of, models_of, rebuild
+from mainspring.operations.subjects.naming import Subject, key_values
+from mainspring.operations.subjects.receipts import signed
+from mainspring.operations.subjects.tables import opened
+from mainspring.project import Project
+from mainspring.security.model import Erasure
+
+ACTION = "retention.run"
+_WAIT_S = 600.0
+_FIRST = -62_135_596_800_000_000  # the first instant of the calendar, UTC epoch microseconds
+_EVENT = "_event"  # of heads
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A table with rows past a retention.
+
+    Attributes:
+        before: Event time before which rows are past it, UTC epoch microseconds.
+        rows: Number of such rows in the newest version that nobody's hold keeps; 0 if older versions alone have some.
+    """
+
+    table: str
+    source: Source
+    retention: Retention
+    before: int
+    rows: int
+
+    @property
+    def held(self) -> Held:
+        """The entry of the receipt."""
+        done = f"removed from {', '.join(self.retention.columns)}" if self.retention.columns else "deleted"
+        why = f", kept for {self.retention.purpose}" if self.retention.purpose else ""
+        return Held(f"lake/{self.table}", self.rows, how=f"{done} before {format_instant(self.before)}{why}")
+
+
+def plan(project: Project) -> Plan:
+    """Return what a run would do. Nothing is changed."""
+    return _planned(project, _due(project))
+
+
+def retain(project: Project, told: Told = lambda _: None) -> Erasure | None:
+    """Delete what is past its retention from every version; return the record with its receipt, `None` if nothing is.
+
+    Rows of subjects that are held stay as they are.
+
+    Args:
+        told: Called before each store.
+    """
+    with project.locks.hold(LOCK, wait_s=_WAIT_S):
+        due = _due(project)
+        begun = next((each for each in project.erasures.all() if not each.entity and each.done_at is None), None)
+        if not due and begun is None:
+            return None
+        project.audit.check()
+        planned = _planned(project, due)
+        if begun is None:
+            begun = Erasure(new_id(), "", (), project.wall.now())
+            project.erasures.begin(begun)
+        audit(project, ACTION, f"erasure/{begun.id}", f"begun: {len(due)} tables")
+        for each in due:
+            told(f"lake/{each.table}")
+            _apply(project, each)
+        sources = {each.source.name for each in due} or {name for name, found in _sources(project).items() if found}
+        for table in project.lake.tables():
+            if table.removesuffix(QUARANTINE_SUFFIX).removeprefix(HEADS_PREFIX) in sources:
+                project.lake.forget(table)
+        rebuild(project, [view for view in project.definitions.views.values() if view.source.name in sources], told)
+        done = project.wall.now()
+        receipt = signed(project, begun, planned, planned.held, None, "retention", done)
+        project.erasures.finish(begun.id, receipt, done)
+        audit(project, ACTION, f"erasure/{begun.id}", f"done: {sum(each.rows for each in due)} rows")
+        return replace(begun, done_at=done, receipt=receipt)
+
+
+def _planned(project: Project, due: Sequence[Due]) -> Plan:
+    sources = {each.source.name for each in due}
+    views = project.definitions.views.values()
+    streams = project.definitions.streams
+    return Plan(
+        [each.held for each in due],
+        [view.name for view in views if view.source.name in sources],
+        commits_of(project, {each.table for each in due}),
+        models_of(project, sources),
+        [f"messages of topic {streams[name].topic}" for name in sorted(sources & streams.keys())],
+    )
+
+
+def _sources(project: Project) -> dict[str, list[Retention]]:
+    """Return source -> its retentions; what was computed from a source is kept as long as the source."""
+    found = {}
+    for name, source in project.definitions.sources.items():
+        parent = source
+        while isinstance(parent, DerivedSource) and not parent.retention:
+            parent = parent.parent
+        found[name] = [made for each in parent.retentions if (made := _of(each, source, parent)) is not None]
+    return found
+
+
+def _of(retention: Retention, source: Source, parent: Source) -> Retention | None:
+    """Return a retention as it applies to what was computed from its source: to personal values that it names, or that
+    are not the source's.
+    """
+    if source is parent or not retention.columns:
+        return retention
+    columns = [name for name in source.pii if name in retention.columns or name not in parent.columns]
+    return replace(retention, columns=columns) if columns else None
+
+
+def _due(project: Project) -> list[Due]:
+    tables, now, found = {*project.lake.tables()}, project.wall.now(), []
+    for name, retentions in _sources(project).items():
+        source = project.definitions.sources[name]
+        for table in tables & {name, name + QUARANTINE_SUFFIX}:
+            for retention in retentions:
+                due = Due(table, source, retention, retention.before(now), 0)
+                rows = _rows_due(project, due, project.lake.scan(table))
+                if rows or any(_rows_due(project, due, scan) for scan in _named(project, table)):
+                    found.append(replace(due, rows=rows))
+    return sorted(found, key=lambda each: (each.table, each.retention.columns))
+
+
+def _named(project: Project, table: str) -> Iterator[TableScan]:
+    """Yield the versions of a table that dataset commits and tags keep."""
+    known = chain(project.snapshots.log(1_000_000), map(project.snapshots.get, project.snapshots.tags()))
+    versions = {commit.versions[table] for commit in known if table in commit.versions}
+    for version in project.lake.readable(table, sorted(versions)):
+        yield project.lake.scan(table, version)
+
+
+def _rows_due(project: Project, due: Due, scan: TableScan) -> int:
+    dataset, event = opened(scan), due.source.event_time
+    if dataset is None or event not in dataset.schema.names:
+        return 0
+    kind = dataset.schema.field(event).type
+    past = None if is_text(kind) else ds.field(event) < pa.scalar(due.before, kind)
+    rows = dataset.to_table(columns=_needed(project, due, dataset.schema), filter=past)
+    return _marks(project, due, rows).count(True)
+
+
+def _needed(project: Project, due: Due, schema: pa.Schema) -> list[str]:
+    keys = {key for entity in project.definitions.entities.values() for key in entity.keys}
+    return [name for name in schema.names if name in {due.source.event_time, *due.retention.columns, *keys}]
+
+
+def _marks(project: Project, due: Due, rows: pa.Table) -> list[bool]:
+    """Return which rows are past the retention, are not held, and have a value to remove."""
+    times = rows[due.source.event_time]
+    if is_text(times.type):  # a quarantine
+        events = [_instant(each) for each in times.to_pylist()]
+    else:
+        events = times.cast(pa.int64()).to_pylist()
+    past = [event is not None and event < due.before for event in events]
+    if due.retention.columns:
+        there = [rows[name].to_pylist() for name in due.retention.columns if name in rows.column_names]
+        some = {row for values in there for row, value in enumerate(values) if value is not None}
+        past = [one and row in some for row, one in enumerate(past)]
+    held = _held(project, rows)
+    return [one and row not in held for row, one in enumerate(past)]
+
+
+def _instant(text: str | None) -> int | None:
+    with suppress(Invalid, ValueError):
+        return None if text is None else parse_instant(text)
+    return None
+
+
+def _held(project: Project, rows: pa.Table) -> set[int]:
+    """Return the rows of subjects that are held."""
+    holds: dict[str, set[bytes]] = {}
+    for hold in project.erasures.holds():
+        holds.setdefault(hold.entity, set()).add(hold.subject)
+    found: set[int] = set()
+    for name, digests in holds.items():
+        entity = project.definitions.entities.get(name)
+        if entity is None or any(key not in rows.column_names for key in entity.keys):
+            continue
+        names: dict[str, list[int]] = {}
+        for row, values in enumerate(zip(*(key_values(rows[key]) for key in entity.keys), strict=True)):
+            if None not in values and (keys := _typed(entity, values)) is not None:
+                names.setdefault(Subject(entity, keys).name, []).append(row)
+        subjects = project.subject_keys.digests([*names])
+        found.update(chain.from_iterable(each for each, one in zip(names.values(), subjects, strict=True)
+                                         if one in digests))  # fmt: skip
+    return found
+
+
+def _typed(entity: Entity, values: Sequence[Any]) -> dict[str, KeyValue] | None:
+    """Return key values, of which a quarantine has all as text; `None` if they are none."""
+    keys = dict(zip(entity.keys, values, strict=True))
+    try:
+        return {
+            name: typed_key({name: entity.keys[name]}, {name: value}, "")[name] if isinstance(value, str) else value
+            for name, value in keys.items()
+        }
+    except Invalid:
+        return None
+
+
+def _apply(project: Project, due: Due) -> None:
+    def change(rows: pa.Table) -> pa.Table | None:
+        past = _marks(project, due, rows)
+        return _without(rows, past, due.retention.columns) if any(past) else None
+
+    lake, key = project.lake, f"retention/{new_id()}"
+    if due.table.endswith(QUARANTINE_SUFFIX):
+        dataset: ds.Dataset | None = opened(lake.scan(due.table))
+        changed = None if dataset is None else change(dataset.to_table())
+        if changed is not None:
+            lake.replace(due.table, changed.to_batches(), changed.schema, key=key)
+    else:
+        lake.fold(due.table, due.source.event_time, _FIRST, due.before, change, key=key)
+    heads = HEADS_PREFIX + due.table
+    if not due.retention.columns and heads in lake.tables():
+        lake.expire(heads, _EVENT, due.before)
+
+
+def _without(rows: pa.Table, past: Sequence[bool], columns: Sequence[str]) -> pa.Table:
+    if not columns:
+        return rows.filter(pa.array([not each for each in past]))
+    for name in columns:
+        if name in rows.column_names:
+            place, kind = rows.column_names.index(name), rows.schema.field(name)
+            values: list[Any] = rows[name].to_pylist()
+            left = [None if gone else value for gone, value in zip(past, values, strict=True)]
+            rows = rows.set_column(place, kind, pa.array(left, kind.type))
+    return rows

@@ -1,0 +1,118 @@
+"""Retention: rows past their source's time are in no byte of any store, those of held subjects and young ones stay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from kit.erased_shop import ANA, BEN, customers, found_in, ingest, opened, rows, subject, write
+from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.time import DAY, ManualClock, parse_instant
+from mainspring.data import commits
+from mainspring.data.model import Retention, Source
+from mainspring.operations.materialize import materialise_views
+from mainspring.operations.subjects import holding, retaining
+from mainspring.operations.subjects.receipts import verified
+from mainspring.project import Project
+
+NOW = parse_instant("2024-06-20T15:00:00Z")
+OLD, LAST, YOUNG = "2024-03-20", "2024-03-22", "2024-06-01"  # 90 days before NOW is 22 March
+
+
+def project_with(folder: Path, retention: str) -> Project:
+    write(folder)
+    module = folder / "erased_shop.py"
+    module.write_text(module.read_text().replace('pii=["email"],', f'pii=["email"], retention={retention},'))
+    project = opened(folder)
+    project.__dict__["wall"] = ManualClock(NOW)
+    return project
+
+
+def planted(folder: Path, retention: str) -> Project:
+    project = project_with(folder, retention)
+    ingest(project, folder, *rows(ANA, "ana.erased@example.org", [617.25, -1.0], OLD), *rows(BEN, "b@mail", [1.0], OLD))
+    commits.commit(project.lake, project.snapshots, project.wall)
+    ingest(project, folder, *rows(BEN, "b@mail", [2.0], LAST), *rows("eve", "e@mail", [3.0], YOUNG))
+    materialise_views(project)
+    return project
+
+
+def emails(project: Project) -> dict[str, list[str | None]]:
+    found: dict[str, list[str | None]] = {}
+    for file in project.lake.scan("purchases").files or ():
+        for row in pq.read_table(file).to_pylist():
+            found.setdefault(row["customer"], []).append(row["email"])
+    return found
+
+
+def test_rows_past_their_time_are_in_no_byte_of_any_store(tmp_path: Path) -> None:
+    project = planted(tmp_path, 'ms.Retention(days=90, purpose="fraud")')
+    holding.hold(project, [subject(project, BEN)], "case 4711")
+    before = found_in(tmp_path / ".mainspring")
+    planned = retaining.plan(project)
+    assert {each.store: each.rows for each in planned.held} == {"lake/purchases": 1, "lake/purchases__quarantine": 1}
+    assert (planned.rebuilt, len(planned.commits)) == (["Spending", "Shop"], 1)
+    assert found_in(tmp_path / ".mainspring") == before
+    assert "lake/purchases__quarantine" in " ".join(before)
+
+    done = retaining.retain(project)
+    assert done is not None
+    receipt = verified(done.receipt.encode(), project.signing_key.public)
+    assert [each["how"] for each in receipt["stores"]] == ["deleted before 2024-03-22T00:00:00Z, kept for fraud"] * 2
+    assert found_in(tmp_path / ".mainspring") == []
+    assert customers(project) == [BEN, "eve"]
+    with pytest.raises(NotFound):
+        project.lake.scan("purchases", 0)
+    assert retaining.retain(project) is None
+
+    holding.release(project, [subject(project, BEN)])
+    done = retaining.retain(project)
+    assert done is not None
+    assert emails(project) == {BEN: ["b@mail"], "eve": ["e@mail"]}
+    assert project.erasures.all()[0] == done
+
+
+def test_values_past_their_time_are_removed_and_their_rows_stay(tmp_path: Path) -> None:
+    project = planted(tmp_path, '[ms.Retention(days=90, purpose="mail", columns="email"), ms.Retention(days=365)]')
+    done = retaining.retain(project)
+    assert done is not None
+    assert emails(project) == {ANA: [None], BEN: [None, "b@mail"], "eve": ["e@mail"]}
+    left = [path for path in (tmp_path / ".mainspring").rglob("*") if path.is_file()
+            and b"ana.erased@" in path.read_bytes()]  # fmt: skip
+    assert left == []
+    assert retaining.retain(project) is None
+
+
+@pytest.mark.parametrize("at", ["lake/purchases__quarantine", "view Shop"])
+def test_a_run_that_was_killed_is_ended_by_the_next(tmp_path: Path, at: str) -> None:
+    project = planted(tmp_path, "ms.Retention(days=90)")
+
+    class Killed(Exception):
+        pass
+
+    def told(store: str) -> None:
+        if store == at:
+            raise Killed
+
+    with pytest.raises(Killed):
+        retaining.retain(project, told)
+    assert found_in(tmp_path / ".mainspring") != []
+    assert project.erasures.all()[0].done_at is None
+    assert retaining.retain(project) is not None
+    assert found_in(tmp_path / ".mainspring") == []
+
+
+def test_a_day_is_kept_whole_and_what_cannot_be_is_refused() -> None:
+    assert Retention(days=1).before(5 * DAY + 1) == Retention(days=1).before(6 * DAY - 1) == 4 * DAY
+    schema = {"a": "string", "amount": "float64"}
+    for wrong in (
+        lambda: Retention(days=0),
+        lambda: Retention(days=True),
+        lambda: Source("s", schema=schema, event_time="at", retention=Retention(days=1, columns="at")),  # type: ignore[arg-type]
+        lambda: Source("s", schema=schema, event_time="at", retention=[Retention(days=1), Retention(days=2)]),  # type: ignore[arg-type]
+        lambda: Source("s", schema=schema, event_time="at", retention=90),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(Invalid):
+            wrong()

@@ -33,6 +33,9 @@ from kit.servers import (  # noqa: F401  (fixtures)
 # The scripts of bench/ import each other by bare names. They come last on the path, so that they hide nothing.
 sys.path.append(str(Path(__file__).parents[1] / "bench"))
 
+# Nothing of a test gets into the keyring of who runs it.
+os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"
+
 # A shell starts what runs in its background with SIGINT ignored, and children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -12,6 +12,8 @@ command -v alertmanager >/dev/null || command -v prometheus-alertmanager >/dev/n
     wanted+=(postgresql-17 postgresql-17-pgvector)
 command -v nats-server >/dev/null || wanted+=(nats-server)
 command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || wanted+=(mosquitto)
+command -v softhsm2-util >/dev/null || wanted+=(softhsm2)
+[ "$(uname)" != Linux ] || command -v gnome-keyring-daemon >/dev/null || wanted+=(gnome-keyring dbus-daemon)
 [ ${#wanted[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "Installing ${wanted[*]}" >&2

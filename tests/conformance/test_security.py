@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from kit.auditing import audit_log
+from kit.key_holders import MemoryKeyring
 from mainspring.core.errors import Invalid, Unavailable
 from mainspring.security.adapters import accounts as accounts_module
 from mainspring.security.adapters.accounts import CatalogAccounts
@@ -80,36 +81,13 @@ class TestFileCredentials(CredentialsConformance):
             credentials.load()
 
 
-class Keyring:
-    """The functions of the package `keyring`, over a dictionary."""
-
-    class errors:
-        class KeyringError(Exception):
-            pass
-
-    def __init__(self) -> None:
-        self.entries: dict[tuple[str, str], str] = {}
-        self.locked = False
-
-    def get_password(self, service: str, name: str) -> str | None:
-        if self.locked:
-            raise self.errors.KeyringError("locked")
-        return self.entries.get((service, name))
-
-    def set_password(self, service: str, name: str, text: str) -> None:
-        self.entries[service, name] = text
-
-    def delete_password(self, service: str, name: str) -> None:
-        del self.entries[service, name]
-
-
 class TestKeyringCredentials(CredentialsConformance):
     @pytest.fixture
     def credentials(self) -> KeyringCredentials:
-        return KeyringCredentials(Keyring(), "shop local")
+        return KeyringCredentials(MemoryKeyring(), "shop local")
 
     def test_a_locked_keyring_is_said(self) -> None:
-        keyring = Keyring()
+        keyring = MemoryKeyring()
         keyring.locked = True
         with pytest.raises(Unavailable, match="does not answer: locked"):
             KeyringCredentials(keyring, "shop").load()

@@ -191,8 +191,20 @@ def _key_files(at: Context) -> Any:
     return files(at.state / "keys" / "master" if at.url.path == Path("/") else at.url.path)
 
 
+def _key_keyring(at: Context) -> Any:
+    keys = lazily("security.adapters.key_keyring", "KeyringKeys", extra="keyring")
+    try:
+        keyring = import_module("keyring")
+    except ModuleNotFoundError as error:
+        raise MissingExtra("KeyringKeys (keyring)", "keyring") from error
+    name = at.url.path.name or at.project.settings.project
+    return keys(keyring, name, lambda: at.project.own_locks.hold("keyring"))
+
+
 KEY_SERVICES: Mapping[str, Build] = {
     "file": _key_files,
+    "keyring": _key_keyring,
+    "pkcs11": lambda at: lazily("security.adapters.key_pkcs11", "Pkcs11Keys", extra="pkcs11")(at.url),
     "vault": lambda at: lazily("security.adapters.key_vault", "VaultKeys", extra="gateway")(at.url),
     "awskms": lambda at: lazily("security.adapters.key_awskms", "AwsKmsKeys", extra="awskms")(at.url),
 }

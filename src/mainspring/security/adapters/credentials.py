@@ -63,5 +63,8 @@ class KeyringCredentials:
     def _asked(self, ask: Any) -> Any:
         try:
             return ask()
-        except self._keyring.errors.KeyringError as error:
-            raise Unavailable(f"The keyring does not answer: {error}.", fix="unlock it.") from None
+        except Exception as error:  # backends raise what the libraries beneath them raise
+            raise Unavailable(
+                f"The keyring does not answer: {str(error) or type(error).__name__}.",
+                fix="unlock it, in a session that has one.",
+            ) from None

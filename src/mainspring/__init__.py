@@ -35,7 +35,7 @@ _HOMES = {
     ],
     "mainspring.features.declaring": ["feature_view", "on_demand_features", "request_features"],
     "mainspring.features.functions.declaring": ["python_features", "vector"],
-    "mainspring.features.model": ["Entity", "FeatureView", "Observations"],
+    "mainspring.features.model": ["Consent", "Entity", "FeatureView", "Observations"],
     "mainspring.jobs.declaring": ["job"],
     "mainspring.jobs.pipelines.declaring": [
         "approval", "drifted", "incident", "landed", "only_if", "pipeline", "webhook",
@@ -126,6 +126,7 @@ if TYPE_CHECKING:
     from mainspring.features.declaring import request_features as request_features
     from mainspring.features.functions.declaring import python_features as python_features
     from mainspring.features.functions.declaring import vector as vector
+    from mainspring.features.model import Consent as Consent
     from mainspring.features.model import Entity as Entity
     from mainspring.features.model import FeatureView as FeatureView
     from mainspring.features.model import Observations as Observations

@@ -68,7 +68,7 @@ def _box(node: Node, column: int, here: str, href: Href) -> Box:
 
 
 def _arrow(edge: Edge, here: str) -> Arrow:
-    aside = "aside" if edge.gives in ("labels", "observations") else ""
+    aside = "aside" if edge.gives in ("labels", "observations", "consent") else ""
     near = "near" if here in (edge.start, edge.end) else ""
     title = f"{edge.gives} from {_name(edge.start)} to {_name(edge.end)}"
     return Arrow(edge.start, edge.end, title, edge.gives, f"{aside} {near}".strip())

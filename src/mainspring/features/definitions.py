@@ -16,6 +16,7 @@ from mainspring.data.model import Check, Source
 from mainspring.features.functions.model import DerivedSource, FeatureFunction, RequestFunction
 from mainspring.features.model import (
     Aggregation,
+    Consent,
     Entity,
     FeatureGroup,
     FeatureView,
@@ -75,11 +76,20 @@ class _Function(msgspec.Struct, tag="function", omit_defaults=True):
     tags: dict[str, str] = {}
 
 
+class _Consent(msgspec.Struct, omit_defaults=True):
+    source: str
+    entity: str
+    purpose: str
+    given: str
+    by: str
+
+
 class _Observations(msgspec.Struct, omit_defaults=True):
     source: str
     keys: list[str]
     at: Node
     where: Node | None = None
+    consent: _Consent | None = None
 
 
 class _Document(msgspec.Struct, omit_defaults=True):
@@ -94,17 +104,17 @@ class _Document(msgspec.Struct, omit_defaults=True):
 def dump(groups: Sequence[FeatureGroup], observations: Observations) -> bytes:
     """Return the groups, in order, and the observations, with the sources and entities they need."""
     views = views_of(groups)
-    used = [observations.source, *(view.source for view in views)]
+    consent = observations.consent
+    used = [observations.source, *(view.source for view in views), *([consent.source] if consent else [])]
     sources = {source.name: source for source in [*(each for view in used for each in _parents(view)), *used]}
-    entities = {entity.name: entity for entity in [*observations.keys, *(view.entity for view in views)]}
+    declared = [*observations.keys, *(view.entity for view in views), *([consent.entity] if consent else [])]
+    entities = {entity.name: entity for entity in declared}
     document = _Document(
         FORMAT,
         {name: _dump_source(source) for name, source in sorted(sources.items())},
         {name: _Entity(entity.keys, entity.description) for name, entity in sorted(entities.items())},
         [_dump_group(group) for group in groups],
-        _Observations(
-            observations.source.name, [entity.name for entity in observations.keys], observations.at, observations.where
-        ),
+        _dump_observations(observations),
         [_dump_view(view) for view in views if view not in groups],
     )
     return msgspec.json.format(msgspec.json.encode(document), indent=1)
@@ -133,10 +143,34 @@ def load(content: bytes) -> tuple[list[FeatureGroup], Observations]:
                 views[group.name] if isinstance(group, _View) else _load_request(group, views)
                 for group in document.groups
             ],
-            Observations(sources[at.source], keys=[entities[name] for name in at.keys], at=at.at, where=at.where),
+            Observations(
+                sources[at.source],
+                keys=[entities[name] for name in at.keys],
+                at=at.at,
+                where=at.where,
+                consent=_load_consent(at.consent, sources, entities),
+            ),
         )
     except (msgspec.MsgspecError, KeyError) as error:
         raise Corrupt(f"Feature definitions cannot be read: {error}.") from error
+
+
+def _dump_observations(observations: Observations) -> _Observations:
+    keys = [entity.name for entity in observations.keys]
+    found = observations.consent
+    consent = None
+    if found is not None:
+        consent = _Consent(found.source.name, found.entity.name, found.purpose, found.given, found.by)
+    return _Observations(observations.source.name, keys, observations.at, observations.where, consent)
+
+
+def _load_consent(
+    consent: _Consent | None, sources: Mapping[str, Source], entities: Mapping[str, Entity]
+) -> Consent | None:
+    if consent is None:
+        return None
+    source, entity = sources[consent.source], entities[consent.entity]
+    return Consent(source, entity=entity, purpose=consent.purpose, given=consent.given, by=consent.by)
 
 
 def _dump_source(source: Source) -> _Source:

@@ -211,6 +211,46 @@ def views_of(groups: Sequence[FeatureGroup]) -> list[FeatureView]:
 
 
 @dataclass(frozen=True, eq=False)
+class Consent:
+    """Consent of subjects to a purpose: rows of a source, of which the newest of a subject counts.
+
+    Args:
+        source: Source with the entity's key columns, a row for each time that consent is given or withdrawn.
+        entity: The subjects who consent.
+        purpose: The purpose, a value of the column `by`.
+        given: Boolean column: consent is given, or withdrawn.
+        by: Column of text with the purpose.
+
+    Raises:
+        Invalid: The source lacks a column, a column has another type, or the source's rows are versions of facts.
+    """
+
+    source: Source
+    _: KW_ONLY
+    entity: Entity
+    purpose: str
+    given: str = "given"
+    by: str = "purpose"
+
+    def __post_init__(self) -> None:
+        expect(self.source, Source, "The source of a consent", fix="give an ms.Source itself, without quotes.")
+        expect(self.entity, Entity, "The entity of a consent", fix="give an ms.Entity itself, without quotes.")
+        expect(self.purpose, str, "The purpose of a consent", fix='name it: purpose="advertising".')
+        needed = {**self.entity.keys, self.given: DType.Boolean, self.by: DType.String}
+        for name, dtype in needed.items():
+            if self.source.columns.get(name) != dtype:
+                raise Invalid(
+                    f"Consents of source {self.source.name!r} need a column {name!r} of type {dtype!r}.",
+                    fix=f"it has {sorted(self.source.columns)}; name others with given= and by=.",
+                )
+        if self.source.versioning is not None:
+            raise Invalid(
+                f"Source {self.source.name!r} has an id, so its rows are no decisions, each of its own time.",
+                fix="declare it without id.",
+            )
+
+
+@dataclass(frozen=True, eq=False)
 class Observations:
     """Observations: entities and instants of predictions, one per row of `source`.
 
@@ -221,6 +261,8 @@ class Observations:
             clock does.
         where: Condition that selects the observations; a row for which it is false or null is not one. It selects data
             for training and evaluation. Online every request is answered.
+        consent: Observations count only of subjects who had consented at their instant, and have not withdrawn it by
+            the time that the rows are read for. Without a row there is no consent.
 
     Raises:
         Invalid: An argument is of another kind, the source lacks key columns, or `where` is not a condition over its
@@ -232,6 +274,7 @@ class Observations:
     keys: Sequence[Entity]
     at: Node
     where: Node | None = None
+    consent: Consent | None = None
 
     def __post_init__(self) -> None:
         owner = "The {} of observations"
@@ -240,7 +283,11 @@ class Observations:
         expect(self.at, Expr, owner.format("time"), fix='write an expression: at=ms.col("placed_at").')
         if self.where is not None:
             self._check_where(self.where)
-        missing = [name for entity in self.keys for name in entity.keys if name not in self.source.columns]
+        if self.consent is not None:
+            expect(self.consent, Consent, owner.format("consent"), fix="give an ms.Consent.")
+        consenting = [] if self.consent is None else [self.consent.entity]
+        entities = [*self.keys, *consenting]
+        missing = [name for entity in entities for name in entity.keys if name not in self.source.columns]
         if missing:
             raise Invalid(
                 f"Observations of source {self.source.name!r} lack the key columns {missing}.",

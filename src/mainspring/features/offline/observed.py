@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mainspring.core.errors import InvalidData
-from mainspring.core.expr.sql import quote_name, to_sql
+from mainspring.core.expr.sql import quote_name, quote_text, to_sql
 from mainspring.core.schema import DType, Schema
 from mainspring.core.time import FIRST_INSTANT, LAST_INSTANT
 from mainspring.data import duck
 from mainspring.data.arrow import ARROW_TYPES, arrow_schema
 from mainspring.data.arrow_coercion import whole_microseconds
-from mainspring.data.model import SEQUENCE, TableScan
-from mainspring.features.model import FeatureGroup, Observations, views_of
+from mainspring.data.model import SEQUENCE, VISIBLE_AT, TableScan
+from mainspring.features.model import Consent, FeatureGroup, Observations, views_of
 from mainspring.features.offline.query import connection
 from mainspring.features.offline.versions import first_versions_sql, open_versions
 
@@ -36,9 +36,9 @@ def observe(
 ) -> pa.Table:
     """Return the rows of the observations' source with `_at` in `[since, until)`, and that column `_at`, by time.
 
-    A row whose time `at` is null, or which the definition's `where` excludes, is not an observation. If the source's
-    rows are versions of facts, each fact that is not retracted is one observation, by its first version: that version
-    is what a request brought. With `until`, a fact that was retracted after it still counts.
+    A row whose time `at` is null, or which the definition's `where` or `consent` excludes, is not an observation. If
+    the source's rows are versions of facts, each fact that is not retracted is one observation, by its first version:
+    that version is what a request brought. With `until`, a fact that was retracted after it still counts.
     Instants are UTC epoch microseconds.
 
     Raises:
@@ -70,10 +70,46 @@ def open_observed(
     where = " AND ".join([f"{AT} IS NOT NULL", *filter(None, bounds)])
     names = ", ".join(map(quote_name, (*source.columns, SEQUENCE)))
     rows = "source" if source.versioning is None else f"({first_versions_sql(source, until)})"
+    name = "observed" if definition.consent is None else "selected"
     con.execute(
-        f"CREATE TEMP VIEW observed AS SELECT {names}, {AT} "
+        f"CREATE TEMP VIEW {name} AS SELECT {names}, {AT} "
         f"FROM (SELECT *, {to_sql(definition.at, source.columns)} AS {AT} FROM {rows}) WHERE {where}"
     )
+    if definition.consent is not None:
+        _open_consented(con, definition.consent, scan, until)
+
+
+def without_consent(con: Any) -> int:
+    """Return how many rows of a definition with a consent are not in the view `observed` for lack of it."""
+    (count,) = duck.one_row(con, "SELECT (SELECT count(*) FROM selected) - (SELECT count(*) FROM consented)")
+    return int(count)
+
+
+def _open_consented(con: Any, consent: Consent, scan: Callable[[str], TableScan], until: int | None) -> None:
+    """Create `observed` of those rows of `selected` whose subject had consented at their instant, and had at `until`.
+
+    The newest of a subject's rows counts that had happened and was known at a time.
+    """
+    source = consent.source
+    open_versions(con, "consents", scan(source.name), source)
+    keys, event = list(map(quote_name, consent.entity.keys)), quote_name(source.event_time)
+    known = f"greatest({event}, {VISIBLE_AT})"
+    con.execute(
+        f"CREATE TEMP TABLE decisions AS SELECT {', '.join(keys)}, {quote_name(consent.given)} AS given, "
+        f"{event} AS decided, {known} AS known, {SEQUENCE} AS number FROM consents "
+        f"WHERE {quote_name(consent.by)} = {quote_text(consent.purpose)}"
+        + ("" if until is None else f" AND epoch_us({known}) <= {until}")
+    )
+    newest = "ORDER BY d.decided DESC, d.number DESC) = 1"
+    same = " AND ".join(f"o.{key} = d.{key}" for key in keys)
+    con.execute(
+        f"CREATE TEMP TABLE consented AS SELECT {SEQUENCE} FROM ("
+        f"SELECT o.{SEQUENCE}, d.given FROM selected AS o JOIN decisions AS d ON {same} AND d.known <= o.{AT} "
+        f"QUALIFY row_number() OVER (PARTITION BY o.{SEQUENCE} {newest}) WHERE given INTERSECT "
+        f"SELECT {SEQUENCE} FROM (SELECT o.{SEQUENCE}, d.given FROM selected AS o JOIN decisions AS d ON {same} "
+        f"QUALIFY row_number() OVER (PARTITION BY o.{SEQUENCE} {newest}) WHERE given"
+    )
+    con.execute(f"CREATE TEMP VIEW observed AS SELECT * FROM selected SEMI JOIN consented USING ({SEQUENCE})")
 
 
 def as_read(

@@ -57,6 +57,7 @@ def test_checks(project: Project, models: Sequence[Model]) -> Iterator[Check]:
     sources = {group.source.name for model in models for group in model.features if hasattr(group, "source")}
     sources |= {label.source.name for model in models for label in model.labels}
     sources |= {model.observations.source.name for model in models}
+    sources |= {consent.source.name for model in models if (consent := model.observations.consent) is not None}
     missing = [name for name in sorted(sources) if project.lake.version(name) is None]
     if missing:
         yield failed(

@@ -30,7 +30,8 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """Flow from `start` to `end`, by their ids: `rows`, `features`, `labels`, `observations`, `versions`."""
+    """Flow from `start` to `end`, by their ids: `rows`, `features`, `labels`, `observations`,
+    `consent`, `versions`."""
 
     start: str
     end: str
@@ -134,6 +135,8 @@ def _of_models(models: Mapping[str, Model]) -> Iterator[Edge]:
             if isinstance(group, RequestFeatures) and group.fields:
                 yield Edge(f"{SOURCE}:{model.observations.source.name}", f"{REQUEST}:{group.name}", "observations")
         yield Edge(f"{SOURCE}:{model.observations.source.name}", end, "observations")
+        if model.observations.consent is not None:
+            yield Edge(f"{SOURCE}:{model.observations.consent.source.name}", end, "consent")
         for source in dict.fromkeys(label.source.name for label in model.labels):
             yield Edge(f"{SOURCE}:{source}", end, "labels")
 

@@ -534,6 +534,24 @@ def _retention_of_rows(project: Project) -> Outcome:
 
 
 @_measure(
+    "consent",
+    "Rows of people who have not consented to the purpose, or have withdrawn, are left out of training, and counted.",
+    off_by="observations without `consent`",
+    test="unit/training/test_consent.py::test_who_has_not_consented_is_left_out",
+)
+def _consent(project: Project) -> Outcome:
+    models = project.definitions.models.values()
+    if not models:
+        return State.IDLE, "No model is declared."
+    asking = [model for model in models if model.observations.consent is not None]
+    if not asking:
+        return State.OFF, f"No consent is asked for, in {_count(models, 'model')}."
+    purposes = ", ".join(sorted({each.observations.consent.purpose for each in asking if each.observations.consent}))
+    told = f"Models that ask for consent: {len(asking)} of {len(models)} ({purposes})."
+    return (State.HOLDS if len(asking) == len(models) else State.PARTLY), told
+
+
+@_measure(
     "data-quality",
     "Rows that break a source's rules go to its quarantine with the reason, and into no feature.",
     off_by="a source without `checks`",

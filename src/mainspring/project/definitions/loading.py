@@ -436,6 +436,7 @@ def _content(item: Any) -> str:
         body = {
             "observations": item.observations.source.name,
             **({} if item.observations.where is None else {"where": render(item.observations.where)}),
+            **({} if item.observations.consent is None else {"consent": item.observations.consent.purpose}),
             "features": item.inputs,
             "baseline": named_features(item.baseline, item.baseline_columns),
             "label": item.truth,

@@ -23,7 +23,7 @@ from mainspring.data.model import SEQUENCE
 from mainspring.features import definitions
 from mainspring.features.model import Observations
 from mainspring.features.offline import point_in_time
-from mainspring.features.offline.observed import AT, open_observed
+from mainspring.features.offline.observed import AT, open_observed, without_consent
 from mainspring.features.offline.pieces import Observed, count, pieces
 from mainspring.features.offline.query import connection, execute
 from mainspring.features.offline.stored import Scan
@@ -212,6 +212,8 @@ def _joined(
         execute(con, f"CREATE TEMP TABLE marked AS SELECT {SEQUENCE}, {LABEL}, {WHY} FROM ({joins.sql})")
         counted = con.execute(f"SELECT {WHY}, count(*) FROM marked WHERE {WHY} IS NOT NULL GROUP BY {WHY}")
         left_out = joins.left_out(con, dict(counted.fetchall()))
+        if observations.consent is not None:
+            left_out = left_out.and_without_consent(without_consent(con))
         names = ", ".join(quote_name(name) for name in (*observations.source.columns, AT, LABEL))
         yield (
             con,

@@ -7,7 +7,7 @@ docs/adr/0024-label-maturity.md, docs/adr/0030-several-labels.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,8 @@ BASELINE_SCORE = "_baseline"  # of held-out rows: the baseline's predictions, a 
 KNOWN_AT = "_known_at"  # int64: time at which the label became known, UTC epoch microseconds
 WHY = "_left_out"  # reason for a missing label, one of those below
 
-NOT_MATURE, NULL_KEY, NO_LABEL, NULL_LABEL, KNOWN_BEFORE = (
-    "not_mature", "null_key", "no_label", "null_label", "known_before",
+NOT_MATURE, NULL_KEY, NO_LABEL, NULL_LABEL, KNOWN_BEFORE, NO_CONSENT = (
+    "not_mature", "null_key", "no_label", "null_label", "known_before", "no_consent",
 )  # fmt: skip
 _WORDS = {
     NOT_MATURE: "not mature",
@@ -37,12 +37,13 @@ _WORDS = {
     NO_LABEL: "without a label",
     NULL_LABEL: "whose label is null",
     KNOWN_BEFORE: "whose label was known before the observation",
+    NO_CONSENT: "without consent",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Observations without a label, counted by reason.
+    """Observations without a label, or without consent, counted by reason.
 
     Attributes:
         counts: Reason -> number of observations, without zeros. For several labels the key is `reason.column`, with the
@@ -58,6 +59,10 @@ class LeftOut:
     matures_us: int | None = None
     through: int | None = None
     labels: Mapping[str, LeftOut] = field(default_factory=dict)
+
+    def and_without_consent(self, count: int) -> LeftOut:
+        """Return the same with observations of subjects who have not consented."""
+        return replace(self, counts=_ordered({**self.counts, NO_CONSENT: count})) if count else self
 
     @property
     def total(self) -> int:

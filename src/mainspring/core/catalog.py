@@ -7,8 +7,10 @@ Only adapters import this module: it brings SQLAlchemy.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ def sqlalchemy_url(text: str) -> sa.URL:
     return sa.make_url(f"{_POSTGRES}{separator}{rest}" if scheme in ("postgresql", "postgres") else text)
 
 
-def open_engine(url: str, schema: str = SCHEMA) -> sa.Engine:
+def open_engine(url: str, schema: str = SCHEMA) -> CatalogEngine:
     """Return an engine; both kinds wait 10 s for a lock.
 
     SQLite gets WAL, foreign keys and full durability. In memory it has one connection, for which threads wait: a thread
@@ -58,7 +60,7 @@ def open_engine(url: str, schema: str = SCHEMA) -> sa.Engine:
         connection.execute(f"SET lock_timeout TO '{_LOCK_S}s'")
         connection.autocommit = False
 
-    return engine
+    return CatalogEngine(engine)
 
 
 def patience(url: sa.URL) -> dict[str, str]:
@@ -67,7 +69,7 @@ def patience(url: sa.URL) -> dict[str, str]:
     return {name: value for name, value in given.items() if name not in url.query}
 
 
-def _open_sqlite(parsed: sa.URL) -> sa.Engine:
+def _open_sqlite(parsed: sa.URL) -> CatalogEngine:
     in_memory = parsed.database in (None, "", ":memory:")
     pool: dict[str, Any] = {}
     if (
@@ -88,7 +90,7 @@ def _open_sqlite(parsed: sa.URL) -> sa.Engine:
 
     with catalog_errors(str(parsed.database)), engine.connect() as connection:
         connection.execute(sa.text("SELECT 1 FROM sqlite_master LIMIT 1"))
-    return engine
+    return CatalogEngine(engine)
 
 
 def check_not_deleted(path: Path, what: str) -> None:
@@ -119,6 +121,98 @@ def upsert(engine: sa.Engine, table: sa.Table, keys: Sequence[str], changed: Seq
 
     insert = (postgresql if engine.dialect.name == "postgresql" else sqlite).insert(table)
     return insert.on_conflict_do_update(index_elements=keys, set_={name: insert.excluded[name] for name in changed})
+
+
+class CatalogEngine(sa.Engine):
+    """An engine whose transactions are one within `together`, for the thread that opened it."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        super().__init__(engine.pool, engine.dialect, engine.url)
+        self._local = threading.local()
+
+    @property
+    def shared(self) -> _Shared | None:
+        """The transaction of this thread, `None` outside `together`."""
+        found: _Shared | None = getattr(self._local, "shared", None)
+        return found
+
+    @contextmanager
+    def begin(self) -> Iterator[sa.Connection]:
+        shared = self.shared
+        if shared is None:
+            with super().begin() as connection:
+                yield connection
+        else:
+            with shared.connection.begin_nested():
+                yield shared.connection
+
+    def connect(self) -> Any:
+        shared = self.shared
+        return super().connect() if shared is None else nullcontext(shared.connection)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Context in which all that this thread writes takes effect at its end, or, after an exception, not at all.
+
+        On SQLite it excludes other writers from its start. Nothing in it may wait for another thread that writes.
+        """
+        if self.shared is not None:
+            yield
+            return
+        with super().connect() as connection:
+            if self.dialect.name == "sqlite":
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            self._local.shared = shared = _Shared(connection)
+            try:
+                yield
+            finally:
+                self._local.shared = None
+            connection.commit()
+        for each in shared.after:
+            each()
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """A transaction, and what is done after its commit."""
+
+    connection: sa.Connection
+    after: list[Callable[[], None]] = field(default_factory=list)
+
+
+def together(engine: sa.Engine) -> AbstractContextManager[None]:
+    """Return `CatalogEngine.together` of an engine.
+
+    Raises:
+        TypeError: The engine is not that of a catalog.
+    """
+    if not isinstance(engine, CatalogEngine):
+        raise TypeError("The engine was not opened by open_engine.")
+    return engine.together()
+
+
+@contextmanager
+def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Context of a transaction, committed at its end, that on SQLite excludes other writers from its start: what it
+    reads stays valid.
+    """
+    if isinstance(engine, CatalogEngine) and engine.shared is not None:
+        with engine.begin() as connection:
+            yield connection
+        return
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        yield connection
+        connection.commit()
+
+
+def after_commit(engine: sa.Engine, do: Callable[[], None]) -> None:
+    """Call a function once this thread's transaction is committed: now, unless it is within `together`."""
+    if isinstance(engine, CatalogEngine) and engine.shared is not None:
+        engine.shared.after.append(do)
+    else:
+        do()
 
 
 def keep_writers_out(connection: sa.Connection, table: sa.Table) -> None:

@@ -186,21 +186,24 @@ def _move(
     new: ModelVersion,
     check: Check = lambda _: None,
 ) -> None:
-    versions.set_alias(
-        AliasMove(
-            model=new.model,
-            alias=CHAMPION,
-            old=None if old is None else old.version,
-            new=new.version,
-            actor=actor,
-            reason=f"{action}: {reason}" if reason else action,
-            at=clock.now(),
-            domain_at=(domain or clock).now(),
-        ),
-        check,
-    )
-    came_from = "nothing" if old is None else f"version {old.version}"
-    _audit(audit, clock, actor, action, new.model, f"{came_from} -> version {new.version}, bundle {new.digest[:12]}")
+    with audit.together():
+        versions.set_alias(
+            AliasMove(
+                model=new.model,
+                alias=CHAMPION,
+                old=None if old is None else old.version,
+                new=new.version,
+                actor=actor,
+                reason=f"{action}: {reason}" if reason else action,
+                at=clock.now(),
+                domain_at=(domain or clock).now(),
+            ),
+            check,
+        )
+        came_from = "nothing" if old is None else f"version {old.version}"
+        _audit(
+            audit, clock, actor, action, new.model, f"{came_from} -> version {new.version}, bundle {new.digest[:12]}"
+        )
 
 
 def _audit(audit: AuditLog, clock: Clock, actor: str, action: str, model: str, detail: str) -> None:

@@ -52,9 +52,9 @@ def add_account(
     ):
         _check(text, what, longest, wanted=wanted)
     account = Account(new_id(), kind, name, email, issuer, subject, tuple(provider_groups), project.wall.now())
-    project.audit.check()
-    project.accounts.add(account)
-    audit(project, "accounts.add", f"{kind}/{account.id}", f"{name} {email}".strip(), who=who)
+    with project.audit.together():
+        project.accounts.add(account)
+        audit(project, "accounts.add", f"{kind}/{account.id}", f"{name} {email}".strip(), who=who)
     return account
 
 
@@ -101,9 +101,9 @@ def bind_name(project: Project, account: Account, name: str, *, by: str | None =
             f"{name[:140]!r} is not a user of a machine.", fix="write local:NAME, as `models show` prints it."
         )
     bound = BoundName(name, account.id, project.wall.now(), local_user() if by is None else by)
-    project.audit.check()
-    project.accounts.bind(bound)
-    audit(project, "accounts.bind", f"{account.kind}/{account.id}", name, who=by)
+    with project.audit.together():
+        project.accounts.bind(bound)
+        audit(project, "accounts.bind", f"{account.kind}/{account.id}", name, who=by)
     return bound
 
 
@@ -112,21 +112,21 @@ def set_disabled(project: Project, account: Account, disabled: bool, *, who: str
     if disabled == (account.disabled_at is not None):
         return account
     at = project.wall.now() if disabled else None
-    project.audit.check()
-    project.accounts.set_disabled(account.id, at)
-    if disabled:
-        project.user_sessions.remove_all(account.id)
-    action = "accounts.disable" if disabled else "accounts.enable"
-    audit(project, action, f"{account.kind}/{account.id}", account.name, who=who)
+    with project.audit.together():
+        project.accounts.set_disabled(account.id, at)
+        if disabled:
+            project.user_sessions.remove_all(account.id)
+        action = "accounts.disable" if disabled else "accounts.enable"
+        audit(project, action, f"{account.kind}/{account.id}", account.name, who=who)
     return replace(account, disabled_at=at)
 
 
 def remove_account(project: Project, account: Account, *, who: str | None = None) -> None:
     """Remove an account with its memberships, roles and sessions; its keys are void within two seconds."""
-    project.audit.check()
-    project.accounts.remove(account.id)
-    project.user_sessions.remove_all(account.id)
-    audit(project, "accounts.remove", f"{account.kind}/{account.id}", account.name, who=who)
+    with project.audit.together():
+        project.accounts.remove(account.id)
+        project.user_sessions.remove_all(account.id)
+        audit(project, "accounts.remove", f"{account.kind}/{account.id}", account.name, who=who)
 
 
 def add_group(project: Project, name: str, provider_group: str = "") -> AccountGroup:
@@ -141,9 +141,9 @@ def add_group(project: Project, name: str, provider_group: str = "") -> AccountG
     """
     _check(provider_group, "group of the provider", 512, wanted=False)
     group = AccountGroup(check_id(name, "group"), provider_group, project.wall.now())
-    project.audit.check()
-    project.accounts.add_group(group)
-    audit(project, "groups.add", f"group/{name}", provider_group)
+    with project.audit.together():
+        project.accounts.add_group(group)
+        audit(project, "groups.add", f"group/{name}", provider_group)
     return group
 
 
@@ -153,9 +153,9 @@ def remove_group(project: Project, name: str) -> None:
     Raises:
         NotFound: There is no such group.
     """
-    project.audit.check()
-    project.accounts.remove_group(name)
-    audit(project, "groups.remove", f"group/{name}")
+    with project.audit.together():
+        project.accounts.remove_group(name)
+        audit(project, "groups.remove", f"group/{name}")
 
 
 def set_member(project: Project, group: str, account: Account, *, member: bool) -> None:
@@ -165,9 +165,9 @@ def set_member(project: Project, group: str, account: Account, *, member: bool) 
         NotFound: There is no such group, or the account to remove is not a member.
     """
     change = project.accounts.add_member if member else project.accounts.remove_member
-    project.audit.check()
-    change(group, account.id)
-    audit(project, "groups.add-member" if member else "groups.remove-member", f"group/{group}", _named(account))
+    with project.audit.together():
+        change(group, account.id)
+        audit(project, "groups.add-member" if member else "groups.remove-member", f"group/{group}", _named(account))
 
 
 def parse_grant(project: Project, role: str, who: str, resource: str = PROJECT) -> Grant:
@@ -201,9 +201,9 @@ def grant_role(project: Project, grant: Grant) -> None:
     Raises:
         NotFound: There is no such account or group.
     """
-    project.audit.check()
-    project.accounts.grant(grant)
-    audit(project, "roles.grant", f"{grant.kind}/{grant.who}", f"{grant.role} on {grant.resource}")
+    with project.audit.together():
+        project.accounts.grant(grant)
+        audit(project, "roles.grant", f"{grant.kind}/{grant.who}", f"{grant.role} on {grant.resource}")
 
 
 def revoke_role(project: Project, grant: Grant) -> None:
@@ -212,9 +212,9 @@ def revoke_role(project: Project, grant: Grant) -> None:
     Raises:
         NotFound: It is not granted.
     """
-    project.audit.check()
-    project.accounts.revoke(grant)
-    audit(project, "roles.revoke", f"{grant.kind}/{grant.who}", f"{grant.role} on {grant.resource}")
+    with project.audit.together():
+        project.accounts.revoke(grant)
+        audit(project, "roles.revoke", f"{grant.kind}/{grant.who}", f"{grant.role} on {grant.resource}")
 
 
 def _named(account: Account) -> str:

@@ -85,10 +85,11 @@ def _begun(project: Project, id: str, action: Action, endpoint: str) -> Taken | 
     detail = why or _intended(project, action, endpoint, until)
     made = Taken(action=title, at=now, state=state, detail=detail, share=action.share, until=until)
     try:
-        project.incidents.save([msgspec.structs.replace(incident, actions=(*incident.actions, made))])
+        with project.audit.together():
+            project.incidents.save([msgspec.structs.replace(incident, actions=(*incident.actions, made))])
+            audit(project, "incident.action", f"incident/{id}", f"{title}: {state}: {detail}", who=MONITOR)
     except Conflict:
         return None
-    audit(project, "incident.action", f"incident/{id}", f"{title}: {state}: {detail}", who=MONITOR)
     return made
 
 
@@ -101,8 +102,9 @@ def _do(project: Project, id: str, action: Action, endpoint: str) -> Taken:
     except MainspringError as error:
         _log.warning("%s of incident %s: %s", title, id, error)
         state, detail = FAILED, str(error)
-    _changed(project, id, lambda incident: _replaced(incident, noted.action, state, detail[:1_000]))
-    audit(project, "incident.action", f"incident/{id}", f"{title}: {state}: {detail}", who=MONITOR)
+    with project.audit.together():
+        _changed(project, id, lambda incident: _replaced(incident, noted.action, state, detail[:1_000]))
+        audit(project, "incident.action", f"incident/{id}", f"{title}: {state}: {detail}", who=MONITOR)
     return msgspec.structs.replace(noted, state=state, detail=detail)
 
 

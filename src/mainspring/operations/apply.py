@@ -41,8 +41,9 @@ def apply(project: Project, *, dry_run: bool = False) -> tuple[list[Change], Con
         if changes and not dry_run:
             for name in definitions.sources:
                 conform(project, name)
-            project.applied.replace(contents, project.wall.now())
-            audit(project, "apply", "definitions", _summary(changes))
+            with project.audit.together():
+                project.applied.replace(contents, project.wall.now())
+                audit(project, "apply", "definitions", _summary(changes))
     return changes, contents
 
 

@@ -95,8 +95,9 @@ def renew(project: Project) -> Rotation:
     with project.locks.hold("encryption"):
         renewed = sorted({key.purpose for key in project.data_key_store.all()} - NEVER_RENEWED)
         for purpose in renewed:
-            made = project.data_keys.renew(purpose)
-            audit(project, "encryption.renew", f"key/{made.id}", f"number {made.number} of {purpose}")
+            with project.audit.together():
+                made = project.data_keys.renew(purpose)
+                audit(project, "encryption.renew", f"key/{made.id}", f"number {made.number} of {purpose}")
     return Rotation(version=project.key_service.version(), wrapped=0, renewed=renewed)
 
 

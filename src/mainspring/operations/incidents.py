@@ -294,10 +294,11 @@ def _changed(
         if note:
             made = made.noted(now, who, text)
         try:
-            [stored] = project.incidents.save([made], _messages(project, incident, made))
+            with project.audit.together():
+                [stored] = project.incidents.save([made], _messages(project, incident, made))
+                audit(project, f"incident.{action}", f"incident/{id}", text, who=who)
         except Conflict:  # a pass was faster
             continue
-        audit(project, f"incident.{action}", f"incident/{id}", text, who=who)
         publish_sheds(project)
         return stored
     raise Conflict(f"The incident {id} kept changing.", fix="run the command again.")

@@ -38,18 +38,18 @@ def create_key(
         owner: Id of the account whose roles it has; empty for a key with every role.
     """
     allowed = [KeyScope(scope) for scope in scopes]
-    project.audit.check()
-    token = keys.issue(
-        project.key_store,
-        name=name,
-        scopes=allowed,
-        lifetime_us=lifetime_us,
-        clock=project.wall,
-        pepper=project.pepper,
-        created_by=local_user() if created_by is None else created_by,
-        owner=owner,
-    )
-    audit(project, "keys.create", f"key/{token.split('_')[1]}", f"{name}: {' '.join(sorted(allowed))}")
+    with project.audit.together():
+        token = keys.issue(
+            project.key_store,
+            name=name,
+            scopes=allowed,
+            lifetime_us=lifetime_us,
+            clock=project.wall,
+            pepper=project.pepper,
+            created_by=local_user() if created_by is None else created_by,
+            owner=owner,
+        )
+        audit(project, "keys.create", f"key/{token.split('_')[1]}", f"{name}: {' '.join(sorted(allowed))}")
     return token
 
 
@@ -91,6 +91,6 @@ def revoke_key(project: Project, key_id: str) -> None:
     Raises:
         NotFound: There is no such key.
     """
-    project.audit.check()
-    project.key_store.revoke(key_id, project.wall.now())
-    audit(project, "keys.revoke", f"key/{key_id}")
+    with project.audit.together():
+        project.key_store.revoke(key_id, project.wall.now())
+        audit(project, "keys.revoke", f"key/{key_id}")

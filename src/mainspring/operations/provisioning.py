@@ -59,10 +59,10 @@ def create_user(project: Project, wanted: Person, who: str) -> Provisioned:
     account = found or Account(
         new_id(), Kind.USER, wanted.name, wanted.email, issuer, subject, created_at=project.wall.now()
     )
-    project.audit.check()
-    user = DirectoryUser(account.id, wanted.user_name, wanted.external_id)
-    project.directory.add_user(account, user)
-    audit(project, "accounts.add", f"user/{account.id}", f"directory: {wanted.user_name}", who=who)
+    with project.audit.together():
+        user = DirectoryUser(account.id, wanted.user_name, wanted.external_id)
+        project.directory.add_user(account, user)
+        audit(project, "accounts.add", f"user/{account.id}", f"directory: {wanted.user_name}", who=who)
     return _become(project, Provisioned(user, account), wanted, who)
 
 
@@ -98,9 +98,9 @@ def replace_user(project: Project, account_id: str, wanted: Person, who: str) ->
     found = find_user(project, account_id)
     user = replace(found.user, user_name=wanted.user_name, external_id=wanted.external_id)
     if user != found.user:
-        project.audit.check()
-        project.directory.save_user(user)
-        audit(project, "accounts.describe", f"user/{account_id}", f"directory: {user.user_name}", who=who)
+        with project.audit.together():
+            project.directory.save_user(user)
+            audit(project, "accounts.describe", f"user/{account_id}", f"directory: {user.user_name}", who=who)
     return _become(project, replace(found, user=user), wanted, who)
 
 
@@ -138,9 +138,9 @@ def create_group(project: Project, wanted: DirectoryGroup, who: str) -> Director
     """Create a group. Raises as `replace_group`, or `Conflict` if the name is taken."""
     made = replace(wanted, id=new_id())
     _check_group(project, made)
-    project.audit.check()
-    project.directory.add_group(made)
-    audit(project, "groups.add", f"directory-group/{made.id}", _told(made), who=who)
+    with project.audit.together():
+        project.directory.add_group(made)
+        audit(project, "groups.add", f"directory-group/{made.id}", _told(made), who=who)
     return made
 
 
@@ -155,9 +155,9 @@ def replace_group(project: Project, wanted: DirectoryGroup, who: str) -> Directo
     before = find_group(project, wanted.id)
     if wanted != before:
         _check_group(project, wanted, before.members)
-        project.audit.check()
-        project.directory.save_group(wanted)
-        audit(project, "groups.change", f"directory-group/{wanted.id}", _told(wanted, before), who=who)
+        with project.audit.together():
+            project.directory.save_group(wanted)
+            audit(project, "groups.change", f"directory-group/{wanted.id}", _told(wanted, before), who=who)
     return wanted
 
 
@@ -168,9 +168,9 @@ def remove_group(project: Project, group_id: str, who: str) -> None:
         NotFound: There is no such group.
     """
     group = find_group(project, group_id)
-    project.audit.check()
-    project.directory.remove_group(group_id)
-    audit(project, "groups.remove", f"directory-group/{group_id}", group.name, who=who)
+    with project.audit.together():
+        project.directory.remove_group(group_id)
+        audit(project, "groups.remove", f"directory-group/{group_id}", group.name, who=who)
 
 
 def _told(group: DirectoryGroup, before: DirectoryGroup | None = None) -> str:

@@ -50,10 +50,10 @@ def end_session(project: Project, session_id: str, reason: str, *, who: str | No
     """
     _expect_reason(reason)
     found = project.user_sessions.find(session_id)
-    project.audit.check()
-    if found is None or not project.user_sessions.remove(session_id):
-        raise NotFound(f"There is no open session {session_id[:140]!r}.", fix="run `mainspring sessions list`.")
-    audit(project, "sessions.end", f"user/{found.account_id}", f"session {session_id}: {reason}", who=who)
+    with project.audit.together():
+        if found is None or not project.user_sessions.remove(session_id):
+            raise NotFound(f"There is no open session {session_id[:140]!r}.", fix="run `mainspring sessions list`.")
+        audit(project, "sessions.end", f"user/{found.account_id}", f"session {session_id}: {reason}", who=who)
     return _opened(found, {each.id: each.name for each in project.accounts.all()})
 
 
@@ -64,9 +64,9 @@ def end_sessions(project: Project, account: Account, reason: str, *, who: str | 
         Invalid: There is no reason.
     """
     _expect_reason(reason)
-    project.audit.check()
-    count = project.user_sessions.remove_all(account.id)
-    audit(project, "sessions.end", f"user/{account.id}", f"{count} sessions: {reason}", who=who)
+    with project.audit.together():
+        count = project.user_sessions.remove_all(account.id)
+        audit(project, "sessions.end", f"user/{account.id}", f"{count} sessions: {reason}", who=who)
     return count
 
 

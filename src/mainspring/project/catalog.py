@@ -10,7 +10,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from mainspring.core.catalog import SCHEMA, catalog_errors, check_not_deleted, open_engine
+from mainspring.core.catalog import SCHEMA, CatalogEngine, catalog_errors, check_not_deleted, open_engine
 from mainspring.core.errors import Conflict, Corrupt, Denied, MissingExtra
 from mainspring.core.files import write_once
 from mainspring.core.locks import Locks
@@ -24,7 +24,7 @@ _MIGRATION_S = 600
 _MIGRATING = threading.Lock()  # alembic keeps its state in globals
 
 
-def open_catalog(url: Url, locks: Locks, project: str = "") -> sa.Engine:
+def open_catalog(url: Url, locks: Locks, project: str = "") -> CatalogEngine:
     """Return an engine on the catalog, migrated to this version of the package.
 
     An up-to-date catalog is recognised without importing alembic. A new SQLite catalog appears whole, as a copy of what
@@ -58,7 +58,7 @@ def open_catalog(url: Url, locks: Locks, project: str = "") -> sa.Engine:
     return engine
 
 
-def memory_catalog() -> sa.Engine:
+def memory_catalog() -> CatalogEngine:
     """Return an empty catalog in this process's memory, for tests and experiments. `dispose` deletes it.
 
     Each is a copy, made in under a millisecond, of what the migrations make once per process. Threads may share it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
+from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
 from mainspring.core.errors import Unavailable
@@ -301,6 +302,12 @@ class Directory(Protocol):
 
 class AuditLog(Protocol):
     """An append-only list of audit events, and the Merkle tree over them."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """Context in which what this thread writes to the catalog and the events that it appends take effect together
+        at the end, or, after an exception or a kill, not at all. Other processes do not write meanwhile.
+        """
+        ...
 
     def append(self, events: Sequence[AuditEvent], *, unless_among: int = 0) -> None:
         """Add events, in order, durably, with their places in the tree and its new head, or nothing of it.

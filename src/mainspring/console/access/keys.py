@@ -117,19 +117,19 @@ def create(project: Project, wanted: NewKey, by: Principal) -> str:
     Raises:
         Invalid: The name, the scopes or the lifetime is not valid.
     """
-    project.audit.check()
-    # By the authenticator's clock, which also decides when the key has expired.
-    token = issue(
-        project.key_store,
-        name=wanted.name,
-        scopes=wanted.scopes,
-        lifetime_us=parse_duration(wanted.lifetime),
-        clock=project.authenticator.clock,
-        pepper=project.pepper,
-        created_by=person_of(project.key_store, by),
-        owner=by.account,
-    )
-    _note(project, by, "key.create", f"key/{_id_of(token)}", ",".join(wanted.scopes))
+    with project.audit.together():
+        # By the authenticator's clock, which also decides when the key has expired.
+        token = issue(
+            project.key_store,
+            name=wanted.name,
+            scopes=wanted.scopes,
+            lifetime_us=parse_duration(wanted.lifetime),
+            clock=project.authenticator.clock,
+            pepper=project.pepper,
+            created_by=person_of(project.key_store, by),
+            owner=by.account,
+        )
+        _note(project, by, "key.create", f"key/{_id_of(token)}", ",".join(wanted.scopes))
     return token
 
 
@@ -139,9 +139,9 @@ def revoke(project: Project, key_id: str, by: Principal) -> None:
     Raises:
         NotFound: There is no such key.
     """
-    project.audit.check()
-    project.key_store.revoke(key_id, project.authenticator.clock.now())
-    _note(project, by, "key.revoke", f"key/{key_id}")
+    with project.audit.together():
+        project.key_store.revoke(key_id, project.authenticator.clock.now())
+        _note(project, by, "key.revoke", f"key/{key_id}")
 
 
 def _id_of(token: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mainspring.core.catalog import catalog_errors, upsert
+from mainspring.core.catalog import catalog_errors, upsert, writing
 from mainspring.core.errors import Conflict, Invalid, MainspringError
 from mainspring.core.ids import new_id
 from mainspring.jobs import transitions
@@ -314,13 +314,10 @@ class CatalogJobs:
         Args:
             ordered: Whether it changes which jobs wait for which.
         """
-        with catalog_errors(self._name), self._engine.connect() as connection:
-            if self._engine.dialect.name == "sqlite":
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            elif ordered:
+        with catalog_errors(self._name), writing(self._engine) as connection:
+            if ordered and self._engine.dialect.name != "sqlite":
                 order.lock(connection)
             yield connection
-            connection.commit()
 
 
 def _jobs(connection: sa.Connection, query: sa.Select[Any]) -> list[Job]:

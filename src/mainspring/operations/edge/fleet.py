@@ -94,15 +94,17 @@ def register(project: Project, device: str, package: str, key: str) -> Device:
             fix="remove `device.key` on the copy, and register the key that it makes then.",
         )
     made = Device(id=device, package=package, key=key, added_at=project.wall.now())
-    project.fleet.add(made)
-    audit(project, "edge.register", f"device/{device}", package)
+    with project.audit.together():
+        project.fleet.add(made)
+        audit(project, "edge.register", f"device/{device}", package)
     return made
 
 
 def remove(project: Project, device: str) -> None:
     """Remove a device: its reports and uploads are refused from now on. Raises `NotFound`."""
-    project.fleet.remove(device)
-    audit(project, "edge.remove", f"device/{device}")
+    with project.audit.together():
+        project.fleet.remove(device)
+        audit(project, "edge.remove", f"device/{device}")
 
 
 def start(
@@ -152,8 +154,9 @@ def stop(project: Project, package: str, reason: str = "") -> Rollout:
         raise NotFound(f"No rollout of {package!r} is running.", fix="`mainspring edge status` shows the last ones.")
     why = f"stopped by {local_user()}" + (f": {reason}" if reason else "")
     history = (*found.history, (project.wall.now(), why))
-    made = project.fleet.replace(msgspec.structs.replace(found, status="stopped", why=why, history=history))
-    audit(project, "edge.stop", f"package/{package}:{found.candidate}", reason)
+    with project.audit.together():
+        made = project.fleet.replace(msgspec.structs.replace(found, status="stopped", why=why, history=history))
+        audit(project, "edge.stop", f"package/{package}:{found.candidate}", reason)
     return made
 
 

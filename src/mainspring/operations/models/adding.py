@@ -235,9 +235,10 @@ def _point(project: Project, model: str, version: str, alias: str) -> None:
     at = project.wall.now()
     if old != version:
         move = AliasMove(model, alias, old, version, actor(), "models add", at, domain_at=project.clock.now())
-        project.versions.set_alias(move)
-        detail = f"{alias}: {f'version {old}' if old else 'nothing'} -> version {version}"
-        audit(project, "alias", f"model/{model}", detail)
+        with project.audit.together():
+            project.versions.set_alias(move)
+            detail = f"{alias}: {f'version {old}' if old else 'nothing'} -> version {version}"
+            audit(project, "alias", f"model/{model}", detail)
     publish_routes(project)
 
 

@@ -176,8 +176,9 @@ def approve(
     project.bundles.load(version.digest)  # a damaged bundle cannot be approved
     reason = storable(reason)
     approval = Approval(version.model, version.version, version.digest, approver, reason, project.wall.now())
-    project.approvals.add(approval)
-    noted(project, approver, "approve", version, reason)
+    with project.audit.together():
+        project.approvals.add(approval)
+        noted(project, approver, "approve", version, reason)
     return approval
 
 
@@ -214,8 +215,9 @@ def withdraw(
     actor = who(project, key, version.model)
     reason, at = storable(reason), project.wall.now()
     whose = actor if approver is None else approver
-    done = project.approvals.withdraw(version.model, version.version, whose, actor=actor, reason=reason, at=at)
-    noted(project, actor, "withdraw", version, f"the approval of {whose}" + (f": {reason}" if reason else ""))
+    with project.audit.together():
+        done = project.approvals.withdraw(version.model, version.version, whose, actor=actor, reason=reason, at=at)
+        noted(project, actor, "withdraw", version, f"the approval of {whose}" + (f": {reason}" if reason else ""))
     return done
 
 
@@ -292,8 +294,9 @@ def delete(project: Project, reference: str, *, reason: str = "") -> Deletion:
         )
     reason = storable(reason)
     mark = Deletion(version.model, version.version, version.digest, local_user(), reason, project.wall.now())
-    project.deletions.mark(mark)
-    noted(project, mark.actor, "delete", version, reason)
+    with project.audit.together():
+        project.deletions.mark(mark)
+        noted(project, mark.actor, "delete", version, reason)
     return mark
 
 
@@ -305,9 +308,10 @@ def restore(project: Project, reference: str) -> ModelVersion:
         Conflict: It has no mark, or is being removed now.
     """
     version = _exactly(project, reference)
-    if not project.deletions.unmark(version.model, version.version):
-        raise Conflict(f"{version.model}:{version.version} is not marked for deletion, or is being removed.")
-    noted(project, local_user(), "restore", version, "")
+    with project.audit.together():
+        if not project.deletions.unmark(version.model, version.version):
+            raise Conflict(f"{version.model}:{version.version} is not marked for deletion, or is being removed.")
+        noted(project, local_user(), "restore", version, "")
     return version
 
 

@@ -180,8 +180,9 @@ def trust(project: Project, name: str, public: str) -> TrustedKey:
             fix="give the 64 digits that `mainspring models key` prints in the other installation.",
         )
     key = TrustedKey(content, check_id(name, "trusted key"), local_user(), project.wall.now())
-    project.trusted_keys.add(key)
-    audit(project, "trust", f"trusted-key/{key.name}", public)
+    with project.audit.together():
+        project.trusted_keys.add(key)
+        audit(project, "trust", f"trusted-key/{key.name}", public)
     return key
 
 
@@ -191,9 +192,12 @@ def forget(project: Project, name: str) -> None:
     Raises:
         NotFound: There is no key of that name.
     """
-    if not project.trusted_keys.remove(name):
-        raise NotFound(f"There is no trusted key named {name[:140]!r}.", fix="`mainspring models trust` lists them.")
-    audit(project, "forget", f"trusted-key/{name}")
+    with project.audit.together():
+        if not project.trusted_keys.remove(name):
+            raise NotFound(
+                f"There is no trusted key named {name[:140]!r}.", fix="`mainspring models trust` lists them."
+            )
+        audit(project, "forget", f"trusted-key/{name}")
 
 
 def _audit(project: Project, action: str, version: ModelVersion, detail: str) -> None:

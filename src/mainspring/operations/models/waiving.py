@@ -44,8 +44,9 @@ def waive(project: Project, reference: str, gate: str, *, reason: str, until: st
     project.bundles.load(version.digest)
     made = Waiver(version.model, version.version, version.digest, str(chosen), actor, reason, now, end)
     made = replace(made, signature=project.signing_key.sign(made.content()))
-    project.waivers.add(made)
-    noted(project, actor, "waive", version, f"{made.gate}, {said(made)}")
+    with project.audit.together():
+        project.waivers.add(made)
+        noted(project, actor, "waive", version, f"{made.gate}, {said(made)}")
     return made
 
 
@@ -68,8 +69,9 @@ def end_waiver(project: Project, reference: str, gate: str, *, key: str | None =
         raise Invalid(f"{len(found)} waivers match {gate[:140]!r}.", fix=f"give one of: {'; '.join(found)}.")
     chosen = found[0] if found else gate.strip()
     actor = who(project, key, version.model)
-    done = project.waivers.end(version.model, version.version, chosen, actor=actor, at=project.wall.now())
-    noted(project, actor, "end waiver", version, done.gate)
+    with project.audit.together():
+        done = project.waivers.end(version.model, version.version, chosen, actor=actor, at=project.wall.now())
+        noted(project, actor, "end waiver", version, done.gate)
     return done
 
 

@@ -107,8 +107,9 @@ def start(
     by = actor(project) if by is None else by
     argument = {"parameters": given, "graph": graph.document(), "cache": cache, "by": by}
     encoded(argument, f"The parameters and the graph of {name}")
-    [made] = project.jobs.enqueue([of_run(graph, argument, key, priority)], project.wall.now())
-    audit(project, "pipelines.run", f"pipeline/{name}", made.id, who=by)
+    with project.audit.together():
+        [made] = project.jobs.enqueue([of_run(graph, argument, key, priority)], project.wall.now())
+        audit(project, "pipelines.run", f"pipeline/{name}", made.id, who=by)
     return made
 
 
@@ -288,8 +289,9 @@ def retry(project: Project, run: str, step: str | None = None, *, by: str | None
             [each for each in bad if each.name.startswith(f"{step}[")] if "[" not in step else []
         )
     ids = list(dict.fromkeys([*(each.job for each in chosen if each.job), run]))
-    project.jobs.retry(ids, project.wall.now())
-    audit(project, "pipelines.retry", f"run/{run}", step or "all", who=by)
+    with project.audit.together():
+        project.jobs.retry(ids, project.wall.now())
+        audit(project, "pipelines.retry", f"run/{run}", step or "all", who=by)
     return job(project, run)
 
 
@@ -331,8 +333,9 @@ def cancel(project: Project, run: str, *, by: str | None = None) -> Job:
         NotFound: There is no such run.
     """
     find_run(project, run)
-    [found] = project.jobs.cancel([run], project.wall.now())
-    audit(project, "pipelines.cancel", f"run/{run}", who=by)
+    with project.audit.together():
+        [found] = project.jobs.cancel([run], project.wall.now())
+        audit(project, "pipelines.cancel", f"run/{run}", who=by)
     return found
 
 
@@ -358,8 +361,9 @@ def approve(project: Project, run: str, name: str, *, note: str = "", by: str | 
         raise Conflict(f"The approval {name!r} of run {run} is not asked for: it is {step.status}.", fix="wait for it.")
     if people(project).same(who, step.approved_by):
         raise Conflict(f"{who} has approved {name!r} of run {run} already.", fix="let somebody else approve it too.")
-    project.jobs.signal(step.job, Step(f"{APPROVED}{who}", {"note": note}, project.wall.now()))
-    audit(project, "pipelines.approve", f"run/{run}", f"{name} {note}".strip(), who=who)
+    with project.audit.together():
+        project.jobs.signal(step.job, Step(f"{APPROVED}{who}", {"note": note}, project.wall.now()))
+        audit(project, "pipelines.approve", f"run/{run}", f"{name} {note}".strip(), who=who)
     [step] = _named(state(project, run), [name])
     return step
 

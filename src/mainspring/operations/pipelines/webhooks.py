@@ -68,10 +68,11 @@ def deliver(project: Project, name: str, headers: Mapping[str, str], body: bytes
         argument: Plain = {"parameters": parameters, "by": f"webhook:{name}", "trigger": {"webhook": name, **given}}
         ids.append(new_id())
         jobs.append(replace(of_run(graph, argument, key), id=ids[-1]))
-    made = project.jobs.enqueue(jobs, project.wall.now())
-    if all(job.id not in ids for job in made):
-        raise Conflict("This delivery has come before; it started its pipelines then.", fix="send a new event.")
-    audit(project, "webhook.delivered", f"webhook/{name}", delivery, who=f"webhook:{name}")
+    with project.audit.together():
+        made = project.jobs.enqueue(jobs, project.wall.now())
+        if all(job.id not in ids for job in made):
+            raise Conflict("This delivery has come before; it started its pipelines then.", fix="send a new event.")
+        audit(project, "webhook.delivered", f"webhook/{name}", delivery, who=f"webhook:{name}")
     return made
 
 

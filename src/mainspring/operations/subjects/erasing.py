@@ -122,8 +122,9 @@ def erase(project: Project, subjects: Sequence[Subject], *, reason: str = "", to
         digests = tuple(project.subject_keys.digests([each.name for each in subjects]))
         entity = subjects[0].entity.name
         begun = Erasure(new_id(), entity, digests, project.wall.now())
-        project.erasures.begin(begun)
-        audit(project, ACTION, f"erasure/{begun.id}", f"{len(subjects)} of {entity} begun {reason}".rstrip())
+        with project.audit.together():
+            project.erasures.begin(begun)
+            audit(project, ACTION, f"erasure/{begun.id}", f"{len(subjects)} of {entity} begun {reason}".rstrip())
         held = {each.store: each for each in planned.held}
         _carry_out(project, subjects, planned, told)
         again = plan(project, subjects).held  # what was written meanwhile
@@ -134,8 +135,9 @@ def erase(project: Project, subjects: Sequence[Subject], *, reason: str = "", to
         left = remains(project, subjects) if searchable(subjects) else None
         done = project.wall.now()
         receipt = signed(project, begun, planned, [*held.values()], left, reason, done)
-        project.erasures.finish(begun.id, receipt, done)
-        audit(project, ACTION, f"erasure/{begun.id}", f"{len(subjects)} of {entity} done")
+        with project.audit.together():
+            project.erasures.finish(begun.id, receipt, done)
+            audit(project, ACTION, f"erasure/{begun.id}", f"{len(subjects)} of {entity} done")
         return Erasure(begun.id, entity, digests, begun.began_at, done, receipt)
 
 

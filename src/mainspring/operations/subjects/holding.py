@@ -22,14 +22,14 @@ def hold(project: Project, subjects: Sequence[Subject], reason: str) -> list[Leg
     """
     if not 0 < len(reason.strip()) <= _LONGEST:
         raise Invalid("A hold needs a reason of 1 to 500 characters.", fix="say why: --reason 'case 4711'.")
-    project.audit.check()
     made = []
-    for each in subjects:
-        (digest,) = project.subject_keys.digests([each.name])
-        held = LegalHold(digest, each.entity.name, reason, project.wall.now(), local_user())
-        project.erasures.hold(held)
-        audit(project, "subject.hold", f"subject/{digest.hex()[:16]}", reason, subject=each.name)
-        made.append(held)
+    digests = project.subject_keys.digests([each.name for each in subjects])
+    with project.audit.together():
+        for each, digest in zip(subjects, digests, strict=True):
+            held = LegalHold(digest, each.entity.name, reason, project.wall.now(), local_user())
+            project.erasures.hold(held)
+            audit(project, "subject.hold", f"subject/{digest.hex()[:16]}", reason, subject=each.name)
+            made.append(held)
     return made
 
 
@@ -37,11 +37,11 @@ def release(project: Project, subjects: Sequence[Subject]) -> None:
     """End the holds of subjects.
 
     Raises:
-        NotFound: A subject is not held; those before it were released.
+        NotFound: A subject is not held; none was released.
     """
-    project.audit.check()
-    for each in subjects:
-        (digest,) = project.subject_keys.digests([each.name])
-        if not project.erasures.release(digest):
-            raise NotFound(f"This {each.entity.name} is not held.", fix="see `mainspring subject holds`.")
-        audit(project, "subject.release", f"subject/{digest.hex()[:16]}", subject=each.name)
+    digests = project.subject_keys.digests([each.name for each in subjects])
+    with project.audit.together():
+        for each, digest in zip(subjects, digests, strict=True):
+            if not project.erasures.release(digest):
+                raise NotFound(f"This {each.entity.name} is not held.", fix="see `mainspring subject holds`.")
+            audit(project, "subject.release", f"subject/{digest.hex()[:16]}", subject=each.name)

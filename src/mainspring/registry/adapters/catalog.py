@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mainspring.core.catalog import catalog_errors, metadata
+from mainspring.core.catalog import catalog_errors, keep_writers_out, metadata, writing
 from mainspring.core.errors import Conflict, NotFound
 from mainspring.registry.model import AliasMove, Approval, Deletion, TrustedKey, Waiver, Withdrawal, alias_conflict
 
@@ -106,13 +106,9 @@ class AliasMoves:
     @contextmanager
     def exclusively(self) -> Iterator[sa.Connection]:
         """Open a transaction that excludes every other writer of the table; roll back on an exception."""
-        with catalog_errors(str(self._engine.url.database)), self._engine.connect() as connection:
-            if self._engine.dialect.name == "sqlite":
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            else:
-                connection.execute(sa.text("LOCK TABLE alias_moves IN EXCLUSIVE MODE"))
+        with catalog_errors(str(self._engine.url.database)), writing(self._engine) as connection:
+            keep_writers_out(connection, alias_moves)
             yield connection
-            connection.commit()
 
     def append(self, move: AliasMove, connection: sa.Connection) -> None:
         """Add a move if the alias still names `move.old`.

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from mainspring.core.catalog import catalog_errors, metadata, upsert
+from mainspring.core.catalog import catalog_errors, metadata, upsert, writing
 from mainspring.core.errors import Conflict, MainspringError, NotFound
 from mainspring.core.ids import new_id
 from mainspring.security.model import Account, AccountGroup, Binding, BoundName, Grant, Holder, Kind, Role
@@ -246,11 +246,8 @@ class CatalogAccounts:
         """Context of a transaction in which what `_expect` finds stays: on SQLite, which locks no rows, nobody else
         writes.
         """
-        with catalog_errors(self._name), self._engine.connect() as connection:
-            if connection.dialect.name == "sqlite":
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
+        with catalog_errors(self._name), writing(self._engine) as connection:
             yield connection
-            connection.commit()
 
     def _insert(self, taken: MainspringError, *statements: Any) -> None:
         with catalog_errors(self._name):

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import sqlalchemy as sa
 
-from mainspring.core.catalog import catalog_errors, keep_writers_out, metadata
+from mainspring.core.catalog import after_commit, catalog_errors, keep_writers_out, metadata, together, writing
 from mainspring.core.errors import Corrupt
 from mainspring.core.ids import new_id
 from mainspring.security.audit_leaves import commit, event_leaf
@@ -107,6 +107,9 @@ class CatalogAuditLog:
         self._key = key
         self._last: Row | None = None  # of the tree, as this object wrote it
 
+    def together(self) -> AbstractContextManager[None]:
+        return together(self._engine)
+
     def append(self, events: Sequence[AuditEvent], *, unless_among: int = 0) -> None:
         added = [_storable(event) for event in events]
         if not added:
@@ -117,17 +120,17 @@ class CatalogAuditLog:
                 added = [event for event in added if event not in there]
             if added:
                 last = self._add(connection, added)
-                connection.commit()
-                self._last = last
+        if added:
+            after_commit(self._engine, lambda: self._keep(last))
+
+    def _keep(self, last: Row) -> None:
+        self._last = last
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:
         """Context of a transaction in which no other process appends."""
-        with self._engine.connect() as connection:
-            if connection.dialect.name == "sqlite":
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            else:
-                keep_writers_out(connection, audit_tree)
+        with writing(self._engine) as connection:
+            keep_writers_out(connection, audit_tree)
             yield connection
 
     def _add(self, connection: sa.Connection, added: list[AuditEvent]) -> Row:
@@ -221,9 +224,9 @@ class CatalogAuditLog:
             if numbers:
                 connection.execute(audit_events.update().where(mine).values(subject=None, salt=None))
                 last = self._add(connection, [_storable(AuditEvent(at, actor, ERASED, "audit", named(numbers)))])
-                connection.commit()
-                self._last = last
-            return len(numbers)
+        if numbers:
+            after_commit(self._engine, lambda: self._keep(last))
+        return len(numbers)
 
     def tree(self) -> AuditTree | None:
         number = audit_events.c.seq

@@ -7,12 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from kit.console.client import Client
+from mainspring.console.app import create_app
 from mainspring.core.errors import NotFound
+from mainspring.core.time import DAY
 from mainspring.operations.apply import apply
 from mainspring.operations.auditing import audit
 from mainspring.operations.ingest import land, quarantined, quarantined_rows
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
+from mainspring.security.keys import issue
+from mainspring.security.model import Account, Binding, Grant, KeyScope, Kind, Role
 
 PEOPLE = """\
 import mainspring as ms
@@ -59,6 +64,44 @@ def test_the_quarantine_shows_no_person_until_it_is_asked_to_and_audits_that(pro
     assert events(project)[1:] == [("quarantine.reveal", "source/people")]
     with pytest.raises(NotFound):
         quarantined(project, "nobody", 10)
+
+
+def test_who_may_reveal_columns_sees_them_in_the_console_and_others_do_not(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "good.csv").write_text("number,email,age,at\n7,eve@example.org,30,2024-03-20T10:00:00Z\n")
+    land(project, "people", str(tmp_path / "good.csv"))
+    land(project, "people", str(tmp_path / "people.csv"))
+    app = create_app(project)
+    before = len(events(project))
+
+    def answers(*roles: Binding) -> list[tuple[int, bool, bool]]:
+        name = f"a{len(project.accounts.all())}"
+        project.accounts.add(Account(name, Kind.SERVICE, name))
+        for each in roles:
+            project.accounts.grant(Grant("service", name, each.role, each.resource))
+        token = issue(
+            project.key_store, name=name, scopes=tuple(KeyScope), lifetime_us=DAY, clock=project.wall,
+            pepper=project.pepper, owner=name,
+        )  # fmt: skip
+        client = Client(app, token)
+        found = []
+        for path in ("/api/data/tables/people/rows", "/data/tables/people/rows"):
+            for query in ("", "?reveal=true", "?of=quarantine&reveal=true"):
+                answer = client("GET", path + query)
+                found.append((answer.status_code, "eve@example.org" in answer.text, "ana@example.org" in answer.text))
+        return found
+
+    hidden, refused = (200, False, False), (403, False, False)
+    assert answers(Binding(Role.ENGINEER)) == 2 * [hidden, refused, refused]
+    other = Binding(Role.ADMINISTRATOR, "table/others")
+    assert answers(Binding(Role.ENGINEER), other) == 2 * [hidden, refused, refused]
+    assert events(project)[before:] == []
+    shown = 2 * [hidden, (200, True, False), (200, False, True)]
+    assert answers(Binding(Role.ENGINEER), Binding(Role.ADMINISTRATOR, "table/people")) == shown
+    made = [event for event in reversed(project.audit.read()) if event.action.endswith(".reveal")]
+    assert [(each.action, each.resource, each.detail) for each in made] == 2 * [
+        ("rows.reveal", "source/people", "email"), ("quarantine.reveal", "source/people", "email"),
+    ]  # fmt: skip
+    assert "local:" not in "".join(each.actor for each in made)
 
 
 def test_what_is_applied_and_landed_is_in_the_audit_log(project: Project, tmp_path: Path) -> None:

@@ -9,13 +9,15 @@ from typing import Any
 import msgspec
 
 from mainspring.core.time import format_duration, format_instant, from_datetime
+from mainspring.features import definitions
+from mainspring.features.describe.personal import personal_inputs
 from mainspring.features.offline.observed import AT
 from mainspring.governance.energy import Points
 from mainspring.governance.model import Attention, Card, Fact, Gap
 from mainspring.governance.performance import performance_of
 from mainspring.governance.resources import Price, resources_of
 from mainspring.governance.words import gaps_of, read_words
-from mainspring.registry.bundles import HOLDOUT
+from mainspring.registry.bundles import FEATURES, HOLDOUT
 from mainspring.registry.lineage import Lineage
 from mainspring.registry.model import Bundle, RunRecord
 from mainspring.stats.fairness.reporting import FairnessReport
@@ -133,7 +135,17 @@ def _data(bundle: Bundle, tables: Mapping[str, int] | None) -> tuple[tuple[Fact,
         ("Observations without a label, left out", _count(extra.get("dropped") or extra.get("dropped_rows"))),
         ("Dataset commit", bundle.manifest.dataset_commit),
         ("Tables", ", ".join(f"{name} version {version}" for name, version in sorted((tables or {}).items()))),
+        ("Inputs from columns marked pii", _personal(bundle)),
     ), gaps
+
+
+def _personal(bundle: Bundle) -> str:
+    """Return the inputs that may reveal a personal value, each with its source's columns."""
+    if FEATURES not in bundle.files:
+        return ""
+    inputs = {each.name for each in bundle.manifest.inputs}
+    found = personal_inputs(*definitions.load(bundle.files[FEATURES]))
+    return ", ".join(f"{name} ({', '.join(columns)})" for name, columns in found.items() if name in inputs)
 
 
 def _label(extra: Mapping[str, Any], outputs: Sequence[str]) -> str | None:

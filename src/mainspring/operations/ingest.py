@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,32 +103,39 @@ def quarantined_rows(project: Project, source: str) -> int:
     return 0 if project.lake.version(table) is None else project.lake.describe(table).rows
 
 
-def quarantined(project: Project, source: str, limit: int, *, reveal: bool = False) -> list[dict[str, Any]]:
+def quarantined(
+    project: Project, source: str, limit: int, *, reveal: bool = False, shown: Collection[str] = ()
+) -> list[dict[str, Any]]:
     """Return rows of `source` that failed a check, newest first, each with its `_reason`.
 
     Values of columns with a PII mark are `WITHHELD`, and so is a line that could not be split into columns.
 
     Args:
         reveal: Return these values too, with an event in the audit log.
+        shown: Columns with a PII mark whose values the caller has audited; with all of them a line is shown too.
 
     Raises:
         NotFound: There is no such source.
     """
-    personal = project.definitions.source(source).pii
-    if personal and reveal:
-        audit(project, "quarantine.reveal", f"source/{source}", ", ".join(personal))
+    marked = project.definitions.source(source).pii
+    personal = [] if reveal else [name for name in marked if name not in shown]
+    if marked and reveal:
+        audit(project, "quarantine.reveal", f"source/{source}", ", ".join(marked))
     found = _newest(project, f"{source}{QUARANTINE_SUFFIX}", limit)
-    if personal and not reveal:
+    if personal:
         for row in found:
             _withhold(row, personal)
             row[REASON] = _LINE.sub(rf"\1{WITHHELD}", row[REASON])
     return found
 
 
-def landed(project: Project, source: str, limit: int) -> list[dict[str, Any]]:
+def landed(project: Project, source: str, limit: int, *, shown: Collection[str] = ()) -> list[dict[str, Any]]:
     """Return rows of `source` as they were ingested, the last first.
 
     Values of columns with a PII mark are `WITHHELD`.
+
+    Args:
+        shown: Columns with a PII mark whose values the caller has audited.
 
     Raises:
         NotFound: There is no such source.
@@ -136,7 +143,7 @@ def landed(project: Project, source: str, limit: int) -> list[dict[str, Any]]:
     declared = project.definitions.source(source)
     found = _newest(project, source, limit)
     for row in found:
-        _withhold(row, declared.pii)
+        _withhold(row, [name for name in declared.pii if name not in shown])
         for name in [name for name in row if name not in declared.columns]:
             del row[name]
     return found

@@ -172,3 +172,14 @@ def test_a_key_made_over_the_api_has_its_makers_owner(here: Here) -> None:
     here.project.accounts.remove(owner)
     here.project.authenticator._rows.clear()  # as a second later
     assert Client(here.app, made["token"]).get("/api/models").status_code == 401
+
+
+def test_personal_values_are_for_those_who_may_reveal_them(here: Here) -> None:
+    path = here.filled("/api/predictions/{prediction_id}?reveal=true")
+    engineer, administrator = (here.caller(Binding(role)) for role in (Role.ENGINEER, Role.ADMINISTRATOR))
+    assert engineer("GET", path.partition("?")[0]).status_code == 200
+    before = here.project.audit.read()
+    assert engineer("GET", path).status_code == 403
+    assert administrator("GET", path).status_code == 200
+    after = here.project.audit.read()
+    assert [event.action for event in after[: len(after) - len(before)]] == ["predictions.reveal"]

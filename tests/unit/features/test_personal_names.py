@@ -2,7 +2,7 @@
 
 import mainspring as ms
 from mainspring.features.declaring import on_demand_features, request_features
-from mainspring.features.describe.personal import personal_names
+from mainspring.features.describe.personal import personal_inputs, personal_names
 from mainspring.features.model import Observations
 
 person = ms.Entity("person", keys={"email": ms.String})
@@ -62,3 +62,13 @@ def test_a_view_that_is_only_used_counts_too() -> None:
 def test_without_marks_nothing_is_personal() -> None:
     plain = ms.Source("plain", schema={"town": ms.String}, event_time="at")
     assert personal_names([Town], Observations(plain, keys=[town], at=ms.col("at"))) == frozenset()
+
+
+def test_personal_inputs_are_told_with_their_columns() -> None:
+    assert personal_inputs([Person, Town, Request, Together], AT) == {
+        "Person.age": ("visits.age",),
+        "Person.decades": ("visits.age",),
+        "Request.anonymous": ("asked.phone",),
+        "Together.ratio": ("visits.age",),
+    }
+    assert personal_inputs([Together], AT) == {"Together.ratio": ("visits.age",)}

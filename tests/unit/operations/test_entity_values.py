@@ -66,7 +66,7 @@ def test_a_value_that_is_made_of_what_identifies_a_person_is_withheld(project) -
         "email", True, None, None, False
     )  # fmt: skip
     assert not any(value.withheld for value in found.values if value is not email)
-    revealed = values(project, ("AT", 1), at=NOW - 10 * MINUTE, reveal=True)
+    revealed = values(project, ("AT", 1), at=NOW - 10 * MINUTE, shown=["email"])
     (email,) = (value for value in revealed.values if value.personal)
     assert not email.withheld
     assert "@" in email.online == email.offline

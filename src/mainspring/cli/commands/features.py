@@ -337,7 +337,8 @@ def entity(call: Call, *, view: str, key: tuple[str, ...], reveal: bool) -> None
     typed = typed_key(chosen.entity.keys, _named_keys(chosen, key), f"View {chosen.name!r}")
     if reveal:
         audit(project, "features.reveal", f"view/{chosen.name}", subject=", ".join(map(str, typed.values())))
-    found = entity_values(chosen, typed, project.online, project.lake.scan, project.clock.now(), reveal=reveal)
+    shown = chosen.source.pii if reveal else ()
+    found = entity_values(chosen, typed, project.online, project.lake.scan, project.clock.now(), shown=shown)
 
     def show(console: Console) -> None:
         from rich.markup import escape

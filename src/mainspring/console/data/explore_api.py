@@ -23,6 +23,7 @@ from mainspring.console.features.values import (
     project_lineage,
     view_page,
 )
+from mainspring.console.guard import caller
 from mainspring.console.permissions import seen
 from mainspring.core.errors import NotFound, Unavailable
 from mainspring.core.ids import ID_PATTERN, check_id
@@ -34,6 +35,7 @@ MaybeId = Annotated[str | None, Query(pattern=f"^{ID_PATTERN}$")]
 Of = Annotated[str, Query(pattern="^(landed|quarantine)$")]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Words = Annotated[str, Query(max_length=200)]
+Reveal = Annotated[bool, Query()]
 
 
 def add_explore_api(router: APIRouter, project: Project, looking: Looking) -> None:
@@ -62,10 +64,13 @@ def add_explore_api(router: APIRouter, project: Project, looking: Looking) -> No
         return Answer(seen.found.features[feature])
 
     @router.get("/features/{view}/online")
-    def show_online(request: Request, view: Id) -> Response:
-        """One entity's values now, online and offline. Its keys are parameters: `?key.origin=EWR`."""
+    def show_online(request: Request, view: Id, reveal: Reveal = False) -> Response:
+        """One entity's values now, online and offline. Its keys are parameters: `?key.origin=EWR`. With `reveal=true`
+        also those of personal columns that the caller may see.
+        """
         found = find_view(project, check_id(view, "feature view"))
-        return Answer(looked_up(project, found, entity_keys(found, dict(request.query_params))))
+        keys = entity_keys(found, dict(request.query_params))
+        return Answer(looked_up(project, found, keys, reveal_to=caller(request).principal if reveal else None))
 
     @router.get("/lineage")
     def show_lineage() -> Response:
@@ -103,11 +108,14 @@ def add_explore_api(router: APIRouter, project: Project, looking: Looking) -> No
         return Answer(source_page(project, find_source(project, check_id(source, "source"))))
 
     @router.get("/data/tables/{source}/rows")
-    def show_rows(source: Id, of: Of = "landed", limit: Limit = 20) -> Response:
+    def show_rows(
+        request: Request, source: Id, of: Of = "landed", limit: Limit = 20, reveal: Reveal = False
+    ) -> Response:
         """Rows as ingested, or with `of=quarantine` those that failed, with the reason; the last ingested first. Values
-        that identify a person are withheld.
+        that identify a person are withheld, with `reveal=true` only those that the caller may not see.
         """
-        found = source_rows(project, find_source(project, check_id(source, "source")), of, limit)
+        reveal_to = caller(request).principal if reveal else None
+        found = source_rows(project, find_source(project, check_id(source, "source")), of, limit, reveal_to=reveal_to)
         return Answer({"source": source, "of": of, "rows": found})
 
     @router.get("/data/tables/{source}/profile")

@@ -14,10 +14,11 @@ from mainspring.console.data.profile_picture import column_picture
 from mainspring.console.data.tables import find_source, profiled, source_page, source_rows, table_list
 from mainspring.console.features.pages import Frame
 from mainspring.console.features.values import page_of, source_address
+from mainspring.console.guard import caller
 from mainspring.console.lineage_picture import picture
 from mainspring.console.permissions import seen
 from mainspring.console.render import page
-from mainspring.core.errors import MainspringError
+from mainspring.core.errors import Denied, MainspringError
 from mainspring.core.ids import check_id
 from mainspring.core.schema import DType
 from mainspring.data.model import REASON
@@ -26,6 +27,7 @@ from mainspring.project import Project
 from mainspring.security.model import Action
 
 Of = Annotated[str, Query(pattern="^(landed|quarantine)$")]
+Reveal = Annotated[bool, Query()]
 SHOWN_ROWS = 50
 
 
@@ -53,16 +55,19 @@ def add_data_pages(router: APIRouter, project: Project, looking: Looking, frame:
         return page("commit.html", framed(request, view=view, seen=compared, differing=differing))
 
     @router.get("/data/tables/{name}/rows")
-    def show_rows(request: Request, name: str, of: Of = "landed") -> Response:
+    def show_rows(request: Request, name: str, of: Of = "landed", reveal: Reveal = False) -> Response:
         source = find_source(project, check_id(name, "source"))
         rows, problem = [], ""
         try:
-            rows = source_rows(project, source, of, SHOWN_ROWS)
+            reveal_to = caller(request).principal if reveal else None
+            rows = source_rows(project, source, of, SHOWN_ROWS, reveal_to=reveal_to)
+        except Denied:
+            raise
         except MainspringError as error:
             problem = str(error)
         moments = [name for name, dtype in source.columns.items() if dtype is DType.Timestamp]
         content = {"source": source, "of": of, "rows": rows, "columns": list(source.columns), "problem": problem}
-        return page("source_rows.html", framed(request, **content, reason=REASON, moments=moments))
+        return page("source_rows.html", framed(request, **content, reason=REASON, moments=moments, revealed=reveal))
 
     @router.get("/data/tables/{name}")
     @router.get("/data/{name}")

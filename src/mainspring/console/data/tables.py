@@ -17,7 +17,9 @@ from mainspring.operations.data import lineage as graph
 from mainspring.operations.data.lineage import Lineage
 from mainspring.operations.data.tables import CommitChange, Extent, changes_of, extent, newest, quarantine_reasons
 from mainspring.operations.ingest import landed, quarantined
+from mainspring.operations.revealing import revealed
 from mainspring.project import Project
+from mainspring.security.model import Principal
 
 if TYPE_CHECKING:
     from mainspring.data.profile import TableProfile
@@ -120,15 +122,27 @@ def find_source(project: Project, name: str) -> Source:
     return source
 
 
-def source_rows(project: Project, source: Source, of: str = "landed", limit: int = 20) -> list[dict[str, Any]]:
+def source_rows(
+    project: Project, source: Source, of: str = "landed", limit: int = 20, *, reveal_to: Principal | None = None
+) -> list[dict[str, Any]]:
     """Return rows of a source, the last ingested first; of its quarantine where `of` is "quarantine".
 
     Instants are UTC epoch microseconds.
+
+    Args:
+        reveal_to: Caller to whom the personal values are shown that it may see, with an event in the audit log.
+
+    Raises:
+        Denied: This caller may see no personal value.
     """
+    shown: tuple[str, ...] = ()
+    if reveal_to is not None:
+        action = "quarantine.reveal" if of == "quarantine" else "rows.reveal"
+        shown = revealed(project, reveal_to, source.name, source.pii, action, f"source/{source.name}")
     read = quarantined if of == "quarantine" else landed
     return [
         {name: from_datetime(value) if isinstance(value, datetime) else value for name, value in row.items()}
-        for row in read(project, source.name, limit)
+        for row in read(project, source.name, limit, shown=shown)
     ]
 
 

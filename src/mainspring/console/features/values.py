@@ -24,7 +24,9 @@ from mainspring.operations.features.deriving import FunctionCost, function_costs
 from mainspring.operations.features.entity_values import EntityValues, entity_values
 from mainspring.operations.features.search import owners, search
 from mainspring.operations.features.view_freshness import ViewFreshness, view_freshness
+from mainspring.operations.revealing import revealed
 from mainspring.project import Project
+from mainspring.security.model import Principal
 
 KEY = "key."  # before a key's name in a query, so that no key is taken for another parameter
 _T = TypeVar("_T")
@@ -268,10 +270,17 @@ def _typed(value: object, dtype: DType) -> str:
     return str(value)
 
 
-def looked_up(project: Project, view: FeatureView, texts: Mapping[str, str]) -> EntityValues:
+def looked_up(
+    project: Project, view: FeatureView, texts: Mapping[str, str], *, reveal_to: Principal | None = None
+) -> EntityValues:
     """Return one entity's values now, online and offline.
 
+    Args:
+        reveal_to: Caller to whom the values are shown of personal columns that it may see, with an event in the audit
+            log.
+
     Raises:
+        Denied: This caller may see no personal value.
         Invalid: A key is missing, or is not of its type.
         Unavailable: The online store did not answer.
         Corrupt: The online store holds a damaged state.
@@ -280,7 +289,13 @@ def looked_up(project: Project, view: FeatureView, texts: Mapping[str, str]) -> 
     if long is not None:
         raise Invalid(f"The key {long!r} is over 1,024 characters long.", fix="give a shorter one.")
     key = typed_key(view.entity.keys, texts, f"entity {view.entity.name!r}")
-    return entity_values(view, key, project.online, project.lake.scan, project.clock.now())
+    shown: tuple[str, ...] = ()
+    if reveal_to is not None:
+        about, resource = ", ".join(map(str, key.values())), f"view/{view.name}"
+        shown = revealed(
+            project, reveal_to, view.source.name, view.source.pii, "features.reveal", resource, subject=about
+        )
+    return entity_values(view, key, project.online, project.lake.scan, project.clock.now(), shown=shown)
 
 
 def _freshness(project: Project, view: FeatureView, now: int, *, visible: bool = False) -> ViewFreshness:

@@ -15,6 +15,7 @@ from mainspring.console.downloads import csv_file
 from mainspring.console.endpoints.api import Id
 from mainspring.console.features.pages import Frame
 from mainspring.console.features.values import entity_address
+from mainspring.console.guard import caller
 from mainspring.console.permissions import seen_endpoints
 from mainspring.console.predictions import explanation
 from mainspring.console.predictions.evidence import evidence
@@ -22,6 +23,7 @@ from mainspring.console.render import page
 from mainspring.core.errors import MainspringError
 from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.operations.endpoint_health import endpoints
+from mainspring.operations.prediction import reveal
 from mainspring.operations.predictions import (
     LIMIT,
     STATUSES,
@@ -156,12 +158,17 @@ def add_prediction_api(router: APIRouter, project: Project, looking: Looking) ->
         )
 
     @router.get("/predictions/{prediction_id}")
-    def find_prediction(prediction_id: Id) -> Response:
-        """One prediction with its provenance and its label; for several labels, `labels` has each."""
+    def find_prediction(
+        request: Request, prediction_id: Id, reveal_: Annotated[bool, Query(alias="reveal")] = False
+    ) -> Response:
+        """One prediction with its provenance and its label; for several labels, `labels` has each. With `reveal=true`
+        also personal values, for callers who may see them.
+        """
         view = evidence(project, check_id(prediction_id, "prediction"))
+        made = reveal(project, prediction_id, caller(request).principal) if reveal_ else view.prediction
         return Answer(
             {
-                "prediction": document(view.prediction),
+                "prediction": document(made),
                 "label": view.label,
                 **({"labels": view.labels} if len(view.labels) > 1 else {}),
                 "version": view.version,

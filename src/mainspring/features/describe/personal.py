@@ -50,5 +50,25 @@ def personal_names(groups: Sequence[FeatureGroup], observations: Observations) -
     return frozenset(marked | stored | computed)
 
 
+def personal_inputs(groups: Sequence[FeatureGroup], observations: Observations) -> dict[str, tuple[str, ...]]:
+    """Return the personal features of groups, by full name, with the marked columns that each comes from:
+    `people.email`.
+    """
+    fields = {name: (f"{observations.source.name}.{name}",) for name in observations.source.pii}
+    found = {
+        f"{view.name}.{name}": tuple(f"{view.source.name}.{column}" for column in columns)
+        for view in views_of(groups)
+        for name in view.names
+        if (columns := personal_columns(view, name))
+    }
+    for group in groups:
+        if not isinstance(group, FeatureView):
+            for name, expression in group.features.items():
+                read = [known for each in columns_of(expression) if (known := (fields | found).get(each))]
+                if read:
+                    found[f"{group.name}.{name}"] = _together(read)
+    return {name: columns for name, columns in found.items() if any(name in group.columns for group in groups)}
+
+
 def _together(columns: Iterable[Iterable[str]]) -> tuple[str, ...]:
     return tuple(sorted({name for each in columns for name in each}))

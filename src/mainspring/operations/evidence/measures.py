@@ -486,7 +486,7 @@ def _private_files(project: Project) -> Outcome:
 
 @_measure(
     "personal-columns",
-    "Columns that identify a person are marked; their values are withheld, and showing them is an audit event.",
+    "Columns that identify a person are marked; their values are withheld but by policy, and each look is an event.",
     off_by="a source without `pii`",
     test=(
         "integration/test_personal_values.py::test_the_quarantine_shows_no_person_until_it_is_asked_to_and_audits_that"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,14 +77,14 @@ def entity_values(
     at: int,
     bounds: Bounds | None = None,
     *,
-    reveal: bool = False,
+    shown: Collection[str] = (),
 ) -> EntityValues:
     """Return the values of the view's features for one entity at `at`, from the store and from the lake.
 
     Args:
         key: The entity's key values, typed (`features.keys.typed_key`).
         at: UTC epoch microseconds; now, since the online store has no other instant.
-        reveal: Also return values computed from columns with a PII mark. The caller must audit this.
+        shown: Columns with a PII mark: values computed from no others are returned too. The caller must audit this.
 
     Raises:
         Unavailable: The online store did not answer.
@@ -101,7 +101,7 @@ def entity_values(
     values = []
     for name, full_name in zip(view.names, view.columns, strict=True):
         served, personal = online.features[full_name][0], personal_columns(view, name)
-        withheld = bool(personal) and not reveal
+        withheld = not {*personal} <= {*shown}
         values.append(
             FeatureValue(
                 feature=name,

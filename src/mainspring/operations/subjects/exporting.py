@@ -98,7 +98,7 @@ def _features(project: Project, subject: Subject) -> Iterator[dict[str, Any]]:
     now = project.clock.now()
     for view in project.definitions.views.values():
         if view.entity == subject.entity:
-            found = entity_values(view, subject.keys, project.online, project.lake.scan, now, reveal=True)
+            found = entity_values(view, subject.keys, project.online, project.lake.scan, now, shown=view.source.pii)
             values = {each.feature: each.online for each in found.values if each.online is not None}
             if values:
                 yield {"view": view.name, "at": format_instant(now), "values": values}

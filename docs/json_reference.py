@@ -138,6 +138,7 @@ _RECEIPT_CONTENT = _object(
 )  # fmt: skip
 _RECEIPT = _object("ErasureReceipt", receipt=_RECEIPT_CONTENT, key=str, signature=str)
 _HOLD = _object("Hold", subject=str, entity=str, reason=str, held_at=int, held_by=str)
+_ROW = _object("TrainingRow", keys=dict[str, Any], at=int, part=str, label=Any)
 _COMMIT: dict[str, Any] = {"id": str, "versions": dict[str, int], "parent": str | None, "message": str, "at": int}
 _MARKED: dict[str, Any] = {"model": str, "version": str, "digest": str, "actor": str, "reason": str, "at": int}
 _RUN: dict[str, Any] = {
@@ -246,6 +247,14 @@ DOCUMENTS = {
             )],
         ),
         ("SuspectLabel.at",),
+    ),
+    "models near-duplicates": Document(
+        _object(
+            "NearDuplicates", model=str, run=str, threshold=float, rows=dict[str, int], repeats=dict[str, int],
+            of_training=dict[str, int], most_repeated=list[_object("Repeated", row=_ROW, count=int)],
+            found=list[_object("NearDuplicate", row=_ROW, of=_ROW, similarity=float)],
+        ),
+        ("TrainingRow.at",),
     ),
     "models card": Document(Card, more={"complete": bool}),
     "models approve": Document(Approval, ("at",)),

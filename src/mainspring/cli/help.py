@@ -43,7 +43,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "features verify": ("features verify late-delivery --sample 500",),
     "materialize": ("materialize", "materialize CourierRecord --rebuild"),
     "search": ("search late-delivery --trials 40 --workers 2", "search late-delivery --show"),
-    "train": ("train late-delivery", "train late-delivery --since 2026-01-01 --until 2026-07-01"),
+    "train": (
+        "train late-delivery",
+        "train late-delivery --since 2026-01-01 --until 2026-07-01",
+        "train late-delivery --without orders@monday.csv --without deliveries.courier=bo",
+    ),
     "models add": ("models add late-delivery model.onnx --parent late-delivery:3",),
     "models approve": ("models approve late-delivery:4 --reason 'the false alarms are gone'",),
     "models card": ("models card late-delivery", "models card late-delivery:3 --format html --output card.html"),
@@ -57,6 +61,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "models key": ("models key",),
     "models label-issues": ("models label-issues late-delivery", "models label-issues late-delivery --folds 10 --json"),
     "models list": ("models list late-delivery",),
+    "models near-duplicates": (
+        "models near-duplicates late-delivery",
+        "models near-duplicates late-delivery --threshold 0.9 --most 50",
+    ),
     "models restore": ("models restore late-delivery:3",),
     "models show": ("models show late-delivery", "models show late-delivery:3"),
     "models trust": (

@@ -86,6 +86,18 @@ def rewrite_flagged(
     key: str,
 ) -> int | None:
     """Rewrite the table from the relation `kept`: the columns `old`, and newly computed flags of `keyings`."""
+    reader, schema = flagged(con, source, keyings, old, batch_rows)
+    return lake.replace(source.name, reader, schema, key=key)
+
+
+def flagged(
+    con: duckdb.DuckDBPyConnection,
+    source: Source,
+    keyings: Keyings,
+    old: Sequence[pa.Field[pa.DataType]],
+    batch_rows: int,
+) -> tuple[Iterator[pa.RecordBatch], pa.Schema]:
+    """Return the rows of the relation `kept` with the columns `old` and newly computed flags, and their schema."""
     joins, flags = "", []
     standing = f"{SUPERSEDED_AT} IS NULL" if any(column.name == SUPERSEDED_AT for column in old) else "true"
     for index, (name, keys) in enumerate(keyings.items()):
@@ -102,7 +114,7 @@ def rewrite_flagged(
     reader = con.sql(f"""
         SELECT {", ".join([*columns, *flags])} FROM kept{joins}
         ORDER BY kept.{VISIBLE_AT}, kept.{SEQUENCE}""").to_arrow_reader(batch_rows)
-    return lake.replace(source.name, _cast(reader, schema), schema, key=key)
+    return _cast(reader, schema), schema
 
 
 def _cast(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:

@@ -193,6 +193,18 @@ def complete_versions(
     schema = scan.schema or pa.schema([])
     keyings = declared(source, {**keyings_of(schema), **keyings})
     duck.register(con, "landed", widened(scan, source))
+    old = open_judged(con, source, schema)
+    key = f"versions of version {scan.version}: {source.versioning}"
+    rewrite_flagged(con, lake, source, keyings, old, batch_rows, key=key)
+
+
+def open_judged(con: duckdb.DuckDBPyConnection, source: Source, schema: pa.Schema) -> list[pa.Field[pa.DataType]]:
+    """Create the view `kept` of the relation `landed`, with all versions evaluated anew; return its columns, without
+    flags.
+
+    Args:
+        schema: Of the table.
+    """
     ours = (SUPERSEDED_AT, SUPERSEDED_BY)
     old = [column for column in schema if column.name not in ours and not column.name.startswith(RECORD_PREFIX)]
     rows = f"SELECT {_list([column.name for column in old], 'landed')} FROM landed"
@@ -206,8 +218,7 @@ def complete_versions(
         rows = f"SELECT * FROM ({rows}) JOIN versions USING ({SEQUENCE})"
         old += [column for column in landed_schema(source, {}) if column.name in ours]
     con.execute(f"CREATE OR REPLACE TEMP VIEW kept AS {rows}")
-    key = f"versions of version {scan.version}: {source.versioning}"
-    rewrite_flagged(con, lake, source, keyings, old, batch_rows, key=key)
+    return old
 
 
 def _list(names: Iterable[str], table: str = "") -> str:

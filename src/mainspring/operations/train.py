@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from mainspring.core.environment import set_variable
 from mainspring.core.errors import MainspringError
+from mainspring.data.without import read
 from mainspring.features.model import views_of
 from mainspring.operations.apply import apply
 from mainspring.operations.auditing import audit
@@ -14,7 +15,7 @@ from mainspring.operations.features.deriving import derive
 from mainspring.project import Project
 from mainspring.registry.runs import sweep
 from mainspring.training.inputs import all_groups
-from mainspring.training.model import TrainReport
+from mainspring.training.model import Model, TrainReport
 
 # OpenMP's threads wait for each other by spinning. On a machine with other load this extends a training from 20 to 70
 # seconds (measured: histogram gradient boosting on two cores). Read when the library loads.
@@ -27,6 +28,7 @@ def train(
     *,
     since: int | None = None,
     until: int | None = None,
+    without: Sequence[str] = (),
     progress: Callable[[str, float], None] | None = None,
 ) -> TrainReport:
     """Train a model of the project on data known by `until` (by default now, by the domain clock).
@@ -34,27 +36,46 @@ def train(
     A model that declares a search gets the best parameters of its last search. The declared definitions are applied
     first, and runs whose process died are marked as killed.
 
+    Args:
+        without: Rows to leave out, as if they had never been ingested; see `data.without.read`.
+
     Raises:
+        Invalid, InvalidData: What is to be left out is no part of the model's data.
         NotFound: There is no such model, it has no data yet, or its parameters were not searched.
         NotConvertible: The estimator cannot become a bundle with equal predictions.
     """
-    chosen = project.definitions.model(model)
-    apply(project)
-    sweep(project.tracking, project.wall)
-    search_run = ""
-    if chosen.search is not None:
-        from mainspring.operations.search.searching import SEARCH_RUN, with_best
-
-        chosen, search_run = with_best(project, chosen)
+    left_out = [read(each) for each in without]
+    chosen, search_run = prepared(project, model)
     until = project.clock.now() if until is None else until
-    derive(project, views_of(all_groups(chosen)))
     try:
-        report = project.trainer.train(chosen, since=since, until=until, progress=progress)
+        report = project.trainer.train(chosen, since=since, until=until, without=left_out, progress=progress)
     except Exception as error:
         with suppress(MainspringError):  # an unavailable catalog must not hide the original error
             audit(project, "train", f"model/{model}", f"failed: {type(error).__name__}")
         raise
-    audit(project, "train", f"model/{model}", f"version {report.version}, run {report.run_id}")
+    less = f", without {', '.join(without)}" if without else ""
+    audit(project, "train", f"model/{model}", f"version {report.version}, run {report.run_id}{less}")
     if search_run:
+        from mainspring.operations.search.searching import SEARCH_RUN
+
         project.tracking.log(report.run_id, tags={SEARCH_RUN: search_run})
     return report
+
+
+def prepared(project: Project, model: str) -> tuple[Model, str]:
+    """Return a model as it is trained now, and the run of its search; empty if it declares none.
+
+    The declared definitions are applied, and computed features are completed.
+
+    Raises:
+        NotFound: There is no such model, or its parameters were not searched.
+    """
+    chosen, search_run = project.definitions.model(model), ""
+    apply(project)
+    sweep(project.tracking, project.wall)
+    if chosen.search is not None:
+        from mainspring.operations.search.searching import with_best
+
+        chosen, search_run = with_best(project, chosen)
+    derive(project, views_of(all_groups(chosen)))
+    return chosen, search_run

@@ -31,6 +31,7 @@ from mainspring.training.judge import judge
 from mainspring.training.label import Label
 from mainspring.training.model import Model
 from mainspring.training.mutable import MUTABLE
+from mainspring.training.sets.assemble import WITHOUT
 from mainspring.training.sets.labels import BASELINE_SCORE, LABEL, SCORES
 from mainspring.training.sets.training_set import Split
 from mainspring.training.stages import Converted, Fitted, Observed
@@ -113,6 +114,7 @@ def pack(observed: Observed, converted: Converted, run_id: str, key: SigningKey,
             "holdout_rows": len(data.holdout),
             "dropped_rows": data.dropped,
             **({"dropped": dict(data.left_out)} if data.left_out else {}),
+            **({WITHOUT: list(observed.without)} if observed.without else {}),
             "label": model.truth,
             **_maturity(model),
             "float64": list(converted.wide),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 from mainspring.core.errors import InvalidData
 from mainspring.core.schema import DType
+from mainspring.data.model import Source
+from mainspring.data.without import Remaining, Scan, Without
+from mainspring.features.functions.model import DERIVED_FROM, DerivedSource
 from mainspring.features.layout import feature_dtype
 from mainspring.features.model import FeatureGroup, views_of
 from mainspring.training.frames import CATEGORIES, check_feature_types
@@ -111,6 +114,37 @@ def _of_code(code: CodeType) -> set[str]:
         elif isinstance(constant, (tuple, frozenset)):
             waiting.extend(constant)
     return words
+
+
+def sources_of(sources: Iterable[Source]) -> dict[str, Source]:
+    """Return sources by name, and before each computed one the source that it is computed from."""
+    found: dict[str, Source] = {}
+    for source in sources:
+        chain = [source]
+        while isinstance(chain[-1], DerivedSource):
+            chain.append(chain[-1].parent)
+        found |= {each.name: each for each in reversed(chain) if each.name not in found}
+    return found
+
+
+def read_by(model: Model) -> dict[str, Source]:
+    """Return the sources that a model reads, as `sources_of` does."""
+    views = views_of(all_groups(model))
+    return sources_of(
+        [model.observations.source, *(each.source for each in model.labels), *(each.source for each in views)]
+    )
+
+
+def remaining(sources: Mapping[str, Source], scan: Scan, without: Sequence[Without]) -> Remaining:
+    """Return scans of the tables of sources without some of their rows, and without what was computed from those.
+
+    Raises:
+        Invalid, InvalidData: See `Remaining`.
+    """
+    parents = {
+        name: (each.parent.name, DERIVED_FROM) for name, each in sources.items() if isinstance(each, DerivedSource)
+    }
+    return Remaining(scan, sources, without, parents)
 
 
 def personal_sources(model: Model) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +15,7 @@ from mainspring.training.fitting import fit_model
 from mainspring.training.flavours import estimator_scores
 from mainspring.training.frames import Array
 from mainspring.training.model import Model
+from mainspring.training.row_table import csv_table, keys_of
 from mainspring.training.runs.run import Run
 from mainspring.training.sets.training_set import Split, TrainingSet
 
@@ -78,7 +77,7 @@ def suspects(
             f"Labels of the task {model.task!r} are numbers, of which none is wrong by itself.",
             fix="search models of the tasks binary and multiclass.",
         )
-    rows = _joined([data.train, data.validation, data.holdout])
+    rows = Split.joined([data.train, data.validation, data.holdout])
     classes, given = np.unique(np.asarray(rows.y), return_inverse=True)
     if not 2 <= folds <= len(rows) or len(classes) < 2:
         raise InvalidData(
@@ -114,7 +113,7 @@ def _without(data: TrainingSet, rows: Split, begin: int, end: int) -> TrainingSe
     at = np.asarray(rows.at)
     before = int(np.searchsorted(at, at[begin] - data.embargo_us)) if data.embargo_us else begin
     after = int(np.searchsorted(at, at[end - 1] + data.embargo_us, side="right")) if data.embargo_us else end
-    rest = _joined([rows.rows(slice(0, min(before, begin))), rows.rows(slice(max(after, end), None))])
+    rest = Split.joined([rows.rows(slice(0, min(before, begin))), rows.rows(slice(max(after, end), None))])
     cut = round(len(rest) * (1 - _VALIDATION))
     return replace(
         data,
@@ -132,14 +131,11 @@ def _told(rows: Split, given: Array, classes: Sequence[Any], found: label_issues
     hashes = pd.util.hash_pandas_object(rows.X, index=False).to_numpy()
     alike = np.flatnonzero(np.isin(hashes, hashes[places]))  # rows with the features of a suspect
     with_label = {*zip(hashes[alike].tolist(), given[alike].tolist(), strict=True)}
-    keys: Sequence[Mapping[Any, Any]] = [{}] * len(places)
-    if rows.keys is not None:
-        keys = rows.keys.iloc[places].astype(object).to_dict("records")  # as objects: whole numbers stay whole
-    for row, suggested, confidence, of in zip(
-        places.tolist(), found.suggested.tolist(), found.confidence.tolist(), keys, strict=True
+    for row, suggested, confidence, keys in zip(
+        places.tolist(), found.suggested.tolist(), found.confidence.tolist(), keys_of(rows, places), strict=True
     ):
         yield Suspect(
-            {name: _plain(value) for name, value in of.items()},
+            keys,
             int(rows.at[row]),
             classes[given[row]],
             classes[suggested],
@@ -148,46 +144,15 @@ def _told(rows: Split, given: Array, classes: Sequence[Any], found: label_issues
         )
 
 
-def _plain(value: Any) -> Any:
-    """Return a key's value as JSON has it."""
-    if hasattr(value, "isoformat"):
-        return value.isoformat()
-    return value.item() if hasattr(value, "item") else value
-
-
-def personal_keys(model: Model) -> frozenset[str]:
-    """Return the names of columns that identify a person, in the observations' source or a label's."""
-    return frozenset(
-        name for source in (model.observations.source, *(each.source for each in model.labels)) for name in source.pii
-    )
-
-
 def table_of(found: Suspects, *, hidden: Collection[str] = ()) -> bytes:
     """Return the suspects as CSV, without key columns that identify a person."""
     keys = [name for name in (found.suspects[0].keys if found.suspects else ()) if name not in hidden]
-    text = io.StringIO()
-    writer = csv.writer(text)
-
-    def cell(value: Any) -> Any:  # no spreadsheet takes it for a formula
-        return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
-
-    writer.writerow([*keys, "at", "label", "suggested", "confidence", "repeats"])
-    for each in found.suspects:
-        told = (format_instant(each.at), each.label, each.suggested, f"{each.confidence:.6g}", each.repeats)
-        writer.writerow([cell(value) for value in (*(each.keys[name] for name in keys), *told)])
-    return text.getvalue().encode()
-
-
-def _joined(parts: Sequence[Split]) -> Split:
-    import pandas as pd
-
-    keys = [part.keys for part in parts if part.keys is not None]
-    return Split(
-        pd.concat([part.X for part in parts], ignore_index=True),
-        np.concatenate([part.y for part in parts]),
-        np.concatenate([part.at for part in parts]),
-        pd.concat(keys, ignore_index=True) if len(keys) == len(parts) else None,
-    )
+    rows = (
+        (*(each.keys[name] for name in keys), format_instant(each.at), each.label, each.suggested,
+         f"{each.confidence:.6g}", each.repeats)
+        for each in found.suspects
+    )  # fmt: skip
+    return csv_table([*keys, "at", "label", "suggested", "confidence", "repeats"], rows)
 
 
 def _by_class(scores: Array, outputs: Sequence[str], classes: Sequence[Any], task: str) -> Array:

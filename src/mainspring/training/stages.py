@@ -29,6 +29,7 @@ class Observed:
         data: The same rows with the model's columns alone.
         held_out: The held-out rows of `everything` as a table, with `_at`, `_label`, and the columns that gates name.
         notes: Sentences on rows that were left out.
+        without: Rows that were left out of the tables, as text.
     """
 
     model: Model
@@ -39,6 +40,7 @@ class Observed:
     data: TrainingSet
     held_out: pa.Table
     notes: Sequence[str]
+    without: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,19 @@ registration, a single step, comes last. The stages, each made from the one befo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
+
+import msgspec
 
 from mainspring.core.time import Clock, format_instant
 from mainspring.data.model import DatasetCommit
 from mainspring.data.ports import LakeTables, Snapshots
+from mainspring.data.without import Scan, Without
+from mainspring.data.without import told as left_out_rows
 from mainspring.registry.bundles import Bundles
 from mainspring.registry.model import Bundle
 from mainspring.registry.ports import ModelVersions, Tracking
@@ -26,9 +31,8 @@ from mainspring.training.bundling import convert, pack
 from mainspring.training.fitting import fit_model
 from mainspring.training.flavours import estimator_scores
 from mainspring.training.frames import Array
-from mainspring.training.inputs import check_declared, personal_sources
+from mainspring.training.inputs import check_declared, personal_sources, read_by, remaining
 from mainspring.training.judge import constant, constant_scores, judge, undefined
-from mainspring.training.label_issues import Suspects, personal_keys, suspects, table_of
 from mainspring.training.model import Model, TrainReport
 from mainspring.training.runs.provenance import (
     CODE_CHANGED,
@@ -40,7 +44,7 @@ from mainspring.training.runs.provenance import (
     pinned_scan,
 )
 from mainspring.training.runs.run import Run
-from mainspring.training.sets.assemble import labelled_observations, training_set
+from mainspring.training.sets.assemble import WITHOUT, labelled_observations, training_set
 from mainspring.training.sets.leakage import refuse_leaks
 from mainspring.training.stages import Converted, Fitted, Observed
 
@@ -49,6 +53,7 @@ _SYSTEM_EVERY_S = 5.0
 _LONGEST_CHANGED = 1000  # characters
 
 Progress = Callable[[str, float], None]
+T = TypeVar("T")
 
 
 class Trainer:
@@ -91,6 +96,7 @@ class Trainer:
         until: int | None = None,
         commit: DatasetCommit | None = None,
         share: float = 1.0,
+        without: Sequence[Without] = (),
         progress: Progress | None = None,
     ) -> TrainReport:
         """Train on the observations in `[since, until)` and register the resulting version.
@@ -98,6 +104,7 @@ class Trainer:
         Args:
             commit: The data to train on, by default every table as it is now.
             share: Share of the observations to train on, spread evenly over time.
+            without: Rows to leave out, as if they had never been ingested.
             since: UTC epoch microseconds, `None` from the first.
             until: Likewise; labels that became visible later are not used either.
             progress: Called with a stage's name and the completed share, from 0 to 1.
@@ -115,8 +122,10 @@ class Trainer:
         pinned = pin(model, self._lake, self._snapshots, self._clock, self._root, commit=commit)
         with self._start(model, pinned) as run:
             _log_inputs(run, model, pinned, since, until)
+            if without:
+                run.log_params({WITHOUT: msgspec.json.encode([*map(str, without)]).decode()})
             tell("read the features", 0.05)
-            observed = self._observe(model, pinned, since, until, share)
+            observed = self._observe(model, pinned, since, until, share, without)
             findings = _check(observed, run)
             fitted = _fit(observed, run, tell)
             converted = _convert(fitted, run, tell)
@@ -146,35 +155,36 @@ class Trainer:
             notes=notes,
         )
 
-    def suspects(
+    def inspect(
         self,
         model: Model,
+        purpose: str,
+        look: Callable[[Observed, Run, Progress], T],
         *,
         since: int | None = None,
         until: int | None = None,
-        folds: int = 5,
         progress: Progress | None = None,
-    ) -> tuple[str, Suspects]:
-        """Search the labels of the observations in `[since, until)` for wrong ones; see `label_issues.suspects`.
+    ) -> tuple[str, T]:
+        """Look at the rows in `[since, until)` that `train` would use, within a run that registers no version.
+
+        Args:
+            purpose: What for; a tag of the run.
+            look: Returns what it found, given the rows, the run to record it in, and what to report progress to.
 
         Returns:
-            The id of the run that it is recorded in, whose `label_issues.csv` has every suspect, and what was found.
+            The id of the run, and what was found.
         """
         check_declared(model)
         tell = progress or _nobody
         tell("pin the data", 0.0)
         pinned = pin(model, self._lake, self._snapshots, self._clock, self._root)
         with self._start(model, pinned) as run:
-            run.set_tag(PURPOSE, "label issues")
+            run.set_tag(PURPOSE, purpose)
             _log_inputs(run, model, pinned, since, until)
             tell("read the features", 0.05)
-            observed = self._observe(model, pinned, since, until, 1.0)
-            with run.aside("label issues"):
-                found = suspects(
-                    model, observed.data, run, folds=folds, tell=lambda stage, share: tell(stage, 0.1 + 0.9 * share)
-                )
-            run.log_metrics({"label_issues": float(len(found.suspects)), "rows": float(found.rows)})
-            run.log_artefact("label_issues.csv", table_of(found, hidden=personal_keys(model)))
+            observed = self._observe(model, pinned, since, until)
+            with run.aside(purpose):
+                found = look(observed, run, lambda stage, share: tell(stage, 0.1 + 0.9 * share))
         self._tracking.finish(run.id, "FINISHED", self._clock.now())
         tell("done", 1.0)
         return run.id, found
@@ -186,16 +196,29 @@ class Trainer:
         run.withheld = personal_sources(model)
         return run
 
-    def _observe(self, model: Model, pinned: Pinned, since: int | None, until: int | None, share: float) -> Observed:
-        scan = partial(pinned_scan, self._lake, pinned.commit)
+    def _observe(
+        self,
+        model: Model,
+        pinned: Pinned,
+        since: int | None,
+        until: int | None,
+        share: float = 1.0,
+        without: Sequence[Without] = (),
+    ) -> Observed:
+        scan: Scan = partial(pinned_scan, self._lake, pinned.commit)
+        notes: list[str] = []
+        if without:
+            scan = kept = remaining(read_by(model), scan, without)
+            notes += left_out_rows(kept.counts)
         table, left_out = labelled_observations(model, scan, since=since, until=until, share=share)
         everything, held_out = training_set(model, table, left_out)
         between = table.num_rows - sum(map(len, (everything.train, everything.validation, everything.holdout)))
-        notes = [f"{left_out}."] if left_out.total else []
+        if left_out.total:
+            notes.append(f"{left_out}.")
         if between:
             notes.append(f"{between:,} labelled observations lie in the embargo between parts.")
         data = everything.only([name for name in everything.dtypes if name in model.columns])
-        return Observed(model, pinned, since, until, everything, data, held_out, notes)
+        return Observed(model, pinned, since, until, everything, data, held_out, notes, [*map(str, without)])
 
     def _changed(self, imported: ModuleFiles, run: Run) -> list[str]:
         """Tag the run with the project's files that changed after they were imported; return a note on them."""

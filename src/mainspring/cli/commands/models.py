@@ -10,7 +10,7 @@ import click
 
 from mainspring.cli.call import Call
 from mainspring.cli.call import command as make
-from mainspring.cli.commands import models_decide, models_labels, models_move
+from mainspring.cli.commands import models_data, models_decide, models_move
 from mainspring.cli.help import Group
 from mainspring.cli.stdout_redirect import dated
 from mainspring.cli.tables import show_records
@@ -268,7 +268,7 @@ for _command in (
     history,
     card,
     *models_decide.COMMANDS,
-    *models_labels.COMMANDS,
+    *models_data.COMMANDS,
     *models_move.COMMANDS,
 ):
     command.add_command(_command)

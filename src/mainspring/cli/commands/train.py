@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 @click.argument("model")
 @click.option("--since", help="Use observations from this instant on (ISO 8601).")
 @click.option("--until", help="Use data that was known by this instant (ISO 8601); by default now.")
-def command(call: Call, *, model: str, since: str | None, until: str | None) -> None:
+@click.option(
+    "--without", multiple=True, metavar="ROWS",
+    help="Leave rows out, as if never ingested: SOURCE@BATCH, SOURCE.COLUMN=VALUE, or SOURCE; repeatable.",
+)  # fmt: skip
+def command(call: Call, *, model: str, since: str | None, until: str | None, without: tuple[str, ...]) -> None:
     """Train MODEL on data known by --until, verify that the bundle matches the estimator, sign and register it."""
     from rich.markup import escape
 
@@ -32,6 +36,7 @@ def command(call: Call, *, model: str, since: str | None, until: str | None) -> 
             model,
             since=None if since is None else parse_instant(since),
             until=None if until is None else parse_instant(until),
+            without=without,
             progress=lambda stage, share: progress.update(model, round(share * 100), 100, stage),
         )
         progress.finish(model, f"version {report.version}")

@@ -16,11 +16,13 @@ import msgspec
 from mainspring.core.errors import Invalid, MainspringError
 from mainspring.core.settings import PROJECT_FILE
 from mainspring.core.time import parse_instant
+from mainspring.data.without import read
 from mainspring.project import Project, open_project
 from mainspring.project.scratch import scratch_bundles, scratch_tracking, scratch_versions
 from mainspring.project.settings import child_arguments, load_settings
 from mainspring.registry.model import RunRecord
 from mainspring.training.model import Model
+from mainspring.training.sets.assemble import WITHOUT
 from mainspring.training.space import Chosen
 from mainspring.training.trainer import Trainer
 
@@ -66,6 +68,7 @@ def _train(project: Project, run: RunRecord, into: Path, tell: int) -> dict[str,
         since=recorded_instant(run.params.get("since")),
         until=recorded_instant(run.params.get("until")),
         commit=project.snapshots.get(run.tags["dataset_commit"]),
+        without=[read(each) for each in msgspec.json.decode(run.params.get(WITHOUT, "[]"), type=list[str])],
         progress=lambda stage, share: _say(tell, stage, share),
     )
     return {"run_id": report.run_id, "digest": report.digest}

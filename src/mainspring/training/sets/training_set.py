@@ -54,6 +54,20 @@ class Split:
             None if self.keys is None else self.keys.iloc[chosen].reset_index(drop=True),
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence[Split]) -> Split:
+        """Return the rows of several parts, one after another."""
+        import numpy as np
+        import pandas as pd
+
+        keys = [part.keys for part in parts if part.keys is not None]
+        return cls(
+            pd.concat([part.X for part in parts], ignore_index=True),
+            np.concatenate([part.y for part in parts]),
+            np.concatenate([part.at for part in parts]),
+            pd.concat(keys, ignore_index=True) if len(keys) == len(parts) else None,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Fold:
@@ -167,16 +181,7 @@ class TrainingSet:
     @property
     def development(self) -> Split:
         """The rows of `train` followed by those of `validation`: all rows that may be fitted on."""
-        import numpy as np
-        import pandas as pd
-
-        keys = [part.keys for part in (self.train, self.validation) if part.keys is not None]
-        return Split(
-            pd.concat([self.train.X, self.validation.X], ignore_index=True),
-            np.concatenate([self.train.y, self.validation.y]),
-            np.concatenate([self.train.at, self.validation.at]),
-            pd.concat(keys, ignore_index=True) if len(keys) == 2 else None,
-        )
+        return Split.joined([self.train, self.validation])
 
     def folds(self, count: int, *, embargo: str | int | None = None, window: str | int | None = None) -> list[Fold]:
         """Return `count` folds of the development rows for a cross-validation by time, oldest first.

@@ -19,8 +19,10 @@ from kit.servers import PostgresServer
 from mainspring.console.access import keys as console_keys
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
-from mainspring.core.time import DAY
+from mainspring.core.time import DAY, ManualClock
 from mainspring.operations import access, keys, provisioning, sessions
+from mainspring.operations.auditing import audit, begun, unfinished
+from mainspring.operations.doctor import examine
 from mainspring.operations.edge import fleet
 from mainspring.operations.encryption import renew
 from mainspring.operations.models import transferring
@@ -93,6 +95,31 @@ class Effects:
             return {
                 name: sorted(map(repr, connection.execute(sa.text(f'SELECT * FROM "{name}"')).all())) for name in names
             }
+
+
+def test_an_effect_that_was_cut_off_is_named_until_it_is_completed(tmp_path: Path) -> None:
+    engine = open_catalog(Url(f"sqlite:///{tmp_path / 'catalog.db'}"), MemoryLocks())
+    here = Project(engine=engine, signing_key=KEY)
+    engine.dispose()
+    for resource in ("source/a", "source/b"):
+        child = os.fork()
+        if not child:
+            with begun(here, "ingest", resource):
+                os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(child, 0)
+    with pytest.raises(KeyError), begun(here, "train", "model/late"):
+        raise KeyError("data")
+    with begun(here, "ingest", "source/b"):
+        assert [each.resource for each in unfinished(here)] == ["source/a", "source/b", "source/b"]
+        audit(here, "ingest", "source/b", "9 rows")
+    [left] = unfinished(here)
+    assert (left.number, left.action, left.resource) == (0, "ingest", "source/a")
+    assert verify_log(here.audit, KEY.public).unfinished == (left,)
+    [young] = [each for each in examine(here, "audit log") if "no completion" in each.detail]
+    later = here.having(wall=ManualClock(here.wall.now() + 2 * DAY))
+    [old] = [each for each in examine(later, "audit log") if "no completion" in each.detail]
+    assert (young.ok, old.ok) == (True, False)
+    engine.dispose()
 
 
 class Dying(CatalogAuditLog):

@@ -56,12 +56,12 @@ def test_the_quarantine_shows_no_person_until_it_is_asked_to_and_audits_that(pro
     assert "@" not in repr(hidden)
     assert {row["email"] for row in hidden} == {"(withheld)", None}
     assert {row["age"] for row in hidden} >= {"300", "200"}
-    assert events(project) == [("ingest", "source/people")]
+    assert events(project) == [("ingest.begun", "source/people"), ("ingest", "source/people")]
 
     shown = quarantined(project, "people", 10, reveal=True)
     assert re.findall(r"\w+@", repr(shown)).count("ana@") == 1
     assert "ben@" in repr(shown)
-    assert events(project)[1:] == [("quarantine.reveal", "source/people")]
+    assert events(project)[2:] == [("quarantine.reveal", "source/people")]
     with pytest.raises(NotFound):
         quarantined(project, "nobody", 10)
 
@@ -109,7 +109,8 @@ def test_what_is_applied_and_landed_is_in_the_audit_log(project: Project, tmp_pa
     apply(project)  # nothing changed
     land(project, "people", str(tmp_path / "people.csv"))
     audit(project, "train", "model/x", "version 1")
-    first, second, _ = reversed(project.audit.read())
+    first, begun, second, _ = reversed(project.audit.read())
     assert (first.action, first.resource) == ("apply", "definitions")
     assert "+ source people" in first.detail
+    assert (begun.action, begun.detail) == ("ingest.begun", "")
     assert second.detail == "0 ingested, 3 quarantined, 0 already there; version 0"

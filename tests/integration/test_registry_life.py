@@ -395,7 +395,7 @@ def test_a_version_moves_with_its_nodes_and_its_lineage(project: Project, tmp_pa
     assert there.bundles.load(member.digest).files == project.bundles.load(member.digest).files
     with pytest.raises(Corrupt, match="signature"):  # what is here has this installation's signature
         project.bundles.save(there.bundles.load(member.digest))
-    assert actions(there)[:2] == ["import", "trust"]
+    assert actions(there)[:3] == ["import", "import.begun", "trust"]
 
     transferring.forget(there, "here")
     with pytest.raises(Denied):

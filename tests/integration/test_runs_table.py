@@ -94,7 +94,7 @@ def test_a_run_is_renamed_and_noted(shop: tuple[Path, dict[str, str]]) -> None:
     assert not any(line.startswith("note") for line in in_a_terminal(80, folder, "runs", "show", run))
     assert "is no name of a run" in in_a_terminal(80, folder, "runs", "rename", run, " ", code=2)[0]
     audited = open_project(load_settings(folder, environment={})).audit.search(AuditFilter(action="run.describe"))
-    assert [entry.event.resource for entry in audited] == [f"run/{run}"] * 3
+    assert [entry.event.resource for entry in audited] == [f"run/{run}"] * 6  # each with the event before it
 
 
 def test_a_comparison_has_what_differs(tmp_path: Path) -> None:

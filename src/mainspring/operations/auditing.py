@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any
 
 from mainspring.core.errors import Corrupt, MainspringError, NotFound
 from mainspring.project import Project
 from mainspring.registry.processes import local_user
+from mainspring.security.intents import BEGUN, Intent, Intents
 from mainspring.security.model import AuditEntry, AuditEvent, AuditFilter
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from mainspring.security.tree_heads import Head
     from mainspring.security.verification import Verdict
 
+_NEWEST = 1_000  # events in which `doctor` looks for effects without completion
 VERIFIED, EXPORTED, REVEALED = "audit.verify", "audit.export", "audit.reveal"
 
 
@@ -40,6 +42,30 @@ def audit(
     """
     actor = local_user() if who is None else who
     project.audit.append([AuditEvent(project.wall.now(), actor, action, resource, detail, subject)])
+
+
+@contextmanager
+def begun(project: Project, action: str, resource: str, *, who: str | None = None) -> Iterator[None]:
+    """Context of an effect outside the catalog, in which its event is appended: an event before it names the intent.
+
+    Where the process is killed in it, the intent has no completion, which `audit verify` and `doctor` name. After an
+    exception an event says that it failed.
+    """
+    audit(project, f"{action}{BEGUN}", resource, who=who)
+    try:
+        yield
+    except BaseException as error:
+        with suppress(MainspringError):  # an unavailable catalog must not hide the original error
+            audit(project, action, resource, f"failed: {type(error).__name__}", who=who)
+        raise
+
+
+def unfinished(project: Project) -> tuple[Intent, ...]:
+    """Return effects outside the catalog that began among the newest events and have no completion."""
+    found = Intents()
+    for each in reversed(project.audit.search(AuditFilter(), limit=_NEWEST)):
+        found.note(each.number, each.event.at, each.event.actor, each.event.action, each.event.resource)
+    return found.open
 
 
 def verify_audit(project: Project, progress: Callable[[int, int], None] | None = None) -> Verdict:

@@ -29,6 +29,7 @@ from mainspring.security.secrets import load_or_create
 
 _NAMED = 5  # keys named in a finding
 _VERIFY = "run `mainspring audit verify`"
+_CUT_OFF = "the process was killed: see what it has done, and run it again; its next event completes this one too"
 _RENEW_US = 14 * DAY  # before a certificate expires
 
 
@@ -176,10 +177,14 @@ def _known_tables(project: Project) -> dict[str, tuple[int, str]]:
 
 def _audit_log(project: Project) -> Iterator[Finding]:
     """Look at the head and at its anchors; `audit verify` reads every event."""
-    from mainspring.operations.auditing import anchored
+    from mainspring.operations.auditing import anchored, unfinished
 
     tree = project.audit.tree()
     yield well("audit log", f"a tree of {0 if tree is None else tree.size:,} events")
+    now = project.wall.now()
+    for intent in unfinished(project):
+        old = now - intent.at > DAY  # a younger one may be at work
+        yield Finding(check="audit log", ok=not old, detail=str(intent), fix=_CUT_OFF if old else "")
     for each in anchored(project):
         if each.problem:
             yield Finding(check="audit log", ok=False, detail=f"anchors at {each.place}: {each.problem}", fix=_VERIFY)

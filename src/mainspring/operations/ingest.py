@@ -11,7 +11,7 @@ from typing import Any
 from mainspring.core.errors import Invalid, InvalidData, MainspringError, NotFound
 from mainspring.data.model import QUARANTINE_SUFFIX, REASON, SEQUENCE, IngestReport
 from mainspring.features.functions.model import DerivedSource
-from mainspring.operations.auditing import audit
+from mainspring.operations.auditing import audit, begun
 from mainspring.operations.features.deriving import derive_from
 from mainspring.project import Project
 from mainspring.project.definitions.loading import load_function, place_of
@@ -52,12 +52,13 @@ def land(
         )
     if isinstance(data, str):
         data = _rows(project, data) if _FUNCTION.fullmatch(data) else Path(data)
-    report = project.ingestor.ingest(
-        chosen, data, keyings=definitions.keyings(source), batch_id=batch_id, nulls=nulls, progress=progress
-    )
-    report = _derived(project, report)
-    counts = f"{report.rows} ingested, {report.quarantined} quarantined, {report.already} already there"
-    audit(project, "ingest", f"source/{source}", f"{counts}; version {report.version}")
+    with begun(project, "ingest", f"source/{source}"):
+        report = project.ingestor.ingest(
+            chosen, data, keyings=definitions.keyings(source), batch_id=batch_id, nulls=nulls, progress=progress
+        )
+        report = _derived(project, report)
+        counts = f"{report.rows} ingested, {report.quarantined} quarantined, {report.already} already there"
+        audit(project, "ingest", f"source/{source}", f"{counts}; version {report.version}")
     return report
 
 

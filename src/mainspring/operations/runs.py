@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mainspring.core.errors import Invalid, NotFound
+from mainspring.operations.auditing import audit, begun
 from mainspring.project import Project
 from mainspring.registry.run_filters import parse_filter, parse_order
 from mainspring.registry.runs import NAME, NOTE, sweep
 from mainspring.registry.searching import MOST_RUNS, Column, Condition, Kind, Order, RunPage, RunQuery, RunRow
 from mainspring.registry.unknown_names import unknown_names
-from mainspring.security.model import AuditEvent
 
 HELD_OUT, SYSTEM = "holdout.", ("system/", "system.")  # prefixes of metrics
 LONGEST_NAME, LONGEST_NOTE = 250, 5_000  # characters
@@ -149,9 +149,10 @@ def describe_run(project: Project, run_id: str, *, name: str | None = None, note
     run = project.tracking.get(run_id)
     changed = {tag: text for tag, text in tags.items() if run.tags.get(tag, "") != text}
     if changed:
-        project.tracking.log(run_id, tags=changed)
         what = ", ".join({NAME: f"name {tags.get(NAME)!r}", NOTE: "note"}[tag] for tag in changed)
-        project.audit.append([AuditEvent(project.wall.now(), by, "run.describe", f"run/{run_id}", what)])
+        with begun(project, "run.describe", f"run/{run_id}", who=by):
+            project.tracking.log(run_id, tags=changed)
+            audit(project, "run.describe", f"run/{run_id}", what, who=by)
 
 
 def note_of(run: RunRow) -> str:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 from mainspring.core.environment import set_variable
-from mainspring.core.errors import MainspringError
 from mainspring.data.without import read
 from mainspring.features.model import views_of
 from mainspring.operations.apply import apply
-from mainspring.operations.auditing import audit
+from mainspring.operations.auditing import audit, begun
 from mainspring.operations.features.deriving import derive
 from mainspring.project import Project
 from mainspring.registry.runs import sweep
@@ -47,14 +45,10 @@ def train(
     left_out = [read(each) for each in without]
     chosen, search_run = prepared(project, model)
     until = project.clock.now() if until is None else until
-    try:
+    with begun(project, "train", f"model/{model}"):
         report = project.trainer.train(chosen, since=since, until=until, without=left_out, progress=progress)
-    except Exception as error:
-        with suppress(MainspringError):  # an unavailable catalog must not hide the original error
-            audit(project, "train", f"model/{model}", f"failed: {type(error).__name__}")
-        raise
-    less = f", without {', '.join(without)}" if without else ""
-    audit(project, "train", f"model/{model}", f"version {report.version}, run {report.run_id}{less}")
+        less = f", without {', '.join(without)}" if without else ""
+        audit(project, "train", f"model/{model}", f"version {report.version}, run {report.run_id}{less}")
     if search_run:
         from mainspring.operations.search.searching import SEARCH_RUN
 

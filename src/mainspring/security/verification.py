@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from mainspring.core.errors import Corrupt
 from mainspring.security.audit_leaves import commitment, event_leaf
 from mainspring.security.erasures import Run, add_run, outside, read_named, runs
+from mainspring.security.intents import Intent, Intents
 from mainspring.security.merkle import extend, root
 from mainspring.security.model import AuditRecord, AuditTree
 from mainspring.security.ports import ADOPTED, ERASED, ITSELF, TREE_HEIGHTS, AuditLog
@@ -47,6 +48,7 @@ class Verdict:
         redacted: Number of events whose subject was erased.
         adopted: Numbers of the events that took over a head of nobody or of another key.
         anchors: Number of heads from elsewhere that the log agrees with.
+        unfinished: Effects outside the catalog that began and have no completion.
         foreign: Places with heads of another key, which were left out, and how many of how many.
         damage: What is wrong, in the order of the events.
     """
@@ -58,6 +60,7 @@ class Verdict:
     anchors: int = 0
     damage: tuple[Damage, ...] = ()
     foreign: tuple[str, ...] = ()
+    unfinished: tuple[Intent, ...] = ()
 
 
 def verify_log(
@@ -94,7 +97,10 @@ def verify_log(
         damage.append(Damage("missing", what, found.size, tree.size - 1))
     damage.sort(key=lambda each: (each.kind == "anchor", each.first is None, each.first or 0))
     note = "" if head is None else tree.note
-    return Verdict(found.size, note, len(found.redacted), tuple(found.adopted), found.agreed, tuple(damage))
+    return Verdict(
+        found.size, note, len(found.redacted), tuple(found.adopted), found.agreed, tuple(damage),
+        unfinished=found.intents.open,
+    )  # fmt: skip
 
 
 def _events(first: int, last: int, one: str = "has", several: str = "have") -> str:
@@ -133,6 +139,7 @@ class _Verification:
         self._malformed: list[Run] = []  # events with values that no event has
         self._lost: dict[int, list[Run]] = {height: [] for height in TREE_HEIGHTS}  # subtrees without their hash
         self.damage: list[Damage] = []
+        self.intents = Intents()
         self.redacted, self.adopted, self.agreed = list[int](), list[int](), 0
 
     def run(self) -> Iterator[int]:
@@ -213,7 +220,8 @@ class _Verification:
 
     def _note(self, records: Sequence[AuditRecord]) -> None:
         """Count events without their subject and those that took over a head; check the other subjects."""
-        for number, _, actor, action, _, detail, sealed, _, salt, subject in records:
+        for number, at, actor, action, resource, detail, sealed, _, salt, subject in records:
+            self.intents.note(number, at, actor, action, resource)
             if action == ADOPTED and actor == ITSELF:
                 self.adopted.append(number)
             elif action == ERASED:

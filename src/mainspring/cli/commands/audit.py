@@ -80,6 +80,9 @@ def verify(call: Call, *, file: Path | None, key: str) -> int:
             console.print(f"[yellow]•[/] Event {number} took over events whose head this key had not signed.")
         if not verdict.head and well:
             console.print("[yellow]•[/] No head is signed yet: the next event signs one.")
+        for intent in verdict.unfinished:
+            console.print("[yellow]•[/] ", end="")
+            console.print(str(intent), markup=False)
         for each in verdict.foreign:
             console.print("[yellow]•[/] ", end="")
             console.print(f"{each} anchored heads are signed by another key: left out.", markup=False)

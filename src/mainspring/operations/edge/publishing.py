@@ -12,7 +12,7 @@ from typing import Any
 from mainspring.core.errors import Corrupt, Invalid, NotFound
 from mainspring.deploy.edge.package import INDEX, SIGNATURE
 from mainspring.deploy.edge.repository import Release, RoleKey
-from mainspring.operations.auditing import audit
+from mainspring.operations.auditing import audit, begun
 from mainspring.project import Project
 from mainspring.security.signing import verify
 
@@ -45,8 +45,9 @@ def publish(project: Project, package: Path) -> Published:
 def withdraw(project: Project, name: str, version: int) -> Release:
     """Remove a version from the repository. Raises `NotFound`."""
     release = project.packages.release(name, version)
-    project.packages.withdraw(name, version)
-    audit(project, "edge.withdraw", f"package/{name}:{version}")
+    with begun(project, "edge.withdraw", f"package/{name}:{version}"):
+        project.packages.withdraw(name, version)
+        audit(project, "edge.withdraw", f"package/{name}:{version}")
     return release
 
 
@@ -57,8 +58,9 @@ def rotate(project: Project, role: str) -> RoleKey:
         Invalid: There is no such role.
         NotFound: Nothing was published yet, or the root's key is not there.
     """
-    id = project.packages.rotate(role)
-    audit(project, "edge.rotate", f"key/{role}", id)
+    with begun(project, "edge.rotate", f"key/{role}"):
+        id = project.packages.rotate(role)
+        audit(project, "edge.rotate", f"key/{role}", id)
     return next(each for each in project.packages.role_keys() if each.role == role)
 
 
@@ -68,9 +70,10 @@ def sign(project: Project) -> dict[str, int]:
     Raises:
         NotFound: Nothing was published yet.
     """
-    if not project.packages.refresh(force=True):
-        raise NotFound("The repository of packages is empty.", fix="publish one: `mainspring edge publish FOLDER`.")
-    audit(project, "edge.sign", "repository")
+    with begun(project, "edge.sign", "repository"):
+        if not project.packages.refresh(force=True):
+            raise NotFound("The repository of packages is empty.", fix="publish one: `mainspring edge publish FOLDER`.")
+        audit(project, "edge.sign", "repository")
     return dict(project.packages.expires())
 
 

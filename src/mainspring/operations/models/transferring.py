@@ -11,7 +11,7 @@ import msgspec
 from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.core.files import disk_errors
 from mainspring.core.ids import check_id
-from mainspring.operations.auditing import audit
+from mainspring.operations.auditing import audit, begun
 from mainspring.operations.models.curating import actor, authors, expect_kept, find
 from mainspring.project import Project
 from mainspring.registry import garbage
@@ -63,20 +63,21 @@ def export_version(project: Project, reference: str, path: Path) -> Moved:
         tags=dict(version.tags),
         run=None if run is None else _exported(run),
     )
-    with disk_errors(path):
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileExistsError:
-            raise Conflict(f"The file {path} already exists.", fix="name another file, or remove it.") from None
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                write_export(file, export, bundles.values(), project.signing_key)
-                file.flush()
-                os.fsync(file.fileno())
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-    _audit(project, "export", version, f"to {path.name}")
+    with begun(project, "export", f"model/{version.model}"):
+        with disk_errors(path):
+            try:
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            except FileExistsError:
+                raise Conflict(f"The file {path} already exists.", fix="name another file, or remove it.") from None
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    write_export(file, export, bundles.values(), project.signing_key)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
+        _audit(project, "export", version, f"to {path.name}")
     return Moved(version.model, version.version, version.digest, len(bundles), _OWN)
 
 
@@ -120,25 +121,26 @@ def import_version(project: Project, path: Path) -> Moved:
         if known.digest == export.digest:
             expect_kept(project, known)
             return Moved(known.model, known.version, known.digest, len(bundles), signer, new=False)
-    for digest in sorted(bundles, key=lambda each: each == export.digest):  # nodes before their graph
-        bundle = bundles[digest]
-        project.bundles.save(replace(bundle, signature=project.signing_key.sign(encode_manifest(bundle.manifest))))
-    run_id = _import_run(project, export, signer)
-    tags = {
-        **export.tags,
-        AUTHOR: actor(project),
-        ORIGINAL_AUTHOR: msgspec.json.encode(
-            [name if signer == _OWN else f"{IMPORTED}{signer}:{name}" for name in export.authors]
-        ).decode(),
-        "imported.version": f"{export.model}:{export.version}",
-        "imported.key": trusted[signer].hex(),
-        "imported.run": "" if export.run is None else export.run.id,
-    }
-    version = garbage.register(
-        project.versions, project.deletions, export.model, export.digest, run_id, tags, project.wall.now()
-    )
-    project.tracking.log(run_id, tags={"version": version.version})
-    _audit(project, "import", version, f"signed by {signer}")
+    with begun(project, "import", f"model/{export.model}"):
+        for digest in sorted(bundles, key=lambda each: each == export.digest):  # nodes before their graph
+            bundle = bundles[digest]
+            project.bundles.save(replace(bundle, signature=project.signing_key.sign(encode_manifest(bundle.manifest))))
+        run_id = _import_run(project, export, signer)
+        tags = {
+            **export.tags,
+            AUTHOR: actor(project),
+            ORIGINAL_AUTHOR: msgspec.json.encode(
+                [name if signer == _OWN else f"{IMPORTED}{signer}:{name}" for name in export.authors]
+            ).decode(),
+            "imported.version": f"{export.model}:{export.version}",
+            "imported.key": trusted[signer].hex(),
+            "imported.run": "" if export.run is None else export.run.id,
+        }
+        version = garbage.register(
+            project.versions, project.deletions, export.model, export.digest, run_id, tags, project.wall.now()
+        )
+        project.tracking.log(run_id, tags={"version": version.version})
+        _audit(project, "import", version, f"signed by {signer}")
     return Moved(version.model, version.version, version.digest, len(bundles), signer)
 
 

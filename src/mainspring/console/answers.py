@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from fastapi import Request
@@ -22,6 +22,7 @@ class Json(JSONResponse):
         return msgspec.json.encode(content)
 
 
+LATER: dict[int | str, dict[str, Any]] = {202: {"description": "It is being computed: ask again."}}
 UNITS = {"instants": "UTC epoch microseconds", "durations": "microseconds, where the name says no other unit"}
 
 
@@ -40,14 +41,19 @@ def error_json(error: MainspringError) -> Json:
     return Json({"error": error.what, "fix": error.fix, "retryable": error.retryable}, status, headers)
 
 
-async def read_body(request: Request, kind: type[_Kind]) -> _Kind:
-    """Return the JSON body of a request; an empty one has no fields.
+class Body(Generic[_Kind]):
+    """Dependency of a handler: the JSON body of its request; an empty one has no fields.
 
     Raises:
         Invalid: It is no JSON, lacks a field, or has one that `kind` does not know.
     """
-    try:
-        return decoded(await request.body() or b"{}", kind)
-    except msgspec.MsgspecError as error:
-        names = ", ".join(f'"{name}"' for name in kind.__struct_fields__)
-        raise Invalid(f"The request is not valid: {error}.", fix=f"send {{{names}}}.") from None
+
+    def __init__(self, kind: type[_Kind]) -> None:
+        self.kind = kind
+
+    async def __call__(self, request: Request) -> _Kind:
+        try:
+            return decoded(await request.body() or b"{}", self.kind)
+        except msgspec.MsgspecError as error:
+            names = ", ".join(f'"{name}"' for name in self.kind.__struct_fields__)
+            raise Invalid(f"The request is not valid: {error}.", fix=f"send {{{names}}}.") from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import Response
 
 from mainspring.console.access.audit import add_audit_api
 from mainspring.console.access.keys import add_key_api
@@ -46,7 +45,7 @@ def api(project: Project, looking: Looking | None = None) -> APIRouter:
     looking = looking or Looking()
 
     @router.get("/status")
-    def status() -> Response:
+    def status() -> Answer:
         """The project, and what is live behind each endpoint."""
         settings, table = project.settings, project.routes.current()
         return Answer(
@@ -61,7 +60,7 @@ def api(project: Project, looking: Looking | None = None) -> APIRouter:
         )
 
     @router.get("/whoami")
-    def whoami(request: Request) -> Response:
+    def whoami(request: Request) -> Answer:
         """The caller: kind, id, name, groups and roles."""
         principal = caller_of(request)
         return Answer(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
@@ -12,8 +14,9 @@ from mainspring.console.access.scim_answers import ROOT, scim_error
 from mainspring.console.answers import Json, error_json
 from mainspring.console.api import api
 from mainspring.console.background_cache import Looking, Shared
-from mainspring.console.guard import METRICS, Guard
+from mainspring.console.guard import METRICS, PUBLIC, Guard
 from mainspring.console.live_events import Changes, add_events, mark_of
+from mainspring.console.openapi import document
 from mainspring.console.pages import pages
 from mainspring.console.render import error_page, wants_page
 from mainspring.console.routing import router_of
@@ -55,6 +58,17 @@ _PARTS = (
 )
 
 
+class _Console(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = document(self.title, self.router.routes, keyless=sorted(PUBLIC))
+        return self.openapi_schema
+
+
+class _Exposition(Response):
+    media_type = CONTENT_TYPE
+
+
 def create_app(project: Project, looking: Looking | None = None) -> FastAPI:
     """Return the ASGI application of one project's control plane and console.
 
@@ -64,7 +78,7 @@ def create_app(project: Project, looking: Looking | None = None) -> FastAPI:
     Raises:
         MainspringError: A part of the project cannot be opened.
     """
-    app = FastAPI(
+    app = _Console(
         title=f"Mainspring: {project.settings.project}",
         openapi_url="/api/openapi.json",
         docs_url=None,  # FastAPI's documentation pages load scripts from a CDN
@@ -95,12 +109,12 @@ def _health(project: Project) -> APIRouter:
     router = router_of(prefix="/health", default_response_class=Json)
 
     @router.get("/live")
-    def live() -> Response:
+    def live() -> Json:
         """The process answers."""
         return Json({"live": True})
 
     @router.get("/ready")
-    def ready() -> Response:
+    def ready() -> Json:
         """The catalog answers too; 503 where it does not."""
         try:
             project.routes.revision()
@@ -112,18 +126,18 @@ def _health(project: Project) -> APIRouter:
 
 
 def _metrics(project: Project) -> APIRouter:
-    router, metrics = router_of(include_in_schema=False), ControlMetrics(project)
+    router, metrics = router_of(), ControlMetrics(project)
 
     @router.get(METRICS)
-    def numbers() -> Response:
+    def numbers() -> _Exposition:
         """Prometheus text: windows, incidents, objectives, freshness, capacity. Needs the scope scrape."""
-        return Response(metrics.text(), media_type=CONTENT_TYPE)
+        return _Exposition(metrics.text())
 
     return router
 
 
 def _scim(project: Project) -> APIRouter:
-    router = router_of(prefix=ROOT, include_in_schema=False)
+    router = router_of(prefix=ROOT)
     add_scim(router, project)
     return router
 

@@ -267,7 +267,7 @@ def add_find_api(router: APIRouter, project: Project) -> None:
     """Add `/api/find`."""
 
     @router.get("/find")
-    def list_found(request: Request, q: Words = "") -> Response:
+    def list_found(request: Request, q: Words = "") -> Answer:
         """Pages with all the words in their name: endpoints, incidents, models, versions, features, sources, pipelines,
         runs, also by their notes; and predictions by the beginning of an id. `kinds` has the number found of each kind.
         """

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from mainspring.console.answers import Answer
@@ -22,7 +21,7 @@ def add_webhook_api(router: APIRouter, project: Project) -> None:
     router.add_event_handler("shutdown", refusals.flush)
 
     @router.post("/webhooks/{name}")
-    async def receive(name: str, request: Request) -> Response:
+    async def receive(name: str, request: Request) -> Answer:
         """Start the pipelines that name this webhook. The body is signed as GitHub or GitLab does."""
         body = await request.body()
         address = request.client.host if request.client else ""

@@ -34,7 +34,7 @@ def served(project: Project) -> Iterator[str]:
 
     thread = threading.Thread(target=asyncio.run, args=(run(),), daemon=True)
     thread.start()
-    assert ready.wait(30)
+    assert ready.wait(120)
     yield control.url
     loop, stop = loops[0]
     loop.call_soon_threadsafe(stop.set)

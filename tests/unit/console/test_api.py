@@ -4,7 +4,10 @@ import pytest
 
 from kit.console.client import Client
 from kit.console.flights import NOW, START, WEEKS, Project, populated
+from kit.planes import flat
 from mainspring.console.app import create_app
+from mainspring.console.guard import PUBLIC
+from mainspring.console.server import SIGNED
 from mainspring.core.errors import Denied
 from mainspring.core.time import DAY
 from mainspring.security.keys import issue
@@ -209,10 +212,41 @@ def test_another_method_is_405(administrator) -> None:
 
 def test_the_api_describes_itself_without_pages_from_elsewhere(administrator) -> None:
     described = administrator.get("/api/openapi.json").json()
-    assert {path for path in described["paths"] if not path.startswith(("/api/", "/health/"))} == set()
-    assert all(re.search(r"\w", each["get"]["description"]) for each in described["paths"].values() if "get" in each)
+    operations = [each for path in described["paths"].values() for each in path.values()]
+    assert all(re.search(r"\w", each["description"]) for each in operations)
     for path in ("/docs", "/redoc", "/api/docs"):
         assert administrator.get(path).status_code == 404
+
+
+def test_every_route_but_pages_is_in_the_description(app) -> None:
+    described = app.openapi()
+    shown = {(method.upper(), path) for path, methods in described["paths"].items() for method in methods}
+    pages = {"/api/openapi.json", "/events"}
+    routes = {(method, route.path) for route in flat(app.routes) for method in route.methods if method != "HEAD"}
+    documents = {each for each in routes if each[1].startswith(("/api/", "/health/", "/scim/", "/metrics"))}
+    assert shown == {each for each in documents if each[1] not in pages}
+    for method, path in shown:
+        said = described["paths"][path][method.lower()]
+        open_ = path in PUBLIC or (method == "POST" and path.startswith(SIGNED))
+        assert said["security"] == ([] if open_ else [{"key": []}]), path
+        assert not open_ or method == "POST" or "401" not in said["responses"]
+        assert ("requestBody" in said) == (method in ("POST", "PUT", "PATCH")), path
+
+
+def test_the_description_says_what_handlers_take_and_give(app) -> None:
+    described = app.openapi()
+    schemas = described["components"]["schemas"]
+    promote = described["paths"]["/api/models/{model}/versions/{number}/promote"]["post"]
+    taken = promote["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    assert schemas[taken]["properties"].keys() == {"reason", "champion"}
+    assert schemas[taken]["additionalProperties"] is False
+    card = described["paths"]["/api/models/{model}/versions/{number}/card"]["get"]["responses"]
+    assert {"200", "202", "400", "401", "403", "404"} <= card.keys()
+    assert {"422", "413", "500"} & card.keys() == set()
+    users = described["paths"]["/scim/v2/Users"]
+    assert {each["name"] for each in users["get"]["parameters"]} == {"filter", "startIndex", "count"}
+    assert list(users["post"]["responses"]["409"]["content"]) == ["application/scim+json"]
+    assert schemas["NewKey"]["required"] == ["name", "scopes", "lifetime"]
 
 
 def test_probes_need_nothing_and_say_little(anonymous) -> None:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
-from mainspring.console.answers import Answer, Json, read_body
+from mainspring.console.answers import Answer, Body, Json
 from mainspring.console.downloads import csv_file
 from mainspring.console.endpoints.api import Limit
 from mainspring.console.features.pages import Frame
@@ -106,7 +106,7 @@ def add_audit_api(router: APIRouter, project: Project) -> None:
     """Add `/api/audit`."""
 
     @router.get("/audit")
-    def list_audit(asked: Asked, before: Before = None, limit: Limit = 100) -> Response:
+    def list_audit(asked: Asked, before: Before = None, limit: Limit = 100) -> Answer:
         """Audit events with every given part, newest first; `action` is the beginning, the times are ISO 8601.
 
         `next` is the `before` of the next page.
@@ -119,7 +119,7 @@ def add_audit_api(router: APIRouter, project: Project) -> None:
     @router.get("/audit/heads")
     def list_heads(
         key: Annotated[str, Query(pattern="^[0-9a-f]{64}$")], before: Before = None, limit: Limit = 100
-    ) -> Response:
+    ) -> Answer:
         """Heads of another installation's audit log that were anchored here, newest first, by its public key.
 
         `next` is the `before` of the next page.
@@ -134,9 +134,8 @@ def add_audit_api(router: APIRouter, project: Project) -> None:
         )
 
     @router.post("/audit/heads", status_code=201)
-    async def add_head(request: Request) -> Response:
+    async def add_head(request: Request, sent: Annotated[SentHead, Depends(Body(SentHead))]) -> Json:
         """Anchor `{"head", "proof"}`: a signed head, and in base 64 the consistency proof from the one before."""
-        sent = await read_body(request, SentHead)
         try:
             proof = [decoded(each) for each in sent.proof]
         except Corrupt as error:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from mainspring.console.answers import Answer, Json, read_body
+from mainspring.console.answers import Answer, Body, Json
 from mainspring.console.endpoints.api import Id
 from mainspring.console.features.pages import Frame
 from mainspring.console.guard import caller, confirmed, form
@@ -93,19 +93,18 @@ def add_key_api(router: APIRouter, project: Project) -> None:
     """Add the routes under `/api/keys`."""
 
     @router.get("/keys")
-    def list_keys() -> Response:
+    def list_keys() -> Answer:
         """API keys, revoked and expired ones included, without anything secret. Needs the scope manage."""
         return Answer({"keys": [_shown(key) for key in project.key_store.all()]})
 
     @router.post("/keys", status_code=201)
-    async def create_key(request: Request) -> Response:
+    async def create_key(request: Request, wanted: Annotated[NewKey, Depends(Body(NewKey))]) -> Json:
         """Make a key from `{"name", "scopes", "lifetime"}`. The answer's token cannot be shown again."""
-        wanted = await read_body(request, NewKey)
         token = await run_in_threadpool(create, project, wanted, caller(request).principal)
         return Json({"id": _id_of(token), "token": token}, 201)
 
     @router.delete("/keys/{key_id}")
-    def revoke_key(request: Request, key_id: Id) -> Response:
+    def revoke_key(request: Request, key_id: Id) -> Json:
         """Revoke a key. It stops working within a second."""
         revoke(project, check_id(key_id, "key"), caller(request).principal)
         return Json({"id": key_id, "revoked": True})

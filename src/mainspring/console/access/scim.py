@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
@@ -30,6 +30,24 @@ _USERS = {"username": "userName", "externalid": "externalId", "id": "id"}
 _GROUPS = {"displayname": "displayName", "externalid": "externalId", "id": "id"}
 
 
+Excluded = Annotated[str, Query(alias="excludedAttributes")]
+_Text = Annotated[str, Query()]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Query of a list."""
+
+    filter: _Text = ""
+    startIndex: _Text = "1"  # noqa: N815  (SCIM's name)
+    count: _Text = "100"
+
+    def read(self, attributes: Mapping[str, str]) -> tuple[tuple[str, str], int, int]:
+        """Return the attribute and value of the filter, the first result, and the most results."""
+        begin, limit = _whole(self.startIndex), _whole(self.count)
+        return _filtered(self.filter, attributes), max(0, begin - 1), min(max(0, limit), _MOST_RESULTS)
+
+
 def add_scim(router: APIRouter, project: Project) -> None:
     """Add the routes under `/scim/v2`."""
     _add_users(router, project)
@@ -39,25 +57,25 @@ def add_scim(router: APIRouter, project: Project) -> None:
 
 def _add_users(router: APIRouter, project: Project) -> None:
     @router.get("/Users")
-    def list_users(request: Request) -> Response:
+    def list_users(asked: Annotated[_Asked, Depends()]) -> Scim:
         """Users, all or by `filter`: `userName eq "..."`, also of `externalId` and `id`."""
-        (attribute, value), begin, limit = _asked(request, _USERS)
+        (attribute, value), begin, limit = asked.read(_USERS)
         count, found = provisioning.find_users(project, attribute, value, begin, limit)
         return _listed(count, begin, (_user(project, each) for each in found))
 
     @router.post("/Users", status_code=201)
-    async def create_user(request: Request) -> Response:
+    async def create_user(request: Request) -> Scim:
         """Create a user."""
         made = await _acting(request, lambda given, who: provisioning.create_user(project, person_of(given), who))
         return Scim(_user(project, made), 201, {"location": _place(project, "Users", made.account.id)})
 
     @router.get("/Users/{user_id}")
-    def show_user(user_id: str) -> Response:
+    def show_user(user_id: str) -> Scim:
         """One user."""
         return Scim(_user(project, provisioning.find_user(project, user_id)))
 
     @router.put("/Users/{user_id}")
-    async def replace_user(request: Request, user_id: str) -> Response:
+    async def replace_user(request: Request, user_id: str) -> Scim:
         """Replace a user."""
 
         def do(given: Any, who: str) -> Provisioned:
@@ -66,7 +84,7 @@ def _add_users(router: APIRouter, project: Project) -> None:
         return Scim(_user(project, await _acting(request, do)))
 
     @router.patch("/Users/{user_id}")
-    async def change_user(request: Request, user_id: str) -> Response:
+    async def change_user(request: Request, user_id: str) -> Scim:
         """Change attributes of a user; `active` is what ends access."""
 
         def do(given: Any, who: str) -> Provisioned:
@@ -86,27 +104,27 @@ def _add_users(router: APIRouter, project: Project) -> None:
 
 def _add_groups(router: APIRouter, project: Project) -> None:
     @router.get("/Groups")
-    def list_groups(request: Request) -> Response:
+    def list_groups(asked: Annotated[_Asked, Depends()], excluded: Excluded = "") -> Scim:
         """Groups, all or by `filter`: `displayName eq "..."`, also of `externalId` and `id`."""
-        (attribute, value), begin, limit = _asked(request, _GROUPS)
+        (attribute, value), begin, limit = asked.read(_GROUPS)
         count, found = project.directory.groups(attribute, value, begin=begin, limit=limit)
-        members = "members" not in request.query_params.get("excludedAttributes", "")
+        members = "members" not in excluded
         return _listed(count, begin, (_group(project, each, members=members) for each in found))
 
     @router.post("/Groups", status_code=201)
-    async def create_group(request: Request) -> Response:
+    async def create_group(request: Request) -> Scim:
         """Create a group."""
         made = await _acting(request, lambda given, who: provisioning.create_group(project, group_of("", given), who))
         return Scim(_group(project, made), 201, {"location": _place(project, "Groups", made.id)})
 
     @router.get("/Groups/{group_id}")
-    def show_group(request: Request, group_id: str) -> Response:
+    def show_group(group_id: str, excluded: Excluded = "") -> Scim:
         """One group."""
-        members = "members" not in request.query_params.get("excludedAttributes", "")
-        return Scim(_group(project, provisioning.find_group(project, group_id), members=members))
+        found = provisioning.find_group(project, group_id)
+        return Scim(_group(project, found, members="members" not in excluded))
 
     @router.put("/Groups/{group_id}")
-    async def replace_group(request: Request, group_id: str) -> Response:
+    async def replace_group(request: Request, group_id: str) -> Scim:
         """Replace a group."""
 
         def do(given: Any, who: str) -> DirectoryGroup:
@@ -115,7 +133,7 @@ def _add_groups(router: APIRouter, project: Project) -> None:
         return Scim(_group(project, await _acting(request, do)))
 
     @router.patch("/Groups/{group_id}")
-    async def change_group(request: Request, group_id: str) -> Response:
+    async def change_group(request: Request, group_id: str) -> Scim:
         """Change a group's name or members."""
 
         def do(given: Any, who: str) -> DirectoryGroup:
@@ -137,7 +155,7 @@ def _add_groups(router: APIRouter, project: Project) -> None:
 
 def _add_descriptions(router: APIRouter) -> None:
     @router.get("/ServiceProviderConfig")
-    def configuration() -> Response:
+    def configuration() -> Scim:
         """The parts of SCIM that are supported."""
         absent = {"supported": False}
         return Scim(
@@ -154,7 +172,7 @@ def _add_descriptions(router: APIRouter) -> None:
         )
 
     @router.get("/ResourceTypes")
-    def types() -> Response:
+    def types() -> Scim:
         """Users and groups."""
         found = [
             {
@@ -214,18 +232,10 @@ async def _document(request: Request) -> dict[str, Any]:
     return found
 
 
-def _listed(count: int, begin: int, found: Iterable[Any]) -> Response:
+def _listed(count: int, begin: int, found: Iterable[Any]) -> Scim:
     shown = list(found)
     page = {"totalResults": count, "startIndex": begin + 1, "itemsPerPage": len(shown), "Resources": shown}
     return Scim({"schemas": [f"{MESSAGES}:ListResponse"], **page})
-
-
-def _asked(request: Request, attributes: Mapping[str, str]) -> tuple[tuple[str, str], int, int]:
-    """Return the attribute and value of the filter, the first result, and the most results."""
-    query = request.query_params
-    begin, limit = _whole(query.get("startIndex", "1")), _whole(query.get("count", "100"))
-    asked = query.get("filter", "")
-    return _filtered(asked, attributes), max(0, begin - 1), min(max(0, limit), _MOST_RESULTS)
 
 
 def _whole(text: str) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from mainspring.console.answers import Answer, Json, read_body
+from mainspring.console.answers import Answer, Body, Json
 from mainspring.console.endpoints.api import Id
 from mainspring.console.features.pages import Frame
 from mainspring.console.guard import caller, confirmed
@@ -49,14 +51,13 @@ def add_session_api(router: APIRouter, project: Project) -> None:
     """Add the routes under `/api/sessions`."""
 
     @router.get("/sessions")
-    def list_sessions() -> Response:
+    def list_sessions() -> Answer:
         """Open sessions of people who signed in at the identity provider."""
         return Answer({"sessions": open_sessions(project)})
 
     @router.post("/sessions/{session_id}/end")
-    async def end(request: Request, session_id: Id) -> Response:
+    async def end(request: Request, session_id: Id, asked: Annotated[Ended, Depends(Body(Ended))]) -> Json:
         """End a session, with `{"reason"}`."""
-        asked = await read_body(request, Ended)
         by = caller(request).actor
         ended = await run_in_threadpool(lambda: end_session(project, session_id, asked.reason, who=by))
         return Json({"id": ended.id, "ended": True})

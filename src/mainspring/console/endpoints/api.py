@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
-from fastapi.responses import Response
 
 from mainspring.console.answers import Answer
 from mainspring.console.permissions import seen_endpoints
@@ -35,19 +34,19 @@ def add_endpoint_api(router: APIRouter, project: Project) -> None:
         return name
 
     @router.get("/endpoints")
-    def list_endpoints(request: Request) -> Response:
+    def list_endpoints(request: Request) -> Answer:
         """Every endpoint, declared or routed, with its route; null where it has none."""
         table = project.routes.current()
         names = seen_endpoints(request, project, endpoints(project))
         return Answer({"endpoints": [{"name": name, "route": table.get(name)} for name in names]})
 
     @router.get("/endpoints/{name}/windows")
-    def list_windows(name: Id, since: Instant = 0, until: Instant | None = None) -> Response:
+    def list_windows(name: Id, since: Instant = 0, until: Instant | None = None) -> Answer:
         """Monitor windows that start in `[since, until)`, oldest first."""
         return Answer({"endpoint": known(name), "windows": project.monitors.windows(name, since, until)})
 
     @router.get("/endpoints/{name}/quality")
-    def list_quality(name: Id, since: Instant = 0, until: Instant | None = None) -> Response:
+    def list_quality(name: Id, since: Instant = 0, until: Instant | None = None) -> Answer:
         """The same windows with their quality by version and segment, with intervals, and estimates before labels."""
         windows = project.monitors.windows(known(name), since, until)
         return Answer({"endpoint": name, "windows": quality(project, name, windows)})
@@ -58,27 +57,27 @@ def add_endpoint_api(router: APIRouter, project: Project) -> None:
         since: Maybe = None,
         until: Maybe = None,
         least_rows: Annotated[int, Query(ge=1, le=10**6)] = LEAST_ROWS,
-    ) -> Response:
+    ) -> Answer:
         """Measures of the declared groups in `[since, until)`, by default 30 days, with the gaps between groups."""
         return Answer(live_fairness(project, known(name), since=since, until=until, least_rows=least_rows))
 
     @router.get("/endpoints/{name}/distribution")
-    def show_distribution(name: Id, column: Column, since: Instant = 0, until: Instant = 2**62) -> Response:
+    def show_distribution(name: Id, column: Column, since: Instant = 0, until: Instant = 2**62) -> Answer:
         """One column of the predictions in `[since, until)` beside its training reference, by bins."""
         return Answer(column_comparison(project, known(name), column, since, until))
 
     @router.get("/endpoints/{name}/objectives")
-    def list_objectives(name: Id) -> Response:
+    def list_objectives(name: Id) -> Answer:
         """Objectives of the endpoint, with what is left of each error budget and how fast it is used up."""
         declared = known(name) in project.definitions.endpoints
         return Answer({"endpoint": name, "objectives": objectives(project, name) if declared else []})
 
     @router.get("/endpoints/{name}/service")
-    def list_samples(name: Id, since: Instant, until: Instant) -> Response:
+    def list_samples(name: Id, since: Instant, until: Instant) -> Answer:
         """Counts of requests and durations in `[since, until)`, by minute or hour, oldest first."""
         return Answer({"endpoint": known(name), "samples": project.service.samples(since, until, [name])})
 
     @router.get("/endpoints/{name}/baselines")
-    def list_baselines(name: Id, limit: Limit = 10) -> Response:
+    def list_baselines(name: Id, limit: Limit = 10) -> Answer:
         """Measured baselines of the endpoint, newest first."""
         return Answer({"endpoint": known(name), "baselines": project.baselines.newest(name, limit)})

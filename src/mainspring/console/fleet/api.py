@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from mainspring.console.answers import Answer
@@ -24,22 +23,22 @@ def add_fleet_api(router: APIRouter, project: Project) -> None:
     router.add_event_handler("shutdown", refusals.flush)
 
     @router.get("/edge/fleet")
-    def show_fleet() -> Response:
+    def show_fleet() -> Answer:
         """Counts of conditions and versions, rollouts, releases, and what was refused."""
         return Answer({"fleet": status(project)})
 
     @router.get("/edge/devices")
-    def list_devices(condition: Word = None, package: Word = None) -> Response:
+    def list_devices(condition: Word = None, package: Word = None) -> Answer:
         """Devices by id."""
         return Answer({"devices": devices(project, condition=condition, package=package)})
 
     @router.get("/edge/devices/{device_id}")
-    def show_device(device_id: str) -> Response:
+    def show_device(device_id: str) -> Answer:
         """One device."""
         return Answer({"device": device(project, device_id)})
 
     @router.post("/edge/records/{device_id}")
-    async def take(request: Request, device_id: str) -> Response:
+    async def take(request: Request, device_id: str) -> Answer:
         """Take what a device predicted. The body is signed by the device's key."""
         body = await request.body()
         address = request.client.host if request.client else ""

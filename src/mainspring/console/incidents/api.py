@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Query, Request
-from fastapi.responses import Response
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.concurrency import run_in_threadpool
 
-from mainspring.console.answers import Answer, read_body
+from mainspring.console.answers import Answer, Body
 from mainspring.console.endpoints.api import Id, Limit
 from mainspring.console.guard import caller
 from mainspring.core.errors import NotFound
@@ -34,19 +33,20 @@ def add_incident_api(router: APIRouter, project: Project) -> None:
     """Add the routes under `/incidents`."""
 
     @router.get("/incidents")
-    def list_incidents(endpoint: MaybeId = "", ended: bool = False, limit: Limit = 100) -> Response:
+    def list_incidents(endpoint: MaybeId = "", ended: bool = False, limit: Limit = 100) -> Answer:
         """Open incidents, the most important first; with `ended` the closed ones after them."""
         return Answer({"incidents": listed(project, endpoint or None, ended=ended, limit=limit)})
 
     @router.get("/incidents/{incident_id}")
-    def show_incident(incident_id: Id) -> Response:
+    def show_incident(incident_id: Id) -> Answer:
         """One incident with its symptoms, history, messages and actions."""
         return Answer({"incident": report(project, find(project, check_id(incident_id, "incident")))})
 
     @router.post("/incidents/{incident_id}/{action}")
-    async def intervene(request: Request, incident_id: Id, action: str) -> Response:
+    async def intervene(
+        request: Request, incident_id: Id, action: str, asked: Annotated[Intervention, Depends(Body(Intervention))]
+    ) -> Answer:
         """`own`, `silence`, `close`, `end-shed`, or set the `verdict` of an incident."""
-        asked = await read_body(request, Intervention)
         by = caller(request).actor
         made = await run_in_threadpool(changed, project, check_id(incident_id, "incident"), action, asked, by)
         return Answer({"incident": made})

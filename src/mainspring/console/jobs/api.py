@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Query
-from fastapi.responses import Response
 
 from mainspring.console.answers import Answer
 from mainspring.console.endpoints.api import Id, Limit
@@ -23,7 +22,7 @@ def add_job_api(router: APIRouter, project: Project) -> None:
     """Add the routes under `/jobs`."""
 
     @router.get("/jobs")
-    def list_jobs(status: Text = "", before: Text = "", limit: Limit = SHOWN) -> Response:
+    def list_jobs(status: Text = "", before: Text = "", limit: Limit = SHOWN) -> Answer:
         """Jobs, newest first, and the schedules; `next` is the `before` of the next page."""
         found = job_list(project, status=status, before=before, limit=limit)
         return Answer(
@@ -36,7 +35,7 @@ def add_job_api(router: APIRouter, project: Project) -> None:
         )
 
     @router.get("/jobs/{job_id}")
-    def show_job(job_id: Id) -> Response:
+    def show_job(job_id: Id) -> Answer:
         """One job with its argument, its result, its error and its finished steps."""
         view = job_page(project, check_id(job_id, "job"))
         job = {name: getattr(view.job, name) for name in ("due_at", "started_at", "ended_at", "holder", "leased_until")}

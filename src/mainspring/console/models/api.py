@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request
-from fastapi.responses import Response
+from fastapi import APIRouter, Depends, Path, Query, Request
 from starlette.concurrency import run_in_threadpool
 
-from mainspring.console.answers import Answer, Json, read_body
+from mainspring.console.answers import LATER, Answer, Body, Json
 from mainspring.console.background_cache import Looking
 from mainspring.console.endpoints.api import Id, Limit
 from mainspring.console.features.values import Seen
@@ -39,47 +38,47 @@ def add_model_api(router: APIRouter, project: Project, looking: Looking) -> None
     """Add the routes under `/models`."""
 
     @router.get("/models")
-    def list_models(request: Request, q: Words = "") -> Response:
+    def list_models(request: Request, q: Words = "") -> Answer:
         """Every model, declared or registered, with its aliases, champion, and serving endpoints."""
         found = model_list(project, q, seen_models(request, project))
         return Answer({"models": found.rows, "found": found.found, "of": found.of})
 
     @router.get("/models/{model}")
-    def show_model(model: Id, before: Before = None, limit: Limit = 20) -> Response:
+    def show_model(model: Id, before: Before = None, limit: Limit = 20) -> Answer:
         """One model with its versions, newest first; `next` is the `before` of the next page."""
         view = model_page(project, check_id(model, "model"), before=before, limit=limit)
         rows = [{**_fields(row), "state": row.state} for row in view.rows]
         return Answer({**_fields(view), "rows": rows, "chart": None})
 
     @router.get("/models/{model}/versions")
-    def list_versions(model: Id) -> Response:
+    def list_versions(model: Id) -> Answer:
         """A model's versions and alias moves, newest first."""
         versions = known_versions(project, check_id(model, "model"))
         return Answer({"model": model, "versions": versions, "moves": project.versions.moves(model)})
 
     @router.get("/models/{model}/history")
-    def show_history(model: Id, alias: MaybeId = None, begin: Begin = 0, limit: Limit = 50) -> Response:
+    def show_history(model: Id, alias: MaybeId = None, begin: Begin = 0, limit: Limit = 50) -> Answer:
         """Decision history: alias moves, approvals and deletion marks, with actor, time and reason; newest first."""
         known_versions(project, check_id(model, "model"))
         found = history(project, model, alias=alias or "", begin=begin, limit=limit)
         return Answer({"model": model, "history": found.rows, "of": found.of, "next": found.next})
 
     @router.get("/models/{model}/versions/{number}")
-    def show_version(model: Id, number: Number) -> Response:
+    def show_version(model: Id, number: Number) -> Answer:
         """One version: lineage, files, signature, approvals, mark, metrics. Parts that are still being read are not
         `ready`.
         """
         view = version_page(project, looking, check_id(model, "model"), number)
         return Answer({**_fields(view), "state": view.state, "goes_at": view.goes_at})
 
-    @router.get("/models/{model}/versions/{number}/card")
-    def show_card(model: Id, number: Number) -> Response:
+    @router.get("/models/{model}/versions/{number}/card", responses=LATER)
+    def show_card(model: Id, number: Number) -> Json:
         """A version's model card; 202 while its held-out rows are scored."""
         seen = carded(project, looking, find_version(project, check_id(model, "model"), number))
         return _seen(seen, document)
 
-    @router.get("/models/{model}/versions/{number}/evaluation")
-    def show_evaluation(model: Id, number: Number, threshold: Threshold = None) -> Response:
+    @router.get("/models/{model}/versions/{number}/evaluation", responses=LATER)
+    def show_evaluation(model: Id, number: Number, threshold: Threshold = None) -> Json:
         """Curves and confusion of a version on its held-out rows, and its metrics beside the champion's; 202 while they
         are scored.
         """
@@ -88,22 +87,22 @@ def add_model_api(router: APIRouter, project: Project, looking: Looking) -> None
 
     @router.post("/models/{model}/versions/{number}/promote")
     @router.post("/models/{model}/versions/{number}/approve")
-    async def decide(request: Request, model: Id, number: Number) -> Response:
+    async def decide(
+        request: Request, model: Id, number: Number, asked: Annotated[Decision, Depends(Body(Decision))]
+    ) -> Answer:
         """`promote` a version if it passes its gates, or `approve` it, with `{"reason", "champion"}`, both optional:
         `champion` is the one that must be replaced.
         """
         action = request.url.path.rpartition("/")[2]
         version = find_version(project, check_id(model, "model"), number)
-        made = await run_in_threadpool(
-            decided, project, version, action, await read_body(request, Decision), caller(request)
-        )
+        made = await run_in_threadpool(decided, project, version, action, asked, caller(request))
         return Answer({"promotion" if action == "promote" else "approval": made})
 
     @router.post("/models/{model}/rollback")
-    async def roll_back(request: Request, model: Id) -> Response:
+    async def roll_back(request: Request, model: Id, asked: Annotated[Decision, Depends(Body(Decision))]) -> Answer:
         """Make the previous version champion again, with `{"reason", "champion"}`."""
         known_versions(project, check_id(model, "model"))
-        made = await run_in_threadpool(rolled_back, project, model, await read_body(request, Decision), caller(request))
+        made = await run_in_threadpool(rolled_back, project, model, asked, caller(request))
         return Answer({"promotion": made})
 
 
@@ -111,7 +110,7 @@ def _fields(of: Any) -> dict[str, Any]:
     return {name: getattr(of, name) for name in of.__dataclass_fields__}
 
 
-def _seen(seen: Seen[Any], written: Callable[[Any], dict[str, Any]]) -> Response:
+def _seen(seen: Seen[Any], written: Callable[[Any], dict[str, Any]]) -> Json:
     if seen.problem is not None:
         raise Unavailable(seen.problem)
     if seen.found is None:

@@ -6,11 +6,10 @@ from dataclasses import fields
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-from fastapi import APIRouter, Query, Request
-from fastapi.responses import Response
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.concurrency import run_in_threadpool
 
-from mainspring.console.answers import Answer, read_body
+from mainspring.console.answers import Answer, Body
 from mainspring.console.endpoints.api import Id, Limit
 from mainspring.console.guard import caller
 from mainspring.console.jobs.api import raw
@@ -60,13 +59,13 @@ def add_pipeline_api(router: APIRouter, project: Project) -> None:
     """Add the routes under `/pipelines`."""
 
     @router.get("/pipelines")
-    def list_pipelines(request: Request) -> Response:
+    def list_pipelines(request: Request) -> Answer:
         """The declared pipelines, how they start, and the newest runs of each."""
         rows = seen(request, project, Action.PIPELINE_READ, "pipeline", pipeline_list(project), lambda row: row.name)
         return Answer({"pipelines": [_pipeline(each) for each in rows]})
 
     @router.get("/pipelines/{name}")
-    def show_pipeline(name: Id, before: Text = "", limit: Limit = SHOWN) -> Response:
+    def show_pipeline(name: Id, before: Text = "", limit: Limit = SHOWN) -> Answer:
         """One pipeline with its graph, and its runs, newest first; `next` is the `before` of the next page."""
         view = pipeline_page(project, check_id(name, "pipeline"), before=before, limit=limit)
         graph = raw(view.graph.document())
@@ -75,9 +74,8 @@ def add_pipeline_api(router: APIRouter, project: Project) -> None:
         return Answer({**head, "runs": runs, "next": view.next or None})
 
     @router.post("/pipelines/{name}/runs", status_code=201)
-    async def start_run(request: Request, name: Id) -> Response:
+    async def start_run(request: Request, name: Id, asked: Annotated[NewRun, Depends(Body(NewRun))]) -> Answer:
         """Queue a run from `{"parameters", "key", "cache"}`."""
-        asked = await read_body(request, NewRun)
         by = approver_of(caller(request).principal)
         made = await run_in_threadpool(
             control.start,
@@ -91,7 +89,7 @@ def add_pipeline_api(router: APIRouter, project: Project) -> None:
         return Answer({"id": made.id, "status": made.status}, 201)
 
     @router.get("/pipelines/{name}/runs/{run_id}")
-    def show_run(name: Id, run_id: Id, begin: Begin = 0, limit: StepLimit = MOST_STEPS) -> Response:
+    def show_run(name: Id, run_id: Id, begin: Begin = 0, limit: StepLimit = MOST_STEPS) -> Answer:
         """One run with its parameters, its result, and its steps in the order of the graph.
 
         `next` is the `from` of the next page of steps.
@@ -103,15 +101,16 @@ def add_pipeline_api(router: APIRouter, project: Project) -> None:
         return Answer({"run": head, "steps": [_step(each) for each in steps], "next": more})
 
     @router.get("/pipelines/{name}/runs/{run_id}/steps/{step}/log")
-    def show_log(name: Id, run_id: Id, step: str) -> Response:
+    def show_log(name: Id, run_id: Id, step: str) -> Answer:
         """The end of what a step wrote on the console's machine; `cut` is the number of characters before it."""
         view = step_page(project, check_id(name, "pipeline"), check_id(run_id, "run"), step)
         return Answer({"log": raw(view.log), "cut": view.cut})
 
     @router.post("/pipelines/{name}/runs/{run_id}/{action}")
-    async def act(request: Request, name: Id, run_id: Id, action: str) -> Response:
+    async def act(
+        request: Request, name: Id, run_id: Id, action: str, asked: Annotated[Asked, Depends(Body(Asked))]
+    ) -> Answer:
         """`approve` a step, `retry` a run or a step, or `cancel` a run. The body is `{"step", "note"}`."""
-        asked = await read_body(request, Asked)
         names = check_id(name, "pipeline"), check_id(run_id, "run")
         await run_in_threadpool(acted, project, *names, action, caller(request).principal, asked.step, asked.note)
         view = await run_in_threadpool(run_page, project, *names)

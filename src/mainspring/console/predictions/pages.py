@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
-from mainspring.console.answers import Answer, Json
+from mainspring.console.answers import LATER, Answer, Json
 from mainspring.console.background_cache import Looking
 from mainspring.console.downloads import csv_file
 from mainspring.console.endpoints.api import Id
@@ -141,7 +141,7 @@ def add_prediction_api(router: APIRouter, project: Project, looking: Looking) ->
     @router.get("/predictions")
     def find_predictions(
         asked: Asked, limit: Limit = LIMIT, before: Word = "", labels: Annotated[bool, Query()] = False
-    ) -> Response:
+    ) -> Answer:
         """The newest predictions that fulfil every given condition, newest first.
 
         `key` is `name=value` of an entity key, or the value of any; `label` is `known`, `unknown` or a value; `status`
@@ -160,7 +160,7 @@ def add_prediction_api(router: APIRouter, project: Project, looking: Looking) ->
     @router.get("/predictions/{prediction_id}")
     def find_prediction(
         request: Request, prediction_id: Id, reveal_: Annotated[bool, Query(alias="reveal")] = False
-    ) -> Response:
+    ) -> Answer:
         """One prediction with its provenance and its label; for several labels, `labels` has each. With `reveal=true`
         also personal values, for callers who may see them.
         """
@@ -180,12 +180,12 @@ def add_prediction_api(router: APIRouter, project: Project, looking: Looking) ->
         )
 
     @router.get("/predictions/{prediction_id}/replay")
-    def replay_prediction(prediction_id: Id) -> Response:
+    def replay_prediction(prediction_id: Id) -> Answer:
         """The prediction answered again by the bundle that made it, and its features read again as of its instant."""
         return Answer(replay(project, check_id(prediction_id, "prediction")))
 
-    @router.get("/predictions/{prediction_id}/explanation")
-    def explain_prediction(prediction_id: Id, why: AskedWhy) -> Response:
+    @router.get("/predictions/{prediction_id}/explanation", responses=LATER)
+    def explain_prediction(prediction_id: Id, why: AskedWhy) -> Json:
         """How much each input moved the answer, and with `wanted` the changes that would give another one; 202 while it
         is being computed.
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Query, Request
-from fastapi.responses import Response
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.concurrency import run_in_threadpool
 
-from mainspring.console.answers import Answer, read_body
+from mainspring.console.answers import Answer, Body
 from mainspring.console.endpoints.api import Id, Limit
 from mainspring.console.guard import caller
 from mainspring.console.rollouts.listing import SHOWN, find_rollout, rollout_list, rollout_page
@@ -35,14 +34,14 @@ def add_rollout_api(router: APIRouter, project: Project) -> None:
     """Add the routes under `/rollouts`."""
 
     @router.get("/rollouts")
-    def list_rollouts(endpoint: MaybeId = "", before: Text = "", limit: Limit = SHOWN) -> Response:
+    def list_rollouts(endpoint: MaybeId = "", before: Text = "", limit: Limit = SHOWN) -> Answer:
         """Live rollouts, and ended ones, newest first; `next` is the `before` of the next page."""
         found = rollout_list(project, endpoint=endpoint, before=before, limit=limit)
         live, ended = ([_fields(each) for each in states] for states in (found.live, found.ended))
         return Answer({"live": live, "ended": ended, "next": found.next or None})
 
     @router.get("/rollouts/{rollout_id}")
-    def show_rollout(rollout_id: Id) -> Response:
+    def show_rollout(rollout_id: Id) -> Answer:
         """One rollout: its plan in words, the newest reading of each metric, each decision with its reasons."""
         view = rollout_page(project, check_id(rollout_id, "rollout"))
         metrics = [
@@ -68,15 +67,16 @@ def add_rollout_api(router: APIRouter, project: Project) -> None:
         )
 
     @router.get("/rollouts/{rollout_id}/looks")
-    def list_looks(rollout_id: Id, after: After = 0, limit: Limit = 100) -> Response:
+    def list_looks(rollout_id: Id, after: After = 0, limit: Limit = 100) -> Answer:
         """The looks of a rollout with a number above `after`, oldest first, with all their numbers."""
         state = find_rollout(project, check_id(rollout_id, "rollout"))
         return Answer({"looks": project.rollouts.looks(state.id, after=after, limit=limit)})
 
     @router.post("/rollouts/{rollout_id}/{action}")
-    async def intervene(request: Request, rollout_id: Id, action: str) -> Response:
+    async def intervene(
+        request: Request, rollout_id: Id, action: str, asked: Annotated[Intervention, Depends(Body(Intervention))]
+    ) -> Answer:
         """End a live rollout by `stop` or `rollback`, or `promote` its candidate. The body is `{"reason"}`."""
-        asked = await read_body(request, Intervention)
         made = await run_in_threadpool(intervened, project, rollout_id, action, caller(request).actor, asked.reason)
         return Answer({"rollout": _fields(made)})
 

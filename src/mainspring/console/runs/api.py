@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Query, Request
-from fastapi.responses import Response
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.concurrency import run_in_threadpool
 
-from mainspring.console.answers import Answer, read_body
+from mainspring.console.answers import Answer, Body
 from mainspring.console.endpoints.api import Id, Limit
 from mainspring.console.guard import caller
 from mainspring.core.ids import ID_PATTERN, check_id
@@ -42,7 +41,7 @@ def add_run_api(router: APIRouter, project: Project) -> None:
         order: Text = "",
         after: Text = "",
         limit: Limit = 50,
-    ) -> Response:
+    ) -> Answer:
         """Runs that match a filter, newest first unless an order is given; `next` is where the next page begins."""
         kinds = project.run_search.kinds
         found = parse_filter(filter, project.wall.now(), kinds)
@@ -59,20 +58,20 @@ def add_run_api(router: APIRouter, project: Project) -> None:
         return Answer({"runs": page.runs, "next": page.next or None})
 
     @router.get("/runs/{run_id}")
-    def show_run(run_id: Id) -> Response:
+    def show_run(run_id: Id) -> Answer:
         """One run with everything it logged; for metrics, the newest values."""
         return Answer({"run": project.run_search.get([check_id(run_id, "run")])[0]})
 
     @router.post("/runs/{run_id}")
-    async def describe(request: Request, run_id: Id) -> Response:
+    async def describe(request: Request, run_id: Id, asked: Annotated[Described, Depends(Body(Described))]) -> Answer:
         """Change the `name` or the `note` of a run; the body is `{"name", "note"}`, and what it lacks stays."""
-        asked, by = await read_body(request, Described), caller(request).actor
+        by = caller(request).actor
         run = check_id(run_id, "run")
         await run_in_threadpool(lambda: describe_run(project, run, name=asked.name, note=asked.note, by=by))
         return Answer({"run": (await run_in_threadpool(project.run_search.get, [run]))[0]})
 
     @router.get("/runs/{run_id}/history")
-    def show_history(run_id: Id, metric: Text, points: Points = 200, axis: Axis = Axis.STEP) -> Response:
+    def show_history(run_id: Id, metric: Text, points: Points = 200, axis: Axis = Axis.STEP) -> Answer:
         """A run's history of a metric, in at most `points` buckets with the lowest, highest and mean of each."""
         run = project.run_search.get([check_id(run_id, "run")])[0]
         known = [run.id] if metric in run.metrics else []

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from fastapi.responses import Response
 
 from mainspring.console.answers import Answer
 from mainspring.console.endpoints.api import Id
@@ -21,7 +20,7 @@ def add_search_api(router: APIRouter, project: Project) -> None:
     """Add the route `/runs/{run_id}/search`."""
 
     @router.get("/runs/{run_id}/search")
-    def show_search(run_id: Id, sort: Sort = "best", begin: Begin = 0) -> Response:
+    def show_search(run_id: Id, sort: Sort = "best", begin: Begin = 0) -> Answer:
         """A hyperparameter search: the best trial, the importance of each parameter, and its trials, 25 at a time."""
         view = search_page(project, check_id(run_id, "run"), sort=sort, begin=begin)
         return Answer(

@@ -46,16 +46,16 @@ def add_stream_api(router: APIRouter, project: Project) -> None:
     """Add the routes under `/streams`."""
 
     @router.get("/streams")
-    def list_streams() -> Response:
+    def list_streams() -> Answer:
         """All streams, with their partitions and the processes that read them."""
         return Answer({"streams": listed(project)})
 
     @router.get("/streams/{name}")
-    def show_stream(name: str) -> Response:
+    def show_stream(name: str) -> Answer:
         """One stream."""
         return Answer({"stream": shown(project, check_id(name, "stream"))})
 
     @router.get("/streams/{name}/dead-letters")
-    def list_dead_letters(name: str, limit: Limit = 20) -> Response:
+    def list_dead_letters(name: str, limit: Limit = 20) -> Answer:
         """The newest dead letters of a stream, without their values."""
         return Answer({"dead_letters": dead_letters(project, check_id(name, "stream"), limit)})

@@ -1,0 +1,122 @@
+"""The control plane's JSON routes as an OpenAPI 3.1 document, made of the handlers' signatures.
+
+A handler's parameters, the type of its `Body`, and the class of its response are what the document says of it; the
+errors are those of `core.error_codes`. Pages are for browsers, and are not in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from http import HTTPStatus
+from typing import Any, get_type_hints
+
+import msgspec
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
+
+from mainspring.console.access.scim_answers import Scim
+from mainspring.console.answers import UNITS, Answer, Body, Json
+from mainspring.console.server import SIGNED
+from mainspring.core.error_codes import CODES
+from mainspring.core.errors import Corrupt, MissingExtra, NotConvertible, TooSlow, WrongEncoding
+from mainspring.core.version import __version__
+
+_REF = "#/components/schemas/{name}"
+_TEXT = {"type": "string"}
+_NEVER = (Corrupt, MissingExtra, NotConvertible, TooSlow, WrongEncoding)  # a fault here, or of the gateway alone
+_REFUSED = sorted({codes.http for kind, codes in CODES.items() if kind not in _NEVER} | {401, 403})
+_WITH_BODY = {413}
+_OPEN = (400, 403, 405)
+_SCHEMAS: dict[str, Any] = {
+    "Answer": {
+        "type": "object",
+        "required": ["units"],
+        "properties": {"units": {"type": "object", "properties": {name: {"const": UNITS[name]} for name in UNITS}}},
+    },
+    "Json": {},
+    "Scim": {"type": "object", "required": ["schemas"], "properties": {"schemas": {"type": "array", "items": _TEXT}}},
+    "Error": {
+        "type": "object",
+        "required": ["error", "fix", "retryable"],
+        "properties": {"error": _TEXT, "fix": {"type": ["string", "null"]}, "retryable": {"type": "boolean"}},
+        "additionalProperties": False,
+    },
+    "ScimError": {
+        "type": "object",
+        "required": ["schemas", "status", "detail"],
+        "properties": {"status": _TEXT, "detail": _TEXT, "scimType": _TEXT},
+    },
+}
+
+
+def document(title: str, routes: Iterable[BaseRoute], *, keyless: Sequence[str]) -> dict[str, Any]:
+    """Return the document of the routes that are in the schema.
+
+    Args:
+        keyless: Paths that need no key.
+    """
+    shown = [route for route in routes if isinstance(route, APIRoute) and route.include_in_schema]
+    made = get_openapi(title=title, version=__version__, routes=shown)
+    bodies = [each.kind for route in shown for each in _bodies(route)]
+    _, kinds = msgspec.json.schema_components(bodies, ref_template=_REF)
+    names = {kind: schema["$ref"] for kind, schema in zip(bodies, _refs(bodies), strict=True)}
+    for route in shown:
+        for method in route.methods or ():
+            operation = made["paths"][route.path_format][method.lower()]
+            open_ = route.path in keyless or (method == "POST" and route.path.startswith(SIGNED))
+            operation["security"] = [] if open_ else [{"key": []}]
+            operation["responses"] = _responses(route, method, operation["responses"], open_=open_)
+            if method in ("POST", "PUT", "PATCH"):
+                operation["requestBody"] = _request(route, names)
+    key = {"type": "http", "scheme": "bearer", "description": "An API key, msp_..."}
+    made["components"] = {"schemas": {**_SCHEMAS, **kinds}, "securitySchemes": {"key": key}}
+    return made
+
+
+def _refs(kinds: Sequence[type]) -> Sequence[dict[str, Any]]:
+    refs, _ = msgspec.json.schema_components(kinds, ref_template=_REF)
+    return refs
+
+
+def _bodies(route: APIRoute) -> list[Body[Any]]:
+    return [each.call for each in route.dependant.dependencies if isinstance(each.call, Body)]
+
+
+def _request(route: APIRoute, names: dict[type, str]) -> dict[str, Any]:
+    """Return what a route's handler takes; without a `Body` any document."""
+    schema = next(({"$ref": names[each.kind]} for each in _bodies(route)), {"type": "object"})
+    return {"required": False, "content": {_media(route): {"schema": schema}}}
+
+
+def _kind(route: APIRoute) -> type[Response]:
+    found: type[Response] = get_type_hints(route.endpoint)["return"]
+    assert issubclass(found, Response), route.path
+    return found
+
+
+def _media(route: APIRoute) -> str:
+    return (_kind(route).media_type or "application/json").partition(";")[0]
+
+
+def _responses(route: APIRoute, method: str, made: dict[str, Any], *, open_: bool) -> dict[str, Any]:
+    kind, media = _kind(route), _media(route)
+    failed = "ScimError" if kind is Scim or "scim" in route.path else "Error"
+    refused = {"content": {_media_of_errors(failed): {"schema": {"$ref": _REF.format(name=failed)}}}}
+    found: dict[str, Any] = {}
+    for status, says in made.items():
+        if status == "422":
+            continue  # a malformed parameter is a 400 here
+        name = next((each.__name__ for each in (Scim, Answer, Json) if issubclass(kind, each)), "")
+        schema = {"$ref": _REF.format(name=name)} if name else _TEXT
+        content = {} if status == "204" else {"content": {media: {"schema": schema}}}
+        found[status] = {"description": says["description"], **content}
+    for code in _OPEN if open_ and method == "GET" else _REFUSED:
+        if code not in _WITH_BODY or method != "GET":
+            found.setdefault(str(code), {"description": HTTPStatus(code).phrase, **refused})
+    return found
+
+
+def _media_of_errors(schema: str) -> str:
+    return Scim.media_type if schema == "ScimError" else "application/json"

@@ -1,0 +1,112 @@
+"""Requests of every kind to every route of both planes, for an administrator, a viewer and a stranger.
+
+No 5xx, nothing that the plane's OpenAPI does not say, no traceback or folder in an answer; afterwards the plane
+answers, and has not grown. The gate asks each route of the console; `make test-deep` asks both planes of a project that
+is up, for MAINSPRING_FUZZ_S seconds, an hour by default.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kit.console.flights import populated
+from kit.console.looks import anywhere, served
+from kit.depot import Up, copied, keyed, opened
+from kit.depth import DEEP, deep
+from kit.route_fuzz import ENDLESS, Plane, pages_document
+from mainspring.console.app import create_app
+from mainspring.core.time import DAY
+from mainspring.project import Project
+from mainspring.security.keys import issue
+from mainspring.security.model import PROJECT, Account, Grant, KeyScope, Kind, Role
+
+FUZZ_S = float(os.environ.get("MAINSPRING_FUZZ_S", "3600"))
+MOST_GROWTH_MB = 200
+ROOT = str(Path(__file__).parents[2])
+
+pytestmark = pytest.mark.timeout(FUZZ_S + 600 if DEEP else 300)
+
+
+def keys(project: Project) -> tuple[dict[str, str | None], frozenset[str]]:
+    """Return the callers' keys, and the ids that must stay as they are."""
+    project.accounts.add(Account("vera", Kind.USER, "vera"))
+    project.accounts.grant(Grant("user", "vera", Role.VIEWER, PROJECT))
+    made = {
+        who: issue(
+            project.key_store,
+            name=who,
+            scopes=tuple(KeyScope),
+            lifetime_us=DAY,
+            clock=project.authenticator.clock,
+            pepper=project.pepper,
+            owner=owner,
+        )
+        for who, owner in (("administrator", ""), ("viewer", "vera"))
+    }
+    return {**made, "nobody": None}, frozenset({"vera", *(key.split("_")[1] for key in made.values())})
+
+
+def asked_all(plane: Plane, document: dict[str, Any]) -> None:
+    """See that each route was asked, and that nobody who may not got anything."""
+    for path, operations in document["paths"].items():
+        for method in operations:
+            assert path in ENDLESS or plane.statuses[f"{method.upper()} {path}"], (method, path)
+    assert plane.faults == {}, "\n\n".join(f"{name}\n{told}" for name, told in plane.faults.items())
+
+
+def test_every_route_of_the_console() -> None:
+    project = anywhere(populated())
+    app = create_app(project)
+    callers, own = keys(project)
+    with served(project) as url:
+        plane = Plane(url, callers, own, secret=[ROOT])
+        document, pages = app.openapi(), pages_document(app.routes)
+        plane.look_around(document)
+        for each, of_pages in ((document, False), (pages, True)):
+            plane.fuzz(each, examples=1, pages=of_pages, both=False)
+            asked_all(plane, each)
+
+
+@deep
+def test_both_planes_for_as_long_as_is_asked_for(trained: tuple[Path, Any], tmp_path: Path) -> None:
+    depot = copied(trained[0], tmp_path / "depot")
+    with depot.up(real=True) as up:
+        up.until_serving()
+        project = opened(depot)
+        callers, own = keys(project)
+        app = create_app(project)
+        pages = pages_document(app.routes)
+        project.engine.dispose()
+        admin = callers["administrator"]
+        assert up.ask("POST", "/v2/models/late-parcel/infer", keyed("p"), key=admin).status == 200
+        secret = [ROOT, str(tmp_path)]
+        control = Plane(f"http://127.0.0.1:{depot.control}", callers, own, secret)
+        gateway = Plane(f"http://127.0.0.1:{depot.gateway}", callers, own, secret)
+        api = control.http.get("/api/openapi.json", headers=control.header("administrator")).json()
+        served_ = gateway.http.get("/v2/openapi.json", headers=gateway.header("administrator")).json()
+        before, until = megabytes(up), time.monotonic() + FUZZ_S
+        while time.monotonic() < until:
+            control.look_around(api)
+            control.fuzz(api, examples=8, until=until)
+            control.fuzz(pages, examples=8, until=until, pages=True)
+            gateway.fuzz(served_, examples=8, until=until)
+        after = megabytes(up)
+        assert after.keys() == before.keys()
+        assert all(after[name] - before[name] < MOST_GROWTH_MB for name in after), (before, after)
+        assert up.ask("POST", "/v2/models/late-parcel/infer", keyed("p"), key=admin).status == 200
+        for plane in (control, gateway):
+            assert plane.faults == {}, "\n\n".join(f"{name}\n{told}" for name, told in plane.faults.items())
+
+
+def megabytes(up: Up) -> dict[str, float]:
+    """Return what each process of a project holds in memory."""
+    found = {}
+    for name, pid in up.running["children"].items():
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        found[name] = next(float(line.split()[1]) / 1e3 for line in lines if line.startswith("VmRSS:"))
+    return found

@@ -248,6 +248,14 @@ DOCUMENTS = {
         ),
         ("SuspectLabel.at",),
     ),
+    "models influence": Document(
+        _object(
+            "Influences", model=str, run=str, metric=str, groups=list[_object(
+                "Influence", without=str, rows=int, fitted_on=int, judged_on=int, value=float, gain=float,
+                low=float | None, high=float | None, harmful=bool, why_not=str,
+            )],
+        ),
+    ),
     "models near-duplicates": Document(
         _object(
             "NearDuplicates", model=str, run=str, threshold=float, rows=dict[str, int], repeats=dict[str, int],

@@ -58,6 +58,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "models gc": ("models gc --grace 7d --dry-run",),
     "models history": ("models history late-delivery --alias champion",),
     "models import": ("models import late.tar",),
+    "models influence": (
+        "models influence late-delivery --by deliveries.courier",
+        "models influence late-delivery --by deliveries --metric auc",
+    ),
     "models key": ("models key",),
     "models label-issues": ("models label-issues late-delivery", "models label-issues late-delivery --folds 10 --json"),
     "models list": ("models list late-delivery",),

@@ -166,6 +166,27 @@ class Remaining:
         return TableScan(scan.version, rows=rows, schema=made)
 
 
+def groups(scan: TableScan, source: Source, column: str = BATCH, most: int = 10) -> dict[Without, int]:
+    """Return the groups of a source's rows by their values of a column with the number of rows, the largest first.
+
+    Args:
+        column: By default each batch is a group.
+
+    Raises:
+        Invalid: The source has no such column.
+    """
+    if column not in (BATCH, *source.columns):
+        raise Invalid(f"Source {source.name!r} has no column {column!r}.", fix=f"name one of {sorted(source.columns)}.")
+    value = BATCH_ID if column == BATCH else f"CAST({quote_name(column)} AS VARCHAR)"
+    with duck.session() as con, duck.duck_errors(source.name):
+        duck.register(con, "landed", widened(scan, source))
+        found = con.execute(
+            f"SELECT {value} AS v, count(*) AS n FROM landed WHERE v IS NOT NULL GROUP BY v "
+            f"ORDER BY n DESC, v LIMIT {int(most)}"
+        ).fetchall()
+    return {Without(source.name, column, value): count for value, count in found}
+
+
 def told(counts: Mapping[Without, int]) -> Iterable[str]:
     """Yield a sentence on each of the rows that are left out."""
     for each, count in counts.items():

@@ -1,4 +1,4 @@
-"""Searches of a model's training data: for wrong labels, and for rows that nearly repeat each other."""
+"""Searches of a model's training data: for wrong labels, near-duplicates, and rows that do harm."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ from dataclasses import replace
 from typing import Any
 
 from mainspring.core.errors import Invalid
+from mainspring.data.model import BATCH
+from mainspring.data.without import groups
 from mainspring.operations.auditing import audit
 from mainspring.operations.ingest import WITHHELD
 from mainspring.operations.train import prepared
 from mainspring.project import Project
+from mainspring.stats.metrics import named
 from mainspring.training import label_issues as labels
 from mainspring.training import near_duplicates as copies
+from mainspring.training.influence import Influence, influences
+from mainspring.training.inputs import read_by
 from mainspring.training.label_issues import Suspects
 from mainspring.training.model import Model
 from mainspring.training.near_duplicates import NearDuplicates
-from mainspring.training.row_table import personal_keys
+from mainspring.training.row_table import csv_table, personal_keys
 from mainspring.training.runs.run import Run
 from mainspring.training.stages import Observed
 
@@ -105,6 +110,59 @@ def near_duplicates(
         most_repeated=tuple((shown(row), count) for row, count in found.most_repeated),
         found=tuple(replace(each, row=shown(each.row), of=shown(each.of)) for each in found.found),
     )
+
+
+def influence(
+    project: Project,
+    model: str,
+    by: str,
+    *,
+    since: int | None = None,
+    until: int | None = None,
+    metric: str = "",
+    most: int = 10,
+    progress: Progress | None = None,
+) -> tuple[str, str, list[Influence]]:
+    """Return the run in which it is recorded, the metric, and the influence of each group of rows, the most harmful
+    first; see `training.influence.influences`.
+
+    Args:
+        by: `SOURCE.COLUMN`: each value is a group; `SOURCE`: each batch.
+        metric: By default the log loss, or the mean absolute error of a regression.
+        most: Number of groups, those with most rows; the model is fitted so many times and once more.
+
+    Raises:
+        Invalid: There is no such metric or column, or the model does not read the source.
+    """
+    chosen, _ = prepared(project, model)
+    name = metric or ("mae" if chosen.task == "regression" else "log_loss")
+    measured = named(name) or next((each for each in chosen.measured if each.name == name), None)
+    if measured is None or name not in chosen.metric_names:
+        raise Invalid(f"Model {model!r} has no metric {name!r}.", fix=f"name one of {', '.join(chosen.metric_names)}.")
+    source, _, column = by.partition(".")
+    read = read_by(chosen)
+    if source not in read:
+        raise Invalid(f"Model {model!r} does not read a source {source!r}.", fix=f"name one of {sorted(read)}.")
+
+    def look(observed: Observed, run: Run, tell: Progress) -> list[Influence]:
+        found = groups(project.trainer.scan(observed, source), read[source], column or BATCH, most)
+        run.log_params({"by": by, "metric": name})
+        results = influences(
+            chosen, observed.data, found, lambda each: project.trainer.observe_without(observed, [each]).data,
+            measured, run, tell,
+        )  # fmt: skip
+        run.log_artefact("influence.csv", csv_table(
+            ("group", "rows", "fitted_on", "judged_on", "value", "gain", "low", "high", "harmful", "why_not"),
+            ((str(each.group), each.rows, each.fitted_on, each.judged_on, each.value, each.gain, each.low, each.high,
+              each.harmful, each.why_not) for each in results),
+        ))  # fmt: skip
+        return results
+
+    until = project.clock.now() if until is None else until
+    run, found = project.trainer.inspect(chosen, "influence", look, since=since, until=until, progress=progress)
+    if column in read[source].pii:
+        found = [replace(each, group=replace(each.group, value=WITHHELD)) for each in found]
+    return run, name, found
 
 
 def _shown(keys: dict[str, Any], model: Model, reveal: bool) -> dict[str, Any]:

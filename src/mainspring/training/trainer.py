@@ -17,7 +17,7 @@ from typing import TypeVar
 import msgspec
 
 from mainspring.core.time import Clock, format_instant
-from mainspring.data.model import DatasetCommit
+from mainspring.data.model import DatasetCommit, TableScan
 from mainspring.data.ports import LakeTables, Snapshots
 from mainspring.data.without import Scan, Without
 from mainspring.data.without import told as left_out_rows
@@ -188,6 +188,18 @@ class Trainer:
         self._tracking.finish(run.id, "FINISHED", self._clock.now())
         tell("done", 1.0)
         return run.id, found
+
+    def observe_without(self, observed: Observed, without: Sequence[Without]) -> Observed:
+        """Return what was observed, as if some rows had never been ingested.
+
+        Raises:
+            Invalid, InvalidData: The model's data has no such rows, or too few others.
+        """
+        return self._observe(observed.model, observed.pinned, observed.since, observed.until, without=without)
+
+    def scan(self, observed: Observed, table: str) -> TableScan:
+        """Return a scan of a table as it was observed."""
+        return pinned_scan(self._lake, observed.pinned.commit, table)
 
     def _start(self, model: Model, pinned: Pinned) -> Run:
         tags = {**process_tags(), **pinned.tags, "seed": str(model.seed)}

@@ -1,4 +1,4 @@
-"""`mainspring models label-issues|near-duplicates`: searches of a model's training data."""
+"""`mainspring models label-issues|near-duplicates|influence`: searches of a model's training data."""
 
 from __future__ import annotations
 
@@ -159,4 +159,58 @@ def near_duplicates(
     )
 
 
-COMMANDS = (label_issues, near_duplicates)
+@make("influence")
+@click.argument("model")
+@click.option(
+    "--by", required=True, metavar="SOURCE[.COLUMN]", help="Take the rows of each value as a group; or of each batch."
+)
+@click.option("--since", help="Use observations from this instant on (ISO 8601).")
+@click.option("--until", help="Use data that was known by this instant (ISO 8601); by default now.")
+@click.option("--metric", default="", help="Metric to compare; by default log_loss, or mae of a regression.")
+@click.option("--most", type=click.IntRange(1), default=10, show_default=True, help="Groups, those with most rows.")
+def influence(call: Call, *, model: str, by: str, since: str | None, until: str | None, metric: str, most: int) -> None:
+    """List what groups of rows do to MODEL, those first without which it is better.
+
+    The model is fitted without each group, as if its rows had never been ingested, and judged on held-out rows of the
+    others. Nothing is changed; `mainspring train --without` trains a version without a group.
+    """
+    from mainspring.core.time import parse_instant
+    from mainspring.operations.data_inspection import influence as find
+
+    with call.progress() as progress:
+        progress.update("influence", 0, 100, "begin")
+        run, name, found = find(
+            call.project,
+            model,
+            by,
+            since=None if since is None else parse_instant(since),
+            until=None if until is None else parse_instant(until),
+            metric=metric,
+            most=most,
+            progress=lambda stage, share: progress.update("influence", round(share * 100), 100, stage),
+        )
+        progress.finish("influence", f"{len(found):,} groups")
+
+    def show(console: Console) -> None:
+        rows = [
+            (str(each.group), f"{each.rows:,}", each.why_not or f"{each.gain:+.5f}",
+             "" if each.low is None else f"{each.low:+.5f} to {each.high:+.5f}", "harmful" if each.harmful else "")
+            for each in found
+        ]  # fmt: skip
+        show_records(console, ("without", "rows", f"gain of {name}", "95 % interval", ""), rows)
+        for each in found:
+            if each.harmful:
+                console.print(f"Next: mainspring train {model} --without {each.group}", markup=False)
+
+    groups = [
+        {
+            "without": str(each.group), "rows": each.rows, "fitted_on": each.fitted_on, "judged_on": each.judged_on,
+            "value": each.value, "gain": each.gain, "low": each.low, "high": each.high, "harmful": each.harmful,
+            "why_not": each.why_not,
+        }
+        for each in found
+    ]  # fmt: skip
+    call.result({"model": model, "run": run, "metric": name, "groups": groups}, show)
+
+
+COMMANDS = (label_issues, near_duplicates, influence)

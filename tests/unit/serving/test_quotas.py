@@ -285,6 +285,45 @@ def test_a_large_limit_is_leased_in_small_parts(tmp_path: Path) -> None:
     assert passed == 102_400
 
 
+ASKED = st.tuples(st.integers(0, 2), st.integers(1, 20), st.booleans(), st.sampled_from([0, SECOND // 2]))
+
+
+@given(steps=st.lists(ASKED, max_size=20))
+@settings(max_examples=examples(gate=25, deep=3000), deadline=None)
+def test_keys_that_share_counts_use_them_up_exactly_in_one_process(steps: Sequence[tuple[int, int, bool, int]]) -> None:
+    """Three keys of two accounts; requests of all sizes, some refused after they were counted."""
+    clock = ManualClock(NOW)
+    declared = Quota("all", rows=300, by="endpoint"), Quota("each", requests=60, rows=180, by="owner")
+    callers = caller("k1", owner="ana"), caller("k2", owner="ana"), caller("k3", owner="ben")
+    rows_of, requests_of = Counter[str](), Counter[str]()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(metering, "_LEASES", 3)
+        of = quotas(*declared, clock=clock)
+        for who, rows, taken_back, wait in [*steps, *((number % 3, 3, False, 0) for number in range(120))]:
+            clock.advance(wait)
+            owner = callers[who].account
+            fits = rows_of.total() + rows <= 300 and rows_of[owner] + rows <= 180 and requests_of[owner] < 60
+            try:
+                charge = of.charge(callers[who], rows)
+            except QuotaExceeded:
+                assert not fits
+                continue
+            assert fits
+            if taken_back:
+                charge.refund()
+            else:
+                rows_of[owner] += rows
+                requests_of[owner] += 1
+
+
+def test_a_request_like_the_last_one_looks_at_no_meter(monkeypatch: pytest.MonkeyPatch) -> None:
+    of = quotas(Quota("q", rows=10**6, requests=10**6))
+    first = of.charge(caller(), 3)
+    monkeypatch.setattr(metering.Account, "_charge", None)
+    assert of.charge(caller(), 3) is of.charge(caller(), 3) is first
+    assert of.charge(caller(), 1).rows == 1
+
+
 def test_one_quota_on_several_endpoints_counts_together() -> None:
     counts = Counts()
     one, two = (quotas(ROWS, counts=counts, endpoint=name) for name in ("one", "two"))

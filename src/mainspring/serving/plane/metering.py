@@ -27,13 +27,14 @@ class Meter:
     """Counter of one limit, for the callers of one count.
 
     Attributes:
-        permits: Unused part of the lease.
+        permits: Unused part of the lease, without what accounts took ahead.
+        holders: Accounts that took some ahead.
         users: Number of accounts that it is of.
         begin, end: Period of the lease, UTC epoch microseconds.
     """
 
     __slots__ = (
-        "_counts", "_left", "_quota", "_row", "after", "begin", "end", "label", "limit", "measure", "name",
+        "_counts", "_left", "_quota", "_row", "after", "begin", "end", "holders", "label", "limit", "measure", "name",
         "per_request", "per_row", "permits", "policy", "then_labels", "users",
     )  # fmt: skip
 
@@ -42,6 +43,7 @@ class Meter:
         self._quota = quota
         self.name = name
         self.begin = self.end = self.after = self.permits = self.users = self._left = 0
+        self.holders: set[Account] = set()
         self.measure = measure
         self.then_labels = quota.spent == LABELS
         self.limit = quota.limits[measure]
@@ -51,6 +53,15 @@ class Meter:
         begin, end = period(quota.per, 0)
         unit = "" if measure == REQUESTS else f';qu="{measure}"'
         self.policy = f'"{self.label}";q={_shown(measure, self.limit)}{unit};w={(end - begin) // SECOND}'
+
+    def cost(self, rows: int, requests: int = 1) -> int:
+        """Return the amount of requests with so many rows together."""
+        return self.per_row * rows + self.per_request * requests
+
+    def room(self, rows: int) -> int:
+        """Return for how many requests an account may take permits ahead: all, or half where others use them too."""
+        cost = self.cost(rows) * (2 if self.users > 1 else 1)
+        return self.permits // cost if cost else 0
 
     def lease(self, amount: int, now: int) -> None:
         """Have permits for an amount.
@@ -64,6 +75,9 @@ class Meter:
             begin, end = period(self._quota.per, now)
             self._row, self.begin, self.end, self.after = row, begin, end, period(self._quota.per, end)[1]
             self.permits = 0
+        self._recall()
+        if self.permits >= amount:
+            return
         left = self.limit - self._add(amount - self.permits, now)
         if left < 0:
             self._add(self.permits - amount, now)
@@ -76,11 +90,16 @@ class Meter:
 
     def refund(self, amount: int) -> None:
         """Take an amount back; what is more than a lease, for any process to use."""
+        self._recall()
         self.permits += amount
         surplus = self.permits - (self.limit // _LEASES if self.users else 0)
         if surplus > 0:
             self._counts.add(self._row, -surplus, self.end, self.after)
             self.permits, self._left = self.permits - surplus, self._left + surplus
+
+    def _recall(self) -> None:
+        for holder in tuple(self.holders):
+            holder.settle()
 
     def _add(self, amount: int, now: int) -> int:
         while (spent := self._counts.add(self._row, amount, self.end, self.after)) is None:
@@ -125,22 +144,27 @@ class Charge(NamedTuple):
         """Take the request back, once: it was refused before anything was computed for it."""
         for meter in self.meters:
             if meter.begin <= self.at < meter.end:  # else its period has ended
-                meter.refund(meter.per_row * self.rows + meter.per_request)
+                meter.refund(meter.cost(self.rows))
 
 
 class Account:
-    """Meters of one caller."""
+    """Meters of one caller.
 
-    __slots__ = ("_clock", "_fields", "_from", "_until", "caller", "meters")
+    It takes permits of all its meters ahead, for as many requests like the last one as they have: a request that fits
+    costs no look at a meter. Each meter has them back before it leases, refunds or refuses.
+    """
 
-    def __init__(self, caller: Principal, meters: Sequence[Meter], clock: Clock) -> None:
+    __slots__ = ("_fields", "_from", "_requests", "_rows", "_until", "_usual", "caller", "meters")
+
+    def __init__(self, caller: Principal, meters: Sequence[Meter]) -> None:
         self.caller = caller
         self.meters = meters
-        self._clock = clock
         self._from = self._until = 0  # within, the fields hold and no period ends
+        self._rows = self._requests = 0  # taken ahead
         self._fields: Fields = ()
+        self._usual = Charge(0, 0, meters, False, ())
 
-    def charge(self, rows: int) -> Charge:
+    def charge(self, rows: int, now: int) -> Charge:
         """Count a request.
 
         Raises:
@@ -148,11 +172,29 @@ class Account:
             Invalid: The request alone is more than a quota.
             As of `Counts.row`: It cannot be counted.
         """
+        if self._requests and rows <= self._rows and self._from <= now < self._until:
+            self._requests -= 1
+            self._rows -= rows
+            if rows != self._usual.rows:
+                self._usual = self._usual._replace(rows=rows)
+            return self._usual
+        return self._charge(rows, now)
+
+    def settle(self) -> None:
+        """Give what was taken ahead back to the meters."""
+        if self._requests or self._rows:
+            for meter in self.meters:
+                meter.holders.discard(self)
+                if meter.begin <= self._from < meter.end:
+                    meter.permits += meter.cost(self._rows, self._requests)
+            self._rows = self._requests = 0
+
+    def _charge(self, rows: int, now: int) -> Charge:
+        self.settle()
         charged, labels = self.meters, False
-        now = self._clock.now()
         leased = not self._from <= now < self._until
         for number, meter in enumerate(self.meters):
-            amount = meter.per_row * rows + meter.per_request
+            amount = meter.cost(rows)
             if meter.permits < amount or (leased and not meter.begin <= now < meter.end):
                 leased = True
                 try:
@@ -167,7 +209,18 @@ class Account:
         if leased and self.meters:
             self._from, self._until = now, min(now + SECOND, *(meter.end for meter in self.meters))
             self._fields = (("ratelimit", ", ".join([meter.state(now) for meter in self.meters])),)
-        return Charge(now, rows, charged, labels, self._fields)
+        made = Charge(now, rows, charged, labels, self._fields)
+        if not labels:
+            self._take_ahead(made)
+        return made
+
+    def _take_ahead(self, charge: Charge) -> None:
+        requests = min((meter.room(charge.rows) for meter in self.meters), default=0)
+        if requests:
+            self._rows, self._requests, self._usual = charge.rows * requests, requests, charge
+            for meter in self.meters:
+                meter.permits -= meter.cost(self._rows, requests)
+                meter.holders.add(self)
 
 
 class Quotas:
@@ -191,7 +244,7 @@ class Quotas:
         account = self._accounts.get(caller.id)
         if account is None or account.caller is not caller:
             account = self._account(caller, account)
-        return account.charge(rows)
+        return account.charge(rows, self._clock.now())
 
     def close(self) -> None:
         """Give the leases back, for others to use."""
@@ -217,11 +270,12 @@ class Quotas:
             self._release(known)
         elif len(self._accounts) >= _MOST_CALLERS:
             self._release(self._accounts.pop(next(iter(self._accounts))))
-        found = self._accounts[caller.id] = Account(caller, meters, self._clock)
+        found = self._accounts[caller.id] = Account(caller, meters)
         return found
 
     def _release(self, account: Account) -> None:
         now = self._clock.now()
+        account.settle()
         for meter in account.meters:
             meter.users -= 1
             if not meter.users:

@@ -280,11 +280,11 @@ class Inference:
         if served.shedder is not None:  # before a rollout assigns it: an arm loses no request that it was given
             lane.check_shed(served.shedder, asked.parameters.priority, asked.id or named)
         rows = lane.runtime.schema.read(asked.inputs)
-        self._charge: Charge | None = None
+        charge: Charge | None = None
         if served.quotas is not None and caller is not None:  # before a rollout assigns it, likewise
-            self._charge = lane.charge(served.quotas, caller, rows.count)
-        labels = self._charge is not None and self._charge.labels
-        self._shape = LABELS if labels else served.policies.of(caller)
+            charge = lane.charge(served.quotas, caller, rows.count)
+        self._charge = charge
+        self._shape = LABELS if charge is not None and charge.labels else served.policies.of(caller)
         self.asked = asked
         self.served = served
         self.lane = lane

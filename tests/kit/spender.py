@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from kit.serving import route
-from mainspring.core.errors import QuotaExceeded
+from mainspring.core.errors import QuotaExceeded, Unavailable
 from mainspring.security.model import KeyScope, Principal
 from mainspring.serving.model import Arm
 from mainspring.serving.plane.counts import Counts
@@ -37,6 +37,8 @@ def main() -> None:
             of.charge(caller, rows)
         except QuotaExceeded:
             refused += 1
+        except Unavailable:  # another process adds the name, and the machine is busy
+            continue
         else:
             os.write(file, bytes([rows]))
 

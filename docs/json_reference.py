@@ -54,6 +54,7 @@ from mainspring.operations.policies import Case
 from mainspring.operations.predict import Answer
 from mainspring.operations.predictions import Label
 from mainspring.operations.profile import Check, Profile
+from mainspring.operations.publishing import Release
 from mainspring.operations.quality import MeasuredWindow
 from mainspring.operations.quotas import QuotaUse
 from mainspring.operations.replay.model import Replayed, ReplayReport
@@ -198,6 +199,7 @@ DOCUMENTS = {
         ("LoggedCommit.at",),
     ),
     "data profile": Document(TableProfile),
+    "data publish": Document(Release),
     "data quarantine": Document(list[dict[str, Any]]),
     "data restore": Document(RestoreReport),
     "data tag": Document(_object("Tagged", tag=str, commit=str)),

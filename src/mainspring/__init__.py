@@ -26,7 +26,7 @@ _HOMES = {
     "mainspring.data.checks": [
         "fresh", "in_range", "length", "matches", "none_of", "not_null", "one_of", "unique",
     ],
-    "mainspring.data.model": ["Retention", "Source"],
+    "mainspring.data.model": ["Privacy", "Retention", "Source"],
     "mainspring.data.streams.declaring": ["Stream"],
     "mainspring.delivery.rollout.plan": ["Rollout"],
     "mainspring.features.aggregations": [
@@ -104,6 +104,7 @@ if TYPE_CHECKING:
     from mainspring.data.checks import not_null as not_null
     from mainspring.data.checks import one_of as one_of
     from mainspring.data.checks import unique as unique
+    from mainspring.data.model import Privacy as Privacy
     from mainspring.data.model import Retention as Retention
     from mainspring.data.model import Source as Source
     from mainspring.data.streams.declaring import Stream as Stream

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ from mainspring.security.adapters.audit import CatalogAuditLog
 from mainspring.security.adapters.catalog import CatalogEndedSessions, CatalogKeyStore
 from mainspring.security.adapters.data_keys import CatalogDataKeys, CatalogSubjectKeys
 from mainspring.security.adapters.directory import CatalogDirectory
+from mainspring.security.adapters.privacy_budgets import CatalogPrivacyBudgets
 from mainspring.security.adapters.sign_ins import CatalogUserSessions
 from mainspring.security.conformance import (
     AccountsConformance,
@@ -211,6 +213,14 @@ class TestVersions(VersionsConformance):
         store = MlflowVersions(store_url.text, beside)
         yield store
         store._store.engine.dispose()
+
+
+def test_privacy_budgets_are_not_overspent(engine: sa.Engine) -> None:
+    budgets = CatalogPrivacyBudgets(engine)
+    with ThreadPoolExecutor(4) as threads:
+        spent = threads.map(lambda _: sum(budgets.spend("orders", 30_000, 500_000) for _ in range(8)), range(4))
+        assert sum(spent) == 16
+    assert (budgets.spent("orders"), budgets.spent("others")) == (480_000, 0)
 
 
 def test_what_is_applied(engine: sa.Engine) -> None:

@@ -29,7 +29,7 @@ from mainspring.security.model import UserSession
 # What needs a process that goes on, or long work: `kit.depot` compares each document of these in other tests.
 ELSEWHERE = {
     *("bench", "ci", "demo", "migrate", "monitor run", "objectives", "predict", "promote", "quotas", "replay"),
-    *("edge page", "login", "predictions show"),
+    *("data publish", "edge page", "login", "predictions show"),
     *(f"streams {name}" for name in ("list", "show", "dead-letters", "run", "send", "seek", "replay")),
     *("explain", "models label-issues", "models near-duplicates", "models influence", "reproduce", "search", "train"),
     *("up", *(f"rollout {name}" for name in ("start", "status", "stop", "promote", "rollback", "list"))),

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+import mainspring as ms
 from kit.erased_shop import ANA, BEN, customers, found_in, ingest, opened, rows, subject, write
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.time import DAY, ManualClock, parse_instant
 from mainspring.data import commits
-from mainspring.data.model import Retention, Source
+from mainspring.data.model import Retention
 from mainspring.operations.materialize import materialise_views
 from mainspring.operations.subjects import holding, retaining
 from mainspring.operations.subjects.receipts import verified
@@ -106,13 +108,17 @@ def test_a_run_that_was_killed_is_ended_by_the_next(tmp_path: Path, at: str) -> 
 
 def test_a_day_is_kept_whole_and_what_cannot_be_is_refused() -> None:
     assert Retention(days=1).before(5 * DAY + 1) == Retention(days=1).before(6 * DAY - 1) == 4 * DAY
-    schema = {"a": "string", "amount": "float64"}
-    for wrong in (
-        lambda: Retention(days=0),
-        lambda: Retention(days=True),
-        lambda: Source("s", schema=schema, event_time="at", retention=Retention(days=1, columns="at")),  # type: ignore[arg-type]
-        lambda: Source("s", schema=schema, event_time="at", retention=[Retention(days=1), Retention(days=2)]),  # type: ignore[arg-type]
-        lambda: Source("s", schema=schema, event_time="at", retention=90),  # type: ignore[arg-type]
-    ):
-        with pytest.raises(Invalid):
-            wrong()
+    for days in (0, -1, True, 1.5, "90", 10**6):
+        with pytest.raises(Invalid, match="days"):
+            Retention(days=days)  # type: ignore[arg-type]
+    schema = {"a": ms.String, "amount": ms.Float64}
+    wrong: dict[str, Any] = {
+        "'at' alone": Retention(days=1, columns="at"),
+        "'b' alone": Retention(days=1, columns=["b"]),
+        "several times": [Retention(days=1), Retention(days=2)],
+        "retention of source": 90,
+    }
+    for told, retention in wrong.items():
+        with pytest.raises(Invalid, match=told):
+            ms.Source("s", schema=schema, event_time="at", retention=retention)
+    ms.Source("s", schema=schema, event_time="at", retention=[Retention(days=1, columns="a"), Retention(days=2)])

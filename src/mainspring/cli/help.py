@@ -24,6 +24,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "data diff": ("data diff before-feed now --table orders",),
     "data log": ("data log --limit 5",),
     "data profile": ("data profile orders", "data profile orders --at before-feed"),
+    "data publish": ("data publish orders --epsilon 0.2 --count --mean amount:0:100 --histogram channel:web,shop",),
     "data quarantine": ("data quarantine orders --limit 50",),
     "data restore": ("data restore before-feed", "data restore before-feed --table orders"),
     "data tag": ("data tag before-feed now",),

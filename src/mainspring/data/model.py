@@ -45,6 +45,7 @@ KeyValue = str | int | bool
 
 _BESIDE = (QUARANTINE_SUFFIX, DEAD_LETTERS_SUFFIX)
 _MOST_DAYS = 36_500
+_MOST_EPSILON, _MOST_ROWS_EACH = 1_000, 1_000_000
 
 __all__ = [
     "BATCH",
@@ -64,6 +65,7 @@ __all__ = [
     "Erased",
     "IngestReport",
     "KeyValue",
+    "Privacy",
     "Retention",
     "Source",
     "SourceColumn",
@@ -128,6 +130,33 @@ class Retention:
         return now // DAY * DAY - self.days * DAY
 
 
+@dataclass(frozen=True, slots=True)
+class Privacy:
+    """What may be published of a source, with differential privacy for its subjects.
+
+    Args:
+        budget: Sum of epsilon of all that is ever published of it.
+        keys: Columns that identify a subject, who is protected as a whole.
+        each: Number of a subject's rows that count.
+
+    Raises:
+        Invalid: The budget is not positive, no key is named, or no row counts.
+    """
+
+    budget: float
+    _: KW_ONLY
+    keys: Sequence[str]
+    each: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keys", (self.keys,) if isinstance(self.keys, str) else tuple(self.keys))
+        if not (0 < self.budget <= _MOST_EPSILON and self.keys and 1 <= self.each <= _MOST_ROWS_EACH):
+            raise Invalid(
+                f"A privacy budget of {self.budget} for {list(self.keys)} with {self.each} rows each is not possible.",
+                fix='write ms.Privacy(budget=1.0, keys=["customer"], each=1).',
+            )
+
+
 @dataclass(frozen=True, eq=False)
 class Source:
     """A stream of facts, ingested into one table.
@@ -148,6 +177,7 @@ class Source:
         pii: Columns that identify a person.
         retention: How long rows, or values of some columns, are kept; several, if they differ by column. By default for
             ever.
+        privacy: What may be published of the source by `mainspring data publish`; by default nothing.
 
     Raises:
         Invalid: A name or type is not valid, a check names an unknown column or cannot be translated, `lag` is not a
@@ -167,6 +197,7 @@ class Source:
     owner: str = ""
     pii: Sequence[str] = ()
     retention: Retention | Sequence[Retention] = ()
+    privacy: Privacy | None = None
 
     def __post_init__(self) -> None:
         check_id(self.name + QUARANTINE_SUFFIX, "source")
@@ -206,10 +237,23 @@ class Source:
             expect(self.retracted, str, f"The retraction of source {self.name!r}", fix=fix)
         self._check_id()
         self._check_retention()
+        self._check_privacy()
         declare(self)
 
+    def _check_privacy(self) -> None:
+        if self.privacy is None:
+            return
+        expect(self.privacy, Privacy, f"The privacy of source {self.name!r}", fix="give an ms.Privacy.")
+        missing = sorted({*self.privacy.keys} - self.columns.keys())
+        if missing or self.id:
+            raise Invalid(
+                f"Source {self.name!r} can publish nothing: its subjects have the key {missing}, which is no column, "
+                "or its rows are versions of facts.",
+                fix=f"name keys of {sorted(self.columns)}, of a source without id.",
+            )
+
     def _check_retention(self) -> None:
-        found = self.retentions
+        found = (self.retention,) if isinstance(self.retention, Retention) else self.retention
         expect_each(
             found, Retention, f"The retention of source {self.name!r}", fix="write retention=ms.Retention(days=90)."
         )

@@ -184,6 +184,9 @@ ANCHOR_STATES: Mapping[str, Build] = _by_catalog(
 ERASURES: Mapping[str, Build] = _by_catalog(
     lambda at: lazily("security.adapters.erasures", "CatalogErasures", extra="gateway")(at.project.engine)
 )
+PRIVACY_BUDGETS: Mapping[str, Build] = _by_catalog(
+    lambda at: lazily("security.adapters.privacy_budgets", "CatalogPrivacyBudgets", extra="gateway")(at.project.engine)
+)
 
 
 def _key_files(at: Context) -> Any:

@@ -80,6 +80,7 @@ if TYPE_CHECKING:
         Erasures,
         KeyService,
         KeyStore,
+        PrivacyBudgets,
         ReceivedHeads,
         SubjectKeyStore,
         UserSessions,
@@ -288,6 +289,12 @@ class Project:
     def erasures(self) -> Erasures:
         """Erasures of subjects with their receipts, and legal holds."""
         built: Erasures = self._build("erasures", backends.ERASURES, self.settings.catalog)
+        return built
+
+    @cached_property
+    def privacy_budgets(self) -> PrivacyBudgets:
+        """What was spent of the privacy budgets of sources."""
+        built: PrivacyBudgets = self._build("privacy_budgets", backends.PRIVACY_BUDGETS, self.settings.catalog)
         return built
 
     @cached_property

@@ -676,6 +676,18 @@ class Erasures(Protocol):
         ...
 
 
+class PrivacyBudgets(Protocol):
+    """What was spent of the privacy budgets of sources, in millionths of epsilon. Durable; any process may spend."""
+
+    def spend(self, source: str, millionths: int, budget: int) -> bool:
+        """Spend, unless more than the budget were spent then; return whether it was."""
+        ...
+
+    def spent(self, source: str) -> int:
+        """Return what was spent, 0 of a source that is not known."""
+        ...
+
+
 class Keys(Protocol):
     """Data keys as those who encrypt and decrypt see them. Thread-safe."""
 

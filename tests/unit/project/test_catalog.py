@@ -26,6 +26,7 @@ for _module in (
     "security.adapters.data_keys",
     "security.adapters.erasures",
     "security.adapters.heads",
+    "security.adapters.privacy_budgets",
     "security.adapters.sign_ins",
 ):
     importlib.import_module(f"mainspring.{_module}")

@@ -198,5 +198,50 @@ def quarantine(call: Call, *, source: str, limit: int, reveal: bool) -> None:
     call.result(rows, show)
 
 
-for _command in (commit, log, diff, restore, tag, untag, vacuum, profile, quarantine):
+@make("publish")
+@click.argument("source")
+@click.option("--epsilon", type=float, required=True, help="What the numbers may cost of the source's budget together.")
+@click.option("--count", is_flag=True, help="The number of rows.")
+@click.option("--sum", "sums", multiple=True, metavar="COLUMN:LOW:HIGH", help="A sum of values within bounds.")
+@click.option("--mean", "means", multiple=True, metavar="COLUMN:LOW:HIGH", help="A mean of values within bounds.")
+@click.option(
+    "--histogram", "histograms", multiple=True, metavar="COLUMN:VALUE,...", help="Rows by value, or by edges of bins."
+)
+def publish(
+    call: Call,
+    *,
+    source: str,
+    epsilon: float,
+    count: bool,
+    sums: tuple[str, ...],
+    means: tuple[str, ...],
+    histograms: tuple[str, ...],
+) -> None:
+    """Print aggregates of SOURCE that may be published, with differential privacy for its subjects.
+
+    Bounds and values must not come from the data: from what is known of it without looking.
+    """
+    from mainspring.operations.publishing import Asked, asked_for, publish
+
+    asked = [Asked("count")] if count else []
+    asked += [asked_for("sum", text) for text in sums] + [asked_for("mean", text) for text in means]
+    asked += [asked_for("histogram", text) for text in histograms]
+    made = publish(call.project, source, asked, epsilon)
+
+    def show(console: Console) -> None:
+        from mainspring.cli.tables import show_records
+
+        rows = [
+            (f"{each.aggregate} {each.column}".rstrip(), each.bucket, f"{each.value:,.6g}",
+             "" if each.margin is None else f"± {each.margin:,.3g}")
+            for each in made.published
+        ]  # fmt: skip
+        show_records(console, ("aggregate", "of", "about", "in 95 of 100 cases"), rows)
+        left = made.budget - made.spent
+        console.print(f"Spent {made.epsilon:g}; of the budget of {made.budget:g}, {left:g} is left.")
+
+    call.result(made, show)
+
+
+for _command in (commit, log, diff, restore, tag, untag, vacuum, profile, quarantine, publish):
     command.add_command(_command)

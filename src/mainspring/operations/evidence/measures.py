@@ -534,6 +534,22 @@ def _retention_of_rows(project: Project) -> Outcome:
 
 
 @_measure(
+    "published-aggregates",
+    "Aggregates are published with differential privacy for subjects, from a budget that cannot be overspent.",
+    off_by="no source with `privacy`",
+    test="unit/operations/test_publishing.py::test_one_subject_changes_the_exact_numbers_by_no_more_than_the_noise_covers",
+)
+def _published_aggregates(project: Project) -> Outcome:
+    budgets = {name: each.privacy for name, each in project.definitions.sources.items() if each.privacy is not None}
+    if not budgets:
+        return State.IDLE, "No source declares a budget, so nothing is published by `mainspring data publish`."
+    spent = [
+        f"{name} {project.privacy_budgets.spent(name) / 1e6:g} of {each.budget:g}" for name, each in budgets.items()
+    ]
+    return State.HOLDS, f"Spent epsilon: {', '.join(spent)}."
+
+
+@_measure(
     "consent",
     "Rows of people who have not consented to the purpose, or have withdrawn, are left out of training, and counted.",
     off_by="observations without `consent`",

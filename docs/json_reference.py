@@ -31,6 +31,7 @@ from mainspring.operations.advise.folder import FirstPage
 from mainspring.operations.advise.model import Advised
 from mainspring.operations.batch.values import BatchReport
 from mainspring.operations.ci.model import Report
+from mainspring.operations.data.batches import Batch, Descent
 from mainspring.operations.demo.walkthrough import Summary
 from mainspring.operations.edge.building import BuiltPackage
 from mainspring.operations.edge.checking import CheckedPackage
@@ -201,7 +202,9 @@ DOCUMENTS = {
     "data profile": Document(TableProfile),
     "data publish": Document(Release),
     "data quarantine": Document(list[dict[str, Any]]),
+    "data batches": Document(list[Batch], ("first", "last"), otherwise=Descent),
     "data restore": Document(RestoreReport),
+    "data sign": Document(_object("SignedFile", signature=str, key=str)),
     "data tag": Document(_object("Tagged", tag=str, commit=str)),
     "data untag": Document(_object("Untagged", untagged=str)),
     "data vacuum": Document(_object("Vacuumed", dry_run=bool, files=dict[str, int])),

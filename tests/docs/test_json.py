@@ -31,7 +31,7 @@ ELSEWHERE = {
     *("bench", "ci", "demo", "migrate", "monitor run", "objectives", "predict", "promote", "quotas", "replay"),
     *("data publish", "edge page", "login", "predictions show"),
     *(f"streams {name}" for name in ("list", "show", "dead-letters", "run", "send", "seek", "replay")),
-    *("explain", "models label-issues", "models near-duplicates", "models influence", "reproduce", "search", "train"),
+    *("explain", "models label-issues", "reproduce", "search", "train"),
     *("up", *(f"rollout {name}" for name in ("start", "status", "stop", "promote", "rollback", "list"))),
     *(f"pipelines {name}" for name in ("list", "run", "status", "retry", "approve", "cancel", "logs", "graph")),
     *(f"pipelines {name}" for name in ("run-step", "step", "export")),
@@ -112,6 +112,9 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
     ran = [
         ("init", ["elsewhere"]), ("apply", []), ("ingest", ["posted", "wrong.csv"]),
         ("data quarantine", ["posted"]), ("data commit", []), ("data tag", ["old", "now"]), ("data log", []),
+        ("data batches", ["posted"]), ("data sign", ["scans", "more.csv"]),
+        ("models near-duplicates", [MODEL, "--threshold", "0.9"]),
+        ("models influence", [MODEL, "--by", "posted.hub", "--most", "1"]),
         ("data profile", ["scans"]), ("ingest", ["scans", "more.csv"]), ("data diff", ["old"]),
         ("data restore", ["old"]), ("data untag", ["old"]), ("data vacuum", []), ("materialize", []),
         ("features list", []), ("features show", ["HubLoad"]), ("features explain", [MODEL]),

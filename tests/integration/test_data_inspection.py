@@ -25,19 +25,3 @@ def test_suspects_are_listed_and_kept_with_a_run_and_nothing_is_registered(depot
         assert project.tracking.get(found["run"]).status == "FINISHED"
     finally:
         project.close()
-
-
-def test_near_duplicates_are_counted_by_part_and_kept_with_a_run(depot: Depot) -> None:
-    versions = depot.json("models", "list", MODEL)
-    found = depot.json("models", "near-duplicates", MODEL, "--threshold", "0.9")
-    assert sum(found["repeats"].values()) == len(found["found"])
-    assert found["of_training"].keys() == found["rows"].keys() == {"train", "validation", "holdout"}
-    assert all(each["of"]["at"] <= each["row"]["at"] and each["similarity"] >= 0.9 for each in found["found"])
-    assert depot.json("models", "list", MODEL) == versions
-    project = opened(depot)
-    try:
-        table = project.tracking.artefact(found["run"], "near_duplicates.csv").decode().splitlines()
-        assert len(table) == len(found["found"]) + 1
-        assert project.tracking.get(found["run"]).tags["mainspring.purpose"] == "near duplicates"
-    finally:
-        project.close()

@@ -25,6 +25,7 @@ from mainspring.data.landing import LOAD_ROWS, Landing, Progress, Tally
 from mainspring.data.model import RECORD_PREFIX, IngestReport, Source
 from mainspring.data.ports import NO_MARKS, LakeTables
 from mainspring.data.readers import Input, loads, open_input
+from mainspring.data.signed_files import UNSIGNED, signed_rows
 from mainspring.data.versions import complete_versions, lacking_versions
 from mainspring.data.write_keys import LAST_LOAD
 
@@ -100,7 +101,9 @@ class Ingestor:
             Conflict: Another ingestion of the source did not end within `wait_s`; or other marks than `since`.
         """
         keyings = check_keyings(source, keyings)
-        opened = open_input(data, source, self._batch_rows, nulls)
+        opened, unsigned = open_input(data, source, self._batch_rows, nulls), ""
+        if source.signed_by:
+            opened, unsigned = signed_rows(opened, data, source)
         tally = Tally(opened.total, progress)
         with self._alone(source), self._session() as con:
             if since and self._marked(source, marks, since):
@@ -117,6 +120,7 @@ class Ingestor:
                 raw = together(pieces)
                 # Rows that differ only in dropped nanoseconds are different rows.
                 known_by = batch_id or opened.digest or digest_rows(without_nothing(raw))
+                known_by += UNSIGNED if unsigned else ""
                 with duck.duck_errors(source.name):
                     landing.land(tally.drop(raw), f"{known_by}.{number}")
             if self._lake.version(source.name) is None:
@@ -126,8 +130,12 @@ class Ingestor:
             with duck.duck_errors(source.name):
                 heads.settle()
             warnings = [
-                *_extra(opened, source), *_as_read_first(tally, nulls), *_noticed(landing), *self._stale(source, heads)
-            ]  # fmt: skip
+                *([f"{source.name} takes signed files alone: {unsigned}."] if unsigned else []),
+                *_extra(opened, source),
+                *_as_read_first(tally, nulls),
+                *_noticed(landing),
+                *self._stale(source, heads),
+            ]
         return IngestReport(
             source.name,
             tally.landed,

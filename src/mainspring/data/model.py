@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,8 @@ HEADS_PREFIX = "heads__"  # derived as well: each entity's newest row, for inges
 DERIVED_PREFIXES = (TILES_PREFIX, HEADS_PREFIX)
 
 KeyValue = str | int | bool
+
+_PUBLIC_KEY = re.compile("[0-9a-f]{64}")
 
 _BESIDE = (QUARANTINE_SUFFIX, DEAD_LETTERS_SUFFIX)
 _MOST_DAYS = 36_500
@@ -178,10 +181,12 @@ class Source:
         retention: How long rows, or values of some columns, are kept; several, if they differ by column. By default for
             ever.
         privacy: What may be published of the source by `mainspring data publish`; by default nothing.
+        signed_by: Public keys (Ed25519, 64 hexadecimal digits). Rows count only if one of them signed their file;
+            others go to the quarantine (`data.signed_files`). By default nothing has to be signed.
 
     Raises:
-        Invalid: A name or type is not valid, a check names an unknown column or cannot be translated, `lag` is not a
-            duration, or the columns of `id`, `retracted` or `retention` are unsuitable.
+        Invalid: A name, type or key is not valid, a check names an unknown column or cannot be translated, `lag` is not
+            a duration, or the columns of `id`, `retracted` or `retention` are unsuitable.
     """
 
     name: str
@@ -198,6 +203,7 @@ class Source:
     pii: Sequence[str] = ()
     retention: Retention | Sequence[Retention] = ()
     privacy: Privacy | None = None
+    signed_by: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         check_id(self.name + QUARANTINE_SUFFIX, "source")
@@ -228,6 +234,14 @@ class Source:
                 f"Source {self.name!r} has checks or marks on unknown columns: {sorted(unknown)}.",
                 fix=f"its columns are {sorted(self.columns)}.",
             )
+        keys = (self.signed_by,) if isinstance(self.signed_by, str) else tuple(self.signed_by)
+        expect_each(keys, str, f"A key of source {self.name!r}", fix="give the public keys as text.")
+        if wrong := [key for key in keys if not _PUBLIC_KEY.fullmatch(key)]:
+            raise Invalid(
+                f"Source {self.name!r} is signed by {wrong[0]!r}, which is no public key.",
+                fix="give its 64 hexadecimal digits, as `mainspring models key` and `mainspring data sign` print them.",
+            )
+        object.__setattr__(self, "signed_by", keys)
         _ = self.lag_us
         columns = (self.id,) if isinstance(self.id, str) else self.id
         expect_each(columns, str, f"The id of source {self.name!r}", fix='name a column, or a list: id="payment".')

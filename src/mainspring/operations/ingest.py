@@ -10,11 +10,13 @@ from typing import Any
 
 from mainspring.core.errors import Invalid, InvalidData, MainspringError, NotFound
 from mainspring.data.model import QUARANTINE_SUFFIX, REASON, SEQUENCE, IngestReport
+from mainspring.data.signed_files import sign_file
 from mainspring.features.functions.model import DerivedSource
 from mainspring.operations.auditing import audit, begun
 from mainspring.operations.features.deriving import derive_from
 from mainspring.project import Project
 from mainspring.project.definitions.loading import load_function, place_of
+from mainspring.security.signing import SigningKey
 
 WITHHELD = "(withheld)"
 
@@ -96,6 +98,24 @@ def _rows(project: Project, reference: str) -> Any:
     except Exception as error:
         raise failed(error) from error
     return told(rows) if isinstance(rows, Iterator) and not hasattr(rows, "__arrow_c_stream__") else rows
+
+
+def sign(project: Project, source: str, path: Path, key_file: Path | None = None) -> tuple[Path, str]:
+    """Sign a file for a source, and return the signature's path and the public key.
+
+    Args:
+        key_file: The private key, made if it is missing; by default this installation's.
+
+    Raises:
+        NotFound: There is no such source or file.
+    """
+    project.definitions.source(source)
+    if not path.is_file():
+        raise NotFound(f"There is no file {path}.", fix="check the path; it is relative to the current folder.")
+    key = project.signing_key if key_file is None else SigningKey.load_or_create(key_file)
+    signature = sign_file(path, source, key)
+    audit(project, "data.sign", f"source/{source}", f"{path.name} by {key.public.hex()}")
+    return signature, key.public.hex()
 
 
 def quarantined_rows(project: Project, source: str) -> int:

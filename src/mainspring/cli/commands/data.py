@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +14,7 @@ from mainspring.cli.call import command as make
 from mainspring.cli.commands.data_history import diff, log, restore
 from mainspring.cli.help import Group
 from mainspring.cli.stdout_redirect import dated
+from mainspring.cli.tables import show_records
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -229,8 +232,6 @@ def publish(
     made = publish(call.project, source, asked, epsilon)
 
     def show(console: Console) -> None:
-        from mainspring.cli.tables import show_records
-
         rows = [
             (f"{each.aggregate} {each.column}".rstrip(), each.bucket, f"{each.value:,.6g}",
              "" if each.margin is None else f"± {each.margin:,.3g}")
@@ -243,5 +244,61 @@ def publish(
     call.result(made, show)
 
 
-for _command in (commit, log, diff, restore, tag, untag, vacuum, profile, quarantine, publish):
+@make("batches")
+@click.argument("source")
+@click.argument("batch", required=False)
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 10_000))
+def batches(call: Call, *, source: str, batch: str | None, limit: int) -> None:
+    """List the batches of SOURCE, newest first; or what descends from BATCH: commits, features, models, endpoints."""
+    from mainspring.core.time import format_instant
+    from mainspring.operations.data.batches import batches as listed
+    from mainspring.operations.data.batches import descent
+
+    if batch is not None:
+        found = descent(call.project, source, batch)
+
+        def show(console: Console) -> None:
+            console.print(f"{found.rows:,} rows of batch {batch} are in {source}.", markup=False)
+            for name in ("commits", "sources", "features", "models", "unknown", "endpoints"):
+                if names := getattr(found, name):
+                    console.print(f"  {name:<10} {', '.join(names)}", markup=False)
+            if found.unreadable:
+                console.print(f"{found.unreadable} commits can no longer be read.")
+            if found.models:
+                console.print(f"Next: mainspring train MODEL --without {source}@{batch}", markup=False)
+
+        call.result(asdict(found), show)
+        return
+    made = listed(call.project, source, limit)
+
+    def table(console: Console) -> None:
+        rows = [
+            (each.id, f"{each.rows:,}", format_instant(each.first), format_instant(each.last)) for each in made
+        ]  # fmt: skip
+        show_records(console, ("batch", "rows", "first event", "last event"), rows)
+
+    shown = [
+        {**asdict(each), "first": format_instant(each.first), "last": format_instant(each.last)} for each in made
+    ]  # fmt: skip
+    call.result(shown, table)
+
+
+@make("sign")
+@click.argument("source")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--key-file", type=click.Path(path_type=Path), help="The private key, made if missing; by default the project's."
+)
+def sign(call: Call, *, source: str, file: Path, key_file: Path | None) -> None:
+    """Sign FILE for SOURCE, which takes it if its `signed_by` has the public key. The signature is FILE.sig."""
+    from mainspring.operations.ingest import sign as sign_for
+
+    signature, key = sign_for(call.project, source, file, key_file)
+    call.result(
+        {"signature": str(signature), "key": key},
+        lambda console: console.print(f"{signature} by the public key {key}", soft_wrap=True),
+    )
+
+
+for _command in (batches, commit, log, diff, restore, tag, untag, vacuum, profile, quarantine, publish, sign):
     command.add_command(_command)

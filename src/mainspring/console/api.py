@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 
 from mainspring.console.access.audit import add_audit_api
+from mainspring.console.access.evidence import add_evidence_api
 from mainspring.console.access.keys import add_key_api
 from mainspring.console.access.sessions import add_session_api
 from mainspring.console.answers import Answer
@@ -92,5 +93,6 @@ def api(project: Project, looking: Looking | None = None) -> APIRouter:
     add_key_api(router, project)
     add_session_api(router, project)
     add_audit_api(router, project)
+    add_evidence_api(router, project)
     add_explore_api(router, project, looking)
     return router

@@ -12,6 +12,7 @@ from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from mainspring.console.access.audit import add_audit_pages
+from mainspring.console.access.evidence import add_evidence_pages
 from mainspring.console.access.keys import add_key_pages
 from mainspring.console.access.sessions import add_session_pages
 from mainspring.console.access.sign_in import add_sign_in
@@ -51,7 +52,7 @@ _ENDPOINTS = rf"endpoints(/{_ID}(/(performance|fairness|drift|latency|capacity|r
 _PIPELINES = rf"pipelines(/{_ID}(/runs/{_ID}(/steps/[A-Za-z0-9_.%-]{{1,140}})?)?)?"
 _QUERY = r"(\?[!-~]{1,2000})?"  # anything printable: it is used on our own page only
 _OWN_PAGE = re.compile(
-    rf"/(predictions(/{_ID})?|features(/{_ID})?|data(/{_ID}){{,3}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts|incidents|fleet|streams)(/{_ID})?|keys|sessions|audit|find|{_ENDPOINTS}|{_MODELS}|{_PIPELINES})?{_QUERY}"
+    rf"/(predictions(/{_ID})?|features(/{_ID})?|data(/{_ID}){{,3}}|runs(/{_ID}(/search)?|/compare)?|(jobs|rollouts|incidents|fleet|streams)(/{_ID})?|keys|sessions|audit|evidence|find|{_ENDPOINTS}|{_MODELS}|{_PIPELINES})?{_QUERY}"
 )
 
 
@@ -100,6 +101,7 @@ def pages(
         add_key_pages,
         add_session_pages,
         add_audit_pages,
+        add_evidence_pages,
     ):
         each(router, project, frame)
     add_assets(router)

@@ -142,6 +142,10 @@ BUILT_IN: Mapping[str, BuiltIn] = {
         "Remove versions marked for deletion, and unreferenced bundles, as `mainspring models gc` does.",
         {"grace": Option("7d", grace)},
     ),
+    "evidence": BuiltIn(
+        "Measure what serves the controls of frameworks, as `mainspring evidence`, by default of all.",
+        {"frameworks": Option([], names)},
+    ),
     "explain": BuiltIn(
         "Estimate why predictions were what they were, for any model of columns, as `mainspring explain --sampled`; "
         "budget and seconds are for each prediction.",

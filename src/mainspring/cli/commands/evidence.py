@@ -27,13 +27,15 @@ def command(call: Call, *, framework: str, output: Path | None) -> int:
     """Measure what serves each control of FRAMEWORK; exit with 13 if a measure fails that should hold.
 
     A control is in force, partly so, off by a setting, or open where Mainspring has nothing for it; and each says what
-    remains to be done by people. The document is signed by the project's key, in the JSON Signature Format.
+    remains to be done by people. The document is signed by the project's key, in the JSON Signature Format. The console
+    shows the newest of each framework.
     """
     from mainspring.governance.evidence import State
     from mainspring.operations.evidence import reporting
 
     project = call.project
     found = reporting.report(project, framework)
+    reporting.keep(project, found)
     if output is not None:
         reporting.write_report(project, found, output)
 

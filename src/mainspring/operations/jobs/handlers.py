@@ -229,6 +229,26 @@ def _train(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
     return run.step("train", do)
 
 
+def _evidence(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
+    from mainspring.governance.evidence import frameworks
+    from mainspring.operations.evidence.reporting import keep, report
+
+    counted: dict[str, Plain] = {}
+    wanted = given["frameworks"] or frameworks()
+    for done, name in enumerate(wanted):
+        run.progress(done, len(wanted), name)
+        found = report(project, name)
+        keep(project, found)
+        counted[name] = {str(state): count for state, count in found.counts.items()}
+    return counted
+
+
+def _known_frameworks(_: Project, given: dict[str, Any]) -> object:
+    from mainspring.governance.evidence import framework
+
+    return [framework(each) for each in given["frameworks"]]
+
+
 def _explain(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:
     from msgspec import to_builtins
 
@@ -308,6 +328,7 @@ def _sources(project: Project, given: dict[str, Any]) -> object:
 WORK: Mapping[str, Work] = {
     "batch": Work(_batch, _target, long=True),
     "collect-garbage": Work(_collect),
+    "evidence": Work(_evidence, _known_frameworks, long=True),
     "explain": Work(_explain, _predictions, long=True),
     "forget-jobs": Work(_forget),
     "materialise": Work(_materialise, _views),

@@ -14,6 +14,8 @@ from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.time import DAY, ManualClock, parse_instant
 from mainspring.data import commits
 from mainspring.data.model import Retention
+from mainspring.data.streams.decoding import LETTERS, letter_rows
+from mainspring.data.streams.model import Message
 from mainspring.operations.materialize import materialise_views
 from mainspring.operations.subjects import holding, retaining
 from mainspring.operations.subjects.receipts import verified
@@ -37,6 +39,10 @@ def planted(folder: Path, retention: str) -> Project:
     ingest(project, folder, *rows(ANA, "ana.erased@example.org", [617.25, -1.0], OLD), *rows(BEN, "b@mail", [1.0], OLD))
     commits.commit(project.lake, project.snapshots, project.wall)
     ingest(project, folder, *rows(BEN, "b@mail", [2.0], LAST), *rows("eve", "e@mail", [3.0], YOUNG))
+    letters = [Message(0, number, key.encode(), b"{", parse_instant(f"{day}T00:00:00Z"))
+               for number, (key, day) in enumerate([(ANA, OLD), ("eve", YOUNG)])]  # fmt: skip
+    table = letter_rows([(each, "torn") for each in letters], 0, "b")
+    project.lake.append("purchases__dead_letters", table.to_batches(), LETTERS, key="b")
     materialise_views(project)
     return project
 
@@ -54,7 +60,9 @@ def test_rows_past_their_time_are_in_no_byte_of_any_store(tmp_path: Path) -> Non
     holding.hold(project, [subject(project, BEN)], "case 4711")
     before = found_in(tmp_path / ".mainspring")
     planned = retaining.plan(project)
-    assert {each.store: each.rows for each in planned.held} == {"lake/purchases": 1, "lake/purchases__quarantine": 1}
+    assert {each.store: each.rows for each in planned.held} == {
+        "lake/purchases": 1, "lake/purchases__dead_letters": 1, "lake/purchases__quarantine": 1,
+    }  # fmt: skip
     assert (planned.rebuilt, len(planned.commits)) == (["Spending", "Shop"], 1)
     assert found_in(tmp_path / ".mainspring") == before
     assert "lake/purchases__quarantine" in " ".join(before)
@@ -62,9 +70,10 @@ def test_rows_past_their_time_are_in_no_byte_of_any_store(tmp_path: Path) -> Non
     done = retaining.retain(project)
     assert done is not None
     receipt = verified(done.receipt.encode(), project.signing_key.public)
-    assert [each["how"] for each in receipt["stores"]] == ["deleted before 2024-03-22T00:00:00Z, kept for fraud"] * 2
+    assert [each["how"] for each in receipt["stores"]] == ["deleted before 2024-03-22T00:00:00Z, kept for fraud"] * 3
     assert found_in(tmp_path / ".mainspring") == []
     assert customers(project) == [BEN, "eve"]
+    assert project.lake.describe("purchases__dead_letters").rows == 1
     with pytest.raises(NotFound):
         project.lake.scan("purchases", 0)
     assert retaining.retain(project) is None

@@ -302,7 +302,7 @@ class NatsLog:
         for reader in readers:
             if reader.task is not None and reader.task.done():
                 task, reader.task = reader.task, None
-                with suppress(nats.errors.TimeoutError):
+                with suppress(TimeoutError):  # the client has one of its own, and raises the other one too
                     _keep(reader, task.result())
 
     async def _look(self, topic: str, number: int, reader: _Reader) -> None:

@@ -18,7 +18,16 @@ from mainspring.core.errors import Invalid
 from mainspring.core.ids import new_id
 from mainspring.core.time import format_instant, parse_instant
 from mainspring.data.arrow import is_text
-from mainspring.data.model import HEADS_PREFIX, QUARANTINE_SUFFIX, KeyValue, Retention, Source, TableScan
+from mainspring.data.model import (
+    DEAD_LETTERS_SUFFIX,
+    HEADS_PREFIX,
+    QUARANTINE_SUFFIX,
+    KeyValue,
+    Retention,
+    Source,
+    TableScan,
+    source_of,
+)
 from mainspring.features.functions.model import DerivedSource
 from mainspring.features.keys import typed_key
 from mainspring.features.model import Entity
@@ -41,13 +50,15 @@ class Due:
     """A table with rows past a retention.
 
     Attributes:
-        before: Event time before which rows are past it, UTC epoch microseconds.
+        event: Column of the rows' time.
+        before: Time before which rows are past it, UTC epoch microseconds.
         rows: Number of such rows in the newest version that nobody's hold keeps; 0 if older versions alone have some.
     """
 
     table: str
     source: Source
     retention: Retention
+    event: str
     before: int
     rows: int
 
@@ -88,7 +99,7 @@ def retain(project: Project, told: Told = lambda _: None) -> Erasure | None:
             _apply(project, each)
         sources = {each.source.name for each in due} or {name for name, found in _sources(project).items() if found}
         for table in project.lake.tables():
-            if table.removesuffix(QUARANTINE_SUFFIX).removeprefix(HEADS_PREFIX) in sources:
+            if source_of(table).removeprefix(HEADS_PREFIX) in sources:
                 project.lake.forget(table)
         rebuild(project, [view for view in project.definitions.views.values() if view.source.name in sources], told)
         done = project.wall.now()
@@ -136,9 +147,12 @@ def _due(project: Project) -> list[Due]:
     tables, now, found = {*project.lake.tables()}, project.wall.now(), []
     for name, retentions in _sources(project).items():
         source = project.definitions.sources[name]
-        for table in tables & {name, name + QUARANTINE_SUFFIX}:
+        times = {name: source.event_time, name + QUARANTINE_SUFFIX: source.event_time, name + DEAD_LETTERS_SUFFIX: "at"}
+        for table in tables & times.keys():
             for retention in retentions:
-                due = Due(table, source, retention, retention.before(now), 0)
+                if retention.columns and table.endswith(DEAD_LETTERS_SUFFIX):
+                    continue  # a message is kept or deleted as a whole
+                due = Due(table, source, retention, times[table], retention.before(now), 0)
                 rows = _rows_due(project, due, project.lake.scan(table))
                 if rows or any(_rows_due(project, due, scan) for scan in _named(project, table)):
                     found.append(replace(due, rows=rows))
@@ -146,31 +160,35 @@ def _due(project: Project) -> list[Due]:
 
 
 def _named(project: Project, table: str) -> Iterator[TableScan]:
-    """Yield the versions of a table that dataset commits and tags keep."""
+    """Yield the versions of a table that dataset commits and tags keep, each with the files that none before it has."""
     known = chain(project.snapshots.log(1_000_000), map(project.snapshots.get, project.snapshots.tags()))
     versions = {commit.versions[table] for commit in known if table in commit.versions}
+    seen = {*(project.lake.scan(table).files or ())}
     for version in project.lake.readable(table, sorted(versions)):
-        yield project.lake.scan(table, version)
+        scan = project.lake.scan(table, version)
+        files = None if scan.files is None else tuple(each for each in scan.files if each not in seen)
+        seen.update(files or ())
+        yield replace(scan, files=files)
 
 
 def _rows_due(project: Project, due: Due, scan: TableScan) -> int:
-    dataset, event = opened(scan), due.source.event_time
-    if dataset is None or event not in dataset.schema.names:
+    dataset = opened(scan)
+    if dataset is None or due.event not in dataset.schema.names:
         return 0
-    kind = dataset.schema.field(event).type
-    past = None if is_text(kind) else ds.field(event) < pa.scalar(due.before, kind)
+    kind = dataset.schema.field(due.event).type
+    past = None if is_text(kind) else ds.field(due.event) < pa.scalar(due.before, kind)
     rows = dataset.to_table(columns=_needed(project, due, dataset.schema), filter=past)
     return _marks(project, due, rows).count(True)
 
 
 def _needed(project: Project, due: Due, schema: pa.Schema) -> list[str]:
     keys = {key for entity in project.definitions.entities.values() for key in entity.keys}
-    return [name for name in schema.names if name in {due.source.event_time, *due.retention.columns, *keys}]
+    return [name for name in schema.names if name in {due.event, *due.retention.columns, *keys}]
 
 
 def _marks(project: Project, due: Due, rows: pa.Table) -> list[bool]:
     """Return which rows are past the retention, are not held, and have a value to remove."""
-    times = rows[due.source.event_time]
+    times = rows[due.event]
     if is_text(times.type):  # a quarantine
         events = [_instant(each) for each in times.to_pylist()]
     else:
@@ -234,7 +252,7 @@ def _apply(project: Project, due: Due) -> None:
         if changed is not None:
             lake.replace(due.table, changed.to_batches(), changed.schema, key=key)
     else:
-        lake.fold(due.table, due.source.event_time, _FIRST, due.before, change, key=key)
+        lake.fold(due.table, due.event, _FIRST, due.before, change, key=key)
     heads = HEADS_PREFIX + due.table
     if not due.retention.columns and heads in lake.tables():
         lake.expire(heads, _EVENT, due.before)

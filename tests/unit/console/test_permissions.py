@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import msgspec
 import pytest
 
 from kit.console.client import Client
@@ -13,6 +14,7 @@ from mainspring.console.guard import PUBLIC
 from mainspring.console.permissions import NEEDS
 from mainspring.console.server import SIGNED
 from mainspring.core.time import DAY
+from mainspring.ledger import sealing
 from mainspring.security.keys import issue
 from mainspring.security.model import PROJECT, Account, Action, Binding, Grant, KeyScope, Kind, Role
 
@@ -174,12 +176,19 @@ def test_a_key_made_over_the_api_has_its_makers_owner(here: Here) -> None:
     assert Client(here.app, made["token"]).get("/api/models").status_code == 401
 
 
-def test_personal_values_are_for_those_who_may_reveal_them(here: Here) -> None:
-    path = here.filled("/api/predictions/{prediction_id}?reveal=true")
+@pytest.mark.parametrize("at", ["/api/predictions/", "/predictions/"])
+def test_personal_values_are_for_those_who_may_reveal_them(here: Here, at: str) -> None:
+    one = here.project.predictions.recent(limit=1)[0]
+    made = msgspec.structs.replace(one, id=f"01{len(at)}", request={"tail": "N-of-somebody"})
+    store: Any = here.project.predictions
+    store.append([sealing.hidden(made, ["tail"], store.sealer)])
     engineer, administrator = (here.caller(Binding(role)) for role in (Role.ENGINEER, Role.ADMINISTRATOR))
-    assert engineer("GET", path.partition("?")[0]).status_code == 200
-    before = here.project.audit.read()
-    assert engineer("GET", path).status_code == 403
-    assert administrator("GET", path).status_code == 200
-    after = here.project.audit.read()
-    assert [event.action for event in after[: len(after) - len(before)]] == ["predictions.reveal"]
+    before = here.project.audit.read(1_000)
+    shown = engineer("GET", f"{at}{made.id}")
+    assert (shown.status_code, "N-of-somebody" in shown.text) == (200, False)
+    assert engineer("GET", f"{at}{made.id}?reveal=true").status_code == 403
+    shown = administrator("GET", f"{at}{made.id}?reveal=true")
+    assert (shown.status_code, "N-of-somebody" in shown.text) == (200, True)
+    after = here.project.audit.read(1_000)
+    made_now = after[: len(after) - len(before)]
+    assert [(event.action, event.detail) for event in made_now] == [("predictions.reveal", "tail")]

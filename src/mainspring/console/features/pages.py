@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
+from urllib.parse import urlencode
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from mainspring.console.background_cache import Looking
@@ -25,6 +26,7 @@ from mainspring.console.features.values import (
     source_address,
     view_page,
 )
+from mainspring.console.guard import caller
 from mainspring.console.lineage_picture import picture
 from mainspring.console.permissions import seen
 from mainspring.console.render import page
@@ -37,7 +39,7 @@ from mainspring.features.model import FeatureView
 from mainspring.operations.data.lineage import VIEW
 from mainspring.operations.features.entity_values import EntityValues
 from mainspring.project import Project
-from mainspring.security.model import Action
+from mainspring.security.model import Action, Principal
 
 Frame = Callable[[Request], dict[str, Any]]
 _LONGEST_SEARCH = 200
@@ -61,18 +63,26 @@ def add_feature_pages(router: APIRouter, project: Project, looking: Looking, fra
         return page("features.html", {**frame(request), **content})
 
     @router.get("/features/{name}")
-    def show_view(request: Request, name: str, feature: str | None = None) -> Response:
+    def show_view(
+        request: Request, name: str, feature: str | None = None, reveal: Annotated[bool, Query()] = False
+    ) -> Response:
         if check_id(name, "feature view") in project.definitions.request_features:
             return RedirectResponse(f"/features#{name}", status_code=303)
         view = find_view(project, name)
         if feature is not None and feature not in view.names:
             raise NotFound(f"View {name!r} has no feature {feature!r}.", fix=f"it has {', '.join(view.names)}.")
-        content, status = _content(project, looking, view, feature, dict(request.query_params))
+        reveal_to = caller(request).principal if reveal else None
+        content, status = _content(project, looking, view, feature, dict(request.query_params), reveal_to)
         return page("view.html", {**frame(request), **content}, status=status)
 
 
 def _content(
-    project: Project, looking: Looking, view: FeatureView, feature: str | None, query: dict[str, str]
+    project: Project,
+    looking: Looking,
+    view: FeatureView,
+    feature: str | None,
+    query: dict[str, str],
+    reveal_to: Principal | None,
 ) -> tuple[dict[str, Any], int]:
     shown = view_page(project, view)
     seen = over_time(project, looking, view)
@@ -81,7 +91,7 @@ def _content(
     refused, status = None, 200
     if texts:
         try:
-            values = looked_up(project, view, texts)
+            values = looked_up(project, view, texts, reveal_to=reveal_to)
         except MainspringError as error:
             refused, status = error, 422 if codes_of(error).http == 400 else codes_of(error).http
     chosen = feature or view.names[0]
@@ -96,6 +106,7 @@ def _content(
         "hidden": seen.found is not None and seen.found.features[chosen].kind == "hidden",
         "sparks": {name: median_spark(each) for name, each in seen.found.features.items()} if seen.found else {},
         "texts": texts,
+        "revealing": urlencode({**{f"{KEY}{name}": text for name, text in texts.items()}, "reveal": "true"}),
         "key_prefix": KEY,
         "values": values,
         "refused": refused,

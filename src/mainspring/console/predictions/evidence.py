@@ -14,8 +14,10 @@ from mainspring.core.time import format_instant
 from mainspring.data.model import DatasetCommit
 from mainspring.features.model import Observations, shown_status
 from mainspring.ledger.model import Prediction, Value
+from mainspring.operations.prediction import reveal
 from mainspring.project import Project
 from mainspring.registry.model import AliasMove, Bundle, Manifest, ModelVersion, RunRecord
+from mainspring.security.model import Principal
 from mainspring.training.label import Label as Declared
 from mainspring.training.label import label_keys
 
@@ -89,13 +91,21 @@ class Evidence:
         return counted
 
 
-def evidence(project: Project, prediction_id: str) -> Evidence:
+def evidence(project: Project, prediction_id: str, *, reveal_to: Principal | None = None) -> Evidence:
     """Return a prediction with its provenance.
+
+    Args:
+        reveal_to: Caller to whom personal values are shown, with an event in the audit log.
 
     Raises:
         NotFound: It was never logged.
+        Denied: This caller may not see personal values.
+        Conflict: Its endpoint does not log them.
     """
-    prediction = project.predictions.find(prediction_id)
+    if reveal_to is None:
+        prediction = project.predictions.find(prediction_id)
+    else:
+        prediction = reveal(project, prediction_id, reveal_to)
     missing: list[str] = []
 
     def read(what: str, of: Callable[[], _T]) -> _T | None:

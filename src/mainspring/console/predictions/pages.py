@@ -23,7 +23,6 @@ from mainspring.console.render import page
 from mainspring.core.errors import MainspringError
 from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.operations.endpoint_health import endpoints
-from mainspring.operations.prediction import reveal
 from mainspring.operations.predictions import (
     LIMIT,
     STATUSES,
@@ -117,9 +116,14 @@ def add_prediction_pages(router: APIRouter, project: Project, looking: Looking, 
 
     @router.get("/predictions/{prediction_id}")
     def show_prediction(
-        request: Request, prediction_id: str, why: AskedWhy, replayed: Annotated[bool, Query()] = False
+        request: Request,
+        prediction_id: str,
+        why: AskedWhy,
+        replayed: Annotated[bool, Query()] = False,
+        reveal: Annotated[bool, Query()] = False,
     ) -> Response:
-        view = evidence(project, check_id(prediction_id, "prediction"))
+        reveal_to = caller(request).principal if reveal else None
+        view = evidence(project, check_id(prediction_id, "prediction"), reveal_to=reveal_to)
         content = {
             "view": view,
             "asker": _name_of(project, view.prediction.principal),
@@ -158,17 +162,15 @@ def add_prediction_api(router: APIRouter, project: Project, looking: Looking) ->
         )
 
     @router.get("/predictions/{prediction_id}")
-    def find_prediction(
-        request: Request, prediction_id: Id, reveal_: Annotated[bool, Query(alias="reveal")] = False
-    ) -> Answer:
+    def find_prediction(request: Request, prediction_id: Id, reveal: Annotated[bool, Query()] = False) -> Answer:
         """One prediction with its provenance and its label; for several labels, `labels` has each. With `reveal=true`
         also personal values, for callers who may see them.
         """
-        view = evidence(project, check_id(prediction_id, "prediction"))
-        made = reveal(project, prediction_id, caller(request).principal) if reveal_ else view.prediction
+        reveal_to = caller(request).principal if reveal else None
+        view = evidence(project, check_id(prediction_id, "prediction"), reveal_to=reveal_to)
         return Answer(
             {
-                "prediction": document(made),
+                "prediction": document(view.prediction),
                 "label": view.label,
                 **({"labels": view.labels} if len(view.labels) > 1 else {}),
                 "version": view.version,

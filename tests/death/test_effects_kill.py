@@ -26,9 +26,11 @@ from mainspring.operations.doctor import examine
 from mainspring.operations.edge import fleet
 from mainspring.operations.encryption import renew
 from mainspring.operations.models import transferring
+from mainspring.operations.models.curating import garbage
 from mainspring.operations.subjects.holding import hold, release
 from mainspring.operations.subjects.naming import Subject
 from mainspring.project.catalog import open_catalog
+from mainspring.registry.adapters.memory import MemoryBlobs
 from mainspring.security.adapters.audit import CatalogAuditLog
 from mainspring.security.model import AuditEvent, DirectoryGroup, KeyScope, Kind, Principal, UserSession
 from mainspring.security.verification import verify_log
@@ -119,6 +121,26 @@ def test_an_effect_that_was_cut_off_is_named_until_it_is_completed(tmp_path: Pat
     later = here.having(wall=ManualClock(here.wall.now() + 2 * DAY))
     [old] = [each for each in examine(later, "audit log") if "no completion" in each.detail]
     assert (young.ok, old.ok) == (True, False)
+    engine.dispose()
+
+
+class Deadly(MemoryBlobs):
+    """Kills the process that looks what there is."""
+
+    def stored(self) -> dict[str, int]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return {}
+
+
+def test_a_collection_of_garbage_that_was_killed_is_named(tmp_path: Path) -> None:
+    engine = open_catalog(Url(f"sqlite:///{tmp_path / 'catalog.db'}"), MemoryLocks())
+    here = Project(engine=engine, signing_key=KEY, blobs=Deadly())
+    engine.dispose()
+    child = os.fork()
+    if not child:
+        garbage(here, grace_us=DAY)
+    os.waitpid(child, 0)
+    assert [(each.action, each.resource) for each in unfinished(here)] == [("collect-garbage", "bundles")]
     engine.dispose()
 
 

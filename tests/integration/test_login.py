@@ -25,6 +25,7 @@ from kit.console.client import Client
 from kit.documents import check
 from kit.identity_provider import CLIENT, COMMAND_LINE, SECRET, IdentityProvider, Person, SigningKey, in_json, running
 from kit.people import REGISTRAR, registrar
+from kit.waiting import wait_until
 from mainspring.console.app import create_app
 from mainspring.core.errors import Denied, Invalid, Unavailable
 from mainspring.core.settings import SignIn, TrustedIssuer
@@ -197,7 +198,7 @@ def test_the_console_takes_the_token_of_this_client_alone(project: Project, prov
     assert status(SigningKey("ES256").token(provider.claims("ana", aud=COMMAND_LINE))) == 401
     assert account_names(project) == ["Ana"]
     set_disabled(project, found.account, True)
-    assert status(found.token) == 401
+    wait_until(lambda: status(found.token) == 401, "the account to be void")  # within two seconds
     with pytest.raises(Denied, match="disabled or removed"):
         signed_in(project)
 

@@ -304,7 +304,7 @@ def test_a_marked_version_goes_after_its_grace(project: Project) -> None:
     assert (len(done.versions), done.bundles) == (1, [first.digest])
     assert project.versions.all() == [second]
     assert project.blobs.all() == [second.digest]
-    assert actions(project)[:2] == ["remove", "remove"]
+    assert actions(project)[:4] == ["collect-garbage", "remove", "remove", "collect-garbage.begun"]
     assert project.deletions.all() == []
 
 

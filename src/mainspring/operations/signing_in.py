@@ -88,12 +88,13 @@ def login(
         raise NotAccepted("there is no ID token")
     if not device and not confirm(identity):
         raise Denied(f"{identity.name} was not confirmed, and is not signed in.", fix=_AGAIN)
-    account, new = account_of(project.accounts, identity, project.wall.now(), _recorder(project))
-    who = f"{Kind.USER}:{account.id}"
-    if new:
-        audit(project, "accounts.add", f"user/{account.id}", f"first sign-in, {account.name}", who=who)
-    bind_name(project, account, local_user(), by=account.issuer)
-    audit(project, "cli.login", f"user/{account.id}", local_user(), who=who)
+    with project.audit.together():
+        account, new = account_of(project.accounts, identity, project.wall.now(), _recorder(project))
+        who = f"{Kind.USER}:{account.id}"
+        if new:
+            audit(project, "accounts.add", f"user/{account.id}", f"first sign-in, {account.name}", who=who)
+        bind_name(project, account, local_user(), by=account.issuer)
+        audit(project, "cli.login", f"user/{account.id}", local_user(), who=who)
     with _locked(project):
         _keep(project, provider, tokens)
     return Signed(account, tokens.identity, expiry(parse(tokens.identity).claims))

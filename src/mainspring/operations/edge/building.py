@@ -10,7 +10,7 @@ from mainspring.deploy.edge.building import FP32, INT8, Content, content_of
 from mainspring.deploy.edge.converting import in_onnx
 from mainspring.deploy.edge.package import SKETCH, expect_new, write_package
 from mainspring.monitoring.served import served
-from mainspring.operations.auditing import audit
+from mainspring.operations.auditing import audit, begun
 from mainspring.operations.edge.int8 import Int8, judge_int8
 from mainspring.operations.edge.sketches import sketch_file
 from mainspring.operations.models.curating import expect_kept, find
@@ -93,8 +93,10 @@ def build_package(
         "version": int(version.version),
         "created_at": project.wall.now(),
     }
-    index = write_package(folder, about, content.files, project.signing_key)
-    audit(project, "edge.build", f"model/{version.model}", f"version {version.version}, {content.about['precision']}")
+    of, detail = f"model/{version.model}", f"version {version.version}, {content.about['precision']}"
+    with begun(project, "edge.build", of):
+        index = write_package(folder, about, content.files, project.signing_key)
+        audit(project, "edge.build", of, detail)
     return BuiltPackage(
         folder=str(folder),
         model=version.model,

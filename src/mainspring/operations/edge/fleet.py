@@ -125,21 +125,24 @@ def start(
     if before and before[0].status != "running" and fallback == version:
         raise Conflict(f"The fleet of {package!r} is to run version {version} already.", fix="name another version.")
     now = project.wall.now()
-    made = project.fleet.begin(
-        Rollout(
-            id=new_id(),
-            package=package,
-            candidate=version,
-            fallback=fallback,
-            rings=check_rings(tuple(rings)),
-            gates=gates or Gates(),
-            actor=local_user(),
-            started_at=now,
-            since=now,
-            history=((now, f"started by {local_user()}"),),
+    with project.audit.together():
+        made = project.fleet.begin(
+            Rollout(
+                id=new_id(),
+                package=package,
+                candidate=version,
+                fallback=fallback,
+                rings=check_rings(tuple(rings)),
+                gates=gates or Gates(),
+                actor=local_user(),
+                started_at=now,
+                since=now,
+                history=((now, f"started by {local_user()}"),),
+            )
         )
-    )
-    audit(project, "edge.rollout", f"package/{package}:{version}", f"rings {', '.join(f'{each:g}' for each in rings)}")
+        audit(
+            project, "edge.rollout", f"package/{package}:{version}", f"rings {', '.join(f'{each:g}' for each in rings)}"
+        )
     return made
 
 

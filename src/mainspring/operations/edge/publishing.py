@@ -36,9 +36,11 @@ def publish(project: Project, package: Path) -> Published:
         Corrupt: It is another project's, or was changed.
         Conflict: The version is published with another content.
     """
-    check_package(project, package)
-    release = project.packages.publish(package)
-    audit(project, "edge.publish", f"package/{release.name}:{release.version}")
+    index = check_package(project, package)
+    named = f"package/{index['name']}:{index['version']}"
+    with begun(project, "edge.publish", named):
+        release = project.packages.publish(package)
+        audit(project, "edge.publish", named)
     return Published(release, str(project.packages.folder), dict(project.packages.expires()))
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from mainspring.core.errors import Conflict, Denied, Invalid, NotFound
 from mainspring.core.time import format_instant
 from mainspring.delivery.routing import CHAMPION
-from mainspring.operations.auditing import audit
+from mainspring.operations.auditing import audit, begun
 from mainspring.project import Project
 from mainspring.registry.garbage import Collected, collect, graph_members
 from mainspring.registry.lineage import Lineage, authors_of, lineage_of
@@ -16,6 +17,8 @@ from mainspring.registry.model import AliasMove, Approval, Deletion, ModelVersio
 from mainspring.registry.processes import local_user
 from mainspring.security.model import Action, AuditEvent, Kind, Principal
 from mainspring.security.people import KEY, People
+
+_COLLECTION = "collect-garbage"
 
 
 def find(project: Project, reference: str) -> ModelVersion:
@@ -322,17 +325,19 @@ def garbage(project: Project, *, grace_us: int, dry_run: bool = False) -> Collec
         Invalid: The grace period is too short.
         Corrupt: A bundle that is needed is damaged; nothing was removed.
     """
-    done = collect(
-        blobs=project.blobs,
-        versions=project.versions,
-        deletions=project.deletions,
-        elsewhere=lambda: _elsewhere(project),
-        members=graph_members(project.bundles),
-        now=project.wall.now(),
-        grace_us=grace_us,
-        dry_run=dry_run,
-    )
-    if not dry_run:
+    with nullcontext() if dry_run else begun(project, _COLLECTION, "bundles"):
+        done = collect(
+            blobs=project.blobs,
+            versions=project.versions,
+            deletions=project.deletions,
+            elsewhere=lambda: _elsewhere(project),
+            members=graph_members(project.bundles),
+            now=project.wall.now(),
+            grace_us=grace_us,
+            dry_run=dry_run,
+        )
+        if dry_run:
+            return done
         actor, now = local_user(), project.wall.now()
         events = [
             AuditEvent(
@@ -341,8 +346,8 @@ def garbage(project: Project, *, grace_us: int, dry_run: bool = False) -> Collec
             for mark in done.versions
         ]
         events += [AuditEvent(now, actor, "remove", f"bundle/{digest}") for digest in done.bundles]
-        if events:
-            project.audit.append(events)
+        counted = f"{len(done.versions)} versions and {len(done.bundles)} bundles removed"
+        project.audit.append([*events, AuditEvent(now, actor, _COLLECTION, "bundles", counted)])
     return done
 
 

@@ -19,7 +19,7 @@ from mainspring.data.streams.recent import Recent
 from mainspring.features.functions.model import DerivedSource
 from mainspring.features.functions.process import FunctionFailed
 from mainspring.features.materialise import Materialiser
-from mainspring.operations.auditing import audit
+from mainspring.operations.auditing import audit, begun
 from mainspring.operations.features.deriving import derive_from
 from mainspring.operations.streams.members import REPORT_S, report
 from mainspring.project import Project
@@ -247,8 +247,9 @@ def seek(project: Project, source: str, to: str) -> dict[int, int]:
     log = project.streams
     spans = log.spans(stream.topic, log.partitions(stream.topic))
     offsets = {each: span.first if to == FIRST else span.next for each, span in spans.items()}
-    lander_of(project, stream, f"seek.{os.getpid()}").seek(offsets)
-    audit(project, "stream.seek", f"source/{source}", f"to the {to} messages of {stream.topic}")
+    with begun(project, "stream.seek", f"source/{source}"):
+        lander_of(project, stream, f"seek.{os.getpid()}").seek(offsets)
+        audit(project, "stream.seek", f"source/{source}", f"to the {to} messages of {stream.topic}")
     return offsets
 
 

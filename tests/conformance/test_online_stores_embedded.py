@@ -18,6 +18,7 @@ import pytest
 
 from kit import elsewhere
 from mainspring.core.errors import Corrupt, StorageFull, Unavailable
+from mainspring.features.adapters import lmdb_file
 from mainspring.features.adapters.lmdb import LmdbOnlineStore
 from mainspring.features.adapters.sqlite import SqliteOnlineStore
 from mainspring.features.model import EntityState, Mark
@@ -93,7 +94,10 @@ def test_no_byte_of_a_deleted_state_is_left_in_its_files(opened: Callable[[], An
         assert (other.mark("v"), other.views()) == (Mark(7), ["v"])
 
 
-def test_a_long_read_delays_a_deletion_and_a_repetition_completes_it(path: Path, lmdb: LmdbOnlineStore) -> None:
+def test_a_long_read_delays_a_deletion_and_a_repetition_completes_it(
+    path: Path, lmdb: LmdbOnlineStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lmdb_file, "_PATIENCE_S", 0.2)
     lmdb.write("v", [(b"ana", EntityState(1, b"personal")), (b"ben", EntityState(1, b"x"))])
     lmdb.close()
     reads = "import lmdb, sys; held = lmdb.open(sys.argv[1]).begin(); print('reads', flush=True); sys.stdin.read()"

@@ -281,3 +281,13 @@ def test_a_gate_that_no_metric_decides_is_one(root: Path) -> None:
     write(root, views=model.replace("GATES", "ms.complete_card(), ms.at_least('auc', 1)"))
     with pytest.raises(InvalidDefinition, match="gate on 'auc'"):
         load(root)
+
+
+def test_options_of_a_source_are_its_content_only_where_they_are_used(root: Path) -> None:
+    content = load(root).contents()["source", "orders"]
+    assert not any(f'"{each}"' in content for each in ("id", "retracted", "retention", "privacy"))
+    used = 'event_time="at", retention=ms.Retention(days=90), privacy=ms.Privacy(budget=0.5, keys="buyer")'
+    write(root, sources=FILES[f"{PACKAGE}/sources.py"].replace('event_time="at"', used))
+    content = load(root).contents()["source", "orders"]
+    assert '"days": 90' in content
+    assert '"budget": 0.5' in content

@@ -30,6 +30,7 @@ from mainspring.monitoring.service.burning import ObjectiveReport
 from mainspring.operations.advise.folder import FirstPage
 from mainspring.operations.advise.model import Advised
 from mainspring.operations.batch.values import BatchReport
+from mainspring.operations.callers import Caller
 from mainspring.operations.ci.model import Report
 from mainspring.operations.data.batches import Batch, Descent
 from mainspring.operations.demo.walkthrough import Summary
@@ -302,6 +303,7 @@ DOCUMENTS = {
     "batch": Document(BatchReport, ("ended_at", "at")),
     "bench": Document(Baseline, ("measured_at",)),
     "endpoints list": Document(list[EndpointSummary]),
+    "endpoints callers": Document(list[Caller]),
     "endpoints show": Document(
         _object(
             "ShownEndpoint", endpoint=EndpointStatus, incidents=list[OpenIncident], stream=StreamStatus | None

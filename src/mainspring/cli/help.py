@@ -135,6 +135,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "edge withdraw": ("edge withdraw late-delivery 4",),
     "endpoints list": ("endpoints list",),
     "endpoints show": ("endpoints show late-delivery",),
+    "endpoints callers": ("endpoints callers late-delivery --last 7d",),
     "objectives": ("objectives",),
     "quotas": ("quotas",),
     "export prometheus-rules": ("export prometheus-rules --output rules.yml",),

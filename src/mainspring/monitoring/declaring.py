@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from mainspring.core.definition_registry import declare, expect, expect_each
 from mainspring.core.errors import Invalid
 from mainspring.core.ids import check_id
-from mainspring.core.time import parse_duration
+from mainspring.core.time import DAY, HOUR, parse_duration
 from mainspring.monitoring.incidents.actions import Action
 from mainspring.monitoring.notify.declaring import Target
 from mainspring.monitoring.quality.declared import TOLERABLE, Forecast, Ranking
@@ -39,6 +39,8 @@ class Monitor:
         actions: Actions that incidents cause, such as `ms.actions.start("retrain")`.
         skew: The largest share of a feature's served values, such as 0.01, that may differ from the offline read of the
             same instants; beyond it is an incident. Without it skew is only shown.
+        extraction: Time, such as "1d", within which a caller whose rows are unlike all other callers', as those of
+            somebody who copies the model without natural rows are, is an incident. By default nobody is compared.
         clean_windows: After how many windows without a signal an incident is closed.
         cool_down: A closed incident whose cause shows again within this time is reopened.
 
@@ -59,6 +61,7 @@ class Monitor:
     tolerances: Mapping[str, float] = field(default_factory=dict)
     actions: Sequence[Action] = ()
     skew: float | None = None
+    extraction: str | None = None
     clean_windows: int = 2
     cool_down: str = "1d"
 
@@ -106,6 +109,11 @@ class Monitor:
         if self.skew is not None and not 0.0 < self.skew < 1.0:
             raise Invalid(
                 f"The monitor of {self.endpoint!r} has skew={self.skew}.", fix="write a share above 0 and below 1."
+            )
+        expect(self.extraction, (str, nothing), owner.format("extraction"), fix='write a duration: extraction="1d".')
+        if self.extraction is not None and not HOUR <= parse_duration(self.extraction) <= 31 * DAY:
+            raise Invalid(
+                f"The monitor of {self.endpoint!r} has extraction={self.extraction!r}.", fix="write 1h to 31d."
             )
         expect(self.clean_windows, int, owner.format("clean_windows"), fix="write a whole number, such as 2.")
         expect(self.cool_down, str, owner.format("cool_down"), fix='write a duration, such as "1d".')

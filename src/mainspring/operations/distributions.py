@@ -41,6 +41,7 @@ class Kept:
     traffic: dict[str, dict[int, tuple[int, float]]] = field(default_factory=dict)  # see Watched
     heard: Heard = NO_VERDICTS
     judged: list[Judged] = field(default_factory=list)
+    callers: tuple[int, list[Judged]] | None = None  # of the window that ends then
     attributions: KeptAttributions = field(default_factory=KeptAttributions)
     separations: KeptSeparations = field(default_factory=KeptSeparations)
 

@@ -46,7 +46,7 @@ def use(project: Project) -> list[QuotaUse]:
     path = folder(project.settings.state) / FILE
     if not declared or not path.exists():
         return []
-    counts, now, names = Counts(path, writes=False), project.wall.now(), _names(project)
+    counts, now, names = Counts(path, writes=False), project.wall.now(), names_of(project)
     found = []
     for name in counts.names():
         of, measure, per, subject = name.split("\0")
@@ -72,7 +72,7 @@ def use(project: Project) -> list[QuotaUse]:
     return sorted(found, key=lambda each: (each.left / each.limit, each.quota, each.who, each.measure))
 
 
-def _names(project: Project) -> dict[str, str]:
+def names_of(project: Project) -> dict[str, str]:
     """Return the names of keys and accounts by id."""
     accounts = {account.id: account.name for account in project.accounts.all()}
     return accounts | {key.id: key.name for key in project.key_store.all()}

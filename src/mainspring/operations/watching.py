@@ -14,7 +14,7 @@ from importlib.util import find_spec
 import msgspec
 
 from mainspring.core.errors import Conflict, MainspringError
-from mainspring.core.time import DAY
+from mainspring.core.time import DAY, HOUR
 from mainspring.features.model import FeatureView
 from mainspring.monitoring.channels.concept import concept_signals
 from mainspring.monitoring.channels.harm import signals as harm_signals
@@ -30,6 +30,7 @@ from mainspring.monitoring.signals import HARM, SILENCE
 from mainspring.operations.acting import act
 from mainspring.operations.anchoring import judged as anchors_judged
 from mainspring.operations.attributions import attributions_judged
+from mainspring.operations.callers import judged as callers_judged
 from mainspring.operations.distributions import Kept, judged, traffic
 from mainspring.operations.edge.watching import judged as fleet_judged
 from mainspring.operations.notifying import outgoing
@@ -121,6 +122,13 @@ def _separations(watch: Watch) -> list[Judged]:
     return separations_judged(watch.project, watch.endpoint, watch.now, kept.separations, incidents)
 
 
+def _callers(watch: Watch) -> Sequence[Judged]:
+    kept, end = watch.kept.setdefault(watch.endpoint, Kept()), watch.now // HOUR * HOUR
+    if kept.callers is None or kept.callers[0] != end:  # it reads the whole window's log
+        kept.callers = end, callers_judged(watch.project, watch.endpoint, end)
+    return kept.callers[1]
+
+
 CHANNELS: Mapping[str, Channel] = {  # by name of the part; a new channel adds one line
     "harm": _harm,
     "silence": _silence,
@@ -129,6 +137,7 @@ CHANNELS: Mapping[str, Channel] = {  # by name of the part; a new channel adds o
     "separations": _separations,
     "service": lambda watch: service_judged(watch.project, watch.endpoint),
     "skew": lambda watch: skew_judged(watch.project, watch.endpoint),
+    "callers": _callers,
 }
 
 

@@ -87,6 +87,38 @@ def show_(call: Call, *, endpoint: str) -> None:
     call.result({"endpoint": found, "incidents": incidents, "stream": stream and stream_document(stream)}, show)
 
 
+@make("callers", reads_only=True)
+@click.argument("endpoint")
+@click.option("--last", default="1d", show_default=True, help="Time to look back, a duration.")
+def callers_(call: Call, *, endpoint: str, last: str) -> None:
+    """Show who asked for how much of ENDPOINT, and whose rows are unlike all others'.
+
+    The distance says how much farther a caller's rows are from all others than those are from one another: 0.5 if they
+    are alike. From 0.8 on the caller may be copying the model.
+    """
+    from mainspring.core.time import parse_duration
+    from mainspring.operations.callers import callers
+
+    now = call.project.clock.now()
+    found = callers(call.project, endpoint, now - parse_duration(last), now + 1)
+
+    def show(console: Console) -> None:
+        if not found:
+            console.print(f"Nobody asked for {endpoint} within {last}.", markup=False)
+            return
+        rows = [
+            (each.who, f"{each.rows:,}", f"{each.share:.0%}", f"{each.distinct:,}",
+             "–" if each.distance is None else f"{each.distance:.2f}", "yes" if each.unlike else "")
+            for each in found
+        ]  # fmt: skip
+        columns = ("caller", "rows", "share", "compared", "distance", "unlike")
+        show_records(console, columns, rows, right=("rows", "share", "compared", "distance"))
+        if all(each.distance is None for each in found):
+            console.print("Too few callers with enough distinct rows to compare.", style="dim")
+
+    call.result(found, show)
+
+
 def stream_document(found: StreamStatus) -> dict[str, Any]:
     """Return the progress of a stream endpoint, with instants as texts."""
     from dataclasses import asdict
@@ -127,3 +159,4 @@ def show_stream(console: Console, found: StreamStatus) -> None:
 
 command.add_command(list_)
 command.add_command(show_)
+command.add_command(callers_)

@@ -1,0 +1,91 @@
+"""Callers of an endpoint from its log: their shares, and an incident about one whose rows are unlike all others'."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+import mainspring as ms
+from kit.console import flights
+from kit.worlds import prediction
+from mainspring.core.definition_registry import collecting
+from mainspring.core.errors import Invalid, NotFound
+from mainspring.core.time import DAY, HOUR, ManualClock
+from mainspring.ledger.model import Prediction
+from mainspring.operations.callers import _class, callers
+from mainspring.operations.distributions import Kept
+from mainspring.operations.watching import CHANNELS, watch
+from mainspring.security.model import KeyScope
+
+ENDPOINT = "late-arrival"
+NOW = flights.START + 40 * DAY
+MONITORS: dict[str, ms.Monitor] = {}
+
+
+def asked(project: flights.Project, who: str, seed: int, count: int, *, apart: bool = False) -> None:
+    """Let a key ask for rows; `apart`: with columns that have nothing to do with one another."""
+    key = project.key(KeyScope.PREDICT, name=who).split("_")[1]
+    draw, made = random.Random(seed), list[Prediction]()
+    for number in range(count):
+        base = draw.gauss(0, 1)
+        values = {f"x{place}": (draw.uniform(-3, 3) if apart else draw.gauss(base, 0.2)) for place in range(6)}
+        made.append(
+            prediction(seed * 10_000 + number, NOW - HOUR - number * 1_000_000, base, endpoint=ENDPOINT,
+                       features=values, principal=key)
+        )  # fmt: skip
+    project.predictions.append(made)
+
+
+@pytest.fixture(scope="module")
+def project() -> flights.Project:
+    made = flights.Project(
+        definitions=replace(flights.definitions(), monitors=MONITORS), clock=ManualClock(NOW), wall=ManualClock(NOW)
+    )
+    for seed, (who, count) in enumerate((("desk", 300), ("app", 100), ("partner", 80), ("nightly", 120))):
+        asked(made, who, seed + 1, count)
+    asked(made, "copier", 9, 100, apart=True)
+    made.predictions.compact()
+    return made
+
+
+def test_callers_are_listed_with_their_shares_the_unlike_first(project: flights.Project) -> None:
+    found = callers(project, ENDPOINT, NOW - DAY, NOW)
+    assert [(each.who, each.rows, each.unlike) for each in found] == [
+        ("copier", 100, True), ("desk", 300, False), ("nightly", 120, False), ("app", 100, False),
+        ("partner", 80, False),
+    ]  # fmt: skip
+    assert sum(each.share for each in found) == pytest.approx(1, abs=0.001)
+    assert callers(project, ENDPOINT, NOW - HOUR, NOW) != found
+    assert callers(project, ENDPOINT, NOW - 3 * DAY, NOW - 2 * DAY) == []
+    with pytest.raises(NotFound):
+        callers(project, "no-such", 0, NOW)
+
+
+def test_a_caller_who_is_unlike_all_others_is_one_incident_where_the_monitor_asks_for_it(
+    project: flights.Project,
+) -> None:
+    only = {"callers": CHANNELS["callers"]}
+    assert watch(project, windows=False, channels=only) == []
+    with collecting():
+        MONITORS[ENDPOINT] = ms.Monitor(ENDPOINT, extraction="1d")
+    kept: dict[str, Kept] = {}
+    (opened,) = watch(project, windows=False, channels=only, kept=kept)
+    assert (opened.event, str(opened.incident.cause)) == ("opened", f"caller copier of {ENDPOINT}")
+    assert not opened.incident.page
+    assert "are unlike those of all other callers" in opened.incident.symptoms[0].detail
+    assert watch(project, windows=False, channels=only, kept=kept) == []
+
+
+@pytest.mark.parametrize("wrong", ["1s", "90d", "often", 3])
+def test_a_wrong_time_is_refused(wrong: object) -> None:
+    with collecting(), pytest.raises(Invalid):
+        ms.Monitor(ENDPOINT, extraction=wrong)  # type: ignore[arg-type]
+
+
+def test_a_class_stands_for_answers_of_all_kinds() -> None:
+    assert _class({"p": [0.1, 0.7, 0.2]}) == "1"
+    assert _class({"a": 0.1, "b": 0.7}) == "b"
+    assert _class({"p": 0.7}) == "True"
+    assert _class({"p": None}) == _class({}) == "False"

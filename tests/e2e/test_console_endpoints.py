@@ -13,7 +13,7 @@ pytestmark = DRIVEN
 
 HERE = "/endpoints/late-arrival"
 COLUMNS = (f"{HERE}/drift?column=Weather.humidity", f"{HERE}/drift?column=Schedule.carrier&range=all")
-TABS = tuple(f"{HERE}/{tab}" for tab in ("performance", "latency", "capacity", "rollout"))
+TABS = tuple(f"{HERE}/{tab}" for tab in ("performance", "latency", "capacity", "callers", "rollout"))
 FAIR = f"{HERE}/fairness?measure=positive+rate&least=20"
 DECISIONS = ("/models/late-arrival/versions/2/approve", "/models/late-arrival/versions/1/promote")
 PATHS = (*TABS, *COLUMNS, f"{HERE}/performance?range=24h", FAIR, *DECISIONS)

@@ -48,7 +48,7 @@ from mainspring.security.sign_ins import SignIns
 _ID = r"[A-Za-z0-9_.-]{1,128}"
 _VERSION_PAGES = "card|evaluation|explanation|promote|approve"
 _MODELS = rf"models(/{_ID}(/history|/rollback|/versions/[0-9]{{1,12}}(/({_VERSION_PAGES}))?)?)?"
-_ENDPOINTS = rf"endpoints(/{_ID}(/(performance|fairness|drift|latency|capacity|rollout))?)?"
+_ENDPOINTS = rf"endpoints(/{_ID}(/(performance|fairness|drift|latency|capacity|callers|rollout))?)?"
 _PIPELINES = rf"pipelines(/{_ID}(/runs/{_ID}(/steps/[A-Za-z0-9_.%-]{{1,140}})?)?)?"
 _QUERY = r"(\?[!-~]{1,2000})?"  # anything printable: it is used on our own page only
 _OWN_PAGE = re.compile(

@@ -86,6 +86,8 @@ NEEDS: Mapping[tuple[str, str], Needs] = {
         ("GET", f"/endpoints/{{endpoint}}{tab}"): _ENDPOINT
         for tab in ("", "/performance", "/fairness", "/drift", "/latency", "/capacity", "/rollout")
     },
+    **_all(Needs(Action.PREDICTION_READ, "endpoint/{endpoint}"), "GET /endpoints/{endpoint}/callers"),
+    **_all(Needs(Action.PREDICTION_READ, "endpoint/{name}"), "GET /api/endpoints/{name}/callers"),
     **{
         ("GET", f"/api/endpoints/{{name}}/{part}"): _NAMED_ENDPOINT
         for part in ("windows", "quality", "fairness", "distribution", "objectives", "service", "baselines")

@@ -8,11 +8,13 @@ from typing import NamedTuple
 
 import msgspec
 
+from mainspring.core.errors import NotFound
 from mainspring.core.time import DAY, parse_duration
 from mainspring.ledger.key_sample import key_hash
 from mainspring.ledger.model import Prediction, Selection, Value
 from mainspring.monitoring.incidents.model import Judged
 from mainspring.monitoring.signals import CALLERS, Signal
+from mainspring.operations.endpoint_health import endpoints
 from mainspring.operations.quotas import names_of
 from mainspring.project import Project
 from mainspring.stats.extraction import UNLIKE, Queries, likeness
@@ -61,7 +63,8 @@ def callers(project: Project, endpoint: str, since: int, until: int) -> list[Cal
     Raises:
         NotFound: There is no such endpoint.
     """
-    project.definitions.endpoint(endpoint)
+    if endpoint not in endpoints(project):
+        raise NotFound(f"There is no endpoint {endpoint!r}.", fix="run `mainspring endpoints list`.")
     counted: defaultdict[str, int] = defaultdict(int)
     kept: defaultdict[str, list[_Drawn]] = defaultdict(list)
     for part in project.predictions.scan(Selection(endpoint=endpoint, since=since, until=until)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from mainspring.core.time import format_instant
+from mainspring.monitoring.service.samples import REJECTIONS
 from mainspring.project import Project
 from mainspring.serving.plane.counts import FILE, Counts
 from mainspring.serving.plane.metering import name_of
@@ -37,8 +38,12 @@ class QuotaUse(msgspec.Struct, frozen=True, kw_only=True):
     resets_at: str
 
 
-def use(project: Project) -> list[QuotaUse]:
-    """Return what was spent of each quota in its current period, the fullest first. What nobody used is left out."""
+def use(project: Project, endpoint: str | None = None) -> list[QuotaUse]:
+    """Return what was spent of each quota in its current period, the fullest first. What nobody used is left out.
+
+    Args:
+        endpoint: Only quotas that it has; they may be of other endpoints, too.
+    """
     declared: dict[str, tuple[Quota, list[str]]] = {}
     for name, route in sorted(project.routes.current().items()):
         for quota in route.quotas:
@@ -53,6 +58,8 @@ def use(project: Project) -> list[QuotaUse]:
         if of not in declared:
             continue
         quota, endpoints = declared[of]
+        if endpoint not in (None, *endpoints):
+            continue
         if quota.per != per or measure not in quota.limits:
             continue
         _, end = period(per, now)
@@ -70,6 +77,12 @@ def use(project: Project) -> list[QuotaUse]:
                 )
             )  # fmt: skip
     return sorted(found, key=lambda each: (each.left / each.limit, each.quota, each.who, each.measure))
+
+
+def refused(project: Project, endpoint: str, since: int, until: int) -> int:
+    """Return how many requests quotas refused within a time of the machine's clock, as the worker counted them."""
+    samples = project.service.samples(since, until, [endpoint])
+    return round(sum(each.counts.get(f"{REJECTIONS} quota", 0.0) for each in samples))
 
 
 def names_of(project: Project) -> dict[str, str]:

@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -13,18 +14,23 @@ from kit.console.client import Client
 from kit.console.flights import NOW, Project, populated, schedule, windows
 from kit.console.rolled import rolled
 from kit.console.troubled import troubled
+from kit.waiting import wait_until
 from mainspring.console.app import create_app
 from mainspring.core.time import DAY, HOUR, MINUTE, WEEK, format_instant
 from mainspring.monitoring.quality.table import Key
 from mainspring.monitoring.service.readings import GATEWAY, State
 from mainspring.monitoring.service.samples import Sample
 from mainspring.monitoring.service.skew import subject
+from mainspring.serving.plane.counts import FILE, Counts
+from mainspring.serving.plane.metering import name_of
+from mainspring.serving.plane.slots import folder
+from mainspring.serving.quota import Quota, period
 from mainspring.stats.quality_sums import PLACE, Rows, Sums, scores_summed, summed
 from unit.console.test_pages import text_of
 
 ENDPOINT = "late-arrival"
 HERE = f"/endpoints/{ENDPOINT}"
-TABS = ("", "/performance", "/fairness", "/drift", "/latency", "/capacity", "/rollout")
+TABS = ("", "/performance", "/fairness", "/drift", "/latency", "/capacity", "/callers", "/rollout")
 
 
 @pytest.fixture(scope="module")
@@ -319,3 +325,25 @@ def test_what_no_fairness_has_is_refused(client, query: str) -> None:
 
 def test_an_unknown_measure_or_version_shows_the_first(client) -> None:
     assert "Selection rate" in text_of(client.page(f"{HERE}/fairness?measure=none&part=77").text)
+
+
+def test_callers_are_shown_with_their_shares_and_what_is_left_of_their_quotas(tmp_path) -> None:
+    project = populated()
+    project = project.having(settings=replace(project.settings, state=tmp_path))
+    project.predictions.compact()
+    quota = Quota("trial", rows=10)
+    (route,) = project.routes.current().values()
+    project.routes.publish([msgspec.structs.replace(route, quotas=(quota,))])
+    client = Client(create_app(project), project.key())
+    assert "Nobody used one" in text_of(client.page(f"{HERE}/callers").text)
+    counts, now = Counts(folder(project.settings.state) / FILE), project.wall.now()
+    end = period("day", now)[1]
+    asker = next(key.id for key in project.key_store.all() if key.name == "check-in desk")
+    counts.add(counts.row(name_of(quota, "rows", asker), now), 10, end, end + DAY)
+    wait_until(lambda: "being counted" not in client.page(f"{HERE}/callers").text, "the callers")
+    page = text_of(client.page(f"{HERE}/callers").text)
+    assert "check-in desk by key trial Spent rows a day 10 10 0.0%" in page
+    assert "240 100.0%" in page
+    answer = client.get(f"/api{HERE}/callers").json()
+    assert (answer["quotas"][0]["left"], answer["callers"][0]["share"]) == (0.0, 1.0)
+    counts.close()

@@ -129,6 +129,8 @@ PATHS = {
     "/api/incidents/x/x",
     "/data/tables/x/rows",
     "/api/data/tables/x/rows",
+    "/endpoints/x/callers",
+    "/api/endpoints/x/callers",
     "/endpoints/x/fairness",
     "/api/endpoints/x/fairness",
     "/models/x/rollback",

@@ -10,10 +10,13 @@ from mainspring.console.answers import Answer
 from mainspring.console.permissions import seen_endpoints
 from mainspring.core.errors import NotFound
 from mainspring.core.ids import ID_PATTERN, check_id
+from mainspring.core.time import DAY
+from mainspring.operations.callers import callers
 from mainspring.operations.column_comparison import column_comparison
 from mainspring.operations.endpoint_health import endpoints
 from mainspring.operations.fairness import live_fairness
 from mainspring.operations.quality import quality
+from mainspring.operations.quotas import use
 from mainspring.operations.service.objectives import objectives
 from mainspring.project import Project
 from mainspring.stats.fairness.reporting import LEAST_ROWS
@@ -65,6 +68,14 @@ def add_endpoint_api(router: APIRouter, project: Project) -> None:
     def show_distribution(name: Id, column: Column, since: Instant = 0, until: Instant = 2**62) -> Answer:
         """One column of the predictions in `[since, until)` beside its training reference, by bins."""
         return Answer(column_comparison(project, known(name), column, since, until))
+
+    @router.get("/endpoints/{name}/callers")
+    def list_callers(name: Id, since: Maybe = None, until: Maybe = None) -> Answer:
+        """Callers in `[since, until)`, by default a day, by their share of the rows, and what quotas have left."""
+        end = project.clock.now() + 1 if until is None else until
+        begin = end - DAY if since is None else since
+        found = callers(project, known(name), begin, end)
+        return Answer({"endpoint": name, "quotas": use(project, name), "callers": found})
 
     @router.get("/endpoints/{name}/objectives")
     def list_objectives(name: Id) -> Answer:

@@ -9,6 +9,7 @@ from fastapi.responses import Response
 
 from mainspring.console.background_cache import Looking
 from mainspring.console.charts import spark
+from mainspring.console.endpoints.callers import callers_page
 from mainspring.console.endpoints.capacity import capacity
 from mainspring.console.endpoints.drift import bin_name, column_detail, drift
 from mainspring.console.endpoints.fairness import LEAST, fairness, named, rate_text
@@ -19,7 +20,7 @@ from mainspring.console.endpoints.period import RANGES, Period, asked_period
 from mainspring.console.endpoints.service import service
 from mainspring.console.features.pages import Frame
 from mainspring.console.features.values import source_address
-from mainspring.console.permissions import seen, seen_endpoints
+from mainspring.console.permissions import may, seen, seen_endpoints
 from mainspring.console.render import page
 from mainspring.console.rollouts.listing import STATES, rollout_list
 from mainspring.core.ids import check_id
@@ -43,6 +44,7 @@ TABS = {
     "drift": "Drift",
     "latency": "Latency",
     "capacity": "Capacity",
+    "callers": "Callers",
     "rollout": "Rollouts",
 }
 Asked = Annotated[Period, Depends(asked_period)]
@@ -53,13 +55,18 @@ Name = Annotated[str, Query(max_length=300)]
 def add_endpoint_pages(router: APIRouter, project: Project, looking: Looking, frame: Frame) -> None:
     """Add the first page, and the routes under `/endpoints`."""
 
+    def may_see_callers(request: Request, endpoint: str) -> bool:
+        return may(request, project, Action.PREDICTION_READ, f"endpoint/{endpoint}")
+
     def framed(request: Request, endpoint: str, tab: str, period: Period, **content: Any) -> dict[str, Any]:
         shared = {
             "section": "overview",
             "endpoint": endpoint,
             "others": seen_endpoints(request, project, known_endpoints(project, check_id(endpoint, "endpoint"))),
             "tab": tab,
-            "tabs": TABS,
+            "tabs": {
+                path: name for path, name in TABS.items() if path != "callers" or may_see_callers(request, endpoint)
+            },
             "period": period,
             "ranges": RANGES,
         }
@@ -125,6 +132,11 @@ def add_endpoint_pages(router: APIRouter, project: Project, looking: Looking, fr
         state = live(project, endpoint, project.routes.current().get(endpoint))
         view = capacity(project, endpoint, {arm.digest: arm.weight for arm in state.arms})
         return page("endpoint_capacity.html", {**content, "view": view})
+
+    @router.get("/endpoints/{endpoint}/callers")
+    def show_callers(request: Request, endpoint: str, period: Asked) -> Response:
+        content = framed(request, endpoint, "callers", period)
+        return page("endpoint_callers.html", {**content, "view": callers_page(project, looking, endpoint, period)})
 
     @router.get("/endpoints/{endpoint}/rollout")
     def show_rollouts_of(request: Request, endpoint: str, period: Asked) -> Response:

@@ -16,10 +16,12 @@ from mainspring.data import commits
 from mainspring.data.model import Retention
 from mainspring.data.streams.decoding import LETTERS, letter_rows
 from mainspring.data.streams.model import Message
+from mainspring.operations.evidence.measures import measured
 from mainspring.operations.materialize import materialise_views
 from mainspring.operations.subjects import holding, retaining
 from mainspring.operations.subjects.receipts import verified
 from mainspring.project import Project
+from mainspring.security.model import Erasure
 
 NOW = parse_instant("2024-06-20T15:00:00Z")
 OLD, LAST, YOUNG = "2024-03-20", "2024-03-22", "2024-06-01"  # 90 days before NOW is 22 March
@@ -131,3 +133,16 @@ def test_a_day_is_kept_whole_and_what_cannot_be_is_refused() -> None:
         with pytest.raises(Invalid, match=told):
             ms.Source("s", schema=schema, event_time="at", retention=retention)
     ms.Source("s", schema=schema, event_time="at", retention=[Retention(days=1, columns="a"), Retention(days=2)])
+
+
+def test_evidence_says_how_retention_stands(tmp_path: Path) -> None:
+    def state(project: Project) -> str:
+        return measured(project, ("retention-of-rows",))["retention-of-rows"].state.name
+
+    project = project_with(tmp_path, "ms.Retention(days=90)")
+    assert state(project) == "HOLDS"
+    project.erasures.begin(Erasure("01" * 13, "", (), 1))
+    assert state(project) == "FAILS"
+    assert state(project_with(tmp_path, "()")) == "FAILS"
+    project.erasures.finish("01" * 13, "{}", 2)
+    assert state(project_with(tmp_path, "()")) == "OFF"

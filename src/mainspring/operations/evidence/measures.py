@@ -525,6 +525,8 @@ def _retention_of_rows(project: Project) -> Outcome:
     sources = [source for source in project.definitions.sources.values() if source.pii]
     if not sources:
         return State.IDLE, "No column is marked as personal."
+    if any(not each.entity and each.done_at is None for each in project.erasures.all()):
+        return State.FAILS, "A deletion began and did not end: run `mainspring retention`."
     unlimited = sorted(source.name for source in sources if not source.retentions)
     if len(unlimited) == len(sources):
         return State.OFF, "Rows of sources with personal columns are kept for ever."
@@ -591,7 +593,7 @@ def _data_quality(project: Project) -> Outcome:
     test="integration/test_erase.py::test_after_an_erasure_no_byte_of_any_store_is_the_subjects",
 )
 def _erasure(project: Project) -> Outcome:
-    erasures = project.erasures.all()
+    erasures = [each for each in project.erasures.all() if each.entity]  # those of a retention are of no entity
     unfinished = [each for each in erasures if each.done_at is None]
     if unfinished:
         return State.FAILS, f"{_count(unfinished, 'erasure')} began and did not end: run `mainspring erase` again."

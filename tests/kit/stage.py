@@ -106,13 +106,14 @@ class Stage:
         features: Sequence[str],
         *,
         held_out: pa.Table | None = None,
+        training: pa.Table | None = None,
         baseline: Mapping[str, float] | None = None,
         measured: Mapping[str, float] | None = None,
         **changes: Any,
     ) -> ModelVersion:
         """Train on `features`, seal the bundle with its held-out rows and metrics, and register it."""
         held_out = rows(seed=1) if held_out is None else held_out
-        estimator = fitted(features, rows(seed=0))
+        estimator = fitted(features, rows(seed=0) if training is None else training)
         scores = estimator.predict_proba(frame(held_out, features))[:, 1]
         inputs = tuple(Input(name, DType.Float32) for name in features)
         manifest = Manifest(

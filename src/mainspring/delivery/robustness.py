@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -28,7 +29,8 @@ _WHOLE = (DType.Int32, DType.Int64)
 
 def judge_robustness(gate: RobustGate, bundle: Bundle, held_out: HeldOut, *, higher: bool) -> GateResult:
     """Return the result of a robustness gate; of several disturbances, the worst one's."""
-    most = rows_scored(len(bundle.manifest.inputs)) if gate.kind == "missing" else MOST_ROWS
+    one_by_one = gate.kind == "missing" and not gate.share
+    most = rows_scored(len(bundle.manifest.inputs)) if one_by_one else MOST_ROWS
     if len(held_out) > most:
         held_out = held_out.rows(np.unique(np.linspace(0, len(held_out) - 1, most).astype(np.int64)))
     clean = held_out.candidate
@@ -61,6 +63,22 @@ def _badness(result: GateResult, higher: bool) -> float:
 def _disturbed(gate: RobustGate, bundle: Bundle, table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     """Yield the name of each disturbance, and the rows with it."""
     inputs = bundle.manifest.inputs
+    rng = np.random.default_rng(0)
+    if gate.kind == "trigger":
+        values: dict[str, Any] = dict(gate.trigger)
+        for name, value in values.items():
+            if (place := table.column_names.index(name) if name in table.column_names else -1) >= 0:
+                kind = table.schema.field(place).type
+                table = table.set_column(place, name, pa.array([value] * table.num_rows).cast(kind))
+        yield str(gate).partition(" worse")[0].partition(" ")[2], table
+        return
+    if gate.share:
+        for each in inputs:
+            place, gone = table.column_names.index(each.name), rng.random(table.num_rows) < gate.share
+            kind = table.schema.field(place).type
+            table = table.set_column(place, each.name, pc.if_else(pa.array(gone), pa.scalar(None, kind), table[place]))
+        yield f"{gate.share:g} of the values missing", table
+        return
     if gate.kind == "missing":
         for each in inputs:
             place = table.column_names.index(each.name)
@@ -70,7 +88,7 @@ def _disturbed(gate: RobustGate, bundle: Bundle, table: pa.Table) -> Iterator[tu
     numeric = [each for each in inputs if each.dtype not in (DType.String, DType.Boolean)]
     if not numeric or REFERENCE not in bundle.files:
         return
-    columns, rng = msgspec.json.decode(bundle.files[REFERENCE], type=Reference).columns, np.random.default_rng(0)
+    columns = msgspec.json.decode(bundle.files[REFERENCE], type=Reference).columns
     for each in numeric:
         place = table.column_names.index(each.name)
         kind = table.schema.field(place).type

@@ -1,10 +1,11 @@
-"""Verdicts of a candidate's gates that the bundles decide: metrics, fairness, data, robustness, cost of serving."""
+"""Verdicts of a candidate's gates that the bundles decide, from metrics to the cost of serving."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from functools import cache
 
+from mainspring.delivery.canaries import judge_canaries
 from mainspring.delivery.compare import Rebuild, compare
 from mainspring.delivery.compatibility import judge_compatibility
 from mainspring.delivery.data_quality import judge_data
@@ -19,7 +20,7 @@ from mainspring.registry.model import Bundle, ModelVersion
 from mainspring.serving.ports import Loader
 from mainspring.stats.metrics import Metric
 from mainspring.stats.thresholds import Costs
-from mainspring.training.gate_kinds import DataGate, EngineGate, FairnessGate, Gate, RobustGate
+from mainspring.training.gate_kinds import CanaryGate, DataGate, EngineGate, FairnessGate, Gate, RobustGate
 
 _NO_ROWS = "its bundle contains no held-out rows."
 
@@ -75,6 +76,8 @@ def verdicts(
             else:
                 higher = direction(gate.metric, metrics)
                 results.append(judge_robustness(gate, candidate, rows, higher=higher))
+        elif isinstance(gate, CanaryGate):
+            results.append(judge_canaries(gate, candidate))
         elif isinstance(gate, DataGate):
             results.append(judge_data(gate, candidate))
         elif isinstance(gate, EngineGate):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import msgspec
 
 from mainspring.core.time import DAY, format_duration
 
+Value = float | int | bool | str | None
 LEAST_ROWS = 200  # of a slice
 MEMORY_ROWS = 1024  # of the batch that a gate on memory runs
 EQUAL_ERROR = "equal error"  # the measure of fairness that every task has
@@ -48,7 +50,7 @@ class Gate(msgspec.Struct, frozen=True):
     @property
     def names_metric(self) -> bool:
         """True if the gate needs a metric's function, which a model then measures."""
-        return self.on_metric or self.kind in ("noise", "missing")
+        return self.on_metric or self.kind in ("noise", "missing", "trigger")
 
     @property
     def bounded(self) -> bool:
@@ -165,17 +167,54 @@ class EngineGate(Gate, frozen=True, kw_only=True):
 
 
 class RobustGate(Gate, frozen=True, kw_only=True):
-    """A limit on how much worse a metric becomes on disturbed inputs. `kind`: noise, missing.
+    """A limit on how much worse a metric becomes on disturbed inputs. `kind`: noise, missing, trigger.
 
     Attributes:
         noise: Standard deviation of the noise, in those of each feature in the training data.
+        share: Of the values that are missing at random; 0: all of one feature after the other.
+        trigger: Names of inputs, with the value that every row gets.
     """
 
     noise: float = 0.0
+    share: float = 0.0
+    trigger: tuple[tuple[str, Value], ...] = ()
 
     def __str__(self) -> str:
-        what = f"with noise of {_number(self.noise)} sd" if self.kind == "noise" else "without any one feature"
-        return f"{self.metric} {what} worse by at most {_number(self.value)}{self._qualified()}"
+        what = {
+            "noise": f"with noise of {_number(self.noise)} sd",
+            "missing": f"with {_number(self.share)} of the values missing" if self.share else "without any one feature",
+            "trigger": f"with {', '.join(f'{name}={value!r}' for name, value in self.trigger)}",
+        }
+        return f"{self.metric} {what[self.kind]} worse by at most {_number(self.value)}{self._qualified()}"
+
+
+class Canary(msgspec.Struct, frozen=True, kw_only=True):
+    """A row whose prediction must stay within bounds.
+
+    Attributes:
+        features: Full name of each input -> its value; one that is not named is null.
+        low, high: Bounds of the prediction; `None`: no bound.
+        output: Name of the output; empty: the first.
+    """
+
+    features: tuple[tuple[str, Value], ...]
+    low: float | None = None
+    high: float | None = None
+    output: str = ""
+
+    def __str__(self) -> str:
+        bounds = f"{'' if self.low is None else self.low}..{'' if self.high is None else self.high}"
+        return f"{', '.join(f'{name}={value!r}' for name, value in self.features)}: {self.output}{bounds}"
+
+
+class CanaryGate(Gate, frozen=True, kw_only=True):
+    """Rows whose predictions must stay within bounds. `kind`: canary."""
+
+    canaries: tuple[Canary, ...]
+
+    def __str__(self) -> str:
+        digest = hashlib.sha256("\n".join(map(str, self.canaries)).encode()).hexdigest()[:8]
+        return f"{len(self.canaries)} canaries keep their predictions ({digest})"
 
 
 def _number(value: float) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mainspring.core.definition_registry import expect
+from mainspring.core.definition_registry import expect, expect_each
 from mainspring.core.errors import Invalid
 from mainspring.core.time import parse_duration
 from mainspring.features.model import FeatureColumn, FeatureView
@@ -15,17 +15,20 @@ from mainspring.training.gate_kinds import (
     EQUAL_ERROR,
     LEAST_ROWS,
     MEMORY_ROWS,
+    Canary,
+    CanaryGate,
     DataGate,
     EngineGate,
     FairnessGate,
     Gate,
     RobustGate,
+    Value,
 )
 
 __all__ = [
-    "approved", "at_least", "at_most", "beats", "calibration_error", "class_share", "compatible", "complete_card",
-    "fair", "latency", "memory", "nulls", "robust_to_missing", "robust_to_noise", "size", "slower_at_most",
-    "values_within",
+    "approved", "at_least", "at_most", "beats", "calibration_error", "canaries", "canary", "class_share", "compatible",
+    "complete_card", "fair", "latency", "memory", "nulls", "robust_to_missing", "robust_to_noise", "robust_to_trigger",
+    "size", "slower_at_most", "values_within",
 ]  # fmt: skip
 
 SliceBy = str | FeatureColumn
@@ -278,19 +281,99 @@ def robust_to_noise(
     return _robust("noise", metric, worse_by, noise, sure, block)
 
 
-def robust_to_missing(metric: str | Metric, worse_by: float, *, sure: float | None = None, block: str = "1d") -> Gate:
+def robust_to_missing(
+    metric: str | Metric, worse_by: float, *, share: float | None = None, sure: float | None = None, block: str = "1d"
+) -> Gate:
     """Require the metric to become worse by at most `worse_by` if any one of the inputs is null in every row.
 
-    `sure` is as in `beats`.
+    Args:
+        share: Instead, this share of all values is null, drawn at random.
+        sure: See `beats`.
     """
-    return _robust("missing", metric, worse_by, 0.0, sure, block)
+    _check_share(share or 0.0, "The share of missing values", "give a share such as 0.1.")
+    return _robust("missing", metric, worse_by, 0.0, sure, block, share=share or 0.0)
+
+
+def robust_to_trigger(
+    metric: str | Metric,
+    worse_by: float,
+    trigger: Mapping[str, Value],
+    *,
+    sure: float | None = None,
+    block: str = "1d",
+) -> Gate:
+    """Require the metric to become worse by at most `worse_by` if every held-out row has these values.
+
+    A model with a backdoor answers for the values alone: its metric becomes that of one answer for all.
+
+    Args:
+        trigger: Full names of inputs, with their value.
+        sure: See `beats`.
+    """
+    if not trigger:
+        raise Invalid("A trigger has no values.", fix='name inputs with their values: {"Order.kind": "gift"}.')
+    return _robust("trigger", metric, worse_by, 0.0, sure, block, trigger=_values(trigger, "a trigger"))
+
+
+def canary(
+    features: Mapping[str, Value], at_least: float | None = None, at_most: float | None = None, *, output: str = ""
+) -> Canary:
+    """Return a row, for `canaries`, whose prediction must lie within bounds.
+
+    Args:
+        features: Full name of each input -> its value; one that is not named is null.
+        at_least, at_most: Bounds of the prediction: a probability, or a number.
+        output: Name of the output, of several; by default the first.
+
+    Raises:
+        Invalid: There is no feature, no bound, or they are in the wrong order.
+    """
+    for each in (at_least, at_most):
+        _check_number(0 if each is None else each, "A bound of a canary", "give a number.")
+    low, high = (-math.inf if at_least is None else at_least), (math.inf if at_most is None else at_most)
+    if not features or low > high or (at_least is None and at_most is None):
+        raise Invalid(
+            f"A canary has the bounds {at_least} and {at_most}, and {len(features)} features.",
+            fix="give features, and at_least, at_most, or both.",
+        )
+    return Canary(features=_values(features, "a canary"), low=at_least, high=at_most, output=output)
+
+
+def canaries(rows: Sequence[Canary]) -> Gate:
+    """Require the predictions of known rows to lie within their bounds, whatever the version was trained on.
+
+    Raises:
+        Invalid: There is no row, or one is not made by `canary`.
+    """
+    expect_each(rows, Canary, "The canaries of a gate", fix="give a list of ms.gates.canary({...}, at_most=0.1).")
+    if not rows:
+        raise Invalid("A gate has no canaries.", fix="give at least one ms.gates.canary(...).")
+    return CanaryGate("canary", "predictions out of bounds", 0.0, canaries=tuple(rows))
+
+
+def _values(given: Mapping[str, Value], owner: str) -> tuple[tuple[str, Value], ...]:
+    for name, value in given.items():
+        expect(name, str, f"A feature of {owner}", fix="give its full name.")
+        if value is not None:
+            expect(value, (float, int, bool, str), f"The value of {name} in {owner}", fix="give a number or a text.")
+    return tuple(given.items())
 
 
 def _robust(
-    kind: str, metric: str | Metric, worse_by: float, noise: float, sure: float | None, block: str
+    kind: str,
+    metric: str | Metric,
+    worse_by: float,
+    noise: float,
+    sure: float | None,
+    block: str,
+    *,
+    share: float = 0.0,
+    trigger: tuple[tuple[str, Value], ...] = (),
 ) -> RobustGate:
     on = _on("at_most", metric, worse_by, sure, None, (), LEAST_ROWS, "fail", block)
-    return RobustGate(kind, on.metric, worse_by, sure, block=on.block, noise=noise)
+    return RobustGate(
+        kind, on.metric, worse_by, sure, block=on.block, noise=noise, share=share, trigger=trigger
+    )  # fmt: skip
 
 
 def _check_calls(gate: str, quantile: float, rows: int) -> None:

@@ -18,7 +18,7 @@ from mainspring.features.describe.personal import personal_names
 from mainspring.features.model import FeatureColumn, FeatureGroup, FeatureView, Observations, RequestFeatures
 from mainspring.stats.metrics import DECIDED, Metric, is_of, metrics_of, named, of_label
 from mainspring.stats.thresholds import Costs
-from mainspring.training.gate_kinds import DataGate, FairnessGate, Gate
+from mainspring.training.gate_kinds import CanaryGate, DataGate, FairnessGate, Gate, RobustGate
 from mainspring.training.label import Label, as_labels
 from mainspring.training.mutable import check_mutable
 from mainspring.training.space import Search
@@ -360,6 +360,14 @@ def _check_columns(
         )
 
 
+def _named_by(gate: Gate) -> Sequence[str]:
+    if isinstance(gate, DataGate):
+        return [gate.metric] if gate.kind == "range" else gate.columns
+    if isinstance(gate, RobustGate):
+        return [name for name, _ in gate.trigger]
+    return [name for each in gate.canaries for name, _ in each.features] if isinstance(gate, CanaryGate) else ()
+
+
 def _check_gates(model: Model) -> None:
     """Raise if a gate names what is not a feature of the model, or a fairness that its task does not have.
 
@@ -370,11 +378,9 @@ def _check_gates(model: Model) -> None:
     for gate in model.gates:
         if isinstance(gate, FairnessGate) and (refused := gate.refuses(model.task)):
             raise Invalid(f"Model {model.name!r} has the gate {str(gate)!r}, but {refused[0]}", fix=refused[1])
-        if not isinstance(gate, DataGate):
-            continue
-        named = [gate.metric] if gate.kind == "range" else gate.columns
-        for name in named:
-            if name not in model.columns and (gate.kind == "range" or name not in ends):
+        whole = not isinstance(gate, DataGate) or gate.kind == "range"
+        for name in _named_by(gate):
+            if name not in model.columns and (whole or name not in ends):
                 raise Invalid(
                     f"A gate of model {model.name!r} names the feature {name!r}, which it does not have.",
                     fix=f"use one of {', '.join(model.columns)}.",

@@ -79,6 +79,7 @@ from mainspring.security.policy import Explanation
 from mainspring.security.verification import Verdict
 from mainspring.serving.model import Baseline
 from mainspring.serving.streaming.replay import PartitionReplay
+from mainspring.stats.exposure import Exposure
 from mainspring.training.model import TrainReport
 
 PAGE = Path(__file__).parent / "reference" / "json.md"
@@ -254,6 +255,7 @@ DOCUMENTS = {
         ),
         ("SuspectLabel.at",),
     ),
+    "models exposure": Document(Exposure, more={"model": str, "version": str}),
     "models influence": Document(
         _object(
             "Influences", model=str, run=str, metric=str, groups=list[_object(

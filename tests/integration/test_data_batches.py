@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from mainspring.core.errors import NotFound
+from mainspring.core.errors import InvalidData, NotFound
 from mainspring.operations.data.batches import batches, descent
-from mainspring.operations.data_inspection import influence, near_duplicates
 from mainspring.operations.ingest import land
 from mainspring.operations.init import create
+from mainspring.operations.models.exposing import exposed
 from mainspring.operations.train import train
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
@@ -26,7 +29,7 @@ def shop(tmp_path: Path) -> Iterator[Project]:
     project.close()
 
 
-def test_versions_trained_on_a_batch_descend_from_it(shop: Project) -> None:
+def test_versions_trained_on_a_batch_descend_from_it(shop: Project, tmp_path: Path) -> None:
     for source in ("orders", "outcomes"):
         land(shop, source, f"batched_shop.data:{source}", batch_id="history")
     before = train(shop, "order-return")
@@ -52,10 +55,16 @@ def test_versions_trained_on_a_batch_descend_from_it(shop: Project) -> None:
         descent(shop, "outcomes", "other")
     assert clean.metrics == before.metrics
 
-    run, metric, groups = influence(shop, "order-return", "outcomes", most=2)
-    assert (metric, {str(each.group) for each in groups}) == ("log_loss", {"outcomes@history", "outcomes@poison"})
-    assert shop.tracking.artefact(run, "influence.csv").startswith(b"group,rows,fitted_on")
-    run, copies = near_duplicates(shop, "order-return", threshold=1.0)
-    assert copies.rows.keys() == copies.of_training.keys()
-    assert len(shop.tracking.artefact(run, "near_duplicates.csv").splitlines()) == len(copies.found) + 1
-    assert len(shop.versions.all("order-return")) == 3
+    bundle = shop.bundles.load(shop.versions.get("order-return", after.version).digest)
+    rows = pq.read_table(io.BytesIO(bundle.files["holdout.parquet"]))
+    rows = rows.rename_columns(["label" if name == "_label" else name for name in rows.column_names])
+    files = tmp_path / "planted.parquet", tmp_path / "controls.parquet"
+    for place, path in enumerate(files):
+        pq.write_table(rows.take(np.arange(place, 200, 2)), path)
+    version, found = exposed(shop, f"order-return:{after.version}", *files)
+    assert (version.version, found.planted, found.controls) == (after.version, 100, 100)
+    assert found.chance > 0.01
+    assert 0.8 < found.mean < 2.2
+    pq.write_table(rows.drop_columns(["label"]), files[0])
+    with pytest.raises(InvalidData, match="has no column 'label'"):
+        exposed(shop, "order-return", *files)

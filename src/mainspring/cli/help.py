@@ -61,6 +61,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "models gc": ("models gc --grace 7d --dry-run",),
     "models history": ("models history late-delivery --alias champion",),
     "models import": ("models import late.tar",),
+    "models exposure": ("models exposure late-delivery:3 planted.csv controls.csv",),
     "models influence": (
         "models influence late-delivery --by deliveries.courier",
         "models influence late-delivery --by deliveries --metric auc",

@@ -1,7 +1,8 @@
-"""`mainspring models label-issues|near-duplicates|influence`: searches of a model's training data."""
+"""`mainspring models label-issues|near-duplicates|influence|exposure`: searches of a model's training data."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -213,4 +214,30 @@ def influence(call: Call, *, model: str, by: str, since: str | None, until: str 
     call.result({"model": model, "run": run, "metric": name, "groups": groups}, show)
 
 
-COMMANDS = (label_issues, near_duplicates, influence)
+@make("exposure")
+@click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
+@click.argument("planted", type=click.Path(path_type=Path))
+@click.argument("controls", type=click.Path(path_type=Path))
+def exposure(call: Call, *, reference: str, planted: Path, controls: Path) -> None:
+    """Tell whether a version was trained on PLANTED rows, by its losses on them and on CONTROLS.
+
+    Both files have the inputs by their full names and `label`, and rows drawn in the same way, of which chance decided
+    which were planted.
+    """
+    from dataclasses import asdict
+
+    from mainspring.operations.models.exposing import exposed
+
+    version, found = exposed(call.project, reference, planted, controls)
+
+    def show(console: Console) -> None:
+        console.print(
+            f"Mean exposure of {found.planted:,} rows among {found.controls:,}: {found.mean:.2f} bits, 1.44 by chance; "
+            f"the largest {found.largest:.2f}."
+        )
+        console.print(f"Rows that were not learned lie so low with a probability of {found.chance:.4f}.")
+
+    call.result({"model": version.model, "version": version.version, **asdict(found)}, show)
+
+
+COMMANDS = (label_issues, near_duplicates, influence, exposure)

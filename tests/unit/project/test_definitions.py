@@ -285,7 +285,7 @@ def test_a_gate_that_no_metric_decides_is_one(root: Path) -> None:
 
 def test_options_of_a_source_are_its_content_only_where_they_are_used(root: Path) -> None:
     content = load(root).contents()["source", "orders"]
-    assert not any(f'"{each}"' in content for each in ("id", "retracted", "retention", "privacy"))
+    assert not any(f'"{each}"' in content for each in ("id", "retracted", "retention", "privacy", "signed_by"))
     used = 'event_time="at", retention=ms.Retention(days=90), privacy=ms.Privacy(budget=0.5, keys="buyer")'
     write(root, sources=FILES[f"{PACKAGE}/sources.py"].replace('event_time="at"', used))
     content = load(root).contents()["source", "orders"]

@@ -474,7 +474,7 @@ def _content(item: Any) -> str:
     if isinstance(item, DerivedSource):
         body |= {"parent": item.parent.name, "function": _function(item.function)}
     if isinstance(item, Source):
-        body = _without_empty(body, "id", "retracted", "retention", "privacy")
+        body = _without_empty(body, "id", "retracted", "retention", "privacy", "signed_by")
     if isinstance(item, Endpoint):
         body = _endpoint(item, body)
     return _pretty(body)

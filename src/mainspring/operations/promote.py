@@ -22,7 +22,6 @@ from mainspring.operations.shedding import sheds
 from mainspring.project import Project
 from mainspring.project.executors import executors
 from mainspring.registry.model import Bundle, ModelVersion
-from mainspring.registry.processes import local_user
 from mainspring.security.model import Kind
 from mainspring.security.people import KEY, LOCAL
 
@@ -73,7 +72,7 @@ def promote(
         audit=project.audit,
         clock=project.wall,
         domain=project.clock,
-        actor=by or actor(),
+        actor=by or curating.actor(project),
         reason=storable(reason),
         rebuild=lambda champion, _: read_again(project, project.bundles.load(candidate.digest), champion),
         metrics=() if declared is None else declared.measured,
@@ -94,7 +93,7 @@ def promote(
             champion=promotion.previous,
             promoted=promotion.promoted,
             results=promotion.results,
-            actor=by or actor(),
+            actor=by or curating.actor(project),
             at=project.wall.now(),
         )
         project.evaluations.add(made)
@@ -232,8 +231,7 @@ def rollback(
     """
     from mainspring.operations.rollout.interventions import end_of_model
 
-    if emergency and not reason.strip():
-        raise Invalid("An emergency needs a reason.", fix="give --reason.")
+    expect_reason(reason, emergency=emergency)
     who = by or curating.actor(project)
     try:
         expect_return(project, model, approver or who)
@@ -261,6 +259,12 @@ def rollback(
     )
 
 
+def expect_reason(reason: str, *, emergency: bool) -> None:
+    """Raise `Invalid` if an emergency has no reason."""
+    if emergency and not reason.strip():
+        raise Invalid("An emergency needs a reason.", fix="give --reason.")
+
+
 def expect_return(project: Project, model: str, approver: str) -> None:
     """Raise if a rollback may not return to a model's previous version: one that has not the approvals that it needs
     goes live again only for another than its authors.
@@ -285,8 +289,3 @@ def expect_return(project: Project, model: str, approver: str) -> None:
             fix="let somebody else roll back, or run "
             f"`mainspring rollback {model} --emergency --reason WHY`, which is recorded.",
         )
-
-
-def actor() -> str:
-    """Return the actor on this machine, for the records."""
-    return local_user()

@@ -26,6 +26,7 @@ from mainspring.operations.rollout import interventions
 from mainspring.operations.rollout.carrying_out import controller
 from mainspring.operations.rollout.in_code import Rollouts
 from mainspring.operations.rollout.reports import listed, report
+from mainspring.registry.processes import local_user
 from mainspring.serving.model import Endpoint, Route
 
 NAME = "late-arrival"  # of the model and its endpoint; version 2 is champion
@@ -204,11 +205,29 @@ def test_a_good_candidate_is_promoted_and_taken_back_as_it_was() -> None:
     assert (champion(here), arms(here)) == ("2", {"2": 1.0})
     shown = report(here, taken)
     assert (shown.status, shown.why, shown.share) == ("rolled back", "complaints", 0.0)
-    assert shown.decisions[-1].endswith(f"roll back by {promoting.actor()}: complaints")
+    assert shown.decisions[-1].endswith(f"roll back by {local_user()}: complaints")
     assert shown.readings, "the numbers that decided are still shown"
     assert audited(here)[-1] == "rollout.roll-back"
     with pytest.raises(NotFound, match="no rollout to take back"):
         interventions.roll_back(here, NAME)
+
+
+def test_a_promotion_is_undone_to_what_is_not_approved_only_in_an_emergency() -> None:
+    here = project(ms.Rollout(NAME, **QUICK))
+    begun(here)
+    tick(here)
+    traffic(here, 600, share=0.5)
+    assert tick(here, MINUTE).status is Status.DONE
+    strict = here.having(settings=replace(here.settings, approvals=1))
+    with pytest.raises(Conflict, match="Version 2 of late-arrival has not the approvals that it needs") as refused:
+        interventions.roll_back(strict, NAME, reason="fire")
+    assert "--emergency" in str(refused.value)
+    with pytest.raises(Invalid, match="needs a reason"):
+        Rollouts(strict).rollback(NAME, emergency=True)
+    assert champion(here) == "1"
+    assert Rollouts(strict).rollback(NAME, reason="fire", emergency=True).status == "rolled back"
+    assert champion(here) == "2"
+    assert [each.detail for each in here.audit.read(100) if each.action == "rollback.emergency"] == ["fire"]
 
 
 def test_a_report_says_if_the_champion_has_moved_since() -> None:

@@ -157,11 +157,12 @@ def promote(call: Call, *, endpoint: str, reason: str) -> int:
 @make("rollback")
 @click.argument("endpoint")
 @_REASON
-def rollback(call: Call, *, endpoint: str, reason: str) -> None:
+@click.option("--emergency", is_flag=True, help="Return to a version of your own that is not approved; give a reason.")
+def rollback(call: Call, *, endpoint: str, reason: str, emergency: bool) -> None:
     """Take the candidate back: end the live rollout, or undo the promotion by the last one."""
     from mainspring.operations.rollout.interventions import roll_back
 
-    _report(call, roll_back(call.project, endpoint, reason=reason))
+    _report(call, roll_back(call.project, endpoint, reason=reason, emergency=emergency))
 
 
 @make("list")

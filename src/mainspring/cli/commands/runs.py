@@ -161,11 +161,11 @@ def note(call: Call, *, run: str, text: str) -> None:
 
 
 def _describe(call: Call, run: str, *, name: str | None = None, note: str | None = None) -> None:
-    from mainspring.operations.promote import actor
+    from mainspring.operations.models.curating import actor
     from mainspring.operations.runs import describe_run, run_of
 
     found = run_of(call.project, run)
-    describe_run(call.project, found.id, name=name, note=note, by=actor())
+    describe_run(call.project, found.id, name=name, note=note, by=actor(call.project))
     changed = run_of(call.project, found.id)
     told = f"The note of {found.id} is {'written' if note else 'removed'}."
     told = told if name is None else f"{found.id} is named {changed.name}."

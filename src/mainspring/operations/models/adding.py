@@ -16,7 +16,7 @@ import msgspec
 from mainspring.core.errors import Conflict, Invalid
 from mainspring.core.ids import check_id
 from mainspring.core.json_content import decoded
-from mainspring.operations.models.curating import expect_kept, find
+from mainspring.operations.models.curating import actor, expect_kept, find
 from mainspring.operations.models.golden_rows import SEED
 from mainspring.operations.models.probing import Draft, probe
 from mainspring.project import Project
@@ -222,7 +222,7 @@ def _point(project: Project, model: str, version: str, alias: str) -> None:
     from mainspring.core.errors import NotFound
     from mainspring.delivery.routing import CHAMPION
     from mainspring.operations.auditing import audit
-    from mainspring.operations.promote import actor, promote, publish_routes
+    from mainspring.operations.promote import promote, publish_routes
     from mainspring.registry.model import AliasMove
 
     if alias == CHAMPION:
@@ -234,7 +234,7 @@ def _point(project: Project, model: str, version: str, alias: str) -> None:
         old = None
     at = project.wall.now()
     if old != version:
-        move = AliasMove(model, alias, old, version, actor(), "models add", at, domain_at=project.clock.now())
+        move = AliasMove(model, alias, old, version, actor(project), "models add", at, domain_at=project.clock.now())
         with project.audit.together():
             project.versions.set_alias(move)
             detail = f"{alias}: {f'version {old}' if old else 'nothing'} -> version {version}"

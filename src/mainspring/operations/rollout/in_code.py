@@ -49,9 +49,14 @@ class Rollouts:
         """
         return self._report(interventions.promote(self._project, endpoint, reason=reason))
 
-    def rollback(self, endpoint: str, *, reason: str = "") -> RolloutReport:
-        """Take the candidate back: end the live rollout, or undo the promotion by the last one."""
-        return self._report(interventions.roll_back(self._project, endpoint, reason=reason))
+    def rollback(self, endpoint: str, *, reason: str = "", emergency: bool = False) -> RolloutReport:
+        """Take the candidate back: end the live rollout, or undo the promotion by the last one.
+
+        Args:
+            emergency: Whether an author may return to a version that is not approved; that wants a reason.
+        """
+        made = interventions.roll_back(self._project, endpoint, reason=reason, emergency=emergency)
+        return self._report(made)
 
     def list(self, endpoint: str | None = None, *, limit: int = 20) -> list[RolloutReport]:
         """Return rollouts without the numbers of their guards, newest first."""

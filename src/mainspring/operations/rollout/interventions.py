@@ -15,6 +15,7 @@ from mainspring.delivery.rollout.model import Look, RolloutState, Status
 from mainspring.delivery.rollout.plan import SHADOW, Plan, Rollout, unfit
 from mainspring.delivery.routing import CHAMPION, version_of
 from mainspring.operations import promote as promoting
+from mainspring.operations.models import curating
 from mainspring.operations.models.curating import expect_kept, storable
 from mainspring.project import Project
 
@@ -71,7 +72,7 @@ def start(
     results = () if plan.kind == SHADOW else promoting.judged(project, version)  # a shadow answers nobody
     if not all(result.allows for result in results):
         return delivery.refused(version, champion, results)
-    now, who = project.wall.now(), promoting.actor()
+    now, who = project.wall.now(), curating.actor(project)
     state = RolloutState(
         id=new_id(),
         endpoint=endpoint,
@@ -101,14 +102,14 @@ def end(
     """End the live rollout of an endpoint by "stop" or "roll back": the champion has every request again.
 
     Args:
-        by: Person who does it; by default the user of this process.
+        by: Person who does it; by default who is signed in here, or else the user of this process.
         only: Id of the rollout that is meant; by default the live one.
 
     Raises:
         NotFound: There is none.
         Conflict: Another rollout is live than the one that is meant.
     """
-    who = by or promoting.actor()
+    who = by or curating.actor(project)
     for _ in range(_TRIES):
         state = live(project, endpoint, only)
         why = storable(reason) or f"by {who}"
@@ -146,14 +147,14 @@ def promote(
     """Let the candidate of a live rollout be champion now; return the rollout, or the gates that it did not pass.
 
     Args:
-        by: Person who promotes; by default the user of this process.
+        by: Person who promotes; by default who is signed in here, or else the user of this process.
         only: Id of the rollout that is meant; by default the live one.
 
     Raises:
         NotFound: There is no live rollout.
         Conflict: Another rollout is live than the one that is meant.
     """
-    state, who = live(project, endpoint, only), by or promoting.actor()
+    state, who = live(project, endpoint, only), by or curating.actor(project)
     reason = storable(reason)
     promotion = promoting.promote(
         project,
@@ -178,14 +179,20 @@ def promote(
     return _get(project, state.id)
 
 
-def roll_back(project: Project, endpoint: str, *, reason: str = "") -> RolloutState:
+def roll_back(project: Project, endpoint: str, *, reason: str = "", emergency: bool = False) -> RolloutState:
     """Take a candidate back: end the live rollout, or undo the promotion by the last one.
 
+    Args:
+        emergency: As in `promote.rollback`, for the promotion.
+
     Raises:
+        Invalid: An emergency has no reason.
         NotFound: There is no rollout to take back.
-        Conflict: The champion has moved since the last rollout's promotion.
+        Conflict: The champion has moved since the last rollout's promotion; or the version before has not the approvals
+            that it needs, and nobody but an author wants it.
     """
     project.definitions.endpoint(endpoint)
+    promoting.expect_reason(reason, emergency=emergency)
     if any(state.endpoint == endpoint for state in project.rollouts.live()):
         return end(project, endpoint, "roll back", reason=reason)
     last = next(iter(project.rollouts.find(endpoints=[endpoint], limit=1)), None)
@@ -201,9 +208,9 @@ def roll_back(project: Project, endpoint: str, *, reason: str = "") -> RolloutSt
             f"version {last.candidate}.",
             fix=f"run `mainspring rollback {last.model}`, or promote the version that you want.",
         )
-    promoting.rollback(project, last.model, reason=reason or f"rollout {last.id}")
+    promoting.rollback(project, last.model, reason=reason or f"rollout {last.id}", emergency=emergency)
     why = storable(reason) or f"version {last.champion} is champion again"
-    made, look = taken_back(last, promoting.actor(), why, project.wall.now())
+    made, look = taken_back(last, curating.actor(project), why, project.wall.now())
     return _carried(project, project.rollouts.replace(made, [look]))
 
 

@@ -18,9 +18,10 @@ from kit.console.client import Client
 from mainspring.console.app import create_app
 from mainspring.core.settings import SignIn, TrustedIssuer
 from mainspring.core.time import DAY
-from mainspring.operations.access import add_account, add_group
+from mainspring.operations.access import add_account, add_group, set_disabled
 from mainspring.operations.keys import create_key
 from mainspring.project import Project
+from mainspring.security.adapters.directory import CatalogDirectory
 from mainspring.security.model import Account, Grant, Kind, Role, UserSession
 
 ISSUER = "https://id.example.org"
@@ -105,7 +106,7 @@ def test_users_as_okta_keeps_them(directory: Directory) -> None:
     directory.refused("GET", path, None, 404)
     directory.refused("DELETE", path, None, 404)
     events = [each for each in project.audit.read(20) if each.action.startswith("accounts.")]
-    assert [each.action for each in events][:4] == [
+    assert [each.action for each in events if each.action != "accounts.describe"][:4] == [
         "accounts.remove", "accounts.disable", "accounts.add", "accounts.add",
     ]  # fmt: skip
     assert {each.actor for each in events[:3]} == {f"okta ({directory.key.split('_')[1]})"}
@@ -315,6 +316,48 @@ while True:
 
 
 @pytest.mark.timeout(120)
+def test_a_change_of_a_name_does_not_enable_who_is_disabled_meanwhile(tmp_path: Path) -> None:
+    directory = Directory(tmp_path / "here")
+    project, made = directory.project, directory.user()
+    account = project.accounts.find(made["id"])
+    assert account is not None
+
+    class Disabling(CatalogDirectory):
+        """Between the look-up of a user and the change of it, an administrator disables the user."""
+
+        asked = 0
+
+        def users(self, *what: Any, **how: Any) -> Any:
+            self.asked += 1
+            if self.asked == 2:
+                set_disabled(project, account, True)
+            return super().users(*what, **how)
+
+    project.directory = Disabling(project.engine)
+    changed = directory.patch(f"/Users/{made['id']}", {"op": "replace", "path": "displayName", "value": "Ana"})
+    assert (changed["displayName"], changed["active"]) == ("Ana", False)
+    found = project.accounts.find(made["id"])
+    assert found is not None
+    assert found.disabled_at is not None
+
+
+def test_every_change_of_a_user_is_an_event(directory: Directory) -> None:
+    made = directory.user(displayName="Ana")
+    path = f"/Users/{made['id']}"
+    for name, value in (("displayName", "Root"), ("emails", "root@example.org"), ("userName", "root")):
+        before = directory.project.audit.read(1)
+        directory.patch(path, {"op": "replace", "path": name, "value": value})
+        [event] = directory.project.audit.read(1)
+        assert [event] != before, name
+        assert (event.action, event.resource) == ("accounts.describe", f"user/{made['id']}")
+        assert value in event.detail
+
+
+def test_a_method_that_is_not_there_is_refused_as_scim_says(directory: Directory) -> None:
+    directory.client = Client(directory.app, create_key(directory.project, "k", ["manage", "view"], DAY))
+    directory.refused("PUT", "/Users", {}, 405)
+
+
 def test_who_is_removed_is_out_of_every_process_within_a_minute(directory: Directory) -> None:
     made = directory.user()["id"]
     key = create_key(directory.project, "t", ["view"], DAY, owner=made)

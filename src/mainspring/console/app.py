@@ -21,7 +21,7 @@ from mainspring.console.pages import pages
 from mainspring.console.render import error_page, wants_page
 from mainspring.console.routing import router_of
 from mainspring.console.streams.pages import stream_mark
-from mainspring.core.errors import Invalid, MainspringError, NotFound
+from mainspring.core.errors import Invalid, MainspringError, NotFound, WrongMethod
 from mainspring.operations.service.exposition import ControlMetrics
 from mainspring.project import Project
 from mainspring.security.refused import Refusals
@@ -156,9 +156,7 @@ def _stated(request: Request, error: Exception) -> Response:
 
 def _unrouted(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code == 405:
-        response = error_json(Invalid(f"This address does not accept {request.method}."))
-        response.status_code = 405
-        return response
+        return _answer(request, WrongMethod(f"This address does not accept {request.method}."))
     return _answer(request, NotFound("There is no page at this address."))
 
 

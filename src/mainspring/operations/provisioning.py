@@ -22,13 +22,14 @@ class Person:
 
     Attributes:
         external_id: Subject at the identity provider of the profile. It counts when the user is created.
+        active: Whether the account is enabled; `None` leaves it, whatever changes it at the same time.
     """
 
     user_name: str
     external_id: str = ""
     name: str = ""
     email: str = ""
-    active: bool = True
+    active: bool | None = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +109,14 @@ def _become(project: Project, found: Provisioned, wanted: Person, who: str) -> P
     """Let an account be as a directory describes it."""
     account = found.account
     if (account.name, account.email) != (wanted.name, wanted.email):
-        project.accounts.describe(account.id, wanted.name, wanted.email, account.provider_groups)
+        with project.audit.together():
+            project.accounts.describe(account.id, wanted.name, wanted.email, account.provider_groups)
+            told = f"{account.name} {account.email} -> {wanted.name} {wanted.email}"
+            audit(project, "accounts.describe", f"user/{account.id}", told, who=who)
         account = replace(account, name=wanted.name, email=wanted.email)
-    return replace(found, account=set_disabled(project, account, not wanted.active, who=who))
+    if wanted.active is not None:
+        account = set_disabled(project, account, not wanted.active, who=who)
+    return replace(found, account=account)
 
 
 def remove_user(project: Project, account_id: str, who: str) -> None:

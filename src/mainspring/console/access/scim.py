@@ -88,7 +88,7 @@ def _add_users(router: APIRouter, project: Project) -> None:
         """Change attributes of a user; `active` is what ends access."""
 
         def do(given: Any, who: str) -> Provisioned:
-            person = provisioning.find_user(project, user_id).person
+            person = replace(provisioning.find_user(project, user_id).person, active=None)
             for operation in _operations(given):
                 person = _changed_person(person, *operation)
             return provisioning.replace_user(project, user_id, person, who)

@@ -12,12 +12,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from kit.console.flights import populated
 from kit.console.looks import anywhere, served
 from kit.depot import Up, copied, keyed, opened
-from kit.depth import DEEP, deep
+from kit.depth import deep
 from kit.route_fuzz import ENDLESS, Plane, pages_document
 from mainspring.console.app import create_app
 from mainspring.core.time import DAY
@@ -29,7 +30,7 @@ FUZZ_S = float(os.environ.get("MAINSPRING_FUZZ_S", "3600"))
 MOST_GROWTH_MB = 200
 ROOT = str(Path(__file__).parents[2])
 
-pytestmark = pytest.mark.timeout(FUZZ_S + 600 if DEEP else 300)
+pytestmark = pytest.mark.timeout(300)
 
 
 def keys(project: Project) -> tuple[dict[str, str | None], frozenset[str]]:
@@ -72,7 +73,21 @@ def test_every_route_of_the_console() -> None:
             asked_all(plane, each)
 
 
+def test_what_is_refused_before_it_is_read_is_described_too() -> None:
+    project = anywhere(populated())
+    described = create_app(project).openapi()
+    with served(project) as url:
+        for method, path in (("POST", "/api/keys"), ("POST", "/scim/v2/Users")):
+            answer = httpx.request(method, url + path, content=b" " * 70_000, trust_env=False)
+            assert answer.status_code == 413
+            said = described["paths"][path][method.lower()]["responses"]["413"]["content"]
+            schema = said[answer.headers["content-type"].partition(";")[0]]["schema"]
+            known = described["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+            assert set(known["required"]) <= answer.json().keys() <= known["properties"].keys()
+
+
 @deep
+@pytest.mark.timeout(FUZZ_S + 600)
 def test_both_planes_for_as_long_as_is_asked_for(trained: tuple[Path, Any], tmp_path: Path) -> None:
     depot = copied(trained[0], tmp_path / "depot")
     with depot.up(real=True) as up:

@@ -24,7 +24,7 @@ from mainspring.core.errors import Corrupt, MissingExtra, NotConvertible, TooSlo
 from mainspring.core.version import __version__
 
 _REF = "#/components/schemas/{name}"
-_TEXT = {"type": "string"}
+_JSON, _TEXT = "application/json", {"type": "string"}
 _NEVER = (Corrupt, MissingExtra, NotConvertible, TooSlow, WrongEncoding)  # a fault here, or of the gateway alone
 _REFUSED = sorted({codes.http for kind, codes in CODES.items() if kind not in _NEVER} | {401, 403})
 _WITH_BODY = {413}
@@ -39,7 +39,8 @@ _SCHEMAS: dict[str, Any] = {
     "Scim": {"type": "object", "required": ["schemas"], "properties": {"schemas": {"type": "array", "items": _TEXT}}},
     "Error": {
         "type": "object",
-        "required": ["error", "fix", "retryable"],
+        "description": "A request that is refused before its body is read gets `error` alone.",
+        "required": ["error"],
         "properties": {"error": _TEXT, "fix": {"type": ["string", "null"]}, "retryable": {"type": "boolean"}},
         "additionalProperties": False,
     },
@@ -97,26 +98,24 @@ def _kind(route: APIRoute) -> type[Response]:
 
 
 def _media(route: APIRoute) -> str:
-    return (_kind(route).media_type or "application/json").partition(";")[0]
+    return (_kind(route).media_type or _JSON).partition(";")[0]
 
 
 def _responses(route: APIRoute, method: str, made: dict[str, Any], *, open_: bool) -> dict[str, Any]:
     kind, media = _kind(route), _media(route)
     failed = "ScimError" if kind is Scim or "scim" in route.path else "Error"
-    refused = {"content": {_media_of_errors(failed): {"schema": {"$ref": _REF.format(name=failed)}}}}
+    content = {Scim.media_type if failed == "ScimError" else _JSON: {"schema": {"$ref": _REF.format(name=failed)}}}
+    unread = {_JSON: {"schema": {"$ref": _REF.format(name="Error")}}, **content}
     found: dict[str, Any] = {}
     for status, says in made.items():
         if status == "422":
             continue  # a malformed parameter is a 400 here
         name = next((each.__name__ for each in (Scim, Answer, Json) if issubclass(kind, each)), "")
         schema = {"$ref": _REF.format(name=name)} if name else _TEXT
-        content = {} if status == "204" else {"content": {media: {"schema": schema}}}
-        found[status] = {"description": says["description"], **content}
+        answer = {} if status == "204" else {"content": {media: {"schema": schema}}}
+        found[status] = {"description": says["description"], **answer}
     for code in _OPEN if open_ and method == "GET" else _REFUSED:
         if code not in _WITH_BODY or method != "GET":
-            found.setdefault(str(code), {"description": HTTPStatus(code).phrase, **refused})
+            said = unread if code in _WITH_BODY else content
+            found.setdefault(str(code), {"description": HTTPStatus(code).phrase, "content": said})
     return found
-
-
-def _media_of_errors(schema: str) -> str:
-    return Scim.media_type if schema == "ScimError" else "application/json"

@@ -80,7 +80,10 @@ def test_after_an_erasure_no_byte_of_any_store_is_the_subjects(tmp_path: Path) -
 
 def _exported(project: Project, folder: Path) -> Path:
     path = folder / "ana.zip"
-    exporting.export(project, subject(project), path)
+    path.touch()
+    with path.open("rb") as another:  # a user who could open the file that was there before
+        exporting.export(project, subject(project), path)
+        assert another.read() == b""
     assert path.stat().st_mode & 0o777 == 0o600
     return path
 

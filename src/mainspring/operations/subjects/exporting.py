@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 import pyarrow as pa
@@ -50,8 +51,7 @@ def export(project: Project, subject: Subject, path: Path) -> list[Exported]:
     parts["features.jsonl"] = _features(project, subject)
     parts[f"{PREDICTIONS}.jsonl"] = _predictions(project, subject)
     parts["audit.jsonl"] = _events(project, subject)
-    with disk_errors(path), zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        path.chmod(0o600)
+    with disk_errors(path), _private(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         made = [each for name, rows in parts.items() if (each := _written(archive, name, rows)).rows]
         manifest = {
             "project": project.settings.project,
@@ -63,6 +63,12 @@ def export(project: Project, subject: Subject, path: Path) -> list[Exported]:
         }
         archive.writestr("manifest.json", msgspec.json.format(msgspec.json.encode(manifest), indent=2))
     return made
+
+
+def _private(path: Path) -> IO[bytes]:
+    """Open a new file that only this user can read; who has opened an older one there reads nothing of it."""
+    path.unlink(missing_ok=True)
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w+b")
 
 
 def _written(archive: zipfile.ZipFile, name: str, rows: Iterable[Any]) -> Exported:

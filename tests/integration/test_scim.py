@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -339,6 +340,19 @@ def test_a_change_of_a_name_does_not_enable_who_is_disabled_meanwhile(tmp_path: 
     found = project.accounts.find(made["id"])
     assert found is not None
     assert found.disabled_at is not None
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+def test_a_group_is_changed_by_one_at_a_time(directory: Directory, method: str) -> None:
+    made = directory.ask("POST", "/Groups", {"schemas": [GROUP], "displayName": "risk"}, 201)
+    path, renamed = f"/Groups/{made['id']}", {"op": "replace", "path": "displayName", "value": "Risk"}
+    change = {"displayName": "Risk", "Operations": [renamed]}
+    with ThreadPoolExecutor(1) as threads:
+        with directory.project.locks.hold(f"directory-group-{made['id']}"):
+            asked = threads.submit(directory.ask, method, path, change)
+            with pytest.raises(TimeoutError):
+                asked.result(0.5)
+        assert asked.result(60)["displayName"] == "Risk"
 
 
 def test_every_change_of_a_user_is_an_event(directory: Directory) -> None:

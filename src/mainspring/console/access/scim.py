@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -128,7 +129,8 @@ def _add_groups(router: APIRouter, project: Project) -> None:
         """Replace a group."""
 
         def do(given: Any, who: str) -> DirectoryGroup:
-            return provisioning.replace_group(project, group_of(group_id, given), who)
+            with _changing(project, group_id):
+                return provisioning.replace_group(project, group_of(group_id, given), who)
 
         return Scim(_group(project, await _acting(request, do)))
 
@@ -137,8 +139,7 @@ def _add_groups(router: APIRouter, project: Project) -> None:
         """Change a group's name or members."""
 
         def do(given: Any, who: str) -> DirectoryGroup:
-            # Two changes at once must not undo each other.
-            with project.locks.hold(f"directory-group-{provisioning.find_group(project, group_id).id}"):
+            with _changing(project, group_id):
                 found = provisioning.find_group(project, group_id)
                 for operation in _operations(given):
                     found = _changed_group(found, *operation)
@@ -151,6 +152,11 @@ def _add_groups(router: APIRouter, project: Project) -> None:
         """Remove a group."""
         await run_in_threadpool(provisioning.remove_group, project, group_id, caller(request).actor)
         return Response(status_code=204)
+
+
+def _changing(project: Project, group_id: str) -> AbstractContextManager[object]:
+    """Hold a group while it is changed: two changes at once must not undo each other."""
+    return project.locks.hold(f"directory-group-{provisioning.find_group(project, group_id).id}")
 
 
 def _add_descriptions(router: APIRouter) -> None:

@@ -138,7 +138,12 @@ def test_a_held_subject_is_not_erased(tmp_path: Path) -> None:
     project = opened(tmp_path)
     ingest(project, tmp_path, *rows(ANA, "a@example.org", [1.0]), *rows(BEN, "b@example.org", [1.0]))
     ana = [subject(project)]
-    holding.hold(project, ana, "case 4711")
+    with ThreadPoolExecutor(1) as threads:
+        with project.locks.hold(erasing.LOCK):  # an erasure is under way: nobody is told that it spares the subject
+            held = threads.submit(holding.hold, project, ana, "case 4711")
+            with pytest.raises(TimeoutError):
+                held.result(0.5)
+        held.result(60)
     for attempt in (erasing.plan, erasing.erase):
         with pytest.raises(Conflict, match="case 4711"):
             attempt(project, [*ana, subject(project, BEN)])

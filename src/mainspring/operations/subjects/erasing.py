@@ -35,7 +35,7 @@ from mainspring.security.model import Erasure
 
 LOCK = "erase"
 ACTION = "subject.erase"
-_WAIT_S = 600.0
+WAIT_S = 600.0
 Told = Callable[[str], None]  # gets the name of the store that follows
 
 
@@ -116,7 +116,7 @@ def erase(project: Project, subjects: Sequence[Subject], *, reason: str = "", to
     Raises:
         Conflict: A subject is held; nothing was changed.
     """
-    with project.locks.hold(LOCK, wait_s=_WAIT_S):
+    with project.locks.hold(LOCK, wait_s=WAIT_S):
         project.audit.check()
         planned = plan(project, subjects)
         digests = tuple(project.subject_keys.digests([each.name for each in subjects]))
@@ -204,7 +204,7 @@ def _carry_out(project: Project, subjects: Sequence[Subject], planned: Plan, tol
     with ExitStack() as held:
         for view in _views_of(project, subjects):
             for what in ("build", "states"):  # no materialisation writes what it read before
-                held.enter_context(project.locks.hold(f"{what}.{tiles_table(slot(view))}", wait_s=_WAIT_S))
+                held.enter_context(project.locks.hold(f"{what}.{tiles_table(slot(view))}", wait_s=WAIT_S))
         project.online.delete(_online_names(project, subjects))
     told(PREDICTIONS)
     for subject in subjects:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.operations.auditing import audit
+from mainspring.operations.subjects.erasing import LOCK, WAIT_S
 from mainspring.operations.subjects.naming import Subject
 from mainspring.project import Project
 from mainspring.registry.processes import local_user
@@ -15,7 +16,7 @@ _LONGEST = 500
 
 
 def hold(project: Project, subjects: Sequence[Subject], reason: str) -> list[LegalHold]:
-    """Hold subjects: they are not erased until they are released.
+    """Hold subjects: they are not erased until they are released. An erasure that is under way ends first.
 
     Raises:
         Invalid: The reason is empty, or longer than 500 characters.
@@ -24,7 +25,7 @@ def hold(project: Project, subjects: Sequence[Subject], reason: str) -> list[Leg
         raise Invalid("A hold needs a reason of 1 to 500 characters.", fix="say why: --reason 'case 4711'.")
     made = []
     digests = project.subject_keys.digests([each.name for each in subjects])
-    with project.audit.together():
+    with project.locks.hold(LOCK, wait_s=WAIT_S), project.audit.together():
         for each, digest in zip(subjects, digests, strict=True):
             held = LegalHold(digest, each.entity.name, reason, project.wall.now(), local_user())
             project.erasures.hold(held)

@@ -32,7 +32,7 @@ from mainspring.features.functions.model import DerivedSource
 from mainspring.features.keys import typed_key
 from mainspring.features.model import Entity
 from mainspring.operations.auditing import audit
-from mainspring.operations.subjects.erasing import LOCK, Held, Plan, Told, commits_of, models_of, rebuild
+from mainspring.operations.subjects.erasing import LOCK, WAIT_S, Held, Plan, Told, commits_of, models_of, rebuild
 from mainspring.operations.subjects.naming import Subject, key_values
 from mainspring.operations.subjects.receipts import signed
 from mainspring.operations.subjects.tables import opened
@@ -40,7 +40,6 @@ from mainspring.project import Project
 from mainspring.security.model import Erasure
 
 ACTION = "retention.run"
-_WAIT_S = 600.0
 _FIRST = -62_135_596_800_000_000  # the first instant of the calendar, UTC epoch microseconds
 _EVENT = "_event"  # of heads
 
@@ -83,7 +82,7 @@ def retain(project: Project, told: Told = lambda _: None) -> Erasure | None:
     Args:
         told: Called before each store.
     """
-    with project.locks.hold(LOCK, wait_s=_WAIT_S):
+    with project.locks.hold(LOCK, wait_s=WAIT_S):
         due = _due(project)
         begun = next((each for each in project.erasures.all() if not each.entity and each.done_at is None), None)
         if not due and begun is None:

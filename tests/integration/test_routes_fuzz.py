@@ -102,8 +102,8 @@ def test_both_planes_for_as_long_as_is_asked_for(trained: tuple[Path, Any], tmp_
         secret = [ROOT, str(tmp_path)]
         control = Plane(f"http://127.0.0.1:{depot.control}", callers, own, secret)
         gateway = Plane(f"http://127.0.0.1:{depot.gateway}", callers, own, secret)
-        api = control.http.get("/api/openapi.json", headers=control.header("administrator")).json()
-        served_ = gateway.http.get("/v2/openapi.json", headers=gateway.header("administrator")).json()
+        api = control.read("/api/openapi.json").json()
+        served_ = gateway.read("/v2/openapi.json").json()
         before, until = megabytes(up), time.monotonic() + FUZZ_S
         while time.monotonic() < until:
             control.look_around(api)

@@ -52,6 +52,7 @@ class NewJob:
         group_limit: How many jobs of the group may be under way at once; this job waits until there are fewer.
         priority: Head start in hours, from -100 to 100: among due jobs, and among those that wait for a place in the
             group, the one comes first that would have been due first with its head start. So no job waits for ever.
+        started_by: Name of who asked for it, as records name people; none for a schedule, and for a part.
 
     Raises:
         Invalid: The key is empty, longer than 256 characters, or has some that cannot be printed.
@@ -71,6 +72,7 @@ class NewJob:
     group: str | None = None
     group_limit: int | None = None
     priority: int = 0
+    started_by: str | None = None
 
     def __post_init__(self) -> None:
         if self.key is not None and not (1 <= len(self.key) <= LONGEST_KEY and self.key.isprintable()):
@@ -117,6 +119,7 @@ class Job:
     group_limit: int | None = None
     admitted: bool = False  # whether it has a place in its group
     priority: int = 0
+    started_by: str | None = None  # who asked for it
 
     @property
     def rank(self) -> int:

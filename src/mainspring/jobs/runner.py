@@ -64,6 +64,11 @@ class JobRun:
         """The argument with which the job was queued."""
         return self._lease.job.argument
 
+    @property
+    def started_by(self) -> str:
+        """Name of who asked for the job; empty where nobody did."""
+        return self._lease.job.started_by or ""
+
     def step(self, name: str, do: Callable[[], T]) -> T:
         """Run `do` once across attempts: return its result, or the recorded result of an earlier attempt.
 

@@ -35,6 +35,7 @@ def queued(wanted: NewJob, id: str, now: int) -> Job:
         group=wanted.group,
         group_limit=wanted.group_limit,
         priority=wanted.priority,
+        started_by=wanted.started_by,
     )
 
 

@@ -17,7 +17,7 @@ from mainspring.core.locks import Locks
 from mainspring.core.settings import Url
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-HEAD = "0032"
+HEAD = "0033"
 _LONGEST = 63
 _LOCK_KEY = 0x6D61696E7370  # our key among all advisory locks of the database
 _MIGRATION_S = 600

@@ -53,7 +53,10 @@ def queued(project: Project, more: int = 0) -> Queued:
     [lease] = store.claim("station", ["forget-jobs"], NOW - 3 * HOUR, MINUTE)
     store.end(lease, Outcome(Status.SKIPPED, error="its condition is false"), NOW - 3 * HOUR)
 
-    [failed] = store.enqueue([NewJob("materialise", {"views": ["OriginTraffic"]}, "after-the-move")], NOW - 2 * HOUR)
+    [failed] = store.enqueue(
+        [NewJob("materialise", {"views": ["OriginTraffic"]}, "after-the-move", started_by="user:<i>ana")],
+        NOW - 2 * HOUR,
+    )
     [lease] = store.claim("station", ["materialise"], NOW - 2 * HOUR, MINUTE)
     store.end(lease, Outcome(Status.FAILED, error=ERROR), NOW - 2 * HOUR + 90 * SECOND)
 

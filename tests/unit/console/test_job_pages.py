@@ -134,6 +134,8 @@ class TestOneJob:
         page = shown(client, f"/jobs/{jobs.failed}")
         assert html.escape(ERROR, quote=False) in page
         assert f"mainspring jobs retry {jobs.failed}" in page
+        assert "user:&lt;i&gt;ana" in page
+        assert client.get(f"/api/jobs/{jobs.failed}").json()["job"]["started_by"] == "user:<i>ana"
         assert "jobs cancel" not in page
 
     def test_a_running_one_has_its_runner_and_finished_steps(self, client: Client, jobs: Queued) -> None:

@@ -94,6 +94,20 @@ def test_lists_hide_what_one_may_not_see(here: Here) -> None:
             assert hidden not in answer.text, (path, hidden)
 
 
+def test_a_viewer_of_one_model_meets_no_other_name_in_any_list(here: Here) -> None:
+    viewer = here.caller(Binding(Role.VIEWER, f"model/{MODEL}"))
+    lists = [path for method, path in NEEDS if method == "GET" and "{" not in path and path != "/events"]
+    assert len(lists) > 40
+    for path in lists:
+        answer = viewer.get(path)
+        assert answer.status_code in (200, 403), (path, answer.text)
+        others = {VIEW, "Weather", f"/data/{TABLE}", here.names["prediction_id"]}
+        if path != "/models":  # where a model serves is said of the model
+            others.add(f"/endpoints/{MODEL}")
+        assert [each for each in others if each in answer.text] == [], path
+    assert MODEL in viewer.get("/api/models").text
+
+
 def test_who_may_see_one_resource_sees_it_in_lists_and_by_its_routes(here: Here) -> None:
     bound = {"model": MODEL, "endpoint": MODEL, "feature-view": VIEW, "table": TABLE}
     viewer = here.caller(*(Binding(Role.ANALYST, f"{kind}/{name}") for kind, name in bound.items()))

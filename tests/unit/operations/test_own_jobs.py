@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import mainspring as ms
 from mainspring.core.errors import Invalid, InvalidDefinition, MainspringError, NotFound
-from mainspring.jobs.model import Status
-from mainspring.operations.jobs.queue import begin, run_here
+from mainspring.jobs.model import NewJob, Status
+from mainspring.operations.jobs.child import Line, run_job
+from mainspring.operations.jobs.queue import begin, cancel, run_here
+from mainspring.operations.pipelines.control import retry_jobs
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
+from mainspring.registry.processes import local_user
 
 JOBS = '''
 import mainspring as ms
@@ -27,7 +31,25 @@ def refresh_rates(run, project):
     if run.argument.get("fails"):
         raise ms.MainspringError("no rates today")
     return {"project": project.name, "done": run.step("count", lambda: len(DONE))}
+
+
+@ms.job
+def work(run, project):
+    """Say whose work it is."""
+    from mainspring.registry.processes import STARTER, process_tags
+
+    return [run.started_by, process_tags().get(STARTER)]
 '''
+
+
+class Heard(Line):
+    """A parent that hears everything and asks nothing."""
+
+    def __init__(self) -> None:
+        self.heard: list[dict[str, Any]] = []
+
+    def tell(self, **what: Any) -> None:
+        self.heard.append(what)
 
 
 @pytest.fixture
@@ -47,12 +69,39 @@ def project(root: Path) -> Iterator[Project]:
 
 
 def test_an_own_job_runs_with_its_argument_and_the_project(project: Project) -> None:
-    assert [each.about for each in project.definitions.jobs.values()] == ["Refresh the rates."]
+    assert project.definitions.jobs["refresh-rates"].about == "Refresh the rates."
     done = run_here(project, begin(project, "refresh-rates", {"n": 1}).id)
     assert (done.status, done.result) == (Status.DONE, {"project": "own", "done": 1})
     with pytest.raises(NotFound, match="There is no job named 'refresh'") as refused:
         begin(project, "refresh")
     assert "refresh-rates" in (refused.value.fix or "")
+
+
+def test_who_starts_a_job_is_an_author_of_what_it_trains(project: Project) -> None:
+    """In a process of the worker too, and a schedule has no starter."""
+    job = begin(project, "work", by="user:ana")
+    assert run_here(project, job.id).result == ["user:ana", "user:ana"]
+    assert begin(project, "work").started_by == local_user()
+    [scheduled] = project.jobs.enqueue([NewJob("work", schedule="nightly")], project.wall.now())
+    assert run_here(project, scheduled.id).result == ["", None]
+    line = Heard()
+    run_job(
+        project, line, {"id": "1", "argument": None, "finished": {}, "handler": "work", "name": "w", "by": "user:ben"}
+    )
+    assert line.heard == [{"done": ["user:ben", "user:ben"]}]
+
+
+def test_what_people_do_to_jobs_is_in_the_audit_log(project: Project) -> None:
+    job = begin(project, "refresh-rates", {"n": 1}, by="user:ana")
+    cancel(project, [job.id], by="user:ben")
+    retry_jobs(project, [job.id])
+    events = [(each.actor, each.action, each.resource, each.detail) for each in reversed(project.audit.read(3))]
+    named = (f"job/{job.id}", "refresh-rates")
+    assert events == [
+        ("user:ana", "jobs.run", *named),
+        ("user:ben", "jobs.cancel", *named),
+        (local_user(), "jobs.retry", *named),
+    ]
 
 
 def test_a_schedule_may_name_it_and_nothing_that_is_not_there(root: Path, project: Project) -> None:

@@ -80,8 +80,8 @@ def show(call: Call, *, job_id: str) -> None:
 
     def told(console: Console) -> None:
         _print(console, f"{job.handler} {job.id}: {_state(job)}")
-        for name in ("argument", "key", "schedule", "priority", "enqueued_at", "due_at", "started_at", "ended_at",
-                     "attempts", "most_attempts", "holder", "result", "error"):  # fmt: skip
+        for name in ("argument", "key", "schedule", "started_by", "priority", "enqueued_at", "due_at", "started_at",
+                     "ended_at", "attempts", "most_attempts", "holder", "result", "error"):  # fmt: skip
             value = getattr(job, name)
             if value is not None:
                 _print(console, f"  {name:<14} {_instant(value) if name.endswith('_at') else value}")
@@ -114,7 +114,9 @@ def run(call: Call, *, name: str, argument: str | None, key: str | None, priorit
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 def cancel(call: Call, *, ids: tuple[str, ...]) -> None:
     """Cancel jobs: a queued job at once, a running job at the end of its step."""
-    done = call.project.jobs.cancel([_whole(call, each) for each in ids], call.project.wall.now())
+    from mainspring.operations.jobs import queue
+
+    done = queue.cancel(call.project, [_whole(call, each) for each in ids])
     call.result([_document(job) for job in done], lambda console: _tell(console, done))
 
 

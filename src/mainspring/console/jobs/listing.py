@@ -53,6 +53,7 @@ class JobRow:
     cancelling: bool
     error: str | None
     priority: int
+    started_by: str | None
 
     @property
     def brief(self) -> str:
@@ -120,6 +121,7 @@ def row_of(job: Job, now: int) -> JobRow:
         cancelling=job.cancelling,
         error=job.error,
         priority=job.priority,
+        started_by=job.started_by,
     )
 
 

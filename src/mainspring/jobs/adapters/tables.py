@@ -41,6 +41,7 @@ jobs = sa.Table(
     sa.Column("admitted", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("priority", sa.Integer, nullable=False, server_default="0"),
     sa.Column("rank", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("started_by", sa.Text),
     sa.UniqueConstraint("handler", "key"),
     sa.Index("jobs_by_rank", "status", "rank", "id"),
     sa.Index("jobs_by_parent", "parent", "enqueued_at", "id"),
@@ -116,6 +117,7 @@ def row_of(job: Job) -> dict[str, Any]:
         "admitted": job.admitted,
         "priority": job.priority,
         "rank": job.rank,
+        "started_by": job.started_by,
     }
 
 

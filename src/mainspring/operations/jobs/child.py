@@ -55,10 +55,13 @@ class Line:
 class ChildRun:
     """One attempt at a job, as its function sees it: `JobRun` for the child's side."""
 
-    def __init__(self, line: Line, id: str, argument: Plain, finished: Mapping[str, Plain]) -> None:
+    def __init__(
+        self, line: Line, id: str, argument: Plain, finished: Mapping[str, Plain], started_by: str = ""
+    ) -> None:
         self._line = line
         self.id = id
         self.argument = argument
+        self.started_by = started_by
         self._finished = dict(finished)
         self._begun: Counter[str] = Counter()
 
@@ -92,7 +95,7 @@ class ChildRun:
 
 def run_job(project: Project, line: Line, asked: Mapping[str, Any]) -> None:
     """Run one job and tell the parent how it ended."""
-    run = ChildRun(line, asked["id"], asked["argument"], asked["finished"])
+    run = ChildRun(line, asked["id"], asked["argument"], asked["finished"], asked["by"])
     try:
         if "function" in asked:
             node = Node(asked["step"], function=asked["function"], engine=asked["engine"])

@@ -15,6 +15,7 @@ from mainspring.jobs.plain import Plain
 from mainspring.jobs.runner import JobRun
 from mainspring.project.built_in_jobs import options
 from mainspring.project.definitions.loading import Definitions
+from mainspring.registry.processes import started_by
 
 if TYPE_CHECKING:
     from mainspring.features.model import FeatureView
@@ -111,13 +112,15 @@ class _Handlers(Mapping[str, "Handler"]):
 
 
 def _run(project: Project, name: str, run: JobRun) -> Plain:
-    return WORK[name].do(project, run, options(name, run.argument))
+    with started_by(run.started_by):
+        return WORK[name].do(project, run, options(name, run.argument))
 
 
 def _run_own(project: Project, do: Callable[[Any, Any], Any], run: JobRun) -> Plain:
     from mainspring.operations.opened import OpenedProject
 
-    found: Plain = do(run, OpenedProject(project))
+    with started_by(run.started_by):
+        found: Plain = do(run, OpenedProject(project))
     return found
 
 
@@ -126,7 +129,7 @@ def _run_in_child(project: Project, children: Children, name: str, run: JobRun) 
 
     log = job_log(project.settings.state, run.id)
     keep_log(project, run, log)
-    return children.run(run, log, name=name, handler=name, argument=run.argument)
+    return children.run(run, log, name=name, handler=name, argument=run.argument, by=run.started_by)
 
 
 def _collect(project: Project, run: JobRun, given: dict[str, Any]) -> Plain:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -11,8 +11,10 @@ from mainspring.core.ids import new_id
 from mainspring.jobs.model import ENDED, Job, NewJob, Status, unknown
 from mainspring.jobs.plain import Plain, encoded
 from mainspring.jobs.runner import Runner
+from mainspring.operations.auditing import audit
 from mainspring.operations.jobs.children import Children, find_logs, job_log
 from mainspring.operations.jobs.handlers import check_begun, handlers
+from mainspring.operations.models.curating import actor
 from mainspring.operations.pipelines.names import RUN
 from mainspring.operations.pipelines.triggers import pipeline_schedules
 from mainspring.project import Project
@@ -24,15 +26,48 @@ _LOOK_S = 0.2
 _LOOKED_AT = 1_000  # newest jobs per status
 
 
-def begin(project: Project, name: str, argument: Plain = None, *, key: str | None = None, priority: int = 0) -> Job:
+def begin(
+    project: Project,
+    name: str,
+    argument: Plain = None,
+    *,
+    key: str | None = None,
+    priority: int = 0,
+    by: str | None = None,
+) -> Job:
     """Queue a job, or return the existing one with its key.
+
+    Args:
+        by: Who asks for it; by default who is signed in here, or else the user of this process.
 
     Raises:
         NotFound: There is no such job.
         Invalid: The job does not accept the argument, or the argument names something that does not exist.
     """
     check_begun(project, name, argument)
-    return project.jobs.enqueue([NewJob(name, argument, key, priority=priority)], project.wall.now())[0]
+    by = actor(project) if by is None else by
+    wanted = NewJob(name, argument, key, priority=priority, started_by=by)
+    with project.audit.together():
+        [made] = project.jobs.enqueue([wanted], project.wall.now())
+        audit(project, "jobs.run", f"job/{made.id}", name, who=by)
+    return made
+
+
+def cancel(project: Project, ids: Sequence[str], *, by: str | None = None) -> list[Job]:
+    """Cancel jobs; see `JobStore.cancel`.
+
+    Args:
+        by: Who asks for it; by default who is signed in here, or else the user of this process.
+
+    Raises:
+        NotFound: A job does not exist. No job is cancelled.
+    """
+    by = actor(project) if by is None else by
+    with project.audit.together():
+        done = project.jobs.cancel(ids, project.wall.now())
+        for each in done:
+            audit(project, "jobs.cancel", f"job/{each.id}", each.handler, who=by)
+    return done
 
 
 def job(project: Project, id: str) -> Job:

@@ -314,7 +314,10 @@ def retry_jobs(project: Project, ids: Sequence[str]) -> list[Job]:
         else:
             retry(project, each.parent, each.argument["name"])
     if plain:
-        project.jobs.retry(plain, project.wall.now())
+        who = actor(project)
+        with project.audit.together():
+            for each in project.jobs.retry(plain, project.wall.now()):
+                audit(project, "jobs.retry", f"job/{each.id}", each.handler, who=who)
     return [job(project, id) for id in ids]
 
 

@@ -23,7 +23,10 @@ def of_run(graph: Graph, argument: Plain, key: str | None = None, priority: int 
     limit = graph.limit
     group = None if limit is None else f"{RUN}{graph.name}"
     priority = graph.priority if priority is None else priority
-    return NewJob(f"{RUN}{graph.name}", argument, key, group=group, group_limit=limit, priority=priority)
+    by = argument.get("by") if isinstance(argument, dict) else None
+    return NewJob(
+        f"{RUN}{graph.name}", argument, key, group=group, group_limit=limit, priority=priority, started_by=by or None
+    )
 
 
 def plan_of(graph: Graph, argument: dict[str, Any]) -> dict[str, Any]:

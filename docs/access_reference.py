@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
+import click
+
+from mainspring.cli.main import COMMANDS, cli
+from mainspring.operations.jobs.handlers import WORK
+from mainspring.operations.pipelines.names import APPROVAL, RUN, STEP
 from mainspring.security.model import PROJECT, Action, Binding, KeyScope, Kind, Principal, Role
 from mainspring.security.policy import CedarAuthoriser
 
@@ -16,12 +22,160 @@ _HEAD = """\
 
 <!-- Written by docs/access_reference.py; a test fails if it is not current. -->
 
-Every route, call and command over the API requires one action on one resource. How roles are granted, and how a project
+Every route and call over the API requires one action on one resource. How roles are granted, and how a project
 adds policies of its own: [control who may do what](../howto/access.md).
 
 | action | permits to | scope of a key | roles |
 |---|---|---|---|
 """
+_COMMANDS = """
+## Commands
+
+A command that the last column does not explain requires the action, on the resource that it names. All others work on
+the project's folder, whose files are its user's alone (0700), and who may do everything with it: no role is asked. `as`
+names the action that the same over the API requires.
+
+| command | action | who may |
+|---|---|---|
+"""
+_JOBS = """
+## Jobs
+
+No route starts, retries or cancels a job that is not a run of a pipeline. Who started a job is recorded, and is an
+author of what it trains.
+
+| kind of job | action | who may start, retry and cancel it |
+|---|---|---|
+"""
+# Command -> the action that it checks, of who decides: an API key, who is signed in, or the accounts of this user.
+_CHECKED = {
+    "models approve": Action.MODEL_APPROVE,
+    "models waive": Action.MODEL_APPROVE,
+    "models withdraw": Action.MODEL_APPROVE,
+    "pipelines approve": Action.PIPELINE_APPROVE,
+    "predict": Action.ENDPOINT_PREDICT,
+    "whoami": Action.CONSOLE_OPEN,
+}
+# Command, or group of commands -> the action of the same over the API.
+_SAME = {
+    "audit export": Action.AUDIT_READ,
+    "audit search": Action.AUDIT_READ,
+    "data diff": Action.PROJECT_READ,
+    "data log": Action.PROJECT_READ,
+    "data profile": Action.TABLE_READ,
+    "data quarantine": Action.TABLE_ROWS,
+    "edge device": Action.FLEET_READ,
+    "edge devices": Action.FLEET_READ,
+    "edge status": Action.FLEET_READ,
+    "endpoints": Action.ENDPOINT_READ,
+    "explain": Action.PREDICTION_READ,
+    "fairness": Action.ENDPOINT_READ,
+    "features entity": Action.FEATURES_ENTITY,
+    "features list": Action.FEATURES_READ,
+    "features read": Action.FEATURES_ENTITY,
+    "features show": Action.FEATURES_READ,
+    "groups": Action.ACCOUNTS_PROVISION,
+    "incidents": Action.INCIDENT_WRITE,
+    "incidents list": Action.INCIDENT_READ,
+    "incidents show": Action.INCIDENT_READ,
+    "jobs list": Action.JOB_READ,
+    "jobs logs": Action.JOB_READ,
+    "jobs schedules": Action.JOB_READ,
+    "jobs show": Action.JOB_READ,
+    "keys create": Action.KEYS_MANAGE,
+    "keys list": Action.KEYS_READ,
+    "keys revoke": Action.KEYS_MANAGE,
+    "models card": Action.MODEL_READ,
+    "models history": Action.MODEL_READ,
+    "models list": Action.MODEL_READ,
+    "models show": Action.MODEL_READ,
+    "models waivers": Action.MODEL_READ,
+    "monitor query": Action.ENDPOINT_READ,
+    "objectives": Action.ENDPOINT_READ,
+    "pipelines cancel": Action.PIPELINE_RUN,
+    "pipelines graph": Action.PIPELINE_READ,
+    "pipelines list": Action.PIPELINE_READ,
+    "pipelines logs": Action.PIPELINE_READ,
+    "pipelines retry": Action.PIPELINE_RUN,
+    "pipelines run": Action.PIPELINE_RUN,
+    "pipelines status": Action.PIPELINE_READ,
+    "pipelines step": Action.PIPELINE_READ,
+    "predictions list": Action.PREDICTION_READ,
+    "predictions show": Action.PREDICTION_READ,
+    "promote": Action.MODEL_PROMOTE,
+    "replay": Action.PREDICTION_READ,
+    "rollback": Action.MODEL_ROLLBACK,
+    "rollout": Action.ENDPOINT_ROLLOUT,
+    "rollout list": Action.ENDPOINT_READ,
+    "rollout plan": Action.ENDPOINT_READ,
+    "rollout status": Action.ENDPOINT_READ,
+    "runs": Action.RUN_READ,
+    "runs note": Action.RUN_WRITE,
+    "runs rename": Action.RUN_WRITE,
+    "sessions end": Action.SESSIONS_END,
+    "sessions list": Action.SESSIONS_READ,
+    "status": Action.PROJECT_READ,
+    "streams dead-letters": Action.STREAM_READ,
+    "streams list": Action.STREAM_READ,
+    "streams show": Action.STREAM_READ,
+    "users add": Action.ACCOUNTS_PROVISION,
+    "users disable": Action.ACCOUNTS_PROVISION,
+    "users enable": Action.ACCOUNTS_PROVISION,
+    "users list": Action.ACCOUNTS_PROVISION,
+    "users remove": Action.ACCOUNTS_PROVISION,
+}
+_CODE, _STATE = "runs code of the project", "reads and writes the state folder and its stores"
+_RIGHTS, _SECRETS = "gives rights, which no key may give", "has the installation's own keys"
+_OUTSIDE, _PERSONAL = "asks nobody, or the identity provider", "reaches values that identify a person"
+# First word of a command -> why it is the folder's user's, where it has no action over the API.
+_WHY = {
+    **dict.fromkeys(("apply", "advise", "batch", "bench", "ci", "doctor", "features", "ingest", "jobs"), _CODE),
+    **dict.fromkeys(("materialize", "monitor", "pipelines", "profile", "quotas", "reproduce", "search"), _CODE),
+    **dict.fromkeys(("streams", "train", "up"), _CODE),
+    **dict.fromkeys(("data", "evidence", "export", "migrate", "models", "retention", "sbom", "topics"), _STATE),
+    **dict.fromkeys(("policy", "roles", "service-accounts", "users"), _RIGHTS),
+    **dict.fromkeys(("audit", "console", "edge", "encryption"), _SECRETS),
+    **dict.fromkeys(("completion", "demo", "init", "login", "logout"), _OUTSIDE),
+    **dict.fromkeys(("erase", "subject"), _PERSONAL),
+}
+_FOLDER = "the folder's user"
+_QUEUED = f"{_FOLDER}, by `mainspring jobs`, or a schedule of the profile"
+# Kind of job -> the action to start, retry and cancel it over the API.
+_KINDS: dict[str, tuple[Action | None, str]] = {
+    **dict.fromkeys(WORK, (None, _QUEUED)),
+    "jobs of the project": (None, _QUEUED),
+    f"{RUN}NAME": (Action.PIPELINE_RUN, f"callers over the API; {_FOLDER}; what the pipeline declares"),
+    STEP: (Action.PIPELINE_RUN, "as the run that it is a part of"),
+    APPROVAL: (Action.PIPELINE_RUN, "as the run; `pipeline.approve` ends its wait"),
+}
+
+
+def commands() -> Iterator[str]:
+    """Yield every command, without groups."""
+    context = click.Context(cli, info_name="mainspring")
+    for name in COMMANDS:
+        yield from _commands(cli.get_command(context, name), context, name)
+
+
+def _commands(command: click.Command | None, context: click.Context, path: str) -> Iterator[str]:
+    if not isinstance(command, click.Group):
+        yield path
+        return
+    for name in command.list_commands(context):
+        yield from _commands(command.get_command(context, name), context, f"{path} {name}")
+
+
+def who_may(command: str) -> tuple[str, str]:
+    """Return the action of a command, and who may run it.
+
+    Raises:
+        KeyError: The command is in no table.
+    """
+    if command in _CHECKED:
+        return f"`{_CHECKED[command]}`", ""
+    group = command.partition(" ")[0]
+    same = _SAME.get(command, _SAME.get(group))
+    return ("", f"{_FOLDER}: it {_WHY[group]}") if same is None else (f"as `{same}`", _FOLDER)
 
 
 def page() -> str:
@@ -35,11 +189,20 @@ def page() -> str:
         scope = next(scope for scope in KeyScope if _key(authoriser, scope, action))
         who = "everyone known" if everyone else ", ".join(roles)
         lines.append(f"| `{action}` | {meanings[action]} | {scope} | {who} |\n")
-    parts = [_HEAD, *lines]
+    parts = [_HEAD, *lines, _COMMANDS]
+    parts += [f"| `{each}` | {' | '.join(who_may(each))} |\n" for each in commands()]
+    parts += [_JOBS]
+    parts += [
+        f"| {_code(kind)} | {f'`{action}`' if action else ''} | {who} |\n" for kind, (action, who) in _KINDS.items()
+    ]
     for title, name in (("Roles", "roles.cedar"), ("Scopes", "scopes.cedar"), ("Schema", "policies.cedarschema")):
         text = files("mainspring.security").joinpath(name).read_text("utf-8")
         parts.append(f"\n## {title}\n\n```text\n{text}```\n")
     return "".join(parts)
+
+
+def _code(kind: str) -> str:
+    return kind if " " in kind else f"`{kind}`"
 
 
 def _with(role: Role | None) -> Principal:

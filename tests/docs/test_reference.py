@@ -34,6 +34,25 @@ def test_roles_and_actions_are_current() -> None:
     assert written == script("access_reference").page(), "run `python docs/access_reference.py`"
 
 
+def test_every_command_and_kind_of_job_has_an_action_or_a_reason() -> None:
+    from mainspring.console.permissions import NEEDS
+    from mainspring.operations.jobs.handlers import WORK
+    from mainspring.operations.pipelines.names import APPROVAL, RUN, STEP
+
+    tables = script("access_reference")
+    commands = list(tables.commands())
+    found = {each: tables.who_may(each) for each in commands}
+    assert len(found) == len(commands) > 150
+    assert all(action or who for action, who in found.values())
+    groups = {each.partition(" ")[0] for each in commands}
+    assert tables._CHECKED.keys() <= found.keys()
+    assert tables._SAME.keys() <= found.keys() | groups
+    assert {each for each in groups if any(who.startswith(f"{tables._FOLDER}: ") for name, (_, who) in found.items()
+            if name.partition(" ")[0] == each)} == tables._WHY.keys()  # fmt: skip
+    assert tables._KINDS.keys() == WORK.keys() | {"jobs of the project", f"{RUN}NAME", STEP, APPROVAL}
+    assert [path for method, path in NEEDS if method != "GET" and "/jobs" in path] == []
+
+
 def test_settings_are_those_of_the_code() -> None:
     documented = {cells[0]: cells[1:3] for cells in rows("settings.md", "Every setting")[1:]}
     assert documented == {name: [f"MAINSPRING_{name.upper()}", str(default)] for name, default in DEFAULTS.items()}

@@ -3,7 +3,8 @@
 Envelopes against AES-256-GCM alone, with one key and without a record's name; personal values of a prediction against
 the same values in MessagePack and AES-256-GCM; a batch of a compaction under its subjects' keys, against opening and
 encrypting each under one key; data keys wrapped and unwrapped by files, against AES-256-GCM; states of an online store
-in memory, against AES-256-GCM and the same store.
+in memory, against AES-256-GCM and the same store; values of a lake's column written and read, against AES-256-GCM and
+the same lake in memory.
 """
 
 from __future__ import annotations
@@ -16,9 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from mainspring.core.time import SystemClock
+from mainspring.data.adapters.memory import MemoryLake
+from mainspring.data.ports import LakeTables
+from mainspring.data.sealed import SealedLake
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.features.adapters.sealed import SealedOnlineStore
 from mainspring.features.model import EntityState
@@ -124,13 +129,39 @@ def states(rows: int) -> list[Case]:
     ]  # fmt: skip
 
 
+def columns(rows: int) -> list[Case]:
+    """Measure values of an encrypted column of the lake."""
+    bare, nonce, schema = AESGCM(bytes(32)), bytes(12), pa.schema([pa.field("email", pa.string())])
+    values = [f"person{number}@example.org" for number in range(rows)]
+    plain, sealed = MemoryLake(), SealedLake(MemoryLake(), OneKey(), lambda _, __: ("email",))
+    encrypted = [bare.encrypt(nonce, each.encode(), b"") for each in values]
+
+    def write(lake: LakeTables) -> None:
+        lake.replace("people", pa.table({"email": values}, schema=schema).to_batches(), schema, key=os.urandom(8).hex())
+
+    def written() -> None:
+        write(plain)
+        for each in values:
+            bare.encrypt(nonce, each.encode(), b"")
+
+    def read() -> None:
+        plain.scan("people")
+        pa.array([bare.decrypt(nonce, each, b"").decode() for each in encrypted])
+
+    write(plain)
+    return [
+        _each("a value of the lake written", rows, lambda: write(sealed), written),
+        _each("a value of the lake read", rows, lambda: sealed.scan("people"), read),
+    ]
+
+
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mebibytes", type=int, default=64)
     parser.add_argument("--rows", type=int, default=10_000)
     chosen = parser.parse_args()
-    report("encryption", encryption(chosen.mebibytes, chosen.rows) + states(chosen.rows))
+    report("encryption", encryption(chosen.mebibytes, chosen.rows) + states(chosen.rows) + columns(chosen.rows))
 
 
 if __name__ == "__main__":

@@ -500,6 +500,7 @@ DOCUMENTS = {
         ("DataKey.created_at",),
     ),
     "encryption rotate": Document(Rotation),
+    "encryption rewrite": Document(_object("Rewritten", tables=list[str])),
     "policy check": Document(_object("CheckedPolicies", files=list[str])),
     "policy test": Document(_object("TestedPolicies", cases=int, wrong=list[Case])),
     "policy explain": Document(Explanation),

@@ -156,7 +156,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("users bind", ["ana@example.org", "local:ana"]), ("service-accounts bind", ["nightly", "local:runner"]),
         *((f"users {name}", ["ana@example.org"]) for name in ("disable", "enable", "remove")),
         *((f"service-accounts {name}", ["nightly"]) for name in ("disable", "enable", "remove")),
-        ("encryption status", []), ("encryption rotate", []),
+        ("encryption status", []), ("encryption rotate", []), ("encryption rewrite", []),
         ("policy check", []), ("policy explain", ["role:viewer", "model.promote"]), ("policy test", ["cases.csv"]),
         ("console", []), *((f"export {name}", []) for name in ("prometheus-rules", "prometheus-scrape", "grafana")),
         ("predictions list", []), ("fairness", [f"{MODEL}@champion", "--by", "HubLoad.scans_3h"]),

@@ -10,10 +10,27 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from kit.erased_shop import ANA, BEN, HOSTILE, customers, found_in, ingest, opened, planted, rows, subject, write
+from kit.erased_shop import (
+    AMOUNT,
+    ANA,
+    BEN,
+    HOSTILE,
+    MAIL,
+    NEEDLES,
+    customers,
+    found_in,
+    ingest,
+    opened,
+    planted,
+    rows,
+    subject,
+    write,
+)
 from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound
 from mainspring.data.streams.model import NewMessage
 from mainspring.data.streams.reading import read_between
+from mainspring.operations.encryption import rewrite
+from mainspring.operations.features.verifying import verify
 from mainspring.operations.materialize import materialise_views
 from mainspring.operations.streams.running import lander_of
 from mainspring.operations.subjects import erasing, exporting, holding
@@ -131,6 +148,29 @@ def test_a_restored_backup_brings_nobody_back(tmp_path: Path) -> None:
 def _copied(source: Path, to: Path) -> None:
     to.parent.mkdir(exist_ok=True)
     shutil.copytree(source, to) if source.is_dir() else shutil.copy(source, to)
+
+
+def test_personal_columns_are_in_no_file_and_everything_is_as_in_clear(tmp_path: Path) -> None:
+    state, values = tmp_path / ".mainspring", NEEDLES[1:]
+    project = planted(tmp_path, ("customer", "email", "amount"), pii_encrypted=True, online_encrypted=True)
+    assert found_in(state, values) == []
+    views = project.definitions.views.values()
+    assert [each.mismatches for view in views for each in verify(project, view, sample=9)] == [(), ()]
+    with zipfile.ZipFile(_exported(project, tmp_path)) as archive:
+        kept = [msgspec.json.decode(line) for line in archive.read("tables/purchases.jsonl").splitlines()]
+        (failed,) = map(msgspec.json.decode, archive.read("tables/purchases__quarantine.jsonl").splitlines())
+    assert sorted((each["email"], each["amount"]) for each in kept) == [(MAIL, 3.0), (MAIL, AMOUNT)]
+    assert (failed["email"], failed["amount"], failed["_reason"]) == (MAIL, "-1.0", "fails amount in [0, 1000]")
+    assert rewrite(project) == []
+
+    project = opened(tmp_path)
+    assert {"purchases", "purchases__quarantine"} < {*rewrite(project)}
+    assert any("purchases/" in each for each in found_in(state, values))
+    project = opened(tmp_path, pii_encrypted=True)
+    assert "purchases" in rewrite(project)
+    assert found_in(state, values) == []
+    erasing.erase(project, [subject(project)])
+    assert found_in(state) == []
 
 
 def test_a_held_subject_is_not_erased(tmp_path: Path) -> None:

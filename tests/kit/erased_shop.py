@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +51,10 @@ MAIL, AMOUNT = "ana.erased@example.org", 617.25
 HOSTILE = ["%", "_na-7f3e9c21", "ana-7f3e9c21x", "' OR '1'='1", 'q"uote\\;--']
 
 
-def write(folder: Path) -> None:
+def write(folder: Path, personal: Sequence[str] = ("email",)) -> None:
     """Write the project's files."""
     (folder / "mainspring.toml").write_text('name = "shop"\nmodules = ["erased_shop"]\n')
-    (folder / "erased_shop.py").write_text(SHOP)
+    (folder / "erased_shop.py").write_text(SHOP.replace('["email"]', repr([*personal])))
 
 
 def opened(folder: Path, **settings: Any) -> Project:
@@ -87,9 +87,9 @@ def log(project: Project, prefix: str, customers: list[str], personal: list[str]
     )  # fmt: skip
 
 
-def planted(folder: Path, **settings: Any) -> Project:
+def planted(folder: Path, personal: Sequence[str] = ("email",), **settings: Any) -> Project:
     """Return a project whose stores all have something of Ana and of others."""
-    write(folder)
+    write(folder, personal)
     project = opened(folder, **settings)
     others = [line for each in HOSTILE for line in rows(each, "other@example.org", [5.0])]
     ingest(project, folder, *rows(ANA, MAIL, [AMOUNT, -1.0]), *rows(BEN, "ben@example.org", [10.0, 20.0]), *others)
@@ -109,12 +109,12 @@ def planted(folder: Path, **settings: Any) -> Project:
     return project
 
 
-def found_in(folder: Path) -> list[str]:
-    """Return the files with any of the patterns, also inside of Parquet."""
+def found_in(folder: Path, needles: Sequence[re.Pattern[bytes]] = ()) -> list[str]:
+    """Return the files with any of the patterns, by default all, also inside of Parquet."""
     found = []
     for path in sorted(each for each in folder.rglob("*") if each.is_file()):
         contents = [path.read_bytes(), *(_columns(path) if path.suffix == ".parquet" else ())]
-        if any(needle.search(content) for content in contents for needle in NEEDLES):
+        if any(needle.search(content) for content in contents for needle in needles or NEEDLES):
             found.append(str(path.relative_to(folder)))
     return found
 

@@ -183,6 +183,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "keys list": ("keys list --all",),
     "encryption status": ("encryption status",),
+    "encryption rewrite": ("encryption rewrite", "encryption rewrite orders"),
     "encryption rotate": ("encryption rotate", "encryption rotate --data-keys"),
     "keys revoke": ("keys revoke 01m8be2bwh331ajhxkj67gs77w",),
     "sbom": ("sbom --output mainspring.cdx.json", "sbom late-delivery:3 --output late-delivery.cdx.json"),

@@ -7,14 +7,15 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+from duckdb.func import ARROW, SPECIAL
 
 from mainspring.core.errors import Corrupt, Invalid, MainspringError, NotFound, StorageFull
 from mainspring.core.expr.sql import quote_name, quote_text
@@ -22,7 +23,10 @@ from mainspring.core.files import disk_errors
 from mainspring.core.ids import new_id
 from mainspring.core.memory import NO_MEMORY, left_bytes
 from mainspring.data.arrow import no_rows
-from mainspring.data.model import TableScan
+from mainspring.data.model import SEALED_PREFIX, TableScan
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 BATCH_ROWS = 1 << 14  # rows per Arrow batch: a text column of a batch holds at most 2 GiB, 128 KiB per row
 SPILL = "spill-"  # prefix of spill folders, followed by a pid; removed once the process is dead
@@ -157,13 +161,59 @@ def register(con: duckdb.DuckDBPyConnection, name: str, scan: TableScan) -> None
         names = {name for schema in schemas for name, _ in schema or ()}
         # Where they differ, each statement that names the view opens all files.
         files = f"read_parquet([{listed}], union_by_name = {str(not alike).lower()}, hive_partitioning = false)"
-        if scan.schema is not None and not (alike and names.issuperset(scan.schema.names)):
+        opens: dict[str, str] = {}
+        if scan.schema is not None and (scan.opens or not (alike and names.issuperset(scan.schema.names))):
             present = {row[0] for row in con.execute(f"DESCRIBE SELECT * FROM {files}").fetchall()}
             con.register(f"{name} without rows", _nothing(scan))
             types = con.execute(f"DESCRIBE SELECT * FROM {quote_name(f'{name} without rows')}").fetchall()
             con.unregister(f"{name} without rows")
             columns += [f"NULL::{kind} AS {quote_name(column)}" for column, kind, *_ in types if column not in present]
-        con.execute(f"CREATE OR REPLACE TEMP VIEW {quote_name(name)} AS SELECT {', '.join(columns)} FROM {files}")
+            kinds = {column: kind for column, kind, *_ in types}
+            opens = {each: kinds[each] for each in scan.opens if SEALED_PREFIX + each in present}
+        rows = f"SELECT {', '.join(columns)} FROM {files}"
+        if opens:
+            rows = _opened(con, rows, scan, opens)
+        con.execute(f"CREATE OR REPLACE TEMP VIEW {quote_name(name)} AS {rows}")
+
+
+def arrow_data(scan: TableScan) -> ds.Dataset:
+    """Return a scan as Arrow data, which DuckDB reads without access to files; in memory if columns are encrypted."""
+    import pyarrow.dataset as ds
+
+    rows = scan.rows
+    if rows is None and scan.opens:
+        with session() as con, duck_errors("the lake", scan):
+            register(con, "opened", scan)
+            rows = con.sql("FROM opened").to_arrow_table()
+    found: ds.Dataset = (
+        ds.dataset(list(scan.files or ()), schema=scan.schema, format="parquet") if rows is None else ds.dataset(rows)
+    )
+    return found
+
+
+def _opened(con: duckdb.DuckDBPyConnection, rows: str, scan: TableScan, kinds: dict[str, str]) -> str:
+    """Return a query of rows with the values of encrypted columns, which are opened only where a reader needs them.
+
+    Args:
+        kinds: Column -> its type.
+    """
+    opened = []
+    for column, kind in kinds.items():
+        # The database keeps the function, so that no other ever has its number there.
+        function = f"open_{id(scan.opens[column])}"
+        with suppress(duckdb.CatalogException, duckdb.NotImplementedException):  # it is there already
+            con.create_function(
+                function,
+                scan.opens[column],
+                [con.sqltype("BLOB")],
+                con.sqltype(kind),
+                type=ARROW,
+                null_handling=SPECIAL,
+            )
+        sealed = quote_name(SEALED_PREFIX + column)
+        opened.append(f"coalesce({function}({sealed}), {quote_name(column)}) AS {quote_name(column)}")
+    without = ", ".join(quote_name(SEALED_PREFIX + column) for column in kinds)
+    return f"SELECT * EXCLUDE ({without}) REPLACE ({', '.join(opened)}) FROM ({rows})"
 
 
 def _schema(file: str) -> Columns | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 VISIBLE_AT = "_visible_at"  # timestamp: earliest time at which the row could be known
 SEQUENCE = "_seq"  # int64: order of arrival, unique in the table
 BATCH = "_batch"  # string: the batch that brought the row
+SEALED_PREFIX = "_sealed_"  # + column, binary: its encrypted values; see `data.sealed`
 RECORD_PREFIX = "_record_"  # + keying name, bool: whether the row counts for last values (cases: record-setting rule)
 SUPERSEDED_AT = "_superseded_at"  # timestamp, for a source with an id: time at which a newer version became visible
 SUPERSEDED_BY = "_superseded_by"  # int64: the `_seq` of that version
@@ -58,6 +59,7 @@ __all__ = [
     "QUARANTINE_SUFFIX",
     "REASON",
     "RECORD_PREFIX",
+    "SEALED_PREFIX",
     "SEQUENCE",
     "SUPERSEDED_AT",
     "SUPERSEDED_BY",
@@ -358,13 +360,15 @@ class TableScan:
     """Readable form of one table version: its Parquet files or, in memory, its rows.
 
     Exactly one of `files` and `rows` is set. Files may lack columns that were added later, and a table without rows has
-    no file: `schema` is the version's complete schema (`data.duck.register` provides every column of it).
+    no file: `schema` is the version's complete schema (`data.duck.register` provides every column of it). `opens`
+    has the columns that are encrypted in some files, in columns beside them, with functions that return their values.
     """
 
     version: int
     files: tuple[str, ...] | None = None
     rows: pa.Table | None = None
     schema: pa.Schema | None = None
+    opens: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mainspring.core.errors import Corrupt
-from mainspring.data.model import TableScan
+from mainspring.data.model import SEALED_PREFIX, TableScan
+from mainspring.data.sealed import open_columns
 
 ROWS = 100_000
 _GROUPS = 32  # maximum number of row groups read
@@ -29,7 +30,10 @@ def spread(scan: TableScan, columns: Sequence[str], rows: int = ROWS) -> pa.Tabl
     if scan.rows is not None:
         return _thinned(scan.rows.select([name for name in columns if name in scan.rows.column_names]), rows)
     try:
-        pieces = [_typed(piece, scan.schema) for piece in _pieces(scan.files or (), columns, rows)]
+        wanted = [*columns, *(SEALED_PREFIX + name for name in columns if name in scan.opens)]
+        pieces = [
+            _typed(open_columns(piece, scan.opens), scan.schema) for piece in _pieces(scan.files or (), wanted, rows)
+        ]
     except (pa.ArrowException, OSError) as error:
         what = (str(error).splitlines() or [""])[0]
         raise Corrupt(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
+from mainspring.data.model import source_of
+from mainspring.data.sealed import fits, write_anew
 from mainspring.operations.auditing import audit
 from mainspring.operations.endpoint_checks import Finding, well
 from mainspring.project import Project
 from mainspring.security.data_keys import NEVER_RENEWED
+
+_WAIT_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,40 @@ def renew(project: Project) -> Rotation:
                 made = project.data_keys.renew(purpose)
                 audit(project, "encryption.renew", f"key/{made.id}", f"number {made.number} of {purpose}")
     return Rotation(version=project.key_service.version(), wrapped=0, renewed=renewed)
+
+
+def rewrite(project: Project, names: Sequence[str] = (), told: Callable[[str], None] = lambda _: None) -> list[str]:
+    """Write tables anew in which columns are encrypted otherwise than in what is written now; return their names.
+
+    What only their older versions need is removed. Killed, it is finished by a repetition.
+
+    Args:
+        names: By default all tables.
+        told: Called before each table.
+
+    Raises:
+        NotFound: There is no such table.
+    """
+    made = not_as_set(project, names)
+    for table in made:
+        told(table)
+        with ExitStack() as held:
+            for name in (f"ingest.{source_of(table)}", table):  # of an ingestion, of the log of a view's tiles
+                held.enter_context(project.locks.hold(name, wait_s=_WAIT_S))
+            write_anew(project.lake, table)
+            project.lake.forget(table)
+        audit(project, "encryption.rewrite", f"table/{table}", "as pii_encrypted says")
+    return made
+
+
+def not_as_set(project: Project, names: Sequence[str] = ()) -> list[str]:
+    """Return those of the tables, by default of all, in which columns are encrypted otherwise than in new rows."""
+    found = []
+    for table in names or project.lake.tables():
+        scan = project.stored_lake.scan(table)
+        if not fits(scan, project.encrypted_columns(table, [] if scan.schema is None else scan.schema.names)):
+            found.append(table)
+    return found
 
 
 def check_encryption(project: Project) -> Iterator[Finding]:

@@ -8,11 +8,9 @@ from typing import Any
 import duckdb
 import msgspec
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from mainspring.core.errors import Invalid
 from mainspring.data import duck
-from mainspring.data.model import TableScan
 from mainspring.ledger.model import EXPLANATIONS, FAILURES, PREDICTIONS
 from mainspring.monitoring.incidents.model import Incident
 from mainspring.monitoring.model import Window
@@ -87,19 +85,12 @@ def _tables(project: Project) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, table in _TABLES.items():
         if project.lake.version(table) is not None:
-            found[name] = found[table] = _rows(project.lake.scan(table))
+            found[name] = found[table] = duck.arrow_data(project.lake.scan(table))
     windows = [each for endpoint in project.definitions.endpoints for each in project.monitors.windows(endpoint)]
     found["windows"] = _document_table(Window, windows, ("start", "end", "computed_at"))
     instants = ("opened_at", "closed_at", "closed_through", "updated_at", "silenced_until")
     found["incidents"] = _document_table(Incident, project.incidents.find(limit=MOST_ROWS), instants)
     return found
-
-
-def _rows(scan: TableScan) -> Any:
-    """Return a scan as Arrow data, which DuckDB reads without access to files."""
-    if scan.rows is not None:
-        return scan.rows
-    return ds.dataset(list(scan.files or ()), schema=scan.schema, format="parquet")
 
 
 def _document_table(

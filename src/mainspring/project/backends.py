@@ -5,7 +5,7 @@ An entry point in the group `mainspring.<port>` named after its scheme is called
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -256,6 +256,13 @@ BLOBS: Mapping[str, Build] = {
         ("s3", "gs", "az"), lambda at: lazily("registry.adapters.objects", "open_objects", extra="objects")(at.url)
     ),
 }
+
+
+def sealed_lake(lake: LakeTables, keys: Keys, columns: Callable[[str, Sequence[str]], Collection[str]]) -> LakeTables:
+    """Return a lake in which some columns are encrypted; see `data.sealed`."""
+    from mainspring.data.sealed import SealedLake
+
+    return SealedLake(lake, keys, columns)
 
 
 def sealed_online(store: OnlineStore, keys: Keys) -> OnlineStore:

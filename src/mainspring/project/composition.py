@@ -11,7 +11,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -454,6 +454,20 @@ class Project:
 
     @cached_property
     def lake(self) -> LakeTables:
+        return backends.sealed_lake(self.stored_lake, self.data_keys, self.encrypted_columns)
+
+    def encrypted_columns(self, table: str, names: Sequence[str]) -> Collection[str]:
+        """Return which of a table's columns are encrypted when they are written."""
+        if not self.settings.pii_encrypted:
+            return ()
+        from mainspring.features.sealing import personal_columns
+
+        loaded = self.definitions
+        return personal_columns(table, names, loaded.sources, loaded.entities.values(), loaded.views.values())
+
+    @cached_property
+    def stored_lake(self) -> LakeTables:
+        """The lake as the settings name it; its columns may be encrypted."""
         built: LakeTables = self._build("lake", backends.LAKES, self.settings.lake)
         return built
 

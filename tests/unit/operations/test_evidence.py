@@ -77,6 +77,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # a measure -> w
     "retention": ({"keep_predictions_us": None}, {"keep_predictions_us": 90 * DAY}),
     "approvals": ({"approvals": 0}, {"approvals": 1}),
     "encryption-of-models": ({"blobs_encrypted": False}, {"blobs_encrypted": True}),
+    "encryption-of-personal-columns": ({"pii_encrypted": False}, {"pii_encrypted": True}),
     "encryption-of-features": ({"online_encrypted": False}, {"online_encrypted": True}),
     "encryption-in-transit": ({"gateway": Address("192.0.2.1", 80)}, {"gateway": Address("127.0.0.1", 80)}),
     "central-sign-in": ({"sign_in": None}, {}),

@@ -64,11 +64,29 @@ def rotate(call: Call, *, data_keys: bool, former: str) -> None:
     call.result(done, lambda console: console.print(_told(done), soft_wrap=True))
 
 
+@make("rewrite")
+@click.argument("tables", nargs=-1, metavar="[TABLE]...")
+def rewrite(call: Call, *, tables: tuple[str, ...]) -> None:
+    """Encrypt, or decrypt, columns of existing rows as the profile's pii_encrypted says; by default of all tables.
+
+    The tables' older versions go, so dataset commits and tags that name them can no longer be read.
+    """
+    from mainspring.operations import encryption
+
+    with call.progress() as progress:
+        made = encryption.rewrite(call.project, tables, told=progress.say)
+    written = ", ".join(made)
+    call.result(
+        {"tables": made},
+        lambda console: console.print(f"Written anew: {written}." if made else "All rows are as the profile says."),
+    )
+
+
 def _told(done: Rotation) -> str:
     if done.renewed:
         return f"New data keys encrypt: {', '.join(done.renewed)}."
     return f"Version {done.version} of the master key wraps; {done.wrapped} data keys were wrapped again."
 
 
-for _command in (status, rotate):
+for _command in (status, rotate, rewrite):
     command.add_command(_command)

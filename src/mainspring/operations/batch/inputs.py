@@ -7,11 +7,10 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from glob import has_magic
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from mainspring.core.errors import Conflict, Invalid, InvalidData, NotFound
@@ -164,7 +163,7 @@ class Reader:
     def _scanned(self, name: str, run: str, scan: TableScan) -> Given:
         schema = scan.schema if scan.schema is not None else pa.schema([])
         own = pa.schema([field for field in schema if not field.name.startswith("_")])
-        local = scan.files is not None and all(Path(file).is_file() for file in scan.files)
+        local = scan.files is not None and not scan.opens and all(Path(file).is_file() for file in scan.files)
         if local and SUPERSEDED_AT not in schema.names:
             files = tuple(described(Path(file)) for file in scan.files or ())
             return Given(files, own, name, scan.version)
@@ -191,7 +190,7 @@ class Reader:
                 if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                     raise Invalid("The query is no single SELECT statement.", fix='write "SELECT ... FROM table".')
                 for table in sorted(con.get_table_names(sql) & set(self.lake.tables())):
-                    con.register(table, _arrow(self.lake.scan(table)))
+                    con.register(table, duck.arrow_data(self.lake.scan(table)))
                 for setting in self._settings:
                     con.execute(f"SET {setting}")
                 rows = con.sql(sql).to_arrow_reader(_GROUP_ROWS)
@@ -213,13 +212,6 @@ class Reader:
             sync_file(path)
         found = described(path)
         return Given((found,), found[1])
-
-
-def _arrow(scan: TableScan) -> Any:
-    """Return a scan as Arrow data, which DuckDB reads without access to files."""
-    if scan.rows is not None:
-        return scan.rows
-    return ds.dataset(list(scan.files or ()), schema=scan.schema, format="parquet")
 
 
 def _is_path(text: str) -> bool:

@@ -15,6 +15,7 @@ from mainspring.delivery import approving, routing
 from mainspring.governance.evidence import Measure, Measured, State
 from mainspring.operations.auditing import anchored, verdict_of
 from mainspring.operations.doctor import examine
+from mainspring.operations.encryption import not_as_set
 from mainspring.operations.encryption import state as keys_of_data
 from mainspring.project import Project
 from mainspring.registry.model import ModelVersion
@@ -450,6 +451,21 @@ def _states_encrypted(project: Project) -> Outcome:
     if not project.settings.online_encrypted:
         return State.OFF, "States are stored in clear."
     return State.HOLDS, "States and keys of entities are encrypted."
+
+
+@_measure(
+    "encryption-of-personal-columns",
+    "Columns of the lake that are marked personal are encrypted; keys of entities are not.",
+    off_by="`pii_encrypted = false`",
+    test="integration/test_erase.py::test_personal_columns_are_in_no_file_and_everything_is_as_in_clear",
+)
+def _columns_encrypted(project: Project) -> Outcome:
+    if not project.settings.pii_encrypted:
+        return State.OFF, "New rows are stored in clear."
+    behind = not_as_set(project)
+    if behind:
+        return State.PARTLY, f"Rows from before are in clear in {_listed(behind)}: `mainspring encryption rewrite`."
+    return State.HOLDS, "Marked columns are encrypted in all rows of newest versions."
 
 
 @_measure(

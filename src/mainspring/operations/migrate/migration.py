@@ -116,7 +116,9 @@ def _check_target(target: Project, progress: Progress) -> None:
 def _lake(source: Project, target: Project, step: Step) -> list[Content]:
     from mainspring.operations.migrate.files import move_lake
 
-    return move_lake(source.lake, target.lake, partial(backends.copy_table, source.lake, target.lake), step)
+    return move_lake(
+        source.lake, target.lake, partial(backends.copy_table, source.stored_lake, target.stored_lake), step
+    )
 
 
 def _blobs(source: Project, target: Project, step: Step) -> list[Content]:

@@ -13,6 +13,7 @@ import pyarrow.dataset as ds
 
 from mainspring.core.schema import DType
 from mainspring.core.time import format_instant
+from mainspring.data import duck
 from mainspring.data.arrow import Where, fitting, is_text
 from mainspring.data.model import DEAD_LETTERS_SUFFIX, SEQUENCE, TILES_PREFIX, KeyValue, TableScan
 from mainspring.features.layout import slot
@@ -103,6 +104,4 @@ def batches(project: Project, table: str, columns: Sequence[str] | None = None, 
 
 def opened(scan: TableScan) -> ds.Dataset | None:
     """Return a version of a table as a dataset; `None` for one without files."""
-    if scan.rows is not None:
-        return ds.dataset(scan.rows)
-    return ds.dataset(list(scan.files), schema=scan.schema, format="parquet") if scan.files else None
+    return None if scan.files == () else duck.arrow_data(scan)

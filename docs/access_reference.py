@@ -134,7 +134,7 @@ _WHY = {
     **dict.fromkeys(("streams", "train", "up"), _CODE),
     **dict.fromkeys(("data", "evidence", "export", "migrate", "models", "retention", "sbom", "topics"), _STATE),
     **dict.fromkeys(("policy", "roles", "service-accounts", "users"), _RIGHTS),
-    **dict.fromkeys(("audit", "console", "edge", "encryption"), _SECRETS),
+    **dict.fromkeys(("audit", "backup", "console", "edge", "encryption", "restore"), _SECRETS),
     **dict.fromkeys(("completion", "demo", "init", "login", "logout"), _OUTSIDE),
     **dict.fromkeys(("erase", "subject"), _PERSONAL),
 }

@@ -29,6 +29,7 @@ from mainspring.ledger.model import Prediction
 from mainspring.monitoring.service.burning import ObjectiveReport
 from mainspring.operations.advise.folder import FirstPage
 from mainspring.operations.advise.model import Advised
+from mainspring.operations.backup.running import Made, Restored
 from mainspring.operations.batch.values import BatchReport
 from mainspring.operations.callers import Caller
 from mainspring.operations.ci.model import Report
@@ -500,6 +501,8 @@ DOCUMENTS = {
         ("DataKey.created_at",),
     ),
     "encryption rotate": Document(Rotation),
+    "backup": Document(Made),
+    "restore": Document(Restored),
     "encryption rewrite": Document(_object("Rewritten", tables=list[str])),
     "policy check": Document(_object("CheckedPolicies", files=list[str])),
     "policy test": Document(_object("TestedPolicies", cases=int, wrong=list[Case])),

@@ -29,7 +29,7 @@ from mainspring.security.model import UserSession
 # What needs a process that goes on, or long work: `kit.depot` compares each document of these in other tests.
 ELSEWHERE = {
     *("bench", "ci", "demo", "migrate", "monitor run", "objectives", "predict", "promote", "quotas", "replay"),
-    *("data publish", "edge page", "login", "predictions show"),
+    *("data publish", "edge page", "login", "predictions show", "restore"),
     *(f"streams {name}" for name in ("list", "show", "dead-letters", "run", "send", "seek", "replay")),
     *("explain", "models label-issues", "models exposure", "reproduce", "search", "train"),
     *("up", *(f"rollout {name}" for name in ("start", "status", "stop", "promote", "rollback", "list"))),
@@ -157,6 +157,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         *((f"users {name}", ["ana@example.org"]) for name in ("disable", "enable", "remove")),
         *((f"service-accounts {name}", ["nightly"]) for name in ("disable", "enable", "remove")),
         ("encryption status", []), ("encryption rotate", []), ("encryption rewrite", []),
+        ("backup", ["monday.backup"]),
         ("policy check", []), ("policy explain", ["role:viewer", "model.promote"]), ("policy test", ["cases.csv"]),
         ("console", []), *((f"export {name}", []) for name in ("prometheus-rules", "prometheus-scrape", "grafana")),
         ("predictions list", []), ("fairness", [f"{MODEL}@champion", "--by", "HubLoad.scans_3h"]),

@@ -183,6 +183,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "keys list": ("keys list --all",),
     "encryption status": ("encryption status",),
+    "backup": ("backup /backups/monday",),
+    "restore": ("restore /backups/monday",),
     "encryption rewrite": ("encryption rewrite", "encryption rewrite orders"),
     "encryption rotate": ("encryption rotate", "encryption rotate --data-keys"),
     "keys revoke": ("keys revoke 01m8be2bwh331ajhxkj67gs77w",),

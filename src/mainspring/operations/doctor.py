@@ -14,6 +14,7 @@ from mainspring.core.ids import ID_PATTERN
 from mainspring.core.time import DAY, format_instant
 from mainspring.jobs.model import Status
 from mainspring.ledger.model import PREDICTIONS
+from mainspring.operations.backup.running import check_restore
 from mainspring.operations.edge.watching import check_fleet
 from mainspring.operations.encryption import check_encryption
 from mainspring.operations.endpoint_checks import Finding, check_endpoints, well
@@ -46,6 +47,7 @@ def examine(project: Project, only: str | None = None) -> list[Finding]:
         ("audit log", _audit_log),
         ("keys", _keys),
         ("encryption", check_encryption),
+        ("restore", check_restore),
         ("policies", _policies),
         ("lake", _lake),
         ("online store", _online),

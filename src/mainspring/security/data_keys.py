@@ -121,6 +121,18 @@ class DataKeys:
             self._opened.update((each, (secret, now)) for each, secret in zip(wanted, opened, strict=True))
         return [self._opened[each][0] for each in ids]
 
+    def stored(self, purpose: str) -> StoredKey:
+        """Return the newest key of a purpose as it is stored, made if there is none."""
+        return self._stored(purpose)
+
+    def opened(self, stored: StoredKey) -> DataKey:
+        """Return a key that the store may lack, as that of a backup.
+
+        Raises:
+            Corrupt: The service does not open it.
+        """
+        return DataKey(stored.id, self._unwrap([stored])[0])
+
     def renew(self, purpose: str) -> StoredKey:
         """Make another key for a purpose, and return it: it encrypts in this process now, in others within a minute."""
         newest = self._store().newest(purpose)

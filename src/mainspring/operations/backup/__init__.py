@@ -1,0 +1,1 @@
+"""Encrypted backups of what a project cannot compute again, and their restoration."""

@@ -1,0 +1,26 @@
+"""Backs up or restores the shop in a folder, and dies by SIGKILL before a part."""
+
+import os
+import signal
+import sys
+from itertools import count
+from pathlib import Path
+
+from kit.erased_shop import opened
+from mainspring.operations.backup.running import backup, restore
+
+
+def main() -> None:
+    folder, dies_at = Path(sys.argv[2]), int(sys.argv[3])
+    sys.path.insert(0, str(folder))
+    project, parts = opened(folder), count()
+
+    def told(_: str) -> None:
+        if next(parts) == dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    {"backup": backup, "restore": restore}[sys.argv[1]](project, folder / "monday.backup", told)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Backups: what a thief of one has, what is restored from one, and that the erased stay erased."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kit.erased_shop import ANA, BEN, HOSTILE, customers, found_in, opened, planted, subject
+from kit.servers import PostgresServer
+from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound
+from mainspring.operations.backup.archive import UNFINISHED
+from mainspring.operations.backup.running import _blobs_of, backup, restore, unfinished
+from mainspring.operations.subjects.erasing import erase
+from mainspring.project import Project
+
+DIGEST = "a" * 64
+FILES = {"manifest.json": b"{}", "model.onnx": b"weights" * 300_000}
+
+
+def _lost(project: Project) -> None:
+    """Lose the catalog, bundles and online states, and set the lake back."""
+    state = project.settings.state
+    for path in [*state.glob("catalog.db*"), *state.glob("online.db*"), state / "bundles", state / "lake"]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    shutil.copytree(state.parent / "lake of before", state / "lake")
+
+
+def _backed_up(folder: Path, **settings: Any) -> tuple[Project, Path]:
+    """Return a shop, of which there is a backup from before an erasure."""
+    project = planted(folder, **settings)
+    _blobs_of(project).put(DIGEST, FILES)
+    to = folder / "monday.backup"
+    made = backup(project, to)
+    assert (made.bundles, made.bytes) == (1, to.stat().st_size)
+    shutil.copytree(project.settings.state / "lake", folder / "lake of before")
+    return project, to
+
+
+def test_a_restored_backup_is_the_project_without_those_who_were_erased_since(tmp_path: Path) -> None:
+    project, path = _backed_up(tmp_path)
+    assert found_in(tmp_path / "lake of before") != []
+    assert not [each for each in found_in(tmp_path) if each.startswith("monday")]
+    assert b"weights" not in path.read_bytes()
+    assert path.stat().st_mode & 0o777 == 0o600
+    kept = [each.id for each in project.snapshots.log()]
+    erase(project, [subject(project)])
+    with pytest.raises(Conflict, match="catalog"):
+        restore(project, path)
+    project.close()
+    assert unfinished(project) is None
+    _lost(project)
+
+    project = opened(tmp_path)
+    done = restore(project, path)
+    assert (done.bundles, done.erased) == (1, 1)
+    assert [each.partition(" ")[0] for each in done.missing]  # an erasure removes older versions
+    assert found_in(tmp_path / ".mainspring") == []
+    assert customers(project) == sorted({BEN, *HOSTILE})
+    assert project.subject_keys.erased([subject(project).name, subject(project, BEN).name]) == [True, False]
+    assert [each.id for each in project.snapshots.log()] == kept
+    assert {each: _blobs_of(project).get(DIGEST)[each] for each in FILES} == FILES
+    assert unfinished(project) is None
+    assert {each.id for each in project.predictions.recent()} == {"clear1", "clear2", "sealed1"}  # of the lake before
+
+
+def test_what_is_no_whole_backup_of_the_project_changes_nothing(tmp_path: Path) -> None:
+    project, path = _backed_up(tmp_path)
+    content = path.read_bytes()
+    broken = {
+        "cut": content[: len(content) - 100],
+        "changed": content[:-1000] + bytes([content[-1000] ^ 1]) + content[-999:],
+        "longer": content + b"\0",
+        "nothing": b"",
+    }
+    project.close()
+    _lost(project)
+    project = opened(tmp_path)
+    for name, each in broken.items():
+        (tmp_path / name).write_bytes(each)
+        with pytest.raises(Corrupt):
+            restore(project, tmp_path / name)
+    with pytest.raises(NotFound):
+        restore(project, tmp_path / "nowhere")
+    (tmp_path / "other").write_bytes(content.replace(b'"project":"shop"', b'"project":"shoe"', 1))
+    with pytest.raises(Invalid, match="shoe"):
+        restore(project, tmp_path / "other")
+    assert unfinished(project) is None
+    assert project.snapshots.log() == []
+    with pytest.raises(Conflict, match="exists"):
+        backup(project, path)
+    assert not path.with_name(path.name + UNFINISHED).exists()
+
+
+def test_a_catalog_on_postgres_is_restored_into_a_file_and_back(
+    tmp_path: Path, postgres_server: PostgresServer
+) -> None:
+    project, path = _backed_up(tmp_path, catalog=postgres_server.fresh().text)
+    kept = [each.id for each in project.snapshots.log()]
+    project.close()
+    for number, at in enumerate((f"sqlite:///{tmp_path}/other.db", postgres_server.fresh().text)):
+        project = opened(tmp_path, catalog=at)
+        done = restore(project, path)
+        assert (done.erased, done.missing) == (0, [])
+        assert [each.id for each in project.snapshots.log()] == kept
+        path = tmp_path / f"{number}.backup"
+        backup(project, path)
+        project.close()
+    assert ANA in customers(project)

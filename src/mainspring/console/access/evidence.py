@@ -40,6 +40,6 @@ def add_evidence_api(router: APIRouter, project: Project) -> None:
     """Add `/api/evidence`."""
 
     @router.get("/evidence")
-    def list_evidence() -> Response:
+    def list_evidence() -> Answer:
         """The newest report of each framework: when it was measured, and how many controls are in each state."""
         return Answer({"reports": [asdict(each) for each in newest(project)]})

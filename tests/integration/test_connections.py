@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +187,21 @@ def test_silent_handshakes_lock_nobody_out(tmp_path: Path) -> None:
             await server.until("connections", 8)
             assert await status(await server.peer(ASK, ssl=authority.trusting())) == 200
             assert await closed(silent[0])
+
+    asyncio.run(talk())
+
+
+def test_an_older_version_of_tls_where_it_is_allowed(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    tls, older = authority.issue("server"), authority.trusting()
+    older.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    async def talk() -> None:
+        async with serving(tls=replace(tls, allows_1_2=True)) as server:
+            assert await status(await server.peer(ASK, ssl=older)) == 200
+        async with serving(tls=tls) as server:
+            with pytest.raises(OSError, match="PROTOCOL_VERSION"):
+                await server.peer(ASK, ssl=older)
 
     asyncio.run(talk())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -29,7 +30,8 @@ from kit.serving import FEATURES, expected
 from kit.serving_process import grpc_process
 from kit.tensors import WIDE
 from kit.waiting import free_port, wait_until
-from mainspring.core.settings import Tls
+from mainspring.core.settings import Address, Tls
+from mainspring.operations.plane_connection import served
 from mainspring.processes.supervisor import Supervisor
 from mainspring.serving.protocol.tensor import DTYPES
 
@@ -205,3 +207,9 @@ def test_mutual_tls(tmp_path: Path, authority: Authority) -> None:
         for shown in (None, authority.issue("self")):
             with pytest.raises(InferenceServerException, match="UNAVAILABLE"):
                 summed(server.address, server.key, authority, shown)
+
+        address = replace(Address.parse(server.address), secure=True)
+        before, new = served(address), authority.issue("server")  # in the same files
+        wait_until(lambda: served(address) != before, "the renewed certificate")
+        assert served(address) == ssl.PEM_cert_to_DER_cert(new.cert.read_text())
+        assert summed(server.address, server.key, authority, clients.issue("caller")) == WIDE

@@ -57,7 +57,16 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     endpoint.rejections["queue_full"] += 1
     endpoint.arm("2").failures["Unavailable"] += 1
     metrics.connections = lambda: dict.fromkeys(
-        ("connections", "held_connections", "receiving_bytes", "evicted_connections"), 0
+        (
+            "connections",
+            "held_connections",
+            "receiving_bytes",
+            "evicted_connections",
+            "certificate_expires",
+            "certificate_loaded",
+            "certificate_refused",
+        ),
+        0,
     )
     project: Project = populated()
     state = tmp_path_factory.mktemp("state")

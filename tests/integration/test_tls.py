@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import http.client
-import signal
+import re
 import socket
 import ssl
 import subprocess
@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from mainspring.core.errors import Invalid
 from mainspring.core.settings import Tls
 from mainspring.operations.doctor import examine
 from mainspring.operations.plane_connection import answers, connect
+from mainspring.project import Project
 from mainspring.project.settings import load_settings
 
 
@@ -68,19 +70,17 @@ def _connected(fleet: Fleet) -> socket.socket:
     return socket.create_connection(("127.0.0.1", fleet.port), timeout=30)
 
 
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_newer_versions_of_the_protocol(fleet: Fleet, authority: Authority, version: ssl.TLSVersion) -> None:
-    context = authority.trusting()
-    context.minimum_version = context.maximum_version = version
-    with _connected(fleet) as plain, context.wrap_socket(plain, server_hostname="127.0.0.1") as secure:
-        assert secure.version() == {"TLSv1_2": "TLSv1.2", "TLSv1_3": "TLSv1.3"}[version.name]
+def test_the_newest_version_of_the_protocol(fleet: Fleet, authority: Authority) -> None:
+    with _connected(fleet) as plain, authority.trusting().wrap_socket(plain, server_hostname="127.0.0.1") as secure:
+        assert secure.version() == "TLSv1.3"
 
 
-def test_older_ones_are_refused(fleet: Fleet, authority: Authority) -> None:
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_1, ssl.TLSVersion.TLSv1_2])
+def test_older_ones_are_refused(fleet: Fleet, authority: Authority, newest: ssl.TLSVersion) -> None:
     context = authority.trusting()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+        context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, newest
     context.set_ciphers("ALL:@SECLEVEL=0")
     with _connected(fleet) as plain, pytest.raises((ssl.SSLError, ConnectionError)):
         context.wrap_socket(plain, server_hostname="127.0.0.1")
@@ -164,32 +164,86 @@ def test_doctor_says_when_a_certificate_ends(tmp_path: Path, authority: Authorit
     for ends, ok in ((30 * DAY, True), (5 * DAY, False)):
         tls = authority.issue(f"ends-{ends.days}", ends=ends)
         fleet = Fleet(tmp_path / str(ends.days), settings=_settings(tls))
-        found = [each for each in examine(fleet.project) if each.check == "certificates"]
+        found = examine(fleet.project, only="certificates")
         assert [each.ok for each in found] == [ok]
         assert f"ends-{ends.days}.pem of the gateway" in found[0].detail
 
 
-def test_a_renewed_certificate_is_served_by_processes_that_were_replaced(tmp_path: Path, authority: Authority) -> None:
-    """One after the other, under load. One that cannot start is tried again, later each time, while another serves."""
-    fleet = Fleet(tmp_path, settings=_settings(authority.issue("renewed")), context=authority.trusting())
+def test_certificates_and_authorities_are_loaded_again_by_what_runs(tmp_path: Path, authority: Authority) -> None:
+    """No request is lost, on connections that stay or on new ones; files that cannot be served change nothing."""
+    clients, later = Authority(tmp_path, name="clients"), Authority(tmp_path, name="later")
+    accepted = tmp_path / "accepted.pem"
+    accepted.write_bytes(clients.certificate.read_bytes())
+    fleet = Fleet(
+        tmp_path,
+        settings=_settings(authority.issue("renewed"), accepted),
+        context=authority.trusting(clients.issue("a")),
+    )
     fleet.publish("1")
     with fleet.up():
-        new = authority.issue("renewed")  # in the same files
+        pids, log = fleet.pids, fleet.project.settings.state / "logs" / "gateway-1.log"
         with fleet.load(threads=2) as load:
-            for name in ("gateway", "gateway-1"):
-                load.until_answered(20)
-                fleet.until_replaced(name, fleet.kill(name, signal.SIGTERM))
-                fleet.until_all_serve("1")
-        assert load.failures == []
-        assert {_served(fleet) for _ in range(10)} == {new.cert.read_text()}
+            load.until_answered(20)
+            shown = authority.trusting(later.issue("b"))
+            stranger = http.client.HTTPSConnection("127.0.0.1", fleet.port, timeout=30, context=shown)
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                _asked(stranger)
+            new = authority.issue("renewed")  # in the same files
+            accepted.write_bytes(b"".join(each.certificate.read_bytes() for each in (clients, later, authority)))
+            wait_until(lambda: _reloads(fleet, "loaded") == [1.0, 1.0], "both processes to load the files")
+            assert {_served(fleet) for _ in range(10)} == {new.cert.read_text()}
+            assert _asked(stranger) == 200
+            mine = fleet.project.settings
+            assert _asked(connect(mine.gateway, mine.gateway_tls)) == 200  # by the plane's own certificate
 
-        new.key.rename(new.key.with_suffix(".away"))
+            authority.issue("renewed", begins=-2 * DAY, ends=-DAY)
+            wait_until(lambda: _reloads(fleet, "refused") == [1.0, 1.0], "both processes to refuse them")
+            assert all(fleet.ask("POST", INFER, BODY).status == 200 for _ in range(20))
+            assert {_served(fleet) for _ in range(10)} != {new.cert.read_text()}
+            load.until_answered(20)
+        assert load.failures == []
+        assert fleet.pids == pids
+        assert "The former certificate stays in use: " in log.read_text()
+        (found,) = examine(fleet.project, only="certificates")
+        assert "renewed.pem expired on" in found.detail
+
+        # One that is killed cannot start with them, and is tried again while another serves.
         fleet.kill("gateway-1")
-        log = fleet.project.settings.state / "logs" / "gateway-1.log"
-        wait_until(lambda: log.read_text().count("renewed.key cannot be read") >= 3, "several attempts")
+        wait_until(lambda: log.read_text().count("renewed.pem expired") > 1, "an attempt")
         assert all(fleet.ask("POST", INFER, BODY).status == 200 for _ in range(20))
-        new.key.with_suffix(".away").rename(new.key)
+        authority.issue("renewed")
         fleet.until_all_serve("1")
+
+
+def test_doctor_says_that_another_certificate_is_served(fleet: Fleet, authority: Authority) -> None:
+    settings = fleet.project.settings
+    elsewhere = replace(settings, gateway_tls=authority.issue("elsewhere"))
+    (found,) = examine(Project(elsewhere), only="certificates")
+    assert (found.ok, "serves another certificate than" in found.detail) == (False, True)
+    assert [each.ok for each in examine(fleet.project, only="certificates")] == [True]
+
+
+def test_who_is_signed_by_an_intermediate_of_the_plane_is_not_the_plane(fleet: Fleet, authority: Authority) -> None:
+    mine = authority.issue("mine")
+    chain = mine.cert.with_name("chain.pem")
+    chain.write_bytes(mine.cert.read_bytes() + authority.certificate.read_bytes())
+    connection = connect(fleet.project.settings.gateway, Tls(chain, mine.key))
+    with pytest.raises(ssl.SSLCertVerificationError):
+        connection.request("GET", "/v2/health/live")
+    connection.close()
+
+
+def _asked(connection: http.client.HTTPConnection) -> int:
+    try:
+        connection.request("GET", "/v2/health/live")
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def _reloads(fleet: Fleet, outcome: str) -> list[float]:
+    wanted = re.compile(rf'mainspring_certificate_reloads_total{{slot="\d",outcome="{outcome}"}} (.+)')
+    return [float(each) for each in wanted.findall(fleet.scrape())]
 
 
 def _served(fleet: Fleet) -> str:

@@ -141,7 +141,6 @@ async def _grpc(
 ) -> None:
     from kit.serving import PEPPER, Kit
     from mainspring.core.settings import Address, Limits, Tls
-    from mainspring.core.time import SystemClock
     from mainspring.ledger.adapters.segments import SegmentLog
     from mainspring.security.keys import Authenticator
     from mainspring.security.model import KeyScope
@@ -170,7 +169,7 @@ async def _grpc(
         Address("127.0.0.1", port),
         limits=Limits(connections=settings.get("calls", 1024)),
         max_message_bytes=settings.get("max_message_bytes", 1 << 20),
-        credentials=credentials(Tls(*tls), now=SystemClock().now()) if tls else None,
+        credentials=credentials(Tls(*(Path(each) for each in tls))) if tls else None,
         stop=stop,
         started=lambda: tell(port, kit.key()),
     )

@@ -71,11 +71,13 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Paths of PEM files. With `client_ca`, a caller must present a certificate signed by one of its authorities."""
+    """Paths of PEM files. With `client_ca`, a caller must present a certificate signed by one of its authorities.
+    `allows_1_2`: TLS 1.2 is spoken beside 1.3."""
 
     cert: Path
     key: Path
     client_ca: Path | None = None
+    allows_1_2: bool = False
 
 
 @dataclass(frozen=True, slots=True)

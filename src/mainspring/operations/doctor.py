@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mainspring.core import sandbox
-from mainspring.core.errors import Conflict, MainspringError
+from mainspring.core.errors import Conflict, Invalid, MainspringError
 from mainspring.core.ids import ID_PATTERN
 from mainspring.core.time import DAY, format_instant
 from mainspring.jobs.model import Status
@@ -20,7 +20,7 @@ from mainspring.operations.encryption import check_encryption
 from mainspring.operations.endpoint_checks import Finding, check_endpoints, well
 from mainspring.operations.jobs.queue import failing
 from mainspring.operations.monitor_checks import check_monitor
-from mainspring.operations.plane_connection import answers
+from mainspring.operations.plane_connection import answers, served
 from mainspring.operations.policies import own_policies
 from mainspring.operations.streams.checking import check_streams
 from mainspring.project import Project, place_checks
@@ -339,10 +339,19 @@ def _certificates(project: Project) -> Iterator[Finding]:
             continue
         from mainspring.security import tls
 
-        expires = tls.check(files, now=now).expires
-        detail = f"{files.cert} of the {plane} is valid until {format_instant(expires)}"
-        if expires - now < _RENEW_US:
-            yield Finding(check="certificates", ok=False, detail=detail, fix="renew the certificate, and restart")
+        address = settings.gateway if plane == "gateway" else settings.control
+        try:
+            found = tls.check(files, now=now)
+        except Invalid as error:
+            yield Finding(check="certificates", ok=False, detail=f"of the {plane}: {error.what}", fix=error.fix or "")
+            continue
+        detail = f"{files.cert} of the {plane} is valid until {format_instant(found.expires)}"
+        if found.expires - now < _RENEW_US:
+            fix = "renew the certificate in its file: what runs loads it by itself"
+            yield Finding(check="certificates", ok=False, detail=detail, fix=fix)
+        elif served(address) not in (None, found.leaf):
+            detail = f"the {plane} serves another certificate than {files.cert}"
+            yield Finding(check="certificates", ok=False, detail=detail, fix=f"see the reason in the {plane}'s log")
         else:
             yield well("certificates", detail)
 

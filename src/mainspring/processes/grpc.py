@@ -75,7 +75,7 @@ async def _serve(project: Project, slots: Slots, tracing: Tracing | None, *, sha
         address,
         limits=settings.gateway_limits,
         max_message_bytes=settings.max_body_bytes,
-        credentials=credentials(tls, now=project.wall.now()) if tls is not None else None,
+        credentials=credentials(tls) if tls is not None else None,
         slots=slots,
         shared=shared,
         started=lambda: log.info("gRPC listens on %s:%d", address.host, address.port),

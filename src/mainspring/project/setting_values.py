@@ -194,7 +194,8 @@ def tls_of(root: Path, plane: str, given: Given) -> Tls | None:
             f"The profile has TLS settings for the {plane}, but no {plane}_tls_{missing}.",
             fix=f"name the PEM files of the certificate and of its key: {plane}_tls_cert and {plane}_tls_key.",
         )
-    return Tls(root / cert, root / key, root / client_ca if client_ca else None)
+    authorities = root / client_ca if client_ca else None
+    return Tls(root / cert, root / key, authorities, allows_1_2=bool(given[f"{plane}_tls_1_2"]))
 
 
 def traces(given: Given) -> Traces | None:

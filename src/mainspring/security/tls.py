@@ -17,9 +17,10 @@ from mainspring.security.secrets import read_private
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A certificate that passed. `expires` is the earliest end of its whole chain, UTC epoch microseconds."""
+    """A certificate that passed: the earliest end of its whole chain, UTC epoch microseconds, and its own DER."""
 
     expires: int
+    leaf: bytes
 
 
 def check(tls: Tls, *, now: int) -> Checked:
@@ -38,7 +39,8 @@ def check(tls: Tls, *, now: int) -> Checked:
     for path, certificates in ((tls.cert, chain), (tls.client_ca or tls.cert, authorities)):
         for each in certificates:
             _check_time(path, each, now)
-    return Checked(min(from_datetime(each.not_valid_after_utc) for each in (*chain, *authorities)))
+    expires = min(from_datetime(each.not_valid_after_utc) for each in (*chain, *authorities))
+    return Checked(expires, chain[0].public_bytes(Encoding.DER))
 
 
 def _read(path: Path, what: str) -> bytes:

@@ -13,7 +13,7 @@ import grpc
 from mainspring.core.errors import Conflict
 from mainspring.core.listening import check_free
 from mainspring.core.settings import Address, Limits, Tls
-from mainspring.security.tls import check
+from mainspring.security.renewal import Renewing
 from mainspring.serving.grpc.service import Service
 from mainspring.serving.plane.slots import Slots
 
@@ -125,15 +125,26 @@ def _listen(server: Any, address: Address, credentials: grpc.ServerCredentials |
         raise Conflict(f"Cannot listen on {place}: {error}.", fix="choose another address for grpc.") from error
 
 
-def credentials(tls: Tls, *, now: int) -> grpc.ServerCredentials:
+def credentials(tls: Tls) -> grpc.ServerCredentials:
     """Return what `serve` needs for TLS; where `tls` names authorities, callers must show a certificate of theirs.
+
+    Files that changed are loaded with the next connection. gRPC for Python has no setting for the version of TLS.
 
     Raises:
         Invalid: A file cannot be served with; see `security.tls.check`.
     """
-    check(tls, now=now)
-    return grpc.ssl_server_credentials(
+    certificate = Renewing(tls, _loaded)
+
+    def renewed() -> grpc.ServerCertificateConfiguration | None:
+        return certificate.current if certificate.look() else None
+
+    return grpc.dynamic_ssl_server_credentials(
+        certificate.current, renewed, require_client_authentication=tls.client_ca is not None
+    )
+
+
+def _loaded(tls: Tls) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
         [(tls.key.read_bytes(), tls.cert.read_bytes())],
         root_certificates=tls.client_ca.read_bytes() if tls.client_ca else None,
-        require_client_auth=tls.client_ca is not None,
     )

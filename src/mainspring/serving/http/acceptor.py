@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from email.utils import formatdate
 from typing import Any
 
 from mainspring.core.errors import NoRoom
 from mainspring.core.settings import Limits, Tls
 from mainspring.core.time import SystemClock
+from mainspring.security.renewal import LOOK_S, Renewing
 from mainspring.serving.http.connection import Connection
 from mainspring.serving.http.message import Head, Request
 from mainspring.serving.http.pressure import Pressure
@@ -77,13 +78,16 @@ class Acceptor:
         unreadable: Is told the status with which something was refused that was not a request.
         max_body_bytes: The largest body, as sent.
         largest: Returns the largest body of a request with this head, where it may be larger than `max_body_bytes`.
-        tls: Files that `security.tls.check` has found good.
+        tls: Files of the certificate, which are loaded again when they change: for connections made after that.
 
     Attributes:
         ending: Whether each reply is the last of its connection.
         heads: The bytes of a head -> the same read, and the size of the body that it announces. Of the last second.
         buffer: Where connections receive.
         pressure: Says when what is read came, and holds connections under overload.
+
+    Raises:
+        Invalid: The certificate cannot be served; see `security.tls.check`.
     """
 
     def __init__(
@@ -109,7 +113,8 @@ class Acceptor:
         self.buffer = memoryview(bytearray(_READ))
         self.pressure = Pressure(self.loop)
         self._listener = listener
-        self._context = None if tls is None else _context(tls)
+        self._certificate = None if tls is None else Renewing(tls, _context)
+        self._renewing: asyncio.Task[None] | None = None
         self._connections: set[Connection] = set()
         self._greeting: dict[asyncio.Task[None], _Greeting] = {}  # connections that are being made
         self._receiving = self._evicted = 0
@@ -127,6 +132,8 @@ class Acceptor:
         self._listener.setblocking(False)
         self._accept_more()
         self._look()
+        if self._certificate is not None:
+            self._renewing = self.loop.create_task(_renew(self._certificate))
 
     def refuse_more(self) -> None:
         """Accept no more connections and go on serving those there are."""
@@ -150,8 +157,9 @@ class Acceptor:
             each.abort()
         for task in self._greeting:
             task.cancel()
-        if self._looking is not None:
-            self._looking.cancel()
+        for timer in (self._looking, self._renewing):
+            if timer is not None:
+                timer.cancel()
         self.pressure.close()
         return finished
 
@@ -183,9 +191,11 @@ class Acceptor:
         self._receiving -= count
 
     def numbers(self) -> dict[str, int]:
-        """Return the connections that are open, how many of them are held and were closed for others, and the bytes of
-        bodies that are arriving."""
+        """Return the connections that are open, how many of them are held and were closed for others, the bytes of
+        bodies that are arriving, and with TLS what became of the certificate's files."""
+        renewals = {} if self._certificate is None else asdict(self._certificate.renewals)
         return {
+            **{f"certificate_{name}": count for name, count in renewals.items()},
             "connections": self.open,
             "held_connections": self.pressure.holding,
             "evicted_connections": self._evicted,
@@ -285,8 +295,8 @@ class Acceptor:
             await self.loop.connect_accepted_socket(
                 lambda: Connection(self, greeting),
                 peer,
-                ssl=self._context,
-                ssl_handshake_timeout=None if self._context is None else _HANDSHAKE_S,
+                ssl=None if self._certificate is None else self._certificate.current,
+                ssl_handshake_timeout=None if self._certificate is None else _HANDSHAKE_S,
             )
         except OSError as error:  # the peer left, or does not speak TLS as it must
             _log.info("A connection was not made: %s", error)
@@ -328,9 +338,15 @@ class _Greeting:
     task: asyncio.Task[None] | None = None
 
 
+async def _renew(certificate: Renewing[ssl.SSLContext]) -> None:
+    while True:
+        await asyncio.sleep(LOOK_S)
+        await asyncio.to_thread(certificate.look)
+
+
 def _context(tls: Tls) -> ssl.SSLContext:
     context = _TellingContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = ssl.TLSVersion.TLSv1_2 if tls.allows_1_2 else ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(tls.cert, tls.key)
     context.set_alpn_protocols(["http/1.1"])
     if tls.client_ca is not None:

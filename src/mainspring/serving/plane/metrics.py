@@ -286,6 +286,19 @@ class Metrics(Collector):
             yield GaugeMetricFamily(f"mainspring_{name}", told, float(found[name]))
         evicted = float(found["evicted_connections"])
         yield CounterMetricFamily("mainspring_evicted_connections", "Idle connections closed for new ones.", evicted)
+        if "certificate_expires" not in found:
+            return
+        yield GaugeMetricFamily(
+            "mainspring_certificate_expires_seconds",
+            "End of the certificate in use.",
+            found["certificate_expires"] / 1e6,
+        )
+        reloads = CounterMetricFamily(
+            "mainspring_certificate_reloads", "Changes of the certificate's files.", labels=["outcome"]
+        )
+        for outcome in ("loaded", "refused"):
+            reloads.add_metric([outcome], float(found[f"certificate_{outcome}"]))
+        yield reloads
 
     def _counters(self) -> Iterator[Metric]:
         requests = CounterMetricFamily("mainspring_requests", "Requests by status.", labels=["endpoint", "status"])

@@ -4,7 +4,7 @@ The audit log: events appended in batches and one by one, against a bare `execut
 table; and verified, against reading the rows. Both databases are SQLite files with WAL, synced at every commit.
 Authorisation: a decision that Cedar makes, and one that is remembered. Quotas: the gateway's own work for a request to
 an endpoint with two quotas, whose file eight processes have written, against one without, in turns; the median turn.
-Erasure of one subject of many: see `erasure.py`.
+Erasure of one subject of many: see `erasure.py`. Encryption at rest, by store: see `envelopes.py`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import msgspec
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+from envelopes import at_rest
 from erasure import erasure
 from kit.serving import NOW, Kit, route
 from kit.tensors import network
@@ -203,12 +204,20 @@ def main() -> None:
     parser.add_argument("--decisions", type=int, default=5_000)
     parser.add_argument("--turns", type=int, default=100)
     parser.add_argument("--subjects", type=int, default=1_000_000)
+    parser.add_argument("--mebibytes", type=int, default=64)
+    parser.add_argument("--rows", type=int, default=10_000)
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         quotas = asyncio.run(quota(Path(folder), chosen.turns))
     report(
         "security",
-        [*quotas, *audit(chosen.events, chosen.singles), *authorise(chosen.decisions), *erasure(chosen.subjects)],
+        [
+            *quotas,
+            *audit(chosen.events, chosen.singles),
+            *authorise(chosen.decisions),
+            *at_rest(chosen.mebibytes, chosen.rows),
+            *erasure(chosen.subjects),
+        ],
     )
 
 

@@ -1,15 +1,14 @@
-"""What does encryption at rest cost? Processor time of one thread against its floor.
+"""The cost of encryption at rest, by store: processor time of one thread against its floor.
 
 Envelopes against AES-256-GCM alone, with one key and without a record's name; personal values of a prediction against
 the same values in MessagePack and AES-256-GCM; a batch of a compaction under its subjects' keys, against opening and
 encrypting each under one key; data keys wrapped and unwrapped by files, against AES-256-GCM; states of an online store
 in memory, against AES-256-GCM and the same store; values of a lake's column written and read, against AES-256-GCM and
-the same lake in memory.
+the same lake in memory; and so a bundle.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 import time
@@ -29,14 +28,16 @@ from mainspring.features.adapters.sealed import SealedOnlineStore
 from mainspring.features.model import EntityState
 from mainspring.ledger.sealing import Opener, Sealer
 from mainspring.project.catalog import memory_catalog
+from mainspring.registry.adapters.memory import MemoryBlobs
+from mainspring.registry.adapters.sealed import SealedBlobs
 from mainspring.security import envelopes
 from mainspring.security.adapters.data_keys import CatalogSubjectKeys
 from mainspring.security.adapters.key_file import FileKeys
 from mainspring.security.data_keys import OneKey
 from mainspring.security.subject_keys import SubjectKeys
-from report import Case, report
+from report import Case
 
-ROUNDS = 5
+ROUNDS, DIGEST = 5, "0" * 64
 
 
 def seconds(action: Callable[[], object]) -> float:
@@ -155,14 +156,24 @@ def columns(rows: int) -> list[Case]:
     ]
 
 
-def main() -> None:
-    """Measure and report."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mebibytes", type=int, default=64)
-    parser.add_argument("--rows", type=int, default=10_000)
-    chosen = parser.parse_args()
-    report("encryption", encryption(chosen.mebibytes, chosen.rows) + states(chosen.rows) + columns(chosen.rows))
+def bundles(mebibytes: int) -> list[Case]:
+    """Measure a bundle in a store in memory."""
+    bare, nonce, held = AESGCM(bytes(32)), bytes(12), MemoryBlobs()
+    sealed, files = SealedBlobs(MemoryBlobs(), OneKey(), encrypt=True), {"model.onnx": os.urandom(mebibytes << 20)}
+
+    def put() -> None:
+        held.put(DIGEST, {name: bare.encrypt(nonce, each, name.encode()) for name, each in files.items()})
+
+    def get() -> None:
+        for name, each in held.get(DIGEST).items():
+            bare.decrypt(nonce, each, name.encode())
+
+    return [
+        _rate(f"a bundle of {mebibytes} MiB put", mebibytes, lambda: sealed.put(DIGEST, files), put),
+        _rate(f"a bundle of {mebibytes} MiB got", mebibytes, lambda: sealed.get(DIGEST), get),
+    ]
 
 
-if __name__ == "__main__":
-    main()
+def at_rest(mebibytes: int, rows: int) -> list[Case]:
+    """Measure envelopes, and then each store that has them."""
+    return [*encryption(mebibytes, rows), *states(rows), *columns(rows), *bundles(mebibytes)]

@@ -6,10 +6,12 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import nats
 import pytest
 
+from kit.certificates import Authority
 from kit.servers import NatsServer, running
 from kit.waiting import free_port
 from mainspring.core.errors import MainspringError, NotFound, Unavailable
@@ -151,3 +153,30 @@ def test_no_byte_of_an_erased_message_is_left_in_the_servers_files(server: NatsS
     server.stop(signal.SIGKILL)
     server.start()
     assert [path for path in server.folder.rglob("*") if path.is_file() and b"of-ana" in path.read_bytes()] == []
+
+
+def test_mutual_tls_whose_files_are_renewed(tmp_path: Path) -> None:
+    first, second = Authority(tmp_path, name="first"), Authority(tmp_path, name="second")
+    accepted, mine, theirs = tmp_path / "ca.pem", first.issue("mine"), first.issue("server")
+    accepted.write_bytes(first.certificate.read_bytes())
+
+    class Secure(NatsServer):
+        def command(self) -> list[str]:
+            files = (f"--tlscert={theirs.cert}", f"--tlskey={theirs.key}", f"--tlscacert={accepted}")
+            return [*super().command(), "--tlsverify", *files]
+
+    with running(Secure) as server:
+        address = server.url.text.replace("nats:", "tls:") + f"?timeout=2s&ca={accepted}"
+        stranger = NatsLog(Url(address))
+        with pytest.raises(Unavailable):
+            stranger.topics()
+        stranger.close()
+        log = NatsLog(Url(f"{address}&cert={mine.cert}&key={mine.key}"))
+        log.create("clicks")
+        for name in ("mine", "server"):
+            second.issue(name)
+        accepted.write_bytes(second.certificate.read_bytes())
+        server.stop(signal.SIGKILL)
+        server.start()
+        _produce_soon(log, NewMessage(b"a"))
+        log.close()

@@ -6,10 +6,10 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, TypeVar
 
 from mainspring.core.errors import Invalid
+from mainspring.core.renewed_tls import Mark, mark
 from mainspring.core.settings import Tls
 from mainspring.core.time import SECOND, Clock, SystemClock
 from mainspring.security.tls import check
@@ -87,14 +87,5 @@ class Renewing(Generic[Loaded]):
         _log.info("The certificate %s was loaded again.", self._tls.cert)
         return True
 
-    def _seen(self) -> list[tuple[int, int, int] | None]:
-        """Return what tells whether a file was written or replaced, for each."""
-        return [_mark(each) for each in (self._tls.cert, self._tls.key, self._tls.client_ca) if each is not None]
-
-
-def _mark(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ctime_ns, status.st_ino, status.st_size
+    def _seen(self) -> list[Mark]:
+        return [mark(each) for each in (self._tls.cert, self._tls.key, self._tls.client_ca) if each is not None]

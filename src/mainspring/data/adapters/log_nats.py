@@ -10,7 +10,6 @@ import asyncio
 import base64
 import json
 import re
-import ssl
 import threading
 import time
 from collections import deque
@@ -31,6 +30,7 @@ from nats.js.errors import APIError, NoStreamResponseError
 from nats.js.errors import NotFoundError as NoStream
 
 from mainspring.core.errors import Denied, Invalid, MainspringError, StorageFull, TooLarge, Unavailable
+from mainspring.core.renewed_tls import client_context
 from mainspring.core.settings import Url
 from mainspring.core.time import from_datetime
 from mainspring.data.streams.addresses import options_of, timeout_of, whole_option
@@ -74,21 +74,22 @@ class _Reader:
 
 
 class NatsLog:
-    """Topics on a server: `nats://user:password@host:4222,host:4222?replicas=3`; `tls://` encrypts.
+    """Topics on a server: `nats://user:password@host:4222,host:4222?replicas=3`; `tls://` encrypts, with the PEM files
+    `ca`, `cert` and `key`.
 
     Raises:
         Invalid: The address has an unknown option.
     """
 
     def __init__(self, url: Url) -> None:
-        options = options_of(url, ("replicas", "ca"))
+        options = options_of(url, ("replicas", "ca", "cert", "key"))
         parts = urlsplit(url.text)
         self._servers = [f"{parts.scheme}://{host}" for host in parts.netloc.rpartition("@")[2].split(",")]
         self._login: dict[str, Any] = {}
         if parts.username:
             self._login = {"user": unquote(parts.username), "password": unquote(parts.password or "")}
         if parts.scheme == "tls":
-            self._login["tls"] = ssl.create_default_context(cafile=options.get("ca"))
+            self._login["tls"] = client_context(*(options.get(each) for each in ("ca", "cert", "key")))
         self._shown, self._timeout_s = url.shown, timeout_of(options)
         self._replicas = whole_option(options, "replicas", 1)
         self._lock = threading.RLock()

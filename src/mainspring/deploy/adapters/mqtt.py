@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import ssl
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +13,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from mainspring.core.errors import Denied, Unavailable
 from mainspring.core.ids import new_id
+from mainspring.core.renewed_tls import client_context
 from mainspring.core.settings import Url
 from mainspring.deploy.fleet.model import DEVICE_ID_PATTERN
 from mainspring.deploy.fleet.ports import Arrived
@@ -104,10 +104,7 @@ class MqttMessages:
         if parts.username:
             client.username_pw_set(unquote(parts.username), unquote(parts.password or ""))
         if parts.scheme == "mqtts":
-            context = ssl.create_default_context(cafile=files.get("ca"))
-            if "cert" in files:
-                context.load_cert_chain(files["cert"], files.get("key"))
-            client.tls_set_context(context)
+            client.tls_set_context(client_context(*(files.get(each) for each in ("ca", "cert", "key"))))
         client.max_inflight_messages_set(_AT_ONCE)
         client.on_connect, client.on_message = self._greeted, self._received
         try:

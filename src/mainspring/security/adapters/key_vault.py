@@ -11,7 +11,6 @@ import base64
 import binascii
 import http.client
 import json
-import ssl
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,14 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from mainspring.core.errors import Corrupt, Denied, Invalid, MainspringError, NotFound, Unavailable
 from mainspring.core.object_store_url import IN_CLEAR, check_encrypted
+from mainspring.core.renewed_tls import client_context
 from mainspring.core.settings import Url
 from mainspring.core.time import parse_duration
 from mainspring.security.model import Wrapped
 
 _AT_ONCE = 1_000  # keys of a call; the server's limit is 32 MiB
 _MOST_ANSWER = 64 << 20
-_OPTIONS = ("token_file", "namespace", "ca", "timeout", IN_CLEAR)
+_OPTIONS = ("token_file", "namespace", "ca", "cert", "key", "timeout", IN_CLEAR)
 _PORT = 8200
 
 
@@ -33,7 +33,8 @@ class VaultKeys:
     """A `KeyService` at `vault://:TOKEN@HOST:PORT/MOUNT/KEY`. No connection is made yet.
 
     Options: `token_file` (read at every call, as an agent renews it, instead of the token), `namespace`, `ca` (a PEM
-    file of authorities), `timeout` (`5s`), and `in_clear=true` for HTTP in a network of one's own.
+    file of authorities), `cert` and `key` (PEM files of the client's certificate), `timeout` (`5s`), and
+    `in_clear=true` for HTTP in a network of one's own.
 
     Raises:
         Invalid: The address names no key, or has an unknown option.
@@ -54,7 +55,8 @@ class VaultKeys:
         self._mount, self._key = quote(unquote(mount)), quote(unquote(key), safe="")
         self._token = unquote(parts.password or "")
         self._token_file = Path(given["token_file"]) if "token_file" in given else None
-        self._namespace, self._ca = given.get("namespace"), given.get("ca")
+        self._namespace = given.get("namespace")
+        self._files = given.get("ca"), given.get("cert"), given.get("key")
         self._timeout_s = parse_duration(given.get("timeout", "5s")) / 1_000_000
         self._shown = f"the transit key {unquote(key)} at {parts.hostname}:{self._port}"
 
@@ -158,8 +160,9 @@ class VaultKeys:
     def _connection(self) -> http.client.HTTPConnection:
         if self._plain:
             return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
-        trusted = ssl.create_default_context(cafile=self._ca)
-        return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout_s, context=trusted)
+        return http.client.HTTPSConnection(
+            self._host, self._port, timeout=self._timeout_s, context=client_context(*self._files)
+        )
 
 
 def _bound(context: str) -> dict[str, str]:

@@ -135,7 +135,7 @@ _WHY = {
     **dict.fromkeys(("data", "evidence", "export", "migrate", "models", "retention", "sbom", "topics"), _STATE),
     **dict.fromkeys(("policy", "roles", "service-accounts", "users"), _RIGHTS),
     **dict.fromkeys(("audit", "backup", "console", "edge", "encryption", "restore"), _SECRETS),
-    **dict.fromkeys(("completion", "demo", "init", "login", "logout"), _OUTSIDE),
+    **dict.fromkeys(("completion", "demo", "init", "login", "logout", "tenant"), _OUTSIDE),
     **dict.fromkeys(("erase", "subject"), _PERSONAL),
 }
 _FOLDER = "the folder's user"

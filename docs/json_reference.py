@@ -71,6 +71,7 @@ from mainspring.operations.stream_endpoints.showing import StreamStatus
 from mainspring.operations.streams.reports import StreamReport
 from mainspring.operations.subjects.erasing import Held, Plan
 from mainspring.operations.subjects.exporting import Exported
+from mainspring.operations.tenants import TenantPlan
 from mainspring.operations.topics import ListedPartition, ListedTopic, Produced, ShownMessage
 from mainspring.registry.lineage import Lineage
 from mainspring.registry.model import Approval, Deletion, ModelVersion, TensorSpec, TrustedKey, Waiver, Withdrawal
@@ -512,6 +513,7 @@ DOCUMENTS = {
     "migrate": Document(_object("Migrated", **{"from": str}, to=str, moved=list[MovedPart])),
     "profile list": Document(_object("Profiles", profile=str, profiles=list[Profile])),
     "profile check": Document(_object("CheckedProfile", profile=str, well=bool, checks=list[Check])),
+    "tenant plan": Document(TenantPlan),
     "doctor": Document(_object("Examined", well=bool, findings=list[Finding])),
 }  # fmt: skip
 

@@ -174,7 +174,8 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("subject receipt", ["{subject receipts[0][id]}", "--output", "receipt.json"]),
         ("subject verify", ["receipt.json"]),
         ("monitor query", ["SELECT count(*) AS n FROM incidents"]), ("status", []), ("advise", []),
-        ("profile list", []), ("profile check", []), ("doctor", []), ("completion", ["bash"]),
+        ("profile list", []), ("profile check", []), ("tenant plan", ["acme"]), ("doctor", []),
+        ("completion", ["bash"]),
     ]  # fmt: skip
     done = subprocess.run(
         [prefork.programs() / "python", "-c", _COMMANDS], cwd=root, capture_output=True, text=True, check=False,

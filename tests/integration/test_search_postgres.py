@@ -13,9 +13,9 @@ from kit.depth import deep
 from kit.searching import searched, told
 from kit.servers import PostgresServer
 from kit.waiting import wait_until
-from mainspring.operations.search.study import study_schema
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
+from mainspring.project.tenancy import schema_name
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -71,7 +71,7 @@ def test_trials_are_on_the_server_and_a_killed_search_goes_on_from_there(
 
 
 def test_the_name_of_the_schema_is_short_enough_and_of_one_project() -> None:
-    assert study_schema("depot") == "optuna_depot"
-    one, other = (study_schema("x" * 70 + end) for end in "ab")
+    assert schema_name("optuna", "depot") == "optuna_depot"
+    one, other = (schema_name("optuna", "x" * 70 + end) for end in "ab")
     assert one != other
     assert len(one.encode()) == 63

@@ -242,6 +242,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "migrate": ("migrate --to production",),
     "profile list": ("profile list",),
     "profile check": ("profile check production",),
+    "tenant plan": ("tenant plan acme --profile production",),
     "doctor": ("doctor", "doctor --profile production"),
 }
 

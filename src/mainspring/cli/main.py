@@ -72,6 +72,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "restore": ("restore", "Restore a backup; the erased stay erased."),
     "migrate": ("migrate", "Copy the project's data to another profile."),
     "profile": ("profile", "List profiles; check the backends of one."),
+    "tenant": ("tenant", "Rights of a team that shares servers with others."),
     "doctor": ("doctor", "Check data, models and processes for problems."),
     "completion": ("completion", "Print a script that completes commands and names."),
 }

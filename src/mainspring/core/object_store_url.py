@@ -18,6 +18,7 @@ IN_CLEAR = "in_clear"  # option of every address: the network is trusted
 S3 = ("endpoint", "region")
 _LONGEST = 300  # maximum characters of a store's message
 NO_BUCKET = re.compile("NoSuchBucket|ContainerNotFound")  # in what a store says
+_REFUSED = re.compile("AccessDenied|403 Forbidden")  # of a listing, whose error has no kind of its own
 _FULL = re.compile("QuotaExceeded|StorageFull|InsufficientStorage|507 ")
 
 
@@ -88,7 +89,7 @@ def said_by_store(error: Exception, shown: str, setting: str) -> MainspringError
         return NotFound(f"There is no bucket at {shown}.", fix=f"create it, or correct `{setting}` in the profile.")
     if _FULL.search(said):
         return StorageFull(f"No space left at {shown}.", fix="free some space and run the command again.")
-    if isinstance(error, (PermissionError, PermissionDeniedError, UnauthenticatedError)):
+    if isinstance(error, (PermissionError, PermissionDeniedError, UnauthenticatedError)) or _REFUSED.search(said):
         return Denied(
             f"{shown} refuses: {said[:_LONGEST]}",
             fix="set the provider's credentials in the environment, such as AWS_ACCESS_KEY_ID, with permission "

@@ -256,3 +256,14 @@ class Settings:
     engines: Engines = Engines()
     sign_in: SignIn | None = None  # `None`: with API keys alone
     workload_issuers: tuple[WorkloadIssuer, ...] = ()
+    tenant: str = ""  # who shares the profile's servers with others; empty: nobody
+
+    @property
+    def scope(self) -> str:
+        """Name of the installation on shared servers: `TENANT..PROJECT`, without a tenant the project's name."""
+        return f"{self.tenant}..{self.project}" if self.tenant else self.project
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Labels of every metric, and fields of spans: the tenant, if there is one."""
+        return {"tenant": self.tenant} if self.tenant else {}

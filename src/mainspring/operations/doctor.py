@@ -42,6 +42,7 @@ def examine(project: Project, only: str | None = None) -> list[Finding]:
     """
     checks: list[tuple[str, Callable[[Project], Iterator[Finding]]]] = [
         ("definitions", _definitions),
+        ("tenant", _tenant),
         ("private files", _private),
         ("catalog", _catalog),
         ("audit log", _audit_log),
@@ -86,6 +87,16 @@ def examine(project: Project, only: str | None = None) -> list[Finding]:
 def _definitions(project: Project) -> Iterator[Finding]:
     found = project.definitions
     yield well("definitions", f"{len(found.contents())} definitions are consistent")
+
+
+def _tenant(project: Project) -> Iterator[Finding]:
+    """Try to reach beyond the tenant's part of each shared server; say nothing of a project without a tenant."""
+    if not project.settings.tenant:
+        return
+    from mainspring.project.tenant_checks import beyond
+
+    for each in beyond(project):
+        yield Finding(check="tenant", ok=each.ok, detail=each.detail, fix=each.fix)
 
 
 def _private(project: Project) -> Iterator[Finding]:

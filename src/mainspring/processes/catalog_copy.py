@@ -21,7 +21,7 @@ def copy_catalog(project: Project) -> CatalogCopy:
     project.keep_bundles()
     file = None
     if settings.catalog.scheme != "memory":
-        of = f"{settings.project} in {settings.catalog.shown}"
+        of = f"{settings.scope} in {settings.catalog.shown}"
         file = CopyFile(settings.state / FILE, of=of, pepper=project.pepper)
 
     def services() -> Mapping[str, Holder]:  # called in the copy's thread: the catalog may be away now

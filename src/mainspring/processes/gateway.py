@@ -85,7 +85,7 @@ def main() -> int:
                 listener=listener,
                 limits=settings.gateway_limits,
                 tls=certificates,
-                slots=Slots(place, chosen.slot, chosen.slots),
+                slots=Slots(place, chosen.slot, chosen.slots, settings.labels),
                 started=started,
             )
             asyncio.run(serving)

@@ -18,11 +18,19 @@ log = logging.getLogger("mainspring")
 def run(module: str, body: Callable[[Project], None], chosen: argparse.Namespace | None = None) -> int:
     """Open the project that the command line names, run `body` on it, and close it. Return the exit code."""
     chosen = chosen or child_arguments(module).parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    _log_with()
     try:
-        with closing(open_project(load_settings(chosen.project, chosen.profile))) as project:
+        settings = load_settings(chosen.project, chosen.profile)
+        _log_with(**settings.labels)
+        with closing(open_project(settings)) as project:
             body(project)
     except MainspringError as error:
         log.error("%s", error)
         return 1
     return 0
+
+
+def _log_with(**fields: str) -> None:
+    told = "".join(f"{name}={value} " for name, value in fields.items())
+    form = f"%(asctime)s %(levelname)s {told}%(message)s"
+    logging.basicConfig(level=logging.INFO, format=form, stream=sys.stderr, force=True)

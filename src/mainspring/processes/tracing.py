@@ -66,6 +66,7 @@ def tracing_of(project: Project, instance: str) -> Tracing | None:
         clock=project.wall,
         share=traces.share,
         about={
+            **project.settings.labels,
             "service.name": project.settings.project,
             "service.namespace": "mainspring",
             "service.instance.id": f"{instance}-{os.urandom(4).hex()}",

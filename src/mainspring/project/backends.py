@@ -23,6 +23,7 @@ from mainspring.core.time import Clock
 from mainspring.jobs.bell import ring
 from mainspring.project.ledger_folder import lake_digest, ledger_folder
 from mainspring.project.receivers import variable
+from mainspring.project.tenancy import topics_prefix
 
 if TYPE_CHECKING:
     from mainspring.data.ports import LakeTables
@@ -82,7 +83,7 @@ def _on_the_server(at: Context) -> Any:
     from mainspring.project.catalog import schema_of
 
     locks = lazily("core.database_locks", "DatabaseLocks", extra="postgres")
-    return locks(at.url, schema_of(at.project.settings.project))
+    return locks(at.url, schema_of(at.project.settings.scope))
 
 
 def _beside(catalog: Path) -> FileLocks:
@@ -109,7 +110,7 @@ def credentials(settings: Settings) -> Credentials:
 
     keyring = import_module("keyring") if find_spec("keyring") is not None else None
     if keyring is not None and keyring.get_keyring().priority > 0:
-        return KeyringCredentials(keyring, f"{settings.project} {settings.profile} {settings.root}")
+        return KeyringCredentials(keyring, f"{settings.scope} {settings.profile} {settings.root}")
     return FileCredentials(settings.state / "keys" / f"sign-in-{quote(settings.profile, safe='')}")
 
 
@@ -200,7 +201,7 @@ def _key_keyring(at: Context) -> Any:
         keyring = import_module("keyring")
     except ModuleNotFoundError as error:
         raise MissingExtra("KeyringKeys (keyring)", "keyring") from error
-    name = at.url.path.name or at.project.settings.project
+    name = at.url.path.name or at.project.settings.scope
     return keys(keyring, name, lambda: at.project.own_locks.hold("keyring"))
 
 
@@ -227,20 +228,38 @@ ANCHORS: Mapping[str, Build] = {
 
 def _redis(at: Context) -> Any:
     store = lazily("features.adapters.redis", "RedisOnlineStore", extra="redis")
-    return store(at.url, at.project.settings.project)
+    return store(at.url, at.project.settings.scope)
 
 
 def _postgres(at: Context) -> Any:
+    from mainspring.project.catalog import schema_of
+
     store = lazily("features.adapters.postgres", "PostgresOnlineStore", extra="postgres")
-    return store(at.url, at.project.settings.project)
+    settings = at.project.settings
+    return store(at.url, settings.scope, **({"schema": schema_of(settings.scope)} if settings.tenant else {}))
+
+
+_SERVER_LOGS = {"kafka": "KafkaLog", "kinesis": "KinesisLog", "nats": "NatsLog"}
+
+
+def server_log(url: Url) -> Any:
+    """Return the event log of a server with the topics of every tenant that its user sees."""
+    kind = "nats" if url.scheme == "tls" else url.scheme
+    return lazily(f"data.adapters.log_{kind}", _SERVER_LOGS[kind], extra=kind)(url)
+
+
+def _on_server(at: Context) -> Any:
+    log, prefix = server_log(at.url), topics_prefix(at.project.settings)
+    if not prefix:
+        return log
+    kind = "PrefixedSplittingLog" if hasattr(log, "parents") else "PrefixedLog"
+    return lazily("data.adapters.log_prefixed", kind, extra="local")(log, prefix)
 
 
 EVENT_LOGS: Mapping[str, Build] = {
     "sqlite": lambda at: lazily("data.adapters.log_sqlite", "SqliteLog", extra="local")(at.url.path, at.project.wall),
-    "kafka": lambda at: lazily("data.adapters.log_kafka", "KafkaLog", extra="kafka")(at.url),
-    "kinesis": lambda at: lazily("data.adapters.log_kinesis", "KinesisLog", extra="kinesis")(at.url),
     "memory": lambda at: lazily("data.adapters.log_memory", "MemoryLog", extra="local")(at.project.wall),
-    **dict.fromkeys(("nats", "tls"), lambda at: lazily("data.adapters.log_nats", "NatsLog", extra="nats")(at.url)),
+    **dict.fromkeys((*_SERVER_LOGS, "tls"), _on_server),
 }
 ONLINE_STORES: Mapping[str, Build] = {
     "sqlite": lambda at: lazily("features.adapters.sqlite", "SqliteOnlineStore", extra="gateway")(at.url.path),
@@ -355,7 +374,7 @@ FLEET_STORES: Mapping[str, Build] = _by_catalog(
 )
 BROKERS: Mapping[str, Build] = dict.fromkeys(
     ("mqtt", "mqtts"),
-    lambda at: lazily("deploy.adapters.mqtt", "MqttMessages", extra="edge")(at.url, at.project.settings.project),
+    lambda at: lazily("deploy.adapters.mqtt", "MqttMessages", extra="edge")(at.url, at.project.settings.scope),
 )
 JOB_STORES: Mapping[str, Build] = _by_catalog(
     lambda at: lazily("jobs.adapters.catalog", "CatalogJobs", extra="gateway")(

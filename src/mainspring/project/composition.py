@@ -27,6 +27,7 @@ from mainspring.project.backends import Build, Context
 from mainspring.project.gitignore import keep_out_of_git
 from mainspring.project.setting_values import key_service
 from mainspring.project.settings import modules_of
+from mainspring.project.tenancy import claim, own_place
 
 if TYPE_CHECKING:
     from functools import cached_property
@@ -118,6 +119,7 @@ def open_project(settings: Settings) -> Project:
     """Return the project. Only its state folder is opened, and made private."""
     expect_room()
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    claim(settings)
     keep_out_of_git(settings)
     return Project(settings)
 
@@ -179,7 +181,7 @@ class Project:
         from mainspring.project.catalog import open_catalog
 
         file = self.settings.catalog.scheme == "sqlite"
-        return open_catalog(self.settings.catalog, self.locks if file else self.own_locks, self.settings.project)
+        return open_catalog(self.settings.catalog, self.locks if file else self.own_locks, self.settings.scope)
 
     @property
     def definitions(self) -> Definitions:
@@ -249,7 +251,7 @@ class Project:
         Raises:
             Invalid: There is no adapter for it.
         """
-        return self._key_service(key_service(self.settings.root, address))
+        return self._key_service(own_place(self.settings, "encryption", key_service(self.settings.root, address)))
 
     @cached_property
     def data_key_store(self) -> DataKeyStore:
@@ -265,7 +267,7 @@ class Project:
             lambda: self.data_key_store,
             self.key_service,
             self.wall,
-            project=self.settings.project,
+            project=self.settings.scope,
             keep_us=self.settings.encryption_keep_us,
             copy=None if self.settings.catalog.scheme == "memory" else self.settings.state / "keys" / "data-keys",
         )

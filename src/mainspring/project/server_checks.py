@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 LEAST_POSTGRES = 13
 LEAST_REDIS = (6, 0)
-_ONLINE = "mainspring_online"
 _UNREAD = ""
 # Message of libpq -> fix.
 _TOLD: Sequence[tuple[str, str]] = (
@@ -36,8 +35,8 @@ _TOLD: Sequence[tuple[str, str]] = (
 
 def catalog_on_postgres(at: Backend, *, least: int = LEAST_POSTGRES) -> Iterator[Outcome]:
     """Check the server, and the catalog's own schema there."""
-    schema = schema_of(at.project.settings.project)
-    with _connected(at.url) as connect:
+    schema = schema_of(at.project.settings.scope)
+    with connected(at.url) as connect:
         if not (yield from _serves(connect, at.url, least)):
             return
         with connect() as connection:
@@ -49,7 +48,7 @@ def catalog_on_postgres(at: Backend, *, least: int = LEAST_POSTGRES) -> Iterator
 
 def tracking_on_postgres(at: Backend, *, least: int = LEAST_POSTGRES) -> Iterator[Outcome]:
     """Check the server, and MLflow's tables there."""
-    with _connected(at.url) as connect:
+    with connected(at.url) as connect:
         if not (yield from _serves(connect, at.url, least)):
             return
         with connect() as connection:
@@ -67,13 +66,16 @@ def tracking_on_postgres(at: Backend, *, least: int = LEAST_POSTGRES) -> Iterato
 
 def online_on_postgres(at: Backend, *, least: int = LEAST_POSTGRES) -> Iterator[Outcome]:
     """Check the server, and that the online store can write and read a state."""
-    with _connected(at.url) as connect:
+    from mainspring.features.adapters.postgres import SCHEMA
+
+    with connected(at.url) as connect:
         if not (yield from _serves(connect, at.url, least)):
             return
         with connect() as connection:
-            made = _scalar(connection, f"SELECT to_regclass('{_ONLINE}.entity') IS NOT NULL")
-            if not made:
-                yield from _rights(connection, _ONLINE, made=False)
+            settings = at.project.settings
+            schema = schema_of(settings.scope) if settings.tenant else SCHEMA
+            if not _scalar(connection, "SELECT to_regclass(quote_ident(:name) || '.entity') IS NOT NULL", name=schema):
+                yield from _rights(connection, schema, made=False)
                 yield Outcome("schema", True, "no tables yet; the first command creates them")
                 return
     yield from list(probed(at.project.online))[1:]
@@ -165,7 +167,7 @@ def bucket(at: Backend) -> Iterator[Outcome]:
 
 
 @contextmanager
-def _connected(url: Url) -> Iterator[Callable[[], sa.Connection]]:
+def connected(url: Url) -> Iterator[Callable[[], sa.Connection]]:
     """Context with a function that opens connections to a Postgres server; all are closed at the end."""
     import sqlalchemy as sa
 

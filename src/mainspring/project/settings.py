@@ -40,6 +40,7 @@ from mainspring.project.setting_values import (
     workers,
 )
 from mainspring.project.sign_in import read_sign_in, read_workloads
+from mainspring.project.tenancy import apart
 
 if TYPE_CHECKING:
     import argparse
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 STATE_FOLDER = ".mainspring"
 
 DEFAULTS: Mapping[str, Any] = {
+    "tenant": "",
     "state": STATE_FOLDER,
     "catalog": f"sqlite:///{STATE_FOLDER}/catalog.db",
     "lake": f"{STATE_FOLDER}/lake",
@@ -171,12 +173,14 @@ def load_settings(
     built = _build(root.resolve(), document, name, values)
     others = {each: _flat(given) for each, given in profiles.items() if each != name}
     asked = _approvals_of(root.resolve(), others, {**set_outside, **(overrides or {})}, built.catalog)
-    return replace(
-        built,
-        receivers=receivers,
-        sign_in=sign_in,
-        workload_issuers=workloads,
-        approvals=max(built.approvals, asked),
+    return apart(
+        replace(
+            built,
+            receivers=receivers,
+            sign_in=sign_in,
+            workload_issuers=workloads,
+            approvals=max(built.approvals, asked),
+        )
     )
 
 
@@ -348,6 +352,7 @@ def _build(root: Path, document: Mapping[str, Any], profile: str, values: Mappin
         root=root,
         modules=modules,
         profile=profile,
+        tenant=str(values["tenant"]),
         state=root / str(values["state"] or STATE_FOLDER),
         **urls,
         gateway=gateway,

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import psycopg
-from psycopg import errors
+from psycopg import errors, sql
 
 from mainspring.core.errors import MainspringError, StorageFull, Unavailable
 from mainspring.core.settings import Url
@@ -27,42 +27,44 @@ T = TypeVar("T")
 _LONGEST = 1024  # maximum bytes of a key; an index allows some 2,700
 _CONNECT_S = 2
 SWEPT_AT_ONCE = 10_000
-MADE = "SELECT to_regclass('mainspring_online.entity') IS NOT NULL"
+SCHEMA = "mainspring_online"
+MADE = "SELECT to_regclass('entity') IS NOT NULL"
 # The first process creates the tables; the lock's number is the name in bytes.
-SCHEMA = f"""
-SELECT pg_advisory_xact_lock({int.from_bytes(b"mainspri", "big")});
-CREATE SCHEMA IF NOT EXISTS mainspring_online;
-CREATE TABLE IF NOT EXISTS mainspring_online.slot (
+LOCK = f"SELECT pg_advisory_xact_lock({int.from_bytes(b'mainspri', 'big')})"
+# Asked first: CREATE SCHEMA IF NOT EXISTS needs the right to create one even if it exists.
+THERE = "SELECT to_regnamespace(quote_ident(%s)) IS NOT NULL"
+TABLES = """
+CREATE TABLE IF NOT EXISTS slot (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, project text NOT NULL, view text,
     position bigint, landed bigint, newest bigint, until bigint, UNIQUE (project, view)
 );
-CREATE TABLE IF NOT EXISTS mainspring_online.entity (
+CREATE TABLE IF NOT EXISTS entity (
     slot bigint NOT NULL, key bytea NOT NULL, position bigint NOT NULL, landed bigint NOT NULL, payload bytea NOT NULL,
     PRIMARY KEY (slot, key)
 );
-ALTER TABLE mainspring_online.entity ALTER COLUMN payload SET STORAGE EXTERNAL;
+ALTER TABLE entity ALTER COLUMN payload SET STORAGE EXTERNAL;
 """
 # For one view; a statement for several views combines several of these.
 FOUND = """
-SELECT {columns} FROM mainspring_online.slot AS s
+SELECT {columns} FROM slot AS s
 CROSS JOIN unnest(%b::bytea[]) WITH ORDINALITY AS w (key, n)
-JOIN mainspring_online.entity AS e ON e.slot = s.id AND e.key = w.key WHERE s.project = %b AND s.view = %b
+JOIN entity AS e ON e.slot = s.id AND e.key = w.key WHERE s.project = %b AND s.view = %b
 """
 # The slot's row stays locked until the end, so that the slot is not dropped during a write.
 SLOT = """
-INSERT INTO mainspring_online.slot AS held (project, view) VALUES (%b, %b)
+INSERT INTO slot AS held (project, view) VALUES (%b, %b)
 ON CONFLICT (project, view) DO UPDATE SET until = held.until RETURNING id
 """
 WRITE = f"""
 WITH mine AS ({SLOT})
-INSERT INTO mainspring_online.entity AS held (slot, key, position, landed, payload)
+INSERT INTO entity AS held (slot, key, position, landed, payload)
 SELECT mine.id, w.* FROM mine, unnest(%b::bytea[], %b::bigint[], %b::bigint[], %b::bytea[]) AS w
 ON CONFLICT (slot, key) DO UPDATE
 SET position = excluded.position, landed = excluded.landed, payload = excluded.payload
 WHERE (excluded.position, excluded.landed) >= (held.position, held.landed)
 """
 ADVANCE = """
-INSERT INTO mainspring_online.slot AS held (project, view, position, landed, newest, until)
+INSERT INTO slot AS held (project, view, position, landed, newest, until)
 VALUES (%b, %b, %b, %b, %b, %b)
 ON CONFLICT (project, view) DO UPDATE
 SET position = excluded.position, landed = excluded.landed, newest = excluded.newest, until = excluded.until
@@ -70,34 +72,34 @@ WHERE held.position IS NULL OR (excluded.position, excluded.landed, excluded.new
    >= (held.position, held.landed, held.newest, held.until)
 """
 MARK = """
-SELECT position, landed, newest, until FROM mainspring_online.slot
+SELECT position, landed, newest, until FROM slot
 WHERE project = %b AND view = %b AND position IS NOT NULL
 """
 DELETE = """
-DELETE FROM mainspring_online.entity AS e USING mainspring_online.slot AS s
+DELETE FROM entity AS e USING slot AS s
 WHERE e.slot = s.id AND s.project = %b AND s.view = %b AND e.key = ANY(%b::bytea[])
 """
-REWRITE = "VACUUM (FULL) mainspring_online.entity"  # the bytes of deleted rows stay in their pages otherwise
-FORGET = "UPDATE mainspring_online.slot SET view = NULL WHERE project = %b AND view = %b"
-RENAME = "UPDATE mainspring_online.slot SET view = %b WHERE project = %b AND view = %b"
+REWRITE = "VACUUM (FULL) entity"  # the bytes of deleted rows stay in their pages otherwise
+FORGET = "UPDATE slot SET view = NULL WHERE project = %b AND view = %b"
+RENAME = "UPDATE slot SET view = %b WHERE project = %b AND view = %b"
 VIEWS = """
-SELECT view FROM mainspring_online.slot WHERE project = %b AND view IS NOT NULL
-AND (position IS NOT NULL OR EXISTS (SELECT FROM mainspring_online.entity WHERE slot = id))
+SELECT view FROM slot WHERE project = %b AND view IS NOT NULL
+AND (position IS NOT NULL OR EXISTS (SELECT FROM entity WHERE slot = id))
 """
 # By the primary key, piece by piece.
 ENTITIES = """
-SELECT e.key, e.position, e.payload, e.landed FROM mainspring_online.entity AS e
-WHERE e.slot = (SELECT id FROM mainspring_online.slot WHERE project = %b AND view = %b) AND e.key {after} %b
+SELECT e.key, e.position, e.payload, e.landed FROM entity AS e
+WHERE e.slot = (SELECT id FROM slot WHERE project = %b AND view = %b) AND e.key {after} %b
 ORDER BY e.key LIMIT 1000
 """
-DOOMED = "SELECT id FROM mainspring_online.slot WHERE project = %b AND view IS NULL"
+DOOMED = "SELECT id FROM slot WHERE project = %b AND view IS NULL"
 SWEEP = f"""
-DELETE FROM mainspring_online.entity WHERE slot = %b AND key IN (
-    SELECT key FROM mainspring_online.entity WHERE slot = %b LIMIT {SWEPT_AT_ONCE} FOR UPDATE SKIP LOCKED)
+DELETE FROM entity WHERE slot = %b AND key IN (
+    SELECT key FROM entity WHERE slot = %b LIMIT {SWEPT_AT_ONCE} FOR UPDATE SKIP LOCKED)
 """
 SWEPT = """
-DELETE FROM mainspring_online.slot WHERE id = %b AND view IS NULL
-AND NOT EXISTS (SELECT FROM mainspring_online.entity WHERE slot = id)
+DELETE FROM slot WHERE id = %b AND view IS NULL
+AND NOT EXISTS (SELECT FROM entity WHERE slot = id)
 """
 # Reads always use the keys in this order, independent of the planner's statistics of recently filled tables.
 READING = {
@@ -120,20 +122,22 @@ def found(views: int, columns: str) -> str:
 
 
 class PostgresOnlineStore:
-    """States in the schema `mainspring_online` of a database. Each thread has its own connections.
+    """States in a schema of a database. Each thread has its own connections.
 
     Args:
         url: `postgresql://user:password@host:port/database`; the part after `?` is passed to libpq (`sslmode=...`).
-        project: Separates the states of several projects in one database.
+        project: Separates the states of several projects in one schema.
+        schema: Its name, which has no spaces; it is created if missing.
         patience: Replaces the default retry policy.
     """
 
     remote = True
     longest_key: int | None = _LONGEST
 
-    def __init__(self, url: Url, project: str, *, patience: Patience | None = None) -> None:
+    def __init__(self, url: Url, project: str, *, schema: str = SCHEMA, patience: Patience | None = None) -> None:
         self._name = url.shown
         self._project = project
+        self._schema, self._path = schema, f'"{schema}"'
         self._patience = patience or Patience(f"The online store {url.shown}", _passing)
         self._wanted = _parameters(url)
         self._local = threading.local()
@@ -291,12 +295,16 @@ class PostgresOnlineStore:
         return held[purpose]
 
     def _connect(self, settings: dict[str, str]) -> psycopg.Connection[Any]:
-        options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+        # The names of tables are found in this schema alone.
+        options = " ".join(f"-c {name}={value}" for name, value in {**settings, "search_path": self._path}.items())
         connection = psycopg.connect(**{**self._wanted, "options": options}, autocommit=True, prepare_threshold=0)
         if not self._made:
             if not connection.execute(MADE).fetchone()[0]:
                 with connection.transaction():
-                    connection.execute(SCHEMA, prepare=False)
+                    connection.execute(LOCK)
+                    if not connection.execute(THERE, (self._schema,)).fetchone()[0]:
+                        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self._schema)))
+                    connection.execute(TABLES, prepare=False)
             self._made = True
         with self._lock:
             self._open = [each for each in self._open if not each.closed] + [connection]

@@ -89,7 +89,7 @@ def build_package(
     about = {
         **content.about,
         "endpoint": _endpoint(project, version.model, endpoint),
-        "project": project.settings.project,
+        "project": project.settings.scope,
         "version": int(version.version),
         "created_at": project.wall.now(),
     }

@@ -211,7 +211,7 @@ def take_records(project: Project, device: str, body: bytes, signature: str) -> 
     if re.fullmatch(DEVICE_ID_PATTERN, device) is None:
         raise Denied(f"{device!r:.80} is no id of a device.")
     intake = Intake(
-        project.settings.project, project.fleet, project.prediction_log, project.predictions, releases,
+        project.settings.scope, project.fleet, project.prediction_log, project.predictions, releases,
         project.wall.now, partial(counted, project), partial(_privacy, project),
     )  # fmt: skip
     with project.locks.hold(f"edge-records-{zlib.crc32(device.encode()) % 16}"):
@@ -220,9 +220,7 @@ def take_records(project: Project, device: str, body: bytes, signature: str) -> 
 
 def controller(project: Project) -> Callable[[], list[tuple[Rollout, Decision]]]:
     """Return one pass of the fleet's control; call it again and again. Of several workers one does it at a time."""
-    control = FleetControl(
-        project.settings.project, project.fleet, project.broker, project.signing_key, project.wall.now
-    )
+    control = FleetControl(project.settings.scope, project.fleet, project.broker, project.signing_key, project.wall.now)
 
     def look() -> list[tuple[Rollout, Decision]]:
         try:

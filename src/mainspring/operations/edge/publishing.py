@@ -138,7 +138,7 @@ def setup_of(project: Project, device: str, package: str, *, repository: str, br
         raise NotFound(f"No version of {package!r} is published.", fix="publish one: `mainspring edge publish FOLDER`.")
     root = base64.b64encode(project.packages.first_root()).decode()
     key = project.signing_key.public.hex()
-    return DeviceSetup(project.settings.project, device, package, key, root, repository, broker, control)
+    return DeviceSetup(project.settings.scope, device, package, key, root, repository, broker, control)
 
 
 def write_setup(path: Path, setup: DeviceSetup) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mainspring.project import Project
+from mainspring.project.tenancy import schema_name
 from mainspring.training.space import Search
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from mainspring.training.search.study import Study
 
 STUDY = "study.db"
-_LONGEST = 63  # maximum bytes of a name on Postgres
 _LOCK_KEY = 0x6F7074756E61  # one process at a time creates Optuna's tables
 
 
@@ -40,8 +39,9 @@ def opened_study(
         from mainspring.core.catalog import open_engine
 
         with study_errors():
-            engine = open_engine(at.text, study_schema(project.settings.project))
-            _make_schema(engine, study_schema(project.settings.project))
+            schema = schema_name("optuna", project.settings.scope)  # MLflow's tables share names with Optuna's
+            engine = open_engine(at.text, schema)
+            _make_schema(engine, schema)
             with engine.begin() as holding:
                 _lock(holding)
                 study = Study(engine, search, seed=seed, workers=workers, name=name)
@@ -49,14 +49,6 @@ def opened_study(
         yield study
     finally:
         study.close()
-
-
-def study_schema(project: str) -> str:
-    """Return the schema of a project's Optuna tables, which must be separate because MLflow's tables share names with
-    them.
-    """
-    name = f"optuna_{project}"
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 17]}_{sha256(project.encode()).hexdigest()[:16]}"
 
 
 def _make_schema(engine: sa.Engine, schema: str) -> None:

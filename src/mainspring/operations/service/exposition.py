@@ -31,6 +31,7 @@ from mainspring.operations.stream_endpoints.showing import status
 from mainspring.operations.streams.reports import shown
 from mainspring.project import Project
 from mainspring.project.running import read_running
+from mainspring.serving.plane.slots import labelled
 
 _KEPT_S = 10.0  # what was computed for one scrape serves the next ones
 _AGED_S = 60.0
@@ -60,7 +61,7 @@ class ControlMetrics(Collector):
 
     def text(self) -> bytes:
         """Return the exposition format."""
-        return generate_latest(self._registry)
+        return labelled(generate_latest(self._registry), self._project.settings.labels)
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing: registration asks no store."""

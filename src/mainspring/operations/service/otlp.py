@@ -79,6 +79,7 @@ class MetricsPush:
 
     def _resource(self, instance: str, families: Iterable[Family], start: int, now: int) -> ResourceMetrics:
         about = {
+            **self._project.settings.labels,
             "service.name": self._project.settings.project,
             "service.namespace": "mainspring",
             "service.instance.id": instance,

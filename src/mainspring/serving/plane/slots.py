@@ -34,9 +34,11 @@ class Slots:
     Args:
         place: Private folder of the sockets; made if missing.
         slot: This process's number, from 0.
+        labels: Further labels of every sample.
     """
 
-    def __init__(self, place: Path, slot: int = 0, count: int = 1) -> None:
+    def __init__(self, place: Path, slot: int = 0, count: int = 1, labels: Mapping[str, str] | None = None) -> None:
+        self._labels = labels or {}
         self._folder = place
         self._slot = slot
         self._count = count
@@ -86,7 +88,8 @@ class Slots:
         found = dict(zip(others, texts, strict=True)) | {self._slot: self._own()}
         up = [b'%s{slot="%d"} %d\n' % (_UP, slot, bool(found[slot])) for slot in sorted(found)]
         heading = b"# HELP %s Whether a gateway process answers.\n# TYPE %s gauge\n" % (_UP, _UP)
-        return heading + b"".join(up) + merged({slot: text for slot, text in sorted(found.items()) if text})
+        every = merged({slot: text for slot, text in sorted(found.items()) if text})
+        return labelled(heading + b"".join(up) + every, self._labels)
 
 
 def merged(texts: Mapping[int, bytes]) -> bytes:
@@ -108,6 +111,15 @@ def merged(texts: Mapping[int, bytes]) -> bytes:
             elif line:
                 family.append(_labelled(line, label))
     return b"".join(line + b"\n" for family in families.values() for line in family)
+
+
+def labelled(text: bytes, labels: Mapping[str, str]) -> bytes:
+    """Return an exposition with labels at every sample; their values need no escapes."""
+    for name, value in labels.items():
+        label = f'{name}="{value}"'.encode()
+        lines = text.splitlines()
+        text = b"".join((_labelled(line, label) if line[:1] not in b"#" else line) + b"\n" for line in lines)
+    return text
 
 
 def _labelled(sample: bytes, label: bytes) -> bytes:

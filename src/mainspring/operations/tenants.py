@@ -1,0 +1,304 @@
+"""`tenant plan`: what an administrator grants on each shared server, so that a tenant reaches its own part alone."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from mainspring.core.errors import Invalid
+from mainspring.core.settings import Settings, Url
+from mainspring.project.catalog import schema_of
+from mainspring.project.tenancy import BUCKETS, POSTGRES, objects_prefix, schema_name, topics_prefix
+
+PLACEHOLDER = "PASSWORD"
+PARTS = ("catalog", "tracking", "online", "lake", "blobs", "ledger", "streams", "fleet", "encryption")
+_REDIS = ("redis", "rediss", "valkey", "valkeys")
+# All that the online store sends, also inside its scripts. No SCAN, KEYS or RANDOMKEY: those show every key.
+_REDIS_COMMANDS = (
+    "ping", "select", "hget", "hmget", "hset", "hdel", "hscan", "exists", "unlink", "rename", "sadd", "srem",
+    "smembers", "eval", "evalsha", "script|load", "client|setinfo", "client|setname", "hello",
+)  # fmt: skip
+_OBJECTS = ("s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload")
+_STREAMS = ("CreateStream", "DescribeStreamSummary", "GetRecords", "GetShardIterator", "ListShards", "PutRecords",
+            "UpdateShardCount")  # fmt: skip
+
+
+class ServerGrant(msgspec.Struct, frozen=True, kw_only=True):
+    """What to run or to add on one server.
+
+    Attributes:
+        server: Its kind.
+        at: Its address without a password.
+        parts: The settings of the profile that name it.
+        language: That of `statements`: sql, redis, json, nats, shell, mosquitto, hcl, text.
+        open: What the server does not keep apart even so; empty: nothing that is known.
+    """
+
+    server: str
+    at: str
+    parts: list[str]
+    language: str
+    statements: str
+    open: str = ""
+
+
+class TenantPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tenant needs on the servers of a profile, and the settings that it then uses."""
+
+    tenant: str
+    project: str
+    scope: str
+    user: str
+    grants: list[ServerGrant]
+    environment: dict[str, str]
+
+
+def plan(settings: Settings, *, passwords: bool = False) -> TenantPlan:
+    """Return the grants for a tenant's profile. Nothing is contacted, created or stored.
+
+    Args:
+        settings: As `load_settings` returns them, with a tenant.
+        passwords: Generate passwords, of which no copy is kept; else `PASSWORD` stands for them.
+
+    Raises:
+        Invalid: The profile has no tenant.
+    """
+    if not settings.tenant:
+        raise Invalid("The profile has no tenant.", fix='name one: `mainspring tenant plan NAME`, or tenant = "NAME".')
+    user, grants, environment = schema_of(settings.scope), list[ServerGrant](), {"MAINSPRING_TENANT": settings.tenant}
+    servers: dict[tuple[str, str], list[str]] = {}
+    for part in PARTS:
+        at: Url | None = getattr(settings, part)
+        if at is not None:
+            servers.setdefault(_server(part, at), []).append(part)
+    for (kind, _), parts in servers.items():
+        password = secrets.token_urlsafe(24) if passwords else PLACEHOLDER
+        first: Url = getattr(settings, parts[0])
+        for statements, language, still in _GRANTS[kind](settings, parts, user, password):
+            grants.append(
+                ServerGrant(
+                    server=kind, at=first.shown, parts=parts, language=language, statements=statements, open=still
+                )
+            )
+        if kind in _LOGINS:
+            for part in parts:
+                at = getattr(settings, part)
+                environment[f"MAINSPRING_{part.upper()}"] = _as_user(_given(part, at), user, password)
+    return TenantPlan(
+        tenant=settings.tenant,
+        project=settings.project,
+        scope=settings.scope,
+        user=user,
+        grants=grants,
+        environment=environment,
+    )
+
+
+def _server(part: str, at: Url) -> tuple[str, str]:
+    """Return the kind of a server, and what is the same for all parts that one grant covers."""
+    parts, scheme = urlsplit(at.text), at.scheme
+    host = parts.netloc.rpartition("@")[2]
+    if scheme in POSTGRES:
+        return "postgres", f"{host}/{parts.path.strip('/')}"
+    if scheme in _REDIS:
+        return "redis", host
+    if scheme in BUCKETS:
+        return scheme, host
+    if scheme in ("nats", "tls"):
+        return "nats", host
+    if scheme in ("mqtt", "mqtts"):
+        return "mqtt", host
+    if scheme in ("kafka", "kinesis", "vault", "awskms"):
+        return scheme, host
+    if scheme in ("pkcs11", "keyring"):
+        return "keys", scheme
+    return ("files", "") if scheme in ("file", "sqlite", "lmdb", "memory") else ("other", f"{part} {scheme}")
+
+
+def _given(part: str, at: Url) -> str:
+    """Return an address as the profile has it: the tenant's own part of it follows from the setting `tenant`."""
+    parts = urlsplit(at.text)
+    if part == "tracking" and at.scheme in POSTGRES:
+        kept = [each for each in parts.query.split("&") if each and not each.startswith("options=")]
+        return parts._replace(query="&".join(kept)).geturl()
+    return at.text
+
+
+def _as_user(address: str, user: str, password: str) -> str:
+    parts = urlsplit(address)
+    return parts._replace(netloc=f"{user}:{password}@{parts.netloc.rpartition('@')[2]}").geturl()
+
+
+_Texts = Iterator[tuple[str, str, str]]  # statements, their language, what stays open
+
+
+def _postgres(settings: Settings, parts: Sequence[str], user: str, password: str) -> _Texts:
+    database = unquote(urlsplit(getattr(settings, parts[0]).text).path.strip("/")) or "postgres"
+    schemas = dict.fromkeys(
+        schema
+        for part in parts
+        for schema in (
+            (schema_name("mlflow", settings.scope), schema_name("optuna", settings.scope))
+            if part == "tracking"
+            else (schema_of(settings.scope),)
+        )
+    )
+    role, base = _identifier(user), _identifier(database)
+    lines = [
+        f"CREATE ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS NOREPLICATION NOINHERIT "
+        f"PASSWORD '{password}';",
+        "REVOKE CREATE ON SCHEMA public FROM PUBLIC;",
+        f"GRANT CONNECT ON DATABASE {base} TO {role};",
+        *(f"CREATE SCHEMA {_identifier(schema)} AUTHORIZATION {role};" for schema in schemas),
+        f"ALTER ROLE {role} IN DATABASE {base} SET search_path TO {_identifier(next(iter(schemas)))};",
+    ]
+    still = (
+        "Roles of one database see the names of its schemas and tables, and can hold each other's advisory locks: "
+        "tenants that may harm each other need a database each."
+    )
+    yield "\n".join(lines), "sql", still
+
+
+def _redis(settings: Settings, _parts: Sequence[str], user: str, password: str) -> _Texts:
+    commands = " ".join(f"+{command}" for command in _REDIS_COMMANDS)
+    keys = f"~mainspring:{{{settings.scope}}}:*"
+    yield (
+        f"ACL SETUSER {user} reset on >{password} {keys} resetchannels -@all {commands}",
+        "redis",
+        "Tenants share the server's memory and its time: a script of one makes the others wait.",
+    )
+
+
+def _s3(settings: Settings, parts: Sequence[str], _user: str, _password: str) -> _Texts:
+    addresses = [urlsplit(getattr(settings, part).text) for part in parts]
+    bucket = addresses[0].netloc
+    prefixes = sorted({each.path.strip("/") for each in addresses})
+    objects = [f"arn:aws:s3:::{bucket}/{prefix}/*" for prefix in prefixes]
+    listed = {"StringLike": {"s3:prefix": [f"{prefix}/*" for prefix in prefixes]}}
+    yield (
+        _policy(
+            {"Action": ["s3:ListBucket"], "Resource": [f"arn:aws:s3:::{bucket}"], "Condition": listed},
+            {"Action": list(_OBJECTS), "Resource": objects},
+        ),
+        "json",
+        "",
+    )
+
+
+def _other_bucket(settings: Settings, parts: Sequence[str], _user: str, _password: str) -> _Texts:
+    at = urlsplit(getattr(settings, parts[0]).text)
+    if at.scheme == "gs":
+        start = f"projects/_/buckets/{at.netloc}/objects/{at.path.strip('/')}/"
+        condition = f'resource.name.startsWith("{start}")'
+        yield f"roles/storage.objectUser if {condition}", "text", "Listing a bucket shows the names of all its objects."
+    else:
+        yield (
+            f"a role for the container {at.netloc} alone, which is the tenant's own",
+            "text",
+            f"Rights below a container are not planned here: {objects_prefix(settings)} is a name, not a border.",
+        )
+
+
+def _nats(settings: Settings, _parts: Sequence[str], user: str, password: str) -> _Texts:
+    user = f'{{ user: "{user}", password: "{password}" }}'
+    text = f'accounts {{\n  "{settings.scope}": {{\n    jetstream: enabled\n    users: [ {user} ]\n  }}\n}}'
+    yield text, "nats", ""
+
+
+def _kafka(settings: Settings, parts: Sequence[str], user: str, password: str) -> _Texts:
+    hosts = urlsplit(getattr(settings, parts[0]).text).netloc.rpartition("@")[2]
+    at, prefix = f"--bootstrap-server {hosts}", topics_prefix(settings)
+    add = f"--add --allow-principal User:{user} --resource-pattern-type prefixed"
+    lines = [
+        f"kafka-configs.sh {at} --alter --entity-type users --entity-name {user} "
+        f"--add-config 'SCRAM-SHA-512=[password={password}]'",
+        f"kafka-acls.sh {at} {add} --topic {prefix} --operation Create --operation Read --operation Write "
+        "--operation Describe --operation Alter",
+        f"kafka-acls.sh {at} {add} --group {prefix} --operation Read --operation Describe",
+    ]
+    yield "\n".join(lines), "shell", ""
+
+
+def _kinesis(settings: Settings, parts: Sequence[str], _user: str, _password: str) -> _Texts:
+    region = urlsplit(getattr(settings, parts[0]).text).netloc
+    own = [f"arn:aws:kinesis:{region}:*:stream/{topics_prefix(settings)}*"]
+    text = _policy(
+        {"Action": ["kinesis:ListStreams"], "Resource": ["*"]},
+        {"Action": [f"kinesis:{action}" for action in _STREAMS], "Resource": own},
+    )
+    yield text, "json", "The names of all streams of the region can be listed."
+
+
+def _mqtt(settings: Settings, _parts: Sequence[str], user: str, _password: str) -> _Texts:
+    topic = f"mainspring/{settings.scope}"
+    control = f"user {user}\ntopic readwrite {topic}/#"
+    device = f"user DEVICE\ntopic write {topic}/DEVICE/reported\ntopic read {topic}/DEVICE/desired"
+    yield f"{control}\n\n{device}", "mosquitto", "Users of a broker are one list: a device's name is one tenant's only."
+
+
+def _vault(settings: Settings, _parts: Sequence[str], _user: str, _password: str) -> _Texts:
+    mount, _, key = urlsplit(settings.encryption.text).path.strip("/").rpartition("/")
+    rights = {f"encrypt/{key}": "update", f"decrypt/{key}": "update", f"keys/{key}": "read"}
+    lines = [f'path "{mount}/{path}" {{ capabilities = ["{right}"] }}' for path, right in rights.items()]
+    yield "\n".join(lines), "hcl", ""
+
+
+def _awskms(settings: Settings, _parts: Sequence[str], _user: str, _password: str) -> _Texts:
+    bound = {"StringLike": {"kms:EncryptionContext:mainspring": f"mainspring/{settings.scope}/*"}}
+    text = _policy(
+        {"Action": ["kms:Encrypt", "kms:Decrypt"], "Resource": ["KEY_ARN"], "Condition": bound},
+        {"Action": ["kms:DescribeKey"], "Resource": ["KEY_ARN"]},
+    )
+    yield text, "json", ""
+
+
+def _files(settings: Settings, parts: Sequence[str], _user: str, _password: str) -> _Texts:
+    if all(getattr(settings, part).scheme == "memory" for part in parts):
+        return
+    yield (
+        f"install -d -m 700 -o OS_USER {settings.state}",
+        "shell",
+        "Files are kept apart by users of the operating system alone: run each tenant's processes as one of its own.",
+    )
+
+
+def _keys(settings: Settings, _parts: Sequence[str], _user: str, _password: str) -> _Texts:
+    token = settings.encryption.scheme == "pkcs11"
+    yield "a token of its own, with a PIN of its own" if token else "a user of the operating system", "text", ""
+
+
+def _unknown(_settings: Settings, parts: Sequence[str], _user: str, _password: str) -> _Texts:
+    yield "", "text", f"The adapter of {', '.join(parts)} is not part of Mainspring: ask its author."
+
+
+_LOGINS = ("postgres", "redis", "nats", "kafka", "mqtt")
+_GRANTS: Mapping[str, Callable[[Settings, Sequence[str], str, str], _Texts]] = {
+    "postgres": _postgres,
+    "redis": _redis,
+    "s3": _s3,
+    "gs": _other_bucket,
+    "az": _other_bucket,
+    "nats": _nats,
+    "kafka": _kafka,
+    "kinesis": _kinesis,
+    "mqtt": _mqtt,
+    "vault": _vault,
+    "awskms": _awskms,
+    "files": _files,
+    "keys": _keys,
+    "other": _unknown,
+}
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _policy(*statements: Mapping[str, Any]) -> str:
+    allowed = [{"Effect": "Allow", **each} for each in statements]
+    return json.dumps({"Version": "2012-10-17", "Statement": allowed}, indent=2)

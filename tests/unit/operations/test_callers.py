@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 import mainspring as ms
+from kit import documents
 from kit.console import flights
 from kit.worlds import prediction
 from mainspring.core.definition_registry import collecting
@@ -56,6 +58,7 @@ def test_callers_are_listed_with_their_shares_the_unlike_first(project: flights.
         ("copier", 100, True), ("desk", 300, False), ("nightly", 120, False), ("app", 100, False),
         ("partner", 80, False),
     ]  # fmt: skip
+    documents.check(["endpoints", "callers"], msgspec.to_builtins(found))
     assert sum(each.share for each in found) == pytest.approx(1, abs=0.001)
     assert callers(project, ENDPOINT, NOW - HOUR, NOW) != found
     assert callers(project, ENDPOINT, NOW - 3 * DAY, NOW - 2 * DAY) == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 import threading
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -15,10 +14,10 @@ from mainspring.core.errors import Conflict, Corrupt, Denied, MissingExtra
 from mainspring.core.files import write_once
 from mainspring.core.locks import Locks
 from mainspring.core.settings import Url
+from mainspring.project.tenancy import schema_name
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 HEAD = "0033"
-_LONGEST = 63
 _LOCK_KEY = 0x6D61696E7370  # our key among all advisory locks of the database
 _MIGRATION_S = 600
 _MIGRATING = threading.Lock()  # alembic keeps its state in globals
@@ -107,10 +106,7 @@ def _begin(path: Path) -> None:
 
 def schema_of(project: str) -> str:
     """Return the name of a project's schema on Postgres, at most 63 bytes."""
-    if not project:
-        return SCHEMA
-    name = f"{SCHEMA}_{project}"
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 17]}_{sha256(project.encode()).hexdigest()[:16]}"
+    return schema_name(SCHEMA, project) if project else SCHEMA
 
 
 def version(engine: sa.Engine) -> str | None:

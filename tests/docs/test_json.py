@@ -22,6 +22,7 @@ from kit.people import known
 from mainspring.cli.main import cli
 from mainspring.core.time import DAY, to_datetime
 from mainspring.monitoring.incidents.model import Taken
+from mainspring.operations.auditing import unfinished
 from mainspring.operations.keys import create_key
 from mainspring.registry.processes import local_user
 from mainspring.security.model import UserSession
@@ -86,6 +87,21 @@ os.write(output, json.dumps(said).encode())
 """
 
 
+# Actions of the audit log that the commands below leave, each on its own.
+AUDITED = frozenset({
+    *(f"accounts.{name}" for name in ("add", "bind", "disable", "enable", "remove")), "add", "apply", "approve",
+    *(f"audit.{name}" for name in ("erase", "export", "reveal", "verify")), "collect-garbage",
+    *(f"data.{name}" for name in ("commit", "restore", "sign", "tag", "untag", "vacuum")), "delete",
+    *(f"edge.{name}" for name in ("build", "publish", "register", "remove", "rollout", "rotate", "sign", "withdraw")),
+    "encryption.rotate", "export", "features.reveal",
+    *(f"groups.{name}" for name in ("add", "add-member", "remove", "remove-member")),
+    *(f"incident.{name}" for name in ("close", "end-shed", "own", "silence", "verdict")), "ingest",
+    *(f"jobs.{name}" for name in ("cancel", "retry", "run")), "keys.create", "keys.revoke", "promote", "restore",
+    "roles.grant", "roles.revoke", "rollback", "run.describe", "sessions.end",
+    *(f"subject.{name}" for name in ("erase", "export", "hold", "release")), "train", "trust", "waive", "withdraw",
+})  # fmt: skip
+
+
 @pytest.mark.slow
 def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot: Depot) -> None:
     root, project = depot.root, opened(depot)
@@ -118,7 +134,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("data profile", ["scans"]), ("ingest", ["scans", "more.csv"]), ("data diff", ["old"]),
         ("data restore", ["old"]), ("data untag", ["old"]), ("data vacuum", []), ("materialize", []),
         ("features list", []), ("features show", ["HubLoad"]), ("features explain", [MODEL]),
-        ("features entity", ["HubLoad", "north"]), ("features verify", ["HubLoad", "--sample", "3"]),
+        ("features entity", ["HubLoad", "north", "--reveal"]), ("features verify", ["HubLoad", "--sample", "3"]),
         ("features sql", ["HubLoad", "--dialect", "spark"]),
         ("features read", ["HubLoad", "--labels", "rows.parquet", "--at", "when", "--to", "read.parquet"]),
         ("topics create", ["clicks"]), ("topics list", []), ("topics show", ["clicks"]),
@@ -165,8 +181,8 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("runs compare", ["{runs list[0][id]}", "{runs list[1][id]}"]),
         ("runs rename", ["{runs list[0][id]}", "deeper"]), ("runs note", ["{runs list[0][id]}", "Before the winter."]),
         ("endpoints list", []), ("endpoints show", [MODEL]), ("monitor skew", [MODEL]),
-        ("audit search", ["--limit", "3"]), ("audit verify", []),
-        ("audit export", ["events.jsonl"]), ("audit proof", ["0"]),
+        ("audit search", ["--limit", "3", "--subjects"]), ("audit verify", []),
+        ("audit export", ["events.jsonl"]), ("audit proof", ["0", "--subjects"]),
         ("subject export", ["parcel", "x", "--output", "x.zip"]),
         ("subject hold", ["parcel", "x", "--reason", "a case"]), ("subject holds", []),
         ("subject release", ["parcel", "x"]), ("erase", ["parcel", "x"]), ("subject receipts", []),
@@ -188,3 +204,6 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
     empty = {command for command, document in said.items() if document == []}
     assert not empty
     assert reference.DOCUMENTS.keys() - said.keys() == ELSEWHERE - {"promote"}
+    log = opened(depot)
+    assert set() == AUDITED - {event.action for event in log.audit.read(10_000)}
+    assert unfinished(log) == ()

@@ -129,9 +129,9 @@ def sparkline(counts: Sequence[int]) -> str:
 @click.option("--message", "-m", default="", help="Message of the commit.")
 def commit(call: Call, *, message: str) -> None:
     """Record the current version of every table in one dataset commit."""
-    from mainspring.data.commits import commit as make_commit
+    from mainspring.operations.data.versions import commit_now
 
-    made = make_commit(call.project.lake, call.project.snapshots, call.project.wall, message)
+    made = commit_now(call.project, message)
     versions = ", ".join(f"{table} version {version}" for table, version in sorted(made.versions.items()))
     call.result(dated(made, "at"), lambda console: console.print(f"Dataset commit [bold]{made.id}[/]: {versions}"))
 
@@ -154,7 +154,9 @@ def tag(call: Call, *, name: str, commit_id: str) -> None:
 @click.argument("name")
 def untag(call: Call, *, name: str) -> None:
     """Delete a tag."""
-    call.project.snapshots.untag(name)
+    from mainspring.operations.data.versions import untag as remove
+
+    remove(call.project, name)
     call.result({"untagged": name}, lambda console: console.print(f"{name} is forgotten."))
 
 
@@ -165,12 +167,12 @@ def vacuum(call: Call, *, dry_run: bool) -> None:
 
     Tiles of deleted rows, and of views that are no longer in use, are deleted first.
     """
-    from mainspring.data.commits import vacuum as run
+    from mainspring.operations.data.versions import vacuum as run
     from mainspring.operations.features.live_views import ViewsInUse, tidy
 
     if not dry_run:
         tidy(call.project, ViewsInUse(call.project).by_slot())
-    deleted = run(call.project.lake, call.project.snapshots, dry_run)
+    deleted = run(call.project, dry_run=dry_run)
     verb = "would be deleted" if dry_run else "deleted"
     call.result(
         {"dry_run": dry_run, "files": deleted},

@@ -10,6 +10,7 @@ from mainspring.data.commits import RESTORING, data_tables, find, version_of
 from mainspring.data.commits import commit as make_commit
 from mainspring.data.model import QUARANTINE_SUFFIX, DatasetCommit, Source
 from mainspring.operations.apply import conform
+from mainspring.operations.auditing import audit, begun
 from mainspring.project import Project
 
 if TYPE_CHECKING:
@@ -42,13 +43,42 @@ def tag(project: Project, name: str, commit: str) -> str:
     """
     if name == NOW or name.partition(".")[0] == RESTORING:
         raise Invalid(f"A tag cannot be named {name!r}: the name is reserved.", fix="choose another name.")
-    found = (
-        make_commit(project.lake, project.snapshots, project.wall, f"tagged {name}")
-        if commit == NOW
-        else find(project.snapshots, commit)
-    )
-    project.snapshots.tag(name, found.id)
+    found = commit_now(project, f"tagged {name}") if commit == NOW else find(project.snapshots, commit)
+    with project.audit.together():
+        project.snapshots.tag(name, found.id)
+        audit(project, "data.tag", f"tag/{name}", found.id)
     return found.id
+
+
+def untag(project: Project, name: str) -> None:
+    """Delete a tag.
+
+    Raises:
+        NotFound: There is none of that name.
+    """
+    with project.audit.together():
+        project.snapshots.untag(name)
+        audit(project, "data.untag", f"tag/{name}")
+
+
+def commit_now(project: Project, message: str) -> DatasetCommit:
+    """Record the current version of every table in one dataset commit."""
+    with begun(project, "data.commit", "data"):
+        made = make_commit(project.lake, project.snapshots, project.wall, message)
+        audit(project, "data.commit", "data", f"{made.id} {message}".strip())
+    return made
+
+
+def vacuum(project: Project, *, dry_run: bool) -> dict[str, int]:
+    """Delete files that neither a tag, nor the newest commit, nor the newest version needs; return table -> files."""
+    from mainspring.data.commits import vacuum as run
+
+    if dry_run:
+        return run(project.lake, project.snapshots, dry_run)
+    with begun(project, "data.vacuum", "data"):
+        deleted = run(project.lake, project.snapshots, dry_run)
+        audit(project, "data.vacuum", "data", f"{sum(deleted.values())} files")
+    return deleted
 
 
 def diff(
@@ -127,16 +157,20 @@ def restore(
             if source_name in definitions.sources:
                 conform(project, source_name)
 
-    return restored(
-        project.lake,
-        project.snapshots,
-        project.locks,
-        project.wall,
-        name,
-        source=source,
-        settle=settle,
-        progress=progress,
-    )
+    of = f"source/{source or '*'}"
+    with begun(project, "data.restore", of):
+        report = restored(
+            project.lake,
+            project.snapshots,
+            project.locks,
+            project.wall,
+            name,
+            source=source,
+            settle=settle,
+            progress=progress,
+        )
+        audit(project, "data.restore", of, f"to {commit.id}")
+    return report
 
 
 def _check(project: Project, source: Source, found: DatasetCommit) -> None:

@@ -200,21 +200,25 @@ def _version(
     for known in project.versions.all(manifest.model):
         if known.tags.get(_CONTENT) == content:
             return known, False
+    from mainspring.operations.auditing import audit, begun
+
     now = project.wall.now
-    run_id = project.tracking.start(manifest.model, {**process_tags(), "made_by": "models"}, now())
-    try:
-        project.tracking.log(run_id, params={**origin, "flavour": manifest.flavour})
-        made = msgspec.structs.replace(manifest, run_id=run_id, created_at=now())
-        bundle: Bundle = seal(made, files, project.signing_key)
-        project.bundles.save(bundle)
-        project.tracking.log(run_id, params={"digest": bundle.digest})
-    except BaseException as error:
-        project.tracking.log(run_id, tags={ERROR: error_text(error)})
-        project.tracking.finish(run_id, "FAILED", now())
-        raise
-    project.tracking.finish(run_id, "FINISHED", now())
-    version = project.versions.register(manifest.model, bundle.digest, run_id, {_CONTENT: content, **origin}, now())
-    project.tracking.log(run_id, tags={"version": version.version})
+    with begun(project, "add", f"model/{manifest.model}"):
+        run_id = project.tracking.start(manifest.model, {**process_tags(), "made_by": "models"}, now())
+        try:
+            project.tracking.log(run_id, params={**origin, "flavour": manifest.flavour})
+            made = msgspec.structs.replace(manifest, run_id=run_id, created_at=now())
+            bundle: Bundle = seal(made, files, project.signing_key)
+            project.bundles.save(bundle)
+            project.tracking.log(run_id, params={"digest": bundle.digest})
+        except BaseException as error:
+            project.tracking.log(run_id, tags={ERROR: error_text(error)})
+            project.tracking.finish(run_id, "FAILED", now())
+            raise
+        project.tracking.finish(run_id, "FINISHED", now())
+        version = project.versions.register(manifest.model, bundle.digest, run_id, {_CONTENT: content, **origin}, now())
+        project.tracking.log(run_id, tags={"version": version.version})
+        audit(project, "add", f"model/{manifest.model}", f"version {version.version}, bundle {version.digest[:12]}")
     return version, True
 
 

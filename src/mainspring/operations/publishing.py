@@ -117,10 +117,10 @@ def publish(project: Project, source: str, asked: Sequence[Asked], epsilon: floa
         MissingExtra: OpenDP is not installed.
     """
     declared = project.definitions.source(source)
-    privacy, cost = _privacy(declared), round(epsilon * MILLION)
-    if not asked or cost < 1:
+    privacy, millionths = _privacy(declared), epsilon * MILLION
+    if not asked or not math.isfinite(millionths) or round(millionths) < 1:
         raise Invalid("Nothing is asked for, or for nothing.", fix="name aggregates, and an --epsilon such as 0.1.")
-    exact = [each for one in asked for each in _exact(declared, privacy, one)]
+    cost, exact = round(millionths), [each for one in asked for each in _exact(declared, privacy, one)]
     noisy([0], 1, 1.0)  # OpenDP is there
     budget = round(privacy.budget * MILLION)
     if project.privacy_budgets.spent(source) + cost > budget:
@@ -128,9 +128,12 @@ def publish(project: Project, source: str, asked: Sequence[Asked], epsilon: floa
     found = _read(project.lake.scan, declared, privacy, exact)
     told = ", ".join(f"{each.kind} {each.column}".rstrip() for each in asked)
     project.audit.check()
-    if not project.privacy_budgets.spend(source, cost, budget):
+    with project.audit.together():
+        enough = project.privacy_budgets.spend(source, cost, budget)
+        if enough:
+            audit(project, "data.publish", f"source/{source}", f"epsilon {cost / MILLION:g}: {told}")
+    if not enough:
         raise _spent(project, source, budget)
-    audit(project, "data.publish", f"source/{source}", f"epsilon {cost / MILLION:g}: {told}")
     numbers = _with_noise(asked, exact, found, cost / MILLION)
     spent = project.privacy_budgets.spent(source) / MILLION
     return Release(source, cost / MILLION, spent, privacy.budget, tuple(numbers))
@@ -167,7 +170,8 @@ def _exact(source: Source, privacy: Privacy, asked: Asked) -> list[_Exact]:
     column, low, high = quote_name(asked.column), asked.low, asked.high
     middle = (low + high) / 2 if asked.kind == "mean" else 0.0
     unit = max(abs(low - middle), abs(high - middle)) / _STEPS
-    bounded = f"least(greatest(CAST({column} AS DOUBLE), {low!r}), {high!r})"
+    # `greatest` and `least` pass over nulls: without the CASE each null would count as `low`.
+    bounded = f"CASE WHEN {column} IS NOT NULL THEN least(greatest(CAST({column} AS DOUBLE), {low!r}), {high!r}) END"
     steps = f"coalesce(sum(CAST(round(({bounded} - {middle!r}) / {unit!r}) AS BIGINT)), 0)"
     total = _Exact(asked, ("",), (steps,), privacy.each * _STEPS, unit)
     return [total] if asked.kind == "sum" else [total, _Exact(asked, ("",), (f"count({column})",), privacy.each)]

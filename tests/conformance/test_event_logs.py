@@ -13,6 +13,7 @@ from mainspring.data.adapters.log_kafka import KafkaLog
 from mainspring.data.adapters.log_kinesis import KinesisLog
 from mainspring.data.adapters.log_memory import MemoryLog
 from mainspring.data.adapters.log_nats import NatsLog
+from mainspring.data.adapters.log_prefixed import PrefixedErasingLog
 from mainspring.data.adapters.log_sqlite import SqliteLog
 from mainspring.data.streams.conformance import EventLogConformance
 
@@ -60,6 +61,26 @@ class TestSqlite(EventLogConformance):
     def forget(self, log: SqliteLog, topic: str, before: Mapping[int, int]) -> None:
         left = sum(log.spans(topic, [number])[number].next - offset for number, offset in before.items())
         log.retain(most_bytes=left)  # each message has one byte
+
+
+class TestPartOfATenant(EventLogConformance):
+    @pytest.fixture
+    def whole(self, tmp_path: Path) -> Iterator[SqliteLog]:
+        whole = SqliteLog(tmp_path / "state" / "streams.db")
+        yield whole
+        whole.close()
+
+    @pytest.fixture
+    def log(self, whole: SqliteLog) -> PrefixedErasingLog:
+        return PrefixedErasingLog(whole, "acme..shop..")
+
+    @pytest.fixture(autouse=True)
+    def kept(self, whole: SqliteLog) -> None:
+        self._whole = whole
+
+    def forget(self, log: PrefixedErasingLog, topic: str, before: Mapping[int, int]) -> None:
+        left = sum(log.spans(topic, [number])[number].next - offset for number, offset in before.items())
+        self._whole.retain(most_bytes=left)
 
 
 class TestKafka(EventLogConformance):

@@ -252,8 +252,8 @@ def _on_server(at: Context) -> Any:
     log, prefix = server_log(at.url), topics_prefix(at.project.settings)
     if not prefix:
         return log
-    kind = "PrefixedSplittingLog" if hasattr(log, "parents") else "PrefixedLog"
-    return lazily("data.adapters.log_prefixed", kind, extra="local")(log, prefix)
+    also = "Splitting" if hasattr(log, "parents") else "Erasing" if hasattr(log, "erase") else ""
+    return lazily("data.adapters.log_prefixed", f"Prefixed{also}Log", extra="local")(log, prefix)
 
 
 EVENT_LOGS: Mapping[str, Build] = {

@@ -38,7 +38,10 @@ def test_the_embedded_profile_has_an_adapter_for_each_port(tmp_path: Path, port:
 @pytest.mark.parametrize("port", PORTS)
 def test_the_memory_profile_has_an_adapter_for_each_port(tmp_path: Path, port: str) -> None:
     project = _project(tmp_path, **MEMORY)
-    assert port == "bundles" or type(getattr(project, port)).__name__.startswith(("Memory", "Catalog"))
+    if port == "lake":
+        assert type(project.stored_lake).__name__ == "MemoryLake"
+    else:
+        assert port == "bundles" or type(getattr(project, port)).__name__.startswith(("Memory", "Catalog"))
     assert str(project.engine.url) == "sqlite://"
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
 from mainspring.core.errors import MainspringError
+from mainspring.data.streams.limits import check_topic
 from mainspring.data.streams.model import Message, NewMessage, Span
-from mainspring.data.streams.ports import EventLog, Splitting
+from mainspring.data.streams.ports import Erasing, EventLog, Splitting
 
 
 class PrefixedLog:
@@ -18,6 +19,7 @@ class PrefixedLog:
         self._log, self._prefix = log, prefix
 
     def create(self, topic: str, partitions: int = 1) -> None:
+        check_topic(topic, partitions)
         with self._named():
             self._log.create(self._prefix + topic, partitions)
 
@@ -81,3 +83,18 @@ class PrefixedSplittingLog(PrefixedLog):
     def emptied(self, topic: str, positions: Mapping[int, int]) -> set[int]:
         with self._named():
             return self._splitting.emptied(self._prefix + topic, positions)
+
+
+class _ErasingLog(EventLog, Erasing, Protocol): ...
+
+
+class PrefixedErasingLog(PrefixedLog):
+    """The same of a log that deletes single messages."""
+
+    def __init__(self, log: _ErasingLog, prefix: str) -> None:
+        super().__init__(log, prefix)
+        self._erasing = log
+
+    def erase(self, topic: str, places: Collection[tuple[int, int]]) -> None:
+        with self._named():
+            self._erasing.erase(self._prefix + topic, places)

@@ -22,7 +22,7 @@ class Prediction:
         values: Output -> the model's value; a list if an output has several numbers per row.
         statuses: Stored feature -> `PRESENT`, `NULL`, `EXPIRED` or `MISSING`; empty unless requested.
         unusual: The feature by which the row is unlike the training rows, empty if it is not, or if the endpoint does
-            not flag such rows.
+            not name such rows.
     """
 
     id: str
@@ -48,7 +48,7 @@ class Predictions(Sequence[Prediction]):
     Args:
         outputs: Output -> one value per row.
         statuses: Stored feature -> one status per row.
-        unusual: One feature per row, see `Prediction`; empty if the endpoint does not flag such rows.
+        unusual: One feature per row, see `Prediction`; empty if the endpoint does not name such rows.
     """
 
     endpoint: str

@@ -137,7 +137,7 @@ def recorder(log: PredictionLog, policy: Log | None = None) -> Recorder:
     )
 
 
-def record_persons(by: Recorder, *numbers: int, request_id: str = "") -> Future[None] | None:
+def record_persons(by: Recorder, *numbers: int, request_id: str = "") -> list[Future[None]]:
     """Record one request with one row per number, by key."""
     rows = len(numbers)
     return by.record(

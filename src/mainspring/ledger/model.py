@@ -13,6 +13,7 @@ PREDICTIONS = "predictions"  # lake table that compaction fills
 FAILURES = "predictions__failures"  # its table of failures, which no reader of predictions meets
 EXPLANATIONS = "predictions__explanations"  # its table of explanations
 REQUESTED, SAMPLED = "requested", "sampled"  # origins of explanations
+FALLBACK = "(fallback)"  # output of a prediction that a fallback answered: its outputs as JSON
 ANY_KEY = ""  # name of a condition of a `Selection` that any entity key may fulfil
 
 EXPLAINED_A_DAY = 100, 10_000  # least and most; the attribution channel needs 100
@@ -44,6 +45,11 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     weight: float = 1.0  # the probability with which its version was assigned
     unit: int = 0  # hash of the assigned unit, 63 bits; 0 without a rollout
     row: int = 0  # of a rollout: its place among the rows of its request
+
+    @property
+    def fallback(self) -> bool:
+        """Whether a fallback answered in the place of the model."""
+        return FALLBACK in self.outputs
 
     @property
     def withheld(self) -> Literal["encrypted", "left out"] | None:

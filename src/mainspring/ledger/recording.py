@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from operator import itemgetter
@@ -12,12 +12,13 @@ from typing import Any
 import msgspec
 
 from mainspring.core.ids import new_id
-from mainspring.ledger.model import REQUESTED, Asked, Assigned, Batch, Failure, Heading, KeptExplanation, Log
+from mainspring.ledger.model import FALLBACK, REQUESTED, Asked, Assigned, Batch, Failure, Heading, KeptExplanation, Log
 from mainspring.ledger.ports import PredictionLog, Seals
 
 Columns = Mapping[str, Any]  # name -> a column, see `Batch`
 _PLANS = 256  # callers choose their optional fields, so there can be many
 _NOTHING: Columns = {}
+_Key = tuple[tuple[str, ...], tuple[str, ...], bool]  # what was sent, outputs, and whether there are statuses
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Recorder:
         self._made_by = (endpoint, model, version, digest)
         self._keys = frozenset(keys)
         self._personal = frozenset(personal)
-        self._plans: dict[tuple[tuple[str, ...], bool], _Plan] = {}
+        self._plans: dict[_Key, _Plan] = {}
         self.policy = Log() if policy is None else policy  # may be changed at any time
 
     def record(
@@ -70,8 +71,11 @@ class Recorder:
         sent: Columns = _NOTHING,
         statuses: Columns = _NOTHING,
         assigned: Sequence[Assigned | None] = (),
-    ) -> Future[None] | None:
+        fallback: Sequence[int] = (),
+    ) -> list[Future[None]]:
         """Log a batch.
+
+        The rows that a fallback answered have one output, a text, and so no score.
 
         Args:
             asked: Its requests; their rows are consecutive in `ids` and in every column.
@@ -79,9 +83,10 @@ class Recorder:
             sent: Columns of the requests by key, including the keys. Empty for full inputs.
             statuses: Statuses of stored features, for the same features in every batch, or empty.
             assigned: The requests' assignments to a rollout's arm; empty where there are none.
+            fallback: Rows that a fallback answered, ascending.
 
         Returns:
-            With the policy `sync` a future; once it is done the response may be sent.
+            With the policy `sync` futures; once all are done the response may be sent.
         """
         policy = self.policy
         if policy.share < 1.0:
@@ -91,12 +96,47 @@ class Recorder:
                         for row in range(first, first + each.rows)]  # fmt: skip
                 self._log.skip(self._endpoint, "sampled", len(ids) - len(rows))
                 if not rows:
-                    return None
+                    return []
+                apart = {*fallback}
+                fallback = [place for place, row in enumerate(rows) if row in apart]
                 ids = [ids[row] for row in rows]
                 asked = [each for each, take in zip(asked, chosen, strict=True) if take]
                 assigned = [each for each, take in zip(assigned, chosen, strict=bool(assigned)) if take]
                 features, outputs, sent, statuses = (_taken(each, rows) for each in (features, outputs, sent, statuses))
-        key = (tuple(sent), bool(statuses))
+        if not fallback:
+            return self._add(at, ids, asked, features, outputs, sent, statuses, assigned)
+        added, singles = list[Future[None]](), [*_single(asked, assigned)]
+        for rows in (sorted({*range(len(ids))}.difference(fallback)), [*fallback]):
+            if not rows:
+                continue
+            one, arms = zip(*(singles[row] for row in rows), strict=True)
+            answers = _taken(outputs, rows)
+            if rows[0] in fallback:
+                answers = {FALLBACK: _texts(answers, len(rows))}
+            added += self._add(
+                at,
+                [ids[row] for row in rows],
+                one,
+                _taken(features, rows),
+                answers,
+                _taken(sent, rows),
+                _taken(statuses, rows),
+                arms if assigned else (),
+            )
+        return added
+
+    def _add(
+        self,
+        at: int,
+        ids: Sequence[str],
+        asked: Sequence[Asked],
+        features: Columns,
+        outputs: Columns,
+        sent: Columns,
+        statuses: Columns,
+        assigned: Sequence[Assigned | None],
+    ) -> list[Future[None]]:
+        policy, key = self.policy, (tuple(sent), tuple(outputs), bool(statuses))
         plan = self._plans.get(key) or self._plan(key, features, statuses, outputs)
         columns = [*plan.features(features), *statuses.values(), *outputs.values()]
         if sent:
@@ -105,7 +145,8 @@ class Recorder:
         if plan.heading.personal and policy.personal == "encrypt" and self._log.sealer is not None:
             sealed = self._sealed(self._log.sealer, plan, ids, sent, features)
         batch = Batch(plan.heading, at, policy.share, ids, asked, columns, sealed, assigned)
-        return self._log.add(batch, sync=policy.sync)
+        added = self._log.add(batch, sync=policy.sync)
+        return [] if added is None else [added]
 
     def explained(
         self,
@@ -188,7 +229,7 @@ class Recorder:
             share=share,
         )
 
-    def _plan(self, key: tuple[tuple[str, ...], bool], features: Columns, statuses: Columns, outputs: Columns) -> _Plan:
+    def _plan(self, key: _Key, features: Columns, statuses: Columns, outputs: Columns) -> _Plan:
         keys = [name for name in key[0] if name in self._keys and name not in self._personal]
         fields = [name for name in key[0] if name not in self._keys and name not in self._personal]
         known = [name for name in features if name not in self._personal]
@@ -263,6 +304,21 @@ def _firsts(asked: Sequence[Asked]) -> list[tuple[int, Asked]]:
         found.append((row, each))
         row += each.rows
     return found
+
+
+def _single(asked: Sequence[Asked], assigned: Sequence[Assigned | None]) -> Iterator[tuple[Asked, Assigned | None]]:
+    """Yield each row as if it were a request of its own."""
+    for each, arm in zip(asked, assigned or [None] * len(asked), strict=True):
+        for row in range(each.rows):
+            yield each._replace(rows=1), arm and arm._replace(row=arm.row + row)
+
+
+def _texts(outputs: Columns, rows: int) -> list[str]:
+    columns = [_listed(column) for column in outputs.values()]
+    return [
+        msgspec.json.encode({name: column[row] for name, column in zip(outputs, columns, strict=True)}).decode()
+        for row in range(rows)
+    ]
 
 
 def _chosen(name: str, share: float) -> bool:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mainspring.core.errors import InvalidData, InvalidDefinition
+from mainspring.core.errors import InvalidData, InvalidDefinition, NotFound
 from mainspring.core.schema import DType
 from mainspring.data.model import SEQUENCE
+from mainspring.delivery.routing import version_of
 from mainspring.operations.auditing import audit
+from mainspring.operations.fallbacks import check_fallbacks
 from mainspring.operations.features.function_checks import check_functions
 from mainspring.operations.policies import own_policies
+from mainspring.operations.promote import gated
 from mainspring.project import Project
 from mainspring.project.definitions.applied import Change, difference
 from mainspring.training.label import label_keys
@@ -27,7 +30,7 @@ def apply(project: Project, *, dry_run: bool = False) -> tuple[list[Change], Con
     values), so that readers of the applied definitions can read the data by them.
 
     Raises:
-        Invalid: A policy is not valid.
+        Invalid: A policy is not valid, or a fallback answer does not fit the version that its endpoint serves.
         InvalidDefinition: The definitions are inconsistent, or a table cannot be migrated to its source's declaration;
             the applied definitions and all tables are unchanged.
     """
@@ -35,6 +38,7 @@ def apply(project: Project, *, dry_run: bool = False) -> tuple[list[Change], Con
     contents = definitions.contents()
     own_policies(project)
     _check_labels(project)
+    _check_fallbacks(project)
     check_functions(project, project.applied.current(), contents)
     with project.locks.hold("apply"):
         changes = [*difference(project.applied.current(), contents), *tables_needed(project)]
@@ -45,6 +49,17 @@ def apply(project: Project, *, dry_run: bool = False) -> tuple[list[Change], Con
                 project.applied.replace(contents, project.wall.now())
                 audit(project, "apply", "definitions", _summary(changes))
     return changes, contents
+
+
+def _check_fallbacks(project: Project) -> None:
+    for endpoint in project.definitions.endpoints.values():
+        if endpoint.unusual is None or not endpoint.unusual.answer:
+            continue
+        try:
+            version = version_of(endpoint, project.versions, gated=gated(project))
+        except NotFound:  # a promotion will check it
+            continue
+        check_fallbacks(project, version, [endpoint])
 
 
 def _check_labels(project: Project) -> None:

@@ -143,7 +143,8 @@ class _Sampled:
         for part in self.project.predictions.scan(selection, ids):
             for each in part:
                 rows = by_day.get(each.at // DAY * DAY, [])
-                if len(rows) < most and all(name in each.features for name in self.explainer.inputs):
+                known = not each.fallback and all(name in each.features for name in self.explainer.inputs)
+                if len(rows) < most and known:
                     rows.append(each)
         return by_day
 

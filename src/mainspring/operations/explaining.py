@@ -16,7 +16,7 @@ from mainspring.governance.counterfactual import Counterfactuals, read_target, s
 from mainspring.governance.importance import Columns, ModelExplanation, dependences, importances
 from mainspring.governance.sampled import sampled_explanation
 from mainspring.operations.models.curating import find
-from mainspring.operations.prediction import model_inputs, reveal
+from mainspring.operations.prediction import model_inputs, not_by_model, reveal
 from mainspring.operations.replay.answers import Models, answer
 from mainspring.operations.replay.model import Verdict
 from mainspring.project import Project
@@ -125,6 +125,8 @@ def explain_prediction(
     inputs: Mapping[str, Any] = found.features
     try:
         try:
+            if found.fallback:
+                raise not_by_model(found)
             bundle = models.bundle(found.digest)
             if bundle.manifest.tensors:
                 raise takes_tensors(owner_of(bundle))

@@ -71,6 +71,15 @@ def model_inputs(prediction: Prediction, manifest: Manifest) -> dict[str, Any]:
     return {name: prediction.features[name] for name in names}
 
 
+def not_by_model(prediction: Prediction) -> NotInLog:
+    """Return the error of a prediction that a fallback answered."""
+    return NotInLog(
+        f"Prediction {prediction.id} has no answer of the model: its row was unlike the training rows, and the "
+        "endpoint's fallback was given.",
+        fix="its inputs are in the log: `mainspring predictions show`.",
+    )
+
+
 def is_shape(value: object, datatype: str, rank: int) -> bool:
     """Return whether the log has a tensor's type and shape in place of its values: `float32[3, 224, 224]`.
 

@@ -14,6 +14,7 @@ from mainspring.delivery.model import Evaluation, GateResult, Promotion
 from mainspring.delivery.verdicts import verdicts
 from mainspring.delivery.waiving import with_waivers
 from mainspring.operations.auditing import audit
+from mainspring.operations.fallbacks import check_fallbacks
 from mainspring.operations.models import curating
 from mainspring.operations.models.curating import authors, expect_kept, people, storable
 from mainspring.operations.models.serving_memory import serving_memory
@@ -49,6 +50,7 @@ def promote(
 
     Raises:
         NotFound: There is no such model or version, or the rollout has ended.
+        Invalid: The fallback answer of an endpoint does not fit the version.
     """
     from mainspring.operations.models.cards import personal
 
@@ -60,6 +62,8 @@ def promote(
         version = newest[0].version
     candidate = project.versions.get(model, version)
     expect_kept(project, candidate)
+    champions = [each for each in project.definitions.endpoints.values() if each.model == f"{model}@{routing.CHAMPION}"]
+    check_fallbacks(project, candidate, champions)
     promotion = delivery.promote(
         model,
         candidate.version,

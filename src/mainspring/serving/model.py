@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import KW_ONLY, dataclass
-from typing import Literal
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, Literal
 
 import msgspec
 
@@ -22,7 +23,7 @@ LATENCY_BOUNDS = (
 )  # fmt: skip
 IN_TIME = 0.99  # of the requests that were due, at least, for a load to be met
 
-REFUSE, DEFAULTS, FLAG = "refuse", "defaults", "flag"
+REFUSE, DEFAULTS, FLAG, FALLBACK = "refuse", "defaults", "flag", "fallback"
 KEY, REQUEST = "key", "request"
 _ROUNDING = 1e-9
 _EVERYTHING = Log()
@@ -39,17 +40,31 @@ class Unusual:
 
     Args:
         then: "flag": the reply says which rows are unusual, and by which feature most; "refuse": a request with an
-            unusual row is refused.
+            unusual row is refused; "fallback": `answer` is given for the unusual rows, which the reply names.
         share: The largest share of usual rows that may be taken for unusual. The judged rows have to be enough, at
             least 1,999 for 0.001; with fewer the rows are counted as unchecked.
+        answer: Of a fallback: output -> its value in one row, for each output of the model.
     """
 
     then: str
     share: float = 0.001
+    answer: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.then not in (REFUSE, FLAG):
-            raise Invalid(f"Unusual rows are to be {self.then!r}.", fix=f'write "{FLAG}" or "{REFUSE}".')
+        if self.then not in (REFUSE, FLAG, FALLBACK):
+            raise Invalid(f"Unusual rows are to be {self.then!r}.", fix=f'write "{FLAG}", "{REFUSE}" or "{FALLBACK}".')
+        expect(self.answer, Mapping, "The fallback answer", fix='write answer={"probability": 0.5}.')
+        if (self.then == FALLBACK) != bool(self.answer):
+            raise Invalid(
+                f"Unusual rows with then={self.then!r} have the answer {dict(self.answer)!r}.",
+                fix=f'write ms.Unusual("{FALLBACK}", answer={{"probability": 0.5}}), or no answer.',
+            )
+        try:  # as routes have it
+            object.__setattr__(self, "answer", json.loads(json.dumps(dict(self.answer), allow_nan=False)))
+        except (TypeError, ValueError):
+            raise Invalid(
+                f"The fallback answer is {dict(self.answer)!r}.", fix="write finite numbers, texts, or lists of them."
+            ) from None
         expect(self.share, float, "The share of usual rows that may be taken for unusual", fix="write share=0.001.")
         if not 0 < self.share <= 0.1:
             raise Invalid(

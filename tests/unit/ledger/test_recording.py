@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mainspring.core.errors import Invalid
 from mainspring.ledger.adapters.memory import MemoryLedger
 from mainspring.ledger.conformance import record_persons, recorder
-from mainspring.ledger.model import Asked, Log
+from mainspring.ledger.model import FALLBACK, Asked, Assigned, Log, Prediction
 from mainspring.ledger.recording import Recorder
 
 
@@ -105,6 +105,41 @@ def test_arrays_are_logged_as_their_values_also_where_they_are_personal() -> Non
     )
     found = ledger.revealed(ledger.find("p1"))
     assert (found.features, found.outputs) == ({"x": 1.5, "age": 42}, {"o": [3.0, 4.0]})
+
+
+def test_rows_that_a_fallback_answered_are_logged_apart_in_their_arm_and_sampled_with_their_request() -> None:
+    rows = 5
+
+    def logged(policy: Log | None = None) -> list[Prediction]:
+        ledger = MemoryLedger()
+        by = Recorder(ledger, endpoint="e", model="m", version="1", digest="d", keys=("a",), policy=policy)
+        found = by.record(
+            at=0,
+            ids=[f"p{row}" for row in range(rows)],
+            asked=[Asked("key", 1, 3, "one"), Asked("key", 2, 2, "two")],
+            sent={"a": [*range(rows)]},
+            features={"f": np.arange(rows)},
+            statuses={"f": ["PRESENT"] * rows},
+            outputs={"o": np.arange(rows) / 4, "n": ["x"] * rows},
+            assigned=[Assigned("r", 0.25, 7), None],
+            fallback=[1, 4],
+        )
+        assert not found
+        return sorted(ledger.recent(), key=lambda each: each.id)
+
+    made = logged()
+    assert [each.outputs for each in made if not each.fallback] == [{"o": row / 4, "n": "x"} for row in (0, 2, 3)]
+    assert made[4].outputs == {FALLBACK: '{"o":1.0,"n":"x"}'}
+    assert [(each.keys, each.features, each.latency_us) for each in made] == [
+        ({"a": row}, {"f": row}, 1 if row < 3 else 2) for row in range(rows)
+    ]
+    assert [(each.rollout, each.unit, each.row) for each in made] == [("r", 7, row) for row in range(3)] + [
+        ("", 0, 0)
+    ] * 2
+    chosen = [{each.id for each in logged(Log(share=share))} for share in (0.1, 0.3, 0.5, 0.7, 0.9)]
+    first, second = {"p0", "p1", "p2"}, {"p3", "p4"}
+    assert all(each & some in (set(), some) for each in chosen for some in (first, second))
+    assert len({*map(len, chosen)}) > 1
 
 
 @pytest.mark.parametrize("wrong", [{"share": 0.0}, {"share": 1.5}, {"share": 0.5, "sync": True}, {"personal": "show"}])

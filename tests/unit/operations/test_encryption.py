@@ -32,7 +32,7 @@ def log(project: Project, *ids: str) -> None:
             at=1, ids=[each], asked=[Asked("test", 1, 1, "")], features={"email": [f"{each}@example.org"]},
             outputs=outputs,
         )  # fmt: skip
-        assert done is None
+        assert not done
     project.prediction_log.close()
 
 

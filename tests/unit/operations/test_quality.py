@@ -15,7 +15,7 @@ from mainspring.core.schema import Float32, String
 from mainspring.core.time import DAY, HOUR, SECOND, ManualClock
 from mainspring.data.model import SEQUENCE, VISIBLE_AT, Source
 from mainspring.features.model import Observations, RequestFeatures
-from mainspring.ledger.model import Prediction
+from mainspring.ledger.model import FALLBACK, Prediction, Selection
 from mainspring.monitoring.declaring import Monitor
 from mainspring.monitoring.quality.declared import Forecast, Ranking
 from mainspring.monitoring.quality.table import Key
@@ -34,6 +34,11 @@ from mainspring.training.model import Model
 def test_each_window_has_the_quality_of_its_versions_with_their_held_out_values() -> None:
     project = populated()
     project.predictions.compact()
+    again = [each for part in project.predictions.scan(Selection(since=NOW - 10 * DAY)) for each in part]
+    project.predictions.append(
+        [msgspec.structs.replace(each, id=f"x{each.id}", outputs={FALLBACK: "{}"}) for each in again[::3]]
+    )  # which a fallback answered
+    project.predictions.compact()
     project.monitor.run("late-arrival")
     windows = project.monitors.windows("late-arrival")
     assert quality(project, "late-arrival", windows)[-1].measured == []  # not measured yet
@@ -45,6 +50,7 @@ def test_each_window_has_the_quality_of_its_versions_with_their_held_out_values(
     assert part.labels > 0
     assert part.held_out["auc"] == 0.7377
     assert part.figures["brier"].value == windows[-1].by_version["2"].quality["brier"]
+    assert part.figures["brier"].value == pytest.approx(0.215608773)  # as without those
     assert quality(project, "late-arrival", []) == []
     assert msgspec.json.decode(msgspec.json.encode(newest), type=MeasuredWindow) == newest
 

@@ -31,6 +31,7 @@ from mainspring.core.schema import DType
 from mainspring.core.time import HOUR, format_instant
 from mainspring.ledger.model import Asked, Log, Selection
 from mainspring.ledger.recording import Recorder
+from mainspring.operations.explaining import explain_prediction
 from mainspring.operations.prediction import NotInLog, model_inputs
 from mainspring.operations.replay.model import Compared, Verdict
 from mainspring.operations.replay.replaying import replay, replay_sample
@@ -95,7 +96,12 @@ def record(
         outputs |= {name: values[first : first + rows] for name, values in changes.get("outputs", {}).items()}
         ids += PredictionIds().take(rows)
         recorder.record(
-            at=AT + place * HOUR, ids=ids[first:], asked=[Asked("key", 9, rows)], features=part, outputs=outputs
+            at=AT + place * HOUR,
+            ids=ids[first:],
+            asked=[Asked("key", 9, rows)],
+            features=part,
+            outputs=outputs,
+            fallback=changes.get("fallback", ()),
         )
         first += rows
     executor.close()
@@ -213,6 +219,19 @@ def test_an_answer_that_is_another_says_which_output_and_both_values(project: Pr
     assert [each.prediction_id for each in report.differing] == [ids[0]]
     assert report.largest == first.largest
     assert not report.fine
+
+
+def test_what_a_fallback_answered_is_named_and_neither_compared_nor_explained(project: Project) -> None:
+    ids = record(project, lightgbm_bundle("multiclass", columns=True), columns(), fallback=[2])
+    assert project.predictions.find(ids[2]).fallback
+    report = replay_sample(project, Selection(), ROWS, features=False)
+    assert (report.outcomes["identical"], report.outcomes["cannot"]) == (ROWS - 1, 1)
+    assert "the endpoint's fallback was given" in report.missing[0].why
+    assert "the endpoint's fallback was given" in replay(project, ids[2]).verdict.why
+    with pytest.raises(NotInLog, match="fallback was given"):
+        explain_prediction(project, ids[2])
+    read = project.predictions.read("made", AT, AT + HOUR)
+    assert read["score"].null_count == 1
 
 
 def test_an_infinite_answer_equals_itself_and_not_a_number(project: Project) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 import mainspring as ms
 from kit import documents
 from kit.console.flights import Project, declared, definitions, populated
+from kit.serving import bundle
 from mainspring.core.errors import Conflict, Invalid, NotFound
 from mainspring.core.time import HOUR, MINUTE, SECOND, ManualClock
 from mainspring.delivery.model import Promotion
@@ -21,11 +22,13 @@ from mainspring.delivery.rollout.deciding import intervened
 from mainspring.delivery.rollout.model import RolloutState, Status
 from mainspring.ledger.model import Failure, Prediction
 from mainspring.operations import promote as promoting
+from mainspring.operations.apply import apply
 from mainspring.operations.models import waiving
 from mainspring.operations.rollout import interventions
 from mainspring.operations.rollout.carrying_out import controller
 from mainspring.operations.rollout.in_code import Rollouts
 from mainspring.operations.rollout.reports import listed, report
+from mainspring.registry.bundles import seal
 from mainspring.registry.processes import local_user
 from mainspring.serving.model import Endpoint, Route
 
@@ -269,6 +272,34 @@ def test_one_that_waits_is_promoted_by_a_person() -> None:
     promoted = interventions.promote(here, NAME, reason="looks good")
     assert isinstance(promoted, RolloutState)
     assert (promoted.status, champion(here)) == (Status.DONE, "1")
+
+
+@pytest.mark.parametrize("answer", [{"score": 0.5}, {"probability": "who knows"}, {"probability": [0.5]}])
+def test_a_fallback_that_does_not_fit_is_refused_before_anything_moves(answer: dict[str, Any]) -> None:
+    here, runs = project(ms.Rollout(NAME, **QUICK)), bundle()
+    made = seal(runs.manifest, runs.files, here.signing_key)
+    here.bundles.save(made)
+    version = here.versions.register(NAME, made.digest, "run", {}, 1).version
+
+    def answering(answer: dict[str, Any], model: str = f"{NAME}@champion") -> Project:
+        endpoint = Endpoint(NAME, model=model, unusual=ms.Unusual("fallback", answer=answer))
+        return here.having(definitions=replace(here.definitions, endpoints={NAME: endpoint}))
+
+    def steps(answer: dict[str, Any]) -> list[Callable[[], Any]]:
+        follows, pinned = answering(answer), answering(answer, f"{NAME}@{version}")
+        return [
+            lambda: apply(pinned, dry_run=True),
+            lambda: interventions.start(follows, NAME, version),
+            lambda: promoting.promote(follows, NAME, version),
+        ]
+
+    for step in steps(answer):
+        with pytest.raises(Invalid, match="cannot serve the endpoint"):
+            step()
+    assert (champion(here), here.rollouts.find()) == ("2", [])
+    for step in steps({"probability": 0.5}):
+        step()
+    assert champion(here) == version
 
 
 def test_the_gates_decide_before_the_first_request_and_again_at_the_end() -> None:

@@ -1,4 +1,5 @@
-"""Unusual rows at an endpoint: flagged, or refused without the requests beside them; what is unchecked is counted."""
+"""Unusual rows at an endpoint: flagged, answered by a fallback, or refused without the requests beside them; what is
+unchecked is counted."""
 
 from __future__ import annotations
 
@@ -19,7 +20,9 @@ from mainspring.core.errors import DeadlineExceeded, Invalid, QuotaExceeded
 from mainspring.core.time import ManualClock
 from mainspring.features.adapters.memory import MemoryOnlineStore
 from mainspring.ledger.adapters.memory import MemoryLedger
-from mainspring.registry.model import Bundle
+from mainspring.ledger.model import FALLBACK as LOGGED_FALLBACK
+from mainspring.ledger.model import score_of
+from mainspring.registry.model import Bundle, TensorSpec
 from mainspring.security.model import KeyScope, Principal
 from mainspring.serving.adapters.onnx import OnnxExecutor
 from mainspring.serving.model import Arm, Unusual
@@ -30,14 +33,15 @@ from mainspring.serving.plane.live import Router, Served
 from mainspring.serving.plane.metering import Quotas
 from mainspring.serving.plane.metrics import EndpointMetrics
 from mainspring.serving.plane.plane import infer
-from mainspring.serving.plane.screening import screen_of
+from mainspring.serving.plane.screening import fallback, screen_of, with_answer
 from mainspring.serving.protocol.asked import Answered, Asked
-from mainspring.serving.protocol.tensor import Tensor
+from mainspring.serving.protocol.tensor import DTYPES, Tensor
 from mainspring.serving.quota import Quota
 from mainspring.stats.unusual import Scoring, calibrated, fit
 from unit.serving.test_plane import ask, on_a_loop, x
 
 FLAG, REFUSE = Unusual("flag"), Unusual("refuse")
+FALLBACK = Unusual("fallback", answer={"probability": 0.25})
 KEY = "Schedule.thousands"
 
 
@@ -161,7 +165,72 @@ async def test_a_screen_is_made_again_only_for_another_policy(threads: ThreadPoo
     assert screen_of(None, lane.runtime, first) is None
     other = screen_of(Unusual("refuse", share=0.01), lane.runtime, first)
     assert other is not None
-    assert not other.flags
+    assert other.refuses
+
+
+@on_a_loop
+async def test_a_fallback_answers_the_unusual_rows_alone_and_the_log_says_so(threads: ThreadPoolExecutor) -> None:
+    behind, lane = serve(threads, FALLBACK)
+    plain, _ = serve(threads, None)
+    asked = rows(0.5, 900.0, 1.0), rows(1.0), rows(-80.0)
+    answers = await asyncio.gather(*(ask(behind, each) for each in asked))
+    wanted = [(await ask(plain, each)).outputs[0].data.tolist() for each in asked]
+    wanted[0][1] = wanted[2][0] = 0.25
+    assert [each.outputs[0].data.tolist() for each in answers] == wanted
+    assert {each.outputs[0].data.dtype for each in answers} == {np.dtype("float32")}
+    assert [each.parameters["unusual"] for each in answers] == [["", KEY, ""], [""], [KEY]]
+    assert lane._metrics.screened == {"fallback": 2}
+    log = lane.recorder._log
+    logged = [[log.find(id_) for id_ in each.parameters["prediction_ids"]] for each in answers]
+    assert [[each.fallback for each in made] for made in logged] == [[False, True, False], [False], [True]]
+    assert logged[0][1].outputs == {LOGGED_FALLBACK: '{"probability":0.25}'}
+    assert logged[0][1].features["Schedule.thousands"] == 900.0
+    assert [score_of(each) for each in logged[0]] == [wanted[0][0], None, wanted[0][2]]
+
+
+@on_a_loop
+async def test_a_fallback_that_does_not_fit_a_version_refuses(threads: ThreadPoolExecutor) -> None:
+    behind, _ = serve(threads, Unusual("fallback", answer={"score": 0.25}))
+    with pytest.raises(Invalid, match="unlike"):
+        await ask(behind, rows(900.0))
+    assert (await ask(behind, rows(1.0))).outputs
+
+
+@pytest.mark.parametrize(
+    ("spec", "fits", "wrong"),
+    [
+        (TensorSpec("o", "FP32", (-1,)), [0.5, 1], ["a", True, None, [0.5], 1e39]),
+        (TensorSpec("o", "FP64", (-1, 2)), [[0.5, 0.5]], [0.5, [0.5], [0.5, None], [[0.5, 0.5]], [[0.5], 0.5]]),
+        (TensorSpec("o", "INT8", (-1,)), [-128], [128, 0.5, True]),
+        (TensorSpec("o", "BOOL", (-1,)), [True], [1, "true"]),
+        (TensorSpec("o", "BYTES", (-1, 1)), [["who knows"]], ["a", [1]]),
+        (TensorSpec("o", "FP32", (-1, -1)), [], [0.5, [0.5]]),
+    ],
+)
+def test_a_fallback_has_the_type_and_shape_of_each_output(spec: TensorSpec, fits: list[Any], wrong: list[Any]) -> None:
+    for each in fits:
+        made = fallback(Unusual("fallback", answer={"o": each}).answer, {"o": spec})["o"]
+        outputs = np.zeros((3, *spec.shape[1:]), "<U1" if spec.datatype == "BYTES" else DTYPES[spec.datatype])
+        found = with_answer({"o": outputs}, {"o": made}, [2])["o"]
+        assert (found.dtype, found.tolist()[2]) == (DTYPES[spec.datatype], each)
+        assert found.tolist()[:2] == outputs.tolist()[:2]
+    for each in wrong:
+        with pytest.raises(Invalid) as error:
+            fallback({"o": each}, {"o": spec})
+        assert "write" in (error.value.fix or "")
+    with pytest.raises(Invalid, match="'o', 'p'"):
+        fallback({"o": 1, "p": 2}, {"o": spec})
+
+
+@pytest.mark.parametrize(
+    ("then", "answer"),
+    [("fallback", {}), ("flag", {"p": 1}), ("refuse", {"p": 1}), ("fallback", {"p": float("nan")}),
+     ("fallback", {"p": np.ones(2)}), ("fallback", [1])],
+)  # fmt: skip
+def test_a_fallback_that_cannot_be_declared_says_what_to_write(then: str, answer: Any) -> None:
+    with pytest.raises(Invalid) as error:
+        Unusual(then, answer=answer)
+    assert "write" in f"{error.value}"
 
 
 @pytest.mark.parametrize(("then", "share"), [("ignore", 0.001), ("flag", 0.0), ("flag", 0.5), ("flag", float("nan"))])

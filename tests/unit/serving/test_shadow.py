@@ -177,6 +177,11 @@ def test_values_that_were_left_out_make_a_row_incomparable_and_sealed_ones_do_no
     assert complete.errors == [None]
 
 
+def test_what_a_fallback_answered_is_no_pair() -> None:
+    pairs = scorer().score(rows_of(*hours(3), outputs='{"(fallback)":"{}"}'))
+    assert (pairs.ids, dict(pairs.skipped)) == ([], {"fallback": 1})
+
+
 def test_nothing_gives_nothing() -> None:
     assert scorer().score({name: [] for name in SHADOWED}) == Pairs()
 

@@ -46,7 +46,7 @@ def paired(
         champion, candidate: Scores by pair; of pairs that failed, the candidate's is `None`.
         failed: Pairs to which the candidate gave no answer.
         dropped: Predictions that were not scored, because too many had come.
-        skipped: Predictions that the log does not have whole.
+        skipped: Predictions that the log does not have whole, or that a fallback answered.
     """
     events = dict(evidence.events)
     for kind, number in ((ERRORS, failed), (DROPPED, dropped), (SKIPPED, skipped)):

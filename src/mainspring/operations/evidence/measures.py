@@ -297,7 +297,7 @@ def _explanations(project: Project) -> Outcome:
 
 @_measure(
     "unusual-rows",
-    "Rows that are unlike the training rows are flagged or refused.",
+    "Rows that are unlike the training rows are flagged, refused or answered by a fallback.",
     off_by="an endpoint without `unusual`",
     test="unit/serving/test_screening.py::test_a_request_with_an_unusual_row_is_refused_alone",
 )
@@ -305,7 +305,7 @@ def _unusual_rows(project: Project) -> Outcome:
     endpoints = project.definitions.endpoints
     if not endpoints:
         return State.IDLE, "No endpoint is declared."
-    screened = sorted(f"{name} {each.unusual.then}s them" for name, each in endpoints.items() if each.unusual)
+    screened = sorted(f"{name} ({each.unusual.then})" for name, each in endpoints.items() if each.unusual)
     if not screened:
         return State.OFF, "No endpoint looks for them."
     state = State.HOLDS if len(screened) == len(endpoints) else State.PARTLY

@@ -13,7 +13,7 @@ import numpy as np
 
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.ledger.model import Prediction
-from mainspring.operations.prediction import is_shape, model_inputs
+from mainspring.operations.prediction import is_shape, model_inputs, not_by_model
 from mainspring.operations.replay.model import CANNOT, DIFFERS, IDENTICAL, WITHIN, Compared, Verdict
 from mainspring.registry.model import Bundle, Manifest, TensorSpec
 from mainspring.serving.plane.runtime import MAX_ROWS
@@ -170,6 +170,8 @@ class _Answers:
 
     def _judged(self, made: Prediction, place: int, again: Mapping[str, Any]) -> Verdict:
         tolerance = self._manifest.tolerance
+        if made.fallback:
+            return cannot(made, not_by_model(made))
         differing: dict[str, Compared] = {}
         largest: float | None = None
         beyond = False

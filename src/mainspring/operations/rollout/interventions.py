@@ -15,6 +15,7 @@ from mainspring.delivery.rollout.model import Look, RolloutState, Status
 from mainspring.delivery.rollout.plan import SHADOW, Plan, Rollout, unfit
 from mainspring.delivery.routing import CHAMPION, version_of
 from mainspring.operations import promote as promoting
+from mainspring.operations.fallbacks import check_fallbacks
 from mainspring.operations.models import curating
 from mainspring.operations.models.curating import expect_kept, storable
 from mainspring.project import Project
@@ -48,7 +49,8 @@ def start(
 
     Raises:
         NotFound: There is no such endpoint or version, or the endpoint serves nothing yet.
-        Invalid: The candidate serves already, or the endpoint does not follow the champion.
+        Invalid: The candidate serves already, the endpoint does not follow the champion, or its fallback answer does
+            not fit the candidate.
         Conflict: The endpoint has a live rollout, or the version is marked for deletion.
         Corrupt: The candidate's bundle is damaged.
     """
@@ -69,6 +71,7 @@ def start(
         )
     expect_kept(project, version)
     project.bundles.load(version.digest)
+    check_fallbacks(project, version, [served])
     results = () if plan.kind == SHADOW else promoting.judged(project, version)  # a shadow answers nobody
     if not all(result.allows for result in results):
         return delivery.refused(version, champion, results)

@@ -484,7 +484,8 @@ def _endpoint(item: Endpoint, body: dict[str, Any]) -> dict[str, Any]:
     """Leave out rare options that are not used, so that other endpoints keep their content."""
     stored = {} if item.without_store == REFUSE else {"without_store": item.without_store}
     price = {} if item.price == Price() else {"price": body["price"]}
-    unused = {**body, "without_store": "", "price": ""}
+    unusual = _without_empty(body["unusual"] or {}, "answer")
+    unused = {**body, "without_store": "", "price": "", "unusual": unusual}
     return _without_empty(unused, "without_store", "unusual", "quotas", "price", "outputs") | stored | price
 
 

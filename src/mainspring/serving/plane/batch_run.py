@@ -19,6 +19,7 @@ from mainspring.ledger.model import Assigned
 from mainspring.ledger.recording import Recorder
 from mainspring.serving.batching.batcher import Job
 from mainspring.serving.plane.runtime import Runtime
+from mainspring.serving.plane.screening import with_answer
 from mainspring.serving.plane.statistics import Statistics
 from mainspring.serving.plane.watch import StoreDamaged
 from mainspring.serving.protocol.schema import Rows
@@ -155,6 +156,11 @@ class Answer:
         return None if found is None else [found.get(row, "") for row in range(self._start, self._end)]
 
     @property
+    def fallback(self) -> bool:
+        """Whether a fallback answered any of its rows."""
+        return bool(self.work.fallback and any(self.unusual or ()))
+
+    @property
     def statuses(self) -> dict[str, list[str]]:
         """Feature -> how it was found, by row; of requests by key."""
         found = self.work.gathered.statuses if self._keyed else {}
@@ -196,6 +202,7 @@ class Work:
         answered: When the requests were told.
         without_store: Whether stored features have their defaults, because the online store did not answer in time.
         unusual: Unusual rows, each with the feature by which it is; `None` if they are not flagged.
+        fallback: Output -> its value in an unusual row, instead of the model's; empty without a fallback.
         unlogged: How many entries of the log have to be on the disk before the requests are answered.
     """
 
@@ -213,6 +220,7 @@ class Work:
     without_store: bool = False
     ids: list[str] = field(default_factory=list)
     unusual: Mapping[int, str] | None = None
+    fallback: Outputs = field(default_factory=dict)
     unlogged: int = 0
 
     def __post_init__(self) -> None:
@@ -245,6 +253,11 @@ class Work:
         )
         self.gathered = Gathered(features, sent, statuses, keyed)
 
+    def fall_back(self) -> None:
+        """Put the fallback answer in the place of the model's, in the unusual rows."""
+        if self.fallback and self.unusual:
+            self.outputs = with_answer(self.outputs, self.fallback, self.unusual)
+
     def record(self, recorder: Recorder, now: int, *, assigned: bool = False) -> list[Pending[None]]:
         """Log the predictions. Returns what has to be done before the requests are answered.
 
@@ -259,8 +272,9 @@ class Work:
         arms = [job.payload.assigned for job in self.jobs] if assigned else ()
         gathered, keyed = self.gathered, self.gathered.keyed
         features, outputs, sent, statuses = gathered.features, self.outputs, gathered.sent, gathered.statuses
+        apart = sorted(self.unusual or ()) if self.fallback else []
         if keyed in (0, self.rows):
-            found = recorder.record(
+            return recorder.record(
                 at=self.at,
                 ids=self.ids,
                 asked=asked,
@@ -269,11 +283,11 @@ class Work:
                 sent=sent,
                 statuses=statuses,
                 assigned=arms,
+                fallback=apart,
             )
-            return [] if found is None else [found]
         by_key = sum(job.payload.rows.keyed for job in self.jobs)
-        both = (
-            recorder.record(
+        return [
+            *recorder.record(
                 at=self.at,
                 ids=self.ids[:keyed],
                 asked=asked[:by_key],
@@ -282,17 +296,18 @@ class Work:
                 sent=sent,
                 statuses=statuses,
                 assigned=arms[:by_key],
+                fallback=[row for row in apart if row < keyed],
             ),
-            recorder.record(
+            *recorder.record(
                 at=self.at,
                 ids=self.ids[keyed:],
                 asked=asked[by_key:],
                 features={name: column[keyed:] for name, column in features.items()},
                 outputs={name: array[keyed:] for name, array in outputs.items()},
                 assigned=arms[by_key:],
+                fallback=[row - keyed for row in apart if row >= keyed],
             ),
-        )
-        return [found for found in both if found is not None]
+        ]
 
     def answer(self, statistics: Statistics, now: int) -> None:
         """Tell each request its rows' part."""

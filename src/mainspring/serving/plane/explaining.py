@@ -66,6 +66,12 @@ class Explaining:
         inference.submit(future, deadline_us=deadline_us)
         try:
             answer = await future
+            if answer.fallback:
+                raise Invalid(
+                    "A row of the request is unlike the training rows: its answer is the endpoint's fallback, which "
+                    "has no explanation.",
+                    fix="ask for the answer alone.",
+                )
             answered = inference.answered(answer)
         except asyncio.CancelledError:
             inference.cancel()

@@ -290,10 +290,10 @@ class Lane:
         if found is None:
             counted["unchecked"] += work.rows
             return True
-        counted["flagged" if screen.flags else "refused"] += len(found)
-        if screen.flags:
-            work.unusual = found
-        if screen.flags or not found:
+        counted["refused" if screen.refuses else "fallback" if screen.answer else "flagged"] += len(found)
+        if not screen.refuses:
+            work.unusual, work.fallback = found, screen.answer
+        if not screen.refuses or not found:
             return True
         stay, start, rows = [], 0, sorted(found)
         for job in work.jobs:
@@ -389,6 +389,7 @@ class Lane:
         self._metrics.found(work.gathered.statuses.values())
         for process in self.runtime.functions:
             self._metrics.spent(process.function.name, *process.spent())
+        work.fall_back()
         work.ids = self._ids.take(work.rows)
         waiting = work.record(self.recorder, monotonic_us(), assigned=self._assigned)
         work.unlogged = len(waiting)

@@ -19,6 +19,7 @@ import numpy as np
 from mainspring.core.errors import Invalid, MainspringError
 from mainspring.core.time import Clock
 from mainspring.ledger.batches import LARGEST_VALUE
+from mainspring.ledger.model import FALLBACK
 from mainspring.serving.plane.executor import ModelFailed, tensor
 from mainspring.serving.plane.runtime import Runtime
 
@@ -43,7 +44,8 @@ class Pairs:
         compute_us: Time in the candidate's model, a row's part of its batch.
         sources: "logged" or "now": where the candidate's inputs are from.
         skipped: Reason -> rows that cannot be compared: `personal` (a needed value was left out of the log) and
-            `inputs` (a needed value was not logged, and the prediction has no keys to read it by).
+            `inputs` (a needed value was not logged, and the prediction has no keys to read it by), `fallback` (the
+            champion did not answer).
     """
 
     ids: list[str] = field(default_factory=list)
@@ -105,12 +107,15 @@ class ShadowScorer:
     def _row(self, row: Sequence[Any], skipped: Counter[str]) -> _Row | None:
         """Return a row as the candidate can take it, or count why it cannot."""
         id_, keys, request, features, outputs, personal = row
+        if FALLBACK in (made := _decode(outputs)):
+            skipped["fallback"] += 1
+            return None
         logged = _decode(features)
         if all(name in logged and self._whole(name, logged[name]) for name in self._names):
-            return _Row(id_, logged, _decode(outputs), LOGGED)
+            return _Row(id_, logged, made, LOGGED)
         sent = {**_decode(keys), **_decode(request)}
         if sent and self._runtime.reader is not None and self._required <= sent.keys():
-            return _Row(id_, sent, _decode(outputs), NOW)
+            return _Row(id_, sent, made, NOW)
         lacking = {*self._names, *self._required} - logged.keys() - sent.keys()
         skipped["personal" if lacking.intersection(_decode_names(personal)) else "inputs"] += 1
         return None

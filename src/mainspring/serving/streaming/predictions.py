@@ -71,7 +71,7 @@ class PredictionSink:
             {name: column[rows] for name, column in columns.items()}
             for columns in (part.features, part.outputs, part.sent, part.statuses)
         )
-        written = self._recorder(part).record(
+        for written in self._recorder(part).record(
             at=at,
             ids=ids,
             asked=[Asked(self._principal, latency_us, 1, id_) for id_ in ids],
@@ -80,8 +80,7 @@ class PredictionSink:
             sent=sent,
             statuses=statuses,
             assigned=[Assigned(part.rollout, part.weight, unit) for unit in part.units[rows]],
-        )
-        if written is not None:
+        ):
             written.result()
 
     def _known_lost(self, records: list[BatchRecord], partition: int) -> set[str]:

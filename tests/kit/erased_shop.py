@@ -31,6 +31,7 @@ purchases = ms.Source(
     event_time="at",
     checks=[ms.in_range("amount", 0, 1000)],
     pii=["email"],
+    retention=(),
 )
 
 
@@ -51,10 +52,15 @@ MAIL, AMOUNT = "ana.erased@example.org", 617.25
 HOSTILE = ["%", "_na-7f3e9c21", "ana-7f3e9c21x", "' OR '1'='1", 'q"uote\\;--']
 
 
-def write(folder: Path, personal: Sequence[str] = ("email",)) -> None:
-    """Write the project's files."""
+def write(folder: Path, personal: Sequence[str] = ("email",), retention: str = "()") -> None:
+    """Write the project's files.
+
+    Args:
+        retention: The source's, as code.
+    """
     (folder / "mainspring.toml").write_text('name = "shop"\nmodules = ["erased_shop"]\n')
-    (folder / "erased_shop.py").write_text(SHOP.replace('["email"]', repr([*personal])))
+    shop = SHOP.replace('["email"]', repr([*personal])).replace("retention=()", f"retention={retention}")
+    (folder / "erased_shop.py").write_text(shop)
 
 
 def opened(folder: Path, **settings: Any) -> Project:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 
 import msgspec
 
 from mainspring.core.expr import Column, Node
 from mainspring.core.schema import DType
-from mainspring.data.model import Source
+from mainspring.data.model import Retention, Source
 from mainspring.features.functions.code import Code
 from mainspring.features.model import RequestFeatures
 
@@ -72,6 +72,21 @@ class DerivedSource(Source):
     _: KW_ONLY
     parent: Source
     function: FeatureFunction
+
+    @property
+    def retentions(self) -> tuple[Retention, ...]:
+        """Those of the source it is computed from; of columns, for personal values that they name, or that are not
+        columns there.
+        """
+        kept: Source = self
+        while isinstance(kept, DerivedSource):
+            kept = kept.parent
+        found = []
+        for each in kept.retentions:
+            columns = [name for name in self.pii if name in each.columns or name not in kept.columns]
+            if columns or not each.columns:
+                found.append(replace(each, columns=columns if each.columns else ()))
+        return tuple(found)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from mainspring.core import sandbox
 from mainspring.core.errors import MainspringError, NotFound
 from mainspring.core.settings import Address, Tls
 from mainspring.core.time import DAY, format_duration
+from mainspring.data.model import Source
 from mainspring.delivery import approving, routing
 from mainspring.governance.evidence import Measure, Measured, State
 from mainspring.operations.auditing import anchored, verdict_of
@@ -534,7 +535,7 @@ def _retention(project: Project) -> Outcome:
 @_measure(
     "retention-of-rows",
     "Rows with personal values are deleted from every version, or lose these, after a time by purpose.",
-    off_by="a source with `pii`, without `retention`",
+    off_by="a source with `pii`, without a `retention` of its rows or of all these columns",
     test="integration/test_retention.py::test_rows_past_their_time_are_in_no_byte_of_any_store",
 )
 def _retention_of_rows(project: Project) -> Outcome:
@@ -543,12 +544,18 @@ def _retention_of_rows(project: Project) -> Outcome:
         return State.IDLE, "No column is marked as personal."
     if any(not each.entity and each.done_at is None for each in project.erasures.all()):
         return State.FAILS, "A deletion began and did not end: run `mainspring retention`."
-    unlimited = sorted(source.name for source in sources if not source.retentions)
+    unlimited = sorted(source.name for source in sources if not _ends(source))
     if len(unlimited) == len(sources):
-        return State.OFF, "Rows of sources with personal columns are kept for ever."
+        return State.OFF, "Personal values are kept for ever."
     if unlimited:
-        return State.PARTLY, f"Kept for ever: rows of {', '.join(unlimited)}."
+        return State.PARTLY, f"Kept for ever: personal values of {', '.join(unlimited)}."
     return State.HOLDS, f"Times are declared for {_count(sources, 'source')} with personal columns."
+
+
+def _ends(source: Source) -> bool:
+    """Return whether each personal value of a source is removed at some time."""
+    of_rows = any(not each.columns for each in source.retentions)
+    return of_rows or {*source.pii} <= {name for each in source.retentions for name in each.columns}
 
 
 @_measure(

@@ -28,7 +28,6 @@ from mainspring.data.model import (
     TableScan,
     source_of,
 )
-from mainspring.features.functions.model import DerivedSource
 from mainspring.features.keys import typed_key
 from mainspring.features.model import Entity
 from mainspring.operations.auditing import audit
@@ -89,22 +88,26 @@ def retain(project: Project, told: Told = lambda _: None) -> Erasure | None:
             return None
         project.audit.check()
         planned = _planned(project, due)
-        if begun is None:
-            begun = Erasure(new_id(), "", (), project.wall.now())
-            project.erasures.begin(begun)
-        audit(project, ACTION, f"erasure/{begun.id}", f"begun: {len(due)} tables")
+        sources = {each.source.name for each in due}
+        with project.audit.together():
+            if begun is None:
+                begun = Erasure(new_id(), "", (), project.wall.now())
+                project.erasures.begin(begun)
+            else:  # which sources that run had changed is not known
+                sources |= {name for name, source in project.definitions.sources.items() if source.retentions}
+            audit(project, ACTION, f"erasure/{begun.id}", f"begun: {len(due)} tables")
         for each in due:
             told(f"lake/{each.table}")
             _apply(project, each)
-        sources = {each.source.name for each in due} or {name for name, found in _sources(project).items() if found}
         for table in project.lake.tables():
             if source_of(table).removeprefix(HEADS_PREFIX) in sources:
                 project.lake.forget(table)
         rebuild(project, [view for view in project.definitions.views.values() if view.source.name in sources], told)
         done = project.wall.now()
         receipt = signed(project, begun, planned, planned.held, None, "retention", done)
-        project.erasures.finish(begun.id, receipt, done)
-        audit(project, ACTION, f"erasure/{begun.id}", f"done: {sum(each.rows for each in due)} rows")
+        with project.audit.together():
+            project.erasures.finish(begun.id, receipt, done)
+            audit(project, ACTION, f"erasure/{begun.id}", f"done: {sum(each.rows for each in due)} rows")
         return replace(begun, done_at=done, receipt=receipt)
 
 
@@ -121,34 +124,12 @@ def _planned(project: Project, due: Sequence[Due]) -> Plan:
     )
 
 
-def _sources(project: Project) -> dict[str, list[Retention]]:
-    """Return source -> its retentions; what was computed from a source is kept as long as the source."""
-    found = {}
-    for name, source in project.definitions.sources.items():
-        parent = source
-        while isinstance(parent, DerivedSource) and not parent.retention:
-            parent = parent.parent
-        found[name] = [made for each in parent.retentions if (made := _of(each, source, parent)) is not None]
-    return found
-
-
-def _of(retention: Retention, source: Source, parent: Source) -> Retention | None:
-    """Return a retention as it applies to what was computed from its source: to personal values that it names, or that
-    are not the source's.
-    """
-    if source is parent or not retention.columns:
-        return retention
-    columns = [name for name in source.pii if name in retention.columns or name not in parent.columns]
-    return replace(retention, columns=columns) if columns else None
-
-
 def _due(project: Project) -> list[Due]:
     tables, now, found = {*project.lake.tables()}, project.wall.now(), []
-    for name, retentions in _sources(project).items():
-        source = project.definitions.sources[name]
+    for name, source in project.definitions.sources.items():
         times = {name: source.event_time, name + QUARANTINE_SUFFIX: source.event_time, name + DEAD_LETTERS_SUFFIX: "at"}
         for table in tables & times.keys():
-            for retention in retentions:
+            for retention in source.retentions:
                 if retention.columns and table.endswith(DEAD_LETTERS_SUFFIX):
                     continue  # a message is kept or deleted as a whole
                 due = Due(table, source, retention, times[table], retention.before(now), 0)
@@ -245,6 +226,9 @@ def _apply(project: Project, due: Due) -> None:
         return _without(rows, past, due.retention.columns) if any(past) else None
 
     lake, key = project.lake, f"retention/{new_id()}"
+    heads = HEADS_PREFIX + due.table
+    if not due.retention.columns and heads in lake.tables():  # first: after a kill the rows are still due
+        lake.expire(heads, _EVENT, due.before)
     if due.table.endswith(QUARANTINE_SUFFIX):
         dataset: ds.Dataset | None = opened(lake.scan(due.table))
         changed = None if dataset is None else change(dataset.to_table())
@@ -252,9 +236,6 @@ def _apply(project: Project, due: Due) -> None:
             lake.replace(due.table, changed.to_batches(), changed.schema, key=key)
     else:
         lake.fold(due.table, due.event, _FIRST, due.before, change, key=key)
-    heads = HEADS_PREFIX + due.table
-    if not due.retention.columns and heads in lake.tables():
-        lake.expire(heads, _EVENT, due.before)
 
 
 def _without(rows: pa.Table, past: Sequence[bool], columns: Sequence[str]) -> pa.Table:

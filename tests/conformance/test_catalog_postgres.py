@@ -215,8 +215,8 @@ class TestVersions(VersionsConformance):
         store._store.engine.dispose()
 
 
-def test_privacy_budgets_are_not_overspent(engine: sa.Engine) -> None:
-    budgets = CatalogPrivacyBudgets(engine)
+def test_privacy_budgets_are_not_overspent(engine: sa.Engine, tmp_path: Path) -> None:
+    budgets = CatalogPrivacyBudgets(engine, tmp_path / "keys" / "spent")
     with ThreadPoolExecutor(4) as threads:
         spent = threads.map(lambda _: sum(budgets.spend("orders", 30_000, 500_000) for _ in range(8)), range(4))
         assert sum(spent) == 16

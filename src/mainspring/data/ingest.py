@@ -7,6 +7,8 @@ A load is staged as a whole (`data.staging`), then written in chunks, each of wh
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -43,6 +45,7 @@ class Ingestor:
         many_rows: Number of new rows after which each entity's newest row is stored anew (`data.heads`).
         wait_s: Seconds to wait for another ingestion of the same source.
         wall: Clock that decides whether an event is in the future; by default `clock`, which may replay past time.
+        scratch: Folder for copies of signed files; by default a temporary one.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Ingestor:
         many_rows: int = 500_000,
         wait_s: float = 600.0,
         wall: Clock | None = None,
+        scratch: Path | None = None,
     ) -> None:
         self._lake = lake
         self._locks = locks
@@ -68,6 +72,7 @@ class Ingestor:
         self._many_rows = many_rows
         self._wait_s = wait_s
         self._wall = wall or clock
+        self._scratch = scratch
 
     def ingest(
         self,
@@ -101,11 +106,16 @@ class Ingestor:
             Conflict: Another ingestion of the source did not end within `wait_s`; or other marks than `since`.
         """
         keyings = check_keyings(source, keyings)
-        opened, unsigned = open_input(data, source, self._batch_rows, nulls), ""
-        if source.signed_by:
-            opened, unsigned = signed_rows(opened, data, source)
-        tally = Tally(opened.total, progress)
-        with self._alone(source), self._session() as con:
+
+        def read(data: Any) -> Input:
+            return open_input(data, source, self._batch_rows, nulls)
+
+        opened, unsigned = read(data), ""
+        with self._alone(source), self._session() as con, ExitStack() as stack:
+            if source.signed_by:
+                scratch = None if self._scratch is None else self._scratch / source.name
+                opened, unsigned = stack.enter_context(signed_rows(opened, data, source, read, scratch))
+            tally = Tally(opened.total, progress)
             if since and self._marked(source, marks, since):
                 return IngestReport(source.name, 0, 0, opened.total or 0, self._lake.version(source.name) or 0)
             changed = self._conform(con, source, keyings)

@@ -7,14 +7,19 @@ to the source, so that a file of one source is none of another.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
 
 from mainspring.core.errors import Corrupt
+from mainspring.core.files import disk_errors, make_folder
 from mainspring.data.arrow_coercion import FAULT
 from mainspring.data.model import Source
 from mainspring.data.readers import Input
@@ -22,6 +27,7 @@ from mainspring.security.signing import SigningKey, verify
 
 SUFFIX = ".sig"
 UNSIGNED = ".unsigned"  # after the id of a batch that was not signed: signed later, it is another one
+_AT_ONCE = 1 << 20
 
 
 def statement(source: str, digest: str) -> bytes:
@@ -40,30 +46,53 @@ def sign_file(path: Path, source: str, key: SigningKey) -> Path:
     return signature
 
 
-def signed_rows(opened: Input, data: Any, source: Source) -> tuple[Input, str]:
-    """Return the input of a source that takes signed files alone, and why it is not signed; empty if it is.
+@contextmanager
+def signed_rows(
+    opened: Input, data: Any, source: Source, reopen: Callable[[Path], Input], scratch: Path | None = None
+) -> Iterator[tuple[Input, str]]:
+    """Context of the input of a source that takes signed files alone, and why it is not signed; empty if it is.
 
-    Each row of one that is not signed has this fault. One that is changed while it is read raises `Corrupt` at its end.
+    Rows of a signed file come from a private copy, which nobody changes once its signature was checked. Each row of an
+    input that is not signed has this fault.
+
+    Args:
+        reopen: Opens the copy.
+        scratch: Folder for copies of this source, of which a killed process may have left one. By default a temporary
+            one.
     """
     if not isinstance(data, (str, Path)):
-        return _faulty(opened, "the rows are of no signed file")
+        yield _faulty(opened, "the rows are of no signed file")
+        return
     path = Path(data)
-    digest = _sha256(path)
+    if scratch is not None:
+        shutil.rmtree(scratch, ignore_errors=True)
+        make_folder(scratch)
+    with TemporaryDirectory(dir=scratch) as folder:
+        copy = Path(folder) / path.name
+        why = _unsigned(path, copy, source)
+        yield _faulty(opened, why) if why else (replace(reopen(copy), name=opened.name), "")
+
+
+def _unsigned(path: Path, copy: Path, source: Source) -> str:
+    """Copy a file, and return why what was copied is not signed; empty if it is."""
     try:
         signature = bytes.fromhex(path.with_name(path.name + SUFFIX).read_text(encoding="ascii").strip())
     except FileNotFoundError:
-        return _faulty(opened, f"{path.name} has no signature")
+        return f"{path.name} has no signature"
     except (OSError, ValueError):
-        return _faulty(opened, f"the signature of {path.name} cannot be read")
-    if not any(_signs(key, signature, statement(source.name, digest)) for key in source.signed_by):
-        return _faulty(opened, f"{path.name} was changed, or is signed by no key of the source")
+        return f"the signature of {path.name} cannot be read"
+    digest = hashlib.sha256()
+    with disk_errors(copy), path.open("rb") as file, open(copy, "xb", opener=_private) as to:
+        while piece := file.read(_AT_ONCE):
+            digest.update(piece)
+            to.write(piece)
+    if any(_signs(key, signature, statement(source.name, digest.hexdigest())) for key in source.signed_by):
+        return ""
+    return f"{path.name} was changed, or is signed by no key of the source"
 
-    def pieces() -> Iterator[pa.Table]:
-        yield from opened.pieces
-        if _sha256(path) != digest:
-            raise Corrupt(f"{path} was changed while it was read.", fix="ingest a file that nobody writes to.")
 
-    return replace(opened, pieces=pieces()), ""
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _faulty(opened: Input, why: str) -> tuple[Input, str]:

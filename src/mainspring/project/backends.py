@@ -186,7 +186,9 @@ ERASURES: Mapping[str, Build] = _by_catalog(
     lambda at: lazily("security.adapters.erasures", "CatalogErasures", extra="gateway")(at.project.engine)
 )
 PRIVACY_BUDGETS: Mapping[str, Build] = _by_catalog(
-    lambda at: lazily("security.adapters.privacy_budgets", "CatalogPrivacyBudgets", extra="gateway")(at.project.engine)
+    lambda at: lazily("security.adapters.privacy_budgets", "CatalogPrivacyBudgets", extra="gateway")(
+        at.project.engine, at.state / "keys" / "spent"
+    )
 )
 
 

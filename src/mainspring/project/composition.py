@@ -493,7 +493,8 @@ class Project:
     def ingestor(self) -> Ingestor:
         from mainspring.data.ingest import Ingestor
 
-        return Ingestor(self.lake, self.locks, self.clock, wall=self.wall)
+        scratch = self.settings.state / "signed.tmp"
+        return Ingestor(self.lake, self.locks, self.clock, wall=self.wall, scratch=scratch)
 
     @cached_property
     def deriver(self) -> Deriver:

@@ -24,7 +24,8 @@ class Intent:
 class Intents:
     """Effects that have begun, by the events of a log in their order.
 
-    The event of an action on a resource completes all of the same that began before.
+    The event of an action on a resource completes the newest begin of its actor, and what anybody began before that: it
+    was done again. What others began after it stays open.
     """
 
     def __init__(self) -> None:
@@ -35,8 +36,9 @@ class Intents:
         if action.endswith(BEGUN):
             of = action.removesuffix(BEGUN)
             self._begun.setdefault((of, resource), []).append(Intent(number, at, actor, of, resource))
-        elif self._begun:
-            self._begun.pop((action, resource), None)
+        elif several := self._begun.get((action, resource)):
+            own = max((place for place, each in enumerate(several) if each.actor == actor), default=-1)
+            del several[: own + 1]
 
     @property
     def open(self) -> tuple[Intent, ...]:

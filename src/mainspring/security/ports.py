@@ -677,7 +677,10 @@ class Erasures(Protocol):
 
 
 class PrivacyBudgets(Protocol):
-    """What was spent of the privacy budgets of sources, in millionths of epsilon. Durable; any process may spend."""
+    """What was spent of the privacy budgets of sources, in millionths of epsilon. Durable; any process may spend.
+
+    A catalog that is restored from a backup gives nothing back.
+    """
 
     def spend(self, source: str, millionths: int, budget: int) -> bool:
         """Spend, unless more than the budget were spent then; return whether it was."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kit.landing import Landing
-from mainspring.core.errors import Corrupt, Invalid
+from mainspring.core.errors import Invalid
 from mainspring.core.schema import Int64
+from mainspring.data import signed_files
 from mainspring.data.model import Source
-from mainspring.data.readers import open_input
-from mainspring.data.signed_files import sign_file, signed_rows, statement
+from mainspring.data.signed_files import sign_file, statement
 from mainspring.security.signing import SigningKey, verify
 
 KEY, OTHER = SigningKey(b"k" * 32), SigningKey(b"o" * 32)
@@ -75,15 +76,27 @@ def test_rows_of_no_file_are_quarantined() -> None:
     assert report.reasons == {"the rows are of no signed file": 1}
 
 
-def test_a_file_that_is_changed_while_it_is_read_lands_nothing(file: Path) -> None:
+def test_of_a_file_that_is_swapped_after_its_signature_was_checked_the_signed_rows_land(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes = []
+
+    def checked(*of: Any) -> bool:
+        signs = signs_really(*of)
+        file.write_text("at,n\n2013-07-01T00:00:00Z,8\n2013-07-02T00:00:00Z,9\n")
+        modes.extend(each.stat().st_mode & 0o777 for each in scratch.rglob("facts.csv"))
+        return signs
+
+    signs_really, scratch = signed_files._signs, tmp_path / "scratch"
+    (scratch / "facts").mkdir(parents=True)
+    (scratch / "facts" / "of a killed process").touch()
+    monkeypatch.setattr(signed_files, "_signs", checked)
     sign_file(file, "facts", KEY)
-    opened, why = signed_rows(open_input(file, facts()), file, facts())
-    assert not why
-    pieces = iter(opened.pieces)
-    next(pieces)
-    file.write_text(CSV + "2013-07-03T00:00:00Z,9\n")
-    with pytest.raises(Corrupt, match="changed while it was read"):
-        list(pieces)
+    there = Landing(facts(), load_rows=1, scratch=scratch)
+    assert there.ingest(file).rows == 2
+    assert [row["n"] for row in there.landed()] == [1, 2]
+    assert modes == [0o600]
+    assert list((scratch / "facts").iterdir()) == []
 
 
 def test_a_key_that_is_none_is_refused_where_it_is_declared() -> None:

@@ -25,6 +25,7 @@ from mainspring.core.settings import Url
 from mainspring.data.adapters.memory import MemoryLake
 from mainspring.data.model import Privacy
 from mainspring.operations import publishing
+from mainspring.operations.backup.running import backup, restore
 from mainspring.operations.ingest import land
 from mainspring.operations.publishing import Asked, asked_for, publish
 from mainspring.project import Project, open_project
@@ -54,6 +55,10 @@ ASKED = [Asked("count"), asked_for("sum", "amount:-5:10"), asked_for("mean", "am
          asked_for("histogram", "channel:web,shop"), asked_for("histogram", "amount:0,5,10")]  # fmt: skip
 
 
+def reopened(folder: Path) -> Project:
+    return open_project(load_settings(folder, overrides={"tracking": "memory://"}, environment={}))
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     (tmp_path / "mainspring.toml").write_text('name = "orders"\nmodules = ["published_orders"]\n')
@@ -61,7 +66,7 @@ def project(tmp_path: Path) -> Project:
     rows = [f"c{number % 400},{number % 7},{('web', 'shop', 'fax')[number % 3]},2024-03-20T10:00:00Z"
             for number in range(1_000)]  # fmt: skip
     (tmp_path / "orders.csv").write_text("\n".join(["customer,amount,channel,at", *rows]) + "\n")
-    made = open_project(load_settings(tmp_path, overrides={"tracking": "memory://"}, environment={}))
+    made = reopened(tmp_path)
     land(made, "orders", str(tmp_path / "orders.csv"))
     return made
 
@@ -162,12 +167,12 @@ def test_spenders_at_once_spend_no_more_than_the_budget(tmp_path: Path) -> None:
     open_catalog(url, MemoryLocks()).dispose()
 
     def spend(_: int) -> int:
-        budgets = CatalogPrivacyBudgets(open_catalog(url, MemoryLocks()))
+        budgets = CatalogPrivacyBudgets(open_catalog(url, MemoryLocks()), tmp_path / "spent")
         return sum(budgets.spend("orders", 30_000, 1_000_000) for _ in range(10))
 
     with ThreadPoolExecutor(6) as threads:
         assert sum(threads.map(spend, range(6))) == 33
-    assert CatalogPrivacyBudgets(open_catalog(url, MemoryLocks())).spent("orders") == 990_000
+    assert CatalogPrivacyBudgets(open_catalog(url, MemoryLocks()), tmp_path / "spent").spent("orders") == 990_000
 
 
 def test_a_process_that_is_killed_as_it_draws_noise_has_spent_with_an_event(project: Project, tmp_path: Path) -> None:
@@ -192,6 +197,20 @@ publishing.noisy = noisy
 project = open_project(load_settings(Path(sys.argv[1]), overrides={"tracking": "memory://"}, environment={}))
 publishing.publish(project, "orders", [publishing.Asked("count")], 0.5)
 """
+
+
+def test_a_restored_catalog_gives_no_budget_back(project: Project, tmp_path: Path) -> None:
+    backup(project, tmp_path / "monday.backup")
+    publish(project, "orders", [Asked("count")], 0.75)
+    project.close()
+    for path in (tmp_path / ".mainspring").glob("catalog.db*"):
+        path.unlink()
+    project = reopened(tmp_path)
+    restore(project, tmp_path / "monday.backup")
+    assert project.privacy_budgets.spent("orders") == 750_000
+    with pytest.raises(Conflict, match=r"0\.25 is left"):
+        publish(project, "orders", [Asked("count")], 0.5)
+    assert publish(project, "orders", [Asked("count")], 0.25).spent == 1.0
 
 
 def test_what_the_audit_log_cannot_keep_is_not_spent(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """`backup` and `restore`: what a project cannot compute again from its lake, in one encrypted file.
 
 The catalog, runs and versions, and bundles, and which versions the lake's tables had. Keys of the state folder stay
-out: a backup with the keys that open it would protect nothing, and `keys/erased` must not become older.
+out: a backup with the keys that open it would protect nothing, and `keys/erased` and `keys/spent` must not become
+older.
 """
 
 from __future__ import annotations

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import chain
+from operator import or_
 from typing import Any
 
 import pyarrow as pa
@@ -76,7 +78,7 @@ def plan(project: Project) -> Plan:
 def retain(project: Project, told: Told = lambda _: None) -> Erasure | None:
     """Delete what is past its retention from every version; return the record with its receipt, `None` if nothing is.
 
-    Rows of subjects that are held stay as they are.
+    Rows of subjects that are held stay as they are, and dead letters that may quote them.
 
     Args:
         told: Called before each store.
@@ -115,28 +117,47 @@ def _planned(project: Project, due: Sequence[Due]) -> Plan:
     sources = {each.source.name for each in due}
     views = project.definitions.views.values()
     streams = project.definitions.streams
+    tables, held = project.lake.tables(), _quotable(project)
     return Plan(
         [each.held for each in due],
         [view.name for view in views if view.source.name in sources],
         commits_of(project, {each.table for each in due}),
         models_of(project, sources),
-        [f"messages of topic {streams[name].topic}" for name in sorted(sources & streams.keys())],
+        [f"messages of topic {streams[name].topic}" for name in sorted(sources & streams.keys())]
+        + [
+            f"lake/{name}{DEAD_LETTERS_SUFFIX}: kept, as they may quote subjects on hold"
+            for name in sorted(sources)
+            if name + DEAD_LETTERS_SUFFIX in tables and name in held
+        ],
     )
 
 
 def _due(project: Project) -> list[Due]:
     tables, now, found = {*project.lake.tables()}, project.wall.now(), []
+    held = _quotable(project)
     for name, source in project.definitions.sources.items():
         times = {name: source.event_time, name + QUARANTINE_SUFFIX: source.event_time, name + DEAD_LETTERS_SUFFIX: "at"}
         for table in tables & times.keys():
             for retention in source.retentions:
-                if retention.columns and table.endswith(DEAD_LETTERS_SUFFIX):
-                    continue  # a message is kept or deleted as a whole
+                if table.endswith(DEAD_LETTERS_SUFFIX) and (retention.columns or name in held):
+                    continue  # a message is kept or deleted as a whole, and whom it quotes cannot be told from a hold
                 due = Due(table, source, retention, times[table], retention.before(now), 0)
                 rows = _rows_due(project, due, project.lake.scan(table))
                 if rows or any(_rows_due(project, due, scan) for scan in _named(project, table)):
                     found.append(replace(due, rows=rows))
     return sorted(found, key=lambda each: (each.table, each.retention.columns))
+
+
+def _quotable(project: Project) -> set[str]:
+    """Return the sources whose dead letters are kept meanwhile, as they may quote a subject that is held."""
+    entities = project.definitions.entities
+    names = {hold.entity for hold in project.erasures.holds()}
+    held = [{*entities[name].keys} if name in entities else set() for name in names]
+    return {
+        name
+        for name, source in project.definitions.sources.items()
+        if any(not each.columns for each in source.retentions) and any(keys <= source.columns.keys() for keys in held)
+    }
 
 
 def _named(project: Project, table: str) -> Iterator[TableScan]:
@@ -157,8 +178,14 @@ def _rows_due(project: Project, due: Due, scan: TableScan) -> int:
         return 0
     kind = dataset.schema.field(due.event).type
     past = None if is_text(kind) else ds.field(due.event) < pa.scalar(due.before, kind)
-    rows = dataset.to_table(columns=_needed(project, due, dataset.schema), filter=past)
-    return _marks(project, due, rows).count(True)
+    if due.retention.columns:
+        there = [ds.field(name).is_valid() for name in due.retention.columns if name in dataset.schema.names]
+        if not there:
+            return 0
+        some = reduce(or_, there)
+        past = some if past is None else past & some
+    batches = dataset.to_batches(columns=_needed(project, due, dataset.schema), filter=past)
+    return sum(_marks(project, due, pa.Table.from_batches([batch])).count(True) for batch in batches if batch.num_rows)
 
 
 def _needed(project: Project, due: Due, schema: pa.Schema) -> list[str]:

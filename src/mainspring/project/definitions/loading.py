@@ -291,10 +291,20 @@ def _problems(declared: Declared, known: Callable[[str], bool]) -> Iterable[tupl
                 f"the project's models are {sorted(names)}; to register a file as a version, run `mainspring "
                 f"models add {endpoint.model_name} FILE`.",
             )
+    yield from (line(*problem) for problem in _retentions(declared))
     yield from (line(*problem) for problem in _quotas(declared))
     yield from (line(*problem) for problem in _streams(declared))
     yield from (line(*problem) for problem in _rollouts(declared, models))
     yield from (line(*problem) for problem in _monitors(declared, models))
+
+
+def _retentions(declared: Declared) -> Iterable[tuple[object, str, str]]:
+    for view in declared.of(FeatureView):
+        assert isinstance(view, FeatureView)
+        removed = {name for each in view.source.retentions for name in each.columns} & view.entity.keys.keys()
+        if removed:
+            what = f"Source {view.source.name!r} cannot lose {min(removed)!r} alone: {view.name!r} has it as key"
+            yield view.source, what, "name other columns, or let the rows be deleted."
 
 
 def _quotas(declared: Declared) -> Iterable[tuple[object, str, str]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -26,9 +28,11 @@ from kit.erased_shop import (
     subject,
     write,
 )
+from mainspring.console.features.values import looked_up
 from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound
 from mainspring.data.streams.model import NewMessage
 from mainspring.data.streams.reading import read_between
+from mainspring.operations.auditing import audit
 from mainspring.operations.encryption import rewrite
 from mainspring.operations.features.verifying import verify
 from mainspring.operations.materialize import materialise_views
@@ -36,8 +40,9 @@ from mainspring.operations.streams.running import lander_of
 from mainspring.operations.subjects import erasing, exporting, holding
 from mainspring.operations.subjects.naming import find_subjects
 from mainspring.operations.subjects.receipts import verified
+from mainspring.operations.subjects.remains import remains
 from mainspring.project import Project
-from mainspring.security.model import Erasure
+from mainspring.security.model import Binding, Erasure, KeyScope, Principal, Role
 
 
 def test_after_an_erasure_no_byte_of_any_store_is_the_subjects(tmp_path: Path) -> None:
@@ -103,6 +108,33 @@ def _exported(project: Project, folder: Path) -> Path:
         assert another.read() == b""
     assert path.stat().st_mode & 0o777 == 0o600
     return path
+
+
+def test_events_of_revealed_values_are_exported_and_erased(tmp_path: Path) -> None:
+    write(tmp_path)
+    project = opened(tmp_path)
+    ingest(project, tmp_path, *rows(ANA, MAIL, [AMOUNT]))
+    materialise_views(project)
+    who = Principal("local:eve", "eve", frozenset(KeyScope), roles=frozenset({Binding(Role.ADMINISTRATOR)}))
+    looked_up(project, project.definitions.view("Spending"), {"customer": ANA}, reveal_to=who)
+    with zipfile.ZipFile(_exported(project, tmp_path)) as archive:
+        assert b"features.reveal" in archive.read("audit.jsonl")
+    audit(project, "features.reveal", "view/Spending", subject=ANA)  # as former versions named the subject
+    erasing.erase(project, [subject(project)])
+    assert [each.subject for each in project.audit.read() if each.subject] == []
+
+
+def test_a_key_beside_other_text_in_a_database_is_found(tmp_path: Path) -> None:
+    write(tmp_path)
+    project = opened(tmp_path)
+    path = project.settings.state / "other.db"
+    path.parent.mkdir(exist_ok=True)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE t (a TEXT, b TEXT, c TEXT)")
+        connection.execute("INSERT INTO t VALUES ('email', ?, 'x')", [ANA])
+    for name in ("data.mdb", "words.txt"):
+        (path.parent / name).write_text(f"email{ANA}x")
+    assert remains(project, [subject(project)]) == ["data.mdb", "other.db"]
 
 
 def test_hostile_names_erase_only_themselves_also_at_once(tmp_path: Path) -> None:

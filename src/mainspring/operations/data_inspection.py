@@ -17,7 +17,7 @@ from mainspring.stats.metrics import named
 from mainspring.training import label_issues as labels
 from mainspring.training import near_duplicates as copies
 from mainspring.training.influence import Influence, influences
-from mainspring.training.inputs import read_by
+from mainspring.training.inputs import personal_columns, read_by
 from mainspring.training.label_issues import Suspects
 from mainspring.training.model import Model
 from mainspring.training.near_duplicates import NearDuplicates
@@ -59,7 +59,7 @@ def label_issues(
     until = project.clock.now() if until is None else until
     run, found = project.trainer.inspect(chosen, "label issues", look, since=since, until=until, progress=progress)
     shown = [replace(each, keys=_shown(each.keys, chosen, reveal)) for each in found.suspects]
-    _revealed(project, chosen, run, reveal)
+    _revealed(project, "labels.reveal", chosen, run, reveal)
     return run, replace(found, suspects=tuple(shown))
 
 
@@ -100,7 +100,7 @@ def near_duplicates(
 
     until = project.clock.now() if until is None else until
     run, found = project.trainer.inspect(chosen, "near duplicates", look, since=since, until=until, progress=progress)
-    _revealed(project, chosen, run, reveal)
+    _revealed(project, "rows.reveal", chosen, run, reveal)
 
     def shown(row: copies.Row) -> copies.Row:
         return replace(row, keys=_shown(row.keys, chosen, reveal))
@@ -127,7 +127,7 @@ def influence(
     first; see `training.influence.influences`.
 
     Args:
-        by: `SOURCE.COLUMN`: each value is a group; `SOURCE`: each batch.
+        by: `SOURCE.COLUMN`: each value is a group; `SOURCE`: each batch. Values that identify a person are withheld.
         metric: By default the log loss, or the mean absolute error of a regression.
         most: Number of groups, those with most rows; the model is fitted so many times and once more.
 
@@ -143,6 +143,7 @@ def influence(
     read = read_by(chosen)
     if source not in read:
         raise Invalid(f"Model {model!r} does not read a source {source!r}.", fix=f"name one of {sorted(read)}.")
+    personal = column in personal_columns(chosen, source)
 
     def look(observed: Observed, run: Run, tell: Progress) -> list[Influence]:
         found = groups(project.trainer.scan(observed, source), read[source], column or BATCH, most)
@@ -151,6 +152,8 @@ def influence(
             chosen, observed.data, found, lambda each: project.trainer.observe_without(observed, [each]).data,
             measured, run, tell,
         )  # fmt: skip
+        if personal:
+            results = [replace(each, group=replace(each.group, value=WITHHELD)) for each in results]
         run.log_artefact("influence.csv", csv_table(
             ("group", "rows", "fitted_on", "judged_on", "value", "gain", "low", "high", "harmful", "why_not"),
             ((str(each.group), each.rows, each.fitted_on, each.judged_on, each.value, each.gain, each.low, each.high,
@@ -160,8 +163,6 @@ def influence(
 
     until = project.clock.now() if until is None else until
     run, found = project.trainer.inspect(chosen, "influence", look, since=since, until=until, progress=progress)
-    if column in read[source].pii:
-        found = [replace(each, group=replace(each.group, value=WITHHELD)) for each in found]
     return run, name, found
 
 
@@ -171,6 +172,6 @@ def _shown(keys: dict[str, Any], model: Model, reveal: bool) -> dict[str, Any]:
     return {name: WITHHELD if name in hidden else value for name, value in keys.items()}
 
 
-def _revealed(project: Project, model: Model, run: str, reveal: bool) -> None:
-    if reveal and personal_keys(model):
-        audit(project, "labels.reveal", f"model/{model.name}", f"run {run}")
+def _revealed(project: Project, action: str, model: Model, run: str, reveal: bool) -> None:
+    if reveal and (personal := personal_keys(model)):
+        audit(project, action, f"model/{model.name}", f"run {run}: {', '.join(sorted(personal))}")

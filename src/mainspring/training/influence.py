@@ -85,7 +85,7 @@ def influences(
     sign = 1.0 if metric.higher_is_better else -1.0
     found, estimates = list[Influence](), dict[Without, Estimate]()
     for number, (group, rows) in enumerate(groups.items()):
-        tell(f"without {group}", number / len(groups))
+        tell(f"without group {number + 1} of {len(groups)}", number / len(groups))
         try:
             part = parted_as(observe(group), data)
             with run.prefixed(f"{number}.") as prefixed:

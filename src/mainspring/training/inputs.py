@@ -6,14 +6,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
-from mainspring.core.errors import InvalidData
+from mainspring.core.errors import Invalid, InvalidData
 from mainspring.core.schema import DType
 from mainspring.data.model import Source
 from mainspring.data.without import Remaining, Scan, Without
 from mainspring.features.functions.model import DERIVED_FROM, DerivedSource
 from mainspring.features.layout import feature_dtype
-from mainspring.features.model import FeatureGroup, views_of
+from mainspring.features.model import FeatureGroup, Observations, views_of
 from mainspring.training.frames import CATEGORIES, check_feature_types
+from mainspring.training.label import Label
 from mainspring.training.model import Model
 
 _ENCODE = "encode them as numbers in a feature, or name the other features one by one"
@@ -129,10 +130,45 @@ def sources_of(sources: Iterable[Source]) -> dict[str, Source]:
 
 def read_by(model: Model) -> dict[str, Source]:
     """Return the sources that a model reads, as `sources_of` does."""
-    views = views_of(all_groups(model))
-    return sources_of(
-        [model.observations.source, *(each.source for each in model.labels), *(each.source for each in views)]
-    )
+    return sources_read(model.observations, model.labels, all_groups(model))
+
+
+def sources_read(
+    observations: Observations, labels: Iterable[Label], groups: Iterable[FeatureGroup]
+) -> dict[str, Source]:
+    """Return the sources of labelled observations with features, and of the consent to use them, as `sources_of`."""
+    consents = [] if observations.consent is None else [observations.consent.source]
+    features = [view.source for view in views_of(list(groups))]
+    return sources_of([observations.source, *consents, *(each.source for each in labels), *features])
+
+
+def personal_columns(model: Model, source: str) -> frozenset[str]:
+    """Return the columns of a source that the model reads which identify a person.
+
+    They are those that it marks `pii`, and keys of entities that another source of the model marks so.
+    """
+    read = read_by(model)
+    entities = [*model.observations.keys, *(view.entity for view in views_of(all_groups(model)))]
+    marked = {name for each in read.values() for name in each.pii}
+    return frozenset({*read[source].pii, *(name for each in entities for name in each.keys if name in marked)})
+
+
+def check_left_out(model: Model, without: Iterable[Without]) -> None:
+    """Raise if rows are to be left out by a value that identifies a person.
+
+    What is left out is recorded with the version and in the audit log, where no erasure reaches it.
+
+    Raises:
+        Invalid: A column identifies a person.
+    """
+    read = read_by(model)
+    for each in without:
+        if each.source in read and each.column in personal_columns(model, each.source):
+            raise Invalid(
+                f"Column {each.column!r} of source {each.source!r} identifies a person, and what is left out is "
+                "recorded where no erasure reaches it.",
+                fix=f"leave out a batch, {each.source}@BATCH, or by another column.",
+            )
 
 
 def remaining(sources: Mapping[str, Source], scan: Scan, without: Sequence[Without]) -> Remaining:

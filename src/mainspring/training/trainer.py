@@ -31,7 +31,7 @@ from mainspring.training.bundling import convert, pack
 from mainspring.training.fitting import fit_model
 from mainspring.training.flavours import estimator_scores
 from mainspring.training.frames import Array
-from mainspring.training.inputs import check_declared, personal_sources, read_by, remaining
+from mainspring.training.inputs import check_declared, check_left_out, personal_sources, read_by, remaining
 from mainspring.training.judge import constant, constant_scores, judge, undefined
 from mainspring.training.model import Model, TrainReport
 from mainspring.training.runs.provenance import (
@@ -110,12 +110,14 @@ class Trainer:
             progress: Called with a stage's name and the completed share, from 0 to 1.
 
         Raises:
-            Invalid: The model's declaration cannot be trained on any data.
+            Invalid: The model's declaration cannot be trained on any data, or rows are to be left out by a value that
+                identifies a person.
             InvalidData: There is too little data, or the labels do not fit the task.
             NotConvertible: The estimator cannot be converted to an equivalent bundle.
             MainspringError: The training function failed; the message says where.
         """
         check_declared(model)
+        check_left_out(model, without)
         begun = time.monotonic()
         tell, imported = progress or _nobody, self._imported()
         tell("pin the data", 0.0)

@@ -16,6 +16,7 @@ from mainspring.core.time import to_datetime
 from mainspring.data.model import TableScan
 from mainspring.features import definitions
 from mainspring.features.offline.observed import observe
+from mainspring.training.inputs import read_by
 from mainspring.training.label import Label
 from mainspring.training.sets.assemble import labelled
 
@@ -28,6 +29,12 @@ decisions = ms.Source(
 )  # fmt: skip
 CONSENT = ms.Consent(decisions, entity=person, purpose="ads")
 observed = ms.Observations(visits, keys=[person], at=ms.col("at"), consent=CONSENT)
+
+
+@ms.request_features
+class Visit:
+    visit = ms.col("visit")
+
 
 TIME = pa.timestamp("us", tz="UTC")
 people = st.sampled_from(["ana", "ben", None])
@@ -94,6 +101,11 @@ def test_a_bundle_has_the_consent() -> None:
     assert found is not None
     assert (found.source.name, found.entity.name, found.purpose) == ("decisions", "person", "ads")
     assert definitions.dump([], again) == definitions.dump([], observed)
+
+
+def test_a_model_reads_the_source_of_the_consent() -> None:
+    model = ms.model("buyer", observations=observed, features=[Visit], label=bought.won, task="binary")(print)
+    assert read_by(model).keys() == {"visits", "decisions", "bought"}
 
 
 def test_what_can_hold_no_consents_is_refused() -> None:

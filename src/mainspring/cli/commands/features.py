@@ -329,14 +329,16 @@ def entity(call: Call, *, view: str, key: tuple[str, ...], reveal: bool) -> None
     The names may be left out: values are then taken in the order of the entity's keys.
     """
     from mainspring.features.keys import typed_key
-    from mainspring.operations.auditing import audit
     from mainspring.operations.features.entity_values import entity_values
 
     project = call.project
     chosen = project.definitions.view(view)
     typed = typed_key(chosen.entity.keys, _named_keys(chosen, key), f"View {chosen.name!r}")
     if reveal:
-        audit(project, "features.reveal", f"view/{chosen.name}", subject=", ".join(map(str, typed.values())))
+        from mainspring.ledger.sealing import subject_named
+        from mainspring.operations.auditing import audit
+
+        audit(project, "features.reveal", f"view/{chosen.name}", subject=subject_named(typed))
     shown = chosen.source.pii if reveal else ()
     found = entity_values(chosen, typed, project.online, project.lake.scan, project.clock.now(), shown=shown)
 

@@ -177,6 +177,7 @@ def influence(call: Call, *, model: str, by: str, since: str | None, until: str 
     """
     from mainspring.core.time import parse_instant
     from mainspring.operations.data_inspection import influence as find
+    from mainspring.operations.ingest import WITHHELD
 
     with call.progress() as progress:
         progress.update("influence", 0, 100, "begin")
@@ -200,7 +201,7 @@ def influence(call: Call, *, model: str, by: str, since: str | None, until: str 
         ]  # fmt: skip
         show_records(console, ("without", "rows", f"gain of {name}", "95 % interval", ""), rows)
         for each in found:
-            if each.harmful:
+            if each.harmful and each.group.value != WITHHELD:
                 console.print(f"Next: mainspring train {model} --without {each.group}", markup=False)
 
     groups = [

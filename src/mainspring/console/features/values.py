@@ -18,6 +18,7 @@ from mainspring.features.functions.model import DerivedSource
 from mainspring.features.keys import typed_key
 from mainspring.features.layout import feature_dtype, layout_of, slot
 from mainspring.features.model import FeatureView
+from mainspring.ledger.sealing import subject_named
 from mainspring.operations.data import lineage as graph
 from mainspring.operations.data.lineage import Lineage, Node, lineage, models_using
 from mainspring.operations.features.deriving import FunctionCost, function_costs
@@ -291,7 +292,7 @@ def looked_up(
     key = typed_key(view.entity.keys, texts, f"entity {view.entity.name!r}")
     shown: tuple[str, ...] = ()
     if reveal_to is not None:
-        about, resource = ", ".join(map(str, key.values())), f"view/{view.name}"
+        about, resource = subject_named(key), f"view/{view.name}"
         shown = revealed(
             project, reveal_to, view.source.name, view.source.pii, "features.reveal", resource, subject=about
         )

@@ -576,7 +576,7 @@ def _published_aggregates(project: Project) -> Outcome:
 
 @_measure(
     "consent",
-    "Rows of people who have not consented to the purpose, or have withdrawn, are left out of training, and counted.",
+    "Rows of people who had not consented to the purpose, or had withdrawn by the end of the data, take no part.",
     off_by="observations without `consent`",
     test="unit/training/test_consent.py::test_who_has_not_consented_is_left_out",
 )

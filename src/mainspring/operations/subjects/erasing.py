@@ -19,7 +19,7 @@ from mainspring.core.sqlite_file import rewrite
 from mainspring.core.time import format_instant
 from mainspring.data.model import DERIVED_PREFIXES, Erased, source_of
 from mainspring.features.layout import slot
-from mainspring.features.model import Entity, FeatureView, views_of
+from mainspring.features.model import Entity, FeatureView
 from mainspring.features.tilelog.rows import tiles_table
 from mainspring.ledger.model import PREDICTIONS
 from mainspring.operations.auditing import audit
@@ -32,6 +32,7 @@ from mainspring.operations.subjects.tables import batches, conditions
 from mainspring.project import Project
 from mainspring.registry.processes import local_user
 from mainspring.security.model import Erasure
+from mainspring.training.inputs import read_by
 
 LOCK = "erase"
 ACTION = "subject.erase"
@@ -213,7 +214,8 @@ def _carry_out(project: Project, subjects: Sequence[Subject], planned: Plan, tol
     project.subject_keys.destroy([each.name for each in subjects])
     told("audit")
     for subject in subjects:
-        project.audit.erase(subject.name, project.wall.now(), local_user())
+        for name in (subject.name, subject.former_name):
+            project.audit.erase(name, project.wall.now(), local_user())
     if project.settings.catalog.scheme == "sqlite":
         rewrite(project.settings.catalog.path)
 
@@ -279,9 +281,7 @@ def models_of(project: Project, sources: set[str]) -> list[str]:
     """Return the versions of models that read the sources, or features of them."""
     found = []
     for name, model in project.definitions.models.items():
-        read = {model.observations.source.name, *(each.source.name for each in model.labels)}
-        read |= {view.source.name for view in views_of([*model.features, *model.baseline])}
-        if read & sources:
+        if read_by(model).keys() & sources:
             found += [f"{name}:{each.version}" for each in project.versions.all(name)]
     return found
 

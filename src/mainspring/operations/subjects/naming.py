@@ -29,6 +29,11 @@ class Subject:
         return subject_named(self.keys)
 
     @property
+    def former_name(self) -> str:
+        """Its name in events `features.reveal` of former versions, which others with equal key values share."""
+        return ", ".join(map(str, self.keys.values()))
+
+    @property
     def encoded(self) -> bytes:
         """The key in online stores."""
         return encode_key(list(self.keys.values()))

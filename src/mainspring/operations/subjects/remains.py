@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mainspring.core.expr.sql import quote_name
 from mainspring.data.arrow import is_text
 from mainspring.ledger.model import key_text
 from mainspring.operations.subjects.naming import Subject
@@ -28,12 +32,16 @@ def searchable(subjects: Sequence[Subject]) -> bool:
 def remains(project: Project, subjects: Sequence[Subject]) -> list[str]:
     """Return the files of the state folder, relative to it, that have a subject's longest key value as a word.
 
-    Parquet files are decoded. Values that are compressed or encrypted otherwise are not found.
+    Parquet files are decoded. Databases of SQLite, which store columns without anything between them, are read; in
+    those of LMDB a value is also found as a part of a longer one. Values that are compressed or encrypted otherwise
+    are not found.
     """
-    patterns = [quoted(value) for each in subjects if (value := _longest(each)) is not None]
+    values = [value for each in subjects if (value := _longest(each)) is not None]
+    words, parts = [quoted(each) for each in values], [quoted(each, word=False) for each in values]
     folder = project.settings.state
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-    return [str(path.relative_to(folder)) for path in files if _has(path, patterns)]
+    return [str(path.relative_to(folder)) for path in files
+            if _has(path, parts if path.suffix == ".mdb" else words)]  # fmt: skip
 
 
 def _longest(subject: Subject) -> Any:
@@ -43,7 +51,7 @@ def _longest(subject: Subject) -> Any:
 
 def _has(path: Path, patterns: Sequence[re.Pattern[bytes]]) -> bool:
     try:
-        parts = _decoded(path) if path.suffix == ".parquet" else _raw(path)
+        parts = _decoded(path) if path.suffix == ".parquet" else chain(_raw(path), _cells(path))
         return any(pattern.search(part) for part in parts for pattern in patterns)
     except FileNotFoundError:  # deleted meanwhile
         return False
@@ -55,6 +63,21 @@ def _raw(path: Path) -> Iterator[bytes]:
         while part := file.read(_AT_ONCE):
             yield overlap + part
             overlap = part[-1024:]
+
+
+def _cells(path: Path) -> Iterator[bytes]:
+    """Yield the rows of a database of SQLite, with a line for each value."""
+    with path.open("rb") as file:
+        if file.read(16) != b"SQLite format 3\0":
+            return
+    with (
+        suppress(sqlite3.Error),
+        closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection,
+    ):
+        connection.text_factory = bytes
+        for (table,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
+            for row in connection.execute(f"SELECT * FROM {quote_name(table.decode())}"):
+                yield b"\n".join(each if isinstance(each, bytes) else str(each).encode() for each in row)
 
 
 def _decoded(path: Path) -> Iterator[bytes]:

@@ -85,14 +85,21 @@ def _quoting(project: Project, table: str, subjects: Sequence[Subject]) -> list[
     return found
 
 
-def quoted(value: KeyValue) -> re.Pattern[bytes]:
-    """Return a pattern of a value as text, or as in a JSON document, that is not part of a longer word."""
+def quoted(value: KeyValue, *, word: bool = True) -> re.Pattern[bytes]:
+    """Return a pattern of a value as text, or as in a JSON document.
+
+    Args:
+        word: Whether it is no part of a longer word; otherwise only a number is no part of a longer number.
+    """
     text = key_text(value)
     forms = {text.encode(), msgspec.json.encode(text)[1:-1]}
     if isinstance(value, str):
         forms.add(json.dumps(value)[1:-1].encode())
     either = b"|".join(re.escape(each) for each in sorted(forms))
-    return re.compile(rb"(?<![0-9A-Za-z])(?:" + either + rb")(?![0-9A-Za-z])")
+    if not word and not text.isdecimal():
+        return re.compile(either)
+    letters = b"0-9A-Za-z" if word else b"0-9"
+    return re.compile(b"(?<![" + letters + b"])(?:" + either + b")(?![" + letters + b"])")
 
 
 def batches(project: Project, table: str, columns: Sequence[str] | None = None, **options: Any) -> Iterator[Any]:

@@ -21,7 +21,7 @@ from mainspring.core.schema import DType
 from mainspring.data import duck, without
 from mainspring.data.model import SEQUENCE
 from mainspring.features import definitions
-from mainspring.features.model import Observations, views_of
+from mainspring.features.model import Observations
 from mainspring.features.offline import point_in_time
 from mainspring.features.offline.observed import AT, open_observed, without_consent
 from mainspring.features.offline.pieces import Observed, count, pieces
@@ -30,7 +30,7 @@ from mainspring.features.offline.stored import Scan
 from mainspring.registry.bundles import FEATURES, HOLDOUT
 from mainspring.registry.model import Bundle, several_labels
 from mainspring.training.frames import to_frame
-from mainspring.training.inputs import all_groups, check_label, feature_types, remaining, sources_of
+from mainspring.training.inputs import all_groups, check_label, feature_types, remaining, sources_read
 from mainspring.training.label import Label, label_keys
 from mainspring.training.model import Model
 from mainspring.training.sets.labels import LABEL, WHY, LeftOut, joins_of, label_numbers
@@ -267,8 +267,7 @@ def held_out_again(bundle: Bundle, other: Bundle, labels: Sequence[Label], scan:
         for label in labels
     ]
     if left_out := extra.get(WITHOUT):
-        views = views_of([*groups, *definitions.load(bundle.files[FEATURES])[0]])
-        read = sources_of([observations.source, *(each.source for each in labels), *(each.source for each in views)])
+        read = sources_read(observations, labels, [*groups, *definitions.load(bundle.files[FEATURES])[0]])
         scan = remaining(read, scan, [without.read(each) for each in left_out])
     observed, _ = labelled(observations, labels, scan, since=since, until=until)
     rows = observed.slice(max(0, observed.num_rows - held_out.num_rows))

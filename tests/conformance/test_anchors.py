@@ -16,7 +16,7 @@ from mainspring.core.settings import Url
 from mainspring.core.time import SystemClock
 from mainspring.security.adapters.anchors_file import FileAnchors
 from mainspring.security.adapters.anchors_s3 import LockedAnchors
-from mainspring.security.conformance import AnchorsConformance
+from mainspring.security.conformance import ANCHORED_BY, AnchorsConformance, heads_of_a_log
 from mainspring.security.ports import Anchors
 
 
@@ -59,7 +59,7 @@ def url(s3: Any, s3_server: str) -> Url:
 
 @pytest.fixture
 def locked(url: Url) -> Anchors:
-    return LockedAnchors(url, SystemClock())
+    return LockedAnchors(url, SystemClock(), ANCHORED_BY.public)
 
 
 class TestLockedAnchors(AnchorsConformance):
@@ -69,11 +69,12 @@ class TestLockedAnchors(AnchorsConformance):
 
     @pytest.fixture
     def again(self, url: Url) -> Callable[[], Anchors]:
-        return lambda: LockedAnchors(url, SystemClock())
+        return lambda: LockedAnchors(url, SystemClock(), ANCHORED_BY.public)
 
 
 def test_neither_deletes_nor_writes_over_change_a_head(locked: Anchors, url: Url, s3: Any) -> None:
-    for note in ("first", "second"):
+    first, second, third = (note for note, _ in heads_of_a_log(1, 9, 12))
+    for note in (first, second):
         locked.append(note, [])
     bucket = urlsplit(url.text).netloc
     [newest, oldest] = s3.list_object_versions(Bucket=bucket)["Versions"]
@@ -84,21 +85,33 @@ def test_neither_deletes_nor_writes_over_change_a_head(locked: Anchors, url: Url
             s3.delete_object(Bucket=bucket, Key=each["Key"], VersionId=each["VersionId"])
     s3.delete_object(Bucket=bucket, Key=newest["Key"])
     s3.put_object(Bucket=bucket, Key="courier/0-foreign", Body=b"x")
-    locked.append("third", [])
-    assert list(locked.read()) == ["third", "second", "first"]
+    locked.append(third, [])
+    assert list(locked.read()) == [third, second, first]
+
+
+def test_what_is_no_head_is_passed_over(locked: Anchors, url: Url, s3: Any) -> None:
+    first, second = (note for note, _ in heads_of_a_log(1, 9))
+    locked.append(first, [])
+    for name in ("000000000000", "999999999998"):  # the last number, and the next one
+        s3.put_object(Bucket=urlsplit(url.text).netloc, Key=f"courier/{name}", Body=b"\xff no head")
+    locked.append(second, [])
+    assert [each for each in locked.read() if "no head" not in each] == [second, first]
+    assert len(list(locked.read())) == 4
 
 
 def test_a_bucket_without_locks_or_none_is_refused(s3: Any, url: Url) -> None:
     bucket = urlsplit(url.text).netloc
     s3.create_bucket(Bucket=f"{bucket}-plain")
     with pytest.raises(Invalid, match="no Object Lock"):
-        LockedAnchors(Url(url.text.replace(bucket, f"{bucket}-plain")), SystemClock()).append("head", [])
+        LockedAnchors(Url(url.text.replace(bucket, f"{bucket}-plain")), SystemClock(), ANCHORED_BY.public).append(
+            "head", []
+        )
     with pytest.raises(NotFound, match="no bucket"):
-        list(LockedAnchors(Url(url.text.replace(bucket, f"{bucket}-none")), SystemClock()).read())
+        list(LockedAnchors(Url(url.text.replace(bucket, f"{bucket}-none")), SystemClock(), ANCHORED_BY.public).read())
     with pytest.raises(Unavailable, match="did not answer"):
-        list(LockedAnchors(Url("s3://heads/x?endpoint=http://127.0.0.1:1"), SystemClock()).read())
+        list(LockedAnchors(Url("s3://heads/x?endpoint=http://127.0.0.1:1"), SystemClock(), ANCHORED_BY.public).read())
     with pytest.raises(Invalid, match="option"):
-        LockedAnchors(Url("s3://heads/x?mode=GOVERNANCE"), SystemClock())
+        LockedAnchors(Url("s3://heads/x?mode=GOVERNANCE"), SystemClock(), ANCHORED_BY.public)
 
 
 def test_a_writer_that_comes_second_takes_the_next_number(locked: Anchors, url: Url) -> None:
@@ -111,6 +124,7 @@ def test_a_writer_that_comes_second_takes_the_next_number(locked: Anchors, url: 
             self.listings += 1
             return super()._versions() if self.listings > 1 else iter(())
 
-    locked.append("first", [])
-    Late(url, SystemClock()).append("second", [])
-    assert list(locked.read()) == ["second", "first"]
+    first, second = (note for note, _ in heads_of_a_log(1, 9))
+    locked.append(first, [])
+    Late(url, SystemClock(), ANCHORED_BY.public).append(second, [])
+    assert list(locked.read()) == [second, first]

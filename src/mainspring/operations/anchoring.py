@@ -13,17 +13,24 @@ from mainspring.operations.auditing import audit
 from mainspring.project import Project
 from mainspring.security.merkle import extends
 from mainspring.security.model import Principal, ReceivedHead
-from mainspring.security.tree_heads import ForeignHead, Head, open_head, read_head
+from mainspring.security.tree_heads import ForeignHead, Head, open_note, read_head
 
 REFUSED = "audit.fork"
 AWAY_US = HOUR  # of a lag, which is an incident then
 _JUDGED_HOURS = 24
 
 
-def receive_head(project: Project, note: str, proof: Sequence[bytes], by: Principal) -> None:
+def receive_head(
+    project: Project, note: str, proof: Sequence[bytes], by: Principal, *, base: int | None = None
+) -> None:
     """Keep a head of another installation's audit log, if it continues the one before it.
 
-    One that does not is kept as refused: with the head before it, it proves that the log was changed.
+    One of another log, or of the same size with another root, is kept as refused: the two prove that the log was
+    changed. So is, once for each head that it should continue, a larger one whose proof begins at that head and does
+    not fit. A head that is older, or whose proof begins elsewhere, may just be late: it is refused, and not kept.
+
+    Args:
+        base: Size of the head at which the proof begins, if the sender says it.
 
     Raises:
         Denied: No key in `audit_anchored` signed it.
@@ -31,27 +38,32 @@ def receive_head(project: Project, note: str, proof: Sequence[bytes], by: Princi
         Conflict: It is not of a log that continues the one before.
         Unavailable: Another head came at the same time.
     """
-    public, head = _signer(project, note)
+    public, note, head = _signer(project, note)
     newest = next(iter(project.received_heads.of(public)), None)
     before = next(iter(project.received_heads.of(public, taken=True)), None)
-    if before is not None and before.note == note:
-        return
-    why = "" if before is None else _refused(read_head(before.note), head, proof)
-    if newest is None or newest.note != note:
+    why, is_new = "", True
+    if before is not None:
+        last = read_head(before.note)
+        if last == head:
+            return
+        why = _refused(last, head, proof)
+        is_new = not why or (_is_fork(last, head, base) and not _is_known(project, before, last, head))
+    if is_new:
         number = 0 if newest is None else newest.number + 1  # if another took it meanwhile, `add` refuses
         try:
             project.received_heads.add(ReceivedHead(public, number, head.size, note, project.wall.now(), by.id, why))
         except Conflict as error:
             raise Unavailable(error.what, fix=error.fix) from error
     if why:
-        audit(project, REFUSED, f"log/{head.origin}", why, who=f"{by.kind}:{by.id}")
+        if is_new:
+            audit(project, REFUSED, f"log/{head.origin}", why, who=f"{by.kind}:{by.id}")
         raise Conflict(why, fix="run `mainspring audit verify` where the log is.")
 
 
-def _signer(project: Project, note: str) -> tuple[bytes, Head]:
+def _signer(project: Project, note: str) -> tuple[bytes, str, Head]:
     for public in project.settings.audit_anchored:
         try:
-            return public, open_head(note, public)
+            return public, *open_note(note, public)
         except ForeignHead:
             continue
         except Corrupt as error:
@@ -72,6 +84,25 @@ def _refused(before: Head, head: Head, proof: Sequence[bytes]) -> str:
     if not extends(before.root, before.size, head.root, head.size, proof):
         return f"The audit log of {head.size:,} events does not continue the anchored one of {before.size:,}."
     return ""
+
+
+def _is_fork(last: Head, head: Head, base: int | None) -> bool:
+    """Return whether a refused head shows that the log was changed, and is not just late."""
+    return head.origin != last.origin or head.size == last.size or base == last.size < head.size
+
+
+def _is_known(project: Project, before: ReceivedHead, last: Head, head: Head) -> bool:
+    """Return whether this head was kept as refused, or after the last taken one another of the same changed log."""
+    for each in project.received_heads.refused(0):
+        if each.public != before.public:
+            continue
+        known = read_head(each.note)
+        if known == head:
+            return True
+        is_same = known.origin == head.origin and (head.origin != last.origin or last.size < min(known.size, head.size))
+        if is_same and each.number > before.number:
+            return True
+    return False
 
 
 @dataclass(frozen=True, slots=True)

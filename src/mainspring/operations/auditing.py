@@ -158,24 +158,22 @@ def _note(project: Project, place: str, events: int, problem: str) -> None:
 
 
 def _own_head(note: str, public: bytes) -> Head | None:
-    """Return the head in a note, `None` if another key signed it."""
-    from mainspring.security.tree_heads import ForeignHead, open_head
+    """Return the head in a note, `None` if it is none that this key signed."""
+    from mainspring.security.tree_heads import open_head
 
     try:
         return open_head(note, public)
-    except ForeignHead:
+    except Corrupt:
         return None
 
 
 def _newest(place: Anchors, public: bytes) -> tuple[str, Head | None]:
-    """Return the newest head at a place as a note, empty if there is none, and the newest one of this key."""
-    newest = ""
+    """Return the newest head of this key at a place, also as a note, which is empty if there is none."""
     for note in place.read():
-        newest = newest or note
         head = _own_head(note, public)
         if head is not None:
-            return newest, head
-    return newest, None
+            return note, head
+    return "", None
 
 
 def _continuing(proofs: Proofs, last: Head, head: Head) -> list[bytes]:

@@ -24,6 +24,8 @@ _REDIS_COMMANDS = (
     "smembers", "eval", "evalsha", "script|load", "client|setinfo", "client|setname", "hello",
 )  # fmt: skip
 _OBJECTS = ("s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload")
+# All that anchoring sends; `audit verify` reads every version.
+_LOCKED = ("s3:PutObject", "s3:PutObjectRetention", "s3:GetObjectVersion", "s3:GetObjectRetention")
 _STREAMS = ("CreateStream", "DescribeStreamSummary", "GetRecords", "GetShardIterator", "ListShards", "PutRecords",
             "UpdateShardCount")  # fmt: skip
 
@@ -89,6 +91,13 @@ def plan(settings: Settings, *, passwords: bool = False) -> TenantPlan:
             for part in parts:
                 at = getattr(settings, part)
                 environment[f"MAINSPRING_{part.upper()}"] = _as_user(_given(part, at), user, password)
+    for at in settings.audit_anchors:
+        if at.scheme == "s3":
+            grants.append(
+                ServerGrant(
+                    server="s3", at=at.shown, parts=["audit_anchors"], language="json", statements=_locked(at.text)
+                )
+            )
     return TenantPlan(
         tenant=settings.tenant,
         project=settings.project,
@@ -187,6 +196,18 @@ def _s3(settings: Settings, parts: Sequence[str], _user: str, _password: str) ->
         ),
         "json",
         "",
+    )
+
+
+def _locked(anchors: str) -> str:
+    """Return the policy for a place of anchors: nothing there is deleted."""
+    at = urlsplit(anchors)
+    bucket, prefix = f"arn:aws:s3:::{at.netloc}", at.path.strip("/")
+    listed = {"StringLike": {"s3:prefix": [f"{prefix}/*"]}}
+    return _policy(
+        {"Action": ["s3:ListBucketVersions"], "Resource": [bucket], "Condition": listed},
+        {"Action": ["s3:GetBucketObjectLockConfiguration"], "Resource": [bucket]},
+        {"Action": list(_LOCKED), "Resource": [f"{bucket}/{prefix}/*"]},
     )
 
 

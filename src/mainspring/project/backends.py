@@ -223,7 +223,7 @@ ANCHORS: Mapping[str, Build] = {
         ),
     ),
     "s3": lambda at: lazily("security.adapters.anchors_s3", "LockedAnchors", extra="objectlock")(
-        at.url, at.project.wall
+        at.url, at.project.wall, at.project.signing_key.public
     ),
 }
 

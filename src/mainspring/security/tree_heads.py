@@ -58,6 +58,16 @@ def open_head(note: str, public: bytes) -> Head:
         ForeignHead: It has no signature by this key.
         Corrupt: It is not a checkpoint, or its signature is not that of its content.
     """
+    return open_note(note, public)[1]
+
+
+def open_note(note: str, public: bytes) -> tuple[str, Head]:
+    """Return a note with this key's signature alone, and the head in it.
+
+    Raises:
+        ForeignHead: It has no signature by this key.
+        Corrupt: It is not a checkpoint, or its signature is not that of its content.
+    """
     head, text, signatures = _parsed(note)
     mine = _key_id(head.origin, public)
     for line in signatures.splitlines():
@@ -65,7 +75,7 @@ def open_head(note: str, public: bytes) -> Head:
         signature = decoded(encoded)
         if name == head.origin and signature[:4] == mine:
             verify(public, signature[4:], text.encode())
-            return head
+            return f"{text}\n{line}\n", head
     raise ForeignHead(
         f"The head of {head.size:,} events is not signed by the key {public.hex()[:12]}….",
         fix="name the public key of the installation that wrote it.",

@@ -129,6 +129,9 @@ def test_heads_of_another_key_are_named_and_left_out(project: Project, places: d
     verdict = verify_audit(project)
     assert (verdict.damage, verdict.anchors, verdict.foreign) == ((), 1, ("file: 1 of 2",))
     assert len(list(file.read())) == 3
+    file.append("no head", [])
+    assert [each.problem for each in anchored(project, add=True)] == [""]
+    assert len(list(file.read())) == 4  # the own head there is the newest one of the log
 
 
 def test_subjects_are_named_on_demand_and_that_is_an_event(project: Project) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
@@ -149,6 +151,16 @@ def test_a_plan_shows_no_password_of_the_profile_and_new_ones_on_demand_alone(tm
     assert PLACEHOLDER not in repr(one.environment)
     assert f"'{PLACEHOLDER}'" not in repr(one.grants)
     assert one.environment["MAINSPRING_ONLINE"] != other.environment["MAINSPRING_ONLINE"]
+
+
+def test_a_plan_has_the_rights_to_anchors_below_the_tenants_prefix(tmp_path: Path) -> None:
+    settings = _settings(tmp_path, "acme", audit_anchors=["s3://heads/kept?region=eu-central-1"])
+    [grant] = [each for each in plan(settings).grants if "audit_anchors" in each.parts]
+    rights = {name: each["Resource"] for each in json.loads(grant.statements)["Statement"] for name in each["Action"]}
+    prefix = urlsplit(settings.audit_anchors[0].text).path
+    assert (rights["s3:PutObjectRetention"], prefix) == ([f"arn:aws:s3:::heads{prefix}/*"], "/kept/acme/shop")
+    assert len(rights) == 6
+    assert "s3:DeleteObject" not in rights
 
 
 def test_without_a_tenant_there_is_nothing_to_plan(tmp_path: Path) -> None:

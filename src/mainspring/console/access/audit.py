@@ -56,10 +56,11 @@ class AskedEvents:
 
 
 class SentHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A head of another installation's audit log, with the consistency proof from the one before."""
+    """A head of another installation's audit log, with the proof from the one before and the size of that."""
 
     head: Annotated[str, msgspec.Meta(max_length=64 << 10)]
     proof: Annotated[list[Annotated[str, msgspec.Meta(max_length=44)]], msgspec.Meta(max_length=128)] = []
+    size: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
 
 
 Asked = Annotated[AskedEvents, Depends()]
@@ -135,12 +136,13 @@ def add_audit_api(router: APIRouter, project: Project) -> None:
 
     @router.post("/audit/heads", status_code=201)
     async def add_head(request: Request, sent: Annotated[SentHead, Depends(Body(SentHead))]) -> Json:
-        """Anchor `{"head", "proof"}`: a signed head, and in base 64 the consistency proof from the one before."""
+        """Anchor `{"head", "proof", "size"}`: a signed head, in base 64 the proof from that of a size."""
         try:
             proof = [decoded(each) for each in sent.proof]
         except Corrupt as error:
             raise Invalid(error.what, fix="send each hash in base 64.") from error
-        await run_in_threadpool(receive_head, project, sent.head, proof, caller(request).principal)
+        by = caller(request).principal
+        await run_in_threadpool(receive_head, project, sent.head, proof, by, base=sent.size)
         return Json({"anchored": True}, 201)
 
 

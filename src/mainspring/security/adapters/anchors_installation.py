@@ -13,6 +13,7 @@ from mainspring.core.errors import Corrupt, Denied, Invalid, Unavailable
 from mainspring.core.http_exchange import FAILURES, exchange
 from mainspring.core.object_store_url import IN_CLEAR, check_encrypted
 from mainspring.core.settings import Url
+from mainspring.security.tree_heads import read_head
 
 _OPTIONS = ("key_file", "ca", IN_CLEAR)
 _WITHIN_S = 10
@@ -44,9 +45,12 @@ class InstallationAnchors:
         self._heads = f"{origin}/api/audit/heads"
         self._key_file, self._ca = Path(given["key_file"]), given.get("ca")
         self._public, self._shown = public, url.shown
+        self._size: int | None = None  # of the newest head there, when it was last seen
 
     def append(self, note: str, proof: Sequence[bytes], /) -> None:
-        self._ask("POST", {}, {"head": note, "proof": [b64encode(each).decode() for each in proof]})
+        shown = [b64encode(each).decode() for each in proof]
+        self._ask("POST", {}, {"head": note, "proof": shown, "size": self._size})
+        self._size = read_head(note).size
 
     def read(self) -> Iterator[str]:
         limit, before = 1, None  # the newest alone, then many at once
@@ -58,6 +62,8 @@ class InstallationAnchors:
                 before = None if following is None else str(int(following))
             except (LookupError, TypeError, ValueError):
                 raise Corrupt(f"{self._shown} does not answer as a control plane.", fix="see its address.") from None
+            if limit == 1 and heads:
+                self._size = read_head(heads[0]).size
             yield from heads
             if before is None:
                 return

@@ -1,7 +1,7 @@
 """Anchors in a bucket with S3 Object Lock: an object for each head, which nobody deletes or replaces for a time.
 
 The first version of an object is the head. What is written over it, or a delete marker, is another version, and changes
-nothing. Names count down, so that a listing begins with the newest.
+nothing. Names count down, so that a listing begins with the newest. What others put there is passed over.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from mainspring.core.errors import Corrupt, Denied, Invalid, NotFound, Unavailab
 from mainspring.core.object_store_url import S3, Bucket
 from mainspring.core.settings import Url
 from mainspring.core.time import SECOND, Clock, parse_duration
+from mainspring.security.tree_heads import open_head
 
 _MOST = 10**12
 _NAME = re.compile(r"[0-9]{12}")
@@ -39,23 +40,26 @@ class LockedAnchors:
 
     Each head is locked for the time `keep`. Credentials come as with AWS's own tools. No connection is made yet.
 
+    Args:
+        public: Public key of this installation.
+
     Raises:
         Invalid: The address names no bucket, or has an unknown option.
     """
 
-    def __init__(self, url: Url, wall: Clock) -> None:
+    def __init__(self, url: Url, wall: Clock, public: bytes) -> None:
         parts = urlsplit(url.text)
         given = dict(parse_qsl(parts.query))
         self._keep = timedelta(microseconds=parse_duration(given.pop("keep", "365d")))
         self._bucket = Bucket.parse(Url(parts._replace(query=urlencode(given)).geturl()), S3)
-        self._shown, self._wall = url.shown, wall
+        self._shown, self._wall, self._public = url.shown, wall, public
         self._prefix = f"{self._bucket.prefix}/" if self._bucket.prefix else ""
 
     def append(self, note: str, _proof: Sequence[bytes], /) -> None:
         with self._errors():
             self._check_locks()
             for _ in range(_TRIES):
-                number = next((each for each, _ in self._versions()), -1) + 1
+                number = self._next_number()
                 if number >= _MOST:
                     raise Corrupt(f"{self._shown} has a head of the last number.", fix="name another prefix.")
                 if self._is_added(f"{self._prefix}{_MOST - 1 - number:012}", note):
@@ -69,6 +73,27 @@ class LockedAnchors:
             with ThreadPoolExecutor(_AT_ONCE) as threads:
                 while some := list(islice(versions, _READ_AHEAD)):
                     yield from threads.map(self._head, some)
+
+    def _next_number(self) -> int:
+        """Return the first number that is free after this installation's newest head."""
+        taken: set[int] = set()
+        number = -1
+        for each in self._versions():
+            if self._is_own(self._head(each)):
+                number = each[0]
+                break
+            taken.add(each[0])
+        number += 1
+        while number in taken:
+            number += 1
+        return number
+
+    def _is_own(self, note: str) -> bool:
+        try:
+            open_head(note, self._public)
+        except Corrupt:
+            return False
+        return True
 
     def _check_locks(self) -> None:
         """Raise `Invalid` if the bucket has no Object Lock."""
@@ -126,10 +151,7 @@ class LockedAnchors:
         name = f"{self._prefix}{_MOST - 1 - number:012}"
         answer = self._s3.get_object(Bucket=self._bucket.name, Key=name, VersionId=version_id)
         content: bytes = answer["Body"].read(_LONGEST)
-        try:
-            return content.decode()
-        except UnicodeDecodeError:
-            raise Corrupt(f"The object {name} at {self._shown} is no head.", fix="see who may write there.") from None
+        return content.decode(errors="replace")
 
     @cached_property
     def _s3(self) -> Any:

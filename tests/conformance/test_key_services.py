@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -27,11 +30,15 @@ from kit.transit_server import TOKEN, Transit, transit
 from mainspring.core.errors import Corrupt, Denied, Invalid, NotFound, Unavailable
 from mainspring.core.locks import FileLocks
 from mainspring.core.settings import Url
+from mainspring.project import open_project
+from mainspring.project.settings import load_settings
+from mainspring.security.adapters import key_pkcs11
 from mainspring.security.adapters.key_awskms import AwsKmsKeys
 from mainspring.security.adapters.key_keyring import KeyringKeys
 from mainspring.security.adapters.key_pkcs11 import Pkcs11Keys
 from mainspring.security.adapters.key_vault import VaultKeys
 from mainspring.security.conformance import KeyServiceConformance
+from mainspring.security.model import Wrapped
 from mainspring.security.ports import KeyService
 
 
@@ -175,6 +182,43 @@ class TestPkcs11Keys(KeyServiceConformance):
         assert service.version() != wrapped[0].version
         assert service.unwrap(wrapped, ["c"]) == [b"a" * 32]
 
+    def test_a_fork_during_a_call_goes_on(self, service: KeyService) -> None:
+        wrapped = service.wrap([b"a" * 32], ["c"])
+        with key_pkcs11._calls:  # as another thread's call
+            child = os.fork()
+            if not child:
+                signal.alarm(10)
+                try:
+                    os._exit(service.unwrap(wrapped, ["c"]) != [b"a" * 32])
+                except BaseException:
+                    os._exit(2)
+        assert os.waitpid(child, 0)[1] == 0
+        assert service.unwrap(wrapped, ["c"]) == [b"a" * 32]
+
+    def test_an_unknown_version_does_not_end_other_sessions(self, service: KeyService, token_of_softhsm: Token) -> None:
+        (wrapped,) = service.wrap([b"a" * 32], ["c"])
+        session = _in_the_token(token_of_softhsm)[0].session
+        with pytest.raises(Corrupt, match="no version"):
+            service.unwrap([Wrapped(wrapped.content, "00")], ["c"])
+        assert len(session.generate_random(64)) == 8
+
+    @pytest.mark.parametrize("identifier", [b"\xaa" * 20, b"\x01"])
+    def test_a_key_of_another_tool_is_rotated(self, token_of_softhsm: Token, identifier: bytes) -> None:
+        service = Pkcs11Keys(Url(token_of_softhsm.url))
+        first = service.rotate()
+        template = {Attribute.EXTRACTABLE: False, Attribute.SENSITIVE: True}
+        session = _in_the_token(token_of_softhsm)[0].session
+        session.generate_key(KeyType.AES, 256, id=identifier, label=LABEL, store=True, template=template)
+        assert service.version() == first
+        assert service.rotate() == service.version() != first
+
+    def test_after_the_greatest_identifier_there_is_none(self, service: KeyService, token_of_softhsm: Token) -> None:
+        session = _in_the_token(token_of_softhsm)[0].session
+        template = {Attribute.EXTRACTABLE: False, Attribute.SENSITIVE: True}
+        session.generate_key(KeyType.AES, 256, id=b"\xff" * 8, label=LABEL, store=True, template=template)
+        with pytest.raises(Invalid, match="greatest"):
+            service.rotate()
+
     def test_a_token_that_is_gone_is_unavailable_and_is_used_again(
         self, service: KeyService, token_of_softhsm: Token
     ) -> None:
@@ -259,6 +303,28 @@ class TestKeyringKeys(KeyServiceConformance):
         held.set_password("mainspring", "shop master key 1", "c2hvcnQ=")
         with pytest.raises(Corrupt, match="not one of 32 bytes"):
             _in_the_keyring(tmp_path, held).wrap([b"a"], ["c"])
+
+
+def test_projects_that_name_the_same_entry_make_its_first_key_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(MemoryKeyring):
+        def get_password(self, service: str, name: str) -> str | None:
+            found = super().get_password(service, name)
+            time.sleep(0.05)
+            return found
+
+    monkeypatch.setitem(sys.modules, "keyring", Slow())
+    monkeypatch.setenv("HOME", str(tmp_path))
+    services = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mainspring.toml").write_text(f'name = "{name}"\nmodules = []\n')
+        settings = load_settings(tmp_path / name, overrides={"encryption": "keyring:team"}, environment={})
+        services.append(open_project(settings).key_service)
+    with ThreadPoolExecutor(2) as threads:
+        wrapped = list(threads.map(lambda service: service.wrap([b"a" * 32], ["c"]), services))
+    assert [service.unwrap(each, ["c"]) for service in services for each in wrapped] == [[b"a" * 32]] * 4
 
 
 class TestKeysInSecretService(KeyServiceConformance):

@@ -205,6 +205,24 @@ def test_personal_columns_are_in_no_file_and_everything_is_as_in_clear(tmp_path:
     assert found_in(state) == []
 
 
+def test_states_that_were_encrypted_are_erased_where_the_setting_is_switched_off(tmp_path: Path) -> None:
+    write(tmp_path)
+    encrypted = opened(tmp_path, online_encrypted=True)
+    ingest(encrypted, tmp_path, *rows(ANA, "a@example.org", [1.0]), *rows(BEN, "b@example.org", [1.0]))
+    materialise_views(encrypted)
+    (spending,) = [each for each in encrypted.online.views() if each.startswith("Spending")]
+    ana, ben = [(spending, subject(encrypted, each).encoded) for each in (ANA, BEN)]
+    assert None not in encrypted.online.payloads([ana, ben])
+    project = opened(tmp_path)
+    assert {each.store: each.rows for each in erasing.plan(project, [subject(project)]).held}["online"] == 1
+    erasing.erase(project, [subject(project)])
+    assert [each is None for each in opened(tmp_path, online_encrypted=True).online.payloads([ana, ben])] == [
+        True, False,
+    ]  # fmt: skip
+    left = [each.removeprefix("sealed.") for each in project.stored_online.views() if each.startswith("sealed.")]
+    assert left == [spending]  # that of the shop had Ana as its buyer
+
+
 def test_a_held_subject_is_not_erased(tmp_path: Path) -> None:
     write(tmp_path)
     project = opened(tmp_path)

@@ -341,6 +341,9 @@ class Mark:
     until: int = 0  # rows that become visible by then are in the states as pending; UTC epoch microseconds
 
 
+SEALED = "sealed."  # prefix of the names that views have in an online store where their states are encrypted
+
+
 class EntityState(msgspec.Struct, frozen=True, gc=False):
     """State of one (view, entity) in an online store: an opaque payload, and its freshness.
 

@@ -100,8 +100,9 @@ def renew(project: Project) -> Rotation:
     with project.locks.hold("encryption"):
         renewed = sorted({key.purpose for key in project.data_key_store.all()} - NEVER_RENEWED)
         for purpose in renewed:
+            draft = project.data_keys.draft(purpose)  # asks the service, which may be slow: before the transaction
             with project.audit.together():
-                made = project.data_keys.renew(purpose)
+                made = project.data_keys.adopt(draft)
                 audit(project, "encryption.renew", f"key/{made.id}", f"number {made.number} of {purpose}")
     return Rotation(version=project.key_service.version(), wrapped=0, renewed=renewed)
 

@@ -204,7 +204,8 @@ def _key_keyring(at: Context) -> Any:
     except ModuleNotFoundError as error:
         raise MissingExtra("KeyringKeys (keyring)", "keyring") from error
     name = at.url.path.name or at.project.settings.scope
-    return keys(keyring, name, lambda: at.project.own_locks.hold("keyring"))
+    locks = FileLocks(Path.home() / ".cache" / "mainspring")  # the user's: other projects may name the same entry
+    return keys(keyring, name, lambda: locks.hold("keyring"))
 
 
 KEY_SERVICES: Mapping[str, Build] = {

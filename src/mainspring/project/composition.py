@@ -517,8 +517,12 @@ class Project:
 
     @cached_property
     def online(self) -> OnlineStore:
-        stored = self.stored_online
-        return backends.sealed_online(stored, self.data_keys) if self.settings.online_encrypted else stored
+        return self.sealed_online if self.settings.online_encrypted else self.stored_online
+
+    @cached_property
+    def sealed_online(self) -> OnlineStore:
+        """The encrypted states of the online store, which stay when the setting is switched off."""
+        return backends.sealed_online(self.stored_online, self.data_keys)
 
     @cached_property
     def stored_online(self) -> OnlineStore:

@@ -135,9 +135,17 @@ class DataKeys:
 
     def renew(self, purpose: str) -> StoredKey:
         """Make another key for a purpose, and return it: it encrypts in this process now, in others within a minute."""
+        return self.adopt(self.draft(purpose))
+
+    def draft(self, purpose: str) -> StoredKey:
+        """Return the next key of a purpose, wrapped by the service, and not stored yet."""
         newest = self._store().newest(purpose)
-        made = self._make(purpose, 1 if newest is None else newest.number + 1)
-        self._newest.pop(purpose, None)
+        return self._wrapped(purpose, 1 if newest is None else newest.number + 1)
+
+    def adopt(self, draft: StoredKey) -> StoredKey:
+        """Store a draft, without asking the service; return the key with its number, which another may have stored."""
+        made = self._store().add(draft)
+        self._newest.pop(draft.purpose, None)
         return made
 
     def rewrap(self, former: KeyService | None = None) -> int:
@@ -210,9 +218,12 @@ class DataKeys:
 
     def _make(self, purpose: str, number: int) -> StoredKey:
         """Store a new key, and return the one that has this number: another process may have been first."""
+        return self._store().add(self._wrapped(purpose, number))
+
+    def _wrapped(self, purpose: str, number: int) -> StoredKey:
         blank = StoredKey(os.urandom(16).hex(), purpose, number, Wrapped(b"", ""), self._clock.now())
         (wrapped,) = self._service.wrap([secrets.token_bytes(SECRET_BYTES)], [self._context(blank)])
-        return self._store().add(StoredKey(blank.id, purpose, number, wrapped, blank.created_at))
+        return StoredKey(blank.id, purpose, number, wrapped, blank.created_at)
 
     def _find(self, ids: Sequence[str]) -> list[StoredKey | None]:
         try:

@@ -78,6 +78,9 @@ def test_states_in_clear_are_no_states_and_go_once_the_encrypted_ones_are_comple
     store.clear("x")
     assert stored.views() == ["sealed.v", "sealed.w"]
     assert store.views() == ["v", "w"]
+    _write(stored, "v")  # by a process that does not encrypt yet
+    store.advance("v", Mark(7))
+    assert stored.views() == ["sealed.v", "sealed.w"]
     stored.close()
     assert _found(tmp_path) == set()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from mainspring.core.errors import Corrupt, Invalid
 from mainspring.ledger.model import Asked
 from mainspring.ledger.recording import Recorder
 from mainspring.operations import encryption
+from mainspring.operations.auditing import audit
 from mainspring.operations.doctor import examine
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
 from mainspring.security.envelopes import key_of
+from mainspring.security.model import Wrapped
 
 
 def opened(folder: Path, **settings: Any) -> Project:
@@ -74,6 +77,21 @@ def test_personal_values_stay_readable_over_rotations_and_the_log_is_written_mea
     assert [(each.action, each.detail.partition(" ")[0]) for each in reversed(operator.audit.read())] == [
         ("encryption.rotate", "made"), ("encryption.rotate", "1"), ("encryption.renew", "number"),
     ]  # fmt: skip
+
+
+def test_while_the_service_makes_a_new_key_others_write_to_the_catalog(tmp_path: Path) -> None:
+    operator, other = opened(tmp_path), opened(tmp_path)
+    log(operator, "p1")
+    audit(other, "tidy", "project")
+    wrap = operator.key_service.wrap
+
+    def slow(keys: Sequence[bytes], contexts: Sequence[str]) -> list[Wrapped]:
+        audit(other, "tidy", "project")
+        return wrap(keys, contexts)
+
+    operator.key_service.wrap = slow  # type: ignore[method-assign]
+    assert encryption.renew(operator).renewed == ["predictions"]
+    assert [each.action for each in operator.audit.read()] == ["encryption.renew", "tidy", "tidy"]
 
 
 def test_a_rotation_that_was_killed_is_reported_and_finished_by_the_next(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from mainspring.core.errors import Corrupt, Invalid, NotFound
 from mainspring.core.sandbox import Policy
 from mainspring.core.settings import Address, Url
 from mainspring.core.time import DAY
+from mainspring.features.model import EntityState
 from mainspring.governance import bom
 from mainspring.governance.evidence import Report, State, framework, frameworks, state_of
 from mainspring.governance.evidence_page import check_page, page
@@ -78,7 +79,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # a measure -> w
     "approvals": ({"approvals": 0}, {"approvals": 1}),
     "encryption-of-models": ({"blobs_encrypted": False}, {"blobs_encrypted": True}),
     "encryption-of-personal-columns": ({"pii_encrypted": False}, {"pii_encrypted": True}),
-    "encryption-of-features": ({"online_encrypted": False}, {"online_encrypted": True}),
+    "encryption-of-features": ({"online_encrypted": False}, {}),
     "encryption-in-transit": ({"gateway": Address("192.0.2.1", 80)}, {"gateway": Address("127.0.0.1", 80)}),
     "central-sign-in": ({"sign_in": None}, {}),
     "audit-anchors": ({"audit_anchors": ()}, {"audit_anchors": (Url("file:///elsewhere"),)}),
@@ -91,6 +92,14 @@ def test_a_setting_is_what_the_measure_says_it_is(project: Project, name: str) -
     assert of(project, name, **off)[0] is State.OFF
     if on:
         assert of(project, name, **on)[0] is State.HOLDS
+
+
+def test_states_are_encrypted_where_none_is_left_in_clear() -> None:
+    project = Project()
+    project.stored_online.write("sealed.v", [(b"name", EntityState(1, b"envelope"))])
+    assert of(project, "encryption-of-features", online_encrypted=True)[0] is State.HOLDS
+    project.stored_online.write("v", [(b"ana", EntityState(1, b"clear"))])
+    assert of(project, "encryption-of-features", online_encrypted=True)[0] is State.PARTLY
 
 
 def test_isolation_is_as_the_setting_and_the_kernel_allow(project: Project) -> None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterator, Sequence
 
-from mainspring.features.model import EntityState, Mark
+from mainspring.features.model import SEALED, EntityState, Mark
 from mainspring.features.ports import OnlineStore
 from mainspring.security import envelopes
 from mainspring.security.data_keys import ENTITY_NAMES
 from mainspring.security.ports import Keys
 
 STATES = "online"  # purpose of the data keys, and name of the store in envelopes
-_PREFIX = "sealed."  # of the views' names
 _LENGTH = 4  # bytes of the length of the key, which is in front of a payload
 
 
@@ -31,7 +30,6 @@ class SealedOnlineStore:
     def __init__(self, store: OnlineStore, keys: Keys) -> None:
         self._store = store
         self._keys = keys
-        self._retired: set[str] = set()  # views that have nothing in clear
         self.remote, self.close = store.remote, store.close
 
     def write(self, view: str, rows: Sequence[tuple[bytes, EntityState]]) -> None:
@@ -41,7 +39,7 @@ class SealedOnlineStore:
         states = [
             EntityState(state.position, each, state.landed) for (_, state), each in zip(rows, sealed, strict=True)
         ]
-        self._store.write(_PREFIX + view, list(zip(names, states, strict=True)))
+        self._store.write(SEALED + view, list(zip(names, states, strict=True)))
 
     def read(self, wanted: Sequence[tuple[str, bytes]]) -> list[EntityState | None]:
         named = self._named(wanted)
@@ -59,31 +57,31 @@ class SealedOnlineStore:
         return [None if each is None else next(payloads)[1] for each in sealed]
 
     def mark(self, view: str) -> Mark | None:
-        return self._store.mark(_PREFIX + view)
+        return self._store.mark(SEALED + view)
 
     def position(self, view: str) -> int | None:
-        return self._store.position(_PREFIX + view)
+        return self._store.position(SEALED + view)
 
     def advance(self, view: str, mark: Mark) -> None:
-        self._store.advance(_PREFIX + view, mark)
+        self._store.advance(SEALED + view, mark)
         self._retire(view)
 
     def clear(self, view: str) -> None:
-        self._store.clear(_PREFIX + view)
+        self._store.clear(SEALED + view)
         self._retire(view)
 
     def delete(self, names: Sequence[tuple[str, bytes]]) -> int:
         return self._store.delete([*self._named(names), *names])
 
     def swap(self, view: str, by: str) -> None:
-        self._store.swap(_PREFIX + view, _PREFIX + by)
+        self._store.swap(SEALED + view, SEALED + by)
         self._retire(view)
 
     def views(self) -> list[str]:
-        return sorted({each.removeprefix(_PREFIX) for each in self._store.views()})
+        return sorted({each.removeprefix(SEALED) for each in self._store.views()})
 
     def entities(self, view: str) -> Iterator[list[tuple[bytes, EntityState]]]:
-        for piece in self._store.entities(_PREFIX + view):
+        for piece in self._store.entities(SEALED + view):
             opened = self._opened([(name, state.payload) for name, state in piece])
             yield [
                 (key, EntityState(state.position, payload, state.landed))
@@ -96,15 +94,13 @@ class SealedOnlineStore:
 
     def _retire(self, view: str) -> None:
         """Delete the states of a view that were stored in clear, once the encrypted ones are complete."""
-        if view not in self._retired:
-            if view in self._store.views():
-                self._store.clear(view)
-                self._store.delete([(view, b"")])  # so that an embedded store's file has no bytes of them
-            self._retired.add(view)
+        if view in self._store.views():  # looked up each time: a process without the setting may have written since
+            self._store.clear(view)
+            self._store.delete([(view, b"")])  # so that an embedded store's file has no bytes of them
 
     def _named(self, wanted: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
         names = self._names([key for _, key in wanted])
-        return [(_PREFIX + view, name) for (view, _), name in zip(wanted, names, strict=True)]
+        return [(SEALED + view, name) for (view, _), name in zip(wanted, names, strict=True)]
 
     def _names(self, keys: Sequence[bytes]) -> list[bytes]:
         if not keys:

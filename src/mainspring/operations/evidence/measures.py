@@ -13,6 +13,7 @@ from mainspring.core.settings import Address, Tls
 from mainspring.core.time import DAY, format_duration
 from mainspring.data.model import Source
 from mainspring.delivery import approving, routing
+from mainspring.features.model import SEALED
 from mainspring.governance.evidence import Measure, Measured, State
 from mainspring.operations.auditing import anchored, verdict_of
 from mainspring.operations.doctor import examine
@@ -451,6 +452,9 @@ def _bundles_encrypted(project: Project) -> Outcome:
 def _states_encrypted(project: Project) -> Outcome:
     if not project.settings.online_encrypted:
         return State.OFF, "States are stored in clear."
+    clear = [each for each in project.stored_online.views() if not each.startswith(SEALED)]
+    if clear:
+        return State.PARTLY, f"States are in clear in {_listed(clear)}, until these views are materialised or tidied."
     return State.HOLDS, "States and keys of entities are encrypted."
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 
 import msgspec
 
@@ -19,7 +20,8 @@ from mainspring.core.sqlite_file import rewrite
 from mainspring.core.time import format_instant
 from mainspring.data.model import DERIVED_PREFIXES, Erased, source_of
 from mainspring.features.layout import slot
-from mainspring.features.model import Entity, FeatureView
+from mainspring.features.model import SEALED, Entity, FeatureView
+from mainspring.features.ports import OnlineStore
 from mainspring.features.tilelog.rows import tiles_table
 from mainspring.ledger.model import PREDICTIONS
 from mainspring.operations.auditing import audit
@@ -88,8 +90,11 @@ def plan(project: Project, subjects: Sequence[Subject]) -> Plan:
     touched = {source_of(table) for table, each in tables.items() if each and not table.startswith(DERIVED_PREFIXES)}
     found = {stream.name: messages.find(project, stream, subjects) for stream in messages.erasable(project)}
     held += [Held(f"stream/{name}", len(each.places)) for name, each in found.items() if each.places]
-    names = _online_names(project, subjects)
-    states = sum(state is not None for state in project.online.payloads(names))
+    states = sum(
+        state is not None
+        for store in _online_stores(project)
+        for state in store.payloads(_online_names(project, store, subjects))
+    )
     predictions = sum(project.predictions.erase(each.keys, dry_run=True) for each in subjects)
     keys = [*project.subject_keys.erased([each.name for each in subjects])].count(False)
     for store, rows, how in (
@@ -169,7 +174,8 @@ def _known(project: Project, entity: Entity) -> Iterator[Subject]:
                 if None not in values:
                     yield Subject(entity, dict(zip(names, values, strict=True)))
     for view in project.definitions.views.values():
-        for piece in project.online.entities(slot(view)) if view.entity == entity else ():
+        stores = _online_stores(project) if view.entity == entity else []
+        for piece in chain.from_iterable(store.entities(slot(view)) for store in stores):
             for key, _ in piece:
                 with suppress(msgspec.DecodeError):  # of a record of the materialiser, or a key that was shortened
                     values = msgspec.msgpack.decode(key, type=tuple[str | int | bool, ...])
@@ -206,7 +212,8 @@ def _carry_out(project: Project, subjects: Sequence[Subject], planned: Plan, tol
         for view in _views_of(project, subjects):
             for what in ("build", "states"):  # no materialisation writes what it read before
                 held.enter_context(project.locks.hold(f"{what}.{tiles_table(slot(view))}", wait_s=WAIT_S))
-        project.online.delete(_online_names(project, subjects))
+        for store in _online_stores(project):
+            store.delete(_online_names(project, store, subjects))
     told(PREDICTIONS)
     for subject in subjects:
         project.predictions.erase(subject.keys)
@@ -234,6 +241,10 @@ def _materialise(project: Project, views: Sequence[FeatureView], told: Told) -> 
         told(f"view {view.name}")
         materialise_views(project, [view], rebuild=True)
         project.materialiser.compact(view)
+    names = tuple(SEALED + slot(view) for view in views)
+    for left in _left_encrypted(project):
+        if left.startswith(names):  # it has something of what is erased, and is not computed anew
+            project.stored_online.clear(left)
 
 
 def _forget_tiles(project: Project, views: Sequence[FeatureView]) -> None:
@@ -256,10 +267,21 @@ def _others(project: Project, sources: set[str], subjects: Sequence[Subject]) ->
     return [view for view in views if view.source.name in sources and view.entity != subjects[0].entity]
 
 
-def _online_names(project: Project, subjects: Sequence[Subject]) -> list[tuple[str, bytes]]:
+def _left_encrypted(project: Project) -> list[str]:
+    """Return names of encrypted views that were left when the setting was switched off."""
+    off = not project.settings.online_encrypted
+    return [each for each in project.stored_online.views() if each.startswith(SEALED)] if off else []
+
+
+def _online_stores(project: Project) -> list[OnlineStore]:
+    """Return the online store, and its encrypted states where they were left."""
+    return [project.online, *([project.sealed_online] if _left_encrypted(project) else [])]
+
+
+def _online_names(project: Project, store: OnlineStore, subjects: Sequence[Subject]) -> list[tuple[str, bytes]]:
     """Return the names of the subjects' states, also in slots of views that are no longer declared."""
     others = {slot(view) for view in project.definitions.views.values() if view.entity != subjects[0].entity}
-    slots = [each for each in project.online.views() if not any(each.startswith(other) for other in others)]
+    slots = [each for each in store.views() if not any(each.startswith(other) for other in others)]
     return [(each, subject.encoded) for each in slots for subject in subjects]
 
 

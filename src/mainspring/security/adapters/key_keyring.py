@@ -19,7 +19,8 @@ class KeyringKeys(HeldKeys):
 
     Args:
         keyring: The module of the package `keyring`.
-        lock: Excludes other processes of this machine: a keyring replaces what it is given, and cannot compare first.
+        lock: Excludes the user's other processes, of every project: a keyring replaces what it is given, and cannot
+            compare first.
     """
 
     def __init__(self, keyring: Any, name: str, lock: Callable[[], AbstractContextManager[None]]) -> None:

@@ -2,6 +2,7 @@
 
 The address is a PKCS#11 URI (RFC 7512). Data keys are encrypted in the token with `CKM_AES_GCM`. Versions are keys with
 the same label; their names are the identifiers `CKA_ID` in hexadecimal, of which the greatest is the newest.
+Longer identifiers than those that are made here, as other tools draw them, are older than all others.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from mainspring.security.secrets import read_private
 
 _NONCE, _TAG_BITS = 12, 128
 _NUMBER_BYTES, _DRAWN_BYTES = 4, 4  # of the identifier of a version that is made here
+_ID_BYTES = _NUMBER_BYTES + _DRAWN_BYTES
 _PINS = (PinIncorrect, PinInvalid, PinLenRange, PinLocked, PinExpired, UserPinNotInitialized)
 _PROFILE = {
     Attribute.PRIVATE: True, Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False, Attribute.MODIFIABLE: False,
@@ -46,6 +48,14 @@ _PROFILE = {
     Attribute.SIGN: False, Attribute.VERIFY: False, Attribute.DERIVE: False,
 }  # fmt: skip
 _calls = threading.Lock()  # a module of PKCS#11 has one state in a process: who is logged in, and whether it is open
+
+
+def _unlock() -> None:
+    global _calls  # noqa: PLW0603
+    _calls = threading.Lock()  # another thread may have held it at the fork, and is not in the child
+
+
+os.register_at_fork(after_in_child=_unlock)
 
 Result = TypeVar("Result")
 
@@ -74,6 +84,7 @@ class Pkcs11Keys:
         self._pin_file, self._pin_value = how.get("pin-source", "").removeprefix("file:"), how.get("pin-value", "")
         self._shown = f"the key {self._label} in the token {self._token}"
         self._session: Any = None
+        self._process = 0  # that opened the session: it is none in a child
         self._refused = b""  # digest of a PIN
 
     def version(self) -> str:
@@ -96,7 +107,7 @@ class Pkcs11Keys:
         def unwrap(session: Any) -> list[bytes]:
             found = {id_.hex(): key for id_, key in self._keys(session).items()}
             if unknown := {each.version for each in wrapped} - found.keys():
-                raise NoSuchKey(min(unknown))
+                raise self._unknown(min(unknown))
             return [
                 self._decrypted(found[each.version], each, context)
                 for each, context in zip(wrapped, contexts, strict=True)
@@ -109,10 +120,11 @@ class Pkcs11Keys:
 
     def rotate(self) -> str:
         def make(session: Any) -> str:
+            numbers = [0]
             with suppress(NoSuchKey):
-                newest = _order(max(self._keys(session), key=_order)) >> 8 * _DRAWN_BYTES
-                return self._make(session, newest + 1)
-            return self._make(session, 1)
+                ours = [each for each in self._keys(session) if len(each) <= _ID_BYTES]
+                numbers += [int.from_bytes(each) >> 8 * _DRAWN_BYTES for each in ours]
+            return self._make(session, max(numbers) + 1)
 
         return self._with(make)
 
@@ -137,11 +149,20 @@ class Pkcs11Keys:
                 )
             found[bytes(key[Attribute.ID])] = key
         if not found:
-            raise NoSuchKey("yet")
+            raise NoSuchKey
         return found
 
     def _make(self, session: Any, number: int) -> str:
-        """Make a version. Part of its identifier is drawn: two that are made at once are two."""
+        """Make a version. Part of its identifier is drawn: two that are made at once are two.
+
+        Raises:
+            Invalid: There is no greater number.
+        """
+        if number >> 8 * _NUMBER_BYTES:
+            raise Invalid(
+                f"{self._shown} has a version with the greatest CKA_ID there can be.",
+                fix="give that key a smaller CKA_ID, or use another label.",
+            )
         identifier = number.to_bytes(_NUMBER_BYTES) + secrets.token_bytes(_DRAWN_BYTES)
         session.generate_key(KeyType.AES, 256, id=identifier, label=self._label, store=True, template=_PROFILE)
         return identifier.hex()
@@ -161,23 +182,20 @@ class Pkcs11Keys:
     def _with(self, do: Callable[[Any], Result]) -> Result:
         """Return the result of `do` with a session. If it fails, the module is opened again, and `do` called once more.
 
-        So a token that was restarted, and a process that was forked, cost one attempt.
+        So a token that was restarted costs one attempt. A process that was forked opens it for itself.
         """
         with _calls:
-            if self._session is not None:
-                with suppress(PKCS11Error):
-                    return do(self._session)
             try:
+                if self._session is not None and self._process == os.getpid():
+                    with suppress(PKCS11Error):  # `NoSuchKey` too: a token that is gone has no keys
+                        return do(self._session)
                 self._session = None
-                self._session = self._opened()
+                self._session, self._process = self._opened(), os.getpid()
                 return do(self._session)
             except _PINS as error:
                 raise self._denied(type(error).__name__) from error
             except NoSuchKey as error:
-                raise NotFound(
-                    f"{self._shown} has no version {error}.",
-                    fix="name the right token and label; `mainspring encryption rotate` makes the first version.",
-                ) from error
+                raise self._unknown("yet") from error
             except NoSuchToken as error:
                 raise self._away(f"{self._module} has no such token") from error
             except PKCS11Error as error:
@@ -214,6 +232,12 @@ class Pkcs11Keys:
             fix="write the token's PIN into the file of `pin-source`, mode 0600; see whether the token is locked.",
         )
 
+    def _unknown(self, version: str) -> NotFound:
+        return NotFound(
+            f"{self._shown} has no version {version}.",
+            fix="name the right token and label; `mainspring encryption rotate` makes the first version.",
+        )
+
     def _away(self, said: str) -> Unavailable:
         return Unavailable(
             f"{self._shown} did not answer: {said}.",
@@ -224,8 +248,8 @@ class Pkcs11Keys:
 _FIX = "name the token and label under which the data keys were wrapped, or restore the catalog."
 
 
-def _order(identifier: bytes) -> int:
-    return int.from_bytes(identifier)
+def _order(identifier: bytes) -> tuple[bool, int]:
+    return len(identifier) <= _ID_BYTES, int.from_bytes(identifier)
 
 
 def _attributes(text: str, separator: str) -> dict[str, str]:

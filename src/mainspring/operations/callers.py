@@ -17,7 +17,7 @@ from mainspring.monitoring.signals import CALLERS, Signal
 from mainspring.operations.endpoint_health import endpoints
 from mainspring.operations.quotas import names_of
 from mainspring.project import Project
-from mainspring.stats.extraction import UNLIKE, Queries, likeness
+from mainspring.stats.extraction import MOST_CALLERS, UNLIKE, Likeness, Queries, likeness
 
 WINDOW_US = DAY
 _MOST_ROWS = 1_000  # of a caller: of these the distinct ones are compared
@@ -30,7 +30,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         who: Name of the key or account; its id if it is gone.
         rows: Logged predictions for it. `share`: of all of the endpoint.
-        distinct: Compared rows, without those that vary an earlier one in few features.
+        distinct: Compared rows, without those that vary an earlier one in few features; 0 beyond the largest callers.
         distance: Mean share of other callers' rows that are nearer to their nearest neighbour than its rows to theirs:
             0.5 where they are alike, up to 1; null if too few rows or callers can be compared.
         unlike: Whether its rows are unlike all others', as those of who copies the model without natural rows are.
@@ -75,8 +75,11 @@ def callers(project: Project, endpoint: str, since: int, until: int) -> list[Cal
                 heappush(of, drawn)
             elif drawn > of[0]:
                 heapreplace(of, drawn)
-    asked = {who: _queries([each.prediction for each in sorted(of, key=_id)]) for who, of in kept.items()}
-    found, names, rows = likeness(asked), names_of(project), sum(counted.values())
+    # Twice as many as are judged: some have too few distinct rows.
+    largest = sorted(counted, key=lambda who: (-counted[who], who))[: 2 * MOST_CALLERS]
+    asked = {who: _queries([each.prediction for each in sorted(kept[who], key=_id)]) for who in largest}
+    compared, names, rows = likeness(asked), names_of(project), sum(counted.values())
+    found = {who: compared.get(who, Likeness(0)) for who in counted}
     listed = [
         Caller(
             who=names.get(id, id), id=id, rows=number, share=round(number / rows, 4), distinct=found[id].distinct,

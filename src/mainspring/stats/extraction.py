@@ -25,7 +25,7 @@ UNLIKE = 0.8  # share of others' rows that are nearer to their nearest, from whi
 _VARIED = 2  # features by which a row may differ from an earlier one to count as a variation of it
 _NEAR = 0.005  # difference of two numbers, in spans, up to which they are alike
 _NAMES = 50  # most frequent values of a text that are told apart
-_FARTHEST = 10.0  # distance in one feature, in spans of the middle nine tenths
+_FARTHEST = 10.0  # distance in one feature, in spans of the middle nine tenths of the median caller's
 _CLASS_ROWS = 30  # of others, to be compared with alone
 Array = np.ndarray[Any, Any]
 
@@ -67,12 +67,11 @@ def likeness(callers: Mapping[str, Queries]) -> dict[str, Likeness]:
     The caller who is most unlike the others is taken out of what the rest are compared with, as long as one is.
 
     Args:
-        callers: Queries by caller, of the same features; of more than `MOST_CALLERS` those with most rows are judged.
+        callers: Queries by caller, of the same features; of more than `MOST_CALLERS` the first are judged.
     """
-    names = sorted(callers, key=lambda name: (-len(callers[name].classes), name))
     found: dict[str, Likeness] = {}
     groups: list[tuple[str, Array, Array]] = []
-    for name, (rows, codes) in zip(names, _points([callers[name] for name in names]), strict=True):
+    for name, (rows, codes) in zip(callers, _points(list(callers.values())), strict=True):
         kept = distinct(codes)
         found[name] = Likeness(len(kept))
         if len(kept) >= LEAST_ROWS and len(groups) < MOST_CALLERS:
@@ -110,6 +109,7 @@ def distinct(rows: Array) -> Array:
 def _points(callers: Sequence[Queries]) -> list[tuple[Array, Array]]:
     """Return each caller's rows as points of a space, and as numbers in spans with texts as codes, for `distinct`."""
     lengths = [len(each.classes) for each in callers]
+    ends = np.cumsum(lengths)[:-1]
     points, codes = [], []
     for feature in sorted({name for each in callers for name in each.features}):
         values = [value for each in callers for value in each.features.get(feature, [None] * len(each.classes))]
@@ -118,8 +118,7 @@ def _points(callers: Sequence[Queries]) -> list[tuple[Array, Array]]:
             there = numbers[np.isfinite(numbers)]
             if not len(there):
                 continue
-            low, middle, high = np.quantile(there, (0.05, 0.5, 0.95))
-            span = (high - low) or np.ptp(there) or 1.0
+            middle, span = _scale(np.split(numbers, ends))
             given = np.clip(np.nan_to_num((numbers - middle) / span, nan=_FARTHEST), -_FARTHEST, _FARTHEST)
             codes.append(given)
             points.append(np.where(np.isfinite(numbers), given, 0.0)[:, None])
@@ -133,8 +132,17 @@ def _points(callers: Sequence[Queries]) -> list[tuple[Array, Array]]:
             points.append(np.eye(len(known) + 1)[code] / 2**0.5)  # texts that differ are at a distance of 1
     if not points:
         return [(np.zeros((length, 1)), np.zeros((length, 1))) for length in lengths]
-    ends = np.cumsum(lengths)[:-1]
     return list(zip(np.split(np.hstack(points), ends), np.split(np.stack(codes, axis=-1), ends), strict=True))
+
+
+def _scale(callers: Sequence[Array]) -> tuple[float, float]:
+    """Return the middle and the span of a feature by the median caller, so that no caller sets them for the others."""
+    there = [each[np.isfinite(each)] for each in callers]
+    judged = [each for each in there if len(each) >= LEAST_ROWS] or [np.concatenate(there)]
+    low, middles, high = np.stack([np.quantile(each, (0.05, 0.5, 0.95)) for each in judged], axis=-1)
+    wide = np.where(high > low, high - low, [np.ptp(each) for each in judged])
+    spans = wide[wide > 0] if wide.any() else np.array([np.ptp(middles) or 1.0])
+    return float(np.median(middles)), float(np.median(spans))
 
 
 def _distance(

@@ -16,10 +16,12 @@ from mainspring.core.definition_registry import collecting
 from mainspring.core.errors import Invalid, NotFound
 from mainspring.core.time import DAY, HOUR, ManualClock
 from mainspring.ledger.model import Prediction
+from mainspring.operations import callers as operations
 from mainspring.operations.callers import _class, callers
 from mainspring.operations.distributions import Kept
 from mainspring.operations.watching import CHANNELS, watch
 from mainspring.security.model import KeyScope
+from mainspring.stats import extraction
 
 ENDPOINT = "late-arrival"
 NOW = flights.START + 40 * DAY
@@ -64,6 +66,19 @@ def test_callers_are_listed_with_their_shares_the_unlike_first(project: flights.
     assert callers(project, ENDPOINT, NOW - 3 * DAY, NOW - 2 * DAY) == []
     with pytest.raises(NotFound):
         callers(project, "no-such", 0, NOW)
+
+
+def test_of_many_callers_those_with_most_logged_rows_are_judged(
+    project: flights.Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "_MOST_ROWS", 60)  # of each, so that all have as many
+    monkeypatch.setattr(extraction, "MOST_CALLERS", 4)
+    found = callers(project, ENDPOINT, NOW - DAY, NOW)
+    assert [each.who for each in found if each.distance is None] == ["partner"]
+    assert found[-1].distinct >= 50
+    monkeypatch.setattr(operations, "MOST_CALLERS", 2)
+    found = callers(project, ENDPOINT, NOW - DAY, NOW)
+    assert [(each.who, each.distinct, each.distance) for each in found[-1:]] == [("partner", 0, None)]
 
 
 def test_a_caller_who_is_unlike_all_others_is_one_incident_where_the_monitor_asks_for_it(

@@ -82,6 +82,9 @@ def test_who_starts_a_job_is_an_author_of_what_it_trains(project: Project) -> No
     job = begin(project, "work", by="user:ana")
     assert run_here(project, job.id).result == ["user:ana", "user:ana"]
     assert begin(project, "work").started_by == local_user()
+    begun = [begin(project, "work", key="once").id for _ in range(2)]
+    assert [each.resource for each in project.audit.read() if each.action == "jobs.run"].count(f"job/{begun[0]}") == 1
+    assert begun[0] == begun[1]
     [scheduled] = project.jobs.enqueue([NewJob("work", schedule="nightly")], project.wall.now())
     assert run_here(project, scheduled.id).result == ["", None]
     line = Heard()

@@ -117,6 +117,36 @@ def test_what_is_refused_is_taken_back_for_every_process(tmp_path: Path) -> None
     assert passes(of, caller(), 100)
 
 
+def test_what_another_process_takes_before_a_lease_is_not_passed_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large, path = Quota("q", rows=102_400), tmp_path / counting.FILE
+    counts, name = Counts(path), name_of(Quota("q", rows=1), "rows", "k1")
+    one, two, add, adds = quotas(large, counts=Counts(path)), quotas(large, counts=counts), Counts.add, count()
+
+    def slow(of: Counts, *given: Any) -> int | None:
+        if of is counts and next(adds) == 1:  # between its look and its lease
+            assert passes(one, caller(), 102_399)
+        return add(of, *given)
+
+    monkeypatch.setattr(Counts, "add", slow)
+    assert passes(two, caller())
+    assert not passes(two, caller())
+    assert counts.spent(name, *ends()) == 102_400
+
+
+def test_a_refund_is_counted_where_another_name_was_given_a_row() -> None:
+    counts, of = Counts(), Quota("q", rows=100)
+    two = quotas(of, counts=counts)
+    charged = two.charge(caller(), 60)
+    assert counts._words is not None
+    counts._words[counting._TURN] += 2
+    charged.refund()
+    assert counts.spent(name_of(of, "rows", "k1"), *ends()) == 0
+    assert passes(two, caller(), 100)
+    assert not passes(two, caller())
+
+
 def test_a_refund_is_of_its_own_request_and_period() -> None:
     clock = ManualClock(NOW)
     of = quotas(Quota("scores", rows=4, spent="labels"), Quota("all", rows=10), clock=clock)

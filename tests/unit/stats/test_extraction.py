@@ -83,9 +83,18 @@ def test_features_that_are_missing_texts_or_constant_are_no_trouble() -> None:
     assert not any(each.unlike for each in likeness(rows).values())
 
 
-def test_of_many_callers_those_with_most_rows_are_judged() -> None:
-    found = likeness({f"c{number:03}": asked(natural(number, 60 + number % 2)) for number in range(MOST_CALLERS + 20)})
-    assert sum(each.distance is not None for each in found.values()) == MOST_CALLERS
+@pytest.mark.parametrize("outlandish", [400, 5_000])
+def test_nobody_hides_behind_outlandish_rows_of_their_own(outlandish: int) -> None:
+    far = [(*[1e9 * (2 + row[0])] * 5, *row[5:]) for row in evenly(8, outlandish)]  # type: ignore[operator]
+    found = likeness(honest() | {"copier": asked([*evenly(6), *far])})
+    assert {name for name, each in found.items() if each.unlike} == {"copier"}
+    assert all(each.distinct >= LEAST_ROWS for each in found.values())
+
+
+def test_of_many_callers_the_first_are_judged() -> None:
+    names = [f"c{number:03}" for number in range(MOST_CALLERS + 20)][::-1]
+    found = likeness({name: asked(natural(number, 60 + number % 2)) for number, name in enumerate(names)})
+    assert [name for name, each in found.items() if each.distance is not None] == names[:MOST_CALLERS]
 
 
 def test_rows_that_vary_an_earlier_one_in_few_features_count_once() -> None:

@@ -46,10 +46,11 @@ def begin(
     """
     check_begun(project, name, argument)
     by = actor(project) if by is None else by
-    wanted = NewJob(name, argument, key, priority=priority, started_by=by)
+    wanted = NewJob(name, argument, key, id=new_id(), priority=priority, started_by=by)
     with project.audit.together():
         [made] = project.jobs.enqueue([wanted], project.wall.now())
-        audit(project, "jobs.run", f"job/{made.id}", name, who=by)
+        if made.id == wanted.id:
+            audit(project, "jobs.run", f"job/{made.id}", name, who=by)
     return made
 
 

@@ -1,17 +1,19 @@
 """Charging of requests to their callers' quotas.
 
 A process takes a lease of a 1,024th of a limit at once and charges requests to that, in its own memory. What it
-takes is added to the shared count first and taken back if it was too much, so what passes stays within the limit.
+takes is added to the shared count first and taken back if it was too much, so what passes stays within the limit, but
+for what two processes take in the same microsecond without seeing one another.
 RateLimit fields: draft-ietf-httpapi-ratelimit-headers-10.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from typing import NamedTuple
 
-from mainspring.core.errors import Invalid, QuotaExceeded
+from mainspring.core.errors import Invalid, QuotaExceeded, Unavailable
 from mainspring.core.time import SECOND, Clock, SystemClock
 from mainspring.security.model import PROJECT, Kind, Principal
 from mainspring.serving.model import Route
@@ -82,20 +84,27 @@ class Meter:
         if left < 0:
             self._add(self.permits - amount, now)
             raise self._refusal(amount, left + amount, now)
+        self.permits, self._left = amount, left
         # A part of what is left: all processes may do this at once.
         more = min(left // (2 * self._counts.width), self.limit // _LEASES)
-        if more:
-            self._add(more, now)
-        self.permits, self._left = amount + more, left - more
+        if not more:
+            return
+        left = self.limit - self._add(more, now)
+        if left < 0:  # others took it since the look
+            self._left = max(0, left + more)
+            self._add(-more, now)
+        else:
+            self.permits, self._left = amount + more, left
 
-    def refund(self, amount: int) -> None:
-        """Take an amount back; what is more than a lease, for any process to use."""
+    def refund(self, amount: int, now: int) -> None:
+        """Take an amount back; what is more than a lease, for any process to use, if it can be counted."""
         self._recall()
         self.permits += amount
         surplus = self.permits - (self.limit // _LEASES if self.users else 0)
         if surplus > 0:
-            self._counts.add(self._row, -surplus, self.end, self.after)
-            self.permits, self._left = self.permits - surplus, self._left + surplus
+            with suppress(Unavailable):
+                self._add(-surplus, now)
+                self.permits, self._left = self.permits - surplus, self._left + surplus
 
     def _recall(self) -> None:
         for holder in tuple(self.holders):
@@ -144,7 +153,7 @@ class Charge(NamedTuple):
         """Take the request back, once: it was refused before anything was computed for it."""
         for meter in self.meters:
             if meter.begin <= self.at < meter.end:  # else its period has ended
-                meter.refund(meter.cost(self.rows))
+                meter.refund(meter.cost(self.rows), self.at)
 
 
 class Account:
@@ -281,7 +290,7 @@ class Quotas:
             if not meter.users:
                 del self._meters[meter.name]
                 if meter.begin <= now < meter.end:
-                    meter.refund(0)
+                    meter.refund(0, now)
 
 
 def _of(route: Route) -> tuple[tuple[Quota, ...], Price]:

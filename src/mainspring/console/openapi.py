@@ -92,9 +92,8 @@ def _request(route: APIRoute, names: dict[type, str]) -> dict[str, Any]:
 
 
 def _kind(route: APIRoute) -> type[Response]:
-    found: type[Response] = get_type_hints(route.endpoint)["return"]
-    assert issubclass(found, Response), route.path
-    return found
+    kind: type[Response] = get_type_hints(route.endpoint)["return"]
+    return kind
 
 
 def _media(route: APIRoute) -> str:

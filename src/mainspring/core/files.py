@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -102,7 +103,12 @@ def _sync(path: Path) -> None:
 
 
 def is_full(path: Path) -> bool:
-    """Return whether the disk of `path` is almost full; libraries report a partial write as an input error."""
+    """Return whether files of `path` can hardly grow: its disk is almost full, or this process has a limit for files.
+
+    Libraries report a partial write as an input error.
+    """
+    if resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY:
+        return True
     try:
         found = os.statvfs(path)
     except OSError:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from kit.erased_shop import ANA, BEN, HOSTILE, customers, found_in, opened, planted, subject
 from kit.servers import PostgresServer
@@ -64,6 +65,25 @@ def test_a_restored_backup_is_the_project_without_those_who_were_erased_since(tm
     assert {each: _blobs_of(project).get(DIGEST)[each] for each in FILES} == FILES
     assert unfinished(project) is None
     assert {each.id for each in project.predictions.recent()} == {"clear1", "clear2", "sealed1"}  # of the lake before
+
+
+def test_whoever_is_the_first_to_be_erased_after_a_backup_stays_erased(tmp_path: Path) -> None:
+    project = planted(tmp_path)
+    state = project.settings.state
+    with project.engine.begin() as connection:  # as before the first value under a subject's key
+        connection.execute(sa.text("DELETE FROM data_keys WHERE purpose = 'subject-names'"))
+    project.close()
+    (state / "keys" / "data-keys").unlink(missing_ok=True)
+    project = opened(tmp_path)
+    path = tmp_path / "monday.backup"
+    backup(project, path)
+    shutil.copytree(state / "lake", tmp_path / "lake of before")
+    erase(project, [subject(project)])
+    project.close()
+    _lost(project)
+    project = opened(tmp_path)
+    assert restore(project, path).erased == 1
+    assert customers(project) == sorted({BEN, *HOSTILE})
 
 
 def test_what_is_no_whole_backup_of_the_project_changes_nothing(tmp_path: Path) -> None:

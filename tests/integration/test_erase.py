@@ -32,6 +32,8 @@ from mainspring.console.features.values import looked_up
 from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound
 from mainspring.data.streams.model import NewMessage
 from mainspring.data.streams.reading import read_between
+from mainspring.features.layout import slot
+from mainspring.features.tilelog.rows import tiles_table
 from mainspring.operations.auditing import audit
 from mainspring.operations.encryption import rewrite
 from mainspring.operations.features.verifying import verify
@@ -182,12 +184,19 @@ def _copied(source: Path, to: Path) -> None:
     shutil.copytree(source, to) if source.is_dir() else shutil.copy(source, to)
 
 
+def _interrupted(*_: object) -> None:
+    raise RuntimeError("killed")
+
+
 def test_personal_columns_are_in_no_file_and_everything_is_as_in_clear(tmp_path: Path) -> None:
     state, values = tmp_path / ".mainspring", NEEDLES[1:]
     project = planted(tmp_path, ("customer", "email", "amount"), pii_encrypted=True, online_encrypted=True)
     assert found_in(state, values) == []
     views = project.definitions.views.values()
     assert [each.mismatches for view in views for each in verify(project, view, sample=9)] == [(), ()]
+    tiles = project.stored_lake.scan(tiles_table(slot(project.definitions.views["Spending"]))).schema
+    counts = [each for each in tiles.names if each.startswith("_sealed_n_")]
+    assert len(counts) == 1, "how often a marked column has a value tells it; how many rows there are does not"
     with zipfile.ZipFile(_exported(project, tmp_path)) as archive:
         kept = [msgspec.json.decode(line) for line in archive.read("tables/purchases.jsonl").splitlines()]
         (failed,) = map(msgspec.json.decode, archive.read("tables/purchases__quarantine.jsonl").splitlines())
@@ -198,6 +207,11 @@ def test_personal_columns_are_in_no_file_and_everything_is_as_in_clear(tmp_path:
     project = opened(tmp_path)
     assert {"purchases", "purchases__quarantine"} < {*rewrite(project)}
     assert any("purchases/" in each for each in found_in(state, values))
+    project = opened(tmp_path, pii_encrypted=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(project.stored_lake), "forget", _interrupted)
+        with pytest.raises(RuntimeError, match="killed"):
+            rewrite(project, ["purchases"])
     project = opened(tmp_path, pii_encrypted=True)
     assert "purchases" in rewrite(project)
     assert found_in(state, values) == []

@@ -38,6 +38,7 @@ purchases = ms.Source(
 @ms.feature_view(entity=customer, source=purchases)
 class Spending:
     spent = ms.sum("amount", window="30d")
+    mailed = ms.count(where=ms.col("email") != "", window="30d")
     email = ms.last("email")
 
 

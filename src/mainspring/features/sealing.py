@@ -47,9 +47,10 @@ def personal_columns(
 def _personal_parts(view: FeatureView) -> frozenset[str]:
     """Return the columns of a view's tiles whose values may reveal a value of a column with a PII mark."""
     layout, marked = layout_of(view), set(view.source.pii)
-    personal = {
-        number
-        for number, measure in enumerate(layout.measures)
-        if measure.of is not None and columns_of(measure.of) & marked
-    }
-    return frozenset(column((number, part)) for number, part in all_parts(layout) if number in personal and part != "n")
+
+    def is_personal(number: int, part: str) -> bool:
+        measure = layout.measures[number]
+        nodes = [measure.where] if part == "n" else [measure.of, measure.where]
+        return any(columns_of(node) & marked for node in nodes if node is not None)
+
+    return frozenset(column((number, part)) for number, part in all_parts(layout) if is_personal(number, part))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from mainspring.core.files import make_folder, write_atomic
 from mainspring.data.model import source_of
 from mainspring.data.sealed import fits, write_anew
 from mainspring.operations.auditing import audit
@@ -13,6 +14,7 @@ from mainspring.operations.endpoint_checks import Finding, well
 from mainspring.project import Project
 from mainspring.security.data_keys import NEVER_RENEWED
 
+_BEGUN = "rewriting"  # folder of the state: names of tables whose older versions are to be removed
 _WAIT_S = 600.0
 
 
@@ -119,16 +121,25 @@ def rewrite(project: Project, names: Sequence[str] = (), told: Callable[[str], N
     Raises:
         NotFound: There is no such table.
     """
+    from mainspring.operations.subjects.erasing import LOCK
+
+    begun = project.settings.state / _BEGUN
+    make_folder(begun)
     made = not_as_set(project, names)
-    for table in made:
+    left = [each.name for each in begun.iterdir() if each.name not in made and (not names or each.name in names)]
+    for table in [*made, *left]:
         told(table)
         with ExitStack() as held:
-            for name in (f"ingest.{source_of(table)}", table):  # of an ingestion, of the log of a view's tiles
+            # Of an erasure or retention, of an ingestion, of the log of a view's tiles.
+            for name in (LOCK, f"ingest.{source_of(table)}", table):
                 held.enter_context(project.locks.hold(name, wait_s=_WAIT_S))
-            write_anew(project.lake, table)
+            write_atomic(begun / table, b"")
+            if table in made:
+                write_anew(project.lake, table)
             project.lake.forget(table)
+            (begun / table).unlink()
         audit(project, "encryption.rewrite", f"table/{table}", "as pii_encrypted says")
-    return made
+    return [*made, *left]
 
 
 def not_as_set(project: Project, names: Sequence[str] = ()) -> list[str]:

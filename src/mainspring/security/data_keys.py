@@ -203,6 +203,12 @@ class DataKeys:
 
         threading.Thread(target=ask, name="data-keys", daemon=True).start()
 
+    def readopt(self) -> None:
+        """Store the keys of which the catalog has none of their purpose, from the copy beside it: it was restored."""
+        for purpose, copied in self._copied().items():
+            if self._store().newest(purpose) is None:
+                self._store().add(copied)
+
     def _stored(self, purpose: str) -> StoredKey:
         try:
             stored = self._store().newest(purpose) or self._make(purpose, 1)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from cryptography.exceptions import UnsupportedAlgorithm
+
 from mainspring.core.errors import Invalid
 from mainspring.core.renewed_tls import Mark, mark
 from mainspring.core.settings import Tls
@@ -75,7 +77,7 @@ class Renewing(Generic[Loaded]):
         try:
             expires = check(self._tls, now=now).expires
             self.current = self._load(self._tls)
-        except (Invalid, OSError, ValueError) as error:
+        except (Invalid, OSError, ValueError, UnsupportedAlgorithm) as error:
             self._refused += 1
             self._again = time.monotonic() + _AGAIN_S
             if str(error) != self._told:

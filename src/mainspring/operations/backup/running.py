@@ -31,6 +31,7 @@ from mainspring.project import Project, backends
 from mainspring.project.catalog import open_catalog
 from mainspring.project.ledger_folder import lake_digest
 from mainspring.project.running import UP_LOCK
+from mainspring.security.data_keys import SUBJECT_NAMES
 
 RESTORING = "restoring.json"  # in the state folder, while a restore is not finished
 _LOCK = "backup"
@@ -91,6 +92,7 @@ def backup(project: Project, path: Path, told: Told = lambda _: None) -> Made:
     if project.settings.catalog.scheme == "memory":
         raise Invalid("The catalog is in memory, and ends with its process.", fix="name a catalog in the profile.")
     stored = project.data_keys.stored(archive.BACKUPS)
+    project.data_keys.stored(SUBJECT_NAMES)  # by which a restore knows who was erased since
     head = archive.Head(project.settings.project, new_id(), project.wall.now(), stored)
     with _scratch(project) as scratch:
         databases = {_TRACKING: _copy_tracking, _CATALOG: _copy_catalog}
@@ -147,6 +149,7 @@ def restore(project: Project, path: Path, told: Told = lambda _: None) -> Restor
         if mark is None or not mark.copied:
             _set(project, _Mark(str(path), head.id, copied=False))
             _restore_all(project, path, head, manifest, scratch, told)
+            project.data_keys.readopt()
             _set(project, _Mark(str(path), head.id, copied=True))
         told("erasures")
         project.subject_keys.erased([])  # keys that the catalog has again are destroyed

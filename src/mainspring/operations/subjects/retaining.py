@@ -257,10 +257,11 @@ def _apply(project: Project, due: Due) -> None:
     if not due.retention.columns and heads in lake.tables():  # first: after a kill the rows are still due
         lake.expire(heads, _EVENT, due.before)
     if due.table.endswith(QUARANTINE_SUFFIX):
-        dataset: ds.Dataset | None = opened(lake.scan(due.table))
-        changed = None if dataset is None else change(dataset.to_table())
-        if changed is not None:
-            lake.replace(due.table, changed.to_batches(), changed.schema, key=key)
+        with project.locks.hold(f"ingest.{due.source.name}", wait_s=WAIT_S):  # which appends to it
+            dataset: ds.Dataset | None = opened(lake.scan(due.table))
+            changed = None if dataset is None else change(dataset.to_table())
+            if changed is not None:
+                lake.replace(due.table, changed.to_batches(), changed.schema, key=key)
     else:
         lake.fold(due.table, due.event, _FIRST, due.before, change, key=key)
 

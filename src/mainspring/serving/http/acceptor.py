@@ -341,7 +341,8 @@ class _Greeting:
 async def _renew(certificate: Renewing[ssl.SSLContext]) -> None:
     while True:
         await asyncio.sleep(LOOK_S)
-        await asyncio.to_thread(certificate.look)
+        with suppress(RuntimeError):  # no thread can be started now
+            await asyncio.to_thread(certificate.look)
 
 
 def _context(tls: Tls) -> ssl.SSLContext:

@@ -18,7 +18,7 @@ class LateRoute(APIRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         self._late = {"path": path, "endpoint": endpoint, **options}
-        # What is needed to match a request, and to list the routes.
+        # Enough to match a request, and to list the routes.
         self.path = path
         self.endpoint = endpoint
         self.name = options.get("name") or get_name(endpoint)

@@ -137,7 +137,7 @@ class Retention:
 
 @dataclass(frozen=True, slots=True)
 class Privacy:
-    """What may be published of a source, with differential privacy for its subjects.
+    """Limits of what is published of a source, with differential privacy for its subjects.
 
     Args:
         budget: Sum of epsilon of all that is ever published of it.

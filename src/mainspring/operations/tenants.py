@@ -31,7 +31,7 @@ _STREAMS = ("CreateStream", "DescribeStreamSummary", "GetRecords", "GetShardIter
 
 
 class ServerGrant(msgspec.Struct, frozen=True, kw_only=True):
-    """What to run or to add on one server.
+    """Statements to run, or configuration to add, on one server.
 
     Attributes:
         server: Its kind.
@@ -50,7 +50,7 @@ class ServerGrant(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TenantPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tenant needs on the servers of a profile, and the settings that it then uses."""
+    """Grants of a tenant on the servers of a profile, and the settings that it then uses."""
 
     tenant: str
     project: str

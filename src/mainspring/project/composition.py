@@ -295,7 +295,7 @@ class Project:
 
     @cached_property
     def privacy_budgets(self) -> PrivacyBudgets:
-        """What was spent of the privacy budgets of sources."""
+        """Spent privacy budgets of sources."""
         built: PrivacyBudgets = self._build("privacy_budgets", backends.PRIVACY_BUDGETS, self.settings.catalog)
         return built
 

@@ -1,4 +1,4 @@
-"""What a tenant's own credentials reach beyond its part of each server. Harmless tries: what is written is removed."""
+"""Tries to go beyond a tenant's part of each server with its own credentials; a probe that is written is removed."""
 
 from __future__ import annotations
 

@@ -677,7 +677,7 @@ class Erasures(Protocol):
 
 
 class PrivacyBudgets(Protocol):
-    """What was spent of the privacy budgets of sources, in millionths of epsilon. Durable; any process may spend.
+    """Spent privacy budgets of sources, in millionths of epsilon. Durable; any process may spend.
 
     A catalog that is restored from a backup gives nothing back.
     """

@@ -35,7 +35,7 @@ class Renewals:
 
 
 class Renewing(Generic[Loaded]):
-    """What is made of a certificate's files, such as an SSL context, and made again when they change.
+    """Object made of a certificate's files, such as an SSL context, and made again when they change.
 
     New files that cannot be served leave the former in use: the reason is logged, and counted.
 

@@ -33,7 +33,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class Influence:
-    """What a group of rows does to a model.
+    """Influence of a group of rows on a model.
 
     Attributes:
         rows: Number of its rows in the source.

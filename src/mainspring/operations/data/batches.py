@@ -32,7 +32,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Descent:
-    """What descends from a batch.
+    """Descendants of a batch.
 
     Attributes:
         rows: Rows of the batch in the newest version of the table.

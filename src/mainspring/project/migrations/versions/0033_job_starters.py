@@ -1,4 +1,4 @@
-"""Who asked for a job."""
+"""Starters of jobs."""
 
 import sqlalchemy as sa
 from alembic import op

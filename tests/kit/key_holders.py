@@ -91,17 +91,18 @@ class SecretService:
         self._program = installed("gnome-keyring-daemon", wanted=True)
         self._folder = folder
         self._short = tempfile.TemporaryDirectory(prefix="bus-")  # a socket's path has an end
+        self._socket = Path(self._short.name, "bus")
         self._running: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
-        address = f"unix:path={self._short.name}/bus"
+        address = f"unix:path={self._socket}"
         environment = {**os.environ, "HOME": str(self._folder), "XDG_DATA_HOME": str(self._folder),
                        "XDG_RUNTIME_DIR": self._short.name, "DBUS_SESSION_BUS_ADDRESS": address}  # fmt: skip
         settings = self._folder / "bus.conf"
         settings.write_text(_BUS.format(address=address))
         bus = [self._bus_program, f"--config-file={settings}", "--nofork", "--nopidfile", "--nosyslog"]
         self._run(bus, environment, subprocess.DEVNULL)
-        wait_until(Path(self._short.name, "bus").exists, "the session bus")
+        wait_until(self._socket.exists, "the session bus")
         keyring = [self._program, "--unlock", "--foreground", "--components=secrets"]
         daemon = self._run(keyring, environment, subprocess.PIPE)
         assert daemon.stdin is not None
@@ -115,6 +116,7 @@ class SecretService:
             process.kill()
             process.wait()
         self._running.clear()
+        self._socket.unlink(missing_ok=True)  # of a bus that was killed it stays, and nobody listens there
 
     def close(self) -> None:
         self.stop()
@@ -131,8 +133,8 @@ class SecretService:
 def _unlocked() -> bool:
     import secretstorage
 
-    with closing(secretstorage.dbus_init()) as bus:
-        try:
+    try:
+        with closing(secretstorage.dbus_init()) as bus:
             return not secretstorage.collection.get_collection_by_alias(bus, "default").is_locked()
-        except secretstorage.exceptions.SecretStorageException:
-            return False
+    except secretstorage.exceptions.SecretStorageException:
+        return False

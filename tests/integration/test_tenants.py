@@ -359,6 +359,24 @@ def test_doctor_says_what_is_open(world: World) -> None:
     assert all(each.ok for each in examine(acme, "tenant"))
 
 
+def test_doctor_tells_objects_that_are_absent_from_those_that_may_not_be_read(world: World) -> None:
+    """S3 denies both alike to who may not list their names."""
+    acme, planned = world.projects["acme"], world.gate.policies
+    assert all(each.ok for each in examine(acme, "tenant"))
+    listing, objects = planned["acme"]["Statement"]
+    try:
+        everywhere = {**objects, "Action": ["s3:GetObject"], "Resource": ["arn:aws:s3:::*"]}
+        world.gate.policies = {**planned, "acme": {"Statement": [listing, objects, everywhere]}}
+        wrong = [each.detail for each in examine(acme, "tenant") if not each.ok]
+        assert [each.endswith("is open: the user reads objects of others") for each in wrong] == [True, True]
+        for policies in (world.gate.policies, planned):
+            world.gate.policies, world.gate.terse = policies, True
+            unsure = [each.detail for each in examine(acme, "tenant") if each.ok and "may read" in each.detail]
+            assert len(unsure) == 2
+    finally:
+        world.gate.policies, world.gate.terse = planned, False
+
+
 def test_an_account_of_nats_has_no_stream_of_the_other(world: World) -> None:
     a, b = world.two
     b.streams.create("orders")

@@ -16,6 +16,7 @@ from mainspring.project.tenancy import POSTGRES, objects_prefix, schema_name, to
 
 _SHOWN = 3
 _OURS = "run the grants of `mainspring tenant plan` on it, and revoke what else this user has"
+_UNTOLD = "may read objects of others, or may not: the store refuses absent ones without a reason"
 _BEYOND = (  # everything but the server's own and what extensions bring
     "n.nspname <> ALL(CAST(:own AS text[])) AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
 )
@@ -49,13 +50,17 @@ def beyond(project: Project) -> Iterator[Outcome]:
             continue
         at = f"{part} at {url.shown}"
         try:
-            open_ = list(check(project, part, url))
+            found = list(check(project, part, url))
         except MainspringError as error:
             yield Outcome(part, False, f"{at}: {error.what}", error.fix or "")
             continue
+        open_ = [each for each in found if each != _UNTOLD]
         if open_:
             more = f", and {len(open_) - _SHOWN} more" if len(open_) > _SHOWN else ""
             yield Outcome(part, False, f"{at} is open: the user {'; '.join(open_[:_SHOWN])}{more}", _OURS)
+        elif found:
+            fix = "try it: read an object of another tenant with these credentials"
+            yield Outcome(part, True, f"{at}: its user {_UNTOLD}", fix)
         else:
             yield Outcome(part, True, f"{at}: its user reaches nothing beyond the tenant's part")
 
@@ -113,22 +118,27 @@ def _bucket(project: Project, part: str, url: Url) -> Iterator[str]:
     store = open_store(Bucket.parse(Url(whole._replace(path=f"/{path}").geturl())))
     name = f"mainspring-probe-{new_id()}"
 
-    def tried(what: Callable[[], object]) -> bool:
+    def refusal(what: Callable[[], object]) -> str | None:
         try:
             with store_errors(url.shown, part):
                 what()
-        except (Denied, PermissionError):
-            return False
+        except Denied as error:
+            return str(error.__cause__)
         except (NotFound, FileNotFoundError):
-            return True
-        return True
+            return None
+        return None
 
-    if tried(lambda: obstore.list_with_delimiter(store)):
+    if refusal(lambda: obstore.list_with_delimiter(store)) is None:
         yield "lists objects of others"
-    if tried(lambda: obstore.get(store, name)):
+    written = refusal(lambda: obstore.put(store, name, b"")) is None
+    read = refusal(lambda: obstore.get(store, name))
+    # S3 denies an absent object to whoever may read it and not list its name, and names the action that lacks.
+    if read is None or (not written and "s3:ListBucket" in read):
         yield "reads objects of others"
-    if tried(lambda: obstore.put(store, name, b"")):
-        tried(lambda: obstore.delete(store, name))
+    elif not written and "s3:GetObject" not in read:
+        yield _UNTOLD
+    if written:
+        refusal(lambda: obstore.delete(store, name))
         yield "writes objects beside its prefix"
 
 

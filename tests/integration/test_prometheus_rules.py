@@ -17,6 +17,7 @@ from kit.console.flights import NOW, Project, definitions, populated
 from kit.depth import examples
 from kit.prometheus import promtool
 from mainspring.core.gpus import Gpu
+from mainspring.core.settings import Address
 from mainspring.core.time import DAY, HOUR, MINUTE
 from mainspring.monitoring.service.burning import FEWEST_BAD, RULES, bad_share, counted, span
 from mainspring.monitoring.service.dashboards import dashboard
@@ -25,6 +26,7 @@ from mainspring.monitoring.service.prometheus_rules import rules, yaml
 from mainspring.monitoring.service.readings import State
 from mainspring.monitoring.service.samples import Sample
 from mainspring.operations.service.exposition import ControlMetrics
+from mainspring.operations.service.scraping import scrape_config
 from mainspring.project.running import Running, write_running
 from mainspring.serving.conformance.baselines import measured
 from mainspring.serving.plane.metrics import Metrics
@@ -148,6 +150,67 @@ def test_prometheus_alerts_exactly_as_the_worker_does(objective: Objective, tmp_
     suite = {"rule_files": ["mainspring.rules.yml"], "evaluation_interval": "1d", "tests": tests}
     (tmp_path / "suite.yml").write_text(json.dumps(suite))
     assert "SUCCESS" in promtool("test", "rules", tmp_path / "suite.yml")
+
+
+def test_one_prometheus_tells_the_alerts_of_tenants_apart(tmp_path: Path) -> None:
+    """Each has the same endpoint; every rule of both is loaded, and one of them is well."""
+    names = {"acme": "well", "beta": "an outage that goes on"}
+    alerts, input_series = [], []
+    for tenant, scenario in names.items():
+        document = rules([ms.Monitor("late-arrival", objectives=OBJECTIVES[:1])], tenant=tenant)
+        (tmp_path / f"{tenant}.rules.yml").write_text(yaml(document))
+        of = f'{{tenant="{tenant}", '
+        own = series(True, *SCENARIOS[scenario])
+        input_series += [{**each, "series": each["series"].replace("{", of)} for each in own]
+        input_series += [
+            {"series": f'mainspring_gateway_worker_up{of}slot="0"}}', "values": f"{int(tenant == 'acme')}x6000"},
+            {"series": f'mainspring_unlogged_predictions_total{of}endpoint="late-arrival", cause="full"}}',
+             "values": "0x6000" if tenant == "acme" else "0+1x6000"},
+        ]  # fmt: skip
+        alerts += [
+            {"exp_labels": {**labels(OBJECTIVES[0], long, severity), "tenant": tenant},
+             "exp_annotations": annotations(document, long, share)}
+            for long, severity, share in expected(OBJECTIVES[0], *SCENARIOS[scenario])
+        ]  # fmt: skip
+    assert {each["exp_labels"]["tenant"] for each in alerts} == {"beta"}
+    lost = {"severity": "ticket", "tenant": "beta", "endpoint": "late-arrival", "cause": "full"}
+    down = {"severity": "page", "tenant": "beta", "slot": "0"}
+    test = {
+        "interval": "1m",
+        "input_series": input_series,
+        "alert_rule_test": [
+            {"eval_time": "4d", "alertname": "MainspringErrorBudgetBurn", "exp_alerts": alerts},
+            {"eval_time": "4d", "alertname": "MainspringGatewayDown", "exp_alerts": [
+                {"exp_labels": down, "exp_annotations": {"summary": "A gateway process does not answer"}}]},
+            {"eval_time": "4d", "alertname": "MainspringPredictionsLost", "exp_alerts": [
+                {"exp_labels": lost, "exp_annotations": {
+                    "summary": "Predictions of late-arrival are missing in the log (full)"}}]},
+        ],
+    }  # fmt: skip
+    suite = {"rule_files": ["*.rules.yml"], "evaluation_interval": "1d", "tests": [test]}
+    (tmp_path / "suite.yml").write_text(json.dumps(suite))
+    assert "SUCCESS" in promtool("test", "rules", tmp_path / "suite.yml")
+
+
+def test_one_prometheus_scrapes_several_tenants(tmp_path: Path) -> None:
+    address = Address("127.0.0.1", 8080)
+    for tenant in ("", "acme", "beta"):
+        (tmp_path / f"{tenant}.scrape.yml").write_text(scrape_config(address, address, "/dev/null", tenant=tenant))
+    (tmp_path / "prometheus.yml").write_text('scrape_config_files: ["*.scrape.yml"]')
+    assert "SUCCESS" in promtool("check", "config", tmp_path / "prometheus.yml")
+
+
+def test_a_tenant_s_queries_read_no_metric_of_another() -> None:
+    awkward = ms.Monitor("late-arrival", objectives=[ms.objectives.freshness("mainspring_view", within="5m")])
+    found = [rule["expr"] for group in rules([WATCHED, awkward], tenant="acme")["groups"] for rule in group["rules"]]
+    made = dashboard(tenant="acme")
+    found += [target["expr"] for panel in made["panels"] for target in panel.get("targets", ())]
+    found += [made["annotations"]["list"][0]["expr"], made["templating"]["list"][1]["query"]]
+    for each in found:
+        after = re.findall(r"mainspring_[\w:]+(?![\w:])(.{0,8})", re.sub('"[^"]*"', '""', each))
+        assert set(after) == {"{tenant="}, each
+    assert 'view="mainspring_view"' in "".join(found)
+    jsonschema.validate(dashboard(tenant="a" * 31), SCHEMA)
 
 
 def series(availability: bool, before: tuple[int, int], minutes: int, since: tuple[int, int]) -> list[dict[str, str]]:

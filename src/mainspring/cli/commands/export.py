@@ -26,7 +26,7 @@ def prometheus_rules(call: Call, *, output: Path) -> None:
     """Write recording and alert rules: burn rates of the declared objectives, and the health of processes."""
     from mainspring.monitoring.service.prometheus_rules import rules, yaml
 
-    document = rules(call.project.definitions.monitors.values())
+    document = rules(call.project.definitions.monitors.values(), tenant=call.project.settings.tenant)
     _write(call, output, yaml(document), rules=sum(len(group["rules"]) for group in document["groups"]))
 
 
@@ -39,7 +39,8 @@ def prometheus_scrape(call: Call, *, output: Path, credentials: str) -> None:
     from mainspring.project.running import where_up
 
     settings = where_up(call.project.settings)
-    _write(call, output, scrape_config(settings.gateway, settings.control, credentials), targets=2)
+    text = scrape_config(settings.gateway, settings.control, credentials, tenant=settings.tenant)
+    _write(call, output, text, targets=2)
 
 
 @make("grafana", reads_only=True)
@@ -50,7 +51,7 @@ def grafana(call: Call, *, output: Path) -> None:
 
     from mainspring.monitoring.service.dashboards import dashboard
 
-    document = dashboard()
+    document = dashboard(tenant=call.project.settings.tenant)
     panels = sum(panel["type"] != "row" for panel in document["panels"])
     _write(call, output, json.dumps(document, indent=2) + "\n", panels=panels)
 

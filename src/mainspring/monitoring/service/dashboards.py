@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from mainspring.monitoring.service.prometheus_rules import of_tenant
+
 _SCHEMA = 39  # of Grafana 11
 _WIDE, _TALL, _COLUMNS = 8, 8, 24
 _OF = '{endpoint=~"$endpoint"}'
@@ -210,8 +212,8 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
 )
 
 
-def dashboard(rows: Sequence[tuple[str, Sequence[Panel]]] = ROWS) -> dict[str, Any]:
-    """Return the dashboard of all endpoints."""
+def dashboard(rows: Sequence[tuple[str, Sequence[Panel]]] = ROWS, *, tenant: str = "") -> dict[str, Any]:
+    """Return the dashboard of all endpoints, or of a tenant's."""
     panels: list[dict[str, Any]] = []
     top = 0
     for title, charts in rows:
@@ -224,11 +226,11 @@ def dashboard(rows: Sequence[tuple[str, Sequence[Panel]]] = ROWS) -> dict[str, A
             across = number * _WIDE % _COLUMNS
             if number and across == 0:
                 top += _TALL
-            panels.append(_panel(len(panels) + 1, chart, {"h": _TALL, "w": _WIDE, "x": across, "y": top}))
+            panels.append(_panel(len(panels) + 1, chart, tenant, {"h": _TALL, "w": _WIDE, "x": across, "y": top}))
         top += _TALL
     return {
-        "uid": "mainspring-endpoints",
-        "title": "Mainspring: endpoints",
+        "uid": f"ms-{tenant}" if tenant else "mainspring-endpoints",
+        "title": f"Mainspring: endpoints of {tenant}" if tenant else "Mainspring: endpoints",
         "tags": ["mainspring"],
         "schemaVersion": _SCHEMA,
         "version": 1,
@@ -236,13 +238,13 @@ def dashboard(rows: Sequence[tuple[str, Sequence[Panel]]] = ROWS) -> dict[str, A
         "timezone": "",
         "refresh": "30s",
         "time": {"from": "now-6h", "to": "now"},
-        "templating": {"list": [_datasource(), _endpoints()]},
-        "annotations": {"list": [_promotions()]},
+        "templating": {"list": [_datasource(), _endpoints(tenant)]},
+        "annotations": {"list": [_promotions(tenant)]},
         "panels": panels,
     }
 
 
-def _panel(number: int, panel: Panel, place: dict[str, int]) -> dict[str, Any]:
+def _panel(number: int, panel: Panel, tenant: str, place: dict[str, int]) -> dict[str, Any]:
     return {
         "id": number,
         "type": panel.kind,
@@ -253,7 +255,12 @@ def _panel(number: int, panel: Panel, place: dict[str, int]) -> dict[str, Any]:
         "fieldConfig": {"defaults": {"unit": panel.unit}, "overrides": []},
         "options": {},
         "targets": [
-            {"refId": chr(ord("A") + index), "datasource": _SOURCE, "expr": query, "legendFormat": legend}
+            {
+                "refId": chr(ord("A") + index),
+                "datasource": _SOURCE,
+                "expr": of_tenant(query, tenant),
+                "legendFormat": legend,
+            }
             for index, (query, legend) in enumerate(panel.queries)
         ],
     }
@@ -266,13 +273,13 @@ def _datasource() -> dict[str, Any]:
     return {"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus"}
 
 
-def _endpoints() -> dict[str, Any]:
+def _endpoints(tenant: str) -> dict[str, Any]:
     return {
         "name": "endpoint",
         "label": "Endpoint",
         "type": "query",
         "datasource": _SOURCE,
-        "query": "label_values(mainspring_served_version, endpoint)",
+        "query": of_tenant("label_values(mainspring_served_version, endpoint)", tenant),
         "refresh": 2,
         "includeAll": True,
         "allValue": ".*",
@@ -281,12 +288,12 @@ def _endpoints() -> dict[str, Any]:
     }
 
 
-def _promotions() -> dict[str, Any]:
+def _promotions(tenant: str) -> dict[str, Any]:
     return {
         "name": "New route",
         "datasource": _SOURCE,
         "enable": True,
         "iconColor": "blue",
-        "expr": f"changes(max by (endpoint) (mainspring_route_revision{_OF})[2m:]) > 0",
+        "expr": of_tenant(f"changes(max by (endpoint) (mainspring_route_revision{_OF})[2m:]) > 0", tenant),
         "titleFormat": "{{endpoint}}: new route",
     }

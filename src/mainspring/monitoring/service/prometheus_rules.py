@@ -7,6 +7,7 @@ recorded series follow https://prometheus.io/docs/practices/rules/.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,22 +19,42 @@ from mainspring.monitoring.service.objectives import AVAILABILITY, LATENCY, Obje
 BAD = "endpoint_objective:mainspring_bad_events:ratio"  # with the window behind it
 PAGE, TICKET = "page", "ticket"
 _STEP = "1m"  # of looks at a view's lag
+# Names of metrics, also of recorded ones; and texts, which may look like them.
+_METRIC = re.compile(r'"(?:[^"\\]|\\.)*"|(?<![\w:])(?:endpoint_objective:)?mainspring_[\w:]+(\{)?')
 Rule = dict[str, Any]
 
 
-def rules(monitors: Iterable[Monitor], burn_rules: Sequence[BurnRule] = RULES) -> dict[str, Any]:
+def rules(monitors: Iterable[Monitor], burn_rules: Sequence[BurnRule] = RULES, *, tenant: str = "") -> dict[str, Any]:
     """Return a document of rule groups.
 
     Args:
         monitors: Whose objectives become rules.
         burn_rules: Alarms of error budgets; others than the usual are for tests.
+        tenant: Whose metrics are read, and who is named by alerts; empty: all metrics, and nobody.
     """
     watched = [monitor for monitor in monitors if monitor.objectives]
     recorded = [rule for each in watched for rule in _recorded(each, burn_rules)]
     alerts = [rule for each in watched for rule in _alerts(each, burn_rules)]
     # Rules of one group are evaluated one after another, so that an alert sees what was recorded in its round.
     groups = [("mainspring_objectives", [*recorded, *alerts]), ("mainspring", [*_health()])]
-    return {"groups": [{"name": name, "rules": each} for name, each in groups if each]}
+    return {"groups": [{"name": name, "rules": [_of(tenant, rule) for rule in each]} for name, each in groups if each]}
+
+
+def _of(tenant: str, rule: Rule) -> Rule:
+    if not tenant:
+        return rule
+    return {**rule, "expr": of_tenant(rule["expr"], tenant), "labels": {"tenant": tenant, **rule["labels"]}}
+
+
+def of_tenant(expression: str, tenant: str) -> str:
+    """Return a query of one tenant's metrics; of all, if there is no tenant."""
+
+    def selected(found: re.Match[str]) -> str:
+        if found[0].startswith('"'):
+            return found[0]
+        return f'{found[0]}tenant="{tenant}", ' if found[1] else f'{found[0]}{{tenant="{tenant}"}}'
+
+    return _METRIC.sub(selected, expression) if tenant else expression
 
 
 def yaml(document: Mapping[str, Any]) -> str:

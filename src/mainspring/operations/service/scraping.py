@@ -7,17 +7,18 @@ import json
 from mainspring.core.settings import Address
 
 
-def scrape_config(gateway: Address, control: Address, credentials: str) -> str:
+def scrape_config(gateway: Address, control: Address, credentials: str, *, tenant: str = "") -> str:
     """Return the scrape configuration of both planes as YAML.
 
     Args:
         credentials: File on Prometheus's machine with a key that has the scope scrape.
+        tenant: Named by the jobs, since one Prometheus has no two of a name.
     """
-    lines = ["scrape_configs:"]
+    lines, of = ["scrape_configs:"], f"-{tenant}" if tenant else ""
     for job, address in (("mainspring-gateway", gateway), ("mainspring-control", control)):
         scheme = "https" if address.secure else "http"
         lines += [
-            f"  - job_name: {job}",
+            f"  - job_name: {job}{of}",
             f"    scheme: {scheme}",
             "    authorization:",
             f"      credentials_file: {json.dumps(credentials)}",

@@ -13,7 +13,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import requests
@@ -21,6 +23,7 @@ import schemathesis
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from jsonschema import Draft202012Validator
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -110,14 +113,37 @@ class Plane:
         return httpx.get(self.url + path, headers=self.header("administrator"), timeout=60, trust_env=False)
 
     def look_around(self, document: Mapping[str, Any]) -> None:
-        """Learn the names that lists show an administrator."""
+        """Learn the names that lists show an administrator.
+
+        Note where these, or what bears such a name, are not as described.
+        """
         found: dict[str, set[str]] = defaultdict(set)
+        gets = "\n".join(path for path, operations in document["paths"].items() if "get" in operations)
         for path, operations in document["paths"].items():
             if "{" not in path and "get" in operations:
-                reply = self.read(path)
-                if reply.status_code == 200 and "json" in reply.headers["content-type"]:
-                    _named(reply.json(), found)
+                listed: dict[str, set[str]] = defaultdict(set)
+                _named(self._described(document, path), listed)
+                for name, values in listed.items():
+                    found[name] |= values
+                for below, parameter in re.findall(rf"^({path}/{{(\w+)}}[^{{\n]*)$", gets, re.MULTILINE):
+                    names = listed[parameter] | listed["name"] | listed["id"]
+                    for one in sorted(names)[:_TRIES]:
+                        self._described(document, below, {parameter: one})
         self.known = {name: sorted(values - self.own) for name, values in found.items()}
+
+    def _described(
+        self, document: Mapping[str, Any], path: str, names: Mapping[str, str] = MappingProxyType({})
+    ) -> Any:
+        """Return what an administrator reads, and note where it is not as described."""
+        reply = self.read(path.format(**{name: quote(value, "") for name, value in names.items()}))
+        if reply.status_code != 200 or "json" not in reply.headers["content-type"]:
+            return None
+        said = document["paths"][path]["get"]["responses"]["200"]["content"]
+        schema = said[reply.headers["content-type"].partition(";")[0]]["schema"]
+        validator = Draft202012Validator({**schema, "components": document["components"]})
+        for error in validator.iter_errors(reply.json()):
+            self.faults.setdefault(f"GET {path}: not as described", f"{names}: {error.json_path} {error.message[:500]}")
+        return reply.json()
 
     def fuzz(
         self,
@@ -218,7 +244,7 @@ class Plane:
                 self.faults.setdefault(f"{label}: {reply.status_code}", told)
             if media not in PAGES and not (300 <= reply.status_code < 400):
                 self.faults.setdefault(f"{label}: content type {media!r}", told)
-            if "<script>alert(1)" in reply.text:
+            if media == "text/html" and "<script>alert(1)" in reply.text:
                 self.faults.setdefault(f"{label}: a script", told)
         if _LEAKS.search(reply.text) or any(each in reply.text for each in self.secret):
             self.faults.setdefault(f"{label}: says too much", told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -13,6 +14,7 @@ from mainspring.core.errors import Invalid, MainspringError
 from mainspring.core.json_content import decoded
 
 _Kind = TypeVar("_Kind", bound=msgspec.Struct)
+_Handler = TypeVar("_Handler", bound=Callable[..., Any])
 
 
 class Json(JSONResponse):
@@ -22,6 +24,7 @@ class Json(JSONResponse):
         return msgspec.json.encode(content)
 
 
+_DECLARED = "declared_answer"
 LATER: dict[int | str, dict[str, Any]] = {202: {"description": "It is being computed: ask again."}}
 UNITS = {"instants": "UTC epoch microseconds", "durations": "microseconds, where the name says no other unit"}
 
@@ -32,6 +35,22 @@ class Answer(Json):
     def render(self, content: Any) -> bytes:
         built = content if isinstance(content, dict) else msgspec.to_builtins(content)
         return super().render({**built, "units": UNITS} if isinstance(built, dict) else built)
+
+
+def answers(whole: Any = None, /, **parts: Any) -> Callable[[_Handler], _Handler]:
+    """Declare the type of a handler's `Answer`, or the types of its parts by name, for the OpenAPI document."""
+
+    def declared(handler: _Handler) -> _Handler:
+        setattr(handler, _DECLARED, {"": whole} if whole is not None else parts)
+        return handler
+
+    return declared
+
+
+def declared_answer(handler: Callable[..., Any]) -> dict[str, Any]:
+    """Return the types of the parts of a handler's `Answer` by name; with an empty name, that of the whole."""
+    found: dict[str, Any] = getattr(handler, _DECLARED, {})
+    return found
 
 
 def error_json(error: MainspringError) -> Json:

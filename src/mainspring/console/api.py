@@ -10,11 +10,11 @@ from mainspring.console.access.audit import add_audit_api
 from mainspring.console.access.evidence import add_evidence_api
 from mainspring.console.access.keys import add_key_api
 from mainspring.console.access.sessions import add_session_api
-from mainspring.console.answers import Answer
+from mainspring.console.answers import Answer, answers
 from mainspring.console.background_cache import Looking
 from mainspring.console.data.explore_api import add_explore_api
 from mainspring.console.endpoints.api import add_endpoint_api
-from mainspring.console.endpoints.live import live
+from mainspring.console.endpoints.live import Live, live
 from mainspring.console.find import add_find_api
 from mainspring.console.fleet.api import add_fleet_api
 from mainspring.console.incidents.api import add_incident_api
@@ -46,6 +46,7 @@ def api(project: Project, looking: Looking | None = None) -> APIRouter:
     looking = looking or Looking()
 
     @router.get("/status")
+    @answers(project=str, profile=str, now=int, wall=int, revision=int, endpoints=list[Live])
     def status() -> Answer:
         """The project, and what is live behind each endpoint."""
         settings, table = project.settings, project.routes.current()
@@ -61,6 +62,7 @@ def api(project: Project, looking: Looking | None = None) -> APIRouter:
         )
 
     @router.get("/whoami")
+    @answers(kind=str, id=str, name=str, account=str, groups=list[str], roles=list[dict[str, str]])
     def whoami(request: Request) -> Answer:
         """The caller: kind, id, name, groups and roles."""
         principal = caller_of(request)

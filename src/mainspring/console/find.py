@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from mainspring.console.answers import Answer
+from mainspring.console.answers import Answer, answers
 from mainspring.console.features.pages import Frame
 from mainspring.console.features.values import entity_address, source_address
 from mainspring.console.permissions import may
@@ -267,6 +267,7 @@ def add_find_api(router: APIRouter, project: Project) -> None:
     """Add `/api/find`."""
 
     @router.get("/find")
+    @answers(found=list[Hit], kinds=list[dict[str, str | int]])
     def list_found(request: Request, q: Words = "") -> Answer:
         """Pages with all the words in their name: endpoints, incidents, models, versions, features, sources, pipelines,
         runs, also by their notes; and predictions by the beginning of an id. `kinds` has the number found of each kind.

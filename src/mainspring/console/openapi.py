@@ -1,12 +1,13 @@
 """The control plane's JSON routes as an OpenAPI 3.1 document, made of the handlers' signatures.
 
-A handler's parameters, the type of its `Body`, and the class of its response are what the document says of it; the
-errors are those of `core.error_codes`. Pages are for browsers, and are not in it.
+A handler's parameters, the type of its `Body`, and the class of its response are what the document says of it, with
+the types that it declares by `answers`; the errors are those of `core.error_codes`. Pages are for browsers, and are not
+in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, get_type_hints
 
@@ -17,7 +18,7 @@ from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
 from mainspring.console.access.scim_answers import Scim
-from mainspring.console.answers import UNITS, Answer, Body, Json
+from mainspring.console.answers import UNITS, Answer, Body, Json, declared_answer
 from mainspring.console.server import SIGNED
 from mainspring.core.error_codes import CODES
 from mainspring.core.errors import Corrupt, MissingExtra, NotConvertible, TooSlow, WrongEncoding
@@ -61,24 +62,41 @@ def document(title: str, routes: Iterable[BaseRoute], *, keyless: Sequence[str])
     shown = [route for route in routes if isinstance(route, APIRoute) and route.include_in_schema]
     made = get_openapi(title=title, version=__version__, routes=shown)
     bodies = [each.kind for route in shown for each in _bodies(route)]
-    _, kinds = msgspec.json.schema_components(bodies, ref_template=_REF)
-    names = {kind: schema["$ref"] for kind, schema in zip(bodies, _refs(bodies), strict=True)}
+    answered = [kind for route in shown for kind in declared_answer(route.endpoint).values()]
+    schemas, kinds = msgspec.json.schema_components([*bodies, *answered], ref_template=_REF)
+    names = {kind: schema["$ref"] for kind, schema in zip(bodies, schemas, strict=False)}
+    answers = iter(schemas[len(bodies) :])
     for route in shown:
+        answer = _answer(_kind(route), {name: next(answers) for name in declared_answer(route.endpoint)})
         for method in route.methods or ():
             operation = made["paths"][route.path_format][method.lower()]
             open_ = route.path in keyless or (method == "POST" and route.path.startswith(SIGNED))
             operation["security"] = [] if open_ else [{"key": []}]
-            operation["responses"] = _responses(route, method, operation["responses"], open_=open_)
+            operation["responses"] = _responses(route, method, operation["responses"], answer, open_=open_)
             if method in ("POST", "PUT", "PATCH"):
                 operation["requestBody"] = _request(route, names)
     key = {"type": "http", "scheme": "bearer", "description": "An API key, msp_..."}
-    made["components"] = {"schemas": {**_SCHEMAS, **kinds}, "securitySchemes": {"key": key}}
+    made["components"] = {"schemas": {**_nullable(kinds), **_SCHEMAS}, "securitySchemes": {"key": key}}
     return made
 
 
-def _refs(kinds: Sequence[type]) -> Sequence[dict[str, Any]]:
-    refs, _ = msgspec.json.schema_components(kinds, ref_template=_REF)
-    return refs
+def _answer(kind: type[Response], parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of a response of a class and of parts, if those are declared."""
+    name = next((each.__name__ for each in (Scim, Answer, Json) if issubclass(kind, each)), "")
+    schema = {"$ref": _REF.format(name=name)} if name else _TEXT
+    if not parts:
+        return schema
+    if "" in parts:
+        return {"allOf": [schema, parts[""]]}
+    return {"allOf": [schema], "type": "object", "required": [*parts], "properties": _nullable(parts)}
+
+
+def _nullable(schema: Any) -> Any:
+    """Return a schema whose numbers can be null, as one that is not finite is."""
+    if isinstance(schema, Mapping):
+        found = {name: _nullable(each) for name, each in schema.items()}
+        return {**found, "type": ["number", "null"]} if found.get("type") == "number" else found
+    return [_nullable(each) for each in schema] if isinstance(schema, list) else schema
 
 
 def _bodies(route: APIRoute) -> list[Body[Any]]:
@@ -100,7 +118,9 @@ def _media(route: APIRoute) -> str:
     return (_kind(route).media_type or _JSON).partition(";")[0]
 
 
-def _responses(route: APIRoute, method: str, made: dict[str, Any], *, open_: bool) -> dict[str, Any]:
+def _responses(
+    route: APIRoute, method: str, made: dict[str, Any], answer: dict[str, Any], *, open_: bool
+) -> dict[str, Any]:
     kind, media = _kind(route), _media(route)
     failed = "ScimError" if kind is Scim or "scim" in route.path else "Error"
     content = {Scim.media_type if failed == "ScimError" else _JSON: {"schema": {"$ref": _REF.format(name=failed)}}}
@@ -109,10 +129,9 @@ def _responses(route: APIRoute, method: str, made: dict[str, Any], *, open_: boo
     for status, says in made.items():
         if status == "422":
             continue  # a malformed parameter is a 400 here
-        name = next((each.__name__ for each in (Scim, Answer, Json) if issubclass(kind, each)), "")
-        schema = {"$ref": _REF.format(name=name)} if name else _TEXT
-        answer = {} if status == "204" else {"content": {media: {"schema": schema}}}
-        found[status] = {"description": says["description"], **answer}
+        schema = _answer(kind, {}) if status == "202" else answer
+        holds = {} if status == "204" else {"content": {media: {"schema": schema}}}
+        found[status] = {"description": says["description"], **holds}
     for code in _OPEN if open_ and method == "GET" else _REFUSED:
         if code not in _WITH_BODY or method != "GET":
             said = unread if code in _WITH_BODY else content

@@ -240,6 +240,11 @@ def test_the_description_says_what_handlers_take_and_give(app) -> None:
     taken = promote["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
     assert schemas[taken]["properties"].keys() == {"reason", "champion"}
     assert schemas[taken]["additionalProperties"] is False
+    models = described["paths"]["/api/models"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    assert models["required"] == ["models", "found", "of"]
+    assert models["properties"]["models"]["items"] == {"$ref": "#/components/schemas/ModelRow"}
+    assert {"name", "aliases", "serving"} <= {*schemas["ModelRow"]["required"]}
+    assert schemas["GateMetric"]["properties"]["value"] == {"type": ["number", "null"]}
     card = described["paths"]["/api/models/{model}/versions/{number}/card"]["get"]["responses"]
     assert {"200", "202", "400", "401", "403", "404"} <= card.keys()
     assert {"422", "413", "500"} & card.keys() == set()

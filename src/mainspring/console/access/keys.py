@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from mainspring.console.answers import Answer, Body, Json
+from mainspring.console.answers import Answer, Body, Json, answers
 from mainspring.console.endpoints.api import Id
 from mainspring.console.features.pages import Frame
 from mainspring.console.guard import caller, confirmed, form
@@ -98,6 +98,7 @@ def add_key_api(router: APIRouter, project: Project) -> None:
         return Answer({"keys": [_shown(key) for key in project.key_store.all()]})
 
     @router.post("/keys", status_code=201)
+    @answers(id=str, token=str)
     async def create_key(request: Request, wanted: Annotated[NewKey, Depends(Body(NewKey))]) -> Json:
         """Make a key from `{"name", "scopes", "lifetime"}`. The answer's token cannot be shown again."""
         token = await run_in_threadpool(create, project, wanted, caller(request).principal)

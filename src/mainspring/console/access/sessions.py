@@ -9,13 +9,13 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from mainspring.console.answers import Answer, Body, Json
+from mainspring.console.answers import Answer, Body, Json, answers
 from mainspring.console.endpoints.api import Id
 from mainspring.console.features.pages import Frame
 from mainspring.console.guard import caller, confirmed
 from mainspring.console.permissions import may
 from mainspring.console.render import page
-from mainspring.operations.sessions import end_session, open_sessions
+from mainspring.operations.sessions import OpenSession, end_session, open_sessions
 from mainspring.project import Project
 from mainspring.security.model import PROJECT, Action
 
@@ -51,6 +51,7 @@ def add_session_api(router: APIRouter, project: Project) -> None:
     """Add the routes under `/api/sessions`."""
 
     @router.get("/sessions")
+    @answers(sessions=list[OpenSession])
     def list_sessions() -> Answer:
         """Open sessions of people who signed in at the identity provider."""
         return Answer({"sessions": open_sessions(project)})

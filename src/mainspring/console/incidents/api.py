@@ -8,7 +8,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.concurrency import run_in_threadpool
 
-from mainspring.console.answers import Answer, Body
+from mainspring.console.answers import Answer, Body, answers
 from mainspring.console.endpoints.api import Id, Limit
 from mainspring.console.guard import caller
 from mainspring.core.errors import NotFound
@@ -33,16 +33,19 @@ def add_incident_api(router: APIRouter, project: Project) -> None:
     """Add the routes under `/incidents`."""
 
     @router.get("/incidents")
+    @answers(incidents=list[IncidentReport])
     def list_incidents(endpoint: MaybeId = "", ended: bool = False, limit: Limit = 100) -> Answer:
         """Open incidents, the most important first; with `ended` the closed ones after them."""
         return Answer({"incidents": listed(project, endpoint or None, ended=ended, limit=limit)})
 
     @router.get("/incidents/{incident_id}")
+    @answers(incident=IncidentReport)
     def show_incident(incident_id: Id) -> Answer:
         """One incident with its symptoms, history, messages and actions."""
         return Answer({"incident": report(project, find(project, check_id(incident_id, "incident")))})
 
     @router.post("/incidents/{incident_id}/{action}")
+    @answers(incident=IncidentReport)
     async def intervene(
         request: Request, incident_id: Id, action: str, asked: Annotated[Intervention, Depends(Body(Intervention))]
     ) -> Answer:

@@ -8,14 +8,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query, Request
 from starlette.concurrency import run_in_threadpool
 
-from mainspring.console.answers import LATER, Answer, Body, Json
+from mainspring.console.answers import LATER, Answer, Body, Json, answers
 from mainspring.console.background_cache import Looking
 from mainspring.console.endpoints.api import Id, Limit
 from mainspring.console.features.values import Seen
 from mainspring.console.guard import caller
-from mainspring.console.models.decision_history import history
+from mainspring.console.models.decision_history import Happening, history
 from mainspring.console.models.decisions import Decision, decided, rolled_back
-from mainspring.console.models.listing import model_list
+from mainspring.console.models.listing import ModelRow, model_list
 from mainspring.console.models.model_page import known_versions, model_page
 from mainspring.console.models.reading import carded, evaluated
 from mainspring.console.models.version_page import find_version, version_page
@@ -25,6 +25,7 @@ from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.operations.models.cards import document
 from mainspring.operations.models.evaluation import evaluation_document
 from mainspring.project import Project
+from mainspring.registry.model import AliasMove, ModelVersion
 
 Number = Annotated[str, Path(pattern="^[0-9]{1,12}$")]
 Words = Annotated[str, Query(max_length=200)]
@@ -38,6 +39,7 @@ def add_model_api(router: APIRouter, project: Project, looking: Looking) -> None
     """Add the routes under `/models`."""
 
     @router.get("/models")
+    @answers(models=list[ModelRow], found=int, of=int)
     def list_models(request: Request, q: Words = "") -> Answer:
         """Every model, declared or registered, with its aliases, champion, and serving endpoints."""
         found = model_list(project, q, seen_models(request, project))
@@ -51,12 +53,14 @@ def add_model_api(router: APIRouter, project: Project, looking: Looking) -> None
         return Answer({**_fields(view), "rows": rows, "chart": None})
 
     @router.get("/models/{model}/versions")
+    @answers(model=str, versions=list[ModelVersion], moves=list[AliasMove])
     def list_versions(model: Id) -> Answer:
         """A model's versions and alias moves, newest first."""
         versions = known_versions(project, check_id(model, "model"))
         return Answer({"model": model, "versions": versions, "moves": project.versions.moves(model)})
 
     @router.get("/models/{model}/history")
+    @answers(model=str, history=list[Happening], of=int, next=int | None)
     def show_history(model: Id, alias: MaybeId = None, begin: Begin = 0, limit: Limit = 50) -> Answer:
         """Decision history: alias moves, approvals and deletion marks, with actor, time and reason; newest first."""
         known_versions(project, check_id(model, "model"))

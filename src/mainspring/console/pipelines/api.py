@@ -9,7 +9,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.concurrency import run_in_threadpool
 
-from mainspring.console.answers import Answer, Body
+from mainspring.console.answers import Answer, Body, answers
 from mainspring.console.endpoints.api import Id, Limit
 from mainspring.console.guard import caller
 from mainspring.console.jobs.api import raw
@@ -26,6 +26,7 @@ from mainspring.console.pipelines.listing import (
     step_page,
 )
 from mainspring.core.ids import check_id
+from mainspring.jobs.model import Status
 from mainspring.jobs.plain import Plain
 from mainspring.operations.models.curating import approver_of
 from mainspring.operations.pipelines import control
@@ -74,6 +75,7 @@ def add_pipeline_api(router: APIRouter, project: Project) -> None:
         return Answer({**head, "runs": runs, "next": view.next or None})
 
     @router.post("/pipelines/{name}/runs", status_code=201)
+    @answers(id=str, status=Status)
     async def start_run(request: Request, name: Id, asked: Annotated[NewRun, Depends(Body(NewRun))]) -> Answer:
         """Queue a run from `{"parameters", "key", "cache"}`."""
         by = approver_of(caller(request).principal)

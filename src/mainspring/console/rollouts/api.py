@@ -8,14 +8,14 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.concurrency import run_in_threadpool
 
-from mainspring.console.answers import Answer, Body
+from mainspring.console.answers import Answer, Body, answers
 from mainspring.console.endpoints.api import Id, Limit
 from mainspring.console.guard import caller
 from mainspring.console.rollouts.listing import SHOWN, find_rollout, rollout_list, rollout_page
 from mainspring.console.rollouts.pages import intervened
 from mainspring.console.rollouts.words import why
 from mainspring.core.ids import ID_PATTERN, check_id
-from mainspring.delivery.rollout.model import RolloutState
+from mainspring.delivery.rollout.model import Look, RolloutState
 from mainspring.delivery.rollout.plan_in_words import planned
 from mainspring.project import Project
 
@@ -67,6 +67,7 @@ def add_rollout_api(router: APIRouter, project: Project) -> None:
         )
 
     @router.get("/rollouts/{rollout_id}/looks")
+    @answers(looks=list[Look])
     def list_looks(rollout_id: Id, after: After = 0, limit: Limit = 100) -> Answer:
         """The looks of a rollout with a number above `after`, oldest first, with all their numbers."""
         state = find_rollout(project, check_id(rollout_id, "rollout"))

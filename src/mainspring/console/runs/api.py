@@ -8,14 +8,14 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.concurrency import run_in_threadpool
 
-from mainspring.console.answers import Answer, Body
+from mainspring.console.answers import Answer, Body, answers
 from mainspring.console.endpoints.api import Id, Limit
 from mainspring.console.guard import caller
 from mainspring.core.ids import ID_PATTERN, check_id
 from mainspring.operations.runs import describe_run
 from mainspring.project import Project
 from mainspring.registry.run_filters import parse_filter, parse_order
-from mainspring.registry.searching import MOST_POINTS, Axis, Column, Kind, Order, RunQuery
+from mainspring.registry.searching import MOST_POINTS, Axis, Column, Kind, Order, RunQuery, RunRow
 from mainspring.registry.unknown_names import unknown_names
 
 MaybeId = Annotated[str | None, Query(pattern=f"^{ID_PATTERN}$")]
@@ -34,6 +34,7 @@ def add_run_api(router: APIRouter, project: Project) -> None:
     """Add the routes under `/runs`."""
 
     @router.get("/runs")
+    @answers(runs=list[RunRow], next=str | None)
     def list_runs(
         model: MaybeId = None,
         filter: Text = "",
@@ -58,11 +59,13 @@ def add_run_api(router: APIRouter, project: Project) -> None:
         return Answer({"runs": page.runs, "next": page.next or None})
 
     @router.get("/runs/{run_id}")
+    @answers(run=RunRow)
     def show_run(run_id: Id) -> Answer:
         """One run with everything it logged; for metrics, the newest values."""
         return Answer({"run": project.run_search.get([check_id(run_id, "run")])[0]})
 
     @router.post("/runs/{run_id}")
+    @answers(run=RunRow)
     async def describe(request: Request, run_id: Id, asked: Annotated[Described, Depends(Body(Described))]) -> Answer:
         """Change the `name` or the `note` of a run; the body is `{"name", "note"}`, and what it lacks stays."""
         by = caller(request).actor

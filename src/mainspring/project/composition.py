@@ -364,7 +364,7 @@ class Project:
             sessions,
             self.user_sessions,
             self.wall,
-            secret=self.pepper,
+            keys=self.data_keys,
             redirect=settings.redirect or f"{self.settings.control.url}/login/callback",
             record=lambda account, action, resource, detail: self.audit.append(
                 [AuditEvent(self.wall.now(), account, action, resource, detail)]

@@ -1,36 +1,33 @@
 """Console sessions of people who signed in at an identity provider.
 
 The cookie is as that of other sessions. Beyond it a row in the catalog has to be there, so that sessions can be ended,
-one by one or all of a person; it has the provider's tokens, sealed. Every `CHECK_US` a request of the session asks the
-provider whether the person is still there.
+one by one or all of a person; it has the provider's tokens, in an envelope. Every `CHECK_US` a request of the session
+asks the provider whether the person is still there.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import secrets
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import msgspec
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from mainspring.core.errors import Conflict, Denied, Unavailable
+from mainspring.core.errors import Conflict, Corrupt, Denied, Unavailable
 from mainspring.core.ids import new_id
 from mainspring.core.time import MINUTE, SECOND, Clock
-from mainspring.security.model import Account, Kind, Session, UserSession
+from mainspring.security import envelopes
+from mainspring.security.model import Account, DataKey, Kind, Session, UserSession
 from mainspring.security.oidc import Attempt, Identity, Provider, Tokens
-from mainspring.security.ports import Accounts, UserSessions
+from mainspring.security.ports import Accounts, Keys, UserSessions
 from mainspring.security.sessions import LIFETIME, Sessions
 
+SESSIONS = "sessions"  # purpose of the data keys, and name of the store in envelopes
 CHECK_US = 45 * SECOND
 AWAY_US = 15 * MINUTE  # how long sessions go on without an answer of the provider
 RETRY_US = 10 * SECOND  # after a failed try, before a request of another session tries; of the same one, twice as long
 ATTEMPT_US = 10 * MINUTE
-_NONCE_BYTES = 12
 _PURPOSE = "sign-in"
 _ENDED = "Your session has ended."
 _KEEP_FAILED = 4096
@@ -69,7 +66,7 @@ class SignIns:
     Args:
         record: Called with the account, action, resource and detail of an audit event.
         redirect: Address of this console to which the provider sends browsers back.
-        secret: Secret of this installation, for the tokens' seals.
+        keys: Encrypt the tokens. Without them nobody signs in, and a session counts as one whose provider is away.
     """
 
     def __init__(
@@ -80,7 +77,7 @@ class SignIns:
         store: UserSessions,
         clock: Clock,
         *,
-        secret: bytes,
+        keys: Keys,
         redirect: str,
         record: Callable[[str, str, str, str], None],
     ) -> None:
@@ -91,7 +88,7 @@ class SignIns:
         self._sessions = sessions
         self._store = store
         self._clock = clock
-        self._cipher = AESGCM(hmac.digest(secret, b"tokens of user sessions", hashlib.sha256))
+        self._keys = keys
         self._checking = [threading.Lock() for _ in range(64)]  # by session: one request asks
         self._failed: dict[str, int] = {}  # by session, when its last try failed
         self._away: int | None = None  # when the last try of any session failed
@@ -129,9 +126,10 @@ class SignIns:
         return SignedIn(account, self._open(account, tokens), begun.wanted, new)
 
     def _open(self, account: Account, tokens: Tokens) -> str:
+        key = self._keys.newest(SESSIONS)
         cookie, session = self._sessions.open_for_user(account.id)
         now = session.opened_at
-        sealed = self._seal(session.id, tokens)
+        sealed = _sealed(key, session.id, tokens)
         self._store.add(UserSession(session.id, account.id, now, now + LIFETIME, now, sealed), now)
         return cookie
 
@@ -165,7 +163,9 @@ class SignIns:
         rests = failed is not None and now - failed < 2 * RETRY_US
         rests = rests or (self._away is not None and now - self._away < RETRY_US)
         if rests and now - kept.checked_at >= AWAY_US:
-            raise Unavailable("The identity provider does not answer.", fix="try again in half a minute.")
+            raise Unavailable(
+                "The identity provider or the key service does not answer.", fix="try again in half a minute."
+            )
         return rests
 
     def _check(self, session_id: str) -> None:
@@ -177,7 +177,8 @@ class SignIns:
         if self._away is not None:
             self._away = now  # one request tries, those of other sessions go on
         try:
-            tokens = self._asked(kept)
+            key = self._keys.newest(SESSIONS)  # before the provider voids the tokens that are kept
+            tokens = self._asked(kept, key)
         except Unavailable:
             if len(self._failed) >= _KEEP_FAILED:
                 self._failed.clear()
@@ -192,9 +193,9 @@ class SignIns:
             raise
         self._away = None
         self._failed.pop(session_id, None)
-        self._store.check(session_id, now, self._seal(session_id, tokens))
+        self._store.check(session_id, now, _sealed(key, session_id, tokens))
 
-    def _asked(self, kept: UserSession) -> Tokens:
+    def _asked(self, kept: UserSession, key: DataKey) -> Tokens:
         """Ask the provider for new tokens, where it gave one to refresh with, and about the person."""
         tokens, account = self._unsealed(kept), self._accounts.find(kept.account_id)
         if tokens is None or account is None:
@@ -203,7 +204,7 @@ class SignIns:
         if tokens.refresh:
             fresh = self._provider.refresh(tokens.refresh)
             # The old tokens may be void from now on, whatever fails below.
-            self._store.check(kept.id, kept.checked_at, self._seal(kept.id, fresh))
+            self._store.check(kept.id, kept.checked_at, _sealed(key, kept.id, fresh))
         if fresh.identity:
             identity = self._provider.identify(fresh, None)
         else:
@@ -222,18 +223,17 @@ class SignIns:
         self._store.remove(session.id)
         return self._provider.end_session(self.redirect.removesuffix("callback").rstrip("/"))
 
-    def _seal(self, session_id: str, tokens: Tokens) -> bytes:
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        content = msgspec.json.encode(_Kept(tokens.access, tokens.refresh))
-        return nonce + self._cipher.encrypt(nonce, content, session_id.encode())
-
     def _unsealed(self, kept: UserSession) -> Tokens | None:
-        nonce, content = kept.sealed[:_NONCE_BYTES], kept.sealed[_NONCE_BYTES:]
         try:
-            found = msgspec.json.decode(self._cipher.decrypt(nonce, content, kept.id.encode()), type=_Kept)
-        except (InvalidTag, ValueError):  # of another installation's secret
+            (secret,) = self._keys.secrets([envelopes.key_of(kept.sealed)])
+            found = msgspec.json.decode(envelopes.unseal(secret, SESSIONS, kept.id, kept.sealed), type=_Kept)
+        except Corrupt:  # of an earlier version, or its key is not in this catalog
             return None
         return Tokens("", found.access, found.refresh, 0)
+
+
+def _sealed(key: DataKey, session_id: str, tokens: Tokens) -> bytes:
+    return envelopes.seal(key, SESSIONS, session_id, msgspec.json.encode(_Kept(tokens.access, tokens.refresh)))
 
 
 def account_of(

@@ -30,6 +30,7 @@ from kit.erased_shop import (
 )
 from mainspring.console.features.values import looked_up
 from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound
+from mainspring.data.sealed import SealedLake
 from mainspring.data.streams.model import NewMessage
 from mainspring.data.streams.reading import read_between
 from mainspring.features.layout import slot
@@ -215,6 +216,9 @@ def test_personal_columns_are_in_no_file_and_everything_is_as_in_clear(tmp_path:
     project = opened(tmp_path, pii_encrypted=True)
     assert "purchases" in rewrite(project)
     assert found_in(state, values) == []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SealedLake, "_open", _interrupted)
+        assert erasing.erase_again(project) == [], "who is back is told by keys: nothing is decrypted"
     erasing.erase(project, [subject(project)])
     assert found_in(state) == []
 

@@ -6,11 +6,11 @@ import ctypes
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -24,9 +24,6 @@ from mainspring.core.ids import new_id
 from mainspring.core.memory import NO_MEMORY, left_bytes
 from mainspring.data.arrow import no_rows
 from mainspring.data.model import SEALED_PREFIX, TableScan
-
-if TYPE_CHECKING:
-    import pyarrow.dataset as ds
 
 BATCH_ROWS = 1 << 14  # rows per Arrow batch: a text column of a batch holds at most 2 GiB, 128 KiB per row
 SPILL = "spill-"  # prefix of spill folders, followed by a pid; removed once the process is dead
@@ -176,19 +173,24 @@ def register(con: duckdb.DuckDBPyConnection, name: str, scan: TableScan) -> None
         con.execute(f"CREATE OR REPLACE TEMP VIEW {quote_name(name)} AS {rows}")
 
 
-def arrow_data(scan: TableScan) -> ds.Dataset:
-    """Return a scan as Arrow data, which DuckDB reads without access to files; in memory if columns are encrypted."""
-    import pyarrow.dataset as ds
+def batches(scan: TableScan, columns: Sequence[str] | None = None, where: str = "true") -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a scan, in bounded memory; encrypted values only of what is asked for are opened.
 
-    rows = scan.rows
-    if rows is None and scan.opens:
-        with session() as con, duck_errors("the lake", scan):
-            register(con, "opened", scan)
-            rows = con.sql("FROM opened").to_arrow_table()
-    found: ds.Dataset = (
-        ds.dataset(list(scan.files or ()), schema=scan.schema, format="parquet") if rows is None else ds.dataset(rows)
-    )
-    return found
+    Args:
+        columns: Columns of the table; by default all.
+        where: Condition on the rows, SQL.
+    """
+    with session() as con, duck_errors("the lake", scan):
+        register(con, "wanted", scan)
+        listed = "*" if columns is None else ", ".join(map(quote_name, columns))
+        yield from con.sql(f"SELECT {listed} FROM wanted WHERE {where}").to_arrow_reader(BATCH_ROWS)
+
+
+def confine(con: duckdb.DuckDBPyConnection, scans: Iterable[TableScan]) -> None:
+    """Refuse all access to files, except to those of scans."""
+    files = ", ".join(quote_text(file) for scan in scans for file in scan.files or ())
+    con.execute(f"SET allowed_paths = [{files}]")
+    con.execute("SET enable_external_access = false")
 
 
 def _opened(con: duckdb.DuckDBPyConnection, rows: str, scan: TableScan, kinds: dict[str, str]) -> str:

@@ -59,11 +59,17 @@ def query(project: Project, sql: str, *, limit: int = MOST_ROWS) -> QueryResult:
             raise _refused(error) from error
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise Invalid("The query is no single SELECT statement.", fix='write "SELECT ... FROM hours".')
-        for name, table in _tables(project).items():
-            connection.register(name, table)
-        for setting in ("python_enable_replacements = false", "enable_external_access = false",
-                        "lock_configuration = true"):  # fmt: skip
-            connection.execute(f"SET {setting}")
+        scans = {
+            name: project.lake.scan(table) for name, table in _TABLES.items() if project.lake.version(table) is not None
+        }
+        for name, scan in scans.items():
+            for shown in {name, _TABLES[name]}:
+                duck.register(connection, shown, scan)
+        for name, documents in _documents(project).items():
+            connection.register(name, documents)
+        connection.execute("SET python_enable_replacements = false")
+        duck.confine(connection, scans.values())
+        connection.execute("SET lock_configuration = true")
         try:
             cursor = connection.execute(f"SELECT * FROM ({sql.strip().rstrip(';')}\n) LIMIT {limit + 1}")
             rows = cursor.fetchall()
@@ -81,16 +87,13 @@ def _refused(error: duckdb.Error) -> Invalid:
     )
 
 
-def _tables(project: Project) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, table in _TABLES.items():
-        if project.lake.version(table) is not None:
-            found[name] = found[table] = duck.arrow_data(project.lake.scan(table))
+def _documents(project: Project) -> dict[str, pa.Table]:
     windows = [each for endpoint in project.definitions.endpoints for each in project.monitors.windows(endpoint)]
-    found["windows"] = _document_table(Window, windows, ("start", "end", "computed_at"))
     instants = ("opened_at", "closed_at", "closed_through", "updated_at", "silenced_until")
-    found["incidents"] = _document_table(Incident, project.incidents.find(limit=MOST_ROWS), instants)
-    return found
+    return {
+        "windows": _document_table(Window, windows, ("start", "end", "computed_at")),
+        "incidents": _document_table(Incident, project.incidents.find(limit=MOST_ROWS), instants),
+    }
 
 
 def _document_table(

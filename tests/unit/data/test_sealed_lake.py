@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def test_no_file_has_the_values_and_every_reader_has_them(tmp_path: Path) -> Non
     assert repr(_read(lake).to_pylist()) == repr(_read(plain).to_pylist())
     assert str(_read(lake, "salary")["salary"][2]) == "-0.0"
     assert spread(lake.scan("people"), ["email", "id"]).to_pylist() == _table().select(["email", "id"]).to_pylist()
-    assert duck.arrow_data(lake.scan("people")).to_table()["email"].to_pylist() == ROWS["email"]
+    assert [each["email"].to_pylist() for each in duck.batches(lake.scan("people"))] == [ROWS["email"]]
     assert _emails(stored) == [None] * 4  # what other readers of the files have
     _append(stored, "in clear")
     assert len(_found(tmp_path)) == len(MARKS)
@@ -94,6 +95,31 @@ def test_a_column_is_opened_only_where_it_is_read(tmp_path: Path) -> None:
     assert _read(another, "id")["id"].to_pylist() == ROWS["id"]
     with pytest.raises(Corrupt, match="does not open as people/email of lake"), duck.duck_errors("the lake"):
         _emails(another)
+
+
+def test_batches_open_what_is_asked_for_a_part_at_a_time(tmp_path: Path) -> None:
+    lake, count = _sealed(DeltaLake(tmp_path), ("email", "salary")), 150_000
+    rows = pa.table({"id": range(count), "email": ["a"] * count, "salary": pa.nulls(count, pa.float64())})
+    lake.append("people", rows.to_batches(), rows.schema, key="one")
+    scan, opened = lake.scan("people"), {"email": 0, "salary": 0}
+
+    def counting(name: str) -> Any:
+        def count_and_open(sealed: Any) -> Any:
+            opened[name] += len(sealed)
+            return scan.opens[name](sealed)
+
+        return count_and_open
+
+    counted = replace(scan, opens={name: counting(name) for name in opened})
+    assert sum(len(each) for each in duck.batches(counted, ["id"], "id >= 10")) == count - 10
+    assert opened == {"email": 0, "salary": 0}
+    assert [each["email"].to_pylist() for each in duck.batches(counted, ["email"], "id < 3")] == [["a"] * 3]
+    assert opened == {"email": 3, "salary": 0}
+    batches = duck.batches(counted, ["id", "email"])
+    next(batches)
+    assert opened["email"] < count // 2
+    assert sum(len(each) for each in batches) < count
+    assert opened == {"email": count + 3, "salary": 0}
 
 
 def test_rows_of_both_kinds_are_one_table_and_old_versions_are_as_they_were(tmp_path: Path) -> None:

@@ -176,23 +176,19 @@ class Reader:
             copied = self._copied(run, rows.schema, rows)
         return Given(copied.files, copied.columns, name, scan.version)
 
-    @property
-    def _settings(self) -> list[str]:
-        settings = ["python_enable_replacements = false"]
-        if self.confined is not None:
-            settings.append("enable_external_access = false")
-        return [*settings, "lock_configuration = true"]
-
     def _query(self, sql: str, run: str) -> Given:
         with duck.connect() as con:
             try:
                 statements = con.extract_statements(sql)
                 if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                     raise Invalid("The query is no single SELECT statement.", fix='write "SELECT ... FROM table".')
-                for table in sorted(con.get_table_names(sql) & set(self.lake.tables())):
-                    con.register(table, duck.arrow_data(self.lake.scan(table)))
-                for setting in self._settings:
-                    con.execute(f"SET {setting}")
+                scans = {each: self.lake.scan(each) for each in con.get_table_names(sql) & {*self.lake.tables()}}
+                for table, scan in scans.items():
+                    duck.register(con, table, scan)
+                con.execute("SET python_enable_replacements = false")
+                if self.confined is not None:
+                    duck.confine(con, scans.values())
+                con.execute("SET lock_configuration = true")
                 rows = con.sql(sql).to_arrow_reader(_GROUP_ROWS)
                 return self._copied(run, rows.schema, rows)
             except duckdb.Error as error:

@@ -18,6 +18,7 @@ from mainspring.core.errors import Conflict
 from mainspring.core.ids import new_id
 from mainspring.core.sqlite_file import rewrite
 from mainspring.core.time import format_instant
+from mainspring.data import duck
 from mainspring.data.model import DERIVED_PREFIXES, Erased, source_of
 from mainspring.features.layout import slot
 from mainspring.features.model import SEALED, Entity, FeatureView
@@ -30,7 +31,7 @@ from mainspring.operations.subjects import messages
 from mainspring.operations.subjects.naming import Subject, key_values
 from mainspring.operations.subjects.receipts import signed
 from mainspring.operations.subjects.remains import remains, searchable
-from mainspring.operations.subjects.tables import batches, conditions
+from mainspring.operations.subjects.tables import conditions
 from mainspring.project import Project
 from mainspring.registry.processes import local_user
 from mainspring.security.model import Erasure
@@ -169,7 +170,7 @@ def _known(project: Project, entity: Entity) -> Iterator[Subject]:
         schema = project.lake.describe(table).schema
         if table.startswith(DERIVED_PREFIXES) or any(name not in schema.names for name in names):
             continue
-        for batch in batches(project, table, names):
+        for batch in duck.batches(project.lake.scan(table), names):
             for values in {*zip(*(key_values(batch[name]) for name in names), strict=True)}:
                 if None not in values:
                     yield Subject(entity, dict(zip(names, values, strict=True)))

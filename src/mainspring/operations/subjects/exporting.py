@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import IO, Any
 
 import msgspec
-import pyarrow as pa
 
 from mainspring.core.files import disk_errors
 from mainspring.core.time import format_instant
-from mainspring.data.arrow import matching
+from mainspring.data import duck
 from mainspring.data.model import DERIVED_PREFIXES, RECORD_PREFIX
 from mainspring.ledger.model import PREDICTIONS
 from mainspring.operations.auditing import audit
 from mainspring.operations.features.entity_values import entity_values
 from mainspring.operations.subjects.naming import Subject
-from mainspring.operations.subjects.tables import batches, conditions
+from mainspring.operations.subjects.tables import conditions, sql
 from mainspring.project import Project
 from mainspring.registry.processes import local_user
 from mainspring.security.model import AuditFilter
@@ -93,11 +92,11 @@ def _tables(project: Project, subject: Subject) -> Iterator[tuple[str, Iterator[
 
 
 def _rows(project: Project, table: str, wheres: list[Any]) -> Iterator[dict[str, Any]]:
-    for batch in batches(project, table):
-        for where in wheres:
-            rows = pa.Table.from_batches([batch])
-            names = [name for name in rows.column_names if not name.startswith(RECORD_PREFIX)]
-            yield from rows.select(names).filter(matching(rows, where)).to_pylist()
+    schema = project.lake.describe(table).schema
+    names = [name for name in schema.names if not name.startswith(RECORD_PREFIX)]
+    for where in wheres:
+        for batch in duck.batches(project.lake.scan(table), names, sql(where, schema)):
+            yield from batch.to_pylist()
 
 
 def _features(project: Project, subject: Subject) -> Iterator[dict[str, Any]]:

@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import reduce
-from itertools import chain
-from operator import or_
+from itertools import chain, pairwise
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from mainspring.core.errors import Invalid
+from mainspring.core.expr.sql import literal_sql, quote_name
 from mainspring.core.ids import new_id
+from mainspring.core.schema import DType
 from mainspring.core.time import format_instant, parse_instant
+from mainspring.data import duck
 from mainspring.data.arrow import is_text
 from mainspring.data.model import (
     DEAD_LETTERS_SUFFIX,
@@ -36,13 +36,13 @@ from mainspring.operations.auditing import audit
 from mainspring.operations.subjects.erasing import LOCK, WAIT_S, Held, Plan, Told, commits_of, models_of, rebuild
 from mainspring.operations.subjects.naming import Subject, key_values
 from mainspring.operations.subjects.receipts import signed
-from mainspring.operations.subjects.tables import opened
 from mainspring.project import Project
 from mainspring.security.model import Erasure
 
 ACTION = "retention.run"
 _FIRST = -62_135_596_800_000_000  # the first instant of the calendar, UTC epoch microseconds
 _EVENT = "_event"  # of heads
+_AT_ONCE = 200_000  # rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,36 +173,39 @@ def _named(project: Project, table: str) -> Iterator[TableScan]:
 
 
 def _rows_due(project: Project, due: Due, scan: TableScan) -> int:
-    dataset = opened(scan)
-    if dataset is None or due.event not in dataset.schema.names:
+    schema = scan.schema if scan.rows is None else scan.rows.schema
+    if schema is None or due.event not in schema.names:
         return 0
-    kind = dataset.schema.field(due.event).type
-    past = None if is_text(kind) else ds.field(due.event) < pa.scalar(due.before, kind)
+    conditions = [] if is_text(schema.field(due.event).type) else [_is_past(due)]
     if due.retention.columns:
-        there = [ds.field(name).is_valid() for name in due.retention.columns if name in dataset.schema.names]
+        there = [f"{quote_name(name)} IS NOT NULL" for name in due.retention.columns if name in schema.names]
         if not there:
             return 0
-        some = reduce(or_, there)
-        past = some if past is None else past & some
-    batches = dataset.to_batches(columns=_needed(project, due, dataset.schema), filter=past)
-    return sum(_marks(project, due, pa.Table.from_batches([batch])).count(True) for batch in batches if batch.num_rows)
-
-
-def _needed(project: Project, due: Due, schema: pa.Schema) -> list[str]:
+        conditions.append(f"({' OR '.join(there)})")
     keys = {key for entity in project.definitions.entities.values() for key in entity.keys}
-    return [name for name in schema.names if name in {due.event, *due.retention.columns, *keys}]
+    needed = [name for name in schema.names if name in {due.event, *keys}]
+    batches = duck.batches(scan, needed, " AND ".join(conditions) or "true")
+    return sum(_marks(project, due, pa.Table.from_batches([batch])).count(True) for batch in batches)
+
+
+def _is_past(due: Due) -> str:
+    return f"{quote_name(due.event)} < {literal_sql(due.before, DType.Timestamp)}"
 
 
 def _marks(project: Project, due: Due, rows: pa.Table) -> list[bool]:
-    """Return which rows are past the retention, are not held, and have a value to remove."""
+    """Return which rows are past the retention, are not held, and have a value to remove.
+
+    Args:
+        rows: With the columns of values to remove, or only such rows that have some.
+    """
     times = rows[due.event]
     if is_text(times.type):  # a quarantine
         events = [_instant(each) for each in times.to_pylist()]
     else:
         events = times.cast(pa.int64()).to_pylist()
     past = [event is not None and event < due.before for event in events]
-    if due.retention.columns:
-        there = [rows[name].to_pylist() for name in due.retention.columns if name in rows.column_names]
+    there = [rows[name].to_pylist() for name in due.retention.columns if name in rows.column_names]
+    if there:
         some = {row for values in there for row, value in enumerate(values) if value is not None}
         past = [one and row in some for row, one in enumerate(past)]
     held = _held(project, rows)
@@ -252,18 +255,35 @@ def _apply(project: Project, due: Due) -> None:
         past = _marks(project, due, rows)
         return _without(rows, past, due.retention.columns) if any(past) else None
 
+    def left() -> Iterator[pa.RecordBatch]:
+        for batch in duck.batches(scan):
+            rows = pa.Table.from_batches([batch]).cast(schema)
+            changed = change(rows)
+            yield from (rows if changed is None else changed).to_batches()
+
     lake, key = project.lake, f"retention/{new_id()}"
     heads = HEADS_PREFIX + due.table
     if not due.retention.columns and heads in lake.tables():  # first: after a kill the rows are still due
         lake.expire(heads, _EVENT, due.before)
     if due.table.endswith(QUARANTINE_SUFFIX):
         with project.locks.hold(f"ingest.{due.source.name}", wait_s=WAIT_S):  # which appends to it
-            dataset: ds.Dataset | None = opened(lake.scan(due.table))
-            changed = None if dataset is None else change(dataset.to_table())
-            if changed is not None:
-                lake.replace(due.table, changed.to_batches(), changed.schema, key=key)
+            scan = lake.scan(due.table)
+            schema = lake.describe(due.table, scan.version).schema
+            if _rows_due(project, due, scan):
+                lake.replace(due.table, left(), schema, key=key)
     else:
-        lake.fold(due.table, due.event, _FIRST, due.before, change, key=key)
+        for since, until in pairwise(_spans(due, lake.scan(due.table))):
+            lake.fold(due.table, due.event, since, until, change, key=f"{key}.{since}")
+
+
+def _spans(due: Due, scan: TableScan) -> list[int]:
+    """Return bounds of spans of time with about as many rows each: so many are changed at once, in memory."""
+    event = quote_name(due.event)
+    with duck.session() as con, duck.duck_errors(due.table, scan):
+        duck.register(con, "due", scan)
+        numbered = f"SELECT {event}, row_number() OVER (ORDER BY {event}) AS n FROM due WHERE {_is_past(due)}"
+        found = con.execute(f"SELECT DISTINCT epoch_us({event}) FROM ({numbered}) WHERE n % {_AT_ONCE} = 0").fetchall()
+    return [_FIRST, *sorted(at for (at,) in found), due.before]
 
 
 def _without(rows: pa.Table, past: Sequence[bool], columns: Sequence[str]) -> pa.Table:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import msgspec
 import pyarrow as pa
-import pyarrow.dataset as ds
 
+from mainspring.core.expr.sql import quote_name, quote_text
 from mainspring.core.schema import DType
 from mainspring.core.time import format_instant
 from mainspring.data import duck
 from mainspring.data.arrow import Where, fitting, is_text
-from mainspring.data.model import DEAD_LETTERS_SUFFIX, SEQUENCE, TILES_PREFIX, KeyValue, TableScan
+from mainspring.data.model import DEAD_LETTERS_SUFFIX, SEQUENCE, TILES_PREFIX, KeyValue
 from mainspring.features.layout import slot
 from mainspring.features.tilelog.rows import tiles_table
 from mainspring.ledger.model import EXPLANATIONS, FAILURES, PREDICTIONS, key_text
@@ -77,7 +76,7 @@ def _quoting(project: Project, table: str, subjects: Sequence[Subject]) -> list[
     """Return the numbers of dead letters that quote a subject's key values, each as a word of its own."""
     patterns = [[quoted(value) for value in subject.keys.values()] for subject in subjects]
     found: list[KeyValue] = []
-    for batch in batches(project, table, (SEQUENCE, "key", "value")):
+    for batch in duck.batches(project.lake.scan(table), (SEQUENCE, "key", "value")):
         for number, *parts in zip(*(batch[name].to_pylist() for name in batch.schema.names), strict=True):
             text = b"\n".join(each or b"" for each in parts)
             if any(all(pattern.search(text) for pattern in each) for each in patterns):
@@ -102,13 +101,12 @@ def quoted(value: KeyValue, *, word: bool = True) -> re.Pattern[bytes]:
     return re.compile(b"(?<![" + letters + b"])(?:" + either + b")(?![" + letters + b"])")
 
 
-def batches(project: Project, table: str, columns: Sequence[str] | None = None, **options: Any) -> Iterator[Any]:
-    """Yield the rows of a table's newest version."""
-    dataset = opened(project.lake.scan(table))
-    if dataset is not None:
-        yield from dataset.to_batches(columns=None if columns is None else list(columns), **options)
-
-
-def opened(scan: TableScan) -> ds.Dataset | None:
-    """Return a version of a table as a dataset; `None` for one without files."""
-    return None if scan.files == () else duck.arrow_data(scan)
+def sql(where: Where, schema: pa.Schema) -> str:
+    """Return a condition in DuckDB's SQL; its columns are in the schema."""
+    parts = []
+    for column, values in where.items():
+        kind = schema.field(column).type
+        name = f"epoch_us({quote_name(column)})" if pa.types.is_timestamp(kind) else quote_name(column)
+        literals = [quote_text(each) if isinstance(each, str) else str(each) for each in fitting(values, kind)]
+        parts.append(f"{name} IN ({', '.join(literals)})" if literals else "false")
+    return " AND ".join(parts)

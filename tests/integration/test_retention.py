@@ -13,7 +13,7 @@ import mainspring as ms
 from kit.erased_shop import ANA, BEN, customers, found_in, ingest, opened, rows, subject, write
 from mainspring.core.errors import Invalid, InvalidDefinition, NotFound
 from mainspring.core.time import DAY, ManualClock, parse_instant
-from mainspring.data import commits
+from mainspring.data import commits, duck
 from mainspring.data.model import Retention
 from mainspring.data.streams.decoding import LETTERS, letter_rows
 from mainspring.data.streams.model import Message
@@ -21,9 +21,10 @@ from mainspring.operations.evidence.measures import measured
 from mainspring.operations.ingest import land
 from mainspring.operations.materialize import materialise_views
 from mainspring.operations.subjects import holding, retaining
+from mainspring.operations.subjects.naming import find_subjects
 from mainspring.operations.subjects.receipts import verified
 from mainspring.project import Project
-from mainspring.security.model import Erasure
+from mainspring.security.model import Erasure, LegalHold
 
 NOW = parse_instant("2024-06-20T15:00:00Z")
 COMPUTED = """
@@ -110,6 +111,37 @@ def test_values_past_their_time_are_removed_and_their_rows_stay(tmp_path: Path) 
     with patch.object(retaining, "_marks", wraps=retaining._marks) as marks:
         assert retaining.retain(project) is None
     assert {call.args[1].table for call in marks.call_args_list} == {"purchases__quarantine"}  # whose times are text
+
+
+def test_rows_are_kept_while_nobody_can_tell_whether_they_are_of_a_subject_on_hold(tmp_path: Path) -> None:
+    project = project_with(tmp_path, "ms.Retention(days=90)")
+    unreadable = [f"{ANA},{shop},a@mail,-1.0,{OLD}T12:00:00Z" for shop in ("seven", "")]
+    ingest(project, tmp_path, *rows(ANA, "a@mail", [1.0, -1.0], OLD), *unreadable)
+
+    def left(table: str) -> list[str]:
+        return sorted(str(each) for batch in duck.batches(project.lake.scan(table), ["shop"]) for each in batch["shop"])
+
+    of_nothing = LegalHold(bytes(32), "former", "an entity that is no longer declared", NOW, "eve")
+    project.erasures.hold(of_nothing)
+    told = "rows kept, as it cannot be told whether they are of a subject on hold"
+    assert retaining.plan(project).outside == [f"lake/purchases: 1 {told}", f"lake/purchases__quarantine: 3 {told}"]
+    assert retaining.retain(project) is None
+    project.erasures.release(of_nothing.subject)
+
+    (shop,) = find_subjects(project, "shop", ["9"])
+    holding.hold(project, [shop], "case 4711")
+    done = retaining.retain(project)
+    assert done is not None
+    receipt = verified(done.receipt.encode())
+    assert {each["store"]: each["rows"] for each in receipt["stores"]} == {
+        "lake/purchases": 1, "lake/purchases__quarantine": 1,
+    }  # fmt: skip
+    assert receipt["not_reached"] == [f"lake/purchases__quarantine: 2 {told}"]
+    assert (left("purchases"), left("purchases__quarantine")) == ([], ["None", "seven"])
+    assert retaining.retain(project) is None
+    holding.release(project, [shop])
+    assert retaining.retain(project) is not None
+    assert left("purchases__quarantine") == []
 
 
 @pytest.mark.parametrize("at", ["lake/purchases__quarantine", "view Shop"])

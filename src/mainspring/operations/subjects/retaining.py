@@ -53,6 +53,8 @@ class Due:
         event: Column of the rows' time.
         before: Time before which rows are past it, UTC epoch microseconds.
         rows: Number of such rows in the newest version that nobody's hold keeps; 0 if older versions alone have some.
+        untold: Number of those that stay as it cannot be told whether a hold keeps them.
+        past: Whether a named older version has rows that nobody's hold keeps.
     """
 
     table: str
@@ -60,7 +62,12 @@ class Due:
     retention: Retention
     event: str
     before: int
-    rows: int
+    rows: int = 0
+    untold: int = 0
+    past: bool = False
+
+    def __bool__(self) -> bool:
+        return self.rows > 0 or self.past
 
     @property
     def held(self) -> Held:
@@ -72,24 +79,26 @@ class Due:
 
 def plan(project: Project) -> Plan:
     """Return what a run would do. Nothing is changed."""
-    return _planned(project, _due(project))
+    return _planned(project, _found(project))
 
 
 def retain(project: Project, told: Told = lambda _: None) -> Erasure | None:
     """Delete what is past its retention from every version; return the record with its receipt, `None` if nothing is.
 
-    Rows of subjects that are held stay as they are, and dead letters that may quote them.
+    Rows of subjects that are held stay as they are, and what may be theirs: quarantined rows without a readable key,
+    dead letters, and all rows while a held subject's entity is no longer declared.
 
     Args:
         told: Called before each store.
     """
     with project.locks.hold(LOCK, wait_s=WAIT_S):
-        due = _due(project)
+        found = _found(project)
+        due = [each for each in found if each]
         begun = next((each for each in project.erasures.all() if not each.entity and each.done_at is None), None)
         if not due and begun is None:
             return None
         project.audit.check()
-        planned = _planned(project, due)
+        planned = _planned(project, found)
         sources = {each.source.name for each in due}
         with project.audit.together():
             if begun is None:
@@ -113,7 +122,11 @@ def retain(project: Project, told: Told = lambda _: None) -> Erasure | None:
         return replace(begun, done_at=done, receipt=receipt)
 
 
-def _planned(project: Project, due: Sequence[Due]) -> Plan:
+def _planned(project: Project, found: Sequence[Due]) -> Plan:
+    due = [each for each in found if each]
+    untold: dict[str, int] = {}
+    for each in found:
+        untold[each.table] = max(untold.get(each.table, 0), each.untold)
     sources = {each.source.name for each in due}
     views = project.definitions.views.values()
     streams = project.definitions.streams
@@ -128,11 +141,17 @@ def _planned(project: Project, due: Sequence[Due]) -> Plan:
             f"lake/{name}{DEAD_LETTERS_SUFFIX}: kept, as they may quote subjects on hold"
             for name in sorted(sources)
             if name + DEAD_LETTERS_SUFFIX in tables and name in held
+        ]
+        + [
+            f"lake/{table}: {count} rows kept, as it cannot be told whether they are of a subject on hold"
+            for table, count in untold.items()
+            if count
         ],
     )
 
 
-def _due(project: Project) -> list[Due]:
+def _found(project: Project) -> list[Due]:
+    """Return what is past a retention, and what would be if it were not kept."""
     tables, now, found = {*project.lake.tables()}, project.wall.now(), []
     held = _quotable(project)
     for name, source in project.definitions.sources.items():
@@ -141,10 +160,14 @@ def _due(project: Project) -> list[Due]:
             for retention in source.retentions:
                 if table.endswith(DEAD_LETTERS_SUFFIX) and (retention.columns or name in held):
                     continue  # a message is kept or deleted as a whole, and whom it quotes cannot be told from a hold
-                due = Due(table, source, retention, times[table], retention.before(now), 0)
-                rows = _rows_due(project, due, project.lake.scan(table))
-                if rows or any(_rows_due(project, due, scan) for scan in _named(project, table)):
-                    found.append(replace(due, rows=rows))
+                due = _counted(
+                    project,
+                    Due(table, source, retention, times[table], retention.before(now)),
+                    project.lake.scan(table),
+                )
+                past = not due.rows and any(_counted(project, due, scan).rows for scan in _named(project, table))
+                if due.rows or due.untold or past:
+                    found.append(replace(due, past=past))
     return sorted(found, key=lambda each: (each.table, each.retention.columns))
 
 
@@ -172,28 +195,32 @@ def _named(project: Project, table: str) -> Iterator[TableScan]:
         yield replace(scan, files=files)
 
 
-def _rows_due(project: Project, due: Due, scan: TableScan) -> int:
+def _counted(project: Project, due: Due, scan: TableScan) -> Due:
+    """Return what a version of the table has."""
     schema = scan.schema if scan.rows is None else scan.rows.schema
     if schema is None or due.event not in schema.names:
-        return 0
+        return due
     conditions = [] if is_text(schema.field(due.event).type) else [_is_past(due)]
     if due.retention.columns:
         there = [f"{quote_name(name)} IS NOT NULL" for name in due.retention.columns if name in schema.names]
         if not there:
-            return 0
+            return due
         conditions.append(f"({' OR '.join(there)})")
     keys = {key for entity in project.definitions.entities.values() for key in entity.keys}
     needed = [name for name in schema.names if name in {due.event, *keys}]
-    batches = duck.batches(scan, needed, " AND ".join(conditions) or "true")
-    return sum(_marks(project, due, pa.Table.from_batches([batch])).count(True) for batch in batches)
+    rows = untold = 0
+    for batch in duck.batches(scan, needed, " AND ".join(conditions) or "true"):
+        marks = [*_marks(project, due, pa.Table.from_batches([batch]))]
+        rows, untold = rows + marks.count(True), untold + marks.count(None)
+    return replace(due, rows=rows, untold=untold)
 
 
 def _is_past(due: Due) -> str:
     return f"{quote_name(due.event)} < {literal_sql(due.before, DType.Timestamp)}"
 
 
-def _marks(project: Project, due: Due, rows: pa.Table) -> list[bool]:
-    """Return which rows are past the retention, are not held, and have a value to remove.
+def _marks(project: Project, due: Due, rows: pa.Table) -> list[bool | None]:
+    """Return which rows are past the retention, are not held, and have a value to remove; `None` if it cannot be told.
 
     Args:
         rows: With the columns of values to remove, or only such rows that have some.
@@ -208,8 +235,8 @@ def _marks(project: Project, due: Due, rows: pa.Table) -> list[bool]:
     if there:
         some = {row for values in there for row, value in enumerate(values) if value is not None}
         past = [one and row in some for row, one in enumerate(past)]
-    held = _held(project, rows)
-    return [one and row not in held for row, one in enumerate(past)]
+    held, untold = _held(project, rows, quarantined=is_text(times.type))
+    return [one and row not in held and (None if row in untold else True) for row, one in enumerate(past)]
 
 
 def _instant(text: str | None) -> int | None:
@@ -218,24 +245,30 @@ def _instant(text: str | None) -> int | None:
     return None
 
 
-def _held(project: Project, rows: pa.Table) -> set[int]:
-    """Return the rows of subjects that are held."""
+def _held(project: Project, rows: pa.Table, *, quarantined: bool) -> tuple[set[int], set[int]]:
+    """Return the rows of subjects that are held, and those of which it cannot be told whether they are."""
     holds: dict[str, set[bytes]] = {}
     for hold in project.erasures.holds():
         holds.setdefault(hold.entity, set()).add(hold.subject)
     found: set[int] = set()
+    untold: set[int] = set()
     for name, digests in holds.items():
         entity = project.definitions.entities.get(name)
-        if entity is None or any(key not in rows.column_names for key in entity.keys):
+        if entity is None:  # it is no longer declared
+            untold.update(range(len(rows)))
+            continue
+        if any(key not in rows.column_names for key in entity.keys):
             continue
         names: dict[str, list[int]] = {}
         for row, values in enumerate(zip(*(key_values(rows[key]) for key in entity.keys), strict=True)):
             if None not in values and (keys := _typed(entity, values)) is not None:
                 names.setdefault(Subject(entity, keys).name, []).append(row)
+            elif quarantined:
+                untold.add(row)
         subjects = project.subject_keys.digests([*names])
         found.update(chain.from_iterable(each for each, one in zip(names.values(), subjects, strict=True)
                                          if one in digests))  # fmt: skip
-    return found
+    return found, untold
 
 
 def _typed(entity: Entity, values: Sequence[Any]) -> dict[str, KeyValue] | None:
@@ -269,7 +302,7 @@ def _apply(project: Project, due: Due) -> None:
         with project.locks.hold(f"ingest.{due.source.name}", wait_s=WAIT_S):  # which appends to it
             scan = lake.scan(due.table)
             schema = lake.describe(due.table, scan.version).schema
-            if _rows_due(project, due, scan):
+            if _counted(project, due, scan).rows:
                 lake.replace(due.table, left(), schema, key=key)
     else:
         for since, until in pairwise(_spans(due, lake.scan(due.table))):
@@ -286,7 +319,7 @@ def _spans(due: Due, scan: TableScan) -> list[int]:
     return [_FIRST, *sorted(at for (at,) in found), due.before]
 
 
-def _without(rows: pa.Table, past: Sequence[bool], columns: Sequence[str]) -> pa.Table:
+def _without(rows: pa.Table, past: Sequence[bool | None], columns: Sequence[str]) -> pa.Table:
     if not columns:
         return rows.filter(pa.array([not each for each in past]))
     for name in columns:

@@ -37,7 +37,8 @@ class Progress:
 
     def close(self) -> None:
         """Stop updating the bars; later output appears below them."""
-        self._bars.stop()
+        if self._bars.live.is_started:
+            self._bars.stop()
 
     def update(self, stage: str, done: float, total: float | None, note: str = "") -> None:
         """Report that `done` of `total` of a stage is complete; `None` for an unknown total."""
@@ -62,4 +63,4 @@ class Progress:
         self._bars.update(task.id, note=note)
         if not self._console.is_terminal:
             took = time.monotonic() - self._began[stage]
-            self._console.print(f"  {stage:<28} {took:6.1f} s  [dim]{note}")
+            self._console.print(f"  {stage:<28} {took:6.1f} s  [dim]{note}", soft_wrap=True)

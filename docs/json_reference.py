@@ -482,7 +482,7 @@ DOCUMENTS = {
     **dict.fromkeys(("roles grant", "roles revoke"), Document(Grant, ("granted_at",))),
     "roles list": Document(list[Grant], ("granted_at",)),
     "retention": Document(_object("RetentionAnswer", plan=Plan | None, receipt=_RECEIPT | None)),  # type: ignore[valid-type]
-    "erase": Document(_object("ErasureAnswer", plan=Plan | None, receipts=list[_RECEIPT])),  # type: ignore[valid-type]
+    "erase": Document(_object("ErasureAnswer", plan=Plan | None, receipts=list[_RECEIPT], held=int)),  # type: ignore[valid-type]
     "subject export": Document(_object("ExportedSubject", archive=str, files=list[Exported])),
     "subject receipt": Document(_RECEIPT),
     "subject receipts": Document(

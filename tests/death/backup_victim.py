@@ -13,7 +13,7 @@ from mainspring.operations.backup.running import backup, restore
 def main() -> None:
     folder, dies_at = Path(sys.argv[2]), int(sys.argv[3])
     sys.path.insert(0, str(folder))
-    project, parts = opened(folder), count()
+    project, parts = opened(folder, restores=True), count()
 
     def told(_: str) -> None:
         if next(parts) == dies_at:

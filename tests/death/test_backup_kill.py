@@ -7,18 +7,20 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from kit.depth import DEEP
 from kit.erased_shop import found_in, opened, planted, subject
-from mainspring.core.errors import Corrupt
+from mainspring.core.errors import Conflict, Corrupt
+from mainspring.operations.auditing import audit
 from mainspring.operations.backup.archive import UNFINISHED
 from mainspring.operations.backup.running import _blobs_of, backup, check_restore, restore
 from mainspring.operations.subjects.erasing import erase
 
-PARTS = range(4) if DEEP else (3,)  # of a restore: the file, the bundle, the catalog, erasures
+PARTS = range(5) if DEEP else (3,)  # of a restore: the file, the bundle, the catalog, keys, erasures
 _VICTIM = Path(__file__).with_name("backup_victim.py")
 
 
@@ -31,6 +33,10 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _killed(folder, "backup", 2)  # before the bundle is written
     assert (folder / "monday.backup.unfinished").exists()
     assert not (folder / "monday.backup").exists()
+    assert (folder / ".mainspring" / "backup.tmp" / "catalog.db").exists()
+    assert [each.ok for each in check_restore(project)] == [False]
+    opened(folder).close()
+    assert not (folder / ".mainspring" / "backup.tmp").exists()
     with pytest.raises(Corrupt):
         restore(project, folder / f"monday.backup{UNFINISHED}")
     backup(project, folder / "monday.backup")
@@ -59,8 +65,13 @@ def test_a_killed_restore_says_so_and_the_next_brings_nobody_back(shop: Path, tm
     folder = tmp_path / "shop"
     shutil.copytree(shop, folder)
     _killed(folder, "restore", part)
-    project = opened(folder)
-    assert bool(list(check_restore(project))) == (part > 0)  # the file is read before anything is changed
+    refused = pytest.raises(Conflict, match=r"restoring\.json.*monday\.backup") if part else nullcontext()
+    with refused:  # the file is read before anything is changed
+        opened(folder).close()
+    project = opened(folder, restores=True)
+    assert bool(list(check_restore(project))) == (part > 0)
+    if part == 3:
+        audit(project, "train", "model/late")  # by another machine, which has the same catalog
     done = restore(project, folder / "monday.backup")
     assert (done.bundles, done.erased) == (1, 1)
     assert list(check_restore(project)) == []

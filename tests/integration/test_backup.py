@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
-from kit.erased_shop import ANA, BEN, HOSTILE, customers, found_in, opened, planted, subject
+from kit.erased_shop import ANA, BEN, HOSTILE, customers, found_in, ingest, opened, planted, rows, subject, write
 from kit.servers import PostgresServer
 from mainspring.core.errors import Conflict, Corrupt, Invalid, NotFound
+from mainspring.operations.auditing import audit, verify_audit
 from mainspring.operations.backup.archive import UNFINISHED
-from mainspring.operations.backup.running import _blobs_of, backup, restore, unfinished
+from mainspring.operations.backup.running import _blobs_of, backup, restore
+from mainspring.operations.subjects import holding
 from mainspring.operations.subjects.erasing import erase
 from mainspring.project import Project
+from mainspring.project.restoring import read_restoring
+from mainspring.security.model import AuditFilter
 
 DIGEST = "a" * 64
 FILES = {"manifest.json": b"{}", "model.onnx": b"weights" * 300_000}
@@ -51,7 +55,7 @@ def test_a_restored_backup_is_the_project_without_those_who_were_erased_since(tm
     with pytest.raises(Conflict, match="catalog"):
         restore(project, path)
     project.close()
-    assert unfinished(project) is None
+    assert read_restoring(project.settings.state) is None
     _lost(project)
 
     project = opened(tmp_path)
@@ -63,27 +67,68 @@ def test_a_restored_backup_is_the_project_without_those_who_were_erased_since(tm
     assert project.subject_keys.erased([subject(project).name, subject(project, BEN).name]) == [True, False]
     assert [each.id for each in project.snapshots.log()] == kept
     assert {each: _blobs_of(project).get(DIGEST)[each] for each in FILES} == FILES
-    assert unfinished(project) is None
+    assert read_restoring(project.settings.state) is None
     assert {each.id for each in project.predictions.recent()} == {"clear1", "clear2", "sealed1"}  # of the lake before
 
 
 def test_whoever_is_the_first_to_be_erased_after_a_backup_stays_erased(tmp_path: Path) -> None:
-    project = planted(tmp_path)
-    state = project.settings.state
-    with project.engine.begin() as connection:  # as before the first value under a subject's key
-        connection.execute(sa.text("DELETE FROM data_keys WHERE purpose = 'subject-names'"))
-    project.close()
-    (state / "keys" / "data-keys").unlink(missing_ok=True)
-    project = opened(tmp_path)
-    path = tmp_path / "monday.backup"
+    write(tmp_path)
+    project, path = opened(tmp_path), tmp_path / "monday.backup"  # no value is under a subject's key yet
+    ingest(project, tmp_path, *rows(ANA, "", [1.0]), *rows(BEN, "", [2.0]))
     backup(project, path)
-    shutil.copytree(state / "lake", tmp_path / "lake of before")
+    shutil.copytree(project.settings.state / "lake", tmp_path / "lake of before")
     erase(project, [subject(project)])
     project.close()
     _lost(project)
     project = opened(tmp_path)
     assert restore(project, path).erased == 1
-    assert customers(project) == sorted({BEN, *HOSTILE})
+    assert customers(project) == [BEN]
+
+
+def _without_catalog(project: Project) -> Project:
+    """Return the project opened again, whose catalog is lost and whose lake is not."""
+    project.close()
+    for path in project.settings.state.glob("catalog.db*"):
+        path.unlink()
+    return opened(project.settings.root)
+
+
+def test_a_catalog_restored_beside_its_lake_has_no_byte_of_who_was_erased_since(tmp_path: Path) -> None:
+    write(tmp_path)
+    project, path = opened(tmp_path), tmp_path / "monday.backup"
+    ana, ben = subject(project), subject(project, BEN)
+    names = project.subject_keys.digests([ana.name, ben.name])
+    holding.hold(project, [ana, ben], "a case")
+    audit(project, "features.reveal", "view/Spending", subject=ana.former_name)  # of a former version
+    project.subject_keys.keys([ana.name, ben.name])
+    wrapped = [key.wrapped for key in project._subject_key_store.find(names) if key is not None]
+    backup(project, path)
+    holding.release(project, [ana])
+    erase(project, [ana])
+    project = _without_catalog(project)
+    done = restore(project, path)
+    assert (done.erased, done.held) == (0, 0)  # rows of nobody are back
+    assert [each.subject for each in project.erasures.holds()] == names[1:]
+    assert project.subject_keys.erased([ana.name, ben.name]) == [True, False]
+    mine, bens = (re.compile(b"|".join(map(re.escape, each))) for each in ((ANA.encode(), wrapped[0]), wrapped[1:]))
+    assert found_in(tmp_path / ".mainspring", [mine]) == []
+    assert [each.partition("-")[0] for each in found_in(tmp_path / ".mainspring", [bens])] == ["catalog.db"]
+    assert verify_audit(project).damage == ()
+
+
+def test_a_hold_keeps_its_subject_alone_from_being_erased_again(tmp_path: Path) -> None:
+    write(tmp_path)
+    project, path = opened(tmp_path), tmp_path / "monday.backup"
+    ana, ben = subject(project), subject(project, BEN)
+    erase(project, [ana, ben])
+    ingest(project, tmp_path, *rows(ANA, "", [1.0]), *rows(BEN, "", [2.0]))
+    holding.hold(project, [ana], "rows that came later")
+    backup(project, path)
+    project = _without_catalog(project)
+    done = restore(project, path)
+    assert (done.erased, done.held) == (1, 1)
+    assert customers(project) == [ANA]
+    assert [each.event.subject for each in project.audit.search(AuditFilter(action="subject.hold"))] == [ana.name]
 
 
 def test_what_is_no_whole_backup_of_the_project_changes_nothing(tmp_path: Path) -> None:
@@ -107,7 +152,7 @@ def test_what_is_no_whole_backup_of_the_project_changes_nothing(tmp_path: Path) 
     (tmp_path / "other").write_bytes(content.replace(b'"project":"shop"', b'"project":"shoe"', 1))
     with pytest.raises(Invalid, match="shoe"):
         restore(project, tmp_path / "other")
-    assert unfinished(project) is None
+    assert read_restoring(project.settings.state) is None
     assert project.snapshots.log() == []
     with pytest.raises(Conflict, match="exists"):
         backup(project, path)

@@ -173,10 +173,11 @@ def test_a_restored_backup_brings_nobody_back(tmp_path: Path) -> None:
         _copied(backup / name, state / name)
     project = opened(tmp_path)
     assert ANA in customers(project)
-    made = erasing.erase_again(project)
+    made, held = erasing.erase_again(project)
+    assert held == 0
     assert [each.subjects for each in made] == [tuple(project.subject_keys.digests([subject(project).name]))]
     assert found_in(state) == []
-    assert erasing.erase_again(project) == []
+    assert erasing.erase_again(project) == ([], 0)
     assert customers(project) == sorted({BEN, *HOSTILE})
 
 
@@ -218,7 +219,7 @@ def test_personal_columns_are_in_no_file_and_everything_is_as_in_clear(tmp_path:
     assert found_in(state, values) == []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SealedLake, "_open", _interrupted)
-        assert erasing.erase_again(project) == [], "who is back is told by keys: nothing is decrypted"
+        assert erasing.erase_again(project) == ([], 0), "who is back is told by keys: nothing is decrypted"
     erasing.erase(project, [subject(project)])
     assert found_in(state) == []
 

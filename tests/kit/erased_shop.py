@@ -64,8 +64,9 @@ def write(folder: Path, personal: Sequence[str] = ("email",), retention: str = "
     (folder / "erased_shop.py").write_text(shop)
 
 
-def opened(folder: Path, **settings: Any) -> Project:
-    return open_project(load_settings(folder, overrides={"tracking": "memory://", **settings}, environment={}))
+def opened(folder: Path, *, restores: bool = False, **settings: Any) -> Project:
+    overrides = {"tracking": "memory://", **settings}
+    return open_project(load_settings(folder, overrides=overrides, environment={}), restores=restores)
 
 
 def rows(customer: str, mail: str, amounts: list[float], at: str = "2024-03-20") -> list[str]:

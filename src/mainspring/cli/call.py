@@ -45,6 +45,7 @@ class Call:
     debug: bool
     overrides: dict[str, Any] = field(default_factory=dict)
     reads_only: bool = False
+    restores: bool = False
     answered: bool = False  # True once the JSON document is printed
     output: TextIO | None = None  # destination of the document if standard output is redirected
     waiting: Waiting | None = None
@@ -69,14 +70,18 @@ class Call:
         """
         from mainspring.core.errors import NotFound
         from mainspring.project import open_project
+        from mainspring.project.restoring import read_restoring
         from mainspring.project.settings import find_project, load_settings
 
         if self.folder is not None and not self.folder.is_dir():
             raise NotFound(f"There is no folder {self.folder}.", fix="name the project's folder with --project.")
         os.umask(0o077)  # from here on this process and its children write state files, which only the owner may read
         root = find_project(self.folder or Path.cwd())
-        project = open_project(load_settings(root, self.profile, self.overrides))
-        project.reads_only = self.reads_only
+        settings = load_settings(root, self.profile, self.overrides)
+        project = open_project(settings, reads_only=self.reads_only, restores=self.restores)
+        if self.reads_only and (mark := read_restoring(settings.state)) is not None:
+            self.heard()
+            click.echo(f"Warning: {mark.what}.\n  Fix: {mark.fix}.", err=True)
         if project.settings.sign_in is not None:
             from mainspring.registry.processes import work_as
 
@@ -126,18 +131,20 @@ _OPTIONS = (
 
 
 def command(
-    name: str, *, reads_only: bool = False, **options: Any
+    name: str, *, reads_only: bool = False, restores: bool = False, **options: Any
 ) -> Callable[[Callable[..., int | None]], click.Command]:
     """Make a command whose function takes a `Call` first; an int that it returns is the exit code.
 
     Args:
         reads_only: Whether the command changes nothing that profiles share.
+        restores: Whether it finishes a restore that was interrupted; commands that write refuse to run before.
     """
 
     def build(function: Callable[..., int | None]) -> click.Command:
         @functools.wraps(function)
         def body(*, json_: bool, project: Path | None, profile: str | None, debug: bool, **arguments: Any) -> None:
-            call = Call(json_, project, profile, debug, reads_only=reads_only, output=apart() if json_ else None)
+            output = apart() if json_ else None
+            call = Call(json_, project, profile, debug, reads_only=reads_only, restores=restores, output=output)
             with Waiting(sys.stderr, f"{click.get_current_context().command_path}: at work") as call.waiting:
                 code = guarded(call, lambda: function(call, **arguments))
             if code:

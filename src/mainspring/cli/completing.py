@@ -37,8 +37,7 @@ class _Name(click.types.StringParamType):
 
         try:
             root = find_project(ctx.params.get("project") or Path.cwd())
-            project = open_project(load_settings(root, ctx.params.get("profile")))
-            project.reads_only = True
+            project = open_project(load_settings(root, ctx.params.get("profile")), reads_only=True)
             names = sorted(name for name in _NAMES[param.name or ""](project) if name.startswith(incomplete))
         except Exception:  # a shell has no place for errors, and definitions may raise any
             return []

@@ -25,6 +25,7 @@ from mainspring.core.time import DAY, HOUR, Clock, ReplayClock, SystemClock
 from mainspring.project import backends
 from mainspring.project.backends import Build, Context
 from mainspring.project.gitignore import keep_out_of_git
+from mainspring.project.restoring import expect_restored, remove_scratch
 from mainspring.project.setting_values import key_service
 from mainspring.project.settings import modules_of
 from mainspring.project.tenancy import claim, own_place
@@ -115,13 +116,27 @@ if not TYPE_CHECKING:
 REPLAY_START = 0  # time of a replayed clock before any replay
 
 
-def open_project(settings: Settings) -> Project:
-    """Return the project. Only its state folder is opened, and made private."""
+def open_project(settings: Settings, *, reads_only: bool = False, restores: bool = False) -> Project:
+    """Return the project. Only its state folder is opened, and made private.
+
+    Args:
+        reads_only: Whether the opener writes nothing that is shared with other profiles.
+        restores: Whether the opener finishes a restore that was interrupted.
+
+    Raises:
+        Conflict: A restore was interrupted, and the opener neither only reads nor finishes it.
+    """
     expect_room()
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     claim(settings)
     keep_out_of_git(settings)
-    return Project(settings)
+    project = Project(settings)
+    project.reads_only = reads_only
+    if not reads_only:
+        remove_scratch(settings.state, project.own_locks)
+    if not (reads_only or restores):
+        expect_restored(settings.state)
+    return project
 
 
 class Project:

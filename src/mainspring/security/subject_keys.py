@@ -128,6 +128,11 @@ class SubjectKeys:
         marks = self._erased()
         return [each in marks for each in self.digests(subjects)] if marks else [False] * len(subjects)
 
+    def erased_since(self) -> list[bytes]:
+        """Return the digests of erased subjects of which only the file knows: the catalog was restored."""
+        stored = {*self._store().destroyed()}
+        return [each for each in self._marked() if each not in stored]
+
     def destroy(self, subjects: Sequence[str]) -> int:
         """Destroy the keys of subjects, which get none again; return how many were not erased before.
 

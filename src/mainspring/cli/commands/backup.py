@@ -38,7 +38,7 @@ def command(call: Call, *, path: Path) -> None:
     )
 
 
-@make("restore")
+@make("restore", restores=True)
 @click.argument("path", metavar="FROM", type=click.Path(path_type=Path))
 def restore(call: Call, *, path: Path) -> None:
     """Restore the backup FROM into a project whose catalog is empty, after reading all of it.
@@ -54,9 +54,15 @@ def restore(call: Call, *, path: Path) -> None:
 
 
 def _show(console: Console, done: Restored) -> None:
+    from mainspring.cli.commands.erase import show_again
+    from mainspring.core.time import format_instant
+
     console.print(f"Restored: catalog and {done.bundles} bundles.", highlight=False)
     for each in done.missing:
         console.print(f"The lake lacks version {each}.", markup=False)
+    show_again(console, done.erased, done.held)
     console.print(
-        f"{done.erased} erasures were repeated." if done.erased else "Nobody who was erased is back.", highlight=False
+        f"What was made or ended after {format_instant(done.made_at)}, such as holds, keys and grants, is not in it.",
+        highlight=False,
+        soft_wrap=True,
     )

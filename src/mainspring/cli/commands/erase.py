@@ -38,8 +38,8 @@ def command(call: Call, *, entity: str | None, keys: tuple[str, ...], plan_: boo
         raise Invalid("Name an entity and its keys, or only --again.", fix="write `mainspring erase ENTITY KEY`.")
     if again:
         with call.progress() as progress:
-            made = erasing.erase_again(project, told=progress.say)
-        call.result(_answer(None, made), lambda console: _show_again(console, len(made)))
+            made, held = erasing.erase_again(project, told=progress.say)
+        call.result(_answer(None, made, held), lambda console: show_again(console, len(made), held))
         return
     subjects = naming.find_subjects(project, entity or "", keys)
     if not subjects:
@@ -54,14 +54,18 @@ def command(call: Call, *, entity: str | None, keys: tuple[str, ...], plan_: boo
     call.result(document, lambda console: show_receipt(console, document["receipts"][0]["receipt"]))
 
 
-def _answer(planned: Plan | None, made: Sequence[Erasure]) -> dict[str, Any]:
+def _answer(planned: Plan | None, made: Sequence[Erasure], held: int = 0) -> dict[str, Any]:
     import msgspec
 
-    return {"plan": planned, "receipts": [msgspec.json.decode(each.receipt) for each in made]}
+    return {"plan": planned, "receipts": [msgspec.json.decode(each.receipt) for each in made], "held": held}
 
 
-def _show_again(console: Console, count: int) -> None:
-    console.print(f"{count} erasures were repeated." if count else "Nobody who was erased is back.")
+def show_again(console: Console, repeated: int, held: int) -> None:
+    """Print how many erasures were repeated, and how many not because their subjects are held."""
+    if held:
+        console.print(f"{held} who were erased are back and held: see `mainspring subject holds`.", highlight=False)
+    if repeated or not held:
+        console.print(f"{repeated} erasures were repeated." if repeated else "Nobody who was erased is back.")
 
 
 def show_plan(console: Console, planned: Plan) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import msgspec
 import sqlalchemy as sa
 
 from mainspring.core.errors import Conflict, Corrupt, Invalid
-from mainspring.core.files import make_folder, write_atomic
+from mainspring.core.files import make_folder
 from mainspring.core.ids import new_id
 from mainspring.core.locks import MemoryLocks
 from mainspring.core.settings import Url
@@ -30,11 +31,17 @@ from mainspring.operations.subjects.erasing import erase_again
 from mainspring.project import Project, backends
 from mainspring.project.catalog import open_catalog
 from mainspring.project.ledger_folder import lake_digest
+from mainspring.project.restoring import (
+    SCRATCH,
+    SCRATCH_LOCK,
+    Restoring,
+    end_restoring,
+    read_restoring,
+    write_restoring,
+)
 from mainspring.project.running import UP_LOCK
 from mainspring.security.data_keys import SUBJECT_NAMES
 
-RESTORING = "restoring.json"  # in the state folder, while a restore is not finished
-_LOCK = "backup"
 _MANIFEST, _CATALOG, _TRACKING, _BLOBS = "manifest.json", "catalog.db", "tracking.db", "blobs/"
 _AT_ONCE = 1 << 20
 Told = Callable[[str], None]  # gets the part that follows
@@ -64,6 +71,7 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         missing: Versions of tables that the lake does not have, as `TABLE VERSION`.
         erased: Erasures that were repeated, because the backup is from before them.
+        held: Subjects whose erasure was not repeated, because the backup holds them.
     """
 
     id: str
@@ -71,14 +79,7 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
     bundles: int
     missing: list[str]
     erased: int
-
-
-class _Mark(msgspec.Struct, frozen=True):
-    """Restore that is not finished. `copied`: all is there, and the erased may be back."""
-
-    path: str
-    id: str
-    copied: bool
+    held: int
 
 
 def backup(project: Project, path: Path, told: Told = lambda _: None) -> Made:
@@ -139,50 +140,45 @@ def restore(project: Project, path: Path, told: Told = lambda _: None) -> Restor
     if head.project != project.settings.project:
         raise Invalid(f"{path} is a backup of project {head.project!r}.", fix="restore it there.")
     with project.own_locks.hold(UP_LOCK, wait_s=0), _scratch(project) as scratch:
-        mark = unfinished(project)
+        state, mark = project.settings.state, read_restoring(project.settings.state)
         if mark is not None and mark.id != head.id:
-            raise Conflict(f"The restore of {mark.path} is not finished.", fix=f"run `mainspring restore {mark.path}`.")
+            raise Conflict(f"Another backup is not restored yet: {mark.what}.", fix=f"{mark.fix}.")
         told("the file")
         manifest = _verified(project, path, head)
         if mark is None:
             _expect_empty(project)
         if mark is None or not mark.copied:
-            _set(project, _Mark(str(path), head.id, copied=False))
+            mark = Restoring(str(path.absolute()), head.id, copied=False)
+            write_restoring(state, mark)
             _restore_all(project, path, head, manifest, scratch, told)
+            told("keys")
             project.data_keys.readopt()
-            _set(project, _Mark(str(path), head.id, copied=True))
+            write_restoring(state, msgspec.structs.replace(mark, copied=True))
         told("erasures")
-        project.subject_keys.erased([])  # keys that the catalog has again are destroyed
-        erased = erase_again(project)
+        erased, held = erase_again(project)
         audit(project, "backup.restore", f"backup/{head.id}", path.name)
-        _mark_of(project).unlink()
+        end_restoring(state)
     missing = [
         f"{table} {version}"
         for table, version in manifest.tables.items()
         if project.lake.version(table) is None or not project.lake.readable(table, [version])
     ]
     return Restored(
-        id=head.id, made_at=head.made_at, bundles=len(manifest.bundles), missing=missing, erased=len(erased)
+        id=head.id, made_at=head.made_at, bundles=len(manifest.bundles), missing=missing, erased=len(erased), held=held
     )
 
 
-def unfinished(project: Project) -> _Mark | None:
-    """Return the restore that was interrupted, `None` if there is none."""
-    try:
-        return msgspec.json.decode(_mark_of(project).read_bytes(), type=_Mark)
-    except FileNotFoundError:
-        return None
-
-
 def check_restore(project: Project) -> Iterator[Finding]:
-    """Check that no restore was interrupted."""
-    mark = unfinished(project)
+    """Check that no restore was interrupted, and that no killed backup left databases in clear."""
+    mark, scratch = read_restoring(project.settings.state), project.settings.state / SCRATCH
     if mark is not None:
-        how = "people who were erased may be back" if mark.copied else "a part of it is there"
-        yield Finding(
-            check="restore", ok=False, detail=f"the restore of {mark.path} was interrupted: {how}",
-            fix=f"run `mainspring restore {mark.path}`, which finishes it",
-        )  # fmt: skip
+        yield Finding(check="restore", ok=False, detail=mark.what, fix=mark.fix)
+    if scratch.exists():
+        with suppress(Conflict), project.own_locks.hold(SCRATCH_LOCK, wait_s=0):
+            yield Finding(
+                check="restore", ok=False, detail=f"a killed backup or restore left databases in clear in {scratch}",
+                fix="delete it; the next command that writes does so too",
+            )  # fmt: skip
 
 
 def _verified(project: Project, path: Path, head: archive.Head) -> Manifest:
@@ -239,11 +235,22 @@ def _restore_all(
     def as_here(row: dict[str, Any]) -> dict[str, Any]:
         return {**row, "lake": here} if row.get("lake") == manifest.lake else row
 
-    engine = open_catalog(_sqlite(scratch / _CATALOG), MemoryLocks(), project.settings.project)
-    try:
-        move_tables(engine, project.engine, "the catalog", decisive=(), step=_quiet, as_there=as_here)
-    finally:
-        engine.dispose()
+    with closing(Project(replace(project.settings, catalog=_sqlite(scratch / _CATALOG)))) as stored:
+        tree, copied = stored.audit.tree(), project.audit.tree()
+        if tree is None or copied is None or tree.origin != copied.origin:  # else it was killed after this
+            _forget(stored)
+            move_tables(stored.engine, project.engine, "the catalog", decisive=(), step=_quiet, as_there=as_here)
+
+
+def _forget(stored: Project) -> None:
+    """Destroy in a backup's catalog the keys of who was erased since, and end their holds, which had been released."""
+    erased = {*stored.subject_keys.erased_since()}
+    with stored.audit.together():
+        for each in stored.erasures.holds():
+            if each.subject in erased:
+                stored.erasures.release(each.subject)
+                audit(stored, "subject.release", f"subject/{each.subject.hex()[:16]}", "erased since this backup")
+    stored.subject_keys.erased([])
 
 
 class _Bundle(msgspec.Struct):
@@ -306,22 +313,14 @@ def _blobs_of(project: Project) -> Any:
 @contextmanager
 def _scratch(project: Project) -> Iterator[Path]:
     """Context with an empty folder in the state folder; what a killed process left there is removed."""
-    with project.own_locks.hold(_LOCK, wait_s=0):
-        folder = project.settings.state / "backup.tmp"
+    with project.own_locks.hold(SCRATCH_LOCK, wait_s=0):
+        folder = project.settings.state / SCRATCH
         shutil.rmtree(folder, ignore_errors=True)
         make_folder(folder)
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _mark_of(project: Project) -> Path:
-    return project.settings.state / RESTORING
-
-
-def _set(project: Project, mark: _Mark) -> None:
-    write_atomic(_mark_of(project), msgspec.json.encode(mark))
 
 
 def _sqlite(path: Path) -> Url:

@@ -28,7 +28,7 @@ from mainspring.ledger.model import PREDICTIONS
 from mainspring.operations.auditing import audit
 from mainspring.operations.materialize import materialise_views
 from mainspring.operations.subjects import messages
-from mainspring.operations.subjects.naming import Subject, key_values
+from mainspring.operations.subjects.naming import Subject, former_names, key_values
 from mainspring.operations.subjects.receipts import signed
 from mainspring.operations.subjects.remains import remains, searchable
 from mainspring.operations.subjects.tables import conditions
@@ -40,6 +40,7 @@ from mainspring.training.inputs import read_by
 LOCK = "erase"
 ACTION = "subject.erase"
 WAIT_S = 600.0
+_AT_ONCE = 10_000  # events
 Told = Callable[[str], None]  # gets the name of the store that follows
 
 
@@ -148,19 +149,46 @@ def erase(project: Project, subjects: Sequence[Subject], *, reason: str = "", to
         return Erasure(begun.id, entity, digests, begun.began_at, done, receipt)
 
 
-def erase_again(project: Project, told: Told = lambda _: None) -> list[Erasure]:
-    """Erase what a restored backup has brought back of subjects that were erased; return the erasures.
+def erase_again(project: Project, told: Told = lambda _: None) -> tuple[list[Erasure], int]:
+    """Erase what a restored backup has brought back of subjects that were erased.
 
-    The key values in tables and online stores are compared with the digests of erased subjects.
+    The key values in tables, online stores and the audit log are compared with the digests of erased subjects.
+
+    Returns:
+        The erasures, and the number of subjects that are back and held, of whom nothing was erased.
     """
-    made = []
+    made, held = [], 0
     for entity in project.definitions.entities.values():
         found = {each.name: each for each in _known(project, entity)}
         erased = project.subject_keys.erased([*found])
         back = [each for each, gone in zip(found.values(), erased, strict=True) if gone]
-        if back:
-            made.append(erase(project, back, reason="again: a restored backup had brought it back", told=told))
-    return made
+        are_held = _held(project, [each.name for each in back])
+        free = [each for each, is_held in zip(back, are_held, strict=True) if not is_held]
+        held += len(back) - len(free)
+        if free:
+            made.append(erase(project, free, reason="again: a restored backup had brought it back", told=told))
+    told("audit")
+    _erase_events(project)
+    _rewrite_catalog(project)
+    return made, held
+
+
+def _erase_events(project: Project) -> None:
+    """Erase from the audit log the subjects that were erased and are not held, by their names of all versions."""
+    tree, texts = project.audit.tree(), set[str]()
+    for begin in range(0, 0 if tree is None else tree.size, _AT_ONCE):
+        records = project.audit.records(begin, begin + _AT_ONCE)
+        texts.update(each.subject for each in records if isinstance(each.subject, str))
+    named = [(text, name) for text in texts for name in (text, *former_names(project, text))]
+    names = [name for _, name in named]
+    states = zip(named, project.subject_keys.erased(names), _held(project, names), strict=True)
+    for text in sorted({text for (text, _), erased, held in states if erased and not held}):
+        project.audit.erase(text, project.wall.now(), local_user())
+
+
+def _held(project: Project, names: Sequence[str]) -> list[bool]:
+    held = {each.subject for each in project.erasures.holds()}
+    return [each in held for each in project.subject_keys.digests(names)] if held else [False] * len(names)
 
 
 def _known(project: Project, entity: Entity) -> Iterator[Subject]:
@@ -224,6 +252,11 @@ def _carry_out(project: Project, subjects: Sequence[Subject], planned: Plan, tol
     for subject in subjects:
         for name in (subject.name, subject.former_name):
             project.audit.erase(name, project.wall.now(), local_user())
+    _rewrite_catalog(project)
+
+
+def _rewrite_catalog(project: Project) -> None:
+    """Leave no bytes of erased names and destroyed keys in a file."""
     if project.settings.catalog.scheme == "sqlite":
         rewrite(project.settings.catalog.path)
 

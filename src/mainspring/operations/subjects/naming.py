@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,16 @@ class Subject:
     def encoded(self) -> bytes:
         """The key in online stores."""
         return encode_key(list(self.keys.values()))
+
+
+def former_names(project: Project, text: str) -> Iterator[str]:
+    """Yield the names of the subjects that events of former versions name `text`."""
+    for entity in project.definitions.entities.values():
+        values = text.split(", ", len(entity.keys) - 1)
+        if len(values) == len(entity.keys):
+            with suppress(Invalid):  # it is of another entity
+                keys = typed_key(entity.keys, dict(zip(entity.keys, values, strict=True)), entity.name)
+                yield Subject(entity, keys).name
 
 
 def key_values(column: pa.Array[Any] | pa.ChunkedArray[Any]) -> list[Any]:

@@ -51,6 +51,7 @@ from mainspring.operations.jobs.queue import Planned
 from mainspring.operations.migrate.migration import Moved as MovedPart
 from mainspring.operations.models.adding import Added
 from mainspring.operations.models.curating import Happened
+from mainspring.operations.models.signing import SignedModel
 from mainspring.operations.models.transferring import Moved
 from mainspring.operations.pipelines.control import StepState
 from mainspring.operations.policies import Case
@@ -290,6 +291,8 @@ DOCUMENTS = {
     ),
     "models export": Document(Moved, more={"file": str}),
     "models import": Document(Moved),
+    "models sign": Document(SignedModel),
+    "models verify": Document(SignedModel),
     "models key": Document(_object("PublicKey", key=str)),
     "models trust": Document(list[TrustedKey], ("at",), {"public": str}),
     "promote": Document(Promotion),

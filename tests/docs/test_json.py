@@ -16,6 +16,7 @@ import pytest
 from kit import documents, prefork
 from kit.depot import MODEL, Depot, opened
 from kit.incidents import incident
+from kit.model_signers import write_signer
 from kit.models import mlp
 from kit.pages import script
 from kit.people import known
@@ -112,6 +113,7 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
     (root / "clicks.jsonl").write_text('{"user": "ana"}\n')
     (root / "cases.csv").write_text("who,action,resource,expected\nrole:viewer,model.read,project,denied\n")
     (root / "m.onnx").write_bytes(mlp())
+    write_signer(root)
     known(project, local_user(), "local:ben")
     (root / "key").write_text(create_key(project, "ben", ["manage"], DAY, created_by="local:ben"))
     pq.write_table(pa.table({"hub": ["north"], "when": pa.array([now])}), root / "rows.parquet")
@@ -154,6 +156,8 @@ def test_what_commands_print_is_as_the_schema_says(reference: ModuleType, depot:
         ("edge remove", ["depot-7"]), ("edge withdraw", [MODEL, "2"]),
         ("edge keys", []), ("edge rotate", ["timestamp"]), ("edge sign", []),
         ("models import", ["v.tar"]), ("models key", []), ("models trust", ["other", "ab" * 32]),
+        ("models sign", [version, "signed", "--key", "signer.pem"]),
+        ("models verify", ["signed", "--signed-by", "signer.pub.pem"]),
         ("models add", ["network", "m.onnx"]), ("models function", ["twice", "parcels.maths:doubled", *spec]),
         ("models compose", ["pair", "graph.json"]), ("models list", []), ("models delete", ["network:1"]),
         ("models restore", ["network:1"]), ("models gc", []),

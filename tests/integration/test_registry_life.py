@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from kit.model_signers import write_signer
 from kit.models import mlp
 from kit.people import known
 from mainspring.core.errors import Conflict, Corrupt, Denied, Invalid, NotFound
@@ -19,10 +21,12 @@ from mainspring.operations.access import add_account
 from mainspring.operations.keys import create_key
 from mainspring.operations.models import curating, transferring
 from mainspring.operations.models.adding import add_file
+from mainspring.operations.models.signing import sign_version, verify_model
 from mainspring.operations.promote import promote
 from mainspring.project import Project, open_project
 from mainspring.project.settings import load_settings
-from mainspring.registry.bundles import seal
+from mainspring.registry import oms
+from mainspring.registry.bundles import seal, sha256
 from mainspring.registry.lineage import PARENT
 from mainspring.registry.model import AliasMove, Approval, Graph, Manifest, ModelVersion, Node, TensorSpec
 from mainspring.registry.processes import local_user, process_tags
@@ -271,6 +275,36 @@ def test_a_file_names_the_version_that_it_was_made_from(project: Project, tmp_pa
     assert curating.garbage(project, grace_us=DAY).bundles == []
 
 
+def test_a_file_has_to_be_signed_where_the_profile_says_so(project: Project, tmp_path: Path) -> None:
+    path = tmp_path / "network.onnx"
+    path.write_bytes(mlp())
+    for name in ("vendor", "other"):
+        write_signer(tmp_path, name)
+    project.settings = replace(project.settings, models_signed_by=tmp_path / "vendor.pub.pem")
+    with pytest.raises(Denied, match="cannot be read"):
+        add_file(project, "network", path)
+    beside = tmp_path / "network.onnx.sig"
+    digest = sha256(path.read_bytes())
+    for signer, files, error in (
+        ("other", {oms.ONLY: digest}, Denied),
+        ("vendor", {oms.ONLY: "0" * 64}, Corrupt),
+        ("vendor", {"elsewhere.onnx": digest}, Corrupt),
+    ):
+        beside.write_bytes(oms.sign("network", files, oms.read_signer(tmp_path / f"{signer}.pem")))
+        with pytest.raises(error):
+            add_file(project, "network", path)
+    assert project.versions.all() == []
+    vendor = oms.read_signer(tmp_path / "vendor.pem")
+    beside.write_bytes(oms.sign("network", {oms.ONLY: digest}, vendor))
+    with pytest.raises(Denied):
+        add_file(project, "network", path, signed_by=tmp_path / "other.pub.pem")  # an option weakens no profile
+    added = add_file(project, "network", path)
+    assert project.bundles.load(added.digest).manifest.extra["signer"] == vendor.name
+    beside.unlink()
+    (tmp_path / "model.sig").write_bytes(oms.sign("models", {path.name: digest, "README": "1" * 64}, vendor))
+    assert add_file(project, "network", path).version == added.version
+
+
 @pytest.mark.parametrize("reference", ["late:", ":1", "late:x", "late:-1", "late:1:2", "late@", "late:²", "la te:1"])
 def test_a_badly_named_version_is_refused(project: Project, reference: str) -> None:
     registered(project)
@@ -401,6 +435,27 @@ def test_a_version_moves_with_its_nodes_and_its_lineage(project: Project, tmp_pa
     with pytest.raises(Denied):
         transferring.import_version(there, tmp_path / "pair.tar")
     there.bundles.load(pair.digest)
+
+
+def test_a_signed_folder_has_a_version_with_its_nodes(project: Project, tmp_path: Path) -> None:
+    pair = graph_of(project, registered(project))
+    write_signer(tmp_path)
+    folder, trusted = tmp_path / "published" / "pair", tmp_path / "signer.pub.pem"
+    done = sign_version(project, name_of(pair), folder, oms.read_signer(tmp_path / "signer.pem"))
+    assert "export" in actions(project)
+    assert folder.stat().st_mode & 0o077 == 0
+    found = verify_model(folder, trusted)
+    assert (found.signer, found.files, found.ignored) == (done.signer, done.files, ("model.sig",))
+    below = {path.parent.relative_to(folder).parts[:1] for path in folder.rglob("manifest.json")}
+    assert below == {(), ("nodes",)}
+    assert sha256((folder / "manifest.json").read_bytes()) == pair.digest
+    assert verify_model(folder / "manifest.json", trusted).signer == done.signer
+    with pytest.raises(Conflict, match="exists"):
+        sign_version(project, name_of(pair), folder, oms.read_signer(tmp_path / "signer.pem"))
+    next(folder.glob("nodes/*/golden.json")).write_bytes(b"[]")
+    with pytest.raises(Corrupt, match=r"nodes/.*golden\.json"):
+        verify_model(folder, trusted)
+    assert [each.name for each in folder.parent.iterdir()] == ["pair"]
 
 
 def test_an_import_of_what_is_marked_is_refused(project: Project, tmp_path: Path) -> None:

@@ -74,11 +74,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "models near-duplicates late-delivery --threshold 0.9 --most 50",
     ),
     "models restore": ("models restore late-delivery:3",),
+    "models sign": ("models sign late-delivery@champion published --key signer.pem",),
     "models show": ("models show late-delivery", "models show late-delivery:3"),
     "models trust": (
         "models trust",
         "models trust staging 3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29",
     ),
+    "models verify": ("models verify published --signed-by signer.pub.pem",),
     "models waive": ("models waive late-delivery:4 'auc beats by 0.005' --reason 'a new label' --until 7d",),
     "models waivers": ("models waivers late-delivery:4",),
     "models withdraw": ("models withdraw late-delivery:4 --reason 'the alarms are back'",),

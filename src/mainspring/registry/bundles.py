@@ -103,7 +103,7 @@ class Bundles:
             Corrupt: The bundle is inconsistent, or another key signed it.
             StorageFull: No space; nothing was stored.
         """
-        blob = {**bundle.files, MANIFEST: encode_manifest(bundle.manifest), SIGNATURE: bundle.signature}
+        blob = blob_of(bundle)
         open_blob(bundle.digest, blob, self._public_key, looked_through=bundle.looked_through)
         self._blobs.put(bundle.digest, blob)
 
@@ -122,6 +122,11 @@ class Bundles:
                 error.what, fix="restore the bundle from a backup, or check `blobs` in the profile."
             ) from error
         return open_blob(digest, blob, self._public_key)
+
+
+def blob_of(bundle: Bundle) -> dict[str, bytes]:
+    """Return the files of a bundle as they are stored."""
+    return {**bundle.files, MANIFEST: encode_manifest(bundle.manifest), SIGNATURE: bundle.signature}
 
 
 def open_blob(digest: str, blob: Mapping[str, bytes], public_key: bytes, *, looked_through: str = "") -> Bundle:

@@ -149,7 +149,21 @@ def card(call: Call, *, reference: str, kind: str, output: Path | None) -> None:
 @click.option(
     "--parent", metavar="NAME:VERSION", help="The version that this version was derived from, for its lineage."
 )
-def add(call: Call, *, name: str, file: Path, golden: Path | None, alias: str | None, parent: str | None) -> None:
+@click.option(
+    "--signed-by",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="PEM of public keys or authorities, one of which must have signed FILE: FILE.sig, or model.sig beside it.",
+)
+def add(
+    call: Call,
+    *,
+    name: str,
+    file: Path,
+    golden: Path | None,
+    alias: str | None,
+    parent: str | None,
+    signed_by: Path | None,
+) -> None:
     """Register FILE (.onnx; XGBoost's .ubj or .json; LightGBM's .txt) as a version of the model NAME.
 
     Runs the file in a separate process, seals it with golden rows, and signs it. Rejects other formats, and files with
@@ -157,7 +171,7 @@ def add(call: Call, *, name: str, file: Path, golden: Path | None, alias: str | 
     """
     from mainspring.operations.models.adding import add_file
 
-    _told(call, add_file(call.project, name, file, golden=golden, alias=alias, parent=parent))
+    _told(call, add_file(call.project, name, file, golden=golden, alias=alias, parent=parent, signed_by=signed_by))
 
 
 @make("function")

@@ -1,4 +1,4 @@
-"""`mainspring models export`, `import`, `key` and `trust`: versions between installations."""
+"""`mainspring models export`, `import`, `key`, `trust`, `sign` and `verify`: versions between installations."""
 
 from __future__ import annotations
 
@@ -94,4 +94,47 @@ def trust(call: Call, *, name: str | None, key: str | None, forget: str | None) 
     call.result([{**dated(each, "at"), "public": each.public.hex()} for each in found], told)
 
 
-COMMANDS = (export, import_, key, trust)
+@make("sign")
+@click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--key", type=_FILE, required=True, help="PEM of a private key on P-256, P-384 or P-521.")
+@click.option("--certificate", type=_FILE, help="PEM of the key's certificate, then of intermediate ones.")
+def sign(call: Call, *, reference: str, folder: Path, key: Path, certificate: Path | None) -> None:
+    """Write the files of a version to a new FOLDER and sign them, for tools that verify OpenSSF Model Signing.
+
+    The files contain held-out rows of the training data, as the bundle does.
+    """
+    from mainspring.operations.models.signing import sign_version
+    from mainspring.registry.oms import read_signer
+
+    done = sign_version(call.project, reference, folder, read_signer(key, certificate))
+    call.result(
+        asdict(done),
+        lambda console: console.print(
+            f"{done.signature}: {done.files} files, signed by {done.signer}.",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        ),
+    )
+
+
+@make("verify", reads_only=True)
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--signed-by", type=_FILE, required=True, help="PEM of public keys, or of authorities' certificates.")
+@click.option("--signature", type=_FILE, help="By default model.sig in the folder, or FILE.sig.")
+def verify(call: Call, *, path: Path, signed_by: Path, signature: Path | None) -> None:
+    """Verify that a folder or file is what a trusted key signed by OpenSSF Model Signing."""
+    from mainspring.operations.models.signing import verify_model
+
+    found = verify_model(path, signed_by, signature)
+
+    def told(console: Console) -> None:
+        left = f" Not signed: {', '.join(found.ignored)}." if found.ignored else ""
+        line = f"{found.path}: {found.files} file{'s' * (found.files != 1)}, signed by {found.signer}.{left}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    call.result(asdict(found), told)
+
+
+COMMANDS = (export, import_, key, trust, sign, verify)

@@ -67,6 +67,7 @@ def add_file(
     golden: Path | None = None,
     alias: str | None = None,
     parent: str | None = None,
+    signed_by: Path | None = None,
 ) -> Added:
     """Register a model file: `.onnx`, XGBoost's `.ubj` or `.json`, LightGBM's `.txt`.
 
@@ -74,11 +75,14 @@ def add_file(
         golden: A JSON file with `inputs`, name -> rows, and `outputs` if the answers are known.
         alias: Alias to set on the version; `champion` goes live on every endpoint that serves it.
         parent: The version it was derived from, `NAME:VERSION`; its bundle is kept as long as this version.
+        signed_by: PEM of public keys and authorities, one of which has to have signed the file (`registry.oms`), beside
+            one of the profile's `models_signed_by`.
 
     Raises:
         NotFound: There is no such file, or no such parent.
+        Denied: Nobody who has to signed it.
         Invalid: Its format is not supported, or it cannot predict row by row.
-        Corrupt: It is damaged, does not load, or predicts a row differently alone and in a batch.
+        Corrupt: It is damaged, not what was signed, does not load, or predicts a row differently alone and in a batch.
         Conflict: The project trains a model of this name.
         MissingExtra: Its runtime is not installed.
     """
@@ -88,6 +92,12 @@ def add_file(
     rows = None if golden is None else read_golden(golden)
     flavour, name, content = read_model(path)
     origin = {"file": path.name, "sha256": sha256(content)}
+    for trusted in filter(None, (project.settings.models_signed_by, signed_by)):
+        from mainspring.registry import oms
+
+        signed = oms.open_signature(oms.signature_of(path), oms.read_trusted(trusted), project.wall.now())
+        oms.check_file(path, origin["sha256"], signed)
+        origin["signer"] = signed.signer
     if parent is not None:
         made_from = find(project, parent)
         expect_kept(project, made_from)

@@ -47,7 +47,7 @@ def export_version(project: Project, reference: str, path: Path) -> Moved:
         StorageFull: No space; there is no file.
     """
     version = find(project, reference)
-    bundles = _with_members(project, version.digest)
+    bundles = with_members(project, version.digest)
     try:
         run: RunRecord | None = project.tracking.get(version.run_id)
     except NotFound:
@@ -81,7 +81,8 @@ def export_version(project: Project, reference: str, path: Path) -> Moved:
     return Moved(version.model, version.version, version.digest, len(bundles), _OWN)
 
 
-def _with_members(project: Project, digest: str) -> dict[str, Bundle]:
+def with_members(project: Project, digest: str) -> dict[str, Bundle]:
+    """Return a bundle and those of its nodes, by digest."""
     bundles: dict[str, Bundle] = {}
     waiting = [digest]
     while waiting:

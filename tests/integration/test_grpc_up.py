@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -199,6 +202,16 @@ def test_tls(tmp_path: Path, authority: Authority) -> None:
         assert told.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
+@contextmanager
+def _connected(address: Address, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
+    context.set_alpn_protocols(["h2"])
+    with (
+        socket.create_connection((address.host, address.port), 20) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as connection,
+    ):
+        yield connection
+
+
 def test_mutual_tls(tmp_path: Path, authority: Authority) -> None:
     clients = Authority(tmp_path, name="clients")
     tls = replace(authority.issue("server"), client_ca=clients.certificate)
@@ -209,6 +222,12 @@ def test_mutual_tls(tmp_path: Path, authority: Authority) -> None:
                 summed(server.address, server.key, authority, shown)
 
         address = replace(Address.parse(server.address), secure=True)
+        older = authority.trusting(clients.issue("caller"))
+        older.maximum_version = ssl.TLSVersion.TLSv1_2
+        with pytest.raises(OSError, match=r"EOF|ALERT"), _connected(address, older):
+            pass
+        with _connected(address, authority.trusting(clients.issue("caller"))) as connection:
+            assert connection.version() == "TLSv1.3"
         before, new = served(address), authority.issue("server")  # in the same files
         wait_until(lambda: served(address) != before, "the renewed certificate")
         assert served(address) == ssl.PEM_cert_to_DER_cert(new.cert.read_text())

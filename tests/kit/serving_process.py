@@ -139,6 +139,9 @@ async def _gateway(
 async def _grpc(
     folder: Path, settings: dict[str, Any], served: dict[str, Any], tell: Tell, stop: asyncio.Event
 ) -> None:
+    from mainspring.processes.grpc import refuse_tls_1_2
+
+    refuse_tls_1_2()
     from kit.serving import PEPPER, Kit
     from mainspring.core.settings import Address, Limits, Tls
     from mainspring.ledger.adapters.segments import SegmentLog

@@ -11,6 +11,7 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from mainspring.core.environment import set_variable
 from mainspring.core.errors import Invalid, MissingExtra
 from mainspring.processes.catalog_copy import copy_catalog
 from mainspring.processes.process import log, run
@@ -41,14 +42,25 @@ def check_installed() -> None:
         raise MissingExtra("Serving gRPC", "grpc")
 
 
-async def _serve(project: Project, slots: Slots, tracing: Tracing | None, *, shared: bool) -> None:
-    from mainspring.serving.grpc.server import credentials, serve
-    from mainspring.serving.grpc.service import Service
+def refuse_tls_1_2() -> None:
+    """Let gRPC speak TLS 1.3 alone, in a process that has not imported it yet.
 
+    gRPC for Python has no setting for versions. It reads from the environment the cipher suites of TLS 1.2: one for a
+    secret that both sides know is none that they can use.
+    """
+    set_variable("GRPC_SSL_CIPHER_SUITES", "ECDHE-PSK-CHACHA20-POLY1305", default=True)
+
+
+async def _serve(project: Project, slots: Slots, tracing: Tracing | None, *, shared: bool) -> None:
     settings, address = project.settings, project.settings.grpc
     if address is None:
         raise Invalid("No address is configured for gRPC.", fix='set it in the profile: grpc = "127.0.0.1:8082".')
     tls = settings.gateway_tls
+    if tls is not None and not tls.allows_1_2:
+        refuse_tls_1_2()
+    from mainspring.serving.grpc.server import credentials, serve
+    from mainspring.serving.grpc.service import Service
+
     catalog = copy_catalog(project)
     plane = DataPlane(
         routes=catalog,

@@ -392,7 +392,7 @@ def _rollback(project: Project) -> Outcome:
 
 @_measure(
     "encryption-in-transit",
-    "Planes that other machines reach speak TLS: 1.3, and 1.2 where a setting allows it or over gRPC.",
+    "Planes that other machines reach speak TLS: 1.3, and 1.2 where a setting allows it.",
     off_by="no `gateway_tls_cert`, `control_tls_cert`",
     test="integration/test_tls.py::test_plain_http_is_not_answered",
 )

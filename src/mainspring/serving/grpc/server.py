@@ -128,7 +128,7 @@ def _listen(server: Any, address: Address, credentials: grpc.ServerCredentials |
 def credentials(tls: Tls) -> grpc.ServerCredentials:
     """Return what `serve` needs for TLS; where `tls` names authorities, callers must show a certificate of theirs.
 
-    Files that changed are loaded with the next connection. gRPC for Python has no setting for the version of TLS.
+    Files that changed are loaded with the next connection. For the version of TLS see `processes.grpc.refuse_tls_1_2`.
 
     Raises:
         Invalid: A file cannot be served with; see `security.tls.check`.

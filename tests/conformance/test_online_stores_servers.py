@@ -113,22 +113,24 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
     return paths
 
 
-def test_rediss_is_tls_and_trusts_only_whom_it_is_told_to(certificate: tuple[Path, Path]) -> None:
+def test_rediss_is_mutual_tls_and_trusts_only_whom_it_is_told_to(certificate: tuple[Path, Path]) -> None:
     public, private = certificate
-    options = ("--tls-cert-file", str(public), "--tls-key-file", str(private), "--tls-auth-clients", "no")
+    files = ("--tls-cert-file", str(public), "--tls-key-file", str(private), "--tls-ca-cert-file", str(public))
     with running(RedisServer) as server:
         server.stop()
-        server.options = ("--port", "0", "--tls-port", str(server.port), *options)
+        server.options = ("--port", "0", "--tls-port", str(server.port), "--tls-auth-clients", "yes", *files)
         server.start()
         address = server.url.text.replace("redis://", "rediss://")
-        store = RedisOnlineStore(Url(f"{address}?ssl_ca_certs={public}"), "tls")
+        shown = f"ssl_certfile={public}&ssl_keyfile={private}"
+        store = RedisOnlineStore(Url(f"{address}?ssl_ca_certs={public}&{shown}"), "tls")
         store.write("v", [(b"a", EntityState(1, b"x"))])
         assert store.read([("v", b"a")]) == [EntityState(1, b"x")]
         store.close()
-        stranger = RedisOnlineStore(Url(address), "tls")
-        with pytest.raises(Unavailable, match="certificate"):
-            stranger.ping()
-        stranger.close()
+        for options, said in ((shown, "certificate"), (f"ssl_ca_certs={public}", "did not respond")):
+            stranger = RedisOnlineStore(Url(f"{address}?{options}"), "tls")
+            with pytest.raises(Unavailable, match=said):
+                stranger.ping()
+            stranger.close()
 
 
 def test_stores_that_open_at_once_make_the_tables_once() -> None:

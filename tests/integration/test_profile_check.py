@@ -186,32 +186,40 @@ def test_a_server_that_is_too_old(
     assert "is older than 99.0" in last.detail
 
 
-def test_postgres_that_wants_tls(tmp_path: Path) -> None:
+def test_postgres_that_wants_mutual_tls(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
-    files = authority.issue("server")
+    files, shown, other = (authority.issue(name) for name in ("server", "mainspring", "another"))
     with running(PostgresServer) as server:
         url = server.url.text
         server.stop()
         shutil.copy(files.cert, server.folder / "server.pem")
         shutil.copy(files.key, server.folder / "server.key")
-        for path in (server.folder / "server.pem", server.folder / "server.key"):
+        shutil.copy(authority.certificate, server.folder / "clients.pem")
+        for path in (server.folder / name for name in ("server.pem", "server.key", "clients.pem")):
             path.chmod(0o600)
             if server.user is not None:
                 shutil.chown(path, server.user)
-        (server.folder / "data" / "pg_hba.conf").write_text("hostssl all all 127.0.0.1/32 scram-sha-256\n")
+        (server.folder / "data" / "pg_hba.conf").write_text(
+            "hostssl all all 127.0.0.1/32 scram-sha-256 clientcert=verify-full\n"
+        )
         server.options = (
             "-c", "ssl=on", "-c", f"ssl_cert_file={server.folder}/server.pem",
             "-c", f"ssl_key_file={server.folder}/server.key",
+            "-c", f"ssl_ca_file={server.folder}/clients.pem",
         )  # fmt: skip
         server.start()
-        found = checked(tmp_path, catalog=f"{url}?sslmode=disable", tracking=f"{url}?sslmode=require")
+        own, others = (f"&sslcert={each.cert}&sslkey={each.key}" for each in (shown, other))
+        found = checked(tmp_path, catalog=f"{url}?sslmode=disable", tracking=f"{url}?sslmode=require{own}")
         assert "sslmode=require" in found["catalog"]["reachable"].fix
         assert found["tracking"]["encryption"].detail == "TLS"
         verified = f"{url}?sslmode=verify-full&sslrootcert={authority.certificate}"
-        found = checked(tmp_path, catalog=verified, tracking=f"{url}?sslmode=verify-full&sslrootcert={files.key}")
+        found = checked(tmp_path, catalog=verified + own, tracking=f"{url}?sslmode=verify-full&sslrootcert={files.key}")
         assert found["catalog"]["encryption"].detail == "TLS"
         assert not found["tracking"]["reachable"].ok
-        assert wrong(checked(tmp_path, catalog=verified, online=verified)) == []
+        found = checked(tmp_path, catalog=verified, tracking=verified + others)
+        assert not found["catalog"]["reachable"].ok
+        assert not found["tracking"]["reachable"].ok
+        assert wrong(checked(tmp_path, catalog=verified + own, online=verified + own)) == []
 
 
 def test_redis_that_evicts_and_one_that_forbids(tmp_path: Path, redis_server: RedisServer) -> None:

@@ -124,22 +124,32 @@ def test_what_cannot_be_served_with_is_said_before_anything_starts(tmp_path: Pat
     assert not (tmp_path / ".mainspring" / "logs").exists()
 
 
-def test_the_console_over_tls(tmp_path: Path, authority: Authority) -> None:
+def asked(connection: http.client.HTTPConnection) -> int:
+    connection.request("GET", "/login")
+    return connection.getresponse().status
+
+
+def test_the_console_over_mutual_tls(tmp_path: Path, authority: Authority) -> None:
     tls = authority.issue("console")
     root, port = tmp_path, free_port()
     (root / "features.py").write_text("")
     (root / "mainspring.toml").write_text(
         f'name = "secure"\nmodules = ["features"]\n[profiles.local.control]\naddress = "127.0.0.1:{port}"\n'
-        f'tls_cert = "{tls.cert}"\ntls_key = "{tls.key}"\n'
+        f'tls_cert = "{tls.cert}"\ntls_key = "{tls.key}"\ntls_client_ca = "{authority.certificate}"\n'
     )
     settings = load_settings(root, environment={})
     process = subprocess.Popen([sys.executable, "-m", "mainspring.console", "--project", str(root)])
     try:
         wait_until(lambda: answers(settings.control, "/health/live"), "the console")
-        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=authority.trusting())
-        connection.request("GET", "/login")
-        assert connection.getresponse().status == 200
-        connection.close()
+        for shown in (authority.issue("browser"), None):
+            context = authority.trusting(shown)
+            connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=context)
+            if shown is None:
+                with pytest.raises(OSError, match="certificate required"):
+                    asked(connection)
+            else:
+                assert asked(connection) == 200
+            connection.close()
     finally:
         process.terminate()
         assert process.wait(90) == 0

@@ -46,7 +46,7 @@ class Setup:
         broker: `mqtts://user:password@host:port`.
         control: Address of the control plane, to which predictions are uploaded; empty: they are not.
         ca: PEM file of the authorities of all three servers; empty: the machine's.
-        certificate: PEM files of a client certificate and its key, for the broker; or empty.
+        certificate: PEM files of a client certificate and its key, shown to all three; or empty.
         share: Share of predictions that are uploaded row by row; the others are sketched.
         most_queued_bytes: The queue's bound.
         limits: Limits of a package on trial.
@@ -96,14 +96,12 @@ class Agent:
         self._memory = Memory(folder)
         self._key = device_key(folder)
         self._slots = Slots(self._memory, load, setup.key, setup.package)
-        self._updates = Updates(self._memory, setup.repository, setup.root, ca=setup.ca or None, now=now)
+        tls: dict[str, Any] = {"ca": setup.ca or None, "certificate": setup.certificate}
+        self._updates = Updates(self._memory, setup.repository, setup.root, now=now, **tls)
         self._queue = Queue(folder / "queue.db", most_bytes=setup.most_queued_bytes)
-        self._link = Link(
-            setup.broker, setup.project, setup.device,
-            ca=setup.ca or None, certificate=setup.certificate, monotonic=monotonic,
-        )  # fmt: skip
+        self._link = Link(setup.broker, setup.project, setup.device, monotonic=monotonic, **tls)
         about = {"project": setup.project, "device": setup.device}
-        self._uploads = Uploads(setup.control, about, self._key, setup.ca or None) if setup.control else None
+        self._uploads = Uploads(setup.control, about, self._key, **tls) if setup.control else None
         self._boot, self._changing = os.urandom(8).hex(), threading.Lock()
         self._running: Started | None = None
         self._desired: Desired | None = None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import random
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from mainspring_edge.errors import Refused
 from mainspring_edge.package import public_key
+from mainspring_edge.updates import client_context
 
 DESIRED, REPORTED = "desired", "reported"
 _KEEPALIVE_S = 60
@@ -124,10 +124,7 @@ class Link:
         if parts.username:
             self._client.username_pw_set(unquote(parts.username), unquote(parts.password or ""))
         if parts.scheme == "mqtts":
-            context = ssl.create_default_context(cafile=ca)
-            if certificate is not None:
-                context.load_cert_chain(*certificate)
-            self._client.tls_set_context(context)
+            self._client.tls_set_context(client_context(ca, certificate))
         self._client.connect_timeout = 5.0
         self._client.on_connect, self._client.on_disconnect = self._greeted, self._left
         self._client.on_message = self._received

@@ -39,6 +39,18 @@ class Unreachable(EdgeError):
     """The repository did not answer, or was too slow. The update is tried again later."""
 
 
+def client_context(ca: str | None, certificate: tuple[str, str] | None) -> ssl.SSLContext:
+    """Return a context that trusts `ca`, by default the machine's authorities, and shows a certificate if it has one.
+
+    Args:
+        certificate: PEM files of the certificate and of its key.
+    """
+    context = ssl.create_default_context(cafile=ca)
+    if certificate is not None:
+        context.load_cert_chain(*certificate)
+    return context
+
+
 class Updates:
     """Fetches packages of one project.
 
@@ -46,6 +58,7 @@ class Updates:
         url: Address of the repository: https, or http on this machine.
         root: The first root metadata, given to the device when it was set up.
         ca: PEM file of authorities; by default the machine's.
+        certificate: PEM files of a client certificate and of its key.
         now: Clock, UTC epoch microseconds.
         patience_s: The longest time for one file.
 
@@ -60,6 +73,7 @@ class Updates:
         root: bytes,
         *,
         ca: str | None = None,
+        certificate: tuple[str, str] | None = None,
         now: Callable[[], int] = lambda: time.time_ns() // 1000,
         patience_s: float = 600.0,
     ) -> None:
@@ -68,7 +82,7 @@ class Updates:
             raise Refused("address", f"The repository is {url!r:.200}: it has to be https.")
         self._memory, self._url, self._root, self._now = memory, url.rstrip("/"), root, now
         self._folder = memory.folder / "tuf"
-        self._fetcher = HttpsFetcher(ca, patience_s)
+        self._fetcher = HttpsFetcher(ca, patience_s, certificate)
 
     def fetch(self, name: str, version: int, folder: Path, before: Path | None = None) -> None:
         """Write a package into `folder`, durably, its signature last. Files with the right content, there or in
@@ -186,10 +200,10 @@ class HttpsFetcher(FetcherInterface):  # type: ignore[misc]  # the library is no
         fetched_bytes: Bytes read so far.
     """
 
-    def __init__(self, ca: str | None, patience_s: float) -> None:
+    def __init__(self, ca: str | None, patience_s: float, certificate: tuple[str, str] | None = None) -> None:
         self._patience_s = patience_s
         self.fetched_bytes = 0
-        context = ssl.create_default_context(cafile=ca)
+        context = client_context(ca, certificate)
         self._open = urllib.request.build_opener(
             urllib.request.HTTPSHandler(context=context), urllib.request.HTTPHandler(), _NoRedirect()
         ).open

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
 import urllib.request
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mainspring_edge.errors import Refused
 from mainspring_edge.queue import Queue
-from mainspring_edge.updates import Unreachable
+from mainspring_edge.updates import Unreachable, client_context
 
 PATH = "/api/edge/records/"
 SIGNATURE = "x-mainspring-signature"
@@ -28,17 +27,27 @@ class Uploads:
     Args:
         control: Address of the control plane: https, or http on this machine.
         about: Fields of each delivery: the project and the device.
+        ca: PEM file of authorities; by default the machine's.
+        certificate: PEM files of a client certificate and of its key.
 
     Raises:
         Refused: The address is not https.
     """
 
-    def __init__(self, control: str, about: Mapping[str, str], key: Ed25519PrivateKey, ca: str | None = None) -> None:
+    def __init__(
+        self,
+        control: str,
+        about: Mapping[str, str],
+        key: Ed25519PrivateKey,
+        *,
+        ca: str | None = None,
+        certificate: tuple[str, str] | None = None,
+    ) -> None:
         parts = urlsplit(control)
         if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
             raise Refused("address", f"The control plane is {control!r:.200}: it has to be https.")
         self._url, self._about, self._key = control.rstrip("/") + PATH + about["device"], dict(about), key
-        self._context = ssl.create_default_context(cafile=ca) if parts.scheme == "https" else None
+        self._context = client_context(ca, certificate) if parts.scheme == "https" else None
 
     def send(self, queue: Queue, clock: Mapping[str, Any]) -> int:
         """Send the oldest records, and return how many the control plane has answered for.

@@ -36,6 +36,8 @@ def exchange(
     within_s: float,
     most_bytes: int,
     ca: str | None = None,
+    cert: str | None = None,
+    cert_key: str | None = None,
 ) -> Reply:
     """Send a request and return the response.
 
@@ -43,6 +45,8 @@ def exchange(
         within_s: Limit of the connection's opening, and again of all that follows.
         most_bytes: Limit of the response's body, of which the rest is not read.
         ca: PEM file of authorities; by default the machine's.
+        cert: PEM file of the certificate that is shown; by default none is.
+        cert_key: PEM file of its key, not encrypted; by default `cert` has it.
 
     Raises:
         OSError, HTTPException, ValueError: No response, the `FAILURES`; a caller tells them with its own words.
@@ -51,6 +55,8 @@ def exchange(
     host = parts.hostname or ""
     if parts.scheme == "https":
         context = ssl.create_default_context(cafile=ca)
+        if cert:
+            context.load_cert_chain(cert, cert_key, password=lambda: b"")  # for an encrypted key OpenSSL would ask
         connection: http.client.HTTPConnection = http.client.HTTPSConnection(
             host, parts.port, timeout=within_s, context=context
         )

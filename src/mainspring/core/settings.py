@@ -131,6 +131,8 @@ class Receiver:
     sender: str = ""  # of e-mails
     to: tuple[str, ...] = ()
     ca: str = ""  # PEM file of authorities; by default the machine's
+    cert: str = ""  # PEM file of a client certificate
+    cert_key: str = ""  # PEM file of its key; empty: `cert` has it
     in_clear: bool = False  # whether http, or SMTP without TLS, may reach another machine
 
     def __repr__(self) -> str:

@@ -14,7 +14,17 @@ from mainspring.core.errors import Invalid
 from mainspring.core.settings import Address, Receiver
 from mainspring.project.setting_values import flag
 
-_FIELDS = {"url": "", "secret": "", "user": "", "sender": "", "to": [], "ca": "", "in_clear": False}
+_FIELDS = {
+    "url": "",
+    "secret": "",
+    "user": "",
+    "sender": "",
+    "to": [],
+    "ca": "",
+    "cert": "",
+    "cert_key": "",
+    "in_clear": False,
+}
 _VARIABLE = re.compile(rf"MAINSPRING_NOTIFY_([A-Z0-9_]+?)_({'|'.join(_FIELDS).upper()})")
 _HTTP, _SMTP = ("http", "https"), ("smtp", "smtps")
 
@@ -56,7 +66,7 @@ def _receiver(given: Mapping[str, Any]) -> Receiver:
         raise Invalid(f"to of the receiver {name!r} is {to!r}.", fix='write a list: to = ["team@example.org"].')
     in_clear = flag(values, "in_clear")
     _check_url(name, str(values["url"]), in_clear)
-    texts = {field: str(values[field]) for field in ("url", "secret", "user", "sender", "ca")}
+    texts = {field: str(values[field]) for field, default in _FIELDS.items() if default == ""}
     for address in (texts["sender"], *to):
         if any(not each.isprintable() or each in "<>, " for each in address):
             raise Invalid(f"The receiver {name!r} has an address with other characters.", fix="write name@example.org.")

@@ -48,6 +48,8 @@ class EmailNotifier:
         parts = urlsplit(self._receiver.url)
         host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
         context = ssl.create_default_context(cafile=self._receiver.ca or None)
+        if self._receiver.cert:
+            context.load_cert_chain(self._receiver.cert, self._receiver.cert_key or None, password=lambda: b"")
         if parts.scheme == "smtps":
             return smtplib.SMTP_SSL(host, port, _HELLO, timeout=within_s, context=context)
         server = smtplib.SMTP(host, port, _HELLO, timeout=within_s)

@@ -165,8 +165,9 @@ def _post(receiver: Receiver, url: str, body: bytes, headers: Mapping[str, str],
     sent = {"Content-Type": "application/json", **headers}
     try:
         status = exchange(
-            "POST", url, body=body, headers=sent, within_s=within_s, most_bytes=_MOST_ANSWER, ca=receiver.ca or None
-        ).status
+            "POST", url, body=body, headers=sent, within_s=within_s, most_bytes=_MOST_ANSWER,
+            ca=receiver.ca or None, cert=receiver.cert or None, cert_key=receiver.cert_key or None,
+        ).status  # fmt: skip
     except FAILURES as error:
         said = str(error).strip() or type(error).__name__
         raise Unavailable(

@@ -15,7 +15,8 @@ from mainspring.core.object_store_url import IN_CLEAR, check_encrypted
 from mainspring.core.settings import Url
 from mainspring.security.tree_heads import read_head
 
-_OPTIONS = ("key_file", "ca", IN_CLEAR)
+_TLS = ("ca", "cert", "cert_key")
+_OPTIONS = ("key_file", *_TLS, IN_CLEAR)
 _WITHIN_S = 10
 _MOST_BYTES = 4 << 20
 
@@ -23,7 +24,8 @@ _MOST_BYTES = 4 << 20
 class InstallationAnchors:
     """`Anchors` at `https://HOST:PORT?key_file=PATH`, the address of a control plane. No connection is made yet.
 
-    The file has an API key with the scope `anchor` of that installation. `ca` is a PEM file of authorities.
+    The file has an API key with the scope `anchor` of that installation. `ca` is a PEM file of authorities, `cert` and
+    `cert_key` of a client certificate.
 
     Args:
         public: Public key of this installation.
@@ -43,7 +45,7 @@ class InstallationAnchors:
         origin = f"{parts.scheme}://{parts.netloc}"
         check_encrypted(url.shown, origin, in_clear=given.get(IN_CLEAR) == "true")
         self._heads = f"{origin}/api/audit/heads"
-        self._key_file, self._ca = Path(given["key_file"]), given.get("ca")
+        self._key_file, self._tls = Path(given["key_file"]), {name: given.get(name) for name in _TLS}
         self._public, self._shown = public, url.shown
         self._size: int | None = None  # of the newest head there, when it was last seen
 
@@ -75,7 +77,7 @@ class InstallationAnchors:
         headers = {"Authorization": f"Bearer {self._key()}", "Content-Type": "application/json"}
         try:
             reply = exchange(
-                method, url, body=content, headers=headers, within_s=_WITHIN_S, most_bytes=_MOST_BYTES, ca=self._ca
+                method, url, body=content, headers=headers, within_s=_WITHIN_S, most_bytes=_MOST_BYTES, **self._tls
             )
             answer = json.loads(reply.body) if reply.body else {}
         except FAILURES as error:

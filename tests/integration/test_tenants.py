@@ -6,6 +6,7 @@ Rights are granted exactly as `mainspring tenant plan` says.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,15 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 from obstore.exceptions import BaseError
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from kit.models import identity_bundle
+from kit.mosquitto import broker
 from kit.object_store import ENVIRONMENT, new_bucket
 from kit.policy_store import Gate, gated_store
 from kit.servers import NatsServer, PostgresServer, Server, running
+from kit.waiting import wait_until
 from mainspring.core.errors import Conflict, Corrupt, Denied, MainspringError, NotFound
 from mainspring.core.object_store_url import Bucket
 from mainspring.core.settings import Settings, Url
@@ -47,10 +52,10 @@ DATABASE = {"sqlite", "postgresql", "postgres", "memory"}  # in schemas: `test_a
 STATE = {"PREDICTION_LOGS", "PREDICTIONS", "SKETCHES"}  # files there, and tables of the lake
 OWN = {"LAKES", "ONLINE_STORES", "EVENT_LOGS", "BLOBS", "KEY_SERVICES", "ANCHORS", "BROKERS"}
 # Each kind of server, and the test here that crosses it with credentials; of the others the plan has a test.
-CROSSED = {"postgresql", "postgres", "redis", "rediss", "valkey", "valkeys", "s3", "nats", "tls"}
+CROSSED = {"postgresql", "postgres", "redis", "rediss", "valkey", "valkeys", "s3", "nats", "tls", "mqtt", "mqtts"}
 FILES = {"file", "sqlite", "lmdb", "memory"}  # in the state folder: `test_a_tenant_s_files_are_in_its_state_folder`
 # No server of these has rights in tests; the plan has a test.
-PLANNED = {"gs", "az", "kafka", "kinesis", "mqtt", "mqtts", "vault", "awskms", "pkcs11", "keyring", "http", "https"}
+PLANNED = {"gs", "az", "kafka", "kinesis", "vault", "awskms", "pkcs11", "keyring", "http", "https"}
 
 
 @dataclass
@@ -357,6 +362,73 @@ def test_doctor_says_what_is_open(world: World) -> None:
     assert "reads keys of others; deletes keys of others" in wrong[0]
     assert "lists objects of others; reads objects of others; writes objects beside its prefix" in wrong[1]
     assert all(each.ok for each in examine(acme, "tenant"))
+
+
+def test_users_of_mqtt_reach_no_topic_of_the_other(tmp_path: Path) -> None:
+    """Mosquitto grants every subscription, and delivers only what its rules let the user read."""
+    plans = {tenant: _planned(tmp_path / tenant, tenant, {"fleet": "mqtt://127.0.0.1"}) for tenant in TENANTS}
+    devices = {tenant: f"cam-{tenant}" for tenant in TENANTS}
+    rules = [
+        text.replace("DEVICE", devices[tenant]) for tenant in TENANTS for text in _statements(plans[tenant], "mqtt")
+    ]
+    users = {**{plans[tenant].user: tenant for tenant in TENANTS}, **{devices[tenant]: tenant for tenant in TENANTS}}
+    with broker(tmp_path / "broker", "shop", list(users), rules="\n\n".join(rules)) as mqtt:
+        clients = {user: _Listener(user, mqtt.port) for user in users}
+        own = {user: f"mainspring/{tenant}..shop" for user, tenant in users.items()}
+        names = ("reported", "desired")
+        topics = [f"{root}/{device}/{name}" for root in set(own.values()) for device in devices.values()
+                  for name in names]  # fmt: skip
+        topics += ["mainspring/shop/cam-acme/desired", "mainspring/acme..shop2/x", "mainspring", "elsewhere"]
+        granted = {
+            user: {
+                topic for topic in topics
+                if topic.startswith(f"{root}/") and (user not in devices.values() or topic == f"{root}/{user}/reported")
+            }
+            for user, root in own.items()
+        }  # fmt: skip
+        for user, client in clients.items():
+            assert {topic for topic in topics if client.published(topic, user)} == granted[user]
+        expected = {
+            user: {
+                (topic, by) for by, allowed in granted.items() for topic in allowed
+                if topic.startswith(f"{root}/") and (user not in devices.values() or topic == f"{root}/{user}/desired")
+            }
+            for user, root in own.items()
+        }  # fmt: skip
+        for user, client in clients.items():
+            wait_until(lambda client=client, user=user: client.heard >= expected[user], "messages")
+        for user, client in clients.items():
+            client.end()
+            assert client.heard == expected[user]
+
+
+class _Listener:
+    """A client that subscribes to everything, by every kind of filter, and notes what it is sent."""
+
+    def __init__(self, user: str, port: int) -> None:
+        self.heard: set[tuple[str, str]] = set()
+        self._told: dict[int, bool] = {}
+        self._client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+        self._client.username_pw_set(user, user[::-1])
+        ready = threading.Event()
+        self._client.on_message = lambda _c, _d, message: self.heard.add((message.topic, message.payload.decode()))
+        self._client.on_publish = lambda _c, _d, number, reason, _p: self._told.update({number: not reason.is_failure})
+        self._client.on_subscribe = lambda *_: ready.set()
+        self._client.connect("127.0.0.1", port)
+        filters = ("#", "mainspring/#", "mainspring/+/+/desired", "+/beta..shop/#", "$share/x/#")
+        self._client.subscribe([(each, 1) for each in filters])
+        self._client.loop_start()
+        assert ready.wait(20)
+
+    def published(self, topic: str, content: str) -> bool:
+        """Publish a message, and return whether the broker took it."""
+        number = self._client.publish(topic, content, qos=1, retain=True).mid
+        wait_until(lambda: number in self._told, "the answer")
+        return self._told[number]
+
+    def end(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
 
 
 def test_doctor_tells_objects_that_are_absent_from_those_that_may_not_be_read(world: World) -> None:

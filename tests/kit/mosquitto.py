@@ -68,16 +68,22 @@ class Broker:
 
 
 @contextmanager
-def broker(folder: Path, project: str, devices: Sequence[str], *, tls: bool = False) -> Iterator[Broker]:
-    """Run a broker for a project's devices. With `tls`, a client certificate names a device that has no password."""
+def broker(
+    folder: Path, project: str, devices: Sequence[str], *, tls: bool = False, rules: str = ""
+) -> Iterator[Broker]:
+    """Run a broker for a project's devices. With `tls`, a client certificate names a device that has no password.
+
+    Args:
+        rules: Content of the ACL file, where it is not that of the documentation.
+    """
     if shutil.which("mosquitto_passwd") is None:
         pytest.skip("mosquitto is not installed")
     folder.mkdir(parents=True, exist_ok=True)
     made = Broker(folder, project, Authority(folder, "brokers") if tls else None)
     made.users(devices)
-    rules = f"user {CONTROL}\ntopic readwrite mainspring/{project}/#\n"
+    control = f"user {CONTROL}\ntopic readwrite mainspring/{project}/#\n"
     own = f"pattern write mainspring/{project}/%u/reported\npattern read mainspring/{project}/%u/desired\n"
-    (folder / "acl").write_text(rules + own)
+    (folder / "acl").write_text(rules or control + own)
     (folder / "acl").chmod(0o600)
     secured = ""
     if made.authority is not None:
